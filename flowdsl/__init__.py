@@ -1,0 +1,1 @@
+"""flowdsl: durable execution for plain Python functions."""
