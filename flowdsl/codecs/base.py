@@ -1,0 +1,66 @@
+"""What a codec is: object ↔ bytes. Where the bytes go, and whether they are still what was written, is not its business."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+from flowdsl.errors import StorageError
+
+__all__ = ["BUILTIN", "Codec"]
+
+BUILTIN: dict[str, Callable[[], "Codec"]] = {}
+"""Codecs that need no key, by id: payloads of theirs load whatever codec the runtime has now."""
+
+
+class Codec(ABC):
+    """Turns values into bytes and back. Subclass it to bring your own.
+
+    * ``id``: 1 to 100 characters, stored with each payload. The id names a format: whoever changes what ``loads`` reads
+      takes a new one.
+    * ``exact``: types whose values (of exactly this type) always load as themselves, so that nobody checks it.
+    * ``stores_objects``: whether any Python object may be handed to ``dumps`` (as with pickle), or only ``None``, booleans,
+      numbers, strings, lists, and dicts with string keys (as with JSON). Exceptions are stored accordingly.
+
+    A codec holds no state that changes, and is called from several threads at once.
+
+    >>> class Reversed(Codec):
+    ...     id = "reversed"
+    ...     def dumps(self, value): return value[::-1].encode()
+    ...     def loads(self, data): return data.decode()[::-1]
+    >>> Reversed().loads(Reversed().dumps("abc"))
+    'abc'
+    """
+
+    id: str
+    exact: frozenset[type] = frozenset()
+    stores_objects: bool = False
+
+    @abstractmethod
+    def dumps(self, value: Any) -> bytes:
+        """Return *value* as bytes. Whatever is raised becomes ``ResultNotStorable``, naming the attribute at fault."""
+
+    @abstractmethod
+    def loads(self, data: bytes) -> Any:
+        """Return the value of which :meth:`dumps` made *data*.
+
+        *data* passed its checksum. Raise ``MissingClass`` where a class is gone; whatever else is raised becomes
+        ``StorageError``.
+        """
+
+    def reader(self, codec_id: str) -> "Codec":
+        """Return the codec that loads payloads of *codec_id*: this one, or a built-in one.
+
+        Raises ``StorageError`` where there is none. Override it to keep reading what an older codec wrote, or to refuse
+        what :class:`Signed` refuses: payloads that anybody could have made.
+        """
+        if codec_id == self.id:
+            return self
+        if codec_id in BUILTIN:
+            return BUILTIN[codec_id]()
+        raise StorageError(
+            f"the payload was written by codec {codec_id!r}; this runtime has {self.id!r}, and built in are "
+            f"{', '.join(sorted(map(repr, BUILTIN)))}. Give the runtime the codec it was written with"
+        )
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"

@@ -1,0 +1,88 @@
+"""Encrypted payloads: the storage, its backups and whoever reads them see nothing of your values."""
+
+import os
+from base64 import urlsafe_b64decode
+from hashlib import blake2b, scrypt
+from typing import Any, ClassVar
+
+from flowdsl.codecs.base import Codec
+from flowdsl.codecs.wrapped import Keys, Wrapped, key_list
+from flowdsl.errors import CorruptPayload
+
+__all__ = ["Encrypted"]
+
+_NAME_SIZE = 4
+_NONCE_SIZE = 12
+
+
+class Encrypted(Wrapped):
+    """Another codec's bytes, encrypted with AES-256-GCM. Needs ``pip install "flowdsl[encrypt]"``.
+
+    * *codec*: makes the bytes.
+    * *key*: 32 random bytes (``os.urandom(32)``), or the same as base64 text (``Fernet.generate_key()``); any other text
+      is taken as a passphrase and stretched with scrypt, once. Or a sequence of keys: the first encrypts, all decrypt. To
+      change a key, put the new one in front, and drop the old one when nothing encrypted with it is left. One key is
+      good for 2**32 payloads.
+    * *accept_plain*: also load what *codec* wrote unencrypted. For the time of a change-over: as long as it is set,
+      whoever can write to the storage can leave the encryption off.
+
+    Previews of arguments and results are stored beside the payloads and are not encrypted by this. Raises ``ImportError``
+    where the extra is not installed, ``ValueError`` for no key or an empty one.
+
+    >>> from flowdsl.codecs import JsonCodec
+    >>> codec = Encrypted(JsonCodec(), b"32 bytes, better random than so!")
+    >>> codec.loads(codec.dumps({"iban": "DE02"}))
+    {'iban': 'DE02'}
+    """
+
+    prefix: ClassVar[str] = "encrypted"
+
+    def __init__(self, codec: Codec, key: Keys, *, accept_plain: bool = False) -> None:
+        try:
+            from cryptography.exceptions import InvalidTag
+            from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+        except ImportError as error:
+            raise ImportError(
+                'Encrypted needs the cryptography package: pip install "flowdsl[encrypt]"'
+            ) from error
+        keys = [_aes_key(k) for k in key_list(key)]
+        super().__init__(codec, keys, accept_plain=accept_plain)
+        self._invalid: type[Exception] = InvalidTag
+        self._ciphers: list[tuple[bytes, Any]] = [(_name(k), AESGCM(k)) for k in keys]
+
+    def wrap(self, body: bytes) -> bytes:
+        """Return name of the first key, nonce, and *body* encrypted."""
+        name, cipher = self._ciphers[0]
+        nonce = os.urandom(_NONCE_SIZE)
+        return name + nonce + cipher.encrypt(nonce, body, self._associated(name))
+
+    def unwrap(self, data: bytes) -> bytes:
+        """Decrypt. Raises ``CorruptPayload`` where no key fits."""
+        name, nonce = data[:_NAME_SIZE], data[_NAME_SIZE : _NAME_SIZE + _NONCE_SIZE]
+        for known, cipher in self._ciphers:
+            if known == name and len(nonce) == _NONCE_SIZE:
+                try:
+                    return cipher.decrypt(nonce, data[_NAME_SIZE + _NONCE_SIZE :], self._associated(name))
+                except self._invalid:
+                    continue
+        raise CorruptPayload("no key of Encrypted opens the payload; it was not loaded")
+
+    def _associated(self, name: bytes) -> bytes:
+        # With the codec's id, or a body encrypted as JSON could be passed off as a pickle.
+        return b"flowdsl 1 " + name + self._codec.id.encode()
+
+
+def _aes_key(key: bytes) -> bytes:
+    if len(key) == 32:
+        return key
+    if len(key) == 44:
+        try:
+            return urlsafe_b64decode(key)
+        except ValueError:
+            pass
+    return scrypt(key, salt=b"flowdsl encrypted codec", n=2**14, r=8, p=1, dklen=32)
+
+
+def _name(key: bytes) -> bytes:
+    """Return a name by which a payload tells its key, and which tells nothing of the key."""
+    return blake2b(key, digest_size=_NAME_SIZE, person=b"flowdsl aes name").digest()

@@ -1,0 +1,169 @@
+"""The envelope around every stored payload: what it is, who may read it, and whether it is still what was written.
+
+::
+
+    offset  bytes  field
+    0       4      magic "\\xf1ow" and the format version
+    4       1      flags: 1 = keyed
+    5       1      length of the codec id
+    6       n      codec id, UTF-8
+    …       4      only if keyed: fingerprint of the key
+    …       4      CRC-32 of the context
+    …       4      length of the context
+    …       16     BLAKE2b checksum
+    …       rest   body: whatever the codec made
+
+The **checksum** decides. It covers all fields before it, then the context, then the body; each of them knows its length,
+so no two payloads are the same bytes to it. The *context* (which run, which step, which kind) is not stored, the reader
+supplies it: a payload that is copied to another row is refused like a damaged one. With a secret the checksum is keyed,
+and whoever can write to the storage but does not know the secret cannot make a payload that is accepted. Nothing is
+unpickled before it matches.
+
+The **CRC and the fingerprint** decide nothing. They are there for the message of a refusal: they tell a moved payload and
+a changed secret from damage.
+
+Whoever edits this: stored payloads outlive releases. A change of layout is a new format version, and the old one stays
+readable. Each stored step and each replayed one pass here, so every call counts: measure before and after.
+"""
+
+from functools import lru_cache
+from hashlib import blake2b
+from hmac import compare_digest
+from struct import Struct
+from zlib import crc32
+
+from flowdsl.errors import CorruptPayload
+
+__all__ = ["seal", "unseal"]
+
+FORMAT = 1
+CHECKSUM_SIZE = 16
+FINGERPRINT_SIZE = 4
+SECRET_VARIABLE = "FLOWDSL_SECRET_KEY"
+
+_MAGIC = b"\xf1ow"
+_HEAD = _MAGIC + bytes([FORMAT])
+_KEYED = 1
+_MARK = Struct(">II")
+_pack_mark = _MARK.pack
+_MARK_AND_SUM = _MARK.size + CHECKSUM_SIZE
+
+
+def seal(codec_id: str, body: bytes, context: bytes, secret: bytes | None = None) -> bytes:
+    """Put *body* into an envelope that only opens for the same *context* (and *secret*).
+
+    * *codec_id*: which codec made the body, 1 to 255 bytes of UTF-8; stored readable.
+    * *context*: where the payload belongs; not stored.
+    * *secret*: key of the checksum, any non-empty length; ``None``: a plain checksum, which finds damage but no forgery.
+
+    Returns the payload. Raises ``ValueError`` for an impossible codec id or an empty secret.
+
+    >>> unseal(seal("json", b"[1]", b"run 7, step 3"), b"run 7, step 3")
+    ('json', b'[1]')
+    """
+    header, key = _header(codec_id, secret)
+    start = header + _pack_mark(crc32(context), len(context))
+    return start + blake2b(start + context + body, digest_size=CHECKSUM_SIZE, key=key).digest() + body
+
+
+def unseal(payload: bytes, context: bytes, secret: bytes | None = None) -> tuple[str, bytes]:
+    """Check *payload* and return the codec id and the body.
+
+    Parameters as in :func:`seal`. Raises ``CorruptPayload`` when the payload is damaged, belongs to another context, or
+    was sealed with another key, or without one. Nothing of the body has been interpreted by then.
+
+    >>> unseal(seal("json", b"[1]", b"here"), b"there")
+    Traceback (most recent call last):
+    flowdsl.errors.CorruptPayload: the payload belongs to another run, step or kind ...
+    """
+    try:
+        end = payload[5] + (6 if secret is None else 6 + FINGERPRINT_SIZE)
+        header = payload[:end]
+        codec_id, key = _reading(header, secret)
+        # Made from the context that is asked for; the stored CRC and length count only as part of what is compared.
+        start = header + _pack_mark(crc32(context), len(context))
+        body = payload[end + _MARK_AND_SUM :]
+        checksum = blake2b(start + context + body, digest_size=CHECKSUM_SIZE, key=key).digest()
+        # In constant time: whoever can time this must not learn a keyed checksum byte by byte.
+        if compare_digest(payload[end : end + _MARK_AND_SUM], start[end:] + checksum):
+            return codec_id, body
+    except (IndexError, _NotReadable):
+        pass
+    raise _explain(payload, context, secret)
+
+
+class _NotReadable(Exception):
+    """The header is not one that :func:`seal` would write with this secret."""
+
+
+@lru_cache(maxsize=256)
+def _header(codec_id: str, secret: bytes | None) -> tuple[bytes, bytes]:
+    """Return the first fields (magic to fingerprint) and the BLAKE2b key."""
+    name = codec_id.encode()
+    if not 0 < len(name) < 256:
+        raise ValueError(f"a codec id has 1 to 255 bytes, not {len(name)}: {codec_id[:40]!r}")
+    if secret is None:
+        return _HEAD + bytes([0, len(name)]) + name, b""
+    if not secret:
+        raise ValueError(f"the secret is empty; unset {SECRET_VARIABLE} to do without one")
+    key = blake2b(secret, digest_size=32, person=b"flowdsl seal key").digest()
+    return _HEAD + bytes([_KEYED, len(name)]) + name + _fingerprint(key), key
+
+
+def _fingerprint(key: bytes) -> bytes:
+    return blake2b(key, digest_size=FINGERPRINT_SIZE, person=b"flowdsl key name").digest()
+
+
+@lru_cache(maxsize=256)
+def _reading(header: bytes, secret: bytes | None) -> tuple[str, bytes]:
+    """Return the codec id in *header* and the key to check the payload with."""
+    try:
+        codec_id = header[6 : 6 + header[5]].decode()
+    except UnicodeDecodeError:
+        raise _NotReadable from None
+    if not codec_id:
+        raise _NotReadable
+    expected, key = _header(codec_id, secret)
+    if header != expected:
+        raise _NotReadable
+    return codec_id, key
+
+
+def _explain(payload: bytes, context: bytes, secret: bytes | None) -> CorruptPayload:
+    """Say, as far as the bytes tell, why a payload was refused."""
+    damaged = CorruptPayload(
+        f"the payload ({len(payload)} bytes) is damaged: its checksum does not match, so it was not loaded. Restore it "
+        "from a backup, or forget this step so that it executes again"
+    )
+    if len(payload) < 6 or payload[:3] != _MAGIC:
+        return damaged
+    if payload[3] != FORMAT:
+        return CorruptPayload(
+            f"the payload has format {payload[3]}, this flowdsl reads format {FORMAT}: a newer flowdsl wrote it, or it is "
+            "damaged; it was not loaded"
+        )
+    flags, end = payload[4], 6 + payload[5]
+    if secret is not None and flags == 0:
+        return CorruptPayload(
+            f"the payload was sealed without a key, but {SECRET_VARIABLE} is set, so it was not loaded: whoever can write "
+            f"to the storage could have made it. If you trust the storage, finish or export its old runs with "
+            f"{SECRET_VARIABLE} unset"
+        )
+    if secret is None and flags == _KEYED:
+        return CorruptPayload(
+            f"the payload was sealed with a key, so it was not loaded; set {SECRET_VARIABLE} to the one it was written with"
+        )
+    if secret is not None:
+        end += FINGERPRINT_SIZE
+        if payload[end - FINGERPRINT_SIZE : end] != _fingerprint(_header("x", secret)[1]):
+            return CorruptPayload(
+                f"the payload was sealed with another key than {SECRET_VARIABLE} has now (or its header is damaged); it was "
+                "not loaded"
+            )
+    if len(payload) >= end + _MARK_AND_SUM and payload[end : end + 8] != _pack_mark(
+        crc32(context), len(context)
+    ):
+        return CorruptPayload(
+            "the payload belongs to another run, step or kind (or its header is damaged); it was not loaded"
+        )
+    return damaged

@@ -1,0 +1,284 @@
+"""Exceptions to bytes and back, as the same type: ``except CardDeclined`` must catch on replay what it caught before.
+
+An exception is stored as a *record*, a dict of plain values and *pieces* (:mod:`flowdsl.codecs.pieces`). A piece is one
+object, so that one that cannot be stored does not take the others with it.
+
+How an exception is stored, the first of these that proves right when it is loaded again at once:
+
+* ``whole``: as one piece. Right when type, text, arguments and attributes are the same again. An exception class with its
+  own ``__init__(code, message)`` fails here, for pickle calls it with ``args``.
+* ``parts``: class, ``args`` and attributes, put together without calling ``__init__``. If the text then differs (it was
+  made from an attribute that cannot be stored, say), the type is a subclass that differs in its ``__str__`` alone.
+* ``text``: what it was called and said; it comes back as ``StepFailed``.
+
+Exception groups are stored in parts, each member as a record of its own. The chain of causes is kept likewise.
+"""
+
+import logging
+import traceback
+import warnings
+from collections.abc import Iterator
+from typing import Any
+from weakref import WeakSet
+
+from flowdsl.codecs.base import Codec
+from flowdsl.codecs.names import found_by_name
+from flowdsl.codecs.pieces import NotStored, ObjectPieces, Pieces, pieces_for
+from flowdsl.codecs.rebuild import (
+    TEXT,
+    TRACE,
+    alike,
+    args_of,
+    attributes_of,
+    members_of,
+    original_type,
+    put_together,
+    same_exception,
+    text_of,
+)
+from flowdsl.errors import StepFailed, StorageError
+
+__all__ = ["pack_exception", "unpack_exception"]
+
+Record = dict[str, Any]
+
+_logger = logging.getLogger("flowdsl")
+
+_MAX_CHAIN = 10
+_MAX_REPR = 200
+_MAX_TRACE = 40_000  # characters
+_warned: WeakSet[type] = WeakSet()
+
+
+def pack_exception(error: BaseException, codec: Codec) -> tuple[bytes, BaseException]:
+    """Return *error* as bytes, and the exception that :func:`unpack_exception` will make of them.
+
+    Raises what *codec* raises if it cannot store even a dict of strings.
+    """
+    pieces = pieces_for(codec)
+    trace = _trace(error)
+    try:
+        record = {**_record(error, pieces, set()), "trace": trace}
+        body = codec.dumps(record)
+        loaded = unpack_exception(body, codec)
+    except Exception as problem:
+        _logger.debug("%s is stored as text only", type(error).__qualname__, exc_info=problem)
+        body = codec.dumps({**_text_record(error), "trace": trace})
+        loaded = unpack_exception(body, codec)
+    _carry_tracebacks(error, loaded)
+    _warn_of_local_class(error, loaded)
+    return body, loaded
+
+
+def unpack_exception(body: bytes, codec: Codec) -> BaseException:
+    """Return the exception stored in *body*. Raises ``MissingClass`` or another ``StorageError``."""
+    try:
+        record = codec.loads(body)
+        error = _load(record, pieces_for(codec))
+        error.__dict__[TRACE] = record["trace"]
+    except StorageError:
+        raise
+    except Exception as problem:
+        raise StorageError(
+            f"a stored exception does not load: {type(problem).__name__}: {problem}"
+        ) from problem
+    return error
+
+
+# ---------------------------------------------------------------------------------------------------------- storing
+
+
+def _record(error: BaseException, pieces: Pieces, above: set[int]) -> Record:
+    """Return *error* and what hangs on it; *above* holds the ids of the exceptions that this one hangs on."""
+    above = above | {id(error)}
+    record = next(filter(None, _attempts(error, pieces, above)))
+    cause, context = error.__cause__, error.__context__
+    if cause is None and error.__suppress_context__:
+        context = None
+    for name, other in (("cause", cause), ("context", context if cause is None else None)):
+        if other is not None and id(other) not in above and len(above) < _MAX_CHAIN:
+            record[name] = _record(other, pieces, above)
+    if error.__suppress_context__:
+        record["suppress"] = True
+    return record
+
+
+def _attempts(error: BaseException, pieces: Pieces, above: set[int]) -> Iterator[Record | None]:
+    if isinstance(error, BaseExceptionGroup):
+        members = [_record(member, pieces, above) for member in error.exceptions]
+        yield _parts(error, pieces, members)
+    else:
+        if isinstance(pieces, ObjectPieces) and TEXT not in error.__dict__:
+            yield _whole(error, pieces)
+        yield _parts(error, pieces, None)
+    yield _text_record(error)
+
+
+def _whole(error: BaseException, pieces: ObjectPieces) -> Record | None:
+    try:
+        piece = pieces.put(error)
+        if not same_exception(error, pieces.get(piece)):
+            return None
+    except Exception:
+        return None
+    return {"how": "whole", "whole": piece}
+
+
+def _parts(error: BaseException, pieces: Pieces, members: list[Record] | None) -> Record | None:
+    """Store what can be stored of *error*; ``None`` where its class cannot, or it cannot be put together again."""
+    lost: list[str] = []
+    record: Record = {"how": "parts"}
+    try:
+        record["class"] = pieces.put_class(original_type(error))
+        if members is None:
+            record["args"] = [_argument(i, value, pieces, lost) for i, value in enumerate(args_of(error))]
+        else:
+            record["message"], record["group"] = pieces.put(error.message), members  # type: ignore[attr-defined]
+        record["attributes"] = _named(attributes_of(error), pieces, lost)
+        record["members"] = _named(members_of(error), pieces, lost)
+        record["lost"] = lost
+        text = text_of(error)
+        if TEXT in error.__dict__ or text_of(_put_together(record, pieces)) != text:
+            record["text"] = pieces.put(text)
+            _put_together(record, pieces)
+    except Exception:
+        return None
+    return record
+
+
+def _argument(index: int, value: Any, pieces: Pieces, lost: list[str]) -> Any:
+    piece = _piece(value, pieces)
+    if piece is None:
+        shown = _shown(value)
+        lost.append(f"args[{index}] ({shown})")
+        return pieces.put(NotStored(shown))
+    return piece[0]
+
+
+def _named(values: dict[str, Any], pieces: Pieces, lost: list[str]) -> dict[str, Any]:
+    found = {}
+    for name, value in values.items():
+        piece = _piece(value, pieces)
+        if piece is None:
+            lost.append(f".{name} ({_shown(value)})")
+        else:
+            found[name] = piece[0]
+    return found
+
+
+def _piece(value: Any, pieces: Pieces) -> tuple[Any] | None:
+    """Return the piece for *value* (in a tuple), or ``None`` where it does not come back as what it is."""
+    try:
+        piece = pieces.put(value)
+        return (piece,) if alike(value, pieces.get(piece)) else None
+    except Exception:
+        return None
+
+
+def _text_record(error: BaseException) -> Record:
+    cls = original_type(error)
+    name = cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
+    return {"how": "text", "type": _plain(name), "message": _plain(text_of(error))}
+
+
+def _plain(text: str) -> str:
+    """Return *text* without what UTF-8 does not have."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = repr(value)
+    except Exception:
+        text = f"<{type(value).__qualname__} object>"
+    return _plain(text if len(text) <= _MAX_REPR else text[: _MAX_REPR - 1] + "…")
+
+
+def _trace(error: BaseException) -> str:
+    """Return the traceback as text; of an exception that was loaded, the one it had when it was stored comes first."""
+    try:
+        text = "".join(traceback.format_exception(error))
+    except Exception:
+        text = f"{type(error).__qualname__}: {text_of(error)}\n"
+    earlier = error.__dict__.get(TRACE)
+    if isinstance(earlier, str):
+        text = f"{earlier}\nIt was raised again from storage:\n\n{text}"
+    if len(text) > _MAX_TRACE:
+        text = f"{text[: _MAX_TRACE // 2]}\n  […]\n{text[-_MAX_TRACE // 2 :]}"
+    return _plain(text)
+
+
+# ---------------------------------------------------------------------------------------------------------- loading
+
+
+def _load(record: Record, pieces: Pieces) -> BaseException:
+    match record["how"]:
+        case "whole":
+            error = pieces.get(record["whole"])
+        case "parts":
+            error = _put_together(record, pieces)
+        case _:
+            error = StepFailed(f"{record['type']}: {record['message']}", type_name=record["type"])
+    if not isinstance(error, BaseException):
+        raise StorageError(f"a stored exception loads as {type(error).__qualname__}, which is no exception")
+    for name in ("cause", "context"):
+        if name in record:
+            setattr(error, f"__{name}__", _load_other(record[name], pieces))
+    error.__suppress_context__ = record.get("suppress", False)
+    return error
+
+
+def _load_other(record: Record, pieces: Pieces) -> BaseException:
+    """Load a cause. It is only shown, so one that is gone must not hide the exception itself."""
+    try:
+        return _load(record, pieces)
+    except Exception as problem:
+        return StepFailed(f"the stored cause does not load: {problem}")
+
+
+def _put_together(record: Record, pieces: Pieces) -> BaseException:
+    if "group" in record:
+        args = (pieces.get(record["message"]), [_load(member, pieces) for member in record["group"]])
+    else:
+        args = tuple(pieces.get(piece) for piece in record["args"])
+    text = pieces.get(record["text"]) if "text" in record else None
+    attributes, members = (
+        {name: pieces.get(piece) for name, piece in record[of].items()} for of in ("attributes", "members")
+    )
+    error = put_together(pieces.get_class(record["class"]), args, attributes, members, text)
+    if record["lost"]:
+        error.add_note(f"flowdsl could not store {', '.join(record['lost'])} with this exception")
+    return error
+
+
+# ------------------------------------------------------------------------------------------------- the first time only
+
+
+def _carry_tracebacks(error: BaseException | None, loaded: BaseException | None) -> None:
+    """Give the loaded exception, and those of its chain, the tracebacks of the originals."""
+    for _ in range(_MAX_CHAIN):
+        if error is None or loaded is None:
+            return
+        loaded.__traceback__ = error.__traceback__
+        if isinstance(error, BaseExceptionGroup) and isinstance(loaded, BaseExceptionGroup):
+            for one, other in zip(error.exceptions, loaded.exceptions, strict=True):
+                _carry_tracebacks(one, other)
+        error, loaded = error.__cause__ or error.__context__, loaded.__cause__ or loaded.__context__
+
+
+def _warn_of_local_class(error: BaseException, loaded: BaseException) -> None:
+    """Say once per class that other processes will know another class of that name."""
+    cls = original_type(error)
+    if isinstance(loaded, StepFailed) and not issubclass(cls, StepFailed):
+        return
+    if found_by_name(cls) or cls in _warned:
+        return
+    _warned.add(cls)
+    message = (
+        f"the exception class {cls.__module__}.{cls.__qualname__} cannot be found by name, so it was stored by value: in "
+        "another process, 'except' with that class will not catch it. Define it at the top level of a module"
+    )
+    try:
+        warnings.warn(message, RuntimeWarning, stacklevel=3)
+    except RuntimeWarning:  # where warnings are errors; this must not replace the step's own exception
+        _logger.warning(message)

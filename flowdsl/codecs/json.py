@@ -1,0 +1,78 @@
+"""JSON: readable everywhere, by anything, and by nothing that executes what it reads."""
+
+import json
+from typing import Any
+
+from flowdsl.codecs.base import BUILTIN, Codec
+from flowdsl.codecs.fault import describe_fault
+from flowdsl.errors import ResultNotStorable, StorageError
+
+__all__ = ["JsonCodec"]
+
+_SCALARS = frozenset({type(None), bool, int, float, str})
+
+
+class JsonCodec(Codec):
+    """Stores what JSON has: ``None``, booleans, numbers, strings, lists, and dicts with string keys.
+
+    Tuples come back as lists, and subclasses (named tuples, ``StrEnum`` members, ``OrderedDict``) as the plain type; the
+    step's caller sees that on the first run already. Refused, rather than altered or written as something that is not
+    JSON: dict keys that are no strings, NaN and the infinities, text with lone surrogates, and everything else.
+
+    >>> JsonCodec().loads(JsonCodec().dumps({"total": (1, 2.5)}))
+    {'total': [1, 2.5]}
+    """
+
+    id = "json"
+    exact = frozenset({type(None), bool, int, str})
+
+    def dumps(self, value: Any) -> bytes:
+        """Return *value* as JSON in UTF-8. Raises ``ResultNotStorable``, with the path of what JSON does not have."""
+        try:
+            return _dumps(value)
+        except Exception as error:
+            where = describe_fault(value, _storable)
+            reason = (
+                "it contains itself or is nested too deep" if isinstance(error, RecursionError) else error
+            )
+            raise ResultNotStorable(
+                f"JSON cannot hold it{where and f' at {where}'}: {reason}", where=where
+            ) from error
+
+    def loads(self, data: bytes) -> Any:
+        """Return the value of a JSON text. Raises ``StorageError`` where it is none."""
+        try:
+            return json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise StorageError(f"a stored payload is not JSON: {error}") from error
+
+
+def _dumps(value: Any) -> bytes:
+    if type(value) not in _SCALARS:
+        _check_keys(value)
+    return json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+
+
+def _storable(value: Any) -> bool:
+    try:
+        _dumps(value)
+    except Exception:
+        return False
+    return True
+
+
+def _check_keys(value: Any) -> None:
+    """Refuse what the json module would alter without a word: ``{1: "a"}`` becomes ``{"1": "a"}``."""
+    if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, str):
+                raise TypeError(f"the keys of a dict must be strings, and one is {key!r}")
+        value = value.values()
+    elif not isinstance(value, list | tuple):
+        return
+    for part in value:
+        if type(part) not in _SCALARS:
+            _check_keys(part)
+
+
+BUILTIN["json"] = JsonCodec

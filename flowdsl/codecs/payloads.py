@@ -1,0 +1,177 @@
+"""Values and exceptions to sealed payloads and back: all that the engine knows of codecs.
+
+What is packed is loaded again at once, and the caller goes on with the loaded value. So the first run sees what a replay
+sees (a list where JSON had a tuple, a copy where it had an alias), and a value that does not load fails where it is made,
+not weeks later.
+
+A payload is sealed for one place: run id, key and kind. See :mod:`flowdsl.codecs.envelope`.
+"""
+
+import logging
+from typing import Any
+
+from flowdsl.codecs.base import Codec
+from flowdsl.codecs.envelope import seal, unseal
+from flowdsl.codecs.exceptions import pack_exception, unpack_exception
+from flowdsl.codecs.fault import describe_fault
+from flowdsl.errors import ResultNotStorable, StorageError
+
+__all__ = ["Payloads"]
+
+_logger = logging.getLogger("flowdsl")
+
+_ERROR = "error+"
+Place = tuple[str, str, str]
+"""Run id, key and kind."""
+
+
+class Payloads:
+    """Packs and unpacks for one runtime.
+
+    * *codec*: makes the bodies of new payloads; what other built-in codecs wrote stays readable.
+    * *secret*: key of the checksums; ``None`` for plain ones.
+    * *check_limit*: above so many bytes a packed value is not loaded again, which a notice in the log says.
+
+    Raises ``ValueError`` for an empty secret.
+
+    >>> from flowdsl.codecs import JsonCodec
+    >>> payloads = Payloads(JsonCodec())
+    >>> payload, seen = payloads.pack((1, 2), "run-1", "ab12", "step")
+    >>> seen
+    [1, 2]
+    >>> payloads.unpack(payload, "run-1", "ab12", "step")
+    [1, 2]
+    """
+
+    __slots__ = ("_codec", "_codec_id", "_dumps", "_exact", "_limit", "_loads", "_secret")
+
+    def __init__(
+        self, codec: Codec, secret: bytes | None = None, check_limit: int = 16 * 1024 * 1024
+    ) -> None:
+        seal(codec.id, b"", b"", secret)  # refuses an impossible id and an empty secret here and now
+        self._codec = codec
+        self._codec_id = codec.id
+        self._dumps = codec.dumps
+        self._loads = codec.loads
+        self._exact = codec.exact
+        self._secret = secret
+        self._limit = check_limit
+
+    def pack(self, value: Any, run_id: str, key: str, kind: str) -> tuple[bytes, Any]:
+        """Return *value* as a payload for this place, and the value as it will be loaded.
+
+        Raises ``ResultNotStorable`` when it cannot be stored or does not load again; its ``where`` leads to the part at
+        fault.
+        """
+        try:
+            body = self._dumps(value)
+            if type(value) not in self._exact:
+                if len(body) <= self._limit:
+                    value = self._loads(body)
+                else:
+                    _logger.info(
+                        "%s of run %s has %d bytes, more than %d: stored without loading it again as a check",
+                        *(kind, run_id, len(body), self._limit),
+                    )
+        except Exception as error:
+            raise self._not_storable(value, error, run_id, key, kind) from error
+        return seal(self._codec_id, body, _context(run_id, key, kind), self._secret), value
+
+    def unpack(self, payload: bytes, run_id: str, key: str, kind: str) -> Any:
+        """Return the value that *payload* holds for this place.
+
+        Raises ``CorruptPayload`` when it is not what was stored here, ``MissingClass`` when a class is gone, and
+        ``StorageError`` when it does not load otherwise, or nobody knows its codec.
+        """
+        codec_id, body = unseal(payload, _context(run_id, key, kind), self._secret)
+        try:
+            if codec_id == self._codec_id:
+                return self._loads(body)
+            if codec_id.startswith(_ERROR):
+                raise StorageError("the payload holds an exception, not a value")
+            return self._codec.reader(codec_id).loads(body)
+        except StorageError as error:
+            raise _placed(error, run_id, key) from error.__cause__
+        except Exception as error:
+            raise StorageError(
+                f"the {kind} payload of run {run_id} does not load: {type(error).__name__}: {error}",
+                run=run_id,
+                key=key,
+            ) from error
+
+    def pack_error(
+        self, error: BaseException, run_id: str, key: str, kind: str
+    ) -> tuple[bytes, BaseException]:
+        """Return an exception as a payload for this place, and the exception as it will be loaded.
+
+        That one is of the same type, or of a subclass that differs in ``str()`` only; a ``StepFailed`` stands for what
+        cannot be stored at all. It keeps the original's ``__traceback__``; a loaded one has the text of it in
+        ``__flow_traceback__``. Attributes that cannot be stored are left out, and a note says which.
+
+        Never raises on account of the exception, however odd it is.
+        """
+        body, loaded = pack_exception(error, self._codec)
+        return seal(_ERROR + self._codec_id, body, _context(run_id, key, kind), self._secret), loaded
+
+    def unpack_error(self, payload: bytes, run_id: str, key: str, kind: str) -> BaseException:
+        """Return (not raise) the exception that *payload* holds for this place. Raises like :meth:`unpack`."""
+        codec_id, body = unseal(payload, _context(run_id, key, kind), self._secret)
+        try:
+            if not codec_id.startswith(_ERROR):
+                raise StorageError("the payload holds a value, not an exception")
+            return unpack_exception(body, self._codec.reader(codec_id[len(_ERROR) :]))
+        except StorageError as error:
+            raise _placed(error, run_id, key) from error.__cause__
+
+    def reseal(self, payload: bytes, old: Place, new: Place) -> bytes:
+        """Check *payload* for the *old* place (run id, key, kind) and seal it for the *new* one; nothing is loaded.
+
+        Raises ``CorruptPayload`` like :meth:`unpack`.
+        """
+        codec_id, body = unseal(payload, _context(*old), self._secret)
+        return seal(codec_id, body, _context(*new), self._secret)
+
+    def _not_storable(
+        self, value: Any, error: Exception, run_id: str, key: str, kind: str
+    ) -> ResultNotStorable:
+        where = getattr(error, "where", None)
+        if where is None:
+            where = describe_fault(value, self._storable)
+        at = f" at {where.strip()}" if where else ""
+        return ResultNotStorable(
+            f"the {kind} value of type {type(value).__qualname__} (run {run_id}) cannot be stored{at}: {_reason(error)}. "
+            "Return plain data, leave that part out, or give its class __getstate__ and __setstate__",
+            run=run_id,
+            key=key,
+            where=where,
+        )
+
+    def _storable(self, part: Any) -> bool:
+        try:
+            self._loads(self._dumps(part))
+        except Exception:
+            return False
+        return True
+
+
+def _context(run_id: str, key: str, kind: str) -> bytes:
+    """Join the three so that no other three give the same bytes."""
+    try:
+        if "\0" not in run_id and "\0" not in key:
+            return f"0{run_id}\0{key}\0{kind}".encode()
+    except UnicodeEncodeError:
+        pass
+    return f"1{len(run_id)},{len(key)}:{run_id}{key}{kind}".encode("utf-8", "surrogatepass")
+
+
+def _reason(error: Exception) -> str:
+    cause = error.__cause__ if isinstance(error, StorageError) and error.__cause__ is not None else error
+    text = str(cause) or "no reason given"
+    return text if isinstance(cause, ResultNotStorable) else f"{type(cause).__name__}: {text}"
+
+
+def _placed(error: StorageError, run_id: str, key: str) -> StorageError:
+    """Add to *error* which record it is about."""
+    error.__dict__.setdefault("run", run_id)
+    error.__dict__.setdefault("key", key)
+    return error

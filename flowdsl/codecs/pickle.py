@@ -1,0 +1,163 @@
+"""Pickle, made to survive a change of process: the only home of cloudpickle.
+
+Plain pickle stores a class by name, which is right for stored results: they load with today's code. Three things it does
+not do are added here:
+
+* **``__main__``.** A class of the script that runs is pickled as ``__main__.Order``, a name that means something else in
+  every process. The name of the script's module is put in front of such a pickle, and a reader in another process looks
+  there. The other way round, a pickle that names module ``script`` uses ``__main__`` where ``script`` is what runs, instead
+  of executing the script a second time. See :mod:`flowdsl.codecs.names`.
+* **What has no name.** Lambdas, local functions and local classes go to cloudpickle, which stores them by value. What does
+  have a name, also in ``__main__``, stays a name there too: a class by value would be another class in the next process,
+  and ``isinstance`` would deny it.
+* **Local classes come back as themselves.** cloudpickle finds the living class again, but then assigns all its attributes
+  anew, from copies: methods lose their closures. A class that lives in this process is left alone.
+"""
+
+import io
+import pickle
+from functools import lru_cache
+from typing import Any
+from weakref import WeakSet
+
+from flowdsl.codecs.base import BUILTIN, Codec
+from flowdsl.codecs.names import MAIN_NAMES, find_module, found_by_name, here, missing, module_now
+from flowdsl.errors import StorageError
+
+__all__ = ["PickleCodec"]
+
+PROTOCOL = 5
+
+_PLAIN_START = 0x80  # the first byte of every pickle of protocol 2 or later
+_MAIN_HEADER = b"m"  # therefore the first byte of what has the script's name in front
+_BY_NAME = (
+    b"\x93"  # the opcode STACK_GLOBAL: without it a pickle names no class, so nothing needs to be looked for
+)
+_MAIN_TOKEN = b"_main__"
+
+
+class PickleCodec(Codec):
+    """Stores nearly everything, readable by Python only. The default.
+
+    Loading a pickle executes what it says: only open storages that you trust, or set ``FLOWDSL_SECRET_KEY``.
+
+    >>> PickleCodec().loads(PickleCodec().dumps({"total": (1, 2.5)}))
+    {'total': (1, 2.5)}
+    """
+
+    id = "pickle"
+    exact = frozenset({type(None), bool, int, float, str, bytes})
+    stores_objects = True
+
+    def dumps(self, value: Any) -> bytes:
+        """Pickle *value*; by cloudpickle what pickle cannot."""
+        try:
+            data = pickle.dumps(value, PROTOCOL)
+        except Exception:
+            data = _dumps_by_value(value)
+        # find() is twice as fast as "in" here, and this stands in the way of every stored step.
+        if data.find(_BY_NAME) >= 0 and data.find(_MAIN_TOKEN) >= 0:
+            name = here().encode()
+            return _MAIN_HEADER + len(name).to_bytes(2, "big") + name + data
+        return data
+
+    def loads(self, data: bytes) -> Any:
+        """Load *data*; ``MissingClass`` where a module or class is gone, ``StorageError`` where loading fails otherwise."""
+        try:
+            if data[0] == _PLAIN_START and (data.find(_BY_NAME) < 0 or data.find(_spelled(here())) < 0):
+                return pickle.loads(data)
+        except (ImportError, AttributeError):
+            pass  # nearly always a class that is gone; loading once more, slowly, says which
+        except Exception as error:
+            raise _not_loadable(error) from error
+        if data[:1] == _MAIN_HEADER:
+            start = 3 + int.from_bytes(data[1:3], "big")
+            return _careful_loads(data[start:], data[3:start].decode())
+        return _careful_loads(data, here())
+
+
+@lru_cache(maxsize=8)
+def _spelled(name: str) -> bytes:
+    """Return how protocol 5 writes *name* the first time; so data that merely contains the letters is no hit."""
+    text = name.encode()
+    return b"\x8c%c%b" % (len(text), text) if len(text) < 256 else text
+
+
+def _careful_loads(data: bytes, written_as: str) -> Any:
+    try:
+        return _Unpickler(io.BytesIO(data), written_as).load()
+    except StorageError:
+        raise
+    except ModuleNotFoundError as error:
+        raise missing(error.name or "?", "", error) from error
+    except Exception as error:
+        raise _not_loadable(error) from error
+
+
+def _not_loadable(error: Exception) -> StorageError:
+    return StorageError(f"a stored payload does not load: {type(error).__name__}: {error}")
+
+
+class _Unpickler(pickle.Unpickler):
+    """Looks classes of ``__main__`` up where they are now."""
+
+    def __init__(self, file: io.BytesIO, written_as: str) -> None:
+        super().__init__(file)
+        self._written_as = written_as
+
+    def find_class(self, module: str, name: str, /) -> Any:
+        if module == "cloudpickle.cloudpickle" and name == "subimport":
+            return find_module
+        module = module_now(module, self._written_as)
+        try:
+            return super().find_class(module, name)
+        except (ImportError, AttributeError) as error:
+            raise missing(module, name, error) from error
+
+
+# ------------------------------------------------------------------------------------------------------- by value
+
+_Pickler: Any = None
+
+_alive: WeakSet[type] = WeakSet()
+"""Classes without a name that live in this process."""
+
+
+def _dumps_by_value(value: Any) -> bytes:
+    file = io.BytesIO()
+    (_Pickler or _make_pickler())(file, PROTOCOL).dump(value)
+    return file.getvalue()
+
+
+def _make_pickler() -> Any:
+    """Make the pickler class on first use: cloudpickle takes its time to import."""
+    global _Pickler
+    import cloudpickle
+
+    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+        """cloudpickle's, but names stay names in ``__main__`` and living classes are left alone."""
+
+        def reducer_override(self, obj: Any) -> Any:
+            if getattr(obj, "__module__", None) in MAIN_NAMES and found_by_name(obj):
+                return NotImplemented
+            reduced = super().reducer_override(obj)
+            if isinstance(obj, type) and isinstance(reduced, tuple) and len(reduced) == 6:
+                _alive.add(obj)
+                return (*reduced[:5], set_class_state)
+            return reduced
+
+    _Pickler = Pickler
+    return Pickler
+
+
+def set_class_state(cls: type, state: Any) -> type:
+    """Fill a class that was stored by value, unless it is one that lives here. Stored pickles name it: it stays here."""
+    if cls not in _alive:
+        from cloudpickle.cloudpickle import _class_setstate
+
+        _class_setstate(cls, state)
+        _alive.add(cls)
+    return cls
+
+
+BUILTIN["pickle"] = PickleCodec

@@ -1,0 +1,132 @@
+"""Pieces: one Python object each, made storable inside the record of an exception.
+
+Two kinds of codecs, two kinds of pieces. Where the codec stores any object, a piece is the bytes it makes of one. Where it
+stores what JSON has, a piece is such a value, and the few more that exceptions carry in their arguments (tuples, bytes,
+NaN) are spelled as a dict with one key, so that they come back exactly.
+"""
+
+from base64 import b64decode, b64encode
+from math import isfinite
+from typing import Any
+
+from attrs import frozen
+
+from flowdsl.codecs.base import Codec
+from flowdsl.codecs.names import MAIN_NAMES, find_exception, found_by_name, here
+
+__all__ = ["NotStored", "ObjectPieces", "Pieces", "PlainPieces", "pieces_for"]
+
+
+@frozen
+class NotStored:
+    """Stands, in the ``args`` of a loaded exception, for an argument that could not be stored; shown as that was."""
+
+    text: str
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+class ObjectPieces:
+    """For codecs that store any object."""
+
+    def __init__(self, codec: Codec) -> None:
+        self._codec = codec
+
+    def put(self, value: Any) -> Any:
+        """Return *value* as a piece; raises whatever the codec raises."""
+        return self._codec.dumps(value)
+
+    def get(self, piece: Any) -> Any:
+        """Return the value of a piece."""
+        return self._codec.loads(piece)
+
+    def put_class(self, cls: type[BaseException]) -> Any:
+        """Return an exception class as a piece: by name, or by value where it has none."""
+        return self._codec.dumps(cls)
+
+    def get_class(self, piece: Any) -> Any:
+        """Return the class of such a piece."""
+        return self._codec.loads(piece)
+
+
+class PlainPieces:
+    """For codecs that store what JSON has. Classes are stored by name only."""
+
+    def put(self, value: Any) -> Any:
+        """Return *value* as a piece. Raises ``TypeError`` where it is not made of plain values."""
+        kind = type(value)
+        if value is None or kind is bool:
+            return value
+        if kind is int:
+            return value if -(2**63) < value < 2**63 else {"int": hex(value)}
+        if kind is float:
+            return value if isfinite(value) else {"float": repr(value)}
+        if kind is str:
+            return value if _encodes(value) else {"str": _text(value.encode("utf-8", "surrogatepass"))}
+        if kind is bytes:
+            return {"bytes": _text(value)}
+        if kind is list:
+            return [self.put(part) for part in value]
+        if kind is tuple:
+            return {"tuple": [self.put(part) for part in value]}
+        if kind is dict:
+            return {"dict": [[self.put(key), self.put(part)] for key, part in value.items()]}
+        if kind is NotStored:
+            return {"lost": self.put(value.text)}
+        raise TypeError(f"{kind.__qualname__} is not a plain value")
+
+    def get(self, piece: Any) -> Any:
+        """Return the value of a piece."""
+        if isinstance(piece, list):
+            return [self.get(part) for part in piece]
+        if not isinstance(piece, dict):
+            return piece
+        ((tag, inner),) = piece.items()
+        match tag:
+            case "int":
+                return int(inner, 16)
+            case "float":
+                return float(inner)
+            case "str":
+                return b64decode(inner).decode("utf-8", "surrogatepass")
+            case "bytes":
+                return b64decode(inner)
+            case "tuple":
+                return tuple(self.get(part) for part in inner)
+            case "dict":
+                return {self.get(key): self.get(part) for key, part in inner}
+            case "lost":
+                return NotStored(self.get(inner))
+        raise ValueError(f"unknown piece {tag!r}")
+
+    def put_class(self, cls: type[BaseException]) -> Any:
+        """Return an exception class by its names. Raises ``TypeError`` where they do not lead to it."""
+        if not found_by_name(cls):
+            raise TypeError(f"{cls.__qualname__} cannot be found by name")
+        return [here() if cls.__module__ in MAIN_NAMES else cls.__module__, cls.__qualname__]
+
+    def get_class(self, piece: Any) -> type[BaseException]:
+        """Return the class of such names; only exception classes are ever returned."""
+        module, name = piece
+        return find_exception(module, name)
+
+
+Pieces = ObjectPieces | PlainPieces
+
+
+def pieces_for(codec: Codec) -> Pieces:
+    """Return the way *codec* has pieces made."""
+    return ObjectPieces(codec) if codec.stores_objects else PlainPieces()
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _text(data: bytes) -> str:
+    return b64encode(data).decode()

@@ -1,0 +1,188 @@
+"""Taking an exception apart, and putting one together without calling its ``__init__``."""
+
+from types import GetSetDescriptorType, MemberDescriptorType
+from typing import Any
+from weakref import WeakKeyDictionary, ref
+
+__all__ = [
+    "TEXT",
+    "TRACE",
+    "alike",
+    "attributes_of",
+    "members_of",
+    "original_type",
+    "put_together",
+    "text_of",
+]
+
+TRACE = "__flow_traceback__"
+TEXT = "__flow_text__"
+
+_HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: made by a class statement, not in C
+
+
+def text_of(error: BaseException) -> str:
+    """Return ``str(error)``, or a stand-in where that raises."""
+    try:
+        return str(error)
+    except Exception:
+        return f"<unprintable {type(error).__qualname__} object>"
+
+
+def args_of(error: BaseException) -> tuple[Any, ...]:
+    """Return the ``args`` that every exception has, also where its class hides them."""
+    return BaseException.args.__get__(error)  # type: ignore[attr-defined,no-any-return]
+
+
+def attributes_of(error: BaseException) -> dict[str, Any]:
+    """Return what is in ``__dict__``, without what flowdsl put there."""
+    return {name: value for name, value in error.__dict__.items() if name not in (TRACE, TEXT)}
+
+
+def members_of(error: BaseException) -> dict[str, Any]:
+    """Return what is in slots, and in the C structs of the built-in exceptions (``errno``, ``start``, ``code``)."""
+    found: dict[str, Any] = {}
+    for name, member in _members(type(error)).items():
+        try:
+            found[name] = member.__get__(error)
+        except Exception:  # not set, or (UnicodeError) not set yet
+            continue
+    return found
+
+
+def _members(cls: type) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for base in cls.__mro__:
+        if base in (BaseException, BaseExceptionGroup, object):
+            continue
+        for name, member in vars(base).items():
+            if isinstance(member, MemberDescriptorType | GetSetDescriptorType) and name not in found:
+                found[name] = member
+    for name in ("__dict__", "__weakref__"):
+        found.pop(name, None)
+    if issubclass(cls, AttributeError):
+        # The object that lacked the attribute: nobody stores it, pickle neither.
+        found.pop("obj", None)
+    return found
+
+
+def put_together(
+    cls: type[BaseException],
+    args: tuple[Any, ...],
+    attributes: dict[str, Any],
+    members: dict[str, Any],
+    text: str | None = None,
+) -> BaseException:
+    """Return an exception of *cls* without calling its ``__init__``.
+
+    With *text*: of a subclass of it of the same name, whose ``str()`` is that text.
+    """
+    if text is not None:
+        cls = _with_text(cls)
+    error = _new(cls, args)
+    known = _members(cls)
+    set_by_new = {name for name, value in members_of(error).items() if value is not None}
+    for name, value in members.items():
+        try:
+            # None read from a field of a C struct means unset; writing it would make OSError show a second file name.
+            if value is not None or name in set_by_new or _is_slot(known[name]):
+                known[name].__set__(error, value)
+        except (KeyError, AttributeError, TypeError):  # gone from the class, or read-only
+            continue
+    error.__dict__.update(attributes)
+    if text is not None:
+        error.__dict__[TEXT] = text
+    BaseException.args.__set__(error, args)  # type: ignore[attr-defined]
+    return error
+
+
+def _is_slot(member: Any) -> bool:
+    return bool(member.__objclass__.__flags__ & _HEAP_TYPE)
+
+
+def _new(cls: type[BaseException], args: tuple[Any, ...]) -> BaseException:
+    """Call the ``__new__`` that C gave to the nearest built-in base: a class's own may want other arguments."""
+    for base in cls.__mro__:
+        if issubclass(base, BaseException) and not base.__flags__ & _HEAP_TYPE:
+            try:
+                return base.__new__(cls, *args)
+            except TypeError:  # several built-in bases, and this is not the one that decides
+                continue
+    return cls.__new__(cls, *args)
+
+
+# ---------------------------------------------------------------------------------------------- with a text of its own
+
+
+class _WithText:
+    """Mixed into the subclass of an exception class whose ``str()`` cannot be had otherwise."""
+
+    __slots__ = ()
+
+    def __init_subclass__(cls, **_: Any) -> None:
+        """Keep the exception class from seeing this subclass: it may keep a registry of them."""
+
+    def __str__(self) -> str:
+        return str(self.__dict__[TEXT])
+
+    def __reduce_ex__(self, _: Any) -> Any:
+        return put_together, (
+            original_type(self),  # type: ignore[arg-type]
+            args_of(self),  # type: ignore[arg-type]
+            attributes_of(self),  # type: ignore[arg-type]
+            members_of(self),  # type: ignore[arg-type]
+            str(self),
+        )
+
+
+_text_classes: "WeakKeyDictionary[type, ref[type]]" = WeakKeyDictionary()
+
+
+def _with_text(cls: type[BaseException]) -> type[BaseException]:
+    known = _text_classes.get(cls)
+    made: Any = known() if known is not None else None
+    if made is None:
+        names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
+        made = type(cls)(cls.__name__, (_WithText, cls), {**names, "__flow_original__": cls})
+        _text_classes[cls] = ref(made)
+    return made  # type: ignore[no-any-return]
+
+
+def original_type(error: BaseException) -> type[BaseException]:
+    """Return the class of *error* as its author knows it."""
+    cls = type(error)
+    return cls.__flow_original__ if issubclass(cls, _WithText) else cls  # type: ignore[attr-defined,no-any-return]
+
+
+# ------------------------------------------------------------------------------------------------------- comparison
+
+
+def same_exception(one: BaseException, two: BaseException) -> bool:
+    """Say whether *two*, loaded, is what *one* was: type, text, arguments and attributes."""
+    return (
+        type(one) is type(two)
+        and text_of(one) == text_of(two)
+        and alike(args_of(one), args_of(two))
+        and alike(attributes_of(one), attributes_of(two))
+        and alike(members_of(one), members_of(two))
+    )
+
+
+def alike(one: Any, two: Any, depth: int = 0) -> bool:
+    """Say whether *two* may pass for *one*. Objects that do not define equality pass by their type."""
+    if one is two:
+        return True
+    if type(one) is not type(two) or depth > 20:
+        return depth > 20
+    if isinstance(one, list | tuple):
+        return len(one) == len(two) and all(alike(a, b, depth + 1) for a, b in zip(one, two, strict=True))
+    if isinstance(one, dict):
+        return one.keys() == two.keys() and all(alike(one[key], two[key], depth + 1) for key in one)
+    if isinstance(one, BaseException):
+        return text_of(one) == text_of(two)
+    if type(one).__eq__ is object.__eq__:
+        return True
+    try:
+        return bool(one == two) or one != one
+    except Exception:
+        return True
