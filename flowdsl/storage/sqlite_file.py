@@ -1,0 +1,228 @@
+"""The database file: creating it, opening it, bringing its schema up to date, and what its errors mean."""
+
+import os
+import shutil
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from flowdsl.errors import SchemaMismatch, StorageError, StorageFull, StorageUnavailable
+from flowdsl.storage.migrations import Migration, migrations
+
+__all__ = ["APPLICATION_ID", "connect", "create", "is_busy", "patiently", "prepare", "translate"]
+
+T = TypeVar("T")
+
+APPLICATION_ID = int.from_bytes(b"flow", "big")
+"""Written into the file's header, so that a database of another application is never taken for ours."""
+
+_ATTEMPT = 0.5  # seconds that SQLite itself waits for a lock, and the longest that Ctrl-C goes unheard
+_PAUSE = 0.005  # seconds before trying again where SQLite refuses at once
+_SPARE = 1 << 20  # bytes: less room than this is called full
+
+# Opening a file and closing it drops every lock that this process holds on it (that is POSIX), so nobody may
+# be between the creation of a file and its first lock while another thread creates it too.
+_creating = threading.Lock()
+
+# Result codes, see https://www.sqlite.org/rescode.html.
+_PERM, _BUSY, _LOCKED, _READONLY, _IOERR, _CORRUPT = 3, 5, 6, 8, 10, 11
+_FULL, _CANTOPEN, _PROTOCOL, _AUTH, _NOTADB = 13, 14, 15, 23, 26
+_IOERR_WRITE, _IOERR_SHMSIZE, _IOERR_TRUNCATE = 778, 4874, 1546
+
+
+# ----------------------------------------------------------------------------------------------------- errors
+
+
+def is_busy(error: sqlite3.Error) -> bool:
+    """Whether *error* says that another connection is at work, and nothing else is wrong."""
+    return _code(error) & 0xFF in (_BUSY, _LOCKED, _PROTOCOL)
+
+
+def translate(error: sqlite3.Error, path: Path) -> StorageError:
+    """What *error* of the driver means to a user of *path*: the only place that says so."""
+    code = _code(error)
+    primary = code & 0xFF
+    if primary == _FULL or (code in (_IOERR_WRITE, _IOERR_SHMSIZE, _IOERR_TRUNCATE) and _no_room(path)):
+        return StorageFull(
+            f"no space left for {path} ({error}); nothing acknowledged is lost. "
+            f"Make room (disk, quota or file size limit) and run again"
+        )
+    if is_busy(error):
+        return StorageUnavailable(
+            f"another process has kept {path} locked for very long ({error}); "
+            f"find it with 'fuser {path}', end it, and run again"
+        )
+    if primary == _CORRUPT:
+        return StorageError(
+            f"{path} is damaged ({error}). Stop all processes that use it, copy it with its '-wal' file, "
+            f"and salvage what can be read with: sqlite3 {path} .recover | sqlite3 salvaged.db"
+        )
+    if primary == _NOTADB:
+        return StorageUnavailable(
+            f"{path} is not an SQLite database; give another path or move that file away"
+        )
+    if primary in (_PERM, _READONLY, _CANTOPEN, _AUTH):
+        return StorageUnavailable(
+            f"cannot open {path} for writing ({error}); check that its directory exists, "
+            f"that this user can write to both, and that the file system is not read-only"
+        )
+    if isinstance(error, sqlite3.ProgrammingError) and "closed" in str(error):
+        return StorageUnavailable(f"{path} was closed while it was in use")
+    return StorageError(f"SQLite failed on {path}: {error}")
+
+
+def _code(error: sqlite3.Error) -> int:
+    return getattr(error, "sqlite_errorcode", 0) or 0
+
+
+def _no_room(path: Path) -> bool:
+    """Whether a failed write is explained by a file size limit, a full disk or an exhausted quota."""
+    try:
+        import resource
+    except ImportError:  # pragma: no cover - not on POSIX
+        pass
+    else:
+        limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+        if limit != resource.RLIM_INFINITY:
+            sizes = [file.stat().st_size for file in path.parent.glob(path.name + "*")]
+            if max(sizes, default=0) + _SPARE > limit:
+                return True
+    try:
+        return shutil.disk_usage(path.parent).free < _SPARE
+    except OSError:
+        return False
+
+
+def patiently(attempt: Callable[[], T], path: Path, patience: float) -> T:
+    """Call *attempt* until no lock is in its way, for *patience* seconds; raise what its error means."""
+    limit = time.monotonic() + patience
+    while True:
+        try:
+            return attempt()
+        except sqlite3.Error as error:
+            if not is_busy(error) or time.monotonic() > limit:
+                raise translate(error, path) from error
+        time.sleep(_PAUSE)
+
+
+# ---------------------------------------------------------------------------------------------------- opening
+
+
+def create(path: Path) -> None:
+    """Make sure that *path* is a file, readable and writable by its owner alone when it is new."""
+    try:
+        with _creating:
+            _make_directory(path.parent)
+            try:
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+            except FileExistsError:
+                pass
+        if path.is_dir():
+            raise StorageUnavailable(
+                f"{path} is a directory; give the path of a file in it, such as {path / 'flow.db'}"
+            )
+        if not os.access(path, os.R_OK | os.W_OK):
+            raise StorageUnavailable(
+                f"cannot open {path} for writing; it belongs to another user or is read-only"
+            )
+    except OSError as error:
+        raise StorageUnavailable(
+            f"cannot create {path}: {error.strerror}; give a path in a directory that can be written"
+        ) from error
+
+
+def _make_directory(directory: Path) -> None:
+    if directory.is_dir():
+        return
+    missing = [directory, *directory.parents]
+    missing = missing[: next(i for i, parent in enumerate(missing) if parent.exists())]
+    directory.mkdir(parents=True, exist_ok=True)
+    for made in missing:  # a new directory outlives a power failure only once the one above it is on disk
+        handle = os.open(made.parent, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def connect(path: Path, *settings: str) -> sqlite3.Connection:
+    """A connection in autocommit mode that may be used from any thread, after the statements *settings*."""
+    connection = sqlite3.connect(
+        path, timeout=_ATTEMPT, isolation_level=None, check_same_thread=False, cached_statements=256
+    )
+    try:
+        for statement in settings:
+            connection.execute(statement).close()
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def prepare(connection: sqlite3.Connection, path: Path) -> None:
+    """Refuse what is not ours, switch to WAL, update the schema. After a busy error, call it again."""
+    supported = migrations("sqlite")
+    newest = supported[-1].version
+    found = _version(connection, path, newest)
+    # Not in a transaction: the mode cannot change inside one.
+    (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+    if mode != "wal":
+        raise StorageUnavailable(
+            f"{path} stands on a file system where SQLite cannot use its write-ahead log; "
+            f"put it on a local disk"
+        )
+    if found < newest:
+        _migrate(connection, path, supported)
+
+
+def _version(connection: sqlite3.Connection, path: Path, newest: int) -> int:
+    """The schema's version, 0 in an empty file. Refuses a newer one and a database that is not ours."""
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if application != APPLICATION_ID and (application or version or tables):
+        raise StorageUnavailable(
+            f"{path} is the database of another application; "
+            f"flowdsl needs a file of its own: give another path"
+        )
+    if version > newest:
+        raise SchemaMismatch(
+            f"{path} has schema version {version}, and this flowdsl knows versions up to {newest}: "
+            f"upgrade flowdsl, or give another path",
+            found=version,
+            supported=newest,
+        )
+    return int(version)
+
+
+def _migrate(connection: sqlite3.Connection, path: Path, supported: Sequence[Migration]) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        # Read again: another process may have done it while this one waited for the lock.
+        found = _version(connection, path, supported[-1].version)
+        for migration in supported:
+            if migration.version > found:
+                for statement in statements(migration.sql):
+                    connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {supported[-1].version}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def statements(script: str) -> Iterator[str]:
+    """The single statements of *script*. (``executescript`` would commit first.)"""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+    if statement.strip():
+        yield statement

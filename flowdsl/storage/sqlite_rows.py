@@ -1,0 +1,305 @@
+"""All SQL of the SQLite storage, and how records become rows and rows records.
+
+Statements hold placeholders only. What is put together here is put together from the names in this module,
+never from what a caller gave.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
+from attrs import fields
+
+from flowdsl.core.records import Memo, Run, RunFilter, Signal, Step, Tags
+from flowdsl.core.status import RunStatus, StepStatus
+
+Row = tuple[Any, ...]
+
+# Columns are named as fields and stand in the order of the record, so that rows become records by position.
+RUN_COLUMNS = [a.name for a in fields(Run)]
+STEP_COLUMNS = [a.name for a in fields(Step) if a.name != "run_id"]
+SIGNAL_COLUMNS = [a.name for a in fields(Signal) if a.name != "run_id"]
+MEMO_COLUMNS = [a.name for a in fields(Memo)]
+
+_STEP_VALUES = [name for name in STEP_COLUMNS if name != "seq"]
+_RUN_STATUS = {status.value: status for status in RunStatus}
+_STEP_STATUS = {status.value: status for status in StepStatus}
+
+
+def _list(names: list[str], prefix: str = "") -> str:
+    return ", ".join(prefix + name for name in names)
+
+
+def _marks(count: int) -> str:
+    return ", ".join("?" * count)
+
+
+# ------------------------------------------------------------------------------------------------- statements
+
+BEGIN = "BEGIN IMMEDIATE"
+COMMIT = "COMMIT"
+ROLLBACK = "ROLLBACK"
+DATA_VERSION = "PRAGMA data_version"
+
+# One statement is one transaction: the epoch is checked and the step stored without BEGIN and COMMIT around
+# it. No row is stored, and none changed, when the run is missing or fenced or has the step already.
+INSERT_STEP = f"""
+    INSERT OR IGNORE INTO steps (run, {_list(_STEP_VALUES)})
+    SELECT no, {_marks(len(_STEP_VALUES))} FROM runs WHERE id = ? AND pruned = 0"""
+INSERT_STEP_FENCED = INSERT_STEP + " AND epoch = ?"
+
+UPSERT_STEP = f"""
+    INSERT INTO steps (seq, run, {_list(_STEP_VALUES)}) VALUES (?, ?, {_marks(len(_STEP_VALUES))})
+    ON CONFLICT (run, key) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in STEP_COLUMNS)}"""
+HIGHEST_SEQ = "SELECT max(seq) FROM steps"
+STEP_SEQ = "SELECT seq FROM steps WHERE run = ? AND key = ?"
+DROP_STEP = "DELETE FROM steps WHERE run = ? AND key = ?"
+DROP_STEPS_OF_RUN = "DELETE FROM steps WHERE run = ?"
+KEEP_SEQ = f"""
+    INSERT OR REPLACE INTO steps (seq, run, {_list(_STEP_VALUES)})
+    VALUES (?, 0, '', '', '', '', 0, 0, '', 0, '', '', NULL, '', 0, NULL, 0, 0, '', '')"""
+
+RUN_HEAD = "SELECT no, epoch, status FROM runs WHERE id = ? AND pruned = 0"
+RUN_BY_ID = f"SELECT no, {_list(RUN_COLUMNS)} FROM runs WHERE id = ?"
+RUN_BY_NO = f"SELECT no, {_list(RUN_COLUMNS)} FROM runs WHERE no = ?"
+RUN_BY_NONCE = (
+    f"SELECT no, {_list(RUN_COLUMNS)} FROM runs WHERE nonce = ? AND nonce <> '' AND owner IS ? AND key = ?"
+)
+INSERT_RUN = f"INSERT INTO runs ({_list(RUN_COLUMNS)}, nonce) VALUES ({_marks(len(RUN_COLUMNS) + 1)})"
+REPLACE_RUN = f"REPLACE INTO runs (no, {_list(RUN_COLUMNS)}) VALUES ({_marks(len(RUN_COLUMNS) + 1)})"
+DELETE_RUN = "DELETE FROM runs WHERE no = ?"
+ID_IS_TAKEN = "SELECT 1 FROM runs WHERE id = ?"
+HIGHEST_NUMBER = "SELECT max(number) FROM runs WHERE key = ?"
+
+_LIVE = "FROM runs WHERE number IS NOT NULL AND status IN ('pending', 'running') AND key = ?"
+LIVE_UNOWNED = f"SELECT number, no {_LIVE} AND owner IS NULL ORDER BY number LIMIT ?"
+LIVE_OWNED = f"SELECT number, no {_LIVE} AND owner = ? ORDER BY number LIMIT ?"
+LIVE_OWNER_AFTER = f"SELECT owner {_LIVE} AND owner > ? ORDER BY owner LIMIT 1"
+FAILED_RETRYABLE = """
+    SELECT number, no FROM runs
+    WHERE number IS NOT NULL AND status = 'failed' AND retryable = 1 AND key = ? ORDER BY number LIMIT ?"""
+
+ADD_TAG = "INSERT INTO run_tags (run, name, value) VALUES (?, ?, ?)"
+DROP_TAGS = "DELETE FROM run_tags WHERE run = ?"
+
+_SIGNAL_VALUES = [name for name in SIGNAL_COLUMNS if name not in ("seq", "taken_by")]
+ADD_SIGNAL = f"INSERT INTO signals (run, {_list(_SIGNAL_VALUES)}) VALUES (?, {_marks(len(_SIGNAL_VALUES))})"
+SAME_SIGNAL = """
+    SELECT seq FROM signals WHERE run = ?1 AND id = ?2
+    UNION ALL SELECT seq FROM signals WHERE run = ?1 AND name = ?3 AND key = ?4 AND key IS NOT NULL"""
+SIGNAL_TAKEN_BY = "SELECT taken_by FROM signals WHERE run = ? AND id = ?"
+TAKE_SIGNAL = "UPDATE signals SET taken_by = ? WHERE run = ? AND id = ?"
+DROP_SIGNALS = "DELETE FROM signals WHERE run = ?"
+
+PUT_MEMO = f"REPLACE INTO memos ({_list(MEMO_COLUMNS)}) VALUES ({_marks(len(MEMO_COLUMNS))})"
+DROP_MEMO = "DELETE FROM memos WHERE key = ?"
+GET_MEMO = f"SELECT {_list(MEMO_COLUMNS)} FROM memos WHERE key = ?"
+
+DELETED_EPOCH = "SELECT value FROM counters WHERE name = 'epoch'"
+KEEP_EPOCH = "UPDATE counters SET value = max(value, ?) WHERE name = 'epoch'"
+HIGHEST_EPOCH = "SELECT coalesce(max(epoch), 0) FROM runs"
+CLEAR = [
+    "DELETE FROM runs",
+    "DELETE FROM run_tags",
+    "DELETE FROM steps",
+    "DELETE FROM signals",
+    "DELETE FROM memos",
+]
+
+GET_RUN = f"SELECT {_list(RUN_COLUMNS)} FROM runs WHERE id = ? AND pruned = 0"
+GET_STEP = f"""
+    SELECT {_list(STEP_COLUMNS)} FROM steps
+    WHERE run = (SELECT no FROM runs WHERE id = ? AND pruned = 0) AND key = ?"""
+# The inner query walks the index of the run and yields sorted row numbers: wide rows are never sorted.
+LIST_STEPS = f"""
+    SELECT {_list(STEP_COLUMNS)} FROM steps WHERE seq IN (
+        SELECT seq FROM steps WHERE run = (SELECT no FROM runs WHERE id = ? AND pruned = 0) AND seq > ?)
+    ORDER BY seq LIMIT ?"""
+_SIGNALS = f"""
+    SELECT {_list(SIGNAL_COLUMNS)} FROM signals
+    WHERE run = (SELECT no FROM runs WHERE id = ? AND pruned = 0)"""
+
+
+@lru_cache(maxsize=512)
+def update_run(columns: tuple[str, ...]) -> str:
+    """The statement that sets *columns* (names of ours) of a run."""
+    return f"UPDATE runs SET {', '.join(name + ' = ?' for name in columns)} WHERE no = ?"
+
+
+@lru_cache(maxsize=8)
+def attention(count: int) -> str:
+    """The statement that reads what *count* runs must notice."""
+    return f"""
+        SELECT id, epoch, status, cancel_requested,
+            (SELECT count(*) FROM signals WHERE run = runs.no AND taken_by IS NULL)
+        FROM runs WHERE pruned = 0 AND id IN ({_marks(count)})"""
+
+
+def list_signals(run_id: str, name: str | None, unread: bool, limit: int | None) -> tuple[str, list[Any]]:
+    """Statement and values for ``Storage.list_signals``."""
+    sql, values = _SIGNALS, [run_id]
+    if name is not None:
+        sql += " AND name = ?"
+        values.append(name)
+    if unread:
+        sql += " AND taken_by IS NULL"
+    return sql + " ORDER BY seq LIMIT ?", [*values, _limit(limit)]
+
+
+def list_runs(where: RunFilter) -> tuple[str, list[Any]]:
+    """Statement and values for ``Storage.list_runs``."""
+    terms = ["pruned = 0"]
+    values: list[Any] = []
+
+    def term(text: str, *given: Any) -> None:
+        terms.append(text)
+        values.extend(given)
+
+    if where.status:
+        term(
+            f"status IN ({_marks(len(where.status))})", *(RunStatus(status).value for status in where.status)
+        )
+    for name in ("workflow", "key", "parent"):
+        if getattr(where, name) is not None:
+            term(f"{name} = ?", getattr(where, name))
+    for tag, value in _tag_rows(where.tags):
+        if isinstance(where.tags, Mapping):
+            term("no IN (SELECT run FROM run_tags WHERE name = ? AND value = ?)", tag, value)
+        else:
+            term("no IN (SELECT run FROM run_tags WHERE name = ?)", tag)
+    if where.created_after is not None:
+        term("created_at >= ?", where.created_after)
+    if where.created_before is not None:
+        term("created_at < ?", where.created_before)
+    if where.after is not None:
+        side = "<" if where.newest_first else ">"
+        term(
+            f"(created_at, id) {side} (SELECT created_at, id FROM runs WHERE id = ? AND pruned = 0)",
+            where.after,
+        )
+    order = "created_at DESC, id DESC" if where.newest_first else "created_at, id"
+    sql = f"SELECT {_list(RUN_COLUMNS)} FROM runs WHERE {' AND '.join(terms)} ORDER BY {order} LIMIT ?"
+    return sql, [*values, _limit(where.limit)]
+
+
+def list_steps(run_id: str, after: int, limit: int | None) -> Row:
+    """Values for ``LIST_STEPS``."""
+    return run_id, after, _limit(limit)
+
+
+def _limit(limit: int | None) -> int:
+    return -1 if limit is None else limit
+
+
+# --------------------------------------------------------------------------------------------- records → rows
+
+
+def step_values(s: Step) -> Row:
+    """What ``INSERT_STEP`` takes, but for the run and its epoch."""
+    return (
+        s.key,
+        s.path,
+        s.kind,
+        s.scope,
+        s.occurrence,
+        s.ordinal,
+        s.status._value_,  # a plain str: for a subclass, sqlite3 would look for an adapter
+        s.attempts,
+        s.args,
+        s.defaults,
+        s.payload,
+        s.preview,
+        s.created_at,
+        s.completed_at,
+        s.concurrent,
+        s.draws,
+        s.version,
+        s.extra,
+    )
+
+
+def run_values(run: Run) -> list[Any]:
+    """What ``INSERT_RUN`` takes, but for the nonce."""
+    return [encode_run_field(name, getattr(run, name)) for name in RUN_COLUMNS]
+
+
+def encode_run_field(name: str, value: Any) -> Any:
+    """The stored form of one field of a run."""
+    encode = _ENCODE.get(name)
+    return value if encode is None else encode(value)
+
+
+def tag_rows(run: int, tags: Tags) -> list[Row]:
+    """The rows of ``run_tags`` for a run."""
+    return [(run, name, value) for name, value in _tag_rows(tags)]
+
+
+def _tag_rows(tags: Tags) -> list[tuple[str, str | None]]:
+    return list(tags.items()) if isinstance(tags, Mapping) else [(name, None) for name in dict.fromkeys(tags)]
+
+
+def _encode_tags(tags: Tags) -> str:
+    # Not escaped to ASCII: what is no Unicode is then refused with the row, before any tag is stored.
+    return (
+        json.dumps(dict(tags) if isinstance(tags, Mapping) else list(tags), ensure_ascii=False)
+        if tags
+        else ""
+    )
+
+
+_ENCODE: dict[str, Callable[[Any], Any]] = {
+    "status": lambda status: RunStatus(status).value,
+    "tags": _encode_tags,
+    "open_failures": lambda keys: json.dumps(list(keys), ensure_ascii=False) if keys else "",
+}
+
+
+def signal_values(run: int, signal: Signal) -> list[Any]:
+    """What ``ADD_SIGNAL`` takes."""
+    return [run, *(getattr(signal, name) for name in _SIGNAL_VALUES)]
+
+
+def memo_values(memo: Memo) -> list[Any]:
+    """What ``PUT_MEMO`` takes."""
+    return [getattr(memo, name) for name in MEMO_COLUMNS]
+
+
+# --------------------------------------------------------------------------------------------- rows → records
+
+_STATUS = RUN_COLUMNS.index("status")
+_TAGS = RUN_COLUMNS.index("tags")
+_FAILURES = RUN_COLUMNS.index("open_failures")
+_RETRYABLE = RUN_COLUMNS.index("retryable")
+_PRUNED = RUN_COLUMNS.index("pruned")
+
+
+def run_of(row: Row) -> Run:
+    """A run from the columns ``RUN_COLUMNS``."""
+    values = list(row)
+    values[_STATUS] = _RUN_STATUS[values[_STATUS]]
+    tags = json.loads(values[_TAGS]) if values[_TAGS] else ()
+    values[_TAGS] = tuple(tags) if isinstance(tags, list) else tags
+    values[_FAILURES] = tuple(json.loads(values[_FAILURES])) if values[_FAILURES] else ()
+    values[_RETRYABLE] = values[_RETRYABLE] == 1
+    values[_PRUNED] = values[_PRUNED] == 1
+    return Run(*values)
+
+
+def steps_of(run_id: str, rows: list[Row]) -> list[Step]:
+    """Steps of one run from the columns ``STEP_COLUMNS``; written out, for a journal has many rows."""
+    status = _STEP_STATUS
+    return [
+        Step(run_id, k, p, n, ki, sc, oc, o, status[st], at, ar, de, pl, pr, cr, co, cc == 1, dr, ve, ex)
+        for k, p, n, ki, sc, oc, o, st, at, ar, de, pl, pr, cr, co, cc, dr, ve, ex in rows
+    ]
+
+
+def signal_of(run_id: str, row: Row) -> Signal:
+    """A signal from the columns ``SIGNAL_COLUMNS``."""
+    return Signal(row[0], run_id, *row[1:])
+
+
+def run_status(value: str) -> RunStatus:
+    """The status stored as *value*."""
+    return _RUN_STATUS[value]

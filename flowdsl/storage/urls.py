@@ -1,0 +1,108 @@
+"""From a URL to a storage.
+
+Built-in schemes are ``memory`` and ``sqlite``. Others come from plug-ins: the entry-point group
+``flowdsl.storage``, whose names are schemes and whose values are callables that take the URL and return a
+``Storage``.
+"""
+
+import os
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, quote, unquote
+
+from flowdsl.storage.base import Storage
+
+__all__ = ["DEFAULT_URL", "default_url", "open_storage", "sqlite_path", "sqlite_url"]
+
+DEFAULT_URL = "sqlite:///.flowdsl/flow.db"
+"""Where runs are kept unless something else is said: a folder in the working directory."""
+
+ENTRY_POINTS = "flowdsl.storage"
+
+
+def default_url() -> str:
+    """The URL used when none is given: the environment variable ``FLOWDSL_STORAGE``, else ``DEFAULT_URL``."""
+    return os.environ.get("FLOWDSL_STORAGE") or DEFAULT_URL
+
+
+def open_storage(storage: str | Storage | None = None, /) -> Storage:
+    """Open the storage of a URL; a ``Storage`` is returned as it is, and ``None`` stands for
+    ``default_url()``.
+
+    Raises ``ValueError`` for a URL of an unknown scheme or a malformed one, ``TypeError`` for anything else,
+    and :class:`~flowdsl.errors.StorageUnavailable` when it cannot be opened.
+
+    >>> with open_storage("memory://") as storage:
+    ...     type(storage).__name__
+    'MemoryStorage'
+    """
+    if isinstance(storage, Storage):
+        return storage
+    if storage is None:
+        storage = default_url()
+    if not isinstance(storage, str):
+        raise TypeError(f"a storage is a URL such as {DEFAULT_URL!r} or a Storage, not {storage!r}")
+    scheme, separator, _ = storage.partition("://")
+    if not separator:
+        raise ValueError(f"not a storage URL: {storage!r}; for a file, write 'sqlite:///{storage}'")
+    if scheme == "memory":
+        from flowdsl.storage.memory import MemoryStorage
+
+        return MemoryStorage.from_url(storage)
+    if scheme == "sqlite":
+        from flowdsl.storage.sqlite import SQLiteStorage
+
+        if storage.partition("?")[0] == DEFAULT_URL:
+            _make_default_directory()
+        return SQLiteStorage.from_url(storage)
+    return _open_plugin(scheme, storage)
+
+
+def _open_plugin(scheme: str, url: str) -> Storage:
+    plugins = {plugin.name: plugin for plugin in entry_points(group=ENTRY_POINTS)}
+    if scheme not in plugins:
+        known = ", ".join(f"{name}://" for name in sorted({"memory", "sqlite", *plugins}))
+        raise ValueError(
+            f"{url.partition('://')[0]}:// needs a storage plug-in for scheme {scheme!r}; known are {known}"
+        )
+    opened = plugins[scheme].load()(url)
+    if not isinstance(opened, Storage):
+        raise TypeError(
+            f"the storage plug-in for scheme {scheme!r} returned {opened!r}, which is not a Storage"
+        )
+    return opened
+
+
+def _make_default_directory() -> None:
+    """The default directory is ours, so it keeps itself out of version control and to its owner."""
+    directory = Path(DEFAULT_URL.removeprefix("sqlite:///")).parent
+    try:
+        directory.mkdir(mode=0o700)
+    except OSError:  # it is there, or cannot be made: opening the file says why
+        return
+    (directory / ".gitignore").write_text("*\n")
+
+
+def sqlite_path(url: str) -> tuple[str, dict[str, Any]]:
+    """The path and the options of a ``sqlite:///`` URL.
+
+    >>> sqlite_path("sqlite:////var/lib/flow.db?synchronous=normal")
+    ('/var/lib/flow.db', {'synchronous': 'normal'})
+    """
+    rest, _, query = url.partition("?")
+    path = unquote(rest.removeprefix("sqlite:///"))
+    if not rest.startswith("sqlite:///") or not path or "#" in rest:
+        raise ValueError(f"write 'sqlite:///relative.db' or 'sqlite:////absolute.db', not {url!r}")
+    options: dict[str, Any] = dict(parse_qsl(query, keep_blank_values=True))
+    if unknown := set(options) - {"synchronous", "busy_timeout"}:
+        raise ValueError(f"unknown option in {url!r}: {', '.join(sorted(unknown))}")
+    if "busy_timeout" in options:
+        options["busy_timeout"] = float(options["busy_timeout"])
+    return path, options
+
+
+def sqlite_url(path: Path, synchronous: str) -> str:
+    """The URL that opens *path* from any working directory."""
+    suffix = "" if synchronous == "full" else f"?synchronous={synchronous}"
+    return f"sqlite:///{quote(str(path))}{suffix}"
