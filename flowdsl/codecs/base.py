@@ -1,4 +1,4 @@
-"""What a codec is: object ↔ bytes. Where the bytes go, and whether they are still what was written, is not its business."""
+"""What a codec is: object ↔ bytes. Whether they are still what was written is checked elsewhere."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -15,11 +15,12 @@ BUILTIN: dict[str, Callable[[], "Codec"]] = {}
 class Codec(ABC):
     """Turns values into bytes and back. Subclass it to bring your own.
 
-    * ``id``: 1 to 100 characters, stored with each payload. The id names a format: whoever changes what ``loads`` reads
-      takes a new one.
-    * ``exact``: types whose values (of exactly this type) always load as themselves, so that nobody checks it.
-    * ``stores_objects``: whether any Python object may be handed to ``dumps`` (as with pickle), or only ``None``, booleans,
-      numbers, strings, lists, and dicts with string keys (as with JSON). Exceptions are stored accordingly.
+    * ``id``: 1 to 100 characters, stored with each payload. The id names a format: whoever changes what
+      ``loads`` reads takes a new one.
+    * ``exact``: types whose values (of exactly this type) always load as themselves; not checked then.
+    * ``stores_objects``: whether any Python object may be handed to ``dumps`` (as with pickle), or only
+      ``None``, booleans, numbers, strings, lists, and dicts with string keys (as with JSON). Exceptions are
+      stored accordingly.
 
     A codec holds no state that changes, and is called from several threads at once.
 
@@ -37,21 +38,21 @@ class Codec(ABC):
 
     @abstractmethod
     def dumps(self, value: Any) -> bytes:
-        """Return *value* as bytes. Whatever is raised becomes ``ResultNotStorable``, naming the attribute at fault."""
+        """Return *value* as bytes. Whatever is raised becomes ``ResultNotStorable``."""
 
     @abstractmethod
     def loads(self, data: bytes) -> Any:
         """Return the value of which :meth:`dumps` made *data*.
 
-        *data* passed its checksum. Raise ``MissingClass`` where a class is gone; whatever else is raised becomes
-        ``StorageError``.
+        *data* passed its checksum. Raise ``MissingClass`` where a class is gone; whatever else is raised
+        becomes ``StorageError``.
         """
 
     def reader(self, codec_id: str) -> "Codec":
         """Return the codec that loads payloads of *codec_id*: this one, or a built-in one.
 
-        Raises ``StorageError`` where there is none. Override it to keep reading what an older codec wrote, or to refuse
-        what :class:`Signed` refuses: payloads that anybody could have made.
+        Raises ``StorageError`` where there is none. Override it to keep reading what an older codec wrote, or
+        to refuse what :class:`Signed` refuses: payloads that anybody could have made.
         """
         if codec_id == self.id:
             return self

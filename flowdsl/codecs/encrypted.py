@@ -19,15 +19,15 @@ class Encrypted(Wrapped):
     """Another codec's bytes, encrypted with AES-256-GCM. Needs ``pip install "flowdsl[encrypt]"``.
 
     * *codec*: makes the bytes.
-    * *key*: 32 random bytes (``os.urandom(32)``), or the same as base64 text (``Fernet.generate_key()``); any other text
-      is taken as a passphrase and stretched with scrypt, once. Or a sequence of keys: the first encrypts, all decrypt. To
-      change a key, put the new one in front, and drop the old one when nothing encrypted with it is left. One key is
-      good for 2**32 payloads.
-    * *accept_plain*: also load what *codec* wrote unencrypted. For the time of a change-over: as long as it is set,
-      whoever can write to the storage can leave the encryption off.
+    * *key*: 32 random bytes (``os.urandom(32)``), or the same as base64 text (``Fernet.generate_key()``); any
+      other text is taken as a passphrase and stretched with scrypt, once. Or a sequence of keys: the first
+      encrypts, all decrypt. To change a key, put the new one in front, and drop the old one when nothing
+      encrypted with it is left. One key is good for 2**32 payloads.
+    * *accept_plain*: also load what *codec* wrote unencrypted. For the time of a change-over: as long as it
+      is set, whoever can write to the storage can leave the encryption off.
 
-    Previews of arguments and results are stored beside the payloads and are not encrypted by this. Raises ``ImportError``
-    where the extra is not installed, ``ValueError`` for no key or an empty one.
+    Previews of arguments and results are stored beside the payloads and are not encrypted by this. Raises
+    ``ImportError`` where the extra is not installed, ``ValueError`` for no key or an empty one.
 
     >>> from flowdsl.codecs import JsonCodec
     >>> codec = Encrypted(JsonCodec(), b"32 bytes, better random than so!")
@@ -54,7 +54,8 @@ class Encrypted(Wrapped):
         """Return name of the first key, nonce, and *body* encrypted."""
         name, cipher = self._ciphers[0]
         nonce = os.urandom(_NONCE_SIZE)
-        return name + nonce + cipher.encrypt(nonce, body, self._associated(name))
+        encrypted: bytes = cipher.encrypt(nonce, body, self._associated(name))
+        return name + nonce + encrypted
 
     def unwrap(self, data: bytes) -> bytes:
         """Decrypt. Raises ``CorruptPayload`` where no key fits."""
@@ -62,7 +63,10 @@ class Encrypted(Wrapped):
         for known, cipher in self._ciphers:
             if known == name and len(nonce) == _NONCE_SIZE:
                 try:
-                    return cipher.decrypt(nonce, data[_NAME_SIZE + _NONCE_SIZE :], self._associated(name))
+                    body: bytes = cipher.decrypt(
+                        nonce, data[_NAME_SIZE + _NONCE_SIZE :], self._associated(name)
+                    )
+                    return body
                 except self._invalid:
                     continue
         raise CorruptPayload("no key of Encrypted opens the payload; it was not loaded")

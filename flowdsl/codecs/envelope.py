@@ -1,4 +1,4 @@
-"""The envelope around every stored payload: what it is, who may read it, and whether it is still what was written.
+"""The envelope around every stored payload: which codec made it, for which place, and is it undamaged.
 
 ::
 
@@ -13,17 +13,17 @@
     …       16     BLAKE2b checksum
     …       rest   body: whatever the codec made
 
-The **checksum** decides. It covers all fields before it, then the context, then the body; each of them knows its length,
-so no two payloads are the same bytes to it. The *context* (which run, which step, which kind) is not stored, the reader
-supplies it: a payload that is copied to another row is refused like a damaged one. With a secret the checksum is keyed,
-and whoever can write to the storage but does not know the secret cannot make a payload that is accepted. Nothing is
-unpickled before it matches.
+The **checksum** decides. It covers all fields before it, then the context, then the body; each of them knows
+its length, so no two payloads are the same bytes to it. The *context* (which run, which step, which kind) is
+not stored, the reader supplies it: a payload that is copied to another row is refused like a damaged one.
+With a secret the checksum is keyed, and whoever can write to the storage but does not know the secret cannot
+make a payload that is accepted. Nothing is unpickled before it matches.
 
-The **CRC and the fingerprint** decide nothing. They are there for the message of a refusal: they tell a moved payload and
-a changed secret from damage.
+The **CRC and the fingerprint** decide nothing. They are there for the message of a refusal: they tell a moved
+payload and a changed secret from damage.
 
-Whoever edits this: stored payloads outlive releases. A change of layout is a new format version, and the old one stays
-readable. Each stored step and each replayed one pass here, so every call counts: measure before and after.
+Whoever edits this: stored payloads outlive releases. A change of layout is a new format version, and the old
+one stays readable. Each stored step and each replayed one pass here, so every call counts: measure.
 """
 
 from functools import lru_cache
@@ -54,7 +54,8 @@ def seal(codec_id: str, body: bytes, context: bytes, secret: bytes | None = None
 
     * *codec_id*: which codec made the body, 1 to 255 bytes of UTF-8; stored readable.
     * *context*: where the payload belongs; not stored.
-    * *secret*: key of the checksum, any non-empty length; ``None``: a plain checksum, which finds damage but no forgery.
+    * *secret*: key of the checksum, any non-empty length; ``None``: a plain checksum, which finds damage but
+      no forgery.
 
     Returns the payload. Raises ``ValueError`` for an impossible codec id or an empty secret.
 
@@ -69,8 +70,8 @@ def seal(codec_id: str, body: bytes, context: bytes, secret: bytes | None = None
 def unseal(payload: bytes, context: bytes, secret: bytes | None = None) -> tuple[str, bytes]:
     """Check *payload* and return the codec id and the body.
 
-    Parameters as in :func:`seal`. Raises ``CorruptPayload`` when the payload is damaged, belongs to another context, or
-    was sealed with another key, or without one. Nothing of the body has been interpreted by then.
+    Parameters as in :func:`seal`. Raises ``CorruptPayload`` when the payload is damaged, belongs to another
+    context, or was sealed with another key, or without one. Nothing of the body has been interpreted by then.
 
     >>> unseal(seal("json", b"[1]", b"here"), b"there")
     Traceback (most recent call last):
@@ -80,7 +81,7 @@ def unseal(payload: bytes, context: bytes, secret: bytes | None = None) -> tuple
         end = payload[5] + (6 if secret is None else 6 + FINGERPRINT_SIZE)
         header = payload[:end]
         codec_id, key = _reading(header, secret)
-        # Made from the context that is asked for; the stored CRC and length count only as part of what is compared.
+        # Made from the context that is asked for; what is stored of it only counts in the comparison.
         start = header + _pack_mark(crc32(context), len(context))
         body = payload[end + _MARK_AND_SUM :]
         checksum = blake2b(start + context + body, digest_size=CHECKSUM_SIZE, key=key).digest()
@@ -132,33 +133,34 @@ def _reading(header: bytes, secret: bytes | None) -> tuple[str, bytes]:
 def _explain(payload: bytes, context: bytes, secret: bytes | None) -> CorruptPayload:
     """Say, as far as the bytes tell, why a payload was refused."""
     damaged = CorruptPayload(
-        f"the payload ({len(payload)} bytes) is damaged: its checksum does not match, so it was not loaded. Restore it "
-        "from a backup, or forget this step so that it executes again"
+        f"the payload ({len(payload)} bytes) is damaged: its checksum does not match, so it was not loaded. "
+        "Restore it from a backup, or forget this step so that it executes again"
     )
     if len(payload) < 6 or payload[:3] != _MAGIC:
         return damaged
     if payload[3] != FORMAT:
         return CorruptPayload(
-            f"the payload has format {payload[3]}, this flowdsl reads format {FORMAT}: a newer flowdsl wrote it, or it is "
-            "damaged; it was not loaded"
+            f"the payload has format {payload[3]}, this flowdsl reads format {FORMAT}: a newer flowdsl wrote "
+            "it, or it is damaged; it was not loaded"
         )
     flags, end = payload[4], 6 + payload[5]
     if secret is not None and flags == 0:
         return CorruptPayload(
-            f"the payload was sealed without a key, but {SECRET_VARIABLE} is set, so it was not loaded: whoever can write "
-            f"to the storage could have made it. If you trust the storage, finish or export its old runs with "
-            f"{SECRET_VARIABLE} unset"
+            f"the payload was sealed without a key, but {SECRET_VARIABLE} is set, so it was not loaded: "
+            "whoever can write to the storage could have made it. If you trust the storage, finish or export "
+            f"its old runs with {SECRET_VARIABLE} unset"
         )
     if secret is None and flags == _KEYED:
         return CorruptPayload(
-            f"the payload was sealed with a key, so it was not loaded; set {SECRET_VARIABLE} to the one it was written with"
+            f"the payload was sealed with a key, so it was not loaded; set {SECRET_VARIABLE} to the one "
+            "it was written with"
         )
     if secret is not None:
         end += FINGERPRINT_SIZE
         if payload[end - FINGERPRINT_SIZE : end] != _fingerprint(_header("x", secret)[1]):
             return CorruptPayload(
-                f"the payload was sealed with another key than {SECRET_VARIABLE} has now (or its header is damaged); it was "
-                "not loaded"
+                f"the payload was sealed with another key than {SECRET_VARIABLE} has now (or its header is "
+                "damaged); it was not loaded"
             )
     if len(payload) >= end + _MARK_AND_SUM and payload[end : end + 8] != _pack_mark(
         crc32(context), len(context)

@@ -1,17 +1,18 @@
-"""Exceptions to bytes and back, as the same type: ``except CardDeclined`` must catch on replay what it caught before.
+"""Exceptions to bytes and back, as the same type: ``except CardDeclined`` catches on replay what it caught.
 
-An exception is stored as a *record*, a dict of plain values and *pieces* (:mod:`flowdsl.codecs.pieces`). A piece is one
-object, so that one that cannot be stored does not take the others with it.
+An exception is stored as a *record*, a dict of plain values and *pieces* (:mod:`flowdsl.codecs.pieces`). A
+piece is one object, so that one that cannot be stored does not take the others with it.
 
 How an exception is stored, the first of these that proves right when it is loaded again at once:
 
-* ``whole``: as one piece. Right when type, text, arguments and attributes are the same again. An exception class with its
-  own ``__init__(code, message)`` fails here, for pickle calls it with ``args``.
-* ``parts``: class, ``args`` and attributes, put together without calling ``__init__``. If the text then differs (it was
-  made from an attribute that cannot be stored, say), the type is a subclass that differs in its ``__str__`` alone.
+* ``whole``: as one piece. Right when type, text, arguments and attributes are the same again. An exception
+  class with its own ``__init__(code, message)`` fails here, for pickle calls it with ``args``.
+* ``parts``: class, ``args`` and attributes, put together without calling ``__init__``. If the text then
+  differs (it was made from an attribute that cannot be stored, say), the type is a subclass that differs in
+  its ``__str__`` alone.
 * ``text``: what it was called and said; it comes back as ``StepFailed``.
 
-Exception groups are stored in parts, each member as a record of its own. The chain of causes is kept likewise.
+Exception groups are stored in parts, each member as a record of its own, and so is the chain of causes.
 """
 
 import logging
@@ -27,7 +28,6 @@ from flowdsl.codecs.pieces import NotStored, ObjectPieces, Pieces, pieces_for
 from flowdsl.codecs.rebuild import (
     TEXT,
     TRACE,
-    alike,
     args_of,
     attributes_of,
     members_of,
@@ -85,7 +85,7 @@ def unpack_exception(body: bytes, codec: Codec) -> BaseException:
     return error
 
 
-# ---------------------------------------------------------------------------------------------------------- storing
+# --------------------------------------------------------------------------------------------------- storing
 
 
 def _record(error: BaseException, pieces: Pieces, above: set[int]) -> Record:
@@ -125,7 +125,7 @@ def _whole(error: BaseException, pieces: ObjectPieces) -> Record | None:
 
 
 def _parts(error: BaseException, pieces: Pieces, members: list[Record] | None) -> Record | None:
-    """Store what can be stored of *error*; ``None`` where its class cannot, or it cannot be put together again."""
+    """Store what can be stored of *error*; ``None`` where it cannot be put together from that."""
     lost: list[str] = []
     record: Record = {"how": "parts"}
     try:
@@ -140,10 +140,19 @@ def _parts(error: BaseException, pieces: Pieces, members: list[Record] | None) -
         text = text_of(error)
         if TEXT in error.__dict__ or text_of(_put_together(record, pieces)) != text:
             record["text"] = pieces.put(text)
-            _put_together(record, pieces)
+            if not _goes_together(record, pieces):  # a class that forbids subclasses: rather it than its text
+                del record["text"]
     except Exception:
         return None
     return record
+
+
+def _goes_together(record: Record, pieces: Pieces) -> bool:
+    try:
+        _put_together(record, pieces)
+    except Exception:
+        return False
+    return True
 
 
 def _argument(index: int, value: Any, pieces: Pieces, lost: list[str]) -> Any:
@@ -170,7 +179,7 @@ def _piece(value: Any, pieces: Pieces) -> tuple[Any] | None:
     """Return the piece for *value* (in a tuple), or ``None`` where it does not come back as what it is."""
     try:
         piece = pieces.put(value)
-        return (piece,) if alike(value, pieces.get(piece)) else None
+        return (piece,) if pieces.fits(value, piece) else None
     except Exception:
         return None
 
@@ -195,7 +204,7 @@ def _shown(value: Any) -> str:
 
 
 def _trace(error: BaseException) -> str:
-    """Return the traceback as text; of an exception that was loaded, the one it had when it was stored comes first."""
+    """Return the traceback as text; before it, for an exception that was loaded, the stored one."""
     try:
         text = "".join(traceback.format_exception(error))
     except Exception:
@@ -208,7 +217,7 @@ def _trace(error: BaseException) -> str:
     return _plain(text)
 
 
-# ---------------------------------------------------------------------------------------------------------- loading
+# --------------------------------------------------------------------------------------------------- loading
 
 
 def _load(record: Record, pieces: Pieces) -> BaseException:
@@ -221,10 +230,11 @@ def _load(record: Record, pieces: Pieces) -> BaseException:
             error = StepFailed(f"{record['type']}: {record['message']}", type_name=record["type"])
     if not isinstance(error, BaseException):
         raise StorageError(f"a stored exception loads as {type(error).__qualname__}, which is no exception")
+    # Not by plain assignment: a class may refuse it (a frozen one does).
     for name in ("cause", "context"):
         if name in record:
-            setattr(error, f"__{name}__", _load_other(record[name], pieces))
-    error.__suppress_context__ = record.get("suppress", False)
+            BaseException.__setattr__(error, f"__{name}__", _load_other(record[name], pieces))
+    BaseException.__setattr__(error, "__suppress_context__", record.get("suppress", False))
     return error
 
 
@@ -247,11 +257,13 @@ def _put_together(record: Record, pieces: Pieces) -> BaseException:
     )
     error = put_together(pieces.get_class(record["class"]), args, attributes, members, text)
     if record["lost"]:
-        error.add_note(f"flowdsl could not store {', '.join(record['lost'])} with this exception")
+        BaseException.add_note(
+            error, f"flowdsl could not store {', '.join(record['lost'])} with this exception"
+        )
     return error
 
 
-# ------------------------------------------------------------------------------------------------- the first time only
+# --------------------------------------------------------------------------------------- the first time only
 
 
 def _carry_tracebacks(error: BaseException | None, loaded: BaseException | None) -> None:
@@ -259,11 +271,15 @@ def _carry_tracebacks(error: BaseException | None, loaded: BaseException | None)
     for _ in range(_MAX_CHAIN):
         if error is None or loaded is None:
             return
-        loaded.__traceback__ = error.__traceback__
+        BaseException.with_traceback(loaded, error.__traceback__)
         if isinstance(error, BaseExceptionGroup) and isinstance(loaded, BaseExceptionGroup):
             for one, other in zip(error.exceptions, loaded.exceptions, strict=True):
                 _carry_tracebacks(one, other)
-        error, loaded = error.__cause__ or error.__context__, loaded.__cause__ or loaded.__context__
+        error, loaded = _behind(error), _behind(loaded)
+
+
+def _behind(error: BaseException) -> BaseException | None:
+    return error.__cause__ if error.__cause__ is not None else error.__context__
 
 
 def _warn_of_local_class(error: BaseException, loaded: BaseException) -> None:
@@ -275,8 +291,8 @@ def _warn_of_local_class(error: BaseException, loaded: BaseException) -> None:
         return
     _warned.add(cls)
     message = (
-        f"the exception class {cls.__module__}.{cls.__qualname__} cannot be found by name, so it was stored by value: in "
-        "another process, 'except' with that class will not catch it. Define it at the top level of a module"
+        f"the exception class {cls.__module__}.{cls.__qualname__} cannot be found by name, so it was stored by "
+        "value: in another process 'except' will not catch it. Define it at module level"
     )
     try:
         warnings.warn(message, RuntimeWarning, stacklevel=3)

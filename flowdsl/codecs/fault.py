@@ -11,11 +11,12 @@ _MAX_LABEL = 40
 
 
 def describe_fault(value: Any, storable: Callable[[Any], bool]) -> str:
-    """Return the path, inside *value*, of the innermost part that is not *storable*; ``""`` for the value itself.
+    """Return the path in *value* to the innermost part that is not *storable*; ``""`` for the value itself.
 
-    *storable* says of any object whether it can be stored alone. It is asked some hundred times at most, whatever the
-    size: the parts of one object are halved until one is left. Looked into are dicts, lists, tuples, sets, attributes
-    (of dataclasses, attrs classes, slots and plain objects) and what functions close over.
+    *storable* says of any object whether it can be stored alone. It is asked some hundred times at most,
+    whatever the size: the parts of one object are halved until one is left. Looked into are dicts, lists,
+    tuples, sets, attributes (of dataclasses, attrs classes, slots and plain objects) and what functions close
+    over.
 
     >>> describe_fault({"rows": [1, 2, open]}, lambda v: "built-in" not in repr(v))
     "['rows'][2]"

@@ -15,9 +15,10 @@ _SCALARS = frozenset({type(None), bool, int, float, str})
 class JsonCodec(Codec):
     """Stores what JSON has: ``None``, booleans, numbers, strings, lists, and dicts with string keys.
 
-    Tuples come back as lists, and subclasses (named tuples, ``StrEnum`` members, ``OrderedDict``) as the plain type; the
-    step's caller sees that on the first run already. Refused, rather than altered or written as something that is not
-    JSON: dict keys that are no strings, NaN and the infinities, text with lone surrogates, and everything else.
+    Tuples come back as lists, and subclasses (named tuples, ``StrEnum`` members, ``OrderedDict``) as the
+    plain type; the step's caller sees that on the first run already. Refused, rather than altered or written
+    as something that is not JSON: dict keys that are no strings, NaN and the infinities, text with lone
+    surrogates, and everything else.
 
     >>> JsonCodec().loads(JsonCodec().dumps({"total": (1, 2.5)}))
     {'total': [1, 2.5]}
@@ -27,7 +28,7 @@ class JsonCodec(Codec):
     exact = frozenset({type(None), bool, int, str})
 
     def dumps(self, value: Any) -> bytes:
-        """Return *value* as JSON in UTF-8. Raises ``ResultNotStorable``, with the path of what JSON does not have."""
+        """Return *value* as JSON in UTF-8. Raises ``ResultNotStorable``, with the path, for the rest."""
         try:
             return _dumps(value)
         except Exception as error:

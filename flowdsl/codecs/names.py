@@ -1,9 +1,10 @@
 """Where a class or module that was stored by name is found in this process.
 
 ``__main__`` is another module in every process. What is stored names the script's own module instead
-(:func:`flowdsl.core.keys.main_name`), and a reader translates back: to ``__main__`` where that script is what runs and has
-not been imported besides (importing it would execute it a second time), to the session's ``__main__`` for what a notebook
-or a REPL wrote, which nobody can import, and to the module of that name everywhere else.
+(:func:`flowdsl.core.keys.main_name`), and a reader translates back: to ``__main__`` where that script is what
+runs and has not been imported besides (importing it would execute it a second time), to the session's
+``__main__`` for what a notebook or a REPL wrote, which nobody can import, and to the module of that name
+everywhere else.
 """
 
 import sys
@@ -31,7 +32,10 @@ def here() -> str:
 
 
 def module_now(module: str, written_as: str) -> str:
-    """Return the name under which *module* is found here; *written_as* is what ``__main__`` stood for when it was stored."""
+    """Return the name under which *module* is found here.
+
+    *written_as* is what ``__main__`` stood for in the process that stored it.
+    """
     if module in MAIN_NAMES:
         module = written_as
     if module in MAIN_NAMES or module.startswith("notebook:"):
@@ -74,9 +78,9 @@ def find_module(module: str) -> ModuleType:
 def find_exception(module: str, name: str) -> type[BaseException]:
     """Return the exception class that is stored by its names only.
 
-    The names may come from anybody, so they lead to a class through classes, and to nothing else: no attribute is computed
-    and nothing is called on the way. Raises ``MissingClass`` where there is nothing, ``StorageError`` where it is no
-    exception class.
+    The names may come from anybody, so they lead to a class through classes, and to nothing else: no
+    attribute is computed and nothing is called on the way. Raises ``MissingClass`` where there is nothing,
+    ``StorageError`` where it is no exception class.
     """
     found: Any = find_module(module)
     for part in name.split("."):

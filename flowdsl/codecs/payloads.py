@@ -1,8 +1,8 @@
 """Values and exceptions to sealed payloads and back: all that the engine knows of codecs.
 
-What is packed is loaded again at once, and the caller goes on with the loaded value. So the first run sees what a replay
-sees (a list where JSON had a tuple, a copy where it had an alias), and a value that does not load fails where it is made,
-not weeks later.
+What is packed is loaded again at once, and the caller goes on with the loaded value. So the first run sees
+what a replay sees (a list where JSON had a tuple, a copy where it had an alias), and a value that does not
+load fails where it is made, not weeks later.
 
 A payload is sealed for one place: run id, key and kind. See :mod:`flowdsl.codecs.envelope`.
 """
@@ -60,8 +60,8 @@ class Payloads:
     def pack(self, value: Any, run_id: str, key: str, kind: str) -> tuple[bytes, Any]:
         """Return *value* as a payload for this place, and the value as it will be loaded.
 
-        Raises ``ResultNotStorable`` when it cannot be stored or does not load again; its ``where`` leads to the part at
-        fault.
+        Raises ``ResultNotStorable`` when it cannot be stored or does not load again; its ``where`` leads to
+        the part at fault.
         """
         try:
             body = self._dumps(value)
@@ -80,8 +80,8 @@ class Payloads:
     def unpack(self, payload: bytes, run_id: str, key: str, kind: str) -> Any:
         """Return the value that *payload* holds for this place.
 
-        Raises ``CorruptPayload`` when it is not what was stored here, ``MissingClass`` when a class is gone, and
-        ``StorageError`` when it does not load otherwise, or nobody knows its codec.
+        Raises ``CorruptPayload`` when it is not what was stored here, ``MissingClass`` when a class is gone,
+        and ``StorageError`` when it does not load otherwise, or nobody knows its codec.
         """
         codec_id, body = unseal(payload, _context(run_id, key, kind), self._secret)
         try:
@@ -91,7 +91,8 @@ class Payloads:
                 raise StorageError("the payload holds an exception, not a value")
             return self._codec.reader(codec_id).loads(body)
         except StorageError as error:
-            raise _placed(error, run_id, key) from error.__cause__
+            _place(error, run_id, key)
+            raise
         except Exception as error:
             raise StorageError(
                 f"the {kind} payload of run {run_id} does not load: {type(error).__name__}: {error}",
@@ -104,9 +105,9 @@ class Payloads:
     ) -> tuple[bytes, BaseException]:
         """Return an exception as a payload for this place, and the exception as it will be loaded.
 
-        That one is of the same type, or of a subclass that differs in ``str()`` only; a ``StepFailed`` stands for what
-        cannot be stored at all. It keeps the original's ``__traceback__``; a loaded one has the text of it in
-        ``__flow_traceback__``. Attributes that cannot be stored are left out, and a note says which.
+        That one is of the same type, or of a subclass that differs in ``str()`` only; a ``StepFailed`` stands
+        for what cannot be stored at all. It keeps the original's ``__traceback__``; a loaded one has the text
+        of it in ``__flow_traceback__``. Attributes that cannot be stored are left out, and a note says which.
 
         Never raises on account of the exception, however odd it is.
         """
@@ -114,19 +115,20 @@ class Payloads:
         return seal(_ERROR + self._codec_id, body, _context(run_id, key, kind), self._secret), loaded
 
     def unpack_error(self, payload: bytes, run_id: str, key: str, kind: str) -> BaseException:
-        """Return (not raise) the exception that *payload* holds for this place. Raises like :meth:`unpack`."""
+        """Return the exception that *payload* holds for this place. Raises like :meth:`unpack`."""
         codec_id, body = unseal(payload, _context(run_id, key, kind), self._secret)
         try:
             if not codec_id.startswith(_ERROR):
                 raise StorageError("the payload holds a value, not an exception")
             return unpack_exception(body, self._codec.reader(codec_id[len(_ERROR) :]))
         except StorageError as error:
-            raise _placed(error, run_id, key) from error.__cause__
+            _place(error, run_id, key)
+            raise
 
     def reseal(self, payload: bytes, old: Place, new: Place) -> bytes:
-        """Check *payload* for the *old* place (run id, key, kind) and seal it for the *new* one; nothing is loaded.
+        """Check *payload* for the *old* place and seal it for the *new* one; nothing is loaded.
 
-        Raises ``CorruptPayload`` like :meth:`unpack`.
+        A place is run id, key and kind. Raises ``CorruptPayload`` like :meth:`unpack`.
         """
         codec_id, body = unseal(payload, _context(*old), self._secret)
         return seal(codec_id, body, _context(*new), self._secret)
@@ -134,13 +136,14 @@ class Payloads:
     def _not_storable(
         self, value: Any, error: Exception, run_id: str, key: str, kind: str
     ) -> ResultNotStorable:
-        where = getattr(error, "where", None)
+        where = error.where if isinstance(error, ResultNotStorable) else None
         if where is None:
             where = describe_fault(value, self._storable)
-        at = f" at {where.strip()}" if where else ""
+        at = f", at {where.strip()}" if where else ""
         return ResultNotStorable(
-            f"the {kind} value of type {type(value).__qualname__} (run {run_id}) cannot be stored{at}: {_reason(error)}. "
-            "Return plain data, leave that part out, or give its class __getstate__ and __setstate__",
+            f"a value of type {type(value).__qualname__} ({kind} of run {run_id}) cannot be stored{at}: "
+            f"{_reason(error)}. Return plain data, leave that part out, or give its class __getstate__ and "
+            "__setstate__",
             run=run_id,
             key=key,
             where=where,
@@ -170,8 +173,7 @@ def _reason(error: Exception) -> str:
     return text if isinstance(cause, ResultNotStorable) else f"{type(cause).__name__}: {text}"
 
 
-def _placed(error: StorageError, run_id: str, key: str) -> StorageError:
+def _place(error: StorageError, run_id: str, key: str) -> None:
     """Add to *error* which record it is about."""
     error.__dict__.setdefault("run", run_id)
     error.__dict__.setdefault("key", key)
-    return error

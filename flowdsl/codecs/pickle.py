@@ -1,17 +1,19 @@
 """Pickle, made to survive a change of process: the only home of cloudpickle.
 
-Plain pickle stores a class by name, which is right for stored results: they load with today's code. Three things it does
-not do are added here:
+Plain pickle stores a class by name, which is right for stored results: they load with today's code. Three
+things it does not do are added here:
 
-* **``__main__``.** A class of the script that runs is pickled as ``__main__.Order``, a name that means something else in
-  every process. The name of the script's module is put in front of such a pickle, and a reader in another process looks
-  there. The other way round, a pickle that names module ``script`` uses ``__main__`` where ``script`` is what runs, instead
-  of executing the script a second time. See :mod:`flowdsl.codecs.names`.
-* **What has no name.** Lambdas, local functions and local classes go to cloudpickle, which stores them by value. What does
-  have a name, also in ``__main__``, stays a name there too: a class by value would be another class in the next process,
-  and ``isinstance`` would deny it.
-* **Local classes come back as themselves.** cloudpickle finds the living class again, but then assigns all its attributes
-  anew, from copies: methods lose their closures. A class that lives in this process is left alone.
+* **``__main__``.** A class of the script that runs is pickled as ``__main__.Order``, a name that means
+  something else in every process. The name of the script's module is put in front of such a pickle, and a
+  reader in another process looks there. The other way round, a pickle that names module ``script`` uses
+  ``__main__`` where ``script`` is what runs, instead of executing the script a second time. See
+  :mod:`flowdsl.codecs.names`.
+* **What has no name.** Lambdas, local functions and local classes go to cloudpickle, which stores them by
+  value. What does have a name, also in ``__main__``, stays a name there too: a class by value would be
+  another class in the next process, and ``isinstance`` would deny it.
+* **Local classes come back as themselves.** cloudpickle finds the living class again, but then assigns all
+  its attributes anew, from copies: methods lose their closures. A class that lives in this process is left
+  alone.
 """
 
 import io
@@ -57,12 +59,12 @@ class PickleCodec(Codec):
             data = _dumps_by_value(value)
         # find() is twice as fast as "in" here, and this stands in the way of every stored step.
         if data.find(_BY_NAME) >= 0 and data.find(_MAIN_TOKEN) >= 0:
-            name = here().encode()
+            name = here().encode("utf-8", "surrogatepass")
             return _MAIN_HEADER + len(name).to_bytes(2, "big") + name + data
         return data
 
     def loads(self, data: bytes) -> Any:
-        """Load *data*; ``MissingClass`` where a module or class is gone, ``StorageError`` where loading fails otherwise."""
+        """Load *data*. Raises ``MissingClass`` where a class is gone, else ``StorageError``."""
         try:
             if data[0] == _PLAIN_START and (data.find(_BY_NAME) < 0 or data.find(_spelled(here())) < 0):
                 return pickle.loads(data)
@@ -72,14 +74,14 @@ class PickleCodec(Codec):
             raise _not_loadable(error) from error
         if data[:1] == _MAIN_HEADER:
             start = 3 + int.from_bytes(data[1:3], "big")
-            return _careful_loads(data[start:], data[3:start].decode())
+            return _careful_loads(data[start:], data[3:start].decode("utf-8", "surrogatepass"))
         return _careful_loads(data, here())
 
 
 @lru_cache(maxsize=8)
 def _spelled(name: str) -> bytes:
-    """Return how protocol 5 writes *name* the first time; so data that merely contains the letters is no hit."""
-    text = name.encode()
+    """Return how protocol 5 writes *name*, so that data that merely contains the letters is no hit."""
+    text = name.encode("utf-8", "surrogatepass")
     return b"\x8c%c%b" % (len(text), text) if len(text) < 256 else text
 
 
@@ -115,7 +117,7 @@ class _Unpickler(pickle.Unpickler):
             raise missing(module, name, error) from error
 
 
-# ------------------------------------------------------------------------------------------------------- by value
+# -------------------------------------------------------------------------------------------------- by value
 
 _Pickler: Any = None
 
@@ -151,11 +153,12 @@ def _make_pickler() -> Any:
 
 
 def set_class_state(cls: type, state: Any) -> type:
-    """Fill a class that was stored by value, unless it is one that lives here. Stored pickles name it: it stays here."""
+    """Fill a class that was stored by value, unless it lives here. Stored pickles name this function."""
     if cls not in _alive:
-        from cloudpickle.cloudpickle import _class_setstate
+        from cloudpickle import cloudpickle
 
-        _class_setstate(cls, state)
+        # Private, but every pickle of cloudpickle names it, so it stays.
+        cloudpickle._class_setstate(cls, state)  # pyright: ignore[reportAttributeAccessIssue]
         _alive.add(cls)
     return cls
 

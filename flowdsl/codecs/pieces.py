@@ -1,8 +1,8 @@
 """Pieces: one Python object each, made storable inside the record of an exception.
 
-Two kinds of codecs, two kinds of pieces. Where the codec stores any object, a piece is the bytes it makes of one. Where it
-stores what JSON has, a piece is such a value, and the few more that exceptions carry in their arguments (tuples, bytes,
-NaN) are spelled as a dict with one key, so that they come back exactly.
+Two kinds of codecs, two kinds of pieces. Where the codec stores any object, a piece is the bytes it makes of
+one. Where it stores what JSON has, a piece is such a value, and the few more that exceptions carry in their
+arguments (tuples, bytes, NaN) are spelled as a dict with one key, so that they come back exactly.
 """
 
 from base64 import b64decode, b64encode
@@ -13,13 +13,14 @@ from attrs import frozen
 
 from flowdsl.codecs.base import Codec
 from flowdsl.codecs.names import MAIN_NAMES, find_exception, found_by_name, here
+from flowdsl.codecs.rebuild import alike
 
 __all__ = ["NotStored", "ObjectPieces", "Pieces", "PlainPieces", "pieces_for"]
 
 
 @frozen
 class NotStored:
-    """Stands, in the ``args`` of a loaded exception, for an argument that could not be stored; shown as that was."""
+    """Stands in the ``args`` of a loaded exception for one that could not be stored, and looks like it."""
 
     text: str
 
@@ -37,6 +38,10 @@ class ObjectPieces:
         """Return *value* as a piece; raises whatever the codec raises."""
         return self._codec.dumps(value)
 
+    def fits(self, value: Any, piece: Any) -> bool:
+        """Say whether *piece* loads as what *value* is; raises whatever the codec raises."""
+        return alike(value, self.get(piece))
+
     def get(self, piece: Any) -> Any:
         """Return the value of a piece."""
         return self._codec.loads(piece)
@@ -53,28 +58,35 @@ class ObjectPieces:
 class PlainPieces:
     """For codecs that store what JSON has. Classes are stored by name only."""
 
+    def fits(self, value: Any, piece: Any) -> bool:
+        """Return ``True``: what :meth:`put` does not refuse it spells out."""
+        return True
+
     def put(self, value: Any) -> Any:
-        """Return *value* as a piece. Raises ``TypeError`` where it is not made of plain values."""
-        kind = type(value)
-        if value is None or kind is bool:
-            return value
-        if kind is int:
-            return value if -(2**63) < value < 2**63 else {"int": hex(value)}
-        if kind is float:
-            return value if isfinite(value) else {"float": repr(value)}
-        if kind is str:
-            return value if _encodes(value) else {"str": _text(value.encode("utf-8", "surrogatepass"))}
-        if kind is bytes:
-            return {"bytes": _text(value)}
-        if kind is list:
-            return [self.put(part) for part in value]
-        if kind is tuple:
-            return {"tuple": [self.put(part) for part in value]}
-        if kind is dict:
-            return {"dict": [[self.put(key), self.put(part)] for key, part in value.items()]}
-        if kind is NotStored:
-            return {"lost": self.put(value.text)}
-        raise TypeError(f"{kind.__qualname__} is not a plain value")
+        """Return *value* as a piece, subclasses as their plain base. Raises ``TypeError`` for all else."""
+        match value:
+            case None | bool():
+                return value
+            case int():
+                value = int.__int__(value)
+                return value if -(2**63) < value < 2**63 else {"int": hex(value)}
+            case float():
+                value = float.__float__(value)
+                return value if isfinite(value) else {"float": repr(value)}
+            case str():
+                value = str.__str__(value)
+                return value if _encodes(value) else {"str": _text(value.encode("utf-8", "surrogatepass"))}
+            case bytes():
+                return {"bytes": _text(value)}
+            case list():
+                return [self.put(part) for part in value]
+            case tuple():
+                return {"tuple": [self.put(part) for part in value]}
+            case dict():
+                return {"dict": [[self.put(key), self.put(part)] for key, part in value.items()]}
+            case NotStored():
+                return {"lost": self.put(value.text)}
+        raise TypeError(f"{type(value).__qualname__} is not a plain value")
 
     def get(self, piece: Any) -> Any:
         """Return the value of a piece."""

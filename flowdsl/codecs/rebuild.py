@@ -40,7 +40,7 @@ def attributes_of(error: BaseException) -> dict[str, Any]:
 
 
 def members_of(error: BaseException) -> dict[str, Any]:
-    """Return what is in slots, and in the C structs of the built-in exceptions (``errno``, ``start``, ``code``)."""
+    """Return what is in slots, and in the C fields of built-in exceptions (``errno``, ``start``)."""
     found: dict[str, Any] = {}
     for name, member in _members(type(error)).items():
         try:
@@ -84,7 +84,7 @@ def put_together(
     set_by_new = {name for name, value in members_of(error).items() if value is not None}
     for name, value in members.items():
         try:
-            # None read from a field of a C struct means unset; writing it would make OSError show a second file name.
+            # None in a C field means unset; written, it would make OSError show a second file name.
             if value is not None or name in set_by_new or _is_slot(known[name]):
                 known[name].__set__(error, value)
         except (KeyError, AttributeError, TypeError):  # gone from the class, or read-only
@@ -101,7 +101,7 @@ def _is_slot(member: Any) -> bool:
 
 
 def _new(cls: type[BaseException], args: tuple[Any, ...]) -> BaseException:
-    """Call the ``__new__`` that C gave to the nearest built-in base: a class's own may want other arguments."""
+    """Call the ``__new__`` of the nearest built-in base: a class's own may want other arguments."""
     for base in cls.__mro__:
         if issubclass(base, BaseException) and not base.__flags__ & _HEAP_TYPE:
             try:
@@ -111,7 +111,7 @@ def _new(cls: type[BaseException], args: tuple[Any, ...]) -> BaseException:
     return cls.__new__(cls, *args)
 
 
-# ---------------------------------------------------------------------------------------------- with a text of its own
+# ------------------------------------------------------------------------------------ with a text of its own
 
 
 class _WithText:
@@ -140,10 +140,11 @@ _text_classes: "WeakKeyDictionary[type, ref[type]]" = WeakKeyDictionary()
 
 def _with_text(cls: type[BaseException]) -> type[BaseException]:
     known = _text_classes.get(cls)
-    made: Any = known() if known is not None else None
+    made = known() if known is not None else None
     if made is None:
+        metaclass: Any = type(cls)
         names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
-        made = type(cls)(cls.__name__, (_WithText, cls), {**names, "__flow_original__": cls})
+        made = metaclass(cls.__name__, (_WithText, cls), {**names, "__flow_original__": cls})
         _text_classes[cls] = ref(made)
     return made  # type: ignore[no-any-return]
 
@@ -151,10 +152,11 @@ def _with_text(cls: type[BaseException]) -> type[BaseException]:
 def original_type(error: BaseException) -> type[BaseException]:
     """Return the class of *error* as its author knows it."""
     cls = type(error)
-    return cls.__flow_original__ if issubclass(cls, _WithText) else cls  # type: ignore[attr-defined,no-any-return]
+    original: type[BaseException] = cls.__dict__.get("__flow_original__", cls)
+    return original
 
 
-# ------------------------------------------------------------------------------------------------------- comparison
+# ------------------------------------------------------------------------------------------------ comparison
 
 
 def same_exception(one: BaseException, two: BaseException) -> bool:
@@ -180,7 +182,8 @@ def alike(one: Any, two: Any, depth: int = 0) -> bool:
         return one.keys() == two.keys() and all(alike(one[key], two[key], depth + 1) for key in one)
     if isinstance(one, BaseException):
         return text_of(one) == text_of(two)
-    if type(one).__eq__ is object.__eq__:
+    equality: Any = type(one).__eq__
+    if equality is object.__eq__:
         return True
     try:
         return bool(one == two) or one != one

@@ -14,16 +14,17 @@ _SIZE = 32
 
 
 class Signed(Wrapped):
-    """Another codec's bytes with a signature (keyed BLAKE2b, 32 bytes), which is checked before they are loaded.
+    """Another codec's bytes with a signature (keyed BLAKE2b), which is checked before they are loaded.
 
     * *codec*: makes the bytes.
-    * *key*: ``bytes`` or ``str``, 32 random bytes at best; or a sequence of keys: the first signs, all verify. To change a
-      key, put the new one in front, and drop the old one when nothing signed with it is left.
-    * *accept_plain*: also load what *codec* wrote without a signature. For the time of a change-over: as long as it is
-      set, the signature protects nothing.
+    * *key*: ``bytes`` or ``str``, 32 random bytes at best; or a sequence of keys: the first signs, all
+      verify. To change a key, put the new one in front, and drop the old one when nothing signed with it is
+      left.
+    * *accept_plain*: also load what *codec* wrote without a signature. For the time of a change-over: as long
+      as it is set, the signature protects nothing.
 
-    The signature says who wrote a payload, not for which step; ``FLOWDSL_SECRET_KEY`` says both, for the whole storage.
-    Raises ``ValueError`` for no key or an empty one.
+    The signature says who wrote a payload, not for which step; ``FLOWDSL_SECRET_KEY`` says both, for the
+    whole storage. Raises ``ValueError`` for no key or an empty one.
 
     >>> from flowdsl.codecs import JsonCodec
     >>> codec = Signed(JsonCodec(), ["new key", "old key"])

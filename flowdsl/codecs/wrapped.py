@@ -27,10 +27,10 @@ def key_list(keys: Keys) -> list[bytes]:
 
 
 class Wrapped(Codec):
-    """A codec that changes the bytes another codec makes, and takes them back only if they were made with its keys.
+    """A codec around another one; it takes bytes back only if they were made with one of its keys.
 
-    Subclasses define ``prefix`` (of the id), ``wrap`` and ``unwrap``. A payload that was not wrapped is refused: else
-    whoever can write to the storage would leave the wrapping off. *accept_plain* lifts that.
+    Subclasses define ``prefix`` (of the id), ``wrap`` and ``unwrap``. A payload that was not wrapped is
+    refused: else whoever can write to the storage would leave the wrapping off. *accept_plain* lifts that.
     """
 
     prefix: ClassVar[str]
@@ -63,7 +63,7 @@ class Wrapped(Codec):
         return self._codec.loads(self.unwrap(data))
 
     def reader(self, codec_id: str) -> Codec:
-        """Return the codec for *codec_id*. Raises ``StorageError`` for a payload that was not wrapped at all."""
+        """Return the codec for *codec_id*. Raises ``StorageError`` for what was not wrapped at all."""
         if codec_id == self.id:
             return self
         prefix, _, inner = codec_id.partition("+")
@@ -75,8 +75,9 @@ class Wrapped(Codec):
             return self._codec.reader(codec_id)
         name = type(self).__name__
         raise StorageError(
-            f"the payload was written by codec {codec_id!r}, not by {name}, so it was not loaded: whoever can write to the "
-            f"storage could have made it. If you trust it, pass accept_plain=True to {name} until such payloads are gone"
+            f"the payload was written by codec {codec_id!r}, not by {name}, so it was not loaded: whoever "
+            f"can write to the storage could have made it. If you trust it, pass accept_plain=True to {name} "
+            "until such payloads are gone"
         )
 
     def __repr__(self) -> str:
