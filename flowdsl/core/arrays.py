@@ -1,0 +1,196 @@
+"""Arrays and frames of numpy, pandas and polars, reduced to plain values that have a canonical encoding.
+
+None of the three is imported here: a value of one of their types proves that its library is loaded, and it is
+then taken from ``sys.modules``. Names of types are our own, because those libraries move theirs between
+releases.
+
+What counts: the type, the dtype (byte order normalised), the shape, the values, labels and names. What does
+not: memory order, strides, flags, ``attrs``, an index's ``freq``. All NaNs are one; -0.0 and 0.0 are two;
+None, NaN and NA are three.
+"""
+
+import sys
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import Any
+
+__all__ = ["Reduction", "reduction_of"]
+
+Reduction = Callable[[Any], object]
+"""Turns a value into plain ones (tuples, strings, bytes, numbers) that say the same."""
+
+_BLOB = 65_536  # bytes above which contents are hashed, so that a large array is not copied from list to list
+
+
+def reduction_of(cls: type) -> tuple[str, Reduction] | None:
+    """Find how instances of *cls* are reduced.
+
+    Returns a stable name of the type and its reduction, or ``None`` if *cls* is not one of the array
+    libraries'.
+
+    >>> reduction_of(int) is None
+    True
+    """
+    library = cls.__module__.partition(".")[0]
+    if library not in _FINDERS or library not in sys.modules:
+        return None
+    return _FINDERS[library](sys.modules[library], cls)
+
+
+def _blob(data: Any) -> object:
+    view = memoryview(data).cast("B")
+    if view.nbytes <= _BLOB:
+        return view.tobytes()
+    return ("blake2b", view.nbytes, blake2b(view, digest_size=32).digest())
+
+
+# ---------------------------------------------------------------------------------------------- numpy
+
+
+def _numpy(np: Any, cls: type) -> tuple[str, Reduction] | None:
+    if issubclass(cls, np.ma.MaskedArray):
+        return "numpy.MaskedArray", _masked_array
+    if issubclass(cls, np.ndarray):
+        name = "ndarray" if issubclass(np.ndarray, cls) else cls.__name__  # matrix, recarray, memmap
+        return f"numpy.{name}", lambda value: _array(np.asarray(value))
+    if issubclass(cls, np.generic):
+        return "numpy.scalar", lambda value: _array(np.asarray(value))
+    if issubclass(cls, np.dtype):
+        return "numpy.dtype", lambda value: _dtype(value)
+    return None
+
+
+def _dtype(dtype: Any) -> object:
+    if dtype.names is not None:
+        return tuple((name, _dtype(dtype.fields[name][0])) for name in dtype.names)
+    if dtype.subdtype is not None:
+        return (_dtype(dtype.base), tuple(dtype.shape))
+    return "O" if dtype.kind == "O" else str(dtype.newbyteorder("<").str)
+
+
+def _array(array: Any) -> object:
+    """``(dtype, shape, contents)`` of an array or a zero-dimensional scalar."""
+    np = sys.modules["numpy"]
+    dtype, kind = array.dtype, array.dtype.kind
+    if dtype.names is not None:  # by field: the padding between fields holds anything
+        return (_dtype(dtype), array.shape, tuple(_array(array[name]) for name in dtype.names))
+    if kind in "OT":
+        return (kind, array.shape, array.ravel().tolist())
+    if kind in "fc" and dtype.itemsize > (8 if kind == "f" else 16):
+        raise TypeError(f"{dtype} differs between platforms; convert it with .astype('f8') or 'c16'")
+    array = np.ascontiguousarray(array, dtype.newbyteorder("<"))
+    if kind in "fc" and np.isnan(array).any():
+        array = _one_nan(np, array)
+    return (
+        _dtype(dtype),
+        array.shape if array.ndim else (),
+        _blob(array.tobytes() if kind == "M" else _raw(np, array)),
+    )
+
+
+def _raw(np: Any, array: Any) -> Any:
+    return array.reshape(-1).view(np.uint8) if array.dtype.itemsize and array.size else b""
+
+
+def _one_nan(np: Any, array: Any) -> Any:
+    parts = array.copy()
+    flat = parts.reshape(-1)
+    if array.dtype.kind == "c":
+        flat = flat.view(f"<f{array.dtype.itemsize // 2}")
+    flat[np.isnan(flat)] = np.nan
+    return parts
+
+
+def _masked_array(value: Any) -> object:
+    np = sys.modules["numpy"]
+    mask = np.ma.getmaskarray(value)
+    data = np.array(np.ma.getdata(value), copy=True)
+    data[mask] = np.zeros((), data.dtype)  # what is under the mask holds anything
+    return (_array(data), _array(mask))
+
+
+# --------------------------------------------------------------------------------------------- pandas
+
+
+def _pandas(pd: Any, cls: type) -> tuple[str, Reduction] | None:
+    for base, name, reduce in (
+        (pd.DataFrame, "DataFrame", _frame),
+        (pd.Series, "Series", _series),
+        (pd.MultiIndex, "MultiIndex", _multi_index),
+        (pd.Index, "Index", _index),
+        (pd.api.extensions.ExtensionArray, "array", _column),
+        (pd.Timestamp, "Timestamp", _timestamp),
+        (pd.Timedelta, "Timedelta", lambda value: value.as_unit("ns").value),
+        (pd.Period, "Period", lambda value: (value.freqstr, value.ordinal)),
+        (pd.Interval, "Interval", lambda value: (value.closed, value.left, value.right)),
+        (type(pd.NaT), "NaT", lambda _value: ()),
+        (type(pd.NA), "NA", lambda _value: ()),
+        (pd.api.extensions.ExtensionDtype, "dtype", str),
+    ):
+        if issubclass(cls, base):
+            return f"pandas.{name}", reduce
+    return None
+
+
+def _frame(value: Any) -> object:
+    columns = tuple(_column(value.iloc[:, place].array) for place in range(value.shape[1]))
+    return (_any_index(value.index), _any_index(value.columns), columns)
+
+
+def _series(value: Any) -> object:
+    return (value.name, _any_index(value.index), _column(value.array))
+
+
+def _any_index(value: Any) -> object:
+    return _index(value) if value.nlevels == 1 else _multi_index(value)
+
+
+def _index(value: Any) -> object:
+    return (value.name, _column(value.array))
+
+
+def _multi_index(value: Any) -> object:
+    return tuple(_index(value.get_level_values(level)) for level in range(value.nlevels))
+
+
+def _timestamp(value: Any) -> object:
+    """The instant if aware, the local time if not; the unit is how it is kept, not what it is."""
+    return ("naive" if value.tzinfo is None else "utc", value.as_unit("ns").value)
+
+
+def _column(array: Any) -> object:
+    """``(dtype, contents)`` of one column, whatever keeps it."""
+    np = sys.modules["numpy"]
+    dtype = array.dtype
+    if isinstance(dtype, np.dtype):
+        return _array(np.asarray(array))
+    if hasattr(dtype, "categories") and hasattr(dtype, "ordered"):
+        categories = dtype.categories.tolist()
+        kinds = str(dtype.categories.dtype)
+        known = ("ordered", categories) if dtype.ordered else ("unordered", frozenset(categories))
+        return ("category", kinds, known, array.tolist())
+    if hasattr(dtype, "tz"):
+        return (str(dtype), _array(np.asarray(array, dtype=f"M8[{dtype.unit}]")))
+    return (str(dtype), array.tolist())
+
+
+# --------------------------------------------------------------------------------------------- polars
+
+
+def _polars(pl: Any, cls: type) -> tuple[str, Reduction] | None:
+    if issubclass(cls, pl.DataFrame):
+        return "polars.DataFrame", lambda value: tuple(_polars_series(part) for part in value.get_columns())
+    if issubclass(cls, pl.Series):
+        return "polars.Series", _polars_series
+    return None
+
+
+def _polars_series(value: Any) -> object:
+    return (value.name, str(value.dtype), value.to_list())
+
+
+_FINDERS: dict[str, Callable[[Any, type], tuple[str, Reduction] | None]] = {
+    "numpy": _numpy,
+    "pandas": _pandas,
+    "polars": _polars,
+}

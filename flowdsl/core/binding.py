@@ -1,0 +1,328 @@
+"""From a call to what counts of it: arguments bound to parameter names and encoded.
+
+A :class:`Binder` is made once for each function and does then what is slow (signature, encodings of names and
+defaults). Of each call it makes a :class:`Call`:
+
+* An argument counts unless its parameter is ignored or it *encodes as its default*. (One that is the very
+  default object is not even encoded.) So neither adding an optional parameter nor passing a default
+  explicitly changes a key. ``*args`` and ``**kwargs`` have the defaults ``()`` and ``{}``.
+* Counted arguments are encoded with their names and in the order of the names: parameters may change places.
+* Beside the key stands what the left-out defaults were, a short digest for each name. When a default is
+  changed later, the key stays the same, and :func:`changed_defaults` tells. A default that has no encoding is
+  known by its type only.
+* With ``key=``, what that function returns counts in place of all arguments.
+* A receiver counts if it is a class (by its path) or if its class has ``__flow_key__``.
+"""
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from hashlib import blake2b
+from typing import Any
+
+from flowdsl.core.call import NO_RECEIVER, Call, Shape, changed_defaults, has_identity
+from flowdsl.core.encoding import ENCODERS, Unkeyable, encode
+from flowdsl.core.keys import object_path
+from flowdsl.errors import UnkeyableArgument
+
+__all__ = ["NO_RECEIVER", "Binder", "Call", "changed_defaults", "has_identity"]
+
+
+_NO_DEFAULT: Any = object()
+_LIVE: Any = object()  # stands for the encoding of a default that may be changed in place: made when needed
+_NO_KEYWORDS: dict[str, Any] = {}
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+_VAR_POSITIONAL = inspect.Parameter.VAR_POSITIONAL
+_VAR_KEYWORD = inspect.Parameter.VAR_KEYWORD
+_FIXED_TYPES = frozenset({type(None), bool, int, float, complex, str, bytes, type(...)})
+
+
+class Binder:
+    """Binds calls of one function.
+
+    Parameters: *fn*, the plain function; *path*, what the step or workflow is called; *kind*, the word for it
+    in messages; *ignore*, names of parameters that do not count and are not stored; *key*, a function called
+    with the call's arguments, whose result counts in their place (it gets the receiver too if its first
+    parameter has the same name as that of *fn*, say ``self``); *receiver*, whether the first parameter of
+    *fn* is ``self`` or ``cls``.
+
+    Raises ``ValueError`` for an ignored name that is no parameter, ``TypeError`` for what has no signature.
+
+    >>> def charge(amount, currency="EUR", client=None): ...
+    >>> binder = Binder(charge, path="shop.charge", ignore=("client",))
+    >>> call = binder.bind((10,), {"client": object()})
+    >>> call.arguments
+    {'amount': 10, 'currency': 'EUR'}
+    >>> call.canonical == binder.bind((), {"currency": "EUR", "amount": 10}).canonical
+    True
+    """
+
+    has_identity = staticmethod(has_identity)
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        *,
+        path: str,
+        kind: str = "step",
+        ignore: Iterable[str] = (),
+        key: Callable[..., Any] | None = None,
+        receiver: bool = False,
+    ) -> None:
+        self.path = path
+        self.kind = kind
+        self.name: str = getattr(fn, "__name__", path)
+        self.key = key
+        signature = _signature(fn, self.name)
+        parameters = list(signature.parameters.values())
+        receiver_name = ""
+        if receiver and parameters and parameters[0].kind is not _VAR_POSITIONAL:
+            receiver_name = parameters.pop(0).name
+        self._signature = signature.replace(parameters=parameters)
+        self.ignored = (ignore,) if isinstance(ignore, str) else tuple(ignore)
+        for name in self.ignored:
+            if name not in self._signature.parameters and name != receiver_name:
+                raise ValueError(
+                    f"{kind} {path!r}: ignore= names {name!r}, but the parameters of {self.name}() are "
+                    f"{_names(self._signature.parameters) or '(none)'}"
+                )
+        self._key_takes_receiver = (
+            key is not None and receiver_name != "" and _first_name(key) == receiver_name
+        )
+        self._prepare(parameters, counts_receiver=receiver_name not in self.ignored)
+
+    def _prepare(self, parameters: list[inspect.Parameter], *, counts_receiver: bool) -> None:
+        """Work out once what each bind needs."""
+        defaults = [_default(parameter) for parameter in parameters]
+        self._positional = sum(parameter.kind in _POSITIONAL for parameter in parameters)
+        self._by_name = [
+            (parameter.name if parameter.kind in _BY_NAME else "", default)
+            for parameter, default in zip(parameters, defaults, strict=True)
+        ]
+        # How a call with n positional arguments and no keywords is completed, where that needs nothing else.
+        self._tails = {
+            n: tuple(defaults[n:])
+            for n in range(self._positional + 1)
+            if not any(default is _NO_DEFAULT for default in defaults[n:])
+        }
+        variable = {p.name: p.kind for p in parameters if p.kind in (_VAR_POSITIONAL, _VAR_KEYWORD)}
+        kept = tuple((p.name, place) for place, p in enumerate(parameters) if p.name not in self.ignored)
+        self.shape = Shape(
+            path=self.path,
+            ignored=self.ignored,
+            has_key=self.key is not None,
+            counts_receiver=counts_receiver,
+            kept=kept,
+            bits=tuple((name, place, 1 << n) for n, (name, place) in enumerate(sorted(kept))),
+            variable=frozenset(variable),
+            keywords=next((name for name, kind in variable.items() if kind is _VAR_KEYWORD), ""),
+        )
+        self._plan = [
+            (place, encode(name), defaults[place], _default_code(defaults[place]), bit)
+            for name, place, bit in self.shape.bits
+        ]
+        self._default_texts: dict[int, str] = {0: ""}
+
+    # ---------------------------------------------------------------------------------------------- a call
+
+    def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], receiver: Any = NO_RECEIVER) -> Call:
+        """Bind the arguments of one call and encode what counts.
+
+        Parameters: *args* and *kwargs* without the receiver; *receiver*, the ``self`` or ``cls`` if there is
+        one. Returns a :class:`Call`. Raises ``TypeError`` like Python's own for arguments that do not fit,
+        and :class:`~flowdsl.errors.UnkeyableArgument` for one that has no canonical encoding.
+        """
+        if kwargs:
+            values = self._bind_names(args, kwargs)
+        else:
+            tail = self._tails.get(len(args))
+            values = args + tail if tail is not None else self._bind_slowly(args, kwargs)
+        if self.key is not None:
+            return self._bind_key(self.key, values, args, kwargs, receiver)
+        codes = [b"A"] if receiver is NO_RECEIVER else [self._receiver_code(receiver), b"A"]
+        left_out = place = 0
+        try:
+            for place, name, default, default_code, bit in self._plan:
+                value = values[place]
+                if value is default:
+                    left_out |= bit
+                    continue
+                code = ENCODERS[type(value)](value, 0, None)
+                if code == default_code or (default_code is _LIVE and code == _code_or_none(default)):
+                    left_out |= bit
+                else:
+                    codes += (name, code)
+        except Unkeyable as error:
+            raise self._unkeyable(error, self._name_at(place)) from None
+        except RecursionError:
+            raise self._unkeyable(Unkeyable.no_stack(values[place]), self._name_at(place)) from None
+        defaults = self._default_texts.get(left_out)
+        if defaults is None:
+            defaults = self._describe_defaults(left_out)
+        return Call(self.shape, values, b"".join(codes), defaults, left_out, receiver, None)
+
+    def _bind_names(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Bind a call with keywords that all name parameters; whatever else goes the slow way."""
+        given = len(args)
+        if given > self._positional:
+            return self._bind_slowly(args, kwargs)
+        values = list(args)
+        unused = len(kwargs)
+        for name, default in self._by_name[given:]:
+            if name and name in kwargs:
+                values.append(kwargs[name])
+                unused -= 1
+            elif default is _NO_DEFAULT:
+                return self._bind_slowly(args, kwargs)
+            else:
+                values.append(default)
+        return self._bind_slowly(args, kwargs) if unused else tuple(values)
+
+    def _bind_slowly(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
+        try:
+            bound = self._signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{self.name}() {error} ({self.kind} {self.path!r})") from None
+        bound.apply_defaults()
+        return tuple(bound.arguments.values())
+
+    def _bind_key(
+        self,
+        key: Callable[..., Any],
+        values: tuple[Any, ...],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        receiver: Any,
+    ) -> Call:
+        first = (receiver,) if self._key_takes_receiver and receiver is not NO_RECEIVER else ()
+        value = key(*first, *args, **kwargs)
+        try:
+            code = encode(value)
+        except Unkeyable as error:
+            raise self._unkeyable(error, "key()") from None
+        head = b"" if receiver is NO_RECEIVER else self._receiver_code(receiver)
+        return Call(self.shape, values, head + b"K" + code, "", 0, receiver, value)
+
+    # -------------------------------------------------------------------------------- receivers, defaults
+
+    def _receiver_code(self, receiver: Any) -> bytes:
+        if not self.shape.counts(receiver):
+            return b""
+        if isinstance(receiver, type):
+            return b"C" + encode(object_path(receiver))
+        try:
+            return b"R" + encode(receiver)
+        except Unkeyable as error:
+            raise self._unkeyable(error, "self") from None
+
+    def _describe_defaults(self, left_out: int) -> str:
+        parts, live = [], False
+        for (name, _, bit), (_, _, default, code, _) in zip(self.shape.bits, self._plan, strict=True):
+            if left_out & bit and name not in self.shape.variable:
+                if code is _LIVE:
+                    live, code = True, _code_or_none(default) or b"?" + encode(object_path(type(default)))
+                parts.append(f"{name}={blake2b(code, digest_size=4).hexdigest()}")
+        text = " ".join(parts)
+        if not live:
+            self._default_texts[left_out] = text
+        return text
+
+    # ------------------------------------------------------------------------------------------- and back
+
+    def call_with(self, arguments: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Give positional and keyword arguments for a call with *arguments* as ``Call.arguments`` had them.
+
+        A parameter that is not among them, because it is ignored or new, gets its default. Raises
+        ``TypeError`` naming parameters that have none, and stored arguments that the function does not take
+        any more.
+        """
+        args: list[Any] = []
+        kwargs: dict[str, Any] = {}
+        missing = []
+        for name, parameter in self._signature.parameters.items():
+            value = arguments.get(name, _default(parameter))
+            if value is _NO_DEFAULT:
+                missing.append(name)
+            elif parameter.kind in _POSITIONAL:
+                args.append(value)
+            elif parameter.kind is _VAR_POSITIONAL:
+                args.extend(value)
+            elif parameter.kind is _VAR_KEYWORD:
+                kwargs.update(value)
+            else:
+                kwargs[name] = value
+        unknown = [name for name in arguments if name not in self._signature.parameters]
+        why = f"{self.name}() cannot be called from its record ({self.kind} {self.path!r}): "
+        if missing:
+            hint = ", because ignored arguments are not stored" if set(missing) & set(self.ignored) else ""
+            raise TypeError(
+                f"{why}no value for {_names(missing)}{hint}; give the parameter a default, "
+                "or call again with all arguments"
+            )
+        if unknown:
+            raise TypeError(f"{why}it has no parameter {_names(unknown)} any more")
+        return tuple(args), kwargs
+
+    def _name_at(self, place: int) -> str:
+        return list(self._signature.parameters)[place]
+
+    def _unkeyable(self, error: Unkeyable, parameter: str) -> UnkeyableArgument:
+        error = error.settle()
+        where = parameter + error.where
+        ways = [error.remedy] if error.remedy else []
+        if parameter in self._signature.parameters:
+            ways.append(f"leave it out with ignore=({parameter!r},)")
+        if self.key is None:
+            ways.append("say with key= what identifies the call")
+        advice = f" You can {', or '.join(ways)}." if ways else ""
+        kind = type(error.value).__qualname__
+        return UnkeyableArgument(
+            f"{self.kind} {self.path!r}: argument {parameter!r} has no key: "
+            f"{where} ({kind}) {error.reason}.{advice}",
+            step=self.path,
+            parameter=parameter,
+            where=where,
+            reason=error.reason,
+        )
+
+
+def _signature(fn: Callable[..., Any], name: str) -> inspect.Signature:
+    try:
+        return inspect.signature(fn)
+    except ValueError:
+        raise TypeError(f"Python knows no signature of {name}; wrap it in a function of your own") from None
+
+
+def _first_name(fn: Callable[..., Any]) -> str:
+    try:
+        return next(iter(inspect.signature(fn).parameters), "")
+    except (TypeError, ValueError):
+        return ""
+
+
+def _default(parameter: inspect.Parameter) -> Any:
+    if parameter.kind is _VAR_POSITIONAL:
+        return ()
+    if parameter.kind is _VAR_KEYWORD:
+        return _NO_KEYWORDS
+    return _NO_DEFAULT if parameter.default is parameter.empty else parameter.default
+
+
+def _default_code(default: Any) -> Any:
+    """Encoding of a default, ``_LIVE`` if that may change or not exist, ``None`` if there is no default."""
+    if default is _NO_DEFAULT:
+        return None
+    empty = default is _NO_KEYWORDS or (type(default) is tuple and not default)
+    return encode(default) if empty or type(default) in _FIXED_TYPES else _LIVE
+
+
+def _code_or_none(default: Any) -> bytes | None:
+    try:
+        return encode(default)
+    except Unkeyable:
+        return None
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(repr(name) for name in names)

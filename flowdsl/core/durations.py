@@ -1,0 +1,95 @@
+"""Durations as people write them: numbers of seconds, ``timedelta``, or text such as ``"1h30m"``.
+
+Text is one or more parts of number and unit, from the largest unit to the smallest, each unit once. Upper and
+lower case are the same but for a lone ``M``, which could mean months. Months and years are refused, because
+they have no fixed length; so is a bare number as text, because it does not say what it counts.
+"""
+
+import math
+import re
+from datetime import timedelta
+from fractions import Fraction
+from numbers import Real
+
+__all__ = ["Duration", "seconds"]
+
+Duration = float | int | timedelta | str
+"""What :func:`seconds` takes."""
+
+_UNITS: dict[str, Fraction] = {
+    name: length
+    for names, length in (
+        ("ms msec msecs millisecond milliseconds", Fraction(1, 1000)),
+        ("s sec secs second seconds", Fraction(1)),
+        ("m min mins minute minutes", Fraction(60)),
+        ("h hr hrs hour hours", Fraction(3_600)),
+        ("d day days", Fraction(86_400)),
+        ("w wk wks week weeks", Fraction(604_800)),
+    )
+    for name in names.split()
+}
+_CALENDAR = frozenset(["M", "mo", "mon", "mth", "month", "months", "y", "yr", "yrs", "year", "years"])
+_PART = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*([A-Za-z]+)\s*")
+_EXAMPLES = '"30 sec", "5 min", "2 hours", "1 day", "2 weeks", "15m", "1h30m", "250ms"'
+
+
+def seconds(duration: Duration) -> float:
+    """Give the length of *duration* in seconds.
+
+    Parameters: *duration*, a finite number of seconds, a ``timedelta``, or text of number and unit. Returns a
+    float that is at least 0. Raises ``ValueError`` for negative, infinite or unreadable ones, months and
+    years; ``TypeError`` for any other type.
+
+    >>> seconds("1h30m"), seconds("250ms"), seconds(5)
+    (5400.0, 0.25, 5.0)
+    """
+    if isinstance(duration, str):
+        return _parse(duration)
+    if isinstance(duration, timedelta):
+        found = duration.total_seconds()
+    elif isinstance(duration, bool) or not isinstance(duration, Real):
+        raise TypeError(
+            f"a duration is a number of seconds, a timedelta or text such as {_EXAMPLES}, "
+            f"not {type(duration).__name__}"
+        )
+    else:
+        try:
+            found = float(duration)
+        except OverflowError:
+            found = math.inf
+    if not 0 <= found < math.inf:
+        raise ValueError(f"a duration is finite and not negative, not {duration!r}")
+    return found + 0.0  # -0.0 becomes 0.0
+
+
+def _parse(text: str) -> float:
+    total = Fraction(0)
+    place, last = 0, None
+    while place < len(text):
+        part = _PART.match(text, place)
+        if part is None:
+            raise _unreadable(text)
+        number, name = part.groups()
+        unit = None if name in _CALENDAR else _UNITS.get(name.lower())
+        if unit is None:
+            raise _unreadable(text, name)
+        if last is not None and unit >= last:
+            raise _unreadable(text)
+        total += Fraction(number) * unit
+        place, last = part.end(), unit
+    if last is None:
+        raise _unreadable(text)
+    try:
+        return float(total)
+    except OverflowError:
+        raise _unreadable(text) from None
+
+
+def _unreadable(text: str, unit: str = "") -> ValueError:
+    shown = text if len(text) <= 60 else text[:59] + "…"
+    why = ""
+    if unit in _CALENDAR or unit.lower() in _CALENDAR:
+        why = f": {unit!r} has no fixed length; give days or weeks"
+    elif text.lstrip().startswith(("-", "−")):
+        why = ": it is negative"
+    return ValueError(f"cannot read the duration {shown!r}{why}. Examples: {_EXAMPLES}")

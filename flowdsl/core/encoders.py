@@ -1,0 +1,315 @@
+"""The lower half of the canonical encoding: scalars, containers, functions, and the table that dispatches on
+types.
+
+What the bytes mean stands at the head of :mod:`flowdsl.core.encoding`, which adds the classes of users. This
+half is the hot path: an encoder is a function of value, number of containers around it, and the encodings
+made so far, found by ``ENCODERS[type(value)]``.
+"""
+
+import types
+from collections.abc import Callable
+from hashlib import blake2b
+from struct import Struct
+from typing import Any
+
+from flowdsl.core.keys import object_path
+from flowdsl.core.preview import preview
+from flowdsl.core.reductions import STANDARD_TYPES
+from flowdsl.errors import UnkeyableArgument
+
+__all__ = [
+    "BUILTIN",
+    "ENCODERS",
+    "MAX_DEPTH",
+    "Encoder",
+    "Memo",
+    "Unkeyable",
+    "container",
+    "framed",
+    "global_name",
+    "reduced",
+]
+
+MAX_DEPTH = 200
+"""Levels of nesting that are encoded. More would not fit Python's stack of 1,000 frames, two a level."""
+
+_FOLD_DEPTH = 4
+_DIGEST_SIZE = 32
+_MAX_PLANS = 4096
+
+Memo = dict[int, tuple[object, bytes]] | None
+"""Encodings made so far, by id of the object, which is kept alive beside it."""
+
+Encoder = Callable[[Any, int, Memo], bytes]
+"""Encodes a value: ``encoder(value, number of containers around it, memo)``."""
+
+
+class Unkeyable(UnkeyableArgument):
+    """A value has no canonical encoding.
+
+    ``where``: attribute path from the outermost value to the one at fault (``""`` for itself), such as
+    ``.items[3].client``; ``value``: the one at fault; ``reason``: what is wrong, without its place;
+    ``remedy``: what can be done about its type, or ``""`` if the reason says it.
+    """
+
+    def __init__(self, where: str, value: object, reason: str, remedy: str = "") -> None:
+        super().__init__(reason)
+        self.value = value
+        self.reason = reason
+        self.remedy = remedy
+        self._steps: list[tuple[object, str]] = [(value, where)] if where else []  # innermost first
+        self._too_deep = False
+
+    @property
+    def where(self) -> str:
+        return "".join(step for _, step in reversed(self._steps))
+
+    def within(self, container: object, step: str) -> None:
+        """Note that *container* holds the value at fault under *step* (``.name``, ``[3]``)."""
+        self._steps.append((container, step))
+
+    @classmethod
+    def too_deep(cls, value: object) -> "Unkeyable":
+        error = cls("", value, f"is nested more than {MAX_DEPTH} levels deep")
+        error._too_deep = True
+        return error
+
+    @classmethod
+    def no_stack(cls, value: object) -> "Unkeyable":
+        return cls("", value, "is nested too deeply for the stack that is left")
+
+    def settle(self) -> "Unkeyable":
+        """Tell a cycle from mere depth, once all containers have been noted."""
+        if self._too_deep:
+            outermost_first = self._steps[::-1]
+            seen: set[int] = set()
+            for level, (container, _) in enumerate(outermost_first):
+                if id(container) in seen:
+                    self.value, self.reason = container, "contains itself"
+                    self._steps = outermost_first[:level][::-1]
+                    break
+                seen.add(id(container))
+            else:
+                self._steps = [(None, "…"), *self._steps[-3:]]
+            self._too_deep = False
+        return self
+
+    def __str__(self) -> str:
+        remedy = f"; you can {self.remedy}" if self.remedy else ""
+        return f"value{self.where} ({type(self.value).__qualname__}) {self.reason}{remedy}"
+
+
+# -------------------------------------------------------------------------------------------- scalars
+
+
+def _constant(code: bytes) -> Encoder:
+    return lambda _value, _depth, _memo: code
+
+
+def _int(value: int, _depth: int, _memo: Memo) -> bytes:
+    return b"i%x;" % value  # hexadecimal: decimal digits of huge numbers are slow, and limited
+
+
+_pack_float = Struct(">d").pack
+_NAN = _pack_float(float("nan"))
+
+
+def _float_bytes(value: float) -> bytes:
+    return _pack_float(value) if value == value else _NAN
+
+
+def _float(value: float, _depth: int, _memo: Memo) -> bytes:
+    return b"f" + (_pack_float(value) if value == value else _NAN)
+
+
+def _complex(value: complex, _depth: int, _memo: Memo) -> bytes:
+    return b"c" + _float_bytes(value.real) + _float_bytes(value.imag)
+
+
+def _str(value: str, _depth: int, _memo: Memo) -> bytes:
+    data = value.encode("utf-8", "surrogatepass")
+    return b"s%d:%b" % (len(data), data)
+
+
+def _bytes(value: bytes, _depth: int, _memo: Memo) -> bytes:
+    return b"y%d:%b" % (len(value), value)
+
+
+def _bytearray(value: bytearray, _depth: int, _memo: Memo) -> bytes:
+    return b"Y%d:%b" % (len(value), bytes(value))
+
+
+def framed(text: str) -> bytes:
+    """Text with its length in front."""
+    data = text.encode("utf-8", "surrogatepass")
+    return b"%d:%b" % (len(data), data)
+
+
+# ----------------------------------------------------------------------------------------- containers
+
+
+def container(body: Encoder) -> Encoder:
+    """Wrap the encoder of a type that holds others: count levels, fold deep ones, refuse what is too deep."""
+
+    def encode_container(value: Any, depth: int, memo: Memo) -> bytes:
+        if depth == 0:
+            return body(value, 1, None)
+        if memo is None:
+            memo = {}
+        if depth < _FOLD_DEPTH:
+            return body(value, depth + 1, memo)
+        known = memo.get(id(value))
+        if known is not None:
+            return known[1]
+        if depth >= MAX_DEPTH:
+            raise Unkeyable.too_deep(value)
+        code = body(value, depth + 1, memo)
+        if len(code) > _DIGEST_SIZE + 1:
+            code = b"#" + blake2b(code, digest_size=_DIGEST_SIZE).digest()
+        memo[id(value)] = (value, code)  # with the value itself, so that its id is not given to another
+        return code
+
+    return encode_container
+
+
+def _sequence(tag: bytes) -> Encoder:
+    head = tag + b"%d:"
+
+    def body(value: Any, depth: int, memo: Memo) -> bytes:
+        codes = [head % len(value)]
+        for item in value:
+            try:
+                codes.append(ENCODERS[type(item)](item, depth, memo))
+            except Unkeyable as error:
+                error.within(value, f"[{len(codes) - 1}]")
+                raise
+        return b"".join(codes)
+
+    return container(body)
+
+
+def _set(tag: bytes) -> Encoder:
+    head = tag + b"%d:"
+
+    def body(value: Any, depth: int, memo: Memo) -> bytes:
+        codes = []
+        for item in value:
+            try:
+                codes.append(ENCODERS[type(item)](item, depth, memo))
+            except Unkeyable as error:
+                error.within(value, "{…}")
+                raise
+        codes.sort()
+        return head % len(codes) + b"".join(codes)
+
+    return container(body)
+
+
+def _dict_body(value: dict[Any, Any], depth: int, memo: Memo) -> bytes:
+    codes = []
+    for key, item in value.items():
+        try:
+            codes.append(ENCODERS[type(key)](key, depth, memo) + ENCODERS[type(item)](item, depth, memo))
+        except Unkeyable as error:
+            error.within(value, f"[{preview(key, 40)}]")
+            raise
+    codes.sort()
+    return b"d%d:" % len(codes) + b"".join(codes)
+
+
+# ------------------------------------------------------------------------ classes, functions, methods
+
+
+def global_name(value: Any, _depth: int, _memo: Memo) -> bytes:
+    if isinstance(value, types.BuiltinFunctionType) and not isinstance(
+        value.__self__, types.ModuleType | type | None
+    ):
+        raise Unkeyable("", value, "is a method bound to an object; pass the object instead")
+    if "<lambda>" in value.__qualname__:
+        raise Unkeyable(
+            "", value, "is a lambda, which has no name to know it by; define it with def in a module"
+        )
+    if "<locals>" in value.__qualname__:
+        raise Unkeyable(
+            "", value, "is local to a function, so its path does not tell it apart; move it to the module"
+        )
+    return b"g" + framed(object_path(value))
+
+
+def _descriptor(value: Any, _depth: int, _memo: Memo) -> bytes:
+    return b"g" + framed(f"{object_path(value.__objclass__)}.{value.__name__}")
+
+
+def _method_body(value: types.MethodType, depth: int, memo: Memo) -> bytes:
+    try:
+        owner = ENCODERS[type(value.__self__)](value.__self__, depth, memo)
+    except Unkeyable as error:
+        error.within(value, ".__self__")
+        raise
+    return b"x6:method" + global_name(value.__func__, depth, memo) + owner
+
+
+def reduced(name: str, reduce: Callable[[Any], object]) -> Encoder:
+    """Encoder of a type of the standard or array libraries, which is known by *name*."""
+    head = b"x" + framed(name)
+
+    def body(value: Any, depth: int, memo: Memo) -> bytes:
+        try:
+            plain = reduce(value)
+        except TypeError as error:
+            raise Unkeyable("", value, f"cannot be encoded: {error}") from None
+        return head + ENCODERS[type(plain)](plain, depth, memo)
+
+    return body
+
+
+# ------------------------------------------------------------------------------------------- dispatch
+
+
+BUILTIN: dict[type, Encoder] = {
+    type(None): _constant(b"N"),
+    bool: lambda value, _depth, _memo: b"T" if value else b"F",
+    type(...): _constant(b"."),
+    int: _int,
+    float: _float,
+    complex: _complex,
+    str: _str,
+    bytes: _bytes,
+    bytearray: _bytearray,
+    list: _sequence(b"l"),
+    tuple: _sequence(b"t"),
+    dict: container(_dict_body),
+    set: _set(b"e"),
+    frozenset: _set(b"E"),
+    type: global_name,
+    types.FunctionType: global_name,
+    types.BuiltinFunctionType: global_name,
+    types.MethodDescriptorType: _descriptor,
+    types.WrapperDescriptorType: _descriptor,
+    types.ClassMethodDescriptorType: _descriptor,
+    types.MethodType: container(_method_body),
+    **{cls: container(reduced(name, reduce)) for cls, (name, reduce) in STANDARD_TYPES.items()},
+}
+"""Encoders of the types whose encoding is fixed."""
+
+
+class _Encoders(dict[type, Encoder]):
+    """Encoders by exact type. For an unknown one, ``plan`` is asked once."""
+
+    plan: Callable[[type], Encoder]
+
+    def __missing__(self, cls: type) -> Encoder:
+        if len(self) >= _MAX_PLANS:  # a program that makes classes without end must not keep them all alive
+            self.reset()
+        encoder = self[cls] = self.plan(cls)
+        return encoder
+
+    def reset(self) -> None:
+        """Forget all plans, because they may be different now."""
+        for cls in list(self):
+            if cls not in BUILTIN:
+                self.pop(cls, None)
+
+
+ENCODERS = _Encoders(BUILTIN)
+"""How the hot path encodes: ``ENCODERS[type(value)](value, 0, None)``, which raises unsettled errors."""

@@ -1,0 +1,269 @@
+"""The canonical encoding: a value as bytes, the same for equal values in every process, different for
+different ones.
+
+Rules
+    Each encoding starts with a tag that says its kind, and what follows is framed by a length or a count, so
+    encodings can be put side by side and no two different values share one (injective by construction).
+
+    =========== ============================= ==========================================================
+    tag         value                         what counts
+    =========== ============================= ==========================================================
+    ``N T F .`` None, True, False, Ellipsis
+    ``i f c``   int, float, complex           all NaNs are one; -0.0 and 0.0 are two
+    ``s y Y``   str, bytes, bytearray         code points (no Unicode normalisation); bytes
+    ``l t``     list, tuple                   items in order
+    ``d e E``   dict, set, frozenset          items, sorted by their encoding
+    ``x`` name  types of the standard and     what ``==`` compares: :mod:`flowdsl.core.reductions`,
+                array libraries               :mod:`flowdsl.core.arrays`
+    ``g`` path  classes and functions         the dotted path; lambdas and local ones are refused
+    ``o`` path  instances of other classes    the path of the class, and the state: see ``_plan``
+    ``#``       a deep container              the digest of its encoding: see Nesting
+    =========== ============================= ==========================================================
+
+Equality
+    Values of one type that Python calls equal are encoded the same: ``Decimal("1.0")`` as
+    ``Decimal("1.00")``, aware datetimes of one instant whatever their zone, ``range(0)`` as ``range(1, 1)``,
+    a dataclass without its ``compare=False`` fields, a ``Counter`` without its zeros. Two ``OrderedDict``
+    compare by order, so their order counts; no other mapping's does. A subclass (``IntEnum``,
+    ``defaultdict``, your ``class Id(str)``) never equals its base. Where ``==`` is about numbers rather than
+    values we part from it: -0 is not 0, and NaN is NaN.
+
+Nesting
+    A container inside ``_FOLD_DEPTH`` others is replaced by the 256-bit digest of its encoding, which is made
+    once for each object: something that is shared a thousand times costs what it costs once. Cycles, and more
+    than ``MAX_DEPTH`` levels, are refused.
+
+Editing this file: the tests' golden file pins each byte. A change of what an existing value is encoded to is
+a breaking change and needs a new ``ENCODING_VERSION``; a new type needs none.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Callable, Iterable
+from enum import Enum, Flag
+from typing import Any, TypeVar
+
+from flowdsl.core.arrays import reduction_of
+from flowdsl.core.encoders import (
+    BUILTIN,
+    ENCODERS,
+    MAX_DEPTH,
+    Encoder,
+    Memo,
+    Unkeyable,
+    container,
+    framed,
+    global_name,
+    reduced,
+)
+from flowdsl.core.keys import ENCODING_VERSION, object_path
+from flowdsl.core.preview import preview
+from flowdsl.core.reductions import STANDARD_TYPES
+
+__all__ = ["ENCODERS", "ENCODING_VERSION", "MAX_DEPTH", "Unkeyable", "encode"]
+
+_T = TypeVar("_T")
+_Convert = Callable[[Any], object]
+_registered: dict[type, _Convert] = {}
+
+
+# ------------------------------------------------------------------------------------------ instances
+
+
+def _converted(cls: type, tag: bytes, convert: _Convert, step: str = "") -> Encoder:
+    """Encoder of a class under its path: what *convert* returns is encoded in its stead."""
+    head = b"o" + framed(object_path(cls)) + tag
+
+    def body(value: Any, depth: int, memo: Memo) -> bytes:
+        plain = convert(value)
+        try:
+            return head + ENCODERS[type(plain)](plain, depth, memo)
+        except Unkeyable as error:
+            error.within(value, step)
+            raise
+
+    return container(body)
+
+
+def _fields(cls: type, fields: Iterable[tuple[str, _Convert | None]]) -> Encoder:
+    """Encoder of a class by its fields, in the order of their names; each with a conversion, or ``None``."""
+    plan = [
+        (name, b"s" + framed(name), convert) for name, convert in sorted(fields, key=lambda field: field[0])
+    ]
+    head = b"o" + framed(object_path(cls)) + b"a%d:" % len(plan)
+
+    def body(value: Any, depth: int, memo: Memo) -> bytes:
+        codes = [head]
+        for name, prefix, convert in plan:
+            try:
+                item = getattr(value, name, _UNSET)
+                if item is _UNSET:
+                    raise Unkeyable("", value, "was never set")
+                if convert is not None:
+                    item = convert(item)
+                codes.append(prefix)
+                codes.append(ENCODERS[type(item)](item, depth, memo))
+            except Unkeyable as error:
+                error.within(value, f".{name}")
+                raise
+        return b"".join(codes)
+
+    return container(body)
+
+
+_UNSET: Any = object()
+
+
+def _attrs_fields(attributes: Iterable[Any]) -> Iterable[tuple[str, _Convert | None]]:
+    for attribute in attributes:
+        if attribute.eq:
+            key = attribute.eq_key
+            # ``eq=attrs.cmp_using(…)`` is a class of comparable boxes, whose content is the value itself.
+            yield attribute.name, None if isinstance(key, type) else key
+
+
+def _plan(cls: type) -> Encoder:
+    """Decide, once for each class, how its instances are encoded; the first rule that fits is taken."""
+    for base in cls.__mro__:
+        if base in _registered:
+            return _converted(cls, b"r", _registered[base])
+        if "__flow_key__" in vars(base):
+            return _converted(cls, b"k", lambda value: value.__flow_key__(), ".__flow_key__()")
+    if issubclass(cls, type):
+        return global_name
+    if issubclass(cls, Flag):
+        return _converted(cls, b"m", lambda value: value.value)  # a combination has no name of its own
+    if issubclass(cls, Enum):
+        return _converted(cls, b"m", lambda value: value.name)
+    for base in cls.__mro__:
+        reduction = reduction_of(base)
+        if reduction is not None:
+            encoder = container(reduced(*reduction))
+            return encoder if base is cls or reduction_of(cls) else _under_path(cls, encoder)
+    if hasattr(cls, "__attrs_attrs__"):
+        return _fields(cls, _attrs_fields(cls.__attrs_attrs__))
+    if dataclasses.is_dataclass(cls):
+        return _fields(cls, [(field.name, None) for field in dataclasses.fields(cls) if field.compare])
+    names = getattr(cls, "_fields", None)
+    if issubclass(cls, tuple) and isinstance(names, tuple):
+        return _converted(cls, b"u", lambda value: tuple(zip(names, tuple.__iter__(value), strict=True)))
+    for base in cls.__mro__[1:]:
+        if base in _SUBCLASSABLE:
+            return _converted(cls, b"v", _SUBCLASSABLE[base])
+        if base in STANDARD_TYPES:
+            return _under_path(cls, BUILTIN[base])
+    return _refuse
+
+
+def _under_path(cls: type, encoder: Encoder) -> Encoder:
+    """Encoder of a subclass: the path of *cls*, then what its base is encoded to."""
+    head = b"o" + framed(object_path(cls)) + b"v"
+    return lambda value, depth, memo: head + encoder(value, depth, memo)
+
+
+# Content of a subclass as an exact builtin, past whatever methods the subclass overrides.
+_SUBCLASSABLE: dict[type, _Convert] = {
+    int: int.__int__,
+    float: float.__float__,
+    complex: complex.__complex__,
+    str: str.__str__,
+    bytes: lambda value: bytes.__getitem__(value, slice(None)),
+    bytearray: lambda value: memoryview(value).tobytes(),
+    list: lambda value: list(list.__iter__(value)),
+    tuple: lambda value: tuple(tuple.__iter__(value)),
+    dict: lambda value: dict(dict.items(value)),
+    set: lambda value: set(set.__iter__(value)),
+    frozenset: lambda value: frozenset(frozenset.__iter__(value)),
+}
+
+
+# ------------------------------------------------------------------------------------ everything else
+
+
+def _refuse(value: Any, _depth: int, _memo: Memo) -> bytes:
+    """Encoder of types that have none, unless the instance is a wrapper found under a function's path."""
+    path = _own_path(value)
+    if path is not None:
+        return b"g" + framed(path)
+    if hasattr(type(value), "__next__"):
+        raise Unkeyable("", value, "can be read only once; pass a list instead")
+    name = type(value).__qualname__
+    raise Unkeyable(
+        "",
+        value,
+        "has no canonical encoding",
+        f"register an encoder with @encode.register({name}), make it a dataclass, give it __flow_key__()",
+    )
+
+
+def _own_path(value: Any) -> str | None:
+    """The path of a decorated function (``lru_cache``, ``@step``): its module has it under its name."""
+    if not callable(value):
+        return None
+    try:
+        module, name = value.__module__, value.__qualname__
+        found: Any = sys.modules[module]
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (AttributeError, KeyError, TypeError):
+        return None
+    return object_path(value) if found is value else None
+
+
+class _Encode:
+    """``encode(value)`` and ``encode.register(Type)``."""
+
+    def __call__(self, value: object) -> bytes:
+        """Give the canonical encoding of *value*.
+
+        Returns bytes; two values get the same exactly if they are of the same type and equal (see the head of
+        the module). Raises :class:`Unkeyable`, which is an :class:`~flowdsl.errors.UnkeyableArgument`, for
+        what has none.
+
+        >>> encode({"b": 1, "a": 2}) == encode({"a": 2, "b": 1})
+        True
+        >>> encode(1) == encode(True)
+        False
+        """
+        try:
+            return ENCODERS[type(value)](value, 0, None)
+        except Unkeyable as error:
+            raise error.settle() from None
+        except RecursionError:
+            raise Unkeyable.no_stack(value) from None
+
+    def register(self, cls: type[_T], /) -> Callable[[Callable[[_T], object]], Callable[[_T], object]]:
+        """Decorator that says how instances of *cls*, and of subclasses without an own way, are encoded.
+
+        The decorated function takes an instance and returns any value that has an encoding; it is encoded
+        under the instance's class path. Registering again replaces. Raises ``TypeError`` for a builtin or
+        standard type, whose encoding is fixed.
+
+        >>> class Money:
+        ...     def __init__(self, amount): self.amount = amount
+        >>> @encode.register(Money)
+        ... def _(money): return money.amount
+        >>> encode(Money(1)) == encode(Money(1))
+        True
+        >>> encode.unregister(Money)
+        """
+        if not isinstance(cls, type):
+            raise TypeError(f"register() takes a class, not {preview(cls, 60)}")
+        if cls in BUILTIN or cls is object:
+            raise TypeError(f"the encoding of {cls.__qualname__} is fixed; register a subclass of your own")
+
+        def decorate(convert: Callable[[_T], object]) -> Callable[[_T], object]:
+            _registered[cls] = convert
+            ENCODERS.reset()
+            return convert
+
+        return decorate
+
+    def unregister(self, cls: type, /) -> None:
+        """Forget what was registered for *cls*; nothing registered is no error."""
+        _registered.pop(cls, None)
+        ENCODERS.reset()
+
+
+ENCODERS.plan = _plan
+encode = _Encode()

@@ -1,0 +1,236 @@
+"""Names and keys: what a function is called in every process, and the digests that address its calls.
+
+A key is the BLAKE2b digest (RFC 7693) of 160 bits, written as 40 hex digits, of everything that makes a call
+that call: encoding version, scope, path, version, canonical arguments and occurrence. 160 bits make an
+accidental collision among 10¹² records less likely than 10⁻²⁴.
+
+Every part is framed by its length, and every kind of digest begins with its own tag, so two different calls
+never feed the same bytes to the hash. The golden file of the tests pins the outcome: changing any byte here
+is a breaking change.
+"""
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from hashlib import blake2b
+from typing import Any
+
+__all__ = [
+    "ENCODING_VERSION",
+    "branch_scope",
+    "content_digest",
+    "explain",
+    "main_name",
+    "object_path",
+    "run_key",
+    "short",
+    "step_key",
+]
+
+ENCODING_VERSION = 1
+"""Version of the canonical encoding. It is part of every key, so a new one makes every key new."""
+
+_DIGEST_SIZE = 20
+_MAIN_MODULES = ("__main__", "__mp_main__")  # the second is what multiprocessing calls the script in a child
+
+
+# ---------------------------------------------------------------------------------------------- names
+
+
+def object_path(obj: Any) -> str:
+    """Give the dotted path under which a function or class is known in every process.
+
+    Parameters: *obj*, a function, class, or whatever else has ``__module__`` and ``__qualname__``.
+    Returns ``module.qualname``, where ``__main__`` is replaced by :func:`main_name`.
+    Raises ``TypeError`` if *obj* has no qualified name.
+
+    >>> from fractions import Fraction
+    >>> object_path(Fraction.limit_denominator)
+    'fractions.Fraction.limit_denominator'
+    """
+    name = getattr(obj, "__qualname__", None)
+    if not isinstance(name, str):
+        raise TypeError(
+            f"{type(obj).__name__} object has no qualified name; a function or a class was expected"
+        )
+    module = getattr(obj, "__module__", None)
+    if not isinstance(module, str):
+        module = "builtins"  # C methods such as dict.fromkeys have none
+    if module in _MAIN_MODULES:
+        module = main_name()
+    return f"{module}.{name}"
+
+
+def main_name() -> str:
+    """Give the name by which ``__main__`` is known to other processes.
+
+    Returns the script's module name (``script`` for ``python script.py``, ``pkg.mod`` for ``python -m
+    pkg.mod``), ``notebook:<file name>`` in a notebook (the name of the working directory where the file is
+    unknown), and ``__main__`` for ``-c``, stdin and a REPL, which no other process can import.
+
+    >>> isinstance(main_name(), str)
+    True
+    """
+    main = sys.modules.get("__main__")
+    facts = getattr(main, "__dict__", {})
+    if _in_notebook(facts):
+        return f"notebook:{_notebook_file(facts)}"
+    file = facts.get("__file__")
+    if not isinstance(file, str) or file.startswith("<") or _base_name(os.path.dirname(file)) == "_pyrepl":
+        return "__main__"
+    spec_name = getattr(facts.get("__spec__"), "name", None)
+    if isinstance(spec_name, str) and spec_name:
+        return spec_name
+    return os.path.splitext(_base_name(file))[0] or "__main__"
+
+
+def _in_notebook(facts: dict[str, Any]) -> bool:
+    if "__vsc_ipynb_file__" in facts:
+        return True
+    if "ipykernel" not in sys.modules or not callable(facts.get("get_ipython")):
+        return False
+    return hasattr(facts["get_ipython"](), "kernel")  # a terminal IPython has none
+
+
+def _notebook_file(facts: dict[str, Any]) -> str:
+    """Only the file's own name, so that one notebook seen through two front ends or mounts is the same."""
+    for known in (
+        facts.get("__vsc_ipynb_file__"),
+        facts.get("__session__"),
+        os.environ.get("JPY_SESSION_NAME"),
+    ):
+        # A console session has a made-up name without an extension, new each time.
+        if isinstance(known, str) and os.path.splitext(_base_name(known))[1]:
+            return _base_name(known)
+    return _base_name(os.getcwd()) or "/"
+
+
+def _base_name(path: str) -> str:
+    return path.replace("\\", "/").rstrip("/").rpartition("/")[2]
+
+
+# -------------------------------------------------------------------------------------------- digests
+
+
+def _framed(*parts: str) -> bytes:
+    # Lengths are in characters; UTF-8 can be read back character by character, so that is as good as bytes.
+    return "".join([f"{len(part)}:{part}" for part in parts]).encode("utf-8", "surrogatepass")
+
+
+@lru_cache(maxsize=4096)
+def _step_head(scope: str, path: str, version: str) -> bytes:
+    return b"flowdsl step %d " % ENCODING_VERSION + _framed(scope, path, version)
+
+
+def content_digest(scope: str, path: str, version: str, canonical: bytes) -> bytes:
+    """Digest what a call is, whichever occurrence of it this may be.
+
+    Parameters: *scope* where it stands (``""`` for the run itself), *path* of the step, *version* (``""`` for
+    none), *canonical* encoding of its arguments. Returns 20 bytes; two calls have the same exactly if all
+    four are the same.
+
+    >>> content_digest("", "shop.charge", "", b"").hex()
+    '1f507b4ab10fa29d9c9f921eb3955229a55581fd'
+    """
+    return blake2b(_step_head(scope, path, version) + canonical, digest_size=_DIGEST_SIZE).digest()
+
+
+def step_key(content: bytes, occurrence: int = 0) -> str:
+    """Give the key of the *occurrence*-th (0, 1, …) call whose :func:`content_digest` is *content*.
+
+    Returns 40 hex digits. The first call's key is the content digest itself, which saves hashing twice where
+    it counts.
+
+    >>> content = content_digest("", "game.roll", "", b"")
+    >>> step_key(content, 0) == step_key(content, 1)
+    False
+    """
+    if occurrence == 0:
+        return content.hex()
+    return blake2b(b"flowdsl again %d:%b" % (occurrence, content), digest_size=_DIGEST_SIZE).hexdigest()
+
+
+def run_key(path: str, version: str, canonical: bytes) -> str:
+    """Give the key under which runs of the same workflow and arguments are numbered, as 40 hex digits.
+
+    Parameters: *path* of the workflow, its *version* (``""`` for none), *canonical* encoding of its
+    arguments.
+
+    >>> len(run_key("shop.checkout", "", b""))
+    40
+    """
+    head = b"flowdsl run %d " % ENCODING_VERSION + _framed(path, version)
+    return blake2b(head + canonical, digest_size=_DIGEST_SIZE).hexdigest()
+
+
+def branch_scope(scope: str, kind: str, ordinal: int, index: int) -> str:
+    """Name the scope of one branch, such as the *index*-th of the *ordinal*-th ``gather`` of a scope.
+
+    Returns 40 hex digits, so that nested branches stay as short as flat ones.
+
+    >>> branch_scope("", "gather", 0, 1) == branch_scope("", "gather", 1, 0)
+    False
+    """
+    head = b"flowdsl branch %d " % ENCODING_VERSION + _framed(scope, kind, str(ordinal), str(index))
+    return blake2b(head, digest_size=_DIGEST_SIZE).hexdigest()
+
+
+def short(key: str) -> str:
+    """Shorten a key for people to read: its first 10 digits, like git.
+
+    >>> short("1f507b4ab10fa29d9c9f921eb3955229a55581fd")
+    '1f507b4ab1'
+    """
+    return key[:10]
+
+
+# ---------------------------------------------------------------------------------------- explanation
+
+
+def explain(
+    *,
+    path: str,
+    canonical: bytes,
+    counted: Sequence[tuple[str, str]],
+    defaulted: Sequence[tuple[str, str]] = (),
+    ignored: Iterable[str] = (),
+    receiver: str = "",
+    scope: str = "",
+    version: str = "",
+    occurrence: int = 0,
+) -> str:
+    """Explain, in several readable lines, what went into a key.
+
+    Parameters: *counted* arguments and those *defaulted* (left out because they equal their default) as pairs
+    of name and preview, *ignored* names, *receiver* (what is said of ``self`` or ``cls``), the rest as in
+    :func:`content_digest`. Returns text whose last line is the key.
+
+    >>> print(explain(path="game.roll", canonical=b"", counted=[("sides", "6")], ignored=["rng"]))
+    encoding    version 1
+    scope       the run itself
+    path        game.roll
+    version     none
+    argument    sides=6
+    left out    rng (ignored)
+    occurrence  0 (the first such call in its scope)
+    key         6e1b1852f4f78c635f863ddd7803d75ce6675437
+    """
+    key = step_key(content_digest(scope, path, version, canonical), occurrence)
+    lines = [
+        ("encoding", f"version {ENCODING_VERSION}"),
+        ("scope", scope or "the run itself"),
+        ("path", path),
+        ("version", version or "none"),
+    ]
+    if receiver:
+        lines.append(("receiver", receiver))
+    lines += [("argument", f"{name}={text}") for name, text in counted]
+    if not counted:
+        lines.append(("argument", "none"))
+    lines += [("left out", f"{name}={text} (equals its default)") for name, text in defaulted]
+    lines += [("left out", f"{name} (ignored)") for name in ignored]
+    nth = "the first such call in its scope" if occurrence == 0 else f"after {occurrence} equal in its scope"
+    lines.append(("occurrence", f"{occurrence} ({nth})"))
+    lines.append(("key", key))
+    return "\n".join(f"{label:<12}{text}" for label, text in lines)

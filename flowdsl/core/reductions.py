@@ -1,0 +1,141 @@
+"""Types of the standard library, reduced to plain values (numbers, text, bytes, tuples) that say the same.
+
+A reduction keeps what ``==`` compares and drops the rest, so equal values are reduced to equal ones. Names of
+the types are written here rather than taken from the classes, because the standard library moves classes
+between its modules (``pathlib.PosixPath`` lived in ``pathlib._local`` for one release).
+"""
+
+import datetime as dt
+import pathlib
+import uuid
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+from zoneinfo import ZoneInfo
+
+__all__ = ["STANDARD_TYPES", "Reduction"]
+
+Reduction = Callable[[Any], object]
+
+_MICROSECOND = dt.timedelta(microseconds=1)
+
+
+def _timedelta(value: dt.timedelta) -> object:
+    return (value.days * 86_400 + value.seconds) * 1_000_000 + value.microseconds
+
+
+def _date(value: dt.date) -> object:
+    return (value.year, value.month, value.day)
+
+
+def _clock(value: dt.datetime | dt.time) -> int:
+    """Microseconds since midnight."""
+    return ((value.hour * 60 + value.minute) * 60 + value.second) * 1_000_000 + value.microsecond
+
+
+def _datetime(value: dt.datetime) -> object:
+    """Aware ones by their instant. ``fold`` is in the instant; ``==`` of naive ones does not look at it."""
+    local = value.toordinal() * 86_400_000_000 + _clock(value)
+    offset = value.utcoffset()
+    if offset is None:
+        return ("naive", local)
+    return ("utc", local - offset // _MICROSECOND)
+
+
+def _time(value: dt.time) -> object:
+    offset = value.utcoffset()
+    if offset is not None:
+        return ("utc", _clock(value) - offset // _MICROSECOND)
+    if value.tzinfo is None:
+        return ("naive", _clock(value))
+    # A zone without a date has no offset. ``==`` then ignores the zone, but what is done with the time does
+    # not.
+    return ("zone", _clock(value), value.tzinfo)
+
+
+def _timezone(value: dt.timezone) -> object:
+    offset = value.utcoffset(None)
+    return offset // _MICROSECOND
+
+
+def _zoneinfo(value: ZoneInfo) -> object:
+    if value.key is None:
+        raise TypeError(
+            "a ZoneInfo made from a file has no name; give it one with ZoneInfo.from_file(…, key=…)"
+        )
+    return value.key
+
+
+def _decimal(value: Decimal) -> object:
+    """Sign, digits without trailing zeros, and exponent; the context has no say in it."""
+    sign, digits, exponent = value.as_tuple()
+    minus = "-" if sign else ""
+    if exponent == "F":
+        return minus + "Infinity"
+    if not isinstance(exponent, int):
+        return "NaN"
+    text = "".join(map(str, digits)).lstrip("0")
+    shorter = text.rstrip("0")
+    if not shorter:
+        return minus + "0"
+    return f"{minus}{shorter}E{exponent + len(text) - len(shorter)}"
+
+
+def _fraction(value: Fraction) -> object:
+    return (value.numerator, value.denominator)
+
+
+def _uuid(value: uuid.UUID) -> object:
+    return value.bytes
+
+
+def _path(value: pathlib.PurePath) -> object:
+    return str(value)
+
+
+def _windows_path(value: pathlib.PurePath) -> object:
+    return str(value).lower()
+
+
+def _range(value: range) -> object:
+    """Ranges compare as the sequences that they are."""
+    if len(value) < 2:
+        return tuple(value)
+    return (value.start, value.step, len(value))
+
+
+def _slice(value: slice) -> object:
+    return (value.start, value.stop, value.step)
+
+
+def _ordered_dict(value: OrderedDict[Any, Any]) -> object:
+    return tuple(value.items())
+
+
+def _counter(value: Counter[Any]) -> object:
+    """A missing count equals zero."""
+    return {key: count for key, count in value.items() if type(count) not in (int, float) or count != 0}
+
+
+STANDARD_TYPES: dict[type, tuple[str, Reduction]] = {
+    dt.date: ("date", _date),
+    dt.datetime: ("datetime", _datetime),
+    dt.time: ("time", _time),
+    dt.timedelta: ("timedelta", _timedelta),
+    dt.timezone: ("timezone", _timezone),
+    ZoneInfo: ("ZoneInfo", _zoneinfo),
+    Decimal: ("Decimal", _decimal),
+    Fraction: ("Fraction", _fraction),
+    uuid.UUID: ("UUID", _uuid),
+    pathlib.PurePosixPath: ("PurePosixPath", _path),
+    pathlib.PosixPath: ("PosixPath", _path),
+    pathlib.PureWindowsPath: ("PureWindowsPath", _windows_path),
+    pathlib.WindowsPath: ("WindowsPath", _windows_path),
+    range: ("range", _range),
+    slice: ("slice", _slice),
+    OrderedDict: ("OrderedDict", _ordered_dict),
+    Counter: ("Counter", _counter),
+}
+"""Type → (the name it has in encodings, its reduction)."""
