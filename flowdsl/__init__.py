@@ -1,1 +1,36 @@
-"""flowdsl: durable execution for plain Python functions."""
+"""Durable execution for plain Python functions.
+
+>>> from flowdsl import Runtime, step, workflow
+>>> @step
+... def double(x):
+...     return 2 * x
+>>> @workflow
+... def twice(x):
+...     return double(double(x))
+>>> with Runtime("memory://"):
+...     twice(3)
+12
+"""
+
+from flowdsl.core.encoding import encode
+from flowdsl.core.retry import Retry
+from flowdsl.core.status import RunStatus, StepStatus
+from flowdsl.decorators import on, step, workflow
+from flowdsl.handle import Run
+from flowdsl.hooks import Hooks
+from flowdsl.runtime import Runtime, configure, current_runtime
+
+__all__ = [
+    "Hooks",
+    "Retry",
+    "Run",
+    "RunStatus",
+    "Runtime",
+    "StepStatus",
+    "configure",
+    "current_runtime",
+    "encode",
+    "on",
+    "step",
+    "workflow",
+]

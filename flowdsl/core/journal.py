@@ -1,0 +1,200 @@
+"""One run's journal: what was recorded, and what that means for a call that is made now.
+
+The rules
+    A call stands in a *scope* and has a *key* (path, arguments, occurrence) and an *ordinal* (the n-th call of its path
+    in the scope, whatever the arguments). For each call the journal decides one of three:
+
+    =========  ==================================================================================================
+    recorded   a closed record of this key exists: its stored outcome is the answer
+    execute    there is none, and nothing speaks against executing the body
+    diverged   there is none, but an unused record of the same scope, path and ordinal was made with other
+               arguments: the code asks for something else than what was recorded
+    =========  ==================================================================================================
+
+The theory
+    Keys are by content, so calls can be removed, reordered and added between two executions, and the recorded ones still
+    match. What content alone cannot tell is an *added* call from a *changed* one; the ordinal tells that for sequential code. For
+    concurrent calls the ordinal depends on timing, so they neither diverge nor serve as evidence of divergence: a record
+    that overlapped another call of its scope is marked ``concurrent`` when it is stored.
+
+    A record is *used* once a call has matched it. Records made before an undo or a forget (``seq <= floor``), undone ones, and
+    open failures (which will be executed again anyway) are no evidence either.
+
+The implementation
+    One dict from key to record. The index by position is built at the first call that has no record: a replay that
+    only matches never pays for it.
+
+If you edit this
+    ``decide`` must stay free of side effects but for marking records as used, and must not read anything but its arguments
+    and the journal: the laws in ``tests/core/test_journal.py`` run it over generated programs, and every promise about replay stands on it.
+"""
+
+from collections.abc import Iterable
+from enum import Enum
+
+from attrs import frozen
+
+from flowdsl.core.binding import changed_defaults
+from flowdsl.core.records import Step
+from flowdsl.core.status import StepStatus
+
+__all__ = ["Decision", "Journal", "Verdict"]
+
+_COMPLETED = StepStatus.COMPLETED
+_FAILED = StepStatus.FAILED
+_PENDING = StepStatus.PENDING
+_UNDONE = StepStatus.UNDONE
+
+_SILENT_KINDS = frozenset({"log", "audit", "undo"})
+
+
+class Verdict(Enum):
+    """What a call means, given the journal."""
+
+    RECORDED = "recorded"
+    EXECUTE = "execute"
+    DIVERGED = "diverged"
+
+
+@frozen(slots=True)
+class Decision:
+    """A verdict with the record it rests on.
+
+    ``record`` is the closed record (recorded), the record of an unfinished earlier execution or ``None`` (execute), or the one that the call contradicts
+    (diverged).
+    """
+
+    verdict: Verdict
+    record: Step | None = None
+
+
+_EXECUTE = Decision(Verdict.EXECUTE)
+
+
+class Journal:
+    """The records of one run. Not thread-safe: the run's lock guards it."""
+
+    __slots__ = ("_floor", "_open", "_positions", "_steps", "_used")
+
+    def __init__(
+        self, steps: Iterable[Step] = (), *, open_failures: Iterable[str] = (), floor: int = 0
+    ) -> None:
+        self._steps = {step.key: step for step in steps}
+        self._used: set[str] = set()
+        self._open = set(open_failures)
+        self._floor = floor
+        self._positions: dict[tuple[str, str, int], Step] | None = None
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def __iter__(self) -> Iterable[Step]:  # type: ignore[misc]
+        return iter(self._steps.values())
+
+    def get(self, key: str) -> Step | None:
+        """The record of *key*, whatever its status."""
+        return self._steps.get(key)
+
+    def decide(
+        self, key: str, scope: str, path: str, ordinal: int, *, defaults: str = "", sequential: bool = True
+    ) -> Decision:
+        """Decide what a call means.
+
+        Parameters: *key*, *scope*, *path* and *ordinal* of the call; *defaults*, the digest of the arguments left to their default;
+        *sequential*, false for a call that overlaps another one of its scope or comes from another task or thread.
+
+        >>> Journal().decide("k", "", "shop.charge", 0).verdict
+        <Verdict.EXECUTE: 'execute'>
+        """
+        record = self._steps.get(key)
+        if record is not None:
+            self._used.add(key)
+            status = record.status
+            if status is _PENDING:
+                return Decision(Verdict.EXECUTE, record)
+            if status is _UNDONE or (self._open and key in self._open):
+                return _EXECUTE
+            if record.defaults != defaults and record.kind == "step" and changed_defaults(record.defaults, defaults):
+                return Decision(Verdict.DIVERGED, record)
+            return Decision(Verdict.RECORDED, record)
+        if sequential and self._steps:
+            other = self._evidence(scope, path, ordinal)
+            if other is not None:
+                return Decision(Verdict.DIVERGED, other)
+        return _EXECUTE
+
+    def _evidence(self, scope: str, path: str, ordinal: int) -> Step | None:
+        if self._positions is None:
+            self._positions = {
+                (step.scope, step.path, step.ordinal): step
+                for step in self._steps.values()
+                if step.key not in self._used
+                and not step.concurrent
+                and step.seq > self._floor
+                and step.status is not _UNDONE
+                and step.kind not in _SILENT_KINDS
+            }
+        other = self._positions.get((scope, path, ordinal))
+        if other is None or other.key in self._used or other.key in self._open:
+            return None
+        return other
+
+    def use(self, key: str) -> None:
+        """Count the record of *key* as used, although another call took it (``on_divergence="reuse"``)."""
+        self._used.add(key)
+
+    def add(self, step: Step) -> None:
+        """Take a record that was just stored."""
+        self._steps[step.key] = step
+        self._used.add(step.key)
+        self._open.discard(step.key)
+
+    def reopen(self, keys: Iterable[str]) -> None:
+        """Let the failures of *keys* execute again."""
+        self._open.update(keys)
+
+    def drop(self, key: str, floor: int) -> None:
+        """Forget the record of *key*; no record up to *floor* is evidence of divergence any more."""
+        self._steps.pop(key, None)
+        self._used.discard(key)
+        self._floor = max(self._floor, floor)
+        self._positions = None
+
+    def last_seq(self) -> int:
+        """The highest ``seq`` of all records, 0 for an empty journal."""
+        return max((step.seq for step in self._steps.values()), default=0)
+
+    def replayable(self) -> int:
+        """How many steps a replay can answer from the journal."""
+        return sum(
+            1
+            for step in self._steps.values()
+            if step.kind == "step"
+            and (step.status is _COMPLETED or (step.status is _FAILED and step.key not in self._open))
+        )
+
+    def unused(self) -> list[Step]:
+        """Closed records that no call of this execution asked for, but those under a scope that was answered by its own record."""
+        unused = [
+            step
+            for step in self._steps.values()
+            if step.key not in self._used
+            and step.status is not _UNDONE
+            and step.kind not in _SILENT_KINDS
+            and step.key not in self._open
+        ]
+        return [step for step in unused if not self._answered_above(step.scope)]
+
+    def _answered_above(self, scope: str) -> bool:
+        """Whether *scope* or one around it was answered by its own record. Branch scopes are ``<scope>/<branch>``."""
+        while scope:
+            if "/" in scope:
+                scope = scope.rpartition("/")[0]
+                continue
+            record = self._steps.get(scope)
+            if record is None:
+                return False
+            if record.key in self._used and record.status is not _PENDING:
+                return True
+            scope = record.scope
+        return False

@@ -1,0 +1,68 @@
+"""A workflow called in a workflow: a run of its own, recorded in the parent like a step.
+
+The child's id derives from the parent's step key, so one call has one child, whatever crashes; the parent's record is a copy of the
+child's outcome.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from attrs import evolve
+
+from flowdsl.core.journal import Decision
+from flowdsl.engine.context import Crossing, Frame
+from flowdsl.engine.definitions import StepDef, WorkflowDef
+from flowdsl.engine.drive import Flow
+from flowdsl.engine.run import Request, request, whole
+from flowdsl.engine.step import StepCall, conclude, decide, identify, perform
+from flowdsl.errors import RunCancelled
+
+__all__ = ["call_child", "child_call", "child_request"]
+
+
+def _as_step(defn: WorkflowDef) -> StepDef:
+    """The workflow as a step of its parent: same name, same arguments."""
+    return StepDef(defn.fn, defn.path, defn.is_async, ignore=defn.ignore, version=defn.version)
+
+
+def child_call(
+    frame: Frame,
+    defn: WorkflowDef,
+    fn: Callable[..., Any],
+    receiver: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> StepCall:
+    """Take the identity of a child's call."""
+    call = identify(frame, _as_step(defn), fn, receiver, args, kwargs, "do")
+    call.kind = "child"
+    return call
+
+
+def child_request(call: StepCall, defn: WorkflowDef, options: dict[str, Any]) -> Request:
+    """The run that *call* asks for."""
+    run = call.run
+    given = options.get("run_id")
+    asked = request(run.engine, defn, call.fn, call.receiver, call.args, call.kwargs, **options)
+    if given is None and asked.wanted.number is not None:
+        asked.wanted = evolve(asked.wanted, id=f"{run.id}/{call.key[:16]}", number=None)
+    asked.wanted = evolve(asked.wanted, parent=run.id, parent_key=call.key)
+    asked.fresh = False
+    return asked
+
+
+def call_child(call: StepCall, defn: WorkflowDef, options: dict[str, Any]) -> Flow:
+    """Run the child to its end and record its outcome in the parent."""
+    return (yield from perform(call, lambda call: _child(call, defn, options)))
+
+
+def _child(call: StepCall, defn: WorkflowDef, options: dict[str, Any]) -> Flow:
+    decision = yield from decide(call)
+    if not isinstance(decision, Decision):
+        return decision
+    run = call.run
+    asked = child_request(call, defn, options)
+    error, value = yield from whole(run.engine, asked)
+    if run.stop is not None and isinstance(error, RunCancelled):
+        return Crossing(run.stop), None
+    return (yield from conclude(call, error, value, asked.wanted.id))

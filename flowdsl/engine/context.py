@@ -1,0 +1,265 @@
+"""Where a call stands: the one context variable, and what hangs on it.
+
+``current`` holds the :class:`Frame` of the innermost workflow or step body that is executing in this context; a frame knows its run, its
+scope and its step. Threads and tasks inherit it the way they inherit context: a task does, a bare thread does not.
+"""
+
+import asyncio
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from contextvars import ContextVar
+from typing import Any
+
+from attrs import define
+
+from flowdsl.clock import Waker
+from flowdsl.core.journal import Journal
+from flowdsl.core.records import Run
+from flowdsl.engine.definitions import WorkflowDef
+from flowdsl.engine.services import Engine
+from flowdsl.errors import FlowError, LeaseLost, RunTimeout
+from flowdsl.storage.base import Done, Fenced, Missing, Operation, Outcome, Unstorable
+
+__all__ = ["INTERRUPTS", "Crossing", "Frame", "RunState", "Scope", "StepView", "current", "here", "interrupting"]
+
+INTERRUPTS = (KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError)
+"""What leaves a run resumable when it leaves the body."""
+
+
+class Crossing(BaseException):
+    """Carries a typed error across user code that must not swallow it, up to the edge of the workflow."""
+
+    def __init__(self, error: FlowError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def interrupting(ambient: BaseException | None) -> BaseException | None:
+    """The interrupt that is propagating through the calling code (it sits in a ``finally`` or ``except`` block), if any.
+
+    *ambient* is what was already being handled when the run began, and does not count. A ``CancelledError`` counts only while the surrounding task itself is being
+    cancelled: code may well cancel and await a task of its own.
+    """
+    error = sys.exception()
+    if error is None or error is ambient or not isinstance(error, (*INTERRUPTS, Crossing)):
+        return None
+    if isinstance(error, asyncio.CancelledError):
+        try:
+            task = asyncio.current_task()
+        except RuntimeError:
+            return None
+        return error if task is not None and task.cancelling() else None
+    return error
+
+
+
+
+@define(slots=True)
+class StepView:
+    """What hooks and ``current_step()`` show of one attempt of a step.
+
+    ``idempotency_key`` is the same for all attempts and resumes of this step in this run, and different in a fork.
+    ``started_at`` is in seconds since the epoch on the runtime's clock, ``duration`` in seconds once the attempt has ended.
+    """
+
+    run_id: str
+    key: str
+    path: str
+    mode: str
+    attempt: int
+    started_at: float
+    duration: float | None = None
+
+    @property
+    def idempotency_key(self) -> str:
+        """A name for this step of this run that another system can deduplicate by."""
+        return f"{self.run_id}/{self.key}"
+
+
+class Scope:
+    """A place where calls are counted: the run, a step's body, a branch."""
+
+    __slots__ = ("active", "counts", "draws", "home", "id", "is_async", "ordinals", "parent")
+
+    def __init__(self, scope_id: str, parent: "Scope | None", is_async: bool) -> None:
+        self.id = scope_id
+        self.parent = parent
+        self.is_async = is_async
+        self.home: Any = None
+        self.counts: dict[bytes, int] = {}
+        self.ordinals: dict[str, int] = {}
+        self.active: set[Any] = set()
+        self.draws = 0
+
+    def within(self, other: "Scope") -> bool:
+        """Whether this scope is *other* or lies inside it."""
+        scope: Scope | None = self
+        while scope is not None:
+            if scope is other:
+                return True
+            scope = scope.parent
+        return False
+
+
+class RunState:
+    """One run that executes in this process: its record, its journal, and what may stop it.
+
+    * ``stop``: the error that every later durable call re-raises (cancelled, timed out, lease lost, …).
+    * ``open``: key → (scope, flow) of the steps whose failure left their caller with no durable call begun afterwards.
+    * ``wakers``: what waits in this run, to be woken when the run should stop or a signal came.
+    * ``branches``: futures that the run has to see ended before it ends itself.
+    """
+
+    def __init__(self, engine: Engine, record: Run, journal: Journal, definition: WorkflowDef | None) -> None:
+        self.engine = engine
+        self.record = record
+        self.id = record.id
+        self.epoch = record.epoch
+        self.journal = journal
+        self.definition = definition
+        self.lock = threading.RLock()
+        self.is_async = definition is not None and definition.is_async
+        self.scope = Scope("", None, self.is_async)
+        self.ambient: BaseException | None = sys.exception()
+        self.stop: FlowError | None = None
+        self.open: dict[str, tuple[Scope, Any]] = {}
+        self.raised: dict[int, tuple[str, BaseException]] = {}
+        self.wakers: set[Waker] = set()
+        self.branches: list[Any] = []
+        self.parent: RunState | None = None
+        self.deadline = record.deadline
+        self.left_behind = 0
+        self.undoing = False
+        self.running: dict[str, StepView] = {}
+        self.unused: list[str] = []
+        self.stopper: Callable[[], Any] | None = None
+        self.children: list[RunState] = []
+
+    def halt(self, error: FlowError, *, outside: bool = False) -> None:
+        """Stop the run at its next durable call, and wake it where it waits. The first reason wins.
+
+        With *outside* the reason comes from beyond the run's own code, and the body of an async run is cancelled where it stands.
+        """
+        with self.lock:
+            if self.stop is None:
+                self.stop = error
+            wakers, children = list(self.wakers), list(self.children)
+        for child in children:
+            child.halt(error, outside=outside)
+        if outside and self.stopper is not None:
+            try:
+                self.stopper()
+            except RuntimeError:  # its loop is closed
+                pass
+        for waker in wakers:
+            waker.set()
+
+    def expire(self) -> None:
+        """Stop the run because its deadline has passed."""
+        self.halt(self.timed_out(), outside=True)
+
+    def poke(self) -> None:
+        """Wake everything that waits in this run, so that it looks again."""
+        with self.lock:
+            wakers = list(self.wakers)
+        for waker in wakers:
+            waker.set()
+
+    def check(self) -> None:
+        """Raise what must not be passed over before a durable call begins."""
+        if self.stop is not None:
+            raise Crossing(self.stop)
+        if self.deadline is not None and self.engine.clock.now() >= self.deadline:
+            self.halt(self.timed_out())
+            raise Crossing(self.stop or self.timed_out())
+        interrupt = interrupting(self.ambient)
+        if interrupt is not None:
+            raise interrupt
+
+    def timed_out(self) -> RunTimeout:
+        """The error of a run past its deadline."""
+        return RunTimeout(f"run {self.id} passed its deadline", run=self.id)
+
+    def accept(self, outcome: Outcome, operation: Operation) -> int:
+        """The ``seq`` of a write that took effect; raises :class:`Crossing` for one that was refused."""
+        if isinstance(outcome, Done):
+            return outcome.seq
+        if isinstance(outcome, Unstorable):
+            raise Crossing(outcome.error)
+        if isinstance(outcome, Fenced | Missing):
+            error = self.lost(outcome)
+            self.halt(error)
+            raise Crossing(error)
+        raise AssertionError(f"{outcome!r} answers {operation!r}")
+
+    def lost(self, outcome: Outcome) -> LeaseLost:
+        """The error of a run that is not ours any more."""
+        what = (
+            f"another process owns it now (epoch {outcome.run.epoch}, ours was {self.epoch})"
+            if isinstance(outcome, Fenced)
+            else "it was deleted"
+        )
+        return LeaseLost(
+            f"run {self.id} cannot be written from here: {what}. What this process was executing is discarded; "
+            f"call the workflow again to follow the run",
+            run=self.id,
+        )
+
+    def begun(self, scope: Scope, flow: Any) -> None:
+        """A durable call begins in *scope*: failures that this flow of control has seen were handled."""
+        for key, (where, whose) in list(self.open.items()):
+            if where.within(scope) and (whose == flow or scope.home == flow):
+                del self.open[key]
+
+    def failed(self, key: str, scope: Scope, flow: Any, error: BaseException) -> None:
+        """A durable call failed and its error goes to the caller."""
+        with self.lock:
+            self.open[key] = (scope, flow)
+            self.raised[id(error)] = (key, error)
+
+    def blames(self, error: BaseException) -> Iterable[str]:
+        """Keys of the steps whose exceptions stand in the chain of *error*."""
+        seen: set[int] = set()
+        chain: list[BaseException | None] = [error]
+        while chain:
+            link = chain.pop()
+            if link is None or id(link) in seen:
+                continue
+            seen.add(id(link))
+            if id(link) in self.raised:
+                yield self.raised[id(link)][0]
+            if isinstance(link, BaseExceptionGroup):
+                chain.extend(link.exceptions)
+            chain += [link.__cause__, None if link.__suppress_context__ else link.__context__]
+
+
+class Frame:
+    """One executing body. ``abandoned`` is set when a timeout left the body behind: what it does no longer counts."""
+
+    __slots__ = ("abandoned", "is_async", "run", "scope", "step")
+
+    def __init__(self, run: RunState, scope: Scope, step: StepView | None, is_async: bool) -> None:
+        self.run = run
+        self.scope = scope
+        self.step = step
+        self.is_async = is_async
+        self.abandoned = False
+
+
+current: ContextVar[Frame | None] = ContextVar("flowdsl_current", default=None)
+
+os.register_at_fork(after_in_child=lambda: current.set(None))  # a forked child holds no run
+
+
+def here(is_async: bool) -> Any:
+    """The flow of control that is executing: the task in async code, else the thread."""
+    if is_async:
+        try:
+            task = asyncio.current_task()
+        except RuntimeError:
+            task = None
+        if task is not None:
+            return task
+    return threading.get_ident()

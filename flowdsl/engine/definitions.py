@@ -1,0 +1,230 @@
+"""What a decorator says about a function, checked once, when it is decorated."""
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Executor
+from typing import Any, Literal, Self, cast
+
+from attrs import define, evolve, field
+
+from flowdsl.core.binding import Binder
+from flowdsl.core.durations import seconds
+from flowdsl.core.keys import object_path
+from flowdsl.core.records import Tags
+from flowdsl.core.retry import Retry
+
+__all__ = ["Divergence", "Mode", "StepDef", "WorkflowDef", "checked_tags", "unwrap"]
+
+Mode = Literal["do", "try", "send"]
+Divergence = Literal["raise", "rerun", "reuse"]
+
+MODES = ("do", "try", "send")
+DIVERGENCES = ("raise", "rerun", "reuse")
+IN_DOUBT = ("rerun", "raise")
+
+
+def unwrap(fn: Any) -> Callable[..., Any]:
+    """The plain function inside a classmethod, staticmethod or bound method."""
+    while True:
+        inner = getattr(fn, "__func__", None)
+        if inner is None:
+            return cast("Callable[..., Any]", fn)
+        fn = inner
+
+
+def _plain_function(fn: Any, what: str, name: str | None) -> Callable[..., Any]:
+    plain = unwrap(fn)
+    if not callable(plain):
+        raise TypeError(f"@{what} decorates a function; got {fn!r}")
+    if inspect.isclass(plain):
+        raise TypeError(f"@{what} decorates a function, not the class {plain.__qualname__}; decorate its methods")
+    if inspect.isgeneratorfunction(plain) or inspect.isasyncgenfunction(plain):
+        raise TypeError(
+            f"@{what} cannot decorate the generator {getattr(plain, '__qualname__', plain)!r}: a result is stored once, when the "
+            f"function returns. Return a list, or make each item a step of its own: `for item in items: handle(item)`"
+        )
+    if getattr(plain, "__name__", "") == "<lambda>" and name is None:
+        raise TypeError(
+            f"a lambda has no name to be recorded under: write @{what} over a def, or give a name: "
+            f'{what}(lambda x: ..., name="double")'
+        )
+    return plain
+
+
+def _checked_name(name: Any, what: str) -> None:
+    if name is not None and (not isinstance(name, str) or not name.strip()):
+        raise ValueError(f"{what}(name=…) is a non-empty string; got {name!r}")
+
+
+def _choice(value: Any, allowed: tuple[str, ...], option: str) -> None:
+    if value not in allowed:
+        raise ValueError(f"{option} is one of {', '.join(map(repr, allowed))}; got {value!r}")
+
+
+def checked_timeout(value: Any, option: str = "timeout") -> float | None:
+    """A timeout in seconds, or ``None``; it has to be longer than nothing."""
+    if value is None:
+        return None
+    duration = seconds(value)
+    if duration <= 0:
+        raise ValueError(f"{option} is a duration above 0; got {value!r}")
+    return duration
+
+
+def checked_tags(tags: Any) -> Tags:
+    """Tags as given by a user: names, or a mapping of names to values, all of them text."""
+    if tags is None:
+        return ()
+    if isinstance(tags, str):
+        return (tags,)
+    if isinstance(tags, Mapping):
+        items = dict(tags)
+        if all(isinstance(k, str) and isinstance(v, str) for k, v in items.items()):
+            return items
+    elif isinstance(tags, Iterable):
+        names = tuple(tags)
+        if all(isinstance(name, str) for name in names):
+            return names
+    raise TypeError(f"tags are strings, or a mapping of strings to strings; got {tags!r}")
+
+
+def checked_version(version: Any) -> str:
+    """A version as text; ``None`` is no version."""
+    if version is None:
+        return ""
+    if isinstance(version, bool) or not isinstance(version, str | int):
+        raise TypeError(f"version= is a string or an integer; got {version!r}")
+    return str(version)
+
+
+def _names(value: Any, option: str) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return (value,)
+    names = tuple(value)
+    if not all(isinstance(name, str) for name in names):
+        raise TypeError(f"{option}= holds names of parameters; got {value!r}")
+    return names
+
+
+@define(slots=True, eq=False)
+class StepDef:
+    """One step: the function and its options."""
+
+    fn: Callable[..., Any]
+    path: str
+    is_async: bool
+    mode: Mode = "do"
+    retry: Retry | None = None
+    timeout: float | None = None
+    key: Callable[..., Any] | None = None
+    ignore: tuple[str, ...] = ()
+    version: str = ""
+    memo: bool = False
+    expires: float | None = None
+    in_doubt: str = "rerun"
+    undo: Any = None
+    executor: Executor | None = None
+    on_divergence: Divergence | None = None
+    _binders: dict[bool, Binder] = field(factory=dict)
+
+    @classmethod
+    def build(cls, fn: Any, *, name: str | None, **options: Any) -> Self:
+        """Check *options* and make the definition of step *fn*."""
+        _checked_name(name, "step")
+        plain = _plain_function(fn, "step", name)
+        path = name or object_path(plain)
+        return cls(plain, path, inspect.iscoroutinefunction(plain), **cls.checked(options))
+
+    @staticmethod
+    def checked(options: dict[str, Any]) -> dict[str, Any]:
+        """The options as the definition holds them; raises for wrong ones."""
+        done = dict(options)
+        if "mode" in done:
+            _choice(done["mode"], MODES, "mode")
+        if done.get("retry") is not None and not isinstance(done["retry"], Retry):
+            raise TypeError(f"retry= is a Retry(…); got {done['retry']!r}. For three attempts: Retry(attempts=3)")
+        if "timeout" in done:
+            done["timeout"] = checked_timeout(done["timeout"])
+        if done.get("expires") is not None:
+            done["expires"] = checked_timeout(done["expires"], "expires")
+        if "ignore" in done:
+            done["ignore"] = _names(done["ignore"], "ignore")
+        if "version" in done:
+            done["version"] = checked_version(done["version"])
+        if "in_doubt" in done:
+            _choice(done["in_doubt"], IN_DOUBT, "in_doubt")
+        if done.get("on_divergence") is not None:
+            _choice(done["on_divergence"], DIVERGENCES, "on_divergence")
+        for option in ("key", "undo"):
+            if done.get(option) is not None and not callable(done[option]):
+                raise TypeError(f"{option}= is a function; got {done[option]!r}")
+        executor = done.get("executor")
+        if executor is not None and not callable(getattr(executor, "submit", None)):
+            raise TypeError(f"executor= is a concurrent.futures.Executor; got {executor!r}")
+        if done.get("expires") is not None and not done.get("memo", True):
+            raise ValueError("expires= goes with memo=True")
+        return done
+
+    def evolve(self, **options: Any) -> Self:
+        """The same step with other options."""
+        allowed = {"mode", "retry", "timeout", "key", "ignore", "version", "memo", "expires", "in_doubt"}
+        allowed |= {"undo", "executor", "on_divergence"}
+        unknown = options.keys() - allowed
+        if unknown:
+            raise TypeError(f"step options are {', '.join(sorted(allowed))}; got {', '.join(sorted(unknown))}")
+        return evolve(self, **self.checked(options), binders={})
+
+    def binder(self, receiver: bool) -> Binder:
+        """The binder of the function; with *receiver*, its first parameter is ``self`` or ``cls``."""
+        found = self._binders.get(receiver)
+        if found is None:
+            found = self._binders[receiver] = Binder(
+                self.fn, path=self.path, kind="step", ignore=self.ignore, key=self.key, receiver=receiver
+            )
+        return found
+
+
+@define(slots=True, eq=False)
+class WorkflowDef:
+    """One workflow: the function and its options."""
+
+    fn: Callable[..., Any]
+    path: str
+    is_async: bool
+    id: str | Callable[..., str] | None = None
+    ignore: tuple[str, ...] = ()
+    timeout: float | None = None
+    version: str = ""
+    on_complete: Callable[..., Any] | None = None
+    on_error: Callable[..., Any] | None = None
+    tags: Tags = ()
+    _binders: dict[bool, Binder] = field(factory=dict)
+
+    @classmethod
+    def build(cls, fn: Any, *, name: str | None, **options: Any) -> Self:
+        """Check *options* and make the definition of workflow *fn*."""
+        _checked_name(name, "workflow")
+        plain = _plain_function(fn, "workflow", name)
+        path = name or object_path(plain)
+        run_id = options.get("id")
+        if run_id is not None and not (callable(run_id) or (isinstance(run_id, str) and run_id.strip())):
+            raise TypeError(
+                f'workflow(id=…) is a template such as "order-{{order_id}}", or a function of the arguments; got {run_id!r}'
+            )
+        for option in ("on_complete", "on_error"):
+            if options.get(option) is not None and not callable(options[option]):
+                raise TypeError(f"{option}= is a function; got {options[option]!r}")
+        options["timeout"] = checked_timeout(options.get("timeout"))
+        options["version"] = checked_version(options.get("version"))
+        options["ignore"] = _names(options.get("ignore", ()), "ignore")
+        options["tags"] = checked_tags(options.get("tags"))
+        return cls(plain, path, inspect.iscoroutinefunction(plain), **options)
+
+    def binder(self, receiver: bool) -> Binder:
+        """The binder of the function; with *receiver*, its first parameter is ``self`` or ``cls``."""
+        found = self._binders.get(receiver)
+        if found is None:
+            found = self._binders[receiver] = Binder(
+                self.fn, path=self.path, kind="workflow", ignore=self.ignore, receiver=receiver
+            )
+        return found

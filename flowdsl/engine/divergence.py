@@ -1,0 +1,86 @@
+"""What to do when a call contradicts the journal: raise with a diff, execute anyway, or take what was recorded."""
+
+import difflib
+import logging
+import sys
+from collections.abc import Generator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flowdsl.core.journal import Decision, Verdict
+from flowdsl.core.records import Step
+from flowdsl.core.status import StepStatus
+from flowdsl.engine.context import Crossing
+from flowdsl.errors import NondeterminismError
+
+__all__ = ["diverged", "source_line"]
+
+logger = logging.getLogger("flowdsl")
+
+_PACKAGE = str(Path(__file__).resolve().parent.parent)
+
+
+def source_line() -> str:
+    """``file:line`` of the innermost frame that is not ours, with its text."""
+    import linecache
+
+    frame = sys._getframe(1)
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if not name.startswith(_PACKAGE) and "wrapt" not in name:
+            text = linecache.getline(name, frame.f_lineno).strip()
+            return f"{name}:{frame.f_lineno}" + (f": {text}" if text else "")
+        if frame.f_back is None:
+            break
+        frame = frame.f_back
+    return "unknown"
+
+
+def _diff(recorded: str, asked: str) -> str:
+    old, new = (text.split(", ") for text in (recorded, asked))
+    lines = [line.rstrip() for line in difflib.ndiff(old, new) if not line.startswith("? ")]
+    if recorded == asked:
+        lines = [f"  {recorded}", "  (they read the same when shortened; their encodings differ)"]
+    return "\n".join(f"    {line}" for line in lines)
+
+
+def diverged(call: Any, decision: Decision) -> Generator[Any, Any, Decision]:
+    """Turn a diverged decision into one that can be carried out, or raise."""
+    record = decision.record
+    assert record is not None
+    run = call.run
+    policy = call.defn.on_divergence
+    if policy is None:
+        policy = "rerun" if call.frame.step is not None else run.engine.on_divergence
+    if policy == "rerun":
+        return Decision(Verdict.EXECUTE)
+    if policy == "reuse" and record.status in (StepStatus.COMPLETED, StepStatus.FAILED):
+        run.journal.use(record.key)
+        logger.warning(
+            "step %s of run %s was called with other arguments than recorded; taking the recorded result",
+            call.defn.path,
+            run.id,
+            extra={"run": run.id, "step": record.key},
+        )
+        return Decision(Verdict.RECORDED, record)
+    error = _error(call, record)
+    run.halt(error)
+    raise Crossing(error)
+    yield  # a generator, so that policies may need effects
+
+
+def _error(call: Any, record: Step) -> NondeterminismError:
+    run, path = call.run, call.defn.path
+    asked = call.shown
+    message = (
+        f"step {path} of run {run.id} was recorded with other arguments than it is called with now; it was not executed.\n"
+        f"  recorded (-) and asked for (+), call number {record.ordinal + 1} of this step:\n"
+        f"{_diff(record.args, asked)}\n"
+        f"  called at {source_line()}\n"
+        f"  Arguments of a recorded step must not change between a crash and the resume: take times, random numbers and outside\n"
+        f"  state from steps (or now(), uuid4(), rng()). If this is a new call in front of recorded ones, or the change is\n"
+        f'  meant: on_divergence="rerun" on this step executes it, "reuse" takes the recorded result; a new version= or run id starts over.'
+    )
+    return NondeterminismError(
+        message, run=run.id, step=call.key, path=path, recorded=record.args, asked=asked, record=record.key
+    )

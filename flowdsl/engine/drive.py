@@ -1,0 +1,332 @@
+"""Effects, and the two thin drivers that perform them.
+
+What happens in a step or a run is written once, as a generator that yields effects: *commit this*, *execute that body*, *wait until then*.
+An effect knows how to be performed in a thread (``sync``) and in a task (``aio``); a driver only passes results back. Generators return
+``(error, value)`` instead of raising, so that any exception of user code, ``StopIteration`` included, arrives as itself.
+"""
+
+import asyncio
+import contextvars
+import logging
+import threading
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
+
+from flowdsl.clock import Waker
+from flowdsl.engine.context import Crossing, Frame, RunState, current, here
+from flowdsl.engine.services import Engine
+from flowdsl.errors import StepTimeout
+from flowdsl.storage.base import Operation, Outcome
+
+__all__ = ["Body", "Commit", "Effect", "Flow", "Pause", "Result", "Watch", "run_async", "run_sync"]
+
+logger = logging.getLogger("flowdsl")
+
+Result = tuple[BaseException | None, Any]
+"""What a generator of effects returns: the error to raise or ``None``, and the value."""
+
+
+class Effect:
+    """Something that must be done outside the generator."""
+
+    __slots__ = ()
+
+    def sync(self) -> Any:
+        """Perform it in this thread."""
+        raise NotImplementedError
+
+    async def aio(self) -> Any:
+        """Perform it in this task."""
+        raise NotImplementedError
+
+
+Flow = Generator[Effect, Any, Result]
+"""A piece of engine logic."""
+
+
+def run_sync(flow: Flow) -> Any:
+    """Drive *flow* in this thread; return its value or raise its error."""
+    send = flow.send
+    try:
+        effect = send(None)
+        while True:
+            try:
+                answer = effect.sync()
+            except BaseException as error:
+                effect = flow.throw(error)
+            else:
+                effect = send(answer)
+    except StopIteration as stop:
+        failure, value = stop.value
+    if failure is not None:
+        try:
+            raise failure
+        finally:
+            del failure
+    return value
+
+
+async def run_async(flow: Flow) -> Any:
+    """Drive *flow* in this task; return its value or raise its error."""
+    send = flow.send
+    try:
+        effect = send(None)
+        while True:
+            try:
+                answer = await effect.aio()
+            except BaseException as error:
+                effect = flow.throw(error)
+            else:
+                effect = send(answer)
+    except StopIteration as stop:
+        failure, value = stop.value
+    if failure is not None:
+        try:
+            raise failure
+        finally:
+            del failure
+    return value
+
+
+class Commit(Effect):
+    """Make operations durable; answers their outcomes."""
+
+    __slots__ = ("engine", "operations")
+
+    def __init__(self, engine: Engine, operations: Sequence[Operation]) -> None:
+        self.engine = engine
+        self.operations = operations
+
+    def sync(self) -> list[Outcome]:
+        return self.engine.committer.commit(self.operations)
+
+    async def aio(self) -> list[Outcome]:
+        return await self.engine.committer.commit_async(self.operations)
+
+
+class Call(Effect):
+    """Call something short that blocks (a read of the storage); async code does it inline where the storage allows."""
+
+    __slots__ = ("blocking", "fn")
+
+    def __init__(self, fn: Callable[[], Any], blocking: bool) -> None:
+        self.fn = fn
+        self.blocking = blocking
+
+    def sync(self) -> Any:
+        return self.fn()
+
+    async def aio(self) -> Any:
+        return await asyncio.to_thread(self.fn) if self.blocking else self.fn()
+
+
+class Body(Effect):
+    """Execute a body in its frame; answers ``(error, value)``, whatever it raised.
+
+    With *timeout* (seconds) an async body is cancelled when it takes longer; a sync one executes in a thread of its own, where it is left behind.
+    """
+
+    __slots__ = ("args", "fn", "frame", "kwargs", "timeout")
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        frame: Frame,
+        timeout: float | None = None,
+    ) -> None:
+        self.fn = fn
+        self.args = args
+        self.kwargs = kwargs
+        self.frame = frame
+        self.timeout = timeout
+
+    def sync(self) -> Result:
+        if self.timeout is not None:
+            return self._sync_with_timeout(self.timeout)
+        return self._execute()
+
+    def _execute(self) -> Result:
+        frame = self.frame
+        frame.scope.home = threading.get_ident()
+        token = current.set(frame)
+        try:
+            return None, self.fn(*self.args, **self.kwargs)
+        except BaseException as error:
+            return error, None
+        finally:
+            current.reset(token)
+
+    def _sync_with_timeout(self, timeout: float) -> Result:
+        engine = self.frame.run.engine
+        waker = engine.clock.waker()
+        box: list[Result] = []
+        lock = threading.Lock()
+
+        def work() -> None:
+            with engine.busy():
+                outcome = self._execute()
+            with lock:
+                box.append(outcome)
+                if self.frame.abandoned:
+                    self.frame.run.left_behind -= 1
+                    logger.info(
+                        "a body of %s that a timeout had left behind has ended; its outcome is discarded",
+                        self.frame.step.path if self.frame.step else self.frame.run.id,
+                        extra={"run": self.frame.run.id},
+                    )
+            waker.set()
+
+        context = contextvars.copy_context()
+        threading.Thread(target=context.run, args=(work,), name="flowdsl-timeout", daemon=True).start()
+        engine.clock_wait(waker, timeout, real=True)
+        with lock:
+            if box:
+                return box[0]
+            self.frame.abandoned = True
+            self.frame.run.left_behind += 1
+        step = self.frame.step
+        what = step.path if step is not None else self.frame.run.id
+        logger.warning(
+            "%s passed its timeout of %g s; its body cannot be stopped and goes on in a thread, its outcome is discarded",
+            what,
+            timeout,
+            extra={"run": self.frame.run.id},
+        )
+        return self._timed_out(timeout, "; its body could not be stopped and was left behind in a thread"), None
+
+    def _timed_out(self, timeout: float, more: str = "") -> StepTimeout:
+        step = self.frame.step
+        path = step.path if step is not None else "?"
+        return StepTimeout(
+            f"step {path} took longer than its timeout of {timeout:g} s{more}", run=self.frame.run.id, step=path
+        )
+
+    async def aio(self) -> Result:
+        frame = self.frame
+        frame.scope.home = here(True)
+        token = current.set(frame)
+        try:
+            if self.timeout is None:
+                return None, await self.fn(*self.args, **self.kwargs)
+            return await self._aio_with_timeout(self.timeout)
+        except BaseException as error:
+            return error, None
+        finally:
+            current.reset(token)
+
+    async def _aio_with_timeout(self, timeout: float) -> Result:
+        engine = self.frame.run.engine
+        limit = asyncio.timeout(timeout)
+        try:
+            async with limit:
+                with engine.alarm(timeout, lambda: limit.reschedule(0)):
+                    return None, await self.fn(*self.args, **self.kwargs)
+        except TimeoutError as error:
+            if not limit.expired():
+                return error, None
+            self.frame.abandoned = True
+            return self._timed_out(timeout), None
+
+
+class Stoppable(Effect):
+    """Execute the body of a run; an async one is cancelled as soon as the run is told to stop, or passes its deadline."""
+
+    __slots__ = ("body", "run")
+
+    def __init__(self, run: RunState, body: Body) -> None:
+        self.run = run
+        self.body = body
+
+    def sync(self) -> Result:
+        return self.body.sync()
+
+    async def aio(self) -> Result:
+        run = self.run
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task()
+        assert task is not None
+        stopped = False
+
+        def stop() -> None:
+            nonlocal stopped
+            if not stopped:
+                stopped = True
+                task.cancel()
+
+        run.stopper = lambda: loop.call_soon_threadsafe(stop)
+        timer = None
+        engine = run.engine
+        left = None if run.deadline is None else max(run.deadline - engine.clock.now(), 0.0)
+        if left is not None and not engine.virtual:
+            timer = loop.call_later(left, run.expire)
+        try:
+            with engine.alarm(left, run.expire):
+                error, value = await self.body.aio()
+        finally:
+            run.stopper = None
+            if timer is not None:
+                timer.cancel()
+        if stopped:
+            task.uncancel()
+            if isinstance(error, asyncio.CancelledError) and run.stop is not None:
+                return Crossing(run.stop), None
+        return error, value
+
+
+class Pause(Effect):
+    """Wait in a run until *waker* is set or *seconds* (``None``: no end) have passed; answers whether it was woken.
+
+    A run that is told to stop wakes all its wakers.
+    """
+
+    __slots__ = ("run", "seconds", "waker")
+
+    def __init__(self, run: RunState, seconds: float | None, waker: Waker | None = None) -> None:
+        self.run = run
+        self.seconds = seconds
+        self.waker = waker
+
+    def sync(self) -> bool:
+        clock = self.run.engine.clock
+        waker = self.waker or clock.waker()
+        with self.run.lock:
+            self.run.wakers.add(waker)
+        try:
+            if self.run.stop is not None:
+                return True
+            return bool(clock.wait(waker, self.seconds))
+        finally:
+            with self.run.lock:
+                self.run.wakers.discard(waker)
+
+    async def aio(self) -> bool:
+        clock = self.run.engine.clock
+        waker = self.waker or clock.waker(asyncio.get_running_loop())
+        with self.run.lock:
+            self.run.wakers.add(waker)
+        try:
+            if self.run.stop is not None:
+                return True
+            return bool(await clock.await_(waker, self.seconds))
+        finally:
+            with self.run.lock:
+                self.run.wakers.discard(waker)
+
+
+class Watch(Effect):
+    """Wait until the storage may have changed since version *seen*, *seconds* at most; answers the version now."""
+
+    __slots__ = ("engine", "seconds", "seen")
+
+    def __init__(self, engine: Engine, seen: int, seconds: float) -> None:
+        self.engine = engine
+        self.seen = seen
+        self.seconds = seconds
+
+    def sync(self) -> int:
+        return self.engine.storage.wait_for_change(self.seen, self.seconds)
+
+    async def aio(self) -> int:
+        return await asyncio.to_thread(self.engine.storage.wait_for_change, self.seen, self.seconds)

@@ -1,0 +1,327 @@
+"""Concurrent steps: ``submit``, ``map`` and the future they give.
+
+Identity is taken at ``submit``, in the caller's scope, so it does not depend on which worker is quicker.
+"""
+
+import asyncio
+import contextvars
+import logging
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import CancelledError, Executor, Future, InvalidStateError
+from typing import Any, Generic, TypeVar
+
+from flowdsl.engine.context import Crossing, Frame, RunState, current
+from flowdsl.engine.definitions import StepDef
+from flowdsl.engine.drive import Effect, run_async, run_sync
+from flowdsl.engine.step import StepCall, identify, perform
+
+__all__ = ["Settle", "StepFuture", "start", "submit"]
+
+logger = logging.getLogger("flowdsl")
+
+T = TypeVar("T")
+
+
+class StepFuture(Generic[T]):
+    """The outcome of a submitted step. ``result()`` waits in sync code; in async code, await it.
+
+    A future whose step has not begun when its result is asked for is executed by the asking thread: a bounded pool
+    cannot deadlock on steps that wait for steps.
+    """
+
+    def __init__(self, future: "Future[T]", call: StepCall | None, work: Callable[[], T] | None) -> None:
+        self._future = future
+        self._call = call
+        self._work = work
+        self._task: asyncio.Future[T] | None = None
+        self.seen = False
+        self.scheduled = False
+
+    def result(self, timeout: float | None = None) -> T:
+        """The step's result, waiting at most *timeout* real seconds (``None``: as long as it takes).
+
+        Raises the step's exception, or ``TimeoutError``; ``TypeError`` in async code while the step is not done: await it there.
+        """
+        future = self._future
+        self.seen = True
+        if not future.done():
+            self._refuse_in_loop()
+            if self._work is not None and timeout is None and future.cancel():
+                return self._inline()
+        with _parked(self._call):
+            return future.result(timeout)
+
+    def _inline(self) -> T:
+        assert self._work is not None
+        fresh: Future[T] = Future()
+        self._future = fresh
+        try:
+            value = self._work()
+        except BaseException as error:
+            fresh.set_exception(error)
+            raise
+        fresh.set_result(value)
+        return value
+
+    def _refuse_in_loop(self) -> None:
+        if self._task is not None:
+            try:
+                inside = asyncio.get_running_loop() is self._task.get_loop()
+            except RuntimeError:
+                inside = False
+            if inside:
+                raise TypeError("result() would block the event loop that executes this step; `await` the future instead")
+
+    def settled(self) -> BaseException | None:
+        """Wait for the end; the error, or ``None`` (also for a cancelled one). For code that handles many."""
+        try:
+            self.result()
+        except CancelledError:
+            return None
+        except BaseException as error:
+            if not self.done():
+                raise
+            return error
+        return None
+
+    def follow(self, task: "asyncio.Task[T]") -> None:
+        """Take over the outcome of *task*."""
+        self._task = task
+        task.add_done_callback(lambda done: _copy(done, self._future))
+
+    def as_asyncio(self) -> "asyncio.Future[T]":
+        """The same as a future of the running loop."""
+        return self._task if self._task is not None else asyncio.wrap_future(self._future)
+
+    async def aerror(self) -> BaseException | None:
+        """The error of a future that is done, in async code."""
+        try:
+            await self
+        except asyncio.CancelledError:
+            if self.cancelled():
+                return None
+            raise
+        except BaseException as error:
+            return error
+        return None
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """The step's exception, or ``None``; waits as :meth:`result`."""
+        try:
+            self.result(timeout)
+        except TimeoutError:
+            if not self._future.done():
+                raise
+            return self._future.exception()
+        except BaseException as error:
+            if not self._future.done():
+                raise
+            return error
+        return None
+
+    def done(self) -> bool:
+        """Whether the step has ended."""
+        return self._future.done()
+
+    def cancel(self) -> bool:
+        """Cancel the step if it has not begun (an async one also while it executes); whether that worked."""
+        if self._task is not None:
+            loop = self._task.get_loop()
+            if self._task.done():
+                return False
+            loop.call_soon_threadsafe(self._task.cancel)
+            return True
+        return self._future.cancel()
+
+    def cancelled(self) -> bool:
+        """Whether it was cancelled."""
+        return self._future.cancelled()
+
+    def add_done_callback(self, fn: Callable[["Future[T]"], Any]) -> None:
+        """Call *fn* when the step has ended."""
+        self._future.add_done_callback(fn)
+
+    def __await__(self) -> Generator[Any, None, T]:
+        self.seen = True
+        if self._task is not None:
+            return asyncio.shield(self._task).__await__()
+        return asyncio.wrap_future(self._future).__await__()
+
+
+class _parked:
+    """While a thread waits for another's work, a virtual clock must not count it as busy."""
+
+    def __init__(self, call: StepCall | None, anywhere: bool = False) -> None:
+        inside = anywhere or current.get() is not None
+        engine = call.run.engine if call is not None and inside else None
+        self._clock = engine.clock if engine is not None and engine.virtual else None
+
+    def __enter__(self) -> None:
+        if self._clock is not None:
+            self._clock.leave()
+
+    def __exit__(self, *exc: object) -> None:
+        if self._clock is not None:
+            self._clock.enter()
+
+
+def submit(
+    frame: Frame,
+    defn: StepDef,
+    fn: Callable[..., Any],
+    receiver: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> StepFuture[Any]:
+    """Start a step of *frame*'s run beside its caller."""
+    call = identify(frame, defn, fn, receiver, args, kwargs)
+    return start(call, lambda: perform(call))
+
+
+def start(call: StepCall, make: Callable[[], Any]) -> StepFuture[Any]:
+    """Start the flow of *call* beside its caller: as a task, or on an executor."""
+    run, defn = call.run, call.defn
+    engine = run.engine
+    if engine.virtual:
+        engine.clock.enter()
+    if defn.is_async:
+        call.queued = True
+        return _start_async(call, make)
+    if call.frame.is_async:
+        call.queued = True
+    else:
+        call.submitted = True
+    context = contextvars.copy_context()
+
+    def work() -> Any:
+        try:
+            return context.copy().run(run_sync, make())
+        finally:
+            if call.submitted and engine.virtual:
+                engine.clock.leave()
+
+    executor: Executor = defn.executor or engine.pool
+    future = executor.submit(work)
+    found: StepFuture[Any] = StepFuture(future, call, work)
+    with run.lock:
+        run.branches.append(found)
+    return found
+
+
+def _start_async(call: StepCall, make: Callable[[], Any]) -> StepFuture[Any]:
+    run = call.run
+    done: Future[Any] = Future()
+    found: StepFuture[Any] = StepFuture(done, call, None)
+
+    async def work() -> Any:
+        return await run_async(make())
+
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        context = contextvars.copy_context()
+        loop = run.engine.loop()
+
+        def begin() -> None:
+            found.follow(loop.create_task(work(), context=context))
+
+        loop.call_soon_threadsafe(begin)
+    else:
+        found.follow(loop.create_task(work()))
+    with run.lock:
+        run.branches.append(found)
+    return found
+
+
+def _copy(task: "asyncio.Future[Any]", future: "Future[Any]") -> None:
+    try:
+        if task.cancelled():
+            future.cancel()
+            future.set_running_or_notify_cancel()
+        elif (error := task.exception()) is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(task.result())
+    except InvalidStateError:
+        pass
+
+
+class Settle(Effect):
+    """Wait until all branches of a run have ended; answers the errors of scheduled ones.
+
+    With *failed*, branches that have not begun are cancelled; with *interrupted*, async ones are cancelled and nobody waits
+    for threads: what they still write is refused or lands in the journal, and both are right.
+    """
+
+    __slots__ = ("failed", "interrupted", "run")
+
+    def __init__(self, run: RunState, *, failed: bool, interrupted: bool = False) -> None:
+        self.run = run
+        self.failed = failed
+        self.interrupted = interrupted
+
+    def _take(self) -> list[StepFuture[Any]]:
+        with self.run.lock:
+            branches, self.run.branches = self.run.branches, []
+        if self.failed or self.interrupted:
+            for branch in branches:
+                if (branch._task is None or self.interrupted) and branch.cancel():
+                    _uncount(branch)
+        return [branch for branch in branches if not branch.cancelled()]
+
+    def sync(self) -> list[BaseException]:
+        errors: list[BaseException] = []
+        while branches := self._take():
+            if self.interrupted:
+                continue
+            for branch in branches:
+                with _parked(branch._call, anywhere=True):
+                    _collect(branch, branch._future.exception(), errors)
+        return errors
+
+    async def aio(self) -> list[BaseException]:
+        errors: list[BaseException] = []
+        while branches := self._take():
+            tasks = [branch._task for branch in branches if branch._task is not None]
+            if tasks:
+                await asyncio.wait(tasks)
+            if self.interrupted:
+                continue
+            for branch in branches:
+                future = branch._future if branch._task is None else branch._task
+                try:
+                    waiting = asyncio.wrap_future(future) if isinstance(future, Future) else future
+                    await asyncio.wait((waiting,))
+                    error = waiting.exception()
+                except asyncio.CancelledError:
+                    if not branch.cancelled():
+                        raise
+                    continue
+                _collect(branch, error, errors)
+        return errors
+
+
+def _collect(branch: StepFuture[Any], error: BaseException | None, errors: list[BaseException]) -> None:
+    if error is None:
+        return
+    if branch.scheduled:
+        errors.append(error)
+    elif not branch.seen and not isinstance(error, Crossing):
+        call = branch._call
+        logger.error(
+            "step %s was submitted and failed, and nobody asked for its result", call.defn.path if call else "?",
+            exc_info=error, extra={"run": call.run.id if call else None, "step": call.key if call else None},
+        )  # fmt: skip
+
+
+def _uncount(branch: StepFuture[Any]) -> None:
+    """A branch that was cancelled before it began does not keep a virtual clock from skipping."""
+    call = branch._call
+    if call is not None and branch._task is None and call.run.engine.virtual:
+        call.run.engine.clock.leave()
+
+
+def as_inputs(iterables: Sequence[Iterable[Any]]) -> Iterable[tuple[Any, ...]]:
+    """The argument tuples of a ``map``, as the builtin has them."""
+    return zip(*iterables, strict=False)
+

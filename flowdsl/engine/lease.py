@@ -1,0 +1,262 @@
+"""Ownership: get a run to execute it, or its outcome; and keep what is owned.
+
+The rules
+    Of two processes on one run one can record. A run is taken over only when its owner is provably gone, has let go, or has let
+    its lease run out; in doubt the lease is waited out. Each take-over raises the epoch, and the storage refuses writes under an
+    older one, so an owner that was wrongly taken for dead does no harm.
+
+The implementation
+    :func:`acquire` is a loop around two compare-and-swap operations (``OpenRun``, ``ClaimRun``). :class:`Keeper` is one thread per engine that renews leases and looks
+    whether a run was cancelled, taken over or signalled from outside.
+"""
+
+import logging
+import threading
+import time
+import uuid
+from typing import Any
+
+from attrs import define, evolve
+
+from flowdsl.core.records import Run
+from flowdsl.core.status import RunStatus
+from flowdsl.engine.context import RunState
+from flowdsl.engine.drive import Call, Commit, Watch
+from flowdsl.engine.owner import Liveness, liveness
+from flowdsl.engine.services import Engine
+from flowdsl.errors import FlowError, RunCancelled, RunConflict, RunFinished, StorageError
+from flowdsl.storage.base import ClaimRun, Done, Fenced, Found, Missing, Opened, OpenRun, UpdateRun
+
+__all__ = ["Acquired", "Keeper", "acquire", "claim"]
+
+logger = logging.getLogger("flowdsl")
+
+_LOOK = 0.5  # seconds between two looks at a run that somebody else executes, at most
+
+_ENDED = (RunStatus.COMPLETED, RunStatus.CANCELLED)
+
+
+@define(slots=True)
+class Acquired:
+    """The outcome of :func:`acquire`: a run that is ours (``owned``), new or continued, or one that has ended."""
+
+    run: Run
+    owned: bool
+    continued: bool = False
+
+
+def acquire(engine: Engine, wanted: Run, *, fresh: bool = False, ancestors: tuple[str, ...] = ()) -> Any:
+    """Open the run *wanted*, continue an interrupted or failed one, or wait for the one who executes it.
+
+    *wanted* has ``number`` ``None`` for a run whose id is given. *ancestors* are the runs that wait for this call.
+    """
+    if wanted.number is None:
+        return (yield from _by_id(engine, wanted, ancestors))
+    return (yield from _by_key(engine, wanted, fresh))
+
+
+def _open(engine: Engine, wanted: Run, fresh: bool, skip: tuple[str, ...]) -> Any:
+    wanted = evolve(wanted, owner=engine.owner)
+    (outcome,) = yield Commit(engine, (OpenRun(wanted, engine.lease, fresh, skip, uuid.uuid4().hex),))
+    return outcome
+
+
+def _by_key(engine: Engine, wanted: Run, fresh: bool) -> Any:
+    skip = [engine.owner]
+    while True:
+        outcome = yield from _open(engine, wanted, fresh, tuple(skip))
+        if isinstance(outcome, Opened):
+            return Acquired(outcome.run, True)
+        assert isinstance(outcome, Found)
+        run = outcome.runs[0]
+        if run.owner is None or run.status is RunStatus.FAILED:
+            claimed = yield from claim(engine, run)
+        else:
+            alive = liveness(run.owner, run.id)
+            if alive is Liveness.UNKNOWN:
+                alive = yield from _wait_out(engine, run)
+            if alive is Liveness.ALIVE:
+                skip.append(run.owner)
+                continue
+            claimed = yield from claim(engine, run, force=alive is Liveness.DEAD)
+        if claimed is not None:
+            return Acquired(claimed, True, True)
+
+
+def _wait_out(engine: Engine, run: Run) -> Any:
+    """Watch an owner of whom nothing is known until it renews its lease (alive), lets go, or the lease has expired (unknown: claim)."""
+    seen = 0
+    while True:
+        left = run.lease_until - engine.storage.now()
+        if left <= 0:
+            return Liveness.UNKNOWN
+        seen = yield Watch(engine, seen, min(left, _LOOK))
+        now = yield _read(engine, run.id)
+        if now is None or now.epoch != run.epoch or now.status is not run.status or now.owner is None:
+            return Liveness.UNKNOWN
+        if now.lease_until > run.lease_until:
+            return Liveness.ALIVE
+
+
+def _read(engine: Engine, run_id: str) -> Call:
+    return Call(lambda: engine.storage.get_run(run_id), False)
+
+
+def _by_id(engine: Engine, wanted: Run, ancestors: tuple[str, ...]) -> Any:
+    outcome = yield from _open(engine, wanted, False, ())
+    if isinstance(outcome, Opened):
+        return Acquired(outcome.run, True)
+    assert isinstance(outcome, Found)
+    run: Run | None = outcome.runs[0]
+    joined = False
+    seen = 0
+    while run is not None:
+        _same(run, wanted)
+        if run.status in _ENDED or (run.status is RunStatus.FAILED and (joined or not run.retryable)):
+            return Acquired(run, False)
+        if run.id in ancestors:
+            raise RunConflict(
+                f"run {run.id!r} was called from inside itself and would wait for itself for ever; give the inner call another id",
+                run=run.id,
+            )
+        claimed = None
+        if run.owner is None or run.status is RunStatus.FAILED:
+            claimed = yield from claim(engine, run)
+        else:
+            alive = liveness(run.owner, run.id)
+            if alive is Liveness.DEAD or (
+                alive is Liveness.UNKNOWN and run.lease_until <= engine.storage.now()
+            ):
+                claimed = yield from claim(engine, run, force=alive is Liveness.DEAD)
+            else:
+                joined = True
+                seen = yield Watch(engine, seen, _LOOK)
+        if claimed is not None:
+            return Acquired(claimed, True, True)
+        run = yield _read(engine, wanted.id)
+    return (yield from _by_id(engine, wanted, ancestors))  # it was deleted while we waited
+
+
+def _same(run: Run, wanted: Run) -> None:
+    """Raise unless *run* is what was asked for."""
+    if run.workflow != wanted.workflow:
+        raise RunConflict(
+            f"run id {run.id!r} belongs to workflow {run.workflow}, not {wanted.workflow}; give one of them another id", run=run.id
+        )
+    if run.key != wanted.key:
+        raise RunConflict(
+            f"run id {run.id!r} was started with other arguments:\n    - {run.args_preview}\n    + {wanted.args_preview}\n"
+            f"  One id is one run, for ever. Give this call another id, or the arguments of that run.",
+            run=run.id,
+        )
+    if run.pruned:
+        raise RunFinished(
+            f"run {run.id!r} has ended ({run.status}) and was pruned; its id is never used again and its result is gone",
+            run=run.id,
+        )
+
+
+def claim(engine: Engine, run: Run, *, force: bool = False) -> Any:
+    """Take *run* over; the run as claimed, or ``None`` if somebody else was quicker."""
+    changes: dict[str, Any] = {}
+    if run.status is RunStatus.RUNNING and run.owner is not None:
+        changes["recoveries"] = run.recoveries + 1
+    if run.status is RunStatus.FAILED and run.deadline is not None:
+        changes["deadline"] = engine.clock.now() + max(run.deadline - run.created_at, 0.0)
+    operation = ClaimRun(run.id, run.epoch, engine.owner, engine.lease, force, changes)
+    (outcome,) = yield Commit(engine, (operation,))
+    return outcome.run if isinstance(outcome, Opened) else None
+
+
+class Keeper:
+    """Renews the leases of an engine's active runs and tells them what changed outside."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._wake = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def watch(self) -> None:
+        """Begin to look after the engine's active runs, if nobody does."""
+        if self._thread is None:
+            with self._lock:
+                if self._thread is None and not self._closed:
+                    self._thread = threading.Thread(target=self._keep, name="flowdsl-keeper", daemon=True)
+                    self._thread.start()
+
+    def close(self) -> None:
+        """End the thread."""
+        with self._lock:
+            self._closed = True
+            thread = self._thread
+        self._wake.set()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def reset_after_fork(self) -> None:
+        """In a forked child: there is no thread."""
+        self.__init__(self._engine)  # type: ignore[misc]
+
+    def _keep(self) -> None:
+        renew_at = time.monotonic() + self._engine.lease / 3
+        seen = 0
+        while not self._closed:
+            waiting = any(state is not None and state.wakers for state in list(self._engine.active.values()))
+            try:
+                if waiting:
+                    seen = self._engine.storage.wait_for_change(seen, 0.1)
+                    self._wake.wait(0.01)
+                else:
+                    self._wake.wait(min(_LOOK, self._engine.lease / 3))
+                if self._closed:
+                    return
+                if time.monotonic() >= renew_at:
+                    self.renew()
+                    renew_at = time.monotonic() + self._engine.lease / 3
+                self.look()
+            except StorageError as error:
+                if self._closed:
+                    return
+                logger.warning("leases could not be renewed: %s", error)
+                self._wake.wait(_LOOK)
+
+    def renew(self) -> None:
+        """Renew all leases in one commit; runs that are not ours any more are stopped."""
+        states: list[RunState] = [state for state in list(self._engine.active.values()) if state is not None]
+        if not states:
+            return
+        operations = [
+            UpdateRun(state.id, {}, epoch=state.epoch, lease=self._engine.lease) for state in states
+        ]
+        for state, outcome in zip(states, self._engine.committer.commit(operations), strict=True):
+            if isinstance(outcome, Fenced | Missing):
+                state.halt(state.lost(outcome), outside=True)
+            else:
+                assert isinstance(outcome, Done)
+
+    def look(self) -> None:
+        """See whether active runs were cancelled, taken over, deleted or signalled."""
+        active: dict[str, RunState] = {k: v for k, v in list(self._engine.active.items()) if v is not None}
+        if not active:
+            return
+        found = {item.run_id: item for item in self._engine.storage.attention(active)}
+        for run_id, state in active.items():
+            if state.stop is not None or run_id not in self._engine.active:
+                continue
+            item = found.get(run_id)
+            if item is None:
+                state.halt(state.lost(Missing()), outside=True)
+            elif item.epoch != state.epoch:
+                run = self._engine.storage.get_run(run_id)
+                state.halt(state.lost(Missing() if run is None else Fenced(run)), outside=True)
+            elif item.cancel_requested is not None and not state.undoing:
+                state.halt(RunCancelled(f"run {run_id} was cancelled", run=run_id), outside=True)
+            elif item.unread and state.wakers:
+                state.poke()
+
+
+def interrupted(run_id: str) -> FlowError:
+    """The error of a run that its runtime let go when it was closed."""
+    return FlowError(f"run {run_id} was interrupted because its runtime was closed; it can be resumed", run=run_id)

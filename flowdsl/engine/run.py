@@ -1,0 +1,348 @@
+"""What happens when a run executes. Written once; the drivers make it sync or async.
+
+The rules
+    1. A run is recorded before its body executes, and its outcome is stored before anybody sees it.
+    2. A body that raised makes the run ``failed``. An interrupt, a killed process and everything that crosses as
+       :class:`Crossing` — but cancel and timeout — leave it resumable: not failed, no undo, no ``on_error``.
+    3. The record of a failed run names its *open* failures: calling again executes those and replays everything else.
+    4. A run ends only when all its branches have ended.
+
+If you edit this
+    What the body raised may be the user's own exception, one of ours that crossed, or an interrupt. Keep the three apart by the order in which
+    :func:`_ended` asks.
+"""
+
+import logging
+import string
+from collections.abc import Callable
+from typing import Any
+
+from attrs import define
+
+from flowdsl.core.journal import Journal
+from flowdsl.core.keys import run_key
+from flowdsl.core.preview import preview
+from flowdsl.core.records import Run, Tags
+from flowdsl.core.status import RunStatus
+from flowdsl.engine.context import INTERRUPTS, Crossing, Frame, RunState, current
+from flowdsl.engine.definitions import WorkflowDef
+from flowdsl.engine.drive import Body, Call, Commit, Flow, Result, Stoppable
+from flowdsl.engine.futures import Settle
+from flowdsl.engine.lease import Acquired, acquire
+from flowdsl.engine.services import Engine
+from flowdsl.errors import FlowError, LeaseLost, ResultNotStorable, RunCancelled, RunTimeout, StorageError
+from flowdsl.storage.base import Fenced, Missing, UpdateRun
+
+__all__ = ["Request", "edge", "execute", "outcome_of", "request", "whole"]
+
+logger = logging.getLogger("flowdsl")
+
+
+@define(slots=True)
+class Request:
+    """One call of a workflow: the run it asks for, and the body to execute."""
+
+    defn: WorkflowDef
+    fn: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    wanted: Run
+    fresh: bool = False
+    ancestors: tuple[str, ...] = ()
+
+
+class _Template(string.Formatter):
+    """``str.format`` that refuses ``None``."""
+
+    def get_field(self, field_name: str, args: Any, kwargs: Any) -> Any:
+        value, used = super().get_field(field_name, args, kwargs)
+        if value is None:
+            raise ValueError(f"{{{field_name}}} is None")
+        return value, used
+
+
+def run_id_of(defn: WorkflowDef, arguments: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+    """The id that the workflow's ``id=`` gives to this call, or ``None`` for a numbered run."""
+    if defn.id is None:
+        return None
+    if callable(defn.id):
+        found = defn.id(*args, **kwargs)
+    else:
+        try:
+            found = _Template().vformat(defn.id, (), arguments)
+        except (KeyError, IndexError, AttributeError, ValueError) as error:
+            raise ValueError(
+                f"the id template {defn.id!r} of workflow {defn.path} cannot be filled from "
+                f"({', '.join(f'{k}={preview(v, 40)}' for k, v in arguments.items())}): {error}"
+            ) from None
+    return checked_id(found, f"the id of workflow {defn.path}")
+
+
+def checked_id(run_id: Any, what: str = "a run id") -> str:
+    """*run_id* if it is a non-empty string."""
+    if not isinstance(run_id, str):
+        raise TypeError(f"{what} is a string; got {run_id!r}")
+    if not run_id.strip():
+        raise ValueError(f"{what} is not empty; got {run_id!r}")
+    return run_id
+
+
+def request(
+    engine: Engine,
+    defn: WorkflowDef,
+    fn: Callable[..., Any],
+    receiver: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    *,
+    run_id: str | None = None,
+    timeout: float | None = None,
+    fresh: bool = False,
+    tags: Tags | None = None,
+) -> Request:
+    """Take the identity of a call of a workflow. Raises for arguments that do not fit or have no key."""
+    bound = defn.binder(receiver is not None).bind(args, kwargs, *(() if receiver is None else (receiver,)))
+    if run_id is None:
+        run_id = run_id_of(defn, bound.arguments, args, kwargs)
+    if fresh and run_id is not None:
+        raise ValueError(f"fresh=True starts a new number, but run {run_id!r} has an id, and an id is one run for ever")
+    key = run_key(defn.path, defn.version if run_id is None else "", bound.canonical)
+    now = engine.clock.now()
+    limit = timeout if timeout is not None else defn.timeout
+    try:
+        stored, _ = engine.payloads.pack(bound.arguments, key, "", "args")
+    except ResultNotStorable:
+        stored = b""  # callable again, but not resumable by id
+    wanted = Run(
+        id=run_id if run_id is not None else f"{defn.path.rpartition('.')[2].replace('<', '').replace('>', '')}-{key[:16]}",
+        workflow=defn.path,
+        key=key,
+        number=None if run_id is not None else 0,
+        status=RunStatus.RUNNING,
+        args=stored,
+        args_preview=bound.preview(),
+        tags=defn.tags if tags is None else tags,
+        created_at=now,
+        deadline=None if limit is None else now + limit,
+        version=defn.version,
+    )
+    frame = current.get()
+    ancestors: list[str] = []
+    state = frame.run if frame is not None else None
+    while state is not None:
+        ancestors.append(state.id)
+        state = state.parent
+    return Request(defn, fn, args, kwargs, wanted, fresh, tuple(ancestors))
+
+
+def edge(flow: Flow) -> Flow:
+    """The edge between a run and the code that called it from outside: what crossed the body arrives as itself."""
+    try:
+        error, value = yield from flow
+    except Crossing as crossing:
+        error, value = crossing, None
+    return (error.error if isinstance(error, Crossing) else error), value
+
+
+def whole(engine: Engine, asked: Request) -> Flow:
+    """Get the run and execute it to its end, or hand over the outcome that it has."""
+    try:
+        acquired: Acquired = yield from acquire(engine, asked.wanted, fresh=asked.fresh, ancestors=asked.ancestors)
+    except StorageError as error:
+        return Crossing(error), None
+    except FlowError as error:
+        return error, None
+    if not acquired.owned:
+        return outcome_of(engine, acquired.run)
+    return (yield from execute(engine, asked, acquired))
+
+
+def outcome_of(engine: Engine, run: Run) -> Result:
+    """The stored outcome of a run that has ended."""
+    try:
+        if run.status is RunStatus.COMPLETED:
+            return None, engine.payloads.unpack(run.result or b"", run.id, "", "run")
+        if run.status is RunStatus.CANCELLED:
+            return RunCancelled(f"run {run.id} was cancelled", run=run.id), None
+        error = engine.payloads.unpack_error(run.error or b"", run.id, "", "run")
+    except FlowError as fault:
+        fault.run = run.id
+        return fault, None
+    if not run.retryable:
+        error.add_note(
+            f"run {run.id} has failed, and durable calls followed the failure; it cannot be continued. "
+            f"To execute part of it again: Runtime.fork({run.id!r}, before=<step>)"
+        )
+    return error, None
+
+
+def execute(engine: Engine, asked: Request, acquired: Acquired) -> Flow:
+    """Execute a run that is ours, from its journal on."""
+    record, defn = acquired.run, asked.defn
+    steps = []
+    if acquired.continued:
+        try:
+            steps = yield Call(lambda: engine.storage.list_steps(record.id), not engine.storage.inline)
+        except StorageError as error:
+            _release(engine, record)
+            return error, None
+    journal = Journal(steps, open_failures=record.open_failures, floor=record.floor)
+    state = RunState(engine, record, journal, defn)
+    frame = current.get()
+    if frame is not None:
+        state.parent = frame.run
+    engine.active[record.id] = state
+    engine.keeper.watch()
+    handle = engine.make_handle(record)
+    if acquired.continued:
+        logger.info(
+            "continuing run %s of %s: %d recorded steps are replayed",
+            record.id, defn.path, journal.replayable(), extra={"run": record.id, "step": None},
+        )  # fmt: skip
+    try:
+        engine.hooks.fire("on_run_start", handle)
+        with engine.busy():
+            body = Body(asked.fn, asked.args, asked.kwargs, Frame(state, state.scope, None, defn.is_async))
+            error, value = yield Stoppable(state, body)
+            return (yield from _ended(state, handle, error, value))
+    finally:
+        if engine.active.get(record.id) is state:
+            del engine.active[record.id]
+
+
+def _ended(state: RunState, handle: Any, error: BaseException | None, value: Any) -> Flow:
+    """Give the run the end that its body's outcome asks for."""
+    interrupted = error is not None and not isinstance(error, Exception | Crossing)
+    if interrupted:
+        state.halt(FlowError(f"run {state.id} was interrupted by {type(error).__name__}", run=state.id))
+    if state.branches:
+        failures = yield Settle(state, failed=error is not None, interrupted=interrupted)
+        if failures and error is None:
+            error = failures[0]
+    if isinstance(error, Crossing) or (error is not None and state.stop is not None and not isinstance(error, INTERRUPTS)):
+        stop = error.error if isinstance(error, Crossing) else state.stop
+        assert stop is not None
+        if isinstance(stop, RunCancelled):
+            return (yield from _cancelled(state, handle, stop))
+        if isinstance(stop, RunTimeout):
+            return (yield from _failed(state, handle, stop))
+        _let_go(state, stop)
+        return Crossing(stop), None
+    if error is not None and not isinstance(error, Exception):
+        _let_go(state, error)
+        return error, None
+    if error is not None:
+        assert isinstance(error, Exception)
+        return (yield from _failed(state, handle, error))
+    return (yield from _completed(state, handle, value))
+
+
+def _completed(state: RunState, handle: Any, value: Any) -> Flow:
+    engine, defn = state.engine, state.definition
+    try:
+        payload, loaded = engine.payloads.pack(value, state.id, "", "run")
+    except ResultNotStorable as error:
+        error.run = state.id
+        _let_go(state, error)
+        return Crossing(error), None
+    unused = state.journal.unused()
+    if unused:
+        _report_unused(state, unused)
+    changes = {
+        "status": RunStatus.COMPLETED, "result": payload, "result_preview": preview(value), "error": None,
+        "error_preview": "", "open_failures": (), "finished_at": engine.clock.now(),
+    }  # fmt: skip
+    if defn is not None and defn.on_complete is not None:
+        yield from _callback(state, defn.on_complete, "on_complete", handle.ending(RunStatus.COMPLETED, (None, loaded)))
+    stop = yield from _finish(state, changes)
+    if stop is not None:
+        return Crossing(stop), None
+    engine.hooks.fire("on_run_complete", handle, loaded)
+    return None, loaded
+
+
+def _failed(state: RunState, handle: Any, error: Exception) -> Flow:
+    engine, defn = state.engine, state.definition
+    still_open = tuple(state.open)
+    retryable = all(key in state.open for key in state.blames(error))
+    payload, _ = engine.payloads.pack_error(error, state.id, "", "run")
+    changes = {
+        "status": RunStatus.FAILED, "error": payload, "error_preview": f"{type(error).__name__}: {error}"[:500],
+        "open_failures": still_open, "retryable": retryable, "finished_at": engine.clock.now(),
+    }  # fmt: skip
+    if defn is not None and defn.on_error is not None:
+        ending = handle.ending(RunStatus.FAILED, (error, None))
+        yield from _callback(state, defn.on_error, "on_error", ending, error)
+    stop = yield from _finish(state, changes)
+    if stop is not None:
+        return Crossing(stop), None
+    engine.hooks.fire("on_run_fail", handle, error)
+    return error, None
+
+
+def _cancelled(state: RunState, handle: Any, error: RunCancelled) -> Flow:
+    changes = {"status": RunStatus.CANCELLED, "finished_at": state.engine.clock.now(), "error_preview": str(error)}
+    stop = yield from _finish(state, changes)
+    if stop is not None:
+        return Crossing(stop), None
+    state.engine.hooks.fire("on_run_cancel", handle)
+    return error, None
+
+
+def _finish(state: RunState, changes: dict[str, Any]) -> Any:
+    """Store how the run ended; the error, if that was refused or failed."""
+    operation = UpdateRun(state.id, changes, epoch=state.epoch, release=True)
+    try:
+        (outcome,) = yield Commit(state.engine, (operation,))
+    except StorageError as error:
+        error.run = error.run or state.id
+        _let_go(state, error)
+        return error
+    if isinstance(outcome, Fenced | Missing):
+        return state.lost(outcome)
+    return None
+
+
+def _callback(state: RunState, fn: Callable[..., Any], what: str, *args: Any) -> Any:
+    """Call ``on_complete`` or ``on_error`` of a workflow inside the run; what it raises is logged."""
+    import inspect
+
+    is_async = inspect.iscoroutinefunction(fn)
+    if is_async and not state.is_async:
+        logger.error("%s of workflow %s is async, but the workflow is not; it was not called", what, state.record.workflow)
+        return
+    frame = Frame(state, state.scope, None, is_async)
+    body = Body(fn, args, {}, frame)
+    error, _ = (yield body) if is_async else body.sync()
+    if error is not None:
+        if isinstance(error, INTERRUPTS):
+            raise error
+        logger.error(
+            "%s of workflow %s raised; the run is not affected", what, state.record.workflow,
+            exc_info=error, extra={"run": state.id, "step": None},
+        )  # fmt: skip
+
+
+def _let_go(state: RunState, reason: BaseException) -> None:
+    """Give the lease back at once, where that is still ours to do."""
+    if not isinstance(reason, LeaseLost):
+        _release(state.engine, state.record)
+
+
+def _release(engine: Engine, record: Run) -> None:
+    try:
+        engine.commit(UpdateRun(record.id, {}, epoch=record.epoch, release=True))
+    except Exception as error:
+        logger.warning("the lease of run %s could not be released: %s", record.id, error, extra={"run": record.id})
+        engine.renew_owner()  # so that this process, too, sees the run as abandoned
+
+
+def _report_unused(state: RunState, unused: list[Any]) -> None:
+    names = ", ".join(f"{step.path}({step.args})" for step in unused[:5])
+    more = f" and {len(unused) - 5} more" if len(unused) > 5 else ""
+    text = (
+        f"run {state.id} completed without asking for {len(unused)} recorded step{'s' if len(unused) > 1 else ''}: {names}{more}. "
+        f"The code has changed since they were recorded, or does not always do the same"
+    )
+    logger.warning("%s", text, extra={"run": state.id, "step": unused[0].key})
+    state.unused = [step.key for step in unused]

@@ -1,0 +1,500 @@
+"""What happens when a step is called inside a run. Written once; the drivers make it sync or async.
+
+The rules
+    1. Identity (key, occurrence, ordinal) is taken at the call, before anything is awaited.
+    2. The journal decides: *recorded* answers from the record, *execute* runs the body, *diverged* asks the policy.
+    3. A result is made durable before the caller sees it, and the caller sees what was *loaded*, not what the body returned.
+    4. Body, persisting and hooks are separate: a save that fails or a hook that raises never executes a body again, and
+       is never taken for the step's failure.
+    5. What must not be swallowed (cancel, lost lease, full disk, divergence, …) crosses the caller as :class:`Crossing`;
+       retries never see it.
+
+The theory
+    A crash can fall between any two effects. Before the final commit nothing is acknowledged, so the body may execute again (at least
+    once); after it, the record answers (never again). Attempts that failed are stored before the wait that follows them, so that they
+    survive a crash too. An ``in_doubt="raise"`` step stores its intent before the body: finding the intent without an outcome is how a
+    later process knows that it cannot know.
+
+The implementation
+    :func:`identify` makes a :class:`StepCall`; :func:`perform` is the generator that does the rest, by the mode.
+
+If you edit this
+    Nothing may come between the body's return and the commit of its result that can fail for other reasons than the result itself. And an effect's answer is
+    only valid if the run still stands: look at outcomes, always.
+"""
+
+import json
+import logging
+import random
+from collections.abc import Callable
+from typing import Any
+
+from attrs import evolve
+
+from flowdsl.core.binding import Binder
+from flowdsl.core.binding import Call as Bound
+from flowdsl.core.journal import Decision, Verdict
+from flowdsl.core.keys import content_digest, step_key
+from flowdsl.core.preview import preview
+from flowdsl.core.records import Memo, Step
+from flowdsl.core.retry import Retry
+from flowdsl.core.status import StepStatus
+from flowdsl.engine.context import INTERRUPTS, Crossing, Frame, RunState, Scope, StepView, here
+from flowdsl.engine.divergence import diverged
+from flowdsl.engine.definitions import StepDef
+from flowdsl.engine.drive import Body, Call, Commit, Flow, Pause, Result
+from flowdsl.errors import FlowError, ResultNotStorable, StepOutcomeUnknown, StorageError, UnkeyableArgument
+from flowdsl.storage.base import Operation, PutMemo, PutStep
+
+__all__ = ["StepCall", "conclude", "decide", "identify", "memo_key", "perform", "require_identity"]
+
+logger = logging.getLogger("flowdsl")
+
+_jitter = random.Random()  # spreads retries of many processes; never part of a result
+
+_COMPLETED = StepStatus.COMPLETED
+_FAILED = StepStatus.FAILED
+_PENDING = StepStatus.PENDING
+
+
+class StepCall:
+    """One call of a step: what it is, and where it stands."""
+
+    __slots__ = (
+        "args", "bound", "concurrent", "defn", "flow", "fn", "frame", "key", "kind", "kwargs", "mode", "occurrence",
+        "ordinal", "queued", "receiver", "run", "scope", "shown", "submitted",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        frame: Frame,
+        defn: StepDef,
+        fn: Callable[..., Any],
+        receiver: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        bound: Bound,
+        mode: str,
+    ) -> None:
+        self.frame = frame
+        self.run: RunState = frame.run
+        self.scope: Scope = frame.scope
+        self.defn = defn
+        self.fn = fn
+        self.receiver = receiver
+        self.args = args
+        self.kwargs = kwargs
+        self.bound = bound
+        self.mode = mode
+        self.kind = "step"
+        self.shown = bound.preview()  # now: the body may change its arguments
+        self.concurrent = False
+        self.submitted = False
+        self.queued = False
+        self.flow: Any = None
+        self.key = ""
+        self.occurrence = 0
+        self.ordinal = 0
+
+
+_NOBODY: Any = object()
+
+
+def identify(
+    frame: Frame,
+    defn: StepDef,
+    fn: Callable[..., Any],
+    receiver: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    mode: str | None = None,
+) -> StepCall:
+    """Take the identity of a call. Raises before anything is stored: arguments that do not fit or have no key, a run that must stop."""
+    run = frame.run
+    if frame.abandoned:
+        raise Crossing(FlowError(f"a body that a timeout left behind called step {defn.path}", run=run.id))
+    run.check()
+    if receiver is None:
+        bound = defn.binder(False).bind(args, kwargs)
+    else:
+        bound = defn.binder(True).bind(args, kwargs, receiver)
+    call = StepCall(frame, defn, fn, receiver, args, kwargs, bound, mode or defn.mode)
+    scope = frame.scope
+    content = content_digest(scope.id, defn.path, defn.version, bound.canonical)
+    with run.lock:
+        call.occurrence = occurrence = scope.counts.get(content, 0)
+        scope.counts[content] = occurrence + 1
+        call.ordinal = ordinal = scope.ordinals.get(defn.path, 0)
+        scope.ordinals[defn.path] = ordinal + 1
+    call.key = step_key(content, occurrence)
+    return call
+
+
+def perform(call: StepCall, how: Callable[[StepCall], Flow] | None = None) -> Flow:
+    """Do what the call's mode (or *how*) says, between the bookkeeping of who overlaps whom."""
+    run, scope = call.run, call.scope
+    virtual = run.engine.virtual
+    call.flow = flow = here(scope.is_async)
+    with run.lock:
+        run.begun(scope, flow)
+        active = scope.active
+        if active:
+            if len(active) == 1:
+                next(iter(active)).concurrent = True
+            call.concurrent = True
+            if virtual and not call.submitted:
+                run.engine.clock.enter()
+        elif scope.home != flow:
+            call.concurrent = True
+        active.add(call)
+    if call.queued and virtual:
+        run.engine.clock.leave()
+    try:
+        if how is not None:
+            return (yield from how(call))
+        if call.mode == "do":
+            return (yield from _durable(call))
+        return (yield from _once(call))
+    except Crossing as crossing:
+        return crossing, None
+    finally:
+        with run.lock:
+            active.discard(call)
+            if active and virtual and not call.submitted:
+                run.engine.clock.leave()
+
+
+# ----------------------------------------------------------------------------------------------------- one mode: try
+
+
+def _once(call: StepCall) -> Flow:
+    """Mode ``try``: one attempt, no record, the original exception."""
+    view = _view(call, 1)
+    error, value = yield from _attempt(call, view, 1)
+    if error is None:
+        call.run.engine.hooks.fire("on_step_complete", view, value)
+    return error, value
+
+
+# ------------------------------------------------------------------------------------------------------ one mode: do
+
+
+def decide(call: StepCall) -> Any:
+    """Ask the journal; give the recorded outcome, or the decision to execute."""
+    run, defn = call.run, call.defn
+    decision = run.journal.decide(
+        call.key, call.scope.id, defn.path, call.ordinal, defaults=call.bound.defaults, sequential=not call.concurrent
+    )
+    if decision.verdict is Verdict.DIVERGED:
+        decision = yield from diverged(call, decision)
+    if decision.verdict is Verdict.RECORDED:
+        assert decision.record is not None
+        return _replay(call, decision.record)
+    return decision
+
+
+def _durable(call: StepCall) -> Flow:
+    decision = yield from decide(call)
+    if not isinstance(decision, Decision):
+        return decision
+    if call.defn.memo:
+        answered = yield from _from_memo(call)
+        if answered is not None:
+            return answered
+    return (yield from _execute(call, decision))
+
+
+def conclude(call: StepCall, error: BaseException | None, value: Any, child_id: str) -> Flow:
+    """Record the outcome of a child run as that of *call*."""
+    view = _view(call, 1)
+    extra = json.dumps({"child": child_id})
+    if error is None:
+        payload, loaded = call.run.engine.payloads.pack(value, call.run.id, call.key, "result")
+        record = _record(call, view, _COMPLETED, payload, preview(value), 1, extra)
+        yield from _store(call, record)
+        return None, loaded
+    if not isinstance(error, Exception):
+        return error, None
+    payload, loaded = call.run.engine.payloads.pack_error(error, call.run.id, call.key, "error")
+    yield from _store(call, _record(call, view, _FAILED, payload, _error_preview(error), 1, extra))
+    call.run.failed(call.key, call.scope, call.flow, error)
+    return error, None
+
+
+def _replay(call: StepCall, record: Step) -> Result:
+    """Answer from the record."""
+    run = call.run
+    payloads = run.engine.payloads
+    try:
+        if record.status is _COMPLETED:
+            value = payloads.unpack(record.payload or b"", run.id, record.key, "result")
+            error = None
+        else:
+            value = None
+            error = payloads.unpack_error(record.payload or b"", run.id, record.key, "error")
+    except FlowError as fault:
+        raise _halted(run, fault, call) from None
+    hooks = run.engine.hooks
+    if hooks.has("on_step_replay"):
+        hooks.fire("on_step_replay", _view(call, record.attempts), value if error is None else error)
+    if error is not None:
+        _annotate(error, call, record.attempts, replayed=True)
+        run.failed(call.key, call.scope, call.flow, error)
+    return error, value
+
+
+def _execute(call: StepCall, decision: Decision) -> Flow:
+    """Attempts until one succeeds or the policy gives up, then the record."""
+    run, defn = call.run, call.defn
+    engine = run.engine
+    retry = defn.retry or engine.retry
+    prior = decision.record
+    attempt = 0
+    if prior is not None:
+        attempt = yield from _take_up(call, prior)
+    while True:
+        attempt += 1
+        view = _view(call, attempt)
+        if defn.in_doubt == "raise":
+            yield from _store(call, _pending(call, view, attempt, {"intent": True}))
+        scope = Scope(call.key, call.scope, defn.is_async)
+        error, value = yield from _attempt(call, view, attempt, scope)
+        if error is None:
+            return (yield from _completed(call, view, value, scope))
+        if isinstance(error, (*INTERRUPTS, Crossing)) or not isinstance(error, Exception):
+            return error, None
+        if attempt < retry.attempts and retry.should_retry(error, attempt):
+            run.check()
+            yield from _back_off(call, view, retry, error)
+            with run.lock:
+                inner = [key for key, (where, _) in run.open.items() if where.within(scope)]
+                run.journal.reopen(inner)
+            continue
+        return (yield from _gave_up(call, view, error, retry))
+
+
+def _attempt(call: StepCall, view: StepView, attempt: int, scope: Scope | None = None) -> Flow:
+    """Execute the body once, with its hooks."""
+    run, defn = call.run, call.defn
+    hooks = run.engine.hooks
+    if scope is None:
+        scope = Scope(call.key, call.scope, defn.is_async)
+    hooks.fire("on_step_start", view)
+    run.running[call.key] = view
+    try:
+        error, value = yield Body(call.fn, call.args, call.kwargs, Frame(run, scope, view, defn.is_async), defn.timeout)
+    finally:
+        run.running.pop(call.key, None)
+    view.duration = run.engine.clock.now() - view.started_at
+    if error is not None and isinstance(error, Exception):
+        hooks.fire("on_step_error", view, error, attempt)
+    return error, value
+
+
+def _completed(call: StepCall, view: StepView, value: Any, scope: Scope) -> Flow:
+    """Store the result and hand over what was loaded from it."""
+    run = call.run
+    engine = run.engine
+    try:
+        payload, loaded = engine.payloads.pack(value, run.id, call.key, "result")
+    except ResultNotStorable as error:
+        raise _halted(run, error, call) from None
+    record = _record(call, view, _COMPLETED, payload, preview(value), view.attempt)
+    more: tuple[Operation, ...] = ()
+    if call.defn.memo:
+        more = (PutMemo(_memo(call, record, payload)),)
+    yield from _store(call, record, *more)
+    if run.open:
+        with run.lock:
+            for key in [key for key, (where, _) in run.open.items() if where.within(scope)]:
+                del run.open[key]
+    engine.hooks.fire("on_step_complete", view, loaded)
+    return None, loaded
+
+
+def _gave_up(call: StepCall, view: StepView, error: Exception, retry: Retry) -> Flow:
+    """Store the exception and raise what was loaded from it, with the traceback of the original."""
+    run = call.run
+    payload, loaded = run.engine.payloads.pack_error(error, run.id, call.key, "error")
+    yield from _store(call, _record(call, view, _FAILED, payload, _error_preview(error), view.attempt))
+    if loaded is not error:
+        loaded = loaded.with_traceback(error.__traceback__)
+        if loaded.__cause__ is None:
+            loaded.__cause__ = error.__cause__
+        loaded.__context__ = error.__context__
+        loaded.__suppress_context__ = error.__suppress_context__
+    _annotate(loaded, call, view.attempt)
+    run.failed(call.key, call.scope, call.flow, loaded)
+    return loaded, None
+
+
+def _back_off(call: StepCall, view: StepView, retry: Retry, error: Exception) -> Flow:
+    """Store the failed attempt, then wait."""
+    engine = call.run.engine
+    delay = retry.delay(view.attempt, _jitter.random(), error)
+    wake_at = engine.clock.now() + delay
+    yield from _store(call, _pending(call, view, view.attempt, {"next": wake_at, "error": _error_preview(error)}))
+    engine.hooks.fire("on_step_retry", view, error, view.attempt, delay)
+    logger.info(
+        "step %s failed at attempt %d of %d (%s); next in %.3g s",
+        call.defn.path,
+        view.attempt,
+        retry.attempts,
+        _error_preview(error),
+        delay,
+        extra={"run": call.run.id, "step": call.key},
+    )
+    yield from _pause(call.run, delay)
+    return None, None
+
+
+def _pause(run: RunState, delay: float) -> Flow:
+    yield Pause(run, delay)
+    run.check()
+    return None, None
+
+
+def _take_up(call: StepCall, prior: Step) -> Any:
+    """Go on behind an unfinished execution of an earlier process; returns the attempts already made."""
+    extra = json.loads(prior.extra) if prior.extra else {}
+    run = call.run
+    if extra.get("intent") and call.defn.in_doubt == "raise":
+        raise _halted(
+            run,
+            StepOutcomeUnknown(
+                f"step {call.defn.path} ({call.shown}) of run {run.id} was executing when its process died; nobody knows "
+                f"whether it took effect. Find out, then say so: Runtime.resolve({run.id!r}, {call.key[:12]!r}, result=…), error=… or rerun=True",
+                run=run.id,
+                step=call.key,
+            ),
+            call,
+        )
+    if "next" in extra:
+        left = min(extra["next"] - run.engine.clock.now(), 86_400.0 * 365)
+        if left > 0:
+            yield from _pause(run, left)
+    return prior.attempts
+
+
+# ------------------------------------------------------------------------------------------------------------- memos
+
+
+def _memo(call: StepCall, record: Step, payload: bytes) -> Memo:
+    key = memo_key(call.defn, call.bound)
+    run = call.run
+    body = run.engine.payloads.reseal(payload, (run.id, record.key, "result"), ("", key, "memo"))
+    now = record.completed_at or 0.0
+    expires = call.defn.expires
+    return Memo(key, call.defn.path, body, record.preview, now, None if expires is None else now + expires)
+
+
+def memo_key(defn: StepDef, bound: Bound) -> str:
+    """The key of a memo: that of a first call in a run. A changed default is a miss, so defaults count."""
+    canonical = bound.canonical + b"\x00defaults:" + bound.defaults.encode() if bound.defaults else bound.canonical
+    return step_key(content_digest("", defn.path, defn.version, canonical), 0)
+
+
+def require_identity(binder: Binder, receiver: Any, why: str) -> None:
+    """Raise unless a call on *receiver* can be told from one on another object, across runs."""
+    if receiver is not None and not binder.has_identity(receiver):
+        name = type(receiver).__qualname__
+        raise UnkeyableArgument(
+            f"step {binder.path!r}: {why} shares results beyond the run, so `self` ({name}) has to say who it is: give {name} a method "
+            f"__flow_key__() that returns what its results depend on",
+            step=binder.path,
+            parameter="self",
+        )
+
+
+def _from_memo(call: StepCall) -> Any:
+    """Copy a memo into the run and answer with it, or ``None``."""
+    run = call.run
+    engine = run.engine
+    binder = call.defn.binder(call.receiver is not None)
+    require_identity(binder, call.receiver, "memo=True")
+    key = memo_key(call.defn, call.bound)
+    memo: Memo | None = yield Call(lambda: engine.storage.get_memo(key), not engine.storage.inline)
+    now = engine.clock.now()
+    if memo is None or (memo.expires_at is not None and memo.expires_at <= now):
+        return None
+    view = _view(call, 0)
+    payload = engine.payloads.reseal(memo.payload, ("", key, "memo"), (run.id, call.key, "result"))
+    record = evolve(_record(call, view, _COMPLETED, payload, memo.preview, 0), extra='{"memo": true}')
+    yield from _store(call, record)
+    return _replay(call, record)
+
+
+# ----------------------------------------------------------------------------------------------------------- records
+
+
+def _view(call: StepCall, attempt: int) -> StepView:
+    run = call.run
+    return StepView(run.id, call.key, call.defn.path, call.mode, attempt, run.engine.clock.now())
+
+
+def _record(
+    call: StepCall, view: StepView, status: StepStatus, payload: bytes | None, text: str, attempts: int, extra: str = ""
+) -> Step:
+    return Step(
+        call.run.id,
+        call.key,
+        call.defn.path,
+        0,
+        call.kind,
+        call.scope.id,
+        call.occurrence,
+        call.ordinal,
+        status,
+        attempts,
+        call.shown,
+        call.bound.defaults,
+        payload,
+        text,
+        view.started_at,
+        None if status is _PENDING else call.run.engine.clock.now(),
+        call.concurrent,
+        call.scope.draws,
+        call.defn.version,
+        extra,
+    )
+
+
+def _pending(call: StepCall, view: StepView, attempts: int, extra: dict[str, Any]) -> Step:
+    if extra.get("intent"):
+        attempts -= 1
+    return _record(call, view, _PENDING, None, "", attempts, json.dumps(extra))
+
+
+def _store(call: StepCall, record: Step, *more: Operation) -> Flow:
+    """Make a record durable and take it into the journal. A refused or failed write stops the run, resumably."""
+    run = call.run
+    put = PutStep(record, run.epoch)
+    try:
+        outcomes = yield Commit(run.engine, (put, *more))
+    except StorageError as error:
+        raise _halted(run, error, call) from error
+    run.accept(outcomes[0], put)
+    with run.lock:
+        run.journal.add(record)
+    return None, None
+
+
+def _halted(run: RunState, error: FlowError, call: StepCall) -> Crossing:
+    """Stop the run for *error*, resumably."""
+    error.run = error.run or run.id
+    error.step = error.step or call.key
+    run.halt(error)
+    return Crossing(error)
+
+
+def _error_preview(error: BaseException) -> str:
+    return f"{type(error).__name__}: {preview(str(error), 500)[1:-1]}"
+
+
+def _annotate(error: BaseException, call: StepCall, attempts: int, replayed: bool = False) -> None:
+    note = (
+        f"step {call.defn.path} ({call.key[:12]}) of run {call.run.id} failed after {attempts} "
+        f"attempt{'s' if attempts != 1 else ''}{', recorded earlier' if replayed else ''}"
+    )
+    if note not in getattr(error, "__notes__", ()):
+        error.add_note(note)

@@ -1,0 +1,286 @@
+"""Run: the handle a user holds."""
+
+import html
+from collections.abc import Generator
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from attrs import frozen
+
+from flowdsl.core.records import Run as RunRecord
+from flowdsl.core.records import Step, Tags
+from flowdsl.core.status import RunStatus, StepStatus
+
+__all__ = ["Run", "StepRecord"]
+
+
+class _Runtime(Protocol):
+    """What a handle needs of its runtime."""
+
+    def record(self, run_id: str) -> RunRecord: ...
+    def wait(self, run_id: str, timeout: float | None) -> Any: ...
+    async def await_(self, run_id: str) -> Any: ...
+    def arguments(self, record: RunRecord) -> dict[str, Any]: ...
+    def step_records(self, run_id: str) -> list[Step]: ...
+    def load_result(self, step: Step) -> Any: ...
+    def load_error(self, step: Step) -> BaseException | None: ...
+    def interrupted(self, record: RunRecord) -> bool: ...
+    def cancel(self, run_id: str) -> None: ...
+    def query(self, run_id: str, what: str) -> Any: ...
+    def signal(self, run_id: str, name: str, payload: Any = None, *, sender: str | None = None, key: str | None = None) -> Any: ...
+    def children_of(self, run_id: str) -> list["Run"]: ...
+    def run(self, run_id: str) -> "Run | None": ...
+    def logs(self, run_id: str) -> list[Any]: ...
+
+
+def when(seconds: float | None) -> datetime | None:
+    """Seconds since the epoch as an aware datetime in UTC."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+@frozen(slots=True)
+class StepRecord:
+    """One recorded step, as ``run.steps()`` shows it. ``args`` is a readable preview; times are aware datetimes in UTC."""
+
+    _runtime: Any
+    _step: Step
+
+    @property
+    def key(self) -> str:
+        """40 hex digits; with the run's id, the address of the record."""
+        return self._step.key
+
+    @property
+    def path(self) -> str:
+        """Dotted name of the step."""
+        return self._step.path
+
+    @property
+    def scope(self) -> str:
+        """Where the call stood: ``""`` for the run itself, else the key of the enclosing step or the name of the branch."""
+        return self._step.scope
+
+    @property
+    def occurrence(self) -> int:
+        """0 for the first such call of the scope, 1 for the second, …"""
+        return self._step.occurrence
+
+    @property
+    def ordinal(self) -> int:
+        """The n-th call of its path in the scope, from 0."""
+        return self._step.ordinal
+
+    @property
+    def kind(self) -> str:
+        """``step``, ``child``, ``sleep``, …"""
+        return self._step.kind
+
+    @property
+    def status(self) -> StepStatus:
+        """Its status."""
+        return self._step.status
+
+    @property
+    def attempts(self) -> int:
+        """How often the body was executed (0: answered by a memo)."""
+        return self._step.attempts
+
+    @property
+    def args(self) -> str:
+        """The arguments, readable and shortened."""
+        return self._step.args
+
+    @property
+    def preview(self) -> str:
+        """The result or the error, readable and shortened."""
+        return self._step.preview
+
+    @property
+    def created_at(self) -> datetime:
+        """When it began."""
+        return datetime.fromtimestamp(self._step.created_at, UTC)
+
+    @property
+    def completed_at(self) -> datetime | None:
+        """When it was recorded as completed or failed."""
+        return when(self._step.completed_at)
+
+    def result(self) -> Any:
+        """The stored result; raises the stored error of a failed step."""
+        error = self.error()
+        if error is not None:
+            raise error
+        return self._runtime.load_result(self._step)
+
+    def error(self) -> BaseException | None:
+        """The stored error, or ``None``."""
+        found: BaseException | None = self._runtime.load_error(self._step)
+        return found
+
+    def __repr__(self) -> str:
+        return f"<step {self.path}({self.args}) {self.status} {self.preview}>"
+
+
+class Run:
+    """A handle on one run. It reads the storage when asked, so it is never out of date.
+
+    ``await run`` gives the result in async code; ``run.result()`` in sync code.
+    """
+
+    __slots__ = ("_ending", "_final", "_runtime", "id")
+
+    def __init__(self, runtime: _Runtime, run_id: str) -> None:
+        self._runtime = runtime
+        self.id = run_id
+        self._final: RunRecord | None = None
+        self._ending: tuple[RunStatus, tuple[BaseException | None, Any]] | None = None
+
+    def ending(self, status: RunStatus, outcome: tuple[BaseException | None, Any]) -> "Run":
+        """A copy for ``on_complete`` and ``on_error``, which are called just before the outcome is stored."""
+        copy = Run(self._runtime, self.id)
+        copy._ending = (status, outcome)
+        return copy
+
+    @property
+    def record(self) -> RunRecord:
+        """The stored row. Raises :class:`~flowdsl.errors.RunNotFound` once it is deleted."""
+        if self._final is not None:
+            return self._final
+        record = self._runtime.record(self.id)
+        if record.status in (RunStatus.COMPLETED, RunStatus.CANCELLED):
+            self._final = record
+        return record
+
+    @property
+    def workflow(self) -> str:
+        """Dotted name of the workflow."""
+        return self.record.workflow
+
+    @property
+    def args(self) -> dict[str, Any]:
+        """The arguments by parameter name (without those in ``ignore=``)."""
+        return self._runtime.arguments(self.record)
+
+    @property
+    def tags(self) -> Tags:
+        """Its tags."""
+        return self.record.tags
+
+    @property
+    def number(self) -> int | None:
+        """1, 2, … among the runs of the same workflow and arguments; ``None`` for a run whose id was given."""
+        return self.record.number
+
+    @property
+    def status(self) -> RunStatus:
+        """Its status now."""
+        return self._ending[0] if self._ending is not None else self.record.status
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether it is ``running`` but nobody executes it: call it again, or ``resume`` it."""
+        return self._runtime.interrupted(self.record)
+
+    @property
+    def created_at(self) -> datetime:
+        """When it was first started, an aware datetime in UTC."""
+        return datetime.fromtimestamp(self.record.created_at, UTC)
+
+    @property
+    def finished_at(self) -> datetime | None:
+        """When it ended."""
+        return when(self.record.finished_at)
+
+    def result(self, timeout: float | None = None) -> Any:
+        """The run's result, waiting at most *timeout* real seconds for it (``None``: as long as it takes).
+
+        Raises the run's error; the builtin ``TimeoutError`` when the wait ends first, which does not touch the run.
+        """
+        if self._ending is not None:
+            error, value = self._ending[1]
+            if error is not None:
+                raise error
+            return value
+        return self._runtime.wait(self.id, timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """The run's error, or ``None``; waits as :meth:`result`."""
+        try:
+            self.result(timeout)
+        except Exception as error:
+            if self.status in (RunStatus.FAILED, RunStatus.CANCELLED):
+                return error
+            raise
+        return None
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self._wait().__await__()
+
+    async def _wait(self) -> Any:
+        if self._ending is not None:
+            return self.result()
+        return await self._runtime.await_(self.id)
+
+    def steps(self) -> list[StepRecord]:
+        """The recorded steps, in the order they were recorded."""
+        return [StepRecord(self._runtime, step) for step in self._runtime.step_records(self.id)]
+
+    @property
+    def parent(self) -> "Run | None":
+        """The run that called this one."""
+        parent = self.record.parent
+        return None if parent is None else self._runtime.run(parent)
+
+    def children(self) -> list["Run"]:
+        """The runs that this one called, oldest first."""
+        return self._runtime.children_of(self.id)
+
+    def signal(self, name: str, payload: Any = None, *, sender: str | None = None, key: str | None = None) -> Any:
+        """Send a signal to this run; see ``Runtime.signal``."""
+        return self._runtime.signal(self.id, name, payload, sender=sender, key=key)
+
+    def cancel(self) -> None:
+        """Ask the run to stop; see ``Runtime.cancel``."""
+        self._runtime.cancel(self.id)
+
+    def state(self) -> dict[str, Any]:
+        """The run store, as a dict."""
+        found: dict[str, Any] = self._runtime.query(self.id, "state")
+        return found
+
+    def progress(self) -> Any:
+        """Counts of done and failed steps, and the steps that are executing."""
+        return self._runtime.query(self.id, "progress")
+
+    def logs(self) -> list[Any]:
+        """What ``log()`` stored with the run."""
+        return self._runtime.logs(self.id)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Run) and other.id == self.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __repr__(self) -> str:
+        try:
+            record = self.record
+        except Exception as error:
+            return f"<Run {self.id} ({type(error).__name__})>"
+        return f"<Run {self.id} of {record.workflow}: {self.status}>"
+
+    def _repr_html_(self) -> str:
+        record = self.record
+        state = "interrupted" if self.interrupted else str(self.status)
+        rows = "".join(
+            f"<tr><td>{html.escape(s.path)}</td><td>{html.escape(s.args)}</td><td>{s.status}</td>"
+            f"<td>{s.attempts}</td><td>{html.escape(s.preview)}</td></tr>"
+            for s in self.steps()[:200]
+        )
+        return (
+            f"<b>{html.escape(record.workflow)}</b> <code>{html.escape(self.id)}</code> {html.escape(state)}"
+            f"<br>{html.escape(record.args_preview)} → {html.escape(record.result_preview or record.error_preview)}"
+            f"<table><tr><th>step</th><th>arguments</th><th>status</th><th>attempts</th><th>result</th></tr>{rows}</table>"
+        )
+
+

@@ -1,0 +1,85 @@
+"""Hooks: watch runs and steps without changing them.
+
+Subclass :class:`Hooks`, override what you need, and give it to ``Runtime(hooks=…)``; several are called in the order given.
+A hook is only told: what it returns is ignored, and an exception in it is logged and changes nothing.
+"""
+
+import logging
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+__all__ = ["HookChain", "Hooks"]
+
+logger = logging.getLogger("flowdsl")
+
+
+class Hooks:
+    """Override the methods you need. ``run`` is a :class:`flowdsl.Run`; ``step`` a view with ``run_id key path mode attempt
+    started_at duration`` (seconds).
+
+    >>> class Print(Hooks):
+    ...     def on_step_complete(self, step, result):
+    ...         print(step.path, result)
+    """
+
+    if TYPE_CHECKING:  # declared here, absent at run time: a chain calls only what a subclass really has
+
+        def on_run_start(self, run: Any) -> None:
+            """A run starts executing, for the first time or continued."""
+
+        def on_run_complete(self, run: Any, result: Any) -> None:
+            """A run has completed; its result is stored."""
+
+        def on_run_fail(self, run: Any, error: BaseException) -> None:
+            """A run has failed; its error is stored."""
+
+        def on_run_cancel(self, run: Any) -> None:
+            """A run was cancelled; its undo has ended."""
+
+        def on_step_start(self, step: Any) -> None:
+            """An attempt of a step starts."""
+
+        def on_step_complete(self, step: Any, result: Any) -> None:
+            """A step has completed; its result is stored (mode ``do``)."""
+
+        def on_step_replay(self, step: Any, result: Any) -> None:
+            """A recorded step answered; ``result`` is its value or exception."""
+
+        def on_step_error(self, step: Any, error: BaseException, attempt: int) -> None:
+            """An attempt has failed."""
+
+        def on_step_retry(self, step: Any, error: BaseException, attempt: int, delay: float) -> None:
+            """The step will be tried again in *delay* seconds."""
+
+        def on_signal(self, run: Any, signal: Any) -> None:
+            """A waiting run took a signal."""
+
+
+class HookChain:
+    """Calls one event on several hooks, in order, and logs what they raise.
+
+    ``chain.has("on_step_start")`` tells whether anybody listens, so that the silent case costs one look-up.
+    """
+
+    __slots__ = ("_listeners", "hooks")
+
+    def __init__(self, hooks: Iterable[Any] = ()) -> None:
+        self.hooks = tuple(hooks)
+        self._listeners: dict[str, tuple[Any, ...]] = {}
+        names = {name for hook in self.hooks for name in dir(hook) if name.startswith("on_")}
+        for name in names:
+            self._listeners[name] = tuple(
+                method for hook in self.hooks if callable(method := getattr(hook, name, None))
+            )
+
+    def has(self, event: str) -> bool:
+        """Whether any hook listens to *event*."""
+        return event in self._listeners
+
+    def fire(self, event: str, *args: Any) -> None:
+        """Call *event* on each hook that has it."""
+        for listener in self._listeners.get(event, ()):
+            try:
+                listener(*args)
+            except Exception:
+                logger.exception("hook %s raised; the run is not affected", event)
