@@ -37,26 +37,24 @@ def reduction_of(cls: type) -> tuple[str, Reduction] | None:
     return _FINDERS[library](sys.modules[library], cls)
 
 
-def _blob(data: Any) -> object:
-    view = memoryview(data).cast("B")
-    if view.nbytes <= _BLOB:
-        return view.tobytes()
-    return ("blake2b", view.nbytes, blake2b(view, digest_size=32).digest())
+def _blob(data: memoryview) -> object:
+    if data.nbytes <= _BLOB:
+        return data.tobytes()
+    return ("blake2b", data.nbytes, blake2b(data, digest_size=32).digest())
 
 
-# ---------------------------------------------------------------------------------------------- numpy
+# ----------------------------------------------------------------------------------------------- numpy
 
 
 def _numpy(np: Any, cls: type) -> tuple[str, Reduction] | None:
     if issubclass(cls, np.ma.MaskedArray):
         return "numpy.MaskedArray", _masked_array
-    if issubclass(cls, np.ndarray):
-        name = "ndarray" if issubclass(np.ndarray, cls) else cls.__name__  # matrix, recarray, memmap
-        return f"numpy.{name}", lambda value: _array(np.asarray(value))
+    if issubclass(cls, np.ndarray):  # matrix, recarray and memmap are not the same as ndarray
+        return f"numpy.{cls.__name__}", lambda value: _array(np.asarray(value))
     if issubclass(cls, np.generic):
         return "numpy.scalar", lambda value: _array(np.asarray(value))
     if issubclass(cls, np.dtype):
-        return "numpy.dtype", lambda value: _dtype(value)
+        return "numpy.dtype", _dtype
     return None
 
 
@@ -64,41 +62,28 @@ def _dtype(dtype: Any) -> object:
     if dtype.names is not None:
         return tuple((name, _dtype(dtype.fields[name][0])) for name in dtype.names)
     if dtype.subdtype is not None:
-        return (_dtype(dtype.base), tuple(dtype.shape))
-    return "O" if dtype.kind == "O" else str(dtype.newbyteorder("<").str)
+        return (_dtype(dtype.base), dtype.shape)
+    return dtype.kind if dtype.kind in "OT" else dtype.newbyteorder("<").str
 
 
 def _array(array: Any) -> object:
-    """``(dtype, shape, contents)`` of an array or a zero-dimensional scalar."""
+    """``(dtype, shape, contents)`` of an array, which may have no dimension."""
     np = sys.modules["numpy"]
     dtype, kind = array.dtype, array.dtype.kind
-    if dtype.names is not None:  # by field: the padding between fields holds anything
+    if dtype.names is not None:  # field by field, because the padding between fields holds anything
         return (_dtype(dtype), array.shape, tuple(_array(array[name]) for name in dtype.names))
+    flat = array.reshape(-1)
     if kind in "OT":
-        return (kind, array.shape, array.ravel().tolist())
+        return (_dtype(dtype), array.shape, flat.tolist())
     if kind in "fc" and dtype.itemsize > (8 if kind == "f" else 16):
-        raise TypeError(f"{dtype} differs between platforms; convert it with .astype('f8') or 'c16'")
-    array = np.ascontiguousarray(array, dtype.newbyteorder("<"))
-    if kind in "fc" and np.isnan(array).any():
-        array = _one_nan(np, array)
-    return (
-        _dtype(dtype),
-        array.shape if array.ndim else (),
-        _blob(array.tobytes() if kind == "M" else _raw(np, array)),
-    )
-
-
-def _raw(np: Any, array: Any) -> Any:
-    return array.reshape(-1).view(np.uint8) if array.dtype.itemsize and array.size else b""
-
-
-def _one_nan(np: Any, array: Any) -> Any:
-    parts = array.copy()
-    flat = parts.reshape(-1)
-    if array.dtype.kind == "c":
-        flat = flat.view(f"<f{array.dtype.itemsize // 2}")
-    flat[np.isnan(flat)] = np.nan
-    return parts
+        raise TypeError(f"{dtype} differs between platforms; convert it with .astype('f8') or .astype('c16')")
+    flat = np.ascontiguousarray(flat, dtype.newbyteorder("<"))
+    if kind in "fc" and np.isnan(flat).any():
+        flat = flat.copy()
+        parts = flat.view(f"<f{dtype.itemsize // 2}") if kind == "c" else flat
+        parts[np.isnan(parts)] = np.nan
+    data = memoryview(flat.view(np.uint8)) if flat.nbytes else memoryview(b"")
+    return (_dtype(dtype), array.shape, _blob(data))
 
 
 def _masked_array(value: Any) -> object:
@@ -120,12 +105,11 @@ def _pandas(pd: Any, cls: type) -> tuple[str, Reduction] | None:
         (pd.Index, "Index", _index),
         (pd.api.extensions.ExtensionArray, "array", _column),
         (pd.Timestamp, "Timestamp", _timestamp),
-        (pd.Timedelta, "Timedelta", lambda value: value.as_unit("ns").value),
+        (pd.Timedelta, "Timedelta", _nanoseconds),
         (pd.Period, "Period", lambda value: (value.freqstr, value.ordinal)),
         (pd.Interval, "Interval", lambda value: (value.closed, value.left, value.right)),
         (type(pd.NaT), "NaT", lambda _value: ()),
         (type(pd.NA), "NA", lambda _value: ()),
-        (pd.api.extensions.ExtensionDtype, "dtype", str),
     ):
         if issubclass(cls, base):
             return f"pandas.{name}", reduce
@@ -153,9 +137,17 @@ def _multi_index(value: Any) -> object:
     return tuple(_index(value.get_level_values(level)) for level in range(value.nlevels))
 
 
+_UNITS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
+
+
+def _nanoseconds(value: Any) -> int:
+    """The unit is how a time is kept, not what it is. Python's integers hold any year."""
+    return int(value.asm8.view("i8")) * _UNITS[value.unit]
+
+
 def _timestamp(value: Any) -> object:
-    """The instant if aware, the local time if not; the unit is how it is kept, not what it is."""
-    return ("naive" if value.tzinfo is None else "utc", value.as_unit("ns").value)
+    """The instant if aware, the local time if not."""
+    return ("naive" if value.tzinfo is None else "utc", _nanoseconds(value))
 
 
 def _column(array: Any) -> object:
@@ -179,14 +171,22 @@ def _column(array: Any) -> object:
 
 def _polars(pl: Any, cls: type) -> tuple[str, Reduction] | None:
     if issubclass(cls, pl.DataFrame):
-        return "polars.DataFrame", lambda value: tuple(_polars_series(part) for part in value.get_columns())
+        return "polars.DataFrame", _polars_frame
     if issubclass(cls, pl.Series):
         return "polars.Series", _polars_series
     return None
 
 
+def _polars_frame(value: Any) -> object:
+    return (value.height, tuple(_polars_series(column) for column in value.get_columns()))
+
+
 def _polars_series(value: Any) -> object:
-    return (value.name, str(value.dtype), value.to_list())
+    dtype = str(value.dtype)
+    if "Categorical" in dtype or "Enum" in dtype:
+        return (value.name, dtype, value.to_list())
+    # Times as the integers that they are: as Python's they would lose their nanoseconds.
+    return (value.name, dtype, value.to_physical().to_list())
 
 
 _FINDERS: dict[str, Callable[[Any, type], tuple[str, Reduction] | None]] = {

@@ -276,10 +276,9 @@ class Binder:
         if self.key is None:
             ways.append("say with key= what identifies the call")
         advice = f" You can {', or '.join(ways)}." if ways else ""
-        kind = type(error.value).__qualname__
         return UnkeyableArgument(
             f"{self.kind} {self.path!r}: argument {parameter!r} has no key: "
-            f"{where} ({kind}) {error.reason}.{advice}",
+            f"{where} ({error.kind}) {error.reason}.{advice}",
             step=self.path,
             parameter=parameter,
             where=where,

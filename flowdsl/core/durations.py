@@ -8,6 +8,7 @@ they have no fixed length; so is a bare number as text, because it does not say 
 import math
 import re
 from datetime import timedelta
+from decimal import Decimal
 from fractions import Fraction
 from numbers import Real
 
@@ -47,7 +48,7 @@ def seconds(duration: Duration) -> float:
         return _parse(duration)
     if isinstance(duration, timedelta):
         found = duration.total_seconds()
-    elif isinstance(duration, bool) or not isinstance(duration, Real):
+    elif isinstance(duration, bool) or not isinstance(duration, Real | Decimal):
         raise TypeError(
             f"a duration is a number of seconds, a timedelta or text such as {_EXAMPLES}, "
             f"not {type(duration).__name__}"
@@ -75,7 +76,10 @@ def _parse(text: str) -> float:
             raise _unreadable(text, name)
         if last is not None and unit >= last:
             raise _unreadable(text)
-        total += Fraction(number) * unit
+        try:
+            total += Fraction(number) * unit
+        except ValueError:  # more digits than Python converts
+            raise _unreadable(text) from None
         place, last = part.end(), unit
     if last is None:
         raise _unreadable(text)

@@ -7,7 +7,9 @@ made so far, found by ``ENCODERS[type(value)]``.
 """
 
 import types
-from collections.abc import Callable
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable
+from functools import lru_cache
 from hashlib import blake2b
 from struct import Struct
 from typing import Any
@@ -57,6 +59,7 @@ class Unkeyable(UnkeyableArgument):
         self.value = value
         self.reason = reason
         self.remedy = remedy
+        self.kind = type(value).__qualname__
         self._steps: list[tuple[object, str]] = [(value, where)] if where else []  # innermost first
         self._too_deep = False
 
@@ -67,6 +70,11 @@ class Unkeyable(UnkeyableArgument):
     def within(self, container: object, step: str) -> None:
         """Note that *container* holds the value at fault under *step* (``.name``, ``[3]``)."""
         self._steps.append((container, step))
+
+    def inside(self, container: object) -> None:
+        """Note that *container* holds the value at fault at a place that has no name in Python."""
+        self._steps = [(holder, "") for holder, _ in self._steps]
+        self._steps.append((container, "[…]"))
 
     @classmethod
     def too_deep(cls, value: object) -> "Unkeyable":
@@ -86,6 +94,7 @@ class Unkeyable(UnkeyableArgument):
             for level, (container, _) in enumerate(outermost_first):
                 if id(container) in seen:
                     self.value, self.reason = container, "contains itself"
+                    self.kind = type(container).__qualname__
                     self._steps = outermost_first[:level][::-1]
                     break
                 seen.add(id(container))
@@ -96,7 +105,17 @@ class Unkeyable(UnkeyableArgument):
 
     def __str__(self) -> str:
         remedy = f"; you can {self.remedy}" if self.remedy else ""
-        return f"value{self.where} ({type(self.value).__qualname__}) {self.reason}{remedy}"
+        return f"value{self.where} ({self.kind}) {self.reason}{remedy}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _stored_unkeyable, (self.where, self.kind, self.reason, self.remedy)
+
+
+def _stored_unkeyable(where: str, kind: str, reason: str, remedy: str) -> Unkeyable:
+    """What comes back when the error itself is stored: all but the value."""
+    error = Unkeyable(where, None, reason, remedy)
+    error.kind = kind
+    return error
 
 
 # -------------------------------------------------------------------------------------------- scalars
@@ -127,7 +146,10 @@ def _complex(value: complex, _depth: int, _memo: Memo) -> bytes:
 
 
 def _str(value: str, _depth: int, _memo: Memo) -> bytes:
-    data = value.encode("utf-8", "surrogatepass")
+    try:
+        data = value.encode()
+    except UnicodeEncodeError:
+        data = value.encode("utf-8", "surrogatepass")  # lone surrogates: file names have them
     return b"s%d:%b" % (len(data), data)
 
 
@@ -205,16 +227,41 @@ def _set(tag: bytes) -> Encoder:
     return container(body)
 
 
-def _dict_body(value: dict[Any, Any], depth: int, memo: Memo) -> bytes:
+@lru_cache(maxsize=4096)
+def _str_key(value: str) -> bytes:
+    """Names of fields come again and again."""
+    return _str(value, 0, None)
+
+
+def _pairs(value: Any, items: Iterable[tuple[Any, Any]], depth: int, memo: Memo) -> list[bytes]:
     codes = []
-    for key, item in value.items():
+    for key, item in items:
         try:
-            codes.append(ENCODERS[type(key)](key, depth, memo) + ENCODERS[type(item)](item, depth, memo))
+            name = _str_key(key) if type(key) is str else ENCODERS[type(key)](key, depth, memo)
+            codes.append(name + ENCODERS[type(item)](item, depth, memo))
         except Unkeyable as error:
             error.within(value, f"[{preview(key, 40)}]")
             raise
+    return codes
+
+
+def _dict_body(value: dict[Any, Any], depth: int, memo: Memo) -> bytes:
+    codes = _pairs(value, value.items(), depth, memo)
     codes.sort()
     return b"d%d:" % len(codes) + b"".join(codes)
+
+
+def _ordered_dict_body(value: OrderedDict[Any, Any], depth: int, memo: Memo) -> bytes:
+    codes = _pairs(value, value.items(), depth, memo)
+    return b"x11:OrderedDictd%d:" % len(codes) + b"".join(codes)
+
+
+def _counter_body(value: Counter[Any], depth: int, memo: Memo) -> bytes:
+    """A count that is not there equals zero."""
+    kept = [(key, count) for key, count in value.items() if type(count) is not int or count]
+    codes = _pairs(value, kept, depth, memo)
+    codes.sort()
+    return b"x7:Counterd%d:" % len(codes) + b"".join(codes)
 
 
 # ------------------------------------------------------------------------ classes, functions, methods
@@ -246,7 +293,7 @@ def _method_body(value: types.MethodType, depth: int, memo: Memo) -> bytes:
     except Unkeyable as error:
         error.within(value, ".__self__")
         raise
-    return b"x6:method" + global_name(value.__func__, depth, memo) + owner
+    return b"x6:method" + ENCODERS[type(value.__func__)](value.__func__, depth, memo) + owner
 
 
 def reduced(name: str, reduce: Callable[[Any], object]) -> Encoder:
@@ -258,7 +305,11 @@ def reduced(name: str, reduce: Callable[[Any], object]) -> Encoder:
             plain = reduce(value)
         except TypeError as error:
             raise Unkeyable("", value, f"cannot be encoded: {error}") from None
-        return head + ENCODERS[type(plain)](plain, depth, memo)
+        try:
+            return head + ENCODERS[type(plain)](plain, depth, memo)
+        except Unkeyable as error:
+            error.inside(value)
+            raise
 
     return body
 
@@ -288,6 +339,8 @@ BUILTIN: dict[type, Encoder] = {
     types.WrapperDescriptorType: _descriptor,
     types.ClassMethodDescriptorType: _descriptor,
     types.MethodType: container(_method_body),
+    OrderedDict: container(_ordered_dict_body),
+    Counter: container(_counter_body),
     **{cls: container(reduced(name, reduce)) for cls, (name, reduce) in STANDARD_TYPES.items()},
 }
 """Encoders of the types whose encoding is fixed."""

@@ -58,7 +58,6 @@ from flowdsl.core.encoders import (
 )
 from flowdsl.core.keys import ENCODING_VERSION, object_path
 from flowdsl.core.preview import preview
-from flowdsl.core.reductions import STANDARD_TYPES
 
 __all__ = ["ENCODERS", "ENCODING_VERSION", "MAX_DEPTH", "Unkeyable", "encode"]
 
@@ -132,9 +131,9 @@ def _plan(cls: type) -> Encoder:
     if issubclass(cls, type):
         return global_name
     if issubclass(cls, Flag):
-        return _converted(cls, b"m", lambda value: value.value)  # a combination has no name of its own
+        return _converted(cls, b"m", lambda value: value._value_)  # a combination has no name of its own
     if issubclass(cls, Enum):
-        return _converted(cls, b"m", lambda value: value.name)
+        return _converted(cls, b"m", lambda value: value._name_)
     for base in cls.__mro__:
         reduction = reduction_of(base)
         if reduction is not None:
@@ -150,7 +149,7 @@ def _plan(cls: type) -> Encoder:
     for base in cls.__mro__[1:]:
         if base in _SUBCLASSABLE:
             return _converted(cls, b"v", _SUBCLASSABLE[base])
-        if base in STANDARD_TYPES:
+        if base in BUILTIN and base is not object:
             return _under_path(cls, BUILTIN[base])
     return _refuse
 

@@ -80,7 +80,7 @@ def main_name() -> str:
     if not isinstance(file, str) or file.startswith("<") or _base_name(os.path.dirname(file)) == "_pyrepl":
         return "__main__"
     spec_name = getattr(facts.get("__spec__"), "name", None)
-    if isinstance(spec_name, str) and spec_name:
+    if isinstance(spec_name, str) and spec_name not in ("", "__main__"):  # the latter under a profiler
         return spec_name
     return os.path.splitext(_base_name(file))[0] or "__main__"
 

@@ -16,6 +16,7 @@ __all__ = ["preview", "preview_call"]
 _LIMIT = 200
 _MAX_ITEMS = 50  # of one container; the text is cut anyway
 _MAX_DEPTH = 6
+_SHORT = 60  # characters of a string whose repr is not worth a thought
 _QUICK_TYPES = frozenset({bool, float, type(None)})
 _TEXT_TYPES = (str, bytes, bytearray)
 
@@ -30,10 +31,7 @@ def preview(value: Any, limit: int = _LIMIT) -> str:
     "{'id': 7, 'items': [0, 1, 2, …"
     """
     kind = type(value)
-    if kind is int or kind in _QUICK_TYPES:
-        if kind is not int or -(1 << 63) < value < 1 << 63:
-            return _cut(repr(value), limit)
-    elif kind is str and len(value) <= limit - 2:
+    if (kind is str and len(value) < _SHORT) or kind in _QUICK_TYPES:
         return _cut(repr(value), limit)
     out: list[str] = []
     try:
@@ -53,11 +51,15 @@ def preview_call(arguments: abc.Iterable[tuple[str, Any]], limit: int = _LIMIT) 
     texts: list[str] = []
     left = limit
     for name, value in arguments:
-        if left <= 0:
-            break
-        text = f"{name}={preview(value, limit)}"
-        left -= len(text) + 2
+        kind = type(value)
+        if (kind is str and len(value) < _SHORT) or kind in _QUICK_TYPES:
+            text = f"{name}={value!r}"
+        else:
+            text = f"{name}={preview(value, limit)}"
         texts.append(text)
+        left -= len(text) + 2
+        if left < 0:
+            break
     return _cut(", ".join(texts), limit)
 
 

@@ -8,7 +8,6 @@ between its modules (``pathlib.PosixPath`` lived in ``pathlib._local`` for one r
 import datetime as dt
 import pathlib
 import uuid
-from collections import Counter, OrderedDict
 from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
@@ -110,15 +109,6 @@ def _slice(value: slice) -> object:
     return (value.start, value.stop, value.step)
 
 
-def _ordered_dict(value: OrderedDict[Any, Any]) -> object:
-    return tuple(value.items())
-
-
-def _counter(value: Counter[Any]) -> object:
-    """A missing count equals zero."""
-    return {key: count for key, count in value.items() if type(count) not in (int, float) or count != 0}
-
-
 STANDARD_TYPES: dict[type, tuple[str, Reduction]] = {
     dt.date: ("date", _date),
     dt.datetime: ("datetime", _datetime),
@@ -129,13 +119,13 @@ STANDARD_TYPES: dict[type, tuple[str, Reduction]] = {
     Decimal: ("Decimal", _decimal),
     Fraction: ("Fraction", _fraction),
     uuid.UUID: ("UUID", _uuid),
+    pathlib.PurePath: ("PurePath", _path),  # this and Path only as bases of user's classes
+    pathlib.Path: ("Path", _path),
     pathlib.PurePosixPath: ("PurePosixPath", _path),
     pathlib.PosixPath: ("PosixPath", _path),
     pathlib.PureWindowsPath: ("PureWindowsPath", _windows_path),
     pathlib.WindowsPath: ("WindowsPath", _windows_path),
     range: ("range", _range),
     slice: ("slice", _slice),
-    OrderedDict: ("OrderedDict", _ordered_dict),
-    Counter: ("Counter", _counter),
 }
 """Type → (the name it has in encodings, its reduction)."""
