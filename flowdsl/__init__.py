@@ -12,6 +12,8 @@
 12
 """
 
+import logging
+
 from flowdsl.core.encoding import encode
 from flowdsl.core.retry import Retry
 from flowdsl.core.status import RunStatus, StepStatus
@@ -19,6 +21,8 @@ from flowdsl.decorators import on, step, workflow
 from flowdsl.handle import Run
 from flowdsl.hooks import Hooks
 from flowdsl.runtime import Runtime, configure, current_runtime
+
+logging.getLogger("flowdsl").addHandler(logging.NullHandler())  # silent by default
 
 __all__ = [
     "Hooks",

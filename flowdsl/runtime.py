@@ -324,23 +324,24 @@ class Runtime:
         if acquired is not None and not acquired.owned:
             return Run(self, run_id)
         flow = edge(whole(engine, asked) if acquired is None else execute(engine, asked, acquired))
-        if engine.virtual:
-            engine.clock.enter()
         if acquired is not None:
+            if engine.virtual:
+                engine.clock.enter()
+                acquired.counted = True
             engine.active[run_id] = None  # it is ours from now on, although its thread has yet to begin
-        future = self._launch(asked.defn, flow, run_id)
+        future = self._launch(asked.defn, flow, run_id, acquired is not None and acquired.counted)
         engine.futures[run_id] = future
         future.add_done_callback(lambda _: _forget_future(engine, run_id, future))
         return Run(self, run_id)
 
-    def _launch(self, defn: WorkflowDef, flow: Any, run_id: str) -> "Future[Any]":
+    def _launch(self, defn: WorkflowDef, flow: Any, run_id: str, counted: bool) -> "Future[Any]":
         engine = self.engine
         context = contextvars.copy_context()
 
         def finish() -> None:
             if engine.active.get(run_id, 0) is None:
                 del engine.active[run_id]
-            if engine.virtual:
+            if counted:
                 engine.clock.leave()
 
         if not defn.is_async:

@@ -43,6 +43,7 @@ class Acquired:
     run: Run
     owned: bool
     continued: bool = False
+    counted: bool = False  # whether a virtual clock already counts it as runnable
 
 
 def acquire(engine: Engine, wanted: Run, *, fresh: bool = False, ancestors: tuple[str, ...] = ()) -> Any:

@@ -15,6 +15,7 @@ If you edit this
 import logging
 import string
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 from attrs import define
@@ -201,7 +202,7 @@ def execute(engine: Engine, asked: Request, acquired: Acquired) -> Flow:
         )  # fmt: skip
     try:
         engine.hooks.fire("on_run_start", handle)
-        with engine.busy():
+        with nullcontext() if acquired.counted or frame is not None else engine.busy():
             body = Body(asked.fn, asked.args, asked.kwargs, Frame(state, state.scope, None, defn.is_async))
             error, value = yield Stoppable(state, body)
             return (yield from _ended(state, handle, error, value))

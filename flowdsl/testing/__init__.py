@@ -1,1 +1,5 @@
 """What users test their workflows with."""
+
+from flowdsl.testing.clock import VirtualClock
+
+__all__ = ["VirtualClock"]

@@ -1,0 +1,346 @@
+"""VirtualClock: time that passes only when nothing else can happen.
+
+The rules
+    The clock stands still while anything is runnable: a body, a step queued on an executor, the code that started a run. When all runs wait and somebody
+    waits for them, it jumps to the earliest timer, fires that one, and lets everything settle before it looks again. So sleeps end
+    at once, in the right order, and two tests never differ by how fast a machine is.
+
+The implementation
+    The engine counts what is runnable with ``enter`` and ``leave``; ``watching`` says that somebody waits for a run's end. Where nobody does (a test started a run
+    and has yet to signal it), the clock waits *grace* real seconds before it jumps. On an event loop it also lets every ready callback run first.
+"""
+
+import asyncio
+import heapq
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from flowdsl.clock import Waker
+from flowdsl.core.durations import seconds as as_seconds
+from flowdsl.engine.context import current
+
+__all__ = ["VirtualClock"]
+
+_EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+_HOPS = 1000  # callbacks of an event loop that may run before a jump
+
+
+class _Timer:
+    __slots__ = ("at", "cancelled", "fired", "ring", "seq")
+
+    def __init__(self, at: float, seq: int, ring: Callable[[], Any]) -> None:
+        self.at = at
+        self.seq = seq
+        self.ring = ring
+        self.fired = False
+        self.cancelled = False
+
+    def __lt__(self, other: "_Timer") -> bool:
+        return (self.at, self.seq) < (other.at, other.seq)
+
+
+class _Waker(Waker):
+    """A waker that tells its clock, at the moment it is set, that its waiter is runnable again."""
+
+    __slots__ = ("_clock", "counted", "parked")
+
+    def __init__(self, clock: "VirtualClock", loop: asyncio.AbstractEventLoop | None) -> None:
+        super().__init__(loop)
+        self._clock = clock
+        self.parked = False
+        self.counted = False
+
+    def set(self) -> None:
+        with self._clock._lock:
+            self._clock._unpark(self)
+            super().set()
+
+
+class VirtualClock:
+    """A clock for tests: ``Runtime(clock=VirtualClock())``.
+
+    Parameters: *start*, an aware datetime or seconds since the epoch; *autoskip*, whether it jumps by itself when every run waits;
+    *grace*, real seconds it waits before it jumps while nobody waits for a run's end.
+
+    >>> clock = VirtualClock()
+    >>> before = clock.now()
+    >>> clock.sleep(3600)
+    >>> clock.now() - before
+    3600.0
+    """
+
+    virtual = True
+
+    def __init__(
+        self, start: datetime | float = _EPOCH, *, autoskip: bool = True, grace: float = 1.0
+    ) -> None:
+        if isinstance(start, datetime):
+            if start.tzinfo is None:
+                raise ValueError(f"start is an aware datetime; got the naive {start!r}")
+            start = start.timestamp()
+        self._now = float(start)
+        self._autoskip = autoskip
+        self._grace = grace
+        self._lock = threading.RLock()
+        self._settled = threading.Condition(self._lock)
+        self._timers: list[_Timer] = []
+        self._seq = itertools.count()
+        self._busy = 0
+        self._watchers = 0
+        self._moves = 0
+        self._advancing = False
+        self._loops: dict[asyncio.AbstractEventLoop, int] = {}
+        self._bell: threading.Timer | None = None
+
+    # What everybody may call ------------------------------------------------------------------------------------------
+
+    def now(self) -> float:
+        """Seconds since the Unix epoch, UTC."""
+        return self._now
+
+    def sleep(self, seconds: float) -> None:
+        """Return once *seconds* of virtual time have passed."""
+        self.wait(self.waker(), seconds)
+
+    async def asleep(self, seconds: float) -> None:
+        """Return once *seconds* of virtual time have passed."""
+        await self.await_(self.waker(asyncio.get_running_loop()), seconds)
+
+    def advance(self, duration: Any) -> None:
+        """Let *duration* (seconds, timedelta, ``"3 days"``) pass: fire the timers in between, in order, each after the ones before have settled.
+
+        On an event loop use ``await clock.aadvance(…)``, which lets tasks run in between.
+        """
+        target = self._now + as_seconds(duration)
+        self._advancing = True
+        try:
+            self._settle()
+            while self._step(target):
+                self._settle()
+        finally:
+            self._advancing = False
+        self._arrive(target)
+        self._settle()
+
+    async def aadvance(self, duration: Any) -> None:
+        """As :meth:`advance`, on an event loop."""
+        target = self._now + as_seconds(duration)
+        self._advancing = True
+        try:
+            await self._asettle()
+            while self._step(target):
+                await self._asettle()
+        finally:
+            self._advancing = False
+        self._arrive(target)
+        await self._asettle()
+
+    # What the engine calls --------------------------------------------------------------------------------------------
+
+    def enter(self) -> None:
+        """One more thing is runnable."""
+        with self._lock:
+            self._busy += 1
+            self._moves += 1
+
+    def leave(self) -> None:
+        """One thing less is runnable."""
+        with self._lock:
+            self._busy -= 1
+            self._moves += 1
+            self._idle()
+
+    @contextmanager
+    def watching(self, *, inside: bool) -> Iterator[None]:
+        """The caller waits for a run's end; with *inside*, it is itself a run."""
+        with self._lock:
+            if inside:
+                self._busy -= 1
+            else:
+                self._watchers += 1
+            self._moves += 1
+            self._idle()
+        try:
+            yield
+        finally:
+            with self._lock:
+                if inside:
+                    self._busy += 1
+                else:
+                    self._watchers -= 1
+
+    def waker(self, loop: asyncio.AbstractEventLoop | None = None) -> Waker:
+        """A waker for one wait."""
+        return _Waker(self, loop)
+
+    def call_later(self, seconds: float, ring: Callable[[], Any]) -> Callable[[], None]:
+        """Call *ring* after *seconds* of virtual time; returns what cancels that."""
+        with self._lock:
+            timer = self._add(seconds, ring)
+
+        def cancel() -> None:
+            timer.cancelled = True
+
+        return cancel
+
+    def wait(self, waker: Waker, seconds: float | None, *, real: float | None = None) -> bool:
+        """Block until woken (``True``), or *seconds* of virtual or *real* seconds have passed (``False``)."""
+        assert isinstance(waker, _Waker)
+        with self._lock:
+            if waker.is_set:
+                return True
+            timer = None if seconds is None else self._add(seconds, waker.set)
+            self._park(waker)
+            self._idle()
+        waker.block(real)
+        return self._woken(waker, timer)
+
+    async def await_(self, waker: Waker, seconds: float | None) -> bool:
+        """Suspend until woken (``True``), or *seconds* of virtual time have passed (``False``)."""
+        assert isinstance(waker, _Waker)
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            if waker.is_set:
+                return True
+            timer = None if seconds is None else self._add(seconds, waker.set)
+            self._loops[loop] = self._loops.get(loop, 0) + 1
+            self._park(waker)
+            self._idle()
+        try:
+            await waker.suspend(None)
+        finally:
+            with self._lock:
+                self._loops[loop] -= 1
+                if not self._loops[loop]:
+                    del self._loops[loop]
+                woken = self._woken(waker, timer)
+        return woken
+
+    # Inside -----------------------------------------------------------------------------------------------------------
+
+    def _add(self, seconds: float, ring: Callable[[], Any]) -> _Timer:
+        timer = _Timer(self._now + max(seconds, 0.0), next(self._seq), ring)
+        heapq.heappush(self._timers, timer)
+        return timer
+
+    def _park(self, waker: _Waker) -> None:
+        waker.parked = True
+        waker.counted = current.get() is not None
+        if waker.counted:
+            self._busy -= 1
+        else:
+            self._watchers += 1
+        self._moves += 1
+
+    def _unpark(self, waker: _Waker) -> None:
+        if not waker.parked:
+            return
+        waker.parked = False
+        if waker.counted:
+            self._busy += 1
+        else:
+            self._watchers -= 1
+        self._moves += 1
+
+    def _woken(self, waker: _Waker, timer: _Timer | None) -> bool:
+        with self._lock:
+            self._unpark(waker)
+            if timer is None:
+                return waker.is_set
+            timer.cancelled = True
+            return waker.is_set and not timer.fired
+
+    def _earliest(self) -> _Timer | None:
+        while self._timers and (self._timers[0].cancelled or self._timers[0].fired):
+            heapq.heappop(self._timers)
+        return self._timers[0] if self._timers else None
+
+    def _fire(self, timer: _Timer) -> None:
+        heapq.heappop(self._timers)
+        self._now = max(self._now, timer.at)
+        self._moves += 1
+        timer.fired = True
+        timer.ring()
+
+    def _idle(self) -> None:
+        """Something became less busy: settle whoever waits for that, and jump if nothing is runnable."""
+        if self._busy > 0:
+            return
+        self._settled.notify_all()
+        if not self._autoskip or self._advancing or self._earliest() is None:
+            return
+        if not self._watchers:
+            self._ring_later()
+            return
+        if self._loops:
+            loop = next(iter(self._loops))
+            try:
+                loop.call_soon_threadsafe(self._jump_on_loop, loop, 0)
+                return
+            except RuntimeError:  # that loop was closed with waits on it
+                del self._loops[loop]
+        self._jump()
+
+    def _jump(self) -> None:
+        timer = self._earliest()
+        if self._busy <= 0 and not self._advancing and timer is not None:
+            self._fire(timer)
+            if self._busy <= 0:  # it woke nobody whom we count
+                self._idle()
+
+    def _jump_on_loop(self, loop: asyncio.AbstractEventLoop, hops: int) -> None:
+        if hops < _HOPS and getattr(loop, "_ready", None):
+            loop.call_soon(self._jump_on_loop, loop, hops + 1)
+        elif hops == 0:
+            loop.call_soon(self._jump_on_loop, loop, 1)
+        else:
+            with self._lock:
+                if self._watchers:
+                    self._jump()
+
+    def _ring_later(self) -> None:
+        if self._bell is not None:
+            return
+        moves = self._moves
+
+        def ring() -> None:
+            with self._lock:
+                self._bell = None
+                if self._moves == moves:
+                    self._jump()
+                elif self._busy <= 0:
+                    self._idle()
+
+        self._bell = threading.Timer(self._grace, ring)
+        self._bell.daemon = True
+        self._bell.start()
+
+    def _step(self, target: float) -> bool:
+        with self._lock:
+            timer = self._earliest()
+            if timer is None or timer.at > target:
+                return False
+            self._fire(timer)
+            return True
+
+    def _arrive(self, target: float) -> None:
+        with self._lock:
+            self._now = max(self._now, target)
+            self._moves += 1
+            self._idle()
+
+    def _settle(self) -> None:
+        with self._lock:
+            self._settled.wait_for(lambda: self._busy <= 0, timeout=10)
+
+    async def _asettle(self) -> None:
+        for _ in range(20):
+            await asyncio.sleep(0)
+        for _ in range(_HOPS):
+            if self._busy <= 0:
+                return
+            await asyncio.sleep(0)
