@@ -30,6 +30,7 @@ from flowdsl.codecs.rebuild import (
     TRACE,
     args_of,
     attributes_of,
+    dict_of,
     members_of,
     original_type,
     put_together,
@@ -75,7 +76,7 @@ def unpack_exception(body: bytes, codec: Codec) -> BaseException:
     try:
         record = codec.loads(body)
         error = _load(record, pieces_for(codec))
-        error.__dict__[TRACE] = record["trace"]
+        dict_of(error)[TRACE] = record["trace"]
     except StorageError:
         raise
     except Exception as problem:
@@ -108,7 +109,7 @@ def _attempts(error: BaseException, pieces: Pieces, above: set[int]) -> Iterator
         members = [_record(member, pieces, above) for member in error.exceptions]
         yield _parts(error, pieces, members)
     else:
-        if isinstance(pieces, ObjectPieces) and TEXT not in error.__dict__:
+        if isinstance(pieces, ObjectPieces) and TEXT not in dict_of(error):
             yield _whole(error, pieces)
         yield _parts(error, pieces, None)
     yield _text_record(error)
@@ -138,7 +139,7 @@ def _parts(error: BaseException, pieces: Pieces, members: list[Record] | None) -
         record["members"] = _named(members_of(error), pieces, lost)
         record["lost"] = lost
         text = text_of(error)
-        if TEXT in error.__dict__ or text_of(_put_together(record, pieces)) != text:
+        if TEXT in dict_of(error) or text_of(_put_together(record, pieces)) != text:
             record["text"] = pieces.put(text)
             if not _goes_together(record, pieces):  # a class that forbids subclasses: rather it than its text
                 del record["text"]
@@ -209,7 +210,7 @@ def _trace(error: BaseException) -> str:
         text = "".join(traceback.format_exception(error))
     except Exception:
         text = f"{type(error).__qualname__}: {text_of(error)}\n"
-    earlier = error.__dict__.get(TRACE)
+    earlier = dict_of(error).get(TRACE)
     if isinstance(earlier, str):
         text = f"{earlier}\nIt was raised again from storage:\n\n{text}"
     if len(text) > _MAX_TRACE:
@@ -257,9 +258,10 @@ def _put_together(record: Record, pieces: Pieces) -> BaseException:
     )
     error = put_together(pieces.get_class(record["class"]), args, attributes, members, text)
     if record["lost"]:
-        BaseException.add_note(
-            error, f"flowdsl could not store {', '.join(record['lost'])} with this exception"
-        )
+        # Not by add_note: it reads the attribute, and so runs the __getattr__ of a class that lost its parts.
+        notes = dict_of(error).setdefault("__notes__", [])
+        if isinstance(notes, list):
+            notes.append(f"flowdsl could not store {', '.join(record['lost'])} with this exception")
     return error
 
 
@@ -291,8 +293,8 @@ def _warn_of_local_class(error: BaseException, loaded: BaseException) -> None:
         return
     _warned.add(cls)
     message = (
-        f"the exception class {cls.__module__}.{cls.__qualname__} cannot be found by name, so it was stored by "
-        "value: in another process 'except' will not catch it. Define it at module level"
+        f"exception class {cls.__module__}.{cls.__qualname__} cannot be found by name, so it was stored by "
+        "value: in another process 'except' will not catch it. Define it at the top level of a module"
     )
     try:
         warnings.warn(message, RuntimeWarning, stacklevel=3)

@@ -32,7 +32,7 @@ class Payloads:
     * *secret*: key of the checksums; ``None`` for plain ones.
     * *check_limit*: above so many bytes a packed value is not loaded again, which a notice in the log says.
 
-    Raises ``ValueError`` for an empty secret.
+    Raises ``ValueError`` for an impossible codec id or an empty secret.
 
     >>> from flowdsl.codecs import JsonCodec
     >>> payloads = Payloads(JsonCodec())
@@ -48,7 +48,10 @@ class Payloads:
     def __init__(
         self, codec: Codec, secret: bytes | None = None, check_limit: int = 16 * 1024 * 1024
     ) -> None:
-        seal(codec.id, b"", b"", secret)  # refuses an impossible id and an empty secret here and now
+        if codec.id.startswith(_ERROR):
+            raise ValueError(f"a codec id may not start with {_ERROR!r}: {codec.id!r}")
+        for codec_id in (codec.id, _ERROR + codec.id):
+            seal(codec_id, b"", b"", secret)  # refuses an impossible id and an empty secret here and now
         self._codec = codec
         self._codec_id = codec.id
         self._dumps = codec.dumps
@@ -109,9 +112,18 @@ class Payloads:
         for what cannot be stored at all. It keeps the original's ``__traceback__``; a loaded one has the text
         of it in ``__flow_traceback__``. Attributes that cannot be stored are left out, and a note says which.
 
-        Never raises on account of the exception, however odd it is.
+        However odd the exception is, it raises nothing itself; ``ResultNotStorable`` where the codec breaks
+        its contract, and cannot store a dict of strings.
         """
-        body, loaded = pack_exception(error, self._codec)
+        try:
+            body, loaded = pack_exception(error, self._codec)
+        except Exception as problem:
+            raise ResultNotStorable(
+                f"codec {self._codec_id!r} cannot store the record of an exception, a dict of strings "
+                f"({_reason(problem)}); every codec has to",
+                run=run_id,
+                key=key,
+            ) from problem
         return seal(_ERROR + self._codec_id, body, _context(run_id, key, kind), self._secret), loaded
 
     def unpack_error(self, payload: bytes, run_id: str, key: str, kind: str) -> BaseException:

@@ -18,6 +18,8 @@ __all__ = [
 TRACE = "__flow_traceback__"
 TEXT = "__flow_text__"
 
+_DICT: Any = vars(BaseException)["__dict__"]
+_ARGS: Any = vars(BaseException)["args"]
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: made by a class statement, not in C
 
 
@@ -31,12 +33,17 @@ def text_of(error: BaseException) -> str:
 
 def args_of(error: BaseException) -> tuple[Any, ...]:
     """Return the ``args`` that every exception has, also where its class hides them."""
-    return BaseException.args.__get__(error)  # type: ignore[attr-defined,no-any-return]
+    return _ARGS.__get__(error)  # type: ignore[no-any-return]
+
+
+def dict_of(error: BaseException) -> dict[str, Any]:
+    """Return the dict that every exception has, also where its class hides it."""
+    return _DICT.__get__(error)  # type: ignore[no-any-return]
 
 
 def attributes_of(error: BaseException) -> dict[str, Any]:
     """Return what is in ``__dict__``, without what flowdsl put there."""
-    return {name: value for name, value in error.__dict__.items() if name not in (TRACE, TEXT)}
+    return {name: value for name, value in dict_of(error).items() if name not in (TRACE, TEXT)}
 
 
 def members_of(error: BaseException) -> dict[str, Any]:
@@ -89,10 +96,10 @@ def put_together(
                 known[name].__set__(error, value)
         except (KeyError, AttributeError, TypeError):  # gone from the class, or read-only
             continue
-    error.__dict__.update(attributes)
+    dict_of(error).update(attributes)
     if text is not None:
-        error.__dict__[TEXT] = text
-    BaseException.args.__set__(error, args)  # type: ignore[attr-defined]
+        dict_of(error)[TEXT] = text
+    _ARGS.__set__(error, args)
     return error
 
 
@@ -123,7 +130,7 @@ class _WithText:
         """Keep the exception class from seeing this subclass: it may keep a registry of them."""
 
     def __str__(self) -> str:
-        return str(self.__dict__[TEXT])
+        return str(dict_of(self)[TEXT])  # type: ignore[arg-type]
 
     def __reduce_ex__(self, _: Any) -> Any:
         return put_together, (
@@ -146,7 +153,7 @@ def _with_text(cls: type[BaseException]) -> type[BaseException]:
         names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
         made = metaclass(cls.__name__, (_WithText, cls), {**names, "__flow_original__": cls})
         _text_classes[cls] = ref(made)
-    return made  # type: ignore[no-any-return]
+    return made
 
 
 def original_type(error: BaseException) -> type[BaseException]:

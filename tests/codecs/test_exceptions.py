@@ -1,0 +1,781 @@
+"""Exceptions come back as what they were: same type, same text, whatever their class does."""
+
+import asyncio
+import copy
+import json
+import logging
+import pickle
+import subprocess
+import threading
+import urllib.error
+import warnings
+from enum import IntEnum
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowdsl import errors
+from flowdsl.codecs import Codec, Encrypted, JsonCodec, PickleCodec, Signed
+from flowdsl.codecs.envelope import seal, unseal
+from flowdsl.codecs.payloads import Payloads, _context
+from flowdsl.errors import MissingClass, ResultNotStorable, StepFailed, StorageError, WaitTimeout
+
+HERE = ("run-1", "ab" * 20, "step")
+CODECS = [PickleCodec(), JsonCodec(), Signed(PickleCodec(), "key"), Encrypted(JsonCodec(), b"k" * 32)]
+BOTH = pytest.mark.parametrize("codec", CODECS[:2], ids=lambda codec: codec.id)
+
+
+# ------------------------------------------------------------------------------------------- the zoo
+
+
+class Declined(Exception):
+    """Its __init__ wants other arguments than it passes on: plain pickle fails."""
+
+    def __init__(self, code, message):
+        super().__init__(f"{code}: {message}")
+        self.code = code
+
+
+class Grows(Exception):
+    """Its __init__ takes what it passes on, and adds to it again: plain pickle changes it."""
+
+    def __init__(self, message):
+        super().__init__(f"failed: {message}")
+
+
+class KeywordOnly(Exception):
+    """Cannot be called with positional arguments."""
+
+    def __init__(self, *, status, retry_after=None):
+        super().__init__(status)
+        self.status, self.retry_after = status, retry_after
+
+
+class NoArgs(Exception):
+    """Hides its arguments from args."""
+
+    def __init__(self, code, message):
+        super().__init__()
+        self.code, self.message = code, message
+
+    def __str__(self):
+        return f"[{self.code}] {self.message}"
+
+
+class Slotted(Exception):
+    """Keeps its state in slots, one of them None, one unset."""
+
+    __slots__ = ("code", "detail", "never")
+
+    def __init__(self, code):
+        super().__init__("slotted")
+        self.code, self.detail = code, None
+
+
+@attrs.define(kw_only=True)
+class AttrsError(Exception):
+    """An attrs class: slots and keyword arguments."""
+
+    code: int
+    reason: str = "?"
+
+
+@attrs.frozen
+class FrozenError(Exception):
+    """Refuses assignment."""
+
+    code: int
+
+
+class OwnNew(Exception):
+    """Its __new__ wants two arguments."""
+
+    def __new__(cls, one, two):
+        return super().__new__(cls, one, two)
+
+    def __init__(self, one, two):
+        super().__init__(one)
+
+
+class FromClient(Exception):
+    """Carries a client that cannot be stored, and shows its name."""
+
+    def __init__(self, client, code):
+        super().__init__("client failed")
+        self.client, self.code = client, code
+
+    def __str__(self):
+        return f"{self.client!r} failed with {self.code}"
+
+
+class Unprintable(Exception):
+    """Cannot be shown."""
+
+    def __str__(self):
+        raise RuntimeError("no text")
+
+
+class SetsNothing(Exception):
+    """Refuses every assignment from outside its __init__."""
+
+    def __setattr__(self, name, value):
+        raise AttributeError("read-only")
+
+
+class Reduced(Exception):
+    """Reduces to another type."""
+
+    def __reduce__(self):
+        return ValueError, ("not me",)
+
+
+class Drops(Exception):
+    """Its __reduce__ forgets attributes and notes."""
+
+    def __reduce__(self):
+        return Drops, self.args
+
+
+class PaymentError(ConnectionError, KeyError):
+    """Two built-in bases with different C structs."""
+
+
+class Group(ExceptionGroup):
+    """A group with an attribute and an __init__ of its own."""
+
+    def __new__(cls, code, members):
+        self = super().__new__(cls, f"group {code}", members)
+        self.code = code
+        return self
+
+    def __init__(self, code, members):
+        super().__init__(f"group {code}", members)
+
+    def derive(self, members):
+        return Group(self.code, members)
+
+
+class Outer:
+    """Holds a nested class."""
+
+    class Nested(Exception):
+        """Found by its qualified name."""
+
+
+class Status(IntEnum):
+    """An int that is more."""
+
+    GONE = 410
+
+
+def noted():
+    """Return an exception with notes."""
+    error = Drops("x")
+    error.add_note("first")
+    error.add_note("second")
+    return error
+
+
+def os_error():
+    """Return an OSError as the system raises it."""
+    try:
+        open("/no/such/file")
+    except OSError as error:
+        return error
+
+
+def syntax_error():
+    """Return a SyntaxError as the compiler raises it."""
+    try:
+        compile("a b", "file.py", "exec")
+    except SyntaxError as error:
+        return error
+
+
+def unicode_error():
+    """Return a UnicodeDecodeError as a codec raises it."""
+    try:
+        b"ab\xff".decode("utf-8")
+    except UnicodeDecodeError as error:
+        return error
+
+
+def attribute_error():
+    """Return an AttributeError as the interpreter raises it, with its name and obj."""
+    try:
+        threading.Lock().missing
+    except AttributeError as error:
+        return error
+
+
+ZOO = [
+    ValueError("x"),
+    ValueError(),
+    ValueError(1, (2, b"3"), {"k": [1.5]}),
+    ValueError(float("nan"), 2**100, "\ud800"),
+    KeyError("key"),
+    KeyError(("a", 1)),
+    OSError(5, "io", "file.txt"),
+    OSError(18, "rename", "one", None, "two"),
+    OSError("text only"),
+    os_error(),
+    syntax_error(),
+    unicode_error(),
+    attribute_error(),
+    UnicodeEncodeError("ascii", "é", 0, 1, "no"),
+    StopIteration(7),
+    SystemExit(3),
+    KeyboardInterrupt(),
+    ImportError("no", name="mod", path="p"),
+    asyncio.CancelledError("stop"),
+    subprocess.CalledProcessError(2, ["ls"], b"out", b"err"),
+    json.JSONDecodeError("bad", "doc", 1),
+    Declined(402, "no money"),
+    Grows("x"),
+    KeywordOnly(status=429, retry_after=1.5),
+    NoArgs(1, "hidden"),
+    Slotted(7),
+    AttrsError(code=1),
+    FrozenError(2),
+    OwnNew(1, 2),
+    SetsNothing("x"),
+    Unprintable("x"),
+    Reduced("x"),
+    noted(),
+    PaymentError("both"),
+    Outer.Nested("x"),
+    errors.RunNotFound("no run", run="r-1"),
+    WaitTimeout("too late"),
+    StepFailed("mod.Error: text", type_name="mod.Error"),
+    ExceptionGroup("several", [ValueError(1), Declined(1, "x"), ExceptionGroup("inner", [KeyError("k")])]),
+    BaseExceptionGroup("base", [KeyboardInterrupt(), ValueError("x")]),
+    Group(3, [Grows("a")]),
+]
+
+
+def there_and_back(error, codec):
+    """Return what the first run and what a replay see."""
+    payload, seen = Payloads(codec).pack_error(error, *HERE)
+    return seen, Payloads(codec).unpack_error(payload, *HERE)
+
+
+def text(error):
+    """Return str(error), or the reason that there is none."""
+    try:
+        return str(error)
+    except Exception as problem:
+        return repr(problem)
+
+
+def state(error):
+    """Return what an exception holds besides its arguments, without what flowdsl adds."""
+    return {name: value for name, value in vars(error).items() if not name.startswith("__flow")}
+
+
+# ---------------------------------------------------------------------------------------------- laws
+
+
+@pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.id)
+@pytest.mark.parametrize("error", ZOO, ids=lambda error: type(error).__name__)
+def test_comes_back_as_the_same(error, codec):
+    """Type, text, arguments and attributes are the same on the first run and on every replay."""
+    for loaded in there_and_back(error, codec):
+        assert type(loaded) is type(error)
+        assert text(loaded) == text(error)
+        assert loaded is not error
+        assert state(loaded) == state(error)
+        assert getattr(loaded, "__notes__", None) == getattr(error, "__notes__", None)
+        if not isinstance(error, BaseExceptionGroup):
+            assert repr(loaded.args) == repr(error.args)
+
+
+names = st.sampled_from(["code", "detail", "client", "x"])
+storable = st.integers() | st.text() | st.tuples(st.binary()) | st.none()
+attributes = st.dictionaries(names, storable | st.just(threading.Lock()), max_size=3)
+classes = st.sampled_from([Declined, NoArgs, FromClient, ValueError, OSError, KeyError, Grows, Drops])
+
+
+@pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.id)
+@given(cls=classes, one=storable, two=storable, extra=attributes, notes=st.lists(st.text(), max_size=2))
+def test_any_exception_keeps_type_and_text(codec, cls, one, two, extra, notes):
+    """Whatever an exception carries, it is caught by the same except, twice in a row, and says the same."""
+    try:
+        error = cls(one) if cls is Grows else cls(one, two)
+    except TypeError:
+        return
+    vars(error).update(extra)
+    for note in notes:
+        error.add_note(note)
+    first, again = there_and_back(error, codec)
+    twice, _ = there_and_back(again, codec)
+    for loaded in (first, again, twice):
+        assert isinstance(loaded, type(error))
+        assert type(loaded).__qualname__ == type(error).__qualname__
+        assert text(loaded) == text(error)
+        assert loaded.__notes__[: len(notes)] == notes if notes else True
+        kept = {name: value for name, value in extra.items() if not isinstance(value, type(threading.Lock()))}
+        assert kept.items() <= vars(loaded).items()
+
+
+# -------------------------------------------------------------------------------- how they come back
+
+
+@BOTH
+def test_init_is_not_called_again(codec, monkeypatch):
+    """An exception that pickle would build by its __init__ with the wrong arguments is built without it."""
+    error = Declined(402, "no")
+    calls = []
+    monkeypatch.setattr(Declined, "__init__", lambda self, *args: calls.append(args))
+    payload, _ = Payloads(JsonCodec()).pack_error(error, *HERE)
+    loaded = Payloads(JsonCodec()).unpack_error(payload, *HERE)
+    assert (calls, loaded.code, loaded.args) == ([], 402, ("402: no",))
+
+
+def test_except_catches_what_it_caught_before():
+    """The except branch of the first run is the branch of the replay."""
+    for loaded in there_and_back(Declined(402, "no money"), PickleCodec()):
+        try:
+            raise loaded
+        except TypeError:
+            branch = "another"
+        except Declined as caught:
+            branch = caught.code
+        assert branch == 402
+
+
+def test_os_errors_keep_their_facts():
+    """errno and filename are there, and a second file name is not invented."""
+    for codec in CODECS:
+        for loaded in there_and_back(os_error(), codec):
+            assert isinstance(loaded, FileNotFoundError)
+            assert (loaded.errno, loaded.filename, loaded.filename2) == (2, "/no/such/file", None)
+
+
+def test_unicode_errors_keep_their_facts():
+    """The undecodable bytes are stored by JSON too."""
+    for codec in CODECS:
+        for loaded in there_and_back(unicode_error(), codec):
+            assert (loaded.object, loaded.start, loaded.end) == (b"ab\xff", 2, 3)
+
+
+def test_slots_are_kept():
+    """Slots hold what they held: a value, None, and nothing."""
+    for codec in CODECS:
+        for loaded in there_and_back(Slotted(7), codec):
+            assert (loaded.code, loaded.detail) == (7, None)
+            assert not hasattr(loaded, "never")
+
+
+@BOTH
+def test_attributes_that_cannot_be_stored_are_left_out(codec):
+    """The rest is kept, type and text too, and a note names what is missing."""
+    lock = threading.Lock()
+    error = FromClient(lock, 7)
+    shown = str(error)
+    first, again = there_and_back(error, codec)
+    for loaded in (first, again):
+        assert isinstance(loaded, FromClient)
+        assert loaded.code == 7
+        assert not hasattr(loaded, "client")
+        assert str(loaded) == shown
+        assert "could not store .client (<unlocked _thread.lock" in loaded.__notes__[-1]
+    twice, _ = there_and_back(again, codec)
+    assert isinstance(twice, FromClient)
+    assert str(twice) == shown
+    assert len(twice.__notes__) == 1
+
+
+@BOTH
+def test_arguments_that_cannot_be_stored_are_shown(codec):
+    """Something that looks like the argument takes its place, so that the others keep theirs."""
+    lock = threading.Lock()
+    error = ValueError("busy", lock, 3)
+    first, again = there_and_back(error, codec)
+    twice, _ = there_and_back(again, codec)
+    for loaded in (first, again, twice):
+        assert type(loaded) is ValueError
+        assert str(loaded) == str(error)
+        assert (loaded.args[0], repr(loaded.args[1]), loaded.args[2]) == ("busy", repr(lock), 3)
+        assert len(loaded.__notes__) == 1
+
+
+def test_json_simplifies_what_it_would_lose():
+    """An enum member in an exception becomes the number it is, as in any JSON value."""
+    error = Declined(Status.GONE, "x")
+    assert there_and_back(error, JsonCodec())[1].code == 410
+    assert there_and_back(error, PickleCodec())[1].code is Status.GONE
+
+
+def test_an_error_of_the_standard_library_with_an_open_file():
+    """urllib's HTTPError holds a socket; code, url and type survive it."""
+    error = urllib.error.HTTPError("http://x", 404, "Not Found", {"a": "b"}, open("/dev/null", "rb"))
+    with error:
+        for codec in CODECS[:2]:
+            for loaded in there_and_back(error, codec):
+                assert type(loaded) is urllib.error.HTTPError
+                assert (loaded.code, loaded.url) == (404, "http://x")
+                assert str(loaded) == str(error)
+
+
+class Final(Exception):
+    """Wants no subclasses."""
+
+    def __init__(self, client):
+        super().__init__("x")
+        self.client = client
+
+    def __str__(self):
+        return f"final {self.client}"
+
+    def __init_subclass__(cls, **kwargs):
+        raise TypeError("no subclasses, please")
+
+
+@BOTH
+def test_a_class_that_counts_its_subclasses_does_not_see_ours(codec):
+    """The subclass with the stored text passes by __init_subclass__."""
+    error = Final(threading.Lock())
+    for loaded in there_and_back(error, codec):
+        assert isinstance(loaded, Final)
+        assert str(loaded) == str(error)
+    assert Final.__subclasses__() == [] or all(sub.__name__ == "Final" for sub in Final.__subclasses__())
+
+
+class Sealed(type):
+    """A metaclass that allows one class only."""
+
+    def __new__(mcs, name, bases, namespace):
+        if any(isinstance(base, Sealed) for base in bases):
+            raise TypeError("sealed")
+        return super().__new__(mcs, name, bases, namespace)
+
+
+class SealedError(Exception, metaclass=Sealed):
+    """Cannot be subclassed at all."""
+
+    def __init__(self, client):
+        super().__init__("x")
+        self.client = client
+
+    def __str__(self):
+        return f"sealed {self.client}"
+
+
+@BOTH
+def test_where_text_and_type_cannot_both_be_kept_the_type_is(codec):
+    """Code branches on types."""
+    for loaded in there_and_back(SealedError(threading.Lock()), codec):
+        assert type(loaded) is SealedError
+
+
+def test_an_exception_with_a_stored_text_can_be_pickled_and_copied():
+    """Users may send on what they caught."""
+    error = FromClient(threading.Lock(), 7)
+    loaded, _ = there_and_back(error, PickleCodec())
+    for other in (pickle.loads(pickle.dumps(loaded)), copy.copy(loaded)):
+        assert isinstance(other, FromClient)
+        assert (str(other), other.code, other.args) == (str(error), 7, error.args)
+
+
+# ------------------------------------------------------------------------ chains, groups, tracebacks
+
+
+def chained():
+    """Return an exception raised from another one, which was raised while a third was handled."""
+    try:
+        try:
+            try:
+                raise KeyError("first")
+            except KeyError:
+                raise Declined(1, "second")
+        except Declined as cause:
+            raise RuntimeError("third") from cause
+    except RuntimeError as error:
+        return error
+
+
+@pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.id)
+def test_causes_are_kept(codec):
+    """Cause and context come back with their types, as deep as they go."""
+    for loaded in there_and_back(chained(), codec):
+        assert type(loaded.__cause__) is Declined
+        assert loaded.__cause__.code == 1
+        assert type(loaded.__cause__.__context__) is KeyError
+        assert loaded.__suppress_context__
+        assert not loaded.__cause__.__suppress_context__
+
+
+def test_a_suppressed_context_stays_suppressed():
+    """What ``from None`` hid is not stored."""
+    try:
+        try:
+            raise KeyError("hidden")
+        except KeyError:
+            raise ValueError("shown") from None
+    except ValueError as error:
+        for loaded in there_and_back(error, PickleCodec()):
+            assert loaded.__context__ is None
+            assert loaded.__suppress_context__
+
+
+def test_chains_end():
+    """A chain that bites its tail, and one without end, are cut."""
+    one, two = ValueError("one"), ValueError("two")
+    one.__cause__, two.__cause__ = two, one
+    assert there_and_back(one, PickleCodec())[1].__cause__.__cause__ is None
+    long = ValueError(0)
+    for number in range(5000):
+        outer = ValueError(number)
+        outer.__context__, long = long, outer
+    depth, loaded = 0, there_and_back(long, JsonCodec())[1]
+    while loaded is not None:
+        depth, loaded = depth + 1, loaded.__context__
+    assert 3 < depth < 100
+    while long is not None:  # or its end would exhaust the stack of the interpreter
+        long = long.__context__
+
+
+def test_a_cause_that_is_gone_does_not_hide_the_error(monkeypatch):
+    """A cause is only shown, so a class of it that is gone is told in its place."""
+    payload, _ = Payloads(PickleCodec()).pack_error(chained(), *HERE)
+    monkeypatch.delitem(globals(), "Declined")
+    loaded = Payloads(PickleCodec()).unpack_error(payload, *HERE)
+    assert type(loaded) is RuntimeError
+    assert isinstance(loaded.__cause__, StepFailed)
+    assert "Declined" in str(loaded.__cause__)
+
+
+@BOTH
+def test_groups_are_split_as_before(codec):
+    """``except*`` sees the members that it saw on the first run."""
+    group = ExceptionGroup("g", [Declined(1, "a"), KeyError("b"), ValueError(threading.Lock())])
+    for loaded in there_and_back(group, codec):
+        declined, rest = loaded.split(Declined)
+        assert [error.code for error in declined.exceptions] == [1]
+        assert [type(error) for error in rest.exceptions] == [KeyError, ValueError]
+
+
+def test_a_member_that_cannot_be_stored_is_replaced():
+    """A group keeps its other members when one of them has to become StepFailed."""
+
+    class Local(Exception):
+        """Not found by name, so JSON cannot store it."""
+
+    group = BaseExceptionGroup("g", [Local("x"), KeyError("k")])
+    loaded = there_and_back(group, JsonCodec())[1]
+    assert [type(error) for error in loaded.exceptions] == [StepFailed, KeyError]
+    assert loaded.exceptions[0].type_name.endswith("Local")
+
+
+def fails_here():
+    """Raise something."""
+    raise Declined(1, "x")
+
+
+def test_the_traceback_is_kept_as_text():
+    """A replayed exception tells where the original was raised; it is not shown twice."""
+    try:
+        fails_here()
+    except Declined as error:
+        original = error.__traceback__
+        first, again = there_and_back(error, PickleCodec())
+    assert first.__traceback__ is original
+    assert again.__traceback__ is None
+    for loaded in (first, again):
+        assert "in fails_here" in loaded.__flow_traceback__
+        assert "__flow_traceback__" not in "".join(getattr(loaded, "__notes__", []))
+
+
+def test_the_traceback_survives_a_second_storing():
+    """A step's exception that fails the run still tells where the step failed."""
+    try:
+        fails_here()
+    except Declined as error:
+        _, again = there_and_back(error, JsonCodec())
+    try:
+        raise again
+    except Declined as error:
+        _, twice = there_and_back(error, JsonCodec())
+    assert "in fails_here" in twice.__flow_traceback__
+    assert "raised again" in twice.__flow_traceback__
+
+
+def test_the_traceback_is_bounded():
+    """A traceback of megabytes is cut in the middle."""
+    _, seen = Payloads(PickleCodec()).pack_error(ValueError("x" * 1_000_000), *HERE)
+    assert len(seen.__flow_traceback__) < 50_000
+    assert seen.args == ("x" * 1_000_000,)
+
+
+# ---------------------------------------------------------------------------- classes without a name
+
+
+def test_a_local_class_comes_back_as_itself():
+    """In this process the very class is raised, and a warning says that other processes will not know it."""
+    seen = []
+
+    class Local(Exception):
+        """Has a method that closes over something."""
+
+        def remember(self):
+            seen.append(self.args)
+
+    with pytest.warns(RuntimeWarning, match="Local cannot be found by name"):
+        loaded = there_and_back(Local("x"), PickleCodec())
+    for one in loaded:
+        try:
+            raise one
+        except Local as caught:
+            caught.remember()
+    assert seen == [("x",), ("x",)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        there_and_back(Local("again"), PickleCodec())
+
+
+def test_a_local_class_with_an_init_of_its_own():
+    """Two difficulties at once."""
+
+    class Local(Exception):
+        """Wants two arguments."""
+
+        def __init__(self, code, message):
+            super().__init__(message)
+            self.code = code
+
+    with pytest.warns(RuntimeWarning):
+        both = there_and_back(Local(3, "x"), PickleCodec())
+    for loaded in both:
+        assert type(loaded) is Local
+        assert (loaded.code, str(loaded)) == (3, "x")
+
+
+def test_a_warning_that_is_an_error_replaces_nothing(caplog):
+    """Where warnings are errors the exception is stored all the same, and the text is logged."""
+
+    class Local(Exception):
+        """Not found by name."""
+
+    with warnings.catch_warnings(), caplog.at_level(logging.WARNING, logger="flowdsl"):
+        warnings.simplefilter("error")
+        assert isinstance(there_and_back(Local("x"), PickleCodec())[0], Local)
+    assert "cannot be found by name" in caplog.text
+
+
+def test_json_cannot_store_a_class_without_a_name():
+    """StepFailed stands for it, with its name, its text and its traceback."""
+
+    class Local(Exception):
+        """Not found by name."""
+
+    for loaded in there_and_back(Local("why"), JsonCodec()):
+        assert type(loaded) is StepFailed
+        assert loaded.type_name == f"{__name__}.{Local.__qualname__}"
+        assert str(loaded) == f"{loaded.type_name}: why"
+        assert "why" in loaded.__flow_traceback__
+
+
+class Impossible(Exception):
+    """Can be neither pickled nor taken apart."""
+
+    def __reduce_ex__(self, protocol):
+        raise TypeError("no pickling")
+
+    @property
+    def __dict__(self):
+        raise TypeError("no attributes")
+
+
+@pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.id)
+def test_what_cannot_be_stored_at_all_is_told(codec):
+    """Storing never raises on account of the exception."""
+    for loaded in there_and_back(Impossible("why"), codec):
+        assert isinstance(loaded, StepFailed | Impossible)
+        assert "why" in str(loaded)
+
+
+# -------------------------------------------------------------------------------- what does not load
+
+
+@BOTH
+def test_a_class_that_is_gone_is_named(codec, monkeypatch):
+    """An exception whose class was removed raises MissingClass: no other except branch may run instead."""
+    payload, _ = Payloads(codec).pack_error(Declined(1, "x"), *HERE)
+    monkeypatch.delitem(globals(), "Declined")
+    with pytest.raises(MissingClass) as caught:
+        Payloads(codec).unpack_error(payload, *HERE)
+    assert (caught.value.module, caught.value.name) == (__name__, "Declined")
+    assert caught.value.run == "run-1"
+
+
+def forged(class_names):
+    """Return a JSON payload that names a class of somebody's choice."""
+    payload, _ = Payloads(JsonCodec()).pack_error(Declined(1, "x"), *HERE)
+    codec_id, body = unseal(payload, _context(*HERE))
+    record = json.loads(body)
+    record["class"] = class_names
+    return seal(codec_id, json.dumps(record).encode(), _context(*HERE))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["os", "system"],
+        ["subprocess", "Popen"],
+        ["builtins", "eval"],
+        ["os", "path.join"],
+        [__name__, "Outer"],
+    ],
+)
+def test_json_looks_up_nothing_but_exception_classes(names):
+    """A payload made by hand cannot name a function or another class."""
+    with pytest.raises(StorageError, match="no exception class"):
+        Payloads(JsonCodec()).unpack_error(forged(names), *HERE)
+
+
+@pytest.mark.parametrize("names", [["no_such_module", "X"], ["os", "no_such"], [__name__, "Outer.no_such"]])
+def test_json_names_that_lead_nowhere(names):
+    """A class that is not there is MissingClass, with its names."""
+    with pytest.raises(MissingClass) as caught:
+        Payloads(JsonCodec()).unpack_error(forged(names), *HERE)
+    assert caught.value.module == names[0]
+
+
+@pytest.mark.parametrize("names", [None, [], ["os"], 7, ["os", 7], [1, "x"], [__name__, ""], ["", "x"]])
+def test_json_that_is_no_record_at_all(names):
+    """Nonsense in a payload is a StorageError, not a TypeError."""
+    with pytest.raises(StorageError):
+        Payloads(JsonCodec()).unpack_error(forged(names), *HERE)
+
+
+def test_json_errors_are_readable():
+    """What JSON stores of an exception can be read by eye."""
+    payload, _ = Payloads(JsonCodec()).pack_error(Declined(402, "no"), *HERE)
+    record = json.loads(unseal(payload, _context(*HERE))[1])
+    assert record["class"] == [__name__, "Declined"]
+    assert record["args"] == ["402: no"]
+    assert record["attributes"] == {"code": 402}
+
+
+def test_exceptions_outlive_a_change_of_codec():
+    """What an older codec of the runtime stored still loads."""
+    payload, _ = Payloads(PickleCodec()).pack_error(Declined(1, "x"), *HERE)
+    assert isinstance(Payloads(JsonCodec()).unpack_error(payload, *HERE), Declined)
+
+
+def test_a_codec_that_cannot_store_a_dict():
+    """A codec that breaks its contract is told apart from the exception."""
+
+    class Texts(Codec):
+        id = "texts"
+
+        def dumps(self, value):
+            return value.encode()
+
+        def loads(self, data):
+            return data.decode()
+
+    with pytest.raises(ResultNotStorable, match="codec 'texts' cannot store the record of an exception"):
+        Payloads(Texts()).pack_error(ValueError("x"), *HERE)

@@ -1,0 +1,120 @@
+"""Signed payloads: only what was written with one of the keys is loaded."""
+
+import pickle
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowdsl.codecs import Encrypted, JsonCodec, PickleCodec, Signed
+from flowdsl.codecs.payloads import Payloads
+from flowdsl.errors import CorruptPayload, StorageError
+
+HERE = ("run-1", "ab" * 20, "step")
+keys = st.text(min_size=1) | st.binary(min_size=1)
+
+
+@given(keys, st.lists(st.integers()))
+def test_comes_back_with_the_same_key(key, value):
+    """What was signed with a key loads with it, be it text or bytes."""
+    if isinstance(key, str):
+        try:
+            key.encode()
+        except UnicodeEncodeError:
+            return
+    assert Signed(JsonCodec(), key).loads(Signed(JsonCodec(), key).dumps(value)) == value
+
+
+@given(st.integers(0))
+def test_one_flipped_bit_is_refused(bit):
+    """A change anywhere, in signature or body, is found."""
+    data = bytearray(Signed(JsonCodec(), "key").dumps({"a": [1, 2]}))
+    data[bit // 8 % len(data)] ^= 1 << bit % 8
+    with pytest.raises(CorruptPayload):
+        Signed(JsonCodec(), "key").loads(bytes(data))
+
+
+def test_another_key_is_refused_before_loading():
+    """A pickle of somebody else is not loaded, and the error names no key."""
+    data = Signed(PickleCodec(), "their key").dumps([1])
+    with pytest.raises(CorruptPayload, match="no key of Signed fits") as caught:
+        Signed(PickleCodec(), ["our key", "old key"]).loads(data)
+    assert "our key" not in str(caught.value)
+
+
+def test_keys_rotate():
+    """The first key signs, all of them verify."""
+    old, both, new = (Signed(JsonCodec(), key) for key in ("old", ["new", "old"], "new"))
+    assert both.loads(old.dumps(1)) == 1
+    assert new.loads(both.dumps(1)) == 1
+    with pytest.raises(CorruptPayload):
+        old.loads(both.dumps(1))
+
+
+@pytest.mark.parametrize("key", ["", b"", [], ["good", ""]])
+def test_empty_keys_are_refused(key):
+    """No key and an empty key are mistakes."""
+    with pytest.raises(ValueError, match="key"):
+        Signed(JsonCodec(), key)
+
+
+def test_keys_of_other_types_are_refused():
+    """A key is text or bytes."""
+    with pytest.raises(TypeError, match="bytes or str"):
+        Signed(JsonCodec(), [1])
+
+
+class Evil:
+    """Shows that it was loaded."""
+
+    loaded = False
+
+    def __reduce__(self):
+        return setattr, (Evil, "loaded", True)
+
+
+def test_unsigned_payloads_are_refused():
+    """Whoever can write to the storage cannot leave the signature off by naming a built-in codec."""
+    forged, _ = Payloads(PickleCodec()).pack([1], *HERE)
+    evil = pickle.dumps(Evil())
+    assert b"setattr" in evil
+    with pytest.raises(StorageError, match=r"not by Signed.*accept_plain=True"):
+        Payloads(Signed(PickleCodec(), "key")).unpack(forged, *HERE)
+    assert not Evil.loaded
+
+
+def test_unsigned_payloads_load_where_that_is_asked_for():
+    """For a change-over, what the inner codec and built-in ones wrote may be accepted."""
+    plain, _ = Payloads(PickleCodec()).pack((1, 2), *HERE)
+    payloads = Payloads(Signed(JsonCodec(), "key", accept_plain=True))
+    assert payloads.unpack(plain, *HERE) == (1, 2)
+
+
+def test_the_inner_codec_may_change():
+    """The same key with another inner codec still loads what the old one signed."""
+    signed, _ = Payloads(Signed(PickleCodec(), "key")).pack((1, 2), *HERE)
+    assert Payloads(Signed(JsonCodec(), ["new", "key"])).unpack(signed, *HERE) == (1, 2)
+    with pytest.raises(CorruptPayload):
+        Payloads(Signed(JsonCodec(), "other")).unpack(signed, *HERE)
+
+
+def test_a_signature_is_not_good_for_another_codec():
+    """Bytes signed as JSON are not accepted as a pickle."""
+    data = Signed(JsonCodec(), "key").dumps([1])
+    with pytest.raises(CorruptPayload):
+        Signed(PickleCodec(), "key").loads(data)
+
+
+def test_wrapping_twice():
+    """Signed and encrypted go together, and the id tells how."""
+    codec = Signed(Encrypted(JsonCodec(), b"k" * 32), "key")
+    assert codec.id == "signed+encrypted+json"
+    assert codec.loads(codec.dumps([1])) == [1]
+    payload, _ = Payloads(codec).pack([1], *HERE)
+    assert Payloads(codec).unpack(payload, *HERE) == [1]
+
+
+def test_repr_shows_no_key():
+    """The number of keys is shown, and the inner codec."""
+    assert repr(Signed(JsonCodec(), ["hunter2", "hunter3"])) == "Signed(JsonCodec(), <2 keys>)"
+    assert repr(Signed(JsonCodec(), "hunter2")) == "Signed(JsonCodec(), <1 key>)"
