@@ -145,7 +145,7 @@ def _plan(cls: type) -> Encoder:
         return _fields(cls, [(field.name, None) for field in dataclasses.fields(cls) if field.compare])
     names = getattr(cls, "_fields", None)
     if issubclass(cls, tuple) and isinstance(names, tuple):
-        return _converted(cls, b"u", lambda value: tuple(zip(names, tuple.__iter__(value), strict=True)))
+        return _fields(cls, [(name, None) for name in names])
     for base in cls.__mro__[1:]:
         if base in _SUBCLASSABLE:
             return _converted(cls, b"v", _SUBCLASSABLE[base])

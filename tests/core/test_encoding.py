@@ -1,0 +1,412 @@
+"""Canonical encoding of classes, functions and instances; registration; refusals, cycles and depth."""
+
+import copy
+import pickle
+from collections import Counter, OrderedDict, defaultdict
+from dataclasses import dataclass, field
+from enum import Enum, Flag, IntEnum
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+
+import attrs
+import pytest
+
+from flowdsl.core import encoders
+from flowdsl.core.encoding import ENCODERS, MAX_DEPTH, Unkeyable, encode
+from flowdsl.errors import UnkeyableArgument
+
+# -------------------------------------------------------------------------------------------- classes
+
+
+@dataclass
+class Order:
+    id: int
+    items: list[Any]
+    note: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    name: str
+    price: float = 0.0
+
+
+@attrs.define
+class Parcel:
+    _weight: int
+    label: str = attrs.field(eq=str.lower, default="")
+    cache: object = attrs.field(eq=False, default=None)
+    data: object = attrs.field(eq=attrs.cmp_using(eq=lambda a, b: a == b), default=None)
+
+
+class Point(NamedTuple):
+    x: int
+    y: int
+
+
+class Place(NamedTuple):
+    x: int
+    y: int
+
+
+class Colour(Enum):
+    RED = 1
+    CRIMSON = 1  # noqa: PIE796 - an alias
+    BLUE = 2
+
+
+class Other(Enum):
+    RED = 1
+
+
+class Level(IntEnum):
+    LOW = 1
+
+
+class Access(Flag):
+    READ = 1
+    WRITE = 2
+
+
+class MyInt(int):
+    def __int__(self) -> int:
+        raise AssertionError("not to be called")
+
+
+class MyFloat(float):
+    pass
+
+
+class MyStr(str):
+    def __str__(self) -> str:
+        return "always the same"
+
+
+class MyBytes(bytes):
+    def __bytes__(self) -> bytes:
+        return b""
+
+
+class MyList(list[Any]):
+    def __len__(self) -> int:
+        return 0
+
+
+class MyTuple(tuple[Any, ...]):
+    pass
+
+
+class MyDict(dict[Any, Any]):
+    def __len__(self) -> int:
+        return 0
+
+
+class MySet(set[Any]):
+    pass
+
+
+class MyFrozenset(frozenset[Any]):
+    pass
+
+
+class MyBytearray(bytearray):
+    pass
+
+
+class MyComplex(complex):
+    pass
+
+
+SUBCLASSES = [
+    (MyInt(1), MyInt(2), 1),
+    (MyFloat(1.0), MyFloat(2.0), 1.0),
+    (MyComplex(1), MyComplex(2), 1 + 0j),
+    (MyStr("a"), MyStr("b"), "a"),
+    (MyBytes(b"a"), MyBytes(b"b"), b"a"),
+    (MyBytearray(b"a"), MyBytearray(b"b"), bytearray(b"a")),
+    (MyList([1]), MyList([2]), [1]),
+    (MyTuple((1,)), MyTuple((2,)), (1,)),
+    (MyDict(a=1), MyDict(a=2), {"a": 1}),
+    (MySet({1}), MySet({2}), {1}),
+    (MyFrozenset({1}), MyFrozenset({2}), frozenset({1})),
+    (defaultdict(int, a=1), defaultdict(int, a=2), {"a": 1}),
+    (OrderedDict(a=1), OrderedDict(a=2), {"a": 1}),
+    (Counter(a=1), Counter(a=2), {"a": 1}),
+    (Level.LOW, Colour.RED, 1),
+]
+
+
+@pytest.mark.parametrize(("value", "other", "base"), SUBCLASSES, ids=lambda value: type(value).__name__)
+def test_a_subclass_is_not_its_base(value: Any, other: Any, base: Any) -> None:
+    """A subclass of a builtin differs from its base and by its content, whatever methods it overrides."""
+    assert encode(value) != encode(base)
+    assert encode(value) != encode(other)
+    assert encode(value) == encode(copy.deepcopy(value))
+
+
+def test_dataclasses_count_the_fields_that_they_compare() -> None:
+    """A ``compare=False`` field does not count; class and other fields do; slots make no difference."""
+    assert encode(Order(1, ["a"], note="x")) == encode(Order(1, ["a"], note="y"))
+    assert encode(Order(1, ["a"])) != encode(Order(1, ["b"]))
+    assert encode(Line("a")) != encode(Line("a", -0.0))
+    assert encode(Line("a")) not in (encode({"name": "a", "price": 0.0}), encode(("a", 0.0)))
+
+
+def test_attrs_classes_count_as_they_compare() -> None:
+    """``eq=False`` is left out, ``eq=function`` counts by what it returns, ``cmp_using`` by the value."""
+    assert encode(Parcel(1, "Box", cache=object())) == encode(Parcel(1, "bOX"))
+    assert encode(Parcel(1)) != encode(Parcel(2))
+    assert encode(Parcel(1, data=[1])) != encode(Parcel(1, data=[2]))
+
+
+def test_named_tuples_are_known_by_their_class() -> None:
+    """Two named tuple classes with the same content differ from each other and from a tuple."""
+    assert len({encode(Point(1, 2)), encode(Place(1, 2)), encode((1, 2)), encode(Point(2, 1))}) == 4
+
+
+def test_enum_members_are_known_by_class_and_name() -> None:
+    """An alias is its member; members of another enum, combinations of flags and bare values all differ."""
+    assert encode(Colour.RED) == encode(Colour.CRIMSON)
+    members = [
+        Colour.RED,
+        Colour.BLUE,
+        Other.RED,
+        Access.READ,
+        Access.WRITE,
+        Access.READ | Access.WRITE,
+        Access(0),
+    ]
+    assert len({encode(member) for member in [*members, 1, 2, "RED"]}) == len(members) + 3
+
+
+def test_mappings_that_compare_in_their_own_way() -> None:
+    """OrderedDicts compare with their order, Counters without zeros, defaultdicts without their factory."""
+    assert encode(OrderedDict(a=1, b=2)) != encode(OrderedDict(b=2, a=1))
+    assert encode(Counter(a=1, b=0)) == encode(Counter(a=1))
+    assert encode(defaultdict(int, a=1)) == encode(defaultdict(list, a=1))
+
+
+def test_classes_and_functions_are_known_by_path() -> None:
+    """A class, function, method of a class, or decorated function counts by the path where it is found."""
+    found = [Order, Line, int, len, str.upper, dict.fromkeys, dict.__init__, local_function, cached]
+    assert len({encode(value) for value in found}) == len(found)
+    assert b"test_encoding.Order" in encode(Order)
+
+
+@lru_cache
+def cached(x: int) -> int:
+    return x
+
+
+class Account:
+    def __init__(self, number: Any) -> None:
+        self.number = number
+
+    def __flow_key__(self) -> Any:
+        return self.number
+
+    def show(self) -> None: ...
+
+
+class Savings(Account):
+    pass
+
+
+def test_flow_key_speaks_for_an_instance() -> None:
+    """``__flow_key__`` of any class counts, with the class of the instance."""
+    assert encode(Account(1)) == encode(Account(1))
+    assert len({encode(Account(1)), encode(Account(2)), encode(Savings(1)), encode(1)}) == 4
+
+
+def test_bound_methods_count_with_their_object() -> None:
+    """A bound method is its function and its object; of an object without an encoding it has none."""
+    assert encode(Account(1).show) == encode(Account(1).show)
+    assert encode(Account(1).show) != encode(Account(2).show)
+    with pytest.raises(Unkeyable, match=r"__self__"):
+        encode(Plain().show)
+
+
+class Plain:
+    def show(self) -> None: ...
+
+
+class Derived(Plain):
+    pass
+
+
+@pytest.fixture
+def registered_plain() -> Any:
+    @encode.register(Plain)
+    def _(plain: Plain) -> Any:
+        return plain.__dict__
+
+    yield
+    encode.unregister(Plain)
+
+
+def test_registered_types_are_encoded_under_their_path(registered_plain: None) -> None:
+    """A registered converter serves the class and its subclasses, which stay apart; unregistering ends it."""
+    one, two = Plain(), Plain()
+    two.x = 1  # type: ignore[attr-defined]
+    assert encode(one) == encode(Plain())
+    assert len({encode(one), encode(two), encode(Derived()), encode({})}) == 4
+    encode.unregister(Plain)
+    with pytest.raises(Unkeyable):
+        encode(one)
+
+
+def test_registering_again_replaces(registered_plain: None) -> None:
+    """A second registration counts at once, also for a class that was already encoded."""
+    before = encode(Derived())
+    encode.register(Plain)(lambda plain: "something else")
+    assert encode(Derived()) != before
+
+
+def test_the_nearest_class_decides(registered_plain: None) -> None:
+    """A ``__flow_key__`` of a subclass is nearer than what was registered for its base."""
+
+    class Keyed(Plain):
+        def __flow_key__(self) -> str:
+            return "mine"
+
+    assert b"mine" in encode(Keyed())
+
+
+@pytest.mark.parametrize("cls", [int, dict, object, OrderedDict])
+def test_builtin_encodings_are_fixed(cls: type) -> None:
+    """A builtin type cannot be registered, for that would change what stored keys mean."""
+    with pytest.raises(TypeError, match="fixed"):
+        encode.register(cls)
+
+
+def test_register_takes_a_class() -> None:
+    """Forgetting the class in ``@encode.register`` is said at once."""
+    with pytest.raises(TypeError, match="takes a class"):
+        encode.register(lambda value: value)  # type: ignore[arg-type]
+
+
+def test_plans_of_classes_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that makes classes without end does not keep them all alive."""
+    monkeypatch.setattr(encoders, "_MAX_PLANS", len(ENCODERS) + 10)
+    for number in range(50):
+        encode(type(f"C{number}", (int,), {})(1))
+    assert len(ENCODERS) <= encoders._MAX_PLANS
+    assert encode([1]) == b"l1:i1;"
+
+
+# ------------------------------------------------------------------------------------------- refusals
+
+
+@dataclass
+class Basket:
+    items: list[Any]
+
+
+class Slotted:
+    __slots__ = ("client",)
+
+
+@dataclass
+class Half:
+    whole: int = field(init=False)
+
+
+def local_function() -> None: ...
+
+
+def make_local() -> Any:
+    def local() -> None: ...
+
+    return local
+
+
+REFUSED = [
+    (object(), "", "no canonical encoding"),
+    ([1, object()], "[1]", "no canonical encoding"),
+    ({"a": (0, object())}, "['a'][1]", "no canonical encoding"),
+    ({object()}, "{…}", "no canonical encoding"),
+    (Basket([0, 1, 2, Basket([object()])]), ".items[3].items[0]", "no canonical encoding"),
+    (Parcel(1, data=object()), ".data", "no canonical encoding"),
+    (Account({"x": object()}), ".__flow_key__()['x']", "no canonical encoding"),
+    (Point(1, object()), ".y", "no canonical encoding"),  # type: ignore[arg-type]
+    (OrderedDict(a=object()), "['a']", "no canonical encoding"),
+    (slice(object()), "[…]", "no canonical encoding"),
+    (lambda: None, "", "lambda"),
+    (make_local(), "", "local"),
+    ([].append, "", "bound to an object"),
+    (partial(int), "", "no canonical encoding"),
+    ((n for n in ()), "", "read only once"),
+    (iter([]), "", "read only once"),
+    (list[int], "", "no canonical encoding"),
+    (memoryview(b""), "", "no canonical encoding"),
+    (Slotted(), "", "no canonical encoding"),
+    (Half(), ".whole", "never set"),
+    (pytest, "", "no canonical encoding"),
+]
+
+
+@pytest.mark.parametrize(("value", "where", "reason"), REFUSED, ids=range(len(REFUSED)))
+def test_what_has_no_encoding_is_refused_with_its_place(value: Any, where: str, reason: str) -> None:
+    """A refusal names the attribute path and the reason, and is an ``UnkeyableArgument``."""
+    with pytest.raises(Unkeyable, match=reason) as caught:
+        encode(value)
+    assert caught.value.where == where
+    assert isinstance(caught.value, UnkeyableArgument)
+
+
+def test_a_cycle_is_refused_where_it_closes() -> None:
+    """A value that contains itself is refused, naming the place that leads back."""
+    value: dict[str, Any] = {"a": [1]}
+    value["a"].append({"back": value["a"]})
+    with pytest.raises(Unkeyable, match="contains itself") as caught:
+        encode(value)
+    assert caught.value.where == "['a'][1]['back']"
+    assert caught.value.kind == "list"
+
+
+def test_a_flow_key_that_returns_its_object_is_a_cycle() -> None:
+    """``__flow_key__`` returning ``self`` is refused, not an endless loop."""
+    account = Account(None)
+    account.number = account
+    with pytest.raises(Unkeyable, match="contains itself"):
+        encode(account)
+
+
+def test_a_flow_key_that_recurses_is_refused() -> None:
+    """An endless recursion of user code becomes a typed refusal."""
+
+    class Endless:
+        def __flow_key__(self) -> Any:
+            return self.__flow_key__()
+
+    with pytest.raises(Unkeyable, match="too deeply for the stack"):
+        encode(Endless())
+
+
+@pytest.mark.parametrize(
+    ("step", "wrap"),
+    [(1, lambda inner: [inner]), (1, lambda inner: {"a": inner}), (2, lambda inner: Basket([inner]))],
+)
+def test_deep_nesting_is_encoded_up_to_a_limit_and_then_refused(step: int, wrap: Any) -> None:
+    """Up to ``MAX_DEPTH`` levels are encoded; any more, even thousands, are refused by type."""
+    value: Any = 0
+    for _ in range(MAX_DEPTH // step):
+        value = wrap(value)
+    assert encode(value) == encode(copy.deepcopy(value))
+    for levels in (1, 20_000):
+        deeper = value
+        for _ in range(levels):
+            deeper = wrap(deeper)
+        with pytest.raises(Unkeyable, match="nested more than") as caught:
+            encode(deeper)
+        assert len(caught.value.where) < 100
+
+
+def test_a_refusal_survives_being_stored() -> None:
+    """A pickled refusal comes back as itself, with all but the value."""
+    with pytest.raises(Unkeyable) as caught:
+        encode([object()])
+    loaded = pickle.loads(pickle.dumps(caught.value))
+    assert type(loaded) is Unkeyable
+    assert str(loaded) == str(caught.value)
+    assert loaded.where == "[0]"

@@ -1,0 +1,178 @@
+"""Canonical encoding of the standard library's types: the same exactly if ``==`` says so, where sensible."""
+
+import copy
+import pickle
+from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
+from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowdsl.core.encoding import Unkeyable, encode
+from flowdsl.core.reductions import STANDARD_TYPES
+
+offsets = st.timedeltas(timedelta(hours=-23), timedelta(hours=23)).map(timezone)
+zones = st.sampled_from([UTC, timezone(timedelta(hours=2)), timezone(timedelta(0), "other name")]) | offsets
+moments = st.integers(0, 3).map(lambda second: datetime(2024, 1, 1, 0, 0, second))
+numbers = st.decimals(allow_nan=False, places=2, min_value=-2, max_value=2)
+
+standard = st.one_of(
+    st.dates(),
+    st.datetimes(timezones=st.none() | zones | st.timezones()),
+    st.times(timezones=st.none() | zones),
+    st.timedeltas(),
+    st.decimals(),
+    st.fractions(),
+    st.uuids(),
+    st.builds(range, st.integers(-5, 5), st.integers(-5, 5), st.sampled_from([-3, -1, 1, 2])),
+    st.builds(slice, st.integers() | st.none()),
+    st.text("ab/.\\C:", max_size=8).map(PurePosixPath),
+    st.text("ab/.\\", max_size=8).map(PureWindowsPath),
+)
+
+
+@given(standard)
+def test_copies_are_the_same_value(value: Any) -> None:
+    """What is copied, or stored and loaded, has the same encoding."""
+    assert encode(copy.deepcopy(value)) == encode(value)
+    assert encode(pickle.loads(pickle.dumps(value))) == encode(value)
+
+
+def agree(a: Any, b: Any) -> bool:
+    return bool((encode(a) == encode(b)) == (a == b))
+
+
+@given(moments, moments, zones, zones)
+def test_aware_datetimes_are_their_instant(a: datetime, b: datetime, first: tzinfo, second: tzinfo) -> None:
+    """Two aware datetimes are the same exactly if they are the same instant, whatever their zones are."""
+    left, right = a.replace(tzinfo=first), b.replace(tzinfo=second)
+    assert agree(left, right)
+    assert encode(left) == encode(left.astimezone(second))
+    assert encode(left) != encode(a)
+
+
+@given(numbers, numbers)
+def test_decimals_are_their_number(a: Decimal, b: Decimal) -> None:
+    """Decimals are the same exactly if they are equal, trailing zeros or not; but the zeros are two."""
+    assert agree(a, b) or (a == b == 0 and a.is_signed() != b.is_signed())
+    assert encode(a) == encode(a * Decimal("1.000")) or not a
+
+
+@given(st.lists(st.integers(0, 9), min_size=40, max_size=60), st.integers(0, 39), st.integers(-80, 80))
+def test_no_digit_of_a_decimal_is_lost(digits: list[int], place: int, exponent: int) -> None:
+    """Any digit counts, also beyond the precision of the current context."""
+    value = Decimal((0, (1, *digits), exponent))
+    digits[place] = (digits[place] + 1) % 10
+    assert encode(value) != encode(Decimal((0, (1, *digits), exponent)))
+
+
+@given(st.integers(-4, 4), st.integers(-4, 4), st.sampled_from([-3, -1, 1, 2, 3]), st.integers(-4, 4))
+def test_ranges_are_their_sequence(start: int, stop: int, step: int, other: int) -> None:
+    """Ranges are the same exactly if they give the same numbers."""
+    assert agree(range(start, stop, step), range(start, other, step))
+    assert agree(range(start, stop, step), range(start, stop, step + (step > 0)))
+
+
+@given(st.times(), st.times(), zones, zones)
+def test_aware_times_compare_with_their_offset(a: time, b: time, first: tzinfo, second: tzinfo) -> None:
+    """Aware times are the same exactly if Python says so, and never the same as naive ones."""
+    left, right = a.replace(tzinfo=first), b.replace(tzinfo=second)
+    assert agree(left, right)
+    assert encode(left) != encode(a)
+
+
+def test_types_that_look_alike_differ() -> None:
+    """Equal-looking values of different standard types are different values."""
+    numeric = [1, 1.0, Decimal(1), Fraction(1), timedelta(microseconds=1), UUID(int=1), range(1, 2), slice(1)]
+    temporal = [date(2024, 1, 1), datetime(2024, 1, 1), datetime(2024, 1, 1, tzinfo=UTC), time(0)]
+    zoned = [timedelta(0), time(0, tzinfo=UTC), UTC, ZoneInfo("UTC"), "UTC"]
+    alike = [*numeric, *temporal, *zoned, PurePosixPath("a"), PureWindowsPath("a"), Path("a"), "a", "1", (1,)]
+    assert len({encode(value) for value in alike}) == len(alike)
+
+
+def test_zeros_and_nans_of_decimals_are_as_those_of_floats() -> None:
+    """-0 differs from 0 and all NaNs are one."""
+    assert encode(Decimal("-0.0")) == encode(Decimal("-0")) != encode(Decimal("0.00"))
+    assert encode(Decimal("NaN")) == encode(Decimal("-NaN")) == encode(Decimal("sNaN123"))
+    assert len({encode(Decimal(text)) for text in ("Infinity", "-Infinity", "NaN", "0")}) == 4
+
+
+def test_the_hour_that_comes_twice() -> None:
+    """An aware time in the repeated hour counts with its fold; of a naive one the fold means nothing."""
+    berlin = ZoneInfo("Europe/Berlin")
+    first = datetime(2024, 10, 27, 2, 30, tzinfo=berlin)
+    assert encode(first) != encode(first.replace(fold=1))
+    assert encode(first) == encode(datetime(2024, 10, 27, 0, 30, tzinfo=UTC))
+    assert encode(datetime(2024, 10, 27, 2, 30)) == encode(datetime(2024, 10, 27, 2, 30, fold=1))
+
+
+def test_the_ends_of_time_are_encoded() -> None:
+    """Instants outside of what a datetime can hold are no problem."""
+    east = timezone(timedelta(hours=14))
+    assert encode(datetime.min.replace(tzinfo=east)) != encode(datetime.min.replace(tzinfo=UTC))
+    assert encode(datetime.max.replace(tzinfo=timezone(timedelta(hours=-12)))) != encode(datetime.max)
+
+
+def test_a_time_in_a_zone_without_a_date_keeps_its_zone() -> None:
+    """Where the zone gives no offset, ``==`` ignores it; the key does not."""
+    assert encode(time(1, tzinfo=ZoneInfo("Asia/Tokyo"))) != encode(time(1, tzinfo=ZoneInfo("Europe/Paris")))
+    assert encode(time(1, tzinfo=ZoneInfo("Asia/Tokyo"))) != encode(time(1))
+
+
+def test_zones_are_known_by_name_and_offset() -> None:
+    """A ZoneInfo is its key, a timezone its offset; a ZoneInfo from a file without a key is refused."""
+    assert encode(timezone(timedelta(hours=1), "A")) == encode(timezone(timedelta(hours=1), "B"))
+    assert encode(ZoneInfo.no_cache("Asia/Tokyo")) == encode(ZoneInfo("Asia/Tokyo"))
+    with pytest.raises(Unkeyable, match="has no name"):
+        encode(nameless_zone())
+
+
+def nameless_zone() -> ZoneInfo:
+    import io
+
+    utc = b"TZif2" + b"\0" * 15 + b"\0\0\0\0" * 4 + b"\0\0\0\1\0\0\0\4" + b"\0" * 6 + b"UTC\0"
+    return ZoneInfo.from_file(io.BytesIO(utc + utc + b"\nUTC0\n"))
+
+
+def test_windows_paths_have_no_case() -> None:
+    """Paths of Windows are the same in any case and with either slash; paths of POSIX are not."""
+    assert encode(PureWindowsPath("C:/Data")) == encode(PureWindowsPath("c:\\data"))
+    assert encode(PurePosixPath("Data")) != encode(PurePosixPath("data"))
+    assert encode(PurePosixPath("a//b/.")) == encode(PurePosixPath("a/b"))
+
+
+class Stamp(datetime):
+    pass
+
+
+class Amount(Decimal):
+    pass
+
+
+class Folder(type(Path())):  # type: ignore[misc]
+    pass
+
+
+@pytest.mark.parametrize(
+    ("value", "base", "other"),
+    [
+        (Stamp(2024, 1, 1), datetime(2024, 1, 1), Stamp(2024, 1, 2)),
+        (Amount("1.0"), Decimal("1.0"), Amount("2")),
+        (Folder("a"), Path("a"), Folder("b")),
+    ],
+)
+def test_subclasses_are_not_their_base(value: Any, base: Any, other: Any) -> None:
+    """A subclass of a standard type counts with its own class."""
+    assert encode(value) == encode(type(value)(value) if isinstance(value, Decimal | PurePath) else value)
+    assert len({encode(value), encode(base), encode(other)}) == 3
+
+
+def test_names_in_encodings_are_unique() -> None:
+    """No two standard types share the name they have in encodings."""
+    assert len({name for name, _ in STANDARD_TYPES.values()}) == len(STANDARD_TYPES)
