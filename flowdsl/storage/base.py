@@ -24,6 +24,7 @@ A backend implements ``commit``, six readers, ``clear`` and ``close``. ``wait_fo
 ``commit`` and need no implementation.
 """
 
+import itertools
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -344,6 +345,7 @@ class Storage(ABC):
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
+        self._versions = itertools.count(1)
         self._version = 0
         self._waiting = 0
 
@@ -353,9 +355,12 @@ class Storage(ABC):
 
     def notify(self) -> None:
         """Say that a commit happened in this process (called by ``commit``); wakes ``wait_for_change``."""
-        with self._changed:
-            self._version += 1
-            if self._waiting:
+        # No lock unless somebody waits. Numbers are never used twice, so two threads that set them in the
+        # wrong order cost a spurious return at most; and a waiter announces itself before it looks at the
+        # version.
+        self._version = next(self._versions)
+        if self._waiting:
+            with self._changed:
                 self._changed.notify_all()
 
     def wait_for_change(self, seen: int, timeout: float, /) -> int:
@@ -367,12 +372,12 @@ class Storage(ABC):
         seen too, within a tenth of a second.
         """
         with self._changed:
-            if self._version == seen:
-                self._waiting += 1
-                try:
+            self._waiting += 1
+            try:
+                if self._version == seen:
                     self._changed.wait(timeout)
-                finally:
-                    self._waiting -= 1
+            finally:
+                self._waiting -= 1
             return self._version
 
     def attention(self, run_ids: Iterable[str], /) -> list[Attention]:

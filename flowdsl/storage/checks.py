@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from flowdsl.core.records import Run
 from flowdsl.storage.base import (
     RUN_FIELDS,
     AddSignal,
@@ -19,22 +18,7 @@ from flowdsl.storage.base import (
     UpdateRun,
 )
 
-__all__ = ["require_id", "require_limit", "stub", "validate"]
-
-
-def stub(run: Run) -> Run:
-    """What stays of a run that is deleted with a tombstone: its identity and its times."""
-    return Run(
-        id=run.id,
-        workflow=run.workflow,
-        key=run.key,
-        status=run.status,
-        created_at=run.created_at,
-        finished_at=run.finished_at,
-        epoch=run.epoch,
-        version=run.version,
-        pruned=True,
-    )
+__all__ = ["require_id", "require_limit", "validate"]
 
 
 def require_id(value: str, what: str = "run id") -> None:

@@ -15,7 +15,7 @@ from typing import Any, NoReturn, Self
 
 from attrs import define, evolve, field
 
-from flowdsl.core.records import Memo, Run, RunFilter, Signal, Step, Tags
+from flowdsl.core.records import Memo, Run, RunFilter, Signal, Step
 from flowdsl.core.status import RunStatus
 from flowdsl.errors import StorageUnavailable
 from flowdsl.storage.base import (
@@ -39,7 +39,8 @@ from flowdsl.storage.base import (
     TakeSignal,
     UpdateRun,
 )
-from flowdsl.storage.checks import require_id, require_limit, stub, validate
+from flowdsl.storage.checks import require_id, require_limit, validate
+from flowdsl.storage.make import as_inserted, own_tags, quick_step, stub
 
 __all__ = ["MemoryStorage"]
 
@@ -114,7 +115,7 @@ class MemoryStorage(Storage):
     def __init__(self) -> None:
         super().__init__()
         self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
+        self._changed = threading.Condition(self._lock)  # one lock for all: a fork needs to hold it
         self._closed = False
         self._seq = 0
         self._signal_seq = 0
@@ -149,9 +150,7 @@ class MemoryStorage(Storage):
         with self._lock:
             self._require_open()
             outcomes = [_APPLY[type(operation)](self, operation) for operation in operations]
-            self._version += 1
-            if self._waiting:
-                self._changed.notify_all()
+        self.notify()
         return outcomes
 
     def _open_run(self, op: OpenRun) -> Outcome:
@@ -178,15 +177,7 @@ class MemoryStorage(Storage):
         return self._insert(op, run_id, number)
 
     def _insert(self, op: OpenRun, run_id: str, number: int | None) -> Outcome:
-        run = evolve(
-            op.run,
-            id=run_id,
-            number=number,
-            epoch=self._epoch + 1,
-            lease_until=self.now() + op.lease,
-            tags=_own(op.run.tags),
-            pruned=False,
-        )
+        run = as_inserted(op.run, run_id, number, self._epoch + 1, self.now() + op.lease)
         self._entries[run_id] = _Entry(run, op.nonce)
         self._index(run)
         if op.nonce:
@@ -314,7 +305,7 @@ class MemoryStorage(Storage):
 
     def _change(self, entry: _Entry, changes: dict[str, Any]) -> None:
         if "tags" in changes:
-            changes["tags"] = _own(changes["tags"])
+            changes["tags"] = own_tags(changes["tags"])
         self._unindex(entry.run)
         entry.run = evolve(entry.run, **changes)
         self._index(entry.run)
@@ -417,14 +408,13 @@ class MemoryStorage(Storage):
             epochs = [entry.run.epoch for entry in self._entries.values()]
             self._epoch = max([self._epoch, *epochs, *(run.epoch for run in self._stubs.values())])
             self._forget_all()
-            self._version += 1
-            self._changed.notify_all()
+        self.notify()
 
     def close(self) -> None:
         with self._lock:
             self._closed = True
             self._forget_all()
-            self._changed.notify_all()
+        self.notify()
 
     def _forget_all(self) -> None:
         self._entries: dict[str, _Entry] = {}
@@ -454,7 +444,7 @@ _APPLY: dict[type, Callable[[MemoryStorage, Any], Outcome]] = {
 
 def _numbered(seq: int, s: Step) -> Step:
     # Made when it is read, not when it is put: evolve would be the larger half of a commit.
-    return Step(
+    return quick_step(
         s.run_id,
         s.key,
         s.path,
@@ -476,10 +466,6 @@ def _numbered(seq: int, s: Step) -> Step:
         s.version,
         s.extra,
     )
-
-
-def _own(tags: Tags) -> Tags:
-    return dict(tags) if isinstance(tags, Mapping) else tuple(tags)
 
 
 def _copy(run: Run) -> Run:

@@ -24,18 +24,30 @@ from attrs import define
 from flowdsl.core.records import Memo, Run, RunFilter, Signal, Step
 from flowdsl.errors import StorageUnavailable
 from flowdsl.storage import sqlite_rows as sql
-from flowdsl.storage.base import Attention, Done, Operation, Outcome, PutStep, Storage
+from flowdsl.storage.base import Attention, Done, Operation, Outcome, PutStep, Storage, UpdateRun
 from flowdsl.storage.checks import require_id, require_limit, validate
-from flowdsl.storage.sqlite_file import connect, create, is_busy, patiently, prepare, translate
+from flowdsl.storage.sqlite_file import (
+    NEW_FILE,
+    PAUSE,
+    WRITER,
+    connect,
+    create,
+    is_busy,
+    patiently,
+    prepare,
+    translate,
+)
 from flowdsl.storage.sqlite_pool import ReaderPool
-from flowdsl.storage.sqlite_writer import Transaction, is_unstorable, unstorable
+from flowdsl.storage.sqlite_writer import Transaction, changes_of, is_unstorable, unstorable
 from flowdsl.storage.urls import sqlite_path, sqlite_url
 
 __all__ = ["SQLiteStorage"]
 
+A = TypeVar("A")
 T = TypeVar("T")
 
 _POLL = 0.02  # seconds between two looks for commits of other processes, while somebody waits for them
+_CHECK = 0.05  # seconds between two looks whether the file is still in its place
 _LEVELS = ("full", "normal")
 
 
@@ -47,6 +59,7 @@ class _Handles:
     readers: ReaderPool
     file: tuple[int, int]
     data_version: int
+    checked: float = 0.0
 
     def close(self) -> bool:
         # The writer goes last: whoever closes last moves the write-ahead log into the file.
@@ -121,69 +134,100 @@ class SQLiteStorage(Storage):
     def commit(self, operations: Sequence[Operation], /) -> list[Outcome]:
         validate(operations)
         with self._lock:
-            outcomes = self._write(lambda handles: self._commit(handles.writer, operations))
+            outcomes = self._write(self._commit, operations)
         self.notify()
         return outcomes
 
     def _commit(self, writer: sqlite3.Connection, operations: Sequence[Operation]) -> list[Outcome]:
         if len(operations) == 1:
             operation = operations[0]
-            if type(operation) is PutStep and (outcome := self._insert_step(writer, operation)) is not None:
+            fast = _FAST.get(type(operation))
+            if fast is not None and (outcome := fast(self, writer, operation)) is not None:
                 return [outcome]
         elif not operations:
             return []
-        return self._transact(writer, lambda transaction: transaction.apply(operations))
+        return self._transact(writer, operations)
 
     def _insert_step(self, writer: sqlite3.Connection, op: PutStep) -> Outcome | None:
         """Try to store a new step in a single statement; ``None`` if this one needs a closer look."""
-        step = op.step
+        step, epoch = op.step, op.epoch
         try:
-            if op.epoch is None:
+            if epoch is None:
                 cursor = writer.execute(sql.INSERT_STEP, (*sql.step_values(step), step.run_id))
             else:
-                cursor = writer.execute(
-                    sql.INSERT_STEP_FENCED, (*sql.step_values(step), step.run_id, op.epoch)
-                )
+                cursor = writer.execute(sql.INSERT_STEP_FENCED, (*sql.step_values(step), step.run_id, epoch))
         except Exception as error:
             if is_unstorable(error):
                 return unstorable(error)
             raise
         return Done(cursor.lastrowid or 0) if cursor.rowcount == 1 else None
 
-    def _transact(self, writer: sqlite3.Connection, work: Callable[[Transaction], T]) -> T:
+    def _update_run(self, writer: sqlite3.Connection, op: UpdateRun) -> Outcome | None:
+        """The same for an update without tags, which stand in another table."""
+        if "tags" in op.changes or not (changes := changes_of(op, self.now())):
+            return None
+        values = [sql.encode_run_field(name, value) for name, value in changes.items()]
+        fence = () if op.epoch is None else (op.epoch,)
+        statuses = tuple(status.value for status in op.if_status)
+        statement = sql.update_run_if(tuple(changes), bool(fence), len(statuses))
+        try:
+            cursor = writer.execute(statement, (*values, op.run_id, *fence, *statuses))
+        except Exception as error:
+            if is_unstorable(error):
+                return unstorable(error)
+            raise
+        return Done() if cursor.rowcount == 1 else None
+
+    def _transact(self, writer: sqlite3.Connection, operations: Sequence[Operation] | None) -> list[Outcome]:
+        """Apply *operations* in a transaction of several statements; ``None`` clears everything."""
+        outcomes: list[Outcome] = []
         writer.execute(sql.BEGIN)
         try:
-            result = work(Transaction(writer, self.now()))
+            transaction = Transaction(writer, self.now())
+            if operations is None:
+                transaction.clear()
+            else:
+                outcomes = transaction.apply(operations)
             writer.execute(sql.COMMIT)
         except BaseException:
             if writer.in_transaction:
                 writer.execute(sql.ROLLBACK)
             raise
-        return result
+        return outcomes
 
-    def _write(self, work: Callable[[_Handles], T]) -> T:
-        """Do *work* with the writer, whose lock is held; wait for other processes; map errors."""
-        handles = self._current()
-        if not handles.writer.in_transaction and self._moved(handles):
+    def _write(self, work: Callable[[sqlite3.Connection, A], T], argument: A) -> T:
+        """Do *work* with the writer, whose lock is held. A lock of another process is waited for, errors are
+        mapped."""
+        limit = None
+        while True:
+            handles = self._box[0] if self._box else self._current()
+            self._check_file(handles)
+            try:
+                return work(handles.writer, argument)
+            except sqlite3.Error as error:
+                limit = limit or time.monotonic() + self._busy_timeout
+                if not is_busy(error) or time.monotonic() > limit:
+                    self._drop()  # what an error leaves behind is not known: begin anew the next time
+                    raise translate(error, self._path) from error
+            time.sleep(PAUSE)
+
+    def _check_file(self, handles: _Handles) -> None:
+        """Refuse to write into a file that was moved or deleted: nobody would ever find it again."""
+        now = time.monotonic()
+        if now < handles.checked + _CHECK:
+            return
+        handles.checked = now
+        try:
+            status = os.stat(self._path)
+            moved = (status.st_dev, status.st_ino) != handles.file
+        except OSError:
+            moved = True
+        if moved:
             self._drop()
             raise StorageUnavailable(
                 f"{self._path} was moved, replaced or deleted while it was in use; "
                 f"the next call opens what stands there then"
             )
-        try:
-            return work(handles)
-        except sqlite3.Error as error:
-            if is_busy(error):
-                return patiently(lambda: work(handles), self._path, self._busy_timeout)
-            self._drop()
-            raise translate(error, self._path) from error
-
-    def _moved(self, handles: _Handles) -> bool:
-        try:
-            status = os.stat(self._path)
-        except OSError:
-            return True
-        return (status.st_dev, status.st_ino) != handles.file
 
     # Reading ------------------------------------------------------------------------------------------------
 
@@ -314,7 +358,7 @@ class SQLiteStorage(Storage):
 
     def clear(self) -> None:
         with self._lock:
-            self._write(lambda handles: self._transact(handles.writer, Transaction.clear))
+            self._write(self._transact, None)
         self.notify()
 
     def close(self) -> None:
@@ -339,10 +383,11 @@ class SQLiteStorage(Storage):
         return handles
 
     def _connect(self) -> _Handles:
-        writer = connect(self._path)
+        writer = connect(self._path, *NEW_FILE)
         try:
             prepare(writer, self._path)
-            writer.execute(f"PRAGMA synchronous = {self._synchronous}")
+            for setting in (f"synchronous = {self._synchronous}", *WRITER):
+                writer.execute(f"PRAGMA {setting}").close()
             status = os.stat(self._path)
             (data_version,) = writer.execute(sql.DATA_VERSION).fetchone()
         except BaseException:
@@ -353,6 +398,13 @@ class SQLiteStorage(Storage):
 
     def _drop(self) -> bool:
         return _close(self._box)
+
+
+# Operations that one statement, and so one transaction without BEGIN and COMMIT, can do when all is as usual.
+_FAST: dict[type, Callable[[SQLiteStorage, sqlite3.Connection, Any], Outcome | None]] = {
+    PutStep: SQLiteStorage._insert_step,
+    UpdateRun: SQLiteStorage._update_run,
+}
 
 
 def _reopen(cls: type[SQLiteStorage], path: str, synchronous: str, busy_timeout: float) -> SQLiteStorage:

@@ -13,15 +13,20 @@ from attrs import fields
 
 from flowdsl.core.records import Memo, Run, RunFilter, Signal, Step, Tags
 from flowdsl.core.status import RunStatus, StepStatus
+from flowdsl.storage.make import quick_step
 
 Row = tuple[Any, ...]
 
 # Columns are named as fields and stand in the order of the record, so that rows become records by position.
 RUN_COLUMNS = [a.name for a in fields(Run)]
-STEP_COLUMNS = [a.name for a in fields(Step) if a.name != "run_id"]
 SIGNAL_COLUMNS = [a.name for a in fields(Signal) if a.name != "run_id"]
 MEMO_COLUMNS = [a.name for a in fields(Memo)]
 
+# What most steps have in common stands in one column, ``more``: JSON, or NULL where all is as usual. Each
+# column costs as much to read as the row itself, times ten thousand.
+_MORE = ("attempts", "concurrent", "draws", "version", "extra")
+_USUAL = (1, False, 0, "", "")
+STEP_COLUMNS = [a.name for a in fields(Step) if a.name not in ("run_id", *_MORE)] + ["more"]
 _STEP_VALUES = [name for name in STEP_COLUMNS if name != "seq"]
 _RUN_STATUS = {status.value: status for status in RunStatus}
 _STEP_STATUS = {status.value: status for status in StepStatus}
@@ -58,19 +63,19 @@ DROP_STEP = "DELETE FROM steps WHERE run = ? AND key = ?"
 DROP_STEPS_OF_RUN = "DELETE FROM steps WHERE run = ?"
 KEEP_SEQ = f"""
     INSERT OR REPLACE INTO steps (seq, run, {_list(_STEP_VALUES)})
-    VALUES (?, 0, '', '', '', '', 0, 0, '', 0, '', '', NULL, '', 0, NULL, 0, 0, '', '')"""
+    VALUES (?, 0, '', '', '', '', 0, 0, '', '', '', NULL, '', 0, NULL, NULL)"""
 
 RUN_HEAD = "SELECT no, epoch, status FROM runs WHERE id = ? AND pruned = 0"
-RUN_BY_ID = f"SELECT no, {_list(RUN_COLUMNS)} FROM runs WHERE id = ?"
-RUN_BY_NO = f"SELECT no, {_list(RUN_COLUMNS)} FROM runs WHERE no = ?"
+RUN_BY_ID = f"SELECT no, nonce, {_list(RUN_COLUMNS)} FROM runs WHERE id = ?"
+RUN_BY_NO = f"SELECT {_list(RUN_COLUMNS)} FROM runs WHERE no = ?"
 RUN_BY_NONCE = (
-    f"SELECT no, {_list(RUN_COLUMNS)} FROM runs WHERE nonce = ? AND nonce <> '' AND owner IS ? AND key = ?"
+    f"SELECT {_list(RUN_COLUMNS)} FROM runs WHERE nonce = ? AND nonce <> '' AND owner IS ? AND key = ?"
 )
 INSERT_RUN = f"INSERT INTO runs ({_list(RUN_COLUMNS)}, nonce) VALUES ({_marks(len(RUN_COLUMNS) + 1)})"
 REPLACE_RUN = f"REPLACE INTO runs (no, {_list(RUN_COLUMNS)}) VALUES ({_marks(len(RUN_COLUMNS) + 1)})"
 DELETE_RUN = "DELETE FROM runs WHERE no = ?"
-ID_IS_TAKEN = "SELECT 1 FROM runs WHERE id = ?"
-HIGHEST_NUMBER = "SELECT max(number) FROM runs WHERE key = ?"
+HIGHEST_NUMBER_AND_EPOCH = """
+    SELECT (SELECT max(number) FROM runs WHERE key = ?), (SELECT value FROM counters WHERE name = 'epoch')"""
 
 _LIVE = "FROM runs WHERE number IS NOT NULL AND status IN ('pending', 'running') AND key = ?"
 LIVE_UNOWNED = f"SELECT number, no {_LIVE} AND owner IS NULL ORDER BY number LIMIT ?"
@@ -96,7 +101,6 @@ PUT_MEMO = f"REPLACE INTO memos ({_list(MEMO_COLUMNS)}) VALUES ({_marks(len(MEMO
 DROP_MEMO = "DELETE FROM memos WHERE key = ?"
 GET_MEMO = f"SELECT {_list(MEMO_COLUMNS)} FROM memos WHERE key = ?"
 
-DELETED_EPOCH = "SELECT value FROM counters WHERE name = 'epoch'"
 KEEP_EPOCH = "UPDATE counters SET value = max(value, ?) WHERE name = 'epoch'"
 HIGHEST_EPOCH = "SELECT coalesce(max(epoch), 0) FROM runs"
 CLEAR = [
@@ -123,8 +127,17 @@ _SIGNALS = f"""
 
 @lru_cache(maxsize=512)
 def update_run(columns: tuple[str, ...]) -> str:
-    """The statement that sets *columns* (names of ours) of a run."""
+    """The statement that sets *columns* (names of ours) of the run of a number."""
     return f"UPDATE runs SET {', '.join(name + ' = ?' for name in columns)} WHERE no = ?"
+
+
+@lru_cache(maxsize=512)
+def update_run_if(columns: tuple[str, ...], fenced: bool, statuses: int) -> str:
+    """The statement that sets *columns* of the run of an id, if its epoch and status are as asked for."""
+    sql = f"UPDATE runs SET {', '.join(name + ' = ?' for name in columns)} WHERE id = ? AND pruned = 0"
+    if fenced:
+        sql += " AND epoch = ?"
+    return sql + f" AND status IN ({_marks(statuses)})" if statuses else sql
 
 
 @lru_cache(maxsize=8)
@@ -205,23 +218,65 @@ def step_values(s: Step) -> Row:
         s.occurrence,
         s.ordinal,
         s.status._value_,  # a plain str: for a subclass, sqlite3 would look for an adapter
-        s.attempts,
         s.args,
         s.defaults,
         s.payload,
         s.preview,
         s.created_at,
         s.completed_at,
-        s.concurrent,
-        s.draws,
-        s.version,
-        s.extra,
+        None
+        if (more := (s.attempts, s.concurrent, s.draws, s.version, s.extra)) == _USUAL
+        else _encode_more(*more),
     )
 
 
-def run_values(run: Run) -> list[Any]:
+@lru_cache(maxsize=4096)
+def _encode_more(*values: Any) -> str | None:
+    unusual = {
+        name: value for name, value, usual in zip(_MORE, values, _USUAL, strict=True) if value != usual
+    }
+    return json.dumps(unusual, ensure_ascii=False, separators=(",", ":")) if unusual else None
+
+
+@lru_cache(maxsize=4096)
+def _decode_more(text: str) -> tuple[Any, ...]:
+    given = json.loads(text)
+    return tuple(given.get(name, usual) for name, usual in zip(_MORE, _USUAL, strict=True))
+
+
+def run_values(r: Run) -> Row:
     """What ``INSERT_RUN`` takes, but for the nonce."""
-    return [encode_run_field(name, getattr(run, name)) for name in RUN_COLUMNS]
+    return (
+        r.id,
+        r.workflow,
+        r.key,
+        r.number,
+        r.status._value_,
+        r.args,
+        r.args_preview,
+        _encode_tags(r.tags) if r.tags else "",
+        r.created_at,
+        r.finished_at,
+        r.deadline,
+        r.owner,
+        r.epoch,
+        r.lease_until,
+        r.result,
+        r.result_preview,
+        r.error,
+        r.error_preview,
+        _encode_keys(r.open_failures) if r.open_failures else "",
+        r.retryable,
+        r.undoing,
+        r.cancel_requested,
+        r.parent,
+        r.parent_key,
+        r.forked_from,
+        r.floor,
+        r.recoveries,
+        r.version,
+        r.pruned,
+    )
 
 
 def encode_run_field(name: str, value: Any) -> Any:
@@ -248,10 +303,14 @@ def _encode_tags(tags: Tags) -> str:
     )
 
 
+def _encode_keys(keys: tuple[str, ...]) -> str:
+    return json.dumps(list(keys), ensure_ascii=False) if keys else ""
+
+
 _ENCODE: dict[str, Callable[[Any], Any]] = {
     "status": lambda status: RunStatus(status).value,
     "tags": _encode_tags,
-    "open_failures": lambda keys: json.dumps(list(keys), ensure_ascii=False) if keys else "",
+    "open_failures": _encode_keys,
 }
 
 
@@ -288,11 +347,14 @@ def run_of(row: Row) -> Run:
 
 def steps_of(run_id: str, rows: list[Row]) -> list[Step]:
     """Steps of one run from the columns ``STEP_COLUMNS``; written out, for a journal has many rows."""
-    status = _STEP_STATUS
-    return [
-        Step(run_id, k, p, n, ki, sc, oc, o, status[st], at, ar, de, pl, pr, cr, co, cc == 1, dr, ve, ex)
-        for k, p, n, ki, sc, oc, o, st, at, ar, de, pl, pr, cr, co, cc, dr, ve, ex in rows
-    ]
+    steps = []
+    for k, p, n, ki, sc, oc, o, st, ar, de, pl, pr, cr, co, more in rows:
+        at, cc, dr, ve, ex = _USUAL if more is None else _decode_more(more)
+        status = _STEP_STATUS[st]
+        steps.append(
+            quick_step(run_id, k, p, n, ki, sc, oc, o, status, at, ar, de, pl, pr, cr, co, cc, dr, ve, ex)
+        )
+    return steps
 
 
 def signal_of(run_id: str, row: Row) -> Signal:

@@ -8,10 +8,8 @@ SQLite undoes a failed statement by itself.
 import sqlite3
 from collections.abc import Callable, Sequence
 from heapq import merge
-from itertools import groupby, islice
+from itertools import count, groupby, islice
 from typing import Any
-
-from attrs import evolve
 
 from flowdsl.core.records import Run, Step
 from flowdsl.core.status import RunStatus
@@ -37,9 +35,9 @@ from flowdsl.storage.base import (
     Unstorable,
     UpdateRun,
 )
-from flowdsl.storage.checks import stub
+from flowdsl.storage.make import as_inserted, stub
 
-__all__ = ["Transaction", "is_unstorable", "unstorable"]
+__all__ = ["Transaction", "changes_of", "is_unstorable", "unstorable"]
 
 _DONE = Done()
 _MISSING = Missing()
@@ -65,6 +63,16 @@ def unstorable(error: Exception) -> Unstorable:
     )
     reason.__cause__ = error
     return Unstorable(reason)
+
+
+def changes_of(op: UpdateRun, now: float) -> dict[str, Any]:
+    """The fields that *op* sets, lease and release included."""
+    changes = dict(op.changes)
+    if op.release:
+        changes |= {"owner": None, "lease_until": now}
+    elif op.lease is not None:
+        changes["lease_until"] = now + op.lease
+    return changes
 
 
 class Transaction:
@@ -111,19 +119,30 @@ class Transaction:
 
     def _open_run(self, op: OpenRun) -> Outcome:
         run = op.run
-        if op.nonce and (row := self._one(sql.RUN_BY_NONCE, op.nonce, run.owner, run.key)):
-            return Opened(sql.run_of(row[1:]))
         if run.number is None:
-            if row := self._one(sql.RUN_BY_ID, run.id):
-                return Found((sql.run_of(row[1:]),))
-            return self._insert_run(op, run.id, None)
-        if not op.fresh and (oldest := self._continuable(run.key, op.skip_owners)):
+            if (row := self._one(sql.RUN_BY_ID, run.id)) is not None:
+                found = sql.run_of(row[2:])
+                again = op.nonce and row[1] == op.nonce and found.owner == run.owner
+                return Opened(found) if again else Found((found,))
+            return self._insert_run(op, run.id, None, self._highest(run.key)[1])
+        if op.nonce and (row := self._one(sql.RUN_BY_NONCE, op.nonce, run.owner, run.key)):
+            return Opened(sql.run_of(row))
+        highest, epoch = self._highest(run.key)
+        if highest and not op.fresh and (oldest := self._continuable(run.key, op.skip_owners)):
             rows = [self._one(sql.RUN_BY_NO, no) for no in oldest]
-            return Found(tuple(sql.run_of(row[1:]) for row in rows if row))
-        number = ((self._one(sql.HIGHEST_NUMBER, run.key) or (0,))[0] or 0) + 1
-        while self._one(sql.ID_IS_TAKEN, f"{run.id}-{number}"):
-            number += 1
-        return self._insert_run(op, f"{run.id}-{number}", number)
+            return Found(tuple(sql.run_of(row) for row in rows if row))
+        for number in count(highest + 1):
+            try:
+                return self._insert_run(op, f"{run.id}-{number}", number, epoch)
+            except sqlite3.IntegrityError as error:
+                if "runs.id" not in str(error):
+                    raise
+        raise AssertionError("unreachable")
+
+    def _highest(self, key: str) -> tuple[int, int]:
+        """The highest number of the runs of *key*, and the highest epoch of the deleted runs; 0 for none."""
+        number, epoch = self._one(sql.HIGHEST_NUMBER_AND_EPOCH, key) or (None, None)
+        return number or 0, epoch or 0
 
     def _continuable(self, key: str, skip_owners: tuple[str, ...]) -> list[int]:
         groups = [self._execute(sql.LIVE_UNOWNED, (key, _FOUND_AT_MOST)).fetchall()]
@@ -135,22 +154,13 @@ class Transaction:
         groups.append(self._execute(sql.FAILED_RETRYABLE, (key, _FOUND_AT_MOST)).fetchall())
         return [no for _, no in islice(merge(*groups), _FOUND_AT_MOST)]
 
-    def _insert_run(self, op: OpenRun, run_id: str, number: int | None) -> Outcome:
-        (deleted,) = self._one(sql.DELETED_EPOCH) or (0,)
-        run = evolve(
-            op.run,
-            id=run_id,
-            number=number,
-            epoch=deleted + 1,
-            lease_until=self._now + op.lease,
-            pruned=False,
-        )
-        values = sql.run_values(run)
-        cursor = self._execute(sql.INSERT_RUN, (*values, op.nonce))
+    def _insert_run(self, op: OpenRun, run_id: str, number: int | None, epoch: int) -> Outcome:
+        run = as_inserted(op.run, run_id, number, epoch + 1, self._now + op.lease)
+        cursor = self._execute(sql.INSERT_RUN, (*sql.run_values(run), op.nonce))
         if run.tags:
             self._executemany(sql.ADD_TAG, sql.tag_rows(cursor.lastrowid or 0, run.tags))
         self._heads.pop(run_id, None)
-        return Opened(sql.run_of(tuple(values)))
+        return Opened(run)
 
     def _claim_run(self, op: ClaimRun) -> Outcome:
         found = self._run(op.run_id)
@@ -169,11 +179,7 @@ class Transaction:
         return Opened(found[1]) if found else _MISSING
 
     def _update_run(self, op: UpdateRun) -> Outcome:
-        changes = dict(op.changes)
-        if op.release:
-            changes |= {"owner": None, "lease_until": self._now}
-        elif op.lease is not None:
-            changes["lease_until"] = self._now + op.lease
+        changes = changes_of(op, self._now)
         head = self._head(op.run_id)
         if head is None:
             return _MISSING
@@ -205,7 +211,7 @@ class Transaction:
         row = self._one(sql.RUN_BY_ID, op.run_id)
         if row is None:
             return _DONE
-        no, run = row[0], sql.run_of(row[1:])
+        no, run = row[0], sql.run_of(row[2:])
         if run.pruned and op.tombstone:
             return _DONE
         highest = self._last_seq()
@@ -337,7 +343,7 @@ class Transaction:
         row = self._one(sql.RUN_BY_ID, run_id)
         if row is None:
             return None
-        run = sql.run_of(row[1:])
+        run = sql.run_of(row[2:])
         return None if run.pruned else (row[0], run)
 
     def _fenced(self, run_id: str) -> Fenced | Missing:

@@ -68,17 +68,13 @@ CREATE TABLE steps (
     occurrence INTEGER NOT NULL,
     ordinal INTEGER NOT NULL,
     status TEXT NOT NULL,
-    attempts INTEGER NOT NULL,
     args TEXT NOT NULL,
     defaults TEXT NOT NULL,
     payload BLOB,
     preview TEXT NOT NULL,
     created_at REAL NOT NULL,
     completed_at REAL,
-    concurrent INTEGER NOT NULL,
-    draws INTEGER NOT NULL,
-    version TEXT NOT NULL,
-    extra TEXT NOT NULL
+    more TEXT                          -- JSON of attempts, concurrent, draws, version, extra; NULL where all are usual
 );
 CREATE UNIQUE INDEX steps_key ON steps (run, key);
 
