@@ -128,7 +128,9 @@ _BRACKETS: dict[Any, tuple[str, str]] = {
 def _write_container(value: Any, out: list[str], room: list[int], depth: int) -> None:
     before, after = _BRACKETS[type(value).__repr__]
     kind = type(value)
-    if kind not in (list, tuple, dict) and not (kind is set and value):
+    if kind in (set, frozenset) and not value:
+        before, after = f"{kind.__name__}(", ")"
+    elif kind not in (list, tuple, dict, set):
         before, after = f"{kind.__name__}({before}", f"{after})"
     elif kind is tuple and len(value) == 1:
         after = ",)"
@@ -143,11 +145,20 @@ def _write_container(value: Any, out: list[str], room: list[int], depth: int) ->
             _emit(": ", out, room)
             _write(item, out, room, depth + 1)
     else:
-        for number, item in enumerate(islice(value, _MAX_ITEMS + 1)):
+        for number, item in enumerate(islice(_in_order(value), _MAX_ITEMS + 1)):
             if not _separated(number, out, room):
                 break
             _write(item, out, room, depth + 1)
     _emit(after, out, room)
+
+
+def _in_order(value: Any) -> abc.Iterable[Any]:
+    """The items of a set of texts or numbers are sorted, so that it looks the same in every process."""
+    if isinstance(value, set | frozenset) and len(value) <= _MAX_ITEMS:
+        kinds = {type(item) for item in value}
+        if kinds <= {str} or kinds <= {int, float}:
+            return sorted(value)
+    return value  # type: ignore[no-any-return]
 
 
 def _separated(number: int, out: list[str], room: list[int]) -> bool:

@@ -1,0 +1,234 @@
+"""Names that hold in every process, and the digests that address calls."""
+
+import subprocess
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowdsl.core.keys import (
+    ENCODING_VERSION,
+    branch_scope,
+    content_digest,
+    explain,
+    main_name,
+    object_path,
+    run_key,
+    short,
+    step_key,
+)
+
+texts = st.text(max_size=4) | st.sampled_from(["", "1:a", "a", "\udc80"])
+parts = st.tuples(texts, texts, texts, st.binary(max_size=4))
+
+# -------------------------------------------------------------------------------------------- digests
+
+
+@given(parts, parts)
+def test_content_digests_are_equal_exactly_if_all_parts_are(a: Any, b: Any) -> None:
+    """No two different calls feed the same bytes to the hash."""
+    assert (content_digest(*a) == content_digest(*b)) == (a == b)
+
+
+@given(texts, texts, texts, st.binary(max_size=4))
+def test_a_boundary_between_parts_cannot_be_moved(a: str, b: str, c: str, canonical: bytes) -> None:
+    """Characters moved from one part to the next make another digest."""
+    found = {content_digest(a + b, c, "", canonical), content_digest(a, b + c, "", canonical)}
+    assert len(found) == (1 if not b else 2)
+
+
+@given(st.tuples(parts, st.integers(0, 3)), st.tuples(parts, st.integers(0, 3)))
+def test_step_keys_are_equal_exactly_if_content_and_occurrence_are(a: Any, b: Any) -> None:
+    """A key is that of one call and one occurrence of it, and has 40 hex digits."""
+    left, right = (step_key(content_digest(*content), occurrence) for content, occurrence in (a, b))
+    assert (left == right) == (a == b)
+    assert len(left) == 40
+    assert int(left, 16) >= 0
+
+
+def test_kinds_of_keys_do_not_meet() -> None:
+    """A step, a run and a branch of the same parts have different keys."""
+    content = content_digest("", "a", "", b"")
+    found = {step_key(content), step_key(content, 1), run_key("a", "", b""), branch_scope("", "a", 0, 0)}
+    assert len(found) == 4
+
+
+@given(st.tuples(texts, texts, st.integers(0, 2), st.integers(0, 2)), st.data())
+def test_branch_scopes_are_equal_exactly_if_all_parts_are(a: Any, data: st.DataObject) -> None:
+    """Scope, kind, ordinal and index all make another branch."""
+    b = data.draw(st.tuples(texts, texts, st.integers(0, 2), st.integers(0, 2)))
+    assert (branch_scope(*a) == branch_scope(*b)) == (a == b)
+
+
+def test_short_keys_are_beginnings() -> None:
+    """A shortened key is the beginning of the key, as in git."""
+    key = run_key("a", "", b"")
+    assert key.startswith(short(key))
+    assert len(short(key)) == 10
+
+
+def test_the_explanation_names_all_that_counts() -> None:
+    """An explanation tells each part of the key, what was left out and why, and ends with the key itself."""
+    text = explain(
+        path="shop.charge",
+        canonical=b"x",
+        counted=[("amount", "10")],
+        defaulted=[("currency", "'EUR'")],
+        ignored=["client"],
+        receiver="<Shop> (not counted)",
+        scope="ab12",
+        version="2",
+        occurrence=3,
+    )
+    lines = [line.split(None, 1) for line in text.splitlines()]
+    assert lines == [
+        ["encoding", f"version {ENCODING_VERSION}"],
+        ["scope", "ab12"],
+        ["path", "shop.charge"],
+        ["version", "2"],
+        ["receiver", "<Shop> (not counted)"],
+        ["argument", "amount=10"],
+        ["left", "out    currency='EUR' (equals its default)"],
+        ["left", "out    client (ignored)"],
+        ["occurrence", "3 (after 3 equal in its scope)"],
+        ["key", step_key(content_digest("ab12", "shop.charge", "2", b"x"), 3)],
+    ]
+
+
+# ---------------------------------------------------------------------------------------------- paths
+
+
+class Outer:
+    class Inner:
+        def method(self) -> None: ...
+
+
+def test_paths_of_functions_and_classes() -> None:
+    """A path is module and qualified name; C methods without a module count as builtins."""
+    assert object_path(Outer.Inner.method) == f"{__name__}.Outer.Inner.method"
+    assert object_path(Outer) == f"{__name__}.Outer"
+    assert object_path(len) == "builtins.len"
+    assert object_path(dict.fromkeys) == "builtins.dict.fromkeys"
+
+
+def test_what_has_no_name_has_no_path() -> None:
+    """Asking for the path of a value is a mistake that is named."""
+    with pytest.raises(TypeError, match="int object has no qualified name"):
+        object_path(3)
+
+
+def as_main(monkeypatch: pytest.MonkeyPatch, **facts: Any) -> None:
+    main = types.ModuleType("__main__")
+    main.__dict__.update(facts)
+    monkeypatch.setitem(sys.modules, "__main__", main)
+
+
+class Shell:
+    kernel = object()
+
+
+class TerminalShell:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("facts", "session", "expected"),
+    [
+        ({"__vsc_ipynb_file__": "/home/me/Sales.ipynb"}, None, "notebook:Sales.ipynb"),
+        ({"__vsc_ipynb_file__": "c:\\Users\\me\\Sales.ipynb"}, None, "notebook:Sales.ipynb"),
+        ({"get_ipython": Shell, "__session__": "work/Sales.ipynb"}, None, "notebook:Sales.ipynb"),
+        ({"get_ipython": Shell}, "/home/me/Sales.ipynb", "notebook:Sales.ipynb"),
+        ({"get_ipython": Shell}, "console-1-5ab3", "notebook:here"),
+        ({"get_ipython": Shell}, None, "notebook:here"),
+        ({"get_ipython": TerminalShell}, None, "__main__"),
+    ],
+)
+def test_notebooks_are_known_by_their_file(
+    facts: Any, session: str | None, expected: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A notebook is its file where a front end tells it, else the working directory; a terminal is none."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
+    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
+    if session:
+        monkeypatch.setenv("JPY_SESSION_NAME", session)
+    as_main(monkeypatch, **facts)
+    assert main_name() == expected
+
+
+def test_a_repl_stays_main(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A REPL has no file, or names that of Python's own REPL; either way no other process can import it."""
+    as_main(monkeypatch)
+    assert main_name() == "__main__"
+    as_main(monkeypatch, __file__="/usr/lib/python3.13/_pyrepl/__main__.py", __spec__=None)
+    assert main_name() == "__main__"
+
+
+SCRIPT = """
+from flowdsl.core.keys import main_name, object_path
+def task(): ...
+if __name__ == "__main__":
+    print(main_name(), object_path(task))
+"""
+
+SPAWNING = """
+import multiprocessing
+from flowdsl.core.keys import object_path
+class Result: ...
+def work(queue):
+    queue.put(object_path(Result))
+if __name__ == "__main__":
+    context = multiprocessing.get_context("spawn")
+    queue = context.SimpleQueue()
+    child = context.Process(target=work, args=(queue,))
+    child.start()
+    print(object_path(Result), queue.get())
+    child.join()
+"""
+
+
+def run_python(*arguments: str, cwd: Path, stdin: str = "") -> list[str]:
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=cwd, input=stdin, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()[:2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "name"),
+    [
+        (["job.py"], "", "job"),
+        (["pkg/mod.py"], "", "mod"),
+        (["-m", "job"], "", "job"),
+        (["-m", "pkg.mod"], "", "pkg.mod"),
+        (["-m", "pkg"], "", "pkg.__main__"),
+        (["-m", "cProfile", "job.py"], "", "job"),
+        (["-c", SCRIPT], "", "__main__"),
+        (["-"], SCRIPT, "__main__"),
+        ([], SCRIPT, "__main__"),
+    ],
+    ids=["script", "script in a folder", "-m", "-m dotted", "-m package", "profiler", "-c", "-", "stdin"],
+)
+def test_main_is_known_by_what_was_started(
+    arguments: list[str], stdin: str, name: str, tmp_path: Path
+) -> None:
+    """A script or module that is run has the name by which others import it; ``-c`` and stdin have none."""
+    (tmp_path / "pkg").mkdir()
+    (tmp_path / "pkg" / "__init__.py").touch()
+    for file in ("job.py", "pkg/mod.py", "pkg/__main__.py"):
+        (tmp_path / file).write_text(SCRIPT)
+    if "cProfile" in arguments and sys.version_info < (3, 12):
+        pytest.skip("before 3.12, the profiler itself is __main__")
+    assert run_python(*arguments, cwd=tmp_path, stdin=stdin) == [name, f"{name}.task"]
+
+
+def test_a_spawned_child_knows_the_script_by_the_same_name(tmp_path: Path) -> None:
+    """What multiprocessing calls ``__mp_main__`` in a child is the script of the parent."""
+    (tmp_path / "job.py").write_text(SPAWNING)
+    assert run_python("job.py", cwd=tmp_path) == ["job.Result", "job.Result"]
