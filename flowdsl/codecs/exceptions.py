@@ -139,7 +139,7 @@ def _parts(error: BaseException, pieces: Pieces, members: list[Record] | None) -
         record["members"] = _named(members_of(error), pieces, lost)
         record["lost"] = lost
         text = text_of(error)
-        if TEXT in dict_of(error) or text_of(_put_together(record, pieces)) != text:
+        if text_of(_put_together(record, pieces)) != text:
             record["text"] = pieces.put(text)
             if not _goes_together(record, pieces):  # a class that forbids subclasses: rather it than its text
                 del record["text"]

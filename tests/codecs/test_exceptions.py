@@ -726,6 +726,7 @@ def forged(class_names):
         ["subprocess", "Popen"],
         ["builtins", "eval"],
         ["os", "path.join"],
+        ["asyncio", "exceptions.TimeoutError"],
         [__name__, "Outer"],
     ],
 )
