@@ -19,7 +19,7 @@ import asyncio
 import copy
 import sys
 import threading
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Generator, Iterable
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
@@ -67,9 +67,18 @@ __all__ = ["Step", "Workflow", "on", "step", "workflow"]
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
-R = TypeVar("R")
+R = TypeVar("R", covariant=True)
 S = TypeVar("S")
 T = TypeVar("T")
+A = TypeVar("A")
+B = TypeVar("B")
+
+if TYPE_CHECKING:
+
+    class Mapped(list[T]):
+        """What ``map`` of a sync step gives: a list; in async code, something to await for that list."""
+
+        def __await__(self) -> Generator[Any, None, list[T]]: ...
 
 
 # ------------------------------------------------------------------------------------------- what both wrappers share
@@ -133,7 +142,7 @@ class _Wrapper:
         __qualname__: str
 
     @property  # type: ignore[misc]
-    def __class__(self) -> Any:
+    def __class__(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         return type(self)
 
     def __copy__(self) -> Any:
@@ -225,7 +234,10 @@ class _StepCalls(Generic[P, R]):
     """What one can do with a step, bound or not."""
 
     if TYPE_CHECKING:
-        _defn: StepDef
+
+        @property
+        def _defn(self) -> StepDef: ...
+
         _target: Callable[[tuple[Any, ...]], tuple[Any, Any, tuple[Any, ...]]]
 
     @property
@@ -254,6 +266,37 @@ class _StepCalls(Generic[P, R]):
             return _submit_plain(self._defn, fn, args, kwargs)
         return submit(frame, self._defn, fn, receiver, args, kwargs)
 
+    @overload
+    def map(  # type: ignore[misc]
+        self: Callable[[A], Coroutine[Any, Any, T]], items: Iterable[A], /, *, limit: int | None = None
+    ) -> Coroutine[Any, Any, list[T]]: ...
+    @overload
+    def map(  # type: ignore[misc]
+        self: Callable[[A, B], Coroutine[Any, Any, T]],
+        items: Iterable[A],
+        others: Iterable[B],
+        /,
+        *,
+        limit: int | None = None,
+    ) -> Coroutine[Any, Any, list[T]]: ...
+    @overload
+    def map(  # type: ignore[misc]
+        self: Callable[[A], T], items: Iterable[A], /, *, limit: int | None = None
+    ) -> Mapped[T]: ...
+    @overload
+    def map(  # type: ignore[misc]
+        self: Callable[[A, B], T], items: Iterable[A], others: Iterable[B], /, *, limit: int | None = None
+    ) -> Mapped[T]: ...
+    @overload
+    def map(
+        self,
+        first: Iterable[Any],
+        second: Iterable[Any],
+        third: Iterable[Any],
+        /,
+        *more: Iterable[Any],
+        limit: int | None = None,
+    ) -> Any: ...
     def map(self, /, *iterables: Iterable[Any], limit: int | None = None) -> Any:
         """Call the step on each item (or on items of several iterables side by side), concurrently.
 
@@ -284,7 +327,7 @@ class _StepCalls(Generic[P, R]):
     ) -> Step[P, R]:
         """The same step with other options, for ``s.options(timeout="5 min")(…)``. Options not given stay as they are."""
         given = {k: v for k, v in locals().items() if k != "self" and v is not ...}
-        other = Step(self.__wrapped__, self._defn.evolve(**given))  # type: ignore[attr-defined]
+        other: Step[P, R] = Step(self.__wrapped__, self._defn.evolve(**given))  # type: ignore[attr-defined]
         other._self_receiver = getattr(self.__wrapped__, "__self__", None)  # type: ignore[attr-defined]
         return other
 
@@ -486,19 +529,31 @@ class Step(_StepCalls[P, R], _Wrapper, _Function):
 
         def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
+        # Binding drops the first parameter where the receiver fits it: that of a classmethod, else that of a method, else none (a
+        # staticmethod). ``self`` is spelled as a Callable because mypy does not look at the Concatenate of a class.
+        @overload
+        def __get__(  # type: ignore[misc]
+            self: Callable[Concatenate[type[S], Q], T], instance: None, owner: type[S], /
+        ) -> Step[Q, T]: ...
+        @overload
+        def __get__(  # type: ignore[misc]
+            self: Callable[Concatenate[type[S], Q], T], instance: S, owner: type[Any], /
+        ) -> Step[Q, T]: ...
         @overload
         def __get__(self, instance: None, owner: type[Any], /) -> Step[P, R]: ...
         @overload
         def __get__(
-            self: Step[Concatenate[S, Q], R], instance: S, owner: type[Any] | None = None, /
-        ) -> Step[Q, R]: ...
+            self: Callable[Concatenate[S, Q], T], instance: S, owner: type[Any] | None = None, /
+        ) -> Step[Q, T]: ...
+        @overload
+        def __get__(self, instance: object, owner: type[Any] | None = None, /) -> Step[P, R]: ...
         def __get__(self, instance: Any, owner: Any = None, /) -> Any: ...
 
     @property
-    def _defn(self) -> StepDef:  # type: ignore[override]
+    def _defn(self) -> StepDef:
         return self._self_defn  # type: ignore[no-any-return]
 
-    def _target(self, args: tuple[Any, ...]) -> tuple[Any, Any, tuple[Any, ...]]:  # type: ignore[override]
+    def _target(self, args: tuple[Any, ...]) -> tuple[Any, Any, tuple[Any, ...]]:
         return self.__wrapped__, self._self_receiver, args
 
     def _self_call(self, wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -534,7 +589,10 @@ class _WorkflowCalls(Generic[P, R]):
     """What one can do with a workflow, bound or not."""
 
     if TYPE_CHECKING:
-        _defn: WorkflowDef
+
+        @property
+        def _defn(self) -> WorkflowDef: ...
+
         _target: Callable[[tuple[Any, ...]], tuple[Any, Any, tuple[Any, ...]]]
 
     @property
@@ -666,18 +724,28 @@ class Workflow(_WorkflowCalls[P, R], _Wrapper, _Function):
         def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
         @overload
+        def __get__(  # type: ignore[misc]
+            self: Callable[Concatenate[type[S], Q], T], instance: None, owner: type[S], /
+        ) -> Workflow[Q, T]: ...
+        @overload
+        def __get__(  # type: ignore[misc]
+            self: Callable[Concatenate[type[S], Q], T], instance: S, owner: type[Any], /
+        ) -> Workflow[Q, T]: ...
+        @overload
         def __get__(self, instance: None, owner: type[Any], /) -> Workflow[P, R]: ...
         @overload
         def __get__(
-            self: Workflow[Concatenate[S, Q], R], instance: S, owner: type[Any] | None = None, /
-        ) -> Workflow[Q, R]: ...
+            self: Callable[Concatenate[S, Q], T], instance: S, owner: type[Any] | None = None, /
+        ) -> Workflow[Q, T]: ...
+        @overload
+        def __get__(self, instance: object, owner: type[Any] | None = None, /) -> Workflow[P, R]: ...
         def __get__(self, instance: Any, owner: Any = None, /) -> Any: ...
 
     @property
-    def _defn(self) -> WorkflowDef:  # type: ignore[override]
+    def _defn(self) -> WorkflowDef:
         return self._self_defn  # type: ignore[no-any-return]
 
-    def _target(self, args: tuple[Any, ...]) -> tuple[Any, Any, tuple[Any, ...]]:  # type: ignore[override]
+    def _target(self, args: tuple[Any, ...]) -> tuple[Any, Any, tuple[Any, ...]]:
         return self.__wrapped__, None, args
 
     def _self_call(self, wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
