@@ -177,12 +177,13 @@ def _named(values: dict[str, Any], pieces: Pieces, lost: list[str]) -> dict[str,
 
 
 def _piece(value: Any, pieces: Pieces) -> tuple[Any] | None:
-    """Return the piece for *value* (in a tuple), or ``None`` where it does not come back as what it is."""
+    """Return the piece for *value* (in a tuple), or ``None`` where it cannot be stored and loaded again."""
     try:
         piece = pieces.put(value)
-        return (piece,) if pieces.fits(value, piece) else None
+        pieces.get(piece)
     except Exception:
         return None
+    return (piece,)
 
 
 def _text_record(error: BaseException) -> Record:

@@ -13,7 +13,6 @@ from attrs import frozen
 
 from flowdsl.codecs.base import Codec
 from flowdsl.codecs.names import MAIN_NAMES, find_exception, found_by_name, here
-from flowdsl.codecs.rebuild import alike
 
 __all__ = ["NotStored", "ObjectPieces", "Pieces", "PlainPieces", "pieces_for"]
 
@@ -38,10 +37,6 @@ class ObjectPieces:
         """Return *value* as a piece; raises whatever the codec raises."""
         return self._codec.dumps(value)
 
-    def fits(self, value: Any, piece: Any) -> bool:
-        """Say whether *piece* loads as what *value* is; raises whatever the codec raises."""
-        return alike(value, self.get(piece))
-
     def get(self, piece: Any) -> Any:
         """Return the value of a piece."""
         return self._codec.loads(piece)
@@ -57,10 +52,6 @@ class ObjectPieces:
 
 class PlainPieces:
     """For codecs that store what JSON has. Classes are stored by name only."""
-
-    def fits(self, value: Any, piece: Any) -> bool:
-        """Return ``True``: what :meth:`put` does not refuse it spells out."""
-        return True
 
     def put(self, value: Any) -> Any:
         """Return *value* as a piece, subclasses as their plain base. Raises ``TypeError`` for all else."""

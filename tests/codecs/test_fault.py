@@ -1,5 +1,6 @@
 """The path to the part of a value that is at fault."""
 
+import pickle
 import threading
 from dataclasses import dataclass
 from typing import Any
@@ -143,9 +144,18 @@ def test_a_repr_that_raises_does_no_harm():
     assert len(describe_fault({"k" * 1000: BAD}, storable)) < 60
 
 
+def test_a_container_that_raises_does_no_harm():
+    """A mapping that fails when it is looked into is named as a whole."""
+
+    class Odd(dict):
+        def items(self):
+            raise RuntimeError("closed")
+
+    assert describe_fault([Odd(a=BAD)], lambda part: part != [Odd(a=BAD)] and part != Odd(a=BAD)) == "[0]"
+
+
 def test_a_real_lock():
     """With pickle's own opinion of what is storable."""
-    import pickle
 
     def picklable(part):
         try:

@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 import textwrap
+from enum import Enum
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,15 @@ def test_a_local_class_is_not_touched_by_loading():
     assert Local.total == 5
     assert Local.call is call
     assert (loaded.call(), len(calls)) == (1, 1)
+
+
+def test_a_local_enum_keeps_its_members():
+    """A member of a local enum is loaded as that very member."""
+
+    class Colour(Enum):
+        RED = 1
+
+    assert there_and_back([Colour.RED])[0] is Colour.RED
 
 
 def test_what_even_cloudpickle_cannot_do_is_raised():
