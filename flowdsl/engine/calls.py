@@ -1,5 +1,6 @@
 """What a call of a decorated step means where it stands: in a run, or outside."""
 
+import asyncio
 import logging
 import warnings
 from collections.abc import Callable, Generator
@@ -36,7 +37,7 @@ def refuse_mixing(frame: Frame, is_async: bool, what: str, name: str, alternativ
         raise TypeError(
             f"{what} {name} is async and was called in a sync body, which cannot await it: {alternative}, or make the caller `async def`"
         )
-    if frame.is_async and not is_async and name not in frame.run.engine.warned:
+    if frame.is_async and not is_async and name not in frame.run.engine.warned and _on_a_loop():
         frame.run.engine.warned.add(name)
         warnings.warn(
             f"sync {what} {name} blocks the event loop while it executes in an async body; `await {name.rpartition('.')[2]}.submit(…)` "
@@ -44,6 +45,15 @@ def refuse_mixing(frame: Frame, is_async: bool, what: str, name: str, alternativ
             RuntimeWarning,
             stacklevel=5,
         )
+
+
+def _on_a_loop() -> bool:
+    """Whether this thread executes an event loop; a thread of ``asyncio.to_thread`` does not."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def call_in_run(

@@ -97,7 +97,7 @@ class Scope:
         """Whether this scope is *other* or lies inside it."""
         scope: Scope | None = self
         while scope is not None:
-            if scope is other:
+            if scope.id == other.id:  # each attempt of a step has a new object for the same place
                 return True
             scope = scope.parent
         return False
@@ -171,12 +171,16 @@ class RunState:
         """Raise what must not be passed over before a durable call begins."""
         if self.stop is not None:
             raise Crossing(self.stop)
-        if self.deadline is not None and self.engine.clock.now() >= self.deadline:
+        if self.past_deadline():
             self.halt(self.timed_out())
             raise Crossing(self.stop or self.timed_out())
         interrupt = interrupting(self.ambient)
         if interrupt is not None:
             raise interrupt
+
+    def past_deadline(self) -> bool:
+        """Whether the run's time is up."""
+        return self.deadline is not None and bool(self.engine.clock.now() >= self.deadline)
 
     def timed_out(self) -> RunTimeout:
         """The error of a run past its deadline."""

@@ -220,15 +220,12 @@ def _ended(state: RunState, handle: Any, error: BaseException | None, value: Any
         failures = yield Settle(state, failed=error is not None, interrupted=interrupted)
         if failures and error is None:
             error = failures[0]
-    if isinstance(error, Crossing) or (error is not None and state.stop is not None and not isinstance(error, INTERRUPTS)):
+    if error is None and state.stop is None and state.past_deadline():
+        state.halt(state.timed_out())
+    if isinstance(error, Crossing) or (state.stop is not None and not interrupted):  # even if the body swallowed it
         stop = error.error if isinstance(error, Crossing) else state.stop
         assert stop is not None
-        if isinstance(stop, RunCancelled):
-            return (yield from _cancelled(state, handle, stop))
-        if isinstance(stop, RunTimeout):
-            return (yield from _failed(state, handle, stop))
-        _let_go(state, stop)
-        return Crossing(stop), None
+        return (yield from _stopped(state, handle, stop))
     if error is not None and not isinstance(error, Exception):
         _let_go(state, error)
         return error, None
@@ -236,6 +233,16 @@ def _ended(state: RunState, handle: Any, error: BaseException | None, value: Any
         assert isinstance(error, Exception)
         return (yield from _failed(state, handle, error))
     return (yield from _completed(state, handle, value))
+
+
+def _stopped(state: RunState, handle: Any, stop: FlowError) -> Flow:
+    """Give the run the end that *stop*, which its body must not swallow, asks for."""
+    if isinstance(stop, RunCancelled):
+        return (yield from _cancelled(state, handle, stop))
+    if isinstance(stop, RunTimeout):
+        return (yield from _failed(state, handle, stop))
+    _let_go(state, stop)
+    return Crossing(stop), None
 
 
 def _completed(state: RunState, handle: Any, value: Any) -> Flow:
@@ -255,6 +262,8 @@ def _completed(state: RunState, handle: Any, value: Any) -> Flow:
     }  # fmt: skip
     if defn is not None and defn.on_complete is not None:
         yield from _callback(state, defn.on_complete, "on_complete", handle.ending(RunStatus.COMPLETED, (None, loaded)))
+        if state.stop is not None:
+            return (yield from _stopped(state, handle, state.stop))
     stop = yield from _finish(state, changes)
     if stop is not None:
         return Crossing(stop), None

@@ -476,6 +476,8 @@ def _store(call: StepCall, record: Step, *more: Operation) -> Flow:
     run.accept(outcomes[0], put)
     with run.lock:
         run.journal.add(record)
+        if record.status is _COMPLETED:
+            run.open.pop(record.key, None)  # it may have failed in an earlier attempt of the step around it
     return None, None
 
 

@@ -1,0 +1,87 @@
+"""Fixtures of all tests: storages, runtimes on virtual time, and nothing left over from one test to the next."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from support import FLAVOURS, Effects, Flavour, Recorder
+
+from flowdsl import Runtime
+from flowdsl.runtime import set_default
+from flowdsl.storage import MemoryStorage, SQLiteStorage, Storage
+from flowdsl.testing import VirtualClock
+
+_SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large)
+
+settings.register_profile("default", deadline=None, derandomize=True, suppress_health_check=_SLOW)
+settings.register_profile("campaign", deadline=None, max_examples=2000, suppress_health_check=_SLOW)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_over(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The default runtime of a test is its own, in memory."""
+    monkeypatch.setenv("FLOWDSL_STORAGE", "memory://")
+    monkeypatch.delenv("FLOWDSL_SECRET_KEY", raising=False)
+    before = set_default(None)
+    yield
+    mine = set_default(before)
+    if mine is not None:
+        mine.close()
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
+    """A storage of each kind."""
+    made: Storage = MemoryStorage() if request.param == "memory" else SQLiteStorage(tmp_path / "flow.db")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def clock() -> VirtualClock:
+    """Time that passes by itself."""
+    return VirtualClock()
+
+
+@pytest.fixture
+def hooks() -> Recorder:
+    """Hooks of the ``runtime`` fixture, which note all events."""
+    return Recorder()
+
+
+@pytest.fixture
+def runtime(storage: Storage, clock: VirtualClock, hooks: Recorder) -> Iterator[Runtime]:
+    """The current runtime."""
+    with Runtime(storage, clock=clock, hooks=hooks) as made:
+        yield made
+
+
+@pytest.fixture
+def another(storage: Storage, clock: VirtualClock) -> Iterator[Callable[..., Runtime]]:
+    """Makes further runtimes on the same storage and clock; they are closed in the end."""
+    made: list[Runtime] = []
+
+    def make(on: Any = None, **options: Any) -> Runtime:
+        made.append(Runtime(storage if on is None else on, **{"clock": clock, **options}))
+        return made[-1]
+
+    yield make
+    for one in reversed(made):
+        one.close()
+
+
+@pytest.fixture
+def effects() -> Effects:
+    """An empty effect log."""
+    return Effects()
+
+
+@pytest.fixture(params=FLAVOURS, ids=repr)
+def flavour(request: pytest.FixtureRequest) -> Flavour:
+    """Sync, then async."""
+    found: Flavour = request.param
+    return found
