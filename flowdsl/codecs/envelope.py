@@ -73,9 +73,9 @@ def unseal(payload: bytes, context: bytes, secret: bytes | None = None) -> tuple
     Parameters as in :func:`seal`. Raises ``CorruptPayload`` when the payload is damaged, belongs to another
     context, or was sealed with another key, or without one. Nothing of the body has been interpreted by then.
 
-    >>> unseal(seal("json", b"[1]", b"here"), b"there")
-    Traceback (most recent call last):
-    flowdsl.errors.CorruptPayload: the payload belongs to another run, step or kind ...
+    >>> try: unseal(seal("json", b"[1]", b"run 7"), b"run 8")
+    ... except CorruptPayload: print("refused")
+    refused
     """
     try:
         end = payload[5] + (6 if secret is None else 6 + FINGERPRINT_SIZE)

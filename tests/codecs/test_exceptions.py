@@ -4,6 +4,7 @@ import asyncio
 import copy
 import json
 import logging
+import os
 import pickle
 import subprocess
 import threading
@@ -410,7 +411,7 @@ def test_json_simplifies_what_it_would_lose():
 
 def test_an_error_of_the_standard_library_with_an_open_file():
     """urllib's HTTPError holds a socket; code, url and type survive it."""
-    error = urllib.error.HTTPError("http://x", 404, "Not Found", {"a": "b"}, open("/dev/null", "rb"))
+    error = urllib.error.HTTPError("http://x", 404, "Not Found", {"a": "b"}, open(os.devnull, "rb"))
     with error:
         for codec in CODECS[:2]:
             for loaded in there_and_back(error, codec):
