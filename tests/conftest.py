@@ -1,4 +1,4 @@
-"""Fixtures of all tests: storages, runtimes on virtual time, and nothing left over from one test to the next."""
+"""Fixtures of all tests: storages, runtimes on virtual time, and nothing left over between tests."""
 
 import os
 from collections.abc import Callable, Iterator

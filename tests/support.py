@@ -1,4 +1,4 @@
-"""What many tests need: bodies written once for sync and async, an effect log outside the storage, storages that die."""
+"""What many tests need: bodies for sync and async, an effect log, storages that die."""
 
 import asyncio
 import functools
@@ -24,7 +24,7 @@ def examples(count: int) -> int:
     return max(1, int(count * EXAMPLES))
 
 
-# ------------------------------------------------------------------------------------------------------ sync and async
+# sync and async --------------------------------------------------------------------------------------
 
 
 class Flavour:
@@ -104,7 +104,7 @@ class Flavour:
 FLAVOURS = (Flavour(False), Flavour(True))
 
 
-# ------------------------------------------------------------------------------------------------------------- effects
+# effects ---------------------------------------------------------------------------------------------
 
 
 class Effects:
@@ -159,13 +159,13 @@ def _record(name: str) -> Callable[..., None]:
     return hook
 
 
-for _name in (
-    "run_start run_complete run_fail run_cancel step_start step_complete step_replay step_error step_retry signal"
-).split():
+_EVENTS = "run_start run_complete run_fail run_cancel signal"
+_EVENTS += " step_start step_complete step_replay step_error step_retry"
+for _name in _EVENTS.split():
     setattr(Recorder, f"on_{_name}", _record(_name))
 
 
-# ------------------------------------------------------------------------------------------------------------- crashes
+# crashes ---------------------------------------------------------------------------------------------
 
 
 class Crash(BaseException):
@@ -221,8 +221,8 @@ class Relay(Storage):
 class Mortal(Relay):
     """A storage whose process dies at a commit: before it takes effect, or just after.
 
-    *at* counts the commits that write something of a run (renewing a lease does not); everything after the death fails too, the
-    way nothing comes out of a dead process. *error* makes the exception.
+    *at* is the number of that commit, from 0; everything after the death fails too, the way nothing comes
+    out of a dead process. *error* makes the exception.
     """
 
     def __init__(
@@ -273,7 +273,7 @@ class Breaking(Relay):
         return self.inner.commit(operations)
 
 
-# ------------------------------------------------------------------------------------------------------------ processes
+# processes -------------------------------------------------------------------------------------------
 
 
 def python(

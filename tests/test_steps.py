@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from support import Effects, Flavour, Mortal, Recorder, unreachable
 
-from flowdsl import Retry, Runtime, RunStatus, StepStatus, step, workflow
+from flowdsl import Retry, RunStatus, Runtime, StepStatus, step, workflow
 
 
 class Stop(BaseException):
@@ -90,7 +90,7 @@ def test_identical_calls_are_numbered_by_occurrence(runtime: Runtime, flavour: F
 
 
 def test_occurrence_counts_equal_calls_and_ordinal_all_calls_of_a_path(runtime: Runtime):
-    """``occurrence`` is the n-th call with the same arguments, ``ordinal`` the n-th of the path whatever they are."""
+    """``occurrence`` is the n-th call with the same arguments, ``ordinal`` the n-th of the path."""
 
     @step
     def f(x):
@@ -248,7 +248,7 @@ def test_a_failed_inner_step_is_executed_again_when_the_outer_one_is_retried(
 def test_an_inner_success_is_kept_although_it_failed_in_an_earlier_attempt(
     runtime: Runtime, flavour: Flavour, effects: Effects
 ):
-    """Acknowledged means kept: what failed in attempt 1 and completed in attempt 2 is not open when the run is retried."""
+    """What failed in attempt 1 of the outer step and completed in attempt 2 is not open any more."""
     fixed = []
 
     @flavour.step(retry=Retry(attempts=1))

@@ -193,6 +193,7 @@ class Keeper:
             self._closed = True
             thread = self._thread
         self._wake.set()
+        self._engine.storage.notify()  # the thread may be waiting for a change
         if thread is not None and thread is not threading.current_thread():
             thread.join()
 

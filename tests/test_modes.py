@@ -1,0 +1,507 @@
+"""The three modes, in a run and outside, and the ways of a runtime to ask for them."""
+
+import asyncio
+import threading
+
+import pytest
+from support import Effects, Flavour, Recorder
+
+from flowdsl import Retry, RunStatus, Runtime, step, workflow
+from flowdsl.errors import FlowError, RunConflict, StepNotFound, UnkeyableArgument
+
+
+class Declined(Exception):
+    """A business error."""
+
+    def __init__(self, code, message):
+        super().__init__(code, message)
+        self.code = code
+
+
+@step(name="modes.double")
+def double(x):
+    return 2 * x
+
+
+# in a run
+
+
+def test_do_is_the_default_and_is_recorded(runtime, flavour: Flavour):
+    """A step without a mode is durable."""
+
+    @flavour.step
+    def f(x):
+        return x
+
+    @flavour.workflow
+    def w():
+        return (yield f(3))
+
+    assert flavour.call(w) == 3
+    (run,) = runtime.runs()
+    assert [(s.status, s.attempts) for s in run.steps()] == [("completed", 1)]
+
+
+def test_do_makes_three_attempts_by_default(runtime, flavour: Flavour, effects: Effects):
+    """``Retry()`` is the policy of those who say nothing."""
+
+    @flavour.step
+    def f():
+        effects("f")
+        raise OSError("down")
+
+    @flavour.workflow
+    def w():
+        yield f()
+
+    with pytest.raises(OSError, match="down"):
+        flavour.call(w)
+    assert effects.count("f") == 3
+    (run,) = runtime.runs()
+    assert [(s.status, s.attempts) for s in run.steps()] == [("failed", 3)]
+
+
+def test_try_is_not_recorded_and_not_retried(runtime, flavour: Flavour, effects: Effects):
+    """Mode ``try``: one attempt, no record, the original exception, ``retry=`` ignored."""
+    error = Declined(7, "no")
+
+    @flavour.step(mode="try", retry=Retry(attempts=5))
+    def f():
+        effects("f")
+        raise error
+
+    @flavour.workflow
+    def w():
+        try:
+            yield f()
+        except Declined as caught:
+            return caught is error
+
+    assert flavour.call(w) is True
+    assert effects.count("f") == 1
+    (run,) = runtime.runs()
+    assert run.steps() == []
+
+
+def test_try_executes_again_on_a_replay(runtime, flavour: Flavour, effects: Effects):
+    """What is not recorded is not replayed."""
+    stop = [True]
+
+    @flavour.step(mode="try")
+    def look():
+        return effects("look")
+
+    @flavour.workflow
+    def w():
+        seen = yield look()
+        if stop.pop() if stop else False:
+            raise KeyboardInterrupt
+        return seen
+
+    with pytest.raises(KeyboardInterrupt):
+        flavour.call(w)
+    assert flavour.call(w) == 2
+
+
+def test_do_steps_inside_a_try_step_are_durable(runtime, flavour: Flavour, effects: Effects):
+    """The body of a ``try`` step stands in the run."""
+    stop = [True]
+
+    @flavour.step
+    def inner():
+        return effects("inner")
+
+    @flavour.step(mode="try")
+    def outer():
+        return (yield inner())
+
+    @flavour.workflow
+    def w():
+        value = yield outer()
+        if stop.pop() if stop else False:
+            raise KeyboardInterrupt
+        return value
+
+    with pytest.raises(KeyboardInterrupt):
+        flavour.call(w)
+    assert flavour.call(w) == 1
+
+
+def test_send_returns_none_at_once_and_close_drains(storage, clock, effects: Effects):
+    """The caller does not wait, and ``close`` does."""
+    gate = threading.Event()
+
+    @step(mode="send")
+    def notify(x):
+        gate.wait(10)
+        effects("notified", x)
+
+    @workflow
+    def w():
+        return notify(1)
+
+    with Runtime(storage, clock=clock) as runtime:
+        assert w() is None
+        assert effects == []
+        (run,) = runtime.runs()
+        assert run.steps() == []
+        gate.set()
+    assert effects == [("notified", 1)]
+
+
+def test_an_async_send_step_may_be_awaited(runtime, storage, clock, effects: Effects):
+    """Awaiting a sent step gives ``None`` at once."""
+
+    @step(mode="send")
+    async def notify(x):
+        effects("notified", x)
+
+    @workflow
+    async def w():
+        return await notify(1)
+
+    with Runtime(storage, clock=clock):
+        assert asyncio.run(w()) is None
+    assert effects == [("notified", 1)]
+
+
+def test_the_errors_of_send_go_to_hook_and_log(storage, clock, hooks: Recorder, caplog, flavour: Flavour):
+    """Attempt 1, once; nobody else hears of it."""
+
+    @flavour.step(mode="send", retry=Retry(attempts=4))
+    def notify():
+        raise OSError("mail is down")
+
+    @flavour.workflow
+    def w():
+        yield notify()
+        return "done"
+
+    with Runtime(storage, clock=clock, hooks=hooks):
+        assert flavour.call(w) == "done"
+    ((view, error, attempt),) = hooks.of("step_error")
+    assert (view.mode, str(error), attempt, view.attempt) == ("send", "mail is down", 1, 1)
+    assert hooks.of("step_retry") == []
+    assert any("notify" in r.getMessage() and r.levelname == "ERROR" for r in caplog.records)
+
+
+def test_the_body_of_a_sent_step_stands_outside_the_run(storage, clock, effects: Effects):
+    """Steps that it calls are plain calls."""
+
+    @step
+    def inner():
+        return effects("inner")
+
+    @step(mode="send")
+    def outer():
+        inner()
+
+    @workflow
+    def w():
+        outer()
+
+    with Runtime(storage, clock=clock) as runtime:
+        w()
+        (run,) = runtime.runs()
+    assert effects == ["inner"]
+    assert storage.list_steps(run.id) == []
+
+
+def test_send_repeats_on_resume(storage, clock, effects: Effects):
+    """It is not recorded, so a resume sends again."""
+    stop = [True]
+
+    @step(mode="send")
+    def notify():
+        effects("sent")
+
+    @workflow
+    def w():
+        notify()
+        if stop.pop() if stop else False:
+            raise KeyboardInterrupt
+
+    with Runtime(storage, clock=clock):
+        with pytest.raises(KeyboardInterrupt):
+            w()
+        w()
+    assert effects.count("sent") == 2
+
+
+def test_send_outside_a_run_is_a_background_call(storage, clock, effects: Effects):
+    """Outside a run, mode ``send`` goes to the background too."""
+
+    @step(mode="send")
+    def notify(x):
+        effects("sent", x, threading.current_thread() is threading.main_thread())
+
+    with Runtime(storage, clock=clock):
+        assert notify(5) is None
+    assert effects == [("sent", 5, False)]
+
+
+@pytest.mark.parametrize("mode", ["doo", "", None, 3, ["do"]])
+def test_an_unknown_mode_is_refused_at_decoration(mode):
+    """The message names the modes."""
+    with pytest.raises((ValueError, TypeError), match="'do', 'try', 'send'"):
+        step(mode=mode)(lambda: None)
+
+
+# Runtime.do and its brothers
+
+
+def test_do_outside_a_run_is_durable_by_itself(runtime: Runtime, flavour: Flavour, effects: Effects):
+    """A run of its own, one per path and arguments: completed means stored."""
+
+    @flavour.step
+    def f(x):
+        return effects("f", x)
+
+    assert flavour.call(runtime.do, f, 1) == 1
+    assert flavour.call(runtime.do, f, 1) == 1
+    assert flavour.call(runtime.do, f, 2) == 1
+    assert effects == [("f", 1), ("f", 2)]
+    assert len(runtime.runs(workflow=f.path)) == 2
+    assert len(runtime.runs(workflow=f)) == 2
+
+
+def test_a_failed_do_is_executed_again(runtime: Runtime, flavour: Flavour, effects: Effects):
+    """Failed → executed again, as the same run."""
+
+    @flavour.step(retry=Retry(attempts=2))
+    def f():
+        if effects("f") <= 2:
+            raise OSError("down")
+        return "up"
+
+    with pytest.raises(OSError, match="down"):
+        flavour.call(runtime.do, f)
+    (run,) = runtime.runs()
+    assert run.status is RunStatus.FAILED
+    assert flavour.call(runtime.do, f) == "up"
+    (run,) = runtime.runs()
+    assert run.status is RunStatus.COMPLETED
+
+
+def test_delete_and_forget_drop_what_do_stored(runtime: Runtime, effects: Effects):
+    """Both make the next call execute."""
+
+    @step
+    def f(x):
+        return effects("f", x)
+
+    assert runtime.do(f, 1) == 1
+    f.forget(1)
+    assert runtime.runs() == []
+    assert runtime.do(f, 1) == 2
+    runtime.delete(runtime.runs()[0].id)
+    assert runtime.do(f, 1) == 3
+
+
+def test_do_by_name(runtime: Runtime):
+    """The path, or its last part where only one ends so."""
+    assert runtime.do("modes.double", 4) == 8
+    assert runtime.do("double", 5) == 10
+
+
+def test_an_unknown_name_raises_with_near_matches_and_stores_nothing(
+    runtime: Runtime, clock, hooks: Recorder
+):
+    """The trap: *handler not found*, retried with backoff."""
+    before = clock.now()
+    with pytest.raises(StepNotFound, match=r"modes\.double"):
+        runtime.do("modes.doubel", 4)
+    with pytest.raises(StepNotFound):
+        runtime.try_("nothing.like.it")
+    assert clock.now() == before
+    assert runtime.runs() == []
+    assert hooks.events == []
+
+
+def test_an_unknown_name_in_a_run_is_not_retried(runtime: Runtime, clock):
+    """Inside a run too: one typed error, no record."""
+
+    @workflow
+    def w():
+        runtime.do("modes.doubel", 4)
+
+    with pytest.raises(StepNotFound, match=r"modes\.double"):
+        w()
+    (run,) = runtime.runs()
+    assert run.steps() == []
+
+
+def test_do_of_what_is_no_step(runtime: Runtime):
+    """A plain function, or an empty name, is refused by type."""
+    with pytest.raises(TypeError, match="@step"):
+        runtime.do(len, [1])
+    with pytest.raises((TypeError, ValueError)):
+        runtime.do("", 1)
+
+
+def test_do_in_a_run_is_a_step_of_that_run(runtime: Runtime, flavour: Flavour, effects: Effects):
+    """Inside a run, ``rt.do(s)`` is ``s``."""
+
+    @flavour.step
+    def f(x):
+        return effects("f", x)
+
+    @flavour.workflow
+    def w():
+        a = yield runtime.do(f, 1)
+        b = yield f(1)
+        return a, b
+
+    assert flavour.call(w) == (1, 2)
+    (run,) = runtime.runs()
+    assert [(s.occurrence, s.key == f.key(1)) for s in run.steps()] == [(0, True), (1, False)]
+
+
+def test_do_makes_a_try_step_durable(runtime: Runtime, effects: Effects):
+    """The verb says the mode, not the decorator."""
+
+    @step(mode="try")
+    def f():
+        return effects("f")
+
+    assert (runtime.do(f), runtime.do(f)) == (1, 1)
+
+
+def test_try_outside_a_run(runtime: Runtime, flavour: Flavour, hooks: Recorder, effects: Effects):
+    """One attempt, its own exception, hooks as everywhere, no record."""
+    error = Declined(1, "no")
+
+    @flavour.step
+    def f():
+        effects("f")
+        raise error
+
+    with pytest.raises(Declined) as caught:
+        flavour.call(runtime.try_, f)
+    assert caught.value is error
+    assert effects.count("f") == 1
+    assert hooks.names() == ["step_start", "step_error"]
+    assert runtime.runs() == []
+
+
+def test_execute_step_means_the_same_execution_by_id(runtime: Runtime, flavour: Flavour, effects: Effects):
+    """The id says which execution; other arguments under it are a conflict."""
+
+    @flavour.step
+    def f(x):
+        return effects("f", x)
+
+    assert flavour.call(runtime.execute_step, "pay-1", f, 1) == 1
+    assert flavour.call(runtime.execute_step, "pay-1", f, 1) == 1
+    assert flavour.call(runtime.execute_step, "pay-2", f, 1) == 2
+    with pytest.raises(RunConflict, match="pay-1"):
+        flavour.call(runtime.execute_step, "pay-1", f, 2)
+    assert effects.count("f", 1) == 2
+
+
+def test_execute_step_in_a_run_is_keyed_by_the_id(runtime: Runtime, effects: Effects):
+    """Inside a run two ids are two steps, whatever the arguments."""
+
+    @step
+    def f(x):
+        return effects("f", x)
+
+    stop = [True]
+
+    @workflow
+    def w():
+        a = runtime.execute_step("a", f, 1)
+        b = runtime.execute_step("b", f, 1)
+        if stop.pop() if stop else False:
+            raise KeyboardInterrupt
+        return a, b
+
+    with pytest.raises(KeyboardInterrupt):
+        w()
+    assert w() == (1, 2)
+    (run,) = runtime.runs()
+    assert len({s.key for s in run.steps()}) == 2
+
+
+@pytest.mark.parametrize("bad", ["", " ", None, 3])
+def test_execute_step_refuses_an_id_that_is_none(runtime: Runtime, bad):
+    """An id is a string that is not empty."""
+    with pytest.raises((TypeError, ValueError), match="step_id"):
+        runtime.execute_step(bad, double, 1)
+
+
+def test_execute_step_by_mode(runtime: Runtime, effects: Effects):
+    """``mode="try"`` records nothing; an unknown mode is refused."""
+
+    @step
+    def f():
+        return effects("f")
+
+    assert runtime.execute_step("x", f, mode="try") == 1
+    assert runtime.runs() == []
+    with pytest.raises(ValueError, match="'do', 'try', 'send'"):
+        runtime.execute_step("x", f, mode="dont")
+
+
+def test_do_of_a_method_needs_an_identity(runtime: Runtime, effects: Effects):
+    """A ``self`` without ``__flow_key__`` cannot be told from another one."""
+
+    class Shop:
+        @step
+        def price(self, item):
+            return effects("price", item)
+
+    with pytest.raises(UnkeyableArgument, match="__flow_key__"):
+        runtime.do(Shop().price, "tea")
+    assert effects == []
+
+
+def test_do_of_a_method_with_an_identity(runtime: Runtime, effects: Effects):
+    """Two shops are two runs, one shop is one."""
+
+    class Shop:
+        def __init__(self, name):
+            self.name = name
+
+        def __flow_key__(self):
+            return self.name
+
+        @step
+        def price(self, item):
+            return effects("price", self.name, item)
+
+    assert runtime.do(Shop("a").price, "tea") == 1
+    assert runtime.do(Shop("a").price, "tea") == 1
+    assert runtime.do(Shop("b").price, "tea") == 1
+    assert len(effects) == 2
+
+
+def test_the_awaitable_twins(runtime: Runtime, effects: Effects):
+    """``rt.aio.do`` and the like execute without blocking the loop."""
+
+    @step
+    def f(x):
+        return effects("f", x)
+
+    @step
+    async def g(x):
+        return effects("g", x)
+
+    async def main():
+        return [
+            await runtime.aio.do(f, 1),
+            await runtime.aio.do(g, 1),
+            await runtime.aio.try_(f, 1),
+            await runtime.aio.execute_step("one", g, 1),
+            len(await runtime.aio.runs()),
+        ]
+
+    assert asyncio.run(main()) == [1, 1, 2, 2, 3]
+
+
+def test_a_closed_runtime_executes_nothing(storage):
+    """Typed, and naming what to do."""
+    runtime = Runtime(storage)
+    runtime.close()
+    with pytest.raises(FlowError, match="closed"):
+        runtime.do(double, 1)

@@ -1,0 +1,338 @@
+"""Timeouts of steps and of runs."""
+
+import asyncio
+import logging
+import threading
+import time
+
+import pytest
+from support import Effects, Recorder
+
+from flowdsl import Retry, RunStatus, Runtime, step, workflow
+from flowdsl.errors import RunTimeout, StepTimeout
+
+ONCE = Retry(attempts=1)
+
+
+def test_an_async_step_is_cancelled_at_its_timeout(runtime, clock, effects: Effects):
+    """The body gets a cancellation, the caller a ``StepTimeout`` that is a ``TimeoutError``."""
+
+    @step(timeout=5, retry=ONCE)
+    async def slow():
+        try:
+            await clock.asleep(60)
+        except asyncio.CancelledError:
+            effects("cancelled")
+            raise
+
+    @workflow
+    async def w():
+        try:
+            await slow()
+        except TimeoutError as error:
+            return type(error).__name__, error.step
+
+    before = clock.now()
+    assert asyncio.run(w()) == ("StepTimeout", slow.path)
+    assert effects == ["cancelled"]
+    assert clock.now() - before == 5
+
+
+def test_a_sync_step_is_left_behind_at_its_timeout_and_says_so(runtime, caplog, effects: Effects):
+    """Its body goes on in a thread; its outcome is discarded, and both are said."""
+    gate, ended = threading.Event(), threading.Event()
+
+    @step(timeout=0.05, retry=ONCE)
+    def slow():
+        gate.wait(10)
+        effects("late")
+        ended.set()
+        return "late"
+
+    @workflow
+    def w():
+        slow()
+
+    with pytest.raises(StepTimeout, match="left behind"):
+        w()
+    assert any("cannot be stopped" in r.getMessage() for r in caplog.records)
+    (run,) = runtime.runs()
+    assert [s.status for s in run.steps()] == ["failed"]
+    gate.set()
+    assert ended.wait(10)
+    assert [s.status for s in run.steps()] == ["failed"]
+
+
+def test_a_step_within_its_timeout_is_not_disturbed(runtime, effects: Effects):
+    """Its result, its exceptions and its nested steps are as without a timeout."""
+
+    @step
+    def inner(x):
+        return x + 1
+
+    @step(timeout="10 sec", retry=ONCE)
+    def outer(x):
+        if x < 0:
+            raise KeyError(x)
+        return inner(x) + inner(x)
+
+    @workflow
+    def w():
+        try:
+            outer(-1)
+        except KeyError as error:
+            return outer(1), error.args
+
+    assert w() == (4, (-1,))
+
+
+def test_a_timeout_is_of_one_attempt_and_is_retried(runtime, clock, effects: Effects):
+    """Three attempts, each with its own time."""
+
+    @step(timeout=5, retry=Retry(attempts=3, initial=1, multiplier=1, jitter=0))
+    async def slow():
+        if effects("slow") < 3:
+            await clock.asleep(60)
+        return "at last"
+
+    @workflow
+    async def w():
+        return await slow()
+
+    before = clock.now()
+    assert asyncio.run(w()) == "at last"
+    assert clock.now() - before == 5 + 1 + 5 + 1
+
+
+def test_a_body_that_was_left_behind_records_nothing_more(runtime, effects: Effects):
+    """A durable call that it makes later does not execute."""
+    gate, ended = threading.Event(), threading.Event()
+
+    @step
+    def inner():
+        effects("inner")
+
+    @step(timeout=0.05, retry=ONCE)
+    def slow():
+        gate.wait(10)
+        try:
+            inner()
+        finally:
+            ended.set()
+
+    @workflow
+    def w():
+        try:
+            slow()
+        except TimeoutError:
+            gate.set()
+            ended.wait(10)
+        return "went on"
+
+    assert w() == "went on"
+    assert effects == []
+    (run,) = runtime.runs()
+    assert [s.status for s in run.steps()] == ["failed"]
+
+
+def test_a_timeout_error_of_the_body_is_the_bodys(runtime):
+    """What the body raises is not taken for the step's timeout."""
+
+    @step(timeout=60, retry=ONCE)
+    async def f():
+        raise TimeoutError("mine")
+
+    @workflow
+    async def w():
+        await f()
+
+    with pytest.raises(TimeoutError, match="mine") as caught:
+        asyncio.run(w())
+    assert not isinstance(caught.value, StepTimeout)
+
+
+@pytest.mark.parametrize("timeout", [0, -1, "soon", "1 month", float("nan"), float("inf"), True, [1]])
+def test_timeouts_are_validated_at_decoration(timeout):
+    """Nothing, negatives and nonsense are refused."""
+    with pytest.raises((TypeError, ValueError)):
+        step(timeout=timeout)(lambda: None)
+    with pytest.raises((TypeError, ValueError)):
+
+        @workflow(timeout=timeout)
+        def w(): ...
+
+
+def test_an_async_run_is_stopped_at_its_deadline(runtime, clock, hooks: Recorder, effects: Effects):
+    """``RunTimeout`` crosses the body, whatever it catches; the run is failed."""
+
+    @step
+    async def slow():
+        await clock.asleep(60)
+
+    @workflow(timeout=10)
+    async def w():
+        try:
+            await slow()
+        except Exception:
+            effects("caught")
+
+    before = clock.now()
+    with pytest.raises(RunTimeout):
+        asyncio.run(w())
+    assert clock.now() - before == 10
+    assert effects == []
+    (run,) = runtime.runs()
+    assert run.status is RunStatus.FAILED
+    assert isinstance(run.exception(), RunTimeout)
+    assert "run_fail" in hooks.names()
+
+
+def test_a_run_that_waits_for_a_retry_is_stopped_at_its_deadline(runtime, clock):
+    """A pause between attempts ends with the run's time."""
+
+    @step(retry=Retry(attempts=9, initial=30, maximum=30, jitter=0))
+    def f():
+        raise OSError
+
+    @workflow(timeout=45)
+    def w():
+        f()
+
+    before = clock.now()
+    with pytest.raises(RunTimeout):
+        w()
+    assert clock.now() - before <= 60
+
+
+def test_a_sync_run_past_its_deadline_makes_no_further_step(runtime, clock, effects: Effects):
+    """A body cannot be stopped: it ends, and the next durable call does not begin."""
+
+    @step
+    def slow():
+        clock.sleep(60)
+        effects("slow")
+
+    @workflow(timeout=10)
+    def w():
+        slow()
+        effects("between")
+        slow()
+
+    with pytest.raises(RunTimeout):
+        w()
+    assert effects == ["slow", "between"]
+
+
+def test_a_sync_run_whose_last_step_passed_the_deadline_has_timed_out(runtime, clock):
+    """Sync and async runs agree: past the deadline is past the deadline."""
+
+    @step
+    def slow():
+        clock.sleep(60)
+
+    @workflow(timeout=10)
+    def w():
+        slow()
+
+    with pytest.raises(RunTimeout):
+        w()
+
+
+def test_retrying_a_timed_out_run_starts_a_new_deadline(runtime, clock, effects: Effects):
+    """What was recorded is replayed, and the time begins anew."""
+
+    @step
+    async def fast():
+        return effects("fast")
+
+    @step
+    async def slow():
+        if effects("slow") == 1:
+            await clock.asleep(60)
+        return "done"
+
+    @workflow(timeout=10)
+    async def w():
+        await fast()
+        return await slow()
+
+    with pytest.raises(RunTimeout):
+        asyncio.run(w())
+    clock.advance(100)
+    assert asyncio.run(w()) == "done"
+    assert effects == ["fast", "slow", "slow"]
+    (run,) = runtime.runs()
+    assert run.status is RunStatus.COMPLETED
+
+
+def test_an_interrupted_run_keeps_its_deadline(runtime, clock):
+    """A crash buys no time."""
+    stop = [True]
+
+    @step
+    def f(): ...
+
+    @workflow(timeout=10)
+    def w():
+        f()
+        if stop.pop() if stop else False:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        w()
+    clock.advance(11)
+    with pytest.raises(RunTimeout):
+        w()
+
+
+def test_options_give_one_call_its_timeout(runtime, clock):
+    """``w.options(timeout=…)`` beats the decorator's."""
+
+    @step
+    async def slow():
+        await clock.asleep(60)
+
+    @workflow(timeout="1 day")
+    async def w():
+        await slow()
+
+    with pytest.raises(RunTimeout):
+        asyncio.run(w.options(timeout="5 sec")())
+
+
+def test_the_timeout_of_options_holds_for_one_call(runtime, clock, effects: Effects):
+    """``s.options(timeout=…)`` leaves the step as it was."""
+
+    @step(retry=ONCE)
+    async def slow():
+        await clock.asleep(60)
+        return "done"
+
+    @workflow
+    async def w():
+        try:
+            await slow.options(timeout=5)()
+        except TimeoutError:
+            return await slow()
+
+    assert asyncio.run(w()) == "done"
+
+
+def test_a_left_behind_body_does_not_keep_the_run_from_ending(storage, caplog):
+    """On real time too: the run fails while the body still executes."""
+    gate = threading.Event()
+
+    @step(timeout=0.05, retry=ONCE)
+    def slow():
+        gate.wait(10)
+
+    @workflow
+    def w():
+        slow()
+
+    with Runtime(storage):
+        begun = time.monotonic()
+        with caplog.at_level(logging.WARNING, "flowdsl"), pytest.raises(StepTimeout):
+            w()
+        assert time.monotonic() - begun < 5
+        gate.set()
