@@ -1,0 +1,85 @@
+"""Documentation that is executed: code blocks, links, and the commands it names."""
+
+import ast
+import doctest
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from flowdsl import errors
+from flowdsl.cli.app import COMMANDS
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
+COMMAND = re.compile(r"^(?:\$ )?(?:\S*/)?flowdsl (\w+)", re.MULTILINE)
+
+pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+
+
+def blocks(page: Path, *languages: str) -> list[tuple[int, str]]:
+    """The code blocks of *page* in these languages, each with the number of its first line."""
+    text = page.read_text(encoding="utf-8")
+    return [
+        (text.count("\n", 0, found.start(2)), found[2])
+        for found in FENCE.finditer(text)
+        if found[1] in languages
+    ]
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of the headings of *page*, as code forges make them."""
+    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.fixture
+def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """A fresh module to execute a page in, and a directory of its own, as a reader would have them."""
+    module = ModuleType("page")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FLOWDSL_STORAGE")
+    return module
+
+
+@pages
+def test_python_blocks_of_a_page_run_one_after_the_other(page: Path, reader: ModuleType) -> None:
+    """What a page shows works when it is pasted from top to bottom."""
+    for line, code in blocks(page, "python"):
+        tree = ast.increment_lineno(ast.parse(code), line)
+        exec(compile(tree, str(page), "exec"), reader.__dict__)
+    for line, code in blocks(page, "pycon"):
+        session = doctest.DocTestParser().get_doctest(code, reader.__dict__, page.name, str(page), line)
+        doctest.DebugRunner(optionflags=doctest.ELLIPSIS).run(session, clear_globs=False)
+
+
+@pages
+def test_links_of_a_page_lead_somewhere(page: Path) -> None:
+    """Every link to a file of the repository, and to a heading in it, finds its target."""
+    lost = []
+    for link in LINK.findall(FENCE.sub("", page.read_text(encoding="utf-8"))):
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path) if path else page
+        if "://" in link or link.startswith("mailto:"):
+            continue
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            lost.append(link)
+    assert not lost
+
+
+def test_every_error_is_explained() -> None:
+    """The page of errors names each of them."""
+    page = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
+    assert not [name for name in errors.__all__ if not re.search(rf"`(flowdsl\.errors\.)?{name}`", page)]
+
+
+@pages
+def test_commands_of_a_page_exist(page: Path) -> None:
+    """Every ``flowdsl <command>`` in a block to paste is a command."""
+    shown = {name for _, code in blocks(page, "", "bash", "console", "sh") for name in COMMAND.findall(code)}
+    assert shown <= set(COMMANDS)
