@@ -103,7 +103,11 @@ def _pandas(pd: Any, cls: type) -> tuple[str, Reduction] | None:
         (pd.Series, "Series", _series),
         (pd.MultiIndex, "MultiIndex", _multi_index),
         (pd.Index, "Index", _index),
-        (pd.api.extensions.ExtensionArray, "array", _column),
+        (
+            pd.api.extensions.ExtensionArray,
+            "array",
+            lambda value: _column(sys.modules["pandas"].Series(value)),
+        ),
         (pd.Timestamp, "Timestamp", _timestamp),
         (pd.Timedelta, "Timedelta", _nanoseconds),
         (pd.Period, "Period", lambda value: (value.freqstr, value.ordinal)),
@@ -117,12 +121,15 @@ def _pandas(pd: Any, cls: type) -> tuple[str, Reduction] | None:
 
 
 def _frame(value: Any) -> object:
-    columns = tuple(_column(value.iloc[:, place].array) for place in range(value.shape[1]))
-    return (_any_index(value.index), _any_index(value.columns), columns)
+    columns = tuple(_column(value.iloc[:, place]) for place in range(value.shape[1]))
+    labels = value.columns
+    if labels.nlevels == 1 and labels.dtype.kind == "O":  # texts: pandas 2 keeps them as objects, 3 does not
+        return (_any_index(value.index), labels.name, labels.tolist(), columns)
+    return (_any_index(value.index), _any_index(labels), columns)
 
 
 def _series(value: Any) -> object:
-    return (value.name, _any_index(value.index), _column(value.array))
+    return (value.name, _any_index(value.index), _column(value))
 
 
 def _any_index(value: Any) -> object:
@@ -130,7 +137,7 @@ def _any_index(value: Any) -> object:
 
 
 def _index(value: Any) -> object:
-    return (value.name, _column(value.array))
+    return (value.name, _column(value))
 
 
 def _multi_index(value: Any) -> object:
@@ -150,20 +157,20 @@ def _timestamp(value: Any) -> object:
     return ("naive" if value.tzinfo is None else "utc", _nanoseconds(value))
 
 
-def _column(array: Any) -> object:
-    """``(dtype, contents)`` of one column, whatever keeps it."""
+def _column(values: Any) -> object:
+    """``(dtype, contents)`` of a series or an index without levels."""
     np = sys.modules["numpy"]
-    dtype = array.dtype
+    dtype = values.dtype
     if isinstance(dtype, np.dtype):
-        return _array(np.asarray(array))
+        return _array(np.asarray(values))
     if hasattr(dtype, "categories") and hasattr(dtype, "ordered"):
         categories = dtype.categories.tolist()
         kinds = str(dtype.categories.dtype)
         known = ("ordered", categories) if dtype.ordered else ("unordered", frozenset(categories))
-        return ("category", kinds, known, array.tolist())
+        return ("category", kinds, known, values.tolist())
     if hasattr(dtype, "tz"):
-        return (str(dtype), _array(np.asarray(array, dtype=f"M8[{dtype.unit}]")))
-    return (str(dtype), array.tolist())
+        return (str(dtype), _array(np.asarray(values, dtype=f"M8[{dtype.unit}]")))
+    return (str(dtype), values.tolist())
 
 
 # --------------------------------------------------------------------------------------------- polars

@@ -180,12 +180,30 @@ class Binder:
         return self._bind_slowly(args, kwargs) if unused else tuple(values)
 
     def _bind_slowly(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
-        try:
-            bound = self._signature.bind(*args, **kwargs)
-        except TypeError as error:
-            raise TypeError(f"{self.name}() {error} ({self.kind} {self.path!r})") from None
-        bound.apply_defaults()
-        return tuple(bound.arguments.values())
+        """Bind any call as Python does. (``Signature.bind`` of 3.11 and 3.13 does not, for positional-only names.)"""
+        values, rest, taken, problem = [], dict(kwargs), 0, ""
+        for name, parameter in self._signature.parameters.items():
+            kind, value = parameter.kind, _default(parameter)
+            if kind is _VAR_POSITIONAL:
+                value, taken = args[taken:], len(args)
+            elif kind is _VAR_KEYWORD:
+                value, rest = rest, {}
+            elif kind in _POSITIONAL and taken < len(args):
+                value, taken = args[taken], taken + 1
+                if kind in _BY_NAME and name in rest:
+                    problem = problem or f"multiple values for argument {name!r}"
+            elif kind in _BY_NAME:
+                value = rest.pop(name, value)
+            if value is _NO_DEFAULT:
+                problem = problem or f"missing a required argument: {name!r}"
+            values.append(value)
+        if taken < len(args):
+            problem = f"takes {self._positional} positional arguments, but {len(args)} were given"
+        elif rest and not problem.startswith("multiple"):
+            problem = f"got an unexpected keyword argument {next(iter(rest))!r}"
+        if problem:
+            raise TypeError(f"{self.name}() {problem} ({self.kind} {self.path!r})")
+        return tuple(values)
 
     def _bind_key(
         self,

@@ -115,11 +115,14 @@ class Call:
 
     def preview(self, limit: int = 200) -> str:
         """Give the arguments as one line, ``a=1, b='x'``, of at most *limit* characters. Never raises."""
-        shape, values = self._shape, self._values
-        shown = [(name, values[place]) for name, place in shape.kept]
-        if shape.variable:
-            shown = [(name, value) for name, value in shown if name not in shape.variable or value]
-        return preview_call(shown, limit)
+        values, kept = self._values, self._shape.kept
+        variable = self._shape.variable
+        return preview_call(
+            [(name, values[place]) for name, place in kept if name not in variable or values[place]]
+            if variable
+            else [(name, values[place]) for name, place in kept],
+            limit,
+        )
 
     def key(self, scope: str = "", version: str = "", occurrence: int = 0) -> str:
         """Give the key of this call, 40 hex digits; parameters as in :mod:`flowdsl.core.keys`."""

@@ -16,7 +16,9 @@ __all__ = ["preview", "preview_call"]
 _LIMIT = 200
 _MAX_ITEMS = 50  # of one container; the text is cut anyway
 _MAX_DEPTH = 6
-_SHORT = 60  # characters of a string whose repr is not worth a thought
+_SHORT = 60  # characters of a string that is small
+_FEW = 10  # items of a container that is small
+_LARGE = 10**20
 _QUICK_TYPES = frozenset({bool, float, type(None)})
 _TEXT_TYPES = (str, bytes, bytearray)
 
@@ -30,8 +32,7 @@ def preview(value: Any, limit: int = _LIMIT) -> str:
     >>> preview({"id": 7, "items": list(range(1000))}, limit=30)
     "{'id': 7, 'items': [0, 1, 2, …"
     """
-    kind = type(value)
-    if (kind is str and len(value) < _SHORT) or kind in _QUICK_TYPES:
+    if _is_small(value, 3):
         return _cut(repr(value), limit)
     out: list[str] = []
     try:
@@ -51,16 +52,38 @@ def preview_call(arguments: abc.Iterable[tuple[str, Any]], limit: int = _LIMIT) 
     texts: list[str] = []
     left = limit
     for name, value in arguments:
-        kind = type(value)
-        if (kind is str and len(value) < _SHORT) or kind in _QUICK_TYPES:
-            text = f"{name}={value!r}"
-        else:
-            text = f"{name}={preview(value, limit)}"
+        text = f"{name}={value!r}" if _is_small(value, 3) else f"{name}={preview(value, limit)}"
         texts.append(text)
         left -= len(text) + 2
         if left < 0:
             break
     return _cut(", ".join(texts), limit)
+
+
+def _is_small(value: Any, levels: int) -> bool:
+    """Whether ``repr`` of *value* is quick, short and without surprise: most arguments of most calls."""
+    kind = type(value)
+    if kind is str:
+        return len(value) < _SHORT
+    if kind is int:
+        return bool(-_LARGE < value < _LARGE)
+    if kind in _QUICK_TYPES:
+        return True
+    if kind is dict:
+        return (
+            len(value) <= _FEW and levels > 0 and _are_small(value, 0) and _are_small(value.values(), levels)
+        )
+    return (kind is list or kind is tuple) and len(value) <= _FEW and levels > 0 and _are_small(value, levels)
+
+
+def _are_small(items: abc.Iterable[Any], levels: int) -> bool:
+    for item in items:
+        if type(item) is str:  # not left to the recursion, for it is the most frequent
+            if len(item) >= _SHORT:
+                return False
+        elif not _is_small(item, levels - 1):
+            return False
+    return True
 
 
 def _cut(text: str, limit: int) -> str:

@@ -1,6 +1,7 @@
 """Canonical encoding of numpy arrays, pandas and polars frames: by dtype, shape, labels and values."""
 
 import copy
+import hashlib
 import pickle
 import subprocess
 import sys
@@ -217,6 +218,11 @@ def test_what_does_not_count_of_a_frame() -> None:
     assert encode(pd.Timestamp("5000-01-01").as_unit("s")) != encode(pd.Timestamp("6000-01-01").as_unit("s"))
 
 
+def test_columns_of_numbers_are_taken_as_arrays() -> None:
+    """A column that numpy keeps is encoded as its array, not number by number."""
+    assert encode(np.arange(3.0))[len("x13:numpy.ndarray") :] in encode(pd.Series(np.arange(3.0)))
+
+
 def test_a_frame_with_a_strange_object_is_refused() -> None:
     """An object without an encoding in a cell is found."""
     with pytest.raises(Unkeyable, match="no canonical encoding"):
@@ -294,3 +300,15 @@ def test_array_libraries_are_not_imported_for_encoding() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_encodings_of_arrays_are_golden() -> None:
+    """Encodings of arrays and frames of numbers are what they were when they were first released."""
+    assert encode(np.array([[1, -2]], ">i4")) == (
+        b"x13:numpy.ndarrayt3:s3:<i4t2:i1;i2;y8:\x01\x00\x00\x00\xfe\xff\xff\xff"
+    )
+    assert encode(np.float32(0.5)) == b"x12:numpy.scalart3:s3:<f4t0:y4:\x00\x00\x00\x3f"
+    frame = pd.DataFrame({"a": [0.5], "b": [True]})
+    assert hashlib.sha256(encode(frame)).hexdigest()[:16] == "7b632fc08a47cd50"
+    table = pl.DataFrame({"a": [0.5, None]})
+    assert hashlib.sha256(encode(table)).hexdigest()[:16] == "615f487aa0daa790"

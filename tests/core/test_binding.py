@@ -50,13 +50,6 @@ calls = st.tuples(
 )
 
 
-def bind_as_python(task: Any, args: Any, kwargs: Any) -> tuple[str, inspect.BoundArguments | None]:
-    try:
-        return "", inspect.signature(task).bind(*args, **kwargs)
-    except TypeError as error:
-        return str(error), None
-
-
 @st.composite
 def fitting(draw: st.DrawFn, task: Callable[..., Any]) -> Any:
     """Arguments that fit, passed by place or by name, defaults sometimes passed and sometimes not."""
@@ -84,21 +77,41 @@ def fitting(draw: st.DrawFn, task: Callable[..., Any]) -> Any:
 
 @given(functions(), calls)
 def test_binding_is_pythons(task: Callable[..., Any], call: Any) -> None:
-    """Any call is bound, or refused, as Python does it, and can be made again from its arguments."""
+    """Any call is bound, or refused, as Python itself does it, and can be made again from its arguments."""
     args, kwargs = call
     binder = Binder(task, path="jobs.task")
-    reason, bound = bind_as_python(task, args, kwargs)
-    if bound is None:
-        with pytest.raises(TypeError) as caught:
+    try:
+        expected = task(*args, **kwargs)
+    except TypeError:
+        with pytest.raises(TypeError, match=r"^task\(\) .* \(step 'jobs.task'\)$"):
             binder.bind(args, kwargs)
-        assert str(caught.value) == f"task() {reason} (step 'jobs.task')"
         return
-    bound.apply_defaults()
     arguments = binder.bind(args, kwargs).arguments
-    assert arguments == dict(bound.arguments)
-    assert list(arguments) == list(bound.arguments)
+    assert arguments == expected
+    assert list(arguments) == list(inspect.signature(task).parameters)
     again_args, again_kwargs = binder.call_with(pickle.loads(pickle.dumps(arguments)))
-    assert task(*again_args, **again_kwargs) == task(*args, **kwargs)
+    assert task(*again_args, **again_kwargs) == expected
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "message"),
+    [
+        ((), {}, "missing a required argument: 'a'"),
+        ((1,), {}, "missing a required argument: 'c'"),
+        ((1, 2, 3), {"c": 1}, "takes 2 positional arguments, but 3 were given"),
+        ((1, 2), {"b": 1, "c": 1}, "multiple values for argument 'b'"),
+        ((1,), {"c": 1, "x": 1}, "got an unexpected keyword argument 'x'"),
+        ((1,), {"c": 1, "a": 1}, "got an unexpected keyword argument 'a'"),
+    ],
+)
+def test_calls_that_do_not_fit_are_refused_like_pythons(args: Any, kwargs: Any, message: str) -> None:
+    """The message is that of Python, and names the step."""
+
+    def task(a: Any, /, b: Any = 0, *, c: Any) -> None: ...
+
+    with pytest.raises(TypeError) as caught:
+        Binder(task, path="jobs.task").bind(args, kwargs)
+    assert str(caught.value) == f"task() {message} (step 'jobs.task')"
 
 
 def typed(value: Any) -> Any:

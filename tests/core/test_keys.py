@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import types
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,12 @@ def test_a_repl_stays_main(monkeypatch: pytest.MonkeyPatch) -> None:
     assert main_name() == "__main__"
 
 
+def test_a_profiled_script_keeps_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A profiler or debugger that runs a script gives it a spec that says nothing; then its file counts."""
+    as_main(monkeypatch, __file__="/home/me/job.py", __spec__=ModuleSpec("__main__", None))
+    assert main_name() == "job"
+
+
 SCRIPT = """
 from flowdsl.core.keys import main_name, object_path
 def task(): ...
@@ -208,12 +215,11 @@ def run_python(*arguments: str, cwd: Path, stdin: str = "") -> list[str]:
         (["-m", "job"], "", "job"),
         (["-m", "pkg.mod"], "", "pkg.mod"),
         (["-m", "pkg"], "", "pkg.__main__"),
-        (["-m", "cProfile", "job.py"], "", "job"),
         (["-c", SCRIPT], "", "__main__"),
         (["-"], SCRIPT, "__main__"),
         ([], SCRIPT, "__main__"),
     ],
-    ids=["script", "script in a folder", "-m", "-m dotted", "-m package", "profiler", "-c", "-", "stdin"],
+    ids=["script", "script in a folder", "-m", "-m dotted", "-m package", "-c", "-", "stdin"],
 )
 def test_main_is_known_by_what_was_started(
     arguments: list[str], stdin: str, name: str, tmp_path: Path
@@ -223,8 +229,6 @@ def test_main_is_known_by_what_was_started(
     (tmp_path / "pkg" / "__init__.py").touch()
     for file in ("job.py", "pkg/mod.py", "pkg/__main__.py"):
         (tmp_path / file).write_text(SCRIPT)
-    if "cProfile" in arguments and sys.version_info < (3, 12):
-        pytest.skip("before 3.12, the profiler itself is __main__")
     assert run_python(*arguments, cwd=tmp_path, stdin=stdin) == [name, f"{name}.task"]
 
 
