@@ -180,7 +180,7 @@ class Binder:
         return self._bind_slowly(args, kwargs) if unused else tuple(values)
 
     def _bind_slowly(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
-        """Bind any call as Python does. (``Signature.bind`` of 3.11 and 3.13 does not, for positional-only names.)"""
+        """Bind any call as Python does. (For positional-only names ``Signature.bind`` differs from it.)"""
         values, rest, taken, problem = [], dict(kwargs), 0, ""
         for name, parameter in self._signature.parameters.items():
             kind, value = parameter.kind, _default(parameter)
