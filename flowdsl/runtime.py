@@ -29,7 +29,16 @@ from flowdsl.engine.owner import Liveness, liveness
 from flowdsl.engine.registry import STEPS, WORKFLOWS
 from flowdsl.engine.run import Request, checked_id, edge, execute, outcome_of, whole
 from flowdsl.engine.services import Engine, engines_on
-from flowdsl.errors import FlowError, RecoveryLimit, RunCancelled, RunConflict, RunFinished, RunNotFound, StepNotFound
+from flowdsl.errors import (
+    FlowError,
+    RecoveryLimit,
+    RunCancelled,
+    RunConflict,
+    RunFinished,
+    RunNotFound,
+    StepNotFound,
+    StorageError,
+)
 from flowdsl.handle import Run
 from flowdsl.hooks import Hooks
 from flowdsl.storage import Storage, open_storage
@@ -243,7 +252,7 @@ class Runtime:
 
     def wait(self, run_id: str, timeout: float | None = None) -> Any:
         """The run's result, waiting at most *timeout* real seconds; see :meth:`Run.result`."""
-        future = self.engine.futures.get(run_id)
+        future = self._future(run_id)
         with self._watching():
             if future is not None:
                 return _await_future(future, run_id, timeout)
@@ -251,11 +260,22 @@ class Runtime:
 
     async def await_(self, run_id: str) -> Any:
         """The run's result, in async code."""
-        future = self.engine.futures.get(run_id)
+        future = self._future(run_id)
         with self._watching():
             if future is not None:
                 return await asyncio.shield(asyncio.wrap_future(future))
             return await asyncio.to_thread(_poll, self, run_id, None)
+
+    def _future(self, run_id: str) -> "Future[Any] | None":
+        """What knows the outcome of a run that was started here, unless that failed and the run has gone on since: then the storage does."""
+        future = self.engine.futures.get(run_id)
+        if future is None or not future.done() or future.cancelled() or future.exception() is None:
+            return future
+        try:
+            record = self.record(run_id)
+        except StorageError:
+            return future
+        return future if self.interrupted(record) else None
 
     def _watching(self) -> AbstractContextManager[Any]:
         """Somebody waits for a run: a virtual clock may skip ahead."""

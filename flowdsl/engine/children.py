@@ -63,6 +63,8 @@ def _child(call: StepCall, defn: WorkflowDef, options: dict[str, Any]) -> Flow:
     run = call.run
     asked = child_request(call, defn, options)
     error, value = yield from whole(run.engine, asked)
+    if isinstance(error, Crossing):
+        run.halt(error.error)
     if run.stop is not None and isinstance(error, RunCancelled):
         return Crossing(run.stop), None
     return (yield from conclude(call, error, value, asked.wanted.id))

@@ -79,12 +79,13 @@ class StepView:
 
 
 class Scope:
-    """A place where calls are counted: the run, a step's body, a branch."""
+    """A place where calls are counted: the run, the body of a step (``of_step``), a branch."""
 
-    __slots__ = ("active", "counts", "draws", "home", "id", "is_async", "ordinals", "parent")
+    __slots__ = ("active", "counts", "draws", "home", "id", "is_async", "of_step", "ordinals", "parent")
 
-    def __init__(self, scope_id: str, parent: "Scope | None", is_async: bool) -> None:
+    def __init__(self, scope_id: str, parent: "Scope | None", is_async: bool, *, of_step: bool = False) -> None:
         self.id = scope_id
+        self.of_step = of_step
         self.parent = parent
         self.is_async = is_async
         self.home: Any = None
@@ -101,6 +102,24 @@ class Scope:
                 return True
             scope = scope.parent
         return False
+
+    def under(self, key: str) -> bool:
+        """Whether this scope lies in the body of step *key*."""
+        scope: Scope | None = self
+        while scope is not None:
+            if scope.id == key:
+                return True
+            scope = scope.parent
+        return False
+
+    def level_with(self, other: "Scope") -> bool:
+        """Whether what leaves this scope arrives in *other*, with no step in between that may yet handle it."""
+        scope: Scope | None = self
+        while scope is not None and scope.id != other.id:
+            if scope.of_step:
+                return False
+            scope = scope.parent
+        return scope is not None
 
 
 class RunState:
@@ -191,6 +210,7 @@ class RunState:
         if isinstance(outcome, Done):
             return outcome.seq
         if isinstance(outcome, Unstorable):
+            self.halt(outcome.error)
             raise Crossing(outcome.error)
         if isinstance(outcome, Fenced | Missing):
             error = self.lost(outcome)
@@ -212,10 +232,20 @@ class RunState:
         )
 
     def begun(self, scope: Scope, flow: Any) -> None:
-        """A durable call begins in *scope*: failures that this flow of control has seen were handled."""
+        """A durable call begins in *scope*: failures that this flow of control has seen were handled, and all that led to them."""
+        if not self.open:
+            return
         for key, (where, whose) in list(self.open.items()):
-            if where.within(scope) and (whose == flow or scope.home == flow):
+            if where.level_with(scope) and (whose == flow or (scope.home == flow and _arrived(whose))):
                 del self.open[key]
+                for inner in [other for other, (place, _) in self.open.items() if place.under(key)]:
+                    del self.open[inner]
+
+    def seen(self, key: str, flow: Any) -> None:
+        """The failure of a submitted call was handed to *flow*, which asked for its result."""
+        with self.lock:
+            if key in self.open:
+                self.open[key] = (self.open[key][0], flow)
 
     def failed(self, key: str, scope: Scope, flow: Any, error: BaseException) -> None:
         """A durable call failed and its error goes to the caller."""
@@ -224,7 +254,10 @@ class RunState:
             self.raised[id(error)] = (key, error)
 
     def blames(self, error: BaseException) -> Iterable[str]:
-        """Keys of the steps whose exceptions stand in the chain of *error*."""
+        """Keys of the steps whose exceptions stand in the chain of *error*, but those behind another step's exception.
+
+        A step that failed inside ``except`` failed by itself; what it stood in for was handled.
+        """
         seen: set[int] = set()
         chain: list[BaseException | None] = [error]
         while chain:
@@ -234,9 +267,17 @@ class RunState:
             seen.add(id(link))
             if id(link) in self.raised:
                 yield self.raised[id(link)][0]
+                continue
             if isinstance(link, BaseExceptionGroup):
                 chain.extend(link.exceptions)
             chain += [link.__cause__, None if link.__suppress_context__ else link.__context__]
+
+
+def _arrived(flow: Any) -> bool:
+    """Whether a failure in *flow* can have come to the scope's own flow of control: not while its task executes, or nobody asked it."""
+    if isinstance(flow, asyncio.Future):
+        return flow.done() and not getattr(flow, "_log_traceback", False)
+    return isinstance(flow, int)  # a thread's; else a submitted call that nobody has asked
 
 
 class Frame:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import CancelledError, Executor, Future, InvalidStateError
 from typing import Any, Generic, TypeVar
 
-from flowdsl.engine.context import Crossing, Frame, RunState, current
+from flowdsl.engine.context import Crossing, Frame, RunState, current, here
 from flowdsl.engine.definitions import StepDef
 from flowdsl.engine.drive import Effect, run_async, run_sync
 from flowdsl.engine.step import StepCall, identify, perform
@@ -48,8 +48,17 @@ class StepFuture(Generic[T]):
             self._refuse_in_loop()
             if self._work is not None and timeout is None and future.cancel():
                 return self._inline()
-        with _parked(self._call):
-            return future.result(timeout)
+        try:
+            with _parked(self._call):
+                return future.result(timeout)
+        finally:
+            self._handed_over()
+
+    def _handed_over(self) -> None:
+        """A failure now belongs to the flow of control that asked."""
+        call = self._call
+        if call is not None and self._future.done():
+            call.run.seen(call.key, here(call.frame.is_async))
 
     def _inline(self) -> T:
         assert self._work is not None
@@ -59,6 +68,7 @@ class StepFuture(Generic[T]):
             value = self._work()
         except BaseException as error:
             fresh.set_exception(error)
+            self._handed_over()
             raise
         fresh.set_result(value)
         return value
@@ -143,9 +153,11 @@ class StepFuture(Generic[T]):
 
     def __await__(self) -> Generator[Any, None, T]:
         self.seen = True
-        if self._task is not None:
-            return asyncio.shield(self._task).__await__()
-        return asyncio.wrap_future(self._future).__await__()
+        waiting = asyncio.wrap_future(self._future) if self._task is None else asyncio.shield(self._task)
+        try:
+            return (yield from waiting.__await__())
+        finally:
+            self._handed_over()
 
 
 class _parked:
@@ -182,6 +194,8 @@ def start(call: StepCall, make: Callable[[], Any]) -> StepFuture[Any]:
     """Start the flow of *call* beside its caller: as a task, or on an executor."""
     run, defn = call.run, call.defn
     engine = run.engine
+    with run.lock:
+        run.begun(call.scope, here(call.frame.is_async))
     if engine.virtual:
         engine.clock.enter()
     if defn.is_async:

@@ -164,7 +164,7 @@ def claim(engine: Engine, run: Run, *, force: bool = False) -> Any:
         changes["recoveries"] = run.recoveries + 1
     if run.status is RunStatus.FAILED and run.deadline is not None:
         changes["deadline"] = engine.clock.now() + max(run.deadline - run.created_at, 0.0)
-    operation = ClaimRun(run.id, run.epoch, engine.owner, engine.lease, force, changes)
+    operation = ClaimRun(run.id, run.epoch, engine.owner, engine.lease, force, changes, uuid.uuid4().hex)
     (outcome,) = yield Commit(engine, (operation,))
     return outcome.run if isinstance(outcome, Opened) else None
 

@@ -209,6 +209,7 @@ def execute(engine: Engine, asked: Request, acquired: Acquired) -> Flow:
     finally:
         if engine.active.get(record.id) is state:
             del engine.active[record.id]
+        state.halt(FlowError(f"run {record.id} has ended here; a task or thread that it left behind called a step", run=record.id))
 
 
 def _ended(state: RunState, handle: Any, error: BaseException | None, value: Any) -> Flow:

@@ -134,7 +134,10 @@ def perform(call: StepCall, how: Callable[[StepCall], Flow] | None = None) -> Fl
     """Do what the call's mode (or *how*) says, between the bookkeeping of who overlaps whom."""
     run, scope = call.run, call.scope
     virtual = run.engine.virtual
-    call.flow = flow = here(scope.is_async)
+    # A worker is no flow of control: it takes up one submitted call after the other, and whoever asks for the result of one that has not
+    # begun executes it himself. Neither may decide what diverges or what was handled.
+    beside = call.submitted or call.queued
+    call.flow = flow = call if beside else here(scope.is_async)
     with run.lock:
         run.begun(scope, flow)
         active = scope.active
@@ -144,12 +147,14 @@ def perform(call: StepCall, how: Callable[[StepCall], Flow] | None = None) -> Fl
             call.concurrent = True
             if virtual and not call.submitted:
                 run.engine.clock.enter()
-        elif scope.home != flow:
+        elif beside or scope.home != flow:
             call.concurrent = True
         active.add(call)
     if call.queued and virtual:
         run.engine.clock.leave()
     try:
+        if run.stop is not None:  # identified before the run was told to stop, and only beginning now
+            raise Crossing(run.stop)
         if how is not None:
             return (yield from how(call))
         if call.mode == "do":
@@ -257,7 +262,7 @@ def _execute(call: StepCall, decision: Decision) -> Flow:
         view = _view(call, attempt)
         if defn.in_doubt == "raise":
             yield from _store(call, _pending(call, view, attempt, {"intent": True}))
-        scope = Scope(call.key, call.scope, defn.is_async)
+        scope = Scope(call.key, call.scope, defn.is_async, of_step=True)
         error, value = yield from _attempt(call, view, attempt, scope)
         if error is None:
             return (yield from _completed(call, view, value, scope))
@@ -278,7 +283,7 @@ def _attempt(call: StepCall, view: StepView, attempt: int, scope: Scope | None =
     run, defn = call.run, call.defn
     hooks = run.engine.hooks
     if scope is None:
-        scope = Scope(call.key, call.scope, defn.is_async)
+        scope = Scope(call.key, call.scope, defn.is_async, of_step=True)
     hooks.fire("on_step_start", view)
     run.running[call.key] = view
     try:
