@@ -26,6 +26,7 @@ Whoever edits this: stored payloads outlive releases. A change of layout is a ne
 one stays readable. Each stored step and each replayed one pass here, so every call counts: measure.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 from hashlib import blake2b
 from hmac import compare_digest
@@ -34,7 +35,7 @@ from zlib import crc32
 
 from flowdsl.errors import CorruptPayload
 
-__all__ = ["seal", "unseal"]
+__all__ = ["opener", "seal", "sealer", "unseal"]
 
 FORMAT = 1
 CHECKSUM_SIZE = 16
@@ -46,7 +47,6 @@ _HEAD = _MAGIC + bytes([FORMAT])
 _KEYED = 1
 _MARK = Struct(">II")
 _pack_mark = _MARK.pack
-_MARK_AND_SUM = _MARK.size + CHECKSUM_SIZE
 
 
 def seal(codec_id: str, body: bytes, context: bytes, secret: bytes | None = None) -> bytes:
@@ -62,9 +62,7 @@ def seal(codec_id: str, body: bytes, context: bytes, secret: bytes | None = None
     >>> unseal(seal("json", b"[1]", b"run 7, step 3"), b"run 7, step 3")
     ('json', b'[1]')
     """
-    header, key = _header(codec_id, secret)
-    start = header + _pack_mark(crc32(context), len(context))
-    return start + blake2b(start + context + body, digest_size=CHECKSUM_SIZE, key=key).digest() + body
+    return sealer(codec_id, secret)(body, context)
 
 
 def unseal(payload: bytes, context: bytes, secret: bytes | None = None) -> tuple[str, bytes]:
@@ -78,26 +76,47 @@ def unseal(payload: bytes, context: bytes, secret: bytes | None = None) -> tuple
     refused
     """
     try:
-        end = payload[5] + (6 if secret is None else 6 + FINGERPRINT_SIZE)
-        header = payload[:end]
-        codec_id, key = _reading(header, secret)
-        # Made from the context that is asked for; what is stored of it only counts in the comparison.
-        start = header + _pack_mark(crc32(context), len(context))
-        body = payload[end + _MARK_AND_SUM :]
-        expected = start + blake2b(start + context + body, digest_size=CHECKSUM_SIZE, key=key).digest()
-        # In constant time: whoever can time this must not learn a keyed checksum byte by byte.
-        if compare_digest(payload[: end + _MARK_AND_SUM], expected):
-            return codec_id, body
-    except (IndexError, _NotReadable):
-        pass
-    raise _explain(payload, context, secret)
-
-
-class _NotReadable(Exception):
-    """The header is not one that :func:`seal` would write with this secret."""
+        codec_id = payload[6 : 6 + payload[5]].decode()
+        body = opener(codec_id, secret)(payload, context) if codec_id else None
+    except (IndexError, UnicodeDecodeError):
+        codec_id, body = "", None
+    if body is None:
+        raise _explain(payload, context, secret)
+    return codec_id, body
 
 
 @lru_cache(maxsize=256)
+def sealer(codec_id: str, secret: bytes | None) -> Callable[[bytes, bytes], bytes]:
+    """Return :func:`seal` for one codec and secret, as a function of body and context."""
+    header, key = _header(codec_id, secret)
+
+    def seal_one(body: bytes, context: bytes) -> bytes:
+        start = header + _pack_mark(crc32(context), len(context))
+        return start + blake2b(start + context + body, digest_size=CHECKSUM_SIZE, key=key).digest() + body
+
+    return seal_one
+
+
+@lru_cache(maxsize=256)
+def opener(codec_id: str, secret: bytes | None) -> Callable[[bytes, bytes], bytes | None]:
+    """Return a function of payload and context that returns the body if :func:`sealer` made the payload.
+
+    Else it returns ``None``; :func:`unseal` then says why, or knows the other codec.
+    """
+    header, key = _header(codec_id, secret)
+    size = len(header) + _MARK.size + CHECKSUM_SIZE
+
+    def open_one(payload: bytes, context: bytes) -> bytes | None:
+        # Made from what is asked for; what the payload says of itself only counts in the comparison.
+        start = header + _pack_mark(crc32(context), len(context))
+        body = payload[size:]
+        expected = start + blake2b(start + context + body, digest_size=CHECKSUM_SIZE, key=key).digest()
+        # In constant time: whoever can time this must not learn a keyed checksum byte by byte.
+        return body if compare_digest(payload[:size], expected) else None
+
+    return open_one
+
+
 def _header(codec_id: str, secret: bytes | None) -> tuple[bytes, bytes]:
     """Return the first fields (magic to fingerprint) and the BLAKE2b key."""
     name = codec_id.encode()
@@ -113,21 +132,6 @@ def _header(codec_id: str, secret: bytes | None) -> tuple[bytes, bytes]:
 
 def _fingerprint(key: bytes) -> bytes:
     return blake2b(key, digest_size=FINGERPRINT_SIZE, person=b"flowdsl key name").digest()
-
-
-@lru_cache(maxsize=256)
-def _reading(header: bytes, secret: bytes | None) -> tuple[str, bytes]:
-    """Return the codec id in *header* and the key to check the payload with."""
-    try:
-        codec_id = header[6 : 6 + header[5]].decode()
-    except UnicodeDecodeError:
-        raise _NotReadable from None
-    if not codec_id:
-        raise _NotReadable
-    expected, key = _header(codec_id, secret)
-    if header != expected:
-        raise _NotReadable
-    return codec_id, key
 
 
 def _explain(payload: bytes, context: bytes, secret: bytes | None) -> CorruptPayload:
@@ -162,9 +166,8 @@ def _explain(payload: bytes, context: bytes, secret: bytes | None) -> CorruptPay
                 f"the payload was sealed with another key than {SECRET_VARIABLE} has now (or its header is "
                 "damaged); it was not loaded"
             )
-    if len(payload) >= end + _MARK_AND_SUM and payload[end : end + 8] != _pack_mark(
-        crc32(context), len(context)
-    ):
+    mark = payload[end : end + _MARK.size]
+    if len(payload) >= end + _MARK.size + CHECKSUM_SIZE and mark != _pack_mark(crc32(context), len(context)):
         return CorruptPayload(
             "the payload belongs to another run, step or kind (or its header is damaged); it was not loaded"
         )

@@ -11,7 +11,7 @@ import logging
 from typing import Any
 
 from flowdsl.codecs.base import Codec
-from flowdsl.codecs.envelope import seal, unseal
+from flowdsl.codecs.envelope import opener, seal, sealer, unseal
 from flowdsl.codecs.exceptions import pack_exception, unpack_exception
 from flowdsl.codecs.fault import describe_fault
 from flowdsl.errors import ResultNotStorable, StorageError
@@ -43,15 +43,28 @@ class Payloads:
     [1, 2]
     """
 
-    __slots__ = ("_codec", "_codec_id", "_dumps", "_exact", "_limit", "_loads", "_secret")
+    __slots__ = (
+        "_codec",
+        "_codec_id",
+        "_dumps",
+        "_exact",
+        "_limit",
+        "_loads",
+        "_open",
+        "_seal",
+        "_seal_error",
+        "_secret",
+    )
 
     def __init__(
         self, codec: Codec, secret: bytes | None = None, check_limit: int = 16 * 1024 * 1024
     ) -> None:
         if codec.id.startswith(_ERROR):
             raise ValueError(f"a codec id may not start with {_ERROR!r}: {codec.id!r}")
-        for codec_id in (codec.id, _ERROR + codec.id):
-            seal(codec_id, b"", b"", secret)  # refuses an impossible id and an empty secret here and now
+        # Both refuse an impossible id and an empty secret, here and now.
+        self._seal = sealer(codec.id, secret)
+        self._seal_error = sealer(_ERROR + codec.id, secret)
+        self._open = opener(codec.id, secret)
         self._codec = codec
         self._codec_id = codec.id
         self._dumps = codec.dumps
@@ -78,7 +91,7 @@ class Payloads:
                     )
         except Exception as error:
             raise self._not_storable(value, error, run_id, key, kind) from error
-        return seal(self._codec_id, body, _context(run_id, key, kind), self._secret), value
+        return self._seal(body, _context(run_id, key, kind)), value
 
     def unpack(self, payload: bytes, run_id: str, key: str, kind: str) -> Any:
         """Return the value that *payload* holds for this place.
@@ -86,10 +99,12 @@ class Payloads:
         Raises ``CorruptPayload`` when it is not what was stored here, ``MissingClass`` when a class is gone,
         and ``StorageError`` when it does not load otherwise, or nobody knows its codec.
         """
-        codec_id, body = unseal(payload, _context(run_id, key, kind), self._secret)
+        context = _context(run_id, key, kind)
+        body = self._open(payload, context)
         try:
-            if codec_id == self._codec_id:
+            if body is not None:
                 return self._loads(body)
+            codec_id, body = unseal(payload, context, self._secret)
             if codec_id.startswith(_ERROR):
                 raise StorageError("the payload holds an exception, not a value")
             return self._codec.reader(codec_id).loads(body)
@@ -124,12 +139,12 @@ class Payloads:
                 run=run_id,
                 key=key,
             ) from problem
-        return seal(_ERROR + self._codec_id, body, _context(run_id, key, kind), self._secret), loaded
+        return self._seal_error(body, _context(run_id, key, kind)), loaded
 
     def unpack_error(self, payload: bytes, run_id: str, key: str, kind: str) -> BaseException:
         """Return the exception that *payload* holds for this place. Raises like :meth:`unpack`."""
-        codec_id, body = unseal(payload, _context(run_id, key, kind), self._secret)
         try:
+            codec_id, body = unseal(payload, _context(run_id, key, kind), self._secret)
             if not codec_id.startswith(_ERROR):
                 raise StorageError("the payload holds a value, not an exception")
             return unpack_exception(body, self._codec.reader(codec_id[len(_ERROR) :]))
@@ -142,7 +157,11 @@ class Payloads:
 
         A place is run id, key and kind. Raises ``CorruptPayload`` like :meth:`unpack`.
         """
-        codec_id, body = unseal(payload, _context(*old), self._secret)
+        try:
+            codec_id, body = unseal(payload, _context(*old), self._secret)
+        except StorageError as error:
+            _place(error, *old[:2])
+            raise
         return seal(codec_id, body, _context(*new), self._secret)
 
     def _not_storable(

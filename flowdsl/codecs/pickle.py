@@ -66,7 +66,7 @@ class PickleCodec(Codec):
     def loads(self, data: bytes) -> Any:
         """Load *data*. Raises ``MissingClass`` where a class is gone, else ``StorageError``."""
         try:
-            if data[0] == _PLAIN_START and (data.find(_BY_NAME) < 0 or data.find(_spelled(here())) < 0):
+            if data.find(_BY_NAME) < 0 or (data[0] == _PLAIN_START and data.find(_spelled(here())) < 0):
                 return pickle.loads(data)
         except (ImportError, AttributeError):
             pass  # nearly always a class that is gone; loading once more, slowly, says which

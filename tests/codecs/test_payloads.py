@@ -83,10 +83,11 @@ def test_a_flipped_bit_never_reaches_the_codec(value, bit, secret):
     payload = bytearray(payloads.pack(value, *HERE)[0])
     payload[bit // 8 % len(payload)] ^= 1 << bit % 8
     before = Watched.loaded
-    with pytest.raises(CorruptPayload):
-        payloads.unpack(bytes(payload), *HERE)
-    with pytest.raises(CorruptPayload):
-        payloads.unpack_error(bytes(payload), *HERE)
+    reseal = lambda payload, *here: payloads.reseal(payload, here, HERE)
+    for read in (payloads.unpack, payloads.unpack_error, reseal):
+        with pytest.raises(CorruptPayload) as caught:
+            read(bytes(payload), *HERE)
+        assert (caught.value.run, caught.value.key) == HERE[:2]
     assert Watched.loaded == before
 
 
@@ -112,6 +113,7 @@ def test_a_payload_only_loads_in_its_place(one, two):
         (("11,1:ab", "", ""), ("1,1:ab", "", "")),
         (("a\0", "b", "k"), ("1", "1:a\0b\0k", "")),
     ],
+    ids=["letters", "nul to key", "nul to kind", "surrogates", "digits", "escaped"],
 )
 def test_places_that_run_together_are_told_apart(one, two):
     """Moving characters, NULs too, from one part of a place to the next gives another place."""
