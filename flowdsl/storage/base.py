@@ -345,8 +345,8 @@ class Storage(ABC):
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._versions = itertools.count(1)
-        self._version = 0
+        self._versions = itertools.count(2)
+        self._version = 1
         self._waiting = 0
 
     def now(self) -> float:

@@ -1,8 +1,9 @@
 """Making records: the ones that every backend derives from others, and steps at a third of the price.
 
-A journal of ten thousand steps is ten thousand calls of ``Step(...)``, and a frozen class pays for each field: its
-``__init__`` has to go around its own ``__setattr__``. ``quick_step`` sets the fields while the object is still of a
-subclass that is not frozen and has the same layout; then it becomes a ``Step``, indistinguishable from any other.
+A journal of ten thousand steps is ten thousand calls of ``Step(...)``, and a frozen class pays for each
+field: its ``__init__`` has to go around its own ``__setattr__``. ``quick_step`` sets the fields while the
+object is still of a subclass that is not frozen and has the same layout; then it becomes a ``Step``,
+indistinguishable from any other.
 """
 
 from collections.abc import Mapping
@@ -90,8 +91,8 @@ def as_inserted(run: Run, run_id: str, number: int | None, epoch: int, lease_unt
 
 
 def own_tags(tags: Tags) -> Tags:
-    """A copy that nobody else can change."""
-    return dict(tags) if isinstance(tags, Mapping) else tuple(tags)
+    """A copy that nobody else can change; no tags are always ``()``."""
+    return (dict(tags) if isinstance(tags, Mapping) else tuple(tags)) if tags else ()
 
 
 def stub(run: Run) -> Run:

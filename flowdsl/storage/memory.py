@@ -155,19 +155,16 @@ class MemoryStorage(Storage):
 
     def _open_run(self, op: OpenRun) -> Outcome:
         run = op.run
-        entry = self._entries.get(self._nonces.get(op.nonce, ""))
-        if entry is not None and (entry.nonce, entry.run.owner, entry.run.key) == (
-            op.nonce,
-            run.owner,
-            run.key,
-        ):
-            return Opened(_copy(entry.run))
         if run.number is None:
             if (entry := self._entries.get(run.id)) is not None:
-                return Found((_copy(entry.run),))
+                again = op.nonce and entry.nonce == op.nonce and entry.run.owner == run.owner
+                return Opened(_copy(entry.run)) if again else Found((_copy(entry.run),))
             if (pruned := self._stubs.get(run.id)) is not None:
                 return Found((pruned,))
             return self._insert(op, run.id, None)
+        entry = self._entries.get(self._nonces.get(op.nonce, ""))
+        if entry is not None and (entry.run.owner, entry.run.key) == (run.owner, run.key):
+            return Opened(_copy(entry.run))
         line = self._lines.setdefault(run.key, _Line())
         if not op.fresh and (oldest := line.oldest(op.skip_owners)):
             return Found(tuple(_copy(self._entries[run_id].run) for run_id in oldest))

@@ -1,0 +1,360 @@
+"""Two storages, one story: random operations on both must have the same outcomes and the same reads
+afterwards.
+
+::
+
+    class Agreement(StorageMachine):
+        def make_storages(self):
+            return MemoryStorage(), MyStorage(self.directory / "data")
+
+    TestAgreement = Agreement.TestCase
+
+Numbers that a storage is free to choose are compared by what they mean: seqs by their order, epochs by how
+often a run was taken over, leases by whether they hold. Needs hypothesis.
+"""
+
+import itertools
+import pickle
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from attrs import evolve, frozen
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from flowdsl.core.records import Memo, Run, RunFilter, Signal, Step
+from flowdsl.core.status import RunStatus, StepStatus
+from flowdsl.storage.base import (
+    AddSignal,
+    ClaimRun,
+    DeleteRun,
+    Done,
+    DropMemo,
+    DropSteps,
+    Fenced,
+    Found,
+    Opened,
+    OpenRun,
+    Operation,
+    Outcome,
+    PutMemo,
+    PutStep,
+    Storage,
+    TakeSignal,
+    UpdateRun,
+)
+from flowdsl.testing.samples import HOSTILE
+
+__all__ = ["StorageMachine"]
+
+LEASES = st.sampled_from([-1000.0, 1000.0])
+IDS = st.sampled_from(["r", "n-1", "n-2", HOSTILE[0]])
+KEYS = st.sampled_from(["a", "b", "c"])
+OWNERS = st.sampled_from(["me", "you", "she"])
+STATUSES = st.sampled_from(list(RunStatus))
+NAMES = st.sampled_from(["red", "blue", HOSTILE[1]])
+TAGS = st.one_of(
+    st.just(()),
+    st.lists(NAMES, max_size=2, unique=True).map(tuple),
+    st.dictionaries(NAMES, st.sampled_from("12"), max_size=2),
+)
+TEXTS = st.one_of(st.sampled_from(HOSTILE), st.text(st.characters(exclude_categories=["Cs"]), max_size=5))
+TIMES = st.sampled_from([0.0, 1.5, 2.0, 1e9])
+PAYLOADS = st.binary(max_size=5)
+
+
+@frozen(slots=True)
+class Epoch:
+    """An epoch relative to the one that the run has before the commit; ``None``: no epoch is given."""
+
+    ahead: int | None
+
+
+EPOCHS = st.sampled_from([0, 0, 0, None, -1, 1]).map(Epoch)
+
+RUNS = st.builds(
+    Run,
+    id=IDS,
+    workflow=st.sampled_from(["v", "w"]),
+    key=st.sampled_from(["k", "l"]),
+    status=STATUSES,
+    args=PAYLOADS,
+    args_preview=TEXTS,
+    tags=TAGS,
+    created_at=TIMES,
+    owner=st.none() | OWNERS,
+    retryable=st.booleans(),
+    parent=st.none() | IDS,
+    open_failures=st.lists(KEYS, max_size=2).map(tuple),
+)
+CHANGES = st.fixed_dictionaries(
+    {},
+    optional={
+        "status": STATUSES,
+        "owner": st.none() | OWNERS,
+        "retryable": st.booleans(),
+        "tags": TAGS,
+        "result": st.none() | PAYLOADS,
+        "key": st.sampled_from(["k", "l"]),
+        "created_at": TIMES,
+        "finished_at": st.none() | TIMES,
+        "parent": st.none() | IDS,
+        "workflow": TEXTS,
+    },
+)
+STEPS = st.builds(
+    Step,
+    run_id=IDS,
+    key=KEYS,
+    path=TEXTS,
+    kind=st.sampled_from(["step", "store"]),
+    status=st.sampled_from(list(StepStatus)),
+    attempts=st.integers(1, 3),
+    payload=st.none() | PAYLOADS,
+    created_at=TIMES,
+    concurrent=st.booleans(),
+    draws=st.integers(0, 2**40),
+    version=TEXTS,
+)
+SIGNALS = st.builds(
+    Signal,
+    id=st.sampled_from(["1", "2", "3"]),
+    run_id=IDS,
+    name=NAMES,
+    payload=PAYLOADS,
+    preview=TEXTS,
+    key=st.none() | st.sampled_from(["", "k"]),
+)
+MEMOS = st.builds(Memo, key=KEYS, path=TEXTS, payload=PAYLOADS, expires_at=st.none() | TIMES)
+
+OPERATIONS = st.one_of(
+    st.builds(
+        OpenRun,
+        RUNS | RUNS.map(lambda run: evolve(run, id="n", number=0)),
+        LEASES,
+        st.booleans(),
+        st.lists(OWNERS, max_size=2).map(tuple),
+        st.sampled_from(["", "a new one"]),
+    ),
+    st.builds(
+        ClaimRun, IDS, EPOCHS, OWNERS, LEASES, st.booleans(), CHANGES, st.sampled_from(["", "a new one"])
+    ),
+    st.builds(
+        UpdateRun,
+        IDS,
+        CHANGES,
+        EPOCHS,
+        st.lists(STATUSES, max_size=2).map(tuple),
+        st.none() | LEASES,
+        st.booleans(),
+    ),
+    st.builds(PutStep, STEPS, EPOCHS, st.booleans()),
+    st.builds(PutStep, STEPS, EPOCHS, st.just(False)),
+    st.builds(DropSteps, IDS, st.lists(KEYS, max_size=3).map(tuple), EPOCHS),
+    st.builds(AddSignal, SIGNALS),
+    st.builds(TakeSignal, st.sampled_from(["1", "2", "3"]), STEPS, EPOCHS),
+    st.builds(DeleteRun, IDS, st.booleans()),
+    st.builds(PutMemo, MEMOS),
+    st.builds(DropMemo, KEYS),
+)
+
+FILTERS = st.builds(
+    RunFilter,
+    status=st.lists(STATUSES, max_size=2).map(tuple),
+    workflow=st.none() | st.sampled_from(["v", "w"]),
+    key=st.none() | st.sampled_from(["k", "l"]),
+    parent=st.none() | IDS,
+    tags=TAGS,
+    created_after=st.none() | TIMES,
+    created_before=st.none() | TIMES,
+    limit=st.none() | st.integers(0, 3),
+    after=st.none() | IDS,
+    newest_first=st.booleans(),
+)
+
+
+class _Side:
+    """One of the two storages, and how its own numbers are to be read."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+        self._first_epochs: dict[str, int] = {}
+        self._seqs: dict[tuple[str, int], int] = {}
+
+    def commit(self, operations: Sequence[Any]) -> list[Any]:
+        """Outcomes, comparable with those of the other side."""
+        ready = [self._with_epoch(operation) for operation in operations]
+        return [
+            self.outcome(op, outcome) for op, outcome in zip(ready, self.storage.commit(ready), strict=True)
+        ]
+
+    def _with_epoch(self, operation: Any) -> Operation:
+        epoch = getattr(operation, "epoch", None)
+        if not isinstance(epoch, Epoch):
+            return operation  # type: ignore[no-any-return]
+        step = getattr(operation, "step", None)
+        run = self.storage.get_run(step.run_id if step is not None else operation.run_id)
+        now = run.epoch if run is not None else 1
+        if epoch.ahead is None:
+            return evolve(operation, epoch=now if isinstance(operation, ClaimRun) else None)  # type: ignore[no-any-return]
+        return evolve(operation, epoch=now + epoch.ahead)  # type: ignore[no-any-return]
+
+    def outcome(self, operation: Operation, outcome: Outcome) -> Any:
+        match outcome:
+            case Opened(run):
+                if isinstance(operation, OpenRun):
+                    self._first_epochs.setdefault(run.id, run.epoch)
+                return Opened(self.run(run))
+            case Found(runs):
+                return Found(tuple(map(self.run, runs)))
+            case Fenced(run):
+                return Fenced(self.run(run))
+            case Done(seq, existed):
+                if isinstance(operation, DeleteRun):
+                    self._first_epochs.pop(operation.run_id, None)
+                kind = "signal" if isinstance(operation, AddSignal) else "step"
+                return Done(self.seq(kind, seq), existed)
+            case _:
+                return outcome
+
+    def seq(self, kind: str, seq: int) -> int:
+        return self._seqs.setdefault((kind, seq), len(self._seqs)) if seq else 0
+
+    def run(self, run: Run) -> Run:
+        holds = run.lease_until > self.storage.now()
+        taken_over = run.epoch - self._first_epochs.get(run.id, run.epoch)
+        return evolve(run, epoch=taken_over, lease_until=float(holds))
+
+    def steps(self, run_id: str) -> list[Step]:
+        return [evolve(step, seq=self.seq("step", step.seq)) for step in self.storage.list_steps(run_id)]
+
+    def everything(self) -> dict[str, Any]:
+        """All that can be read, comparable with that of the other side."""
+        storage = self.storage
+        ids = [*(run.id for run in storage.list_runs()), "nobody"]
+        return {
+            "runs": [self.run(run) for run in storage.list_runs()],
+            "each": [None if (run := storage.get_run(run_id)) is None else self.run(run) for run_id in ids],
+            "steps": [self.steps(run_id) for run_id in ids],
+            "state": [[step.key for step in storage.get_state(run_id)] for run_id in ids],
+            "signals": [
+                [
+                    evolve(signal, seq=self.seq("signal", signal.seq))
+                    for signal in storage.list_signals(run_id)
+                ]
+                for run_id in ids
+            ],
+            "attention": [
+                (item.run_id, item.status, item.cancel_requested, item.unread)
+                for item in storage.attention(ids)
+            ],
+            "memos": [storage.get_memo(key) for key in "abc"],
+        }
+
+
+class StorageMachine(RuleBasedStateMachine):
+    """Subclass it, define :meth:`make_storages`, and collect ``YourMachine.TestCase``.
+
+    ``directory`` is an empty directory of this example, deleted after it.
+    """
+
+    directory: Path
+
+    def make_storages(self) -> tuple[Storage, Storage]:
+        """Two new, empty storages: the one to trust, and the one to compare with it."""
+        raise NotImplementedError("define make_storages(self) -> (Storage, Storage)")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.directory = Path(tempfile.mkdtemp(prefix="flowdsl-"))
+        self.sides = [_Side(storage) for storage in self.make_storages()]
+        self._nonces = itertools.count()
+
+    def teardown(self) -> None:
+        for side in self.sides:
+            side.storage.close()
+        shutil.rmtree(self.directory)
+
+    def _with_nonces(self, operations: list[Any]) -> list[Any]:
+        return [
+            evolve(operation, nonce=f"nonce-{next(self._nonces)}")
+            if getattr(operation, "nonce", "")
+            else operation
+            for operation in operations
+        ]
+
+    @rule(operations=st.lists(OPERATIONS, min_size=1, max_size=4))
+    def commit(self, operations: list[Any]) -> None:
+        """The same operations have the same outcomes."""
+        operations = self._with_nonces(operations)
+        first, second = (side.commit(operations) for side in self.sides)
+        assert first == second
+
+    @rule(operation=OPERATIONS)
+    def commit_twice(self, operation: Any) -> None:
+        """An operation that is sent again has the same outcome on both sides."""
+        (operation,) = self._with_nonces([operation])
+        for _ in range(2):
+            first, second = (side.commit([operation]) for side in self.sides)
+            assert first == second
+
+    @rule(where=FILTERS)
+    def list_runs(self, where: RunFilter) -> None:
+        """The same filter finds the same runs."""
+        first, second = ([run.id for run in side.storage.list_runs(where)] for side in self.sides)
+        assert first == second
+
+    @rule(run_id=IDS, name=st.none() | NAMES, unread=st.booleans(), limit=st.none() | st.integers(0, 2))
+    def list_signals(self, run_id: str, name: str | None, unread: bool, limit: int | None) -> None:
+        """The same question finds the same signals."""
+        first, second = (
+            [signal.id for signal in side.storage.list_signals(run_id, name=name, unread=unread, limit=limit)]
+            for side in self.sides
+        )
+        assert first == second
+
+    @rule(run_id=IDS, skip=st.integers(0, 3), limit=st.none() | st.integers(0, 2))
+    def page_of_steps(self, run_id: str, skip: int, limit: int | None) -> None:
+        """The same page of a journal holds the same steps."""
+        pages = []
+        for side in self.sides:
+            seqs = [0, *(step.seq for step in side.storage.list_steps(run_id))]
+            after = seqs[min(skip, len(seqs) - 1)]
+            pages.append([step.key for step in side.storage.list_steps(run_id, after=after, limit=limit)])
+        assert pages[0] == pages[1]
+
+    @rule(run=RUNS)
+    def set_run(self, run: Run) -> None:
+        """A run that is set, or refused, is so on both sides."""
+        results = []
+        for side in self.sides:
+            try:
+                side.storage.set_run(run)
+                results.append("set")
+            except Exception as error:
+                results.append(type(error).__name__)
+        assert results[0] == results[1]
+
+    @rule()
+    def clear(self) -> None:
+        """Nothing is left on either side."""
+        for side in self.sides:
+            side.storage.clear()
+
+    @rule()
+    def reopen(self) -> None:
+        """What another process would see is the same."""
+        for side in self.sides:
+            if side.storage.url is not None:
+                again = pickle.loads(pickle.dumps(side.storage))
+                side.storage.close()
+                side.storage = again
+
+    @invariant()
+    def agree(self) -> None:
+        """All that can be read is the same."""
+        first, second = (side.everything() for side in self.sides)
+        assert first == second
