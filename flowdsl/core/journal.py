@@ -17,8 +17,8 @@ The theory
     concurrent calls the ordinal depends on timing, so they neither diverge nor serve as evidence of divergence: a record
     that overlapped another call of its scope is marked ``concurrent`` when it is stored.
 
-    A record is *used* once a call has matched it. Records made before an undo or a forget (``seq <= floor``), undone ones, and
-    open failures (which will be executed again anyway) are no evidence either.
+    A record is *used* once a call has matched it. Records made before an undo or a forget (``seq <= floor``), undone ones, those of another
+    version of the step, and open failures (which will be executed again anyway) are no evidence either.
 
 The implementation
     One dict from key to record. The index by position is built at the first call that has no record: a replay that
@@ -96,12 +96,12 @@ class Journal:
         return self._steps.get(key)
 
     def decide(
-        self, key: str, scope: str, path: str, ordinal: int, *, defaults: str = "", sequential: bool = True
+        self, key: str, scope: str, path: str, ordinal: int, *, defaults: str = "", version: str = "", sequential: bool = True
     ) -> Decision:
         """Decide what a call means.
 
         Parameters: *key*, *scope*, *path* and *ordinal* of the call; *defaults*, the digest of the arguments left to their default;
-        *sequential*, false for a call that overlaps another one of its scope or comes from another task or thread.
+        *version* of the step; *sequential*, false for a call that overlaps another one of its scope or comes from another task or thread.
 
         >>> Journal().decide("k", "", "shop.charge", 0).verdict
         <Verdict.EXECUTE: 'execute'>
@@ -118,12 +118,12 @@ class Journal:
                 return Decision(Verdict.DIVERGED, record)
             return Decision(Verdict.RECORDED, record)
         if sequential and self._steps:
-            other = self._evidence(scope, path, ordinal)
+            other = self._evidence(scope, path, ordinal, version)
             if other is not None:
                 return Decision(Verdict.DIVERGED, other)
         return _EXECUTE
 
-    def _evidence(self, scope: str, path: str, ordinal: int) -> Step | None:
+    def _evidence(self, scope: str, path: str, ordinal: int, version: str) -> Step | None:
         if self._positions is None:
             self._positions = {
                 (step.scope, step.path, step.ordinal): step
@@ -136,6 +136,8 @@ class Journal:
             }
         other = self._positions.get((scope, path, ordinal))
         if other is None or other.key in self._used or other.key in self._open:
+            return None
+        if other.version != version:  # another key on purpose
             return None
         return other
 

@@ -188,8 +188,9 @@ def decide(call: StepCall) -> Any:
     """Ask the journal; give the recorded outcome, or the decision to execute."""
     run, defn = call.run, call.defn
     decision = run.journal.decide(
-        call.key, call.scope.id, defn.path, call.ordinal, defaults=call.bound.defaults, sequential=not call.concurrent
-    )
+        call.key, call.scope.id, defn.path, call.ordinal,
+        defaults=call.bound.defaults, version=defn.version, sequential=not call.concurrent,
+    )  # fmt: skip
     if decision.verdict is Verdict.DIVERGED:
         decision = yield from diverged(call, decision)
     if decision.verdict is Verdict.RECORDED:

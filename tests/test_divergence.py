@@ -1,0 +1,686 @@
+"""Code that asks for something else than what was recorded."""
+
+import asyncio
+import random
+
+import pytest
+from support import Effects, Flavour
+
+from flowdsl import Retry, RunStatus, Runtime, step, workflow
+from flowdsl.errors import NondeterminismError
+
+ONCE = Retry(attempts=1)
+
+
+class World:
+    """What a body reads from outside, and where it stops."""
+
+    def __init__(self, *values):
+        self.values = values
+        self.stop = True
+
+    def maybe_stop(self):
+        if self.stop:
+            self.stop = False
+            raise KeyboardInterrupt
+
+
+def interrupted(flavour: Flavour, w, *args):
+    """Call *w*, which stops."""
+    with pytest.raises(KeyboardInterrupt):
+        flavour.call(w, *args)
+
+
+def test_a_changed_argument_is_caught_before_the_body(runtime: Runtime, flavour: Flavour, effects: Effects):
+    """The trap: the stale result without a word. The error shows both argument lists and the line."""
+    world = World(10)
+
+    @flavour.step
+    def charge(order, amount):
+        return effects("charge", order, amount)
+
+    @flavour.workflow
+    def w():
+        yield charge("o-1", amount=world.values[0])
+        world.maybe_stop()
+
+    interrupted(flavour, w)
+    world.values = (11,)
+    with pytest.raises(NondeterminismError) as caught:
+        flavour.call(w)
+    text = str(caught.value)
+    assert "- amount=10" in text
+    assert "+ amount=11" in text
+    assert flavour.is_async or "test_divergence.py:" in text
+    assert flavour.is_async or 'charge("o-1", amount=world.values[0])' in text
+    assert "rerun" in text
+    assert (caught.value.recorded, caught.value.asked) == ("order='o-1', amount=10", "order='o-1', amount=11")
+    assert effects == [("charge", "o-1", 10)]
+    (run,) = runtime.runs()
+    assert run.status is RunStatus.RUNNING
+    assert run.interrupted
+
+
+def test_the_source_line_is_shown_in_async_code_too(runtime: Runtime):
+    """The line of the ``await``, not one of ours."""
+    world = World(10)
+
+    @step
+    async def charge(amount): ...
+
+    @workflow
+    async def w():
+        await charge(world.values[0])
+        world.maybe_stop()
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(w())
+    world.values = (11,)
+    with pytest.raises(NondeterminismError, match=r"test_divergence\.py:\d+: await charge\(world"):
+        asyncio.run(w())
+
+
+def test_it_cannot_be_swallowed_and_compensates_nothing(runtime: Runtime, flavour: Flavour, effects: Effects):
+    """``except Exception: refund()`` does not see it; once the code is mended the run continues."""
+    world = World(10)
+
+    @flavour.step
+    def charge(amount):
+        return effects("charge", amount)
+
+    @flavour.step
+    def refund():
+        effects("refund")
+
+    def on_error(run, error):
+        effects("on_error")
+
+    @flavour.workflow(on_error=on_error)
+    def w():
+        try:
+            yield charge(world.values[0])
+        except Exception:
+            yield refund()
+            raise
+        world.maybe_stop()
+        return "done"
+
+    interrupted(flavour, w)
+    world.values = (11,)
+    with pytest.raises(NondeterminismError):
+        flavour.call(w)
+    world.values = (10,)
+    assert flavour.call(w) == "done"
+    assert effects == [("charge", 10)]
+
+
+def test_after_it_later_durable_calls_re_raise(runtime: Runtime, flavour: Flavour, effects: Effects):
+    """Even a bare ``except`` cannot go on in a run that has diverged."""
+    world = World(1)
+
+    @flavour.step
+    def f(x):
+        return effects("f", x)
+
+    @flavour.step
+    def g():
+        return effects("g")
+
+    @flavour.workflow
+    def w():
+        try:
+            yield f(world.values[0])
+        except BaseException:
+            yield g()
+        world.maybe_stop()
+
+    interrupted(flavour, w)
+    world.values = (2,)
+    with pytest.raises(NondeterminismError):
+        flavour.call(w)
+    assert effects == [("f", 1)]
+
+
+@pytest.mark.parametrize("where", ["runtime", "step", "options"])
+def test_rerun_executes_the_changed_call(storage, clock, flavour: Flavour, effects: Effects, where):
+    """``on_divergence="rerun"``: of the runtime, the step or the call."""
+    world = World(1)
+    options = {"on_divergence": "rerun"}
+
+    @flavour.step(**(options if where == "step" else {}))
+    def f(x):
+        return effects("f", x)
+
+    call = f.options(**options) if where == "options" else f
+
+    @flavour.workflow
+    def w():
+        value = yield call(world.values[0])
+        world.maybe_stop()
+        return value, world.values
+
+    with Runtime(storage, clock=clock, **(options if where == "runtime" else {})):
+        interrupted(flavour, w)
+        world.values = (2,)
+        assert flavour.call(w) == (1, (2,))
+    assert effects == [("f", 1), ("f", 2)]
+
+
+def test_reuse_takes_the_recorded_result(runtime: Runtime, flavour: Flavour, effects: Effects, caplog):
+    """``on_divergence="reuse"``: the result of the recorded call, with a warning, each time."""
+    world = World(1)
+
+    @flavour.step(on_divergence="reuse")
+    def f(x):
+        return effects("f", x), x
+
+    @flavour.workflow
+    def w(n):
+        value = yield f(world.values[0])
+        other = yield f(99)
+        world.maybe_stop()
+        return value, other
+
+    interrupted(flavour, w, 1)
+    world.values = (2,)
+    assert flavour.call(w, 1) == ((1, 1), (1, 99))
+    assert effects == [("f", 1), ("f", 99)]
+    assert any("other arguments" in r.getMessage() for r in caplog.records)
+    assert not any("without asking" in r.getMessage() for r in caplog.records)
+
+
+def test_reuse_of_a_recorded_failure(runtime: Runtime, effects: Effects):
+    """The recorded exception is the recorded result."""
+    world = World(1)
+
+    @step(on_divergence="reuse", retry=ONCE)
+    def f(x):
+        effects("f", x)
+        raise LookupError(x)
+
+    @workflow
+    def w():
+        try:
+            f(world.values[0])
+        except LookupError as error:
+            seen = error.args
+        world.maybe_stop()
+        return seen
+
+    with pytest.raises(KeyboardInterrupt):
+        w()
+    world.values = (2,)
+    assert w() == (1,)
+    assert effects == [("f", 1)]
+
+
+@pytest.mark.parametrize("bad", ["ignore", "", None, 1])
+def test_policies_are_validated(bad):
+    """Unknown ones are refused where they are given, and the message lists them."""
+    if bad is not None:
+        with pytest.raises((TypeError, ValueError), match="'raise', 'rerun', 'reuse'"):
+            step(on_divergence=bad)(lambda: None)
+    with pytest.raises((TypeError, ValueError), match="'raise', 'rerun', 'reuse'"):
+        Runtime("memory://", on_divergence=bad)
+
+
+def test_calls_may_be_removed(runtime: Runtime, effects: Effects, caplog):
+    """The recorded ones that remain still match."""
+    world = World(0, 1, 2, 3)
+
+    @step
+    def f(x):
+        return effects("f", x)
+
+    @workflow
+    def w():
+        found = [f(x) for x in world.values]
+        world.maybe_stop()
+        return found
+
+    with pytest.raises(KeyboardInterrupt):
+        w()
+    world.values = (1, 3)
+    assert w() == [1, 1]
+    assert len(effects) == 4
+    assert any("2 recorded steps" in r.getMessage() for r in caplog.records)
+
+
+def test_calls_may_be_reordered(runtime: Runtime, effects: Effects):
+    """Recorded calls match by content."""
+    world = World(0, 1, 2, 3)
+
+    @step
+    def f(x):
+        return effects("f", x) and x
+
+    @workflow
+    def w():
+        found = [f(x) for x in world.values]
+        world.maybe_stop()
+        return found
+
+    with pytest.raises(KeyboardInterrupt):
+        w()
+    world.values = (3, 1, 0, 2)
+    assert w() == [3, 1, 0, 2]
+    assert len(effects) == 4
+
+
+def test_calls_may_be_added_behind_the_recorded_ones(runtime: Runtime, effects: Effects):
+    """And of another path anywhere."""
+    world = World(0, 1)
+
+    @step
+    def f(x):
+        return effects("f", x) and x
+
+    @step
+    def g(x):
+        return effects("g", x) and x
+
+    @workflow
+    def w():
+        found = [] if world.stop else [g(7)]
+        found += [f(x) for x in world.values]
+        world.maybe_stop()
+        return found
+
+    with pytest.raises(KeyboardInterrupt):
+        w()
+    world.values = (0, 1, 2)
+    assert w() == [7, 0, 1, 2]
+    assert len(effects) == 4
+
+
+def test_a_call_added_in_front_raises_and_says_that_rerun_lets_it_pass(runtime: Runtime, effects: Effects):
+    """It cannot be told from a changed one; with ``rerun`` on that step it passes."""
+    world = World(1, 2)
+    policy = [None]
+
+    @step
+    def f(x):
+        return effects("f", x) and x
+
+    @workflow
+    def w():
+        found = [f.options(on_divergence=policy[0])(x) for x in world.values]
+        world.maybe_stop()
+        return found
+
+    with pytest.raises(KeyboardInterrupt):
+        w()
+    world.values = (0, 1, 2)
+    with pytest.raises(NondeterminismError, match='"rerun"'):
+        w()
+    policy[0] = "rerun"
+    assert w() == [0, 1, 2]
+    assert [effects.count("f", x) for x in range(3)] == [1, 1, 1]
+
+
+def test_other_timing_of_concurrent_branches_is_no_divergence(runtime: Runtime, effects: Effects):
+    """The trap: two concurrent two-step branches with other timing could not be resumed."""
+
+    @step
+    async def f(x):
+        return effects("f", x) and x
+
+    for seed in range(20):
+        world = World()
+        rng = random.Random(seed)
+
+        @workflow(name=f"timing-{seed}", ignore=("rng", "world"))
+        async def w(seed, rng, world):
+            done = []
+
+            async def branch(b):
+                for x in range(3):
+                    for _ in range(rng.randrange(4)):
+                        await asyncio.sleep(0)
+                    done.append(await f((seed, b, x)))
+                    if len(done) == 4:
+                        world.maybe_stop()
+
+            await asyncio.gather(*(branch(b) for b in range(3)))
+            return sorted(done)
+
+        with pytest.raises(KeyboardInterrupt):
+            asyncio.run(w(seed, rng, world))
+        assert asyncio.run(w(seed, rng, world)) == sorted((seed, b, x) for b in range(3) for x in range(3))
+    assert all(effects.log.count(entry) <= 2 for entry in effects.log)
+
+
+def test_submitted_calls_never_diverge(runtime: Runtime, flavour: Flavour, effects: Effects):
+    """A submitted call matches by content alone, however quick the workers were."""
+    world = World(1, 2, 3)
+
+    @flavour.step
+    def f(x):
+        return effects("f", x) and x
+
+    @flavour.workflow
+    def w():
+        found = []
+        for x in world.values:
+            future = f.submit(x)
+            found.append((yield future) if flavour.is_async else future.result())
+        world.maybe_stop()
+        return found
+
+    interrupted(flavour, w)
+    world.values = (9, 8, 1)
+    assert flavour.call(w) == [9, 8, 1]
+    assert effects.count("f", 1) == 1
+
+
+def test_map_never_diverges(runtime: Runtime, flavour: Flavour, effects: Effects):
+    """The same for ``map``."""
+    world = World(1, 2, 3)
+
+    @flavour.step
+    def f(x):
+        return effects("f", x) and x
+
+    @flavour.workflow
+    def w():
+        found = f.map(world.values)
+        found = (yield found) if flavour.is_async else found
+        world.maybe_stop()
+        return found
+
+    interrupted(flavour, w)
+    world.values = (5, 3, 4)
+    assert flavour.call(w) == [5, 3, 4]
+    assert effects.count("f", 3) == 1
+
+
+def test_calls_of_another_thread_or_task_do_not_diverge(runtime: Runtime, effects: Effects):
+    """They match by content, and are no evidence against the scope's own calls."""
+    world = World("t1", "main")
+
+    @step
+    async def f(x):
+        return effects("f", x) and x
+
+    @workflow
+    async def w():
+        a = await asyncio.create_task(f(world.values[0]))
+        b = await f(world.values[1])
+        world.maybe_stop()
+        return a, b
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(w())
+    world.values = ("t2", "main")
+    assert asyncio.run(w()) == ("t2", "main")
+    world2 = World("t3", "other")
+    world.values, world.stop = world2.values, True
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(w())
+    world.values = ("t3", "changed")
+    with pytest.raises(NondeterminismError):
+        asyncio.run(w())
+
+
+def test_sequential_calls_behind_a_gather_still_diverge(runtime: Runtime, effects: Effects):
+    """Concurrency of one part of the scope does not switch off the check of the rest."""
+    world = World(1)
+
+    @step
+    async def f(x):
+        return effects("f", x) and x
+
+    @workflow
+    async def w():
+        await asyncio.gather(f("a"), f("b"))
+        await f(world.values[0])
+        world.maybe_stop()
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(w())
+    world.values = (2,)
+    with pytest.raises(NondeterminismError):
+        asyncio.run(w())
+
+
+def test_inside_a_step_the_default_is_rerun(runtime: Runtime, flavour: Flavour, effects: Effects):
+    """A step body may be nondeterministic."""
+    world = World(1)
+
+    @flavour.step
+    def inner(x):
+        return effects("inner", x) and x
+
+    @flavour.step
+    def outer():
+        value = yield inner(world.values[0])
+        world.maybe_stop()
+        return value
+
+    @flavour.workflow
+    def w():
+        return (yield outer())
+
+    interrupted(flavour, w)
+    world.values = (2,)
+    assert flavour.call(w) == 2
+    assert effects == [("inner", 1), ("inner", 2)]
+
+
+def test_inside_a_step_raise_can_be_asked_for(runtime: Runtime, effects: Effects):
+    """The step's own option beats the default of the scope."""
+    world = World(1)
+
+    @step(on_divergence="raise")
+    def inner(x):
+        return x
+
+    @step
+    def outer():
+        value = inner(world.values[0])
+        world.maybe_stop()
+        return value
+
+    @workflow
+    def w():
+        return outer()
+
+    with pytest.raises(KeyboardInterrupt):
+        w()
+    world.values = (2,)
+    with pytest.raises(NondeterminismError):
+        w()
+
+
+def test_a_changed_version_is_no_divergence(runtime: Runtime, effects: Effects):
+    """It is another key: it executes, without a word of divergence."""
+    world = World()
+    version = [1]
+
+    @step
+    def f(x):
+        return effects("f", version[0])
+
+    @workflow
+    def w():
+        f.options(version=version[0])(1)
+        world.maybe_stop()
+
+    with pytest.raises(KeyboardInterrupt):
+        w()
+    version[0] = 2
+    w()
+    assert effects == [("f", 1), ("f", 2)]
+
+
+def test_an_added_optional_parameter_changes_no_key(runtime: Runtime, effects: Effects):
+    """Old records still match the new signature."""
+    world = World()
+
+    def make(new):
+        if new:
+
+            @step(name="grown")
+            def f(x, extra=None):
+                return effects("new")
+        else:
+
+            @step(name="grown")
+            def f(x):
+                return effects("old")
+
+        return f
+
+    current = [make(False)]
+
+    @workflow
+    def w():
+        value = current[0](1)
+        world.maybe_stop()
+        return value
+
+    with pytest.raises(KeyboardInterrupt):
+        w()
+    current[0] = make(True)
+    assert w() == 1
+    assert effects == ["old"]
+
+
+def test_a_changed_default_counts_as_a_changed_argument(runtime: Runtime, effects: Effects):
+    """The record keeps the defaults it used."""
+    world = World()
+
+    def make(default):
+        @step(name="rated")
+        def f(x, rate=default):
+            return effects("f", rate)
+
+        return f
+
+    current = [make(1)]
+
+    @workflow
+    def w():
+        value = current[0](1)
+        world.maybe_stop()
+        return value
+
+    with pytest.raises(KeyboardInterrupt):
+        w()
+    current[0] = make(2)
+    with pytest.raises(NondeterminismError, match="rate"):
+        w()
+    assert effects == [("f", 1)]
+
+
+def test_a_failed_attempt_in_waiting_is_evidence_too(storage, effects: Effects):
+    """A step whose next attempt was due has a record; other arguments contradict it."""
+    from flowdsl.testing import VirtualClock
+
+    world = World(1)
+
+    class Interrupting(VirtualClock):
+        def wait(self, waker, seconds, **more):
+            raise KeyboardInterrupt
+
+    @step
+    def f(x):
+        effects("f", x)
+        raise OSError
+
+    @workflow
+    def w():
+        f(world.values[0])
+
+    with Runtime(storage, clock=Interrupting()), pytest.raises(KeyboardInterrupt):
+        w()
+    world.values = (2,)
+    with Runtime(storage, clock=VirtualClock()), pytest.raises(NondeterminismError):
+        w()
+    assert effects == [("f", 1)]
+
+
+def test_an_open_failure_is_no_evidence(runtime: Runtime, effects: Effects):
+    """A failed step may be called again with mended arguments."""
+    world = World("wrong")
+
+    @step(retry=ONCE)
+    def f(x):
+        if effects("f", x) and x == "wrong":
+            raise ValueError(x)
+        return x
+
+    @workflow
+    def w():
+        return f(world.values[0])
+
+    with pytest.raises(ValueError, match="wrong"):
+        w()
+    world.values = ("right",)
+    assert w() == "right"
+
+
+def test_a_changed_argument_of_a_child_is_caught(runtime: Runtime, flavour: Flavour, effects: Effects):
+    """A child run is called like a step."""
+    world = World(1)
+
+    @flavour.workflow
+    def child(x):
+        return effects("child", x)
+        yield
+
+    @flavour.workflow
+    def parent():
+        yield child(world.values[0])
+        world.maybe_stop()
+
+    interrupted(flavour, parent)
+    world.values = (2,)
+    with pytest.raises(NondeterminismError):
+        flavour.call(parent)
+    assert effects == [("child", 1)]
+
+
+def test_swapping_two_partly_recorded_calls(runtime: Runtime, effects: Effects):
+    """The second of two calls comes first now and has no record: that reads as a changed call."""
+    world = World(1, 2)
+
+    @step
+    def f(x):
+        return effects("f", x) and x
+
+    @workflow
+    def w():
+        f(world.values[0])
+        world.maybe_stop()
+        f(world.values[1])
+
+    with pytest.raises(KeyboardInterrupt):
+        w()
+    world.values = (2, 1)
+    with pytest.raises(NondeterminismError):
+        w()
+    assert effects == [("f", 1)]
+
+
+def test_two_argument_lists_that_read_the_same_are_told_apart(runtime: Runtime, effects: Effects):
+    """``1`` and ``True`` diverge; long values that differ in the middle too."""
+    for number, (old, new) in enumerate(
+        [(1, True), ("x" * 500 + "a" + "y" * 500, "x" * 500 + "b" + "y" * 500)]
+    ):
+        world = World(old)
+
+        @step
+        def f(x):
+            return effects("f")
+
+        @workflow(name=f"same-{number}", ignore=("f", "world"))
+        def w(f, world):
+            f(world.values[0])
+            world.maybe_stop()
+
+        with pytest.raises(KeyboardInterrupt):
+            w(f, world)
+        world.values = (new,)
+        with pytest.raises(NondeterminismError):
+            w(f, world)

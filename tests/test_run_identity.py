@@ -1,0 +1,467 @@
+"""Which run a call means: ids, conflicts, joining, continuing."""
+
+import asyncio
+import threading
+import time
+
+import pytest
+from support import Effects, Flavour
+
+from flowdsl import Retry, RunStatus, Runtime, step, workflow
+from flowdsl.errors import RunConflict, UnkeyableArgument
+
+ONCE = Retry(attempts=1)
+
+
+def test_an_id_is_one_run_ever(runtime: Runtime, flavour: Flavour, effects: Effects):
+    """Completed → its stored result, and nothing executes."""
+
+    @flavour.workflow(id="order-{order_id}")
+    def w(order_id):
+        return effects("body", order_id)
+        yield
+
+    assert [flavour.call(w, 1), flavour.call(w, 1), flavour.call(w, 2)] == [1, 1, 1]
+    assert effects == [("body", 1), ("body", 2)]
+    assert runtime.run("order-1").number is None
+    assert runtime.run("order-3") is None
+
+
+def test_the_same_id_with_other_arguments_is_a_conflict(runtime: Runtime, flavour: Flavour):
+    """The trap: the old result, silently. Both argument lists are shown."""
+
+    @flavour.workflow(id="order-{order_id}")
+    def w(order_id, amount):
+        return amount
+        yield
+
+    assert flavour.call(w, 1, 10) == 10
+    with pytest.raises(RunConflict, match=r"(?s)order-1.*amount=10.*amount=11"):
+        flavour.call(w, 1, 11)
+    assert flavour.call(w, 1, 10) == 10
+
+
+def test_the_same_id_with_another_workflow_is_a_conflict(runtime: Runtime):
+    """The id belongs to the workflow that took it."""
+
+    @workflow(name="first", id="same")
+    def first(x):
+        return x
+
+    @workflow(name="second", id="same")
+    def second(x):
+        return x
+
+    first(1)
+    with pytest.raises(RunConflict, match=r"same.*first.*second"):
+        second(1)
+
+
+def test_ids_by_callable_and_by_option(runtime: Runtime, flavour: Flavour):
+    """A function of the arguments, or one given for the call, which wins."""
+
+    @flavour.workflow(id=lambda x, y=2: f"sum-{x + y}")
+    def w(x, y=2):
+        return x + y
+        yield
+
+    assert flavour.call(w, 1) == 3
+    assert flavour.call(w.options(id="mine"), 1) == 3
+    assert flavour.call(w, 2, y=5) == 7
+    assert {r.id for r in runtime.runs()} == {"sum-3", "mine", "sum-7"}
+
+
+def test_the_template_takes_defaults_attributes_items_and_formats(runtime: Runtime):
+    """It is a format string over all arguments, defaults included."""
+    from dataclasses import dataclass
+
+    @dataclass
+    class Order:
+        number: int
+
+    @workflow(id="{order.number:04d}-{tags[0]}-{shop}")
+    def w(order, tags, shop="main"):
+        return "ok"
+
+    w(Order(17), ["a", "b"])
+    assert runtime.run("0017-a-main") is not None
+
+
+@pytest.mark.parametrize(
+    ("template", "args"), [("o-{x}", (None,)), ("o-{x.y}", (1,)), ("o-{z}", (1,)), ("o-{}", (1,))]
+)
+def test_a_template_that_cannot_be_filled(runtime: Runtime, template, args):
+    """``None`` in it is refused, and so is what is not there; the message shows template and arguments."""
+
+    @workflow(id=template)
+    def w(x): ...
+
+    with pytest.raises(ValueError, match="o-"):
+        w(*args)
+    assert runtime.runs() == []
+
+
+@pytest.mark.parametrize("bad", [None, 5, "", "  ", b"x"])
+def test_a_callable_id_that_gives_no_id(runtime: Runtime, bad):
+    """An id is a string that is not empty."""
+
+    @workflow(id=lambda x: bad)
+    def w(x): ...
+
+    with pytest.raises((TypeError, ValueError), match="id of workflow"):
+        w(1)
+    assert runtime.runs() == []
+
+
+@pytest.mark.parametrize("bad", ["", " ", 5, b"x"])
+def test_an_option_that_is_no_id(bad):
+    """Refused where it is given."""
+
+    @workflow
+    def w(): ...
+
+    with pytest.raises((TypeError, ValueError), match="id"):
+        w.options(id=bad)
+
+
+def test_equal_calls_are_one_key(runtime: Runtime):
+    """Keyword or positional, default or not: the same run is continued."""
+    stop = [True] * 3
+
+    @workflow
+    def w(a, b=2, *, c=3):
+        if stop.pop() if stop else False:
+            raise KeyboardInterrupt
+        return a, b, c
+
+    for call in (lambda: w(1), lambda: w(a=1, b=2), lambda: w(1, 2, c=3)):
+        with pytest.raises(KeyboardInterrupt):
+            call()
+    assert w(1) == (1, 2, 3)
+    assert len(runtime.runs()) == 1
+
+
+def test_other_arguments_are_another_run(runtime: Runtime):
+    """An interrupted run is not continued by a call with other arguments."""
+    stop = [True]
+
+    @workflow
+    def w(a):
+        if stop.pop() if stop else False:
+            raise KeyboardInterrupt
+        return a
+
+    with pytest.raises(KeyboardInterrupt):
+        w(1)
+    assert w(2) == 2
+    assert w(True) is True
+    assert [str(r.status) for r in runtime.runs(newest_first=False)].count("running") == 1
+
+
+def test_ignored_arguments_do_not_tell_runs_apart(runtime: Runtime, effects: Effects):
+    """They are not stored either; a resume by id uses the default or says what is missing."""
+    stop = [True, True]
+
+    @workflow(ignore=("client",), id="i-{x}")
+    def w(x, client=None):
+        effects(client is None)
+        if stop.pop() if stop else False:
+            raise KeyboardInterrupt
+        return x
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            w(1, client=object())
+    assert runtime.run("i-1").args == {"x": 1}
+    assert runtime.resume("i-1").result(30) == 1
+    assert effects == [False, False, True]
+
+
+def test_a_resume_without_an_ignored_argument_says_what_is_missing(runtime: Runtime):
+    """No default, no value: the parameter is named."""
+
+    @workflow(ignore=("client",), id="m-{x}")
+    def w(x, client):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        w(1, object())
+    with pytest.raises(TypeError, match="client"):
+        runtime.resume("m-1")
+
+
+def test_arguments_without_a_key_are_refused(runtime: Runtime):
+    """The parameter, the path to the culprit and the ways out are named."""
+
+    @workflow
+    def w(order): ...
+
+    class Thing: ...
+
+    with pytest.raises(UnkeyableArgument, match=r"(?s)order.*client.*Thing.*ignore") as caught:
+        w({"id": 1, "client": Thing()})
+    assert isinstance(caught.value, TypeError)
+    assert runtime.runs() == []
+
+
+def test_a_call_joins_the_run_that_executes(runtime: Runtime, effects: Effects):
+    """It waits and gets the owner's outcome; the body executes once."""
+    entered, gate = threading.Event(), threading.Event()
+
+    @workflow(id="j")
+    def w():
+        effects("body")
+        entered.set()
+        gate.wait(30)
+        return "owner's"
+
+    results = []
+    first = w.start()
+    entered.wait(30)
+    joiner = threading.Thread(target=lambda: results.append(w()))
+    joiner.start()
+    time.sleep(0.05)  # a joiner that would not wait has every chance to show it
+    assert results == []
+    gate.set()
+    joiner.join(30)
+    assert results == [first.result(30)] == ["owner's"]
+    assert effects == ["body"]
+
+
+def test_a_call_from_another_runtime_joins(runtime: Runtime, another, effects: Effects):
+    """The same on one storage, whoever asks."""
+    gate, entered = threading.Event(), threading.Event()
+
+    @workflow(id="j")
+    def w():
+        effects("body")
+        entered.set()
+        gate.wait(30)
+        return "owner's"
+
+    run = w.start()
+    entered.wait(30)
+    with another():
+        other = w.start()
+        gate.set()
+        assert other.result(30) == "owner's"
+    assert run.result(30) == "owner's"
+    assert effects == ["body"]
+
+
+def test_a_joined_failure_is_the_callers_too(runtime: Runtime, effects: Effects):
+    """The owner's outcome, failure included: the joiner does not execute it again."""
+    gate, entered = threading.Event(), threading.Event()
+
+    @workflow(id="j")
+    def w():
+        effects("body")
+        entered.set()
+        gate.wait(30)
+        raise LookupError("owner's")
+
+    first = w.start()
+    entered.wait(30)
+    errors = []
+
+    def join():
+        try:
+            w()
+        except LookupError as error:
+            errors.append(str(error))
+
+    joiner = threading.Thread(target=join)
+    joiner.start()
+    time.sleep(0.05)
+    gate.set()
+    joiner.join(30)
+    assert isinstance(first.exception(30), LookupError)
+    assert errors == ["owner's"]
+    assert effects == ["body"]
+
+
+def test_async_calls_join(runtime: Runtime, effects: Effects):
+    """Two tasks on one id: one body, two results."""
+
+    @step
+    async def f():
+        await asyncio.sleep(0)
+        return effects("f")
+
+    @workflow(id="j")
+    async def w():
+        return await f()
+
+    async def main():
+        return await asyncio.gather(w(), w(), w())
+
+    assert asyncio.run(main()) == [1, 1, 1]
+
+
+def test_a_joiner_claims_the_run_when_its_owner_lets_go(runtime: Runtime, effects: Effects):
+    """The owner is interrupted; the waiting call continues the run."""
+    gate, entered = threading.Event(), threading.Event()
+
+    @step
+    def f():
+        return effects("f")
+
+    @workflow(id="j")
+    def w():
+        value = f()
+        if effects("body") == 1:
+            entered.set()
+            gate.wait(30)
+            raise KeyboardInterrupt
+        return value
+
+    first = w.start()
+    entered.wait(30)
+    results = []
+    joiner = threading.Thread(target=lambda: results.append(w()))
+    joiner.start()
+    time.sleep(0.05)
+    gate.set()
+    joiner.join(30)
+    assert results == [1]
+    assert effects == ["f", "body", "body"]
+    assert first.result(30) == 1
+
+
+def test_a_run_that_would_join_itself_gets_a_conflict(runtime: Runtime, flavour: Flavour):
+    """It would wait for ever."""
+
+    @flavour.workflow(id="loop")
+    def w(n):
+        return (yield w(n))
+
+    with pytest.raises(RunConflict, match="itself"):
+        flavour.call(w, 1)
+
+
+def test_a_grandchild_that_would_join_its_grandparent_gets_a_conflict(runtime: Runtime):
+    """Through other runs and through steps."""
+
+    @workflow(id="top")
+    def top():
+        return middle()
+
+    @workflow
+    def middle():
+        return inner()
+
+    @step(retry=ONCE)
+    def inner():
+        return top()
+
+    with pytest.raises(RunConflict, match="itself"):
+        top()
+
+
+def test_concurrent_numbered_calls_are_runs_of_their_own(runtime: Runtime):
+    """Without an id a call does not wait for the one that executes: it starts the next number."""
+    barrier = threading.Barrier(3)
+
+    @workflow
+    def w():
+        barrier.wait(30)
+        return "met"
+
+    runs = [w.start() for _ in range(3)]
+    assert [r.result(30) for r in runs] == ["met"] * 3
+    assert sorted(r.number for r in runs) == [1, 2, 3]
+
+
+def test_an_interrupted_run_of_another_runtime_is_continued(runtime: Runtime, another, effects: Effects):
+    """Any runtime on the storage goes on with what nobody executes."""
+    stop = [True]
+
+    @step
+    def f():
+        return effects("f")
+
+    @workflow
+    def w():
+        value = f()
+        if stop.pop() if stop else False:
+            raise KeyboardInterrupt
+        return value
+
+    with another(), pytest.raises(KeyboardInterrupt):
+        w()
+    assert w() == 1
+    (run,) = runtime.runs()
+    assert run.status is RunStatus.COMPLETED
+
+
+def test_the_version_of_a_workflow(runtime: Runtime):
+    """Another version is another key for a numbered run, and no conflict for a run with an id."""
+
+    def make(version):
+        @workflow(name="versioned", version=version)
+        def w():
+            raise KeyboardInterrupt
+
+        return w
+
+    with pytest.raises(KeyboardInterrupt):
+        make(1)()
+    with pytest.raises(KeyboardInterrupt):
+        make(2)()
+    assert [r.number for r in runtime.runs()] == [1, 1]
+
+    def with_id(version):
+        @workflow(name="versioned.id", version=version, id="v")
+        def w():
+            if version == 1:
+                raise KeyboardInterrupt
+            return version
+
+        return w
+
+    with pytest.raises(KeyboardInterrupt):
+        with_id(1)()
+    assert with_id(2)() == 2
+
+
+def test_resume_continues_in_the_background(runtime: Runtime, flavour: Flavour, effects: Effects):
+    """From the stored arguments; a completed run cannot be resumed."""
+    from flowdsl.errors import RunFinished
+
+    stop = [True]
+
+    @flavour.step
+    def f(x):
+        return effects("f", x)
+
+    @flavour.workflow(id="r-{x}")
+    def w(x, *rest, y=2, **more):
+        value = yield f(x)
+        if stop.pop() if stop else False:
+            raise KeyboardInterrupt
+        return value, x, rest, y, more
+
+    with pytest.raises(KeyboardInterrupt):
+        flavour.call(w, 1, 5, 6, z=7)
+    assert runtime.resume("r-1").result(30) == (1, 1, (5, 6), 2, {"z": 7})
+    with pytest.raises(RunFinished):
+        runtime.resume("r-1")
+
+
+def test_recover_continues_all_interrupted_runs(runtime: Runtime, effects: Effects):
+    """Oldest first; completed and failed ones are left alone."""
+    stop = [True] * 3
+
+    @workflow
+    def w(x):
+        if stop.pop() if stop else False:
+            raise KeyboardInterrupt
+        return x
+
+    for x in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            w(x)
+    w(9)
+    runs = runtime.recover()
+    assert sorted(r.result(30) for r in runs) == [0, 1, 2]
+    assert runtime.recover() == []
