@@ -1,0 +1,166 @@
+"""``flowdsl resume`` and ``flowdsl retry``: execute the rest of a run.
+
+These are the only commands that execute the user's code, and so the only ones that load what it stored.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from asyncio import CancelledError
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import click
+
+from flowdsl.cli.common import Cli, Failure, app_of, command, find_run, missing_database, opened
+from flowdsl.cli.modules import load_app
+from flowdsl.cli.output import status_cell
+from flowdsl.cli.text import clean, owner_text, span
+from flowdsl.cli.views import run_view, shown_status
+from flowdsl.core.records import Run
+from flowdsl.core.status import RunStatus
+from flowdsl.errors import FlowError
+from flowdsl.handle import Run as Handle
+from flowdsl.runtime import Runtime, set_default
+
+__all__ = ["resume", "retry"]
+
+APP = click.option(
+    "--app", metavar="MODULE", help="The module that defines the workflow: its name, or the path of its file."
+)
+
+
+@command(
+    epilog="""\b
+Examples:
+  flowdsl resume order-17 --app shop
+  flowdsl resume order-17 --app jobs/shop.py"""
+)
+@click.argument("run")
+@APP
+def resume(cli: Cli, run: str, app: str | None) -> int:
+    """Continue a run that was interrupted or has failed, and wait for its end.
+
+    Recorded steps return what is recorded; the rest executes. MODULE is imported for that, a script without
+    its `if __name__ == "__main__":` part. If it calls configure(…), the run executes on that runtime, unless
+    --storage is given. The exit code is 0 only if the run completes.
+    """
+    return _continue(cli, run, app, Runtime.resume)
+
+
+@command(
+    epilog="""\b
+Examples:
+  flowdsl retry checkout-53b9 --app shop
+  flowdsl retry checkout-53b9 --app shop.py --json"""
+)
+@click.argument("run")
+@APP
+def retry(cli: Cli, run: str, app: str | None) -> int:
+    """Execute the failed steps of a failed run again, and what follows them, and wait for its end.
+
+    MODULE and the exit code are as for `flowdsl resume`.
+    """
+    return _continue(cli, run, app, Runtime.retry)
+
+
+def _continue(cli: Cli, text: str, app: str | None, how: Callable[[Runtime, str], Handle]) -> int:
+    known = _peek(cli, text)
+    if app is None:
+        hint = f", probably --app {app_of(known)}" if known is not None else ""
+        raise click.UsageError(f"--app MODULE is needed, to execute the code of the run{hint}")
+    with _stdout_reserved(cli.as_json):
+        load_app(app, known.workflow if known is not None else "")
+        with _runtime(cli) as runtime:
+            run = find_run(runtime, text)
+            run_id = run.id
+            if shown_status(runtime, run) == "running" and run.owner is not None:
+                cli.out.note(f"it is executed by {owner_text(run.owner)}: waiting for it")
+            before = max((step.seq for step in runtime.storage.list_steps(run_id)), default=0)
+            began = time.monotonic()
+            error = _wait(cli, runtime, how(runtime, run_id))
+            took = time.monotonic() - began
+            record = runtime.record(run_id)
+            status = shown_status(runtime, record)
+            seqs = [step.seq for step in runtime.step_records(run_id) if step.kind in ("step", "child")]
+    executed = sum(seq > before for seq in seqs)
+    replayed = len(seqs) - executed
+    if cli.as_json:
+        cli.out.document({**run_view(record, status), "executed": executed, "replayed": replayed})
+    if error is not None:
+        cli.out.note(("error: ", "bold red"), _told(record, status, error))
+        return 1
+    counts = f"{executed} executed, {replayed} recorded before, {span(took)}"
+    cli.out.line(status_cell(status), f"  {record.id}  ", (counts, "dim"))
+    cli.out.facts([("result", record.result_preview)])
+    return 0
+
+
+def _peek(cli: Cli, text: str) -> Run | None:
+    """The run, if it is where the command line says; else the module may say where."""
+    if not cli.explicit and missing_database(cli.url) is not None:
+        return None
+    try:
+        with opened(cli) as runtime:
+            return find_run(runtime, text)
+    except Failure:
+        if cli.explicit:
+            raise
+        return None
+
+
+@contextlib.contextmanager
+def _runtime(cli: Cli) -> Iterator[Runtime]:
+    """The runtime that the imported module configured, or one on the storage of the command line."""
+    configured = set_default(None)
+    set_default(configured)
+    if configured is None or cli.explicit:
+        with opened(cli) as runtime:
+            yield runtime
+    else:
+        with configured:
+            yield configured
+
+
+def _wait(cli: Cli, runtime: Runtime, run: Handle) -> BaseException | None:
+    """Wait for the end of *run*; the error that it ended with."""
+    try:
+        run.result()
+    except KeyboardInterrupt:
+        # The threads that execute steps would hold the process, so the next Ctrl-C is not an exception.
+        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+        cli.out.note("interrupted; it can be resumed. Waiting for what is executing: Ctrl-C again leaves it")
+        runtime.close()
+        raise
+    except (Exception, SystemExit, CancelledError) as error:
+        return error
+    return None
+
+
+def _told(record: Run, status: str, error: BaseException) -> str:
+    # Messages of ours may have several lines, which show what to do; those of the user's code get one.
+    what = str(error) if isinstance(error, FlowError) else clean(f"{type(error).__name__}: {error}")
+    if record.status is RunStatus.FAILED:
+        return f"run {record.id} failed: {what}"
+    return what if record.id in what else f"run {record.id} is {status}: {what}"
+
+
+@contextlib.contextmanager
+def _stdout_reserved(wanted: bool) -> Iterator[None]:
+    """While the user's code executes, what it prints goes to standard error, child processes included."""
+    if not wanted:
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            real: Any = sys.__stdout__
+            real.flush()
+            number, errors = real.fileno(), sys.stderr.fileno()
+            kept = os.dup(number)
+            os.dup2(errors, number)
+            stack.callback(os.close, kept)
+            stack.callback(os.dup2, kept, number)
+        yield

@@ -1,0 +1,126 @@
+"""Rows of the storage as the JSON that commands print. Names here are an interface: they are added to, never
+changed.
+
+Times are ISO 8601 in UTC, durations are seconds, arguments, results and errors are the readable previews that
+are stored beside the payloads.
+"""
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from flowdsl.core.records import Run, Signal, Step
+from flowdsl.core.status import RunStatus, StepStatus
+from flowdsl.runtime import Runtime
+
+__all__ = [
+    "extra_of",
+    "iso",
+    "run_view",
+    "shown_status",
+    "signal_view",
+    "step_span",
+    "step_view",
+    "tag_texts",
+]
+
+
+def iso(seconds: float | None) -> str | None:
+    """A time as text."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat()
+
+
+def shown_status(runtime: Runtime, run: Run) -> str:
+    """The status of a run, where a running one that nobody executes is ``interrupted``."""
+    if run.status is RunStatus.RUNNING and runtime.interrupted(run):
+        return "interrupted"
+    return str(run.status)
+
+
+def tag_texts(run: Run) -> list[str]:
+    """The tags of a run, ``name`` or ``name=value``."""
+    if isinstance(run.tags, Mapping):
+        return [f"{name}={value}" for name, value in run.tags.items()]
+    return list(run.tags)
+
+
+def run_view(run: Run, status: str) -> dict[str, Any]:
+    """A run; *status* as :func:`shown_status` gives it."""
+    return {
+        "id": run.id,
+        "workflow": run.workflow,
+        "status": status,
+        "stored_status": str(run.status),
+        "number": run.number,
+        "key": run.key,
+        "args": run.args_preview,
+        "result": run.result_preview if run.status is RunStatus.COMPLETED else None,
+        "error": run.error_preview or None,
+        "tags": dict(run.tags) if isinstance(run.tags, Mapping) else list(run.tags),
+        "created_at": iso(run.created_at),
+        "finished_at": iso(run.finished_at),
+        "duration": None if run.finished_at is None else max(run.finished_at - run.created_at, 0.0),
+        "deadline": iso(run.deadline),
+        "cancel_requested_at": iso(run.cancel_requested),
+        "retryable": run.status is RunStatus.FAILED and run.retryable,
+        "open_failures": list(run.open_failures),
+        "parent": run.parent,
+        "forked_from": run.forked_from,
+        "version": run.version or None,
+        "owner": run.owner,
+        "epoch": run.epoch,
+        "recoveries": run.recoveries,
+    }
+
+
+def step_view(step: Step) -> dict[str, Any]:
+    """A record of a run's journal."""
+    failed = step.status is StepStatus.FAILED
+    return {
+        "seq": step.seq,
+        "key": step.key,
+        "path": step.path,
+        "kind": step.kind,
+        "scope": step.scope,
+        "occurrence": step.occurrence,
+        "ordinal": step.ordinal,
+        "status": str(step.status),
+        "attempts": step.attempts,
+        "args": step.args,
+        "result": step.preview if step.status is StepStatus.COMPLETED else None,
+        "error": step.preview if failed else None,
+        "created_at": iso(step.created_at),
+        "completed_at": iso(step.completed_at),
+        "duration": step_span(step),
+        "concurrent": step.concurrent,
+        "version": step.version or None,
+        "extra": extra_of(step),
+    }
+
+
+def signal_view(signal: Signal) -> dict[str, Any]:
+    """A signal sent to a run."""
+    return {
+        "id": signal.id,
+        "name": signal.name,
+        "payload": signal.preview,
+        "sender": signal.sender,
+        "key": signal.key,
+        "created_at": iso(signal.created_at),
+        "taken_by": signal.taken_by,
+    }
+
+
+def step_span(step: Step) -> float | None:
+    """How long the last attempt took, in seconds."""
+    return None if step.completed_at is None else max(step.completed_at - step.created_at, 0.0)
+
+
+def extra_of(step: Step) -> dict[str, Any]:
+    """What only one kind of record has, such as ``child``, the id of a child run."""
+    try:
+        found = json.loads(step.extra) if step.extra else {}
+    except ValueError:
+        found = {}
+    return found if isinstance(found, dict) else {}

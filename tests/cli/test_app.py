@@ -1,0 +1,127 @@
+"""The group of commands: help, versions, errors and exit codes."""
+
+import importlib.metadata
+import signal
+import subprocess
+import sys
+
+import click
+import pytest
+
+from flowdsl.cli.app import COMMANDS, cli
+from flowdsl.errors import StorageFull
+
+
+@pytest.mark.parametrize("name", ["", *COMMANDS])
+def test_help_has_examples(name, invoke):
+    """Each command explains itself, with an example, and ends well."""
+    result = invoke(*([name] if name else []), "--help")
+    assert result.exit_code == 0
+    assert "Example" in result.stdout
+    assert f"flowdsl {name}" in result.stdout.partition("Example")[2]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_the_common_options(name):
+    """--storage, --json and --debug are options of every command."""
+    command = cli.get_command(click.Context(cli), name)
+    options = {option for param in command.params for option in param.opts}
+    assert {"--storage", "--json", "--debug"} <= options
+
+
+def test_version(invoke):
+    """--version prints the installed version."""
+    assert invoke("--version").stdout == f"flowdsl {importlib.metadata.version('flowdsl')}\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["runs", "--status", "done"],
+        ["runs", "--limit", "0"],
+        ["runs", "--since", "yesterday"],
+        ["runs", "--nonsense"],
+        ["runs", "--storage", "flow.db"],
+        ["runs", "--storage", "sqlite://flow.db"],
+        ["show"],
+        ["nonsense"],
+        ["prune"],
+        ["delete"],
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(arguments, invoke):
+    """Wrong usage is explained in one line that names the help, and nothing is printed as a result."""
+    result = invoke(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert "--help" in result.stderr
+
+
+def test_no_command_shows_the_help(invoke):
+    """Called with nothing, it says what there is."""
+    result = invoke()
+    assert result.exit_code == 2
+    assert "Commands:" in result.stderr
+    assert "doctor" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "said"),
+    [
+        (StorageFull("no space left"), 1, "error: no space left\n"),
+        (KeyError("x"), 1, "error: KeyError: 'x' (run it again with --debug to see where)\n"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_errors_are_one_line(raised, code, said, shop, invoke, monkeypatch):
+    """Whatever goes wrong, there is one line and no traceback, and Ctrl-C says nothing."""
+    shop.sell("x")
+
+    def fail(*_):
+        raise raised
+
+    monkeypatch.setattr("flowdsl.cli.runs.print_runs", fail)
+    result = invoke("runs")
+    assert (result.exit_code, result.stdout, result.stderr.lstrip("\n")) == (code, "", said)
+
+
+def test_debug_shows_where(shop, invoke, monkeypatch):
+    """--debug adds the traceback, before or behind the command."""
+    monkeypatch.setattr("flowdsl.cli.runs.print_runs", lambda *_: 1 / 0)
+    shop.sell("x")
+    for arguments in (["runs", "--debug"], ["--debug", "runs"]):
+        result = invoke(*arguments)
+        assert result.exit_code == 1
+        assert "Traceback" in result.stderr
+        assert "ZeroDivisionError" in result.stderr.splitlines()[-1]
+
+
+def test_ctrl_c_at_a_question(shop, spawn, answer):
+    """Ctrl-C where a yes or no is asked for ends with 130 and does nothing."""
+    run = shop.sell("x")
+    process = spawn("delete", run.id, stdin=subprocess.PIPE)
+    seen = ""
+    while "[y/N]" not in seen:
+        seen += process.stderr.read(1)
+    process.send_signal(signal.SIGINT)
+    process.stdin.close()  # a signal just before the system call that reads does not end it
+    assert process.wait() == 130
+    assert len(answer("runs")) == 2
+
+
+def test_the_library_does_not_import_the_command_line():
+    """``import flowdsl`` loads neither click nor rich, and one command does not load the others."""
+    code = "import flowdsl, sys; assert not {'click', 'rich', 'flowdsl.cli'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    code = (
+        "import sys\nfrom flowdsl.cli.app import cli\ntry: cli(['runs', '--help'])\nexcept SystemExit: pass\n"
+        "assert not {'flowdsl.cli.doctor', 'flowdsl.cli.execute'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_the_entry_point_is_installed(shop, folder):
+    """The program ``flowdsl`` is what this package is."""
+    (found,) = importlib.metadata.entry_points(group="console_scripts", name="flowdsl")
+    assert found.value == "flowdsl.cli:main"

@@ -1,0 +1,189 @@
+"""``flowdsl show`` and ``flowdsl steps``."""
+
+import pytest
+from rich.cells import cell_len
+
+from flowdsl import Runtime, StepStatus
+from flowdsl.core.records import Run, Signal, Step
+from flowdsl.storage import open_storage
+
+
+def test_shows_facts_steps_and_children(shop, invoke):
+    """A run is shown with its facts, its steps in the order they began, and its children."""
+    run = shop.sell("apples")
+    lines = invoke("show", run.id).stdout.splitlines()
+    assert lines[0] == f"{run.id}  ✓ completed"
+    facts = {line.split()[0]: line for line in lines[1:7]}
+    assert list(facts) == ["workflow", "arguments", "created", "ended", "result", "tags"]
+    assert "order='apples'" in facts["arguments"]
+    assert "env=prod, region=eu" in facts["tags"]
+    start = lines.index("steps  5 completed")
+    names = [line.split("  ")[2] for line in lines[start + 2 : start + 7]]
+    assert names == ["reserve", "├ check", "└ check", "charge", "ship"]
+    assert "children  1 run" in lines
+    assert lines[-1].lstrip().startswith("ship-apples")
+    assert "parent     " + run.id in invoke("show", "ship-apples").stdout
+
+
+def test_shows_what_failed_and_what_to_do(shop, invoke):
+    """A failed run shows the error, the attempts of the step, and the command that continues."""
+    run = shop.fail("pears")
+    stdout = invoke("show", run.id).stdout
+    assert "error      CardDeclined: no money for pears" in stdout
+    assert f"flowdsl retry {run.id} --app shop" in stdout
+    (charge,) = [line for line in stdout.splitlines() if "  charge  " in line]
+    assert "✗ failed" in charge
+    assert charge.split()[4] == "2"
+    assert "CardDeclined: no money for pears" in charge
+
+
+def test_shows_what_an_interrupted_run_was_doing(shop, invoke, answer):
+    """Steps inside a step that has no record stand below a place for it."""
+    run = shop.break_off("plums")
+    stdout = invoke("show", run.id).stdout
+    assert f"flowdsl resume {run.id} --app shop" in stdout
+    lines = stdout.splitlines()
+    place = next(number for number, line in enumerate(lines) if "its body was executing" in line)
+    assert "└ check" in lines[place + 1]
+    assert [step["path"] for step in answer("show", run.id)["steps"]] == ["shop.check"]
+
+
+def test_json_of_show(shop, answer):
+    """``show --json`` is the run as ``runs`` has it, with its steps, children, signals and logs."""
+    run = shop.sell("apples")
+    shown = answer("show", run.id)
+    (listed,) = answer("runs", "--workflow", "shop.checkout")
+    assert {name: shown[name] for name in listed} == listed
+    assert set(shown) - set(listed) == {"steps", "children", "signals", "store", "log", "audit"}
+    assert [child["id"] for child in shown["children"]] == ["ship-apples"]
+    child = shown["steps"][-1]
+    assert (child["kind"], child["extra"]) == ("child", {"child": "ship-apples"})
+
+
+def test_waiting_steps_logs_and_signals(url, folder, invoke, answer):
+    """What a run waits for, logged and was sent is shown, whoever wrote the records."""
+    (folder / ".flowdsl").mkdir()
+    with open_storage(url) as storage:
+        storage.set_run(Run(id="a", workflow="shop.wait", key="k"))
+        pending = StepStatus.PENDING
+        retried = '{"next": 1900000000.0, "error": "Timeout: slow"}'
+        storage.set_step(Step("a", "1" * 40, "shop.fetch", status=pending, extra=retried))
+        storage.set_step(Step("a", "2" * 40, "shop.pay", status=pending, extra='{"intent": true}'))
+        storage.set_step(Step("a", "3" * 40, "shop.odd", status=pending, extra="not json"))
+        storage.set_step(Step("a", "4" * 40, "log", kind="log", preview="three parcels", args="weight=7"))
+        storage.set_step(Step("a", "5" * 40, "store", kind="store"))
+        storage.add_signal(Signal("s", "a", "approved", preview="'by Eve'", sender="eve"))
+    stdout = invoke("show", "a").stdout
+    assert "tried again at 2030-03-17 17:46:40, after Timeout: slow" in stdout
+    assert "was executing; whether it took effect is not known" in stdout
+    assert "three parcels weight=7" in stdout
+    assert "store  1 operation" in stdout
+    assert "signals  1 of 1 not taken yet" in stdout
+    assert "'by Eve'" in stdout
+    shown = answer("show", "a")
+    assert [step["kind"] for step in shown["steps"]] == ["step"] * 3
+    assert (len(shown["log"]), len(shown["store"]), shown["signals"][0]["sender"]) == (1, 1, "eve")
+
+
+@pytest.mark.parametrize("width", [60, 80, 119, 120, 160])
+def test_fits_the_terminal(shop, terminal, width):
+    """No line is too wide; where columns would be too narrow, previews stand below their step."""
+    run = shop.fail(
+        "a long order, 日本語 included, that does not fit into any column, whatever is done about it"
+    )
+    seen = terminal("show", run.id, width=width)
+    assert max(map(cell_len, seen.lines)) <= width
+    header = next(line for line in seen.lines if line.lstrip().startswith("key"))
+    assert ("arguments" in header) is (width >= 120)
+    assert "→ CardDeclined" in seen.text or width >= 120
+
+
+def test_long_facts_wrap_behind_their_name(shop, terminal):
+    """A result that is longer than the line goes on below itself, whole."""
+    run = shop.sell("an order with a name that is long")
+    seen = terminal("show", run.id, width=70)
+    start = next(number for number, line in enumerate(seen.lines) if line.startswith("  result"))
+    text = ""
+    for line in seen.lines[start:]:
+        if text and not line.startswith(" " * 13):
+            break
+        text += line[13:] + " "
+    assert " ".join(text.split()) == " ".join(run.result_preview.split())
+
+
+def test_steps_shows_everything(shop, invoke, answer):
+    """Every field of every record is there, in recorded order."""
+    run = shop.sell("apples")
+    blocks = invoke("steps", run.id).stdout.strip().split("\n\n")
+    assert [block.split()[0] for block in blocks] == [
+        "shop.check", "shop.check", "shop.reserve", "shop.charge", "shop.ship",
+    ]  # fmt: skip
+    names = [line.split("  ")[1] for line in blocks[0].splitlines()[1:]]
+    assert names == [
+        "seq", "key", "kind", "scope", "occurrence", "ordinal", "attempts", "args", "result", "created at",
+        "completed at", "duration", "concurrent",
+    ]  # fmt: skip
+    found = answer("steps", run.id)
+    assert sorted(found[0]) == [
+        "args", "attempts", "completed_at", "concurrent", "created_at", "duration", "error", "extra", "key",
+        "kind", "occurrence", "ordinal", "path", "result", "scope", "seq", "status", "version",
+    ]  # fmt: skip
+    assert found[0]["scope"] == found[2]["key"]
+
+
+def test_steps_of_a_key_or_a_name(shop, invoke, answer):
+    """The beginning of a key, or the name of a step, picks steps out; one that is not there is an error."""
+    run = shop.sell("apples")
+    key = answer("steps", run.id, "charge")[0]["key"]
+    assert [step["path"] for step in answer("steps", run.id, key[:8])] == ["shop.charge"]
+    assert len(answer("steps", run.id, "shop.check")) == 2
+    missing = invoke("steps", run.id, "deliver")
+    assert (missing.exit_code, missing.stdout) == (1, "")
+    assert missing.stderr.startswith("error: no step 'deliver'")
+
+
+def test_steps_of_a_run_without_any(url, folder, invoke, answer):
+    """A run that recorded nothing has an empty list."""
+    (folder / ".flowdsl").mkdir()
+    with open_storage(url) as storage:
+        storage.set_run(Run(id="a", workflow="shop.wait", key="k"))
+    assert invoke("steps", "a").stdout == ""
+    assert answer("steps", "a") == []
+    assert "steps  none recorded" in invoke("show", "a").stdout
+
+
+def test_ids_by_their_beginning(shop, answer, invoke):
+    """The beginning of an id or key means the run as long as it is the only one; a whole id always does."""
+    first, second = shop.sell("apples"), shop.fail("pears")
+    shop.sell("x", id="order-1")
+    shop.sell("y", id="order-10")
+    assert answer("show", first.id[:12])["id"] == first.id
+    assert answer("show", second.key[:6])["id"] == second.id
+    assert answer("show", "order-1")["id"] == "order-1"
+    for text in ("checkout", "order-", first.id[0]):
+        result = invoke("show", text)
+        assert result.exit_code == 1
+        assert f"{text!r} could be any of" in result.stderr
+        assert result.stderr.count("\n") == 1
+    missing = invoke("show", "nothing")
+    assert (missing.exit_code, missing.stderr) == (1, "error: no run 'nothing'; `flowdsl runs` lists them\n")
+    assert invoke("show", "").exit_code == 1
+
+
+def test_a_parent_is_meant_before_its_children(shop, url, answer):
+    """The id of a child begins with its parent's, so a beginning of both means the parent."""
+    shop.sell("x", id="a")
+    with Runtime(url) as runtime:
+        child = runtime.storage.get_run("a")
+        assert child is not None
+        runtime.storage.set_run(Run(id="parent", workflow="w", key="1"))
+        runtime.storage.set_run(Run(id="parent/1234", workflow="w", key="2", parent="parent"))
+    assert answer("show", "par")["id"] == "parent"
+    assert answer("show", "parent/")["id"] == "parent/1234"
+
+
+def test_short_previews_stand_in_columns(shop, terminal):
+    """A narrow terminal gets the table as long as nothing has to be shortened for it."""
+    shop.ship_only("x")
+    header = terminal("show", "ship-x", width=90).lines[-2]
+    assert header.split() == ["key", "step", "state", "tries", "duration", "arguments", "result"]
