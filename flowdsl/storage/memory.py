@@ -5,9 +5,7 @@ must agree with it (see ``flowdsl.testing.contract``).
 """
 
 import heapq
-import os
 import threading
-import weakref
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
@@ -40,6 +38,7 @@ from flowdsl.storage.base import (
     UpdateRun,
 )
 from flowdsl.storage.checks import require_id, require_limit, validate
+from flowdsl.storage.forking import rest_before_fork
 from flowdsl.storage.make import as_inserted, own_tags, quick_step, stub
 
 __all__ = ["MemoryStorage"]
@@ -121,7 +120,7 @@ class MemoryStorage(Storage):
         self._signal_seq = 0
         self._epoch = 0  # the highest of a deleted run
         self._forget_all()
-        _living.add(self)
+        rest_before_fork(self)
 
     @classmethod
     def from_url(cls, url: str, /) -> Self:
@@ -413,6 +412,14 @@ class MemoryStorage(Storage):
             self._forget_all()
         self.notify()
 
+    def before_fork(self) -> None:
+        self._lock.acquire()
+
+    def after_fork(self, in_child: bool) -> None:
+        self._lock.release()
+        if in_child:
+            self._changed, self._waiting = threading.Condition(self._lock), 0
+
     def _forget_all(self) -> None:
         self._entries: dict[str, _Entry] = {}
         self._stubs: dict[str, Run] = {}
@@ -489,22 +496,3 @@ def _matches(run: Run, where: RunFilter) -> bool:
         and (where.created_after is None or run.created_at >= where.created_after)
         and (where.created_before is None or run.created_at < where.created_before)
     )
-
-
-# A fork copies the data, and must not copy a lock that another thread holds at that moment.
-_living: "weakref.WeakSet[MemoryStorage]" = weakref.WeakSet()
-_held: list[threading.Lock] = []
-
-
-def _before_fork() -> None:
-    _held.extend(storage._lock for storage in list(_living))
-    for lock in _held:
-        lock.acquire()
-
-
-def _after_fork() -> None:
-    while _held:
-        _held.pop().release()
-
-
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)

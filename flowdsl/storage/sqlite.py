@@ -19,53 +19,25 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from attrs import define
-
 from flowdsl.core.records import Memo, Run, RunFilter, Signal, Step
-from flowdsl.errors import StorageUnavailable
+from flowdsl.errors import StorageFull, StorageUnavailable
 from flowdsl.storage import sqlite_rows as sql
-from flowdsl.storage.base import Attention, Done, Operation, Outcome, PutStep, Storage, UpdateRun
+from flowdsl.storage.base import Attention, Operation, Outcome, Storage
 from flowdsl.storage.checks import require_id, require_limit, validate
-from flowdsl.storage.sqlite_file import (
-    NEW_FILE,
-    PAUSE,
-    WRITER,
-    connect,
-    create,
-    is_busy,
-    patiently,
-    prepare,
-    translate,
-)
+from flowdsl.storage.forking import rest_before_fork
+from flowdsl.storage.sqlite_commit import clear, commit
+from flowdsl.storage.sqlite_file import PAUSE, is_busy, translate
+from flowdsl.storage.sqlite_handles import Handles
 from flowdsl.storage.sqlite_pool import ReaderPool
-from flowdsl.storage.sqlite_writer import Transaction, changes_of, is_unstorable, unstorable
 from flowdsl.storage.urls import sqlite_path, sqlite_url
 
 __all__ = ["SQLiteStorage"]
 
 A = TypeVar("A")
-T = TypeVar("T")
 
 _POLL = 0.02  # seconds between two looks for commits of other processes, while somebody waits for them
-_CHECK = 0.05  # seconds between two looks whether the file is still in its place
+_REST = 5.0  # seconds that a fork waits for a commit under way
 _LEVELS = ("full", "normal")
-
-
-@define(slots=True)
-class _Handles:
-    """What is open in this process. Replaced as a whole, never repaired."""
-
-    writer: sqlite3.Connection
-    readers: ReaderPool
-    file: tuple[int, int]
-    data_version: int
-    checked: float = 0.0
-
-    def close(self) -> bool:
-        # The writer goes last: whoever closes last moves the write-ahead log into the file.
-        done = self.readers.retire()
-        self.writer.close()
-        return done
 
 
 class SQLiteStorage(Storage):
@@ -103,15 +75,15 @@ class SQLiteStorage(Storage):
         self._busy_timeout = busy_timeout
         self.url = sqlite_url(self._path, synchronous)
         self.inline = synchronous != "full"
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # of the writer, and of what is open at all
+        self._open: list[Handles] = []  # one, or none: opened again by who needs it
+        self._refusal = ""
         self._watched = False
-        self._looked = 0.0
-        self._box: list[_Handles] = []
-        self._closed = False
-        self._finalize = weakref.finalize(self, _close, self._box)
-        _living.add(self)
+        self._rests = False
+        weakref.finalize(self, _close_at_the_end, self._lock, self._open)
+        rest_before_fork(self)
         with self._lock:
-            self._open()
+            self._handles()
 
     @classmethod
     def from_url(cls, url: str, /) -> Self:
@@ -133,101 +105,32 @@ class SQLiteStorage(Storage):
 
     def commit(self, operations: Sequence[Operation], /) -> list[Outcome]:
         validate(operations)
-        with self._lock:
-            outcomes = self._write(self._commit, operations)
+        outcomes = self._write(commit, operations)
         self.notify()
         return outcomes
 
-    def _commit(self, writer: sqlite3.Connection, operations: Sequence[Operation]) -> list[Outcome]:
-        if len(operations) == 1:
-            operation = operations[0]
-            fast = _FAST.get(type(operation))
-            if fast is not None and (outcome := fast(self, writer, operation)) is not None:
-                return [outcome]
-        elif not operations:
-            return []
-        return self._transact(writer, operations)
+    def clear(self) -> None:
+        self._write(clear, None)
+        self.notify()
 
-    def _insert_step(self, writer: sqlite3.Connection, op: PutStep) -> Outcome | None:
-        """Try to store a new step in a single statement; ``None`` if this one needs a closer look."""
-        step, epoch = op.step, op.epoch
-        try:
-            if epoch is None:
-                cursor = writer.execute(sql.INSERT_STEP, (*sql.step_values(step), step.run_id))
-            else:
-                cursor = writer.execute(sql.INSERT_STEP_FENCED, (*sql.step_values(step), step.run_id, epoch))
-        except Exception as error:
-            if is_unstorable(error):
-                return unstorable(error)
-            raise
-        return Done(cursor.lastrowid or 0) if cursor.rowcount == 1 else None
-
-    def _update_run(self, writer: sqlite3.Connection, op: UpdateRun) -> Outcome | None:
-        """The same for an update without tags, which stand in another table."""
-        if "tags" in op.changes or not (changes := changes_of(op, self.now())):
-            return None
-        values = [sql.encode_run_field(name, value) for name, value in changes.items()]
-        fence = () if op.epoch is None else (op.epoch,)
-        statuses = tuple(status.value for status in op.if_status)
-        statement = sql.update_run_if(tuple(changes), bool(fence), len(statuses))
-        try:
-            cursor = writer.execute(statement, (*values, op.run_id, *fence, *statuses))
-        except Exception as error:
-            if is_unstorable(error):
-                return unstorable(error)
-            raise
-        return Done() if cursor.rowcount == 1 else None
-
-    def _transact(self, writer: sqlite3.Connection, operations: Sequence[Operation] | None) -> list[Outcome]:
-        """Apply *operations* in a transaction of several statements; ``None`` clears everything."""
-        outcomes: list[Outcome] = []
-        writer.execute(sql.BEGIN)
-        try:
-            transaction = Transaction(writer, self.now())
-            if operations is None:
-                transaction.clear()
-            else:
-                outcomes = transaction.apply(operations)
-            writer.execute(sql.COMMIT)
-        except BaseException:
-            if writer.in_transaction:
-                writer.execute(sql.ROLLBACK)
-            raise
-        return outcomes
-
-    def _write(self, work: Callable[[sqlite3.Connection, A], T], argument: A) -> T:
-        """Do *work* with the writer, whose lock is held. A lock of another process is waited for, errors are
-        mapped."""
+    def _write(
+        self, work: Callable[[sqlite3.Connection, A, float], list[Outcome]], argument: A
+    ) -> list[Outcome]:
+        """Do *work* with the writer. A lock of another process is waited for, errors are mapped."""
         limit = None
-        while True:
-            handles = self._box[0] if self._box else self._current()
-            self._check_file(handles)
-            try:
-                return work(handles.writer, argument)
-            except sqlite3.Error as error:
-                limit = limit or time.monotonic() + self._busy_timeout
-                if not is_busy(error) or time.monotonic() > limit:
-                    self._drop()  # what an error leaves behind is not known: begin anew the next time
-                    raise translate(error, self._path) from error
-            time.sleep(PAUSE)
-
-    def _check_file(self, handles: _Handles) -> None:
-        """Refuse to write into a file that was moved or deleted: nobody would ever find it again."""
-        now = time.monotonic()
-        if now < handles.checked + _CHECK:
-            return
-        handles.checked = now
-        try:
-            status = os.stat(self._path)
-            moved = (status.st_dev, status.st_ino) != handles.file
-        except OSError:
-            moved = True
-        if moved:
-            self._drop()
-            raise StorageUnavailable(
-                f"{self._path} was moved, replaced or deleted while it was in use; "
-                f"the next call opens what stands there then"
-            )
+        with self._lock:
+            while True:
+                handles = self._handles()
+                try:
+                    return work(handles.writer, argument, self.now())
+                except sqlite3.Error as error:
+                    limit = limit or time.monotonic() + self._busy_timeout
+                    if not is_busy(error) or time.monotonic() > limit:
+                        meaning = translate(error, self._path)
+                        if handles.writer.in_transaction or not isinstance(meaning, StorageFull):
+                            self._drop()  # what the error left behind is not known: begin anew the next time
+                        raise meaning from error
+                time.sleep(PAUSE)
 
     # Reading ------------------------------------------------------------------------------------------------
 
@@ -277,163 +180,150 @@ class SQLiteStorage(Storage):
         return [found[run_id] for run_id in wanted if run_id in found]
 
     def _read(self, statement: str, values: Sequence[Any]) -> list[sql.Row]:
-        readers, reader = self._lend()
-        try:
-            rows = reader.execute(statement, values).fetchall()
-        except sqlite3.Error as error:
-            readers.discard(reader)
-            if is_busy(error):
-                return patiently(lambda: self._read_once(statement, values), self._path, self._busy_timeout)
-            raise translate(error, self._path) from error
-        except BaseException:
-            readers.discard(reader)
-            raise
-        readers.give_back(reader)
-        return rows
-
-    def _read_once(self, statement: str, values: Sequence[Any]) -> list[sql.Row]:
-        readers, reader = self._lend()
-        try:
-            return reader.execute(statement, values).fetchall()
-        finally:
-            readers.discard(reader)
-
-    def _lend(self) -> tuple[ReaderPool, sqlite3.Connection]:
+        limit = None
         while True:
+            readers, reader = self._readers(), None
             try:
-                readers = self._box[0].readers
-            except IndexError:
-                with self._lock:
-                    readers = self._current().readers
-            if (reader := readers.lend()) is not None:
-                return readers, reader
+                if (reader := readers.lend()) is None:
+                    continue  # all was closed in between
+                rows = reader.execute(statement, values).fetchall()
+                readers.give_back(reader)
+                return rows
+            except sqlite3.Error as error:
+                if reader is not None:
+                    readers.discard(reader)
+                limit = limit or time.monotonic() + self._busy_timeout
+                if not is_busy(error) or time.monotonic() > limit:
+                    raise translate(error, self._path) from error
+            except BaseException:
+                if reader is not None:
+                    readers.discard(reader)
+                raise
+            time.sleep(PAUSE)
+
+    def _readers(self) -> ReaderPool:
+        try:
+            return self._open[0].readers  # without the lock: a writer may hold it for the time of an fsync
+        except IndexError:
+            with self._lock:
+                return self._handles().readers
 
     # Changes ------------------------------------------------------------------------------------------------
 
     def wait_for_change(self, seen: int, timeout: float, /) -> int:
+        """As in the base class; one of those who wait also looks for the commits of other processes."""
         self._require_open()
         end = time.monotonic() + timeout
-        leading = False
-        try:
-            while True:
-                with self._changed:
-                    leading = leading or not self._watched
-                    self._watched = True
-                if leading:
-                    self._look_around()
-                with self._changed:
-                    remaining = end - time.monotonic()
-                    if self._version != seen or remaining <= 0 or self._closed:
-                        return self._version
-                    self._waiting += 1
-                    try:
-                        self._changed.wait(min(remaining, _POLL) if leading else remaining)
-                    finally:
-                        self._waiting -= 1
-        finally:
-            if leading:  # one of those who still wait takes over
-                with self._changed:
-                    self._watched = False
-                    self._changed.notify()
+        with self._changed:
+            self._waiting += 1
+            try:
+                while self._version == seen and not self._refusal and (left := end - time.monotonic()) > 0:
+                    if self._watched:
+                        self._changed.wait(left)
+                    else:
+                        self._watch(seen, end)
+            finally:
+                self._waiting -= 1
+            return self._version
 
-    def _look_around(self) -> None:
-        """Notice commits of other processes: a connection's own do not change its ``data_version``."""
-        if time.monotonic() - self._looked < _POLL or not self._lock.acquire(blocking=False):
-            return  # whoever holds the lock is committing, and will notify
+    def _watch(self, seen: int, end: float) -> None:
+        self._watched = True
         try:
-            self._looked = time.monotonic()
-            handles = self._current()
-            (version,) = handles.writer.execute(sql.DATA_VERSION).fetchone()
-            changed, handles.data_version = version != handles.data_version, version
+            while self._version == seen and not self._refusal:
+                if self._others_committed():
+                    self.notify()
+                elif (left := end - time.monotonic()) > 0:
+                    self._changed.wait(min(left, _POLL))
+                else:
+                    return
+        finally:
+            self._watched = False
+            self._changed.notify()  # somebody else takes over
+
+    def _others_committed(self) -> bool:
+        if not self._lock.acquire(blocking=False):
+            return False  # whoever holds it is committing, and will notify
+        try:
+            return self._handles().changed()
         except sqlite3.Error as error:
-            if not is_busy(error):
-                raise translate(error, self._path) from error
-            changed = False
+            if is_busy(error):
+                return False
+            raise translate(error, self._path) from error
         finally:
             self._lock.release()
-        if changed:
-            self.notify()
 
     # Life ---------------------------------------------------------------------------------------------------
 
-    def clear(self) -> None:
-        with self._lock:
-            self._write(self._transact, None)
-        self.notify()
-
     def close(self) -> None:
         with self._lock:
-            self._closed = True
+            self._refusal = f"the storage on {self._path} was closed; open it again"
             self._drop()
         self.notify()
 
     def _require_open(self) -> None:
-        if self._closed:
-            raise StorageUnavailable(f"the storage on {self._path} was closed; open it again")
+        if self._refusal:
+            raise StorageUnavailable(self._refusal)
 
-    def _current(self) -> _Handles:
-        """What is open; opened again if a fork or an error closed it. The lock is held."""
+    def _handles(self) -> Handles:
+        """What is open; opened again if a fork or an error closed it. The caller holds the lock."""
+        if self._open:
+            handles = self._open[0]
+            if not handles.moved():
+                return handles
+            self._drop()
+            raise StorageUnavailable(
+                f"{self._path} was moved, replaced or deleted while it was in use; "
+                f"the next call opens what stands there then"
+            )
         self._require_open()
-        return self._box[0] if self._box else self._open()
-
-    def _open(self) -> _Handles:
-        create(self._path)
-        handles = patiently(self._connect, self._path, self._busy_timeout)
-        self._box.append(handles)
+        handles = Handles.open(self._path, self._synchronous, self._busy_timeout)
+        self._open.append(handles)
+        self._version = next(self._versions)  # nobody has watched meanwhile
         return handles
 
-    def _connect(self) -> _Handles:
-        writer = connect(self._path, *NEW_FILE)
-        try:
-            prepare(writer, self._path)
-            for setting in (f"synchronous = {self._synchronous}", *WRITER):
-                writer.execute(f"PRAGMA {setting}").close()
-            status = os.stat(self._path)
-            (data_version,) = writer.execute(sql.DATA_VERSION).fetchone()
-        except BaseException:
-            writer.close()
-            raise
-        readers = ReaderPool(lambda: connect(self._path, "PRAGMA query_only = 1"))
-        return _Handles(writer, readers, (status.st_dev, status.st_ino), data_version)
+    def _drop(self) -> None:
+        if self._open:
+            self._open.pop().close()
 
-    def _drop(self) -> bool:
-        return _close(self._box)
+    # SQLite connections do not survive a fork, and worse: SQLite remembers locks of this process that the
+    # child does not hold, so that even a new connection of the child would rely on them. A fork finds nothing
+    # open.
+
+    def before_fork(self) -> None:
+        self._changed.acquire()
+        self._rests = self._lock.acquire(timeout=_REST)
+        if self._rests:
+            self._drop()
+
+    def after_fork(self, in_child: bool) -> None:
+        if self._rests:
+            self._lock.release()
+        self._changed.release()
+        if in_child:
+            self._changed, self._waiting, self._watched = threading.Condition(), 0, False
+        if in_child and not self._rests:
+            _leaked.extend(self._open)
+            self._open.clear()
+            self._refusal = (
+                f"this process was forked while {self._path} was busy, and cannot use it; "
+                "start processes with 'spawn'"
+            )
+            self._lock = threading.Lock()
 
 
-# Operations that one statement, and so one transaction without BEGIN and COMMIT, can do when all is as usual.
-_FAST: dict[type, Callable[[SQLiteStorage, sqlite3.Connection, Any], Outcome | None]] = {
-    PutStep: SQLiteStorage._insert_step,
-    UpdateRun: SQLiteStorage._update_run,
-}
+_leaked: list[Handles] = []
+"""Handles of the parent: to close them here would end the parent's locks."""
 
 
 def _reopen(cls: type[SQLiteStorage], path: str, synchronous: str, busy_timeout: float) -> SQLiteStorage:
     return cls(path, synchronous=synchronous, busy_timeout=busy_timeout)
 
 
-def _close(box: list[_Handles]) -> bool:
-    return box.pop().close() if box else True
-
-
-# ------------------------------------------------------------------------------------------------------- fork
-
-_living: "weakref.WeakSet[SQLiteStorage]" = weakref.WeakSet()
-_held: list[SQLiteStorage] = []
-
-
-def _before_fork() -> None:
-    for storage in list(_living):
-        storage._lock.acquire()
-        storage._changed.acquire()
-        _held.append(storage)
-        storage._drop()
-
-
-def _after_fork() -> None:
-    while _held:
-        storage = _held.pop()
-        storage._changed.release()
-        storage._lock.release()
-
-
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+def _close_at_the_end(lock: threading.Lock, handles: list[Handles]) -> None:
+    """Close what nobody closed, unless another thread is at work with it while the interpreter exits."""
+    if lock.acquire(timeout=1.0):
+        try:
+            while handles:
+                handles.pop().close(patience=0.2)
+        finally:
+            lock.release()

@@ -8,7 +8,6 @@ from collections.abc import Callable
 __all__ = ["ReaderPool"]
 
 _KEPT = 8
-_PATIENCE = 5.0
 
 
 class ReaderPool:
@@ -52,17 +51,15 @@ class ReaderPool:
         with self._lock:
             self._open -= 1
 
-    def retire(self) -> bool:
-        """Close all connections; wait some seconds for those that are lent. Return whether all are closed."""
+    def retire(self, patience: float) -> None:
+        """Close all connections; wait *patience* seconds for those that are lent. They close as they come."""
         with self._lock:
             self._retired = True
-        limit = time.monotonic() + _PATIENCE
+        limit = time.monotonic() + patience
         while True:
             self._close_idle()
-            if not self._open:
-                return True
-            if time.monotonic() > limit:
-                return False
+            if not self._open or time.monotonic() > limit:
+                return
             time.sleep(0.0005)
 
     def _close_idle(self) -> None:

@@ -98,7 +98,7 @@ class Transaction:
                 outcomes += [self._apply_one(operation) for operation in group]
         return outcomes
 
-    def clear(self) -> None:
+    def clear(self) -> list[Outcome]:
         """Delete everything, but not the memory of which numbers were used."""
         (epoch,) = self._one(sql.HIGHEST_EPOCH) or (0,)
         self._execute(sql.KEEP_EPOCH, (epoch,))
@@ -106,6 +106,7 @@ class Transaction:
         for statement in sql.CLEAR:
             self._execute(statement)
         self._keep_seq(highest)
+        return []
 
     def _apply_one(self, operation: Operation) -> Outcome:
         try:
