@@ -36,7 +36,7 @@ class Crossing(BaseException):
         self.error = error
 
 
-def interrupting(ambient: BaseException | None) -> BaseException | None:
+def interrupting(ambient: BaseException | None, is_async: bool = False) -> BaseException | None:
     """The interrupt that is propagating through the calling code (it sits in a ``finally`` or ``except`` block), if any.
 
     *ambient* is what was already being handled when the run began, and does not count. A ``CancelledError`` counts only while the surrounding task itself is being
@@ -45,11 +45,13 @@ def interrupting(ambient: BaseException | None) -> BaseException | None:
     error = sys.exception()
     if error is None or error is ambient or not isinstance(error, (*INTERRUPTS, Crossing)):
         return None
-    if isinstance(error, asyncio.CancelledError):
+    if isinstance(error, asyncio.CancelledError | GeneratorExit):
         try:
             task = asyncio.current_task()
         except RuntimeError:
-            return None
+            task = None
+        if isinstance(error, GeneratorExit):  # a coroutine is being thrown away; but to close a generator is no interrupt
+            return error if is_async and task is None else None
         return error if task is not None and task.cancelling() else None
     return error
 
@@ -193,7 +195,7 @@ class RunState:
         if self.past_deadline():
             self.halt(self.timed_out())
             raise Crossing(self.stop or self.timed_out())
-        interrupt = interrupting(self.ambient)
+        interrupt = interrupting(self.ambient, self.is_async)
         if interrupt is not None:
             raise interrupt
 

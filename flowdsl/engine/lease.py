@@ -51,9 +51,16 @@ def acquire(engine: Engine, wanted: Run, *, fresh: bool = False, ancestors: tupl
 
     *wanted* has ``number`` ``None`` for a run whose id is given. *ancestors* are the runs that wait for this call.
     """
-    if wanted.number is None:
-        return (yield from _by_id(engine, wanted, ancestors))
-    return (yield from _by_key(engine, wanted, fresh))
+    try:
+        if wanted.number is None:
+            return (yield from _by_id(engine, wanted, ancestors))
+        return (yield from _by_key(engine, wanted, fresh))
+    except GeneratorExit:
+        raise
+    except BaseException as error:
+        if isinstance(error, StorageError) or not isinstance(error, Exception):
+            engine.renew_owner()  # a commit may have happened: what it made ours, and we do not know of, is abandoned
+        raise
 
 
 def _open(engine: Engine, wanted: Run, fresh: bool, skip: tuple[str, ...]) -> Any:

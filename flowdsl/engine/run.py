@@ -186,7 +186,10 @@ def execute(engine: Engine, asked: Request, acquired: Acquired) -> Flow:
             steps = yield Call(lambda: engine.storage.list_steps(record.id), not engine.storage.inline)
         except StorageError as error:
             _release(engine, record)
-            return error, None
+            return Crossing(error), None
+        except BaseException:
+            _release(engine, record)
+            raise
     journal = Journal(steps, open_failures=record.open_failures, floor=record.floor)
     state = RunState(engine, record, journal, defn)
     frame = current.get()
@@ -206,6 +209,9 @@ def execute(engine: Engine, asked: Request, acquired: Acquired) -> Flow:
             body = Body(asked.fn, asked.args, asked.kwargs, Frame(state, state.scope, None, defn.is_async))
             error, value = yield Stoppable(state, body)
             return (yield from _ended(state, handle, error, value))
+    except BaseException:  # an interrupt in a hook or callback, or while the outcome was being stored
+        _release(engine, record)
+        raise
     finally:
         if engine.active.get(record.id) is state:
             del engine.active[record.id]
@@ -343,9 +349,13 @@ def _let_go(state: RunState, reason: BaseException) -> None:
 def _release(engine: Engine, record: Run) -> None:
     try:
         engine.commit(UpdateRun(record.id, {}, epoch=record.epoch, release=True))
-    except Exception as error:
-        logger.warning("the lease of run %s could not be released: %s", record.id, error, extra={"run": record.id})
+    except BaseException as error:
+        logger.warning(
+            "the lease of run %s could not be released: %s", record.id, error, extra={"run": record.id, "step": None}
+        )
         engine.renew_owner()  # so that this process, too, sees the run as abandoned
+        if not isinstance(error, Exception):
+            raise
 
 
 def _report_unused(state: RunState, unused: list[Any]) -> None:

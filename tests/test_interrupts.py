@@ -1,0 +1,374 @@
+"""Interrupts: they leave a run resumable, and nothing durable happens while they pass."""
+
+import asyncio
+import os
+import signal
+import threading
+
+import pytest
+from support import Effects, Flavour
+
+from flowdsl import RunStatus, Runtime, step, workflow
+from flowdsl.engine.context import interrupting
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("where", ["body", "step"])
+def test_an_interrupt_leaves_the_run_resumable_and_releases_it(
+    runtime: Runtime, flavour: Flavour, effects: Effects, kind, where
+):
+    """Not failed, no ``on_error``, and the lease is given back at once."""
+    stop = [True]
+
+    @flavour.step
+    def before():
+        return effects("before")
+
+    @flavour.step
+    def f():
+        if where == "step" and (stop.pop() if stop else False):
+            raise kind
+        return effects("f")
+
+    @flavour.workflow(id="i", on_error=lambda run, error: effects("on_error"))
+    def w():
+        yield before()
+        if where == "body" and (stop.pop() if stop else False):
+            raise kind
+        return (yield f())
+
+    with pytest.raises(kind):
+        flavour.call(w)
+    record = runtime.storage.get_run("i")
+    assert (record.status, record.owner) == (RunStatus.RUNNING, None)
+    assert flavour.call(w) == 1
+    assert effects == ["before", "f"]
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_durable_calls_in_finally_and_except_re_raise(
+    runtime: Runtime, flavour: Flavour, effects: Effects, kind
+):
+    """Cleaning up on Ctrl-C is not recorded as if it had been decided."""
+    stop = [True]
+
+    @flavour.step
+    def release(how):
+        effects("release", how)
+
+    @flavour.workflow
+    def w():
+        try:
+            if stop.pop() if stop else False:
+                raise kind
+        except BaseException:
+            yield release("except")
+            raise
+        finally:
+            yield release("finally")
+        return "done"
+
+    with pytest.raises(kind):
+        flavour.call(w)
+    assert effects == []
+    assert flavour.call(w) == "done"
+    assert effects == [("release", "finally")]
+
+
+def test_an_interrupt_handled_before_the_run_does_not_count(runtime: Runtime, effects: Effects):
+    """A run that is started while a ``KeyboardInterrupt`` is being handled executes its steps."""
+
+    @step
+    def f():
+        return effects("f")
+
+    @workflow
+    def w():
+        return f()
+
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        assert w() == 1
+
+
+def test_an_interrupt_that_the_body_handled_is_over(runtime: Runtime, flavour: Flavour, effects: Effects):
+    """Behind the ``except`` block durable calls go on."""
+
+    @flavour.step
+    def f():
+        return effects("f")
+
+    @flavour.workflow
+    def w():
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            pass
+        return (yield f())
+
+    assert flavour.call(w) == 1
+
+
+def test_a_generator_that_is_closed_may_call_steps(runtime: Runtime, effects: Effects):
+    """``break`` out of a generator with a ``finally`` is no interrupt."""
+
+    @step
+    def release(x):
+        effects("release", x)
+
+    def items():
+        try:
+            yield 1
+            yield 2
+        finally:
+            release("items")
+
+    @workflow
+    def w():
+        for item in items():
+            break
+        return item
+
+    assert w() == 1
+    assert effects == [("release", "items")]
+
+
+def test_cancelling_the_surrounding_task_leaves_the_run_resumable(runtime: Runtime, effects: Effects):
+    """The task is cancelled, the run is not; its ``finally`` does nothing durable."""
+    stop = [True]
+
+    @step
+    async def f():
+        return effects("f")
+
+    @step
+    async def release():
+        effects("release")
+
+    @workflow(id="c")
+    async def w(entered=None):
+        value = await f()
+        try:
+            if stop.pop() if stop else False:
+                entered.set()
+                await asyncio.sleep(60)
+        finally:
+            await release()
+        return value
+
+    w2 = workflow(id="c2", ignore=("entered",))(w.__wrapped__)
+
+    async def main():
+        entered = asyncio.Event()
+        task = asyncio.create_task(w2(entered))
+        await entered.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert task.cancelled()
+
+    asyncio.run(main())
+    record = runtime.storage.get_run("c2")
+    assert (record.status, record.owner) == (RunStatus.RUNNING, None)
+    assert effects == ["f"]
+    assert asyncio.run(w2()) == 1
+    assert effects == ["f", "release"]
+
+
+def test_cancelling_inside_a_gather_leaves_the_run_resumable(runtime: Runtime, effects: Effects):
+    """Branches are cancelled with their task; what was in flight executes again."""
+    stop = [True]
+
+    @step
+    async def f(x, entered):
+        effects("f", x)
+        if stop:
+            entered.set()
+            await asyncio.sleep(60)
+        return x
+
+    f = step(ignore=("entered",), name="cancel.f")(f.__wrapped__)
+
+    @workflow(ignore=("entered",))
+    async def w(entered):
+        return await asyncio.gather(f(1, entered), f(2, entered))
+
+    async def main():
+        entered = asyncio.Event()
+        task = asyncio.create_task(w(entered))
+        await entered.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        stop.clear()
+        return await w(entered)
+
+    assert asyncio.run(main()) == [1, 2]
+    (run,) = runtime.runs()
+    assert run.status is RunStatus.COMPLETED
+
+
+def test_cancelling_a_task_of_the_bodys_own_is_no_interrupt(runtime: Runtime, effects: Effects):
+    """Code may well cancel and await a task, and go on with durable calls, inside the ``except`` too."""
+
+    @step
+    async def f(x):
+        return effects("f", x)
+
+    @workflow
+    async def w():
+        task = asyncio.create_task(asyncio.sleep(60))
+        await asyncio.sleep(0)
+        task.cancel()
+        try:
+            await task
+        except asyncio.CancelledError:
+            await f("inside")
+        return await f("behind")
+
+    assert asyncio.run(w()) == 1
+    assert effects == [("f", "inside"), ("f", "behind")]
+
+
+def test_a_real_ctrl_c_in_a_sync_body(runtime: Runtime, effects: Effects):
+    """SIGINT in the main thread, in the middle of a step."""
+    stop = [True]
+
+    @step
+    def f(x):
+        if x == 2 and (stop.pop() if stop else False):
+            os.kill(os.getpid(), signal.SIGINT)
+        return effects("f", x)
+
+    @workflow
+    def w():
+        return [f(x) for x in range(4)]
+
+    with pytest.raises(KeyboardInterrupt):
+        w()
+    assert w() == [1, 1, 1, 1]
+    assert effects.count("f", 2) == 1
+
+
+def test_a_real_ctrl_c_in_asyncio_run(runtime: Runtime, effects: Effects):
+    """``asyncio.run`` turns SIGINT into a cancellation; the run stays resumable."""
+    stop = [True]
+
+    @step
+    async def f(x):
+        if x == 2 and (stop.pop() if stop else False):
+            os.kill(os.getpid(), signal.SIGINT)
+            await asyncio.sleep(60)
+        return effects("f", x)
+
+    @workflow
+    async def w():
+        return [await f(x) for x in range(4)]
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(w())
+    assert asyncio.run(w()) == [1, 1, 1, 1]
+    assert [effects.count("f", x) for x in range(4)] == [1, 1, 1, 1]
+
+
+def test_ctrl_c_while_submitted_steps_execute(runtime: Runtime, effects: Effects):
+    """Nobody waits for threads that cannot be stopped; what they finish late is kept or refused."""
+    gate, entered = threading.Event(), threading.Event()
+    stop = [True]
+
+    @step
+    def slow(x):
+        entered.set()
+        if stop:
+            gate.wait(30)
+        return effects("slow", x)
+
+    @workflow
+    def w():
+        futures = [slow.submit(x) for x in range(3)]
+        if stop:
+            entered.wait(30)
+            raise KeyboardInterrupt
+        return [future.result() for future in futures]
+
+    with pytest.raises(KeyboardInterrupt):
+        w()
+    stop.clear()
+    gate.set()
+    assert len(w()) == 3
+
+
+def test_closing_a_runtime_interrupts_its_runs_resumably(storage, effects: Effects):
+    """A started run is let go and continues elsewhere."""
+    entered, gate = threading.Event(), threading.Event()
+
+    @step
+    def f(x):
+        effects("f", x)
+        if x == 0:
+            entered.set()
+            gate.wait(30)
+        return x
+
+    @workflow(id="closed")
+    def w():
+        return [f(x) for x in range(3)]
+
+    runtime = Runtime(storage)
+    with runtime:
+        w.start()
+        entered.wait(30)
+        closer = threading.Timer(0.05, gate.set)
+        closer.start()
+    assert storage.get_run("closed").status is RunStatus.RUNNING
+    assert storage.get_run("closed").owner is None
+    with Runtime(storage):
+        assert w() == [0, 1, 2]
+    assert effects.count("f", 0) == 1
+
+
+def test_an_interrupt_in_a_hook_or_callback_is_an_interrupt(
+    runtime: Runtime, flavour: Flavour, effects: Effects
+):
+    """``on_complete`` that is interrupted is called again: at least once."""
+
+    def complete(run):
+        if effects("complete") == 1:
+            raise KeyboardInterrupt
+
+    @flavour.workflow(on_complete=complete)
+    def w():
+        return effects("body")
+        yield
+
+    with pytest.raises(KeyboardInterrupt):
+        flavour.call(w)
+    assert flavour.call(w) == 2
+    assert effects == ["body", "complete", "body", "complete"]
+    (run,) = runtime.runs()
+    assert run.status is RunStatus.COMPLETED
+
+
+def test_only_a_coroutine_is_thrown_away():
+    """Closing a generator is no interrupt; a coroutine that is closed outside any task is dropped."""
+    seen = []
+
+    def body(is_async):
+        try:
+            yield
+        finally:
+            seen.append(type(interrupting(None, is_async)).__name__)
+
+    def drop(is_async):
+        generator = body(is_async)
+        next(generator)
+        generator.close()
+
+    async def in_a_task():
+        drop(True)
+
+    drop(False)
+    asyncio.run(in_a_task())
+    drop(True)
+    assert seen == ["NoneType", "NoneType", "GeneratorExit"]

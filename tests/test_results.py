@@ -1,0 +1,499 @@
+"""What a step returns: stored, checked, loaded; the same on the first run as on replay."""
+
+import threading
+from dataclasses import dataclass
+
+import pytest
+from support import Effects, Flavour, Recorder
+
+from flowdsl import Retry, RunStatus, Runtime, step, workflow
+from flowdsl.codecs import JsonCodec
+from flowdsl.errors import CorruptPayload, MissingClass, ResultNotStorable, StorageError
+
+
+@dataclass
+class Order:
+    """A value found by name."""
+
+    number: int
+    lines: list
+
+
+class Odd:
+    """Pickles, but does not load."""
+
+    def __reduce__(self):
+        return (_refuse, ())
+
+
+def _refuse():
+    raise ValueError("never again")
+
+
+def twice(flavour: Flavour, runtime: Runtime, make):
+    """What the caller of a step that returns *make()* sees, first and on replay."""
+    seen = []
+    stop = [True]
+
+    @flavour.step
+    def f():
+        return make()
+
+    @flavour.workflow
+    def w():
+        seen.append((yield f()))
+        if stop.pop() if stop else False:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        flavour.call(w)
+    flavour.call(w)
+    return seen
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        0,
+        (1, 2),
+        [1, (2,)],
+        {1: "a", "b": {3}},
+        b"x",
+        1.5,
+        Order(1, [2]),
+        float("inf"),
+        frozenset({1}),
+        ...,
+    ],
+    ids=repr,
+)
+def test_values_come_back_equal(runtime: Runtime, flavour: Flavour, value):
+    """The trap: a tuple came back as a list, and the replay took another path."""
+    first, again = twice(flavour, runtime, lambda: value)
+    assert first == again == value
+    assert type(first) is type(again) is type(value)
+
+
+def test_the_caller_sees_the_loaded_value_on_the_first_run_too(storage, clock, flavour: Flavour):
+    """``JsonCodec`` loses tuples, on the first run as on replay."""
+    with Runtime(storage, clock=clock, codec=JsonCodec()) as runtime:
+        first, again = twice(flavour, runtime, lambda: {"a": (1, 2)})
+        assert first == again == {"a": [1, 2]}
+
+        @flavour.workflow
+        def w():
+            return (1, 2)
+            yield
+
+        assert flavour.call(w) == [1, 2]
+
+
+def test_aliasing_is_lost_on_the_first_run_too(runtime: Runtime, flavour: Flavour):
+    """What the body keeps a hold of is not what the caller gets."""
+    kept = []
+
+    def make():
+        kept.append([1])
+        return kept[-1]
+
+    first, again = twice(flavour, runtime, make)
+    kept[0].append(2)
+    assert first == again == [1]
+    assert first is not kept[0]
+
+
+def test_a_caller_that_changes_a_result_does_not_change_the_record(runtime: Runtime):
+    """Values returned are copies."""
+
+    @step
+    def f():
+        return [1]
+
+    @workflow
+    def w():
+        f().append(2)
+        return "done"
+
+    w()
+    (run,) = runtime.runs()
+    (record,) = run.steps()
+    record.result().append(3)
+    assert record.result() == [1]
+
+
+@pytest.mark.parametrize(
+    ("make", "where"),
+    [
+        (lambda: {"a": [threading.Lock()]}, "['a'][0]"),
+        (lambda: Order(1, [(x for x in "ab")]), ".lines[0]"),
+        (lambda: [1, (2, {"k": Odd()})], "['k']"),
+    ],
+)
+def test_what_cannot_be_stored_names_the_culprit(
+    runtime: Runtime, flavour: Flavour, effects: Effects, make, where
+):
+    """``ResultNotStorable``: not retried, not swallowed, the run stays resumable."""
+
+    @flavour.step(retry=Retry(attempts=5))
+    def f():
+        effects("f")
+        return make()
+
+    @flavour.workflow
+    def w():
+        try:
+            yield f()
+        except Exception:
+            effects("refund")
+
+    with pytest.raises(ResultNotStorable) as caught:
+        flavour.call(w)
+    assert where in str(caught.value)
+    assert caught.value.run
+    assert caught.value.step == f.key()
+    assert effects == ["f"]
+    (run,) = runtime.runs()
+    assert run.status is RunStatus.RUNNING
+    assert run.interrupted
+
+
+def test_after_the_code_is_mended_a_run_with_such_a_result_continues(
+    runtime: Runtime, flavour: Flavour, effects: Effects
+):
+    """The step executes again, since it was never acknowledged."""
+    fixed = []
+
+    @flavour.step
+    def f():
+        effects("f")
+        return "plain" if fixed else threading.Lock()
+
+    @flavour.workflow
+    def w():
+        return (yield f())
+
+    with pytest.raises(ResultNotStorable):
+        flavour.call(w)
+    fixed.append(True)
+    assert flavour.call(w) == "plain"
+    assert effects == ["f", "f"]
+
+
+def test_a_workflow_result_that_cannot_be_stored(
+    runtime: Runtime, flavour: Flavour, effects: Effects, hooks: Recorder
+):
+    """The same for what the workflow returns: resumable, not failed, no ``on_error``."""
+    fixed = []
+
+    @flavour.step
+    def f():
+        return effects("f")
+
+    @flavour.workflow(on_error=lambda run, error: effects("on_error"))
+    def w():
+        yield f()
+        return "plain" if fixed else {"lock": threading.Lock()}
+
+    with pytest.raises(ResultNotStorable, match="lock"):
+        flavour.call(w)
+    assert "run_fail" not in hooks.names()
+    fixed.append(True)
+    assert flavour.call(w) == "plain"
+    assert effects == ["f"]
+
+
+def test_a_large_result_is_stored(runtime: Runtime, flavour: Flavour):
+    """Megabytes are no special case."""
+    first, again = twice(flavour, runtime, lambda: b"x" * 3_000_000)
+    assert first == again == b"x" * 3_000_000
+
+
+def test_previews_are_readable_and_short(runtime: Runtime):
+    """Arguments and results are shown without loading anything."""
+
+    @step
+    def f(items, name="n"):
+        return {"total": len(items)}
+
+    @workflow
+    def w():
+        return f(list(range(10_000)))
+
+    w()
+    (run,) = runtime.runs()
+    (record,) = run.steps()
+    assert record.args.startswith("items=[0, 1, ")
+    assert "name='n'" in record.args or "…" in record.args
+    assert len(record.args) < 500
+    assert record.preview == "{'total': 10000}"
+
+
+def damage(storage, run_id, change):
+    """Change the stored payload of the only step of a run."""
+    from attrs import evolve
+
+    (record,) = storage.list_steps(run_id)
+    storage.set_step(evolve(record, payload=change(record.payload)))
+
+
+def stopped(runtime: Runtime, flavour: Flavour, effects: Effects):
+    """A workflow with one recorded step, interrupted behind it."""
+    stop = [True]
+
+    @flavour.step
+    def f():
+        return Order(effects("f"), [])
+
+    @flavour.workflow(id="damaged")
+    def w():
+        try:
+            value = yield f()
+        except Exception:
+            effects("swallowed")
+            return None
+        if stop.pop() if stop else False:
+            raise KeyboardInterrupt
+        return value.number
+
+    with pytest.raises(KeyboardInterrupt):
+        flavour.call(w)
+    return w
+
+
+def test_a_corrupted_payload_is_refused_and_nothing_executes(
+    runtime: Runtime, flavour: Flavour, effects: Effects
+):
+    """Typed, naming run and step, resumable: put the bytes back and the run continues."""
+    w = stopped(runtime, flavour, effects)
+    (record,) = runtime.storage.list_steps("damaged")
+    damage(runtime.storage, "damaged", lambda data: data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(CorruptPayload) as caught:
+        flavour.call(w)
+    assert caught.value.run == "damaged"
+    assert effects == ["f"]
+    assert runtime.run("damaged").status is RunStatus.RUNNING
+    runtime.storage.set_step(record)
+    assert flavour.call(w) == 1
+
+
+def test_a_payload_of_another_step_is_refused(runtime: Runtime, effects: Effects):
+    """Payloads are bound to their place."""
+
+    @step
+    def f(x):
+        return x
+
+    @workflow
+    def w():
+        f(1), f(2)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        w()
+    from attrs import evolve
+
+    (run,) = runtime.runs()
+    one, two = runtime.storage.list_steps(run.id)
+    runtime.storage.set_step(evolve(one, payload=two.payload))
+    with pytest.raises(CorruptPayload):
+        w()
+
+
+def test_a_missing_class_is_named_and_the_run_stays_resumable(
+    runtime: Runtime, flavour: Flavour, effects: Effects, monkeypatch
+):
+    """Rename a class, and the error says which one is missed; give it back, and the run continues."""
+    import sys
+
+    w = stopped(runtime, flavour, effects)
+    with monkeypatch.context() as patch:
+        patch.delattr(sys.modules[__name__], "Order")
+        with pytest.raises(MissingClass, match="Order") as caught:
+            flavour.call(w)
+    assert isinstance(caught.value, StorageError)
+    assert effects == ["f"]
+    assert flavour.call(w) == 1
+
+
+def test_a_result_stored_by_another_codec_still_loads(storage, clock, effects: Effects):
+    """The envelope names its codec, so changing the runtime's loses nothing."""
+    stop = [True]
+
+    @step
+    def f():
+        return (effects("f"), "x")
+
+    @workflow
+    def w():
+        value = f()
+        if stop.pop() if stop else False:
+            raise KeyboardInterrupt
+        return list(value)
+
+    with Runtime(storage, clock=clock), pytest.raises(KeyboardInterrupt):
+        w()
+    with Runtime(storage, clock=clock, codec=JsonCodec()):
+        assert w() == [1, "x"]
+    assert effects == ["f"]
+
+
+def test_signed_payloads_need_the_key(storage, clock, monkeypatch, effects: Effects):
+    """With ``FLOWDSL_SECRET_KEY`` another key, or none, loads nothing."""
+    stop = [True]
+
+    @step
+    def f():
+        return effects("f")
+
+    @workflow(id="signed")
+    def w():
+        value = f()
+        if stop.pop() if stop else False:
+            raise KeyboardInterrupt
+        return value
+
+    monkeypatch.setenv("FLOWDSL_SECRET_KEY", "one")
+    with Runtime(storage, clock=clock), pytest.raises(KeyboardInterrupt):
+        w()
+    for other in ("two", ""):
+        monkeypatch.setenv("FLOWDSL_SECRET_KEY", other)
+        with Runtime(storage, clock=clock), pytest.raises(CorruptPayload):
+            w()
+    monkeypatch.setenv("FLOWDSL_SECRET_KEY", "one")
+    with Runtime(storage, clock=clock):
+        assert w() == 1
+
+
+def test_results_of_steps_with_the_same_result_are_independent(runtime: Runtime, flavour: Flavour):
+    """Two steps that return one object give two."""
+    shared = [0]
+
+    @flavour.step
+    def f(x):
+        return shared
+
+    @flavour.workflow
+    def w():
+        a = yield f(1)
+        b = yield f(2)
+        return a is b, a is shared
+
+    assert flavour.call(w) == (False, False)
+
+
+def test_memo_shares_results_across_runs(
+    runtime: Runtime, flavour: Flavour, effects: Effects, hooks: Recorder
+):
+    """A hit is copied into the run, with no attempt of its own."""
+
+    @flavour.step(memo=True)
+    def f(x):
+        return effects("f", x)
+
+    @flavour.workflow
+    def w(n):
+        return (yield f(7))
+
+    assert [flavour.call(w, 1), flavour.call(w, 2)] == [1, 1]
+    assert effects.count("f", 7) == 1
+    first, second = sorted(runtime.runs(), key=lambda r: r.args["n"])
+    assert [first.steps()[0].attempts, second.steps()[0].attempts] == [1, 0]
+
+
+def test_a_replay_never_depends_on_the_memo_again(runtime: Runtime, effects: Effects):
+    """Forgetting the memo does not touch the run that had copied it."""
+    stop = [False]
+
+    @step(memo=True)
+    def f():
+        return effects("f")
+
+    @workflow
+    def w(n):
+        value = f()
+        if stop[0]:
+            stop[0] = False
+            raise KeyboardInterrupt
+        return value
+
+    assert w(1) == 1
+    stop[0] = True
+    with pytest.raises(KeyboardInterrupt):
+        w(2)
+    f.forget()
+    assert w(2) == 1
+    assert w(3) == 2
+
+
+def test_memos_expire(runtime: Runtime, clock, effects: Effects):
+    """``expires=`` counts from the moment the result was recorded."""
+
+    @step(memo=True, expires="1 hour")
+    def f():
+        return effects("f")
+
+    @workflow
+    def w(n):
+        return f()
+
+    assert [w(1), w(2)] == [1, 1]
+    clock.advance(3599)
+    assert w(3) == 1
+    clock.advance(2)
+    assert w(4) == 2
+
+
+def test_a_changed_default_is_a_miss_of_the_memo(runtime: Runtime, effects: Effects):
+    """What was computed with another default is another result."""
+
+    def make(rate):
+        @step(memo=True, name="memo.rated")
+        def f(x, rate=rate):
+            return effects("f", rate)
+
+        return f
+
+    @workflow(ignore=("f",))
+    def w(n, f):
+        return f(1)
+
+    w(1, make(1))
+    w(2, make(2))
+    w(3, make(1))
+    assert effects == [("f", 1), ("f", 2)]
+
+
+def test_memo_of_a_method_needs_an_identity(runtime: Runtime):
+    """``self`` without ``__flow_key__`` has none."""
+    from flowdsl.errors import UnkeyableArgument
+
+    class Shop:
+        @step(memo=True)
+        def price(self):
+            return 1
+
+    @workflow(ignore=("shop",))
+    def w(shop=None):
+        return shop.price()
+
+    with pytest.raises(UnkeyableArgument, match="__flow_key__"):
+        w(Shop())
+
+
+def test_a_failure_is_not_memoised(runtime: Runtime, flavour: Flavour, effects: Effects):
+    """Only results are shared."""
+
+    @flavour.step(memo=True, retry=Retry(attempts=1))
+    def f():
+        if effects("f") == 1:
+            raise LookupError
+        return "fine"
+
+    @flavour.workflow
+    def w(n):
+        return (yield f())
+
+    with pytest.raises(LookupError):
+        flavour.call(w, 1)
+    assert flavour.call(w, 2) == "fine"
