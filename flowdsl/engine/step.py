@@ -46,7 +46,22 @@ from flowdsl.engine.drive import Body, Call, Commit, Flow, Pause, Result
 from flowdsl.errors import FlowError, ResultNotStorable, StepOutcomeUnknown, StorageError, UnkeyableArgument
 from flowdsl.storage.base import Operation, PutMemo, PutStep
 
-__all__ = ["StepCall", "conclude", "decide", "identify", "memo_key", "perform", "require_identity"]
+__all__ = [
+    "StepCall",
+    "conclude",
+    "decide",
+    "error_preview",
+    "halted",
+    "identify",
+    "make_record",
+    "memo_key",
+    "perform",
+    "place",
+    "put_record",
+    "replay",
+    "require_identity",
+    "view_of",
+]
 
 logger = logging.getLogger("flowdsl")
 
@@ -97,8 +112,6 @@ class StepCall:
         self.ordinal = 0
 
 
-_NOBODY: Any = object()
-
 
 def identify(
     frame: Frame,
@@ -118,8 +131,12 @@ def identify(
         bound = defn.binder(False).bind(args, kwargs)
     else:
         bound = defn.binder(True).bind(args, kwargs, receiver)
-    call = StepCall(frame, defn, fn, receiver, args, kwargs, bound, mode or defn.mode)
-    scope = frame.scope
+    return place(StepCall(frame, defn, fn, receiver, args, kwargs, bound, mode or defn.mode))
+
+
+def place(call: StepCall) -> StepCall:
+    """Number the call in its scope and give it its key."""
+    run, scope, defn, bound = call.run, call.scope, call.defn, call.bound
     content = content_digest(scope.id, defn.path, defn.version, bound.canonical)
     with run.lock:
         call.occurrence = occurrence = scope.counts.get(content, 0)
@@ -174,8 +191,8 @@ def perform(call: StepCall, how: Callable[[StepCall], Flow] | None = None) -> Fl
 
 def _once(call: StepCall) -> Flow:
     """Mode ``try``: one attempt, no record, the original exception."""
-    view = _view(call, 1)
-    error, value = yield from _attempt(call, view, 1)
+    view = view_of(call, 1)
+    error, value = yield from attempt_body(call, view, 1)
     if error is None:
         call.run.engine.hooks.fire("on_step_complete", view, value)
     return error, value
@@ -195,7 +212,7 @@ def decide(call: StepCall) -> Any:
         decision = yield from diverged(call, decision)
     if decision.verdict is Verdict.RECORDED:
         assert decision.record is not None
-        return _replay(call, decision.record)
+        return replay(call, decision.record)
     return decision
 
 
@@ -212,22 +229,22 @@ def _durable(call: StepCall) -> Flow:
 
 def conclude(call: StepCall, error: BaseException | None, value: Any, child_id: str) -> Flow:
     """Record the outcome of a child run as that of *call*."""
-    view = _view(call, 1)
+    view = view_of(call, 1)
     extra = json.dumps({"child": child_id})
     if error is None:
         payload, loaded = call.run.engine.payloads.pack(value, call.run.id, call.key, "result")
-        record = _record(call, view, _COMPLETED, payload, preview(value), 1, extra)
-        yield from _store(call, record)
+        record = make_record(call, view, _COMPLETED, payload, preview(value), 1, extra)
+        yield from put_record(call, record)
         return None, loaded
     if not isinstance(error, Exception):
         return error, None
     payload, loaded = call.run.engine.payloads.pack_error(error, call.run.id, call.key, "error")
-    yield from _store(call, _record(call, view, _FAILED, payload, _error_preview(error), 1, extra))
+    yield from put_record(call, make_record(call, view, _FAILED, payload, error_preview(error), 1, extra))
     call.run.failed(call.key, call.scope, call.flow, error)
     return error, None
 
 
-def _replay(call: StepCall, record: Step) -> Result:
+def replay(call: StepCall, record: Step) -> Result:
     """Answer from the record."""
     run = call.run
     payloads = run.engine.payloads
@@ -239,10 +256,10 @@ def _replay(call: StepCall, record: Step) -> Result:
             value = None
             error = payloads.unpack_error(record.payload or b"", run.id, record.key, "error")
     except FlowError as fault:
-        raise _halted(run, fault, call) from None
+        raise halted(run, fault, call) from None
     hooks = run.engine.hooks
     if hooks.has("on_step_replay"):
-        hooks.fire("on_step_replay", _view(call, record.attempts), value if error is None else error)
+        hooks.fire("on_step_replay", view_of(call, record.attempts), value if error is None else error)
     if error is not None:
         _annotate(error, call, record.attempts, replayed=True)
         run.failed(call.key, call.scope, call.flow, error)
@@ -260,11 +277,11 @@ def _execute(call: StepCall, decision: Decision) -> Flow:
         attempt = yield from _take_up(call, prior)
     while True:
         attempt += 1
-        view = _view(call, attempt)
+        view = view_of(call, attempt)
         if defn.in_doubt == "raise":
-            yield from _store(call, _pending(call, view, attempt, {"intent": True}))
+            yield from put_record(call, _pending(call, view, attempt, {"intent": True}))
         scope = Scope(call.key, call.scope, defn.is_async, of_step=True)
-        error, value = yield from _attempt(call, view, attempt, scope)
+        error, value = yield from attempt_body(call, view, attempt, scope)
         if error is None:
             return (yield from _completed(call, view, value, scope))
         if isinstance(error, (*INTERRUPTS, Crossing)) or not isinstance(error, Exception):
@@ -279,7 +296,7 @@ def _execute(call: StepCall, decision: Decision) -> Flow:
         return (yield from _gave_up(call, view, error, retry))
 
 
-def _attempt(call: StepCall, view: StepView, attempt: int, scope: Scope | None = None) -> Flow:
+def attempt_body(call: StepCall, view: StepView, attempt: int, scope: Scope | None = None) -> Flow:
     """Execute the body once, with its hooks."""
     run, defn = call.run, call.defn
     hooks = run.engine.hooks
@@ -304,12 +321,12 @@ def _completed(call: StepCall, view: StepView, value: Any, scope: Scope) -> Flow
     try:
         payload, loaded = engine.payloads.pack(value, run.id, call.key, "result")
     except ResultNotStorable as error:
-        raise _halted(run, error, call) from None
-    record = _record(call, view, _COMPLETED, payload, preview(value), view.attempt)
+        raise halted(run, error, call) from None
+    record = make_record(call, view, _COMPLETED, payload, preview(value), view.attempt)
     more: tuple[Operation, ...] = ()
     if call.defn.memo:
         more = (PutMemo(_memo(call, record, payload)),)
-    yield from _store(call, record, *more)
+    yield from put_record(call, record, *more)
     if run.open:
         with run.lock:
             for key in [key for key, (where, _) in run.open.items() if where.within(scope)]:
@@ -322,7 +339,7 @@ def _gave_up(call: StepCall, view: StepView, error: Exception, retry: Retry) -> 
     """Store the exception and raise what was loaded from it, with the traceback of the original."""
     run = call.run
     payload, loaded = run.engine.payloads.pack_error(error, run.id, call.key, "error")
-    yield from _store(call, _record(call, view, _FAILED, payload, _error_preview(error), view.attempt))
+    yield from put_record(call, make_record(call, view, _FAILED, payload, error_preview(error), view.attempt))
     if loaded is not error:
         loaded = loaded.with_traceback(error.__traceback__)
         if loaded.__cause__ is None:
@@ -339,14 +356,14 @@ def _back_off(call: StepCall, view: StepView, retry: Retry, error: Exception) ->
     engine = call.run.engine
     delay = retry.delay(view.attempt, _jitter.random(), error)
     wake_at = engine.clock.now() + delay
-    yield from _store(call, _pending(call, view, view.attempt, {"next": wake_at, "error": _error_preview(error)}))
+    yield from put_record(call, _pending(call, view, view.attempt, {"next": wake_at, "error": error_preview(error)}))
     engine.hooks.fire("on_step_retry", view, error, view.attempt, delay)
     logger.info(
         "step %s failed at attempt %d of %d (%s); next in %.3g s",
         call.defn.path,
         view.attempt,
         retry.attempts,
-        _error_preview(error),
+        error_preview(error),
         delay,
         extra={"run": call.run.id, "step": call.key},
     )
@@ -365,7 +382,7 @@ def _take_up(call: StepCall, prior: Step) -> Any:
     extra = json.loads(prior.extra) if prior.extra else {}
     run = call.run
     if extra.get("intent") and call.defn.in_doubt == "raise":
-        raise _halted(
+        raise halted(
             run,
             StepOutcomeUnknown(
                 f"step {call.defn.path} ({call.shown}) of run {run.id} was executing when its process died; nobody knows "
@@ -423,22 +440,22 @@ def _from_memo(call: StepCall) -> Any:
     now = engine.clock.now()
     if memo is None or (memo.expires_at is not None and memo.expires_at <= now):
         return None
-    view = _view(call, 0)
+    view = view_of(call, 0)
     payload = engine.payloads.reseal(memo.payload, ("", key, "memo"), (run.id, call.key, "result"))
-    record = evolve(_record(call, view, _COMPLETED, payload, memo.preview, 0), extra='{"memo": true}')
-    yield from _store(call, record)
-    return _replay(call, record)
+    record = evolve(make_record(call, view, _COMPLETED, payload, memo.preview, 0), extra='{"memo": true}')
+    yield from put_record(call, record)
+    return replay(call, record)
 
 
 # ----------------------------------------------------------------------------------------------------------- records
 
 
-def _view(call: StepCall, attempt: int) -> StepView:
+def view_of(call: StepCall, attempt: int) -> StepView:
     run = call.run
     return StepView(run.id, call.key, call.defn.path, call.mode, attempt, run.engine.clock.now())
 
 
-def _record(
+def make_record(
     call: StepCall, view: StepView, status: StepStatus, payload: bytes | None, text: str, attempts: int, extra: str = ""
 ) -> Step:
     return Step(
@@ -468,17 +485,17 @@ def _record(
 def _pending(call: StepCall, view: StepView, attempts: int, extra: dict[str, Any]) -> Step:
     if extra.get("intent"):
         attempts -= 1
-    return _record(call, view, _PENDING, None, "", attempts, json.dumps(extra))
+    return make_record(call, view, _PENDING, None, "", attempts, json.dumps(extra))
 
 
-def _store(call: StepCall, record: Step, *more: Operation) -> Flow:
+def put_record(call: StepCall, record: Step, *more: Operation) -> Flow:
     """Make a record durable and take it into the journal. A refused or failed write stops the run, resumably."""
     run = call.run
     put = PutStep(record, run.epoch)
     try:
         outcomes = yield Commit(run.engine, (put, *more))
     except StorageError as error:
-        raise _halted(run, error, call) from error
+        raise halted(run, error, call) from error
     run.accept(outcomes[0], put)
     with run.lock:
         run.journal.add(record)
@@ -487,7 +504,7 @@ def _store(call: StepCall, record: Step, *more: Operation) -> Flow:
     return None, None
 
 
-def _halted(run: RunState, error: FlowError, call: StepCall) -> Crossing:
+def halted(run: RunState, error: FlowError, call: StepCall) -> Crossing:
     """Stop the run for *error*, resumably."""
     error.run = error.run or run.id
     error.step = error.step or call.key
@@ -495,7 +512,7 @@ def _halted(run: RunState, error: FlowError, call: StepCall) -> Crossing:
     return Crossing(error)
 
 
-def _error_preview(error: BaseException) -> str:
+def error_preview(error: BaseException) -> str:
     return f"{type(error).__name__}: {preview(str(error), 500)[1:-1]}"
 
 
