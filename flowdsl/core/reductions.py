@@ -75,7 +75,7 @@ def _decimal(value: Decimal) -> object:
         return minus + "Infinity"
     if not isinstance(exponent, int):
         return "NaN"
-    text = "".join(map(str, digits)).lstrip("0")
+    text = "".join(map(str, digits))
     shorter = text.rstrip("0")
     if not shorter:
         return minus + "0"

@@ -178,7 +178,7 @@ def test_what_encodes_as_the_default_is_left_out() -> None:
 
     def task(count: Any = 1, items: Any = (1, [2]), ratio: Any = 0.5) -> None: ...
 
-    assert key_of(task) == key_of(task, 1, (1, [2]), 0.5)
+    assert key_of(task) == key_of(task, 1, (1, [2]), float("0.5")) == key_of(task, ratio=float("0.5"))
     assert len({key_of(task), key_of(task, 1.0), key_of(task, True), key_of(task, 1, (1, [3]))}) == 4
 
 
@@ -235,6 +235,7 @@ def test_variable_arguments_count_under_their_names() -> None:
     call = binder.bind((1, 2), {"x": 3})
     assert call.arguments == {"args": (1, 2), "kwargs": {"x": 3}}
     assert call.preview() == "args=(1, 2), kwargs={'x': 3}"
+    assert binder.bind((), {"": 5}).arguments == {"args": (), "kwargs": {"": 5}}
     call.arguments["kwargs"]["x"] = 4
     assert call.arguments["kwargs"] == {"x": 3}
     binder.bind((), {}).arguments["kwargs"]["y"] = 1

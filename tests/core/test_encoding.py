@@ -3,7 +3,7 @@
 import copy
 import pickle
 from collections import Counter, OrderedDict, defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, make_dataclass
 from enum import Enum, Flag, IntEnum
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
@@ -216,6 +216,38 @@ def test_flow_key_speaks_for_an_instance() -> None:
     """``__flow_key__`` of any class counts, with the class of the instance."""
     assert encode(Account(1)) == encode(Account(1))
     assert len({encode(Account(1)), encode(Account(2)), encode(Savings(1)), encode(1)}) == 4
+
+
+class Fresh:
+    """Its key is a new object each time, which is gone as soon as it was encoded."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __flow_key__(self) -> Any:
+        return [self.number] * 50
+
+
+def test_keys_made_on_the_fly_are_not_mixed_up() -> None:
+    """Deep inside, where encodings are remembered by object, one that is gone is not taken for the next."""
+    different: Any = [Fresh(number) for number in range(20)]
+    equal: Any = [Fresh(0) for _ in range(20)]
+    plain: Any = [Fresh(number) for number in range(20)]
+    for _ in range(encoders._FOLD_DEPTH):
+        different, equal, plain = [different], [equal], [plain]
+    assert encode(different) != encode(equal)
+    assert encode(different) == encode(plain)
+
+
+def test_the_order_of_fields_does_not_count() -> None:
+    """Fields may change places in the class."""
+
+    def make(*names: str) -> Any:
+        cls = make_dataclass("Pair", names)
+        cls.__module__ = __name__
+        return cls(**{name: len(name) for name in names})
+
+    assert encode(make("x", "yy")) == encode(make("yy", "x")) != encode(make("x", "zz"))
 
 
 def test_bound_methods_count_with_their_object() -> None:

@@ -166,7 +166,11 @@ def test_a_repl_stays_main(monkeypatch: pytest.MonkeyPatch) -> None:
     """A REPL has no file, or names that of Python's own REPL; either way no other process can import it."""
     as_main(monkeypatch)
     assert main_name() == "__main__"
-    as_main(monkeypatch, __file__="/usr/lib/python3.13/_pyrepl/__main__.py", __spec__=None)
+    as_main(
+        monkeypatch,
+        __file__="/usr/lib/python3.13/_pyrepl/__main__.py",
+        __spec__=ModuleSpec("_pyrepl.__main__", None),
+    )
     assert main_name() == "__main__"
 
 
