@@ -5,6 +5,7 @@ and its line in :data:`COMMANDS`. Its page stands in ``docs/cli.md``.
 """
 
 import io
+import os
 import sys
 import traceback
 from importlib import import_module
@@ -56,6 +57,7 @@ class Commands(click.Group):
         extra["standalone_mode"] = False
         try:
             code = super().main(*args, **extra)
+            sys.stdout.flush()
         except (Exception, KeyboardInterrupt) as error:
             code = _explain(error, options)
         sys.exit(code if isinstance(code, int) else 0)
@@ -65,18 +67,17 @@ def _explain(error: BaseException, options: Cli) -> int:
     """Print *error* and return the exit code."""
     if isinstance(error, KeyboardInterrupt | click.Abort):  # the latter is what click makes of the former
         return INTERRUPTED
+    if isinstance(error, BrokenPipeError):  # whoever read has seen enough, as in `flowdsl runs | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
     if options.debug:
         traceback.print_exception(error)
     message, code = _message(error)
-    if message:
-        options.out.note(("error: ", "bold red"), message)
+    options.out.note(("error: ", "bold red"), message)
     return code
 
 
 def _message(error: BaseException) -> tuple[str, int]:
-    if isinstance(error, click.exceptions.NoArgsIsHelpError):
-        error.show()
-        return "", USAGE
     if isinstance(error, click.UsageError):
         hint = f"; see {error.ctx.command_path} --help" if error.ctx is not None else ""
         return " ".join(error.format_message().split()).removesuffix(".") + hint, USAGE
@@ -90,6 +91,7 @@ def _message(error: BaseException) -> tuple[str, int]:
 
 @click.command(
     cls=Commands,
+    invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="""\b
 Where the runs are: --storage URL, else the environment variable FLOWDSL_STORAGE, else
@@ -104,10 +106,12 @@ Examples:
   flowdsl doctor""",
 )
 @click.version_option(package_name="flowdsl", prog_name="flowdsl", message="%(prog)s %(version)s")
-@click.pass_obj
-def cli(options: Cli, storage: str | None, as_json: bool, debug: bool) -> None:
+@click.pass_context
+def cli(ctx: click.Context, storage: str | None, as_json: bool, debug: bool) -> None:
     """Look at durable runs, continue them, clean up, and check their storage."""
-    options.update(storage, as_json, debug)
+    ctx.obj.update(storage, as_json, debug)
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
 
 
 for _option in SHARED:

@@ -3,7 +3,7 @@
 import click
 
 from flowdsl.cli.common import Cli, Failure, command, every_run, find_runs, opened
-from flowdsl.cli.runs import DURATION, print_runs
+from flowdsl.cli.runs import as_duration, print_runs
 from flowdsl.cli.views import shown_status
 from flowdsl.core.records import Run, RunFilter
 from flowdsl.core.status import RunStatus, is_final
@@ -83,7 +83,11 @@ Examples:
   flowdsl prune --older-than 12h --status failed --dry-run"""
 )
 @click.option(
-    "--older-than", type=DURATION, required=True, help='How long ago a run has ended, such as "30 days".'
+    "--older-than",
+    metavar="DURATION",
+    callback=as_duration,
+    required=True,
+    help='How long ago a run has ended, such as "30 days".',
 )
 @click.option(
     "--status",

@@ -41,11 +41,11 @@ Examples:
 @click.argument("run")
 @APP
 def resume(cli: Cli, run: str, app: str | None) -> int:
-    """Continue a run that was interrupted or has failed, and wait for its end.
+    """Continue an interrupted or failed run.
 
     Recorded steps return what is recorded; the rest executes. MODULE is imported for that, a script without
     its `if __name__ == "__main__":` part. If it calls configure(…), the run executes on that runtime, unless
-    --storage is given. The exit code is 0 only if the run completes.
+    --storage is given. The command waits for the end of the run; its exit code is 0 only if that completes.
     """
     return _continue(cli, run, app, Runtime.resume)
 
@@ -59,9 +59,10 @@ Examples:
 @click.argument("run")
 @APP
 def retry(cli: Cli, run: str, app: str | None) -> int:
-    """Execute the failed steps of a failed run again, and what follows them, and wait for its end.
+    """Execute the failed steps of a run again.
 
-    MODULE and the exit code are as for `flowdsl resume`.
+    What follows them executes too, everything else is replayed. MODULE, waiting and the exit code are as for
+    `flowdsl resume`.
     """
     return _continue(cli, run, app, Runtime.retry)
 

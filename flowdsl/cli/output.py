@@ -144,12 +144,15 @@ def _speaks_unicode(file: Any) -> bool:
     return (getattr(file, "encoding", None) or "").lower().replace("-", "").startswith("utf")
 
 
-def _print(console: Console, cells: Iterable[Cell]) -> None:
-    text = Text.assemble(*cells)
-    text.rstrip()
+def _print(console: Console, cells: Iterable[tuple[str, str]]) -> None:
     if not _speaks_unicode(console.file):
-        text.plain = text.plain.translate(ASCII)
-    console.print(text, soft_wrap=True)
+        cells = [(text.translate(ASCII), style) for text, style in cells]
+    if console.color_system is None:  # without styles there is nothing that needs rich, which takes its time
+        console.file.write("".join(text for text, _ in cells).rstrip() + "\n")
+        return
+    line = Text.assemble(*cells)
+    line.rstrip()
+    console.print(line, soft_wrap=True)
 
 
 def _styled(cell: Cell) -> tuple[str, str]:

@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterator
 from datetime import datetime
 from itertools import islice
-from typing import Any
 
 import click
 from attrs import evolve, frozen
@@ -18,49 +17,37 @@ from flowdsl.core.records import Run, RunFilter
 from flowdsl.core.status import RunStatus
 from flowdsl.runtime import Runtime
 
-__all__ = ["DURATION", "MOMENT", "print_runs", "runs"]
+__all__ = ["as_duration", "as_moment", "print_runs", "runs"]
 
 STATUSES = (*(str(status) for status in RunStatus), "interrupted")
 
 
-class Duration(click.ParamType[Any]):
-    """A duration such as ``"30 days"``, in seconds."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Seconds of *value*."""
-        if isinstance(value, float):
-            return value
-        try:
-            return seconds(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
+def as_duration(_: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """Read an option that is a duration such as ``"30 days"``; in seconds."""
+    try:
+        return None if value is None else seconds(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param=param) from None
 
 
-class Moment(click.ParamType[Any]):
-    """A date or time on the reader's clock, or a duration before now; in seconds since the epoch."""
+def as_moment(_: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """Read an option that is a time, or a duration before now; in seconds since the epoch.
 
-    name = "when"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Seconds of *value*."""
-        if isinstance(value, float):
-            return value
-        try:
-            # Times are shown in microseconds and stored finer: what is shown as this time counts as this.
-            return datetime.fromisoformat(value).timestamp() - 5e-7
-        except (ValueError, OverflowError, OSError):
-            pass
-        try:
-            return time.time() - seconds(value)
-        except ValueError:
-            examples = '2026-01-31, "2026-01-31 14:00", "2 hours" or 30m'
-            self.fail(f"{value!r} is neither a time nor a duration, such as {examples}", param, ctx)
-
-
-DURATION = Duration()
-MOMENT = Moment()
+    A time without a zone is on the clock of the reader.
+    """
+    if value is None:
+        return None
+    try:
+        # Times are shown in microseconds and stored finer: what is shown as this time counts as this.
+        return datetime.fromisoformat(value).timestamp() - 5e-7
+    except (ValueError, OverflowError, OSError):
+        pass
+    try:
+        return time.time() - seconds(value)
+    except ValueError:
+        examples = '2026-01-31, "2026-01-31 14:00", "2 hours" or 30m'
+        text = f"{value!r} is neither a time nor a duration, such as {examples}"
+        raise click.BadParameter(text, param=param) from None
 
 
 @frozen(slots=True)
@@ -106,10 +93,22 @@ Examples:
 @click.option(
     "--tag", "tags", multiple=True, metavar="NAME[=VALUE]", help="Only runs with this tag; may be repeated."
 )
-@click.option("--since", type=MOMENT, help="Only runs created at that time or later, or in the last so long.")
-@click.option("--until", type=MOMENT, help="Only runs created before that time, or longer ago.")
 @click.option(
-    "--limit", type=click.IntRange(min=1), default=50, show_default=True, help="Show at most so many runs."
+    "--since",
+    metavar="WHEN",
+    callback=as_moment,
+    help="Only runs created at that time or later, or in the last so long.",
+)
+@click.option(
+    "--until", metavar="WHEN", callback=as_moment, help="Only runs created before that time, or longer ago."
+)
+@click.option(
+    "--limit",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=50,
+    show_default=True,
+    help="Show at most so many runs.",
 )
 @click.option("--all", "everything", is_flag=True, help="Show all of them.")
 def runs(

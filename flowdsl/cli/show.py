@@ -33,7 +33,7 @@ Examples:
 )
 @click.argument("run")
 def show(cli: Cli, run: str) -> None:
-    """Show a run: its facts, its steps as a tree, and the runs it called.
+    """Show a run: facts, steps as a tree, children.
 
     A step called inside another step stands below it, indented.
     """
@@ -165,8 +165,9 @@ Examples:
 @click.argument("run")
 @click.argument("step", required=False)
 def steps(cli: Cli, run: str, step: str | None) -> None:
-    """Show all that is recorded of each step of a run, in recorded order.
+    """Show every field of the steps of a run.
 
+    All kinds of records are shown, in recorded order.
     STEP, the beginning of a key or the name of a step, leaves the others out.
     """
     with opened(cli) as runtime:

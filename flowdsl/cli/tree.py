@@ -104,7 +104,7 @@ def print_steps(out: Output, run: Run, steps: Sequence[Step], children: Sequence
 def _shown(node: Node, home: str, children: Mapping[str, Run]) -> Shown:
     step = node.step
     if step is None:
-        return Shown(node, "?", "pending", result="its body was executing; it has no record yet", style="dim")
+        return Shown(node, "?", "pending", args="(no record yet: its body was executing)")
     took, result = step_span(step), step.preview
     child = children.get(str(extra_of(step).get("child", "")))
     if child is not None:  # the record of a child is a copy of its outcome: the time is in the child

@@ -43,7 +43,9 @@ def test_shows_what_an_interrupted_run_was_doing(shop, invoke, answer):
     stdout = invoke("show", run.id).stdout
     assert f"flowdsl resume {run.id} --app shop" in stdout
     lines = stdout.splitlines()
-    place = next(number for number, line in enumerate(lines) if "its body was executing" in line)
+    place = next(
+        number for number, line in enumerate(lines) if "(no record yet: its body was executing)" in line
+    )
     assert "└ check" in lines[place + 1]
     assert [step["path"] for step in answer("show", run.id)["steps"]] == ["shop.check"]
 

@@ -1,0 +1,68 @@
+"""``docs/cli.md`` and the commands agree."""
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+from flowdsl.cli.app import COMMANDS, cli
+from flowdsl.cli.common import SHARED
+from flowdsl.cli.doctor import TITLES
+
+PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
+TEXT = PAGE.read_text("utf-8")
+SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", TEXT, re.M | re.S))
+EXAMPLES = re.findall(r"^\$ (flowdsl .*)$", TEXT, re.M)
+
+
+def _command(name):
+    found = cli.get_command(click.Context(cli), name)
+    assert found is not None
+    return found
+
+
+def _shared():
+    """Names of the options that all commands have."""
+    return {name for option in SHARED for name in option(click.Command("any")).params[-1].opts}
+
+
+def test_every_command_has_a_section():
+    """There is a section for each command, in the order of the help, and a line in the table of contents."""
+    assert list(SECTIONS) == ["All commands", *(f"flowdsl {name}" for name in COMMANDS)]
+    for name in COMMANDS:
+        assert f"(#flowdsl-{name})" in TEXT.partition("## ")[0]
+
+
+def test_common_options_are_documented():
+    """What all commands share is said once, in the first section."""
+    for option in (*_shared(), "--version", "--help"):
+        assert f"{option}" in SECTIONS["All commands"]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_options_are_those_that_exist(name):
+    """The section of a command names all its options, and none that it does not have."""
+    section = SECTIONS[f"flowdsl {name}"]
+    known = {option for param in _command(name).params for option in param.opts if option.startswith("--")}
+    prose = re.sub(r"^```.*?^```", "", section, flags=re.M | re.S)
+    mentioned = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", prose))
+    assert known - _shared() <= mentioned <= known
+    for param in _command(name).params:
+        if isinstance(param.type, click.Choice):
+            assert all(f"`{choice}`" in section for choice in param.type.choices)
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_examples_are_valid(example):
+    """Each command line of the page is one that the parser accepts."""
+    _, name, *arguments = shlex.split(example)
+    _command(name).make_context(name, arguments).close()
+
+
+def test_examples_cover_the_commands():
+    """Each command is shown at least once, and so is each check of the doctor that is always made."""
+    assert {example.split()[1] for example in EXAMPLES} == set(COMMANDS)
+    for title in TITLES.values():
+        assert f"\n{title} " in SECTIONS["flowdsl doctor"]
