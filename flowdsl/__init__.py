@@ -21,6 +21,21 @@ from flowdsl.decorators import on, step, workflow
 from flowdsl.handle import Run
 from flowdsl.hooks import Hooks
 from flowdsl.runtime import Runtime, configure, current_runtime
+from flowdsl.verbs import (
+    current_run,
+    current_step,
+    gather,
+    log,
+    now,
+    rng,
+    schedule,
+    send,
+    sleep,
+    sleep_until,
+    store,
+    uuid4,
+    wait_for,
+)
 
 logging.getLogger("flowdsl").addHandler(logging.NullHandler())  # silent by default
 
@@ -32,9 +47,22 @@ __all__ = [
     "Runtime",
     "StepStatus",
     "configure",
+    "current_run",
     "current_runtime",
+    "current_step",
     "encode",
+    "gather",
+    "log",
+    "now",
     "on",
+    "rng",
+    "schedule",
+    "send",
+    "sleep",
+    "sleep_until",
     "step",
+    "store",
+    "uuid4",
+    "wait_for",
     "workflow",
 ]

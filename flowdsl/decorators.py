@@ -246,6 +246,15 @@ class _StepCalls(Generic[P, R]):
         return self._defn.path
 
     @property
+    def definition(self) -> StepDef:
+        """What the engine knows of the step."""
+        return self._defn
+
+    def bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A call's arguments, bound and encoded."""
+        return self._bind(args, kwargs)
+
+    @property
     def _is_coroutine(self) -> Any:  # what asyncio.iscoroutinefunction looks for
         return getattr(asyncio.coroutines, "_is_coroutine", True) if self._defn.is_async else None
 

@@ -5,6 +5,7 @@ import atexit
 import contextvars
 import os
 import threading
+import uuid
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
@@ -17,18 +18,24 @@ from flowdsl.clock import Clock
 from flowdsl.codecs import Codec, PickleCodec
 from flowdsl.codecs.payloads import Payloads
 from flowdsl.core.durations import seconds
+from flowdsl.core.preview import preview
 from flowdsl.core.records import Run as RunRecord
-from flowdsl.core.records import RunFilter, Step, Tags
+from flowdsl.core.records import RunFilter, Signal, Step
 from flowdsl.core.retry import Retry
 from flowdsl.core.status import RunStatus, StepStatus, is_final
 from flowdsl.engine.context import current
 from flowdsl.engine.definitions import DIVERGENCES, WorkflowDef, checked_tags
 from flowdsl.engine.drive import run_async, run_sync
+from flowdsl.engine.events import send_event
 from flowdsl.engine.lease import Acquired, Keeper, acquire, claim, interrupted
 from flowdsl.engine.owner import Liveness, liveness
+from flowdsl.engine.progress import progress_of
 from flowdsl.engine.registry import STEPS, WORKFLOWS
+from flowdsl.engine.repair import fork, resolve
 from flowdsl.engine.run import Request, checked_id, edge, execute, outcome_of, whole
 from flowdsl.engine.services import Engine, engines_on
+from flowdsl.engine.signals import checked_name
+from flowdsl.engine.store import state_of
 from flowdsl.errors import (
     FlowError,
     RecoveryLimit,
@@ -42,13 +49,15 @@ from flowdsl.errors import (
 from flowdsl.handle import Run
 from flowdsl.hooks import Hooks
 from flowdsl.storage import Storage, open_storage
-from flowdsl.storage.base import DeleteRun, Fenced, Missing, UpdateRun
+from flowdsl.storage.base import AddSignal, DeleteRun, Fenced, Missing, UpdateRun
 from flowdsl.storage.urls import default_url
 
 __all__ = ["Runtime", "configure", "current_runtime"]
 
 RECOVERY_LIMIT = 50
 """How often ``recover`` takes one run over before it says that something kills its processes."""
+
+_NOTHING: Any = object()
 
 _LOOK = 0.5  # seconds between two looks at a run that another process executes
 
@@ -321,6 +330,10 @@ class Runtime:
             return record.status
         if what == "result":
             return self.load_run_result(record)
+        if what == "state":
+            return {} if record.status is RunStatus.COMPLETED else state_of(self.engine, run_id)
+        if what == "progress":
+            return progress_of(self.engine, run_id)
         raise ValueError(f"a query is one of 'status', 'result', 'progress', 'state'; got {what!r}")
 
     def load_run_result(self, record: RunRecord) -> Any:
@@ -331,6 +344,38 @@ class Runtime:
         if error is not None:
             raise error
         return value
+
+    # Signals and events -----------------------------------------------------------------------------------------------
+
+    def signal(
+        self, run_id: str, name: str, payload: Any = None, *, sender: str | None = None, key: str | None = None
+    ) -> str:
+        """Send a run a signal that one of its ``wait_for(name)`` takes, now or later. Returns the signal's id.
+
+        *sender* is stored with it; a second signal of the same *key* is dropped. Never blocks. Raises :class:`~flowdsl.errors.RunNotFound`,
+        :class:`~flowdsl.errors.RunFinished`, and :class:`~flowdsl.errors.ResultNotStorable` for a payload that cannot be stored.
+        """
+        checked_id(run_id)
+        signal_id = uuid.uuid4().hex
+        sealed, loaded = self._payloads.pack(payload, run_id, signal_id, "signal")
+        signal = Signal(
+            signal_id, run_id, checked_name(name), sealed, preview(loaded), sender, key, self.engine.clock.now()
+        )
+        (outcome,) = self.engine.commit(AddSignal(signal))
+        if isinstance(outcome, Missing):
+            raise RunNotFound(f"no run {run_id!r} in this storage", run=run_id)
+        if isinstance(outcome, Fenced):
+            raise RunFinished(f"run {run_id} has ended: it is {outcome.run.status}", run=run_id)
+        for engine in engines_on(self.storage):
+            state = engine.active.get(run_id)
+            if state is not None:
+                state.poke()
+        return signal_id
+
+    def send(self, event: str, payload: Any = None) -> None:
+        """Call every ``@on(event)`` handler with *payload*, in the background."""
+        self._require_open()
+        send_event(self.engine, event, payload)
 
     # Changing runs ----------------------------------------------------------------------------------------------------
 
@@ -467,6 +512,36 @@ class Runtime:
             )
         asked: Request = source.request_from(self, record, self.arguments(record))
         return asked
+
+    def fork(self, run_id: str, /, before: Any, id: str | None = None) -> Run:
+        """Start a new run with what *run_id* had recorded before step *before* (a path, a key or the decorated function).
+
+        It begins at once if its workflow is imported here, else ``resume`` begins it. *id* is the new run's.
+        """
+        self._require_open()
+        record = self.record(run_id)
+        new = fork(self.engine, record, before, None if id is None else checked_id(id))
+        if WORKFLOWS.get(new.workflow) is None and STEPS.get(new.workflow) is None:
+            return Run(self, new.id)
+        return self._continue(new)
+
+    def resolve(
+        self,
+        run_id: str,
+        step: Any,
+        /,
+        *,
+        result: Any = _NOTHING,
+        error: BaseException | None = None,
+        rerun: bool = False,
+    ) -> None:
+        """Say what came of an ``in_doubt="raise"`` step that was executing when its process died: its *result*, its *error*, or *rerun* it.
+
+        Then call the workflow again, or ``resume`` the run.
+        """
+        if (result is not _NOTHING) + (error is not None) + bool(rerun) != 1:
+            raise TypeError("resolve() takes one of result=…, error=… and rerun=True")
+        resolve(self.engine, self.record(run_id), step, result, error, rerun)
 
     def recover(self) -> list[Run]:
         """Continue all interrupted runs whose workflow is imported here, oldest first, in the background."""

@@ -147,6 +147,8 @@ class Journal:
 
     def add(self, step: Step) -> None:
         """Take a record that was just stored."""
+        if step.key in self._steps:
+            del self._steps[step.key]  # so that the order is that of storing
         self._steps[step.key] = step
         self._used.add(step.key)
         self._open.discard(step.key)
@@ -193,6 +195,7 @@ class Journal:
             if "/" in scope:
                 scope = scope.rpartition("/")[0]
                 continue
+            scope = scope.partition("~")[0]  # the body of a step that was undone has another name each time
             record = self._steps.get(scope)
             if record is None:
                 return False

@@ -45,7 +45,8 @@ def child_request(call: StepCall, defn: WorkflowDef, options: dict[str, Any]) ->
     given = options.get("run_id")
     asked = request(run.engine, defn, call.fn, call.receiver, call.args, call.kwargs, **options)
     if given is None and asked.wanted.number is not None:
-        asked.wanted = evolve(asked.wanted, id=f"{run.id}/{call.key[:16]}", number=None)
+        again = f"~{call.generation}" if call.generation else ""
+        asked.wanted = evolve(asked.wanted, id=f"{run.id}/{call.key[:16]}{again}", number=None)
     asked.wanted = evolve(asked.wanted, parent=run.id, parent_key=call.key)
     asked.fresh = False
     return asked

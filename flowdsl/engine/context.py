@@ -16,7 +16,7 @@ from attrs import define
 
 from flowdsl.clock import Waker
 from flowdsl.core.journal import Journal
-from flowdsl.core.records import Run
+from flowdsl.core.records import Run, Step
 from flowdsl.engine.definitions import WorkflowDef
 from flowdsl.engine.services import Engine
 from flowdsl.errors import FlowError, LeaseLost, RunTimeout
@@ -130,6 +130,7 @@ class RunState:
     * ``stop``: the error that every later durable call re-raises (cancelled, timed out, lease lost, …).
     * ``open``: key → (scope, flow) of the steps whose failure left their caller with no durable call begun afterwards.
     * ``wakers``: what waits in this run, to be woken when the run should stop or a signal came.
+    * ``ending``: the body has failed, and branches that have not begun are not to begin any more.
     * ``branches``: futures that the run has to see ended before it ends itself.
     """
 
@@ -157,6 +158,13 @@ class RunState:
         self.unused: list[str] = []
         self.stopper: Callable[[], Any] | None = None
         self.children: list[RunState] = []
+        self.buffer: list[Step] = []
+        self.origin_draws: list[tuple[str, dict[str, int]]] | None = None
+        self.fold: Any = None
+        self.undos: dict[str, Any] = {}
+        self.floor = record.floor
+        self.ending = False
+        self.armed: dict[str, Any] = {}
 
     def halt(self, error: FlowError, *, outside: bool = False) -> None:
         """Stop the run at its next durable call, and wake it where it waits. The first reason wins.
@@ -176,6 +184,14 @@ class RunState:
                 pass
         for waker in wakers:
             waker.set()
+
+    def take_buffer(self) -> list[Step]:
+        """Records that are yet to be made durable: they must be before the next body begins."""
+        if not self.buffer:
+            return []
+        with self.lock:
+            taken, self.buffer = self.buffer, []
+        return taken
 
     def expire(self) -> None:
         """Stop the run because its deadline has passed."""

@@ -5,7 +5,7 @@ import logging
 import sys
 from collections.abc import Generator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flowdsl.core.journal import Decision, Verdict
 from flowdsl.core.records import Step

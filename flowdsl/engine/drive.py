@@ -18,7 +18,7 @@ from flowdsl.engine.services import Engine
 from flowdsl.errors import StepTimeout
 from flowdsl.storage.base import Operation, Outcome
 
-__all__ = ["Body", "Commit", "Effect", "Flow", "Pause", "Result", "Watch", "run_async", "run_sync"]
+__all__ = ["Body", "Commit", "Effect", "Flow", "Pause", "Result", "Watch", "run_async", "run_sync", "waker_for"]
 
 logger = logging.getLogger("flowdsl")
 
@@ -273,6 +273,32 @@ class Stoppable(Effect):
             if isinstance(error, asyncio.CancelledError) and run.stop is not None:
                 return Crossing(run.stop), None
         return error, value
+
+
+class NewWaker(Effect):
+    """Answers a waker for this thread or task that the run knows of from now on."""
+
+    __slots__ = ("run",)
+
+    def __init__(self, run: RunState) -> None:
+        self.run = run
+
+    def sync(self) -> Waker:
+        return self._known(self.run.engine.clock.waker())
+
+    async def aio(self) -> Waker:
+        return self._known(self.run.engine.clock.waker(asyncio.get_running_loop()))
+
+    def _known(self, waker: Waker) -> Waker:
+        with self.run.lock:
+            self.run.wakers.add(waker)
+        return waker
+
+
+def waker_for(run: RunState) -> Generator[Effect, Any, Waker]:
+    """A waker that is set by whatever happens to the run from now on, even before it is waited for."""
+    waker: Waker = yield NewWaker(run)
+    return waker
 
 
 class Pause(Effect):

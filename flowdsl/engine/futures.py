@@ -278,6 +278,8 @@ class Settle(Effect):
         with self.run.lock:
             branches, self.run.branches = self.run.branches, []
         if self.failed or self.interrupted:
+            self.run.ending = True
+            self.run.poke()  # branches that sleep towards their time end
             for branch in branches:
                 if (branch._task is None or self.interrupted) and branch.cancel():
                     _uncount(branch)
@@ -289,7 +291,7 @@ class Settle(Effect):
             if self.interrupted:
                 continue
             for branch in branches:
-                with _parked(branch._call, anywhere=True):
+                with self.run.engine.parked():
                     _collect(branch, branch._future.exception(), errors)
         return errors
 
@@ -297,15 +299,20 @@ class Settle(Effect):
         errors: list[BaseException] = []
         while branches := self._take():
             tasks = [branch._task for branch in branches if branch._task is not None]
+            own = [branch._task for branch in branches if branch._task is not None and not branch.scheduled]
+            if own:
+                await asyncio.wait(own)
             if tasks:
-                await asyncio.wait(tasks)
+                with self.run.engine.parked():
+                    await asyncio.wait(tasks)
             if self.interrupted:
                 continue
             for branch in branches:
                 future = branch._future if branch._task is None else branch._task
                 try:
                     waiting = asyncio.wrap_future(future) if isinstance(future, Future) else future
-                    await asyncio.wait((waiting,))
+                    with self.run.engine.parked():
+                        await asyncio.wait((waiting,))
                     error = waiting.exception()
                 except asyncio.CancelledError:
                     if not branch.cancelled():

@@ -9,7 +9,7 @@ The rules
 
 If you edit this
     What the body raised may be the user's own exception, one of ours that crossed, or an interrupt. Keep the three apart by the order in which
-    :func:`_ended` asks.
+    :func:`flowdsl.engine.ending.ended` asks.
 """
 
 import logging
@@ -25,14 +25,14 @@ from flowdsl.core.keys import run_key
 from flowdsl.core.preview import preview
 from flowdsl.core.records import Run, Tags
 from flowdsl.core.status import RunStatus
-from flowdsl.engine.context import INTERRUPTS, Crossing, Frame, RunState, current
+from flowdsl.engine.branches import arm_all
+from flowdsl.engine.context import Crossing, Frame, RunState, current
 from flowdsl.engine.definitions import WorkflowDef
-from flowdsl.engine.drive import Body, Call, Commit, Flow, Result, Stoppable
-from flowdsl.engine.futures import Settle
+from flowdsl.engine.drive import Body, Call, Flow, Result, Stoppable
+from flowdsl.engine.ending import ended, release, undo_on
 from flowdsl.engine.lease import Acquired, acquire
 from flowdsl.engine.services import Engine
-from flowdsl.errors import FlowError, LeaseLost, ResultNotStorable, RunCancelled, RunTimeout, StorageError
-from flowdsl.storage.base import Fenced, Missing, UpdateRun
+from flowdsl.errors import FlowError, ResultNotStorable, RunCancelled, StorageError
 
 __all__ = ["Request", "edge", "execute", "outcome_of", "request", "whole"]
 
@@ -185,16 +185,18 @@ def execute(engine: Engine, asked: Request, acquired: Acquired) -> Flow:
         try:
             steps = yield Call(lambda: engine.storage.list_steps(record.id), not engine.storage.inline)
         except StorageError as error:
-            _release(engine, record)
+            release(engine, record)
             return Crossing(error), None
         except BaseException:
-            _release(engine, record)
+            release(engine, record)
             raise
     journal = Journal(steps, open_failures=record.open_failures, floor=record.floor)
     state = RunState(engine, record, journal, defn)
     frame = current.get()
     if frame is not None:
         state.parent = frame.run
+        with frame.run.lock:
+            frame.run.children.append(state)
     engine.active[record.id] = state
     engine.keeper.watch()
     handle = engine.make_handle(record)
@@ -205,165 +207,21 @@ def execute(engine: Engine, asked: Request, acquired: Acquired) -> Flow:
         )  # fmt: skip
     try:
         engine.hooks.fire("on_run_start", handle)
+        if acquired.continued and not record.undoing:
+            arm_all(state)
         with nullcontext() if acquired.counted or frame is not None else engine.busy():
+            if record.undoing:
+                return (yield from undo_on(state, handle))
             body = Body(asked.fn, asked.args, asked.kwargs, Frame(state, state.scope, None, defn.is_async))
             error, value = yield Stoppable(state, body)
-            return (yield from _ended(state, handle, error, value))
+            return (yield from ended(state, handle, error, value))
     except BaseException:  # an interrupt in a hook or callback, or while the outcome was being stored
-        _release(engine, record)
+        release(engine, record)
         raise
     finally:
         if engine.active.get(record.id) is state:
             del engine.active[record.id]
+        if state.parent is not None:
+            with state.parent.lock:
+                state.parent.children.remove(state)
         state.halt(FlowError(f"run {record.id} has ended here; a task or thread that it left behind called a step", run=record.id))
-
-
-def _ended(state: RunState, handle: Any, error: BaseException | None, value: Any) -> Flow:
-    """Give the run the end that its body's outcome asks for."""
-    interrupted = error is not None and not isinstance(error, Exception | Crossing)
-    if interrupted:
-        state.halt(FlowError(f"run {state.id} was interrupted by {type(error).__name__}", run=state.id))
-    if state.branches:
-        failures = yield Settle(state, failed=error is not None, interrupted=interrupted)
-        if failures and error is None:
-            error = failures[0]
-    if error is None and state.stop is None and state.past_deadline():
-        state.halt(state.timed_out())
-    if isinstance(error, Crossing) or (state.stop is not None and not interrupted):  # even if the body swallowed it
-        stop = error.error if isinstance(error, Crossing) else state.stop
-        assert stop is not None
-        return (yield from _stopped(state, handle, stop))
-    if error is not None and not isinstance(error, Exception):
-        _let_go(state, error)
-        return error, None
-    if error is not None:
-        assert isinstance(error, Exception)
-        return (yield from _failed(state, handle, error))
-    return (yield from _completed(state, handle, value))
-
-
-def _stopped(state: RunState, handle: Any, stop: FlowError) -> Flow:
-    """Give the run the end that *stop*, which its body must not swallow, asks for."""
-    if isinstance(stop, RunCancelled):
-        return (yield from _cancelled(state, handle, stop))
-    if isinstance(stop, RunTimeout):
-        return (yield from _failed(state, handle, stop))
-    _let_go(state, stop)
-    return Crossing(stop), None
-
-
-def _completed(state: RunState, handle: Any, value: Any) -> Flow:
-    engine, defn = state.engine, state.definition
-    try:
-        payload, loaded = engine.payloads.pack(value, state.id, "", "run")
-    except ResultNotStorable as error:
-        error.run = state.id
-        _let_go(state, error)
-        return Crossing(error), None
-    unused = state.journal.unused()
-    if unused:
-        _report_unused(state, unused)
-    changes = {
-        "status": RunStatus.COMPLETED, "result": payload, "result_preview": preview(value), "error": None,
-        "error_preview": "", "open_failures": (), "finished_at": engine.clock.now(),
-    }  # fmt: skip
-    if defn is not None and defn.on_complete is not None:
-        yield from _callback(state, defn.on_complete, "on_complete", handle.ending(RunStatus.COMPLETED, (None, loaded)))
-        if state.stop is not None:
-            return (yield from _stopped(state, handle, state.stop))
-    stop = yield from _finish(state, changes)
-    if stop is not None:
-        return Crossing(stop), None
-    engine.hooks.fire("on_run_complete", handle, loaded)
-    return None, loaded
-
-
-def _failed(state: RunState, handle: Any, error: Exception) -> Flow:
-    engine, defn = state.engine, state.definition
-    still_open = tuple(state.open)
-    retryable = all(key in state.open for key in state.blames(error))
-    payload, _ = engine.payloads.pack_error(error, state.id, "", "run")
-    changes = {
-        "status": RunStatus.FAILED, "error": payload, "error_preview": f"{type(error).__name__}: {error}"[:500],
-        "open_failures": still_open, "retryable": retryable, "finished_at": engine.clock.now(),
-    }  # fmt: skip
-    if defn is not None and defn.on_error is not None:
-        ending = handle.ending(RunStatus.FAILED, (error, None))
-        yield from _callback(state, defn.on_error, "on_error", ending, error)
-    stop = yield from _finish(state, changes)
-    if stop is not None:
-        return Crossing(stop), None
-    engine.hooks.fire("on_run_fail", handle, error)
-    return error, None
-
-
-def _cancelled(state: RunState, handle: Any, error: RunCancelled) -> Flow:
-    changes = {"status": RunStatus.CANCELLED, "finished_at": state.engine.clock.now(), "error_preview": str(error)}
-    stop = yield from _finish(state, changes)
-    if stop is not None:
-        return Crossing(stop), None
-    state.engine.hooks.fire("on_run_cancel", handle)
-    return error, None
-
-
-def _finish(state: RunState, changes: dict[str, Any]) -> Any:
-    """Store how the run ended; the error, if that was refused or failed."""
-    operation = UpdateRun(state.id, changes, epoch=state.epoch, release=True)
-    try:
-        (outcome,) = yield Commit(state.engine, (operation,))
-    except StorageError as error:
-        error.run = error.run or state.id
-        _let_go(state, error)
-        return error
-    if isinstance(outcome, Fenced | Missing):
-        return state.lost(outcome)
-    return None
-
-
-def _callback(state: RunState, fn: Callable[..., Any], what: str, *args: Any) -> Any:
-    """Call ``on_complete`` or ``on_error`` of a workflow inside the run; what it raises is logged."""
-    import inspect
-
-    is_async = inspect.iscoroutinefunction(fn)
-    if is_async and not state.is_async:
-        logger.error("%s of workflow %s is async, but the workflow is not; it was not called", what, state.record.workflow)
-        return
-    frame = Frame(state, state.scope, None, is_async)
-    body = Body(fn, args, {}, frame)
-    error, _ = (yield body) if is_async else body.sync()
-    if error is not None:
-        if isinstance(error, INTERRUPTS):
-            raise error
-        logger.error(
-            "%s of workflow %s raised; the run is not affected", what, state.record.workflow,
-            exc_info=error, extra={"run": state.id, "step": None},
-        )  # fmt: skip
-
-
-def _let_go(state: RunState, reason: BaseException) -> None:
-    """Give the lease back at once, where that is still ours to do."""
-    if not isinstance(reason, LeaseLost):
-        _release(state.engine, state.record)
-
-
-def _release(engine: Engine, record: Run) -> None:
-    try:
-        engine.commit(UpdateRun(record.id, {}, epoch=record.epoch, release=True))
-    except BaseException as error:
-        logger.warning(
-            "the lease of run %s could not be released: %s", record.id, error, extra={"run": record.id, "step": None}
-        )
-        engine.renew_owner()  # so that this process, too, sees the run as abandoned
-        if not isinstance(error, Exception):
-            raise
-
-
-def _report_unused(state: RunState, unused: list[Any]) -> None:
-    names = ", ".join(f"{step.path}({step.args})" for step in unused[:5])
-    more = f" and {len(unused) - 5} more" if len(unused) > 5 else ""
-    text = (
-        f"run {state.id} completed without asking for {len(unused)} recorded step{'s' if len(unused) > 1 else ''}: {names}{more}. "
-        f"The code has changed since they were recorded, or does not always do the same"
-    )
-    logger.warning("%s", text, extra={"run": state.id, "step": unused[0].key})
-    state.unused = [step.key for step in unused]

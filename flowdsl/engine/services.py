@@ -101,6 +101,18 @@ class Engine:
         finally:
             self.clock.leave()
 
+    @contextmanager
+    def parked(self) -> Iterator[None]:
+        """A body waits for others' work: a virtual clock must not count it as busy."""
+        if not self.virtual:
+            yield
+            return
+        self.clock.leave()
+        try:
+            yield
+        finally:
+            self.clock.enter()
+
     def clock_wait(self, waker: Waker, seconds: float | None, *, real: bool = False) -> bool:
         """Block until woken or *seconds* have passed; with *real*, on a virtual clock real seconds count too."""
         if real:
@@ -150,6 +162,7 @@ class Engine:
     def thread(self, work: Callable[[], Any], name: str) -> Future[Any]:
         """Run *work* at once in a thread of its own; ``close`` waits for it."""
         future: Future[Any] = Future()
+        future.set_running_or_notify_cancel()  # a thread cannot be cancelled
 
         def run() -> None:
             try:

@@ -40,8 +40,8 @@ from flowdsl.core.records import Memo, Step
 from flowdsl.core.retry import Retry
 from flowdsl.core.status import StepStatus
 from flowdsl.engine.context import INTERRUPTS, Crossing, Frame, RunState, Scope, StepView, here
-from flowdsl.engine.divergence import diverged
 from flowdsl.engine.definitions import StepDef
+from flowdsl.engine.divergence import diverged
 from flowdsl.engine.drive import Body, Call, Commit, Flow, Pause, Result
 from flowdsl.errors import FlowError, ResultNotStorable, StepOutcomeUnknown, StorageError, UnkeyableArgument
 from flowdsl.storage.base import Operation, PutMemo, PutStep
@@ -51,8 +51,10 @@ __all__ = [
     "conclude",
     "decide",
     "error_preview",
+    "flush",
     "halted",
     "identify",
+    "jitter",
     "make_record",
     "memo_key",
     "perform",
@@ -67,6 +69,12 @@ logger = logging.getLogger("flowdsl")
 
 _jitter = random.Random()  # spreads retries of many processes; never part of a result
 
+
+def jitter() -> float:
+    """Uniform in [0, 1)."""
+    return _jitter.random()
+
+
 _COMPLETED = StepStatus.COMPLETED
 _FAILED = StepStatus.FAILED
 _PENDING = StepStatus.PENDING
@@ -76,7 +84,7 @@ class StepCall:
     """One call of a step: what it is, and where it stands."""
 
     __slots__ = (
-        "args", "bound", "concurrent", "defn", "flow", "fn", "frame", "key", "kind", "kwargs", "mode", "occurrence",
+        "args", "bound", "concurrent", "defn", "flow", "fn", "frame", "generation", "key", "kind", "kwargs", "mode", "occurrence",
         "ordinal", "queued", "receiver", "run", "scope", "shown", "submitted",
     )  # fmt: skip
 
@@ -110,6 +118,11 @@ class StepCall:
         self.key = ""
         self.occurrence = 0
         self.ordinal = 0
+        self.generation = 0
+
+    def body_scope(self) -> str:
+        """The scope of what the body calls. A step that was undone or forgotten executes in a new one, where nothing is recorded."""
+        return f"{self.key}~{self.generation}" if self.generation else self.key
 
 
 
@@ -213,10 +226,15 @@ def decide(call: StepCall) -> Any:
     if decision.verdict is Verdict.RECORDED:
         assert decision.record is not None
         return replay(call, decision.record)
+    earlier = run.journal.get(call.key)
+    if earlier is not None and earlier.extra:
+        call.generation = json.loads(earlier.extra).get("generation", 0)
     return decision
 
 
 def _durable(call: StepCall) -> Flow:
+    if call.defn.undo is not None:
+        call.run.undos[call.key] = call.defn.undo
     decision = yield from decide(call)
     if not isinstance(decision, Decision):
         return decision
@@ -244,8 +262,8 @@ def conclude(call: StepCall, error: BaseException | None, value: Any, child_id: 
     return error, None
 
 
-def replay(call: StepCall, record: Step) -> Result:
-    """Answer from the record."""
+def replay(call: StepCall, record: Step, hooks: bool = True) -> Result:
+    """Answer from the record; without *hooks* for one that was made just now."""
     run = call.run
     payloads = run.engine.payloads
     try:
@@ -257,9 +275,9 @@ def replay(call: StepCall, record: Step) -> Result:
             error = payloads.unpack_error(record.payload or b"", run.id, record.key, "error")
     except FlowError as fault:
         raise halted(run, fault, call) from None
-    hooks = run.engine.hooks
-    if hooks.has("on_step_replay"):
-        hooks.fire("on_step_replay", view_of(call, record.attempts), value if error is None else error)
+    chain = run.engine.hooks
+    if hooks and chain.has("on_step_replay"):
+        chain.fire("on_step_replay", view_of(call, record.attempts), value if error is None else error)
     if error is not None:
         _annotate(error, call, record.attempts, replayed=True)
         run.failed(call.key, call.scope, call.flow, error)
@@ -280,7 +298,7 @@ def _execute(call: StepCall, decision: Decision) -> Flow:
         view = view_of(call, attempt)
         if defn.in_doubt == "raise":
             yield from put_record(call, _pending(call, view, attempt, {"intent": True}))
-        scope = Scope(call.key, call.scope, defn.is_async, of_step=True)
+        scope = Scope(call.body_scope(), call.scope, defn.is_async, of_step=True)
         error, value = yield from attempt_body(call, view, attempt, scope)
         if error is None:
             return (yield from _completed(call, view, value, scope))
@@ -301,7 +319,9 @@ def attempt_body(call: StepCall, view: StepView, attempt: int, scope: Scope | No
     run, defn = call.run, call.defn
     hooks = run.engine.hooks
     if scope is None:
-        scope = Scope(call.key, call.scope, defn.is_async, of_step=True)
+        scope = Scope(call.body_scope(), call.scope, defn.is_async, of_step=True)
+    if run.buffer:
+        yield from flush(run)
     hooks.fire("on_step_start", view)
     run.running[call.key] = view
     try:
@@ -458,6 +478,8 @@ def view_of(call: StepCall, attempt: int) -> StepView:
 def make_record(
     call: StepCall, view: StepView, status: StepStatus, payload: bytes | None, text: str, attempts: int, extra: str = ""
 ) -> Step:
+    if call.generation:
+        extra = json.dumps(json.loads(extra or "{}") | {"generation": call.generation})
     return Step(
         call.run.id,
         call.key,
@@ -492,15 +514,28 @@ def put_record(call: StepCall, record: Step, *more: Operation) -> Flow:
     """Make a record durable and take it into the journal. A refused or failed write stops the run, resumably."""
     run = call.run
     put = PutStep(record, run.epoch)
+    operations: tuple[Operation, ...] = (put, *more)
+    if run.buffer:
+        operations += tuple(PutStep(step, run.epoch, True) for step in run.take_buffer())
     try:
-        outcomes = yield Commit(run.engine, (put, *more))
+        outcomes = yield Commit(run.engine, operations)
     except StorageError as error:
         raise halted(run, error, call) from error
     run.accept(outcomes[0], put)
     with run.lock:
         run.journal.add(record)
-        if record.status is _COMPLETED:
-            run.open.pop(record.key, None)  # it may have failed in an earlier attempt of the step around it
+    return None, None
+
+
+def flush(run: RunState) -> Flow:
+    """Make durable what a body that begins now may act upon."""
+    operations = tuple(PutStep(step, run.epoch, True) for step in run.take_buffer())
+    try:
+        outcomes = yield Commit(run.engine, operations)
+    except StorageError as error:
+        run.halt(error)
+        raise Crossing(error) from error
+    run.accept(outcomes[0], operations[0])
     return None, None
 
 

@@ -1,0 +1,72 @@
+"""The verbs of :mod:`flowdsl.verbs` that wait, awaited. Meaning, parameters and errors are the same."""
+
+from collections.abc import Callable, Coroutine, Mapping
+from datetime import datetime
+from typing import Any
+
+from flowdsl.engine import branches, signals, timers
+from flowdsl.engine import store as stores
+from flowdsl.engine.context import current
+from flowdsl.engine.drive import run_async
+from flowdsl.engine.marks import inside
+
+__all__ = ["gather", "schedule", "sleep", "sleep_until", "store", "wait_for"]
+
+
+def sleep(duration: Any) -> Coroutine[Any, Any, None]:
+    """Sleep durably; costs no thread."""
+    return run_async(timers.sleep(inside("sleep", is_async=True), duration))
+
+
+def sleep_until(moment: datetime) -> Coroutine[Any, Any, None]:
+    """Sleep durably until *moment*, an aware datetime."""
+    until = timers.checked_moment(moment)
+    return run_async(timers.sleep(inside("sleep_until", is_async=True), until=until))
+
+
+def wait_for(
+    name: str, timeout: Any = None, where: Callable[[Any], bool] | Mapping[str, Any] | None = None
+) -> Coroutine[Any, Any, Any]:
+    """Wait for the oldest signal of this name and return its payload."""
+    return run_async(signals.wait_for(inside("wait_for", is_async=True), name, timeout, where))
+
+
+async def gather(*futures_or_runs: Any) -> list[Any]:
+    """Wait for futures, runs and coroutines; their results, in order. Each coroutine is a branch with a scope of its own."""
+    return await branches.gather_async(current.get(), futures_or_runs)
+
+
+def schedule(step: Any, /, *args: Any, delay: Any = 0, **kwargs: Any) -> Coroutine[Any, Any, Any]:
+    """Start *step* as a branch of the run, after *delay*; returns its future."""
+    return run_async(branches.schedule(inside("schedule", is_async=True), step, args, kwargs, delay))
+
+
+class _Store:
+    """State of the run, atomic under concurrent branches."""
+
+    def get(self, key: str, default: Any = None) -> Coroutine[Any, Any, Any]:
+        """A copy of the value of *key*, or *default*."""
+        return run_async(stores.read(inside("store.get", is_async=True), "get", key, default))
+
+    def items(self) -> Coroutine[Any, Any, dict[str, Any]]:
+        """A copy of everything, as a dict."""
+        return run_async(stores.read(inside("store.items", is_async=True), "items"))
+
+    def set(self, key: str, value: Any) -> Coroutine[Any, Any, None]:
+        """Set *key*."""
+        return run_async(stores.write(inside("store.set", is_async=True), "set", key, value))
+
+    def push(self, key: str, item: Any) -> Coroutine[Any, Any, int]:
+        """Append to the list *key*; its new length."""
+        return run_async(stores.write(inside("store.push", is_async=True), "push", key, item))
+
+    def increment(self, key: str, delta: Any = 1) -> Coroutine[Any, Any, Any]:
+        """Add *delta* to the number *key*; the new value."""
+        return run_async(stores.write(inside("store.increment", is_async=True), "increment", key, delta))
+
+    def delete(self, key: str) -> Coroutine[Any, Any, bool]:
+        """Delete *key*; whether it was there."""
+        return run_async(stores.write(inside("store.delete", is_async=True), "delete", key))
+
+
+store = _Store()

@@ -1,0 +1,246 @@
+"""Branches of a run: ``gather`` and ``schedule``."""
+
+import asyncio
+import json
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from typing import Any
+
+from flowdsl.core.durations import seconds
+from flowdsl.core.journal import Decision
+from flowdsl.core.keys import branch_scope
+from flowdsl.core.records import Step
+from flowdsl.core.status import StepStatus
+from flowdsl.engine.context import Frame, RunState, Scope, current, here
+from flowdsl.engine.definitions import StepDef
+from flowdsl.engine.drive import Commit, Flow, run_async, run_sync
+from flowdsl.engine.futures import StepFuture
+from flowdsl.engine.marks import Plain, mark
+from flowdsl.engine.registry import STEPS
+from flowdsl.engine.step import StepCall, decide, halted, identify, make_record, perform, view_of
+from flowdsl.engine.timers import pause_until
+from flowdsl.errors import StepNotFound, StorageError
+from flowdsl.storage.base import PutStep
+
+__all__ = ["arm_all", "gather_async", "gather_sync", "schedule"]
+
+
+def gather_sync(items: tuple[Any, ...]) -> list[Any]:
+    """Results of futures and runs, in order. After the first failure what has not begun is cancelled, the others are awaited."""
+    for item in items:
+        if not callable(getattr(item, "result", None)):
+            raise TypeError(f"gather() takes futures of submit() and runs of start(); got {item!r}")
+    failed: BaseException | None = None
+    for item in items:
+        if failed is not None and isinstance(item, StepFuture) and item.cancel():
+            continue
+        error = _error_of(item)
+        if failed is None:
+            failed = error
+    if failed is not None:
+        raise failed
+    return [item.result() for item in items]
+
+
+def _error_of(item: Any) -> BaseException | None:
+    if isinstance(item, StepFuture):
+        return item.settled()
+    try:
+        item.result()
+    except Exception as error:
+        return error
+    return None
+
+
+async def gather_async(frame: Frame | None, items: tuple[Any, ...]) -> list[Any]:
+    """As :func:`gather_sync`; coroutines become branches, each with a scope of its own, so that timing changes no identity."""
+    tasks = []
+    ordinal = 0
+    clock = frame.run.engine.clock if frame is not None and frame.run.engine.virtual else None
+    if frame is not None:
+        with frame.run.lock:
+            ordinal = frame.scope.ordinals.get("flowdsl.gather", 0)
+            frame.scope.ordinals["flowdsl.gather"] = ordinal + 1
+    for index, item in enumerate(items):
+        if asyncio.iscoroutine(item) and frame is not None:
+            scope = Scope(branch_scope(frame.scope.id, "gather", ordinal, index), frame.scope, True)
+            tasks.append(asyncio.ensure_future(_branch(frame, scope, item, clock)))
+            if clock is not None:
+                clock.enter()
+        elif hasattr(item, "__await__") or asyncio.isfuture(item):
+            tasks.append(asyncio.ensure_future(_awaited(item)))
+        else:
+            raise TypeError(f"gather() takes coroutines, futures of submit() and runs of start(); got {item!r}")
+    if not tasks:
+        return []
+    if clock is not None:
+        clock.leave()
+    try:
+        done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        if pending:
+            for task in pending:
+                task.cancel()
+            for item in items:
+                if isinstance(item, StepFuture):
+                    item.cancel()
+            await asyncio.wait(pending)
+    except asyncio.CancelledError:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        raise
+    finally:
+        if clock is not None:
+            clock.enter()
+    for task in tasks:
+        if task in done and not task.cancelled() and task.exception() is not None:
+            task.result()
+    return [task.result() for task in tasks]
+
+
+async def _awaited(item: Any) -> Any:
+    return await item
+
+
+async def _branch(frame: Frame, scope: Scope, coroutine: Coroutine[Any, Any, Any], clock: Any) -> Any:
+    scope.home = here(True)
+    current.set(Frame(frame.run, scope, frame.step, True))
+    try:
+        return await coroutine
+    finally:
+        if clock is not None:
+            clock.leave()
+
+
+# ---------------------------------------------------------------------------------------------------------- schedule
+
+
+def schedule(frame: Frame, step: Any, args: tuple[Any, ...], kwargs: dict[str, Any], delay: Any) -> Flow:
+    """Record that *step* is to be executed as a branch of the run after *delay*, and arm it. Answers its future."""
+    source = STEPS.find(step) if isinstance(step, str) else step
+    defn = getattr(source, "definition", None)
+    if not isinstance(defn, StepDef):
+        raise TypeError(f"schedule() takes a function decorated with @step, or the name of one; got {step!r}")
+    if STEPS.get(defn.path) is None:
+        raise StepNotFound(f"step {defn.path} is not registered in this application", step=defn.path)
+    wait = seconds(delay)
+    bound = source.bound(args, kwargs)
+    call = mark(frame, f"schedule.{defn.path}", "schedule", bound.canonical, bound.preview())
+    return perform(call, lambda call: _schedule(call, source, bound.arguments, wait))
+
+
+def _schedule(call: StepCall, source: Any, arguments: dict[str, Any], wait: float) -> Flow:
+    run = call.run
+    record = run.journal.get(call.key)
+    if record is None:
+        found = yield from decide(call)  # may say that the code has changed
+        assert isinstance(found, Decision)
+        view = view_of(call, 1)
+        at = view.started_at + wait
+        payload, _ = run.engine.payloads.pack(arguments, run.id, call.key, "result")
+        extra = json.dumps({"at": at, "step": source.definition.path})
+        record = make_record(call, view, StepStatus.COMPLETED, payload, "", 1, extra)
+        put = PutStep(record, run.epoch, True)
+        try:
+            (outcome,) = yield Commit(run.engine, (put,))
+        except StorageError as error:
+            raise halted(run, error, call) from error
+        run.accept(outcome, put)
+        with run.lock:
+            run.journal.add(record)
+        return None, _arm(run, record, source, wait)
+    run.journal.use(call.key)
+    return None, _arm(run, record, source, None)
+
+
+def arm_all(run: RunState) -> None:
+    """Arm the branches that the journal knows of. A step that scheduled one may be replayed, and so never schedule it again."""
+    for record in list(run.journal):
+        if record.kind == "schedule" and record.status is StepStatus.COMPLETED:
+            run.journal.use(record.key)
+            path = json.loads(record.extra)["step"]
+            source = STEPS.get(path)
+            if source is None:
+                raise StepNotFound(
+                    f"run {run.id} has scheduled step {path!r}, which is not loaded here: import the module that defines it",
+                    run=run.id,
+                    step=path,
+                )
+            _arm(run, record, source, None)
+
+
+def _arm(run: RunState, record: Step, source: Any, left: float | None) -> StepFuture[Any]:
+    """Start the branch of a schedule record, once."""
+    with run.lock:
+        found: StepFuture[Any] | None = run.armed.get(record.key)
+        if found is not None:
+            return found
+        engine = run.engine
+        if left is None:
+            left = float(json.loads(record.extra)["at"]) - engine.clock.now()
+        arguments = engine.payloads.unpack(record.payload or b"", run.id, record.key, "result")
+        defn: StepDef = source.definition
+        args, kwargs = defn.binder(False).call_with(arguments)
+        parent = run.scope
+        scope = Scope(f"{record.key}/scheduled", parent, defn.is_async)
+        frame = Frame(run, scope, None, defn.is_async)
+        work = _work(frame, defn, source, args, kwargs, left)
+        found = _launch(run, defn, work)
+        found.scheduled = True
+        run.armed[record.key] = found
+        run.branches.append(found)
+    return found
+
+
+def _work(
+    frame: Frame, defn: StepDef, source: Any, args: tuple[Any, ...], kwargs: dict[str, Any], left: float
+) -> Callable[[], Flow]:
+    def flow() -> Flow:
+        current.set(frame)
+        frame.scope.home = here(defn.is_async)
+        if left > 0 or frame.run.ending:
+            waiting = StepCall(frame, defn, defn.fn, None, (), {}, _EMPTY, "do")
+            yield from pause_until(waiting, left)
+        call = identify(frame, defn, source.__wrapped__, None, args, kwargs, "do")
+        call.queued = call.submitted = False
+        return (yield from perform(call))
+
+    return flow
+
+
+_EMPTY: Any = Plain(b"", "")
+
+
+def _launch(run: RunState, defn: StepDef, make: Callable[[], Flow]) -> StepFuture[Any]:
+    engine = run.engine
+    if engine.virtual:
+        engine.clock.enter()
+
+    def ended() -> None:
+        if engine.virtual:
+            engine.clock.leave()
+
+    if defn.is_async:
+        future: Future[Any] = Future()
+        found: StepFuture[Any] = StepFuture(future, None, None)
+
+        async def awork() -> Any:
+            try:
+                return await run_async(make())
+            finally:
+                ended()
+
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return StepFuture(engine.background_async(awork), None, None)
+        found.follow(loop.create_task(awork()))
+        return found
+
+    def work() -> Any:
+        try:
+            return run_sync(make())
+        finally:
+            ended()
+
+    return StepFuture(engine.thread(work, f"flowdsl-{run.id}-branch"), None, None)

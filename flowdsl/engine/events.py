@@ -1,0 +1,32 @@
+"""Events: ``send`` calls every handler that ``@on`` registered, in the background."""
+
+from typing import Any
+
+from flowdsl.engine.calls import send_off
+from flowdsl.engine.context import StepView, current
+from flowdsl.engine.definitions import StepDef
+from flowdsl.engine.registry import HANDLERS
+from flowdsl.engine.services import Engine
+
+__all__ = ["send_event"]
+
+
+def send_event(engine: Engine, event: Any, payload: Any) -> None:
+    """Call the handlers of *event* with *payload*: functions and steps as they are, workflows as runs. Errors go to the error hook and the log."""
+    if not isinstance(event, str):
+        raise TypeError(f"an event is named by a string; got {event!r}")
+    if not event.strip():
+        raise ValueError("an event's name is not empty")
+    import asyncio
+
+    for handler in HANDLERS.of(event):
+        path = getattr(handler, "path", None) or f"{handler.__module__}.{handler.__qualname__}"
+        start = getattr(handler, "start", None)
+        fn = start if start is not None and hasattr(handler, "path") else getattr(handler, "__wrapped__", handler)
+        is_async = start is None and asyncio.iscoroutinefunction(fn)
+        view = StepView("", "", path, "send", 1, engine.clock.now())
+        token = current.set(None)  # handlers are outside the run that sends
+        try:
+            send_off(engine, StepDef(fn, path, is_async), fn, (payload,), {}, view)
+        finally:
+            current.reset(token)

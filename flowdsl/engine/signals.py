@@ -1,0 +1,139 @@
+"""Signals: durable messages to a run, taken one by one by ``wait_for``.
+
+A signal is stored by its sender and taken in the same commit that records the wait's outcome, so none is lost and none is taken twice. It may arrive
+before the wait. One that arrived before the deadline beats the timeout, even when it is read later.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from flowdsl.core.durations import seconds
+from flowdsl.core.encoding import encode
+from flowdsl.core.journal import Decision
+from flowdsl.core.records import Signal
+from flowdsl.core.status import StepStatus
+from flowdsl.engine.context import Frame, RunState, StepView
+from flowdsl.engine.drive import Call, Commit, Flow, Pause, waker_for
+from flowdsl.engine.marks import mark
+from flowdsl.engine.step import StepCall, decide, halted, make_record, perform, put_record, replay, view_of
+from flowdsl.errors import StorageError, WaitTimeout
+from flowdsl.storage.base import Missing, TakeSignal
+
+__all__ = ["checked_name", "wait_for"]
+
+Where = Callable[[Any], bool] | Mapping[str, Any] | None
+
+
+def checked_name(name: Any) -> str:
+    """A signal's name."""
+    if not isinstance(name, str):
+        raise TypeError(f"a signal is named by a string; got {name!r}")
+    if not name.strip():
+        raise ValueError("a signal's name is not empty")
+    return name
+
+
+def wait_for(frame: Frame, name: str, timeout: Any, where: Where) -> Flow:
+    """Wait for the oldest matching signal of *name*. The timeout is not part of the identity."""
+    checked_name(name)
+    limit = None if timeout is None else seconds(timeout)
+    if where is not None and not callable(where) and not isinstance(where, Mapping):
+        raise TypeError(f"where= is a function of the payload, or a dict of items that it has; got {where!r}")
+    call = mark(frame, "wait_for", "wait", encode(name), repr(name))
+    return perform(call, lambda call: _wait(call, name, limit, where))
+
+
+def _wait(call: StepCall, name: str, limit: float | None, where: Where) -> Flow:
+    decision = yield from decide(call)
+    if not isinstance(decision, Decision):
+        return decision
+    run = call.run
+    clock = run.engine.clock
+    view = view_of(call, 1)
+    prior = decision.record
+    if prior is not None and prior.extra:
+        deadline = json.loads(prior.extra).get("deadline")
+        left = None if deadline is None else deadline - clock.now()
+    else:
+        left = limit
+        deadline = None if limit is None else view.started_at + limit
+        extra = json.dumps({"deadline": deadline, "signal": name})
+        yield from put_record(call, make_record(call, view, StepStatus.PENDING, None, "", 0, extra))
+    while True:
+        waker = yield from waker_for(run)
+        try:
+            taken = yield from _take(call, view, name, where, deadline)
+            if taken is not None:
+                return taken
+            if left is not None and (left <= 0 or clock.now() >= (deadline or 0.0)):
+                return (yield from _too_late(call, view, name, deadline))
+            wait = left
+            if run.deadline is not None:
+                until_end = max(run.deadline - clock.now(), 0.0)
+                wait = until_end if wait is None else min(wait, until_end)
+            woken = yield Pause(run, wait, waker)
+            if not woken and left is not None and wait == left:
+                left = 0.0
+            elif deadline is not None:
+                left = max(deadline - clock.now(), 0.0)
+        finally:
+            with run.lock:
+                run.wakers.discard(waker)
+        run.check()
+
+
+def _take(call: StepCall, view: StepView, name: str, where: Where, deadline: float | None) -> Any:
+    """The outcome of the wait if a signal is there, else ``None``."""
+    run = call.run
+    engine = run.engine
+    signals: list[Signal] = yield Call(
+        lambda: engine.storage.list_signals(run.id, name=name, unread=True), not engine.storage.inline
+    )
+    for signal in signals:
+        if deadline is not None and signal.created_at > deadline:
+            continue
+        payload = engine.payloads.unpack(signal.payload, run.id, signal.id, "signal")
+        if not _matches(where, payload):
+            continue
+        sealed = engine.payloads.reseal(
+            signal.payload, (run.id, signal.id, "signal"), (run.id, call.key, "result")
+        )
+        extra = json.dumps({"signal": name, "sender": signal.sender})
+        record = make_record(call, view, StepStatus.COMPLETED, sealed, signal.preview, 1, extra)
+        operation = TakeSignal(signal.id, record, run.epoch)
+        try:
+            (outcome,) = yield Commit(engine, (operation,))
+        except StorageError as error:
+            raise halted(run, error, call) from error
+        if isinstance(outcome, Missing):
+            continue  # another branch was quicker
+        run.accept(outcome, operation)
+        with run.lock:
+            run.journal.add(record)
+        if engine.hooks.has("on_signal"):
+            engine.hooks.fire("on_signal", engine.make_handle(run.record), signal)
+        return replay(call, record, hooks=False)
+    return None
+
+
+def _matches(where: Where, payload: Any) -> bool:
+    if where is None:
+        return True
+    if callable(where):
+        return bool(where(payload))
+    return isinstance(payload, Mapping) and all(
+        name in payload and payload[name] == value for name, value in where.items()
+    )
+
+
+def _too_late(call: StepCall, view: StepView, name: str, deadline: float | None) -> Flow:
+    run: RunState = call.run
+    error = WaitTimeout(f"no signal {name!r} came to run {run.id} in time", run=run.id, step=call.key, signal=name)
+    payload, loaded = run.engine.payloads.pack_error(error, run.id, call.key, "error")
+    extra = json.dumps({"deadline": deadline, "signal": name})
+    yield from put_record(call, make_record(call, view, StepStatus.FAILED, payload, f"WaitTimeout: {error}", 1, extra))
+    run.failed(call.key, call.scope, call.flow, loaded)
+    return loaded, None
+
+

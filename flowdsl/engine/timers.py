@@ -1,0 +1,76 @@
+"""Durable delays: the wake-up time is recorded first, then waited for.
+
+Within a process a wait goes by the clock's own passing of time, so setting the machine's clock fires nothing early or twice; after a restart, what
+is left is the recorded time less the wall clock's.
+"""
+
+import json
+from datetime import datetime
+from typing import Any
+
+from flowdsl.core.durations import seconds
+from flowdsl.core.journal import Decision
+from flowdsl.core.status import StepStatus
+from flowdsl.engine.context import Crossing, Frame
+from flowdsl.engine.drive import Flow, Pause
+from flowdsl.engine.marks import mark
+from flowdsl.engine.step import StepCall, decide, make_record, perform, put_record, view_of
+from flowdsl.errors import FlowError
+
+__all__ = ["checked_moment", "pause_until", "sleep"]
+
+
+def checked_moment(moment: Any) -> float:
+    """An aware datetime in seconds since the epoch."""
+    if not isinstance(moment, datetime):
+        raise TypeError(f"sleep_until takes an aware datetime; got {moment!r}")
+    if moment.tzinfo is None:
+        raise ValueError(f"sleep_until takes an aware datetime; got the naive {moment!r}. datetime.now(UTC) is aware")
+    return moment.timestamp()
+
+
+def sleep(frame: Frame, duration: Any = None, until: float | None = None) -> Flow:
+    """Sleep for *duration*, or *until* a moment. How long is not part of the identity, so it may be changed later."""
+    length = None if until is not None else seconds(duration)
+    shown = f"{length:g} s" if length is not None else f"until {until:.0f}"
+    call = mark(frame, "sleep", "sleep", shown=shown)
+    return perform(call, lambda call: _sleep(call, length, until))
+
+
+def _sleep(call: StepCall, length: float | None, until: float | None) -> Flow:
+    decision = yield from decide(call)
+    if not isinstance(decision, Decision):
+        return decision
+    run = call.run
+    clock = run.engine.clock
+    view = view_of(call, 1)
+    prior = decision.record
+    if prior is not None and prior.extra:
+        wake_at = float(json.loads(prior.extra)["until"])
+        left = wake_at - clock.now()
+    else:
+        wake_at = until if until is not None else view.started_at + (length or 0.0)
+        left = length if length is not None else wake_at - view.started_at
+        extra = json.dumps({"until": wake_at})
+        yield from put_record(call, make_record(call, view, StepStatus.PENDING, None, "", 0, extra))
+    yield from pause_until(call, left)
+    extra = json.dumps({"until": wake_at})
+    payload, _ = run.engine.payloads.pack(None, run.id, call.key, "result")
+    yield from put_record(call, make_record(call, view, StepStatus.COMPLETED, payload, "", 1, extra))
+    return None, None
+
+
+def pause_until(call: StepCall, left: float) -> Flow:
+    """Wait *left* seconds, unless the run is told to stop."""
+    run = call.run
+    clock = run.engine.clock
+    if left > 0:
+        deadline = run.deadline
+        if deadline is not None and deadline - clock.now() < left:
+            yield Pause(run, max(deadline - clock.now(), 0.0))
+        else:
+            yield Pause(run, left)
+    run.check()
+    if run.ending:
+        raise Crossing(FlowError(f"run {run.id} has failed; this branch did not begin", run=run.id))
+    return None, None

@@ -1,0 +1,99 @@
+"""Values that a replay must see again: the time, random numbers, ids; and log lines that it must not repeat.
+
+``now`` is recorded, together with the next record or before the next body begins, whichever comes first. ``uuid4`` and ``rng`` are derived from the run and the
+call's place in its scope, so they cost nothing. A fork draws what its origin drew before the point of the fork, and its own behind it.
+"""
+
+import json
+import logging
+import random
+import uuid
+from datetime import UTC, datetime
+from hashlib import blake2b
+from typing import Any
+
+from flowdsl.core.preview import preview
+from flowdsl.core.status import StepStatus
+from flowdsl.engine.context import Frame, RunState, Scope
+from flowdsl.engine.marks import mark
+from flowdsl.engine.step import make_record, view_of
+
+__all__ = ["draw", "log", "now", "origins"]
+
+logger = logging.getLogger("flowdsl")
+
+
+def now(frame: Frame) -> datetime:
+    """The time when this call was first made, aware, in UTC."""
+    run = frame.run
+    call = mark(frame, "now", "value")
+    record = run.journal.get(call.key)
+    if record is None or record.payload is None:
+        moment = run.engine.clock.now()
+        payload, _ = run.engine.payloads.pack(moment, run.id, call.key, "result")
+        record = make(call, payload, f"{moment:.6f}")
+    else:
+        run.journal.use(call.key)
+        moment = run.engine.payloads.unpack(record.payload, run.id, call.key, "result")
+    return datetime.fromtimestamp(moment, UTC)
+
+
+def make(call: Any, payload: bytes | None, shown: str, extra: str = "") -> Any:
+    """Record a value with the next commit of the run."""
+    run: RunState = call.run
+    call.concurrent = True  # a value never diverges: whatever was recorded in its place is as good
+    record = make_record(call, view_of(call, 1), StepStatus.COMPLETED, payload, shown, 1, extra)
+    with run.lock:
+        run.buffer.append(record)
+        run.journal.add(record)
+    return record
+
+
+def origins(run: RunState) -> list[tuple[str, dict[str, int]]]:
+    """The runs that this one was forked from, oldest first, each with the draws that its scopes had made at the point of the fork."""
+    found = run.origin_draws
+    if found is None:
+        found = []
+        for step in run.journal:
+            if step.kind == "audit" and step.path == "flowdsl.fork":
+                found = [(origin, draws) for origin, draws in json.loads(step.extra)["draws"]]
+        run.origin_draws = found
+    return found
+
+
+def _seed(run: RunState, scope: Scope) -> bytes:
+    with run.lock:
+        number = scope.draws
+        scope.draws = number + 1
+    source = run.id
+    for origin, draws in origins(run):
+        if number < draws.get(scope.id, 0):
+            source = origin
+            break
+    return blake2b(f"{source}\x00{scope.id}\x00{number}".encode(), digest_size=32).digest()
+
+
+def draw(frame: Frame, what: str) -> Any:
+    """The next ``uuid4`` or ``rng`` of the frame's scope."""
+    frame.run.check()
+    seed = _seed(frame.run, frame.scope)
+    if what == "uuid4":
+        return uuid.UUID(bytes=seed[:16], version=4)
+    return random.Random(int.from_bytes(seed, "big"))
+
+
+def log(frame: Frame, message: str, fields: dict[str, Any]) -> None:
+    """Store a line with the run, once, and hand it to the standard library's logging."""
+    run = frame.run
+    call = mark(frame, "log", "log", b"", preview(message, 200))
+    if run.journal.get(call.key) is not None:
+        run.journal.use(call.key)
+        return
+    shown = {name: value if isinstance(value, str | int | float | bool | None) else preview(value) for name, value in fields.items()}
+    make(call, None, str(message), json.dumps({"fields": shown}))
+    logger.info(
+        "%s%s",
+        message,
+        "".join(f" {name}={value}" for name, value in shown.items()),
+        extra={"run": run.id, "step": frame.step.key if frame.step is not None else None},
+    )

@@ -1,0 +1,175 @@
+"""The verbs of sync bodies: sleep, wait, store, branch, and recorded values.
+
+``now``, ``uuid4``, ``rng``, ``log``, ``current_run``, ``current_step`` and ``send`` are plain calls in sync and async bodies alike; the others have
+their awaited twins in :mod:`flowdsl.aio`.
+"""
+
+import random
+import uuid
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from flowdsl.engine import branches, signals, timers, values
+from flowdsl.engine import store as stores
+from flowdsl.engine.context import StepView, current
+from flowdsl.engine.drive import run_sync
+from flowdsl.engine.events import send_event
+from flowdsl.engine.marks import inside
+from flowdsl.handle import Run
+from flowdsl.runtime import current_runtime
+
+__all__ = [
+    "current_run",
+    "current_step",
+    "gather",
+    "log",
+    "now",
+    "rng",
+    "schedule",
+    "send",
+    "sleep",
+    "sleep_until",
+    "store",
+    "uuid4",
+    "wait_for",
+]
+
+
+def sleep(duration: Any) -> None:
+    """Sleep durably: the wake-up time is recorded first, and a resume waits for what is left of it.
+
+    *duration*: seconds, a timedelta, or text such as ``"3 days"``. How long is not part of the step's identity.
+
+    >>> from flowdsl import Runtime, sleep, workflow
+    >>> from flowdsl.testing import VirtualClock
+    >>> @workflow
+    ... def remind():
+    ...     sleep("7 days")
+    ...     return "now"
+    >>> with Runtime("memory://", clock=VirtualClock()):
+    ...     remind()
+    'now'
+    """
+    run_sync(timers.sleep(inside("sleep", is_async=False), duration))
+
+
+def sleep_until(moment: datetime) -> None:
+    """Sleep durably until *moment*, an aware datetime."""
+    until = timers.checked_moment(moment)
+    run_sync(timers.sleep(inside("sleep_until", is_async=False), until=until))
+
+
+def wait_for(
+    name: str, timeout: Any = None, where: Callable[[Any], bool] | Mapping[str, Any] | None = None
+) -> Any:
+    """Wait for the oldest signal of this name and return its payload.
+
+    *timeout*: a duration, after which :class:`~flowdsl.errors.WaitTimeout` is raised; *where*: a function of the payload, or items that
+    it must have. Signals that came earlier are kept; see ``Runtime.signal``.
+    """
+    return run_sync(signals.wait_for(inside("wait_for", is_async=False), name, timeout, where))
+
+
+def gather(*futures_or_runs: Any) -> list[Any]:
+    """Wait for futures of ``submit`` and runs of ``start``; their results, in order.
+
+    The first failure is raised once the others were cancelled or have ended.
+    """
+    return branches.gather_sync(futures_or_runs)
+
+
+def schedule(step: Any, /, *args: Any, delay: Any = 0, **kwargs: Any) -> Any:
+    """Start *step* as a branch of the run, after *delay*. The run completes when all its branches have; one that fails, fails it.
+
+    Returns the branch's future.
+    """
+    return run_sync(branches.schedule(inside("schedule", is_async=False), step, args, kwargs, delay))
+
+
+class _Store:
+    """State of the run, atomic under concurrent branches. Writes take effect once, whatever is retried or replayed."""
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """A copy of the value of *key*, or *default*."""
+        return run_sync(stores.read(inside("store.get", is_async=False), "get", key, default))
+
+    def items(self) -> dict[str, Any]:
+        """A copy of everything, as a dict."""
+        found: dict[str, Any] = run_sync(stores.read(inside("store.items", is_async=False), "items"))
+        return found
+
+    def set(self, key: str, value: Any) -> None:
+        """Set *key* (``None`` is a value too)."""
+        run_sync(stores.write(inside("store.set", is_async=False), "set", key, value))
+
+    def push(self, key: str, item: Any) -> int:
+        """Append to the list *key*, which is created if need be; returns its new length. ``TypeError`` if it is no list."""
+        length: int = run_sync(stores.write(inside("store.push", is_async=False), "push", key, item))
+        return length
+
+    def increment(self, key: str, delta: Any = 1) -> Any:
+        """Add *delta* to the number *key*, from 0 if it is missing; returns the new value. ``TypeError`` if it is no number."""
+        return run_sync(stores.write(inside("store.increment", is_async=False), "increment", key, delta))
+
+    def delete(self, key: str) -> bool:
+        """Delete *key*; whether it was there."""
+        found: bool = run_sync(stores.write(inside("store.delete", is_async=False), "delete", key))
+        return found
+
+
+store = _Store()
+
+
+def now() -> datetime:
+    """The time, aware, in UTC; a replay gets the recorded one."""
+    frame = current.get()
+    if frame is None:
+        return datetime.now(UTC)
+    return values.now(frame)
+
+
+def uuid4() -> uuid.UUID:
+    """A UUID that a replay gets again."""
+    frame = current.get()
+    if frame is None:
+        return uuid.uuid4()
+    found: uuid.UUID = values.draw(frame, "uuid4")
+    return found
+
+
+def rng() -> random.Random:
+    """A seeded random generator; a replay gets the same one."""
+    frame = current.get()
+    if frame is None:
+        return random.Random()
+    found: random.Random = values.draw(frame, "rng")
+    return found
+
+
+def log(message: str, **fields: Any) -> None:
+    """Store a line with the run, once; a replay does not repeat it. Shown by ``Run.logs()`` and ``flowdsl show``."""
+    frame = current.get()
+    if frame is not None:
+        values.log(frame, message, fields)
+
+
+def send(event: str, payload: Any = None) -> None:
+    """Call every ``@on(event)`` handler with *payload*, in the background. Inside a run this repeats on resume."""
+    frame = current.get()
+    send_event(current_runtime().engine if frame is None else frame.run.engine, event, payload)
+
+
+def current_run() -> Run | None:
+    """The run that is executing here, or ``None``."""
+    frame = current.get()
+    if frame is None:
+        return None
+    found: Run = frame.run.engine.make_handle(frame.run.record)
+    return found
+
+
+def current_step() -> StepView | None:
+    """The step that is executing here, or ``None``. Its ``idempotency_key`` is the same for every attempt and resume."""
+    frame = current.get()
+    return None if frame is None else frame.step
