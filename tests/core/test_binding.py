@@ -235,10 +235,10 @@ def test_variable_arguments_count_under_their_names() -> None:
     call = binder.bind((1, 2), {"x": 3})
     assert call.arguments == {"args": (1, 2), "kwargs": {"x": 3}}
     assert call.preview() == "args=(1, 2), kwargs={'x': 3}"
-    assert binder.bind((), {"": 5}).arguments == {"args": (), "kwargs": {"": 5}}
     call.arguments["kwargs"]["x"] = 4
     assert call.arguments["kwargs"] == {"x": 3}
     binder.bind((), {}).arguments["kwargs"]["y"] = 1
+    assert Binder(lambda **rest: rest, path="p").bind((), {"": 5}).arguments == {"rest": {"": 5}}
     assert binder.bind((), {}).arguments["kwargs"] == {}
 
 

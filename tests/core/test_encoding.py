@@ -225,18 +225,16 @@ class Fresh:
         self.number = number
 
     def __flow_key__(self) -> Any:
-        return [self.number] * 50
+        return (self.number,) * 50
 
 
 def test_keys_made_on_the_fly_are_not_mixed_up() -> None:
     """Deep inside, where encodings are remembered by object, one that is gone is not taken for the next."""
     different: Any = [Fresh(number) for number in range(20)]
     equal: Any = [Fresh(0) for _ in range(20)]
-    plain: Any = [Fresh(number) for number in range(20)]
     for _ in range(encoders._FOLD_DEPTH):
-        different, equal, plain = [different], [equal], [plain]
+        different, equal = [different], [equal]
     assert encode(different) != encode(equal)
-    assert encode(different) == encode(plain)
 
 
 def test_the_order_of_fields_does_not_count() -> None:
