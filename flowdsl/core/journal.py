@@ -31,8 +31,7 @@ If you edit this
 
 from collections.abc import Iterable
 from enum import Enum
-
-from attrs import frozen
+from typing import NamedTuple
 
 from flowdsl.core.binding import changed_defaults
 from flowdsl.core.records import Step
@@ -56,8 +55,7 @@ class Verdict(Enum):
     DIVERGED = "diverged"
 
 
-@frozen(slots=True)
-class Decision:
+class Decision(NamedTuple):
     """A verdict with the record it rests on.
 
     ``record`` is the closed record (recorded), the record of an unfinished earlier execution or ``None`` (execute), or the one that the call contradicts

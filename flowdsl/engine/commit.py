@@ -59,7 +59,7 @@ class Committer:
 
     def commit(self, operations: Sequence[Operation]) -> list[Outcome]:
         """Commit and return one outcome for each operation. Blocks until they are durable."""
-        if self._turn.acquire(blocking=False):
+        if self._turn.acquire(False):
             try:
                 if not self._pending:
                     return self.storage.commit(operations)

@@ -208,12 +208,13 @@ class RunState:
         """Raise what must not be passed over before a durable call begins."""
         if self.stop is not None:
             raise Crossing(self.stop)
-        if self.past_deadline():
+        if self.deadline is not None and self.past_deadline():
             self.halt(self.timed_out())
             raise Crossing(self.stop or self.timed_out())
-        interrupt = interrupting(self.ambient, self.is_async)
-        if interrupt is not None:
-            raise interrupt
+        if sys.exception() is not self.ambient:  # mostly there is none
+            interrupt = interrupting(self.ambient, self.is_async)
+            if interrupt is not None:
+                raise interrupt
 
     def past_deadline(self) -> bool:
         """Whether the run's time is up."""

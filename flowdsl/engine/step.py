@@ -44,7 +44,8 @@ from flowdsl.engine.definitions import StepDef
 from flowdsl.engine.divergence import diverged
 from flowdsl.engine.drive import Body, Call, Commit, Flow, Pause, Result
 from flowdsl.errors import FlowError, ResultNotStorable, StepOutcomeUnknown, StorageError, UnkeyableArgument
-from flowdsl.storage.base import Operation, PutMemo, PutStep
+from flowdsl.storage.base import Done, Operation, PutMemo, PutStep
+from flowdsl.storage.make import quick_step
 
 __all__ = [
     "StepCall",
@@ -84,8 +85,8 @@ class StepCall:
     """One call of a step: what it is, and where it stands."""
 
     __slots__ = (
-        "args", "bound", "concurrent", "defn", "flow", "fn", "frame", "generation", "key", "kind", "kwargs", "mode", "occurrence",
-        "ordinal", "queued", "receiver", "run", "scope", "shown", "submitted",
+        "_shown", "args", "bound", "concurrent", "defn", "flow", "fn", "frame", "generation", "key", "kind", "kwargs", "mode",
+        "occurrence", "ordinal", "queued", "receiver", "run", "scope", "submitted",
     )  # fmt: skip
 
     def __init__(
@@ -110,7 +111,7 @@ class StepCall:
         self.bound = bound
         self.mode = mode
         self.kind = "step"
-        self.shown = bound.preview()  # now: the body may change its arguments
+        self._shown: str | None = None
         self.concurrent = False
         self.submitted = False
         self.queued = False
@@ -119,6 +120,13 @@ class StepCall:
         self.occurrence = 0
         self.ordinal = 0
         self.generation = 0
+
+    @property
+    def shown(self) -> str:
+        """The arguments, readable; made at the first look, before a body can change them."""
+        if self._shown is None:
+            self._shown = self.bound.preview()
+        return self._shown
 
     def body_scope(self) -> str:
         """The scope of what the body calls. A step that was undone or forgotten executes in a new one, where nothing is recorded."""
@@ -157,6 +165,9 @@ def place(call: StepCall) -> StepCall:
         call.ordinal = ordinal = scope.ordinals.get(defn.path, 0)
         scope.ordinals[defn.path] = ordinal + 1
     call.key = step_key(content, occurrence)
+    known = run.journal.get(call.key)
+    if known is None or known.status is not _COMPLETED:  # what is answered needs no picture of its arguments
+        call._shown = bound.preview()
     return call
 
 
@@ -322,7 +333,8 @@ def attempt_body(call: StepCall, view: StepView, attempt: int, scope: Scope | No
         scope = Scope(call.body_scope(), call.scope, defn.is_async, of_step=True)
     if run.buffer:
         yield from flush(run)
-    hooks.fire("on_step_start", view)
+    if hooks.hooks:
+        hooks.fire("on_step_start", view)
     run.running[call.key] = view
     try:
         error, value = yield Body(call.fn, call.args, call.kwargs, Frame(run, scope, view, defn.is_async), defn.timeout)
@@ -351,7 +363,8 @@ def _completed(call: StepCall, view: StepView, value: Any, scope: Scope) -> Flow
         with run.lock:
             for key in [key for key, (where, _) in run.open.items() if where.within(scope)]:
                 del run.open[key]
-    engine.hooks.fire("on_step_complete", view, loaded)
+    if engine.hooks.hooks:
+        engine.hooks.fire("on_step_complete", view, loaded)
     return None, loaded
 
 
@@ -480,7 +493,10 @@ def make_record(
 ) -> Step:
     if call.generation:
         extra = json.dumps(json.loads(extra or "{}") | {"generation": call.generation})
-    return Step(
+    ended = None
+    if status is not _PENDING:
+        ended = call.run.engine.clock.now() if view.duration is None else view.started_at + view.duration
+    return quick_step(
         call.run.id,
         call.key,
         call.defn.path,
@@ -496,7 +512,7 @@ def make_record(
         payload,
         text,
         view.started_at,
-        None if status is _PENDING else call.run.engine.clock.now(),
+        ended,
         call.concurrent,
         call.scope.draws,
         call.defn.version,
@@ -521,7 +537,8 @@ def put_record(call: StepCall, record: Step, *more: Operation) -> Flow:
         outcomes = yield Commit(run.engine, operations)
     except StorageError as error:
         raise halted(run, error, call) from error
-    run.accept(outcomes[0], put)
+    if type(outcomes[0]) is not Done:
+        run.accept(outcomes[0], put)
     with run.lock:
         run.journal.add(record)
     return None, None
