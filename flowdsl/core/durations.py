@@ -7,25 +7,25 @@ they have no fixed length; so is a bare number as text, because it does not say 
 
 import math
 import re
+import sys
 from datetime import timedelta
-from decimal import Decimal
-from fractions import Fraction
 from numbers import Real
+from typing import Any
 
 __all__ = ["Duration", "seconds"]
 
 Duration = float | int | timedelta | str
 """What :func:`seconds` takes."""
 
-_UNITS: dict[str, Fraction] = {
-    name: length
-    for names, length in (
-        ("ms msec msecs millisecond milliseconds", Fraction(1, 1000)),
-        ("s sec secs second seconds", Fraction(1)),
-        ("m min mins minute minutes", Fraction(60)),
-        ("h hr hrs hour hours", Fraction(3_600)),
-        ("d day days", Fraction(86_400)),
-        ("w wk wks week weeks", Fraction(604_800)),
+_UNITS: dict[str, int] = {
+    name: milliseconds
+    for names, milliseconds in (
+        ("ms msec msecs millisecond milliseconds", 1),
+        ("s sec secs second seconds", 1_000),
+        ("m min mins minute minutes", 60_000),
+        ("h hr hrs hour hours", 3_600_000),
+        ("d day days", 86_400_000),
+        ("w wk wks week weeks", 604_800_000),
     )
     for name in names.split()
 }
@@ -48,7 +48,7 @@ def seconds(duration: Duration) -> float:
         return _parse(duration)
     if isinstance(duration, timedelta):
         found = duration.total_seconds()
-    elif isinstance(duration, bool) or not isinstance(duration, Real | Decimal):
+    elif isinstance(duration, bool) or not _is_number(duration):
         raise TypeError(
             f"a duration is a number of seconds, a timedelta or text such as {_EXAMPLES}, "
             f"not {type(duration).__name__}"
@@ -63,8 +63,16 @@ def seconds(duration: Duration) -> float:
     return found + 0.0  # -0.0 becomes 0.0
 
 
+def _is_number(value: Any) -> bool:
+    if isinstance(value, Real):
+        return True
+    decimal = sys.modules.get("decimal")  # takes long to import, and Decimal is no Real
+    return decimal is not None and isinstance(value, decimal.Decimal)
+
+
 def _parse(text: str) -> float:
-    total = Fraction(0)
+    """Add up the parts as a fraction of whole numbers, so that only the sum is rounded."""
+    total, parts_of_a_second = 0, 1_000
     place, last = 0, None
     while place < len(text):
         part = _PART.match(text, place)
@@ -76,15 +84,19 @@ def _parse(text: str) -> float:
             raise _unreadable(text, name)
         if last is not None and unit >= last:
             raise _unreadable(text)
+        whole, _, decimals = number.partition(".")
         try:
-            total += Fraction(number) * unit
-        except ValueError:  # more digits than Python converts
+            digits = int(whole + decimals)
+        except ValueError:  # more of them than Python converts
             raise _unreadable(text) from None
+        finer = 10 ** len(decimals)
+        total = total * finer + digits * unit * (parts_of_a_second // 1_000)
+        parts_of_a_second *= finer
         place, last = part.end(), unit
     if last is None:
         raise _unreadable(text)
     try:
-        return float(total)
+        return total / parts_of_a_second
     except OverflowError:
         raise _unreadable(text) from None
 

@@ -58,6 +58,7 @@ from flowdsl.core.encoders import (
 )
 from flowdsl.core.keys import ENCODING_VERSION, object_path
 from flowdsl.core.preview import preview
+from flowdsl.core.reductions import standard_type
 
 __all__ = ["ENCODERS", "ENCODING_VERSION", "MAX_DEPTH", "Unkeyable", "encode"]
 
@@ -128,6 +129,9 @@ def _plan(cls: type) -> Encoder:
             return _converted(cls, b"r", _registered[base])
         if "__flow_key__" in vars(base):
             return _converted(cls, b"k", lambda value: value.__flow_key__(), ".__flow_key__()")
+    standard = standard_type(cls)
+    if standard is not None:
+        return container(reduced(*standard))
     if issubclass(cls, type):
         return global_name
     if issubclass(cls, Flag):
@@ -149,8 +153,11 @@ def _plan(cls: type) -> Encoder:
     for base in cls.__mro__[1:]:
         if base in _SUBCLASSABLE:
             return _converted(cls, b"v", _SUBCLASSABLE[base])
-        if base in BUILTIN and base is not object:
+        if base in BUILTIN:
             return _under_path(cls, BUILTIN[base])
+        standard = standard_type(base)
+        if standard is not None:
+            return _under_path(cls, container(reduced(*standard)))
     return _refuse
 
 
@@ -248,7 +255,7 @@ class _Encode:
         """
         if not isinstance(cls, type):
             raise TypeError(f"register() takes a class, not {preview(cls, 60)}")
-        if cls in BUILTIN or cls is object:
+        if cls in BUILTIN or cls is object or standard_type(cls) is not None:
             raise TypeError(f"the encoding of {cls.__qualname__} is fixed; register a subclass of your own")
 
         def decorate(convert: Callable[[_T], object]) -> Callable[[_T], object]:

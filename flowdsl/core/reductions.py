@@ -3,18 +3,19 @@
 A reduction keeps what ``==`` compares and drops the rest, so equal values are reduced to equal ones. Names of
 the types are written here rather than taken from the classes, because the standard library moves classes
 between its modules (``pathlib.PosixPath`` lived in ``pathlib._local`` for one release).
+
+Modules that take milliseconds to import, and that most programs never use, are not imported here: a value of
+their types proves that they are loaded.
 """
 
 import datetime as dt
 import pathlib
+import sys
 import uuid
 from collections.abc import Callable
-from decimal import Decimal
-from fractions import Fraction
 from typing import Any
-from zoneinfo import ZoneInfo
 
-__all__ = ["STANDARD_TYPES", "Reduction"]
+__all__ = ["STANDARD_TYPES", "Reduction", "standard_type"]
 
 Reduction = Callable[[Any], object]
 
@@ -59,7 +60,7 @@ def _timezone(value: dt.timezone) -> object:
     return offset // _MICROSECOND
 
 
-def _zoneinfo(value: ZoneInfo) -> object:
+def _zoneinfo(value: Any) -> object:
     if value.key is None:
         raise TypeError(
             "a ZoneInfo made from a file has no name; give it one with ZoneInfo.from_file(…, key=…)"
@@ -67,7 +68,7 @@ def _zoneinfo(value: ZoneInfo) -> object:
     return value.key
 
 
-def _decimal(value: Decimal) -> object:
+def _decimal(value: Any) -> object:
     """Sign, digits without trailing zeros, and exponent; the context has no say in it."""
     sign, digits, exponent = value.as_tuple()
     minus = "-" if sign else ""
@@ -82,7 +83,7 @@ def _decimal(value: Decimal) -> object:
     return f"{minus}{shorter}E{exponent + len(text) - len(shorter)}"
 
 
-def _fraction(value: Fraction) -> object:
+def _fraction(value: Any) -> object:
     return (value.numerator, value.denominator)
 
 
@@ -115,9 +116,6 @@ STANDARD_TYPES: dict[type, tuple[str, Reduction]] = {
     dt.time: ("time", _time),
     dt.timedelta: ("timedelta", _timedelta),
     dt.timezone: ("timezone", _timezone),
-    ZoneInfo: ("ZoneInfo", _zoneinfo),
-    Decimal: ("Decimal", _decimal),
-    Fraction: ("Fraction", _fraction),
     uuid.UUID: ("UUID", _uuid),
     pathlib.PurePath: ("PurePath", _path),  # this and Path only as bases of user's classes
     pathlib.Path: ("Path", _path),
@@ -129,3 +127,26 @@ STANDARD_TYPES: dict[type, tuple[str, Reduction]] = {
     slice: ("slice", _slice),
 }
 """Type → (the name it has in encodings, its reduction)."""
+
+_LATER_TYPES: dict[tuple[str, str], tuple[str, Reduction]] = {
+    ("decimal", "Decimal"): ("Decimal", _decimal),
+    ("fractions", "Fraction"): ("Fraction", _fraction),
+    ("zoneinfo", "ZoneInfo"): ("ZoneInfo", _zoneinfo),
+}
+
+
+def standard_type(cls: type) -> tuple[str, Reduction] | None:
+    """Find how exact instances of *cls* are reduced.
+
+    Returns the name of the type in encodings and its reduction, or ``None`` if it is no standard type.
+
+    >>> standard_type(uuid.UUID)[0], standard_type(int)
+    ('UUID', None)
+    """
+    found = STANDARD_TYPES.get(cls)
+    if found is None:
+        module, name = cls.__module__, cls.__qualname__
+        found = _LATER_TYPES.get((module, name))
+        if found is not None and getattr(sys.modules.get(module), name, None) is not cls:
+            return None  # it only calls itself so
+    return found

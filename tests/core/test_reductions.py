@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowdsl.core.encoding import Unkeyable, encode
-from flowdsl.core.reductions import STANDARD_TYPES
+from flowdsl.core.reductions import STANDARD_TYPES, standard_type
 
 offsets = st.timedeltas(timedelta(hours=-23), timedelta(hours=23)).map(timezone)
 zones = st.sampled_from([UTC, timezone(timedelta(hours=2)), timezone(timedelta(0), "other name")]) | offsets
@@ -175,4 +175,15 @@ def test_subclasses_are_not_their_base(value: Any, base: Any, other: Any) -> Non
 
 def test_names_in_encodings_are_unique() -> None:
     """No two standard types share the name they have in encodings."""
-    assert len({name for name, _ in STANDARD_TYPES.values()}) == len(STANDARD_TYPES)
+    found = [*STANDARD_TYPES.values(), *(standard_type(cls) for cls in (Decimal, Fraction, ZoneInfo))]
+    assert len({name for name, _ in filter(None, found)}) == len(found)
+
+
+def test_a_class_that_only_calls_itself_like_a_standard_one() -> None:
+    """A class is standard by what it is, not by the name it bears."""
+    pretender = type("Decimal", (), {"__module__": "decimal"})
+    assert standard_type(pretender) is None
+    with pytest.raises(Unkeyable):
+        encode(pretender())
+    with pytest.raises(TypeError, match="fixed"):
+        encode.register(Decimal)
