@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol
 
 import wrapt
 
-from flowdsl.codecs.pickle import PickleCodec
+from flowdsl.codecs.pickle import PickleCodec, dumps_by_value
 from flowdsl.core.records import Run as RunRecord
 from flowdsl.core.retry import Retry
 from flowdsl.engine.calls import call_in_run, refuse_mixing, send_off
@@ -35,6 +35,7 @@ from flowdsl.engine.definitions import Divergence, Mode, StepDef, WorkflowDef, c
 from flowdsl.engine.drive import run_async, run_sync
 from flowdsl.engine.futures import StepFuture, submit
 from flowdsl.engine.registry import HANDLERS, STEPS, WORKFLOWS
+from flowdsl.engine.repair import forget_in
 from flowdsl.engine.run import Request, checked_id, edge, request, whole
 from flowdsl.engine.step import memo_key, require_identity
 from flowdsl.handle import Run
@@ -162,11 +163,9 @@ class _Wrapper:
         parts = (type(self), self.__wrapped__, {name: getattr(defn, name) for name in names})
         if _pickling.inside:
             return _rebuild, parts
-        import cloudpickle
-
         _pickling.inside = True
         try:
-            return _load, (cloudpickle.dumps(_Rebuilt(parts)),)
+            return _load, (dumps_by_value(_Rebuilt(parts)),)
         finally:
             _pickling.inside = False
 
@@ -361,7 +360,7 @@ class _StepCalls(Generic[P, R]):
         runtime.engine.commit(DropMemo(key), DeleteRun(implied_id(key)))
         frame = current.get()
         if frame is not None:
-            frame.run.forget(bound.key(version=self._defn.version))
+            forget_in(runtime.engine, frame.run.id, bound.key(version=self._defn.version))
 
     def perform_on(
         self, runtime: Runtime, mode: str, args: tuple[Any, ...], kwargs: dict[str, Any], step_id: str | None = None

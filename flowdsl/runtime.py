@@ -8,7 +8,7 @@ import threading
 import uuid
 import weakref
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, wait
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar, Token
 from datetime import datetime
@@ -27,6 +27,7 @@ from flowdsl.engine.context import current
 from flowdsl.engine.definitions import DIVERGENCES, WorkflowDef, checked_tags
 from flowdsl.engine.drive import run_async, run_sync
 from flowdsl.engine.events import send_event
+from flowdsl.engine.export import export_run
 from flowdsl.engine.lease import Acquired, Keeper, acquire, claim, interrupted
 from flowdsl.engine.owner import Liveness, liveness
 from flowdsl.engine.progress import progress_of
@@ -46,7 +47,7 @@ from flowdsl.errors import (
     StepNotFound,
     StorageError,
 )
-from flowdsl.handle import Run
+from flowdsl.handle import LogLine, Run
 from flowdsl.hooks import Hooks
 from flowdsl.storage import Storage, open_storage
 from flowdsl.storage.base import AddSignal, DeleteRun, Fenced, Missing, UpdateRun
@@ -167,7 +168,7 @@ class Runtime:
                 state.halt(interrupted(state.id), outside=True)
         if not _on_a_loop():
             for future in list(self.engine.futures.values()):
-                _wait_quietly(future)
+                wait([future])
         self.engine.close()
         self.engine.keeper.close()
         self.engine.closing = True
@@ -319,9 +320,17 @@ class Runtime:
         """The runs that a run called, oldest first."""
         return [Run(self, r.id) for r in self.storage.list_runs(RunFilter(parent=run_id, newest_first=False))]
 
-    def logs(self, run_id: str) -> list[Any]:
-        """What ``log()`` stored with a run."""
-        return [step for step in self.storage.list_steps(run_id) if step.kind == "log"]
+    def logs(self, run_id: str) -> list[LogLine]:
+        """What ``log()`` stored with a run, in order."""
+        return [LogLine.of(step) for step in self.storage.list_steps(run_id) if step.kind == "log"]
+
+    def export(self, run_id: str, /) -> dict[str, Any]:
+        """A run with its journal and signals, as JSON can hold it; nothing is unpickled. ``flowdsl export`` prints it.
+
+        Raises :class:`~flowdsl.errors.RunNotFound`.
+        """
+        record = self.record(run_id)
+        return export_run(record, self.storage.list_steps(run_id), self.storage.list_signals(run_id))
 
     def query(self, run_id: str, what: str) -> Any:
         """``"status"``, ``"result"`` (``None`` while there is none), ``"progress"`` or ``"state"`` of a run."""
@@ -369,7 +378,7 @@ class Runtime:
         for engine in engines_on(self.storage):
             state = engine.active.get(run_id)
             if state is not None:
-                state.poke()
+                state.signalled()
         return signal_id
 
     def send(self, event: str, payload: Any = None) -> None:
@@ -482,7 +491,7 @@ class Runtime:
         self._require_open()
         record = self.record(run_id)
         if record.status is not RunStatus.FAILED:
-            raise RunConflict(f"run {run_id} is {record.status}, not failed; only a failed run is retried", run=run_id)
+            raise RunConflict(f"run {run_id} is {record.status}, not failed; resume() continues an interrupted one", run=run_id)
         return self._continue(record)
 
     def _continue(self, record: RunRecord) -> Run:
@@ -672,13 +681,6 @@ def _on_a_loop() -> bool:
     except RuntimeError:
         return False
     return True
-
-
-def _wait_quietly(future: "Future[Any]") -> None:
-    try:
-        future.exception()
-    except BaseException:
-        pass
 
 
 def _as_flow(flow: Any) -> Any:

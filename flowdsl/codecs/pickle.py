@@ -119,6 +119,14 @@ class _Unpickler(pickle.Unpickler):
 
 # -------------------------------------------------------------------------------------------------- by value
 
+def dumps_by_value(value: Any) -> bytes:
+    """Pickle *value* as cloudpickle does: what stands in ``__main__`` or has no name travels by value."""
+    import cloudpickle
+
+    data: bytes = cloudpickle.dumps(value)
+    return data
+
+
 _Pickler: Any = None
 
 _alive: WeakSet[type] = WeakSet()

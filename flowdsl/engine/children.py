@@ -14,7 +14,7 @@ from flowdsl.engine.context import Crossing, Frame
 from flowdsl.engine.definitions import StepDef, WorkflowDef
 from flowdsl.engine.drive import Flow
 from flowdsl.engine.run import Request, request, whole
-from flowdsl.engine.step import StepCall, conclude, decide, identify, perform
+from flowdsl.engine.step import StepCall, conclude, decide, identify, perform, view_of
 from flowdsl.errors import RunCancelled
 
 __all__ = ["call_child", "child_call", "child_request"]
@@ -63,9 +63,10 @@ def _child(call: StepCall, defn: WorkflowDef, options: dict[str, Any]) -> Flow:
         return decision
     run = call.run
     asked = child_request(call, defn, options)
+    view = view_of(call, 1)
     error, value = yield from whole(run.engine, asked)
     if isinstance(error, Crossing):
         run.halt(error.error)
     if run.stop is not None and isinstance(error, RunCancelled):
         return Crossing(run.stop), None
-    return (yield from conclude(call, error, value, asked.wanted.id))
+    return (yield from conclude(call, view, error, value, asked.wanted.id))

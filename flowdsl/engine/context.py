@@ -129,7 +129,7 @@ class RunState:
 
     * ``stop``: the error that every later durable call re-raises (cancelled, timed out, lease lost, …).
     * ``open``: key → (scope, flow) of the steps whose failure left their caller with no durable call begun afterwards.
-    * ``wakers``: what waits in this run, to be woken when the run should stop or a signal came.
+    * ``wakers``: what waits in this run, to be woken when the run should stop; ``listeners``: those of them that wait for a signal.
     * ``ending``: the body has failed, and branches that have not begun are not to begin any more.
     * ``branches``: futures that the run has to see ended before it ends itself.
     """
@@ -151,10 +151,15 @@ class RunState:
         self.wakers: set[Waker] = set()
         self.branches: list[Any] = []
         self.parent: RunState | None = None
-        self.deadline = record.deadline
+        # within this process it goes by the passing of time, whatever the machine's clock is set to
+        self.deadline = (
+            None if record.deadline is None else engine.ticks() + (record.deadline - engine.clock.now())
+        )
+        self.listeners: set[Waker] = set()
         self.left_behind = 0
         self.undoing = False
-        self.running: dict[str, StepView] = {}
+        self.running: dict[str, tuple[StepView, Any]] = {}
+        self.announced: set[tuple[str, int]] = set()
         self.unused: list[str] = []
         self.stopper: Callable[[], Any] | None = None
         self.children: list[RunState] = []
@@ -204,6 +209,13 @@ class RunState:
         for waker in wakers:
             waker.set()
 
+    def signalled(self) -> None:
+        """Wake what waits for a signal."""
+        with self.lock:
+            wakers = list(self.listeners)
+        for waker in wakers:
+            waker.set()
+
     def check(self) -> None:
         """Raise what must not be passed over before a durable call begins."""
         if self.stop is not None:
@@ -218,7 +230,7 @@ class RunState:
 
     def past_deadline(self) -> bool:
         """Whether the run's time is up."""
-        return self.deadline is not None and bool(self.engine.clock.now() >= self.deadline)
+        return self.deadline is not None and self.engine.ticks() >= self.deadline
 
     def timed_out(self) -> RunTimeout:
         """The error of a run past its deadline."""

@@ -15,6 +15,7 @@ from flowdsl.engine.context import INTERRUPTS, Crossing, Frame, RunState
 from flowdsl.engine.drive import Body, Commit, Flow
 from flowdsl.engine.futures import Settle
 from flowdsl.engine.services import Engine
+from flowdsl.engine.step import error_preview
 from flowdsl.engine.undo import undo_all
 from flowdsl.errors import FlowError, LeaseLost, ResultNotStorable, RunCancelled, RunTimeout, StorageError
 from flowdsl.storage.base import Fenced, Missing, PutStep, UpdateRun
@@ -118,7 +119,7 @@ def _failed(state: RunState, handle: Any, error: Exception) -> Flow:
     retryable = all(key in state.open for key in state.blames(error))
     payload, _ = engine.payloads.pack_error(error, state.id, "", "run")
     changes = {
-        "error": payload, "error_preview": f"{type(error).__name__}: {error}"[:500],
+        "error": payload, "error_preview": error_preview(error),
         "open_failures": still_open, "retryable": retryable,
     }  # fmt: skip
     yield from undo_all(state, changes | {"undoing": str(RunStatus.FAILED)})

@@ -13,7 +13,6 @@ The implementation
 import logging
 import threading
 import time
-import uuid
 from typing import Any
 
 from attrs import define, evolve
@@ -24,8 +23,9 @@ from flowdsl.engine.context import RunState
 from flowdsl.engine.drive import Call, Commit, Watch
 from flowdsl.engine.owner import Liveness, liveness
 from flowdsl.engine.services import Engine
+from flowdsl.engine.step import started
 from flowdsl.errors import FlowError, RunCancelled, RunConflict, RunFinished, StorageError
-from flowdsl.storage.base import ClaimRun, Done, Fenced, Found, Missing, Opened, OpenRun, UpdateRun
+from flowdsl.storage.base import ClaimRun, Done, Fenced, Found, Missing, Opened, OpenRun, PutStep, UpdateRun
 
 __all__ = ["Acquired", "Keeper", "acquire", "claim"]
 
@@ -64,8 +64,9 @@ def acquire(engine: Engine, wanted: Run, *, fresh: bool = False, ancestors: tupl
 
 
 def _open(engine: Engine, wanted: Run, fresh: bool, skip: tuple[str, ...]) -> Any:
-    wanted = evolve(wanted, owner=engine.owner)
-    (outcome,) = yield Commit(engine, (OpenRun(wanted, engine.lease, fresh, skip, uuid.uuid4().hex),))
+    if wanted.owner != engine.owner:
+        wanted = evolve(wanted, owner=engine.owner)
+    (outcome,) = yield Commit(engine, (OpenRun(wanted, engine.lease, fresh, skip, engine.nonce()),))
     return outcome
 
 
@@ -171,7 +172,7 @@ def claim(engine: Engine, run: Run, *, force: bool = False) -> Any:
         changes["recoveries"] = run.recoveries + 1
     if run.status is RunStatus.FAILED and run.deadline is not None:
         changes["deadline"] = engine.clock.now() + max(run.deadline - run.created_at, 0.0)
-    operation = ClaimRun(run.id, run.epoch, engine.owner, engine.lease, force, changes, uuid.uuid4().hex)
+    operation = ClaimRun(run.id, run.epoch, engine.owner, engine.lease, force, changes, engine.nonce())
     (outcome,) = yield Commit(engine, (operation,))
     return outcome.run if isinstance(outcome, Opened) else None
 
@@ -212,7 +213,7 @@ class Keeper:
         renew_at = time.monotonic() + self._engine.lease / 3
         seen = 0
         while not self._closed:
-            waiting = any(state is not None and state.wakers for state in list(self._engine.active.values()))
+            waiting = any(state is not None and state.listeners for state in list(self._engine.active.values()))
             try:
                 if waiting:
                     seen = self._engine.storage.wait_for_change(seen, 0.1)
@@ -225,6 +226,7 @@ class Keeper:
                     self.renew()
                     renew_at = time.monotonic() + self._engine.lease / 3
                 self.look()
+                self.announce()
             except StorageError as error:
                 if self._closed:
                     return
@@ -245,6 +247,24 @@ class Keeper:
             else:
                 assert isinstance(outcome, Done)
 
+    def announce(self) -> None:
+        """Store a pending record for each step that has been executing for a while; quick ones cost no extra write.
+
+        It never replaces a record: the step may complete at the same moment.
+        """
+        now = self._engine.clock.now()
+        operations: list[PutStep] = []
+        for state in list(self._engine.active.values()):
+            if state is None or state.stop is not None:
+                continue
+            for view, call in list(state.running.values()):
+                mark = (view.key, view.attempt)
+                if call.mode == "do" and now - view.started_at >= _LOOK / 2 and mark not in state.announced:
+                    state.announced.add(mark)
+                    operations.append(PutStep(started(call, view), state.epoch, True))
+        if operations:
+            self._engine.committer.commit(operations)
+
     def look(self) -> None:
         """See whether active runs were cancelled, taken over, deleted or signalled."""
         active: dict[str, RunState] = {k: v for k, v in list(self._engine.active.items()) if v is not None}
@@ -262,8 +282,8 @@ class Keeper:
                 state.halt(state.lost(Missing() if run is None else Fenced(run)), outside=True)
             elif item.cancel_requested is not None and not state.undoing:
                 state.halt(RunCancelled(f"run {run_id} was cancelled", run=run_id), outside=True)
-            elif item.unread and state.wakers:
-                state.poke()
+            elif item.unread and state.listeners:
+                state.signalled()
 
 
 def interrupted(run_id: str) -> FlowError:

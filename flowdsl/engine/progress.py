@@ -25,7 +25,7 @@ def progress_of(engine: Engine, run_id: str) -> dict[str, Any]:
     for other in engines_on(engine.storage):
         state = other.active.get(run_id)
         if state is not None:
-            for view in list(state.running.values()):
+            for view, _ in list(state.running.values()):
                 running[view.key] = _entry(view.path, view.key, view.attempt, view.started_at)
     known = {step.key for step in steps if step.status is not StepStatus.UNDONE} | running.keys()
     return {

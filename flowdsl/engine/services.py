@@ -6,8 +6,9 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from itertools import count
 from typing import Any
 
 from flowdsl.clock import Clock, ForeignClock, SystemClock, Waker
@@ -53,6 +54,7 @@ class Engine:
         source = clock or SystemClock()
         self.clock: Any = source if hasattr(source, "await_") else ForeignClock(source)
         self.virtual = bool(getattr(self.clock, "virtual", False))
+        self.ticks: Callable[[], float] = getattr(self.clock, "monotonic", self.clock.now)
         self.hooks = HookChain(hooks)
         self.retry = retry or Retry()
         self.on_divergence: Divergence = on_divergence
@@ -72,6 +74,7 @@ class Engine:
         self._background: set[Future[Any]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_thread: threading.Thread | None = None
+        self._attempts = count()
         self.owner = ""
         self.renew_owner()
         _engines.add(self)
@@ -86,6 +89,10 @@ class Engine:
             return engine is not None and run_id in engine.active
 
         register_here(token, executes)
+
+    def nonce(self) -> str:
+        """A name for one attempt to get a run, that no other has: the owner's token is random, and the rest counts."""
+        return f"{self.owner.rpartition('|')[2]}-{next(self._attempts)}"
 
     # Time ------------------------------------------------------------------------------------------------------------
 
@@ -197,12 +204,7 @@ class Engine:
     def drain(self) -> None:
         """Wait for everything in the background."""
         while self._background:
-            for future in list(self._background):
-                try:
-                    future.exception()
-                except BaseException:
-                    pass
-                self._background.discard(future)
+            wait(list(self._background))
 
     def reset_after_fork(self) -> None:
         """In a forked child: hold no run, and share no lock or thread with the parent."""

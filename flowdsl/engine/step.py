@@ -63,6 +63,7 @@ __all__ = [
     "put_record",
     "replay",
     "require_identity",
+    "started",
     "view_of",
 ]
 
@@ -256,9 +257,8 @@ def _durable(call: StepCall) -> Flow:
     return (yield from _execute(call, decision))
 
 
-def conclude(call: StepCall, error: BaseException | None, value: Any, child_id: str) -> Flow:
+def conclude(call: StepCall, view: StepView, error: BaseException | None, value: Any, child_id: str) -> Flow:
     """Record the outcome of a child run as that of *call*."""
-    view = view_of(call, 1)
     extra = json.dumps({"child": child_id})
     if error is None:
         payload, loaded = call.run.engine.payloads.pack(value, call.run.id, call.key, "result")
@@ -335,7 +335,7 @@ def attempt_body(call: StepCall, view: StepView, attempt: int, scope: Scope | No
         yield from flush(run)
     if hooks.hooks:
         hooks.fire("on_step_start", view)
-    run.running[call.key] = view
+    run.running[call.key] = (view, call)
     try:
         error, value = yield Body(call.fn, call.args, call.kwargs, Frame(run, scope, view, defn.is_async), defn.timeout)
     finally:
@@ -542,6 +542,11 @@ def put_record(call: StepCall, record: Step, *more: Operation) -> Flow:
     with run.lock:
         run.journal.add(record)
     return None, None
+
+
+def started(call: StepCall, view: StepView) -> Step:
+    """The record of a step whose body is executing, for others to see."""
+    return make_record(call, view, _PENDING, None, "", view.attempt - 1)
 
 
 def flush(run: RunState) -> Flow:
