@@ -1,6 +1,7 @@
 """Run: the handle a user holds."""
 
 import html
+import json
 from collections.abc import Generator
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -11,7 +12,7 @@ from flowdsl.core.records import Run as RunRecord
 from flowdsl.core.records import Step, Tags
 from flowdsl.core.status import RunStatus, StepStatus
 
-__all__ = ["Run", "StepRecord"]
+__all__ = ["LogLine", "Run", "StepRecord"]
 
 
 class _Runtime(Protocol):
@@ -30,7 +31,7 @@ class _Runtime(Protocol):
     def signal(self, run_id: str, name: str, payload: Any = None, *, sender: str | None = None, key: str | None = None) -> Any: ...
     def children_of(self, run_id: str) -> list["Run"]: ...
     def run(self, run_id: str) -> "Run | None": ...
-    def logs(self, run_id: str) -> list[Any]: ...
+    def logs(self, run_id: str) -> list["LogLine"]: ...
 
 
 def when(seconds: float | None) -> datetime | None:
@@ -119,6 +120,25 @@ class StepRecord:
 
     def __repr__(self) -> str:
         return f"<step {self.path}({self.args}) {self.status} {self.preview}>"
+
+
+@frozen(slots=True)
+class LogLine:
+    """What one ``log(message, **fields)`` stored: *at*, an aware datetime in UTC; *step*, the scope it was called in (``None``: the run itself)."""
+
+    at: datetime
+    message: str
+    fields: dict[str, Any]
+    step: str | None = None
+
+    @classmethod
+    def of(cls, record: Step) -> "LogLine":
+        """The line that a record of kind ``log`` holds."""
+        try:
+            fields = json.loads(record.extra or "{}").get("fields", {})
+        except (ValueError, AttributeError):
+            fields = {}
+        return cls(datetime.fromtimestamp(record.created_at, UTC), record.preview, dict(fields), record.scope or None)
 
 
 class Run:
@@ -252,8 +272,8 @@ class Run:
         """Counts of done and failed steps, and the steps that are executing."""
         return self._runtime.query(self.id, "progress")
 
-    def logs(self) -> list[Any]:
-        """What ``log()`` stored with the run."""
+    def logs(self) -> list[LogLine]:
+        """What ``log()`` stored with the run, in order."""
         return self._runtime.logs(self.id)
 
     def __eq__(self, other: object) -> bool:
