@@ -33,11 +33,11 @@ from flowdsl.engine.children import call_child, child_call
 from flowdsl.engine.context import Frame, StepView, current
 from flowdsl.engine.definitions import Divergence, Mode, StepDef, WorkflowDef, checked_tags, checked_timeout
 from flowdsl.engine.drive import run_async, run_sync
-from flowdsl.engine.futures import StepFuture, submit
+from flowdsl.engine.futures import StepFuture, start_call, submit
 from flowdsl.engine.registry import HANDLERS, STEPS, WORKFLOWS
 from flowdsl.engine.repair import forget_in
 from flowdsl.engine.run import Request, checked_id, edge, request, whole
-from flowdsl.engine.step import memo_key, require_identity
+from flowdsl.engine.step import identify, memo_key, require_identity
 from flowdsl.handle import Run
 from flowdsl.runtime import Runtime, current_runtime
 from flowdsl.storage.base import DeleteRun, DropMemo
@@ -308,14 +308,23 @@ class _StepCalls(Generic[P, R]):
     def map(self, /, *iterables: Iterable[Any], limit: int | None = None) -> Any:
         """Call the step on each item (or on items of several iterables side by side), concurrently.
 
-        Returns the results in the order of the items; the first exception is raised once those that had begun have ended. At
-        most *limit* calls execute at a time. In async code, await it.
+        Returns the results in the order of the items. Of several exceptions that of the first item is raised, once the calls that had
+        begun have ended; others do not begin then. At most *limit* calls execute at a time. In async code, await it.
         """
         if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
             raise ValueError(f"limit is a whole number of 1 or more; got {limit!r}")
         frame = current.get()
         is_async = frame.is_async if frame is not None else self._defn.is_async
-        return (_map_async if is_async else _map_sync)(self.submit, zip(*iterables, strict=False), limit)
+        begins = [self._prepared(frame, args) for args in zip(*iterables, strict=False)]
+        return (_map_async if is_async else _map_sync)(begins, limit)
+
+    def _prepared(self, frame: Frame | None, args: tuple[Any, ...]) -> Callable[[], StepFuture[Any]]:
+        """Take the identity of one call now; what is returned submits it."""
+        fn, receiver, args = self._target(args)
+        if frame is None:
+            return lambda: _submit_plain(self._defn, fn, args, {})
+        call = identify(frame, self._defn, fn, receiver, args, {})
+        return lambda: start_call(call)
 
     def options(
         self,
@@ -476,53 +485,48 @@ def _submit_plain(defn: StepDef, fn: Any, args: tuple[Any, ...], kwargs: dict[st
     return found
 
 
-def _map_sync(submit: Callable[..., StepFuture[Any]], calls: Iterable[tuple[Any, ...]], limit: int | None) -> list[Any]:
+def _map_sync(begins: list[Callable[[], StepFuture[Any]]], limit: int | None) -> list[Any]:
     futures: list[StepFuture[Any]] = []
-    for args in calls:
-        if limit is not None and len(futures) >= limit:
-            futures[len(futures) - limit].settled()
-        futures.append(submit(*args))
-    return _results(futures)
-
-
-def _results(futures: list[StepFuture[Any]]) -> list[Any]:
-    """Results in order; on the first failure those that have not begun are cancelled and the others awaited."""
+    for begin in begins:
+        if limit is not None and len(futures) >= limit and futures[len(futures) - limit].settled() is not None:
+            break
+        futures.append(begin())
     failed = None
     for future in futures:
         if failed is None:
-            failed = future.settled()
-        elif not future.cancel():
+            failed = future if future.settled() is not None else None
+        elif not future.withdraw():
             future.settled()
     if failed is not None:
-        raise failed
+        failed.result()
     return [future.result() for future in futures]
 
 
-async def _map_async(
-    submit: Callable[..., StepFuture[Any]], calls: Iterable[tuple[Any, ...]], limit: int | None
-) -> list[Any]:
+async def _map_async(begins: list[Callable[[], StepFuture[Any]]], limit: int | None) -> list[Any]:
     futures: list[StepFuture[Any]] = []
     pending: set[Any] = set()
     failed = False
-    for args in calls:
+    for begin in begins:
         if limit is not None and len(pending) >= limit:
             done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-            if any(future.cancelled() or future.exception() for future in done):
-                failed = True
+            failed = any(one.cancelled() or one.exception() for one in done)
+            if failed:
                 break
-        futures.append(submit(*args))
+        futures.append(begin())
         pending.add(futures[-1].as_asyncio())
-    if pending and not failed:
+    while pending:
+        if failed:
+            for future in futures:
+                future.withdraw()
         done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_EXCEPTION)
-    if pending:
-        for future in futures:
-            future.cancel()
-        await asyncio.wait(pending)
+        errors = [one.cancelled() or one.exception() for one in done]
+        failed = failed or any(errors)
+    found = []
     for future in futures:
         future.seen = True
-        if not future.cancelled() and (error := await future.aerror()) is not None:
-            raise error
-    return [await future for future in futures]
+        if not future.cancelled():
+            found.append(await future)
+    return found
 
 
 class Step(_StepCalls[P, R], _Wrapper, _Function):

@@ -67,12 +67,14 @@ class Flavour:
             try:
                 awaitable = next(body)
                 while True:
+                    error = value = None
                     try:
                         value = await awaitable
-                    except BaseException as error:
-                        awaitable = body.throw(error)
-                    else:
-                        awaitable = body.send(value)
+                    except (
+                        BaseException
+                    ) as caught:  # thrown below: here, it would be the context of all that follows
+                        error = caught
+                    awaitable = body.send(value) if error is None else body.throw(error)
             except StopIteration as stop:
                 return stop.value
 

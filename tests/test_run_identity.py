@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 
 import pytest
 from support import Effects, Flavour
@@ -204,7 +203,22 @@ def test_arguments_without_a_key_are_refused(runtime: Runtime):
     assert runtime.runs() == []
 
 
-def test_a_call_joins_the_run_that_executes(runtime: Runtime, effects: Effects):
+@pytest.fixture
+def waiting(runtime: Runtime, monkeypatch) -> threading.Event:
+    """Set once a call waits for a run that somebody else executes."""
+    event = threading.Event()
+    wait_for_change = runtime.storage.wait_for_change
+
+    def watched(seen, timeout):
+        if not threading.current_thread().name.startswith("flowdsl"):
+            event.set()
+        return wait_for_change(seen, timeout)
+
+    monkeypatch.setattr(runtime.storage, "wait_for_change", watched)
+    return event
+
+
+def test_a_call_joins_the_run_that_executes(runtime: Runtime, waiting, effects: Effects):
     """It waits and gets the owner's outcome; the body executes once."""
     entered, gate = threading.Event(), threading.Event()
 
@@ -220,7 +234,7 @@ def test_a_call_joins_the_run_that_executes(runtime: Runtime, effects: Effects):
     entered.wait(30)
     joiner = threading.Thread(target=lambda: results.append(w()))
     joiner.start()
-    time.sleep(0.05)  # a joiner that would not wait has every chance to show it
+    assert waiting.wait(30)
     assert results == []
     gate.set()
     joiner.join(30)
@@ -249,7 +263,7 @@ def test_a_call_from_another_runtime_joins(runtime: Runtime, another, effects: E
     assert effects == ["body"]
 
 
-def test_a_joined_failure_is_the_callers_too(runtime: Runtime, effects: Effects):
+def test_a_joined_failure_is_the_callers_too(runtime: Runtime, waiting, effects: Effects):
     """The owner's outcome, failure included: the joiner does not execute it again."""
     gate, entered = threading.Event(), threading.Event()
 
@@ -272,7 +286,7 @@ def test_a_joined_failure_is_the_callers_too(runtime: Runtime, effects: Effects)
 
     joiner = threading.Thread(target=join)
     joiner.start()
-    time.sleep(0.05)
+    assert waiting.wait(30)
     gate.set()
     joiner.join(30)
     assert isinstance(first.exception(30), LookupError)
@@ -298,7 +312,7 @@ def test_async_calls_join(runtime: Runtime, effects: Effects):
     assert asyncio.run(main()) == [1, 1, 1]
 
 
-def test_a_joiner_claims_the_run_when_its_owner_lets_go(runtime: Runtime, effects: Effects):
+def test_a_joiner_claims_the_run_when_its_owner_lets_go(runtime: Runtime, waiting, effects: Effects):
     """The owner is interrupted; the waiting call continues the run."""
     gate, entered = threading.Event(), threading.Event()
 
@@ -320,7 +334,7 @@ def test_a_joiner_claims_the_run_when_its_owner_lets_go(runtime: Runtime, effect
     results = []
     joiner = threading.Thread(target=lambda: results.append(w()))
     joiner.start()
-    time.sleep(0.05)
+    assert waiting.wait(30)
     gate.set()
     joiner.join(30)
     assert results == [1]

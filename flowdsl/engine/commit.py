@@ -98,16 +98,16 @@ class Committer:
     def _serve(self) -> None:
         while self._wake.get():
             with self._turn:
-                self._drain()
+                self._drain(BaseException)  # nothing may end this thread: its callers would wait for ever
 
-    def _drain(self) -> None:
-        """Commit for everybody who waits. The caller holds the turn."""
+    def _drain(self, catch: type[BaseException] = Exception) -> None:
+        """Commit for everybody who waits. The caller holds the turn. What is not caught, as the error of a request, interrupts."""
         while self._pending:
             batch: list[_Request] = []
             while self._pending and len(batch) < 1000:
                 batch.append(self._pending.popleft())
             try:
-                self._commit_together(batch)
+                self._commit_together(batch, catch)
             except BaseException:
                 self._pending.extendleft(request for request in reversed(batch) if not request.done)
                 self._wake.put(True)
@@ -115,11 +115,11 @@ class Committer:
             finally:
                 self._deliver(batch)
 
-    def _commit_together(self, batch: list[_Request]) -> None:
+    def _commit_together(self, batch: list[_Request], catch: type[BaseException]) -> None:
         if len(batch) > 1:
             try:
                 outcomes = self.storage.commit([op for request in batch for op in request.operations])
-            except Exception:
+            except catch:
                 pass  # somebody's operations are at fault: find out whose, below
             else:
                 start = 0
@@ -132,7 +132,7 @@ class Committer:
         for request in batch:
             try:
                 request.outcomes = self.storage.commit(request.operations)
-            except Exception as error:
+            except catch as error:
                 request.error = error
             request.done = True
 

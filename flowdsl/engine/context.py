@@ -268,9 +268,22 @@ class RunState:
             return
         for key, (where, whose) in list(self.open.items()):
             if where.level_with(scope) and (whose == flow or (scope.home == flow and _arrived(whose))):
-                del self.open[key]
-                for inner in [other for other, (place, _) in self.open.items() if place.under(key)]:
-                    del self.open[inner]
+                self._handled(key)
+
+    def left(self, scope: Scope, error: BaseException) -> None:
+        """The body in *scope* ends with *error*: failures that it had seen and that did not lead to that were handled."""
+        if not self.open:
+            return
+        with self.lock:
+            leaving = set(self.blames(error))
+            for key, (where, whose) in list(self.open.items()):
+                if whose == scope.home and key not in leaving and where.level_with(scope):
+                    self._handled(key)
+
+    def _handled(self, key: str) -> None:
+        self.open.pop(key, None)
+        for inner in [other for other, (where, _) in self.open.items() if where.under(key)]:
+            del self.open[inner]
 
     def seen(self, key: str, flow: Any) -> None:
         """The failure of a submitted call was handed to *flow*, which asked for its result."""

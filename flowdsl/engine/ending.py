@@ -115,6 +115,7 @@ def _completed(state: RunState, handle: Any, value: Any) -> Flow:
 
 def _failed(state: RunState, handle: Any, error: Exception) -> Flow:
     engine = state.engine
+    state.left(state.scope, error)
     still_open = tuple(state.open)
     retryable = all(key in state.open for key in state.blames(error))
     payload, _ = engine.payloads.pack_error(error, state.id, "", "run")

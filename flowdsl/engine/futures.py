@@ -6,7 +6,8 @@ Identity is taken at ``submit``, in the caller's scope, so it does not depend on
 import asyncio
 import contextvars
 import logging
-from collections.abc import Callable, Generator, Iterable, Sequence
+import threading
+from collections.abc import Callable, Generator
 from concurrent.futures import CancelledError, Executor, Future, InvalidStateError
 from typing import Any, Generic, TypeVar
 
@@ -22,17 +23,28 @@ logger = logging.getLogger("flowdsl")
 T = TypeVar("T")
 
 
+class _Worker(threading.local):
+    executor: Executor | None = None
+
+
+_worker = _Worker()
+"""The executor that this thread works for at the moment."""
+
+
 class StepFuture(Generic[T]):
     """The outcome of a submitted step. ``result()`` waits in sync code; in async code, await it.
 
-    A future whose step has not begun when its result is asked for is executed by the asking thread: a bounded pool
+    A step that has not begun when a worker of its own executor asks for its result is executed by that worker: a bounded pool
     cannot deadlock on steps that wait for steps.
     """
 
-    def __init__(self, future: "Future[T]", call: StepCall | None, work: Callable[[], T] | None) -> None:
+    def __init__(
+        self, future: "Future[T]", call: StepCall | None, work: Callable[[], T] | None, executor: Executor | None = None
+    ) -> None:
         self._future = future
         self._call = call
         self._work = work
+        self._executor = executor
         self._task: asyncio.Future[T] | None = None
         self.seen = False
         self.scheduled = False
@@ -42,17 +54,20 @@ class StepFuture(Generic[T]):
 
         Raises the step's exception, or ``TimeoutError``; ``TypeError`` in async code while the step is not done: await it there.
         """
+        try:
+            return self._result(timeout)
+        finally:
+            self._handed_over()
+
+    def _result(self, timeout: float | None) -> T:
         future = self._future
         self.seen = True
         if not future.done():
             self._refuse_in_loop()
-            if self._work is not None and timeout is None and future.cancel():
+            if self._work is not None and timeout is None and _worker.executor is self._executor and future.cancel():
                 return self._inline()
-        try:
-            with _parked(self._call):
-                return future.result(timeout)
-        finally:
-            self._handed_over()
+        with _parked(self._call):
+            return future.result(timeout)
 
     def _handed_over(self) -> None:
         """A failure now belongs to the flow of control that asked."""
@@ -68,7 +83,6 @@ class StepFuture(Generic[T]):
             value = self._work()
         except BaseException as error:
             fresh.set_exception(error)
-            self._handed_over()
             raise
         fresh.set_result(value)
         return value
@@ -83,9 +97,9 @@ class StepFuture(Generic[T]):
                 raise TypeError("result() would block the event loop that executes this step; `await` the future instead")
 
     def settled(self) -> BaseException | None:
-        """Wait for the end; the error, or ``None`` (also for a cancelled one). For code that handles many."""
+        """Wait for the end; the error, or ``None`` (also for a cancelled one). For code that handles many and raises one."""
         try:
-            self.result()
+            self._result(None)
         except CancelledError:
             return None
         except BaseException as error:
@@ -141,7 +155,19 @@ class StepFuture(Generic[T]):
                 return False
             loop.call_soon_threadsafe(self._task.cancel)
             return True
-        return self._future.cancel()
+        return self.withdraw()
+
+    def withdraw(self) -> bool:
+        """Cancel the step unless it has begun; whether that worked."""
+        if self._task is not None:
+            return False
+        call = self._call
+        was = self._future.cancelled()
+        if not self._future.cancel():
+            return False
+        if not was and call is not None and call.run.engine.virtual:
+            call.run.engine.clock.leave()  # it does not keep a virtual clock from skipping any more
+        return True
 
     def cancelled(self) -> bool:
         """Whether it was cancelled."""
@@ -186,7 +212,11 @@ def submit(
     kwargs: dict[str, Any],
 ) -> StepFuture[Any]:
     """Start a step of *frame*'s run beside its caller."""
-    call = identify(frame, defn, fn, receiver, args, kwargs)
+    return start_call(identify(frame, defn, fn, receiver, args, kwargs))
+
+
+def start_call(call: StepCall) -> StepFuture[Any]:
+    """Start an identified call beside its caller."""
     return start(call, lambda: perform(call))
 
 
@@ -207,16 +237,19 @@ def start(call: StepCall, make: Callable[[], Any]) -> StepFuture[Any]:
         call.submitted = True
     context = contextvars.copy_context()
 
+    executor: Executor = defn.executor or engine.pool
+
     def work() -> Any:
+        before, _worker.executor = _worker.executor, executor
         try:
             return context.copy().run(run_sync, make())
         finally:
+            _worker.executor = before
             if call.submitted and engine.virtual:
                 engine.clock.leave()
 
-    executor: Executor = defn.executor or engine.pool
     future = executor.submit(work)
-    found: StepFuture[Any] = StepFuture(future, call, work)
+    found: StepFuture[Any] = StepFuture(future, call, work, executor)
     with run.lock:
         run.branches.append(found)
     return found
@@ -281,8 +314,8 @@ class Settle(Effect):
             self.run.ending = True
             self.run.poke()  # branches that sleep towards their time end
             for branch in branches:
-                if (branch._task is None or self.interrupted) and branch.cancel():
-                    _uncount(branch)
+                if branch._task is None or self.interrupted:
+                    branch.cancel()
         return [branch for branch in branches if not branch.cancelled()]
 
     def sync(self) -> list[BaseException]:
@@ -333,16 +366,3 @@ def _collect(branch: StepFuture[Any], error: BaseException | None, errors: list[
             "step %s was submitted and failed, and nobody asked for its result", call.defn.path if call else "?",
             exc_info=error, extra={"run": call.run.id if call else None, "step": call.key if call else None},
         )  # fmt: skip
-
-
-def _uncount(branch: StepFuture[Any]) -> None:
-    """A branch that was cancelled before it began does not keep a virtual clock from skipping."""
-    call = branch._call
-    if call is not None and branch._task is None and call.run.engine.virtual:
-        call.run.engine.clock.leave()
-
-
-def as_inputs(iterables: Sequence[Iterable[Any]]) -> Iterable[tuple[Any, ...]]:
-    """The argument tuples of a ``map``, as the builtin has them."""
-    return zip(*iterables, strict=False)
-

@@ -315,6 +315,7 @@ def _execute(call: StepCall, decision: Decision) -> Flow:
             return (yield from _completed(call, view, value, scope))
         if isinstance(error, (*INTERRUPTS, Crossing)) or not isinstance(error, Exception):
             return error, None
+        run.left(scope, error)
         if attempt < retry.attempts and retry.should_retry(error, attempt):
             run.check()
             yield from _back_off(call, view, retry, error)
@@ -330,7 +331,7 @@ def attempt_body(call: StepCall, view: StepView, attempt: int, scope: Scope | No
     run, defn = call.run, call.defn
     hooks = run.engine.hooks
     if scope is None:
-        scope = Scope(call.body_scope(), call.scope, defn.is_async, of_step=True)
+        scope = Scope(call.body_scope(), call.scope, defn.is_async)
     if run.buffer:
         yield from flush(run)
     if hooks.hooks:

@@ -1,0 +1,516 @@
+"""Random programs: made by hypothesis, executed as real workflows over real steps, killed anywhere.
+
+A program is data: a tuple of nodes, each with a *slot* that names its place. Bodies note in the
+:class:`World`, which lies outside every storage, what they executed and what their callers saw. So the laws
+can be checked without knowing how the engine works:
+
+* a slot whose outcome was seen is never executed again, and is seen the same ever after;
+* the outcome of the program is that of an execution without faults.
+"""
+
+import asyncio
+import contextlib
+import contextvars
+import itertools
+import random
+import threading
+from collections.abc import Generator, Iterator
+from typing import Any
+
+from attrs import field, frozen
+from hypothesis import strategies as st
+from support import Crash, Flavour, Mortal
+
+from flowdsl import Retry, Runtime, step, workflow
+from flowdsl.storage import Storage
+from flowdsl.testing import VirtualClock
+
+Slot = tuple[Any, ...]
+
+
+class Boom(Exception):
+    """What a failing step raises: its argument, and which execution it was."""
+
+    def __init__(self, arg: int, execution: int) -> None:
+        super().__init__(arg, execution)
+        self.arg = arg
+        self.execution = execution
+
+
+# Nodes ------------------------------------------------------------------------------------------------------
+
+
+@frozen
+class Do:
+    """One call. *kind*: ``plain``; ``roll``, which has no argument; ``flaky``, which fails *arg* modulo 10
+    times at first; ``boom``, which always fails and is handled."""
+
+    kind: str
+    arg: int = 0
+
+
+@frozen
+class Nest:
+    """A step that calls steps, and fails *fails* times behind them."""
+
+    arg: int
+    nodes: tuple[Any, ...]
+    fails: int = 0
+
+
+@frozen
+class Child:
+    """A workflow in the workflow."""
+
+    arg: int
+    nodes: tuple[Any, ...]
+
+
+@frozen
+class Beside:
+    """Branches that execute at the same time, each a sequence; meanwhile the body goes on with *first*."""
+
+    branches: tuple[tuple[Any, ...], ...]
+    first: tuple[Any, ...] = ()
+
+
+@frozen
+class Submit:
+    """Calls that are submitted; their results are asked for in the order of *ask*. With *map*, by ``map``."""
+
+    calls: tuple[Do, ...]
+    ask: tuple[int, ...] = ()
+    map: bool = False
+
+
+Program = tuple[Any, ...]
+
+small = st.integers(0, 2)
+calls = st.one_of(
+    st.builds(Do, st.just("plain"), small),
+    st.builds(Do, st.just("roll")),
+    st.builds(Do, st.just("flaky"), small),
+    st.builds(Do, st.just("boom"), small),
+)
+sequences = st.lists(calls, min_size=1, max_size=4).map(tuple)
+
+
+@st.composite
+def submits(draw: st.DrawFn) -> Submit:
+    """Some calls submitted together."""
+    if draw(st.booleans()):
+        args = draw(st.lists(st.integers(0, 20), min_size=1, max_size=4, unique=True))
+        return Submit(tuple(Do("plain", arg) for arg in args), map=True)
+    some = draw(st.lists(calls, min_size=1, max_size=4))
+    return Submit(tuple(some), tuple(draw(st.permutations(range(len(some))))))
+
+
+@st.composite
+def besides(draw: st.DrawFn) -> Beside:
+    """Branches that share no equal call: which of two equal ones comes first would be a matter of timing."""
+    branches = draw(st.lists(st.lists(calls, min_size=1, max_size=3), min_size=2, max_size=3))
+    first = draw(st.one_of(st.just([]), st.lists(calls, min_size=1, max_size=3)))
+    own = [
+        tuple(Do("plain" if call.kind == "roll" else call.kind, call.arg + 10 * number) for call in branch)
+        for number, branch in enumerate([first, *branches])
+    ]
+    return Beside(tuple(own[1:]), own[0])
+
+
+nests = st.recursive(
+    sequences,
+    lambda inner: st.lists(
+        st.one_of(calls, st.builds(Nest, small, inner, small)), min_size=1, max_size=3
+    ).map(tuple),
+    max_leaves=3,
+)
+sequential = st.lists(
+    st.one_of(calls, st.builds(Nest, small, nests, small), st.builds(Child, small, sequences)),
+    min_size=1,
+    max_size=5,
+).map(tuple)
+"""Programs that do one thing at a time."""
+
+programs = st.lists(
+    st.one_of(
+        calls,
+        calls,
+        st.builds(Nest, small, nests, small),
+        st.builds(Child, small, sequences),
+        besides(),
+        submits(),
+    ),
+    min_size=1,
+    max_size=4,
+).map(tuple)
+"""All programs."""
+
+
+# The world outside ------------------------------------------------------------------------------------------
+
+
+@frozen(eq=False)
+class World:
+    """What really happened, over all executions of one program."""
+
+    seed: int = 0
+    executed: list[Slot] = field(factory=list)
+    seen: dict[Slot, Any] = field(factory=dict)
+    wrong: list[str] = field(factory=list)
+    nodes: dict[Slot, Any] = field(factory=dict)
+    lock: Any = field(factory=threading.Lock)
+    ids: Iterator[int] = field(factory=lambda: itertools.count(1))
+    state: dict[str, Any] = field(
+        factory=lambda: {"dead": False, "execution": 0, "die_at": None, "bodies": 0}
+    )
+
+    def begin(self, slot: Slot) -> int:
+        """A body begins at *slot*; the number of this execution."""
+        with self.lock:
+            if self.state["dead"]:
+                raise Crash
+            mine = self.state["bodies"]
+            self.state["bodies"] += 1
+            if mine == self.state["die_at"]:
+                self.state["dead"] = True
+                raise Crash
+            if slot in self.seen:
+                self.wrong.append(f"{slot} was acknowledged and executed again")
+            self.executed.append(slot)
+            return next(self.ids)
+
+    def times(self, slot: Slot) -> int:
+        """How often *slot* was executed."""
+        with self.lock:
+            return self.executed.count(slot)
+
+    def saw(self, slot: Slot, outcome: Any) -> None:
+        """The caller at *slot* sees *outcome*."""
+        with self.lock:
+            if self.state["dead"]:
+                return
+            if self.seen.setdefault(slot, outcome) != outcome:
+                self.wrong.append(f"{slot} was seen as {self.seen[slot]} and then as {outcome}")
+
+    def delay(self, slot: Slot) -> int:
+        """How long a body takes in this execution, in turns of the event loop."""
+        return random.Random(f"{self.seed}{self.state['execution']}{slot}").randrange(4)
+
+
+_world = World()
+_slot: contextvars.ContextVar[Slot] = contextvars.ContextVar("slot")
+
+
+def _place(arg: int) -> Slot:
+    slot = _slot.get()
+    return (*slot, arg) if slot[-1] == "map" else slot
+
+
+def _act(kind: str, arg: int) -> Any:
+    slot = _place(arg)
+    execution = _world.begin(slot)
+    if kind == "boom":
+        raise Boom(arg, execution)
+    if kind == "flaky" and _world.times(slot) <= arg % 10:
+        raise OSError(arg)
+    return [kind, arg, execution]
+
+
+# Steps ------------------------------------------------------------------------------------------------------
+
+_QUICK = {n: Retry(attempts=n, initial=1, jitter=0) for n in range(1, 6)}
+
+
+def _make_steps(flavour: Flavour) -> dict[str, Any]:
+    name = repr(flavour)
+
+    async def turns(arg: int) -> None:
+        for _ in range(_world.delay(_place(arg))):
+            await asyncio.sleep(0)
+
+    def leaf(kind: str, attempts: int) -> Any:
+        if flavour.is_async:
+
+            async def act(arg: int = 0) -> Any:
+                await turns(arg)
+                value = _act(kind, arg)
+                await turns(arg)
+                return value
+
+            return step(name=f"programs.{name}.{kind}", retry=_QUICK[attempts])(act)
+
+        def act_now(arg: int = 0) -> Any:
+            return _act(kind, arg)
+
+        return step(name=f"programs.{name}.{kind}", retry=_QUICK[attempts])(act_now)
+
+    def nest(arg: int) -> Generator[Any, Any, Any]:
+        slot = _slot.get()
+        node = _world.nodes[slot]
+        execution = _world.begin(slot)
+        found = yield from interpret(node.nodes, slot, flavour)
+        if _world.times(slot) <= node.fails:
+            raise OSError("nest")
+        return ["nest", arg, found, execution]
+
+    def child(arg: int) -> Generator[Any, Any, Any]:
+        slot = _slot.get()
+        return (yield from interpret(_world.nodes[slot].nodes, slot, flavour))
+
+    def whole() -> Generator[Any, Any, Any]:
+        return (yield from interpret(_world.nodes[()], (), flavour))
+
+    return {
+        "plain": leaf("plain", 1),
+        "roll": leaf("roll", 1),
+        "flaky": leaf("flaky", 5),
+        "boom": leaf("boom", 2),
+        "nest": step(name=f"programs.{name}.nest", retry=_QUICK[5])(_driven(nest, flavour)),
+        "child": workflow(name=f"programs.{name}.child")(_driven(child, flavour)),
+        "whole": workflow(name=f"programs.{name}.whole")(_driven(whole, flavour)),
+    }
+
+
+# Interpretation: written once, as a generator of operations -------------------------------------------------
+
+
+def interpret(nodes: Program, slot: Slot, flavour: Flavour) -> Generator[Any, Any, list[Any]]:
+    """Execute *nodes*; the pure part of what they gave."""
+    found = []
+    for index, node in enumerate(nodes):
+        found.append((yield from _one(node, (*slot, index), flavour)))
+    return found
+
+
+def _one(node: Any, slot: Slot, flavour: Flavour) -> Generator[Any, Any, Any]:
+    _world.nodes[slot] = node
+    steps = STEPS[flavour.is_async]
+    if isinstance(node, Do):
+        return (yield from _pure(slot, ("call", slot, steps[node.kind], _args(node))))
+    if isinstance(node, Nest):
+        return (yield from _pure(slot, ("call", slot, steps["nest"], (node.arg,))))
+    if isinstance(node, Child):
+        return (yield ("call", slot, steps["child"], (node.arg,)))
+    if isinstance(node, Beside):
+        sequences = [interpret(branch, (*slot, "b", n), flavour) for n, branch in enumerate(node.branches)]
+        return (yield ("beside", sequences, interpret(node.first, (*slot, "f"), flavour)))
+    return (yield from _submitted(node, slot, steps))
+
+
+def _args(node: Do) -> tuple[int, ...]:
+    return () if node.kind == "roll" else (node.arg,)
+
+
+def _pure(slot: Slot, operation: Any) -> Generator[Any, Any, Any]:
+    try:
+        value = yield operation
+    except Boom as error:
+        _world.saw(slot, ("boom", error.execution))
+        return ("boom", error.arg)
+    _world.saw(slot, value[-1])
+    return value[:-1]
+
+
+def _submitted(node: Submit, slot: Slot, steps: dict[str, Any]) -> Generator[Any, Any, Any]:
+    if node.map:
+        values = yield ("map", (*slot, "map"), steps["plain"], [call.arg for call in node.calls])
+        for call, value in zip(node.calls, values, strict=True):
+            _world.saw((*slot, "map", call.arg), value[-1])
+        return [value[:-1] for value in values]
+    futures = []
+    for index, call in enumerate(node.calls):
+        futures.append((yield ("submit", (*slot, index), steps[call.kind], _args(call))))
+    found = {}
+    for index in node.ask:
+        found[index] = yield from _pure((*slot, index), ("result", futures[index]))
+    return [found[index] for index in range(len(futures))]
+
+
+def _with_slot(slot: Slot, fn: Any, *args: Any) -> Any:
+    token = _slot.set(slot)
+    try:
+        return fn(*args)
+    finally:
+        _slot.reset(token)
+
+
+def _sync(generator: Generator[Any, Any, Any]) -> Any:
+    return _drive(generator, _perform)
+
+
+def _drive(generator: Generator[Any, Any, Any], perform: Any) -> Any:
+    try:
+        operation = next(generator)
+        while True:
+            error = value = None
+            try:
+                value = perform(operation)
+            except BaseException as caught:
+                error = caught
+            operation = generator.send(value) if error is None else generator.throw(error)
+    except StopIteration as stop:
+        return stop.value
+
+
+def _perform(operation: Any) -> Any:
+    what, *rest = operation
+    if what == "call":
+        slot, fn, args = rest
+        return _with_slot(slot, fn, *args)
+    if what == "submit":
+        slot, fn, args = rest
+        return _with_slot(slot, fn.submit, *args)
+    if what == "map":
+        slot, fn, args = rest
+        return _with_slot(slot, fn.map, args)
+    if what == "result":
+        return rest[0].result()
+    sequences, first = rest
+    return _in_threads(sequences, first)
+
+
+def _in_threads(sequences: Any, first: Any) -> Any:
+    """Branches in threads that inherit the context, as ``asyncio.to_thread`` has it."""
+    found: list[Any] = [None] * len(sequences)
+    errors: list[BaseException] = []
+
+    def work(index: int) -> None:
+        try:
+            found[index] = _sync(sequences[index])
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [
+        threading.Thread(target=contextvars.copy_context().run, args=(work, index), daemon=True)
+        for index in range(len(sequences))
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        mine = _sync(first)
+    finally:
+        for thread in threads:
+            thread.join()
+    if errors:
+        raise errors[0]
+    return [found, mine]
+
+
+async def _async(generator: Generator[Any, Any, Any]) -> Any:
+    try:
+        operation = next(generator)
+        while True:
+            error = value = None
+            try:
+                value = await _aperform(operation)
+            except BaseException as caught:
+                error = caught
+            operation = generator.send(value) if error is None else generator.throw(error)
+    except StopIteration as stop:
+        return stop.value
+
+
+async def _aperform(operation: Any) -> Any:
+    what, *rest = operation
+    if what == "call":
+        slot, fn, args = rest
+        token = _slot.set(slot)
+        try:
+            return await fn(*args)
+        finally:
+            _slot.reset(token)
+    if what == "submit":
+        slot, fn, args = rest
+        return _with_slot(slot, fn.submit, *args)
+    if what == "map":
+        slot, fn, args = rest
+        token = _slot.set(slot)
+        try:
+            return await fn.map(args)
+        finally:
+            _slot.reset(token)
+    if what == "result":
+        return await rest[0]
+    sequences, first = rest
+    tasks = [asyncio.create_task(_async(sequence)) for sequence in sequences]
+    try:
+        mine = await _async(first)
+        return [await asyncio.gather(*tasks), mine]
+    except BaseException:
+        for task in tasks:  # nobody will ask them, and that is not worth a line in the log
+            task.add_done_callback(lambda task: task.cancelled() or task.exception())
+        raise
+
+
+def _driven(fn: Any, flavour: Flavour) -> Any:
+    import functools
+
+    @functools.wraps(fn)
+    async def async_body(*args: Any) -> Any:
+        return await _async(fn(*args))
+
+    @functools.wraps(fn)
+    def sync_body(*args: Any) -> Any:
+        return _sync(fn(*args))
+
+    return async_body if flavour.is_async else sync_body
+
+
+SYNC, ASYNC = Flavour(False), Flavour(True)
+STEPS = {False: _make_steps(SYNC), True: _make_steps(ASYNC)}
+
+
+# Executions -------------------------------------------------------------------------------------------------
+
+DIED = object()
+
+
+@frozen
+class Fault:
+    """Where an execution dies: at a commit (before it takes effect or *after*), or when a body begins."""
+
+    commit: int | None = None
+    after: bool = False
+    body: int | None = None
+
+
+NONE = Fault()
+
+
+def execute(
+    program: Program,
+    world: World,
+    storage: Storage,
+    flavour: Flavour,
+    fault: Fault = NONE,
+    *,
+    run_id: str | None = None,
+    **options: Any,
+) -> tuple[Any, int]:
+    """Execute *program* once, as one process would; its result or ``DIED``, and how many commits it made.
+
+    What has been recorded by earlier executions on *storage* is continued. *options* are the runtime's.
+    """
+    global _world
+    _world = world
+    world.nodes[()] = program
+    world.state.update(dead=False, execution=world.state["execution"] + 1, die_at=fault.body, bodies=0)
+    mortal = Mortal(storage, fault.commit, after=fault.after, error=lambda: _die(world))
+    clock = VirtualClock(1_000_000.0 * world.state["execution"])
+    with Runtime(mortal, clock=clock, **options):
+        try:
+            whole = STEPS[flavour.is_async]["whole"]
+            result = flavour.call(whole if run_id is None else whole.options(id=run_id))
+        except BaseException as error:
+            if not world.state["dead"] and not mortal.dead:
+                raise
+            mortal.dead = True
+            with contextlib.suppress(AttributeError):
+                error.__traceback__ = None
+            result = DIED
+    return result, mortal.commits
+
+
+def _die(world: World) -> BaseException:
+    world.state["dead"] = True
+    return Crash()

@@ -1,0 +1,284 @@
+"""Laws of replay and recovery, over generated programs; see ``programs.py``."""
+
+import random
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import given, note, settings
+from hypothesis import strategies as st
+from programs import ASYNC, DIED, SYNC, Do, Fault, World, execute, programs, sequential
+from support import Flavour, examples
+
+from flowdsl.core.records import RunFilter
+from flowdsl.errors import NondeterminismError
+from flowdsl.storage import MemoryStorage, SQLiteStorage, Storage
+
+flavours = pytest.mark.parametrize("flavour", [SYNC, ASYNC], ids=repr)
+kinds = pytest.mark.parametrize("kind", ["memory", "sqlite"])
+
+
+@contextmanager
+def fresh(kind: str) -> Iterator[Storage]:
+    """An empty storage, a new one for each example."""
+    if kind == "memory":
+        with MemoryStorage() as storage:
+            yield storage
+        return
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        SQLiteStorage(Path(folder) / "flow.db", synchronous="normal") as storage,
+    ):
+        yield storage
+
+
+def undisturbed(program, flavour: Flavour):
+    """Result, number of commits and of bodies of an execution without faults."""
+    world = World()
+    with fresh("memory") as storage:
+        result, commits = execute(program, world, storage, flavour)
+    assert world.wrong == []
+    return result, commits, world.state["bodies"]
+
+
+def records(storage: Storage):
+    """Everything that is recorded of steps, but when."""
+    return [
+        (
+            s.key,
+            s.path,
+            s.scope,
+            s.occurrence,
+            s.ordinal,
+            s.status,
+            s.attempts,
+            s.args,
+            s.preview,
+            s.concurrent,
+            s.kind,
+        )
+        for run in storage.list_runs(RunFilter(newest_first=False))
+        for s in storage.list_steps(run.id)
+    ]
+
+
+def top(storage: Storage):
+    """The runs that no other run called."""
+    return [run for run in storage.list_runs() if run.parent is None]
+
+
+def last_commit(commits: int) -> Fault:
+    """The death just before the run's outcome is stored: everything is recorded, and nothing has ended."""
+    return Fault(commit=commits - 1)
+
+
+@flavours
+@kinds
+@settings(max_examples=examples(15))
+@given(program=programs, seed=st.integers(0, 1000))
+def test_replay_executes_nothing_and_gives_the_same(flavour, kind, program, seed):
+    """With everything recorded, no body executes, no record changes, and the result is the same."""
+    expected, commits, _ = undisturbed(program, flavour)
+    world = World(seed)
+    with fresh(kind) as storage:
+        died, _ = execute(program, world, storage, flavour, last_commit(commits))
+        if died is not DIED or (kind == "sqlite" and flavour.is_async):  # with group commit there are fewer
+            return
+        before, executed = records(storage), list(world.executed)
+        result, _ = execute(program, world, storage, flavour)
+        assert (result, world.wrong) == (expected, [])
+        assert world.executed == executed
+        assert records(storage) == before
+
+
+@flavours
+@kinds
+@settings(max_examples=examples(25))
+@given(program=programs, data=st.data())
+def test_crash_anywhere_and_continue(flavour, kind, program, data):
+    """Die at any commit or body, again during recovery: the result is that without faults."""
+    expected, commits, bodies = undisturbed(program, flavour)
+    world = World(data.draw(st.integers(0, 1000)))
+    faults = st.one_of(
+        st.builds(Fault, commit=st.integers(0, commits - 1), after=st.booleans()),
+        st.builds(Fault, body=st.integers(0, max(bodies - 1, 0))),
+    )
+    run_id = data.draw(st.sampled_from([None, "the-run"]))
+    with fresh(kind) as storage:
+        for fault in data.draw(st.lists(faults, min_size=1, max_size=3)):
+            result, _ = execute(program, world, storage, flavour, fault, run_id=run_id)
+            note(f"{fault}: {result}, executed {world.executed}")
+            assert world.wrong == []
+            if result is not DIED:
+                assert result == expected
+            if run_id is None and any(run.status == "completed" for run in top(storage)):
+                return  # calling it again would be the next number
+        result, _ = execute(program, world, storage, flavour, run_id=run_id)
+        assert (result, world.wrong) == (expected, [])
+        assert len(top(storage)) == 1
+
+
+@settings(max_examples=examples(6))
+@given(program=sequential)
+@flavours
+def test_crash_at_every_single_point(flavour, program):
+    """Exhaustively: before and after each commit of a sequential program."""
+    expected, commits, _ = undisturbed(program, flavour)
+    for commit in range(commits):
+        for after in (False, True):
+            world = World()
+            with fresh("memory") as storage:
+                died, _ = execute(program, world, storage, flavour, Fault(commit, after))
+                executed = len(world.executed)
+                assert died is DIED
+                result, _ = execute(program, world, storage, flavour)
+                if commit == commits - 1 and after:  # it was complete: calling it again is the next run
+                    assert len(top(storage)) == 2
+                    continue
+                assert (result, world.wrong) == (expected, [])
+                if commit == commits - 1:
+                    assert len(world.executed) == executed
+
+
+@settings(max_examples=examples(25))
+@given(program=sequential)
+def test_memory_and_sqlite_agree(program):
+    """The same program leaves the same journal on both, fault or no fault."""
+    _, commits, _ = undisturbed(program, SYNC)
+    found = []
+    for kind in ("memory", "sqlite"):
+        world = World()
+        with fresh(kind) as storage:
+            execute(program, world, storage, SYNC, Fault(commit=commits // 2))
+            half = records(storage)
+            execute(program, world, storage, SYNC)
+            found.append((half, records(storage), world.executed))
+    assert found[0] == found[1]
+
+
+@settings(max_examples=examples(25))
+@given(program=sequential)
+def test_sync_and_async_agree(program):
+    """The same description has the same journal in both flavours, but for the names."""
+    found = []
+    for flavour in (SYNC, ASYNC):
+        world = World()
+        with fresh("memory") as storage:
+            result, commits = execute(program, world, storage, flavour)
+            rows = [
+                (
+                    s.path.rpartition(".")[2],
+                    s.occurrence,
+                    s.ordinal,
+                    s.status,
+                    s.attempts,
+                    s.args,
+                    s.preview,
+                    s.concurrent,
+                )
+                for run in storage.list_runs(RunFilter(newest_first=False))
+                for s in storage.list_steps(run.id)
+            ]
+            found.append((result, commits, sorted(map(repr, rows)), world.executed))
+    assert found[0] == found[1]
+
+
+flat = st.lists(
+    st.one_of(st.builds(Do, st.just("plain"), st.integers(0, 3)), st.just(Do("roll"))), min_size=1, max_size=7
+).map(tuple)
+
+
+def recorded(program, flavour: Flavour, storage: Storage) -> World:
+    """The world after *program* has been recorded as a whole without ending."""
+    _, commits, _ = undisturbed(program, flavour)
+    world = World()
+    died, _ = execute(program, world, storage, flavour, last_commit(commits))
+    assert died is DIED
+    world.seen.clear()  # places change now: only counts are compared
+    return world
+
+
+@flavours
+@settings(max_examples=examples(40))
+@given(program=flat, data=st.data())
+def test_removing_and_reordering_keeps_the_recorded_ones(flavour, program, data):
+    """No body executes, whatever subset of the recorded calls is made in whatever order."""
+    kept = tuple(data.draw(st.permutations(program)))[: data.draw(st.integers(0, len(program)))]
+    with fresh("memory") as storage:
+        world = recorded(program, flavour, storage)
+        before = len(world.executed)
+        result, _ = execute(kept, world, storage, flavour)
+        assert result == [[call.kind, call.arg] for call in kept]
+        assert len(world.executed) == before
+
+
+@flavours
+@settings(max_examples=examples(40))
+@given(program=flat, more=st.lists(st.integers(10, 13), max_size=3), data=st.data())
+def test_adding_behind_the_recorded_ones_keeps_them(flavour, program, more, data):
+    """Calls behind the recorded ones of their path, and of other paths anywhere, are all that executes."""
+    longer = [*program, *(Do("plain", arg) for arg in more)]
+    for _ in range(data.draw(st.integers(0, 3))):
+        longer.insert(data.draw(st.integers(0, len(longer))), Do("flaky", 0))
+    with fresh("memory") as storage:
+        world = recorded(program, flavour, storage)
+        before = len(world.executed)
+        result, _ = execute(tuple(longer), world, storage, flavour)
+        assert result == [[call.kind, call.arg] for call in longer]
+        assert len(world.executed) == before + len(longer) - len(program)
+
+
+@flavours
+@settings(max_examples=examples(40))
+@given(program=flat, more=st.lists(st.integers(10, 13), max_size=3), data=st.data())
+def test_with_rerun_calls_may_be_added_anywhere(flavour, program, more, data):
+    """``on_divergence="rerun"``: what is new executes, what is recorded does not, whatever the order."""
+    changed = list(data.draw(st.permutations(program)))[: data.draw(st.integers(0, len(program)))]
+    kept = len(changed)
+    for arg in more:
+        changed.insert(data.draw(st.integers(0, len(changed))), Do("plain", arg))
+    with fresh("memory") as storage:
+        world = recorded(program, flavour, storage)
+        before = len(world.executed)
+        result, _ = execute(tuple(changed), world, storage, flavour, on_divergence="rerun")
+        assert result == [[call.kind, call.arg] for call in changed]
+        assert len(world.executed) == before + len(changed) - kept
+
+
+@flavours
+@settings(max_examples=examples(40))
+@given(program=flat, data=st.data())
+def test_a_changed_argument_is_caught_before_the_body(flavour, program, data):
+    """Any one argument of any one call: a typed error, and nothing executes."""
+    places = [n for n, call in enumerate(program) if call.kind == "plain"]
+    if not places:
+        return
+    place = data.draw(st.sampled_from(places))
+    changed = (*program[:place], Do("plain", 99), *program[place + 1 :])
+    with fresh("memory") as storage:
+        world = recorded(program, flavour, storage)
+        before = len(world.executed)
+        with pytest.raises(NondeterminismError):
+            execute(changed, world, storage, flavour)
+        assert len(world.executed) == before
+        result, _ = execute(program, world, storage, flavour)
+        assert result == [[call.kind, call.arg] for call in program]
+        assert len(world.executed) == before
+
+
+@settings(max_examples=examples(40))
+@given(program=programs, seeds=st.lists(st.integers(0, 10_000), min_size=2, max_size=5), data=st.data())
+def test_concurrent_branches_never_diverge(program, seeds, data):
+    """Other timing in each execution, a death in each but the last, and never a false alarm."""
+    expected, commits, _ = undisturbed(program, ASYNC)
+    world = World(random.Random(repr(seeds)).random())
+    with fresh("memory") as storage:
+        for _ in seeds[1:]:
+            fault = Fault(data.draw(st.integers(0, commits - 1)), data.draw(st.booleans()))
+            result, _ = execute(program, world, storage, ASYNC, fault)
+            if result is not DIED or any(run.status == "completed" for run in top(storage)):
+                return
+        result, _ = execute(program, world, storage, ASYNC)
+        assert (result, world.wrong) == (expected, [])
