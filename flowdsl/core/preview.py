@@ -78,10 +78,14 @@ def _is_small(value: Any, levels: int) -> bool:
 
 def _are_small(items: abc.Iterable[Any], levels: int) -> bool:
     for item in items:
-        if type(item) is str:  # not left to the recursion, for it is the most frequent
+        kind = type(item)  # texts and numbers are not left to the recursion, for they are the most frequent
+        if kind is str:
             if len(item) >= _SHORT:
                 return False
-        elif not _is_small(item, levels - 1):
+        elif kind is int:
+            if not -_LARGE < item < _LARGE:
+                return False
+        elif kind not in _QUICK_TYPES and not _is_small(item, levels - 1):
             return False
     return True
 

@@ -101,7 +101,10 @@ class Commit(Effect):
         return self.engine.committer.commit(self.operations)
 
     async def aio(self) -> list[Outcome]:
-        return await self.engine.committer.commit_async(self.operations)
+        committer = self.engine.committer
+        if committer.storage.inline:
+            return committer.commit(self.operations)
+        return await committer.commit_async(self.operations)
 
 
 class Call(Effect):

@@ -62,6 +62,13 @@ class _Template(string.Formatter):
         return value, used
 
 
+def _filled(template: str, arguments: dict[str, Any]) -> str:
+    """*template* with the arguments in their places; without a dot or an index in it, only an argument itself can be ``None``."""
+    if "." in template or "[" in template or any(value is None for value in arguments.values()):
+        return _Template().vformat(template, (), arguments)
+    return template.format_map(arguments)
+
+
 def run_id_of(defn: WorkflowDef, arguments: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
     """The id that the workflow's ``id=`` gives to this call, or ``None`` for a numbered run."""
     if defn.id is None:
@@ -70,7 +77,7 @@ def run_id_of(defn: WorkflowDef, arguments: dict[str, Any], args: tuple[Any, ...
         found = defn.id(*args, **kwargs)
     else:
         try:
-            found = _Template().vformat(defn.id, (), arguments)
+            found = _filled(defn.id, arguments)
         except (KeyError, IndexError, AttributeError, ValueError) as error:
             raise ValueError(
                 f"the id template {defn.id!r} of workflow {defn.path} cannot be filled from "
@@ -124,6 +131,7 @@ def request(
         args_preview=bound.preview(),
         tags=defn.tags if tags is None else tags,
         created_at=now,
+        owner=engine.owner,
         deadline=None if limit is None else now + limit,
         version=defn.version,
     )
