@@ -110,6 +110,7 @@ class Runtime:
             on_divergence=on_divergence, lease=lease, name=name or "",
         )  # fmt: skip
         self.engine.keeper = Keeper(self.engine)
+        self.engine.open_storage = open_storage
         self.engine.make_handle = lambda record: Run(self, record.id)
         self.name = name or ""
         self._closed = False
@@ -506,7 +507,7 @@ class Runtime:
         asked = self._request_of(record)
         if record.status is RunStatus.FAILED or self.interrupted(record):
             force = record.owner is not None and liveness(record.owner, record.id) is Liveness.DEAD
-            claimed = run_sync(_as_flow(claim(self.engine, record, force=force)))
+            claimed = run_sync(_as_flow(claim(self.engine, record, force=force, limit=asked.defn.timeout)))
             if claimed is not None:
                 return self.start(asked, Acquired(claimed, True, True))
         return Run(self, record.id)

@@ -73,6 +73,11 @@ class Payloads:
         self._secret = secret
         self._limit = check_limit
 
+    @property
+    def codec(self) -> Codec:
+        """The codec of new payloads."""
+        return self._codec
+
     def pack(self, value: Any, run_id: str, key: str, kind: str) -> tuple[bytes, Any]:
         """Return *value* as a payload for this place, and the value as it will be loaded.
 

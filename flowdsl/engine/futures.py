@@ -9,12 +9,14 @@ import logging
 import threading
 from collections.abc import Callable, Generator
 from concurrent.futures import CancelledError, Executor, Future, InvalidStateError
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from flowdsl.engine.context import Crossing, Frame, RunState, current, here
 from flowdsl.engine.definitions import StepDef
 from flowdsl.engine.drive import Effect, run_async, run_sync
 from flowdsl.engine.step import StepCall, identify, perform
+from flowdsl.engine.workers import RemoteBody, coordinators, elsewhere
 
 __all__ = ["Settle", "StepFuture", "start", "submit"]
 
@@ -238,6 +240,9 @@ def start(call: StepCall, make: Callable[[], Any]) -> StepFuture[Any]:
     context = contextvars.copy_context()
 
     executor: Executor = defn.executor or engine.pool
+    if elsewhere(executor):
+        call.elsewhere = partial(RemoteBody, executor)
+        executor = coordinators(engine, executor)
 
     def work() -> Any:
         before, _worker.executor = _worker.executor, executor

@@ -66,11 +66,15 @@ class Engine:
         self.futures: dict[str, Future[Any]] = {}
         self.tasks: set[asyncio.Task[Any]] = set()
         self.warned: set[str] = set()
+        self.open_storage: Callable[[str], Storage] | None = None
         self.make_handle: Callable[[Run], Any] = lambda record: record
         self.executor = executor
         self._pool: ThreadPoolExecutor | None = None
         self._pool_lock = threading.Lock()
         self._background_pool: ThreadPoolExecutor | None = None
+        self.coordinators: dict[int, ThreadPoolExecutor] = {}
+        self.replaced: dict[int, Executor] = {}
+        self.lock = threading.Lock()
         self._background: set[Future[Any]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_thread: threading.Thread | None = None
@@ -221,7 +225,7 @@ class Engine:
     def close(self) -> None:
         """End threads and pools. The storage stays open: it belongs to the runtime."""
         self.drain()
-        for pool in (self._pool, self._background_pool):
+        for pool in (self._pool, self._background_pool, *self.coordinators.values(), *self.replaced.values()):
             if pool is not None:
                 pool.shutdown(wait=True)
         self._pool = self._background_pool = None

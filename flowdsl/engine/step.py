@@ -42,7 +42,7 @@ from flowdsl.core.status import StepStatus
 from flowdsl.engine.context import INTERRUPTS, Crossing, Frame, RunState, Scope, StepView, here
 from flowdsl.engine.definitions import StepDef
 from flowdsl.engine.divergence import diverged
-from flowdsl.engine.drive import Body, Call, Commit, Flow, Pause, Result
+from flowdsl.engine.drive import Body, Call, Commit, Flow, Result, wait_out
 from flowdsl.errors import FlowError, ResultNotStorable, StepOutcomeUnknown, StorageError, UnkeyableArgument
 from flowdsl.storage.base import Done, Operation, PutMemo, PutStep
 from flowdsl.storage.make import quick_step
@@ -86,7 +86,7 @@ class StepCall:
     """One call of a step: what it is, and where it stands."""
 
     __slots__ = (
-        "_shown", "args", "bound", "concurrent", "defn", "flow", "fn", "frame", "generation", "key", "kind", "kwargs", "mode",
+        "_shown", "args", "bound", "concurrent", "defn", "elsewhere", "flow", "fn", "frame", "generation", "key", "kind", "kwargs", "mode",
         "occurrence", "ordinal", "queued", "receiver", "run", "scope", "submitted",
     )  # fmt: skip
 
@@ -115,6 +115,7 @@ class StepCall:
         self._shown: str | None = None
         self.concurrent = False
         self.submitted = False
+        self.elsewhere: Callable[[StepCall, Frame], Any] | None = None
         self.queued = False
         self.flow: Any = None
         self.key = ""
@@ -247,6 +248,9 @@ def decide(call: StepCall) -> Any:
 def _durable(call: StepCall) -> Flow:
     if call.defn.undo is not None:
         call.run.undos[call.key] = call.defn.undo
+    record = call.run.journal.answer(call.key, call.bound.defaults)
+    if record is not None:
+        return replay(call, record)
     decision = yield from decide(call)
     if not isinstance(decision, Decision):
         return decision
@@ -338,7 +342,11 @@ def attempt_body(call: StepCall, view: StepView, attempt: int, scope: Scope | No
         hooks.fire("on_step_start", view)
     run.running[call.key] = (view, call)
     try:
-        error, value = yield Body(call.fn, call.args, call.kwargs, Frame(run, scope, view, defn.is_async), defn.timeout)
+        frame = Frame(run, scope, view, defn.is_async)
+        if call.elsewhere is not None:
+            error, value = yield call.elsewhere(call, frame)
+        else:
+            error, value = yield Body(call.fn, call.args, call.kwargs, frame, defn.timeout)
     finally:
         run.running.pop(call.key, None)
     view.duration = run.engine.clock.now() - view.started_at
@@ -406,8 +414,7 @@ def _back_off(call: StepCall, view: StepView, retry: Retry, error: Exception) ->
 
 
 def _pause(run: RunState, delay: float) -> Flow:
-    yield Pause(run, delay)
-    run.check()
+    yield from wait_out(run, delay)
     return None, None
 
 

@@ -1,0 +1,257 @@
+"""Bodies that execute in another process: any ``concurrent.futures.Executor`` that is not a thread pool.
+
+The coordinating thread stays here and does everything but the body: identity, attempts, records, hooks. What travels to the worker is the
+function, its arguments and where the call stands; what travels back is the result or the exception, and what the body logged. In the worker the
+body has a frame of its own over the same storage, so store calls and nested steps work there, under the run's epoch; a storage
+that processes cannot share is refused by the first such call.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from typing import Any, Never
+
+from attrs import frozen
+
+from flowdsl.codecs import Codec, PickleCodec
+from flowdsl.codecs.payloads import Payloads
+from flowdsl.core.journal import Journal
+from flowdsl.core.records import Memo, Run, RunFilter, Signal, Step
+from flowdsl.engine.context import Crossing, Frame, RunState, Scope, StepView
+from flowdsl.engine.drive import Body, Effect, Result
+from flowdsl.engine.lease import Keeper
+from flowdsl.engine.registry import STEPS
+from flowdsl.engine.services import Engine
+from flowdsl.errors import FlowError, StepTimeout, StorageUnavailable
+from flowdsl.storage.base import Operation, Outcome, Storage
+
+__all__ = ["RemoteBody", "coordinators", "elsewhere"]
+
+
+def elsewhere(executor: Executor | None) -> bool:
+    """Whether *executor* may execute in another process, so that work has to be pickled for it."""
+    return executor is not None and not isinstance(executor, ThreadPoolExecutor)
+
+
+def coordinators(engine: Engine, executor: Executor) -> ThreadPoolExecutor:
+    """Threads that wait for the workers of *executor*, as many as it has."""
+    with engine.lock:
+        found = engine.coordinators.get(id(executor))
+        if found is None:
+            workers = getattr(executor, "_max_workers", None) or 32
+            found = ThreadPoolExecutor(int(workers), thread_name_prefix="flowdsl-coordinator")
+            engine.coordinators[id(executor)] = found
+    return found
+
+
+@frozen(slots=True)
+class _Job:
+    """What a worker has to know."""
+
+    fn: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    view: StepView
+    scopes: tuple[str, ...]
+    record: Run
+    url: str | None
+    open_storage: Callable[[str], Storage] | None
+    codec: Codec
+
+
+class RemoteBody(Effect):
+    """Execute the body of *call* on its executor; answers ``(error, value)``. A worker that dies is a failed attempt."""
+
+    __slots__ = ("call", "executor", "frame")
+
+    def __init__(self, executor: Executor, call: Any, frame: Frame) -> None:
+        self.executor = executor
+        self.call = call
+        self.frame = frame
+
+    def sync(self) -> Result:
+        call, run = self.call, self.call.run
+        engine: Engine = run.engine
+        job = _Job(
+            _portable(call), call.args, call.kwargs, self.frame.step, _chain(self.frame.scope),
+            run.record, engine.storage.url, engine.open_storage, engine.payloads.codec,
+        )  # fmt: skip
+        try:
+            data = PickleCodec().dumps(job)
+        except Exception as error:
+            return TypeError(
+                f"step {call.defn.path} cannot travel to its executor: {type(error).__name__}: {error}. Its function and arguments have "
+                f"to be picklable; leave the rest to the worker, or use a thread pool"
+            ), None
+        future = None
+        try:
+            future = _working(engine, self.executor).submit(_execute, data)
+            return self._answer(future.result(call.defn.timeout))
+        except TimeoutError as error:
+            if future is None or future.done():
+                return error, None
+            future.cancel()
+            self.frame.abandoned = True
+            message = f"step {call.defn.path} took longer than its timeout of {call.defn.timeout:g} s; its worker was left behind"
+            return StepTimeout(message, run=run.id, step=call.defn.path), None
+        except Exception as error:
+            return error, None
+
+    async def aio(self) -> Never:
+        raise AssertionError("async steps execute as tasks")
+
+    def _answer(self, answer: tuple[str, bytes, Sequence[Step]]) -> Result:
+        what, body, logged = answer
+        run = self.call.run
+        with run.lock:
+            for step in logged:
+                if run.journal.get(step.key) is None:
+                    run.buffer.append(step)
+                    run.journal.add(step)
+        if what == "value":
+            return None, PickleCodec().loads(body)
+        payloads = Payloads(PickleCodec())
+        error = payloads.unpack_error(body, "", "", "worker")
+        if what == "stop" and isinstance(error, FlowError):
+            run.halt(error)
+            return Crossing(error), None
+        return error, None
+
+
+def _portable(call: Any) -> Any:
+    """The step as it travels: by reference if it is the registered one, else its function."""
+    source = STEPS.get(call.defn.path)
+    if source is not None and call.receiver is None and source.definition.fn is call.defn.fn:
+        return source
+    return call.fn
+
+
+def _chain(scope: Scope) -> tuple[str, ...]:
+    ids = []
+    inner: Scope | None = scope
+    while inner is not None:
+        ids.append(inner.id)
+        inner = inner.parent
+    return tuple(ids)
+
+
+def _working(engine: Engine, executor: Executor) -> Executor:
+    """*executor*, or what replaces a process pool that broke when a worker was killed."""
+    with engine.lock:
+        live = engine.replaced.get(id(executor), executor)
+        if isinstance(live, ProcessPoolExecutor) and getattr(live, "_broken", False):
+            facts: Any = executor
+            live = ProcessPoolExecutor(
+                facts._max_workers, facts._mp_context, initializer=facts._initializer, initargs=facts._initargs
+            )
+            engine.replaced[id(executor)] = live
+        return live
+
+
+# ------------------------------------------------------------------------------------------------------ in the worker
+
+_engines: dict[str | None, Engine] = {}
+_folds: dict[tuple[str | None, str], Any] = {}
+_lock = threading.Lock()
+
+
+class _Unreachable(Storage):
+    """Stands for a storage that lives in another process."""
+
+    def _refuse(self) -> Never:
+        raise StorageUnavailable(
+            "this run's storage lives in the memory of the process that started it, and a worker process cannot reach it: store calls and "
+            "nested steps in workers need sqlite:///… or another storage that processes share"
+        )
+
+    def commit(self, operations: Sequence[Operation], /) -> list[Outcome]:
+        self._refuse()
+
+    def get_run(self, run_id: str, /) -> Run | None:
+        self._refuse()
+
+    def list_runs(self, where: RunFilter = RunFilter(), /) -> list[Run]:  # noqa: B008 - frozen
+        self._refuse()
+
+    def get_step(self, run_id: str, key: str, /) -> Step | None:
+        self._refuse()
+
+    def list_steps(self, run_id: str, /, *, after: int = 0, limit: int | None = None) -> list[Step]:
+        self._refuse()
+
+    def list_signals(
+        self, run_id: str, /, *, name: str | None = None, unread: bool = False, limit: int | None = None
+    ) -> list[Signal]:
+        self._refuse()
+
+    def get_memo(self, key: str, /) -> Memo | None:
+        self._refuse()
+
+    def clear(self) -> None:
+        self._refuse()
+
+    def close(self) -> None:
+        pass
+
+
+class _WorkerState(RunState):
+    """The run as a worker sees it; the journal is read when the body makes a durable call."""
+
+    _journal: Journal | None = None
+
+    @property
+    def journal(self) -> Journal:  # type: ignore[override]
+        if self._journal is None:
+            steps = [] if self.engine.storage.url is None else self.engine.storage.list_steps(self.id)
+            self._journal = Journal(steps, floor=self.record.floor)
+        return self._journal
+
+    @journal.setter
+    def journal(self, journal: Journal) -> None:
+        pass
+
+
+def _engine_for(job: _Job) -> Engine:
+    with _lock:
+        found = _engines.get(job.url)
+        if found is None:
+            secret = os.environ.get("FLOWDSL_SECRET_KEY")
+            storage = _Unreachable() if job.url is None or job.open_storage is None else job.open_storage(job.url)
+            found = Engine(storage, payloads=Payloads(job.codec, secret.encode() if secret else None))
+            found.keeper = Keeper(found)
+            _engines[job.url] = found
+        return found
+
+
+def _execute(data: bytes) -> tuple[str, bytes, list[Step]]:
+    """Execute a job; its result or exception as bytes, and what it logged."""
+    job: _Job = PickleCodec().loads(data)
+    engine = _engine_for(job)
+    state = _WorkerState(engine, job.record, Journal(), None)
+    fold_key = (job.url, job.record.id)
+    state.fold = _folds.get(fold_key)
+    scope: Scope | None = None
+    for scope_id in reversed(job.scopes):
+        scope = Scope(scope_id, scope, False, of_step=True)
+    assert scope is not None
+    fn: Callable[..., Any] = job.fn
+    if hasattr(fn, "definition"):
+        fn = fn.__wrapped__  # type: ignore[attr-defined]
+    error, value = Body(fn, job.args, job.kwargs, Frame(state, scope, job.view, False)).sync()
+    _folds.clear()
+    _folds[fold_key] = state.fold
+    logged = state.take_buffer()
+    payloads = Payloads(PickleCodec())
+    if error is None:
+        try:
+            return "value", PickleCodec().dumps(value), logged
+        except Exception as fault:
+            error = TypeError(f"the result of step {job.view.path} cannot travel back from its worker: {fault}")
+    if isinstance(error, Crossing):
+        return "stop", payloads.pack_error(error.error, "", "", "worker")[0], logged
+    if not isinstance(error, Exception):
+        raise error
+    return "error", payloads.pack_error(error, "", "", "worker")[0], logged
+
+
