@@ -86,6 +86,10 @@ class SystemClock:
         """Seconds since the Unix epoch, UTC."""
         return time.time()
 
+    def monotonic(self) -> float:
+        """Seconds since some moment in this process; setting the machine's time does not touch them."""
+        return time.monotonic()
+
     def sleep(self, seconds: float) -> None:
         """Block the calling thread for *seconds*."""
         time.sleep(seconds)

@@ -200,7 +200,7 @@ def _work(
         frame.scope.home = here(defn.is_async)
         if left > 0 or frame.run.ending:
             waiting = StepCall(frame, defn, defn.fn, None, (), {}, _EMPTY, "do")
-            yield from pause_until(waiting, left)
+            yield from pause_until(waiting, left, begun=False)
         call = identify(frame, defn, source.__wrapped__, None, args, kwargs, "do")
         call.queued = call.submitted = False
         return (yield from perform(call))

@@ -18,7 +18,7 @@ from flowdsl.engine.services import Engine
 from flowdsl.errors import StepTimeout
 from flowdsl.storage.base import Operation, Outcome
 
-__all__ = ["Body", "Commit", "Effect", "Flow", "Pause", "Result", "Watch", "run_async", "run_sync", "waker_for"]
+__all__ = ["Body", "Commit", "Effect", "Flow", "Pause", "Result", "Watch", "run_async", "run_sync", "wait_out", "waker_for"]
 
 logger = logging.getLogger("flowdsl")
 
@@ -261,7 +261,7 @@ class Stoppable(Effect):
         run.stopper = lambda: loop.call_soon_threadsafe(stop)
         timer = None
         engine = run.engine
-        left = None if run.deadline is None else max(run.deadline - engine.clock.now(), 0.0)
+        left = None if run.deadline is None else max(run.deadline - engine.ticks(), 0.0)
         if left is not None and not engine.virtual:
             timer = loop.call_later(left, run.expire)
         try:
@@ -295,11 +295,12 @@ class NewWaker(Effect):
     def _known(self, waker: Waker) -> Waker:
         with self.run.lock:
             self.run.wakers.add(waker)
+            self.run.listeners.add(waker)
         return waker
 
 
 def waker_for(run: RunState) -> Generator[Effect, Any, Waker]:
-    """A waker that is set by whatever happens to the run from now on, even before it is waited for."""
+    """A waker that is set by a signal, or when the run should stop, from now on: even before it is waited for."""
     waker: Waker = yield NewWaker(run)
     return waker
 
@@ -342,6 +343,20 @@ class Pause(Effect):
         finally:
             with self.run.lock:
                 self.run.wakers.discard(waker)
+
+
+def wait_out(run: RunState, left: float, *, begun: bool = True) -> Generator[Effect, Any, None]:
+    """Wait *left* seconds, unless the run is told to stop, passes its deadline, or (unless *begun*) is about to end."""
+    ticks = run.engine.ticks
+    end = ticks() + left
+    while left > 0 and (begun or not run.ending):
+        if run.deadline is not None and run.deadline < end:
+            yield Pause(run, max(run.deadline - ticks(), 0.0))
+        elif not (yield Pause(run, left)):
+            break
+        run.check()
+        left = end - ticks()
+    run.check()
 
 
 class Watch(Effect):

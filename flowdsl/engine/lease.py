@@ -79,7 +79,7 @@ def _by_key(engine: Engine, wanted: Run, fresh: bool) -> Any:
         assert isinstance(outcome, Found)
         run = outcome.runs[0]
         if run.owner is None or run.status is RunStatus.FAILED:
-            claimed = yield from claim(engine, run)
+            claimed = yield from claim(engine, run, limit=_limit(wanted))
         else:
             alive = liveness(run.owner, run.id)
             if alive is Liveness.UNKNOWN:
@@ -130,7 +130,7 @@ def _by_id(engine: Engine, wanted: Run, ancestors: tuple[str, ...]) -> Any:
             )
         claimed = None
         if run.owner is None or run.status is RunStatus.FAILED:
-            claimed = yield from claim(engine, run)
+            claimed = yield from claim(engine, run, limit=_limit(wanted))
         else:
             alive = liveness(run.owner, run.id)
             if alive is Liveness.DEAD or (
@@ -165,13 +165,19 @@ def _same(run: Run, wanted: Run) -> None:
         )
 
 
-def claim(engine: Engine, run: Run, *, force: bool = False) -> Any:
-    """Take *run* over; the run as claimed, or ``None`` if somebody else was quicker."""
+def _limit(wanted: Run) -> float | None:
+    """How long a run asked for by a call may take, in seconds."""
+    return None if wanted.deadline is None else wanted.deadline - wanted.created_at
+
+
+def claim(engine: Engine, run: Run, *, force: bool = False, limit: float | None = None) -> Any:
+    """Take *run* over; the run as claimed, or ``None`` if somebody else was quicker. *limit*: seconds that a failed one has anew."""
     changes: dict[str, Any] = {}
     if run.status is RunStatus.RUNNING and run.owner is not None:
         changes["recoveries"] = run.recoveries + 1
     if run.status is RunStatus.FAILED and run.deadline is not None:
-        changes["deadline"] = engine.clock.now() + max(run.deadline - run.created_at, 0.0)
+        length = run.deadline - run.created_at if limit is None else limit
+        changes["deadline"] = engine.clock.now() + max(length, 0.0)
     operation = ClaimRun(run.id, run.epoch, engine.owner, engine.lease, force, changes, engine.nonce())
     (outcome,) = yield Commit(engine, (operation,))
     return outcome.run if isinstance(outcome, Opened) else None

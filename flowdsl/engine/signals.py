@@ -5,7 +5,7 @@ before the wait. One that arrived before the deadline beats the timeout, even wh
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 from flowdsl.core.durations import seconds
@@ -14,7 +14,7 @@ from flowdsl.core.journal import Decision
 from flowdsl.core.records import Signal
 from flowdsl.core.status import StepStatus
 from flowdsl.engine.context import Frame, RunState, StepView
-from flowdsl.engine.drive import Call, Commit, Flow, Pause, waker_for
+from flowdsl.engine.drive import Call, Commit, Effect, Flow, Pause, Result, waker_for
 from flowdsl.engine.marks import mark
 from flowdsl.engine.step import StepCall, decide, halted, make_record, perform, put_record, replay, view_of
 from flowdsl.errors import StorageError, WaitTimeout
@@ -49,41 +49,42 @@ def _wait(call: StepCall, name: str, limit: float | None, where: Where) -> Flow:
     if not isinstance(decision, Decision):
         return decision
     run = call.run
-    clock = run.engine.clock
+    ticks = run.engine.ticks
     view = view_of(call, 1)
     prior = decision.record
     if prior is not None and prior.extra:
         deadline = json.loads(prior.extra).get("deadline")
-        left = None if deadline is None else deadline - clock.now()
+        left = None if deadline is None else deadline - run.engine.clock.now()
     else:
         left = limit
         deadline = None if limit is None else view.started_at + limit
         extra = json.dumps({"deadline": deadline, "signal": name})
         yield from put_record(call, make_record(call, view, StepStatus.PENDING, None, "", 0, extra))
+    end = None if left is None else ticks() + left
     while True:
         waker = yield from waker_for(run)
         try:
-            taken = yield from _take(call, view, name, where, deadline)
+            late = left is not None and left <= 0
+            taken = yield from _take(call, view, name, where, deadline if late else None)
             if taken is not None:
                 return taken
-            if left is not None and (left <= 0 or clock.now() >= (deadline or 0.0)):
+            if late:
                 return (yield from _too_late(call, view, name, deadline))
             wait = left
             if run.deadline is not None:
-                until_end = max(run.deadline - clock.now(), 0.0)
+                until_end = max(run.deadline - ticks(), 0.0)
                 wait = until_end if wait is None else min(wait, until_end)
             woken = yield Pause(run, wait, waker)
-            if not woken and left is not None and wait == left:
-                left = 0.0
-            elif deadline is not None:
-                left = max(deadline - clock.now(), 0.0)
+            if end is not None:
+                left = 0.0 if not woken and wait == left else end - ticks()
         finally:
             with run.lock:
                 run.wakers.discard(waker)
+                run.listeners.discard(waker)
         run.check()
 
 
-def _take(call: StepCall, view: StepView, name: str, where: Where, deadline: float | None) -> Any:
+def _take(call: StepCall, view: StepView, name: str, where: Where, deadline: float | None) -> Generator[Effect, Any, Result | None]:
     """The outcome of the wait if a signal is there, else ``None``."""
     run = call.run
     engine = run.engine

@@ -26,7 +26,7 @@ If you edit this
 import json
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any
 
 from attrs import evolve
@@ -42,7 +42,7 @@ from flowdsl.core.status import StepStatus
 from flowdsl.engine.context import INTERRUPTS, Crossing, Frame, RunState, Scope, StepView, here
 from flowdsl.engine.definitions import StepDef
 from flowdsl.engine.divergence import diverged
-from flowdsl.engine.drive import Body, Call, Commit, Flow, Result, wait_out
+from flowdsl.engine.drive import Body, Call, Commit, Effect, Flow, Result, wait_out
 from flowdsl.errors import FlowError, ResultNotStorable, StepOutcomeUnknown, StorageError, UnkeyableArgument
 from flowdsl.storage.base import Done, Operation, PutMemo, PutStep
 from flowdsl.storage.make import quick_step
@@ -227,7 +227,7 @@ def _once(call: StepCall) -> Flow:
 # ------------------------------------------------------------------------------------------------------ one mode: do
 
 
-def decide(call: StepCall) -> Any:
+def decide(call: StepCall) -> Generator[Effect, Any, Decision | Result]:
     """Ask the journal; give the recorded outcome, or the decision to execute."""
     run, defn = call.run, call.defn
     decision = run.journal.decide(
@@ -470,7 +470,7 @@ def require_identity(binder: Binder, receiver: Any, why: str) -> None:
         )
 
 
-def _from_memo(call: StepCall) -> Any:
+def _from_memo(call: StepCall) -> Generator[Effect, Any, Result | None]:
     """Copy a memo into the run and answer with it, or ``None``."""
     run = call.run
     engine = run.engine

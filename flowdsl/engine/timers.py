@@ -12,7 +12,7 @@ from flowdsl.core.durations import seconds
 from flowdsl.core.journal import Decision
 from flowdsl.core.status import StepStatus
 from flowdsl.engine.context import Crossing, Frame
-from flowdsl.engine.drive import Flow, Pause
+from flowdsl.engine.drive import Flow, wait_out
 from flowdsl.engine.marks import mark
 from flowdsl.engine.step import StepCall, decide, make_record, perform, put_record, view_of
 from flowdsl.errors import FlowError
@@ -60,17 +60,10 @@ def _sleep(call: StepCall, length: float | None, until: float | None) -> Flow:
     return None, None
 
 
-def pause_until(call: StepCall, left: float) -> Flow:
-    """Wait *left* seconds, unless the run is told to stop."""
+def pause_until(call: StepCall, left: float, *, begun: bool = True) -> Flow:
+    """Wait *left* seconds, unless the run is told to stop. What has not *begun* ends when the run is about to."""
     run = call.run
-    clock = run.engine.clock
-    if left > 0:
-        deadline = run.deadline
-        if deadline is not None and deadline - clock.now() < left:
-            yield Pause(run, max(deadline - clock.now(), 0.0))
-        else:
-            yield Pause(run, left)
-    run.check()
-    if run.ending:
+    yield from wait_out(run, left, begun=begun)
+    if run.ending and not begun:
         raise Crossing(FlowError(f"run {run.id} has failed; this branch did not begin", run=run.id))
     return None, None
