@@ -1,5 +1,62 @@
-"""What users test their workflows with."""
+"""What users test their workflows with. Names are imported when they are first used."""
 
-from flowdsl.testing.clock import VirtualClock
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["VirtualClock"]
+if TYPE_CHECKING:
+    from flowdsl.testing.clock import VirtualClock
+    from flowdsl.testing.crash import CrashingStorage, EffectLog, SimulatedCrash
+    from flowdsl.testing.effects import Effects, Execution, effects
+    from flowdsl.testing.fixtures import fresh_runtime, with_storage
+    from flowdsl.testing.killing import KillReport, kill_after
+    from flowdsl.testing.replay import ReplayMismatch, ReplayReport, check_replay, replay_test
+
+_HOMES = {
+    "CrashingStorage": "crash",
+    "EffectLog": "crash",
+    "Effects": "effects",
+    "Execution": "effects",
+    "KillReport": "killing",
+    "ReplayMismatch": "replay",
+    "ReplayReport": "replay",
+    "SimulatedCrash": "crash",
+    "VirtualClock": "clock",
+    "check_replay": "replay",
+    "effects": "effects",
+    "fresh_runtime": "fixtures",
+    "kill_after": "killing",
+    "replay_test": "replay",
+    "with_storage": "fixtures",
+}
+
+__all__ = [
+    "CrashingStorage",
+    "EffectLog",
+    "Effects",
+    "Execution",
+    "KillReport",
+    "ReplayMismatch",
+    "ReplayReport",
+    "SimulatedCrash",
+    "VirtualClock",
+    "check_replay",
+    "effects",
+    "fresh_runtime",
+    "kill_after",
+    "replay_test",
+    "with_storage",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,219 @@
+"""Storages that fail at a chosen moment, and a log of effects that no crash touches.
+
+The rules
+    A crash takes everything with it: after it, nothing that the dead code does reaches the storage. A
+    failure is one commit that did not happen (*lost*), or of which nobody knows (*unknown*); the next one
+    works again.
+"""
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from flowdsl.core.records import Memo, Run, RunFilter, Signal, Step
+from flowdsl.errors import StorageUnavailable
+from flowdsl.storage.base import Attention, Operation, Outcome, Storage
+
+__all__ = ["CrashingStorage", "EffectLog", "RelayStorage", "SimulatedCrash"]
+
+When = Literal["before", "after"]
+Effect = Literal["crash", "lost", "unknown", "kill"]
+
+
+class SimulatedCrash(BaseException):
+    """The process "died" here. It is no ``Exception``, so code under test does not handle it by mistake."""
+
+
+class RelayStorage(Storage):
+    """A storage that hands everything on to another one: subclass it to stand between.
+
+    >>> from flowdsl.storage import MemoryStorage
+    >>> RelayStorage(MemoryStorage()).list_runs()
+    []
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        super().__init__()
+        self.storage = storage
+        self.inline = storage.inline
+        self.url = storage.url
+
+    def commit(self, operations: Sequence[Operation], /) -> list[Outcome]:
+        """Hand it on."""
+        return self.storage.commit(operations)
+
+    def get_run(self, run_id: str, /) -> Run | None:
+        """Hand it on."""
+        return self.storage.get_run(run_id)
+
+    def list_runs(self, where: RunFilter = RunFilter(), /) -> list[Run]:  # noqa: B008 - frozen
+        """Hand it on."""
+        return self.storage.list_runs(where)
+
+    def get_step(self, run_id: str, key: str, /) -> Step | None:
+        """Hand it on."""
+        return self.storage.get_step(run_id, key)
+
+    def list_steps(self, run_id: str, /, *, after: int = 0, limit: int | None = None) -> list[Step]:
+        """Hand it on."""
+        return self.storage.list_steps(run_id, after=after, limit=limit)
+
+    def list_signals(
+        self, run_id: str, /, *, name: str | None = None, unread: bool = False, limit: int | None = None
+    ) -> list[Signal]:
+        """Hand it on."""
+        return self.storage.list_signals(run_id, name=name, unread=unread, limit=limit)
+
+    def get_memo(self, key: str, /) -> Memo | None:
+        """Hand it on."""
+        return self.storage.get_memo(key)
+
+    def now(self) -> float:
+        """Hand it on."""
+        return self.storage.now()
+
+    def notify(self) -> None:
+        """Hand it on."""
+        self.storage.notify()
+
+    def wait_for_change(self, seen: int, timeout: float, /) -> int:
+        """Hand it on."""
+        return self.storage.wait_for_change(seen, timeout)
+
+    def attention(self, run_ids: Iterable[str], /) -> list[Attention]:
+        """Hand it on."""
+        return self.storage.attention(run_ids)
+
+    def clear(self) -> None:
+        """Hand it on."""
+        self.storage.clear()
+
+    def close(self) -> None:
+        """Leave the other one open: it is needed after the crash."""
+
+
+class CrashingStorage(RelayStorage):
+    """*storage*, until its *at*-th commit (from 1; ``None``: never).
+
+    Then, *when* ``"before"`` or ``"after"`` that commit took effect, by *outcome*:
+
+    * ``"crash"``: :class:`SimulatedCrash` is raised, then and at every later commit, the way nothing comes
+      out of a dead process. Go on with a new runtime over ``crashing.storage``.
+    * ``"lost"``: ``StorageUnavailable``; the commit did not happen (so only ``"before"``), and later ones
+      work.
+    * ``"unknown"``: ``StorageUnavailable`` with ``outcome_unknown``; later ones work.
+    * ``"kill"``: this process gets SIGKILL.
+
+    ``commits`` counts those begun so far, so a first run with ``at=None`` tells how many crash points there
+    are. Only commits of operations for which *counts* is true are counted; by default all. Raises
+    ``ValueError`` for what makes no sense.
+
+    >>> from flowdsl import Runtime, step, workflow
+    >>> from flowdsl.storage import MemoryStorage
+    >>> @step
+    ... def charge(): ...
+    >>> @workflow
+    ... def checkout():
+    ...     charge()
+    ...     return "paid"
+    >>> storage = CrashingStorage(MemoryStorage(), at=2, when="after")
+    >>> try:
+    ...     with Runtime(storage):
+    ...         checkout()
+    ... except SimulatedCrash:
+    ...     with Runtime(storage.storage):
+    ...         checkout()  # the step is recorded already
+    'paid'
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        at: int | None,
+        *,
+        when: When = "before",
+        outcome: Effect = "crash",
+        counts: Callable[[Sequence[Operation]], bool] | None = None,
+    ) -> None:
+        if at is not None and (isinstance(at, bool) or not isinstance(at, int) or at < 1):
+            raise ValueError(f"at is the number of a commit, 1 or more, or None; got {at!r}")
+        if when not in ("before", "after"):
+            raise ValueError(f"when is 'before' or 'after'; got {when!r}")
+        if outcome not in ("crash", "lost", "unknown", "kill"):
+            raise ValueError(f"outcome is one of 'crash', 'lost', 'unknown', 'kill'; got {outcome!r}")
+        if outcome == "lost" and when == "after":
+            raise ValueError("a commit that is lost did not happen: outcome='lost' goes with when='before'")
+        super().__init__(storage)
+        self.at = at
+        self.when = when
+        self.outcome = outcome
+        self.commits = 0
+        self.dead = False
+        self._counts = counts
+        self._lock = threading.Lock()
+
+    def commit(self, operations: Sequence[Operation], /) -> list[Outcome]:
+        """Commit, unless the moment has come."""
+        with self._lock:
+            if self.dead:
+                raise SimulatedCrash("nothing comes out of a dead process")
+            if self._counts is None or self._counts(operations):
+                self.commits += 1
+                if self.commits == self.at:
+                    self._strike(operations)
+            return self.storage.commit(operations)
+
+    def _strike(self, operations: Sequence[Operation]) -> None:
+        self.dead = self.outcome == "crash"
+        if self.when == "after":
+            self.storage.commit(operations)
+        if self.outcome == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        where = f"{self.when} commit {self.at}"
+        if self.outcome == "crash":
+            raise SimulatedCrash(f"the process died {where}")
+        raise StorageUnavailable(f"made to fail {where}", outcome_unknown=self.outcome == "unknown")
+
+
+class EffectLog:
+    """An append-only file of what really happened. It lies outside every storage, so it can say what a
+    crash must not repeat.
+
+    Each :meth:`note` is one line of JSON, written by one system call: what was noted before a SIGKILL is
+    there after it, and lines of many processes do not mix.
+
+    >>> import tempfile
+    >>> log = EffectLog(tempfile.mkdtemp() + "/effects")
+    >>> log.note("charge", 17)
+    >>> log.count("charge", 17), log.read()
+    (1, [['charge', 17]])
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+
+    def note(self, *what: Any) -> None:
+        """Append a line: values that JSON can hold."""
+        line = json.dumps(what).encode() + b"\n"
+        handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            os.write(handle, line)
+        finally:
+            os.close(handle)
+
+    def read(self) -> list[Any]:
+        """All lines, in order, each as a list; none if there is no file yet."""
+        try:
+            text = self.path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return []
+        return [json.loads(line) for line in text.splitlines()]
+
+    def count(self, *what: Any) -> int:
+        """How many lines begin with *what*."""
+        wanted = json.loads(json.dumps(what))
+        return sum(line[: len(wanted)] == wanted for line in self.read())

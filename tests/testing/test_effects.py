@@ -1,0 +1,96 @@
+"""effects(): what bodies really executed."""
+
+import asyncio
+
+import pytest
+
+from flowdsl import Retry, Runtime, step, workflow
+from flowdsl.testing import effects, fresh_runtime
+
+
+@step(retry=Retry(attempts=3))
+def flaky(n: int, fails: list[int]) -> int:
+    """Fails as often as the list says."""
+    if fails:
+        fails.pop()
+        raise OSError("not yet")
+    return n
+
+
+class Shop:
+    """Steps as methods."""
+
+    @step
+    def sell(self, item: str, *, count: int = 1) -> str:
+        """Sell."""
+        return item * count
+
+
+@workflow
+def work(n: int) -> int:
+    """One step that needs two attempts."""
+    return flaky(n, [1])
+
+
+def test_each_attempt_is_an_execution() -> None:
+    """Run, step, attempt and arguments are noted."""
+    with fresh_runtime() as runtime, effects() as done:
+        assert work(7) == 7
+        (run,) = runtime.runs()
+    assert [(one.run, one.path, one.attempt, one.args[0]) for one in done] == [
+        (run.id, flaky.path, 1, 7),
+        (run.id, flaky.path, 2, 7),
+    ]
+    assert done.count(flaky) == done.count("flaky") == done.count(flaky.path) == 2
+    assert "flaky(7, []) (attempt 2)" in repr(done)
+
+
+def test_a_replay_is_no_execution() -> None:
+    """A step that its record answers executes nothing."""
+    with fresh_runtime() as runtime, effects() as done:
+        assert runtime.do(flaky, 1, []) == 1
+        assert runtime.do(flaky, 1, []) == 1
+    assert done.count(flaky, 1, []) == 1
+
+
+def test_nothing_is_noted_outside_the_block() -> None:
+    """Blocks nest, and end."""
+    with fresh_runtime() as runtime:
+        with effects() as outer:
+            runtime.do(flaky, 1, [])
+            with effects() as inner:
+                runtime.do(flaky, 2, [])
+        runtime.do(flaky, 3, [])
+    assert [one.args[0] for one in outer] == [1, 2]
+    assert inner.names == ["flaky"]
+    inner.clear()
+    assert len(inner) == 0
+
+
+def test_methods_threads_and_async_steps_are_noted() -> None:
+    """Wherever a body executes, it is seen."""
+
+    @step
+    async def fetch(n: int) -> int:
+        return n
+
+    @workflow
+    async def flow() -> int:
+        return (await fetch.submit(1)) + (await fetch(2))
+
+    @workflow
+    def sale(shop: str) -> list[str]:
+        return [Shop().sell(shop, count=2), *flaky.map([1, 2], [[], []])]
+
+    with fresh_runtime(), effects() as done:
+        assert asyncio.run(flow()) == 3
+        assert sale("a") == ["aa", 1, 2]
+    assert done.count(fetch) == 2
+    assert done.count("sell", "a", count=2) == 1
+    assert done.count(flaky) == 2
+
+
+def test_a_step_is_named_by_itself_or_its_path() -> None:
+    """Anything else is a TypeError."""
+    with Runtime("memory://"), effects() as done, pytest.raises(TypeError, match="a step is"):
+        done.count(17)

@@ -1,0 +1,96 @@
+"""fresh_runtime() and with_storage()."""
+
+import asyncio
+import inspect
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowdsl import current_runtime, sleep, step, workflow
+from flowdsl.clock import SystemClock
+from flowdsl.storage import MemoryStorage, SQLiteStorage
+from flowdsl.testing import VirtualClock, fresh_runtime, with_storage
+
+
+@step
+def double(n: int) -> int:
+    """A step."""
+    return 2 * n
+
+
+@workflow
+def patient(n: int) -> int:
+    """Sleeps for a week."""
+    sleep("7 days")
+    return double(n)
+
+
+@given(n=st.integers())
+@with_storage()
+def test_every_example_has_a_store_of_its_own(n: int) -> None:
+    """Nothing of the example before is there, and no health check fails."""
+    assert patient(n) == 2 * n
+    assert len(current_runtime().runs()) == 1
+
+
+@given(n=st.integers())
+def test_a_fresh_runtime_serves_inside_an_example(n: int) -> None:
+    """The context manager does the same."""
+    with fresh_runtime() as runtime:
+        assert current_runtime() is runtime
+        assert patient(n) == 2 * n
+        assert len(runtime.runs()) == 1
+    assert runtime.closed
+
+
+def test_async_functions_have_their_store_too() -> None:
+    """The decorator keeps a coroutine function what it is."""
+
+    @with_storage()
+    async def example(n: int) -> int:
+        async with fresh_runtime() as inner:
+            assert current_runtime() is inner
+        return len(current_runtime().runs())
+
+    assert inspect.iscoroutinefunction(example)
+    assert asyncio.run(example(1)) == 0
+
+
+def test_a_factory_makes_the_storage(tmp_path: Path) -> None:
+    """Any storage will do; it is closed after the call."""
+    made: list[SQLiteStorage] = []
+
+    def factory() -> SQLiteStorage:
+        made.append(SQLiteStorage(tmp_path / f"{len(made)}.db"))
+        return made[-1]
+
+    @with_storage(factory, clock=VirtualClock(0.0))
+    def example() -> None:
+        assert current_runtime().storage is made[-1]
+        assert current_runtime().engine.clock.now() == 0.0
+
+    example()
+    example()
+    assert len(made) == 2
+
+
+def test_options_are_those_of_a_runtime() -> None:
+    """A clock given replaces the virtual one; a storage is refused."""
+    clock = SystemClock()
+    with fresh_runtime(clock=clock, name="mine") as runtime:
+        assert runtime.name == "mine"
+        assert runtime.engine.clock is clock
+        assert isinstance(runtime.storage, MemoryStorage)
+    with pytest.raises(TypeError, match="storage"):
+        fresh_runtime(storage="memory://")
+
+
+def test_missing_parentheses_are_named() -> None:
+    """``@with_storage`` over a test says what to write."""
+
+    def test_something() -> None: ...
+
+    with pytest.raises(TypeError, match="parentheses"):
+        with_storage(test_something)  # type: ignore[arg-type]
