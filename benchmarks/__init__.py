@@ -1,0 +1,1 @@
+"""What flowdsl costs, beside raw ``sqlite3`` doing the same writes: ``python -m benchmarks``."""

@@ -1,0 +1,57 @@
+"""The benchmarks work; what they measure is never a test."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from benchmarks.__main__ import BENCHMARKS, main, report, table
+from benchmarks.measure import Budget, Scale, figure
+
+FIELDS = {
+    "name", "unit", "measured", "best", "reference_name", "reference", "ratio", "budget", "met",
+    "met_at_best", "samples",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_each_benchmark_gives_figures_that_can_be_shown(name: str, tmp_path: Path) -> None:
+    """Each benchmark, as small as possible, yields complete figures, and these make a table and JSON."""
+    figures = list(BENCHMARKS[name](Scale.tiny(tmp_path)))
+    assert figures
+    found = json.loads(json.dumps(report(figures)))
+    assert set(found["machine"]) == {"cpus", "system", "python", "sqlite"}
+    for each in found["figures"]:
+        assert set(each) == FIELDS
+        assert each["name"]
+        assert each["unit"]
+        assert each["samples"] >= 1
+        assert all(
+            math.isfinite(each[key]) and each[key] > 0 for key in ("measured", "best", "reference", "ratio")
+        )
+    lines = table(figures).splitlines()
+    assert len(lines) == 2 + len(figures)
+    assert len({line.count("|") for line in lines}) == 1
+
+
+def test_the_command_writes_a_table_and_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command measures the parts asked for, prints the table, and writes the same figures to the file."""
+    monkeypatch.setattr(Scale, "quick", Scale.tiny)
+    target = tmp_path / "figures.json"
+    assert main(["--quick", "--only", "fan-out", "--json", str(target), "--directory", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    figures = json.loads(target.read_text(encoding="utf-8"))["figures"]
+    assert len(figures) == 6
+    assert all(each["name"] in printed for each in figures)
+
+
+def test_a_figure_quotes_medians_and_judges_its_budget() -> None:
+    """A figure takes medians of samples and of ratios, and compares the right one with its budget."""
+    found = figure("x", [4.0, 2.0, 90.0], reference=[1.0, 1.0, 10.0], budget=Budget(3, "ratio"))
+    assert (found.measured, found.best, found.ratio) == (4.0, 2.0, 4.0)
+    assert (found.met, found.met_at_best) == (False, True)
+    rate = figure("y", [10.0, 30.0, 20.0], unit="runs/s", budget=Budget(20, least=True))
+    assert (rate.measured, rate.best, rate.met, rate.budget) == (20.0, 30.0, True, "≥ 20 runs/s")
