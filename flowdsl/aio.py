@@ -32,7 +32,8 @@ def wait_for(
 
 
 async def gather(*futures_or_runs: Any) -> list[Any]:
-    """Wait for futures, runs and coroutines; their results, in order. Each coroutine is a branch with a scope of its own."""
+    """Wait for futures, runs and coroutines; their results, in order. Each coroutine is a branch with a
+    scope of its own."""
     return await branches.gather_async(current.get(), futures_or_runs)
 
 

@@ -80,7 +80,8 @@ class Waker:
 
 
 class SystemClock:
-    """The machine's clock. Waiting goes by the monotonic clock, so setting the time fires nothing early or twice."""
+    """The machine's clock. Waiting goes by the monotonic clock, so setting the time fires nothing early or
+    twice."""
 
     def now(self) -> float:
         """Seconds since the Unix epoch, UTC."""
@@ -112,7 +113,8 @@ class SystemClock:
 
 
 class ForeignClock:
-    """Makes a clock that has only ``now``, ``sleep`` and ``asleep`` interruptible, by sleeping beside the wait."""
+    """Makes a clock that has only ``now``, ``sleep`` and ``asleep`` interruptible, by sleeping beside the
+    wait."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

@@ -1,16 +1,18 @@
 """``@workflow``, ``@step`` and ``@on``: they mark functions and register names; the only home of wrapt.
 
 The rules
-    A decorated function is the function: name, docstring, signature, types, binding to instances and classes. Calling it asks the engine;
-    everything else is passed through.
+    A decorated function is the function: name, docstring, signature, types, binding to instances and classes.
+    Calling it asks the engine; everything else is passed through.
 
 The theory
-    A wrapt proxy claims the class of what it wraps, so ``isinstance(f, FunctionType)`` holds — and cloudpickle, seeing a function, would
-    ship the bare function and lose the decorator in silence. So both the wrapper and the wrapper of a bound method own up to their class and
-    say how they are rebuilt: by reference where an import finds this very object, else by value, from the function and its options.
+    A wrapt proxy claims the class of what it wraps, so ``isinstance(f, FunctionType)`` holds — and
+    cloudpickle, seeing a function, would ship the bare function and lose the decorator in silence. So both
+    the wrapper and the wrapper of a bound method own up to their class and say how they are rebuilt: by
+    reference where an import finds this very object, else by value, from the function and its options.
 
 If you edit this
-    ``self._self_…`` attributes live on the proxy, all others on the function. ``tests/test_pickling.py`` loads every form in a fresh interpreter.
+    ``self._self_…`` attributes live on the proxy, all others on the function. ``tests/test_pickling.py``
+    loads every form in a fresh interpreter.
 """
 
 from __future__ import annotations
@@ -204,7 +206,11 @@ class _Bound(_Wrapper):
 
     def __deepcopy__(self, memo: Any) -> Any:
         owner = self._owner()
-        return self if owner is None or isinstance(owner, type) else getattr(copy.deepcopy(owner, memo), self._name)
+        return (
+            self
+            if owner is None or isinstance(owner, type)
+            else getattr(copy.deepcopy(owner, memo), self._name)
+        )
 
     @property
     def _name(self) -> str:
@@ -264,7 +270,8 @@ class _StepCalls(Generic[P, R]):
     @overload
     def submit(self, /, *args: P.args, **kwargs: P.kwargs) -> StepFuture[R]: ...
     def submit(self, /, *args: Any, **kwargs: Any) -> StepFuture[Any]:
-        """Start the step beside the caller, on its executor (an async step: as a task), and return its future.
+        """Start the step beside the caller, on its executor (an async step: as a task), and return its
+        future.
 
         Outside a run it executes the same way, without a record.
         """
@@ -308,8 +315,9 @@ class _StepCalls(Generic[P, R]):
     def map(self, /, *iterables: Iterable[Any], limit: int | None = None) -> Any:
         """Call the step on each item (or on items of several iterables side by side), concurrently.
 
-        Returns the results in the order of the items. Of several exceptions that of the first item is raised, once the calls that had
-        begun have ended; others do not begin then. At most *limit* calls execute at a time. In async code, await it.
+        Returns the results in the order of the items. Of several exceptions that of the first item is raised,
+        once the calls that had begun have ended; others do not begin then. At most *limit* calls execute at a
+        time. In async code, await it.
         """
         if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
             raise ValueError(f"limit is a whole number of 1 or more; got {limit!r}")
@@ -342,7 +350,8 @@ class _StepCalls(Generic[P, R]):
         executor: Executor | None = ...,  # type: ignore[assignment]
         on_divergence: Divergence | None = ...,  # type: ignore[assignment]
     ) -> Step[P, R]:
-        """The same step with other options, for ``s.options(timeout="5 min")(…)``. Options not given stay as they are."""
+        """The same step with other options, for ``s.options(timeout="5 min")(…)``. Options not given stay
+        as they are."""
         given = {k: v for k, v in locals().items() if k != "self" and v is not ...}
         other: Step[P, R] = Step(self.__wrapped__, self._defn.evolve(**given))  # type: ignore[attr-defined]
         other._self_receiver = getattr(self.__wrapped__, "__self__", None)  # type: ignore[attr-defined]
@@ -362,7 +371,8 @@ class _StepCalls(Generic[P, R]):
         return str(self._bind(args, kwargs).explain(version=self._defn.version))
 
     def forget(self, /, *args: P.args, **kwargs: P.kwargs) -> None:
-        """Drop the stored result of such a call: of ``memo=True`` and of ``Runtime.do``; inside a run, that of its first such call."""
+        """Drop the stored result of such a call: of ``memo=True`` and of ``Runtime.do``; inside a run,
+        that of its first such call."""
         bound = self._bind(args, kwargs)
         runtime = current_runtime()
         key = memo_key(self._defn, bound)
@@ -372,9 +382,15 @@ class _StepCalls(Generic[P, R]):
             forget_in(runtime.engine, frame.run.id, bound.key(version=self._defn.version))
 
     def perform_on(
-        self, runtime: Runtime, mode: str, args: tuple[Any, ...], kwargs: dict[str, Any], step_id: str | None = None
+        self,
+        runtime: Runtime,
+        mode: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        step_id: str | None = None,
     ) -> Any:
-        """Execute this step on *runtime* in *mode*: in the run that is executing, or outside. (What ``Runtime.do`` calls.)"""
+        """Execute this step on *runtime* in *mode*: in the run that is executing, or outside. (What
+        ``Runtime.do`` calls.)"""
         fn, receiver, args = self._target(args)
         defn = self._defn
         frame = current.get()
@@ -386,7 +402,14 @@ class _StepCalls(Generic[P, R]):
         try:
             if mode == "do":
                 return self._do(runtime, fn, receiver, args, kwargs, step_id)
-            view = StepView("", self._bind_of(receiver, args, kwargs).key(), defn.path, mode, 1, runtime.engine.clock.now())
+            view = StepView(
+                "",
+                self._bind_of(receiver, args, kwargs).key(),
+                defn.path,
+                mode,
+                1,
+                runtime.engine.clock.now(),
+            )
             if mode == "send":
                 return send_off(runtime.engine, defn, fn, args, kwargs, view)
             return _try_outside(runtime, defn, fn, args, kwargs, view)
@@ -398,7 +421,13 @@ class _StepCalls(Generic[P, R]):
         return self._defn.binder(receiver is not None).bind(args, kwargs, *more)
 
     def _do(
-        self, runtime: Runtime, fn: Any, receiver: Any, args: tuple[Any, ...], kwargs: dict[str, Any], step_id: str | None
+        self,
+        runtime: Runtime,
+        fn: Any,
+        receiver: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        step_id: str | None,
     ) -> Any:
         defn = self._defn
         if step_id is None:
@@ -408,7 +437,8 @@ class _StepCalls(Generic[P, R]):
         return _run_whole(runtime, asked)
 
     def request_from(self, runtime: Runtime, record: RunRecord, arguments: dict[str, Any]) -> Request:
-        """The request that continues *record*, an implied run of this step. (What ``Runtime.resume`` calls.)"""
+        """The request that continues *record*, an implied run of this step. (What ``Runtime.resume``
+        calls.)"""
         args, kwargs = self._defn.binder(False).call_with(arguments)
         asked = _implied(runtime, self._defn, self.__wrapped__, None, args, kwargs, record.id)  # type: ignore[attr-defined]
         asked.wanted = record
@@ -421,7 +451,13 @@ def implied_id(key: str) -> str:
 
 
 def _implied(
-    runtime: Runtime, defn: StepDef, fn: Any, receiver: Any, args: tuple[Any, ...], kwargs: dict[str, Any], run_id: str
+    runtime: Runtime,
+    defn: StepDef,
+    fn: Any,
+    receiver: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    run_id: str,
 ) -> Request:
     """A run that consists of one step."""
 
@@ -488,7 +524,11 @@ def _submit_plain(defn: StepDef, fn: Any, args: tuple[Any, ...], kwargs: dict[st
 def _map_sync(begins: list[Callable[[], StepFuture[Any]]], limit: int | None) -> list[Any]:
     futures: list[StepFuture[Any]] = []
     for begin in begins:
-        if limit is not None and len(futures) >= limit and futures[len(futures) - limit].settled() is not None:
+        if (
+            limit is not None
+            and len(futures) >= limit
+            and futures[len(futures) - limit].settled() is not None
+        ):
             break
         futures.append(begin())
     failed = None
@@ -541,8 +581,10 @@ class Step(_StepCalls[P, R], _Wrapper, _Function):
 
         def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
-        # Binding drops the first parameter where the receiver fits it: that of a classmethod, else that of a method, else none (a
-        # staticmethod). ``self`` is spelled as a Callable because mypy does not look at the Concatenate of a class.
+        # Binding drops the first parameter where the receiver fits it: that of a classmethod, else that of a
+        # method, else none (a
+        # staticmethod). ``self`` is spelled as a Callable because mypy does not look at the Concatenate of a
+        # class.
         @overload
         def __get__(  # type: ignore[misc]
             self: Callable[Concatenate[type[S], Q], T], instance: None, owner: type[S], /
@@ -624,7 +666,8 @@ class _WorkflowCalls(Generic[P, R]):
     def options(
         self, *, id: str | None = None, timeout: Any = None, fresh: bool = False, tags: Any = None
     ) -> _Configured[P, R]:
-        """One call with other options: *id* of the run, *timeout* of the run, *fresh* to start a new number, *tags*."""
+        """One call with other options: *id* of the run, *timeout* of the run, *fresh* to start a new
+        number, *tags*."""
         options: dict[str, Any] = {}
         if id is not None:
             options["run_id"] = checked_id(id)
@@ -634,7 +677,9 @@ class _WorkflowCalls(Generic[P, R]):
             options["tags"] = checked_tags(tags)
         if fresh:
             if id is not None or self._defn.id is not None:
-                raise ValueError("fresh=True starts a new number, but this run has an id, and an id is one run for ever")
+                raise ValueError(
+                    "fresh=True starts a new number, but this run has an id, and an id is one run for ever"
+                )
             options["fresh"] = True
         return _Configured(self, options)
 
@@ -663,7 +708,12 @@ class _Configured(Generic[P, R]):
 
 
 def _call(
-    defn: WorkflowDef, fn: Any, receiver: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: dict[str, Any]
+    defn: WorkflowDef,
+    fn: Any,
+    receiver: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    options: dict[str, Any],
 ) -> Any:
     """Run a workflow to its end: as a run of its own, or as a child of the run that is executing."""
     frame = current.get()
@@ -671,7 +721,9 @@ def _call(
         runtime = current_runtime()
         return _run_whole(runtime, request(runtime.engine, defn, fn, receiver, args, kwargs, **options))
     if defn.is_async is not frame.is_async:
-        refuse_mixing(frame, defn.is_async, "workflow", defn.path, f"`{defn.path.rpartition('.')[2]}.start(…).result()`")
+        refuse_mixing(
+            frame, defn.is_async, "workflow", defn.path, f"`{defn.path.rpartition('.')[2]}.start(…).result()`"
+        )
     flow = call_child(child_call(frame, defn, fn, receiver, args, kwargs), defn, options)
     return run_async(flow) if defn.is_async else run_sync(flow)
 
@@ -693,7 +745,12 @@ async def _watched(runtime: Runtime, flow: Any) -> Any:
 
 
 def _start(
-    defn: WorkflowDef, fn: Any, receiver: Any, args: tuple[Any, ...], kwargs: dict[str, Any], options: dict[str, Any]
+    defn: WorkflowDef,
+    fn: Any,
+    receiver: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    options: dict[str, Any],
 ) -> Run:
     frame = current.get()
     if frame is not None:
@@ -811,15 +868,19 @@ def step(
     on_divergence: Divergence | None = None,
 ) -> _StepDecorator: ...
 def step(fn: Any = None, /, *, name: str | None = None, **options: Any) -> Any:
-    """Make a function a step: inside a run its result is recorded, and a replay returns the record instead of executing it.
+    """Make a function a step: inside a run its result is recorded, and a replay returns the record instead of
+    executing it.
 
-    Parameters: *mode*, ``"do"`` (durable, retried), ``"try"`` (one attempt, no record) or ``"send"`` (in the background); *name* in records, by
-    default ``module.qualname``; *retry*, a :class:`Retry`; *timeout* of one attempt, a duration; *key*, a function of the arguments whose result
-    stands for them in the key; *ignore*, parameters that do not count; *version*, part of the key; *memo*, share results across runs, until they
-    *expires*; *in_doubt*, ``"rerun"`` or ``"raise"``: what to do when a process died in the body; *undo*, what takes a completed step back when its run
-    fails; *executor* for ``submit``; *on_divergence*, ``"raise"``, ``"rerun"`` or ``"reuse"``.
+    Parameters: *mode*, ``"do"`` (durable, retried), ``"try"`` (one attempt, no record) or ``"send"`` (in the
+    background); *name* in records, by default ``module.qualname``; *retry*, a :class:`Retry`; *timeout* of
+    one attempt, a duration; *key*, a function of the arguments whose result stands for them in the key;
+    *ignore*, parameters that do not count; *version*, part of the key; *memo*, share results across runs,
+    until they *expires*; *in_doubt*, ``"rerun"`` or ``"raise"``: what to do when a process died in the body;
+    *undo*, what takes a completed step back when its run fails; *executor* for ``submit``; *on_divergence*,
+    ``"raise"``, ``"rerun"`` or ``"reuse"``.
 
-    Outside a run a step is a plain call. Raises ``TypeError`` and ``ValueError`` for options that make no sense, at decoration.
+    Outside a run a step is a plain call. Raises ``TypeError`` and ``ValueError`` for options that make no
+    sense, at decoration.
 
     >>> @step(timeout="5 min")
     ... def fetch(url): ...
@@ -840,7 +901,9 @@ def _known(options: dict[str, Any], defn: Any, what: str) -> None:
     known = {n for n in defn.__slots__ if not n.startswith("_")} - {"fn", "path", "is_async"}
     unknown = options.keys() - known
     if unknown:
-        raise TypeError(f"@{what} takes {', '.join(sorted(known | {'name'}))}; got {', '.join(sorted(unknown))}")
+        raise TypeError(
+            f"@{what} takes {', '.join(sorted(known | {'name'}))}; got {', '.join(sorted(unknown))}"
+        )
 
 
 @overload
@@ -860,11 +923,13 @@ def workflow(
     tags: Any = None,
 ) -> _WorkflowDecorator: ...
 def workflow(fn: Any = None, /, *, name: str | None = None, **options: Any) -> Any:
-    """Make a function a workflow: each call is a run, and a run that was interrupted continues when it is called again.
+    """Make a function a workflow: each call is a run, and a run that was interrupted continues when it is
+    called again.
 
-    Parameters: *name* in records; *id*, a template such as ``"order-{order_id}"`` or a function of the arguments: one run per id, ever; *ignore*,
-    parameters that do not count and are not stored; *timeout* of the whole run, a duration; *version*; *on_complete(run)* and *on_error(run, error)*; *tags*,
-    names or a mapping to find runs by.
+    Parameters: *name* in records; *id*, a template such as ``"order-{order_id}"`` or a function of the
+    arguments: one run per id, ever; *ignore*, parameters that do not count and are not stored; *timeout* of
+    the whole run, a duration; *version*; *on_complete(run)* and *on_error(run, error)*; *tags*, names or a
+    mapping to find runs by.
 
     >>> @workflow(id="order-{order_id}")
     ... def checkout(order_id): ...
@@ -885,7 +950,8 @@ def on(event: str, /) -> Callable[[F], F]: ...
 @overload
 def on(event: str, handler: Callable[..., Any], /) -> Callable[[], None]: ...
 def on(event: str, handler: Any = None, /) -> Any:
-    """Register a handler of *event*: ``@on("order.paid")`` over a function, step or workflow, or ``on("order.paid", handler)``.
+    """Register a handler of *event*: ``@on("order.paid")`` over a function, step or workflow, or
+    ``on("order.paid", handler)``.
 
     The second form returns the function that unregisters; the first leaves it as ``handler.unsubscribe``.
     """
@@ -906,4 +972,3 @@ def on(event: str, handler: Any = None, /) -> Any:
         return fn
 
     return decorate
-

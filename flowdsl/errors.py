@@ -146,7 +146,8 @@ class StorageFull(StorageError):
 
 
 class StorageUnavailable(StorageError):
-    """The storage cannot be opened or reached. ``outcome_unknown`` is true when a commit may have happened."""
+    """The storage cannot be opened or reached. ``outcome_unknown`` is true when a commit may have
+    happened."""
 
     outcome_unknown: bool = False
 

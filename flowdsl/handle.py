@@ -18,20 +18,29 @@ __all__ = ["LogLine", "Run", "StepRecord"]
 class _Runtime(Protocol):
     """What a handle needs of its runtime."""
 
-    def record(self, run_id: str) -> RunRecord: ...
-    def wait(self, run_id: str, timeout: float | None) -> Any: ...
-    async def await_(self, run_id: str) -> Any: ...
-    def arguments(self, record: RunRecord) -> dict[str, Any]: ...
-    def step_records(self, run_id: str) -> list[Step]: ...
-    def load_result(self, step: Step) -> Any: ...
-    def load_error(self, step: Step) -> BaseException | None: ...
-    def interrupted(self, record: RunRecord) -> bool: ...
-    def cancel(self, run_id: str) -> None: ...
-    def query(self, run_id: str, what: str) -> Any: ...
-    def signal(self, run_id: str, name: str, payload: Any = None, *, sender: str | None = None, key: str | None = None) -> Any: ...
-    def children_of(self, run_id: str) -> list["Run"]: ...
-    def run(self, run_id: str) -> "Run | None": ...
-    def logs(self, run_id: str) -> list["LogLine"]: ...
+    def record(self, run_id: str, /) -> RunRecord: ...
+    def wait(self, run_id: str, /, timeout: float | None) -> Any: ...
+    async def await_(self, run_id: str, /) -> Any: ...
+    def arguments(self, record: RunRecord, /) -> dict[str, Any]: ...
+    def step_records(self, run_id: str, /) -> list[Step]: ...
+    def load_result(self, step: Step, /) -> Any: ...
+    def load_error(self, step: Step, /) -> BaseException | None: ...
+    def interrupted(self, record: RunRecord, /) -> bool: ...
+    def cancel(self, run_id: str, /) -> None: ...
+    def query(self, run_id: str, /, what: str) -> Any: ...
+    def signal(
+        self,
+        run_id: str,
+        /,
+        name: str,
+        payload: Any = None,
+        *,
+        sender: str | None = None,
+        key: str | None = None,
+    ) -> Any: ...
+    def children_of(self, run_id: str, /) -> list["Run"]: ...
+    def run(self, run_id: str, /) -> "Run | None": ...
+    def logs(self, run_id: str, /) -> list["LogLine"]: ...
 
 
 def when(seconds: float | None) -> datetime | None:
@@ -41,7 +50,8 @@ def when(seconds: float | None) -> datetime | None:
 
 @frozen(slots=True)
 class StepRecord:
-    """One recorded step, as ``run.steps()`` shows it. ``args`` is a readable preview; times are aware datetimes in UTC."""
+    """One recorded step, as ``run.steps()`` shows it. ``args`` is a readable preview; times are aware
+    datetimes in UTC."""
 
     _runtime: Any
     _step: Step
@@ -58,7 +68,8 @@ class StepRecord:
 
     @property
     def scope(self) -> str:
-        """Where the call stood: ``""`` for the run itself, else the key of the enclosing step or the name of the branch."""
+        """Where the call stood: ``""`` for the run itself, else the key of the enclosing step or the name
+        of the branch."""
         return self._step.scope
 
     @property
@@ -124,7 +135,8 @@ class StepRecord:
 
 @frozen(slots=True)
 class LogLine:
-    """What one ``log(message, **fields)`` stored: *at*, an aware datetime in UTC; *step*, the scope it was called in (``None``: the run itself)."""
+    """What one ``log(message, **fields)`` stored: *at*, an aware datetime in UTC; *step*, the scope it was
+    called in (``None``: the run itself)."""
 
     at: datetime
     message: str
@@ -138,7 +150,9 @@ class LogLine:
             fields = json.loads(record.extra or "{}").get("fields", {})
         except (ValueError, AttributeError):
             fields = {}
-        return cls(datetime.fromtimestamp(record.created_at, UTC), record.preview, dict(fields), record.scope or None)
+        return cls(
+            datetime.fromtimestamp(record.created_at, UTC), record.preview, dict(fields), record.scope or None
+        )
 
 
 class Run:
@@ -188,7 +202,8 @@ class Run:
 
     @property
     def number(self) -> int | None:
-        """1, 2, … among the runs of the same workflow and arguments; ``None`` for a run whose id was given."""
+        """1, 2, … among the runs of the same workflow and arguments; ``None`` for a run whose id was
+        given."""
         return self.record.number
 
     @property
@@ -214,7 +229,8 @@ class Run:
     def result(self, timeout: float | None = None) -> Any:
         """The run's result, waiting at most *timeout* real seconds for it (``None``: as long as it takes).
 
-        Raises the run's error; the builtin ``TimeoutError`` when the wait ends first, which does not touch the run.
+        Raises the run's error; the builtin ``TimeoutError`` when the wait ends first, which does not touch
+        the run.
         """
         if self._ending is not None:
             error, value = self._ending[1]
@@ -255,7 +271,9 @@ class Run:
         """The runs that this one called, oldest first."""
         return self._runtime.children_of(self.id)
 
-    def signal(self, name: str, payload: Any = None, *, sender: str | None = None, key: str | None = None) -> Any:
+    def signal(
+        self, name: str, payload: Any = None, *, sender: str | None = None, key: str | None = None
+    ) -> Any:
         """Send a signal to this run; see ``Runtime.signal``."""
         return self._runtime.signal(self.id, name, payload, sender=sender, key=key)
 
@@ -302,5 +320,3 @@ class Run:
             f"<br>{html.escape(record.args_preview)} → {html.escape(record.result_preview or record.error_preview)}"
             f"<table><tr><th>step</th><th>arguments</th><th>status</th><th>attempts</th><th>result</th></tr>{rows}</table>"
         )
-
-

@@ -1,7 +1,8 @@
 """Hooks: watch runs and steps without changing them.
 
-Subclass :class:`Hooks`, override what you need, and give it to ``Runtime(hooks=…)``; several are called in the order given.
-A hook is only told: what it returns is ignored, and an exception in it is logged and changes nothing.
+Subclass :class:`Hooks`, override what you need, and give it to ``Runtime(hooks=…)``; several are called in
+the order given. A hook is only told: what it returns is ignored, and an exception in it is logged and changes
+nothing.
 """
 
 import logging
@@ -14,8 +15,8 @@ logger = logging.getLogger("flowdsl")
 
 
 class Hooks:
-    """Override the methods you need. ``run`` is a :class:`flowdsl.Run`; ``step`` a view with ``run_id key path mode attempt
-    started_at duration`` (seconds).
+    """Override the methods you need. ``run`` is a :class:`flowdsl.Run`; ``step`` a view with ``run_id key
+    path mode attempt started_at duration`` (seconds).
 
     >>> class Print(Hooks):
     ...     def on_step_complete(self, step, result):

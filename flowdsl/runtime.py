@@ -66,11 +66,12 @@ _LOOK = 0.5  # seconds between two looks at a run that another process executes
 class Runtime:
     """Executes runs over one storage.
 
-    Parameters: *storage*, a :class:`~flowdsl.storage.Storage` (which stays open when the runtime closes) or a URL:
-    ``memory://``, ``sqlite:///path``; by default ``FLOWDSL_STORAGE`` or ``sqlite:///.flowdsl/flow.db``. *retry*, the policy of steps that have none;
-    *codec*, how results become bytes; *hooks*, one or several :class:`~flowdsl.Hooks`; *clock*, a :class:`~flowdsl.clock.Clock`;
-    *executor*, where submitted steps execute; *on_divergence*, ``"raise"``, ``"rerun"`` or ``"reuse"``; *lease*, seconds until a run of
-    a process of which nothing is known may be taken over; *name*, for logs.
+    Parameters: *storage*, a :class:`~flowdsl.storage.Storage` (which stays open when the runtime closes) or a
+    URL: ``memory://``, ``sqlite:///path``; by default ``FLOWDSL_STORAGE`` or ``sqlite:///.flowdsl/flow.db``.
+    *retry*, the policy of steps that have none; *codec*, how results become bytes; *hooks*, one or several
+    :class:`~flowdsl.Hooks`; *clock*, a :class:`~flowdsl.clock.Clock`; *executor*, where submitted steps
+    execute; *on_divergence*, ``"raise"``, ``"rerun"`` or ``"reuse"``; *lease*, seconds until a run of a
+    process of which nothing is known may be taken over; *name*, for logs.
 
     Inside ``with Runtime(…):`` (or ``async with``) it is the current one; leaving closes it.
 
@@ -118,7 +119,7 @@ class Runtime:
         self._tokens: list[Token[Runtime | None]] = []
         _open_runtimes.add(self)
 
-    # The current one --------------------------------------------------------------------------------------------------
+    # The current one ----------------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
         self._require_open()
@@ -177,13 +178,14 @@ class Runtime:
         if self._owns_storage:
             self.storage.close()
 
-    # Executing steps by hand ------------------------------------------------------------------------------------------
+    # Executing steps by hand --------------------------------------------------------------------------------
 
     def do(self, step: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Execute *step* (or the one of that name) durably, and return its result.
 
-        Outside a run this is a run of its own, one for each step and arguments: completed → the stored result, failed → executed again.
-        Inside a run it is a step of that run. An async step gives an awaitable. Raises :class:`~flowdsl.errors.StepNotFound`.
+        Outside a run this is a run of its own, one for each step and arguments: completed → the stored
+        result, failed → executed again. Inside a run it is a step of that run. An async step gives an
+        awaitable. Raises :class:`~flowdsl.errors.StepNotFound`.
         """
         return self._step(step).perform_on(self, "do", args, kwargs)
 
@@ -194,7 +196,8 @@ class Runtime:
     def execute_step(self, step_id: str, step: Any, /, *args: Any, mode: str = "do", **kwargs: Any) -> Any:
         """Execute *step* under an id of your own: the id, not the arguments, says which execution is meant.
 
-        Outside a run, *step_id* is the id of its run; the same id with other arguments is a :class:`~flowdsl.errors.RunConflict`.
+        Outside a run, *step_id* is the id of its run; the same id with other arguments is a
+        :class:`~flowdsl.errors.RunConflict`.
         """
         if mode not in ("do", "try", "send"):
             raise ValueError(f"mode is one of 'do', 'try', 'send'; got {mode!r}")
@@ -208,7 +211,7 @@ class Runtime:
             raise TypeError(f"a step is a function decorated with @step, or the name of one; got {step!r}")
         return step
 
-    # Runs -------------------------------------------------------------------------------------------------------------
+    # Runs ---------------------------------------------------------------------------------------------------
 
     def run(self, run_id: str, /) -> Run | None:
         """The run of this id, or ``None``."""
@@ -229,7 +232,8 @@ class Runtime:
         """Runs that match all that is given; *after* the run of that id, for paging.
 
         *status*: one or several; *workflow*: its path or the decorated function; *tags*: names, or a mapping;
-        *created_after* (inclusive) and *created_before* (exclusive): aware datetimes, or seconds since the epoch.
+        *created_after* (inclusive) and *created_before* (exclusive): aware datetimes, or seconds since the
+        epoch.
         """
         where = RunFilter(
             status=_statuses(status),
@@ -278,7 +282,8 @@ class Runtime:
             return await asyncio.to_thread(_poll, self, run_id, None)
 
     def _future(self, run_id: str) -> "Future[Any] | None":
-        """What knows the outcome of a run that was started here, unless that failed and the run has gone on since: then the storage does."""
+        """What knows the outcome of a run that was started here, unless that failed and the run has gone
+        on since: then the storage does."""
         future = self.engine.futures.get(run_id)
         if future is None or not future.done() or future.cancelled() or future.exception() is None:
             return future
@@ -299,7 +304,10 @@ class Runtime:
     def arguments(self, record: RunRecord) -> dict[str, Any]:
         """The stored arguments of a run by parameter name."""
         if not record.args:
-            raise FlowError(f"the arguments of run {record.id} could not be stored; call the workflow again with them", run=record.id)
+            raise FlowError(
+                f"the arguments of run {record.id} could not be stored; call the workflow again with them",
+                run=record.id,
+            )
         found: dict[str, Any] = self._payloads.unpack(record.args, record.key, "", "args")
         return found
 
@@ -309,7 +317,11 @@ class Runtime:
 
     def load_result(self, step: Step) -> Any:
         """The value of a completed step record."""
-        return None if step.payload is None else self._payloads.unpack(step.payload, step.run_id, step.key, "result")
+        return (
+            None
+            if step.payload is None
+            else self._payloads.unpack(step.payload, step.run_id, step.key, "result")
+        )
 
     def load_error(self, step: Step) -> BaseException | None:
         """The exception of a failed step record."""
@@ -326,7 +338,8 @@ class Runtime:
         return [LogLine.of(step) for step in self.storage.list_steps(run_id) if step.kind == "log"]
 
     def export(self, run_id: str, /) -> dict[str, Any]:
-        """A run with its journal and signals, as JSON can hold it; nothing is unpickled. ``flowdsl export`` prints it.
+        """A run with its journal and signals, as JSON can hold it; nothing is unpickled. ``flowdsl export``
+        prints it.
 
         Raises :class:`~flowdsl.errors.RunNotFound`.
         """
@@ -334,7 +347,8 @@ class Runtime:
         return export_run(record, self.storage.list_steps(run_id), self.storage.list_signals(run_id))
 
     def query(self, run_id: str, what: str) -> Any:
-        """``"status"``, ``"result"`` (``None`` while there is none), ``"progress"`` or ``"state"`` of a run."""
+        """``"status"``, ``"result"`` (``None`` while there is none), ``"progress"`` or ``"state"`` of a
+        run."""
         record = self.record(run_id)
         if what == "status":
             return record.status
@@ -355,21 +369,36 @@ class Runtime:
             raise error
         return value
 
-    # Signals and events -----------------------------------------------------------------------------------------------
+    # Signals and events -------------------------------------------------------------------------------------
 
     def signal(
-        self, run_id: str, name: str, payload: Any = None, *, sender: str | None = None, key: str | None = None
+        self,
+        run_id: str,
+        name: str,
+        payload: Any = None,
+        *,
+        sender: str | None = None,
+        key: str | None = None,
     ) -> str:
-        """Send a run a signal that one of its ``wait_for(name)`` takes, now or later. Returns the signal's id.
+        """Send a run a signal that one of its ``wait_for(name)`` takes, now or later. Returns the signal's
+        id.
 
-        *sender* is stored with it; a second signal of the same *key* is dropped. Never blocks. Raises :class:`~flowdsl.errors.RunNotFound`,
-        :class:`~flowdsl.errors.RunFinished`, and :class:`~flowdsl.errors.ResultNotStorable` for a payload that cannot be stored.
+        *sender* is stored with it; a second signal of the same *key* is dropped. Never blocks. Raises
+        :class:`~flowdsl.errors.RunNotFound`, :class:`~flowdsl.errors.RunFinished`, and
+        :class:`~flowdsl.errors.ResultNotStorable` for a payload that cannot be stored.
         """
         checked_id(run_id)
         signal_id = uuid.uuid4().hex
         sealed, loaded = self._payloads.pack(payload, run_id, signal_id, "signal")
         signal = Signal(
-            signal_id, run_id, checked_name(name), sealed, preview(loaded), sender, key, self.engine.clock.now()
+            signal_id,
+            run_id,
+            checked_name(name),
+            sealed,
+            preview(loaded),
+            sender,
+            key,
+            self.engine.clock.now(),
         )
         (outcome,) = self.engine.commit(AddSignal(signal))
         if isinstance(outcome, Missing):
@@ -387,10 +416,11 @@ class Runtime:
         self._require_open()
         send_event(self.engine, event, payload)
 
-    # Changing runs ----------------------------------------------------------------------------------------------------
+    # Changing runs ------------------------------------------------------------------------------------------
 
     def start(self, asked: Request, acquired: Acquired | None = None) -> Run:
-        """Begin *asked* without waiting for its end; returns once it is recorded. (What ``workflow.start`` calls.)"""
+        """Begin *asked* without waiting for its end; returns once it is recorded. (What ``workflow.start``
+        calls.)"""
         self._require_open()
         engine = self.engine
         if acquired is None:
@@ -447,9 +477,11 @@ class Runtime:
         return future
 
     def cancel(self, run_id: str, /) -> None:
-        """Ask a run to stop. The request is durable; the run sees it within a second, in whatever process it executes.
+        """Ask a run to stop. The request is durable; the run sees it within a second, in whatever process it
+        executes.
 
-        An interrupted run is cancelled at once. Raises :class:`~flowdsl.errors.RunNotFound` and :class:`~flowdsl.errors.RunFinished`.
+        An interrupted run is cancelled at once. Raises :class:`~flowdsl.errors.RunNotFound` and
+        :class:`~flowdsl.errors.RunFinished`.
         """
         record = self.record(run_id)
         if not is_final(record.status):
@@ -481,18 +513,23 @@ class Runtime:
     def resume(self, run_id: str, /) -> Run:
         """Continue an interrupted (or failed) run from its stored arguments, in the background.
 
-        Its workflow's module must be imported. Raises :class:`~flowdsl.errors.RunNotFound`, :class:`~flowdsl.errors.StepNotFound`,
-        and :class:`~flowdsl.errors.RunFinished` for one that has completed or was cancelled.
+        Its workflow's module must be imported. Raises :class:`~flowdsl.errors.RunNotFound`,
+        :class:`~flowdsl.errors.StepNotFound`, and :class:`~flowdsl.errors.RunFinished` for one that has
+        completed or was cancelled.
         """
         self._require_open()
         return self._continue(self.record(run_id))
 
     def retry(self, run_id: str, /) -> Run:
-        """Continue a failed run: its open failures execute again, everything else is replayed. Otherwise as :meth:`resume`."""
+        """Continue a failed run: its open failures execute again, everything else is replayed. Otherwise
+        as :meth:`resume`."""
         self._require_open()
         record = self.record(run_id)
         if record.status is not RunStatus.FAILED:
-            raise RunConflict(f"run {run_id} is {record.status}, not failed; resume() continues an interrupted one", run=run_id)
+            raise RunConflict(
+                f"run {run_id} is {record.status}, not failed; resume() continues an interrupted one",
+                run=run_id,
+            )
         return self._continue(record)
 
     def _continue(self, record: RunRecord) -> Run:
@@ -524,7 +561,8 @@ class Runtime:
         return asked
 
     def fork(self, run_id: str, /, before: Any, id: str | None = None) -> Run:
-        """Start a new run with what *run_id* had recorded before step *before* (a path, a key or the decorated function).
+        """Start a new run with what *run_id* had recorded before step *before* (a path, a key or the
+        decorated function).
 
         It begins at once if its workflow is imported here, else ``resume`` begins it. *id* is the new run's.
         """
@@ -545,7 +583,8 @@ class Runtime:
         error: BaseException | None = None,
         rerun: bool = False,
     ) -> None:
-        """Say what came of an ``in_doubt="raise"`` step that was executing when its process died: its *result*, its *error*, or *rerun* it.
+        """Say what came of an ``in_doubt="raise"`` step that was executing when its process died: its
+        *result*, its *error*, or *rerun* it.
 
         Then call the workflow again, or ``resume`` the run.
         """
@@ -626,12 +665,16 @@ def _check(retry: Any, codec: Any, clock: Any, executor: Any, on_divergence: Any
         raise TypeError(f"retry= is a Retry(…); got {retry!r}")
     if codec is not None and not isinstance(codec, Codec):
         raise TypeError(f"codec= is a Codec such as PickleCodec(); got {codec!r}")
-    if clock is not None and not all(callable(getattr(clock, name, None)) for name in ("now", "sleep", "asleep")):
+    if clock is not None and not all(
+        callable(getattr(clock, name, None)) for name in ("now", "sleep", "asleep")
+    ):
         raise TypeError(f"clock= has now(), sleep(seconds) and async asleep(seconds); got {clock!r}")
     if executor is not None and not callable(getattr(executor, "submit", None)):
         raise TypeError(f"executor= is a concurrent.futures.Executor; got {executor!r}")
     if on_divergence not in DIVERGENCES:
-        raise ValueError(f"on_divergence is one of {', '.join(map(repr, DIVERGENCES))}; got {on_divergence!r}")
+        raise ValueError(
+            f"on_divergence is one of {', '.join(map(repr, DIVERGENCES))}; got {on_divergence!r}"
+        )
     if name is not None and not isinstance(name, str):
         raise TypeError(f"name= is a string; got {name!r}")
 
@@ -661,7 +704,9 @@ def _seconds(moment: Any, what: str) -> float | None:
         return None
     if isinstance(moment, datetime):
         if moment.tzinfo is None:
-            raise ValueError(f"{what} is an aware datetime; got the naive {moment!r}. datetime.now(UTC) is aware")
+            raise ValueError(
+                f"{what} is an aware datetime; got the naive {moment!r}. datetime.now(UTC) is aware"
+            )
         return moment.timestamp()
     if isinstance(moment, int | float) and not isinstance(moment, bool):
         return float(moment)
@@ -689,7 +734,8 @@ def _as_flow(flow: Any) -> Any:
 
 
 def _open_now(engine: Engine, asked: Request) -> Acquired | None:
-    """Record the run now if that needs no waiting; ``None`` if somebody executes it, so that it has to be joined."""
+    """Record the run now if that needs no waiting; ``None`` if somebody executes it, so that it has to be
+    joined."""
     flow = acquire(engine, asked.wanted, fresh=asked.fresh, ancestors=asked.ancestors)
     answer: Any = None
     while True:
@@ -705,7 +751,8 @@ def _open_now(engine: Engine, asked: Request) -> Acquired | None:
 
 
 def _forget_future(engine: Engine, run_id: str, future: "Future[Any]") -> None:
-    """Once it has ended, the storage answers for it; what only this process knows (an interrupt) stays a while."""
+    """Once it has ended, the storage answers for it; what only this process knows (an interrupt) stays a
+    while."""
     if engine.futures.get(run_id) is future and not future.cancelled() and future.exception() is None:
         del engine.futures[run_id]
 
@@ -723,7 +770,9 @@ def _copy(task: "asyncio.Task[Any]", future: "Future[Any]") -> None:
 def _await_future(future: "Future[Any]", run_id: str, timeout: float | None) -> Any:
     if not future.done():
         if _on_a_loop():
-            raise TypeError(f"result() of the unfinished run {run_id} would block this event loop; `await` the run instead")
+            raise TypeError(
+                f"result() of the unfinished run {run_id} would block this event loop; `await` the run instead"
+            )
     try:
         return future.result(timeout)
     except TimeoutError:
@@ -768,7 +817,8 @@ _default_lock = threading.Lock()
 
 
 def configure(storage: Storage | str | None = None, **options: Any) -> Runtime:
-    """Make the process-wide default runtime, with the same parameters as :class:`Runtime`; the previous default is closed.
+    """Make the process-wide default runtime, with the same parameters as :class:`Runtime`; the previous
+    default is closed.
 
     Returns the new default.
     """
@@ -782,7 +832,8 @@ def configure(storage: Storage | str | None = None, **options: Any) -> Runtime:
 
 
 def current_runtime() -> Runtime:
-    """The runtime that decorated functions use here: that of the executing run, of the innermost ``with Runtime(…)``, or the default."""
+    """The runtime that decorated functions use here: that of the executing run, of the innermost ``with
+    Runtime(…)``, or the default."""
     found = _current.get()
     if found is not None and not found.closed:
         return found
@@ -797,7 +848,8 @@ def current_runtime() -> Runtime:
 
 
 def set_default(runtime: Runtime | None) -> Runtime | None:
-    """Replace the default runtime without closing the previous one, which is returned. (For test plug-ins.)"""
+    """Replace the default runtime without closing the previous one, which is returned. (For test
+    plug-ins.)"""
     global _default
     with _default_lock:
         previous, _default = _default, runtime

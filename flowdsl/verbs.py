@@ -1,7 +1,7 @@
 """The verbs of sync bodies: sleep, wait, store, branch, and recorded values.
 
-``now``, ``uuid4``, ``rng``, ``log``, ``current_run``, ``current_step`` and ``send`` are plain calls in sync and async bodies alike; the others have
-their awaited twins in :mod:`flowdsl.aio`.
+``now``, ``uuid4``, ``rng``, ``log``, ``current_run``, ``current_step`` and ``send`` are plain calls in sync
+and async bodies alike; the others have their awaited twins in :mod:`flowdsl.aio`.
 """
 
 import random
@@ -39,7 +39,8 @@ __all__ = [
 def sleep(duration: Any) -> None:
     """Sleep durably: the wake-up time is recorded first, and a resume waits for what is left of it.
 
-    *duration*: seconds, a timedelta, or text such as ``"3 days"``. How long is not part of the step's identity.
+    *duration*: seconds, a timedelta, or text such as ``"3 days"``. How long is not part of the step's
+    identity.
 
     >>> from flowdsl import Runtime, sleep, workflow
     >>> from flowdsl.testing import VirtualClock
@@ -65,8 +66,8 @@ def wait_for(
 ) -> Any:
     """Wait for the oldest signal of this name and return its payload.
 
-    *timeout*: a duration, after which :class:`~flowdsl.errors.WaitTimeout` is raised; *where*: a function of the payload, or items that
-    it must have. Signals that came earlier are kept; see ``Runtime.signal``.
+    *timeout*: a duration, after which :class:`~flowdsl.errors.WaitTimeout` is raised; *where*: a function of
+    the payload, or items that it must have. Signals that came earlier are kept; see ``Runtime.signal``.
     """
     return run_sync(signals.wait_for(inside("wait_for", is_async=False), name, timeout, where))
 
@@ -80,7 +81,8 @@ def gather(*futures_or_runs: Any) -> list[Any]:
 
 
 def schedule(step: Any, /, *args: Any, delay: Any = 0, **kwargs: Any) -> Any:
-    """Start *step* as a branch of the run, after *delay*. The run completes when all its branches have; one that fails, fails it.
+    """Start *step* as a branch of the run, after *delay*. The run completes when all its branches have; one
+    that fails, fails it.
 
     Returns the branch's future.
     """
@@ -88,7 +90,8 @@ def schedule(step: Any, /, *args: Any, delay: Any = 0, **kwargs: Any) -> Any:
 
 
 class _Store:
-    """State of the run, atomic under concurrent branches. Writes take effect once, whatever is retried or replayed."""
+    """State of the run, atomic under concurrent branches. Writes take effect once, whatever is retried or
+    replayed."""
 
     def get(self, key: str, default: Any = None) -> Any:
         """A copy of the value of *key*, or *default*."""
@@ -104,12 +107,14 @@ class _Store:
         run_sync(stores.write(inside("store.set", is_async=False), "set", key, value))
 
     def push(self, key: str, item: Any) -> int:
-        """Append to the list *key*, which is created if need be; returns its new length. ``TypeError`` if it is no list."""
+        """Append to the list *key*, which is created if need be; returns its new length. ``TypeError`` if
+        it is no list."""
         length: int = run_sync(stores.write(inside("store.push", is_async=False), "push", key, item))
         return length
 
     def increment(self, key: str, delta: Any = 1) -> Any:
-        """Add *delta* to the number *key*, from 0 if it is missing; returns the new value. ``TypeError`` if it is no number."""
+        """Add *delta* to the number *key*, from 0 if it is missing; returns the new value. ``TypeError``
+        if it is no number."""
         return run_sync(stores.write(inside("store.increment", is_async=False), "increment", key, delta))
 
     def delete(self, key: str) -> bool:
@@ -148,14 +153,16 @@ def rng() -> random.Random:
 
 
 def log(message: str, **fields: Any) -> None:
-    """Store a line with the run, once; a replay does not repeat it. Shown by ``Run.logs()`` and ``flowdsl show``."""
+    """Store a line with the run, once; a replay does not repeat it. Shown by ``Run.logs()`` and ``flowdsl
+    show``."""
     frame = current.get()
     if frame is not None:
         values.log(frame, message, fields)
 
 
 def send(event: str, payload: Any = None) -> None:
-    """Call every ``@on(event)`` handler with *payload*, in the background. Inside a run this repeats on resume."""
+    """Call every ``@on(event)`` handler with *payload*, in the background. Inside a run this repeats on
+    resume."""
     frame = current.get()
     send_event(current_runtime().engine if frame is None else frame.run.engine, event, payload)
 
@@ -170,6 +177,7 @@ def current_run() -> Run | None:
 
 
 def current_step() -> StepView | None:
-    """The step that is executing here, or ``None``. Its ``idempotency_key`` is the same for every attempt and resume."""
+    """The step that is executing here, or ``None``. Its ``idempotency_key`` is the same for every attempt
+    and resume."""
     frame = current.get()
     return None if frame is None else frame.step

@@ -1,8 +1,8 @@
 """One run's journal: what was recorded, and what that means for a call that is made now.
 
 The rules
-    A call stands in a *scope* and has a *key* (path, arguments, occurrence) and an *ordinal* (the n-th call of its path
-    in the scope, whatever the arguments). For each call the journal decides one of three:
+    A call stands in a *scope* and has a *key* (path, arguments, occurrence) and an *ordinal* (the n-th call
+    of its path in the scope, whatever the arguments). For each call the journal decides one of three:
 
     =========  ==================================================================================================
     recorded   a closed record of this key exists: its stored outcome is the answer
@@ -12,24 +12,27 @@ The rules
     =========  ==================================================================================================
 
 The theory
-    Keys are by content, so calls can be removed, reordered and added between two executions, and the recorded ones still
-    match. What content alone cannot tell is an *added* call from a *changed* one; the ordinal tells that for sequential code. For
-    concurrent calls the ordinal depends on timing, so they neither diverge nor serve as evidence of divergence: a record
-    that overlapped another call of its scope is marked ``concurrent`` when it is stored.
+    Keys are by content, so calls can be removed, reordered and added between two executions, and the recorded
+    ones still match. What content alone cannot tell is an *added* call from a *changed* one; the ordinal
+    tells that for sequential code. For concurrent calls the ordinal depends on timing, so they neither
+    diverge nor serve as evidence of divergence: a record that overlapped another call of its scope is marked
+    ``concurrent`` when it is stored.
 
-    A record is *used* once a call has matched it. Records made before an undo or a forget (``seq <= floor``), undone ones, those of another
-    version of the step, and open failures (which will be executed again anyway) are no evidence either.
+    A record is *used* once a call has matched it. Records made before an undo or a forget (``seq <= floor``),
+    undone ones, those of another version of the step, and open failures (which will be executed again anyway)
+    are no evidence either.
 
 The implementation
-    One dict from key to record. The index by position is built at the first call that has no record: a replay that
-    only matches never pays for it.
+    One dict from key to record. The index by position is built at the first call that has no record: a replay
+    that only matches never pays for it.
 
 If you edit this
-    ``decide`` must stay free of side effects but for marking records as used, and must not read anything but its arguments
-    and the journal: the laws in ``tests/core/test_journal.py`` run it over generated programs, and every promise about replay stands on it.
+    ``decide`` must stay free of side effects but for marking records as used, and must not read anything but
+    its arguments and the journal: the laws in ``tests/core/test_journal.py`` run it over generated programs,
+    and every promise about replay stands on it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from enum import Enum
 from typing import NamedTuple
 
@@ -58,8 +61,8 @@ class Verdict(Enum):
 class Decision(NamedTuple):
     """A verdict with the record it rests on.
 
-    ``record`` is the closed record (recorded), the record of an unfinished earlier execution or ``None`` (execute), or the one that the call contradicts
-    (diverged).
+    ``record`` is the closed record (recorded), the record of an unfinished earlier execution or ``None``
+    (execute), or the one that the call contradicts (diverged).
     """
 
     verdict: Verdict
@@ -86,20 +89,43 @@ class Journal:
     def __len__(self) -> int:
         return len(self._steps)
 
-    def __iter__(self) -> Iterable[Step]:  # type: ignore[misc]
+    def __iter__(self) -> Iterator[Step]:
         return iter(self._steps.values())
 
     def get(self, key: str) -> Step | None:
         """The record of *key*, whatever its status."""
         return self._steps.get(key)
 
+    def answer(self, key: str, defaults: str) -> Step | None:
+        """The record that answers a call as it stands, now counted as used; for all other calls, ask
+        :meth:`decide`."""
+        record = self._steps.get(key)
+        if (
+            record is None
+            or record.status is not _COMPLETED
+            or record.defaults != defaults
+            or key in self._open
+        ):
+            return None
+        self._used.add(key)
+        return record
+
     def decide(
-        self, key: str, scope: str, path: str, ordinal: int, *, defaults: str = "", version: str = "", sequential: bool = True
+        self,
+        key: str,
+        scope: str,
+        path: str,
+        ordinal: int,
+        *,
+        defaults: str = "",
+        version: str = "",
+        sequential: bool = True,
     ) -> Decision:
         """Decide what a call means.
 
-        Parameters: *key*, *scope*, *path* and *ordinal* of the call; *defaults*, the digest of the arguments left to their default;
-        *version* of the step; *sequential*, false for a call that overlaps another one of its scope or comes from another task or thread.
+        Parameters: *key*, *scope*, *path* and *ordinal* of the call; *defaults*, the digest of the arguments
+        left to their default; *version* of the step; *sequential*, false for a call that overlaps another one
+        of its scope or comes from another task or thread.
 
         >>> Journal().decide("k", "", "shop.charge", 0).verdict
         <Verdict.EXECUTE: 'execute'>
@@ -112,7 +138,11 @@ class Journal:
                 return Decision(Verdict.EXECUTE, record)
             if status is _UNDONE or (self._open and key in self._open):
                 return _EXECUTE
-            if record.defaults != defaults and record.kind == "step" and changed_defaults(record.defaults, defaults):
+            if (
+                record.defaults != defaults
+                and record.kind == "step"
+                and changed_defaults(record.defaults, defaults)
+            ):
                 return Decision(Verdict.DIVERGED, record)
             return Decision(Verdict.RECORDED, record)
         if sequential and self._steps:
@@ -176,7 +206,8 @@ class Journal:
         )
 
     def unused(self) -> list[Step]:
-        """Closed records that no call of this execution asked for, but those under a scope that was answered by its own record."""
+        """Closed records that no call of this execution asked for, but those under a scope that was
+        answered by its own record."""
         unused = [
             step
             for step in self._steps.values()
@@ -188,7 +219,8 @@ class Journal:
         return [step for step in unused if not self._answered_above(step.scope)]
 
     def _answered_above(self, scope: str) -> bool:
-        """Whether *scope* or one around it was answered by its own record. Branch scopes are ``<scope>/<branch>``."""
+        """Whether *scope* or one around it was answered by its own record. Branch scopes are
+        ``<scope>/<branch>``."""
         while scope:
             if "/" in scope:
                 scope = scope.rpartition("/")[0]

@@ -1,6 +1,8 @@
-"""The rows that a storage keeps. Payloads are sealed bytes (see :mod:`flowdsl.codecs.envelope`); previews are text.
+"""The rows that a storage keeps. Payloads are sealed bytes (see :mod:`flowdsl.codecs.envelope`); previews are
+text.
 
-Times are seconds since the Unix epoch, UTC. ``lease_until`` is on the storage's clock, all others on the runtime's.
+Times are seconds since the Unix epoch, UTC. ``lease_until`` is on the storage's clock, all others on the
+runtime's.
 """
 
 from collections.abc import Mapping
@@ -18,15 +20,18 @@ Tags = Mapping[str, str] | tuple[str, ...]
 class Run:
     """One run.
 
-    * ``id``: unique; ``workflow``: the path of its code; ``key``: identity of path and arguments, 40 hex digits.
+    * ``id``: unique; ``workflow``: the path of its code; ``key``: identity of path and arguments, 40 hex
+      digits.
     * ``number``: 1, 2, … among the runs of one key; ``None`` for a run whose id was given.
     * ``args``: sealed arguments; ``args_preview``: the same, readable.
     * ``owner``, ``epoch``, ``lease_until``: who may write, under which fencing number, until when.
       ``owner`` is ``None`` for a run that nobody executes.
-    * ``open_failures``: keys of the steps that a retry executes again; ``retryable``: whether calling again continues.
+    * ``open_failures``: keys of the steps that a retry executes again; ``retryable``: whether calling again
+      continues.
     * ``undoing``: undo has begun and with which final status it will end (``""``: it has not).
     * ``floor``: records with a smaller ``seq`` never diverge (set by undo and forget).
-    * ``recoveries``: how often a dead owner was replaced; ``pruned``: only the stub of a deleted run, see ``DeleteRun``.
+    * ``recoveries``: how often a dead owner was replaced; ``pruned``: only the stub of a deleted run, see
+      ``DeleteRun``.
     """
 
     id: str
@@ -64,10 +69,12 @@ class Run:
 class Step:
     """One record of a run's journal, addressed by ``(run_id, key)``.
 
-    * ``seq``: the order in which records were stored; the storage assigns it, growing over all runs; replacing a record
-      gives it a new one. ``0`` means: not stored yet.
-    * ``kind``: ``step``, ``sleep``, ``wait``, ``store``, ``child``, ``value``, ``schedule``, ``undo``, ``log``, ``audit``.
-    * ``payload``: the sealed result (``completed``) or exception (``failed``); ``preview``: the same, readable.
+    * ``seq``: the order in which records were stored; the storage assigns it, growing over all runs;
+      replacing a record gives it a new one. ``0`` means: not stored yet.
+    * ``kind``: ``step``, ``sleep``, ``wait``, ``store``, ``child``, ``value``, ``schedule``, ``undo``,
+      ``log``, ``audit``.
+    * ``payload``: the sealed result (``completed``) or exception (``failed``); ``preview``: the same,
+      readable.
     * ``concurrent``: it overlapped another durable call, so its ordinal says nothing.
     * ``defaults``: digest of the arguments that were left out of the key because they equal their default.
     * ``draws``: how many ``uuid4``/``rng`` draws its scope had made when it was recorded.
@@ -98,7 +105,8 @@ class Step:
 
 @frozen(slots=True)
 class Signal:
-    """One signal sent to a run. ``key`` makes sending idempotent; ``taken_by`` is the key of the wait that took it."""
+    """One signal sent to a run. ``key`` makes sending idempotent; ``taken_by`` is the key of the wait that
+    took it."""
 
     id: str
     run_id: str
@@ -114,7 +122,8 @@ class Signal:
 
 @frozen(slots=True)
 class Memo:
-    """A result shared by all runs: of step ``key`` (first call, no scope), until ``expires_at`` (``None``: for ever)."""
+    """A result shared by all runs: of step ``key`` (first call, no scope), until ``expires_at`` (``None``:
+    for ever)."""
 
     key: str
     path: str
@@ -128,7 +137,8 @@ class Memo:
 class RunFilter:
     """What ``list_runs`` gives back. All conditions hold together; an empty one is no condition.
 
-    * ``status``: any of these; ``workflow``: exactly this path; ``key``: exactly this key; ``parent``: children of it.
+    * ``status``: any of these; ``workflow``: exactly this path; ``key``: exactly this key; ``parent``:
+      children of it.
     * ``tags``: names that must all be there, or a mapping whose items must all be there.
     * ``created_after`` is inclusive, ``created_before`` exclusive, both in seconds.
     * ``after``: continue behind the run of this id, in the order asked for; ``limit``: at most so many.

@@ -1,7 +1,7 @@
 """Statuses of runs and steps, and the legal changes between them as tables.
 
-The tables are the rule: the engine asks :func:`check_run` before each change of a run's status, and the diagram in the
-documentation is drawn from them.
+The tables are the rule: the engine asks :func:`check_run` before each change of a run's status, and the
+diagram in the documentation is drawn from them.
 """
 
 from enum import StrEnum

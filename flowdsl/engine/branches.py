@@ -26,7 +26,8 @@ __all__ = ["arm_all", "gather_async", "gather_sync", "schedule"]
 
 
 def gather_sync(items: tuple[Any, ...]) -> list[Any]:
-    """Results of futures and runs, in order. After the first failure what has not begun is cancelled, the others are awaited."""
+    """Results of futures and runs, in order. After the first failure what has not begun is cancelled, the
+    others are awaited."""
     for item in items:
         if not callable(getattr(item, "result", None)):
             raise TypeError(f"gather() takes futures of submit() and runs of start(); got {item!r}")
@@ -53,7 +54,8 @@ def _error_of(item: Any) -> BaseException | None:
 
 
 async def gather_async(frame: Frame | None, items: tuple[Any, ...]) -> list[Any]:
-    """As :func:`gather_sync`; coroutines become branches, each with a scope of its own, so that timing changes no identity."""
+    """As :func:`gather_sync`; coroutines become branches, each with a scope of its own, so that timing
+    changes no identity."""
     tasks = []
     ordinal = 0
     clock = frame.run.engine.clock if frame is not None and frame.run.engine.virtual else None
@@ -70,7 +72,9 @@ async def gather_async(frame: Frame | None, items: tuple[Any, ...]) -> list[Any]
         elif hasattr(item, "__await__") or asyncio.isfuture(item):
             tasks.append(asyncio.ensure_future(_awaited(item)))
         else:
-            raise TypeError(f"gather() takes coroutines, futures of submit() and runs of start(); got {item!r}")
+            raise TypeError(
+                f"gather() takes coroutines, futures of submit() and runs of start(); got {item!r}"
+            )
     if not tasks:
         return []
     if clock is not None:
@@ -116,7 +120,8 @@ async def _branch(frame: Frame, scope: Scope, coroutine: Coroutine[Any, Any, Any
 
 
 def schedule(frame: Frame, step: Any, args: tuple[Any, ...], kwargs: dict[str, Any], delay: Any) -> Flow:
-    """Record that *step* is to be executed as a branch of the run after *delay*, and arm it. Answers its future."""
+    """Record that *step* is to be executed as a branch of the run after *delay*, and arm it. Answers its
+    future."""
     source = STEPS.find(step) if isinstance(step, str) else step
     defn = getattr(source, "definition", None)
     if not isinstance(defn, StepDef):
@@ -154,7 +159,8 @@ def _schedule(call: StepCall, source: Any, arguments: dict[str, Any], wait: floa
 
 
 def arm_all(run: RunState) -> None:
-    """Arm the branches that the journal knows of. A step that scheduled one may be replayed, and so never schedule it again."""
+    """Arm the branches that the journal knows of. A step that scheduled one may be replayed, and so never
+    schedule it again."""
     for record in list(run.journal):
         if record.kind == "schedule" and record.status is StepStatus.COMPLETED:
             run.journal.use(record.key)

@@ -32,7 +32,8 @@ NOTHING = _Nothing()
 
 
 def refuse_mixing(frame: Frame, is_async: bool, what: str, name: str, alternative: str) -> None:
-    """Raise for an async call in a sync body; warn, once for each name, for a sync call that blocks an event loop."""
+    """Raise for an async call in a sync body; warn, once for each name, for a sync call that blocks an
+    event loop."""
     if is_async and not frame.is_async:
         raise TypeError(
             f"{what} {name} is async and was called in a sync body, which cannot await it: {alternative}, or make the caller `async def`"
@@ -70,7 +71,9 @@ def call_in_run(
     if mode == "send":
         return _send_in_run(frame, defn, fn, receiver, args, kwargs)
     if defn.is_async is not frame.is_async:
-        refuse_mixing(frame, defn.is_async, "step", defn.path, f"`{defn.path.rpartition('.')[2]}.submit(…).result()`")
+        refuse_mixing(
+            frame, defn.is_async, "step", defn.path, f"`{defn.path.rpartition('.')[2]}.submit(…).result()`"
+        )
     call = identify(frame, defn, fn, receiver, args, kwargs, mode)
     if defn.is_async:
         return run_async(perform(call))
@@ -78,7 +81,12 @@ def call_in_run(
 
 
 def _send_in_run(
-    frame: Frame, defn: StepDef, fn: Callable[..., Any], receiver: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    frame: Frame,
+    defn: StepDef,
+    fn: Callable[..., Any],
+    receiver: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
 ) -> Any:
     call = identify(frame, defn, fn, receiver, args, kwargs, "send")
     view = StepView(frame.run.id, call.key, defn.path, "send", 1, frame.run.engine.clock.now())
@@ -103,7 +111,10 @@ def send_off(
             return
         engine.hooks.fire("on_step_error", view, error, 1)
         logger.error(
-            "step %s, sent off, failed", defn.path, exc_info=error, extra={"run": view.run_id, "step": view.key}
+            "step %s, sent off, failed",
+            defn.path,
+            exc_info=error,
+            extra={"run": view.run_id, "step": view.key},
         )
 
     if defn.is_async:
@@ -129,5 +140,3 @@ def send_off(
 
     engine.background(work)
     return None
-
-

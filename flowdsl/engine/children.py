@@ -1,7 +1,7 @@
 """A workflow called in a workflow: a run of its own, recorded in the parent like a step.
 
-The child's id derives from the parent's step key, so one call has one child, whatever crashes; the parent's record is a copy of the
-child's outcome.
+The child's id derives from the parent's step key, so one call has one child, whatever crashes; the parent's
+record is a copy of the child's outcome.
 """
 
 from collections.abc import Callable

@@ -1,23 +1,25 @@
 """Group commit: callers that want to write at the same time share one transaction.
 
 The rules
-    A caller gets its outcomes only after its operations are durable. What one caller wrote cannot fail another: when a
-    shared transaction fails, each caller's operations are tried by themselves.
+    A caller gets its outcomes only after its operations are durable. What one caller wrote cannot fail
+    another: when a shared transaction fails, each caller's operations are tried by themselves.
 
 The theory
-    A durable commit costs an fsync (about 150 µs on a local disk) however many rows it carries, so the lever for
-    concurrency is to let those who come while a commit is under way form the next one. Nobody waits to be joined: a lone caller commits at
-    once, and batches grow by themselves exactly when the disk is the bottleneck.
+    A durable commit costs an fsync (about 150 µs on a local disk) however many rows it carries, so the lever
+    for concurrency is to let those who come while a commit is under way form the next one. Nobody waits to be
+    joined: a lone caller commits at once, and batches grow by themselves exactly when the disk is the
+    bottleneck.
 
 The implementation
-    Leader and follower. Whoever holds ``_turn`` commits for everybody in ``_pending``. A sync caller that finds the turn taken
-    queues its request and waits for the turn; mostly its request is done when it gets it. Async callers queue a request with a future and wake one thread
-    that takes the turn for them; futures are resolved once per loop and batch. Storages that commit in microseconds (``inline``) are
-    called on the event loop, since a thread hop would cost more.
+    Leader and follower. Whoever holds ``_turn`` commits for everybody in ``_pending``. A sync caller that
+    finds the turn taken queues its request and waits for the turn; mostly its request is done when it gets
+    it. Async callers queue a request with a future and wake one thread that takes the turn for them; futures
+    are resolved once per loop and batch. Storages that commit in microseconds (``inline``) are called on the
+    event loop, since a thread hop would cost more.
 
 If you edit this
-    A ``KeyboardInterrupt`` may strike while a leader commits for others. Their requests go back to the queue: every operation may be
-    sent twice (see :mod:`flowdsl.storage.base`), none may be dropped.
+    A ``KeyboardInterrupt`` may strike while a leader commits for others. Their requests go back to the queue:
+    every operation may be sent twice (see :mod:`flowdsl.storage.base`), none may be dropped.
 """
 
 import asyncio
@@ -101,7 +103,8 @@ class Committer:
                 self._drain(BaseException)  # nothing may end this thread: its callers would wait for ever
 
     def _drain(self, catch: type[BaseException] = Exception) -> None:
-        """Commit for everybody who waits. The caller holds the turn. What is not caught, as the error of a request, interrupts."""
+        """Commit for everybody who waits. The caller holds the turn. What is not caught, as the error of a
+        request, interrupts."""
         while self._pending:
             batch: list[_Request] = []
             while self._pending and len(batch) < 1000:

@@ -1,7 +1,8 @@
 """Where a call stands: the one context variable, and what hangs on it.
 
-``current`` holds the :class:`Frame` of the innermost workflow or step body that is executing in this context; a frame knows its run, its
-scope and its step. Threads and tasks inherit it the way they inherit context: a task does, a bare thread does not.
+``current`` holds the :class:`Frame` of the innermost workflow or step body that is executing in this context;
+a frame knows its run, its scope and its step. Threads and tasks inherit it the way they inherit context: a
+task does, a bare thread does not.
 """
 
 import asyncio
@@ -22,7 +23,17 @@ from flowdsl.engine.services import Engine
 from flowdsl.errors import FlowError, LeaseLost, RunTimeout
 from flowdsl.storage.base import Done, Fenced, Missing, Operation, Outcome, Unstorable
 
-__all__ = ["INTERRUPTS", "Crossing", "Frame", "RunState", "Scope", "StepView", "current", "here", "interrupting"]
+__all__ = [
+    "INTERRUPTS",
+    "Crossing",
+    "Frame",
+    "RunState",
+    "Scope",
+    "StepView",
+    "current",
+    "here",
+    "interrupting",
+]
 
 INTERRUPTS = (KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError)
 """What leaves a run resumable when it leaves the body."""
@@ -37,10 +48,12 @@ class Crossing(BaseException):
 
 
 def interrupting(ambient: BaseException | None, is_async: bool = False) -> BaseException | None:
-    """The interrupt that is propagating through the calling code (it sits in a ``finally`` or ``except`` block), if any.
+    """The interrupt that is propagating through the calling code (it sits in a ``finally`` or ``except``
+    block), if any.
 
-    *ambient* is what was already being handled when the run began, and does not count. A ``CancelledError`` counts only while the surrounding task itself is being
-    cancelled: code may well cancel and await a task of its own.
+    *ambient* is what was already being handled when the run began, and does not count. A ``CancelledError``
+    counts only while the surrounding task itself is being cancelled: code may well cancel and await a task of
+    its own.
     """
     error = sys.exception()
     if error is None or error is ambient or not isinstance(error, (*INTERRUPTS, Crossing)):
@@ -50,20 +63,21 @@ def interrupting(ambient: BaseException | None, is_async: bool = False) -> BaseE
             task = asyncio.current_task()
         except RuntimeError:
             task = None
-        if isinstance(error, GeneratorExit):  # a coroutine is being thrown away; but to close a generator is no interrupt
+        if isinstance(
+            error, GeneratorExit
+        ):  # a coroutine is being thrown away; but to close a generator is no interrupt
             return error if is_async and task is None else None
         return error if task is not None and task.cancelling() else None
     return error
-
-
 
 
 @define(slots=True)
 class StepView:
     """What hooks and ``current_step()`` show of one attempt of a step.
 
-    ``idempotency_key`` is the same for all attempts and resumes of this step in this run, and different in a fork.
-    ``started_at`` is in seconds since the epoch on the runtime's clock, ``duration`` in seconds once the attempt has ended.
+    ``idempotency_key`` is the same for all attempts and resumes of this step in this run, and different in a
+    fork. ``started_at`` is in seconds since the epoch on the runtime's clock, ``duration`` in seconds once
+    the attempt has ended.
     """
 
     run_id: str
@@ -85,7 +99,9 @@ class Scope:
 
     __slots__ = ("active", "counts", "draws", "home", "id", "is_async", "of_step", "ordinals", "parent")
 
-    def __init__(self, scope_id: str, parent: "Scope | None", is_async: bool, *, of_step: bool = False) -> None:
+    def __init__(
+        self, scope_id: str, parent: "Scope | None", is_async: bool, *, of_step: bool = False
+    ) -> None:
         self.id = scope_id
         self.of_step = of_step
         self.parent = parent
@@ -115,7 +131,8 @@ class Scope:
         return False
 
     def level_with(self, other: "Scope") -> bool:
-        """Whether what leaves this scope arrives in *other*, with no step in between that may yet handle it."""
+        """Whether what leaves this scope arrives in *other*, with no step in between that may yet handle
+        it."""
         scope: Scope | None = self
         while scope is not None and scope.id != other.id:
             if scope.of_step:
@@ -128,8 +145,10 @@ class RunState:
     """One run that executes in this process: its record, its journal, and what may stop it.
 
     * ``stop``: the error that every later durable call re-raises (cancelled, timed out, lease lost, …).
-    * ``open``: key → (scope, flow) of the steps whose failure left their caller with no durable call begun afterwards.
-    * ``wakers``: what waits in this run, to be woken when the run should stop; ``listeners``: those of them that wait for a signal.
+    * ``open``: key → (scope, flow) of the steps whose failure left their caller with no durable call begun
+      afterwards.
+    * ``wakers``: what waits in this run, to be woken when the run should stop; ``listeners``: those of them
+      that wait for a signal.
     * ``ending``: the body has failed, and branches that have not begun are not to begin any more.
     * ``branches``: futures that the run has to see ended before it ends itself.
     """
@@ -174,7 +193,8 @@ class RunState:
     def halt(self, error: FlowError, *, outside: bool = False) -> None:
         """Stop the run at its next durable call, and wake it where it waits. The first reason wins.
 
-        With *outside* the reason comes from beyond the run's own code, and the body of an async run is cancelled where it stands.
+        With *outside* the reason comes from beyond the run's own code, and the body of an async run is
+        cancelled where it stands.
         """
         with self.lock:
             if self.stop is None:
@@ -263,7 +283,8 @@ class RunState:
         )
 
     def begun(self, scope: Scope, flow: Any) -> None:
-        """A durable call begins in *scope*: failures that this flow of control has seen were handled, and all that led to them."""
+        """A durable call begins in *scope*: failures that this flow of control has seen were handled, and
+        all that led to them."""
         if not self.open:
             return
         for key, (where, whose) in list(self.open.items()):
@@ -271,7 +292,8 @@ class RunState:
                 self._handled(key)
 
     def left(self, scope: Scope, error: BaseException) -> None:
-        """The body in *scope* ends with *error*: failures that it had seen and that did not lead to that were handled."""
+        """The body in *scope* ends with *error*: failures that it had seen and that did not lead to that
+        were handled."""
         if not self.open:
             return
         with self.lock:
@@ -298,7 +320,8 @@ class RunState:
             self.raised[id(error)] = (key, error)
 
     def blames(self, error: BaseException) -> Iterable[str]:
-        """Keys of the steps whose exceptions stand in the chain of *error*, but those behind another step's exception.
+        """Keys of the steps whose exceptions stand in the chain of *error*, but those behind another step's
+        exception.
 
         A step that failed inside ``except`` failed by itself; what it stood in for was handled.
         """
@@ -318,14 +341,16 @@ class RunState:
 
 
 def _arrived(flow: Any) -> bool:
-    """Whether a failure in *flow* can have come to the scope's own flow of control: not while its task executes, or nobody asked it."""
+    """Whether a failure in *flow* can have come to the scope's own flow of control: not while its task
+    executes, or nobody asked it."""
     if isinstance(flow, asyncio.Future):
         return flow.done() and not getattr(flow, "_log_traceback", False)
     return isinstance(flow, int)  # a thread's; else a submitted call that nobody has asked
 
 
 class Frame:
-    """One executing body. ``abandoned`` is set when a timeout left the body behind: what it does no longer counts."""
+    """One executing body. ``abandoned`` is set when a timeout left the body behind: what it does no longer
+    counts."""
 
     __slots__ = ("abandoned", "is_async", "run", "scope", "step")
 

@@ -37,7 +37,9 @@ def _plain_function(fn: Any, what: str, name: str | None) -> Callable[..., Any]:
     if not callable(plain):
         raise TypeError(f"@{what} decorates a function; got {fn!r}")
     if inspect.isclass(plain):
-        raise TypeError(f"@{what} decorates a function, not the class {plain.__qualname__}; decorate its methods")
+        raise TypeError(
+            f"@{what} decorates a function, not the class {plain.__qualname__}; decorate its methods"
+        )
     if inspect.isgeneratorfunction(plain) or inspect.isasyncgenfunction(plain):
         raise TypeError(
             f"@{what} cannot decorate the generator {getattr(plain, '__qualname__', plain)!r}: a result is stored once, when the "
@@ -142,7 +144,9 @@ class StepDef:
         if "mode" in done:
             _choice(done["mode"], MODES, "mode")
         if done.get("retry") is not None and not isinstance(done["retry"], Retry):
-            raise TypeError(f"retry= is a Retry(…); got {done['retry']!r}. For three attempts: Retry(attempts=3)")
+            raise TypeError(
+                f"retry= is a Retry(…); got {done['retry']!r}. For three attempts: Retry(attempts=3)"
+            )
         if "timeout" in done:
             done["timeout"] = checked_timeout(done["timeout"])
         if done.get("expires") is not None:
@@ -171,7 +175,9 @@ class StepDef:
         allowed |= {"undo", "executor", "on_divergence"}
         unknown = options.keys() - allowed
         if unknown:
-            raise TypeError(f"step options are {', '.join(sorted(allowed))}; got {', '.join(sorted(unknown))}")
+            raise TypeError(
+                f"step options are {', '.join(sorted(allowed))}; got {', '.join(sorted(unknown))}"
+            )
         return evolve(self, **self.checked(options), binders={})
 
     def binder(self, receiver: bool) -> Binder:

@@ -1,4 +1,5 @@
-"""What to do when a call contradicts the journal: raise with a diff, execute anyway, or take what was recorded."""
+"""What to do when a call contradicts the journal: raise with a diff, execute anyway, or take what was
+recorded."""
 
 import difflib
 import logging

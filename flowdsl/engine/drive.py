@@ -1,8 +1,9 @@
 """Effects, and the two thin drivers that perform them.
 
-What happens in a step or a run is written once, as a generator that yields effects: *commit this*, *execute that body*, *wait until then*.
-An effect knows how to be performed in a thread (``sync``) and in a task (``aio``); a driver only passes results back. Generators return
-``(error, value)`` instead of raising, so that any exception of user code, ``StopIteration`` included, arrives as itself.
+What happens in a step or a run is written once, as a generator that yields effects: *commit this*, *execute
+that body*, *wait until then*. An effect knows how to be performed in a thread (``sync``) and in a task
+(``aio``); a driver only passes results back. Generators return ``(error, value)`` instead of raising, so that
+any exception of user code, ``StopIteration`` included, arrives as itself.
 """
 
 import asyncio
@@ -18,7 +19,19 @@ from flowdsl.engine.services import Engine
 from flowdsl.errors import StepTimeout
 from flowdsl.storage.base import Operation, Outcome
 
-__all__ = ["Body", "Commit", "Effect", "Flow", "Pause", "Result", "Watch", "run_async", "run_sync", "wait_out", "waker_for"]
+__all__ = [
+    "Body",
+    "Commit",
+    "Effect",
+    "Flow",
+    "Pause",
+    "Result",
+    "Watch",
+    "run_async",
+    "run_sync",
+    "wait_out",
+    "waker_for",
+]
 
 logger = logging.getLogger("flowdsl")
 
@@ -108,7 +121,8 @@ class Commit(Effect):
 
 
 class Call(Effect):
-    """Call something short that blocks (a read of the storage); async code does it inline where the storage allows."""
+    """Call something short that blocks (a read of the storage); async code does it inline where the
+    storage allows."""
 
     __slots__ = ("blocking", "fn")
 
@@ -126,7 +140,8 @@ class Call(Effect):
 class Body(Effect):
     """Execute a body in its frame; answers ``(error, value)``, whatever it raised.
 
-    With *timeout* (seconds) an async body is cancelled when it takes longer; a sync one executes in a thread of its own, where it is left behind.
+    With *timeout* (seconds) an async body is cancelled when it takes longer; a sync one executes in a thread
+    of its own, where it is left behind.
     """
 
     __slots__ = ("args", "fn", "frame", "kwargs", "timeout")
@@ -197,13 +212,17 @@ class Body(Effect):
             timeout,
             extra={"run": self.frame.run.id},
         )
-        return self._timed_out(timeout, "; its body could not be stopped and was left behind in a thread"), None
+        return self._timed_out(
+            timeout, "; its body could not be stopped and was left behind in a thread"
+        ), None
 
     def _timed_out(self, timeout: float, more: str = "") -> StepTimeout:
         step = self.frame.step
         path = step.path if step is not None else "?"
         return StepTimeout(
-            f"step {path} took longer than its timeout of {timeout:g} s{more}", run=self.frame.run.id, step=path
+            f"step {path} took longer than its timeout of {timeout:g} s{more}",
+            run=self.frame.run.id,
+            step=path,
         )
 
     async def aio(self) -> Result:
@@ -234,7 +253,8 @@ class Body(Effect):
 
 
 class Stoppable(Effect):
-    """Execute the body of a run; an async one is cancelled as soon as the run is told to stop, or passes its deadline."""
+    """Execute the body of a run; an async one is cancelled as soon as the run is told to stop, or passes
+    its deadline."""
 
     __slots__ = ("body", "run")
 
@@ -300,13 +320,15 @@ class NewWaker(Effect):
 
 
 def waker_for(run: RunState) -> Generator[Effect, Any, Waker]:
-    """A waker that is set by a signal, or when the run should stop, from now on: even before it is waited for."""
+    """A waker that is set by a signal, or when the run should stop, from now on: even before it is waited
+    for."""
     waker: Waker = yield NewWaker(run)
     return waker
 
 
 class Pause(Effect):
-    """Wait in a run until *waker* is set or *seconds* (``None``: no end) have passed; answers whether it was woken.
+    """Wait in a run until *waker* is set or *seconds* (``None``: no end) have passed; answers whether it was
+    woken.
 
     A run that is told to stop wakes all its wakers.
     """
@@ -346,7 +368,8 @@ class Pause(Effect):
 
 
 def wait_out(run: RunState, left: float, *, begun: bool = True) -> Generator[Effect, Any, None]:
-    """Wait *left* seconds, unless the run is told to stop, passes its deadline, or (unless *begun*) is about to end."""
+    """Wait *left* seconds, unless the run is told to stop, passes its deadline, or (unless *begun*) is
+    about to end."""
     ticks = run.engine.ticks
     end = ticks() + left
     while left > 0 and (begun or not run.ending):
@@ -360,7 +383,8 @@ def wait_out(run: RunState, left: float, *, begun: bool = True) -> Generator[Eff
 
 
 class Watch(Effect):
-    """Wait until the storage may have changed since version *seen*, *seconds* at most; answers the version now."""
+    """Wait until the storage may have changed since version *seen*, *seconds* at most; answers the version
+    now."""
 
     __slots__ = ("engine", "seconds", "seen")
 

@@ -1,7 +1,7 @@
 """How a run ends: completed, failed, cancelled — or let go, to be continued.
 
-Whatever it is, branches have ended before; undo comes before the final status; ``on_complete`` and ``on_error`` before that is stored;
-hooks after.
+Whatever it is, branches have ended before; undo comes before the final status; ``on_complete`` and
+``on_error`` before that is stored; hooks after.
 """
 
 import logging
@@ -42,7 +42,11 @@ def undo_on(state: RunState, handle: Any) -> Flow:
     record = state.record
     try:
         if record.undoing == RunStatus.CANCELLED:
-            return (yield from _cancelled(state, handle, RunCancelled(f"run {record.id} was cancelled", run=record.id)))
+            return (
+                yield from _cancelled(
+                    state, handle, RunCancelled(f"run {record.id} was cancelled", run=record.id)
+                )
+            )
         error = state.engine.payloads.unpack_error(record.error or b"", record.id, "", "run")
         yield from undo_all(state, {"undoing": record.undoing})
         return (yield from _end_failed(state, handle, error, {}))
@@ -64,7 +68,9 @@ def _ended(state: RunState, handle: Any, error: BaseException | None, value: Any
             error = failures[0]
     if error is None and state.stop is None and state.past_deadline():
         state.halt(state.timed_out())
-    if isinstance(error, Crossing) or (state.stop is not None and not interrupted):  # even if the body swallowed it
+    if isinstance(error, Crossing) or (
+        state.stop is not None and not interrupted
+    ):  # even if the body swallowed it
         stop = error.error if isinstance(error, Crossing) else state.stop
         assert stop is not None
         return (yield from _stopped(state, handle, stop))
@@ -103,7 +109,9 @@ def _completed(state: RunState, handle: Any, value: Any) -> Flow:
         "error_preview": "", "open_failures": (), "finished_at": engine.clock.now(),
     }  # fmt: skip
     if defn is not None and defn.on_complete is not None:
-        yield from _callback(state, defn.on_complete, "on_complete", handle.ending(RunStatus.COMPLETED, (None, loaded)))
+        yield from _callback(
+            state, defn.on_complete, "on_complete", handle.ending(RunStatus.COMPLETED, (None, loaded))
+        )
         if state.stop is not None:
             return (yield from _stopped(state, handle, state.stop))
     stop = yield from _finish(state, changes)
@@ -127,7 +135,7 @@ def _failed(state: RunState, handle: Any, error: Exception) -> Flow:
     return (yield from _end_failed(state, handle, error, changes))
 
 
-def _end_failed(state: RunState, handle: Any, error: Exception, changes: dict[str, Any]) -> Flow:
+def _end_failed(state: RunState, handle: Any, error: BaseException, changes: dict[str, Any]) -> Flow:
     engine, defn = state.engine, state.definition
     changes = changes | {
         "status": RunStatus.FAILED, "finished_at": engine.clock.now(), "undoing": "", "floor": state.floor,
@@ -176,7 +184,11 @@ def _callback(state: RunState, fn: Callable[..., Any], what: str, *args: Any) ->
 
     is_async = inspect.iscoroutinefunction(fn)
     if is_async and not state.is_async:
-        logger.error("%s of workflow %s is async, but the workflow is not; it was not called", what, state.record.workflow)
+        logger.error(
+            "%s of workflow %s is async, but the workflow is not; it was not called",
+            what,
+            state.record.workflow,
+        )
         return
     frame = Frame(state, state.scope, None, is_async)
     body = Body(fn, args, {}, frame)
@@ -201,7 +213,10 @@ def release(engine: Engine, record: Run) -> None:
         engine.commit(UpdateRun(record.id, {}, epoch=record.epoch, release=True))
     except BaseException as error:
         logger.warning(
-            "the lease of run %s could not be released: %s", record.id, error, extra={"run": record.id, "step": None}
+            "the lease of run %s could not be released: %s",
+            record.id,
+            error,
+            extra={"run": record.id, "step": None},
         )
         engine.renew_owner()  # so that this process, too, sees the run as abandoned
         if not isinstance(error, Exception):

@@ -12,7 +12,8 @@ __all__ = ["send_event"]
 
 
 def send_event(engine: Engine, event: Any, payload: Any) -> None:
-    """Call the handlers of *event* with *payload*: functions and steps as they are, workflows as runs. Errors go to the error hook and the log."""
+    """Call the handlers of *event* with *payload*: functions and steps as they are, workflows as runs.
+    Errors go to the error hook and the log."""
     if not isinstance(event, str):
         raise TypeError(f"an event is named by a string; got {event!r}")
     if not event.strip():
@@ -22,7 +23,11 @@ def send_event(engine: Engine, event: Any, payload: Any) -> None:
     for handler in HANDLERS.of(event):
         path = getattr(handler, "path", None) or f"{handler.__module__}.{handler.__qualname__}"
         start = getattr(handler, "start", None)
-        fn = start if start is not None and hasattr(handler, "path") else getattr(handler, "__wrapped__", handler)
+        fn = (
+            start
+            if start is not None and hasattr(handler, "path")
+            else getattr(handler, "__wrapped__", handler)
+        )
         is_async = start is None and asyncio.iscoroutinefunction(fn)
         view = StepView("", "", path, "send", 1, engine.clock.now())
         token = current.set(None)  # handlers are outside the run that sends

@@ -36,12 +36,16 @@ _worker = _Worker()
 class StepFuture(Generic[T]):
     """The outcome of a submitted step. ``result()`` waits in sync code; in async code, await it.
 
-    A step that has not begun when a worker of its own executor asks for its result is executed by that worker: a bounded pool
-    cannot deadlock on steps that wait for steps.
+    A step that has not begun when a worker of its own executor asks for its result is executed by that
+    worker: a bounded pool cannot deadlock on steps that wait for steps.
     """
 
     def __init__(
-        self, future: "Future[T]", call: StepCall | None, work: Callable[[], T] | None, executor: Executor | None = None
+        self,
+        future: "Future[T]",
+        call: StepCall | None,
+        work: Callable[[], T] | None,
+        executor: Executor | None = None,
     ) -> None:
         self._future = future
         self._call = call
@@ -54,7 +58,8 @@ class StepFuture(Generic[T]):
     def result(self, timeout: float | None = None) -> T:
         """The step's result, waiting at most *timeout* real seconds (``None``: as long as it takes).
 
-        Raises the step's exception, or ``TimeoutError``; ``TypeError`` in async code while the step is not done: await it there.
+        Raises the step's exception, or ``TimeoutError``; ``TypeError`` in async code while the step is not
+        done: await it there.
         """
         try:
             return self._result(timeout)
@@ -66,7 +71,12 @@ class StepFuture(Generic[T]):
         self.seen = True
         if not future.done():
             self._refuse_in_loop()
-            if self._work is not None and timeout is None and _worker.executor is self._executor and future.cancel():
+            if (
+                self._work is not None
+                and timeout is None
+                and _worker.executor is self._executor
+                and future.cancel()
+            ):
                 return self._inline()
         with _parked(self._call):
             return future.result(timeout)
@@ -96,10 +106,13 @@ class StepFuture(Generic[T]):
             except RuntimeError:
                 inside = False
             if inside:
-                raise TypeError("result() would block the event loop that executes this step; `await` the future instead")
+                raise TypeError(
+                    "result() would block the event loop that executes this step; `await` the future instead"
+                )
 
     def settled(self) -> BaseException | None:
-        """Wait for the end; the error, or ``None`` (also for a cancelled one). For code that handles many and raises one."""
+        """Wait for the end; the error, or ``None`` (also for a cancelled one). For code that handles many
+        and raises one."""
         try:
             self._result(None)
         except CancelledError:
@@ -301,8 +314,9 @@ def _copy(task: "asyncio.Future[Any]", future: "Future[Any]") -> None:
 class Settle(Effect):
     """Wait until all branches of a run have ended; answers the errors of scheduled ones.
 
-    With *failed*, branches that have not begun are cancelled; with *interrupted*, async ones are cancelled and nobody waits
-    for threads: what they still write is refused or lands in the journal, and both are right.
+    With *failed*, branches that have not begun are cancelled; with *interrupted*, async ones are cancelled
+    and nobody waits for threads: what they still write is refused or lands in the journal, and both are
+    right.
     """
 
     __slots__ = ("failed", "interrupted", "run")

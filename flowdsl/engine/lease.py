@@ -1,13 +1,15 @@
 """Ownership: get a run to execute it, or its outcome; and keep what is owned.
 
 The rules
-    Of two processes on one run one can record. A run is taken over only when its owner is provably gone, has let go, or has let
-    its lease run out; in doubt the lease is waited out. Each take-over raises the epoch, and the storage refuses writes under an
-    older one, so an owner that was wrongly taken for dead does no harm.
+    Of two processes on one run one can record. A run is taken over only when its owner is provably gone, has
+    let go, or has let its lease run out; in doubt the lease is waited out. Each take-over raises the epoch,
+    and the storage refuses writes under an older one, so an owner that was wrongly taken for dead does no
+    harm.
 
 The implementation
-    :func:`acquire` is a loop around two compare-and-swap operations (``OpenRun``, ``ClaimRun``). :class:`Keeper` is one thread per engine that renews leases and looks
-    whether a run was cancelled, taken over or signalled from outside.
+    :func:`acquire` is a loop around two compare-and-swap operations (``OpenRun``, ``ClaimRun``).
+    :class:`Keeper` is one thread per engine that renews leases and looks whether a run was cancelled, taken
+    over or signalled from outside.
 """
 
 import logging
@@ -38,7 +40,8 @@ _ENDED = (RunStatus.COMPLETED, RunStatus.CANCELLED)
 
 @define(slots=True)
 class Acquired:
-    """The outcome of :func:`acquire`: a run that is ours (``owned``), new or continued, or one that has ended."""
+    """The outcome of :func:`acquire`: a run that is ours (``owned``), new or continued, or one that has
+    ended."""
 
     run: Run
     owned: bool
@@ -49,7 +52,8 @@ class Acquired:
 def acquire(engine: Engine, wanted: Run, *, fresh: bool = False, ancestors: tuple[str, ...] = ()) -> Any:
     """Open the run *wanted*, continue an interrupted or failed one, or wait for the one who executes it.
 
-    *wanted* has ``number`` ``None`` for a run whose id is given. *ancestors* are the runs that wait for this call.
+    *wanted* has ``number`` ``None`` for a run whose id is given. *ancestors* are the runs that wait for this
+    call.
     """
     try:
         if wanted.number is None:
@@ -93,7 +97,8 @@ def _by_key(engine: Engine, wanted: Run, fresh: bool) -> Any:
 
 
 def _wait_out(engine: Engine, run: Run) -> Any:
-    """Watch an owner of whom nothing is known until it renews its lease (alive), lets go, or the lease has expired (unknown: claim)."""
+    """Watch an owner of whom nothing is known until it renews its lease (alive), lets go, or the lease has
+    expired (unknown: claim)."""
     seen = 0
     while True:
         left = run.lease_until - engine.storage.now()
@@ -150,7 +155,8 @@ def _same(run: Run, wanted: Run) -> None:
     """Raise unless *run* is what was asked for."""
     if run.workflow != wanted.workflow:
         raise RunConflict(
-            f"run id {run.id!r} belongs to workflow {run.workflow}, not {wanted.workflow}; give one of them another id", run=run.id
+            f"run id {run.id!r} belongs to workflow {run.workflow}, not {wanted.workflow}; give one of them another id",
+            run=run.id,
         )
     if run.key != wanted.key:
         raise RunConflict(
@@ -171,7 +177,8 @@ def _limit(wanted: Run) -> float | None:
 
 
 def claim(engine: Engine, run: Run, *, force: bool = False, limit: float | None = None) -> Any:
-    """Take *run* over; the run as claimed, or ``None`` if somebody else was quicker. *limit*: seconds that a failed one has anew."""
+    """Take *run* over; the run as claimed, or ``None`` if somebody else was quicker. *limit*: seconds that
+    a failed one has anew."""
     changes: dict[str, Any] = {}
     if run.status is RunStatus.RUNNING and run.owner is not None:
         changes["recoveries"] = run.recoveries + 1
@@ -219,7 +226,9 @@ class Keeper:
         renew_at = time.monotonic() + self._engine.lease / 3
         seen = 0
         while not self._closed:
-            waiting = any(state is not None and state.listeners for state in list(self._engine.active.values()))
+            waiting = any(
+                state is not None and state.listeners for state in list(self._engine.active.values())
+            )
             try:
                 if waiting:
                     seen = self._engine.storage.wait_for_change(seen, 0.1)
@@ -254,7 +263,8 @@ class Keeper:
                 assert isinstance(outcome, Done)
 
     def announce(self) -> None:
-        """Store a pending record for each step that has been executing for a while; quick ones cost no extra write.
+        """Store a pending record for each step that has been executing for a while; quick ones cost no extra
+        write.
 
         It never replaces a record: the step may complete at the same moment.
         """
@@ -294,4 +304,6 @@ class Keeper:
 
 def interrupted(run_id: str) -> FlowError:
     """The error of a run that its runtime let go when it was closed."""
-    return FlowError(f"run {run_id} was interrupted because its runtime was closed; it can be resumed", run=run_id)
+    return FlowError(
+        f"run {run_id} was interrupted because its runtime was closed; it can be resumed", run=run_id
+    )

@@ -1,6 +1,7 @@
 """Durable calls that have no body of the user's: sleeps, waits, store operations, recorded values.
 
-They have identity, ordinal and record like a step, so they are :class:`StepCall` too, over a definition that stands for the verb.
+They have identity, ordinal and record like a step, so they are :class:`StepCall` too, over a definition that
+stands for the verb.
 """
 
 from functools import cache
@@ -40,13 +41,18 @@ def _definition(path: str, is_async: bool) -> StepDef:
 
 
 def inside(verb: str, *, is_async: bool | None = None) -> Frame:
-    """The frame of the calling body. Raises outside a run, and for a sync verb in an async body or the reverse."""
+    """The frame of the calling body. Raises outside a run, and for a sync verb in an async body or the
+    reverse."""
     frame = current.get()
     if frame is None:
-        raise FlowError(f"{verb}() is used inside a run: call it from a function decorated with @workflow, or from its steps")
+        raise FlowError(
+            f"{verb}() is used inside a run: call it from a function decorated with @workflow, or from its steps"
+        )
     if is_async is not None and frame.is_async is not is_async:
         if frame.is_async:
-            raise TypeError(f"flowdsl.{verb}() would block this async body; use `await flowdsl.aio.{verb}(…)`")
+            raise TypeError(
+                f"flowdsl.{verb}() would block this async body; use `await flowdsl.aio.{verb}(…)`"
+            )
         raise TypeError(f"flowdsl.aio.{verb}() cannot be awaited in this sync body; use `flowdsl.{verb}(…)`")
     return frame
 

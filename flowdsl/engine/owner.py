@@ -1,8 +1,8 @@
 """Who executes a run, and whether that process still lives.
 
-An owner is written as ``host|boot|namespace|pid|started|token``. Of an owner on this host, boot and pid namespace, the process table
-tells at once whether it is gone: a process with that pid and that start time is there or is not (a zombie is not). Of any other owner nothing can
-be told here, and its lease has to run out.
+An owner is written as ``host|boot|namespace|pid|started|token``. Of an owner on this host, boot and pid
+namespace, the process table tells at once whether it is gone: a process with that pid and that start time is
+there or is not (a zombie is not). Of any other owner nothing can be told here, and its lease has to run out.
 """
 
 import os
@@ -59,7 +59,8 @@ def _run(*command: str) -> str:
 
 
 def _process_start(pid: int) -> str | None:
-    """When process *pid* started, in any unit that is the same at each call; ``None`` if it is gone, ``""`` if unknown."""
+    """When process *pid* started, in any unit that is the same at each call; ``None`` if it is gone,
+    ``""`` if unknown."""
     if sys.platform.startswith("linux"):
         stat = _read(f"/proc/{pid}/stat")
         if not stat:

@@ -14,8 +14,8 @@ _COUNTED = frozenset({"step", "child", "sleep", "wait", "schedule"})
 def progress_of(engine: Engine, run_id: str) -> dict[str, Any]:
     """``{"done": n, "failed": n, "known": n, "running": [{"path", "key", "attempt", "started_at"}, …]}``.
 
-    ``known`` counts every step that was recorded or is executing; times are aware datetimes in UTC. A step of another process shows up
-    within a second of its start.
+    ``known`` counts every step that was recorded or is executing; times are aware datetimes in UTC. A step of
+    another process shows up within a second of its start.
     """
     steps = [step for step in engine.storage.list_steps(run_id) if step.kind in _COUNTED]
     running: dict[str, dict[str, Any]] = {}

@@ -1,7 +1,7 @@
 """Names of steps, workflows and event handlers.
 
-Decorating registers a name and nothing else; registering it again replaces it. Names are held weakly: a function that its
-module or its caller no longer holds is gone from here too.
+Decorating registers a name and nothing else; registering it again replaces it. Names are held weakly: a
+function that its module or its caller no longer holds is gone from here too.
 """
 
 import difflib
@@ -33,7 +33,8 @@ class Registry:
     def find(self, name: str) -> Any:
         """What *name* means: a full path, or its last part where only one ends so.
 
-        Among functions local to another function the one registered last counts. Raises :class:`~flowdsl.errors.StepNotFound` with near matches.
+        Among functions local to another function the one registered last counts. Raises
+        :class:`~flowdsl.errors.StepNotFound` with near matches.
         """
         if not isinstance(name, str) or not name:
             raise TypeError(f"a {self._what} is named by a non-empty string; got {name!r}")

@@ -1,4 +1,5 @@
-"""Repair by hand: fork a run, resolve a step in doubt, forget a result. Each leaves an audit record: who, what, when."""
+"""Repair by hand: fork a run, resolve a step in doubt, forget a result. Each leaves an audit record: who,
+what, when."""
 
 import getpass
 import json
@@ -39,7 +40,8 @@ def audit(engine: Engine, run_id: str, action: str, what: str, **facts: Any) -> 
 
 
 def find_step(engine: Engine, run_id: str, step: Any) -> Step:
-    """The record of *run_id* that *step* means: a key, the beginning of one, or a path (the first such step); a decorated function too."""
+    """The record of *run_id* that *step* means: a key, the beginning of one, or a path (the first such
+    step); a decorated function too."""
     name = getattr(step, "path", step)
     if not isinstance(name, str) or not name:
         raise TypeError(f"a step is meant by its key, its path or the decorated function; got {step!r}")
@@ -143,7 +145,13 @@ def resolve(
         payload, _ = engine.payloads.pack_error(error, record.id, found.key, "error")
         text = f"{type(error).__name__}: {error}"
         changed = evolve(
-            found, seq=0, status=StepStatus.FAILED, payload=payload, preview=text[:500], completed_at=now, extra=""
+            found,
+            seq=0,
+            status=StepStatus.FAILED,
+            payload=payload,
+            preview=text[:500],
+            completed_at=now,
+            extra="",
         )
         what = f"error={text}"
     else:
@@ -158,13 +166,19 @@ def resolve(
 
 
 def forget_in(engine: Engine, run_id: str, key: str) -> None:
-    """Let a recorded step of a run execute again at the next replay; what it called inside executes anew too."""
+    """Let a recorded step of a run execute again at the next replay; what it called inside executes anew
+    too."""
     found = engine.storage.get_step(run_id, key)
     if found is None:
         return
     generation = json.loads(found.extra or "{}").get("generation", 0) + 1
     changed = evolve(
-        found, seq=0, status=StepStatus.UNDONE, payload=None, preview="", extra=json.dumps({"generation": generation})
+        found,
+        seq=0,
+        status=StepStatus.UNDONE,
+        payload=None,
+        preview="",
+        extra=json.dumps({"generation": generation}),
     )
     note = audit(engine, run_id, "forget", found.path, step=key)
     seq = _accepted(engine, run_id, PutStep(changed), PutStep(note))

@@ -2,14 +2,16 @@
 
 The rules
     1. A run is recorded before its body executes, and its outcome is stored before anybody sees it.
-    2. A body that raised makes the run ``failed``. An interrupt, a killed process and everything that crosses as
-       :class:`Crossing` — but cancel and timeout — leave it resumable: not failed, no undo, no ``on_error``.
-    3. The record of a failed run names its *open* failures: calling again executes those and replays everything else.
+    2. A body that raised makes the run ``failed``. An interrupt, a killed process and everything that crosses
+       as :class:`Crossing` — but cancel and timeout — leave it resumable: not failed, no undo, no
+       ``on_error``.
+    3. The record of a failed run names its *open* failures: calling again executes those and replays
+    everything else.
     4. A run ends only when all its branches have ended.
 
 If you edit this
-    What the body raised may be the user's own exception, one of ours that crossed, or an interrupt. Keep the three apart by the order in which
-    :func:`flowdsl.engine.ending.ended` asks.
+    What the body raised may be the user's own exception, one of ours that crossed, or an interrupt. Keep the
+    three apart by the order in which :func:`flowdsl.engine.ending.ended` asks.
 """
 
 import logging
@@ -63,13 +65,16 @@ class _Template(string.Formatter):
 
 
 def _filled(template: str, arguments: dict[str, Any]) -> str:
-    """*template* with the arguments in their places; without a dot or an index in it, only an argument itself can be ``None``."""
+    """*template* with the arguments in their places; without a dot or an index in it, only an argument
+    itself can be ``None``."""
     if "." in template or "[" in template or any(value is None for value in arguments.values()):
         return _Template().vformat(template, (), arguments)
     return template.format_map(arguments)
 
 
-def run_id_of(defn: WorkflowDef, arguments: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+def run_id_of(
+    defn: WorkflowDef, arguments: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> str | None:
     """The id that the workflow's ``id=`` gives to this call, or ``None`` for a numbered run."""
     if defn.id is None:
         return None
@@ -113,7 +118,9 @@ def request(
     if run_id is None:
         run_id = run_id_of(defn, bound.arguments, args, kwargs)
     if fresh and run_id is not None:
-        raise ValueError(f"fresh=True starts a new number, but run {run_id!r} has an id, and an id is one run for ever")
+        raise ValueError(
+            f"fresh=True starts a new number, but run {run_id!r} has an id, and an id is one run for ever"
+        )
     key = run_key(defn.path, defn.version if run_id is None else "", bound.canonical)
     now = engine.clock.now()
     limit = timeout if timeout is not None else defn.timeout
@@ -122,7 +129,9 @@ def request(
     except ResultNotStorable:
         stored = b""  # callable again, but not resumable by id
     wanted = Run(
-        id=run_id if run_id is not None else f"{defn.path.rpartition('.')[2].replace('<', '').replace('>', '')}-{key[:16]}",
+        id=run_id
+        if run_id is not None
+        else f"{defn.path.rpartition('.')[2].replace('<', '').replace('>', '')}-{key[:16]}",
         workflow=defn.path,
         key=key,
         number=None if run_id is not None else 0,
@@ -145,7 +154,8 @@ def request(
 
 
 def edge(flow: Flow) -> Flow:
-    """The edge between a run and the code that called it from outside: what crossed the body arrives as itself."""
+    """The edge between a run and the code that called it from outside: what crossed the body arrives as
+    itself."""
     try:
         error, value = yield from flow
     except Crossing as crossing:
@@ -156,7 +166,9 @@ def edge(flow: Flow) -> Flow:
 def whole(engine: Engine, asked: Request) -> Flow:
     """Get the run and execute it to its end, or hand over the outcome that it has."""
     try:
-        acquired: Acquired = yield from acquire(engine, asked.wanted, fresh=asked.fresh, ancestors=asked.ancestors)
+        acquired: Acquired = yield from acquire(
+            engine, asked.wanted, fresh=asked.fresh, ancestors=asked.ancestors
+        )
     except StorageError as error:
         return Crossing(error), None
     except FlowError as error:
@@ -221,8 +233,8 @@ def execute(engine: Engine, asked: Request, acquired: Acquired) -> Flow:
             if record.undoing:
                 return (yield from undo_on(state, handle))
             body = Body(asked.fn, asked.args, asked.kwargs, Frame(state, state.scope, None, defn.is_async))
-            error, value = yield Stoppable(state, body)
-            return (yield from ended(state, handle, error, value))
+            failure, value = yield Stoppable(state, body)
+            return (yield from ended(state, handle, failure, value))
     except BaseException:  # an interrupt in a hook or callback, or while the outcome was being stored
         release(engine, record)
         raise
@@ -232,4 +244,9 @@ def execute(engine: Engine, asked: Request, acquired: Acquired) -> Flow:
         if state.parent is not None:
             with state.parent.lock:
                 state.parent.children.remove(state)
-        state.halt(FlowError(f"run {record.id} has ended here; a task or thread that it left behind called a step", run=record.id))
+        state.halt(
+            FlowError(
+                f"run {record.id} has ended here; a task or thread that it left behind called a step",
+                run=record.id,
+            )
+        )

@@ -1,4 +1,5 @@
-"""What every run of one runtime shares: storage, group commit, clock, payloads, hooks, pools, and the table of active runs."""
+"""What every run of one runtime shares: storage, group commit, clock, payloads, hooks, pools, and the
+table of active runs."""
 
 import asyncio
 import logging
@@ -95,10 +96,11 @@ class Engine:
         register_here(token, executes)
 
     def nonce(self) -> str:
-        """A name for one attempt to get a run, that no other has: the owner's token is random, and the rest counts."""
+        """A name for one attempt to get a run, that no other has: the owner's token is random, and the
+        rest counts."""
         return f"{self.owner.rpartition('|')[2]}-{next(self._attempts)}"
 
-    # Time ------------------------------------------------------------------------------------------------------------
+    # Time ---------------------------------------------------------------------------------------------------
 
     @contextmanager
     def busy(self) -> Iterator[None]:
@@ -125,14 +127,18 @@ class Engine:
             self.clock.enter()
 
     def clock_wait(self, waker: Waker, seconds: float | None, *, real: bool = False) -> bool:
-        """Block until woken or *seconds* have passed; with *real*, on a virtual clock real seconds count too."""
+        """Block until woken or *seconds* have passed; with *real*, on a virtual clock real seconds count
+        too."""
         if real:
-            return bool(self.clock.wait(waker, seconds, real=seconds)) if self.virtual else waker.block(seconds)
+            return (
+                bool(self.clock.wait(waker, seconds, real=seconds)) if self.virtual else waker.block(seconds)
+            )
         return bool(self.clock.wait(waker, seconds))
 
     @contextmanager
     def alarm(self, seconds: float | None, ring: Callable[[], Any]) -> Iterator[None]:
-        """On a virtual clock, call *ring* on this event loop after *seconds* of virtual time; else do nothing."""
+        """On a virtual clock, call *ring* on this event loop after *seconds* of virtual time; else do
+        nothing."""
         if not self.virtual or seconds is None:
             yield
             return
@@ -143,13 +149,13 @@ class Engine:
         finally:
             cancel()
 
-    # Writing ---------------------------------------------------------------------------------------------------------
+    # Writing ------------------------------------------------------------------------------------------------
 
     def commit(self, *operations: Operation) -> list[Outcome]:
         """Commit from sync code."""
         return self.committer.commit(operations)
 
-    # Concurrency -----------------------------------------------------------------------------------------------------
+    # Concurrency --------------------------------------------------------------------------------------------
 
     @property
     def pool(self) -> Executor:
@@ -165,7 +171,9 @@ class Engine:
         """Run *work* some time soon in a bounded pool; ``close`` waits for it."""
         with self._pool_lock:
             if self._background_pool is None:
-                self._background_pool = ThreadPoolExecutor(_default_workers(), thread_name_prefix="flowdsl-send")
+                self._background_pool = ThreadPoolExecutor(
+                    _default_workers(), thread_name_prefix="flowdsl-send"
+                )
             future = self._background_pool.submit(work)
         self._track(future)
         return future
@@ -201,7 +209,9 @@ class Engine:
             if self._loop is None:
                 loop = asyncio.new_event_loop()
                 self._loop = loop
-                self._loop_thread = threading.Thread(target=loop.run_forever, name="flowdsl-loop", daemon=True)
+                self._loop_thread = threading.Thread(
+                    target=loop.run_forever, name="flowdsl-loop", daemon=True
+                )
                 self._loop_thread.start()
             return self._loop
 
@@ -251,8 +261,5 @@ def engines_on(storage: Storage) -> list[Engine]:
         engine
         for engine in list(_engines)
         if not engine.closing
-        and (
-            engine.storage is storage
-            or (storage.url is not None and engine.storage.url == storage.url)
-        )
+        and (engine.storage is storage or (storage.url is not None and engine.storage.url == storage.url))
     ]

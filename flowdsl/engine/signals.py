@@ -1,7 +1,8 @@
 """Signals: durable messages to a run, taken one by one by ``wait_for``.
 
-A signal is stored by its sender and taken in the same commit that records the wait's outcome, so none is lost and none is taken twice. It may arrive
-before the wait. One that arrived before the deadline beats the timeout, even when it is read later.
+A signal is stored by its sender and taken in the same commit that records the wait's outcome, so none is lost
+and none is taken twice. It may arrive before the wait. One that arrived before the deadline beats the
+timeout, even when it is read later.
 """
 
 import json
@@ -84,7 +85,9 @@ def _wait(call: StepCall, name: str, limit: float | None, where: Where) -> Flow:
         run.check()
 
 
-def _take(call: StepCall, view: StepView, name: str, where: Where, deadline: float | None) -> Generator[Effect, Any, Result | None]:
+def _take(
+    call: StepCall, view: StepView, name: str, where: Where, deadline: float | None
+) -> Generator[Effect, Any, Result | None]:
     """The outcome of the wait if a signal is there, else ``None``."""
     run = call.run
     engine = run.engine
@@ -130,11 +133,13 @@ def _matches(where: Where, payload: Any) -> bool:
 
 def _too_late(call: StepCall, view: StepView, name: str, deadline: float | None) -> Flow:
     run: RunState = call.run
-    error = WaitTimeout(f"no signal {name!r} came to run {run.id} in time", run=run.id, step=call.key, signal=name)
+    error = WaitTimeout(
+        f"no signal {name!r} came to run {run.id} in time", run=run.id, step=call.key, signal=name
+    )
     payload, loaded = run.engine.payloads.pack_error(error, run.id, call.key, "error")
     extra = json.dumps({"deadline": deadline, "signal": name})
-    yield from put_record(call, make_record(call, view, StepStatus.FAILED, payload, f"WaitTimeout: {error}", 1, extra))
+    yield from put_record(
+        call, make_record(call, view, StepStatus.FAILED, payload, f"WaitTimeout: {error}", 1, extra)
+    )
     run.failed(call.key, call.scope, call.flow, loaded)
     return loaded, None
-
-

@@ -2,25 +2,30 @@
 
 The rules
     1. Identity (key, occurrence, ordinal) is taken at the call, before anything is awaited.
-    2. The journal decides: *recorded* answers from the record, *execute* runs the body, *diverged* asks the policy.
-    3. A result is made durable before the caller sees it, and the caller sees what was *loaded*, not what the body returned.
-    4. Body, persisting and hooks are separate: a save that fails or a hook that raises never executes a body again, and
-       is never taken for the step's failure.
-    5. What must not be swallowed (cancel, lost lease, full disk, divergence, …) crosses the caller as :class:`Crossing`;
-       retries never see it.
+    2. The journal decides: *recorded* answers from the record, *execute* runs the body, *diverged* asks the
+    policy.
+    3. A result is made durable before the caller sees it, and the caller sees what was *loaded*, not what the
+    body returned.
+    4. Body, persisting and hooks are separate: a save that fails or a hook that raises never executes a body
+       again, and is never taken for the step's failure.
+    5. What must not be swallowed (cancel, lost lease, full disk, divergence, …) crosses the caller as
+       :class:`Crossing`; retries never see it.
 
 The theory
-    A crash can fall between any two effects. Before the final commit nothing is acknowledged, so the body may execute again (at least
-    once); after it, the record answers (never again). Attempts that failed are stored before the wait that follows them, so that they
-    survive a crash too. An ``in_doubt="raise"`` step stores its intent before the body: finding the intent without an outcome is how a
-    later process knows that it cannot know.
+    A crash can fall between any two effects. Before the final commit nothing is acknowledged, so the body may
+    execute again (at least once); after it, the record answers (never again). Attempts that failed are stored
+    before the wait that follows them, so that they survive a crash too. An ``in_doubt="raise"`` step stores
+    its intent before the body: finding the intent without an outcome is how a later process knows that it
+    cannot know.
 
 The implementation
-    :func:`identify` makes a :class:`StepCall`; :func:`perform` is the generator that does the rest, by the mode.
+    :func:`identify` makes a :class:`StepCall`; :func:`perform` is the generator that does the rest, by the
+    mode.
 
 If you edit this
-    Nothing may come between the body's return and the commit of its result that can fail for other reasons than the result itself. And an effect's answer is
-    only valid if the run still stands: look at outcomes, always.
+    Nothing may come between the body's return and the commit of its result that can fail for other reasons
+    than the result itself. And an effect's answer is only valid if the run still stands: look at outcomes,
+    always.
 """
 
 import json
@@ -131,9 +136,9 @@ class StepCall:
         return self._shown
 
     def body_scope(self) -> str:
-        """The scope of what the body calls. A step that was undone or forgotten executes in a new one, where nothing is recorded."""
+        """The scope of what the body calls. A step that was undone or forgotten executes in a new one,
+        where nothing is recorded."""
         return f"{self.key}~{self.generation}" if self.generation else self.key
-
 
 
 def identify(
@@ -145,7 +150,8 @@ def identify(
     kwargs: dict[str, Any],
     mode: str | None = None,
 ) -> StepCall:
-    """Take the identity of a call. Raises before anything is stored: arguments that do not fit or have no key, a run that must stop."""
+    """Take the identity of a call. Raises before anything is stored: arguments that do not fit or have no
+    key, a run that must stop."""
     run = frame.run
     if frame.abandoned:
         raise Crossing(FlowError(f"a body that a timeout left behind called step {defn.path}", run=run.id))
@@ -177,7 +183,8 @@ def perform(call: StepCall, how: Callable[[StepCall], Flow] | None = None) -> Fl
     """Do what the call's mode (or *how*) says, between the bookkeeping of who overlaps whom."""
     run, scope = call.run, call.scope
     virtual = run.engine.virtual
-    # A worker is no flow of control: it takes up one submitted call after the other, and whoever asks for the result of one that has not
+    # A worker is no flow of control: it takes up one submitted call after the other, and whoever asks for the
+    # result of one that has not
     # begun executes it himself. Neither may decide what diverges or what was handled.
     beside = call.submitted or call.queued
     call.flow = flow = call if beside else here(scope.is_async)
@@ -398,7 +405,9 @@ def _back_off(call: StepCall, view: StepView, retry: Retry, error: Exception) ->
     engine = call.run.engine
     delay = retry.delay(view.attempt, _jitter.random(), error)
     wake_at = engine.clock.now() + delay
-    yield from put_record(call, _pending(call, view, view.attempt, {"next": wake_at, "error": error_preview(error)}))
+    yield from put_record(
+        call, _pending(call, view, view.attempt, {"next": wake_at, "error": error_preview(error)})
+    )
     engine.hooks.fire("on_step_retry", view, error, view.attempt, delay)
     logger.info(
         "step %s failed at attempt %d of %d (%s); next in %.3g s",
@@ -454,7 +463,9 @@ def _memo(call: StepCall, record: Step, payload: bytes) -> Memo:
 
 def memo_key(defn: StepDef, bound: Bound) -> str:
     """The key of a memo: that of a first call in a run. A changed default is a miss, so defaults count."""
-    canonical = bound.canonical + b"\x00defaults:" + bound.defaults.encode() if bound.defaults else bound.canonical
+    canonical = (
+        bound.canonical + b"\x00defaults:" + bound.defaults.encode() if bound.defaults else bound.canonical
+    )
     return step_key(content_digest("", defn.path, defn.version, canonical), 0)
 
 
@@ -497,7 +508,13 @@ def view_of(call: StepCall, attempt: int) -> StepView:
 
 
 def make_record(
-    call: StepCall, view: StepView, status: StepStatus, payload: bytes | None, text: str, attempts: int, extra: str = ""
+    call: StepCall,
+    view: StepView,
+    status: StepStatus,
+    payload: bytes | None,
+    text: str,
+    attempts: int,
+    extra: str = "",
 ) -> Step:
     if call.generation:
         extra = json.dumps(json.loads(extra or "{}") | {"generation": call.generation})
@@ -535,7 +552,8 @@ def _pending(call: StepCall, view: StepView, attempts: int, extra: dict[str, Any
 
 
 def put_record(call: StepCall, record: Step, *more: Operation) -> Flow:
-    """Make a record durable and take it into the journal. A refused or failed write stops the run, resumably."""
+    """Make a record durable and take it into the journal. A refused or failed write stops the run,
+    resumably."""
     run = call.run
     put = PutStep(record, run.epoch)
     operations: tuple[Operation, ...] = (put, *more)

@@ -1,13 +1,15 @@
 """The run store: state of one run, shared by its branches.
 
 The rules
-    Writes are ordered journal records, and the state is their fold. A write takes effect once: its record is keyed by where the call stands, method,
-    arguments and occurrence, so a retried step or a replay finds it and gets its first result again. A read in the workflow's body is recorded
-    like a value (a replay must see what the first run saw); a read inside a step is live.
+    Writes are ordered journal records, and the state is their fold. A write takes effect once: its record is
+    keyed by where the call stands, method, arguments and occurrence, so a retried step or a replay finds it
+    and gets its first result again. A read in the workflow's body is recorded like a value (a replay must see
+    what the first run saw); a read inside a step is live.
 
 The theory
-    The storage gives each record its place in the order when it is committed. Whoever folds the records in that order, in this process or in a
-    worker's, gets the same state, so concurrent increments need no lock beyond the storage's own.
+    The storage gives each record its place in the order when it is committed. Whoever folds the records in
+    that order, in this process or in a worker's, gets the same state, so concurrent increments need no lock
+    beyond the storage's own.
 """
 
 import copy
@@ -16,12 +18,13 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-from flowdsl.core.journal import Decision
+from flowdsl.core.journal import Decision, Verdict
 from flowdsl.core.preview import preview
 from flowdsl.core.records import Step
 from flowdsl.core.status import StepStatus
 from flowdsl.engine.context import Crossing, Frame, RunState
-from flowdsl.engine.drive import Call, Commit, Flow
+from flowdsl.engine.divergence import diverged
+from flowdsl.engine.drive import Call, Commit, Flow, Result
 from flowdsl.engine.marks import keyed, mark
 from flowdsl.engine.services import Engine
 from flowdsl.engine.step import StepCall, decide, halted, make_record, perform, view_of
@@ -29,7 +32,6 @@ from flowdsl.errors import StorageError
 from flowdsl.storage.base import Done, Operation, PutStep
 
 __all__ = ["Fold", "read", "state_of", "write"]
-
 
 
 class _MISSING:
@@ -57,10 +59,14 @@ class Fold:
         if step.kind != "store" or step.key in self.results:
             return
         facts = json.loads(step.extra)
-        item = engine.payloads.unpack(step.payload, step.run_id, step.key, "store") if step.payload is not None else None
+        item = (
+            engine.payloads.unpack(step.payload, step.run_id, step.key, "store")
+            if step.payload is not None
+            else None
+        )
         try:
             self.results[step.key] = None, self._apply(facts["op"], facts["key"], item)
-        except TypeError as error:
+        except (TypeError, ArithmeticError) as error:
             self.results[step.key] = error, None
 
     def _apply(self, op: str, key: str, item: Any) -> Any:
@@ -75,11 +81,15 @@ class Fold:
             if old is _MISSING:
                 old = self.values[key] = []
             if not isinstance(old, list):
-                raise TypeError(f"push appends to a list, but {key!r} holds {preview(old, 60)} ({type(old).__name__})")
+                raise TypeError(
+                    f"push appends to a list, but {key!r} holds {preview(old, 60)} ({type(old).__name__})"
+                )
             old.append(item)
             return len(old)
         if not _is_number(0 if old is _MISSING else old):
-            raise TypeError(f"increment adds to a number, but {key!r} holds {preview(old, 60)} ({type(old).__name__})")
+            raise TypeError(
+                f"increment adds to a number, but {key!r} holds {preview(old, 60)} ({type(old).__name__})"
+            )
         self.values[key] = item if old is _MISSING else old + item
         return self.values[key]
 
@@ -132,7 +142,10 @@ def _write(call: StepCall, op: str, key: str, payload: bytes | None) -> Flow:
                 call.key, call.scope.id, call.defn.path, call.ordinal, sequential=not call.concurrent
             )
             if decision.record is not None:
-                yield from decide(call)
+                found = yield from diverged(call, decision)
+                if found.verdict is Verdict.RECORDED and found.record is not None:
+                    reused = found.record.key
+                    return (yield Call(lambda: _result(run, reused), not engine.storage.inline))
         extra = json.dumps({"op": op, "key": key})
         view = view_of(call, 1)
         record = make_record(call, view, StepStatus.COMPLETED, payload, "", 1, extra)
@@ -148,14 +161,15 @@ def _write(call: StepCall, op: str, key: str, payload: bytes | None) -> Flow:
         assert isinstance(outcome, Done)
     else:
         run.journal.use(call.key)
-    return (yield Call(lambda: _result(run, call.key), not engine.storage.inline))
+    found: Result = yield Call(lambda: _result(run, call.key), not engine.storage.inline)
+    return found
 
 
 def _result(run: RunState, key: str) -> tuple[Exception | None, Any]:
     with run.lock:
         fold = _catch_up(run)
         error, value = fold.results[key]
-        return (None if error is None else TypeError(*error.args)), copy.deepcopy(value)
+        return (None if error is None else type(error)(*error.args)), copy.deepcopy(value)
 
 
 def read(frame: Frame, op: str, key: str | None = None, default: Any = None) -> Flow:
@@ -198,5 +212,3 @@ def _read(call: StepCall, key: str | None, default: Any) -> Flow:
         run.buffer.append(record)
         run.journal.add(record)
     return None, (default if not loaded else loaded[0])
-
-

@@ -1,7 +1,7 @@
 """Durable delays: the wake-up time is recorded first, then waited for.
 
-Within a process a wait goes by the clock's own passing of time, so setting the machine's clock fires nothing early or twice; after a restart, what
-is left is the recorded time less the wall clock's.
+Within a process a wait goes by the clock's own passing of time, so setting the machine's clock fires nothing
+early or twice; after a restart, what is left is the recorded time less the wall clock's.
 """
 
 import json
@@ -25,12 +25,15 @@ def checked_moment(moment: Any) -> float:
     if not isinstance(moment, datetime):
         raise TypeError(f"sleep_until takes an aware datetime; got {moment!r}")
     if moment.tzinfo is None:
-        raise ValueError(f"sleep_until takes an aware datetime; got the naive {moment!r}. datetime.now(UTC) is aware")
+        raise ValueError(
+            f"sleep_until takes an aware datetime; got the naive {moment!r}. datetime.now(UTC) is aware"
+        )
     return moment.timestamp()
 
 
 def sleep(frame: Frame, duration: Any = None, until: float | None = None) -> Flow:
-    """Sleep for *duration*, or *until* a moment. How long is not part of the identity, so it may be changed later."""
+    """Sleep for *duration*, or *until* a moment. How long is not part of the identity, so it may be
+    changed later."""
     length = None if until is not None else seconds(duration)
     shown = f"{length:g} s" if length is not None else f"until {until:.0f}"
     call = mark(frame, "sleep", "sleep", shown=shown)
@@ -61,7 +64,8 @@ def _sleep(call: StepCall, length: float | None, until: float | None) -> Flow:
 
 
 def pause_until(call: StepCall, left: float, *, begun: bool = True) -> Flow:
-    """Wait *left* seconds, unless the run is told to stop. What has not *begun* ends when the run is about to."""
+    """Wait *left* seconds, unless the run is told to stop. What has not *begun* ends when the run is about
+    to."""
     run = call.run
     yield from wait_out(run, left, begun=begun)
     if run.ending and not begun:

@@ -1,10 +1,10 @@
 """Undo (saga): take back what a failed or cancelled run has completed, newest first.
 
 The rules
-    1. Undo begins when all branches have ended, and its start is recorded together with the outcome that the run will have; a kill during undoing
-       continues undoing, and the body is not executed again.
-    2. Each undo is a durable step, called with the result of the step that it takes back, under its own retry policy. The step's record becomes
-       ``undone`` in the commit that records the undo.
+    1. Undo begins when all branches have ended, and its start is recorded together with the outcome that the
+       run will have; a kill during undoing continues undoing, and the body is not executed again.
+    2. Each undo is a durable step, called with the result of the step that it takes back, under its own retry
+       policy. The step's record becomes ``undone`` in the commit that records the undo.
     3. An undo that fails for good is reported and does not keep the others from being undone.
     4. A completed child run is undone by its own steps' undo.
 """
@@ -20,7 +20,7 @@ from flowdsl.core.records import Run, Step
 from flowdsl.core.status import StepStatus
 from flowdsl.engine.context import Frame, RunState, Scope, here
 from flowdsl.engine.definitions import StepDef
-from flowdsl.engine.drive import Body, Call, Commit, Flow, Pause
+from flowdsl.engine.drive import Body, Call, Commit, Flow, Pause, Result
 from flowdsl.engine.lease import claim
 from flowdsl.engine.registry import STEPS
 from flowdsl.engine.step import error_preview, jitter
@@ -36,7 +36,8 @@ def to_undo(state: RunState) -> list[Step]:
     found = [
         step
         for step in state.journal
-        if step.status is StepStatus.COMPLETED and (_undo_of(state, step) is not None or _child_of(step) is not None)
+        if step.status is StepStatus.COMPLETED
+        and (_undo_of(state, step) is not None or _child_of(step) is not None)
     ]
     return found[::-1]  # a journal is in the order of completion
 
@@ -59,7 +60,8 @@ def _child_of(step: Step) -> str | None:
 
 
 def undo_all(state: RunState, begin: dict[str, Any]) -> Flow:
-    """Undo what has to be undone; *begin* is stored with the start of it. Errors of undos are logged, those of the storage are returned."""
+    """Undo what has to be undone; *begin* is stored with the start of it. Errors of undos are logged,
+    those of the storage are returned."""
     steps = to_undo(state)
     if not steps:
         return None, None
@@ -97,7 +99,12 @@ def _undo_step(state: RunState, step: Step, undo: Any) -> Flow:
         scope = Scope(f"{key}/{attempt}", state.scope, defn.is_async, of_step=True)
         scope.home = here(defn.is_async)
         error, _ = yield from _call(state, defn, fn, value, scope)
-        if error is None or not isinstance(error, Exception) or attempt >= retry.attempts or not retry.should_retry(error, attempt):
+        if (
+            error is None
+            or not isinstance(error, Exception)
+            or attempt >= retry.attempts
+            or not retry.should_retry(error, attempt)
+        ):
             break
         yield Pause(state, retry.delay(attempt, jitter(), error))
     if error is not None and not isinstance(error, Exception):
@@ -129,10 +136,12 @@ def _call(state: RunState, defn: StepDef, fn: Any, value: Any, scope: Scope) -> 
     body = Body(fn, (value,), {}, Frame(state, scope, None, defn.is_async), defn.timeout)
     if defn.is_async and not state.is_async:
         engine = state.engine
-        return (yield Call(lambda: engine.background_async(body.aio).result(), False))
+        found: Result = yield Call(lambda: engine.background_async(body.aio).result(), False)
+        return found
     if not defn.is_async:
         return body.sync()
-    return (yield body)
+    answer: Result = yield body
+    return answer
 
 
 def _name_of(undo: Any) -> str:
@@ -152,10 +161,14 @@ def _undo_child(state: RunState, step: Step, child_id: str) -> Flow:
             child = RunState(engine, claimed, Journal(steps), state.definition)
             child.parent = state
             yield from undo_all(child, {"undoing": str(record.status)})
-            operation = UpdateRun(child_id, {"status": record.status, "undoing": ""}, epoch=claimed.epoch, release=True)
+            operation = UpdateRun(
+                child_id, {"status": record.status, "undoing": ""}, epoch=claimed.epoch, release=True
+            )
             yield Commit(engine, (operation,))
     generation = json.loads(step.extra or "{}").get("generation", 0) + 1
-    undone = evolve(step, seq=0, status=StepStatus.UNDONE, extra=json.dumps({"child": child_id, "generation": generation}))
+    undone = evolve(
+        step, seq=0, status=StepStatus.UNDONE, extra=json.dumps({"child": child_id, "generation": generation})
+    )
     put = PutStep(undone, state.epoch)
     (outcome,) = yield Commit(engine, (put,))
     state.floor = max(state.floor, state.accept(outcome, put))

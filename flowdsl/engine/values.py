@@ -1,7 +1,8 @@
 """Values that a replay must see again: the time, random numbers, ids; and log lines that it must not repeat.
 
-``now`` is recorded, together with the next record or before the next body begins, whichever comes first. ``uuid4`` and ``rng`` are derived from the run and the
-call's place in its scope, so they cost nothing. A fork draws what its origin drew before the point of the fork, and its own behind it.
+``now`` is recorded, together with the next record or before the next body begins, whichever comes first.
+``uuid4`` and ``rng`` are derived from the run and the call's place in its scope, so they cost nothing. A fork
+draws what its origin drew before the point of the fork, and its own behind it.
 """
 
 import json
@@ -50,7 +51,8 @@ def make(call: Any, payload: bytes | None, shown: str, extra: str = "") -> Any:
 
 
 def origins(run: RunState) -> list[tuple[str, dict[str, int]]]:
-    """The runs that this one was forked from, oldest first, each with the draws that its scopes had made at the point of the fork."""
+    """The runs that this one was forked from, oldest first, each with the draws that its scopes had made
+    at the point of the fork."""
     found = run.origin_draws
     if found is None:
         found = []
@@ -89,7 +91,10 @@ def log(frame: Frame, message: str, fields: dict[str, Any]) -> None:
     if run.journal.get(call.key) is not None:
         run.journal.use(call.key)
         return
-    shown = {name: value if isinstance(value, str | int | float | bool | None) else preview(value) for name, value in fields.items()}
+    shown = {
+        name: value if isinstance(value, str | int | float | bool | None) else preview(value)
+        for name, value in fields.items()
+    }
     make(call, None, str(message), json.dumps({"fields": shown}))
     logger.info(
         "%s%s",

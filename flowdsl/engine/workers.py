@@ -1,9 +1,10 @@
 """Bodies that execute in another process: any ``concurrent.futures.Executor`` that is not a thread pool.
 
-The coordinating thread stays here and does everything but the body: identity, attempts, records, hooks. What travels to the worker is the
-function, its arguments and where the call stands; what travels back is the result or the exception, and what the body logged. In the worker the
-body has a frame of its own over the same storage, so store calls and nested steps work there, under the run's epoch; a storage
-that processes cannot share is refused by the first such call.
+The coordinating thread stays here and does everything but the body: identity, attempts, records, hooks. What
+travels to the worker is the function, its arguments and where the call stands; what travels back is the
+result or the exception, and what the body logged. In the worker the body has a frame of its own over the same
+storage, so store calls and nested steps work there, under the run's epoch; a storage that processes cannot
+share is refused by the first such call.
 """
 
 import os
@@ -52,7 +53,7 @@ class _Job:
     fn: Any
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    view: StepView
+    view: StepView | None
     scopes: tuple[str, ...]
     record: Run
     url: str | None
@@ -61,7 +62,8 @@ class _Job:
 
 
 class RemoteBody(Effect):
-    """Execute the body of *call* on its executor; answers ``(error, value)``. A worker that dies is a failed attempt."""
+    """Execute the body of *call* on its executor; answers ``(error, value)``. A worker that dies is a
+    failed attempt."""
 
     __slots__ = ("call", "executor", "frame")
 
@@ -143,7 +145,10 @@ def _working(engine: Engine, executor: Executor) -> Executor:
         if isinstance(live, ProcessPoolExecutor) and getattr(live, "_broken", False):
             facts: Any = executor
             live = ProcessPoolExecutor(
-                facts._max_workers, facts._mp_context, initializer=facts._initializer, initargs=facts._initargs
+                facts._max_workers,
+                facts._mp_context,
+                initializer=facts._initializer,
+                initargs=facts._initargs,
             )
             engine.replaced[id(executor)] = live
         return live
@@ -201,7 +206,7 @@ class _WorkerState(RunState):
     _journal: Journal | None = None
 
     @property
-    def journal(self) -> Journal:  # type: ignore[override]
+    def journal(self) -> Journal:
         if self._journal is None:
             steps = [] if self.engine.storage.url is None else self.engine.storage.list_steps(self.id)
             self._journal = Journal(steps, floor=self.record.floor)
@@ -217,7 +222,9 @@ def _engine_for(job: _Job) -> Engine:
         found = _engines.get(job.url)
         if found is None:
             secret = os.environ.get("FLOWDSL_SECRET_KEY")
-            storage = _Unreachable() if job.url is None or job.open_storage is None else job.open_storage(job.url)
+            storage = (
+                _Unreachable() if job.url is None or job.open_storage is None else job.open_storage(job.url)
+            )
             found = Engine(storage, payloads=Payloads(job.codec, secret.encode() if secret else None))
             found.keeper = Keeper(found)
             _engines[job.url] = found
@@ -247,11 +254,9 @@ def _execute(data: bytes) -> tuple[str, bytes, list[Step]]:
         try:
             return "value", PickleCodec().dumps(value), logged
         except Exception as fault:
-            error = TypeError(f"the result of step {job.view.path} cannot travel back from its worker: {fault}")
+            error = TypeError(f"a step's result cannot travel back from its worker: {fault}")
     if isinstance(error, Crossing):
         return "stop", payloads.pack_error(error.error, "", "", "worker")[0], logged
     if not isinstance(error, Exception):
         raise error
     return "error", payloads.pack_error(error, "", "", "worker")[0], logged
-
-

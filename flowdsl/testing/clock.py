@@ -1,13 +1,15 @@
 """VirtualClock: time that passes only when nothing else can happen.
 
 The rules
-    The clock stands still while anything is runnable: a body, a step queued on an executor, the code that started a run. When all runs wait and somebody
-    waits for them, it jumps to the earliest timer, fires that one, and lets everything settle before it looks again. So sleeps end
-    at once, in the right order, and two tests never differ by how fast a machine is.
+    The clock stands still while anything is runnable: a body, a step queued on an executor, the code that
+    started a run. When all runs wait and somebody waits for them, it jumps to the earliest timer, fires that
+    one, and lets everything settle before it looks again. So sleeps end at once, in the right order, and two
+    tests never differ by how fast a machine is.
 
 The implementation
-    The engine counts what is runnable with ``enter`` and ``leave``; ``watching`` says that somebody waits for a run's end. Where nobody does (a test started a run
-    and has yet to signal it), the clock waits *grace* real seconds before it jumps. On an event loop it also lets every ready callback run first.
+    The engine counts what is runnable with ``enter`` and ``leave``; ``watching`` says that somebody waits for
+    a run's end. Where nobody does (a test started a run and has yet to signal it), the clock waits *grace*
+    real seconds before it jumps. On an event loop it also lets every ready callback run first.
 """
 
 import asyncio
@@ -63,8 +65,8 @@ class _Waker(Waker):
 class VirtualClock:
     """A clock for tests: ``Runtime(clock=VirtualClock())``.
 
-    Parameters: *start*, an aware datetime or seconds since the epoch; *autoskip*, whether it jumps by itself when every run waits;
-    *grace*, real seconds it waits before it jumps while nobody waits for a run's end.
+    Parameters: *start*, an aware datetime or seconds since the epoch; *autoskip*, whether it jumps by itself
+    when every run waits; *grace*, real seconds it waits before it jumps while nobody waits for a run's end.
 
     >>> clock = VirtualClock()
     >>> before = clock.now()
@@ -94,9 +96,10 @@ class VirtualClock:
         self._moves = 0
         self._advancing = False
         self._loops: dict[asyncio.AbstractEventLoop, int] = {}
+        self._looking: set[asyncio.AbstractEventLoop] = set()
         self._bell: threading.Timer | None = None
 
-    # What everybody may call ------------------------------------------------------------------------------------------
+    # What everybody may call --------------------------------------------------------------------------------
 
     def now(self) -> float:
         """Seconds since the Unix epoch, UTC."""
@@ -111,7 +114,8 @@ class VirtualClock:
         await self.await_(self.waker(asyncio.get_running_loop()), seconds)
 
     def advance(self, duration: Any) -> None:
-        """Let *duration* (seconds, timedelta, ``"3 days"``) pass: fire the timers in between, in order, each after the ones before have settled.
+        """Let *duration* (seconds, timedelta, ``"3 days"``) pass: fire the timers in between, in order, each
+        after the ones before have settled.
 
         On an event loop use ``await clock.aadvance(…)``, which lets tasks run in between.
         """
@@ -139,7 +143,7 @@ class VirtualClock:
         self._arrive(target)
         await self._asettle()
 
-    # What the engine calls --------------------------------------------------------------------------------------------
+    # What the engine calls ----------------------------------------------------------------------------------
 
     def enter(self) -> None:
         """One more thing is runnable."""
@@ -220,7 +224,7 @@ class VirtualClock:
                 woken = self._woken(waker, timer)
         return woken
 
-    # Inside -----------------------------------------------------------------------------------------------------------
+    # Inside -------------------------------------------------------------------------------------------------
 
     def _add(self, seconds: float, ring: Callable[[], Any]) -> _Timer:
         timer = _Timer(self._now + max(seconds, 0.0), next(self._seq), ring)
@@ -278,11 +282,15 @@ class VirtualClock:
             return
         if self._loops:
             loop = next(iter(self._loops))
+            if loop in self._looking and not loop.is_closed():
+                return  # two that look for an idle moment would keep each other from finding it
             try:
                 loop.call_soon_threadsafe(self._jump_on_loop, loop, 0)
+                self._looking.add(loop)
                 return
             except RuntimeError:  # that loop was closed with waits on it
                 del self._loops[loop]
+                self._looking.discard(loop)
         self._jump()
 
     def _jump(self) -> None:
@@ -299,6 +307,7 @@ class VirtualClock:
             loop.call_soon(self._jump_on_loop, loop, 1)
         else:
             with self._lock:
+                self._looking.discard(loop)
                 if self._watchers:
                     self._jump()
 
