@@ -99,7 +99,7 @@ class VirtualClock:
         self._looking: set[asyncio.AbstractEventLoop] = set()
         self._bell: threading.Timer | None = None
 
-    # What everybody may call --------------------------------------------------------------------------------
+    # What everybody may call -------------------------------------------------------------------------------
 
     def now(self) -> float:
         """Seconds since the Unix epoch, UTC."""
@@ -143,7 +143,7 @@ class VirtualClock:
         self._arrive(target)
         await self._asettle()
 
-    # What the engine calls ----------------------------------------------------------------------------------
+    # What the engine calls ---------------------------------------------------------------------------------
 
     def enter(self) -> None:
         """One more thing is runnable."""
@@ -224,7 +224,7 @@ class VirtualClock:
                 woken = self._woken(waker, timer)
         return woken
 
-    # Inside -------------------------------------------------------------------------------------------------
+    # Inside ------------------------------------------------------------------------------------------------
 
     def _add(self, seconds: float, ring: Callable[[], Any]) -> _Timer:
         timer = _Timer(self._now + max(seconds, 0.0), next(self._seq), ring)
