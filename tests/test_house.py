@@ -5,31 +5,39 @@ import importlib
 import pkgutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
 import flowdsl
 
 TESTS = Path(__file__).parent
+LIBRARY = Path(flowdsl.__file__).parent
 MODULES = sorted(module.name for module in pkgutil.walk_packages(flowdsl.__path__, "flowdsl."))
 LONGEST = 60
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def functions(path: Path) -> Iterator[Function]:
-    """All functions of a file."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, Function):
-            yield node
+def parsed(paths: Iterable[Path]) -> dict[Path, ast.Module]:
+    """The syntax trees of files."""
+    return {path: ast.parse(path.read_text(encoding="utf-8")) for path in paths}
 
 
-def found_tests(path: Path) -> list[Function]:
-    """The test functions of a file."""
-    return [node for node in functions(path) if node.name.startswith("test")]
+# Parsed before any test runs: Python 3.11 cannot parse any more once a syntax tree was too deep for it.
+CODE = parsed([*LIBRARY.rglob("*.py"), *(TESTS.parent / "examples").glob("*.py")])
+CHECKS = parsed(TESTS.rglob("test_*.py"))
+
+
+def nodes(trees: dict[Path, ast.Module], kind: Any) -> Iterator[tuple[str, Any]]:
+    """All nodes of a kind, each with its place."""
+    for path, tree in trees.items():
+        for node in ast.walk(tree):
+            if isinstance(node, kind):
+                yield f"{path.parent.name}/{path.name}:{getattr(node, 'lineno', 1)}", node
 
 
 def test_the_package_exports_its_public_names_and_nothing_else() -> None:
@@ -61,32 +69,22 @@ def test_importing_flowdsl_imports_no_face_and_no_optional_library() -> None:
 
 def test_functions_fit_on_a_screen() -> None:
     """No function of the library or the examples is longer than sixty lines."""
-    library = Path(flowdsl.__file__).parent
-    long = [
-        f"{path.name}:{node.lineno} {node.name}"
-        for path in [*library.rglob("*.py"), *(TESTS.parent / "examples").glob("*.py")]
-        for node in functions(path)
-        if node.end_lineno is not None and node.end_lineno - node.lineno >= LONGEST
-    ]
-    assert not long
+    assert not [place for place, node in nodes(CODE, Function) if node.end_lineno - node.lineno >= LONGEST]
 
 
 def test_every_test_says_what_it_shows() -> None:
     """Every test has a docstring that begins with one sentence."""
     silent = []
-    for path in TESTS.rglob("test_*.py"):
-        for node in found_tests(path):
-            said = (ast.get_docstring(node) or "").partition("\n\n")[0].strip()
-            if not said.endswith((".", "!", "?")):
-                silent.append(f"{path.relative_to(TESTS)}:{node.lineno} {node.name}")
+    for place, node in nodes(CHECKS, ast.Module | ast.ClassDef):
+        for test in node.body:
+            if isinstance(test, Function) and test.name.startswith("test"):
+                said = (ast.get_docstring(test) or "").partition("\n\n")[0].rstrip(")\n ")
+                if not said.endswith((".", "!", "?")):
+                    silent.append(f"{place} {test.name}")
     assert not silent
 
 
 def test_no_test_sleeps() -> None:
     """Tests pass their time in, or wait for what they wait for."""
-    sleeping = []
-    for path in TESTS.rglob("test_*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) == "time.sleep":
-                sleeping.append(f"{path.relative_to(TESTS)}:{node.lineno}")
-    assert not sleeping
+    calls = nodes(CHECKS, ast.Call)
+    assert not [place for place, node in calls if ast.unparse(node.func) == "time.sleep"]
