@@ -31,7 +31,7 @@ from flowdsl.codecs.pickle import PickleCodec, dumps_by_value
 from flowdsl.core.records import Run as RunRecord
 from flowdsl.core.retry import Retry
 from flowdsl.engine.calls import call_in_run, refuse_mixing, send_off
-from flowdsl.engine.children import call_child, child_call
+from flowdsl.engine.children import call_child, child_call, start_child
 from flowdsl.engine.context import Frame, StepView, current
 from flowdsl.engine.definitions import Divergence, Mode, StepDef, WorkflowDef, checked_tags, checked_timeout
 from flowdsl.engine.drive import run_async, run_sync
@@ -84,7 +84,7 @@ if TYPE_CHECKING:
         def __await__(self) -> Generator[Any, None, list[T]]: ...
 
 
-# ------------------------------------------------------------------------------------------- what both wrappers share
+# ------------------------------------------------------------------------------------------- what both wrap
 
 
 class _Guard(threading.local):
@@ -232,7 +232,7 @@ class _Bound(_Wrapper):
         return wrapped, receiver, args
 
 
-# -------------------------------------------------------------------------------------------------------------- steps
+# ----------------------------------------------------------------------------------------------------------
 
 
 class _StepCalls(Generic[P, R]):
@@ -396,7 +396,7 @@ class _StepCalls(Generic[P, R]):
         frame = current.get()
         if frame is not None and frame.run.engine is runtime.engine:
             if step_id is not None:
-                defn = defn.evolve(key=lambda *args, **kwargs: step_id)
+                defn = defn.evolve(key=lambda *_args, **_kwargs: step_id)
             return call_in_run(frame, defn, fn, receiver, args, kwargs, mode)
         token = current.set(None)  # a run of another runtime that executes here has nothing to do with it
         try:
@@ -467,8 +467,7 @@ def _implied(
         return call_in_run(frame, defn, fn, receiver, args, kwargs, "do")
 
     as_workflow = WorkflowDef(defn.fn, defn.path, defn.is_async, ignore=defn.ignore, version=defn.version)
-    asked = request(runtime.engine, as_workflow, body, receiver, args, kwargs, run_id=run_id)
-    return asked
+    return request(runtime.engine, as_workflow, body, receiver, args, kwargs, run_id=run_id)
 
 
 def _try_outside(
@@ -636,7 +635,7 @@ if not TYPE_CHECKING:
     Step.__bound_function_wrapper__ = BoundStep
 
 
-# ---------------------------------------------------------------------------------------------------------- workflows
+# ----------------------------------------------------------------------------------------------------------
 
 
 class _WorkflowCalls(Generic[P, R]):
@@ -768,15 +767,8 @@ def _start_child(
     kwargs: dict[str, Any],
     options: dict[str, Any],
 ) -> Run:
-    from flowdsl.engine.futures import start as start_branch
-
     call = child_call(frame, defn, fn, receiver, args, kwargs)
-    from flowdsl.engine.children import child_request
-
-    asked = child_request(call, defn, options)
-    future = start_branch(call, lambda: call_child(call, defn, options))
-    handle = frame.run.engine.make_handle(asked.wanted)
-    frame.run.engine.futures.setdefault(asked.wanted.id, future._future)
+    handle = frame.run.engine.make_handle(start_child(call, defn, options))
     assert isinstance(handle, Run)
     return handle
 
@@ -835,7 +827,7 @@ if not TYPE_CHECKING:
 _DEFINITIONS: dict[type[Any], Any] = {Step: StepDef, Workflow: WorkflowDef}
 
 
-# --------------------------------------------------------------------------------------------------------- decorators
+# ---------------------------------------------------------------------------------------------------------
 
 
 class _StepDecorator(Protocol):

@@ -28,7 +28,7 @@ from flowdsl.engine.definitions import DIVERGENCES, WorkflowDef, checked_tags
 from flowdsl.engine.drive import run_async, run_sync
 from flowdsl.engine.events import send_event
 from flowdsl.engine.export import export_run
-from flowdsl.engine.lease import Acquired, Keeper, acquire, claim, interrupted
+from flowdsl.engine.lease import Acquired, Keeper, claim, interrupted, open_now
 from flowdsl.engine.owner import Liveness, liveness
 from flowdsl.engine.progress import progress_of
 from flowdsl.engine.registry import STEPS, WORKFLOWS
@@ -107,9 +107,16 @@ class Runtime:
         self._payloads = Payloads(codec or PickleCodec(), secret.encode() if secret else None)
         listeners = [hooks] if isinstance(hooks, Hooks) else list(hooks)
         self.engine = Engine(
-            self.storage, payloads=self._payloads, clock=clock, hooks=listeners, retry=retry, executor=executor,
-            on_divergence=on_divergence, lease=lease, name=name or "",
-        )  # fmt: skip
+            self.storage,
+            payloads=self._payloads,
+            clock=clock,
+            hooks=listeners,
+            retry=retry,
+            executor=executor,
+            on_divergence=on_divergence,
+            lease=lease,
+            name=name or "",
+        )
         self.engine.keeper = Keeper(self.engine)
         self.engine.open_storage = open_storage
         self.engine.make_handle = lambda record: Run(self, record.id)
@@ -119,7 +126,7 @@ class Runtime:
         self._tokens: list[Token[Runtime | None]] = []
         _open_runtimes.add(self)
 
-    # The current one ----------------------------------------------------------------------------------------
+    # The current one ---------------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
         self._require_open()
@@ -178,7 +185,7 @@ class Runtime:
         if self._owns_storage:
             self.storage.close()
 
-    # Executing steps by hand --------------------------------------------------------------------------------
+    # Executing steps by hand -------------------------------------------------------------------------------
 
     def do(self, step: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Execute *step* (or the one of that name) durably, and return its result.
@@ -211,7 +218,7 @@ class Runtime:
             raise TypeError(f"a step is a function decorated with @step, or the name of one; got {step!r}")
         return step
 
-    # Runs ---------------------------------------------------------------------------------------------------
+    # Runs --------------------------------------------------------------------------------------------------
 
     def run(self, run_id: str, /) -> Run | None:
         """The run of this id, or ``None``."""
@@ -267,6 +274,9 @@ class Runtime:
 
     def wait(self, run_id: str, timeout: float | None = None) -> Any:
         """The run's result, waiting at most *timeout* real seconds; see :meth:`Run.result`."""
+        started = _started(run_id)
+        if started is not None:
+            return started.result(timeout)
         future = self._future(run_id)
         with self._watching():
             if future is not None:
@@ -275,6 +285,9 @@ class Runtime:
 
     async def await_(self, run_id: str) -> Any:
         """The run's result, in async code."""
+        started = _started(run_id)
+        if started is not None:
+            return await started
         future = self._future(run_id)
         with self._watching():
             if future is not None:
@@ -369,7 +382,7 @@ class Runtime:
             raise error
         return value
 
-    # Signals and events -------------------------------------------------------------------------------------
+    # Signals and events ------------------------------------------------------------------------------------
 
     def signal(
         self,
@@ -416,7 +429,7 @@ class Runtime:
         self._require_open()
         send_event(self.engine, event, payload)
 
-    # Changing runs ------------------------------------------------------------------------------------------
+    # Changing runs -----------------------------------------------------------------------------------------
 
     def start(self, asked: Request, acquired: Acquired | None = None) -> Run:
         """Begin *asked* without waiting for its end; returns once it is recorded. (What ``workflow.start``
@@ -424,7 +437,7 @@ class Runtime:
         self._require_open()
         engine = self.engine
         if acquired is None:
-            acquired = _open_now(engine, asked)
+            acquired = open_now(engine, asked.wanted, fresh=asked.fresh, ancestors=asked.ancestors)
         run_id = asked.wanted.id if acquired is None else acquired.run.id
         if acquired is not None and not acquired.owned:
             return Run(self, run_id)
@@ -537,7 +550,8 @@ class Runtime:
             raise RunFinished(f"run {record.id} has ended: it is {record.status}", run=record.id)
         if record.status is RunStatus.FAILED and not record.retryable:
             raise RunConflict(
-                f"run {record.id} has failed, and durable calls followed the failure; it cannot be continued. To execute part of it "
+                f"run {record.id} has failed, and durable calls followed the failure; it cannot be "
+                "continued. To execute part of it "
                 f"again: Runtime.fork({record.id!r}, before=<step>)",
                 run=record.id,
             )
@@ -553,7 +567,8 @@ class Runtime:
         source = WORKFLOWS.get(record.workflow) or STEPS.get(record.workflow)
         if source is None:
             raise StepNotFound(
-                f"workflow {record.workflow!r} of run {record.id} is not loaded here: import the module that defines it first",
+                f"workflow {record.workflow!r} of run {record.id} is not loaded here: import the module "
+                "that defines it first",
                 run=record.id,
                 step=record.workflow,
             )
@@ -602,7 +617,8 @@ class Runtime:
                 continue
             if record.recoveries >= RECOVERY_LIMIT:
                 raise RecoveryLimit(
-                    f"run {record.id} was recovered {record.recoveries} times and its process died each time; look at what its next step "
+                    f"run {record.id} was recovered {record.recoveries} times and its process died each "
+                    "time; look at what its next step "
                     f"does, then call it or Runtime.resume({record.id!r})",
                     run=record.id,
                 )
@@ -657,7 +673,7 @@ class _Awaitable:
         return call
 
 
-# ------------------------------------------------------------------------------------------------------------ helpers
+# ----------------------------------------------------------------------------------------------------------
 
 
 def _check(retry: Any, codec: Any, clock: Any, executor: Any, on_divergence: Any, name: Any) -> None:
@@ -721,6 +737,12 @@ def _limit(limit: Any) -> int | None:
     return limit
 
 
+def _started(run_id: str) -> Any:
+    """The future of a child that the executing run has started: its failure is handed to whoever asks."""
+    frame = current.get()
+    return None if frame is None else frame.run.started.get(run_id)
+
+
 def _on_a_loop() -> bool:
     try:
         asyncio.get_running_loop()
@@ -731,23 +753,6 @@ def _on_a_loop() -> bool:
 
 def _as_flow(flow: Any) -> Any:
     return None, (yield from flow)
-
-
-def _open_now(engine: Engine, asked: Request) -> Acquired | None:
-    """Record the run now if that needs no waiting; ``None`` if somebody executes it, so that it has to be
-    joined."""
-    flow = acquire(engine, asked.wanted, fresh=asked.fresh, ancestors=asked.ancestors)
-    answer: Any = None
-    while True:
-        try:
-            effect = flow.send(answer)
-        except StopIteration as stop:
-            acquired: Acquired = stop.value
-            return acquired
-        if type(effect).__name__ == "Watch":
-            flow.close()
-            return None
-        answer = effect.sync()
 
 
 def _forget_future(engine: Engine, run_id: str, future: "Future[Any]") -> None:
@@ -768,11 +773,10 @@ def _copy(task: "asyncio.Task[Any]", future: "Future[Any]") -> None:
 
 
 def _await_future(future: "Future[Any]", run_id: str, timeout: float | None) -> Any:
-    if not future.done():
-        if _on_a_loop():
-            raise TypeError(
-                f"result() of the unfinished run {run_id} would block this event loop; `await` the run instead"
-            )
+    if not future.done() and _on_a_loop():
+        raise TypeError(
+            f"result() of the unfinished run {run_id} would block this event loop; `await` the run instead"
+        )
     try:
         return future.result(timeout)
     except TimeoutError:
@@ -797,7 +801,8 @@ def _poll(runtime: Runtime, run_id: str, timeout: float | None) -> Any:
         idle = idle + 1 if runtime.interrupted(record) else 0
         if idle > 2 and timeout is None:
             raise FlowError(
-                f"run {run_id} is interrupted: nobody executes it, so it has no result to wait for. Call its workflow again, or Runtime.resume({run_id!r})",
+                f"run {run_id} is interrupted: nobody executes it, so it has no result to wait for. Call "
+                f"its workflow again, or Runtime.resume({run_id!r})",
                 run=run_id,
             )
         left = _LOOK if end is None else end - time.monotonic()
@@ -806,7 +811,7 @@ def _poll(runtime: Runtime, run_id: str, timeout: float | None) -> Any:
         seen = runtime.storage.wait_for_change(seen, min(left, _LOOK))
 
 
-# ---------------------------------------------------------------------------------------------------- the current one
+# ---------------------------------------------------------------------------------------------------- the c
 
 _current: ContextVar[Runtime | None] = ContextVar("flowdsl_runtime", default=None)
 _stack: list[Runtime] = []

@@ -4,12 +4,12 @@ The rules
     A call stands in a *scope* and has a *key* (path, arguments, occurrence) and an *ordinal* (the n-th call
     of its path in the scope, whatever the arguments). For each call the journal decides one of three:
 
-    =========  ==================================================================================================
+    =========  ===============================================================================================
     recorded   a closed record of this key exists: its stored outcome is the answer
     execute    there is none, and nothing speaks against executing the body
     diverged   there is none, but an unused record of the same scope, path and ordinal was made with other
                arguments: the code asks for something else than what was recorded
-    =========  ==================================================================================================
+    =========  ===============================================================================================
 
 The theory
     Keys are by content, so calls can be removed, reordered and added between two executions, and the recorded
@@ -168,6 +168,11 @@ class Journal:
         if other.version != version:  # another key on purpose
             return None
         return other
+
+    def answers(self, key: str) -> bool:
+        """Whether a call of *key* is answered by its record."""
+        record = self._steps.get(key)
+        return record is not None and record.status in (_COMPLETED, _FAILED) and key not in self._open
 
     def use(self, key: str) -> None:
         """Count the record of *key* as used, although another call took it (``on_divergence="reuse"``)."""

@@ -4,20 +4,25 @@ The child's id derives from the parent's step key, so one call has one child, wh
 record is a copy of the child's outcome.
 """
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 from attrs import evolve
 
 from flowdsl.core.journal import Decision
+from flowdsl.core.records import Run
 from flowdsl.engine.context import Crossing, Frame
 from flowdsl.engine.definitions import StepDef, WorkflowDef
 from flowdsl.engine.drive import Flow
-from flowdsl.engine.run import Request, request, whole
+from flowdsl.engine.ending import release
+from flowdsl.engine.futures import Threads, start
+from flowdsl.engine.lease import Acquired, open_now
+from flowdsl.engine.run import Request, execute, request, whole
 from flowdsl.engine.step import StepCall, conclude, decide, identify, perform, view_of
 from flowdsl.errors import RunCancelled
 
-__all__ = ["call_child", "child_call", "child_request"]
+__all__ = ["call_child", "child_call", "child_request", "start_child"]
 
 
 def _as_step(defn: WorkflowDef) -> StepDef:
@@ -36,6 +41,9 @@ def child_call(
     """Take the identity of a child's call."""
     call = identify(frame, _as_step(defn), fn, receiver, args, kwargs, "do")
     call.kind = "child"
+    earlier = frame.run.journal.get(call.key)
+    if earlier is not None and earlier.extra:
+        call.generation = json.loads(earlier.extra).get("generation", 0)
     return call
 
 
@@ -57,14 +65,44 @@ def call_child(call: StepCall, defn: WorkflowDef, options: dict[str, Any]) -> Fl
     return (yield from perform(call, lambda call: _child(call, defn, options)))
 
 
-def _child(call: StepCall, defn: WorkflowDef, options: dict[str, Any]) -> Flow:
+def start_child(call: StepCall, defn: WorkflowDef, options: dict[str, Any]) -> Run:
+    """Begin the child beside its parent; the row of it, which is recorded by then."""
+    run, engine = call.run, call.run.engine
+    asked = child_request(call, defn, options)
+    acquired = None
+    if not run.journal.answers(call.key):
+        acquired = open_now(engine, asked.wanted, ancestors=asked.ancestors)
+    mine = acquired is not None and acquired.owned
+    if mine:
+        engine.active[asked.wanted.id] = None  # it is ours from now on, although it has yet to begin
+
+    def left() -> None:
+        if mine and engine.active.get(asked.wanted.id, 0) is None:  # it never began
+            del engine.active[asked.wanted.id]
+            release(engine, acquired.run)
+
+    def flow() -> Flow:
+        return perform(call, lambda call: _child(call, defn, options, acquired if mine else None))
+
+    own = None if defn.is_async else Threads(engine, f"flowdsl-{asked.wanted.id}")
+    future = start(call, flow, own)
+    future.add_done_callback(lambda _: left())
+    with run.lock:
+        run.started[asked.wanted.id] = future
+    return asked.wanted
+
+
+def _child(call: StepCall, defn: WorkflowDef, options: dict[str, Any], acquired: Acquired | None = None) -> Flow:
     decision = yield from decide(call)
     if not isinstance(decision, Decision):
         return decision
     run = call.run
     asked = child_request(call, defn, options)
     view = view_of(call, 1)
-    error, value = yield from whole(run.engine, asked)
+    if acquired is not None:
+        error, value = yield from execute(run.engine, asked, acquired)
+    else:
+        error, value = yield from whole(run.engine, asked)
     if isinstance(error, Crossing):
         run.halt(error.error)
     if run.stop is not None and isinstance(error, RunCancelled):

@@ -150,6 +150,7 @@ class RunState:
     * ``wakers``: what waits in this run, to be woken when the run should stop; ``listeners``: those of them
       that wait for a signal.
     * ``ending``: the body has failed, and branches that have not begun are not to begin any more.
+    * ``armed``: schedule record → its branch; ``started``: id of a child → its future.
     * ``branches``: futures that the run has to see ended before it ends itself.
     """
 
@@ -189,6 +190,7 @@ class RunState:
         self.floor = record.floor
         self.ending = False
         self.armed: dict[str, Any] = {}
+        self.started: dict[str, Any] = {}
 
     def halt(self, error: FlowError, *, outside: bool = False) -> None:
         """Stop the run at its next durable call, and wake it where it waits. The first reason wins.
@@ -277,7 +279,8 @@ class RunState:
             else "it was deleted"
         )
         return LeaseLost(
-            f"run {self.id} cannot be written from here: {what}. What this process was executing is discarded; "
+            f"run {self.id} cannot be written from here: {what}. What this process was executing is "
+            "discarded; "
             f"call the workflow again to follow the run",
             run=self.id,
         )

@@ -235,8 +235,20 @@ def start_call(call: StepCall) -> StepFuture[Any]:
     return start(call, lambda: perform(call))
 
 
-def start(call: StepCall, make: Callable[[], Any]) -> StepFuture[Any]:
-    """Start the flow of *call* beside its caller: as a task, or on an executor."""
+class Threads(Executor):
+    """Executes each call in a thread of its own: a bounded pool would deadlock on runs that wait for runs."""
+
+    def __init__(self, engine: Any, name: str) -> None:
+        self._engine = engine
+        self._name = name
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
+        """Execute at once."""
+        return self._engine.thread(lambda: fn(*args, **kwargs), self._name)  # type: ignore[no-any-return]
+
+
+def start(call: StepCall, make: Callable[[], Any], own: Executor | None = None) -> StepFuture[Any]:
+    """Start the flow of *call* beside its caller: as a task, or on an executor (*own*, if it is given)."""
     run, defn = call.run, call.defn
     engine = run.engine
     with run.lock:
@@ -252,7 +264,7 @@ def start(call: StepCall, make: Callable[[], Any]) -> StepFuture[Any]:
         call.submitted = True
     context = contextvars.copy_context()
 
-    executor: Executor = defn.executor or engine.pool
+    executor: Executor = own or defn.executor or engine.pool
     if elsewhere(executor):
         call.elsewhere = partial(RemoteBody, executor)
         executor = coordinators(engine, executor)
@@ -382,6 +394,8 @@ def _collect(branch: StepFuture[Any], error: BaseException | None, errors: list[
     elif not branch.seen and not isinstance(error, Crossing):
         call = branch._call
         logger.error(
-            "step %s was submitted and failed, and nobody asked for its result", call.defn.path if call else "?",
-            exc_info=error, extra={"run": call.run.id if call else None, "step": call.key if call else None},
-        )  # fmt: skip
+            "step %s was submitted and failed, and nobody asked for its result",
+            call.defn.path if call else "?",
+            exc_info=error,
+            extra={"run": call.run.id if call else None, "step": call.key if call else None},
+        )

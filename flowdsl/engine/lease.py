@@ -29,7 +29,7 @@ from flowdsl.engine.step import started
 from flowdsl.errors import FlowError, RunCancelled, RunConflict, RunFinished, StorageError
 from flowdsl.storage.base import ClaimRun, Done, Fenced, Found, Missing, Opened, OpenRun, PutStep, UpdateRun
 
-__all__ = ["Acquired", "Keeper", "acquire", "claim"]
+__all__ = ["Acquired", "Keeper", "acquire", "claim", "open_now"]
 
 logger = logging.getLogger("flowdsl")
 
@@ -63,8 +63,27 @@ def acquire(engine: Engine, wanted: Run, *, fresh: bool = False, ancestors: tupl
         raise
     except BaseException as error:
         if isinstance(error, StorageError) or not isinstance(error, Exception):
-            engine.renew_owner()  # a commit may have happened: what it made ours, and we do not know of, is abandoned
+            # A commit may have happened: what it made ours, and we do not know of, is abandoned.
+            engine.renew_owner()
         raise
+
+
+def open_now(
+    engine: Engine, wanted: Run, *, fresh: bool = False, ancestors: tuple[str, ...] = ()
+) -> Acquired | None:
+    """As :func:`acquire`, without waiting: ``None`` if somebody executes the run, so that it has to be joined."""
+    flow = acquire(engine, wanted, fresh=fresh, ancestors=ancestors)
+    answer: Any = None
+    while True:
+        try:
+            effect = flow.send(answer)
+        except StopIteration as stop:
+            acquired: Acquired = stop.value
+            return acquired
+        if isinstance(effect, Watch):
+            flow.close()
+            return None
+        answer = effect.sync()
 
 
 def _open(engine: Engine, wanted: Run, fresh: bool, skip: tuple[str, ...]) -> Any:
@@ -130,7 +149,8 @@ def _by_id(engine: Engine, wanted: Run, ancestors: tuple[str, ...]) -> Any:
             return Acquired(run, False)
         if run.id in ancestors:
             raise RunConflict(
-                f"run {run.id!r} was called from inside itself and would wait for itself for ever; give the inner call another id",
+                f"run {run.id!r} was called from inside itself and would wait for itself for ever; give "
+                "the inner call another id",
                 run=run.id,
             )
         claimed = None
@@ -155,18 +175,21 @@ def _same(run: Run, wanted: Run) -> None:
     """Raise unless *run* is what was asked for."""
     if run.workflow != wanted.workflow:
         raise RunConflict(
-            f"run id {run.id!r} belongs to workflow {run.workflow}, not {wanted.workflow}; give one of them another id",
+            f"run id {run.id!r} belongs to workflow {run.workflow}, not {wanted.workflow}; give one of "
+            "them another id",
             run=run.id,
         )
     if run.key != wanted.key:
         raise RunConflict(
-            f"run id {run.id!r} was started with other arguments:\n    - {run.args_preview}\n    + {wanted.args_preview}\n"
+            f"run id {run.id!r} was started with other arguments:\n    - {run.args_preview}\n    + "
+            f"{wanted.args_preview}\n"
             f"  One id is one run, for ever. Give this call another id, or the arguments of that run.",
             run=run.id,
         )
     if run.pruned:
         raise RunFinished(
-            f"run {run.id!r} has ended ({run.status}) and was pruned; its id is never used again and its result is gone",
+            f"run {run.id!r} has ended ({run.status}) and was pruned; its id is never used again and its "
+            "result is gone",
             run=run.id,
         )
 
