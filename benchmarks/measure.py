@@ -1,8 +1,8 @@
 """Samples and figures: how a measurement becomes a line of the table.
 
-A measurement and its reference are sampled in turns, round by round, so that whatever else the machine does
-meanwhile hits both. A figure quotes the median of the samples, the median of the ratios of the rounds, and the
-best sample, which is what the machine can do when nothing else runs.
+A measurement and its reference are sampled in turns, round by round, so that whatever else the machine
+does meanwhile hits both. A figure quotes the median of the samples, the median of the ratios of the rounds,
+and the best sample, which is what the machine can do when nothing else runs.
 """
 
 import dataclasses
@@ -65,8 +65,8 @@ class Budget:
 class Figure:
     """One line of the table.
 
-    ``best`` is the best single sample, ``ratio`` the median of measured / reference. ``met`` judges the median,
-    ``met_at_best`` the best sample: of an absolute budget on a busy machine it says more.
+    ``best`` is the best single sample, ``ratio`` the median of measured / reference. ``met`` judges the
+    median, ``met_at_best`` the best sample: of an absolute budget on a busy machine it says more.
     """
 
     name: str

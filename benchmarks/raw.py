@@ -1,8 +1,8 @@
 """The reference: ``sqlite3`` from the standard library, writing and reading the same bytes, and nothing else.
 
 The table has the columns of flowdsl's, no index and no key; each insert is one statement in autocommit mode.
-That is the least that SQLite can do for a durable row, so the ratio is the whole price of keys, index, journal,
-codec and fencing.
+That is the least that SQLite can do for a durable row, so the ratio is the whole price of keys, index,
+journal, codec and fencing.
 """
 
 import pickle
