@@ -7,21 +7,12 @@ each checker, and both complain about a comment that ignores nothing.
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from random import Random
 from typing import Any, assert_type
+from uuid import UUID
 
-from flowdsl import (
-    Hooks,
-    Retry,
-    Run,
-    RunStatus,
-    Runtime,
-    StepStatus,
-    configure,
-    current_runtime,
-    on,
-    step,
-    workflow,
-)
+import flowdsl
+from flowdsl import Hooks, Retry, Run, RunStatus, Runtime, StepStatus, aio, on, step, workflow
 from flowdsl.storage import SQLiteStorage
 
 # Steps ------------------------------------------------------------------------------------------------------
@@ -218,8 +209,8 @@ with Runtime("memory://", retry=Retry(), hooks=[Hooks()]) as rt:
     assert_type(rt.run("order-1"), Run | None)
     assert_type(rt.runs(status="failed", workflow=checkout, limit=10), list[Run])
 
-assert_type(configure(SQLiteStorage("flow.db"), lease=10.0), Runtime)
-assert_type(current_runtime(), Runtime)
+assert_type(flowdsl.configure(SQLiteStorage("flow.db"), lease=10.0), Runtime)
+assert_type(flowdsl.current_runtime(), Runtime)
 
 run = twice.start(1)
 assert_type(run.id, str)
@@ -234,3 +225,21 @@ def handler(payload: dict[str, Any]) -> None: ...
 
 
 assert_type(handler({}), None)
+
+# Verbs ------------------------------------------------------------------------------------------------------
+
+assert_type(flowdsl.now(), datetime)
+assert_type(flowdsl.uuid4(), UUID)
+assert_type(flowdsl.rng(), Random)
+assert_type(flowdsl.current_run(), Run | None)
+assert_type(flowdsl.store.push("key", 1), int)
+assert_type(flowdsl.store.items(), dict[str, Any])
+assert_type(flowdsl.gather(double.submit(1), twice.start(1)), list[Any])
+if (attempt := flowdsl.current_step()) is not None:
+    assert_type(attempt.idempotency_key, str)
+flowdsl.sleep_until("tomorrow")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+async def verbs_that_wait() -> None:
+    assert_type(await aio.store.items(), dict[str, Any])
+    assert_type(await aio.gather(afetch("u"), aio.sleep(1)), list[Any])
