@@ -141,6 +141,12 @@ def update_run_if(columns: tuple[str, ...], fenced: bool, statuses: int) -> str:
 
 
 @lru_cache(maxsize=8)
+def run_heads(count: int) -> str:
+    """The statement that reads, of *count* runs, their id and what ``RUN_HEAD`` reads."""
+    return f"SELECT id, no, epoch, status FROM runs WHERE pruned = 0 AND id IN ({_marks(count)})"
+
+
+@lru_cache(maxsize=8)
 def attention(count: int) -> str:
     """The statement that reads what *count* runs must notice."""
     return f"""

@@ -43,6 +43,7 @@ _DONE = Done()
 _MISSING = Missing()
 _ENDED = (RunStatus.COMPLETED, RunStatus.CANCELLED)
 _FOUND_AT_MOST = 16
+_FEW = 8  # operations that are not worth reading ahead for
 
 
 def is_unstorable(error: Exception) -> bool:
@@ -91,6 +92,8 @@ class Transaction:
     def apply(self, operations: Sequence[Operation]) -> list[Outcome]:
         """One outcome for each of *operations*, in order."""
         outcomes: list[Outcome] = []
+        if len(operations) > _FEW:
+            self._read_heads(operations)
         for plain_puts, group in groupby(operations, key=lambda op: type(op) is PutStep and not op.once):
             if plain_puts:
                 outcomes += self._put_steps(list(group))  # type: ignore[arg-type]
@@ -332,6 +335,22 @@ class Transaction:
             head: Any = self._one(sql.RUN_HEAD, run_id)
             self._heads[run_id] = head
             return head  # type: ignore[no-any-return]
+
+    def _read_heads(self, operations: Sequence[Operation]) -> None:
+        """Read at once what many operations would ask for one by one: a statement costs more than its row."""
+        ids = {op.step.run_id for op in operations if type(op) is PutStep}
+        ids |= {op.run_id for op in operations if type(op) is UpdateRun}
+        wanted = list(ids)
+        for start in range(0, len(wanted), 512):
+            chunk = wanted[start : start + 512]
+            size = next(size for size in (8, 64, 512) if size >= len(chunk))  # few sizes: few statements
+            try:
+                rows = self._execute(sql.run_heads(size), [*chunk, *chunk[:1] * (size - len(chunk))]).fetchall()
+            except Exception as error:
+                if not is_unstorable(error):
+                    raise
+                continue  # one of the ids is no Unicode: whose operation it is will be told that
+            self._heads.update((run_id, (no, epoch, status)) for run_id, no, epoch, status in rows)
 
     def _owned(self, run_id: str, epoch: int | None) -> int | Fenced | Missing:
         """The number of the run, if it has this epoch; else the outcome that says why not."""
