@@ -110,14 +110,6 @@ class Journal:
         self._used.add(key)
         return record
 
-    def answer(self, key: str, defaults: str) -> Step | None:
-        """The record that answers a call as it stands, now counted as used; for all other calls, ask :meth:`decide`."""
-        record = self._steps.get(key)
-        if record is None or record.status is not _COMPLETED or record.defaults != defaults or key in self._open:
-            return None
-        self._used.add(key)
-        return record
-
     def decide(
         self,
         key: str,
