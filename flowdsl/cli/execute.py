@@ -1,10 +1,11 @@
-"""``flowdsl resume`` and ``flowdsl retry``: execute the rest of a run.
+"""``flowdsl resume``, ``flowdsl retry`` and ``flowdsl fork``: execute the rest of a run, or of a copy of it.
 
 These are the only commands that execute the user's code, and so the only ones that load what it stored.
 """
 
 import contextlib
 import os
+import shlex
 import signal
 import sys
 import time
@@ -25,7 +26,7 @@ from flowdsl.errors import FlowError
 from flowdsl.handle import Run as Handle
 from flowdsl.runtime import Runtime, set_default
 
-__all__ = ["resume", "retry"]
+__all__ = ["fork", "resume", "retry"]
 
 APP = click.option(
     "--app", metavar="MODULE", help="The module that defines the workflow: its name, or the path of its file."
@@ -67,6 +68,36 @@ def retry(cli: Cli, run: str, app: str | None) -> int:
     return _continue(cli, run, app, Runtime.retry)
 
 
+@command(
+    epilog="""\b
+Examples:
+  flowdsl fork order-17 --before charge --app shop
+  flowdsl fork checkout-53b9 --before c6bacaaf --id second-try"""
+)
+@click.argument("run")
+@click.option("--before", metavar="STEP", required=True, help="A step's name or the beginning of its key.")
+@click.option("--id", "new_id", metavar="ID", help="The id of the new run.")
+@APP
+def fork(cli: Cli, run: str, before: str, new_id: str | None, app: str | None) -> int:
+    """Start a new run from the middle of another one.
+
+    The new run has what RUN had recorded before STEP; from there on, everything executes anew. RUN itself
+    stays as it is. Without --app the new run is only made, and `flowdsl resume` executes it. Otherwise
+    MODULE, waiting and the exit code are as for `flowdsl resume`.
+    """
+    if app is not None:
+        return _continue(cli, run, app, lambda runtime, of: runtime.fork(of, before, new_id))
+    with opened(cli) as runtime:
+        made = runtime.fork(find_run(runtime, run).id, before, new_id).record
+        status = shown_status(runtime, made)
+        steps = sum(step.kind in ("step", "child") for step in runtime.step_records(made.id))
+    cli.out.line("made ", (made.id, "bold"), (f"  {steps} recorded before", "dim"))
+    cli.out.facts([("next", (f"flowdsl resume {shlex.quote(made.id)} --app {app_of(made)}", "bold"))])
+    if cli.as_json:
+        cli.out.document(run_view(made, status))
+    return 0
+
+
 def _continue(cli: Cli, text: str, app: str | None, how: Callable[[Runtime, str], Handle]) -> int:
     known = _peek(cli, text)
     if app is None:
@@ -76,16 +107,18 @@ def _continue(cli: Cli, text: str, app: str | None, how: Callable[[Runtime, str]
         load_app(app, known.workflow if known is not None else "")
         with _runtime(cli) as runtime:
             run = find_run(runtime, text)
-            run_id = run.id
-            if shown_status(runtime, run) == "running" and run.owner is not None:
-                cli.out.note(f"it is executed by {owner_text(run.owner)}: waiting for it")
-            before = max((step.seq for step in runtime.storage.list_steps(run_id)), default=0)
+            before = max((step.seq for step in runtime.storage.list_steps(run.id)), default=0)
             began = time.monotonic()
-            error = _wait(cli, runtime, how(runtime, run_id))
+            handle = how(runtime, run.id)
+            if handle.id != run.id:
+                before = _forked_at(runtime, handle.id)
+            elif shown_status(runtime, run) == "running" and run.owner is not None:
+                cli.out.note(f"it is executed by {owner_text(run.owner)}: waiting for it")
+            error = _wait(cli, runtime, handle)
             took = time.monotonic() - began
-            record = runtime.record(run_id)
+            record = runtime.record(handle.id)
             status = shown_status(runtime, record)
-            seqs = [step.seq for step in runtime.step_records(run_id) if step.kind in ("step", "child")]
+            seqs = [step.seq for step in runtime.step_records(handle.id) if step.kind in ("step", "child")]
     executed = sum(seq > before for seq in seqs)
     replayed = len(seqs) - executed
     if cli.as_json:
@@ -97,6 +130,12 @@ def _continue(cli: Cli, text: str, app: str | None, how: Callable[[Runtime, str]
     cli.out.line(status_cell(status), f"  {record.id}  ", (counts, "dim"))
     cli.out.facts([("result", record.result_preview)])
     return 0
+
+
+def _forked_at(runtime: Runtime, run_id: str) -> int:
+    """The number of the record that says that this run is a fork: it follows all that was copied."""
+    audits = [step.seq for step in runtime.storage.list_steps(run_id) if step.kind == "audit"]
+    return min(audits, default=0)
 
 
 def _peek(cli: Cli, text: str) -> Run | None:

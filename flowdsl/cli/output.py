@@ -19,7 +19,7 @@ from rich.text import Text
 
 from flowdsl.cli.text import ASCII, STYLES, Shorten, clean, cut_end, head, status_text
 
-__all__ = ["Cell", "Column", "Output", "status_cell"]
+__all__ = ["Cell", "Column", "Output", "Picture", "status_cell"]
 
 Cell = str | tuple[str, str]
 """Text, or text and its style."""
@@ -62,7 +62,7 @@ class Output:
         """Whether lines should rather be short than complete."""
         return self.width is not None and self.width < 120
 
-    # JSON ---------------------------------------------------------------------------------------------------
+    # JSON --------------------------------------------------------------------------------------------------
 
     def document(self, value: Any) -> None:
         """Print *value* as the JSON document of this command."""
@@ -70,12 +70,22 @@ class Output:
         sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=not unicode) + "\n")
         sys.stdout.flush()
 
-    # Text ---------------------------------------------------------------------------------------------------
+    def entry(self, value: Any) -> None:
+        """Print *value* as one line of JSON, of several that follow each other."""
+        unicode = _speaks_unicode(sys.stdout)
+        sys.stdout.write(json.dumps(value, ensure_ascii=not unicode) + "\n")
+        sys.stdout.flush()
+
+    # Text --------------------------------------------------------------------------------------------------
 
     def line(self, *cells: Cell) -> None:
         """Print a line of text, whatever its length; a terminal wraps it."""
         if not self.as_json:
             _print(self._out, [(clean(text), style) for text, style in map(_styled, cells)])
+
+    def flush(self) -> None:
+        """Let whoever reads see what was printed."""
+        self._out.file.flush()
 
     def note(self, *cells: Cell) -> None:
         """Say something beside the result, on standard error. It may have several lines."""
@@ -103,6 +113,11 @@ class Output:
             for part in more:
                 self.line(rest, (part, style))
 
+    @property
+    def console(self) -> Console | None:
+        """The terminal, if it is one whose lines can be written again."""
+        return self._out if self._out.is_terminal and not self._out.is_dumb_terminal else None
+
     def fits(self, columns: Sequence[Column], rows: Sequence[Sequence[Cell]], indent: int = 0) -> bool:
         """Whether a table is shown without shortening anything."""
         return self.width is None or _total(_natural(columns, _cleaned(rows))) + indent <= self.width
@@ -129,6 +144,28 @@ class Output:
                 self.line(*line)
 
 
+class Picture(Output):
+    """Keeps what is printed, to be shown as one piece of so many columns."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._out = console
+        self.width = console.width
+        self.lines: list[Text] = []
+
+    def line(self, *cells: Cell) -> None:
+        """Keep a line of text; one that is too long is cut."""
+        shown = _speakable(self._out, [(clean(text), style) for text, style in map(_styled, cells)])
+        line = Text.assemble(*shown, no_wrap=True, overflow="crop")
+        line.truncate(self._out.width)
+        self.lines.append(line)
+
+    @property
+    def text(self) -> Text:
+        """All lines."""
+        return Text("\n", no_wrap=True, overflow="crop").join(self.lines)
+
+
 def _console(file: Any) -> Console:
     return Console(file=file, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
@@ -145,14 +182,19 @@ def _speaks_unicode(file: Any) -> bool:
 
 
 def _print(console: Console, cells: Iterable[tuple[str, str]]) -> None:
-    if not _speaks_unicode(console.file):
-        cells = [(text.translate(ASCII), style) for text, style in cells]
+    cells = _speakable(console, cells)
     if console.color_system is None:  # without styles there is nothing that needs rich, which takes its time
         console.file.write("".join(text for text, _ in cells).rstrip() + "\n")
         return
     line = Text.assemble(*cells)
     line.rstrip()
     console.print(line, soft_wrap=True)
+
+
+def _speakable(console: Console, cells: Iterable[tuple[str, str]]) -> Iterable[tuple[str, str]]:
+    if _speaks_unicode(console.file):
+        return cells
+    return [(text.translate(ASCII), style) for text, style in cells]
 
 
 def _styled(cell: Cell) -> tuple[str, str]:

@@ -7,13 +7,15 @@ from typing import Any
 import click
 
 from flowdsl.cli.common import Cli, Failure, app_of, command, find_run, opened
+from flowdsl.cli.history import log_cells
 from flowdsl.cli.output import Cell, Column, Output, status_cell
 from flowdsl.cli.runs import print_runs
 from flowdsl.cli.text import STYLES, age, moment, owner_text, span
 from flowdsl.cli.tree import print_steps
-from flowdsl.cli.views import run_view, shown_status, signal_view, step_view, tag_texts
+from flowdsl.cli.views import run_view, scope_paths, shown_status, signal_view, step_view, tag_texts
 from flowdsl.core.records import Run, RunFilter, Signal, Step
 from flowdsl.core.status import RunStatus
+from flowdsl.handle import LogLine
 from flowdsl.runtime import Runtime
 
 __all__ = ["show", "steps"]
@@ -58,7 +60,7 @@ def show(cli: Cli, run: str) -> None:
             cli.out.heading("children", _count(len(children), "run"))
             print_runs(cli.out, [(child, shown_status(runtime, child)) for child in children], 2)
         _print_signals(cli.out, signals)
-        _print_beside(cli.out, journal)
+        _print_beside(cli.out, record, journal)
 
 
 def _print_facts(out: Output, runtime: Runtime, run: Run, status: str) -> None:
@@ -134,15 +136,19 @@ def _print_signals(out: Output, signals: Sequence[Signal]) -> None:
     out.table(columns, rows, indent=2)
 
 
-def _print_beside(out: Output, journal: Sequence[Step]) -> None:
-    for kind in ("log", "audit"):
-        lines = [step for step in journal if step.kind == kind]
-        if not lines:
-            continue
-        out.heading(kind)
-        for step in lines:
-            text = " ".join(part for part in (step.preview, step.args) if part)
-            out.line("  ", (moment(step.created_at), "dim"), "  ", text)
+def _print_beside(out: Output, run: Run, journal: Sequence[Step]) -> None:
+    logged = [LogLine.of(step) for step in journal if step.kind == "log"]
+    if logged:
+        out.heading("log")
+        paths = scope_paths(journal)
+        for line in logged:
+            out.line("  ", *log_cells(line, paths, run))
+    audit = [step for step in journal if step.kind == "audit"]
+    if audit:
+        out.heading("audit")
+        for step in audit:
+            did = f"{step.path.removeprefix('flowdsl.')} {step.args}"
+            out.line("  ", (moment(step.created_at), "dim"), f"  {did}", (f"  by {step.preview}", "dim"))
     stored = sum(step.kind == "store" for step in journal)
     if stored:
         out.heading("store", f"{_count(stored, 'operation')}")

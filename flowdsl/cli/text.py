@@ -36,6 +36,7 @@ STYLES = {
     "running": "cyan",
     "interrupted": "yellow",
     "pending": "blue",
+    "waiting": "blue",
     "cancelled": "magenta",
     "undone": "magenta",
 }
@@ -47,6 +48,7 @@ SYMBOLS = {
     "running": "●",
     "interrupted": "!",
     "pending": "○",
+    "waiting": "○",
     "cancelled": "⊘",
     "undone": "↶",
 }

@@ -13,12 +13,13 @@ from rich.cells import cell_len
 
 from flowdsl.cli.output import GAP, Cell, Column, Output, status_cell
 from flowdsl.cli.text import STYLES, clean, cut_end, moment, span
-from flowdsl.cli.views import extra_of, step_span
+from flowdsl.cli.views import extra_of, scope_owner, step_span
 from flowdsl.core.records import Run, Step
-from flowdsl.core.status import StepStatus
+from flowdsl.core.status import StepStatus, is_final
 
-__all__ = ["Node", "forest", "print_steps"]
+__all__ = ["Node", "forest", "pending_text", "print_steps", "step_name"]
 
+_VERBS = "flowdsl."  # paths of calls that have no body of the user's
 _DIGITS = 8  # of a key, at least, so that a key looks the same wherever it is shown
 
 
@@ -34,17 +35,21 @@ class Node:
     step: Step | None
 
 
-def forest(steps: Sequence[Step]) -> list[Node]:
+def forest(steps: Sequence[Step], ended: bool = False) -> list[Node]:
     """Order *steps* by the time they began, each followed by those called inside it.
+
+    Where no step is recorded for a scope, it is a branch, or, unless the run has *ended*, the body of a step
+    that is executing or was; then there is a place for it.
 
     >>> inner = Step("r", "b", "shop.check", scope="a", created_at=2.0)
     >>> [node.lead for node in forest([inner, Step("r", "a", "shop.reserve", created_at=1.0)])]
     ['', '└ ']
     """
     inside: dict[str, list[Step]] = defaultdict(list)
-    for step in sorted(steps, key=lambda step: (step.created_at, step.seq)):
-        inside[step.scope].append(step)
     recorded = {step.key for step in steps}
+    for step in sorted(steps, key=lambda step: (step.created_at, step.seq)):
+        owner = scope_owner(step.scope, recorded) if step.scope else ""
+        inside[("" if ended else step.scope) if owner is None else owner].append(step)
     roots: list[tuple[str, Step | None]] = [(step.key, step) for step in inside[""]]
     roots += [(scope, None) for scope in inside if scope and scope not in recorded]
     roots.sort(key=lambda root: root[1].created_at if root[1] else inside[root[0]][0].created_at)
@@ -91,7 +96,7 @@ def print_steps(out: Output, run: Run, steps: Sequence[Step], children: Sequence
     out.heading("steps", ", ".join(f"{count} {status}" for status, count in counts.items()))
     home = run.workflow.rpartition(".")[0] + "."
     by_id = {child.id: child for child in children}
-    shown = [_shown(node, home, by_id) for node in forest(steps)]
+    shown = [_shown(node, home, by_id) for node in forest(steps, is_final(run.status))]
     digits = _digits([node.node.key for node in shown])
     columns = (*_FACTS, Column("arguments", (30, 20, 8)), Column("result", (30, 20, 8)))
     rows = [[*_facts(row, digits), row.args, (row.result, row.style)] for row in shown]
@@ -104,33 +109,47 @@ def print_steps(out: Output, run: Run, steps: Sequence[Step], children: Sequence
 def _shown(node: Node, home: str, children: Mapping[str, Run]) -> Shown:
     step = node.step
     if step is None:
-        return Shown(node, "?", "pending", args="(no record yet: its body was executing)")
+        return Shown(node, "?", "pending", args="(no record yet: a branch, or a body that was executing)")
     took, result = step_span(step), step.preview
     child = children.get(str(extra_of(step).get("child", "")))
     if child is not None:  # the record of a child is a copy of its outcome: the time is in the child
         took = None if child.finished_at is None else max(child.finished_at - child.created_at, 0.0)
-    name = step.path.removeprefix(home) + (f" ({step.kind})" if step.kind not in ("step", "child") else "")
+    name = step_name(step, home)
     if step.status is StepStatus.PENDING:
-        result = _pending(step)
+        result = pending_text(step)
     style = STYLES["failed"] if step.status is StepStatus.FAILED else ""
     return Shown(node, name, str(step.status), str(step.attempts), span(took), step.args, result, style)
 
 
-def _pending(step: Step) -> str:
-    """What is known of a step that has a record but no outcome."""
+def step_name(step: Step, home: str) -> str:
+    """How a step is called among those of its run, whose module's name with a dot is *home*."""
+    if step.path.startswith(_VERBS):
+        return step.path.removeprefix(_VERBS).replace("schedule." + home, "schedule.")
+    kind = f" ({step.kind})" if step.kind not in ("step", "child") else ""
+    return step.path.removeprefix(home) + kind
+
+
+def pending_text(step: Step, executing: bool = False) -> str:
+    """What is known of a step that has a record but no outcome; *executing*: somebody executes the run."""
     extra = extra_of(step)
     wake_at = extra.get("next")
     if isinstance(wake_at, int | float):
         return f"tried again at {moment(wake_at)}, after {extra.get('error', 'a failure')}"
-    if extra.get("intent"):
+    until, deadline = extra.get("until"), extra.get("deadline")
+    if isinstance(until, int | float):
+        return f"until {moment(until)}"
+    if isinstance(deadline, int | float):
+        return f"at most until {moment(deadline)}"
+    if extra.get("intent") and not executing:
         return "was executing; whether it took effect is not known"
     return step.preview
 
 
 def _digits(keys: Sequence[str]) -> int:
     """How many digits tell these keys apart."""
+    different = {key.partition("/")[0] for key in keys}  # behind the slash: that it is the undo of this step
     digits = _DIGITS
-    while digits < 40 and len({key[:digits] for key in keys}) < len(keys):
+    while digits < 40 and len({key[:digits] for key in different}) < len(different):
         digits += 1
     return digits
 

@@ -6,18 +6,23 @@ are stored beside the payloads.
 """
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from flowdsl.core.records import Run, Signal, Step
 from flowdsl.core.status import RunStatus, StepStatus
+from flowdsl.handle import LogLine
 from flowdsl.runtime import Runtime
 
 __all__ = [
     "extra_of",
     "iso",
+    "log_view",
     "run_view",
+    "scope_owner",
+    "scope_paths",
     "shown_status",
     "signal_view",
     "step_span",
@@ -112,6 +117,50 @@ def signal_view(signal: Signal) -> dict[str, Any]:
     }
 
 
+def log_view(line: LogLine, paths: Mapping[str, str]) -> dict[str, Any]:
+    """What ``log()`` stored; *paths* as :func:`scope_paths` gives them."""
+    return {
+        "at": line.at.isoformat(),
+        "message": line.message,
+        "fields": {name: _finite(value) for name, value in line.fields.items()},
+        "step": line.step,
+        "path": paths.get(line.step or ""),
+    }
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinity, and nothing that is not a number."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def scope_owner(scope: str, keys: Iterable[str] | Mapping[str, Any]) -> str | None:
+    """The key, among *keys*, of the step in whose body *scope* lies.
+
+    The body of a step that executes again, is scheduled, or takes something back has the step's key and more
+    as its scope; a branch of ``gather`` has a name of its own.
+
+    >>> scope_owner("ab12~1", {"ab12"}), scope_owner("ab12/undo/1", {"ab12", "ab12/undo"})
+    ('ab12', 'ab12/undo')
+    """
+    while scope not in keys:
+        cut = max(scope.rfind("/"), scope.rfind("~"))
+        if cut < 0:
+            return None
+        scope = scope[:cut]
+    return scope
+
+
+def scope_paths(steps: Iterable[Step]) -> dict[str, str]:
+    """For each scope that something was recorded in, the path of its step, if that is recorded."""
+    by_key = {step.key: step for step in steps}
+    found = {}
+    for scope in {step.scope for step in by_key.values()}:
+        owner = scope_owner(scope, by_key)
+        if owner is not None:
+            found[scope] = by_key[owner].path
+    return found
+
+
 def step_span(step: Step) -> float | None:
     """How long the last attempt took, in seconds."""
     return None if step.completed_at is None else max(step.completed_at - step.created_at, 0.0)
@@ -120,7 +169,7 @@ def step_span(step: Step) -> float | None:
 def extra_of(step: Step) -> dict[str, Any]:
     """What only one kind of record has, such as ``child``, the id of a child run."""
     try:
-        found = json.loads(step.extra) if step.extra else {}
+        found = json.loads(step.extra, parse_constant=str) if step.extra else {}
     except ValueError:
         found = {}
     return found if isinstance(found, dict) else {}

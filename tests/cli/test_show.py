@@ -44,7 +44,9 @@ def test_shows_what_an_interrupted_run_was_doing(shop, invoke, answer):
     assert f"flowdsl resume {run.id} --app shop" in stdout
     lines = stdout.splitlines()
     place = next(
-        number for number, line in enumerate(lines) if "(no record yet: its body was executing)" in line
+        number
+        for number, line in enumerate(lines)
+        if "(no record yet: a branch, or a body that was executing)" in line
     )
     assert "└ check" in lines[place + 1]
     assert [step["path"] for step in answer("show", run.id)["steps"]] == ["shop.check"]
@@ -72,7 +74,9 @@ def test_waiting_steps_logs_and_signals(url, folder, invoke, answer):
         storage.set_step(Step("a", "1" * 40, "shop.fetch", status=pending, extra=retried))
         storage.set_step(Step("a", "2" * 40, "shop.pay", status=pending, extra='{"intent": true}'))
         storage.set_step(Step("a", "3" * 40, "shop.odd", status=pending, extra="not json"))
-        storage.set_step(Step("a", "4" * 40, "log", kind="log", preview="three parcels", args="weight=7"))
+        storage.set_step(
+            Step("a", "4" * 40, "log", kind="log", preview="three parcels", extra='{"fields": {"weight": 7}}')
+        )
         storage.set_step(Step("a", "5" * 40, "store", kind="store"))
         storage.add_signal(Signal("s", "a", "approved", preview="'by Eve'", sender="eve"))
     stdout = invoke("show", "a").stdout

@@ -1,0 +1,98 @@
+"""Following a run: what is known of it now, and what has changed since the last look.
+
+Only records that are new are read: a record that changes gets a new number.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from attrs import define, field, frozen
+
+from flowdsl.cli.views import shown_status
+from flowdsl.core.records import Run, Step
+from flowdsl.core.status import StepStatus, is_final
+from flowdsl.handle import LogLine
+from flowdsl.runtime import Runtime
+
+__all__ = ["COUNTED", "Follower", "Look"]
+
+COUNTED = frozenset({"step", "child", "sleep", "wait", "schedule"})
+"""Kinds of records that count as steps, as in ``Run.progress()``."""
+
+_TICK = (
+    1.0  # seconds between two looks while nothing is written: that a process has died is written by nobody
+)
+_PAUSE = 0.1  # seconds between two looks at least, however busy the storage is
+
+
+@frozen(slots=True)
+class Look:
+    """What one look found. *fresh*: the records that have changed since the one before; all, at the first."""
+
+    run: Run
+    status: str
+    now: float
+    fresh: tuple[Step, ...]
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more is to come, unless somebody retries the run."""
+        return is_final(self.run.status)
+
+
+@define
+class Follower:
+    """Looks at one run again and again. *steps* are the records by key, *logs* the lines, in order."""
+
+    runtime: Runtime
+    run_id: str
+    steps: dict[str, Step] = field(factory=dict)
+    logs: list[LogLine] = field(factory=list)
+    _seq: int = 0
+
+    def looks(self) -> Iterator[Look]:
+        """One look now, one after each change and each second, and a last one when the run has ended."""
+        storage = self.runtime.storage
+        seen = storage.wait_for_change(0, 0.0)  # asked for before looking, so that no change is missed
+        while True:
+            look = self._look()
+            yield look
+            if look.ended:
+                return
+            time.sleep(_PAUSE)
+            seen = storage.wait_for_change(seen, _TICK)
+
+    def _look(self) -> Look:
+        run = self.runtime.record(self.run_id)  # first: nothing is recorded after the end
+        fresh = self.runtime.storage.list_steps(self.run_id, after=self._seq)
+        changed = []
+        for step in fresh:
+            self._seq = max(self._seq, step.seq)
+            before = self.steps.get(step.key)
+            self.steps[step.key] = step
+            if step.kind == "log" and before is None:
+                self.logs.append(LogLine.of(step))
+            if before is None or _state(before) != _state(step):
+                changed.append(step)
+        now = self.runtime.storage.now()
+        return Look(run, shown_status(self.runtime, run), now, tuple(changed))
+
+    def unfinished(self) -> list[Step]:
+        """The steps that have begun and have no outcome, oldest first."""
+        found = [s for s in self.steps.values() if s.kind in COUNTED and s.status is StepStatus.PENDING]
+        return sorted(found, key=lambda step: (step.created_at, step.seq))
+
+    def counts(self) -> dict[str, int]:
+        """How many steps are done, have failed, and are known at all; named as in ``Run.progress()``."""
+        found = Counter(step.status for step in self.steps.values() if step.kind in COUNTED)
+        return {
+            "done": found[StepStatus.COMPLETED],
+            "failed": found[StepStatus.FAILED],
+            "known": found.total() - found[StepStatus.UNDONE],
+        }
+
+
+def _state(step: Step) -> tuple[Any, ...]:
+    return step.status, step.attempts, step.extra, step.completed_at
