@@ -317,6 +317,7 @@ class Run:
         )
         return (
             f"<b>{html.escape(record.workflow)}</b> <code>{html.escape(self.id)}</code> {html.escape(state)}"
-            f"<br>{html.escape(record.args_preview)} → {html.escape(record.result_preview or record.error_preview)}"
+            f"<br>{html.escape(record.args_preview)} → "
+            f"{html.escape(record.result_preview or record.error_preview)}"
             f"<table><tr><th>step</th><th>arguments</th><th>status</th><th>attempts</th><th>result</th></tr>{rows}</table>"
         )

@@ -3,6 +3,7 @@
 import asyncio
 import atexit
 import contextvars
+import logging
 import os
 import threading
 import uuid
@@ -54,6 +55,8 @@ from flowdsl.storage.base import AddSignal, DeleteRun, Fenced, Missing, UpdateRu
 from flowdsl.storage.urls import default_url
 
 __all__ = ["Runtime", "configure", "current_runtime"]
+
+logger = logging.getLogger("flowdsl")
 
 RECOVERY_LIMIT = 50
 """How often ``recover`` takes one run over before it says that something kills its processes."""
@@ -518,10 +521,27 @@ class Runtime:
                 state.halt(RunCancelled(f"run {run_id} was cancelled", run=run_id), outside=True)
 
     def _cancel_interrupted(self, record: RunRecord) -> None:
+        """Take the run over to undo what it has completed, and cancel it."""
+        known = WORKFLOWS.get(record.workflow) or STEPS.get(record.workflow)
         claimed = run_sync(_as_flow(claim(self.engine, record, force=True)))
-        if claimed is not None:
-            changes = {"status": RunStatus.CANCELLED, "finished_at": self.engine.clock.now()}
-            self.engine.commit(UpdateRun(record.id, changes, epoch=claimed.epoch, release=True))
+        if claimed is None:
+            return
+        if known is not None and claimed.args:
+            self.start(self._request_of(claimed), Acquired(claimed, True, True))
+            future = self.engine.futures.get(record.id)
+            if future is not None and not (known.definition.is_async and _on_a_loop()):
+                with self._watching():
+                    wait([future])
+            return
+        if any(step.status is StepStatus.COMPLETED for step in self.step_records(record.id)):
+            logger.warning(
+                "run %s is cancelled without undoing its steps: its workflow %s is not loaded here",
+                record.id,
+                record.workflow,
+                extra={"run": record.id, "step": None},
+            )
+        changes = {"status": RunStatus.CANCELLED, "finished_at": self.engine.clock.now()}
+        self.engine.commit(UpdateRun(record.id, changes, epoch=claimed.epoch, release=True))
 
     def resume(self, run_id: str, /) -> Run:
         """Continue an interrupted (or failed) run from its stored arguments, in the background.

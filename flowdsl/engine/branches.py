@@ -116,7 +116,7 @@ async def _branch(frame: Frame, scope: Scope, coroutine: Coroutine[Any, Any, Any
             clock.leave()
 
 
-# ---------------------------------------------------------------------------------------------------------- schedule
+# ----------------------------------------------------------------------------------------------------------
 
 
 def schedule(frame: Frame, step: Any, args: tuple[Any, ...], kwargs: dict[str, Any], delay: Any) -> Flow:
@@ -168,7 +168,8 @@ def arm_all(run: RunState) -> None:
             source = STEPS.get(path)
             if source is None:
                 raise StepNotFound(
-                    f"run {run.id} has scheduled step {path!r}, which is not loaded here: import the module that defines it",
+                    f"run {run.id} has scheduled step {path!r}, which is not loaded here: import the "
+                    "module that defines it",
                     run=run.id,
                     step=path,
                 )
@@ -182,15 +183,16 @@ def _arm(run: RunState, record: Step, source: Any, left: float | None) -> StepFu
         if found is not None:
             return found
         engine = run.engine
-        if left is None:
-            left = float(json.loads(record.extra)["at"]) - engine.clock.now()
+        wait = left
+        if wait is None:
+            wait = float(json.loads(record.extra)["at"]) - engine.clock.now()
         arguments = engine.payloads.unpack(record.payload or b"", run.id, record.key, "result")
         defn: StepDef = source.definition
         args, kwargs = defn.binder(False).call_with(arguments)
         parent = run.scope
         scope = Scope(f"{record.key}/scheduled", parent, defn.is_async)
         frame = Frame(run, scope, None, defn.is_async)
-        work = _work(frame, defn, source, args, kwargs, left)
+        work = _work(frame, defn, source, args, kwargs, wait)
         found = _launch(run, defn, work)
         found.scheduled = True
         run.armed[record.key] = found
@@ -208,7 +210,7 @@ def _work(
             waiting = StepCall(frame, defn, defn.fn, None, (), {}, _EMPTY, "do")
             yield from pause_until(waiting, left, begun=False)
         call = identify(frame, defn, source.__wrapped__, None, args, kwargs, "do")
-        call.queued = call.submitted = False
+        call.submitted = True  # nobody asks for its result: its failure is not handled by what the body does next
         return (yield from perform(call))
 
     return flow

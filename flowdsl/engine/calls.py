@@ -36,12 +36,14 @@ def refuse_mixing(frame: Frame, is_async: bool, what: str, name: str, alternativ
     event loop."""
     if is_async and not frame.is_async:
         raise TypeError(
-            f"{what} {name} is async and was called in a sync body, which cannot await it: {alternative}, or make the caller `async def`"
+            f"{what} {name} is async and was called in a sync body, which cannot await it: "
+            f"{alternative}, or make the caller `async def`"
         )
     if frame.is_async and not is_async and name not in frame.run.engine.warned and _on_a_loop():
         frame.run.engine.warned.add(name)
         warnings.warn(
-            f"sync {what} {name} blocks the event loop while it executes in an async body; `await {name.rpartition('.')[2]}.submit(…)` "
+            f"sync {what} {name} blocks the event loop while it executes in an async body; `await "
+            f"{name.rpartition('.')[2]}.submit(…)` "
             f"executes it in a thread",
             RuntimeWarning,
             stacklevel=5,

@@ -42,8 +42,10 @@ def _plain_function(fn: Any, what: str, name: str | None) -> Callable[..., Any]:
         )
     if inspect.isgeneratorfunction(plain) or inspect.isasyncgenfunction(plain):
         raise TypeError(
-            f"@{what} cannot decorate the generator {getattr(plain, '__qualname__', plain)!r}: a result is stored once, when the "
-            f"function returns. Return a list, or make each item a step of its own: `for item in items: handle(item)`"
+            f"@{what} cannot decorate the generator {getattr(plain, '__qualname__', plain)!r}: a result "
+            "is stored once, when the "
+            "function returns. Return a list, or make each item a step of its own: `for item in items: "
+            "handle(item)`"
         )
     if getattr(plain, "__name__", "") == "<lambda>" and name is None:
         raise TypeError(
@@ -215,7 +217,8 @@ class WorkflowDef:
         run_id = options.get("id")
         if run_id is not None and not (callable(run_id) or (isinstance(run_id, str) and run_id.strip())):
             raise TypeError(
-                f'workflow(id=…) is a template such as "order-{{order_id}}", or a function of the arguments; got {run_id!r}'
+                f'workflow(id=…) is a template such as "order-{{order_id}}", or a function of the '
+                f"arguments; got {run_id!r}"
             )
         for option in ("on_complete", "on_error"):
             if options.get(option) is not None and not callable(options[option]):

@@ -74,13 +74,17 @@ def _error(call: Any, record: Step) -> NondeterminismError:
     run, path = call.run, call.defn.path
     asked = call.shown
     message = (
-        f"step {path} of run {run.id} was recorded with other arguments than it is called with now; it was not executed.\n"
+        f"step {path} of run {run.id} was recorded with other arguments than it is called with now; it "
+        "was not executed.\n"
         f"  recorded (-) and asked for (+), call number {record.ordinal + 1} of this step:\n"
         f"{_diff(record.args, asked)}\n"
         f"  called at {source_line()}\n"
-        f"  Arguments of a recorded step must not change between a crash and the resume: take times, random numbers and outside\n"
-        f"  state from steps (or now(), uuid4(), rng()). If this is a new call in front of recorded ones, or the change is\n"
-        f'  meant: on_divergence="rerun" on this step executes it, "reuse" takes the recorded result; a new version= or run id starts over.'
+        "  Arguments of a recorded step must not change between a crash and the resume: take times, "
+        "random numbers and outside\n"
+        "  state from steps (or now(), uuid4(), rng()). If this is a new call in front of recorded "
+        "ones, or the change is\n"
+        '  meant: on_divergence="rerun" on this step executes it, "reuse" takes the recorded result; a '
+        "new version= or run id starts over."
     )
     return NondeterminismError(
         message, run=run.id, step=call.key, path=path, recorded=record.args, asked=asked, record=record.key

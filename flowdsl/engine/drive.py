@@ -207,7 +207,8 @@ class Body(Effect):
         step = self.frame.step
         what = step.path if step is not None else self.frame.run.id
         logger.warning(
-            "%s passed its timeout of %g s; its body cannot be stopped and goes on in a thread, its outcome is discarded",
+            "%s passed its timeout of %g s; its body cannot be stopped and goes on in a thread, its "
+            "outcome is discarded",
             what,
             timeout,
             extra={"run": self.frame.run.id},

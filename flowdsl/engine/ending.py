@@ -16,7 +16,7 @@ from flowdsl.engine.drive import Body, Commit, Flow
 from flowdsl.engine.futures import Settle
 from flowdsl.engine.services import Engine
 from flowdsl.engine.step import error_preview
-from flowdsl.engine.undo import undo_all
+from flowdsl.engine.undo import cancel_children, undo_all
 from flowdsl.errors import FlowError, LeaseLost, ResultNotStorable, RunCancelled, RunTimeout, StorageError
 from flowdsl.storage.base import Fenced, Missing, PutStep, UpdateRun
 
@@ -151,6 +151,7 @@ def _end_failed(state: RunState, handle: Any, error: BaseException, changes: dic
 
 
 def _cancelled(state: RunState, handle: Any, error: RunCancelled) -> Flow:
+    yield from cancel_children(state)
     yield from undo_all(state, {"undoing": str(RunStatus.CANCELLED)})
     changes = {
         "status": RunStatus.CANCELLED, "finished_at": state.engine.clock.now(), "error_preview": str(error),
@@ -227,7 +228,8 @@ def _report_unused(state: RunState, unused: list[Any]) -> None:
     names = ", ".join(f"{step.path}({step.args})" for step in unused[:5])
     more = f" and {len(unused) - 5} more" if len(unused) > 5 else ""
     text = (
-        f"run {state.id} completed without asking for {len(unused)} recorded step{'s' if len(unused) > 1 else ''}: {names}{more}. "
+        f"run {state.id} completed without asking for {len(unused)} recorded "
+        f"step{'s' if len(unused) > 1 else ''}: {names}{more}. "
         f"The code has changed since they were recorded, or does not always do the same"
     )
     logger.warning("%s", text, extra={"run": state.id, "step": unused[0].key})

@@ -17,6 +17,7 @@ from flowdsl.engine.definitions import StepDef
 from flowdsl.engine.drive import Effect, run_async, run_sync
 from flowdsl.engine.step import StepCall, identify, perform
 from flowdsl.engine.workers import RemoteBody, coordinators, elsewhere
+from flowdsl.errors import RunCancelled, RunTimeout
 
 __all__ = ["Settle", "StepFuture", "start", "submit"]
 
@@ -326,7 +327,8 @@ def _copy(task: "asyncio.Future[Any]", future: "Future[Any]") -> None:
 class Settle(Effect):
     """Wait until all branches of a run have ended; answers the errors of scheduled ones.
 
-    With *failed*, branches that have not begun are cancelled; with *interrupted*, async ones are cancelled
+    With *failed*, branches that have not begun are cancelled, and async ones if the run was told to stop;
+    with *interrupted*, async ones are cancelled
     and nobody waits for threads: what they still write is refused or lands in the journal, and both are
     right.
     """
@@ -344,8 +346,9 @@ class Settle(Effect):
         if self.failed or self.interrupted:
             self.run.ending = True
             self.run.poke()  # branches that sleep towards their time end
+            told = self.interrupted or isinstance(self.run.stop, RunCancelled | RunTimeout)
             for branch in branches:
-                if branch._task is None or self.interrupted:
+                if branch._task is None or told:
                     branch.cancel()
         return [branch for branch in branches if not branch.cancelled()]
 
@@ -355,8 +358,12 @@ class Settle(Effect):
             if self.interrupted:
                 continue
             for branch in branches:
-                with self.run.engine.parked():
-                    _collect(branch, branch._future.exception(), errors)
+                try:
+                    with self.run.engine.parked():
+                        error = branch._future.exception()
+                except CancelledError:
+                    continue
+                _collect(branch, error, errors)
         return errors
 
     async def aio(self) -> list[BaseException]:

@@ -15,6 +15,7 @@ The implementation
 import logging
 import threading
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from attrs import define, evolve
@@ -199,12 +200,21 @@ def _limit(wanted: Run) -> float | None:
     return None if wanted.deadline is None else wanted.deadline - wanted.created_at
 
 
-def claim(engine: Engine, run: Run, *, force: bool = False, limit: float | None = None) -> Any:
+def claim(
+    engine: Engine,
+    run: Run,
+    *,
+    force: bool = False,
+    limit: float | None = None,
+    also: Mapping[str, Any] | None = None,
+) -> Any:
     """Take *run* over; the run as claimed, or ``None`` if somebody else was quicker. *limit*: seconds that
-    a failed one has anew."""
-    changes: dict[str, Any] = {}
+    a failed one has anew; *also*: fields to set with it."""
+    changes: dict[str, Any] = dict(also or {})
     if run.status is RunStatus.RUNNING and run.owner is not None:
         changes["recoveries"] = run.recoveries + 1
+    if run.status is RunStatus.FAILED:
+        changes["cancel_requested"] = None  # a request that came too late for the last execution
     if run.status is RunStatus.FAILED and run.deadline is not None:
         length = run.deadline - run.created_at if limit is None else limit
         changes["deadline"] = engine.clock.now() + max(length, 0.0)

@@ -46,7 +46,8 @@ def inside(verb: str, *, is_async: bool | None = None) -> Frame:
     frame = current.get()
     if frame is None:
         raise FlowError(
-            f"{verb}() is used inside a run: call it from a function decorated with @workflow, or from its steps"
+            f"{verb}() is used inside a run: call it from a function decorated with @workflow, or from "
+            "its steps"
         )
     if is_async is not None and frame.is_async is not is_async:
         if frame.is_async:

@@ -34,9 +34,17 @@ def audit(engine: Engine, run_id: str, action: str, what: str, **facts: Any) -> 
     """The record that says who changed what, when."""
     now = engine.clock.now()
     return Step(
-        run_id, f"audit-{uuid.uuid4().hex}", f"flowdsl.{action}", kind="audit", args=what, preview=_who(),
-        created_at=now, completed_at=now, concurrent=True, extra=json.dumps({"who": _who(), **facts}),
-    )  # fmt: skip
+        run_id,
+        f"audit-{uuid.uuid4().hex}",
+        f"flowdsl.{action}",
+        kind="audit",
+        args=what,
+        preview=_who(),
+        created_at=now,
+        completed_at=now,
+        concurrent=True,
+        extra=json.dumps({"who": _who(), **facts}),
+    )
 
 
 def find_step(engine: Engine, run_id: str, step: Any) -> Step:
@@ -78,12 +86,29 @@ def fork(engine: Engine, record: Run, before: Any, run_id: str | None) -> Run:
     earlier = [json.loads(s.extra)["draws"] for s in steps if s.kind == "audit" and s.path == "flowdsl.fork"]
     now = engine.clock.now()
     wanted = evolve(
-        record, id=run_id or record.id, number=None if run_id is not None or record.number is None else 0,
-        status=RunStatus.RUNNING, created_at=now, finished_at=None, owner=engine.owner, epoch=0, result=None,
-        result_preview="", error=None, error_preview="", open_failures=(), retryable=True, undoing="",
-        cancel_requested=None, parent=None, parent_key=None, forked_from=record.id, floor=0, recoveries=0,
+        record,
+        id=run_id or record.id,
+        number=None if run_id is not None or record.number is None else 0,
+        status=RunStatus.RUNNING,
+        created_at=now,
+        finished_at=None,
+        owner=engine.owner,
+        epoch=0,
+        result=None,
+        result_preview="",
+        error=None,
+        error_preview="",
+        open_failures=(),
+        retryable=True,
+        undoing="",
+        cancel_requested=None,
+        parent=None,
+        parent_key=None,
+        forked_from=record.id,
+        floor=0,
+        recoveries=0,
         deadline=None if record.deadline is None else now + (record.deadline - record.created_at),
-    )  # fmt: skip
+    )
     if wanted.number is None and run_id is None:
         wanted = evolve(wanted, id=f"{record.id}-fork-{uuid.uuid4().hex[:8]}")
     elif wanted.number == 0:
@@ -94,9 +119,14 @@ def fork(engine: Engine, record: Run, before: Any, run_id: str | None) -> Run:
     new: Run = outcome.run  # type: ignore[union-attr]
     puts = [PutStep(_moved(engine, step, new.id)) for step in copied if step.kind != "audit"]
     note = audit(
-        engine, new.id, "fork", f"{record.id} before {point.path}", of=record.id, before=point.key,
+        engine,
+        new.id,
+        "fork",
+        f"{record.id} before {point.path}",
+        of=record.id,
+        before=point.key,
         draws=[*(earlier[-1] if earlier else []), [record.id, draws]],
-    )  # fmt: skip
+    )
     for start in range(0, len(puts), 500):
         engine.commit(*puts[start : start + 500])
     engine.commit(PutStep(note), UpdateRun(new.id, {}, epoch=new.epoch, release=True))
@@ -133,7 +163,8 @@ def resolve(
     found = find_step(engine, record.id, step)
     if found.status is not StepStatus.PENDING:
         raise RunConflict(
-            f"step {found.path} of run {record.id} is {found.status}, not in doubt; forget or fork change what is recorded",
+            f"step {found.path} of run {record.id} is {found.status}, not in doubt; forget or fork "
+            "change what is recorded",
             run=record.id,
             step=found.key,
         )
@@ -157,9 +188,14 @@ def resolve(
     else:
         payload, loaded = engine.payloads.pack(result, record.id, found.key, "result")
         changed = evolve(
-            found, seq=0, status=StepStatus.COMPLETED, payload=payload, preview=preview(loaded), completed_at=now,
+            found,
+            seq=0,
+            status=StepStatus.COMPLETED,
+            payload=payload,
+            preview=preview(loaded),
+            completed_at=now,
             extra="",
-        )  # fmt: skip
+        )
         what = f"result={preview(loaded)}"
     note = audit(engine, record.id, "resolve", f"{found.path}: {what}", step=found.key)
     _accepted(engine, record.id, PutStep(changed), PutStep(note))

@@ -227,11 +227,16 @@ def execute(engine: Engine, asked: Request, acquired: Acquired) -> Flow:
         )  # fmt: skip
     try:
         engine.hooks.fire("on_run_start", handle)
-        if acquired.continued and not record.undoing:
+        cancelled = record.cancel_requested is not None
+        if acquired.continued and not record.undoing and not cancelled:
             arm_all(state)
         with nullcontext() if acquired.counted or frame is not None else engine.busy():
             if record.undoing:
                 return (yield from undo_on(state, handle))
+            if cancelled:  # its process died before it saw the request
+                stop = RunCancelled(f"run {record.id} was cancelled", run=record.id)
+                state.halt(stop)
+                return (yield from ended(state, handle, Crossing(stop), None))
             body = Body(asked.fn, asked.args, asked.kwargs, Frame(state, state.scope, None, defn.is_async))
             failure, value = yield Stoppable(state, body)
             return (yield from ended(state, handle, failure, value))

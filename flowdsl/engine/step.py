@@ -91,9 +91,28 @@ class StepCall:
     """One call of a step: what it is, and where it stands."""
 
     __slots__ = (
-        "_shown", "args", "bound", "concurrent", "defn", "elsewhere", "flow", "fn", "frame", "generation", "key", "kind", "kwargs", "mode",
-        "occurrence", "ordinal", "queued", "receiver", "run", "scope", "submitted",
-    )  # fmt: skip
+        "_shown",
+        "args",
+        "bound",
+        "concurrent",
+        "defn",
+        "elsewhere",
+        "flow",
+        "fn",
+        "frame",
+        "generation",
+        "key",
+        "kind",
+        "kwargs",
+        "mode",
+        "occurrence",
+        "ordinal",
+        "queued",
+        "receiver",
+        "run",
+        "scope",
+        "submitted",
+    )
 
     def __init__(
         self,
@@ -219,7 +238,7 @@ def perform(call: StepCall, how: Callable[[StepCall], Flow] | None = None) -> Fl
                 run.engine.clock.leave()
 
 
-# ----------------------------------------------------------------------------------------------------- one mode: try
+# ----------------------------------------------------------------------------------------------------- one
 
 
 def _once(call: StepCall) -> Flow:
@@ -231,16 +250,21 @@ def _once(call: StepCall) -> Flow:
     return error, value
 
 
-# ------------------------------------------------------------------------------------------------------ one mode: do
+# ------------------------------------------------------------------------------------------------------ one
 
 
 def decide(call: StepCall) -> Generator[Effect, Any, Decision | Result]:
     """Ask the journal; give the recorded outcome, or the decision to execute."""
     run, defn = call.run, call.defn
     decision = run.journal.decide(
-        call.key, call.scope.id, defn.path, call.ordinal,
-        defaults=call.bound.defaults, version=defn.version, sequential=not call.concurrent,
-    )  # fmt: skip
+        call.key,
+        call.scope.id,
+        defn.path,
+        call.ordinal,
+        defaults=call.bound.defaults,
+        version=defn.version,
+        sequential=not call.concurrent,
+    )
     if decision.verdict is Verdict.DIVERGED:
         decision = yield from diverged(call, decision)
     if decision.verdict is Verdict.RECORDED:
@@ -334,7 +358,7 @@ def _execute(call: StepCall, decision: Decision) -> Flow:
                 inner = [key for key, (where, _) in run.open.items() if where.within(scope)]
                 run.journal.reopen(inner)
             continue
-        return (yield from _gave_up(call, view, error, retry))
+        return (yield from _gave_up(call, view, error))
 
 
 def attempt_body(call: StepCall, view: StepView, attempt: int, scope: Scope | None = None) -> Flow:
@@ -384,7 +408,7 @@ def _completed(call: StepCall, view: StepView, value: Any, scope: Scope) -> Flow
     return None, loaded
 
 
-def _gave_up(call: StepCall, view: StepView, error: Exception, retry: Retry) -> Flow:
+def _gave_up(call: StepCall, view: StepView, error: Exception) -> Flow:
     """Store the exception and raise what was loaded from it, with the traceback of the original."""
     run = call.run
     payload, loaded = run.engine.payloads.pack_error(error, run.id, call.key, "error")
@@ -435,8 +459,10 @@ def _take_up(call: StepCall, prior: Step) -> Any:
         raise halted(
             run,
             StepOutcomeUnknown(
-                f"step {call.defn.path} ({call.shown}) of run {run.id} was executing when its process died; nobody knows "
-                f"whether it took effect. Find out, then say so: Runtime.resolve({run.id!r}, {call.key[:12]!r}, result=…), error=… or rerun=True",
+                f"step {call.defn.path} ({call.shown}) of run {run.id} was executing when its process "
+                "died; nobody knows "
+                f"whether it took effect. Find out, then say so: Runtime.resolve({run.id!r}, "
+                f"{call.key[:12]!r}, result=…), error=… or rerun=True",
                 run=run.id,
                 step=call.key,
             ),
@@ -449,7 +475,7 @@ def _take_up(call: StepCall, prior: Step) -> Any:
     return prior.attempts
 
 
-# ------------------------------------------------------------------------------------------------------------- memos
+# ----------------------------------------------------------------------------------------------------------
 
 
 def _memo(call: StepCall, record: Step, payload: bytes) -> Memo:
@@ -474,7 +500,8 @@ def require_identity(binder: Binder, receiver: Any, why: str) -> None:
     if receiver is not None and not binder.has_identity(receiver):
         name = type(receiver).__qualname__
         raise UnkeyableArgument(
-            f"step {binder.path!r}: {why} shares results beyond the run, so `self` ({name}) has to say who it is: give {name} a method "
+            f"step {binder.path!r}: {why} shares results beyond the run, so `self` ({name}) has to say "
+            f"who it is: give {name} a method "
             f"__flow_key__() that returns what its results depend on",
             step=binder.path,
             parameter="self",
@@ -499,7 +526,7 @@ def _from_memo(call: StepCall) -> Generator[Effect, Any, Result | None]:
     return replay(call, record)
 
 
-# ----------------------------------------------------------------------------------------------------------- records
+# ----------------------------------------------------------------------------------------------------------
 
 
 def view_of(call: StepCall, attempt: int) -> StepView:

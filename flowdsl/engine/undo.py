@@ -16,17 +16,18 @@ from typing import Any
 from attrs import evolve
 
 from flowdsl.core.journal import Journal
-from flowdsl.core.records import Run, Step
-from flowdsl.core.status import StepStatus
+from flowdsl.core.records import Run, RunFilter, Step
+from flowdsl.core.status import RunStatus, StepStatus
 from flowdsl.engine.context import Frame, RunState, Scope, here
 from flowdsl.engine.definitions import StepDef
 from flowdsl.engine.drive import Body, Call, Commit, Flow, Pause, Result
 from flowdsl.engine.lease import claim
+from flowdsl.engine.owner import Liveness, liveness
 from flowdsl.engine.registry import STEPS
 from flowdsl.engine.step import error_preview, jitter
 from flowdsl.storage.base import PutStep, UpdateRun
 
-__all__ = ["to_undo", "undo_all"]
+__all__ = ["cancel_children", "to_undo", "undo_all"]
 
 logger = logging.getLogger("flowdsl")
 
@@ -110,10 +111,19 @@ def _undo_step(state: RunState, step: Step, undo: Any) -> Flow:
     if error is not None and not isinstance(error, Exception):
         raise error
     record = Step(
-        state.id, key, defn.path, kind="undo", scope=step.scope, status=StepStatus.COMPLETED if error is None else StepStatus.FAILED,
-        attempts=attempt, args=step.preview, preview="" if error is None else error_preview(error), created_at=started,
-        completed_at=engine.clock.now(), concurrent=True,
-    )  # fmt: skip
+        state.id,
+        key,
+        defn.path,
+        kind="undo",
+        scope=step.scope,
+        status=StepStatus.COMPLETED if error is None else StepStatus.FAILED,
+        attempts=attempt,
+        args=step.preview,
+        preview="" if error is None else error_preview(error),
+        created_at=started,
+        completed_at=engine.clock.now(),
+        concurrent=True,
+    )
     operations = [PutStep(record, state.epoch)]
     if error is None:
         generation = json.loads(step.extra or "{}").get("generation", 0) + 1
@@ -121,9 +131,14 @@ def _undo_step(state: RunState, step: Step, undo: Any) -> Flow:
         operations.append(PutStep(evolve(step, seq=0, status=StepStatus.UNDONE, extra=extra), state.epoch))
     else:
         logger.error(
-            "undo %s of step %s in run %s failed after %d attempts; the others go on", defn.path, step.path, state.id, attempt,
-            exc_info=error, extra={"run": state.id, "step": step.key},
-        )  # fmt: skip
+            "undo %s of step %s in run %s failed after %d attempts; the others go on",
+            defn.path,
+            step.path,
+            state.id,
+            attempt,
+            exc_info=error,
+            extra={"run": state.id, "step": step.key},
+        )
     outcomes = yield Commit(engine, operations)
     for outcome, operation in zip(outcomes, operations, strict=True):
         state.floor = max(state.floor, state.accept(outcome, operation))
@@ -153,18 +168,7 @@ def _name_of(undo: Any) -> str:
 def _undo_child(state: RunState, step: Step, child_id: str) -> Flow:
     """Undo a completed child by its own steps; the parent's record of it becomes ``undone``."""
     engine = state.engine
-    record: Run | None = yield Call(lambda: engine.storage.get_run(child_id), False)
-    if record is not None:
-        claimed = yield from claim(engine, record, force=True)
-        if claimed is not None:
-            steps = yield Call(lambda: engine.storage.list_steps(child_id), False)
-            child = RunState(engine, claimed, Journal(steps), state.definition)
-            child.parent = state
-            yield from undo_all(child, {"undoing": str(record.status)})
-            operation = UpdateRun(
-                child_id, {"status": record.status, "undoing": ""}, epoch=claimed.epoch, release=True
-            )
-            yield Commit(engine, (operation,))
+    yield from _end_child(state, child_id, cancel=False)
     generation = json.loads(step.extra or "{}").get("generation", 0) + 1
     undone = evolve(
         step, seq=0, status=StepStatus.UNDONE, extra=json.dumps({"child": child_id, "generation": generation})
@@ -174,4 +178,43 @@ def _undo_child(state: RunState, step: Step, child_id: str) -> Flow:
     state.floor = max(state.floor, state.accept(outcome, put))
     with state.lock:
         state.journal.add(undone)
+    return None, None
+
+
+def cancel_children(state: RunState) -> Flow:
+    """Cancel the children that a killed process has left unfinished."""
+    engine = state.engine
+    where = RunFilter(parent=state.id, status=(RunStatus.PENDING, RunStatus.RUNNING), newest_first=True)
+    children: list[Run] = yield Call(lambda: engine.storage.list_runs(where), False)
+    for child in children:
+        if child.owner is None or liveness(child.owner, child.id) is Liveness.DEAD:
+            yield from _end_child(state, child.id, cancel=True)
+        else:
+            yield Commit(engine, (UpdateRun(child.id, {"cancel_requested": engine.clock.now()}),))
+    return None, None
+
+
+def _end_child(state: RunState, child_id: str, *, cancel: bool) -> Flow:
+    """Undo the steps of a child that nobody executes; it keeps its status, or is cancelled."""
+    engine = state.engine
+    record: Run | None = yield Call(lambda: engine.storage.get_run(child_id), False)
+    if record is None:
+        return None, None
+    final = record.undoing or str(RunStatus.CANCELLED if cancel else record.status)
+    claimed = yield from claim(engine, record, force=True, also={"undoing": final})
+    if claimed is None:
+        return None, None
+    steps = yield Call(lambda: engine.storage.list_steps(child_id), False)
+    child = RunState(engine, claimed, Journal(steps), state.definition)
+    child.parent = state
+    if cancel:
+        yield from cancel_children(child)
+    yield from undo_all(child, {"undoing": final})
+    changes = {
+        "status": RunStatus(final),
+        "undoing": "",
+        "floor": child.floor,
+        "finished_at": record.finished_at or engine.clock.now(),
+    }
+    yield Commit(engine, (UpdateRun(child_id, changes, epoch=claimed.epoch, release=True),))
     return None, None

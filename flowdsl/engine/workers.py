@@ -83,7 +83,8 @@ class RemoteBody(Effect):
             data = PickleCodec().dumps(job)
         except Exception as error:
             return TypeError(
-                f"step {call.defn.path} cannot travel to its executor: {type(error).__name__}: {error}. Its function and arguments have "
+                f"step {call.defn.path} cannot travel to its executor: {type(error).__name__}: {error}. "
+                "Its function and arguments have "
                 f"to be picklable; leave the rest to the worker, or use a thread pool"
             ), None
         future = None
@@ -95,7 +96,10 @@ class RemoteBody(Effect):
                 return error, None
             future.cancel()
             self.frame.abandoned = True
-            message = f"step {call.defn.path} took longer than its timeout of {call.defn.timeout:g} s; its worker was left behind"
+            message = (
+                f"step {call.defn.path} took longer than its timeout of {call.defn.timeout:g} s; "
+                "its worker was left behind"
+            )
             return StepTimeout(message, run=run.id, step=call.defn.path), None
         except Exception as error:
             return error, None
@@ -154,7 +158,7 @@ def _working(engine: Engine, executor: Executor) -> Executor:
         return live
 
 
-# ------------------------------------------------------------------------------------------------------ in the worker
+# ------------------------------------------------------------------------------------------------------ in
 
 _engines: dict[str | None, Engine] = {}
 _folds: dict[tuple[str | None, str], Any] = {}
@@ -166,7 +170,8 @@ class _Unreachable(Storage):
 
     def _refuse(self) -> Never:
         raise StorageUnavailable(
-            "this run's storage lives in the memory of the process that started it, and a worker process cannot reach it: store calls and "
+            "this run's storage lives in the memory of the process that started it, and a worker "
+            "process cannot reach it: store calls and "
             "nested steps in workers need sqlite:///… or another storage that processes share"
         )
 
