@@ -43,9 +43,12 @@ print(time.monotonic(), flush=True)
 """
 
 _PEAK = """
-import resource
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(peak / (1 << 20) if __import__("sys").platform == "darwin" else peak / 1024)
+import re, resource
+try:
+    with open("/proc/self/status") as status:  # what getrusage says begins with the parent's peak
+        print(int(re.search(r"VmHWM:\\s+(\\d+) kB", status.read())[1]) / 1024)
+except OSError:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20))
 """
 
 _STEPS = """
