@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from flowdsl.testing.clock import VirtualClock
     from flowdsl.testing.crash import CrashingStorage, EffectLog, SimulatedCrash
-    from flowdsl.testing.effects import Effects, Execution, effects
+    from flowdsl.testing.executions import Effects, Execution, effects
     from flowdsl.testing.fixtures import fresh_runtime, with_storage
     from flowdsl.testing.killing import KillReport, kill_after
     from flowdsl.testing.replay import ReplayMismatch, ReplayReport, check_replay, replay_test
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 _HOMES = {
     "CrashingStorage": "crash",
     "EffectLog": "crash",
-    "Effects": "effects",
-    "Execution": "effects",
+    "Effects": "executions",
+    "Execution": "executions",
     "KillReport": "killing",
     "ReplayMismatch": "replay",
     "ReplayReport": "replay",
     "SimulatedCrash": "crash",
     "VirtualClock": "clock",
     "check_replay": "replay",
-    "effects": "effects",
+    "effects": "executions",
     "fresh_runtime": "fixtures",
     "kill_after": "killing",
     "replay_test": "replay",

@@ -18,8 +18,8 @@ __all__ = ["Substitute", "fake_body", "substituting"]
 Substitute = Callable[
     [StepView, Frame, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Callable[..., Any]
 ]
-"""Called with ``(view, frame, fn, args, kwargs)`` as each execution of a step's body is about to begin; returns
-the function to call in place of *fn*, or *fn* itself."""
+"""Called with ``(view, frame, fn, args, kwargs)`` as each execution of a step's body is about to begin;
+returns the function to call in place of *fn*, or *fn* itself."""
 
 _step: Any = step_module
 _active: list[Substitute] = []

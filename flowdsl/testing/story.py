@@ -1,0 +1,165 @@
+"""Where two executions of one workflow differ, and how to tell it."""
+
+import re
+from typing import Any
+
+from flowdsl.core.status import StepStatus
+from flowdsl.errors import NondeterminismError
+from flowdsl.storage.base import PutStep
+from flowdsl.testing.lives import Life
+
+__all__ = ["difference", "lossy", "same", "story"]
+
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+_MOST = 12
+
+ADVICE = """\
+Between a crash and the resume the body of a workflow is executed again, and recorded steps answer from
+their records. \\ So whatever can differ from one execution to the next has to come from a step (or from
+now(), uuid4(), rng(), store): \\ times, random numbers, ids, settings, the order of a set, what was read
+from outside, what is kept in memory. \\ And a step changes the world and returns a value; it does not change
+its arguments."""
+
+
+def same(first: Any, second: Any) -> bool:
+    """Whether two values are equal, or at least of one type and look the same."""
+    if type(first) is not type(second):
+        return False
+    try:
+        if bool(first == second):
+            return True
+    except Exception:  # arrays, and what else has an equality of its own
+        pass
+    return _looks(first) == _looks(second)
+
+
+def _looks(value: Any) -> str:
+    return _ADDRESS.sub("", repr(value))
+
+
+def _as_error(error: BaseException | None) -> str:
+    return "" if error is None else f"{type(error).__name__}: {error}"
+
+
+def _outcome(life: Life) -> str:
+    return f"raised {_as_error(life.error)}" if life.error is not None else f"returned {life.value!r}"
+
+
+def difference(first: Life, again: Life) -> str:
+    """What went differently the second time, or ``""``."""
+    if isinstance(again.error, NondeterminismError) and not isinstance(first.error, NondeterminismError):
+        return str(again.error)
+    recorded, now = first.journal(), again.journal()
+    found = []
+    extra = [step for place, step in now.items() if place not in recorded]
+    lost = [step for place, step in recorded.items() if place not in now]
+    for title, steps in (
+        ("calls that the first execution did not make:", extra),
+        ("calls that only the first execution made:", lost),
+    ):
+        if steps:
+            found += [title, *(f"    {_name(s)}({s.args}) → {s.preview}" for s in steps[:_MOST])]
+    for place, step in recorded.items():
+        other = now.get(place)
+        if other is not None and other.status is not step.status:
+            found.append(f"{_name(step)}({step.args}) was {step.status}, then {other.status}")
+    if again.unused:
+        found += ["records that nothing asked for:", *(f"    {one}" for one in again.unused[:_MOST])]
+    if _as_error(first.error) != _as_error(again.error) or not same(first.value, again.value):
+        found += [
+            "the outcome:",
+            f"    - the first execution {_outcome(first)}",
+            f"    + the continued one {_outcome(again)}",
+        ]
+    repeated = _repeated(again)
+    if repeated:
+        found += [
+            "steps that were executed although they were recorded:",
+            *(f"    {one}" for one in repeated),
+        ]
+    return "\n".join(found)
+
+
+def _name(step: Any) -> str:
+    return str(step.path.rpartition(".")[2])
+
+
+def _repeated(again: Life) -> list[str]:
+    done = {
+        (op.step.run_id, op.step.key)
+        for commit in again.before
+        for op in commit.operations
+        if isinstance(op, PutStep) and op.step.kind == "step" and op.step.status is StepStatus.COMPLETED
+    }
+    return [call.shown for call in again.calls if call.ran and (call.run, call.key) in done]
+
+
+def story(workflow: str, first: Life, again: Life, crash: str, causes: list[str], what: str) -> str:
+    """The whole of it: what ran before the crash, what was replayed, where it went differently, and what to
+    do.
+    """
+    where = " in another process" if again.changes else ""
+    recorded = {
+        (op.step.run_id, op.step.key)
+        for commit in again.before
+        for op in commit.operations
+        if isinstance(op, PutStep)
+    }
+    ran = [call for call in first.calls if (call.run, call.key) in recorded]
+    lines = [f"{workflow} does not replay: {crash}, then continued{where}.", "  ran before the crash:"]
+    lines += [f"    {call.shown}" for call in ran[:_MOST]]
+    begun = [call for call in first.calls if call not in ran][:1]
+    lines += [f"    {call.shown}, which had begun and was not recorded" for call in begun]
+    lines += [] if ran or begun else ["    nothing"]
+    lines.append("  replayed from records afterwards:")
+    lines += [f"    {call.shown}{_at(call.line)}" for call in again.calls if not call.ran][:_MOST] or [
+        "    nothing"
+    ]
+    lines.append("  executed afterwards:")
+    lines += [f"    {call.shown}{_at(call.line)}" for call in again.calls if call.ran][:_MOST] or [
+        "    nothing"
+    ]
+    lines.append("  where it went differently:")
+    lines += [f"    {line}" for line in what.splitlines()]
+    if causes:
+        lines.append(f"  it depends on: {', '.join(causes)}")
+    lines += ["  what to do:", *(f"    {line}" for line in _wrapped(ADVICE))]
+    return "\n".join(lines)
+
+
+def _at(line: str) -> str:
+    return f"\n        at {line}" if line else ""
+
+
+def _wrapped(text: str) -> list[str]:
+    import textwrap
+
+    return textwrap.wrap(text, 100)
+
+
+def lossy(first: Life) -> str:
+    """Results that come back from their record as something else, or ``""``."""
+    for name, returned, loaded in first.loaded:
+        if isinstance(returned, BaseException):
+            if not _same_error(returned, loaded):
+                return f"{name} raised {_full(returned)}, and its record gives {_full(loaded)}"
+        elif not same(returned, loaded):
+            return f"{name} returned {returned!r}, and its record gives {loaded!r}"
+    return ""
+
+
+def _same_error(raised: BaseException, loaded: Any) -> bool:
+    """Whether *loaded* is of the same type (or of one made from it), says the same, and has the same
+    attributes.
+    """
+    if not isinstance(loaded, type(raised)) or str(loaded) != str(raised):
+        return False
+    return all(
+        name == "__notes__" or same(value, getattr(loaded, name, None))
+        for name, value in vars(raised).items()
+    )
+
+
+def _full(error: Any) -> str:
+    attributes = {name: value for name, value in vars(error).items() if name != "__notes__"}
+    return f"{error!r}" + (f" with {attributes!r}" if attributes else "")

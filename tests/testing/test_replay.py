@@ -1,0 +1,529 @@
+"""check_replay: what it must catch, what it must let pass, and what it tells."""
+
+import asyncio
+import copy
+import datetime
+import functools
+import os
+import random
+import threading
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flowdsl import Retry, gather, now, rng, sleep, step, store, uuid4, wait_for, workflow
+from flowdsl.codecs import JsonCodec
+from flowdsl.testing import ReplayMismatch, check_replay, effects, replay_test
+
+CACHE: dict[str, str] = {}
+COUNTER = 0
+sent: list[str] = []
+
+
+@step
+def charge(what: Any) -> str:
+    """A step."""
+    return f"paid {what}"
+
+
+@step
+def draw() -> float:
+    """A step whose result is another each time."""
+    return random.random()
+
+
+@step
+def enrich(order: dict[str, Any]) -> None:
+    """A step that changes its argument."""
+    order["price"] = 5
+
+
+@step
+def fill_cache() -> None:
+    """A step that leaves something in memory."""
+    CACHE["rate"] = "high"
+
+
+@step
+async def reply(n: int) -> int:
+    """A step that takes the longer, the smaller its number."""
+    for _ in range(20 * (3 - n)):
+        await asyncio.sleep(0)
+    return n
+
+
+@functools.cache
+def cached_price() -> str:
+    """Calls a step the first time only."""
+    return charge("price")
+
+
+def refused(made: Any, *args: Any, **options: Any) -> str:
+    """The story of a workflow that does not replay."""
+    with pytest.raises(ReplayMismatch) as caught:
+        check_replay(made, *args, **options)
+    return str(caught.value)
+
+
+# mistakes ---------------------------------------------------------------------------------------------
+
+
+@workflow
+def wall_clock() -> str:
+    return charge(time.time())
+
+
+@workflow
+def today() -> str:
+    return charge(str(datetime.date.today()))
+
+
+@workflow
+def random_number() -> str:
+    return charge(random.random())
+
+
+@workflow
+def random_id() -> str:
+    return charge(str(uuid.uuid4()))
+
+
+@workflow
+def set_order() -> list[str]:
+    return [charge(one) for one in {"a", "b", "c"}]
+
+
+@workflow
+def set_order_of_a_map() -> list[str]:
+    return charge.map({"a", "b", "c"})
+
+
+@workflow
+def environment() -> str:
+    return charge(os.environ["HOME"])
+
+
+@workflow
+def mutable_global() -> str:
+    global COUNTER
+    COUNTER += 1
+    return charge(COUNTER)
+
+
+@workflow
+def module_cache() -> str:
+    if "x" not in CACHE:
+        CACHE["x"] = charge("x")
+    return CACHE["x"]
+
+
+@workflow
+def decorated_cache() -> str:
+    return cached_price() + charge("rest")
+
+
+@workflow
+def cache_filled_by_a_step() -> str:
+    fill_cache()
+    return charge(CACHE.get("rate", "unknown"))
+
+
+@workflow
+def mutated_argument() -> str:
+    order = {"item": "book"}
+    enrich(order)
+    return charge(order.get("price"))
+
+
+@workflow
+def time_dependent_branch() -> str:
+    return charge("early") if datetime.datetime.now().month < 7 else charge("late")
+
+
+@workflow
+async def unordered_concurrency() -> list[int]:
+    return [await one for one in asyncio.as_completed([reply(1), reply(2)])]
+
+
+MISTAKES = [
+    wall_clock,
+    today,
+    random_number,
+    random_id,
+    set_order,
+    set_order_of_a_map,
+    environment,
+    mutable_global,
+    module_cache,
+    decorated_cache,
+    cache_filled_by_a_step,
+    mutated_argument,
+    time_dependent_branch,
+    unordered_concurrency,
+]
+
+
+@pytest.fixture(autouse=True)
+def _fresh_memory() -> None:
+    CACHE.clear()
+    cached_price.cache_clear()
+
+
+@pytest.mark.parametrize("made", MISTAKES, ids=lambda made: made.__name__)
+def test_a_mistake_is_caught(made: Any) -> None:
+    """Each of the usual mistakes makes a difference from some crash on."""
+    assert "does not replay" in refused(made)
+
+
+def test_an_exception_that_loads_differently_is_caught() -> None:
+    """An attribute that gets lost is named, although the type is kept."""
+
+    class Declined(Exception):
+        def __init__(self, code: int) -> None:
+            super().__init__(f"declined: {code}")
+            self.code = code
+            self.lock = threading.Lock()
+
+    @step(retry=Retry(attempts=1))
+    def pay() -> None:
+        raise Declined(5)
+
+    @workflow
+    def flow() -> str:
+        try:
+            pay()
+        except Declined as error:
+            return str(error.code)
+        return ""
+
+    assert "pay raised" in refused(flow)
+    check_replay(flow, lossy=True)
+
+
+def test_a_lossy_codec_is_caught() -> None:
+    """A tuple that comes back as a list."""
+
+    @step
+    def pair() -> Any:
+        return {"pair": (1, 2)}
+
+    @workflow
+    def flow() -> int:
+        return len(pair()["pair"])
+
+    story = refused(flow, options={"codec": JsonCodec()})
+    assert "pair returned {'pair': (1, 2)}, and its record gives {'pair': [1, 2]}" in story
+    assert check_replay(flow).value == 2
+    assert check_replay(flow, options={"codec": JsonCodec()}, lossy=True).value == 2
+
+
+def test_a_file_written_outside_of_steps_is_caught(tmp_path: Path) -> None:
+    """Opening a file to write to it, in the body of a workflow, is an effect."""
+
+    @workflow
+    def flow() -> None:
+        (tmp_path / "out").write_text("hello")
+
+    story = refused(flow)
+    assert "outside of every step" in story
+    assert "test_replay.py" in story
+    check_replay(flow, outside_effects=True)
+    assert "happened again" in refused(flow, outside_effects=True, watch=[tmp_path / "out"])
+
+
+def test_an_effect_that_is_watched_is_caught() -> None:
+    """What the body of a workflow does to a list, or to what a function shows, counts as an effect."""
+
+    @workflow
+    def flow() -> None:
+        charge(1)
+        sent.append("mail")
+
+    sent.clear()
+    assert "['mail', 'mail']" in refused(flow, watch=[sent])
+    assert "happened again" in refused(flow, watch=[lambda: len(sent)])
+
+
+# what is right ----------------------------------------------------------------------------------------
+
+
+@workflow
+def careful(n: int) -> Any:
+    when = now()
+    sleep("3 days")
+    store.increment("count")
+    found = [charge(one) for one in sorted({"a", "b"})]
+    return [when, draw(), str(uuid4()), rng().random(), found, store.get("count"), n, environ()]
+
+
+@step
+def environ() -> str:
+    """Settings from a step."""
+    return os.environ["HOME"] + str(datetime.date.today())
+
+
+def test_what_comes_from_steps_and_verbs_replays() -> None:
+    """Times, random numbers and settings may differ, as long as a record keeps them."""
+    report = check_replay(careful, 3, crashes=2)
+    assert report.value[-2] == 3
+    assert report.crashes > 10
+
+
+def test_a_mutated_result_is_no_mistake() -> None:
+    """A caller owns what it gets: it is loaded from the record at each execution."""
+
+    @step
+    def basket() -> list[str]:
+        return ["book"]
+
+    @workflow
+    def flow() -> list[str]:
+        mine = basket()
+        mine.append("pen")
+        return [charge(mine), *mine]
+
+    check_replay(flow)
+
+
+def test_async_workflows_and_branches_replay() -> None:
+    """Concurrent steps whose results stand in input order are no mistake; nor is a running loop."""
+
+    @workflow
+    async def flow() -> list[int]:
+        return [*await asyncio.gather(reply(1), reply(2)), *await reply.map([2, 1])]
+
+    async def main() -> Any:
+        return check_replay(flow).value
+
+    assert check_replay(flow).value == [1, 2, 2, 1]
+    assert asyncio.run(main()) == [1, 2, 2, 1]
+
+
+def test_threads_children_and_nested_steps_replay() -> None:
+    """Everything that a run consists of may be there."""
+
+    @step
+    def outer(n: int) -> str:
+        store.push("seen", n)
+        return charge(n)
+
+    @workflow
+    def child(n: int) -> str:
+        return outer(n)
+
+    @workflow
+    def flow() -> Any:
+        futures = [charge.submit(n) for n in range(3)]
+        return [*gather(*futures), child(1), outer(2), store.items()]
+
+    report = check_replay(flow)
+    assert report.value == ["paid 0", "paid 1", "paid 2", "paid 1", "paid 2", {"seen": [2]}]
+
+
+def test_failures_and_retries_replay() -> None:
+    """A workflow may fail, as long as it always fails alike; attempts are played back one by one."""
+    attempts: list[int] = []
+
+    @step(retry=Retry(attempts=3))
+    def flaky() -> str:
+        attempts.append(1)
+        if len(attempts) < 3:
+            raise OSError("not yet")
+        return "done"
+
+    @step(retry=Retry(attempts=1))
+    def broken() -> None:
+        raise ValueError("no")
+
+    @workflow
+    def flow() -> None:
+        flaky()
+        broken()
+
+    report = check_replay(flow)
+    assert isinstance(report.error, ValueError)
+    assert len(attempts) == 3
+
+
+def test_bodies_are_executed_once() -> None:
+    """However many crashes are tried, the world is changed once."""
+    counted: list[Any] = []
+
+    @step
+    def count(n: int) -> None:
+        counted.append(n)
+
+    @workflow
+    def flow() -> None:
+        for n in range(3):
+            count(n)
+
+    assert check_replay(flow, crashes=2).executions > 10
+    assert counted == [0, 1, 2]
+
+
+def test_fakes_stand_in_for_bodies() -> None:
+    """Steps are replaced by function or by path, sync or async."""
+
+    @workflow
+    async def flow() -> Any:
+        return [await reply(1), await fake_me()]
+
+    @step
+    async def fake_me() -> str:
+        raise AssertionError("the real one")
+
+    async def fake() -> str:
+        return "fake"
+
+    assert check_replay(flow, fakes={fake_me: fake, reply.path: lambda n: 10 * n}).value == [10, "fake"]
+
+
+def test_signals_are_sent() -> None:
+    """What the workflow waits for comes as it starts, once."""
+
+    @workflow
+    def flow() -> list[Any]:
+        return [wait_for("go"), wait_for("go"), charge("x")]
+
+    assert check_replay(flow, signals=[("go", 1), ("go", 2)]).value == [1, 2, "paid x"]
+
+
+def test_the_arguments_are_copies() -> None:
+    """A workflow may change its arguments: another process has its own."""
+
+    @workflow
+    def flow(order: dict[str, int]) -> str:
+        order["n"] = order.get("n", 0) + 1
+        return charge(order)
+
+    order: dict[str, int] = {}
+    check_replay(flow, order)
+    assert order == {}
+
+
+def test_memory_is_left_as_the_first_execution_left_it() -> None:
+    """Globals and caches are put back in place."""
+    before = copy.copy(CACHE)
+
+    @workflow
+    def flow() -> None:
+        fill_cache()
+
+    check_replay(flow)
+    assert {**before, "rate": "high"} == CACHE
+    assert time.time() < datetime.datetime.now().timestamp() + 60
+    assert "elsewhere" not in os.environ["HOME"]
+
+
+# what it tells ----------------------------------------------------------------------------------------
+
+
+def test_the_story_of_a_crash() -> None:
+    """It tells what ran, what was replayed, where it went differently, on which line, why, and what to do."""
+
+    @workflow
+    def flow() -> str:
+        charge("first")
+        return charge(str(datetime.date.today()))
+
+    with pytest.raises(ReplayMismatch) as caught:
+        check_replay(flow)
+    story = str(caught.value)
+    assert caught.value.crash == 1
+    assert story.startswith("flow() does not replay: it died after commit 1 (of 4 without a crash)")
+    assert "ran before the crash:\n    charge('first'), which had begun and was not recorded" in story
+    assert f"charge(what='{datetime.date.today()}')" in story
+    assert "test_replay.py:" in story
+    assert "it depends on: the wall clock\n" in story
+    assert "what to do:" in story
+
+
+@pytest.mark.parametrize(
+    ("made", "cause"),
+    [
+        (environment, "the environment"),
+        (set_order, "the order of a set"),
+        (cache_filled_by_a_step, "what is kept in memory (globals, caches)"),
+        (random_id, "something that is different at each execution"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_the_story_names_the_cause(made: Any, cause: str) -> None:
+    """What makes the difference by itself is named."""
+    assert f"it depends on: {cause}" in refused(made)
+
+
+def test_hypothesis_shrinks_to_the_smallest_input() -> None:
+    """Under ``@given`` the input is the smallest that fails, and the crash the earliest."""
+
+    @workflow
+    def flow(n: int) -> str:
+        return charge(random.random()) if n > 4 else charge(n)
+
+    @settings(max_examples=30, database=None)
+    @given(st.integers(0, 100))
+    def check(n: int) -> None:
+        check_replay(flow, n)
+
+    with pytest.raises(ReplayMismatch, match=r"flow\(5\)"):
+        check()
+
+
+def test_only_a_workflow_can_be_checked() -> None:
+    """A step or a plain function is a TypeError."""
+    with pytest.raises(TypeError, match="decorated with @workflow"):
+        check_replay(charge)
+
+
+# replay_test ------------------------------------------------------------------------------------------
+
+
+@replay_test
+def test_the_body_of_a_test_is_checked(tmp_path: Path) -> None:
+    """A test is a workflow; its fixtures are passed through, and its assertions hold at each execution."""
+    assert tmp_path.is_dir()
+    assert charge(5) == "paid 5"
+    assert len(careful(1)) == 8
+
+
+@replay_test
+async def check_async(n: int) -> None:
+    """An async body."""
+    assert await reply(n) == n
+
+
+def test_async_tests_are_checked_too() -> None:
+    """The decorator keeps a coroutine function what it is."""
+    asyncio.run(check_async(1))
+
+
+@settings(max_examples=5)
+@given(st.integers(0, 2))
+@replay_test(fakes={charge: lambda what: what})
+def test_arguments_of_hypothesis_are_passed_through(n: int) -> None:
+    """``@given`` stands above the decorator."""
+    with effects():
+        assert charge(n) == n
+
+
+def test_a_test_that_does_not_replay_fails() -> None:
+    """And one that fails anyway fails with its own error."""
+
+    @replay_test
+    def clock() -> None:
+        charge(str(datetime.date.today()))
+
+    @replay_test
+    def fails() -> None:
+        assert charge(1) == "nothing"
+
+    with pytest.raises(ReplayMismatch, match="wall clock"):
+        clock()
+    with pytest.raises(AssertionError, match="nothing"):
+        fails()
