@@ -161,7 +161,8 @@ class _Wrapper:
         if _importable(self):
             return _import, (self.__module__, self.__qualname__)
         defn = self._self_defn
-        names = [name for name in type(defn).__slots__ if not name.startswith("_") and name != "fn"]
+        stays = ("fn", "executor")  # threads and processes do not travel
+        names = [name for name in type(defn).__slots__ if not name.startswith("_") and name not in stays]
         parts = (type(self), self.__wrapped__, {name: getattr(defn, name) for name in names})
         if _pickling.inside:
             return _rebuild, parts

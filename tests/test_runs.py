@@ -1100,3 +1100,21 @@ def test_what_is_left_of_a_failed_gather_starts_no_further_steps(runtime: Runtim
 
     asyncio.run(main())
     assert effects == []
+
+
+def test_children_that_wait_for_one_another_get_a_thread_each(runtime: Runtime):
+    """Sync runs started in a run do not share a bounded pool: forty can meet."""
+    import threading
+
+    barrier = threading.Barrier(40)
+
+    @workflow
+    def child(x):
+        barrier.wait(30)
+        return x
+
+    @workflow
+    def parent():
+        return [run.result() for run in [child.start(x) for x in range(40)]]
+
+    assert parent() == list(range(40))

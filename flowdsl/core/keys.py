@@ -72,7 +72,8 @@ def main_name() -> str:
     >>> isinstance(main_name(), str)
     True
     """
-    main = sys.modules.get("__main__")
+    # While a spawned worker imports the script, only the first of these is the script.
+    main = sys.modules.get("__mp_main__") or sys.modules.get("__main__")
     facts = getattr(main, "__dict__", {})
     if _in_notebook(facts):
         return f"notebook:{_notebook_file(facts)}"

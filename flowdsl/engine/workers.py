@@ -7,6 +7,7 @@ storage, so store calls and nested steps work there, under the run's epoch; a st
 share is refused by the first such call.
 """
 
+import contextvars
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -74,22 +75,9 @@ class RemoteBody(Effect):
 
     def sync(self) -> Result:
         call, run = self.call, self.call.run
-        engine: Engine = run.engine
-        job = _Job(
-            _portable(call), call.args, call.kwargs, self.frame.step, _chain(self.frame.scope),
-            run.record, engine.storage.url, engine.open_storage, engine.payloads.codec,
-        )  # fmt: skip
-        try:
-            data = PickleCodec().dumps(job)
-        except Exception as error:
-            return TypeError(
-                f"step {call.defn.path} cannot travel to its executor: {type(error).__name__}: {error}. "
-                "Its function and arguments have "
-                f"to be picklable; leave the rest to the worker, or use a thread pool"
-            ), None
         future = None
         try:
-            future = _working(engine, self.executor).submit(_execute, data)
+            future = _working(run.engine, self.executor).submit(_Sent(call, self.frame))
             return self._answer(future.result(call.defn.timeout))
         except TimeoutError as error:
             if future is None or future.done():
@@ -107,8 +95,11 @@ class RemoteBody(Effect):
     async def aio(self) -> Never:
         raise AssertionError("async steps execute as tasks")
 
-    def _answer(self, answer: tuple[str, bytes, Sequence[Step]]) -> Result:
+    def _answer(self, answer: Any) -> Result:
         what, body, logged = answer
+        if what == "here":
+            outcome: Result = body
+            return outcome
         run = self.call.run
         with run.lock:
             for step in logged:
@@ -123,6 +114,45 @@ class RemoteBody(Effect):
             run.halt(error)
             return Crossing(error), None
         return error, None
+
+
+class _Sent:
+    """One body on its way. An executor that executes in this process calls it; any other has to pickle it first."""
+
+    def __init__(self, call: Any, frame: Frame) -> None:
+        self._call = call
+        self._frame = frame
+        self._context = contextvars.copy_context()
+
+    def __call__(self) -> tuple[str, Result, tuple[()]]:
+        call = self._call
+        body = Body(call.fn, call.args, call.kwargs, self._frame)
+        return "here", self._context.run(body.sync), ()
+
+    def __reduce__(self) -> Any:
+        call, run = self._call, self._call.run
+        engine: Engine = run.engine
+        job = _Job(
+            _portable(call), call.args, call.kwargs, self._frame.step, _chain(self._frame.scope),
+            run.record, engine.storage.url, engine.open_storage, engine.payloads.codec,
+        )  # fmt: skip
+        try:
+            return _Arrived, (PickleCodec().dumps(job),)
+        except Exception as error:
+            raise TypeError(
+                f"step {call.defn.path} cannot travel to its executor: {type(error).__name__}: {error}. "
+                "Its function and arguments have to be picklable; leave the rest to the worker, or use a thread pool"
+            ) from None
+
+
+class _Arrived:
+    """The same in the worker."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def __call__(self) -> tuple[str, bytes, list[Step]]:
+        return _execute(self._data)
 
 
 def _portable(call: Any) -> Any:

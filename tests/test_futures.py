@@ -1,0 +1,648 @@
+"""Concurrent steps: ``submit`` and ``map``, on whatever executor."""
+
+import asyncio
+import os
+import threading
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+
+import pytest
+from support import Effects, Flavour
+
+from flowdsl import Retry, Runtime, current_runtime, step, workflow
+
+ONCE = Retry(attempts=1)
+
+
+class Declined(Exception):
+    """A business error."""
+
+
+@pytest.fixture
+def pool():
+    """Two threads with a name."""
+    with ThreadPoolExecutor(2, thread_name_prefix="mine") as made:
+        yield made
+
+
+def test_map_gives_results_in_input_order(runtime: Runtime, flavour: Flavour):
+    """Whatever order they end in; several iterables go side by side, the shortest counts."""
+
+    @flavour.step
+    def f(x, y=0):
+        return x * 10 + y
+
+    @flavour.workflow
+    def w():
+        one = f.map(range(20))
+        one = (yield one) if flavour.is_async else one
+        two = f.map([1, 2, 3], [4, 5])
+        two = (yield two) if flavour.is_async else two
+        none = f.map([])
+        none = (yield none) if flavour.is_async else none
+        return one, two, none
+
+    assert flavour.call(w) == ([x * 10 for x in range(20)], [14, 25], [])
+    (run,) = runtime.runs()
+    assert len(run.steps()) == 22
+
+
+def test_map_takes_a_generator_that_calls_steps(runtime: Runtime):
+    """The items are made first, in the body's own flow."""
+
+    @step
+    def make(x):
+        return x + 1
+
+    @step
+    def use(x):
+        return x * 2
+
+    @workflow
+    def w():
+        return use.map(make(x) for x in range(3))
+
+    assert w() == [2, 4, 6]
+
+
+def test_identity_is_taken_at_submit_in_the_callers_scope(runtime: Runtime, flavour: Flavour):
+    """Occurrence and scope do not depend on which worker is quicker."""
+
+    @flavour.step
+    def f(items):
+        return len(items)
+
+    @flavour.step
+    def outer():
+        items = []
+        futures = []
+        for x in range(3):
+            futures.append(f.submit(items))
+            items = [*items, x]
+        found = []
+        for future in reversed(futures):
+            found.append((yield future) if flavour.is_async else future.result())
+        return found
+
+    @flavour.workflow
+    def w():
+        return (yield outer())
+
+    assert flavour.call(w) == [2, 1, 0]
+    (run,) = runtime.runs()
+    assert {s.scope for s in run.steps() if s.path == f.path} == {outer.key()}
+
+
+def test_map_in_async_code_takes_identity_at_the_call(runtime: Runtime, effects: Effects):
+    """Not when it is awaited."""
+
+    @step
+    async def f(x):
+        return effects("f", x)
+
+    @workflow
+    async def w():
+        pending = f.map([1])
+        await f(1)
+        await pending
+
+    asyncio.run(w())
+    (run,) = runtime.runs()
+    assert [s.occurrence for s in run.steps()] == [1, 0]
+
+
+def test_submitted_steps_are_recorded_and_replayed(runtime: Runtime, flavour: Flavour, effects: Effects):
+    """A resume executes only those that were not."""
+    stop = [True]
+
+    @flavour.step
+    def f(x):
+        return effects("f", x)
+
+    @flavour.workflow
+    def w():
+        found = f.map([1, 2, 3])
+        found = (yield found) if flavour.is_async else found
+        if stop.pop() if stop else False:
+            raise KeyboardInterrupt
+        more = f.map([3, 4])
+        more = (yield more) if flavour.is_async else more
+        return found, more
+
+    with pytest.raises(KeyboardInterrupt):
+        flavour.call(w)
+    assert flavour.call(w) == ([1, 1, 1], [2, 1])
+    assert len(effects) == 5
+
+
+def test_sync_steps_execute_on_the_steps_executor(runtime: Runtime, pool):
+    """All of them, whoever asks for the result."""
+
+    @step(executor=pool)
+    def f(x):
+        return threading.current_thread().name
+
+    @workflow
+    def w():
+        return f.map(range(20))
+
+    assert {name.split("_")[0] for name in w()} == {"mine"}
+
+
+def test_the_runtimes_executor_is_the_default(storage, clock, pool):
+    """``Runtime(executor=…)`` for steps that name none."""
+
+    @step
+    def f(x):
+        return threading.current_thread().name
+
+    @workflow
+    def w():
+        return f.map(range(4))
+
+    with Runtime(storage, clock=clock, executor=pool):
+        assert {name.split("_")[0] for name in w()} == {"mine"}
+
+
+def test_sync_steps_submitted_in_async_code_execute_in_threads(runtime: Runtime):
+    """``await s.submit(…)`` is the way to call them without blocking the loop."""
+
+    @step
+    def f(x):
+        return x, threading.current_thread() is threading.main_thread()
+
+    @workflow
+    async def w():
+        return await f.submit(1), await f.map([2, 3])
+
+    assert asyncio.run(w()) == ((1, False), [(2, False), (3, False)])
+
+
+def test_async_steps_submitted_in_sync_code(runtime: Runtime, effects: Effects):
+    """They execute on the runtime's own loop, side by side."""
+
+    @step
+    async def f(x):
+        await asyncio.sleep(0)
+        return effects("f", x) * x
+
+    @workflow
+    def w():
+        futures = [f.submit(x) for x in range(3)]
+        return [future.result() for future in futures], f.map([7, 8])
+
+    assert w() == ([0, 1, 2], [7, 8])
+
+
+def test_steps_that_wait_for_steps_do_not_exhaust_a_bounded_pool(runtime: Runtime, pool):
+    """Nested submits on two threads."""
+
+    @step(executor=pool)
+    def leaf(x):
+        return x
+
+    @step(executor=pool)
+    def branch(x):
+        return sum(leaf.map([x, x + 1, x + 2]))
+
+    @workflow
+    def w():
+        return branch.map(range(6))
+
+    assert w() == [3 * x + 3 for x in range(6)]
+
+
+def test_nested_map_on_the_default_pool(runtime: Runtime):
+    """The same without an executor."""
+
+    @step
+    def leaf(x):
+        return x
+
+    @step
+    def branch(x):
+        return sum(leaf.map(range(x)))
+
+    @workflow
+    def w():
+        return branch.map(range(40))
+
+    assert w() == [sum(range(x)) for x in range(40)]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 5])
+def test_limit_bounds_how_many_execute_at_once(runtime: Runtime, flavour: Flavour, limit):
+    """Never more than ``limit``, and all of them in the end."""
+    lock, now, most = threading.Lock(), [0], [0]
+
+    def enter():
+        with lock:
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+
+    if flavour.is_async:
+
+        @step
+        async def f(x):
+            enter()
+            for _ in range(3):
+                await asyncio.sleep(0)
+            now[0] -= 1
+            return x
+    else:
+
+        @step
+        def f(x):
+            enter()
+            with lock:
+                now[0] -= 1
+            return x
+
+    @flavour.workflow
+    def w():
+        found = f.map(range(12), limit=limit)
+        return (yield found) if flavour.is_async else found
+
+    assert flavour.call(w) == list(range(12))
+    assert 1 <= most[0] <= limit
+
+
+@pytest.mark.parametrize("limit", [0, -1, 1.5, "2", True])
+def test_a_limit_that_makes_no_sense(limit):
+    """Refused at the call."""
+
+    @step
+    def f(x): ...
+
+    with pytest.raises(ValueError, match="limit"):
+        f.map([1], limit=limit)
+
+
+@pytest.mark.parametrize("limit", [None, 2])
+def test_map_raises_the_original_exception_of_the_first_item_that_failed(
+    runtime: Runtime, flavour: Flavour, effects: Effects, limit
+):
+    """Those that had begun end and are recorded; the run can be continued."""
+    fixed = []
+
+    @flavour.step(retry=ONCE)
+    def f(x):
+        effects("f", x)
+        if x in (1, 2) and not fixed:
+            raise Declined(x)
+        return x
+
+    @flavour.workflow
+    def w():
+        found = f.map(range(4), limit=limit)
+        return (yield found) if flavour.is_async else found
+
+    with pytest.raises(Declined) as caught:
+        flavour.call(w)
+    assert caught.value.args in [(1,), (2,)]
+    fixed.append(True)
+    assert flavour.call(w) == [0, 1, 2, 3]
+    assert len(runtime.runs()) == 1
+    assert effects.count("f", 0) == 1
+
+
+def test_after_a_failure_a_limited_map_begins_no_more(runtime: Runtime, flavour: Flavour, effects: Effects):
+    """With one at a time, nothing behind the failed item executes."""
+
+    @flavour.step(retry=ONCE)
+    def f(x):
+        effects("f", x)
+        if x == 1:
+            raise Declined
+        return x
+
+    @flavour.workflow
+    def w():
+        found = f.map(range(50), limit=1)
+        return (yield found) if flavour.is_async else found
+
+    with pytest.raises(Declined):
+        flavour.call(w)
+    assert effects == [("f", 0), ("f", 1)]
+
+
+def test_time_goes_on_after_a_map_that_failed(runtime: Runtime, clock):
+    """Calls that were withdrawn do not keep a virtual clock from skipping."""
+
+    @step(retry=ONCE)
+    def f(x):
+        if x == 0:
+            raise Declined
+        return x
+
+    @step(retry=Retry(attempts=2, initial=60, maximum=60, jitter=0))
+    def later():
+        if clock.now() < begun + 60:
+            raise OSError
+        return "later"
+
+    @workflow
+    def w():
+        try:
+            f.map(range(100))
+        except Declined:
+            pass
+        return later()
+
+    begun = clock.now()
+    assert w() == "later"
+    assert clock.now() == begun + 60
+
+
+def test_time_goes_on_while_submitted_steps_wait(runtime: Runtime, clock):
+    """A future whose step waits for its next attempt is waited for in virtual time."""
+
+    @step(retry=Retry(attempts=2, initial=60, maximum=60, jitter=0))
+    def f(x):
+        if clock.now() < begun + 60:
+            raise OSError
+        return x
+
+    @workflow
+    def w():
+        return f.map(range(3))
+
+    begun = clock.now()
+    assert w() == [0, 1, 2]
+    assert clock.now() == begun + 60
+
+
+def test_a_future_answers_as_futures_do(runtime: Runtime):
+    """``result``, ``exception``, ``done``, ``add_done_callback``, and ``result(timeout)``."""
+    gate, called = threading.Event(), threading.Event()
+
+    @step(retry=ONCE)
+    def f(x):
+        gate.wait(30)
+        if x < 0:
+            raise Declined(x)
+        return x
+
+    @workflow
+    def w():
+        good, bad = f.submit(1), f.submit(-1)
+        with pytest.raises(TimeoutError):
+            good.result(timeout=0.01)
+        assert not good.done()
+        good.add_done_callback(lambda future: called.set())
+        gate.set()
+        assert called.wait(30)
+        assert isinstance(bad.exception(), Declined)
+        assert good.exception() is None
+        with pytest.raises(Declined):
+            bad.result()
+        return good.result(), good.done(), good.cancel(), good.cancelled()
+
+    assert w() == (1, True, False, False)
+
+
+def test_a_run_waits_for_what_it_submitted(runtime: Runtime, flavour: Flavour, effects: Effects):
+    """Nobody asks for the result, and it is recorded before the run completes."""
+
+    @flavour.step
+    def f(x):
+        return effects("f", x)
+
+    @flavour.workflow
+    def w():
+        f.submit(1)
+        return "done"
+        yield
+
+    assert flavour.call(w) == "done"
+    (run,) = runtime.runs()
+    assert [s.status for s in run.steps()] == ["completed"]
+    assert effects == [("f", 1)]
+
+
+def test_a_failure_that_nobody_asked_for_is_logged(runtime: Runtime, flavour: Flavour, caplog):
+    """It is no failure of the run, and no secret either."""
+
+    @flavour.step(retry=ONCE)
+    def f():
+        raise Declined("unasked")
+
+    @flavour.workflow
+    def w():
+        f.submit()
+        return "done"
+        yield
+
+    assert flavour.call(w) == "done"
+    assert any("nobody asked" in r.getMessage() for r in caplog.records)
+
+
+def test_outside_a_run_submit_and_map_execute_without_a_record(
+    runtime: Runtime, flavour: Flavour, effects: Effects
+):
+    """Unit tests of code that fans out need no run."""
+
+    @flavour.step
+    def f(x):
+        return effects("f", x) * x
+
+    if flavour.is_async:
+
+        async def main():
+            return await f.submit(3), await f.map([4, 5])
+
+        assert asyncio.run(main()) == (3, [4, 5])
+    assert f.submit(3).result() == 3 * (1 + flavour.is_async)
+    if not flavour.is_async:
+        assert f.map([4, 5]) == [4, 5]
+    assert runtime.runs() == []
+
+
+def test_retries_hold_for_submitted_steps(runtime: Runtime, flavour: Flavour, effects: Effects):
+    """Each call has its own attempts."""
+
+    @flavour.step(retry=Retry(attempts=3, jitter=0))
+    def f(x):
+        if effects("f", x) < 3:
+            raise OSError
+        return x
+
+    @flavour.workflow
+    def w():
+        found = f.map(range(3))
+        return (yield found) if flavour.is_async else found
+
+    assert flavour.call(w) == [0, 1, 2]
+    (run,) = runtime.runs()
+    assert [s.attempts for s in run.steps()] == [3, 3, 3]
+
+
+# Any executor of concurrent.futures
+
+
+class Immediate(Executor):
+    """Executes at once, in the thread that submits."""
+
+    def submit(self, fn, /, *args, **kwargs):
+        future: Future = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except BaseException as error:
+            future.set_exception(error)
+        return future
+
+
+class Scrambled(Executor):
+    """Executes in a random order, one after the other, when somebody waits."""
+
+    def __init__(self, seed):
+        import random
+
+        self.random = random.Random(seed)
+        self.waiting = []
+
+    def submit(self, fn, /, *args, **kwargs):
+        executor = self
+
+        class Lazy(Future):
+            def result(self, timeout=None):
+                executor.work()
+                return super().result(timeout)
+
+            def exception(self, timeout=None):
+                executor.work()
+                return super().exception(timeout)
+
+        future = Lazy()
+        self.waiting.append((future, fn, args, kwargs))
+        return future
+
+    def work(self):
+        while self.waiting:
+            future, fn, args, kwargs = self.waiting.pop(self.random.randrange(len(self.waiting)))
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(fn(*args, **kwargs))
+                except BaseException as error:
+                    future.set_exception(error)
+
+
+@pytest.mark.parametrize("make", [Immediate, lambda: Scrambled(1), lambda: Scrambled(2)])
+def test_executors_of_ones_own(runtime: Runtime, effects: Effects, make):
+    """Whatever submits a function and gives a future."""
+
+    @step
+    def inner(x):
+        return x
+
+    @step(executor=make())
+    def f(x):
+        effects("f", x)
+        return inner(x)
+
+    @workflow
+    def w():
+        return f.map(range(5)), f.submit(9).result()
+
+    assert w() == ([0, 1, 2, 3, 4], 9)
+    (run,) = runtime.runs()
+    assert len(run.steps()) == 12
+
+
+@step(name="futures.in_process", retry=ONCE)
+def in_process(x):
+    """Executed in another process."""
+    if x < 0:
+        raise Declined(x)
+    return x * 2, os.getpid()
+
+
+class Scale:
+    """Its methods are sent with their object."""
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    @step(retry=ONCE)
+    def times(self, x):
+        return self.factor * x, os.getpid()
+
+    @classmethod
+    @step(retry=ONCE)
+    def named(cls, x):
+        return cls.__name__, x
+
+
+@pytest.fixture(scope="module")
+def processes():
+    """Two processes, started by spawn: a forked one would copy the threads' locks."""
+    import multiprocessing
+
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as made:
+        yield made
+
+
+def test_a_process_pool(runtime: Runtime, processes, effects: Effects):
+    """The body executes there, everything durable here."""
+    stop = [True]
+    there = in_process.options(executor=processes)
+
+    @workflow
+    def w():
+        found = there.map(range(4))
+        effects(*[pid == os.getpid() for _, pid in found])
+        if stop.pop() if stop else False:
+            raise KeyboardInterrupt
+        again = there.map(range(4))
+        try:
+            there.submit(-1).result()
+        except Declined as error:
+            return [value for value, _ in found], len(again), error.args
+
+    with pytest.raises(KeyboardInterrupt):
+        w()
+    assert w() == ([0, 2, 4, 6], 4, (-1,))
+    assert effects.log[0] == (False, False, False, False)
+
+
+def test_methods_in_a_process_pool(runtime: Runtime, processes):
+    """``self`` and ``cls`` go with them."""
+    scale = Scale(3)
+
+    @workflow
+    def w():
+        times = scale.times.options(executor=processes).submit(5).result()
+        return times[0], times[1] != os.getpid(), Scale.named.options(executor=processes).submit(1).result()
+
+    assert w() == (15, True, ("Scale", 1))
+
+
+def test_a_process_pool_in_async_code(runtime: Runtime, processes):
+    """Awaited like any other future."""
+
+    @workflow
+    async def w():
+        there = in_process.options(executor=processes)
+        return [value for value, _ in await there.map([1, 2])], (await there.submit(3))[0]
+
+    assert asyncio.run(w()) == ([2, 4], 6)
+
+
+def test_a_local_function_in_a_process_pool(runtime: Runtime, processes):
+    """What cannot be imported there is sent by value."""
+    offset = 100
+
+    def local(x):
+        return x + offset
+
+    there = step(retry=ONCE, executor=processes)(local)
+
+    @workflow
+    def w():
+        return there.map([1, 2])
+
+    assert w() == [101, 102]
+
+
+def test_the_current_runtime_is_found_in_pool_threads(runtime: Runtime, pool):
+    """Threads that inherit no context find the innermost open one."""
+    assert pool.submit(current_runtime).result() is runtime
