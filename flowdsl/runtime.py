@@ -529,7 +529,7 @@ class Runtime:
         if known is not None and claimed.args:
             self.start(self._request_of(claimed), Acquired(claimed, True, True))
             future = self.engine.futures.get(record.id)
-            if future is not None and not (known.definition.is_async and _on_a_loop()):
+            if future is not None and not (known._defn.is_async and _on_a_loop()):
                 with self._watching():
                     wait([future])
             return

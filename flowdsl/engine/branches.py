@@ -210,7 +210,7 @@ def _work(
             waiting = StepCall(frame, defn, defn.fn, None, (), {}, _EMPTY, "do")
             yield from pause_until(waiting, left, begun=False)
         call = identify(frame, defn, source.__wrapped__, None, args, kwargs, "do")
-        call.submitted = True  # nobody asks for its result: its failure is not handled by what the body does next
+        call.submitted = True  # what the body does next has not handled its failure
         return (yield from perform(call))
 
     return flow

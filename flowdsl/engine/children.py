@@ -92,7 +92,9 @@ def start_child(call: StepCall, defn: WorkflowDef, options: dict[str, Any]) -> R
     return asked.wanted
 
 
-def _child(call: StepCall, defn: WorkflowDef, options: dict[str, Any], acquired: Acquired | None = None) -> Flow:
+def _child(
+    call: StepCall, defn: WorkflowDef, options: dict[str, Any], acquired: Acquired | None = None
+) -> Flow:
     decision = yield from decide(call)
     if not isinstance(decision, Decision):
         return decision

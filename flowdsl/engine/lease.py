@@ -72,7 +72,7 @@ def acquire(engine: Engine, wanted: Run, *, fresh: bool = False, ancestors: tupl
 def open_now(
     engine: Engine, wanted: Run, *, fresh: bool = False, ancestors: tuple[str, ...] = ()
 ) -> Acquired | None:
-    """As :func:`acquire`, without waiting: ``None`` if somebody executes the run, so that it has to be joined."""
+    """As :func:`acquire`, without waiting: ``None`` if somebody executes the run and it has to be joined."""
     flow = acquire(engine, wanted, fresh=fresh, ancestors=ancestors)
     answer: Any = None
     while True:

@@ -18,7 +18,7 @@ from attrs import evolve
 from flowdsl.core.journal import Journal
 from flowdsl.core.records import Run, RunFilter, Step
 from flowdsl.core.status import RunStatus, StepStatus
-from flowdsl.engine.context import Frame, RunState, Scope, here
+from flowdsl.engine.context import Frame, RunState, Scope, current, here
 from flowdsl.engine.definitions import StepDef
 from flowdsl.engine.drive import Body, Call, Commit, Flow, Pause, Result
 from flowdsl.engine.lease import claim
@@ -84,35 +84,40 @@ def undo_all(state: RunState, begin: dict[str, Any]) -> Flow:
 
 
 def _undo_step(state: RunState, step: Step, undo: Any) -> Flow:
-    """One undo, with retries; the record of it, and the step's change to ``undone``, in one commit."""
+    """One undo with retries, then its record."""
     engine = state.engine
     source = getattr(undo, "definition", None)
     defn = source if isinstance(source, StepDef) else StepDef.build(undo, name=_name_of(undo))
     fn = getattr(undo, "__wrapped__", undo) if source is not None else undo
-    key = f"{step.key}/undo"
     retry = defn.retry or engine.retry
     value = engine.payloads.unpack(step.payload or b"", state.id, step.key, "result")
     attempt = 0
-    error: BaseException | None = None
     while True:
         attempt += 1
         started = engine.clock.now()
-        scope = Scope(f"{key}/{attempt}", state.scope, defn.is_async, of_step=True)
+        scope = Scope(f"{step.key}/undo/{attempt}", state.scope, defn.is_async, of_step=True)
         scope.home = here(defn.is_async)
         error, _ = yield from _call(state, defn, fn, value, scope)
-        if (
-            error is None
-            or not isinstance(error, Exception)
-            or attempt >= retry.attempts
-            or not retry.should_retry(error, attempt)
-        ):
+        if error is None:
             break
-        yield Pause(state, retry.delay(attempt, jitter(), error))
-    if error is not None and not isinstance(error, Exception):
-        raise error
+        if not isinstance(error, Exception):
+            raise error
+        if attempt >= retry.attempts or not retry.should_retry(error, attempt):
+            logger.error(
+                "undo %s of step %s in run %s failed after %d attempts; the others go on",
+                *(defn.path, step.path, state.id, attempt),
+                exc_info=error,
+                extra={"run": state.id, "step": step.key},
+            )
+            break
+        token = current.set(Frame(state, state.scope, None, state.is_async))  # it is the run that waits
+        try:
+            yield Pause(state, retry.delay(attempt, jitter(), error))
+        finally:
+            current.reset(token)
     record = Step(
         state.id,
-        key,
+        f"{step.key}/undo",
         defn.path,
         kind="undo",
         scope=step.scope,
@@ -124,22 +129,17 @@ def _undo_step(state: RunState, step: Step, undo: Any) -> Flow:
         completed_at=engine.clock.now(),
         concurrent=True,
     )
+    return (yield from _store(state, step, record))
+
+
+def _store(state: RunState, step: Step, record: Step) -> Flow:
+    """The record of an undo, and the step's change to ``undone`` if it succeeded, in one commit."""
     operations = [PutStep(record, state.epoch)]
-    if error is None:
+    if record.status is StepStatus.COMPLETED:
         generation = json.loads(step.extra or "{}").get("generation", 0) + 1
         extra = json.dumps({"generation": generation})
         operations.append(PutStep(evolve(step, seq=0, status=StepStatus.UNDONE, extra=extra), state.epoch))
-    else:
-        logger.error(
-            "undo %s of step %s in run %s failed after %d attempts; the others go on",
-            defn.path,
-            step.path,
-            state.id,
-            attempt,
-            exc_info=error,
-            extra={"run": state.id, "step": step.key},
-        )
-    outcomes = yield Commit(engine, operations)
+    outcomes = yield Commit(state.engine, operations)
     for outcome, operation in zip(outcomes, operations, strict=True):
         state.floor = max(state.floor, state.accept(outcome, operation))
         with state.lock:

@@ -1,0 +1,367 @@
+"""Undo: what a failed or cancelled run has completed is taken back."""
+
+import asyncio
+import threading
+
+import pytest
+from support import Crash, Effects, Mortal
+
+import flowdsl
+from flowdsl import Retry, RunStatus, Runtime, StepStatus, step, workflow
+from flowdsl.errors import RunCancelled, RunTimeout
+
+ONCE = Retry(attempts=1)
+
+
+class Declined(Exception):
+    """A business error."""
+
+
+def saga(flavour, effects, broken, **options):
+    """Three steps that can be undone, then one that fails while *broken*."""
+
+    @flavour.step(retry=Retry(attempts=2, jitter=0), name="saga.release")
+    def release(result):
+        effects("release", result)
+
+    @flavour.step(undo=release, name="saga.reserve")
+    def reserve(n):
+        effects("reserve", n)
+        return f"r{n}"
+
+    @flavour.step(retry=ONCE, name="saga.charge")
+    def charge():
+        effects("charge")
+        if broken:
+            raise Declined("no")
+        return "paid"
+
+    @flavour.workflow(name="saga.w", id="w", **options)
+    def w():
+        for n in range(3):
+            yield reserve(n)
+        return (yield charge())
+
+    return w, (release, reserve, charge)
+
+
+def test_the_undo_of_every_completed_step_runs_newest_first(runtime, flavour, effects: Effects):
+    """Each gets the step's result; the run is failed afterwards, with its own error."""
+    w, _ = saga(flavour, effects, [True])
+    with pytest.raises(Declined):
+        flavour.call(w)
+    assert effects.log[4:] == [("release", "r2"), ("release", "r1"), ("release", "r0")]
+    run = runtime.run("w")
+    assert run.status is RunStatus.FAILED
+    undone = [s.status for s in run.steps() if s.path == "saga.reserve"]
+    assert undone == [StepStatus.UNDONE] * 3
+
+
+def test_undone_steps_execute_again_when_the_run_is_retried(runtime, flavour, effects: Effects):
+    """The retry does the whole saga anew, and completes."""
+    broken = [True]
+    w, _ = saga(flavour, effects, broken)
+    with pytest.raises(Declined):
+        flavour.call(w)
+    broken.clear()
+    assert flavour.call(w) == "paid"
+    assert [e for e in effects.log[7:]] == [("reserve", 0), ("reserve", 1), ("reserve", 2), "charge"]
+    assert {s.status for s in runtime.run("w").steps() if s.path == "saga.reserve"} == {StepStatus.COMPLETED}
+
+
+def test_a_kill_during_undoing_continues_undoing(storage, clock, flavour):
+    """Wherever it dies after the failure: nothing of the body executes again, and each undo is acknowledged once."""
+    for at in range(1, 12):
+        for after in (False, True):
+            effects = Effects()
+            w, keep = saga(flavour, effects, [True])
+            mortal = Mortal(storage, at, after=after)
+            try:
+                with Runtime(mortal, clock=clock):
+                    flavour.call(w)
+            except (Crash, Declined):
+                pass
+            undoing = any(entry[0] == "release" for entry in effects.log if entry != "charge")
+            charges = effects.count("charge")
+            with Runtime(storage, clock=clock) as rt:
+                record = rt.storage.get_run("w")
+                if record.status is RunStatus.RUNNING:
+                    with pytest.raises(Declined):
+                        flavour.call(w)
+                if undoing:
+                    assert effects.count("charge") == charges
+                for n in range(3):
+                    assert 1 <= effects.count("release", f"r{n}") <= 2
+                assert rt.run("w").status is RunStatus.FAILED
+                rt.delete("w")
+            del keep
+
+
+def test_a_failing_undo_is_retried_then_reported_without_stopping_the_others(runtime, effects: Effects, caplog):
+    """Its attempts go by its policy; then the log says what was not undone, and the run still fails with its error."""
+
+    @step(retry=Retry(attempts=3, jitter=0), name="undo.bad")
+    def bad(result):
+        effects("bad")
+        raise OSError("stuck")
+
+    @step(name="undo.good")
+    def good(result):
+        effects("good", result)
+
+    @step(undo=good)
+    def a():
+        return 1
+
+    @step(undo=bad)
+    def b():
+        return 2
+
+    @workflow(id="w")
+    def w():
+        a()
+        b()
+        a()
+        raise Declined
+
+    with pytest.raises(Declined):
+        w()
+    assert effects == [("good", 1), "bad", "bad", "bad", ("good", 1)]
+    assert "undo.bad" in caplog.text
+    failed = [s for s in runtime.storage.list_steps("w") if s.kind == "undo" and s.status is StepStatus.FAILED]
+    assert [(s.path, s.attempts) for s in failed] == [("undo.bad", 3)]
+
+
+def test_a_cancelled_run_undoes_and_is_then_cancelled(runtime, flavour, verbs, effects: Effects):
+    """The status is set after undoing; hooks and waiters see it then."""
+    seen = []
+
+    @flavour.step(name="cancelled.release")
+    def release(result):
+        seen.append(runtime.run("w").status)
+        effects("release", result)
+
+    @flavour.step(undo=release, name="cancelled.reserve")
+    def reserve():
+        return 5
+
+    @flavour.step(name="cancelled.cancel")
+    def cancel():
+        runtime.cancel("w")
+
+    @flavour.workflow(id="w")
+    def w():
+        yield reserve()
+        yield cancel()
+        yield verbs.sleep("1 day")
+
+    with pytest.raises(RunCancelled):
+        flavour.call(w)
+    assert effects == [("release", 5)]
+    assert seen == [RunStatus.RUNNING]
+    assert runtime.run("w").status is RunStatus.CANCELLED
+
+
+def test_cancelling_an_interrupted_run_undoes_its_steps(storage, clock, flavour, effects: Effects):
+    """Nobody executes it, so who cancels it takes it over to undo."""
+    w, _ = saga(flavour, effects, [])
+    with Runtime(Mortal(storage, 3), clock=clock), pytest.raises(Crash):
+        flavour.call(w)
+    with Runtime(storage, clock=clock) as rt:
+        rt.cancel("w")
+        assert rt.run("w").status is RunStatus.CANCELLED
+    assert effects.log[-2:] == [("release", "r1"), ("release", "r0")]
+
+
+def test_a_timed_out_run_undoes(runtime, flavour, verbs, effects: Effects):
+    """A run past its deadline is failed, so it is undone."""
+
+    @flavour.step(name="late.release")
+    def release(result):
+        effects("release")
+
+    @flavour.step(undo=release, name="late.reserve")
+    def reserve():
+        return 1
+
+    @flavour.workflow(timeout=10)
+    def w():
+        yield reserve()
+        yield verbs.sleep(60)
+
+    with pytest.raises(RunTimeout):
+        flavour.call(w)
+    assert effects == ["release"]
+
+
+def test_a_completed_child_is_undone_by_its_own_steps(storage, clock, flavour):
+    """Also when the process dies in the middle of that; the child keeps its status."""
+    for at in range(1, 20):
+        effects = Effects()
+
+        @flavour.step(name="child.release")
+        def release(result):
+            effects("release", result)
+
+        @flavour.step(undo=release, name="child.reserve")
+        def reserve(n):
+            return n
+
+        @flavour.workflow(name="child.w")
+        def child(n):
+            yield reserve(n)
+            yield reserve(n + 1)
+            return n
+
+        @flavour.workflow(name="parent.w", id="w")
+        def parent():
+            yield reserve(0)
+            yield child(10)
+            raise Declined
+
+        try:
+            with Runtime(Mortal(storage, at), clock=clock):
+                flavour.call(parent)
+        except (Crash, Declined):
+            pass
+        with Runtime(storage, clock=clock) as rt:
+            record = rt.storage.get_run("w")
+            if record is not None and record.status is RunStatus.RUNNING:
+                with pytest.raises(Declined):
+                    flavour.call(parent)
+            run = rt.run("w")
+            assert run.status is RunStatus.FAILED
+            (inner,) = run.children()
+            assert inner.status is RunStatus.COMPLETED
+            assert {s.status for s in inner.steps() if s.kind == "step"} == {StepStatus.UNDONE}
+            for n in (0, 10, 11):
+                assert 1 <= effects.count("release", n) <= 2
+            assert list(dict.fromkeys(effects.log)) == [("release", 11), ("release", 10), ("release", 0)]
+            rt.delete(inner.id)
+            rt.delete("w")
+
+
+def test_an_undone_child_runs_again_when_its_parent_is_retried(runtime, flavour, effects: Effects):
+    """The retry has a new child; the old one stays as it was."""
+    broken = [True]
+
+    @flavour.step(name="again.release")
+    def release(result):
+        effects("release")
+
+    @flavour.step(undo=release, name="again.reserve")
+    def reserve():
+        return effects("reserve")
+
+    @flavour.workflow(name="again.child")
+    def child():
+        return (yield reserve())
+
+    @flavour.step(retry=ONCE)
+    def charge():
+        if broken:
+            raise Declined
+
+    @flavour.workflow(id="w")
+    def parent():
+        found = yield child()
+        yield charge()
+        return found
+
+    with pytest.raises(Declined):
+        flavour.call(parent)
+    broken.clear()
+    assert flavour.call(parent) == 2
+    assert effects == ["reserve", "release", "reserve"]
+    assert len(runtime.run("w").children()) == 2
+
+
+def test_bodies_in_flight_are_awaited_and_covered(runtime, effects: Effects):
+    """A submitted step that completes after the failure is undone too."""
+    failing = threading.Event()
+
+    @step(name="flight.release")
+    def release(result):
+        effects("release", result)
+
+    @step(undo=release, name="flight.reserve")
+    def reserve():
+        failing.wait(10)
+        return "late"
+
+    @step(retry=ONCE)
+    def fails():
+        failing.set()
+        raise Declined
+
+    @workflow
+    def w():
+        reserve.submit()
+        fails()
+
+    with pytest.raises(Declined):
+        w()
+    assert effects == [("release", "late")]
+
+
+def test_the_undo_is_the_one_that_the_call_was_given(runtime, effects: Effects):
+    """``options(undo=…)`` and plain functions work; sync undos in async runs and the reverse too."""
+
+    def plain(result):
+        effects("plain", result)
+
+    async def gentle(result):
+        effects("gentle", result)
+
+    @step
+    def a(n):
+        return n
+
+    @step
+    async def b(n):
+        return n
+
+    @workflow
+    def w():
+        a.options(undo=plain)(1)
+        a.options(undo=gentle)(2)
+        raise Declined
+
+    @workflow
+    async def aw():
+        await b.options(undo=plain)(3)
+        await b.options(undo=gentle)(4)
+        raise Declined
+
+    with pytest.raises(Declined):
+        w()
+    with pytest.raises(Declined):
+        asyncio.run(aw())
+    assert effects == [("gentle", 2), ("plain", 1), ("gentle", 4), ("plain", 3)]
+
+
+def test_an_undo_may_call_steps_and_the_store(runtime, effects: Effects):
+    """It is itself inside the run."""
+
+    @step(name="deep.note")
+    def note(what):
+        effects(what)
+
+    @step(name="deep.release")
+    def release(result):
+        note("inner")
+        effects("n", flowdsl.store.increment("undone"))
+
+    @step(undo=release, name="deep.reserve")
+    def reserve():
+        return 1
+
+    @workflow(id="w")
+    def w():
+        reserve()
+        raise Declined
+
+    with pytest.raises(Declined):
+        w()
+    assert effects == ["inner", ("n", 1)]
+    assert runtime.query("w", "state") == {"undone": 1}
