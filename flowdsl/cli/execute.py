@@ -85,6 +85,8 @@ def fork(cli: Cli, run: str, before: str, new_id: str | None, app: str | None) -
     stays as it is. Without --app the new run is only made, and `flowdsl resume` executes it. Otherwise
     MODULE, waiting and the exit code are as for `flowdsl resume`.
     """
+    if not before:
+        raise click.UsageError("a step's name is not empty", click.get_current_context())
     if app is not None:
         return _continue(cli, run, app, lambda runtime, of: runtime.fork(of, before, new_id))
     with opened(cli) as runtime:

@@ -7,14 +7,21 @@ import re
 import struct
 import subprocess
 import termios
+from collections.abc import Callable
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 class Terminal:
-    """Runs *command* in a terminal of *width* columns to its end."""
+    """Runs *command* in a terminal of *width* columns to its end; *seen_so_far* is told what came so far."""
 
-    def __init__(self, command: list[str], width: int, **environment: str) -> None:
+    def __init__(
+        self,
+        command: list[str],
+        width: int,
+        seen_so_far: Callable[[str], None] | None = None,
+        **environment: str,
+    ) -> None:
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))
         env = {**os.environ, "TERM": "xterm-256color", **environment}
@@ -23,6 +30,8 @@ class Terminal:
         seen = b""
         while chunk := self._read():
             seen += chunk
+            if seen_so_far is not None:
+                seen_so_far(_ESCAPES.sub("", seen.decode("utf-8", "replace")))
         self.code = process.wait()
         self.raw = seen.decode("utf-8").replace("\r\n", "\n")
 
