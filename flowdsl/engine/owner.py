@@ -7,7 +7,6 @@ there or is not (a zombie is not). Of any other owner nothing can be told here, 
 
 import os
 import socket
-import subprocess
 import sys
 import uuid
 from collections.abc import Callable
@@ -52,6 +51,8 @@ def _host_of(_pid: int) -> str:
 
 
 def _run(*command: str) -> str:
+    import subprocess  # not needed on Linux
+
     try:
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=5).stdout.strip()
     except (OSError, subprocess.SubprocessError):

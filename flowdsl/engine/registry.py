@@ -4,7 +4,6 @@ Decorating registers a name and nothing else; registering it again replaces it. 
 function that its module or its caller no longer holds is gone from here too.
 """
 
-import difflib
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -48,6 +47,8 @@ class Registry:
             item = self._items.get((lasting or ending)[-1])
             if item is not None:
                 return item
+        import difflib  # only for this message
+
         near = lasting or difflib.get_close_matches(name, paths + [p.rpartition(".")[2] for p in paths], n=3)
         hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "is its module imported?"
         raise StepNotFound(f"no {self._what} named {name!r}: {hint}", step=name)

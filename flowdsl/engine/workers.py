@@ -9,9 +9,10 @@ share is refused by the first such call.
 
 import contextvars
 import os
+import sys
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, Never
 
 from attrs import frozen
@@ -176,9 +177,14 @@ def _working(engine: Engine, executor: Executor) -> Executor:
     """*executor*, or what replaces a process pool that broke when a worker was killed."""
     with engine.lock:
         live = engine.replaced.get(id(executor), executor)
-        if isinstance(live, ProcessPoolExecutor) and getattr(live, "_broken", False):
+        process = sys.modules.get("concurrent.futures.process")  # importing it costs 10 ms
+        if (
+            process is not None
+            and isinstance(live, process.ProcessPoolExecutor)
+            and getattr(live, "_broken", False)
+        ):
             facts: Any = executor
-            live = ProcessPoolExecutor(
+            live = process.ProcessPoolExecutor(
                 facts._max_workers,
                 facts._mp_context,
                 initializer=facts._initializer,
