@@ -136,8 +136,8 @@ def _continue(cli: Cli, text: str, app: str | None, how: Callable[[Runtime, str]
 
 def _forked_at(runtime: Runtime, run_id: str) -> int:
     """The number of the record that says that this run is a fork: it follows all that was copied."""
-    audits = [step.seq for step in runtime.storage.list_steps(run_id) if step.kind == "audit"]
-    return min(audits, default=0)
+    steps = runtime.storage.list_steps(run_id)
+    return max((step.seq for step in steps if step.path == "flowdsl.fork"), default=0)
 
 
 def _peek(cli: Cli, text: str) -> Run | None:
