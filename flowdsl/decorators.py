@@ -35,9 +35,9 @@ from flowdsl.engine.children import call_child, child_call, start_child
 from flowdsl.engine.context import Frame, StepView, current
 from flowdsl.engine.definitions import Divergence, Mode, StepDef, WorkflowDef, checked_tags, checked_timeout
 from flowdsl.engine.drive import run_async, run_sync
+from flowdsl.engine.forget import forget_in
 from flowdsl.engine.futures import StepFuture, start_call, submit
 from flowdsl.engine.registry import HANDLERS, STEPS, WORKFLOWS
-from flowdsl.engine.repair import forget_in
 from flowdsl.engine.run import Request, checked_id, edge, request, whole
 from flowdsl.engine.step import identify, memo_key, require_identity
 from flowdsl.handle import Run
@@ -380,7 +380,7 @@ class _StepCalls(Generic[P, R]):
         runtime.engine.commit(DropMemo(key), DeleteRun(implied_id(key)))
         frame = current.get()
         if frame is not None:
-            forget_in(runtime.engine, frame.run.id, bound.key(version=self._defn.version))
+            forget_in(frame, self._defn, bound)
 
     def perform_on(
         self,

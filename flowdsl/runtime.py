@@ -33,7 +33,7 @@ from flowdsl.engine.lease import Acquired, Keeper, claim, interrupted, open_now
 from flowdsl.engine.owner import Liveness, liveness
 from flowdsl.engine.progress import progress_of
 from flowdsl.engine.registry import STEPS, WORKFLOWS
-from flowdsl.engine.repair import fork, resolve
+from flowdsl.engine.repair import audit, fork, resolve
 from flowdsl.engine.run import Request, checked_id, edge, execute, outcome_of, whole
 from flowdsl.engine.services import Engine, engines_on
 from flowdsl.engine.signals import checked_name
@@ -51,7 +51,7 @@ from flowdsl.errors import (
 from flowdsl.handle import LogLine, Run
 from flowdsl.hooks import Hooks
 from flowdsl.storage import Storage, open_storage
-from flowdsl.storage.base import AddSignal, DeleteRun, Fenced, Missing, UpdateRun
+from flowdsl.storage.base import AddSignal, DeleteRun, Fenced, Missing, PutStep, UpdateRun
 from flowdsl.storage.urls import default_url
 
 __all__ = ["Runtime", "configure", "current_runtime"]
@@ -430,7 +430,11 @@ class Runtime:
     def send(self, event: str, payload: Any = None) -> None:
         """Call every ``@on(event)`` handler with *payload*, in the background."""
         self._require_open()
-        send_event(self.engine, event, payload)
+        token = _current.set(self)
+        try:
+            send_event(self.engine, event, payload)
+        finally:
+            _current.reset(token)
 
     # Changing runs -----------------------------------------------------------------------------------------
 
@@ -551,7 +555,7 @@ class Runtime:
         completed or was cancelled.
         """
         self._require_open()
-        return self._continue(self.record(run_id))
+        return self._continue(self.record(run_id), "resume")
 
     def retry(self, run_id: str, /) -> Run:
         """Continue a failed run: its open failures execute again, everything else is replayed. Otherwise
@@ -563,9 +567,9 @@ class Runtime:
                 f"run {run_id} is {record.status}, not failed; resume() continues an interrupted one",
                 run=run_id,
             )
-        return self._continue(record)
+        return self._continue(record, "retry")
 
-    def _continue(self, record: RunRecord) -> Run:
+    def _continue(self, record: RunRecord, action: str = "") -> Run:
         if record.status in (RunStatus.COMPLETED, RunStatus.CANCELLED):
             raise RunFinished(f"run {record.id} has ended: it is {record.status}", run=record.id)
         if record.status is RunStatus.FAILED and not record.retryable:
@@ -580,6 +584,9 @@ class Runtime:
             force = record.owner is not None and liveness(record.owner, record.id) is Liveness.DEAD
             claimed = run_sync(_as_flow(claim(self.engine, record, force=force, limit=asked.defn.timeout)))
             if claimed is not None:
+                if action:
+                    note = audit(self.engine, record.id, action, f"{record.workflow}: it was {record.status}")
+                    self.engine.commit(PutStep(note, claimed.epoch))
                 return self.start(asked, Acquired(claimed, True, True))
         return Run(self, record.id)
 

@@ -1,17 +1,19 @@
 """What to do when a call contradicts the journal: raise with a diff, execute anyway, or take what was
 recorded."""
 
-import difflib
 import logging
 import sys
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+from attrs import evolve
+
 from flowdsl.core.journal import Decision, Verdict
 from flowdsl.core.records import Step
 from flowdsl.core.status import StepStatus
 from flowdsl.engine.context import Crossing
+from flowdsl.engine.repair import audit
 from flowdsl.errors import NondeterminismError
 
 __all__ = ["diverged", "source_line"]
@@ -38,6 +40,8 @@ def source_line() -> str:
 
 
 def _diff(recorded: str, asked: str) -> str:
+    import difflib  # only for this message
+
     old, new = (text.split(", ") for text in (recorded, asked))
     lines = [line.rstrip() for line in difflib.ndiff(old, new) if not line.startswith("? ")]
     if recorded == asked:
@@ -63,6 +67,12 @@ def diverged(call: Any, decision: Decision) -> Generator[Any, Any, Decision]:
             run.id,
             extra={"run": run.id, "step": record.key},
         )
+        what = f"{call.defn.path}: recorded ({record.args}), called with ({call.shown})"
+        note = evolve(audit(run.engine, run.id, "reuse", what, step=record.key), key=f"audit-reuse-{call.key}")
+        with run.lock:
+            if run.journal.get(note.key) is None:
+                run.buffer.append(note)
+                run.journal.add(note)
         return Decision(Verdict.RECORDED, record)
     error = _error(call, record)
     run.halt(error)

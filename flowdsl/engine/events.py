@@ -1,5 +1,7 @@
 """Events: ``send`` calls every handler that ``@on`` registered, in the background."""
 
+import contextvars
+from functools import partial
 from typing import Any
 
 from flowdsl.engine.calls import send_off
@@ -32,6 +34,8 @@ def send_event(engine: Engine, event: Any, payload: Any) -> None:
         view = StepView("", "", path, "send", 1, engine.clock.now())
         token = current.set(None)  # handlers are outside the run that sends
         try:
-            send_off(engine, StepDef(fn, path, is_async), fn, (payload,), {}, view)
+            # in this context, so that it finds the same runtime
+            there = fn if is_async else partial(contextvars.copy_context().run, fn)
+            send_off(engine, StepDef(fn, path, is_async), there, (payload,), {}, view)
         finally:
             current.reset(token)

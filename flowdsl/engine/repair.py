@@ -1,7 +1,6 @@
 """Repair by hand: fork a run, resolve a step in doubt, forget a result. Each leaves an audit record: who,
 what, when."""
 
-import getpass
 import json
 import os
 import socket
@@ -17,12 +16,14 @@ from flowdsl.engine.services import Engine
 from flowdsl.errors import RunConflict, RunFinished, RunNotFound, StepNotFound
 from flowdsl.storage.base import Fenced, Found, Missing, OpenRun, PutStep, UpdateRun
 
-__all__ = ["audit", "find_step", "forget_in", "fork", "resolve"]
+__all__ = ["audit", "find_step", "fork", "resolve"]
 
 _NOTHING: Any = object()
 
 
 def _who() -> str:
+    import getpass
+
     try:
         user = getpass.getuser()
     except (KeyError, OSError):
@@ -199,26 +200,6 @@ def resolve(
         what = f"result={preview(loaded)}"
     note = audit(engine, record.id, "resolve", f"{found.path}: {what}", step=found.key)
     _accepted(engine, record.id, PutStep(changed), PutStep(note))
-
-
-def forget_in(engine: Engine, run_id: str, key: str) -> None:
-    """Let a recorded step of a run execute again at the next replay; what it called inside executes anew
-    too."""
-    found = engine.storage.get_step(run_id, key)
-    if found is None:
-        return
-    generation = json.loads(found.extra or "{}").get("generation", 0) + 1
-    changed = evolve(
-        found,
-        seq=0,
-        status=StepStatus.UNDONE,
-        payload=None,
-        preview="",
-        extra=json.dumps({"generation": generation}),
-    )
-    note = audit(engine, run_id, "forget", found.path, step=key)
-    seq = _accepted(engine, run_id, PutStep(changed), PutStep(note))
-    engine.commit(UpdateRun(run_id, {"floor": seq}))
 
 
 def _accepted(engine: Engine, run_id: str, *operations: PutStep) -> int:

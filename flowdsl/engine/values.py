@@ -87,7 +87,9 @@ def draw(frame: Frame, what: str) -> Any:
 def log(frame: Frame, message: str, fields: dict[str, Any]) -> None:
     """Store a line with the run, once, and hand it to the standard library's logging."""
     run = frame.run
-    call = mark(frame, "log", "log", b"", preview(message, 200))
+    # each attempt of a step logs anew
+    attempt = b"" if frame.step is None else b"%d" % frame.step.attempt
+    call = mark(frame, "log", "log", attempt, preview(message, 200))
     if run.journal.get(call.key) is not None:
         run.journal.use(call.key)
         return

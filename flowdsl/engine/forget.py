@@ -1,0 +1,39 @@
+"""Forget a recorded step of the run that is executing, so that the next replay executes it again."""
+
+import json
+from typing import Any
+
+from attrs import evolve
+
+from flowdsl.core.status import StepStatus
+from flowdsl.engine.context import Frame
+from flowdsl.engine.definitions import StepDef
+from flowdsl.engine.marks import mark
+from flowdsl.engine.repair import audit
+from flowdsl.storage.base import PutStep, UpdateRun
+
+__all__ = ["forget_in"]
+
+
+def forget_in(frame: Frame, defn: StepDef, bound: Any) -> None:
+    """Let the first recorded call of a step in this scope execute again at the next replay, with all that it called.
+
+    The forgetting is itself recorded, so a replay does not forget again.
+    """
+    run, engine = frame.run, frame.run.engine
+    call = mark(frame, f"forget.{defn.path}", "audit", bound.canonical, bound.preview())
+    if run.journal.get(call.key) is not None:
+        return
+    found = run.journal.get(bound.key(frame.scope.id, defn.version))
+    note = evolve(audit(engine, run.id, "forget", defn.path, step=found.key if found else ""), key=call.key)
+    operations = [PutStep(step, run.epoch, True) for step in run.take_buffer()]
+    if found is not None:
+        extra = json.dumps({"generation": json.loads(found.extra or "{}").get("generation", 0) + 1})
+        changed = evolve(found, seq=0, status=StepStatus.UNDONE, payload=None, preview="", extra=extra)
+        operations.append(PutStep(changed, run.epoch))
+        run.journal.add(changed)
+    operations.append(PutStep(note, run.epoch))
+    run.journal.add(note)
+    for outcome, operation in zip(engine.commit(*operations), operations, strict=True):
+        run.floor = max(run.floor, run.accept(outcome, operation))
+    engine.commit(UpdateRun(run.id, {"floor": run.floor}, epoch=run.epoch))

@@ -1,0 +1,214 @@
+"""Repair by hand, and the audit entries that it leaves."""
+
+import json
+
+import pytest
+from support import Crash, Effects, Mortal
+
+import flowdsl
+from flowdsl import Retry, RunStatus, Runtime, step, workflow
+from flowdsl.errors import RunConflict, StepNotFound, StepOutcomeUnknown
+
+ONCE = Retry(attempts=1)
+
+
+def audits(rt, run_id):
+    """What was done by hand to a run, each with who did it."""
+    found = [s for s in rt.storage.list_steps(run_id) if s.kind == "audit"]
+    assert all(json.loads(s.extra)["who"] and s.created_at for s in found)
+    return [s.path.removeprefix("flowdsl.") for s in found]
+
+
+def three(flavour, effects, broken):
+    """A run of three steps, the last of which fails while *broken*."""
+
+    @flavour.step(name="three.f", retry=ONCE)
+    def f(n):
+        effects(n)
+        if n == 2 and broken:
+            raise OSError
+        return n, effects.count(n)
+
+    @flavour.workflow(id="w", name="three.w")
+    def w():
+        found = []
+        for n in range(3):
+            found.append((yield f(n)))
+        return found
+
+    return w, f
+
+
+@pytest.mark.parametrize("by", ["key", "short key"])
+def test_fork_copies_what_was_recorded_before_the_point(runtime, flavour, effects: Effects, by):
+    """The new run replays what came before and executes the rest; the old one stays as it is."""
+    w, f = three(flavour, effects, [])
+    flavour.call(w)
+    key = runtime.run("w").steps()[1].key
+    new = runtime.fork("w", before=key if by == "key" else key[:10], id="again")
+    assert new.result() == [(0, 1), (1, 2), (2, 2)]
+    assert new.id == "again"
+    assert effects == [0, 1, 2, 1, 2]
+    assert audits(runtime, "again") == ["fork"]
+    assert [s.result() for s in runtime.run("w").steps()] == [(0, 1), (1, 1), (2, 1)]
+
+
+def test_fork_by_path_means_the_first_such_step(runtime, flavour, effects: Effects):
+    """A path, its end or the decorated function; unknown ones are refused by name."""
+    w, f = three(flavour, effects, [])
+    flavour.call(w)
+    for before in ("three.f", "f", f):
+        assert runtime.fork("w", before=before).result()[0][0] == 0
+    assert effects.count(0) == 4
+    with pytest.raises(StepNotFound, match="three.f"):
+        runtime.fork("w", before="nothing")
+    with pytest.raises(RunConflict):
+        runtime.fork("w", before=f, id="w")
+
+
+def test_fork_takes_the_store_and_the_drawn_values_of_before(runtime):
+    """Values before the point are replayed, those behind it are fresh."""
+
+    @step
+    def mark(n):
+        return n
+
+    @workflow(id="w")
+    def w():
+        flowdsl.store.push("l", "before")
+        first = flowdsl.uuid4(), flowdsl.now()
+        mark(1)
+        flowdsl.store.push("l", "after")
+        mark(2)
+        return first, flowdsl.uuid4(), flowdsl.store.get("l")
+
+    old = w()
+    runtime.engine.clock.sleep(60)
+    new = runtime.fork("w", before=runtime.run("w").steps()[-2].key, id="x").result()
+    assert new[0] == old[0]
+    assert new[1] != old[1]
+    assert new[2] == old[2] == ["before", "after"]
+
+
+def test_retry_executes_the_open_failure_and_leaves_an_entry(runtime, flavour, effects: Effects):
+    """``rt.retry`` continues a failed run, and the run says who did so."""
+    broken = [True]
+    w, f = three(flavour, effects, broken)
+    with pytest.raises(OSError):
+        flavour.call(w)
+    broken.clear()
+    assert runtime.retry("w").result() == [(0, 1), (1, 1), (2, 2)]
+    assert audits(runtime, "w") == ["retry"]
+    with pytest.raises(RunConflict):
+        runtime.retry("w")
+
+
+def test_resume_continues_an_interrupted_run_and_leaves_an_entry(storage, clock, flavour, effects: Effects):
+    """``rt.resume`` executes what is missing, from the stored arguments."""
+    w, f = three(flavour, effects, [])
+    with Runtime(Mortal(storage, 2), clock=clock), pytest.raises(Crash):
+        flavour.call(w)
+    with Runtime(storage, clock=clock) as rt:
+        assert len(rt.resume("w").result()) == 3
+        assert audits(rt, "w") == ["resume"]
+
+
+def test_forget_inside_a_run_is_recorded_once(storage, clock, effects: Effects):
+    """The next replay executes the step once more, and only the next one."""
+    broken = [True]
+
+    @step(name="forget.f")
+    def f(n):
+        return effects(n)
+
+    @step(retry=ONCE)
+    def fails():
+        if broken:
+            raise OSError
+
+    @workflow(id="w")
+    def w():
+        found = f(1)
+        f.forget(1)
+        again = f(1)
+        fails()
+        return found, again
+
+    with Runtime(storage, clock=clock) as rt:
+        for _ in range(3):
+            with pytest.raises(OSError):
+                w()
+        broken.clear()
+        assert w() == (3, 2)
+        assert audits(rt, "w") == ["forget"]
+    assert effects.count(1) == 3
+
+
+def test_reuse_takes_the_recorded_result_and_leaves_one_entry(storage, clock, flavour, effects: Effects):
+    """``on_divergence="reuse"`` says in the run what was called with what; a replay does not say it twice."""
+    value, broken = ["a"], [True]
+
+    @flavour.step(on_divergence="reuse")
+    def f(x):
+        effects(x)
+        return x
+
+    @flavour.step(retry=ONCE)
+    def fails():
+        if broken:
+            raise OSError
+
+    @flavour.workflow(id="w")
+    def w():
+        found = yield f(value[0])
+        yield fails()
+        return found
+
+    with Runtime(storage, clock=clock) as rt:
+        with pytest.raises(OSError):
+            flavour.call(w)
+        value[0] = "b"
+        with pytest.raises(OSError):
+            flavour.call(w)
+        broken.clear()
+        assert flavour.call(w) == "a"
+        assert audits(rt, "w") == ["reuse"]
+        (entry,) = (s for s in rt.storage.list_steps("w") if s.kind == "audit")
+    assert effects == ["a"]
+    assert "'a'" in entry.args
+    assert "'b'" in entry.args
+
+
+@pytest.mark.parametrize(
+    ("what", "answer"), [({"result": 7}, 7), ({"error": KeyError("k")}, KeyError), ({"rerun": True}, "body")]
+)
+def test_resolve_says_what_came_of_a_step_in_doubt(storage, clock, flavour, what, answer):
+    """After a kill in the body the run stops; a person's word continues it."""
+    calls = []
+
+    @flavour.step(in_doubt="raise")
+    def f():
+        calls.append(1)
+        return "body"
+
+    @flavour.workflow(id="w")
+    def w():
+        return (yield f())
+
+    with Runtime(Mortal(storage, 2), clock=clock), pytest.raises(Crash):
+        flavour.call(w)
+    with Runtime(storage, clock=clock) as rt:
+        for _ in range(2):
+            with pytest.raises(StepOutcomeUnknown, match="resolve"):
+                flavour.call(w)
+        assert rt.run("w").status is RunStatus.RUNNING
+        rt.resolve("w", f, **what)
+        if isinstance(answer, type):
+            with pytest.raises(answer):
+                flavour.call(w)
+        else:
+            assert flavour.call(w) == answer
+        assert audits(rt, "w") == ["resolve"]
+        with pytest.raises(TypeError):
+            rt.resolve("w", f)
+    assert len(calls) == (2 if "rerun" in what else 1)
