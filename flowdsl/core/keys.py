@@ -72,8 +72,10 @@ def main_name() -> str:
     >>> isinstance(main_name(), str)
     True
     """
-    # While a spawned worker imports the script, only the first of these is the script.
-    main = sys.modules.get("__mp_main__") or sys.modules.get("__main__")
+    main = sys.modules.get("__main__")
+    worker = sys.modules.get("__mp_main__")
+    if getattr(worker, "__name__", "") == "__mp_main__":  # the script, while a spawned worker imports it
+        main = worker
     facts = getattr(main, "__dict__", {})
     if _in_notebook(facts):
         return f"notebook:{_notebook_file(facts)}"
