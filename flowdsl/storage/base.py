@@ -60,7 +60,7 @@ __all__ = [
     "UpdateRun",
 ]
 
-# ------------------------------------------------------------------------------------------------- operations
+# ------------------------------------------------------------------------------------------------- operation
 
 
 @frozen(slots=True)
@@ -226,7 +226,7 @@ Operation = (
     | DropMemo
 )
 
-# --------------------------------------------------------------------------------------------------- outcomes
+# --------------------------------------------------------------------------------------------------- outcome
 
 
 @frozen(slots=True)
@@ -284,7 +284,7 @@ class Attention:
     unread: int
 
 
-# ------------------------------------------------------------------------------------------------------- port
+# ------------------------------------------------------------------------------------------------------- po
 
 
 class Storage(ABC):
@@ -297,7 +297,7 @@ class Storage(ABC):
     url: str | None = None
     inline: bool = False
 
-    # What a backend implements ------------------------------------------------------------------------------
+    # What a backend implements -----------------------------------------------------------------------------
 
     @abstractmethod
     def commit(self, operations: Sequence[Operation], /) -> list[Outcome]:
@@ -341,7 +341,7 @@ class Storage(ABC):
     def close(self) -> None:
         """Give up connections and files. To close twice is fine; other calls raise ``StorageUnavailable``."""
 
-    # Defaults that work in one process ----------------------------------------------------------------------
+    # Defaults that work in one process ---------------------------------------------------------------------
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -390,7 +390,7 @@ class Storage(ABC):
                 found.append(Attention(run_id, run.epoch, run.status, run.cancel_requested, unread))
         return found
 
-    # The verbs of the field, standing on commit -------------------------------------------------------------
+    # The verbs of the field, standing on commit ------------------------------------------------------------
 
     def set_run(self, run: Run, /) -> None:
         """Insert a run as it is, or replace all its fields but the epoch and the lease.

@@ -142,7 +142,7 @@ class MemoryStorage(Storage):
             "give other processes a storage they can open, such as 'sqlite:///flow.db'"
         )
 
-    # Writing ------------------------------------------------------------------------------------------------
+    # Writing -----------------------------------------------------------------------------------------------
 
     def commit(self, operations: Sequence[Operation], /) -> list[Outcome]:
         validate(operations)
@@ -317,7 +317,7 @@ class MemoryStorage(Storage):
             if not line.numbers:
                 del self._lines[run.key]
 
-    # Reading ------------------------------------------------------------------------------------------------
+    # Reading -----------------------------------------------------------------------------------------------
 
     def get_run(self, run_id: str, /) -> Run | None:
         require_id(run_id)
@@ -396,7 +396,7 @@ class MemoryStorage(Storage):
         self._require_open()
         return super().wait_for_change(seen, timeout)
 
-    # Life ---------------------------------------------------------------------------------------------------
+    # Life --------------------------------------------------------------------------------------------------
 
     def clear(self) -> None:
         with self._lock:

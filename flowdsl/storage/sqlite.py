@@ -28,7 +28,7 @@ from flowdsl.storage.forking import rest_before_fork
 from flowdsl.storage.sqlite_commit import clear, commit
 from flowdsl.storage.sqlite_file import PAUSE, is_busy, translate
 from flowdsl.storage.sqlite_handles import Handles
-from flowdsl.storage.sqlite_pool import ReaderPool
+from flowdsl.storage.sqlite_pool import Reader, ReaderPool
 from flowdsl.storage.urls import sqlite_path, sqlite_url
 
 __all__ = ["SQLiteStorage"]
@@ -101,7 +101,7 @@ class SQLiteStorage(Storage):
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (type(self), str(self._path), self._synchronous, self._busy_timeout)
 
-    # Writing ------------------------------------------------------------------------------------------------
+    # Writing -----------------------------------------------------------------------------------------------
 
     def commit(self, operations: Sequence[Operation], /) -> list[Outcome]:
         validate(operations)
@@ -132,7 +132,7 @@ class SQLiteStorage(Storage):
                         raise meaning from error
                 time.sleep(PAUSE)
 
-    # Reading ------------------------------------------------------------------------------------------------
+    # Reading -----------------------------------------------------------------------------------------------
 
     def get_run(self, run_id: str, /) -> Run | None:
         require_id(run_id)
@@ -176,29 +176,27 @@ class SQLiteStorage(Storage):
             chunk = wanted[start : start + 512]
             size = next(size for size in (1, 8, 64, 512) if size >= len(chunk))  # few sizes: few statements
             for row in self._read(sql.attention(size), [*chunk, *chunk[:1] * (size - len(chunk))]):
-                found[row[0]] = Attention(row[0], row[1], sql.run_status(row[2]), row[3], row[4])
+                found[row[0]] = sql.attention_of(row)
         return [found[run_id] for run_id in wanted if run_id in found]
 
     def _read(self, statement: str, values: Sequence[Any]) -> list[sql.Row]:
         limit = None
         while True:
-            readers, reader = self._readers(), None
+            readers = self._readers()
+            reader: Reader | None = None
             try:
                 if (reader := readers.lend()) is None:
                     continue  # all was closed in between
                 rows = reader.execute(statement, values).fetchall()
-                readers.give_back(reader)
-                return rows
             except sqlite3.Error as error:
                 if reader is not None:
-                    readers.discard(reader)
+                    reader.close()
                 limit = limit or time.monotonic() + self._busy_timeout
                 if not is_busy(error) or time.monotonic() > limit:
                     raise translate(error, self._path) from error
-            except BaseException:
-                if reader is not None:
-                    readers.discard(reader)
-                raise
+            else:
+                readers.give_back(reader)
+                return rows
             time.sleep(PAUSE)
 
     def _readers(self) -> ReaderPool:
@@ -208,7 +206,7 @@ class SQLiteStorage(Storage):
             with self._lock:
                 return self._handles().readers
 
-    # Changes ------------------------------------------------------------------------------------------------
+    # Changes -----------------------------------------------------------------------------------------------
 
     def wait_for_change(self, seen: int, timeout: float, /) -> int:
         """As in the base class; one of those who wait also looks for the commits of other processes."""
@@ -252,7 +250,7 @@ class SQLiteStorage(Storage):
         finally:
             self._lock.release()
 
-    # Life ---------------------------------------------------------------------------------------------------
+    # Life --------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         with self._lock:

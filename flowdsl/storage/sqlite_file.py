@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from flowdsl.errors import SchemaMismatch, StorageError, StorageFull, StorageUnavailable
+from flowdsl.errors import CorruptPayload, SchemaMismatch, StorageError, StorageFull, StorageUnavailable
 from flowdsl.storage.migrations import Migration, migrations
 
 __all__ = ["APPLICATION_ID", "connect", "create", "is_busy", "patiently", "prepare", "translate"]
@@ -28,6 +28,8 @@ often."""
 
 _SPARE = 1 << 20  # bytes: less room than this is called full
 
+_NOT_A_DATABASE = "{} is not an SQLite database; give another path or move that file away"
+
 # Opening a file and closing it drops every lock that this process holds on it (that is POSIX), so nobody may
 # be between the creation of a file and its first lock while another thread creates it too.
 _creating = threading.Lock()
@@ -38,7 +40,7 @@ _FULL, _CANTOPEN, _PROTOCOL, _AUTH, _NOTADB = 13, 14, 15, 23, 26
 _IOERR_WRITE, _IOERR_SHMSIZE, _IOERR_TRUNCATE = 778, 4874, 1546
 
 
-# ----------------------------------------------------------------------------------------------------- errors
+# ----------------------------------------------------------------------------------------------------- erro
 
 
 def is_busy(error: sqlite3.Error) -> bool:
@@ -66,9 +68,7 @@ def translate(error: sqlite3.Error, path: Path) -> StorageError:
             f"and salvage what can be read with: sqlite3 {path} .recover | sqlite3 salvaged.db"
         )
     if primary == _NOTADB:
-        return StorageUnavailable(
-            f"{path} is not an SQLite database; give another path or move that file away"
-        )
+        return StorageUnavailable(_NOT_A_DATABASE.format(path))
     if primary in (_PERM, _READONLY, _CANTOPEN, _AUTH):
         return StorageUnavailable(
             f"cannot open {path} for writing ({error}); check that its directory exists, "
@@ -76,6 +76,8 @@ def translate(error: sqlite3.Error, path: Path) -> StorageError:
         )
     if isinstance(error, sqlite3.ProgrammingError) and "closed" in str(error):
         return StorageUnavailable(f"{path} was closed while it was in use")
+    if "decode" in str(error):
+        return CorruptPayload(f"a text in {path} is damaged: {error}")
     return StorageError(f"SQLite failed on {path}: {error}")
 
 
@@ -113,7 +115,7 @@ def patiently(attempt: Callable[[], T], path: Path, patience: float) -> T:
         time.sleep(PAUSE)
 
 
-# ---------------------------------------------------------------------------------------------------- opening
+# ---------------------------------------------------------------------------------------------------- openi
 
 
 def create(path: Path) -> None:
@@ -129,6 +131,8 @@ def create(path: Path) -> None:
             raise StorageUnavailable(
                 f"{path} is a directory; give the path of a file in it, such as {path / 'flow.db'}"
             )
+        if 0 < path.stat().st_size < 512:  # SQLite would take it for a new database, and write over it
+            raise StorageUnavailable(_NOT_A_DATABASE.format(path))
         if not os.access(path, os.R_OK | os.W_OK):
             raise StorageUnavailable(
                 f"cannot open {path} for writing; it belongs to another user or is read-only"

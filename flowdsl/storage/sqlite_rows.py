@@ -13,6 +13,8 @@ from attrs import fields
 
 from flowdsl.core.records import Memo, Run, RunFilter, Signal, Step, Tags
 from flowdsl.core.status import RunStatus, StepStatus
+from flowdsl.errors import CorruptPayload
+from flowdsl.storage.base import Attention
 from flowdsl.storage.make import quick_step
 
 Row = tuple[Any, ...]
@@ -40,7 +42,7 @@ def _marks(count: int) -> str:
     return ", ".join("?" * count)
 
 
-# ------------------------------------------------------------------------------------------------- statements
+# ------------------------------------------------------------------------------------------------- statemen
 
 BEGIN = "BEGIN IMMEDIATE"
 COMMIT = "COMMIT"
@@ -211,7 +213,7 @@ def _limit(limit: int | None) -> int:
     return -1 if limit is None else limit
 
 
-# --------------------------------------------------------------------------------------------- records → rows
+# --------------------------------------------------------------------------------------------- records → ro
 
 
 def step_values(s: Step) -> Row:
@@ -330,7 +332,7 @@ def memo_values(memo: Memo) -> list[Any]:
     return [getattr(memo, name) for name in MEMO_COLUMNS]
 
 
-# --------------------------------------------------------------------------------------------- rows → records
+# --------------------------------------------------------------------------------------------- rows → recor
 
 _STATUS = RUN_COLUMNS.index("status")
 _TAGS = RUN_COLUMNS.index("tags")
@@ -339,27 +341,42 @@ _RETRYABLE = RUN_COLUMNS.index("retryable")
 _PRUNED = RUN_COLUMNS.index("pruned")
 
 
+# What damaged rows raise below. (Damage inside a payload is found by its checksum, above the storage.)
+_DAMAGE = (AttributeError, KeyError, TypeError, ValueError)
+
+
 def run_of(row: Row) -> Run:
-    """A run from the columns ``RUN_COLUMNS``."""
+    """A run from the columns ``RUN_COLUMNS``. Raises ``CorruptPayload`` when they make no run."""
     values = list(row)
-    values[_STATUS] = _RUN_STATUS[values[_STATUS]]
-    tags = json.loads(values[_TAGS]) if values[_TAGS] else ()
-    values[_TAGS] = tuple(tags) if isinstance(tags, list) else tags
-    values[_FAILURES] = tuple(json.loads(values[_FAILURES])) if values[_FAILURES] else ()
+    try:
+        values[_STATUS] = _RUN_STATUS[values[_STATUS]]
+        tags = json.loads(values[_TAGS]) if values[_TAGS] else ()
+        values[_TAGS] = tuple(tags) if isinstance(tags, list) else tags
+        values[_FAILURES] = tuple(json.loads(values[_FAILURES])) if values[_FAILURES] else ()
+    except _DAMAGE as error:
+        raise CorruptPayload(
+            f"run {values[0]!r} is damaged in the database: {error!r}", run=values[0]
+        ) from error
     values[_RETRYABLE] = values[_RETRYABLE] == 1
     values[_PRUNED] = values[_PRUNED] == 1
     return Run(*values)
 
 
 def steps_of(run_id: str, rows: list[Row]) -> list[Step]:
-    """Steps of one run from the columns ``STEP_COLUMNS``; written out, for a journal has many rows."""
+    """Steps of one run from the columns ``STEP_COLUMNS``. Raises ``CorruptPayload`` if they make none."""
     steps = []
-    for k, p, n, ki, sc, oc, o, st, ar, de, pl, pr, cr, co, more in rows:
-        at, cc, dr, ve, ex = _USUAL if more is None else _decode_more(more)
-        status = _STEP_STATUS[st]
-        steps.append(
-            quick_step(run_id, k, p, n, ki, sc, oc, o, status, at, ar, de, pl, pr, cr, co, cc, dr, ve, ex)
-        )
+    try:  # one loop, written out: a journal has thousands of rows
+        for k, p, n, ki, sc, oc, o, st, ar, de, pl, pr, cr, co, more in rows:
+            at, cc, dr, ve, ex = _USUAL if more is None else _decode_more(more)
+            status = _STEP_STATUS[st]
+            steps.append(
+                quick_step(run_id, k, p, n, ki, sc, oc, o, status, at, ar, de, pl, pr, cr, co, cc, dr, ve, ex)
+            )
+    except _DAMAGE as error:
+        raise CorruptPayload(
+            f"a step of run {run_id!r} is damaged in the database, behind {len(steps)} good ones: {error!r}",
+            run=run_id,
+        ) from error
     return steps
 
 
@@ -368,6 +385,11 @@ def signal_of(run_id: str, row: Row) -> Signal:
     return Signal(row[0], run_id, *row[1:])
 
 
-def run_status(value: str) -> RunStatus:
-    """The status stored as *value*."""
-    return _RUN_STATUS[value]
+def attention_of(row: Row) -> Attention:
+    """What a run must notice, from a row of :func:`attention`. Raises ``CorruptPayload``."""
+    try:
+        return Attention(row[0], row[1], _RUN_STATUS[row[2]], row[3], row[4])
+    except KeyError as error:
+        raise CorruptPayload(
+            f"run {row[0]!r} is damaged in the database: status {error}", run=row[0]
+        ) from error

@@ -119,7 +119,7 @@ class Transaction:
                 return unstorable(error)
             raise
 
-    # Runs ---------------------------------------------------------------------------------------------------
+    # Runs --------------------------------------------------------------------------------------------------
 
     def _open_run(self, op: OpenRun) -> Outcome:
         run = op.run
@@ -230,7 +230,7 @@ class Transaction:
         self._heads.pop(op.run_id, None)
         return _DONE
 
-    # Steps --------------------------------------------------------------------------------------------------
+    # Steps -------------------------------------------------------------------------------------------------
 
     def _put_steps(self, operations: list[PutStep]) -> list[Outcome]:
         outcomes: list[Outcome] = []
@@ -289,7 +289,7 @@ class Transaction:
         if highest > ((self._one(sql.HIGHEST_SEQ) or (0,))[0] or 0):
             self._execute(sql.KEEP_SEQ, (highest,))
 
-    # Signals and memos --------------------------------------------------------------------------------------
+    # Signals and memos -------------------------------------------------------------------------------------
 
     def _add_signal(self, op: AddSignal) -> Outcome:
         signal = op.signal
@@ -322,7 +322,7 @@ class Transaction:
         self._execute(sql.DROP_MEMO, (op.key,))
         return _DONE
 
-    # What stands there --------------------------------------------------------------------------------------
+    # What stands there -------------------------------------------------------------------------------------
 
     def _one(self, statement: str, *values: Any) -> sql.Row | None:
         row: sql.Row | None = self._execute(statement, values).fetchone()
@@ -345,7 +345,9 @@ class Transaction:
             chunk = wanted[start : start + 512]
             size = next(size for size in (8, 64, 512) if size >= len(chunk))  # few sizes: few statements
             try:
-                rows = self._execute(sql.run_heads(size), [*chunk, *chunk[:1] * (size - len(chunk))]).fetchall()
+                rows = self._execute(
+                    sql.run_heads(size), [*chunk, *chunk[:1] * (size - len(chunk))]
+                ).fetchall()
             except Exception as error:
                 if not is_unstorable(error):
                     raise
