@@ -97,7 +97,9 @@ def test_a_kill_during_undoing_continues_undoing(storage, clock, flavour):
             del keep
 
 
-def test_a_failing_undo_is_retried_then_reported_without_stopping_the_others(runtime, effects: Effects, caplog):
+def test_a_failing_undo_is_retried_then_reported_without_stopping_the_others(
+    runtime, effects: Effects, caplog
+):
     """Its attempts go by its policy; then the log says what was not undone, and the run still fails with its error."""
 
     @step(retry=Retry(attempts=3, jitter=0), name="undo.bad")
@@ -128,7 +130,9 @@ def test_a_failing_undo_is_retried_then_reported_without_stopping_the_others(run
         w()
     assert effects == [("good", 1), "bad", "bad", "bad", ("good", 1)]
     assert "undo.bad" in caplog.text
-    failed = [s for s in runtime.storage.list_steps("w") if s.kind == "undo" and s.status is StepStatus.FAILED]
+    failed = [
+        s for s in runtime.storage.list_steps("w") if s.kind == "undo" and s.status is StepStatus.FAILED
+    ]
     assert [(s.path, s.attempts) for s in failed] == [("undo.bad", 3)]
 
 

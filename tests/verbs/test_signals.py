@@ -1,0 +1,188 @@
+"""Signals: durable messages to a run."""
+
+import pytest
+from support import Crash, Mortal, script, spawn
+from verbsupport import until
+
+import flowdsl
+from flowdsl import Runtime, aio, step, workflow
+from flowdsl.errors import RunFinished, RunNotFound, WaitTimeout
+
+
+def test_early_signals_are_kept_and_come_in_order(runtime, flavour, verbs):
+    """A hundred signals before the first wait never block; each wait takes the oldest of its name."""
+
+    @flavour.step
+    def tell():
+        for n in range(100):
+            runtime.signal("w", "n", n)
+        runtime.run("w").signal("other", "x", sender="me")
+
+    @flavour.workflow(id="w")
+    def w():
+        yield tell()
+        found = []
+        for _ in range(100):
+            found.append((yield verbs.wait_for("n")))
+        return found, (yield verbs.wait_for("other"))
+
+    assert flavour.call(w) == (list(range(100)), "x")
+
+
+@pytest.mark.parametrize("where", [{"id": 7}, lambda payload: payload["id"] == 7])
+def test_a_wait_takes_the_oldest_that_matches(runtime, flavour, verbs, where):
+    """A predicate or the items of a dict choose; what does not match stays for another wait."""
+
+    @flavour.step
+    def tell():
+        for payload in ({"id": 1}, {"id": 7, "n": 1}, {"id": 7, "n": 2}):
+            runtime.signal("w", "n", payload)
+
+    @flavour.workflow(id="w")
+    def w():
+        yield tell()
+        return (yield verbs.wait_for("n", where=where)), (yield verbs.wait_for("n"))
+
+    assert flavour.call(w) == ({"id": 7, "n": 1}, {"id": 1})
+
+
+def test_a_timeout_raises_and_is_replayed(storage, clock, flavour, verbs):
+    """``WaitTimeout`` is a ``TimeoutError``; a signal that comes later does not change a recorded timeout."""
+
+    @flavour.step
+    def after():
+        pass
+
+    @flavour.workflow(id="w")
+    def w():
+        try:
+            yield verbs.wait_for("n", timeout="3 days")
+        except WaitTimeout as error:
+            assert isinstance(error, TimeoutError)
+        yield after()
+        return (yield verbs.wait_for("n"))
+
+    before = clock.now()
+    with Runtime(Mortal(storage, 3), clock=clock), pytest.raises(Crash):
+        flavour.call(w)
+    with Runtime(storage, clock=clock) as rt:
+        rt.signal("w", "n", 5)
+        assert flavour.call(w) == 5
+    assert clock.now() - before == 3 * 86_400
+
+
+def test_a_signal_before_the_deadline_beats_the_timeout_even_when_it_is_read_later(storage, flavour, verbs):
+    """The process was dead when the time was up; the signal had come before."""
+    from flowdsl.testing import VirtualClock
+
+    @flavour.workflow(id="w")
+    def w():
+        return (yield verbs.wait_for("n", timeout=100))
+
+    for sent, expected in ((50.0, "in time"), (150.0, None)):
+        with Runtime(Mortal(storage, 2), clock=VirtualClock(0.0)), pytest.raises(Crash):
+            flavour.call(w)
+        with Runtime(storage, clock=VirtualClock(sent)) as rt:
+            rt.signal("w", "n", "in time")
+        with Runtime(storage, clock=VirtualClock(500.0)) as rt:
+            if expected:
+                assert flavour.call(w) == expected
+            else:
+                with pytest.raises(WaitTimeout):
+                    flavour.call(w)
+            rt.delete("w")
+
+
+def test_a_kill_while_waiting_then_a_restart_then_the_signal(tmp_path):
+    """The run continues with a signal that came from another process, after a real kill."""
+    code = script(
+        tmp_path / "waits.py",
+        """
+        import sys
+        from flowdsl import Runtime, step, wait_for, workflow
+        @step
+        def before(): print("before", flush=True)
+        @workflow(id="w")
+        def w():
+            before()
+            return wait_for("go")
+        with Runtime("sqlite:///flow.db"): print("got", w(), flush=True)
+        """,
+    )
+    first = spawn(code)
+    with Runtime(f"sqlite:///{tmp_path}/flow.db") as rt:
+        until(lambda: rt.run("w") and any(s.kind == "wait" for s in rt.run("w").steps()))
+        first.kill()
+        assert first.communicate()[0] == "before\n"
+        second = spawn(code)
+        rt.signal("w", "go", "on")
+        assert second.communicate(timeout=30)[0] == "got on\n"
+
+
+def test_a_signal_reaches_a_run_of_another_runtime(storage, flavour, verbs):
+    """Two runtimes on one storage: who waits in one is woken from the other."""
+
+    @flavour.workflow(id="w")
+    def w():
+        return (yield verbs.wait_for("go"))
+
+    with Runtime(storage) as one, Runtime(storage) as two:
+        run = w.start()
+        until(lambda: two.storage.list_steps("w"))
+        one.signal("w", "go", 1)
+        assert run.result(20) == 1
+
+
+def test_sender_and_key(runtime, hooks):
+    """A second signal of the same key is dropped; the sender is stored and given to the hook."""
+
+    @step
+    def tell():
+        runtime.signal("w", "n", 1, sender="ann", key="k")
+        runtime.signal("w", "n", 2, sender="bob", key="k")
+        runtime.signal("w", "n", 3)
+
+    @workflow(id="w")
+    def w():
+        tell()
+        return flowdsl.wait_for("n"), flowdsl.wait_for("n")
+
+    assert w() == (1, 3)
+    assert [signal.sender for _, signal in hooks.of("signal")] == ["ann", None]
+
+
+def test_wrong_signals_raise_typed_errors(runtime, flavour, verbs):
+    """An unknown run, one that has ended, an empty name, a name that is no text."""
+
+    @flavour.workflow(id="w")
+    def w():
+        yield verbs.store.set("a", 1)
+
+    flavour.call(w)
+    with pytest.raises(RunNotFound):
+        runtime.signal("nobody", "n")
+    with pytest.raises(RunFinished):
+        runtime.signal("w", "n")
+    for name, error in (("", ValueError), ("  ", ValueError), (3, TypeError)):
+        with pytest.raises(error):
+            runtime.signal("w", name)
+
+
+def test_two_branches_take_one_signal_each(runtime):
+    """No signal is taken twice, whoever waits."""
+    import asyncio
+
+    @step
+    async def tell():
+        for n in range(20):
+            runtime.signal("w", "n", n)
+
+    @workflow(id="w")
+    async def w():
+        async def branch():
+            return await aio.wait_for("n")
+
+        *found, _ = await aio.gather(*(branch() for _ in range(20)), tell())
+        return sorted(found)
+
+    assert asyncio.run(w()) == list(range(20))
