@@ -87,7 +87,7 @@ def test_resolve(option, result, effects, doubtful, folder, spawn, answer):
     assert (resumed.returncode, stderr) == (0, "")
     assert stdout.splitlines()[-1] == f"  result  {result}"
     assert len((folder / "effects.txt").read_text().split()) == effects
-    (audit,) = answer("show", run)["audit"]
+    (audit,) = [one for one in answer("show", run)["audit"] if one["path"] == "flowdsl.resolve"]
     assert audit["args"].startswith("bank.charge: ")
 
 
