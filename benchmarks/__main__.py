@@ -87,7 +87,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--directory", type=Path, help="where the databases are made (default: a temporary one)"
     )
     given = parser.parse_args(arguments)
-    logging.getLogger("flowdsl").setLevel(logging.ERROR)
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory(dir=given.directory) as directory:
         scale = (Scale.quick if given.quick else Scale)(Path(directory))
@@ -104,4 +103,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    logging.getLogger("flowdsl").setLevel(logging.ERROR)
     sys.exit(main())

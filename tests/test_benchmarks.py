@@ -2,9 +2,13 @@
 
 import json
 import math
+import sys
 from pathlib import Path
 
 import pytest
+
+# Behind what is installed, for that is what is tested.
+sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.__main__ import BENCHMARKS, main, report, table
 from benchmarks.measure import Budget, Scale, figure

@@ -72,17 +72,17 @@ def start_child(call: StepCall, defn: WorkflowDef, options: dict[str, Any]) -> R
     acquired = None
     if not run.journal.answers(call.key):
         acquired = open_now(engine, asked.wanted, ancestors=asked.ancestors)
-    mine = acquired is not None and acquired.owned
-    if mine:
+    mine = acquired if acquired is not None and acquired.owned else None
+    if mine is not None:
         engine.active[asked.wanted.id] = None  # it is ours from now on, although it has yet to begin
 
     def left() -> None:
-        if mine and engine.active.get(asked.wanted.id, 0) is None:  # it never began
+        if mine is not None and engine.active.get(asked.wanted.id, 0) is None:  # it never began
             del engine.active[asked.wanted.id]
-            release(engine, acquired.run)
+            release(engine, mine.run)
 
     def flow() -> Flow:
-        return perform(call, lambda call: _child(call, defn, options, acquired if mine else None))
+        return perform(call, lambda call: _child(call, defn, options, mine))
 
     own = None if defn.is_async else Threads(engine, f"flowdsl-{asked.wanted.id}")
     future = start(call, flow, own)

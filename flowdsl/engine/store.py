@@ -142,10 +142,9 @@ def _write(call: StepCall, op: str, key: str, payload: bytes | None) -> Flow:
                 call.key, call.scope.id, call.defn.path, call.ordinal, sequential=not call.concurrent
             )
             if decision.record is not None:
-                found = yield from diverged(call, decision)
-                if found.verdict is Verdict.RECORDED and found.record is not None:
-                    reused = found.record.key
-                    return (yield Call(lambda: _result(run, reused), not engine.storage.inline))
+                decision = yield from diverged(call, decision)
+                if decision.verdict is Verdict.RECORDED and decision.record is not None:
+                    return (yield from _first_result(run, decision.record.key))
         extra = json.dumps({"op": op, "key": key})
         view = view_of(call, 1)
         record = make_record(call, view, StepStatus.COMPLETED, payload, "", 1, extra)
@@ -161,7 +160,11 @@ def _write(call: StepCall, op: str, key: str, payload: bytes | None) -> Flow:
         assert isinstance(outcome, Done)
     else:
         run.journal.use(call.key)
-    found: Result = yield Call(lambda: _result(run, call.key), not engine.storage.inline)
+    return (yield from _first_result(run, call.key))
+
+
+def _first_result(run: RunState, key: str) -> Flow:
+    found: Result = yield Call(lambda: _result(run, key), not run.engine.storage.inline)
     return found
 
 
