@@ -83,4 +83,6 @@ class HookChain:
             try:
                 listener(*args)
             except Exception:
-                logger.exception("hook %s raised; the run is not affected", event)
+                about = args[0] if args else None
+                where = {"run": getattr(about, "run_id", getattr(about, "id", None)), "step": getattr(about, "key", None)}
+                logger.exception("hook %s raised; the run is not affected", event, extra=where)

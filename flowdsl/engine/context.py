@@ -6,6 +6,7 @@ task does, a bare thread does not.
 """
 
 import asyncio
+import logging
 import os
 import sys
 import threading
@@ -368,6 +369,21 @@ class Frame:
 current: ContextVar[Frame | None] = ContextVar("flowdsl_current", default=None)
 
 os.register_at_fork(after_in_child=lambda: current.set(None))  # a forked child holds no run
+
+
+class _Where(logging.Filter):
+    """Gives every record of ours the run and the step that it is about, so that a format may ask for them."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        frame = current.get()
+        if not hasattr(record, "run"):
+            record.run = None if frame is None else frame.run.id
+        if not hasattr(record, "step"):
+            record.step = None if frame is None or frame.step is None else frame.step.key
+        return True
+
+
+logging.getLogger("flowdsl").addFilter(_Where())
 
 
 def here(is_async: bool) -> Any:

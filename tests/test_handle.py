@@ -1,0 +1,316 @@
+"""Run: the handle."""
+
+import asyncio
+import threading
+import time
+
+import pytest
+from support import Flavour
+
+from flowdsl import Retry, Run, RunStatus, Runtime, StepStatus, step, workflow
+from flowdsl.errors import FlowError, RunNotFound
+
+ONCE = Retry(attempts=1)
+
+
+class Declined(Exception):
+    """A business error."""
+
+
+def test_what_a_handle_shows(runtime: Runtime, clock):
+    """id, workflow, args, tags, number, status, result, parent, children, times."""
+
+    @step
+    def f(x):
+        return x
+
+    @workflow(tags={"team": "a"})
+    def w(x, y=2):
+        """Doc."""
+        return f(x) + y
+
+    before = clock.now()
+    w(1)
+    (run,) = runtime.runs()
+    assert isinstance(run, Run)
+    assert run.workflow == w.path
+    assert run.args == {"x": 1, "y": 2}
+    assert run.tags == {"team": "a"}
+    assert (run.number, run.status, run.result()) == (1, RunStatus.COMPLETED, 3)
+    assert (run.parent, run.children()) == (None, [])
+    assert run.created_at.timestamp() == run.finished_at.timestamp() == before
+    assert run.interrupted is False
+    assert run.logs() == []
+    assert run == runtime.run(run.id)
+    assert hash(run) == hash(runtime.run(run.id))
+    assert run != "x"
+
+
+def test_result_with_a_timeout_ends_the_wait_not_the_run(storage):
+    """The builtin ``TimeoutError``, in real time."""
+    gate = threading.Event()
+
+    @workflow(id="slow")
+    def w():
+        gate.wait(30)
+        return "late"
+
+    with Runtime(storage) as runtime:
+        run = w.start()
+        begun = time.monotonic()
+        for one in (run, runtime.run("slow")):
+            with pytest.raises(TimeoutError) as caught:
+                one.result(timeout=0.05)
+            assert type(caught.value) is TimeoutError
+            with pytest.raises(TimeoutError):
+                one.exception(timeout=0.05)
+        assert time.monotonic() - begun < 10
+        assert run.status is RunStatus.RUNNING
+        gate.set()
+        assert run.result(30) == "late"
+
+
+def test_a_timeout_error_of_the_run_is_the_runs(runtime: Runtime):
+    """Not taken for the end of the wait."""
+
+    @workflow
+    def w():
+        raise TimeoutError("mine")
+
+    run = w.start()
+    with pytest.raises(TimeoutError, match="mine"):
+        run.result(30)
+    assert str(run.exception(30)) == "mine"
+
+
+def test_a_handle_of_a_run_that_another_runtime_executes(storage):
+    """It waits for what the storage says."""
+    gate = threading.Event()
+
+    @workflow(id="far")
+    def w():
+        gate.wait(30)
+        return "done"
+
+    with Runtime(storage) as other, Runtime(storage):
+        run = w.start()
+        theirs = other.run("far")
+        found = []
+        thread = threading.Thread(target=lambda: found.append(theirs.result(30)))
+        thread.start()
+        gate.set()
+        thread.join(30)
+        assert found == ["done"] == [run.result()]
+
+
+def test_awaiting_a_handle_in_another_runtime(storage):
+    """``await run`` too."""
+
+    @workflow(id="far")
+    def w():
+        return "done"
+
+    async def main(run):
+        return await run
+
+    with Runtime(storage) as other, Runtime(storage):
+        w()
+        assert asyncio.run(main(other.run("far"))) == "done"
+
+
+def test_result_on_the_event_loop_of_an_unfinished_run_is_refused(runtime: Runtime):
+    """It would block the loop that executes it; the message says ``await``."""
+
+    @workflow
+    async def w():
+        await asyncio.sleep(0)
+        return 1
+
+    async def main():
+        run = w.start()
+        with pytest.raises(TypeError, match="await"):
+            run.result()
+        assert await run == 1
+        assert run.result() == 1
+
+    asyncio.run(main())
+
+
+def test_an_interrupted_run_is_shown_as_such(runtime: Runtime):
+    """``running`` without a living owner; waiting for it without end is refused, naming the ways out."""
+
+    @workflow(id="i")
+    def w():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        w()
+    run = runtime.run("i")
+    assert (run.status, run.interrupted, run.finished_at) == (RunStatus.RUNNING, True, None)
+    assert "interrupted" in run._repr_html_()
+    with pytest.raises((FlowError, TimeoutError)):
+        run.result(0.2)
+
+
+def test_reprs_and_html_show_and_escape(runtime: Runtime):
+    """Readable, and safe to show in a page."""
+
+    @step
+    def f(x):
+        return x
+
+    @workflow(id="<b>")
+    def w(x):
+        return f(x)
+
+    w("<script>alert(1)</script>")
+    run = runtime.run("<b>")
+    page = run._repr_html_()
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+    assert "completed" in repr(run)
+    assert "f(" in repr(run.steps()[0])
+    runtime.delete("<b>")
+    assert "RunNotFound" in repr(runtime.run("<b>") or Run(runtime, "<b>"))
+
+
+def test_a_deleted_run_raises_by_type(runtime: Runtime):
+    """A handle outlives its run; what it is asked then raises ``RunNotFound``."""
+
+    @workflow(id="d")
+    def w():
+        return 1
+
+    w()
+    run = runtime.run("d")
+    runtime.delete("d")
+    with pytest.raises(RunNotFound):
+        run.status
+    with pytest.raises(RunNotFound):
+        run.result()
+
+
+def test_exception_of_every_kind_of_end(runtime: Runtime, flavour: Flavour):
+    """``None`` for completed, the error for failed, ``RunCancelled`` for cancelled."""
+    from flowdsl.errors import RunCancelled
+
+    @flavour.workflow(id="e-{kind}")
+    def w(kind):
+        if kind == "fail":
+            raise Declined("no")
+        if kind == "interrupt":
+            raise KeyboardInterrupt
+        return kind
+        yield
+
+    assert flavour.call(w, "fine") == "fine"
+    with pytest.raises(Declined):
+        flavour.call(w, "fail")
+    with pytest.raises(KeyboardInterrupt):
+        flavour.call(w, "interrupt")
+    runtime.cancel("e-interrupt")
+    assert runtime.run("e-fine").exception() is None
+    assert isinstance(runtime.run("e-fail").exception(), Declined)
+    assert isinstance(runtime.run("e-interrupt").exception(), RunCancelled)
+
+
+def test_steps_of_a_run_that_executes(runtime: Runtime):
+    """What is recorded so far, also from inside."""
+
+    @step
+    def f(x):
+        return x
+
+    @workflow(id="live")
+    def w():
+        f(1)
+        return [s.status for s in runtime.run("live").steps()]
+
+    assert w() == [StepStatus.COMPLETED]
+
+
+def test_a_waiting_attempt_is_pending(storage, clock):
+    """While a step waits for its next attempt, its record says so."""
+    seen = []
+
+    @step(retry=Retry(attempts=2, initial=5, jitter=0))
+    def f():
+        seen.extend((s.status, s.attempts) for s in runtime.run("p").steps())
+        if len(seen) < 1:
+            raise OSError
+        return 1
+
+    @workflow(id="p")
+    def w():
+        return f()
+
+    with Runtime(storage, clock=clock) as runtime:
+        w()
+        assert seen == [(StepStatus.PENDING, 1)]
+        (record,) = runtime.run("p").steps()
+        assert (record.status, record.attempts) == (StepStatus.COMPLETED, 2)
+
+
+def test_numbers_and_ids(runtime: Runtime):
+    """A numbered run's id is readable, and its own."""
+
+    @workflow
+    def my_flow(x):
+        return x
+
+    first, second = my_flow.start(1), my_flow.start(1)
+    assert first.id != second.id
+    assert first.id.startswith("my_flow-")
+    assert {first.number, second.number} == {1, 2}
+
+
+def test_the_result_of_many_waiters(storage):
+    """Ten threads wait for one run."""
+    gate = threading.Event()
+
+    @workflow(id="many")
+    def w():
+        gate.wait(30)
+        return "once"
+
+    with Runtime(storage) as runtime:
+        run = w.start()
+        found = []
+        threads = [threading.Thread(target=lambda: found.append(run.result(30))) for _ in range(5)]
+        threads += [
+            threading.Thread(target=lambda: found.append(runtime.run("many").result(30))) for _ in range(5)
+        ]
+        for thread in threads:
+            thread.start()
+        gate.set()
+        for thread in threads:
+            thread.join(30)
+        assert found == ["once"] * 10
+
+
+def test_a_wait_is_over_when_the_awaiting_task_is_cancelled(runtime: Runtime):
+    """Cancelling who waits does not cancel the run."""
+
+    @workflow(id="w")
+    async def w():
+        await gate.wait()
+        return "done"
+
+    async def main():
+        nonlocal gate
+        gate = asyncio.Event()
+        run = w.start()
+
+        async def wait():
+            return await run
+
+        waiter = asyncio.create_task(wait())
+        await asyncio.sleep(0)
+        waiter.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiter
+        gate.set()
+        return await run
+
+    gate = None
+    assert asyncio.run(main()) == "done"

@@ -1,0 +1,322 @@
+"""Hooks: told of everything, in order, from every entry point, and never in the way."""
+
+import logging
+
+import pytest
+from support import Effects, Flavour, Recorder
+
+from flowdsl import Hooks, Retry, Runtime, step, workflow
+from flowdsl.errors import RunCancelled
+
+ONCE = Retry(attempts=1)
+
+
+class Declined(Exception):
+    """A business error."""
+
+
+def test_the_view_of_a_step(runtime: Runtime, flavour: Flavour, hooks: Recorder, clock):
+    """``run_id key path mode attempt``, and the duration when the attempt has ended."""
+
+    @flavour.step
+    def f():
+        clock._now += 5
+        return 1
+
+    @flavour.workflow(id="viewed")
+    def w():
+        yield f()
+
+    flavour.call(w)
+    ((start,),) = hooks.of("step_start")
+    ((done, result),) = hooks.of("step_complete")
+    assert (start.run_id, start.key, start.path, start.mode, start.attempt) == (
+        "viewed",
+        f.key(),
+        f.path,
+        "do",
+        1,
+    )
+    assert (done.attempt, done.duration, result) == (1, 5.0, 1)
+
+
+def test_the_run_in_a_hook_is_a_handle(runtime: Runtime, flavour: Flavour, hooks: Recorder):
+    """It can be asked for its status, arguments and steps."""
+    seen = []
+
+    class Watch(Hooks):
+        def on_run_start(self, run):
+            seen.append(("start", run.id, run.status, run.args))
+
+        def on_run_complete(self, run, result):
+            seen.append(("complete", run.status, run.result(), result, len(run.steps())))
+
+    @flavour.step
+    def f(x):
+        return x
+
+    @flavour.workflow(id="handled")
+    def w(x):
+        return (yield f(x))
+
+    with Runtime("memory://", hooks=Watch()):
+        flavour.call(w, 3)
+    assert seen == [("start", "handled", "running", {"x": 3}), ("complete", "completed", 3, 3, 1)]
+
+
+def test_several_hooks_compose_in_order():
+    """Each event goes to each of them, in the order given."""
+    order = []
+
+    def make(name):
+        class One(Hooks):
+            def on_run_start(self, run):
+                order.append((name, "start"))
+
+            def on_run_complete(self, run, result):
+                order.append((name, "complete"))
+
+        return One()
+
+    @workflow
+    def w(): ...
+
+    with Runtime("memory://", hooks=[make("a"), make("b")]):
+        w()
+    assert order == [("a", "start"), ("b", "start"), ("a", "complete"), ("b", "complete")]
+
+
+def test_one_hook_need_not_be_wrapped_in_a_list():
+    """``hooks=`` takes one or several."""
+    recorder = Recorder()
+
+    @workflow
+    def w(): ...
+
+    with Runtime("memory://", hooks=recorder):
+        w()
+    assert recorder.names() == ["run_start", "run_complete"]
+
+
+EVENTS = [
+    "run_start",
+    "run_complete",
+    "run_fail",
+    "step_start",
+    "step_complete",
+    "step_replay",
+    "step_error",
+    "step_retry",
+]
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_a_hook_that_raises_changes_nothing(
+    storage, clock, flavour: Flavour, effects: Effects, caplog, event
+):
+    """The trap: it made a successful step run three times and end ``failed``. It is logged."""
+    after = Recorder()
+
+    def broken(self, *args):
+        raise RuntimeError("hook")
+
+    Broken = type("Broken", (Hooks,), {f"on_{event}": broken})
+    stop = [True]
+
+    @flavour.step(retry=Retry(attempts=2, jitter=0))
+    def f(x):
+        if effects("f", x) == 1 and x == 1:
+            raise OSError
+        return x
+
+    @flavour.workflow
+    def w(fail):
+        yield f(0)
+        yield f(1)
+        if stop.pop() if stop else False:
+            raise KeyboardInterrupt
+        if fail:
+            raise Declined
+        return "done"
+
+    with Runtime(storage, clock=clock, hooks=[Broken(), after]) as runtime:
+        with pytest.raises(KeyboardInterrupt):
+            flavour.call(w, False)
+        assert flavour.call(w, False) == "done"
+        with pytest.raises(Declined):
+            flavour.call(w, True)
+        assert sorted(str(r.status) for r in runtime.runs()) == ["completed", "failed"]
+    assert [effects.count("f", 0), effects.count("f", 1)] == [2, 3]
+    logged = [r for r in caplog.records if "hook" in r.getMessage() and event in r.getMessage()]
+    assert len(logged) == len(after.of(event)) > 0
+    assert {r.levelno for r in logged} == {logging.ERROR}
+
+
+def test_hooks_fire_the_same_from_every_entry_point(storage, clock):
+    """Called, started, done by name, resumed: the same events."""
+
+    @step(name="hooks.everywhere")
+    def f(x):
+        return x
+
+    @workflow
+    def w(x):
+        return f(x)
+
+    expected = ["run_start", "step_start", "step_complete", "run_complete"]
+    for call in (
+        lambda runtime: w(1),
+        lambda runtime: w.start(2).result(30),
+        lambda runtime: w.options(id="mine")(3),
+        lambda runtime: runtime.do(f, 4),
+        lambda runtime: runtime.do("hooks.everywhere", 5),
+        lambda runtime: runtime.execute_step("six", f, 6),
+    ):
+        recorder = Recorder()
+        with Runtime(storage, clock=clock, hooks=recorder) as runtime:
+            call(runtime)
+        assert recorder.names() == expected
+
+
+def test_resume_and_retry_fire_too(runtime: Runtime, hooks: Recorder):
+    """A continued run starts again, as far as hooks are concerned."""
+    state = {"stop": True, "fail": True}
+
+    @step(retry=ONCE)
+    def f():
+        if state.pop("fail", False):
+            raise Declined
+        return 1
+
+    @workflow(id="hooked")
+    def w():
+        if state.pop("stop", False):
+            raise KeyboardInterrupt
+        return f()
+
+    with pytest.raises(KeyboardInterrupt):
+        w()
+    with pytest.raises(Declined):
+        runtime.resume("hooked").result(30)
+    runtime.retry("hooked").result(30)
+    assert hooks.names() == [
+        "run_start",
+        "run_start", "step_start", "step_error", "run_fail",
+        "run_start", "step_start", "step_complete", "run_complete",
+    ]  # fmt: skip
+
+
+def test_hooks_of_try_and_send(storage, clock):
+    """Modes that record nothing are told of as well."""
+    recorder = Recorder()
+
+    @step(mode="try")
+    def tried():
+        raise Declined
+
+    @step(mode="send")
+    def sent():
+        return "sent"
+
+    @workflow
+    def w():
+        with pytest.raises(Declined):
+            tried()
+        sent()
+
+    with Runtime(storage, clock=clock, hooks=recorder):
+        w()
+    views = {
+        args[0].path: [] for _, args in [(e[0], e[1:]) for e in recorder.events] if hasattr(args[0], "path")
+    }
+    for name, *args in recorder.events:
+        if hasattr(args[0], "path"):
+            views[args[0].path].append((name, args[0].mode))
+    assert views == {
+        tried.path: [("step_start", "try"), ("step_error", "try")],
+        sent.path: [("step_start", "send"), ("step_complete", "send")],
+    }
+
+
+def test_the_result_a_hook_sees_is_stored(runtime: Runtime, storage):
+    """``on_step_complete`` comes after the commit: whoever acts upon it acts upon what is kept."""
+    seen = []
+
+    class Watch(Hooks):
+        def on_step_complete(self, step, result):
+            record = storage.get_step(step.run_id, step.key)
+            seen.append((record.status, result))
+
+        def on_run_complete(self, run, result):
+            seen.append((storage.get_run(run.id).status, result))
+
+        def on_run_fail(self, run, error):
+            seen.append((storage.get_run(run.id).status, type(error)))
+
+    @step
+    def f():
+        return (1, 2)
+
+    @workflow
+    def w(fail):
+        f()
+        if fail:
+            raise Declined
+
+    with Runtime(storage, hooks=Watch()):
+        w(False)
+        with pytest.raises(Declined):
+            w(True)
+    assert seen == [("completed", (1, 2)), ("completed", None), ("completed", (1, 2)), ("failed", Declined)]
+
+
+def test_a_cancelled_run_fires_its_hook(runtime: Runtime, hooks: Recorder):
+    """And neither complete nor fail."""
+
+    @step
+    def f():
+        runtime.cancel("c")
+
+    @workflow(id="c")
+    def w():
+        f()
+        f()
+
+    with pytest.raises(RunCancelled):
+        w()
+    assert hooks.names()[-1] == "run_cancel"
+    assert not {"run_fail", "run_complete"} & set(hooks.names())
+
+
+def test_a_listener_of_any_class_will_do():
+    """Hooks need not be subclassed: what has the method is called."""
+    seen = []
+
+    class Duck:
+        def on_run_complete(self, run, result):
+            seen.append(result)
+
+    @workflow
+    def w():
+        return 5
+
+    with Runtime("memory://", hooks=[Duck()]):
+        w()
+    assert seen == [5]
+
+
+def test_hooks_of_children_fire_for_the_child(runtime: Runtime, hooks: Recorder):
+    """A child run starts and completes between its parent's."""
+
+    @workflow(id="child")
+    def child(): ...
+
+    @workflow(id="parent")
+    def parent():
+        child()
+
+    parent()
+    assert [(name, run.id) for name, run, *_ in hooks.events if name.startswith("run")] == [
+        ("run_start", "parent"), ("run_start", "child"),
+        ("run_complete", "child"), ("run_complete", "parent"),
+    ]  # fmt: skip

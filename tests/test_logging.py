@@ -1,0 +1,143 @@
+"""Logging: the standard library's, silent by default, with run and step in every record."""
+
+import logging
+
+import pytest
+from support import Breaking, Effects, Recorder, python, unreachable
+
+from flowdsl import Hooks, Retry, Runtime, step, workflow
+
+
+class Declined(Exception):
+    """A business error."""
+
+
+def test_silent_by_default(tmp_path):
+    """Nothing is printed without a handler, whatever happens."""
+    out = python(
+        """
+        from flowdsl import Runtime, step, workflow, Retry
+        @step(mode="send")
+        def sent():
+            raise OSError("mail")
+        @step(retry=Retry(attempts=2, initial=0))
+        def f():
+            raise LookupError
+        @workflow
+        def w():
+            sent()
+            f()
+        with Runtime("memory://"):
+            try:
+                w()
+            except LookupError:
+                pass
+        """,
+        cwd=tmp_path,
+    )
+    assert (out.stdout, out.stderr) == ("", "")
+
+
+def test_every_record_says_run_and_step(storage, clock, caplog, effects: Effects):
+    """A format with ``%(run)s`` and ``%(step)s`` never fails."""
+
+    class Broken(Hooks):
+        def on_run_start(self, run):
+            raise RuntimeError
+
+        def on_step_start(self, step):
+            raise RuntimeError
+
+    breaking = Breaking(storage)
+    state = {"stop": True}
+
+    @step(retry=Retry(attempts=2, jitter=0))
+    def flaky():
+        if effects("flaky") == 1:
+            raise OSError
+
+    @step(mode="send")
+    def sent():
+        raise OSError("sent")
+
+    @step(retry=Retry(attempts=1), timeout=0.01)
+    def slow():
+        clock.sleep(60)
+
+    @step(on_divergence="reuse")
+    def reused(x): ...
+
+    @step
+    def gone(): ...
+
+    def broken(run):
+        raise RuntimeError
+
+    @workflow(id="logged", on_complete=broken)
+    def w():
+        flaky()
+        sent()
+        reused(1 if "stop" in state else 2)
+        try:
+            slow()
+        except TimeoutError:
+            pass
+        if state.pop("stop", False):
+            gone()
+            breaking.error = unreachable()
+            flaky.options(version=2)()
+
+    with caplog.at_level(logging.DEBUG, "flowdsl"):
+        with Runtime(breaking, clock=clock, hooks=[Broken()]):
+            with pytest.raises(Exception, match="took it away"):
+                w()
+            breaking.error = None
+            w()
+    records = [r for r in caplog.records if r.name.startswith("flowdsl")]
+    assert len(records) > 8
+    for record in records:
+        assert record.run == "logged", record.getMessage()
+        assert hasattr(record, "step"), record.getMessage()
+    about_a_step = [r for r in records if "flaky failed at attempt" in r.getMessage()]
+    assert about_a_step
+    assert all(r.step == flaky.key() for r in about_a_step)
+
+
+def test_the_name_of_the_logger_is_the_package():
+    """So that one line configures it."""
+    names = [name for name in logging.root.manager.loggerDict if name.startswith("flowdsl")]
+    assert "flowdsl" in names
+    assert any(isinstance(h, logging.NullHandler) for h in logging.getLogger("flowdsl").handlers)
+
+
+def test_a_retry_is_logged_at_info_and_a_final_failure_is_raised(runtime: Runtime, caplog, hooks: Recorder):
+    """Nothing is logged that the caller gets anyway."""
+
+    @step(retry=Retry(attempts=3, jitter=0))
+    def f():
+        raise Declined("no")
+
+    @workflow
+    def w():
+        f()
+
+    with caplog.at_level(logging.INFO, "flowdsl"), pytest.raises(Declined):
+        w()
+    assert [r.levelname for r in caplog.records] == ["INFO", "INFO"]
+    assert "attempt 1 of 3" in caplog.records[0].getMessage()
+
+
+def test_an_ordinary_run_logs_nothing(runtime: Runtime, caplog):
+    """Not even at DEBUG, where nothing is worth a line."""
+
+    @step
+    def f(x):
+        return x
+
+    @workflow
+    def w():
+        return f.map(range(3))
+
+    with caplog.at_level(logging.INFO, "flowdsl"):
+        w()
+    assert caplog.records == []
