@@ -86,7 +86,7 @@ def unpack_exception(body: bytes, codec: Codec) -> BaseException:
     return error
 
 
-# --------------------------------------------------------------------------------------------------- storing
+# --------------------------------------------------------------------------------------------------- storin
 
 
 def _record(error: BaseException, pieces: Pieces, above: set[int]) -> Record:
@@ -219,7 +219,7 @@ def _trace(error: BaseException) -> str:
     return _plain(text)
 
 
-# --------------------------------------------------------------------------------------------------- loading
+# --------------------------------------------------------------------------------------------------- loadin
 
 
 def _load(record: Record, pieces: Pieces) -> BaseException:
@@ -266,7 +266,7 @@ def _put_together(record: Record, pieces: Pieces) -> BaseException:
     return error
 
 
-# --------------------------------------------------------------------------------------- the first time only
+# --------------------------------------------------------------------------------------- the first time onl
 
 
 def _carry_tracebacks(error: BaseException | None, loaded: BaseException | None) -> None:

@@ -117,7 +117,8 @@ class _Unpickler(pickle.Unpickler):
             raise missing(module, name, error) from error
 
 
-# -------------------------------------------------------------------------------------------------- by value
+# -------------------------------------------------------------------------------------------------- by valu
+
 
 def dumps_by_value(value: Any) -> bytes:
     """Pickle *value* as cloudpickle does: what stands in ``__main__`` or has no name travels by value."""

@@ -118,7 +118,7 @@ def _new(cls: type[BaseException], args: tuple[Any, ...]) -> BaseException:
     return cls.__new__(cls, *args)
 
 
-# ------------------------------------------------------------------------------------ with a text of its own
+# ------------------------------------------------------------------------------------ with a text of its ow
 
 
 class _WithText:
@@ -163,7 +163,7 @@ def original_type(error: BaseException) -> type[BaseException]:
     return original
 
 
-# ------------------------------------------------------------------------------------------------ comparison
+# ------------------------------------------------------------------------------------------------ compariso
 
 
 def same_exception(one: BaseException, two: BaseException) -> bool:

@@ -68,7 +68,8 @@ def diverged(call: Any, decision: Decision) -> Generator[Any, Any, Decision]:
             extra={"run": run.id, "step": record.key},
         )
         what = f"{call.defn.path}: recorded ({record.args}), called with ({call.shown})"
-        note = evolve(audit(run.engine, run.id, "reuse", what, step=record.key), key=f"audit-reuse-{call.key}")
+        note = audit(run.engine, run.id, "reuse", what, step=record.key)
+        note = evolve(note, key=f"audit-reuse-{call.key}")
         with run.lock:
             if run.journal.get(note.key) is None:
                 run.buffer.append(note)

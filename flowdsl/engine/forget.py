@@ -16,7 +16,8 @@ __all__ = ["forget_in"]
 
 
 def forget_in(frame: Frame, defn: StepDef, bound: Any) -> None:
-    """Let the first recorded call of a step in this scope execute again at the next replay, with all that it called.
+    """Let the first recorded call of a step in this scope execute again at the next replay, with all that it
+    called.
 
     The forgetting is itself recorded, so a replay does not forget again.
     """

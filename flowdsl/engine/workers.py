@@ -118,7 +118,8 @@ class RemoteBody(Effect):
 
 
 class _Sent:
-    """One body on its way. An executor that executes in this process calls it; any other has to pickle it first."""
+    """One body on its way. An executor that executes in this process calls it; any other has to pickle it
+    first."""
 
     def __init__(self, call: Any, frame: Frame) -> None:
         self._call = call
@@ -142,7 +143,8 @@ class _Sent:
         except Exception as error:
             raise TypeError(
                 f"step {call.defn.path} cannot travel to its executor: {type(error).__name__}: {error}. "
-                "Its function and arguments have to be picklable; leave the rest to the worker, or use a thread pool"
+                "Its function and arguments have to be picklable; leave the rest to the worker, or use "
+                "a thread pool"
             ) from None
 
 

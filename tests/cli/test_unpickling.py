@@ -40,7 +40,7 @@ def trap(folder, url):
 
     @workflow(name="trap.flow", id="run-{number}")
     def flow(number, trap):
-        result = work(trap)
+        result = work(trap)  # noqa: F821 - ruff takes the del below for one of here
         if number == 2:
             raise RuntimeError(result)
         if number == 3:
@@ -55,7 +55,7 @@ def trap(folder, url):
             flow(3, Trap(str(mark)))
     assert mark.exists()  # the trap works: storing checks that a result loads again
     mark.unlink()
-    del flow, work  # names are held weakly: from now on, the code is as little loaded here as in a real command
+    del flow, work  # names are held weakly: from now on the code is not loaded, as in a real command
     gc.collect()
     return mark
 
