@@ -18,7 +18,7 @@ from flowdsl.handle import LogLine
 __all__ = ["watch"]
 
 _LOG_LINES = 8  # at most, in a terminal that is high enough
-_BESIDE_LISTS = 13  # lines of the picture that are neither steps nor log, and a free one
+_TITLES = 7  # lines that lists have besides their rows: titles, empty ones, how many more there are
 _WAITING = ("until", "deadline", "signal", "next")  # what records of waiting steps say
 
 
@@ -86,8 +86,9 @@ def _picture(console: Console, follower: Follower, look: Look) -> Picture:
     elif run.status is RunStatus.COMPLETED:
         facts.append(("result", run.result_preview))
     out.facts([(name, cell) for name, cell in facts])
-    room = max(console.height - len(out.lines) - (_BESIDE_LISTS - 4), 4)
-    logged = min(len(follower.logs), _LOG_LINES, max(room // 2, 2))
+    room = max(console.height - len(out.lines) - _TITLES, 4)
+    unfinished = 0 if look.ended else len(follower.unfinished())
+    logged = min(len(follower.logs), _LOG_LINES, max(room - unfinished, room // 2))
     if not look.ended:
         _draw_unfinished(out, follower, look, max(room - logged, 2))
     if logged:
