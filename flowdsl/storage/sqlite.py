@@ -38,6 +38,7 @@ A = TypeVar("A")
 _POLL = 0.02  # seconds between two looks for commits of other processes, while somebody waits for them
 _REST = 5.0  # seconds that a fork waits for a commit under way
 _LEVELS = ("full", "normal")
+_PATIENCE = 60.0  # seconds that a writer waits for other processes
 
 
 class SQLiteStorage(Storage):
@@ -61,11 +62,13 @@ class SQLiteStorage(Storage):
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], *, synchronous: str = "full", busy_timeout: float = 60.0
+        self, path: str | os.PathLike[str], *, synchronous: str = "full", busy_timeout: float = _PATIENCE
     ) -> None:
         super().__init__()
         if synchronous not in _LEVELS:
             raise ValueError(f"synchronous is one of {', '.join(_LEVELS)}, not {synchronous!r}")
+        if not 0 <= busy_timeout < float("inf"):
+            raise ValueError(f"busy_timeout is a number of seconds, not {busy_timeout!r}")
         if os.fspath(path) in ("", ":memory:"):
             raise ValueError(
                 "an SQLiteStorage needs a file; for a storage in memory take MemoryStorage or 'memory://'"
@@ -73,7 +76,9 @@ class SQLiteStorage(Storage):
         self._path = Path(os.path.abspath(path))
         self._synchronous = synchronous
         self._busy_timeout = busy_timeout
-        self.url = sqlite_url(self._path, synchronous)
+        options: dict[str, Any] = {"synchronous": synchronous, "busy_timeout": busy_timeout}
+        usual = {"synchronous": "full", "busy_timeout": _PATIENCE}
+        self.url = sqlite_url(str(self._path), **{k: v for k, v in options.items() if v != usual[k]})
         self.inline = synchronous != "full"
         self._lock = threading.Lock()  # of the writer, and of what is open at all
         self._open: list[Handles] = []  # one, or none: opened again by who needs it
@@ -87,8 +92,7 @@ class SQLiteStorage(Storage):
 
     @classmethod
     def from_url(cls, url: str, /) -> Self:
-        """The storage for ``sqlite:///relative.db`` or ``sqlite:////absolute.db``, with
-        ``?synchronous=normal`` if wanted.
+        """The storage for ``sqlite:///relative.db`` or ``sqlite:////absolute.db?synchronous=normal``.
 
         Raises ``ValueError`` for a malformed URL.
         """
@@ -99,7 +103,7 @@ class SQLiteStorage(Storage):
         return f"SQLiteStorage({str(self._path)!r}, synchronous={self._synchronous!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (type(self), str(self._path), self._synchronous, self._busy_timeout)
+        return type(self).from_url, (self.url,)
 
     # Writing -----------------------------------------------------------------------------------------------
 
@@ -311,10 +315,6 @@ class SQLiteStorage(Storage):
 
 _leaked: list[Handles] = []
 """Handles of the parent: to close them here would end the parent's locks."""
-
-
-def _reopen(cls: type[SQLiteStorage], path: str, synchronous: str, busy_timeout: float) -> SQLiteStorage:
-    return cls(path, synchronous=synchronous, busy_timeout=busy_timeout)
 
 
 def _close_at_the_end(lock: threading.Lock, handles: list[Handles]) -> None:

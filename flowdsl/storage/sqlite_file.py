@@ -1,7 +1,7 @@
 """The database file: creating it, opening it, bringing its schema up to date, and what its errors mean."""
 
 import os
-import shutil
+import re
 import sqlite3
 import threading
 import time
@@ -98,7 +98,8 @@ def _no_room(path: Path) -> bool:
             if max(sizes, default=0) + _SPARE > limit:
                 return True
     try:
-        return shutil.disk_usage(path.parent).free < _SPARE
+        disk = os.statvfs(path.parent)
+        return disk.f_bavail * disk.f_frsize < _SPARE
     except OSError:
         return False
 
@@ -228,8 +229,8 @@ def _migrate(connection: sqlite3.Connection, path: Path, supported: Sequence[Mig
 def statements(script: str) -> Iterator[str]:
     """The single statements of *script*. (``executescript`` would commit first.)"""
     statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
+    for piece in re.split("(?<=;)", script):
+        statement += piece
         if sqlite3.complete_statement(statement):
             yield statement
             statement = ""

@@ -6,10 +6,9 @@ Built-in schemes are ``memory`` and ``sqlite``. Others come from plug-ins: the e
 """
 
 import os
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, quote, unquote
+from urllib.parse import parse_qsl, quote, unquote_to_bytes, urlencode
 
 from flowdsl.storage.base import Storage
 
@@ -60,6 +59,8 @@ def open_storage(storage: str | Storage | None = None, /) -> Storage:
 
 
 def _open_plugin(scheme: str, url: str) -> Storage:
+    from importlib.metadata import entry_points  # slow to import, and seldom needed
+
     plugins = {plugin.name: plugin for plugin in entry_points(group=ENTRY_POINTS)}
     if scheme not in plugins:
         known = ", ".join(f"{name}://" for name in sorted({"memory", "sqlite", *plugins}))
@@ -91,18 +92,30 @@ def sqlite_path(url: str) -> tuple[str, dict[str, Any]]:
     ('/var/lib/flow.db', {'synchronous': 'normal'})
     """
     rest, _, query = url.partition("?")
-    path = unquote(rest.removeprefix("sqlite:///"))
-    if not rest.startswith("sqlite:///") or not path or "#" in rest:
+    if "#" in url:
+        raise ValueError(f"'#' begins a fragment, and a storage has none: write '%23' for it in {url!r}")
+    path = os.fsdecode(unquote_to_bytes(rest.removeprefix("sqlite:///")))
+    if not rest.startswith("sqlite:///") or not path:
         raise ValueError(f"write 'sqlite:///relative.db' or 'sqlite:////absolute.db', not {url!r}")
+    if "\0" in path:
+        raise ValueError(f"a path holds no NUL: {url!r}")
     options: dict[str, Any] = dict(parse_qsl(query, keep_blank_values=True))
     if unknown := set(options) - {"synchronous", "busy_timeout"}:
-        raise ValueError(f"unknown option in {url!r}: {', '.join(sorted(unknown))}")
+        raise ValueError(f"no option {', '.join(sorted(unknown))}: there are synchronous and busy_timeout")
     if "busy_timeout" in options:
-        options["busy_timeout"] = float(options["busy_timeout"])
+        try:
+            options["busy_timeout"] = float(options["busy_timeout"])
+        except ValueError:
+            raise ValueError(
+                f"busy_timeout is a number of seconds, not {options['busy_timeout']!r}"
+            ) from None
     return path, options
 
 
-def sqlite_url(path: Path, synchronous: str) -> str:
-    """The URL that opens *path* from any working directory."""
-    suffix = "" if synchronous == "full" else f"?synchronous={synchronous}"
-    return f"sqlite:///{quote(str(path))}{suffix}"
+def sqlite_url(path: str, **options: Any) -> str:
+    """The URL for *path* with *options*.
+
+    >>> sqlite_url("/var/lib/flow.db", synchronous="normal")
+    'sqlite:////var/lib/flow.db?synchronous=normal'
+    """
+    return f"sqlite:///{quote(os.fsencode(path))}{'?' + urlencode(options) if options else ''}"

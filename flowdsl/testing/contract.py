@@ -67,7 +67,7 @@ class StorageContract(RunContract, ListContract, RecordContract):
         with storage:
             yield storage
 
-    # Input --------------------------------------------------------------------------------------------------
+    # Input -------------------------------------------------------------------------------------------------
 
     @pytest.mark.parametrize(
         "operation",
@@ -138,7 +138,7 @@ class StorageContract(RunContract, ListContract, RecordContract):
         assert storage.commit([]) == []
         assert storage.commit(()) == []
 
-    # Verbs --------------------------------------------------------------------------------------------------
+    # Verbs -------------------------------------------------------------------------------------------------
 
     def test_set_run(self, storage: Storage) -> None:
         """A run is inserted as it is, or replaced in all fields but its epoch and lease."""
@@ -193,7 +193,7 @@ class StorageContract(RunContract, ListContract, RecordContract):
         assert storage.get_state("r") == [step for step in storage.list_steps("r") if step.kind == "store"]
         assert [step.key for step in storage.get_state("r")] == ["c", "a"]
 
-    # Threads ------------------------------------------------------------------------------------------------
+    # Threads -----------------------------------------------------------------------------------------------
 
     def test_threads_share_a_storage(self, storage: Storage) -> None:
         """Many threads write and read at once; nothing is lost, and each seq is given once."""
@@ -258,7 +258,7 @@ class StorageContract(RunContract, ListContract, RecordContract):
         assert version not in versions
         assert storage.wait_for_change(version, 60.0) != version
 
-    # Life ---------------------------------------------------------------------------------------------------
+    # Life --------------------------------------------------------------------------------------------------
 
     def test_clear(self, storage: Storage) -> None:
         """Everything goes: runs, stubs, steps, signals, tags, memos."""

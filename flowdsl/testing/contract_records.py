@@ -33,7 +33,7 @@ def put(storage: Storage, step: Step, epoch: int | None = None, *, once: bool = 
 class RecordContract:
     """What holds for steps, signals and memos in every storage."""
 
-    # Steps --------------------------------------------------------------------------------------------------
+    # Steps -------------------------------------------------------------------------------------------------
 
     def test_steps_read_back(self, storage: Storage) -> None:
         """A step reads back with every field as it was put, and the seq of its outcome."""
@@ -192,7 +192,7 @@ class RecordContract:
         assert [type(outcome) for outcome in outcomes] == [Done, Done, Done, Done, Done, Fenced, Done]
         assert [step.key for step in storage.list_steps("r")] == ["b", "c"]
 
-    # Signals ------------------------------------------------------------------------------------------------
+    # Signals -----------------------------------------------------------------------------------------------
 
     def test_signals_read_back(self, storage: Storage) -> None:
         """A signal reads back with every field as it was sent, untaken, and the seq of its outcome."""
@@ -279,7 +279,7 @@ class RecordContract:
         assert storage.list_steps("q") == []
         assert len(storage.list_signals("r", unread=True)) == 1
 
-    # Memos --------------------------------------------------------------------------------------------------
+    # Memos -------------------------------------------------------------------------------------------------
 
     def test_memos(self, storage: Storage) -> None:
         """A memo reads back as it was put, is replaced as a whole, and can be dropped."""

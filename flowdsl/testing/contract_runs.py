@@ -41,7 +41,7 @@ def numbered(prefix: str = "n", **fields: Any) -> Run:
 class RunContract:
     """What holds for runs in every storage."""
 
-    # Opening ------------------------------------------------------------------------------------------------
+    # Opening -----------------------------------------------------------------------------------------------
 
     def test_open_returns_what_is_read_later(self, storage: Storage) -> None:
         """A run reads back with every field as it was opened, under epoch 1 and its lease."""
@@ -167,7 +167,7 @@ class RunContract:
         expected = [n for n in range(1, 41) if n % 3 != 1 or n % 5 == 0][:16]
         assert [run.number for run in found.runs] == expected
 
-    # Owning -------------------------------------------------------------------------------------------------
+    # Owning ------------------------------------------------------------------------------------------------
 
     def test_claim_needs_the_epoch(self, storage: Storage) -> None:
         """A claim is a compare-and-swap: of several with the same epoch one takes effect."""
@@ -242,7 +242,7 @@ class RunContract:
         storage.clear()
         assert open_run(storage).epoch > successor.epoch
 
-    # Updating -----------------------------------------------------------------------------------------------
+    # Updating ----------------------------------------------------------------------------------------------
 
     def test_update_touches_nothing_else(self, storage: Storage) -> None:
         """An update sets the fields it names; history, creation time, owner and lease stay."""
@@ -325,7 +325,7 @@ class RunContract:
         assert storage.commit([TakeSignal("x", a_step())]) == [Missing()]
         assert storage.get_step("r", "s") is None
 
-    # Deleting -----------------------------------------------------------------------------------------------
+    # Deleting ----------------------------------------------------------------------------------------------
 
     def test_delete_takes_everything_along(self, storage: Storage) -> None:
         """A deleted run leaves no steps, no signals and no tags for one that gets its id later."""

@@ -1,0 +1,74 @@
+"""What is particular about the storage in memory; the rest is in the contract."""
+
+import copy
+import pickle
+
+import pytest
+
+from flowdsl.core.records import Run, Step
+from flowdsl.errors import StorageUnavailable
+from flowdsl.storage import MemoryStorage
+from flowdsl.storage.base import Opened, OpenRun, PutStep
+from flowdsl.storage.make import as_inserted, quick_step, stub
+from flowdsl.testing.samples import a_run, a_step, full_run, full_step, open_run
+
+
+def test_it_stays_in_its_process() -> None:
+    """Pickling or copying one raises a ``TypeError`` that says what to use instead."""
+    with MemoryStorage() as storage:
+        for attempt in (pickle.dumps, copy.copy, copy.deepcopy):
+            with pytest.raises(TypeError, match="sqlite:///"):
+                attempt(storage)
+
+
+def test_a_closed_one_says_so() -> None:
+    """A closed storage is named in the error."""
+    storage = MemoryStorage()
+    storage.close()
+    with pytest.raises(StorageUnavailable, match="MemoryStorage was closed"):
+        storage.get_run("r")
+
+
+def test_repr() -> None:
+    """Its ``repr`` says how much is in it."""
+    with MemoryStorage() as storage:
+        open_run(storage)
+        assert repr(storage) == "MemoryStorage(1 runs)"
+
+
+def test_nothing_is_kept_of_what_is_deleted() -> None:
+    """Deleting all runs leaves no index entries behind, and opening in vain makes none."""
+    with MemoryStorage() as storage:
+        empty = {name: value for name, value in vars(storage).items() if isinstance(value, dict)}
+        assert all(not value for value in empty.values())
+        for i in range(20):
+            run = a_run("n", number=0, owner=f"owner-{i % 3}") if i % 2 else a_run(f"r{i}")
+            (opened,) = storage.commit([OpenRun(run, 60.0, fresh=True, nonce=f"nonce-{i}")])
+            assert isinstance(opened, Opened)
+            storage.commit([PutStep(a_step(opened.run.id))])
+        for stored in storage.list_runs():
+            storage.delete_run(stored.id)
+        left = {name: value for name, value in vars(storage).items() if isinstance(value, dict) and value}
+        assert left == {}
+
+
+def test_quick_steps_are_steps() -> None:
+    """A step made quickly is a ``Step`` like any other: equal, frozen, hashable, of the same class."""
+    for step in (full_step(), a_step()):
+        quick = quick_step(*(getattr(step, field) for field in Step.__match_args__))
+        assert type(quick) is Step
+        assert quick == step
+        assert hash(quick) == hash(step)
+        assert repr(quick) == repr(step)
+        assert pickle.loads(pickle.dumps(quick)) == step
+        with pytest.raises(AttributeError):
+            quick.key = "other"  # type: ignore[misc]
+
+
+def test_inserted_runs_keep_all_but_what_insertion_decides() -> None:
+    """Making the stored run from the wanted one changes its id, number, epoch and lease alone."""
+    run = as_inserted(full_run(), "q", 7, 3, 99.5)
+    changed = {field for field in Run.__match_args__ if getattr(run, field) != getattr(full_run(), field)}
+    assert changed == {"id", "number", "epoch", "lease_until"}
+    assert (run.id, run.number, run.epoch, run.lease_until) == ("q", 7, 3, 99.5)
+    assert stub(run).pruned

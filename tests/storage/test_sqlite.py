@@ -1,0 +1,349 @@
+"""What is particular about the SQLite storage; the rest is in the contract."""
+
+import gc
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from storage_children import Child
+
+from flowdsl.core.records import RunFilter, Signal
+from flowdsl.core.status import RunStatus
+from flowdsl.storage import SQLiteStorage
+from flowdsl.storage import sqlite_rows as sql
+from flowdsl.storage.base import (
+    AddSignal,
+    Done,
+    DropSteps,
+    Found,
+    Opened,
+    OpenRun,
+    Operation,
+    PutMemo,
+    PutStep,
+    TakeSignal,
+    UpdateRun,
+)
+from flowdsl.testing.samples import a_run, a_step, full_memo, full_step, open_run
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "flow.db"
+
+
+@pytest.fixture
+def storage(path: Path) -> Iterator[SQLiteStorage]:
+    with SQLiteStorage(path, synchronous="normal") as storage:
+        yield storage
+
+
+def writer(storage: SQLiteStorage) -> sqlite3.Connection:
+    (handles,) = storage._open
+    return handles.writer
+
+
+def test_arguments() -> None:
+    """Unknown levels, no patience, and databases in memory are refused before anything is opened."""
+    for arguments in ({"synchronous": "off"}, {"synchronous": None}, {"busy_timeout": -1}):
+        with pytest.raises(ValueError):
+            SQLiteStorage("flow.db", **arguments)  # type: ignore[arg-type]
+    for path in ("", ":memory:"):
+        with pytest.raises(ValueError, match="memory://"):
+            SQLiteStorage(path)
+
+
+def test_repr(path: Path) -> None:
+    """Its ``repr`` says where it is."""
+    with SQLiteStorage(path) as storage:
+        assert repr(storage) == f"SQLiteStorage({str(path)!r}, synchronous='full')"
+
+
+@pytest.mark.parametrize(("level", "number"), [("full", 2), ("normal", 1)])
+def test_durability(path: Path, level: str, number: int) -> None:
+    """The level asked for is what SQLite works with, also after all was opened again."""
+    with SQLiteStorage(path, synchronous=level) as storage:
+        for _ in range(2):
+            assert writer(storage).execute("PRAGMA synchronous").fetchone() == (number,)
+            assert writer(storage).execute("PRAGMA journal_mode").fetchone() == ("wal",)
+            storage.before_fork()
+            storage.after_fork(in_child=False)
+            storage.list_runs()
+
+
+def test_readers_cannot_write(storage: SQLiteStorage) -> None:
+    """A connection lent to a reader refuses to change anything."""
+    (handles,) = storage._open
+    reader = handles.readers.lend()
+    assert reader is not None
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        reader.execute("DELETE FROM runs")
+    handles.readers.give_back(reader)
+
+
+def test_few_connections_are_kept(storage: SQLiteStorage) -> None:
+    """However many readers there were at once, few connections stay open."""
+    (handles,) = storage._open
+    readers = [handles.readers.lend() for _ in range(50)]
+    for reader in readers:
+        assert reader is not None
+        handles.readers.give_back(reader)
+    assert len(handles.readers._members) == len(handles.readers._idle) == 8
+
+
+def test_a_forgotten_storage_closes_itself(path: Path) -> None:
+    """A storage that nobody closed is closed with its last reference, and leaves no log behind."""
+    storage = SQLiteStorage(path)
+    open_run(storage)
+    storage.list_runs()
+    assert path.with_name("flow.db-wal").exists()
+    del storage
+    gc.collect()
+    assert [entry.name for entry in path.parent.iterdir()] == ["flow.db"]
+
+
+def test_an_exit_closes_what_is_open(path: Path) -> None:
+    """A process that ends without closing its storage leaves no log behind, with threads at work or not."""
+    script = """
+import threading
+storage = open_storage(url)
+open_run(storage)
+def work():
+    while True:
+        storage.list_steps("r")
+        storage.commit([PutStep(a_step(), 1)])
+threading.Thread(target=work, daemon=True).start()
+storage.wait_for_change(storage.wait_for_change(0, 0), 30)
+"""
+    with Child(script, f"sqlite:///{path}") as child:
+        assert child.rest() == []
+    with SQLiteStorage(path) as storage:
+        assert len(storage.list_steps("r")) == 1
+
+
+# Cost: counted, not timed -----------------------------------------------------------------------------------
+
+
+def statements_of(storage: SQLiteStorage, work: Callable[[], object]) -> list[str]:
+    """The first words of the statements that *work* executes on the writer."""
+    seen: list[str] = []
+    writer(storage).set_trace_callback(seen.append)
+    try:
+        work()
+    finally:
+        writer(storage).set_trace_callback(None)
+    return [statement.split()[0] for statement in seen]
+
+
+def instructions_of(storage: SQLiteStorage, work: Callable[[], object]) -> int:
+    """How many instructions SQLite's machine executes for *work* on the writer."""
+    count = 0
+
+    def tick() -> int:
+        nonlocal count
+        count += 1
+        return 0
+
+    writer(storage).set_progress_handler(tick, 1)
+    try:
+        work()
+    finally:
+        writer(storage).set_progress_handler(None, 1)
+    return count
+
+
+def test_a_step_is_one_statement(storage: SQLiteStorage) -> None:
+    """A new step, or an update of a run, is a single statement with the fence in it."""
+    open_run(storage)
+    for operation, statement in [
+        (PutStep(a_step(), 1), "INSERT"),
+        (PutStep(full_step(key="t")), "INSERT"),
+        (PutStep(a_step(key="u"), 1, once=True), "INSERT"),
+        (UpdateRun("r", epoch=1, lease=60.0), "UPDATE"),
+        (
+            UpdateRun(
+                "r", {"status": RunStatus.FAILED}, epoch=1, if_status=(RunStatus.RUNNING,), release=True
+            ),
+            "UPDATE",
+        ),
+    ]:
+        assert statements_of(storage, lambda operation=operation: storage.commit([operation])) == [statement]
+
+
+def test_a_batch_is_one_transaction(storage: SQLiteStorage) -> None:
+    """Operations that are committed together share one transaction, and all runs are read in one go."""
+    for run_id in "rq":
+        open_run(storage, run_id)
+    operations = [PutStep(a_step("rq"[i % 2], f"s{i}"), 1) for i in range(100)]
+    seen = statements_of(storage, lambda: storage.commit(operations))
+    assert seen == ["BEGIN", "SELECT", "SELECT", *["INSERT"] * 100, "COMMIT"]
+
+
+def test_the_cost_of_a_step_does_not_grow(storage: SQLiteStorage) -> None:
+    """The thousandth step, signal or replacement costs what the tenth did, and so does what is done to them."""
+    open_run(storage)
+
+    def costs(number: int) -> list[int]:
+        name = f"{number:05}"
+        operations: list[Operation] = [
+            PutStep(a_step(key=name), 1),
+            PutStep(a_step(key=name), 1),
+            AddSignal(Signal(name, "r", "go", key=name)),
+            TakeSignal(name, a_step(key=f"{name}-wait"), 1),
+            DropSteps("r", (f"{name}-wait",), 1),
+            PutMemo(full_memo(name)),
+            UpdateRun("r", epoch=1, lease=60.0),
+        ]
+        return [instructions_of(storage, lambda op=op: storage.commit([op])) for op in operations]
+
+    first = [costs(number) for number in range(10)][-1]
+    storage.commit([PutStep(a_step(key=f"{number}-more"), 1) for number in range(3000)])
+    storage.commit(
+        [AddSignal(Signal(f"{number}-more", "r", "go", key=f"{number}")) for number in range(3000)]
+    )
+    last = costs(99_999)
+    assert all(later <= earlier * 1.2 + 10 for later, earlier in zip(last, first, strict=True)), (first, last)
+
+
+@pytest.mark.parametrize("owners", [1, 3])
+def test_opening_among_many_runs_of_a_key(storage: SQLiteStorage, owners: int) -> None:
+    """Opening a run costs the same with three thousand live runs of its key as with three."""
+
+    def opened(number: int, nonce: str) -> int:
+        skip = tuple(f"owner-{i}" for i in range(owners))
+        run = a_run("n", number=0, owner=f"owner-{number % owners}")
+        return instructions_of(
+            storage, lambda: storage.commit([OpenRun(run, 60.0, skip_owners=skip, nonce=nonce)])
+        )
+
+    few = [opened(number, f"few-{number}") for number in range(5)][-1]
+    storage.commit(
+        [OpenRun(a_run("n", number=0, owner=f"owner-{i % owners}"), 60.0, fresh=True) for i in range(3000)]
+    )
+    many = opened(4, "many")
+    assert many <= few * 1.3, (few, many)
+    assert len(storage.list_runs(RunFilter(key="k"))) == 3006
+    (found,) = storage.commit([OpenRun(a_run("n", number=0), 60.0)])
+    assert isinstance(found, Found)
+    assert [run.number for run in found.runs] == list(range(1, 17))
+
+
+def test_nothing_is_searched_by_walking(storage: SQLiteStorage) -> None:
+    """No statement walks a table: each finds its rows by an index, and lists come in the order of one."""
+    statements: dict[str, Any] = {
+        name: value
+        for name, value in vars(sql).items()
+        if isinstance(value, str)
+        and value.strip().startswith(("SELECT", "INSERT", "UPDATE", "DELETE", "REPLACE"))
+    }
+    assert len(statements) > 25
+    for where in (
+        RunFilter(workflow="w", limit=1),
+        RunFilter(parent="r", limit=1),
+        RunFilter(status=(RunStatus.FAILED,), limit=1),
+        RunFilter(tags=("t",)),
+        RunFilter(key="k"),
+        RunFilter(after="r", limit=1),
+        RunFilter(created_after=1.0, created_before=2.0),
+    ):
+        statements[str(where)] = sql.list_runs(where)[0]
+    for unread in (True, False):
+        statements[f"signals {unread}"] = sql.list_signals("r", "go", unread, 1)[0]
+    statements |= {"attention": sql.attention(8), "run_heads": sql.run_heads(8)}
+    for name, statement in statements.items():
+        if name in ("HIGHEST_EPOCH",):  # of clear(), which is slow anyway
+            continue
+        marks = 4 if "?1" in statement else statement.count("?")
+        plan = writer(storage).execute(f"EXPLAIN QUERY PLAN {statement}", [None] * marks).fetchall()
+        walks = [line for *_, line in plan if line.startswith("SCAN") and line != "SCAN CONSTANT ROW"]
+        assert not walks, (name, plan)
+        if "limit=1" in name or name == "LIST_STEPS":
+            assert not [line for *_, line in plan if "TEMP B-TREE" in line], (name, plan)
+
+
+def test_runs_without_tags_cost_nothing_extra(storage: SQLiteStorage) -> None:
+    """Only tags that are there are stored."""
+    plain, tagged = OpenRun(a_run("plain"), 60.0), OpenRun(a_run("tagged", tags=("a", "b")), 60.0)
+    seen = [
+        statements_of(storage, lambda op=op: storage.commit([op])).count("INSERT") for op in (plain, tagged)
+    ]
+    assert seen == [1, 3]
+
+
+def test_a_journal_is_read_in_one_statement(storage: SQLiteStorage) -> None:
+    """Ten thousand steps come in one read, in order."""
+    open_run(storage)
+    storage.commit([PutStep(a_step(key=f"s{i}"), 1) for i in range(10_000)])
+    assert [step.key for step in storage.list_steps("r")] == [f"s{i}" for i in range(10_000)]
+
+
+# What people may see in the file ----------------------------------------------------------------------------
+
+
+def test_the_file_can_be_read_by_people(storage: SQLiteStorage, path: Path) -> None:
+    """Statuses, kinds, previews and tags stand in the file as text, for other tools to query."""
+    open_run(storage, tags={"env": "prod"}, args_preview="(order=17)")
+    storage.commit([PutStep(a_step(attempts=3, preview="ok"))])
+    with closing(sqlite3.connect(path)) as connection:
+        query = """SELECT runs.id, runs.status, tags, args_preview, kind, steps.status, preview, json_extract(more, '$.attempts')
+            FROM runs JOIN steps ON steps.run = runs.no"""
+        row = connection.execute(query).fetchone()
+    assert row == ("r", "running", '{"env": "prod"}', "(order=17)", "step", "completed", "ok", 3)
+
+
+def test_unusual_fields_share_a_column(storage: SQLiteStorage, path: Path) -> None:
+    """A step whose attempts, draws and so on are as usual stores nothing for them."""
+    open_run(storage)
+    steps = [
+        a_step(key="usual"),
+        a_step(key="concurrent", concurrent=True),
+        a_step(key="extra", extra='{"a":1}'),
+    ]
+    storage.commit([PutStep(step) for step in steps])
+    with closing(sqlite3.connect(path)) as connection:
+        stored = connection.execute("SELECT more FROM steps ORDER BY seq").fetchall()
+    assert stored == [(None,), ('{"concurrent":true}',), ('{"extra":"{\\"a\\":1}"}',)]
+    assert [(step.concurrent, step.extra) for step in storage.list_steps("r")] == [
+        (False, ""),
+        (True, ""),
+        (False, '{"a":1}'),
+    ]
+
+
+def test_many_threads_wait_and_one_looks(storage: SQLiteStorage) -> None:
+    """Of many who wait one looks for foreign commits; when it leaves, another takes over."""
+    version = storage.wait_for_change(0, 0.0)
+    looks: list[int] = []
+    looked = threading.Semaphore(0)
+    original = storage._others_committed
+
+    def look() -> bool:
+        looks.append(threading.get_ident())
+        looked.release()
+        return original()
+
+    storage._others_committed = look  # type: ignore[method-assign]
+    with ThreadPoolExecutor(8) as pool:
+        impatient = pool.submit(storage.wait_for_change, version, 0.0)
+        assert impatient.result(30) == version
+        short = pool.submit(storage.wait_for_change, version, 0.15)
+        assert looked.acquire(timeout=30)
+        waiters = [pool.submit(storage.wait_for_change, version, 60.0) for _ in range(6)]
+        assert short.result(30) == version
+        looks.clear()
+        while looked.acquire(blocking=False):
+            pass
+        for _ in range(3):
+            assert looked.acquire(timeout=30)
+        assert len(set(looks)) == 1
+        with SQLiteStorage(storage._path) as other:
+            (opened,) = other.commit([OpenRun(a_run(), 60.0)])
+        assert isinstance(opened, Opened)
+        assert all(waiter.result(30) != version for waiter in waiters)
+    assert not storage._watched
+    assert isinstance(storage.commit([PutStep(a_step(), 1)])[0], Done)
