@@ -51,7 +51,7 @@ from flowdsl.errors import (
 from flowdsl.handle import LogLine, Run
 from flowdsl.hooks import Hooks
 from flowdsl.storage import Storage, open_storage
-from flowdsl.storage.base import AddSignal, DeleteRun, Fenced, Missing, PutStep, UpdateRun
+from flowdsl.storage.base import AddSignal, DeleteRun, Fenced, Missing, PutStep, Unstorable, UpdateRun
 from flowdsl.storage.urls import default_url
 
 __all__ = ["Runtime", "configure", "current_runtime"]
@@ -421,6 +421,8 @@ class Runtime:
             raise RunNotFound(f"no run {run_id!r} in this storage", run=run_id)
         if isinstance(outcome, Fenced):
             raise RunFinished(f"run {run_id} has ended: it is {outcome.run.status}", run=run_id)
+        if isinstance(outcome, Unstorable):
+            raise outcome.error
         for engine in engines_on(self.storage):
             state = engine.active.get(run_id)
             if state is not None:
