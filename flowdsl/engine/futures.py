@@ -92,6 +92,10 @@ class StepFuture(Generic[T]):
         assert self._work is not None
         fresh: Future[T] = Future()
         self._future = fresh
+        call = self._call
+        if call is not None and call.submitted and call.run.engine.virtual:
+            call.run.engine.clock.leave()  # it is no longer one more thing beside the thread that asked
+            call.inline = True
         try:
             value = self._work()
         except BaseException as error:
@@ -276,7 +280,7 @@ def start(call: StepCall, make: Callable[[], Any], own: Executor | None = None) 
             return context.copy().run(run_sync, make())
         finally:
             _worker.executor = before
-            if call.submitted and engine.virtual:
+            if call.submitted and engine.virtual and not call.inline:
                 engine.clock.leave()
 
     future = executor.submit(work)

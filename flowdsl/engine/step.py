@@ -101,6 +101,7 @@ class StepCall:
         "fn",
         "frame",
         "generation",
+        "inline",
         "key",
         "kind",
         "kwargs",
@@ -139,6 +140,7 @@ class StepCall:
         self._shown: str | None = None
         self.concurrent = False
         self.submitted = False
+        self.inline = False
         self.elsewhere: Callable[[StepCall, Frame], Any] | None = None
         self.queued = False
         self.flow: Any = None
