@@ -20,7 +20,19 @@ from flowdsl.errors import WaitTimeout
 from flowdsl.storage import MemoryStorage
 from flowdsl.testing import VirtualClock
 
-LEAVES = ["step", "flaky", "undoable", "increment", "push", "set", "get", "delete", "sleep", "wait", "timeout"]
+LEAVES = [
+    "step",
+    "flaky",
+    "undoable",
+    "increment",
+    "push",
+    "set",
+    "get",
+    "delete",
+    "sleep",
+    "wait",
+    "timeout",
+]
 LEAVES += ["now", "uuid4", "log", "caught", "schedule", "memo"]
 
 
@@ -236,7 +248,9 @@ def shape(storage: Any, fails: bool) -> Any:
     assert {run.status for run in runs} <= {RunStatus.COMPLETED, RunStatus.FAILED}, "an orphan"
     assert all(run.owner is None for run in runs)
     logs = [s.extra for run in runs for s in storage.list_steps(run.id) if s.kind == "log"]
-    steps = [s for run in runs for s in storage.list_steps(run.id) if s.kind in ("step", "child", "wait", "sleep")]
+    steps = [
+        s for run in runs for s in storage.list_steps(run.id) if s.kind in ("step", "child", "wait", "sleep")
+    ]
     assert not [s for s in steps if s.status is StepStatus.PENDING]
     counted = [s for s in steps if not (fails and s.scope.endswith("/scheduled"))]
     return len(runs), sorted(logs), Counter((s.kind, s.path, str(s.status)) for s in counted)
@@ -281,7 +295,7 @@ crashes = st.lists(st.integers(0, 200), min_size=1, max_size=3)
 
 
 @pytest.mark.parametrize("flavour", FLAVOURS, ids=repr)
-@settings(max_examples=examples(60))
+@settings(max_examples=examples(25))
 @given(program=nodes(), fails=st.booleans(), at=crashes, after=st.booleans())
 def test_programs_of_all_verbs_survive_kills(flavour, program, fails, at, after):
     """Whatever the program, wherever it dies and dies again: as if it had not."""

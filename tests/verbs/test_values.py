@@ -1,0 +1,160 @@
+"""Recorded values, logs, events, progress and memos."""
+
+import threading
+
+import pytest
+from support import Crash, Effects, Mortal
+from verbsupport import until
+
+import flowdsl
+from flowdsl import Retry, Runtime, step, workflow
+
+ONCE = Retry(attempts=1)
+
+
+def test_values_are_the_same_at_every_replay(storage, clock, flavour):
+    """``now``, ``uuid4`` and ``rng``: what a step body acted upon is what a replay sees, wherever the run died."""
+    seen = []
+
+    @flavour.step(name="values.f", ignore=("value",))
+    def f(n, value):
+        seen.append((n, value))
+
+    @flavour.workflow(id="w")
+    def w():
+        for n in range(3):
+            yield f(n, (flowdsl.now(), flowdsl.uuid4(), flowdsl.rng().random()))
+
+    for at in range(1, 6):
+        seen.clear()
+        try:
+            with Runtime(Mortal(storage, at), clock=clock):
+                flavour.call(w)
+        except Crash:
+            pass
+        clock.sleep(60)
+        with Runtime(storage, clock=clock) as rt:
+            flavour.call(w)
+            rt.delete("w")
+        assert len(dict(seen)) == 3
+        assert len(set(seen)) == 3
+        assert len({value[1] for _, value in seen}) == 3
+
+
+def test_a_log_line_is_stored_once_and_not_repeated_by_a_replay(storage, clock, flavour):
+    """Each line stands once in the run's logs, with its fields; a second attempt of a step logs its own."""
+    tries, broken = [], [True]
+
+    @flavour.step(retry=Retry(attempts=2, jitter=0))
+    def f():
+        tries.append(1)
+        flowdsl.log("try", number=len(tries))
+        if len(tries) == 1:
+            raise OSError
+
+    @flavour.step(retry=ONCE)
+    def fails():
+        if broken:
+            raise KeyError
+
+    @flavour.workflow(id="w")
+    def w():
+        flowdsl.log("begin")
+        yield f()
+        yield fails()
+
+    with Runtime(storage, clock=clock) as rt:
+        with pytest.raises(KeyError):
+            flavour.call(w)
+        broken.clear()
+        flavour.call(w)
+        assert len(rt.run("w").logs()) == 3
+        lines = [s for s in rt.storage.list_steps("w") if s.kind == "log"]
+    assert [s.extra for s in lines] == [
+        '{"fields": {}}',
+        '{"fields": {"number": 1}}',
+        '{"fields": {"number": 2}}',
+    ]
+
+
+def test_events_call_every_handler_on_the_runtime_that_sends(storage, clock, effects: Effects):
+    """Functions, steps and workflows; what unregisters them works."""
+    other = Runtime("memory://")
+
+    @flowdsl.on("order.paid")
+    def plain(payload):
+        effects("plain", payload)
+
+    @step
+    def stepped(payload):
+        effects("step", payload)
+
+    @workflow
+    def whole(payload):
+        effects("workflow", payload)
+
+    off = [flowdsl.on("order.paid", stepped), flowdsl.on("order.paid", whole), plain.unsubscribe]
+    with Runtime(storage, clock=clock) as rt, other:
+        rt.send("order.paid", 7)
+        until(lambda: len(effects) == 3)
+        assert until(lambda: [run.workflow for run in rt.runs()]) == [whole.path]
+        assert other.runs() == []
+        rt.runs()[0].result()
+        for one in off:
+            one()
+        rt.send("order.paid", 8)
+        with pytest.raises(ValueError):
+            rt.send("  ")
+    assert sorted(effects.log) == [("plain", 7), ("step", 7), ("workflow", 7)]
+
+
+def test_progress_shows_counts_and_the_running_step(storage):
+    """From the handle and by query, while a step executes."""
+    inside, go_on = threading.Event(), threading.Event()
+
+    @step
+    def quick(n):
+        return n
+
+    @step(name="progress.slow")
+    def slow():
+        inside.set()
+        go_on.wait(10)
+
+    @workflow(id="w")
+    def w():
+        quick(1)
+        quick(2)
+        slow()
+
+    with Runtime(storage) as rt:
+        run = w.start()
+        inside.wait(10)
+        found = rt.query("w", "progress")
+        assert (found["done"], found["known"], found["failed"]) == (2, 3, 0)
+        (entry,) = run.progress()["running"]
+        assert entry["path"] == "progress.slow"
+        assert entry["started_at"].tzinfo is not None
+        go_on.set()
+        run.result()
+        assert run.progress()["running"] == []
+
+
+def test_a_memo_is_shared_until_it_expires_or_is_forgotten(storage, clock, flavour, effects: Effects):
+    """Another run takes the result; after a day, or ``forget``, the body executes again."""
+
+    @flavour.step(memo=True, expires="1 day")
+    def f(n):
+        return effects(n)
+
+    @flavour.workflow
+    def w(run):
+        return (yield f(1))
+
+    with Runtime(storage, clock=clock):
+        assert [flavour.call(w, n) for n in range(3)] == [1, 1, 1]
+        f.forget(1)
+        assert flavour.call(w, 4) == 2
+        clock.sleep(86_401)
+        assert flavour.call(w, 5) == 3
+        assert flavour.call(w, 0) == 3
