@@ -14,7 +14,7 @@ from attrs import fields
 from flowdsl.core.records import Run, Step, Tags
 from flowdsl.core.status import StepStatus
 
-__all__ = ["as_inserted", "own_tags", "quick_step", "stub"]
+__all__ = ["as_inserted", "numbered", "own_tags", "quick_step", "stub"]
 
 
 class _Draft(Step):
@@ -73,6 +73,32 @@ class _Draft(Step):
 
 quick_step: type[Step] = _Draft
 """Call it with all fields of a ``Step``, by position; it returns a ``Step``."""
+
+
+def numbered(seq: int, s: Step) -> Step:
+    """The step *s* under the number *seq*."""
+    return quick_step(
+        s.run_id,
+        s.key,
+        s.path,
+        seq,
+        s.kind,
+        s.scope,
+        s.occurrence,
+        s.ordinal,
+        s.status,
+        s.attempts,
+        s.args,
+        s.defaults,
+        s.payload,
+        s.preview,
+        s.created_at,
+        s.completed_at,
+        s.concurrent,
+        s.draws,
+        s.version,
+        s.extra,
+    )
 
 
 _RUN_FIELDS = [field.name for field in fields(Run)]

@@ -4,14 +4,13 @@ It is also the reference: short enough to be read as the meaning of each operati
 must agree with it (see ``flowdsl.testing.contract``).
 """
 
-import heapq
 import threading
-from bisect import bisect_left, insort
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Any, NoReturn, Self
 
-from attrs import define, evolve, field
+from attrs import evolve
 
 from flowdsl.core.records import Memo, Run, RunFilter, Signal, Step
 from flowdsl.core.status import RunStatus
@@ -39,62 +38,14 @@ from flowdsl.storage.base import (
 )
 from flowdsl.storage.checks import require_id, require_limit, validate
 from flowdsl.storage.forking import rest_before_fork
-from flowdsl.storage.make import as_inserted, own_tags, quick_step, stub
+from flowdsl.storage.make import as_inserted, numbered, own_tags, stub
+from flowdsl.storage.memory_index import Entry, Line, matches, order
 
 __all__ = ["MemoryStorage"]
 
 _DONE = Done()
 _MISSING = Missing()
 _ENDED = (RunStatus.COMPLETED, RunStatus.CANCELLED)
-_FOUND_AT_MOST = 16
-
-
-@define(slots=True)
-class _Entry:
-    """A run with what belongs to it. Steps are kept in the order of ``seq``, which stands beside each."""
-
-    run: Run
-    nonce: str
-    steps: dict[str, tuple[int, Step]] = field(factory=dict)
-    signals: dict[str, Signal] = field(factory=dict)
-    sent: dict[tuple[str, str], int] = field(factory=dict)
-    unread: int = 0
-
-
-@define(slots=True)
-class _Line:
-    """The numbered runs of one key, sorted, so that finding the one to continue does not look at all."""
-
-    numbers: list[int] = field(factory=list)
-    live: dict[str | None, list[tuple[int, str]]] = field(factory=dict)
-    failed: list[tuple[int, str]] = field(factory=list)
-
-    def add(self, run: Run) -> None:
-        if run.number is None:
-            return
-        insort(self.numbers, run.number)
-        if (group := self._group(run)) is not None:
-            insort(group, (run.number, run.id))
-
-    def remove(self, run: Run) -> None:
-        if run.number is None:
-            return
-        del self.numbers[bisect_left(self.numbers, run.number)]
-        if (group := self._group(run)) is not None:
-            del group[bisect_left(group, (run.number, run.id))]
-            if not group:
-                self.live.pop(run.owner, None)
-
-    def oldest(self, skip_owners: tuple[str, ...]) -> list[str]:
-        """Ids of the oldest runs that a call may continue."""
-        groups = [group for owner, group in self.live.items() if owner not in skip_owners]
-        oldest = [islice(group, _FOUND_AT_MOST) for group in [*groups, self.failed]]
-        return [run_id for _, run_id in islice(heapq.merge(*oldest), _FOUND_AT_MOST)]
-
-    def _group(self, run: Run) -> list[tuple[int, str]] | None:
-        if run.status in (RunStatus.PENDING, RunStatus.RUNNING):
-            return self.live.setdefault(run.owner, [])
-        return self.failed if run.status == RunStatus.FAILED and run.retryable else None
 
 
 class MemoryStorage(Storage):
@@ -164,7 +115,7 @@ class MemoryStorage(Storage):
         entry = self._entries.get(self._nonces.get(op.nonce, ""))
         if entry is not None and (entry.run.owner, entry.run.key) == (run.owner, run.key):
             return Opened(_copy(entry.run))
-        line = self._lines.setdefault(run.key, _Line())
+        line = self._lines.setdefault(run.key, Line())
         if not op.fresh and (oldest := line.oldest(op.skip_owners)):
             return Found(tuple(_copy(self._entries[run_id].run) for run_id in oldest))
         number = line.numbers[-1] + 1 if line.numbers else 1
@@ -174,7 +125,7 @@ class MemoryStorage(Storage):
 
     def _insert(self, op: OpenRun, run_id: str, number: int | None) -> Outcome:
         run = as_inserted(op.run, run_id, number, self._epoch + 1, self.now() + op.lease)
-        self._entries[run_id] = _Entry(run, op.nonce)
+        self._entries[run_id] = Entry(run, op.nonce)
         self._index(run)
         if op.nonce:
             self._nonces[op.nonce] = run_id
@@ -225,7 +176,7 @@ class MemoryStorage(Storage):
             return Fenced(_copy(entry.run))
         return self._put(entry, step, op.once)
 
-    def _put(self, entry: _Entry, step: Step, once: bool = False) -> Done:
+    def _put(self, entry: Entry, step: Step, once: bool = False) -> Done:
         steps, key = entry.steps, step.key
         if key in steps:
             if once:
@@ -299,7 +250,7 @@ class MemoryStorage(Storage):
         self._memos.pop(op.key, None)
         return _DONE
 
-    def _change(self, entry: _Entry, changes: dict[str, Any]) -> None:
+    def _change(self, entry: Entry, changes: dict[str, Any]) -> None:
         if "tags" in changes:
             changes["tags"] = own_tags(changes["tags"])
         self._unindex(entry.run)
@@ -308,7 +259,7 @@ class MemoryStorage(Storage):
 
     def _index(self, run: Run) -> None:
         if run.number is not None:
-            self._lines.setdefault(run.key, _Line()).add(run)
+            self._lines.setdefault(run.key, Line()).add(run)
 
     def _unindex(self, run: Run) -> None:
         if run.number is not None:
@@ -335,9 +286,9 @@ class MemoryStorage(Storage):
         if where.after is not None:
             if behind is None:
                 return []
-            mark, newest = _order(behind.run), where.newest_first
-            runs = [run for run in runs if (_order(run) < mark if newest else _order(run) > mark)]
-        found = sorted((run for run in runs if _matches(run, where)), key=_order, reverse=where.newest_first)
+            mark, newest = order(behind.run), where.newest_first
+            runs = [run for run in runs if (order(run) < mark if newest else order(run) > mark)]
+        found = sorted((run for run in runs if matches(run, where)), key=order, reverse=where.newest_first)
         return [_copy(run) for run in found[: where.limit]]
 
     def get_step(self, run_id: str, key: str, /) -> Step | None:
@@ -347,7 +298,8 @@ class MemoryStorage(Storage):
             self._require_open()
             entry = self._entries.get(run_id)
             found = None if entry is None else entry.steps.get(key)
-        return None if found is None else _numbered(*found)
+        # Numbered when it is read, not when it is put: that would be the larger half of a commit.
+        return None if found is None else numbered(*found)
 
     def list_steps(self, run_id: str, /, *, after: int = 0, limit: int | None = None) -> list[Step]:
         require_id(run_id)
@@ -358,7 +310,7 @@ class MemoryStorage(Storage):
             steps = [] if entry is None else list(entry.steps.values())
         start = bisect_left(steps, after + 1, key=lambda numbered: numbered[0]) if after else 0
         return [
-            _numbered(seq, step)
+            numbered(seq, step)
             for seq, step in islice(steps, start, None if limit is None else start + limit)
         ]
 
@@ -421,10 +373,10 @@ class MemoryStorage(Storage):
             self._changed, self._waiting = threading.Condition(self._lock), 0
 
     def _forget_all(self) -> None:
-        self._entries: dict[str, _Entry] = {}
+        self._entries: dict[str, Entry] = {}
         self._stubs: dict[str, Run] = {}
         self._nonces: dict[str, str] = {}
-        self._lines: dict[str, _Line] = {}
+        self._lines: dict[str, Line] = {}
         self._memos: dict[str, Memo] = {}
 
     def _require_open(self) -> None:
@@ -446,53 +398,6 @@ _APPLY: dict[type, Callable[[MemoryStorage, Any], Outcome]] = {
 }
 
 
-def _numbered(seq: int, s: Step) -> Step:
-    # Made when it is read, not when it is put: evolve would be the larger half of a commit.
-    return quick_step(
-        s.run_id,
-        s.key,
-        s.path,
-        seq,
-        s.kind,
-        s.scope,
-        s.occurrence,
-        s.ordinal,
-        s.status,
-        s.attempts,
-        s.args,
-        s.defaults,
-        s.payload,
-        s.preview,
-        s.created_at,
-        s.completed_at,
-        s.concurrent,
-        s.draws,
-        s.version,
-        s.extra,
-    )
-
-
 def _copy(run: Run) -> Run:
     # All else in a run is immutable.
     return evolve(run, tags=dict(run.tags)) if isinstance(run.tags, dict) else run
-
-
-def _order(run: Run) -> tuple[float, str]:
-    return run.created_at, run.id
-
-
-def _matches(run: Run, where: RunFilter) -> bool:
-    if isinstance(where.tags, Mapping):
-        items = run.tags.items() if isinstance(run.tags, Mapping) else ()
-        tagged = where.tags.items() <= set(items)
-    else:
-        tagged = all(name in run.tags for name in where.tags)
-    return (
-        tagged
-        and (not where.status or run.status in where.status)
-        and (where.workflow is None or run.workflow == where.workflow)
-        and (where.key is None or run.key == where.key)
-        and (where.parent is None or run.parent == where.parent)
-        and (where.created_after is None or run.created_at >= where.created_after)
-        and (where.created_before is None or run.created_at < where.created_before)
-    )

@@ -1,5 +1,6 @@
 """What one process has open of one database file."""
 
+import logging
 import os
 import sqlite3
 import time
@@ -8,13 +9,29 @@ from typing import Self
 
 from attrs import define
 
+from flowdsl.errors import StorageError
 from flowdsl.storage import sqlite_rows as sql
 from flowdsl.storage.sqlite_file import NEW_FILE, WRITER, connect, create, patiently, prepare
+from flowdsl.storage.sqlite_log import lost_commits
 from flowdsl.storage.sqlite_pool import ReaderPool
 
 __all__ = ["Handles"]
 
+logger = logging.getLogger("flowdsl")
+
 _LOOK = 0.05  # seconds between two looks whether the file is still in its place
+
+
+def _check_log(path: Path, synchronous: str) -> None:
+    lost = lost_commits(path)
+    if lost and synchronous == "full":
+        raise StorageError(
+            f"{path}-wal is damaged, and SQLite would drop {lost} commits behind the damage without a word. "
+            f"Nothing was changed: copy both files to a safe place. "
+            f"To go on without these commits, run: sqlite3 {path} 'PRAGMA wal_checkpoint(TRUNCATE)'"
+        )
+    if lost:  # a power failure may do that, where nobody waited for the disk
+        logger.warning("the last %d commits in %s were not written completely, and are lost", lost, path)
 
 
 @define(slots=True)
@@ -32,6 +49,7 @@ class Handles:
     def open(cls, path: Path, synchronous: str, patience: float) -> Self:
         """Open *path*, and create it or update its schema if need be. Raises ``StorageError``."""
         create(path)
+        _check_log(path, synchronous)
         return patiently(lambda: cls._try_open(path, synchronous), path, patience)
 
     @classmethod
