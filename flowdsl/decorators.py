@@ -883,7 +883,7 @@ def step(fn: Any = None, /, *, name: str | None = None, **options: Any) -> Any:
     if fn is None:
         _known(options, StepDef, "step")
         StepDef.checked(options)
-        return lambda fn: step(fn, name=name, **options) if options or name else step(fn)
+        return lambda fn: step(fn, name=name, **options)
     _known(options, StepDef, "step")
     made: Step[Any, Any] = Step(fn, StepDef.build(fn, name=name, **options))
     STEPS.add(made.path, made)

@@ -23,6 +23,7 @@ from support import Crash, Flavour, Mortal
 
 from flowdsl import Retry, Runtime, step, workflow
 from flowdsl.storage import Storage
+from flowdsl.storage.base import UpdateRun
 from flowdsl.testing import VirtualClock
 
 Slot = tuple[Any, ...]
@@ -467,11 +468,15 @@ DIED = object()
 
 @frozen
 class Fault:
-    """Where an execution dies: at a commit (before it takes effect or *after*), or when a body begins."""
+    """Where an execution dies: at a commit (before it takes effect or *after*), or when a body begins.
+
+    With *end*, at the commit that would complete the run.
+    """
 
     commit: int | None = None
     after: bool = False
     body: int | None = None
+    end: bool = False
 
 
 NONE = Fault()
@@ -495,7 +500,9 @@ def execute(
     _world = world
     world.nodes[()] = program
     world.state.update(dead=False, execution=world.state["execution"] + 1, die_at=fault.body, bodies=0)
-    mortal = Mortal(storage, fault.commit, after=fault.after, error=lambda: _die(world))
+    mortal = Mortal(
+        storage, _completes if fault.end else fault.commit, after=fault.after, error=lambda: _die(world)
+    )
     clock = VirtualClock(1_000_000.0 * world.state["execution"])
     with Runtime(mortal, clock=clock, **options):
         try:
@@ -509,6 +516,14 @@ def execute(
                 error.__traceback__ = None
             result = DIED
     return result, mortal.commits
+
+
+def _completes(operations: Any) -> bool:
+    """Whether a commit stores the outcome of the outermost run (the id of a child holds that of its parent)."""
+    return any(
+        isinstance(op, UpdateRun) and "/" not in op.run_id and op.changes.get("status") == "completed"
+        for op in operations
+    )
 
 
 def _die(world: World) -> BaseException:

@@ -223,14 +223,14 @@ class Relay(Storage):
 class Mortal(Relay):
     """A storage whose process dies at a commit: before it takes effect, or just after.
 
-    *at* is the number of that commit, from 0; everything after the death fails too, the way nothing comes
+    *at* is the number of that commit, from 0, or says of its operations whether it is the one; everything after the death fails too, the way nothing comes
     out of a dead process. *error* makes the exception.
     """
 
     def __init__(
         self,
         inner: Storage,
-        at: int | None = None,
+        at: int | Callable[[Sequence[Operation]], bool] | None = None,
         *,
         after: bool = False,
         error: Callable[[], BaseException] = Crash,
@@ -248,7 +248,7 @@ class Mortal(Relay):
             if self.dead:
                 raise self.error()
             mine, self.commits = self.commits, self.commits + 1
-            if mine != self.at:
+            if not (self.at(operations) if callable(self.at) else mine == self.at):
                 return self.inner.commit(operations)
             self.dead = True
             if self.after:

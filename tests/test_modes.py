@@ -18,7 +18,7 @@ class Declined(Exception):
         self.code = code
 
 
-@step(name="modes.double")
+@step(name="modes.only_here")
 def double(x):
     return 2 * x
 
@@ -300,8 +300,8 @@ def test_delete_and_forget_drop_what_do_stored(runtime: Runtime, effects: Effect
 
 def test_do_by_name(runtime: Runtime):
     """The path, or its last part where only one ends so."""
-    assert runtime.do("modes.double", 4) == 8
-    assert runtime.do("double", 5) == 10
+    assert runtime.do("modes.only_here", 4) == 8
+    assert runtime.do("only_here", 5) == 10
 
 
 def test_an_unknown_name_raises_with_near_matches_and_stores_nothing(
@@ -309,8 +309,8 @@ def test_an_unknown_name_raises_with_near_matches_and_stores_nothing(
 ):
     """The trap: *handler not found*, retried with backoff."""
     before = clock.now()
-    with pytest.raises(StepNotFound, match=r"modes\.double"):
-        runtime.do("modes.doubel", 4)
+    with pytest.raises(StepNotFound, match=r"modes\.only_here"):
+        runtime.do("modes.only_hear", 4)
     with pytest.raises(StepNotFound):
         runtime.try_("nothing.like.it")
     assert clock.now() == before
@@ -323,9 +323,9 @@ def test_an_unknown_name_in_a_run_is_not_retried(runtime: Runtime, clock):
 
     @workflow
     def w():
-        runtime.do("modes.doubel", 4)
+        runtime.do("modes.only_hear", 4)
 
-    with pytest.raises(StepNotFound, match=r"modes\.double"):
+    with pytest.raises(StepNotFound, match=r"modes\.only_here"):
         w()
     (run,) = runtime.runs()
     assert run.steps() == []

@@ -137,7 +137,13 @@ class StepDef:
         _checked_name(name, "step")
         plain = _plain_function(fn, "step", name)
         path = name or object_path(plain)
-        return cls(plain, path, inspect.iscoroutinefunction(plain), **cls.checked(options))
+        return cls(plain, path, inspect.iscoroutinefunction(plain), **cls.checked(options)).consistent()
+
+    def consistent(self) -> Self:
+        """Itself; raises for options that make no sense together."""
+        if self.expires is not None and not self.memo:
+            raise ValueError("expires= says how long a shared result counts, so it goes with memo=True")
+        return self
 
     @staticmethod
     def checked(options: dict[str, Any]) -> dict[str, Any]:
@@ -167,8 +173,8 @@ class StepDef:
         executor = done.get("executor")
         if executor is not None and not callable(getattr(executor, "submit", None)):
             raise TypeError(f"executor= is a concurrent.futures.Executor; got {executor!r}")
-        if done.get("expires") is not None and not done.get("memo", True):
-            raise ValueError("expires= goes with memo=True")
+        if not isinstance(done.get("memo", False), bool):
+            raise TypeError(f"memo= is True or False; got {done['memo']!r}")
         return done
 
     def evolve(self, **options: Any) -> Self:
@@ -180,7 +186,7 @@ class StepDef:
             raise TypeError(
                 f"step options are {', '.join(sorted(allowed))}; got {', '.join(sorted(unknown))}"
             )
-        return evolve(self, **self.checked(options), binders={})
+        return evolve(self, **self.checked(options), binders={}).consistent()
 
     def binder(self, receiver: bool) -> Binder:
         """The binder of the function; with *receiver*, its first parameter is ``self`` or ``cls``."""

@@ -1,0 +1,305 @@
+"""Laws of the pure decision: what a call means, given the journal."""
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowdsl.core.journal import Journal, Verdict
+from flowdsl.core.records import Step
+from flowdsl.core.status import StepStatus
+
+RECORDED, EXECUTE, DIVERGED = Verdict.RECORDED, Verdict.EXECUTE, Verdict.DIVERGED
+
+
+class Caller:
+    """Counts the calls of one execution as the engine does."""
+
+    def __init__(self, journal):
+        self.journal = journal
+        self.occurrences = {}
+        self.ordinals = {}
+
+    def identify(self, path, arg, scope=""):
+        """Key and ordinal of the next call."""
+        n = self.occurrences.setdefault((scope, path, arg), itertools.count())
+        m = self.ordinals.setdefault((scope, path), itertools.count())
+        return f"{scope}:{path}:{arg}:{next(n)}", next(m)
+
+    def call(self, path, arg, scope="", **more):
+        """Decide one call; the decision, and the record that executing it would make."""
+        key, ordinal = self.identify(path, arg, scope)
+        made = record(key, path, ordinal, scope=scope, args=str(arg))
+        return self.journal.decide(key, scope, path, ordinal, **more), made
+
+
+def record(key, path="p", ordinal=0, seq=1, **more):
+    """A completed record."""
+    return Step(run_id="r", key=key, path=path, ordinal=ordinal, seq=seq, **more)
+
+
+calls = st.lists(st.tuples(st.sampled_from("fgh"), st.integers(0, 2)), max_size=8)
+
+
+def executed(program):
+    """The records of an execution of *program*, in order."""
+    caller, made = Caller(Journal()), []
+    for seq, (path, arg) in enumerate(program, 1):
+        decision, step = caller.call(path, arg)
+        assert decision.verdict is EXECUTE
+        from attrs import evolve
+
+        made.append(evolve(step, seq=seq))
+    return made
+
+
+@given(calls)
+def test_an_empty_journal_executes_everything(program):
+    """Nothing is recorded, nothing diverges."""
+    assert len(executed(program)) == len(program)
+
+
+@given(calls)
+def test_a_full_journal_answers_everything(program):
+    """The same program again: each call by its own record, and none is left."""
+    steps = executed(program)
+    journal = Journal(steps)
+    caller = Caller(journal)
+    for (path, arg), step in zip(program, steps, strict=True):
+        decision, _ = caller.call(path, arg)
+        assert (decision.verdict, decision.record) == (RECORDED, step)
+    assert journal.unused() == []
+
+
+@given(calls, st.data())
+def test_replay_only_advances(program, data):
+    """Of any prefix that was recorded the rest executes, and nothing diverges."""
+    steps = executed(program)
+    cut = data.draw(st.integers(0, len(program)))
+    journal = Journal(steps[:cut])
+    caller = Caller(journal)
+    for n, (path, arg) in enumerate(program):
+        decision, made = caller.call(path, arg)
+        assert decision.verdict is (RECORDED if n < cut else EXECUTE)
+        if n >= cut:
+            journal.add(made)
+    assert journal.unused() == []
+
+
+@given(calls, st.data())
+def test_any_subset_in_any_order_is_recorded(program, data):
+    """Calls can be removed and reordered; those not made are reported as unused."""
+    steps = executed(program)
+    journal = Journal(steps)
+    caller = Caller(journal)
+    kept = data.draw(st.permutations(program))[: data.draw(st.integers(0, len(program)))]
+    for path, arg in kept:
+        assert caller.call(path, arg)[0].verdict is RECORDED
+    assert len(journal.unused()) == len(program) - len(kept)
+
+
+@given(calls, st.data())
+def test_one_changed_argument_diverges(program, data):
+    """And the record it contradicts is the one of its place."""
+    if not program:
+        return
+    steps = executed(program)
+    place = data.draw(st.integers(0, len(program) - 1))
+    caller = Caller(Journal(steps))
+    for n, (path, arg) in enumerate(program[: place + 1]):
+        decision, _ = caller.call(path, 99 if n == place else arg)
+        if n == place:
+            assert decision.verdict is DIVERGED
+            assert (decision.record.path, decision.record.ordinal) == (path, steps[place].ordinal)
+        else:
+            assert decision.verdict is RECORDED
+
+
+@given(calls, st.lists(st.tuples(st.sampled_from("fghi"), st.integers(10, 12)), max_size=4))
+def test_calls_added_behind_execute(program, more):
+    """Whatever comes behind all that was recorded is new."""
+    caller = Caller(Journal(executed(program)))
+    for path, arg in program:
+        assert caller.call(path, arg)[0].verdict is RECORDED
+    for path, arg in more:
+        assert caller.call(path, arg)[0].verdict is EXECUTE
+
+
+@given(calls, calls)
+def test_calls_that_are_not_sequential_never_diverge(program, other):
+    """They match by content, or execute."""
+    caller = Caller(Journal(executed(program)))
+    for path, arg in other:
+        assert caller.call(path, arg, sequential=False)[0].verdict in (RECORDED, EXECUTE)
+
+
+@given(calls, calls)
+def test_concurrent_records_are_no_evidence(program, other):
+    """What overlapped when it was recorded contradicts nobody."""
+    from attrs import evolve
+
+    caller = Caller(Journal([evolve(step, concurrent=True) for step in executed(program)]))
+    for path, arg in other:
+        assert caller.call(path, arg)[0].verdict in (RECORDED, EXECUTE)
+
+
+@given(calls, calls)
+def test_deciding_changes_no_record(program, other):
+    """But for what counts as used, a decision has no effect."""
+    steps = executed(program)
+    journal = Journal(steps)
+    caller = Caller(journal)
+    for path, arg in other:
+        caller.call(path, arg)
+    assert list(journal) == steps
+    assert len(journal) == len(steps)
+
+
+@given(calls, st.data())
+def test_the_floor_hides_older_records_from_divergence(program, data):
+    """Records older than an undo or a forget never diverge, and still answer."""
+    steps = executed(program)
+    floor = data.draw(st.integers(0, len(steps)))
+    caller = Caller(Journal(steps, floor=floor))
+    for path, arg in [(path, 99) for path, _ in program]:
+        decision, _ = caller.call(path, arg)
+        if decision.verdict is DIVERGED:
+            assert decision.record.seq > floor
+    caller = Caller(Journal(steps, floor=floor))
+    for path, arg in program:
+        assert caller.call(path, arg)[0].verdict is RECORDED
+
+
+def test_another_path_or_scope_or_ordinal_is_no_evidence():
+    """Only the record of the same scope, path and ordinal contradicts."""
+    journal = Journal([record("k", "f", 0, scope="s")])
+    assert journal.decide("x", "s", "f", 0).verdict is DIVERGED
+    assert journal.decide("x", "", "f", 0).verdict is EXECUTE
+    assert journal.decide("x", "s", "g", 0).verdict is EXECUTE
+    assert journal.decide("x", "s", "f", 1).verdict is EXECUTE
+
+
+def test_another_version_is_no_evidence():
+    """It is another key on purpose."""
+    journal = Journal([record("k", "f", 0, version="1")])
+    assert journal.decide("x", "", "f", 0, version="2").verdict is EXECUTE
+    assert journal.decide("x", "", "f", 0, version="1").verdict is DIVERGED
+
+
+def test_a_used_record_is_no_evidence():
+    """It belongs to another call of this execution."""
+    journal = Journal([record("k", "f", 0)])
+    assert journal.decide("k", "", "f", 0).verdict is RECORDED
+    assert journal.decide("x", "", "f", 0).verdict is EXECUTE
+
+
+def test_reused_records_count_as_used():
+    """``on_divergence="reuse"`` uses the record for another call."""
+    journal = Journal([record("k", "f", 0)])
+    assert journal.decide("x", "", "f", 0).verdict is DIVERGED
+    journal.use("k")
+    assert journal.unused() == []
+    assert journal.decide("y", "", "f", 0).verdict is EXECUTE
+
+
+def test_a_pending_record_executes_with_what_is_known():
+    """Attempts of an earlier process are handed on."""
+    pending = record("k", "f", 0, status=StepStatus.PENDING, attempts=2)
+    decision = Journal([pending]).decide("k", "", "f", 0)
+    assert (decision.verdict, decision.record) == (EXECUTE, pending)
+    assert Journal([pending]).decide("x", "", "f", 0).verdict is DIVERGED
+
+
+def test_undone_records_execute_and_are_no_evidence():
+    """As if they had never been."""
+    journal = Journal([record("k", "f", 0, status=StepStatus.UNDONE)])
+    assert journal.decide("k", "", "f", 0).verdict is EXECUTE
+    assert journal.decide("x", "", "f", 0).verdict is EXECUTE
+    assert journal.unused() == []
+
+
+def test_open_failures_execute_and_are_no_evidence():
+    """A retry executes them, with mended arguments or not."""
+    failed = record("k", "f", 0, status=StepStatus.FAILED)
+    assert Journal([failed]).decide("k", "", "f", 0).verdict is RECORDED
+    assert Journal([failed], open_failures=["k"]).decide("k", "", "f", 0).verdict is EXECUTE
+    journal = Journal([failed], open_failures=["k"])
+    assert journal.decide("x", "", "f", 0).verdict is EXECUTE
+    assert journal.unused() == []
+
+
+def test_an_open_failure_that_was_executed_again_is_recorded():
+    """Adding its new record closes it."""
+    failed = record("k", "f", 0, status=StepStatus.FAILED)
+    journal = Journal([failed], open_failures=["k"])
+    journal.add(record("k", "f", 0))
+    assert journal.decide("k", "", "f", 0).verdict is RECORDED
+
+
+def test_reopened_failures_execute_again():
+    """What failed inside an outer step executes again in its next attempt."""
+    journal = Journal([record("k", "f", 0, status=StepStatus.FAILED)])
+    journal.reopen(["k"])
+    assert journal.decide("k", "", "f", 0).verdict is EXECUTE
+
+
+def test_a_changed_default_diverges():
+    """The key is the same; the record keeps the defaults it used."""
+    journal = Journal([record("k", "f", 0, defaults="rate=aa")])
+    assert journal.decide("k", "", "f", 0, defaults="rate=bb").verdict is DIVERGED
+    assert journal.decide("k", "", "f", 0, defaults="rate=aa").verdict is RECORDED
+    assert journal.decide("k", "", "f", 0, defaults="rate=aa more=cc").verdict is RECORDED
+    assert journal.decide("k", "", "f", 0, defaults="").verdict is RECORDED
+
+
+def test_records_below_an_answered_one_count_as_used():
+    """However deep, through branches too."""
+    outer = record("o", "f")
+    inner = record("i", "g", scope="o")
+    deepest = record("d", "h", scope="i")
+    branch = record("b", "h", scope="o/0")
+    journal = Journal([outer, inner, deepest, branch])
+    assert len(journal.unused()) == 4
+    journal.decide("o", "", "f", 0)
+    assert journal.unused() == []
+
+
+def test_records_below_an_unfinished_one_are_unused():
+    """A pending outer step executes its body, so that its inner records are asked for."""
+    journal = Journal([record("o", "f", status=StepStatus.PENDING), record("i", "g", scope="o")])
+    journal.decide("o", "", "f", 0)
+    assert [step.key for step in journal.unused()] == ["i"]
+
+
+@pytest.mark.parametrize("kind", ["log", "audit", "undo"])
+def test_records_that_are_no_calls_neither_diverge_nor_count(kind):
+    """They are notes."""
+    journal = Journal([record("k", "f", 0, kind=kind)])
+    assert journal.decide("x", "", "f", 0).verdict is EXECUTE
+    assert journal.unused() == []
+
+
+def test_dropping_forgets_the_record_and_raises_the_floor():
+    """After a forget the call executes, and its old neighbours are no evidence."""
+    journal = Journal([record("a", "f", 0, seq=1), record("b", "f", 1, seq=2)])
+    journal.decide("a", "", "f", 0)
+    journal.drop("a", 2)
+    assert journal.get("a") is None
+    assert journal.decide("a", "", "f", 0).verdict is EXECUTE
+    assert journal.decide("x", "", "f", 1).verdict is EXECUTE
+
+
+def test_how_many_are_replayed():
+    """Closed steps, without the open failures."""
+    journal = Journal(
+        [
+            record("a"),
+            record("b", status=StepStatus.FAILED),
+            record("c", status=StepStatus.FAILED),
+            record("d", status=StepStatus.PENDING),
+            record("e", kind="log"),
+        ],
+        open_failures=["c"],
+    )
+    assert journal.replayable() == 2

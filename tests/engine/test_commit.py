@@ -1,0 +1,347 @@
+"""Group commit: sharing, isolation of failures, interrupts, async callers."""
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from flowdsl.core.records import Run, Step
+from flowdsl.engine.commit import Committer
+from flowdsl.errors import StorageFull, StorageUnavailable
+from flowdsl.storage import MemoryStorage
+from flowdsl.storage.base import Done, OpenRun, PutStep
+
+
+class Slow(MemoryStorage):
+    """A storage whose commits wait at a gate, so that others queue behind them; not inline."""
+
+    inline = False
+
+    def __init__(self):
+        super().__init__()
+        self.gate = threading.Event()
+        self.gate.set()
+        self.entered = threading.Semaphore(0)
+        self.batches = []
+        self.poison = set()
+        self.error = StorageFull("full")
+
+    def commit(self, operations):
+        self.entered.release()
+        assert self.gate.wait(30)
+        self.batches.append(len(operations))
+        if any(isinstance(op, PutStep) and op.step.key in self.poison for op in operations):
+            raise self.error
+        return super().commit(operations)
+
+
+@pytest.fixture
+def storage():
+    """With one run."""
+    made = Slow()
+    MemoryStorage.commit(made, [OpenRun(Run(id="r", workflow="w", key="k", owner="o"), 30.0)])
+    return made
+
+
+@pytest.fixture
+def committer(storage):
+    """On that storage."""
+    made = Committer(storage)
+    yield made
+    made.close()
+
+
+def put(key):
+    """One write."""
+    return PutStep(Step(run_id="r", key=key, path="p"))
+
+
+def keys(storage):
+    """What is stored."""
+    return {step.key for step in storage.list_steps("r")}
+
+
+def waiting(committer, count):
+    """Wait until so many requests are queued."""
+    while len(committer._pending) < count:
+        pass
+
+
+def test_a_lone_caller_commits_at_once(committer, storage):
+    """Nobody waits to be joined, and no thread is started."""
+    (outcome,) = committer.commit([put("a")])
+    assert isinstance(outcome, Done)
+    assert storage.batches == [1]
+    assert committer._thread is None
+
+
+def test_callers_that_come_meanwhile_share_the_next_commit(committer, storage):
+    """Ten callers, two transactions."""
+    storage.gate.clear()
+    with ThreadPoolExecutor(10) as pool:
+        first = pool.submit(committer.commit, [put("first")])
+        storage.entered.acquire()
+        others = [pool.submit(committer.commit, [put(f"k{n}"), put(f"m{n}")]) for n in range(9)]
+        waiting(committer, 9)
+        storage.gate.set()
+        assert len(first.result()) == 1
+        outcomes = [other.result() for other in others]
+    assert storage.batches == [1, 18]
+    assert all(len(two) == 2 and all(isinstance(one, Done) for one in two) for two in outcomes)
+    assert len({one.seq for two in outcomes for one in two}) == 18
+    assert len(keys(storage)) == 19
+
+
+def test_each_gets_its_own_outcomes(committer, storage):
+    """In the order of its own operations."""
+    storage.gate.clear()
+    with ThreadPoolExecutor(4) as pool:
+        first = pool.submit(committer.commit, [])
+        storage.entered.acquire()
+        missing = PutStep(Step(run_id="nowhere", key="x", path="p"))
+        mixed = pool.submit(committer.commit, [put("a"), missing, put("b")])
+        plain = pool.submit(committer.commit, [missing])
+        waiting(committer, 2)
+        storage.gate.set()
+        assert first.result() == []
+        assert [type(one).__name__ for one in mixed.result()] == ["Done", "Missing", "Done"]
+        assert [type(one).__name__ for one in plain.result()] == ["Missing"]
+
+
+def test_what_one_writes_cannot_fail_another(committer, storage):
+    """A shared transaction that fails is tried one by one; only the poisoned caller sees the error."""
+    storage.gate.clear()
+    storage.poison = {"bad"}
+    with ThreadPoolExecutor(6) as pool:
+        first = pool.submit(committer.commit, [put("first")])
+        storage.entered.acquire()
+        good = [pool.submit(committer.commit, [put(f"g{n}")]) for n in range(3)]
+        bad = pool.submit(committer.commit, [put("also"), put("bad")])
+        waiting(committer, 4)
+        storage.gate.set()
+        first.result()
+        for one in good:
+            assert isinstance(one.result()[0], Done)
+        with pytest.raises(StorageFull):
+            bad.result()
+    assert keys(storage) == {"first", "g0", "g1", "g2"}
+
+
+def test_async_callers_share_commits(committer, storage):
+    """A thousand tasks, a handful of transactions, and the loop is never blocked."""
+
+    async def main():
+        ticks = 0
+
+        async def tick():
+            nonlocal ticks
+            while True:
+                ticks += 1
+                await asyncio.sleep(0)
+
+        ticker = asyncio.create_task(tick())
+        outcomes = await asyncio.gather(*(committer.commit_async([put(f"k{n}")]) for n in range(1000)))
+        ticker.cancel()
+        return outcomes, ticks
+
+    outcomes, ticks = asyncio.run(main())
+    assert len({one.seq for (one,) in outcomes}) == 1000
+    assert len(storage.batches) < 100
+    assert ticks > 0
+    assert len(keys(storage)) == 1000
+
+
+def test_an_inline_storage_is_called_on_the_loop():
+    """A write of microseconds is not worth a thread hop."""
+    storage = MemoryStorage()
+    storage.commit([OpenRun(Run(id="r", workflow="w", key="k", owner="o"), 30.0)])
+    committer = Committer(storage)
+    threads = []
+    commit = storage.commit
+    storage.commit = lambda operations: (threads.append(threading.current_thread()), commit(operations))[1]
+
+    async def main():
+        await asyncio.gather(*(committer.commit_async([put(f"k{n}")]) for n in range(10)))
+
+    asyncio.run(main())
+    assert set(threads) == {threading.main_thread()}
+    assert committer._thread is None
+    committer.close()
+
+
+def test_sync_and_async_callers_share(committer, storage):
+    """Threads and tasks form one batch."""
+    storage.gate.clear()
+
+    async def main(pool):
+        first = pool.submit(committer.commit, [put("first")])
+        await asyncio.to_thread(storage.entered.acquire)
+        sync = [pool.submit(committer.commit, [put(f"s{n}")]) for n in range(3)]
+        tasks = [asyncio.ensure_future(committer.commit_async([put(f"a{n}")])) for n in range(3)]
+        await asyncio.sleep(0)
+        await asyncio.to_thread(waiting, committer, 6)
+        storage.gate.set()
+        await asyncio.gather(*tasks, *map(asyncio.wrap_future, [first, *sync]))
+
+    with ThreadPoolExecutor(5) as pool:
+        asyncio.run(main(pool))
+    assert storage.batches == [1, 6]
+    assert len(keys(storage)) == 7
+
+
+def test_the_error_of_an_async_caller_is_its_own(committer, storage):
+    """The others of its batch do not see it."""
+    storage.poison = {"bad"}
+
+    async def main():
+        return await asyncio.gather(
+            *(committer.commit_async([put(key)]) for key in ("a", "bad", "b")), return_exceptions=True
+        )
+
+    a, bad, b = asyncio.run(main())
+    assert isinstance(bad, StorageFull)
+    assert isinstance(a[0], Done)
+    assert isinstance(b[0], Done)
+
+
+def test_a_cancelled_async_caller_loses_nothing_of_others(committer, storage):
+    """What it wrote may be stored; those beside it get their outcomes."""
+    storage.gate.clear()
+
+    async def main():
+        first = asyncio.ensure_future(committer.commit_async([put("first")]))
+        await asyncio.to_thread(storage.entered.acquire)
+        gone = asyncio.ensure_future(committer.commit_async([put("gone")]))
+        kept = asyncio.ensure_future(committer.commit_async([put("kept")]))
+        await asyncio.sleep(0)
+        gone.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+        storage.gate.set()
+        return await first, await kept
+
+    first, kept = asyncio.run(main())
+    assert isinstance(first[0], Done)
+    assert isinstance(kept[0], Done)
+    assert {"first", "kept"} <= keys(storage)
+
+
+def test_a_loop_that_is_gone_does_not_stop_the_others(committer, storage):
+    """Its callers are gone; the thread goes on for everybody else."""
+    storage.gate.clear()
+
+    async def leave():
+        task = asyncio.ensure_future(committer.commit_async([put("left")]))
+        await asyncio.to_thread(storage.entered.acquire)
+        assert not task.done()
+
+    asyncio.run(leave())
+    storage.gate.set()
+
+    async def stay():
+        return await committer.commit_async([put("stay")])
+
+    assert isinstance(asyncio.run(stay())[0], Done)
+    assert keys(storage) == {"left", "stay"}
+
+
+class Interrupting(Slow):
+    """Raises ``KeyboardInterrupt`` once, in the leader of a batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.interrupt = False
+        self.after = False
+
+    def commit(self, operations):
+        if len(operations) > 1 and self.interrupt:
+            self.interrupt = False
+            if self.after:
+                MemoryStorage.commit(self, operations)
+            raise KeyboardInterrupt
+        return super().commit(operations)
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_an_interrupt_of_the_leader_loses_no_follower(after):
+    """Their requests go back to the queue: sent twice perhaps, dropped never."""
+    storage = Interrupting()
+    MemoryStorage.commit(storage, [OpenRun(Run(id="r", workflow="w", key="k", owner="o"), 30.0)])
+    committer = Committer(storage)
+    storage.gate.clear()
+    storage.after = after
+
+    def caller(key):
+        try:
+            return committer.commit([put(key)])
+        except KeyboardInterrupt:
+            return "interrupted"
+
+    with ThreadPoolExecutor(8) as pool:
+        first = pool.submit(caller, "first")
+        storage.entered.acquire()
+        others = [pool.submit(caller, f"k{n}") for n in range(6)]
+        waiting(committer, 6)
+        storage.interrupt = True
+        storage.gate.set()
+        first.result(30)
+        results = [other.result(30) for other in others]
+    assert results.count("interrupted") == 1
+    assert keys(storage) == {"first"} | {f"k{n}" for n in range(6)}
+    committer.close()
+
+
+def test_nothing_ends_the_thread_that_commits(committer, storage):
+    """Whatever a storage raises arrives where it was caused, and the next caller is served."""
+
+    class Odd(BaseException):
+        pass
+
+    storage.poison, storage.error = {"bad"}, Odd()
+
+    async def main():
+        with pytest.raises(Odd):
+            await committer.commit_async([put("bad")])
+        return await committer.commit_async([put("good")])
+
+    assert isinstance(asyncio.run(main())[0], Done)
+
+
+def test_many_threads_lose_nothing(committer, storage):
+    """Eight threads, a hundred commits each."""
+
+    def work(n):
+        for m in range(100):
+            (outcome,) = committer.commit([put(f"{n}.{m}")])
+            assert isinstance(outcome, Done)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
+    assert len(keys(storage)) == 800
+
+
+def test_close_commits_what_is_queued(storage):
+    """And may be called twice."""
+    committer = Committer(storage)
+
+    async def main():
+        return await committer.commit_async([put("last")])
+
+    asyncio.run(main())
+    committer.close()
+    committer.close()
+    assert keys(storage) == {"last"}
+
+
+def test_an_unavailable_storage_fails_everybody_by_type(committer, storage):
+    """Each caller of the batch gets the typed error."""
+    storage.poison = {"a", "b", "c"}
+    storage.error = StorageUnavailable("gone")
+
+    async def main():
+        return await asyncio.gather(
+            *(committer.commit_async([put(key)]) for key in "abc"), return_exceptions=True
+        )
+
+    assert [type(one) for one in asyncio.run(main())] == [StorageUnavailable] * 3

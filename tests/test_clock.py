@@ -1,0 +1,246 @@
+"""VirtualClock: time that passes only when nothing else can happen."""
+
+import asyncio
+import threading
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from support import Effects, Flavour
+
+from flowdsl import Retry, Runtime, step, workflow
+from flowdsl.clock import SystemClock
+from flowdsl.testing import VirtualClock
+
+
+def test_it_starts_where_it_is_told():
+    """An aware datetime, or seconds; a naive datetime is refused."""
+    assert VirtualClock(1000.0).now() == 1000.0
+    moment = datetime(2030, 5, 1, tzinfo=UTC)
+    assert VirtualClock(moment).now() == moment.timestamp()
+    with pytest.raises(ValueError, match="aware"):
+        VirtualClock(datetime(2030, 5, 1))
+    assert VirtualClock().now() == VirtualClock().now()
+
+
+def test_sleeping_outside_a_run_returns_at_once():
+    """A test's own sleep is virtual too."""
+    clock = VirtualClock()
+    before = clock.now()
+    clock.sleep(3600)
+    assert clock.now() - before == 3600
+
+    async def main():
+        await clock.asleep(60)
+        return clock.now()
+
+    assert asyncio.run(main()) - before == 3660
+
+
+def test_waits_of_retries_take_no_time(runtime: Runtime, flavour: Flavour, clock, effects: Effects):
+    """Days of backoff pass in a moment."""
+
+    @flavour.step(retry=Retry(attempts=5, initial="1 day", maximum="1 day", jitter=0))
+    def f():
+        if effects("f") < 5:
+            raise OSError
+        return clock.now()
+
+    @flavour.workflow
+    def w():
+        return (yield f())
+
+    before = clock.now()
+    assert flavour.call(w) - before == 4 * 86_400
+
+
+def test_async_branches_sleep_side_by_side(runtime: Runtime, clock):
+    """The longest sleep counts, not the sum; they wake in order."""
+    woken = []
+
+    @step
+    async def nap(seconds):
+        await clock.asleep(seconds)
+        woken.append((seconds, clock.now() - before))
+
+    @workflow
+    async def w():
+        await asyncio.gather(*(nap(s) for s in (30, 10, 20)))
+
+    before = clock.now()
+    asyncio.run(w())
+    assert woken == [(10, 10.0), (20, 20.0), (30, 30.0)]
+
+
+def test_threads_sleep_side_by_side(runtime: Runtime, clock):
+    """The same for submitted sync steps."""
+    woken = []
+
+    @step
+    def nap(seconds):
+        clock.sleep(seconds)
+        woken.append((seconds, clock.now() - before))
+
+    @workflow
+    def w():
+        nap.map([30, 10, 20])
+
+    before = clock.now()
+    w()
+    assert sorted(woken) == [(10, 10.0), (20, 20.0), (30, 30.0)]
+
+
+def test_runs_side_by_side(runtime: Runtime, clock):
+    """Started runs share the time."""
+
+    @step
+    def nap(seconds):
+        clock.sleep(seconds)
+        return clock.now() - before
+
+    @workflow
+    def w(seconds):
+        return nap(seconds)
+
+    before = clock.now()
+    runs = [w.start(s) for s in (30, 10, 20)]
+    assert [run.result(30) for run in runs] == [30.0, 10.0, 20.0]
+
+
+def test_queued_work_is_runnable(storage, clock):
+    """Time does not jump while a step waits for a free thread."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    seen = []
+
+    @step
+    async def nap():
+        await clock.asleep(100)
+
+    @workflow
+    async def w(f):
+        futures = [f.submit(x) for x in range(20)]
+        await asyncio.gather(nap(), *futures)
+
+    with ThreadPoolExecutor(1) as pool, Runtime(storage, clock=clock):
+
+        @step(executor=pool)
+        def f(x):
+            seen.append(clock.now() - before)
+
+        before = clock.now()
+        asyncio.run(workflow(name="queued", ignore=("f",))(w.__wrapped__)(f))
+    assert seen == [0.0] * 20
+
+
+def test_without_autoskip_time_stands_still_until_advanced(storage):
+    """For tests that look at what is pending."""
+    clock = VirtualClock(autoskip=False)
+    state = []
+
+    @step(retry=Retry(attempts=2, initial=60, maximum=60, jitter=0))
+    def f():
+        state.append(clock.now() - before)
+        if len(state) == 1:
+            raise OSError
+        return "done"
+
+    @workflow(id="still")
+    def w():
+        return f()
+
+    with Runtime(storage, clock=clock) as runtime:
+        before = clock.now()
+        run = w.start()
+        clock.advance(59)
+        assert (state, run.status) == ([0.0], "running")
+        assert [s.status for s in runtime.run("still").steps()] == ["pending"]
+        clock.advance(timedelta(seconds=1))
+        assert run.result(30) == "done"
+        assert state == [0.0, 60.0]
+
+
+def test_advance_fires_in_order_and_stops_where_told(storage):
+    """Timers in between fire one after the other."""
+    clock = VirtualClock(autoskip=False)
+    seen = []
+
+    @step
+    def nap(x):
+        clock.sleep(10)
+        seen.append((x, clock.now() - before))
+
+    @workflow
+    def w():
+        for x in range(5):
+            nap(x)
+
+    with Runtime(storage, clock=clock):
+        before = clock.now()
+        run = w.start()
+        clock.advance("25 sec")
+        assert seen == [(0, 10.0), (1, 20.0)]
+        assert clock.now() - before == 25
+        clock.advance(100)
+        assert run.result(30) is None
+        assert len(seen) == 5
+
+
+def test_aadvance_on_an_event_loop(storage):
+    """The same in async code, letting tasks run in between."""
+    clock = VirtualClock(autoskip=False)
+    seen = []
+
+    @step
+    async def nap(x):
+        await clock.asleep(10)
+        seen.append((x, clock.now() - before))
+
+    @workflow
+    async def w():
+        for x in range(3):
+            await nap(x)
+
+    async def main():
+        run = w.start()
+        await clock.aadvance(15)
+        assert seen == [(0, 10.0)]
+        await clock.aadvance(15)
+        await run
+
+    with Runtime(storage, clock=clock):
+        before = clock.now()
+        asyncio.run(main())
+    assert seen == [(0, 10.0), (1, 20.0), (2, 30.0)]
+
+
+def test_it_never_goes_back(storage, clock):
+    """A smaller sleep after a larger one does not turn time back."""
+
+    @step
+    def nap(x):
+        clock.sleep(x)
+        return clock.now()
+
+    @workflow
+    def w():
+        return [*nap.map([50, 1, 20]), nap(5)]
+
+    with Runtime(storage, clock=clock):
+        *_, last = w()
+    assert last == max(last, clock.now())
+
+
+def test_the_system_clock():
+    """``now`` is the time of day in UTC; waits go by the monotonic clock."""
+    import time
+
+    clock = SystemClock()
+    assert abs(clock.now() - time.time()) < 5
+    begun = time.monotonic()
+    clock.sleep(0.01)
+    asyncio.run(clock.asleep(0.01))
+    assert time.monotonic() - begun >= 0.02
+    waker = clock.waker()
+    threading.Timer(0.01, waker.set).start()
+    assert clock.wait(waker, 30) is True
+    assert clock.wait(clock.waker(), 0.01) is False
