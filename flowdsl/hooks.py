@@ -84,5 +84,8 @@ class HookChain:
                 listener(*args)
             except Exception:
                 about = args[0] if args else None
-                where = {"run": getattr(about, "run_id", getattr(about, "id", None)), "step": getattr(about, "key", None)}
+                where = {
+                    "run": getattr(about, "run_id", getattr(about, "id", None)),
+                    "step": getattr(about, "key", None),
+                }
                 logger.exception("hook %s raised; the run is not affected", event, extra=where)

@@ -63,7 +63,10 @@ def test_store_steps_and_logs_work_in_workers(pool: ProcessPoolExecutor, tmp_pat
 
 def test_memory_storage_is_refused_in_workers(pool: ProcessPoolExecutor) -> None:
     """A store call in a worker cannot reach memory storage, and a typed error says so."""
-    with Runtime("memory://", executor=pool), pytest.raises(StorageError, match="worker process cannot reach it"):
+    with (
+        Runtime("memory://", executor=pool),
+        pytest.raises(StorageError, match="worker process cannot reach it"),
+    ):
         steps.counts(1)
 
 
