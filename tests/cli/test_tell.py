@@ -174,7 +174,7 @@ def test_a_signal_reaches_the_code(folder, doubtful, invoke, spawn):
         (["a", " "], 2, "a signal's name is not empty"),
         (["a", "go", "--payload", "text"], 2, "'text' is not JSON"),
         (["a", "go", "--payload", "Infinity"], 2, "Infinity is no number of JSON"),
-        (["a", "go\udc80"], 1, "Unicode"),
+        (["a", "go\udc80"], 1, "cannot be stored"),
     ],
 )
 def test_signals_that_cannot_be_sent(arguments, code, said, waiting, invoke):
