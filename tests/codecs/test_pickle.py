@@ -424,9 +424,9 @@ def test_without_main_nothing_is_recorded(folder):
     assert run(["job.py"], folder) == "b'm'"
 
 
-def test_this_file_is_where_it_seems():
+def test_this_file_is_where_it_seems(folder):
     """The tests above run the flowdsl that is tested here."""
-    shown = run(["-c", "import flowdsl; print(flowdsl.__file__)"])
+    shown = run(["-c", "import flowdsl; print(flowdsl.__file__)"], folder)
     import flowdsl
 
     assert Path(shown) == Path(flowdsl.__file__ or "")
