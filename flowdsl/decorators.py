@@ -39,6 +39,7 @@ from flowdsl.engine.forget import forget_in
 from flowdsl.engine.futures import StepFuture, start_call, submit
 from flowdsl.engine.registry import HANDLERS, STEPS, WORKFLOWS
 from flowdsl.engine.run import Request, checked_id, edge, request, whole
+from flowdsl.engine.services import Engine
 from flowdsl.engine.step import identify, memo_key, require_identity
 from flowdsl.handle import Run
 from flowdsl.runtime import Runtime, current_runtime
@@ -434,14 +435,14 @@ class _StepCalls(Generic[P, R]):
         if step_id is None:
             require_identity(defn.binder(receiver is not None), receiver, "Runtime.do")
             step_id = implied_id(memo_key(defn, self._bind_of(receiver, args, kwargs)))
-        asked = _implied(runtime, defn, fn, receiver, args, kwargs, step_id)
+        asked = _implied(runtime.engine, defn, fn, receiver, args, kwargs, step_id)
         return _run_whole(runtime, asked)
 
-    def request_from(self, runtime: Runtime, record: RunRecord, arguments: dict[str, Any]) -> Request:
+    def request_from(self, engine: Engine, record: RunRecord, arguments: dict[str, Any]) -> Request:
         """The request that continues *record*, an implied run of this step. (What ``Runtime.resume``
         calls.)"""
         args, kwargs = self._defn.binder(False).call_with(arguments)
-        asked = _implied(runtime, self._defn, self.__wrapped__, None, args, kwargs, record.id)  # type: ignore[attr-defined]
+        asked = _implied(engine, self._defn, self.__wrapped__, None, args, kwargs, record.id)  # type: ignore[attr-defined]
         asked.wanted = record
         return asked
 
@@ -452,7 +453,7 @@ def implied_id(key: str) -> str:
 
 
 def _implied(
-    runtime: Runtime,
+    engine: Engine,
     defn: StepDef,
     fn: Any,
     receiver: Any,
@@ -468,7 +469,7 @@ def _implied(
         return call_in_run(frame, defn, fn, receiver, args, kwargs, "do")
 
     as_workflow = WorkflowDef(defn.fn, defn.path, defn.is_async, ignore=defn.ignore, version=defn.version)
-    return request(runtime.engine, as_workflow, body, receiver, args, kwargs, run_id=run_id)
+    return request(engine, as_workflow, body, receiver, args, kwargs, run_id=run_id)
 
 
 def _try_outside(
@@ -683,7 +684,7 @@ class _WorkflowCalls(Generic[P, R]):
             options["fresh"] = True
         return _Configured(self, options)
 
-    def request_from(self, runtime: Runtime, record: RunRecord, arguments: dict[str, Any]) -> Request:
+    def request_from(self, engine: Engine, record: RunRecord, arguments: dict[str, Any]) -> Request:
         """The request that continues *record* from its stored arguments. (What ``Runtime.resume`` calls.)"""
         args, kwargs = self._defn.binder(False).call_with(arguments)
         return Request(self._defn, self.__wrapped__, args, kwargs, record)  # type: ignore[attr-defined]

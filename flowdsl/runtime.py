@@ -2,14 +2,11 @@
 
 import asyncio
 import atexit
-import contextvars
-import logging
 import os
 import threading
-import uuid
 import weakref
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, Future, wait
+from concurrent.futures import Executor, wait
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar, Token
 from datetime import datetime
@@ -19,51 +16,40 @@ from flowdsl.clock import Clock
 from flowdsl.codecs import Codec, PickleCodec
 from flowdsl.codecs.payloads import Payloads
 from flowdsl.core.durations import seconds
-from flowdsl.core.preview import preview
+from flowdsl.core.filters import checked_limit, moment, path_of, statuses
 from flowdsl.core.records import Run as RunRecord
-from flowdsl.core.records import RunFilter, Signal, Step
+from flowdsl.core.records import RunFilter, Step
 from flowdsl.core.retry import Retry
 from flowdsl.core.status import RunStatus, StepStatus, is_final
 from flowdsl.engine.context import current
-from flowdsl.engine.definitions import DIVERGENCES, WorkflowDef, checked_tags
-from flowdsl.engine.drive import run_async, run_sync
+from flowdsl.engine.definitions import DIVERGENCES, checked_tags
 from flowdsl.engine.events import send_event
 from flowdsl.engine.export import export_run
-from flowdsl.engine.lease import Acquired, Keeper, claim, interrupted, open_now
-from flowdsl.engine.owner import Liveness, liveness
+from flowdsl.engine.launch import launch
+from flowdsl.engine.lease import Acquired, Keeper, interrupted, is_interrupted
 from flowdsl.engine.progress import progress_of
-from flowdsl.engine.registry import STEPS, WORKFLOWS
-from flowdsl.engine.repair import audit, fork, resolve
-from flowdsl.engine.run import Request, checked_id, edge, execute, outcome_of, whole
-from flowdsl.engine.services import Engine, engines_on
-from flowdsl.engine.signals import checked_name
+from flowdsl.engine.registry import STEPS
+from flowdsl.engine.repair import fork, resolve
+from flowdsl.engine.resume import arguments_of, cancel, continue_run, loaded, recover
+from flowdsl.engine.run import Request, checked_id, outcome_of
+from flowdsl.engine.services import Engine
+from flowdsl.engine.signals import deliver
 from flowdsl.engine.store import state_of
+from flowdsl.engine.waiting import on_a_loop, outcome_awaited, outcome_within
 from flowdsl.errors import (
     FlowError,
-    RecoveryLimit,
-    RunCancelled,
     RunConflict,
-    RunFinished,
     RunNotFound,
-    StepNotFound,
-    StorageError,
 )
 from flowdsl.handle import LogLine, Run
 from flowdsl.hooks import Hooks
 from flowdsl.storage import Storage, open_storage
-from flowdsl.storage.base import AddSignal, DeleteRun, Fenced, Missing, PutStep, Unstorable, UpdateRun
+from flowdsl.storage.base import DeleteRun
 from flowdsl.storage.urls import default_url
 
 __all__ = ["Runtime", "configure", "current_runtime"]
 
-logger = logging.getLogger("flowdsl")
-
-RECOVERY_LIMIT = 50
-"""How often ``recover`` takes one run over before it says that something kills its processes."""
-
 _NOTHING: Any = object()
-
-_LOOK = 0.5  # seconds between two looks at a run that another process executes
 
 
 class Runtime:
@@ -178,7 +164,7 @@ class Runtime:
         for state in list(self.engine.active.values()):
             if state is not None:
                 state.halt(interrupted(state.id), outside=True)
-        if not _on_a_loop():
+        if not on_a_loop():
             for future in list(self.engine.futures.values()):
                 wait([future])
         self.engine.close()
@@ -246,12 +232,12 @@ class Runtime:
         epoch.
         """
         where = RunFilter(
-            status=_statuses(status),
-            workflow=_path(workflow),
+            status=statuses(status),
+            workflow=path_of(workflow),
             tags=checked_tags(tags),
-            created_after=_seconds(created_after, "created_after"),
-            created_before=_seconds(created_before, "created_before"),
-            limit=_limit(limit),
+            created_after=moment(created_after, "created_after"),
+            created_before=moment(created_before, "created_before"),
+            limit=checked_limit(limit),
             after=after,
             newest_first=bool(newest_first),
         )
@@ -266,48 +252,17 @@ class Runtime:
 
     def interrupted(self, record: RunRecord) -> bool:
         """Whether nobody executes this run although it has not ended."""
-        if is_final(record.status):
-            return False
-        if record.owner is None:
-            return True
-        alive = liveness(record.owner, record.id)
-        return alive is Liveness.DEAD or (
-            alive is Liveness.UNKNOWN and record.lease_until <= self.storage.now()
-        )
+        return is_interrupted(self.storage, record)
 
     def wait(self, run_id: str, timeout: float | None = None) -> Any:
         """The run's result, waiting at most *timeout* real seconds; see :meth:`Run.result`."""
-        started = _started(run_id)
-        if started is not None:
-            return started.result(timeout)
-        future = self._future(run_id)
         with self._watching():
-            if future is not None:
-                return _await_future(future, run_id, timeout)
-            return _poll(self, run_id, timeout)
+            return outcome_within(self.engine, run_id, timeout)
 
     async def await_(self, run_id: str) -> Any:
         """The run's result, in async code."""
-        started = _started(run_id)
-        if started is not None:
-            return await started
-        future = self._future(run_id)
         with self._watching():
-            if future is not None:
-                return await asyncio.shield(asyncio.wrap_future(future))
-            return await asyncio.to_thread(_poll, self, run_id, None)
-
-    def _future(self, run_id: str) -> "Future[Any] | None":
-        """What knows the outcome of a run that was started here, unless that failed and the run has gone
-        on since: then the storage does."""
-        future = self.engine.futures.get(run_id)
-        if future is None or not future.done() or future.cancelled() or future.exception() is None:
-            return future
-        try:
-            record = self.record(run_id)
-        except StorageError:
-            return future
-        return future if self.interrupted(record) else None
+            return await outcome_awaited(self.engine, run_id)
 
     def _watching(self) -> AbstractContextManager[Any]:
         """Somebody waits for a run: a virtual clock may skip ahead."""
@@ -319,13 +274,7 @@ class Runtime:
 
     def arguments(self, record: RunRecord) -> dict[str, Any]:
         """The stored arguments of a run by parameter name."""
-        if not record.args:
-            raise FlowError(
-                f"the arguments of run {record.id} could not be stored; call the workflow again with them",
-                run=record.id,
-            )
-        found: dict[str, Any] = self._payloads.unpack(record.args, record.key, "", "args")
-        return found
+        return arguments_of(self.engine, record)
 
     def step_records(self, run_id: str) -> list[Step]:
         """The journal of a run, without its store operations and logs."""
@@ -403,31 +352,7 @@ class Runtime:
         :class:`~flowdsl.errors.RunNotFound`, :class:`~flowdsl.errors.RunFinished`, and
         :class:`~flowdsl.errors.ResultNotStorable` for a payload that cannot be stored.
         """
-        checked_id(run_id)
-        signal_id = uuid.uuid4().hex
-        sealed, loaded = self._payloads.pack(payload, run_id, signal_id, "signal")
-        signal = Signal(
-            signal_id,
-            run_id,
-            checked_name(name),
-            sealed,
-            preview(loaded),
-            sender,
-            key,
-            self.engine.clock.now(),
-        )
-        (outcome,) = self.engine.commit(AddSignal(signal))
-        if isinstance(outcome, Missing):
-            raise RunNotFound(f"no run {run_id!r} in this storage", run=run_id)
-        if isinstance(outcome, Fenced):
-            raise RunFinished(f"run {run_id} has ended: it is {outcome.run.status}", run=run_id)
-        if isinstance(outcome, Unstorable):
-            raise outcome.error
-        for engine in engines_on(self.storage):
-            state = engine.active.get(run_id)
-            if state is not None:
-                state.signalled()
-        return signal_id
+        return deliver(self.engine, checked_id(run_id), name, payload, sender=sender, key=key)
 
     def send(self, event: str, payload: Any = None) -> None:
         """Call every ``@on(event)`` handler with *payload*, in the background."""
@@ -444,59 +369,7 @@ class Runtime:
         """Begin *asked* without waiting for its end; returns once it is recorded. (What ``workflow.start``
         calls.)"""
         self._require_open()
-        engine = self.engine
-        if acquired is None:
-            acquired = open_now(engine, asked.wanted, fresh=asked.fresh, ancestors=asked.ancestors)
-        run_id = asked.wanted.id if acquired is None else acquired.run.id
-        if acquired is not None and not acquired.owned:
-            return Run(self, run_id)
-        flow = edge(whole(engine, asked) if acquired is None else execute(engine, asked, acquired))
-        if acquired is not None:
-            if engine.virtual:
-                engine.clock.enter()
-                acquired.counted = True
-            engine.active[run_id] = None  # it is ours from now on, although its thread has yet to begin
-        future = self._launch(asked.defn, flow, run_id, acquired is not None and acquired.counted)
-        engine.futures[run_id] = future
-        future.add_done_callback(lambda _: _forget_future(engine, run_id, future))
-        return Run(self, run_id)
-
-    def _launch(self, defn: WorkflowDef, flow: Any, run_id: str, counted: bool) -> "Future[Any]":
-        engine = self.engine
-        context = contextvars.copy_context()
-
-        def finish() -> None:
-            if engine.active.get(run_id, 0) is None:
-                del engine.active[run_id]
-            if counted:
-                engine.clock.leave()
-
-        if not defn.is_async:
-
-            def work() -> Any:
-                try:
-                    return context.run(run_sync, flow)
-                finally:
-                    finish()
-
-            return engine.thread(work, f"flowdsl-{run_id}")
-
-        async def awork() -> Any:
-            try:
-                return await run_async(flow)
-            finally:
-                finish()
-
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            return engine.background_async(awork)
-        task = loop.create_task(awork())
-        future: Future[Any] = Future()
-        task.add_done_callback(lambda done: _copy(done, future))
-        engine.tasks.add(task)
-        task.add_done_callback(engine.tasks.discard)
-        return future
+        return Run(self, launch(self.engine, asked, acquired))
 
     def cancel(self, run_id: str, /) -> None:
         """Ask a run to stop. The request is durable; the run sees it within a second, in whatever process it
@@ -505,49 +378,10 @@ class Runtime:
         An interrupted run is cancelled at once. Raises :class:`~flowdsl.errors.RunNotFound` and
         :class:`~flowdsl.errors.RunFinished`.
         """
-        record = self.record(run_id)
-        if not is_final(record.status):
-            now = self.engine.clock.now()
-            changes = {"cancel_requested": now}
-            (outcome,) = self.engine.commit(
-                UpdateRun(run_id, changes, if_status=(RunStatus.PENDING, RunStatus.RUNNING))
-            )
-            if not isinstance(outcome, Fenced | Missing):
-                self._tell(run_id)
-                if self.interrupted(record):
-                    self._cancel_interrupted(record)
-                return
-            record = self.record(run_id)
-        raise RunFinished(f"run {run_id} has ended: it is {record.status}", run=run_id)
-
-    def _tell(self, run_id: str) -> None:
-        for engine in engines_on(self.storage):
-            state = engine.active.get(run_id)
-            if state is not None and not state.undoing:
-                state.halt(RunCancelled(f"run {run_id} was cancelled", run=run_id), outside=True)
-
-    def _cancel_interrupted(self, record: RunRecord) -> None:
-        """Take the run over to undo what it has completed, and cancel it."""
-        known = WORKFLOWS.get(record.workflow) or STEPS.get(record.workflow)
-        claimed = run_sync(_as_flow(claim(self.engine, record, force=True)))
-        if claimed is None:
-            return
-        if known is not None and claimed.args:
-            self.start(self._request_of(claimed), Acquired(claimed, True, True))
-            future = self.engine.futures.get(record.id)
-            if future is not None and not (known._defn.is_async and _on_a_loop()):
-                with self._watching():
-                    wait([future])
-            return
-        if any(step.status is StepStatus.COMPLETED for step in self.step_records(record.id)):
-            logger.warning(
-                "run %s is cancelled without undoing its steps: its workflow %s is not loaded here",
-                record.id,
-                record.workflow,
-                extra={"run": record.id, "step": None},
-            )
-        changes = {"status": RunStatus.CANCELLED, "finished_at": self.engine.clock.now()}
-        self.engine.commit(UpdateRun(record.id, changes, epoch=claimed.epoch, release=True))
+        begun = cancel(self.engine, self.record(run_id))
+        if begun is not None:
+            with self._watching():
+                wait([begun])
 
     def resume(self, run_id: str, /) -> Run:
         """Continue an interrupted (or failed) run from its stored arguments, in the background.
@@ -557,7 +391,7 @@ class Runtime:
         completed or was cancelled.
         """
         self._require_open()
-        return self._continue(self.record(run_id), "resume")
+        return Run(self, continue_run(self.engine, self.record(run_id), "resume"))
 
     def retry(self, run_id: str, /) -> Run:
         """Continue a failed run: its open failures execute again, everything else is replayed. Otherwise
@@ -569,40 +403,7 @@ class Runtime:
                 f"run {run_id} is {record.status}, not failed; resume() continues an interrupted one",
                 run=run_id,
             )
-        return self._continue(record, "retry")
-
-    def _continue(self, record: RunRecord, action: str = "") -> Run:
-        if record.status in (RunStatus.COMPLETED, RunStatus.CANCELLED):
-            raise RunFinished(f"run {record.id} has ended: it is {record.status}", run=record.id)
-        if record.status is RunStatus.FAILED and not record.retryable:
-            raise RunConflict(
-                f"run {record.id} has failed, and durable calls followed the failure; it cannot be "
-                "continued. To execute part of it "
-                f"again: Runtime.fork({record.id!r}, before=<step>)",
-                run=record.id,
-            )
-        asked = self._request_of(record)
-        if record.status is RunStatus.FAILED or self.interrupted(record):
-            force = record.owner is not None and liveness(record.owner, record.id) is Liveness.DEAD
-            claimed = run_sync(_as_flow(claim(self.engine, record, force=force, limit=asked.defn.timeout)))
-            if claimed is not None:
-                if action:
-                    note = audit(self.engine, record.id, action, f"{record.workflow}: it was {record.status}")
-                    self.engine.commit(PutStep(note, claimed.epoch))
-                return self.start(asked, Acquired(claimed, True, True))
-        return Run(self, record.id)
-
-    def _request_of(self, record: RunRecord) -> Request:
-        source = WORKFLOWS.get(record.workflow) or STEPS.get(record.workflow)
-        if source is None:
-            raise StepNotFound(
-                f"workflow {record.workflow!r} of run {record.id} is not loaded here: import the module "
-                "that defines it first",
-                run=record.id,
-                step=record.workflow,
-            )
-        asked: Request = source.request_from(self, record, self.arguments(record))
-        return asked
+        return Run(self, continue_run(self.engine, record, "retry"))
 
     def fork(self, run_id: str, /, before: Any, id: str | None = None) -> Run:
         """Start a new run with what *run_id* had recorded before step *before* (a path, a key or the
@@ -613,9 +414,7 @@ class Runtime:
         self._require_open()
         record = self.record(run_id)
         new = fork(self.engine, record, before, None if id is None else checked_id(id))
-        if WORKFLOWS.get(new.workflow) is None and STEPS.get(new.workflow) is None:
-            return Run(self, new.id)
-        return self._continue(new)
+        return Run(self, new.id if loaded(new.workflow) is None else continue_run(self.engine, new))
 
     def resolve(
         self,
@@ -638,21 +437,8 @@ class Runtime:
 
     def recover(self) -> list[Run]:
         """Continue all interrupted runs whose workflow is imported here, oldest first, in the background."""
-        found = []
-        where = RunFilter(status=(RunStatus.PENDING, RunStatus.RUNNING), newest_first=False)
-        for record in self.storage.list_runs(where):
-            known = WORKFLOWS.get(record.workflow) or STEPS.get(record.workflow)
-            if known is None or record.parent is not None or not self.interrupted(record):
-                continue
-            if record.recoveries >= RECOVERY_LIMIT:
-                raise RecoveryLimit(
-                    f"run {record.id} was recovered {record.recoveries} times and its process died each "
-                    "time; look at what its next step "
-                    f"does, then call it or Runtime.resume({record.id!r})",
-                    run=record.id,
-                )
-            found.append(self._continue(record))
-        return found
+        self._require_open()
+        return [Run(self, run_id) for run_id in recover(self.engine)]
 
     def delete(self, run_id: str, /) -> None:
         """Delete a run with its records, as if it had never been; a missing one is no error."""
@@ -664,7 +450,7 @@ class Runtime:
         A run whose id was given leaves a stub, so that its id still means that run.
         """
         limit = self.engine.clock.now() - seconds(older_than)
-        wanted = _statuses(status)
+        wanted = statuses(status)
         if any(not is_final(one) for one in wanted):
             raise ValueError(f"prune deletes runs that have ended; got status {status!r}")
         gone = [
@@ -724,123 +510,7 @@ def _check(retry: Any, codec: Any, clock: Any, executor: Any, on_divergence: Any
         raise TypeError(f"name= is a string; got {name!r}")
 
 
-def _statuses(status: Any) -> tuple[RunStatus, ...]:
-    if status is None:
-        return ()
-    many = (status,) if isinstance(status, str) else tuple(status)
-    try:
-        return tuple(RunStatus(one) for one in many)
-    except ValueError:
-        names = ", ".join(repr(str(one)) for one in RunStatus)
-        raise ValueError(f"a run's status is one of {names}; got {status!r}") from None
-
-
-def _path(workflow: Any) -> str | None:
-    if workflow is None or isinstance(workflow, str):
-        return workflow
-    path = getattr(workflow, "path", None)
-    if not isinstance(path, str):
-        raise TypeError(f"workflow= is a decorated function or its path; got {workflow!r}")
-    return path
-
-
-def _seconds(moment: Any, what: str) -> float | None:
-    if moment is None:
-        return None
-    if isinstance(moment, datetime):
-        if moment.tzinfo is None:
-            raise ValueError(
-                f"{what} is an aware datetime; got the naive {moment!r}. datetime.now(UTC) is aware"
-            )
-        return moment.timestamp()
-    if isinstance(moment, int | float) and not isinstance(moment, bool):
-        return float(moment)
-    raise TypeError(f"{what} is an aware datetime or seconds since the epoch; got {moment!r}")
-
-
-def _limit(limit: Any) -> int | None:
-    if limit is None:
-        return None
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
-        raise ValueError(f"limit is a whole number, 0 or more; got {limit!r}")
-    return limit
-
-
-def _started(run_id: str) -> Any:
-    """The future of a child that the executing run has started: its failure is handed to whoever asks."""
-    frame = current.get()
-    return None if frame is None else frame.run.started.get(run_id)
-
-
-def _on_a_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
-def _as_flow(flow: Any) -> Any:
-    return None, (yield from flow)
-
-
-def _forget_future(engine: Engine, run_id: str, future: "Future[Any]") -> None:
-    """Once it has ended, the storage answers for it; what only this process knows (an interrupt) stays a
-    while."""
-    if engine.futures.get(run_id) is future and not future.cancelled() and future.exception() is None:
-        del engine.futures[run_id]
-
-
-def _copy(task: "asyncio.Task[Any]", future: "Future[Any]") -> None:
-    if task.cancelled():
-        future.cancel()
-        future.set_running_or_notify_cancel()
-    elif (error := task.exception()) is not None:
-        future.set_exception(error)
-    else:
-        future.set_result(task.result())
-
-
-def _await_future(future: "Future[Any]", run_id: str, timeout: float | None) -> Any:
-    if not future.done() and _on_a_loop():
-        raise TypeError(
-            f"result() of the unfinished run {run_id} would block this event loop; `await` the run instead"
-        )
-    try:
-        return future.result(timeout)
-    except TimeoutError:
-        if future.done():
-            raise
-        raise TimeoutError(f"run {run_id} has not ended within {timeout} s; it goes on") from None
-
-
-def _poll(runtime: Runtime, run_id: str, timeout: float | None) -> Any:
-    """Wait for a run that executes elsewhere."""
-    import time
-
-    end = None if timeout is None else time.monotonic() + timeout
-    seen = idle = 0
-    while True:
-        record = runtime.record(run_id)
-        if is_final(record.status):
-            error, value = outcome_of(runtime.engine, record)
-            if error is not None:
-                raise error
-            return value
-        idle = idle + 1 if runtime.interrupted(record) else 0
-        if idle > 2 and timeout is None:
-            raise FlowError(
-                f"run {run_id} is interrupted: nobody executes it, so it has no result to wait for. Call "
-                f"its workflow again, or Runtime.resume({run_id!r})",
-                run=run_id,
-            )
-        left = _LOOK if end is None else end - time.monotonic()
-        if left <= 0:
-            raise TimeoutError(f"run {run_id} has not ended within {timeout} s; it goes on")
-        seen = runtime.storage.wait_for_change(seen, min(left, _LOOK))
-
-
-# ---------------------------------------------------------------------------------------------------- the c
+# --------------------------------------------------------------------------------------------------------
 
 _current: ContextVar[Runtime | None] = ContextVar("flowdsl_runtime", default=None)
 _stack: list[Runtime] = []

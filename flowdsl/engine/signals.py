@@ -6,22 +6,25 @@ timeout, even when it is read later.
 """
 
 import json
+import uuid
 from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 from flowdsl.core.durations import seconds
 from flowdsl.core.encoding import encode
 from flowdsl.core.journal import Decision
+from flowdsl.core.preview import preview
 from flowdsl.core.records import Signal
 from flowdsl.core.status import StepStatus
 from flowdsl.engine.context import Frame, RunState, StepView
 from flowdsl.engine.drive import Call, Commit, Effect, Flow, Pause, Result, waker_for
 from flowdsl.engine.marks import mark
+from flowdsl.engine.services import Engine, engines_on
 from flowdsl.engine.step import StepCall, decide, halted, make_record, perform, put_record, replay, view_of
-from flowdsl.errors import StorageError, WaitTimeout
-from flowdsl.storage.base import Missing, TakeSignal
+from flowdsl.errors import RunFinished, RunNotFound, StorageError, WaitTimeout
+from flowdsl.storage.base import AddSignal, Fenced, Missing, TakeSignal, Unstorable
 
-__all__ = ["checked_name", "wait_for"]
+__all__ = ["checked_name", "deliver", "wait_for"]
 
 Where = Callable[[Any], bool] | Mapping[str, Any] | None
 
@@ -33,6 +36,28 @@ def checked_name(name: Any) -> str:
     if not name.strip():
         raise ValueError("a signal's name is not empty")
     return name
+
+
+def deliver(
+    engine: Engine, run_id: str, name: str, payload: Any, *, sender: str | None, key: str | None
+) -> str:
+    """Store a signal for a run and wake what waits for it in this process; returns the signal's id."""
+    signal_id = uuid.uuid4().hex
+    sealed, loaded = engine.payloads.pack(payload, run_id, signal_id, "signal")
+    now = engine.clock.now()
+    signal = Signal(signal_id, run_id, checked_name(name), sealed, preview(loaded), sender, key, now)
+    (outcome,) = engine.commit(AddSignal(signal))
+    if isinstance(outcome, Missing):
+        raise RunNotFound(f"no run {run_id!r} in this storage", run=run_id)
+    if isinstance(outcome, Fenced):
+        raise RunFinished(f"run {run_id} has ended: it is {outcome.run.status}", run=run_id)
+    if isinstance(outcome, Unstorable):
+        raise outcome.error
+    for other in engines_on(engine.storage):
+        state = other.active.get(run_id)
+        if state is not None:
+            state.signalled()
+    return signal_id
 
 
 def wait_for(frame: Frame, name: str, timeout: Any, where: Where) -> Flow:

@@ -1,0 +1,62 @@
+"""What a user may give to select runs, as what a :class:`~flowdsl.core.records.RunFilter` holds."""
+
+from datetime import datetime
+from typing import Any
+
+from flowdsl.core.status import RunStatus
+
+__all__ = ["checked_limit", "moment", "path_of", "statuses"]
+
+
+def statuses(status: Any) -> tuple[RunStatus, ...]:
+    """One status or several, by name or as the enum; ``None`` is no condition.
+
+    >>> [str(one) for one in statuses("failed")]
+    ['failed']
+    """
+    if status is None:
+        return ()
+    many = (status,) if isinstance(status, str) else tuple(status)
+    try:
+        return tuple(RunStatus(one) for one in many)
+    except ValueError:
+        names = ", ".join(repr(str(one)) for one in RunStatus)
+        raise ValueError(f"a run's status is one of {names}; got {status!r}") from None
+
+
+def path_of(workflow: Any) -> str | None:
+    """The path of a workflow given by itself or by its path; ``None`` is no condition."""
+    if workflow is None or isinstance(workflow, str):
+        return workflow
+    path = getattr(workflow, "path", None)
+    if not isinstance(path, str):
+        raise TypeError(f"workflow= is a decorated function or its path; got {workflow!r}")
+    return path
+
+
+def moment(when: Any, what: str) -> float | None:
+    """An aware datetime, or seconds since the epoch, in seconds; *what* names the parameter.
+
+    >>> moment(12, "created_after")
+    12.0
+    """
+    if when is None:
+        return None
+    if isinstance(when, datetime):
+        if when.tzinfo is None:
+            raise ValueError(
+                f"{what} is an aware datetime; got the naive {when!r}. datetime.now(UTC) is aware"
+            )
+        return when.timestamp()
+    if isinstance(when, int | float) and not isinstance(when, bool):
+        return float(when)
+    raise TypeError(f"{what} is an aware datetime or seconds since the epoch; got {when!r}")
+
+
+def checked_limit(limit: Any) -> int | None:
+    """How many at most; ``None`` is no limit."""
+    if limit is None:
+        return None
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
+        raise ValueError(f"limit is a whole number, 0 or more; got {limit!r}")
+    return limit

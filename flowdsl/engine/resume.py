@@ -1,0 +1,146 @@
+"""Continue runs from what is stored of them: resume, retry, recover, and cancel what nobody executes."""
+
+import logging
+from collections.abc import Generator
+from concurrent.futures import Future
+from typing import Any
+
+from flowdsl.core.records import Run, RunFilter
+from flowdsl.core.status import RunStatus, StepStatus, is_final
+from flowdsl.engine.drive import Result, run_sync
+from flowdsl.engine.launch import launch
+from flowdsl.engine.lease import Acquired, claim, is_interrupted
+from flowdsl.engine.owner import Liveness, liveness
+from flowdsl.engine.registry import STEPS, WORKFLOWS
+from flowdsl.engine.repair import audit
+from flowdsl.engine.run import Request
+from flowdsl.engine.services import Engine, engines_on
+from flowdsl.engine.waiting import on_a_loop
+from flowdsl.errors import FlowError, RecoveryLimit, RunCancelled, RunConflict, RunFinished, StepNotFound
+from flowdsl.storage.base import Fenced, Missing, PutStep, UpdateRun
+
+__all__ = ["arguments_of", "cancel", "continue_run", "loaded", "recover"]
+
+logger = logging.getLogger("flowdsl")
+
+RECOVERY_LIMIT = 50
+"""How often ``recover`` takes one run over before it says that something kills its processes."""
+
+
+def loaded(path: str) -> Any | None:
+    """The workflow, or the step that ``Runtime.do`` made a run of, of this path; ``None`` where its module
+    is not imported."""
+    return WORKFLOWS.get(path) or STEPS.get(path)
+
+
+def arguments_of(engine: Engine, record: Run) -> dict[str, Any]:
+    """The stored arguments of a run by parameter name."""
+    if not record.args:
+        raise FlowError(
+            f"the arguments of run {record.id} could not be stored; call the workflow again with them",
+            run=record.id,
+        )
+    found: dict[str, Any] = engine.payloads.unpack(record.args, record.key, "", "args")
+    return found
+
+
+def continue_run(engine: Engine, record: Run, action: str = "") -> str:
+    """Continue *record* in the background and return its id; where somebody executes it already, leave it to
+    him. *action*, where given, is noted in the run's audit."""
+    if record.status in (RunStatus.COMPLETED, RunStatus.CANCELLED):
+        raise RunFinished(f"run {record.id} has ended: it is {record.status}", run=record.id)
+    if record.status is RunStatus.FAILED and not record.retryable:
+        raise RunConflict(
+            f"run {record.id} has failed, and durable calls followed the failure; it cannot be "
+            f"continued. To execute part of it again: Runtime.fork({record.id!r}, before=<step>)",
+            run=record.id,
+        )
+    asked = _request_of(engine, record)
+    if record.status is RunStatus.FAILED or is_interrupted(engine.storage, record):
+        force = record.owner is not None and liveness(record.owner, record.id) is Liveness.DEAD
+        claimed = run_sync(_as_flow(claim(engine, record, force=force, limit=asked.defn.timeout)))
+        if claimed is not None:
+            if action:
+                note = audit(engine, record.id, action, f"{record.workflow}: it was {record.status}")
+                engine.commit(PutStep(note, claimed.epoch))
+            return launch(engine, asked, Acquired(claimed, True, True))
+    return record.id
+
+
+def recover(engine: Engine) -> list[str]:
+    """Continue all interrupted runs whose workflow is imported here, oldest first; returns their ids."""
+    found = []
+    where = RunFilter(status=(RunStatus.PENDING, RunStatus.RUNNING), newest_first=False)
+    for record in engine.storage.list_runs(where):
+        if record.parent is not None or loaded(record.workflow) is None:
+            continue
+        if not is_interrupted(engine.storage, record):
+            continue
+        if record.recoveries >= RECOVERY_LIMIT:
+            raise RecoveryLimit(
+                f"run {record.id} was recovered {record.recoveries} times and its process died each "
+                f"time; look at what its next step does, then call it or Runtime.resume({record.id!r})",
+                run=record.id,
+            )
+        found.append(continue_run(engine, record))
+    return found
+
+
+def cancel(engine: Engine, record: Run) -> "Future[Any] | None":
+    """Ask a run to stop, durably; one that nobody executes is taken over, to undo what it has completed.
+
+    Returns the future to wait for in that case. Raises :class:`~flowdsl.errors.RunFinished`.
+    """
+    if not is_final(record.status):
+        changes = {"cancel_requested": engine.clock.now()}
+        (outcome,) = engine.commit(
+            UpdateRun(record.id, changes, if_status=(RunStatus.PENDING, RunStatus.RUNNING))
+        )
+        if not isinstance(outcome, Fenced | Missing):
+            for other in engines_on(engine.storage):
+                state = other.active.get(record.id)
+                if state is not None and not state.undoing:
+                    stop = RunCancelled(f"run {record.id} was cancelled", run=record.id)
+                    state.halt(stop, outside=True)
+            return _cancel_interrupted(engine, record) if is_interrupted(engine.storage, record) else None
+        record = engine.storage.get_run(record.id) or record
+    raise RunFinished(f"run {record.id} has ended: it is {record.status}", run=record.id)
+
+
+def _cancel_interrupted(engine: Engine, record: Run) -> "Future[Any] | None":
+    """Take the run over to undo what it has completed, and cancel it."""
+    known = loaded(record.workflow)
+    claimed = run_sync(_as_flow(claim(engine, record, force=True)))
+    if claimed is None:
+        return None
+    if known is not None and claimed.args:
+        asked = _request_of(engine, claimed)
+        launch(engine, asked, Acquired(claimed, True, True))
+        return None if asked.defn.is_async and on_a_loop() else engine.futures.get(record.id)
+    if any(step.status is StepStatus.COMPLETED for step in engine.storage.list_steps(record.id)):
+        logger.warning(
+            "run %s is cancelled without undoing its steps: its workflow %s is not loaded here",
+            record.id,
+            record.workflow,
+            extra={"run": record.id, "step": None},
+        )
+    changes = {"status": RunStatus.CANCELLED, "finished_at": engine.clock.now()}
+    engine.commit(UpdateRun(record.id, changes, epoch=claimed.epoch, release=True))
+    return None
+
+
+def _request_of(engine: Engine, record: Run) -> Request:
+    source = loaded(record.workflow)
+    if source is None:
+        raise StepNotFound(
+            f"workflow {record.workflow!r} of run {record.id} is not loaded here: import the module "
+            "that defines it first",
+            run=record.id,
+            step=record.workflow,
+        )
+    asked: Request = source.request_from(engine, record, arguments_of(engine, record))
+    return asked
+
+
+def _as_flow(flow: Generator[Any, Any, Any]) -> Generator[Any, Any, Result]:
+    return None, (yield from flow)
