@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from support import Effects, Flavour
 
-from flowdsl import Retry, Runtime, step, workflow
+from flowdsl import Retry, Runtime, sleep, step, workflow
 from flowdsl.clock import SystemClock
 from flowdsl.testing import VirtualClock
 
@@ -244,3 +244,30 @@ def test_the_system_clock():
     threading.Timer(0.01, waker.set).start()
     assert clock.wait(waker, 30) is True
     assert clock.wait(clock.waker(), 0.01) is False
+
+
+def test_a_sleep_beside_a_submitted_step_ends():
+    """A body in a thread keeps the clock still while it executes, and no longer."""
+    asleep = threading.Event()
+
+    class Telling(VirtualClock):
+        def wait(self, *args, **kwargs):
+            asleep.set()
+            return super().wait(*args, **kwargs)
+
+    clock = Telling()
+
+    @step
+    def slow():
+        assert asleep.wait(10)
+        return clock.now()
+
+    @workflow
+    def w():
+        before = clock.now()
+        future = slow.submit()
+        sleep("1 hour")
+        return future.result() - before, clock.now() - before
+
+    with Runtime("memory://", clock=clock):
+        assert w() == (0.0, 3600.0)

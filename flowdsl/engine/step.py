@@ -31,7 +31,7 @@ If you edit this
 import json
 import logging
 import random
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
 from attrs import evolve
@@ -216,7 +216,7 @@ def perform(call: StepCall, how: Callable[[StepCall], Flow] | None = None) -> Fl
             if len(active) == 1:
                 next(iter(active)).concurrent = True
             call.concurrent = True
-            if virtual and not call.submitted:
+            if virtual and not call.submitted and _counted_once(active):
                 run.engine.clock.enter()
         elif beside or scope.home != flow:
             call.concurrent = True
@@ -236,8 +236,14 @@ def perform(call: StepCall, how: Callable[[StepCall], Flow] | None = None) -> Fl
     finally:
         with run.lock:
             active.discard(call)
-            if active and virtual and not call.submitted:
+            if virtual and not call.submitted and _counted_once(active):
                 run.engine.clock.leave()
+
+
+def _counted_once(active: Iterable[StepCall]) -> bool:
+    """Whether a call in *active* stands for the flow of control that the run itself is counted for, so that
+    one more is one more. Submitted calls are counted by whoever submitted them."""
+    return any(not call.submitted for call in active)
 
 
 # ----------------------------------------------------------------------------------------------------- one

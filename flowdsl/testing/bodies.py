@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from flowdsl.engine import futures as futures_module
 from flowdsl.engine import step as step_module
 from flowdsl.engine.context import Frame, StepView
-from flowdsl.engine.drive import Body
+from flowdsl.engine.drive import Body, Result
+from flowdsl.engine.workers import RemoteBody
 
 __all__ = ["Substitute", "fake_body", "substituting"]
 
@@ -22,6 +24,7 @@ Substitute = Callable[
 returns the function to call in place of *fn*, or *fn* itself."""
 
 _step: Any = step_module
+_futures: Any = futures_module
 _active: list[Substitute] = []
 _lock = threading.Lock()
 
@@ -39,11 +42,35 @@ class _Substituted(Body):
         frame: Frame,
         timeout: float | None = None,
     ) -> None:
-        view = frame.step
-        assert view is not None
-        for substitute in tuple(_active):  # the innermost is the last to be asked, and has the last word
-            fn = substitute(view, frame, fn, args, kwargs)
-        super().__init__(fn, args, kwargs, frame, timeout)
+        super().__init__(_substituted(frame, fn, args, kwargs), args, kwargs, frame, timeout)
+
+
+class _SubstitutedRemote(RemoteBody):
+    """The same for a body that executes in another process: what stands in for it executes in this one."""
+
+    __slots__ = ()
+
+    def sync(self) -> Result:
+        call, frame = self.call, self.frame
+
+        def elsewhere(*_: Any, **__: Any) -> Any:
+            error, value = RemoteBody.sync(self)
+            if error is not None:
+                raise error
+            return value
+
+        fn = _substituted(frame, elsewhere, call.args, call.kwargs)
+        return Body(fn, call.args, call.kwargs, frame).sync()
+
+
+def _substituted(
+    frame: Frame, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Callable[..., Any]:
+    view = frame.step
+    assert view is not None
+    for substitute in tuple(_active):  # the innermost is the last to be asked, and has the last word
+        fn = substitute(view, frame, fn, args, kwargs)
+    return fn
 
 
 @contextmanager
@@ -54,6 +81,7 @@ def substituting(substitute: Substitute) -> Iterator[None]:
     with _lock:
         _active.append(substitute)
         _step.Body = _Substituted
+        _futures.RemoteBody = _SubstitutedRemote
     try:
         yield
     finally:
@@ -61,6 +89,7 @@ def substituting(substitute: Substitute) -> Iterator[None]:
             _active.remove(substitute)
             if not _active:
                 _step.Body = Body
+                _futures.RemoteBody = RemoteBody
 
 
 def fake_body(fake: Callable[..., Any], is_async: bool) -> Callable[..., Any]:

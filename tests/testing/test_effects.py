@@ -1,11 +1,14 @@
 """effects(): what bodies really executed."""
 
 import asyncio
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 
 from flowdsl import Retry, Runtime, step, workflow
-from flowdsl.testing import effects, fresh_runtime
+from flowdsl.testing import check_replay, effects, fresh_runtime
 
 
 @step(retry=Retry(attempts=3))
@@ -15,6 +18,12 @@ def flaky(n: int, fails: list[int]) -> int:
         fails.pop()
         raise OSError("not yet")
     return n
+
+
+@step
+def process() -> int:
+    """Where it executes."""
+    return os.getpid()
 
 
 class Shop:
@@ -94,3 +103,19 @@ def test_a_step_is_named_by_itself_or_its_path() -> None:
     """Anything else is a TypeError."""
     with Runtime("memory://"), effects() as done, pytest.raises(TypeError, match="a step is"):
         done.count(17)
+
+
+def test_bodies_in_other_processes_are_noted_and_faked() -> None:
+    """A body of a process pool executes there and is seen here; a fake stands in for it in this process."""
+
+    @workflow
+    def flow() -> int:
+        return process.submit().result()
+
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        with fresh_runtime(executor=pool), effects() as done:
+            assert flow() != os.getpid()
+        assert done.names == ["process"]
+        report = check_replay(flow, fakes={process: lambda: 17}, options={"executor": pool})
+        assert report.value == 17
+        assert check_replay(flow, options={"executor": pool}).value != os.getpid()
