@@ -3,11 +3,11 @@
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
-from typing import Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
 
 from attrs import define, evolve, field
 
-from flowdsl.core.binding import Binder
+from flowdsl.core.binding import Binder, Call
 from flowdsl.core.durations import seconds
 from flowdsl.core.keys import object_path
 from flowdsl.core.records import Tags
@@ -110,8 +110,41 @@ def _names(value: Any, option: str) -> tuple[str, ...]:
     return names
 
 
+class _Bindable:
+    """A definition whose calls are bound to parameter names."""
+
+    __slots__ = ()
+    kind: ClassVar[str]
+
+    if TYPE_CHECKING:
+        fn: Callable[..., Any]
+        path: str
+        ignore: tuple[str, ...]
+        _binders: dict[bool, Binder]
+
+    def binder(self, receiver: bool) -> Binder:
+        """The binder of the function; with *receiver*, its first parameter is ``self`` or ``cls``."""
+        found = self._binders.get(receiver)
+        if found is None:
+            found = self._binders[receiver] = Binder(
+                self.fn,
+                path=self.path,
+                kind=self.kind,
+                ignore=self.ignore,
+                key=getattr(self, "key", None),
+                receiver=receiver,
+            )
+        return found
+
+    def bind(self, receiver: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+        """The arguments of one call, bound and encoded; *receiver* is ``self`` or ``cls``, or ``None``."""
+        if receiver is None:
+            return self.binder(False).bind(args, kwargs)
+        return self.binder(True).bind(args, kwargs, receiver)
+
+
 @define(slots=True, eq=False)
-class StepDef:
+class StepDef(_Bindable):
     """One step: the function and its options."""
 
     fn: Callable[..., Any]
@@ -130,6 +163,7 @@ class StepDef:
     executor: Executor | None = None
     on_divergence: Divergence | None = None
     _binders: dict[bool, Binder] = field(factory=dict)
+    kind: ClassVar[str] = "step"
 
     @classmethod
     def build(cls, fn: Any, *, name: str | None, **options: Any) -> Self:
@@ -188,18 +222,9 @@ class StepDef:
             )
         return evolve(self, **self.checked(options), binders={}).consistent()
 
-    def binder(self, receiver: bool) -> Binder:
-        """The binder of the function; with *receiver*, its first parameter is ``self`` or ``cls``."""
-        found = self._binders.get(receiver)
-        if found is None:
-            found = self._binders[receiver] = Binder(
-                self.fn, path=self.path, kind="step", ignore=self.ignore, key=self.key, receiver=receiver
-            )
-        return found
-
 
 @define(slots=True, eq=False)
-class WorkflowDef:
+class WorkflowDef(_Bindable):
     """One workflow: the function and its options."""
 
     fn: Callable[..., Any]
@@ -213,6 +238,7 @@ class WorkflowDef:
     on_error: Callable[..., Any] | None = None
     tags: Tags = ()
     _binders: dict[bool, Binder] = field(factory=dict)
+    kind: ClassVar[str] = "workflow"
 
     @classmethod
     def build(cls, fn: Any, *, name: str | None, **options: Any) -> Self:
@@ -234,12 +260,3 @@ class WorkflowDef:
         options["ignore"] = _names(options.get("ignore", ()), "ignore")
         options["tags"] = checked_tags(options.get("tags"))
         return cls(plain, path, inspect.iscoroutinefunction(plain), **options)
-
-    def binder(self, receiver: bool) -> Binder:
-        """The binder of the function; with *receiver*, its first parameter is ``self`` or ``cls``."""
-        found = self._binders.get(receiver)
-        if found is None:
-            found = self._binders[receiver] = Binder(
-                self.fn, path=self.path, kind="workflow", ignore=self.ignore, receiver=receiver
-            )
-        return found

@@ -30,13 +30,13 @@ from flowdsl.core.status import RunStatus
 from flowdsl.engine.branches import arm_all
 from flowdsl.engine.context import Crossing, Frame, RunState, current
 from flowdsl.engine.definitions import WorkflowDef
-from flowdsl.engine.drive import Body, Call, Flow, Result, Stoppable
+from flowdsl.engine.drive import Body, Call, Flow, Result, Stoppable, run_async, run_sync
 from flowdsl.engine.ending import ended, release, undo_on
 from flowdsl.engine.lease import Acquired, acquire
 from flowdsl.engine.services import Engine
 from flowdsl.errors import FlowError, ResultNotStorable, RunCancelled, StorageError
 
-__all__ = ["Request", "edge", "execute", "outcome_of", "request", "whole"]
+__all__ = ["Request", "edge", "execute", "outcome_of", "request", "run_to_end", "whole"]
 
 logger = logging.getLogger("flowdsl")
 
@@ -114,7 +114,7 @@ def request(
     tags: Tags | None = None,
 ) -> Request:
     """Take the identity of a call of a workflow. Raises for arguments that do not fit or have no key."""
-    bound = defn.binder(receiver is not None).bind(args, kwargs, *(() if receiver is None else (receiver,)))
+    bound = defn.bind(receiver, args, kwargs)
     if run_id is None:
         run_id = run_id_of(defn, bound.arguments, args, kwargs)
     if fresh and run_id is not None:
@@ -161,6 +161,23 @@ def edge(flow: Flow) -> Flow:
     except Crossing as crossing:
         error, value = crossing, None
     return (error.error if isinstance(error, Crossing) else error), value
+
+
+def run_to_end(engine: Engine, asked: Request) -> Any:
+    """Drive a run to its end and return its result, in this thread; of an async one, a coroutine that does.
+    A virtual clock may skip ahead meanwhile."""
+    flow = edge(whole(engine, asked))
+    if not engine.virtual:
+        return run_async(flow) if asked.defn.is_async else run_sync(flow)
+    if asked.defn.is_async:
+        return _watched(engine, flow)
+    with engine.clock.watching(inside=False):
+        return run_sync(flow)
+
+
+async def _watched(engine: Engine, flow: Flow) -> Any:
+    with engine.clock.watching(inside=False):
+        return await run_async(flow)
 
 
 def whole(engine: Engine, asked: Request) -> Flow:

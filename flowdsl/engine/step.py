@@ -177,10 +177,7 @@ def identify(
     if frame.abandoned:
         raise Crossing(FlowError(f"a body that a timeout left behind called step {defn.path}", run=run.id))
     run.check()
-    if receiver is None:
-        bound = defn.binder(False).bind(args, kwargs)
-    else:
-        bound = defn.binder(True).bind(args, kwargs, receiver)
+    bound = defn.bind(receiver, args, kwargs)
     return place(StepCall(frame, defn, fn, receiver, args, kwargs, bound, mode or defn.mode))
 
 

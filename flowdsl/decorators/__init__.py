@@ -1,0 +1,7 @@
+"""``@workflow``, ``@step`` and ``@on``, and what they make of functions."""
+
+from flowdsl.decorators.marks import on, step, workflow
+from flowdsl.decorators.steps import Step
+from flowdsl.decorators.workflows import Workflow
+
+__all__ = ["Step", "Workflow", "on", "step", "workflow"]

@@ -1,0 +1,107 @@
+"""What a step does outside any run: durably as a run of its own, once without a record, or beside the
+caller."""
+
+import asyncio
+from concurrent.futures import Future
+from typing import Any
+
+from flowdsl.engine.calls import call_in_run
+from flowdsl.engine.context import StepView, current
+from flowdsl.engine.definitions import StepDef, WorkflowDef
+from flowdsl.engine.futures import StepFuture
+from flowdsl.engine.run import Request, request, run_to_end
+from flowdsl.engine.services import Engine
+from flowdsl.engine.step import memo_key, require_identity
+
+__all__ = ["do_outside", "implied_id", "implied_run", "submit_outside", "try_outside"]
+
+
+def implied_id(key: str) -> str:
+    """The id of the run that ``Runtime.do`` makes of a step call with this key."""
+    return f"do-{key}"
+
+
+def do_outside(
+    engine: Engine,
+    defn: StepDef,
+    fn: Any,
+    receiver: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    step_id: str | None,
+) -> Any:
+    """Mode ``do`` outside a run: a run that consists of this step, one for each path and arguments, or of the
+    id *step_id*."""
+    if step_id is None:
+        require_identity(defn.binder(receiver is not None), receiver, "Runtime.do")
+        step_id = implied_id(memo_key(defn, defn.bind(receiver, args, kwargs)))
+    return run_to_end(engine, implied_run(engine, defn, fn, receiver, args, kwargs, step_id))
+
+
+def implied_run(
+    engine: Engine,
+    defn: StepDef,
+    fn: Any,
+    receiver: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    run_id: str,
+) -> Request:
+    """A run that consists of one step."""
+
+    def body(*args: Any, **kwargs: Any) -> Any:
+        frame = current.get()
+        assert frame is not None
+        return call_in_run(frame, defn, fn, receiver, args, kwargs, "do")
+
+    as_workflow = WorkflowDef(defn.fn, defn.path, defn.is_async, ignore=defn.ignore, version=defn.version)
+    return request(engine, as_workflow, body, receiver, args, kwargs, run_id=run_id)
+
+
+def try_outside(
+    engine: Engine, defn: StepDef, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], view: StepView
+) -> Any:
+    """Mode ``try`` outside a run: a plain call, with its hooks."""
+    hooks, clock = engine.hooks, engine.clock
+
+    def ended(error: Exception | None, value: Any) -> None:
+        view.duration = clock.now() - view.started_at
+        if error is None:
+            hooks.fire("on_step_complete", view, value)
+        else:
+            hooks.fire("on_step_error", view, error, 1)
+
+    async def call() -> Any:
+        try:
+            value = await fn(*args, **kwargs)
+        except Exception as error:
+            ended(error, None)
+            raise
+        ended(None, value)
+        return value
+
+    hooks.fire("on_step_start", view)
+    if defn.is_async:
+        return call()
+    try:
+        value = fn(*args, **kwargs)
+    except Exception as error:
+        ended(error, None)
+        raise
+    ended(None, value)
+    return value
+
+
+def submit_outside(
+    engine: Engine, defn: StepDef, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> StepFuture[Any]:
+    """``submit`` outside a run."""
+    if not defn.is_async:
+        return StepFuture((defn.executor or engine.pool).submit(fn, *args, **kwargs), None, None)
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return StepFuture(engine.background_async(lambda: fn(*args, **kwargs)), None, None)
+    found: StepFuture[Any] = StepFuture(Future(), None, None)
+    found.follow(loop.create_task(fn(*args, **kwargs)))
+    return found

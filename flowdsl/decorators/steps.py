@@ -1,0 +1,295 @@
+"""What ``@step`` makes of a function, and what one can do with it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Generator, Iterable
+from concurrent.futures import Executor
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+
+from flowdsl.core.binding import Call
+from flowdsl.core.records import Run as RunRecord
+from flowdsl.core.retry import Retry
+from flowdsl.decorators.outside import do_outside, implied_id, implied_run, submit_outside, try_outside
+from flowdsl.decorators.wrapper import BoundFunction, BoundWrapper, Function, Wrapper
+from flowdsl.engine.calls import call_in_run, send_off
+from flowdsl.engine.context import Frame, StepView, current
+from flowdsl.engine.definitions import Divergence, Mode, StepDef
+from flowdsl.engine.forget import forget_in
+from flowdsl.engine.futures import StepFuture, start_call, submit
+from flowdsl.engine.mapping import map_async, map_sync
+from flowdsl.engine.run import Request
+from flowdsl.engine.services import Engine
+from flowdsl.engine.step import identify, memo_key
+from flowdsl.runtime import Runtime, current_runtime
+from flowdsl.storage.base import DeleteRun, DropMemo
+
+__all__ = ["BoundStep", "Step"]
+
+
+P = ParamSpec("P")
+Q = ParamSpec("Q")
+R = TypeVar("R", covariant=True)
+S = TypeVar("S")
+T = TypeVar("T")
+A = TypeVar("A")
+B = TypeVar("B")
+
+if TYPE_CHECKING:
+
+    class Mapped(list[T]):
+        """What ``map`` of a sync step gives: a list; in async code, something to await for that list."""
+
+        def __await__(self) -> Generator[Any, None, list[T]]: ...
+
+
+class _StepCalls(Generic[P, R]):
+    """What one can do with a step, bound or not."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def _defn(self) -> StepDef: ...
+
+        _target: Callable[[tuple[Any, ...]], tuple[Any, Any, tuple[Any, ...]]]
+
+    @property
+    def path(self) -> str:
+        """The step's name in records."""
+        return self._defn.path
+
+    @property
+    def definition(self) -> StepDef:
+        """What the engine knows of the step."""
+        return self._defn
+
+    def bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A call's arguments, bound and encoded."""
+        return self._bind(args, kwargs)
+
+    @property
+    def _is_coroutine(self) -> Any:  # what asyncio.iscoroutinefunction looks for
+        return getattr(asyncio.coroutines, "_is_coroutine", True) if self._defn.is_async else None
+
+    @overload
+    def submit(
+        self: _StepCalls[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> StepFuture[T]: ...
+    @overload
+    def submit(self, /, *args: P.args, **kwargs: P.kwargs) -> StepFuture[R]: ...
+    def submit(self, /, *args: Any, **kwargs: Any) -> StepFuture[Any]:
+        """Start the step beside the caller, on its executor (an async step: as a task), and return its
+        future.
+
+        Outside a run it executes the same way, without a record.
+        """
+        fn, receiver, args = self._target(args)
+        frame = current.get()
+        if frame is None:
+            return submit_outside(current_runtime().engine, self._defn, fn, args, kwargs)
+        return submit(frame, self._defn, fn, receiver, args, kwargs)
+
+    @overload
+    def map(  # type: ignore[misc]
+        self: Callable[[A], Coroutine[Any, Any, T]], items: Iterable[A], /, *, limit: int | None = None
+    ) -> Coroutine[Any, Any, list[T]]: ...
+    @overload
+    def map(  # type: ignore[misc]
+        self: Callable[[A, B], Coroutine[Any, Any, T]],
+        items: Iterable[A],
+        others: Iterable[B],
+        /,
+        *,
+        limit: int | None = None,
+    ) -> Coroutine[Any, Any, list[T]]: ...
+    @overload
+    def map(  # type: ignore[misc]
+        self: Callable[[A], T], items: Iterable[A], /, *, limit: int | None = None
+    ) -> Mapped[T]: ...
+    @overload
+    def map(  # type: ignore[misc]
+        self: Callable[[A, B], T], items: Iterable[A], others: Iterable[B], /, *, limit: int | None = None
+    ) -> Mapped[T]: ...
+    @overload
+    def map(
+        self,
+        first: Iterable[Any],
+        second: Iterable[Any],
+        third: Iterable[Any],
+        /,
+        *more: Iterable[Any],
+        limit: int | None = None,
+    ) -> Any: ...
+    def map(self, /, *iterables: Iterable[Any], limit: int | None = None) -> Any:
+        """Call the step on each item (or on items of several iterables side by side), concurrently.
+
+        Returns the results in the order of the items. Of several exceptions that of the first item is raised,
+        once the calls that had begun have ended; others do not begin then. At most *limit* calls execute at a
+        time. In async code, await it.
+        """
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+            raise ValueError(f"limit is a whole number of 1 or more; got {limit!r}")
+        frame = current.get()
+        is_async = frame.is_async if frame is not None else self._defn.is_async
+        begins = [self._prepared(frame, args) for args in zip(*iterables, strict=False)]
+        return (map_async if is_async else map_sync)(begins, limit)
+
+    def _prepared(self, frame: Frame | None, args: tuple[Any, ...]) -> Callable[[], StepFuture[Any]]:
+        """Take the identity of one call now; what is returned submits it."""
+        fn, receiver, args = self._target(args)
+        if frame is None:
+            return lambda: submit_outside(current_runtime().engine, self._defn, fn, args, {})
+        call = identify(frame, self._defn, fn, receiver, args, {})
+        return lambda: start_call(call)
+
+    def options(
+        self,
+        *,
+        mode: Mode = ...,  # type: ignore[assignment]
+        retry: Retry | None = ...,  # type: ignore[assignment]
+        timeout: Any = ...,
+        key: Callable[..., Any] | None = ...,  # type: ignore[assignment]
+        ignore: Iterable[str] = ...,  # type: ignore[assignment]
+        version: Any = ...,
+        memo: bool = ...,  # type: ignore[assignment]
+        expires: Any = ...,
+        in_doubt: str = ...,  # type: ignore[assignment]
+        undo: Any = ...,
+        executor: Executor | None = ...,  # type: ignore[assignment]
+        on_divergence: Divergence | None = ...,  # type: ignore[assignment]
+    ) -> Step[P, R]:
+        """The same step with other options, for ``s.options(timeout="5 min")(…)``. Options not given stay
+        as they are."""
+        given = {k: v for k, v in locals().items() if k != "self" and v is not ...}
+        other: Step[P, R] = Step(self.__wrapped__, self._defn.evolve(**given))  # type: ignore[attr-defined]
+        other._self_receiver = getattr(self.__wrapped__, "__self__", None)  # type: ignore[attr-defined]
+        return other
+
+    def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+        _, receiver, args = self._target(args)
+        return self._defn.bind(receiver, args, kwargs)
+
+    def key(self, /, *args: P.args, **kwargs: P.kwargs) -> str:
+        """The key of a first such call in the body of a run, 40 hex digits."""
+        return str(self._bind(args, kwargs).key(version=self._defn.version))
+
+    def explain_key(self, /, *args: P.args, **kwargs: P.kwargs) -> str:
+        """What goes into the key of such a call, readable."""
+        return str(self._bind(args, kwargs).explain(version=self._defn.version))
+
+    def forget(self, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Drop the stored result of such a call: of ``memo=True`` and of ``Runtime.do``; inside a run,
+        that of its first such call."""
+        bound = self._bind(args, kwargs)
+        runtime = current_runtime()
+        key = memo_key(self._defn, bound)
+        runtime.engine.commit(DropMemo(key), DeleteRun(implied_id(key)))
+        frame = current.get()
+        if frame is not None:
+            forget_in(frame, self._defn, bound)
+
+    def perform_on(
+        self,
+        runtime: Runtime,
+        mode: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        step_id: str | None = None,
+    ) -> Any:
+        """Execute this step on *runtime* in *mode*: in the run that is executing, or outside. (What
+        ``Runtime.do`` calls.)"""
+        fn, receiver, args = self._target(args)
+        defn = self._defn
+        frame = current.get()
+        if frame is not None and frame.run.engine is runtime.engine:
+            if step_id is not None:
+                defn = defn.evolve(key=lambda *_args, **_kwargs: step_id)
+            return call_in_run(frame, defn, fn, receiver, args, kwargs, mode)
+        token = current.set(None)  # a run of another runtime that executes here has nothing to do with it
+        try:
+            if mode == "do":
+                return do_outside(runtime.engine, defn, fn, receiver, args, kwargs, step_id)
+            key = defn.bind(receiver, args, kwargs).key()
+            view = StepView("", key, defn.path, mode, 1, runtime.engine.clock.now())
+            if mode == "send":
+                return send_off(runtime.engine, defn, fn, args, kwargs, view)
+            return try_outside(runtime.engine, defn, fn, args, kwargs, view)
+        finally:
+            current.reset(token)
+
+    def request_from(self, engine: Engine, record: RunRecord, arguments: dict[str, Any]) -> Request:
+        """The request that continues *record*, an implied run of this step. (What ``Runtime.resume``
+        calls.)"""
+        args, kwargs = self._defn.binder(False).call_with(arguments)
+        asked = implied_run(engine, self._defn, self.__wrapped__, None, args, kwargs, record.id)  # type: ignore[attr-defined]
+        asked.wanted = record
+        return asked
+
+
+class Step(_StepCalls[P, R], Wrapper, Function):
+    """A function decorated with ``@step``."""
+
+    definition_type = StepDef
+
+    def __init__(self, wrapped: Any, defn: StepDef) -> None:
+        super().__init__(wrapped, self._self_call)
+        self._self_defn = defn
+        self._self_receiver: Any = None  # of a step made by options() on a bound method
+
+    if TYPE_CHECKING:
+
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+
+        # Binding drops the first parameter where the receiver fits it: that of a classmethod, else that of a
+        # method, else none (a
+        # staticmethod). ``self`` is spelled as a Callable because mypy does not look at the Concatenate of a
+        # class.
+        @overload
+        def __get__(  # type: ignore[misc]
+            self: Callable[Concatenate[type[S], Q], T], instance: None, owner: type[S], /
+        ) -> Step[Q, T]: ...
+        @overload
+        def __get__(  # type: ignore[misc]
+            self: Callable[Concatenate[type[S], Q], T], instance: S, owner: type[Any], /
+        ) -> Step[Q, T]: ...
+        @overload
+        def __get__(self, instance: None, owner: type[Any], /) -> Step[P, R]: ...
+        @overload
+        def __get__(
+            self: Callable[Concatenate[S, Q], T], instance: S, owner: type[Any] | None = None, /
+        ) -> Step[Q, T]: ...
+        @overload
+        def __get__(self, instance: object, owner: type[Any] | None = None, /) -> Step[P, R]: ...
+        def __get__(self, instance: Any, owner: Any = None, /) -> Any: ...
+
+    @property
+    def _defn(self) -> StepDef:
+        return self._self_defn  # type: ignore[no-any-return]
+
+    def _target(self, args: tuple[Any, ...]) -> tuple[Any, Any, tuple[Any, ...]]:
+        return self.__wrapped__, self._self_receiver, args
+
+    def _self_call(self, wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        frame = current.get()
+        defn = self._self_defn
+        if frame is None:
+            if defn.mode != "send":
+                return wrapped(*args, **kwargs)
+            engine = current_runtime().engine
+            view = StepView("", "", defn.path, "send", 1, engine.clock.now())
+            return send_off(engine, defn, wrapped, args, kwargs, view)
+        if instance is None:
+            instance = self._self_receiver
+        return call_in_run(frame, defn, wrapped, instance, args, kwargs)
+
+
+class BoundStep(_StepCalls[P, R], BoundWrapper, BoundFunction):
+    """A step bound to its instance or class."""
+
+    if TYPE_CHECKING:
+
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+
+
+if not TYPE_CHECKING:
+    Step.__bound_function_wrapper__ = BoundStep

@@ -1,0 +1,188 @@
+"""What ``@workflow`` makes of a function, and what one can do with it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
+
+from flowdsl.core.records import Run as RunRecord
+from flowdsl.decorators.wrapper import BoundFunction, BoundWrapper, Function, Wrapper
+from flowdsl.engine.calls import refuse_mixing
+from flowdsl.engine.children import call_child, child_call, start_child
+from flowdsl.engine.context import current
+from flowdsl.engine.definitions import WorkflowDef, checked_tags, checked_timeout
+from flowdsl.engine.drive import run_async, run_sync
+from flowdsl.engine.run import Request, checked_id, request, run_to_end
+from flowdsl.engine.services import Engine
+from flowdsl.handle import Run
+from flowdsl.runtime import current_runtime
+
+__all__ = ["BoundWorkflow", "Workflow"]
+
+
+P = ParamSpec("P")
+Q = ParamSpec("Q")
+R = TypeVar("R", covariant=True)
+S = TypeVar("S")
+T = TypeVar("T")
+
+
+class _WorkflowCalls(Generic[P, R]):
+    """What one can do with a workflow, bound or not."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def _defn(self) -> WorkflowDef: ...
+
+        _target: Callable[[tuple[Any, ...]], tuple[Any, Any, tuple[Any, ...]]]
+
+    @property
+    def path(self) -> str:
+        """The workflow's name in records."""
+        return self._defn.path
+
+    @property
+    def _is_coroutine(self) -> Any:
+        return getattr(asyncio.coroutines, "_is_coroutine", True) if self._defn.is_async else None
+
+    def start(self, /, *args: P.args, **kwargs: P.kwargs) -> Run:
+        """Begin a run without waiting for its end; returns its handle once the run is recorded."""
+        fn, receiver, args = self._target(args)  # type: ignore[assignment]
+        return _start(self._defn, fn, receiver, args, kwargs, {})
+
+    def options(
+        self, *, id: str | None = None, timeout: Any = None, fresh: bool = False, tags: Any = None
+    ) -> _Configured[P, R]:
+        """One call with other options: *id* of the run, *timeout* of the run, *fresh* to start a new
+        number, *tags*."""
+        options: dict[str, Any] = {}
+        if id is not None:
+            options["run_id"] = checked_id(id)
+        if timeout is not None:
+            options["timeout"] = checked_timeout(timeout)
+        if tags is not None:
+            options["tags"] = checked_tags(tags)
+        if fresh:
+            if id is not None or self._defn.id is not None:
+                raise ValueError(
+                    "fresh=True starts a new number, but this run has an id, and an id is one run for ever"
+                )
+            options["fresh"] = True
+        return _Configured(self, options)
+
+    def request_from(self, engine: Engine, record: RunRecord, arguments: dict[str, Any]) -> Request:
+        """The request that continues *record* from its stored arguments. (What ``Runtime.resume`` calls.)"""
+        args, kwargs = self._defn.binder(False).call_with(arguments)
+        return Request(self._defn, self.__wrapped__, args, kwargs, record)  # type: ignore[attr-defined]
+
+
+class _Configured(Generic[P, R]):
+    """A workflow with options for one call."""
+
+    def __init__(self, source: _WorkflowCalls[P, R], options: dict[str, Any]) -> None:
+        self._source = source
+        self._options = options
+
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run to the end."""
+        fn, receiver, positional = self._source._target(args)
+        return cast(R, _call(self._source._defn, fn, receiver, positional, kwargs, self._options))
+
+    def start(self, /, *args: P.args, **kwargs: P.kwargs) -> Run:
+        """Begin without waiting for the end."""
+        fn, receiver, positional = self._source._target(args)
+        return _start(self._source._defn, fn, receiver, positional, kwargs, self._options)
+
+
+def _call(
+    defn: WorkflowDef,
+    fn: Any,
+    receiver: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    options: dict[str, Any],
+) -> Any:
+    """Run a workflow to its end: as a run of its own, or as a child of the run that is executing."""
+    frame = current.get()
+    if frame is None:
+        engine = current_runtime().engine
+        return run_to_end(engine, request(engine, defn, fn, receiver, args, kwargs, **options))
+    if defn.is_async is not frame.is_async:
+        refuse_mixing(
+            frame, defn.is_async, "workflow", defn.path, f"`{defn.path.rpartition('.')[2]}.start(…).result()`"
+        )
+    flow = call_child(child_call(frame, defn, fn, receiver, args, kwargs), defn, options)
+    return run_async(flow) if defn.is_async else run_sync(flow)
+
+
+def _start(
+    defn: WorkflowDef,
+    fn: Any,
+    receiver: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    options: dict[str, Any],
+) -> Run:
+    frame = current.get()
+    if frame is not None:
+        call = child_call(frame, defn, fn, receiver, args, kwargs)
+        child: Run = frame.run.engine.make_handle(start_child(call, defn, options))
+        return child
+    runtime = current_runtime()
+    return runtime.start(request(runtime.engine, defn, fn, receiver, args, kwargs, **options))
+
+
+class Workflow(_WorkflowCalls[P, R], Wrapper, Function):
+    """A function decorated with ``@workflow``."""
+
+    definition_type = WorkflowDef
+
+    def __init__(self, wrapped: Any, defn: WorkflowDef) -> None:
+        super().__init__(wrapped, self._self_call)
+        self._self_defn = defn
+
+    if TYPE_CHECKING:
+
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+
+        @overload
+        def __get__(  # type: ignore[misc]
+            self: Callable[Concatenate[type[S], Q], T], instance: None, owner: type[S], /
+        ) -> Workflow[Q, T]: ...
+        @overload
+        def __get__(  # type: ignore[misc]
+            self: Callable[Concatenate[type[S], Q], T], instance: S, owner: type[Any], /
+        ) -> Workflow[Q, T]: ...
+        @overload
+        def __get__(self, instance: None, owner: type[Any], /) -> Workflow[P, R]: ...
+        @overload
+        def __get__(
+            self: Callable[Concatenate[S, Q], T], instance: S, owner: type[Any] | None = None, /
+        ) -> Workflow[Q, T]: ...
+        @overload
+        def __get__(self, instance: object, owner: type[Any] | None = None, /) -> Workflow[P, R]: ...
+        def __get__(self, instance: Any, owner: Any = None, /) -> Any: ...
+
+    @property
+    def _defn(self) -> WorkflowDef:
+        return self._self_defn  # type: ignore[no-any-return]
+
+    def _target(self, args: tuple[Any, ...]) -> tuple[Any, Any, tuple[Any, ...]]:
+        return self.__wrapped__, None, args
+
+    def _self_call(self, wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return _call(self._self_defn, wrapped, instance, args, kwargs, {})
+
+
+class BoundWorkflow(_WorkflowCalls[P, R], BoundWrapper, BoundFunction):
+    """A workflow bound to its instance or class."""
+
+    if TYPE_CHECKING:
+
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+
+
+if not TYPE_CHECKING:
+    Workflow.__bound_function_wrapper__ = BoundWorkflow

@@ -1,0 +1,194 @@
+"""What both decorated functions and methods are: a wrapt proxy that stays itself when copied and pickled. The
+only home of wrapt.
+
+The rules
+    A decorated function is the function: name, docstring, signature, types, binding to instances and classes.
+    Calling it asks the engine; everything else is passed through.
+
+The theory
+    A wrapt proxy claims the class of what it wraps, so ``isinstance(f, FunctionType)`` holds — and
+    cloudpickle, seeing a function, would ship the bare function and lose the decorator in silence. So both
+    the wrapper and the wrapper of a bound method own up to their class and say how they are rebuilt: by
+    reference where an import finds this very object, else by value, from the function and its options.
+
+If you edit this
+    ``self._self_…`` attributes live on the proxy, all others on the function. ``tests/test_pickling.py``
+    loads every form in a fresh interpreter.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import inspect
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+import wrapt
+
+from flowdsl.codecs.pickle import PickleCodec, dumps_by_value
+from flowdsl.engine.definitions import unwrap
+
+if TYPE_CHECKING:
+
+    class Function:
+        """What the type checkers see of the wrapt proxy."""
+
+        __name__: str
+        __qualname__: str
+        __module__: str
+        __doc__: str | None
+        _self_defn: Any
+        __wrapped__: Any
+
+        def __init__(self, wrapped: Any, wrapper: Any) -> None: ...
+
+    class BoundFunction(Function):
+        _self_parent: Any
+        _self_instance: Any
+        _self_binding: str
+else:
+    Function = wrapt.FunctionWrapper
+    BoundFunction = wrapt.BoundFunctionWrapper
+
+__all__ = ["BoundFunction", "BoundWrapper", "Function", "Wrapper"]
+
+
+class _Guard(threading.local):
+    inside = False
+
+
+_pickling = _Guard()
+
+
+def _import(module: str, qualname: str) -> Any:
+    """Load by reference."""
+    found: Any = sys.modules.get(module) or importlib.import_module(module)
+    *owners, name = qualname.split(".")
+    for owner in owners:
+        found = getattr(found, owner)
+    static = inspect.getattr_static(found, name)
+    if isinstance(static, staticmethod | classmethod) and isinstance(static.__func__, Wrapper):
+        return static.__func__
+    return static
+
+
+def _importable(wrapper: Any) -> bool:
+    module = getattr(wrapper, "__module__", None)
+    if module is None or module in ("__main__", "__mp_main__") or module not in sys.modules:
+        return False
+    try:
+        return _import(module, wrapper.__qualname__) is wrapper
+    except (AttributeError, ImportError):
+        return False
+
+
+def _load(data: bytes) -> Any:
+    """Load by value."""
+    return PickleCodec().loads(data)
+
+
+def _rebuild(kind: type[Any], fn: Any, options: dict[str, Any]) -> Any:
+    """Make a wrapper again from its function and options; unlike decorating, that registers nothing."""
+    return kind(fn, kind.definition_type(fn=unwrap(fn), **options))
+
+
+class Wrapper:
+    """Copying and pickling of decorated functions, and their representation."""
+
+    definition_type: Any  # makes the definition of a rebuilt one, from its function and options
+
+    if TYPE_CHECKING:
+        _self_defn: Any
+        __wrapped__: Any
+        __module__: str
+        __qualname__: str
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return type(self)
+
+    def __copy__(self) -> Any:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        return self
+
+    def __reduce__(self) -> Any:
+        return self.__reduce_ex__(2)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        if _importable(self):
+            return _import, (self.__module__, self.__qualname__)
+        defn = self._self_defn
+        stays = ("fn", "executor")  # threads and processes do not travel
+        names = [name for name in type(defn).__slots__ if not name.startswith("_") and name not in stays]
+        parts = (type(self), self.__wrapped__, {name: getattr(defn, name) for name in names})
+        if _pickling.inside:
+            return _rebuild, parts
+        _pickling.inside = True
+        try:
+            return _load, (dumps_by_value(_Rebuilt(parts)),)
+        finally:
+            _pickling.inside = False
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__.lower()} {self._self_defn.path}>"
+
+
+class _Rebuilt:
+    """Pickles as the wrapper that its parts make."""
+
+    def __init__(self, parts: tuple[Any, ...]) -> None:
+        self.parts = parts
+
+    def __reduce__(self) -> Any:
+        return _rebuild, self.parts
+
+
+class BoundWrapper(Wrapper):
+    """A decorated method bound to its instance or class."""
+
+    if TYPE_CHECKING:
+        _self_parent: Any
+        _self_instance: Any
+        _self_binding: str
+
+    @property
+    def _defn(self) -> Any:
+        return self._self_parent._self_defn
+
+    def __repr__(self) -> str:
+        return f"<bound {self._defn.path} of {self._owner()!r}>"
+
+    def _owner(self) -> Any:
+        owner = getattr(self.__wrapped__, "__self__", None)
+        return self._self_instance if owner is None else owner
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        owner = self._owner()
+        return (
+            self
+            if owner is None or isinstance(owner, type)
+            else getattr(copy.deepcopy(owner, memo), self._name)
+        )
+
+    @property
+    def _name(self) -> str:
+        return str(self.__wrapped__.__name__)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        owner = self._owner()
+        if owner is None:
+            return self._self_parent.__reduce_ex__(protocol)
+        return getattr, (owner, self._name)
+
+    def _target(self, args: tuple[Any, ...]) -> tuple[Any, Any, tuple[Any, ...]]:
+        """Function, receiver and arguments of a call with *args*."""
+        wrapped = self.__wrapped__
+        receiver = getattr(wrapped, "__self__", None)
+        if receiver is None and self._self_instance is None and self._self_binding != "staticmethod" and args:
+            receiver, args = args[0], args[1:]  # Class.method(instance, …)
+            wrapped = wrapped.__get__(receiver, type(receiver))
+        return wrapped, receiver, args
