@@ -25,11 +25,13 @@ from flowdsl.engine.context import current
 from flowdsl.engine.definitions import DIVERGENCES, checked_tags
 from flowdsl.engine.events import send_event
 from flowdsl.engine.export import export_run
+from flowdsl.engine.fork import fork
 from flowdsl.engine.launch import launch
-from flowdsl.engine.lease import Acquired, Keeper, interrupted, is_interrupted
+from flowdsl.engine.lease import Acquired, Keeper, interrupted
+from flowdsl.engine.owner import is_interrupted
 from flowdsl.engine.progress import progress_of
 from flowdsl.engine.registry import STEPS
-from flowdsl.engine.repair import fork, resolve
+from flowdsl.engine.repair import resolve
 from flowdsl.engine.resume import arguments_of, cancel, continue_run, loaded, recover
 from flowdsl.engine.run import Request, checked_id, outcome_of
 from flowdsl.engine.services import Engine

@@ -16,6 +16,7 @@ from flowdsl.engine.context import StepView, current
 from flowdsl.engine.drive import run_sync
 from flowdsl.engine.events import send_event
 from flowdsl.engine.marks import inside
+from flowdsl.engine.step import flush
 from flowdsl.handle import Run
 from flowdsl.runtime import current_runtime
 
@@ -164,6 +165,8 @@ def send(event: str, payload: Any = None) -> None:
     """Call every ``@on(event)`` handler with *payload*, in the background. Inside a run this repeats on
     resume."""
     frame = current.get()
+    if frame is not None:
+        run_sync(flush(frame.run))
     send_event(current_runtime().engine if frame is None else frame.run.engine, event, payload)
 
 

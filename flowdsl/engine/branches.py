@@ -13,13 +13,13 @@ from flowdsl.core.records import Step
 from flowdsl.core.status import StepStatus
 from flowdsl.engine.context import Frame, RunState, Scope, current, here
 from flowdsl.engine.definitions import StepDef
-from flowdsl.engine.drive import Commit, Flow, run_async, run_sync
+from flowdsl.engine.drive import Flow, run_async, run_sync
 from flowdsl.engine.futures import StepFuture
 from flowdsl.engine.marks import Plain, mark
 from flowdsl.engine.registry import STEPS
-from flowdsl.engine.step import StepCall, decide, halted, identify, make_record, perform, view_of
+from flowdsl.engine.step import StepCall, commit_for, decide, identify, make_record, perform, view_of
 from flowdsl.engine.timers import pause_until
-from flowdsl.errors import StepNotFound, StorageError
+from flowdsl.errors import StepNotFound
 from flowdsl.storage.base import PutStep
 
 __all__ = ["arm_all", "gather_async", "gather_sync", "schedule"]
@@ -96,8 +96,11 @@ async def gather_async(frame: Frame | None, items: tuple[Any, ...]) -> list[Any]
     finally:
         if clock is not None:
             clock.enter()
-    for task in tasks:
-        if task in done and not task.cancelled() and task.exception() is not None:
+    errors = [
+        None if task.cancelled() else task.exception() for task in tasks
+    ]  # each is asked for, and so seen
+    for task, error in zip(tasks, errors, strict=True):
+        if task in done and error is not None:
             task.result()
     return [task.result() for task in tasks]
 
@@ -145,12 +148,7 @@ def _schedule(call: StepCall, source: Any, arguments: dict[str, Any], wait: floa
         payload, _ = run.engine.payloads.pack(arguments, run.id, call.key, "result")
         extra = json.dumps({"at": at, "step": source.definition.path})
         record = make_record(call, view, StepStatus.COMPLETED, payload, "", 1, extra)
-        put = PutStep(record, run.epoch, True)
-        try:
-            (outcome,) = yield Commit(run.engine, (put,))
-        except StorageError as error:
-            raise halted(run, error, call) from error
-        run.accept(outcome, put)
+        yield from commit_for(run, call, PutStep(record, run.epoch, True))
         with run.lock:
             run.journal.add(record)
         return None, _arm(run, record, source, wait)

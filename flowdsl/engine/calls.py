@@ -10,7 +10,7 @@ from flowdsl.engine.context import Crossing, Frame, StepView
 from flowdsl.engine.definitions import StepDef
 from flowdsl.engine.drive import run_async, run_sync
 from flowdsl.engine.services import Engine
-from flowdsl.engine.step import identify, perform
+from flowdsl.engine.step import flush, identify, perform
 
 __all__ = ["NOTHING", "call_in_run", "refuse_mixing", "send_off"]
 
@@ -91,6 +91,7 @@ def _send_in_run(
     kwargs: dict[str, Any],
 ) -> Any:
     call = identify(frame, defn, fn, receiver, args, kwargs, "send")
+    run_sync(flush(frame.run))
     view = StepView(frame.run.id, call.key, defn.path, "send", 1, frame.run.engine.clock.now())
     return send_off(frame.run.engine, defn, fn, args, kwargs, view)
 

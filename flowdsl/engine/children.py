@@ -14,12 +14,12 @@ from flowdsl.core.journal import Decision
 from flowdsl.core.records import Run
 from flowdsl.engine.context import Crossing, Frame
 from flowdsl.engine.definitions import StepDef, WorkflowDef
-from flowdsl.engine.drive import Flow
+from flowdsl.engine.drive import Flow, run_sync
 from flowdsl.engine.ending import release
 from flowdsl.engine.futures import Threads, start
 from flowdsl.engine.lease import Acquired, open_now
 from flowdsl.engine.run import Request, execute, request, whole
-from flowdsl.engine.step import StepCall, conclude, decide, identify, perform, view_of
+from flowdsl.engine.step import StepCall, conclude, decide, flush, identify, perform, view_of
 from flowdsl.errors import RunCancelled
 
 __all__ = ["call_child", "child_call", "child_request", "start_child"]
@@ -71,6 +71,7 @@ def start_child(call: StepCall, defn: WorkflowDef, options: dict[str, Any]) -> R
     asked = child_request(call, defn, options)
     acquired = None
     if not run.journal.answers(call.key):
+        run_sync(flush(run))
         acquired = open_now(engine, asked.wanted, ancestors=asked.ancestors)
     mine = acquired if acquired is not None and acquired.owned else None
     if mine is not None:
@@ -101,6 +102,8 @@ def _child(
     run = call.run
     asked = child_request(call, defn, options)
     view = view_of(call, 1)
+    if run.buffer:
+        yield from flush(run)
     if acquired is not None:
         error, value = yield from execute(run.engine, asked, acquired)
     else:

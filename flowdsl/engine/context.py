@@ -22,7 +22,7 @@ from flowdsl.core.records import Run, Step
 from flowdsl.engine.definitions import WorkflowDef
 from flowdsl.engine.services import Engine
 from flowdsl.errors import FlowError, LeaseLost, RunTimeout
-from flowdsl.storage.base import Done, Fenced, Missing, Operation, Outcome, Unstorable
+from flowdsl.storage.base import Done, Fenced, Missing, Operation, Outcome, PutStep, Unstorable
 
 __all__ = [
     "INTERRUPTS",
@@ -184,7 +184,7 @@ class RunState:
         self.unused: list[str] = []
         self.stopper: Callable[[], Any] | None = None
         self.children: list[RunState] = []
-        self.buffer: list[Step] = []
+        self.buffer: dict[str, Step] = {}
         self.origin_draws: list[tuple[str, dict[str, int]]] | None = None
         self.fold: Any = None
         self.undos: dict[str, Any] = {}
@@ -213,13 +213,30 @@ class RunState:
         for waker in wakers:
             waker.set()
 
-    def take_buffer(self) -> list[Step]:
-        """Records that are yet to be made durable: they must be before the next body begins."""
+    def keep(self, record: Step) -> None:
+        """Take *record* into the journal; it becomes durable with the next commit, and before the next body
+        begins."""
+        with self.lock:
+            self.journal.add(record)
+            self.buffer[record.key] = record
+
+    def buffered(self) -> list[Operation]:
+        """Writes of the records that are yet to be made durable. They stay in the buffer until
+        :meth:`stored`, so that no other branch takes them for durable while their commit is under way; to
+        write one twice does no harm."""
         if not self.buffer:
             return []
         with self.lock:
-            taken, self.buffer = self.buffer, []
-        return taken
+            return [PutStep(step, self.epoch, True) for step in self.buffer.values()]
+
+    def stored(self, operations: Iterable[Operation]) -> None:
+        """These operations are durable, and with them the buffered records that are among them."""
+        if not self.buffer:
+            return
+        with self.lock:
+            for operation in operations:
+                if isinstance(operation, PutStep):
+                    self.buffer.pop(operation.step.key, None)
 
     def expire(self) -> None:
         """Stop the run because its deadline has passed."""

@@ -72,8 +72,7 @@ def diverged(call: Any, decision: Decision) -> Generator[Any, Any, Decision]:
         note = evolve(note, key=f"audit-reuse-{call.key}")
         with run.lock:
             if run.journal.get(note.key) is None:
-                run.buffer.append(note)
-                run.journal.add(note)
+                run.keep(note)
         return Decision(Verdict.RECORDED, record)
     error = _error(call, record)
     run.halt(error)

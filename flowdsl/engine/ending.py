@@ -18,7 +18,7 @@ from flowdsl.engine.services import Engine
 from flowdsl.engine.step import error_preview
 from flowdsl.engine.undo import cancel_children, undo_all
 from flowdsl.errors import FlowError, LeaseLost, ResultNotStorable, RunCancelled, RunTimeout, StorageError
-from flowdsl.storage.base import Fenced, Missing, PutStep, UpdateRun
+from flowdsl.storage.base import Fenced, Missing, UpdateRun
 
 __all__ = ["ended", "release", "undo_on"]
 
@@ -167,7 +167,7 @@ def _cancelled(state: RunState, handle: Any, error: RunCancelled) -> Flow:
 def _finish(state: RunState, changes: dict[str, Any]) -> Any:
     """Store how the run ended; the error, if that was refused or failed."""
     operation = UpdateRun(state.id, changes, epoch=state.epoch, release=True)
-    buffered = [PutStep(step, state.epoch, True) for step in state.take_buffer()]
+    buffered = state.buffered()
     try:
         *_, outcome = yield Commit(state.engine, (*buffered, operation))
     except StorageError as error:

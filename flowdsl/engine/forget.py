@@ -27,7 +27,8 @@ def forget_in(frame: Frame, defn: StepDef, bound: Any) -> None:
         return
     found = run.journal.get(bound.key(frame.scope.id, defn.version))
     note = evolve(audit(engine, run.id, "forget", defn.path, step=found.key if found else ""), key=call.key)
-    operations = [PutStep(step, run.epoch, True) for step in run.take_buffer()]
+    buffered = run.buffered()
+    operations = list(buffered)
     if found is not None:
         extra = json.dumps({"generation": json.loads(found.extra or "{}").get("generation", 0) + 1})
         changed = evolve(found, seq=0, status=StepStatus.UNDONE, payload=None, preview="", extra=extra)
@@ -37,4 +38,5 @@ def forget_in(frame: Frame, defn: StepDef, bound: Any) -> None:
     run.journal.add(note)
     for outcome, operation in zip(engine.commit(*operations), operations, strict=True):
         run.floor = max(run.floor, run.accept(outcome, operation))
+    run.stored(buffered)
     engine.commit(UpdateRun(run.id, {"floor": run.floor}, epoch=run.epoch))

@@ -21,7 +21,7 @@ from typing import Any
 from attrs import define, evolve
 
 from flowdsl.core.records import Run
-from flowdsl.core.status import RunStatus, is_final
+from flowdsl.core.status import RunStatus
 from flowdsl.engine.context import RunState
 from flowdsl.engine.drive import Call, Commit, Watch
 from flowdsl.engine.owner import Liveness, liveness
@@ -37,11 +37,10 @@ from flowdsl.storage.base import (
     Opened,
     OpenRun,
     PutStep,
-    Storage,
     UpdateRun,
 )
 
-__all__ = ["Acquired", "Keeper", "acquire", "claim", "interrupted", "is_interrupted", "open_now"]
+__all__ = ["Acquired", "Keeper", "acquire", "claim", "interrupted", "open_now"]
 
 logger = logging.getLogger("flowdsl")
 
@@ -344,16 +343,6 @@ class Keeper:
                 state.halt(RunCancelled(f"run {run_id} was cancelled", run=run_id), outside=True)
             elif item.unread and state.listeners:
                 state.signalled()
-
-
-def is_interrupted(storage: Storage, record: Run) -> bool:
-    """Whether nobody executes this run although it has not ended."""
-    if is_final(record.status):
-        return False
-    if record.owner is None:
-        return True
-    alive = liveness(record.owner, record.id)
-    return alive is Liveness.DEAD or (alive is Liveness.UNKNOWN and record.lease_until <= storage.now())
 
 
 def interrupted(run_id: str) -> FlowError:

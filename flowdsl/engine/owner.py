@@ -14,7 +14,11 @@ from enum import Enum
 from functools import cache
 from pathlib import Path
 
-__all__ = ["Liveness", "liveness", "new_owner", "register_here"]
+from flowdsl.core.records import Run
+from flowdsl.core.status import is_final
+from flowdsl.storage.base import Storage
+
+__all__ = ["Liveness", "is_interrupted", "liveness", "new_owner", "register_here"]
 
 
 class Liveness(Enum):
@@ -109,3 +113,13 @@ def liveness(owner: str, run_id: str) -> Liveness:
     if now is None or (now and started and now != started):
         return Liveness.DEAD
     return Liveness.ALIVE if now and started else Liveness.UNKNOWN
+
+
+def is_interrupted(storage: Storage, record: Run) -> bool:
+    """Whether nobody executes this run although it has not ended."""
+    if is_final(record.status):
+        return False
+    if record.owner is None:
+        return True
+    alive = liveness(record.owner, record.id)
+    return alive is Liveness.DEAD or (alive is Liveness.UNKNOWN and record.lease_until <= storage.now())

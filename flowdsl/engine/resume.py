@@ -9,8 +9,8 @@ from flowdsl.core.records import Run, RunFilter
 from flowdsl.core.status import RunStatus, StepStatus, is_final
 from flowdsl.engine.drive import Result, run_sync
 from flowdsl.engine.launch import launch
-from flowdsl.engine.lease import Acquired, claim, is_interrupted
-from flowdsl.engine.owner import Liveness, liveness
+from flowdsl.engine.lease import Acquired, claim
+from flowdsl.engine.owner import Liveness, is_interrupted, liveness
 from flowdsl.engine.registry import STEPS, WORKFLOWS
 from flowdsl.engine.repair import audit
 from flowdsl.engine.run import Request

@@ -202,7 +202,10 @@ def outcome_of(engine: Engine, run: Run) -> Result:
             return None, engine.payloads.unpack(run.result or b"", run.id, "", "run")
         if run.status is RunStatus.CANCELLED:
             return RunCancelled(f"run {run.id} was cancelled", run=run.id), None
-        error = engine.payloads.unpack_error(run.error or b"", run.id, "", "run")
+        if run.error is None:  # nothing was raised
+            why = run.error_preview.partition(": ")[2]
+            return FlowError(f"run {run.id} has failed: {why}", run=run.id), None
+        error = engine.payloads.unpack_error(run.error, run.id, "", "run")
     except FlowError as fault:
         fault.run = run.id
         return fault, None

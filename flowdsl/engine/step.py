@@ -54,6 +54,7 @@ from flowdsl.storage.make import quick_step
 
 __all__ = [
     "StepCall",
+    "commit_for",
     "conclude",
     "decide",
     "error_preview",
@@ -587,16 +588,7 @@ def put_record(call: StepCall, record: Step, *more: Operation) -> Flow:
     """Make a record durable and take it into the journal. A refused or failed write stops the run,
     resumably."""
     run = call.run
-    put = PutStep(record, run.epoch)
-    operations: tuple[Operation, ...] = (put, *more)
-    if run.buffer:
-        operations += tuple(PutStep(step, run.epoch, True) for step in run.take_buffer())
-    try:
-        outcomes = yield Commit(run.engine, operations)
-    except StorageError as error:
-        raise halted(run, error, call) from error
-    if type(outcomes[0]) is not Done:
-        run.accept(outcomes[0], put)
+    yield from commit_for(run, call, PutStep(record, run.epoch), *more)
     with run.lock:
         run.journal.add(record)
     return None, None
@@ -607,22 +599,37 @@ def started(call: StepCall, view: StepView) -> Step:
     return make_record(call, view, _PENDING, None, "", view.attempt - 1)
 
 
-def flush(run: RunState) -> Flow:
-    """Make durable what a body that begins now may act upon."""
-    operations = tuple(PutStep(step, run.epoch, True) for step in run.take_buffer())
+def commit_for(run: RunState, call: StepCall | None, *operations: Operation) -> Generator[Effect, Any, int]:
+    """Commit *operations* of a run behind what it has buffered; answers the ``seq`` of the first. A refused
+    or failed write stops the run, resumably."""
+    buffered = run.buffered()
+    if buffered:
+        operations = (*buffered, *operations)
     try:
         outcomes = yield Commit(run.engine, operations)
     except StorageError as error:
-        run.halt(error)
-        raise Crossing(error) from error
-    run.accept(outcomes[0], operations[0])
+        raise halted(run, error, call) from error
+    if buffered:
+        for outcome, operation in zip(outcomes, buffered, strict=False):
+            run.accept(outcome, operation)
+        run.stored(buffered)
+        outcomes = outcomes[len(buffered) :] or outcomes
+    outcome = outcomes[0]
+    return outcome.seq if type(outcome) is Done else run.accept(outcome, operations[len(buffered)])
+
+
+def flush(run: RunState) -> Flow:
+    """Make durable what somebody who begins now may act upon: a body, a child."""
+    if run.buffer:
+        yield from commit_for(run, None)
     return None, None
 
 
-def halted(run: RunState, error: FlowError, call: StepCall) -> Crossing:
+def halted(run: RunState, error: FlowError, call: StepCall | None) -> Crossing:
     """Stop the run for *error*, resumably."""
     error.run = error.run or run.id
-    error.step = error.step or call.key
+    if call is not None:
+        error.step = error.step or call.key
     run.halt(error)
     return Crossing(error)
 

@@ -24,12 +24,12 @@ from flowdsl.core.records import Step
 from flowdsl.core.status import StepStatus
 from flowdsl.engine.context import Crossing, Frame, RunState
 from flowdsl.engine.divergence import diverged
-from flowdsl.engine.drive import Call, Commit, Flow, Result
+from flowdsl.engine.drive import Call, Flow, Result
 from flowdsl.engine.marks import keyed, mark
 from flowdsl.engine.services import Engine
-from flowdsl.engine.step import StepCall, decide, halted, make_record, perform, view_of
+from flowdsl.engine.step import StepCall, commit_for, decide, make_record, perform, view_of
 from flowdsl.errors import StorageError
-from flowdsl.storage.base import Done, Operation, PutStep
+from flowdsl.storage.base import PutStep
 
 __all__ = ["Fold", "read", "state_of", "write"]
 
@@ -135,7 +135,6 @@ def write(frame: Frame, op: str, key: str, item: Any = None) -> Flow:
 
 def _write(call: StepCall, op: str, key: str, payload: bytes | None) -> Flow:
     run = call.run
-    engine = run.engine
     if run.journal.get(call.key) is None:
         if call.frame.step is None:
             decision = run.journal.decide(
@@ -148,16 +147,9 @@ def _write(call: StepCall, op: str, key: str, payload: bytes | None) -> Flow:
         extra = json.dumps({"op": op, "key": key})
         view = view_of(call, 1)
         record = make_record(call, view, StepStatus.COMPLETED, payload, "", 1, extra)
-        put = PutStep(record, run.epoch, True)
-        operations: list[Operation] = [PutStep(step, run.epoch, True) for step in run.take_buffer()]
-        try:
-            *_, outcome = yield Commit(engine, (*operations, put))
-        except StorageError as error:
-            raise halted(run, error, call) from error
-        run.accept(outcome, put)
+        yield from commit_for(run, call, PutStep(record, run.epoch, True))
         with run.lock:
             run.journal.add(record)
-        assert isinstance(outcome, Done)
     else:
         run.journal.use(call.key)
     return (yield from _first_result(run, call.key))
@@ -211,7 +203,5 @@ def _read(call: StepCall, key: str | None, default: Any) -> Flow:
     payload, loaded = run.engine.payloads.pack(boxed, run.id, call.key, "result")
     view = view_of(call, 1)
     record = make_record(call, view, StepStatus.COMPLETED, payload, preview(loaded[0]) if loaded else "", 1)
-    with run.lock:
-        run.buffer.append(record)
-        run.journal.add(record)
+    run.keep(record)
     return None, (default if not loaded else loaded[0])

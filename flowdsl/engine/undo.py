@@ -24,7 +24,7 @@ from flowdsl.engine.drive import Body, Call, Commit, Flow, Pause, Result
 from flowdsl.engine.lease import claim
 from flowdsl.engine.owner import Liveness, liveness
 from flowdsl.engine.registry import STEPS
-from flowdsl.engine.step import error_preview, jitter
+from flowdsl.engine.step import commit_for, error_preview, jitter
 from flowdsl.storage.base import PutStep, UpdateRun
 
 __all__ = ["cancel_children", "to_undo", "undo_all"]
@@ -66,11 +66,7 @@ def undo_all(state: RunState, begin: dict[str, Any]) -> Flow:
     steps = to_undo(state)
     if not steps:
         return None, None
-    engine = state.engine
-    buffered = [PutStep(step, state.epoch, True) for step in state.take_buffer()]
-    operation = UpdateRun(state.id, begin, epoch=state.epoch)
-    *_, outcome = yield Commit(engine, (*buffered, operation))
-    state.accept(outcome, operation)
+    yield from commit_for(state, None, UpdateRun(state.id, begin, epoch=state.epoch))
     state.undoing = True
     state.stop = state.deadline = None
     state.ending = False

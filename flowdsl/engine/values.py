@@ -44,9 +44,7 @@ def make(call: Any, payload: bytes | None, shown: str, extra: str = "") -> Any:
     run: RunState = call.run
     call.concurrent = True  # a value never diverges: whatever was recorded in its place is as good
     record = make_record(call, view_of(call, 1), StepStatus.COMPLETED, payload, shown, 1, extra)
-    with run.lock:
-        run.buffer.append(record)
-        run.journal.add(record)
+    run.keep(record)
     return record
 
 
@@ -87,6 +85,7 @@ def draw(frame: Frame, what: str) -> Any:
 def log(frame: Frame, message: str, fields: dict[str, Any]) -> None:
     """Store a line with the run, once, and hand it to the standard library's logging."""
     run = frame.run
+    message = str(message).encode("utf-8", "backslashreplace").decode()  # any text can be stored
     # each attempt of a step logs anew
     attempt = b"" if frame.step is None else b"%d" % frame.step.attempt
     call = mark(frame, "log", "log", attempt, preview(message, 200))
@@ -97,7 +96,7 @@ def log(frame: Frame, message: str, fields: dict[str, Any]) -> None:
         name: value if isinstance(value, str | int | float | bool | None) else preview(value)
         for name, value in fields.items()
     }
-    make(call, None, str(message), json.dumps({"fields": shown}))
+    make(call, None, message, json.dumps({"fields": shown}))
     logger.info(
         "%s%s",
         message,

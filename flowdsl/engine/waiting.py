@@ -7,7 +7,7 @@ from typing import Any
 
 from flowdsl.core.status import is_final
 from flowdsl.engine.context import current
-from flowdsl.engine.lease import is_interrupted
+from flowdsl.engine.owner import is_interrupted
 from flowdsl.engine.run import outcome_of
 from flowdsl.engine.services import Engine
 from flowdsl.errors import FlowError, RunNotFound, StorageError

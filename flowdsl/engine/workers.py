@@ -105,8 +105,7 @@ class RemoteBody(Effect):
         with run.lock:
             for step in logged:
                 if run.journal.get(step.key) is None:
-                    run.buffer.append(step)
-                    run.journal.add(step)
+                    run.keep(step)
         if what == "value":
             return None, PickleCodec().loads(body)
         payloads = Payloads(PickleCodec())
@@ -291,7 +290,7 @@ def _execute(data: bytes) -> tuple[str, bytes, list[Step]]:
     error, value = Body(fn, job.args, job.kwargs, Frame(state, scope, job.view, False)).sync()
     _folds.clear()
     _folds[fold_key] = state.fold
-    logged = state.take_buffer()
+    logged = list(state.buffer.values())
     payloads = Payloads(PickleCodec())
     if error is None:
         try:

@@ -1,13 +1,14 @@
 """Repair by hand, and the audit entries that it leaves."""
 
 import json
+import threading
 
 import pytest
 from support import Crash, Effects, Mortal
 
 import flowdsl
 from flowdsl import Retry, RunStatus, Runtime, step, workflow
-from flowdsl.errors import RunConflict, StepNotFound, StepOutcomeUnknown
+from flowdsl.errors import RunConflict, RunFinished, StepNotFound, StepOutcomeUnknown
 
 ONCE = Retry(attempts=1)
 
@@ -212,3 +213,93 @@ def test_resolve_says_what_came_of_a_step_in_doubt(storage, clock, flavour, what
         with pytest.raises(TypeError):
             rt.resolve("w", f)
     assert len(calls) == (2 if "rerun" in what else 1)
+
+
+def test_a_step_of_a_run_that_executes_is_not_in_doubt(runtime):
+    """What its process records counts, so a person's word is refused."""
+    inside, go = threading.Event(), threading.Event()
+
+    @step(in_doubt="raise", name="busy.f")
+    def f():
+        inside.set()
+        go.wait(10)
+        return "body"
+
+    @workflow(id="w")
+    def w():
+        return f()
+
+    run = w.start()
+    inside.wait(10)
+    with pytest.raises(RunConflict, match="executing"):
+        runtime.resolve("w", f, result="person")
+    go.set()
+    assert run.result() == "body"
+    assert audits(runtime, "w") == []
+
+
+def test_resolve_by_path_means_the_step_without_an_outcome(storage, clock, flavour):
+    """Two calls before it have completed; the word is about the third."""
+
+    @flavour.step(in_doubt="raise", name="third.f")
+    def f(n):
+        if n == 2:
+            raise KeyboardInterrupt
+        return n
+
+    @flavour.workflow(id="w")
+    def w():
+        found = []
+        for n in range(3):
+            found.append((yield f(n)))
+        return found
+
+    with Runtime(storage, clock=clock) as rt:
+        with pytest.raises(KeyboardInterrupt):
+            flavour.call(w)
+        rt.resolve("w", "third.f", result="word")
+        assert flavour.call(w) == [0, 1, "word"]
+        with pytest.raises(RunFinished):
+            rt.resolve("w", "third.f", rerun=True)
+
+
+@pytest.mark.parametrize("by_id", [True, False])
+def test_a_fork_that_was_cut_off_is_never_executed(storage, clock, effects: Effects, by_id):
+    """Its process died while it copied: what is there says so, nobody continues it, and forking again makes it anew."""
+
+    @step(name="cut.f")
+    def f(n):
+        return effects(n)
+
+    @workflow(name="cut.w")
+    def w():
+        return [f(n) for n in range(4)]
+
+    with Runtime(storage, clock=clock) as rt:
+        assert w() == [1] * 4
+        (run,) = rt.runs()
+        point = run.steps()[-1].key
+    new = "again" if by_id else None
+    for at in range(4):
+        for after in (False, True):
+            before = len(effects)
+            with Runtime(Mortal(storage, at, after=after), clock=clock) as rt:
+                try:
+                    rt.fork(run.id, before=point, id=new)
+                except Crash:
+                    pass
+            with Runtime(storage, clock=clock) as rt:
+                for one in rt.recover():
+                    one.result()  # all was copied, and it had yet to begin
+                left = [one for one in rt.runs() if one.id != run.id]
+                assert [e for e in effects.log[before:]] in ([], [3])
+                for one in left:
+                    if one.status is RunStatus.FAILED:
+                        assert "fork again" in str(one.exception())
+                        with pytest.raises(RunConflict):
+                            rt.resume(one.id)
+                        if by_id:
+                            assert rt.fork(run.id, before=point, id=new).result()[:3] == [1] * 3
+                    else:
+                        assert one.result()[:3] == [1] * 3
+                    rt.delete(one.id)

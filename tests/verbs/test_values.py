@@ -158,3 +158,16 @@ def test_a_memo_is_shared_until_it_expires_or_is_forgotten(storage, clock, flavo
         clock.sleep(86_401)
         assert flavour.call(w, 5) == 3
         assert flavour.call(w, 0) == 3
+
+
+def test_any_text_can_be_logged(runtime):
+    """A message that is no Unicode, a lone surrogate in a file name say, is stored escaped; nothing is lost."""
+
+    @workflow(id="w")
+    def w():
+        flowdsl.log("name \udcff", file="\udcfe")
+
+    w()
+    (line,) = runtime.run("w").logs()
+    assert line.message == "name \\udcff"
+    assert line.fields["file"]

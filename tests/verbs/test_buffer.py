@@ -1,0 +1,124 @@
+"""What somebody may act upon is durable before he begins: a body, a child, a branch."""
+
+import threading
+
+import pytest
+from support import Crash, Effects, Mortal, Relay
+from verbsupport import until
+
+import flowdsl
+from flowdsl import Runtime, now, step, workflow
+from flowdsl.engine.context import current
+from flowdsl.storage.base import PutStep
+
+
+def test_a_body_does_not_begin_while_another_branch_commits_the_value_that_it_got(storage):
+    """The value stands in the commit of a step beside; that is under way when the third body wants to begin."""
+    started, go, held = threading.Event(), threading.Event(), threading.Event()
+    begun, too_early = [], []
+
+    class Holding(Relay):
+        """Holds the commit of the step beside until the next body has begun, or waits to be allowed to."""
+
+        def commit(self, operations):
+            if any(isinstance(op, PutStep) and op.step.path == "buffer.beside" for op in operations):
+                held.set()
+                until(lambda: begun or rt.engine.committer._pending)
+                too_early.extend(begun)
+            return self.inner.commit(operations)
+
+    @step(name="buffer.beside")
+    def beside():
+        started.set()
+        go.wait(10)
+
+    @step
+    def act(at):
+        begun.append(at)
+
+    @workflow
+    def w():
+        future = beside.submit()
+        started.wait(10)
+        at = now()
+        go.set()
+        held.wait(10)
+        act(at)
+        future.result()
+
+    with Runtime(Holding(storage)) as rt:
+        w()
+    assert begun
+    assert not too_early
+
+
+@pytest.mark.parametrize("verb", ["call", "start", "schedule", "send", "step"])
+def test_whoever_gets_the_time_gets_the_same_after_a_crash(storage, clock, flavour, verbs, verb):
+    """Wherever the process dies: no second child, no divergence, and nothing acts upon a time that is lost."""
+    seen = []
+
+    @flavour.step(name="buffer.act")
+    def act(at):
+        seen.append(at)
+        return at
+
+    @flavour.step(name="buffer.sent", mode="send")
+    def sent(at):
+        seen.append(at)
+
+    @flavour.workflow(name="buffer.child")
+    def child(at):
+        return (yield act(at))
+
+    @flavour.workflow(name="buffer.w", id="w")
+    def w():
+        at = now()
+        if verb == "call":
+            yield child(at)
+        elif verb == "start":
+            run = child.start(at)
+            yield run if flavour.is_async else act(run.result())
+        elif verb == "schedule":
+            yield verbs.schedule(act, at)
+        elif verb == "send":
+            yield sent(at)
+        else:
+            yield act(at)
+        return at
+
+    for at in range(10):
+        for after in (False, True):
+            seen.clear()
+            try:
+                with Runtime(Mortal(storage, at, after=after), clock=clock):
+                    flavour.call(w)
+            except Crash:
+                pass
+            clock.advance(60)
+            with Runtime(storage, clock=clock) as rt:
+                moment = flavour.call(w)
+                children = rt.run("w").children()
+                assert len(children) == (verb in ("call", "start"))
+                for run in (*children, rt.run("w")):
+                    rt.delete(run.id)
+            assert set(seen) <= {moment}
+
+
+def test_values_stand_before_the_step_behind_them(runtime, effects: Effects):
+    """A fork from a child's call replays the time that was taken before it."""
+
+    @workflow(name="buffer.inner")
+    def inner():
+        assert current.get() is not None
+
+    @workflow(id="w")
+    def w():
+        at = now()
+        inner()
+        return at
+
+    old = w()
+    runtime.engine.clock.sleep(60)
+    point = next(s for s in runtime.run("w").steps() if s.kind == "child")
+    assert runtime.fork("w", before=point.key, id="x").result() == old
+    assert flowdsl.current_run() is None
