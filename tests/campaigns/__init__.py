@@ -1,0 +1,12 @@
+"""Campaigns: many seeded trials against one promise, each with an oracle outside the storage.
+
+``python -m tests.campaigns NAME --seed 1 --count 10000`` runs one and prints one line of JSON. The oracle of each
+is tested: with a planted bug (``--plant``) the campaign has to fail.
+"""
+
+import sys
+from pathlib import Path
+
+_TESTS = str(Path(__file__).parents[1])
+if _TESTS not in sys.path:  # as pytest has it: the grammar of programs and the helpers stand there
+    sys.path.insert(0, _TESTS)

@@ -1,0 +1,71 @@
+"""Bugs to plant in a process, so that a campaign can be seen to fail."""
+
+from collections.abc import Callable
+from typing import Any
+
+from attrs import evolve
+
+from flowdsl.codecs.payloads import Payloads
+from flowdsl.engine import lease, run, step
+from flowdsl.engine.owner import Liveness
+from flowdsl.storage import SQLiteStorage
+from flowdsl.storage.base import PutStep
+
+__all__ = ["PLANTS"]
+
+
+def acknowledge_before_commit() -> None:
+    """The caller of a step has the result, and the record becomes durable with the next one."""
+    put, ended = step.put_record, run.ended
+    waiting: list[Any] = []
+
+    def later(call: Any, record: Any, *more: Any) -> Any:
+        yield from catch_up()
+        waiting.append((call, record, *more))
+        with call.run.lock:
+            call.run.journal.add(record)
+        return None, None
+
+    def catch_up() -> Any:
+        if waiting:
+            yield from put(*waiting.pop())
+
+    def ended_later(*args: Any) -> Any:
+        yield from catch_up()
+        return (yield from ended(*args))
+
+    step.put_record, run.ended = later, ended_later
+
+
+def no_epoch_check() -> None:
+    """The storage takes the records of a stale owner."""
+    commit = SQLiteStorage.commit
+
+    def careless(self: Any, operations: Any, /) -> Any:
+        return commit(self, [evolve(op, epoch=None) if isinstance(op, PutStep) else op for op in operations])
+
+    SQLiteStorage.commit = careless  # type: ignore[method-assign]
+
+
+def take_over_the_living() -> None:
+    """Every owner is taken for dead."""
+    lease.liveness = lambda owner, run_id: Liveness.DEAD
+
+
+def replay_something_else() -> None:
+    """What is loaded is not what was stored."""
+    unpack = Payloads.unpack
+
+    def altered(self: Any, *args: Any) -> Any:
+        value = unpack(self, *args)
+        return [*value[:-1], "altered"] if isinstance(value, list) and value else value
+
+    Payloads.unpack = altered  # type: ignore[method-assign]
+
+
+PLANTS: dict[str, Callable[[], None]] = {
+    "acknowledge-before-commit": acknowledge_before_commit,
+    "no-epoch-check": no_epoch_check,
+    "take-over-the-living": take_over_the_living,
+    "replay-something-else": replay_something_else,
+}
