@@ -65,7 +65,7 @@ async def gather_async(frame: Frame | None, items: tuple[Any, ...]) -> list[Any]
             frame.scope.ordinals["flowdsl.gather"] = ordinal + 1
     for index, item in enumerate(items):
         if asyncio.iscoroutine(item) and frame is not None:
-            scope = Scope(branch_scope(frame.scope.id, "gather", ordinal, index), frame.scope, True)
+            scope = Scope(_scope_of_branch(frame.scope, ordinal, index), frame.scope, True)
             tasks.append(asyncio.ensure_future(_branch(frame, scope, item, clock)))
             if clock is not None:
                 clock.enter()
@@ -103,6 +103,15 @@ async def gather_async(frame: Frame | None, items: tuple[Any, ...]) -> list[Any]
         if task in done and error is not None:
             task.result()
     return [task.result() for task in tasks]
+
+
+def _scope_of_branch(scope: Scope, ordinal: int, index: int) -> str:
+    """Inside a step's body, ``<the body's scope>/<branch>``: the step's own record answers for it too."""
+    branch = branch_scope(scope.id, "gather", ordinal, index)
+    body: Scope | None = scope
+    while body is not None and not body.of_step:
+        body = body.parent
+    return branch if body is None else f"{body.id}/{branch}"
 
 
 async def _awaited(item: Any) -> Any:

@@ -8,25 +8,39 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from flowdsl.engine import futures as futures_module
-from flowdsl.engine import step as step_module
-from flowdsl.engine.context import Frame, StepView
-from flowdsl.engine.drive import Body, Result
+from flowdsl.engine import calls, events, futures, step, undo
+from flowdsl.engine.context import Frame, RunState, Scope, StepView
+from flowdsl.engine.definitions import StepDef
+from flowdsl.engine.drive import Body, Flow, Result
+from flowdsl.engine.services import Engine
 from flowdsl.engine.workers import RemoteBody
 
 __all__ = ["Substitute", "fake_body", "substituting"]
 
 
 Substitute = Callable[
-    [StepView, Frame, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Callable[..., Any]
+    [StepView, bool, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Callable[..., Any]
 ]
-"""Called with ``(view, frame, fn, args, kwargs)`` as each execution of a step's body is about to begin;
-returns the function to call in place of *fn*, or *fn* itself."""
+"""Called with ``(view, is_async, fn, args, kwargs)`` as each execution of a step's body, of an undo function
+or of an event's handler is about to begin; returns the function to call in place of *fn*, or *fn* itself."""
 
-_step: Any = step_module
-_futures: Any = futures_module
 _active: list[Substitute] = []
 _lock = threading.Lock()
+_send_off = calls.send_off
+_undo = undo._call
+
+
+def _substituted(
+    view: StepView | None,
+    is_async: bool,
+    fn: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Callable[..., Any]:
+    assert view is not None
+    for substitute in tuple(_active):  # the innermost is the last to be asked, and has the last word
+        fn = substitute(view, is_async, fn, args, kwargs)
+    return fn
 
 
 class _Substituted(Body):
@@ -42,7 +56,8 @@ class _Substituted(Body):
         frame: Frame,
         timeout: float | None = None,
     ) -> None:
-        super().__init__(_substituted(frame, fn, args, kwargs), args, kwargs, frame, timeout)
+        fn = _substituted(frame.step, frame.is_async, fn, args, kwargs)
+        super().__init__(fn, args, kwargs, frame, timeout)
 
 
 class _SubstitutedRemote(RemoteBody):
@@ -59,18 +74,36 @@ class _SubstitutedRemote(RemoteBody):
                 raise error
             return value
 
-        fn = _substituted(frame, elsewhere, call.args, call.kwargs)
+        fn = _substituted(frame.step, False, elsewhere, call.args, call.kwargs)
         return Body(fn, call.args, call.kwargs, frame).sync()
 
 
-def _substituted(
-    frame: Frame, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Callable[..., Any]:
-    view = frame.step
-    assert view is not None
-    for substitute in tuple(_active):  # the innermost is the last to be asked, and has the last word
-        fn = substitute(view, frame, fn, args, kwargs)
-    return fn
+def _substituted_send(
+    engine: Engine,
+    defn: StepDef,
+    fn: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    view: StepView,
+) -> Any:
+    fn = _substituted(view, defn.is_async, fn, args, kwargs)
+    return _send_off(engine, defn, fn, args, kwargs, view)
+
+
+def _substituted_undo(state: RunState, defn: StepDef, fn: Any, value: Any, scope: Scope) -> Flow:
+    key, _, attempt = scope.id.rpartition("/")
+    view = StepView(state.id, key, defn.path, "undo", int(attempt), state.engine.clock.now())
+    return _undo(state, defn, _substituted(view, defn.is_async, fn, (value,), {}), value, scope)
+
+
+_PATCHES: list[tuple[Any, str, Any]] = [
+    (step, "Body", _Substituted),
+    (futures, "RemoteBody", _SubstitutedRemote),
+    (calls, "send_off", _substituted_send),
+    (events, "send_off", _substituted_send),
+    (undo, "_call", _substituted_undo),
+]
+_originals = [getattr(module, name) for module, name, _ in _PATCHES]
 
 
 @contextmanager
@@ -80,16 +113,16 @@ def substituting(substitute: Substitute) -> Iterator[None]:
     """
     with _lock:
         _active.append(substitute)
-        _step.Body = _Substituted
-        _futures.RemoteBody = _SubstitutedRemote
+        for module, name, made in _PATCHES:
+            setattr(module, name, made)
     try:
         yield
     finally:
         with _lock:
             _active.remove(substitute)
             if not _active:
-                _step.Body = Body
-                _futures.RemoteBody = RemoteBody
+                for (module, name, _), original in zip(_PATCHES, _originals, strict=True):
+                    setattr(module, name, original)
 
 
 def fake_body(fake: Callable[..., Any], is_async: bool) -> Callable[..., Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from attrs import frozen
 
-from flowdsl.engine.context import Frame, StepView
+from flowdsl.engine.context import StepView
 from flowdsl.testing.bodies import substituting
 
 __all__ = ["Effects", "Execution", "effects"]
@@ -93,8 +93,8 @@ def effects() -> Iterator[Effects]:
     """Record each execution of each step body, on any runtime of this process, while the block lasts.
 
     Yields :class:`Effects`. A step that is answered from its record executes nothing and is not in it;
-    neither is a plain call outside any run. The arguments are those of the call, without ``self``: the
-    objects themselves, not copies.
+    neither is a plain call outside any run. Undo functions and handlers of events are in it. The arguments
+    are those of the call, without ``self``: the objects themselves, not copies.
 
     >>> from flowdsl import step, workflow
     >>> from flowdsl.testing import fresh_runtime
@@ -111,7 +111,7 @@ def effects() -> Iterator[Effects]:
     log = Effects()
 
     def note(
-        view: StepView, _: Frame, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        view: StepView, _: bool, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Callable[..., Any]:
         log.add(Execution(view.run_id, view.path, view.key, view.attempt, args, kwargs))
         return fn

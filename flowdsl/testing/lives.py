@@ -20,7 +20,7 @@ from attrs import define, field, frozen
 from flowdsl.core.records import Step
 from flowdsl.core.status import RunStatus, StepStatus
 from flowdsl.engine import step as step_module
-from flowdsl.engine.context import Frame, StepView, current
+from flowdsl.engine.context import StepView, current
 from flowdsl.engine.divergence import source_line
 from flowdsl.hooks import Hooks
 from flowdsl.runtime import Runtime
@@ -169,13 +169,12 @@ def _player(plan: Plan, life: Life, first: bool) -> Any:
     """Stands between the engine and the bodies: executes and remembers, or plays back."""
 
     def substitute(
-        view: StepView, frame: Frame, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        view: StepView, is_async: bool, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Callable[..., Any]:
         address = (view.run_id, view.key, view.attempt)
         shown = str(Execution(view.run_id, view.path, view.key, 1, args, kwargs))
         life.calls.append(Called(True, view.run_id, view.key, shown, _line()))
-        is_async = frame.is_async
-        known = plan.outcomes.get(address)
+        known = plan.outcomes.get(address) if view.mode != "try" else None  # of which there is no record
         if not first and known is not None and address[:2] not in plan.inner:
             return fake_body(lambda *_, **__: _replayed(known), is_async)
         life.really_ran += 1
@@ -335,8 +334,14 @@ def live(plan: Plan, storage: MemoryStorage, before: tuple[Commit, ...], changes
         storage.close()
     if not before:
         steps = life.journal().items()
-        plan.inner = {(run_id, step.scope.partition("~")[0]) for (run_id, _), step in steps if step.scope}
+        plan.inner = {(run_id, _body_of(step.scope)) for (run_id, _), step in steps if step.scope}
     return life
+
+
+def _body_of(scope: str) -> str:
+    """The key of the body in which *scope* lies."""
+    body, _, rest = scope.partition("/")
+    return f"{body}/undo" if rest.startswith("undo/") else body.partition("~")[0]
 
 
 def _errors(plan: Plan, life: Life, runtime: Runtime) -> list[tuple[str, Any, Any]]:

@@ -15,9 +15,9 @@ _MOST = 12
 
 ADVICE = """\
 Between a crash and the resume the body of a workflow is executed again, and recorded steps answer from
-their records. \\ So whatever can differ from one execution to the next has to come from a step (or from
-now(), uuid4(), rng(), store): \\ times, random numbers, ids, settings, the order of a set, what was read
-from outside, what is kept in memory. \\ And a step changes the world and returns a value; it does not change
+their records. So whatever can differ from one execution to the next has to come from a step (or from
+now(), uuid4(), rng(), store): times, random numbers, ids, settings, the order of a set, what was read
+from outside, what is kept in memory. And a step changes the world and returns a value; it does not change
 its arguments."""
 
 

@@ -7,7 +7,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 
-from flowdsl import Retry, Runtime, step, workflow
+from flowdsl import Retry, Runtime, on, send, step, workflow
 from flowdsl.testing import check_replay, effects, fresh_runtime
 
 
@@ -119,3 +119,32 @@ def test_bodies_in_other_processes_are_noted_and_faked() -> None:
         report = check_replay(flow, fakes={process: lambda: 17}, options={"executor": pool})
         assert report.value == 17
         assert check_replay(flow, options={"executor": pool}).value != os.getpid()
+
+
+def test_what_is_sent_undone_and_handled_is_noted() -> None:
+    """Steps of mode ``send``, undo functions and handlers of events execute as well."""
+
+    def unbook(room: str) -> None: ...
+
+    @step(undo=unbook)
+    def book(room: str) -> str:
+        return room
+
+    @step(mode="send")
+    def tell(room: str) -> None: ...
+
+    @on("booked")
+    def booked(room: str) -> None: ...
+
+    @workflow
+    def stay(room: str) -> None:
+        book(room)
+        tell(room)
+        send("booked", room)
+        raise ValueError("no bed")
+
+    with fresh_runtime(), effects() as done:
+        with pytest.raises(ValueError, match="no bed"):
+            stay("blue")
+    for name in ("book", "tell", "booked", "unbook"):
+        assert done.count(name, "blue") == 1

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowdsl import Retry, gather, now, rng, sleep, step, store, uuid4, wait_for, workflow
+from flowdsl.aio import gather as gather_async
 from flowdsl.codecs import JsonCodec
 from flowdsl.testing import ReplayMismatch, check_replay, effects, replay_test
 
@@ -34,6 +35,12 @@ def charge(what: Any) -> str:
 @step
 def draw() -> float:
     """A step whose result is another each time."""
+    return random.random()
+
+
+@step(mode="try")
+def roll() -> float:
+    """A step that leaves no record."""
     return random.random()
 
 
@@ -71,6 +78,11 @@ def refused(made: Any, *args: Any, **options: Any) -> str:
 
 
 # mistakes ---------------------------------------------------------------------------------------------
+
+
+@workflow
+def chance_in_a_step_without_record() -> str:
+    return charge(roll())
 
 
 @workflow
@@ -151,6 +163,7 @@ async def unordered_concurrency() -> list[int]:
 
 
 MISTAKES = [
+    chance_in_a_step_without_record,
     wall_clock,
     today,
     random_number,
@@ -323,6 +336,52 @@ def test_threads_children_and_nested_steps_replay() -> None:
 
     report = check_replay(flow)
     assert report.value == ["paid 0", "paid 1", "paid 2", "paid 1", "paid 2", {"seen": [2]}]
+
+
+def test_branches_inside_steps_replay() -> None:
+    """What is recorded in a branch of a step's body is answered for by the step's own record."""
+
+    async def branch(n: int) -> int:
+        return await reply(n)
+
+    @step
+    async def both() -> list[int]:
+        return await gather_async(branch(1), branch(2))
+
+    @workflow
+    async def flow() -> list[int]:
+        return [*await both(), await reply(2)]
+
+    assert check_replay(flow).value == [1, 2, 2]
+
+
+def test_undo_functions_are_executed_once() -> None:
+    """What takes back a step is played back like the step itself; the steps it calls are not lost."""
+    undone: list[str] = []
+
+    def plain(what: str) -> None:
+        undone.append(what)
+
+    @step
+    def refund(what: str) -> None:
+        charge(f"back {what}")
+
+    @step(undo=plain)
+    def first() -> str:
+        return "first"
+
+    @step(undo=refund)
+    def second() -> str:
+        return "second"
+
+    @workflow
+    def flow() -> None:
+        first()
+        second()
+        raise ValueError("no")
+
+    assert isinstance(check_replay(flow).error, ValueError)
+    assert undone == ["first"]
 
 
 def test_failures_and_retries_replay() -> None:
