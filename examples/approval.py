@@ -1,9 +1,19 @@
 """An approval: a person is asked, reminded after three days, and given up on after seven.
 
-Run it: ``python examples/approval.py``. Time is virtual, so a week takes a moment.
+    python examples/approval.py
+
+tells two stories on a virtual clock: a week passes in a moment. For real, with the records in a file:
+
+    python examples/approval.py chair
+
+waits for as long as it takes. Kill it and start it again: it goes on waiting, and asks nobody twice. Answer
+from another terminal, whether it is running or not:
+
+    flowdsl signal approval-chair decision --payload '{"yes": true, "by": "ann"}'
 """
 
-from datetime import datetime
+import argparse
+import sys
 
 from flowdsl import Runtime, now, step, wait_for, workflow
 from flowdsl.errors import WaitTimeout
@@ -13,42 +23,67 @@ from flowdsl.testing import VirtualClock
 @step
 def mail(to: str, text: str) -> None:
     """Stands for a mail."""
-    print(f"to {to}: {text}")
+    tell(f"  mail to {to}: {text}")
 
 
 @step
-def book(request: str, by: str) -> str:
+def order(item: str, approved_by: str) -> str:
     """What the approval is for."""
-    return f"{request}, approved by {by}"
+    return f"{item}: ordered, approved by {approved_by}"
 
 
-@workflow(id="approval-{request}")
-def approval(request: str, boss: str) -> str:
-    """Wait for a ``decision`` signal."""
-    begun: datetime = now()
-    mail(boss, f"please approve: {request}")
+@workflow(id="approval-{item}")
+def approval(item: str, boss: str) -> str:
+    """Wait for a ``decision`` signal: three days, a reminder, then four more."""
+    asked = now()
+    mail(boss, f"may we buy a {item}?")
     try:
         decision = wait_for("decision", timeout="3 days")
     except WaitTimeout:
-        mail(boss, f"still waiting for you: {request}")
+        mail(boss, f"still waiting: may we buy a {item}?")
         try:
             decision = wait_for("decision", timeout="4 days")
         except WaitTimeout:
-            return f"{request}: no answer in {(now() - begun).days} days"
-    return book(request, decision["by"]) if decision["yes"] else f"{request}: refused"
+            return f"{item}: no answer in {(now() - asked).days} days"
+    return order(item, decision["by"]) if decision["yes"] else f"{item}: refused by {decision['by']}"
+
+
+def tell(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def on_a_virtual_clock() -> None:
+    """One that is answered after the reminder, one that is not."""
+    clock = VirtualClock(autoskip=False)
+    with Runtime("memory://", clock=clock) as runtime:
+        chair = approval.start("chair", "ann")
+        clock.advance(0)  # until it waits
+        desk = approval.start("desk", "bob")
+        clock.advance(0)
+        for day in range(1, 8):
+            tell(f"day {day}")
+            clock.advance("1 day")
+            if day == 5:
+                tell("  ann says yes")
+                runtime.signal(chair.id, "decision", {"yes": True, "by": "ann"})
+        tell(chair.result())
+        tell(desk.result())
 
 
 def main() -> None:
-    """One that is answered after the reminder, one that is not."""
-    clock = VirtualClock(autoskip=False)
-    with Runtime("memory://", clock=clock) as rt:
-        answered = approval.start("a chair", "ann")
-        ignored = approval.start("a desk", "bob")
-        clock.advance("5 days")
-        rt.signal(answered.id, "decision", {"yes": True, "by": "ann"})
-        clock.advance("2 days")
-        print(answered.result())
-        print(ignored.result())
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("item", nargs="?", help="what to ask for, in real time (default: tell the story)")
+    parser.add_argument("--boss", default="ann")
+    asked = parser.parse_args()
+    if asked.item is None:
+        on_a_virtual_clock()
+        return
+    tell(f"waiting for a decision on run approval-{asked.item}; Ctrl-C and start again as you like")
+    try:
+        tell(approval(asked.item, asked.boss))
+    except KeyboardInterrupt:
+        sys.exit("\nInterrupted. The run is kept, and so is a decision that comes meanwhile.")
 
 
 if __name__ == "__main__":
