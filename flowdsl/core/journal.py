@@ -110,6 +110,12 @@ class Journal:
         self._used.add(key)
         return record
 
+    def fresh(self, key: str, scope: str, path: str, ordinal: int, version: str, concurrent: bool) -> bool:
+        """Whether a call has no record and nothing speaks against executing it; else, ask :meth:`decide`."""
+        if key in self._steps:
+            return False
+        return concurrent or not self._steps or self._evidence(scope, path, ordinal, version) is None
+
     def decide(
         self,
         key: str,
@@ -155,13 +161,15 @@ class Journal:
         if self._positions is None:
             self._positions = {
                 (step.scope, step.path, step.ordinal): step
-                for step in self._steps.values()
+                for step in list(self._steps.values())  # other threads may add to them meanwhile
                 if step.key not in self._used
                 and not step.concurrent
                 and step.seq > self._floor
                 and step.status is not _UNDONE
                 and step.kind not in _SILENT_KINDS
             }
+        if not self._positions:  # as in every first execution
+            return None
         other = self._positions.get((scope, path, ordinal))
         if other is None or other.key in self._used or other.key in self._open:
             return None

@@ -328,6 +328,17 @@ class RunState:
         for inner in [other for other, (where, _) in self.open.items() if where.under(key)]:
             del self.open[inner]
 
+    def inside_handled(self, scope: Scope) -> None:
+        """The body in *scope* has succeeded: whatever failed inside it was handled."""
+        with self.lock:
+            for key in [key for key, (where, _) in self.open.items() if where.within(scope)]:
+                del self.open[key]
+
+    def reopen_inside(self, scope: Scope) -> None:
+        """The body in *scope* is to be tried again: what failed inside it executes again."""
+        with self.lock:
+            self.journal.reopen([key for key, (where, _) in self.open.items() if where.within(scope)])
+
     def seen(self, key: str, flow: Any) -> None:
         """The failure of a submitted call was handed to *flow*, which asked for its result."""
         with self.lock:

@@ -203,13 +203,14 @@ def perform(call: StepCall, how: Callable[[StepCall], Flow] | None = None) -> Fl
     run, scope = call.run, call.scope
     virtual = run.engine.virtual
     # A worker is no flow of control: it takes up one submitted call after the other, and whoever asks for the
-    # result of one that has not
-    # begun executes it himself. Neither may decide what diverges or what was handled.
+    # result of one that has not begun executes it himself. Neither may decide what diverges or what was
+    # handled.
     beside = call.submitted or call.queued
     call.flow = flow = call if beside else here(scope.is_async)
+    active = scope.active
     with run.lock:
-        run.begun(scope, flow)
-        active = scope.active
+        if run.open:
+            run.begun(scope, flow)
         if active:
             if len(active) == 1:
                 next(iter(active)).concurrent = True
@@ -226,16 +227,24 @@ def perform(call: StepCall, how: Callable[[StepCall], Flow] | None = None) -> Fl
             raise Crossing(run.stop)
         if how is not None:
             return (yield from how(call))
-        if call.mode == "do":
-            return (yield from _durable(call))
-        return (yield from _once(call))
+        if call.mode != "do":
+            return (yield from _once(call))
+        if call.defn.undo is not None:
+            run.undos[call.key] = call.defn.undo
+        record = run.journal.answer(call.key, call.bound.defaults)
+        if record is not None:
+            return replay(call, record)
+        return (yield from _durable(call))
     except Crossing as crossing:
         return crossing, None
     finally:
-        with run.lock:
+        if virtual:
+            with run.lock:
+                active.discard(call)
+                if not call.submitted and _counted_once(active):
+                    run.engine.clock.leave()
+        else:
             active.discard(call)
-            if virtual and not call.submitted and _counted_once(active):
-                run.engine.clock.leave()
 
 
 def _counted_once(active: Iterable[StepCall]) -> bool:
@@ -250,7 +259,8 @@ def _counted_once(active: Iterable[StepCall]) -> bool:
 def _once(call: StepCall) -> Flow:
     """Mode ``try``: one attempt, no record, the original exception."""
     view = view_of(call, 1)
-    error, value = yield from attempt_body(call, view, 1)
+    scope = Scope(call.body_scope(), call.scope, call.defn.is_async)
+    error, value = yield from attempt_body(call, view, scope)
     if error is None:
         call.run.engine.hooks.fire("on_step_complete", view, value)
     return error, value
@@ -283,19 +293,47 @@ def decide(call: StepCall) -> Generator[Effect, Any, Decision | Result]:
 
 
 def _durable(call: StepCall) -> Flow:
-    if call.defn.undo is not None:
-        call.run.undos[call.key] = call.defn.undo
-    record = call.run.journal.answer(call.key, call.bound.defaults)
-    if record is not None:
-        return replay(call, record)
-    decision = yield from decide(call)
-    if not isinstance(decision, Decision):
-        return decision
-    if call.defn.memo:
+    """Mode ``do``, not answered by a completed record: what the journal or a memo says, else execute."""
+    run, defn = call.run, call.defn
+    prior = None
+    if not run.journal.fresh(call.key, call.scope.id, defn.path, call.ordinal, defn.version, call.concurrent):
+        decision = yield from decide(call)
+        if not isinstance(decision, Decision):
+            return decision
+        prior = decision.record
+    if defn.memo:
         answered = yield from _from_memo(call)
         if answered is not None:
             return answered
-    return (yield from _execute(call, decision))
+    attempt = 0
+    if prior is not None:
+        attempt = yield from _take_up(call, prior)
+    while True:
+        attempt += 1
+        view = view_of(call, attempt)
+        if defn.in_doubt == "raise":
+            yield from put_record(call, _pending(call, view, attempt, {"intent": True}))
+        scope = Scope(call.body_scope(), call.scope, defn.is_async, of_step=True)
+        error, value = yield from attempt_body(call, view, scope)
+        if error is None:
+            record, loaded, more = _completed(call, view, value)
+            yield from commit_for(run, call, PutStep(record, run.epoch), *more)
+            with run.lock:
+                run.journal.add(record)
+            if run.open:
+                run.inside_handled(scope)
+            if run.engine.hooks.hooks:
+                run.engine.hooks.fire("on_step_complete", view, loaded)
+            return None, loaded
+        if isinstance(error, (*INTERRUPTS, Crossing)) or not isinstance(error, Exception):
+            return error, None
+        run.left(scope, error)
+        retry = defn.retry or run.engine.retry
+        if attempt >= retry.attempts or not retry.should_retry(error, attempt):
+            return (yield from _gave_up(call, view, error))
+        run.check()
+        yield from _back_off(call, view, retry, error)
+        run.reopen_inside(scope)
 
 
 def conclude(call: StepCall, view: StepView, error: BaseException | None, value: Any, child_id: str) -> Flow:
@@ -336,43 +374,10 @@ def replay(call: StepCall, record: Step, hooks: bool = True) -> Result:
     return error, value
 
 
-def _execute(call: StepCall, decision: Decision) -> Flow:
-    """Attempts until one succeeds or the policy gives up, then the record."""
-    run, defn = call.run, call.defn
-    engine = run.engine
-    retry = defn.retry or engine.retry
-    prior = decision.record
-    attempt = 0
-    if prior is not None:
-        attempt = yield from _take_up(call, prior)
-    while True:
-        attempt += 1
-        view = view_of(call, attempt)
-        if defn.in_doubt == "raise":
-            yield from put_record(call, _pending(call, view, attempt, {"intent": True}))
-        scope = Scope(call.body_scope(), call.scope, defn.is_async, of_step=True)
-        error, value = yield from attempt_body(call, view, attempt, scope)
-        if error is None:
-            return (yield from _completed(call, view, value, scope))
-        if isinstance(error, (*INTERRUPTS, Crossing)) or not isinstance(error, Exception):
-            return error, None
-        run.left(scope, error)
-        if attempt < retry.attempts and retry.should_retry(error, attempt):
-            run.check()
-            yield from _back_off(call, view, retry, error)
-            with run.lock:
-                inner = [key for key, (where, _) in run.open.items() if where.within(scope)]
-                run.journal.reopen(inner)
-            continue
-        return (yield from _gave_up(call, view, error))
-
-
-def attempt_body(call: StepCall, view: StepView, attempt: int, scope: Scope | None = None) -> Flow:
+def attempt_body(call: StepCall, view: StepView, scope: Scope) -> Flow:
     """Execute the body once, with its hooks."""
     run, defn = call.run, call.defn
     hooks = run.engine.hooks
-    if scope is None:
-        scope = Scope(call.body_scope(), call.scope, defn.is_async)
     if run.buffer:
         yield from flush(run)
     if hooks.hooks:
@@ -383,35 +388,26 @@ def attempt_body(call: StepCall, view: StepView, attempt: int, scope: Scope | No
         if call.elsewhere is not None:
             error, value = yield call.elsewhere(call, frame)
         else:
-            error, value = yield Body(call.fn, call.args, call.kwargs, frame, defn.timeout)
+            body = Body(call.fn, call.args, call.kwargs, frame, defn.timeout)
+            # A sync step is always driven by a thread: no need to ask the driver.
+            error, value = (yield body) if defn.is_async else body.sync()
     finally:
         run.running.pop(call.key, None)
     view.duration = run.engine.clock.now() - view.started_at
     if error is not None and isinstance(error, Exception):
-        hooks.fire("on_step_error", view, error, attempt)
+        hooks.fire("on_step_error", view, error, view.attempt)
     return error, value
 
 
-def _completed(call: StepCall, view: StepView, value: Any, scope: Scope) -> Flow:
-    """Store the result and hand over what was loaded from it."""
+def _completed(call: StepCall, view: StepView, value: Any) -> tuple[Step, Any, tuple[Operation, ...]]:
+    """The record of a result, the value that was loaded from it, and what is to be stored beside it."""
     run = call.run
-    engine = run.engine
     try:
-        payload, loaded = engine.payloads.pack(value, run.id, call.key, "result")
+        payload, loaded = run.engine.payloads.pack(value, run.id, call.key, "result")
     except ResultNotStorable as error:
         raise halted(run, error, call) from None
     record = make_record(call, view, _COMPLETED, payload, preview(value), view.attempt)
-    more: tuple[Operation, ...] = ()
-    if call.defn.memo:
-        more = (PutMemo(_memo(call, record, payload)),)
-    yield from put_record(call, record, *more)
-    if run.open:
-        with run.lock:
-            for key in [key for key, (where, _) in run.open.items() if where.within(scope)]:
-                del run.open[key]
-    if engine.hooks.hooks:
-        engine.hooks.fire("on_step_complete", view, loaded)
-    return None, loaded
+    return record, loaded, (PutMemo(_memo(call, record, payload)),) if call.defn.memo else ()
 
 
 def _gave_up(call: StepCall, view: StepView, error: Exception) -> Flow:
@@ -602,11 +598,15 @@ def started(call: StepCall, view: StepView) -> Step:
 def commit_for(run: RunState, call: StepCall | None, *operations: Operation) -> Generator[Effect, Any, int]:
     """Commit *operations* of a run behind what it has buffered; answers the ``seq`` of the first. A refused
     or failed write stops the run, resumably."""
-    buffered = run.buffered()
+    buffered = run.buffered() if run.buffer else ()
     if buffered:
         operations = (*buffered, *operations)
+    engine = run.engine
     try:
-        outcomes = yield Commit(run.engine, operations)
+        if engine.storage.inline:  # sync or async, it is called as it is
+            outcomes = engine.committer.commit(operations)
+        else:
+            outcomes = yield Commit(engine, operations)
     except StorageError as error:
         raise halted(run, error, call) from error
     if buffered:
