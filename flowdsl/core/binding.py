@@ -122,7 +122,7 @@ class Binder:
             (place, encode(name), defaults[place], _default_code(defaults[place]), bit)
             for name, place, bit in self.shape.bits
         ]
-        self._default_texts: dict[int, str] = {0: ""}
+        self._default_texts: dict[int, str] = {}
 
     # ---------------------------------------------------------------------------------------------- a call
 
@@ -157,9 +157,10 @@ class Binder:
             raise self._unkeyable(error, self._name_at(place)) from None
         except RecursionError:
             raise self._unkeyable(Unkeyable.no_stack(values[place]), self._name_at(place)) from None
-        defaults = self._default_texts.get(left_out)
-        if defaults is None:
-            defaults = self._describe_defaults(left_out)
+        defaults = ""
+        if left_out:
+            known = self._default_texts.get(left_out)
+            defaults = self._describe_defaults(left_out) if known is None else known
         return Call(self.shape, values, b"".join(codes), defaults, left_out, receiver, None)
 
     def _bind_names(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -117,12 +117,9 @@ class Call:
         """Give the arguments as one line, ``a=1, b='x'``, of at most *limit* characters. Never raises."""
         values, kept = self._values, self._shape.kept
         variable = self._shape.variable
-        return preview_call(
-            [(name, values[place]) for name, place in kept if name not in variable or values[place]]
-            if variable
-            else [(name, values[place]) for name, place in kept],
-            limit,
-        )
+        if variable:
+            kept = tuple((name, place) for name, place in kept if name not in variable or values[place])
+        return preview_call(kept, values, limit)
 
     def key(self, scope: str = "", version: str = "", occurrence: int = 0) -> str:
         """Give the key of this call, 40 hex digits; parameters as in :mod:`flowdsl.core.keys`."""

@@ -188,11 +188,13 @@ class Journal:
 
     def add(self, step: Step) -> None:
         """Take a record that was just stored."""
-        if step.key in self._steps:
-            del self._steps[step.key]  # so that the order is that of storing
-        self._steps[step.key] = step
-        self._used.add(step.key)
-        self._open.discard(step.key)
+        key, steps = step.key, self._steps
+        if key in steps:
+            del steps[key]  # so that the order is that of storing
+        steps[key] = step
+        self._used.add(key)
+        if self._open:
+            self._open.discard(key)
 
     def reopen(self, keys: Iterable[str]) -> None:
         """Let the failures of *keys* execute again."""

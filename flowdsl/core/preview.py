@@ -32,8 +32,10 @@ def preview(value: Any, limit: int = _LIMIT) -> str:
     >>> preview({"id": 7, "items": list(range(1000))}, limit=30)
     "{'id': 7, 'items': [0, 1, 2, …"
     """
-    if _is_small(value, 3):
-        return _cut(repr(value), limit)
+    kind = type(value)
+    if _is_small_dict(value, 3) if kind is dict else _is_small(value, 3):
+        text = repr(value)
+        return text if len(text) <= limit else _cut(text, limit)
     out: list[str] = []
     try:
         _write(value, out, [limit + 1], 0)
@@ -43,21 +45,23 @@ def preview(value: Any, limit: int = _LIMIT) -> str:
     return _cut(text, limit)
 
 
-def preview_call(arguments: abc.Iterable[tuple[str, Any]], limit: int = _LIMIT) -> str:
+def preview_call(
+    places: abc.Iterable[tuple[str, int]], values: abc.Sequence[Any], limit: int = _LIMIT
+) -> str:
     """Give a readable text of named arguments, ``a=1, b='x'``, at most *limit* characters long.
 
-    >>> preview_call([("a", 1), ("b", "x")])
+    Parameters: *places*, name of each argument and its place among *values*; *limit* as in :func:`preview`.
+
+    >>> preview_call([("a", 0), ("b", 1)], [1, "x"])
     "a=1, b='x'"
     """
-    texts: list[str] = []
-    left = limit
-    for name, value in arguments:
-        text = f"{name}={value!r}" if _is_small(value, 3) else f"{name}={preview(value, limit)}"
-        texts.append(text)
-        left -= len(text) + 2
-        if left < 0:
+    text = ""
+    for name, place in places:
+        shown = preview(values[place], limit)
+        text = f"{text}, {name}={shown}" if text else f"{name}={shown}"
+        if len(text) > limit:
             break
-    return _cut(", ".join(texts), limit)
+    return text if len(text) <= limit else _cut(text, limit)
 
 
 def _is_small(value: Any, levels: int) -> bool:
@@ -70,10 +74,26 @@ def _is_small(value: Any, levels: int) -> bool:
     if kind in _QUICK_TYPES:
         return True
     if kind is dict:
-        return (
-            len(value) <= _FEW and levels > 0 and _are_small(value, 0) and _are_small(value.values(), levels)
-        )
+        return levels > 0 and _is_small_dict(value, levels)
     return (kind is list or kind is tuple) and len(value) <= _FEW and levels > 0 and _are_small(value, levels)
+
+
+def _is_small_dict(value: dict[Any, Any], levels: int) -> bool:
+    if len(value) > _FEW:
+        return False
+    for name, item in value.items():
+        kind = type(item)  # texts and numbers are not left to the recursion, for they are the most frequent
+        if kind is str:
+            if len(item) >= _SHORT:
+                return False
+        elif kind is int:
+            if not -_LARGE < item < _LARGE:
+                return False
+        elif kind not in _QUICK_TYPES and not _is_small(item, levels - 1):
+            return False
+        if (type(name) is not str or len(name) >= _SHORT) and not _is_small(name, 0):
+            return False
+    return True
 
 
 def _are_small(items: abc.Iterable[Any], levels: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Generator, Iterable
 from concurrent.futures import Executor
+from types import MethodType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from flowdsl.core.binding import Call
@@ -161,9 +162,7 @@ class _StepCalls(Generic[P, R]):
         """The same step with other options, for ``s.options(timeout="5 min")(…)``. Options not given stay
         as they are."""
         given = {k: v for k, v in locals().items() if k != "self" and v is not ...}
-        other: Step[P, R] = Step(self.__wrapped__, self._defn.evolve(**given))  # type: ignore[attr-defined]
-        other._self_receiver = getattr(self.__wrapped__, "__self__", None)  # type: ignore[attr-defined]
-        return other
+        return Step(self.__wrapped__, self._defn.evolve(**given))  # type: ignore[attr-defined]
 
     def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
         _, receiver, args = self._target(args)
@@ -234,7 +233,7 @@ class Step(_StepCalls[P, R], Wrapper, Function):
     def __init__(self, wrapped: Any, defn: StepDef) -> None:
         super().__init__(wrapped, self._self_call)
         self._self_defn = defn
-        self._self_receiver: Any = None  # of a step made by options() on a bound method
+        self._self_receiver: Any = wrapped.__self__ if isinstance(wrapped, MethodType) else None
 
     if TYPE_CHECKING:
 
@@ -261,6 +260,14 @@ class Step(_StepCalls[P, R], Wrapper, Function):
         @overload
         def __get__(self, instance: object, owner: type[Any] | None = None, /) -> Step[P, R]: ...
         def __get__(self, instance: Any, owner: Any = None, /) -> Any: ...
+
+    else:
+
+        def __call__(self, /, *args: Any, **kwargs: Any) -> Any:  # what wrapt does, at half the price
+            frame = current.get()
+            if frame is None:
+                return self._self_call(self.__wrapped__, None, args, kwargs)
+            return call_in_run(frame, self._self_defn, self.__wrapped__, self._self_receiver, args, kwargs)
 
     @property
     def _defn(self) -> StepDef:

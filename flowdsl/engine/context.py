@@ -100,9 +100,7 @@ class Scope:
 
     __slots__ = ("active", "counts", "draws", "home", "id", "is_async", "of_step", "ordinals", "parent")
 
-    def __init__(
-        self, scope_id: str, parent: "Scope | None", is_async: bool, *, of_step: bool = False
-    ) -> None:
+    def __init__(self, scope_id: str, parent: "Scope | None", is_async: bool, of_step: bool = False) -> None:
         self.id = scope_id
         self.of_step = of_step
         self.parent = parent

@@ -163,9 +163,6 @@ class Body(Effect):
     def sync(self) -> Result:
         if self.timeout is not None:
             return self._sync_with_timeout(self.timeout)
-        return self._execute()
-
-    def _execute(self) -> Result:
         frame = self.frame
         frame.scope.home = threading.get_ident()
         token = current.set(frame)
@@ -184,7 +181,7 @@ class Body(Effect):
 
         def work() -> None:
             with engine.busy():
-                outcome = self._execute()
+                outcome = Body(self.fn, self.args, self.kwargs, self.frame).sync()
             with lock:
                 box.append(outcome)
                 if self.frame.abandoned:

@@ -32,6 +32,7 @@ import json
 import logging
 import random
 from collections.abc import Callable, Generator, Iterable
+from threading import get_ident
 from typing import Any
 
 from attrs import evolve
@@ -144,11 +145,13 @@ class StepCall:
         self.inline = False
         self.elsewhere: Callable[[StepCall, Frame], Any] | None = None
         self.queued = False
-        self.flow: Any = None
-        self.key = ""
-        self.occurrence = 0
-        self.ordinal = 0
         self.generation = 0
+
+    # Set by ``place`` and ``perform``: where the call stands.
+    key: str
+    occurrence: int
+    ordinal: int
+    flow: Any
 
     @property
     def shown(self) -> str:
@@ -206,7 +209,7 @@ def perform(call: StepCall, how: Callable[[StepCall], Flow] | None = None) -> Fl
     # result of one that has not begun executes it himself. Neither may decide what diverges or what was
     # handled.
     beside = call.submitted or call.queued
-    call.flow = flow = call if beside else here(scope.is_async)
+    call.flow = flow = call if beside else here(True) if scope.is_async else get_ident()
     active = scope.active
     with run.lock:
         if run.open:
@@ -313,7 +316,7 @@ def _durable(call: StepCall) -> Flow:
         view = view_of(call, attempt)
         if defn.in_doubt == "raise":
             yield from put_record(call, _pending(call, view, attempt, {"intent": True}))
-        scope = Scope(call.body_scope(), call.scope, defn.is_async, of_step=True)
+        scope = Scope(call.body_scope() if call.generation else call.key, call.scope, defn.is_async, True)
         error, value = yield from attempt_body(call, view, scope)
         if error is None:
             record, loaded, more = _completed(call, view, value)
@@ -550,26 +553,27 @@ def make_record(
     ended = None
     if status is not _PENDING:
         ended = call.run.engine.clock.now() if view.duration is None else view.started_at + view.duration
+    scope, defn = call.scope, call.defn
     return quick_step(
         call.run.id,
         call.key,
-        call.defn.path,
+        defn.path,
         0,
         call.kind,
-        call.scope.id,
+        scope.id,
         call.occurrence,
         call.ordinal,
         status,
         attempts,
-        call.shown,
+        call._shown or call.shown,
         call.bound.defaults,
         payload,
         text,
         view.started_at,
         ended,
         call.concurrent,
-        call.scope.draws,
-        call.defn.version,
+        scope.draws,
+        defn.version,
         extra,
     )
 

@@ -31,7 +31,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
-from attrs import evolve, field, frozen
+from attrs import define, evolve, field, frozen
 
 from flowdsl.core.records import Memo, Run, RunFilter, Signal, Step
 from flowdsl.core.status import RunStatus
@@ -133,7 +133,7 @@ class UpdateRun:
     release: bool = False
 
 
-@frozen(slots=True)
+@define(slots=True, unsafe_hash=True)  # each step makes one; a frozen one costs three times as much
 class PutStep:
     """Insert a step record or replace the one of the same ``(run_id, key)``; it gets the next ``seq`` anyway.
 
@@ -229,7 +229,7 @@ Operation = (
 # --------------------------------------------------------------------------------------------------- outcome
 
 
-@frozen(slots=True)
+@define(slots=True, unsafe_hash=True)  # as for PutStep
 class Done:
     """It took effect (``existed``: it had already, and ``seq`` is that of the existing row)."""
 

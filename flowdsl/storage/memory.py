@@ -98,8 +98,11 @@ class MemoryStorage(Storage):
     def commit(self, operations: Sequence[Operation], /) -> list[Outcome]:
         validate(operations)
         with self._lock:
-            self._require_open()
-            outcomes = [_APPLY[type(operation)](self, operation) for operation in operations]
+            if self._closed:
+                self._require_open()
+            outcomes = []
+            for operation in operations:
+                outcomes.append(_APPLY[type(operation)](self, operation))
         self.notify()
         return outcomes
 

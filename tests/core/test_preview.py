@@ -209,7 +209,8 @@ def test_interrupts_are_not_swallowed() -> None:
 @given(st.lists(st.tuples(st.sampled_from(["a", "b"]), anything), max_size=4), st.integers(1, 80))
 def test_arguments_are_shown_by_name(arguments: list[tuple[str, Any]], limit: int) -> None:
     """Arguments are shown as ``name=value``, separated by commas, within the limit."""
-    text = preview_call(arguments, limit)
+    places = [(name, place) for place, (name, _) in enumerate(arguments)]
+    text = preview_call(places, [value for _, value in arguments], limit)
     assert len(text) <= limit
     whole = ", ".join(f"{name}={preview(value, 10_000)}" for name, value in arguments)
     if len(whole) <= limit:
