@@ -10,13 +10,14 @@ import time
 from pathlib import Path
 
 import pytest
-from support import Effects, script, spawn
+from attrs import evolve
+from support import Effects, Relay, script, spawn
 
 from flowdsl import RunStatus, Runtime, step, workflow
 from flowdsl.engine.owner import Liveness, liveness, new_owner
 from flowdsl.errors import LeaseLost
 from flowdsl.storage import MemoryStorage, SQLiteStorage
-from flowdsl.storage.base import ClaimRun, Opened, PutStep
+from flowdsl.storage.base import ClaimRun, Found, Opened, PutStep
 
 PROGRAM = """
     import asyncio, os, sys, time
@@ -273,6 +274,57 @@ def test_a_stale_owner_cannot_finish_the_run(storage, clock):
         w()
     assert storage.get_run("stolen").status is RunStatus.RUNNING
     assert storage.get_run("stolen").result is None
+
+
+@pytest.mark.parametrize("options", [{"id": "mine"}, {}], ids=["id", "numbered"])
+def test_a_run_is_ours_from_its_commit_on(storage, clock, options):
+    """Others of this process see a living owner as soon as the storage has made a run ours, opened or
+    claimed."""
+    seen: list[tuple[type, bool]] = []
+
+    class Peeping(Relay):
+        def commit(self, operations, /):
+            outcomes = super().commit(operations)
+            for operation, outcome in zip(operations, outcomes, strict=True):
+                if isinstance(outcome, Opened):
+                    seen.append((type(operation).__name__, runtime.run(outcome.run.id).interrupted))
+            return outcomes
+
+    @workflow
+    def w():
+        if len(seen) == 1:
+            raise ValueError("the first time")
+
+    with Runtime(Peeping(storage), clock=clock) as runtime:
+        call = w.options(**options)
+        with pytest.raises(ValueError):
+            call()
+        call()
+        assert runtime.engine.active == {}
+    assert seen == [("OpenRun", False), ("ClaimRun", False)]
+
+
+def test_a_run_that_ended_meanwhile_is_not_executed_again(storage, clock, effects: Effects):
+    """Who saw it running, and its owner no more, gets the outcome that was stored in between."""
+
+    class Late(Relay):
+        def commit(self, operations, /):
+            return [
+                Found(tuple(evolve(run, status=RunStatus.RUNNING, owner=owner) for run in outcome.runs))
+                if isinstance(outcome, Found)
+                else outcome
+                for outcome in super().commit(operations)
+            ]
+
+    @workflow(id="once")
+    def w():
+        return effects("w")
+
+    with Runtime(Late(storage), clock=clock) as runtime:
+        owner = runtime.engine.owner
+        assert w() == 1
+        assert w() == 1
+    assert (effects.count("w"), storage.get_run("once").epoch) == (1, 1)
 
 
 def test_a_run_that_is_deleted_while_it_executes_is_lost(storage, clock):

@@ -74,12 +74,9 @@ def start_child(call: StepCall, defn: WorkflowDef, options: dict[str, Any]) -> R
         run_sync(flush(run))
         acquired = open_now(engine, asked.wanted, ancestors=asked.ancestors)
     mine = acquired if acquired is not None and acquired.owned else None
-    if mine is not None:
-        engine.active[asked.wanted.id] = None  # it is ours from now on, although it has yet to begin
 
     def left() -> None:
         if mine is not None and engine.active.get(asked.wanted.id, 0) is None:  # it never began
-            del engine.active[asked.wanted.id]
             release(engine, mine.run)
 
     def flow() -> Flow:

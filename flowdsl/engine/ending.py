@@ -210,6 +210,7 @@ def _let_go(state: RunState, reason: BaseException) -> None:
 
 
 def release(engine: Engine, record: Run) -> None:
+    engine.not_begun(record.id)
     try:
         engine.commit(UpdateRun(record.id, {}, epoch=record.epoch, release=True))
     except BaseException as error:

@@ -28,7 +28,6 @@ def launch(engine: Engine, asked: Request, acquired: Acquired | None = None) -> 
         if engine.virtual:
             engine.clock.enter()
             acquired.counted = True
-        engine.active[run_id] = None  # it is ours from now on, although its thread has yet to begin
     future = _begin(engine, asked.defn, flow, run_id, acquired is not None and acquired.counted)
     engine.futures[run_id] = future
     future.add_done_callback(lambda _: _forget(engine, run_id, future))
@@ -39,8 +38,7 @@ def _begin(engine: Engine, defn: WorkflowDef, flow: Flow, run_id: str, counted: 
     context = contextvars.copy_context()
 
     def finish() -> None:
-        if engine.active.get(run_id, 0) is None:
-            del engine.active[run_id]
+        engine.not_begun(run_id)
         if counted:
             engine.clock.leave()
 

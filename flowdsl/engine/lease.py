@@ -40,7 +40,7 @@ from flowdsl.storage.base import (
     UpdateRun,
 )
 
-__all__ = ["Acquired", "Keeper", "acquire", "claim", "interrupted", "open_now"]
+__all__ = ["Acquired", "Keeper", "acquire", "claim", "interrupted", "open_now", "take"]
 
 logger = logging.getLogger("flowdsl")
 
@@ -100,7 +100,10 @@ def open_now(
 def _open(engine: Engine, wanted: Run, fresh: bool, skip: tuple[str, ...]) -> Any:
     if wanted.owner != engine.owner:
         wanted = evolve(wanted, owner=engine.owner)
-    (outcome,) = yield Commit(engine, (OpenRun(wanted, engine.lease, fresh, skip, engine.nonce()),))
+    with engine.taking(wanted):
+        (outcome,) = yield Commit(engine, (OpenRun(wanted, engine.lease, fresh, skip, engine.nonce()),))
+        if isinstance(outcome, Opened):
+            engine.active[outcome.run.id] = None  # ours from now on, although it has yet to begin
     return outcome
 
 
@@ -113,7 +116,7 @@ def _by_key(engine: Engine, wanted: Run, fresh: bool) -> Any:
         assert isinstance(outcome, Found)
         run = outcome.runs[0]
         if run.owner is None or run.status is RunStatus.FAILED:
-            claimed = yield from claim(engine, run, limit=_limit(wanted))
+            claimed = yield from take(engine, run, limit=_limit(wanted))
         else:
             alive = liveness(run.owner, run.id)
             if alive is Liveness.UNKNOWN:
@@ -121,7 +124,7 @@ def _by_key(engine: Engine, wanted: Run, fresh: bool) -> Any:
             if alive is Liveness.ALIVE:
                 skip.append(run.owner)
                 continue
-            claimed = yield from claim(engine, run, force=alive is Liveness.DEAD)
+            claimed = yield from take(engine, run, force=alive is Liveness.DEAD)
         if claimed is not None:
             return Acquired(claimed, True, True)
 
@@ -166,13 +169,13 @@ def _by_id(engine: Engine, wanted: Run, ancestors: tuple[str, ...]) -> Any:
             )
         claimed = None
         if run.owner is None or run.status is RunStatus.FAILED:
-            claimed = yield from claim(engine, run, limit=_limit(wanted))
+            claimed = yield from take(engine, run, limit=_limit(wanted))
         else:
             alive = liveness(run.owner, run.id)
             if alive is Liveness.DEAD or (
                 alive is Liveness.UNKNOWN and run.lease_until <= engine.storage.now()
             ):
-                claimed = yield from claim(engine, run, force=alive is Liveness.DEAD)
+                claimed = yield from take(engine, run, force=alive is Liveness.DEAD)
             else:
                 joined = True
                 seen = yield Watch(engine, seen, _LOOK)
@@ -228,9 +231,20 @@ def claim(
     if run.status is RunStatus.FAILED and run.deadline is not None:
         length = run.deadline - run.created_at if limit is None else limit
         changes["deadline"] = engine.clock.now() + max(length, 0.0)
-    operation = ClaimRun(run.id, run.epoch, engine.owner, engine.lease, force, changes, engine.nonce())
+    # The owner may have ended it since we looked: an end raises no epoch.
+    seen = (run.status,)
+    operation = ClaimRun(run.id, run.epoch, engine.owner, engine.lease, force, changes, engine.nonce(), seen)
     (outcome,) = yield Commit(engine, (operation,))
     return outcome.run if isinstance(outcome, Opened) else None
+
+
+def take(engine: Engine, run: Run, **how: Any) -> Any:
+    """As :func:`claim`, for a run that will be executed: from now on it counts as such."""
+    with engine.taking(run):
+        claimed = yield from claim(engine, run, **how)
+        if claimed is not None:
+            engine.active[claimed.id] = None
+    return claimed
 
 
 class Keeper:

@@ -8,8 +8,9 @@ from typing import Any
 from flowdsl.core.records import Run, RunFilter
 from flowdsl.core.status import RunStatus, StepStatus, is_final
 from flowdsl.engine.drive import Result, run_sync
+from flowdsl.engine.ending import release
 from flowdsl.engine.launch import launch
-from flowdsl.engine.lease import Acquired, claim
+from flowdsl.engine.lease import Acquired, take
 from flowdsl.engine.owner import Liveness, is_interrupted, liveness
 from flowdsl.engine.registry import STEPS, WORKFLOWS
 from flowdsl.engine.repair import audit
@@ -58,11 +59,15 @@ def continue_run(engine: Engine, record: Run, action: str = "") -> str:
     asked = _request_of(engine, record)
     if record.status is RunStatus.FAILED or is_interrupted(engine.storage, record):
         force = record.owner is not None and liveness(record.owner, record.id) is Liveness.DEAD
-        claimed = run_sync(_as_flow(claim(engine, record, force=force, limit=asked.defn.timeout)))
+        claimed = run_sync(_as_flow(take(engine, record, force=force, limit=asked.defn.timeout)))
         if claimed is not None:
             if action:
                 note = audit(engine, record.id, action, f"{record.workflow}: it was {record.status}")
-                engine.commit(PutStep(note, claimed.epoch))
+                try:
+                    engine.commit(PutStep(note, claimed.epoch))
+                except BaseException:
+                    release(engine, claimed)
+                    raise
             return launch(engine, asked, Acquired(claimed, True, True))
     return record.id
 
@@ -110,7 +115,7 @@ def cancel(engine: Engine, record: Run) -> "Future[Any] | None":
 def _cancel_interrupted(engine: Engine, record: Run) -> "Future[Any] | None":
     """Take the run over to undo what it has completed, and cancel it."""
     known = loaded(record.workflow)
-    claimed = run_sync(_as_flow(claim(engine, record, force=True)))
+    claimed = run_sync(_as_flow(take(engine, record, force=True)))
     if claimed is None:
         return None
     if known is not None and claimed.args:
@@ -125,7 +130,10 @@ def _cancel_interrupted(engine: Engine, record: Run) -> "Future[Any] | None":
             extra={"run": record.id, "step": None},
         )
     changes = {"status": RunStatus.CANCELLED, "finished_at": engine.clock.now()}
-    engine.commit(UpdateRun(record.id, changes, epoch=claimed.epoch, release=True))
+    try:
+        engine.commit(UpdateRun(record.id, changes, epoch=claimed.epoch, release=True))
+    finally:
+        engine.not_begun(record.id)
     return None
 
 

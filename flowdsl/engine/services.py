@@ -62,6 +62,7 @@ class Engine:
         self.lease = lease
         self.name = name
         self.active: dict[str, Any] = {}
+        self._taking: list[tuple[str, str, bool]] = []
         self.closing = False
         self.keeper: Any = None
         self.futures: dict[str, Future[Any]] = {}
@@ -86,14 +87,39 @@ class Engine:
 
     def renew_owner(self) -> None:
         """Become a new owner; what the old one left unreleased counts as abandoned, unless it is active."""
-        self.owner, token = new_owner()
+        owner, token = new_owner()
         ref = weakref.ref(self)
 
         def executes(run_id: str) -> bool:
             engine = ref()
-            return engine is not None and run_id in engine.active
+            return engine is not None and (run_id in engine.active or engine._takes(owner, run_id))
 
+        self.owner = owner
         register_here(token, executes)
+
+    @contextmanager
+    def taking(self, run: Run) -> Iterator[None]:
+        """A commit is under way that may make *run*, or the next number of it, ours.
+
+        From the moment the storage says so until it is in ``active``, others would take it for abandoned.
+        """
+        mark = (self.owner, run.id, run.number == 0)
+        self._taking.append(mark)
+        try:
+            yield
+        finally:
+            self._taking.remove(mark)
+
+    def _takes(self, owner: str, run_id: str) -> bool:
+        return any(
+            mark[0] == owner and mark[1] == (run_id.rpartition("-")[0] if mark[2] else run_id)
+            for mark in list(self._taking)
+        )
+
+    def not_begun(self, run_id: str) -> None:
+        """Take a run that is ours, and will not execute here after all, out of ``active``."""
+        if self.active.get(run_id, 0) is None:
+            del self.active[run_id]
 
     def nonce(self) -> str:
         """A name for one attempt to get a run, that no other has: the owner's token is random, and the

@@ -94,10 +94,10 @@ class OpenRun:
 class ClaimRun:
     """Take a run over: compare-and-swap on its *epoch*.
 
-    Takes effect if the run exists, is not pruned, has exactly this epoch, and (*force*, or it has no owner,
-    or its lease has expired on the storage's clock). Then owner := *owner*, epoch += 1, status :=
-    ``running``, ``finished_at`` := None, lease := now + *lease*, and *changes* are applied as by
-    ``UpdateRun``.
+    Takes effect if the run exists, is not pruned, has exactly this epoch and, where given, one of the
+    statuses *if_status*, and (*force*, or it has no owner, or its lease has expired on the storage's clock).
+    Then owner := *owner*, epoch += 1, status := ``running``, ``finished_at`` := None, lease := now + *lease*,
+    and *changes* are applied as by ``UpdateRun``.
 
     Outcome: ``Opened(run after the claim)``, ``Fenced(run as it is)`` or ``Missing()`` (pruned ones
     included). Sent again by the same *owner* with the same *nonce*, a claim that had happened is ``Opened``
@@ -111,6 +111,7 @@ class ClaimRun:
     force: bool = False
     changes: Mapping[str, Any] = field(factory=dict)
     nonce: str = ""
+    if_status: Sequence[RunStatus] = ()
 
 
 @frozen(slots=True)

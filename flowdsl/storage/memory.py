@@ -142,7 +142,7 @@ class MemoryStorage(Storage):
         if op.nonce and entry.nonce == op.nonce and run.owner == op.owner:
             return Opened(_copy(run))
         free = op.force or run.owner is None or run.lease_until <= now
-        if run.epoch != op.epoch or not free:
+        if run.epoch != op.epoch or not free or (op.if_status and run.status not in op.if_status):
             return Fenced(_copy(run))
         claim = {"owner": op.owner, "status": RunStatus.RUNNING, "finished_at": None}
         self._change(entry, {**claim, **op.changes, "epoch": run.epoch + 1, "lease_until": now + op.lease})

@@ -174,7 +174,7 @@ class Transaction:
         if op.nonce and self._one(sql.RUN_BY_NONCE, op.nonce, op.owner, run.key):
             return Opened(run)
         free = op.force or run.owner is None or run.lease_until <= self._now
-        if run.epoch != op.epoch or not free:
+        if run.epoch != op.epoch or not free or (op.if_status and run.status not in op.if_status):
             return Fenced(run)
         changes = {"owner": op.owner, "status": RunStatus.RUNNING, "finished_at": None, **op.changes}
         changes |= {"epoch": run.epoch + 1, "lease_until": self._now + op.lease, "nonce": op.nonce}

@@ -140,7 +140,15 @@ OPERATIONS = st.one_of(
         st.sampled_from(["", "a new one"]),
     ),
     st.builds(
-        ClaimRun, IDS, EPOCHS, OWNERS, LEASES, st.booleans(), CHANGES, st.sampled_from(["", "a new one"])
+        ClaimRun,
+        IDS,
+        EPOCHS,
+        OWNERS,
+        LEASES,
+        st.booleans(),
+        CHANGES,
+        st.sampled_from(["", "a new one"]),
+        st.just(()) | st.lists(STATUSES, max_size=2).map(tuple),
     ),
     st.builds(
         UpdateRun,

@@ -191,6 +191,18 @@ class RunContract:
         assert claimed.run.owner == "she"
         assert claimed.run.lease_until > storage.now() + 30
 
+    def test_claim_needs_the_status(self, storage: Storage) -> None:
+        """A run that has ended since the claimer looked is left alone, force or not: an end raises no
+        epoch."""
+        open_run(storage)
+        storage.commit([UpdateRun("r", {"status": COMPLETED}, epoch=1, release=True)])
+        ended = storage.get_run("r")
+        assert ended is not None
+        claim = ClaimRun("r", 1, "you", 60.0, force=True, if_status=(RUNNING, FAILED))
+        assert storage.commit([claim]) == [Fenced(ended)]
+        (claimed,) = storage.commit([evolve(claim, if_status=(RUNNING, COMPLETED))])
+        assert isinstance(claimed, Opened)
+
     def test_claim_sets_the_run_going(self, storage: Storage) -> None:
         """A claimed run is running and has not finished, with the other changes applied."""
         open_run(storage, status=FAILED, finished_at=5.0, owner=None, error=b"e")
