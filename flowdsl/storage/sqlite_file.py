@@ -190,9 +190,14 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
 
 def _version(connection: sqlite3.Connection, path: Path, newest: int) -> int:
     """The schema's version, 0 in an empty file. Refuses a newer one and a database that is not ours."""
+    own = not connection.in_transaction
+    if own:  # one look: another process may be making the schema at this moment
+        connection.execute("BEGIN")
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if own:
+        connection.execute("COMMIT")
     if application != APPLICATION_ID and (application or version or tables):
         raise StorageUnavailable(
             f"{path} is the database of another application; "

@@ -6,7 +6,6 @@ The campaign itself has no threads and no open storage, so that its copies are w
 import os
 import select
 import signal
-import sys
 import traceback
 from collections.abc import Callable
 
@@ -14,16 +13,15 @@ from attrs import frozen
 
 __all__ = ["Ended", "Life"]
 
-_HUNG = 120  # seconds after which a life is ended by the system: it hangs
-
 
 @frozen
 class Ended:
-    """How a life ended: by which *signal*, or with which *code*; *stopped* when it only stands still."""
+    """How a life ended: by which *signal*, or with which *code* and *error*; *stopped* when it only stands still."""
 
     signal: int = 0
     code: int = 0
     stopped: bool = False
+    error: str = ""
 
     @property
     def killed(self) -> bool:
@@ -32,21 +30,21 @@ class Ended:
 
 
 class Life:
-    """A forked process that executes *work* and ends with what it returns as its exit code."""
+    """A forked process that executes *work* and ends with what it returns as its exit code, or is ended by the
+    system after *limit* seconds: it hangs."""
 
-    def __init__(self, work: Callable[[], int]) -> None:
+    def __init__(self, work: Callable[[], int], limit: int = 120) -> None:
         self._end, held = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
             code = 70
             try:
                 os.close(self._end)
-                signal.alarm(_HUNG)
+                signal.alarm(limit)
                 code = work()
             except BaseException:
-                traceback.print_exc()
+                os.write(held, traceback.format_exc()[-1500:].encode())
             finally:
-                sys.stderr.flush()
                 os._exit(code)
         os.close(held)
 
@@ -55,10 +53,11 @@ class Life:
         _, status = os.waitpid(self.pid, os.WUNTRACED if stopped else 0)
         if os.WIFSTOPPED(status):
             return Ended(stopped=True)
-        os.close(self._end)
+        with open(self._end, encoding="utf-8", errors="replace") as said:
+            error = said.read()
         if os.WIFSIGNALED(status):
-            return Ended(signal=os.WTERMSIG(status))
-        return Ended(code=os.WEXITSTATUS(status))
+            return Ended(signal=os.WTERMSIG(status), error=error)
+        return Ended(code=os.WEXITSTATUS(status), error=error)
 
     def over(self, seconds: float) -> bool:
         """Whether it ends within *seconds*: the other end of its pipe is closed then."""

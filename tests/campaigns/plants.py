@@ -8,7 +8,7 @@ from attrs import evolve
 from flowdsl.codecs.payloads import Payloads
 from flowdsl.engine import lease, run, step
 from flowdsl.engine.owner import Liveness
-from flowdsl.storage import SQLiteStorage
+from flowdsl.storage import SQLiteStorage, sqlite, sqlite_file
 from flowdsl.storage.base import PutStep
 
 __all__ = ["PLANTS"]
@@ -63,9 +63,16 @@ def replay_something_else() -> None:
     Payloads.unpack = altered  # type: ignore[method-assign]
 
 
+def no_patience() -> None:
+    """A lock that another process holds is an error at once."""
+    sqlite_file._ATTEMPT = 0.0
+    sqlite.is_busy = sqlite_file.is_busy = lambda error: False
+
+
 PLANTS: dict[str, Callable[[], None]] = {
     "acknowledge-before-commit": acknowledge_before_commit,
     "no-epoch-check": no_epoch_check,
     "take-over-the-living": take_over_the_living,
     "replay-something-else": replay_something_else,
+    "no-patience": no_patience,
 }

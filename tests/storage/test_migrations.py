@@ -156,3 +156,28 @@ def test_no_database_of_another_application_is_migrated(tmp_path: Path) -> None:
         connection.execute("PRAGMA user_version = 1")
     with pytest.raises(StorageUnavailable):
         SQLiteStorage(tmp_path / "flow.db")
+
+
+def test_a_schema_that_is_made_while_somebody_looks(tmp_path: Path) -> None:
+    """Whoever opens a new file while another process makes its schema sees all of that or nothing, and takes it for ours."""
+    path = tmp_path / "flow.db"
+
+    class Looking:
+        """A connection during whose look the other process comes."""
+
+        def __init__(self, connection: sqlite3.Connection) -> None:
+            self.connection = connection
+            self.in_transaction = False
+
+        def execute(self, statement: str) -> sqlite3.Cursor:
+            if "user_version" in statement:
+                try:
+                    SQLiteStorage(path, busy_timeout=0).close()
+                except StorageUnavailable:  # it has to wait
+                    pass
+            return self.connection.execute(statement)
+
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        assert database._version(Looking(connection), path, 1) == 0  # type: ignore[arg-type]
+    with SQLiteStorage(path) as storage:
+        open_run(storage)
