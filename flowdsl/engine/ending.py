@@ -5,7 +5,7 @@ Whatever it is, branches have ended before; undo comes before the final status; 
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from flowdsl.core.preview import preview
@@ -17,8 +17,16 @@ from flowdsl.engine.futures import Settle
 from flowdsl.engine.services import Engine
 from flowdsl.engine.step import error_preview
 from flowdsl.engine.undo import cancel_children, undo_all
-from flowdsl.errors import FlowError, LeaseLost, ResultNotStorable, RunCancelled, RunTimeout, StorageError
-from flowdsl.storage.base import Fenced, Missing, UpdateRun
+from flowdsl.errors import (
+    FlowError,
+    LeaseLost,
+    NondeterminismError,
+    ResultNotStorable,
+    RunCancelled,
+    RunTimeout,
+    StorageError,
+)
+from flowdsl.storage.base import Fenced, Missing, Operation, UpdateRun
 
 __all__ = ["ended", "release", "undo_on"]
 
@@ -204,15 +212,18 @@ def _callback(state: RunState, fn: Callable[..., Any], what: str, *args: Any) ->
 
 
 def _let_go(state: RunState, reason: BaseException) -> None:
-    """Give the lease back at once, where that is still ours to do."""
+    """Give the lease back at once, where that is still ours to do, together with the values that the body
+    has seen: not with those of one that replays wrongly."""
     if not isinstance(reason, LeaseLost):
-        release(state.engine, state.record)
+        seen = () if isinstance(reason, NondeterminismError) else state.buffered()
+        release(state.engine, state.record, seen)
 
 
-def release(engine: Engine, record: Run) -> None:
+def release(engine: Engine, record: Run, operations: Sequence[Operation] = ()) -> None:
+    """Give the lease back, after *operations*; what goes wrong is logged."""
     engine.not_begun(record.id)
     try:
-        engine.commit(UpdateRun(record.id, {}, epoch=record.epoch, release=True))
+        engine.commit(*operations, UpdateRun(record.id, {}, epoch=record.epoch, release=True))
     except BaseException as error:
         logger.warning(
             "the lease of run %s could not be released: %s",

@@ -41,6 +41,31 @@ def test_values_are_the_same_at_every_replay(storage, clock, flavour):
         assert len({value[1] for _, value in seen}) == 3
 
 
+@pytest.mark.parametrize("end", [KeyboardInterrupt, KeyError])
+def test_values_that_no_step_acted_upon_are_the_same_too_where_the_process_could_say_goodbye(
+    storage, clock, flavour, end
+):
+    """After an interrupt or a failure, a replay sees the time that the body saw, and its log lines stand once."""
+    seen = []
+
+    @flavour.workflow(id="w")
+    def w():
+        seen.append((flowdsl.now(), flowdsl.uuid4(), flowdsl.rng().random()))
+        flowdsl.log("seen")
+        if len(seen) == 1:
+            raise end
+        yield from ()
+
+    with Runtime(storage, clock=clock) as rt:
+        with pytest.raises(end):
+            flavour.call(w)
+        assert len(rt.run("w").logs()) == 1
+        clock.advance(60)
+        flavour.call(w)
+        assert seen[0] == seen[1]
+        assert len(rt.run("w").logs()) == 1
+
+
 def test_a_log_line_is_stored_once_and_not_repeated_by_a_replay(storage, clock, flavour):
     """Each line stands once in the run's logs, with its fields; a second attempt of a step logs its own."""
     tries, broken = [], [True]
