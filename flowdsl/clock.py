@@ -133,14 +133,20 @@ class ForeignClock:
         if waker.is_set:
             return True
         rang = threading.Event()
+        raised: list[BaseException] = []
 
         def ring() -> None:
-            self._clock.sleep(seconds)
+            try:
+                self._clock.sleep(seconds)
+            except BaseException as error:  # it is the waiter's, as if it had slept itself
+                raised.append(error)
             rang.set()
             waker.set()
 
         threading.Thread(target=ring, name="flowdsl-clock", daemon=True).start()
         waker.block(None)
+        if raised:
+            raise raised[0]
         return not rang.is_set()
 
     async def await_(self, waker: Waker, seconds: float | None) -> bool:
@@ -151,6 +157,8 @@ class ForeignClock:
         call = asyncio.ensure_future(waker.suspend(None))
         try:
             await asyncio.wait((bell, call), return_when=asyncio.FIRST_COMPLETED)
+            if bell.done():
+                bell.result()  # raises what the clock raised
             return call.done()
         finally:
             bell.cancel()

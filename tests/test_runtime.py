@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from support import Effects, Recorder, python
 
+import flowdsl
 from flowdsl import RunStatus, Runtime, configure, current_runtime, step, workflow
 from flowdsl.errors import FlowError, StorageUnavailable
 from flowdsl.storage import MemoryStorage, SQLiteStorage, open_storage
@@ -381,6 +382,40 @@ def test_a_third_party_clock_has_three_methods(storage, effects: Effects):
     with Runtime(storage, clock=clock):
         assert w() == 1007.0
         assert asyncio.run(v()) == 1014.0
+
+
+def test_what_a_third_party_clock_raises_reaches_who_sleeps(storage, flavour):
+    """An interrupt in its ``sleep`` leaves the run to be continued, to the recorded moment."""
+
+    class Interrupted:
+        time, once = 1000.0, True
+
+        def now(self):
+            return self.time
+
+        def sleep(self, seconds):
+            if self.once:
+                self.once = False
+                self.time += seconds / 2
+                raise KeyboardInterrupt
+            self.time += seconds
+
+        async def asleep(self, seconds):
+            self.sleep(seconds)
+
+    clock = Interrupted()
+    sleep = flowdsl.aio.sleep if flavour.is_async else flowdsl.sleep
+
+    @flavour.workflow(id="sleeper")
+    def w():
+        yield sleep(100)
+
+    with Runtime(storage, clock=clock) as runtime:
+        with pytest.raises(KeyboardInterrupt):
+            flavour.call(w)
+        assert runtime.run("sleeper").status == "running"
+        flavour.call(w)
+    assert clock.time == 1100.0
 
 
 def test_aio_twins_exist_for_every_method(storage):
