@@ -44,7 +44,7 @@ from flowdsl.errors import (
     RunNotFound,
 )
 from flowdsl.handle import LogLine, Run
-from flowdsl.hooks import Hooks
+from flowdsl.hooks import HookChain, Hooks
 from flowdsl.storage import Storage, open_storage
 from flowdsl.storage.base import DeleteRun
 from flowdsl.storage.urls import default_url
@@ -89,19 +89,19 @@ class Runtime:
         name: str | None = None,
     ) -> None:
         _check(retry, codec, clock, executor, on_divergence, name)
-        lease = seconds(lease)
+        lease = seconds(lease, "lease")
         if lease <= 0:
             raise ValueError(f"lease is a duration above 0; got {lease!r}")
+        chain = HookChain(hooks)
         self._owns_storage = not isinstance(storage, Storage)
         self.storage: Storage = open_storage(default_url() if storage is None else storage)
         secret = os.environ.get("FLOWDSL_SECRET_KEY")
         self._payloads = Payloads(codec or PickleCodec(), secret.encode() if secret else None)
-        listeners = [hooks] if isinstance(hooks, Hooks) else list(hooks)
         self.engine = Engine(
             self.storage,
             payloads=self._payloads,
             clock=clock,
-            hooks=listeners,
+            hooks=chain,
             retry=retry,
             executor=executor,
             on_divergence=on_divergence,
@@ -451,7 +451,7 @@ class Runtime:
 
         A run whose id was given leaves a stub, so that its id still means that run.
         """
-        limit = self.engine.clock.now() - seconds(older_than)
+        limit = self.engine.clock.now() - seconds(older_than, "older_than")
         wanted = statuses(status)
         if any(not is_final(one) for one in wanted):
             raise ValueError(f"prune deletes runs that have ended; got status {status!r}")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support import Effects, Flavour, script
 
-from flowdsl import Retry, Runtime, on, step, workflow
+from flowdsl import Hooks, Retry, Runtime, on, step, workflow
 from flowdsl.errors import FlowError, StorageError, StorageFull, StorageUnavailable, UnkeyableArgument
 from flowdsl.storage import SQLiteStorage
 
@@ -160,17 +160,42 @@ def test_wrong_options_of_a_run():
         w.options(retry=Retry())
 
 
-def test_ignoring_a_parameter_that_is_not_there(runtime: Runtime):
-    """The names that there are, are listed."""
+def test_ignoring_a_parameter_that_is_not_there():
+    """Is refused where it is written, and the names that there are, are listed."""
 
-    @step(ignore=("clinet",))
     def f(client): ...
 
-    @workflow
-    def w():
-        f(1)
+    for refused in (
+        lambda: step(ignore=("clinet",))(f),
+        lambda: workflow(ignore="clinet")(f),
+        lambda: step(f).options(ignore=["clinet"]),
+    ):
+        refuses(ValueError, r"clinet.*client", refused)
 
-    refuses(ValueError, r"clinet.*client", w)
+
+@pytest.mark.parametrize("bad", [5, ["x"], object(), Hooks])
+def test_what_is_no_hook_is_refused(bad, tmp_path: Path):
+    """Alone or among others, before a storage is opened."""
+    refuses(TypeError, "hooks=.*Hooks", lambda: Runtime(f"sqlite:///{tmp_path}/flow.db", hooks=bad))
+    refuses(
+        TypeError, "hooks=.*Hooks", lambda: Runtime(f"sqlite:///{tmp_path}/flow.db", hooks=[Hooks(), bad])
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_hook_that_would_have_to_be_awaited_is_refused():
+    """Nobody would await it."""
+
+    class Late(Hooks):
+        async def on_run_start(self, run): ...
+
+    refuses(TypeError, "on_run_start.*plain function", lambda: Runtime("memory://", hooks=Late()))
+
+
+def test_an_empty_name_of_a_step_is_refused(runtime: Runtime):
+    """It is not taken for an unknown one."""
+    refuses(ValueError, "non-empty", lambda: runtime.do(""))
+    assert runtime.runs() == []
 
 
 def test_positional_options_are_refused():
@@ -289,7 +314,7 @@ def test_wrong_options_of_a_runtime():
         ({"on_divergence": "ignore"}, "on_divergence"),
         ({"name": 5}, "name"),
         ({"lease": 0}, "lease"),
-        ({"lease": -1}, "negative|lease"),
+        ({"lease": -1}, "lease=.*negative"),
     ]:
         refuses((TypeError, ValueError), match, lambda: Runtime("memory://", **options))
     with pytest.raises(TypeError):

@@ -40,6 +40,24 @@ def test_the_view_of_a_step(runtime: Runtime, flavour: Flavour, hooks: Recorder,
     assert (done.attempt, done.duration, result) == (1, 5.0, 1)
 
 
+def test_a_hook_may_call_the_one_it_overrides(runtime: Runtime, another):
+    """All of them stand on the base class, and do nothing there."""
+    seen = []
+
+    class Watch(Hooks):
+        def on_run_complete(self, run, result):
+            super().on_run_complete(run, result)
+            seen.append(result)
+
+    @workflow
+    def w():
+        return 5
+
+    with another(hooks=Watch()):
+        w()
+    assert seen == [5]
+
+
 def test_the_run_in_a_hook_is_a_handle(runtime: Runtime, flavour: Flavour, hooks: Recorder):
     """It can be asked for its status, arguments and steps."""
     seen = []

@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from itertools import count
@@ -42,7 +42,7 @@ class Engine:
         *,
         payloads: Payloads,
         clock: Clock | None = None,
-        hooks: Sequence[Any] = (),
+        hooks: HookChain | None = None,
         retry: Retry | None = None,
         on_divergence: Divergence = "raise",
         lease: float = 30.0,
@@ -56,7 +56,7 @@ class Engine:
         self.clock: Any = source if hasattr(source, "await_") else ForeignClock(source)
         self.virtual = bool(getattr(self.clock, "virtual", False))
         self.ticks: Callable[[], float] = getattr(self.clock, "monotonic", self.clock.now)
-        self.hooks = HookChain(hooks)
+        self.hooks = hooks or HookChain()
         self.retry = retry or Retry()
         self.on_divergence: Divergence = on_divergence
         self.lease = lease
