@@ -86,9 +86,16 @@ def test_the_template_takes_defaults_attributes_items_and_formats(runtime: Runti
     assert runtime.run("0017-a-main") is not None
 
 
-@pytest.mark.parametrize(
-    ("template", "args"), [("o-{x}", (None,)), ("o-{x.y}", (1,)), ("o-{z}", (1,)), ("o-{}", (1,))]
-)
+@pytest.mark.parametrize("template", ["o-{z}", "o-{z.x}", "o-{}", "o-{0}", "o-{x", "o-{left}"])
+def test_a_template_that_no_call_can_fill_is_refused_at_decoration(template):
+    """It names what is no parameter, or one that is left out, or is no template; the message shows it."""
+    with pytest.raises(ValueError, match="o-"):
+
+        @workflow(id=template, ignore=("left",))
+        def w(x, left=None): ...
+
+
+@pytest.mark.parametrize(("template", "args"), [("o-{x}", (None,)), ("o-{x.y}", (1,)), ("o-{x[0]}", ("",))])
 def test_a_template_that_cannot_be_filled(runtime: Runtime, template, args):
     """``None`` in it is refused, and so is what is not there; the message shows template and arguments."""
 

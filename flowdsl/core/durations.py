@@ -34,16 +34,25 @@ _PART = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?|\.[0-9]+)\s*([A-Za-z]+)\s*")
 _EXAMPLES = '"30 sec", "5 min", "2 hours", "1 day", "2 weeks", "15m", "1h30m", "250ms"'
 
 
-def seconds(duration: Duration) -> float:
+def seconds(duration: Duration, option: str = "") -> float:
     """Give the length of *duration* in seconds.
 
-    Parameters: *duration*, a finite number of seconds, a ``timedelta``, or text of number and unit. Returns a
-    float that is at least 0. Raises ``ValueError`` for negative, infinite or unreadable ones, months and
-    years; ``TypeError`` for any other type.
+    Parameters: *duration*, a finite number of seconds, a ``timedelta``, or text of number and unit; *option*,
+    which option it is given to, for messages. Returns a float that is at least 0. Raises ``ValueError`` for
+    negative, infinite or unreadable ones, months and years; ``TypeError`` for any other type.
 
     >>> seconds("1h30m"), seconds("250ms"), seconds(5)
     (5400.0, 0.25, 5.0)
     """
+    try:
+        return _seconds(duration)
+    except (TypeError, ValueError) as error:
+        if not option:
+            raise
+        raise type(error)(f"{option}= {error}") from None
+
+
+def _seconds(duration: Duration) -> float:
     if isinstance(duration, str):
         return _parse(duration)
     if isinstance(duration, timedelta):

@@ -47,6 +47,14 @@ def _check_attempts(_retry: "Retry", _field: "Attribute[int]", value: Any) -> No
         raise ValueError(f"attempts= counts the first attempt too, so it is at least 1, not {value}")
 
 
+def _initial(value: Any) -> float:
+    return seconds(value, "initial")
+
+
+def _maximum(value: Any) -> float:
+    return seconds(value, "maximum")
+
+
 def _number(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name}= is a number, not {value!r}")
@@ -89,9 +97,9 @@ class Retry:
     """
 
     attempts: int = field(default=3, validator=_check_attempts)
-    initial: float = field(default=1.0, converter=seconds)
+    initial: float = field(default=1.0, converter=_initial)
     multiplier: float = field(default=2.0, converter=_multiplier)
-    maximum: float = field(default=30.0, converter=seconds)
+    maximum: float = field(default=30.0, converter=_maximum)
     jitter: float = field(default=0.25, converter=_jitter)
     on: Errors = field(default=(Exception,), converter=_errors)
     never: Errors = field(default=PROGRAMMING_ERRORS, converter=_errors)

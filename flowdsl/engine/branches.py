@@ -140,7 +140,7 @@ def schedule(frame: Frame, step: Any, args: tuple[Any, ...], kwargs: dict[str, A
         raise TypeError(f"schedule() takes a function decorated with @step, or the name of one; got {step!r}")
     if STEPS.get(defn.path) is None:
         raise StepNotFound(f"step {defn.path} is not registered in this application", step=defn.path)
-    wait = seconds(delay)
+    wait = seconds(delay, "delay")
     bound = source.bound(args, kwargs)
     call = mark(frame, f"schedule.{defn.path}", "schedule", bound.canonical, bound.preview())
     return perform(call, lambda call: _schedule(call, source, bound.arguments, wait))

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
+from string import Formatter
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
 
 from attrs import define, evolve, field
@@ -69,7 +70,7 @@ def checked_timeout(value: Any, option: str = "timeout") -> float | None:
     """A timeout in seconds, or ``None``; it has to be longer than nothing."""
     if value is None:
         return None
-    duration = seconds(value)
+    duration = seconds(value, option)
     if duration <= 0:
         raise ValueError(f"{option} is a duration above 0; got {value!r}")
     return duration
@@ -104,10 +105,47 @@ def checked_version(version: Any) -> str:
 def _names(value: Any, option: str) -> tuple[str, ...]:
     if isinstance(value, str):
         return (value,)
-    names = tuple(value)
+    names = tuple(value) if isinstance(value, Iterable) else (value,)
     if not all(isinstance(name, str) for name in names):
         raise TypeError(f"{option}= holds names of parameters; got {value!r}")
     return names
+
+
+def _parameters(fn: Callable[..., Any]) -> tuple[str, ...] | None:
+    """The names of a function's parameters; ``None`` where it does not tell them."""
+    try:
+        return tuple(inspect.signature(fn).parameters)
+    except (TypeError, ValueError):
+        return None
+
+
+def _check_ignored(fn: Callable[..., Any], ignore: tuple[str, ...]) -> None:
+    """Raise for a name that is no parameter: left in the key by a slip, it would make every call another."""
+    parameters = _parameters(fn) if ignore else None
+    for name in ignore:
+        if parameters is not None and name not in parameters:
+            raise ValueError(
+                f"ignore= names {name!r}, but the parameters of {getattr(fn, '__qualname__', fn)}() are "
+                f"{', '.join(map(repr, parameters)) or '(none)'}"
+            )
+
+
+def _check_template(fn: Callable[..., Any], template: str, ignore: tuple[str, ...]) -> None:
+    """Raise for an id template that no arguments of *fn* can fill."""
+    try:
+        holes = [hole for _, hole, _, _ in Formatter().parse(template) if hole is not None]
+    except ValueError as error:
+        raise ValueError(f"workflow(id={template!r}) is no template: {error}") from None
+    parameters = _parameters(fn) if holes else None
+    if parameters is None:
+        return
+    for hole in holes:
+        if hole.partition(".")[0].partition("[")[0] not in set(parameters) - set(ignore):
+            raise ValueError(
+                f"workflow(id={template!r}) has the field {{{hole}}}, but the parameters that count of "
+                f"{getattr(fn, '__qualname__', fn)}() are "
+                f"{', '.join(repr(name) for name in parameters if name not in ignore) or '(none)'}"
+            )
 
 
 class _Bindable:
@@ -175,6 +213,7 @@ class StepDef(_Bindable):
 
     def consistent(self) -> Self:
         """Itself; raises for options that make no sense together."""
+        _check_ignored(self.fn, self.ignore)
         if self.expires is not None and not self.memo:
             raise ValueError("expires= says how long a shared result counts, so it goes with memo=True")
         return self
@@ -259,4 +298,7 @@ class WorkflowDef(_Bindable):
         options["version"] = checked_version(options.get("version"))
         options["ignore"] = _names(options.get("ignore", ()), "ignore")
         options["tags"] = checked_tags(options.get("tags"))
+        _check_ignored(plain, options["ignore"])
+        if isinstance(run_id, str):
+            _check_template(plain, run_id, options["ignore"])
         return cls(plain, path, inspect.iscoroutinefunction(plain), **options)

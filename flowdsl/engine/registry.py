@@ -35,8 +35,10 @@ class Registry:
         Among functions local to another function the one registered last counts. Raises
         :class:`~flowdsl.errors.StepNotFound` with near matches.
         """
-        if not isinstance(name, str) or not name:
-            raise TypeError(f"a {self._what} is named by a non-empty string; got {name!r}")
+        if not isinstance(name, str):
+            raise TypeError(f"a {self._what} is named by a string; got {name!r}")
+        if not name.strip():
+            raise ValueError(f"a {self._what} is named by a non-empty string; got {name!r}")
         item = self._items.get(name)
         if item is not None:
             return item

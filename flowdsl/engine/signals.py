@@ -63,7 +63,7 @@ def deliver(
 def wait_for(frame: Frame, name: str, timeout: Any, where: Where) -> Flow:
     """Wait for the oldest matching signal of *name*. The timeout is not part of the identity."""
     checked_name(name)
-    limit = None if timeout is None else seconds(timeout)
+    limit = None if timeout is None else seconds(timeout, "timeout")
     if where is not None and not callable(where) and not isinstance(where, Mapping):
         raise TypeError(f"where= is a function of the payload, or a dict of items that it has; got {where!r}")
     call = mark(frame, "wait_for", "wait", encode(name), repr(name))
