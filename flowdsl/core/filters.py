@@ -47,7 +47,9 @@ def moment(when: Any, what: str) -> float | None:
             raise ValueError(
                 f"{what} is an aware datetime; got the naive {when!r}. datetime.now(UTC) is aware"
             )
-        return when.timestamp()
+        # Handles show times rounded to the microsecond. The bound is half of one early, so that a run whose
+        # ``created_at`` is given is behind it.
+        return when.timestamp() - 5e-7
     if isinstance(when, int | float) and not isinstance(when, bool):
         return float(when)
     raise TypeError(f"{what} is an aware datetime or seconds since the epoch; got {when!r}")
