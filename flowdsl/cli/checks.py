@@ -117,6 +117,9 @@ def _permissions(path: Path) -> Check:
         text = f"other users can change it ({shown}), and programs execute what it says: chmod 600 {path}"
     elif entered and mode & (stat.S_IRGRP | stat.S_IROTH):
         state, text = WARNING, f"other users can read arguments and results ({shown}): chmod 600 {path}"
+    elif mode & (stat.S_IRWXG | stat.S_IRWXO):
+        state = WARNING
+        text = f"only the folder keeps other users out ({shown}): chmod 600 {path}"
     else:
         state, text = OK, f"{shown}: no other user can read it"
     return Check("permissions", state, text, {"mode": f"{mode:04o}"})

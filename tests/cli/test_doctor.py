@@ -94,7 +94,8 @@ def test_interrupted_runs(shop, report):
     ("file", "directory", "state"),
     [
         (0o600, 0o755, "ok"),
-        (0o644, 0o700, "ok"),
+        (0o644, 0o700, "warning"),
+        (0o666, 0o700, "warning"),
         (0o644, 0o755, "warning"),
         (0o664, 0o755, "problem"),
         (0o600, 0o777, "problem"),
