@@ -13,7 +13,12 @@
 """
 
 import logging
+import typing
 
+from flowdsl import aio as aio
+from flowdsl import codecs as codecs
+from flowdsl import errors as errors
+from flowdsl import storage as storage
 from flowdsl.core.encoding import encode
 from flowdsl.core.retry import Retry
 from flowdsl.core.status import RunStatus, StepStatus
@@ -66,3 +71,13 @@ __all__ = [
     "wait_for",
     "workflow",
 ]
+
+
+if not typing.TYPE_CHECKING:  # where it would hide that a name is not there
+
+    def __getattr__(name: str) -> object:
+        if name == "testing":  # imported when it is asked for: a program that runs has no use for it
+            from importlib import import_module
+
+            return import_module("flowdsl.testing")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

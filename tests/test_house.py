@@ -88,3 +88,12 @@ def test_no_test_sleeps() -> None:
     """Tests pass their time in, or wait for what they wait for."""
     calls = nodes(CHECKS, ast.Call)
     assert not [place for place, node in calls if ast.unparse(node.func) == "time.sleep"]
+
+
+def test_the_modules_of_the_public_api_come_with_the_package() -> None:
+    """``import flowdsl`` is enough for ``flowdsl.aio.sleep``; what programs do not use is imported when asked for."""
+    code = "import flowdsl as f; print(f.aio.sleep, f.errors.FlowError, f.storage.Storage, f.codecs.Signed)"
+    code += "; print(f.testing.VirtualClock); f.nonsense"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "AttributeError: module 'flowdsl' has no attribute 'nonsense'" in done.stderr
+    assert "VirtualClock" in done.stdout
