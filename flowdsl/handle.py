@@ -1,6 +1,5 @@
 """Run: the handle a user holds."""
 
-import html
 import json
 from collections.abc import Generator
 from datetime import UTC, datetime
@@ -8,6 +7,7 @@ from typing import Any, Protocol
 
 from attrs import frozen
 
+from flowdsl.core.page import run_page
 from flowdsl.core.records import Run as RunRecord
 from flowdsl.core.records import Step, Tags
 from flowdsl.core.status import RunStatus, StepStatus
@@ -302,22 +302,15 @@ class Run:
 
     def __repr__(self) -> str:
         try:
-            record = self.record
+            record, state = self._shown()
         except Exception as error:
             return f"<Run {self.id} ({type(error).__name__})>"
-        return f"<Run {self.id} of {record.workflow}: {self.status}>"
+        return f"<Run {self.id} of {record.workflow}: {state}>"
 
     def _repr_html_(self) -> str:
+        record, state = self._shown()
+        return run_page(record, state, self._runtime.step_records(self.id))
+
+    def _shown(self) -> tuple[RunRecord, str]:
         record = self.record
-        state = "interrupted" if self.interrupted else str(self.status)
-        rows = "".join(
-            f"<tr><td>{html.escape(s.path)}</td><td>{html.escape(s.args)}</td><td>{s.status}</td>"
-            f"<td>{s.attempts}</td><td>{html.escape(s.preview)}</td></tr>"
-            for s in self.steps()[:200]
-        )
-        return (
-            f"<b>{html.escape(record.workflow)}</b> <code>{html.escape(self.id)}</code> {html.escape(state)}"
-            f"<br>{html.escape(record.args_preview)} → "
-            f"{html.escape(record.result_preview or record.error_preview)}"
-            f"<table><tr><th>step</th><th>arguments</th><th>status</th><th>attempts</th><th>result</th></tr>{rows}</table>"
-        )
+        return record, "interrupted" if self._runtime.interrupted(record) else str(self.status)

@@ -136,6 +136,38 @@ def test_result_on_the_event_loop_of_an_unfinished_run_is_refused(runtime: Runti
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("in_notebook", [True, False])
+def test_a_notebook_may_wait_for_what_a_thread_executes(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, in_notebook: bool
+):
+    """A cell executes on an event loop, where ``result()`` of a sync run works; in a program it is refused there, and
+    what the loop itself executes is refused in both."""
+    monkeypatch.setattr("flowdsl.engine.waiting.in_notebook", lambda: in_notebook)
+    go_on = threading.Event()
+
+    @workflow
+    def sync():
+        go_on.wait()
+        return 1
+
+    @workflow
+    async def on_the_loop():
+        return 2
+
+    async def cell():
+        run, other = sync.start(), on_the_loop.start()
+        with pytest.raises(TypeError, match="await"):
+            other.result()
+        if not in_notebook:
+            with pytest.raises(TypeError, match="await"):
+                run.result()
+        go_on.set()
+        assert (run.result() if in_notebook else await run) == 1
+        assert await other == 2
+
+    asyncio.run(cell())
+
+
 def test_an_interrupted_run_is_shown_as_such(runtime: Runtime):
     """``running`` without a living owner; waiting for it without end is refused, naming the ways out."""
 
@@ -148,6 +180,7 @@ def test_an_interrupted_run_is_shown_as_such(runtime: Runtime):
     run = runtime.run("i")
     assert (run.status, run.interrupted, run.finished_at) == (RunStatus.RUNNING, True, None)
     assert "interrupted" in run._repr_html_()
+    assert repr(run) == "<Run i of " + run.workflow + ": interrupted>"
     with pytest.raises((FlowError, TimeoutError)):
         run.result(0.2)
 

@@ -21,6 +21,7 @@ __all__ = [
     "branch_scope",
     "content_digest",
     "explain",
+    "in_notebook",
     "main_name",
     "object_path",
     "run_key",
@@ -77,7 +78,7 @@ def main_name() -> str:
     if getattr(worker, "__name__", "") == "__mp_main__":  # the script, while a spawned worker imports it
         main = worker
     facts = getattr(main, "__dict__", {})
-    if _in_notebook(facts):
+    if _is_notebook(facts):
         return f"notebook:{_notebook_file(facts)}"
     file = facts.get("__file__")
     if not isinstance(file, str) or file.startswith("<") or _base_name(os.path.dirname(file)) == "_pyrepl":
@@ -88,7 +89,12 @@ def main_name() -> str:
     return os.path.splitext(_base_name(file))[0] or "__main__"
 
 
-def _in_notebook(facts: dict[str, Any]) -> bool:
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook, whose cells execute on an event loop."""
+    return _is_notebook(getattr(sys.modules.get("__main__"), "__dict__", {}))
+
+
+def _is_notebook(facts: dict[str, Any]) -> bool:
     if "__vsc_ipynb_file__" in facts:
         return True
     if "ipykernel" not in sys.modules or not callable(facts.get("get_ipython")):

@@ -11,7 +11,11 @@ from flowdsl.engine.lease import Acquired, open_now
 from flowdsl.engine.run import Request, edge, execute, whole
 from flowdsl.engine.services import Engine
 
-__all__ = ["launch"]
+__all__ = ["OnLoop", "launch"]
+
+
+class OnLoop(Future[Any]):
+    """The outcome of a run that an event loop of the user's executes."""
 
 
 def launch(engine: Engine, asked: Request, acquired: Acquired | None = None) -> str:
@@ -63,7 +67,7 @@ def _begin(engine: Engine, defn: WorkflowDef, flow: Flow, run_id: str, counted: 
     except RuntimeError:
         return engine.background_async(awork)
     task = loop.create_task(awork())
-    future: Future[Any] = Future()
+    future = OnLoop()
     task.add_done_callback(lambda done: _copy(done, future))
     engine.tasks.add(task)
     task.add_done_callback(engine.tasks.discard)

@@ -5,8 +5,10 @@ import time
 from concurrent.futures import Future
 from typing import Any
 
+from flowdsl.core.keys import in_notebook
 from flowdsl.core.status import is_final
 from flowdsl.engine.context import current
+from flowdsl.engine.launch import OnLoop
 from flowdsl.engine.owner import is_interrupted
 from flowdsl.engine.run import outcome_of
 from flowdsl.engine.services import Engine
@@ -67,7 +69,8 @@ def _future(engine: Engine, run_id: str) -> "Future[Any] | None":
 
 
 def _await_future(future: "Future[Any]", run_id: str, timeout: float | None) -> Any:
-    if not future.done() and on_a_loop():
+    # A cell of a notebook executes on an event loop, but it may wait for what a thread executes.
+    if not future.done() and on_a_loop() and (isinstance(future, OnLoop) or not in_notebook()):
         raise TypeError(
             f"result() of the unfinished run {run_id} would block this event loop; `await` the run instead"
         )
