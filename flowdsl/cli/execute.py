@@ -111,12 +111,13 @@ def _continue(cli: Cli, text: str, app: str | None, how: Callable[[Runtime, str]
             run = find_run(runtime, text)
             before = max((step.seq for step in runtime.storage.list_steps(run.id)), default=0)
             began = time.monotonic()
-            handle = how(runtime, run.id)
-            if handle.id != run.id:
-                before = _forked_at(runtime, handle.id)
-            elif shown_status(runtime, run) == "running" and run.owner is not None:
-                cli.out.note(f"it is executed by {owner_text(run.owner)}: waiting for it")
-            error = _wait(cli, runtime, handle)
+            with _interruptible(cli, runtime):
+                handle = how(runtime, run.id)
+                if handle.id != run.id:
+                    before = _forked_at(runtime, handle.id)
+                elif shown_status(runtime, run) == "running" and run.owner is not None:
+                    cli.out.note(f"it is executed by {owner_text(run.owner)}: waiting for it")
+                error = _outcome(handle)
             took = time.monotonic() - began
             record = runtime.record(handle.id)
             status = shown_status(runtime, record)
@@ -166,16 +167,23 @@ def _runtime(cli: Cli) -> Iterator[Runtime]:
             yield configured
 
 
-def _wait(cli: Cli, runtime: Runtime, run: Handle) -> BaseException | None:
-    """Wait for the end of *run*; the error that it ended with."""
+@contextlib.contextmanager
+def _interruptible(cli: Cli, runtime: Runtime) -> Iterator[None]:
+    """Code of the user executes in threads: Ctrl-C lets the run go, a second one leaves them behind."""
     try:
-        run.result()
+        yield
     except KeyboardInterrupt:
         # The threads that execute steps would hold the process, so the next Ctrl-C is not an exception.
         signal.signal(signal.SIGINT, lambda *_: os._exit(130))
         cli.out.note("interrupted; it can be resumed. Waiting for what is executing: Ctrl-C again leaves it")
         runtime.close()
         raise
+
+
+def _outcome(run: Handle) -> BaseException | None:
+    """Wait for the end of *run*; the error that it ended with."""
+    try:
+        run.result()
     except (Exception, SystemExit, CancelledError) as error:
         return error
     return None

@@ -231,8 +231,11 @@ WAITS = """
         print("waiting", flush=True)
         await asyncio.Event().wait()
 
+    begun = threading.Event()
+
     @step
     def stubborn():
+        begun.set()
         print("waiting", flush=True)
         threading.Event().wait()
 
@@ -292,3 +295,28 @@ def test_waits_for_a_run_that_executes_elsewhere(waits, spawn, answer):
     assert second.wait() == 130
     assert second.stdout.read() == ""
     assert first.poll() is None
+
+
+def test_ctrl_c_before_it_waits_is_no_other(waits, folder, spawn, answer):
+    """Ctrl-C that strikes while the run is being continued lets it go in the same way."""
+    early = """
+        import os, signal, flowdsl.runtime
+        from waits import *
+
+        continued = flowdsl.runtime.continue_run
+
+        def interrupted(*args):
+            run_id = continued(*args)
+            begun.wait()
+            os.kill(os.getpid(), signal.SIGINT)
+            return run_id
+
+        flowdsl.runtime.continue_run = interrupted
+    """
+    (folder / "early.py").write_text(textwrap.dedent(early))
+    process = spawn("resume", "block", "--app", "early")
+    assert process.stdout.readline() == "waiting\n"
+    assert process.stderr.readline().startswith("interrupted; it can be resumed.")
+    process.send_signal(signal.SIGINT)
+    assert process.wait() == 130
+    assert "block" in {run["id"] for run in answer("runs", "--status", "interrupted")}
