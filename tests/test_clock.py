@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from support import Effects, Flavour
 
-from flowdsl import Retry, Runtime, sleep, step, workflow
+from flowdsl import Retry, Runtime, schedule, sleep, step, workflow
 from flowdsl.clock import SystemClock
 from flowdsl.testing import VirtualClock
 
@@ -271,3 +271,36 @@ def test_a_sleep_beside_a_submitted_step_ends():
 
     with Runtime("memory://", clock=clock):
         assert w() == (0.0, 3600.0)
+
+
+def test_no_time_passes_between_a_result_and_who_waits_for_it():
+    """A thread that asked for a submitted step is runnable from the moment the step ends."""
+    asking, parked = threading.Event(), threading.Event()
+
+    class Telling(VirtualClock):
+        def leave(self):
+            super().leave()
+            if asking.is_set():
+                parked.set()
+
+    clock = Telling()
+
+    @step
+    def later():
+        pass
+
+    @step
+    def quick():
+        assert parked.wait(10)
+
+    @workflow
+    def w():
+        schedule(later, delay="1 hour")
+        future = quick.submit()
+        before = clock.now()
+        asking.set()
+        future.result()
+        return clock.now() - before
+
+    with Runtime("memory://", clock=clock):
+        assert w.start().result() == 0.0

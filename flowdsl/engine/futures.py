@@ -7,8 +7,9 @@ import asyncio
 import contextvars
 import logging
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import CancelledError, Executor, Future, InvalidStateError
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -47,8 +48,10 @@ class StepFuture(Generic[T]):
         call: StepCall | None,
         work: Callable[[], T] | None,
         executor: Executor | None = None,
+        tally: "Tally | None" = None,
     ) -> None:
         self._future = future
+        self._tally = tally
         self._call = call
         self._work = work
         self._executor = executor
@@ -79,7 +82,7 @@ class StepFuture(Generic[T]):
                 and future.cancel()
             ):
                 return self._inline()
-        with _parked(self._call):
+        with _parked(self._tally):
             return future.result(timeout)
 
     def _handed_over(self) -> None:
@@ -186,7 +189,8 @@ class StepFuture(Generic[T]):
         if not self._future.cancel():
             return False
         if not was and call is not None and call.run.engine.virtual:
-            call.run.engine.clock.leave()  # it does not keep a virtual clock from skipping any more
+            # it does not keep a virtual clock from skipping any more
+            self._tally.finish() if self._tally is not None else call.run.engine.clock.leave()
         return True
 
     def cancelled(self) -> bool:
@@ -206,21 +210,51 @@ class StepFuture(Generic[T]):
             self._handed_over()
 
 
-class _parked:
-    """While a thread waits for another's work, a virtual clock must not count it as busy."""
+class Tally:
+    """A submitted step as one more runnable thing on a virtual *clock*.
 
-    def __init__(self, call: StepCall | None, anywhere: bool = False) -> None:
-        inside = anywhere or current.get() is not None
-        engine = call.run.engine if call is not None and inside else None
-        self._clock = engine.clock if engine is not None and engine.virtual else None
+    A thread that waits for it is not runnable meanwhile, and is again from the moment the step ends. There
+    must be no moment in which neither counts, or time would pass while code is about to run.
+    """
 
-    def __enter__(self) -> None:
-        if self._clock is not None:
+    __slots__ = ("_clock", "_done", "_lock", "_waiting")
+
+    def __init__(self, clock: Any) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._waiting = 0
+        self._done = False
+        clock.enter()
+
+    def finish(self) -> None:
+        """The step has ended; its result is about to be handed over."""
+        with self._lock:
+            self._done = True
+            for _ in range(self._waiting):
+                self._clock.enter()
+        self._clock.leave()
+
+    @contextmanager
+    def parked(self) -> Iterator[None]:
+        """This thread waits for the step."""
+        with self._lock:
+            parked = not self._done
+            self._waiting += parked
+        if parked:
             self._clock.leave()
+        try:
+            yield
+        finally:
+            if parked:
+                with self._lock:
+                    self._waiting -= 1
+                    if not self._done:
+                        self._clock.enter()
 
-    def __exit__(self, *exc: object) -> None:
-        if self._clock is not None:
-            self._clock.enter()
+
+def _parked(tally: Tally | None) -> AbstractContextManager[None]:
+    """While a run waits for another thread's work, a virtual clock must not count it as busy."""
+    return nullcontext() if tally is None or current.get() is None else tally.parked()
 
 
 def submit(
@@ -258,7 +292,10 @@ def start(call: StepCall, make: Callable[[], Any], own: Executor | None = None) 
     engine = run.engine
     with run.lock:
         run.begun(call.scope, here(call.frame.is_async))
-    if engine.virtual:
+    tally = None
+    if engine.virtual and not defn.is_async and not call.frame.is_async:
+        tally = Tally(engine.clock)
+    elif engine.virtual:
         engine.clock.enter()
     if defn.is_async:
         call.queued = True
@@ -280,11 +317,11 @@ def start(call: StepCall, make: Callable[[], Any], own: Executor | None = None) 
             return context.copy().run(run_sync, make())
         finally:
             _worker.executor = before
-            if call.submitted and engine.virtual and not call.inline:
-                engine.clock.leave()
+            if tally is not None and not call.inline:
+                tally.finish()
 
     future = executor.submit(work)
-    found: StepFuture[Any] = StepFuture(future, call, work, executor)
+    found: StepFuture[Any] = StepFuture(future, call, work, executor, tally)
     with run.lock:
         run.branches.append(found)
     return found
@@ -363,7 +400,7 @@ class Settle(Effect):
                 continue
             for branch in branches:
                 try:
-                    with self.run.engine.parked():
+                    with branch._tally.parked() if branch._tally else self.run.engine.parked():
                         error = branch._future.exception()
                 except CancelledError:
                     continue
