@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from flowdsl.testing.crash import CrashingStorage, EffectLog, SimulatedCrash
     from flowdsl.testing.executions import Effects, Execution, effects
     from flowdsl.testing.fixtures import fresh_runtime, with_storage
+    from flowdsl.testing.histories import HistoryMismatch, HistoryReport, check_history
     from flowdsl.testing.killing import KillReport, kill_after
     from flowdsl.testing.replay import ReplayMismatch, ReplayReport, check_replay, replay_test
 
@@ -15,11 +16,14 @@ _HOMES = {
     "EffectLog": "crash",
     "Effects": "executions",
     "Execution": "executions",
+    "HistoryMismatch": "histories",
+    "HistoryReport": "histories",
     "KillReport": "killing",
     "ReplayMismatch": "replay",
     "ReplayReport": "replay",
     "SimulatedCrash": "crash",
     "VirtualClock": "clock",
+    "check_history": "histories",
     "check_replay": "replay",
     "effects": "executions",
     "fresh_runtime": "fixtures",
@@ -33,11 +37,14 @@ __all__ = [
     "EffectLog",
     "Effects",
     "Execution",
+    "HistoryMismatch",
+    "HistoryReport",
     "KillReport",
     "ReplayMismatch",
     "ReplayReport",
     "SimulatedCrash",
     "VirtualClock",
+    "check_history",
     "check_replay",
     "effects",
     "fresh_runtime",

@@ -1,6 +1,5 @@
 """The pytest plugin, in sessions of its own."""
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -202,19 +201,115 @@ def test_it_works_under_hypothesis(session: pytest.Pytester) -> None:
     passes(session, passed=2)
 
 
-def test_importing_the_plugin_imports_nothing_else() -> None:
-    """Where the package itself is light, the plugin adds nothing but pytest."""
-    root = Path(__file__).parent.parent.parent
-    code = f"""
-import sys, types
-package = types.ModuleType("flowdsl")
-package.__path__ = [{str(root / "flowdsl")!r}]
-sys.modules["flowdsl"] = package
-import flowdsl.testing.pytest_plugin
-print(*sorted(name for name in sys.modules if name.startswith("flowdsl")))
+LIGHT = ("-p", "no:flowdsl", "-p", "_flowdsl_pytest")
+"""The plugin as it is found where the package is installed."""
+
+
+def test_a_session_without_flowdsl_does_not_import_it(session: pytest.Pytester) -> None:
+    """Nothing of the package, nor what it needs, is imported until a fixture is used."""
+    session.makepyfile("""
+        import sys
+
+        HEAVY = {"flowdsl", "wrapt", "attr", "attrs", "cloudpickle", "sqlite3", "asyncio"}
+        before = HEAVY & set(sys.modules)
+
+        def test_nothing():
+            assert not HEAVY & set(sys.modules)
+
+        def test_storage(flow_storage):
+            assert "flowdsl.storage" in sys.modules
+            assert "flowdsl.testing.clock" not in sys.modules
+    """)
+    passes(session, *LIGHT, "-p", "no:hypothesispytest", "-p", "no:xdist", passed=2)
+
+
+def test_a_test_that_imports_flowdsl_late_writes_nothing(session: pytest.Pytester) -> None:
+    """Also where it is imported in the test's own body, the default runtime is in memory."""
+    session.makepyfile("""
+        def check():
+            from shop import MemoryStorage, current_runtime, quick
+            assert quick(1) == 2
+            assert len(current_runtime().runs()) == 1
+            assert isinstance(current_runtime().storage, MemoryStorage)
+
+        def test_one():
+            check()
+
+        def test_two():
+            check()
+    """)
+    passes(session, *LIGHT, passed=2)
+
+
+@pytest.fixture
+def histories(session: pytest.Pytester) -> Path:
+    """A folder beside the tests with the history of a run that today's code can continue."""
+    session.makepyfile(orders=RECORDED)
+    done = session.run(sys.executable, "-c", "import orders, json; print(json.dumps(orders.recorded()))")
+    folder = session.mkdir("recorded")
+    (folder / "order.json").write_text(done.stdout.str())
+    session.makepyfile("def test_it():\n    pass")
+    return folder
+
+
+RECORDED = """
+from flowdsl import Runtime, step, wait_for, workflow
+from flowdsl.testing import VirtualClock
+
+@step
+def charge(amount):
+    return f"paid {amount}"
+
+@workflow(id="order-{n}")
+def order(n):
+    charge(5)
+    wait_for("approved")
+
+def recorded():
+    with Runtime("memory://", clock=VirtualClock(autoskip=False)) as runtime:
+        run = order.start(7)
+        while not any(step.kind == "wait" for step in run.steps()):
+            pass
+        return runtime.export(run.id)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["flowdsl", "flowdsl.testing", "flowdsl.testing.pytest_plugin"]
+
+
+def test_histories_are_tests(session: pytest.Pytester, histories: Path) -> None:
+    """Each file of the folder is an item, which has an id, and is there under pytest-xdist too."""
+    result = session.runpytest_inprocess("-v", "--flowdsl-histories", "recorded")
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["*recorded/order.json::replay PASSED*"])
+    session.runpytest_subprocess("-n", "2", "--flowdsl-histories", "recorded").assert_outcomes(passed=2)
+
+
+def test_histories_of_the_configuration_are_tests(session: pytest.Pytester, histories: Path) -> None:
+    """They belong to the whole session, and not to a part of it that was asked for by name."""
+    session.makeini("[pytest]\nfilterwarnings = error\nflowdsl_histories = recorded\n")
+    session.runpytest_inprocess().assert_outcomes(passed=2)
+    session.runpytest_inprocess("-k", "replay").assert_outcomes(passed=1, deselected=1)
+    (test,) = session.path.glob("test_*.py")
+    session.runpytest_inprocess(test.name).assert_outcomes(passed=1)
+    session.runpytest_inprocess("recorded/order.json::replay").assert_outcomes(passed=1)
+    session.runpytest_subprocess("-n", "2").assert_outcomes(passed=2)
+
+
+def test_a_deploy_that_strands_a_run_is_red_with_a_diff(session: pytest.Pytester, histories: Path) -> None:
+    """What fails is the history, and it shows the difference instead of a traceback."""
+    session.makepyfile(orders=RECORDED.replace("charge(5)", "charge(6)"))
+    (histories / "other.json").write_text("{}")
+    result = session.runpytest_subprocess("--flowdsl-histories", "recorded")
+    result.assert_outcomes(passed=1, failed=2)
+    result.stdout.fnmatch_lines(["*order-7*", "*- amount=5", "*+ amount=6", "*orders.py:*: charge(6)*"])
+    result.stdout.fnmatch_lines(["*flowdsl export*"])
+    assert "Traceback" not in result.stdout.str()
+
+
+def test_a_folder_that_is_not_there_is_an_error(session: pytest.Pytester) -> None:
+    """A misspelt folder must not be green."""
+    session.makepyfile("def test_it():\n    pass")
+    result = session.runpytest_inprocess("--flowdsl-histories", "recrded")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*no folder*recrded*"])
 
 
 def test_names_of_flowdsl_testing_come_when_they_are_asked_for() -> None:
