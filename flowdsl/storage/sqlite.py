@@ -192,6 +192,10 @@ class SQLiteStorage(Storage):
                 if (reader := readers.lend()) is None:
                     continue  # all was closed in between
                 rows = reader.execute(statement, values).fetchall()
+            except UnicodeEncodeError:  # such a text is refused when it is written, so no row holds it
+                if reader is not None:
+                    readers.give_back(reader)
+                return []
             except sqlite3.Error as error:
                 if reader is not None:
                     reader.close()

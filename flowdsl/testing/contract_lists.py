@@ -90,6 +90,23 @@ class ListContract:
         storage.commit([DeleteRun(text)])
         assert [run.id for run in storage.list_runs()] == ["plain"]
 
+    def test_text_that_is_not_unicode_is_not_there(self, storage: Storage) -> None:
+        """A name with a lone surrogate, as undecodable file names have it, is found nowhere; deleting it is a
+        no-op."""
+        open_run(storage, "r")
+        text = "a\ud800"
+        assert storage.get_run(text) is None
+        assert storage.get_step("r", text) is None
+        assert storage.get_step(text, "k") is None
+        assert storage.list_steps(text) == []
+        assert storage.list_signals("r", name=text) == []
+        assert storage.get_memo(text) is None
+        for where in (RunFilter(workflow=text), RunFilter(tags=(text,)), RunFilter(tags={text: text})):
+            assert storage.list_runs(where) == []
+        storage.delete_run(text)
+        storage.delete_step("r", text)
+        assert [run.id for run in storage.list_runs()] == ["r"]
+
     def test_tags_change(self, storage: Storage) -> None:
         """New tags replace the old ones, and filters follow."""
         open_run(storage, tags=("old", "both"))
