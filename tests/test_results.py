@@ -9,6 +9,8 @@ from support import Effects, Flavour, Recorder
 from flowdsl import Retry, RunStatus, Runtime, step, workflow
 from flowdsl.codecs import JsonCodec
 from flowdsl.errors import CorruptPayload, MissingClass, ResultNotStorable, StorageError
+from flowdsl.storage import MemoryStorage
+from flowdsl.storage.base import PutStep, Unstorable, UpdateRun
 
 
 @dataclass
@@ -207,6 +209,54 @@ def test_a_large_result_is_stored(runtime: Runtime, flavour: Flavour):
     """Megabytes are no special case."""
     first, again = twice(flavour, runtime, lambda: b"x" * 3_000_000)
     assert first == again == b"x" * 3_000_000
+
+
+class Small(MemoryStorage):
+    """Has no room for the result of a run or a step in doubt that is longer than a thousand bytes."""
+
+    def commit(self, operations, /):
+        outcomes = []
+        for operation in operations:
+            held = operation.changes.get("result") if isinstance(operation, UpdateRun) else None
+            held = operation.step.payload if isinstance(operation, PutStep) else held
+            if len(held or b"") > 1000:
+                outcomes.append(Unstorable(StorageError("it is too large")))
+            else:
+                outcomes += super().commit([operation])
+        return outcomes
+
+
+@pytest.mark.parametrize("where", ["run", "step", "resolve"])
+def test_a_result_too_large_for_the_storage_is_not_said_to_be_stored(clock, flavour: Flavour, where):
+    """The error is the storage's word; the run can be continued, and no ``except`` of its body sees it."""
+    size = [2000]
+
+    @flavour.step(in_doubt="raise" if where == "resolve" else "rerun")
+    def f():
+        if where == "resolve":
+            raise KeyboardInterrupt
+        return "x" * size[0]
+
+    @flavour.workflow(id="large")
+    def w():
+        if where == "run":
+            return "x" * size[0]
+        try:
+            return (yield f())
+        except Exception:
+            return "swallowed"
+
+    with Runtime(Small(), clock=clock) as rt:
+        if where == "resolve":
+            with pytest.raises(KeyboardInterrupt):
+                flavour.call(w)
+        with pytest.raises(StorageError, match="too large"):
+            rt.resolve("large", f, result="x" * 2000) if where == "resolve" else flavour.call(w)
+        assert rt.run("large").status == "running"
+        size[0] = 20
+        if where == "resolve":
+            rt.resolve("large", f, result="x" * 20)
+        assert flavour.call(w) == "x" * 20
 
 
 def test_previews_are_readable_and_short(runtime: Runtime):

@@ -7,7 +7,7 @@ import pytest
 from support import Effects, Flavour
 
 from flowdsl import Retry, RunStatus, Runtime, step, workflow
-from flowdsl.errors import RunConflict, UnkeyableArgument
+from flowdsl.errors import RunConflict, StorageError, UnkeyableArgument
 
 ONCE = Retry(attempts=1)
 
@@ -117,6 +117,26 @@ def test_a_callable_id_that_gives_no_id(runtime: Runtime, bad):
     with pytest.raises((TypeError, ValueError), match="id of workflow"):
         w(1)
     assert runtime.runs() == []
+
+
+def test_an_id_that_the_storage_cannot_take(tmp_path):
+    """A file name that is no Unicode, say: the error is typed and shows it, from a call as from a fork."""
+
+    @step
+    def read(): ...
+
+    @workflow(id="index-{path}")
+    def w(path):
+        read()
+
+    with Runtime(f"sqlite:///{tmp_path}/flow.db") as rt:
+        with pytest.raises(StorageError, match="surrogates"):
+            w("\udc80.py")
+        w("good.py")
+        with pytest.raises(StorageError, match="surrogates"):
+            rt.fork("index-good.py", before=read, id="\udc80")
+        assert rt.run("\udc80") is None
+        assert [run.id for run in rt.runs()] == ["index-good.py"]
 
 
 @pytest.mark.parametrize("bad", ["", " ", 5, b"x"])

@@ -26,7 +26,7 @@ from flowdsl.errors import (
     RunTimeout,
     StorageError,
 )
-from flowdsl.storage.base import Fenced, Missing, Operation, UpdateRun
+from flowdsl.storage.base import Fenced, Missing, Operation, UpdateRun, raise_unstorable
 
 __all__ = ["ended", "release", "undo_on"]
 
@@ -178,6 +178,7 @@ def _finish(state: RunState, changes: dict[str, Any]) -> Any:
     buffered = state.buffered()
     try:
         *_, outcome = yield Commit(state.engine, (*buffered, operation))
+        raise_unstorable(outcome)
     except StorageError as error:
         error.run = error.run or state.id
         _let_go(state, error)

@@ -16,7 +16,7 @@ from flowdsl.engine.owner import Liveness, liveness
 from flowdsl.engine.repair import audit, find_step
 from flowdsl.engine.services import Engine
 from flowdsl.errors import RunConflict
-from flowdsl.storage.base import DeleteRun, Found, OpenRun, PutStep, UpdateRun
+from flowdsl.storage.base import DeleteRun, Found, OpenRun, PutStep, UpdateRun, raise_unstorable
 
 __all__ = ["fork"]
 
@@ -101,6 +101,7 @@ def _opened(engine: Engine, wanted: Run) -> Run:
         if not cut_off or (found.owner and liveness(found.owner, found.id) is not Liveness.DEAD):
             raise RunConflict(f"a run {wanted.id!r} exists; a fork needs an id of its own", run=wanted.id)
         _, outcome = engine.commit(DeleteRun(found.id), opening)
+    raise_unstorable(outcome)
     return outcome.run  # type: ignore[union-attr]
 
 

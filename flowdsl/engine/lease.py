@@ -38,6 +38,7 @@ from flowdsl.storage.base import (
     OpenRun,
     PutStep,
     UpdateRun,
+    raise_unstorable,
 )
 
 __all__ = ["Acquired", "Keeper", "acquire", "claim", "interrupted", "open_now", "take"]
@@ -104,6 +105,7 @@ def _open(engine: Engine, wanted: Run, fresh: bool, skip: tuple[str, ...]) -> An
         (outcome,) = yield Commit(engine, (OpenRun(wanted, engine.lease, fresh, skip, engine.nonce()),))
         if isinstance(outcome, Opened):
             engine.active[outcome.run.id] = None  # ours from now on, although it has yet to begin
+    raise_unstorable(outcome)
     return outcome
 
 

@@ -14,7 +14,7 @@ from flowdsl.core.status import RunStatus, StepStatus
 from flowdsl.engine.owner import is_interrupted
 from flowdsl.engine.services import Engine
 from flowdsl.errors import RunConflict, RunFinished, RunNotFound, StepNotFound
-from flowdsl.storage.base import Fenced, Missing, PutStep
+from flowdsl.storage.base import Fenced, Missing, PutStep, raise_unstorable
 
 __all__ = ["audit", "find_step", "resolve"]
 
@@ -125,6 +125,7 @@ def resolve(
     outcome, _ = engine.commit(PutStep(changed, record.epoch), PutStep(note, record.epoch))
     if isinstance(outcome, Missing):
         raise RunNotFound(f"no run {record.id!r} in this storage", run=record.id)
+    raise_unstorable(outcome)
     if isinstance(outcome, Fenced):  # somebody has taken it up since we looked
         raise _executing(record)
 

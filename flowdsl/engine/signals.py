@@ -22,7 +22,7 @@ from flowdsl.engine.marks import mark
 from flowdsl.engine.services import Engine, engines_on
 from flowdsl.engine.step import StepCall, decide, halted, make_record, perform, put_record, replay, view_of
 from flowdsl.errors import RunFinished, RunNotFound, StorageError, WaitTimeout
-from flowdsl.storage.base import AddSignal, Fenced, Missing, TakeSignal, Unstorable
+from flowdsl.storage.base import AddSignal, Fenced, Missing, TakeSignal, raise_unstorable
 
 __all__ = ["checked_name", "deliver", "wait_for"]
 
@@ -51,8 +51,7 @@ def deliver(
         raise RunNotFound(f"no run {run_id!r} in this storage", run=run_id)
     if isinstance(outcome, Fenced):
         raise RunFinished(f"run {run_id} has ended: it is {outcome.run.status}", run=run_id)
-    if isinstance(outcome, Unstorable):
-        raise outcome.error
+    raise_unstorable(outcome)
     for other in engines_on(engine.storage):
         state = other.active.get(run_id)
         if state is not None:

@@ -58,6 +58,7 @@ __all__ = [
     "TakeSignal",
     "Unstorable",
     "UpdateRun",
+    "raise_unstorable",
 ]
 
 # ------------------------------------------------------------------------------------------------- operation
@@ -409,7 +410,7 @@ class Storage(ABC):
             raise RunConflict(
                 f"the id {run.id!r} belonged to a run that was pruned; take another id", run=run.id
             )
-        _raise_unstorable(opened, updated)
+        raise_unstorable(opened, updated)
 
     def delete_run(self, run_id: str, /) -> None:
         """Delete a run with all that belongs to it; a missing one is no error."""
@@ -418,7 +419,7 @@ class Storage(ABC):
     def set_step(self, step: Step, /) -> None:
         """Insert or replace a step record of an existing run; ``LookupError`` when the run is missing."""
         (outcome,) = self.commit([PutStep(step)])
-        _raise_unstorable(outcome)
+        raise_unstorable(outcome)
         if isinstance(outcome, Missing):
             raise LookupError(f"no run {step.run_id!r}")
 
@@ -429,7 +430,7 @@ class Storage(ABC):
     def add_signal(self, signal: Signal, /) -> bool:
         """Store a signal; ``False`` when the run is missing or has ended."""
         (outcome,) = self.commit([AddSignal(signal)])
-        _raise_unstorable(outcome)
+        raise_unstorable(outcome)
         return isinstance(outcome, Done)
 
     def get_state(self, run_id: str, /) -> list[Step]:
@@ -446,7 +447,8 @@ class Storage(ABC):
 _NOT_CHANGEABLE = frozenset({"id", "epoch", "lease_until", "pruned"})
 
 
-def _raise_unstorable(*outcomes: Outcome) -> None:
+def raise_unstorable(*outcomes: Outcome) -> None:
+    """Raise what the storage says of a row that it cannot take."""
     for outcome in outcomes:
         if isinstance(outcome, Unstorable):
             raise outcome.error
