@@ -3,7 +3,9 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from flowdsl.testing.agreement import StorageMachine
     from flowdsl.testing.clock import VirtualClock
+    from flowdsl.testing.contract import StorageContract
     from flowdsl.testing.crash import CrashingStorage, EffectLog, SimulatedCrash
     from flowdsl.testing.executions import Effects, Execution, effects
     from flowdsl.testing.fixtures import fresh_runtime, with_storage
@@ -22,6 +24,8 @@ _HOMES = {
     "ReplayMismatch": "replay",
     "ReplayReport": "replay",
     "SimulatedCrash": "crash",
+    "StorageContract": "contract",
+    "StorageMachine": "agreement",
     "VirtualClock": "clock",
     "check_history": "histories",
     "check_replay": "replay",
@@ -43,6 +47,8 @@ __all__ = [
     "ReplayMismatch",
     "ReplayReport",
     "SimulatedCrash",
+    "StorageContract",
+    "StorageMachine",
     "VirtualClock",
     "check_history",
     "check_replay",
