@@ -11,6 +11,7 @@ from flowdsl.core.page import run_page
 from flowdsl.core.records import Run as RunRecord
 from flowdsl.core.records import Step, Tags
 from flowdsl.core.status import RunStatus, StepStatus
+from flowdsl.errors import CorruptPayload, MissingClass
 
 __all__ = ["LogLine", "Run", "StepRecord"]
 
@@ -240,9 +241,11 @@ class Run:
         return self._runtime.wait(self.id, timeout)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """The run's error, or ``None``; waits as :meth:`result`."""
+        """The run's error, or ``None``; waits as :meth:`result`. An error that does not load is raised."""
         try:
             self.result(timeout)
+        except (CorruptPayload, MissingClass):  # of the storage, whatever the run has raised
+            raise
         except Exception as error:
             if self.status in (RunStatus.FAILED, RunStatus.CANCELLED):
                 return error

@@ -6,8 +6,9 @@ import threading
 import pytest
 from support import Breaking, Effects, Flavour, Recorder
 
-from flowdsl import Retry, RunStatus, Runtime, step
+from flowdsl import Retry, RunStatus, Runtime, aio, step, store
 from flowdsl.errors import (
+    CorruptPayload,
     LeaseLost,
     NondeterminismError,
     ResultNotStorable,
@@ -16,7 +17,7 @@ from flowdsl.errors import (
     StorageFull,
     StorageUnavailable,
 )
-from flowdsl.storage.base import ClaimRun, PutStep
+from flowdsl.storage.base import ClaimRun, PutMemo, PutStep
 
 MANY = Retry(attempts=5, initial=1, jitter=0)
 
@@ -247,3 +248,59 @@ def test_a_divergence_in_a_branch_stops_the_others(runtime: Runtime, effects: Ef
     with pytest.raises(NondeterminismError):
         w()
     assert effects == [("f", 1)]
+
+
+class Unreadable(Breaking):
+    """A storage from which memos and journals cannot be read while ``error`` is set."""
+
+    def get_memo(self, key, /):
+        if self.error is not None:
+            raise self.error
+        return super().get_memo(key)
+
+    def list_steps(self, run_id, /, **more):
+        if self.error is not None:
+            raise self.error
+        return super().list_steps(run_id, **more)
+
+
+@pytest.mark.parametrize("what", ["memo", "damaged memo", "store"])
+def test_what_cannot_be_read_crosses_too(storage, clock, flavour: Flavour, effects: Effects, what):
+    """A memo or a store that cannot be read is no failure of the step: no body handles it, and the run can go on."""
+    broken = Unreadable(storage)
+    broken.when = lambda operation: False
+    verbs = aio.store if flavour.is_async else store
+
+    @flavour.step(name="unreadable.known", memo=True)
+    def known():
+        effects("known")
+        return 1
+
+    @flavour.step(name="unreadable.refund")
+    def refund():
+        effects("refund")
+
+    @flavour.workflow(name="unreadable.w", id="w")
+    def w():
+        if what == "damaged memo":
+            yield known()
+            (memo,) = (storage.get_memo(key) for key in [known.key()])
+            storage.commit([PutMemo(type(memo)(memo.key, memo.path, memo.payload[:-1] + b"?", "", 0.0))])
+        broken.error = error
+        try:
+            if what == "store":
+                yield verbs.increment("n")
+            else:
+                yield known()
+        except Exception:
+            yield refund()
+
+    error = None if what == "damaged memo" else StorageUnavailable("gone")
+    with Runtime(broken, clock=clock) as runtime:
+        with pytest.raises(CorruptPayload if what == "damaged memo" else StorageUnavailable) as caught:
+            flavour.call(w)
+        broken.error = error = None
+        assert caught.value.run == "w"
+        assert caught.value.step
+        assert runtime.run("w").status is RunStatus.RUNNING
+        assert "refund" not in effects.log

@@ -8,7 +8,8 @@ import pytest
 from support import Flavour
 
 from flowdsl import Retry, Run, RunStatus, Runtime, StepStatus, step, workflow
-from flowdsl.errors import FlowError, RunNotFound
+from flowdsl.errors import CorruptPayload, FlowError, RunNotFound
+from flowdsl.storage.base import UpdateRun
 
 ONCE = Retry(attempts=1)
 
@@ -347,3 +348,24 @@ def test_a_wait_is_over_when_the_awaiting_task_is_cancelled(runtime: Runtime):
 
     gate = None
     assert asyncio.run(main()) == "done"
+
+
+def test_a_damaged_payload_is_named(runtime: Runtime):
+    """Whatever is altered in a stored run is refused by its id, and not taken for what the run has raised."""
+
+    @workflow(id="damaged")
+    def w(x):
+        raise Declined
+
+    with pytest.raises(Declined):
+        w(1)
+    run = runtime.run("damaged")
+    for field, read in (("args", lambda: run.args), ("error", run.exception), ("error", run.result)):
+        payload = bytearray(getattr(runtime.storage.get_run("damaged"), field))
+        payload[-1] ^= 1
+        runtime.storage.commit([UpdateRun("damaged", {field: bytes(payload)})])
+        with pytest.raises(CorruptPayload, match="run damaged: ") as caught:
+            read()
+        assert caught.value.run == "damaged"
+        payload[-1] ^= 1
+        runtime.storage.commit([UpdateRun("damaged", {field: bytes(payload)})])

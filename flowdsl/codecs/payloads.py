@@ -98,8 +98,9 @@ class Payloads:
             raise self._not_storable(value, error, run_id, key, kind) from error
         return self._seal(body, _context(run_id, key, kind)), value
 
-    def unpack(self, payload: bytes, run_id: str, key: str, kind: str) -> Any:
-        """Return the value that *payload* holds for this place.
+    def unpack(self, payload: bytes, run_id: str, key: str, kind: str, named: str = "") -> Any:
+        """Return the value that *payload* holds for this place. Errors name the run *named*, if it is not
+        *run_id*.
 
         Raises ``CorruptPayload`` when it is not what was stored here, ``MissingClass`` when a class is gone,
         and ``StorageError`` when it does not load otherwise, or nobody knows its codec.
@@ -114,12 +115,12 @@ class Payloads:
                 raise StorageError("the payload holds an exception, not a value")
             return self._codec.reader(codec_id).loads(body)
         except StorageError as error:
-            _place(error, run_id, key)
+            _place(error, named or run_id, key)
             raise
         except Exception as error:
             raise StorageError(
-                f"the {kind} payload of run {run_id} does not load: {type(error).__name__}: {error}",
-                run=run_id,
+                f"the {kind} payload of run {named or run_id} does not load: {type(error).__name__}: {error}",
+                run=named or run_id,
                 key=key,
             ) from error
 
@@ -210,6 +211,10 @@ def _reason(error: Exception) -> str:
 
 
 def _place(error: StorageError, run_id: str, key: str) -> None:
-    """Add to *error* which record it is about."""
-    error.__dict__.setdefault("run", run_id)
-    error.__dict__.setdefault("key", key)
+    """Say in *error* which record it is about."""
+    if "run" not in error.__dict__:
+        place = (
+            f"run {run_id}, step {key[:12]}" if run_id and key else f"run {run_id}" if run_id else "a memo"
+        )
+        error.args = (f"{place}: {error}", *error.args[1:])
+        error.__dict__.update(run=run_id or None, key=key)

@@ -41,7 +41,7 @@ def arguments_of(engine: Engine, record: Run) -> dict[str, Any]:
             f"the arguments of run {record.id} could not be stored; call the workflow again with them",
             run=record.id,
         )
-    found: dict[str, Any] = engine.payloads.unpack(record.args, record.key, "", "args")
+    found: dict[str, Any] = engine.payloads.unpack(record.args, record.key, "", "args", record.id)
     return found
 
 

@@ -240,6 +240,8 @@ def perform(call: StepCall, how: Callable[[StepCall], Flow] | None = None) -> Fl
         return (yield from _durable(call))
     except Crossing as crossing:
         return crossing, None
+    except StorageError as error:  # of something that was read: what is written says so itself
+        return halted(run, error, call), None
     finally:
         if virtual:
             with run.lock:

@@ -163,6 +163,12 @@ def _first_result(run: RunState, key: str) -> Flow:
 def _result(run: RunState, key: str) -> tuple[Exception | None, Any]:
     with run.lock:
         fold = _catch_up(run)
+        if key not in fold.results:
+            raise StorageError(
+                f"a store operation of run {run.id} is recorded and cannot be read: the storage is damaged",
+                run=run.id,
+                step=key,
+            )
         error, value = fold.results[key]
         return (None if error is None else type(error)(*error.args)), copy.deepcopy(value)
 

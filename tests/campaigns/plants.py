@@ -5,10 +5,11 @@ from typing import Any
 
 from attrs import evolve
 
+from flowdsl.codecs import envelope
 from flowdsl.codecs.payloads import Payloads
 from flowdsl.engine import lease, run, step
 from flowdsl.engine.owner import Liveness
-from flowdsl.storage import SQLiteStorage, sqlite, sqlite_file
+from flowdsl.storage import SQLiteStorage, sqlite, sqlite_file, sqlite_handles
 from flowdsl.storage.base import PutStep
 
 __all__ = ["PLANTS"]
@@ -69,10 +70,22 @@ def no_patience() -> None:
     sqlite.is_busy = sqlite_file.is_busy = lambda error: False
 
 
+def no_checksum() -> None:
+    """Every payload is taken for undamaged."""
+    envelope.compare_digest = lambda one, other: True
+
+
+def blind_to_the_log() -> None:
+    """Nobody looks whether SQLite will see all of the write-ahead log."""
+    sqlite_handles.lost_commits = lambda path: 0
+
+
 PLANTS: dict[str, Callable[[], None]] = {
     "acknowledge-before-commit": acknowledge_before_commit,
     "no-epoch-check": no_epoch_check,
     "take-over-the-living": take_over_the_living,
     "replay-something-else": replay_something_else,
     "no-patience": no_patience,
+    "no-checksum": no_checksum,
+    "blind-to-the-log": blind_to_the_log,
 }
