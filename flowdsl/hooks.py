@@ -17,7 +17,8 @@ logger = logging.getLogger("flowdsl")
 
 class Hooks:
     """Override the methods you need. ``run`` is a :class:`flowdsl.Run`; ``step`` a view with ``run_id key
-    path mode attempt started_at duration`` (seconds).
+    path mode attempt started_at duration`` (seconds); ``signal`` one with ``run_id name payload sender key
+    created_at``.
 
     >>> class Print(Hooks):
     ...     def on_step_complete(self, step, result):

@@ -1,5 +1,6 @@
 """Hooks: told of everything, in order, from every entry point, and never in the way."""
 
+import inspect
 import logging
 
 import pytest
@@ -56,6 +57,27 @@ def test_a_hook_may_call_the_one_it_overrides(runtime: Runtime, another):
     with another(hooks=Watch()):
         w()
     assert seen == [5]
+
+
+def test_hooks_have_these_parameters():
+    """All ten methods exist."""
+    asked = {
+        name: list(inspect.signature(getattr(Hooks, name)).parameters)[1:]
+        for name in vars(Hooks)
+        if name.startswith("on_")
+    }
+    assert asked == {
+        "on_run_start": ["run"],
+        "on_run_complete": ["run", "result"],
+        "on_run_fail": ["run", "error"],
+        "on_run_cancel": ["run"],
+        "on_step_start": ["step"],
+        "on_step_complete": ["step", "result"],
+        "on_step_replay": ["step", "result"],
+        "on_step_error": ["step", "error", "attempt"],
+        "on_step_retry": ["step", "error", "attempt", "delay"],
+        "on_signal": ["run", "signal"],
+    }
 
 
 def test_the_run_in_a_hook_is_a_handle(runtime: Runtime, flavour: Flavour, hooks: Recorder):

@@ -8,7 +8,10 @@ timeout, even when it is read later.
 import json
 import uuid
 from collections.abc import Callable, Generator, Mapping
+from datetime import UTC, datetime
 from typing import Any
+
+from attrs import frozen
 
 from flowdsl.core.durations import seconds
 from flowdsl.core.encoding import encode
@@ -24,7 +27,7 @@ from flowdsl.engine.step import StepCall, decide, halted, make_record, perform, 
 from flowdsl.errors import RunFinished, RunNotFound, StorageError, WaitTimeout
 from flowdsl.storage.base import AddSignal, Fenced, Missing, TakeSignal, raise_unstorable
 
-__all__ = ["checked_name", "deliver", "wait_for"]
+__all__ = ["SignalView", "checked_name", "deliver", "wait_for"]
 
 Where = Callable[[Any], bool] | Mapping[str, Any] | None
 
@@ -36,6 +39,24 @@ def checked_name(name: Any) -> str:
     if not name.strip():
         raise ValueError("a signal's name is not empty")
     return name
+
+
+@frozen(slots=True)
+class SignalView:
+    """What hooks see of a signal; *created_at* is an aware datetime in UTC."""
+
+    run_id: str
+    name: str
+    payload: Any
+    sender: str | None
+    key: str | None
+    created_at: datetime
+
+    @classmethod
+    def of(cls, signal: Signal, payload: Any) -> "SignalView":
+        """The view of a stored signal, with its payload as loaded."""
+        at = datetime.fromtimestamp(signal.created_at, UTC)
+        return cls(signal.run_id, signal.name, payload, signal.sender, signal.key, at)
 
 
 def deliver(
@@ -140,7 +161,7 @@ def _take(
         with run.lock:
             run.journal.add(record)
         if engine.hooks.has("on_signal"):
-            engine.hooks.fire("on_signal", engine.make_handle(run.record), signal)
+            engine.hooks.fire("on_signal", engine.make_handle(run.record), SignalView.of(signal, payload))
         return replay(call, record, hooks=False)
     return None
 
