@@ -158,6 +158,9 @@ def test_wrong_options_of_a_run():
     refuses((TypeError, ValueError), "tags", lambda: w.options(tags=5))
     with pytest.raises(TypeError):
         w.options(retry=Retry())
+    refuses(ValueError, "fresh", lambda: w.options(id="one", fresh=True))
+    refuses(ValueError, "fresh", lambda: w.options(id="one").options(fresh=True))
+    refuses(ValueError, "fresh", lambda: workflow(id="one")(w.__wrapped__).options(fresh=True))
 
 
 def test_ignoring_a_parameter_that_is_not_there():

@@ -179,6 +179,27 @@ def test_templates_and_options_of_method_workflows(runtime: Runtime):
     assert shop.sell.start(9).result(30) == ("a", 9)
 
 
+def test_the_id_of_a_method_workflow_may_come_from_self(runtime: Runtime):
+    """A template names it; a function gets it if its first parameter is called like the method's."""
+
+    class Shop(Plain):
+        @workflow(id="{self.name}-{item}")
+        def sell(self, item):
+            return self.name, item
+
+        @workflow(id=lambda self, item: f"{self.name}/{item}")
+        def send(self, item):
+            return self.name, item
+
+        @workflow(id=lambda item: f"only-{item}")
+        def store(self, item):
+            return self.name, item
+
+    shop = Shop("a")
+    assert [shop.sell(1), shop.send(2), shop.store(3)] == [("a", 1), ("a", 2), ("a", 3)]
+    assert {run.id for run in runtime.runs()} == {"a-1", "a/2", "only-3"}
+
+
 def test_submit_map_and_options_of_bound_steps(runtime: Runtime, flavour: Flavour, effects: Effects):
     """All that a step can do, its bound form can."""
     Shop = make_class(flavour, effects, False)

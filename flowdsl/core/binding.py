@@ -24,7 +24,7 @@ from flowdsl.core.encoding import ENCODERS, Unkeyable, encode
 from flowdsl.core.keys import object_path
 from flowdsl.errors import UnkeyableArgument
 
-__all__ = ["NO_RECEIVER", "Binder", "Call", "changed_defaults", "has_identity"]
+__all__ = ["NO_RECEIVER", "Binder", "Call", "changed_defaults", "first_name", "has_identity"]
 
 
 _NO_DEFAULT: Any = object()
@@ -88,7 +88,7 @@ class Binder:
                     f"{_names(self._signature.parameters) or '(none)'}"
                 )
         self._key_takes_receiver = (
-            key is not None and receiver_name != "" and _first_name(key) == receiver_name
+            key is not None and receiver_name != "" and first_name(key) == receiver_name
         )
         self._prepare(parameters, counts_receiver=receiver_name not in self.ignored)
 
@@ -312,7 +312,8 @@ def _signature(fn: Callable[..., Any], name: str) -> inspect.Signature:
         raise TypeError(f"Python knows no signature of {name}; wrap it in a function of your own") from None
 
 
-def _first_name(fn: Callable[..., Any]) -> str:
+def first_name(fn: Callable[..., Any]) -> str:
+    """The name of its first parameter, ``""`` if it has none or none is known."""
     try:
         return next(iter(inspect.signature(fn).parameters), "")
     except (TypeError, ValueError):

@@ -27,11 +27,10 @@ class _WorkflowDecorator(Protocol):
 
 
 @overload
-def step(fn: Callable[P, R], /) -> Step[P, R]: ...
+def step(fn: Callable[P, R]) -> Step[P, R]: ...
 @overload
 def step(
     fn: None = None,
-    /,
     *,
     mode: Mode = "do",
     name: str | None = None,
@@ -47,7 +46,23 @@ def step(
     executor: Executor | None = None,
     on_divergence: Divergence | None = None,
 ) -> _StepDecorator: ...
-def step(fn: Any = None, /, *, name: str | None = None, **options: Any) -> Any:
+def step(
+    fn: Any = None,
+    *,
+    mode: Any = "do",
+    name: str | None = None,
+    retry: Any = None,
+    timeout: Any = None,
+    key: Any = None,
+    ignore: Any = (),
+    version: Any = None,
+    memo: bool = False,
+    expires: Any = None,
+    in_doubt: str = "rerun",
+    undo: Any = None,
+    executor: Any = None,
+    on_divergence: Any = None,
+) -> Any:
     """Make a function a step: inside a run its result is recorded, and a replay returns the record instead of
     executing it.
 
@@ -67,31 +82,20 @@ def step(fn: Any = None, /, *, name: str | None = None, **options: Any) -> Any:
     >>> fetch.path.endswith("fetch")
     True
     """
+    options = {option: value for option, value in locals().items() if option not in ("fn", "name")}
     if fn is None:
-        _known(options, StepDef, "step")
         StepDef.checked(options)
         return lambda fn: step(fn, name=name, **options)
-    _known(options, StepDef, "step")
     made: Step[Any, Any] = Step(fn, StepDef.build(fn, name=name, **options))
     STEPS.add(made.path, made)
     return made
 
 
-def _known(options: dict[str, Any], defn: Any, what: str) -> None:
-    known = {n for n in defn.__slots__ if not n.startswith("_")} - {"fn", "path", "is_async"}
-    unknown = options.keys() - known
-    if unknown:
-        raise TypeError(
-            f"@{what} takes {', '.join(sorted(known | {'name'}))}; got {', '.join(sorted(unknown))}"
-        )
-
-
 @overload
-def workflow(fn: Callable[P, R], /) -> Workflow[P, R]: ...
+def workflow(fn: Callable[P, R]) -> Workflow[P, R]: ...
 @overload
 def workflow(
     fn: None = None,
-    /,
     *,
     name: str | None = None,
     id: str | Callable[..., str] | None = None,
@@ -102,7 +106,18 @@ def workflow(
     on_error: Callable[..., Any] | None = None,
     tags: Any = None,
 ) -> _WorkflowDecorator: ...
-def workflow(fn: Any = None, /, *, name: str | None = None, **options: Any) -> Any:
+def workflow(
+    fn: Any = None,
+    *,
+    name: str | None = None,
+    id: Any = None,
+    ignore: Any = (),
+    timeout: Any = None,
+    version: Any = None,
+    on_complete: Any = None,
+    on_error: Any = None,
+    tags: Any = None,
+) -> Any:
     """Make a function a workflow: each call is a run, and a run that was interrupted continues when it is
     called again.
 
@@ -114,8 +129,9 @@ def workflow(fn: Any = None, /, *, name: str | None = None, **options: Any) -> A
     >>> @workflow(id="order-{order_id}")
     ... def checkout(order_id): ...
     """
-    _known(options, WorkflowDef, "workflow")
+    options = {option: value for option, value in locals().items() if option not in ("fn", "name")}
     if fn is None:
+        WorkflowDef.checked(options)
         return lambda fn: workflow(fn, name=name, **options)
     made: Workflow[Any, Any] = Workflow(fn, WorkflowDef.build(fn, name=name, **options))
     WORKFLOWS.add(made.path, made)

@@ -12,7 +12,7 @@ from flowdsl.core.binding import Call
 from flowdsl.core.records import Run as RunRecord
 from flowdsl.core.retry import Retry
 from flowdsl.decorators.outside import do_outside, implied_id, implied_run, submit_outside, try_outside
-from flowdsl.decorators.wrapper import BoundFunction, BoundWrapper, Function, Wrapper
+from flowdsl.decorators.wrapper import BoundFunction, BoundWrapper, Function, Wrapper, annotations_of
 from flowdsl.engine.calls import call_in_run, send_off
 from flowdsl.engine.context import Frame, StepView, current
 from flowdsl.engine.definitions import Divergence, Mode, StepDef
@@ -22,6 +22,7 @@ from flowdsl.engine.mapping import map_async, map_sync
 from flowdsl.engine.run import Request
 from flowdsl.engine.services import Engine
 from flowdsl.engine.step import identify, memo_key
+from flowdsl.engine.waiting import on_a_loop
 from flowdsl.runtime import Runtime, current_runtime
 from flowdsl.storage.base import DeleteRun, DropMemo
 
@@ -36,12 +37,13 @@ T = TypeVar("T")
 A = TypeVar("A")
 B = TypeVar("B")
 
-if TYPE_CHECKING:
 
-    class Mapped(list[T]):
-        """What ``map`` of a sync step gives: a list; in async code, something to await for that list."""
+class Mapped(list[T]):
+    """What ``map`` of a sync step gives: a list; in async code, something to await for that list."""
 
-        def __await__(self) -> Generator[Any, None, list[T]]: ...
+    def __await__(self) -> Generator[Any, None, list[T]]:
+        return list(self)
+        yield
 
 
 class _StepCalls(Generic[P, R]):
@@ -133,7 +135,10 @@ class _StepCalls(Generic[P, R]):
         frame = current.get()
         is_async = frame.is_async if frame is not None else self._defn.is_async
         begins = [self._prepared(frame, args) for args in zip(*iterables, strict=False)]
-        return (map_async if is_async else map_sync)(begins, limit)
+        if is_async:
+            return map_async(begins, limit)
+        found = map_sync(begins, limit)
+        return Mapped(found) if frame is None and on_a_loop() else found
 
     def _prepared(self, frame: Frame | None, args: tuple[Any, ...]) -> Callable[[], StepFuture[Any]]:
         """Take the identity of one call now; what is returned submits it."""
@@ -229,6 +234,7 @@ class Step(_StepCalls[P, R], Wrapper, Function):
     """A function decorated with ``@step``."""
 
     definition_type = StepDef
+    __annotations__ = annotations_of  # pyright: ignore
 
     def __init__(self, wrapped: Any, defn: StepDef) -> None:
         super().__init__(wrapped, self._self_call)
@@ -292,6 +298,8 @@ class Step(_StepCalls[P, R], Wrapper, Function):
 
 class BoundStep(_StepCalls[P, R], BoundWrapper, BoundFunction):
     """A step bound to its instance or class."""
+
+    __annotations__ = annotations_of  # pyright: ignore
 
     if TYPE_CHECKING:
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 
 from flowdsl.core.records import Run as RunRecord
-from flowdsl.decorators.wrapper import BoundFunction, BoundWrapper, Function, Wrapper
+from flowdsl.decorators.wrapper import BoundFunction, BoundWrapper, Function, Wrapper, annotations_of
 from flowdsl.engine.calls import refuse_mixing
 from flowdsl.engine.children import call_child, child_call, start_child
 from flowdsl.engine.context import current
@@ -57,20 +57,7 @@ class _WorkflowCalls(Generic[P, R]):
     ) -> _Configured[P, R]:
         """One call with other options: *id* of the run, *timeout* of the run, *fresh* to start a new
         number, *tags*."""
-        options: dict[str, Any] = {}
-        if id is not None:
-            options["run_id"] = checked_id(id)
-        if timeout is not None:
-            options["timeout"] = checked_timeout(timeout)
-        if tags is not None:
-            options["tags"] = checked_tags(tags)
-        if fresh:
-            if id is not None or self._defn.id is not None:
-                raise ValueError(
-                    "fresh=True starts a new number, but this run has an id, and an id is one run for ever"
-                )
-            options["fresh"] = True
-        return _Configured(self, options)
+        return _Configured(self, {}).options(id=id, timeout=timeout, fresh=fresh, tags=tags)
 
     def request_from(self, engine: Engine, record: RunRecord, arguments: dict[str, Any]) -> Request:
         """The request that continues *record* from its stored arguments. (What ``Runtime.resume`` calls.)"""
@@ -84,6 +71,26 @@ class _Configured(Generic[P, R]):
     def __init__(self, source: _WorkflowCalls[P, R], options: dict[str, Any]) -> None:
         self._source = source
         self._options = options
+
+    def options(
+        self, *, id: str | None = None, timeout: Any = None, fresh: bool = False, tags: Any = None
+    ) -> _Configured[P, R]:
+        """The same with more options; what is given here replaces what was given before."""
+        given: dict[str, Any] = {}
+        if id is not None:
+            given["run_id"] = checked_id(id)
+        if timeout is not None:
+            given["timeout"] = checked_timeout(timeout)
+        if tags is not None:
+            given["tags"] = checked_tags(tags)
+        if fresh:
+            given["fresh"] = True
+        options = self._options | given
+        if "fresh" in options and ("run_id" in options or self._source._defn.id is not None):
+            raise ValueError(
+                "fresh=True starts a new number, but this run has an id, and an id is one run for ever"
+            )
+        return _Configured(self._source, options)
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run to the end."""
@@ -138,6 +145,7 @@ class Workflow(_WorkflowCalls[P, R], Wrapper, Function):
     """A function decorated with ``@workflow``."""
 
     definition_type = WorkflowDef
+    __annotations__ = annotations_of  # pyright: ignore
 
     def __init__(self, wrapped: Any, defn: WorkflowDef) -> None:
         super().__init__(wrapped, self._self_call)
@@ -178,6 +186,8 @@ class Workflow(_WorkflowCalls[P, R], Wrapper, Function):
 
 class BoundWorkflow(_WorkflowCalls[P, R], BoundWrapper, BoundFunction):
     """A workflow bound to its instance or class."""
+
+    __annotations__ = annotations_of  # pyright: ignore
 
     if TYPE_CHECKING:
 

@@ -94,6 +94,15 @@ def _rebuild(kind: type[Any], fn: Any, options: dict[str, Any]) -> Any:
     return kind(fn, kind.definition_type(fn=unwrap(fn), **options))
 
 
+def _annotations(wrapper: Any) -> dict[str, Any]:
+    found: dict[str, Any] = wrapper.__wrapped__.__annotations__
+    return found
+
+
+annotations_of = property(_annotations)
+"""``__annotations__`` of a wrapper class: without it, instances show what the body of the class annotates."""
+
+
 class Wrapper:
     """Copying and pickling of decorated functions, and their representation."""
 

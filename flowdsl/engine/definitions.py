@@ -285,20 +285,27 @@ class WorkflowDef(_Bindable):
         _checked_name(name, "workflow")
         plain = _plain_function(fn, "workflow", name)
         path = name or object_path(plain)
-        run_id = options.get("id")
+        done = cls.checked(options)
+        _check_ignored(plain, done["ignore"])
+        if isinstance(done.get("id"), str):
+            _check_template(plain, done["id"], done["ignore"])
+        return cls(plain, path, inspect.iscoroutinefunction(plain), **done)
+
+    @staticmethod
+    def checked(options: dict[str, Any]) -> dict[str, Any]:
+        """The options as the definition holds them; raises for wrong ones."""
+        done = dict(options)
+        run_id = done.get("id")
         if run_id is not None and not (callable(run_id) or (isinstance(run_id, str) and run_id.strip())):
             raise TypeError(
                 f'workflow(id=…) is a template such as "order-{{order_id}}", or a function of the '
                 f"arguments; got {run_id!r}"
             )
         for option in ("on_complete", "on_error"):
-            if options.get(option) is not None and not callable(options[option]):
-                raise TypeError(f"{option}= is a function; got {options[option]!r}")
-        options["timeout"] = checked_timeout(options.get("timeout"))
-        options["version"] = checked_version(options.get("version"))
-        options["ignore"] = _names(options.get("ignore", ()), "ignore")
-        options["tags"] = checked_tags(options.get("tags"))
-        _check_ignored(plain, options["ignore"])
-        if isinstance(run_id, str):
-            _check_template(plain, run_id, options["ignore"])
-        return cls(plain, path, inspect.iscoroutinefunction(plain), **options)
+            if done.get(option) is not None and not callable(done[option]):
+                raise TypeError(f"{option}= is a function; got {done[option]!r}")
+        done["timeout"] = checked_timeout(done.get("timeout"))
+        done["version"] = checked_version(done.get("version"))
+        done["ignore"] = _names(done.get("ignore", ()), "ignore")
+        done["tags"] = checked_tags(done.get("tags"))
+        return done

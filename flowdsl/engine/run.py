@@ -22,6 +22,7 @@ from typing import Any
 
 from attrs import define
 
+from flowdsl.core.binding import first_name
 from flowdsl.core.journal import Journal
 from flowdsl.core.keys import run_key
 from flowdsl.core.preview import preview
@@ -73,14 +74,25 @@ def _filled(template: str, arguments: dict[str, Any]) -> str:
 
 
 def run_id_of(
-    defn: WorkflowDef, arguments: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    defn: WorkflowDef,
+    arguments: dict[str, Any],
+    receiver: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
 ) -> str | None:
-    """The id that the workflow's ``id=`` gives to this call, or ``None`` for a numbered run."""
+    """The id that the workflow's ``id=`` gives to this call, or ``None`` for a numbered run.
+
+    A template may name ``self``; a function gets it if its first parameter is called as that of the workflow.
+    """
     if defn.id is None:
         return None
+    first = "" if receiver is None else first_name(defn.fn)
     if callable(defn.id):
-        found = defn.id(*args, **kwargs)
+        own = (receiver,) if first and first_name(defn.id) == first else ()
+        found = defn.id(*own, *args, **kwargs)
     else:
+        if first:
+            arguments = {first: receiver, **arguments}
         try:
             found = _filled(defn.id, arguments)
         except (KeyError, IndexError, AttributeError, ValueError) as error:
@@ -116,7 +128,7 @@ def request(
     """Take the identity of a call of a workflow. Raises for arguments that do not fit or have no key."""
     bound = defn.bind(receiver, args, kwargs)
     if run_id is None:
-        run_id = run_id_of(defn, bound.arguments, args, kwargs)
+        run_id = run_id_of(defn, bound.arguments, receiver, args, kwargs)
     if fresh and run_id is not None:
         raise ValueError(
             f"fresh=True starts a new number, but run {run_id!r} has an id, and an id is one run for ever"
