@@ -12,6 +12,7 @@
 12
 """
 
+import importlib
 import logging
 import typing
 
@@ -43,6 +44,15 @@ from flowdsl.verbs import (
 )
 
 logging.getLogger("flowdsl").addHandler(logging.NullHandler())  # silent by default
+
+
+if not typing.TYPE_CHECKING:
+
+    def __getattr__(name):
+        if name == "testing":  # not loaded with the rest: most processes never need it
+            return importlib.import_module("flowdsl.testing")
+        raise AttributeError(f"module 'flowdsl' has no attribute {name!r}")
+
 
 __all__ = [
     "Hooks",

@@ -120,13 +120,14 @@ class StepRecord:
 
     def result(self) -> Any:
         """The stored result; raises the stored error of a failed step."""
-        error = self.error()
+        error = self.error
         if error is not None:
             raise error
         return self._runtime.load_result(self._step)
 
+    @property
     def error(self) -> BaseException | None:
-        """The stored error, or ``None``."""
+        """The stored error of a failed step, else ``None``."""
         found: BaseException | None = self._runtime.load_error(self._step)
         return found
 

@@ -182,14 +182,14 @@ class Runtime:
         """Execute *step* (or the one of that name) durably, and return its result.
 
         Outside a run this is a run of its own, one for each step and arguments: completed → the stored
-        result, failed → executed again. Inside a run it is a step of that run. An async step gives an
-        awaitable. Raises :class:`~flowdsl.errors.StepNotFound`.
+        result, failed → executed again. Inside a run it is a step of that run. On an event loop, an async
+        step gives an awaitable. Raises :class:`~flowdsl.errors.StepNotFound`.
         """
-        return self._step(step).perform_on(self, "do", args, kwargs)
+        return _here(self._step(step).perform_on(self, "do", args, kwargs))
 
     def try_(self, step: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Execute *step* once, without a record; its own exception is raised."""
-        return self._step(step).perform_on(self, "try", args, kwargs)
+        return _here(self._step(step).perform_on(self, "try", args, kwargs))
 
     def execute_step(self, step_id: str, step: Any, /, *args: Any, mode: str = "do", **kwargs: Any) -> Any:
         """Execute *step* under an id of your own: the id, not the arguments, says which execution is meant.
@@ -199,7 +199,8 @@ class Runtime:
         """
         if mode not in ("do", "try", "send"):
             raise ValueError(f"mode is one of 'do', 'try', 'send'; got {mode!r}")
-        return self._step(step).perform_on(self, mode, args, kwargs, step_id=checked_id(step_id, "step_id"))
+        step_id = checked_id(step_id, "step_id")
+        return _here(self._step(step).perform_on(self, mode, args, kwargs, step_id=step_id))
 
     def _step(self, step: Any) -> Any:
         self._require_open()
@@ -211,10 +212,10 @@ class Runtime:
 
     # Runs --------------------------------------------------------------------------------------------------
 
-    def run(self, run_id: str, /) -> Run | None:
+    def run(self, id: str) -> Run | None:
         """The run of this id, or ``None``."""
-        found = self.storage.get_run(checked_id(run_id))
-        return None if found is None else Run(self, run_id)
+        found = self.storage.get_run(checked_id(id))
+        return None if found is None else Run(self, id)
 
     def runs(
         self,
@@ -304,27 +305,27 @@ class Runtime:
         """What ``log()`` stored with a run, in order."""
         return [LogLine.of(step) for step in self.storage.list_steps(run_id) if step.kind == "log"]
 
-    def export(self, run_id: str, /) -> dict[str, Any]:
+    def export(self, id: str) -> dict[str, Any]:
         """A run with its journal and signals, as JSON can hold it; nothing is unpickled. ``flowdsl export``
         prints it.
 
         Raises :class:`~flowdsl.errors.RunNotFound`.
         """
-        record = self.record(run_id)
-        return export_run(record, self.storage.list_steps(run_id), self.storage.list_signals(run_id))
+        record = self.record(id)
+        return export_run(record, self.storage.list_steps(id), self.storage.list_signals(id))
 
-    def query(self, run_id: str, what: str) -> Any:
+    def query(self, id: str, what: str) -> Any:
         """``"status"``, ``"result"`` (``None`` while there is none), ``"progress"`` or ``"state"`` of a
         run."""
-        record = self.record(run_id)
+        record = self.record(id)
         if what == "status":
             return record.status
         if what == "result":
             return self.load_run_result(record)
         if what == "state":
-            return {} if record.status is RunStatus.COMPLETED else state_of(self.engine, run_id)
+            return {} if record.status is RunStatus.COMPLETED else state_of(self.engine, id)
         if what == "progress":
-            return progress_of(self.engine, run_id)
+            return progress_of(self.engine, id)
         raise ValueError(f"a query is one of 'status', 'result', 'progress', 'state'; got {what!r}")
 
     def load_run_result(self, record: RunRecord) -> Any:
@@ -340,7 +341,7 @@ class Runtime:
 
     def signal(
         self,
-        run_id: str,
+        id: str,
         name: str,
         payload: Any = None,
         *,
@@ -354,7 +355,7 @@ class Runtime:
         :class:`~flowdsl.errors.RunNotFound`, :class:`~flowdsl.errors.RunFinished`, and
         :class:`~flowdsl.errors.ResultNotStorable` for a payload that cannot be stored.
         """
-        return deliver(self.engine, checked_id(run_id), name, payload, sender=sender, key=key)
+        return deliver(self.engine, checked_id(id), name, payload, sender=sender, key=key)
 
     def send(self, event: str, payload: Any = None) -> None:
         """Call every ``@on(event)`` handler with *payload*, in the background."""
@@ -373,19 +374,19 @@ class Runtime:
         self._require_open()
         return Run(self, launch(self.engine, asked, acquired))
 
-    def cancel(self, run_id: str, /) -> None:
+    def cancel(self, id: str) -> None:
         """Ask a run to stop. The request is durable; the run sees it within a second, in whatever process it
         executes.
 
         An interrupted run is cancelled at once. Raises :class:`~flowdsl.errors.RunNotFound` and
         :class:`~flowdsl.errors.RunFinished`.
         """
-        begun = cancel(self.engine, self.record(run_id))
+        begun = cancel(self.engine, self.record(id))
         if begun is not None:
             with self._watching():
                 wait([begun])
 
-    def resume(self, run_id: str, /) -> Run:
+    def resume(self, id: str) -> Run:
         """Continue an interrupted (or failed) run from its stored arguments, in the background.
 
         Its workflow's module must be imported. Raises :class:`~flowdsl.errors.RunNotFound`,
@@ -393,17 +394,17 @@ class Runtime:
         completed or was cancelled.
         """
         self._require_open()
-        return Run(self, continue_run(self.engine, self.record(run_id), "resume"))
+        return Run(self, continue_run(self.engine, self.record(id), "resume"))
 
-    def retry(self, run_id: str, /) -> Run:
+    def retry(self, id: str) -> Run:
         """Continue a failed run: its open failures execute again, everything else is replayed. Otherwise
         as :meth:`resume`."""
         self._require_open()
-        record = self.record(run_id)
-        if record.status is not RunStatus.FAILED:
+        record = self.record(id)
+        if not is_final(record.status):
             raise RunConflict(
-                f"run {run_id} is {record.status}, not failed; resume() continues an interrupted one",
-                run=run_id,
+                f"run {id} is {record.status}, not failed; resume() continues an interrupted one",
+                run=id,
             )
         return Run(self, continue_run(self.engine, record, "retry"))
 
@@ -420,9 +421,8 @@ class Runtime:
 
     def resolve(
         self,
-        run_id: str,
+        id: str,
         step: Any,
-        /,
         *,
         result: Any = _NOTHING,
         error: BaseException | None = None,
@@ -435,16 +435,16 @@ class Runtime:
         """
         if (result is not _NOTHING) + (error is not None) + bool(rerun) != 1:
             raise TypeError("resolve() takes one of result=…, error=… and rerun=True")
-        resolve(self.engine, self.record(run_id), step, result, error, rerun)
+        resolve(self.engine, self.record(id), step, result, error, rerun)
 
     def recover(self) -> list[Run]:
         """Continue all interrupted runs whose workflow is imported here, oldest first, in the background."""
         self._require_open()
         return [Run(self, run_id) for run_id in recover(self.engine)]
 
-    def delete(self, run_id: str, /) -> None:
+    def delete(self, id: str) -> None:
         """Delete a run with its records, as if it had never been; a missing one is no error."""
-        self.engine.commit(DeleteRun(checked_id(run_id)))
+        self.engine.commit(DeleteRun(checked_id(id)))
 
     def prune(self, older_than: Any, status: Any = (RunStatus.COMPLETED, RunStatus.CANCELLED)) -> int:
         """Delete runs that ended longer ago than *older_than* (a duration); returns how many.
@@ -482,15 +482,27 @@ class _Awaitable:
             raise AttributeError(name)
 
         async def call(*args: Any, **kwargs: Any) -> Any:
-            if name in ("do", "try_", "execute_step", "send", "resume", "retry", "recover"):
+            if name in ("send", "resume", "retry", "recover") or self._on_the_loop(name, args):
                 found = method(*args, **kwargs)
                 return await found if asyncio.iscoroutine(found) else found
             return await asyncio.to_thread(method, *args, **kwargs)
 
         return call
 
+    def _on_the_loop(self, name: str, args: tuple[Any, ...]) -> bool:
+        """Whether this call executes an async step, or a step of the run that is executing here."""
+        place = {"do": 0, "try_": 0, "execute_step": 1}.get(name)
+        if place is None or len(args) <= place:
+            return False
+        return current.get() is not None or self._runtime._step(args[place]).definition.is_async
+
 
 # ----------------------------------------------------------------------------------------------------------
+
+
+def _here(found: Any) -> Any:
+    """What an async step gives in sync code is its result."""
+    return asyncio.run(found) if asyncio.iscoroutine(found) and not on_a_loop() else found
 
 
 def _check(retry: Any, codec: Any, clock: Any, executor: Any, on_divergence: Any, name: Any) -> None:
@@ -522,14 +534,35 @@ _default_options: dict[str, Any] = {}
 _default_lock = threading.Lock()
 
 
-def configure(storage: Storage | str | None = None, **options: Any) -> Runtime:
+def configure(
+    storage: Storage | str | None = None,
+    *,
+    retry: Retry | None = None,
+    codec: Codec | None = None,
+    hooks: Hooks | Sequence[Any] = (),
+    clock: Clock | None = None,
+    executor: Executor | None = None,
+    on_divergence: Literal["raise", "rerun", "reuse"] = "raise",
+    lease: float = 30.0,
+    name: str | None = None,
+) -> Runtime:
     """Make the process-wide default runtime, with the same parameters as :class:`Runtime`; the previous
     default is closed.
 
     Returns the new default.
     """
     global _default
-    fresh = Runtime(storage, **options)
+    fresh = Runtime(
+        storage,
+        retry=retry,
+        codec=codec,
+        hooks=hooks,
+        clock=clock,
+        executor=executor,
+        on_divergence=on_divergence,
+        lease=lease,
+        name=name,
+    )
     with _default_lock:
         previous, _default = _default, fresh
     if previous is not None:

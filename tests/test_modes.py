@@ -476,6 +476,32 @@ def test_do_of_a_method_with_an_identity(runtime: Runtime, effects: Effects):
     assert len(effects) == 2
 
 
+def test_do_of_an_async_step_in_sync_code_gives_its_result(runtime: Runtime, effects: Effects):
+    """Where no event loop runs, ``do``, ``try_`` and ``execute_step`` wait for the step."""
+
+    @step
+    async def g(x):
+        return effects("g", x)
+
+    assert (runtime.do(g, 1), runtime.do(g.path, 1), runtime.try_(g, 1)) == (1, 1, 2)
+    assert runtime.execute_step("one", g, 2) == 1
+
+
+def test_the_twin_of_do_leaves_the_loop_free_for_a_sync_step(runtime: Runtime):
+    """The body executes in a thread; one that waits for the loop would else wait for ever."""
+
+    async def main():
+        loop = asyncio.get_running_loop()
+
+        @step
+        def f():
+            return asyncio.run_coroutine_threadsafe(asyncio.sleep(0, "on the loop"), loop).result(20)
+
+        return await runtime.aio.do(f), await runtime.aio.try_(f), await runtime.aio.execute_step("one", f)
+
+    assert asyncio.run(main()) == ("on the loop",) * 3
+
+
 def test_the_awaitable_twins(runtime: Runtime, effects: Effects):
     """``rt.aio.do`` and the like execute without blocking the loop."""
 

@@ -152,6 +152,8 @@ def test_what_cannot_be_stored_names_the_culprit(
     with pytest.raises(ResultNotStorable) as caught:
         flavour.call(w)
     assert where in str(caught.value)
+    assert f.path in str(caught.value)
+    assert runtime.runs()[0].id in str(caught.value)
     assert caught.value.run
     assert caught.value.step == f.key()
     assert effects == ["f"]

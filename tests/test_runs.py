@@ -1065,8 +1065,8 @@ def test_step_records_tell_what_happened(runtime: Runtime, clock):
         "completed",
         1,
     )
-    assert (good.args, good.result(), good.error()) == ("x=4", 8, None)
-    assert (bad.status, bad.attempts, str(bad.error())) == (StepStatus.FAILED, 2, "one")
+    assert (good.args, good.result(), good.error) == ("x=4", 8, None)
+    assert (bad.status, bad.attempts, str(bad.error)) == (StepStatus.FAILED, 2, "one")
     with pytest.raises(Declined):
         bad.result()
     assert good.created_at <= good.completed_at <= bad.created_at

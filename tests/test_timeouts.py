@@ -53,10 +53,11 @@ def test_a_sync_step_is_left_behind_at_its_timeout_and_says_so(runtime, caplog, 
     def w():
         slow()
 
-    with pytest.raises(StepTimeout, match="left behind"):
+    with pytest.raises(StepTimeout, match="left behind") as caught:
         w()
     assert any("cannot be stopped" in r.getMessage() for r in caplog.records)
     (run,) = runtime.runs()
+    assert f"step {slow.path} of run {run.id}" in str(caught.value)
     assert [s.status for s in run.steps()] == ["failed"]
     gate.set()
     assert ended.wait(10)

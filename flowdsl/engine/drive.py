@@ -218,7 +218,7 @@ class Body(Effect):
         step = self.frame.step
         path = step.path if step is not None else "?"
         return StepTimeout(
-            f"step {path} took longer than its timeout of {timeout:g} s{more}",
+            f"step {path} of run {self.frame.run.id} took longer than its timeout of {timeout:g} s{more}",
             run=self.frame.run.id,
             step=path,
         )

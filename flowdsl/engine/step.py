@@ -410,6 +410,7 @@ def _completed(call: StepCall, view: StepView, value: Any) -> tuple[Step, Any, t
     try:
         payload, loaded = run.engine.payloads.pack(value, run.id, call.key, "result")
     except ResultNotStorable as error:
+        error.args = (f"step {call.defn.path}({call.bound.preview()}): {error}",)
         raise halted(run, error, call) from None
     record = make_record(call, view, _COMPLETED, payload, preview(value), view.attempt)
     return record, loaded, (PutMemo(_memo(call, record, payload)),) if call.defn.memo else ()
@@ -636,6 +637,8 @@ def halted(run: RunState, error: FlowError, call: StepCall | None) -> Crossing:
     error.run = error.run or run.id
     if call is not None:
         error.step = error.step or call.key
+        if call.defn.path not in str(error):
+            error.add_note(f"at step {call.defn.path} ({call.key[:12]}) of run {run.id}")
     run.halt(error)
     return Crossing(error)
 

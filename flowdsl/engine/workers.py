@@ -86,8 +86,8 @@ class RemoteBody(Effect):
             future.cancel()
             self.frame.abandoned = True
             message = (
-                f"step {call.defn.path} took longer than its timeout of {call.defn.timeout:g} s; "
-                "its worker was left behind"
+                f"step {call.defn.path} of run {run.id} took longer than its timeout of "
+                f"{call.defn.timeout:g} s; its worker was left behind"
             )
             return StepTimeout(message, run=run.id, step=call.defn.path), None
         except Exception as error:

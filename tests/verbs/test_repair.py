@@ -100,7 +100,7 @@ def test_retry_executes_the_open_failure_and_leaves_an_entry(runtime, flavour, e
     broken.clear()
     assert runtime.retry("w").result() == [(0, 1), (1, 1), (2, 2)]
     assert audits(runtime, "w") == ["retry"]
-    with pytest.raises(RunConflict):
+    with pytest.raises(RunFinished):
         runtime.retry("w")
 
 
