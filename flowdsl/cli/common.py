@@ -15,7 +15,8 @@ from attrs import define, evolve, field
 from flowdsl.cli.output import Output
 from flowdsl.core.records import Run, RunFilter
 from flowdsl.runtime import Runtime
-from flowdsl.storage.urls import DEFAULT_URL, default_url, sqlite_path
+from flowdsl.storage.sqlite_urls import sqlite_path
+from flowdsl.storage.urls import DEFAULT_URL, default_url
 
 __all__ = [
     "Cli",

@@ -29,7 +29,7 @@ from flowdsl.storage.sqlite_commit import clear, commit
 from flowdsl.storage.sqlite_file import PAUSE, is_busy, translate
 from flowdsl.storage.sqlite_handles import Handles
 from flowdsl.storage.sqlite_pool import Reader, ReaderPool
-from flowdsl.storage.urls import sqlite_path, sqlite_url
+from flowdsl.storage.sqlite_urls import sqlite_path, sqlite_url
 
 __all__ = ["SQLiteStorage"]
 

@@ -7,12 +7,10 @@ Built-in schemes are ``memory`` and ``sqlite``. Others come from plug-ins: the e
 
 import os
 from pathlib import Path
-from typing import Any
-from urllib.parse import parse_qsl, quote, unquote_to_bytes, urlencode
 
 from flowdsl.storage.base import Storage
 
-__all__ = ["DEFAULT_URL", "default_url", "open_storage", "sqlite_path", "sqlite_url"]
+__all__ = ["DEFAULT_URL", "default_url", "open_storage"]
 
 DEFAULT_URL = "sqlite:///.flowdsl/flow.db"
 """Where runs are kept unless something else is said: a folder in the working directory."""
@@ -83,39 +81,3 @@ def _make_default_directory() -> None:
     except OSError:  # it is there, or cannot be made: opening the file says why
         return
     (directory / ".gitignore").write_text("*\n")
-
-
-def sqlite_path(url: str) -> tuple[str, dict[str, Any]]:
-    """The path and the options of a ``sqlite:///`` URL.
-
-    >>> sqlite_path("sqlite:////var/lib/flow.db?synchronous=normal")
-    ('/var/lib/flow.db', {'synchronous': 'normal'})
-    """
-    rest, _, query = url.partition("?")
-    if "#" in url:
-        raise ValueError(f"'#' begins a fragment, and a storage has none: write '%23' for it in {url!r}")
-    path = os.fsdecode(unquote_to_bytes(rest.removeprefix("sqlite:///")))
-    if not rest.startswith("sqlite:///") or not path:
-        raise ValueError(f"write 'sqlite:///relative.db' or 'sqlite:////absolute.db', not {url!r}")
-    if "\0" in path:
-        raise ValueError(f"a path holds no NUL: {url!r}")
-    options: dict[str, Any] = dict(parse_qsl(query, keep_blank_values=True))
-    if unknown := set(options) - {"synchronous", "busy_timeout"}:
-        raise ValueError(f"no option {', '.join(sorted(unknown))}: there are synchronous and busy_timeout")
-    if "busy_timeout" in options:
-        try:
-            options["busy_timeout"] = float(options["busy_timeout"])
-        except ValueError:
-            raise ValueError(
-                f"busy_timeout is a number of seconds, not {options['busy_timeout']!r}"
-            ) from None
-    return path, options
-
-
-def sqlite_url(path: str, **options: Any) -> str:
-    """The URL for *path* with *options*.
-
-    >>> sqlite_url("/var/lib/flow.db", synchronous="normal")
-    'sqlite:////var/lib/flow.db?synchronous=normal'
-    """
-    return f"sqlite:///{quote(os.fsencode(path))}{'?' + urlencode(options) if options else ''}"
