@@ -378,7 +378,8 @@ class Runtime:
         """Ask a run to stop. The request is durable; the run sees it within a second, in whatever process it
         executes.
 
-        An interrupted run is cancelled at once. Raises :class:`~flowdsl.errors.RunNotFound` and
+        An interrupted run is cancelled at once, or, where the code that undoes its steps is not loaded,
+        when somebody continues it. Raises :class:`~flowdsl.errors.RunNotFound` and
         :class:`~flowdsl.errors.RunFinished`.
         """
         begun = cancel(self.engine, self.record(id))

@@ -1,8 +1,10 @@
 """``flowdsl cancel``, ``flowdsl delete`` and ``flowdsl prune``: what changes runs without executing them."""
 
+import shlex
+
 import click
 
-from flowdsl.cli.common import Cli, Failure, command, every_run, find_runs, opened
+from flowdsl.cli.common import Cli, Failure, app_of, command, every_run, find_runs, opened
 from flowdsl.cli.runs import as_duration, print_runs
 from flowdsl.cli.views import shown_status
 from flowdsl.core.records import Run, RunFilter
@@ -23,16 +25,22 @@ Example:
 def cancel(cli: Cli, runs: tuple[str, ...]) -> None:
     """Ask runs to stop.
 
-    An interrupted run is cancelled at once. One that is executing sees the request within a second, wherever
-    that is, and stops at its next durable call.
+    An interrupted run is cancelled at once; if it has steps to undo, the request waits for whoever resumes
+    it with its code. One that is executing sees the request within a second, wherever that is, and stops at
+    its next durable call.
     """
     with opened(cli) as runtime:
         found = find_runs(runtime, runs)
         for run in found:
             runtime.cancel(run.id)
-        after = [(run.id, str(runtime.record(run.id).status)) for run in found]
+        records = [runtime.record(run.id) for run in found]
+        after = [(record.id, str(record.status)) for record in records]
+        waiting = [record for record in records if runtime.interrupted(record)]
     for run_id, status in after:
         cli.out.line("cancelled " if status == "cancelled" else "asked to stop: ", run_id)
+    for record in waiting:
+        cli.out.note(f"{record.id} has steps to undo first, and their code is not loaded here:")
+        cli.out.note(f"  flowdsl resume {shlex.quote(record.id)} --app {app_of(record)}")
     if cli.as_json:
         cli.out.document([{"id": run_id, "status": status} for run_id, status in after])
 

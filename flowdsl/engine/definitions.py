@@ -102,6 +102,13 @@ def checked_version(version: Any) -> str:
     return str(version)
 
 
+def undo_path(undo: Any) -> str:
+    """The name that a step is recorded to be undone by."""
+    path: str | None = getattr(undo, "path", None)
+    plain = unwrap(undo)
+    return path or object_path(plain if hasattr(plain, "__qualname__") else type(plain))
+
+
 def _names(value: Any, option: str) -> tuple[str, ...]:
     if isinstance(value, str):
         return (value,)
@@ -249,6 +256,11 @@ class StepDef(_Bindable):
         if not isinstance(done.get("memo", False), bool):
             raise TypeError(f"memo= is True or False; got {done['memo']!r}")
         return done
+
+    @property
+    def undo_path(self) -> str | None:
+        """The name of the undo, ``None`` for none."""
+        return None if self.undo is None else undo_path(self.undo)
 
     def evolve(self, **options: Any) -> Self:
         """The same step with other options."""

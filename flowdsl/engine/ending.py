@@ -16,7 +16,7 @@ from flowdsl.engine.drive import Body, Commit, Flow
 from flowdsl.engine.futures import Settle
 from flowdsl.engine.services import Engine
 from flowdsl.engine.step import error_preview
-from flowdsl.engine.undo import cancel_children, undo_all
+from flowdsl.engine.undo import end_children, undo_all
 from flowdsl.errors import (
     FlowError,
     LeaseLost,
@@ -56,7 +56,7 @@ def undo_on(state: RunState, handle: Any) -> Flow:
                 )
             )
         error = state.engine.payloads.unpack_error(record.error or b"", record.id, "", "run")
-        yield from undo_all(state, {"undoing": record.undoing})
+        yield from undo_all(state, {"undoing": record.undoing}, goes_on=True)
         return (yield from _end_failed(state, handle, error, {}))
     except StorageError as fault:
         crossing = Crossing(fault)
@@ -139,6 +139,7 @@ def _failed(state: RunState, handle: Any, error: Exception) -> Flow:
         "error": payload, "error_preview": error_preview(error),
         "open_failures": still_open, "retryable": retryable,
     }  # fmt: skip
+    yield from end_children(state, RunStatus.FAILED)
     yield from undo_all(state, changes | {"undoing": str(RunStatus.FAILED)})
     return (yield from _end_failed(state, handle, error, changes))
 
@@ -159,8 +160,9 @@ def _end_failed(state: RunState, handle: Any, error: BaseException, changes: dic
 
 
 def _cancelled(state: RunState, handle: Any, error: RunCancelled) -> Flow:
-    yield from cancel_children(state)
-    yield from undo_all(state, {"undoing": str(RunStatus.CANCELLED)})
+    yield from end_children(state, RunStatus.CANCELLED)
+    begin = {"undoing": str(RunStatus.CANCELLED)}
+    yield from undo_all(state, begin, goes_on=bool(state.record.undoing))
     changes = {
         "status": RunStatus.CANCELLED, "finished_at": state.engine.clock.now(), "error_preview": str(error),
         "undoing": "", "floor": state.floor,

@@ -93,8 +93,8 @@ def resolve(
             step=found.key,
         )
     now = engine.clock.now()
-    generation = json.loads(found.extra or "{}").get("generation")
-    found = evolve(found, seq=0, extra="" if generation is None else json.dumps({"generation": generation}))
+    kept = {k: v for k, v in json.loads(found.extra or "{}").items() if k in ("generation", "undo")}
+    found = evolve(found, seq=0, extra=json.dumps(kept) if kept else "")
     if rerun:
         changed = found
         what = "rerun"

@@ -6,7 +6,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from flowdsl.core.records import Run, RunFilter
-from flowdsl.core.status import RunStatus, StepStatus, is_final
+from flowdsl.core.status import RunStatus, is_final
 from flowdsl.engine.drive import Result, run_sync
 from flowdsl.engine.ending import release
 from flowdsl.engine.launch import launch
@@ -14,8 +14,9 @@ from flowdsl.engine.lease import Acquired, take
 from flowdsl.engine.owner import Liveness, is_interrupted, liveness
 from flowdsl.engine.registry import STEPS, WORKFLOWS
 from flowdsl.engine.repair import audit
-from flowdsl.engine.run import Request
+from flowdsl.engine.run import Request, edge
 from flowdsl.engine.services import Engine, engines_on
+from flowdsl.engine.undo import end_abandoned, has_undo
 from flowdsl.engine.waiting import on_a_loop
 from flowdsl.errors import FlowError, RecoveryLimit, RunCancelled, RunConflict, RunFinished, StepNotFound
 from flowdsl.storage.base import Fenced, Missing, PutStep, UpdateRun
@@ -113,27 +114,26 @@ def cancel(engine: Engine, record: Run) -> "Future[Any] | None":
 
 
 def _cancel_interrupted(engine: Engine, record: Run) -> "Future[Any] | None":
-    """Take the run over to undo what it has completed, and cancel it."""
+    """Take the run over to undo what it has completed, and cancel it. Where the code that undoes is not
+    loaded, the request stays with the run: whoever continues it undoes and cancels."""
     known = loaded(record.workflow)
-    claimed = run_sync(_as_flow(take(engine, record, force=True)))
-    if claimed is None:
-        return None
-    if known is not None and claimed.args:
+    if known is not None and record.args:
+        claimed = run_sync(_as_flow(take(engine, record, force=True)))
+        if claimed is None:
+            return None
         asked = _request_of(engine, claimed)
         launch(engine, asked, Acquired(claimed, True, True))
         return None if asked.defn.is_async and on_a_loop() else engine.futures.get(record.id)
-    if any(step.status is StepStatus.COMPLETED for step in engine.storage.list_steps(record.id)):
+    if known is None and has_undo(engine, record.id):
         logger.warning(
-            "run %s is cancelled without undoing its steps: its workflow %s is not loaded here",
+            "run %s is to be cancelled, but its steps have to be undone first, and their code (%s) is not "
+            "loaded here: whoever resumes or recovers the run where it is undoes them and cancels it",
             record.id,
             record.workflow,
             extra={"run": record.id, "step": None},
         )
-    changes = {"status": RunStatus.CANCELLED, "finished_at": engine.clock.now()}
-    try:
-        engine.commit(UpdateRun(record.id, changes, epoch=claimed.epoch, release=True))
-    finally:
-        engine.not_begun(record.id)
+        return None
+    run_sync(edge(end_abandoned(engine, record, RunStatus.CANCELLED)))
     return None
 
 

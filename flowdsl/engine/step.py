@@ -412,7 +412,9 @@ def _completed(call: StepCall, view: StepView, value: Any) -> tuple[Step, Any, t
     except ResultNotStorable as error:
         error.args = (f"step {call.defn.path}({call.bound.preview()}): {error}",)
         raise halted(run, error, call) from None
-    record = make_record(call, view, _COMPLETED, payload, preview(value), view.attempt)
+    undo = call.defn.undo
+    extra = "" if undo is None else json.dumps({"undo": call.defn.undo_path})
+    record = make_record(call, view, _COMPLETED, payload, preview(value), view.attempt, extra)
     return record, loaded, (PutMemo(_memo(call, record, payload)),) if call.defn.memo else ()
 
 
@@ -584,6 +586,8 @@ def make_record(
 def _pending(call: StepCall, view: StepView, attempts: int, extra: dict[str, Any]) -> Step:
     if extra.get("intent"):
         attempts -= 1
+        if call.defn.undo is not None:  # for a person's word that it took effect
+            extra |= {"undo": call.defn.undo_path}
     return make_record(call, view, _PENDING, None, "", attempts, json.dumps(extra))
 
 

@@ -1,6 +1,10 @@
 """``flowdsl cancel``, ``flowdsl delete`` and ``flowdsl prune``."""
 
 import pytest
+from attrs import evolve
+
+from flowdsl import Runtime
+from flowdsl.core.records import Step
 
 
 def test_delete_asks(shop, invoke, answer):
@@ -63,6 +67,21 @@ def test_prune_refuses_what_is_no_duration(shop, invoke, text):
     assert result.exit_code == 2
     assert "cannot read the duration" in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_cancel_says_who_undoes_where_the_code_is_not_loaded(shop, invoke, answer):
+    """The request stays with the run, which is not cancelled before its steps are undone."""
+    run = shop.break_off("apples")
+    with Runtime(shop.url) as runtime:
+        storage = runtime.storage
+        storage.set_run(evolve(runtime.record(run.id), workflow="away.w", owner=None))
+        storage.set_step(Step(run.id, "k", "away.reserve", extra='{"undo": "away.release"}'))
+    result = invoke("cancel", run.id)
+    assert (result.exit_code, result.stdout) == (0, f"asked to stop: {run.id}\n")
+    assert f"flowdsl resume {run.id} --app away" in result.stderr
+    found = answer("show", run.id)
+    assert found["status"] == "interrupted"
+    assert found["cancel_requested_at"]
 
 
 def test_cancel(shop, invoke, answer):

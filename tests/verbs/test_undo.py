@@ -4,11 +4,13 @@ import asyncio
 import threading
 
 import pytest
-from support import Crash, Effects, Mortal
+from support import Crash, Effects, Mortal, script, spawn
 
 import flowdsl
 from flowdsl import Retry, RunStatus, Runtime, StepStatus, step, workflow
-from flowdsl.errors import RunCancelled, RunTimeout
+from flowdsl.core.records import Step
+from flowdsl.errors import RunCancelled, RunFinished, RunTimeout
+from flowdsl.storage.base import PutStep
 
 ONCE = Retry(attempts=1)
 
@@ -369,3 +371,286 @@ def test_an_undo_may_call_steps_and_the_store(runtime, effects: Effects):
         w()
     assert effects == ["inner", ("n", 1)]
     assert runtime.query("w", "state") == {"undone": 1}
+
+
+def stuck(flavour, effects, retry):
+    """A run whose second step cannot be undone."""
+
+    @flavour.step(retry=retry, name="stuck.bad")
+    def bad(result):
+        effects("bad")
+        raise OSError("stuck")
+
+    @flavour.step(name="stuck.good")
+    def good(result):
+        effects("good", result)
+
+    @flavour.step(undo=good, name="stuck.a")
+    def a(n):
+        return n
+
+    @flavour.step(undo=bad, name="stuck.b")
+    def b():
+        return 2
+
+    @flavour.step(retry=ONCE, name="stuck.fails")
+    def fails():
+        raise Declined
+
+    @flavour.workflow(id="w", name="stuck.w")
+    def w():
+        yield a(1)
+        yield b()
+        yield a(3)
+        yield fails()
+
+    return w, (bad, good)
+
+
+def is_undo_record(path, status):
+    """Says of a commit whether it stores such a record."""
+    return lambda operations: any(
+        isinstance(op, PutStep) and (op.step.path, op.step.status) == (path, status) for op in operations
+    )
+
+
+def test_an_undo_that_failed_for_good_is_reported_once(storage, clock, flavour, effects: Effects, caplog):
+    """Also when the process dies while the others are undone: it is not tried again, and the others go on."""
+    w, _keep = stuck(flavour, effects, Retry(attempts=2, jitter=0))
+    dies = Mortal(storage, is_undo_record("stuck.bad", StepStatus.FAILED), after=True)
+    with Runtime(dies, clock=clock), pytest.raises(Crash):
+        flavour.call(w)
+    with Runtime(storage, clock=clock), pytest.raises(Declined):
+        flavour.call(w)
+    assert effects == [("good", 3), "bad", "bad", ("good", 1)]
+    assert caplog.text.count("undo stuck.bad of step") == 1
+
+
+def test_attempts_of_an_undo_survive_a_crash(storage, clock, flavour, effects: Effects):
+    """It has as many as its policy says, and what is left of the wait is waited for."""
+    w, _keep = stuck(flavour, effects, Retry(attempts=3, initial=600, maximum=600, jitter=0))
+    dies = Mortal(storage, is_undo_record("stuck.bad", StepStatus.PENDING), after=True)
+    with Runtime(dies, clock=clock), pytest.raises(Crash):
+        flavour.call(w)
+    clock.advance(200)
+    before = clock.now()
+    with Runtime(storage, clock=clock) as rt:
+        with pytest.raises(Declined):
+            flavour.call(w)
+        failed = [s for s in rt.storage.list_steps("w") if s.path == "stuck.bad"]
+    assert [s.attempts for s in failed] == [3]
+    assert effects.count("bad") == 3
+    assert clock.now() - before == 400 + 600
+
+
+def test_an_undo_that_failed_is_tried_again_when_the_retried_run_fails_again(
+    runtime, flavour, effects: Effects
+):
+    """That is another end of the run."""
+    w, _keep = stuck(flavour, effects, ONCE)
+    for times in (1, 2):
+        with pytest.raises(Declined):
+            flavour.call(w)
+        assert effects.count("bad") == times
+
+
+def test_what_an_undo_had_done_is_not_done_again_by_its_retry(storage, clock, flavour, effects: Effects):
+    """Steps that it called are replayed, across its attempts and a crash between them."""
+
+    @flavour.step(name="partly.refund")
+    def refund(n):
+        return effects("refund", n)
+
+    @flavour.step(name="partly.note", retry=ONCE)
+    def note(n):
+        if effects("note", n) < 3:
+            raise OSError
+
+    @flavour.step(name="partly.release", retry=Retry(attempts=5, jitter=0))
+    def release(n):
+        yield refund(n)
+        yield note(n)
+
+    @flavour.step(undo=release, name="partly.reserve")
+    def reserve(n):
+        return n
+
+    @flavour.workflow(id="w")
+    def w():
+        yield reserve(1)
+        yield reserve(2)
+        raise Declined
+
+    dies = Mortal(storage, is_undo_record("partly.release", StepStatus.PENDING), after=True)
+    with Runtime(dies, clock=clock), pytest.raises(Crash):
+        flavour.call(w)
+    with Runtime(storage, clock=clock), pytest.raises(Declined):
+        flavour.call(w)
+    assert [effects.count("refund", n) for n in (1, 2)] == [1, 1]
+    assert [effects.count("note", n) for n in (1, 2)] == [3, 3]
+
+
+def test_an_undo_that_a_call_was_given_is_found_after_a_kill(
+    storage, clock, flavour, effects: Effects, caplog
+):
+    """By its name where it is a step; one that is local to a function is reported as lost, and does not stop the rest."""
+
+    @flavour.step(name="given.release")
+    def release(result):
+        effects("release", result)
+
+    @flavour.body
+    def local(result):
+        effects("local", result)
+
+    @flavour.step(name="given.a")
+    def a(n):
+        return n
+
+    @flavour.workflow(id="w")
+    def w():
+        yield a.options(undo=release)(1)
+        yield a.options(undo=local)(2)
+        yield a.options(undo=release)(3)
+        raise Declined
+
+    dies = Mortal(storage, is_undo_record("given.release", StepStatus.COMPLETED), after=True)
+    with Runtime(dies, clock=clock), pytest.raises(Crash):
+        flavour.call(w)
+    with Runtime(storage, clock=clock), pytest.raises(Declined):
+        flavour.call(w)
+    assert effects == [("release", 3), ("release", 1)]
+    assert "given.a" in caplog.text
+
+
+def test_a_child_with_nothing_to_undo_stays_as_it_is(runtime, flavour, effects: Effects):
+    """Its parent's retry replays it."""
+    broken = [True]
+
+    @flavour.step(name="plain.f")
+    def f(n):
+        return effects("f", n)
+
+    @flavour.workflow(name="plain.child")
+    def child(n):
+        return (yield f(n))
+
+    @flavour.step(retry=ONCE)
+    def fails():
+        if broken:
+            raise Declined
+
+    @flavour.workflow(id="w")
+    def parent():
+        found = yield child(1)
+        yield fails()
+        return found
+
+    with pytest.raises(Declined):
+        flavour.call(parent)
+    broken.clear()
+    assert flavour.call(parent) == 1
+    assert effects == [("f", 1)]
+    assert len(runtime.run("w").children()) == 1
+
+
+@pytest.mark.parametrize("has_undo", [True, False])
+def test_a_parent_that_fails_ends_children_of_a_killed_process(
+    storage, clock, flavour, verbs, effects: Effects, has_undo
+):
+    """Nobody executes them: they fail with their parent, what they did is undone, and they go on with its retry."""
+    broken = []
+
+    @flavour.step(name="left.release")
+    def release(result):
+        effects("release", result)
+
+    @flavour.step(undo=release if has_undo else None, name="left.reserve")
+    def reserve(n):
+        effects("reserve", n)
+        return n
+
+    @flavour.workflow(name="left.child")
+    def child():
+        yield reserve(1)
+        yield verbs.sleep(60)
+        yield reserve(2)
+
+    @flavour.workflow(id="w", name="left.parent")
+    def parent():
+        if broken:
+            raise Declined
+        yield child()
+        return "done"
+
+    dies = Mortal(storage, is_undo_record("left.reserve", StepStatus.COMPLETED), after=True)
+    with Runtime(dies, clock=clock), pytest.raises(Crash):
+        flavour.call(parent)
+    broken.append(1)
+    with Runtime(storage, clock=clock) as rt:
+        with pytest.raises(Declined):
+            flavour.call(parent)
+        (inner,) = rt.run("w").children()
+        assert inner.status is RunStatus.FAILED
+        assert "parent" in str(inner.exception())
+        assert effects == [("reserve", 1), ("release", 1)][: 1 + has_undo]
+        broken.clear()
+        assert flavour.call(parent) == "done"
+        assert [one.status for one in rt.run("w").children()] == [RunStatus.COMPLETED]
+    assert effects.count("reserve", 1) == 1 + has_undo
+    assert effects.count("reserve", 2) == 1
+
+
+def test_cancelling_where_the_code_is_not_loaded_leaves_a_request(tmp_path, caplog):
+    """Steps have to be undone by their code: whoever has it undoes and cancels; nothing executes before."""
+    code = script(
+        tmp_path / "saga.py",
+        """
+        import os, sys
+        from flowdsl import Runtime, step, workflow
+        from flowdsl.errors import RunCancelled
+
+        @step
+        def release(result): print("release", result, flush=True)
+        @step(undo=release)
+        def reserve(n): return n
+        @step
+        def dies():
+            if sys.argv[1] == "die": os._exit(9)
+            print("executed", flush=True)
+        @workflow(id="w")
+        def w():
+            reserve(1); reserve(2); dies()
+        with Runtime("sqlite:///flow.db") as rt:
+            if sys.argv[1] == "die": w()
+            for run in rt.recover():
+                try: run.result()
+                except RunCancelled: print(run.status, flush=True)
+        """,
+    )
+    spawn(code, "die").communicate(timeout=60)
+    with Runtime(f"sqlite:///{tmp_path}/flow.db") as rt:
+        rt.cancel("w")
+        assert "undone" in caplog.text
+        run = rt.run("w")
+        assert (run.status, run.interrupted) == (RunStatus.RUNNING, True)
+        out, _ = spawn(code, "recover").communicate(timeout=60)
+        assert out.splitlines() == ["release 2", "release 1", "cancelled"]
+        assert run.status is RunStatus.CANCELLED
+        with pytest.raises(RunFinished):
+            rt.cancel("w")
+
+
+def test_cancelling_where_the_code_is_not_loaded_is_done_at_once_if_nothing_has_to_be_undone(storage, clock):
+    """An interrupted run whose steps have no undo, and its children, are cancelled by anybody."""
+    from flowdsl.core.records import Run as RunRecord
+
+    with Runtime(storage, clock=clock) as rt:
+        for record in (
+            RunRecord("w", "gone.w", "k", status=RunStatus.RUNNING),
+            RunRecord("w/1", "gone.child", "k", status=RunStatus.RUNNING, parent="w"),
+        ):
+            storage.set_run(record)
+            storage.set_step(Step(record.id, "k", "gone.f"))
+        rt.cancel("w")
+        assert [rt.run(one).status for one in ("w", "w/1")] == [RunStatus.CANCELLED] * 2
