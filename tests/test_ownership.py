@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 from attrs import evolve
-from support import Effects, Relay, script, spawn
+from support import Effects, Mortal, Relay, script, spawn, unreachable
 
 from flowdsl import RunStatus, Runtime, step, workflow
 from flowdsl.engine.owner import Liveness, liveness, new_owner
-from flowdsl.errors import LeaseLost
+from flowdsl.errors import LeaseLost, StorageUnavailable
 from flowdsl.storage import MemoryStorage, SQLiteStorage
 from flowdsl.storage.base import ClaimRun, Found, Opened, PutStep
 
@@ -677,3 +677,20 @@ def test_memory_storages_are_of_one_process(tmp_path: Path):
         assert storage.url is None
         assert runtime.run("m-1").result() == 1
     assert sqlite3.sqlite_version
+
+
+def test_a_start_whose_commit_may_have_happened_leaves_an_abandoned_run(storage, clock):
+    """Nobody executes what ``start`` recorded and could not know of, even while its error is looked at."""
+
+    @workflow(id="w")
+    def w():
+        return 1
+
+    with Runtime(Mortal(storage, 0, after=True, error=unreachable), clock=clock) as dead:
+        with pytest.raises(StorageUnavailable) as caught:
+            w.start()
+        with Runtime(storage, clock=clock) as rt:
+            assert rt.run("w").interrupted
+            assert w() == 1
+        assert caught.value
+        assert not dead.closed

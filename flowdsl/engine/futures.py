@@ -307,7 +307,7 @@ def start(call: StepCall, make: Callable[[], Any], own: Executor | None = None) 
     context = contextvars.copy_context()
 
     executor: Executor = own or defn.executor or engine.pool
-    if elsewhere(executor):
+    if own is None and elsewhere(executor):
         call.elsewhere = partial(RemoteBody, executor)
         executor = coordinators(engine, executor)
 

@@ -85,17 +85,20 @@ def open_now(
 ) -> Acquired | None:
     """As :func:`acquire`, without waiting: ``None`` if somebody executes the run and it has to be joined."""
     flow = acquire(engine, wanted, fresh=fresh, ancestors=ancestors)
-    answer: Any = None
-    while True:
-        try:
-            effect = flow.send(answer)
-        except StopIteration as stop:
-            acquired: Acquired = stop.value
-            return acquired
-        if isinstance(effect, Watch):
-            flow.close()
-            return None
-        answer = effect.sync()
+    try:
+        effect = flow.send(None)
+        while not isinstance(effect, Watch):
+            try:
+                answer = effect.sync()
+            except BaseException as error:
+                effect = flow.throw(error)
+            else:
+                effect = flow.send(answer)
+    except StopIteration as stop:
+        acquired: Acquired = stop.value
+        return acquired
+    flow.close()
+    return None
 
 
 def _open(engine: Engine, wanted: Run, fresh: bool, skip: tuple[str, ...]) -> Any:
