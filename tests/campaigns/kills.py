@@ -42,7 +42,7 @@ from .lives import Ended, Life
 from .plants import PLANTS
 from .report import Report
 
-__all__ = ["kills"]
+__all__ = ["Calm", "Noting", "Trial", "calm_life", "cases", "folder_in", "inspect", "judge", "kills"]
 
 _CALLS = WRITES | SYNCS | CUTS
 _SHORT = 0.2  # seconds of a lease that is to run out
@@ -76,6 +76,7 @@ class Calm:
     commits: int
     bodies: int
     calls: int
+    size: int
     seconds: float
 
 
@@ -181,9 +182,11 @@ def _live(trial: Trial, number: int, death: Death, calm: bool = False) -> int:
         trial.log.note("lost", number)
         return 0
     trial.log.note("result", number, result)
-    storage.close()
     if calm:
-        trial.log.note("calm", relay.commits, len(world.mine), shim().disarm() if shim() else 0)
+        size = max(file.stat().st_size for file in trial.folder.glob("flow.db*"))
+        storage.close()
+        trial.log.note("calm", relay.commits, len(world.mine), shim().disarm() if shim() else 0, size)
+    storage.close()
     return 0
 
 
@@ -199,12 +202,13 @@ def _outcome(trial: Trial, runtime: Runtime) -> Any:
     return trial.flavour.call(whole)
 
 
-def _inspect(trial: Trial) -> int:
+def inspect(trial: Trial, path: Path | None = None) -> int:
     """The last life: whether anything is left over."""
     if any(death.migrates for death in trial.deaths):
         sqlite_file.migrations = lambda dialect: _newer()  # type: ignore[attr-defined]
     wrong = []
-    with SQLiteStorage(trial.path) as storage:
+    path = path or trial.path
+    with SQLiteStorage(path) as storage:
         runs = storage.list_runs()
         if len([run for run in runs if run.parent is None]) != 1:
             wrong.append(f"not one run: {[run.id for run in runs]}")
@@ -212,7 +216,7 @@ def _inspect(trial: Trial) -> int:
         wrong += [f"{run.id} has an owner" for run in runs if run.owner is not None]
         steps = [step for run in runs for step in storage.list_steps(run.id)]
         wrong += [f"{step.path} is pending" for step in steps if step.status == "pending"]
-    with closing(sqlite3.connect(trial.path)) as connection:
+    with closing(sqlite3.connect(path)) as connection:
         (whole,) = connection.execute("PRAGMA integrity_check").fetchone()
         if whole != "ok":
             wrong.append(whole)
@@ -260,7 +264,7 @@ def judge(lines: list[Any], expected: Any, stale: int | None = None) -> list[str
 # One trial: this executes in the campaign -------------------------------------------------------------------
 
 
-def _calm(trial: Trial) -> Calm:
+def calm_life(trial: Trial) -> Calm:
     """Measure *trial* without faults, and see what it gives elsewhere."""
 
     def elsewhere() -> int:
@@ -274,12 +278,12 @@ def _calm(trial: Trial) -> Calm:
     if ended != Ended() or Life(elsewhere).wait() != Ended():
         raise RuntimeError(f"{trial} does not end without faults: {ended} {trial.log.read()}")
     found = {line[0]: line[1:] for line in trial.log.read()}
-    commits, bodies, calls = found["calm"]
+    commits, bodies, calls, size = found["calm"]
     if found["result"][1] != found["expected"][0]:
         raise RuntimeError(
             f"{trial} gives {found['result'][1]} on SQLite and {found['expected'][0]} in memory"
         )
-    return Calm(found["expected"][0], commits, bodies, calls, seconds)
+    return Calm(found["expected"][0], commits, bodies, calls, size, seconds)
 
 
 def _try(trial: Trial, calm: Calm, report: Report) -> None:
@@ -311,7 +315,7 @@ def _try(trial: Trial, calm: Calm, report: Report) -> None:
             wrong.append(f"life {number} ended with {ended}")
         elif not death.migrates:
             break
-    if Life(partial(_inspect, trial)).wait() != Ended():
+    if Life(partial(inspect, trial)).wait() != Ended():
         wrong.append("the storage cannot be inspected")
     lines = trial.log.read()
     wrong += judge(lines, calm.result, 1 if trial.stale else None)
@@ -367,7 +371,7 @@ def _trials(trial: Trial, calm: Calm, rng: random.Random) -> list[Trial]:
     return found
 
 
-def _cases(seed: int, only: int | None) -> Iterator[tuple[int, Program, Flavour]]:
+def cases(seed: int, only: int | None) -> Iterator[tuple[int, Program, Flavour]]:
     for index, program in enumerate(draw(programs.programs, seed)):
         if only is None or index == only:
             yield index, program, random.Random(f"{seed}/{index}").choice([SYNC, ASYNC])
@@ -379,11 +383,11 @@ def kills(report: Report, given: Any) -> None:
     """Kill until there were *count* kills (or stale owners), or one program (*only*) has been killed everywhere."""
     if not shim():
         report.skip("kills at a write", shim().reason)
-    for index, program, flavour in _cases(given.seed, given.only):
+    for index, program, flavour in cases(given.seed, given.only):
         rng = random.Random(f"{given.seed}/{index}/deaths")
-        with _folder(given.directory) as folder:
+        with folder_in(given.directory) as folder:
             plain = Trial(program, flavour, (), folder=folder)
-            calm = _calm(plain)
+            calm = calm_life(plain)
         report.counts["programs"] += 1
         for trial in _trials(evolve(plain, plant=given.plant), calm, rng):
             if given.kind and given.kind not in trial.kinds():
@@ -391,13 +395,11 @@ def kills(report: Report, given: Any) -> None:
             done = report.counts["stale owners" if given.kind == "stale" else "kills"]
             if done >= given.count or len(report.failures) >= (1 if given.plant else 5):
                 return
-            with _folder(given.directory) as folder:
+            with folder_in(given.directory) as folder:
                 _try(evolve(trial, folder=folder), calm, report)
 
 
-class _folder:
-    """A directory that is gone afterwards."""
-
+class folder_in:
     def __init__(self, where: Path | None) -> None:
         self.path = Path(tempfile.mkdtemp(prefix="flowdsl-kills-", dir=where))
 

@@ -43,7 +43,7 @@ class Life:
                 signal.alarm(limit)
                 code = work()
             except BaseException:
-                os.write(held, traceback.format_exc()[-4000:].encode())
+                os.write(held, traceback.format_exc()[-1500:].encode())
             finally:
                 os._exit(code)
         os.close(held)

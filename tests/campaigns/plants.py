@@ -9,8 +9,9 @@ from flowdsl.codecs import envelope
 from flowdsl.codecs.payloads import Payloads
 from flowdsl.engine import lease, run, step
 from flowdsl.engine.owner import Liveness
+from flowdsl.errors import StorageError
 from flowdsl.storage import SQLiteStorage, sqlite, sqlite_file, sqlite_handles
-from flowdsl.storage.base import PutStep
+from flowdsl.storage.base import Done, PutStep
 
 __all__ = ["PLANTS"]
 
@@ -80,12 +81,34 @@ def blind_to_the_log() -> None:
     sqlite_handles.lost_commits = lambda path: 0
 
 
+def acknowledge_what_failed() -> None:
+    """A commit of steps that the storage could not make counts as made."""
+    commit = SQLiteStorage.commit
+
+    def hopeful(self: Any, operations: Any, /) -> Any:
+        try:
+            return commit(self, operations)
+        except StorageError:
+            if not all(isinstance(op, PutStep) for op in operations):
+                raise
+            return [Done(1) for _ in operations]
+
+    SQLiteStorage.commit = hopeful  # type: ignore[method-assign]
+
+
+def raw_errors() -> None:
+    """Errors of the driver reach the user as they are."""
+    sqlite.translate = sqlite_file.translate = lambda error, path: error  # type: ignore[assignment,return-value]
+
+
 PLANTS: dict[str, Callable[[], None]] = {
     "acknowledge-before-commit": acknowledge_before_commit,
     "no-epoch-check": no_epoch_check,
     "take-over-the-living": take_over_the_living,
     "replay-something-else": replay_something_else,
     "no-patience": no_patience,
+    "acknowledge-what-failed": acknowledge_what_failed,
+    "raw-errors": raw_errors,
     "no-checksum": no_checksum,
     "blind-to-the-log": blind_to_the_log,
 }

@@ -1,0 +1,22 @@
+"""The campaign of disks, in its quick form, and its oracle against planted bugs."""
+
+import pytest
+
+from .command import campaign
+
+
+def test_no_fault_of_the_disk_loses_anything() -> None:
+    """On a full, failing or read-only disk there is a typed error; when that is over, the run goes on."""
+    result = campaign("disk", "--count", "25")
+    assert result["failed"] == 0, result["failures"]
+    assert result["trials"] == 25
+    assert result["limit: StorageFull"] > 0
+
+
+@pytest.mark.parametrize(
+    ("plant", "says"), [("acknowledge-what-failed", "executed again"), ("raw-errors", "sqlite3")]
+)
+def test_a_planted_bug_is_found(plant: str, says: str) -> None:
+    """The campaign is red when what could not be stored is acknowledged, and when errors have no type of ours."""
+    result = campaign("disk", "--kind", "limit", "--plant", plant, "--count", "40")
+    assert says in repr(result["failures"])
