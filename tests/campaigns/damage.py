@@ -195,9 +195,7 @@ def _read_run(runtime: Runtime, reader: _Reader, name: str) -> None:
         reader.log.note("refused", name, "steps", type(error).__name__, error.run, error.step, str(error))
         return
     for one in steps:
-        reader.note(
-            name, one.key, lambda one=one: one.result() if one.status != "failed" else str(one.error())
-        )
+        reader.note(name, one.key, lambda one=one: one.result() if one.status != "failed" else str(one.error))
         reader.note(
             name, f"facts of {one.key}", lambda one=one: [one.path, one.status, one.args, one.preview]
         )
