@@ -50,8 +50,8 @@ class Line:
         del self.numbers[bisect_left(self.numbers, run.number)]
         if (group := self._group(run)) is not None:
             del group[bisect_left(group, (run.number, run.id))]
-            if not group:
-                self.live.pop(run.owner, None)
+            if not group and group is not self.failed:
+                del self.live[run.owner]
 
     def oldest(self, skip_owners: tuple[str, ...]) -> list[str]:
         """Ids of the oldest runs that a call may continue."""

@@ -157,6 +157,15 @@ class RunContract:
         storage.commit([UpdateRun("n-1", {"status": RUNNING}, release=True)])
         assert found()
 
+    def test_what_becomes_of_one_run_hides_no_other(self, storage: Storage) -> None:
+        """The last failed run goes on and completes; a live one of the same owner is found as before."""
+        storage.commit([OpenRun(numbered(), 60.0, fresh=True), OpenRun(numbered(), 60.0, fresh=True)])
+        storage.commit([UpdateRun("n-1", {"status": FAILED}, release=True), UpdateRun("n-2", release=True)])
+        storage.commit([UpdateRun("n-1", {"status": COMPLETED})])
+        (found,) = storage.commit([OpenRun(numbered(), 60.0, skip_owners=("me",))])
+        assert isinstance(found, Found)
+        assert [run.id for run in found.runs] == ["n-2"]
+
     def test_the_oldest_are_found_first(self, storage: Storage) -> None:
         """The sixteen oldest runs are found, whoever owns them and whether they are live or failed."""
         for number in range(1, 41):
