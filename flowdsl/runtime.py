@@ -140,6 +140,8 @@ class Runtime:
         if self in _stack:
             del _stack[len(_stack) - 1 - _stack[::-1].index(self)]
         token = self._tokens.pop()
+        if _current.get() not in (self, None):
+            return  # one that was entered later is still open
         try:
             _current.reset(token)
         except ValueError:  # entered in another context, as some async fixtures do

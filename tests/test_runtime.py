@@ -36,6 +36,18 @@ def test_inside_with_it_is_the_current_one():
     assert current_runtime() is not outer
 
 
+def test_leaving_the_outer_one_first_keeps_the_inner_one_current():
+    """As ``ExitStack`` and fixtures may do it."""
+    with Runtime("memory://") as around:
+        one, two = Runtime("memory://"), Runtime("memory://")
+        one.__enter__()
+        two.__enter__()
+        one.__exit__(None, None, None)
+        assert current_runtime() is two
+        two.__exit__(None, None, None)
+        assert current_runtime() is around
+
+
 def test_async_with():
     """The same in async code."""
 
