@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC
 
 import pytest
-from support import Breaking, Effects, Flavour, Recorder
+from support import Breaking, Crash, Effects, Flavour, Mortal, Recorder
 
 from flowdsl import Retry, RunStatus, Runtime, StepStatus, step, workflow
 from flowdsl.errors import FlowError, RunConflict, RunFinished, RunNotFound, StorageFull
@@ -128,6 +128,49 @@ def test_retry_by_hand(runtime: Runtime, flavour: Flavour, effects: Effects):
     assert again.result(30) == 5
     with pytest.raises((RunConflict, RunFinished)):
         runtime.retry(run.id)
+
+
+@pytest.mark.parametrize("outcome", ["returns", "fails again"])
+def test_a_kill_behind_what_a_retry_executed(storage, clock, flavour: Flavour, effects: Effects, outcome):
+    """What the retry of a failed run has recorded is not executed again when its process dies, be it that the
+    step returned or that it failed once more and the body, now mended, handled that."""
+
+    @flavour.step(name="retried.f", retry=ONCE)
+    def f():
+        if effects("f") == 1 or outcome != "returns":
+            raise Declined
+
+    @flavour.step(name="retried.g")
+    def g():
+        effects("g")
+
+    @flavour.workflow(name="retried.w", id="w")
+    def w():
+        try:
+            yield f()
+        except Declined:
+            if effects.count("f") == 1:
+                raise
+        yield g()
+
+    for at in range(6):
+        effects.log.clear()
+        with Runtime(storage, clock=clock):
+            with pytest.raises(Declined):
+                flavour.call(w)
+        with pytest.raises(Crash):
+            with Runtime(Mortal(storage, at), clock=clock):
+                flavour.call(w)
+                raise Crash
+        recorded = [str(s.status) for s in storage.list_steps("w")]
+        executed = effects.count("f")
+        with Runtime(storage, clock=clock) as rt:
+            flavour.call(w)
+            again = effects.count("f") - executed
+            assert again == (0 if len(recorded) > 1 or recorded == ["completed"] else again)
+            assert effects.count("f") <= 3
+            assert rt.run("w").status is RunStatus.COMPLETED
+            rt.delete("w")
 
 
 def test_retry_of_an_unknown_run(runtime: Runtime):

@@ -82,7 +82,10 @@ class Journal:
     ) -> None:
         self._steps = {step.key: step for step in steps}
         self._used: set[str] = set()
-        self._open = set(open_failures)
+        # one that was executed again meanwhile, by a process that died before the run ended, is open no more
+        self._open = {
+            key for key in open_failures if key in self._steps and self._steps[key].status is _FAILED
+        }
         self._floor = floor
         self._positions: dict[tuple[str, str, int], Step] | None = None
 

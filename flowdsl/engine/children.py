@@ -57,6 +57,7 @@ def child_request(call: StepCall, defn: WorkflowDef, options: dict[str, Any]) ->
         asked.wanted = evolve(asked.wanted, id=f"{run.id}/{call.key[:16]}{again}", number=None)
     asked.wanted = evolve(asked.wanted, parent=run.id, parent_key=call.key)
     asked.fresh = False
+    asked.again = run.journal.get(call.key) is not None  # as an open failure: the parent is being retried
     return asked
 
 
@@ -72,7 +73,7 @@ def start_child(call: StepCall, defn: WorkflowDef, options: dict[str, Any]) -> R
     acquired = None
     if not run.journal.answers(call.key):
         run_sync(flush(run))
-        acquired = open_now(engine, asked.wanted, ancestors=asked.ancestors)
+        acquired = open_now(engine, asked.wanted, ancestors=asked.ancestors, again=asked.again)
     mine = acquired if acquired is not None and acquired.owned else None
 
     def left() -> None:

@@ -27,7 +27,6 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
 
 from flowdsl.storage.base import Operation, Outcome, Storage
 
@@ -37,9 +36,7 @@ __all__ = ["Committer"]
 class _Request:
     __slots__ = ("done", "error", "future", "loop", "operations", "outcomes")
 
-    def __init__(
-        self, operations: Sequence[Operation], future: asyncio.Future[list[Outcome]] | None = None
-    ) -> None:
+    def __init__(self, operations: Sequence[Operation], future: asyncio.Future[None] | None = None) -> None:
         self.operations = operations
         self.outcomes: list[Outcome] = []
         self.error: BaseException | None = None
@@ -79,14 +76,34 @@ class Committer:
         return request.outcomes
 
     async def commit_async(self, operations: Sequence[Operation]) -> list[Outcome]:
-        """As :meth:`commit`, without blocking the event loop for a disk or a round trip."""
+        """As :meth:`commit`, without blocking the event loop for a disk or a round trip.
+
+        What is queued will be written, so a task that is cancelled meanwhile learns of it all the same, and
+        is cancelled where it awaits next: the journal must know what is recorded, or undo would miss it.
+        """
         if self.storage.inline:
             return self.commit(operations)
-        request = _Request(operations, asyncio.get_running_loop().create_future())
-        assert request.future is not None
+        loop = asyncio.get_running_loop()
+        request = _Request(operations, loop.create_future())
         self._pending.append(request)
         self._nudge()
-        return await request.future
+        cancelled = False
+        while True:
+            try:
+                assert request.future is not None
+                await request.future
+                break
+            except asyncio.CancelledError:
+                cancelled = True
+                if request.done:
+                    break
+                request.future = loop.create_future()
+        if cancelled and (task := asyncio.current_task()) is not None:
+            task.uncancel()
+            task.cancel()
+        if request.error is not None:
+            raise request.error
+        return request.outcomes
 
     def _nudge(self) -> None:
         if self._thread is None:
@@ -164,10 +181,6 @@ class Committer:
 
 def _resolve(requests: list[_Request]) -> None:
     for request in requests:
-        future: asyncio.Future[Any] | None = request.future
-        if future is None or future.done():
-            continue
-        if request.error is not None:
-            future.set_exception(request.error)
-        else:
-            future.set_result(request.outcomes)
+        future = request.future
+        if future is not None and not future.done():
+            future.set_result(None)

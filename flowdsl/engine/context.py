@@ -22,7 +22,7 @@ from flowdsl.core.records import Run, Step
 from flowdsl.engine.definitions import WorkflowDef
 from flowdsl.engine.services import Engine
 from flowdsl.errors import FlowError, LeaseLost, RunTimeout
-from flowdsl.storage.base import Done, Fenced, Missing, Operation, Outcome, PutStep, Unstorable
+from flowdsl.storage.base import Done, Fenced, Missing, Operation, Outcome, PutStep, Unstorable, UpdateRun
 
 __all__ = [
     "INTERRUPTS",
@@ -151,6 +151,7 @@ class RunState:
     * ``ending``: the body has failed, and branches that have not begun are not to begin any more.
     * ``armed``: schedule record → its branch; ``started``: id of a child → its future.
     * ``branches``: futures that the run has to see ended before it ends itself.
+    * ``reopened``: the failures that the retry of a failed run has yet to execute again.
     """
 
     def __init__(self, engine: Engine, record: Run, journal: Journal, definition: WorkflowDef | None) -> None:
@@ -190,6 +191,7 @@ class RunState:
         self.ending = False
         self.armed: dict[str, Any] = {}
         self.started: dict[str, Any] = {}
+        self.reopened = set(record.open_failures)
 
     def halt(self, error: FlowError, *, outside: bool = False) -> None:
         """Stop the run at its next durable call, and wake it where it waits. The first reason wins.
@@ -253,6 +255,16 @@ class RunState:
             wakers = list(self.listeners)
         for waker in wakers:
             waker.set()
+
+    def answers(self, key: str) -> tuple[Operation, ...]:
+        """What has to be stored with the record of *key*, if its failure was open: it is no more, so that a
+        process that dies behind this does not execute it once more."""
+        if key not in self.reopened:
+            return ()
+        with self.lock:
+            self.reopened.discard(key)
+            left = tuple(other for other in self.record.open_failures if other in self.reopened)
+        return (UpdateRun(self.id, {"open_failures": left}, epoch=self.epoch),)
 
     def check(self) -> None:
         """Raise what must not be passed over before a durable call begins."""

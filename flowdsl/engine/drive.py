@@ -268,11 +268,11 @@ class Stoppable(Effect):
         loop = asyncio.get_running_loop()
         task = asyncio.current_task()
         assert task is not None
-        stopped = False
+        stopped = over = False
 
         def stop() -> None:
             nonlocal stopped
-            if not stopped:
+            if not stopped and not over:  # what comes behind the body (undo, the end) is not to be cancelled
                 stopped = True
                 task.cancel()
 
@@ -286,6 +286,7 @@ class Stoppable(Effect):
             with engine.alarm(left, run.expire):
                 error, value = await self.body.aio()
         finally:
+            over = True
             run.stopper = None
             if timer is not None:
                 timer.cancel()

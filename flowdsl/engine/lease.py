@@ -61,15 +61,18 @@ class Acquired:
     counted: bool = False  # whether a virtual clock already counts it as runnable
 
 
-def acquire(engine: Engine, wanted: Run, *, fresh: bool = False, ancestors: tuple[str, ...] = ()) -> Any:
+def acquire(
+    engine: Engine, wanted: Run, *, fresh: bool = False, ancestors: tuple[str, ...] = (), again: bool = True
+) -> Any:
     """Open the run *wanted*, continue an interrupted or failed one, or wait for the one who executes it.
 
     *wanted* has ``number`` ``None`` for a run whose id is given. *ancestors* are the runs that wait for this
-    call.
+    call. Without *again*, a child that has failed when this very call executed it is not continued: the
+    failure is the outcome of the call, which a killed parent had yet to record.
     """
     try:
         if wanted.number is None:
-            return (yield from _by_id(engine, wanted, ancestors))
+            return (yield from _by_id(engine, wanted, ancestors, again))
         return (yield from _by_key(engine, wanted, fresh))
     except GeneratorExit:
         raise
@@ -81,10 +84,10 @@ def acquire(engine: Engine, wanted: Run, *, fresh: bool = False, ancestors: tupl
 
 
 def open_now(
-    engine: Engine, wanted: Run, *, fresh: bool = False, ancestors: tuple[str, ...] = ()
+    engine: Engine, wanted: Run, *, fresh: bool = False, ancestors: tuple[str, ...] = (), again: bool = True
 ) -> Acquired | None:
     """As :func:`acquire`, without waiting: ``None`` if somebody executes the run and it has to be joined."""
-    flow = acquire(engine, wanted, fresh=fresh, ancestors=ancestors)
+    flow = acquire(engine, wanted, fresh=fresh, ancestors=ancestors, again=again)
     try:
         effect = flow.send(None)
         while not isinstance(effect, Watch):
@@ -154,7 +157,7 @@ def _read(engine: Engine, run_id: str) -> Call:
     return Call(lambda: engine.storage.get_run(run_id), False)
 
 
-def _by_id(engine: Engine, wanted: Run, ancestors: tuple[str, ...]) -> Any:
+def _by_id(engine: Engine, wanted: Run, ancestors: tuple[str, ...], again: bool) -> Any:
     outcome = yield from _open(engine, wanted, False, ())
     if isinstance(outcome, Opened):
         return Acquired(outcome.run, True)
@@ -164,7 +167,8 @@ def _by_id(engine: Engine, wanted: Run, ancestors: tuple[str, ...]) -> Any:
     seen = 0
     while run is not None:
         _same(run, wanted)
-        if run.status in _ENDED or (run.status is RunStatus.FAILED and (joined or not run.retryable)):
+        known = joined or not run.retryable or (not again and _of_this_call(run, wanted))
+        if run.status in _ENDED or (run.status is RunStatus.FAILED and known):
             return Acquired(run, False)
         if run.id in ancestors:
             raise RunConflict(
@@ -187,7 +191,11 @@ def _by_id(engine: Engine, wanted: Run, ancestors: tuple[str, ...]) -> Any:
         if claimed is not None:
             return Acquired(claimed, True, True)
         run = yield _read(engine, wanted.id)
-    return (yield from _by_id(engine, wanted, ancestors))  # it was deleted while we waited
+    return (yield from _by_id(engine, wanted, ancestors, again))  # it was deleted while we waited
+
+
+def _of_this_call(run: Run, wanted: Run) -> bool:
+    return run.parent is not None and (run.parent, run.parent_key) == (wanted.parent, wanted.parent_key)
 
 
 def _same(run: Run, wanted: Run) -> None:

@@ -53,6 +53,7 @@ class Request:
     wanted: Run
     fresh: bool = False
     ancestors: tuple[str, ...] = ()
+    again: bool = True
 
 
 class _Template(string.Formatter):
@@ -196,7 +197,7 @@ def whole(engine: Engine, asked: Request) -> Flow:
     """Get the run and execute it to its end, or hand over the outcome that it has."""
     try:
         acquired: Acquired = yield from acquire(
-            engine, asked.wanted, fresh=asked.fresh, ancestors=asked.ancestors
+            engine, asked.wanted, fresh=asked.fresh, ancestors=asked.ancestors, again=asked.again
         )
     except StorageError as error:
         return Crossing(error), None
@@ -249,6 +250,9 @@ def execute(engine: Engine, asked: Request, acquired: Acquired) -> Flow:
         state.parent = frame.run
         with frame.run.lock:
             frame.run.children.append(state)
+            stop = frame.run.stop
+        if stop is not None:  # it was told before it could have told us
+            state.halt(stop)
     engine.active[record.id] = state
     engine.keeper.watch()
     handle = engine.make_handle(record)

@@ -152,7 +152,7 @@ def _take(
         record = make_record(call, view, StepStatus.COMPLETED, sealed, signal.preview, 1, extra)
         operation = TakeSignal(signal.id, record, run.epoch)
         try:
-            (outcome,) = yield Commit(engine, (operation,))
+            outcome, *_ = yield Commit(engine, (operation, *run.answers(call.key)))
         except StorageError as error:
             raise halted(run, error, call) from error
         if isinstance(outcome, Missing):

@@ -609,6 +609,8 @@ def started(call: StepCall, view: StepView) -> Step:
 def commit_for(run: RunState, call: StepCall | None, *operations: Operation) -> Generator[Effect, Any, int]:
     """Commit *operations* of a run behind what it has buffered; answers the ``seq`` of the first. A refused
     or failed write stops the run, resumably."""
+    if run.reopened and call is not None:
+        operations += run.answers(call.key)
     buffered = run.buffered() if run.buffer else ()
     if buffered:
         operations = (*buffered, *operations)

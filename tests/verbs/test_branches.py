@@ -288,6 +288,40 @@ def test_a_failing_child_raises_in_its_parent_and_continues_with_it(runtime, fla
     assert [run.status for run in runtime.run("w").children()] == [RunStatus.COMPLETED]
 
 
+def test_a_failed_child_whose_parent_died_is_not_executed_again(storage, clock, flavour, effects: Effects):
+    """Its failure is the outcome of the parent's call, whether or not the parent lived to record that."""
+
+    @flavour.step(retry=ONCE, name="lost.f")
+    def f():
+        effects("f")
+        raise KeyError("child")
+
+    @flavour.workflow(name="lost.child")
+    def child():
+        yield f()
+
+    @flavour.workflow(name="lost.parent", id="w")
+    def parent():
+        try:
+            yield child()
+        except KeyError:
+            return "handled"
+
+    for at in range(4, 7):  # from the commit on that stores the child's end
+        effects.log.clear()
+        with pytest.raises(Crash):
+            with Runtime(Mortal(storage, at, after=at == 4), clock=clock):
+                flavour.call(parent)
+                raise Crash
+        with Runtime(storage, clock=clock) as rt:
+            (inner,) = rt.run("w").children()
+            assert inner.status is (RunStatus.FAILED if at > 3 else RunStatus.RUNNING)
+            assert flavour.call(parent) == "handled"
+            assert effects == ["f"]
+            rt.delete(inner.id)
+            rt.delete("w")
+
+
 def test_cancelling_the_parent_cancels_the_children(storage, flavour, verbs):
     """Called and started ones, while they wait; all end as cancelled."""
 

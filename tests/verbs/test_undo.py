@@ -168,6 +168,31 @@ def test_a_cancelled_run_undoes_and_is_then_cancelled(runtime, flavour, verbs, e
     assert runtime.run("w").status is RunStatus.CANCELLED
 
 
+def test_a_step_that_cancels_its_own_run_does_not_cancel_the_undo(runtime, flavour, effects: Effects):
+    """The run stops at its next call, and the cancelling of its task does not strike what comes then."""
+
+    @flavour.step(name="own.release", retry=Retry(attempts=2, initial=1, jitter=0))
+    def release(result):
+        if effects("release", result) == 1:
+            raise OSError("once more")
+
+    @flavour.step(name="own.reserve", undo=release)
+    def reserve(n):
+        if n == 1:
+            runtime.cancel("w")
+        return n
+
+    @flavour.workflow(name="own.w", id="w")
+    def w():
+        for n in range(3):
+            yield reserve(n)
+
+    with pytest.raises(RunCancelled):
+        flavour.call(w)
+    assert effects == [("release", 1)] * 2 + [("release", 0)] * 2
+    assert runtime.run("w").status is RunStatus.CANCELLED
+
+
 def test_cancelling_an_interrupted_run_undoes_its_steps(storage, clock, flavour, effects: Effects):
     """Nobody executes it, so who cancels it takes it over to undo."""
     w, _ = saga(flavour, effects, [])

@@ -1,0 +1,329 @@
+"""The laws that hold for every program of ``verb_programs.py``, wherever its process dies.
+
+A program is executed once without faults and then with them, and compared (:class:`Case`):
+
+* the result, the run store, the journal's shape and the log are those of the execution without faults;
+* the :class:`World` saw nothing that must not be: see there;
+* what had to be undone was undone, newest first; the callbacks of the end were called, and events heard;
+* nothing is left over: no run without an end, no owner, no step that is pending, nothing that executes;
+* with everything recorded, a replay executes nothing and writes nothing.
+
+Long campaigns call :func:`check_program` with programs of ``random_program(seed)``; the tests, with those
+of ``programs()``, which hypothesis can shrink.
+"""
+
+import tempfile
+import threading
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from support import Crash, Flavour, Mortal, unreachable
+from verb_programs import BESIDE, PLAYERS, Failed, Fault, Program, Snapshot, World, kinds_of
+
+from flowdsl import RunStatus, Runtime, StepStatus
+from flowdsl.errors import FlowError, RunCancelled, StepOutcomeUnknown
+from flowdsl.storage import MemoryStorage, SQLiteStorage, Storage
+from flowdsl.storage.base import UpdateRun
+from flowdsl.testing import VirtualClock
+
+__all__ = ["Case", "check_program"]
+
+
+class _Process(Mortal):
+    """The storage of a process that dies as a whole: what waits in it does not wait on.
+
+    What the keeper of leases writes does not count: when it comes is a matter of real time.
+    """
+
+    def __init__(self, world: World, storage: Storage, fault: Fault | None) -> None:
+        at = None if fault is None or fault.body else fault.at
+        super().__init__(storage, at, after=fault is not None and fault.after, error=self.die)
+        self.world = world
+        self.runtime: Any = None
+        self.died_at: float | None = None
+
+    def die(self) -> BaseException:
+        """Everything ends here."""
+        self.dead = True
+        if self.died_at is None:
+            self.died_at = self.world.clock.now()
+            for state in list(self.runtime.engine.active.values()):
+                if state is not None:
+                    state.halt(FlowError("the process is dead", run=state.id), outside=True)
+        return Crash()
+
+    def commit(self, operations: Any, /) -> Any:
+        if threading.current_thread().name == "flowdsl-keeper":
+            if self.dead:
+                raise unreachable()
+            return self.inner.commit(operations)
+        return super().commit(operations)
+
+
+# Lives ------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def fresh(kind: str) -> Iterator[Storage]:
+    """An empty storage: ``memory`` or ``sqlite``."""
+    if kind == "memory":
+        with MemoryStorage() as storage:
+            yield storage
+        return
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        SQLiteStorage(Path(folder) / "flow.db", synchronous="normal") as storage,
+    ):
+        yield storage
+
+
+def live(world: World, storage: Storage, fault: Fault | None = None) -> Any:
+    """One life of a process that executes the program: the outcome; raises ``Crash`` if it died."""
+    process = _Process(world, storage, fault)
+    world.begin(process, fault)
+    try:
+        with Runtime(process, clock=world.clock, lease=3600.0) as runtime:
+            process.runtime = runtime
+            try:
+                outcome = world.flavour.call(PLAYERS[world.flavour.is_async].main)
+            except Failed:
+                outcome = "failed"
+            except RunCancelled:
+                outcome = "cancelled"
+            except StepOutcomeUnknown as error:
+                outcome = error
+            except BaseException:
+                if not process.dead:
+                    raise
+            if process.dead:
+                raise Crash
+            if runtime.engine.active:
+                world.wrong.append(f"{list(runtime.engine.active)} execute when everything has ended")
+        return outcome
+    finally:
+        world.end(storage)
+
+
+def to_the_end(world: World, storage: Storage, faults: Sequence[Fault] = (), pause: float = 1.0) -> Any:
+    """Call the program as often as it takes, the first times with a fault; its outcome."""
+    left = deque(faults)
+    for _ in range(50):
+        record = world.before.runs.get("main")
+        if record is not None and record.status is RunStatus.FAILED:
+            if world.ending != "retry":
+                return "failed"
+            world.reopen()
+        try:
+            outcome = live(world, storage, left.popleft() if left else None)
+        except Crash:
+            world.clock = VirtualClock(world.process.died_at + pause)
+            continue
+        if isinstance(outcome, StepOutcomeUnknown):
+            _resolve(world, storage, outcome)
+        elif not (outcome == "failed" and world.ending == "retry" and not world.open):
+            return outcome
+    raise AssertionError("it does not come to an end")
+
+
+def _resolve(world: World, storage: Storage, error: StepOutcomeUnknown) -> None:
+    """Somebody looked whether the step in doubt had been done, and says so."""
+    assert error.run is not None
+    assert error.step is not None
+    slot = world.places.get((error.run, error.step))
+    with Runtime(storage, clock=world.clock) as runtime:
+        if slot is None:
+            runtime.resolve(error.run, error.step, rerun=True)
+        else:
+            runtime.resolve(error.run, error.step, result=slot)
+    world.before = Snapshot.of(storage)
+
+
+# The laws ---------------------------------------------------------------------------------------------------
+
+
+def _state(storage: Storage) -> Any:
+    with Runtime(storage) as runtime:
+        return runtime.query("main", "state")
+
+
+def _sorted(value: Any) -> Any:
+    """The run store without what is a matter of timing: branches interleave."""
+    return {k: sorted(v, key=repr) if isinstance(v, list) else v for k, v in value.items()}
+
+
+def _outcome(found: Any) -> Any:
+    return found if isinstance(found, str) else (found[0], _sorted(found[1]))
+
+
+_SHAPED = frozenset({"step", "child", "wait", "sleep", "schedule", "store", "undo"})
+
+
+def _shape(world: World, storage: Storage) -> Any:
+    """What is left in the storage when the program has ended."""
+    left = Snapshot.of(storage)
+    fails = world.ending != "return"
+    steps = [step for step in left.steps.values() if step.kind in _SHAPED]
+    # a branch may begin or not while its run fails
+    counted = [step for step in steps if not (fails and "/scheduled" in step.scope)]
+    logs = [step.extra for step in left.steps.values() if step.kind == "log"]
+    return len(left.runs), sorted(logs), Counter((s.kind, s.path, str(s.status)) for s in counted)
+
+
+_ENDED = (RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED)
+
+
+def _tidy(world: World, storage: Storage) -> None:
+    """Nothing is left over."""
+    left = Snapshot.of(storage)
+    for run in left.runs.values():
+        if run.status not in _ENDED or run.owner is not None or run.undoing:
+            world.wrong.append(
+                f"run {run.id} is left {run.status}, owner {run.owner}, undoing {run.undoing!r}"
+            )
+    cut = world.ending in ("raise", "retry", "cancel")
+    for step in left.steps.values():
+        if step.status is StepStatus.PENDING and not (cut and _was_cut(left, step)):
+            world.wrong.append(f"{step.kind} {step.path}({step.args}) is left pending")
+
+
+def _was_cut(left: Snapshot, step: Any) -> bool:
+    """Whether a cancelled run or a failed one's branch may leave *step* as it was."""
+    return left.runs[step.run_id].status is RunStatus.CANCELLED or "/scheduled" in step.scope
+
+
+def _undone(world: World, storage: Storage, outcome: Any) -> None:
+    """What had to be undone was, in order."""
+    left = Snapshot.of(storage)
+    undoing = (".undoable", ".plainly_undoable")
+    for place, step in left.steps.items():
+        if not step.path.endswith(undoing) or step.kind != "step":
+            continue
+        kept = step.status is StepStatus.COMPLETED
+        slot = world.places.get(place)
+        run = left.runs[step.run_id]
+        if kept and (run.status is not RunStatus.COMPLETED or outcome in ("failed", "cancelled")):
+            world.wrong.append(f"{slot} was not undone")
+        if step.status is StepStatus.UNDONE and slot not in world.undone:
+            world.wrong.append(f"{slot} counts as undone and was not")
+    kinds = kinds_of(world.program)
+    if outcome == "failed" and not kinds & (BESIDE | {"lost_child"}):
+        order = list(dict.fromkeys(world.undone))
+        if order != world.undoables[::-1]:
+            world.wrong.append(f"{world.undoables} were completed, and undone in the order {order}")
+
+
+def _hooked(world: World, outcome: Any) -> None:
+    """Each end is announced by its own callback, at least once; each event is heard."""
+    expected = {"failed": ["Failed"], "cancelled": []}.get(
+        outcome if isinstance(outcome, str) else "", ["complete"]
+    )
+    if world.ending == "retry" and outcome != "failed":
+        expected = ["Failed", "complete"]
+    if sorted(set(world.ends)) != expected and world.ending != "cancel":
+        world.wrong.append(f"the callbacks of the end were {world.ends}")
+    unheard = world.sent - set(world.heard)
+    if unheard:
+        world.wrong.append(f"nobody heard what was sent at {unheard}")
+
+
+def _judge(world: World, storage: Storage, outcome: Any) -> None:
+    _tidy(world, storage)
+    _undone(world, storage, outcome)
+    _hooked(world, outcome)
+    assert not world.wrong, "\n".join(dict.fromkeys(world.wrong))
+
+
+def _fixed_point(world: World, storage: Storage, outcome: Any) -> None:
+    """With everything recorded and the run open again, nothing executes and no record is written."""
+    storage.commit([UpdateRun("main", {"status": RunStatus.RUNNING, "result": None, "finished_at": None})])
+    before, done = Snapshot.of(storage), world.done.copy()
+    world.sent.clear()
+    again = live(world, storage)
+    tried = {slot for slot in world.done if world.done[slot] != done[slot]}
+    _same("the outcome of a replay", _outcome(again), _outcome(outcome))
+    if "try_" not in kinds_of(world.program):
+        assert not tried, f"a replay executed {tried}"
+    after = Snapshot.of(storage)
+    changed = [step for place, step in after.steps.items() if before.steps.get(place) != step]
+    assert not changed, f"a replay wrote {changed}"
+    assert len(after.steps) == len(before.steps)
+
+
+def _same(what: str, found: Any, expected: Any) -> None:
+    assert found == expected, f"{what} is\n  {found!r}\nand without faults it was\n  {expected!r}"
+
+
+class Case:
+    """A program, executed without faults when this is made, to be compared with executions with faults.
+
+    *kind* is the storage; *ending* one of ``ENDINGS``; with ``cancel``, the *cancel_at*-th body asks for it.
+    ``commits`` and ``bodies`` say how many there were. Raises ``AssertionError``, as :meth:`check` does, that
+    says what is wrong.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        *,
+        is_async: bool = False,
+        kind: str = "memory",
+        ending: str = "return",
+        cancel_at: int = 0,
+    ) -> None:
+        self._how = Flavour(is_async), program, ending, cancel_at
+        self.kind = kind
+        self.ending = ending
+        world = World(*self._how)
+        with fresh(kind) as storage:
+            outcome = to_the_end(world, storage)
+            self._expected = _outcome(outcome), _sorted(_state(storage)), _shape(world, storage)
+            _judge(world, storage, outcome)
+            self.commits, self.bodies = sum(world.commits), sum(world.bodies)
+            if ending == "return":
+                _fixed_point(world, storage, outcome)
+                _judge(world, storage, outcome)
+
+    def points(self) -> list[Fault]:
+        """Every place where the first life can end."""
+        commits = [Fault(at, after) for at in range(self.commits) for after in (False, True)]
+        return commits + [Fault(at, body=True) for at in range(self.bodies)]
+
+    def check(self, faults: Sequence[Fault], pause: float = 1.0) -> tuple[int, ...]:
+        """Execute the program with *faults* and compare; how many commits each of its lives made.
+
+        The first life ends at the first of *faults*, the second one at the second, and so on; then nothing
+        happens any more. Between two lives *pause* seconds pass, on a virtual clock.
+        """
+        world = World(*self._how)
+        with fresh(self.kind) as storage:
+            outcome = to_the_end(world, storage, faults, pause)
+            _judge(world, storage, outcome)
+            if self.ending != "cancel":  # how far it came by then is another matter
+                found = _outcome(outcome), _sorted(_state(storage)), _shape(world, storage)
+                for what, one, other in zip(
+                    ("the outcome", "the run store", "what is left"), found, self._expected, strict=True
+                ):
+                    _same(what, one, other)
+        return tuple(world.commits)
+
+
+def check_program(
+    program: Program, deaths: Iterable[Sequence[Fault]] | None = None, *, pause: float = 1.0, **how: Any
+) -> int:
+    """Check *program* (*how*: see :class:`Case`) without faults and with each of *deaths*, which are the
+    faults of one execution each; by default, every place where a life can end, alone. How many executions
+    that were. Raises ``AssertionError`` that says what is wrong and after which faults.
+    """
+    case = Case(program, **how)
+    count = 1
+    for faults in [[fault] for fault in case.points()] if deaths is None else deaths:
+        try:
+            case.check(faults, pause)
+        except AssertionError as error:
+            error.add_note(f"program {program!r}, {how}, {list(faults)}, pause {pause}")
+            raise
+        count += 1
+    return count
