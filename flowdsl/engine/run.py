@@ -230,6 +230,16 @@ def outcome_of(engine: Engine, run: Run) -> Result:
     return error, None
 
 
+def _adopt(parent: RunState, child: RunState) -> None:
+    """Let *parent* tell *child* when to stop; it may have been told already."""
+    child.parent = parent
+    with parent.lock:
+        parent.children.append(child)
+        stop = parent.stop
+    if stop is not None:
+        child.halt(stop)
+
+
 def execute(engine: Engine, asked: Request, acquired: Acquired) -> Flow:
     """Execute a run that is ours, from its journal on."""
     record, defn = acquired.run, asked.defn
@@ -247,12 +257,7 @@ def execute(engine: Engine, asked: Request, acquired: Acquired) -> Flow:
     state = RunState(engine, record, journal, defn)
     frame = current.get()
     if frame is not None:
-        state.parent = frame.run
-        with frame.run.lock:
-            frame.run.children.append(state)
-            stop = frame.run.stop
-        if stop is not None:  # it was told before it could have told us
-            state.halt(stop)
+        _adopt(frame.run, state)
     engine.active[record.id] = state
     engine.keeper.watch()
     handle = engine.make_handle(record)
