@@ -30,7 +30,15 @@ from collections.abc import Sequence
 
 from flowdsl.storage.base import Operation, Outcome, Storage
 
-__all__ = ["Committer"]
+__all__ = ["Committer", "Written"]
+
+
+class Written(asyncio.CancelledError):
+    """The task was cancelled while a commit of it was under way, whose *outcomes* these are."""
+
+    def __init__(self, outcomes: list[Outcome]) -> None:
+        super().__init__()
+        self.outcomes = outcomes
 
 
 class _Request:
@@ -78,8 +86,9 @@ class Committer:
     async def commit_async(self, operations: Sequence[Operation]) -> list[Outcome]:
         """As :meth:`commit`, without blocking the event loop for a disk or a round trip.
 
-        What is queued will be written, so a task that is cancelled meanwhile learns of it all the same, and
-        is cancelled where it awaits next: the journal must know what is recorded, or undo would miss it.
+        A task that is cancelled while its operations are being written waits for that, and raises
+        :class:`Written`: the journal must know what is recorded, or undo would miss it. Cancelled once more,
+        it does not wait.
         """
         if self.storage.inline:
             return self.commit(operations)
@@ -87,20 +96,24 @@ class Committer:
         request = _Request(operations, loop.create_future())
         self._pending.append(request)
         self._nudge()
-        cancelled = False
-        while True:
+        cancelled: asyncio.CancelledError | None = None
+        while not (cancelled and request.done):
             try:
                 assert request.future is not None
                 await request.future
                 break
-            except asyncio.CancelledError:
-                cancelled = True
-                if request.done:
-                    break
-                request.future = loop.create_future()
-        if cancelled and (task := asyncio.current_task()) is not None:
-            task.uncancel()
-            task.cancel()
+            except asyncio.CancelledError as error:
+                if cancelled is not None:
+                    raise
+                cancelled = error
+                try:
+                    self._pending.remove(request)
+                except ValueError:  # somebody is at it, or has done it
+                    request.future = loop.create_future()
+                else:
+                    raise
+        if cancelled is not None:
+            raise cancelled if request.error is not None else Written(request.outcomes)
         if request.error is not None:
             raise request.error
         return request.outcomes

@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from flowdsl.clock import Waker
+from flowdsl.engine.commit import Written
 from flowdsl.engine.context import Crossing, Frame, RunState, current, here
 from flowdsl.engine.services import Engine
 from flowdsl.errors import StepTimeout
@@ -80,19 +81,32 @@ def run_sync(flow: Flow) -> Any:
 
 
 async def run_async(flow: Flow) -> Any:
-    """Drive *flow* in this task; return its value or raise its error."""
+    """Drive *flow* in this task; return its value or raise its error.
+
+    When the task is cancelled while a commit is under way, *flow* learns the outcomes first, and of the
+    cancelling at its next effect.
+    """
     send = flow.send
+    cancelled: BaseException | None = None
     try:
         effect = send(None)
         while True:
             try:
+                if cancelled is not None:
+                    raise cancelled
                 answer = await effect.aio()
+            except Written as late:
+                cancelled = asyncio.CancelledError()
+                effect = send(late.outcomes)
             except BaseException as error:
+                cancelled = None
                 effect = flow.throw(error)
             else:
                 effect = send(answer)
     except StopIteration as stop:
         failure, value = stop.value
+    if cancelled is not None:
+        raise cancelled
     if failure is not None:
         try:
             raise failure

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from flowdsl.core.records import Run, Step
-from flowdsl.engine.commit import Committer
+from flowdsl.engine.commit import Committer, Written
 from flowdsl.errors import StorageFull, StorageUnavailable
 from flowdsl.storage import MemoryStorage
 from flowdsl.storage.base import Done, OpenRun, PutStep
@@ -227,6 +227,26 @@ def test_a_cancelled_async_caller_loses_nothing_of_others(committer, storage):
     assert {"first", "kept"} <= keys(storage)
 
 
+def test_a_cancelled_async_caller_learns_what_was_written(committer, storage):
+    """While its operations are being written it waits, and is told their outcomes with the cancelling."""
+    storage.gate.clear()
+
+    async def main():
+        task = asyncio.ensure_future(committer.commit_async([put("mine")]))
+        await asyncio.to_thread(storage.entered.acquire)
+        task.cancel()
+        await asyncio.sleep(0)
+        assert not task.done()
+        storage.gate.set()
+        with pytest.raises(Written) as caught:
+            await task
+        return caught.value.outcomes
+
+    (outcome,) = asyncio.run(main())
+    assert isinstance(outcome, Done)
+    assert keys(storage) == {"mine"}
+
+
 def test_a_loop_that_is_gone_does_not_stop_the_others(committer, storage):
     """Its callers are gone; the thread goes on for everybody else."""
     storage.gate.clear()
@@ -234,6 +254,8 @@ def test_a_loop_that_is_gone_does_not_stop_the_others(committer, storage):
     async def leave():
         task = asyncio.ensure_future(committer.commit_async([put("left")]))
         await asyncio.to_thread(storage.entered.acquire)
+        task.cancel()  # it waits for what is being written; the loop, which cancels it again, does not
+        await asyncio.sleep(0)
         assert not task.done()
 
     asyncio.run(leave())
