@@ -86,9 +86,8 @@ class Committer:
     async def commit_async(self, operations: Sequence[Operation]) -> list[Outcome]:
         """As :meth:`commit`, without blocking the event loop for a disk or a round trip.
 
-        A task that is cancelled while its operations are being written waits for that, and raises
-        :class:`Written`: the journal must know what is recorded, or undo would miss it. Cancelled once more,
-        it does not wait.
+        A task that is cancelled meanwhile waits all the same, and raises :class:`Written`: what a body did is
+        recorded, and the journal knows it, or undo would pass over it. Cancelled once more, it does not wait.
         """
         if self.storage.inline:
             return self.commit(operations)
@@ -106,12 +105,7 @@ class Committer:
                 if cancelled is not None:
                     raise
                 cancelled = error
-                try:
-                    self._pending.remove(request)
-                except ValueError:  # somebody is at it, or has done it
-                    request.future = loop.create_future()
-                else:
-                    raise
+                request.future = loop.create_future()
         if cancelled is not None:
             raise cancelled if request.error is not None else Written(request.outcomes)
         if request.error is not None:

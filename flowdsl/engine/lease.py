@@ -26,7 +26,7 @@ from flowdsl.engine.context import RunState
 from flowdsl.engine.drive import Call, Commit, Watch
 from flowdsl.engine.owner import Liveness, liveness
 from flowdsl.engine.services import Engine
-from flowdsl.engine.step import started
+from flowdsl.engine.step import error_preview, started
 from flowdsl.errors import FlowError, RunCancelled, RunConflict, RunFinished, StorageError
 from flowdsl.storage.base import (
     ClaimRun,
@@ -41,7 +41,7 @@ from flowdsl.storage.base import (
     raise_unstorable,
 )
 
-__all__ = ["Acquired", "Keeper", "acquire", "claim", "interrupted", "open_now", "take"]
+__all__ = ["Acquired", "Keeper", "acquire", "claim", "ended_with_parent", "interrupted", "open_now", "take"]
 
 logger = logging.getLogger("flowdsl")
 
@@ -167,7 +167,7 @@ def _by_id(engine: Engine, wanted: Run, ancestors: tuple[str, ...], again: bool)
     seen = 0
     while run is not None:
         _same(run, wanted)
-        known = joined or not run.retryable or (not again and _of_this_call(run, wanted))
+        known = joined or not run.retryable or (not again and _failed_by_itself(run, wanted))
         if run.status in _ENDED or (run.status is RunStatus.FAILED and known):
             return Acquired(run, False)
         if run.id in ancestors:
@@ -194,8 +194,15 @@ def _by_id(engine: Engine, wanted: Run, ancestors: tuple[str, ...], again: bool)
     return (yield from _by_id(engine, wanted, ancestors, again))  # it was deleted while we waited
 
 
-def _of_this_call(run: Run, wanted: Run) -> bool:
-    return run.parent is not None and (run.parent, run.parent_key) == (wanted.parent, wanted.parent_key)
+def ended_with_parent(run_id: str) -> FlowError:
+    """The error of an unfinished child that was ended because its parent failed."""
+    return FlowError(f"run {run_id} was unfinished when its parent failed", run=run_id)
+
+
+def _failed_by_itself(run: Run, wanted: Run) -> bool:
+    """Whether *run* is the child of the very call that wants it, and its own body failed."""
+    mine = run.parent is not None and (run.parent, run.parent_key) == (wanted.parent, wanted.parent_key)
+    return mine and run.error_preview != error_preview(ended_with_parent(run.id))
 
 
 def _same(run: Run, wanted: Run) -> None:

@@ -27,12 +27,12 @@ from flowdsl.core.status import RunStatus, StepStatus
 from flowdsl.engine.context import Frame, RunState, Scope, current, here
 from flowdsl.engine.definitions import StepDef, undo_path
 from flowdsl.engine.drive import Body, Call, Commit, Flow, Pause, Result
-from flowdsl.engine.lease import take
+from flowdsl.engine.lease import ended_with_parent, take
 from flowdsl.engine.owner import Liveness, liveness
 from flowdsl.engine.registry import STEPS
 from flowdsl.engine.services import Engine
 from flowdsl.engine.step import commit_for, error_preview, halted, jitter
-from flowdsl.errors import FlowError, StepNotFound
+from flowdsl.errors import StepNotFound
 from flowdsl.storage.base import DropSteps, PutStep, UpdateRun
 
 __all__ = ["end_abandoned", "end_children", "has_undo", "undo_all"]
@@ -72,6 +72,13 @@ def has_undo(engine: Engine, run_id: str) -> bool:
         return True
     children = engine.storage.list_runs(RunFilter(parent=run_id))
     return any(has_undo(engine, child.id) for child in children)
+
+
+def _was_undone(engine: Engine, run_id: str) -> bool:
+    """Whether a child was undone already, by a process that died before its parent's record said so."""
+    return any(
+        s.kind == "undo" and s.status is StepStatus.COMPLETED for s in engine.storage.list_steps(run_id)
+    )
 
 
 def _undo_of(state: RunState, step: Step, named: str) -> Any:
@@ -133,7 +140,7 @@ def _plan(state: RunState, goes_on: bool) -> list[tuple[Step, Any, str | None]]:
     for step in list(state.journal)[::-1]:  # a journal is in the order of completion
         child = _child_of(step)
         if child is not None:
-            if has_undo(state.engine, child):
+            if has_undo(state.engine, child) or (goes_on and _was_undone(state.engine, child)):
                 plan.append((step, None, child))
             continue
         named = _mark_of(step)
@@ -319,7 +326,7 @@ def end_abandoned(engine: Engine, record: Run, final: RunStatus, parent: RunStat
     unfinished = record.status in _UNFINISHED
     facts: dict[str, Any] = {"undoing": str(final)}
     if unfinished and final is RunStatus.FAILED:
-        error = FlowError(f"run {record.id} was unfinished when its parent failed", run=record.id)
+        error = ended_with_parent(record.id)
         facts["error"], _ = engine.payloads.pack_error(error, record.id, "", "run")
         facts["error_preview"] = error_preview(error)
     elif unfinished:
