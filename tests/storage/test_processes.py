@@ -197,6 +197,26 @@ with open_storage(url) as storage:
         child.rest()
 
 
+def test_a_foreign_commit_is_noticed_within_a_tenth_of_a_second(storage: SQLiteStorage) -> None:
+    """No pause between the commit and the waiter's return is longer; pauses are counted, not made."""
+    open_run(storage)
+    version = storage.wait_for_change(0, 60.0)
+    with SQLiteStorage(storage._path) as other:
+
+        class Counted(threading.Condition):
+            paused = 0.0
+
+            def wait(self, timeout: float | None = None) -> bool:
+                if not self.paused:
+                    other.commit([AddSignal(Signal("x", "r", "go"))])
+                self.paused += timeout or 60.0
+                return False
+
+        storage._changed = counted = Counted()
+        assert storage.wait_for_change(version, 60.0) != version
+        assert 0.0 < counted.paused <= 0.1
+
+
 def test_what_is_noticed_before_is_noticed_later(storage: SQLiteStorage) -> None:
     """A foreign commit between two waits ends the second; an own one wakes nobody twice."""
     open_run(storage)

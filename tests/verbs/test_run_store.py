@@ -30,6 +30,27 @@ def test_what_each_operation_returns(runtime, flavour, verbs):
     assert flavour.call(w) == [None, 7, None, None, 1, 3.5, 2.5, 1, 2, True, False, {"n": 2.5, "l": [1, [2]]}]
 
 
+def test_what_a_step_reads_is_its_own(runtime, flavour, verbs):
+    """A step that changes what it has read, or an item after it was stored, changes no state."""
+
+    @flavour.step
+    def f():
+        s = verbs.store
+        item = ["stored"]
+        yield s.push("l", item)
+        item.append("changed afterwards")
+        (yield s.get("l")).append("a copy")
+        (yield s.get("l"))[0].append("a copy")
+        (yield s.items())["l"].append("a copy")
+        return (yield s.get("l"))
+
+    @flavour.workflow
+    def w():
+        return (yield f())
+
+    assert flavour.call(w) == [["stored"]]
+
+
 def test_values_that_cannot_be_applied_change_nothing(runtime, flavour, verbs):
     """Increments of text and by non-numbers, pushes on what is no list, things that cannot be stored: an error each."""
 
