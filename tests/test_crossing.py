@@ -4,9 +4,10 @@ import asyncio
 import threading
 
 import pytest
+from attrs import evolve
 from support import Breaking, Effects, Flavour, Recorder
 
-from flowdsl import Retry, RunStatus, Runtime, aio, step, store
+from flowdsl import Retry, RunStatus, Runtime, aio, now, step, store, workflow
 from flowdsl.errors import (
     CorruptPayload,
     LeaseLost,
@@ -304,3 +305,45 @@ def test_what_cannot_be_read_crosses_too(storage, clock, flavour: Flavour, effec
         assert caught.value.step
         assert runtime.run("w").status is RunStatus.RUNNING
         assert "refund" not in effects.log
+
+
+@pytest.mark.parametrize("what", ["now", "start", "forget"])
+def test_what_touches_the_storage_outside_of_a_call_crosses_too(storage, clock, effects: Effects, what):
+    """A damaged value, a child that cannot be recorded, a step that cannot be forgotten: no body handles it."""
+    broken = Breaking(storage)
+
+    @step
+    def f():
+        return effects("f")
+
+    @workflow
+    def child(): ...
+
+    @workflow(id="w")
+    def w():
+        f()
+        try:
+            now()
+            f()
+            if effects("attempt") == 1:
+                raise KeyboardInterrupt
+            broken.error = None if what == "now" else StorageUnavailable("gone")
+            {"now": now, "start": child.start, "forget": f.forget}[what]()
+        except Exception:
+            effects("refund")
+
+    with Runtime(broken, clock=clock) as runtime:
+        with pytest.raises(KeyboardInterrupt):
+            w()
+        (value,) = (record for record in storage.list_steps("w") if record.kind == "value")
+        if what == "now":
+            storage.set_step(evolve(value, payload=(value.payload or b"")[:-1] + b"?"))
+        with pytest.raises(CorruptPayload if what == "now" else StorageUnavailable) as caught:
+            w()
+        broken.error = None
+        assert caught.value.run == "w"
+        assert runtime.run("w").status is RunStatus.RUNNING
+        storage.set_step(value)
+        what = "now"
+        w()
+    assert "refund" not in effects.log

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Generator, Iterable
 from concurrent.futures import Executor
+from contextlib import nullcontext
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
@@ -21,7 +22,7 @@ from flowdsl.engine.futures import StepFuture, start_call, submit
 from flowdsl.engine.mapping import map_async, map_sync
 from flowdsl.engine.run import Request
 from flowdsl.engine.services import Engine
-from flowdsl.engine.step import identify, memo_key
+from flowdsl.engine.step import crossing, identify, memo_key
 from flowdsl.engine.waiting import on_a_loop
 from flowdsl.runtime import Runtime, current_runtime
 from flowdsl.storage.base import DeleteRun, DropMemo
@@ -187,8 +188,9 @@ class _StepCalls(Generic[P, R]):
         bound = self._bind(args, kwargs)
         runtime = current_runtime()
         key = memo_key(self._defn, bound)
-        runtime.engine.commit(DropMemo(key), DeleteRun(implied_id(key)))
         frame = current.get()
+        with nullcontext() if frame is None else crossing(frame.run):
+            runtime.engine.commit(DropMemo(key), DeleteRun(implied_id(key)))
         if frame is not None:
             forget_in(frame, self._defn, bound)
 

@@ -19,7 +19,7 @@ from flowdsl.engine.ending import release
 from flowdsl.engine.futures import Threads, start
 from flowdsl.engine.lease import Acquired, open_now
 from flowdsl.engine.run import Request, execute, request, whole
-from flowdsl.engine.step import StepCall, conclude, decide, flush, identify, perform, view_of
+from flowdsl.engine.step import StepCall, conclude, crossing, decide, flush, identify, perform, view_of
 from flowdsl.errors import RunCancelled
 
 __all__ = ["call_child", "child_call", "child_request", "start_child"]
@@ -73,7 +73,8 @@ def start_child(call: StepCall, defn: WorkflowDef, options: dict[str, Any]) -> R
     acquired = None
     if not run.journal.answers(call.key):
         run_sync(flush(run))
-        acquired = open_now(engine, asked.wanted, ancestors=asked.ancestors, again=asked.again)
+        with crossing(run, call):
+            acquired = open_now(engine, asked.wanted, ancestors=asked.ancestors, again=asked.again)
     mine = acquired if acquired is not None and acquired.owned else None
 
     def left() -> None:

@@ -10,6 +10,7 @@ from flowdsl.engine.context import Frame
 from flowdsl.engine.definitions import StepDef
 from flowdsl.engine.marks import mark
 from flowdsl.engine.repair import audit
+from flowdsl.engine.step import crossing
 from flowdsl.storage.base import PutStep, UpdateRun
 
 __all__ = ["forget_in"]
@@ -36,7 +37,8 @@ def forget_in(frame: Frame, defn: StepDef, bound: Any) -> None:
         run.journal.add(changed)
     operations.append(PutStep(note, run.epoch))
     run.journal.add(note)
-    for outcome, operation in zip(engine.commit(*operations), operations, strict=True):
-        run.floor = max(run.floor, run.accept(outcome, operation))
-    run.stored(buffered)
-    engine.commit(UpdateRun(run.id, {"floor": run.floor}, epoch=run.epoch))
+    with crossing(run, call):
+        for outcome, operation in zip(engine.commit(*operations), operations, strict=True):
+            run.floor = max(run.floor, run.accept(outcome, operation))
+        run.stored(buffered)
+        engine.commit(UpdateRun(run.id, {"floor": run.floor}, epoch=run.epoch))

@@ -31,7 +31,8 @@ If you edit this
 import json
 import logging
 import random
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
 from threading import get_ident
 from typing import Any
 
@@ -57,6 +58,7 @@ __all__ = [
     "StepCall",
     "commit_for",
     "conclude",
+    "crossing",
     "decide",
     "error_preview",
     "flush",
@@ -647,6 +649,15 @@ def halted(run: RunState, error: FlowError, call: StepCall | None) -> Crossing:
             error.add_note(f"at step {call.defn.path} ({call.key[:12]}) of run {run.id}")
     run.halt(error)
     return Crossing(error)
+
+
+@contextmanager
+def crossing(run: RunState, call: StepCall | None = None) -> Iterator[None]:
+    """What the storage does not take or give in here crosses the body, outside of :func:`perform` too."""
+    try:
+        yield
+    except StorageError as error:
+        raise halted(run, error, call) from error
 
 
 def error_preview(error: BaseException) -> str:

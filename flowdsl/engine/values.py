@@ -17,7 +17,7 @@ from flowdsl.core.preview import preview
 from flowdsl.core.status import StepStatus
 from flowdsl.engine.context import Frame, RunState, Scope
 from flowdsl.engine.marks import mark
-from flowdsl.engine.step import make_record, view_of
+from flowdsl.engine.step import crossing, make_record, view_of
 
 __all__ = ["draw", "log", "now", "origins"]
 
@@ -35,7 +35,8 @@ def now(frame: Frame) -> datetime:
         record = make(call, payload, f"{moment:.6f}")
     else:
         run.journal.use(call.key)
-        moment = run.engine.payloads.unpack(record.payload, run.id, call.key, "result")
+        with crossing(run, call):
+            moment = run.engine.payloads.unpack(record.payload, run.id, call.key, "result")
     return datetime.fromtimestamp(moment, UTC)
 
 
