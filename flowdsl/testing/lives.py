@@ -6,101 +6,28 @@ execution completed are played back, so that each executes once however many cra
 
 import asyncio
 import contextvars
-import copy
-import linecache
-import os
-import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from attrs import define, field, frozen
-
-from flowdsl.core.records import Step
 from flowdsl.core.status import RunStatus, StepStatus
 from flowdsl.engine import step as step_module
-from flowdsl.engine.context import StepView, current
-from flowdsl.engine.divergence import source_line
+from flowdsl.engine.context import current
 from flowdsl.hooks import Hooks
 from flowdsl.runtime import Runtime
 from flowdsl.storage import MemoryStorage
-from flowdsl.storage.base import Operation, Outcome, PutStep, TakeSignal
-from flowdsl.testing.bodies import fake_body, substituting
+from flowdsl.storage.base import Operation, Outcome
+from flowdsl.testing.bodies import substituting
 from flowdsl.testing.clock import VirtualClock
 from flowdsl.testing.crash import RelayStorage
-from flowdsl.testing.executions import Execution
-from flowdsl.testing.world import Memory, elsewhere, in_workflow_body, user_frame
+from flowdsl.testing.outside import listening
+from flowdsl.testing.players import line_of_code, player
+from flowdsl.testing.seen import Called, Commit, Life, Plan
+from flowdsl.testing.values import copy_of
+from flowdsl.testing.world import elsewhere
 
-__all__ = ["Called", "Commit", "Life", "Plan", "live"]
-
-COMPARED = frozenset({"step", "child", "sleep", "wait", "store", "schedule", "undo"})
-"""Kinds of records that two executions must have in common."""
-
-Place = tuple[str, str]
-
-
-@frozen(slots=True)
-class Commit:
-    """Operations that became durable together, and the time on the clock."""
-
-    operations: tuple[Operation, ...]
-    at: float
-
-
-@frozen(slots=True)
-class Called:
-    """One call of a step: whether its body *ran* or its record answered, and the line of code."""
-
-    ran: bool
-    run: str
-    key: str
-    shown: str
-    line: str
-
-
-@define(slots=True)
-class Plan:
-    """What is executed, and how."""
-
-    call: Callable[[], Any]
-    fn: Any
-    is_async: bool
-    fakes: Mapping[str, Callable[..., Any]]
-    options: Mapping[str, Any]
-    signals: Sequence[tuple[str, Any]]
-    memory: Memory
-    outcomes: dict[tuple[str, str, int], tuple[BaseException | None, Any]] = field(factory=dict)
-    inner: set[Place] = field(factory=set)
-
-
-@define(slots=True)
-class Life:
-    """What was seen of one execution. ``puts`` are all records of it and of what it continued."""
-
-    before: tuple[Commit, ...]
-    changes: tuple[str, ...]
-    error: BaseException | None = None
-    value: Any = None
-    commits: list[Commit] = field(factory=list)
-    calls: list[Called] = field(factory=list)
-    unused: list[str] = field(factory=list)
-    puts: dict[Place, Step] = field(factory=dict)
-    outside: list[str] = field(factory=list)
-    really_ran: int = 0
-    loaded: list[tuple[str, Any, Any]] = field(factory=list)
-
-    def note(self, operations: Sequence[Operation]) -> None:
-        """Keep the records among *operations*."""
-        for operation in operations:
-            if isinstance(operation, PutStep | TakeSignal):
-                step = operation.step
-                self.puts.setdefault((step.run_id, step.key), step)
-                self.puts[step.run_id, step.key] = step
-
-    def journal(self) -> dict[Place, Step]:
-        """The records that must be the same in each execution."""
-        return {place: step for place, step in self.puts.items() if step.kind in COMPARED}
+__all__ = ["live", "unfinished"]
 
 
 class _Recording(RelayStorage):
@@ -138,7 +65,7 @@ class _Watch(Hooks):
     def on_step_replay(self, step: Any, result: Any) -> None:
         record = self._storage.get_step(step.run_id, step.key)
         shown = f"{step.path.rpartition('.')[2]}({record.args if record else '…'})"
-        self._life.calls.append(Called(False, step.run_id, step.key, shown, _line()))
+        self._life.calls.append(Called(False, step.run_id, step.key, shown, line_of_code()))
 
     def on_step_complete(self, step: Any, result: Any) -> None:
         error, value = self._plan.outcomes.get((step.run_id, step.key, step.attempt), (None, result))
@@ -150,68 +77,6 @@ class _Watch(Hooks):
         if state is not None and state.unused:
             named = [self._storage.get_step(run.id, key) for key in state.unused]
             self._life.unused += [f"{s.path.rpartition('.')[2]}({s.args})" for s in named if s is not None]
-
-
-def copy_of(value: Any) -> Any:
-    """A deep copy, where that is possible."""
-    try:
-        return copy.deepcopy(value)
-    except Exception:
-        return value
-
-
-def _line() -> str:
-    line = source_line()
-    return "" if "/concurrent/futures/" in line or "/asyncio/" in line or line == "unknown" else line
-
-
-def _player(plan: Plan, life: Life, first: bool) -> Any:
-    """Stands between the engine and the bodies: executes and remembers, or plays back."""
-
-    def substitute(
-        view: StepView, is_async: bool, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Callable[..., Any]:
-        address = (view.run_id, view.key, view.attempt)
-        shown = str(Execution(view.run_id, view.path, view.key, 1, args, kwargs))
-        life.calls.append(Called(True, view.run_id, view.key, shown, _line()))
-        known = plan.outcomes.get(address) if view.mode != "try" else None  # of which there is no record
-        if not first and known is not None and address[:2] not in plan.inner:
-            return fake_body(lambda *_, **__: _replayed(known), is_async)
-        life.really_ran += 1
-        if view.path in plan.fakes:
-            fn = fake_body(plan.fakes[view.path], is_async)
-        return _remembering(plan, address, fn, is_async) if known is None else fn
-
-    return substitute
-
-
-def _replayed(known: tuple[BaseException | None, Any]) -> Any:
-    error, value = known
-    if error is not None:
-        raise error.with_traceback(None)
-    return copy_of(value)
-
-
-def _remembering(plan: Plan, address: tuple[str, str, int], fn: Callable[..., Any], is_async: bool) -> Any:
-    def body(*args: Any, **kwargs: Any) -> Any:
-        try:
-            value = fn(*args, **kwargs)
-        except Exception as error:
-            plan.outcomes[address] = (error, None)
-            raise
-        plan.outcomes[address] = (None, copy_of(value))
-        return value
-
-    async def abody(*args: Any, **kwargs: Any) -> Any:
-        try:
-            value = await fn(*args, **kwargs)
-        except Exception as error:
-            plan.outcomes[address] = (error, None)
-            raise
-        plan.outcomes[address] = (None, copy_of(value))
-        return value
-
-    return abody if is_async else body
 
 
 class _Steady:
@@ -229,59 +94,6 @@ def _steady_jitter() -> Any:
         yield
     finally:
         module._jitter = before
-
-
-# ------------------------------------------------------------- effects outside of every step
-
-_EVENTS = frozenset(
-    [
-        "os.remove",
-        "os.rename",
-        "os.mkdir",
-        "os.rmdir",
-        "os.system",
-        "os.truncate",
-        "shutil.rmtree",
-        "shutil.move",
-        "shutil.copyfile",
-        "socket.connect",
-        "socket.sendto",
-        "subprocess.Popen",
-        "smtplib.connect",
-        "http.client.connect",
-        "sqlite3.connect",
-    ]
-)
-_listeners: list[Life] = []
-_hooked = False
-
-
-def _audit(event: str, args: tuple[Any, ...]) -> None:
-    if not _listeners or (event != "open" and event not in _EVENTS) or not in_workflow_body():
-        return
-    if event == "open":
-        writes = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_APPEND
-        if not (isinstance(args[2], int) and args[2] & writes) or "__pycache__" in str(args[0]):
-            return
-    frame = user_frame(2)
-    if frame is not None:
-        name, line = frame.f_code.co_filename, frame.f_lineno
-        what = f"{event} {args[0]!s}" if event != "socket.connect" else f"{event} {args[1]!s}"
-        text = linecache.getline(name, line).strip()
-        _listeners[-1].outside.append(f"{what}\n      at {name}:{line}: {text}")
-
-
-@contextmanager
-def _listening(life: Life) -> Any:
-    global _hooked
-    if not _hooked:
-        sys.addaudithook(_audit)
-        _hooked = True
-    _listeners.append(life)
-    try:
-        yield
-    finally:
-        _listeners.remove(life)
 
 
 # ------------------------------------------------------------ an execution
@@ -319,9 +131,9 @@ def live(plan: Plan, storage: MemoryStorage, before: tuple[Commit, ...], changes
     try:
         with (
             _steady_jitter(),
-            substituting(_player(plan, life, not before)),
+            substituting(player(plan, life, not before)),
             elsewhere(plan.fn, plan.memory, changes),
-            _listening(life),
+            listening(life),
             runtime,
         ):
             try:

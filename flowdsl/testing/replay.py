@@ -10,8 +10,11 @@ from attrs import frozen
 
 from flowdsl.decorators import workflow as make_workflow
 from flowdsl.storage import MemoryStorage
-from flowdsl.testing.lives import Commit, Life, Plan, copy_of, live, unfinished
+from flowdsl.testing.causes import ANYTHING, ARGUMENT, MEMORY, ORDER, UNRECORDED, noticing
+from flowdsl.testing.lives import live, unfinished
+from flowdsl.testing.seen import Commit, Life, Plan
 from flowdsl.testing.story import difference, lossy, story
+from flowdsl.testing.values import copy_of
 from flowdsl.testing.world import CHANGES, Memory
 
 __all__ = ["ReplayMismatch", "ReplayReport", "check_replay", "replay_test"]
@@ -100,22 +103,34 @@ class _Check:
                         "an effect outside of every step happened again, although no step was executed:\n"
                         f"    {earlier!r} → {_look(one)!r}\n    Put it into a step."
                     )
-                    raise ReplayMismatch(story(self._name, first, again, crash, [], what), len(point))
+                    raise ReplayMismatch(story(self._name, first, again, crash, {}, what), len(point))
         return again
 
-    def _causes(self, first: Life, point: tuple[Commit, ...], changes: tuple[str, ...]) -> list[str]:
-        """What of *changes* makes a difference by itself."""
-        found = []
-        for change in changes:
-            storage = unfinished(point)
-            if storage is not None and difference(first, self._live(storage, point, (change,))):
-                found.append(change)
-        if not changes:
-            found.append(
-                "something that is different at each execution: the clock, random numbers, ids, what is kept "
-                "in memory, what a step does to its arguments, the order in which concurrent steps end"
-            )
-        return found
+    def _causes(
+        self, first: Life, point: tuple[Commit, ...], changes: tuple[str, ...]
+    ) -> dict[str, list[str]]:
+        """What makes a difference by itself, and where it stands in the code."""
+
+        def differs(*changes: str, at: tuple[Commit, ...] = point) -> bool:
+            storage = unfinished(at)
+            return storage is not None and bool(difference(first, self._live(storage, at, changes)))
+
+        if any(step.concurrent for step in first.puts.values()) and differs(ORDER, at=point[:1]):
+            return {ORDER: []}
+        noticed: list[tuple[str, str]] = []
+        storage = unfinished(point)
+        if storage is not None:
+            with noticing(noticed):
+                self._live(storage, point, ())
+        if changes:
+            found = [change for change in changes if change != ORDER and differs(change)]
+        elif not differs(MEMORY):
+            found = [MEMORY]
+        else:
+            noticed += [(ARGUMENT, change) for change in self._plan.changed]
+            noticed += [(UNRECORDED, call) for call in self._plan.unrecorded]
+            found = [cause for cause, _ in noticed]
+        return {cause: [place for c, place in noticed if c == cause] for cause in found or [ANYTHING]}
 
     def _effects_outside(self, first: Life) -> None:
         if first.outside:

@@ -1,40 +1,23 @@
 """Where two executions of one workflow differ, and how to tell it."""
 
-import re
+import textwrap
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flowdsl.core.status import StepStatus
 from flowdsl.errors import NondeterminismError
 from flowdsl.storage.base import PutStep
-from flowdsl.testing.lives import Life
+from flowdsl.testing.causes import ADVICE
+from flowdsl.testing.seen import Life
+from flowdsl.testing.values import same
 
-__all__ = ["difference", "lossy", "same", "story"]
+__all__ = ["difference", "lossy", "story"]
 
-_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 _MOST = 12
-
-ADVICE = """\
-Between a crash and the resume the body of a workflow is executed again, and recorded steps answer from
-their records. So whatever can differ from one execution to the next has to come from a step (or from
-now(), uuid4(), rng(), store): times, random numbers, ids, settings, the order of a set, what was read
-from outside, what is kept in memory. And a step changes the world and returns a value; it does not change
-its arguments."""
-
-
-def same(first: Any, second: Any) -> bool:
-    """Whether two values are equal, or at least of one type and look the same."""
-    if type(first) is not type(second):
-        return False
-    try:
-        if bool(first == second):
-            return True
-    except Exception:  # arrays, and what else has an equality of its own
-        pass
-    return _looks(first) == _looks(second)
-
-
-def _looks(value: Any) -> str:
-    return _ADDRESS.sub("", repr(value))
+_REPLAY = (
+    "Between a crash and the resume the body of a workflow is executed again, and recorded steps answer from "
+    "their records."
+)
 
 
 def _as_error(error: BaseException | None) -> str:
@@ -43,6 +26,10 @@ def _as_error(error: BaseException | None) -> str:
 
 def _outcome(life: Life) -> str:
     return f"raised {_as_error(life.error)}" if life.error is not None else f"returned {life.value!r}"
+
+
+Causes = Mapping[str, Sequence[str]]
+"""What it depends on, each with the places in the code."""
 
 
 def difference(first: Life, again: Life) -> str:
@@ -94,7 +81,7 @@ def _repeated(again: Life) -> list[str]:
     return [call.shown for call in again.calls if call.ran and (call.run, call.key) in done]
 
 
-def story(workflow: str, first: Life, again: Life, crash: str, causes: list[str], what: str) -> str:
+def story(workflow: str, first: Life, again: Life, crash: str, causes: Causes, what: str) -> str:
     """The whole of it: what ran before the crash, what was replayed, where it went differently, and what to
     do.
     """
@@ -123,18 +110,14 @@ def story(workflow: str, first: Life, again: Life, crash: str, causes: list[str]
     lines += [f"    {line}" for line in what.splitlines()]
     if causes:
         lines.append(f"  it depends on: {', '.join(causes)}")
-    lines += ["  what to do:", *(f"    {line}" for line in _wrapped(ADVICE))]
+        lines += [f"    {place}" for places in causes.values() for place in places[:_MOST]]
+        advice = " ".join([_REPLAY, *(ADVICE[cause] for cause in causes)])
+        lines += ["  what to do:", *(f"    {line}" for line in textwrap.wrap(advice, 100))]
     return "\n".join(lines)
 
 
 def _at(line: str) -> str:
     return f"\n        at {line}" if line else ""
-
-
-def _wrapped(text: str) -> list[str]:
-    import textwrap
-
-    return textwrap.wrap(text, 100)
 
 
 def lossy(first: Life) -> str:

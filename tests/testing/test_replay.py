@@ -20,9 +20,22 @@ from flowdsl import Retry, gather, now, rng, sleep, step, store, uuid4, wait_for
 from flowdsl.aio import gather as gather_async
 from flowdsl.codecs import JsonCodec
 from flowdsl.testing import ReplayMismatch, check_replay, effects, replay_test
+from flowdsl.testing.causes import (
+    ADVICE,
+    ARGUMENT,
+    CHANCE,
+    CLOCK,
+    ENVIRONMENT,
+    IDS,
+    MEMORY,
+    ORDER,
+    SETS,
+    UNRECORDED,
+)
 
 CACHE: dict[str, str] = {}
 COUNTER = 0
+SETTINGS: list[str] = []
 sent: list[str] = []
 
 
@@ -42,6 +55,12 @@ def draw() -> float:
 def roll() -> float:
     """A step that leaves no record."""
     return random.random()
+
+
+@step(mode="try")
+def shared() -> list[str]:
+    """A step that gives away what it keeps."""
+    return SETTINGS
 
 
 @step
@@ -162,35 +181,52 @@ async def unordered_concurrency() -> list[int]:
     return [await one for one in asyncio.as_completed([reply(1), reply(2)])]
 
 
-MISTAKES = [
-    chance_in_a_step_without_record,
-    wall_clock,
-    today,
-    random_number,
-    random_id,
-    set_order,
-    set_order_of_a_map,
-    environment,
-    mutable_global,
-    module_cache,
-    decorated_cache,
-    cache_filled_by_a_step,
-    mutated_argument,
-    time_dependent_branch,
-    unordered_concurrency,
-]
+@workflow
+def mutated_result() -> str:
+    settings = shared()
+    settings.append("seen")
+    return charge(len(settings))
+
+
+MISTAKES = {
+    wall_clock: (CLOCK, "time.time()"),
+    today: (CLOCK, "datetime.date.today()"),
+    time_dependent_branch: (CLOCK, "datetime.datetime.now().month"),
+    random_number: (CHANCE, "random.random()"),
+    random_id: (IDS, "uuid.uuid4()"),
+    set_order: (SETS, "sort it"),
+    set_order_of_a_map: (SETS, "sort it"),
+    environment: (ENVIRONMENT, 'os.environ["HOME"]'),
+    mutable_global: (MEMORY, "charge(COUNTER)"),
+    module_cache: (MEMORY, "charge(what='x')"),
+    decorated_cache: (MEMORY, "charge(what='price')"),
+    cache_filled_by_a_step: (MEMORY, "CACHE.get("),
+    mutated_argument: (ARGUMENT, "enrich() turned order from {'item': 'book'} to"),
+    mutated_result: (MEMORY, "charge(what=2)"),
+    chance_in_a_step_without_record: (UNRECORDED, "roll() is of mode 'try'"),
+    unordered_concurrency: (ORDER, "the first execution returned [2, 1]"),
+}
 
 
 @pytest.fixture(autouse=True)
 def _fresh_memory() -> None:
     CACHE.clear()
+    SETTINGS.clear()
     cached_price.cache_clear()
 
 
 @pytest.mark.parametrize("made", MISTAKES, ids=lambda made: made.__name__)
-def test_a_mistake_is_caught(made: Any) -> None:
-    """Each of the usual mistakes makes a difference from some crash on."""
-    assert "does not replay" in refused(made)
+def test_a_mistake_is_caught_and_explained(made: Any) -> None:
+    """Each of the usual mistakes makes a difference from some crash on, and the story names it, shows it, and
+    says what to do.
+    """
+    cause, place = MISTAKES[made]
+    story = refused(made)
+    assert f"{made.__name__}() does not replay: it died after commit " in story
+    assert f"it depends on: {cause}\n" in story
+    assert place.lower() in story.lower()
+    told = " ".join(story.partition("what to do:")[2].split())
+    assert told.endswith(ADVICE[cause])
 
 
 def test_an_exception_that_loads_differently_is_caught() -> None:
@@ -501,21 +537,6 @@ def test_the_story_of_a_crash() -> None:
     assert "test_replay.py:" in story
     assert "it depends on: the wall clock\n" in story
     assert "what to do:" in story
-
-
-@pytest.mark.parametrize(
-    ("made", "cause"),
-    [
-        (environment, "the environment"),
-        (set_order, "the order of a set"),
-        (cache_filled_by_a_step, "what is kept in memory (globals, caches)"),
-        (random_id, "something that is different at each execution"),
-    ],
-    ids=lambda value: getattr(value, "__name__", ""),
-)
-def test_the_story_names_the_cause(made: Any, cause: str) -> None:
-    """What makes the difference by itself is named."""
-    assert f"it depends on: {cause}" in refused(made)
 
 
 def test_hypothesis_shrinks_to_the_smallest_input() -> None:

@@ -1,0 +1,33 @@
+"""Values as tests compare them: copied before anybody changes them, and compared however odd they are."""
+
+import copy
+import re
+from typing import Any
+
+__all__ = ["copy_of", "same"]
+
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+
+
+def copy_of(value: Any) -> Any:
+    """A deep copy, where that is possible."""
+    try:
+        return copy.deepcopy(value)
+    except Exception:
+        return value
+
+
+def same(first: Any, second: Any) -> bool:
+    """Whether two values are equal, or at least of one type and look the same."""
+    if type(first) is not type(second):
+        return False
+    try:
+        if bool(first == second):
+            return True
+    except Exception:  # arrays, and what else has an equality of its own
+        pass
+    return _looks(first) == _looks(second)
+
+
+def _looks(value: Any) -> str:
+    return _ADDRESS.sub("", repr(value))
