@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from support import Effects, Flavour
 
-from flowdsl import Retry, Runtime, schedule, sleep, step, workflow
+from flowdsl import Retry, Runtime, aio, schedule, sleep, step, workflow
 from flowdsl.clock import SystemClock
 from flowdsl.testing import VirtualClock
 
@@ -304,3 +304,58 @@ def test_no_time_passes_between_a_result_and_who_waits_for_it():
 
     with Runtime("memory://", clock=clock):
         assert w.start().result() == 0.0
+
+
+@pytest.mark.parametrize("beside", [0, 1], ids=["branches alone", "beside a submitted step"])
+def test_no_time_passes_while_branches_work(beside):
+    """Gathered branches and submitted steps keep the clock still, and so does who waits for them."""
+
+    @step
+    def tool(n):
+        return n
+
+    @step
+    async def turns(n):
+        for _ in range(n):
+            await asyncio.sleep(0)
+        return n
+
+    async def branch(n):
+        return [await tool.submit(n), await turns(n), await tool.submit(n + 10)]
+
+    @workflow(timeout="1 hour")
+    async def w():
+        before = aio_now()
+        first = await aio.gather(branch(1), branch(2), *[turns.submit(40)] * beside)
+        await aio.gather(turns.submit(3), turns.submit(30))
+        return len(first), aio_now() - before
+
+    def aio_now():
+        return clock.now()
+
+    clock = VirtualClock()
+    with Runtime("memory://", clock=clock):
+        assert asyncio.run(w()) == (2 + beside, 0.0)
+
+
+def test_a_branch_that_sleeps_beside_one_that_has_ended(clock, runtime: Runtime):
+    """The clock skips once all that is left of a gather sleeps."""
+
+    @step
+    async def quick(n):
+        return n
+
+    async def slow():
+        await aio.sleep("1 day")
+        return "slow"
+
+    async def fast():
+        return await quick(1)
+
+    @workflow
+    async def w():
+        return await aio.gather(slow(), fast(), quick.submit(2)), await aio.gather(slow(), fast())
+
+    before = clock.now()
+    assert asyncio.run(w()) == (["slow", 1, 2], ["slow", 1])
+    assert clock.now() - before == 2 * 86_400

@@ -58,27 +58,27 @@ async def gather_async(frame: Frame | None, items: tuple[Any, ...]) -> list[Any]
     changes no identity."""
     tasks = []
     ordinal = 0
-    clock = frame.run.engine.clock if frame is not None and frame.run.engine.virtual else None
     if frame is not None:
         with frame.run.lock:
             ordinal = frame.scope.ordinals.get("flowdsl.gather", 0)
             frame.scope.ordinals["flowdsl.gather"] = ordinal + 1
+    branches, others = [], []
     for index, item in enumerate(items):
         if asyncio.iscoroutine(item) and frame is not None:
             scope = Scope(_scope_of_branch(frame.scope, ordinal, index), frame.scope, True)
-            tasks.append(asyncio.ensure_future(_branch(frame, scope, item, clock)))
-            if clock is not None:
-                clock.enter()
+            tasks.append(asyncio.ensure_future(_branch(frame, scope, item)))
+            branches.append(tasks[-1])
         elif hasattr(item, "__await__") or asyncio.isfuture(item):
             tasks.append(asyncio.ensure_future(_awaited(item)))
+            others.append(tasks[-1])
         else:
             raise TypeError(
                 f"gather() takes coroutines, futures of submit() and runs of start(); got {item!r}"
             )
     if not tasks:
         return []
-    if clock is not None:
-        clock.leave()
+    if frame is not None and frame.run.engine.virtual:
+        _count(frame.run.engine.clock, branches, others)
     try:
         done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
         if pending:
@@ -93,9 +93,6 @@ async def gather_async(frame: Frame | None, items: tuple[Any, ...]) -> list[Any]
             task.cancel()
         await asyncio.wait(tasks)
         raise
-    finally:
-        if clock is not None:
-            clock.enter()
     errors = [
         None if task.cancelled() else task.exception() for task in tasks
     ]  # each is asked for, and so seen
@@ -103,6 +100,29 @@ async def gather_async(frame: Frame | None, items: tuple[Any, ...]) -> list[Any]
         if task in done and error is not None:
             task.result()
     return [task.result() for task in tasks]
+
+
+def _count(clock: Any, branches: list[Any], others: list[Any]) -> None:
+    """Have a virtual clock count each branch as runnable, and the caller not.
+
+    The caller's own count goes to what else it waits for, or to a branch, and whoever ends last leaves it to
+    the caller: in no moment does nobody count.
+    """
+    left = {"branches": len(branches), "others": len(others)}
+
+    def ended(kind: str) -> Callable[[Any], None]:
+        def note(_: Any) -> None:
+            left[kind] -= 1
+            if (kind == "branches" or not left[kind]) and any(left.values()):
+                clock.leave()
+
+        return note
+
+    for kind, tasks in (("branches", branches), ("others", others)):
+        for number, task in enumerate(tasks):
+            if kind == "branches" and (others or number):
+                clock.enter()
+            task.add_done_callback(ended(kind))
 
 
 def _scope_of_branch(scope: Scope, ordinal: int, index: int) -> str:
@@ -118,14 +138,10 @@ async def _awaited(item: Any) -> Any:
     return await item
 
 
-async def _branch(frame: Frame, scope: Scope, coroutine: Coroutine[Any, Any, Any], clock: Any) -> Any:
+async def _branch(frame: Frame, scope: Scope, coroutine: Coroutine[Any, Any, Any]) -> Any:
     scope.home = here(True)
     current.set(Frame(frame.run, scope, frame.step, True))
-    try:
-        return await coroutine
-    finally:
-        if clock is not None:
-            clock.leave()
+    return await coroutine
 
 
 # ----------------------------------------------------------------------------------------------------------

@@ -248,7 +248,7 @@ def _check(
     plan = Plan(
         call=lambda: workflow(*copy_of(args), **copy_of(kwargs)),
         fn=fn,
-        is_async=inspect.iscoroutinefunction(fn),
+        is_async=inspect.iscoroutinefunction(workflow.__wrapped__),
         fakes={getattr(step, "path", step): fake for step, fake in (fakes or {}).items()},
         options=dict(options or {}),
         signals=list(signals),

@@ -1,0 +1,99 @@
+"""check_replay and check_history pass what is correct: all examples, and generated programs."""
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import programs
+import pytest
+from hypothesis import given, settings
+from programs import ASYNC, STEPS, SYNC, World
+from support import Flavour, examples
+
+from flowdsl.testing import ReplayReport, check_replay
+
+EXAMPLES = Path(__file__).parent.parent.parent / "examples"
+
+
+def example(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """An example as a module."""
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, name, module)
+    spec.loader.exec_module(module)
+    return module
+
+
+def agent(module: ModuleType, _: Path) -> ReplayReport:
+    module.Model.pause = 0
+    return check_replay(module.agent, "Which is the longest module of json?")
+
+
+def approval(module: ModuleType, _: Path) -> ReplayReport:
+    check_replay(module.approval, "desk", "bob", crashes=2)
+    decision = {"yes": True, "by": "ann"}
+    return check_replay(module.approval, "chair", "ann", signals=[("decision", decision)], crashes=2)
+
+
+def checkout(module: ModuleType, _: Path) -> ReplayReport:
+    module.Bank.is_up = False
+    assert isinstance(check_replay(module.checkout, 6, "teapot", 2950).error, module.BankDown)
+    module.Bank.is_up = True
+    return check_replay(module.checkout, 7, "teapot", 2950, crashes=2)
+
+
+def etl(module: ModuleType, folder: Path) -> ReplayReport:
+    source = folder / "orders.csv"
+    source.write_text((EXAMPLES / "orders.csv").read_text().replace(",1O,", ",10,"))
+    return check_replay(module.import_orders, str(source), str(folder / "orders.db"), "2026-01-31")
+
+
+def find_duplicates(module: ModuleType, folder: Path) -> ReplayReport:
+    for name in ("a", "b", "c"):
+        (folder / name).write_text("same" if name != "c" else "other")
+    return check_replay(module.find_duplicates, str(folder))
+
+
+def index_stdlib(module: ModuleType, folder: Path) -> ReplayReport:
+    for name in ("a", "b"):
+        (folder / f"{name}.py").write_text(f"def {name}(): ...\n")
+    return check_replay(module.index_library, str(folder), "3", str(folder / "out"))
+
+
+def order_saga(module: ModuleType, _: Path) -> ReplayReport:
+    module.World.pause = 0
+    module.World.courier_flies = False
+    order = ("7", "tent", 2, 99_000, "the moon")
+    assert check_replay(module.place_order, *order).error is not None
+    module.World.courier_flies = True
+    return check_replay(module.place_order, *order)
+
+
+CASES: dict[str, Callable[[ModuleType, Path], ReplayReport]] = {
+    case.__name__: case  # type: ignore[attr-defined]
+    for case in (agent, approval, checkout, etl, find_duplicates, index_stdlib, order_saga)
+}
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in EXAMPLES.glob("*.py")))
+def test_an_example_replays(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every example that ships is what its users should write."""
+    report = CASES[name](example(name, monkeypatch), tmp_path)
+    assert report.error is None
+    assert report.crashes >= 3
+
+
+@pytest.mark.parametrize("flavour", [SYNC, ASYNC], ids=repr)
+@settings(max_examples=examples(6))
+@given(program=programs.programs)
+def test_generated_programs_replay(flavour: Flavour, program: Any) -> None:
+    """Retries, nested steps, children, branches and submitted steps, from every commit on."""
+    world = World()
+    programs._world = world
+    world.nodes[()] = program
+    check_replay(STEPS[flavour.is_async]["whole"])
