@@ -12,47 +12,39 @@
 12
 """
 
-import importlib
 import logging
-import typing
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-from flowdsl import aio as aio
-from flowdsl import codecs as codecs
-from flowdsl import errors as errors
-from flowdsl import storage as storage
-from flowdsl.core.encoding import encode
-from flowdsl.core.retry import Retry
-from flowdsl.core.status import RunStatus, StepStatus
-from flowdsl.decorators import on, step, workflow
-from flowdsl.handle import Run
-from flowdsl.hooks import Hooks
-from flowdsl.runtime import Runtime, configure, current_runtime
-from flowdsl.verbs import (
-    current_run,
-    current_step,
-    gather,
-    log,
-    now,
-    rng,
-    schedule,
-    send,
-    sleep,
-    sleep_until,
-    store,
-    uuid4,
-    wait_for,
-)
+if _TYPE_CHECKING:
+    from flowdsl import aio as aio
+    from flowdsl import codecs as codecs
+    from flowdsl import errors as errors
+    from flowdsl import storage as storage
+    from flowdsl import testing as testing
+    from flowdsl.core.encoding import encode
+    from flowdsl.core.retry import Retry
+    from flowdsl.core.status import RunStatus, StepStatus
+    from flowdsl.decorators import on, step, workflow
+    from flowdsl.handle import Run
+    from flowdsl.hooks import Hooks
+    from flowdsl.runtime import Runtime, configure, current_runtime
+    from flowdsl.verbs import (
+        current_run,
+        current_step,
+        gather,
+        log,
+        now,
+        rng,
+        schedule,
+        send,
+        sleep,
+        sleep_until,
+        store,
+        uuid4,
+        wait_for,
+    )
 
 logging.getLogger("flowdsl").addHandler(logging.NullHandler())  # silent by default
-
-
-if not typing.TYPE_CHECKING:
-
-    def __getattr__(name):
-        if name == "testing":  # not loaded with the rest: most processes never need it
-            return importlib.import_module("flowdsl.testing")
-        raise AttributeError(f"module 'flowdsl' has no attribute {name!r}")
-
 
 __all__ = [
     "Hooks",
@@ -82,12 +74,36 @@ __all__ = [
     "workflow",
 ]
 
+# Names are imported when they are first used: a command or a plug-in that needs one of our modules does not
+# pay for all of them.
+_HOMES = {
+    "Hooks": "hooks",
+    "Retry": "core.retry",
+    "Run": "handle",
+    "RunStatus": "core.status",
+    "Runtime": "runtime",
+    "StepStatus": "core.status",
+    "configure": "runtime",
+    "current_runtime": "runtime",
+    "encode": "core.encoding",
+    "on": "decorators",
+    "step": "decorators",
+    "workflow": "decorators",
+}
+_MODULES = frozenset({"aio", "codecs", "errors", "storage", "testing"})
 
-if not typing.TYPE_CHECKING:  # where it would hide that a name is not there
+if not _TYPE_CHECKING:  # where it would hide that a name is not there
 
     def __getattr__(name: str) -> object:
-        if name == "testing":  # imported when it is asked for: a program that runs has no use for it
-            from importlib import import_module
+        from importlib import import_module
 
-            return import_module("flowdsl.testing")
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        if name in _MODULES:
+            return import_module(f"{__name__}.{name}")
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'verbs')}"), name)
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__, *_MODULES})

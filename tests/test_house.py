@@ -5,6 +5,7 @@ import importlib
 import pkgutil
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -44,10 +45,39 @@ def test_the_package_exports_its_public_names_and_nothing_else() -> None:
     """``flowdsl.__all__`` is sorted and lists exactly what stands in ``flowdsl/__init__.py``."""
     public = {
         name
-        for name, value in vars(flowdsl).items()
-        if not name.startswith("_") and not isinstance(value, ModuleType)
+        for name in dir(flowdsl)
+        if not name.startswith("_") and not isinstance(getattr(flowdsl, name), ModuleType)
     }
     assert sorted(public) == flowdsl.__all__
+
+
+def test_names_of_the_package_are_found_where_type_checkers_look_for_them() -> None:
+    """Imported when they are first used, they are those that the imports for type checkers name."""
+    tree = ast.parse(Path(flowdsl.__file__).read_text(encoding="utf-8"))
+    homes = {
+        name.name: node.module
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("flowdsl.")
+        for name in node.names
+    }
+    assert sorted(homes) == flowdsl.__all__
+    for name, home in homes.items():
+        assert getattr(flowdsl, name) is getattr(importlib.import_module(str(home)), name)
+
+
+def test_importing_flowdsl_imports_what_is_used() -> None:
+    """Modules are loaded by the first use of a name in them; a name that does not exist is an error."""
+    code = """
+        import sys, flowdsl
+        assert "flowdsl.core" not in sys.modules and "asyncio" not in sys.modules
+        assert flowdsl.errors.FlowError and "flowdsl.core" not in sys.modules
+        assert flowdsl.Retry(attempts=2) and "flowdsl.engine" not in sys.modules
+        print(hasattr(flowdsl, "nothing"), flowdsl.step.__name__)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["False", "step"]
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if not name.endswith("__main__")])

@@ -14,8 +14,6 @@ The theory
 
 import copy
 import json
-from decimal import Decimal
-from fractions import Fraction
 from typing import Any
 
 from flowdsl.core.journal import Decision, Verdict
@@ -38,11 +36,13 @@ class _MISSING:
     """Stands for a key that is not there (a class, because copying leaves classes alone)."""
 
 
-_NUMBERS = (int, float, complex, Decimal, Fraction)
+_MORE_NUMBERS = {("decimal", "Decimal"), ("fractions", "Fraction")}  # their modules take long to import
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, _NUMBERS) and not isinstance(value, bool)
+    if isinstance(value, int | float | complex):
+        return not isinstance(value, bool)
+    return any((cls.__module__, cls.__qualname__) in _MORE_NUMBERS for cls in type(value).__mro__)
 
 
 class Fold:
