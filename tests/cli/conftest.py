@@ -169,7 +169,7 @@ def terminal(folder: Path) -> Iterator[Callable[..., Terminal]]:
     opened: list[Terminal] = []
 
     def run(*arguments: str, width: int, **options: Any) -> Terminal:
-        opened.append(Terminal([sys.executable, "-m", "flowdsl.cli", *arguments], width, **options))
+        opened.append(Terminal([sys.executable, "-m", "flowdsl", *arguments], width, **options))
         return opened[-1]
 
     yield run

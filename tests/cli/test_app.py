@@ -124,3 +124,11 @@ def test_the_entry_point_is_installed(shop, folder):
     """The program ``flowdsl`` is what this package is."""
     (found,) = importlib.metadata.entry_points(group="console_scripts", name="flowdsl")
     assert found.value == "flowdsl.cli:main"
+
+
+def test_the_package_is_a_program_too():
+    """``python -m flowdsl`` is ``flowdsl``, where the script is not on the path."""
+    done = subprocess.run(
+        [sys.executable, "-m", "flowdsl", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("flowdsl")
