@@ -37,7 +37,7 @@ from flowdsl.engine.run import Request, checked_id, outcome_of
 from flowdsl.engine.services import Engine
 from flowdsl.engine.signals import deliver
 from flowdsl.engine.store import state_of
-from flowdsl.engine.waiting import on_a_loop, outcome_awaited, outcome_within
+from flowdsl.engine.waiting import on_a_loop, outcome_awaited, outcome_within, started_here
 from flowdsl.errors import (
     FlowError,
     RunConflict,
@@ -261,11 +261,17 @@ class Runtime:
 
     def wait(self, run_id: str, timeout: float | None = None) -> Any:
         """The run's result, waiting at most *timeout* real seconds; see :meth:`Run.result`."""
+        started = started_here(run_id)
+        if started is not None:  # a virtual clock knows of it
+            return started.result(timeout)
         with self._watching():
             return outcome_within(self.engine, run_id, timeout)
 
     async def await_(self, run_id: str) -> Any:
         """The run's result, in async code."""
+        started = started_here(run_id)
+        if started is not None:
+            return await started
         with self._watching():
             return await outcome_awaited(self.engine, run_id)
 

@@ -14,7 +14,7 @@ from flowdsl.engine.run import outcome_of
 from flowdsl.engine.services import Engine
 from flowdsl.errors import FlowError, RunNotFound, StorageError
 
-__all__ = ["on_a_loop", "outcome_awaited", "outcome_within"]
+__all__ = ["on_a_loop", "outcome_awaited", "outcome_within", "started_here"]
 
 _LOOK = 0.5  # seconds between two looks at a run that another process executes
 
@@ -22,18 +22,12 @@ _LOOK = 0.5  # seconds between two looks at a run that another process executes
 def outcome_within(engine: Engine, run_id: str, timeout: float | None) -> Any:
     """The run's result, waiting at most *timeout* real seconds for it; raises its error, or
     ``TimeoutError``."""
-    started = _started(run_id)
-    if started is not None:
-        return started.result(timeout)
     future = _future(engine, run_id)
     return _poll(engine, run_id, timeout) if future is None else _await_future(future, run_id, timeout)
 
 
 async def outcome_awaited(engine: Engine, run_id: str) -> Any:
     """The run's result, in async code."""
-    started = _started(run_id)
-    if started is not None:
-        return await started
     future = _future(engine, run_id)
     if future is None:
         return await asyncio.to_thread(_poll, engine, run_id, None)
@@ -49,7 +43,7 @@ def on_a_loop() -> bool:
     return True
 
 
-def _started(run_id: str) -> Any:
+def started_here(run_id: str) -> Any:
     """The future of a child that the executing run has started: its failure is handed to whoever asks."""
     frame = current.get()
     return None if frame is None else frame.run.started.get(run_id)
