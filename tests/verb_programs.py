@@ -255,18 +255,19 @@ class World:
         with self.lock:
             return hours * 3600 + self.lengths.setdefault(slot, len(self.lengths))
 
-    def due(self, kind: str, shown: str, wait: float) -> float:
-        """When a wait that is begun now must end."""
+    def due(self, kind: str, shown: str, wait: float) -> float | None:
+        """When a wait that is begun now must end; ``None`` for one that has ended already."""
         for step in self.before.steps.values():
             if step.kind == kind and step.args == shown:
-                return float(step.created_at) + wait
+                ended = kind != "schedule" and step.status is not StepStatus.PENDING
+                return None if ended else float(step.created_at) + wait
         return self.clock.now() + wait
 
-    def woke(self, slot: Slot, due: float) -> None:
+    def woke(self, slot: Slot, due: float | None) -> None:
         """The wait at *slot* has ended."""
         now = self.clock.now()
         with self.lock:
-            if self.process.dead or slot in self.woken:
+            if due is None or self.process.dead or slot in self.woken:
                 return
             self.woken.add(slot)
             if not due - 0.01 <= now <= max(due, self.began) + 1:

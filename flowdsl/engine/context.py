@@ -330,7 +330,8 @@ class RunState:
         with self.lock:
             leaving = set(self.blames(error))
             for key, (where, whose) in list(self.open.items()):
-                if whose == scope.home and key not in leaving and where.level_with(scope):
+                seen = whose == scope.home or _returned(whose)
+                if seen and key not in leaving and where.level_with(scope):
                     self._handled(key)
 
     def _handled(self, key: str) -> None:
@@ -388,6 +389,13 @@ def _arrived(flow: Any) -> bool:
     if isinstance(flow, asyncio.Future):
         return flow.done() and not getattr(flow, "_log_traceback", False)
     return isinstance(flow, int)  # a thread's; else a submitted call that nobody has asked
+
+
+def _returned(flow: Any) -> bool:
+    """Whether *flow* is a task that ended well, whatever failed in it."""
+    if not isinstance(flow, asyncio.Future) or not flow.done() or flow.cancelled():
+        return False
+    return not getattr(flow, "_log_traceback", False) and flow.exception() is None
 
 
 class Frame:

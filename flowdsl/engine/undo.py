@@ -76,9 +76,8 @@ def has_undo(engine: Engine, run_id: str) -> bool:
 
 def _was_undone(engine: Engine, run_id: str) -> bool:
     """Whether a child was undone already, by a process that died before its parent's record said so."""
-    return any(
-        s.kind == "undo" and s.status is StepStatus.COMPLETED for s in engine.storage.list_steps(run_id)
-    )
+    done = {("undo", StepStatus.COMPLETED), ("child", StepStatus.UNDONE)}
+    return any((step.kind, step.status) in done for step in engine.storage.list_steps(run_id))
 
 
 def _undo_of(state: RunState, step: Step, named: str) -> Any:

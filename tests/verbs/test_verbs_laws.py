@@ -59,6 +59,24 @@ def test_a_program_with_every_verb_survives(ending, is_async):
         case.check([points[number], Fault(number % 7, bool(number % 2))], pause=7200.0)
 
 
+FOUND = [
+    ("raise", (("child", (("late",), ("started", (("undoable",),)))),)),
+    ("raise", (("retried", (("push",), ("branches", (("late",), ("silent",))))),)),
+    ("return", (("submitted", (("in_vain",), ("started", (("sleep",),)))),)),
+    ("retry", (("lost_child", (("branches", (("get",), ("step",))),)), ("silent",))),
+]
+"""Programs that once broke a law."""
+
+
+@both
+@pytest.mark.parametrize(("ending", "program"), FOUND, ids=range(len(FOUND)))
+def test_what_was_found_stays_mended(ending, program, is_async):
+    """A kill at every place, and one while it recovers from every third."""
+    case = Case(program, is_async=is_async, ending=ending)
+    for number, fault in enumerate(case.points()):
+        case.check([fault] if number % 3 else [fault, Fault(number % 5)])
+
+
 @settings(max_examples=examples(100))
 @given(
     program=programs(),
