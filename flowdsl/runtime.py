@@ -582,17 +582,25 @@ def configure(
 def current_runtime() -> Runtime:
     """The runtime that decorated functions use here: that of the executing run, of the innermost ``with
     Runtime(…)``, or the default."""
+    found = open_runtime()
+    if found is not None:
+        return found
+    global _default
+    with _default_lock:
+        if _default is None or _default.closed:
+            _default = Runtime()
+        return _default
+
+
+def open_runtime() -> Runtime | None:
+    """As :func:`current_runtime`, but none is made: ``None`` where there is none."""
     found = _current.get()
     if found is not None and not found.closed:
         return found
     for runtime in reversed(_stack):
         if not runtime.closed:
             return runtime
-    global _default
-    with _default_lock:
-        if _default is None or _default.closed:
-            _default = Runtime()
-        return _default
+    return None if _default is None or _default.closed else _default
 
 
 def set_default(runtime: Runtime | None) -> Runtime | None:

@@ -22,6 +22,7 @@ from typing import Any
 from flowdsl.core.call import NO_RECEIVER, Call, Shape, changed_defaults, has_identity
 from flowdsl.core.encoding import ENCODERS, Unkeyable, encode
 from flowdsl.core.keys import object_path
+from flowdsl.core.source import SOURCE
 from flowdsl.errors import UnkeyableArgument
 
 __all__ = ["NO_RECEIVER", "Binder", "Call", "changed_defaults", "first_name", "has_identity"]
@@ -45,7 +46,7 @@ class Binder:
     in messages; *ignore*, names of parameters that do not count and are not stored; *key*, a function called
     with the call's arguments, whose result counts in their place (it gets the receiver too if its first
     parameter has the same name as that of *fn*, say ``self``); *receiver*, whether the first parameter of
-    *fn* is ``self`` or ``cls``.
+    *fn* is ``self`` or ``cls``; *source*, a digest of the source, which is recorded and does not count.
 
     Raises ``ValueError`` for an ignored name that is no parameter, ``TypeError`` for what has no signature.
 
@@ -69,6 +70,7 @@ class Binder:
         ignore: Iterable[str] = (),
         key: Callable[..., Any] | None = None,
         receiver: bool = False,
+        source: str = "",
     ) -> None:
         self.path = path
         self.kind = kind
@@ -90,6 +92,7 @@ class Binder:
         self._key_takes_receiver = (
             key is not None and receiver_name != "" and first_name(key) == receiver_name
         )
+        self._source = f"{SOURCE}={source}" if source else ""
         self._prepare(parameters, counts_receiver=receiver_name not in self.ignored)
 
     def _prepare(self, parameters: list[inspect.Parameter], *, counts_receiver: bool) -> None:
@@ -157,7 +160,7 @@ class Binder:
             raise self._unkeyable(error, self._name_at(place)) from None
         except RecursionError:
             raise self._unkeyable(Unkeyable.no_stack(values[place]), self._name_at(place)) from None
-        defaults = ""
+        defaults = self._source
         if left_out:
             known = self._default_texts.get(left_out)
             defaults = self._describe_defaults(left_out) if known is None else known
@@ -221,7 +224,7 @@ class Binder:
         except Unkeyable as error:
             raise self._unkeyable(error, "key()") from None
         head = b"" if receiver is NO_RECEIVER else self._receiver_code(receiver)
-        return Call(self.shape, values, head + b"K" + code, "", 0, receiver, value)
+        return Call(self.shape, values, head + b"K" + code, self._source, 0, receiver, value)
 
     # -------------------------------------------------------------------------------- receivers, defaults
 
@@ -242,7 +245,7 @@ class Binder:
                 if code is _LIVE:
                     live, code = True, _code_or_none(default) or b"?" + encode(object_path(type(default)))
                 parts.append(f"{name}={blake2b(code, digest_size=4).hexdigest()}")
-        text = " ".join(parts)
+        text = " ".join([*parts, self._source] if self._source else parts)
         if not live:
             self._default_texts[left_out] = text
         return text

@@ -1,9 +1,11 @@
 """One call, bound: what counts of it, what is stored of it, and what can be told about it to people."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from flowdsl.core.keys import content_digest, explain, step_key
 from flowdsl.core.preview import preview, preview_call
+from flowdsl.core.source import SOURCE
 
 __all__ = ["NO_RECEIVER", "Call", "Shape", "changed_defaults", "has_identity"]
 
@@ -47,7 +49,7 @@ def changed_defaults(recorded: str, current: str) -> list[str]:
         return []
     before = dict(part.split("=") for part in recorded.split())
     after = dict(part.split("=") for part in current.split())
-    return sorted(name for name in before if after.get(name, before[name]) != before[name])
+    return sorted(name for name in before if name != SOURCE and after.get(name, before[name]) != before[name])
 
 
 class Shape(NamedTuple):
@@ -77,8 +79,9 @@ class Shape(NamedTuple):
 class Call:
     """One call of a function, bound.
 
-    ``canonical``: encoding of what counts; ``defaults``: the left-out defaults as ``name=digest name=digest``
-    (``""`` for none), for :func:`changed_defaults`.
+    ``canonical``: encoding of what counts; ``defaults``: what does not count but is recorded, the left-out
+    defaults and the source, as ``name=digest name=digest @=source`` (``""`` for none), for
+    :func:`changed_defaults` and :func:`~flowdsl.core.source.changed_source`.
     """
 
     __slots__ = ("_key_value", "_left_out", "_receiver", "_shape", "_values", "canonical", "defaults")
@@ -125,7 +128,13 @@ class Call:
         """Give the key of this call, 40 hex digits; parameters as in :mod:`flowdsl.core.keys`."""
         return step_key(content_digest(scope, self._shape.path, version, self.canonical), occurrence)
 
-    def explain(self, scope: str = "", version: str = "", occurrence: int = 0) -> str:
+    def explain(
+        self,
+        scope: str = "",
+        version: str = "",
+        occurrence: int = 0,
+        notes: Sequence[tuple[str, str]] = (),
+    ) -> str:
         """Explain in several lines what went into :meth:`key`; see :func:`flowdsl.core.keys.explain`."""
         shape = self._shape
         counted: list[tuple[str, str]] = []
@@ -148,4 +157,5 @@ class Call:
             scope=scope,
             version=version,
             occurrence=occurrence,
+            notes=notes,
         )

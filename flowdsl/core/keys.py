@@ -208,12 +208,14 @@ def explain(
     scope: str = "",
     version: str = "",
     occurrence: int = 0,
+    notes: Sequence[tuple[str, str]] = (),
 ) -> str:
     """Explain, in several readable lines, what went into a key.
 
     Parameters: *counted* arguments and those *defaulted* (left out because they equal their default) as pairs
-    of name and preview, *ignored* names, *receiver* (what is said of ``self`` or ``cls``), the rest as in
-    :func:`content_digest`. Returns text whose last line is the key.
+    of name and preview, *ignored* names, *receiver* (what is said of ``self`` or ``cls``), *notes* on what
+    does not count as pairs of label and text, the rest as in :func:`content_digest`. Returns text whose last
+    line is the key.
 
     >>> print(explain(path="game.roll", canonical=b"", counted=[("sides", "6")], ignored=["rng"]))
     encoding    version 1
@@ -241,5 +243,5 @@ def explain(
     lines += [("left out", f"{name} (ignored)") for name in ignored]
     nth = "the first such call in its scope" if occurrence == 0 else f"after {occurrence} equal in its scope"
     lines.append(("occurrence", f"{occurrence} ({nth})"))
-    lines.append(("key", key))
+    lines += [*notes, ("key", key)]
     return "\n".join(f"{label:<12}{text}" for label, text in lines)

@@ -76,7 +76,8 @@ class Step:
     * ``payload``: the sealed result (``completed``) or exception (``failed``); ``preview``: the same,
       readable.
     * ``concurrent``: it overlapped another durable call, so its ordinal says nothing.
-    * ``defaults``: digest of the arguments that were left out of the key because they equal their default.
+    * ``defaults``: what is recorded beside the key, as ``name=digest …``: the arguments left out because they
+      equal their default, and under ``@`` the source of the step (see :mod:`flowdsl.core.source`).
     * ``draws``: how many ``uuid4``/``rng`` draws its scope had made when it was recorded.
     * ``extra``: small JSON text for what only one kind needs (a wake-up time, a child's id, …).
     """
@@ -123,7 +124,7 @@ class Signal:
 @frozen(slots=True)
 class Memo:
     """A result shared by all runs: of step ``key`` (first call, no scope), until ``expires_at`` (``None``:
-    for ever)."""
+    for ever). ``defaults`` as in :class:`Step`."""
 
     key: str
     path: str
@@ -131,6 +132,7 @@ class Memo:
     preview: str = ""
     created_at: float = 0.0
     expires_at: float | None = None
+    defaults: str = ""
 
 
 @frozen(slots=True)

@@ -5,20 +5,18 @@ import asyncio
 from concurrent.futures import Future
 from typing import Any
 
+from flowdsl.core.source import changed_source
+from flowdsl.core.status import StepStatus
 from flowdsl.engine.calls import call_in_run
 from flowdsl.engine.context import StepView, current
 from flowdsl.engine.definitions import StepDef, WorkflowDef
 from flowdsl.engine.futures import StepFuture
+from flowdsl.engine.memo import implied, require_identity
 from flowdsl.engine.run import Request, request, run_to_end
 from flowdsl.engine.services import Engine
-from flowdsl.engine.step import memo_key, require_identity
+from flowdsl.engine.sources import notice_of
 
-__all__ = ["do_outside", "implied_id", "implied_run", "submit_outside", "try_outside"]
-
-
-def implied_id(key: str) -> str:
-    """The id of the run that ``Runtime.do`` makes of a step call with this key."""
-    return f"do-{key}"
+__all__ = ["do_outside", "implied_run", "submit_outside", "try_outside"]
 
 
 def do_outside(
@@ -34,8 +32,18 @@ def do_outside(
     id *step_id*."""
     if step_id is None:
         require_identity(defn.binder(receiver is not None), receiver, "Runtime.do")
-        step_id = implied_id(memo_key(defn, defn.bind(receiver, args, kwargs)))
+        step_id = _known(engine, defn, defn.bind(receiver, args, kwargs))
     return run_to_end(engine, implied_run(engine, defn, fn, receiver, args, kwargs, step_id))
+
+
+def _known(engine: Engine, defn: StepDef, bound: Any) -> str:
+    """The id of the run of this call; says once in the process that its result is of another source."""
+    run_id, record = implied(engine, defn, bound)
+    answers = record is not None and record.status is StepStatus.COMPLETED and run_id not in engine.warned
+    if answers and record is not None and changed_source(record.defaults, bound.defaults):
+        engine.warned.add(run_id)
+        notice_of(run_id, [defn.path])
+    return run_id
 
 
 def implied_run(

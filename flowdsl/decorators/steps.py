@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar,
 from flowdsl.core.binding import Call
 from flowdsl.core.records import Run as RunRecord
 from flowdsl.core.retry import Retry
-from flowdsl.decorators.outside import do_outside, implied_id, implied_run, submit_outside, try_outside
+from flowdsl.decorators.outside import do_outside, implied_run, submit_outside, try_outside
 from flowdsl.decorators.wrapper import BoundFunction, BoundWrapper, Function, Wrapper, annotations_of
 from flowdsl.engine.calls import call_in_run, send_off
 from flowdsl.engine.context import Frame, StepView, current
@@ -20,12 +20,13 @@ from flowdsl.engine.definitions import Divergence, Mode, StepDef
 from flowdsl.engine.forget import forget_in
 from flowdsl.engine.futures import StepFuture, start_call, submit
 from flowdsl.engine.mapping import map_async, map_sync
+from flowdsl.engine.memo import forgetting
 from flowdsl.engine.run import Request
 from flowdsl.engine.services import Engine
-from flowdsl.engine.step import crossing, identify, memo_key
+from flowdsl.engine.sources import notes_on
+from flowdsl.engine.step import crossing, identify
 from flowdsl.engine.waiting import on_a_loop
-from flowdsl.runtime import Runtime, current_runtime
-from flowdsl.storage.base import DeleteRun, DropMemo
+from flowdsl.runtime import Runtime, current_runtime, open_runtime
 
 __all__ = ["BoundStep", "Step"]
 
@@ -179,18 +180,21 @@ class _StepCalls(Generic[P, R]):
         return str(self._bind(args, kwargs).key(version=self._defn.version))
 
     def explain_key(self, /, *args: P.args, **kwargs: P.kwargs) -> str:
-        """What goes into the key of such a call, readable."""
-        return str(self._bind(args, kwargs).explain(version=self._defn.version))
+        """What goes into the key of such a call, readable; and whether the step's source has changed since
+        a result was recorded, which is said and does not count."""
+        bound = self._bind(args, kwargs)
+        runtime = current_runtime() if self._defn.memo else open_runtime()
+        notes = notes_on(None if runtime is None else runtime.engine, self._defn, bound)
+        return str(bound.explain(version=self._defn.version, notes=notes))
 
     def forget(self, /, *args: P.args, **kwargs: P.kwargs) -> None:
         """Drop the stored result of such a call: of ``memo=True`` and of ``Runtime.do``; inside a run,
         that of its first such call."""
         bound = self._bind(args, kwargs)
         runtime = current_runtime()
-        key = memo_key(self._defn, bound)
         frame = current.get()
         with nullcontext() if frame is None else crossing(frame.run):
-            runtime.engine.commit(DropMemo(key), DeleteRun(implied_id(key)))
+            runtime.engine.commit(*forgetting(runtime.engine, self._defn, bound))
         if frame is not None:
             forget_in(frame, self._defn, bound)
 

@@ -150,6 +150,7 @@ class RunState:
       that wait for a signal.
     * ``ending``: the body has failed, and branches that have not begun are not to begin any more.
     * ``armed``: schedule record → its branch; ``started``: id of a child → its future.
+    * ``noticed``: it was said that sources of recorded steps have changed.
     * ``branches``: futures that the run has to see ended before it ends itself.
     * ``reopened``: the failures that the retry of a failed run has yet to execute again.
     """
@@ -178,6 +179,7 @@ class RunState:
         self.listeners: set[Waker] = set()
         self.left_behind = 0
         self.undoing = False
+        self.noticed = False
         self.running: dict[str, tuple[StepView, Any]] = {}
         self.announced: set[tuple[str, int]] = set()
         self.unused: list[str] = []

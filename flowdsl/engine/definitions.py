@@ -13,6 +13,7 @@ from flowdsl.core.durations import seconds
 from flowdsl.core.keys import object_path
 from flowdsl.core.records import Tags
 from flowdsl.core.retry import Retry
+from flowdsl.core.source import source_digest
 
 __all__ = ["Divergence", "Mode", "StepDef", "WorkflowDef", "checked_tags", "unwrap"]
 
@@ -161,6 +162,11 @@ class _Bindable:
     __slots__ = ()
     kind: ClassVar[str]
 
+    @property
+    def source(self) -> str:
+        """A digest of the function's source, where it is recorded."""
+        return ""
+
     if TYPE_CHECKING:
         fn: Callable[..., Any]
         path: str
@@ -178,6 +184,7 @@ class _Bindable:
                 ignore=self.ignore,
                 key=getattr(self, "key", None),
                 receiver=receiver,
+                source=self.source,
             )
         return found
 
@@ -256,6 +263,11 @@ class StepDef(_Bindable):
         if not isinstance(done.get("memo", False), bool):
             raise TypeError(f"memo= is True or False; got {done['memo']!r}")
         return done
+
+    @property
+    def source(self) -> str:
+        """A digest of the function's source."""
+        return source_digest(self.fn)
 
     @property
     def undo_path(self) -> str | None:

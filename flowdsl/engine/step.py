@@ -36,9 +36,6 @@ from contextlib import contextmanager
 from threading import get_ident
 from typing import Any
 
-from attrs import evolve
-
-from flowdsl.core.binding import Binder
 from flowdsl.core.binding import Call as Bound
 from flowdsl.core.journal import Decision, Verdict
 from flowdsl.core.keys import content_digest, step_key
@@ -49,8 +46,10 @@ from flowdsl.core.status import StepStatus
 from flowdsl.engine.context import INTERRUPTS, Crossing, Frame, RunState, Scope, StepView, here
 from flowdsl.engine.definitions import StepDef
 from flowdsl.engine.divergence import diverged
-from flowdsl.engine.drive import Body, Call, Commit, Effect, Flow, Result, wait_out
-from flowdsl.errors import FlowError, ResultNotStorable, StepOutcomeUnknown, StorageError, UnkeyableArgument
+from flowdsl.engine.drive import Body, Commit, Effect, Flow, Result, wait_out
+from flowdsl.engine.memo import find_memo, memo_of
+from flowdsl.engine.sources import notice
+from flowdsl.errors import FlowError, ResultNotStorable, StepOutcomeUnknown, StorageError
 from flowdsl.storage.base import Done, Operation, PutMemo, PutStep
 from flowdsl.storage.make import quick_step
 
@@ -66,12 +65,10 @@ __all__ = [
     "identify",
     "jitter",
     "make_record",
-    "memo_key",
     "perform",
     "place",
     "put_record",
     "replay",
-    "require_identity",
     "started",
     "view_of",
 ]
@@ -109,6 +106,7 @@ class StepCall:
         "key",
         "kind",
         "kwargs",
+        "memo",
         "mode",
         "occurrence",
         "ordinal",
@@ -292,6 +290,8 @@ def decide(call: StepCall) -> Generator[Effect, Any, Decision | Result]:
         decision = yield from diverged(call, decision)
     if decision.verdict is Verdict.RECORDED:
         assert decision.record is not None
+        if call.kind == "step":
+            notice(run, defn.path, decision.record.defaults, call.bound.defaults)
         return replay(call, decision.record)
     earlier = run.journal.get(call.key)
     if earlier is not None and earlier.extra:
@@ -309,9 +309,9 @@ def _durable(call: StepCall) -> Flow:
             return decision
         prior = decision.record
     if defn.memo:
-        answered = yield from _from_memo(call)
-        if answered is not None:
-            return answered
+        memo = yield from find_memo(call)
+        if memo is not None:
+            return (yield from _answer_with(call, memo))
     attempt = 0
     if prior is not None:
         attempt = yield from _take_up(call, prior)
@@ -417,7 +417,7 @@ def _completed(call: StepCall, view: StepView, value: Any) -> tuple[Step, Any, t
     undo = call.defn.undo
     extra = "" if undo is None else json.dumps({"undo": call.defn.undo_path})
     record = make_record(call, view, _COMPLETED, payload, preview(value), view.attempt, extra)
-    return record, loaded, (PutMemo(_memo(call, record, payload)),) if call.defn.memo else ()
+    return record, loaded, (PutMemo(memo_of(call, record, payload)),) if call.defn.memo else ()
 
 
 def _gave_up(call: StepCall, view: StepView, error: Exception) -> Flow:
@@ -490,55 +490,14 @@ def _take_up(call: StepCall, prior: Step) -> Any:
 # ----------------------------------------------------------------------------------------------------------
 
 
-def _memo(call: StepCall, record: Step, payload: bytes) -> Memo:
-    key = memo_key(call.defn, call.bound)
+def _answer_with(call: StepCall, memo: Memo) -> Flow:
+    """Copy a shared result into the run and answer with it."""
     run = call.run
-    body = run.engine.payloads.reseal(payload, (run.id, record.key, "result"), ("", key, "memo"))
-    now = record.completed_at or 0.0
-    expires = call.defn.expires
-    return Memo(key, call.defn.path, body, record.preview, now, None if expires is None else now + expires)
-
-
-def memo_key(defn: StepDef, bound: Bound) -> str:
-    """The key of a memo: that of a first call in a run. A changed default is a miss, so defaults count."""
-    canonical = (
-        bound.canonical + b"\x00defaults:" + bound.defaults.encode() if bound.defaults else bound.canonical
-    )
-    return step_key(content_digest("", defn.path, defn.version, canonical), 0)
-
-
-def require_identity(binder: Binder, receiver: Any, why: str) -> None:
-    """Raise unless a call on *receiver* can be told from one on another object, across runs."""
-    if receiver is not None and not binder.has_identity(receiver):
-        name = type(receiver).__qualname__
-        raise UnkeyableArgument(
-            f"step {binder.path!r}: {why} shares results beyond the run, so `self` ({name}) has to say "
-            f"who it is: give {name} a method "
-            f"__flow_key__() that returns what its results depend on",
-            step=binder.path,
-            parameter="self",
-        )
-
-
-def _from_memo(call: StepCall) -> Generator[Effect, Any, Result | None]:
-    """Copy a memo into the run and answer with it, or ``None``."""
-    run = call.run
-    engine = run.engine
-    binder = call.defn.binder(call.receiver is not None)
-    require_identity(binder, call.receiver, "memo=True")
-    key = memo_key(call.defn, call.bound)
-    memo: Memo | None = yield Call(lambda: engine.storage.get_memo(key), not engine.storage.inline)
-    now = engine.clock.now()
-    if memo is None or (memo.expires_at is not None and memo.expires_at <= now):
-        return None
-    view = view_of(call, 0)
-    payload = engine.payloads.reseal(memo.payload, ("", key, "memo"), (run.id, call.key, "result"))
-    record = evolve(make_record(call, view, _COMPLETED, payload, memo.preview, 0), extra='{"memo": true}')
+    notice(run, memo.path, memo.defaults, call.bound.defaults)
+    payload = run.engine.payloads.reseal(memo.payload, ("", memo.key, "memo"), (run.id, call.key, "result"))
+    record = make_record(call, view_of(call, 0), _COMPLETED, payload, memo.preview, 0, '{"memo": true}')
     yield from put_record(call, record)
     return replay(call, record)
-
-
-# ----------------------------------------------------------------------------------------------------------
 
 
 def view_of(call: StepCall, attempt: int) -> StepView:

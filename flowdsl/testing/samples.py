@@ -124,5 +124,11 @@ def full_signal(run_id: str = "r", signal_id: str = "x") -> Signal:
 def full_memo(key: str = "m") -> Memo:
     """A memo with something unusual in every field."""
     return Memo(
-        key=key, path=HOSTILE[0], payload=b"\x00\xff", preview=HOSTILE[4], created_at=0.25, expires_at=1e12
+        key=key,
+        path=HOSTILE[0],
+        payload=b"\x00\xff",
+        preview=HOSTILE[4],
+        created_at=0.25,
+        expires_at=1e12,
+        defaults=HOSTILE[1],
     )

@@ -1,0 +1,98 @@
+"""Results that are shared by all runs: ``memo=True``, and the runs that ``Runtime.do`` makes of a step.
+
+Both go by the key of a first such call in a run. Defaults are no part of it, so that adding an optional
+parameter changes no key; what they were is stored beside the result. A changed one is a miss, and what it
+leads to is stored under the same key with a number.
+"""
+
+from collections.abc import Generator, Iterator
+from itertools import count, takewhile
+from typing import Any
+
+from flowdsl.core.binding import Binder, changed_defaults
+from flowdsl.core.binding import Call as Bound
+from flowdsl.core.keys import content_digest, step_key
+from flowdsl.core.records import Memo, Step
+from flowdsl.engine.definitions import StepDef
+from flowdsl.engine.drive import Call, Effect
+from flowdsl.engine.services import Engine
+from flowdsl.errors import UnkeyableArgument
+from flowdsl.storage.base import DeleteRun, DropMemo, Operation
+
+__all__ = ["find_memo", "forgetting", "implied", "memo_key", "memo_of", "require_identity", "shared"]
+
+
+def memo_key(defn: StepDef, bound: Bound) -> str:
+    """The key of a first such call in a run."""
+    return step_key(content_digest("", defn.path, defn.version, bound.canonical), 0)
+
+
+def memo_of(call: Any, record: Step, payload: bytes) -> Memo:
+    """The result of *call* for other runs."""
+    run = call.run
+    body = run.engine.payloads.reseal(payload, (run.id, record.key, "result"), ("", call.memo, "memo"))
+    now = record.completed_at or 0.0
+    expires = None if call.defn.expires is None else now + call.defn.expires
+    return Memo(call.memo, call.defn.path, body, record.preview, now, expires, record.defaults)
+
+
+def find_memo(call: Any) -> Generator[Effect, Any, Memo | None]:
+    """The shared result that answers *call*, or ``None``; ``call.memo`` is its key from now on."""
+    engine = call.run.engine
+    require_identity(call.defn.binder(call.receiver is not None), call.receiver, "memo=True")
+    found: tuple[str, Memo | None]
+    found = yield Call(lambda: shared(engine, call.defn, call.bound), not engine.storage.inline)
+    call.memo, memo = found
+    if memo is None or (memo.expires_at is not None and memo.expires_at <= engine.clock.now()):
+        return None
+    return memo
+
+
+def shared(engine: Engine, defn: StepDef, bound: Bound) -> tuple[str, Memo | None]:
+    """The key of the shared result of a call, and that result if there is one, expired or not."""
+    for key in _numbered(memo_key(defn, bound)):
+        memo = engine.storage.get_memo(key)
+        if memo is None or not changed_defaults(memo.defaults, bound.defaults):
+            return key, memo
+    raise AssertionError("there is always another key")
+
+
+def implied(engine: Engine, defn: StepDef, bound: Bound) -> tuple[str, Step | None]:
+    """The id of the run that ``Runtime.do`` makes of a step call (another one where a default has changed),
+    and the step's record in it."""
+    key = memo_key(defn, bound)
+    for run_id in _numbered(f"do-{key}"):
+        record = engine.storage.get_step(run_id, key)
+        if record is None or not changed_defaults(record.defaults, bound.defaults):
+            return run_id, record
+    raise AssertionError("there is always another id")
+
+
+def _numbered(key: str) -> Iterator[str]:
+    yield key
+    for number in count(2):
+        yield f"{key}-{number}"
+
+
+def forgetting(engine: Engine, defn: StepDef, bound: Bound) -> list[Operation]:
+    """What drops the stored results of a step call, whatever the defaults were."""
+    key = memo_key(defn, bound)
+    storage = engine.storage
+    operations: list[Operation] = [
+        DropMemo(one) for one in takewhile(lambda one: storage.get_memo(one) is not None, _numbered(key))
+    ]
+    runs = takewhile(lambda one: storage.get_run(one) is not None, _numbered(f"do-{key}"))
+    return operations + [DeleteRun(one) for one in runs]
+
+
+def require_identity(binder: Binder, receiver: Any, why: str) -> None:
+    """Raise unless a call on *receiver* can be told from one on another object, across runs."""
+    if receiver is not None and not binder.has_identity(receiver):
+        name = type(receiver).__qualname__
+        raise UnkeyableArgument(
+            f"step {binder.path!r}: {why} shares results beyond the run, so `self` ({name}) has to say "
+            f"who it is: give {name} a method "
+            f"__flow_key__() that returns what its results depend on",
+            step=binder.path,
+            parameter="self",
+        )
