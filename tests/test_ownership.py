@@ -694,3 +694,24 @@ def test_a_start_whose_commit_may_have_happened_leaves_an_abandoned_run(storage,
             assert w() == 1
         assert caught.value
         assert not dead.closed
+
+
+def test_the_keeper_outlives_whatever_a_storage_raises(storage, caplog):
+    """A fault that is no ``StorageError`` is logged with its traceback, and leases are still looked after."""
+    failures = [KeyError("a bug in a backend")]
+    looked = threading.Event()
+
+    class Faulty(Relay):
+        def attention(self, run_ids):
+            if failures:
+                raise failures.pop()
+            looked.set()
+            return self.inner.attention(run_ids)
+
+    @workflow
+    def w():
+        assert looked.wait(20)
+
+    with Runtime(Faulty(storage)):
+        w()
+    assert "a bug in a backend" in caplog.text

@@ -304,7 +304,7 @@ class Keeper:
         seen = 0
         while not self._closed:
             waiting = any(
-                state is not None and state.listeners for state in list(self._engine.active.values())
+                state is not None and state.listeners for state in self._engine.active.copy().values()
             )
             try:
                 if waiting:
@@ -319,15 +319,18 @@ class Keeper:
                     renew_at = time.monotonic() + self._engine.lease / 3
                 self.look()
                 self.announce()
-            except StorageError as error:
+            except Exception as error:
                 if self._closed:
                     return
-                logger.warning("leases could not be renewed: %s", error)
+                known = isinstance(
+                    error, StorageError
+                )  # a fault of the storage's own must not end this thread
+                logger.warning("leases could not be renewed: %s", error, exc_info=None if known else error)
                 self._wake.wait(_LOOK)
 
     def renew(self) -> None:
         """Renew all leases in one commit; runs that are not ours any more are stopped."""
-        states: list[RunState] = [state for state in list(self._engine.active.values()) if state is not None]
+        states: list[RunState] = [state for state in self._engine.active.copy().values() if state is not None]
         if not states:
             return
         operations = [
@@ -347,7 +350,7 @@ class Keeper:
         """
         now = self._engine.clock.now()
         operations: list[PutStep] = []
-        for state in list(self._engine.active.values()):
+        for state in self._engine.active.copy().values():
             if state is None or state.stop is not None:
                 continue
             for view, call in list(state.running.values()):
@@ -360,7 +363,8 @@ class Keeper:
 
     def look(self) -> None:
         """See whether active runs were cancelled, taken over, deleted or signalled."""
-        active: dict[str, RunState] = {k: v for k, v in list(self._engine.active.items()) if v is not None}
+        copied = self._engine.active.copy()  # at once: others change it meanwhile
+        active: dict[str, RunState] = {k: v for k, v in copied.items() if v is not None}
         if not active:
             return
         found = {item.run_id: item for item in self._engine.storage.attention(active)}
