@@ -76,9 +76,10 @@ def interrupting(ambient: BaseException | None, is_async: bool = False) -> BaseE
 class StepView:
     """What hooks and ``current_step()`` show of one attempt of a step.
 
-    ``idempotency_key`` is the same for all attempts and resumes of this step in this run, and different in a
-    fork. ``started_at`` is in seconds since the epoch on the runtime's clock, ``duration`` in seconds once
-    the attempt has ended.
+    ``idempotency_key`` is the same for all attempts and resumes of this step in this run. It is another one
+    in a fork, and once the step was undone or forgotten (``generation`` counts that): who refunded a payment
+    and charges anew wants both to happen. ``started_at`` is in seconds since the epoch on the runtime's
+    clock, ``duration`` in seconds once the attempt has ended.
     """
 
     run_id: str
@@ -88,11 +89,13 @@ class StepView:
     attempt: int
     started_at: float
     duration: float | None = None
+    generation: int = 0
 
     @property
     def idempotency_key(self) -> str:
         """A name for this step of this run that another system can deduplicate by."""
-        return f"{self.run_id}/{self.key}"
+        again = f"~{self.generation}" if self.generation else ""
+        return f"{self.run_id}/{self.key}{again}"
 
 
 class Scope:

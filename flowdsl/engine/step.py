@@ -502,7 +502,8 @@ def _answer_with(call: StepCall, memo: Memo) -> Flow:
 
 def view_of(call: StepCall, attempt: int) -> StepView:
     run = call.run
-    return StepView(run.id, call.key, call.defn.path, call.mode, attempt, run.engine.clock.now())
+    now, generation = run.engine.clock.now(), call.generation
+    return StepView(run.id, call.key, call.defn.path, call.mode, attempt, now, generation=generation)
 
 
 def make_record(

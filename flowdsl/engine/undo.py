@@ -24,7 +24,7 @@ from flowdsl.core.journal import Journal
 from flowdsl.core.keys import main_name
 from flowdsl.core.records import Run, RunFilter, Step
 from flowdsl.core.status import RunStatus, StepStatus
-from flowdsl.engine.context import Frame, RunState, Scope, current, here
+from flowdsl.engine.context import Frame, RunState, Scope, StepView, current, here
 from flowdsl.engine.definitions import StepDef, undo_path
 from flowdsl.engine.drive import Body, Call, Commit, Flow, Pause, Result
 from flowdsl.engine.lease import ended_with_parent, take
@@ -178,14 +178,17 @@ def _undo_step(state: RunState, step: Step, undo: Any) -> Flow:
     fn = getattr(undo, "__wrapped__", undo) if source is not None else undo
     retry = defn.retry or engine.retry
     value = engine.payloads.unpack(step.payload or b"", state.id, step.key, "result")
-    place = f"{step.key}/undo/{_generation(step)}"
+    generation = _generation(step)
+    place = f"{step.key}/undo/{generation}"
     state.journal.reopen([s.key for s in state.journal if s.scope == place and s.status is StepStatus.FAILED])
     attempt, started = yield from _take_up(state, step)
     while True:
         attempt += 1
         scope = Scope(place, state.scope, defn.is_async, of_step=True)
         scope.home = here(defn.is_async)
-        error, _ = yield from _call(state, defn, fn, value, scope)
+        now = engine.clock.now()
+        view = StepView(state.id, f"{step.key}/undo", defn.path, "undo", attempt, now, generation=generation)
+        error, _ = yield from _call(Frame(state, scope, view, defn.is_async), defn, fn, value)
         if error is None:
             break
         if not isinstance(error, Exception):
@@ -200,7 +203,7 @@ def _undo_step(state: RunState, step: Step, undo: Any) -> Flow:
         with state.lock:
             state.journal.reopen([key for key, (where, _) in state.open.items() if where.within(scope)])
     record = _record(state, step, defn.path, StepStatus.COMPLETED, attempt, started, None)
-    extra = json.dumps({"generation": _generation(step) + 1})
+    extra = json.dumps({"generation": generation + 1})
     return (yield from _store(state, record, evolve(step, seq=0, status=StepStatus.UNDONE, extra=extra)))
 
 
@@ -280,10 +283,10 @@ def _store(state: RunState, *records: Step) -> Flow:
     return None, None
 
 
-def _call(state: RunState, defn: StepDef, fn: Any, value: Any, scope: Scope) -> Flow:
-    body = Body(fn, (value,), {}, Frame(state, scope, None, defn.is_async), defn.timeout)
-    if defn.is_async and not state.is_async:
-        engine = state.engine
+def _call(frame: Frame, defn: StepDef, fn: Any, value: Any) -> Flow:
+    body = Body(fn, (value,), {}, frame, defn.timeout)
+    if defn.is_async and not frame.run.is_async:
+        engine = frame.run.engine
         found: Result = yield Call(lambda: engine.background_async(body.aio).result(), False)
         return found
     if not defn.is_async:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from flowdsl.engine import calls, events, futures, step, undo
-from flowdsl.engine.context import Frame, RunState, Scope, StepView
+from flowdsl.engine.context import Frame, StepView
 from flowdsl.engine.definitions import StepDef
 from flowdsl.engine.drive import Body, Flow, Result
 from flowdsl.engine.services import Engine
@@ -90,10 +90,9 @@ def _substituted_send(
     return _send_off(engine, defn, fn, args, kwargs, view)
 
 
-def _substituted_undo(state: RunState, defn: StepDef, fn: Any, value: Any, scope: Scope) -> Flow:
-    key, _, attempt = scope.id.rpartition("/")
-    view = StepView(state.id, key, defn.path, "undo", int(attempt), state.engine.clock.now())
-    return _undo(state, defn, _substituted(view, defn.is_async, fn, (value,), {}), value, scope)
+def _substituted_undo(frame: Frame, defn: StepDef, fn: Any, value: Any) -> Flow:
+    assert frame.step is not None
+    return _undo(frame, defn, _substituted(frame.step, defn.is_async, fn, (value,), {}), value)
 
 
 _PATCHES: list[tuple[Any, str, Any]] = [

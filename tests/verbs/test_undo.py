@@ -679,3 +679,43 @@ def test_cancelling_where_the_code_is_not_loaded_is_done_at_once_if_nothing_has_
             storage.set_step(Step(record.id, "k", "gone.f"))
         rt.cancel("w")
         assert [rt.run(one).status for one in ("w", "w/1")] == [RunStatus.CANCELLED] * 2
+
+
+def test_an_undo_knows_its_step_and_what_is_undone_gets_another_idempotency_key(runtime, flavour):
+    """A refund can be deduplicated as well; who refunded a payment and charges again wants both to happen."""
+    keys, broken = {"charge": [], "refund": []}, [True]
+
+    def note(what):
+        running = flowdsl.current_step()
+        assert running.path == f"keys.{what}"
+        keys[what].append((running.idempotency_key, running.attempt))
+
+    @flavour.step(name="keys.refund", retry=Retry(attempts=2))
+    def refund(payment):
+        note("refund")
+        if len(keys["refund"]) == 1:
+            raise OSError
+
+    @flavour.step(undo=refund, name="keys.charge")
+    def charge():
+        note("charge")
+
+    @flavour.step(retry=ONCE)
+    def ship():
+        if broken:
+            raise Declined
+
+    @flavour.workflow(id="w")
+    def w():
+        yield charge()
+        yield ship()
+
+    for _ in range(2):
+        with pytest.raises(Declined):
+            flavour.call(w)
+    broken.clear()
+    flavour.call(w)
+    charges, refunds = ([key for key, _ in keys[what]] for what in ("charge", "refund"))
+    assert [attempt for _, attempt in keys["refund"]] == [1, 2, 1]
+    assert refunds[0] == refunds[1] != refunds[2]
+    assert len({*charges, *refunds}) == 5
