@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .faults import preload
 
-FULL = {"kills": 10_000, "crowd": 1_000, "damage": 1_000, "disk": 2_000}
+FULL = {"kills": 10_000, "crowd": 1_000, "damage": 1_000, "disk": 2_000, "laws": 100_000}
 """The campaigns, each a module with a function of the same name, and how many trials the full form has."""
 
 
@@ -31,7 +31,8 @@ def main() -> int:
     given = parser.parse_args()
     preload("tests.campaigns", sys.argv[1:])
     report_module = import_module(".report", __package__)
-    logging.getLogger("flowdsl").setLevel(logging.CRITICAL)
+    for name in ("flowdsl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     warnings.simplefilter("ignore")
     if given.count is None:
         given.count = FULL[given.campaign]

@@ -1,0 +1,18 @@
+"""The campaign of generated programs, in its quick form, and its oracle against planted bugs."""
+
+import pytest
+
+from .command import campaign
+
+
+def test_programs_of_all_verbs_survive() -> None:
+    """Killed at every place where they can end, programs end as if they had not been."""
+    result = campaign("laws", "--count", "150")
+    assert result["failed"] == 0, result["failures"]
+    assert result["executions"] >= 150
+
+
+@pytest.mark.parametrize("plant", ["acknowledge-before-commit", "replay-something-else"])
+def test_a_planted_bug_is_found(plant: str) -> None:
+    """The campaign is red when flowdsl has this bug."""
+    assert campaign("laws", "--plant", plant, "--count", "500")["failed"]
