@@ -41,8 +41,8 @@ def _check(index: int, given: Any, log: EffectLog) -> int:
             faults = [point, *again]
             case.check(faults, rng.choice([1.0, 7200.0]))
             log.note("checked", how["kind"], how["ending"], len(faults))
-    except AssertionError as error:
-        log.note("wrong", f"{program}, {how}, {faults}: {error}")
+    except Exception as error:  # a law that does not hold, or whatever came out of an execution
+        log.note("wrong", f"{program}, {how}, {faults}: {type(error).__name__}: {error}")
     return 0
 
 
