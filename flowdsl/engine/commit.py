@@ -11,11 +11,12 @@ The theory
     bottleneck.
 
 The implementation
-    Leader and follower. Whoever holds ``_turn`` commits for everybody in ``_pending``. A sync caller that
-    finds the turn taken queues its request and waits for the turn; mostly its request is done when it gets
-    it. Async callers queue a request with a future and wake one thread that takes the turn for them; futures
-    are resolved once per loop and batch. Storages that commit in microseconds (``inline``) are called on the
-    event loop, since a thread hop would cost more.
+    A lone sync caller takes the turn and commits in its own thread. Whoever finds the turn taken, and every
+    async caller, queues a request and wakes one thread that commits for everybody in ``_pending``: at once
+    again when it has, so that the disk never waits for callers to wake one another. A sync caller waits at
+    the gate of its request; futures are resolved once per loop and batch. Storages that commit in
+    microseconds (``inline``) are called where the caller stands, on the event loop too, since a thread hop
+    would cost more.
 
 If you edit this
     A ``KeyboardInterrupt`` may strike while a leader commits for others. Their requests go back to the queue:
@@ -42,10 +43,13 @@ class Written(asyncio.CancelledError):
 
 
 class _Request:
-    __slots__ = ("done", "error", "future", "loop", "operations", "outcomes")
+    """What one caller wants to write. It waits for *future*, or in a thread at ``gate``."""
+
+    __slots__ = ("done", "error", "future", "gate", "loop", "operations", "outcomes")
 
     def __init__(self, operations: Sequence[Operation], future: asyncio.Future[None] | None = None) -> None:
         self.operations = operations
+        self.gate: threading.Lock | None = None
         self.outcomes: list[Outcome] = []
         self.error: BaseException | None = None
         self.done = False
@@ -66,19 +70,25 @@ class Committer:
 
     def commit(self, operations: Sequence[Operation]) -> list[Outcome]:
         """Commit and return one outcome for each operation. Blocks until they are durable."""
+        if self.storage.inline:
+            return self.storage.commit(operations)
         if self._turn.acquire(False):
             try:
                 if not self._pending:
                     return self.storage.commit(operations)
             finally:
                 self._turn.release()
-                if self._pending:  # whoever queued while we held the turn may be async, and has nobody else
-                    self._nudge()
         request = _Request(operations)
+        request.gate = threading.Lock()
+        request.gate.acquire()
         self._pending.append(request)
-        with self._turn:
-            if not request.done:
-                self._drain()
+        try:
+            self._nudge()
+        except RuntimeError:  # the interpreter is ending, and starts no thread any more
+            with self._turn:
+                if not request.done:
+                    self._drain()
+        request.gate.acquire()
         if request.error is not None:
             raise request.error
         return request.outcomes
@@ -167,7 +177,11 @@ class Committer:
     def _deliver(batch: list[_Request]) -> None:
         loops: dict[asyncio.AbstractEventLoop, list[_Request]] = {}
         for request in batch:
-            if request.loop is not None and request.done:
+            if not request.done:
+                continue
+            if request.gate is not None:
+                request.gate.release()
+            elif request.loop is not None:
                 loops.setdefault(request.loop, []).append(request)
         for loop, requests in loops.items():
             try:

@@ -30,7 +30,8 @@ _engines: "weakref.WeakSet[Engine]" = weakref.WeakSet()
 
 
 def _default_workers() -> int:
-    return min(32, (os.cpu_count() or 1) + 4)
+    """More than there are processors: bodies wait, mostly, and those that end together share a commit."""
+    return min(32, (os.cpu_count() or 1) + 14)
 
 
 class Engine:

@@ -579,7 +579,7 @@ def commit_for(run: RunState, call: StepCall | None, *operations: Operation) -> 
     engine = run.engine
     try:
         if engine.storage.inline:  # sync or async, it is called as it is
-            outcomes = engine.committer.commit(operations)
+            outcomes = engine.storage.commit(operations)
         else:
             outcomes = yield Commit(engine, operations)
     except StorageError as error:

@@ -293,7 +293,11 @@ def test_an_interrupt_of_the_leader_loses_no_follower(after):
     storage = Interrupting()
     MemoryStorage.commit(storage, [OpenRun(Run(id="r", workflow="w", key="k", owner="o"), 30.0)])
     committer = Committer(storage)
-    committer._nudge = lambda: None  # so that a caller leads, not the thread, which nothing interrupts
+
+    def no_more_threads():
+        raise RuntimeError("can't start new thread at interpreter shutdown")
+
+    committer._nudge = no_more_threads  # so that a caller leads, not the thread, which nothing interrupts
     storage.gate.clear()
     storage.after = after
 
