@@ -4,7 +4,7 @@ another body in its place.
 
 import functools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,10 +12,11 @@ from flowdsl.engine import calls, events, futures, step, undo
 from flowdsl.engine.context import Frame, StepView
 from flowdsl.engine.definitions import StepDef
 from flowdsl.engine.drive import Body, Flow, Result
+from flowdsl.engine.registry import STEPS
 from flowdsl.engine.services import Engine
 from flowdsl.engine.workers import RemoteBody
 
-__all__ = ["Substitute", "fake_body", "substituting"]
+__all__ = ["Fakes", "Substitute", "fake_body", "fakes_by_path", "substituting"]
 
 
 Substitute = Callable[
@@ -122,6 +123,28 @@ def substituting(substitute: Substitute) -> Iterator[None]:
             if not _active:
                 for (module, name, _), original in zip(_PATCHES, _originals, strict=True):
                     setattr(module, name, original)
+
+
+Fakes = Mapping[Any, Callable[..., Any]]
+"""Steps (or their names) and undo functions → what executes in place of their bodies."""
+
+
+def fakes_by_path(fakes: Fakes | None) -> dict[str, Callable[..., Any]]:
+    """*fakes* by the paths of the steps. Raises for what is no step, and for names that no step has."""
+    found = {}
+    for key, fake in (fakes or {}).items():
+        if not callable(fake):
+            raise TypeError(
+                f"fakes= maps a step to a function to call in its place; got {fake!r} for {key!r}"
+            )
+        if isinstance(key, str):
+            path = STEPS.find(key).path
+        elif callable(key):
+            path = getattr(key, "path", None) or f"{key.__module__}.{key.__qualname__}"
+        else:
+            raise TypeError(f"fakes= maps decorated steps, or their names, to functions; got {key!r}")
+        found[path] = fake
+    return found
 
 
 def fake_body(fake: Callable[..., Any], is_async: bool) -> Callable[..., Any]:

@@ -49,7 +49,8 @@ ADVICE = {
     UNRECORDED: "Such a step is executed again at each resume: make it mode 'do', whose result is recorded.",
     ANYTHING: (
         "Whatever can differ has to come from a step (or from now(), uuid4(), rng(), store): times, random "
-        "numbers, ids, settings, the order of a set, what was read from outside, what is kept in memory."
+        "numbers, ids, settings, the order of a set, what was read from outside, what is kept in memory. In "
+        "a step, store.get() reads what is there now: change values with increment() and push()."
     ),
 }
 """What to do, by cause."""

@@ -12,7 +12,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from flowdsl.core.records import Memo, Run, RunFilter, Signal, Step
 from flowdsl.errors import StorageUnavailable
@@ -21,7 +21,7 @@ from flowdsl.storage.base import Attention, Operation, Outcome, Storage
 __all__ = ["CrashingStorage", "EffectLog", "RelayStorage", "SimulatedCrash"]
 
 When = Literal["before", "after"]
-Effect = Literal["crash", "lost", "unknown", "kill"]
+Effect = Literal["crash", "acknowledged", "lost", "unknown", "kill"]
 
 
 class SimulatedCrash(BaseException):
@@ -103,6 +103,8 @@ class CrashingStorage(RelayStorage):
 
     * ``"crash"``: :class:`SimulatedCrash` is raised, then and at every later commit, the way nothing comes
       out of a dead process. Go on with a new runtime over ``crashing.storage``.
+    * ``"acknowledged"``: the caller still hears that the commit took effect (so only ``"after"``); everything
+      later crashes.
     * ``"lost"``: ``StorageUnavailable``; the commit did not happen (so only ``"before"``), and later ones
       work.
     * ``"unknown"``: ``StorageUnavailable`` with ``outcome_unknown``; later ones work.
@@ -143,10 +145,12 @@ class CrashingStorage(RelayStorage):
             raise ValueError(f"at is the number of a commit, 1 or more, or None; got {at!r}")
         if when not in ("before", "after"):
             raise ValueError(f"when is 'before' or 'after'; got {when!r}")
-        if outcome not in ("crash", "lost", "unknown", "kill"):
-            raise ValueError(f"outcome is one of 'crash', 'lost', 'unknown', 'kill'; got {outcome!r}")
+        if outcome not in get_args(Effect):
+            raise ValueError(f"outcome is one of {', '.join(map(repr, get_args(Effect)))}; got {outcome!r}")
         if outcome == "lost" and when == "after":
             raise ValueError("a commit that is lost did not happen: outcome='lost' goes with when='before'")
+        if outcome == "acknowledged" and when == "before":
+            raise ValueError("what is acknowledged did happen: outcome='acknowledged' goes with when='after'")
         super().__init__(storage)
         self.at = at
         self.when = when
@@ -164,13 +168,14 @@ class CrashingStorage(RelayStorage):
             if self._counts is None or self._counts(operations):
                 self.commits += 1
                 if self.commits == self.at:
-                    self._strike(operations)
+                    return self._strike(operations)
             return self.storage.commit(operations)
 
-    def _strike(self, operations: Sequence[Operation]) -> None:
-        self.dead = self.outcome == "crash"
-        if self.when == "after":
-            self.storage.commit(operations)
+    def _strike(self, operations: Sequence[Operation]) -> list[Outcome]:
+        self.dead = self.outcome in ("crash", "acknowledged")
+        outcomes = self.storage.commit(operations) if self.when == "after" else []
+        if self.outcome == "acknowledged":
+            return outcomes
         if self.outcome == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         where = f"{self.when} commit {self.at}"

@@ -70,8 +70,11 @@ def kill_after(
 
     ::
 
-        report = kill_after("shop.py", commits=[3, 5], env={"FLOWDSL_STORAGE":
-        f"sqlite:///{tmp_path}/flow.db"}) assert report.last.stdout == "paid\\n"
+        env = {"FLOWDSL_STORAGE": f"sqlite:///{tmp_path}/flow.db"}
+        report = kill_after("shop.py", commits=[3, 5], env=env)
+        assert report.last.stdout == "paid\\n"
+
+    For a random moment: ``seconds=random.uniform(0, 2)``.
     """
     ats = [commits] if isinstance(commits, int) else list(commits)
     waits = [seconds] if isinstance(seconds, int | float) else list(seconds)

@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike, stat
 from typing import Any
 
@@ -10,6 +10,7 @@ from attrs import frozen
 
 from flowdsl.decorators import workflow as make_workflow
 from flowdsl.storage import MemoryStorage
+from flowdsl.testing.bodies import Fakes, fakes_by_path
 from flowdsl.testing.causes import ANYTHING, ARGUMENT, MEMORY, ORDER, UNRECORDED, noticing
 from flowdsl.testing.lives import live, unfinished
 from flowdsl.testing.seen import Commit, Life, Plan
@@ -57,6 +58,8 @@ class _Check:
         """Execute to the end, then from every crash on."""
         plan = self._plan
         first = self._live(MemoryStorage(), (), ())
+        if first.error is not None and not first.commits:
+            raise first.error  # it was called wrongly, and no run began
         plan.memory.remember_end()
         self._effects_outside(first)
         self._values(first)
@@ -170,7 +173,7 @@ class _Lenient(_Check):
 def check_replay(
     workflow: Any,
     *args: Any,
-    fakes: Mapping[Any, Callable[..., Any]] | None = None,
+    fakes: Fakes | None = None,
     crashes: int = 1,
     signals: Iterable[tuple[str, Any]] = (),
     watch: Iterable[Any] = (),
@@ -182,24 +185,25 @@ def check_replay(
     """Execute *workflow* with these arguments to its end, then from a crash at every commit on, and compare.
 
     Everything happens on storages in memory and virtual clocks. Each crash is tried twice: continued in the
-    same process, and as in another one, half a year later, with other values of environment variables, and
-    with module globals and caches as they were before. Results, calls, records that nobody asks for, and
-    the run store must be those of the execution without a crash.
+    same process, and as in another one, half a year later, with another environment, other orders, and
+    module globals and caches as they were before. Results, calls, records that nobody asks for, and the run
+    store must be those of the execution without a crash. Writes to that store are commits too.
 
     The body of each step is executed once; afterwards what it returned or raised is played back, so steps
-    may be slow, random, or real. (Steps that make durable calls of their own, and undo functions, are
-    executed again.)
+    may be slow, random, or real. (Those that make durable calls of their own are executed again, and those
+    of mode ``try``.)
 
-    Parameters: *fakes*, decorated steps (or their paths) → functions to execute in place of their bodies;
-    *crashes*, ``2`` for a second crash at every commit of every recovery; *signals*, names and payloads of
-    what the workflow waits for, sent as it starts; *watch*, lists, files (``Path``) or functions that show
-    effects which must not happen outside of steps; *lossy* and *outside_effects* allow results that storage
-    changes, and files, sockets and processes opened by the workflow's body; *options* of the
+    Parameters: *fakes*, steps (or their names) → functions to execute in place of their bodies; *crashes*,
+    ``2`` for a second crash at every commit of every recovery; *signals*, names and payloads of what the
+    workflow waits for, sent as it starts; *watch*, lists, files (``Path``) or functions that show effects
+    which must not happen outside of steps; *lossy* and *outside_effects* allow results that storage changes,
+    and files, sockets and processes opened by the workflow's body; *options* of the
     :class:`~flowdsl.Runtime`, such as ``codec``.
 
     Returns a :class:`ReplayReport`. Raises :class:`ReplayMismatch`, an ``AssertionError``, which tells what
     ran before the earliest crash that makes a difference, what was replayed, where it went differently, on
-    which line, and what to do. Works under ``@given``.
+    which line, what it depends on, and what to do; ``TypeError`` for arguments that do not fit, and
+    :class:`~flowdsl.errors.StepNotFound` for fakes of steps that do not exist. Works under ``@given``.
 
     >>> from flowdsl import step, workflow
     >>> @step
@@ -215,18 +219,9 @@ def check_replay(
         raise TypeError(f"check_replay() takes a function decorated with @workflow; got {workflow!r}")
     fn = getattr(workflow.__wrapped__, "__func__", workflow.__wrapped__)
     return _check(
-        workflow,
-        inspect.unwrap(fn),
-        args,
-        kwargs,
-        fakes=fakes,
-        crashes=crashes,
-        signals=signals,
-        watch=watch,
-        lossy=lossy,
-        outside_effects=outside_effects,
-        options=options,
-    )
+        workflow, inspect.unwrap(fn), args, kwargs, fakes=fakes, crashes=crashes, signals=signals,
+        watch=watch, lossy=lossy, outside_effects=outside_effects, options=options,
+    )  # fmt: skip
 
 
 def _check(
@@ -235,7 +230,7 @@ def _check(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     *,
-    fakes: Mapping[Any, Callable[..., Any]] | None = None,
+    fakes: Fakes | None = None,
     crashes: int = 1,
     signals: Iterable[tuple[str, Any]] = (),
     watch: Iterable[Any] = (),
@@ -244,12 +239,14 @@ def _check(
     options: Mapping[str, Any] | None = None,
 ) -> ReplayReport:
     """As :func:`check_replay`; *fn* is the function that the user wrote."""
+    if isinstance(crashes, bool) or not isinstance(crashes, int) or crashes < 1:
+        raise ValueError(f"crashes is how often it dies in one execution, 1 or more; got {crashes!r}")
     watched = list(watch)
     plan = Plan(
         call=lambda: workflow(*copy_of(args), **copy_of(kwargs)),
         fn=fn,
         is_async=inspect.iscoroutinefunction(workflow.__wrapped__),
-        fakes={getattr(step, "path", step): fake for step, fake in (fakes or {}).items()},
+        fakes=fakes_by_path(fakes),
         options=dict(options or {}),
         signals=list(signals),
         memory=Memory(fn, tuple(watched)),

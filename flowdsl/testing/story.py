@@ -144,5 +144,5 @@ def _same_error(raised: BaseException, loaded: Any) -> bool:
 
 
 def _full(error: Any) -> str:
-    attributes = {name: value for name, value in vars(error).items() if name != "__notes__"}
+    attributes = {name: value for name, value in vars(error).items() if not name.startswith("__")}
     return f"{error!r}" + (f" with {attributes!r}" if attributes else "")

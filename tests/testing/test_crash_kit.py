@@ -55,6 +55,18 @@ def test_nothing_comes_out_of_a_dead_process() -> None:
     assert storage.dead
 
 
+def test_an_acknowledged_commit_is_heard_of_and_nothing_later_happens() -> None:
+    """The process learns of it, and dies before its next one."""
+    storage = CrashingStorage(MemoryStorage(), 2, when="after", outcome="acknowledged")
+    with effects() as done:
+        with pytest.raises(SimulatedCrash), Runtime(storage):
+            checkout(1)
+        assert done.names == ["charge", "charge"]  # it went on to the second
+        with Runtime(storage.storage):
+            assert checkout(1) == "paid 1, paid 2"
+    assert done.names == ["charge", "charge", "charge"]
+
+
 def test_a_lost_commit_is_an_error_and_the_next_one_works() -> None:
     """A failure is over when it has happened; the run goes on when it is called again."""
     storage = CrashingStorage(MemoryStorage(), 2, outcome="lost")
@@ -86,7 +98,14 @@ def test_only_what_counts_is_counted() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"at": 0}, {"at": True}, {"when": "while"}, {"outcome": "bad"}, {"outcome": "lost", "when": "after"}],
+    [
+        {"at": 0},
+        {"at": True},
+        {"when": "while"},
+        {"outcome": "bad"},
+        {"outcome": "lost", "when": "after"},
+        {"outcome": "acknowledged"},
+    ],
 )
 def test_crashes_that_make_no_sense_are_refused(options: dict[str, object]) -> None:
     """What is asked for is checked at once."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -308,6 +309,18 @@ def test_a_missing_workflow_is_named(waiting: dict[str, Any]) -> None:
     story = refused(waiting)
     assert "json.no_such_workflow" in story
     assert "@workflow(name='json.no_such_workflow')" in story
+
+
+def test_code_that_never_comes_to_an_end_is_refused(waiting: dict[str, Any]) -> None:
+    """A body that blocks, or goes round in circles, has a time limit."""
+    stop = threading.Event()
+
+    @deployed
+    def checkout(item: str, amount: int) -> None:
+        stop.wait()
+
+    assert "did not come to an end" in refused(waiting, timeout=0.01)
+    stop.set()
 
 
 def test_no_history_is_a_typed_error(tmp_path: Path, waiting: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from flowdsl import Retry, gather, now, rng, sleep, step, store, uuid4, wait_for, workflow
 from flowdsl.aio import gather as gather_async
 from flowdsl.codecs import JsonCodec
+from flowdsl.errors import StepNotFound
 from flowdsl.testing import ReplayMismatch, check_replay, effects, replay_test
 from flowdsl.testing.causes import (
     ADVICE,
@@ -553,6 +554,52 @@ def test_hypothesis_shrinks_to_the_smallest_input() -> None:
 
     with pytest.raises(ReplayMismatch, match=r"flow\(5\)"):
         check()
+
+
+def test_it_dies_between_two_writes_to_the_store() -> None:
+    """A step that reads, then writes, does so again after a crash in between; one that increments does not."""
+
+    @step
+    def read_and_write() -> None:
+        store.set("n", store.get("n", 0) + 1)
+        store.push("log", "written")
+
+    @step
+    def incremented() -> None:
+        store.increment("n")
+        store.push("log", "written")
+
+    @workflow
+    def careless() -> int:
+        read_and_write()
+        return store.get("n")
+
+    @workflow
+    def careful() -> int:
+        incremented()
+        return store.get("n")
+
+    assert "set('n', 2)" in refused(careless)
+    assert check_replay(careful).value == 1
+
+
+def test_what_makes_no_sense_is_refused() -> None:
+    """Wrong arguments, fakes of nothing, and a number of crashes that is none."""
+
+    @workflow
+    def flow(n: int) -> str:
+        return charge(n)
+
+    with pytest.raises(TypeError, match="argument"):
+        check_replay(flow)
+    with pytest.raises(StepNotFound, match="chargee"):
+        check_replay(flow, 1, fakes={"chargee": lambda n: "no"})
+    for fakes in ({charge: "no"}, {5: lambda: "no"}):
+        with pytest.raises(TypeError, match="fakes="):
+            check_replay(flow, 1, fakes=fakes)
+    with pytest.raises(ValueError, match="crashes"):
+        check_replay(flow, 1, crashes=0)
+    assert check_replay(flow, 1, fakes={"test_replay.charge": lambda what: "fake"}).value == "fake"
 
 
 def test_only_a_workflow_can_be_checked() -> None:
