@@ -8,6 +8,7 @@ import io
 import os
 import sys
 import traceback
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, NoReturn
 
@@ -53,6 +54,15 @@ class Commands(click.Group):
             return None
         found: click.Command = getattr(import_module(COMMANDS[cmd_name]), cmd_name)
         return found
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that *args* begin with; for one that there is not, the nearest that there is."""
+        near = get_close_matches(args[0], COMMANDS, n=1) if args[0] not in COMMANDS else []
+        if near:
+            ctx.fail(f"No such command {args[0]!r} (did you mean {near[0]!r}?)")
+        return super().resolve_command(ctx, args)
 
     def main(self, *args: Any, **extra: Any) -> NoReturn:
         """Run and end with :class:`SystemExit`: 0, 1 for an error, 2 for wrong usage, 130 for Ctrl-C."""

@@ -32,7 +32,7 @@ def now(frame: Frame) -> datetime:
     if record is None or record.payload is None:
         moment = run.engine.clock.now()
         payload, _ = run.engine.payloads.pack(moment, run.id, call.key, "result")
-        record = make(call, payload, f"{moment:.6f}")
+        record = make(call, payload, datetime.fromtimestamp(moment, UTC).isoformat(" ", "milliseconds"))
     else:
         run.journal.use(call.key)
         with crossing(run, call):

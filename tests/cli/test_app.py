@@ -132,3 +132,8 @@ def test_the_package_is_a_program_too():
         [sys.executable, "-m", "flowdsl", "--version"], capture_output=True, text=True, check=True
     )
     assert done.stdout.startswith("flowdsl")
+
+
+def test_a_mistyped_command_is_met_with_the_nearest(invoke):
+    """What was meant is named."""
+    assert "No such command 'shw' (did you mean 'show'?)" in invoke("shw", "order-7").stderr
