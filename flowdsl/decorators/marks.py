@@ -7,6 +7,7 @@ from concurrent.futures import Executor
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 from flowdsl.core.retry import Retry
+from flowdsl.decorators.classmethods import bind_later
 from flowdsl.decorators.steps import Step
 from flowdsl.decorators.workflows import Workflow
 from flowdsl.engine.definitions import Divergence, Mode, StepDef, WorkflowDef
@@ -87,7 +88,8 @@ def step(
         StepDef.checked(options)
         return lambda fn: step(fn, name=name, **options)
     made: Step[Any, Any] = Step(fn, StepDef.build(fn, name=name, **options))
-    STEPS.add(made.path, made)
+    register(made)
+    bind_later(fn, register)
     return made
 
 
@@ -134,8 +136,14 @@ def workflow(
         WorkflowDef.checked(options)
         return lambda fn: workflow(fn, name=name, **options)
     made: Workflow[Any, Any] = Workflow(fn, WorkflowDef.build(fn, name=name, **options))
-    WORKFLOWS.add(made.path, made)
+    register(made)
+    bind_later(fn, register)
     return made
+
+
+def register(made: Step[Any, Any] | Workflow[Any, Any]) -> None:
+    """Let what was decorated be found by its name."""
+    (STEPS if isinstance(made, Step) else WORKFLOWS).add(made.path, made)
 
 
 F = TypeVar("F", bound=Callable[..., Any])

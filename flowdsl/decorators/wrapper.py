@@ -114,6 +114,11 @@ class Wrapper:
         __module__: str
         __qualname__: str
 
+    def over(self, wrapped: Any) -> Any:
+        """The same decoration over *wrapped*."""
+        kind: Any = type(self)
+        return kind(wrapped, self._self_defn)
+
     @property  # type: ignore[misc]
     def __class__(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         return type(self)
@@ -144,6 +149,9 @@ class Wrapper:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__.lower()} {self._self_defn.path}>"
+
+    def __str__(self) -> str:
+        return repr(self)
 
 
 class _Rebuilt:
