@@ -561,13 +561,19 @@ def test_a_sync_step_in_an_async_run_works_and_warns_once(runtime: Runtime):
         return 2 * x
 
     @workflow
-    async def w():
-        return [double(i) for i in range(3)]
+    def child():
+        return 6
 
-    with pytest.warns(RuntimeWarning, match=r"double.*blocks.*submit") as caught:
-        assert asyncio.run(w()) == [0, 2, 4]
-    assert len(caught) == 1
-    assert caught[0].filename == __file__
+    @workflow
+    async def w():
+        return [double(i) for i in range(3)] + [child()]
+
+    with pytest.warns(RuntimeWarning, match="blocks") as caught:
+        assert asyncio.run(w()) == [0, 2, 4, 6]
+    assert [warning.filename for warning in caught] == [__file__] * 2
+    first, second = (str(warning.message) for warning in caught)
+    assert "await double.submit(" in first
+    assert "await child.start(" in second
 
 
 def test_a_sync_step_in_a_thread_of_an_async_run_blocks_nothing_and_does_not_warn(runtime: Runtime):

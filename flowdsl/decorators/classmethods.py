@@ -1,9 +1,9 @@
 """``@classmethod`` over a decorated function.
 
 The theory
-    Up to Python 3.12 a classmethod binds what it wraps; since 3.13 it makes a plain method of it. Calling that
-    works, but ``Class.price.submit(…)`` reaches the step without its class. The two the other way round, a
-    step over a classmethod, bind as ever. So once the class is made, they change places.
+    Up to Python 3.12 a classmethod binds what it wraps; since 3.13 it makes a plain method of it. Calling
+    that works, but ``Class.price.submit(…)`` reaches the step without its class. The two the other way
+    round, a step over a classmethod, bind as ever. So once the class is made, they change places.
 
 The implementation
     Who decorates a function in the body of a class puts something into its namespace that Python tells, by

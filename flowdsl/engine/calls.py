@@ -9,6 +9,7 @@ from typing import Any
 from flowdsl.engine.context import Crossing, Frame, StepView
 from flowdsl.engine.definitions import StepDef
 from flowdsl.engine.drive import run_async, run_sync
+from flowdsl.engine.places import user_level
 from flowdsl.engine.services import Engine
 from flowdsl.engine.step import flush, identify, perform
 
@@ -43,10 +44,10 @@ def refuse_mixing(frame: Frame, is_async: bool, what: str, name: str, alternativ
         frame.run.engine.warned.add(name)
         warnings.warn(
             f"sync {what} {name} blocks the event loop while it executes in an async body; `await "
-            f"{name.rpartition('.')[2]}.submit(…)` "
+            f"{name.rpartition('.')[2]}.{'start' if what == 'workflow' else 'submit'}(…)` "
             f"executes it in a thread",
             RuntimeWarning,
-            stacklevel=5,
+            stacklevel=user_level(),
         )
 
 

@@ -2,9 +2,7 @@
 recorded."""
 
 import logging
-import sys
 from collections.abc import Generator
-from pathlib import Path
 from typing import Any
 
 from attrs import evolve
@@ -13,30 +11,13 @@ from flowdsl.core.journal import Decision, Verdict
 from flowdsl.core.records import Step
 from flowdsl.core.status import StepStatus
 from flowdsl.engine.context import Crossing
+from flowdsl.engine.places import source_line
 from flowdsl.engine.repair import audit
 from flowdsl.errors import NondeterminismError
 
-__all__ = ["diverged", "source_line"]
+__all__ = ["diverged"]
 
 logger = logging.getLogger("flowdsl")
-
-_PACKAGE = str(Path(__file__).resolve().parent.parent)
-
-
-def source_line() -> str:
-    """``file:line`` of the innermost frame that is not ours, with its text."""
-    import linecache
-
-    frame = sys._getframe(1)
-    while frame is not None:
-        name = frame.f_code.co_filename
-        if not name.startswith(_PACKAGE) and "wrapt" not in name:
-            text = linecache.getline(name, frame.f_lineno).strip()
-            return f"{name}:{frame.f_lineno}" + (f": {text}" if text else "")
-        if frame.f_back is None:
-            break
-        frame = frame.f_back
-    return "unknown"
 
 
 def _diff(recorded: str, asked: str) -> str:

@@ -20,9 +20,9 @@ from attrs import evolve, frozen
 from flowdsl.core.status import RunStatus
 from flowdsl.engine import run as run_module
 from flowdsl.engine.context import Crossing, Frame, RunState, StepView, current
-from flowdsl.engine.divergence import source_line
 from flowdsl.engine.drive import Body, Pause
 from flowdsl.engine.export import History
+from flowdsl.engine.places import source_line
 from flowdsl.errors import FlowError
 from flowdsl.hooks import Hooks
 from flowdsl.runtime import Runtime

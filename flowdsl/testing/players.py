@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from flowdsl.engine.context import StepView
-from flowdsl.engine.divergence import source_line
+from flowdsl.engine.places import source_line
 from flowdsl.testing.bodies import fake_body
 from flowdsl.testing.causes import ORDER
 from flowdsl.testing.executions import Execution
