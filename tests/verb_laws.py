@@ -167,7 +167,8 @@ def _shape(world: World, storage: Storage) -> Any:
     fails = world.ending != "return"
     steps = [step for step in left.steps.values() if step.kind in _SHAPED]
     # a branch may begin or not while its run fails
-    counted = [step for step in steps if not (fails and "/scheduled" in step.scope)]
+    failed = {run.id for run in left.runs.values() if fails or run.status is not RunStatus.COMPLETED}
+    counted = [step for step in steps if not (step.run_id in failed and "/scheduled" in step.scope)]
     logs = [step.extra for step in left.steps.values() if step.kind == "log"]
     return len(left.runs), sorted(logs), Counter((s.kind, s.path, str(s.status)) for s in counted)
 

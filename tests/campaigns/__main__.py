@@ -3,6 +3,7 @@
 import argparse
 import gc
 import logging
+import signal
 import sys
 import warnings
 from importlib import import_module
@@ -39,7 +40,11 @@ def main() -> int:
     report = report_module.Report(given.campaign, given.seed, given.count, given.plant)
     run = getattr(import_module(f".{given.campaign}", __package__), given.campaign)
     gc.freeze()
-    run(report, given)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        run(report, given)
+    except KeyboardInterrupt:
+        report.head["ended early"] = True
     print(report.line())
     return 1 if report.failures else 0
 

@@ -40,6 +40,7 @@ class Life:
             code = 70
             try:
                 os.close(self._end)
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
                 signal.alarm(limit)
                 code = work()
             except BaseException:
