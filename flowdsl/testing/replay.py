@@ -2,9 +2,9 @@
 
 import functools
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike, stat
-from typing import Any
+from typing import Any, ParamSpec, TypeVar, overload
 
 from attrs import frozen
 
@@ -19,6 +19,10 @@ from flowdsl.testing.values import copy_of
 from flowdsl.testing.world import CHANGES, Memory
 
 __all__ = ["ReplayMismatch", "ReplayReport", "check_replay", "replay_test"]
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class ReplayMismatch(AssertionError):
@@ -267,6 +271,23 @@ def _look(one: Any) -> Any:
     return copy_of(one() if callable(one) else one)
 
 
+@overload
+def replay_test(fn: Callable[P, R], /) -> Callable[P, R]: ...
+
+
+@overload
+def replay_test(
+    *,
+    fakes: Fakes | None = None,
+    crashes: int = 1,
+    signals: Iterable[tuple[str, Any]] = (),
+    watch: Iterable[Any] = (),
+    lossy: bool = False,
+    outside_effects: bool = False,
+    options: Mapping[str, Any] | None = None,
+) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+
+
 def replay_test(fn: Any = None, /, **options: Any) -> Any:
     """Decorate a test, sync or async: its body is executed as a workflow, and :func:`check_replay` checks it.
 
@@ -284,7 +305,15 @@ def replay_test(fn: Any = None, /, **options: Any) -> Any:
     >>> test_charging()
     """
     if fn is None:
-        return functools.partial(replay_test, **options)
+        return functools.partial(_replay_test, options=options)
+    return _replay_test(fn, options)
+
+
+def _replay_test(fn: Any, options: dict[str, Any]) -> Any:
+    if not callable(fn):
+        raise TypeError(
+            f"@replay_test decorates a test; its options have names, such as crashes=2; got {fn!r}"
+        )
     name = f"{fn.__module__}.{fn.__qualname__}"
 
     if inspect.iscoroutinefunction(fn):

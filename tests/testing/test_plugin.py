@@ -26,12 +26,15 @@ def quick(n):
 """
 
 
+INI = "[pytest]\nfilterwarnings = error\naddopts = -p no:asyncio\n"
+
+
 @pytest.fixture
 def session(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
     """A directory for a session of its own, with the environment of a user."""
     monkeypatch.delenv("FLOWDSL_STORAGE")
     pytester.makepyfile(shop=WORKFLOW)
-    pytester.makeini("[pytest]\nfilterwarnings = error\n")
+    pytester.makeini(INI)
     pytester.syspathinsert()
     return pytester
 
@@ -181,6 +184,89 @@ def test_it_works_under_xdist(session: pytest.Pytester) -> None:
     passes(session, "-n", "2", passed=4)
 
 
+def test_it_works_with_async_tests(session: pytest.Pytester) -> None:
+    """Runners of async tests find the fixtures and the default runtime: pytest-asyncio, and anyio on asyncio."""
+    pytest.importorskip("pytest_asyncio")
+    pytest.importorskip("anyio")
+    session.makeini(
+        "[pytest]\nfilterwarnings = error\nasyncio_default_fixture_loop_scope = function\n"
+        "markers =\n    anyio\n    asyncio\n"
+    )
+    session.makeconftest("""
+        import pytest
+
+        @pytest.fixture
+        def anyio_backend():
+            return "asyncio"
+    """)
+    session.makepyfile("""
+        import pytest
+        from flowdsl import Runtime, aio, current_runtime, step, workflow
+        from flowdsl.storage import MemoryStorage
+        from flowdsl.testing import VirtualClock, replay_test, with_storage
+
+        @step
+        async def double(n):
+            return 2 * n
+
+        @workflow
+        async def patient(n):
+            await aio.sleep("7 days")
+            return await double(n)
+
+        runner = pytest.mark.parametrize("n", [1, 2])
+
+        async def check(runtime):
+            assert current_runtime() is runtime
+            assert isinstance(runtime.storage, MemoryStorage)
+            assert await double(1) == 2  # outside of any run
+            return len(runtime.runs())
+
+        @pytest.mark.asyncio
+        @runner
+        async def test_fixture_of_asyncio(flow_runtime, n):
+            assert await patient(n) == 2 * n
+            assert await check(flow_runtime) == 1
+
+        @pytest.mark.anyio
+        @runner
+        async def test_fixture_of_anyio(flow_runtime, n):
+            assert await patient(n) == 2 * n
+            assert await check(flow_runtime) == 1
+
+        @pytest.mark.asyncio
+        @runner
+        async def test_default_of_asyncio(n):
+            assert await check(current_runtime()) == 0
+
+        @pytest.mark.anyio
+        @runner
+        async def test_default_of_anyio(n):
+            assert await check(current_runtime()) == 0
+
+        @pytest.mark.asyncio
+        @with_storage()
+        async def test_store():
+            assert await patient(1) == 2
+
+        @pytest.mark.anyio
+        @replay_test
+        async def test_replay():
+            assert await double(1) == 2
+
+        @pytest.mark.asyncio
+        async def test_by_hand():
+            clock = VirtualClock(autoskip=False)
+            async with Runtime("memory://", clock=clock):
+                run = patient.start(1)
+                await clock.aadvance("6 days")
+                assert run.status == "running"
+                await clock.aadvance("1 day")
+                assert await run == 2
+    """)
+    passes(session, "-p", "no:xdist", passed=11)
+
+
 def test_it_works_under_hypothesis(session: pytest.Pytester) -> None:
     """``with_storage`` gives each example its own store, and no health check fails."""
     session.makepyfile("""
@@ -220,7 +306,8 @@ def test_a_session_without_flowdsl_does_not_import_it(session: pytest.Pytester) 
             assert "flowdsl.storage" in sys.modules
             assert "flowdsl.testing.clock" not in sys.modules
     """)
-    passes(session, *LIGHT, "-p", "no:hypothesispytest", "-p", "no:xdist", passed=2)
+    others = [part for name in ("hypothesispytest", "xdist", "anyio") for part in ("-p", f"no:{name}")]
+    passes(session, *LIGHT, *others, passed=2)
 
 
 def test_a_test_that_imports_flowdsl_late_writes_nothing(session: pytest.Pytester) -> None:
@@ -284,7 +371,7 @@ def test_histories_are_tests(session: pytest.Pytester, histories: Path) -> None:
 
 def test_histories_of_the_configuration_are_tests(session: pytest.Pytester, histories: Path) -> None:
     """They belong to the whole session, and not to a part of it that was asked for by name."""
-    session.makeini("[pytest]\nfilterwarnings = error\nflowdsl_histories = recorded\n")
+    session.makeini(f"{INI}flowdsl_histories = recorded\n")
     session.runpytest_inprocess().assert_outcomes(passed=2)
     session.runpytest_inprocess("-k", "replay").assert_outcomes(passed=1, deselected=1)
     (test,) = session.path.glob("test_*.py")
