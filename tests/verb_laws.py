@@ -164,7 +164,7 @@ _SHAPED = frozenset({"step", "child", "wait", "sleep", "schedule", "store", "und
 def _shape(world: World, storage: Storage) -> Any:
     """What is left in the storage when the program has ended."""
     left = Snapshot.of(storage)
-    fails = world.ending != "return"
+    fails = world.ending != "return" or "lost_child" in kinds_of(world.program)
     steps = [step for step in left.steps.values() if step.kind in _SHAPED]
     # a branch may begin or not while its run fails
     failed = {run.id for run in left.runs.values() if fails or run.status is not RunStatus.COMPLETED}

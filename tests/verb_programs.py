@@ -167,6 +167,7 @@ class World:
     ends: list[str] = field(factory=list)
     woken: set[Slot] = field(factory=set)
     lengths: dict[Slot, int] = field(factory=dict)
+    dues: dict[Slot, float | None] = field(factory=dict)
     open: bool = False
     cancelled: bool = False
     closed: set[tuple[str, str]] = field(factory=set)
@@ -373,14 +374,13 @@ class Player:
         quick = Retry(attempts=4, initial=1, jitter=0)
 
         @self._step("work")
-        def work(slot: Slot, due: float = 0.0) -> Any:
+        def work(slot: Slot) -> Any:
             _world.did(slot)
             return slot
 
-        @self._step("timed", ignore=("due",))
-        def timed(slot: Slot, due: float = 0.0) -> Any:
-            if due:
-                _world.woke(slot, due)
+        @self._step("timed")
+        def timed(slot: Slot) -> Any:
+            _world.woke(slot, _world.dues.get(slot))
             _world.did(slot)
             return slot
 
@@ -406,7 +406,7 @@ class Player:
                 raise Failed
             return slot
 
-        @self._step("memo", memo=True, ignore=("slot",))
+        @self._step("memo", memo=True, expires="1 hour", ignore=("slot",))
         def memo(number: int, slot: Slot = ()) -> Any:
             _world.did(slot)
             return ("memo", number)
@@ -565,9 +565,11 @@ class Player:
         yield from self._same(slot, self.stubborn(slot))
 
     def on_memo(self, slot: Slot) -> Any:
-        value = yield self.memo(len(slot) % 2, slot)
-        _world.expect(slot, value, ("memo", len(slot) % 2))
-        _world.saw(slot, value)
+        """The second call is answered by the memo, which may have expired when that is replayed."""
+        for at in (slot, (*slot, "again")):
+            value = yield self.memo(len(slot) % 2, at)
+            _world.expect(at, value, ("memo", len(slot) % 2))
+            _world.saw(at, value)
         return value
 
     def on_handled(self, slot: Slot) -> Any:
@@ -718,8 +720,8 @@ class Player:
 
     def on_schedule(self, slot: Slot) -> Any:
         seconds, there = _world.length(slot, 1), (*slot, "scheduled")
-        due = _world.due("schedule", f"slot={there!r}", seconds)
-        yield self.verbs.schedule(self.timed, there, due=due, delay=seconds)
+        _world.dues[there] = _world.due("schedule", f"slot={there!r}", seconds)
+        yield self.verbs.schedule(self.timed, there, delay=seconds)
 
     def on_schedule_from_step(self, slot: Slot) -> Any:
         yield self.scheduling(slot)

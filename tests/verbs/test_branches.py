@@ -307,15 +307,15 @@ def test_a_failed_child_whose_parent_died_is_not_executed_again(storage, clock, 
         except KeyError:
             return "handled"
 
-    for at in range(4, 7):  # from the commit on that stores the child's end
+    for at, after in [(3, True), (4, False), (4, True), (5, False)]:  # 3 stores the child's end
         effects.log.clear()
         with pytest.raises(Crash):
-            with Runtime(Mortal(storage, at, after=at == 4), clock=clock):
+            with Runtime(Mortal(storage, at, after=after), clock=clock):
                 flavour.call(parent)
                 raise Crash
         with Runtime(storage, clock=clock) as rt:
             (inner,) = rt.run("w").children()
-            assert inner.status is (RunStatus.FAILED if at > 3 else RunStatus.RUNNING)
+            assert inner.status is RunStatus.FAILED
             assert flavour.call(parent) == "handled"
             assert effects == ["f"]
             rt.delete(inner.id)

@@ -66,9 +66,10 @@ def test_values_that_no_step_acted_upon_are_the_same_too_where_the_process_could
         assert len(rt.run("w").logs()) == 1
 
 
-def test_a_log_line_is_stored_once_and_not_repeated_by_a_replay(storage, clock, flavour):
+def test_a_log_line_is_stored_once_and_not_repeated_by_a_replay(storage, clock, flavour, caplog):
     """Each line stands once in the run's logs, with its fields; a second attempt of a step logs its own."""
     tries, broken = [], [True]
+    caplog.set_level("INFO", "flowdsl")
 
     @flavour.step(retry=Retry(attempts=2, jitter=0))
     def f():
@@ -94,6 +95,7 @@ def test_a_log_line_is_stored_once_and_not_repeated_by_a_replay(storage, clock, 
         broken.clear()
         flavour.call(w)
         assert len(rt.run("w").logs()) == 3
+        assert [r.message for r in caplog.records if r.message.startswith("begin")] == ["begin"]
         lines = [s for s in rt.storage.list_steps("w") if s.kind == "log"]
     assert [s.extra for s in lines] == [
         '{"fields": {}}',

@@ -1,0 +1,568 @@
+"""The planted bugs: what is wrong, the text that it replaces, and the tests that have to notice."""
+
+from attrs import frozen
+
+__all__ = ["BUGS", "Bug"]
+
+VERBS = "tests/verbs/test_verbs_laws.py"
+CORE = "tests/test_laws.py"
+
+
+@frozen
+class Bug:
+    """One planted bug: *changes* are pairs of a text that stands in flowdsl once, and what stands there
+    instead."""
+
+    name: str
+    what: str
+    changes: tuple[tuple[str, str], ...]
+    tests: tuple[str, ...]
+
+
+BUGS: dict[str, Bug] = {}
+
+
+def bug(name: str, what: str, *changes: tuple[str, str], tests: str) -> None:
+    assert name not in BUGS
+    BUGS[name] = Bug(name, what, changes, tuple(tests.split()))
+
+
+# Steps: recorded before they are seen, never again, and in order -------------------------------------------
+
+bug(
+    "acknowledge-before-commit",
+    "the caller sees a result that is written behind its back",
+    (
+        "record, loaded, more = _completed(call, view, value) "
+        "yield from commit_for(run, call, PutStep(record, run.epoch), *more)",
+        "record, loaded, more = _completed(call, view, value)\n"
+        "            run.engine.background(lambda: run.engine.commit(PutStep(record, run.epoch), *more))",
+    ),
+    tests=f"{CORE} {VERBS}",
+)
+bug(
+    "occurrence-dropped",
+    "equal calls have one key",
+    ("call.key = step_key(content, occurrence)", "call.key = step_key(content, 0)"),
+    tests=f"tests/test_steps.py {CORE}",
+)
+bug(
+    "key-without-arguments",
+    "what a call is called with is no part of its key",
+    (
+        "content_digest(scope.id, defn.path, defn.version, bound.canonical)",
+        'content_digest(scope.id, defn.path, defn.version, b"")',
+    ),
+    tests=f"tests/test_steps.py {CORE}",
+)
+bug(
+    "default-in-key",
+    "an argument that is its default is part of the key",
+    ("if value is default: left_out |= bit continue", "if False:\n                    continue"),
+    ("if code == default_code or (default_code is _LIVE and code == _code_or_none(default)):", "if False:"),
+    tests="tests/core/test_binding.py",
+)
+bug(
+    "minus-zero",
+    "-0.0 is 0.0",
+    (
+        'return b"f" + (_pack_float(value) if value == value',
+        'return b"f" + (_pack_float(value + 0.0) if value == value',
+    ),
+    tests="tests/core/test_encoding.py",
+)
+bug(
+    "set-order",
+    "a set is encoded in the order of this process",
+    ("codes.sort() return head % len(codes)", "return head % len(codes)"),
+    tests="tests/core/test_encoding.py tests/core/test_golden.py",
+)
+bug(
+    "divergence-off",
+    "nobody asks whether the arguments have changed",
+    ("if sequential and self._steps:", "if False:"),
+    ("return concurrent or not self._steps or self._evidence(", "return True or self._evidence("),
+    tests=f"tests/core/test_journal.py {CORE}",
+)
+bug(
+    "handled-failure-again",
+    "a failure that was handled executes again on replay",
+    (
+        "if status is _UNDONE or (self._open and key in self._open):",
+        "if status is _UNDONE or status is _FAILED:",
+    ),
+    tests=f"{CORE} {VERBS}",
+)
+bug(
+    "retry-executed-twice",
+    "what the retry of a failed run has executed is still open when its process dies",
+    ("if run.reopened and call is not None: operations += run.answers(call.key)", "pass"),
+    tests="tests/test_runs.py",
+)
+bug(
+    "attempts-start-anew",
+    "after a crash the attempts of a step are counted from one",
+    ("if left > 0: yield from _pause(run, left) return prior.attempts", "return 0"),
+    tests=f"tests/test_retries.py {VERBS}",
+)
+bug(
+    "attempt-not-recorded",
+    "a failed attempt is not stored before the wait that follows it",
+    (
+        "yield from put_record( call, _pending(call, view, view.attempt, {",
+        "str((\n        call, _pending(call, view, view.attempt, {",
+    ),
+    ('"error": error_preview(error)}) )', '"error": error_preview(error)}) ))'),
+    tests=f"tests/test_retries.py {VERBS}",
+)
+bug(
+    "jitter-after-the-cap",
+    "a delay may be longer than the longest",
+    ("* (1.0 - self.jitter * uniform)", "* (1.0 + self.jitter * uniform)"),
+    tests="tests/core/test_retry.py",
+)
+bug(
+    "hook-inside-the-try",
+    "a hook that raises fails the step",
+    (
+        'logger.exception("hook %s raised; the run is not affected", event, extra=where)',
+        "raise",
+    ),
+    tests="tests/test_hooks.py",
+)
+bug(
+    "in-doubt-without-intent",
+    "that a step in doubt has begun is not recorded",
+    ('if defn.in_doubt == "raise": yield from put_record', "if False:\n            yield from put_record"),
+    tests=f"tests/test_in_doubt.py {VERBS}",
+)
+bug(
+    "storage-error-swallowed",
+    "a write that failed is taken for one that happened",
+    ("raise halted(run, error, call) from error if buffered:", "return 0\n    if buffered:"),
+    tests="tests/test_crossing.py",
+)
+bug(
+    "divergence-swallowed",
+    "what must not be swallowed is an exception like others",
+    ("class Crossing(BaseException):", "class Crossing(Exception):"),
+    tests="tests/test_crossing.py",
+)
+bug(
+    "interrupt-recorded",
+    "Ctrl-C in a step is recorded as its failure",
+    (
+        "except BaseException as error: return error, None finally: current.reset(token) def _sync_with_timeout",
+        "except BaseException as error:\n"
+        "            return (RuntimeError() if isinstance(error, KeyboardInterrupt) else error), None\n"
+        "        finally:\n"
+        "            current.reset(token)\n\n"
+        "    def _sync_with_timeout",
+    ),
+    tests="tests/test_interrupts.py",
+)
+bug(
+    "loaded-value-not-seen",
+    "on the first run the caller sees what the body returned, on replay what was stored",
+    (
+        'run.engine.hooks.fire("on_step_complete", view, loaded) return None, loaded',
+        "pass\n            return None, value",
+    ),
+    tests="tests/test_results.py",
+)
+bug(
+    "tuple-to-list",
+    "a tuple comes back as a list",
+    (
+        "return pickle.loads(data) except (ImportError, AttributeError):",
+        "found = pickle.loads(data)\n                return list(found) if type(found) is tuple else found\n        except (ImportError, AttributeError):",
+    ),
+    tests=f"tests/codecs/test_payloads.py {VERBS}",
+)
+bug(
+    "exception-by-name-only",
+    "of an exception its class and its text are stored",
+    (
+        'record = {**_record(error, pieces, set()), "trace": trace}',
+        'record = {**_text_record(error), "trace": trace}',
+    ),
+    tests="tests/test_exceptions.py",
+)
+bug(
+    "checksum-not-checked",
+    "what was altered in the storage is loaded",
+    ("return body if compare_digest(payload[:size], expected) else None", "return body"),
+    tests="tests/codecs/test_envelope.py",
+)
+bug(
+    "memo-not-copied",
+    "a replay asks the memo again",
+    ("yield from put_record(call, record) return replay(call, record)", "return replay(call, record)"),
+    tests=VERBS,
+)
+bug(
+    "memo-forever",
+    "a memo does not expire",
+    ("if memo is None or (memo.expires_at is not None and memo.expires_at <= now):", "if memo is None:"),
+    tests="tests/verbs/test_values.py",
+)
+
+# Runs: who owns them, and how they end ---------------------------------------------------------------------
+
+bug(
+    "no-epoch-memory",
+    "a stale owner's record is taken, in memory",
+    (
+        "step = op.step entry = self._entries.get(step.run_id) if entry is None: return _MISSING if op.epoch is not None",
+        "step = op.step\n"
+        "        entry = self._entries.get(step.run_id)\n"
+        "        if entry is None:\n"
+        "            return _MISSING\n"
+        "        if False",
+    ),
+    tests="tests/storage/test_contract.py",
+)
+bug(
+    "no-epoch-sqlite",
+    "a stale owner's record is taken, in SQLite",
+    ("return head[0] if epoch is None or epoch == head[1] else self._fenced(run_id)", "return head[0]"),
+    ("step, epoch = op.step, op.epoch", "step, epoch = op.step, None"),
+    tests="tests/storage/test_contract.py",
+)
+bug(
+    "lease-never-checked",
+    "a run whose owner may live is taken over",
+    ("free = op.force or run.owner is None or run.lease_until <= now if", "free = True\n        if"),
+    ("free = op.force or run.owner is None or run.lease_until <= self._now if", "free = True\n        if"),
+    tests="tests/storage/test_contract.py",
+)
+bug(
+    "owner-taken-for-dead",
+    "a living process of this host counts as gone",
+    ("return Liveness.ALIVE if now and started else Liveness.UNKNOWN", "return Liveness.DEAD"),
+    tests="tests/test_ownership.py",
+)
+bug(
+    "lease-not-renewed",
+    "a long run loses its lease",
+    (
+        "UpdateRun(state.id, {}, epoch=state.epoch, lease=self._engine.lease)",
+        "UpdateRun(state.id, {}, epoch=state.epoch)",
+    ),
+    tests="tests/test_ownership.py",
+)
+bug(
+    "published-before-stored",
+    "that a run is complete is told before it is stored",
+    (
+        "stop = yield from _finish(state, changes) if stop is not None: return Crossing(stop), None "
+        'engine.hooks.fire("on_run_complete", handle, loaded)',
+        'engine.hooks.fire("on_run_complete", handle, loaded)\n'
+        "    stop = yield from _finish(state, changes)\n"
+        "    if stop is not None:\n"
+        "        return Crossing(stop), None",
+    ),
+    tests="tests/test_hooks.py tests/test_runs.py",
+)
+bug(
+    "other-arguments-joined",
+    "an id with other arguments gets the result of the first ones",
+    ("if run.key != wanted.key:", "if False:"),
+    tests="tests/test_run_identity.py",
+)
+bug(
+    "prune-without-tombstone",
+    "an id that was pruned is used again",
+    ("DeleteRun(r.id, tombstone=True)", "DeleteRun(r.id)"),
+    tests="tests/test_runs.py tests/test_run_identity.py tests/test_runtime.py",
+)
+bug(
+    "cancelled-as-failed",
+    "a run that was cancelled ends as failed",
+    (
+        "if isinstance(stop, RunCancelled): return (yield from _cancelled(state, handle, stop))",
+        "if isinstance(stop, RunCancelled):\n        return (yield from _failed(state, handle, stop))",
+    ),
+    tests="tests/verbs/test_undo.py tests/verbs/test_branches.py",
+)
+bug(
+    "cancel-not-durable",
+    "a request to stop does not outlive the process",
+    ("cancelled = record.cancel_requested is not None", "cancelled = False"),
+    tests="tests/verbs/test_branches.py",
+)
+bug(
+    "neighbour-fails-too",
+    "in a shared commit the failure of one caller fails the others",
+    (
+        "except catch: pass",
+        "except catch as error:\n"
+        "                for request in batch:\n"
+        "                    request.error, request.done = error, True\n"
+        "                return",
+    ),
+    tests="tests/engine/test_commit.py",
+)
+bug(
+    "neighbour-dropped",
+    "behind a shared commit that failed, only the first caller's operations are written",
+    (
+        "for request in batch: try: request.outcomes = self.storage.commit(request.operations)",
+        "for request in batch:\n            try:\n                if request is batch[0]:\n                    request.outcomes = self.storage.commit(request.operations)",
+    ),
+    tests="tests/engine/test_commit.py",
+)
+bug(
+    "cancelled-commit-unknown",
+    "a task that is cancelled while it commits does not learn of it",
+    ("cancelled = error request.future = loop.create_future()", "raise"),
+    tests="tests/engine/test_commit.py tests/verbs/test_undo.py",
+)
+
+# The verbs --------------------------------------------------------------------------------------------------
+
+bug(
+    "store-not-tied-to-step",
+    "each attempt of a step pushes once more",
+    (
+        'mark(frame, f"store.{op}", "store", keyed(key, item), shown)',
+        'mark(frame, f"store.{op}", "store", keyed(key, item, frame.step and frame.step.attempt), shown)',
+    ),
+    tests=f"tests/verbs/test_run_store.py {VERBS}",
+)
+bug(
+    "store-read-not-recorded",
+    "a replay reads what the store holds now",
+    ("run.keep(record) return None, (default if not loaded", "return None, (default if not loaded"),
+    tests=f"tests/verbs/test_run_store.py {VERBS}",
+)
+bug(
+    "store-live-value",
+    "what get returns is the state itself",
+    (
+        "return copy.deepcopy(dict(values) if key is None else values.get(key, default))",
+        "return dict(values) if key is None else values.get(key, default)",
+    ),
+    tests="tests/verbs/test_run_store.py",
+)
+bug(
+    "sleep-in-full-again",
+    "after a restart a sleep begins anew",
+    ("left = wake_at - clock.now()", "left = length if length is not None else wake_at - clock.now()"),
+    tests=f"tests/verbs/test_timers.py {VERBS}",
+)
+bug(
+    "sleep-not-recorded-first",
+    "the time to wake up is not stored before the wait",
+    (
+        'extra = json.dumps({"until": wake_at}) yield from put_record(call, make_record(call, view, StepStatus.PENDING',
+        'extra = json.dumps({"until": wake_at})\n        str((call, make_record(call, view, StepStatus.PENDING',
+    ),
+    (
+        'StepStatus.PENDING, None, "", 0, extra)) yield from pause_until(call, left)',
+        'StepStatus.PENDING, None, "", 0, extra)))\n    yield from pause_until(call, left)',
+    ),
+    tests=f"tests/verbs/test_timers.py {VERBS}",
+)
+bug(
+    "wait-in-full-again",
+    "after a restart the timeout of a wait begins anew",
+    ("left = None if deadline is None else deadline - run.engine.clock.now()", "left = limit"),
+    tests=f"tests/verbs/test_signals.py {VERBS}",
+)
+bug(
+    "late-signal-loses",
+    "a signal that came in time and is read late is lost to the timeout",
+    (
+        "taken = yield from _take(call, view, name, where, deadline if late else None)",
+        "taken = None if late else (yield from _take(call, view, name, where, None))",
+    ),
+    tests="tests/verbs/test_signals.py tests/verbs/test_timers.py",
+)
+bug(
+    "newest-signal-first",
+    "signals are taken in the wrong order",
+    (
+        "for signal in signals: if deadline is not None",
+        "for signal in signals[::-1]:\n        if deadline is not None",
+    ),
+    tests=f"tests/verbs/test_signals.py {VERBS}",
+)
+bug(
+    "signal-taken-unrecorded",
+    "a signal is taken, and the wait that took it is recorded later",
+    ("entry.unread -= 1 return self._put(entry, op.step)", "entry.unread -= 1\n        return _DONE"),
+    (
+        "done = self._put(run, op.step) self._execute(sql.TAKE_SIGNAL",
+        "done = _DONE\n        self._execute(sql.TAKE_SIGNAL",
+    ),
+    tests=f"tests/storage/test_contract.py {VERBS}",
+)
+bug(
+    "gather-in-any-order",
+    "results come in another order than the branches",
+    ("return [item.result() for item in items]", "return [item.result() for item in items][::-1]"),
+    tests="tests/verbs/test_branches.py",
+)
+bug(
+    "gather-one-scope",
+    "the branches of a gather share their identity",
+    (
+        'branch = branch_scope(scope.id, "gather", ordinal, index)',
+        'branch = branch_scope(scope.id, "gather", ordinal, 0)',
+    ),
+    tests="tests/verbs/test_branches.py",
+)
+bug(
+    "branches-not-awaited",
+    "a run completes before its scheduled branches have",
+    ("run.armed[record.key] = found run.branches.append(found)", "run.armed[record.key] = found"),
+    tests=f"tests/verbs/test_branches.py {VERBS}",
+)
+bug(
+    "branches-not-armed",
+    "after a restart, what a replayed step had scheduled is forgotten",
+    (
+        "not record.undoing and not cancelled: arm_all(state)",
+        "not record.undoing and not cancelled:\n            pass",
+    ),
+    tests=f"tests/verbs/test_branches.py {VERBS}",
+)
+bug(
+    "schedule-in-full-again",
+    "after a restart a delay begins anew",
+    (
+        'wait = float(json.loads(record.extra)["at"]) - engine.clock.now()',
+        'wait = float(json.loads(record.extra)["at"]) - record.created_at',
+    ),
+    tests=VERBS,
+)
+bug(
+    "one-handler",
+    "an event reaches one handler",
+    ("for handler in HANDLERS.of(event):", "for handler in list(HANDLERS.of(event))[:1]:"),
+    tests="tests/test_modes.py tests/verbs/test_values.py",
+)
+bug(
+    "send-raises",
+    "what a step that was sent off raises reaches the sender",
+    ("engine.background(work) return None", "fn(*args, **kwargs)\n    return None"),
+    tests="tests/test_modes.py",
+)
+bug(
+    "now-not-recorded",
+    "a replay sees another time",
+    (
+        "record = run.journal.get(call.key) if record is None or record.payload is None: moment",
+        "record = None\n    if record is None or record.payload is None:\n        moment",
+    ),
+    tests=f"tests/verbs/test_values.py {VERBS}",
+)
+bug(
+    "uuid4-by-chance",
+    "a replay draws another UUID",
+    ("return uuid.UUID(bytes=seed[:16], version=4)", "return uuid.uuid4()"),
+    tests=f"tests/verbs/test_values.py {VERBS}",
+)
+bug(
+    "rng-by-chance",
+    "a replay draws other numbers",
+    ('return random.Random(int.from_bytes(seed, "big"))', "return random.Random()"),
+    tests=f"tests/verbs/test_values.py {VERBS}",
+)
+bug(
+    "draws-not-counted",
+    "all UUIDs of a scope are one",
+    ("scope.draws = number + 1", "scope.draws = number"),
+    tests="tests/verbs/test_values.py",
+)
+bug(
+    "value-after-the-body",
+    "a body may act upon a time that is not durable",
+    ("if run.buffer: yield from flush(run) if hooks.hooks:", "if hooks.hooks:"),
+    tests=f"tests/verbs/test_values.py {VERBS}",
+)
+bug(
+    "log-again",
+    "a replay logs again",
+    ("if run.journal.get(call.key) is not None: run.journal.use(call.key) return shown", "shown"),
+    tests="tests/verbs/test_values.py",
+)
+bug(
+    "child-by-chance",
+    "after a crash a call has another child",
+    (
+        'asked.wanted = evolve(asked.wanted, id=f"{run.id}/{call.key[:16]}{again}"',
+        'import os\n        asked.wanted = evolve(asked.wanted, id=f"{run.id}/{os.urandom(4).hex()}{again}"',
+    ),
+    tests=f"tests/verbs/test_branches.py {VERBS}",
+)
+bug(
+    "failed-child-again",
+    "a child that failed executes again because its parent died",
+    ("asked.again = run.journal.get(call.key) is not None", "asked.again = True"),
+    tests="tests/verbs/test_branches.py",
+)
+bug(
+    "children-not-told",
+    "children go on when their parent is cancelled",
+    ("child.halt(error, outside=outside)", "pass"),
+    tests="tests/verbs/test_branches.py",
+)
+bug(
+    "undo-oldest-first",
+    "undo goes from the oldest step to the newest",
+    ("for step in list(state.journal)[::-1]:", "for step in list(state.journal):"),
+    tests="tests/verbs/test_undo.py",
+)
+bug(
+    "undo-start-not-recorded",
+    "a kill while undoing executes the body again",
+    (
+        "operations: list[Any] = [UpdateRun(state.id, begin, epoch=state.epoch)]",
+        "operations: list[Any] = [UpdateRun(state.id, {}, epoch=state.epoch)]",
+    ),
+    tests=f"tests/verbs/test_undo.py {VERBS}",
+)
+bug(
+    "undo-not-recorded",
+    "what was undone is undone once more after a kill",
+    (
+        "return (yield from _store(state, record, evolve(step, seq=0, status=StepStatus.UNDONE, extra=extra)))",
+        "return None, None",
+    ),
+    tests=f"tests/verbs/test_undo.py {VERBS}",
+)
+bug(
+    "failing-undo-stops",
+    "an undo that fails keeps the others from being undone",
+    ("return (yield from _give_up(state, step, defn.path, attempt, started, error))", "raise error"),
+    tests="tests/verbs/test_undo.py",
+)
+bug(
+    "fork-copies-the-point",
+    "a fork has the step before which it is to begin",
+    ("copied = [s for s in steps if s.seq < point.seq", "copied = [s for s in steps if s.seq <= point.seq"),
+    tests="tests/verbs/test_repair.py",
+)
+bug(
+    "resolve-executes",
+    "a step that was resolved with a result executes again",
+    ("status=StepStatus.COMPLETED, attempts=found.attempts + 1,", "attempts=found.attempts + 1,"),
+    tests=f"tests/verbs/test_repair.py {VERBS}",
+)
+bug(
+    "forget-keeps",
+    "a step that was forgotten is still answered",
+    (
+        "changed = evolve(found, seq=0, status=StepStatus.UNDONE, payload=None",
+        "changed = evolve(found, seq=0, payload=None",
+    ),
+    tests="tests/verbs/test_repair.py",
+)
+bug(
+    "open-failure-handled-in-a-branch",
+    "a failure that a branch handled executes again when the step around it is retried",
+    ("seen = whose == scope.home or _returned(whose)", "seen = whose == scope.home"),
+    tests=VERBS,
+)

@@ -1,0 +1,115 @@
+"""Applies one planted bug to a copy of the sources, and executes tests there."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .bugs import Bug
+
+__all__ = ["ROOT", "Lost", "copied", "judge", "planted", "tested"]
+
+ROOT = Path(__file__).resolve().parents[2]
+SLOWEST = 900  # seconds for the tests of one bug; one that hangs counts as noticed
+
+
+class Lost(Exception):
+    """The text of a bug does not stand in the sources exactly once."""
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    """*text*, whatever the white space, and whatever comma a formatter put before a closing bracket."""
+    parts = re.findall(r"\w+|[^\w\s]", text)
+    pattern = ""
+    for before, part in zip(["", *parts], parts, strict=False):
+        if before:
+            pattern += r"\s+" if before[-1].isalnum() and part[0].isalnum() else r"\s*"
+        if part in ")]}" and before != ",":
+            pattern += r"(?:,\s*)?"
+        pattern += re.escape(part)
+    return re.compile(pattern)
+
+
+def planted(package: Path, bug: Bug) -> dict[Path, str]:
+    """The files of *package* that *bug* changes, and what stands in them then. Raises :class:`Lost`."""
+    sources = {path: path.read_text(encoding="utf-8") for path in sorted(package.rglob("*.py"))}
+    changed = {}
+    for text, instead in bug.changes:
+        pattern = _pattern(text)
+        found = [(path, match) for path, source in sources.items() for match in pattern.finditer(source)]
+        if len(found) != 1:
+            places = ", ".join(str(path.relative_to(package)) for path, _ in found) or "nowhere"
+            raise Lost(f"it stands {len(found)} times ({places}), not once:\n    {text}")
+        ((path, match),) = found
+        source = sources[path]
+        sources[path] = changed[path] = source[: match.start()] + instead + source[match.end() :]
+    for path, source in changed.items():
+        compile(source, str(path), "exec")
+    return changed
+
+
+@contextmanager
+def copied() -> Iterator[Path]:
+    """A folder with a copy of the sources and the tests."""
+    with tempfile.TemporaryDirectory(prefix="flowdsl-mutant-") as name:
+        folder = Path(name)
+        skip = shutil.ignore_patterns("__pycache__", ".*")
+        for part in ("flowdsl", "tests", "docs", "examples", "benchmarks"):
+            if (ROOT / part).is_dir():
+                shutil.copytree(ROOT / part, folder / part, ignore=skip)
+        for path in ROOT.glob("*"):
+            if path.is_file() and path.suffix in (".toml", ".md"):
+                shutil.copy(path, folder)
+        yield folder
+
+
+def tested(folder: Path, tests: tuple[str, ...]) -> tuple[int, str]:
+    """Execute *tests* in *folder* until one fails; pytest's exit code and the end of what it said."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider"]
+    command += ["--timeout", "30", "-W", "ignore::pytest.PytestUnhandledThreadExceptionWarning"]
+    try:
+        done = subprocess.run(
+            [*command, *tests],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=SLOWEST,
+        )
+    except subprocess.TimeoutExpired:
+        return 1, "it hangs"
+    return done.returncode, done.stdout
+
+
+def judge(bug: Bug, tests: tuple[str, ...] | None = None) -> dict[str, Any]:
+    """Plant *bug*, execute its *tests* (or these), and say what came of it.
+
+    ``outcome`` is ``killed``, ``survived``, ``lost`` (its text is gone: see ``why``) or ``broken`` (the tests
+    could not be executed).
+    """
+    began = time.monotonic()
+    facts: dict[str, Any] = {"mutant": bug.name, "what": bug.what}
+    with copied() as folder:
+        try:
+            for path, source in planted(folder / "flowdsl", bug).items():
+                path.write_text(source, encoding="utf-8")
+        except Lost as error:
+            return {**facts, "outcome": "lost", "why": str(error)}
+        code, said = tested(folder, tests or bug.tests)
+    facts["outcome"] = {0: "survived", 1: "killed"}.get(code, "broken")
+    failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", said, re.MULTILINE)
+    if failed:
+        facts["by"] = failed[0]
+    elif facts["outcome"] == "broken":
+        facts["why"] = said[-2000:]
+    return {**facts, "seconds": round(time.monotonic() - began, 1)}
