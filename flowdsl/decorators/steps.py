@@ -19,6 +19,7 @@ from flowdsl.engine.context import Frame, StepView, current
 from flowdsl.engine.definitions import Divergence, Mode, StepDef
 from flowdsl.engine.forget import forget_in
 from flowdsl.engine.futures import StepFuture, start_call, submit
+from flowdsl.engine.lost import say_if_lost
 from flowdsl.engine.mapping import map_async, map_sync
 from flowdsl.engine.memo import forgetting
 from flowdsl.engine.run import Request
@@ -91,6 +92,7 @@ class _StepCalls(Generic[P, R]):
         fn, receiver, args = self._target(args)
         frame = current.get()
         if frame is None:
+            say_if_lost(self._defn.path)
             return submit_outside(current_runtime().engine, self._defn, fn, args, kwargs)
         return submit(frame, self._defn, fn, receiver, args, kwargs)
 
@@ -292,6 +294,7 @@ class Step(_StepCalls[P, R], Wrapper, Function):
         frame = current.get()
         defn = self._self_defn
         if frame is None:
+            say_if_lost(defn.path)
             if defn.mode != "send":
                 return wrapped(*args, **kwargs)
             engine = current_runtime().engine

@@ -153,7 +153,8 @@ class RunState:
       that wait for a signal.
     * ``ending``: the body has failed, and branches that have not begun are not to begin any more.
     * ``armed``: schedule record → its branch; ``started``: id of a child → its future.
-    * ``noticed``: it was said that sources of recorded steps have changed.
+    * ``noticed``: it was said that sources of recorded steps have changed; ``strayed``: that a step was
+      called in a thread that the run does not reach into.
     * ``branches``: futures that the run has to see ended before it ends itself.
     * ``reopened``: the failures that the retry of a failed run has yet to execute again.
     """
@@ -182,7 +183,7 @@ class RunState:
         self.listeners: set[Waker] = set()
         self.left_behind = 0
         self.undoing = False
-        self.noticed = False
+        self.noticed = self.strayed = False
         self.running: dict[str, tuple[StepView, Any]] = {}
         self.announced: set[tuple[str, int]] = set()
         self.unused: list[str] = []

@@ -22,7 +22,7 @@ from flowdsl.engine.owner import new_owner, register_here
 from flowdsl.hooks import HookChain
 from flowdsl.storage.base import Operation, Outcome, Storage
 
-__all__ = ["Engine", "engines_on"]
+__all__ = ["Engine", "engines", "engines_on"]
 
 logger = logging.getLogger("flowdsl")
 
@@ -280,6 +280,11 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
+
+
+def engines() -> list[Engine]:
+    """The open engines of this process."""
+    return [engine for engine in list(_engines) if not engine.closing]
 
 
 def engines_on(storage: Storage) -> list[Engine]:
