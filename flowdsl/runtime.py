@@ -333,7 +333,7 @@ class Runtime:
         if what == "state":
             return {} if record.status is RunStatus.COMPLETED else state_of(self.engine, id)
         if what == "progress":
-            return progress_of(self.engine, id)
+            return progress_of(self.engine, record)
         raise ValueError(f"a query is one of 'status', 'result', 'progress', 'state'; got {what!r}")
 
     def load_run_result(self, record: RunRecord) -> Any:

@@ -1,7 +1,7 @@
 """Steps whose outcome nobody knows: ``in_doubt`` and idempotency keys."""
 
 import pytest
-from support import Crash, Effects, Flavour, Mortal, Recorder
+from support import Crash, Effects, Flavour, Mortal, Recorder, script, spawn
 
 from flowdsl import Retry, RunStatus, Runtime, StepStatus, current_step
 from flowdsl.errors import StepOutcomeUnknown
@@ -199,3 +199,48 @@ def test_the_idempotency_key_is_stable_across_attempts_and_resumes(
         effects("pay", 1), effects("pay", 1), effects("pay", 2), effects("pay", 2)
         flavour.call(w, 2)
         assert keys[-1][1] not in (first[0], second[0])
+
+
+@pytest.mark.parametrize("word", ["result", "error", "rerun"])
+def test_sigkill_in_the_body_and_a_word_from_another_process(tmp_path, word):
+    """The process is killed while it pays; called again, the run stops; then somebody says what came of it."""
+    code = script(
+        tmp_path / "pays.py",
+        """
+        import sys
+        from flowdsl import Runtime, step, workflow
+        from flowdsl.errors import StepOutcomeUnknown
+        @step(in_doubt="raise")
+        def pay(amount):
+            print("paying", flush=True)
+            sys.stdin.readline()
+            return f"paid {amount}"
+        @workflow(id="w")
+        def w():
+            try: return pay(10)
+            except LookupError as error: return repr(error)
+        with Runtime("sqlite:///flow.db"):
+            try: print(w())
+            except StepOutcomeUnknown as error: print("unknown", error.step)
+        """,
+    )
+    process = spawn(code)
+    assert process.stdout.readline() == "paying\n"
+    process.kill()
+    process.communicate(timeout=20)
+    with Runtime(f"sqlite:///{tmp_path}/flow.db") as rt:
+        for _ in range(2):
+            out, _ = spawn(code).communicate(timeout=60)
+            (step,) = rt.run("w").steps()
+            assert out == f"unknown {step.key}\n"
+        said = {
+            "result": {"result": "word"},
+            "error": {"error": LookupError("word")},
+            "rerun": {"rerun": True},
+        }
+        rt.resolve("w", "pay", **said[word])
+        out, _ = spawn(code).communicate("\n", timeout=60)
+        assert out == {
+            "result": "word\n", "error": "LookupError('word')\n", "rerun": "paying\npaid 10\n"
+        }[word]  # fmt: skip
+        assert rt.run("w").status is RunStatus.COMPLETED

@@ -3,7 +3,9 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from flowdsl.core.status import StepStatus
+from flowdsl.core.records import Run
+from flowdsl.core.status import StepStatus, is_final
+from flowdsl.engine.owner import is_interrupted
 from flowdsl.engine.services import Engine, engines_on
 
 __all__ = ["progress_of"]
@@ -11,19 +13,20 @@ __all__ = ["progress_of"]
 _COUNTED = frozenset({"step", "child", "sleep", "wait", "schedule"})
 
 
-def progress_of(engine: Engine, run_id: str) -> dict[str, Any]:
+def progress_of(engine: Engine, record: Run) -> dict[str, Any]:
     """``{"done": n, "failed": n, "known": n, "running": [{"path", "key", "attempt", "started_at"}, …]}``.
 
     ``known`` counts every step that was recorded or is executing; times are aware datetimes in UTC. A step of
-    another process shows up within a second of its start.
+    another process shows up within a second of its start. Nothing is running in a run that nobody executes.
     """
-    steps = [step for step in engine.storage.list_steps(run_id) if step.kind in _COUNTED]
+    steps = [step for step in engine.storage.list_steps(record.id) if step.kind in _COUNTED]
     running: dict[str, dict[str, Any]] = {}
+    executing = not is_final(record.status) and not is_interrupted(engine.storage, record)
     for step in steps:
-        if step.status is StepStatus.PENDING:
+        if executing and step.status is StepStatus.PENDING:
             running[step.key] = _entry(step.path, step.key, step.attempts + 1, step.created_at)
     for other in engines_on(engine.storage):
-        state = other.active.get(run_id)
+        state = other.active.get(record.id)
         if state is not None:
             for view, _ in list(state.running.values()):
                 running[view.key] = _entry(view.path, view.key, view.attempt, view.started_at)
