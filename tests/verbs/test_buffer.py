@@ -7,7 +7,7 @@ from support import Crash, Effects, Mortal, Relay
 from verbsupport import until
 
 import flowdsl
-from flowdsl import Runtime, now, step, workflow
+from flowdsl import Runtime, StepStatus, now, step, workflow
 from flowdsl.engine.context import current
 from flowdsl.storage.base import PutStep
 
@@ -21,7 +21,8 @@ def test_a_body_does_not_begin_while_another_branch_commits_the_value_that_it_go
         """Holds the commit of the step beside until the next body has begun, or waits to be allowed to."""
 
         def commit(self, operations):
-            if any(isinstance(op, PutStep) and op.step.path == "buffer.beside" for op in operations):
+            steps = [op.step for op in operations if isinstance(op, PutStep)]
+            if any((s.path, s.status) == ("buffer.beside", StepStatus.COMPLETED) for s in steps):
                 held.set()
                 until(lambda: begun or rt.engine.committer._pending)
                 too_early.extend(begun)
