@@ -13,6 +13,7 @@ import time as time_module
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from types import ModuleType
 from typing import Any
 
 from flowdsl.engine.context import current
@@ -47,6 +48,21 @@ def in_workflow_body() -> bool:
     """Whether the body of a workflow, not that of a step, is executing here."""
     frame = current.get()
     return frame is not None and frame.step is None
+
+
+def _namespaces(fn: Any, wanted: Callable[[Any], bool]) -> list[dict[str, Any]]:
+    """The globals of *fn*, and those of other modules that are *wanted*."""
+    own: dict[str, Any] = fn.__globals__
+    others = [vars(module) for module in list(sys.modules.values()) if wanted(module)]
+    return [own, *(names for names in others if names is not own)]
+
+
+def _is_users(module: Any) -> bool:
+    """Whether *module* is neither the standard library's, nor installed, nor ours."""
+    file = getattr(module, "__file__", None)
+    if not isinstance(module, ModuleType) or not isinstance(file, str):
+        return False
+    return not file.startswith((_STDLIB, _PACKAGE)) and "site-packages" not in file
 
 
 # ------------------------------------------------------------ the wall clock
@@ -116,20 +132,23 @@ _LATER: list[tuple[Any, Any]] = [
 
 
 @contextmanager
-def later(fn: Any, _: "Memory") -> Iterator[None]:
-    """The module of *fn* sees a wall clock that is half a year ahead."""
-    names = fn.__globals__
-    changed = {
-        name: (value, new)
-        for name, value in list(names.items())
-        for old, new in _LATER
-        if value is old and not name.startswith("__")
-    }
-    names.update({name: new for name, (_, new) in changed.items()})
+def later(fn: Any, memory: "Memory") -> Iterator[None]:
+    """The module of *fn*, and all modules of the user, see a wall clock that is half a year ahead."""
+    if memory.clocks is None:
+        memory.clocks = [
+            (names, name, old, new)
+            for names in _namespaces(fn, _is_users)
+            for name, value in list(names.items())
+            for old, new in _LATER
+            if value is old and not name.startswith("__")
+        ]
+    for names, name, _, new in memory.clocks:
+        names[name] = new
     try:
         yield
     finally:
-        names.update({name: old for name, (old, _) in changed.items()})
+        for names, name, old, _ in memory.clocks:
+            names[name] = old
 
 
 # ------------------------------------------------------------ the environment
@@ -158,13 +177,18 @@ def other_environment(_fn: Any, _: "Memory") -> Iterator[None]:
 
 
 class Memory:
-    """What the module of a workflow, and its closure, keep in memory: globals, caches, counters.
+    """What the module of a workflow, others of its package, and its closure, keep in memory: globals, caches,
+    counters.
 
-    *keep* are objects that are not to be touched.
+    *keep* are objects that are not to be touched. ``clocks`` are names that mean a clock, once they are known.
     """
 
+    clocks: list[tuple[dict[str, Any], str, Any, Any]] | None = None
+
     def __init__(self, fn: Any, keep: tuple[Any, ...] = ()) -> None:
-        self._names: dict[str, Any] = fn.__globals__
+        package = str(fn.__globals__.get("__name__")).partition(".")
+        prefix = "".join(package[:2]) if package[1] else "\0"  # of nothing, where there is no package
+        self._namespaces = _namespaces(fn, lambda module: getattr(module, "__name__", "").startswith(prefix))
         self._keep = {id(one) for one in keep}
         self._cells = dict(zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True))
         self.start = self._snapshot(copy.deepcopy)
@@ -175,9 +199,10 @@ class Memory:
         self.end = self._snapshot(copy.copy)
 
     def _values(self) -> Iterator[tuple[Any, Any]]:
-        for name, value in list(self._names.items()):
-            if not name.startswith("__"):
-                yield name, value
+        for names in self._namespaces:
+            for name, value in list(names.items()):
+                if not name.startswith("__"):
+                    yield (names, name), value
         for cell in self._cells.values():
             try:
                 yield cell, cell.cell_contents
@@ -213,8 +238,9 @@ class Memory:
                 content = value
             elif value is None and content is not None:
                 content = copy.copy(content)
-            if isinstance(place, str):
-                self._names[place] = content
+            if isinstance(place, tuple):
+                names, name = place
+                names[name] = content
             else:
                 place.cell_contents = content
 

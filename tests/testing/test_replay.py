@@ -4,6 +4,7 @@ import asyncio
 import copy
 import datetime
 import functools
+import importlib
 import os
 import random
 import threading
@@ -654,3 +655,41 @@ def test_a_test_that_does_not_replay_fails() -> None:
         clock()
     with pytest.raises(AssertionError, match="nothing"):
         fails()
+
+
+def test_what_helpers_in_other_modules_do_counts_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that a helper reads, and what another module of the package keeps, are like one's own."""
+    (tmp_path / "store_for_test").mkdir()
+    for name, text in {
+        "__init__": "",
+        "cache": "RATES = {}\n",
+        "times": "from datetime import date\n\ndef today():\n    return str(date.today())\n",
+        "flows": """
+from flowdsl import step, workflow
+from store_for_test.cache import RATES
+from store_for_test.times import today
+
+@step
+def fill():
+    RATES["rate"] = "high"
+
+@step
+def pay(what):
+    return what
+
+@workflow
+def dated():
+    return pay(today())
+
+@workflow
+def filled():
+    fill()
+    return pay(RATES.get("rate", "unknown"))
+""",
+    }.items():
+        (tmp_path / "store_for_test" / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    flows = importlib.import_module("store_for_test.flows")
+    assert f"it depends on: {CLOCK}" in refused(flows.dated)
+    assert f"it depends on: {MEMORY}" in refused(flows.filled)
+    assert flows.RATES == {"rate": "high"}
