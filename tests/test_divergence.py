@@ -373,6 +373,29 @@ def test_submitted_calls_never_diverge(runtime: Runtime, flavour: Flavour, effec
     assert effects.count("f", 1) == 1
 
 
+def test_a_sequential_record_is_no_evidence_against_a_submitted_call(
+    runtime: Runtime, flavour: Flavour, effects: Effects
+):
+    """A loop that became a ``map``, in another order: what is recorded is taken, the rest executes."""
+    world = World()
+
+    @flavour.step
+    def f(x):
+        return effects("f", x) and x
+
+    @flavour.workflow(id="w")
+    def w():
+        if world.stop:
+            yield f(1)
+        world.maybe_stop()
+        found = f.map([2, 1])
+        return (yield found) if flavour.is_async else found
+
+    interrupted(flavour, w)
+    assert flavour.call(w) == [2, 1]
+    assert effects == [("f", 1), ("f", 2)]
+
+
 def test_map_never_diverges(runtime: Runtime, flavour: Flavour, effects: Effects):
     """The same for ``map``."""
     world = World(1, 2, 3)
