@@ -11,7 +11,15 @@ from collections.abc import Callable
 
 from attrs import frozen
 
-__all__ = ["Ended", "Life"]
+__all__ = ["Ended", "Life", "end_all"]
+
+_living: set[int] = set()
+
+
+def end_all() -> None:
+    """Kill whoever still lives."""
+    while _living:
+        os.kill(_living.pop(), signal.SIGKILL)
 
 
 @frozen
@@ -48,12 +56,14 @@ class Life:
             finally:
                 os._exit(code)
         os.close(held)
+        _living.add(self.pid)
 
     def wait(self, *, stopped: bool = False) -> Ended:
         """Wait until it ends, or with *stopped* until it stands still."""
         _, status = os.waitpid(self.pid, os.WUNTRACED if stopped else 0)
         if os.WIFSTOPPED(status):
             return Ended(stopped=True)
+        _living.discard(self.pid)
         with open(self._end, encoding="utf-8", errors="replace") as said:
             error = said.read()
         if os.WIFSIGNALED(status):
