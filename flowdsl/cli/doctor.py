@@ -94,7 +94,7 @@ def _storage(cli: Cli) -> Iterator[Check]:
         name, options = sqlite_path(cli.url)
         path = Path(name).absolute()
         yield Check("storage", OK, str(path), {"path": str(path)})
-        for check in sqlite_checks(path, options.get("synchronous", "full")):
+        for check in sqlite_checks(path, options.get("synchronous", "full").lower()):
             # Opening it as a program does would migrate it, so not where that is still to be done.
             openable &= check.state != PROBLEM and (check.name != "schema" or check.state == OK)
             yield check

@@ -36,6 +36,8 @@ class Wrapped(Codec):
     prefix: ClassVar[str]
 
     def __init__(self, codec: Codec, keys: list[bytes], *, accept_plain: bool) -> None:
+        if not isinstance(codec, Codec):
+            raise TypeError(f"{type(self).__name__} goes around a codec such as PickleCodec(); got {codec!r}")
         self._keys = tuple(keys)
         self._accept_plain = accept_plain
         self._take(codec)

@@ -65,6 +65,7 @@ class SQLiteStorage(Storage):
         self, path: str | os.PathLike[str], *, synchronous: str = "full", busy_timeout: float = _PATIENCE
     ) -> None:
         super().__init__()
+        synchronous = synchronous.lower() if isinstance(synchronous, str) else synchronous
         if synchronous not in _LEVELS:
             raise ValueError(f"synchronous is one of {', '.join(_LEVELS)}, not {synchronous!r}")
         if not 0 <= busy_timeout < float("inf"):
@@ -73,6 +74,8 @@ class SQLiteStorage(Storage):
             raise ValueError(
                 "an SQLiteStorage needs a file; for a storage in memory take MemoryStorage or 'memory://'"
             )
+        if "://" in os.fsdecode(path):
+            raise ValueError(f"an SQLiteStorage takes a path; for a URL, write open_storage({path!r})")
         self._path = Path(os.path.abspath(path))
         self._synchronous = synchronous
         self._busy_timeout = busy_timeout

@@ -73,6 +73,14 @@ class Evil:
         return setattr, (Evil, "loaded", True)
 
 
+@pytest.mark.parametrize("wrap", [Signed, Encrypted])
+@pytest.mark.parametrize("inner", [5, None, JsonCodec, "json"])
+def test_what_is_no_codec_is_refused(wrap, inner):
+    """A class that was not called is none either; the message shows one."""
+    with pytest.raises(TypeError, match=r"PickleCodec\(\)"):
+        wrap(inner, b"k" * 32)
+
+
 def test_unsigned_payloads_are_refused():
     """Whoever can write to the storage cannot leave the signature off by naming a built-in codec."""
     forged, _ = Payloads(PickleCodec()).pack([1], *HERE)

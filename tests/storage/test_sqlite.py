@@ -49,13 +49,16 @@ def writer(storage: SQLiteStorage) -> sqlite3.Connection:
 
 
 def test_arguments() -> None:
-    """Unknown levels, no patience, and databases in memory are refused before anything is opened."""
+    """Unknown levels, no patience, databases in memory and URLs are refused before anything is opened."""
     for arguments in ({"synchronous": "off"}, {"synchronous": None}, {"busy_timeout": -1}):
         with pytest.raises(ValueError):
             SQLiteStorage("flow.db", **arguments)  # type: ignore[arg-type]
     for path in ("", ":memory:"):
         with pytest.raises(ValueError, match="memory://"):
             SQLiteStorage(path)
+    for url in ("sqlite:///flow.db", "memory://"):
+        with pytest.raises(ValueError, match=r"open_storage\("):
+            SQLiteStorage(url)
 
 
 def test_repr(path: Path) -> None:

@@ -41,7 +41,7 @@ def test_sqlite(tmp_path: Path) -> None:
             assert isinstance(storage, SQLiteStorage)
             assert storage.url == f"sqlite:///{tmp_path}/data/flow.db"
             assert not storage.inline
-    with open_storage("sqlite:///data/flow.db?synchronous=normal&busy_timeout=2.5") as storage:
+    with open_storage("sqlite:///data/flow.db?synchronous=NORMAL&busy_timeout=2.5") as storage:
         assert storage.inline
         assert storage.url == f"sqlite:///{tmp_path}/data/flow.db?synchronous=normal&busy_timeout=2.5"
     assert (tmp_path / "data" / "flow.db").exists()
