@@ -6,7 +6,7 @@ import re
 import sqlite3
 import sys
 from collections.abc import Iterator
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from flowdsl.cli.checks import OK, PROBLEM, WARNING, Check, sqlite_checks, sqlite_race
@@ -66,7 +66,10 @@ def _without_password(url: str) -> str:
 
 
 def _versions() -> Iterator[Check]:
-    ours = version("flowdsl")
+    try:
+        ours = version("flowdsl")
+    except PackageNotFoundError:  # a source tree on the path
+        ours = "not installed"
     yield Check("flowdsl", OK, ours, {"version": ours})
     python = platform.python_version()
     where = f"{platform.python_implementation()} on {platform.system()} {platform.machine()}"

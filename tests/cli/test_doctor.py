@@ -3,6 +3,7 @@
 import json
 import os
 import sqlite3
+from importlib.metadata import PackageNotFoundError
 
 import pytest
 
@@ -46,6 +47,18 @@ def test_all_is_well(shop, invoke, report):
     assert stdout.endswith("\n\nno problems, no warnings\n")
     assert "write-ahead log  ✓" in stdout
     assert "Python           ✓" in stdout
+
+
+def test_a_source_tree_that_is_not_installed(shop, report, monkeypatch):
+    """It is examined like any other."""
+
+    def version(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("flowdsl.cli.doctor.version", version)
+    code, checks = report()
+    assert (code, checks["flowdsl"]["state"]) == (0, "ok")
+    assert "not installed" in str(checks["flowdsl"])
 
 
 def test_no_database_yet(report, folder):
