@@ -5,7 +5,7 @@ import atexit
 import os
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor, wait
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar, Token
@@ -48,6 +48,7 @@ from flowdsl.hooks import HookChain, Hooks
 from flowdsl.storage import Storage, open_storage
 from flowdsl.storage.base import DeleteRun
 from flowdsl.storage.urls import default_url
+from flowdsl.twins import Twins
 
 __all__ = ["Runtime", "configure", "current_runtime"]
 
@@ -187,11 +188,11 @@ class Runtime:
         result, failed → executed again. Inside a run it is a step of that run. On an event loop, an async
         step gives an awaitable. Raises :class:`~flowdsl.errors.StepNotFound`.
         """
-        return _here(self._step(step).perform_on(self, "do", args, kwargs))
+        return _here(self.step_named(step).perform_on(self, "do", args, kwargs))
 
     def try_(self, step: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Execute *step* once, without a record; its own exception is raised."""
-        return _here(self._step(step).perform_on(self, "try", args, kwargs))
+        return _here(self.step_named(step).perform_on(self, "try", args, kwargs))
 
     def execute_step(self, step_id: str, step: Any, /, *args: Any, mode: str = "do", **kwargs: Any) -> Any:
         """Execute *step* under an id of your own: the id, not the arguments, says which execution is meant.
@@ -202,9 +203,10 @@ class Runtime:
         if mode not in ("do", "try", "send"):
             raise ValueError(f"mode is one of 'do', 'try', 'send'; got {mode!r}")
         step_id = checked_id(step_id, "step_id")
-        return _here(self._step(step).perform_on(self, mode, args, kwargs, step_id=step_id))
+        return _here(self.step_named(step).perform_on(self, mode, args, kwargs, step_id=step_id))
 
-    def _step(self, step: Any) -> Any:
+    def step_named(self, step: Any, /) -> Any:
+        """The decorated *step*, or the one of that name. Raises :class:`~flowdsl.errors.StepNotFound`."""
         self._require_open()
         if isinstance(step, str):
             return STEPS.find(step)
@@ -474,36 +476,9 @@ class Runtime:
         return len(gone)
 
     @property
-    def aio(self) -> "_Awaitable":
+    def aio(self) -> Twins:
         """The same methods, awaitable."""
-        return _Awaitable(self)
-
-
-class _Awaitable:
-    """``rt.aio.<name>(…)`` is ``rt.<name>(…)`` without blocking the event loop."""
-
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        method = getattr(self._runtime, name)
-        if name.startswith("_") or not callable(method):
-            raise AttributeError(name)
-
-        async def call(*args: Any, **kwargs: Any) -> Any:
-            if name in ("send", "resume", "retry", "recover") or self._on_the_loop(name, args):
-                found = method(*args, **kwargs)
-                return await found if asyncio.iscoroutine(found) else found
-            return await asyncio.to_thread(method, *args, **kwargs)
-
-        return call
-
-    def _on_the_loop(self, name: str, args: tuple[Any, ...]) -> bool:
-        """Whether this call executes an async step, or a step of the run that is executing here."""
-        place = {"do": 0, "try_": 0, "execute_step": 1}.get(name)
-        if place is None or len(args) <= place:
-            return False
-        return current.get() is not None or self._runtime._step(args[place]).definition.is_async
+        return Twins(self)
 
 
 # ----------------------------------------------------------------------------------------------------------

@@ -85,9 +85,9 @@ def _undo_of(state: RunState, step: Step, named: str) -> Any:
     given = state.undos.get(step.key)
     if given is not None:
         return given
-    source: Any = STEPS.get(step.path)
+    source = STEPS.get(step.path)
     current_one = None if source is None else source.definition.undo
-    if current_one is not None and source.definition.undo_path == named:
+    if source is not None and current_one is not None and source.definition.undo_path == named:
         return current_one
     return STEPS.get(named) or _imported(named) or current_one
 

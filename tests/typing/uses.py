@@ -240,6 +240,14 @@ if (attempt := flowdsl.current_step()) is not None:
 flowdsl.sleep_until("tomorrow")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
+async def twins() -> None:
+    async with Runtime("memory://") as rt:
+        assert_type(await rt.aio.run("one"), Run | None)
+        assert_type(await rt.aio.runs(status="failed"), list[Run])
+        assert_type(await rt.aio.resume("one"), Run)
+        assert_type(await rt.aio.prune("30 days"), int)
+
+
 async def verbs_that_wait() -> None:
     assert_type(await aio.store.items(), dict[str, Any])
     assert_type(await aio.gather(afetch("u"), aio.sleep(1)), list[Any])

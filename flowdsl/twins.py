@@ -1,0 +1,110 @@
+"""``rt.aio``: the methods of a runtime, awaitable."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Protocol
+
+from flowdsl.core.status import RunStatus
+from flowdsl.engine.context import current
+from flowdsl.handle import Run
+
+__all__ = ["Twins"]
+
+_HERE = ("send", "resume", "retry", "recover")  # what they begin belongs to this event loop
+_STEP_AT = {"do": 0, "try_": 0, "execute_step": 1}
+
+
+class _Runtime(Protocol):
+    def step_named(self, step: Any, /) -> Any: ...
+
+
+class Twins:
+    """``await rt.aio.<name>(…)`` is ``rt.<name>(…)`` without blocking the event loop.
+
+    >>> import asyncio
+    >>> from flowdsl import Runtime
+    >>> async def main():
+    ...     async with Runtime("memory://") as rt:
+    ...         return await rt.aio.runs()
+    >>> asyncio.run(main())
+    []
+    """
+
+    def __init__(self, runtime: _Runtime) -> None:
+        self._runtime = runtime
+
+    if TYPE_CHECKING:
+
+        async def do(self, step: Any, /, *args: Any, **kwargs: Any) -> Any: ...
+        async def try_(self, step: Any, /, *args: Any, **kwargs: Any) -> Any: ...
+        async def execute_step(
+            self, step_id: str, step: Any, /, *args: Any, mode: str = "do", **kwargs: Any
+        ) -> Any: ...
+        async def send(self, event: str, payload: Any = None) -> None: ...
+        async def run(self, id: str) -> Run | None: ...
+        async def runs(
+            self,
+            status: RunStatus | str | Sequence[RunStatus | str] | None = None,
+            workflow: Any = None,
+            tags: Any = None,
+            created_after: datetime | float | None = None,
+            created_before: datetime | float | None = None,
+            limit: int | None = None,
+            newest_first: bool = True,
+            after: str | None = None,
+        ) -> list[Run]: ...
+        async def signal(
+            self,
+            id: str,
+            name: str,
+            payload: Any = None,
+            *,
+            sender: str | None = None,
+            key: str | None = None,
+        ) -> str: ...
+        async def query(self, id: str, what: str) -> Any: ...
+        async def cancel(self, id: str) -> None: ...
+        async def resume(self, id: str) -> Run: ...
+        async def retry(self, id: str) -> Run: ...
+        async def fork(self, run_id: str, /, before: Any, id: str | None = None) -> Run: ...
+        async def resolve(
+            self,
+            id: str,
+            step: Any,
+            *,
+            result: Any = ...,
+            error: BaseException | None = None,
+            rerun: bool = False,
+        ) -> None: ...
+        async def recover(self) -> list[Run]: ...
+        async def delete(self, id: str) -> None: ...
+        async def prune(self, older_than: Any, status: Any = ...) -> int: ...
+        async def export(self, id: str) -> dict[str, Any]: ...
+        async def close(self) -> None: ...
+
+    else:
+
+        def __getattr__(self, name: str) -> Callable[..., Any]:
+            method = getattr(self._runtime, name)
+            if name.startswith("_") or not callable(method):
+                raise AttributeError(name)
+
+            async def call(*args: Any, **kwargs: Any) -> Any:
+                if name in _HERE or self._executes_here(name, args):
+                    found = method(*args, **kwargs)
+                    return await found if asyncio.iscoroutine(found) else found
+                return await asyncio.to_thread(method, *args, **kwargs)
+
+            call.__name__ = call.__qualname__ = name
+            return call
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *(name for name in dir(self._runtime) if not name.startswith("_"))]
+
+    def _executes_here(self, name: str, args: tuple[Any, ...]) -> bool:
+        """Whether this call executes an async step, or a step of the run that is executing here."""
+        place = _STEP_AT.get(name)
+        if place is None or len(args) <= place:
+            return False
+        return current.get() is not None or bool(self._runtime.step_named(args[place]).definition.is_async)
