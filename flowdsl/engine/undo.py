@@ -8,7 +8,8 @@ The rules
        undo.
     3. An undo that fails for good is reported once and does not keep the others from being undone. It is
        tried again only when the run was retried and ends badly once more.
-    4. A completed child run is undone by its own steps' undo; one with nothing to undo stays as it is. An
+    4. A completed child run is undone by its own steps' undo; one with nothing to undo stays as it is, and so
+       does one that another run has called (a fork has the records of its origin's children). An
        unfinished child that nobody executes is ended with its parent.
     5. Nothing that has an undo is passed over because its code is not loaded: the record names the undo.
 """
@@ -139,6 +140,9 @@ def _plan(state: RunState, goes_on: bool) -> list[tuple[Step, Any, str | None]]:
     for step in list(state.journal)[::-1]:  # a journal is in the order of completion
         child = _child_of(step)
         if child is not None:
+            record = state.engine.storage.get_run(child)
+            if record is None or record.parent != state.id:  # a fork or another parent has its outcome only
+                continue
             if has_undo(state.engine, child) or (goes_on and _was_undone(state.engine, child)):
                 plan.append((step, None, child))
             continue

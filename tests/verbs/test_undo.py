@@ -629,7 +629,7 @@ def test_a_parent_that_fails_ends_children_of_a_killed_process(
 def test_cancelling_where_the_code_is_not_loaded_leaves_a_request(tmp_path, caplog):
     """Steps have to be undone by their code: whoever has it undoes and cancels; nothing executes before."""
     code = script(
-        tmp_path / "saga.py",
+        tmp_path / "faraway.py",
         """
         import os, sys
         from flowdsl import Runtime, step, workflow
@@ -719,3 +719,36 @@ def test_an_undo_knows_its_step_and_what_is_undone_gets_another_idempotency_key(
     assert [attempt for _, attempt in keys["refund"]] == [1, 2, 1]
     assert refunds[0] == refunds[1] != refunds[2]
     assert len({*charges, *refunds}) == 5
+
+
+def test_a_fork_that_fails_leaves_the_children_of_its_origin_alone(runtime, flavour, effects: Effects):
+    """It has their outcome; what they did belongs to the run that called them."""
+
+    @flavour.step(name="origin.release")
+    def release(result):
+        effects("release", result)
+
+    @flavour.step(undo=release, name="origin.reserve")
+    def reserve(n):
+        return n
+
+    @flavour.workflow(name="origin.child")
+    def child():
+        return (yield reserve(1))
+
+    @flavour.step(retry=ONCE, name="origin.last")
+    def last():
+        if effects("last") > 1:
+            raise Declined
+
+    @flavour.workflow(id="w", name="origin.w")
+    def parent():
+        yield child()
+        yield last()
+
+    flavour.call(parent)
+    with pytest.raises(Declined):
+        runtime.fork("w", before=last, id="again").result()
+    (inner,) = runtime.run("w").children()
+    assert [s.status for s in inner.steps()] == [StepStatus.COMPLETED]
+    assert effects == ["last", "last"]
