@@ -168,6 +168,7 @@ class World:
     woken: set[Slot] = field(factory=set)
     lengths: dict[Slot, int] = field(factory=dict)
     dues: dict[Slot, float | None] = field(factory=dict)
+    armed: set[Slot] = field(factory=set)
     open: bool = False
     cancelled: bool = False
     closed: set[tuple[str, str]] = field(factory=set)
@@ -264,6 +265,13 @@ class World:
                 return None if ended else float(step.created_at) + wait
         return self.clock.now() + wait
 
+    def arm(self, slot: Slot, due: float | None) -> None:
+        """What is done at *slot* is scheduled; only the first call in a life counts."""
+        with self.lock:
+            if slot not in self.armed:
+                self.armed.add(slot)
+                self.dues[slot] = due
+
     def woke(self, slot: Slot, due: float | None) -> None:
         """The wait at *slot* has ended."""
         now = self.clock.now()
@@ -287,6 +295,7 @@ class World:
         self.process, self.fault, self.began = process, fault, self.clock.now()
         self.bodies.append(0)
         self.begun.clear()
+        self.armed.clear()
 
     def end(self, storage: Storage) -> None:
         """A life has ended: what it left only advances from what was left before."""
@@ -720,7 +729,7 @@ class Player:
 
     def on_schedule(self, slot: Slot) -> Any:
         seconds, there = _world.length(slot, 1), (*slot, "scheduled")
-        _world.dues[there] = _world.due("schedule", f"slot={there!r}", seconds)
+        _world.arm(there, _world.due("schedule", f"slot={there!r}", seconds))
         yield self.verbs.schedule(self.timed, there, delay=seconds)
 
     def on_schedule_from_step(self, slot: Slot) -> Any:

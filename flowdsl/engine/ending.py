@@ -13,7 +13,7 @@ from flowdsl.core.records import Run
 from flowdsl.core.status import RunStatus
 from flowdsl.engine.context import INTERRUPTS, Crossing, Frame, RunState
 from flowdsl.engine.drive import Body, Commit, Flow
-from flowdsl.engine.futures import Settle
+from flowdsl.engine.futures import Settle, Strays
 from flowdsl.engine.services import Engine
 from flowdsl.engine.step import error_preview
 from flowdsl.engine.undo import end_children, undo_all
@@ -70,6 +70,8 @@ def _ended(state: RunState, handle: Any, error: BaseException | None, value: Any
     interrupted = error is not None and not isinstance(error, Exception | Crossing)
     if interrupted:
         state.halt(FlowError(f"run {state.id} was interrupted by {type(error).__name__}", run=state.id))
+    if state.is_async and (error is not None or state.stop is not None):
+        yield Strays(state)
     if state.branches:
         failures = yield Settle(state, failed=error is not None, interrupted=interrupted)
         if failures and error is None:

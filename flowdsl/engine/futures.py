@@ -20,7 +20,7 @@ from flowdsl.engine.step import StepCall, identify, perform
 from flowdsl.engine.workers import RemoteBody, coordinators, elsewhere
 from flowdsl.errors import RunCancelled, RunTimeout
 
-__all__ = ["Settle", "StepFuture", "start", "submit"]
+__all__ = ["Settle", "StepFuture", "Strays", "start", "submit"]
 
 logger = logging.getLogger("flowdsl")
 
@@ -363,6 +363,29 @@ def _copy(task: "asyncio.Future[Any]", future: "Future[Any]") -> None:
             future.set_result(task.result())
     except InvalidStateError:
         pass
+
+
+class Strays(Effect):
+    """End the tasks that the body of an async run has left behind with a call under way, as
+    ``asyncio.gather`` does when one of them fails: undo must cover what they have completed."""
+
+    __slots__ = ("run",)
+
+    def __init__(self, run: RunState) -> None:
+        self.run = run
+
+    async def aio(self) -> None:
+        mine, loop = asyncio.current_task(), asyncio.get_running_loop()
+        while True:
+            with self.run.lock:
+                flows = {call.flow for call in self.run.scope.active}
+            tasks = {flow for flow in flows if isinstance(flow, asyncio.Task) and flow is not mine}
+            tasks = {task for task in tasks if task.get_loop() is loop and not task.done()}
+            if not tasks:
+                return
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
 
 
 class Settle(Effect):

@@ -335,6 +335,63 @@ def test_bodies_in_flight_are_awaited_and_covered(runtime, effects: Effects):
     assert effects == [("release", "late")]
 
 
+def test_what_a_plain_gather_leaves_behind_ends_before_the_undo(storage, clock, effects: Effects):
+    """Tasks that go on when ``asyncio.gather`` has raised are cancelled; what they completed is undone, and a
+    child that one of them had called is ended."""
+
+    @step(name="stray.release")
+    async def release(result):
+        effects("release", result)
+
+    @step(undo=release, name="stray.reserve")
+    async def reserve(n):
+        effects("reserve", n)
+        return n
+
+    @step(undo=release, name="stray.slow")
+    async def slow(begun):
+        begun.set()
+        await asyncio.Event().wait()
+
+    @step(retry=ONCE, name="stray.fails")
+    async def fails():
+        raise Declined
+
+    @workflow(name="stray.child")
+    async def child():
+        await reserve("child")
+        await flowdsl.aio.wait_for("never")
+
+    @workflow(name="stray.w", id="w")
+    async def w():
+        begun = asyncio.Event()
+
+        async def two():
+            await reserve("task")
+            await slow.options(ignore=("begun",))(begun)
+
+        async def last():
+            await begun.wait()
+            await asyncio.sleep(0.01)
+            await fails()
+
+        await asyncio.gather(two(), child(), last())
+
+    async def main():
+        with pytest.raises(Declined):
+            await w()
+        (inner,) = flowdsl.current_runtime().run("w").children()
+        assert inner.status is RunStatus.FAILED
+        kinds = [
+            str(s.status) for s in flowdsl.current_runtime().run("w").steps() if s.path == "stray.reserve"
+        ]
+        assert kinds == ["undone"]
+
+    with Runtime(storage, clock=clock):
+        asyncio.run(main())
+    assert sorted(effects.log[2:]) == [("release", "child"), ("release", "task")]
+
+
 def test_the_undo_is_the_one_that_the_call_was_given(runtime, effects: Effects):
     """``options(undo=…)`` and plain functions work; sync undos in async runs and the reverse too."""
 
