@@ -84,6 +84,9 @@ def _ended(state: RunState, handle: Any, error: BaseException | None, value: Any
         stop = error.error if isinstance(error, Crossing) else state.stop
         assert stop is not None
         return (yield from _stopped(state, handle, stop))
+    if isinstance(error, ResultNotStorable):  # of what the body gave to the run store
+        error.run = error.run or state.id
+        return (yield from _stopped(state, handle, error))
     if error is not None and not isinstance(error, Exception):
         _let_go(state, error)
         return error, None

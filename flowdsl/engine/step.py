@@ -334,6 +334,10 @@ def _durable(call: StepCall) -> Flow:
             return None, loaded
         if isinstance(error, (*INTERRUPTS, Crossing)) or not isinstance(error, Exception):
             return error, None
+        if isinstance(
+            error, ResultNotStorable
+        ):  # of what its body gave to the run store
+            raise halted(run, error, call) from None
         run.left(scope, error)
         retry = defn.retry or run.engine.retry
         if attempt >= retry.attempts or not retry.should_retry(error, attempt):

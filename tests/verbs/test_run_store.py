@@ -9,6 +9,7 @@ from support import Crash, Effects, Mortal, python
 
 import flowdsl
 from flowdsl import Retry, RunStatus, Runtime, aio, step, store, workflow
+from flowdsl.errors import ResultNotStorable
 
 ONCE = Retry(attempts=1)
 
@@ -82,6 +83,36 @@ def test_values_that_cannot_be_applied_change_nothing(runtime, flavour, verbs):
         "ResultNotStorable", "ResultNotStorable", "TypeError", "ValueError", "TypeError",
     ]  # fmt: skip
     assert items == {"text": "x", "flag": True, "big": 10**400, "money": Decimal("Infinity")}
+
+
+@pytest.mark.parametrize("where", ["body", "step"])
+def test_a_value_that_cannot_be_stored_leaves_the_run_resumable(
+    runtime, flavour, verbs, effects: Effects, where
+):
+    """The code is at fault: nothing is retried, undone or failed, and when it is mended the run goes on."""
+    value = [threading.Lock()]
+
+    @flavour.step(undo=lambda result: effects("undo"))
+    def first():
+        return 1
+
+    @flavour.step
+    def keep():
+        effects("keep")
+        yield verbs.store.push("k", value[0])
+
+    @flavour.workflow(id="kept", on_error=lambda run, error: effects("on_error"))
+    def w():
+        yield first()
+        yield (keep() if where == "step" else verbs.store.push("k", value[0]))
+        return (yield verbs.store.get("k"))
+
+    with pytest.raises(ResultNotStorable):
+        flavour.call(w)
+    assert runtime.run("kept").status is RunStatus.RUNNING
+    assert effects == (["keep"] if where == "step" else [])
+    value[0] = "plain"
+    assert flavour.call(w) == ["plain"]
 
 
 def test_the_store_belongs_to_one_run(runtime):
