@@ -190,9 +190,8 @@ class _Bindable:
 
     def bind(self, receiver: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
         """The arguments of one call, bound and encoded; *receiver* is ``self`` or ``cls``, or ``None``."""
-        if receiver is None:
-            return self.binder(False).bind(args, kwargs)
-        return self.binder(True).bind(args, kwargs, receiver)
+        binder = self._binders.get(receiver is not None) or self.binder(receiver is not None)
+        return binder.bind(args, kwargs) if receiver is None else binder.bind(args, kwargs, receiver)
 
 
 @define(slots=True, eq=False)

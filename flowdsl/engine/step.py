@@ -188,14 +188,18 @@ def identify(
 def place(call: StepCall) -> StepCall:
     """Number the call in its scope and give it its key."""
     run, scope, defn, bound = call.run, call.scope, call.defn, call.bound
-    content = content_digest(scope.id, defn.path, defn.version, bound.canonical)
+    path = defn.path
+    content = content_digest(scope.id, path, defn.version, bound.canonical)
+    counts, ordinals = scope.counts, scope.ordinals
     with run.lock:
-        call.occurrence = occurrence = scope.counts.get(content, 0)
-        scope.counts[content] = occurrence + 1
-        call.ordinal = ordinal = scope.ordinals.get(defn.path, 0)
-        scope.ordinals[defn.path] = ordinal + 1
-    call.key = step_key(content, occurrence)
-    known = run.journal.get(call.key)
+        occurrence = counts.get(content, 0)
+        counts[content] = occurrence + 1
+        ordinal = ordinals.get(path, 0)
+        ordinals[path] = ordinal + 1
+    call.occurrence = occurrence
+    call.ordinal = ordinal
+    call.key = key = step_key(content, occurrence)
+    known = run.journal.get(key)
     if known is None or known.status is not _COMPLETED:  # what is answered needs no picture of its arguments
         call._shown = bound.preview()
     return call
