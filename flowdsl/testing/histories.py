@@ -214,20 +214,21 @@ class _Verdict:
         return type(ended) is type(raised)
 
     def _other_calls(self, unused: list[Step], new: list[Stop]) -> str:
-        unasked = {step.key for step in unused}
+        unasked = {step.key: "-" if n < len(new) else "·" for n, step in enumerate(unused)}
         asked = []
         for stop in new:
             asked.append(f"    + {stop.shown}")
             if stop.line and stop.line != "unknown":
                 asked.append(f"        at {stop.line}")
-        lines = ["  recorded (-) and asked for (+):"]
+        later = ", not reached (·)" if len(unused) > len(new) else ""
+        lines = [f"  recorded (-) and asked for (+){later}:"]
         for step in self._history.steps:
             if step.kind in ("log", "audit", "undo", "value") or step.scope:
                 continue
-            if step.key not in unasked and lines[-1].startswith("    -"):
+            if unasked.get(step.key) != "-" and lines[-1].startswith("    -"):
                 lines += asked
                 asked = []
-            lines.append(f"    {'-' if step.key in unasked else ' '} {_shown(step)}")
+            lines.append(f"    {unasked.get(step.key, ' ')} {_shown(step)}")
         lines += asked
         paths = json.dumps(list(dict.fromkeys(stop.path for stop in new)))
         lines += [

@@ -180,7 +180,7 @@ class Memory:
     """What the module of a workflow, others of its package, and its closure, keep in memory: globals, caches,
     counters.
 
-    *keep* are objects that are not to be touched. ``clocks`` are names that mean a clock, once they are known.
+    *keep* are objects that are not to be touched. ``clocks`` are names that mean a clock, once looked for.
     """
 
     clocks: list[tuple[dict[str, Any], str, Any, Any]] | None = None

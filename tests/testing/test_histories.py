@@ -217,6 +217,23 @@ def test_a_renamed_step_is_refused_with_a_diff(waiting: dict[str, Any]) -> None:
     assert check_history(waiting).unused == ()
 
 
+def test_what_code_has_not_come_to_is_not_called_missing(waiting: dict[str, Any]) -> None:
+    """Behind the first call that differs, records are only marked as not reached."""
+
+    @step
+    def book(item: str) -> str:
+        return noted("book")
+
+    @deployed
+    def checkout(item: str, amount: int) -> None:
+        book(item)
+        charge(amount)
+
+    lines = [line.strip() for line in refused(waiting).splitlines()]
+    assert "- reserve(item='book') → 'reserved book'" in lines
+    assert "· charge(amount=5) → 'paid 5'" in lines
+
+
 def test_what_is_new_on_purpose_can_be_accepted(waiting: dict[str, Any]) -> None:
     """A call before recorded ones is no mistake if the file says so."""
 
