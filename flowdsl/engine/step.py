@@ -338,9 +338,7 @@ def _durable(call: StepCall) -> Flow:
             return None, loaded
         if isinstance(error, (*INTERRUPTS, Crossing)) or not isinstance(error, Exception):
             return error, None
-        if isinstance(
-            error, ResultNotStorable
-        ):  # of what its body gave to the run store
+        if isinstance(error, ResultNotStorable):  # of what its body gave to the run store
             raise halted(run, error, call) from None
         run.left(scope, error)
         retry = defn.retry or run.engine.retry

@@ -203,7 +203,10 @@ bug(
 bug(
     "memo-forever",
     "a memo does not expire",
-    ("if memo is None or (memo.expires_at is not None and memo.expires_at <= engine.clock.now()):", "if memo is None:"),
+    (
+        "if memo is None or (memo.expires_at is not None and memo.expires_at <= engine.clock.now()):",
+        "if memo is None:",
+    ),
     tests="tests/verbs/test_values.py",
 )
 
