@@ -1,6 +1,7 @@
 """Fixtures of all tests: storages, runtimes on virtual time, and nothing left over between tests."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from flowdsl import Runtime
 from flowdsl.runtime import set_default
 from flowdsl.storage import MemoryStorage, SQLiteStorage, Storage
 from flowdsl.testing import VirtualClock
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell does for what it starts in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large)
 
