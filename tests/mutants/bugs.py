@@ -43,15 +43,15 @@ bug(
 bug(
     "occurrence-dropped",
     "equal calls have one key",
-    ("call.key = step_key(content, occurrence)", "call.key = step_key(content, 0)"),
+    ("call.key = key = step_key(content, occurrence)", "call.key = key = step_key(content, 0)"),
     tests=f"tests/test_steps.py {CORE}",
 )
 bug(
     "key-without-arguments",
     "what a call is called with is no part of its key",
     (
-        "content_digest(scope.id, defn.path, defn.version, bound.canonical)",
-        'content_digest(scope.id, defn.path, defn.version, b"")',
+        "content_digest(scope.id, path, defn.version, bound.canonical)",
+        'content_digest(scope.id, path, defn.version, b"")',
     ),
     tests=f"tests/test_steps.py {CORE}",
 )
