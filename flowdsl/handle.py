@@ -13,7 +13,7 @@ from flowdsl.core.records import Step, Tags
 from flowdsl.core.status import RunStatus, StepStatus
 from flowdsl.errors import CorruptPayload, MissingClass
 
-__all__ = ["LogLine", "Run", "StepRecord"]
+__all__ = ["AuditEntry", "LogLine", "Run", "StepRecord"]
 
 
 class _Runtime(Protocol):
@@ -42,6 +42,7 @@ class _Runtime(Protocol):
     def children_of(self, run_id: str, /) -> list["Run"]: ...
     def run(self, run_id: str, /) -> "Run | None": ...
     def logs(self, run_id: str, /) -> list["LogLine"]: ...
+    def audit(self, run_id: str, /) -> list["AuditEntry"]: ...
 
 
 def when(seconds: float | None) -> datetime | None:
@@ -155,6 +156,23 @@ class LogLine:
         return cls(
             datetime.fromtimestamp(record.created_at, UTC), record.preview, dict(fields), record.scope or None
         )
+
+
+@frozen(slots=True)
+class AuditEntry:
+    """What somebody changed in a run by hand: *at*, an aware datetime in UTC; *who*, as ``user@host:pid``;
+    *action*, such as ``"retry"`` or ``"resolve"``; *what*, readable."""
+
+    at: datetime
+    who: str
+    action: str
+    what: str
+
+    @classmethod
+    def of(cls, record: Step) -> "AuditEntry":
+        """The entry that a record of kind ``audit`` holds."""
+        at = datetime.fromtimestamp(record.created_at, UTC)
+        return cls(at, record.preview, record.path.removeprefix("flowdsl."), record.args)
 
 
 class Run:
@@ -297,6 +315,10 @@ class Run:
     def logs(self) -> list[LogLine]:
         """What ``log()`` stored with the run, in order."""
         return self._runtime.logs(self.id)
+
+    def audit(self) -> list[AuditEntry]:
+        """What was changed in the run by hand (retry, resume, fork, resolve, forget, reuse), in order."""
+        return self._runtime.audit(self.id)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Run) and other.id == self.id

@@ -43,7 +43,7 @@ from flowdsl.errors import (
     RunConflict,
     RunNotFound,
 )
-from flowdsl.handle import LogLine, Run
+from flowdsl.handle import AuditEntry, LogLine, Run
 from flowdsl.hooks import HookChain, Hooks
 from flowdsl.storage import Storage, open_storage
 from flowdsl.storage.base import DeleteRun
@@ -314,6 +314,10 @@ class Runtime:
     def logs(self, run_id: str) -> list[LogLine]:
         """What ``log()`` stored with a run, in order."""
         return [LogLine.of(step) for step in self.storage.list_steps(run_id) if step.kind == "log"]
+
+    def audit(self, run_id: str) -> list[AuditEntry]:
+        """Who changed what in a run by hand, and when, in order."""
+        return [AuditEntry.of(step) for step in self.storage.list_steps(run_id) if step.kind == "audit"]
 
     def export(self, id: str) -> dict[str, Any]:
         """A run with its journal and signals, as JSON can hold it; nothing is unpickled. ``flowdsl export``
