@@ -453,7 +453,11 @@ class Runtime:
         resolve(self.engine, self.record(id), step, result, error, rerun)
 
     def recover(self) -> list[Run]:
-        """Continue all interrupted runs whose workflow is imported here, oldest first, in the background."""
+        """Continue all interrupted runs whose workflow is imported here, oldest first, in the background.
+
+        One that cannot be continued (its arguments do not load, it was recovered too often) is logged, and
+        its error is raised when all others go on.
+        """
         self._require_open()
         return [Run(self, run_id) for run_id in recover(self.engine)]
 

@@ -7,7 +7,8 @@ import pytest
 from support import Effects, Flavour
 
 from flowdsl import Retry, RunStatus, Runtime, step, workflow
-from flowdsl.errors import RunConflict, StorageError, UnkeyableArgument
+from flowdsl.errors import CorruptPayload, FlowError, RunConflict, StorageError, UnkeyableArgument
+from flowdsl.storage.base import UpdateRun
 
 ONCE = Retry(attempts=1)
 
@@ -506,3 +507,40 @@ def test_recover_continues_all_interrupted_runs(runtime: Runtime, effects: Effec
     runs = runtime.recover()
     assert sorted(r.result(30) for r in runs) == [0, 1, 2]
     assert runtime.recover() == []
+
+
+def test_recover_passes_over_a_run_that_cannot_be_continued(runtime: Runtime, caplog):
+    """It is raised in the end, and named in the log; the others go on all the same."""
+    stop = [True] * 4
+
+    @workflow(id="r-{x}")
+    def w(x):
+        if stop.pop() if stop else False:
+            raise KeyboardInterrupt
+        return x
+
+    for x in range(4):
+        with pytest.raises(KeyboardInterrupt):
+            w(x)
+    lost, worn_out = UpdateRun("r-0", {"args": b""}), UpdateRun("r-2", {"recoveries": 50})
+    runtime.storage.commit([lost, worn_out])
+    with pytest.raises(FlowError, match="r-0") as caught:
+        runtime.recover()
+    assert "r-1, r-3" in caught.value.__notes__[0]
+    assert [runtime.run(f"r-{x}").result(30) for x in (1, 3)] == [1, 3]
+    assert [r.run for r in caplog.records if r.levelname == "ERROR"] == ["r-0", "r-2"]
+
+
+def test_a_run_whose_arguments_do_not_load_is_not_taken_to_cancel_it(runtime: Runtime):
+    """It stays interrupted, for a process that can: not this one's, which executes nothing of it."""
+
+    @workflow(id="r")
+    def w():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        w()
+    runtime.storage.commit([UpdateRun("r", {"args": b"damaged"})])
+    with pytest.raises(CorruptPayload):
+        runtime.cancel("r")
+    assert runtime.run("r").interrupted

@@ -74,21 +74,36 @@ def continue_run(engine: Engine, record: Run, action: str = "") -> str:
 
 
 def recover(engine: Engine) -> list[str]:
-    """Continue all interrupted runs whose workflow is imported here, oldest first; returns their ids."""
-    found = []
+    """Continue all interrupted runs whose workflow is imported here, oldest first; returns their ids.
+
+    One that cannot be continued keeps no other from it: what speaks against it is raised at the end.
+    """
+    found: list[str] = []
+    failed: FlowError | None = None
     where = RunFilter(status=(RunStatus.PENDING, RunStatus.RUNNING), newest_first=False)
     for record in engine.storage.list_runs(where):
         if record.parent is not None or loaded(record.workflow) is None:
             continue
         if not is_interrupted(engine.storage, record):
             continue
-        if record.recoveries >= RECOVERY_LIMIT:
-            raise RecoveryLimit(
-                f"run {record.id} was recovered {record.recoveries} times and its process died each "
-                f"time; look at what its next step does, then call it or Runtime.resume({record.id!r})",
-                run=record.id,
+        try:
+            if record.recoveries >= RECOVERY_LIMIT:
+                raise RecoveryLimit(
+                    f"run {record.id} was recovered {record.recoveries} times and its process died each "
+                    f"time; look at what its next step does, then call it or Runtime.resume({record.id!r})",
+                    run=record.id,
+                )
+            found.append(continue_run(engine, record))
+        except FlowError as error:
+            error.run = error.run or record.id
+            logger.error(
+                "run %s cannot be recovered: %s", record.id, error, extra={"run": record.id, "step": None}
             )
-        found.append(continue_run(engine, record))
+            failed = failed or error
+    if failed is not None:
+        if found:
+            failed.add_note(f"{len(found)} other runs were recovered: {', '.join(found[:20])}")
+        raise failed
     return found
 
 
@@ -118,10 +133,10 @@ def _cancel_interrupted(engine: Engine, record: Run) -> "Future[Any] | None":
     loaded, the request stays with the run: whoever continues it undoes and cancels."""
     known = loaded(record.workflow)
     if known is not None and record.args:
+        asked = _request_of(engine, record)  # before the run is ours: its arguments may not load
         claimed = run_sync(_as_flow(take(engine, record, force=True)))
         if claimed is None:
             return None
-        asked = _request_of(engine, claimed)
         launch(engine, asked, Acquired(claimed, True, True))
         return None if asked.defn.is_async and on_a_loop() else engine.futures.get(record.id)
     if known is None and has_undo(engine, record.id):

@@ -340,12 +340,12 @@ def end_abandoned(engine: Engine, record: Run, final: RunStatus, parent: RunStat
     claimed = yield from take(engine, record, force=True, also=facts)
     if claimed is None:
         return None, None
-    steps = yield Call(lambda: engine.storage.list_steps(record.id), False)
-    state = RunState(engine, claimed, Journal(steps), None if parent is None else parent.definition)
-    state.parent = parent
-    state.undoing = True
-    engine.active[record.id] = state  # so that its lease is kept
     try:
+        steps = yield Call(lambda: engine.storage.list_steps(record.id), False)
+        state = RunState(engine, claimed, Journal(steps), None if parent is None else parent.definition)
+        state.parent = parent
+        state.undoing = True
+        engine.active[record.id] = state  # so that its lease is kept
         if unfinished:
             yield from end_children(state, final)
         yield from undo_all(state, facts, goes_on=bool(record.undoing))
