@@ -715,3 +715,44 @@ def test_the_keeper_outlives_whatever_a_storage_raises(storage, caplog):
     with Runtime(Faulty(storage)):
         w()
     assert "a bug in a backend" in caplog.text
+
+
+FORK_WITH_WORKERS = """
+import os
+from concurrent.futures import Executor, Future
+
+from flowdsl import Runtime, step, workflow
+
+FOLDER = os.path.dirname(os.path.abspath(__file__))
+
+class Here(Executor):
+    def submit(self, fn, /, *args, **kwargs):
+        future = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+@step(executor=Here())
+def f(x):
+    return x
+
+@workflow
+def w(x):
+    return f.submit(x).result()
+
+with Runtime("sqlite:///" + os.path.join(FOLDER, "flow.db")):
+    assert w("parent") == "parent"
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            code = 0 if w("child") == "child" else 2
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(pid, 0)
+    print("fine" if status == 0 else status)
+"""
+
+
+def test_a_forked_child_has_its_own_threads_that_wait_for_workers(tmp_path: Path):
+    """Those of its parent are not there any more."""
+    assert finish(spawn(script(tmp_path / "forking.py", FORK_WITH_WORKERS))) == "fine"

@@ -254,8 +254,10 @@ class Engine:
         self.committer = Committer(self.storage)
         self.keeper.reset_after_fork()
         self._pool = self._background_pool = None
-        self._pool_lock = threading.Lock()
+        self.coordinators, self.replaced = {}, {}
+        self.lock, self._pool_lock = threading.Lock(), threading.Lock()
         self._background = set()
+        self.tasks = set()
         self._loop = self._loop_thread = None
         self.renew_owner()
 
