@@ -707,3 +707,24 @@ def test_two_argument_lists_that_read_the_same_are_told_apart(runtime: Runtime, 
         world.values = (new,)
         with pytest.raises(NondeterminismError):
             w(f, world)
+
+
+def test_arguments_that_differ_beyond_what_is_kept_of_them(runtime: Runtime, effects: Effects):
+    """Two equal lines are no diff: the message says that what is kept is shortened."""
+    world = World("a" * 1000 + "1")
+
+    @step
+    def load(text):
+        return effects(len(text))
+
+    @workflow
+    def w():
+        load(world.values[0])
+        world.maybe_stop()
+
+    with pytest.raises(KeyboardInterrupt):
+        w()
+    world.values = ("a" * 1000 + "2",)
+    with pytest.raises(NondeterminismError, match="is shortened.*the two differ beyond it"):
+        w()
+    assert effects == [1001]

@@ -26,7 +26,13 @@ def _diff(recorded: str, asked: str) -> str:
     old, new = (text.split(", ") for text in (recorded, asked))
     lines = [line.rstrip() for line in difflib.ndiff(old, new) if not line.startswith("? ")]
     if recorded == asked:
-        lines = [f"  {recorded}", "  (they read the same when shortened; their encodings differ)"]
+        why = (
+            "what is kept of the recorded arguments is shortened, as those asked for are here; the two "
+            "differ beyond it"
+            if "…" in recorded
+            else "they read the same; their encodings differ"
+        )
+        lines = [f"  {recorded}", f"  ({why})"]
     return "\n".join(f"    {line}" for line in lines)
 
 
