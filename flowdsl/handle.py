@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from attrs import frozen
 
+from flowdsl.core.durations import wait_limit
 from flowdsl.core.page import run_page
 from flowdsl.core.records import Run as RunRecord
 from flowdsl.core.records import Step, Tags
@@ -252,6 +253,7 @@ class Run:
         Raises the run's error; the builtin ``TimeoutError`` when the wait ends first, which does not touch
         the run.
         """
+        timeout = wait_limit(timeout)
         if self._ending is not None:
             error, value = self._ending[1]
             if error is not None:
@@ -261,6 +263,7 @@ class Run:
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """The run's error, or ``None``; waits as :meth:`result`. An error that does not load is raised."""
+        timeout = wait_limit(timeout)
         try:
             self.result(timeout)
         except (CorruptPayload, MissingClass):  # of the storage, whatever the run has raised

@@ -646,3 +646,69 @@ def test_a_local_function_in_a_process_pool(runtime: Runtime, processes):
 def test_the_current_runtime_is_found_in_pool_threads(runtime: Runtime, pool):
     """Threads that inherit no context find the innermost open one."""
     assert pool.submit(current_runtime).result() is runtime
+
+
+def test_an_async_step_cancelled_before_it_began_never_begins(runtime: Runtime, effects: Effects):
+    """From sync code it begins on a loop in another thread; what ``cancel()`` says holds there too."""
+
+    @step
+    async def f(x):
+        return effects(x)
+
+    @workflow
+    def w():
+        gate = threading.Event()
+        current_runtime().engine.loop().call_soon_threadsafe(gate.wait)
+        future = f.submit("cancelled")
+        said = future.cancel(), future.cancelled()
+        gate.set()
+        f.submit("behind it").result()
+        return said
+
+    assert w() == (True, True)
+    assert effects == ["behind it"]
+
+
+def test_an_async_run_waits_for_a_task_of_another_loop(runtime: Runtime, effects: Effects):
+    """A sync body in a thread has submitted an async step and has not waited for it: the run does."""
+    gate = threading.Event()
+
+    @step
+    async def slow():
+        await asyncio.to_thread(gate.wait)
+        effects("slow")
+
+    @step
+    def outer():
+        slow.submit()
+
+    @workflow
+    async def w():
+        await outer.submit()
+        asyncio.get_running_loop().call_soon(gate.set)
+
+    asyncio.run(asyncio.wait_for(w(), 20))
+    assert effects == ["slow"]
+
+
+@pytest.mark.parametrize("timeout", ["x", -1, True, float("nan"), []])
+def test_a_timeout_that_is_none_is_refused(runtime: Runtime, timeout):
+    """Done or not, failed or not: the error is about the timeout, and says what one is."""
+
+    @step(retry=ONCE)
+    def f(broken):
+        if broken:
+            raise Declined
+        return 1
+
+    @workflow
+    def w():
+        for broken in (False, True):
+            future = f.submit(broken)
+            for ask in (future.result, future.exception):
+                with pytest.raises((TypeError, ValueError), match="in seconds, or None"):
+                    ask(timeout)
+            future.exception()
+        return "fine"
+
+    assert w() == "fine"

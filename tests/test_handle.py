@@ -8,8 +8,9 @@ import pytest
 from support import Flavour
 
 from flowdsl import Retry, Run, RunStatus, Runtime, StepStatus, step, workflow
+from flowdsl.core.records import Run as RunRecord
 from flowdsl.errors import CorruptPayload, FlowError, RunNotFound
-from flowdsl.storage.base import UpdateRun
+from flowdsl.storage.base import OpenRun, UpdateRun
 
 ONCE = Retry(attempts=1)
 
@@ -369,3 +370,39 @@ def test_a_damaged_payload_is_named(runtime: Runtime):
         assert caught.value.run == "damaged"
         payload[-1] ^= 1
         runtime.storage.commit([UpdateRun("damaged", {field: bytes(payload)})])
+
+
+@pytest.mark.parametrize("timeout", ["x", -1, True, float("nan"), []])
+def test_a_timeout_that_is_none_is_refused(runtime: Runtime, timeout):
+    """Whatever has come of the run: the error is about the timeout, says what one is, and is raised."""
+
+    @workflow(id="r-{broken}")
+    def w(broken):
+        if broken:
+            raise Declined
+        return 1
+
+    w(False)
+    with pytest.raises(Declined):
+        w(True)
+    for run in runtime.runs():
+        for ask in (run.result, run.exception):
+            with pytest.raises((TypeError, ValueError), match="in seconds, or None"):
+                ask(timeout)
+    assert runtime.run("r-False").result("5 min") == 1
+
+
+def test_who_gives_up_waiting_for_a_run_elsewhere_leaves_no_thread(storage):
+    """The loop ends at once, not with the run: here, not before its lease is over."""
+    away = RunRecord("far", "jobs.far", "0" * 40, status=RunStatus.RUNNING, owner="moon|||1||token")
+    storage.commit([OpenRun(away, 20.0, False, (), "nonce")])
+
+    async def main():
+        async with Runtime(storage) as runtime:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await runtime.run("far")
+
+    asyncio.run(main())
+    with Runtime(storage) as runtime:
+        assert not runtime.run("far").interrupted

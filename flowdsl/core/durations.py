@@ -12,7 +12,7 @@ from datetime import timedelta
 from numbers import Real
 from typing import Any
 
-__all__ = ["Duration", "seconds"]
+__all__ = ["Duration", "seconds", "wait_limit"]
 
 Duration = float | int | timedelta | str
 """What :func:`seconds` takes."""
@@ -50,6 +50,22 @@ def seconds(duration: Duration, option: str = "") -> float:
         if not option:
             raise
         raise type(error)(f"{option}= {error}") from None
+
+
+def wait_limit(timeout: Duration | None) -> float | None:
+    """How long to wait for a result, in seconds; ``None`` for as long as it takes.
+
+    >>> wait_limit("5 min"), wait_limit(None)
+    (300.0, None)
+    """
+    if timeout is None:
+        return None
+    try:
+        return _seconds(timeout)
+    except (TypeError, ValueError) as error:
+        raise type(error)(
+            f"timeout= is how long to wait, in seconds, or None for as long as it takes; got {timeout!r}"
+        ) from None
 
 
 def _seconds(duration: Duration) -> float:

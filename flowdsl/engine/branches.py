@@ -56,6 +56,13 @@ def _error_of(item: Any) -> BaseException | None:
 async def gather_async(frame: Frame | None, items: tuple[Any, ...]) -> list[Any]:
     """As :func:`gather_sync`; coroutines become branches, each with a scope of its own, so that timing
     changes no identity."""
+    for item in items:
+        if not (hasattr(item, "__await__") or asyncio.isfuture(item)):
+            for other in filter(asyncio.iscoroutine, items):
+                other.close()  # nobody will await it
+            raise TypeError(
+                f"gather() takes coroutines, futures of submit() and runs of start(); got {item!r}"
+            )
     tasks = []
     ordinal = 0
     if frame is not None:
@@ -68,13 +75,9 @@ async def gather_async(frame: Frame | None, items: tuple[Any, ...]) -> list[Any]
             scope = Scope(_scope_of_branch(frame.scope, ordinal, index), frame.scope, True)
             tasks.append(asyncio.ensure_future(_branch(frame, scope, item)))
             branches.append(tasks[-1])
-        elif hasattr(item, "__await__") or asyncio.isfuture(item):
+        else:
             tasks.append(asyncio.ensure_future(_awaited(item)))
             others.append(tasks[-1])
-        else:
-            raise TypeError(
-                f"gather() takes coroutines, futures of submit() and runs of start(); got {item!r}"
-            )
     if not tasks:
         return []
     if frame is not None and frame.run.engine.virtual:

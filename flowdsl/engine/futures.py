@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, Generic, TypeVar
 
+from flowdsl.core.durations import wait_limit
 from flowdsl.engine.context import Crossing, Frame, RunState, current, here
 from flowdsl.engine.definitions import StepDef
 from flowdsl.engine.drive import Effect, run_async, run_sync
@@ -65,6 +66,7 @@ class StepFuture(Generic[T]):
         Raises the step's exception, or ``TimeoutError``; ``TypeError`` in async code while the step is not
         done: await it there.
         """
+        timeout = wait_limit(timeout)
         try:
             return self._result(timeout)
         finally:
@@ -136,9 +138,15 @@ class StepFuture(Generic[T]):
         self._task = task
         task.add_done_callback(lambda done: _copy(done, self._future))
 
+    def task_here(self) -> "asyncio.Future[T] | None":
+        """The task that executes it, if that is one of the running loop: no other can be waited for there."""
+        task = self._task
+        return task if task is not None and task.get_loop() is asyncio.get_running_loop() else None
+
     def as_asyncio(self) -> "asyncio.Future[T]":
         """The same as a future of the running loop."""
-        return self._task if self._task is not None else asyncio.wrap_future(self._future)
+        task = self.task_here()
+        return asyncio.wrap_future(self._future) if task is None else task
 
     async def aerror(self) -> BaseException | None:
         """The error of a future that is done, in async code."""
@@ -154,6 +162,7 @@ class StepFuture(Generic[T]):
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """The step's exception, or ``None``; waits as :meth:`result`."""
+        timeout = wait_limit(timeout)
         try:
             self.result(timeout)
         except TimeoutError:
@@ -203,7 +212,8 @@ class StepFuture(Generic[T]):
 
     def __await__(self) -> Generator[Any, None, T]:
         self.seen = True
-        waiting = asyncio.wrap_future(self._future) if self._task is None else asyncio.shield(self._task)
+        task = self.task_here()
+        waiting = asyncio.wrap_future(self._future) if task is None else asyncio.shield(task)
         try:
             return (yield from waiting.__await__())
         finally:
@@ -342,7 +352,10 @@ def _start_async(call: StepCall, make: Callable[[], Any]) -> StepFuture[Any]:
         loop = run.engine.loop()
 
         def begin() -> None:
-            found.follow(loop.create_task(work(), context=context))
+            task = loop.create_task(work(), context=context)
+            found.follow(task)
+            if done.cancelled():  # before it could begin
+                task.cancel()
 
         loop.call_soon_threadsafe(begin)
     else:
@@ -433,8 +446,9 @@ class Settle(Effect):
     async def aio(self) -> list[BaseException]:
         errors: list[BaseException] = []
         while branches := self._take():
-            tasks = [branch._task for branch in branches if branch._task is not None]
-            own = [branch._task for branch in branches if branch._task is not None and not branch.scheduled]
+            here = [(branch, task) for branch in branches if (task := branch.task_here()) is not None]
+            tasks = [task for _, task in here]
+            own = [task for branch, task in here if not branch.scheduled]
             if own:
                 await asyncio.wait(own)
             if tasks:
@@ -443,9 +457,8 @@ class Settle(Effect):
             if self.interrupted:
                 continue
             for branch in branches:
-                future = branch._future if branch._task is None else branch._task
                 try:
-                    waiting = asyncio.wrap_future(future) if isinstance(future, Future) else future
+                    waiting = branch.as_asyncio()
                     with self.run.engine.parked():
                         await asyncio.wait((waiting,))
                     error = waiting.exception()

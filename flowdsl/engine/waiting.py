@@ -1,6 +1,7 @@
 """Wait for a run's outcome: one that was started here, or one that executes in another process."""
 
 import asyncio
+import threading
 import time
 from concurrent.futures import Future
 from typing import Any
@@ -30,7 +31,11 @@ async def outcome_awaited(engine: Engine, run_id: str) -> Any:
     """The run's result, in async code."""
     future = _future(engine, run_id)
     if future is None:
-        return await asyncio.to_thread(_poll, engine, run_id, None)
+        given_up = threading.Event()  # a thread that went on would keep the loop from closing
+        try:
+            return await asyncio.to_thread(_poll, engine, run_id, None, given_up)
+        finally:
+            given_up.set()
     return await asyncio.shield(asyncio.wrap_future(future))
 
 
@@ -76,11 +81,13 @@ def _await_future(future: "Future[Any]", run_id: str, timeout: float | None) -> 
         raise TimeoutError(f"run {run_id} has not ended within {timeout} s; it goes on") from None
 
 
-def _poll(engine: Engine, run_id: str, timeout: float | None) -> Any:
-    """Wait for a run that executes elsewhere."""
+def _poll(engine: Engine, run_id: str, timeout: float | None, given_up: threading.Event | None = None) -> Any:
+    """Wait for a run that executes elsewhere, until nobody asks any more."""
     end = None if timeout is None else time.monotonic() + timeout
     seen = idle = 0
     while True:
+        if given_up is not None and given_up.is_set():
+            return None
         record = engine.storage.get_run(run_id)
         if record is None:
             raise RunNotFound(f"no run {run_id!r} in this storage", run=run_id)

@@ -435,3 +435,21 @@ def test_a_run_is_cancelled_from_another_process(tmp_path):
         rt.cancel("w")
         assert process.communicate(timeout=20)[0] == "cancelled\n"
         assert rt.run("w").status is RunStatus.CANCELLED
+
+
+def test_gather_begins_nothing_when_one_of_its_arguments_is_wrong(runtime: Runtime, effects: Effects):
+    """What is refused leaves no branch behind that executes all the same."""
+
+    @step
+    async def f(n):
+        return effects(n)
+
+    @workflow
+    async def w():
+        with pytest.raises(TypeError, match="got 5"):
+            await aio.gather(f(1), 5)
+        await asyncio.sleep(0)
+        await f(2)
+
+    asyncio.run(w())
+    assert effects == [2]
