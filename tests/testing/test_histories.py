@@ -137,7 +137,6 @@ def refused(document: Any, **options: Any) -> str:
     return str(caught.value)
 
 
-@deployed
 def checkout(item: str, amount: int) -> list[str]:
     """Version one."""
     found = [reserve(item), charge(amount)]
@@ -146,9 +145,11 @@ def checkout(item: str, amount: int) -> list[str]:
 
 
 @pytest.fixture
-def waiting() -> dict[str, Any]:
-    """A run of version one that waits for its signal."""
-    return parked(checkout, "book", 5)
+def waiting() -> Iterator[dict[str, Any]]:
+    """A run of version one, which is deployed as long as nothing else is, that waits for its signal."""
+    version_one = deployed(checkout)
+    yield parked(version_one, "book", 5)
+    del version_one  # names are registered as long as somebody holds what they name
 
 
 def test_unchanged_code_goes_on_where_it_stood(waiting: dict[str, Any]) -> None:
