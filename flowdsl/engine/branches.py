@@ -7,17 +7,18 @@ from concurrent.futures import Future
 from typing import Any
 
 from flowdsl.core.durations import seconds
-from flowdsl.core.journal import Decision
+from flowdsl.core.journal import Verdict
 from flowdsl.core.keys import branch_scope
 from flowdsl.core.records import Step
 from flowdsl.core.status import StepStatus
 from flowdsl.engine.context import Frame, RunState, Scope, current, here
 from flowdsl.engine.definitions import StepDef
+from flowdsl.engine.divergence import diverged
 from flowdsl.engine.drive import Flow, run_async, run_sync
 from flowdsl.engine.futures import StepFuture
 from flowdsl.engine.marks import Plain, mark
 from flowdsl.engine.registry import STEPS
-from flowdsl.engine.step import StepCall, commit_for, decide, identify, make_record, perform, view_of
+from flowdsl.engine.step import StepCall, commit_for, identify, make_record, perform, view_of
 from flowdsl.engine.timers import pause_until
 from flowdsl.errors import StepNotFound
 from flowdsl.storage.base import PutStep
@@ -169,8 +170,13 @@ def _schedule(call: StepCall, source: Any, arguments: dict[str, Any], wait: floa
     run = call.run
     record = run.journal.get(call.key)
     if record is None:
-        found = yield from decide(call)  # may say that the code has changed
-        assert isinstance(found, Decision)
+        decision = run.journal.decide(
+            call.key, call.scope.id, call.defn.path, call.ordinal, sequential=not call.concurrent
+        )
+        if decision.record is not None:  # the code has changed
+            decision = yield from diverged(call, decision)
+            if decision.verdict is Verdict.RECORDED and decision.record is not None:
+                return None, _arm(run, decision.record, source, None)
         view = view_of(call, 1)
         at = view.started_at + wait
         payload, _ = run.engine.payloads.pack(arguments, run.id, call.key, "result")
@@ -189,7 +195,6 @@ def arm_all(run: RunState) -> None:
     schedule it again."""
     for record in list(run.journal):
         if record.kind == "schedule" and record.status is StepStatus.COMPLETED:
-            run.journal.use(record.key)
             path = json.loads(record.extra)["step"]
             source = STEPS.get(path)
             if source is None:

@@ -3,6 +3,7 @@
 import asyncio
 import random
 import threading
+from contextlib import nullcontext
 
 import pytest
 from support import Crash, Effects, Mortal, script, spawn
@@ -10,7 +11,7 @@ from verbsupport import until
 
 import flowdsl
 from flowdsl import Retry, RunStatus, Runtime, aio, step, workflow
-from flowdsl.errors import RunCancelled
+from flowdsl.errors import NondeterminismError, RunCancelled
 
 ONCE = Retry(attempts=1)
 
@@ -421,7 +422,7 @@ def test_a_run_is_cancelled_from_another_process(tmp_path):
         tmp_path / "sleeps.py",
         """
         from flowdsl import Runtime, sleep, workflow
-        from flowdsl.errors import RunCancelled
+        from flowdsl.errors import NondeterminismError, RunCancelled
         @workflow(id="w")
         def w(): sleep(3600)
         with Runtime("sqlite:///flow.db"):
@@ -453,3 +454,29 @@ def test_gather_begins_nothing_when_one_of_its_arguments_is_wrong(runtime: Runti
 
     asyncio.run(w())
     assert effects == [2]
+
+
+@pytest.mark.parametrize(
+    ("policy", "executed"), [("raise", []), ("rerun", ["recorded", "changed"]), ("reuse", ["recorded"])]
+)
+def test_a_changed_argument_of_schedule_is_a_divergence(storage, clock, effects: Effects, policy, executed):
+    """What was scheduled before the crash and what is now would both execute."""
+    given = ["recorded"]
+
+    @step
+    def f(x):
+        return effects(x)
+
+    @workflow(id="w")
+    def w():
+        flowdsl.schedule(f, given[0], delay="1 day")
+        if given == ["recorded"]:
+            raise KeyboardInterrupt
+
+    with Runtime(storage, clock=clock, on_divergence=policy):
+        with pytest.raises(KeyboardInterrupt):
+            w()
+        given[0] = "changed"
+        with pytest.raises(NondeterminismError, match="recorded") if policy == "raise" else nullcontext():
+            w()
+    assert effects == executed
