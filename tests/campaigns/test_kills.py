@@ -1,5 +1,7 @@
 """The campaign of kills, in its quick form, and its oracle against planted bugs."""
 
+import re
+
 import pytest
 
 from .command import campaign
@@ -28,14 +30,18 @@ def test_no_kill_in_company(kind: str) -> None:
     [
         ("acknowledge-before-commit", "commit", "executed again"),
         ("replay-something-else", "commit", "altered"),
-        ("take-over-the-living", "beside", "alive"),
-        ("no-epoch-check", "stale", "was seen as"),
+        ("take-over-the-living", "beside", "alive|two owners|executed again"),
+        (
+            "no-epoch-check",
+            "stale",
+            "was seen as|is pending",
+        ),  # whichever write of the stale owner comes last
     ],
 )
 def test_a_planted_bug_is_found(plant: str, kind: str, says: str) -> None:
     """The campaign is red when flowdsl has this bug, and says what went wrong."""
     result = campaign("kills", "--plant", plant, "--kind", kind, "--count", "60")
-    assert says in repr(result["failures"])
+    assert re.search(says, repr(result["failures"]))
 
 
 def test_what_the_oracle_holds_for_wrong() -> None:
