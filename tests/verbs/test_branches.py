@@ -480,3 +480,25 @@ def test_a_changed_argument_of_schedule_is_a_divergence(storage, clock, effects:
         with pytest.raises(NondeterminismError, match="recorded") if policy == "raise" else nullcontext():
             w()
     assert effects == executed
+
+
+def test_no_virtual_time_passes_before_the_body_of_a_continued_run(runtime: Runtime, clock):
+    """Its branches are armed first and wait at once; the run is runnable all the same."""
+    stop = [True]
+
+    @step
+    def f(x):
+        return x
+
+    @workflow(id="w")
+    def w():
+        for n in range(20):
+            flowdsl.schedule(f, n, delay="1 day")
+        if stop.pop() if stop else False:
+            raise KeyboardInterrupt
+        return clock.now()
+
+    with pytest.raises(KeyboardInterrupt):
+        w()
+    before = clock.now()
+    assert w() == before
