@@ -13,6 +13,7 @@ The rest of the laws, and the lives that end anywhere, are in ``verb_laws.py``.
 
 import asyncio
 import contextvars
+import math
 import random
 import threading
 from collections import Counter
@@ -279,8 +280,9 @@ class World:
             if due is None or self.process.dead or slot in self.woken:
                 return
             self.woken.add(slot)
-            # threads of the body's own count for no virtual clock: others may back off meanwhile
-            late = 60 if BESIDE & kinds_of(self.program) else 1
+            # threads of the body's own count for no virtual clock: any other wait may end meanwhile
+            kinds = kinds_of(self.program)
+            late = math.inf if "plain" in kinds else 60 if BESIDE & kinds else 1
             if not due - 0.01 <= now <= max(due, self.began) + late:
                 self.wrong.append(
                     f"{slot} was to wait until {due - self.began:+} and woke at {now - self.began:+}"
