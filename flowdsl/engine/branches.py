@@ -15,7 +15,7 @@ from flowdsl.engine.context import Frame, RunState, Scope, current, here
 from flowdsl.engine.definitions import StepDef
 from flowdsl.engine.divergence import diverged
 from flowdsl.engine.drive import Flow, run_async, run_sync
-from flowdsl.engine.futures import StepFuture
+from flowdsl.engine.futures import StepFuture, Tally
 from flowdsl.engine.marks import Plain, mark
 from flowdsl.engine.registry import STEPS
 from flowdsl.engine.step import StepCall, commit_for, identify, make_record, perform, view_of
@@ -70,7 +70,8 @@ async def gather_async(frame: Frame | None, items: tuple[Any, ...]) -> list[Any]
         with frame.run.lock:
             ordinal = frame.scope.ordinals.get("flowdsl.gather", 0)
             frame.scope.ordinals["flowdsl.gather"] = ordinal + 1
-    branches, others = [], []
+    branches: list[asyncio.Task[Any]] = []
+    others: list[asyncio.Task[Any]] = []
     for index, item in enumerate(items):
         if asyncio.iscoroutine(item) and frame is not None:
             scope = Scope(_scope_of_branch(frame.scope, ordinal, index), frame.scope, True)
@@ -78,7 +79,8 @@ async def gather_async(frame: Frame | None, items: tuple[Any, ...]) -> list[Any]
             branches.append(tasks[-1])
         else:
             tasks.append(asyncio.ensure_future(_awaited(item)))
-            others.append(tasks[-1])
+            # who waits for a scheduled branch is counted for himself, as a branch is
+            (branches if isinstance(item, StepFuture) and item.scheduled else others).append(tasks[-1])
     if not tasks:
         return []
     if frame is not None and frame.run.engine.virtual:
@@ -252,16 +254,15 @@ _EMPTY: Any = Plain(b"", "")
 
 def _launch(run: RunState, defn: StepDef, make: Callable[[], Flow]) -> StepFuture[Any]:
     engine = run.engine
-    if engine.virtual:
-        engine.clock.enter()
+    tally = Tally(engine.clock) if engine.virtual else None
 
     def ended() -> None:
-        if engine.virtual:
-            engine.clock.leave()
+        if tally is not None:
+            tally.finish()
 
     if defn.is_async:
         future: Future[Any] = Future()
-        found: StepFuture[Any] = StepFuture(future, None, None)
+        found: StepFuture[Any] = StepFuture(future, None, None, tally=tally)
 
         async def awork() -> Any:
             try:
@@ -272,7 +273,7 @@ def _launch(run: RunState, defn: StepDef, make: Callable[[], Flow]) -> StepFutur
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            return StepFuture(engine.background_async(awork), None, None)
+            return StepFuture(engine.background_async(awork), None, None, tally=tally)
         found.follow(loop.create_task(awork()))
         return found
 
@@ -282,4 +283,4 @@ def _launch(run: RunState, defn: StepDef, make: Callable[[], Flow]) -> StepFutur
         finally:
             ended()
 
-    return StepFuture(engine.thread(work, f"flowdsl-{run.id}-branch"), None, None)
+    return StepFuture(engine.thread(work, f"flowdsl-{run.id}-branch"), None, None, tally=tally)

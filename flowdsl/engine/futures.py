@@ -21,7 +21,7 @@ from flowdsl.engine.step import StepCall, identify, perform
 from flowdsl.engine.workers import RemoteBody, coordinators, elsewhere
 from flowdsl.errors import RunCancelled, RunTimeout
 
-__all__ = ["Settle", "StepFuture", "Strays", "start", "submit"]
+__all__ = ["Settle", "StepFuture", "Strays", "Tally", "start", "submit"]
 
 logger = logging.getLogger("flowdsl")
 
@@ -215,7 +215,8 @@ class StepFuture(Generic[T]):
         task = self.task_here()
         waiting = asyncio.wrap_future(self._future) if task is None else asyncio.shield(task)
         try:
-            return (yield from waiting.__await__())
+            with _parked(self._tally):
+                return (yield from waiting.__await__())
         finally:
             self._handed_over()
 

@@ -502,3 +502,36 @@ def test_no_virtual_time_passes_before_the_body_of_a_continued_run(runtime: Runt
         w()
     before = clock.now()
     assert w() == before
+
+
+@pytest.mark.parametrize("beside", [False, True], ids=["sync step", "async step"])
+def test_who_waits_for_a_scheduled_branch_lets_virtual_time_pass(runtime: Runtime, clock, beside):
+    """Alone or gathered, in sync and async code: the branch's delay is skipped, and not more than that."""
+
+    @step
+    def f(x):
+        return x
+
+    @step
+    async def af(x):
+        return x
+
+    g = af if beside else f
+
+    @workflow
+    def w():
+        one = flowdsl.schedule(g, 1, delay="1 day").result()
+        both = [flowdsl.schedule(g, n, delay=f"{n} days") for n in (2, 3)]
+        return one, flowdsl.gather(*both)
+
+    @workflow
+    async def aw():
+        one = await (await aio.schedule(g, 1, delay="1 day"))
+        both = [await aio.schedule(g, n, delay=f"{n} days") for n in (2, 3)]
+        return one, await aio.gather(*both, aio.sleep("1 day"), af.submit(4))
+
+    begun = clock.now()
+    assert w() == (1, [2, 3])
+    assert clock.now() == begun + 4 * 86400
+    assert asyncio.run(aw()) == (1, [2, 3, None, 4])
+    assert clock.now() == begun + 8 * 86400
