@@ -7,7 +7,7 @@ from datetime import UTC
 import pytest
 from support import Breaking, Crash, Effects, Flavour, Mortal, Recorder
 
-from flowdsl import Retry, RunStatus, Runtime, StepStatus, step, workflow
+from flowdsl import Retry, RunStatus, Runtime, StepStatus, log, step, store, workflow
 from flowdsl.errors import FlowError, RunConflict, RunFinished, RunNotFound, StorageFull
 
 ONCE = Retry(attempts=1)
@@ -283,6 +283,73 @@ def test_a_numbered_run_that_compensated_by_hand_starts_a_new_number(
     assert flavour.call(checkout) == "paid"
     assert effects == ["reserve", "charge", "release", "reserve", "charge"]
     assert sorted(r.number for r in runtime.runs()) == [1, 2]
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_try_step_behind_a_failure_is_no_compensation(
+    runtime: Runtime, flavour: Flavour, effects: Effects, inside: bool
+):
+    """It leaves no record, so the failure stays open; but what is durable in its body counts."""
+
+    @flavour.step(retry=ONCE)
+    def charge():
+        if effects("charge") == 1:
+            raise Declined
+        return "paid"
+
+    @flavour.step
+    def release():
+        effects("release")
+
+    @flavour.step(mode="try")
+    def notify():
+        effects("notify")
+        if inside:
+            yield release()
+
+    @flavour.workflow
+    def checkout():
+        try:
+            return (yield charge())
+        except Declined:
+            yield notify()
+            raise
+
+    with pytest.raises(Declined):
+        flavour.call(checkout)
+    assert flavour.call(checkout) == "paid"
+    assert sorted(r.number for r in runtime.runs()) == ([1, 2] if inside else [1])
+
+
+@pytest.mark.parametrize(
+    ("handle", "numbers"),
+    [
+        (store.items, [1]),
+        (lambda: log("declined"), [1]),
+        (lambda: store.set("declined", True), [1, 2]),
+    ],
+)
+def test_a_look_behind_a_failure_is_no_compensation(runtime: Runtime, effects: Effects, handle, numbers):
+    """What only reads the run store, or logs, takes nothing back; what writes may."""
+
+    @step(retry=ONCE)
+    def charge():
+        if effects("charge") == 1:
+            raise Declined
+        return "paid"
+
+    @workflow
+    def checkout():
+        try:
+            return charge()
+        except Declined:
+            handle()
+            raise
+
+    with pytest.raises(Declined):
+        checkout()
+    assert checkout() == "paid"
+    assert sorted(r.number for r in runtime.runs()) == numbers
 
 
 @pytest.mark.parametrize("how", ["raise", "from", "other"])

@@ -99,13 +99,26 @@ class StepView:
 
 
 class Scope:
-    """A place where calls are counted: the run, the body of a step (``of_step``), a branch."""
+    """A place where calls are counted: the run, the body of a step (``of_step``; of mode ``try``: ``tried``),
+    a branch."""
 
-    __slots__ = ("active", "counts", "draws", "home", "id", "is_async", "of_step", "ordinals", "parent")
+    __slots__ = (
+        "active",
+        "counts",
+        "draws",
+        "home",
+        "id",
+        "is_async",
+        "of_step",
+        "ordinals",
+        "parent",
+        "tried",
+    )
 
     def __init__(self, scope_id: str, parent: "Scope | None", is_async: bool, of_step: bool = False) -> None:
         self.id = scope_id
         self.of_step = of_step
+        self.tried = False
         self.parent = parent
         self.is_async = is_async
         self.home: Any = None
@@ -321,12 +334,14 @@ class RunState:
 
     def begun(self, scope: Scope, flow: Any) -> None:
         """A durable call begins in *scope*: failures that this flow of control has seen were handled, and
-        all that led to them."""
-        if not self.open:
-            return
-        for key, (where, whose) in list(self.open.items()):
-            if where.level_with(scope) and (whose == flow or (scope.home == flow and _arrived(whose))):
-                self._handled(key)
+        all that led to them. In the body of a ``try`` step, which is no such call itself, it begins for the
+        caller too."""
+        place: Scope | None = scope
+        while place is not None and self.open:
+            for key, (where, whose) in list(self.open.items()):
+                if where.level_with(place) and (whose == flow or (place.home == flow and _arrived(whose))):
+                    self._handled(key)
+            place = place.parent if place.tried else None
 
     def left(self, scope: Scope, error: BaseException) -> None:
         """The body in *scope* ends with *error*: failures that it had seen and that did not lead to that

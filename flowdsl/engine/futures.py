@@ -301,8 +301,9 @@ def start(call: StepCall, make: Callable[[], Any], own: Executor | None = None) 
     """Start the flow of *call* beside its caller: as a task, or on an executor (*own*, if it is given)."""
     run, defn = call.run, call.defn
     engine = run.engine
-    with run.lock:
-        run.begun(call.scope, here(call.frame.is_async))
+    if call.is_durable():
+        with run.lock:
+            run.begun(call.scope, here(call.frame.is_async))
     tally = None
     if engine.virtual and not defn.is_async and not call.frame.is_async:
         tally = Tally(engine.clock)

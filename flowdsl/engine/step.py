@@ -160,6 +160,10 @@ class StepCall:
             self._shown = self.bound.preview()
         return self._shown
 
+    def is_durable(self) -> bool:
+        """Whether it does something that is recorded: not mode ``try``, and not a look at the run store."""
+        return self.mode == "do" and self.kind != "value"
+
     def body_scope(self) -> str:
         """The scope of what the body calls. A step that was undone or forgotten executes in a new one,
         where nothing is recorded."""
@@ -216,7 +220,7 @@ def perform(call: StepCall, how: Callable[[StepCall], Flow] | None = None) -> Fl
     call.flow = flow = call if beside else here(True) if scope.is_async else get_ident()
     active = scope.active
     with run.lock:
-        if run.open:
+        if run.open and call.is_durable():
             run.begun(scope, flow)
         if active:
             if len(active) == 1:
@@ -269,6 +273,7 @@ def _once(call: StepCall) -> Flow:
     """Mode ``try``: one attempt, no record, the original exception."""
     view = view_of(call, 1)
     scope = Scope(call.body_scope(), call.scope, call.defn.is_async)
+    scope.tried = True
     error, value = yield from attempt_body(call, view, scope)
     if error is None:
         call.run.engine.hooks.fire("on_step_complete", view, value)
