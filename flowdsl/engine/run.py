@@ -271,7 +271,7 @@ def execute(engine: Engine, asked: Request, acquired: Acquired) -> Flow:
         cancelled = record.cancel_requested is not None
         with nullcontext() if acquired.counted or frame is not None else engine.busy():
             if acquired.continued and not record.undoing and not cancelled:
-                arm_all(state)  # no time passes between its first wait and the body
+                arm_all(state)  # within busy(): no virtual time passes before the body
             if record.undoing:
                 return (yield from undo_on(state, handle))
             if cancelled:  # its process died before it saw the request

@@ -427,7 +427,7 @@ bug(
     "after a restart, what a replayed step had scheduled is forgotten",
     (
         "not record.undoing and not cancelled: arm_all(state)",
-        "not record.undoing and not cancelled:\n            pass",
+        "not record.undoing and not cancelled:\n                pass",
     ),
     tests=f"tests/verbs/test_branches.py {VERBS}",
 )
