@@ -210,10 +210,6 @@ class Journal:
         self._floor = max(self._floor, floor)
         self._positions = None
 
-    def last_seq(self) -> int:
-        """The highest ``seq`` of all records, 0 for an empty journal."""
-        return max((step.seq for step in self._steps.values()), default=0)
-
     def replayable(self) -> int:
         """How many steps a replay can answer from the journal."""
         return sum(

@@ -148,18 +148,6 @@ class StepFuture(Generic[T]):
         task = self.task_here()
         return asyncio.wrap_future(self._future) if task is None else task
 
-    async def aerror(self) -> BaseException | None:
-        """The error of a future that is done, in async code."""
-        try:
-            await self
-        except asyncio.CancelledError:
-            if self.cancelled():
-                return None
-            raise
-        except BaseException as error:
-            return error
-        return None
-
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """The step's exception, or ``None``; waits as :meth:`result`."""
         timeout = wait_limit(timeout)
