@@ -19,7 +19,7 @@ __all__ = ["SOURCE", "changed_source", "source_digest", "source_of"]
 SOURCE = "@"
 """The name under which a digest stands among the defaults of a call; no parameter is called so."""
 
-_HAS_DOCSTRING = 0x4000000  # a flag of code objects, from Python 3.13 on
+_HAS_DOCSTRING = 0x4000000  # a flag of code objects, from Python 3.14 on
 _VERSION = f"{sys.version_info.major}{sys.version_info.minor:02d}"
 
 
@@ -74,7 +74,7 @@ def _parts(code: CodeType) -> Iterator[str]:
 
 
 def _is_docstring(code: CodeType) -> bool:
-    if sys.version_info >= (3, 13):
+    if sys.version_info >= (3, 14):
         return bool(code.co_flags & _HAS_DOCSTRING)
     return not code.co_name.startswith("<")  # all other functions have None there
 

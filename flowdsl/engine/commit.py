@@ -191,7 +191,8 @@ class Committer:
 
     def close(self) -> None:
         """End the thread; what is queued is committed first."""
-        thread = self._thread
+        with self._starting:  # what is just being started cannot be joined before
+            thread = self._thread
         if thread is not None:
             self._wake.put(True)
             self._wake.put(False)

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 
@@ -319,6 +319,29 @@ def test_an_interrupt_of_the_leader_loses_no_follower(after):
     assert results.count("interrupted") == 1
     assert keys(storage) == {"first"} | {f"k{n}" for n in range(6)}
     committer.close()
+
+
+def test_closing_waits_for_a_thread_that_is_being_started(committer, monkeypatch):
+    """The keeper may have asked for it at that very moment."""
+    starting, go_on = threading.Event(), threading.Event()
+
+    class SlowlyStarted(threading.Thread):
+        def start(self):
+            starting.set()
+            go_on.wait()
+            super().start()
+
+    with ThreadPoolExecutor(2) as pool:
+        pool.submit(lambda: None).result()
+        monkeypatch.setattr("flowdsl.engine.commit.threading.Thread", SlowlyStarted)
+        wanted = pool.submit(committer._nudge)
+        starting.wait()
+        monkeypatch.undo()
+        closed = pool.submit(committer.close)
+        wait([closed], timeout=0.05)
+        go_on.set()
+        wanted.result(30)
+        closed.result(30)
 
 
 def test_nothing_ends_the_thread_that_commits(committer, storage):
