@@ -147,6 +147,20 @@ def test_wrong_options_of_a_workflow(options, match):
     refuses((TypeError, ValueError), match, lambda: workflow(**options)(plain))
 
 
+@pytest.mark.parametrize("option", ["on_complete", "on_error"])
+def test_an_async_callback_of_a_sync_workflow(option):
+    """Nobody could await it, so it is refused at decoration; an async workflow takes both kinds."""
+
+    async def callback(*args): ...
+
+    def plain(): ...
+
+    async def awaited(): ...
+
+    refuses(TypeError, f"{option}= of workflow .*async", lambda: workflow(**{option: callback})(plain))
+    assert workflow(**{option: callback})(awaited).path
+
+
 def test_wrong_options_of_a_run():
     """``w.options(…)`` checks what it is given."""
 

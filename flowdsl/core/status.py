@@ -1,12 +1,14 @@
 """Statuses of runs and steps, and the legal changes between them as tables.
 
-The tables are the rule: the engine asks :func:`check_run` before each change of a run's status, and the
-diagram in the documentation is drawn from them.
+The tables are the rule: the tests hold every change that a storage sees against them, and :func:`diagram`
+draws the picture in the documentation from them.
 """
 
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from typing import Any
 
-__all__ = ["RUN_CHANGES", "STEP_CHANGES", "RunStatus", "StepStatus", "can_change", "is_final"]
+__all__ = ["RUN_CHANGES", "STEP_CHANGES", "RunStatus", "StepStatus", "diagram", "is_final"]
 
 
 class RunStatus(StrEnum):
@@ -48,13 +50,15 @@ STEP_CHANGES: dict[StepStatus, frozenset[StepStatus]] = {
 """From → to. A failed or undone step that is executed again starts over."""
 
 
-def can_change(old: RunStatus, new: RunStatus) -> bool:
-    """Say whether a run may go from *old* to *new*.
+def diagram(changes: Mapping[Any, Iterable[Any]]) -> str:
+    """Draw a table of changes as a Mermaid state diagram.
 
-    >>> can_change(RunStatus.CANCELLED, RunStatus.FAILED)
-    False
+    >>> print(diagram({StepStatus.COMPLETED: [StepStatus.UNDONE]}))
+    stateDiagram-v2
+        completed --> undone
     """
-    return new in RUN_CHANGES[old]
+    lines = [f"    {old} --> {new}" for old in changes for new in sorted(changes[old])]
+    return "\n".join(["stateDiagram-v2", *lines])
 
 
 def is_final(status: RunStatus) -> bool:

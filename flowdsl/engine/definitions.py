@@ -312,7 +312,14 @@ class WorkflowDef(_Bindable):
         _check_ignored(plain, done["ignore"])
         if isinstance(done.get("id"), str):
             _check_template(plain, done["id"], done["ignore"])
-        return cls(plain, path, inspect.iscoroutinefunction(plain), **done)
+        is_async = inspect.iscoroutinefunction(plain)
+        for option in ("on_complete", "on_error"):
+            if inspect.iscoroutinefunction(done.get(option)) and not is_async:
+                raise TypeError(
+                    f"{option}= of workflow {path} is async, but the workflow is not, so nobody could await it; "
+                    f"make it a plain function, or the workflow `async def`"
+                )
+        return cls(plain, path, is_async, **done)
 
     @staticmethod
     def checked(options: dict[str, Any]) -> dict[str, Any]:

@@ -200,13 +200,6 @@ def _callback(state: RunState, fn: Callable[..., Any], what: str, *args: Any) ->
     import inspect
 
     is_async = inspect.iscoroutinefunction(fn)
-    if is_async and not state.is_async:
-        logger.error(
-            "%s of workflow %s is async, but the workflow is not; it was not called",
-            what,
-            state.record.workflow,
-        )
-        return
     frame = Frame(state, state.scope, None, is_async)
     body = Body(fn, args, {}, frame)
     error, _ = (yield body) if is_async else body.sync()
