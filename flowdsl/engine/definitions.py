@@ -316,8 +316,8 @@ class WorkflowDef(_Bindable):
         for option in ("on_complete", "on_error"):
             if inspect.iscoroutinefunction(done.get(option)) and not is_async:
                 raise TypeError(
-                    f"{option}= of workflow {path} is async, but the workflow is not, so nobody could await it; "
-                    f"make it a plain function, or the workflow `async def`"
+                    f"{option}= of workflow {path} is async, but the workflow is not, so nobody could await "
+                    "it; make it a plain function, or the workflow `async def`"
                 )
         return cls(plain, path, is_async, **done)
 
