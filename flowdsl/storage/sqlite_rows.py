@@ -93,8 +93,8 @@ DROP_TAGS = "DELETE FROM run_tags WHERE run = ?"
 _SIGNAL_VALUES = [name for name in SIGNAL_COLUMNS if name not in ("seq", "taken_by")]
 ADD_SIGNAL = f"INSERT INTO signals (run, {_list(_SIGNAL_VALUES)}) VALUES (?, {_marks(len(_SIGNAL_VALUES))})"
 SAME_SIGNAL = """
-    SELECT seq FROM signals WHERE run = ?1 AND id = ?2
-    UNION ALL SELECT seq FROM signals WHERE run = ?1 AND name = ?3 AND key = ?4 AND key IS NOT NULL"""
+    SELECT seq FROM signals WHERE run = ? AND id = ?
+    UNION ALL SELECT seq FROM signals WHERE run = ? AND name = ? AND key = ? AND key IS NOT NULL"""
 SIGNAL_TAKEN_BY = "SELECT taken_by FROM signals WHERE run = ? AND id = ?"
 TAKE_SIGNAL = "UPDATE signals SET taken_by = ? WHERE run = ? AND id = ?"
 DROP_SIGNALS = "DELETE FROM signals WHERE run = ?"

@@ -296,7 +296,8 @@ class Transaction:
         head = self._head(signal.run_id)
         if head is None:
             return _MISSING
-        if row := self._one(sql.SAME_SIGNAL, head[0], signal.id, signal.name, signal.key):
+        no = head[0]
+        if row := self._one(sql.SAME_SIGNAL, no, signal.id, no, signal.name, signal.key):
             return Done(row[0], existed=True)
         if head[2] in _ENDED:
             return self._fenced(signal.run_id)
