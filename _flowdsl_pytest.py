@@ -225,7 +225,7 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
         return None
     if not any(folder in file_path.resolve().parents for folder in _folders(parent.config)):
         return None
-    from flowdsl.testing.history_items import HistoryFile
+    from flowdsl.testing.history.collect import HistoryFile
 
     return HistoryFile.from_parent(parent, path=file_path)
 
@@ -237,6 +237,6 @@ def pytest_collection_modifyitems(
     """Histories that lie elsewhere than the tests belong to them too."""
     folders = _folders(config)
     if folders and _all_wanted(config):
-        from flowdsl.testing.history_items import missing_items
+        from flowdsl.testing.history.collect import missing_items
 
         items += missing_items(session, folders, items)

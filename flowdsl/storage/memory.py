@@ -1,7 +1,7 @@
 """A storage in the memory of one process: for tests, and for runs that need not outlive it.
 
 It is also the reference: short enough to be read as the meaning of each operation, and the other backends
-must agree with it (see ``flowdsl.testing.contract``).
+must agree with it (see ``flowdsl.testing.storage.contract``).
 """
 
 import threading

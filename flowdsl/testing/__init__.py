@@ -3,36 +3,36 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from flowdsl.testing.agreement import StorageMachine
     from flowdsl.testing.clock import VirtualClock
-    from flowdsl.testing.contract import StorageContract
     from flowdsl.testing.crash import CrashingStorage, EffectLog, SimulatedCrash
     from flowdsl.testing.executions import Effects, Execution, effects
     from flowdsl.testing.fixtures import fresh_runtime, with_storage
-    from flowdsl.testing.histories import HistoryMismatch, HistoryReport, check_history
-    from flowdsl.testing.killing import KillReport, kill_after
-    from flowdsl.testing.replay import ReplayMismatch, ReplayReport, check_replay, replay_test
+    from flowdsl.testing.history.check import HistoryMismatch, HistoryReport, check_history
+    from flowdsl.testing.kill import KillReport, kill_after
+    from flowdsl.testing.replay.check import ReplayMismatch, ReplayReport, check_replay, replay_test
+    from flowdsl.testing.storage.agreement import StorageMachine
+    from flowdsl.testing.storage.contract import StorageContract
 
 _HOMES = {
     "CrashingStorage": "crash",
     "EffectLog": "crash",
     "Effects": "executions",
     "Execution": "executions",
-    "HistoryMismatch": "histories",
-    "HistoryReport": "histories",
-    "KillReport": "killing",
-    "ReplayMismatch": "replay",
-    "ReplayReport": "replay",
+    "HistoryMismatch": "history.check",
+    "HistoryReport": "history.check",
+    "KillReport": "kill",
+    "ReplayMismatch": "replay.check",
+    "ReplayReport": "replay.check",
     "SimulatedCrash": "crash",
-    "StorageContract": "contract",
-    "StorageMachine": "agreement",
+    "StorageContract": "storage.contract",
+    "StorageMachine": "storage.agreement",
     "VirtualClock": "clock",
-    "check_history": "histories",
-    "check_replay": "replay",
+    "check_history": "history.check",
+    "check_replay": "replay.check",
     "effects": "executions",
     "fresh_runtime": "fixtures",
-    "kill_after": "killing",
-    "replay_test": "replay",
+    "kill_after": "kill",
+    "replay_test": "replay.check",
     "with_storage": "fixtures",
 }
 

@@ -14,7 +14,7 @@ from flowdsl.core.records import *
 from flowdsl.core.status import *
 from flowdsl.storage import *
 from flowdsl.storage.base import *
-from flowdsl.testing.samples import *
+from flowdsl.testing.storage.samples import *
 
 def say(*words):
     print(*words, flush=True)

@@ -3,7 +3,7 @@
 from hypothesis import HealthCheck, settings
 
 from flowdsl.storage import MemoryStorage, SQLiteStorage, Storage
-from flowdsl.testing.agreement import StorageMachine
+from flowdsl.testing.storage.agreement import StorageMachine
 
 
 class Agreement(StorageMachine):

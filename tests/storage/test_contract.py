@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from flowdsl.storage import MemoryStorage, SQLiteStorage, Storage
-from flowdsl.testing.contract import StorageContract
+from flowdsl.testing.storage.contract import StorageContract
 
 
 class TestMemory(StorageContract):

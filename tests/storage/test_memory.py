@@ -10,7 +10,7 @@ from flowdsl.errors import StorageUnavailable
 from flowdsl.storage import MemoryStorage
 from flowdsl.storage.base import Opened, OpenRun, PutStep
 from flowdsl.storage.make import as_inserted, quick_step, stub
-from flowdsl.testing.samples import a_run, a_step, full_run, full_step, open_run
+from flowdsl.testing.storage.samples import a_run, a_step, full_run, full_step, open_run
 
 
 def test_it_stays_in_its_process() -> None:

@@ -12,7 +12,7 @@ from flowdsl.storage import SQLiteStorage
 from flowdsl.storage import sqlite_file as database
 from flowdsl.storage.base import PutStep
 from flowdsl.storage.migrations import Migration, migrations
-from flowdsl.testing.samples import a_step, full_step, open_run
+from flowdsl.testing.storage.samples import a_step, full_step, open_run
 
 # What a later release could do: a new column, and a change of all rows, that must happen once.
 LATER = """

@@ -16,7 +16,7 @@ from flowdsl.core.status import RunStatus
 from flowdsl.errors import StorageUnavailable
 from flowdsl.storage import MemoryStorage, SQLiteStorage
 from flowdsl.storage.base import AddSignal, ClaimRun, Done, Fenced, Found, Opened, OpenRun, PutStep, UpdateRun
-from flowdsl.testing.samples import a_run, a_step, open_run
+from flowdsl.testing.storage.samples import a_run, a_step, open_run
 
 # A fork of a process with threads is what these tests are about.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")

@@ -29,7 +29,7 @@ from flowdsl.storage.base import (
     TakeSignal,
     UpdateRun,
 )
-from flowdsl.testing.samples import a_run, a_step, full_memo, full_step, open_run
+from flowdsl.testing.storage.samples import a_run, a_step, full_memo, full_step, open_run
 
 
 @pytest.fixture

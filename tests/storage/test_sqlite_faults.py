@@ -33,7 +33,7 @@ from flowdsl.storage.base import (
     Unstorable,
     UpdateRun,
 )
-from flowdsl.testing.samples import a_run, a_step, full_memo, open_run
+from flowdsl.testing.storage.samples import a_run, a_step, full_memo, open_run
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 

@@ -12,7 +12,7 @@ from flowdsl.errors import StorageError
 from flowdsl.storage import SQLiteStorage
 from flowdsl.storage.base import PutStep
 from flowdsl.storage.sqlite_log import lost_commits
-from flowdsl.testing.samples import a_step
+from flowdsl.testing.storage.samples import a_step
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from flowdsl.storage import DEFAULT_URL, MemoryStorage, SQLiteStorage, default_url, open_storage
-from flowdsl.testing.samples import HOSTILE, open_run
+from flowdsl.testing.storage.samples import HOSTILE, open_run
 
 
 @pytest.fixture(autouse=True)

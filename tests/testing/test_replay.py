@@ -22,7 +22,7 @@ from flowdsl.aio import gather as gather_async
 from flowdsl.codecs import JsonCodec
 from flowdsl.errors import StepNotFound
 from flowdsl.testing import ReplayMismatch, check_replay, effects, replay_test
-from flowdsl.testing.causes import (
+from flowdsl.testing.replay.causes import (
     ADVICE,
     ARGUMENT,
     CHANCE,

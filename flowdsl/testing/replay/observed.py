@@ -7,7 +7,7 @@ from attrs import define, field, frozen
 
 from flowdsl.core.records import Step
 from flowdsl.storage.base import Operation, PutStep, TakeSignal
-from flowdsl.testing.world import Memory
+from flowdsl.testing.replay.surroundings import Memory
 
 __all__ = ["COMPARED", "Called", "Commit", "Life", "Outcome", "Plan"]
 

@@ -18,14 +18,14 @@ from flowdsl.hooks import Hooks
 from flowdsl.runtime import Runtime
 from flowdsl.storage import MemoryStorage
 from flowdsl.storage.base import Operation, Outcome
-from flowdsl.testing.bodies import substituting
 from flowdsl.testing.clock import VirtualClock
 from flowdsl.testing.crash import RelayStorage
-from flowdsl.testing.outside import listening
-from flowdsl.testing.players import line_of_code, player
-from flowdsl.testing.seen import Called, Commit, Life, Plan
-from flowdsl.testing.values import copy_of
-from flowdsl.testing.world import elsewhere
+from flowdsl.testing.replay.observed import Called, Commit, Life, Plan
+from flowdsl.testing.replay.playback import line_of_code, player
+from flowdsl.testing.replay.side_effects import listening
+from flowdsl.testing.replay.surroundings import elsewhere
+from flowdsl.testing.replay.values import copy_of
+from flowdsl.testing.seam import substituting
 
 __all__ = ["live", "unfinished"]
 

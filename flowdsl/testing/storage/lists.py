@@ -6,7 +6,7 @@ from attrs import evolve
 from flowdsl.core.records import RunFilter, Signal
 from flowdsl.core.status import RunStatus
 from flowdsl.storage.base import AddSignal, Attention, DeleteRun, OpenRun, Storage, TakeSignal, UpdateRun
-from flowdsl.testing.samples import HOSTILE, a_run, a_step, open_run
+from flowdsl.testing.storage.samples import HOSTILE, a_run, a_step, open_run
 
 __all__ = ["ListContract"]
 

@@ -2,14 +2,14 @@
 
 A backend joins with one method::
 
-    from flowdsl.testing.contract import StorageContract
+    from flowdsl.testing import StorageContract
 
     class TestMyStorage(StorageContract):
         def make_storage(self, directory):
             return MyStorage(directory / "data")
 
 ``directory`` is empty and belongs to the test. A backend that needs a server may skip in ``make_storage``
-where there is none. :class:`flowdsl.testing.agreement.StorageMachine` compares two backends on random
+where there is none. :class:`flowdsl.testing.StorageMachine` compares two backends on random
 operations.
 """
 
@@ -43,10 +43,10 @@ from flowdsl.storage.base import (
     UpdateRun,
 )
 from flowdsl.storage.urls import open_storage
-from flowdsl.testing.contract_lists import ListContract
-from flowdsl.testing.contract_records import RecordContract
-from flowdsl.testing.contract_runs import RunContract
-from flowdsl.testing.samples import a_run, a_step, full_memo, full_run, full_step, open_run
+from flowdsl.testing.storage.lists import ListContract
+from flowdsl.testing.storage.records import RecordContract
+from flowdsl.testing.storage.runs import RunContract
+from flowdsl.testing.storage.samples import a_run, a_step, full_memo, full_run, full_step, open_run
 
 __all__ = ["StorageContract"]
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from flowdsl.testing.seen import Life
-from flowdsl.testing.world import in_workflow_body, user_frame
+from flowdsl.testing.replay.observed import Life
+from flowdsl.testing.replay.surroundings import in_workflow_body, user_frame
 
 __all__ = ["listening"]
 

@@ -80,7 +80,7 @@ def kill_after(
     waits = [seconds] if isinstance(seconds, int | float) else list(seconds)
     if bool(ats) == bool(waits):
         raise ValueError("give one of commits=… and seconds=…")
-    base = [sys.executable, "-m", "flowdsl.testing.killing", "--when", when]
+    base = [sys.executable, "-m", "flowdsl.testing.kill", "--when", when]
     plans: list[tuple[list[str], float | None]] = [(["--at", str(at)], None) for at in ats]
     plans += [([], wait) for wait in waits]
     plans.append(([], None))
@@ -110,7 +110,7 @@ def _live(command: list[str], wait: float | None, env: dict[str, str], cwd: Any,
 
 
 def _child() -> None:
-    parser = argparse.ArgumentParser("flowdsl.testing.killing")
+    parser = argparse.ArgumentParser("flowdsl.testing.kill")
     parser.add_argument("--at", type=int)
     parser.add_argument("--when", default="after")
     parser.add_argument("script")

@@ -18,7 +18,7 @@ from flowdsl.storage.base import (
     TakeSignal,
     UpdateRun,
 )
-from flowdsl.testing.samples import HOSTILE, a_step, full_memo, full_signal, full_step, open_run
+from flowdsl.testing.storage.samples import HOSTILE, a_step, full_memo, full_signal, full_step, open_run
 
 __all__ = ["RecordContract"]
 

@@ -7,9 +7,9 @@ from typing import Any
 from flowdsl.core.status import StepStatus
 from flowdsl.errors import NondeterminismError
 from flowdsl.storage.base import PutStep
-from flowdsl.testing.causes import ADVICE
-from flowdsl.testing.seen import Life
-from flowdsl.testing.values import same
+from flowdsl.testing.replay.causes import ADVICE
+from flowdsl.testing.replay.observed import Life
+from flowdsl.testing.replay.values import same
 
 __all__ = ["difference", "lossy", "story"]
 

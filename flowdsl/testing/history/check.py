@@ -1,7 +1,7 @@
 """Recorded histories: can today's code continue a run that yesterday's code began?
 
 It can if all that is recorded is asked for again before anything is that is not. What executes meanwhile is
-said in :mod:`flowdsl.testing.held`: nothing.
+said in :mod:`flowdsl.testing.history.paused`: nothing.
 """
 
 import difflib
@@ -20,8 +20,8 @@ from flowdsl.core.status import RunStatus, StepStatus
 from flowdsl.engine.export import History, read_export
 from flowdsl.engine.registry import STEPS, WORKFLOWS
 from flowdsl.errors import FlowError, NondeterminismError, StepOutcomeUnknown
-from flowdsl.testing.bodies import Fakes, fakes_by_path
-from flowdsl.testing.held import Held, Stop
+from flowdsl.testing.history.paused import Held, Stop
+from flowdsl.testing.seam import Fakes, fakes_by_path
 
 __all__ = ["HistoryMismatch", "HistoryReport", "check_history"]
 
@@ -253,7 +253,7 @@ def _shown(step: Step) -> str:
 
 def _traceback(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
-    package = str(Path(__file__).parent.parent)
+    package = str(Path(__file__).parents[2])
     theirs = [frame for frame in frames if not frame.filename.startswith(package)]
     lines = [f"    at {frame.filename}:{frame.lineno}: {frame.line}" for frame in theirs[-3:]]
     return "\n".join([f"    {type(error).__name__}: {error}", *lines])

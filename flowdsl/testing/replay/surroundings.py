@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from flowdsl.engine.context import current
-from flowdsl.testing.sets import other_set_order
+from flowdsl.testing.replay.sets import other_set_order
 
 __all__ = ["CHANGES", "Memory", "elsewhere", "user_frame"]
 
@@ -25,7 +25,8 @@ SHIFT = datetime_module.timedelta(days=190, hours=13, minutes=7)
 """How much later the run is continued: another date, month, weekday and half of the day."""
 
 _STDLIB = os.path.dirname(os.__file__)
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_TESTING = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_PACKAGE = os.path.dirname(_TESTING)
 _CONTAINERS = (dict, list, set, deque, bytearray)
 _PLAIN = (int, float, str, bytes, bool, type(None), tuple, frozenset)
 
@@ -35,7 +36,7 @@ def user_frame(depth: int = 1) -> Any:
     frame: Any = sys._getframe(depth)
     while frame is not None:
         name = frame.f_code.co_filename
-        if name.startswith(_PACKAGE) and not name.startswith(os.path.join(_PACKAGE, "testing")):
+        if name.startswith(_PACKAGE) and not name.startswith(_TESTING):
             return None
         library = name.startswith((_STDLIB, _PACKAGE, "<frozen"))
         if not library:

@@ -24,7 +24,7 @@ from flowdsl.storage.base import (
     TakeSignal,
     UpdateRun,
 )
-from flowdsl.testing.samples import a_run, a_step, full_run, open_run
+from flowdsl.testing.storage.samples import a_run, a_step, full_run, open_run
 
 __all__ = ["RunContract"]
 

@@ -16,7 +16,7 @@ class HistoryItem(pytest.Item):
 
     def runtest(self) -> None:
         """Replay it."""
-        from flowdsl.testing.histories import check_history
+        from flowdsl.testing.history.check import check_history
 
         report = check_history(self.path, options=_configured())
         if report.unused:
@@ -28,7 +28,7 @@ class HistoryItem(pytest.Item):
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """The message alone, where that says it all."""
-        from flowdsl.testing.histories import HistoryMismatch
+        from flowdsl.testing.history.check import HistoryMismatch
 
         if isinstance(excinfo.value, HistoryMismatch | ValueError):
             return str(excinfo.value)

@@ -28,8 +28,8 @@ from flowdsl.hooks import Hooks
 from flowdsl.runtime import Runtime
 from flowdsl.storage import MemoryStorage
 from flowdsl.storage.base import AddSignal, OpenRun, PutStep, UpdateRun
-from flowdsl.testing.bodies import fake_body, substituting
 from flowdsl.testing.clock import VirtualClock
+from flowdsl.testing.seam import fake_body, substituting
 
 __all__ = ["Held", "Stop"]
 

@@ -10,13 +10,13 @@ from attrs import frozen
 
 from flowdsl.decorators import workflow as make_workflow
 from flowdsl.storage import MemoryStorage
-from flowdsl.testing.bodies import Fakes, fakes_by_path
-from flowdsl.testing.causes import ANYTHING, ARGUMENT, MEMORY, ORDER, UNRECORDED, noticing
-from flowdsl.testing.lives import live, unfinished
-from flowdsl.testing.seen import Commit, Life, Plan
-from flowdsl.testing.story import difference, lossy, story
-from flowdsl.testing.values import copy_of
-from flowdsl.testing.world import CHANGES, Memory
+from flowdsl.testing.replay.causes import ANYTHING, ARGUMENT, MEMORY, ORDER, UNRECORDED, noticing
+from flowdsl.testing.replay.execution import live, unfinished
+from flowdsl.testing.replay.observed import Commit, Life, Plan
+from flowdsl.testing.replay.report import difference, lossy, story
+from flowdsl.testing.replay.surroundings import CHANGES, Memory
+from flowdsl.testing.replay.values import copy_of
+from flowdsl.testing.seam import Fakes, fakes_by_path
 
 __all__ = ["ReplayMismatch", "ReplayReport", "check_replay", "replay_test"]
 

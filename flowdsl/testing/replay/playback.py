@@ -7,11 +7,11 @@ from typing import Any
 
 from flowdsl.engine.context import StepView
 from flowdsl.engine.places import source_line
-from flowdsl.testing.bodies import fake_body
-from flowdsl.testing.causes import ORDER
 from flowdsl.testing.executions import Execution
-from flowdsl.testing.seen import Address, Called, Life, Outcome, Plan
-from flowdsl.testing.values import copy_of, same
+from flowdsl.testing.replay.causes import ORDER
+from flowdsl.testing.replay.observed import Address, Called, Life, Outcome, Plan
+from flowdsl.testing.replay.values import copy_of, same
+from flowdsl.testing.seam import fake_body
 
 __all__ = ["line_of_code", "player"]
 

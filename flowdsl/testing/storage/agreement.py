@@ -46,7 +46,7 @@ from flowdsl.storage.base import (
     TakeSignal,
     UpdateRun,
 )
-from flowdsl.testing.samples import HOSTILE
+from flowdsl.testing.storage.samples import HOSTILE
 
 __all__ = ["StorageMachine"]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from flowdsl.testing.world import in_workflow_body, user_frame
+from flowdsl.testing.replay.surroundings import in_workflow_body, user_frame
 
 __all__ = [
     "ADVICE",

@@ -1,0 +1,1 @@
+"""Recorded runs against today's code."""

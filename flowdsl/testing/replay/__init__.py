@@ -1,0 +1,1 @@
+"""``check_replay``: can a workflow be continued from wherever it dies?"""

@@ -1,0 +1,1 @@
+"""The contract that every storage keeps, as tests that a backend inherits."""
