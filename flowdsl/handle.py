@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from attrs import frozen
 
 from flowdsl.core.durations import wait_limit
-from flowdsl.core.page import run_page
+from flowdsl.core.html import run_page
 from flowdsl.core.records import Run as RunRecord
 from flowdsl.core.records import Step, Tags
 from flowdsl.core.status import RunStatus, StepStatus

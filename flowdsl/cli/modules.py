@@ -2,7 +2,7 @@
 
 A script is imported under the name that its workflows were recorded with, its ``if __name__ == "__main__":``
 part is not executed, and classes that it pickled as its ``__main__`` are found in it: see
-:mod:`flowdsl.codecs.names`.
+:mod:`flowdsl.codecs.modules`.
 """
 
 import os

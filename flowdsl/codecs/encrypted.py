@@ -6,7 +6,7 @@ from hashlib import blake2b, scrypt
 from typing import Any, ClassVar
 
 from flowdsl.codecs.base import Codec
-from flowdsl.codecs.wrapped import Keys, Wrapped, key_list
+from flowdsl.codecs.keyed import Keys, Wrapped, key_list
 from flowdsl.errors import CorruptPayload
 
 __all__ = ["Encrypted"]

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from flowdsl.codecs.base import BUILTIN, Codec
-from flowdsl.codecs.fault import describe_fault
+from flowdsl.codecs.unstorable import describe_fault
 from flowdsl.errors import ResultNotStorable, StorageError
 
 __all__ = ["JsonCodec"]

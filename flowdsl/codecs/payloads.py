@@ -12,8 +12,8 @@ from typing import Any
 
 from flowdsl.codecs.base import Codec
 from flowdsl.codecs.envelope import opener, seal, sealer, unseal
-from flowdsl.codecs.exceptions import pack_exception, unpack_exception
-from flowdsl.codecs.fault import describe_fault
+from flowdsl.codecs.exceptions.pack import pack_exception, unpack_exception
+from flowdsl.codecs.unstorable import describe_fault
 from flowdsl.errors import ResultNotStorable, StorageError
 
 __all__ = ["Payloads"]

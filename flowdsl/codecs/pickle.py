@@ -7,7 +7,7 @@ things it does not do are added here:
   something else in every process. The name of the script's module is put in front of such a pickle, and a
   reader in another process looks there. The other way round, a pickle that names module ``script`` uses
   ``__main__`` where ``script`` is what runs, instead of executing the script a second time. See
-  :mod:`flowdsl.codecs.names`.
+  :mod:`flowdsl.codecs.modules`.
 * **What has no name.** Lambdas, local functions and local classes go to cloudpickle, which stores them by
   value. What does have a name, also in ``__main__``, stays a name there too: a class by value would be
   another class in the next process, and ``isinstance`` would deny it.
@@ -23,7 +23,7 @@ from typing import Any
 from weakref import WeakSet
 
 from flowdsl.codecs.base import BUILTIN, Codec
-from flowdsl.codecs.names import MAIN_NAMES, find_module, found_by_name, here, missing, module_now
+from flowdsl.codecs.modules import MAIN_NAMES, find_module, found_by_name, here, missing, module_now
 from flowdsl.errors import StorageError
 
 __all__ = ["PickleCodec"]
@@ -117,7 +117,7 @@ class _Unpickler(pickle.Unpickler):
             raise missing(module, name, error) from error
 
 
-# -------------------------------------------------------------------------------------------------- by valu
+# --------------------------------------------------------------------------------------------------- by value
 
 
 def dumps_by_value(value: Any) -> bytes:

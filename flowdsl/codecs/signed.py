@@ -5,7 +5,7 @@ from hmac import compare_digest
 from typing import ClassVar
 
 from flowdsl.codecs.base import Codec
-from flowdsl.codecs.wrapped import Keys, Wrapped, key_list
+from flowdsl.codecs.keyed import Keys, Wrapped, key_list
 from flowdsl.errors import CorruptPayload
 
 __all__ = ["Signed"]

@@ -1,7 +1,7 @@
 """From a call to what counts of it: arguments bound to parameter names and encoded.
 
 A :class:`Binder` is made once for each function and does then what is slow (signature, encodings of names and
-defaults). Of each call it makes a :class:`Call`:
+defaults). Of each call it makes a :class:`Bound`:
 
 * An argument counts unless its parameter is ignored or it *encodes as its default*. (One that is the very
   default object is not even encoded.) So neither adding an optional parameter nor passing a default
@@ -19,13 +19,13 @@ from collections.abc import Callable, Iterable, Mapping
 from hashlib import blake2b
 from typing import Any
 
-from flowdsl.core.call import NO_RECEIVER, Call, Shape, changed_defaults, has_identity
+from flowdsl.core.bound import NO_RECEIVER, Bound, Shape, changed_defaults, has_identity
 from flowdsl.core.encoding import ENCODERS, Unkeyable, encode
 from flowdsl.core.keys import object_path
 from flowdsl.core.source import SOURCE
 from flowdsl.errors import UnkeyableArgument
 
-__all__ = ["NO_RECEIVER", "Binder", "Call", "changed_defaults", "first_name", "has_identity"]
+__all__ = ["NO_RECEIVER", "Binder", "Bound", "changed_defaults", "first_name", "has_identity"]
 
 
 _NO_DEFAULT: Any = object()
@@ -129,11 +129,11 @@ class Binder:
 
     # ---------------------------------------------------------------------------------------------- a call
 
-    def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], receiver: Any = NO_RECEIVER) -> Call:
+    def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], receiver: Any = NO_RECEIVER) -> Bound:
         """Bind the arguments of one call and encode what counts.
 
         Parameters: *args* and *kwargs* without the receiver; *receiver*, the ``self`` or ``cls`` if there is
-        one. Returns a :class:`Call`. Raises ``TypeError`` like Python's own for arguments that do not fit,
+        one. Returns a :class:`Bound`. Raises ``TypeError`` like Python's own for arguments that do not fit,
         and :class:`~flowdsl.errors.UnkeyableArgument` for one that has no canonical encoding.
         """
         if kwargs:
@@ -164,7 +164,7 @@ class Binder:
         if left_out:
             known = self._default_texts.get(left_out)
             defaults = self._describe_defaults(left_out) if known is None else known
-        return Call(self.shape, values, b"".join(codes), defaults, left_out, receiver, None)
+        return Bound(self.shape, values, b"".join(codes), defaults, left_out, receiver, None)
 
     def _bind_names(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
         """Bind a call with keywords that all name parameters; whatever else goes the slow way."""
@@ -216,7 +216,7 @@ class Binder:
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
         receiver: Any,
-    ) -> Call:
+    ) -> Bound:
         first = (receiver,) if self._key_takes_receiver and receiver is not NO_RECEIVER else ()
         value = key(*first, *args, **kwargs)
         try:
@@ -224,7 +224,7 @@ class Binder:
         except Unkeyable as error:
             raise self._unkeyable(error, "key()") from None
         head = b"" if receiver is NO_RECEIVER else self._receiver_code(receiver)
-        return Call(self.shape, values, head + b"K" + code, self._source, 0, receiver, value)
+        return Bound(self.shape, values, head + b"K" + code, self._source, 0, receiver, value)
 
     # -------------------------------------------------------------------------------- receivers, defaults
 
@@ -253,7 +253,7 @@ class Binder:
     # ------------------------------------------------------------------------------------------- and back
 
     def call_with(self, arguments: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Give positional and keyword arguments for a call with *arguments* as ``Call.arguments`` had them.
+        """Give positional and keyword arguments for a call with *arguments* as ``Bound.arguments`` had them.
 
         A parameter that is not among them, because it is ignored or new, gets its default. Raises
         ``TypeError`` naming parameters that have none, and stored arguments that the function does not take

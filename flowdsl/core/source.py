@@ -38,7 +38,7 @@ def source_digest(fn: Callable[..., Any]) -> str:
 
 
 def changed_source(recorded: str, current: str) -> bool:
-    """Whether two texts of defaults (see :class:`flowdsl.core.call.Call`) tell of different sources.
+    """Whether two texts of defaults (see :class:`flowdsl.core.bound.Bound`) tell of different sources.
 
     >>> changed_source("rate=aa11 @=311.0a0a0a0a", "@=311.0b0b0b0b")
     True

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
-from flowdsl.core.binding import Call
+from flowdsl.core.binding import Bound
 from flowdsl.core.records import Run as RunRecord
 from flowdsl.core.retry import Retry
 from flowdsl.decorators.outside import do_outside, implied_run, submit_outside, try_outside
@@ -173,7 +173,7 @@ class _StepCalls(Generic[P, R]):
         given = {k: v for k, v in locals().items() if k != "self" and v is not ...}
         return Step(self.__wrapped__, self._defn.evolve(**given))  # type: ignore[attr-defined]
 
-    def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+    def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Bound:
         _, receiver, args = self._target(args)
         return self._defn.bind(receiver, args, kwargs)
 

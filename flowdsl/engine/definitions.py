@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
 
 from attrs import define, evolve, field
 
-from flowdsl.core.binding import Binder, Call
+from flowdsl.core.binding import Binder, Bound
 from flowdsl.core.durations import seconds
 from flowdsl.core.keys import object_path
 from flowdsl.core.records import Tags
@@ -188,7 +188,7 @@ class _Bindable:
             )
         return found
 
-    def bind(self, receiver: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+    def bind(self, receiver: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Bound:
         """The arguments of one call, bound and encoded; *receiver* is ``self`` or ``cls``, or ``None``."""
         binder = self._binders.get(receiver is not None) or self.binder(receiver is not None)
         return binder.bind(args, kwargs) if receiver is None else binder.bind(args, kwargs, receiver)

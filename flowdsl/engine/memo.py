@@ -9,8 +9,7 @@ from collections.abc import Generator, Iterator
 from itertools import count, takewhile
 from typing import Any
 
-from flowdsl.core.binding import Binder, changed_defaults
-from flowdsl.core.binding import Call as Bound
+from flowdsl.core.binding import Binder, Bound, changed_defaults
 from flowdsl.core.keys import content_digest, step_key
 from flowdsl.core.records import Memo, Step
 from flowdsl.engine.definitions import StepDef

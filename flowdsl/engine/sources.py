@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from flowdsl.core.binding import Call as Bound
+from flowdsl.core.binding import Bound
 from flowdsl.core.records import RunFilter, Step
 from flowdsl.core.source import changed_source, source_of
 from flowdsl.core.status import StepStatus

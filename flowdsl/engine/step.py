@@ -36,7 +36,7 @@ from contextlib import contextmanager
 from threading import get_ident
 from typing import Any
 
-from flowdsl.core.binding import Call as Bound
+from flowdsl.core.binding import Bound
 from flowdsl.core.journal import Decision, Verdict
 from flowdsl.core.keys import content_digest, step_key
 from flowdsl.core.preview import preview

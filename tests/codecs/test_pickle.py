@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowdsl.codecs import PickleCodec
+from flowdsl.codecs.exceptions.pieces import NotStored
 from flowdsl.errors import MissingClass, StorageError
 
 CODEC = PickleCodec()
@@ -430,3 +431,14 @@ def test_this_file_is_where_it_seems(folder):
     import flowdsl
 
     assert Path(shown) == Path(flowdsl.__file__ or "")
+
+
+@pytest.mark.parametrize("module", ["flowdsl.codecs.pieces", "flowdsl.codecs.exceptions.pieces"])
+def test_a_module_of_ours_that_moved_is_found_under_both_names(module):
+    """A pickle that names a class of flowdsl by the module where it stood earlier still loads."""
+    data = pickle.dumps(NotStored("x"), 5)
+    name = b"flowdsl.codecs.exceptions.pieces"
+    assert data.count(name) == 1
+    old = data.replace(b"\x8c" + bytes([len(name)]) + name, b"\x8c" + bytes([len(module)]) + module.encode())
+    old = old[:3] + (len(old) - 11).to_bytes(8, "little") + old[11:]
+    assert PickleCodec().loads(old) == NotStored("x")

@@ -183,7 +183,7 @@ def test_what_encodes_as_the_default_is_left_out() -> None:
 
 
 def test_a_key_is_that_of_its_parts() -> None:
-    """``Call.key`` is the step key of path, scope, version, arguments and occurrence."""
+    """``Bound.key`` is the step key of path, scope, version, arguments and occurrence."""
     call = Binder(charge, path="shop.charge").bind((10,), {})
     assert call.key("s", "2", 3) == step_key(content_digest("s", "shop.charge", "2", call.canonical), 3)
 

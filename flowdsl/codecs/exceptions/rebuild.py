@@ -118,7 +118,7 @@ def _new(cls: type[BaseException], args: tuple[Any, ...]) -> BaseException:
     return cls.__new__(cls, *args)
 
 
-# ------------------------------------------------------------------------------------ with a text of its ow
+# ------------------------------------------------------------------------------------- with a text of its own
 
 
 class _WithText:
@@ -163,7 +163,7 @@ def original_type(error: BaseException) -> type[BaseException]:
     return original
 
 
-# ------------------------------------------------------------------------------------------------ compariso
+# ------------------------------------------------------------------------------------------------- comparison
 
 
 def same_exception(one: BaseException, two: BaseException) -> bool:

@@ -19,6 +19,12 @@ __all__ = ["MAIN_NAMES", "find_exception", "find_module", "found_by_name", "here
 
 MAIN_NAMES = ("__main__", "__mp_main__")  # the second is the script in a child that multiprocessing spawned
 
+_MOVED = {
+    "flowdsl.codecs.pieces": "flowdsl.codecs.exceptions.pieces",
+    "flowdsl.codecs.rebuild": "flowdsl.codecs.exceptions.rebuild",
+}
+"""Modules of ours that stored pickles name and that stand elsewhere now."""
+
 _here: tuple[object, str] | None = None
 
 
@@ -42,7 +48,7 @@ def module_now(module: str, written_as: str) -> str:
         return "__main__"
     if module not in sys.modules and module == here():
         return "__main__"
-    return module
+    return _MOVED.get(module, module)
 
 
 def found_by_name(obj: Any) -> bool:

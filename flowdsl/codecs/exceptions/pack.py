@@ -1,7 +1,8 @@
 """Exceptions to bytes and back, as the same type: ``except CardDeclined`` catches on replay what it caught.
 
-An exception is stored as a *record*, a dict of plain values and *pieces* (:mod:`flowdsl.codecs.pieces`). A
-piece is one object, so that one that cannot be stored does not take the others with it.
+An exception is stored as a *record*: a dict of plain values and *pieces*
+(:mod:`flowdsl.codecs.exceptions.pieces`). A piece is one object: where one cannot be stored, the others
+still can.
 
 How an exception is stored, the first of these that proves right when it is loaded again at once:
 
@@ -23,9 +24,8 @@ from typing import Any
 from weakref import WeakSet
 
 from flowdsl.codecs.base import Codec
-from flowdsl.codecs.names import found_by_name
-from flowdsl.codecs.pieces import NotStored, ObjectPieces, Pieces, pieces_for
-from flowdsl.codecs.rebuild import (
+from flowdsl.codecs.exceptions.pieces import NotStored, ObjectPieces, Pieces, pieces_for
+from flowdsl.codecs.exceptions.rebuild import (
     TEXT,
     TRACE,
     args_of,
@@ -37,6 +37,7 @@ from flowdsl.codecs.rebuild import (
     same_exception,
     text_of,
 )
+from flowdsl.codecs.modules import found_by_name
 from flowdsl.errors import StepFailed, StorageError
 
 __all__ = ["pack_exception", "unpack_exception"]
@@ -86,7 +87,7 @@ def unpack_exception(body: bytes, codec: Codec) -> BaseException:
     return error
 
 
-# --------------------------------------------------------------------------------------------------- storin
+# ---------------------------------------------------------------------------------------------------- storing
 
 
 def _record(error: BaseException, pieces: Pieces, above: set[int]) -> Record:
@@ -219,7 +220,7 @@ def _trace(error: BaseException) -> str:
     return _plain(text)
 
 
-# --------------------------------------------------------------------------------------------------- loadin
+# ---------------------------------------------------------------------------------------------------- loading
 
 
 def _load(record: Record, pieces: Pieces) -> BaseException:
@@ -266,7 +267,7 @@ def _put_together(record: Record, pieces: Pieces) -> BaseException:
     return error
 
 
-# --------------------------------------------------------------------------------------- the first time onl
+# ---------------------------------------------------------------------------------------- the first time only
 
 
 def _carry_tracebacks(error: BaseException | None, loaded: BaseException | None) -> None:

@@ -7,7 +7,7 @@ from flowdsl.core.keys import content_digest, explain, step_key
 from flowdsl.core.preview import preview, preview_call
 from flowdsl.core.source import SOURCE
 
-__all__ = ["NO_RECEIVER", "Call", "Shape", "changed_defaults", "has_identity"]
+__all__ = ["NO_RECEIVER", "Bound", "Shape", "changed_defaults", "has_identity"]
 
 
 class _Mark:
@@ -39,7 +39,7 @@ def has_identity(receiver: object) -> bool:
 def changed_defaults(recorded: str, current: str) -> list[str]:
     """Name the parameters whose default was changed between two calls of the same key.
 
-    Parameters: ``Call.defaults`` of both. A parameter that only one of them has was added or removed, which
+    Parameters: ``Bound.defaults`` of both. A parameter that only one of them has was added or removed, which
     is no change. Returns names in alphabetical order.
 
     >>> changed_defaults("rate=aa11", "extra=cc33 rate=bb22")
@@ -76,7 +76,7 @@ class Shape(NamedTuple):
         return self.counts_receiver and receiver is not NO_RECEIVER and has_identity(receiver)
 
 
-class Call:
+class Bound:
     """One call of a function, bound.
 
     ``canonical``: encoding of what counts; ``defaults``: what does not count but is recorded, the left-out

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowdsl.codecs.fault import describe_fault
+from flowdsl.codecs.unstorable import describe_fault
 
 
 class Bad:

@@ -12,7 +12,7 @@ from typing import Any
 from attrs import frozen
 
 from flowdsl.codecs.base import Codec
-from flowdsl.codecs.names import MAIN_NAMES, find_exception, found_by_name, here
+from flowdsl.codecs.modules import MAIN_NAMES, find_exception, found_by_name, here
 
 __all__ = ["NotStored", "ObjectPieces", "Pieces", "PlainPieces", "pieces_for"]
 

@@ -4,7 +4,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from flowdsl.core.page import STEPS, TEXT, run_page
+from flowdsl.core.html import STEPS, TEXT, run_page
 from flowdsl.core.records import Run, Step
 from flowdsl.core.status import RunStatus, StepStatus
 
