@@ -1,0 +1,103 @@
+"""What a person would do next with a run: commands that can be pasted into a shell.
+
+=================================  =========================
+a run that                         is helped by
+=================================  =========================
+has failed and can be retried      ``flowdsl retry``
+is interrupted                     ``flowdsl resume``
+has a step in doubt                ``flowdsl resolve``
+waits for a message                ``flowdsl signal``
+has ended otherwise, or executes   nothing
+=================================  =========================
+"""
+
+import json
+import shlex
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from flowdsl.core.records import Run, Step
+from flowdsl.core.status import StepStatus
+
+__all__ = ["advice", "awaited_names", "in_doubt", "module_of", "shell_line"]
+
+_DIGITS = 12  # of a key, where a step's name means several
+
+
+def advice(run: Run, status: str, steps: Iterable[Step], tail: Sequence[str] = ()) -> list[list[str]]:
+    """The commands for *run*, each as a list of arguments; none if it is settled or simply executes.
+
+    *status* is the shown one, which may be ``interrupted``; *steps* are the records of the run, of which only
+    the pending ones count; *tail* are further arguments of each command, such as ``("--storage", url)``.
+
+    >>> advice(Run("order-7", "shop.checkout", "k"), "interrupted", [])
+    [['flowdsl', 'resume', 'order-7', '--app', 'shop']]
+    """
+    app = ["--app", module_of(run.workflow)]
+    if status == "failed":
+        return [["flowdsl", "retry", run.id, *app, *tail]] if run.retryable else []
+    if status not in ("interrupted", "running"):
+        return []
+    pending = [step for step in steps if step.status is StepStatus.PENDING]
+    doubtful = [step for step in pending if in_doubt(step)] if status == "interrupted" else []
+    if doubtful:
+        return [
+            ["flowdsl", "resolve", run.id, _meaning(step, doubtful), *said, *tail]
+            for step in doubtful
+            for said in (("--result", "null"), ("--error", "it did not go through"), ("--rerun",))
+        ]
+    found = [["flowdsl", "resume", run.id, *app, *tail]] if status == "interrupted" else []
+    names = {name: None for step in pending for name in awaited_names(step)}
+    return found + [["flowdsl", "signal", run.id, name, *tail] for name in names]
+
+
+def shell_line(command: Iterable[str]) -> str:
+    """A command as one line for a shell.
+
+    >>> shell_line(["flowdsl", "signal", "order 7", "paid"])
+    "flowdsl signal 'order 7' paid"
+    """
+    return " ".join(map(shlex.quote, command))
+
+
+def in_doubt(step: Step) -> bool:
+    """Whether a record says that its step was executing, and that it must not be executed again unasked."""
+    return step.kind == "step" and step.status is StepStatus.PENDING and bool(_facts(step).get("intent"))
+
+
+def awaited_names(step: Step) -> list[str]:
+    """The names of the messages that a waiting step would take."""
+    if step.kind not in ("wait", "receive") or step.status is not StepStatus.PENDING:
+        return []
+    facts = _facts(step)
+    names = facts.get("signals") or facts.get("names") or facts.get("signal") or []
+    return [names] if isinstance(names, str) else [name for name in names if isinstance(name, str)]
+
+
+def module_of(workflow: str) -> str:
+    """The module that probably has a workflow of this path, as ``--app`` takes it.
+
+    >>> module_of("shop.orders.Desk.checkout"), module_of("checkout")
+    ('shop.orders', 'MODULE')
+    """
+    module: list[str] = []
+    for part in workflow.split(".")[:-1]:
+        if part == "__main__" or not part.isidentifier() or part[0].isupper():
+            break
+        module.append(part)
+    return ".".join(module) or "MODULE"
+
+
+def _meaning(step: Step, among: Sequence[Step]) -> str:
+    """The shortest text that means *step*: its name, or the beginning of its key."""
+    name = step.path.rpartition(".")[2]
+    alike = sum(other.path.rpartition(".")[2] == name for other in among)
+    return name if alike == 1 else step.key[:_DIGITS]
+
+
+def _facts(step: Step) -> dict[str, Any]:
+    try:
+        found = json.loads(step.extra) if step.extra else {}
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
