@@ -4,9 +4,8 @@ import shlex
 
 import click
 
-from flowdsl.cli.common import Cli, Failure, app_of, command, every_run, find_runs, opened
+from flowdsl.cli.common import Cli, Failure, app_of, command, every_run, find_runs, opened, shown_status
 from flowdsl.cli.runs import as_duration, print_runs
-from flowdsl.cli.views import shown_status
 from flowdsl.core.records import Run, RunFilter
 from flowdsl.core.status import RunStatus, is_final
 from flowdsl.runtime import Runtime

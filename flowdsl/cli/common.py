@@ -14,6 +14,7 @@ from attrs import define, evolve, field
 
 from flowdsl.cli.output import Output
 from flowdsl.core.records import Run, RunFilter
+from flowdsl.core.status import RunStatus
 from flowdsl.runtime import Runtime
 from flowdsl.storage.sqlite_urls import sqlite_path
 from flowdsl.storage.urls import DEFAULT_URL, default_url
@@ -28,6 +29,7 @@ __all__ = [
     "find_runs",
     "missing_database",
     "opened",
+    "shown_status",
 ]
 
 PAGE = 500  # runs read at once while looking through all of them
@@ -144,6 +146,13 @@ def _no_database(url: str, path: Path) -> str:
         else "nothing has run in this directory; go where your program runs, or give --storage URL"
     )
     return f"no database at {path}: {hint}"
+
+
+def shown_status(runtime: Runtime, run: Run) -> str:
+    """The status of a run, where a running one that nobody executes is ``interrupted``."""
+    if run.status is RunStatus.RUNNING and runtime.interrupted(run):
+        return "interrupted"
+    return str(run.status)
 
 
 # ----------------------------------------------------------------------------------------------- finding runs

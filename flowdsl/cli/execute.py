@@ -15,13 +15,13 @@ from typing import Any
 
 import click
 
-from flowdsl.cli.common import Cli, Failure, app_of, command, find_run, missing_database, opened
+from flowdsl.cli.common import Cli, Failure, app_of, command, find_run, missing_database, opened, shown_status
 from flowdsl.cli.modules import load_app
 from flowdsl.cli.output import status_cell
 from flowdsl.cli.text import clean, owner_text, span
-from flowdsl.cli.views import run_view, shown_status
 from flowdsl.core.records import Run
 from flowdsl.core.status import RunStatus
+from flowdsl.core.views import run_view
 from flowdsl.errors import FlowError
 from flowdsl.handle import Run as Handle
 from flowdsl.runtime import Runtime, set_default

@@ -10,7 +10,7 @@ from typing import Any
 
 from attrs import define, field, frozen
 
-from flowdsl.cli.views import shown_status
+from flowdsl.cli.common import shown_status
 from flowdsl.core.records import Run, Step
 from flowdsl.core.status import StepStatus, is_final
 from flowdsl.handle import LogLine

@@ -7,8 +7,8 @@ import click
 from flowdsl.cli.common import Cli, command, find_run, opened
 from flowdsl.cli.output import Cell
 from flowdsl.cli.text import moment
-from flowdsl.cli.views import log_view, scope_paths
 from flowdsl.core.records import Run
+from flowdsl.core.views import log_view, scope_paths
 from flowdsl.handle import LogLine
 
 __all__ = ["export", "log_cells", "logs"]

@@ -8,13 +8,13 @@ from itertools import islice
 import click
 from attrs import evolve, frozen
 
-from flowdsl.cli.common import Cli, command, every_run, opened
+from flowdsl.cli.common import Cli, command, every_run, opened, shown_status
 from flowdsl.cli.output import Cell, Column, Output, status_cell
 from flowdsl.cli.text import age, cut_middle, cut_start, moment, span
-from flowdsl.cli.views import run_view, shown_status, tag_texts
 from flowdsl.core.durations import seconds
 from flowdsl.core.records import Run, RunFilter
 from flowdsl.core.status import RunStatus
+from flowdsl.core.views import run_view, tag_texts
 from flowdsl.runtime import Runtime
 
 __all__ = ["as_duration", "as_moment", "print_runs", "runs"]

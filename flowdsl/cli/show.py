@@ -6,22 +6,19 @@ from typing import Any
 
 import click
 
-from flowdsl.cli.common import Cli, Failure, app_of, command, find_run, opened
+from flowdsl.cli.common import Cli, Failure, app_of, command, find_run, opened, shown_status
 from flowdsl.cli.history import log_cells
 from flowdsl.cli.output import Cell, Column, Output, status_cell
 from flowdsl.cli.runs import print_runs
 from flowdsl.cli.text import STYLES, age, moment, owner_text, span
 from flowdsl.cli.tree import print_steps
-from flowdsl.cli.views import run_view, scope_paths, shown_status, signal_view, step_view, tag_texts
 from flowdsl.core.records import Run, RunFilter, Signal, Step
 from flowdsl.core.status import RunStatus
+from flowdsl.core.views import BESIDE, scope_paths, show_view, step_view, tag_texts
 from flowdsl.handle import LogLine
 from flowdsl.runtime import Runtime
 
 __all__ = ["show", "steps"]
-
-BESIDE = ("store", "log", "audit")
-"""Kinds of records that are not calls: `show` lists them apart, or counts them."""
 
 
 # ------------------------------------------------------------------------------------------------------- show
@@ -46,13 +43,8 @@ def show(cli: Cli, run: str) -> None:
         signals = runtime.storage.list_signals(record.id)
         status = shown_status(runtime, record)
         if cli.as_json:
-            document = run_view(record, status)
-            document["steps"] = [step_view(step) for step in journal if step.kind not in BESIDE]
-            document["children"] = [run_view(child, shown_status(runtime, child)) for child in children]
-            document["signals"] = [signal_view(signal) for signal in signals]
-            for kind in BESIDE:
-                document[kind] = [step_view(step) for step in journal if step.kind == kind]
-            cli.out.document(document)
+            shown = [(child, shown_status(runtime, child)) for child in children]
+            cli.out.document(show_view(record, status, journal, shown, signals))
             return
         _print_facts(cli.out, runtime, record, status)
         print_steps(cli.out, record, [step for step in journal if step.kind not in BESIDE], children)

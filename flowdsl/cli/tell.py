@@ -6,8 +6,7 @@ from typing import Any
 
 import click
 
-from flowdsl.cli.common import Cli, Failure, app_of, command, find_run, opened
-from flowdsl.cli.views import shown_status
+from flowdsl.cli.common import Cli, Failure, app_of, command, find_run, opened, shown_status
 from flowdsl.core.preview import preview
 from flowdsl.core.records import Run, Step
 from flowdsl.core.status import StepStatus

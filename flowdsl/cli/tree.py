@@ -13,9 +13,9 @@ from rich.cells import cell_len
 
 from flowdsl.cli.output import GAP, Cell, Column, Output, status_cell
 from flowdsl.cli.text import STYLES, clean, cut_end, moment, span
-from flowdsl.cli.views import extra_of, scope_owner, step_span
 from flowdsl.core.records import Run, Step
 from flowdsl.core.status import StepStatus, is_final
+from flowdsl.core.views import extra_of, scope_owner, step_span
 
 __all__ = ["Node", "forest", "pending_text", "print_steps", "step_name"]
 

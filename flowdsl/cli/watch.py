@@ -10,9 +10,9 @@ from flowdsl.cli.history import log_cells
 from flowdsl.cli.output import Cell, Column, Picture, status_cell
 from flowdsl.cli.text import STYLES, cut_start, moment, span, status_text
 from flowdsl.cli.tree import pending_text, step_name
-from flowdsl.cli.views import extra_of, log_view, run_view, scope_paths, step_view
 from flowdsl.core.records import Run, Step
 from flowdsl.core.status import RunStatus, StepStatus
+from flowdsl.core.views import extra_of, log_view, run_view, scope_paths, step_view
 from flowdsl.handle import LogLine
 
 __all__ = ["watch"]

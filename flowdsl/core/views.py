@@ -1,5 +1,5 @@
-"""Rows of the storage as the JSON that commands print. Names here are an interface: they are added to, never
-changed.
+"""Rows of the storage as the JSON that every face gives out: commands with ``--json``, and the web page.
+Names here are an interface: they are added to, never changed.
 
 Times are ISO 8601 in UTC, durations are seconds, arguments, results and errors are the readable previews that
 are stored beside the payloads.
@@ -7,23 +7,22 @@ are stored beside the payloads.
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 from flowdsl.core.records import Run, Signal, Step
 from flowdsl.core.status import RunStatus, StepStatus
-from flowdsl.handle import LogLine
-from flowdsl.runtime import Runtime
 
 __all__ = [
+    "BESIDE",
     "extra_of",
     "iso",
     "log_view",
     "run_view",
     "scope_owner",
     "scope_paths",
-    "shown_status",
+    "show_view",
     "signal_view",
     "step_span",
     "step_view",
@@ -31,16 +30,26 @@ __all__ = [
 ]
 
 
+BESIDE = ("store", "log", "audit")
+"""Kinds of records that are not calls: they stand apart from the steps."""
+
+
+class Line(Protocol):
+    """A line of a run's log, as ``run.logs()`` gives it."""
+
+    @property
+    def at(self) -> datetime: ...
+    @property
+    def message(self) -> str: ...
+    @property
+    def fields(self) -> Mapping[str, Any]: ...
+    @property
+    def step(self) -> str | None: ...
+
+
 def iso(seconds: float | None) -> str | None:
     """A time as text."""
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat()
-
-
-def shown_status(runtime: Runtime, run: Run) -> str:
-    """The status of a run, where a running one that nobody executes is ``interrupted``."""
-    if run.status is RunStatus.RUNNING and runtime.interrupted(run):
-        return "interrupted"
-    return str(run.status)
 
 
 def tag_texts(run: Run) -> list[str]:
@@ -51,7 +60,7 @@ def tag_texts(run: Run) -> list[str]:
 
 
 def run_view(run: Run, status: str) -> dict[str, Any]:
-    """A run; *status* as :func:`shown_status` gives it."""
+    """A run; *status*: that of its row, or ``interrupted``."""
     return {
         "id": run.id,
         "workflow": run.workflow,
@@ -104,6 +113,33 @@ def step_view(step: Step) -> dict[str, Any]:
     }
 
 
+def show_view(
+    run: Run,
+    status: str,
+    journal: Iterable[Step],
+    children: Sequence[tuple[Run, str]] = (),
+    signals: Iterable[Signal] = (),
+) -> dict[str, Any]:
+    """A run with all that is recorded of it, as ``flowdsl show --json`` prints it.
+
+    *journal*: its records in order; *children*: the runs that it called, each with its shown status.
+
+    >>> list(show_view(Run("order-7", "shop.checkout", "ab12"), "pending", []))[-6:]
+    ['steps', 'children', 'signals', 'store', 'log', 'audit']
+    """
+    lists: dict[str, list[dict[str, Any]]] = {kind: [] for kind in BESIDE}
+    steps: list[dict[str, Any]] = []
+    for step in journal:
+        lists.get(step.kind, steps).append(step_view(step))
+    return {
+        **run_view(run, status),
+        "steps": steps,
+        "children": [run_view(child, shown) for child, shown in children],
+        "signals": [signal_view(signal) for signal in signals],
+        **lists,
+    }
+
+
 def signal_view(signal: Signal) -> dict[str, Any]:
     """A signal sent to a run."""
     return {
@@ -117,7 +153,7 @@ def signal_view(signal: Signal) -> dict[str, Any]:
     }
 
 
-def log_view(line: LogLine, paths: Mapping[str, str]) -> dict[str, Any]:
+def log_view(line: Line, paths: Mapping[str, str]) -> dict[str, Any]:
     """What ``log()`` stored; *paths* as :func:`scope_paths` gives them."""
     return {
         "at": line.at.isoformat(),
