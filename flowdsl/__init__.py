@@ -12,7 +12,6 @@
 12
 """
 
-import logging
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 if _TYPE_CHECKING:
@@ -43,8 +42,6 @@ if _TYPE_CHECKING:
         uuid4,
         wait_for,
     )
-
-logging.getLogger("flowdsl").addHandler(logging.NullHandler())  # silent by default
 
 __all__ = [
     "Hooks",

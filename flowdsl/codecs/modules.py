@@ -1,8 +1,8 @@
 """Where a class or module that was stored by name is found in this process.
 
 ``__main__`` is another module in every process. What is stored names the script's own module instead
-(:func:`flowdsl.core.keys.main_name`), and a reader translates back: to ``__main__`` where that script is what
-runs and has not been imported besides (importing it would execute it a second time), to the session's
+(:func:`flowdsl.core.naming.main_name`), and a reader translates back: to ``__main__`` where that script is
+what runs and has not been imported besides (importing it would execute it a second time), to the session's
 ``__main__`` for what a notebook or a REPL wrote, which nobody can import, and to the module of that name
 everywhere else.
 """
@@ -12,7 +12,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-from flowdsl.core.keys import main_name
+from flowdsl.core.naming import main_name
 from flowdsl.errors import MissingClass, StorageError
 
 __all__ = ["MAIN_NAMES", "find_exception", "find_module", "found_by_name", "here", "missing", "module_now"]

@@ -9,20 +9,18 @@ never feed the same bytes to the hash. The golden file of the tests pins the out
 is a breaking change.
 """
 
-import os
-import sys
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
+
+from flowdsl.core.naming import main_name
 
 __all__ = [
     "ENCODING_VERSION",
     "branch_scope",
     "content_digest",
     "explain",
-    "in_notebook",
-    "main_name",
     "object_path",
     "run_key",
     "short",
@@ -43,7 +41,7 @@ def object_path(obj: Any) -> str:
     """Give the dotted path under which a function or class is known in every process.
 
     Parameters: *obj*, a function, class, or whatever else has ``__module__`` and ``__qualname__``.
-    Returns ``module.qualname``, where ``__main__`` is replaced by :func:`main_name`.
+    Returns ``module.qualname``, where ``__main__`` is replaced by :func:`~flowdsl.core.naming.main_name`.
     Raises ``TypeError`` if *obj* has no qualified name.
 
     >>> from fractions import Fraction
@@ -61,62 +59,6 @@ def object_path(obj: Any) -> str:
     if module in _MAIN_MODULES:
         module = main_name()
     return f"{module}.{name}"
-
-
-def main_name() -> str:
-    """Give the name by which ``__main__`` is known to other processes.
-
-    Returns the script's module name (``script`` for ``python script.py``, ``pkg.mod`` for ``python -m
-    pkg.mod``), ``notebook:<file name>`` in a notebook (the name of the working directory where the file is
-    unknown), and ``__main__`` for ``-c``, stdin and a REPL, which no other process can import.
-
-    >>> isinstance(main_name(), str)
-    True
-    """
-    main = sys.modules.get("__main__")
-    worker = sys.modules.get("__mp_main__")
-    if getattr(worker, "__name__", "") == "__mp_main__":  # the script, while a spawned worker imports it
-        main = worker
-    facts = getattr(main, "__dict__", {})
-    if _is_notebook(facts):
-        return f"notebook:{_notebook_file(facts)}"
-    file = facts.get("__file__")
-    if not isinstance(file, str) or file.startswith("<") or _base_name(os.path.dirname(file)) == "_pyrepl":
-        return "__main__"
-    spec_name = getattr(facts.get("__spec__"), "name", None)
-    if isinstance(spec_name, str) and spec_name not in ("", "__main__"):  # the latter under a profiler
-        return spec_name
-    return os.path.splitext(_base_name(file))[0] or "__main__"
-
-
-def in_notebook() -> bool:
-    """Whether this process is the kernel of a notebook, whose cells execute on an event loop."""
-    return _is_notebook(getattr(sys.modules.get("__main__"), "__dict__", {}))
-
-
-def _is_notebook(facts: dict[str, Any]) -> bool:
-    if "__vsc_ipynb_file__" in facts:
-        return True
-    if "ipykernel" not in sys.modules or not callable(facts.get("get_ipython")):
-        return False
-    return hasattr(facts["get_ipython"](), "kernel")  # a terminal IPython has none
-
-
-def _notebook_file(facts: dict[str, Any]) -> str:
-    """Only the file's own name, so that one notebook seen through two front ends or mounts is the same."""
-    for known in (
-        facts.get("__vsc_ipynb_file__"),
-        facts.get("__session__"),
-        os.environ.get("JPY_SESSION_NAME"),
-    ):
-        # A console session has a made-up name without an extension, new each time.
-        if isinstance(known, str) and os.path.splitext(_base_name(known))[1]:
-            return _base_name(known)
-    return _base_name(os.getcwd()) or "/"
-
-
-def _base_name(path: str) -> str:
-    return path.replace("\\", "/").rstrip("/").rpartition("/")[2]
 
 
 # -------------------------------------------------------------------------------------------- digests

@@ -24,6 +24,7 @@ from flowdsl.core.records import Run
 from flowdsl.core.status import RunStatus
 from flowdsl.engine.context import RunState
 from flowdsl.engine.drive import Call, Commit, Watch
+from flowdsl.engine.notebooks import how_to_name
 from flowdsl.engine.owner import Liveness, liveness
 from flowdsl.engine.services import Engine
 from flowdsl.engine.step import error_preview, started
@@ -210,7 +211,7 @@ def _same(run: Run, wanted: Run) -> None:
     if run.workflow != wanted.workflow:
         raise RunConflict(
             f"run id {run.id!r} belongs to workflow {run.workflow}, not {wanted.workflow}; give one of "
-            "them another id",
+            f"them another id{how_to_name(run.workflow)}",
             run=run.id,
         )
     if run.key != wanted.key:

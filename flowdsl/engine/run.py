@@ -34,6 +34,7 @@ from flowdsl.engine.definitions import WorkflowDef
 from flowdsl.engine.drive import Body, Call, Flow, Result, Stoppable, run_async, run_sync
 from flowdsl.engine.ending import ended, release, undo_on
 from flowdsl.engine.lease import Acquired, acquire
+from flowdsl.engine.notebooks import notice_unnamed
 from flowdsl.engine.services import Engine
 from flowdsl.errors import FlowError, ResultNotStorable, RunCancelled, StorageError
 
@@ -134,6 +135,7 @@ def request(
         raise ValueError(
             f"fresh=True starts a new number, but run {run_id!r} has an id, and an id is one run for ever"
         )
+    notice_unnamed(defn.path, run_id)
     key = run_key(defn.path, defn.version if run_id is None else "", bound.canonical)
     now = engine.clock.now()
     limit = timeout if timeout is not None else defn.timeout

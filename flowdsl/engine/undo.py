@@ -22,7 +22,7 @@ from typing import Any
 from attrs import evolve
 
 from flowdsl.core.journal import Journal
-from flowdsl.core.keys import main_name
+from flowdsl.core.naming import main_name
 from flowdsl.core.records import Run, RunFilter, Step
 from flowdsl.core.status import RunStatus, StepStatus
 from flowdsl.engine.context import Frame, RunState, Scope, StepView, current, here

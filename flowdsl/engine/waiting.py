@@ -6,7 +6,7 @@ import time
 from concurrent.futures import Future
 from typing import Any
 
-from flowdsl.core.keys import in_notebook
+from flowdsl.core.naming import in_notebook
 from flowdsl.core.status import is_final
 from flowdsl.engine.context import current
 from flowdsl.engine.launch import OnLoop

@@ -1,10 +1,5 @@
 """Names that hold in every process, and the digests that address calls."""
 
-import subprocess
-import sys
-import types
-from importlib.machinery import ModuleSpec
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +11,6 @@ from flowdsl.core.keys import (
     branch_scope,
     content_digest,
     explain,
-    main_name,
     object_path,
     run_key,
     short,
@@ -120,123 +114,3 @@ def test_what_has_no_name_has_no_path() -> None:
     """Asking for the path of a value is a mistake that is named."""
     with pytest.raises(TypeError, match="int object has no qualified name"):
         object_path(3)
-
-
-def as_main(monkeypatch: pytest.MonkeyPatch, **facts: Any) -> None:
-    main = types.ModuleType("__main__")
-    main.__dict__.update(facts)
-    monkeypatch.setitem(sys.modules, "__main__", main)
-
-
-class Shell:
-    kernel = object()
-
-
-class TerminalShell:
-    pass
-
-
-@pytest.mark.parametrize(
-    ("facts", "session", "expected"),
-    [
-        ({"__vsc_ipynb_file__": "/home/me/Sales.ipynb"}, None, "notebook:Sales.ipynb"),
-        ({"__vsc_ipynb_file__": "c:\\Users\\me\\Sales.ipynb"}, None, "notebook:Sales.ipynb"),
-        ({"get_ipython": Shell, "__session__": "work/Sales.ipynb"}, None, "notebook:Sales.ipynb"),
-        ({"get_ipython": Shell}, "/home/me/Sales.ipynb", "notebook:Sales.ipynb"),
-        ({"get_ipython": Shell}, "console-1-5ab3", "notebook:here"),
-        ({"get_ipython": Shell}, None, "notebook:here"),
-        ({"get_ipython": TerminalShell}, None, "__main__"),
-    ],
-)
-def test_notebooks_are_known_by_their_file(
-    facts: Any, session: str | None, expected: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """A notebook is its file where a front end tells it, else the working directory; a terminal is none."""
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
-    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
-    if session:
-        monkeypatch.setenv("JPY_SESSION_NAME", session)
-    as_main(monkeypatch, **facts)
-    assert main_name() == expected
-
-
-def test_a_repl_stays_main(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A REPL has no file, or names that of Python's own REPL; either way no other process can import it."""
-    as_main(monkeypatch)
-    assert main_name() == "__main__"
-    as_main(
-        monkeypatch,
-        __file__="/usr/lib/python3.13/_pyrepl/__main__.py",
-        __spec__=ModuleSpec("_pyrepl.__main__", None),
-    )
-    assert main_name() == "__main__"
-
-
-def test_a_profiled_script_keeps_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A profiler or debugger that runs a script gives it a spec that says nothing; then its file counts."""
-    as_main(monkeypatch, __file__="/home/me/job.py", __spec__=ModuleSpec("__main__", None))
-    assert main_name() == "job"
-
-
-SCRIPT = """
-from flowdsl.core.keys import main_name, object_path
-def task(): ...
-if __name__ == "__main__":
-    print(main_name(), object_path(task))
-"""
-
-SPAWNING = """
-import multiprocessing
-from flowdsl.core.keys import object_path
-class Result: ...
-def work(queue):
-    queue.put(object_path(Result))
-if __name__ == "__main__":
-    context = multiprocessing.get_context("spawn")
-    queue = context.SimpleQueue()
-    child = context.Process(target=work, args=(queue,))
-    child.start()
-    print(object_path(Result), queue.get())
-    child.join()
-"""
-
-
-def run_python(*arguments: str, cwd: Path, stdin: str = "") -> list[str]:
-    done = subprocess.run(
-        [sys.executable, *arguments], cwd=cwd, input=stdin, capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.split()[:2]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "stdin", "name"),
-    [
-        (["job.py"], "", "job"),
-        (["pkg/mod.py"], "", "mod"),
-        (["-m", "job"], "", "job"),
-        (["-m", "pkg.mod"], "", "pkg.mod"),
-        (["-m", "pkg"], "", "pkg.__main__"),
-        (["-c", SCRIPT], "", "__main__"),
-        (["-"], SCRIPT, "__main__"),
-        ([], SCRIPT, "__main__"),
-    ],
-    ids=["script", "script in a folder", "-m", "-m dotted", "-m package", "-c", "-", "stdin"],
-)
-def test_main_is_known_by_what_was_started(
-    arguments: list[str], stdin: str, name: str, tmp_path: Path
-) -> None:
-    """A script or module that is run has the name by which others import it; ``-c`` and stdin have none."""
-    (tmp_path / "pkg").mkdir()
-    (tmp_path / "pkg" / "__init__.py").touch()
-    for file in ("job.py", "pkg/mod.py", "pkg/__main__.py"):
-        (tmp_path / file).write_text(SCRIPT)
-    assert run_python(*arguments, cwd=tmp_path, stdin=stdin) == [name, f"{name}.task"]
-
-
-def test_a_spawned_child_knows_the_script_by_the_same_name(tmp_path: Path) -> None:
-    """What multiprocessing calls ``__mp_main__`` in a child is the script of the parent."""
-    (tmp_path / "job.py").write_text(SPAWNING)
-    assert run_python("job.py", cwd=tmp_path) == ["job.Result", "job.Result"]

@@ -1,0 +1,185 @@
+"""What ``__main__`` is called."""
+
+import subprocess
+import sys
+import types
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowdsl.core.naming import main_name, name_notebook, unnamed_notebook
+
+
+def as_main(monkeypatch: pytest.MonkeyPatch, **facts: Any) -> None:
+    main = types.ModuleType("__main__")
+    main.__dict__.update(facts)
+    monkeypatch.setitem(sys.modules, "__main__", main)
+
+
+class Session:
+    session = "ba127c1e-397a8ba64becba23566c9feb"
+
+
+class Kernel:
+    session = Session
+
+
+class Shell:
+    kernel = Kernel
+
+
+class TerminalShell:
+    pass
+
+
+@pytest.fixture
+def front_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process with ipykernel in which nobody has said which notebook it executes."""
+    monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
+    monkeypatch.setattr("flowdsl.core.naming._given", "")
+    for variable in ("JPY_SESSION_NAME", "FLOWDSL_NOTEBOOK"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("facts", "session", "expected"),
+    [
+        ({"__vsc_ipynb_file__": "/home/me/Sales.ipynb"}, None, "notebook:Sales.ipynb"),
+        ({"__vsc_ipynb_file__": "c:\\Users\\me\\Sales.ipynb"}, None, "notebook:Sales.ipynb"),
+        ({"get_ipython": Shell, "__session__": "work/Sales.ipynb"}, None, "notebook:Sales.ipynb"),
+        ({"get_ipython": Shell}, "/home/me/Sales.ipynb", "notebook:Sales.ipynb"),
+        ({"get_ipython": Shell}, "console-1-5ab3", "notebook:?caecad22fc34"),
+        ({"get_ipython": Shell}, None, "notebook:?caecad22fc34"),
+        ({"get_ipython": TerminalShell}, None, "__main__"),
+    ],
+)
+@pytest.mark.usefixtures("front_end")
+def test_notebooks_are_known_by_their_file(
+    facts: Any, session: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A notebook is its file where a front end tells it, else a token of its kernel; a terminal is none."""
+    if session:
+        monkeypatch.setenv("JPY_SESSION_NAME", session)
+    as_main(monkeypatch, **facts)
+    assert main_name() == expected
+    assert unnamed_notebook(main_name()) is ("?" in expected)
+
+
+@pytest.mark.usefixtures("front_end")
+def test_what_a_person_says_wins_over_the_front_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment is asked first, then the name given in the notebook, then the file."""
+    monkeypatch.setenv("JPY_SESSION_NAME", "/home/me/Sales.ipynb")
+    as_main(monkeypatch, get_ipython=Shell)
+    assert name_notebook("folder/sweep") == "sweep"
+    assert main_name() == "notebook:sweep"
+    monkeypatch.setenv("FLOWDSL_NOTEBOOK", "/jobs/nightly.ipynb")
+    assert main_name() == "notebook:nightly.ipynb"
+    assert name_notebook("other") == "nightly.ipynb"
+
+
+@pytest.mark.usefixtures("front_end")
+def test_a_name_is_for_notebooks_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A script that inherits the variable keeps its own name."""
+    monkeypatch.setenv("FLOWDSL_NOTEBOOK", "nightly")
+    as_main(monkeypatch, __file__="/home/me/job.py")
+    assert main_name() == "job"
+
+
+@pytest.mark.parametrize("name", ["", "  ", "?", "/", None, 3])
+@pytest.mark.usefixtures("front_end")
+def test_an_empty_name_is_refused(name: Any) -> None:
+    """A name that says nothing would be shared by all who give it."""
+    with pytest.raises(ValueError, match="non-empty"):
+        name_notebook(name)
+
+
+@pytest.mark.usefixtures("front_end")
+def test_two_kernels_have_two_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever directory they stand in."""
+    as_main(monkeypatch, get_ipython=Shell)
+    first = main_name()
+    monkeypatch.setattr(Session, "session", "another")
+    assert main_name() != first
+
+
+def test_a_repl_stays_main(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A REPL has no file, or names that of Python's own REPL; either way no other process can import it."""
+    as_main(monkeypatch)
+    assert main_name() == "__main__"
+    as_main(
+        monkeypatch,
+        __file__="/usr/lib/python3.13/_pyrepl/__main__.py",
+        __spec__=ModuleSpec("_pyrepl.__main__", None),
+    )
+    assert main_name() == "__main__"
+
+
+def test_a_profiled_script_keeps_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A profiler or debugger that runs a script gives it a spec that says nothing; then its file counts."""
+    as_main(monkeypatch, __file__="/home/me/job.py", __spec__=ModuleSpec("__main__", None))
+    assert main_name() == "job"
+
+
+SCRIPT = """
+from flowdsl.core.keys import object_path
+from flowdsl.core.naming import main_name
+def task(): ...
+if __name__ == "__main__":
+    print(main_name(), object_path(task))
+"""
+
+SPAWNING = """
+import multiprocessing
+from flowdsl.core.keys import object_path
+class Result: ...
+def work(queue):
+    queue.put(object_path(Result))
+if __name__ == "__main__":
+    context = multiprocessing.get_context("spawn")
+    queue = context.SimpleQueue()
+    child = context.Process(target=work, args=(queue,))
+    child.start()
+    print(object_path(Result), queue.get())
+    child.join()
+"""
+
+
+def run_python(*arguments: str, cwd: Path, stdin: str = "") -> list[str]:
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=cwd, input=stdin, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()[:2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "name"),
+    [
+        (["job.py"], "", "job"),
+        (["pkg/mod.py"], "", "mod"),
+        (["-m", "job"], "", "job"),
+        (["-m", "pkg.mod"], "", "pkg.mod"),
+        (["-m", "pkg"], "", "pkg.__main__"),
+        (["-c", SCRIPT], "", "__main__"),
+        (["-"], SCRIPT, "__main__"),
+        ([], SCRIPT, "__main__"),
+    ],
+    ids=["script", "script in a folder", "-m", "-m dotted", "-m package", "-c", "-", "stdin"],
+)
+def test_main_is_known_by_what_was_started(
+    arguments: list[str], stdin: str, name: str, tmp_path: Path
+) -> None:
+    """A script or module that is run has the name by which others import it; ``-c`` and stdin have none."""
+    (tmp_path / "pkg").mkdir()
+    (tmp_path / "pkg" / "__init__.py").touch()
+    for file in ("job.py", "pkg/mod.py", "pkg/__main__.py"):
+        (tmp_path / file).write_text(SCRIPT)
+    assert run_python(*arguments, cwd=tmp_path, stdin=stdin) == [name, f"{name}.task"]
+
+
+def test_a_spawned_child_knows_the_script_by_the_same_name(tmp_path: Path) -> None:
+    """What multiprocessing calls ``__mp_main__`` in a child is the script of the parent."""
+    (tmp_path / "job.py").write_text(SPAWNING)
+    assert run_python("job.py", cwd=tmp_path) == ["job.Result", "job.Result"]

@@ -1,0 +1,55 @@
+"""Which notebook is this: who continues whose runs."""
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("ipykernel")
+pytest.importorskip("nbclient")
+
+from kernels import execute, texts
+
+FAILING = """
+from flowdsl import *
+@step
+def fetch(x): return "result of the first notebook"
+@step(retry=Retry(attempts=1))
+def save(x): raise OSError("disk")
+@workflow
+def job(x): return save(fetch(x))
+"""
+PASSING = """
+from flowdsl import *
+@step
+def fetch(x): return "result of the second notebook"
+@step
+def save(x): return x
+@workflow
+def job(x): return save(fetch(x))
+"""
+NAMED = "import flowdsl.notebook; flowdsl.notebook.name('sweep')\n"
+
+
+def test_two_unnamed_notebooks_of_one_directory_never_meet(tmp_path: Path) -> None:
+    """The second begins a run of its own; each says once how to name it; a shared id is a conflict."""
+    first = execute(tmp_path, FAILING + "job(1)", "job(1)", "job.options(id='mine')(1)")
+    assert "OSError" in texts(first[0], "error")
+    assert texts(first[0], "stderr").count("FLOWDSL_NOTEBOOK") == 1
+    assert "FLOWDSL_NOTEBOOK" not in texts(first[1], "stderr")
+    second = execute(tmp_path, PASSING + "job(1)", "job.options(id='mine')(1)")
+    assert texts(second[0], "text/plain") == "'result of the second notebook'"
+    assert "FLOWDSL_NOTEBOOK" in texts(second[0], "stderr")
+    conflict = texts(second[1], "error")
+    assert conflict.startswith("RunConflict")
+    assert "FLOWDSL_NOTEBOOK" in conflict
+
+
+@pytest.mark.parametrize("by", ["environment", "call"])
+def test_a_named_notebook_continues_in_the_next_kernel(tmp_path: Path, by: str) -> None:
+    """What was recorded answers, and nothing has to be said."""
+    environment = {"FLOWDSL_NOTEBOOK": "sweep.ipynb"} if by == "environment" else {}
+    naming = NAMED if by == "call" else ""
+    execute(tmp_path, naming + FAILING + "job(1)", **environment)
+    (outputs,) = execute(tmp_path, naming + PASSING + "job(1)", **environment)
+    assert texts(outputs, "text/plain") == "'result of the first notebook'"
+    assert "FLOWDSL_NOTEBOOK" not in texts(outputs, "stderr")
