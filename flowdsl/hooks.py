@@ -1,18 +1,69 @@
-"""Hooks: watch runs and steps without changing them.
+"""Hooks: watch runs and steps, and stand around what they execute.
 
 Subclass :class:`Hooks`, override what you need, and give it to ``Runtime(hooks=…)``; several are called in
-the order given. A hook is only told: what it returns is ignored, and an exception in it is logged and changes
-nothing.
+the order given. :func:`installed` gives them to every runtime of the process.
+
+The rules
+    An ``on_…`` method is only told: what it returns is ignored, and an exception in it is logged and changes
+    nothing. The others take part. What ``execute_body`` returns or raises is what the body returned or
+    raised. A method that nobody overrides costs nothing.
 """
 
 import logging
-from collections.abc import Iterable
+import random
+import threading
+import weakref
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from inspect import iscoroutinefunction
-from typing import Any
+from typing import Any, Literal
 
-__all__ = ["HookChain", "Hooks"]
+from attrs import define
+
+__all__ = ["BodyView", "HookChain", "Hooks", "installed"]
 
 logger = logging.getLogger("flowdsl")
+
+BodyKind = Literal["workflow", "step", "undo", "handler", "callback"]
+
+
+@define(slots=True, eq=False)
+class BodyView:
+    """A body that is about to be executed.
+
+    * ``kind``: ``"workflow"``, ``"step"`` (whatever its mode), ``"undo"``, ``"handler"`` (of an event) or
+      ``"callback"`` (``on_complete``, ``on_error``).
+    * ``path``: the name of the workflow or step, or of the function.
+    * ``run_id``: the run that it belongs to; ``""`` for what executes outside any run.
+    * ``step``: the same view that ``on_step_start`` gets; ``None`` for workflows and callbacks.
+    * ``fn``: the function. ``args``, ``kwargs``: of the call, without ``self``. ``shown``: the same as one
+      line of text.
+    * ``is_async``: whether ``execute_body_async`` is asked.
+    """
+
+    kind: BodyKind
+    path: str
+    run_id: str
+    step: Any
+    fn: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    shown: str
+    is_async: bool
+
+    def hold(self) -> Any:
+        """Execute nothing: wait until the run is to stop (cancelled, interrupted, failed elsewhere), and
+        raise that. In ``execute_body``; raises ``TypeError`` where there is no run."""
+        raise TypeError(f"{self.path} executes outside any run, so nothing would ever end its waiting")
+
+    async def ahold(self) -> Any:
+        """As :meth:`hold`, in ``execute_body_async``."""
+        self.hold()
+
+    def unused(self) -> list[Any]:
+        """The records of the run that its execution has not asked for up to now, as rows of the storage."""
+        return []
 
 
 class Hooks:
@@ -55,18 +106,57 @@ class Hooks:
     def on_signal(self, run: Any, signal: Any) -> None:
         """A waiting run took a signal."""
 
+    def execute_body(self, body: BodyView, proceed: Callable[[], Any]) -> Any:
+        """Execute a sync body: ``proceed()`` does, and returns or raises what it does. What this method
+        returns or raises counts as the body's.
+
+        It is called where the body executes: in its thread, within its timeout, in its context (so
+        ``current_step()`` and verbs work). For a body on an executor in another process, ``proceed()`` sends
+        it there and waits. Of several hooks the first given is the outermost.
+
+        >>> class Offline(Hooks):
+        ...     def execute_body(self, body, proceed):
+        ...         return 42 if body.path.endswith("fetch") else proceed()
+        """
+        return proceed()
+
+    async def execute_body_async(self, body: BodyView, proceed: Callable[[], Awaitable[Any]]) -> Any:
+        """As :meth:`execute_body`, for async bodies: ``await proceed()``, in the task of the body.
+
+        >>> class Timed(Hooks):
+        ...     async def execute_body_async(self, body, proceed):
+        ...         with span(body.path):
+        ...             return await proceed()
+        """
+        return await proceed()
+
+    def jitter(self) -> float:
+        """A number in [0, 1) that spreads one retry: the delay is shortened by that share of the policy's
+        ``jitter``. Of several hooks the last one counts."""
+        return _random.random()
+
+    def wrap_storage(self, storage: Any) -> Any:
+        """Called with the storage of a runtime as it is made; returns the one that it uses: that, or one that
+        relays to it."""
+        return storage
+
+
+_random = random.Random()  # spreads retries of many processes; never part of a result
 
 _EVENTS = tuple(name for name in vars(Hooks) if name.startswith("on_"))
+_PARTS = ("execute_body", "execute_body_async", "jitter", "wrap_storage")
 
 
 def _overridden(hook: Any) -> dict[str, Any]:
     """The methods of *hook* that do something: a chain calls no others."""
     found = {}
-    for name in _EVENTS:
+    for name in (*_EVENTS, *_PARTS):
         method = getattr(hook, name, None)
         if callable(method) and getattr(method, "__func__", method) is not getattr(Hooks, name):
-            if iscoroutinefunction(method):
+            if iscoroutinefunction(method) and name != "execute_body_async":
                 raise TypeError(f"a hook is called, not awaited: make {name} of {hook!r} a plain function")
+            if name == "execute_body_async" and not iscoroutinefunction(method):
+                raise TypeError(f"{name} of {hook!r} is awaited: write `async def {name}`")
             found[name] = method
     if isinstance(hook, type) or not (found or isinstance(hook, Hooks)):
         raise TypeError(f"hooks= takes instances of flowdsl.Hooks; got {hook!r}")
@@ -74,27 +164,50 @@ def _overridden(hook: Any) -> dict[str, Any]:
 
 
 class HookChain:
-    """Calls one event on several hooks, in order, and logs what they raise.
+    """The hooks of one runtime, and those that are installed in the process.
 
-    ``chain.has("on_step_start")`` tells whether anybody listens, so that the silent case costs one look-up.
+    ``chain.has("on_step_start")`` tells whether anybody listens, ``listens`` whether anybody listens to
+    anything, so that the silent case costs one look-up. ``around`` and ``around_async`` execute a body within
+    the hooks that override ``execute_body``; they are ``None`` where none does.
     """
 
-    __slots__ = ("_listeners", "hooks")
+    __slots__ = ("__weakref__", "_listeners", "around", "around_async", "hooks", "jitter", "listens", "own")
 
-    def __init__(self, hooks: Hooks | Iterable[Any] = ()) -> None:
+    def __init__(self, hooks: Hooks | Iterable[Any] = (), *, everywhere: bool = True) -> None:
         if isinstance(hooks, Hooks):
             hooks = (hooks,)
         if not isinstance(hooks, Iterable):
             raise TypeError(f"hooks= takes an instance of flowdsl.Hooks, or several; got {hooks!r}")
-        self.hooks = tuple(hooks)
-        self._listeners: dict[str, tuple[Any, ...]] = {}
+        self.own = tuple(hooks)
+        with _installing:
+            self.build(everywhere)
+            if everywhere:
+                _chains.add(self)
+
+    def build(self, everywhere: bool = True) -> None:
+        """Look at the hooks anew: its own, and (*everywhere*) the installed ones."""
+        self.hooks = (*_installed, *self.own) if everywhere else self.own
+        found: dict[str, tuple[Any, ...]] = {}
         for hook in self.hooks:
             for name, method in _overridden(hook).items():
-                self._listeners[name] = (*self._listeners.get(name, ()), method)
+                found[name] = (*found.get(name, ()), method)
+        self.around: Callable[[BodyView, Callable[[], Any]], Any] | None = _nested(found.get("execute_body"))
+        self.around_async: Callable[[BodyView, Callable[[], Awaitable[Any]]], Awaitable[Any]] | None = (
+            _nested(found.get("execute_body_async"))
+        )
+        self.jitter: Callable[[], float] = found.get("jitter", (_random.random,))[-1]
+        self.listens = any(name in found for name in _EVENTS)
+        self._listeners = found
 
     def has(self, event: str) -> bool:
         """Whether any hook listens to *event*."""
         return event in self._listeners
+
+    def wrapped(self, storage: Any) -> Any:
+        """*storage* as the hooks wrap it."""
+        for wrap in self._listeners.get("wrap_storage", ()):
+            storage = wrap(storage)
+        return storage
 
     def fire(self, event: str, *args: Any) -> None:
         """Call *event* on each hook that has it."""
@@ -108,3 +221,60 @@ class HookChain:
                     "step": getattr(about, "key", None),
                 }
                 logger.exception("hook %s raised; the run is not affected", event, extra=where)
+
+
+def _nested(methods: tuple[Any, ...] | None) -> Callable[..., Any] | None:
+    """One call that goes through all *methods*, the first outermost."""
+    if not methods:
+        return None
+
+    def around(body: BodyView, proceed: Callable[[], Any]) -> Any:
+        for method in reversed(methods):
+            proceed = partial(method, body, proceed)
+        return proceed()
+
+    return around
+
+
+_installed: list[Hooks] = []
+_chains: "weakref.WeakSet[HookChain]" = weakref.WeakSet()
+_installing = threading.RLock()
+
+
+@contextmanager
+def installed(*hooks: Hooks) -> Iterator[None]:
+    """Give *hooks* to every runtime of this process, open or yet to be made, while the block lasts.
+
+    They stand around the runtimes' own hooks, those that were installed last outermost. Raises as
+    ``Runtime(hooks=…)`` does.
+
+    >>> class Count(Hooks):
+    ...     bodies = 0
+    ...     def execute_body(self, body, proceed):
+    ...         self.bodies += body.kind == "step"
+    ...         return proceed()
+    >>> from flowdsl import Runtime, step
+    >>> @step
+    ... def double(x):
+    ...     return 2 * x
+    >>> with installed(count := Count()), Runtime("memory://") as rt:
+    ...     rt.do(double, 21), count.bodies
+    (42, 1)
+    """
+    for hook in hooks:
+        _overridden(hook)  # raises for what is no hook, before anything has changed
+    with _installing:
+        _installed[:0] = hooks
+        _rebuild()
+    try:
+        yield
+    finally:
+        with _installing:
+            for hook in hooks:
+                _installed.remove(hook)
+            _rebuild()
+
+
+def _rebuild() -> None:
+    for chain in list(_chains):
+        chain.build()

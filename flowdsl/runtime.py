@@ -95,7 +95,8 @@ class Runtime:
             raise ValueError(f"lease is a duration above 0; got {lease!r}")
         chain = HookChain(hooks)
         self._owns_storage = not isinstance(storage, Storage)
-        self.storage: Storage = open_storage(default_url() if storage is None else storage)
+        self._opened: Storage = open_storage(default_url() if storage is None else storage)
+        self.storage: Storage = chain.wrapped(self._opened)
         secret = os.environ.get("FLOWDSL_SECRET_KEY")
         self._payloads = Payloads(codec or PickleCodec(), secret.encode() if secret else None)
         self.engine = Engine(
@@ -177,7 +178,7 @@ class Runtime:
         self.engine.closing = True
         _open_runtimes.discard(self)
         if self._owns_storage:
-            self.storage.close()
+            self._opened.close()
 
     # Executing steps by hand -------------------------------------------------------------------------------
 

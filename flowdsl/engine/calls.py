@@ -12,6 +12,7 @@ from flowdsl.engine.drive import run_async, run_sync
 from flowdsl.engine.places import user_level
 from flowdsl.engine.services import Engine
 from flowdsl.engine.step import flush, identify, perform
+from flowdsl.hooks import BodyKind, BodyView
 
 __all__ = ["NOTHING", "call_in_run", "refuse_mixing", "send_off"]
 
@@ -94,7 +95,7 @@ def _send_in_run(
     call = identify(frame, defn, fn, receiver, args, kwargs, "send")
     run_sync(flush(frame.run))
     view = StepView(frame.run.id, call.key, defn.path, "send", 1, frame.run.engine.clock.now())
-    return send_off(frame.run.engine, defn, fn, args, kwargs, view)
+    return send_off(frame.run.engine, defn, fn, args, kwargs, view, call.shown)
 
 
 def send_off(
@@ -104,9 +105,13 @@ def send_off(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     view: StepView,
+    shown: str = "",
+    kind: BodyKind = "step",
 ) -> Any:
     """Execute a body in the background, outside any run; errors go to the error hook and the log."""
     engine.hooks.fire("on_step_start", view)
+    around, around_async = engine.hooks.around, engine.hooks.around_async
+    seen = BodyView(kind, defn.path, view.run_id, view, fn, args, kwargs, shown, defn.is_async)
 
     def ended(error: BaseException | None, value: Any) -> None:
         view.duration = engine.clock.now() - view.started_at
@@ -125,7 +130,10 @@ def send_off(
 
         async def work_async() -> None:
             try:
-                value = await fn(*args, **kwargs)
+                if around_async is None:
+                    value = await fn(*args, **kwargs)
+                else:
+                    value = await around_async(seen, lambda: fn(*args, **kwargs))
             except (Exception, Crossing) as error:
                 ended(error, None)
             else:
@@ -136,7 +144,7 @@ def send_off(
 
     def work() -> None:
         try:
-            value = fn(*args, **kwargs)
+            value = fn(*args, **kwargs) if around is None else around(seen, lambda: fn(*args, **kwargs))
         except (Exception, Crossing) as error:
             ended(error, None)
         else:

@@ -10,14 +10,19 @@ import asyncio
 import contextvars
 import logging
 import threading
-from collections.abc import Callable, Generator, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from typing import Any, Never
+
+from attrs import define
 
 from flowdsl.clock import Waker
+from flowdsl.core.preview import preview
+from flowdsl.core.records import Step
 from flowdsl.engine.commit import Written
 from flowdsl.engine.context import Crossing, Frame, RunState, current, here
 from flowdsl.engine.services import Engine
-from flowdsl.errors import StepTimeout
+from flowdsl.errors import FlowError, StepTimeout
+from flowdsl.hooks import BodyKind, BodyView
 from flowdsl.storage.base import Operation, Outcome
 
 __all__ = [
@@ -158,7 +163,7 @@ class Body(Effect):
     of its own, where it is left behind.
     """
 
-    __slots__ = ("args", "fn", "frame", "kwargs", "timeout")
+    __slots__ = ("args", "callback", "fn", "frame", "kwargs", "timeout")
 
     def __init__(
         self,
@@ -167,12 +172,14 @@ class Body(Effect):
         kwargs: dict[str, Any],
         frame: Frame,
         timeout: float | None = None,
+        callback: bool = False,
     ) -> None:
         self.fn = fn
         self.args = args
         self.kwargs = kwargs
         self.frame = frame
         self.timeout = timeout
+        self.callback = callback
 
     def sync(self) -> Result:
         if self.timeout is not None:
@@ -181,7 +188,10 @@ class Body(Effect):
         frame.scope.home = threading.get_ident()
         token = current.set(frame)
         try:
-            return None, self.fn(*self.args, **self.kwargs)
+            around = frame.run.engine.hooks.around
+            if around is None:
+                return None, self.fn(*self.args, **self.kwargs)
+            return None, around(_seen(self), lambda: self.fn(*self.args, **self.kwargs))
         except BaseException as error:
             return error, None
         finally:
@@ -243,12 +253,19 @@ class Body(Effect):
         token = current.set(frame)
         try:
             if self.timeout is None:
-                return None, await self.fn(*self.args, **self.kwargs)
+                return None, await self._awaited()
             return await self._aio_with_timeout(self.timeout)
         except BaseException as error:
             return error, None
         finally:
             current.reset(token)
+
+    def _awaited(self) -> Awaitable[Any]:
+        around = self.frame.run.engine.hooks.around_async
+        if around is None:
+            coroutine: Awaitable[Any] = self.fn(*self.args, **self.kwargs)
+            return coroutine
+        return around(_seen(self), lambda: self.fn(*self.args, **self.kwargs))
 
     async def _aio_with_timeout(self, timeout: float) -> Result:
         engine = self.frame.run.engine
@@ -256,12 +273,57 @@ class Body(Effect):
         try:
             async with limit:
                 with engine.alarm(timeout, lambda: limit.reschedule(0)):
-                    return None, await self.fn(*self.args, **self.kwargs)
+                    return None, await self._awaited()
         except TimeoutError as error:
             if not limit.expired():
                 return error, None
             self.frame.abandoned = True
             return self._timed_out(timeout), None
+
+
+@define(slots=True, eq=False)
+class _Seen(BodyView):
+    """What hooks see of a body in a run; it can be held there."""
+
+    run: RunState
+
+    def hold(self) -> Never:
+        """Wait until the run is to stop, and raise that."""
+        while self.run.stop is None and not self.run.ending:
+            Pause(self.run, None).sync()
+        raise self._over()
+
+    async def ahold(self) -> Never:
+        """The same, awaited."""
+        while self.run.stop is None and not self.run.ending:
+            await Pause(self.run, None).aio()
+        raise self._over()
+
+    def unused(self) -> list[Step]:
+        """What of the journal no call has asked for up to now."""
+        with self.run.lock:
+            return self.run.journal.unused()
+
+    def _over(self) -> Crossing:
+        return Crossing(self.run.stop or FlowError(f"run {self.run_id} is about to end", run=self.run_id))
+
+
+def _seen(body: Body) -> BodyView:
+    frame = body.frame
+    run, step, fn = frame.run, frame.step, body.fn
+    shown = ""
+    kind: BodyKind = "step"
+    if step is None:
+        path, kind = run.record.workflow, "callback" if body.callback else "workflow"
+        shown = "" if body.callback else run.record.args_preview
+    else:
+        path = step.path
+        running = run.running.get(step.key)
+        if step.mode == "undo":
+            kind, shown = "undo", preview(body.args[0])
+        elif running is not None:
+            fn, shown = running[1].fn, running[1].shown
+    return _Seen(kind, path, run.id, step, fn, body.args, body.kwargs, shown, frame.is_async, run)
 
 
 class Stoppable(Effect):

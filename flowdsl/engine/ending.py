@@ -201,7 +201,7 @@ def _callback(state: RunState, fn: Callable[..., Any], what: str, *args: Any) ->
 
     is_async = inspect.iscoroutinefunction(fn)
     frame = Frame(state, state.scope, None, is_async)
-    body = Body(fn, args, {}, frame)
+    body = Body(fn, args, {}, frame, callback=True)
     error, _ = (yield body) if is_async else body.sync()
     if error is not None:
         if isinstance(error, INTERRUPTS):

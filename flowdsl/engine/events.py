@@ -36,6 +36,6 @@ def send_event(engine: Engine, event: Any, payload: Any) -> None:
         try:
             # in this context, so that it finds the same runtime
             there = fn if is_async else partial(contextvars.copy_context().run, fn)
-            send_off(engine, StepDef(fn, path, is_async), there, (payload,), {}, view)
+            send_off(engine, StepDef(fn, path, is_async), there, (payload,), {}, view, kind="handler")
         finally:
             current.reset(token)

@@ -30,7 +30,6 @@ If you edit this
 
 import json
 import logging
-import random
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from threading import get_ident
@@ -63,7 +62,6 @@ __all__ = [
     "flush",
     "halted",
     "identify",
-    "jitter",
     "make_record",
     "perform",
     "place",
@@ -74,14 +72,6 @@ __all__ = [
 ]
 
 logger = logging.getLogger("flowdsl")
-
-_jitter = random.Random()  # spreads retries of many processes; never part of a result
-
-
-def jitter() -> float:
-    """Uniform in [0, 1)."""
-    return _jitter.random()
-
 
 _COMPLETED = StepStatus.COMPLETED
 _FAILED = StepStatus.FAILED
@@ -338,7 +328,7 @@ def _durable(call: StepCall) -> Flow:
                 run.journal.add(record)
             if run.open:
                 run.inside_handled(scope)
-            if run.engine.hooks.hooks:
+            if run.engine.hooks.listens:
                 run.engine.hooks.fire("on_step_complete", view, loaded)
             return None, loaded
         if isinstance(error, (*INTERRUPTS, Crossing)) or not isinstance(error, Exception):
@@ -398,7 +388,7 @@ def attempt_body(call: StepCall, view: StepView, scope: Scope) -> Flow:
     hooks = run.engine.hooks
     if run.buffer:
         yield from flush(run)
-    if hooks.hooks:
+    if hooks.listens:
         hooks.fire("on_step_start", view)
     run.running[call.key] = (view, call)
     try:
@@ -450,7 +440,7 @@ def _gave_up(call: StepCall, view: StepView, error: Exception) -> Flow:
 def _back_off(call: StepCall, view: StepView, retry: Retry, error: Exception) -> Flow:
     """Store the failed attempt, then wait."""
     engine = call.run.engine
-    delay = retry.delay(view.attempt, _jitter.random(), error)
+    delay = retry.delay(view.attempt, engine.hooks.jitter(), error)
     wake_at = engine.clock.now() + delay
     yield from put_record(
         call, _pending(call, view, view.attempt, {"next": wake_at, "error": error_preview(error)})

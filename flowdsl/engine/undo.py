@@ -32,7 +32,7 @@ from flowdsl.engine.lease import ended_with_parent, take
 from flowdsl.engine.owner import Liveness, liveness
 from flowdsl.engine.registry import STEPS
 from flowdsl.engine.services import Engine
-from flowdsl.engine.step import commit_for, error_preview, halted, jitter
+from flowdsl.engine.step import commit_for, error_preview, halted
 from flowdsl.errors import StepNotFound
 from flowdsl.storage.base import DropSteps, PutStep, UpdateRun
 
@@ -199,7 +199,7 @@ def _undo_step(state: RunState, step: Step, undo: Any) -> Flow:
             raise error
         if attempt >= retry.attempts or not retry.should_retry(error, attempt):
             return (yield from _give_up(state, step, defn.path, attempt, started, error))
-        delay = retry.delay(attempt, jitter(), error)
+        delay = retry.delay(attempt, engine.hooks.jitter(), error)
         extra = json.dumps({"next": engine.clock.now() + delay})
         pending = _record(state, step, defn.path, StepStatus.PENDING, attempt, started, error, extra)
         yield from _store(state, pending)

@@ -27,6 +27,7 @@ from flowdsl.engine.lease import Keeper
 from flowdsl.engine.registry import STEPS
 from flowdsl.engine.services import Engine
 from flowdsl.errors import FlowError, StepTimeout, StorageUnavailable
+from flowdsl.hooks import HookChain
 from flowdsl.storage.base import Operation, Outcome, Storage
 
 __all__ = ["RemoteBody", "coordinators", "elsewhere"]
@@ -75,6 +76,18 @@ class RemoteBody(Effect):
         self.frame = frame
 
     def sync(self) -> Result:
+        call = self.call
+        if call.run.engine.hooks.around is None:
+            return self._there()
+        return Body(self._raising, call.args, call.kwargs, self.frame).sync()
+
+    def _raising(self, *_args: Any, **_kwargs: Any) -> Any:
+        error, value = self._there()
+        if error is not None:
+            raise error
+        return value
+
+    def _there(self) -> Result:
         call, run = self.call, self.call.run
         future = None
         try:
@@ -267,7 +280,11 @@ def _engine_for(job: _Job) -> Engine:
             storage = (
                 _Unreachable() if job.url is None or job.open_storage is None else job.open_storage(job.url)
             )
-            found = Engine(storage, payloads=Payloads(job.codec, secret.encode() if secret else None))
+            found = Engine(
+                storage,
+                payloads=Payloads(job.codec, secret.encode() if secret else None),
+                hooks=HookChain(everywhere=False),  # they stand around the body where it was sent from
+            )
             found.keeper = Keeper(found)
             _engines[job.url] = found
         return found

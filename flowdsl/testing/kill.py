@@ -11,10 +11,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from attrs import frozen
 
+from flowdsl.hooks import Hooks, installed
+from flowdsl.storage.base import Storage
 from flowdsl.testing.crash import CrashingStorage, When
 
 __all__ = ["KillReport", "Life", "kill_after"]
@@ -116,24 +119,21 @@ def _child() -> None:
     parser.add_argument("script")
     parser.add_argument("args", nargs=argparse.REMAINDER)
     given = parser.parse_args()
-    if given.at is not None:
-        _arm(given.at, given.when)
     sys.argv = [given.script, *given.args]
     sys.path[0] = os.path.dirname(os.path.abspath(given.script))
-    runpy.run_path(given.script, run_name="__main__")
+    with nullcontext() if given.at is None else installed(_Killing(given.at, given.when)):
+        runpy.run_path(given.script, run_name="__main__")
 
 
-def _arm(at: int, when: When) -> None:
-    from flowdsl.engine import services
-    from flowdsl.engine.commit import Committer
-    from flowdsl.storage.base import Storage
+class _Killing(Hooks):
+    """Kills this process at a commit of any runtime in it."""
 
-    class Killing(Committer):
-        def __init__(self, storage: Storage) -> None:
-            super().__init__(CrashingStorage(storage, at, when=when, outcome="kill"))
+    def __init__(self, at: int, when: When) -> None:
+        self._at = at
+        self._when = when
 
-    module: Any = services
-    module.Committer = Killing
+    def wrap_storage(self, storage: Storage) -> Storage:
+        return CrashingStorage(storage, self._at, when=self._when, outcome="kill")
 
 
 if __name__ == "__main__":

@@ -482,7 +482,7 @@ bug(
 bug(
     "value-after-the-body",
     "a body may act upon a time that is not durable",
-    ("if run.buffer: yield from flush(run) if hooks.hooks:", "if hooks.hooks:"),
+    ("if run.buffer: yield from flush(run) if hooks.listens:", "if hooks.listens:"),
     tests=f"tests/verbs/test_values.py {VERBS}",
 )
 bug(

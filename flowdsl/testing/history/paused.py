@@ -18,18 +18,15 @@ from typing import Any
 from attrs import evolve, frozen
 
 from flowdsl.core.status import RunStatus
-from flowdsl.engine import run as run_module
-from flowdsl.engine.context import Crossing, Frame, RunState, StepView, current
-from flowdsl.engine.drive import Body, Pause
+from flowdsl.engine.context import RunState, StepView
 from flowdsl.engine.export import History
 from flowdsl.engine.places import source_line
-from flowdsl.errors import FlowError
-from flowdsl.hooks import Hooks
+from flowdsl.hooks import BodyView, Hooks
 from flowdsl.runtime import Runtime
 from flowdsl.storage import MemoryStorage
 from flowdsl.storage.base import AddSignal, OpenRun, PutStep, UpdateRun
 from flowdsl.testing.clock import VirtualClock
-from flowdsl.testing.seam import fake_body, substituting
+from flowdsl.testing.seam import fake_body
 
 __all__ = ["Held", "Stop"]
 
@@ -45,15 +42,61 @@ class Stop:
     recorded: bool = True
 
 
-class _Watch(Hooks):
-    """Notes what is replayed, and the run's state in memory."""
+class _Holding(Hooks):
+    """Notes the run's state in memory, and holds what would execute."""
 
     def __init__(self, held: "Held") -> None:
         self._held = held
+        self._lines: dict[str, str] = {}
 
     def on_run_start(self, run: Any) -> None:
         if run.id == self._held.id:
             self._held.state = self._held.runtime.engine.active[run.id]
+
+    def on_step_start(self, step: StepView) -> None:
+        self._lines[step.key] = source_line()  # the body may execute in another thread
+
+    def execute_body(self, body: BodyView, proceed: Callable[[], Any]) -> Any:
+        if body.kind == "workflow" and body.run_id == self._held.id:
+            try:
+                self._held.outcome = None, proceed()
+            except Exception as error:
+                self._held.outcome = error, None
+        elif (fake := self._fake(body)) is not None:
+            return fake(*body.args, **body.kwargs)
+        else:
+            self._note(body)
+        return body.hold()
+
+    async def execute_body_async(self, body: BodyView, proceed: Callable[[], Any]) -> Any:
+        if body.kind == "workflow" and body.run_id == self._held.id:
+            try:
+                self._held.outcome = None, await proceed()
+            except Exception as error:
+                self._held.outcome = error, None
+        elif (fake := self._fake(body)) is not None:
+            return await fake_body(fake, True)(*body.args, **body.kwargs)
+        else:
+            self._note(body)
+        return await body.ahold()
+
+    def _fake(self, body: BodyView) -> Callable[..., Any] | None:
+        """What executes in place of a body, if something does."""
+        if body.step is not None and body.step.mode == "send":
+            return lambda *_, **__: None
+        return self._held.fakes.get(body.path) if body.step is not None else None
+
+    def _note(self, body: BodyView) -> None:
+        """Note a call that no record answers."""
+        held, step = self._held, body.step
+        shown = f"{body.path.rpartition('.')[2]}({body.shown})"
+        if step is not None and body.run_id == held.id:
+            line = self._lines.get(step.key) or source_line()
+            held.stops.append(Stop(step.key, body.path, shown, line, step.mode == "do"))
+        elif step is None:
+            record = held.storage.get_run(body.run_id)
+            if record is not None and record.parent == held.id:
+                held.stops.append(Stop(record.parent_key or "", body.path, shown, source_line()))
 
 
 class Held:
@@ -74,9 +117,9 @@ class Held:
         self.outcome: tuple[BaseException | None, Any] | None = None
         self.storage = _stored(history)
         self.clock = VirtualClock(_last_moment(history), autoskip=False)
-        self._fakes = fakes
+        self.fakes = fakes
         self._timeout = timeout
-        options = {"lease": 3600.0, **options, "hooks": [_Watch(self)]}
+        options = {"lease": 3600.0, **options, "hooks": [_Holding(self)]}
         self.runtime = Runtime(self.storage, clock=self.clock, **options)
 
     @contextmanager
@@ -85,75 +128,12 @@ class Held:
 
         Raises what ``resume`` raises, and ``TimeoutError``.
         """
-        with substituting(self._instead_of), self._holding(), self.runtime:
+        with self.runtime:
             run = self.runtime.resume(self.id)
             future = self.runtime.engine.futures.get(run.id)
             self._come_to_rest(future)
             yield future.exception() if future is not None and future.done() else None
         self.storage.close()
-
-    # What executes ----------------------------------------------------------------------------------------
-
-    def _instead_of(
-        self, view: StepView, is_async: bool, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Callable[..., Any]:
-        """What executes in place of a body."""
-        if view.mode == "send":
-            return fake_body(lambda *_, **__: None, is_async)
-        if view.path in self._fakes:
-            return fake_body(self._fakes[view.path], is_async)
-        frame = current.get()
-        state = frame.run if frame is not None else None
-        running = None if state is None else state.running.get(view.key)
-        shown = running[1].shown if running is not None else ""
-        if view.run_id == self.id:
-            name = view.path.rpartition(".")[2]
-            self.stops.append(Stop(view.key, view.path, f"{name}({shown})", source_line(), view.mode == "do"))
-        return _aheld if is_async else _held
-
-    @contextmanager
-    def _holding(self) -> Iterator[None]:
-        """Hold the body of the workflow at its end, and that of each child at its beginning."""
-        held = self
-
-        class Holding(Body):
-            __slots__ = ()
-
-            def __init__(self, fn: Any, args: Any, kwargs: Any, frame: Frame) -> None:
-                run = frame.run
-                if run.id == held.id and run.engine is held.runtime.engine:
-                    fn = held._held_at_its_end(fn, frame.is_async)
-                elif run.record.parent == held.id:
-                    record = run.record
-                    shown = f"{record.workflow.rpartition('.')[2]}({record.args_preview})"
-                    key = record.parent_key or ""
-                    held.stops.append(Stop(key, record.workflow, shown, source_line()))
-                    fn = _aheld if frame.is_async else _held
-                super().__init__(fn, args, kwargs, frame)
-
-        module: Any = run_module
-        module.Body = Holding
-        try:
-            yield
-        finally:
-            module.Body = Body
-
-    def _held_at_its_end(self, fn: Callable[..., Any], is_async: bool) -> Callable[..., Any]:
-        def body(*args: Any, **kwargs: Any) -> Any:
-            try:
-                self.outcome = None, fn(*args, **kwargs)
-            except Exception as error:
-                self.outcome = error, None
-            return _held()
-
-        async def abody(*args: Any, **kwargs: Any) -> Any:
-            try:
-                self.outcome = None, await fn(*args, **kwargs)
-            except Exception as error:
-                self.outcome = error, None
-            return await _aheld()
-
-        return abody if is_async else body
 
     def _come_to_rest(self, future: Any) -> None:
         """Return once all code of the run is held, or the run was stopped."""
@@ -174,26 +154,6 @@ class Held:
                 raise TimeoutError(f"its code did not come to an end within {self._timeout:g} seconds")
             if self.state is not None and clock._busy <= 0 and clock._moves == before:
                 return
-
-
-def _held(*_: Any, **__: Any) -> Any:
-    run = _here()
-    while run.stop is None and not run.ending:
-        Pause(run, None).sync()
-    raise Crossing(run.stop or FlowError("the history ends here", run=run.id))
-
-
-async def _aheld(*_: Any, **__: Any) -> Any:
-    run = _here()
-    while run.stop is None and not run.ending:
-        await Pause(run, None).aio()
-    raise Crossing(run.stop or FlowError("the history ends here", run=run.id))
-
-
-def _here() -> RunState:
-    frame = current.get()
-    assert frame is not None
-    return frame.run
 
 
 async def _drained(loop: Any) -> None:

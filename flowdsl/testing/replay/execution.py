@@ -8,13 +8,11 @@ import asyncio
 import contextvars
 import threading
 from collections.abc import Sequence
-from contextlib import contextmanager
 from typing import Any
 
 from flowdsl.core.status import RunStatus, StepStatus
-from flowdsl.engine import step as step_module
 from flowdsl.engine.context import current
-from flowdsl.hooks import Hooks
+from flowdsl.hooks import Hooks, installed
 from flowdsl.runtime import Runtime
 from flowdsl.storage import MemoryStorage
 from flowdsl.storage.base import Operation, Outcome
@@ -62,6 +60,10 @@ class _Watch(Hooks):
             for number, (name, payload) in enumerate(self._plan.signals):
                 run.signal(name, payload, sender="check_replay", key=f"check_replay-{number}")
 
+    def on_step_start(self, step: Any) -> None:
+        # here, since the body may execute in another thread
+        self._life.lines[step.run_id, step.key, step.attempt] = line_of_code()
+
     def on_step_replay(self, step: Any, result: Any) -> None:
         record = self._storage.get_step(step.run_id, step.key)
         shown = f"{step.path.rpartition('.')[2]}({record.args if record else '…'})"
@@ -79,21 +81,11 @@ class _Watch(Hooks):
             self._life.unused += [f"{s.path.rpartition('.')[2]}({s.args})" for s in named if s is not None]
 
 
-class _Steady:
+class _Steady(Hooks):
     """Jitter that is the same each time."""
 
-    def random(self) -> float:
+    def jitter(self) -> float:
         return 0.0
-
-
-@contextmanager
-def _steady_jitter() -> Any:
-    module: Any = step_module
-    before, module._jitter = module._jitter, _Steady()
-    try:
-        yield
-    finally:
-        module._jitter = before
 
 
 # ------------------------------------------------------------ an execution
@@ -130,7 +122,7 @@ def live(plan: Plan, storage: MemoryStorage, before: tuple[Commit, ...], changes
     outside = current.set(None)
     try:
         with (
-            _steady_jitter(),
+            installed(_Steady()),
             substituting(player(plan, life, not before)),
             elsewhere(plan.fn, plan.memory, changes),
             listening(life),

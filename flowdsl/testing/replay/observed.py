@@ -73,6 +73,7 @@ class Life:
     puts: dict[Place, Step] = field(factory=dict)
     outside: list[str] = field(factory=list)
     really_ran: int = 0
+    lines: dict[Address, str] = field(factory=dict)
     loaded: list[tuple[str, Any, Any]] = field(factory=list)
 
     def note(self, operations: Sequence[Operation]) -> None:

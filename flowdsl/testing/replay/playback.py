@@ -33,7 +33,9 @@ def player(plan: Plan, life: Life, first: bool) -> Any:
     ) -> Callable[..., Any]:
         address = (view.run_id, view.key, view.attempt)
         shown = str(Execution(view.run_id, view.path, view.key, 1, args, kwargs))
-        life.calls.append(Called(True, view.run_id, view.key, shown, line_of_code()))
+        life.calls.append(
+            Called(True, view.run_id, view.key, shown, life.lines.get(address) or line_of_code())
+        )
         known = plan.outcomes.get(address)
         if view.mode == "try":  # of which there is no record
             plan.unrecorded[f"{shown} is of mode 'try'"] = None
