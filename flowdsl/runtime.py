@@ -63,7 +63,8 @@ class Runtime:
     *retry*, the policy of steps that have none; *codec*, how results become bytes; *hooks*, one or several
     :class:`~flowdsl.Hooks`; *clock*, a :class:`~flowdsl.clock.Clock`; *executor*, where submitted steps
     execute; *on_divergence*, ``"raise"``, ``"rerun"`` or ``"reuse"``; *lease*, seconds until a run of a
-    process of which nothing is known may be taken over; *name*, for logs.
+    process of which nothing is known may be taken over; *name*, for logs; *previews*, whether arguments,
+    results and texts of errors may be stored readable and written to the log.
 
     Inside ``with Runtime(…):`` (or ``async with``) it is the current one; leaving closes it.
 
@@ -88,6 +89,7 @@ class Runtime:
         on_divergence: Literal["raise", "rerun", "reuse"] = "raise",
         lease: float = 30.0,
         name: str | None = None,
+        previews: bool = True,
     ) -> None:
         _check(retry, codec, clock, executor, on_divergence, name)
         lease = seconds(lease, "lease")
@@ -98,7 +100,9 @@ class Runtime:
         self._opened: Storage = open_storage(default_url() if storage is None else storage)
         self.storage: Storage = chain.wrapped(self._opened)
         secret = os.environ.get("FLOWDSL_SECRET_KEY")
-        self._payloads = Payloads(codec or PickleCodec(), secret.encode() if secret else None)
+        self._payloads = Payloads(
+            codec or PickleCodec(), secret.encode() if secret else None, previews=previews
+        )
         self.engine = Engine(
             self.storage,
             payloads=self._payloads,
@@ -538,6 +542,7 @@ def configure(
     on_divergence: Literal["raise", "rerun", "reuse"] = "raise",
     lease: float = 30.0,
     name: str | None = None,
+    previews: bool = True,
 ) -> Runtime:
     """Make the process-wide default runtime, with the same parameters as :class:`Runtime`; the previous
     default is closed.
@@ -555,6 +560,7 @@ def configure(
         on_divergence=on_divergence,
         lease=lease,
         name=name,
+        previews=previews,
     )
     with _default_lock:
         previous, _default = _default, fresh

@@ -21,6 +21,7 @@ class Codec(ABC):
     * ``stores_objects``: whether any Python object may be handed to ``dumps`` (as with pickle), or only
       ``None``, booleans, numbers, strings, lists, and dicts with string keys (as with JSON). Exceptions are
       stored accordingly.
+    * ``hides``: whether only who has a key can read what was written. No previews are stored then.
 
     A codec holds no state that changes, and is called from several threads at once.
 
@@ -35,6 +36,7 @@ class Codec(ABC):
     id: str
     exact: frozenset[type] = frozenset()
     stores_objects: bool = False
+    hides: bool = False
 
     @abstractmethod
     def dumps(self, value: Any) -> bytes:

@@ -26,7 +26,7 @@ class Encrypted(Wrapped):
     * *accept_plain*: also load what *codec* wrote unencrypted. For the time of a change-over: as long as it
       is set, whoever can write to the storage can leave the encryption off.
 
-    Previews of arguments and results are stored beside the payloads and are not encrypted by this. Raises
+    No previews of values are stored beside what is encrypted, and no value is written to the log. Raises
     ``ImportError`` where the extra is not installed, ``ValueError`` for no key or an empty one.
 
     >>> from flowdsl.codecs import JsonCodec
@@ -36,6 +36,7 @@ class Encrypted(Wrapped):
     """
 
     prefix: ClassVar[str] = "encrypted"
+    hides = True
 
     def __init__(self, codec: Codec, key: Keys, *, accept_plain: bool = False) -> None:
         try:

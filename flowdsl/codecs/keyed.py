@@ -47,6 +47,7 @@ class Wrapped(Codec):
         self.id = f"{self.prefix}+{codec.id}"
         self.exact = codec.exact
         self.stores_objects = codec.stores_objects
+        self.hides = type(self).hides or codec.hides
 
     @abstractmethod
     def wrap(self, body: bytes) -> bytes:

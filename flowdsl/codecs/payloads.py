@@ -13,6 +13,7 @@ from typing import Any
 from flowdsl.codecs.base import Codec
 from flowdsl.codecs.envelope import opener, seal, sealer, unseal
 from flowdsl.codecs.exceptions.pack import pack_exception, unpack_exception
+from flowdsl.codecs.previews import Previews
 from flowdsl.codecs.unstorable import describe_fault
 from flowdsl.errors import ResultNotStorable, StorageError
 
@@ -31,6 +32,9 @@ class Payloads:
     * *codec*: makes the bodies of new payloads; what other built-in codecs wrote stays readable.
     * *secret*: key of the checksums; ``None`` for plain ones.
     * *check_limit*: above so many bytes a packed value is not loaded again, which a notice in the log says.
+    * *previews*: whether readable previews are made; a codec that hides values makes none either way.
+
+    ``previews`` makes them; see :class:`~flowdsl.codecs.previews.Previews`.
 
     Raises ``ValueError`` for an impossible codec id or an empty secret.
 
@@ -54,10 +58,16 @@ class Payloads:
         "_seal",
         "_seal_error",
         "_secret",
+        "previews",
     )
 
     def __init__(
-        self, codec: Codec, secret: bytes | None = None, check_limit: int = 16 * 1024 * 1024
+        self,
+        codec: Codec,
+        secret: bytes | None = None,
+        check_limit: int = 16 * 1024 * 1024,
+        *,
+        previews: bool = True,
     ) -> None:
         if codec.id.startswith(_ERROR):
             raise ValueError(f"a codec id may not start with {_ERROR!r}: {codec.id!r}")
@@ -72,11 +82,17 @@ class Payloads:
         self._exact = codec.exact
         self._secret = secret
         self._limit = check_limit
+        self.previews = Previews(previews and not codec.hides)
 
     @property
     def codec(self) -> Codec:
         """The codec of new payloads."""
         return self._codec
+
+    @property
+    def hides(self) -> bool:
+        """Whether nobody without a key can read the payloads."""
+        return self._codec.hides
 
     def pack(self, value: Any, run_id: str, key: str, kind: str) -> tuple[bytes, Any]:
         """Return *value* as a payload for this place, and the value as it will be loaded.

@@ -1,17 +1,22 @@
 """One-line, bounded, never-raising pictures of values, for people to read in listings, diffs and errors.
 
 Nothing is decided by a preview and nothing is loaded from one. Only as much of a value is looked at as can be
-shown, so a list of a million items costs no more than one of a hundred; text that would not print (control
+shown, so a list of a million items costs no more than one of a hundred. Text that would not print (control
 characters, lone surrogates) is escaped, so that a preview can be stored and shown anywhere.
+
+Most values are small, and ``repr`` shows them as they are: the quick way. The slow way is a
+:class:`reprlib.Repr` with a budget of characters.
 """
 
 import dataclasses
+import reprlib
 import sys
 from collections import abc
+from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
-__all__ = ["preview", "preview_call"]
+__all__ = ["error_lines", "one_line", "preview", "preview_call"]
 
 _LIMIT = 200
 _MAX_ITEMS = 50  # of one container; the text is cut anyway
@@ -20,7 +25,6 @@ _SHORT = 60  # characters of a string that is small
 _FEW = 10  # items of a container that is small
 _LARGE = 10**20
 _QUICK_TYPES = frozenset({bool, float, type(None)})
-_TEXT_TYPES = (str, bytes, bytearray)
 
 
 def preview(value: Any, limit: int = _LIMIT) -> str:
@@ -36,10 +40,8 @@ def preview(value: Any, limit: int = _LIMIT) -> str:
     if _is_small_dict(value, 3) if kind is dict else _is_small(value, 3):
         text = repr(value)
         return text if len(text) <= limit else _cut(text, limit)
-    out: list[str] = []
     try:
-        _write(value, out, [limit + 1], 0)
-        text = "".join(out)
+        text = _Picture(limit + 1).repr(value)
     except Exception as error:
         text = _broken(value, error)
     return _cut(text, limit)
@@ -64,6 +66,32 @@ def preview_call(
     return text if len(text) <= limit else _cut(text, limit)
 
 
+def one_line(text: str, limit: int = _LIMIT) -> str:
+    """Give *text* on one printable line of at most *limit* characters, without quotes.
+
+    >>> one_line("no such row\\nin table t")
+    'no such row in table t'
+    """
+    return _cut(_printable(text[: limit + 1]), limit)
+
+
+def error_lines(shown: str) -> tuple[str, str, str]:
+    """Take the preview of an error apart.
+
+    Parameters: *shown*, what is stored as the preview of an error. Returns its first line (type and text),
+    the user's innermost frame (``shop.py:17 in charge``), and the source line there; the last two may be
+    empty.
+
+    >>> error_lines("OSError: gone\\nshop.py:17 in charge\\npay(order)")
+    ('OSError: gone', 'shop.py:17 in charge', 'pay(order)')
+    """
+    text, where, source = (*shown.split("\n", 2), "", "")[:3]
+    return text, where, source
+
+
+# ------------------------------------------------------------------------------------------ the quick way
+
+
 def _is_small(value: Any, levels: int) -> bool:
     """Whether ``repr`` of *value* is quick, short and without surprise: most arguments of most calls."""
     kind = type(value)
@@ -79,18 +107,9 @@ def _is_small(value: Any, levels: int) -> bool:
 
 
 def _is_small_dict(value: dict[Any, Any], levels: int) -> bool:
-    if len(value) > _FEW:
+    if len(value) > _FEW or not _are_small(value.values(), levels):
         return False
-    for name, item in value.items():
-        kind = type(item)  # texts and numbers are not left to the recursion, for they are the most frequent
-        if kind is str:
-            if len(item) >= _SHORT:
-                return False
-        elif kind is int:
-            if not -_LARGE < item < _LARGE:
-                return False
-        elif kind not in _QUICK_TYPES and not _is_small(item, levels - 1):
-            return False
+    for name in value:
         if (type(name) is not str or len(name) >= _SHORT) and not _is_small(name, 0):
             return False
     return True
@@ -98,7 +117,7 @@ def _is_small_dict(value: dict[Any, Any], levels: int) -> bool:
 
 def _are_small(items: abc.Iterable[Any], levels: int) -> bool:
     for item in items:
-        kind = type(item)  # texts and numbers are not left to the recursion, for they are the most frequent
+        kind = type(item)  # texts and numbers are the most frequent, and are judged here, without a call
         if kind is str:
             if len(item) >= _SHORT:
                 return False
@@ -110,93 +129,100 @@ def _are_small(items: abc.Iterable[Any], levels: int) -> bool:
     return True
 
 
-def _cut(text: str, limit: int) -> str:
-    return text if len(text) <= limit else text[: max(limit - 1, 0)] + "…"
+# ------------------------------------------------------------------------------------------- the slow way
 
 
-def _broken(value: object, error: Exception) -> str:
-    return f"<{type(value).__qualname__} whose repr raised {type(error).__name__}>"
+class _Picture(reprlib.Repr):
+    """Draws one value. It stops looking at values once *room* characters have been drawn.
 
+    How a value is drawn depends on who wrote its ``__repr__``: containers whose repr is Python's own, and
+    classes whose repr was generated, are drawn piece by piece; a repr written by hand is called.
+    """
 
-# -------------------------------------------------------------------------------------------- writing
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.room = room
+        self.fillvalue = "…"
+        self.maxlevel = _MAX_DEPTH
+        self.maxlist = self.maxtuple = self.maxset = self.maxfrozenset = self.maxdict = _MAX_ITEMS
 
+    def repr1(self, value: Any, level: int) -> str:
+        if self.room <= 0:
+            return self.fillvalue
+        represent: Any = type(value).__repr__
+        draw = _DRAWN.get(represent)
+        if draw is not None:
+            return draw(self, value, level)
+        fields = _shown_fields(value, represent)
+        if fields is not None:
+            return self._named(value, fields, level)
+        return self._spend(_printable(_summary(value) or _safe_repr(value)))
 
-def _emit(text: str, out: list[str], room: list[int]) -> None:
-    out.append(text)
-    room[0] -= len(text)
-
-
-def _write(value: Any, out: list[str], room: list[int], depth: int) -> None:
-    """Append the text of *value* to *out* until *room* (characters left, a one-item list) is used up."""
-    if room[0] <= 0:
-        return
-    represent: Any = type(value).__repr__
-    if isinstance(value, int) and represent is int.__repr__:
-        _emit(_number(value), out, room)
-    elif isinstance(value, _TEXT_TYPES) and represent in _TEXT_REPRS:
-        _emit(repr(value[: room[0] + 1]), out, room)
-    elif represent in _BRACKETS:
-        _write_container(value, out, room, depth)
-    elif (fields := _shown_fields(value, represent)) is not None:
-        _write_fields(value, fields, out, room, depth)
-    else:
-        _emit(_plain(_summary(value) or _safe_repr(value)), out, room)
-
-
-def _number(value: int) -> str:
-    if value.bit_length() > 4096:  # decimal digits of a huge number take quadratic time, or are refused
-        return f"<int of {value.bit_length()} bits>"
-    return repr(value)
-
-
-def _safe_repr(value: object) -> str:
-    try:
-        return repr(value)
-    except Exception as error:
-        return _broken(value, error)
-
-
-def _plain(text: str) -> str:
-    if text.isprintable():
+    def _spend(self, text: str) -> str:
+        self.room -= len(text) + 2  # two for what separates it from the next
         return text
-    return "".join(c if c.isprintable() else " " if c.isspace() else repr(c)[1:-1] for c in text)
+
+    def _number(self, value: int, _level: int) -> str:
+        if value.bit_length() > 4096:  # decimal digits of a huge number take quadratic time, or are refused
+            return self._spend(f"<int of {value.bit_length()} bits>")
+        return self._spend(int.__repr__(value))
+
+    def _text(self, value: Any, _level: int) -> str:
+        return self._spend(repr(value[: self.room + 1]))
+
+    def _pieces(self, items: abc.Iterable[Any], level: int, draw: Callable[[Any], str]) -> str:
+        """Draw the *items* of a container that has *level* levels left, until there is no room."""
+        shown: list[str] = []
+        for item in islice(items, _MAX_ITEMS + 1):
+            if level <= 0 or len(shown) == _MAX_ITEMS or self.room <= 0:
+                shown.append(self.fillvalue)
+                break
+            shown.append(draw(item))
+        self.room -= 2  # the brackets
+        return ", ".join(shown)
+
+    def _items(self, value: Any, level: int) -> str:
+        inside = self._pieces(_in_order(value), level, lambda item: self.repr1(item, level - 1))
+        return _bracketed(value, inside)
+
+    def _mapping(self, value: dict[Any, Any], level: int) -> str:
+        def pair(item: tuple[Any, Any]) -> str:
+            return f"{self.repr1(item[0], level - 1)}: {self.repr1(item[1], level - 1)}"
+
+        return _bracketed(value, self._pieces(dict.items(value), level, pair))
+
+    def _named(self, value: Any, fields: list[str], level: int) -> str:
+        def named(name: str) -> str:
+            return f"{self._spend(name)}={self.repr1(getattr(value, name, None), level - 1)}"
+
+        inside = self._pieces(fields, level, named)
+        return f"{type(value).__qualname__.rpartition('.')[2]}({inside})"
 
 
-_TEXT_REPRS: tuple[Any, ...] = (str.__repr__, bytes.__repr__, bytearray.__repr__)
-_BRACKETS: dict[Any, tuple[str, str]] = {
-    list.__repr__: ("[", "]"),
-    tuple.__repr__: ("(", ")"),
-    set.__repr__: ("{", "}"),
-    frozenset.__repr__: ("{", "}"),
-    dict.__repr__: ("{", "}"),
+_DRAWN: dict[Any, Callable[[_Picture, Any, int], str]] = {
+    int.__repr__: _Picture._number,
+    **dict.fromkeys((str.__repr__, bytes.__repr__, bytearray.__repr__), _Picture._text),
+    **dict.fromkeys((list.__repr__, tuple.__repr__, set.__repr__, frozenset.__repr__), _Picture._items),
+    dict.__repr__: _Picture._mapping,
 }
+"""How a value is drawn, by the ``__repr__`` of its class."""
 
 
-def _write_container(value: Any, out: list[str], room: list[int], depth: int) -> None:
-    before, after = _BRACKETS[type(value).__repr__]
+def _bracketed(value: Any, inside: str) -> str:
+    """Put around *inside* what Python puts around the items of *value*."""
     kind = type(value)
-    if kind in (set, frozenset) and not value:
-        before, after = f"{kind.__name__}(", ")"
-    elif kind not in (list, tuple, dict, set):
-        before, after = f"{kind.__name__}({before}", f"{after})"
-    elif kind is tuple and len(value) == 1:
-        after = ",)"
-    _emit(before, out, room)
-    if depth >= _MAX_DEPTH and value:
-        _emit("…", out, room)
-    elif isinstance(value, dict):
-        for number, (key, item) in enumerate(islice(dict.items(value), _MAX_ITEMS + 1)):
-            if not _separated(number, out, room):
-                break
-            _write(key, out, room, depth + 1)
-            _emit(": ", out, room)
-            _write(item, out, room, depth + 1)
-    else:
-        for number, item in enumerate(islice(_in_order(value), _MAX_ITEMS + 1)):
-            if not _separated(number, out, room):
-                break
-            _write(item, out, room, depth + 1)
-    _emit(after, out, room)
+    if kind is list:
+        return f"[{inside}]"
+    if kind is tuple:
+        return f"({inside},)" if len(value) == 1 else f"({inside})"
+    if kind is dict or (kind is set and inside):
+        return f"{{{inside}}}"
+    if kind in (set, frozenset) and not inside:
+        return f"{kind.__name__}()"
+    before, after = (
+        "[]" if isinstance(value, list) else "()" if isinstance(value, tuple) else "{}"
+    )  # a subclass shows its name as well
+    return f"{kind.__name__}({before}{inside}{after})"
 
 
 def _in_order(value: Any) -> abc.Iterable[Any]:
@@ -206,18 +232,6 @@ def _in_order(value: Any) -> abc.Iterable[Any]:
         if kinds <= {str} or kinds <= {int, float}:
             return sorted(value)
     return value  # type: ignore[no-any-return]
-
-
-def _separated(number: int, out: list[str], room: list[int]) -> bool:
-    if number:
-        _emit(", ", out, room)
-    if number >= _MAX_ITEMS:
-        _emit("…", out, room)
-        return False
-    return room[0] > 0
-
-
-# --------------------------------------------------------------- classes whose repr was made for them
 
 
 def _shown_fields(value: Any, represent: Any) -> list[str] | None:
@@ -236,19 +250,6 @@ def _shown_fields(value: Any, represent: Any) -> list[str] | None:
     return None
 
 
-def _write_fields(value: Any, fields: list[str], out: list[str], room: list[int], depth: int) -> None:
-    _emit(f"{type(value).__qualname__.rpartition('.')[2]}(", out, room)
-    if depth >= _MAX_DEPTH:
-        _emit("…", out, room)
-        fields = []
-    for number, name in enumerate(fields):
-        if not _separated(number, out, room):
-            break
-        _emit(f"{name}=", out, room)
-        _write(getattr(value, name, None), out, room, depth + 1)
-    _emit(")", out, room)
-
-
 def _summary(value: Any) -> str:
     """Say shape and type of arrays and frames, whose repr is slow and has many lines; ``""`` for all else."""
     kind = type(value)
@@ -263,3 +264,27 @@ def _summary(value: Any) -> str:
         return f"<{text}: {', '.join(str(name) for name in islice(columns, 8))}>"
     dtype = getattr(value, "dtype", None)
     return f"<{text} of {dtype}>" if dtype is not None else f"<{text}>"
+
+
+# --------------------------------------------------------------------------------------------------- text
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: max(limit - 1, 0)] + "…"
+
+
+def _broken(value: object, error: Exception) -> str:
+    return f"<{type(value).__qualname__} whose repr raised {type(error).__name__}>"
+
+
+def _safe_repr(value: object) -> str:
+    try:
+        return str.__str__(repr(value))
+    except Exception as error:
+        return _broken(value, error)
+
+
+def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else " " if c.isspace() else repr(c)[1:-1] for c in text)
