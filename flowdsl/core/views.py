@@ -8,16 +8,16 @@ are stored beside the payloads.
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Protocol
 
 from flowdsl.core.records import Run, Signal, Step
 from flowdsl.core.status import RunStatus, StepStatus
+from flowdsl.core.words import iso
 
 __all__ = [
     "BESIDE",
     "extra_of",
-    "iso",
     "log_view",
     "run_view",
     "scope_owner",
@@ -45,11 +45,6 @@ class Line(Protocol):
     def fields(self) -> Mapping[str, Any]: ...
     @property
     def step(self) -> str | None: ...
-
-
-def iso(seconds: float | None) -> str | None:
-    """A time as text."""
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat()
 
 
 def tag_texts(run: Run) -> list[str]:
