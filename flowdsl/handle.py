@@ -1,6 +1,5 @@
 """Run: the handle a user holds."""
 
-import json
 from collections.abc import Generator
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -8,6 +7,7 @@ from typing import Any, Protocol
 from attrs import frozen
 
 from flowdsl.core.durations import wait_limit
+from flowdsl.core.facts import Logged, facts_of
 from flowdsl.core.html import run_page
 from flowdsl.core.records import Run as RunRecord
 from flowdsl.core.records import Step, Tags
@@ -151,9 +151,10 @@ class LogLine:
     def of(cls, record: Step) -> "LogLine":
         """The line that a record of kind ``log`` holds."""
         try:
-            fields = json.loads(record.extra or "{}").get("fields", {})
-        except (ValueError, AttributeError):
-            fields = {}
+            facts = facts_of(record)
+        except CorruptPayload:
+            facts = None
+        fields = facts.fields if isinstance(facts, Logged) else {}
         return cls(
             datetime.fromtimestamp(record.created_at, UTC), record.preview, dict(fields), record.scope or None
         )

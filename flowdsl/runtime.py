@@ -17,6 +17,7 @@ from flowdsl.codecs import Codec, PickleCodec
 from flowdsl.codecs.payloads import Payloads
 from flowdsl.core.durations import seconds
 from flowdsl.core.filters import checked_limit, moment, path_of, statuses
+from flowdsl.core.kinds import AUDIT, BESIDE_STEPS, LOG
 from flowdsl.core.records import Run as RunRecord
 from flowdsl.core.records import RunFilter, Step
 from flowdsl.core.retry import Retry
@@ -296,7 +297,7 @@ class Runtime:
 
     def step_records(self, run_id: str) -> list[Step]:
         """The journal of a run, without its store operations and logs."""
-        return [s for s in self.storage.list_steps(run_id) if s.kind not in ("store", "log", "audit")]
+        return [s for s in self.storage.list_steps(run_id) if s.kind not in BESIDE_STEPS]
 
     def load_result(self, step: Step) -> Any:
         """The value of a completed step record."""
@@ -318,11 +319,11 @@ class Runtime:
 
     def logs(self, run_id: str) -> list[LogLine]:
         """What ``log()`` stored with a run, in order."""
-        return [LogLine.of(step) for step in self.storage.list_steps(run_id) if step.kind == "log"]
+        return [LogLine.of(step) for step in self.storage.list_steps(run_id) if step.kind == LOG]
 
     def audit(self, run_id: str) -> list[AuditEntry]:
         """Who changed what in a run by hand, and when, in order."""
-        return [AuditEntry.of(step) for step in self.storage.list_steps(run_id) if step.kind == "audit"]
+        return [AuditEntry.of(step) for step in self.storage.list_steps(run_id) if step.kind == AUDIT]
 
     def export(self, id: str) -> dict[str, Any]:
         """A run with its journal and signals, as JSON can hold it; nothing is unpickled. ``flowdsl export``

@@ -19,6 +19,7 @@ from flowdsl.cli.common import Cli, Failure, app_of, command, find_run, missing_
 from flowdsl.cli.modules import load_app
 from flowdsl.cli.output import status_cell
 from flowdsl.cli.text import clean, owner_text, span
+from flowdsl.core.kinds import WITH_BODY
 from flowdsl.core.records import Run
 from flowdsl.core.status import RunStatus
 from flowdsl.core.views import run_view
@@ -92,7 +93,7 @@ def fork(cli: Cli, run: str, before: str, new_id: str | None, app: str | None) -
     with opened(cli) as runtime:
         made = runtime.fork(find_run(runtime, run).id, before, new_id).record
         status = shown_status(runtime, made)
-        steps = sum(step.kind in ("step", "child") for step in runtime.step_records(made.id))
+        steps = sum(step.kind in WITH_BODY for step in runtime.step_records(made.id))
     cli.out.line("made ", (made.id, "bold"), (f"  {steps} recorded before", "dim"))
     cli.out.facts([("next", (f"flowdsl resume {shlex.quote(made.id)} --app {app_of(made)}", "bold"))])
     if cli.as_json:
@@ -121,7 +122,7 @@ def _continue(cli: Cli, text: str, app: str | None, how: Callable[[Runtime, str]
             took = time.monotonic() - began
             record = runtime.record(handle.id)
             status = shown_status(runtime, record)
-            seqs = [step.seq for step in runtime.step_records(handle.id) if step.kind in ("step", "child")]
+            seqs = [step.seq for step in runtime.step_records(handle.id) if step.kind in WITH_BODY]
     executed = sum(seq > before for seq in seqs)
     replayed = len(seqs) - executed
     if cli.as_json:

@@ -11,14 +11,14 @@ from typing import Any
 from attrs import define, field, frozen
 
 from flowdsl.cli.common import shown_status
+from flowdsl.core.kinds import CALLS, LOG
 from flowdsl.core.records import Run, Step
 from flowdsl.core.status import StepStatus, is_final
 from flowdsl.handle import LogLine
 from flowdsl.runtime import Runtime
 
-__all__ = ["COUNTED", "Follower", "Look"]
+__all__ = ["Follower", "Look"]
 
-COUNTED = frozenset({"step", "child", "sleep", "wait", "schedule"})
 """Kinds of records that count as steps, as in ``Run.progress()``."""
 
 _TICK = (
@@ -72,7 +72,7 @@ class Follower:
             self._seq = max(self._seq, step.seq)
             before = self.steps.get(step.key)
             self.steps[step.key] = step
-            if step.kind == "log" and before is None:
+            if step.kind == LOG and before is None:
                 self.logs.append(LogLine.of(step))
             if before is None or _state(before) != _state(step):
                 changed.append(step)
@@ -81,12 +81,12 @@ class Follower:
 
     def unfinished(self) -> list[Step]:
         """The steps that have begun and have no outcome, oldest first."""
-        found = [s for s in self.steps.values() if s.kind in COUNTED and s.status is StepStatus.PENDING]
+        found = [s for s in self.steps.values() if s.kind in CALLS and s.status is StepStatus.PENDING]
         return sorted(found, key=lambda step: (step.created_at, step.seq))
 
     def counts(self) -> dict[str, int]:
         """How many steps are done, have failed, and are known at all; named as in ``Run.progress()``."""
-        found = Counter(step.status for step in self.steps.values() if step.kind in COUNTED)
+        found = Counter(step.status for step in self.steps.values() if step.kind in CALLS)
         return {
             "done": found[StepStatus.COMPLETED],
             "failed": found[StepStatus.FAILED],

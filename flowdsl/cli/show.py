@@ -12,9 +12,10 @@ from flowdsl.cli.output import Cell, Column, Output, status_cell
 from flowdsl.cli.runs import print_runs
 from flowdsl.cli.text import STYLES, age, moment, owner_text, span
 from flowdsl.cli.tree import print_steps
+from flowdsl.core.kinds import AUDIT, BESIDE_STEPS, LOG, STORE
 from flowdsl.core.records import Run, RunFilter, Signal, Step
 from flowdsl.core.status import RunStatus
-from flowdsl.core.views import BESIDE, scope_paths, show_view, step_view, tag_texts
+from flowdsl.core.views import scope_paths, show_view, step_view, tag_texts
 from flowdsl.handle import LogLine
 from flowdsl.runtime import Runtime
 
@@ -47,7 +48,7 @@ def show(cli: Cli, run: str) -> None:
             cli.out.document(show_view(record, status, journal, shown, signals))
             return
         _print_facts(cli.out, runtime, record, status)
-        print_steps(cli.out, record, [step for step in journal if step.kind not in BESIDE], children)
+        print_steps(cli.out, record, [step for step in journal if step.kind not in BESIDE_STEPS], children)
         if children:
             cli.out.heading("children", _count(len(children), "run"))
             print_runs(cli.out, [(child, shown_status(runtime, child)) for child in children], 2)
@@ -129,19 +130,19 @@ def _print_signals(out: Output, signals: Sequence[Signal]) -> None:
 
 
 def _print_beside(out: Output, run: Run, journal: Sequence[Step]) -> None:
-    logged = [LogLine.of(step) for step in journal if step.kind == "log"]
+    logged = [LogLine.of(step) for step in journal if step.kind == LOG]
     if logged:
         out.heading("log")
         paths = scope_paths(journal)
         for line in logged:
             out.line("  ", *log_cells(line, paths, run))
-    audit = [step for step in journal if step.kind == "audit"]
+    audit = [step for step in journal if step.kind == AUDIT]
     if audit:
         out.heading("audit")
         for step in audit:
             did = f"{step.path.removeprefix('flowdsl.')} {step.args}"
             out.line("  ", (moment(step.created_at), "dim"), f"  {did}", (f"  by {step.preview}", "dim"))
-    stored = sum(step.kind == "store" for step in journal)
+    stored = sum(step.kind == STORE for step in journal)
     if stored:
         out.heading("store", f"{_count(stored, 'operation')}")
 

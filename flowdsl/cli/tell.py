@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from flowdsl.cli.common import Cli, Failure, app_of, command, find_run, opened, shown_status
+from flowdsl.core.kinds import STEP
 from flowdsl.core.preview import preview
 from flowdsl.core.records import Run, Step
 from flowdsl.core.status import StepStatus
@@ -130,7 +131,7 @@ def _in_doubt(runtime: Runtime, run: Run, text: str) -> Step:
     """The one step without an outcome that *text* means."""
     if shown_status(runtime, run) == "running":
         raise Failure(f"run {run.id} is executing, so no step of it is in doubt")
-    steps = [step for step in runtime.storage.list_steps(run.id) if step.kind == "step"]
+    steps = [step for step in runtime.storage.list_steps(run.id) if step.kind == STEP]
     named = [s for s in steps if s.key.startswith(text) or s.path == text or s.path.endswith("." + text)]
     found = [step for step in named if step.status is StepStatus.PENDING] if text else []
     if len(found) == 1:

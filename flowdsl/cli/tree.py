@@ -13,6 +13,7 @@ from rich.cells import cell_len
 
 from flowdsl.cli.output import GAP, Cell, Column, Output, status_cell
 from flowdsl.cli.text import STYLES, clean, cut_end, moment, span
+from flowdsl.core.kinds import WITH_BODY
 from flowdsl.core.records import Run, Step
 from flowdsl.core.status import StepStatus, is_final
 from flowdsl.core.views import extra_of, scope_owner, step_span
@@ -125,7 +126,7 @@ def step_name(step: Step, home: str) -> str:
     """How a step is called among those of its run, whose module's name with a dot is *home*."""
     if step.path.startswith(_VERBS):
         return step.path.removeprefix(_VERBS).replace("schedule." + home, "schedule.")
-    kind = f" ({step.kind})" if step.kind not in ("step", "child") else ""
+    kind = f" ({step.kind})" if step.kind not in WITH_BODY else ""
     return step.path.removeprefix(home) + kind
 
 

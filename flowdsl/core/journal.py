@@ -37,6 +37,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from flowdsl.core.binding import changed_defaults
+from flowdsl.core.kinds import SILENT, STEP
 from flowdsl.core.records import Step
 from flowdsl.core.status import StepStatus
 
@@ -46,8 +47,6 @@ _COMPLETED = StepStatus.COMPLETED
 _FAILED = StepStatus.FAILED
 _PENDING = StepStatus.PENDING
 _UNDONE = StepStatus.UNDONE
-
-_SILENT_KINDS = frozenset({"log", "audit", "undo"})
 
 
 class Verdict(Enum):
@@ -149,7 +148,7 @@ class Journal:
                 return _EXECUTE
             if (
                 record.defaults != defaults
-                and record.kind == "step"
+                and record.kind == STEP
                 and changed_defaults(record.defaults, defaults)
             ):
                 return Decision(Verdict.DIVERGED, record)
@@ -169,7 +168,7 @@ class Journal:
                 and not step.concurrent
                 and step.seq > self._floor
                 and step.status is not _UNDONE
-                and step.kind not in _SILENT_KINDS
+                and step.kind not in SILENT
             }
         if not self._positions:  # as in every first execution
             return None
@@ -215,7 +214,7 @@ class Journal:
         return sum(
             1
             for step in self._steps.values()
-            if step.kind == "step"
+            if step.kind == STEP
             and (step.status is _COMPLETED or (step.status is _FAILED and step.key not in self._open))
         )
 
@@ -227,7 +226,7 @@ class Journal:
             for step in self._steps.values()
             if step.key not in self._used
             and step.status is not _UNDONE
-            and step.kind not in _SILENT_KINDS
+            and step.kind not in SILENT
             and step.key not in self._open
         ]
         return [step for step in unused if not self._answered_above(step.scope)]

@@ -1,14 +1,15 @@
 """Branches of a run: ``gather`` and ``schedule``."""
 
 import asyncio
-import json
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any
 
 from flowdsl.core.durations import seconds
+from flowdsl.core.facts import Scheduled, facts_of
 from flowdsl.core.journal import Verdict
 from flowdsl.core.keys import branch_scope
+from flowdsl.core.kinds import SCHEDULE
 from flowdsl.core.records import Step
 from flowdsl.core.status import StepStatus
 from flowdsl.engine.context import Frame, RunState, Scope, current, here
@@ -164,7 +165,7 @@ def schedule(frame: Frame, step: Any, args: tuple[Any, ...], kwargs: dict[str, A
         raise StepNotFound(f"step {defn.path} is not registered in this application", step=defn.path)
     wait = seconds(delay, "delay")
     bound = source.bound(args, kwargs)
-    call = mark(frame, f"schedule.{defn.path}", "schedule", bound.canonical, bound.preview())
+    call = mark(frame, f"schedule.{defn.path}", SCHEDULE, bound.canonical, bound.preview())
     return perform(call, lambda call: _schedule(call, source, bound.arguments, wait))
 
 
@@ -182,8 +183,8 @@ def _schedule(call: StepCall, source: Any, arguments: dict[str, Any], wait: floa
         view = view_of(call, 1)
         at = view.started_at + wait
         payload, _ = run.engine.payloads.pack(arguments, run.id, call.key, "result")
-        extra = json.dumps({"at": at, "step": source.definition.path})
-        record = make_record(call, view, StepStatus.COMPLETED, payload, "", 1, extra)
+        facts = Scheduled(at, source.definition.path)
+        record = make_record(call, view, StepStatus.COMPLETED, payload, "", 1, facts)
         yield from commit_for(run, call, PutStep(record, run.epoch, True))
         with run.lock:
             run.journal.add(record)
@@ -196,8 +197,9 @@ def arm_all(run: RunState) -> None:
     """Arm the branches that the journal knows of. A step that scheduled one may be replayed, and so never
     schedule it again."""
     for record in list(run.journal):
-        if record.kind == "schedule" and record.status is StepStatus.COMPLETED:
-            path = json.loads(record.extra)["step"]
+        facts = facts_of(record) if record.kind == SCHEDULE else None
+        if isinstance(facts, Scheduled) and record.status is StepStatus.COMPLETED:
+            path = facts.step
             source = STEPS.get(path)
             if source is None:
                 raise StepNotFound(
@@ -216,9 +218,10 @@ def _arm(run: RunState, record: Step, source: Any, left: float | None) -> StepFu
         if found is not None:
             return found
         engine = run.engine
-        wait = left
-        if wait is None:
-            wait = float(json.loads(record.extra)["at"]) - engine.clock.now()
+        wait = left or 0.0
+        facts = facts_of(record)
+        if left is None and isinstance(facts, Scheduled):
+            wait = facts.at - engine.clock.now()
         arguments = engine.payloads.unpack(record.payload or b"", run.id, record.key, "result")
         defn: StepDef = source.definition
         args, kwargs = defn.binder(False).call_with(arguments)

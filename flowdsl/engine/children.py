@@ -4,13 +4,14 @@ The child's id derives from the parent's step key, so one call has one child, wh
 record is a copy of the child's outcome.
 """
 
-import json
 from collections.abc import Callable
 from typing import Any
 
 from attrs import evolve
 
+from flowdsl.core.facts import generation_of
 from flowdsl.core.journal import Decision
+from flowdsl.core.kinds import CHILD
 from flowdsl.core.records import Run
 from flowdsl.engine.context import Crossing, Frame
 from flowdsl.engine.definitions import StepDef, WorkflowDef
@@ -40,10 +41,8 @@ def child_call(
 ) -> StepCall:
     """Take the identity of a child's call."""
     call = identify(frame, _as_step(defn), fn, receiver, args, kwargs, "do")
-    call.kind = "child"
-    earlier = frame.run.journal.get(call.key)
-    if earlier is not None and earlier.extra:
-        call.generation = json.loads(earlier.extra).get("generation", 0)
+    call.kind = CHILD
+    call.generation = generation_of(frame.run.journal.get(call.key))
     return call
 
 

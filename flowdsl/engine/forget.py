@@ -1,10 +1,11 @@
 """Forget a recorded step of the run that is executing, so that the next replay executes it again."""
 
-import json
 from typing import Any
 
 from attrs import evolve
 
+from flowdsl.core.facts import Facts, generation_of
+from flowdsl.core.kinds import AUDIT
 from flowdsl.core.status import StepStatus
 from flowdsl.engine.context import Frame
 from flowdsl.engine.definitions import StepDef
@@ -23,7 +24,7 @@ def forget_in(frame: Frame, defn: StepDef, bound: Any) -> None:
     The forgetting is itself recorded, so a replay does not forget again.
     """
     run, engine = frame.run, frame.run.engine
-    call = mark(frame, f"forget.{defn.path}", "audit", bound.canonical, bound.preview())
+    call = mark(frame, f"forget.{defn.path}", AUDIT, bound.canonical, bound.preview())
     if run.journal.get(call.key) is not None:
         return
     found = run.journal.get(bound.key(frame.scope.id, defn.version))
@@ -31,7 +32,7 @@ def forget_in(frame: Frame, defn: StepDef, bound: Any) -> None:
     buffered = run.buffered()
     operations = list(buffered)
     if found is not None:
-        extra = json.dumps({"generation": json.loads(found.extra or "{}").get("generation", 0) + 1})
+        extra = Facts(generation=generation_of(found) + 1).to_json()
         changed = evolve(found, seq=0, status=StepStatus.UNDONE, payload=None, preview="", extra=extra)
         operations.append(PutStep(changed, run.epoch))
         run.journal.add(changed)

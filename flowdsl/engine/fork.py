@@ -4,12 +4,13 @@ A process may die while it copies. Until everything is there, the new run is ``f
 continued, so nobody executes part of a copy; forking again under its id makes it anew.
 """
 
-import json
 import uuid
 from typing import Any
 
 from attrs import evolve
 
+from flowdsl.core.facts import Forked, facts_of
+from flowdsl.core.kinds import AUDIT
 from flowdsl.core.records import Run, Step
 from flowdsl.core.status import RunStatus, StepStatus
 from flowdsl.engine.owner import Liveness, liveness
@@ -31,18 +32,12 @@ def fork(engine: Engine, record: Run, before: Any, run_id: str | None) -> Run:
     draws: dict[str, int] = {}
     for step in (*copied, point):
         draws[step.scope] = max(draws.get(step.scope, 0), step.draws)
-    earlier = [json.loads(s.extra)["draws"] for s in steps if s.kind == "audit" and s.path == "flowdsl.fork"]
+    earlier = [facts.draws for s in steps if s.kind == AUDIT and isinstance(facts := facts_of(s), Forked)]
     new = _opened(engine, _wanted(engine, record, run_id))
-    puts = [PutStep(_moved(engine, step, new.id), new.epoch) for step in copied if step.kind != "audit"]
-    note = audit(
-        engine,
-        new.id,
-        "fork",
-        f"{record.id} before {point.path}",
-        of=record.id,
-        before=point.key,
-        draws=[*(earlier[-1] if earlier else []), [record.id, draws]],
-    )
+    puts = [PutStep(_moved(engine, step, new.id), new.epoch) for step in copied if step.kind != AUDIT]
+    note = audit(engine, new.id, "fork", f"{record.id} before {point.path}")
+    line = [*(earlier[-1] if earlier else ()), (record.id, draws)]
+    note = evolve(note, extra=Forked(line, note.preview, record.id, point.key).to_json())
     begin: dict[str, Any] = {
         "status": RunStatus.RUNNING,
         "finished_at": None,

@@ -3,14 +3,13 @@
 from datetime import UTC, datetime
 from typing import Any
 
+from flowdsl.core.kinds import CALLS
 from flowdsl.core.records import Run
 from flowdsl.core.status import StepStatus, is_final
 from flowdsl.engine.owner import is_interrupted
 from flowdsl.engine.services import Engine, engines_on
 
 __all__ = ["progress_of"]
-
-_COUNTED = frozenset({"step", "child", "sleep", "wait", "schedule"})
 
 
 def progress_of(engine: Engine, record: Run) -> dict[str, Any]:
@@ -19,7 +18,7 @@ def progress_of(engine: Engine, record: Run) -> dict[str, Any]:
     ``known`` counts every step that was recorded or is executing; times are aware datetimes in UTC. A step of
     another process shows up within a second of its start. Nothing is running in a run that nobody executes.
     """
-    steps = [step for step in engine.storage.list_steps(record.id) if step.kind in _COUNTED]
+    steps = [step for step in engine.storage.list_steps(record.id) if step.kind in CALLS]
     running: dict[str, dict[str, Any]] = {}
     executing = not is_final(record.status) and not is_interrupted(engine.storage, record)
     for step in steps:

@@ -1,6 +1,5 @@
 """Repair by hand: what was done, by whom and when; which step is meant; what came of a step in doubt."""
 
-import json
 import os
 import socket
 import uuid
@@ -8,6 +7,8 @@ from typing import Any
 
 from attrs import evolve
 
+from flowdsl.core.facts import Changed, Facts, InDoubt, Undoable, facts_of
+from flowdsl.core.kinds import AUDIT, CALLS
 from flowdsl.core.preview import preview
 from flowdsl.core.records import Run, Step
 from flowdsl.core.status import RunStatus, StepStatus
@@ -16,12 +17,13 @@ from flowdsl.engine.services import Engine
 from flowdsl.errors import RunConflict, RunFinished, RunNotFound, StepNotFound
 from flowdsl.storage.base import Fenced, Missing, PutStep, raise_unstorable
 
-__all__ = ["audit", "find_step", "resolve"]
+__all__ = ["audit", "find_step", "resolve", "whoami"]
 
 _NOTHING: Any = object()
 
 
-def _who() -> str:
+def whoami() -> str:
+    """Who acts here, as ``user@host:pid``."""
     import getpass
 
     try:
@@ -31,20 +33,20 @@ def _who() -> str:
     return f"{user}@{socket.gethostname()}:{os.getpid()}"
 
 
-def audit(engine: Engine, run_id: str, action: str, what: str, **facts: Any) -> Step:
+def audit(engine: Engine, run_id: str, action: str, what: str, step: str = "") -> Step:
     """The record that says who changed what, when."""
-    now = engine.clock.now()
+    now, who = engine.clock.now(), whoami()
     return Step(
         run_id,
         f"audit-{uuid.uuid4().hex}",
         f"flowdsl.{action}",
-        kind="audit",
+        kind=AUDIT,
         args=what,
-        preview=_who(),
+        preview=who,
         created_at=now,
         completed_at=now,
         concurrent=True,
-        extra=json.dumps({"who": _who(), **facts}),
+        extra=Changed(who, step).to_json(),
     )
 
 
@@ -54,11 +56,7 @@ def find_step(engine: Engine, run_id: str, step: Any, *, pending: bool = False) 
     name = getattr(step, "path", step)
     if not isinstance(name, str) or not name:
         raise TypeError(f"a step is meant by its key, its path or the decorated function; got {step!r}")
-    records = [
-        record
-        for record in engine.storage.list_steps(run_id)
-        if record.kind in ("step", "child", "sleep", "wait", "schedule")
-    ]
+    records = [record for record in engine.storage.list_steps(run_id) if record.kind in CALLS]
     for record in records:
         if record.key == name:
             return record
@@ -93,8 +91,10 @@ def resolve(
             step=found.key,
         )
     now = engine.clock.now()
-    kept = {k: v for k, v in json.loads(found.extra or "{}").items() if k in ("generation", "undo")}
-    found = evolve(found, seq=0, extra=json.dumps(kept) if kept else "")
+    facts = facts_of(found)
+    undo = facts.undo if isinstance(facts, InDoubt | Undoable) else None
+    kept = Facts() if undo is None else Undoable(undo)
+    found = evolve(found, seq=0, extra=evolve(kept, generation=facts.generation).to_json())
     if rerun:
         changed = found
         what = "rerun"

@@ -5,7 +5,6 @@ and none is taken twice. It may arrive before the wait. One that arrived before 
 timeout, even when it is read later.
 """
 
-import json
 import uuid
 from collections.abc import Callable, Generator, Mapping
 from datetime import UTC, datetime
@@ -15,7 +14,9 @@ from attrs import frozen
 
 from flowdsl.core.durations import seconds
 from flowdsl.core.encoding import encode
+from flowdsl.core.facts import Waiting, facts_of
 from flowdsl.core.journal import Decision
+from flowdsl.core.kinds import WAIT
 from flowdsl.core.preview import preview
 from flowdsl.core.records import Signal
 from flowdsl.core.status import StepStatus
@@ -86,7 +87,7 @@ def wait_for(frame: Frame, name: str, timeout: Any, where: Where) -> Flow:
     limit = None if timeout is None else seconds(timeout, "timeout")
     if where is not None and not callable(where) and not isinstance(where, Mapping):
         raise TypeError(f"where= is a function of the payload, or a dict of items that it has; got {where!r}")
-    call = mark(frame, "wait_for", "wait", encode(name), repr(name))
+    call = mark(frame, "wait_for", WAIT, encode(name), repr(name))
     return perform(call, lambda call: _wait(call, name, limit, where))
 
 
@@ -97,15 +98,15 @@ def _wait(call: StepCall, name: str, limit: float | None, where: Where) -> Flow:
     run = call.run
     ticks = run.engine.ticks
     view = view_of(call, 1)
-    prior = decision.record
-    if prior is not None and prior.extra:
-        deadline = json.loads(prior.extra).get("deadline")
+    facts = facts_of(decision.record) if decision.record is not None else None
+    if isinstance(facts, Waiting):
+        deadline = facts.deadline
         left = None if deadline is None else deadline - run.engine.clock.now()
     else:
         left = limit
         deadline = None if limit is None else view.started_at + limit
-        extra = json.dumps({"deadline": deadline, "signal": name})
-        yield from put_record(call, make_record(call, view, StepStatus.PENDING, None, "", 0, extra))
+        facts = Waiting(name, deadline)
+        yield from put_record(call, make_record(call, view, StepStatus.PENDING, None, "", 0, facts))
     end = None if left is None else ticks() + left
     while True:
         waker = yield from waker_for(run)
@@ -148,8 +149,8 @@ def _take(
         sealed = engine.payloads.reseal(
             signal.payload, (run.id, signal.id, "signal"), (run.id, call.key, "result")
         )
-        extra = json.dumps({"signal": name, "sender": signal.sender})
-        record = make_record(call, view, StepStatus.COMPLETED, sealed, signal.preview, 1, extra)
+        facts = Waiting(name, sender=signal.sender)
+        record = make_record(call, view, StepStatus.COMPLETED, sealed, signal.preview, 1, facts)
         operation = TakeSignal(signal.id, record, run.epoch)
         try:
             outcome, *_ = yield Commit(engine, (operation, *run.answers(call.key)))
@@ -182,9 +183,9 @@ def _too_late(call: StepCall, view: StepView, name: str, deadline: float | None)
         f"no signal {name!r} came to run {run.id} in time", run=run.id, step=call.key, signal=name
     )
     payload, loaded = run.engine.payloads.pack_error(error, run.id, call.key, "error")
-    extra = json.dumps({"deadline": deadline, "signal": name})
+    facts = Waiting(name, deadline)
     yield from put_record(
-        call, make_record(call, view, StepStatus.FAILED, payload, f"WaitTimeout: {error}", 1, extra)
+        call, make_record(call, view, StepStatus.FAILED, payload, f"WaitTimeout: {error}", 1, facts)
     )
     run.failed(call.key, call.scope, call.flow, loaded)
     return loaded, None

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from flowdsl.core.binding import Bound
+from flowdsl.core.kinds import STEP
 from flowdsl.core.records import RunFilter, Step
 from flowdsl.core.source import changed_source, source_of
 from flowdsl.core.status import StepStatus
@@ -31,7 +32,7 @@ def notice(run: RunState, path: str, recorded: str, now: str) -> None:
     paths = {path}
     with run.lock:
         for step in run.journal:
-            source: Any = STEPS.get(step.path) if step.kind == "step" and step.path not in paths else None
+            source: Any = STEPS.get(step.path) if step.kind == STEP and step.path not in paths else None
             if source is not None and changed_source(step.defaults, f"@={source.definition.source}"):
                 paths.add(step.path)
     notice_of(run.id, paths)

@@ -28,16 +28,19 @@ If you edit this
     always.
 """
 
-import json
 import logging
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from threading import get_ident
 from typing import Any
 
+from attrs import evolve
+
 from flowdsl.core.binding import Bound
+from flowdsl.core.facts import ChildRun, Facts, FromMemo, InDoubt, Retrying, Undoable, facts_of, generation_of
 from flowdsl.core.journal import Decision, Verdict
 from flowdsl.core.keys import content_digest, step_key
+from flowdsl.core.kinds import STEP, VALUE
 from flowdsl.core.preview import preview
 from flowdsl.core.records import Memo, Step
 from flowdsl.core.retry import Retry
@@ -128,7 +131,7 @@ class StepCall:
         self.kwargs = kwargs
         self.bound = bound
         self.mode = mode
-        self.kind = "step"
+        self.kind = STEP
         self._shown: str | None = None
         self.concurrent = False
         self.submitted = False
@@ -152,7 +155,7 @@ class StepCall:
 
     def is_durable(self) -> bool:
         """Whether it does something that is recorded: not mode ``try``, and not a look at the run store."""
-        return self.mode == "do" and self.kind != "value"
+        return self.mode == "do" and self.kind != VALUE
 
     def body_scope(self) -> str:
         """The scope of what the body calls. A step that was undone or forgotten executes in a new one,
@@ -289,12 +292,10 @@ def decide(call: StepCall) -> Generator[Effect, Any, Decision | Result]:
         decision = yield from diverged(call, decision)
     if decision.verdict is Verdict.RECORDED:
         assert decision.record is not None
-        if call.kind == "step":
+        if call.kind == STEP:
             notice(run, defn.path, decision.record.defaults, call.bound.defaults)
         return replay(call, decision.record)
-    earlier = run.journal.get(call.key)
-    if earlier is not None and earlier.extra:
-        call.generation = json.loads(earlier.extra).get("generation", 0)
+    call.generation = generation_of(run.journal.get(call.key))
     return decision
 
 
@@ -318,7 +319,7 @@ def _durable(call: StepCall) -> Flow:
         attempt += 1
         view = view_of(call, attempt)
         if defn.in_doubt == "raise":
-            yield from put_record(call, _pending(call, view, attempt, {"intent": True}))
+            yield from put_record(call, _pending(call, view, attempt, InDoubt()))
         scope = Scope(call.body_scope() if call.generation else call.key, call.scope, defn.is_async, True)
         error, value = yield from attempt_body(call, view, scope)
         if error is None:
@@ -346,16 +347,16 @@ def _durable(call: StepCall) -> Flow:
 
 def conclude(call: StepCall, view: StepView, error: BaseException | None, value: Any, child_id: str) -> Flow:
     """Record the outcome of a child run as that of *call*."""
-    extra = json.dumps({"child": child_id})
+    facts = ChildRun(child_id)
     if error is None:
         payload, loaded = call.run.engine.payloads.pack(value, call.run.id, call.key, "result")
-        record = make_record(call, view, _COMPLETED, payload, preview(value), 1, extra)
+        record = make_record(call, view, _COMPLETED, payload, preview(value), 1, facts)
         yield from put_record(call, record)
         return None, loaded
     if not isinstance(error, Exception):
         return error, None
     payload, loaded = call.run.engine.payloads.pack_error(error, call.run.id, call.key, "error")
-    yield from put_record(call, make_record(call, view, _FAILED, payload, error_preview(error), 1, extra))
+    yield from put_record(call, make_record(call, view, _FAILED, payload, error_preview(error), 1, facts))
     call.run.failed(call.key, call.scope, call.flow, error)
     return error, None
 
@@ -415,9 +416,9 @@ def _completed(call: StepCall, view: StepView, value: Any) -> tuple[Step, Any, t
     except ResultNotStorable as error:
         error.args = (f"step {call.defn.path}({call.bound.preview()}): {error}",)
         raise halted(run, error, call) from None
-    undo = call.defn.undo
-    extra = "" if undo is None else json.dumps({"undo": call.defn.undo_path})
-    record = make_record(call, view, _COMPLETED, payload, preview(value), view.attempt, extra)
+    undo = call.defn.undo_path
+    facts = None if undo is None else Undoable(undo)
+    record = make_record(call, view, _COMPLETED, payload, preview(value), view.attempt, facts)
     return record, loaded, (PutMemo(memo_of(call, record, payload)),) if call.defn.memo else ()
 
 
@@ -442,9 +443,7 @@ def _back_off(call: StepCall, view: StepView, retry: Retry, error: Exception) ->
     engine = call.run.engine
     delay = retry.delay(view.attempt, engine.hooks.jitter(), error)
     wake_at = engine.clock.now() + delay
-    yield from put_record(
-        call, _pending(call, view, view.attempt, {"next": wake_at, "error": error_preview(error)})
-    )
+    yield from put_record(call, _pending(call, view, view.attempt, Retrying(wake_at, error_preview(error))))
     engine.hooks.fire("on_step_retry", view, error, view.attempt, delay)
     logger.info(
         "step %s failed at attempt %d of %d (%s); next in %.3g s",
@@ -466,9 +465,9 @@ def _pause(run: RunState, delay: float) -> Flow:
 
 def _take_up(call: StepCall, prior: Step) -> Any:
     """Go on behind an unfinished execution of an earlier process; returns the attempts already made."""
-    extra = json.loads(prior.extra) if prior.extra else {}
+    facts = facts_of(prior)
     run = call.run
-    if extra.get("intent") and call.defn.in_doubt == "raise":
+    if isinstance(facts, InDoubt) and call.defn.in_doubt == "raise":
         raise halted(
             run,
             StepOutcomeUnknown(
@@ -481,8 +480,8 @@ def _take_up(call: StepCall, prior: Step) -> Any:
             ),
             call,
         )
-    if "next" in extra:
-        left = min(extra["next"] - run.engine.clock.now(), 86_400.0 * 365)
+    if isinstance(facts, Retrying):
+        left = min(facts.next - run.engine.clock.now(), 86_400.0 * 365)
         if left > 0:
             yield from _pause(run, left)
     return prior.attempts
@@ -496,7 +495,7 @@ def _answer_with(call: StepCall, memo: Memo) -> Flow:
     run = call.run
     notice(run, memo.path, memo.defaults, call.bound.defaults)
     payload = run.engine.payloads.reseal(memo.payload, ("", memo.key, "memo"), (run.id, call.key, "result"))
-    record = make_record(call, view_of(call, 0), _COMPLETED, payload, memo.preview, 0, '{"memo": true}')
+    record = make_record(call, view_of(call, 0), _COMPLETED, payload, memo.preview, 0, FromMemo())
     yield from put_record(call, record)
     return replay(call, record)
 
@@ -514,10 +513,10 @@ def make_record(
     payload: bytes | None,
     text: str,
     attempts: int,
-    extra: str = "",
+    facts: Facts | None = None,
 ) -> Step:
     if call.generation:
-        extra = json.dumps(json.loads(extra or "{}") | {"generation": call.generation})
+        facts = evolve(facts or Facts(), generation=call.generation)
     ended = None
     if status is not _PENDING:
         ended = call.run.engine.clock.now() if view.duration is None else view.started_at + view.duration
@@ -542,16 +541,15 @@ def make_record(
         call.concurrent,
         scope.draws,
         defn.version,
-        extra,
+        "" if facts is None else facts.to_json(),
     )
 
 
-def _pending(call: StepCall, view: StepView, attempts: int, extra: dict[str, Any]) -> Step:
-    if extra.get("intent"):
+def _pending(call: StepCall, view: StepView, attempts: int, facts: Facts) -> Step:
+    if isinstance(facts, InDoubt):
         attempts -= 1
-        if call.defn.undo is not None:  # for a person's word that it took effect
-            extra |= {"undo": call.defn.undo_path}
-    return make_record(call, view, _PENDING, None, "", attempts, json.dumps(extra))
+        facts = InDoubt(undo=call.defn.undo_path)  # for a person's word that it took effect
+    return make_record(call, view, _PENDING, None, "", attempts, facts)
 
 
 def put_record(call: StepCall, record: Step, *more: Operation) -> Flow:

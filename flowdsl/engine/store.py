@@ -13,10 +13,11 @@ The theory
 """
 
 import copy
-import json
 from typing import Any
 
+from flowdsl.core.facts import Stored, facts_of
 from flowdsl.core.journal import Decision, Verdict
+from flowdsl.core.kinds import STORE, VALUE
 from flowdsl.core.preview import preview
 from flowdsl.core.records import Step
 from flowdsl.core.status import StepStatus
@@ -56,16 +57,16 @@ class Fold:
     def take(self, engine: Engine, step: Step) -> None:
         """Apply the next record."""
         self.seq = max(self.seq, step.seq)
-        if step.kind != "store" or step.key in self.results:
+        facts = facts_of(step) if step.kind == STORE and step.key not in self.results else None
+        if not isinstance(facts, Stored):
             return
-        facts = json.loads(step.extra)
         item = (
             engine.payloads.unpack(step.payload, step.run_id, step.key, "store")
             if step.payload is not None
             else None
         )
         try:
-            self.results[step.key] = None, self._apply(facts["op"], facts["key"], item)
+            self.results[step.key] = None, self._apply(facts.op, facts.key, item)
         except (TypeError, ArithmeticError) as error:
             self.results[step.key] = error, None
 
@@ -126,7 +127,7 @@ def write(frame: Frame, op: str, key: str, item: Any = None) -> Flow:
     if op == "increment" and not _is_number(item):
         raise TypeError(f"increment adds a number; got {item!r}")
     shown = repr(key) if op == "delete" else f"{key!r}, {preview(item, 150)}"
-    call = mark(frame, f"store.{op}", "store", keyed(key, item), shown)
+    call = mark(frame, f"store.{op}", STORE, keyed(key, item), shown)
     payload = None
     if op != "delete":
         payload, _ = frame.run.engine.payloads.pack(item, frame.run.id, call.key, "store")
@@ -144,9 +145,8 @@ def _write(call: StepCall, op: str, key: str, payload: bytes | None) -> Flow:
                 decision = yield from diverged(call, decision)
                 if decision.verdict is Verdict.RECORDED and decision.record is not None:
                     return (yield from _first_result(run, decision.record.key))
-        extra = json.dumps({"op": op, "key": key})
         view = view_of(call, 1)
-        record = make_record(call, view, StepStatus.COMPLETED, payload, "", 1, extra)
+        record = make_record(call, view, StepStatus.COMPLETED, payload, "", 1, Stored(op, key))
         yield from commit_for(run, call, PutStep(record, run.epoch, True))
         with run.lock:
             run.journal.add(record)
@@ -182,7 +182,7 @@ def read(frame: Frame, op: str, key: str | None = None, default: Any = None) -> 
             raise Crossing(StorageError("a body that a timeout left behind read the run store"))
         frame.run.check()
         return _live(frame.run, key, default)
-    call = mark(frame, f"store.{op}", "value", keyed(key), "" if key is None else repr(key))
+    call = mark(frame, f"store.{op}", VALUE, keyed(key), "" if key is None else repr(key))
     return perform(call, lambda call: _read(call, key, default))
 
 

@@ -4,12 +4,13 @@ Within a process a wait goes by the clock's own passing of time, so setting the 
 early or twice; after a restart, what is left is the recorded time less the wall clock's.
 """
 
-import json
 from datetime import datetime
 from typing import Any
 
 from flowdsl.core.durations import seconds
+from flowdsl.core.facts import Sleeping, facts_of
 from flowdsl.core.journal import Decision
+from flowdsl.core.kinds import SLEEP
 from flowdsl.core.status import StepStatus
 from flowdsl.engine.context import Crossing, Frame
 from flowdsl.engine.drive import Flow, wait_out
@@ -36,7 +37,7 @@ def sleep(frame: Frame, duration: Any = None, until: float | None = None) -> Flo
     changed later."""
     length = None if until is not None else seconds(duration)
     shown = f"{length:g} s" if length is not None else f"until {until:.0f}"
-    call = mark(frame, "sleep", "sleep", shown=shown)
+    call = mark(frame, "sleep", SLEEP, shown=shown)
     return perform(call, lambda call: _sleep(call, length, until))
 
 
@@ -47,19 +48,18 @@ def _sleep(call: StepCall, length: float | None, until: float | None) -> Flow:
     run = call.run
     clock = run.engine.clock
     view = view_of(call, 1)
-    prior = decision.record
-    if prior is not None and prior.extra:
-        wake_at = float(json.loads(prior.extra)["until"])
+    facts = facts_of(decision.record) if decision.record is not None else None
+    if isinstance(facts, Sleeping):
+        wake_at = facts.until
         left = wake_at - clock.now()
     else:
         wake_at = until if until is not None else view.started_at + (length or 0.0)
         left = length if length is not None else wake_at - view.started_at
-        extra = json.dumps({"until": wake_at})
-        yield from put_record(call, make_record(call, view, StepStatus.PENDING, None, "", 0, extra))
+        facts = Sleeping(wake_at)
+        yield from put_record(call, make_record(call, view, StepStatus.PENDING, None, "", 0, facts))
     yield from pause_until(call, left)
-    extra = json.dumps({"until": wake_at})
     payload, _ = run.engine.payloads.pack(None, run.id, call.key, "result")
-    yield from put_record(call, make_record(call, view, StepStatus.COMPLETED, payload, "", 1, extra))
+    yield from put_record(call, make_record(call, view, StepStatus.COMPLETED, payload, "", 1, facts))
     return None, None
 
 

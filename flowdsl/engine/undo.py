@@ -14,14 +14,15 @@ The rules
     5. Nothing that has an undo is passed over because its code is not loaded: the record names the undo.
 """
 
-import json
 import logging
 import sys
 from typing import Any
 
 from attrs import evolve
 
+from flowdsl.core.facts import ChildRun, Facts, Retrying, Undoable, facts_of, generation_of
 from flowdsl.core.journal import Journal
+from flowdsl.core.kinds import CHILD, STEP, UNDO
 from flowdsl.core.naming import main_name
 from flowdsl.core.records import Run, RunFilter, Step
 from flowdsl.core.status import RunStatus, StepStatus
@@ -48,9 +49,10 @@ _UNFINISHED = (RunStatus.PENDING, RunStatus.RUNNING)
 
 def _mark_of(step: Step) -> str | None:
     """The name of the undo that a completed step was recorded with, ``None`` for none."""
-    if step.status is not StepStatus.COMPLETED or step.kind != "step":
+    if step.status is not StepStatus.COMPLETED or step.kind != STEP:
         return None
-    named: str | None = json.loads(step.extra).get("undo") if step.extra else None
+    facts = facts_of(step)
+    named = facts.undo if isinstance(facts, Undoable) else None
     source = STEPS.get(step.path)
     if named is None and source is not None:  # it may have been given one since
         named = source.definition.undo_path
@@ -58,10 +60,10 @@ def _mark_of(step: Step) -> str | None:
 
 
 def _child_of(step: Step) -> str | None:
-    if step.status is not StepStatus.COMPLETED or step.kind != "child" or not step.extra:
+    if step.status is not StepStatus.COMPLETED or step.kind != CHILD:
         return None
-    found: str | None = json.loads(step.extra).get("child")
-    return found
+    facts = facts_of(step)
+    return facts.child if isinstance(facts, ChildRun) else None
 
 
 def has_undo(engine: Engine, run_id: str) -> bool:
@@ -77,7 +79,7 @@ def has_undo(engine: Engine, run_id: str) -> bool:
 
 def _was_undone(engine: Engine, run_id: str) -> bool:
     """Whether a child was undone already, by a process that died before its parent's record said so."""
-    done = {("undo", StepStatus.COMPLETED), ("child", StepStatus.UNDONE)}
+    done = {(UNDO, StepStatus.COMPLETED), (CHILD, StepStatus.UNDONE)}
     return any((step.kind, step.status) in done for step in engine.storage.list_steps(run_id))
 
 
@@ -182,7 +184,7 @@ def _undo_step(state: RunState, step: Step, undo: Any) -> Flow:
     fn = getattr(undo, "__wrapped__", undo) if source is not None else undo
     retry = defn.retry or engine.retry
     value = engine.payloads.unpack(step.payload or b"", state.id, step.key, "result")
-    generation = _generation(step)
+    generation = generation_of(step)
     place = f"{step.key}/undo/{generation}"
     state.journal.reopen([s.key for s in state.journal if s.scope == place and s.status is StepStatus.FAILED])
     attempt, started = yield from _take_up(state, step)
@@ -200,15 +202,15 @@ def _undo_step(state: RunState, step: Step, undo: Any) -> Flow:
         if attempt >= retry.attempts or not retry.should_retry(error, attempt):
             return (yield from _give_up(state, step, defn.path, attempt, started, error))
         delay = retry.delay(attempt, engine.hooks.jitter(), error)
-        extra = json.dumps({"next": engine.clock.now() + delay})
-        pending = _record(state, step, defn.path, StepStatus.PENDING, attempt, started, error, extra)
+        again = Retrying(engine.clock.now() + delay)
+        pending = _record(state, step, defn.path, StepStatus.PENDING, attempt, started, error, again)
         yield from _store(state, pending)
         yield from _wait(state, delay)
         with state.lock:
             state.journal.reopen([key for key, (where, _) in state.open.items() if where.within(scope)])
     record = _record(state, step, defn.path, StepStatus.COMPLETED, attempt, started, None)
-    extra = json.dumps({"generation": generation + 1})
-    return (yield from _store(state, record, evolve(step, seq=0, status=StepStatus.UNDONE, extra=extra)))
+    undone = Facts(generation=generation + 1).to_json()
+    return (yield from _store(state, record, evolve(step, seq=0, status=StepStatus.UNDONE, extra=undone)))
 
 
 def _give_up(
@@ -224,16 +226,14 @@ def _give_up(
     return (yield from _store(state, _record(state, step, path, StepStatus.FAILED, attempts, started, error)))
 
 
-def _generation(step: Step) -> int:
-    return int(json.loads(step.extra or "{}").get("generation", 0))
-
-
 def _take_up(state: RunState, step: Step) -> Any:
     """Go on behind the attempts of an earlier process: how many there were, and when the first began."""
     prior = state.journal.get(f"{step.key}/undo")
     if prior is None or prior.status is not StepStatus.PENDING:
         return 0, state.engine.clock.now()
-    yield from _wait(state, json.loads(prior.extra)["next"] - state.engine.clock.now())
+    facts = facts_of(prior)
+    if isinstance(facts, Retrying):
+        yield from _wait(state, facts.next - state.engine.clock.now())
     return prior.attempts, prior.created_at
 
 
@@ -255,13 +255,13 @@ def _record(
     attempts: int,
     started: float,
     error: BaseException | None,
-    extra: str = "",
+    facts: Facts | None = None,
 ) -> Step:
     return Step(
         state.id,
         f"{step.key}/undo",
         path,
-        kind="undo",
+        kind=UNDO,
         scope=step.scope,
         status=status,
         attempts=attempts,
@@ -270,7 +270,7 @@ def _record(
         created_at=started,
         completed_at=None if status is StepStatus.PENDING else state.engine.clock.now(),
         concurrent=True,
-        extra=extra,
+        extra="" if facts is None else facts.to_json(),
     )
 
 
@@ -308,8 +308,8 @@ def _undo_child(state: RunState, step: Step, child_id: str) -> Flow:
     record: Run | None = yield Call(lambda: engine.storage.get_run(child_id), False)
     if record is not None:
         yield from end_abandoned(engine, record, RunStatus(record.undoing or record.status), state)
-    extra = json.dumps({"child": child_id, "generation": _generation(step) + 1})
-    return (yield from _store(state, evolve(step, seq=0, status=StepStatus.UNDONE, extra=extra)))
+    undone = ChildRun(child_id, generation=generation_of(step) + 1).to_json()
+    return (yield from _store(state, evolve(step, seq=0, status=StepStatus.UNDONE, extra=undone)))
 
 
 def end_children(state: RunState, final: RunStatus) -> Flow:

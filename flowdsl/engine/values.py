@@ -5,7 +5,6 @@
 draws what its origin drew before the point of the fork, and its own behind it.
 """
 
-import json
 import logging
 import random
 import uuid
@@ -13,6 +12,8 @@ from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any
 
+from flowdsl.core.facts import Facts, Forked, Logged, facts_of
+from flowdsl.core.kinds import AUDIT, LOG
 from flowdsl.core.preview import preview
 from flowdsl.core.status import StepStatus
 from flowdsl.engine.context import Frame, RunState, Scope
@@ -40,11 +41,11 @@ def now(frame: Frame) -> datetime:
     return datetime.fromtimestamp(moment, UTC)
 
 
-def make(call: Any, payload: bytes | None, shown: str, extra: str = "") -> Any:
+def make(call: Any, payload: bytes | None, shown: str, facts: Facts | None = None) -> Any:
     """Record a value with the next commit of the run."""
     run: RunState = call.run
     call.concurrent = True  # a value never diverges: whatever was recorded in its place is as good
-    record = make_record(call, view_of(call, 1), StepStatus.COMPLETED, payload, shown, 1, extra)
+    record = make_record(call, view_of(call, 1), StepStatus.COMPLETED, payload, shown, 1, facts)
     run.keep(record)
     return record
 
@@ -56,8 +57,9 @@ def origins(run: RunState) -> list[tuple[str, dict[str, int]]]:
     if found is None:
         found = []
         for step in run.journal:
-            if step.kind == "audit" and step.path == "flowdsl.fork":
-                found = [(origin, draws) for origin, draws in json.loads(step.extra)["draws"]]
+            facts = facts_of(step) if step.kind == AUDIT else None
+            if isinstance(facts, Forked):
+                found = [(origin, draws) for origin, draws in facts.draws]
         run.origin_draws = found
     return found
 
@@ -89,7 +91,7 @@ def log(frame: Frame, message: str, fields: dict[str, Any]) -> None:
     message = str(message).encode("utf-8", "backslashreplace").decode()  # any text can be stored
     # each attempt of a step logs anew
     attempt = b"" if frame.step is None else b"%d" % frame.step.attempt
-    call = mark(frame, "log", "log", attempt, preview(message, 200))
+    call = mark(frame, "log", LOG, attempt, preview(message, 200))
     if run.journal.get(call.key) is not None:
         run.journal.use(call.key)
         return
@@ -97,7 +99,7 @@ def log(frame: Frame, message: str, fields: dict[str, Any]) -> None:
         name: value if isinstance(value, str | int | float | bool | None) else preview(value)
         for name, value in fields.items()
     }
-    make(call, None, message, json.dumps({"fields": shown}))
+    make(call, None, message, Logged(shown))
     logger.info(
         "%s%s",
         message,

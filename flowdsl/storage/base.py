@@ -33,6 +33,7 @@ from typing import Any, Self
 
 from attrs import define, evolve, field, frozen
 
+from flowdsl.core.kinds import STORE
 from flowdsl.core.records import Memo, Run, RunFilter, Signal, Step
 from flowdsl.core.status import RunStatus
 from flowdsl.errors import RunConflict, StorageError
@@ -435,7 +436,7 @@ class Storage(ABC):
 
     def get_state(self, run_id: str, /) -> list[Step]:
         """The store operations of a run in order; the run store's state is their fold."""
-        return [step for step in self.list_steps(run_id) if step.kind == "store"]
+        return [step for step in self.list_steps(run_id) if step.kind == STORE]
 
     def __enter__(self) -> Self:
         return self

@@ -358,12 +358,12 @@ bug(
     "sleep-not-recorded-first",
     "the time to wake up is not stored before the wait",
     (
-        'extra = json.dumps({"until": wake_at}) yield from put_record(call, make_record(call, view, StepStatus.PENDING',
-        'extra = json.dumps({"until": wake_at})\n        str((call, make_record(call, view, StepStatus.PENDING',
+        "facts = Sleeping(wake_at) yield from put_record(call, make_record(call, view, StepStatus.PENDING",
+        "facts = Sleeping(wake_at)\n        str((call, make_record(call, view, StepStatus.PENDING",
     ),
     (
-        'StepStatus.PENDING, None, "", 0, extra)) yield from pause_until(call, left)',
-        'StepStatus.PENDING, None, "", 0, extra)))\n    yield from pause_until(call, left)',
+        'StepStatus.PENDING, None, "", 0, facts)) yield from pause_until(call, left)',
+        'StepStatus.PENDING, None, "", 0, facts)))\n    yield from pause_until(call, left)',
     ),
     tests=f"tests/verbs/test_timers.py {VERBS}",
 )
@@ -435,8 +435,8 @@ bug(
     "schedule-in-full-again",
     "after a restart a delay begins anew",
     (
-        'wait = float(json.loads(record.extra)["at"]) - engine.clock.now()',
-        'wait = float(json.loads(record.extra)["at"]) - record.created_at',
+        "wait = facts.at - engine.clock.now()",
+        "wait = facts.at - record.created_at",
     ),
     tests=VERBS,
 )
@@ -531,7 +531,7 @@ bug(
     "undo-not-recorded",
     "what was undone is undone once more after a kill",
     (
-        "return (yield from _store(state, record, evolve(step, seq=0, status=StepStatus.UNDONE, extra=extra)))",
+        "return (yield from _store(state, record, evolve(step, seq=0, status=StepStatus.UNDONE, extra=undone)))",
         "return None, None",
     ),
     tests=f"tests/verbs/test_undo.py {VERBS}",

@@ -15,6 +15,7 @@ from typing import Any
 
 from attrs import frozen
 
+from flowdsl.core.kinds import AUDIT, SILENT, UNDO, VALUE, WAITS
 from flowdsl.core.records import Step
 from flowdsl.core.status import RunStatus, StepStatus
 from flowdsl.engine.export import History, read_export
@@ -24,8 +25,6 @@ from flowdsl.testing.history.paused import Held, Stop
 from flowdsl.testing.seam import Fakes, fakes_by_path
 
 __all__ = ["HistoryMismatch", "HistoryReport", "check_history"]
-
-_WAITS = frozenset({"sleep", "wait", "schedule"})
 
 
 class HistoryMismatch(AssertionError):
@@ -166,7 +165,7 @@ class _Verdict:
         waits = [
             Stop(s.key, s.path, _shown(s))
             for s in self._held.storage.list_steps(self._held.id)
-            if s.kind in _WAITS and s.status is StepStatus.PENDING and s.key not in keys
+            if s.kind in WAITS and s.status is StepStatus.PENDING and s.key not in keys
         ]
         stops = [*self._held.stops, *waits]
         held = {stop.key for stop in stops}
@@ -187,7 +186,7 @@ class _Verdict:
         closed = [
             s
             for s in self._history.steps
-            if s.status is not StepStatus.PENDING and s.kind != "audit" and s.key not in keys
+            if s.status is not StepStatus.PENDING and s.kind != AUDIT and s.key not in keys
         ]
         return HistoryReport(
             self._held.id,
@@ -200,12 +199,12 @@ class _Verdict:
 
     def _may_come(self, step: Step) -> bool:
         """Whether code that is held may yet come to what the run was waiting for."""
-        return self._held.outcome is None and step.kind in _WAITS and step.status is StepStatus.PENDING
+        return self._held.outcome is None and step.kind in WAITS and step.status is StepStatus.PENDING
 
     def _is_recorded(self, raised: BaseException) -> bool:
         """Whether the history ends with such an exception, or one of its steps has failed with it."""
         runtime, run = self._held.runtime, self._history.run
-        errors = [runtime.load_error(step) for step in self._history.steps if step.kind != "undo"]
+        errors = [runtime.load_error(step) for step in self._history.steps if step.kind != UNDO]
         if any(type(e) is type(raised) and str(e) == str(raised) for e in errors if e is not None):
             return True
         if run.status is not RunStatus.FAILED or not run.error:
@@ -223,7 +222,7 @@ class _Verdict:
         later = ", not reached (·)" if len(unused) > len(new) else ""
         lines = [f"  recorded (-) and asked for (+){later}:"]
         for step in self._history.steps:
-            if step.kind in ("log", "audit", "undo", "value") or step.scope:
+            if step.kind in SILENT or step.kind == VALUE or step.scope:
                 continue
             if unasked.get(step.key) != "-" and lines[-1].startswith("    -"):
                 lines += asked

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
+from flowdsl.core.kinds import STEP
 from flowdsl.core.status import RunStatus, StepStatus
 from flowdsl.engine.context import current
 from flowdsl.hooks import Hooks, installed
@@ -153,7 +154,7 @@ def _errors(plan: Plan, life: Life, runtime: Runtime) -> list[tuple[str, Any, An
     found = []
     for (run_id, key), step in life.puts.items():
         raised, _ = plan.outcomes.get((run_id, key, step.attempts), (None, None))
-        if step.kind == "step" and step.status is StepStatus.FAILED and raised is not None:
+        if step.kind == STEP and step.status is StepStatus.FAILED and raised is not None:
             found.append((step.path.rpartition(".")[2], raised, runtime.load_error(step)))
     return found
 

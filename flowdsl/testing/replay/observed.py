@@ -5,13 +5,13 @@ from typing import Any
 
 from attrs import define, field, frozen
 
+from flowdsl.core.kinds import OBSERVABLE
 from flowdsl.core.records import Step
 from flowdsl.storage.base import Operation, PutStep, TakeSignal
 from flowdsl.testing.replay.surroundings import Memory
 
-__all__ = ["COMPARED", "Called", "Commit", "Life", "Outcome", "Plan"]
+__all__ = ["Called", "Commit", "Life", "Outcome", "Plan"]
 
-COMPARED = frozenset({"step", "child", "sleep", "wait", "store", "schedule", "undo"})
 """Kinds of records that two executions must have in common."""
 
 Place = tuple[str, str]
@@ -86,4 +86,4 @@ class Life:
 
     def journal(self) -> dict[Place, Step]:
         """The records that must be the same in each execution."""
-        return {place: step for place, step in self.puts.items() if step.kind in COMPARED}
+        return {place: step for place, step in self.puts.items() if step.kind in OBSERVABLE}

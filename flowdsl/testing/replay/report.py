@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flowdsl.core.kinds import STEP
 from flowdsl.core.status import StepStatus
 from flowdsl.errors import NondeterminismError
 from flowdsl.storage.base import PutStep
@@ -76,7 +77,7 @@ def _repeated(again: Life) -> list[str]:
         (op.step.run_id, op.step.key)
         for commit in again.before
         for op in commit.operations
-        if isinstance(op, PutStep) and op.step.kind == "step" and op.step.status is StepStatus.COMPLETED
+        if isinstance(op, PutStep) and op.step.kind == STEP and op.step.status is StepStatus.COMPLETED
     }
     return [call.shown for call in again.calls if call.ran and (call.run, call.key) in done]
 

@@ -1,0 +1,187 @@
+"""What only one kind of record has to say: when a sleep ends, which child was run, how to undo a step.
+
+One class per fact. A record keeps it as small JSON text in ``Step.extra``; :meth:`Facts.to_json` and
+:func:`facts_of` are the only two that know the text. The name of a field is the name in the JSON, and the
+first field of a class tells its text from all others, so neither may be changed: databases hold them. A field
+that has its default is left out, so fields with a default can be added.
+"""
+
+import json
+from typing import Any
+
+from attrs import field, fields, frozen
+
+from flowdsl.core.records import Step
+from flowdsl.errors import CorruptPayload
+
+__all__ = [
+    "Changed",
+    "ChildRun",
+    "Facts",
+    "Forked",
+    "FromMemo",
+    "InDoubt",
+    "Logged",
+    "Retrying",
+    "Scheduled",
+    "Sleeping",
+    "Stored",
+    "Undoable",
+    "Waiting",
+    "facts_of",
+    "generation_of",
+]
+
+
+@frozen(slots=True)
+class Facts:
+    """What every record may say: *generation*, how often its step was undone or forgotten so far."""
+
+    generation: int = field(default=0, kw_only=True, converter=int)
+
+    def to_json(self) -> str:
+        """The text that a record keeps; empty where there is nothing to say."""
+        said = {
+            one.name: value
+            for one in fields(type(self))
+            if (value := getattr(self, one.name)) != one.default or one.name == _MARKS.get(type(self))
+        }
+        return json.dumps(said) if said else ""
+
+
+@frozen(slots=True)
+class Sleeping(Facts):
+    """A delay: it ends at *until*, in seconds since the epoch."""
+
+    until: float = field(converter=float)
+
+
+@frozen(slots=True)
+class Waiting(Facts):
+    """A wait for the message *signal*, at most until *deadline* (``None``: for ever); *sender*, of the one
+    that came."""
+
+    signal: str
+    deadline: float | None = None
+    sender: str | None = None
+
+
+@frozen(slots=True)
+class Retrying(Facts):
+    """A body that failed with *error* (readable) and is tried again at *next*."""
+
+    next: float = field(converter=float)
+    error: str = ""
+
+
+@frozen(slots=True)
+class InDoubt(Facts):
+    """A body that must not execute twice has begun; *undo*, the name of its undo, should a person say that it
+    took effect."""
+
+    intent: bool = True
+    undo: str | None = None
+
+
+@frozen(slots=True)
+class Undoable(Facts):
+    """A completed step that the step named *undo* takes back."""
+
+    undo: str
+
+
+@frozen(slots=True)
+class FromMemo(Facts):
+    """A result that was copied from those that all runs share."""
+
+    memo: bool = True
+
+
+@frozen(slots=True)
+class Scheduled(Facts):
+    """A branch that begins *at* this moment and calls the step of this path."""
+
+    at: float = field(converter=float)
+    step: str
+
+
+@frozen(slots=True)
+class Stored(Facts):
+    """An operation on the run's store: *op* is ``set``, ``push``, ``increment`` or ``delete``."""
+
+    op: str
+    key: str
+
+
+@frozen(slots=True)
+class ChildRun(Facts):
+    """The outcome of the run with the id *child*."""
+
+    child: str
+
+
+@frozen(slots=True)
+class Logged(Facts):
+    """The fields of a line of ``log()``."""
+
+    fields: dict[str, Any]
+
+
+@frozen(slots=True)
+class Forked(Facts):
+    """A run that was made from run *of*, with what that had before step *before*, by *who*. *draws*: for each
+    run in the line of forks, oldest first, the random draws that its scopes had made."""
+
+    draws: list[tuple[str, dict[str, int]]]
+    who: str = ""
+    of: str = ""
+    before: str = ""
+
+
+@frozen(slots=True)
+class Changed(Facts):
+    """A change by hand, by *who* (``user@host:pid``), of the step with the key *step*, if of one."""
+
+    who: str
+    step: str = ""
+
+
+# Where the text of one class could pass for that of another, the more special one stands first.
+_CLASSES: tuple[type[Facts], ...] = (
+    *(Sleeping, Waiting, Retrying, InDoubt, Undoable, FromMemo),
+    *(Scheduled, Stored, ChildRun, Logged, Forked, Changed),
+)
+_MARKS = {cls: next(one.name for one in fields(cls) if one.name != "generation") for cls in _CLASSES}
+
+
+def facts_of(step: Step) -> Facts:
+    """What a record says; of text that this version does not know, only the generation.
+
+    Raises :class:`~flowdsl.errors.CorruptPayload` for what is no such text, naming run and step.
+
+    >>> facts_of(Step("r", "k", "flowdsl.sleep", kind="sleep", extra='{"until": 17.5}'))
+    Sleeping(generation=0, until=17.5)
+    """
+    if not step.extra:
+        return _NONE
+    try:
+        said = json.loads(step.extra)
+        for cls, mark in _MARKS.items():
+            if mark in said:
+                return cls(**{one.name: said[one.name] for one in fields(cls) if one.name in said})
+        return Facts(generation=said.get("generation", 0))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise CorruptPayload(
+            f"the record of step {step.path} ({step.key[:12]}) of run {step.run_id} is damaged: "
+            f"{step.extra[:80]!r} is not what a record says of its kind",
+            run=step.run_id,
+            step=step.key,
+        ) from error
+
+
+def generation_of(step: Step | None) -> int:
+    """How often a step was undone or forgotten; 0 for one without a record."""
+    return facts_of(step).generation if step is not None and step.extra else 0
+
+
+_NONE = Facts()

@@ -1,0 +1,57 @@
+"""The kinds of records that a journal holds, and the groups of kinds that count for something.
+
+A new verb adds its kind here and to the groups that it belongs to.
+"""
+
+__all__ = [
+    "AUDIT",
+    "BESIDE_STEPS",
+    "CALLS",
+    "CHILD",
+    "LOG",
+    "OBSERVABLE",
+    "SCHEDULE",
+    "SILENT",
+    "SLEEP",
+    "STEP",
+    "STORE",
+    "UNDO",
+    "VALUE",
+    "WAIT",
+    "WAITS",
+    "WITH_BODY",
+]
+
+STEP = "step"
+"""A call of a decorated step."""
+CHILD = "child"
+"""A workflow called by a run: its outcome, copied."""
+SLEEP = "sleep"
+"""A durable delay."""
+WAIT = "wait"
+"""A message waited for."""
+SCHEDULE = "schedule"
+"""A branch that begins later."""
+STORE = "store"
+"""One operation on the run's store."""
+VALUE = "value"
+"""A value that a replay gives again, such as ``now()``."""
+UNDO = "undo"
+"""One step taken back."""
+LOG = "log"
+"""A line of ``log()``."""
+AUDIT = "audit"
+"""What a person or a verb changed in the run: retry, fork, resolve, forget."""
+
+WITH_BODY = frozenset({STEP, CHILD})
+"""Calls that execute a body of the user's."""
+WAITS = frozenset({SLEEP, WAIT, SCHEDULE})
+"""Calls whose end is a moment or a message."""
+CALLS = WITH_BODY | WAITS
+"""Calls that take time: what progress counts, and what a person may name as a step of a run."""
+OBSERVABLE = CALLS | {STORE, UNDO}
+"""Records with an effect that two executions of one program must agree in."""
+SILENT = frozenset({LOG, AUDIT, UNDO})
+"""Records that are never evidence of a changed program."""
+BESIDE_STEPS = frozenset({STORE, LOG, AUDIT})
+"""Records that are shown beside the list of a run's steps, not in it."""
