@@ -31,10 +31,11 @@ from flowdsl.engine.launch import launch
 from flowdsl.engine.lease import Acquired, Keeper, interrupted
 from flowdsl.engine.owner import is_interrupted
 from flowdsl.engine.progress import progress_of
-from flowdsl.engine.registry import STEPS
+from flowdsl.engine.registry import step_called
 from flowdsl.engine.repair import resolve
 from flowdsl.engine.resume import arguments_of, cancel, continue_run, loaded, recover
 from flowdsl.engine.run import Request, checked_id, outcome_of
+from flowdsl.engine.runs.single import execute_step
 from flowdsl.engine.services import Engine
 from flowdsl.engine.signals import deliver
 from flowdsl.engine.store import state_of
@@ -194,11 +195,11 @@ class Runtime:
         result, failed → executed again. Inside a run it is a step of that run. On an event loop, an async
         step gives an awaitable. Raises :class:`~flowdsl.errors.StepNotFound`.
         """
-        return _here(self.step_named(step).perform_on(self, "do", args, kwargs))
+        return self._execute(step, args, kwargs, "do")
 
     def try_(self, step: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Execute *step* once, without a record; its own exception is raised."""
-        return _here(self.step_named(step).perform_on(self, "try", args, kwargs))
+        return self._execute(step, args, kwargs, "try")
 
     def execute_step(self, step_id: str, step: Any, /, *args: Any, mode: str = "do", **kwargs: Any) -> Any:
         """Execute *step* under an id of your own: the id, not the arguments, says which execution is meant.
@@ -209,16 +210,13 @@ class Runtime:
         if mode not in ("do", "try", "send"):
             raise ValueError(f"mode is one of 'do', 'try', 'send'; got {mode!r}")
         step_id = checked_id(step_id, "step_id")
-        return _here(self.step_named(step).perform_on(self, mode, args, kwargs, step_id=step_id))
+        return self._execute(step, args, kwargs, mode, step_id)
 
-    def step_named(self, step: Any, /) -> Any:
-        """The decorated *step*, or the one of that name. Raises :class:`~flowdsl.errors.StepNotFound`."""
+    def _execute(
+        self, step: Any, args: tuple[Any, ...], kwargs: dict[str, Any], mode: str, step_id: str | None = None
+    ) -> Any:
         self._require_open()
-        if isinstance(step, str):
-            return STEPS.find(step)
-        if not hasattr(step, "perform_on"):
-            raise TypeError(f"a step is a function decorated with @step, or the name of one; got {step!r}")
-        return step
+        return _here(execute_step(self.engine, step_called(step, args, kwargs), mode, step_id))
 
     # Runs --------------------------------------------------------------------------------------------------
 

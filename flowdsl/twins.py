@@ -3,20 +3,17 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from flowdsl.core.status import RunStatus
 from flowdsl.engine.context import current
+from flowdsl.engine.registry import step_named
 from flowdsl.handle import Run
 
 __all__ = ["Twins"]
 
 _HERE = ("send", "resume", "retry", "recover")  # what they begin belongs to this event loop
 _STEP_AT = {"do": 0, "try_": 0, "execute_step": 1}
-
-
-class _Runtime(Protocol):
-    def step_named(self, step: Any, /) -> Any: ...
 
 
 class Twins:
@@ -31,7 +28,7 @@ class Twins:
     []
     """
 
-    def __init__(self, runtime: _Runtime) -> None:
+    def __init__(self, runtime: object) -> None:
         self._runtime = runtime
 
     if TYPE_CHECKING:
@@ -107,4 +104,4 @@ class Twins:
         place = _STEP_AT.get(name)
         if place is None or len(args) <= place:
             return False
-        return current.get() is not None or bool(self._runtime.step_named(args[place]).definition.is_async)
+        return current.get() is not None or step_named(args[place]).is_async

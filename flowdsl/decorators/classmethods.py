@@ -11,7 +11,6 @@ The implementation
 """
 
 import sys
-from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -25,27 +24,22 @@ _NAME = "__flowdsl_classmethods__"
 class _Swap:
     """Waits in the body of a class for the class."""
 
-    def __init__(self, register: Callable[[Any], Any]) -> None:
-        self._register = register
-
     def __set_name__(self, owner: type[Any], name: str) -> None:
         delattr(owner, name)
         for name, found in list(vars(owner).items()):
             if isinstance(found, classmethod) and isinstance(found.__func__, Wrapper):
-                made = found.__func__.over(classmethod(found.__func__.__wrapped__))
-                setattr(owner, name, made)
-                self._register(made)
+                setattr(owner, name, found.__func__.over(classmethod(found.__func__.__wrapped__)))
 
 
-def bind_later(fn: Any, register: Callable[[Any], Any]) -> None:
-    """Let a classmethod over what *fn* is decorated to be bound, if *fn* is decorated in the body of a class.
-    *register* is called with what comes to stand there."""
+def bind_later(fn: Any) -> None:
+    """Let a classmethod over what *fn* is decorated to be bound, if *fn* is decorated in the body of a
+    class."""
     owner = getattr(fn, "__qualname__", "").rpartition(".")[0]
     if not owner or owner.endswith("<locals>") or isinstance(fn, classmethod | staticmethod):
         return
     frame: FrameType | None = sys._getframe(2)
     for _ in range(2):  # the caller of the decorator, with or without options
         if frame is not None and frame.f_locals.get("__qualname__") == owner:
-            frame.f_locals.setdefault(_NAME, _Swap(register))
+            frame.f_locals.setdefault(_NAME, _Swap())
             return
         frame = frame.f_back if frame is not None else None

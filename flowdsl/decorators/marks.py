@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
+from inspect import iscoroutinefunction
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 from flowdsl.core.retry import Retry
 from flowdsl.decorators.classmethods import bind_later
-from flowdsl.decorators.steps import Step
-from flowdsl.decorators.workflows import Workflow
+from flowdsl.decorators.steps import BoundStep, Step
+from flowdsl.decorators.workflows import BoundWorkflow, Workflow
 from flowdsl.engine.definitions import Divergence, Mode, StepDef, WorkflowDef
-from flowdsl.engine.registry import HANDLERS, STEPS, WORKFLOWS
+from flowdsl.engine.registry import HANDLERS, STEPS, WORKFLOWS, Handler
 
 __all__ = ["on", "step", "workflow"]
 
@@ -89,7 +90,7 @@ def step(
         return lambda fn: step(fn, name=name, **options)
     made: Step[Any, Any] = Step(fn, StepDef.build(fn, name=name, **options))
     register(made)
-    bind_later(fn, register)
+    bind_later(fn)
     return made
 
 
@@ -137,13 +138,26 @@ def workflow(
         return lambda fn: workflow(fn, name=name, **options)
     made: Workflow[Any, Any] = Workflow(fn, WorkflowDef.build(fn, name=name, **options))
     register(made)
-    bind_later(fn, register)
+    bind_later(fn)
     return made
 
 
 def register(made: Step[Any, Any] | Workflow[Any, Any]) -> None:
     """Let what was decorated be found by its name."""
-    (STEPS if isinstance(made, Step) else WORKFLOWS).add(made.path, made)
+    if isinstance(made, Step):
+        STEPS.add(made.definition)
+    else:
+        WORKFLOWS.add(made.definition)
+
+
+def _handler(fn: Any) -> Handler:
+    """What an event calls: a workflow is started, a step's function is called as it is."""
+    if isinstance(fn, Workflow | BoundWorkflow):
+        return Handler(fn.path, fn.start, False)
+    if isinstance(fn, Step | BoundStep):
+        return Handler(fn.path, fn.__wrapped__, fn.definition.is_async)
+    path = f"{fn.__module__}.{getattr(fn, '__qualname__', repr(fn))}"
+    return Handler(path, fn, iscoroutinefunction(fn))
 
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -165,8 +179,7 @@ def on(event: str, handler: Any = None, /) -> Any:
     def register(fn: Any) -> Callable[[], None]:
         if not callable(fn):
             raise TypeError(f"a handler is a function; got {fn!r}")
-        path = getattr(fn, "path", None) or f"{fn.__module__}.{getattr(fn, '__qualname__', repr(fn))}"
-        return HANDLERS.add(event, path, fn)
+        return HANDLERS.add(event, _handler(fn))
 
     if handler is not None:
         return register(handler)

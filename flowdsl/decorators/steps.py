@@ -9,25 +9,21 @@ from contextlib import nullcontext
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
-from flowdsl.core.binding import Bound
-from flowdsl.core.records import Run as RunRecord
 from flowdsl.core.retry import Retry
-from flowdsl.decorators.outside import do_outside, implied_run, submit_outside, try_outside
 from flowdsl.decorators.wrapper import BoundFunction, BoundWrapper, Function, Wrapper, annotations_of
 from flowdsl.engine.calls import call_in_run, send_off
 from flowdsl.engine.context import Frame, StepView, current
-from flowdsl.engine.definitions import Divergence, Mode, StepDef
+from flowdsl.engine.definitions import Decorated, Divergence, Invocation, Mode, StepDef
 from flowdsl.engine.forget import forget_in
 from flowdsl.engine.futures import StepFuture, start_call, submit
 from flowdsl.engine.lost import say_if_lost
 from flowdsl.engine.mapping import map_async, map_sync
 from flowdsl.engine.memo import forgetting
-from flowdsl.engine.run import Request
-from flowdsl.engine.services import Engine
+from flowdsl.engine.runs.single import submit_outside
 from flowdsl.engine.sources import notes_on
 from flowdsl.engine.step import crossing, identify
 from flowdsl.engine.waiting import on_a_loop
-from flowdsl.runtime import Runtime, current_runtime, open_runtime
+from flowdsl.runtime import current_runtime, open_runtime
 
 __all__ = ["BoundStep", "Step"]
 
@@ -49,15 +45,13 @@ class Mapped(list[T]):
         yield
 
 
-class _StepCalls(Generic[P, R]):
+class _StepCalls(Decorated, Generic[P, R]):
     """What one can do with a step, bound or not."""
 
     if TYPE_CHECKING:
 
         @property
         def _defn(self) -> StepDef: ...
-
-        _target: Callable[[tuple[Any, ...]], tuple[Any, Any, tuple[Any, ...]]]
 
     @property
     def path(self) -> str:
@@ -68,10 +62,6 @@ class _StepCalls(Generic[P, R]):
     def definition(self) -> StepDef:
         """What the engine knows of the step."""
         return self._defn
-
-    def bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """A call's arguments, bound and encoded."""
-        return self._bind(args, kwargs)
 
     @property
     def _is_coroutine(self) -> Any:  # what asyncio.iscoroutinefunction looks for
@@ -89,12 +79,12 @@ class _StepCalls(Generic[P, R]):
 
         Outside a run it executes the same way, without a record.
         """
-        fn, receiver, args = self._target(args)
+        called = self.invocation(args, kwargs)
         frame = current.get()
         if frame is None:
             say_if_lost(self._defn.path)
-            return submit_outside(current_runtime().engine, self._defn, fn, args, kwargs)
-        return submit(frame, self._defn, fn, receiver, args, kwargs)
+            return submit_outside(current_runtime().engine, called)
+        return submit(frame, called)
 
     @overload
     def map(  # type: ignore[misc]
@@ -146,10 +136,10 @@ class _StepCalls(Generic[P, R]):
 
     def _prepared(self, frame: Frame | None, args: tuple[Any, ...]) -> Callable[[], StepFuture[Any]]:
         """Take the identity of one call now; what is returned submits it."""
-        fn, receiver, args = self._target(args)
+        called = self.invocation(args, {})
         if frame is None:
-            return lambda: submit_outside(current_runtime().engine, self._defn, fn, args, {})
-        call = identify(frame, self._defn, fn, receiver, args, {})
+            return lambda: submit_outside(current_runtime().engine, called)
+        call = identify(frame, called)
         return lambda: start_call(call)
 
     def options(
@@ -173,18 +163,14 @@ class _StepCalls(Generic[P, R]):
         given = {k: v for k, v in locals().items() if k != "self" and v is not ...}
         return Step(self.__wrapped__, self._defn.evolve(**given))  # type: ignore[attr-defined]
 
-    def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Bound:
-        _, receiver, args = self._target(args)
-        return self._defn.bind(receiver, args, kwargs)
-
     def key(self, /, *args: P.args, **kwargs: P.kwargs) -> str:
         """The key of a first such call in the body of a run, 40 hex digits."""
-        return str(self._bind(args, kwargs).key(version=self._defn.version))
+        return str(self.invocation(args, kwargs).bind().key(version=self._defn.version))
 
     def explain_key(self, /, *args: P.args, **kwargs: P.kwargs) -> str:
         """What goes into the key of such a call, readable; and whether the step's source has changed since
         a result was recorded, which is said and does not count."""
-        bound = self._bind(args, kwargs)
+        bound = self.invocation(args, kwargs).bind()
         runtime = current_runtime() if self._defn.memo else open_runtime()
         notes = notes_on(None if runtime is None else runtime.engine, self._defn, bound)
         return str(bound.explain(version=self._defn.version, notes=notes))
@@ -192,50 +178,13 @@ class _StepCalls(Generic[P, R]):
     def forget(self, /, *args: P.args, **kwargs: P.kwargs) -> None:
         """Drop the stored result of such a call: of ``memo=True`` and of ``Runtime.do``; inside a run,
         that of its first such call."""
-        bound = self._bind(args, kwargs)
+        bound = self.invocation(args, kwargs).bind()
         runtime = current_runtime()
         frame = current.get()
         with nullcontext() if frame is None else crossing(frame.run):
             runtime.engine.commit(*forgetting(runtime.engine, self._defn, bound))
         if frame is not None:
             forget_in(frame, self._defn, bound)
-
-    def perform_on(
-        self,
-        runtime: Runtime,
-        mode: str,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        step_id: str | None = None,
-    ) -> Any:
-        """Execute this step on *runtime* in *mode*: in the run that is executing, or outside. (What
-        ``Runtime.do`` calls.)"""
-        fn, receiver, args = self._target(args)
-        defn = self._defn
-        frame = current.get()
-        if frame is not None and frame.run.engine is runtime.engine:
-            if step_id is not None:
-                defn = defn.evolve(key=lambda *_args, **_kwargs: step_id)
-            return call_in_run(frame, defn, fn, receiver, args, kwargs, mode)
-        token = current.set(None)  # a run of another runtime that executes here has nothing to do with it
-        try:
-            if mode == "do":
-                return do_outside(runtime.engine, defn, fn, receiver, args, kwargs, step_id)
-            key = defn.bind(receiver, args, kwargs).key()
-            view = StepView("", key, defn.path, mode, 1, runtime.engine.clock.now())
-            if mode == "send":
-                return send_off(runtime.engine, defn, fn, args, kwargs, view)
-            return try_outside(runtime.engine, defn, fn, args, kwargs, view)
-        finally:
-            current.reset(token)
-
-    def request_from(self, engine: Engine, record: RunRecord, arguments: dict[str, Any]) -> Request:
-        """The request that continues *record*, an implied run of this step. (What ``Runtime.resume``
-        calls.)"""
-        args, kwargs = self._defn.binder(False).call_with(arguments)
-        asked = implied_run(engine, self._defn, self.__wrapped__, None, args, kwargs, record.id)  # type: ignore[attr-defined]
-        asked.wanted = record
-        return asked
 
 
 class Step(_StepCalls[P, R], Wrapper, Function):
@@ -281,14 +230,15 @@ class Step(_StepCalls[P, R], Wrapper, Function):
             frame = current.get()
             if frame is None:
                 return self._self_call(self.__wrapped__, None, args, kwargs)
-            return call_in_run(frame, self._self_defn, self.__wrapped__, self._self_receiver, args, kwargs)
+            return call_in_run(frame, self.invocation(args, kwargs))
 
     @property
     def _defn(self) -> StepDef:
         return self._self_defn  # type: ignore[no-any-return]
 
-    def _target(self, args: tuple[Any, ...]) -> tuple[Any, Any, tuple[Any, ...]]:
-        return self.__wrapped__, self._self_receiver, args
+    def invocation(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Invocation[StepDef]:
+        """A call of it."""
+        return Invocation(self._self_defn, self.__wrapped__, self._self_receiver, args, kwargs)
 
     def _self_call(self, wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         frame = current.get()
@@ -302,7 +252,7 @@ class Step(_StepCalls[P, R], Wrapper, Function):
             return send_off(engine, defn, wrapped, args, kwargs, view)
         if instance is None:
             instance = self._self_receiver
-        return call_in_run(frame, defn, wrapped, instance, args, kwargs)
+        return call_in_run(frame, Invocation(defn, wrapped, instance, args, kwargs))
 
 
 class BoundStep(_StepCalls[P, R], BoundWrapper, BoundFunction):

@@ -6,15 +6,13 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 
-from flowdsl.core.records import Run as RunRecord
 from flowdsl.decorators.wrapper import BoundFunction, BoundWrapper, Function, Wrapper, annotations_of
 from flowdsl.engine.calls import refuse_mixing
-from flowdsl.engine.children import call_child, child_call, start_child
+from flowdsl.engine.children import call_child, start_child
 from flowdsl.engine.context import current
-from flowdsl.engine.definitions import WorkflowDef, checked_tags, checked_timeout
+from flowdsl.engine.definitions import Decorated, Invocation, WorkflowDef, checked_tags, checked_timeout
 from flowdsl.engine.drive import run_async, run_sync
-from flowdsl.engine.run import Request, checked_id, request, run_to_end
-from flowdsl.engine.services import Engine
+from flowdsl.engine.run import checked_id, request, run_to_end
 from flowdsl.handle import Run
 from flowdsl.runtime import current_runtime
 
@@ -28,7 +26,7 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 
-class _WorkflowCalls(Generic[P, R]):
+class _WorkflowCalls(Decorated, Generic[P, R]):
     """What one can do with a workflow, bound or not."""
 
     if TYPE_CHECKING:
@@ -36,7 +34,10 @@ class _WorkflowCalls(Generic[P, R]):
         @property
         def _defn(self) -> WorkflowDef: ...
 
-        _target: Callable[[tuple[Any, ...]], tuple[Any, Any, tuple[Any, ...]]]
+    @property
+    def definition(self) -> WorkflowDef:
+        """What the engine knows of the workflow."""
+        return self._defn
 
     @property
     def path(self) -> str:
@@ -49,8 +50,7 @@ class _WorkflowCalls(Generic[P, R]):
 
     def start(self, /, *args: P.args, **kwargs: P.kwargs) -> Run:
         """Begin a run without waiting for its end; returns its handle once the run is recorded."""
-        fn, receiver, args = self._target(args)  # type: ignore[assignment]
-        return _start(self._defn, fn, receiver, args, kwargs, {})
+        return _start(self.invocation(args, kwargs), {})
 
     def options(
         self, *, id: str | None = None, timeout: Any = None, fresh: bool = False, tags: Any = None
@@ -58,11 +58,6 @@ class _WorkflowCalls(Generic[P, R]):
         """One call with other options: *id* of the run, *timeout* of the run, *fresh* to start a new
         number, *tags*."""
         return _Configured(self, {}).options(id=id, timeout=timeout, fresh=fresh, tags=tags)
-
-    def request_from(self, engine: Engine, record: RunRecord, arguments: dict[str, Any]) -> Request:
-        """The request that continues *record* from its stored arguments. (What ``Runtime.resume`` calls.)"""
-        args, kwargs = self._defn.binder(False).call_with(arguments)
-        return Request(self._defn, self.__wrapped__, args, kwargs, record)  # type: ignore[attr-defined]
 
 
 class _Configured(Generic[P, R]):
@@ -94,51 +89,34 @@ class _Configured(Generic[P, R]):
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run to the end."""
-        fn, receiver, positional = self._source._target(args)
-        return cast(R, _call(self._source._defn, fn, receiver, positional, kwargs, self._options))
+        return cast(R, _call(self._source.invocation(args, kwargs), self._options))
 
     def start(self, /, *args: P.args, **kwargs: P.kwargs) -> Run:
         """Begin without waiting for the end."""
-        fn, receiver, positional = self._source._target(args)
-        return _start(self._source._defn, fn, receiver, positional, kwargs, self._options)
+        return _start(self._source.invocation(args, kwargs), self._options)
 
 
-def _call(
-    defn: WorkflowDef,
-    fn: Any,
-    receiver: Any,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    options: dict[str, Any],
-) -> Any:
+def _call(called: Invocation[WorkflowDef], options: dict[str, Any]) -> Any:
     """Run a workflow to its end: as a run of its own, or as a child of the run that is executing."""
-    frame = current.get()
+    frame, defn = current.get(), called.defn
     if frame is None:
         engine = current_runtime().engine
-        return run_to_end(engine, request(engine, defn, fn, receiver, args, kwargs, **options))
+        return run_to_end(engine, request(engine, called, **options))
     if defn.is_async is not frame.is_async:
         refuse_mixing(
             frame, defn.is_async, "workflow", defn.path, f"`{defn.path.rpartition('.')[2]}.start(…).result()`"
         )
-    flow = call_child(child_call(frame, defn, fn, receiver, args, kwargs), defn, options)
+    flow = call_child(frame, called, options)
     return run_async(flow) if defn.is_async else run_sync(flow)
 
 
-def _start(
-    defn: WorkflowDef,
-    fn: Any,
-    receiver: Any,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    options: dict[str, Any],
-) -> Run:
+def _start(called: Invocation[WorkflowDef], options: dict[str, Any]) -> Run:
     frame = current.get()
     if frame is not None:
-        call = child_call(frame, defn, fn, receiver, args, kwargs)
-        child: Run = frame.run.engine.make_handle(start_child(call, defn, options))
+        child: Run = frame.run.engine.make_handle(start_child(frame, called, options))
         return child
     runtime = current_runtime()
-    return runtime.start(request(runtime.engine, defn, fn, receiver, args, kwargs, **options))
+    return runtime.start(request(runtime.engine, called, **options))
 
 
 class Workflow(_WorkflowCalls[P, R], Wrapper, Function):
@@ -177,11 +155,12 @@ class Workflow(_WorkflowCalls[P, R], Wrapper, Function):
     def _defn(self) -> WorkflowDef:
         return self._self_defn  # type: ignore[no-any-return]
 
-    def _target(self, args: tuple[Any, ...]) -> tuple[Any, Any, tuple[Any, ...]]:
-        return self.__wrapped__, None, args
+    def invocation(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Invocation[WorkflowDef]:
+        """A call of it."""
+        return Invocation(self._self_defn, self.__wrapped__, None, args, kwargs)
 
     def _self_call(self, wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return _call(self._self_defn, wrapped, instance, args, kwargs, {})
+        return _call(Invocation(self._self_defn, wrapped, instance, args, kwargs), {})
 
 
 class BoundWorkflow(_WorkflowCalls[P, R], BoundWrapper, BoundFunction):

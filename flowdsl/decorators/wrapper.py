@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import wrapt
 
 from flowdsl.codecs.pickle import PickleCodec, dumps_by_value
-from flowdsl.engine.definitions import unwrap
+from flowdsl.engine.definitions import Decorated, Invocation, unwrap
 
 if TYPE_CHECKING:
 
@@ -103,7 +103,7 @@ annotations_of = property(_annotations)
 """``__annotations__`` of a wrapper class: without it, instances show what the body of the class annotates."""
 
 
-class Wrapper:
+class Wrapper(Decorated):
     """Copying and pickling of decorated functions, and their representation."""
 
     definition_type: Any  # makes the definition of a rebuilt one, from its function and options
@@ -201,11 +201,11 @@ class BoundWrapper(Wrapper):
             return self._self_parent.__reduce_ex__(protocol)
         return getattr, (owner, self._name)
 
-    def _target(self, args: tuple[Any, ...]) -> tuple[Any, Any, tuple[Any, ...]]:
-        """Function, receiver and arguments of a call with *args*."""
+    def invocation(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Invocation[Any]:
+        """A call with *args* and *kwargs*."""
         wrapped = self.__wrapped__
         receiver = getattr(wrapped, "__self__", None)
         if receiver is None and self._self_instance is None and self._self_binding != "staticmethod" and args:
             receiver, args = args[0], args[1:]  # Class.method(instance, …)
             wrapped = wrapped.__get__(receiver, type(receiver))
-        return wrapped, receiver, args
+        return Invocation(self._defn, wrapped, receiver, args, kwargs)

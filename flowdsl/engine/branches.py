@@ -13,12 +13,12 @@ from flowdsl.core.kinds import SCHEDULE
 from flowdsl.core.records import Step
 from flowdsl.core.status import StepStatus
 from flowdsl.engine.context import Frame, RunState, Scope, current, here
-from flowdsl.engine.definitions import StepDef
+from flowdsl.engine.definitions import Invocation, StepDef, step_definition
 from flowdsl.engine.divergence import diverged
 from flowdsl.engine.drive import Flow, run_async, run_sync
 from flowdsl.engine.futures import StepFuture, Tally
 from flowdsl.engine.marks import Plain, mark
-from flowdsl.engine.registry import STEPS
+from flowdsl.engine.registry import STEPS, step_called
 from flowdsl.engine.step import StepCall, commit_for, identify, make_record, perform, view_of
 from flowdsl.engine.timers import pause_until
 from flowdsl.errors import StepNotFound
@@ -157,19 +157,19 @@ async def _branch(frame: Frame, scope: Scope, coroutine: Coroutine[Any, Any, Any
 def schedule(frame: Frame, step: Any, args: tuple[Any, ...], kwargs: dict[str, Any], delay: Any) -> Flow:
     """Record that *step* is to be executed as a branch of the run after *delay*, and arm it. Answers its
     future."""
-    source = STEPS.find(step) if isinstance(step, str) else step
-    defn = getattr(source, "definition", None)
-    if not isinstance(defn, StepDef):
+    if not isinstance(step, str) and step_definition(step) is None:
         raise TypeError(f"schedule() takes a function decorated with @step, or the name of one; got {step!r}")
+    called = step_called(step, args, kwargs)
+    defn = called.defn
     if STEPS.get(defn.path) is None:
         raise StepNotFound(f"step {defn.path} is not registered in this application", step=defn.path)
     wait = seconds(delay, "delay")
-    bound = source.bound(args, kwargs)
+    bound = called.bind()
     call = mark(frame, f"schedule.{defn.path}", SCHEDULE, bound.canonical, bound.preview())
-    return perform(call, lambda call: _schedule(call, source, bound.arguments, wait))
+    return perform(call, lambda call: _schedule(call, defn, bound.arguments, wait))
 
 
-def _schedule(call: StepCall, source: Any, arguments: dict[str, Any], wait: float) -> Flow:
+def _schedule(call: StepCall, defn: StepDef, arguments: dict[str, Any], wait: float) -> Flow:
     run = call.run
     record = run.journal.get(call.key)
     if record is None:
@@ -179,18 +179,18 @@ def _schedule(call: StepCall, source: Any, arguments: dict[str, Any], wait: floa
         if decision.record is not None:  # the code has changed
             decision = yield from diverged(call, decision)
             if decision.verdict is Verdict.RECORDED and decision.record is not None:
-                return None, _arm(run, decision.record, source, None)
+                return None, _arm(run, decision.record, defn, None)
         view = view_of(call, 1)
         at = view.started_at + wait
         payload, _ = run.engine.payloads.pack(arguments, run.id, call.key, "result")
-        facts = Scheduled(at, source.definition.path)
+        facts = Scheduled(at, defn.path)
         record = make_record(call, view, StepStatus.COMPLETED, payload, "", 1, facts)
         yield from commit_for(run, call, PutStep(record, run.epoch, True))
         with run.lock:
             run.journal.add(record)
-        return None, _arm(run, record, source, wait)
+        return None, _arm(run, record, defn, wait)
     run.journal.use(call.key)
-    return None, _arm(run, record, source, None)
+    return None, _arm(run, record, defn, None)
 
 
 def arm_all(run: RunState) -> None:
@@ -200,18 +200,18 @@ def arm_all(run: RunState) -> None:
         facts = facts_of(record) if record.kind == SCHEDULE else None
         if isinstance(facts, Scheduled) and record.status is StepStatus.COMPLETED:
             path = facts.step
-            source = STEPS.get(path)
-            if source is None:
+            defn = STEPS.get(path)
+            if defn is None:
                 raise StepNotFound(
                     f"run {run.id} has scheduled step {path!r}, which is not loaded here: import the "
                     "module that defines it",
                     run=run.id,
                     step=path,
                 )
-            _arm(run, record, source, None)
+            _arm(run, record, defn, None)
 
 
-def _arm(run: RunState, record: Step, source: Any, left: float | None) -> StepFuture[Any]:
+def _arm(run: RunState, record: Step, defn: StepDef, left: float | None) -> StepFuture[Any]:
     """Start the branch of a schedule record, once."""
     with run.lock:
         found: StepFuture[Any] | None = run.armed.get(record.key)
@@ -223,12 +223,11 @@ def _arm(run: RunState, record: Step, source: Any, left: float | None) -> StepFu
         if left is None and isinstance(facts, Scheduled):
             wait = facts.at - engine.clock.now()
         arguments = engine.payloads.unpack(record.payload or b"", run.id, record.key, "result")
-        defn: StepDef = source.definition
-        args, kwargs = defn.binder(False).call_with(arguments)
+        called = defn.call_with(arguments)
         parent = run.scope
         scope = Scope(f"{record.key}/scheduled", parent, defn.is_async)
         frame = Frame(run, scope, None, defn.is_async)
-        work = _work(frame, defn, source, args, kwargs, wait)
+        work = _work(frame, called, wait)
         found = _launch(run, defn, work)
         found.scheduled = True
         run.armed[record.key] = found
@@ -236,16 +235,14 @@ def _arm(run: RunState, record: Step, source: Any, left: float | None) -> StepFu
     return found
 
 
-def _work(
-    frame: Frame, defn: StepDef, source: Any, args: tuple[Any, ...], kwargs: dict[str, Any], left: float
-) -> Callable[[], Flow]:
+def _work(frame: Frame, called: Invocation[StepDef], left: float) -> Callable[[], Flow]:
     def flow() -> Flow:
         current.set(frame)
-        frame.scope.home = here(defn.is_async)
+        frame.scope.home = here(called.defn.is_async)
         if left > 0 or frame.run.ending:
-            waiting = StepCall(frame, defn, defn.fn, None, (), {}, _EMPTY, "do")
+            waiting = StepCall(frame, called, _EMPTY, "do")
             yield from pause_until(waiting, left, begun=False)
-        call = identify(frame, defn, source.__wrapped__, None, args, kwargs, "do")
+        call = identify(frame, called, "do")
         call.submitted = True  # what the body does next has not handled its failure
         return (yield from perform(call))
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator
 from typing import Any
 
 from flowdsl.engine.context import Crossing, Frame, StepView
-from flowdsl.engine.definitions import StepDef
+from flowdsl.engine.definitions import Invocation, StepDef
 from flowdsl.engine.drive import run_async, run_sync
 from flowdsl.engine.places import user_level
 from flowdsl.engine.services import Engine
@@ -61,41 +61,27 @@ def _on_a_loop() -> bool:
     return True
 
 
-def call_in_run(
-    frame: Frame,
-    defn: StepDef,
-    fn: Callable[..., Any],
-    receiver: Any,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    mode: str | None = None,
-) -> Any:
+def call_in_run(frame: Frame, called: Invocation[StepDef], mode: str | None = None) -> Any:
     """The step, by its mode. Identity is taken here; an async step gives a coroutine that does the rest."""
+    defn = called.defn
     mode = mode or defn.mode
     if mode == "send":
-        return _send_in_run(frame, defn, fn, receiver, args, kwargs)
+        return _send_in_run(frame, called)
     if defn.is_async is not frame.is_async:
         refuse_mixing(
             frame, defn.is_async, "step", defn.path, f"`{defn.path.rpartition('.')[2]}.submit(…).result()`"
         )
-    call = identify(frame, defn, fn, receiver, args, kwargs, mode)
+    call = identify(frame, called, mode)
     if defn.is_async:
         return run_async(perform(call))
     return run_sync(perform(call))
 
 
-def _send_in_run(
-    frame: Frame,
-    defn: StepDef,
-    fn: Callable[..., Any],
-    receiver: Any,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> Any:
-    call = identify(frame, defn, fn, receiver, args, kwargs, "send")
+def _send_in_run(frame: Frame, called: Invocation[StepDef]) -> Any:
+    call = identify(frame, called, "send")
     run_sync(flush(frame.run))
-    view = StepView(frame.run.id, call.key, defn.path, "send", 1, frame.run.engine.clock.now())
-    return send_off(frame.run.engine, defn, fn, args, kwargs, view, call.shown)
+    view = StepView(frame.run.id, call.key, call.defn.path, "send", 1, frame.run.engine.clock.now())
+    return send_off(frame.run.engine, call.defn, call.fn, call.args, call.kwargs, view, call.shown)
 
 
 def send_off(

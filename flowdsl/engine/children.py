@@ -4,7 +4,6 @@ The child's id derives from the parent's step key, so one call has one child, wh
 record is a copy of the child's outcome.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 from attrs import evolve
@@ -14,7 +13,7 @@ from flowdsl.core.journal import Decision
 from flowdsl.core.kinds import CHILD
 from flowdsl.core.records import Run
 from flowdsl.engine.context import Crossing, Frame
-from flowdsl.engine.definitions import StepDef, WorkflowDef
+from flowdsl.engine.definitions import Invocation, StepDef, WorkflowDef
 from flowdsl.engine.drive import Flow, run_sync
 from flowdsl.engine.ending import release
 from flowdsl.engine.futures import Threads, start
@@ -23,34 +22,24 @@ from flowdsl.engine.run import Request, execute, request, whole
 from flowdsl.engine.step import StepCall, conclude, crossing, decide, flush, identify, perform, view_of
 from flowdsl.errors import RunCancelled
 
-__all__ = ["call_child", "child_call", "child_request", "start_child"]
+__all__ = ["call_child", "start_child"]
 
 
-def _as_step(defn: WorkflowDef) -> StepDef:
-    """The workflow as a step of its parent: same name, same arguments."""
-    return StepDef(defn.fn, defn.path, defn.is_async, ignore=defn.ignore, version=defn.version)
-
-
-def child_call(
-    frame: Frame,
-    defn: WorkflowDef,
-    fn: Callable[..., Any],
-    receiver: Any,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> StepCall:
+def child_call(frame: Frame, called: Invocation[WorkflowDef]) -> StepCall:
     """Take the identity of a child's call."""
-    call = identify(frame, _as_step(defn), fn, receiver, args, kwargs, "do")
+    defn, fn, receiver, args, kwargs = called
+    as_step = StepDef(defn.fn, defn.path, defn.is_async, ignore=defn.ignore, version=defn.version)
+    call = identify(frame, Invocation(as_step, fn, receiver, args, kwargs), "do")
     call.kind = CHILD
     call.generation = generation_of(frame.run.journal.get(call.key))
     return call
 
 
-def child_request(call: StepCall, defn: WorkflowDef, options: dict[str, Any]) -> Request:
+def child_request(call: StepCall, called: Invocation[WorkflowDef], options: dict[str, Any]) -> Request:
     """The run that *call* asks for."""
     run = call.run
     given = options.get("run_id")
-    asked = request(run.engine, defn, call.fn, call.receiver, call.args, call.kwargs, **options)
+    asked = request(run.engine, called, **options)
     if given is None and asked.wanted.number is not None:
         again = f"~{call.generation}" if call.generation else ""
         asked.wanted = evolve(asked.wanted, id=f"{run.id}/{call.key[:16]}{again}", number=None)
@@ -60,15 +49,17 @@ def child_request(call: StepCall, defn: WorkflowDef, options: dict[str, Any]) ->
     return asked
 
 
-def call_child(call: StepCall, defn: WorkflowDef, options: dict[str, Any]) -> Flow:
+def call_child(frame: Frame, called: Invocation[WorkflowDef], options: dict[str, Any]) -> Flow:
     """Run the child to its end and record its outcome in the parent."""
-    return (yield from perform(call, lambda call: _child(call, defn, options)))
+    call = child_call(frame, called)
+    return perform(call, lambda call: _child(call, called, options))
 
 
-def start_child(call: StepCall, defn: WorkflowDef, options: dict[str, Any]) -> Run:
+def start_child(frame: Frame, called: Invocation[WorkflowDef], options: dict[str, Any]) -> Run:
     """Begin the child beside its parent; the row of it, which is recorded by then."""
+    call = child_call(frame, called)
     run, engine = call.run, call.run.engine
-    asked = child_request(call, defn, options)
+    asked = child_request(call, called, options)
     acquired = None
     if not run.journal.answers(call.key):
         run_sync(flush(run))
@@ -81,9 +72,9 @@ def start_child(call: StepCall, defn: WorkflowDef, options: dict[str, Any]) -> R
             release(engine, mine.run)
 
     def flow() -> Flow:
-        return perform(call, lambda call: _child(call, defn, options, mine))
+        return perform(call, lambda call: _child(call, called, options, mine))
 
-    own = None if defn.is_async else Threads(engine, f"flowdsl-{asked.wanted.id}")
+    own = None if called.defn.is_async else Threads(engine, f"flowdsl-{asked.wanted.id}")
     future = start(call, flow, own)
     future.add_done_callback(lambda _: left())
     with run.lock:
@@ -92,13 +83,16 @@ def start_child(call: StepCall, defn: WorkflowDef, options: dict[str, Any]) -> R
 
 
 def _child(
-    call: StepCall, defn: WorkflowDef, options: dict[str, Any], acquired: Acquired | None = None
+    call: StepCall,
+    called: Invocation[WorkflowDef],
+    options: dict[str, Any],
+    acquired: Acquired | None = None,
 ) -> Flow:
     decision = yield from decide(call)
     if not isinstance(decision, Decision):
         return decision
     run = call.run
-    asked = child_request(call, defn, options)
+    asked = child_request(call, called, options)
     view = view_of(call, 1)
     if run.buffer:
         yield from flush(run)

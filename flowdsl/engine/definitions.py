@@ -1,10 +1,14 @@
-"""What a decorator says about a function, checked once, when it is decorated."""
+"""What a decorator says about a function, checked once, when it is decorated; and one call of that function.
+
+The registry holds definitions and the engine works on them. What stands above (the decorated functions) comes
+down here only as :class:`Decorated`, which can be asked for its definition and for an :class:`Invocation`.
+"""
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from string import Formatter
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, Self, TypeVar, cast
 
 from attrs import define, evolve, field
 
@@ -15,7 +19,17 @@ from flowdsl.core.records import Tags
 from flowdsl.core.retry import Retry
 from flowdsl.core.source import source_digest
 
-__all__ = ["Divergence", "Mode", "StepDef", "WorkflowDef", "checked_tags", "unwrap"]
+__all__ = [
+    "Decorated",
+    "Divergence",
+    "Invocation",
+    "Mode",
+    "StepDef",
+    "WorkflowDef",
+    "checked_tags",
+    "step_definition",
+    "unwrap",
+]
 
 Mode = Literal["do", "try", "send"]
 Divergence = Literal["raise", "rerun", "reuse"]
@@ -105,9 +119,10 @@ def checked_version(version: Any) -> str:
 
 def undo_path(undo: Any) -> str:
     """The name that a step is recorded to be undone by."""
-    path: str | None = getattr(undo, "path", None)
+    if isinstance(undo, Decorated):
+        return undo.definition.path
     plain = unwrap(undo)
-    return path or object_path(plain if hasattr(plain, "__qualname__") else type(plain))
+    return object_path(plain if hasattr(plain, "__qualname__") else type(plain))
 
 
 def _names(value: Any, option: str) -> tuple[str, ...]:
@@ -156,7 +171,7 @@ def _check_template(fn: Callable[..., Any], template: str, ignore: tuple[str, ..
             )
 
 
-class _Bindable:
+class Definition:
     """A definition whose calls are bound to parameter names."""
 
     __slots__ = ()
@@ -188,6 +203,15 @@ class _Bindable:
             )
         return found
 
+    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> "Invocation[Self]":
+        """A call of the plain function, as what names it (a record, ``schedule("charge")``) can make it."""
+        return Invocation(self, self.fn, None, args, kwargs)
+
+    def call_with(self, arguments: dict[str, Any]) -> "Invocation[Self]":
+        """A call with stored *arguments*, by parameter name."""
+        args, kwargs = self.binder(False).call_with(arguments)
+        return self.call(args, kwargs)
+
     def bind(self, receiver: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Bound:
         """The arguments of one call, bound and encoded; *receiver* is ``self`` or ``cls``, or ``None``."""
         binder = self._binders.get(receiver is not None) or self.binder(receiver is not None)
@@ -195,7 +219,7 @@ class _Bindable:
 
 
 @define(slots=True, eq=False)
-class StepDef(_Bindable):
+class StepDef(Definition):
     """One step: the function and its options."""
 
     fn: Callable[..., Any]
@@ -286,7 +310,7 @@ class StepDef(_Bindable):
 
 
 @define(slots=True, eq=False)
-class WorkflowDef(_Bindable):
+class WorkflowDef(Definition):
     """One workflow: the function and its options."""
 
     fn: Callable[..., Any]
@@ -339,3 +363,41 @@ class WorkflowDef(_Bindable):
         done["ignore"] = _names(done.get("ignore", ()), "ignore")
         done["tags"] = checked_tags(done.get("tags"))
         return done
+
+
+D = TypeVar("D", bound=Definition, covariant=True)
+
+
+class Invocation(NamedTuple, Generic[D]):
+    """One call of a decorated function: its definition, the function to call with *args* and *kwargs*, and
+    the *receiver* (``self`` or ``cls``, which *fn* is bound to already), or ``None``."""
+
+    defn: D
+    fn: Callable[..., Any]
+    receiver: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    def bind(self) -> Bound:
+        """The arguments, bound to parameter names and encoded. Raises for those that do not fit or have no
+        key."""
+        return self.defn.bind(self.receiver, self.args, self.kwargs)
+
+
+class Decorated:
+    """What a decorator makes of a function, as the engine sees it."""
+
+    @property
+    def definition(self) -> StepDef | WorkflowDef:
+        """The function and its options."""
+        raise NotImplementedError
+
+    def invocation(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Invocation[Any]:
+        """A call of it."""
+        raise NotImplementedError
+
+
+def step_definition(thing: object) -> StepDef | None:
+    """The definition of a function decorated with ``@step``, ``None`` for anything else."""
+    found = thing.definition if isinstance(thing, Decorated) else None
+    return found if isinstance(found, StepDef) else None

@@ -20,17 +20,7 @@ def send_event(engine: Engine, event: Any, payload: Any) -> None:
         raise TypeError(f"an event is named by a string; got {event!r}")
     if not event.strip():
         raise ValueError("an event's name is not empty")
-    import asyncio
-
-    for handler in HANDLERS.of(event):
-        path = getattr(handler, "path", None) or f"{handler.__module__}.{handler.__qualname__}"
-        start = getattr(handler, "start", None)
-        fn = (
-            start
-            if start is not None and hasattr(handler, "path")
-            else getattr(handler, "__wrapped__", handler)
-        )
-        is_async = start is None and asyncio.iscoroutinefunction(fn)
+    for path, fn, is_async in HANDLERS.of(event):
         view = StepView("", "", path, "send", 1, engine.clock.now())
         token = current.set(None)  # handlers are outside the run that sends
         try:

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 
 from flowdsl.core.durations import wait_limit
 from flowdsl.engine.context import Crossing, Frame, RunState, current, here
-from flowdsl.engine.definitions import StepDef
+from flowdsl.engine.definitions import Invocation, StepDef
 from flowdsl.engine.drive import Effect, run_async, run_sync
 from flowdsl.engine.step import StepCall, identify, perform
 from flowdsl.engine.workers import RemoteBody, coordinators, elsewhere
@@ -256,16 +256,9 @@ def _parked(tally: Tally | None) -> AbstractContextManager[None]:
     return nullcontext() if tally is None or current.get() is None else tally.parked()
 
 
-def submit(
-    frame: Frame,
-    defn: StepDef,
-    fn: Callable[..., Any],
-    receiver: Any,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> StepFuture[Any]:
+def submit(frame: Frame, called: Invocation[StepDef]) -> StepFuture[Any]:
     """Start a step of *frame*'s run beside its caller."""
-    return start_call(identify(frame, defn, fn, receiver, args, kwargs))
+    return start_call(identify(frame, called))
 
 
 def start_call(call: StepCall) -> StepFuture[Any]:

@@ -66,7 +66,7 @@ def mark(frame: Frame, verb: str, kind: str, canonical: bytes = b"", shown: str 
     run.check()
     defn = _definition(f"flowdsl.{verb}", frame.is_async)
     bound: Any = Plain(canonical, shown)
-    call = StepCall(frame, defn, _verb, None, (), {}, bound, "do")
+    call = StepCall(frame, defn.call((), {}), bound, "do")
     call.kind = kind
     return place(call)
 

@@ -1,35 +1,38 @@
 """Names of steps, workflows and event handlers.
 
-Decorating registers a name and nothing else; registering it again replaces it. Names are held weakly: a
-function that its module or its caller no longer holds is gone from here too.
+Decorating registers a definition under its name and nothing else; registering the name again replaces it.
+Definitions are held weakly: a function that its module or its caller no longer holds is gone from here too.
 """
 
 import weakref
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, NamedTuple, TypeVar
 
+from flowdsl.engine.definitions import Decorated, Invocation, StepDef, WorkflowDef, step_definition
 from flowdsl.errors import StepNotFound
 
-__all__ = ["HANDLERS", "STEPS", "WORKFLOWS", "Registry"]
+__all__ = ["HANDLERS", "STEPS", "WORKFLOWS", "Handler", "Registry", "step_called", "step_named"]
+
+D = TypeVar("D", StepDef, WorkflowDef)
 
 
-class Registry:
-    """Names of one kind of thing."""
+class Registry(Generic[D]):
+    """Definitions of one kind by their names."""
 
     def __init__(self, what: str) -> None:
         self._what = what
-        self._items: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
+        self._items: weakref.WeakValueDictionary[str, D] = weakref.WeakValueDictionary()
 
-    def add(self, path: str, item: Any) -> None:
-        """Register *item* under *path*, replacing what was there."""
-        self._items.pop(path, None)
-        self._items[path] = item
+    def add(self, definition: D) -> None:
+        """Register *definition* under its path, replacing what was there."""
+        self._items.pop(definition.path, None)  # so that it comes last
+        self._items[definition.path] = definition
 
-    def get(self, path: str) -> Any | None:
+    def get(self, path: str) -> D | None:
         """What is registered under exactly this path."""
         return self._items.get(path)
 
-    def find(self, name: str) -> Any:
+    def find(self, name: str) -> D:
         """What *name* means: a full path, or its last part where only one ends so.
 
         Among functions local to another function the one registered last counts. Raises
@@ -55,32 +58,57 @@ class Registry:
         hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "is its module imported?"
         raise StepNotFound(f"no {self._what} named {name!r}: {hint}", step=name)
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[str]:
         return iter(list(self._items.keys()))
 
 
+class Handler(NamedTuple):
+    """What to call for an event: *fn*, and the name to report it by."""
+
+    path: str
+    fn: Callable[..., Any]
+    is_async: bool
+
+
 class Handlers:
-    """Functions to call for an event."""
+    """Handlers by the events that they are called for."""
 
     def __init__(self) -> None:
-        self._handlers: dict[str, dict[str, Callable[..., Any]]] = {}
+        self._handlers: dict[str, dict[str, Handler]] = {}
 
-    def add(self, event: str, path: str, handler: Callable[..., Any]) -> Callable[[], None]:
+    def add(self, event: str, handler: Handler) -> Callable[[], None]:
         """Register *handler*; the same path again replaces. Returns what unregisters it."""
-        self._handlers.setdefault(event, {})[path] = handler
+        self._handlers.setdefault(event, {})[handler.path] = handler
 
         def unsubscribe() -> None:
             handlers = self._handlers.get(event, {})
-            if handlers.get(path) is handler:
-                del handlers[path]
+            if handlers.get(handler.path) is handler:
+                del handlers[handler.path]
 
         return unsubscribe
 
-    def of(self, event: str) -> list[Callable[..., Any]]:
+    def of(self, event: str) -> list[Handler]:
         """The handlers of *event*, in the order of registration."""
         return list(self._handlers.get(event, {}).values())
 
 
-STEPS = Registry("step")
-WORKFLOWS = Registry("workflow")
+STEPS: Registry[StepDef] = Registry("step")
+WORKFLOWS: Registry[WorkflowDef] = Registry("workflow")
 HANDLERS = Handlers()
+
+
+def step_named(step: Any) -> StepDef:
+    """The definition of a decorated step, or of the step of that name. Raises
+    :class:`~flowdsl.errors.StepNotFound`, and ``TypeError`` for anything else."""
+    if isinstance(step, str):
+        return STEPS.find(step)
+    found = step_definition(step)
+    if found is None:
+        raise TypeError(f"a step is a function decorated with @step, or the name of one; got {step!r}")
+    return found
+
+
+def step_called(step: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Invocation[StepDef]:
+    """A call of a decorated step, or of the step of that name."""
+    defn = step_named(step)
+    return step.invocation(args, kwargs) if isinstance(step, Decorated) else defn.call(args, kwargs)

@@ -7,6 +7,7 @@ from typing import Any
 
 from flowdsl.core.records import Run, RunFilter
 from flowdsl.core.status import RunStatus, is_final
+from flowdsl.engine.definitions import StepDef, WorkflowDef
 from flowdsl.engine.drive import Result, run_sync
 from flowdsl.engine.ending import release
 from flowdsl.engine.launch import launch
@@ -15,6 +16,7 @@ from flowdsl.engine.owner import Liveness, is_interrupted, liveness
 from flowdsl.engine.registry import STEPS, WORKFLOWS
 from flowdsl.engine.repair import audit
 from flowdsl.engine.run import Request, edge
+from flowdsl.engine.runs.single import single_run
 from flowdsl.engine.services import Engine, engines_on
 from flowdsl.engine.undo import end_abandoned, has_undo
 from flowdsl.engine.waiting import on_a_loop
@@ -29,7 +31,7 @@ RECOVERY_LIMIT = 50
 """How often ``recover`` takes one run over before it says that something kills its processes."""
 
 
-def loaded(path: str) -> Any | None:
+def loaded(path: str) -> WorkflowDef | StepDef | None:
     """The workflow, or the step that ``Runtime.do`` made a run of, of this path; ``None`` where its module
     is not imported."""
     return WORKFLOWS.get(path) or STEPS.get(path)
@@ -161,7 +163,11 @@ def _request_of(engine: Engine, record: Run) -> Request:
             run=record.id,
             step=record.workflow,
         )
-    asked: Request = source.request_from(engine, record, arguments_of(engine, record))
+    arguments = arguments_of(engine, record)
+    if isinstance(source, WorkflowDef):
+        return Request(source.call_with(arguments), record)
+    asked = single_run(engine, source.call_with(arguments), record.id)
+    asked.wanted = record
     return asked
 
 

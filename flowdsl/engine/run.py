@@ -16,7 +16,6 @@ If you edit this
 
 import logging
 import string
-from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -30,7 +29,7 @@ from flowdsl.core.records import Run, Tags
 from flowdsl.core.status import RunStatus
 from flowdsl.engine.branches import arm_all
 from flowdsl.engine.context import Crossing, Frame, RunState, current
-from flowdsl.engine.definitions import WorkflowDef
+from flowdsl.engine.definitions import Invocation, WorkflowDef
 from flowdsl.engine.drive import Body, Call, Flow, Result, Stoppable, run_async, run_sync
 from flowdsl.engine.ending import ended, release, undo_on
 from flowdsl.engine.lease import Acquired, acquire
@@ -47,14 +46,16 @@ logger = logging.getLogger("flowdsl")
 class Request:
     """One call of a workflow: the run it asks for, and the body to execute."""
 
-    defn: WorkflowDef
-    fn: Callable[..., Any]
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
+    called: Invocation[WorkflowDef]
     wanted: Run
     fresh: bool = False
     ancestors: tuple[str, ...] = ()
     again: bool = True
+
+    @property
+    def defn(self) -> WorkflowDef:
+        """The workflow."""
+        return self.called.defn
 
 
 class _Template(string.Formatter):
@@ -75,17 +76,12 @@ def _filled(template: str, arguments: dict[str, Any]) -> str:
     return template.format_map(arguments)
 
 
-def run_id_of(
-    defn: WorkflowDef,
-    arguments: dict[str, Any],
-    receiver: Any,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> str | None:
+def run_id_of(called: Invocation[WorkflowDef], arguments: dict[str, Any]) -> str | None:
     """The id that the workflow's ``id=`` gives to this call, or ``None`` for a numbered run.
 
     A template may name ``self``; a function gets it if its first parameter is called as that of the workflow.
     """
+    defn, _, receiver, args, kwargs = called
     if defn.id is None:
         return None
     first = "" if receiver is None else first_name(defn.fn)
@@ -116,11 +112,7 @@ def checked_id(run_id: Any, what: str = "a run id") -> str:
 
 def request(
     engine: Engine,
-    defn: WorkflowDef,
-    fn: Callable[..., Any],
-    receiver: Any,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
+    called: Invocation[WorkflowDef],
     *,
     run_id: str | None = None,
     timeout: float | None = None,
@@ -128,9 +120,10 @@ def request(
     tags: Tags | None = None,
 ) -> Request:
     """Take the identity of a call of a workflow. Raises for arguments that do not fit or have no key."""
-    bound = defn.bind(receiver, args, kwargs)
+    defn = called.defn
+    bound = called.bind()
     if run_id is None:
-        run_id = run_id_of(defn, bound.arguments, receiver, args, kwargs)
+        run_id = run_id_of(called, bound.arguments)
     if fresh and run_id is not None:
         raise ValueError(
             f"fresh=True starts a new number, but run {run_id!r} has an id, and an id is one run for ever"
@@ -165,7 +158,7 @@ def request(
     while state is not None:
         ancestors.append(state.id)
         state = state.parent
-    return Request(defn, fn, args, kwargs, wanted, fresh, tuple(ancestors))
+    return Request(called, wanted, fresh, tuple(ancestors))
 
 
 def edge(flow: Flow) -> Flow:
@@ -280,7 +273,8 @@ def execute(engine: Engine, asked: Request, acquired: Acquired) -> Flow:
                 stop = RunCancelled(f"run {record.id} was cancelled", run=record.id)
                 state.halt(stop)
                 return (yield from ended(state, handle, Crossing(stop), None))
-            body = Body(asked.fn, asked.args, asked.kwargs, Frame(state, state.scope, None, defn.is_async))
+            _, fn, _, args, kwargs = asked.called
+            body = Body(fn, args, kwargs, Frame(state, state.scope, None, defn.is_async))
             failure, value = yield Stoppable(state, body)
             return (yield from ended(state, handle, failure, value))
     except BaseException:  # an interrupt in a hook or callback, or while the outcome was being stored

@@ -4,7 +4,6 @@
 import logging
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any
 
 from flowdsl.core.binding import Bound
 from flowdsl.core.kinds import STEP
@@ -32,8 +31,8 @@ def notice(run: RunState, path: str, recorded: str, now: str) -> None:
     paths = {path}
     with run.lock:
         for step in run.journal:
-            source: Any = STEPS.get(step.path) if step.kind == STEP and step.path not in paths else None
-            if source is not None and changed_source(step.defaults, f"@={source.definition.source}"):
+            defn = STEPS.get(step.path) if step.kind == STEP and step.path not in paths else None
+            if defn is not None and changed_source(step.defaults, f"@={defn.source}"):
                 paths.add(step.path)
     notice_of(run.id, paths)
 

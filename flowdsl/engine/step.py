@@ -46,7 +46,7 @@ from flowdsl.core.records import Memo, Step
 from flowdsl.core.retry import Retry
 from flowdsl.core.status import StepStatus
 from flowdsl.engine.context import INTERRUPTS, Crossing, Frame, RunState, Scope, StepView, here
-from flowdsl.engine.definitions import StepDef
+from flowdsl.engine.definitions import Invocation, StepDef
 from flowdsl.engine.divergence import diverged
 from flowdsl.engine.drive import Body, Commit, Effect, Flow, Result, wait_out
 from flowdsl.engine.memo import find_memo, memo_of
@@ -113,22 +113,15 @@ class StepCall:
     def __init__(
         self,
         frame: Frame,
-        defn: StepDef,
-        fn: Callable[..., Any],
-        receiver: Any,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
+        called: Invocation[StepDef],
         bound: Bound,
         mode: str,
     ) -> None:
         self.frame = frame
         self.run: RunState = frame.run
         self.scope: Scope = frame.scope
-        self.defn = defn
-        self.fn = fn
-        self.receiver = receiver
-        self.args = args
-        self.kwargs = kwargs
+        self.defn: StepDef
+        self.defn, self.fn, self.receiver, self.args, self.kwargs = called
         self.bound = bound
         self.mode = mode
         self.kind = STEP
@@ -163,23 +156,14 @@ class StepCall:
         return f"{self.key}~{self.generation}" if self.generation else self.key
 
 
-def identify(
-    frame: Frame,
-    defn: StepDef,
-    fn: Callable[..., Any],
-    receiver: Any,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    mode: str | None = None,
-) -> StepCall:
+def identify(frame: Frame, called: Invocation[StepDef], mode: str | None = None) -> StepCall:
     """Take the identity of a call. Raises before anything is stored: arguments that do not fit or have no
     key, a run that must stop."""
-    run = frame.run
+    run, defn = frame.run, called.defn
     if frame.abandoned:
         raise Crossing(FlowError(f"a body that a timeout left behind called step {defn.path}", run=run.id))
     run.check()
-    bound = defn.bind(receiver, args, kwargs)
-    return place(StepCall(frame, defn, fn, receiver, args, kwargs, bound, mode or defn.mode))
+    return place(StepCall(frame, called, called.bind(), mode or defn.mode))
 
 
 def place(call: StepCall) -> StepCall:

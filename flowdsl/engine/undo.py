@@ -27,11 +27,11 @@ from flowdsl.core.naming import main_name
 from flowdsl.core.records import Run, RunFilter, Step
 from flowdsl.core.status import RunStatus, StepStatus
 from flowdsl.engine.context import Frame, RunState, Scope, StepView, current, here
-from flowdsl.engine.definitions import StepDef, undo_path
+from flowdsl.engine.definitions import Invocation, StepDef, step_definition, undo_path
 from flowdsl.engine.drive import Body, Call, Commit, Flow, Pause, Result
 from flowdsl.engine.lease import ended_with_parent, take
 from flowdsl.engine.owner import Liveness, liveness
-from flowdsl.engine.registry import STEPS
+from flowdsl.engine.registry import STEPS, step_called
 from flowdsl.engine.services import Engine
 from flowdsl.engine.step import commit_for, error_preview, halted
 from flowdsl.errors import StepNotFound
@@ -53,9 +53,9 @@ def _mark_of(step: Step) -> str | None:
         return None
     facts = facts_of(step)
     named = facts.undo if isinstance(facts, Undoable) else None
-    source = STEPS.get(step.path)
-    if named is None and source is not None:  # it may have been given one since
-        named = source.definition.undo_path
+    defn = STEPS.get(step.path)
+    if named is None and defn is not None:  # it may have been given one since
+        named = defn.undo_path
     return named
 
 
@@ -88,9 +88,9 @@ def _undo_of(state: RunState, step: Step, named: str) -> Any:
     given = state.undos.get(step.key)
     if given is not None:
         return given
-    source = STEPS.get(step.path)
-    current_one = None if source is None else source.definition.undo
-    if source is not None and current_one is not None and source.definition.undo_path == named:
+    defn = STEPS.get(step.path)
+    current_one = None if defn is None else defn.undo
+    if defn is not None and current_one is not None and defn.undo_path == named:
         return current_one
     return STEPS.get(named) or _imported(named) or current_one
 
@@ -179,11 +179,10 @@ def _undo_step(state: RunState, step: Step, undo: Any) -> Flow:
     if undo is None:
         lost = StepNotFound("its undo was local to a function that has ended", run=state.id, step=step.path)
         return (yield from _give_up(state, step, "?", 0, engine.clock.now(), lost))
-    source = getattr(undo, "definition", None)
-    defn = source if isinstance(source, StepDef) else StepDef.build(undo, name=undo_path(undo))
-    fn = getattr(undo, "__wrapped__", undo) if source is not None else undo
-    retry = defn.retry or engine.retry
     value = engine.payloads.unpack(step.payload or b"", state.id, step.key, "result")
+    called = _called(undo, value)
+    defn, fn = called.defn, called.fn
+    retry = defn.retry or engine.retry
     generation = generation_of(step)
     place = f"{step.key}/undo/{generation}"
     state.journal.reopen([s.key for s in state.journal if s.scope == place and s.status is StepStatus.FAILED])
@@ -211,6 +210,16 @@ def _undo_step(state: RunState, step: Step, undo: Any) -> Flow:
     record = _record(state, step, defn.path, StepStatus.COMPLETED, attempt, started, None)
     undone = Facts(generation=generation + 1).to_json()
     return (yield from _store(state, record, evolve(step, seq=0, status=StepStatus.UNDONE, extra=undone)))
+
+
+def _called(undo: Any, value: Any) -> Invocation[StepDef]:
+    """The call of an undo: a step's definition, a decorated step, or a plain function."""
+    if isinstance(undo, StepDef):
+        return undo.call((value,), {})
+    if step_definition(undo) is not None:
+        return step_called(undo, (value,), {})
+    defn = StepDef.build(undo, name=undo_path(undo))
+    return Invocation(defn, undo, None, (value,), {})
 
 
 def _give_up(

@@ -8,6 +8,7 @@ share is refused by the first such call.
 """
 
 import contextvars
+import importlib
 import os
 import sys
 import threading
@@ -22,9 +23,9 @@ from flowdsl.codecs.payloads import Payloads
 from flowdsl.core.journal import Journal
 from flowdsl.core.records import Memo, Run, RunFilter, Signal, Step
 from flowdsl.engine.context import Crossing, Frame, RunState, Scope, StepView
+from flowdsl.engine.definitions import StepDef, step_definition
 from flowdsl.engine.drive import Body, Effect, Result
 from flowdsl.engine.lease import Keeper
-from flowdsl.engine.registry import STEPS
 from flowdsl.engine.services import Engine
 from flowdsl.errors import FlowError, StepTimeout, StorageUnavailable
 from flowdsl.hooks import HookChain
@@ -170,11 +171,31 @@ class _Arrived:
         return _execute(self._data)
 
 
+@frozen(slots=True)
+class _Reference:
+    """A decorated function that an import finds: where."""
+
+    module: str
+    qualname: str
+
+    def definition(self) -> StepDef | None:
+        """What stands there."""
+        if self.module in ("", "__main__", "__mp_main__"):
+            return None
+        found: Any = sys.modules.get(self.module) or importlib.import_module(self.module)
+        for name in self.qualname.split("."):
+            found = getattr(found, name, None)
+        return step_definition(found)
+
+
 def _portable(call: Any) -> Any:
-    """The step as it travels: by reference if it is the registered one, else its function."""
-    source = STEPS.get(call.defn.path)
-    if source is not None and call.receiver is None and source.definition.fn is call.defn.fn:
-        return source
+    """The step as it travels: by reference if an import finds it, else its function."""
+    fn = call.defn.fn
+    reference = _Reference(getattr(fn, "__module__", ""), getattr(fn, "__qualname__", ""))
+    if call.receiver is None and reference.module in sys.modules:
+        found = reference.definition()
+        if found is not None and found.fn is fn:
+            return reference
     return call.fn
 
 
@@ -301,9 +322,11 @@ def _execute(data: bytes) -> tuple[str, bytes, list[Step]]:
     for scope_id in reversed(job.scopes):
         scope = Scope(scope_id, scope, False, of_step=True)
     assert scope is not None
-    fn: Callable[..., Any] = job.fn
-    if hasattr(fn, "definition"):
-        fn = fn.__wrapped__  # type: ignore[attr-defined]
+    fn: Any = job.fn
+    if isinstance(fn, _Reference):
+        defn = fn.definition()
+        assert defn is not None, f"{fn.module}.{fn.qualname} is a step where it was sent from, and not here"
+        fn = defn.fn
     error, value = Body(fn, job.args, job.kwargs, Frame(state, scope, job.view, False)).sync()
     _folds.clear()
     _folds[fold_key] = state.fold
