@@ -10,9 +10,9 @@ from attrs import evolve
 from flowdsl.core.journal import Decision, Verdict
 from flowdsl.core.records import Step
 from flowdsl.core.status import StepStatus
+from flowdsl.engine.audit import audit
 from flowdsl.engine.context import Crossing
 from flowdsl.engine.places import source_line
-from flowdsl.engine.repair import audit
 from flowdsl.errors import NondeterminismError
 
 __all__ = ["diverged"]

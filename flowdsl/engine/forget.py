@@ -7,10 +7,10 @@ from attrs import evolve
 from flowdsl.core.facts import Facts, generation_of
 from flowdsl.core.kinds import AUDIT
 from flowdsl.core.status import StepStatus
+from flowdsl.engine.audit import audit
 from flowdsl.engine.context import Frame
 from flowdsl.engine.definitions import StepDef
 from flowdsl.engine.marks import mark
-from flowdsl.engine.repair import audit
 from flowdsl.engine.step import crossing
 from flowdsl.storage.base import PutStep, UpdateRun
 

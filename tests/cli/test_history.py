@@ -11,9 +11,9 @@ import pytest
 from attrs import evolve
 
 from flowdsl import Runtime, log, now, step, store, uuid4, workflow
+from flowdsl.core.history import export_run, read_export
 from flowdsl.core.records import Run, Signal, Step
 from flowdsl.core.status import RunStatus
-from flowdsl.engine.export import export_run, read_export
 from flowdsl.errors import CorruptPayload, RunNotFound, SchemaMismatch
 from flowdsl.handle import LogLine
 

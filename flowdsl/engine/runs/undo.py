@@ -29,10 +29,10 @@ from flowdsl.core.status import RunStatus, StepStatus
 from flowdsl.engine.context import Frame, RunState, Scope, StepView, current, here
 from flowdsl.engine.definitions import Invocation, StepDef, step_definition, undo_path
 from flowdsl.engine.drive import Body, Call, Commit, Flow, Pause, Result
-from flowdsl.engine.lease import ended_with_parent, take
+from flowdsl.engine.engine import Engine
 from flowdsl.engine.owner import Liveness, liveness
 from flowdsl.engine.registry import STEPS, step_called
-from flowdsl.engine.services import Engine
+from flowdsl.engine.runs.acquire import ended_with_parent, take
 from flowdsl.engine.step import commit_for, error_preview, halted
 from flowdsl.errors import StepNotFound
 from flowdsl.storage.base import DropSteps, PutStep, UpdateRun
@@ -349,12 +349,13 @@ def end_abandoned(engine: Engine, record: Run, final: RunStatus, parent: RunStat
     claimed = yield from take(engine, record, force=True, also=facts)
     if claimed is None:
         return None, None
+    state: RunState | None = None
     try:
         steps = yield Call(lambda: engine.storage.list_steps(record.id), False)
         state = RunState(engine, claimed, Journal(steps), None if parent is None else parent.definition)
         state.parent = parent
         state.undoing = True
-        engine.active[record.id] = state  # so that its lease is kept
+        engine.owned.begin(record.id, state)  # so that its lease is kept
         if unfinished:
             yield from end_children(state, final)
         yield from undo_all(state, facts, goes_on=bool(record.undoing))
@@ -364,7 +365,9 @@ def end_abandoned(engine: Engine, record: Run, final: RunStatus, parent: RunStat
         }  # fmt: skip
         yield Commit(engine, (UpdateRun(record.id, changes, epoch=claimed.epoch, release=True),))
     finally:
-        engine.active.pop(record.id, None)
+        engine.owned.release(record.id)
+        if state is not None:
+            engine.owned.end(record.id, state)
     if unfinished and final is RunStatus.CANCELLED:
         engine.hooks.fire("on_run_cancel", engine.make_handle(claimed))
     return None, None

@@ -13,9 +13,10 @@ from flowdsl.core.facts import Forked, facts_of
 from flowdsl.core.kinds import AUDIT
 from flowdsl.core.records import Run, Step
 from flowdsl.core.status import RunStatus, StepStatus
+from flowdsl.engine.audit import audit
+from flowdsl.engine.engine import Engine
 from flowdsl.engine.owner import Liveness, liveness
-from flowdsl.engine.repair import audit, find_step
-from flowdsl.engine.services import Engine
+from flowdsl.engine.runs.repair import find_step
 from flowdsl.errors import RunConflict
 from flowdsl.storage.base import DeleteRun, Found, OpenRun, PutStep, UpdateRun, raise_unstorable
 
@@ -44,13 +45,13 @@ def fork(engine: Engine, record: Run, before: Any, run_id: str | None) -> Run:
         "retryable": True,
         "error_preview": "",
     }
-    engine.active[new.id] = None  # it is ours, although nothing executes
+    engine.owned.reserve(new.id)  # it is ours, although nothing executes
     try:
         for start in range(0, len(puts), 500):
             engine.commit(*puts[start : start + 500])
         engine.commit(PutStep(note), UpdateRun(new.id, begin, epoch=new.epoch, release=True))
     finally:
-        engine.active.pop(new.id, None)
+        engine.owned.release(new.id)
     return evolve(new, owner=None, **begin)
 
 
@@ -67,7 +68,7 @@ def _wanted(engine: Engine, record: Run, run_id: str | None) -> Run:
         status=RunStatus.FAILED,
         created_at=now,
         finished_at=now,
-        owner=engine.owner,
+        owner=engine.owned.owner,
         epoch=0,
         result=None,
         result_preview="",
