@@ -38,7 +38,7 @@ def fork(engine: Engine, record: Run, before: Any, run_id: str | None) -> Run:
     puts = [PutStep(_moved(engine, step, new.id), new.epoch) for step in copied if step.kind != AUDIT]
     note = audit(engine, new.id, "fork", f"{record.id} before {point.path}")
     line = [*(earlier[-1] if earlier else ()), (record.id, draws)]
-    note = evolve(note, extra=Forked(line, note.preview, record.id, point.key).to_json())
+    note = note._replace(extra=Forked(line, note.preview, record.id, point.key).to_json())
     begin: dict[str, Any] = {
         "status": RunStatus.RUNNING,
         "finished_at": None,
@@ -119,4 +119,4 @@ def _moved(engine: Engine, step: Step, run_id: str) -> Step:
     if payload is not None:
         kind = {"store": "store"}.get(step.kind, "error" if step.status is StepStatus.FAILED else "result")
         payload = engine.payloads.reseal(payload, (step.run_id, step.key, kind), (run_id, step.key, kind))
-    return evolve(step, run_id=run_id, payload=payload, seq=0)
+    return step._replace(run_id=run_id, payload=payload, seq=0)

@@ -64,15 +64,14 @@ def resolve(
     facts = facts_of(found)
     undo = facts.undo if isinstance(facts, InDoubt | Undoable) else None
     kept = Facts() if undo is None else Undoable(undo)
-    found = evolve(found, seq=0, extra=evolve(kept, generation=facts.generation).to_json())
+    found = found._replace(seq=0, extra=evolve(kept, generation=facts.generation).to_json())
     if rerun:
         changed = found
         what = "rerun"
     elif error is not None:
         payload, _ = engine.payloads.pack_error(error, record.id, found.key, "error")
         text = f"{type(error).__name__}: {error}"
-        changed = evolve(
-            found,
+        changed = found._replace(
             status=StepStatus.FAILED,
             attempts=found.attempts + 1,
             payload=payload,
@@ -82,8 +81,7 @@ def resolve(
         what = f"error={text}"
     else:
         payload, loaded = engine.payloads.pack(result, record.id, found.key, "result")
-        changed = evolve(
-            found,
+        changed = found._replace(
             status=StepStatus.COMPLETED,
             attempts=found.attempts + 1,
             payload=payload,

@@ -18,8 +18,6 @@ import logging
 import sys
 from typing import Any
 
-from attrs import evolve
-
 from flowdsl.core.facts import ChildRun, Facts, Retrying, Undoable, facts_of, generation_of
 from flowdsl.core.journal import Journal
 from flowdsl.core.kinds import CHILD, STEP, UNDO
@@ -209,7 +207,7 @@ def _undo_step(state: RunState, step: Step, undo: Any) -> Flow:
             state.journal.reopen([key for key, (where, _) in state.open.items() if where.within(scope)])
     record = _record(state, step, defn.path, StepStatus.COMPLETED, attempt, started, None)
     undone = Facts(generation=generation + 1).to_json()
-    return (yield from _store(state, record, evolve(step, seq=0, status=StepStatus.UNDONE, extra=undone)))
+    return (yield from _store(state, record, step._replace(seq=0, status=StepStatus.UNDONE, extra=undone)))
 
 
 def _called(undo: Any, value: Any) -> Invocation[StepDef]:
@@ -318,7 +316,7 @@ def _undo_child(state: RunState, step: Step, child_id: str) -> Flow:
     if record is not None:
         yield from end_abandoned(engine, record, RunStatus(record.undoing or record.status), state)
     undone = ChildRun(child_id, generation=generation_of(step) + 1).to_json()
-    return (yield from _store(state, evolve(step, seq=0, status=StepStatus.UNDONE, extra=undone)))
+    return (yield from _store(state, step._replace(seq=0, status=StepStatus.UNDONE, extra=undone)))
 
 
 def end_children(state: RunState, final: RunStatus) -> Flow:

@@ -182,7 +182,7 @@ def _stored(history: History) -> MemoryStorage:
         floor=0,
     )
     storage.commit([OpenRun(run, 3600.0)])
-    storage.commit([PutStep(evolve(step, seq=0)) for step in history.steps])
+    storage.commit([PutStep(step._replace(seq=0)) for step in history.steps])
     storage.commit([AddSignal(signal) for signal in history.signals if signal.taken_by is None])
     changes: dict[str, Any] = {}
     if history.run.floor:
