@@ -295,7 +295,7 @@ class Binder:
         ways = [error.remedy] if error.remedy else []
         if parameter in self._signature.parameters:
             ways.append(f"leave it out with ignore=({parameter!r},)")
-        if self.key is None:
+        if self.key is None and self.kind == "step":  # a workflow has no such option
             ways.append("say with key= what identifies the call")
         advice = f" You can {', or '.join(ways)}." if ways else ""
         return UnkeyableArgument(

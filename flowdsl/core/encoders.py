@@ -11,12 +11,14 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from hashlib import blake2b
+from itertools import chain
 from struct import Struct
 from typing import Any
 
 from flowdsl.core.keys import object_path
 from flowdsl.core.preview import preview
 from flowdsl.core.reductions import STANDARD_TYPES
+from flowdsl.core.shapes import WIDEST, Shapes
 from flowdsl.errors import UnkeyableArgument
 
 __all__ = [
@@ -66,6 +68,11 @@ class Unkeyable(UnkeyableArgument):
     @property
     def where(self) -> str:
         return "".join(step for _, step in reversed(self._steps))
+
+    @property
+    def outermost(self) -> object:
+        """The outermost object that was noted so far."""
+        return self._steps[-1][0] if self._steps else self.value
 
     def within(self, container: object, step: str) -> None:
         """Note that *container* holds the value at fault under *step* (``.name``, ``[3]``)."""
@@ -198,29 +205,76 @@ def _sequence(tag: bytes) -> Encoder:
     head = tag + b"%d:"
 
     def body(value: Any, depth: int, memo: Memo) -> bytes:
-        codes = [head % len(value)]
-        for item in value:
-            try:
-                codes.append(ENCODERS[type(item)](item, depth, memo))
-            except Unkeyable as error:
-                error.within(value, f"[{len(codes) - 1}]")
-                raise
+        count = len(value)
+        if count >= _MANY:
+            alike = _alike(value)
+            if alike is not None:
+                return head % count + alike
+        codes = [head % count]
+        try:
+            _append_codes(codes, value, depth, memo)
+        except Unkeyable as error:
+            error.within(value, f"[{len(codes) - 1}]")
+            raise
         return b"".join(codes)
 
     return container(body)
+
+
+_MANY = 8
+_ALL_INT, _ALL_STR, _ALL_FLOAT = {int}, {str}, {float}
+
+
+def _alike(value: Any) -> bytes | None:
+    """Encodings of the items, side by side, where all are of one plain type: made in one go."""
+    kinds = {*map(type, value)}
+    if kinds == _ALL_INT:
+        return b"i%x;" * len(value) % (*value,)
+    if kinds == _ALL_FLOAT:
+        return _floats(value)
+    if kinds == _ALL_STR:
+        try:
+            texts = [*map(str.encode, value)]
+        except UnicodeEncodeError:
+            return None
+        return b"s%d:%b" * len(texts) % (*chain.from_iterable(zip(map(len, texts), texts, strict=True)),)
+    return None
+
+
+def _floats(value: Any) -> bytes | None:
+    total = sum(value)
+    if total != total:  # a NaN is among them, or two infinities
+        return None
+    count = len(value)
+    data = Struct(f">{count}d").pack(*value)
+    codes = bytearray(b"f") * (9 * count)
+    for place in range(8):
+        codes[place + 1 :: 9] = data[place::8]
+    return bytes(codes)
+
+
+def _append_codes(codes: list[bytes], items: Iterable[Any], depth: int, memo: Memo) -> None:
+    """Append the encoding of each item. The most frequent kinds are encoded here, without a call."""
+    for item in items:
+        kind = type(item)
+        if kind is int:
+            codes.append(b"i%x;" % item)
+        elif kind is str and item.isascii():
+            codes.append(b"s%d:%b" % (len(item), item.encode()))
+        else:
+            codes.append(ENCODERS[kind](item, depth, memo))
 
 
 def _set(tag: bytes) -> Encoder:
     head = tag + b"%d:"
 
     def body(value: Any, depth: int, memo: Memo) -> bytes:
-        codes = []
-        for item in value:
-            try:
-                codes.append(ENCODERS[type(item)](item, depth, memo))
-            except Unkeyable as error:
-                error.within(value, "{…}")
-                raise
+        codes: list[bytes] = []
+        try:
+            _append_codes(codes, value, depth, memo)
+        except Unkeyable as error:
+            error.within(value, "{…}")
+            raise
         codes.sort()
         return head % len(codes) + b"".join(codes)
 
@@ -234,21 +288,41 @@ def _str_key(value: str) -> bytes:
 
 
 def _pairs(value: Any, items: Iterable[tuple[Any, Any]], depth: int, memo: Memo) -> list[bytes]:
-    codes = []
-    for key, item in items:
-        try:
+    codes: list[bytes] = []
+    key: Any = None
+    try:
+        for key, item in items:
             name = _str_key(key) if type(key) is str else ENCODERS[type(key)](key, depth, memo)
-            codes.append(name + ENCODERS[type(item)](item, depth, memo))
-        except Unkeyable as error:
-            error.within(value, f"[{preview(key, 40)}]")
-            raise
+            kind = type(item)  # the most frequent kinds are encoded here, without a call
+            if kind is int:
+                codes.append(b"%bi%x;" % (name, item))
+            elif kind is str and item.isascii():
+                codes.append(b"%bs%d:%b" % (name, len(item), item.encode()))
+            else:
+                codes.append(name + ENCODERS[kind](item, depth, memo))
+    except Unkeyable as error:
+        error.within(value, f"[{preview(key, 40)}]")
+        raise
     return codes
 
 
-def _dict_body(value: dict[Any, Any], depth: int, memo: Memo) -> bytes:
+def _note_key(error: Unkeyable, value: dict[Any, Any]) -> None:
+    for key, item in value.items():
+        if item is error.outermost:
+            error.within(value, f"[{preview(key, 40)}]")
+            return
+
+
+def _any_dict(value: dict[Any, Any], depth: int, memo: Memo) -> bytes:
     codes = _pairs(value, value.items(), depth, memo)
     codes.sort()
     return b"d%d:" % len(codes) + b"".join(codes)
+
+
+def _dict_body(value: dict[Any, Any], depth: int, memo: Memo) -> bytes:
+    if 0 < len(value) <= WIDEST:
+        return SHAPES.find(value)(value, depth, memo)
+    return _any_dict(value, depth, memo)
 
 
 def _ordered_dict_body(value: OrderedDict[Any, Any], depth: int, memo: Memo) -> bytes:
@@ -362,7 +436,10 @@ class _Encoders(dict[type, Encoder]):
         for cls in list(self):
             if cls not in BUILTIN:
                 self.pop(cls, None)
+        SHAPES.reset()
 
 
 ENCODERS = _Encoders(BUILTIN)
 """How the hot path encodes: ``ENCODERS[type(value)](value, 0, None)``, which raises unsettled errors."""
+
+SHAPES = Shapes(ENCODERS, _str_key, _any_dict, _float_bytes, Unkeyable, _note_key)

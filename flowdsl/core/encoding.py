@@ -17,6 +17,7 @@ Rules
                 array libraries               :mod:`flowdsl.core.arrays`
     ``g`` path  classes and functions         the dotted path; lambdas and local ones are refused
     ``o`` path  instances of other classes    the path of the class, and the state: see ``_plan``
+    ``w``       subclasses of built-in types  first as without attributes, then the attributes, if any
     ``#``       a deep container              the digest of its encoding: see Nesting
     =========== ============================= ==========================================================
 
@@ -25,8 +26,9 @@ Equality
     ``Decimal("1.00")``, aware datetimes of one instant whatever their zone, ``range(0)`` as ``range(1, 1)``,
     a dataclass without its ``compare=False`` fields, a ``Counter`` without its zeros. Two ``OrderedDict``
     compare by order, so their order counts; no other mapping's does. A subclass (``IntEnum``,
-    ``defaultdict``, your ``class Id(str)``) never equals its base. Where ``==`` is about numbers rather than
-    values we part from it: -0 is not 0, and NaN is NaN.
+    ``defaultdict``, your ``class Id(str)``) never equals its base, and its attributes count, whatever its
+    ``==`` says of them. Where ``==`` is about numbers rather than values we part from it: -0 is not 0, and
+    NaN is NaN.
 
 Nesting
     A container inside ``_FOLD_DEPTH`` others is replaced by the 256-bit digest of its encoding, which is made
@@ -39,10 +41,13 @@ a breaking change and needs a new ``ENCODING_VERSION``; a new type needs none.
 
 import dataclasses
 import sys
+from collections import abc
 from collections.abc import Callable, Iterable
 from enum import Enum, Flag
+from types import MemberDescriptorType
 from typing import Any, TypeVar
 
+from flowdsl.core.aliases import alias_reduction
 from flowdsl.core.arrays import reduction_of
 from flowdsl.core.encoders import (
     BUILTIN,
@@ -57,8 +62,9 @@ from flowdsl.core.encoders import (
     reduced,
 )
 from flowdsl.core.keys import ENCODING_VERSION, object_path
+from flowdsl.core.models import Parts, model_class, model_parts, model_value
 from flowdsl.core.preview import preview
-from flowdsl.core.reductions import standard_type
+from flowdsl.core.reductions import exception_parts, standard_type
 
 __all__ = ["ENCODERS", "ENCODING_VERSION", "MAX_DEPTH", "Unkeyable", "encode"]
 
@@ -122,6 +128,28 @@ def _attrs_fields(attributes: Iterable[Any]) -> Iterable[tuple[str, _Convert | N
             yield attribute.name, None if isinstance(key, type) else key
 
 
+def _parts(cls: type, tag: bytes, parts: Parts) -> Encoder:
+    """Encoder of a class whose instances have different parts, each with a name."""
+    head = b"o" + framed(object_path(cls)) + tag
+
+    def body(value: Any, depth: int, memo: Memo) -> bytes:
+        return head + _named(value, parts(value), depth, memo)
+
+    return container(body)
+
+
+def _named(value: Any, parts: Iterable[tuple[str, object]], depth: int, memo: Memo) -> bytes:
+    """Encode the *parts* of *value* with their names, in the order of these."""
+    codes: list[bytes] = []
+    for name, item in sorted(parts, key=lambda part: part[0]):
+        try:
+            codes += (b"s" + framed(name), ENCODERS[type(item)](item, depth, memo))
+        except Unkeyable as error:
+            error.within(value, f".{name}")
+            raise
+    return b"a%d:" % (len(codes) // 2) + b"".join(codes)
+
+
 def _plan(cls: type) -> Encoder:
     """Decide, once for each class, how its instances are encoded; the first rule that fits is taken."""
     for base in cls.__mro__:
@@ -129,7 +157,7 @@ def _plan(cls: type) -> Encoder:
             return _converted(cls, b"r", _registered[base])
         if "__flow_key__" in vars(base):
             return _converted(cls, b"k", lambda value: value.__flow_key__(), ".__flow_key__()")
-    standard = standard_type(cls)
+    standard = standard_type(cls) or alias_reduction(cls)
     if standard is not None:
         return container(reduced(*standard))
     if issubclass(cls, type):
@@ -143,28 +171,99 @@ def _plan(cls: type) -> Encoder:
         if reduction is not None:
             encoder = container(reduced(*reduction))
             return encoder if base is cls or reduction_of(cls) else _under_path(cls, encoder)
+    fields = _declared(cls)
+    inherited = _inherited(cls)
+    if fields is not None:
+        return fields if inherited is None else _both(fields, inherited)
+    return inherited or _by_custom(cls) or _refuse
+
+
+def _declared(cls: type) -> Encoder | None:
+    """Encoder of a class that declares its fields."""
     if hasattr(cls, "__attrs_attrs__"):
         return _fields(cls, _attrs_fields(cls.__attrs_attrs__))
     if dataclasses.is_dataclass(cls):
         return _fields(cls, [(field.name, None) for field in dataclasses.fields(cls) if field.compare])
+    parts = model_parts(cls)
+    return None if parts is None else _parts(model_class(cls), b"p", parts)
+
+
+def _inherited(cls: type) -> Encoder | None:
+    """Encoder of a class that extends a built-in or standard one: what that one counts, and attributes."""
     names = getattr(cls, "_fields", None)
     if issubclass(cls, tuple) and isinstance(names, tuple):
-        return _fields(cls, [(name, None) for name in names])
+        return _and_attributes(cls, tuple, _fields(cls, [(name, None) for name in names]))
     for base in cls.__mro__[1:]:
         if base in _SUBCLASSABLE:
-            return _converted(cls, b"v", _SUBCLASSABLE[base])
-        if base in BUILTIN:
-            return _under_path(cls, BUILTIN[base])
+            return _and_attributes(cls, base, _converted(cls, b"v", _SUBCLASSABLE[base]))
         standard = standard_type(base)
-        if standard is not None:
-            return _under_path(cls, container(reduced(*standard)))
-    return _refuse
+        if base in BUILTIN or standard is not None:
+            encoder = BUILTIN[base] if base in BUILTIN else container(reduced(*standard))  # type: ignore[misc]
+            return _and_attributes(cls, base, _under_path(cls, encoder))
+    return None
+
+
+def _by_custom(cls: type) -> Encoder | None:
+    """Encoder of what says what it is by a custom that many follow: exceptions, mappings, sets."""
+    if issubclass(cls, BaseException):
+        slots = _slots(cls, BaseException)
+        return _parts(cls, b"x", lambda value: [*exception_parts(value), *_slotted(value, slots)])
+    if issubclass(cls, abc.Mapping) and cls.__eq__ is abc.Mapping.__eq__:
+        return _converted(cls, b"v", lambda value: dict(value.items()))
+    if issubclass(cls, abc.Set) and cls.__eq__ is abc.Set.__eq__:
+        return _converted(cls, b"v", frozenset)
+    convert = model_value(cls)
+    return None if convert is None else _converted(cls, b"v", convert)
 
 
 def _under_path(cls: type, encoder: Encoder) -> Encoder:
     """Encoder of a subclass: the path of *cls*, then what its base is encoded to."""
     head = b"o" + framed(object_path(cls)) + b"v"
     return lambda value, depth, memo: head + encoder(value, depth, memo)
+
+
+def _both(fields: Encoder, inherited: Encoder) -> Encoder:
+    """Encoder of a class that declares fields and extends a built-in class."""
+    return lambda value, depth, memo: b"w" + inherited(value, depth, memo) + fields(value, depth, memo)
+
+
+def _and_attributes(cls: type, base: type, encoder: Encoder) -> Encoder:
+    """Encoder of a subclass of the built-in *base*: what *encoder* makes of it, and its attributes if any."""
+    slots = _slots(cls, base)
+
+    def encode_both(value: Any, depth: int, memo: Memo) -> bytes:
+        code = encoder(value, depth, memo)
+        try:
+            held = object.__getattribute__(value, "__dict__")
+        except AttributeError:
+            held = {}
+        if held is value:  # a dict that is its own attributes
+            held = {}
+        if not held and not slots:
+            return code
+        parts = [*held.items(), *_slotted(value, slots)]
+        return b"w" + code + _named(value, parts, depth + 1, memo) if parts else code
+
+    return encode_both
+
+
+def _slots(cls: type, base: type) -> list[MemberDescriptorType]:
+    """The slots that classes written in Python add to *base*. (C classes say no ``__slots__``.)"""
+    return [
+        member
+        for owner in cls.__mro__
+        if owner not in base.__mro__ and "__slots__" in vars(owner)
+        for member in vars(owner).values()
+        if isinstance(member, MemberDescriptorType)
+    ]
+
+
+def _slotted(value: Any, slots: Iterable[MemberDescriptorType]) -> Iterable[tuple[str, object]]:
+    for member in slots:
+        try:
+            yield member.__name__, member.__get__(value)
+        except AttributeError:  # not set
+            continue
 
 
 # Content of a subclass as an exact builtin, past whatever methods the subclass overrides.
@@ -198,7 +297,8 @@ def _refuse(value: Any, _depth: int, _memo: Memo) -> bytes:
         "",
         value,
         "has no canonical encoding",
-        f"register an encoder with @encode.register({name}), make it a dataclass, give it __flow_key__()",
+        f"register an encoder with @encode.register({name}), make it a dataclass if it is yours, "
+        "or give it __flow_key__()",
     )
 
 

@@ -10,12 +10,15 @@ their types proves that they are loaded.
 
 import datetime as dt
 import pathlib
+import re
 import sys
+import types
 import uuid
-from collections.abc import Callable
+from collections import ChainMap, UserDict, UserList, UserString, deque
+from collections.abc import Callable, Iterable
 from typing import Any
 
-__all__ = ["STANDARD_TYPES", "Reduction", "standard_type"]
+__all__ = ["STANDARD_TYPES", "Reduction", "exception_parts", "standard_type"]
 
 Reduction = Callable[[Any], object]
 
@@ -110,6 +113,56 @@ def _slice(value: slice) -> object:
     return (value.start, value.stop, value.step)
 
 
+def _pattern(value: re.Pattern[Any]) -> object:
+    return (value.pattern, value.flags)
+
+
+def _array(value: Any) -> object:
+    return (value.typecode, value.tolist())
+
+
+def _address(value: Any) -> object:
+    """As a number: how an IPv6 address is written differs between versions of Python."""
+    return (int(value), getattr(value, "scope_id", None))
+
+
+def _interface(value: Any) -> object:
+    return (*_address(value), value.network.prefixlen)  # type: ignore[misc]
+
+
+def _network(value: Any) -> object:
+    return (int(value.network_address), value.prefixlen)
+
+
+_SHOWN_ATTRIBUTES: tuple[tuple[type[BaseException], tuple[str, ...]], ...] = (
+    (OSError, ("filename", "filename2")),
+    (ImportError, ("name", "path")),
+    (NameError, ("name",)),
+    (AttributeError, ("name",)),
+)
+"""What built-in exceptions hold beside their ``args``."""
+
+
+def exception_parts(error: BaseException) -> Iterable[tuple[str, object]]:
+    """Give what counts of an exception: its arguments, and the attributes that somebody set.
+
+    Notes, causes and traceback do not count: they say where it has been.
+
+    >>> dict(exception_parts(KeyError("k")))
+    {'args': ('k',)}
+    """
+    yield "args", BaseException.__dict__["args"].__get__(error)
+    for cls, names in _SHOWN_ATTRIBUTES:
+        if isinstance(error, cls):
+            for name in names:
+                found = getattr(error, name, None)
+                if found is not None:
+                    yield f"{name}=", found
+    for name, value in BaseException.__dict__["__dict__"].__get__(error).items():
+        if name != "__notes__" and not name.startswith("__flow_"):
+            yield name, value
+
+
 STANDARD_TYPES: dict[type, tuple[str, Reduction]] = {
     dt.date: ("date", _date),
     dt.datetime: ("datetime", _datetime),
@@ -125,6 +178,14 @@ STANDARD_TYPES: dict[type, tuple[str, Reduction]] = {
     pathlib.WindowsPath: ("WindowsPath", _windows_path),
     range: ("range", _range),
     slice: ("slice", _slice),
+    deque: ("deque", list),
+    types.MappingProxyType: ("mappingproxy", lambda value: dict(value.items())),
+    ChainMap: ("ChainMap", lambda value: dict(value.items())),
+    UserDict: ("UserDict", lambda value: value.data),
+    UserList: ("UserList", lambda value: value.data),
+    UserString: ("UserString", lambda value: value.data),
+    types.SimpleNamespace: ("SimpleNamespace", vars),
+    re.Pattern: ("Pattern", _pattern),
 }
 """Type → (the name it has in encodings, its reduction)."""
 
@@ -132,6 +193,14 @@ _LATER_TYPES: dict[tuple[str, str], tuple[str, Reduction]] = {
     ("decimal", "Decimal"): ("Decimal", _decimal),
     ("fractions", "Fraction"): ("Fraction", _fraction),
     ("zoneinfo", "ZoneInfo"): ("ZoneInfo", _zoneinfo),
+    ("array", "array"): ("array", _array),
+    ("argparse", "Namespace"): ("Namespace", vars),
+    ("ipaddress", "IPv4Address"): ("IPv4Address", _address),
+    ("ipaddress", "IPv6Address"): ("IPv6Address", _address),
+    ("ipaddress", "IPv4Interface"): ("IPv4Interface", _interface),
+    ("ipaddress", "IPv6Interface"): ("IPv6Interface", _interface),
+    ("ipaddress", "IPv4Network"): ("IPv4Network", _network),
+    ("ipaddress", "IPv6Network"): ("IPv6Network", _network),
 }
 
 

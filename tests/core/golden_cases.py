@@ -6,10 +6,13 @@ Also a script, which needs nothing but the standard library and this repository:
 * ``python golden_cases.py --add`` adds entries for new cases to the file, and touches no old one.
 """
 
+import ipaddress
 import json
+import re
 import sys
 import types
-from collections import Counter, OrderedDict, defaultdict
+import typing
+from collections import ChainMap, Counter, OrderedDict, defaultdict, deque
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
@@ -74,6 +77,16 @@ class Id(str):
 
 
 @at_home
+class Prompt(str):
+    model: str
+
+
+@at_home
+class Declined(Exception):
+    pass
+
+
+@at_home
 class Account:
     def __init__(self, number: int) -> None:
         self.number = number
@@ -99,6 +112,18 @@ def nested(levels: int) -> list[Any]:
     found: list[Any] = ["core"]
     for _ in range(levels):
         found = [found, 1]
+    return found
+
+
+def prompt(text: str, model: str) -> Prompt:
+    found = Prompt(text)
+    found.model = model
+    return found
+
+
+def declined(*args: Any, **attributes: Any) -> Declined:
+    found = Declined(*args)
+    found.__dict__.update(attributes)
     return found
 
 
@@ -164,6 +189,32 @@ def values() -> dict[str, Any]:
         "str subclass": Id("x"),
         "flow key": Account(12),
         "registered": Money(3),
+        "str subclass with an attribute": prompt("hi", "small"),
+        "exception": declined("no", code=7),
+        "built-in exception": KeyError("k"),
+        "OSError": FileNotFoundError(2, "gone", "a.txt"),
+        "deque": deque([1, "a"]),
+        "mappingproxy": types.MappingProxyType({"a": 1}),
+        "ChainMap": ChainMap({"a": 1}, {"a": 2, "b": 3}),
+        "SimpleNamespace": types.SimpleNamespace(a=1),
+        "pattern": re.compile("a+", re.IGNORECASE),
+        "bytes pattern": re.compile(b"a+"),
+        "IPv4Address": ipaddress.ip_address("10.0.0.1"),
+        "IPv6Address": ipaddress.ip_address("fe80::1%eth0"),
+        "IPv4Interface": ipaddress.ip_interface("10.0.0.1/8"),
+        "IPv4Network": ipaddress.ip_network("10.0.0.0/8"),
+        "IPv6Network": ipaddress.ip_network("::ffff:0:0/96"),
+        "generic alias": dict[str, list[int]],
+        "union": int | None,
+        "typing alias": typing.List[int],  # noqa: UP006
+        "Literal": typing.Literal["a", 1],
+        "Callable": typing.Callable[[int], str],
+        "uniform ints": list(range(-5, 20)),
+        "uniform texts": [f"x{i}é" for i in range(9)],
+        "uniform floats": [i / 4 for i in range(9)],
+        "rows": [
+            {"id": i, "city": f"c{i}", "open": i > 3, "at": i / 2, "n": None, "t": (i,)} for i in range(20)
+        ],
     }
 
 

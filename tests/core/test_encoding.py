@@ -367,7 +367,6 @@ REFUSED = [
     (partial(int), "", "no canonical encoding"),
     ((n for n in ()), "", "read only once"),
     (iter([]), "", "read only once"),
-    (list[int], "", "no canonical encoding"),
     (memoryview(b""), "", "no canonical encoding"),
     (Slotted(), "", "no canonical encoding"),
     (Half(), ".whole", "never set"),
@@ -440,3 +439,108 @@ def test_a_refusal_survives_being_stored() -> None:
     assert type(loaded) is Unkeyable
     assert str(loaded) == str(caught.value)
     assert loaded.where == "[0]"
+
+
+class Prompt(str):
+    model: str
+
+    def __new__(cls, text: str, model: str) -> "Prompt":
+        self = super().__new__(cls, text)
+        self.model = model
+        return self
+
+
+class Rows(list[Any]):
+    __slots__ = ("name",)
+
+    def __init__(self, items: list[Any], name: str | None = None) -> None:
+        super().__init__(items)
+        if name is not None:
+            self.name = name
+
+
+class Record(dict[str, Any]):
+    """The kind of dict that is its own attributes."""
+
+    def __init__(self, **items: Any) -> None:
+        super().__init__(items)
+        self.__dict__ = self
+
+
+@dataclass
+class Named(list[int]):
+    name: str
+
+
+def named(name: str, *items: int) -> Named:
+    found = Named(name)
+    found.extend(items)
+    return found
+
+
+def test_attributes_of_subclasses_of_builtins_count() -> None:
+    """Each attribute, in ``__dict__`` or in a slot, tells two instances apart; so does the content."""
+    values = [
+        Prompt("hi", "small"),
+        Prompt("hi", "large"),
+        Prompt("ho", "small"),
+        "hi",
+        Rows([1]),
+        Rows([1], "a"),
+        Rows([1], "b"),
+        Rows([2], "a"),
+        Record(a=1),
+        Record(a=2),
+        named("a"),
+        named("a", 1),
+        named("b", 1),
+    ]
+    assert len({encode(value) for value in values}) == len(values)
+    assert encode(Prompt("hi", "small")) == encode(Prompt("hi", "small"))
+    assert encode(Record(a=1)) == encode(Record(a=1))
+
+
+def test_an_attribute_without_encoding_is_named() -> None:
+    """The refusal leads to the attribute, at any depth; one that leads back is a cycle."""
+    with pytest.raises(Unkeyable) as caught:
+        encode([Prompt("hi", object())])  # type: ignore[arg-type]
+    assert caught.value.where == "[0].model"
+    loop = Prompt("hi", "small")
+    loop.model = [loop]  # type: ignore[assignment]
+    with pytest.raises(Unkeyable, match="contains itself"):
+        encode(loop)
+
+
+class Declined(Exception):
+    __slots__ = ("card",)
+
+
+def declined(*args: Any, **attributes: Any) -> Declined:
+    found = Declined(*args)
+    for name, value in attributes.items():
+        setattr(found, name, value)
+    return found
+
+
+def test_exceptions_count_with_class_arguments_and_attributes() -> None:
+    """What an exception says counts; where it has been (notes, causes, tracebacks) does not."""
+    values = [
+        declined("no"),
+        declined("yes"),
+        declined("no", card=1),
+        declined("no", code=1),
+        ValueError("no"),
+        OSError(2, "gone", "a"),
+        OSError(2, "gone", "b"),
+        ImportError("no", name="a"),
+        ImportError("no", name="b"),
+        ExceptionGroup("two", [ValueError(1), KeyError(2)]),
+        ExceptionGroup("two", [ValueError(1), KeyError(3)]),
+    ]
+    assert len({encode(value) for value in values}) == len(values)
+    raised = declined("no")
+    try:
+        raise raised from KeyError("k")
+    except Declined:
+        raised.add_note("step shop.charge of run 7 failed")
+    assert encode(raised) == encode(declined("no"))

@@ -2,10 +2,16 @@
 
 import copy
 import pickle
+import re
+from array import array
+from collections import ChainMap, UserDict, UserString, deque
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from fractions import Fraction
+from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -187,3 +193,59 @@ def test_a_class_that_only_calls_itself_like_a_standard_one() -> None:
         encode(pretender())
     with pytest.raises(TypeError, match="fixed"):
         encode.register(Decimal)
+
+
+@pytest.mark.parametrize(
+    ("one", "same"),
+    [
+        (deque([1, 2]), deque([1, 2], maxlen=5)),
+        (MappingProxyType({"a": 1, "b": 2}), MappingProxyType({"b": 2, "a": 1})),
+        (ChainMap({"a": 1}, {"a": 2, "b": 3}), ChainMap({"a": 1, "b": 3})),
+        (SimpleNamespace(a=1, b=2), SimpleNamespace(b=2, a=1)),
+        (UserDict(a=1), UserDict({"a": 1})),
+        (re.compile("a", re.I), re.compile("a", re.IGNORECASE)),
+        (re.compile("(?i)a"), re.compile("(?i)a")),
+        (ip_address("::1"), ip_address("0:0:0:0:0:0:0:1")),
+        (ip_network("10.0.0.0/8"), ip_network("10.0.0.0/255.0.0.0")),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_equal_values_of_the_standard_library_have_one_encoding(one: Any, same: Any) -> None:
+    """What is written in another way and equal is encoded alike."""
+    assert one == same
+    assert encode(one) == encode(same)
+
+
+def test_values_of_the_standard_library_that_differ() -> None:
+    """Other values, and other types of the same content, have other encodings."""
+    values = [
+        *(deque([1]), deque([2]), [1], MappingProxyType({"a": 1}), ChainMap({"a": 1}), {"a": 1}),
+        *(SimpleNamespace(a=1), SimpleNamespace(a=2), UserDict(a=1), UserString("a"), "a"),
+        *(re.compile("a"), re.compile("a", re.I), re.compile(b"a"), re.compile("b")),
+        *(ip_address("0.0.0.1"), ip_address("::1"), 1, ip_address("fe80::1%a"), ip_address("fe80::1%b")),
+        *(ip_network("10.0.0.0/8"), ip_network("10.0.0.0/9"), ip_interface("10.0.0.1/8")),
+        *(ip_interface("10.0.0.1/9"), array("i", [1]), array("d", [1])),
+    ]
+    assert len({encode(value) for value in values}) == len(values)
+
+
+class Frozen(Mapping[str, int]):
+    """A mapping of somebody's own that compares as mappings do."""
+
+    def __init__(self, **items: int) -> None:
+        self._items = items
+
+    def __getitem__(self, key: str) -> int:
+        return self._items[key]
+
+    def __iter__(self) -> Any:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+
+def test_mappings_of_ones_own_count_by_their_items() -> None:
+    """A class that takes its equality from ``Mapping`` is encoded as its items, under its own path."""
+    assert encode(Frozen(a=1, b=2)) == encode(Frozen(b=2, a=1))
+    assert len({encode(value) for value in (Frozen(a=1), Frozen(a=2), {"a": 1})}) == 3
