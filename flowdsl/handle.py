@@ -2,24 +2,26 @@
 
 from collections.abc import Generator
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, SupportsIndex, overload
 
 from attrs import frozen
 
 from flowdsl.core.durations import wait_limit
 from flowdsl.core.facts import Logged, facts_of
-from flowdsl.core.html import run_page
 from flowdsl.core.records import Run as RunRecord
 from flowdsl.core.records import Step, Tags
 from flowdsl.core.status import RunStatus, StepStatus
 from flowdsl.errors import CorruptPayload, MissingClass
+from flowdsl.storage.base import Storage
 
-__all__ = ["AuditEntry", "LogLine", "Run", "StepRecord"]
+__all__ = ["AuditEntry", "LogLine", "Run", "Runs", "StepRecord"]
 
 
 class _Runtime(Protocol):
     """What a handle needs of its runtime."""
 
+    @property
+    def storage(self) -> Storage: ...
     def record(self, run_id: str, /) -> RunRecord: ...
     def wait(self, run_id: str, /, timeout: float | None) -> Any: ...
     async def await_(self, run_id: str, /) -> Any: ...
@@ -183,11 +185,12 @@ class Run:
     ``await run`` gives the result in async code; ``run.result()`` in sync code.
     """
 
-    __slots__ = ("_ending", "_final", "_runtime", "id")
+    __slots__ = ("_ending", "_final", "_listed", "_runtime", "id")
 
-    def __init__(self, runtime: _Runtime, run_id: str) -> None:
+    def __init__(self, runtime: _Runtime, run_id: str, listed: RunRecord | None = None) -> None:
         self._runtime = runtime
         self.id = run_id
+        self._listed = listed
         self._final: RunRecord | None = None
         self._ending: tuple[RunStatus, tuple[BaseException | None, Any]] | None = None
 
@@ -338,9 +341,44 @@ class Run:
         return f"<Run {self.id} of {record.workflow}: {state}>"
 
     def _repr_html_(self) -> str:
-        record, state = self._shown()
-        return run_page(record, state, self._runtime.step_records(self.id))
+        from flowdsl.drawing.run import run_html, shown_or_why
+
+        def draw() -> str:
+            record, state = self._shown()
+            storage = self._runtime.storage
+            return run_html(record, state, storage.list_steps(self.id), storage.now())
+
+        return shown_or_why(f"run {self.id}", draw)
 
     def _shown(self) -> tuple[RunRecord, str]:
         record = self.record
         return record, "interrupted" if self._runtime.interrupted(record) else str(self.status)
+
+    def _as_listed(self) -> tuple[RunRecord, str]:
+        """The row that a list was made of, and its state."""
+        record = self._listed or self.record
+        return record, "interrupted" if self._runtime.interrupted(record) else str(record.status)
+
+
+class Runs(list[Run]):
+    """What ``rt.runs()`` gives: a list. A notebook shows it as a table of the runs as they were when it was
+    made."""
+
+    @overload
+    def __getitem__(self, index: SupportsIndex, /) -> Run: ...
+    @overload
+    def __getitem__(self, index: slice, /) -> "Runs": ...
+    def __getitem__(self, index: SupportsIndex | slice, /) -> "Run | Runs":
+        found = super().__getitem__(index)
+        return Runs(found) if isinstance(found, list) else found
+
+    def _repr_html_(self) -> str:
+        from flowdsl.drawing.lists import MOST, runs_html
+        from flowdsl.drawing.run import shown_or_why
+
+        def draw() -> str:
+            rows = [run._as_listed() for run in self[:MOST]]
+            now = self[0]._runtime.storage.now() if self else 0.0
+            return runs_html(rows, len(self), now)
+
+        return shown_or_why("runs", draw)

@@ -17,7 +17,6 @@ from flowdsl.codecs import Codec, PickleCodec
 from flowdsl.codecs.payloads import Payloads
 from flowdsl.core.durations import seconds
 from flowdsl.core.filters import checked_limit, moment, path_of, statuses
-from flowdsl.core.history import export_run
 from flowdsl.core.kinds import AUDIT, BESIDE_STEPS, LOG
 from flowdsl.core.records import Run as RunRecord
 from flowdsl.core.records import RunFilter, Step
@@ -25,29 +24,28 @@ from flowdsl.core.retry import Retry
 from flowdsl.core.status import RunStatus, StepStatus, is_final
 from flowdsl.engine.context import current
 from flowdsl.engine.definitions import DIVERGENCES, checked_tags
-from flowdsl.engine.engine import Engine
 from flowdsl.engine.events import send_event
+from flowdsl.engine.export import export_run
+from flowdsl.engine.fork import fork
+from flowdsl.engine.launch import launch
+from flowdsl.engine.lease import Acquired, Keeper, interrupted
 from flowdsl.engine.owner import is_interrupted
+from flowdsl.engine.progress import progress_of
 from flowdsl.engine.registry import step_called
-from flowdsl.engine.runs.acquire import Acquired
-from flowdsl.engine.runs.cancel import cancel
-from flowdsl.engine.runs.fork import fork
-from flowdsl.engine.runs.keeper import Keeper, interrupted
-from flowdsl.engine.runs.outcome import on_a_loop, outcome_awaited, outcome_of, outcome_within, started_here
-from flowdsl.engine.runs.progress import progress_of
-from flowdsl.engine.runs.repair import resolve
-from flowdsl.engine.runs.request import Request, checked_id
-from flowdsl.engine.runs.resume import arguments_of, continue_run, loaded, recover
+from flowdsl.engine.repair import resolve
+from flowdsl.engine.resume import arguments_of, cancel, continue_run, loaded, recover
+from flowdsl.engine.run import Request, checked_id, outcome_of
 from flowdsl.engine.runs.single import execute_step
-from flowdsl.engine.runs.start import launch
+from flowdsl.engine.services import Engine
 from flowdsl.engine.signals import deliver
 from flowdsl.engine.store import state_of
+from flowdsl.engine.waiting import on_a_loop, outcome_awaited, outcome_within, started_here
 from flowdsl.errors import (
     FlowError,
     RunConflict,
     RunNotFound,
 )
-from flowdsl.handle import AuditEntry, LogLine, Run
+from flowdsl.handle import AuditEntry, LogLine, Run, Runs
 from flowdsl.hooks import HookChain, Hooks
 from flowdsl.storage import Storage, open_storage
 from flowdsl.storage.base import DeleteRun
@@ -117,10 +115,10 @@ class Runtime:
             on_divergence=on_divergence,
             lease=lease,
             name=name or "",
-            open_storage=open_storage,
-            make_handle=lambda record: Run(self, record.id),
         )
-        self._keeper = Keeper(self.engine)
+        self.engine.keeper = Keeper(self.engine)
+        self.engine.open_storage = open_storage
+        self.engine.make_handle = lambda record: Run(self, record.id)
         self.name = name or ""
         self._closed = False
         self._closing = threading.Lock()
@@ -175,13 +173,14 @@ class Runtime:
             if self._closed:
                 return
             self._closed = True
-        for state in self.engine.owned.executions():
-            state.halt(interrupted(state.id), outside=True)
+        for state in list(self.engine.active.values()):
+            if state is not None:
+                state.halt(interrupted(state.id), outside=True)
         if not on_a_loop():
             for future in list(self.engine.futures.values()):
                 wait([future])
         self.engine.close()
-        self._keeper.close()
+        self.engine.keeper.close()
         self.engine.closing = True
         _open_runtimes.discard(self)
         if self._owns_storage:
@@ -253,7 +252,7 @@ class Runtime:
             after=after,
             newest_first=bool(newest_first),
         )
-        return [Run(self, record.id) for record in self.storage.list_runs(where)]
+        return Runs(Run(self, record.id, record) for record in self.storage.list_runs(where))
 
     def record(self, run_id: str, /) -> RunRecord:
         """The stored row of a run. Raises :class:`~flowdsl.errors.RunNotFound`."""
@@ -487,6 +486,20 @@ class Runtime:
         for start in range(0, len(gone), 200):
             self.engine.commit(*(DeleteRun(r.id, tombstone=True) for r in gone[start : start + 200]))
         return len(gone)
+
+    def _repr_html_(self) -> str:
+        from flowdsl.drawing.lists import runtime_html
+        from flowdsl.drawing.run import shown_or_why
+
+        def draw() -> str:
+            kind = type(self.storage).__name__.removesuffix("Storage") or "a storage"
+            newest = [] if self._closed else self.storage.list_runs(RunFilter(limit=10))
+            rows = [(run, "interrupted" if self.interrupted(run) else str(run.status)) for run in newest]
+            return runtime_html(
+                kind, self.name, self._closed, rows, 0.0 if self._closed else self.storage.now()
+            )
+
+        return shown_or_why("Runtime", draw)
 
     @property
     def aio(self) -> Twins:

@@ -258,10 +258,12 @@ def _folded(idle: Sequence[Idle], begin: float, end: float) -> tuple[tuple[float
     if not idle:
         return (), ()
     fold = min(FOLD, 1 / (3 * len(idle)))
-    busy = (end - begin) - sum(one.length for one in idle)
+    # Summed piece by piece: the difference of large times would be rounded, to nothing or to too little.
+    edges = [begin, *(edge for one in idle for edge in (one.start, one.end)), end]
+    busy = sum(after - before for before, after in zip(edges[::2], edges[1::2], strict=True))
+    if busy < 1e-6:
+        fold, busy = 1 / len(idle), float("inf")
     room = 1 - fold * len(idle)
-    if busy <= 0:
-        fold, room = 1 / len(idle), 0.0
     moments, places = [begin], [0.0]
     for one in idle:
         if one.start > moments[-1]:

@@ -19,10 +19,10 @@ from flowdsl.engine.futures import StepFuture, start_call, submit
 from flowdsl.engine.lost import say_if_lost
 from flowdsl.engine.mapping import map_async, map_sync
 from flowdsl.engine.memo import forgetting
-from flowdsl.engine.runs.outcome import on_a_loop
 from flowdsl.engine.runs.single import submit_outside
 from flowdsl.engine.sources import notes_on
 from flowdsl.engine.step import crossing, identify
+from flowdsl.engine.waiting import on_a_loop
 from flowdsl.runtime import current_runtime, open_runtime
 
 __all__ = ["BoundStep", "Step"]
@@ -62,6 +62,11 @@ class _StepCalls(Decorated, Generic[P, R]):
     def definition(self) -> StepDef:
         """What the engine knows of the step."""
         return self._defn
+
+    def _repr_html_(self) -> str:
+        from flowdsl.decorators.shown import shown_step
+
+        return shown_step(self._defn)
 
     @property
     def _is_coroutine(self) -> Any:  # what asyncio.iscoroutinefunction looks for

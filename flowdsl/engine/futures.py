@@ -72,6 +72,23 @@ class StepFuture(Generic[T]):
         finally:
             self._handed_over()
 
+    def _repr_html_(self) -> str:
+        from flowdsl.drawing.definitions import future_html
+
+        path, run_id, key = "", "", ""
+        if self._call is not None:
+            path, run_id, key = self._call.defn.path, self._call.run.id, self._call.key
+        return future_html(path or "a step outside any run", self._status(), run_id, key)
+
+    def _status(self) -> str:
+        """How it stands, in the words of the statuses; nothing that it holds is touched."""
+        future = self._future
+        if future.cancelled():
+            return "cancelled"
+        if not future.done():
+            return "running" if future.running() else "pending"
+        return "completed" if future.exception() is None else "failed"
+
     def _result(self, timeout: float | None) -> T:
         future = self._future
         self.seen = True

@@ -1,0 +1,89 @@
+"""Decorated functions as a notebook shows them: read once, and nothing is made for it but the picture."""
+
+import inspect
+import os
+from typing import Any
+
+from attrs import fields
+
+from flowdsl.core.records import Run, RunFilter
+from flowdsl.drawing.definitions import Defined, step_html, workflow_html
+from flowdsl.drawing.run import shown_or_why
+from flowdsl.engine.definitions import StepDef, WorkflowDef
+from flowdsl.engine.registry import STEPS
+from flowdsl.runtime import Runtime, current_runtime, open_runtime
+from flowdsl.storage.urls import DEFAULT_URL
+
+__all__ = ["shown_step", "shown_workflow"]
+
+_RUNS = 5  # of a step by itself
+_NO_OPTIONS = frozenset({"fn", "path", "is_async"})
+
+
+def shown_step(defn: StepDef) -> str:
+    """HTML of a step: what it is, and the runs that ``rt.do`` made of it."""
+
+    def draw() -> str:
+        runtime = _runtime()
+        runs = (
+            [] if runtime is None else runtime.storage.list_runs(RunFilter(workflow=defn.path, limit=_RUNS))
+        )
+        rows = [(run, _state(runtime, run)) for run in runs]
+        return step_html(_defined("step", defn), rows, 0.0 if runtime is None else runtime.storage.now())
+
+    return shown_or_why(f"step {defn.path}", draw)
+
+
+def shown_workflow(defn: WorkflowDef) -> str:
+    """HTML of a workflow: what it is, and how the steps of its newest run match those defined now."""
+
+    def draw() -> str:
+        runtime = _runtime()
+        newest = [] if runtime is None else runtime.storage.list_runs(RunFilter(workflow=defn.path, limit=1))
+        if runtime is None or not newest:
+            return workflow_html(_defined("workflow", defn), None, [], {}, 0.0)
+        (run,) = newest
+        journal = runtime.storage.list_steps(run.id)
+        sources = {path: found.source for path in {s.path for s in journal} if (found := STEPS.get(path))}
+        shown = (run, _state(runtime, run))
+        return workflow_html(_defined("workflow", defn), shown, journal, sources, runtime.storage.now())
+
+    return shown_or_why(f"workflow {defn.path}", draw)
+
+
+def _runtime() -> Runtime | None:
+    """The runtime whose runs are shown; none is made where that would make a database."""
+    found = open_runtime()
+    if found is not None:
+        return found
+    there = os.environ.get("FLOWDSL_STORAGE") or os.path.exists(DEFAULT_URL.removeprefix("sqlite:///"))
+    return current_runtime() if there else None
+
+
+def _state(runtime: Runtime | None, run: Run) -> str:
+    return "interrupted" if runtime is not None and runtime.interrupted(run) else str(run.status)
+
+
+def _defined(kind: str, defn: StepDef | WorkflowDef) -> Defined:
+    name = defn.path.rpartition(".")[2]
+    prefix = "async " if defn.is_async else ""
+    doc = (inspect.getdoc(defn.fn) or "").partition("\n")[0]
+    return Defined(kind, defn.path, f"{prefix}{name}{_signature(defn.fn)}", doc, _options(defn))
+
+
+def _signature(fn: Any) -> str:
+    try:
+        return str(inspect.signature(fn))
+    except (TypeError, ValueError):
+        return "(…)"
+
+
+def _options(defn: StepDef | WorkflowDef) -> dict[str, str]:
+    """The options that are not the default; functions by their name."""
+    found = {}
+    for option in fields(type(defn)):
+        value = getattr(defn, option.name)
+        if option.name in _NO_OPTIONS or option.name.startswith("_") or value == option.default:
+            continue
+        found[option.name] = getattr(value, "__name__", None) or repr(value)
+    return found

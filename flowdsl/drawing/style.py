@@ -1,0 +1,127 @@
+"""What all pictures share: colours of statuses on light and dark pages, and text that is safe in markup."""
+
+from functools import cache
+from html import escape
+
+from flowdsl.core.words import STATES, span, state_of
+
+__all__ = ["attribute", "badge", "css", "cut", "length", "safe", "state_class"]
+
+_INK = {
+    "light": ("#1f2328", "#57606a", "#ffffff", "#d0d7de"),
+    "dark": ("#e6edf3", "#9aa4af", "#0d1117", "#30363d"),
+}
+"""Text, quiet text, ground and lines of both schemes."""
+
+_LAYOUT = """
+.flowdsl{font:13px/1.45 system-ui,-apple-system,"Segoe UI",sans-serif;color:var(--fd-text);\
+background:var(--fd-ground);border:1px solid var(--fd-line);border-radius:6px;padding:10px 12px;margin:2px 0;\
+max-width:960px;overflow-x:auto;text-align:left}
+.flowdsl code,.flowdsl pre{font:12px/1.45 ui-monospace,"SF Mono",Menlo,Consolas,monospace;color:inherit;\
+background:none;padding:0;border:0;overflow-wrap:anywhere;white-space:pre-wrap}
+.flowdsl .fd-head{font-size:14px}
+.flowdsl .fd-quiet{color:var(--fd-quiet);font-size:12px}
+.flowdsl .fd-error{border-left:3px solid var(--fd-failed);padding:2px 0 2px 10px;margin:8px 0}
+.flowdsl .fd-result{margin:6px 0}
+.flowdsl svg{display:block;width:100%;height:auto;margin:8px 0 2px}
+.flowdsl details{margin:6px 0 0}
+.flowdsl summary{cursor:pointer;color:var(--fd-quiet);font-size:12px}
+.flowdsl table{border-collapse:collapse;margin:4px 0 0;font-size:12px;border:0;width:auto;color:inherit}
+.flowdsl th{color:var(--fd-quiet);font-weight:normal}
+.flowdsl th,.flowdsl td{text-align:left;vertical-align:top;padding:2px 14px 2px 0;border:0;background:none;\
+max-width:28em;white-space:normal}
+.flowdsl tr{background:none}
+.flowdsl tbody tr{border-top:1px solid var(--fd-line)}
+.flowdsl .fd-nowrap{white-space:nowrap}
+"""
+
+_PICTURE = """
+.flowdsl .fd-axis{fill:var(--fd-quiet);font:11px system-ui,sans-serif}
+.flowdsl .fd-name{fill:var(--fd-text);font:11px system-ui,sans-serif}
+.flowdsl .fd-on{fill:var(--fd-ground)}
+.flowdsl .fd-grid{stroke:var(--fd-line);stroke-width:1}
+.flowdsl .fd-idle{fill:var(--fd-line);fill-opacity:.5}
+.flowdsl .fd-tick{stroke:var(--fd-ground);stroke-width:1.5}
+.flowdsl .fd-hollow{fill-opacity:.18;stroke-dasharray:3 2;stroke-width:1}
+.flowdsl .fd-replayed{fill-opacity:.55}
+"""
+
+
+@cache
+def css(*, layout: bool = True) -> str:
+    """The style of a picture; without *layout*, only what an SVG needs. All rules are for ``.flowdsl``."""
+    rules = [_variables(".flowdsl", "light")]
+    rules.append("@media (prefers-color-scheme:dark){" + _variables(".flowdsl", "dark") + "}")
+    # What the page of the notebook says wins over the system.
+    rules.append(_variables('.flowdsl:is([data-jp-theme-light="true"] *,.vscode-light *)', "light"))
+    rules.append(
+        _variables('.flowdsl:is([data-jp-theme-light="false"] *,.vscode-dark *,[theme="dark"] *)', "dark")
+    )
+    rules += [_LAYOUT.strip()] if layout else []
+    rules.append(_PICTURE.strip())
+    for word in STATES:
+        rules.append(f".flowdsl .fd-{word}{{fill:var(--fd-{word});stroke:var(--fd-{word})}}")
+        if layout:
+            rules.append(f".flowdsl b.fd-{word}{{color:var(--fd-{word});font-weight:600}}")
+    return "".join(rules)
+
+
+def _variables(selector: str, scheme: str) -> str:
+    text, quiet, ground, line = _INK[scheme]
+    colours = "".join(
+        f"--fd-{state.word}:{state.light if scheme == 'light' else state.dark};" for state in STATES.values()
+    )
+    return (
+        f"{selector}{{color-scheme:{scheme};--fd-text:{text};--fd-quiet:{quiet};--fd-ground:{ground};"
+        f"--fd-line:{line};{colours}}}"
+    )
+
+
+def state_class(status: str) -> str:
+    """The class of what is drawn for *status*; a word that is not in the table is drawn as ``pending``."""
+    return f"fd-{status if status in STATES else 'pending'}"
+
+
+def badge(status: str) -> str:
+    """A status as sign and word, in its colour.
+
+    >>> badge("failed")
+    '<b class="fd-failed fd-nowrap">✗ failed</b>'
+    """
+    state = state_of(status)
+    return f'<b class="{state_class(status)} fd-nowrap">{safe(state.sign)} {safe(state.word)}</b>'
+
+
+def cut(text: str, most: int) -> str:
+    """The beginning of *text*, with a sign where something is left out.
+
+    >>> cut("order-17", 6)
+    'order…'
+    """
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def safe(text: str, most: int = 200) -> str:
+    """*text* for HTML and SVG: cut, escaped, and without characters that XML or a page has no place for.
+
+    >>> safe("<b>\\x00")
+    '&lt;b&gt;\\\\x00'
+    """
+    shown = cut(text, most)
+    if not shown.isprintable():
+        shown = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in shown)
+    return escape(shown)
+
+
+def length(seconds: float) -> str:
+    """A length of time.
+
+    >>> length(75), length(0.0)
+    ('1m15s', '&lt;1ms')
+    """
+    return safe(span(seconds))
+
+
+def attribute(text: str) -> str:
+    """*text* as the value of an attribute, whole where it is no longer than a thousand characters."""
+    return safe(text, 1000)

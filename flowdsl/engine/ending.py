@@ -1,0 +1,249 @@
+"""How a run ends: completed, failed, cancelled — or let go, to be continued.
+
+Whatever it is, branches have ended before; undo comes before the final status; ``on_complete`` and
+``on_error`` before that is stored; hooks after.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from flowdsl.core.preview import preview
+from flowdsl.core.records import Run
+from flowdsl.core.status import RunStatus
+from flowdsl.engine.context import INTERRUPTS, Crossing, Frame, RunState
+from flowdsl.engine.drive import Body, Commit, Flow
+from flowdsl.engine.futures import Settle, Strays
+from flowdsl.engine.services import Engine
+from flowdsl.engine.step import error_preview
+from flowdsl.engine.undo import end_children, undo_all
+from flowdsl.errors import (
+    FlowError,
+    LeaseLost,
+    NondeterminismError,
+    ResultNotStorable,
+    RunCancelled,
+    RunTimeout,
+    StorageError,
+)
+from flowdsl.storage.base import Fenced, Missing, Operation, UpdateRun, raise_unstorable
+
+__all__ = ["ended", "release", "undo_on"]
+
+logger = logging.getLogger("flowdsl")
+
+
+def ended(state: RunState, handle: Any, error: BaseException | None, value: Any) -> Flow:
+    """Give the run the end that its body's outcome asks for."""
+    try:
+        return (yield from _ended(state, handle, error, value))
+    except StorageError as fault:
+        crossing = Crossing(fault)
+    except Crossing as stop:
+        crossing = stop
+    _let_go(state, crossing.error)
+    return crossing, None
+
+
+def undo_on(state: RunState, handle: Any) -> Flow:
+    """Go on undoing a run whose process died in the middle of it, and give it the end that it was to have."""
+    record = state.record
+    try:
+        if record.undoing == RunStatus.CANCELLED:
+            return (
+                yield from _cancelled(
+                    state, handle, RunCancelled(f"run {record.id} was cancelled", run=record.id)
+                )
+            )
+        error = state.engine.payloads.unpack_error(record.error or b"", record.id, "", "run")
+        yield from undo_all(state, {"undoing": record.undoing}, goes_on=True)
+        return (yield from _end_failed(state, handle, error, {}))
+    except StorageError as fault:
+        crossing = Crossing(fault)
+    except Crossing as stop:
+        crossing = stop
+    _let_go(state, crossing.error)
+    return crossing, None
+
+
+def _ended(state: RunState, handle: Any, error: BaseException | None, value: Any) -> Flow:
+    interrupted = error is not None and not isinstance(error, Exception | Crossing)
+    if interrupted:
+        state.halt(FlowError(f"run {state.id} was interrupted by {type(error).__name__}", run=state.id))
+    if state.is_async and (error is not None or state.stop is not None):
+        yield Strays(state)
+    if state.branches:
+        failures = yield Settle(state, failed=error is not None, interrupted=interrupted)
+        if failures and error is None:
+            error = failures[0]
+    if error is None and state.stop is None and state.past_deadline():
+        state.halt(state.timed_out())
+    if isinstance(error, Crossing) or (
+        state.stop is not None and not interrupted
+    ):  # even if the body swallowed it
+        stop = error.error if isinstance(error, Crossing) else state.stop
+        assert stop is not None
+        return (yield from _stopped(state, handle, stop))
+    if isinstance(error, ResultNotStorable):  # of what the body gave to the run store
+        error.run = error.run or state.id
+        return (yield from _stopped(state, handle, error))
+    if error is not None and not isinstance(error, Exception):
+        _let_go(state, error)
+        return error, None
+    if error is not None:
+        assert isinstance(error, Exception)
+        return (yield from _failed(state, handle, error))
+    return (yield from _completed(state, handle, value))
+
+
+def _stopped(state: RunState, handle: Any, stop: FlowError) -> Flow:
+    """Give the run the end that *stop*, which its body must not swallow, asks for."""
+    if isinstance(stop, RunCancelled):
+        return (yield from _cancelled(state, handle, stop))
+    if isinstance(stop, RunTimeout):
+        return (yield from _failed(state, handle, stop))
+    _let_go(state, stop)
+    return Crossing(stop), None
+
+
+def _completed(state: RunState, handle: Any, value: Any) -> Flow:
+    engine, defn = state.engine, state.definition
+    try:
+        payload, loaded = engine.payloads.pack(value, state.id, "", "run")
+    except ResultNotStorable as error:
+        error.run = state.id
+        _let_go(state, error)
+        return Crossing(error), None
+    unused = state.journal.unused()
+    if unused:
+        _report_unused(state, unused)
+    changes = {
+        "status": RunStatus.COMPLETED, "result": payload, "result_preview": preview(value), "error": None,
+        "error_preview": "", "open_failures": (), "finished_at": engine.clock.now(),
+    }  # fmt: skip
+    if defn is not None and defn.on_complete is not None:
+        yield from _callback(
+            state, defn.on_complete, "on_complete", handle.ending(RunStatus.COMPLETED, (None, loaded))
+        )
+        if state.stop is not None:
+            return (yield from _stopped(state, handle, state.stop))
+    stop = yield from _finish(state, changes)
+    if stop is not None:
+        return Crossing(stop), None
+    engine.hooks.fire("on_run_complete", handle, loaded)
+    return None, loaded
+
+
+def _failed(state: RunState, handle: Any, error: Exception) -> Flow:
+    engine = state.engine
+    state.left(state.scope, error)
+    still_open = tuple(state.open)
+    retryable = all(key in state.open for key in state.blames(error))
+    payload, _ = engine.payloads.pack_error(error, state.id, "", "run")
+    changes = {
+        "error": payload, "error_preview": error_preview(error),
+        "open_failures": still_open, "retryable": retryable,
+    }  # fmt: skip
+    yield from end_children(state, RunStatus.FAILED)
+    yield from undo_all(state, changes | {"undoing": str(RunStatus.FAILED)})
+    return (yield from _end_failed(state, handle, error, changes))
+
+
+def _end_failed(state: RunState, handle: Any, error: BaseException, changes: dict[str, Any]) -> Flow:
+    engine, defn = state.engine, state.definition
+    changes = changes | {
+        "status": RunStatus.FAILED, "finished_at": engine.clock.now(), "undoing": "", "floor": state.floor,
+    }  # fmt: skip
+    if defn is not None and defn.on_error is not None:
+        ending = handle.ending(RunStatus.FAILED, (error, None))
+        yield from _callback(state, defn.on_error, "on_error", ending, error)
+    stop = yield from _finish(state, changes)
+    if stop is not None:
+        return Crossing(stop), None
+    engine.hooks.fire("on_run_fail", handle, error)
+    return error, None
+
+
+def _cancelled(state: RunState, handle: Any, error: RunCancelled) -> Flow:
+    yield from end_children(state, RunStatus.CANCELLED)
+    begin = {"undoing": str(RunStatus.CANCELLED)}
+    yield from undo_all(state, begin, goes_on=bool(state.record.undoing))
+    changes = {
+        "status": RunStatus.CANCELLED, "finished_at": state.engine.clock.now(), "error_preview": str(error),
+        "undoing": "", "floor": state.floor,
+    }  # fmt: skip
+    stop = yield from _finish(state, changes)
+    if stop is not None:
+        return Crossing(stop), None
+    state.engine.hooks.fire("on_run_cancel", handle)
+    return error, None
+
+
+def _finish(state: RunState, changes: dict[str, Any]) -> Any:
+    """Store how the run ended; the error, if that was refused or failed."""
+    operation = UpdateRun(state.id, changes, epoch=state.epoch, release=True)
+    buffered = state.buffered()
+    try:
+        *_, outcome = yield Commit(state.engine, (*buffered, operation))
+        raise_unstorable(outcome)
+    except StorageError as error:
+        error.run = error.run or state.id
+        _let_go(state, error)
+        return error
+    if isinstance(outcome, Fenced | Missing):
+        return state.lost(outcome)
+    return None
+
+
+def _callback(state: RunState, fn: Callable[..., Any], what: str, *args: Any) -> Any:
+    """Call ``on_complete`` or ``on_error`` of a workflow inside the run; what it raises is logged."""
+    import inspect
+
+    is_async = inspect.iscoroutinefunction(fn)
+    frame = Frame(state, state.scope, None, is_async)
+    body = Body(fn, args, {}, frame, callback=True)
+    error, _ = (yield body) if is_async else body.sync()
+    if error is not None:
+        if isinstance(error, INTERRUPTS):
+            raise error
+        logger.error(
+            "%s of workflow %s raised; the run is not affected", what, state.record.workflow,
+            exc_info=error, extra={"run": state.id, "step": None},
+        )  # fmt: skip
+
+
+def _let_go(state: RunState, reason: BaseException) -> None:
+    """Give the lease back at once, where that is still ours to do, together with the values that the body
+    has seen: not with those of one that replays wrongly."""
+    if not isinstance(reason, LeaseLost):
+        seen = () if isinstance(reason, NondeterminismError) else state.buffered()
+        release(state.engine, state.record, seen)
+
+
+def release(engine: Engine, record: Run, operations: Sequence[Operation] = ()) -> None:
+    """Give the lease back, after *operations*; what goes wrong is logged."""
+    engine.not_begun(record.id)
+    try:
+        engine.commit(*operations, UpdateRun(record.id, {}, epoch=record.epoch, release=True))
+    except BaseException as error:
+        logger.warning(
+            "the lease of run %s could not be released: %s",
+            record.id,
+            error,
+            extra={"run": record.id, "step": None},
+        )
+        engine.renew_owner()  # so that this process, too, sees the run as abandoned
+        if not isinstance(error, Exception):
+            raise
+
+
+def _report_unused(state: RunState, unused: list[Any]) -> None:
+    names = ", ".join(f"{step.path}({step.args})" for step in unused[:5])
+    more = f" and {len(unused) - 5} more" if len(unused) > 5 else ""
+    text = (
+        f"run {state.id} completed without asking for {len(unused)} recorded "
+        f"step{'s' if len(unused) > 1 else ''}: {names}{more}. "
+        f"The code has changed since they were recorded, or does not always do the same"
+    )
+    logger.warning("%s", text, extra={"run": state.id, "step": unused[0].key})
+    state.unused = [step.key for step in unused]

@@ -1,0 +1,91 @@
+"""Begin a run without waiting for its end: in a thread of its own, or as a task."""
+
+import asyncio
+import contextvars
+from concurrent.futures import Future
+from typing import Any
+
+from flowdsl.engine.definitions import WorkflowDef
+from flowdsl.engine.drive import Flow, run_async, run_sync
+from flowdsl.engine.lease import Acquired, open_now
+from flowdsl.engine.run import Request, edge, execute, whole
+from flowdsl.engine.services import Engine
+
+__all__ = ["OnLoop", "launch"]
+
+
+class OnLoop(Future[Any]):
+    """The outcome of a run that an event loop of the user's executes."""
+
+
+def launch(engine: Engine, asked: Request, acquired: Acquired | None = None) -> str:
+    """Begin *asked* and return the id of its run once that is recorded. Its outcome comes to
+    ``engine.futures``."""
+    if acquired is None:
+        acquired = open_now(engine, asked.wanted, fresh=asked.fresh, ancestors=asked.ancestors)
+    if acquired is None:  # somebody executes it, and we join
+        run_id, flow = asked.wanted.id, edge(whole(engine, asked))
+    elif not acquired.owned:
+        return acquired.run.id
+    else:
+        run_id, flow = acquired.run.id, edge(execute(engine, asked, acquired))
+        if engine.virtual:
+            engine.clock.enter()
+            acquired.counted = True
+    future = _begin(engine, asked.defn, flow, run_id, acquired is not None and acquired.counted)
+    engine.futures[run_id] = future
+    future.add_done_callback(lambda _: _forget(engine, run_id, future))
+    return run_id
+
+
+def _begin(engine: Engine, defn: WorkflowDef, flow: Flow, run_id: str, counted: bool) -> Future[Any]:
+    context = contextvars.copy_context()
+
+    def finish() -> None:
+        engine.not_begun(run_id)
+        if counted:
+            engine.clock.leave()
+
+    if not defn.is_async:
+
+        def work() -> Any:
+            try:
+                return context.run(run_sync, flow)
+            finally:
+                finish()
+
+        return engine.thread(work, f"flowdsl-{run_id}")
+
+    async def awork() -> Any:
+        try:
+            return await run_async(flow)
+        finally:
+            finish()
+
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return engine.background_async(awork)
+    task = loop.create_task(awork())
+    future = OnLoop()
+    task.add_done_callback(lambda done: _copy(done, future))
+    engine.tasks.add(task)
+    task.add_done_callback(engine.tasks.discard)
+    return future
+
+
+def _forget(engine: Engine, run_id: str, future: Future[Any]) -> None:
+    """Once it has ended, the storage answers for it; what only this process knows (an interrupt) stays a
+    while."""
+    if engine.futures.get(run_id) is future and not future.cancelled() and future.exception() is None:
+        del engine.futures[run_id]
+
+
+def _copy(task: "asyncio.Task[Any]", future: Future[Any]) -> None:
+    if task.cancelled():
+        future.cancel()
+        future.set_running_or_notify_cancel()
+    elif (error := task.exception()) is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(task.result())

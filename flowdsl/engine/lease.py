@@ -1,0 +1,391 @@
+"""Ownership: get a run to execute it, or its outcome; and keep what is owned.
+
+The rules
+    Of two processes on one run one can record. A run is taken over only when its owner is provably gone, has
+    let go, or has let its lease run out; in doubt the lease is waited out. Each take-over raises the epoch,
+    and the storage refuses writes under an older one, so an owner that was wrongly taken for dead does no
+    harm.
+
+The implementation
+    :func:`acquire` is a loop around two compare-and-swap operations (``OpenRun``, ``ClaimRun``).
+    :class:`Keeper` is one thread per engine that renews leases and looks whether a run was cancelled, taken
+    over or signalled from outside.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import define, evolve
+
+from flowdsl.core.records import Run
+from flowdsl.core.status import RunStatus
+from flowdsl.engine.context import RunState
+from flowdsl.engine.drive import Call, Commit, Watch
+from flowdsl.engine.notebooks import how_to_name
+from flowdsl.engine.owner import Liveness, liveness
+from flowdsl.engine.services import Engine
+from flowdsl.engine.step import error_preview, started
+from flowdsl.errors import FlowError, RunCancelled, RunConflict, RunFinished, StorageError
+from flowdsl.storage.base import (
+    ClaimRun,
+    Done,
+    Fenced,
+    Found,
+    Missing,
+    Opened,
+    OpenRun,
+    PutStep,
+    UpdateRun,
+    raise_unstorable,
+)
+
+__all__ = ["Acquired", "Keeper", "acquire", "claim", "ended_with_parent", "interrupted", "open_now", "take"]
+
+logger = logging.getLogger("flowdsl")
+
+_LOOK = 0.5  # seconds between two looks at a run that somebody else executes, at most
+
+_ENDED = (RunStatus.COMPLETED, RunStatus.CANCELLED)
+
+
+@define(slots=True)
+class Acquired:
+    """The outcome of :func:`acquire`: a run that is ours (``owned``), new or continued, or one that has
+    ended."""
+
+    run: Run
+    owned: bool
+    continued: bool = False
+    counted: bool = False  # whether a virtual clock already counts it as runnable
+
+
+def acquire(
+    engine: Engine, wanted: Run, *, fresh: bool = False, ancestors: tuple[str, ...] = (), again: bool = True
+) -> Any:
+    """Open the run *wanted*, continue an interrupted or failed one, or wait for the one who executes it.
+
+    *wanted* has ``number`` ``None`` for a run whose id is given. *ancestors* are the runs that wait for this
+    call. Without *again*, a child that has failed when this very call executed it is not continued: the
+    failure is the outcome of the call, which a killed parent had yet to record.
+    """
+    try:
+        if wanted.number is None:
+            return (yield from _by_id(engine, wanted, ancestors, again))
+        return (yield from _by_key(engine, wanted, fresh))
+    except GeneratorExit:
+        raise
+    except BaseException as error:
+        if isinstance(error, StorageError) or not isinstance(error, Exception):
+            # A commit may have happened: what it made ours, and we do not know of, is abandoned.
+            engine.renew_owner()
+        raise
+
+
+def open_now(
+    engine: Engine, wanted: Run, *, fresh: bool = False, ancestors: tuple[str, ...] = (), again: bool = True
+) -> Acquired | None:
+    """As :func:`acquire`, without waiting: ``None`` if somebody executes the run and it has to be joined."""
+    flow = acquire(engine, wanted, fresh=fresh, ancestors=ancestors, again=again)
+    try:
+        effect = flow.send(None)
+        while not isinstance(effect, Watch):
+            try:
+                answer = effect.sync()
+            except BaseException as error:
+                effect = flow.throw(error)
+            else:
+                effect = flow.send(answer)
+    except StopIteration as stop:
+        acquired: Acquired = stop.value
+        return acquired
+    flow.close()
+    return None
+
+
+def _open(engine: Engine, wanted: Run, fresh: bool, skip: tuple[str, ...]) -> Any:
+    if wanted.owner != engine.owner:
+        wanted = evolve(wanted, owner=engine.owner)
+    with engine.taking(wanted):
+        (outcome,) = yield Commit(engine, (OpenRun(wanted, engine.lease, fresh, skip, engine.nonce()),))
+        if isinstance(outcome, Opened):
+            engine.active[outcome.run.id] = None  # ours from now on, although it has yet to begin
+    raise_unstorable(outcome)
+    return outcome
+
+
+def _by_key(engine: Engine, wanted: Run, fresh: bool) -> Any:
+    skip = [engine.owner]
+    while True:
+        outcome = yield from _open(engine, wanted, fresh, tuple(skip))
+        if isinstance(outcome, Opened):
+            return Acquired(outcome.run, True)
+        assert isinstance(outcome, Found)
+        run = outcome.runs[0]
+        if run.owner is None or run.status is RunStatus.FAILED:
+            claimed = yield from take(engine, run, limit=_limit(wanted))
+        else:
+            alive = liveness(run.owner, run.id)
+            if alive is Liveness.UNKNOWN:
+                alive = yield from _wait_out(engine, run)
+            if alive is Liveness.ALIVE:
+                skip.append(run.owner)
+                continue
+            claimed = yield from take(engine, run, force=alive is Liveness.DEAD)
+        if claimed is not None:
+            return Acquired(claimed, True, True)
+
+
+def _wait_out(engine: Engine, run: Run) -> Any:
+    """Watch an owner of whom nothing is known until it renews its lease (alive), lets go, or the lease has
+    expired (unknown: claim)."""
+    seen = 0
+    while True:
+        left = run.lease_until - engine.storage.now()
+        if left <= 0:
+            return Liveness.UNKNOWN
+        seen = yield Watch(engine, seen, min(left, _LOOK))
+        now = yield _read(engine, run.id)
+        if now is None or now.epoch != run.epoch or now.status is not run.status or now.owner is None:
+            return Liveness.UNKNOWN
+        if now.lease_until > run.lease_until:
+            return Liveness.ALIVE
+
+
+def _read(engine: Engine, run_id: str) -> Call:
+    return Call(lambda: engine.storage.get_run(run_id), False)
+
+
+def _by_id(engine: Engine, wanted: Run, ancestors: tuple[str, ...], again: bool) -> Any:
+    outcome = yield from _open(engine, wanted, False, ())
+    if isinstance(outcome, Opened):
+        return Acquired(outcome.run, True)
+    assert isinstance(outcome, Found)
+    run: Run | None = outcome.runs[0]
+    joined = False
+    seen = 0
+    while run is not None:
+        _same(run, wanted)
+        known = joined or not run.retryable or (not again and _failed_by_itself(run, wanted))
+        if run.status in _ENDED or (run.status is RunStatus.FAILED and known):
+            return Acquired(run, False)
+        if run.id in ancestors:
+            raise RunConflict(
+                f"run {run.id!r} was called from inside itself and would wait for itself for ever; give "
+                "the inner call another id",
+                run=run.id,
+            )
+        claimed = None
+        if run.owner is None or run.status is RunStatus.FAILED:
+            claimed = yield from take(engine, run, limit=_limit(wanted))
+        else:
+            alive = liveness(run.owner, run.id)
+            if alive is Liveness.DEAD or (
+                alive is Liveness.UNKNOWN and run.lease_until <= engine.storage.now()
+            ):
+                claimed = yield from take(engine, run, force=alive is Liveness.DEAD)
+            else:
+                joined = True
+                seen = yield Watch(engine, seen, _LOOK)
+        if claimed is not None:
+            return Acquired(claimed, True, True)
+        run = yield _read(engine, wanted.id)
+    return (yield from _by_id(engine, wanted, ancestors, again))  # it was deleted while we waited
+
+
+def ended_with_parent(run_id: str) -> FlowError:
+    """The error of an unfinished child that was ended because its parent failed."""
+    return FlowError(f"run {run_id} was unfinished when its parent failed", run=run_id)
+
+
+def _failed_by_itself(run: Run, wanted: Run) -> bool:
+    """Whether *run* is the child of the very call that wants it, and its own body failed."""
+    mine = run.parent is not None and (run.parent, run.parent_key) == (wanted.parent, wanted.parent_key)
+    return mine and run.error_preview != error_preview(ended_with_parent(run.id))
+
+
+def _same(run: Run, wanted: Run) -> None:
+    """Raise unless *run* is what was asked for."""
+    if run.workflow != wanted.workflow:
+        raise RunConflict(
+            f"run id {run.id!r} belongs to workflow {run.workflow}, not {wanted.workflow}; give one of "
+            f"them another id{how_to_name(run.workflow)}",
+            run=run.id,
+        )
+    if run.key != wanted.key:
+        raise RunConflict(
+            f"run id {run.id!r} was started with other arguments:\n    - {run.args_preview}\n    + "
+            f"{wanted.args_preview}\n"
+            f"  One id is one run, for ever. Give this call another id, or the arguments of that run.",
+            run=run.id,
+        )
+    if run.pruned:
+        raise RunFinished(
+            f"run {run.id!r} has ended ({run.status}) and was pruned; its id is never used again and its "
+            "result is gone",
+            run=run.id,
+        )
+
+
+def _limit(wanted: Run) -> float | None:
+    """How long a run asked for by a call may take, in seconds."""
+    return None if wanted.deadline is None else wanted.deadline - wanted.created_at
+
+
+def claim(
+    engine: Engine,
+    run: Run,
+    *,
+    force: bool = False,
+    limit: float | None = None,
+    also: Mapping[str, Any] | None = None,
+) -> Any:
+    """Take *run* over; the run as claimed, or ``None`` if somebody else was quicker. *limit*: seconds that
+    a failed one has anew; *also*: fields to set with it."""
+    changes: dict[str, Any] = dict(also or {})
+    if run.status is RunStatus.RUNNING and run.owner is not None:
+        changes["recoveries"] = run.recoveries + 1
+    if run.status is RunStatus.FAILED:
+        changes["cancel_requested"] = None  # a request that came too late for the last execution
+    if run.status is RunStatus.FAILED and run.deadline is not None:
+        length = run.deadline - run.created_at if limit is None else limit
+        changes["deadline"] = engine.clock.now() + max(length, 0.0)
+    # The owner may have ended it since we looked: an end raises no epoch.
+    seen = (run.status,)
+    operation = ClaimRun(run.id, run.epoch, engine.owner, engine.lease, force, changes, engine.nonce(), seen)
+    (outcome,) = yield Commit(engine, (operation,))
+    return outcome.run if isinstance(outcome, Opened) else None
+
+
+def take(engine: Engine, run: Run, **how: Any) -> Any:
+    """As :func:`claim`, for a run that will be executed: from now on it counts as such."""
+    with engine.taking(run):
+        claimed = yield from claim(engine, run, **how)
+        if claimed is not None:
+            engine.active[claimed.id] = None
+    return claimed
+
+
+class Keeper:
+    """Renews the leases of an engine's active runs and tells them what changed outside."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._wake = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def watch(self) -> None:
+        """Begin to look after the engine's active runs, if nobody does."""
+        if self._thread is None:
+            with self._lock:
+                if self._thread is None and not self._closed:
+                    self._thread = threading.Thread(target=self._keep, name="flowdsl-keeper", daemon=True)
+                    self._thread.start()
+
+    def close(self) -> None:
+        """End the thread."""
+        with self._lock:
+            self._closed = True
+            thread = self._thread
+        self._wake.set()
+        self._engine.storage.notify()  # the thread may be waiting for a change
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def reset_after_fork(self) -> None:
+        """In a forked child: there is no thread."""
+        self.__init__(self._engine)  # type: ignore[misc]
+
+    def _keep(self) -> None:
+        renew_at = time.monotonic() + self._engine.lease / 3
+        seen = 0
+        while not self._closed:
+            waiting = any(
+                state is not None and state.listeners for state in self._engine.active.copy().values()
+            )
+            try:
+                if waiting:
+                    seen = self._engine.storage.wait_for_change(seen, 0.1)
+                    self._wake.wait(0.01)
+                else:
+                    self._wake.wait(min(_LOOK, self._engine.lease / 3))
+                if self._closed:
+                    return
+                if time.monotonic() >= renew_at:
+                    self.renew()
+                    renew_at = time.monotonic() + self._engine.lease / 3
+                self.look()
+                self.announce()
+            except Exception as error:
+                if self._closed:
+                    return
+                known = isinstance(
+                    error, StorageError
+                )  # a fault of the storage's own must not end this thread
+                logger.warning("leases could not be renewed: %s", error, exc_info=None if known else error)
+                self._wake.wait(_LOOK)
+
+    def renew(self) -> None:
+        """Renew all leases in one commit; runs that are not ours any more are stopped."""
+        states: list[RunState] = [state for state in self._engine.active.copy().values() if state is not None]
+        if not states:
+            return
+        operations = [
+            UpdateRun(state.id, {}, epoch=state.epoch, lease=self._engine.lease) for state in states
+        ]
+        for state, outcome in zip(states, self._engine.committer.commit(operations), strict=True):
+            if isinstance(outcome, Fenced | Missing):
+                state.halt(state.lost(outcome), outside=True)
+            else:
+                assert isinstance(outcome, Done)
+
+    def announce(self) -> None:
+        """Store a pending record for each step that has been executing for a while; quick ones cost no extra
+        write.
+
+        It never replaces a record: the step may complete at the same moment.
+        """
+        now = self._engine.clock.now()
+        operations: list[PutStep] = []
+        for state in self._engine.active.copy().values():
+            if state is None or state.stop is not None:
+                continue
+            for view, call in list(state.running.values()):
+                mark = (view.key, view.attempt)
+                if call.mode == "do" and now - view.started_at >= _LOOK / 2 and mark not in state.announced:
+                    state.announced.add(mark)
+                    operations.append(PutStep(started(call, view), state.epoch, True))
+        if operations:
+            self._engine.committer.commit(operations)
+
+    def look(self) -> None:
+        """See whether active runs were cancelled, taken over, deleted or signalled."""
+        copied = self._engine.active.copy()  # at once: others change it meanwhile
+        active: dict[str, RunState] = {k: v for k, v in copied.items() if v is not None}
+        if not active:
+            return
+        found = {item.run_id: item for item in self._engine.storage.attention(active)}
+        for run_id, state in active.items():
+            if state.stop is not None or run_id not in self._engine.active:
+                continue
+            item = found.get(run_id)
+            if item is None:
+                state.halt(state.lost(Missing()), outside=True)
+            elif item.epoch != state.epoch:
+                run = self._engine.storage.get_run(run_id)
+                state.halt(state.lost(Missing() if run is None else Fenced(run)), outside=True)
+            elif item.cancel_requested is not None and not state.undoing:
+                state.halt(RunCancelled(f"run {run_id} was cancelled", run=run_id), outside=True)
+            elif item.unread and state.listeners:
+                state.signalled()
+
+
+def interrupted(run_id: str) -> FlowError:
+    """The error of a run that its runtime let go when it was closed."""
+    return FlowError(
+        f"run {run_id} was interrupted because its runtime was closed; it can be resumed", run=run_id
+    )

@@ -1,0 +1,137 @@
+"""Repair by hand: what was done, by whom and when; which step is meant; what came of a step in doubt."""
+
+import os
+import socket
+import uuid
+from typing import Any
+
+from attrs import evolve
+
+from flowdsl.core.facts import Changed, Facts, InDoubt, Undoable, facts_of
+from flowdsl.core.kinds import AUDIT, CALLS
+from flowdsl.core.preview import preview
+from flowdsl.core.records import Run, Step
+from flowdsl.core.status import RunStatus, StepStatus
+from flowdsl.engine.owner import is_interrupted
+from flowdsl.engine.services import Engine
+from flowdsl.errors import RunConflict, RunFinished, RunNotFound, StepNotFound
+from flowdsl.storage.base import Fenced, Missing, PutStep, raise_unstorable
+
+__all__ = ["audit", "find_step", "resolve", "whoami"]
+
+_NOTHING: Any = object()
+
+
+def whoami() -> str:
+    """Who acts here, as ``user@host:pid``."""
+    import getpass
+
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}:{os.getpid()}"
+
+
+def audit(engine: Engine, run_id: str, action: str, what: str, step: str = "") -> Step:
+    """The record that says who changed what, when."""
+    now, who = engine.clock.now(), whoami()
+    return Step(
+        run_id,
+        f"audit-{uuid.uuid4().hex}",
+        f"flowdsl.{action}",
+        kind=AUDIT,
+        args=what,
+        preview=who,
+        created_at=now,
+        completed_at=now,
+        concurrent=True,
+        extra=Changed(who, step).to_json(),
+    )
+
+
+def find_step(engine: Engine, run_id: str, step: Any, *, pending: bool = False) -> Step:
+    """The record of *run_id* that *step* means: a key, the beginning of one, or a path (the first such
+    step, with *pending* the first without an outcome); a decorated function too."""
+    name = getattr(step, "path", step)
+    if not isinstance(name, str) or not name:
+        raise TypeError(f"a step is meant by its key, its path or the decorated function; got {step!r}")
+    records = [record for record in engine.storage.list_steps(run_id) if record.kind in CALLS]
+    for record in records:
+        if record.key == name:
+            return record
+    for matches in (
+        [r for r in records if r.path == name],
+        [r for r in records if r.path.endswith("." + name)],
+    ):
+        if matches:
+            unfinished = [r for r in matches if r.status is StepStatus.PENDING] if pending else []
+            return (unfinished or matches)[0]
+    beginning = [r for r in records if len(name) >= 4 and r.key.startswith(name)]
+    if len(beginning) == 1:
+        return beginning[0]
+    known = ", ".join(dict.fromkeys(f"{r.path} ({r.key[:12]})" for r in records[:20])) or "none"
+    raise StepNotFound(f"run {run_id} has no step {name!r}; recorded are: {known}", run=run_id, step=name)
+
+
+def resolve(
+    engine: Engine, record: Run, step: Any, result: Any, error: BaseException | None, rerun: bool
+) -> None:
+    """Say what came of a step in doubt."""
+    if record.status in (RunStatus.COMPLETED, RunStatus.CANCELLED):
+        raise RunFinished(f"run {record.id} has ended: it is {record.status}", run=record.id)
+    if not is_interrupted(engine.storage, record) and record.status is not RunStatus.FAILED:
+        raise _executing(record)
+    found = find_step(engine, record.id, step, pending=True)
+    if found.status is not StepStatus.PENDING:
+        raise RunConflict(
+            f"step {found.path} of run {record.id} is {found.status}, not in doubt; forget or fork "
+            "change what is recorded",
+            run=record.id,
+            step=found.key,
+        )
+    now = engine.clock.now()
+    facts = facts_of(found)
+    undo = facts.undo if isinstance(facts, InDoubt | Undoable) else None
+    kept = Facts() if undo is None else Undoable(undo)
+    found = evolve(found, seq=0, extra=evolve(kept, generation=facts.generation).to_json())
+    if rerun:
+        changed = found
+        what = "rerun"
+    elif error is not None:
+        payload, _ = engine.payloads.pack_error(error, record.id, found.key, "error")
+        text = f"{type(error).__name__}: {error}"
+        changed = evolve(
+            found,
+            status=StepStatus.FAILED,
+            attempts=found.attempts + 1,
+            payload=payload,
+            preview=text[:500],
+            completed_at=now,
+        )
+        what = f"error={text}"
+    else:
+        payload, loaded = engine.payloads.pack(result, record.id, found.key, "result")
+        changed = evolve(
+            found,
+            status=StepStatus.COMPLETED,
+            attempts=found.attempts + 1,
+            payload=payload,
+            preview=preview(loaded),
+            completed_at=now,
+        )
+        what = f"result={preview(loaded)}"
+    note = audit(engine, record.id, "resolve", f"{found.path}: {what}", step=found.key)
+    outcome, _ = engine.commit(PutStep(changed, record.epoch), PutStep(note, record.epoch))
+    if isinstance(outcome, Missing):
+        raise RunNotFound(f"no run {record.id!r} in this storage", run=record.id)
+    raise_unstorable(outcome)
+    if isinstance(outcome, Fenced):  # somebody has taken it up since we looked
+        raise _executing(record)
+
+
+def _executing(record: Run) -> RunConflict:
+    return RunConflict(
+        f"run {record.id} is executing, so no step of it is in doubt: what its process records counts",
+        run=record.id,
+    )

@@ -1,0 +1,175 @@
+"""Continue runs from what is stored of them: resume, retry, recover, and cancel what nobody executes."""
+
+import logging
+from collections.abc import Generator
+from concurrent.futures import Future
+from typing import Any
+
+from flowdsl.core.records import Run, RunFilter
+from flowdsl.core.status import RunStatus, is_final
+from flowdsl.engine.definitions import StepDef, WorkflowDef
+from flowdsl.engine.drive import Result, run_sync
+from flowdsl.engine.ending import release
+from flowdsl.engine.launch import launch
+from flowdsl.engine.lease import Acquired, take
+from flowdsl.engine.owner import Liveness, is_interrupted, liveness
+from flowdsl.engine.registry import STEPS, WORKFLOWS
+from flowdsl.engine.repair import audit
+from flowdsl.engine.run import Request, edge
+from flowdsl.engine.runs.single import single_run
+from flowdsl.engine.services import Engine, engines_on
+from flowdsl.engine.undo import end_abandoned, has_undo
+from flowdsl.engine.waiting import on_a_loop
+from flowdsl.errors import FlowError, RecoveryLimit, RunCancelled, RunConflict, RunFinished, StepNotFound
+from flowdsl.storage.base import Fenced, Missing, PutStep, UpdateRun
+
+__all__ = ["arguments_of", "cancel", "continue_run", "loaded", "recover"]
+
+logger = logging.getLogger("flowdsl")
+
+RECOVERY_LIMIT = 50
+"""How often ``recover`` takes one run over before it says that something kills its processes."""
+
+
+def loaded(path: str) -> WorkflowDef | StepDef | None:
+    """The workflow, or the step that ``Runtime.do`` made a run of, of this path; ``None`` where its module
+    is not imported."""
+    return WORKFLOWS.get(path) or STEPS.get(path)
+
+
+def arguments_of(engine: Engine, record: Run) -> dict[str, Any]:
+    """The stored arguments of a run by parameter name."""
+    if not record.args:
+        raise FlowError(
+            f"the arguments of run {record.id} could not be stored; call the workflow again with them",
+            run=record.id,
+        )
+    found: dict[str, Any] = engine.payloads.unpack(record.args, record.key, "", "args", record.id)
+    return found
+
+
+def continue_run(engine: Engine, record: Run, action: str = "") -> str:
+    """Continue *record* in the background and return its id; where somebody executes it already, leave it to
+    him. *action*, where given, is noted in the run's audit."""
+    if record.status in (RunStatus.COMPLETED, RunStatus.CANCELLED):
+        raise RunFinished(f"run {record.id} has ended: it is {record.status}", run=record.id)
+    if record.status is RunStatus.FAILED and not record.retryable:
+        raise RunConflict(
+            f"run {record.id} has failed, and durable calls followed the failure; it cannot be "
+            f"continued. To execute part of it again: Runtime.fork({record.id!r}, before=<step>)",
+            run=record.id,
+        )
+    asked = _request_of(engine, record)
+    if record.status is RunStatus.FAILED or is_interrupted(engine.storage, record):
+        force = record.owner is not None and liveness(record.owner, record.id) is Liveness.DEAD
+        claimed = run_sync(_as_flow(take(engine, record, force=force, limit=asked.defn.timeout)))
+        if claimed is not None:
+            if action:
+                note = audit(engine, record.id, action, f"{record.workflow}: it was {record.status}")
+                try:
+                    engine.commit(PutStep(note, claimed.epoch))
+                except BaseException:
+                    release(engine, claimed)
+                    raise
+            return launch(engine, asked, Acquired(claimed, True, True))
+    return record.id
+
+
+def recover(engine: Engine) -> list[str]:
+    """Continue all interrupted runs whose workflow is imported here, oldest first; returns their ids.
+
+    One that cannot be continued keeps no other from it: what speaks against it is raised at the end.
+    """
+    found: list[str] = []
+    failed: FlowError | None = None
+    where = RunFilter(status=(RunStatus.PENDING, RunStatus.RUNNING), newest_first=False)
+    for record in engine.storage.list_runs(where):
+        if record.parent is not None or loaded(record.workflow) is None:
+            continue
+        if not is_interrupted(engine.storage, record):
+            continue
+        try:
+            if record.recoveries >= RECOVERY_LIMIT:
+                raise RecoveryLimit(
+                    f"run {record.id} was recovered {record.recoveries} times and its process died each "
+                    f"time; look at what its next step does, then call it or Runtime.resume({record.id!r})",
+                    run=record.id,
+                )
+            found.append(continue_run(engine, record))
+        except FlowError as error:
+            error.run = error.run or record.id
+            logger.error(
+                "run %s cannot be recovered: %s", record.id, error, extra={"run": record.id, "step": None}
+            )
+            failed = failed or error
+    if failed is not None:
+        if found:
+            failed.add_note(f"{len(found)} other runs were recovered: {', '.join(found[:20])}")
+        raise failed
+    return found
+
+
+def cancel(engine: Engine, record: Run) -> "Future[Any] | None":
+    """Ask a run to stop, durably; one that nobody executes is taken over, to undo what it has completed.
+
+    Returns the future to wait for in that case. Raises :class:`~flowdsl.errors.RunFinished`.
+    """
+    if not is_final(record.status):
+        changes = {"cancel_requested": engine.clock.now()}
+        (outcome,) = engine.commit(
+            UpdateRun(record.id, changes, if_status=(RunStatus.PENDING, RunStatus.RUNNING))
+        )
+        if not isinstance(outcome, Fenced | Missing):
+            for other in engines_on(engine.storage):
+                state = other.active.get(record.id)
+                if state is not None and not state.undoing:
+                    stop = RunCancelled(f"run {record.id} was cancelled", run=record.id)
+                    state.halt(stop, outside=True)
+            return _cancel_interrupted(engine, record) if is_interrupted(engine.storage, record) else None
+        record = engine.storage.get_run(record.id) or record
+    raise RunFinished(f"run {record.id} has ended: it is {record.status}", run=record.id)
+
+
+def _cancel_interrupted(engine: Engine, record: Run) -> "Future[Any] | None":
+    """Take the run over to undo what it has completed, and cancel it. Where the code that undoes is not
+    loaded, the request stays with the run: whoever continues it undoes and cancels."""
+    known = loaded(record.workflow)
+    if known is not None and record.args:
+        asked = _request_of(engine, record)  # before the run is ours: its arguments may not load
+        claimed = run_sync(_as_flow(take(engine, record, force=True)))
+        if claimed is None:
+            return None
+        launch(engine, asked, Acquired(claimed, True, True))
+        return None if asked.defn.is_async and on_a_loop() else engine.futures.get(record.id)
+    if known is None and has_undo(engine, record.id):
+        logger.warning(
+            "run %s is to be cancelled, but its steps have to be undone first, and their code (%s) is not "
+            "loaded here: whoever resumes or recovers the run where it is undoes them and cancels it",
+            record.id,
+            record.workflow,
+            extra={"run": record.id, "step": None},
+        )
+        return None
+    run_sync(edge(end_abandoned(engine, record, RunStatus.CANCELLED)))
+    return None
+
+
+def _request_of(engine: Engine, record: Run) -> Request:
+    source = loaded(record.workflow)
+    if source is None:
+        raise StepNotFound(
+            f"workflow {record.workflow!r} of run {record.id} is not loaded here: import the module "
+            "that defines it first",
+            run=record.id,
+            step=record.workflow,
+        )
+    arguments = arguments_of(engine, record)
+    if isinstance(source, WorkflowDef):
+        return Request(source.call_with(arguments), record)
+    asked = single_run(engine, source.call_with(arguments), record.id)
+    asked.wanted = record
+    return asked
+
+
+def _as_flow(flow: Generator[Any, Any, Any]) -> Generator[Any, Any, Result]:
+    return None, (yield from flow)

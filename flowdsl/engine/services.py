@@ -1,0 +1,299 @@
+"""What every run of one runtime shares: storage, group commit, clock, payloads, hooks, pools, and the
+table of active runs."""
+
+import asyncio
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from itertools import count
+from typing import Any
+
+from flowdsl.clock import Clock, ForeignClock, SystemClock, Waker
+from flowdsl.codecs.payloads import Payloads
+from flowdsl.core.records import Run
+from flowdsl.core.retry import Retry
+from flowdsl.engine.commit import Committer
+from flowdsl.engine.definitions import Divergence
+from flowdsl.engine.owner import new_owner, register_here
+from flowdsl.hooks import HookChain
+from flowdsl.storage.base import Operation, Outcome, Storage
+
+__all__ = ["Engine", "engines", "engines_on"]
+
+logger = logging.getLogger("flowdsl")
+
+_engines: "weakref.WeakSet[Engine]" = weakref.WeakSet()
+
+
+def _default_workers() -> int:
+    """More than there are processors: bodies wait, mostly, and those that end together share a commit."""
+    return min(32, (os.cpu_count() or 1) + 14)
+
+
+class Engine:
+    """The services of one runtime. ``active`` maps the ids of the runs that execute here to their states."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        *,
+        payloads: Payloads,
+        clock: Clock | None = None,
+        hooks: HookChain | None = None,
+        retry: Retry | None = None,
+        on_divergence: Divergence = "raise",
+        lease: float = 30.0,
+        executor: Executor | None = None,
+        name: str = "",
+    ) -> None:
+        self.storage = storage
+        self.committer = Committer(storage)
+        self.payloads = payloads
+        source = clock or SystemClock()
+        self.clock: Any = source if hasattr(source, "await_") else ForeignClock(source)
+        self.virtual = bool(getattr(self.clock, "virtual", False))
+        self.ticks: Callable[[], float] = getattr(self.clock, "monotonic", self.clock.now)
+        self.hooks = hooks or HookChain()
+        self.retry = retry or Retry()
+        self.on_divergence: Divergence = on_divergence
+        self.lease = lease
+        self.name = name
+        self.active: dict[str, Any] = {}
+        self._taking: list[tuple[str, str, bool]] = []
+        self.closing = False
+        self.keeper: Any = None
+        self.futures: dict[str, Future[Any]] = {}
+        self.tasks: set[asyncio.Task[Any]] = set()
+        self.warned: set[str] = set()
+        self.open_storage: Callable[[str], Storage] | None = None
+        self.make_handle: Callable[[Run], Any] = lambda record: record
+        self.executor = executor
+        self._pool: ThreadPoolExecutor | None = None
+        self._pool_lock = threading.Lock()
+        self._background_pool: ThreadPoolExecutor | None = None
+        self.coordinators: dict[int, ThreadPoolExecutor] = {}
+        self.replaced: dict[int, Executor] = {}
+        self.lock = threading.Lock()
+        self._background: set[Future[Any]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop_thread: threading.Thread | None = None
+        self._attempts = count()
+        self.owner = ""
+        self.renew_owner()
+        _engines.add(self)
+
+    def renew_owner(self) -> None:
+        """Become a new owner; what the old one left unreleased counts as abandoned, unless it is active."""
+        owner, token = new_owner()
+        ref = weakref.ref(self)
+
+        def executes(run_id: str) -> bool:
+            engine = ref()
+            return engine is not None and (run_id in engine.active or engine._takes(owner, run_id))
+
+        self.owner = owner
+        register_here(token, executes)
+
+    @contextmanager
+    def taking(self, run: Run) -> Iterator[None]:
+        """A commit is under way that may make *run*, or the next number of it, ours.
+
+        From the moment the storage says so until it is in ``active``, others would take it for abandoned.
+        """
+        mark = (self.owner, run.id, run.number == 0)
+        self._taking.append(mark)
+        try:
+            yield
+        finally:
+            self._taking.remove(mark)
+
+    def _takes(self, owner: str, run_id: str) -> bool:
+        return any(
+            mark[0] == owner and mark[1] == (run_id.rpartition("-")[0] if mark[2] else run_id)
+            for mark in list(self._taking)
+        )
+
+    def not_begun(self, run_id: str) -> None:
+        """Take a run that is ours, and will not execute here after all, out of ``active``."""
+        if self.active.get(run_id, 0) is None:
+            del self.active[run_id]
+
+    def nonce(self) -> str:
+        """A name for one attempt to get a run, that no other has: the owner's token is random, and the
+        rest counts."""
+        return f"{self.owner.rpartition('|')[2]}-{next(self._attempts)}"
+
+    # Time --------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """Work is under way that a virtual clock must not skip over."""
+        if not self.virtual:
+            yield
+            return
+        self.clock.enter()
+        try:
+            yield
+        finally:
+            self.clock.leave()
+
+    @contextmanager
+    def parked(self) -> Iterator[None]:
+        """A body waits for others' work: a virtual clock must not count it as busy."""
+        if not self.virtual:
+            yield
+            return
+        self.clock.leave()
+        try:
+            yield
+        finally:
+            self.clock.enter()
+
+    def clock_wait(self, waker: Waker, seconds: float | None, *, real: bool = False) -> bool:
+        """Block until woken or *seconds* have passed; with *real*, on a virtual clock real seconds count
+        too."""
+        if real:
+            return (
+                bool(self.clock.wait(waker, seconds, real=seconds)) if self.virtual else waker.block(seconds)
+            )
+        return bool(self.clock.wait(waker, seconds))
+
+    @contextmanager
+    def alarm(self, seconds: float | None, ring: Callable[[], Any]) -> Iterator[None]:
+        """On a virtual clock, call *ring* on this event loop after *seconds* of virtual time; else do
+        nothing."""
+        if not self.virtual or seconds is None:
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        cancel = self.clock.call_later(seconds, lambda: loop.call_soon_threadsafe(ring))
+        try:
+            yield
+        finally:
+            cancel()
+
+    # Writing -----------------------------------------------------------------------------------------------
+
+    def commit(self, *operations: Operation) -> list[Outcome]:
+        """Commit from sync code."""
+        return self.committer.commit(operations)
+
+    # Concurrency -------------------------------------------------------------------------------------------
+
+    @property
+    def pool(self) -> Executor:
+        """Where sync steps that were submitted execute, unless the step names an executor of its own."""
+        if self.executor is not None:
+            return self.executor
+        with self._pool_lock:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(_default_workers(), thread_name_prefix="flowdsl-step")
+            return self._pool
+
+    def background(self, work: Callable[[], Any]) -> Future[Any]:
+        """Run *work* some time soon in a bounded pool; ``close`` waits for it."""
+        with self._pool_lock:
+            if self._background_pool is None:
+                self._background_pool = ThreadPoolExecutor(
+                    _default_workers(), thread_name_prefix="flowdsl-send"
+                )
+            future = self._background_pool.submit(work)
+        self._track(future)
+        return future
+
+    def thread(self, work: Callable[[], Any], name: str) -> Future[Any]:
+        """Run *work* at once in a thread of its own; ``close`` waits for it."""
+        future: Future[Any] = Future()
+        future.set_running_or_notify_cancel()  # a thread cannot be cancelled
+
+        def run() -> None:
+            try:
+                future.set_result(work())
+            except BaseException as error:
+                future.set_exception(error)
+
+        self._track(future)
+        threading.Thread(target=run, name=name, daemon=True).start()
+        return future
+
+    def background_async(self, make: Callable[[], Coroutine[Any, Any, Any]]) -> Future[Any]:
+        """Run a coroutine on the engine's own event loop; ``close`` waits for it."""
+        future = asyncio.run_coroutine_threadsafe(make(), self.loop())
+        self._track(future)
+        return future
+
+    def _track(self, future: Future[Any]) -> None:
+        self._background.add(future)
+        future.add_done_callback(self._background.discard)
+
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """An event loop in a thread of the engine, for async work started from sync code."""
+        with self._pool_lock:
+            if self._loop is None:
+                loop = asyncio.new_event_loop()
+                self._loop = loop
+                self._loop_thread = threading.Thread(
+                    target=loop.run_forever, name="flowdsl-loop", daemon=True
+                )
+                self._loop_thread.start()
+            return self._loop
+
+    def drain(self) -> None:
+        """Wait for everything in the background."""
+        while self._background:
+            wait(list(self._background))
+
+    def reset_after_fork(self) -> None:
+        """In a forked child: hold no run, and share no lock or thread with the parent."""
+        self.active = {}
+        self.futures = {}
+        self.committer = Committer(self.storage)
+        self.keeper.reset_after_fork()
+        self._pool = self._background_pool = None
+        self.coordinators, self.replaced = {}, {}
+        self.lock, self._pool_lock = threading.Lock(), threading.Lock()
+        self._background = set()
+        self.tasks = set()
+        self._loop = self._loop_thread = None
+        self.renew_owner()
+
+    def close(self) -> None:
+        """End threads and pools. The storage stays open: it belongs to the runtime."""
+        self.drain()
+        for pool in (self._pool, self._background_pool, *self.coordinators.values(), *self.replaced.values()):
+            if pool is not None:
+                pool.shutdown(wait=True)
+        self._pool = self._background_pool = None
+        if self._loop is not None and self._loop_thread is not None:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._loop_thread.join()
+            self._loop.close()
+            self._loop = None
+        self.committer.close()
+
+
+def _after_fork() -> None:
+    for engine in list(_engines):
+        engine.reset_after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def engines() -> list[Engine]:
+    """The open engines of this process."""
+    return [engine for engine in list(_engines) if not engine.closing]
+
+
+def engines_on(storage: Storage) -> list[Engine]:
+    """The open engines of this process that use the same storage, by instance or by address."""
+    return [
+        engine
+        for engine in list(_engines)
+        if not engine.closing
+        and (engine.storage is storage or (storage.url is not None and engine.storage.url == storage.url))
+    ]

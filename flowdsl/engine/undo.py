@@ -1,0 +1,370 @@
+"""Undo (saga): take back what a failed or cancelled run has completed, newest first.
+
+The rules
+    1. Undo begins when all branches have ended, and its start is recorded together with the outcome that the
+       run will have; a kill during undoing continues undoing, and the body is not executed again.
+    2. Each undo is a durable step, called with the result of the step that it takes back, under its own retry
+       policy; attempts survive a crash. The step's record becomes ``undone`` in the commit that records the
+       undo.
+    3. An undo that fails for good is reported once and does not keep the others from being undone. It is
+       tried again only when the run was retried and ends badly once more.
+    4. A completed child run is undone by its own steps' undo; one with nothing to undo stays as it is, and so
+       does one that another run has called (a fork has the records of its origin's children). An
+       unfinished child that nobody executes is ended with its parent.
+    5. Nothing that has an undo is passed over because its code is not loaded: the record names the undo.
+"""
+
+import logging
+import sys
+from typing import Any
+
+from attrs import evolve
+
+from flowdsl.core.facts import ChildRun, Facts, Retrying, Undoable, facts_of, generation_of
+from flowdsl.core.journal import Journal
+from flowdsl.core.kinds import CHILD, STEP, UNDO
+from flowdsl.core.naming import main_name
+from flowdsl.core.records import Run, RunFilter, Step
+from flowdsl.core.status import RunStatus, StepStatus
+from flowdsl.engine.context import Frame, RunState, Scope, StepView, current, here
+from flowdsl.engine.definitions import Invocation, StepDef, step_definition, undo_path
+from flowdsl.engine.drive import Body, Call, Commit, Flow, Pause, Result
+from flowdsl.engine.lease import ended_with_parent, take
+from flowdsl.engine.owner import Liveness, liveness
+from flowdsl.engine.registry import STEPS, step_called
+from flowdsl.engine.services import Engine
+from flowdsl.engine.step import commit_for, error_preview, halted
+from flowdsl.errors import StepNotFound
+from flowdsl.storage.base import DropSteps, PutStep, UpdateRun
+
+__all__ = ["end_abandoned", "end_children", "has_undo", "undo_all"]
+
+logger = logging.getLogger("flowdsl")
+
+_UNFINISHED = (RunStatus.PENDING, RunStatus.RUNNING)
+
+
+# ------------------------------------------------------------------------------------------ what there is
+
+
+def _mark_of(step: Step) -> str | None:
+    """The name of the undo that a completed step was recorded with, ``None`` for none."""
+    if step.status is not StepStatus.COMPLETED or step.kind != STEP:
+        return None
+    facts = facts_of(step)
+    named = facts.undo if isinstance(facts, Undoable) else None
+    defn = STEPS.get(step.path)
+    if named is None and defn is not None:  # it may have been given one since
+        named = defn.undo_path
+    return named
+
+
+def _child_of(step: Step) -> str | None:
+    if step.status is not StepStatus.COMPLETED or step.kind != CHILD:
+        return None
+    facts = facts_of(step)
+    return facts.child if isinstance(facts, ChildRun) else None
+
+
+def has_undo(engine: Engine, run_id: str) -> bool:
+    """Whether a run, or one that it called, has completed a step that can be undone, or is being undone."""
+    record = engine.storage.get_run(run_id)
+    if record is None:
+        return False
+    if record.undoing or any(_mark_of(step) is not None for step in engine.storage.list_steps(run_id)):
+        return True
+    children = engine.storage.list_runs(RunFilter(parent=run_id))
+    return any(has_undo(engine, child.id) for child in children)
+
+
+def _was_undone(engine: Engine, run_id: str) -> bool:
+    """Whether a child was undone already, by a process that died before its parent's record said so."""
+    done = {(UNDO, StepStatus.COMPLETED), (CHILD, StepStatus.UNDONE)}
+    return any((step.kind, step.status) in done for step in engine.storage.list_steps(run_id))
+
+
+def _undo_of(state: RunState, step: Step, named: str) -> Any:
+    """The undo of *step*: as the call gave it, or what its name means now; ``None`` if it is not loaded."""
+    given = state.undos.get(step.key)
+    if given is not None:
+        return given
+    defn = STEPS.get(step.path)
+    current_one = None if defn is None else defn.undo
+    if defn is not None and current_one is not None and defn.undo_path == named:
+        return current_one
+    return STEPS.get(named) or _imported(named) or current_one
+
+
+def _imported(path: str) -> Any:
+    """The function of this path in a module that is loaded."""
+    parts = path.split(".")
+    for cut in range(len(parts) - 1, 0, -1):
+        name = ".".join(parts[:cut])
+        found: Any = sys.modules.get("__main__" if name == main_name() else name)
+        if found is not None:
+            for part in parts[cut:]:
+                found = getattr(found, part, None)
+            return found if callable(found) else None
+    return None
+
+
+# --------------------------------------------------------------------------------------------- all of them
+
+
+def undo_all(state: RunState, begin: dict[str, Any], *, goes_on: bool = False) -> Flow:
+    """Undo what has to be undone; *begin* is stored with the start of it, unless it *goes on* what a killed
+    process began. Errors of undos are logged, those of the storage are raised."""
+    plan = yield Call(lambda: _plan(state, goes_on), False)
+    if not plan:
+        return None, None
+    operations: list[Any] = [UpdateRun(state.id, begin, epoch=state.epoch)]
+    earlier = [f"{step.key}/undo" for step, _, _ in plan]
+    earlier = [key for key in earlier if not goes_on and state.journal.get(key) is not None]
+    if earlier:  # of the last time that the run ended badly
+        operations.append(DropSteps(state.id, tuple(earlier), state.epoch))
+    yield from commit_for(state, None, *operations)
+    for key in earlier:
+        state.journal.drop(key, 0)
+    state.undoing = True
+    state.stop = state.deadline = None
+    state.ending = False
+    for step, undo, child in plan:
+        if child is not None:
+            yield from _undo_child(state, step, child)
+        else:
+            yield from _undo_step(state, step, undo)
+    return None, None
+
+
+def _plan(state: RunState, goes_on: bool) -> list[tuple[Step, Any, str | None]]:
+    """What is to be undone, newest first: steps with their undo, children by their id."""
+    plan: list[tuple[Step, Any, str | None]] = []
+    for step in list(state.journal)[::-1]:  # a journal is in the order of completion
+        child = _child_of(step)
+        if child is not None:
+            record = state.engine.storage.get_run(child)
+            if record is None or record.parent != state.id:  # a fork or another parent has its outcome only
+                continue
+            if has_undo(state.engine, child) or (goes_on and _was_undone(state.engine, child)):
+                plan.append((step, None, child))
+            continue
+        named = _mark_of(step)
+        if named is None:
+            continue
+        last = state.journal.get(f"{step.key}/undo")
+        if goes_on and last is not None and last.status is StepStatus.FAILED:
+            continue  # it failed for good, and was reported
+        undo = _undo_of(state, step, named)
+        if undo is None and "<" not in named:
+            raise halted(
+                state,
+                StepNotFound(
+                    f"step {step.path} of run {state.id} is to be undone by {named}, which is not loaded "
+                    "here: import the module that defines it, and resume the run",
+                    run=state.id,
+                    step=named,
+                ),
+                None,
+            )
+        plan.append((step, undo, None))
+    return plan
+
+
+# ------------------------------------------------------------------------------------------------ one step
+
+
+def _undo_step(state: RunState, step: Step, undo: Any) -> Flow:
+    """One undo with retries, then its record."""
+    engine = state.engine
+    if undo is None:
+        lost = StepNotFound("its undo was local to a function that has ended", run=state.id, step=step.path)
+        return (yield from _give_up(state, step, "?", 0, engine.clock.now(), lost))
+    value = engine.payloads.unpack(step.payload or b"", state.id, step.key, "result")
+    called = _called(undo, value)
+    defn, fn = called.defn, called.fn
+    retry = defn.retry or engine.retry
+    generation = generation_of(step)
+    place = f"{step.key}/undo/{generation}"
+    state.journal.reopen([s.key for s in state.journal if s.scope == place and s.status is StepStatus.FAILED])
+    attempt, started = yield from _take_up(state, step)
+    while True:
+        attempt += 1
+        scope = Scope(place, state.scope, defn.is_async, of_step=True)
+        scope.home = here(defn.is_async)
+        now = engine.clock.now()
+        view = StepView(state.id, f"{step.key}/undo", defn.path, "undo", attempt, now, generation=generation)
+        error, _ = yield from _call(Frame(state, scope, view, defn.is_async), defn, fn, value)
+        if error is None:
+            break
+        if not isinstance(error, Exception):
+            raise error
+        if attempt >= retry.attempts or not retry.should_retry(error, attempt):
+            return (yield from _give_up(state, step, defn.path, attempt, started, error))
+        delay = retry.delay(attempt, engine.hooks.jitter(), error)
+        again = Retrying(engine.clock.now() + delay)
+        pending = _record(state, step, defn.path, StepStatus.PENDING, attempt, started, error, again)
+        yield from _store(state, pending)
+        yield from _wait(state, delay)
+        with state.lock:
+            state.journal.reopen([key for key, (where, _) in state.open.items() if where.within(scope)])
+    record = _record(state, step, defn.path, StepStatus.COMPLETED, attempt, started, None)
+    undone = Facts(generation=generation + 1).to_json()
+    return (yield from _store(state, record, evolve(step, seq=0, status=StepStatus.UNDONE, extra=undone)))
+
+
+def _called(undo: Any, value: Any) -> Invocation[StepDef]:
+    """The call of an undo: a step's definition, a decorated step, or a plain function."""
+    if isinstance(undo, StepDef):
+        return undo.call((value,), {})
+    if step_definition(undo) is not None:
+        return step_called(undo, (value,), {})
+    defn = StepDef.build(undo, name=undo_path(undo))
+    return Invocation(defn, undo, None, (value,), {})
+
+
+def _give_up(
+    state: RunState, step: Step, path: str, attempts: int, started: float, error: BaseException
+) -> Flow:
+    """Report an undo that failed for good."""
+    logger.error(
+        "undo %s of step %s in run %s failed after %d attempts; the others go on",
+        *(path, step.path, state.id, attempts),
+        exc_info=error,
+        extra={"run": state.id, "step": step.key},
+    )
+    return (yield from _store(state, _record(state, step, path, StepStatus.FAILED, attempts, started, error)))
+
+
+def _take_up(state: RunState, step: Step) -> Any:
+    """Go on behind the attempts of an earlier process: how many there were, and when the first began."""
+    prior = state.journal.get(f"{step.key}/undo")
+    if prior is None or prior.status is not StepStatus.PENDING:
+        return 0, state.engine.clock.now()
+    facts = facts_of(prior)
+    if isinstance(facts, Retrying):
+        yield from _wait(state, facts.next - state.engine.clock.now())
+    return prior.attempts, prior.created_at
+
+
+def _wait(state: RunState, delay: float) -> Flow:
+    if delay > 0:
+        token = current.set(Frame(state, state.scope, None, state.is_async))  # it is the run that waits
+        try:
+            yield Pause(state, delay)
+        finally:
+            current.reset(token)
+    return None, None
+
+
+def _record(
+    state: RunState,
+    step: Step,
+    path: str,
+    status: StepStatus,
+    attempts: int,
+    started: float,
+    error: BaseException | None,
+    facts: Facts | None = None,
+) -> Step:
+    return Step(
+        state.id,
+        f"{step.key}/undo",
+        path,
+        kind=UNDO,
+        scope=step.scope,
+        status=status,
+        attempts=attempts,
+        args=step.preview,
+        preview="" if error is None else error_preview(error),
+        created_at=started,
+        completed_at=None if status is StepStatus.PENDING else state.engine.clock.now(),
+        concurrent=True,
+        extra="" if facts is None else facts.to_json(),
+    )
+
+
+def _store(state: RunState, *records: Step) -> Flow:
+    """Records of an undo and of what it has changed, in one commit."""
+    puts = [PutStep(record, state.epoch) for record in records]
+    outcomes = yield Commit(state.engine, puts)
+    for outcome, put in zip(outcomes, puts, strict=True):
+        seq = state.accept(outcome, put)
+        if put.step.status is StepStatus.UNDONE:
+            state.floor = max(state.floor, seq)
+        with state.lock:
+            state.journal.add(put.step)
+    return None, None
+
+
+def _call(frame: Frame, defn: StepDef, fn: Any, value: Any) -> Flow:
+    body = Body(fn, (value,), {}, frame, defn.timeout)
+    if defn.is_async and not frame.run.is_async:
+        engine = frame.run.engine
+        found: Result = yield Call(lambda: engine.background_async(body.aio).result(), False)
+        return found
+    if not defn.is_async:
+        return body.sync()
+    answer: Result = yield body
+    return answer
+
+
+# ------------------------------------------------------------------------------------------------ children
+
+
+def _undo_child(state: RunState, step: Step, child_id: str) -> Flow:
+    """Undo a completed child by its own steps; the parent's record of it becomes ``undone``."""
+    engine = state.engine
+    record: Run | None = yield Call(lambda: engine.storage.get_run(child_id), False)
+    if record is not None:
+        yield from end_abandoned(engine, record, RunStatus(record.undoing or record.status), state)
+    undone = ChildRun(child_id, generation=generation_of(step) + 1).to_json()
+    return (yield from _store(state, evolve(step, seq=0, status=StepStatus.UNDONE, extra=undone)))
+
+
+def end_children(state: RunState, final: RunStatus) -> Flow:
+    """End, as *final*, the children that a killed process has left unfinished: cancelled, or failed (these go
+    on when their parent is retried). One that another process executes is only asked to stop, by a cancel."""
+    engine = state.engine
+    where = RunFilter(parent=state.id, status=_UNFINISHED, newest_first=True)
+    children: list[Run] = yield Call(lambda: engine.storage.list_runs(where), False)
+    for child in children:
+        if child.owner is None or liveness(child.owner, child.id) is Liveness.DEAD:
+            yield from end_abandoned(engine, child, RunStatus(child.undoing or final), state)
+        elif final is RunStatus.CANCELLED:
+            yield Commit(engine, (UpdateRun(child.id, {"cancel_requested": engine.clock.now()}),))
+    return None, None
+
+
+def end_abandoned(engine: Engine, record: Run, final: RunStatus, parent: RunState | None = None) -> Flow:
+    """Undo the steps of a run that nobody executes, and give it the status *final*; its body does not
+    execute."""
+    unfinished = record.status in _UNFINISHED
+    facts: dict[str, Any] = {"undoing": str(final)}
+    if unfinished and final is RunStatus.FAILED:
+        error = ended_with_parent(record.id)
+        facts["error"], _ = engine.payloads.pack_error(error, record.id, "", "run")
+        facts["error_preview"] = error_preview(error)
+    elif unfinished:
+        facts["error_preview"] = f"run {record.id} was cancelled"
+    claimed = yield from take(engine, record, force=True, also=facts)
+    if claimed is None:
+        return None, None
+    try:
+        steps = yield Call(lambda: engine.storage.list_steps(record.id), False)
+        state = RunState(engine, claimed, Journal(steps), None if parent is None else parent.definition)
+        state.parent = parent
+        state.undoing = True
+        engine.active[record.id] = state  # so that its lease is kept
+        if unfinished:
+            yield from end_children(state, final)
+        yield from undo_all(state, facts, goes_on=bool(record.undoing))
+        changes = {
+            "status": final, "undoing": "", "floor": state.floor,
+            "finished_at": record.finished_at or engine.clock.now(),
+        }  # fmt: skip
+        yield Commit(engine, (UpdateRun(record.id, changes, epoch=claimed.epoch, release=True),))
+    finally:
+        engine.active.pop(record.id, None)
+    if unfinished and final is RunStatus.CANCELLED:
+        engine.hooks.fire("on_run_cancel", engine.make_handle(claimed))
+    return None, None

@@ -1,0 +1,109 @@
+"""Wait for a run's outcome: one that was started here, or one that executes in another process."""
+
+import asyncio
+import threading
+import time
+from concurrent.futures import Future
+from typing import Any
+
+from flowdsl.core.naming import in_notebook
+from flowdsl.core.status import is_final
+from flowdsl.engine.context import current
+from flowdsl.engine.launch import OnLoop
+from flowdsl.engine.owner import is_interrupted
+from flowdsl.engine.run import outcome_of
+from flowdsl.engine.services import Engine
+from flowdsl.errors import FlowError, RunNotFound, StorageError
+
+__all__ = ["on_a_loop", "outcome_awaited", "outcome_within", "started_here"]
+
+_LOOK = 0.5  # seconds between two looks at a run that another process executes
+
+
+def outcome_within(engine: Engine, run_id: str, timeout: float | None) -> Any:
+    """The run's result, waiting at most *timeout* real seconds for it; raises its error, or
+    ``TimeoutError``."""
+    future = _future(engine, run_id)
+    return _poll(engine, run_id, timeout) if future is None else _await_future(future, run_id, timeout)
+
+
+async def outcome_awaited(engine: Engine, run_id: str) -> Any:
+    """The run's result, in async code."""
+    future = _future(engine, run_id)
+    if future is None:
+        given_up = threading.Event()  # a thread that went on would keep the loop from closing
+        try:
+            return await asyncio.to_thread(_poll, engine, run_id, None, given_up)
+        finally:
+            given_up.set()
+    return await asyncio.shield(asyncio.wrap_future(future))
+
+
+def on_a_loop() -> bool:
+    """Whether this thread executes an event loop."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def started_here(run_id: str) -> Any:
+    """The future of a child that the executing run has started: its failure is handed to whoever asks."""
+    frame = current.get()
+    return None if frame is None else frame.run.started.get(run_id)
+
+
+def _future(engine: Engine, run_id: str) -> "Future[Any] | None":
+    """What knows the outcome of a run that was started here, unless that failed and the run has gone on
+    since: then the storage does."""
+    future = engine.futures.get(run_id)
+    if future is None or not future.done() or future.cancelled() or future.exception() is None:
+        return future
+    try:
+        record = engine.storage.get_run(run_id)
+    except StorageError:
+        return future
+    return future if record is None or is_interrupted(engine.storage, record) else None
+
+
+def _await_future(future: "Future[Any]", run_id: str, timeout: float | None) -> Any:
+    # A cell of a notebook executes on an event loop, but it may wait for what a thread executes.
+    if not future.done() and on_a_loop() and (isinstance(future, OnLoop) or not in_notebook()):
+        raise TypeError(
+            f"result() of the unfinished run {run_id} would block this event loop; `await` the run instead"
+        )
+    try:
+        return future.result(timeout)
+    except TimeoutError:
+        if future.done():
+            raise
+        raise TimeoutError(f"run {run_id} has not ended within {timeout} s; it goes on") from None
+
+
+def _poll(engine: Engine, run_id: str, timeout: float | None, given_up: threading.Event | None = None) -> Any:
+    """Wait for a run that executes elsewhere, until nobody asks any more."""
+    end = None if timeout is None else time.monotonic() + timeout
+    seen = idle = 0
+    while True:
+        if given_up is not None and given_up.is_set():
+            return None
+        record = engine.storage.get_run(run_id)
+        if record is None:
+            raise RunNotFound(f"no run {run_id!r} in this storage", run=run_id)
+        if is_final(record.status):
+            error, value = outcome_of(engine, record)
+            if error is not None:
+                raise error
+            return value
+        idle = idle + 1 if is_interrupted(engine.storage, record) else 0
+        if idle > 2 and timeout is None:
+            raise FlowError(
+                f"run {run_id} is interrupted: nobody executes it, so it has no result to wait for. Call "
+                f"its workflow again, or Runtime.resume({run_id!r})",
+                run=run_id,
+            )
+        left = _LOOK if end is None else end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError(f"run {run_id} has not ended within {timeout} s; it goes on")
+        seen = engine.storage.wait_for_change(seen, min(left, _LOOK))
