@@ -17,6 +17,7 @@ from flowdsl.codecs import Codec, PickleCodec
 from flowdsl.codecs.payloads import Payloads
 from flowdsl.core.durations import seconds
 from flowdsl.core.filters import checked_limit, moment, path_of, statuses
+from flowdsl.core.history import export_run
 from flowdsl.core.kinds import AUDIT, BESIDE_STEPS, LOG
 from flowdsl.core.records import Run as RunRecord
 from flowdsl.core.records import RunFilter, Step
@@ -24,22 +25,23 @@ from flowdsl.core.retry import Retry
 from flowdsl.core.status import RunStatus, StepStatus, is_final
 from flowdsl.engine.context import current
 from flowdsl.engine.definitions import DIVERGENCES, checked_tags
+from flowdsl.engine.engine import Engine
 from flowdsl.engine.events import send_event
-from flowdsl.engine.export import export_run
-from flowdsl.engine.fork import fork
-from flowdsl.engine.launch import launch
-from flowdsl.engine.lease import Acquired, Keeper, interrupted
 from flowdsl.engine.owner import is_interrupted
-from flowdsl.engine.progress import progress_of
 from flowdsl.engine.registry import step_called
-from flowdsl.engine.repair import resolve
-from flowdsl.engine.resume import arguments_of, cancel, continue_run, loaded, recover
-from flowdsl.engine.run import Request, checked_id, outcome_of
+from flowdsl.engine.runs.acquire import Acquired
+from flowdsl.engine.runs.cancel import cancel
+from flowdsl.engine.runs.fork import fork
+from flowdsl.engine.runs.keeper import Keeper, interrupted
+from flowdsl.engine.runs.outcome import on_a_loop, outcome_awaited, outcome_of, outcome_within, started_here
+from flowdsl.engine.runs.progress import progress_of
+from flowdsl.engine.runs.repair import resolve
+from flowdsl.engine.runs.request import Request, checked_id
+from flowdsl.engine.runs.resume import arguments_of, continue_run, loaded, recover
 from flowdsl.engine.runs.single import execute_step
-from flowdsl.engine.services import Engine
+from flowdsl.engine.runs.start import launch
 from flowdsl.engine.signals import deliver
 from flowdsl.engine.store import state_of
-from flowdsl.engine.waiting import on_a_loop, outcome_awaited, outcome_within, started_here
 from flowdsl.errors import (
     FlowError,
     RunConflict,
@@ -115,10 +117,10 @@ class Runtime:
             on_divergence=on_divergence,
             lease=lease,
             name=name or "",
+            open_storage=open_storage,
+            make_handle=lambda record: Run(self, record.id),
         )
-        self.engine.keeper = Keeper(self.engine)
-        self.engine.open_storage = open_storage
-        self.engine.make_handle = lambda record: Run(self, record.id)
+        self._keeper = Keeper(self.engine)
         self.name = name or ""
         self._closed = False
         self._closing = threading.Lock()
@@ -173,14 +175,13 @@ class Runtime:
             if self._closed:
                 return
             self._closed = True
-        for state in list(self.engine.active.values()):
-            if state is not None:
-                state.halt(interrupted(state.id), outside=True)
+        for state in self.engine.owned.executions():
+            state.halt(interrupted(state.id), outside=True)
         if not on_a_loop():
             for future in list(self.engine.futures.values()):
                 wait([future])
         self.engine.close()
-        self.engine.keeper.close()
+        self._keeper.close()
         self.engine.closing = True
         _open_runtimes.discard(self)
         if self._owns_storage:

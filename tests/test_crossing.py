@@ -4,7 +4,6 @@ import asyncio
 import threading
 
 import pytest
-from attrs import evolve
 from support import Breaking, Effects, Flavour, Recorder
 
 from flowdsl import Retry, RunStatus, Runtime, aio, now, step, store, workflow
@@ -337,7 +336,7 @@ def test_what_touches_the_storage_outside_of_a_call_crosses_too(storage, clock, 
             w()
         (value,) = (record for record in storage.list_steps("w") if record.kind == "value")
         if what == "now":
-            storage.set_step(evolve(value, payload=(value.payload or b"")[:-1] + b"?"))
+            storage.set_step(value._replace(payload=(value.payload or b"")[:-1] + b"?"))
         with pytest.raises(CorruptPayload if what == "now" else StorageUnavailable) as caught:
             w()
         broken.error = None

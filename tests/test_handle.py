@@ -144,7 +144,7 @@ def test_a_notebook_may_wait_for_what_a_thread_executes(
 ):
     """A cell executes on an event loop, where ``result()`` of a sync run works; in a program it is refused there, and
     what the loop itself executes is refused in both."""
-    monkeypatch.setattr("flowdsl.engine.waiting.in_notebook", lambda: in_notebook)
+    monkeypatch.setattr("flowdsl.engine.runs.outcome.in_notebook", lambda: in_notebook)
     go_on = threading.Event()
 
     @workflow

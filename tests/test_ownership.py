@@ -300,7 +300,7 @@ def test_a_run_is_ours_from_its_commit_on(storage, clock, options):
         with pytest.raises(ValueError):
             call()
         call()
-        assert runtime.engine.active == {}
+        assert list(runtime.engine.owned) == []
     assert seen == [("OpenRun", False), ("ClaimRun", False)]
 
 
@@ -321,7 +321,7 @@ def test_a_run_that_ended_meanwhile_is_not_executed_again(storage, clock, effect
         return effects("w")
 
     with Runtime(Late(storage), clock=clock) as runtime:
-        owner = runtime.engine.owner
+        owner = runtime.engine.owned.owner
         assert w() == 1
         assert w() == 1
     assert (effects.count("w"), storage.get_run("once").epoch) == (1, 1)

@@ -283,10 +283,9 @@ def test_previews_are_readable_and_short(runtime: Runtime):
 
 def damage(storage, run_id, change):
     """Change the stored payload of the only step of a run."""
-    from attrs import evolve
 
     (record,) = storage.list_steps(run_id)
-    storage.set_step(evolve(record, payload=change(record.payload)))
+    storage.set_step(record._replace(payload=change(record.payload)))
 
 
 def stopped(runtime: Runtime, flavour: Flavour, effects: Effects):
@@ -343,11 +342,10 @@ def test_a_payload_of_another_step_is_refused(runtime: Runtime, effects: Effects
 
     with pytest.raises(KeyboardInterrupt):
         w()
-    from attrs import evolve
 
     (run,) = runtime.runs()
     one, two = runtime.storage.list_steps(run.id)
-    runtime.storage.set_step(evolve(one, payload=two.payload))
+    runtime.storage.set_step(one._replace(payload=two.payload))
     with pytest.raises(CorruptPayload):
         w()
 

@@ -444,8 +444,8 @@ def test_a_drivers_locked_error_made_a_run_failed(tmp_path, effects: Effects):
 
 def test_polling_made_every_wait_a_second_long(storage, monkeypatch):
     """A joiner hears of the end at once: it would also if it looked only once an hour by itself."""
-    monkeypatch.setattr("flowdsl.engine.waiting._LOOK", 3600.0)
-    monkeypatch.setattr("flowdsl.engine.lease._LOOK", 3600.0)
+    monkeypatch.setattr("flowdsl.engine.runs.outcome._LOOK", 3600.0)
+    monkeypatch.setattr("flowdsl.engine.runs.acquire._LOOK", 3600.0)
     gate, entered = threading.Event(), threading.Event()
 
     @workflow(id="joined")

@@ -50,7 +50,7 @@ class _Process(Mortal):
         self.dead = True
         if self.died_at is None:
             self.died_at = self.world.clock.now()
-            for state in list(self.runtime.engine.active.values()):
+            for state in self.runtime.engine.owned.executions():
                 if state is not None:
                     state.halt(FlowError("the process is dead", run=state.id), outside=True)
         return Crash()
@@ -100,8 +100,8 @@ def live(world: World, storage: Storage, fault: Fault | None = None) -> Any:
                     raise
             if process.dead:
                 raise Crash
-            if runtime.engine.active:
-                world.wrong.append(f"{list(runtime.engine.active)} execute when everything has ended")
+            if list(runtime.engine.owned):
+                world.wrong.append(f"{list(runtime.engine.owned)} execute when everything has ended")
         return outcome
     finally:
         world.end(storage)

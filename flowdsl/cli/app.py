@@ -34,6 +34,7 @@ COMMANDS = {
     "cancel": "flowdsl.cli.change",
     "delete": "flowdsl.cli.change",
     "prune": "flowdsl.cli.change",
+    "ui": "flowdsl.cli.ui",
     "doctor": "flowdsl.cli.doctor",
 }
 """Name of a command → the module that has it, under the same name. Help lists them in this order."""

@@ -6,12 +6,13 @@ runtime's.
 """
 
 from collections.abc import Mapping
+from typing import Any, NamedTuple
 
-from attrs import field, frozen
+from attrs import NOTHING, field, fields, frozen
 
 from flowdsl.core.status import RunStatus, StepStatus
 
-__all__ = ["Memo", "Run", "RunFilter", "Signal", "Step", "Tags"]
+__all__ = ["Memo", "Run", "RunFilter", "Signal", "Step", "Tags", "fields_of"]
 
 Tags = Mapping[str, str] | tuple[str, ...]
 
@@ -65,9 +66,9 @@ class Run:
     pruned: bool = False
 
 
-@frozen(slots=True)
-class Step:
-    """One record of a run's journal, addressed by ``(run_id, key)``.
+class Step(NamedTuple):
+    """One record of a run's journal, addressed by ``(run_id, key)``. Each call makes one,
+    so it is a named tuple: a changed copy is ``step._replace(…)``.
 
     * ``seq``: the order in which records were stored; the storage assigns it, growing over all runs;
       replacing a record gives it a new one. ``0`` means: not stored yet.
@@ -156,3 +157,14 @@ class RunFilter:
     limit: int | None = None
     after: str | None = None
     newest_first: bool = True
+
+
+def fields_of(row: type[Any]) -> dict[str, Any]:
+    """The fields of a class of rows, in order, each with its default (``attrs.NOTHING``: it has none).
+
+    >>> fields_of(Memo)["expires_at"] is None
+    True
+    """
+    if issubclass(row, Step):
+        return {name: Step._field_defaults.get(name, NOTHING) for name in Step._fields}
+    return {one.name: one.default for one in fields(row)}

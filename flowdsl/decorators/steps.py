@@ -19,10 +19,10 @@ from flowdsl.engine.futures import StepFuture, start_call, submit
 from flowdsl.engine.lost import say_if_lost
 from flowdsl.engine.mapping import map_async, map_sync
 from flowdsl.engine.memo import forgetting
+from flowdsl.engine.runs.outcome import on_a_loop
 from flowdsl.engine.runs.single import submit_outside
 from flowdsl.engine.sources import notes_on
 from flowdsl.engine.step import crossing, identify
-from flowdsl.engine.waiting import on_a_loop
 from flowdsl.runtime import current_runtime, open_runtime
 
 __all__ = ["BoundStep", "Step"]

@@ -9,8 +9,8 @@ from typing import Any
 from flowdsl.engine.context import Crossing, Frame, StepView
 from flowdsl.engine.definitions import Invocation, StepDef
 from flowdsl.engine.drive import run_async, run_sync
+from flowdsl.engine.engine import Engine
 from flowdsl.engine.places import user_level
-from flowdsl.engine.services import Engine
 from flowdsl.engine.step import flush, identify, perform
 from flowdsl.hooks import BodyKind, BodyView
 

@@ -20,7 +20,7 @@ from flowdsl.clock import Waker
 from flowdsl.core.journal import Journal
 from flowdsl.core.records import Run, Step
 from flowdsl.engine.definitions import WorkflowDef
-from flowdsl.engine.services import Engine
+from flowdsl.engine.engine import Engine
 from flowdsl.errors import FlowError, LeaseLost, RunTimeout
 from flowdsl.storage.base import Done, Fenced, Missing, Operation, Outcome, PutStep, Unstorable, UpdateRun
 

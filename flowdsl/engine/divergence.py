@@ -5,14 +5,12 @@ import logging
 from collections.abc import Generator
 from typing import Any
 
-from attrs import evolve
-
 from flowdsl.core.journal import Decision, Verdict
 from flowdsl.core.records import Step
 from flowdsl.core.status import StepStatus
+from flowdsl.engine.audit import audit
 from flowdsl.engine.context import Crossing
 from flowdsl.engine.places import source_line
-from flowdsl.engine.repair import audit
 from flowdsl.errors import NondeterminismError
 
 __all__ = ["diverged"]
@@ -56,7 +54,7 @@ def diverged(call: Any, decision: Decision) -> Generator[Any, Any, Decision]:
         )
         what = f"{call.defn.path}: recorded ({record.args}), called with ({call.shown})"
         note = audit(run.engine, run.id, "reuse", what, step=record.key)
-        note = evolve(note, key=f"audit-reuse-{call.key}")
+        note = note._replace(key=f"audit-reuse-{call.key}")
         with run.lock:
             if run.journal.get(note.key) is None:
                 run.keep(note)

@@ -20,7 +20,7 @@ from flowdsl.core.preview import preview
 from flowdsl.core.records import Step
 from flowdsl.engine.commit import Written
 from flowdsl.engine.context import Crossing, Frame, RunState, current, here
-from flowdsl.engine.services import Engine
+from flowdsl.engine.engine import Engine
 from flowdsl.errors import FlowError, StepTimeout
 from flowdsl.hooks import BodyKind, BodyView
 from flowdsl.storage.base import Operation, Outcome

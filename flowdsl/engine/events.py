@@ -7,8 +7,8 @@ from typing import Any
 from flowdsl.engine.calls import send_off
 from flowdsl.engine.context import StepView, current
 from flowdsl.engine.definitions import StepDef
+from flowdsl.engine.engine import Engine
 from flowdsl.engine.registry import HANDLERS
-from flowdsl.engine.services import Engine
 
 __all__ = ["send_event"]
 

@@ -2,15 +2,13 @@
 
 from typing import Any
 
-from attrs import evolve
-
 from flowdsl.core.facts import Facts, generation_of
 from flowdsl.core.kinds import AUDIT
 from flowdsl.core.status import StepStatus
+from flowdsl.engine.audit import audit
 from flowdsl.engine.context import Frame
 from flowdsl.engine.definitions import StepDef
 from flowdsl.engine.marks import mark
-from flowdsl.engine.repair import audit
 from flowdsl.engine.step import crossing
 from flowdsl.storage.base import PutStep, UpdateRun
 
@@ -28,12 +26,12 @@ def forget_in(frame: Frame, defn: StepDef, bound: Any) -> None:
     if run.journal.get(call.key) is not None:
         return
     found = run.journal.get(bound.key(frame.scope.id, defn.version))
-    note = evolve(audit(engine, run.id, "forget", defn.path, step=found.key if found else ""), key=call.key)
+    note = audit(engine, run.id, "forget", defn.path, step=found.key if found else "")._replace(key=call.key)
     buffered = run.buffered()
     operations = list(buffered)
     if found is not None:
         extra = Facts(generation=generation_of(found) + 1).to_json()
-        changed = evolve(found, seq=0, status=StepStatus.UNDONE, payload=None, preview="", extra=extra)
+        changed = found._replace(seq=0, status=StepStatus.UNDONE, payload=None, preview="", extra=extra)
         operations.append(PutStep(changed, run.epoch))
         run.journal.add(changed)
     operations.append(PutStep(note, run.epoch))

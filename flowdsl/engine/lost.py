@@ -17,7 +17,7 @@ from typing import Any
 
 from flowdsl.engine.context import RunState
 from flowdsl.engine.drive import Body
-from flowdsl.engine.services import engines
+from flowdsl.engine.engine import engines
 
 __all__ = ["say_if_lost"]
 
@@ -64,7 +64,7 @@ def _holds(value: Any, thread: threading.Thread) -> bool:
 
 def _bodies() -> Iterator[tuple[RunState, dict[str, Any]]]:
     """The variables of all code that executes in a body, with the run."""
-    active = [state for engine in engines() for state in engine.active.copy().values() if state is not None]
+    active = [state for engine in engines() for state in engine.owned.executions()]
     if not active:
         return
     for frame in list(sys._current_frames().values()):

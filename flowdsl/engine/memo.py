@@ -14,7 +14,7 @@ from flowdsl.core.keys import content_digest, step_key
 from flowdsl.core.records import Memo, Step
 from flowdsl.engine.definitions import StepDef
 from flowdsl.engine.drive import Call, Effect
-from flowdsl.engine.services import Engine
+from flowdsl.engine.engine import Engine
 from flowdsl.errors import UnkeyableArgument
 from flowdsl.storage.base import DeleteRun, DropMemo, Operation
 

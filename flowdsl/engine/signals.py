@@ -22,8 +22,8 @@ from flowdsl.core.records import Signal
 from flowdsl.core.status import StepStatus
 from flowdsl.engine.context import Frame, RunState, StepView
 from flowdsl.engine.drive import Call, Commit, Effect, Flow, Pause, Result, waker_for
+from flowdsl.engine.engine import Engine, engines_on
 from flowdsl.engine.marks import mark
-from flowdsl.engine.services import Engine, engines_on
 from flowdsl.engine.step import StepCall, decide, halted, make_record, perform, put_record, replay, view_of
 from flowdsl.errors import RunFinished, RunNotFound, StorageError, WaitTimeout
 from flowdsl.storage.base import AddSignal, Fenced, Missing, TakeSignal, raise_unstorable
@@ -75,7 +75,7 @@ def deliver(
         raise RunFinished(f"run {run_id} has ended: it is {outcome.run.status}", run=run_id)
     raise_unstorable(outcome)
     for other in engines_on(engine.storage):
-        state = other.active.get(run_id)
+        state = other.owned.get(run_id)
         if state is not None:
             state.signalled()
     return signal_id

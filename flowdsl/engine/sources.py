@@ -12,9 +12,9 @@ from flowdsl.core.source import changed_source, source_of
 from flowdsl.core.status import StepStatus
 from flowdsl.engine.context import RunState, current
 from flowdsl.engine.definitions import StepDef
+from flowdsl.engine.engine import Engine
 from flowdsl.engine.memo import implied, memo_key, shared
 from flowdsl.engine.registry import STEPS
-from flowdsl.engine.services import Engine
 
 __all__ = ["notes_on", "notice", "notice_of"]
 

@@ -53,7 +53,6 @@ from flowdsl.engine.memo import find_memo, memo_of
 from flowdsl.engine.sources import notice
 from flowdsl.errors import FlowError, ResultNotStorable, StepOutcomeUnknown, StorageError
 from flowdsl.storage.base import Done, Operation, PutMemo, PutStep
-from flowdsl.storage.make import quick_step
 
 __all__ = [
     "StepCall",
@@ -505,7 +504,7 @@ def make_record(
     if status is not _PENDING:
         ended = call.run.engine.clock.now() if view.duration is None else view.started_at + view.duration
     scope, defn = call.scope, call.defn
-    return quick_step(
+    return Step(
         call.run.id,
         call.key,
         defn.path,

@@ -24,8 +24,8 @@ from flowdsl.core.status import StepStatus
 from flowdsl.engine.context import Crossing, Frame, RunState
 from flowdsl.engine.divergence import diverged
 from flowdsl.engine.drive import Call, Flow, Result
+from flowdsl.engine.engine import Engine
 from flowdsl.engine.marks import keyed, mark
-from flowdsl.engine.services import Engine
 from flowdsl.engine.step import StepCall, commit_for, decide, make_record, perform, view_of
 from flowdsl.errors import StorageError
 from flowdsl.storage.base import PutStep

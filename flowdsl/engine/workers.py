@@ -25,8 +25,7 @@ from flowdsl.core.records import Memo, Run, RunFilter, Signal, Step
 from flowdsl.engine.context import Crossing, Frame, RunState, Scope, StepView
 from flowdsl.engine.definitions import StepDef, step_definition
 from flowdsl.engine.drive import Body, Effect, Result
-from flowdsl.engine.lease import Keeper
-from flowdsl.engine.services import Engine
+from flowdsl.engine.engine import Engine
 from flowdsl.errors import FlowError, StepTimeout, StorageUnavailable
 from flowdsl.hooks import HookChain
 from flowdsl.storage.base import Operation, Outcome, Storage
@@ -306,7 +305,6 @@ def _engine_for(job: _Job) -> Engine:
                 payloads=Payloads(job.codec, secret.encode() if secret else None),
                 hooks=HookChain(everywhere=False),  # they stand around the body where it was sent from
             )
-            found.keeper = Keeper(found)
             _engines[job.url] = found
         return found
 

@@ -38,7 +38,7 @@ from flowdsl.storage.base import (
 )
 from flowdsl.storage.checks import require_id, require_limit, validate
 from flowdsl.storage.forking import rest_before_fork
-from flowdsl.storage.make import as_inserted, numbered, own_tags, stub
+from flowdsl.storage.make import as_inserted, own_tags, stub
 from flowdsl.storage.memory_index import Entry, Line, matches, order
 
 __all__ = ["MemoryStorage"]
@@ -302,7 +302,7 @@ class MemoryStorage(Storage):
             entry = self._entries.get(run_id)
             found = None if entry is None else entry.steps.get(key)
         # Numbered when it is read, not when it is put: that would be the larger half of a commit.
-        return None if found is None else numbered(*found)
+        return None if found is None else found[1]._replace(seq=found[0])
 
     def list_steps(self, run_id: str, /, *, after: int = 0, limit: int | None = None) -> list[Step]:
         require_id(run_id)
@@ -313,7 +313,7 @@ class MemoryStorage(Storage):
             steps = [] if entry is None else list(entry.steps.values())
         start = bisect_left(steps, after + 1, key=lambda numbered: numbered[0]) if after else 0
         return [
-            numbered(seq, step)
+            step._replace(seq=seq)
             for seq, step in islice(steps, start, None if limit is None else start + limit)
         ]
 

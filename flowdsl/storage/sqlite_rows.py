@@ -15,7 +15,6 @@ from flowdsl.core.records import Memo, Run, RunFilter, Signal, Step, Tags
 from flowdsl.core.status import RunStatus, StepStatus
 from flowdsl.errors import CorruptPayload
 from flowdsl.storage.base import Attention
-from flowdsl.storage.make import quick_step
 
 Row = tuple[Any, ...]
 
@@ -28,7 +27,7 @@ MEMO_COLUMNS = [a.name for a in fields(Memo)]
 # column costs as much to read as the row itself, times ten thousand.
 _MORE = ("attempts", "concurrent", "draws", "version", "extra")
 _USUAL = (1, False, 0, "", "")
-STEP_COLUMNS = [a.name for a in fields(Step) if a.name not in ("run_id", *_MORE)] + ["more"]
+STEP_COLUMNS = [name for name in Step._fields if name not in ("run_id", *_MORE)] + ["more"]
 _STEP_VALUES = [name for name in STEP_COLUMNS if name != "seq"]
 _RUN_STATUS = {status.value: status for status in RunStatus}
 _STEP_STATUS = {status.value: status for status in StepStatus}
@@ -370,7 +369,7 @@ def steps_of(run_id: str, rows: list[Row]) -> list[Step]:
             at, cc, dr, ve, ex = _USUAL if more is None else _decode_more(more)
             status = _STEP_STATUS[st]
             steps.append(
-                quick_step(run_id, k, p, n, ki, sc, oc, o, status, at, ar, de, pl, pr, cr, co, cc, dr, ve, ex)
+                Step(run_id, k, p, n, ki, sc, oc, o, status, at, ar, de, pl, pr, cr, co, cc, dr, ve, ex)
             )
     except _DAMAGE as error:
         raise CorruptPayload(

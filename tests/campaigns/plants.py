@@ -7,8 +7,9 @@ from attrs import evolve
 
 from flowdsl.codecs import envelope
 from flowdsl.codecs.payloads import Payloads
-from flowdsl.engine import lease, run, step
+from flowdsl.engine import step
 from flowdsl.engine.owner import Liveness
+from flowdsl.engine.runs import acquire, execute
 from flowdsl.errors import StorageError
 from flowdsl.storage import SQLiteStorage, sqlite, sqlite_file, sqlite_handles
 from flowdsl.storage.base import Done, PutStep
@@ -18,7 +19,7 @@ __all__ = ["PLANTS"]
 
 def acknowledge_before_commit() -> None:
     """The caller of a step has the result, and the record becomes durable with the next one."""
-    put, ended = step.put_record, run.ended
+    put, ended = step.put_record, execute.ended
     waiting: list[Any] = []
 
     def later(call: Any, record: Any, *more: Any) -> Any:
@@ -36,7 +37,7 @@ def acknowledge_before_commit() -> None:
         yield from catch_up()
         return (yield from ended(*args))
 
-    step.put_record, run.ended = later, ended_later
+    step.put_record, execute.ended = later, ended_later
 
 
 def no_epoch_check() -> None:
@@ -51,7 +52,7 @@ def no_epoch_check() -> None:
 
 def take_over_the_living() -> None:
     """Every owner is taken for dead."""
-    lease.liveness = lambda owner, run_id: Liveness.DEAD
+    acquire.liveness = lambda owner, run_id: Liveness.DEAD
 
 
 def replay_something_else() -> None:

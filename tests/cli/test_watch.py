@@ -15,7 +15,7 @@ from flowdsl.storage.base import DeleteRun, OpenRun, PutStep, UpdateRun
 
 ELSEWHERE = "elsewhere|boot|namespace|4711|1|token"
 PAY = Step("a", "1" * 40, "shop.pay", status=StepStatus.PENDING, attempts=0, args="cents=4990")
-PAID = evolve(PAY, status=StepStatus.COMPLETED, attempts=1, preview="'paid'", completed_at=1.0)
+PAID = PAY._replace(status=StepStatus.COMPLETED, attempts=1, preview="'paid'", completed_at=1.0)
 NAP = Step(
     "a", "2" * 40, "flowdsl.sleep", kind="sleep", status=StepStatus.PENDING, extra='{"until": 1900000000.0}'
 )
@@ -39,7 +39,7 @@ class Elsewhere:
         """Record steps in one commit."""
         now = time.time()
         self.storage.commit(
-            [PutStep(evolve(s, created_at=now, completed_at=s.completed_at and now)) for s in steps]
+            [PutStep(s._replace(created_at=now, completed_at=s.completed_at and now)) for s in steps]
         )
 
     def end(self, status, **changes):
@@ -126,8 +126,8 @@ def test_in_a_terminal_the_picture_follows(width, elsewhere, terminal):
 
 def test_a_picture_fits_the_height(elsewhere, terminal):
     """Of a hundred executing steps and a hundred log lines, as many are shown as there is room for."""
-    elsewhere.put(*(evolve(PAY, key=f"{n:040}") for n in range(100)))
-    elsewhere.put(*(evolve(LINE, key=f"log-{n}", preview=f"line {n}") for n in range(100)))
+    elsewhere.put(*(PAY._replace(key=f"{n:040}") for n in range(100)))
+    elsewhere.put(*(LINE._replace(key=f"log-{n}", preview=f"line {n}") for n in range(100)))
 
     def follow(text):
         if "more" in text and "line 99" in text:

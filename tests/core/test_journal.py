@@ -48,9 +48,8 @@ def executed(program):
     for seq, (path, arg) in enumerate(program, 1):
         decision, step = caller.call(path, arg)
         assert decision.verdict is EXECUTE
-        from attrs import evolve
 
-        made.append(evolve(step, seq=seq))
+        made.append(step._replace(seq=seq))
     return made
 
 
@@ -137,9 +136,8 @@ def test_calls_that_are_not_sequential_never_diverge(program, other):
 @given(calls, calls)
 def test_concurrent_records_are_no_evidence(program, other):
     """What overlapped when it was recorded contradicts nobody."""
-    from attrs import evolve
 
-    caller = Caller(Journal([evolve(step, concurrent=True) for step in executed(program)]))
+    caller = Caller(Journal([step._replace(concurrent=True) for step in executed(program)]))
     for path, arg in other:
         assert caller.call(path, arg)[0].verdict in (RECORDED, EXECUTE)
 

@@ -531,7 +531,7 @@ bug(
     "undo-not-recorded",
     "what was undone is undone once more after a kill",
     (
-        "return (yield from _store(state, record, evolve(step, seq=0, status=StepStatus.UNDONE, extra=undone)))",
+        "return (yield from _store(state, record, step._replace(seq=0, status=StepStatus.UNDONE, extra=undone)))",
         "return None, None",
     ),
     tests=f"tests/verbs/test_undo.py {VERBS}",
@@ -558,8 +558,8 @@ bug(
     "forget-keeps",
     "a step that was forgotten is still answered",
     (
-        "changed = evolve(found, seq=0, status=StepStatus.UNDONE, payload=None",
-        "changed = evolve(found, seq=0, payload=None",
+        "changed = found._replace(seq=0, status=StepStatus.UNDONE, payload=None",
+        "changed = found._replace(seq=0, payload=None",
     ),
     tests="tests/verbs/test_repair.py",
 )

@@ -5,12 +5,12 @@ import pickle
 
 import pytest
 
-from flowdsl.core.records import Run, Step
+from flowdsl.core.records import Run
 from flowdsl.errors import StorageUnavailable
 from flowdsl.storage import MemoryStorage
 from flowdsl.storage.base import Opened, OpenRun, PutStep
-from flowdsl.storage.make import as_inserted, quick_step, stub
-from flowdsl.testing.storage.samples import a_run, a_step, full_run, full_step, open_run
+from flowdsl.storage.make import as_inserted, stub
+from flowdsl.testing.storage.samples import a_run, a_step, full_run, open_run
 
 
 def test_it_stays_in_its_process() -> None:
@@ -50,19 +50,6 @@ def test_nothing_is_kept_of_what_is_deleted() -> None:
             storage.delete_run(stored.id)
         left = {name: value for name, value in vars(storage).items() if isinstance(value, dict) and value}
         assert left == {}
-
-
-def test_quick_steps_are_steps() -> None:
-    """A step made quickly is a ``Step`` like any other: equal, frozen, hashable, of the same class."""
-    for step in (full_step(), a_step()):
-        quick = quick_step(*(getattr(step, field) for field in Step.__match_args__))
-        assert type(quick) is Step
-        assert quick == step
-        assert hash(quick) == hash(step)
-        assert repr(quick) == repr(step)
-        assert pickle.loads(pickle.dumps(quick)) == step
-        with pytest.raises(AttributeError):
-            quick.key = "other"  # type: ignore[misc]
 
 
 def test_inserted_runs_keep_all_but_what_insertion_decides() -> None:

@@ -15,10 +15,10 @@ from typing import Any
 
 from attrs import frozen
 
+from flowdsl.core.history import History, read_export
 from flowdsl.core.kinds import AUDIT, SILENT, UNDO, VALUE, WAITS
 from flowdsl.core.records import Step
 from flowdsl.core.status import RunStatus, StepStatus
-from flowdsl.engine.export import History, read_export
 from flowdsl.engine.registry import STEPS, WORKFLOWS
 from flowdsl.errors import FlowError, NondeterminismError, StepOutcomeUnknown
 from flowdsl.testing.history.paused import Held, Stop

@@ -17,9 +17,9 @@ from typing import Any
 
 from attrs import evolve, frozen
 
+from flowdsl.core.history import History
 from flowdsl.core.status import RunStatus
 from flowdsl.engine.context import RunState, StepView
-from flowdsl.engine.export import History
 from flowdsl.engine.places import source_line
 from flowdsl.hooks import BodyView, Hooks
 from flowdsl.runtime import Runtime
@@ -51,7 +51,7 @@ class _Holding(Hooks):
 
     def on_run_start(self, run: Any) -> None:
         if run.id == self._held.id:
-            self._held.state = self._held.runtime.engine.active[run.id]
+            self._held.state = self._held.runtime.engine.owned.get(run.id)
 
     def on_step_start(self, step: StepView) -> None:
         self._lines[step.key] = source_line()  # the body may execute in another thread
@@ -182,7 +182,7 @@ def _stored(history: History) -> MemoryStorage:
         floor=0,
     )
     storage.commit([OpenRun(run, 3600.0)])
-    storage.commit([PutStep(evolve(step, seq=0)) for step in history.steps])
+    storage.commit([PutStep(step._replace(seq=0)) for step in history.steps])
     storage.commit([AddSignal(signal) for signal in history.signals if signal.taken_by is None])
     changes: dict[str, Any] = {}
     if history.run.floor:

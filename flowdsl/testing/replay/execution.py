@@ -76,7 +76,7 @@ class _Watch(Hooks):
             self._life.loaded.append((step.path.rpartition(".")[2], value, copy_of(result)))
 
     def on_run_complete(self, run: Any, result: Any) -> None:
-        state = self.runtime.engine.active.get(run.id)
+        state = self.runtime.engine.owned.get(run.id)
         if state is not None and state.unused:
             named = [self._storage.get_step(run.id, key) for key in state.unused]
             self._life.unused += [f"{s.path.rpartition('.')[2]}({s.args})" for s in named if s is not None]

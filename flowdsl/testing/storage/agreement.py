@@ -237,7 +237,7 @@ class _Side:
         return evolve(run, epoch=taken_over, lease_until=float(holds))
 
     def steps(self, run_id: str) -> list[Step]:
-        return [evolve(step, seq=self.seq("step", step.seq)) for step in self.storage.list_steps(run_id)]
+        return [step._replace(seq=self.seq("step", step.seq)) for step in self.storage.list_steps(run_id)]
 
     def everything(self) -> dict[str, Any]:
         """All that can be read, comparable with that of the other side."""

@@ -43,7 +43,7 @@ class RecordContract:
             assert done == Done(done.seq)
             assert done.seq > 0
             read = storage.get_step("r", step.key)
-            assert read == evolve(step, seq=done.seq)
+            assert read == step._replace(seq=done.seq)
             assert read is not None
             assert type(read.status) is StepStatus
             assert type(read.concurrent) is bool
@@ -66,7 +66,7 @@ class RecordContract:
         assert among.seq > alone
         steps = storage.list_steps("r")
         assert [step.key for step in steps] == ["c", "a", "b", "d"]
-        assert steps[1] == evolve(full_step(key="a"), seq=alone)
+        assert steps[1] == full_step(key="a")._replace(seq=alone)
         assert steps[2].preview == "new"
         assert [step.seq for step in steps] == sorted(step.seq for step in steps)
 
@@ -80,7 +80,10 @@ class RecordContract:
         assert isinstance(other, Done)
         assert isinstance(second, Done)
         assert first.seq < other.seq < second.seq
-        assert storage.list_steps("r") == [evolve(steps[1], seq=other.seq), evolve(steps[2], seq=second.seq)]
+        assert storage.list_steps("r") == [
+            steps[1]._replace(seq=other.seq),
+            steps[2]._replace(seq=second.seq),
+        ]
 
     def test_once(self, storage: Storage) -> None:
         """A record put once stays as it is, and says so, when it comes again; a new one is stored."""
@@ -255,7 +258,7 @@ class RecordContract:
         storage.commit([AddSignal(Signal(f"x{i}", "r", "go")) for i in range(3)])
         (done,) = storage.commit([TakeSignal("x1", full_step(key="w"), 1)])
         assert isinstance(done, Done)
-        assert storage.get_step("r", "w") == evolve(full_step(key="w"), seq=done.seq)
+        assert storage.get_step("r", "w") == full_step(key="w")._replace(seq=done.seq)
         assert [(signal.id, signal.taken_by) for signal in storage.list_signals("r")] == [
             ("x0", None),
             ("x1", "w"),

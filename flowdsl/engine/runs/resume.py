@@ -1,29 +1,26 @@
-"""Continue runs from what is stored of them: resume, retry, recover, and cancel what nobody executes."""
+"""Continue runs from what is stored of them: resume, retry and recover."""
 
 import logging
 from collections.abc import Generator
-from concurrent.futures import Future
 from typing import Any
 
 from flowdsl.core.records import Run, RunFilter
-from flowdsl.core.status import RunStatus, is_final
+from flowdsl.core.status import RunStatus
+from flowdsl.engine.audit import audit
 from flowdsl.engine.definitions import StepDef, WorkflowDef
 from flowdsl.engine.drive import Result, run_sync
-from flowdsl.engine.ending import release
-from flowdsl.engine.launch import launch
-from flowdsl.engine.lease import Acquired, take
+from flowdsl.engine.engine import Engine
 from flowdsl.engine.owner import Liveness, is_interrupted, liveness
 from flowdsl.engine.registry import STEPS, WORKFLOWS
-from flowdsl.engine.repair import audit
-from flowdsl.engine.run import Request, edge
+from flowdsl.engine.runs.acquire import Acquired, take
+from flowdsl.engine.runs.ending import release
+from flowdsl.engine.runs.request import Request
 from flowdsl.engine.runs.single import single_run
-from flowdsl.engine.services import Engine, engines_on
-from flowdsl.engine.undo import end_abandoned, has_undo
-from flowdsl.engine.waiting import on_a_loop
-from flowdsl.errors import FlowError, RecoveryLimit, RunCancelled, RunConflict, RunFinished, StepNotFound
-from flowdsl.storage.base import Fenced, Missing, PutStep, UpdateRun
+from flowdsl.engine.runs.start import launch
+from flowdsl.errors import FlowError, RecoveryLimit, RunConflict, RunFinished, StepNotFound
+from flowdsl.storage.base import PutStep
 
-__all__ = ["arguments_of", "cancel", "continue_run", "loaded", "recover"]
+__all__ = ["arguments_of", "as_flow", "continue_run", "loaded", "recover", "request_of"]
 
 logger = logging.getLogger("flowdsl")
 
@@ -59,10 +56,10 @@ def continue_run(engine: Engine, record: Run, action: str = "") -> str:
             f"continued. To execute part of it again: Runtime.fork({record.id!r}, before=<step>)",
             run=record.id,
         )
-    asked = _request_of(engine, record)
+    asked = request_of(engine, record)
     if record.status is RunStatus.FAILED or is_interrupted(engine.storage, record):
         force = record.owner is not None and liveness(record.owner, record.id) is Liveness.DEAD
-        claimed = run_sync(_as_flow(take(engine, record, force=force, limit=asked.defn.timeout)))
+        claimed = run_sync(as_flow(take(engine, record, force=force, limit=asked.defn.timeout)))
         if claimed is not None:
             if action:
                 note = audit(engine, record.id, action, f"{record.workflow}: it was {record.status}")
@@ -109,52 +106,7 @@ def recover(engine: Engine) -> list[str]:
     return found
 
 
-def cancel(engine: Engine, record: Run) -> "Future[Any] | None":
-    """Ask a run to stop, durably; one that nobody executes is taken over, to undo what it has completed.
-
-    Returns the future to wait for in that case. Raises :class:`~flowdsl.errors.RunFinished`.
-    """
-    if not is_final(record.status):
-        changes = {"cancel_requested": engine.clock.now()}
-        (outcome,) = engine.commit(
-            UpdateRun(record.id, changes, if_status=(RunStatus.PENDING, RunStatus.RUNNING))
-        )
-        if not isinstance(outcome, Fenced | Missing):
-            for other in engines_on(engine.storage):
-                state = other.active.get(record.id)
-                if state is not None and not state.undoing:
-                    stop = RunCancelled(f"run {record.id} was cancelled", run=record.id)
-                    state.halt(stop, outside=True)
-            return _cancel_interrupted(engine, record) if is_interrupted(engine.storage, record) else None
-        record = engine.storage.get_run(record.id) or record
-    raise RunFinished(f"run {record.id} has ended: it is {record.status}", run=record.id)
-
-
-def _cancel_interrupted(engine: Engine, record: Run) -> "Future[Any] | None":
-    """Take the run over to undo what it has completed, and cancel it. Where the code that undoes is not
-    loaded, the request stays with the run: whoever continues it undoes and cancels."""
-    known = loaded(record.workflow)
-    if known is not None and record.args:
-        asked = _request_of(engine, record)  # before the run is ours: its arguments may not load
-        claimed = run_sync(_as_flow(take(engine, record, force=True)))
-        if claimed is None:
-            return None
-        launch(engine, asked, Acquired(claimed, True, True))
-        return None if asked.defn.is_async and on_a_loop() else engine.futures.get(record.id)
-    if known is None and has_undo(engine, record.id):
-        logger.warning(
-            "run %s is to be cancelled, but its steps have to be undone first, and their code (%s) is not "
-            "loaded here: whoever resumes or recovers the run where it is undoes them and cancels it",
-            record.id,
-            record.workflow,
-            extra={"run": record.id, "step": None},
-        )
-        return None
-    run_sync(edge(end_abandoned(engine, record, RunStatus.CANCELLED)))
-    return None
-
-
-def _request_of(engine: Engine, record: Run) -> Request:
+def request_of(engine: Engine, record: Run) -> Request:
     source = loaded(record.workflow)
     if source is None:
         raise StepNotFound(
@@ -171,5 +123,5 @@ def _request_of(engine: Engine, record: Run) -> Request:
     return asked
 
 
-def _as_flow(flow: Generator[Any, Any, Any]) -> Generator[Any, Any, Result]:
+def as_flow(flow: Generator[Any, Any, Any]) -> Generator[Any, Any, Result]:
     return None, (yield from flow)

@@ -18,8 +18,6 @@ import logging
 import sys
 from typing import Any
 
-from attrs import evolve
-
 from flowdsl.core.facts import ChildRun, Facts, Retrying, Undoable, facts_of, generation_of
 from flowdsl.core.journal import Journal
 from flowdsl.core.kinds import CHILD, STEP, UNDO
@@ -29,10 +27,10 @@ from flowdsl.core.status import RunStatus, StepStatus
 from flowdsl.engine.context import Frame, RunState, Scope, StepView, current, here
 from flowdsl.engine.definitions import Invocation, StepDef, step_definition, undo_path
 from flowdsl.engine.drive import Body, Call, Commit, Flow, Pause, Result
-from flowdsl.engine.lease import ended_with_parent, take
+from flowdsl.engine.engine import Engine
 from flowdsl.engine.owner import Liveness, liveness
 from flowdsl.engine.registry import STEPS, step_called
-from flowdsl.engine.services import Engine
+from flowdsl.engine.runs.acquire import ended_with_parent, take
 from flowdsl.engine.step import commit_for, error_preview, halted
 from flowdsl.errors import StepNotFound
 from flowdsl.storage.base import DropSteps, PutStep, UpdateRun
@@ -209,7 +207,7 @@ def _undo_step(state: RunState, step: Step, undo: Any) -> Flow:
             state.journal.reopen([key for key, (where, _) in state.open.items() if where.within(scope)])
     record = _record(state, step, defn.path, StepStatus.COMPLETED, attempt, started, None)
     undone = Facts(generation=generation + 1).to_json()
-    return (yield from _store(state, record, evolve(step, seq=0, status=StepStatus.UNDONE, extra=undone)))
+    return (yield from _store(state, record, step._replace(seq=0, status=StepStatus.UNDONE, extra=undone)))
 
 
 def _called(undo: Any, value: Any) -> Invocation[StepDef]:
@@ -318,7 +316,7 @@ def _undo_child(state: RunState, step: Step, child_id: str) -> Flow:
     if record is not None:
         yield from end_abandoned(engine, record, RunStatus(record.undoing or record.status), state)
     undone = ChildRun(child_id, generation=generation_of(step) + 1).to_json()
-    return (yield from _store(state, evolve(step, seq=0, status=StepStatus.UNDONE, extra=undone)))
+    return (yield from _store(state, step._replace(seq=0, status=StepStatus.UNDONE, extra=undone)))
 
 
 def end_children(state: RunState, final: RunStatus) -> Flow:
@@ -349,12 +347,13 @@ def end_abandoned(engine: Engine, record: Run, final: RunStatus, parent: RunStat
     claimed = yield from take(engine, record, force=True, also=facts)
     if claimed is None:
         return None, None
+    state: RunState | None = None
     try:
         steps = yield Call(lambda: engine.storage.list_steps(record.id), False)
         state = RunState(engine, claimed, Journal(steps), None if parent is None else parent.definition)
         state.parent = parent
         state.undoing = True
-        engine.active[record.id] = state  # so that its lease is kept
+        engine.owned.begin(record.id, state)  # so that its lease is kept
         if unfinished:
             yield from end_children(state, final)
         yield from undo_all(state, facts, goes_on=bool(record.undoing))
@@ -364,7 +363,9 @@ def end_abandoned(engine: Engine, record: Run, final: RunStatus, parent: RunStat
         }  # fmt: skip
         yield Commit(engine, (UpdateRun(record.id, changes, epoch=claimed.epoch, release=True),))
     finally:
-        engine.active.pop(record.id, None)
+        engine.owned.release(record.id)
+        if state is not None:
+            engine.owned.end(record.id, state)
     if unfinished and final is RunStatus.CANCELLED:
         engine.hooks.fire("on_run_cancel", engine.make_handle(claimed))
     return None, None

@@ -1,53 +1,23 @@
-"""Repair by hand: what was done, by whom and when; which step is meant; what came of a step in doubt."""
+"""Repair by hand: which step is meant, and what came of one in doubt."""
 
-import os
-import socket
-import uuid
 from typing import Any
 
 from attrs import evolve
 
-from flowdsl.core.facts import Changed, Facts, InDoubt, Undoable, facts_of
-from flowdsl.core.kinds import AUDIT, CALLS
+from flowdsl.core.facts import Facts, InDoubt, Undoable, facts_of
+from flowdsl.core.kinds import CALLS
 from flowdsl.core.preview import preview
 from flowdsl.core.records import Run, Step
 from flowdsl.core.status import RunStatus, StepStatus
+from flowdsl.engine.audit import audit
+from flowdsl.engine.engine import Engine
 from flowdsl.engine.owner import is_interrupted
-from flowdsl.engine.services import Engine
 from flowdsl.errors import RunConflict, RunFinished, RunNotFound, StepNotFound
 from flowdsl.storage.base import Fenced, Missing, PutStep, raise_unstorable
 
-__all__ = ["audit", "find_step", "resolve", "whoami"]
+__all__ = ["find_step", "resolve"]
 
 _NOTHING: Any = object()
-
-
-def whoami() -> str:
-    """Who acts here, as ``user@host:pid``."""
-    import getpass
-
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):
-        user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}:{os.getpid()}"
-
-
-def audit(engine: Engine, run_id: str, action: str, what: str, step: str = "") -> Step:
-    """The record that says who changed what, when."""
-    now, who = engine.clock.now(), whoami()
-    return Step(
-        run_id,
-        f"audit-{uuid.uuid4().hex}",
-        f"flowdsl.{action}",
-        kind=AUDIT,
-        args=what,
-        preview=who,
-        created_at=now,
-        completed_at=now,
-        concurrent=True,
-        extra=Changed(who, step).to_json(),
-    )
 
 
 def find_step(engine: Engine, run_id: str, step: Any, *, pending: bool = False) -> Step:
@@ -94,15 +64,14 @@ def resolve(
     facts = facts_of(found)
     undo = facts.undo if isinstance(facts, InDoubt | Undoable) else None
     kept = Facts() if undo is None else Undoable(undo)
-    found = evolve(found, seq=0, extra=evolve(kept, generation=facts.generation).to_json())
+    found = found._replace(seq=0, extra=evolve(kept, generation=facts.generation).to_json())
     if rerun:
         changed = found
         what = "rerun"
     elif error is not None:
         payload, _ = engine.payloads.pack_error(error, record.id, found.key, "error")
         text = f"{type(error).__name__}: {error}"
-        changed = evolve(
-            found,
+        changed = found._replace(
             status=StepStatus.FAILED,
             attempts=found.attempts + 1,
             payload=payload,
@@ -112,8 +81,7 @@ def resolve(
         what = f"error={text}"
     else:
         payload, loaded = engine.payloads.pack(result, record.id, found.key, "result")
-        changed = evolve(
-            found,
+        changed = found._replace(
             status=StepStatus.COMPLETED,
             attempts=found.attempts + 1,
             payload=payload,

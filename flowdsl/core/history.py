@@ -17,9 +17,9 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar, get_type_hints
 
-from attrs import fields, frozen
+from attrs import frozen
 
-from flowdsl.core.records import Run, Signal, Step
+from flowdsl.core.records import Run, Signal, Step, fields_of
 from flowdsl.core.status import RunStatus, StepStatus
 from flowdsl.errors import CorruptPayload, SchemaMismatch
 
@@ -93,14 +93,14 @@ def read_export(document: Any) -> History:
 def _written(row: Run | Step | Signal, without: str = "") -> dict[str, Any]:
     """The fields of a record that say something."""
     found: dict[str, Any] = {}
-    for field in fields(type(row)):
-        value = getattr(row, field.name)
-        if field.name in _OF_THE_STORAGE or field.name == without:
+    for name, default in fields_of(type(row)).items():
+        value = getattr(row, name)
+        if name in _OF_THE_STORAGE or name == without:
             continue
         empty = value is False or (not value and not isinstance(value, int | float))
-        if empty and value == field.default:
+        if empty and value == default:
             continue
-        found[field.name] = _plain(field.name, value)
+        found[name] = _plain(name, value)
     return found
 
 
@@ -133,7 +133,7 @@ def _refused(constant: str) -> Any:
 
 def _read(kind: type[Row], written: Mapping[str, Any], more: Mapping[str, Any] | None = None) -> Row:
     hints = get_type_hints(kind)
-    known = {field.name for field in fields(kind)}
+    known = fields_of(kind)
     given = {name: _value(name, value, hints[name]) for name, value in written.items() if name in known}
     if "status" in given:
         given["status"] = _STATUSES[kind](given["status"])

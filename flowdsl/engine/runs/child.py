@@ -15,10 +15,11 @@ from flowdsl.core.records import Run
 from flowdsl.engine.context import Crossing, Frame
 from flowdsl.engine.definitions import Invocation, StepDef, WorkflowDef
 from flowdsl.engine.drive import Flow, run_sync
-from flowdsl.engine.ending import release
 from flowdsl.engine.futures import Threads, start
-from flowdsl.engine.lease import Acquired, open_now
-from flowdsl.engine.run import Request, execute, request, whole
+from flowdsl.engine.runs.acquire import Acquired, open_now
+from flowdsl.engine.runs.ending import release
+from flowdsl.engine.runs.execute import execute, whole
+from flowdsl.engine.runs.request import Request, request
 from flowdsl.engine.step import StepCall, conclude, crossing, decide, flush, identify, perform, view_of
 from flowdsl.errors import RunCancelled
 
@@ -68,7 +69,7 @@ def start_child(frame: Frame, called: Invocation[WorkflowDef], options: dict[str
     mine = acquired if acquired is not None and acquired.owned else None
 
     def left() -> None:
-        if mine is not None and engine.active.get(asked.wanted.id, 0) is None:  # it never began
+        if mine is not None and engine.owned.reserved(asked.wanted.id):  # it never began
             release(engine, mine.run)
 
     def flow() -> Flow:

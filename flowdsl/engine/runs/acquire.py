@@ -13,8 +13,6 @@ The implementation
 """
 
 import logging
-import threading
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,27 +20,21 @@ from attrs import define, evolve
 
 from flowdsl.core.records import Run
 from flowdsl.core.status import RunStatus
-from flowdsl.engine.context import RunState
 from flowdsl.engine.drive import Call, Commit, Watch
+from flowdsl.engine.engine import Engine
 from flowdsl.engine.notebooks import how_to_name
 from flowdsl.engine.owner import Liveness, liveness
-from flowdsl.engine.services import Engine
-from flowdsl.engine.step import error_preview, started
-from flowdsl.errors import FlowError, RunCancelled, RunConflict, RunFinished, StorageError
+from flowdsl.engine.step import error_preview
+from flowdsl.errors import FlowError, RunConflict, RunFinished, StorageError
 from flowdsl.storage.base import (
     ClaimRun,
-    Done,
-    Fenced,
     Found,
-    Missing,
     Opened,
     OpenRun,
-    PutStep,
-    UpdateRun,
     raise_unstorable,
 )
 
-__all__ = ["Acquired", "Keeper", "acquire", "claim", "ended_with_parent", "interrupted", "open_now", "take"]
+__all__ = ["Acquired", "acquire", "claim", "ended_with_parent", "open_now", "take"]
 
 logger = logging.getLogger("flowdsl")
 
@@ -80,7 +72,7 @@ def acquire(
     except BaseException as error:
         if isinstance(error, StorageError) or not isinstance(error, Exception):
             # A commit may have happened: what it made ours, and we do not know of, is abandoned.
-            engine.renew_owner()
+            engine.owned.renew()
         raise
 
 
@@ -106,18 +98,18 @@ def open_now(
 
 
 def _open(engine: Engine, wanted: Run, fresh: bool, skip: tuple[str, ...]) -> Any:
-    if wanted.owner != engine.owner:
-        wanted = evolve(wanted, owner=engine.owner)
-    with engine.taking(wanted):
+    if wanted.owner != engine.owned.owner:
+        wanted = evolve(wanted, owner=engine.owned.owner)
+    with engine.owned.taking(wanted):
         (outcome,) = yield Commit(engine, (OpenRun(wanted, engine.lease, fresh, skip, engine.nonce()),))
         if isinstance(outcome, Opened):
-            engine.active[outcome.run.id] = None  # ours from now on, although it has yet to begin
+            engine.owned.reserve(outcome.run.id)  # ours from now on, although it has yet to begin
     raise_unstorable(outcome)
     return outcome
 
 
 def _by_key(engine: Engine, wanted: Run, fresh: bool) -> Any:
-    skip = [engine.owner]
+    skip = [engine.owned.owner]
     while True:
         outcome = yield from _open(engine, wanted, fresh, tuple(skip))
         if isinstance(outcome, Opened):
@@ -254,138 +246,17 @@ def claim(
         changes["deadline"] = engine.clock.now() + max(length, 0.0)
     # The owner may have ended it since we looked: an end raises no epoch.
     seen = (run.status,)
-    operation = ClaimRun(run.id, run.epoch, engine.owner, engine.lease, force, changes, engine.nonce(), seen)
+    operation = ClaimRun(
+        run.id, run.epoch, engine.owned.owner, engine.lease, force, changes, engine.nonce(), seen
+    )
     (outcome,) = yield Commit(engine, (operation,))
     return outcome.run if isinstance(outcome, Opened) else None
 
 
 def take(engine: Engine, run: Run, **how: Any) -> Any:
     """As :func:`claim`, for a run that will be executed: from now on it counts as such."""
-    with engine.taking(run):
+    with engine.owned.taking(run):
         claimed = yield from claim(engine, run, **how)
         if claimed is not None:
-            engine.active[claimed.id] = None
+            engine.owned.reserve(claimed.id)
     return claimed
-
-
-class Keeper:
-    """Renews the leases of an engine's active runs and tells them what changed outside."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._wake = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
-        self._closed = False
-
-    def watch(self) -> None:
-        """Begin to look after the engine's active runs, if nobody does."""
-        if self._thread is None:
-            with self._lock:
-                if self._thread is None and not self._closed:
-                    self._thread = threading.Thread(target=self._keep, name="flowdsl-keeper", daemon=True)
-                    self._thread.start()
-
-    def close(self) -> None:
-        """End the thread."""
-        with self._lock:
-            self._closed = True
-            thread = self._thread
-        self._wake.set()
-        self._engine.storage.notify()  # the thread may be waiting for a change
-        if thread is not None and thread is not threading.current_thread():
-            thread.join()
-
-    def reset_after_fork(self) -> None:
-        """In a forked child: there is no thread."""
-        self.__init__(self._engine)  # type: ignore[misc]
-
-    def _keep(self) -> None:
-        renew_at = time.monotonic() + self._engine.lease / 3
-        seen = 0
-        while not self._closed:
-            waiting = any(
-                state is not None and state.listeners for state in self._engine.active.copy().values()
-            )
-            try:
-                if waiting:
-                    seen = self._engine.storage.wait_for_change(seen, 0.1)
-                    self._wake.wait(0.01)
-                else:
-                    self._wake.wait(min(_LOOK, self._engine.lease / 3))
-                if self._closed:
-                    return
-                if time.monotonic() >= renew_at:
-                    self.renew()
-                    renew_at = time.monotonic() + self._engine.lease / 3
-                self.look()
-                self.announce()
-            except Exception as error:
-                if self._closed:
-                    return
-                known = isinstance(
-                    error, StorageError
-                )  # a fault of the storage's own must not end this thread
-                logger.warning("leases could not be renewed: %s", error, exc_info=None if known else error)
-                self._wake.wait(_LOOK)
-
-    def renew(self) -> None:
-        """Renew all leases in one commit; runs that are not ours any more are stopped."""
-        states: list[RunState] = [state for state in self._engine.active.copy().values() if state is not None]
-        if not states:
-            return
-        operations = [
-            UpdateRun(state.id, {}, epoch=state.epoch, lease=self._engine.lease) for state in states
-        ]
-        for state, outcome in zip(states, self._engine.committer.commit(operations), strict=True):
-            if isinstance(outcome, Fenced | Missing):
-                state.halt(state.lost(outcome), outside=True)
-            else:
-                assert isinstance(outcome, Done)
-
-    def announce(self) -> None:
-        """Store a pending record for each step that has been executing for a while; quick ones cost no extra
-        write.
-
-        It never replaces a record: the step may complete at the same moment.
-        """
-        now = self._engine.clock.now()
-        operations: list[PutStep] = []
-        for state in self._engine.active.copy().values():
-            if state is None or state.stop is not None:
-                continue
-            for view, call in list(state.running.values()):
-                mark = (view.key, view.attempt)
-                if call.mode == "do" and now - view.started_at >= _LOOK / 2 and mark not in state.announced:
-                    state.announced.add(mark)
-                    operations.append(PutStep(started(call, view), state.epoch, True))
-        if operations:
-            self._engine.committer.commit(operations)
-
-    def look(self) -> None:
-        """See whether active runs were cancelled, taken over, deleted or signalled."""
-        copied = self._engine.active.copy()  # at once: others change it meanwhile
-        active: dict[str, RunState] = {k: v for k, v in copied.items() if v is not None}
-        if not active:
-            return
-        found = {item.run_id: item for item in self._engine.storage.attention(active)}
-        for run_id, state in active.items():
-            if state.stop is not None or run_id not in self._engine.active:
-                continue
-            item = found.get(run_id)
-            if item is None:
-                state.halt(state.lost(Missing()), outside=True)
-            elif item.epoch != state.epoch:
-                run = self._engine.storage.get_run(run_id)
-                state.halt(state.lost(Missing() if run is None else Fenced(run)), outside=True)
-            elif item.cancel_requested is not None and not state.undoing:
-                state.halt(RunCancelled(f"run {run_id} was cancelled", run=run_id), outside=True)
-            elif item.unread and state.listeners:
-                state.signalled()
-
-
-def interrupted(run_id: str) -> FlowError:
-    """The error of a run that its runtime let go when it was closed."""
-    return FlowError(
-        f"run {run_id} was interrupted because its runtime was closed; it can be resumed", run=run_id
-    )

@@ -13,10 +13,10 @@ from flowdsl.core.records import Run
 from flowdsl.core.status import RunStatus
 from flowdsl.engine.context import INTERRUPTS, Crossing, Frame, RunState
 from flowdsl.engine.drive import Body, Commit, Flow
+from flowdsl.engine.engine import Engine
 from flowdsl.engine.futures import Settle, Strays
-from flowdsl.engine.services import Engine
+from flowdsl.engine.runs.undo import end_children, undo_all
 from flowdsl.engine.step import error_preview
-from flowdsl.engine.undo import end_children, undo_all
 from flowdsl.errors import (
     FlowError,
     LeaseLost,
@@ -222,7 +222,7 @@ def _let_go(state: RunState, reason: BaseException) -> None:
 
 def release(engine: Engine, record: Run, operations: Sequence[Operation] = ()) -> None:
     """Give the lease back, after *operations*; what goes wrong is logged."""
-    engine.not_begun(record.id)
+    engine.owned.release(record.id)
     try:
         engine.commit(*operations, UpdateRun(record.id, {}, epoch=record.epoch, release=True))
     except BaseException as error:
@@ -232,7 +232,7 @@ def release(engine: Engine, record: Run, operations: Sequence[Operation] = ()) -
             error,
             extra={"run": record.id, "step": None},
         )
-        engine.renew_owner()  # so that this process, too, sees the run as abandoned
+        engine.owned.renew()  # so that this process, too, sees the run as abandoned
         if not isinstance(error, Exception):
             raise
 

@@ -1,4 +1,5 @@
-"""Wait for a run's outcome: one that was started here, or one that executes in another process."""
+"""The outcome of a run: as it is stored, and waited for, whether the run was started here or executes
+elsewhere."""
 
 import asyncio
 import threading
@@ -7,17 +8,43 @@ from concurrent.futures import Future
 from typing import Any
 
 from flowdsl.core.naming import in_notebook
-from flowdsl.core.status import is_final
+from flowdsl.core.records import Run
+from flowdsl.core.status import RunStatus, is_final
 from flowdsl.engine.context import current
-from flowdsl.engine.launch import OnLoop
+from flowdsl.engine.drive import Result
+from flowdsl.engine.engine import Engine
 from flowdsl.engine.owner import is_interrupted
-from flowdsl.engine.run import outcome_of
-from flowdsl.engine.services import Engine
-from flowdsl.errors import FlowError, RunNotFound, StorageError
+from flowdsl.errors import FlowError, RunCancelled, RunNotFound, StorageError
 
-__all__ = ["on_a_loop", "outcome_awaited", "outcome_within", "started_here"]
+__all__ = ["OnLoop", "on_a_loop", "outcome_awaited", "outcome_of", "outcome_within", "started_here"]
 
 _LOOK = 0.5  # seconds between two looks at a run that another process executes
+
+
+class OnLoop(Future[Any]):
+    """The outcome of a run that an event loop of the user's executes."""
+
+
+def outcome_of(engine: Engine, run: Run) -> Result:
+    """The stored outcome of a run that has ended."""
+    try:
+        if run.status is RunStatus.COMPLETED:
+            return None, engine.payloads.unpack(run.result or b"", run.id, "", "run")
+        if run.status is RunStatus.CANCELLED:
+            return RunCancelled(f"run {run.id} was cancelled", run=run.id), None
+        if run.error is None:  # nothing was raised
+            why = run.error_preview.partition(": ")[2]
+            return FlowError(f"run {run.id} has failed: {why}", run=run.id), None
+        error = engine.payloads.unpack_error(run.error, run.id, "", "run")
+    except FlowError as fault:
+        fault.run = run.id
+        return fault, None
+    if not run.retryable:
+        error.add_note(
+            f"run {run.id} has failed, and durable calls followed the failure; it cannot be continued. "
+            f"To execute part of it again: Runtime.fork({run.id!r}, before=<step>)"
+        )
+    return error, None
 
 
 def outcome_within(engine: Engine, run_id: str, timeout: float | None) -> Any:

@@ -6,8 +6,8 @@ from typing import Any
 from flowdsl.core.kinds import CALLS
 from flowdsl.core.records import Run
 from flowdsl.core.status import StepStatus, is_final
+from flowdsl.engine.engine import Engine, engines_on
 from flowdsl.engine.owner import is_interrupted
-from flowdsl.engine.services import Engine, engines_on
 
 __all__ = ["progress_of"]
 
@@ -25,7 +25,7 @@ def progress_of(engine: Engine, record: Run) -> dict[str, Any]:
         if executing and step.status is StepStatus.PENDING:
             running[step.key] = _entry(step.path, step.key, step.attempts + 1, step.created_at)
     for other in engines_on(engine.storage):
-        state = other.active.get(record.id)
+        state = other.owned.get(record.id)
         if state is not None:
             for view, _ in list(state.running.values()):
                 running[view.key] = _entry(view.path, view.key, view.attempt, view.started_at)

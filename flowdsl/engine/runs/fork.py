@@ -13,9 +13,10 @@ from flowdsl.core.facts import Forked, facts_of
 from flowdsl.core.kinds import AUDIT
 from flowdsl.core.records import Run, Step
 from flowdsl.core.status import RunStatus, StepStatus
+from flowdsl.engine.audit import audit
+from flowdsl.engine.engine import Engine
 from flowdsl.engine.owner import Liveness, liveness
-from flowdsl.engine.repair import audit, find_step
-from flowdsl.engine.services import Engine
+from flowdsl.engine.runs.repair import find_step
 from flowdsl.errors import RunConflict
 from flowdsl.storage.base import DeleteRun, Found, OpenRun, PutStep, UpdateRun, raise_unstorable
 
@@ -37,20 +38,20 @@ def fork(engine: Engine, record: Run, before: Any, run_id: str | None) -> Run:
     puts = [PutStep(_moved(engine, step, new.id), new.epoch) for step in copied if step.kind != AUDIT]
     note = audit(engine, new.id, "fork", f"{record.id} before {point.path}")
     line = [*(earlier[-1] if earlier else ()), (record.id, draws)]
-    note = evolve(note, extra=Forked(line, note.preview, record.id, point.key).to_json())
+    note = note._replace(extra=Forked(line, note.preview, record.id, point.key).to_json())
     begin: dict[str, Any] = {
         "status": RunStatus.RUNNING,
         "finished_at": None,
         "retryable": True,
         "error_preview": "",
     }
-    engine.active[new.id] = None  # it is ours, although nothing executes
+    engine.owned.reserve(new.id)  # it is ours, although nothing executes
     try:
         for start in range(0, len(puts), 500):
             engine.commit(*puts[start : start + 500])
         engine.commit(PutStep(note), UpdateRun(new.id, begin, epoch=new.epoch, release=True))
     finally:
-        engine.active.pop(new.id, None)
+        engine.owned.release(new.id)
     return evolve(new, owner=None, **begin)
 
 
@@ -67,7 +68,7 @@ def _wanted(engine: Engine, record: Run, run_id: str | None) -> Run:
         status=RunStatus.FAILED,
         created_at=now,
         finished_at=now,
-        owner=engine.owner,
+        owner=engine.owned.owner,
         epoch=0,
         result=None,
         result_preview="",
@@ -118,4 +119,4 @@ def _moved(engine: Engine, step: Step, run_id: str) -> Step:
     if payload is not None:
         kind = {"store": "store"}.get(step.kind, "error" if step.status is StepStatus.FAILED else "result")
         payload = engine.payloads.reseal(payload, (step.run_id, step.key, kind), (run_id, step.key, kind))
-    return evolve(step, run_id=run_id, payload=payload, seq=0)
+    return step._replace(run_id=run_id, payload=payload, seq=0)

@@ -18,7 +18,7 @@ from flowdsl.core.records import Run
 from flowdsl.core.retry import Retry
 from flowdsl.engine.commit import Committer
 from flowdsl.engine.definitions import Divergence
-from flowdsl.engine.owner import new_owner, register_here
+from flowdsl.engine.owned import Owned
 from flowdsl.hooks import HookChain
 from flowdsl.storage.base import Operation, Outcome, Storage
 
@@ -35,7 +35,8 @@ def _default_workers() -> int:
 
 
 class Engine:
-    """The services of one runtime. ``active`` maps the ids of the runs that execute here to their states."""
+    """The services of one runtime. ``owned``: the runs that are ours; *open_storage* opens a URL in another
+    process, *make_handle* makes what users get of a run's row."""
 
     def __init__(
         self,
@@ -49,6 +50,8 @@ class Engine:
         lease: float = 30.0,
         executor: Executor | None = None,
         name: str = "",
+        open_storage: Callable[[str], Storage] | None = None,
+        make_handle: Callable[[Run], Any] = lambda record: record,
     ) -> None:
         self.storage = storage
         self.committer = Committer(storage)
@@ -62,15 +65,13 @@ class Engine:
         self.on_divergence: Divergence = on_divergence
         self.lease = lease
         self.name = name
-        self.active: dict[str, Any] = {}
-        self._taking: list[tuple[str, str, bool]] = []
+        self.owned: Owned[Any] = Owned()
         self.closing = False
-        self.keeper: Any = None
         self.futures: dict[str, Future[Any]] = {}
         self.tasks: set[asyncio.Task[Any]] = set()
         self.warned: set[str] = set()
-        self.open_storage: Callable[[str], Storage] | None = None
-        self.make_handle: Callable[[Run], Any] = lambda record: record
+        self.open_storage = open_storage
+        self.make_handle = make_handle
         self.executor = executor
         self._pool: ThreadPoolExecutor | None = None
         self._pool_lock = threading.Lock()
@@ -82,50 +83,12 @@ class Engine:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_thread: threading.Thread | None = None
         self._attempts = count()
-        self.owner = ""
-        self.renew_owner()
         _engines.add(self)
-
-    def renew_owner(self) -> None:
-        """Become a new owner; what the old one left unreleased counts as abandoned, unless it is active."""
-        owner, token = new_owner()
-        ref = weakref.ref(self)
-
-        def executes(run_id: str) -> bool:
-            engine = ref()
-            return engine is not None and (run_id in engine.active or engine._takes(owner, run_id))
-
-        self.owner = owner
-        register_here(token, executes)
-
-    @contextmanager
-    def taking(self, run: Run) -> Iterator[None]:
-        """A commit is under way that may make *run*, or the next number of it, ours.
-
-        From the moment the storage says so until it is in ``active``, others would take it for abandoned.
-        """
-        mark = (self.owner, run.id, run.number == 0)
-        self._taking.append(mark)
-        try:
-            yield
-        finally:
-            self._taking.remove(mark)
-
-    def _takes(self, owner: str, run_id: str) -> bool:
-        return any(
-            mark[0] == owner and mark[1] == (run_id.rpartition("-")[0] if mark[2] else run_id)
-            for mark in list(self._taking)
-        )
-
-    def not_begun(self, run_id: str) -> None:
-        """Take a run that is ours, and will not execute here after all, out of ``active``."""
-        if self.active.get(run_id, 0) is None:
-            del self.active[run_id]
 
     def nonce(self) -> str:
         """A name for one attempt to get a run, that no other has: the owner's token is random, and the
         rest counts."""
-        return f"{self.owner.rpartition('|')[2]}-{next(self._attempts)}"
+        return f"{self.owned.owner.rpartition('|')[2]}-{next(self._attempts)}"
 
     # Time --------------------------------------------------------------------------------------------------
 
@@ -249,17 +212,15 @@ class Engine:
 
     def reset_after_fork(self) -> None:
         """In a forked child: hold no run, and share no lock or thread with the parent."""
-        self.active = {}
         self.futures = {}
         self.committer = Committer(self.storage)
-        self.keeper.reset_after_fork()
         self._pool = self._background_pool = None
         self.coordinators, self.replaced = {}, {}
         self.lock, self._pool_lock = threading.Lock(), threading.Lock()
         self._background = set()
         self.tasks = set()
         self._loop = self._loop_thread = None
-        self.renew_owner()
+        self.owned.reset_after_fork()
 
     def close(self) -> None:
         """End threads and pools. The storage stays open: it belongs to the runtime."""

@@ -7,15 +7,13 @@ from typing import Any
 
 from flowdsl.engine.definitions import WorkflowDef
 from flowdsl.engine.drive import Flow, run_async, run_sync
-from flowdsl.engine.lease import Acquired, open_now
-from flowdsl.engine.run import Request, edge, execute, whole
-from flowdsl.engine.services import Engine
+from flowdsl.engine.engine import Engine
+from flowdsl.engine.runs.acquire import Acquired, open_now
+from flowdsl.engine.runs.execute import edge, execute, whole
+from flowdsl.engine.runs.outcome import OnLoop
+from flowdsl.engine.runs.request import Request
 
-__all__ = ["OnLoop", "launch"]
-
-
-class OnLoop(Future[Any]):
-    """The outcome of a run that an event loop of the user's executes."""
+__all__ = ["launch"]
 
 
 def launch(engine: Engine, asked: Request, acquired: Acquired | None = None) -> str:
@@ -42,7 +40,7 @@ def _begin(engine: Engine, defn: WorkflowDef, flow: Flow, run_id: str, counted: 
     context = contextvars.copy_context()
 
     def finish() -> None:
-        engine.not_begun(run_id)
+        engine.owned.release(run_id)
         if counted:
             engine.clock.leave()
 

@@ -1,0 +1,40 @@
+"""Who changed what in a run by hand, and when: a record of its journal."""
+
+import os
+import socket
+import uuid
+
+from flowdsl.core.facts import Changed
+from flowdsl.core.kinds import AUDIT
+from flowdsl.core.records import Step
+from flowdsl.engine.engine import Engine
+
+__all__ = ["audit", "whoami"]
+
+
+def whoami() -> str:
+    """Who acts here, as ``user@host:pid``."""
+    import getpass
+
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}:{os.getpid()}"
+
+
+def audit(engine: Engine, run_id: str, action: str, what: str, step: str = "") -> Step:
+    """The record that says who changed what, when."""
+    now, who = engine.clock.now(), whoami()
+    return Step(
+        run_id,
+        f"audit-{uuid.uuid4().hex}",
+        f"flowdsl.{action}",
+        kind=AUDIT,
+        args=what,
+        preview=who,
+        created_at=now,
+        completed_at=now,
+        concurrent=True,
+        extra=Changed(who, step).to_json(),
+    )

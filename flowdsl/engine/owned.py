@@ -1,0 +1,115 @@
+"""The table of runs that are ours: those that execute here, and those that are about to.
+
+The rules
+    A run is ours from the moment the storage may say so (:meth:`Owned.taking`), not from the moment its body
+    begins; else this very process would take it for abandoned in between. It is ours until it has ended, or
+    was let go.
+
+The implementation
+    ``reserve`` and ``begin`` put a run in, ``release`` and ``end`` take it out. A reserved run has no
+    execution yet. An owner's name belongs to a table: after :meth:`renew`, what an old name still holds
+    counts as abandoned, unless it is in the table.
+"""
+
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Generic, TypeVar
+
+from flowdsl.core.records import Run
+from flowdsl.engine.owner import new_owner, register_here
+
+__all__ = ["Owned"]
+
+E = TypeVar("E")
+
+
+class Owned(Generic[E]):
+    """Run ids → executions (``None``: ours, not begun), and the name of their owner."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._runs: dict[str, E | None] = {}
+        self._taking: list[tuple[str, str, bool]] = []
+        self._watchers: list[Callable[[], None]] = []
+        self.owner = ""
+        self.renew()
+
+    def renew(self) -> None:
+        """Become a new owner; what the old one has left unreleased counts as abandoned."""
+        owner, token = new_owner()
+        ref = weakref.ref(self)
+
+        def executes(run_id: str) -> bool:
+            table = ref()
+            return table is not None and (run_id in table or table._takes(owner, run_id))
+
+        self.owner = owner
+        register_here(token, executes)
+
+    @contextmanager
+    def taking(self, run: Run) -> Iterator[None]:
+        """A commit is under way that may make *run*, or the next number of it, ours."""
+        mark = (self.owner, run.id, run.number == 0)
+        self._taking.append(mark)
+        try:
+            yield
+        finally:
+            self._taking.remove(mark)
+
+    def _takes(self, owner: str, run_id: str) -> bool:
+        return any(
+            mark[0] == owner and mark[1] == (run_id.rpartition("-")[0] if mark[2] else run_id)
+            for mark in list(self._taking)
+        )
+
+    def reserve(self, run_id: str) -> None:
+        """A run is ours, although nothing of it executes yet."""
+        self._runs[run_id] = None
+
+    def release(self, run_id: str) -> None:
+        """A run that is ours will not execute here after all. One that executes stays."""
+        with self._lock:
+            if self._runs.get(run_id, self) is None:
+                del self._runs[run_id]
+
+    def begin(self, run_id: str, execution: E) -> None:
+        """A run of ours executes from now on."""
+        self._runs[run_id] = execution
+        for watcher in self._watchers:
+            watcher()
+
+    def end(self, run_id: str, execution: E) -> None:
+        """It does not execute here any more."""
+        with self._lock:
+            if self._runs.get(run_id) is execution:
+                del self._runs[run_id]
+
+    def on_begin(self, watcher: Callable[[], None]) -> None:
+        """Call *watcher* whenever a run begins to execute here."""
+        self._watchers.append(watcher)
+
+    def reserved(self, run_id: str) -> bool:
+        """Whether a run is ours and has not begun."""
+        return self._runs.get(run_id, self) is None
+
+    def get(self, run_id: str) -> E | None:
+        """The execution of a run here, if there is one."""
+        return self._runs.get(run_id)
+
+    def executions(self) -> list[E]:
+        """All that executes here now."""
+        return [found for found in self._runs.copy().values() if found is not None]
+
+    def __contains__(self, run_id: object) -> bool:
+        return run_id in self._runs
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self._runs))
+
+    def reset_after_fork(self) -> None:
+        """In a forked child: no run is ours."""
+        self._lock = threading.Lock()
+        self._runs, self._taking = {}, []
+        self.renew()

@@ -1,0 +1,143 @@
+"""What happens when a run executes. Written once; the drivers make it sync or async.
+
+The rules
+    1. A run is recorded before its body executes, and its outcome is stored before anybody sees it.
+    2. A body that raised makes the run ``failed``. An interrupt, a killed process and everything that crosses
+       as :class:`Crossing` — but cancel and timeout — leave it resumable: not failed, no undo, no
+       ``on_error``.
+    3. The record of a failed run names its *open* failures: calling again executes those and replays
+    everything else.
+    4. A run ends only when all its branches have ended.
+
+If you edit this
+    What the body raised may be the user's own exception, one of ours that crossed, or an interrupt. Keep the
+    three apart by the order in which :func:`flowdsl.engine.runs.ending.ended` asks.
+"""
+
+import logging
+from contextlib import nullcontext
+from typing import Any
+
+from flowdsl.core.journal import Journal
+from flowdsl.engine.branches import arm_all
+from flowdsl.engine.context import Crossing, Frame, RunState, current
+from flowdsl.engine.drive import Body, Call, Flow, Stoppable, run_async, run_sync
+from flowdsl.engine.engine import Engine
+from flowdsl.engine.runs.acquire import Acquired, acquire
+from flowdsl.engine.runs.ending import ended, release, undo_on
+from flowdsl.engine.runs.outcome import outcome_of
+from flowdsl.engine.runs.request import Request
+from flowdsl.errors import FlowError, RunCancelled, StorageError
+
+__all__ = ["edge", "execute", "run_to_end", "whole"]
+
+logger = logging.getLogger("flowdsl")
+
+
+def edge(flow: Flow) -> Flow:
+    """The edge between a run and the code that called it from outside: what crossed the body arrives as
+    itself."""
+    try:
+        error, value = yield from flow
+    except Crossing as crossing:
+        error, value = crossing, None
+    return (error.error if isinstance(error, Crossing) else error), value
+
+
+def run_to_end(engine: Engine, asked: Request) -> Any:
+    """Drive a run to its end and return its result, in this thread; of an async one, a coroutine that does.
+    A virtual clock may skip ahead meanwhile."""
+    flow = edge(whole(engine, asked))
+    if not engine.virtual:
+        return run_async(flow) if asked.defn.is_async else run_sync(flow)
+    if asked.defn.is_async:
+        return _watched(engine, flow)
+    with engine.clock.watching(inside=False):
+        return run_sync(flow)
+
+
+async def _watched(engine: Engine, flow: Flow) -> Any:
+    with engine.clock.watching(inside=False):
+        return await run_async(flow)
+
+
+def whole(engine: Engine, asked: Request) -> Flow:
+    """Get the run and execute it to its end, or hand over the outcome that it has."""
+    try:
+        acquired: Acquired = yield from acquire(
+            engine, asked.wanted, fresh=asked.fresh, ancestors=asked.ancestors, again=asked.again
+        )
+    except StorageError as error:
+        return Crossing(error), None
+    except FlowError as error:
+        return error, None
+    if not acquired.owned:
+        return outcome_of(engine, acquired.run)
+    return (yield from execute(engine, asked, acquired))
+
+
+def _adopt(parent: RunState, child: RunState) -> None:
+    """Let *parent* tell *child* when to stop; it may have been told already."""
+    child.parent = parent
+    with parent.lock:
+        parent.children.append(child)
+        stop = parent.stop
+    if stop is not None:
+        child.halt(stop)
+
+
+def execute(engine: Engine, asked: Request, acquired: Acquired) -> Flow:
+    """Execute a run that is ours, from its journal on."""
+    record, defn = acquired.run, asked.defn
+    steps = []
+    if acquired.continued:
+        try:
+            steps = yield Call(lambda: engine.storage.list_steps(record.id), not engine.storage.inline)
+        except StorageError as error:
+            release(engine, record)
+            return Crossing(error), None
+        except BaseException:
+            release(engine, record)
+            raise
+    journal = Journal(steps, open_failures=record.open_failures, floor=record.floor)
+    state = RunState(engine, record, journal, defn)
+    frame = current.get()
+    if frame is not None:
+        _adopt(frame.run, state)
+    engine.owned.begin(record.id, state)
+    handle = engine.make_handle(record)
+    if acquired.continued:
+        logger.info(
+            "continuing run %s of %s: %d recorded steps are replayed",
+            record.id, defn.path, journal.replayable(), extra={"run": record.id, "step": None},
+        )  # fmt: skip
+    try:
+        engine.hooks.fire("on_run_start", handle)
+        cancelled = record.cancel_requested is not None
+        with nullcontext() if acquired.counted or frame is not None else engine.busy():
+            if acquired.continued and not record.undoing and not cancelled:
+                arm_all(state)  # within busy(): no virtual time passes before the body
+            if record.undoing:
+                return (yield from undo_on(state, handle))
+            if cancelled:  # its process died before it saw the request
+                stop = RunCancelled(f"run {record.id} was cancelled", run=record.id)
+                state.halt(stop)
+                return (yield from ended(state, handle, Crossing(stop), None))
+            _, fn, _, args, kwargs = asked.called
+            body = Body(fn, args, kwargs, Frame(state, state.scope, None, defn.is_async))
+            failure, value = yield Stoppable(state, body)
+            return (yield from ended(state, handle, failure, value))
+    except BaseException:  # an interrupt in a hook or callback, or while the outcome was being stored
+        release(engine, record)
+        raise
+    finally:
+        engine.owned.end(record.id, state)
+        if state.parent is not None:
+            with state.parent.lock:
+                state.parent.children.remove(state)
+        state.halt(
+            FlowError(
+                f"run {record.id} has ended here; a task or thread that it left behind called a step",
+                run=record.id,
+            )
+        )

@@ -1,0 +1,153 @@
+"""Keep what is ours: renew the leases of the runs that execute here, and look whether they were cancelled,
+taken over or signalled from outside."""
+
+import logging
+import os
+import threading
+import time
+import weakref
+
+from flowdsl.engine.context import RunState
+from flowdsl.engine.engine import Engine
+from flowdsl.engine.step import started
+from flowdsl.errors import FlowError, RunCancelled, StorageError
+from flowdsl.storage.base import Done, Fenced, Missing, PutStep, UpdateRun
+
+__all__ = ["Keeper", "interrupted"]
+
+logger = logging.getLogger("flowdsl")
+
+_LOOK = 0.5  # seconds between two looks at the runs that execute here, at most
+
+
+_keepers: "weakref.WeakSet[Keeper]" = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for keeper in list(_keepers):
+        keeper.reset_after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+class Keeper:
+    """Renews the leases of an engine's active runs and tells them what changed outside."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._wake = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self._closed = False
+        engine.owned.on_begin(self.watch)
+        _keepers.add(self)
+
+    def watch(self) -> None:
+        """Begin to look after the engine's active runs, if nobody does."""
+        if self._thread is None:
+            with self._lock:
+                if self._thread is None and not self._closed:
+                    self._thread = threading.Thread(target=self._keep, name="flowdsl-keeper", daemon=True)
+                    self._thread.start()
+
+    def close(self) -> None:
+        """End the thread."""
+        with self._lock:
+            self._closed = True
+            thread = self._thread
+        self._wake.set()
+        self._engine.storage.notify()  # the thread may be waiting for a change
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def reset_after_fork(self) -> None:
+        """In a forked child: there is no thread."""
+        self._wake, self._lock, self._thread = threading.Event(), threading.Lock(), None
+
+    def _keep(self) -> None:
+        renew_at = time.monotonic() + self._engine.lease / 3
+        seen = 0
+        while not self._closed:
+            waiting = any(state.listeners for state in self._engine.owned.executions())
+            try:
+                if waiting:
+                    seen = self._engine.storage.wait_for_change(seen, 0.1)
+                    self._wake.wait(0.01)
+                else:
+                    self._wake.wait(min(_LOOK, self._engine.lease / 3))
+                if self._closed:
+                    return
+                if time.monotonic() >= renew_at:
+                    self.renew()
+                    renew_at = time.monotonic() + self._engine.lease / 3
+                self.look()
+                self.announce()
+            except Exception as error:
+                if self._closed:
+                    return
+                known = isinstance(
+                    error, StorageError
+                )  # a fault of the storage's own must not end this thread
+                logger.warning("leases could not be renewed: %s", error, exc_info=None if known else error)
+                self._wake.wait(_LOOK)
+
+    def renew(self) -> None:
+        """Renew all leases in one commit; runs that are not ours any more are stopped."""
+        states: list[RunState] = self._engine.owned.executions()
+        if not states:
+            return
+        operations = [
+            UpdateRun(state.id, {}, epoch=state.epoch, lease=self._engine.lease) for state in states
+        ]
+        for state, outcome in zip(states, self._engine.committer.commit(operations), strict=True):
+            if isinstance(outcome, Fenced | Missing):
+                state.halt(state.lost(outcome), outside=True)
+            else:
+                assert isinstance(outcome, Done)
+
+    def announce(self) -> None:
+        """Store a pending record for each step that has been executing for a while; quick ones cost no extra
+        write.
+
+        It never replaces a record: the step may complete at the same moment.
+        """
+        now = self._engine.clock.now()
+        operations: list[PutStep] = []
+        for state in self._engine.owned.executions():
+            if state.stop is not None:
+                continue
+            for view, call in list(state.running.values()):
+                mark = (view.key, view.attempt)
+                if call.mode == "do" and now - view.started_at >= _LOOK / 2 and mark not in state.announced:
+                    state.announced.add(mark)
+                    operations.append(PutStep(started(call, view), state.epoch, True))
+        if operations:
+            self._engine.committer.commit(operations)
+
+    def look(self) -> None:
+        """See whether active runs were cancelled, taken over, deleted or signalled."""
+        active: dict[str, RunState] = {state.id: state for state in self._engine.owned.executions()}
+        if not active:
+            return
+        found = {item.run_id: item for item in self._engine.storage.attention(active)}
+        for run_id, state in active.items():
+            if state.stop is not None or run_id not in self._engine.owned:
+                continue
+            item = found.get(run_id)
+            if item is None:
+                state.halt(state.lost(Missing()), outside=True)
+            elif item.epoch != state.epoch:
+                run = self._engine.storage.get_run(run_id)
+                state.halt(state.lost(Missing() if run is None else Fenced(run)), outside=True)
+            elif item.cancel_requested is not None and not state.undoing:
+                state.halt(RunCancelled(f"run {run_id} was cancelled", run=run_id), outside=True)
+            elif item.unread and state.listeners:
+                state.signalled()
+
+
+def interrupted(run_id: str) -> FlowError:
+    """The error of a run that its runtime let go when it was closed."""
+    return FlowError(
+        f"run {run_id} was interrupted because its runtime was closed; it can be resumed", run=run_id
+    )

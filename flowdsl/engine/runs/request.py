@@ -1,0 +1,138 @@
+"""What one call of a workflow asks for: which run, and the body to execute."""
+
+import string
+from typing import Any
+
+from attrs import define
+
+from flowdsl.core.binding import first_name
+from flowdsl.core.keys import run_key
+from flowdsl.core.preview import preview
+from flowdsl.core.records import Run, Tags
+from flowdsl.core.status import RunStatus
+from flowdsl.engine.context import current
+from flowdsl.engine.definitions import Invocation, WorkflowDef
+from flowdsl.engine.engine import Engine
+from flowdsl.engine.notebooks import notice_unnamed
+from flowdsl.errors import ResultNotStorable
+
+__all__ = ["Request", "checked_id", "request"]
+
+
+@define(slots=True)
+class Request:
+    """One call of a workflow: the run it asks for, and the body to execute."""
+
+    called: Invocation[WorkflowDef]
+    wanted: Run
+    fresh: bool = False
+    ancestors: tuple[str, ...] = ()
+    again: bool = True
+
+    @property
+    def defn(self) -> WorkflowDef:
+        """The workflow."""
+        return self.called.defn
+
+
+class _Template(string.Formatter):
+    """``str.format`` that refuses ``None``."""
+
+    def get_field(self, field_name: str, args: Any, kwargs: Any) -> Any:
+        value, used = super().get_field(field_name, args, kwargs)
+        if value is None:
+            raise ValueError(f"{{{field_name}}} is None")
+        return value, used
+
+
+def _filled(template: str, arguments: dict[str, Any]) -> str:
+    """*template* with the arguments in their places; without a dot or an index in it, only an argument
+    itself can be ``None``."""
+    if "." in template or "[" in template or any(value is None for value in arguments.values()):
+        return _Template().vformat(template, (), arguments)
+    return template.format_map(arguments)
+
+
+def run_id_of(called: Invocation[WorkflowDef], arguments: dict[str, Any]) -> str | None:
+    """The id that the workflow's ``id=`` gives to this call, or ``None`` for a numbered run.
+
+    A template may name ``self``; a function gets it if its first parameter is called as that of the workflow.
+    """
+    defn, _, receiver, args, kwargs = called
+    if defn.id is None:
+        return None
+    first = "" if receiver is None else first_name(defn.fn)
+    if callable(defn.id):
+        own = (receiver,) if first and first_name(defn.id) == first else ()
+        found = defn.id(*own, *args, **kwargs)
+    else:
+        if first:
+            arguments = {first: receiver, **arguments}
+        try:
+            found = _filled(defn.id, arguments)
+        except (KeyError, IndexError, AttributeError, ValueError) as error:
+            raise ValueError(
+                f"the id template {defn.id!r} of workflow {defn.path} cannot be filled from "
+                f"({', '.join(f'{k}={preview(v, 40)}' for k, v in arguments.items())}): {error}"
+            ) from None
+    return checked_id(found, f"the id of workflow {defn.path}")
+
+
+def checked_id(run_id: Any, what: str = "a run id") -> str:
+    """*run_id* if it is a non-empty string."""
+    if not isinstance(run_id, str):
+        raise TypeError(f"{what} is a string; got {run_id!r}")
+    if not run_id.strip():
+        raise ValueError(f"{what} is not empty; got {run_id!r}")
+    return run_id
+
+
+def request(
+    engine: Engine,
+    called: Invocation[WorkflowDef],
+    *,
+    run_id: str | None = None,
+    timeout: float | None = None,
+    fresh: bool = False,
+    tags: Tags | None = None,
+) -> Request:
+    """Take the identity of a call of a workflow. Raises for arguments that do not fit or have no key."""
+    defn = called.defn
+    bound = called.bind()
+    if run_id is None:
+        run_id = run_id_of(called, bound.arguments)
+    if fresh and run_id is not None:
+        raise ValueError(
+            f"fresh=True starts a new number, but run {run_id!r} has an id, and an id is one run for ever"
+        )
+    notice_unnamed(defn.path, run_id)
+    key = run_key(defn.path, defn.version if run_id is None else "", bound.canonical)
+    now = engine.clock.now()
+    limit = timeout if timeout is not None else defn.timeout
+    try:
+        stored, _ = engine.payloads.pack(bound.arguments, key, "", "args")
+    except ResultNotStorable:
+        stored = b""  # callable again, but not resumable by id
+    wanted = Run(
+        id=run_id
+        if run_id is not None
+        else f"{defn.path.rpartition('.')[2].replace('<', '').replace('>', '')}-{key[:16]}",
+        workflow=defn.path,
+        key=key,
+        number=None if run_id is not None else 0,
+        status=RunStatus.RUNNING,
+        args=stored,
+        args_preview=bound.preview(),
+        tags=defn.tags if tags is None else tags,
+        created_at=now,
+        owner=engine.owned.owner,
+        deadline=None if limit is None else now + limit,
+        version=defn.version,
+    )
+    frame = current.get()
+    ancestors: list[str] = []
+    state = frame.run if frame is not None else None
+    while state is not None:
+        ancestors.append(state.id)
+        state = state.parent
+    return Request(called, wanted, fresh, tuple(ancestors))

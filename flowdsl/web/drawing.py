@@ -1,0 +1,205 @@
+"""The timeline as a picture: places and lengths in percent, so that zooming is a matter of one width.
+
+At most :data:`MOST` bars are elements of their own; a longer run shows its most important ones so (failed and
+executing first, then the longest), and all the others as one shape behind them. Looking closer, by zoom or
+filter, brings them forth.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+
+from attrs import field, frozen
+
+from flowdsl.core.timeline import Bar, Timeline
+from flowdsl.core.words import span, state_of
+from flowdsl.web.query import View
+
+__all__ = ["LANE", "MOST", "Drawn", "Picture", "picture", "spoken"]
+
+MOST = 480
+"""So many bars, and so many rows of the table, are elements at once."""
+
+LANE = 24
+"""Pixels from one lane to the next."""
+
+_GRAIN = 2000  # parts of the whole that the shape of all bars can tell apart
+_TICKS = 8
+_WIDE = 10  # pixels of one percent, about, on a screen that is not small: whether a text fits
+
+
+@frozen
+class Drawn:
+    """One bar: *x* and *width* in percent, *y* in pixels, its texts, and its attempts as places in it."""
+
+    bar: Bar
+    x: float
+    y: int
+    width: float
+    name: str
+    label: str
+    sign: str
+    fits: bool
+    ticks: tuple[float, ...] = ()
+
+
+@frozen
+class Fold:
+    """Idle time: where it lies, and how long it was."""
+
+    x: float
+    width: float
+    length: str
+
+
+@frozen
+class Picture:
+    """All that the template draws."""
+
+    bars: tuple[Drawn, ...]
+    folds: tuple[Fold, ...]
+    axis: tuple[tuple[float, str], ...]
+    height: int
+    lanes: int
+    shapes: tuple[tuple[str, str], ...] = ()
+    grain: int = _GRAIN
+    has_idle: bool = False
+    lane: int = LANE
+    left_out: int = field(default=0)
+
+
+def spoken(seconds: float | None) -> str:
+    """A length of time as it is read out.
+
+    >>> spoken(1.2), spoken(75)
+    ('1.2 s', '1 m 15 s')
+    """
+    text = span(seconds)
+    out = ""
+    for place, char in enumerate(text):
+        if place and char.isalpha() != text[place - 1].isalpha() and text[place - 1] not in ".<":
+            out += "" if char == "." else " "
+        out += char
+    return out
+
+
+def picture(line: Timeline, matching: Sequence[Bar], view: View, home: str) -> Picture:
+    """Draw the bars of *line* that are *matching*, as *view* wants them; *home*: the module of the run."""
+    folded = not view.unfolded
+
+    def place(moment: float) -> float:
+        return line.place(moment, folded=folded)
+
+    places = [(bar, place(bar.start), place(bar.end)) for bar in matching]
+    seen = [one for one in places if one[2] >= view.begin and one[1] <= view.end]
+    chosen = seen if len(seen) <= MOST else sorted(seen, key=_weight)[:MOST]
+    chosen = sorted(chosen, key=lambda one: (one[0].start, one[0].lane))
+    folds = tuple(
+        Fold(100 * place(idle.start), 100 * (place(idle.end) - place(idle.start)), span(idle.length))
+        for idle in (line.idle if folded else ())
+    )
+    return Picture(
+        bars=tuple(_drawn(*one, home) for one in chosen),
+        folds=folds,
+        axis=_axis(line, folded),
+        height=line.lanes * LANE,
+        lanes=line.lanes,
+        shapes=_shapes(places) if len(chosen) < len(places) else (),
+        has_idle=bool(line.idle),
+        left_out=len(places) - len(chosen),
+    )
+
+
+def _weight(one: tuple[Bar, float, float]) -> tuple[bool, float]:
+    bar, start, end = one
+    return bar.status in ("completed", "undone"), start - end
+
+
+def _drawn(bar: Bar, start: float, end: float, home: str) -> Drawn:
+    step = bar.step
+    name = step.path.removeprefix(home).removeprefix("flowdsl.")
+    tries = f"{step.attempts} attempt{'' if step.attempts == 1 else 's'}"
+    took = spoken(max(bar.end - bar.start, 0.0))
+    facts = [name, bar.status, tries, took]
+    if bar.replayed:
+        facts.append("replayed")
+    width = max(end - start, 0.0)
+    return Drawn(
+        bar=bar,
+        x=round(100 * start, 4),
+        y=bar.lane * LANE + 2,
+        width=round(100 * width, 4),
+        name=name,
+        label=", ".join(facts),
+        sign=state_of(bar.status).sign,
+        fits=100 * width * _WIDE > 14,
+        ticks=_ticks(bar),
+    )
+
+
+def _ticks(bar: Bar) -> tuple[float, ...]:
+    """Where the attempts behind the first began, in percent of the bar; spread evenly where only their number
+    is known."""
+    length = bar.end - bar.start
+    if bar.ticks and length > 0:
+        return tuple(
+            round(100 * (at - bar.start) / length, 2) for at in bar.ticks if bar.start < at < bar.end
+        )
+    tries = min(bar.step.attempts, 20)
+    return tuple(round(100 * n / tries, 2) for n in range(1, tries)) if tries > 1 else ()
+
+
+def _axis(line: Timeline, folded: bool) -> tuple[tuple[float, str], ...]:
+    """Where the times stand below the picture: round lengths since the beginning, but none inside a fold."""
+    whole = line.end - line.begin
+    if whole <= 0:
+        return ()
+    busy = whole - sum(idle.length for idle in line.idle) if folded else whole
+    step = _round(max(busy, whole / 1000) / _TICKS)
+    found: list[tuple[float, str]] = []
+    for start, end in _awake(line) if folded else [(line.begin, line.end)]:
+        n = math.ceil((start - line.begin) / step - 1e-9)
+        while n * step <= end - line.begin and len(found) < 4 * _TICKS:
+            at = 100 * line.place(line.begin + n * step, folded=folded)
+            if at <= 96 and (not found or at - found[-1][0] > 5):
+                found.append((round(at, 3), span(n * step) if n else "0"))
+            n += 1
+    return tuple(found)
+
+
+def _awake(line: Timeline) -> list[tuple[float, float]]:
+    edges = [line.begin, *(at for idle in line.idle for at in (idle.start, idle.end)), line.end]
+    return list(zip(edges[::2], edges[1::2], strict=True))
+
+
+def _round(seconds: float) -> float:
+    """The next round length of time.
+
+    >>> _round(0.013), _round(50), _round(4000)
+    (0.02, 60, 7200)
+    """
+    if seconds <= 0:
+        return 1.0
+    if seconds < 20:
+        unit: float = 10 ** math.floor(math.log10(seconds))
+        return next((m * unit for m in (1, 2, 5) if m * unit >= seconds * (1 - 1e-9)), 10 * unit)
+    minute, hour, day = 60, 3600, 86400
+    lengths = (30, *(n * minute for n in (1, 2, 5, 10, 30)), *(n * hour for n in (1, 2, 6, 12)), day)
+    return next((one for one in lengths if one >= seconds), math.ceil(seconds / day) * day)
+
+
+def _shapes(places: Sequence[tuple[Bar, float, float]]) -> tuple[tuple[str, str], ...]:
+    """All bars as one shape for each status; those of a lane that touch are one piece."""
+    pieces: dict[tuple[str, int], list[list[int]]] = defaultdict(list)
+    for bar, start, end in places:
+        left, right = int(start * _GRAIN), max(math.ceil(end * _GRAIN), int(start * _GRAIN) + 1)
+        row = pieces[bar.status, bar.lane]
+        if row and left <= row[-1][1]:
+            row[-1][1] = max(row[-1][1], right)
+        else:
+            row.append([left, right])
+    paths: dict[str, list[str]] = defaultdict(list)
+    for (status, lane), row in pieces.items():
+        top = lane * LANE + 2
+        paths[status] += [f"M{left} {top}h{right - left}v{LANE - 4}H{left}z" for left, right in row]
+    return tuple((status, "".join(parts)) for status, parts in paths.items())

@@ -1,0 +1,96 @@
+"""Templates, and the two static files under names that change with their content."""
+
+from datetime import datetime
+from hashlib import blake2b
+from importlib.resources import files
+from typing import Any
+from urllib.parse import quote
+
+from attrs import frozen
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from flowdsl.core.words import STATES, age, clean, span, state_of
+from flowdsl.web.address import href
+
+__all__ = ["Look", "Static"]
+
+_TYPES = {"css": "text/css", "js": "text/javascript"}
+
+
+@frozen
+class Static:
+    """A file that never changes under its name."""
+
+    body: bytes
+    media_type: str
+
+
+class Look:
+    """How pages look. *static*: the files by their address's last segment."""
+
+    def __init__(self) -> None:
+        self.static: dict[str, Static] = {}
+        self._names: dict[str, str] = {}
+        folder = files("flowdsl.web") / "static"
+        for name in ("page.css", "page.js"):
+            body = (folder / name).read_bytes()
+            stem, _, kind = name.rpartition(".")
+            hashed = f"{stem}.{blake2b(body, digest_size=8).hexdigest()}.{kind}"
+            self.static[hashed] = Static(body, _TYPES[kind])
+            self._names[name] = hashed
+        self._templates = Environment(
+            loader=PackageLoader("flowdsl.web"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._templates.filters.update(
+            clean=clean, span=span, text=text, state=state_of, short=short, tail=tail, q=quote
+        )
+        self._templates.globals.update(
+            href=href, file=self._names.__getitem__, STATES=tuple(STATES), ago=ago, stamp=stamp
+        )
+
+    def page(self, template: str, **context: Any) -> str:
+        """Fill in a template."""
+        return self._templates.get_template(template).render(context)
+
+    def refused(self) -> str:
+        """What somebody sees who may not look: the same for every address."""
+        return self.page("refused.html")
+
+    def error(self, status: int, said: str, base: str) -> str:
+        """A page that says what is wrong."""
+        context = {"base": base, "csrf": "", "kinds": (), "allow_actions": False}
+        return self.page("error.html", status=status, said=said, **context)
+
+
+def text(value: str) -> str:
+    """A text of several lines without anything that is not to be seen."""
+    return "\n".join(clean(line) for line in value.split("\n"))
+
+
+def short(value: str, most: int = 160) -> str:
+    """A text on one line, at most so long."""
+    shown = clean(value)
+    return shown if len(shown) <= most else shown[: most - 1] + "…"
+
+
+def tail(path: str) -> str:
+    """The last part of a dotted name.
+
+    >>> tail("shop.orders.checkout")
+    'checkout'
+    """
+    return path.rpartition(".")[2] or path
+
+
+def ago(seconds: float) -> str:
+    """How long ago something was."""
+    return f"{age(seconds)} ago" if seconds >= 1 else "now"
+
+
+def stamp(at: datetime | None) -> str:
+    """A time, in UTC, to the second."""
+    return "" if at is None else f"{at:%Y-%m-%d %H:%M:%S}"

@@ -1,0 +1,162 @@
+"""What the pages read: pages of the list, and one run with all that belongs to it.
+
+Only what is stored readable is read. Nothing is unpickled, counted or changed.
+"""
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+
+from attrs import evolve, field, frozen
+
+from flowdsl.core.records import Run, RunFilter, Signal, Step
+from flowdsl.core.status import RunStatus
+from flowdsl.core.views import tag_texts
+from flowdsl.runtime import Runtime
+from flowdsl.web.query import Cursor, Filters
+
+__all__ = ["Listed", "Whole", "list_runs", "read_run", "shown_status"]
+
+_BATCH = 500  # runs read at once while looking for those that only Python can tell
+_PATIENCE = 0.06  # seconds that such a search may take; then the reader decides whether it goes on
+
+
+def shown_status(runtime: Runtime, run: Run) -> str:
+    """The status of a run, where a running one that nobody executes is ``interrupted``."""
+    if run.status is RunStatus.RUNNING and runtime.interrupted(run):
+        return "interrupted"
+    return str(run.status)
+
+
+# ------------------------------------------------------------------------------------------------ the list
+
+
+@frozen
+class Listed:
+    """A page of the list. *next* is the cursor of the next one; *searched*: the search was given up for now,
+    and looking at the next page continues it."""
+
+    rows: tuple[tuple[Run, str], ...]
+    next: Cursor | None = None
+    searched: bool = False
+
+
+def list_runs(runtime: Runtime, filters: Filters, cursor: Cursor | None) -> Listed:
+    """The runs that match, newest first, behind *cursor*."""
+    where, exact = _where(runtime, filters)
+    rows: list[tuple[Run, str]] = []
+    until = time.monotonic() + _PATIENCE
+    last: Run | None = None
+    for run in _from(runtime, where, cursor, filters.limit + 1 if exact else _BATCH):
+        if len(rows) == filters.limit:
+            assert last is not None
+            return Listed(tuple(rows), Cursor(last.created_at, last.id))
+        last = run
+        status = shown_status(runtime, run)
+        if exact or _wanted(filters, run, status):
+            rows.append((run, status))
+        if not exact and time.monotonic() > until:
+            return Listed(tuple(rows), Cursor(run.created_at, run.id), searched=True)
+    return Listed(tuple(rows))
+
+
+def _where(runtime: Runtime, filters: Filters) -> tuple[RunFilter, bool]:
+    """What the storage can tell by itself, and whether that is all."""
+    stored = {"running" if status == "interrupted" else status for status in filters.statuses}
+    valued = dict(tag.split("=", 1) for tag in filters.tags if "=" in tag)
+    names = tuple(tag for tag in filters.tags if "=" not in tag)
+    where = RunFilter(
+        status=tuple(RunStatus(status) for status in sorted(stored)),
+        tags=valued or names,
+        created_after=filters.since,
+        created_before=filters.until,
+    )
+    exact = not filters.q and not (valued and names)
+    exact = exact and ("interrupted" in filters.statuses) == ("running" in filters.statuses)
+    if filters.workflow:
+        if runtime.storage.list_runs(RunFilter(workflow=filters.workflow, limit=1)):
+            return evolve(where, workflow=filters.workflow), exact
+        return where, False
+    return where, exact
+
+
+def _wanted(filters: Filters, run: Run, status: str) -> bool:
+    if filters.statuses and status not in filters.statuses:
+        return False
+    name = filters.workflow
+    if name and not (run.workflow == name or run.workflow.endswith("." + name)):
+        return False
+    texts = tag_texts(run)
+    if filters.tags and not {*texts, *(text.partition("=")[0] for text in texts)}.issuperset(filters.tags):
+        return False
+    wanted = filters.q.casefold()
+    return not wanted or any(wanted in text.casefold() for text in (run.id, run.workflow, *texts))
+
+
+def _from(runtime: Runtime, where: RunFilter, cursor: Cursor | None, batch: int) -> Iterator[Run]:
+    """The runs that match *where* behind *cursor*, read *batch* by *batch*."""
+    storage = runtime.storage
+    skip: Cursor | None = None
+    if cursor is not None:
+        if storage.get_run(cursor.id) is not None:
+            where = evolve(where, after=cursor.id)
+        else:  # deleted since: go by the time
+            skip = cursor
+            above = math.nextafter(cursor.created_at, math.inf)
+            before = above if where.created_before is None else min(where.created_before, above)
+            where = evolve(where, created_before=before)
+    while True:
+        page = storage.list_runs(evolve(where, limit=batch))
+        for run in page:
+            if skip is None or (run.created_at, run.id) < (skip.created_at, skip.id):
+                yield run
+        if len(page) < batch:
+            return
+        where, batch = evolve(where, after=page[-1].id), _BATCH
+
+
+# ------------------------------------------------------------------------------------------------- one run
+
+
+@frozen
+class Whole:
+    """One run with all that belongs to it. *related*: runs that it names, by id, each with its status."""
+
+    run: Run
+    status: str
+    journal: tuple[Step, ...]
+    signals: tuple[Signal, ...]
+    children: tuple[tuple[Run, str], ...]
+    now: float
+    related: Mapping[str, str] = field(factory=dict)
+
+    @property
+    def last(self) -> int:
+        """The number of the newest record."""
+        return max((step.seq for step in self.journal), default=0)
+
+
+_CHILDREN = 500  # shown of one run at most
+
+
+def read_run(runtime: Runtime, run_id: str) -> Whole | None:
+    """The run of this id, or ``None``."""
+    storage = runtime.storage
+    run = storage.get_run(run_id) if run_id else None
+    if run is None:
+        return None
+    children = storage.list_runs(RunFilter(parent=run.id, newest_first=False, limit=_CHILDREN))
+    related = {}
+    for other in (run.parent, run.forked_from):
+        found = storage.get_run(other) if other else None
+        if found is not None:
+            related[found.id] = shown_status(runtime, found)
+    return Whole(
+        run=run,
+        status=shown_status(runtime, run),
+        journal=tuple(storage.list_steps(run.id)),
+        signals=tuple(storage.list_signals(run.id)),
+        children=tuple((child, shown_status(runtime, child)) for child in children),
+        now=storage.now(),
+        related=related,
+    )

@@ -1,0 +1,96 @@
+"""Serving the page: what ``flowdsl ui`` does, by uvicorn."""
+
+import asyncio
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from flowdsl.web.answers import HEADERS
+from flowdsl.web.page import Page
+
+__all__ = ["serve"]
+
+_PATIENCE = 3  # seconds that open requests have once the server is told to end
+
+
+class _Protocol(H11Protocol):
+    """HTTP that answers what is no HTTP with our headers too."""
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer and hang up: 403 where the Host is missing or doubled, else 400."""
+        error = sys.exc_info()[1]
+        foreign = isinstance(error, h11.RemoteProtocolError) and "Host:" in str(error)
+        status, text = (403, b"Forbidden\n") if foreign else (400, b"this is no request of HTTP\n")
+        headers = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+        headers += [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
+        reason = b"Forbidden" if foreign else b"Bad Request"
+        answer = h11.Response(status_code=status, headers=headers, reason=reason)
+        parts = [self.conn.send(event) for event in (answer, h11.Data(data=text), h11.EndOfMessage())]
+        self.transport.write(b"".join(part for part in parts if part))
+        self.transport.close()
+
+
+class _Server(uvicorn.Server):
+    """Says when it accepts connections, and leaves signals to us."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Nothing: see :func:`serve`."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin, and say so."""
+        await super().startup(sockets)
+        self._ready()
+
+
+def serve(page: Page, host: str, port: int, ready: Callable[[str], Any]) -> int:
+    """Serve *page* until SIGTERM or Ctrl-C, and return the exit code: 0 or 130.
+
+    *ready* is called with the URL, token included, once connections are accepted. Raises ``OSError`` for an
+    address that cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.create_server((host.strip("[]"), port), family=family)
+    name = f"[{host}]" if ":" in host and not host.startswith("[") else host
+    query = f"/?token={page.token}" if page.token is not None else "/"
+    url = f"http://{name}:{listening.getsockname()[1]}{query}"
+    config = uvicorn.Config(
+        page,
+        http=_Protocol,
+        ws="none",
+        lifespan="off",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=_PATIENCE,
+    )
+    return asyncio.run(_until_told(_Server(config, lambda: ready(url)), page, listening))
+
+
+async def _until_told(server: _Server, page: Page, listening: socket.socket) -> int:
+    told: list[int] = []
+
+    def end(number: int) -> None:
+        server.force_exit = bool(told)  # whoever says it twice means it
+        told.append(number)
+        server.should_exit = True
+        page.pulse.close()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, end, number)
+    await server.serve(sockets=[listening])
+    return 130 if told[:1] == [signal.SIGINT] else 0
