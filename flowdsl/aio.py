@@ -6,8 +6,8 @@ from typing import Any
 
 from flowdsl.engine import branches, signals, timers
 from flowdsl.engine import store as stores
-from flowdsl.engine.context import current
-from flowdsl.engine.drive import run_async
+from flowdsl.engine.effects import run_async
+from flowdsl.engine.execution import current
 from flowdsl.engine.marks import inside
 
 __all__ = ["gather", "schedule", "sleep", "sleep_until", "store", "wait_for"]

@@ -25,6 +25,8 @@
         ├── CorruptPayload         a stored payload fails its checksum
         └── MissingClass           a stored payload names a class that is not there any more
 
+Beside the tree stands :class:`Stopped`, which carries one of them across a body that must not swallow it.
+
 Each error carries its facts as attributes (``run``, ``step``, …), given as keywords, besides the message.
 """
 
@@ -48,6 +50,7 @@ __all__ = [
     "StepNotFound",
     "StepOutcomeUnknown",
     "StepTimeout",
+    "Stopped",
     "StorageError",
     "StorageFull",
     "StorageUnavailable",
@@ -162,3 +165,16 @@ class CorruptPayload(StorageError):
 
 class MissingClass(StorageError):
     """A stored payload names a class or function that cannot be imported (``module``, ``name``)."""
+
+
+class Stopped(BaseException):
+    """What crosses a body that must stop: the run was cancelled or timed out, its lease or storage was lost,
+    or it replays wrongly. ``error`` is the typed error.
+
+    It is no ``Exception``, so that ``except Exception`` does not take it for a failure of the body's own.
+    Later durable calls raise it again, and the caller of the workflow gets ``error``.
+    """
+
+    def __init__(self, error: FlowError) -> None:
+        super().__init__(str(error))
+        self.error = error

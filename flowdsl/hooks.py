@@ -106,6 +106,10 @@ class Hooks:
     def on_signal(self, run: Any, signal: Any) -> None:
         """A waiting run took a signal."""
 
+    def called_outside(self, path: str) -> None:
+        """A step was called as a plain call, in a thread or forked process that no run reaches into, while a
+        run executes here. Told each time; a warning says it once in a process."""
+
     def execute_body(self, body: BodyView, proceed: Callable[[], Any]) -> Any:
         """Execute a sync body: ``proceed()`` does, and returns or raises what it does. What this method
         returns or raises counts as the body's.
@@ -143,7 +147,7 @@ class Hooks:
 
 _random = random.Random()  # spreads retries of many processes; never part of a result
 
-_EVENTS = tuple(name for name in vars(Hooks) if name.startswith("on_"))
+_EVENTS = (*(name for name in vars(Hooks) if name.startswith("on_")), "called_outside")
 _PARTS = ("execute_body", "execute_body_async", "jitter", "wrap_storage")
 
 

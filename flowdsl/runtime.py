@@ -23,10 +23,10 @@ from flowdsl.core.records import Run as RunRecord
 from flowdsl.core.records import RunFilter, Step
 from flowdsl.core.retry import Retry
 from flowdsl.core.status import RunStatus, StepStatus, is_final
-from flowdsl.engine.context import current
 from flowdsl.engine.definitions import DIVERGENCES, checked_tags
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.events import send_event
+from flowdsl.engine.execution import current
 from flowdsl.engine.owner import is_interrupted
 from flowdsl.engine.registry import step_called
 from flowdsl.engine.runs.acquire import Acquired
@@ -176,7 +176,7 @@ class Runtime:
                 return
             self._closed = True
         for state in self.engine.owned.executions():
-            state.halt(interrupted(state.id), outside=True)
+            state.stop.halt(interrupted(state.id), outside=True)
         if not on_a_loop():
             for future in list(self.engine.futures.values()):
                 wait([future])

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from flowdsl.core.status import RunStatus
-from flowdsl.engine.context import current
+from flowdsl.engine.execution import current
 from flowdsl.engine.registry import step_named
 from flowdsl.handle import Run
 

@@ -12,10 +12,11 @@ from typing import Any
 
 from flowdsl.engine import branches, signals, timers, values
 from flowdsl.engine import store as stores
-from flowdsl.engine.context import StepView, current
-from flowdsl.engine.drive import run_sync
+from flowdsl.engine.effects import run_sync
 from flowdsl.engine.events import send_event
+from flowdsl.engine.execution import current
 from flowdsl.engine.marks import inside
+from flowdsl.engine.scope import StepView
 from flowdsl.engine.step import flush
 from flowdsl.handle import Run
 from flowdsl.runtime import current_runtime

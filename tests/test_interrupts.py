@@ -9,7 +9,7 @@ import pytest
 from support import Effects, Flavour
 
 from flowdsl import RunStatus, Runtime, step, workflow
-from flowdsl.engine.context import interrupting
+from flowdsl.engine.scope import interrupting
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])

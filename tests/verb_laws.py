@@ -52,7 +52,7 @@ class _Process(Mortal):
             self.died_at = self.world.clock.now()
             for state in self.runtime.engine.owned.executions():
                 if state is not None:
-                    state.halt(FlowError("the process is dead", run=state.id), outside=True)
+                    state.stop.halt(FlowError("the process is dead", run=state.id), outside=True)
         return Crash()
 
     def commit(self, operations: Any, /) -> Any:

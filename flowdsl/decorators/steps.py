@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar,
 from flowdsl.core.retry import Retry
 from flowdsl.decorators.wrapper import BoundFunction, BoundWrapper, Function, Wrapper, annotations_of
 from flowdsl.engine.calls import call_in_run, send_off
-from flowdsl.engine.context import Frame, StepView, current
 from flowdsl.engine.definitions import Decorated, Divergence, Invocation, Mode, StepDef
+from flowdsl.engine.execution import Frame, current
 from flowdsl.engine.forget import forget_in
 from flowdsl.engine.futures import StepFuture, start_call, submit
-from flowdsl.engine.lost import say_if_lost
 from flowdsl.engine.mapping import map_async, map_sync
 from flowdsl.engine.memo import forgetting
+from flowdsl.engine.outside import say_if_outside
 from flowdsl.engine.runs.outcome import on_a_loop
 from flowdsl.engine.runs.single import submit_outside
+from flowdsl.engine.scope import StepView
 from flowdsl.engine.sources import notes_on
 from flowdsl.engine.step import crossing, identify
 from flowdsl.runtime import current_runtime, open_runtime
@@ -87,7 +88,7 @@ class _StepCalls(Decorated, Generic[P, R]):
         called = self.invocation(args, kwargs)
         frame = current.get()
         if frame is None:
-            say_if_lost(self._defn.path)
+            say_if_outside(self._defn.path)
             return submit_outside(current_runtime().engine, called)
         return submit(frame, called)
 
@@ -249,7 +250,7 @@ class Step(_StepCalls[P, R], Wrapper, Function):
         frame = current.get()
         defn = self._self_defn
         if frame is None:
-            say_if_lost(defn.path)
+            say_if_outside(defn.path)
             if defn.mode != "send":
                 return wrapped(*args, **kwargs)
             engine = current_runtime().engine

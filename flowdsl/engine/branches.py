@@ -12,13 +12,14 @@ from flowdsl.core.keys import branch_scope
 from flowdsl.core.kinds import SCHEDULE
 from flowdsl.core.records import Step
 from flowdsl.core.status import StepStatus
-from flowdsl.engine.context import Frame, RunState, Scope, current, here
 from flowdsl.engine.definitions import Invocation, StepDef, step_definition
 from flowdsl.engine.divergence import diverged
-from flowdsl.engine.drive import Flow, run_async, run_sync
+from flowdsl.engine.effects import Flow, run_async, run_sync
+from flowdsl.engine.execution import Execution, Frame, current
 from flowdsl.engine.futures import StepFuture, Tally
 from flowdsl.engine.marks import Plain, mark
 from flowdsl.engine.registry import STEPS, step_called
+from flowdsl.engine.scope import Scope
 from flowdsl.engine.step import StepCall, commit_for, identify, make_record, perform, view_of
 from flowdsl.engine.timers import pause_until
 from flowdsl.errors import StepNotFound
@@ -69,8 +70,7 @@ async def gather_async(frame: Frame | None, items: tuple[Any, ...]) -> list[Any]
     ordinal = 0
     if frame is not None:
         with frame.run.lock:
-            ordinal = frame.scope.ordinals.get("flowdsl.gather", 0)
-            frame.scope.ordinals["flowdsl.gather"] = ordinal + 1
+            ordinal = frame.scope.ordinal("flowdsl.gather")
     branches: list[asyncio.Task[Any]] = []
     others: list[asyncio.Task[Any]] = []
     for index, item in enumerate(items):
@@ -146,7 +146,7 @@ async def _awaited(item: Any) -> Any:
 
 
 async def _branch(frame: Frame, scope: Scope, coroutine: Coroutine[Any, Any, Any]) -> Any:
-    scope.home = here(True)
+    scope.entered()
     current.set(Frame(frame.run, scope, frame.step, True))
     return await coroutine
 
@@ -193,7 +193,7 @@ def _schedule(call: StepCall, defn: StepDef, arguments: dict[str, Any], wait: fl
     return None, _arm(run, record, defn, None)
 
 
-def arm_all(run: RunState) -> None:
+def arm_all(run: Execution) -> None:
     """Arm the branches that the journal knows of. A step that scheduled one may be replayed, and so never
     schedule it again."""
     for record in list(run.journal):
@@ -211,10 +211,10 @@ def arm_all(run: RunState) -> None:
             _arm(run, record, defn, None)
 
 
-def _arm(run: RunState, record: Step, defn: StepDef, left: float | None) -> StepFuture[Any]:
+def _arm(run: Execution, record: Step, defn: StepDef, left: float | None) -> StepFuture[Any]:
     """Start the branch of a schedule record, once."""
     with run.lock:
-        found: StepFuture[Any] | None = run.armed.get(record.key)
+        found: StepFuture[Any] | None = run.branches.known(record.key)
         if found is not None:
             return found
         engine = run.engine
@@ -230,16 +230,16 @@ def _arm(run: RunState, record: Step, defn: StepDef, left: float | None) -> Step
         work = _work(frame, called, wait)
         found = _launch(run, defn, work)
         found.scheduled = True
-        run.armed[record.key] = found
-        run.branches.append(found)
+        run.branches.remember(record.key, found)
+        run.branches.add(found)
     return found
 
 
 def _work(frame: Frame, called: Invocation[StepDef], left: float) -> Callable[[], Flow]:
     def flow() -> Flow:
         current.set(frame)
-        frame.scope.home = here(called.defn.is_async)
-        if left > 0 or frame.run.ending:
+        frame.scope.entered()
+        if left > 0 or frame.run.stop.ending:
             waiting = StepCall(frame, called, _EMPTY, "do")
             yield from pause_until(waiting, left, begun=False)
         call = identify(frame, called, "do")
@@ -252,7 +252,7 @@ def _work(frame: Frame, called: Invocation[StepDef], left: float) -> Callable[[]
 _EMPTY: Any = Plain(b"", "")
 
 
-def _launch(run: RunState, defn: StepDef, make: Callable[[], Flow]) -> StepFuture[Any]:
+def _launch(run: Execution, defn: StepDef, make: Callable[[], Flow]) -> StepFuture[Any]:
     engine = run.engine
     tally = Tally(engine.clock) if engine.virtual else None
 

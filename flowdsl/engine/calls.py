@@ -6,12 +6,14 @@ import warnings
 from collections.abc import Callable, Generator
 from typing import Any
 
-from flowdsl.engine.context import Crossing, Frame, StepView
+from flowdsl.engine.callsite import user_level
 from flowdsl.engine.definitions import Invocation, StepDef
-from flowdsl.engine.drive import run_async, run_sync
+from flowdsl.engine.effects import run_async, run_sync
 from flowdsl.engine.engine import Engine
-from flowdsl.engine.places import user_level
+from flowdsl.engine.execution import Frame
+from flowdsl.engine.scope import StepView
 from flowdsl.engine.step import flush, identify, perform
+from flowdsl.errors import Stopped
 from flowdsl.hooks import BodyKind, BodyView
 
 __all__ = ["NOTHING", "call_in_run", "refuse_mixing", "send_off"]
@@ -120,7 +122,7 @@ def send_off(
                     value = await fn(*args, **kwargs)
                 else:
                     value = await around_async(seen, lambda: fn(*args, **kwargs))
-            except (Exception, Crossing) as error:
+            except (Exception, Stopped) as error:
                 ended(error, None)
             else:
                 ended(None, value)
@@ -131,7 +133,7 @@ def send_off(
     def work() -> None:
         try:
             value = fn(*args, **kwargs) if around is None else around(seen, lambda: fn(*args, **kwargs))
-        except (Exception, Crossing) as error:
+        except (Exception, Stopped) as error:
             ended(error, None)
         else:
             ended(None, value)

@@ -9,9 +9,8 @@ from flowdsl.core.journal import Decision, Verdict
 from flowdsl.core.records import Step
 from flowdsl.core.status import StepStatus
 from flowdsl.engine.audit import audit
-from flowdsl.engine.context import Crossing
-from flowdsl.engine.places import source_line
-from flowdsl.errors import NondeterminismError
+from flowdsl.engine.callsite import source_line
+from flowdsl.errors import NondeterminismError, Stopped
 
 __all__ = ["diverged"]
 
@@ -57,11 +56,11 @@ def diverged(call: Any, decision: Decision) -> Generator[Any, Any, Decision]:
         note = note._replace(key=f"audit-reuse-{call.key}")
         with run.lock:
             if run.journal.get(note.key) is None:
-                run.keep(note)
+                run.writer.keep(note)
         return Decision(Verdict.RECORDED, record)
     error = _error(call, record)
-    run.halt(error)
-    raise Crossing(error)
+    run.stop.halt(error)
+    raise Stopped(error)
     yield  # a generator, so that policies may need effects
 
 

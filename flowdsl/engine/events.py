@@ -5,10 +5,11 @@ from functools import partial
 from typing import Any
 
 from flowdsl.engine.calls import send_off
-from flowdsl.engine.context import StepView, current
 from flowdsl.engine.definitions import StepDef
 from flowdsl.engine.engine import Engine
+from flowdsl.engine.execution import current
 from flowdsl.engine.registry import HANDLERS
+from flowdsl.engine.scope import StepView
 
 __all__ = ["send_event"]
 

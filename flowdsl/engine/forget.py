@@ -6,8 +6,8 @@ from flowdsl.core.facts import Facts, generation_of
 from flowdsl.core.kinds import AUDIT
 from flowdsl.core.status import StepStatus
 from flowdsl.engine.audit import audit
-from flowdsl.engine.context import Frame
 from flowdsl.engine.definitions import StepDef
+from flowdsl.engine.execution import Frame
 from flowdsl.engine.marks import mark
 from flowdsl.engine.step import crossing
 from flowdsl.storage.base import PutStep, UpdateRun
@@ -27,7 +27,7 @@ def forget_in(frame: Frame, defn: StepDef, bound: Any) -> None:
         return
     found = run.journal.get(bound.key(frame.scope.id, defn.version))
     note = audit(engine, run.id, "forget", defn.path, step=found.key if found else "")._replace(key=call.key)
-    buffered = run.buffered()
+    buffered = run.writer.buffered()
     operations = list(buffered)
     if found is not None:
         extra = Facts(generation=generation_of(found) + 1).to_json()
@@ -38,6 +38,6 @@ def forget_in(frame: Frame, defn: StepDef, bound: Any) -> None:
     run.journal.add(note)
     with crossing(run, call):
         for outcome, operation in zip(engine.commit(*operations), operations, strict=True):
-            run.floor = max(run.floor, run.accept(outcome, operation))
-        run.stored(buffered)
-        engine.commit(UpdateRun(run.id, {"floor": run.floor}, epoch=run.epoch))
+            run.writer.raise_floor(run.writer.accept(outcome, operation))
+        run.writer.stored(buffered)
+        engine.commit(UpdateRun(run.id, {"floor": run.writer.floor}, epoch=run.epoch))

@@ -14,12 +14,13 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from flowdsl.core.durations import wait_limit
-from flowdsl.engine.context import Crossing, Frame, RunState, current, here
 from flowdsl.engine.definitions import Invocation, StepDef
-from flowdsl.engine.drive import Effect, run_async, run_sync
+from flowdsl.engine.effects import Effect, run_async, run_sync
+from flowdsl.engine.execution import Execution, Frame, current
+from flowdsl.engine.processes import RemoteBody, coordinators, elsewhere
+from flowdsl.engine.scope import control
 from flowdsl.engine.step import StepCall, identify, perform
-from flowdsl.engine.workers import RemoteBody, coordinators, elsewhere
-from flowdsl.errors import RunCancelled, RunTimeout
+from flowdsl.errors import RunCancelled, RunTimeout, Stopped
 
 __all__ = ["Settle", "StepFuture", "Strays", "Tally", "start", "submit"]
 
@@ -108,7 +109,7 @@ class StepFuture(Generic[T]):
         """A failure now belongs to the flow of control that asked."""
         call = self._call
         if call is not None and self._future.done():
-            call.run.seen(call.key, here(call.frame.is_async))
+            call.run.failures.handed(call.key, control(call.frame.is_async))
 
     def _inline(self) -> T:
         assert self._work is not None
@@ -300,8 +301,7 @@ def start(call: StepCall, make: Callable[[], Any], own: Executor | None = None) 
     run, defn = call.run, call.defn
     engine = run.engine
     if call.is_durable():
-        with run.lock:
-            run.begun(call.scope, here(call.frame.is_async))
+        run.failures.begun(call.scope, control(call.frame.is_async))
     tally = None
     if engine.virtual and not defn.is_async and not call.frame.is_async:
         tally = Tally(engine.clock)
@@ -332,8 +332,7 @@ def start(call: StepCall, make: Callable[[], Any], own: Executor | None = None) 
 
     future = executor.submit(work)
     found: StepFuture[Any] = StepFuture(future, call, work, executor, tally)
-    with run.lock:
-        run.branches.append(found)
+    run.branches.add(found)
     return found
 
 
@@ -360,8 +359,7 @@ def _start_async(call: StepCall, make: Callable[[], Any]) -> StepFuture[Any]:
         loop.call_soon_threadsafe(begin)
     else:
         found.follow(loop.create_task(work()))
-    with run.lock:
-        run.branches.append(found)
+    run.branches.add(found)
     return found
 
 
@@ -384,7 +382,7 @@ class Strays(Effect):
 
     __slots__ = ("run",)
 
-    def __init__(self, run: RunState) -> None:
+    def __init__(self, run: Execution) -> None:
         self.run = run
 
     async def aio(self) -> None:
@@ -412,18 +410,16 @@ class Settle(Effect):
 
     __slots__ = ("failed", "interrupted", "run")
 
-    def __init__(self, run: RunState, *, failed: bool, interrupted: bool = False) -> None:
+    def __init__(self, run: Execution, *, failed: bool, interrupted: bool = False) -> None:
         self.run = run
         self.failed = failed
         self.interrupted = interrupted
 
     def _take(self) -> list[StepFuture[Any]]:
-        with self.run.lock:
-            branches, self.run.branches = self.run.branches, []
+        branches = self.run.branches.take()
         if self.failed or self.interrupted:
-            self.run.ending = True
-            self.run.poke()  # branches that sleep towards their time end
-            told = self.interrupted or isinstance(self.run.stop, RunCancelled | RunTimeout)
+            self.run.stop.end_branches()
+            told = self.interrupted or isinstance(self.run.stop.reason, RunCancelled | RunTimeout)
             for branch in branches:
                 if branch._task is None or told:
                     branch.cancel()
@@ -475,7 +471,7 @@ def _collect(branch: StepFuture[Any], error: BaseException | None, errors: list[
         return
     if branch.scheduled:
         errors.append(error)
-    elif not branch.seen and not isinstance(error, Crossing):
+    elif not branch.seen and not isinstance(error, Stopped):
         call = branch._call
         logger.error(
             "step %s was submitted and failed, and nobody asked for its result",

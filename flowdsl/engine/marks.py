@@ -8,10 +8,10 @@ from functools import cache
 from typing import Any
 
 from flowdsl.core.encoding import Unkeyable, encode
-from flowdsl.engine.context import Crossing, Frame, current
 from flowdsl.engine.definitions import StepDef
+from flowdsl.engine.execution import Frame, current
 from flowdsl.engine.step import StepCall, place
-from flowdsl.errors import FlowError
+from flowdsl.errors import FlowError, Stopped
 
 __all__ = ["Plain", "inside", "keyed", "mark"]
 
@@ -62,8 +62,8 @@ def mark(frame: Frame, verb: str, kind: str, canonical: bytes = b"", shown: str 
     """Take the identity of a call of *verb* in *frame*."""
     run = frame.run
     if frame.abandoned:
-        raise Crossing(FlowError(f"a body that a timeout left behind called {verb}()", run=run.id))
-    run.check()
+        raise Stopped(FlowError(f"a body that a timeout left behind called {verb}()", run=run.id))
+    run.stop.check()
     defn = _definition(f"flowdsl.{verb}", frame.is_async)
     bound: Any = Plain(canonical, shown)
     call = StepCall(frame, defn.call((), {}), bound, "do")

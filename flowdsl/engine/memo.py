@@ -13,7 +13,7 @@ from flowdsl.core.binding import Binder, Bound, changed_defaults
 from flowdsl.core.keys import content_digest, step_key
 from flowdsl.core.records import Memo, Step
 from flowdsl.engine.definitions import StepDef
-from flowdsl.engine.drive import Call, Effect
+from flowdsl.engine.effects import Effect, Read
 from flowdsl.engine.engine import Engine
 from flowdsl.errors import UnkeyableArgument
 from flowdsl.storage.base import DeleteRun, DropMemo, Operation
@@ -40,7 +40,7 @@ def find_memo(call: Any) -> Generator[Effect, Any, Memo | None]:
     engine = call.run.engine
     require_identity(call.defn.binder(call.receiver is not None), call.receiver, "memo=True")
     found: tuple[str, Memo | None]
-    found = yield Call(lambda: shared(engine, call.defn, call.bound), not engine.storage.inline)
+    found = yield Read(lambda: shared(engine, call.defn, call.bound), not engine.storage.inline)
     call.memo, memo = found
     if memo is None or (memo.expires_at is not None and memo.expires_at <= engine.clock.now()):
         return None

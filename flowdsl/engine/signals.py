@@ -20,10 +20,11 @@ from flowdsl.core.kinds import WAIT
 from flowdsl.core.preview import preview
 from flowdsl.core.records import Signal
 from flowdsl.core.status import StepStatus
-from flowdsl.engine.context import Frame, RunState, StepView
-from flowdsl.engine.drive import Call, Commit, Effect, Flow, Pause, Result, waker_for
+from flowdsl.engine.effects import Commit, Effect, Flow, Pause, Read, Result, waker_for
 from flowdsl.engine.engine import Engine, engines_on
+from flowdsl.engine.execution import Execution, Frame
 from flowdsl.engine.marks import mark
+from flowdsl.engine.scope import StepView
 from flowdsl.engine.step import StepCall, decide, halted, make_record, perform, put_record, replay, view_of
 from flowdsl.errors import RunFinished, RunNotFound, StorageError, WaitTimeout
 from flowdsl.storage.base import AddSignal, Fenced, Missing, TakeSignal, raise_unstorable
@@ -77,7 +78,7 @@ def deliver(
     for other in engines_on(engine.storage):
         state = other.owned.get(run_id)
         if state is not None:
-            state.signalled()
+            state.stop.signalled()
     return signal_id
 
 
@@ -118,17 +119,15 @@ def _wait(call: StepCall, name: str, limit: float | None, where: Where) -> Flow:
             if late:
                 return (yield from _too_late(call, view, name, deadline))
             wait = left
-            if run.deadline is not None:
-                until_end = max(run.deadline - ticks(), 0.0)
+            until_end = run.stop.left()
+            if until_end is not None:
                 wait = until_end if wait is None else min(wait, until_end)
             woken = yield Pause(run, wait, waker)
             if end is not None:
                 left = 0.0 if not woken and wait == left else end - ticks()
         finally:
-            with run.lock:
-                run.wakers.discard(waker)
-                run.listeners.discard(waker)
-        run.check()
+            run.stop.waited(waker)
+        run.stop.check()
 
 
 def _take(
@@ -137,7 +136,7 @@ def _take(
     """The outcome of the wait if a signal is there, else ``None``."""
     run = call.run
     engine = run.engine
-    signals: list[Signal] = yield Call(
+    signals: list[Signal] = yield Read(
         lambda: engine.storage.list_signals(run.id, name=name, unread=True), not engine.storage.inline
     )
     for signal in signals:
@@ -153,12 +152,12 @@ def _take(
         record = make_record(call, view, StepStatus.COMPLETED, sealed, signal.preview, 1, facts)
         operation = TakeSignal(signal.id, record, run.epoch)
         try:
-            outcome, *_ = yield Commit(engine, (operation, *run.answers(call.key)))
+            outcome, *_ = yield Commit(engine, (operation, *run.writer.answers(call.key)))
         except StorageError as error:
             raise halted(run, error, call) from error
         if isinstance(outcome, Missing):
             continue  # another branch was quicker
-        run.accept(outcome, operation)
+        run.writer.accept(outcome, operation)
         with run.lock:
             run.journal.add(record)
         if engine.hooks.has("on_signal"):
@@ -178,7 +177,7 @@ def _matches(where: Where, payload: Any) -> bool:
 
 
 def _too_late(call: StepCall, view: StepView, name: str, deadline: float | None) -> Flow:
-    run: RunState = call.run
+    run: Execution = call.run
     error = WaitTimeout(
         f"no signal {name!r} came to run {run.id} in time", run=run.id, step=call.key, signal=name
     )
@@ -187,5 +186,5 @@ def _too_late(call: StepCall, view: StepView, name: str, deadline: float | None)
     yield from put_record(
         call, make_record(call, view, StepStatus.FAILED, payload, f"WaitTimeout: {error}", 1, facts)
     )
-    run.failed(call.key, call.scope, call.flow, loaded)
+    run.failures.failed(call.key, call.scope, call.flow, loaded)
     return loaded, None

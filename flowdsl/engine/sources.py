@@ -10,9 +10,9 @@ from flowdsl.core.kinds import STEP
 from flowdsl.core.records import RunFilter, Step
 from flowdsl.core.source import changed_source, source_of
 from flowdsl.core.status import StepStatus
-from flowdsl.engine.context import RunState, current
 from flowdsl.engine.definitions import StepDef
 from flowdsl.engine.engine import Engine
+from flowdsl.engine.execution import Execution, current
 from flowdsl.engine.memo import implied, memo_key, shared
 from flowdsl.engine.registry import STEPS
 
@@ -23,11 +23,22 @@ logger = logging.getLogger("flowdsl")
 _RECENT = 20  # runs that explain_key looks into
 
 
-def notice(run: RunState, path: str, recorded: str, now: str) -> None:
+class _Once:
+    """Lets something happen once in a run."""
+
+    def __init__(self) -> None:
+        self._done = False
+
+    def first(self) -> bool:
+        """Whether this is the first call."""
+        done, self._done = self._done, True
+        return not done
+
+
+def notice(run: Execution, path: str, recorded: str, now: str) -> None:
     """Say, once in a run, that *path* was recorded with another source, and which other steps were."""
-    if run.noticed or not changed_source(recorded, now):
+    if not changed_source(recorded, now) or not run.part(_Once).first():
         return
-    run.noticed = True
     paths = {path}
     with run.lock:
         for step in run.journal:

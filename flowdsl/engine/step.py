@@ -9,7 +9,7 @@ The rules
     4. Body, persisting and hooks are separate: a save that fails or a hook that raises never executes a body
        again, and is never taken for the step's failure.
     5. What must not be swallowed (cancel, lost lease, full disk, divergence, …) crosses the caller as
-       :class:`Crossing`; retries never see it.
+       :class:`Stopped`; retries never see it.
 
 The theory
     A crash can fall between any two effects. Before the final commit nothing is acknowledged, so the body may
@@ -45,17 +45,19 @@ from flowdsl.core.preview import preview
 from flowdsl.core.records import Memo, Step
 from flowdsl.core.retry import Retry
 from flowdsl.core.status import StepStatus
-from flowdsl.engine.context import INTERRUPTS, Crossing, Frame, RunState, Scope, StepView, here
 from flowdsl.engine.definitions import Invocation, StepDef
 from flowdsl.engine.divergence import diverged
-from flowdsl.engine.drive import Body, Commit, Effect, Flow, Result, wait_out
+from flowdsl.engine.effects import Body, Commit, Effect, Flow, Result, wait_out
+from flowdsl.engine.execution import Execution, Frame
 from flowdsl.engine.memo import find_memo, memo_of
+from flowdsl.engine.scope import INTERRUPTS, Scope, StepView, UnderWay, control
 from flowdsl.engine.sources import notice
-from flowdsl.errors import FlowError, ResultNotStorable, StepOutcomeUnknown, StorageError
+from flowdsl.errors import FlowError, ResultNotStorable, StepOutcomeUnknown, Stopped, StorageError
 from flowdsl.storage.base import Done, Operation, PutMemo, PutStep
 
 __all__ = [
     "StepCall",
+    "Undos",
     "commit_for",
     "conclude",
     "crossing",
@@ -80,17 +82,19 @@ _FAILED = StepStatus.FAILED
 _PENDING = StepStatus.PENDING
 
 
-class StepCall:
+class Undos(dict[str, Any]):
+    """The undo that a call of a step was given, by the step's key: ``options(undo=…)`` may differ by call."""
+
+
+class StepCall(UnderWay):
     """One call of a step: what it is, and where it stands."""
 
     __slots__ = (
         "_shown",
         "args",
         "bound",
-        "concurrent",
         "defn",
         "elsewhere",
-        "flow",
         "fn",
         "frame",
         "generation",
@@ -106,7 +110,6 @@ class StepCall:
         "receiver",
         "run",
         "scope",
-        "submitted",
     )
 
     def __init__(
@@ -117,7 +120,7 @@ class StepCall:
         mode: str,
     ) -> None:
         self.frame = frame
-        self.run: RunState = frame.run
+        self.run: Execution = frame.run
         self.scope: Scope = frame.scope
         self.defn: StepDef
         self.defn, self.fn, self.receiver, self.args, self.kwargs = called
@@ -136,7 +139,6 @@ class StepCall:
     key: str
     occurrence: int
     ordinal: int
-    flow: Any
 
     @property
     def shown(self) -> str:
@@ -160,8 +162,8 @@ def identify(frame: Frame, called: Invocation[StepDef], mode: str | None = None)
     key, a run that must stop."""
     run, defn = frame.run, called.defn
     if frame.abandoned:
-        raise Crossing(FlowError(f"a body that a timeout left behind called step {defn.path}", run=run.id))
-    run.check()
+        raise Stopped(FlowError(f"a body that a timeout left behind called step {defn.path}", run=run.id))
+    run.stop.check()
     return place(StepCall(frame, called, called.bind(), mode or defn.mode))
 
 
@@ -193,11 +195,11 @@ def perform(call: StepCall, how: Callable[[StepCall], Flow] | None = None) -> Fl
     # result of one that has not begun executes it himself. Neither may decide what diverges or what was
     # handled.
     beside = call.submitted or call.queued
-    call.flow = flow = call if beside else here(True) if scope.is_async else get_ident()
+    call.flow = flow = call if beside else control(True) if scope.is_async else get_ident()
     active = scope.active
     with run.lock:
-        if run.open and call.is_durable():
-            run.begun(scope, flow)
+        if run.failures.open and call.is_durable():
+            run.failures.begun(scope, flow)
         if active:
             if len(active) == 1:
                 next(iter(active)).concurrent = True
@@ -210,19 +212,19 @@ def perform(call: StepCall, how: Callable[[StepCall], Flow] | None = None) -> Fl
     if call.queued and virtual:
         run.engine.clock.leave()
     try:
-        if run.stop is not None:  # identified before the run was told to stop, and only beginning now
-            raise Crossing(run.stop)
+        if run.stop.reason is not None:  # identified before the run was told to stop, and only beginning now
+            raise Stopped(run.stop.reason)
         if how is not None:
             return (yield from how(call))
         if call.mode != "do":
             return (yield from _once(call))
         if call.defn.undo is not None:
-            run.undos[call.key] = call.defn.undo
+            run.part(Undos)[call.key] = call.defn.undo
         record = run.journal.answer(call.key, call.bound.defaults)
         if record is not None:
             return replay(call, record)
         return (yield from _durable(call))
-    except Crossing as crossing:
+    except Stopped as crossing:
         return crossing, None
     except StorageError as error:  # of something that was read: what is written says so itself
         return halted(run, error, call), None
@@ -236,7 +238,7 @@ def perform(call: StepCall, how: Callable[[StepCall], Flow] | None = None) -> Fl
             active.discard(call)
 
 
-def _counted_once(active: Iterable[StepCall]) -> bool:
+def _counted_once(active: Iterable[UnderWay]) -> bool:
     """Whether a call in *active* stands for the flow of control that the run itself is counted for, so that
     one more is one more. Submitted calls are counted by whoever submitted them."""
     return any(not call.submitted for call in active)
@@ -248,8 +250,7 @@ def _counted_once(active: Iterable[StepCall]) -> bool:
 def _once(call: StepCall) -> Flow:
     """Mode ``try``: one attempt, no record, the original exception."""
     view = view_of(call, 1)
-    scope = Scope(call.body_scope(), call.scope, call.defn.is_async)
-    scope.tried = True
+    scope = Scope(call.body_scope(), call.scope, call.defn.is_async, tried=True)
     error, value = yield from attempt_body(call, view, scope)
     if error is None:
         call.run.engine.hooks.fire("on_step_complete", view, value)
@@ -310,22 +311,22 @@ def _durable(call: StepCall) -> Flow:
             yield from commit_for(run, call, PutStep(record, run.epoch), *more)
             with run.lock:
                 run.journal.add(record)
-            if run.open:
-                run.inside_handled(scope)
+            run.failures.succeeded(scope)
             if run.engine.hooks.listens:
                 run.engine.hooks.fire("on_step_complete", view, loaded)
             return None, loaded
-        if isinstance(error, (*INTERRUPTS, Crossing)) or not isinstance(error, Exception):
+        if isinstance(error, (*INTERRUPTS, Stopped)) or not isinstance(error, Exception):
             return error, None
         if isinstance(error, ResultNotStorable):  # of what its body gave to the run store
             raise halted(run, error, call) from None
-        run.left(scope, error)
+        run.failures.left(scope, error)
         retry = defn.retry or run.engine.retry
         if attempt >= retry.attempts or not retry.should_retry(error, attempt):
             return (yield from _gave_up(call, view, error))
-        run.check()
+        run.stop.check()
         yield from _back_off(call, view, retry, error)
-        run.reopen_inside(scope)
+        with run.lock:
+            run.journal.reopen(run.failures.inside(scope))
 
 
 def conclude(call: StepCall, view: StepView, error: BaseException | None, value: Any, child_id: str) -> Flow:
@@ -340,7 +341,7 @@ def conclude(call: StepCall, view: StepView, error: BaseException | None, value:
         return error, None
     payload, loaded = call.run.engine.payloads.pack_error(error, call.run.id, call.key, "error")
     yield from put_record(call, make_record(call, view, _FAILED, payload, error_preview(error), 1, facts))
-    call.run.failed(call.key, call.scope, call.flow, error)
+    call.run.failures.failed(call.key, call.scope, call.flow, error)
     return error, None
 
 
@@ -362,7 +363,7 @@ def replay(call: StepCall, record: Step, hooks: bool = True) -> Result:
         chain.fire("on_step_replay", view_of(call, record.attempts), value if error is None else error)
     if error is not None:
         _annotate(error, call, record.attempts, replayed=True)
-        run.failed(call.key, call.scope, call.flow, error)
+        run.failures.failed(call.key, call.scope, call.flow, error)
     return error, value
 
 
@@ -370,11 +371,11 @@ def attempt_body(call: StepCall, view: StepView, scope: Scope) -> Flow:
     """Execute the body once, with its hooks."""
     run, defn = call.run, call.defn
     hooks = run.engine.hooks
-    if run.buffer:
+    if run.writer.buffer:
         yield from flush(run)
     if hooks.listens:
         hooks.fire("on_step_start", view)
-    run.running[call.key] = (view, call)
+    run.bodies.begin(call.key, (view, call))
     try:
         frame = Frame(run, scope, view, defn.is_async)
         if call.elsewhere is not None:
@@ -384,7 +385,7 @@ def attempt_body(call: StepCall, view: StepView, scope: Scope) -> Flow:
             # A sync step is always driven by a thread: no need to ask the driver.
             error, value = (yield body) if defn.is_async else body.sync()
     finally:
-        run.running.pop(call.key, None)
+        run.bodies.end(call.key)
     view.duration = run.engine.clock.now() - view.started_at
     if error is not None and isinstance(error, Exception):
         hooks.fire("on_step_error", view, error, view.attempt)
@@ -417,7 +418,7 @@ def _gave_up(call: StepCall, view: StepView, error: Exception) -> Flow:
         loaded.__context__ = error.__context__
         loaded.__suppress_context__ = error.__suppress_context__
     _annotate(loaded, call, view.attempt)
-    run.failed(call.key, call.scope, call.flow, loaded)
+    run.failures.failed(call.key, call.scope, call.flow, loaded)
     return loaded, None
 
 
@@ -441,7 +442,7 @@ def _back_off(call: StepCall, view: StepView, retry: Retry, error: Exception) ->
     return None, None
 
 
-def _pause(run: RunState, delay: float) -> Flow:
+def _pause(run: Execution, delay: float) -> Flow:
     yield from wait_out(run, delay)
     return None, None
 
@@ -550,12 +551,12 @@ def started(call: StepCall, view: StepView) -> Step:
     return make_record(call, view, _PENDING, None, "", view.attempt - 1)
 
 
-def commit_for(run: RunState, call: StepCall | None, *operations: Operation) -> Generator[Effect, Any, int]:
+def commit_for(run: Execution, call: StepCall | None, *operations: Operation) -> Generator[Effect, Any, int]:
     """Commit *operations* of a run behind what it has buffered; answers the ``seq`` of the first. A refused
     or failed write stops the run, resumably."""
-    if run.reopened and call is not None:
-        operations += run.answers(call.key)
-    buffered = run.buffered() if run.buffer else ()
+    if run.writer.reopened and call is not None:
+        operations += run.writer.answers(call.key)
+    buffered = run.writer.buffered() if run.writer.buffer else ()
     if buffered:
         operations = (*buffered, *operations)
     engine = run.engine
@@ -568,33 +569,33 @@ def commit_for(run: RunState, call: StepCall | None, *operations: Operation) -> 
         raise halted(run, error, call) from error
     if buffered:
         for outcome, operation in zip(outcomes, buffered, strict=False):
-            run.accept(outcome, operation)
-        run.stored(buffered)
+            run.writer.accept(outcome, operation)
+        run.writer.stored(buffered)
         outcomes = outcomes[len(buffered) :] or outcomes
     outcome = outcomes[0]
-    return outcome.seq if type(outcome) is Done else run.accept(outcome, operations[len(buffered)])
+    return outcome.seq if type(outcome) is Done else run.writer.accept(outcome, operations[len(buffered)])
 
 
-def flush(run: RunState) -> Flow:
+def flush(run: Execution) -> Flow:
     """Make durable what somebody who begins now may act upon: a body, a child."""
-    if run.buffer:
+    if run.writer.buffer:
         yield from commit_for(run, None)
     return None, None
 
 
-def halted(run: RunState, error: FlowError, call: StepCall | None) -> Crossing:
+def halted(run: Execution, error: FlowError, call: StepCall | None) -> Stopped:
     """Stop the run for *error*, resumably."""
     error.run = error.run or run.id
     if call is not None:
         error.step = error.step or call.key
         if call.defn.path not in str(error):
             error.add_note(f"at step {call.defn.path} ({call.key[:12]}) of run {run.id}")
-    run.halt(error)
-    return Crossing(error)
+    run.stop.halt(error)
+    return Stopped(error)
 
 
 @contextmanager
-def crossing(run: RunState, call: StepCall | None = None) -> Iterator[None]:
+def crossing(run: Execution, call: StepCall | None = None) -> Iterator[None]:
     """What the storage does not take or give in here crosses the body, outside of :func:`perform` too."""
     try:
         yield

@@ -21,13 +21,13 @@ from flowdsl.core.kinds import STORE, VALUE
 from flowdsl.core.preview import preview
 from flowdsl.core.records import Step
 from flowdsl.core.status import StepStatus
-from flowdsl.engine.context import Crossing, Frame, RunState
 from flowdsl.engine.divergence import diverged
-from flowdsl.engine.drive import Call, Flow, Result
+from flowdsl.engine.effects import Flow, Read, Result
 from flowdsl.engine.engine import Engine
+from flowdsl.engine.execution import Execution, Frame
 from flowdsl.engine.marks import keyed, mark
 from flowdsl.engine.step import StepCall, commit_for, decide, make_record, perform, view_of
-from flowdsl.errors import StorageError
+from flowdsl.errors import Stopped, StorageError
 from flowdsl.storage.base import PutStep
 
 __all__ = ["Fold", "read", "state_of", "write"]
@@ -95,11 +95,9 @@ class Fold:
         return self.values[key]
 
 
-def _catch_up(run: RunState) -> Fold:
+def _catch_up(run: Execution) -> Fold:
     """Fold what was committed since the last look, by whomever. The caller holds the run's lock."""
-    if run.fold is None:
-        run.fold = Fold()
-    fold: Fold = run.fold
+    fold = run.part(Fold)
     for step in run.engine.storage.list_steps(run.id, after=fold.seq):
         fold.take(run.engine, step)
     return fold
@@ -155,12 +153,12 @@ def _write(call: StepCall, op: str, key: str, payload: bytes | None) -> Flow:
     return (yield from _first_result(run, call.key))
 
 
-def _first_result(run: RunState, key: str) -> Flow:
-    found: Result = yield Call(lambda: _result(run, key), not run.engine.storage.inline)
+def _first_result(run: Execution, key: str) -> Flow:
+    found: Result = yield Read(lambda: _result(run, key), not run.engine.storage.inline)
     return found
 
 
-def _result(run: RunState, key: str) -> tuple[Exception | None, Any]:
+def _result(run: Execution, key: str) -> tuple[Exception | None, Any]:
     with run.lock:
         fold = _catch_up(run)
         if key not in fold.results:
@@ -179,21 +177,21 @@ def read(frame: Frame, op: str, key: str | None = None, default: Any = None) -> 
         _checked_key(key)
     if frame.step is not None:
         if frame.abandoned:
-            raise Crossing(StorageError("a body that a timeout left behind read the run store"))
-        frame.run.check()
+            raise Stopped(StorageError("a body that a timeout left behind read the run store"))
+        frame.run.stop.check()
         return _live(frame.run, key, default)
     call = mark(frame, f"store.{op}", VALUE, keyed(key), "" if key is None else repr(key))
     return perform(call, lambda call: _read(call, key, default))
 
 
-def _look(run: RunState, key: str | None, default: Any) -> Any:
+def _look(run: Execution, key: str | None, default: Any) -> Any:
     with run.lock:
         values = _catch_up(run).values
         return copy.deepcopy(dict(values) if key is None else values.get(key, default))
 
 
-def _live(run: RunState, key: str | None, default: Any) -> Flow:
-    return None, (yield Call(lambda: _look(run, key, default), not run.engine.storage.inline))
+def _live(run: Execution, key: str | None, default: Any) -> Flow:
+    return None, (yield Read(lambda: _look(run, key, default), not run.engine.storage.inline))
 
 
 def _read(call: StepCall, key: str | None, default: Any) -> Flow:
@@ -209,5 +207,5 @@ def _read(call: StepCall, key: str | None, default: Any) -> Flow:
     payload, loaded = run.engine.payloads.pack(boxed, run.id, call.key, "result")
     view = view_of(call, 1)
     record = make_record(call, view, StepStatus.COMPLETED, payload, preview(loaded[0]) if loaded else "", 1)
-    run.keep(record)
+    run.writer.keep(record)
     return None, (default if not loaded else loaded[0])

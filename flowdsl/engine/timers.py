@@ -12,11 +12,11 @@ from flowdsl.core.facts import Sleeping, facts_of
 from flowdsl.core.journal import Decision
 from flowdsl.core.kinds import SLEEP
 from flowdsl.core.status import StepStatus
-from flowdsl.engine.context import Crossing, Frame
-from flowdsl.engine.drive import Flow, wait_out
+from flowdsl.engine.effects import Flow, wait_out
+from flowdsl.engine.execution import Frame
 from flowdsl.engine.marks import mark
 from flowdsl.engine.step import StepCall, decide, make_record, perform, put_record, view_of
-from flowdsl.errors import FlowError
+from flowdsl.errors import FlowError, Stopped
 
 __all__ = ["checked_moment", "pause_until", "sleep"]
 
@@ -68,6 +68,6 @@ def pause_until(call: StepCall, left: float, *, begun: bool = True) -> Flow:
     to."""
     run = call.run
     yield from wait_out(run, left, begun=begun)
-    if run.ending and not begun:
-        raise Crossing(FlowError(f"run {run.id} has failed; this branch did not begin", run=run.id))
+    if run.stop.ending and not begun:
+        raise Stopped(FlowError(f"run {run.id} has failed; this branch did not begin", run=run.id))
     return None, None

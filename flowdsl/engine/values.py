@@ -16,8 +16,9 @@ from flowdsl.core.facts import Facts, Forked, Logged, facts_of
 from flowdsl.core.kinds import AUDIT, LOG
 from flowdsl.core.preview import preview
 from flowdsl.core.status import StepStatus
-from flowdsl.engine.context import Frame, RunState, Scope
+from flowdsl.engine.execution import Execution, Frame
 from flowdsl.engine.marks import mark
+from flowdsl.engine.scope import Scope
 from flowdsl.engine.step import crossing, make_record, view_of
 
 __all__ = ["draw", "log", "now", "origins"]
@@ -43,31 +44,40 @@ def now(frame: Frame) -> datetime:
 
 def make(call: Any, payload: bytes | None, shown: str, facts: Facts | None = None) -> Any:
     """Record a value with the next commit of the run."""
-    run: RunState = call.run
+    run: Execution = call.run
     call.concurrent = True  # a value never diverges: whatever was recorded in its place is as good
     record = make_record(call, view_of(call, 1), StepStatus.COMPLETED, payload, shown, 1, facts)
-    run.keep(record)
+    run.writer.keep(record)
     return record
 
 
-def origins(run: RunState) -> list[tuple[str, dict[str, int]]]:
-    """The runs that this one was forked from, oldest first, each with the draws that its scopes had made
-    at the point of the fork."""
-    found = run.origin_draws
-    if found is None:
-        found = []
-        for step in run.journal:
-            facts = facts_of(step) if step.kind == AUDIT else None
-            if isinstance(facts, Forked):
-                found = [(origin, draws) for origin, draws in facts.draws]
-        run.origin_draws = found
-    return found
+class Origins:
+    """The runs that a run was forked from, oldest first, each with the draws that its scopes had made at the
+    point of the fork."""
+
+    def __init__(self) -> None:
+        self._found: list[tuple[str, dict[str, int]]] | None = None
+
+    def of(self, run: Execution) -> list[tuple[str, dict[str, int]]]:
+        """Those of *run*, from its journal at the first look."""
+        if self._found is None:
+            found: list[tuple[str, dict[str, int]]] = []
+            for step in run.journal:
+                facts = facts_of(step) if step.kind == AUDIT else None
+                if isinstance(facts, Forked):
+                    found = [(origin, draws) for origin, draws in facts.draws]
+            self._found = found
+        return self._found
 
 
-def _seed(run: RunState, scope: Scope) -> bytes:
+def origins(run: Execution) -> list[tuple[str, dict[str, int]]]:
+    """Where the draws of *run* come from before the point of its fork."""
+    return run.part(Origins).of(run)
+
+
+def _seed(run: Execution, scope: Scope) -> bytes:
     with run.lock:
-        number = scope.draws
-        scope.draws = number + 1
+        number = scope.draw()
     source = run.id
     for origin, draws in origins(run):
         if number < draws.get(scope.id, 0):
@@ -78,7 +88,7 @@ def _seed(run: RunState, scope: Scope) -> bytes:
 
 def draw(frame: Frame, what: str) -> Any:
     """The next ``uuid4`` or ``rng`` of the frame's scope."""
-    frame.run.check()
+    frame.run.stop.check()
     seed = _seed(frame.run, frame.scope)
     if what == "uuid4":
         return uuid.UUID(bytes=seed[:16], version=4)

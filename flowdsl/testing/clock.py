@@ -24,7 +24,7 @@ from typing import Any
 
 from flowdsl.clock import Waker
 from flowdsl.core.durations import seconds as as_seconds
-from flowdsl.engine.context import current
+from flowdsl.engine.execution import current
 
 __all__ = ["VirtualClock"]
 

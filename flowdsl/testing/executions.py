@@ -7,7 +7,7 @@ from typing import Any
 
 from attrs import frozen
 
-from flowdsl.engine.context import StepView
+from flowdsl.engine.scope import StepView
 from flowdsl.testing.seam import substituting
 
 __all__ = ["Effects", "Execution", "effects"]

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from flowdsl.engine.context import StepView
 from flowdsl.engine.registry import STEPS
+from flowdsl.engine.scope import StepView
 from flowdsl.hooks import BodyView, Hooks, installed
 
 __all__ = ["Fakes", "Substitute", "fake_body", "fakes_by_path", "substituting"]

@@ -145,7 +145,7 @@ bug(
 bug(
     "divergence-swallowed",
     "what must not be swallowed is an exception like others",
-    ("class Crossing(BaseException):", "class Crossing(Exception):"),
+    ("class Stopped(BaseException):", "class Stopped(Exception):"),
     tests="tests/test_crossing.py",
 )
 bug(
@@ -258,12 +258,12 @@ bug(
     "published-before-stored",
     "that a run is complete is told before it is stored",
     (
-        "stop = yield from _finish(state, changes) if stop is not None: return Crossing(stop), None "
+        "stop = yield from _finish(state, changes) if stop is not None: return Stopped(stop), None "
         'engine.hooks.fire("on_run_complete", handle, loaded)',
         'engine.hooks.fire("on_run_complete", handle, loaded)\n'
         "    stop = yield from _finish(state, changes)\n"
         "    if stop is not None:\n"
-        "        return Crossing(stop), None",
+        "        return Stopped(stop), None",
     ),
     tests="tests/test_hooks.py tests/test_runs.py",
 )

@@ -8,7 +8,7 @@ from verbsupport import until
 
 import flowdsl
 from flowdsl import Runtime, StepStatus, now, step, workflow
-from flowdsl.engine.context import current
+from flowdsl.engine.execution import current
 from flowdsl.storage.base import PutStep
 
 

@@ -20,7 +20,7 @@ from attrs import define, evolve
 
 from flowdsl.core.records import Run
 from flowdsl.core.status import RunStatus
-from flowdsl.engine.drive import Call, Commit, Watch
+from flowdsl.engine.effects import Commit, Read, Watch
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.notebooks import how_to_name
 from flowdsl.engine.owner import Liveness, liveness
@@ -146,8 +146,8 @@ def _wait_out(engine: Engine, run: Run) -> Any:
             return Liveness.ALIVE
 
 
-def _read(engine: Engine, run_id: str) -> Call:
-    return Call(lambda: engine.storage.get_run(run_id), False)
+def _read(engine: Engine, run_id: str) -> Read:
+    return Read(lambda: engine.storage.get_run(run_id), False)
 
 
 def _by_id(engine: Engine, wanted: Run, ancestors: tuple[str, ...], again: bool) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 from flowdsl.core.records import Run
 from flowdsl.core.status import RunStatus, is_final
-from flowdsl.engine.drive import run_sync
+from flowdsl.engine.effects import run_sync
 from flowdsl.engine.engine import Engine, engines_on
 from flowdsl.engine.owner import is_interrupted
 from flowdsl.engine.runs.acquire import Acquired, take
@@ -37,9 +37,9 @@ def cancel(engine: Engine, record: Run) -> "Future[Any] | None":
         if not isinstance(outcome, Fenced | Missing):
             for other in engines_on(engine.storage):
                 state = other.owned.get(record.id)
-                if state is not None and not state.undoing:
+                if state is not None and not state.stop.undoing:
                     stop = RunCancelled(f"run {record.id} was cancelled", run=record.id)
-                    state.halt(stop, outside=True)
+                    state.stop.halt(stop, outside=True)
             return _cancel_interrupted(engine, record) if is_interrupted(engine.storage, record) else None
         record = engine.storage.get_run(record.id) or record
     raise RunFinished(f"run {record.id} has ended: it is {record.status}", run=record.id)

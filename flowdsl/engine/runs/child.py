@@ -12,16 +12,16 @@ from flowdsl.core.facts import generation_of
 from flowdsl.core.journal import Decision
 from flowdsl.core.kinds import CHILD
 from flowdsl.core.records import Run
-from flowdsl.engine.context import Crossing, Frame
 from flowdsl.engine.definitions import Invocation, StepDef, WorkflowDef
-from flowdsl.engine.drive import Flow, run_sync
+from flowdsl.engine.effects import Flow, run_sync
+from flowdsl.engine.execution import Frame
 from flowdsl.engine.futures import Threads, start
 from flowdsl.engine.runs.acquire import Acquired, open_now
 from flowdsl.engine.runs.ending import release
 from flowdsl.engine.runs.execute import execute, whole
 from flowdsl.engine.runs.request import Request, request
 from flowdsl.engine.step import StepCall, conclude, crossing, decide, flush, identify, perform, view_of
-from flowdsl.errors import RunCancelled
+from flowdsl.errors import RunCancelled, Stopped
 
 __all__ = ["call_child", "start_child"]
 
@@ -78,8 +78,7 @@ def start_child(frame: Frame, called: Invocation[WorkflowDef], options: dict[str
     own = None if called.defn.is_async else Threads(engine, f"flowdsl-{asked.wanted.id}")
     future = start(call, flow, own)
     future.add_done_callback(lambda _: left())
-    with run.lock:
-        run.started[asked.wanted.id] = future
+    run.branches.remember(asked.wanted.id, future)
     return asked.wanted
 
 
@@ -95,14 +94,14 @@ def _child(
     run = call.run
     asked = child_request(call, called, options)
     view = view_of(call, 1)
-    if run.buffer:
+    if run.writer.buffer:
         yield from flush(run)
     if acquired is not None:
         error, value = yield from execute(run.engine, asked, acquired)
     else:
         error, value = yield from whole(run.engine, asked)
-    if isinstance(error, Crossing):
-        run.halt(error.error)
-    if run.stop is not None and isinstance(error, RunCancelled):
-        return Crossing(run.stop), None
+    if isinstance(error, Stopped):
+        run.stop.halt(error.error)
+    if run.stop.reason is not None and isinstance(error, RunCancelled):
+        return Stopped(run.stop.reason), None
     return (yield from conclude(call, view, error, value, asked.wanted.id))

@@ -11,11 +11,12 @@ from typing import Any
 from flowdsl.core.preview import preview
 from flowdsl.core.records import Run
 from flowdsl.core.status import RunStatus
-from flowdsl.engine.context import INTERRUPTS, Crossing, Frame, RunState
-from flowdsl.engine.drive import Body, Commit, Flow
+from flowdsl.engine.effects import Body, Commit, Flow
 from flowdsl.engine.engine import Engine
+from flowdsl.engine.execution import Execution, Frame
 from flowdsl.engine.futures import Settle, Strays
 from flowdsl.engine.runs.undo import end_children, undo_all
+from flowdsl.engine.scope import INTERRUPTS
 from flowdsl.engine.step import error_preview
 from flowdsl.errors import (
     FlowError,
@@ -24,6 +25,7 @@ from flowdsl.errors import (
     ResultNotStorable,
     RunCancelled,
     RunTimeout,
+    Stopped,
     StorageError,
 )
 from flowdsl.storage.base import Fenced, Missing, Operation, UpdateRun, raise_unstorable
@@ -33,19 +35,19 @@ __all__ = ["ended", "release", "undo_on"]
 logger = logging.getLogger("flowdsl")
 
 
-def ended(state: RunState, handle: Any, error: BaseException | None, value: Any) -> Flow:
+def ended(state: Execution, handle: Any, error: BaseException | None, value: Any) -> Flow:
     """Give the run the end that its body's outcome asks for."""
     try:
         return (yield from _ended(state, handle, error, value))
     except StorageError as fault:
-        crossing = Crossing(fault)
-    except Crossing as stop:
+        crossing = Stopped(fault)
+    except Stopped as stop:
         crossing = stop
     _let_go(state, crossing.error)
     return crossing, None
 
 
-def undo_on(state: RunState, handle: Any) -> Flow:
+def undo_on(state: Execution, handle: Any) -> Flow:
     """Go on undoing a run whose process died in the middle of it, and give it the end that it was to have."""
     record = state.record
     try:
@@ -59,29 +61,29 @@ def undo_on(state: RunState, handle: Any) -> Flow:
         yield from undo_all(state, {"undoing": record.undoing}, goes_on=True)
         return (yield from _end_failed(state, handle, error, {}))
     except StorageError as fault:
-        crossing = Crossing(fault)
-    except Crossing as stop:
+        crossing = Stopped(fault)
+    except Stopped as stop:
         crossing = stop
     _let_go(state, crossing.error)
     return crossing, None
 
 
-def _ended(state: RunState, handle: Any, error: BaseException | None, value: Any) -> Flow:
-    interrupted = error is not None and not isinstance(error, Exception | Crossing)
+def _ended(state: Execution, handle: Any, error: BaseException | None, value: Any) -> Flow:
+    interrupted = error is not None and not isinstance(error, Exception | Stopped)
     if interrupted:
-        state.halt(FlowError(f"run {state.id} was interrupted by {type(error).__name__}", run=state.id))
-    if state.is_async and (error is not None or state.stop is not None):
+        state.stop.halt(FlowError(f"run {state.id} was interrupted by {type(error).__name__}", run=state.id))
+    if state.is_async and (error is not None or state.stop.reason is not None):
         yield Strays(state)
     if state.branches:
         failures = yield Settle(state, failed=error is not None, interrupted=interrupted)
         if failures and error is None:
             error = failures[0]
-    if error is None and state.stop is None and state.past_deadline():
-        state.halt(state.timed_out())
-    if isinstance(error, Crossing) or (
-        state.stop is not None and not interrupted
+    if error is None and state.stop.reason is None and state.stop.past_deadline():
+        state.stop.halt(state.stop.timed_out())
+    if isinstance(error, Stopped) or (
+        state.stop.reason is not None and not interrupted
     ):  # even if the body swallowed it
-        stop = error.error if isinstance(error, Crossing) else state.stop
+        stop = error.error if isinstance(error, Stopped) else state.stop.reason
         assert stop is not None
         return (yield from _stopped(state, handle, stop))
     if isinstance(error, ResultNotStorable):  # of what the body gave to the run store
@@ -96,24 +98,24 @@ def _ended(state: RunState, handle: Any, error: BaseException | None, value: Any
     return (yield from _completed(state, handle, value))
 
 
-def _stopped(state: RunState, handle: Any, stop: FlowError) -> Flow:
+def _stopped(state: Execution, handle: Any, stop: FlowError) -> Flow:
     """Give the run the end that *stop*, which its body must not swallow, asks for."""
     if isinstance(stop, RunCancelled):
         return (yield from _cancelled(state, handle, stop))
     if isinstance(stop, RunTimeout):
         return (yield from _failed(state, handle, stop))
     _let_go(state, stop)
-    return Crossing(stop), None
+    return Stopped(stop), None
 
 
-def _completed(state: RunState, handle: Any, value: Any) -> Flow:
+def _completed(state: Execution, handle: Any, value: Any) -> Flow:
     engine, defn = state.engine, state.definition
     try:
         payload, loaded = engine.payloads.pack(value, state.id, "", "run")
     except ResultNotStorable as error:
         error.run = state.id
         _let_go(state, error)
-        return Crossing(error), None
+        return Stopped(error), None
     unused = state.journal.unused()
     if unused:
         _report_unused(state, unused)
@@ -125,20 +127,20 @@ def _completed(state: RunState, handle: Any, value: Any) -> Flow:
         yield from _callback(
             state, defn.on_complete, "on_complete", handle.ending(RunStatus.COMPLETED, (None, loaded))
         )
-        if state.stop is not None:
-            return (yield from _stopped(state, handle, state.stop))
+        if state.stop.reason is not None:
+            return (yield from _stopped(state, handle, state.stop.reason))
     stop = yield from _finish(state, changes)
     if stop is not None:
-        return Crossing(stop), None
+        return Stopped(stop), None
     engine.hooks.fire("on_run_complete", handle, loaded)
     return None, loaded
 
 
-def _failed(state: RunState, handle: Any, error: Exception) -> Flow:
+def _failed(state: Execution, handle: Any, error: Exception) -> Flow:
     engine = state.engine
-    state.left(state.scope, error)
-    still_open = tuple(state.open)
-    retryable = all(key in state.open for key in state.blames(error))
+    state.failures.left(state.scope, error)
+    still_open = tuple(state.failures.open)
+    retryable = all(key in state.failures.open for key in state.failures.blames(error))
     payload, _ = engine.payloads.pack_error(error, state.id, "", "run")
     changes = {
         "error": payload, "error_preview": error_preview(error),
@@ -149,40 +151,41 @@ def _failed(state: RunState, handle: Any, error: Exception) -> Flow:
     return (yield from _end_failed(state, handle, error, changes))
 
 
-def _end_failed(state: RunState, handle: Any, error: BaseException, changes: dict[str, Any]) -> Flow:
+def _end_failed(state: Execution, handle: Any, error: BaseException, changes: dict[str, Any]) -> Flow:
     engine, defn = state.engine, state.definition
     changes = changes | {
-        "status": RunStatus.FAILED, "finished_at": engine.clock.now(), "undoing": "", "floor": state.floor,
+        "status": RunStatus.FAILED, "finished_at": engine.clock.now(), "undoing": "",
+        "floor": state.writer.floor,
     }  # fmt: skip
     if defn is not None and defn.on_error is not None:
         ending = handle.ending(RunStatus.FAILED, (error, None))
         yield from _callback(state, defn.on_error, "on_error", ending, error)
     stop = yield from _finish(state, changes)
     if stop is not None:
-        return Crossing(stop), None
+        return Stopped(stop), None
     engine.hooks.fire("on_run_fail", handle, error)
     return error, None
 
 
-def _cancelled(state: RunState, handle: Any, error: RunCancelled) -> Flow:
+def _cancelled(state: Execution, handle: Any, error: RunCancelled) -> Flow:
     yield from end_children(state, RunStatus.CANCELLED)
     begin = {"undoing": str(RunStatus.CANCELLED)}
     yield from undo_all(state, begin, goes_on=bool(state.record.undoing))
     changes = {
         "status": RunStatus.CANCELLED, "finished_at": state.engine.clock.now(), "error_preview": str(error),
-        "undoing": "", "floor": state.floor,
+        "undoing": "", "floor": state.writer.floor,
     }  # fmt: skip
     stop = yield from _finish(state, changes)
     if stop is not None:
-        return Crossing(stop), None
+        return Stopped(stop), None
     state.engine.hooks.fire("on_run_cancel", handle)
     return error, None
 
 
-def _finish(state: RunState, changes: dict[str, Any]) -> Any:
+def _finish(state: Execution, changes: dict[str, Any]) -> Any:
     """Store how the run ended; the error, if that was refused or failed."""
     operation = UpdateRun(state.id, changes, epoch=state.epoch, release=True)
-    buffered = state.buffered()
+    buffered = state.writer.buffered()
     try:
         *_, outcome = yield Commit(state.engine, (*buffered, operation))
         raise_unstorable(outcome)
@@ -191,11 +194,11 @@ def _finish(state: RunState, changes: dict[str, Any]) -> Any:
         _let_go(state, error)
         return error
     if isinstance(outcome, Fenced | Missing):
-        return state.lost(outcome)
+        return state.writer.lost(outcome)
     return None
 
 
-def _callback(state: RunState, fn: Callable[..., Any], what: str, *args: Any) -> Any:
+def _callback(state: Execution, fn: Callable[..., Any], what: str, *args: Any) -> Any:
     """Call ``on_complete`` or ``on_error`` of a workflow inside the run; what it raises is logged."""
     import inspect
 
@@ -212,11 +215,11 @@ def _callback(state: RunState, fn: Callable[..., Any], what: str, *args: Any) ->
         )  # fmt: skip
 
 
-def _let_go(state: RunState, reason: BaseException) -> None:
+def _let_go(state: Execution, reason: BaseException) -> None:
     """Give the lease back at once, where that is still ours to do, together with the values that the body
     has seen: not with those of one that replays wrongly."""
     if not isinstance(reason, LeaseLost):
-        seen = () if isinstance(reason, NondeterminismError) else state.buffered()
+        seen = () if isinstance(reason, NondeterminismError) else state.writer.buffered()
         release(state.engine, state.record, seen)
 
 
@@ -237,7 +240,7 @@ def release(engine: Engine, record: Run, operations: Sequence[Operation] = ()) -
             raise
 
 
-def _report_unused(state: RunState, unused: list[Any]) -> None:
+def _report_unused(state: Execution, unused: list[Any]) -> None:
     names = ", ".join(f"{step.path}({step.args})" for step in unused[:5])
     more = f" and {len(unused) - 5} more" if len(unused) > 5 else ""
     text = (
@@ -246,4 +249,3 @@ def _report_unused(state: RunState, unused: list[Any]) -> None:
         f"The code has changed since they were recorded, or does not always do the same"
     )
     logger.warning("%s", text, extra={"run": state.id, "step": unused[0].key})
-    state.unused = [step.key for step in unused]

@@ -3,7 +3,7 @@
 The rules
     1. A run is recorded before its body executes, and its outcome is stored before anybody sees it.
     2. A body that raised makes the run ``failed``. An interrupt, a killed process and everything that crosses
-       as :class:`Crossing` — but cancel and timeout — leave it resumable: not failed, no undo, no
+       as :class:`Stopped` — but cancel and timeout — leave it resumable: not failed, no undo, no
        ``on_error``.
     3. The record of a failed run names its *open* failures: calling again executes those and replays
     everything else.
@@ -20,14 +20,14 @@ from typing import Any
 
 from flowdsl.core.journal import Journal
 from flowdsl.engine.branches import arm_all
-from flowdsl.engine.context import Crossing, Frame, RunState, current
-from flowdsl.engine.drive import Body, Call, Flow, Stoppable, run_async, run_sync
+from flowdsl.engine.effects import Body, Flow, Read, Stoppable, run_async, run_sync
 from flowdsl.engine.engine import Engine
+from flowdsl.engine.execution import Execution, Frame, current
 from flowdsl.engine.runs.acquire import Acquired, acquire
 from flowdsl.engine.runs.ending import ended, release, undo_on
 from flowdsl.engine.runs.outcome import outcome_of
 from flowdsl.engine.runs.request import Request
-from flowdsl.errors import FlowError, RunCancelled, StorageError
+from flowdsl.errors import FlowError, RunCancelled, Stopped, StorageError
 
 __all__ = ["edge", "execute", "run_to_end", "whole"]
 
@@ -39,9 +39,9 @@ def edge(flow: Flow) -> Flow:
     itself."""
     try:
         error, value = yield from flow
-    except Crossing as crossing:
+    except Stopped as crossing:
         error, value = crossing, None
-    return (error.error if isinstance(error, Crossing) else error), value
+    return (error.error if isinstance(error, Stopped) else error), value
 
 
 def run_to_end(engine: Engine, asked: Request) -> Any:
@@ -68,22 +68,12 @@ def whole(engine: Engine, asked: Request) -> Flow:
             engine, asked.wanted, fresh=asked.fresh, ancestors=asked.ancestors, again=asked.again
         )
     except StorageError as error:
-        return Crossing(error), None
+        return Stopped(error), None
     except FlowError as error:
         return error, None
     if not acquired.owned:
         return outcome_of(engine, acquired.run)
     return (yield from execute(engine, asked, acquired))
-
-
-def _adopt(parent: RunState, child: RunState) -> None:
-    """Let *parent* tell *child* when to stop; it may have been told already."""
-    child.parent = parent
-    with parent.lock:
-        parent.children.append(child)
-        stop = parent.stop
-    if stop is not None:
-        child.halt(stop)
 
 
 def execute(engine: Engine, asked: Request, acquired: Acquired) -> Flow:
@@ -92,18 +82,19 @@ def execute(engine: Engine, asked: Request, acquired: Acquired) -> Flow:
     steps = []
     if acquired.continued:
         try:
-            steps = yield Call(lambda: engine.storage.list_steps(record.id), not engine.storage.inline)
+            steps = yield Read(lambda: engine.storage.list_steps(record.id), not engine.storage.inline)
         except StorageError as error:
             release(engine, record)
-            return Crossing(error), None
+            return Stopped(error), None
         except BaseException:
             release(engine, record)
             raise
     journal = Journal(steps, open_failures=record.open_failures, floor=record.floor)
-    state = RunState(engine, record, journal, defn)
     frame = current.get()
-    if frame is not None:
-        _adopt(frame.run, state)
+    parent = None if frame is None else frame.run
+    state = Execution(engine, record, journal, defn, parent)
+    if parent is not None:
+        parent.stop.adopt(state.stop)
     engine.owned.begin(record.id, state)
     handle = engine.make_handle(record)
     if acquired.continued:
@@ -121,8 +112,8 @@ def execute(engine: Engine, asked: Request, acquired: Acquired) -> Flow:
                 return (yield from undo_on(state, handle))
             if cancelled:  # its process died before it saw the request
                 stop = RunCancelled(f"run {record.id} was cancelled", run=record.id)
-                state.halt(stop)
-                return (yield from ended(state, handle, Crossing(stop), None))
+                state.stop.halt(stop)
+                return (yield from ended(state, handle, Stopped(stop), None))
             _, fn, _, args, kwargs = asked.called
             body = Body(fn, args, kwargs, Frame(state, state.scope, None, defn.is_async))
             failure, value = yield Stoppable(state, body)
@@ -132,10 +123,9 @@ def execute(engine: Engine, asked: Request, acquired: Acquired) -> Flow:
         raise
     finally:
         engine.owned.end(record.id, state)
-        if state.parent is not None:
-            with state.parent.lock:
-                state.parent.children.remove(state)
-        state.halt(
+        if parent is not None:
+            parent.stop.release(state.stop)
+        state.stop.halt(
             FlowError(
                 f"run {record.id} has ended here; a task or thread that it left behind called a step",
                 run=record.id,

@@ -7,8 +7,8 @@ import threading
 import time
 import weakref
 
-from flowdsl.engine.context import RunState
 from flowdsl.engine.engine import Engine
+from flowdsl.engine.execution import Execution
 from flowdsl.engine.step import started
 from flowdsl.errors import FlowError, RunCancelled, StorageError
 from flowdsl.storage.base import Done, Fenced, Missing, PutStep, UpdateRun
@@ -69,7 +69,7 @@ class Keeper:
         renew_at = time.monotonic() + self._engine.lease / 3
         seen = 0
         while not self._closed:
-            waiting = any(state.listeners for state in self._engine.owned.executions())
+            waiting = any(state.stop.listeners for state in self._engine.owned.executions())
             try:
                 if waiting:
                     seen = self._engine.storage.wait_for_change(seen, 0.1)
@@ -94,7 +94,7 @@ class Keeper:
 
     def renew(self) -> None:
         """Renew all leases in one commit; runs that are not ours any more are stopped."""
-        states: list[RunState] = self._engine.owned.executions()
+        states: list[Execution] = self._engine.owned.executions()
         if not states:
             return
         operations = [
@@ -102,7 +102,7 @@ class Keeper:
         ]
         for state, outcome in zip(states, self._engine.committer.commit(operations), strict=True):
             if isinstance(outcome, Fenced | Missing):
-                state.halt(state.lost(outcome), outside=True)
+                state.stop.halt(state.writer.lost(outcome), outside=True)
             else:
                 assert isinstance(outcome, Done)
 
@@ -115,35 +115,32 @@ class Keeper:
         now = self._engine.clock.now()
         operations: list[PutStep] = []
         for state in self._engine.owned.executions():
-            if state.stop is not None:
+            if state.stop.reason is not None:
                 continue
-            for view, call in list(state.running.values()):
-                mark = (view.key, view.attempt)
-                if call.mode == "do" and now - view.started_at >= _LOOK / 2 and mark not in state.announced:
-                    state.announced.add(mark)
-                    operations.append(PutStep(started(call, view), state.epoch, True))
+            for view, call in state.bodies.to_announce(now - _LOOK / 2):
+                operations.append(PutStep(started(call, view), state.epoch, True))
         if operations:
             self._engine.committer.commit(operations)
 
     def look(self) -> None:
         """See whether active runs were cancelled, taken over, deleted or signalled."""
-        active: dict[str, RunState] = {state.id: state for state in self._engine.owned.executions()}
+        active: dict[str, Execution] = {state.id: state for state in self._engine.owned.executions()}
         if not active:
             return
         found = {item.run_id: item for item in self._engine.storage.attention(active)}
         for run_id, state in active.items():
-            if state.stop is not None or run_id not in self._engine.owned:
+            if state.stop.reason is not None or run_id not in self._engine.owned:
                 continue
             item = found.get(run_id)
             if item is None:
-                state.halt(state.lost(Missing()), outside=True)
+                state.stop.halt(state.writer.lost(Missing()), outside=True)
             elif item.epoch != state.epoch:
                 run = self._engine.storage.get_run(run_id)
-                state.halt(state.lost(Missing() if run is None else Fenced(run)), outside=True)
-            elif item.cancel_requested is not None and not state.undoing:
-                state.halt(RunCancelled(f"run {run_id} was cancelled", run=run_id), outside=True)
-            elif item.unread and state.listeners:
-                state.signalled()
+                state.stop.halt(state.writer.lost(Missing() if run is None else Fenced(run)), outside=True)
+            elif item.cancel_requested is not None and not state.stop.undoing:
+                state.stop.halt(RunCancelled(f"run {run_id} was cancelled", run=run_id), outside=True)
+            elif item.unread and state.stop.listeners:
+                state.stop.signalled()
 
 
 def interrupted(run_id: str) -> FlowError:

@@ -10,9 +10,9 @@ from typing import Any
 from flowdsl.core.naming import in_notebook
 from flowdsl.core.records import Run
 from flowdsl.core.status import RunStatus, is_final
-from flowdsl.engine.context import current
-from flowdsl.engine.drive import Result
+from flowdsl.engine.effects import Result
 from flowdsl.engine.engine import Engine
+from flowdsl.engine.execution import current
 from flowdsl.engine.owner import is_interrupted
 from flowdsl.errors import FlowError, RunCancelled, RunNotFound, StorageError
 
@@ -78,7 +78,7 @@ def on_a_loop() -> bool:
 def started_here(run_id: str) -> Any:
     """The future of a child that the executing run has started: its failure is handed to whoever asks."""
     frame = current.get()
-    return None if frame is None else frame.run.started.get(run_id)
+    return None if frame is None else frame.run.branches.known(run_id)
 
 
 def _future(engine: Engine, run_id: str) -> "Future[Any] | None":

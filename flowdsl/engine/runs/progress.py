@@ -27,7 +27,7 @@ def progress_of(engine: Engine, record: Run) -> dict[str, Any]:
     for other in engines_on(engine.storage):
         state = other.owned.get(record.id)
         if state is not None:
-            for view, _ in list(state.running.values()):
+            for view, _ in state.bodies:
                 running[view.key] = _entry(view.path, view.key, view.attempt, view.started_at)
     known = {step.key for step in steps if step.status is not StepStatus.UNDONE} | running.keys()
     return {

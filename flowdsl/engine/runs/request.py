@@ -10,9 +10,9 @@ from flowdsl.core.keys import run_key
 from flowdsl.core.preview import preview
 from flowdsl.core.records import Run, Tags
 from flowdsl.core.status import RunStatus
-from flowdsl.engine.context import current
 from flowdsl.engine.definitions import Invocation, WorkflowDef
 from flowdsl.engine.engine import Engine
+from flowdsl.engine.execution import current
 from flowdsl.engine.notebooks import notice_unnamed
 from flowdsl.errors import ResultNotStorable
 

@@ -8,7 +8,7 @@ from flowdsl.core.records import Run, RunFilter
 from flowdsl.core.status import RunStatus
 from flowdsl.engine.audit import audit
 from flowdsl.engine.definitions import StepDef, WorkflowDef
-from flowdsl.engine.drive import Result, run_sync
+from flowdsl.engine.effects import Result, run_sync
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.owner import Liveness, is_interrupted, liveness
 from flowdsl.engine.registry import STEPS, WORKFLOWS

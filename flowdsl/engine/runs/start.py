@@ -6,7 +6,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from flowdsl.engine.definitions import WorkflowDef
-from flowdsl.engine.drive import Flow, run_async, run_sync
+from flowdsl.engine.effects import Flow, run_async, run_sync
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.runs.acquire import Acquired, open_now
 from flowdsl.engine.runs.execute import edge, execute, whole

@@ -24,14 +24,15 @@ from flowdsl.core.kinds import CHILD, STEP, UNDO
 from flowdsl.core.naming import main_name
 from flowdsl.core.records import Run, RunFilter, Step
 from flowdsl.core.status import RunStatus, StepStatus
-from flowdsl.engine.context import Frame, RunState, Scope, StepView, current, here
 from flowdsl.engine.definitions import Invocation, StepDef, step_definition, undo_path
-from flowdsl.engine.drive import Body, Call, Commit, Flow, Pause, Result
+from flowdsl.engine.effects import Body, Commit, Flow, Pause, Read, Result
 from flowdsl.engine.engine import Engine
+from flowdsl.engine.execution import Execution, Frame, current
 from flowdsl.engine.owner import Liveness, liveness
 from flowdsl.engine.registry import STEPS, step_called
 from flowdsl.engine.runs.acquire import ended_with_parent, take
-from flowdsl.engine.step import commit_for, error_preview, halted
+from flowdsl.engine.scope import Scope, StepView
+from flowdsl.engine.step import Undos, commit_for, error_preview, halted
 from flowdsl.errors import StepNotFound
 from flowdsl.storage.base import DropSteps, PutStep, UpdateRun
 
@@ -81,9 +82,9 @@ def _was_undone(engine: Engine, run_id: str) -> bool:
     return any((step.kind, step.status) in done for step in engine.storage.list_steps(run_id))
 
 
-def _undo_of(state: RunState, step: Step, named: str) -> Any:
+def _undo_of(state: Execution, step: Step, named: str) -> Any:
     """The undo of *step*: as the call gave it, or what its name means now; ``None`` if it is not loaded."""
-    given = state.undos.get(step.key)
+    given = state.part(Undos).get(step.key)
     if given is not None:
         return given
     defn = STEPS.get(step.path)
@@ -109,10 +110,10 @@ def _imported(path: str) -> Any:
 # --------------------------------------------------------------------------------------------- all of them
 
 
-def undo_all(state: RunState, begin: dict[str, Any], *, goes_on: bool = False) -> Flow:
+def undo_all(state: Execution, begin: dict[str, Any], *, goes_on: bool = False) -> Flow:
     """Undo what has to be undone; *begin* is stored with the start of it, unless it *goes on* what a killed
     process began. Errors of undos are logged, those of the storage are raised."""
-    plan = yield Call(lambda: _plan(state, goes_on), False)
+    plan = yield Read(lambda: _plan(state, goes_on), False)
     if not plan:
         return None, None
     operations: list[Any] = [UpdateRun(state.id, begin, epoch=state.epoch)]
@@ -123,9 +124,7 @@ def undo_all(state: RunState, begin: dict[str, Any], *, goes_on: bool = False) -
     yield from commit_for(state, None, *operations)
     for key in earlier:
         state.journal.drop(key, 0)
-    state.undoing = True
-    state.stop = state.deadline = None
-    state.ending = False
+    state.stop.lift()
     for step, undo, child in plan:
         if child is not None:
             yield from _undo_child(state, step, child)
@@ -134,7 +133,7 @@ def undo_all(state: RunState, begin: dict[str, Any], *, goes_on: bool = False) -
     return None, None
 
 
-def _plan(state: RunState, goes_on: bool) -> list[tuple[Step, Any, str | None]]:
+def _plan(state: Execution, goes_on: bool) -> list[tuple[Step, Any, str | None]]:
     """What is to be undone, newest first: steps with their undo, children by their id."""
     plan: list[tuple[Step, Any, str | None]] = []
     for step in list(state.journal)[::-1]:  # a journal is in the order of completion
@@ -171,7 +170,7 @@ def _plan(state: RunState, goes_on: bool) -> list[tuple[Step, Any, str | None]]:
 # ------------------------------------------------------------------------------------------------ one step
 
 
-def _undo_step(state: RunState, step: Step, undo: Any) -> Flow:
+def _undo_step(state: Execution, step: Step, undo: Any) -> Flow:
     """One undo with retries, then its record."""
     engine = state.engine
     if undo is None:
@@ -188,7 +187,7 @@ def _undo_step(state: RunState, step: Step, undo: Any) -> Flow:
     while True:
         attempt += 1
         scope = Scope(place, state.scope, defn.is_async, of_step=True)
-        scope.home = here(defn.is_async)
+        scope.entered()
         now = engine.clock.now()
         view = StepView(state.id, f"{step.key}/undo", defn.path, "undo", attempt, now, generation=generation)
         error, _ = yield from _call(Frame(state, scope, view, defn.is_async), defn, fn, value)
@@ -204,7 +203,7 @@ def _undo_step(state: RunState, step: Step, undo: Any) -> Flow:
         yield from _store(state, pending)
         yield from _wait(state, delay)
         with state.lock:
-            state.journal.reopen([key for key, (where, _) in state.open.items() if where.within(scope)])
+            state.journal.reopen(state.failures.inside(scope))
     record = _record(state, step, defn.path, StepStatus.COMPLETED, attempt, started, None)
     undone = Facts(generation=generation + 1).to_json()
     return (yield from _store(state, record, step._replace(seq=0, status=StepStatus.UNDONE, extra=undone)))
@@ -221,7 +220,7 @@ def _called(undo: Any, value: Any) -> Invocation[StepDef]:
 
 
 def _give_up(
-    state: RunState, step: Step, path: str, attempts: int, started: float, error: BaseException
+    state: Execution, step: Step, path: str, attempts: int, started: float, error: BaseException
 ) -> Flow:
     """Report an undo that failed for good."""
     logger.error(
@@ -233,7 +232,7 @@ def _give_up(
     return (yield from _store(state, _record(state, step, path, StepStatus.FAILED, attempts, started, error)))
 
 
-def _take_up(state: RunState, step: Step) -> Any:
+def _take_up(state: Execution, step: Step) -> Any:
     """Go on behind the attempts of an earlier process: how many there were, and when the first began."""
     prior = state.journal.get(f"{step.key}/undo")
     if prior is None or prior.status is not StepStatus.PENDING:
@@ -244,7 +243,7 @@ def _take_up(state: RunState, step: Step) -> Any:
     return prior.attempts, prior.created_at
 
 
-def _wait(state: RunState, delay: float) -> Flow:
+def _wait(state: Execution, delay: float) -> Flow:
     if delay > 0:
         token = current.set(Frame(state, state.scope, None, state.is_async))  # it is the run that waits
         try:
@@ -255,7 +254,7 @@ def _wait(state: RunState, delay: float) -> Flow:
 
 
 def _record(
-    state: RunState,
+    state: Execution,
     step: Step,
     path: str,
     status: StepStatus,
@@ -281,14 +280,14 @@ def _record(
     )
 
 
-def _store(state: RunState, *records: Step) -> Flow:
+def _store(state: Execution, *records: Step) -> Flow:
     """Records of an undo and of what it has changed, in one commit."""
     puts = [PutStep(record, state.epoch) for record in records]
     outcomes = yield Commit(state.engine, puts)
     for outcome, put in zip(outcomes, puts, strict=True):
-        seq = state.accept(outcome, put)
+        seq = state.writer.accept(outcome, put)
         if put.step.status is StepStatus.UNDONE:
-            state.floor = max(state.floor, seq)
+            state.writer.raise_floor(seq)
         with state.lock:
             state.journal.add(put.step)
     return None, None
@@ -298,7 +297,7 @@ def _call(frame: Frame, defn: StepDef, fn: Any, value: Any) -> Flow:
     body = Body(fn, (value,), {}, frame, defn.timeout)
     if defn.is_async and not frame.run.is_async:
         engine = frame.run.engine
-        found: Result = yield Call(lambda: engine.background_async(body.aio).result(), False)
+        found: Result = yield Read(lambda: engine.background_async(body.aio).result(), False)
         return found
     if not defn.is_async:
         return body.sync()
@@ -309,22 +308,22 @@ def _call(frame: Frame, defn: StepDef, fn: Any, value: Any) -> Flow:
 # ------------------------------------------------------------------------------------------------ children
 
 
-def _undo_child(state: RunState, step: Step, child_id: str) -> Flow:
+def _undo_child(state: Execution, step: Step, child_id: str) -> Flow:
     """Undo a completed child by its own steps; the parent's record of it becomes ``undone``."""
     engine = state.engine
-    record: Run | None = yield Call(lambda: engine.storage.get_run(child_id), False)
+    record: Run | None = yield Read(lambda: engine.storage.get_run(child_id), False)
     if record is not None:
         yield from end_abandoned(engine, record, RunStatus(record.undoing or record.status), state)
     undone = ChildRun(child_id, generation=generation_of(step) + 1).to_json()
     return (yield from _store(state, step._replace(seq=0, status=StepStatus.UNDONE, extra=undone)))
 
 
-def end_children(state: RunState, final: RunStatus) -> Flow:
+def end_children(state: Execution, final: RunStatus) -> Flow:
     """End, as *final*, the children that a killed process has left unfinished: cancelled, or failed (these go
     on when their parent is retried). One that another process executes is only asked to stop, by a cancel."""
     engine = state.engine
     where = RunFilter(parent=state.id, status=_UNFINISHED, newest_first=True)
-    children: list[Run] = yield Call(lambda: engine.storage.list_runs(where), False)
+    children: list[Run] = yield Read(lambda: engine.storage.list_runs(where), False)
     for child in children:
         if child.owner is None or liveness(child.owner, child.id) is Liveness.DEAD:
             yield from end_abandoned(engine, child, RunStatus(child.undoing or final), state)
@@ -333,7 +332,7 @@ def end_children(state: RunState, final: RunStatus) -> Flow:
     return None, None
 
 
-def end_abandoned(engine: Engine, record: Run, final: RunStatus, parent: RunState | None = None) -> Flow:
+def end_abandoned(engine: Engine, record: Run, final: RunStatus, parent: Execution | None = None) -> Flow:
     """Undo the steps of a run that nobody executes, and give it the status *final*; its body does not
     execute."""
     unfinished = record.status in _UNFINISHED
@@ -347,18 +346,18 @@ def end_abandoned(engine: Engine, record: Run, final: RunStatus, parent: RunStat
     claimed = yield from take(engine, record, force=True, also=facts)
     if claimed is None:
         return None, None
-    state: RunState | None = None
+    state: Execution | None = None
     try:
-        steps = yield Call(lambda: engine.storage.list_steps(record.id), False)
-        state = RunState(engine, claimed, Journal(steps), None if parent is None else parent.definition)
-        state.parent = parent
-        state.undoing = True
+        steps = yield Read(lambda: engine.storage.list_steps(record.id), False)
+        definition = None if parent is None else parent.definition
+        state = Execution(engine, claimed, Journal(steps), definition, parent)
+        state.stop.lift()
         engine.owned.begin(record.id, state)  # so that its lease is kept
         if unfinished:
             yield from end_children(state, final)
         yield from undo_all(state, facts, goes_on=bool(record.undoing))
         changes = {
-            "status": final, "undoing": "", "floor": state.floor,
+            "status": final, "undoing": "", "floor": state.writer.floor,
             "finished_at": record.finished_at or engine.clock.now(),
         }  # fmt: skip
         yield Commit(engine, (UpdateRun(record.id, changes, epoch=claimed.epoch, release=True),))

@@ -19,8 +19,9 @@ from attrs import evolve, frozen
 
 from flowdsl.core.history import History
 from flowdsl.core.status import RunStatus
-from flowdsl.engine.context import RunState, StepView
-from flowdsl.engine.places import source_line
+from flowdsl.engine.callsite import source_line
+from flowdsl.engine.execution import Execution
+from flowdsl.engine.scope import StepView
 from flowdsl.hooks import BodyView, Hooks
 from flowdsl.runtime import Runtime
 from flowdsl.storage import MemoryStorage
@@ -112,7 +113,7 @@ class Held:
         timeout: float,
     ) -> None:
         self.id = history.run.id
-        self.state: RunState | None = None
+        self.state: Execution | None = None
         self.stops: list[Stop] = []
         self.outcome: tuple[BaseException | None, Any] | None = None
         self.storage = _stored(history)

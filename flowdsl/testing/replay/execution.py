@@ -12,7 +12,7 @@ from typing import Any
 
 from flowdsl.core.kinds import STEP
 from flowdsl.core.status import RunStatus, StepStatus
-from flowdsl.engine.context import current
+from flowdsl.engine.execution import current
 from flowdsl.hooks import Hooks, installed
 from flowdsl.runtime import Runtime
 from flowdsl.storage import MemoryStorage
@@ -77,9 +77,9 @@ class _Watch(Hooks):
 
     def on_run_complete(self, run: Any, result: Any) -> None:
         state = self.runtime.engine.owned.get(run.id)
-        if state is not None and state.unused:
-            named = [self._storage.get_step(run.id, key) for key in state.unused]
-            self._life.unused += [f"{s.path.rpartition('.')[2]}({s.args})" for s in named if s is not None]
+        if state is not None:
+            unused = state.journal.unused()
+            self._life.unused += [f"{s.path.rpartition('.')[2]}({s.args})" for s in unused]
 
 
 class _Steady(Hooks):

@@ -5,8 +5,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from flowdsl.engine.context import StepView
-from flowdsl.engine.places import source_line
+from flowdsl.engine.callsite import source_line
+from flowdsl.engine.scope import StepView
 from flowdsl.testing.executions import Execution
 from flowdsl.testing.replay.causes import ORDER
 from flowdsl.testing.replay.observed import Address, Called, Life, Outcome, Plan

@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from types import ModuleType
 from typing import Any
 
-from flowdsl.engine.context import current
+from flowdsl.engine.execution import current
 from flowdsl.testing.replay.sets import other_set_order
 
 __all__ = ["CHANGES", "Memory", "elsewhere", "user_frame"]

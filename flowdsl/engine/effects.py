@@ -19,9 +19,9 @@ from flowdsl.clock import Waker
 from flowdsl.core.preview import preview
 from flowdsl.core.records import Step
 from flowdsl.engine.commit import Written
-from flowdsl.engine.context import Crossing, Frame, RunState, current, here
 from flowdsl.engine.engine import Engine
-from flowdsl.errors import FlowError, StepTimeout
+from flowdsl.engine.execution import Execution, Frame, current
+from flowdsl.errors import FlowError, StepTimeout, Stopped
 from flowdsl.hooks import BodyKind, BodyView
 from flowdsl.storage.base import Operation, Outcome
 
@@ -139,7 +139,7 @@ class Commit(Effect):
         return await committer.commit_async(self.operations)
 
 
-class Call(Effect):
+class Read(Effect):
     """Call something short that blocks (a read of the storage); async code does it inline where the
     storage allows."""
 
@@ -185,7 +185,7 @@ class Body(Effect):
         if self.timeout is not None:
             return self._sync_with_timeout(self.timeout)
         frame = self.frame
-        frame.scope.home = threading.get_ident()
+        frame.scope.entered()
         token = current.set(frame)
         try:
             around = frame.run.engine.hooks.around
@@ -209,7 +209,7 @@ class Body(Effect):
             with lock:
                 box.append(outcome)
                 if self.frame.abandoned:
-                    self.frame.run.left_behind -= 1
+                    self.frame.run.bodies.abandon(-1)
                     logger.info(
                         "a body of %s that a timeout had left behind has ended; its outcome is discarded",
                         self.frame.step.path if self.frame.step else self.frame.run.id,
@@ -223,8 +223,8 @@ class Body(Effect):
         with lock:
             if box:
                 return box[0]
-            self.frame.abandoned = True
-            self.frame.run.left_behind += 1
+            self.frame.abandon()
+            self.frame.run.bodies.abandon(1)
         step = self.frame.step
         what = step.path if step is not None else self.frame.run.id
         logger.warning(
@@ -249,7 +249,7 @@ class Body(Effect):
 
     async def aio(self) -> Result:
         frame = self.frame
-        frame.scope.home = here(True)
+        frame.scope.entered()
         token = current.set(frame)
         try:
             if self.timeout is None:
@@ -277,7 +277,7 @@ class Body(Effect):
         except TimeoutError as error:
             if not limit.expired():
                 return error, None
-            self.frame.abandoned = True
+            self.frame.abandon()
             return self._timed_out(timeout), None
 
 
@@ -285,17 +285,17 @@ class Body(Effect):
 class _Seen(BodyView):
     """What hooks see of a body in a run; it can be held there."""
 
-    run: RunState
+    run: Execution
 
     def hold(self) -> Never:
         """Wait until the run is to stop, and raise that."""
-        while self.run.stop is None and not self.run.ending:
+        while self.run.stop.reason is None and not self.run.stop.ending:
             Pause(self.run, None).sync()
         raise self._over()
 
     async def ahold(self) -> Never:
         """The same, awaited."""
-        while self.run.stop is None and not self.run.ending:
+        while self.run.stop.reason is None and not self.run.stop.ending:
             await Pause(self.run, None).aio()
         raise self._over()
 
@@ -304,8 +304,9 @@ class _Seen(BodyView):
         with self.run.lock:
             return self.run.journal.unused()
 
-    def _over(self) -> Crossing:
-        return Crossing(self.run.stop or FlowError(f"run {self.run_id} is about to end", run=self.run_id))
+    def _over(self) -> Stopped:
+        run_id = self.run_id
+        return Stopped(self.run.stop.reason or FlowError(f"run {run_id} is about to end", run=run_id))
 
 
 def _seen(body: Body) -> BodyView:
@@ -318,11 +319,11 @@ def _seen(body: Body) -> BodyView:
         shown = "" if body.callback else run.record.args_preview
     else:
         path = step.path
-        running = run.running.get(step.key)
+        call = run.bodies.call(step.key)
         if step.mode == "undo":
             kind, shown = "undo", preview(body.args[0])
-        elif running is not None:
-            fn, shown = running[1].fn, running[1].shown
+        elif call is not None:
+            fn, shown = call.fn, call.shown
     return _Seen(kind, path, run.id, step, fn, body.args, body.kwargs, shown, frame.is_async, run)
 
 
@@ -332,7 +333,7 @@ class Stoppable(Effect):
 
     __slots__ = ("body", "run")
 
-    def __init__(self, run: RunState, body: Body) -> None:
+    def __init__(self, run: Execution, body: Body) -> None:
         self.run = run
         self.body = body
 
@@ -352,24 +353,24 @@ class Stoppable(Effect):
                 stopped = True
                 task.cancel()
 
-        run.stopper = lambda: loop.call_soon_threadsafe(stop)
+        run.stop.cancelled_by(lambda: loop.call_soon_threadsafe(stop))
         timer = None
         engine = run.engine
-        left = None if run.deadline is None else max(run.deadline - engine.ticks(), 0.0)
+        left = run.stop.left()
         if left is not None and not engine.virtual:
-            timer = loop.call_later(left, run.expire)
+            timer = loop.call_later(left, run.stop.expire)
         try:
-            with engine.alarm(left, run.expire):
+            with engine.alarm(left, run.stop.expire):
                 error, value = await self.body.aio()
         finally:
             over = True
-            run.stopper = None
+            run.stop.cancelled_by(None)
             if timer is not None:
                 timer.cancel()
         if stopped:
             task.uncancel()
-            if isinstance(error, asyncio.CancelledError) and run.stop is not None:
-                return Crossing(run.stop), None
+            if isinstance(error, asyncio.CancelledError) and run.stop.reason is not None:
+                return Stopped(run.stop.reason), None
         return error, value
 
 
@@ -378,7 +379,7 @@ class NewWaker(Effect):
 
     __slots__ = ("run",)
 
-    def __init__(self, run: RunState) -> None:
+    def __init__(self, run: Execution) -> None:
         self.run = run
 
     def sync(self) -> Waker:
@@ -388,13 +389,11 @@ class NewWaker(Effect):
         return self._known(self.run.engine.clock.waker(asyncio.get_running_loop()))
 
     def _known(self, waker: Waker) -> Waker:
-        with self.run.lock:
-            self.run.wakers.add(waker)
-            self.run.listeners.add(waker)
+        self.run.stop.waits(waker, listens=True)
         return waker
 
 
-def waker_for(run: RunState) -> Generator[Effect, Any, Waker]:
+def waker_for(run: Execution) -> Generator[Effect, Any, Waker]:
     """A waker that is set by a signal, or when the run should stop, from now on: even before it is waited
     for."""
     waker: Waker = yield NewWaker(run)
@@ -410,7 +409,7 @@ class Pause(Effect):
 
     __slots__ = ("run", "seconds", "waker")
 
-    def __init__(self, run: RunState, seconds: float | None, waker: Waker | None = None) -> None:
+    def __init__(self, run: Execution, seconds: float | None, waker: Waker | None = None) -> None:
         self.run = run
         self.seconds = seconds
         self.waker = waker
@@ -418,43 +417,39 @@ class Pause(Effect):
     def sync(self) -> bool:
         clock = self.run.engine.clock
         waker = self.waker or clock.waker()
-        with self.run.lock:
-            self.run.wakers.add(waker)
+        self.run.stop.waits(waker)
         try:
-            if self.run.stop is not None:
+            if self.run.stop.reason is not None:
                 return True
             return bool(clock.wait(waker, self.seconds))
         finally:
-            with self.run.lock:
-                self.run.wakers.discard(waker)
+            self.run.stop.waited(waker)
 
     async def aio(self) -> bool:
         clock = self.run.engine.clock
         waker = self.waker or clock.waker(asyncio.get_running_loop())
-        with self.run.lock:
-            self.run.wakers.add(waker)
+        self.run.stop.waits(waker)
         try:
-            if self.run.stop is not None:
+            if self.run.stop.reason is not None:
                 return True
             return bool(await clock.await_(waker, self.seconds))
         finally:
-            with self.run.lock:
-                self.run.wakers.discard(waker)
+            self.run.stop.waited(waker)
 
 
-def wait_out(run: RunState, left: float, *, begun: bool = True) -> Generator[Effect, Any, None]:
+def wait_out(run: Execution, left: float, *, begun: bool = True) -> Generator[Effect, Any, None]:
     """Wait *left* seconds, unless the run is told to stop, passes its deadline, or (unless *begun*) is
     about to end."""
     ticks = run.engine.ticks
     end = ticks() + left
-    while left > 0 and (begun or not run.ending):
-        if run.deadline is not None and run.deadline < end:
-            yield Pause(run, max(run.deadline - ticks(), 0.0))
+    while left > 0 and (begun or not run.stop.ending):
+        if run.stop.deadline is not None and run.stop.deadline < end:
+            yield Pause(run, run.stop.left())
         elif not (yield Pause(run, left)):
             break
-        run.check()
+        run.stop.check()
         left = end - ticks()
-    run.check()
+    run.stop.check()
 
 
 class Watch(Effect):

@@ -22,11 +22,13 @@ from flowdsl.codecs import Codec, PickleCodec
 from flowdsl.codecs.payloads import Payloads
 from flowdsl.core.journal import Journal
 from flowdsl.core.records import Memo, Run, RunFilter, Signal, Step
-from flowdsl.engine.context import Crossing, Frame, RunState, Scope, StepView
 from flowdsl.engine.definitions import StepDef, step_definition
-from flowdsl.engine.drive import Body, Effect, Result
+from flowdsl.engine.effects import Body, Effect, Result
 from flowdsl.engine.engine import Engine
-from flowdsl.errors import FlowError, StepTimeout, StorageUnavailable
+from flowdsl.engine.execution import Execution, Frame
+from flowdsl.engine.scope import Scope, StepView
+from flowdsl.engine.store import Fold
+from flowdsl.errors import FlowError, StepTimeout, Stopped, StorageUnavailable
 from flowdsl.hooks import HookChain
 from flowdsl.storage.base import Operation, Outcome, Storage
 
@@ -97,7 +99,7 @@ class RemoteBody(Effect):
             if future is None or future.done():
                 return error, None
             future.cancel()
-            self.frame.abandoned = True
+            self.frame.abandon()
             message = (
                 f"step {call.defn.path} of run {run.id} took longer than its timeout of "
                 f"{call.defn.timeout:g} s; its worker was left behind"
@@ -118,14 +120,14 @@ class RemoteBody(Effect):
         with run.lock:
             for step in logged:
                 if run.journal.get(step.key) is None:
-                    run.keep(step)
+                    run.writer.keep(step)
         if what == "value":
             return None, PickleCodec().loads(body)
         payloads = Payloads(PickleCodec())
         error = payloads.unpack_error(body, "", "", "worker")
         if what == "stop" and isinstance(error, FlowError):
-            run.halt(error)
-            return Crossing(error), None
+            run.stop.halt(error)
+            return Stopped(error), None
         return error, None
 
 
@@ -231,7 +233,7 @@ def _working(engine: Engine, executor: Executor) -> Executor:
 # ------------------------------------------------------------------------------------------------------ in
 
 _engines: dict[str | None, Engine] = {}
-_folds: dict[tuple[str | None, str], Any] = {}
+_folds: dict[tuple[str | None, str], Fold] = {}
 _lock = threading.Lock()
 
 
@@ -275,7 +277,7 @@ class _Unreachable(Storage):
         pass
 
 
-class _WorkerState(RunState):
+class _WorkerState(Execution):
     """The run as a worker sees it; the journal is read when the body makes a durable call."""
 
     _journal: Journal | None = None
@@ -315,7 +317,7 @@ def _execute(data: bytes) -> tuple[str, bytes, list[Step]]:
     engine = _engine_for(job)
     state = _WorkerState(engine, job.record, Journal(), None)
     fold_key = (job.url, job.record.id)
-    state.fold = _folds.get(fold_key)
+    state.give(_folds.get(fold_key) or Fold())
     scope: Scope | None = None
     for scope_id in reversed(job.scopes):
         scope = Scope(scope_id, scope, False, of_step=True)
@@ -327,15 +329,15 @@ def _execute(data: bytes) -> tuple[str, bytes, list[Step]]:
         fn = defn.fn
     error, value = Body(fn, job.args, job.kwargs, Frame(state, scope, job.view, False)).sync()
     _folds.clear()
-    _folds[fold_key] = state.fold
-    logged = list(state.buffer.values())
+    _folds[fold_key] = state.part(Fold)
+    logged = list(state.writer.buffer.values())
     payloads = Payloads(PickleCodec())
     if error is None:
         try:
             return "value", PickleCodec().dumps(value), logged
         except Exception as fault:
             error = TypeError(f"a step's result cannot travel back from its worker: {fault}")
-    if isinstance(error, Crossing):
+    if isinstance(error, Stopped):
         return "stop", payloads.pack_error(error.error, "", "", "worker")[0], logged
     if not isinstance(error, Exception):
         raise error

@@ -1,0 +1,277 @@
+"""One run that executes in this process, and the one context variable that says where a call stands.
+
+``current`` holds the :class:`Frame` of the innermost workflow or step body that is executing in this context;
+a frame knows its execution, its scope and its step. Threads and tasks inherit it the way they inherit
+context: a task does, a bare thread does not.
+
+An :class:`Execution` is made of parts, and each part is the only one that changes its own fields: the journal
+(:mod:`flowdsl.core.journal`), :class:`~flowdsl.engine.stop.Stop`,
+:class:`~flowdsl.engine.failures.OpenFailures`, :class:`Writer`, :class:`Branches` and :class:`Bodies`. A verb
+that needs a state of its own for each run keeps it in a class of its own, by ``execution.part(ThatClass)``.
+"""
+
+import logging
+import os
+import threading
+from collections.abc import Iterable
+from contextvars import ContextVar
+from typing import Any, TypeVar
+
+from flowdsl.core.journal import Journal
+from flowdsl.core.records import Run, Step
+from flowdsl.engine.definitions import WorkflowDef
+from flowdsl.engine.engine import Engine
+from flowdsl.engine.failures import OpenFailures
+from flowdsl.engine.scope import Scope, StepView
+from flowdsl.engine.stop import Stop
+from flowdsl.errors import FlowError, LeaseLost, Stopped
+from flowdsl.storage.base import Done, Fenced, Missing, Operation, Outcome, PutStep, Unstorable, UpdateRun
+
+__all__ = ["Bodies", "Branches", "Execution", "Frame", "Writer", "current"]
+
+P = TypeVar("P")
+
+
+class Writer:
+    """What a run writes under its epoch: its records, in the journal first or at once, and the failures that
+    the retry of a failed run has yet to execute again.
+
+    ``buffer`` holds records that become durable with the next commit, and before the next body begins.
+    ``floor``: records up to this place in the order are no evidence of divergence any more.
+    """
+
+    def __init__(self, run: "Execution") -> None:
+        record = run.record
+        self.run_id = record.id
+        self.epoch = record.epoch
+        self.buffer: dict[str, Step] = {}
+        self.floor = record.floor
+        self.reopened = set(record.open_failures)
+        self._open_failures = record.open_failures
+        self._run = run
+
+    def add(self, record: Step) -> None:
+        """Take a record that is durable into the journal."""
+        with self._run.lock:
+            self._run.journal.add(record)
+
+    def keep(self, record: Step) -> None:
+        """Take *record* into the journal, to become durable with the next commit."""
+        with self._run.lock:
+            self._run.journal.add(record)
+            self.buffer[record.key] = record
+
+    def put(self, record: Step, once: bool = False) -> Operation:
+        """The write of *record*."""
+        return PutStep(record, self.epoch, once)
+
+    def buffered(self) -> list[Operation]:
+        """Writes of the records that are yet to be made durable. They stay in the buffer until
+        :meth:`stored`, so that no other branch takes them for durable while their commit is under way; to
+        write one twice does no harm."""
+        if not self.buffer:
+            return []
+        with self._run.lock:
+            return [PutStep(step, self.epoch, True) for step in self.buffer.values()]
+
+    def stored(self, operations: Iterable[Operation]) -> None:
+        """These operations are durable, and with them the buffered records that are among them."""
+        if not self.buffer:
+            return
+        with self._run.lock:
+            for operation in operations:
+                if isinstance(operation, PutStep):
+                    self.buffer.pop(operation.step.key, None)
+
+    def answers(self, key: str) -> tuple[Operation, ...]:
+        """What has to be stored with the record of *key*, if its failure was open: it is no more, so that a
+        process that dies behind this does not execute it once more."""
+        if key not in self.reopened:
+            return ()
+        with self._run.lock:
+            self.reopened.discard(key)
+            left = tuple(other for other in self._open_failures if other in self.reopened)
+        return (UpdateRun(self.run_id, {"open_failures": left}, epoch=self.epoch),)
+
+    def raise_floor(self, seq: int) -> None:
+        """Records up to *seq* are no evidence of divergence any more."""
+        self.floor = max(self.floor, seq)
+
+    def accept(self, outcome: Outcome, operation: Operation) -> int:
+        """The ``seq`` of a write that took effect; raises :class:`Stopped` for one that was refused."""
+        if isinstance(outcome, Done):
+            return outcome.seq
+        if isinstance(outcome, Unstorable):
+            error: FlowError = outcome.error
+        elif isinstance(outcome, Fenced | Missing):
+            error = self.lost(outcome)
+        else:
+            raise AssertionError(f"{outcome!r} answers {operation!r}")
+        self._run.stop.halt(error)
+        raise Stopped(error)
+
+    def lost(self, outcome: Outcome) -> LeaseLost:
+        """The error of a run that is not ours any more."""
+        what = (
+            f"another process owns it now (epoch {outcome.run.epoch}, ours was {self.epoch})"
+            if isinstance(outcome, Fenced)
+            else "it was deleted"
+        )
+        return LeaseLost(
+            f"run {self.run_id} cannot be written from here: {what}. What this process was executing is "
+            "discarded; "
+            f"call the workflow again to follow the run",
+            run=self.run_id,
+        )
+
+
+class Branches:
+    """Futures of what a run executes beside its body; the run ends only when all of them have."""
+
+    def __init__(self) -> None:
+        self._futures: list[Any] = []
+        self._known: dict[str, Any] = {}
+        self._lock = threading.Lock()
+
+    def __bool__(self) -> bool:
+        return bool(self._futures)
+
+    def add(self, future: Any) -> None:
+        """The run has to see *future* ended before it ends itself."""
+        with self._lock:
+            self._futures.append(future)
+
+    def take(self) -> list[Any]:
+        """Those that were added since the last look."""
+        with self._lock:
+            found, self._futures = self._futures, []
+        return found
+
+    def known(self, key: str) -> Any | None:
+        """The future that was remembered by this key."""
+        return self._known.get(key)
+
+    def remember(self, key: str, future: Any) -> None:
+        """Let :meth:`known` find *future*: the branch of a schedule record, a child by its id."""
+        self._known[key] = future
+
+
+class Bodies:
+    """The step bodies of a run that are executing."""
+
+    def __init__(self) -> None:
+        self._executing: dict[str, tuple[StepView, Any]] = {}
+        self._announced: set[tuple[str, int]] = set()
+        self.left_behind = 0
+        self.begin = self._executing.__setitem__
+        self._lock = threading.Lock()
+
+    def end(self, key: str) -> None:
+        """The body of step *key* has ended."""
+        self._executing.pop(key, None)
+
+    def call(self, key: str) -> Any | None:
+        """The call whose body executes."""
+        found = self._executing.get(key)
+        return None if found is None else found[1]
+
+    def __iter__(self) -> Any:
+        return iter(list(self._executing.values()))
+
+    def to_announce(self, before: float) -> list[tuple[StepView, Any]]:
+        """Views and calls of ``do`` steps that began before that moment; each attempt once."""
+        found = []
+        for view, call in self:
+            mark = (view.key, view.attempt)
+            if view.mode == "do" and view.started_at <= before and mark not in self._announced:
+                self._announced.add(mark)
+                found.append((view, call))
+        return found
+
+    def abandon(self, by: int) -> None:
+        """So many bodies more were left behind by a timeout; a negative number: have ended since."""
+        with self._lock:
+            self.left_behind += by
+
+
+class Execution:
+    """One run that executes in this process."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        record: Run,
+        journal: Journal,
+        definition: WorkflowDef | None,
+        parent: "Execution | None" = None,
+    ) -> None:
+        self.engine = engine
+        self.record = record
+        self.id = record.id
+        self.epoch = record.epoch
+        self.journal = journal
+        self.definition = definition
+        self.parent = parent
+        self.is_async = definition is not None and definition.is_async
+        self.scope = Scope("", None, self.is_async)
+        self.lock = threading.RLock()
+        # within this process it goes by the passing of time, whatever the machine's clock is set to
+        left = None if record.deadline is None else record.deadline - engine.clock.now()
+        deadline = None if left is None else engine.ticks() + left
+        self.stop = Stop(record.id, deadline, engine.ticks, self.is_async)
+        self.failures = OpenFailures()
+        self.writer = Writer(self)
+        self.branches = Branches()
+        self.bodies = Bodies()
+        self._parts: dict[type, Any] = {}
+
+    def part(self, kind: type[P]) -> P:
+        """The one instance of *kind* that belongs to this run; made at the first look, without arguments."""
+        found = self._parts.get(kind)
+        if found is None:
+            with self.lock:
+                found = self._parts.setdefault(kind, kind())
+        made: P = found
+        return made
+
+    def give(self, part: object) -> None:
+        """Let *part* be the one instance of its class that belongs to this run."""
+        self._parts[type(part)] = part
+
+
+class Frame:
+    """One executing body. ``abandoned`` is set when a timeout left the body behind: what it does no longer
+    counts."""
+
+    __slots__ = ("abandoned", "is_async", "run", "scope", "step")
+
+    def __init__(self, run: Execution, scope: Scope, step: StepView | None, is_async: bool) -> None:
+        self.run = run
+        self.scope = scope
+        self.step = step
+        self.is_async = is_async
+        self.abandoned = False
+
+    def abandon(self) -> None:
+        """A timeout leaves the body behind."""
+        self.abandoned = True
+
+
+current: ContextVar[Frame | None] = ContextVar("flowdsl_current", default=None)
+
+os.register_at_fork(after_in_child=lambda: current.set(None))  # a forked child holds no run
+
+
+class _Where(logging.Filter):
+    """Gives every record of ours the run and the step that it is about, so that a format may ask for them."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        frame = current.get()
+        if not hasattr(record, "run"):
+            record.run = None if frame is None else frame.run.id
+        if not hasattr(record, "step"):
+            record.step = None if frame is None or frame.step is None else frame.step.key
+        return True
+
+
+logging.getLogger("flowdsl").addFilter(_Where())

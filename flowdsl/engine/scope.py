@@ -1,0 +1,166 @@
+"""Where calls are counted, and which flow of control makes them."""
+
+import asyncio
+import sys
+import threading
+
+from attrs import define
+
+from flowdsl.errors import Stopped
+
+__all__ = ["INTERRUPTS", "Scope", "StepView", "UnderWay", "control", "interrupting"]
+
+INTERRUPTS = (KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError)
+"""What leaves a run resumable when it leaves the body."""
+
+
+class UnderWay:
+    """A call that is under way in a scope: by which *flow* of control, whether another one overlaps it, and
+    whether it was *submitted*, to be executed beside the one who made it."""
+
+    __slots__ = ("concurrent", "flow", "submitted")
+
+    concurrent: bool
+    flow: object
+    submitted: bool
+
+
+class Scope:
+    """A place where calls are counted: the run, the body of a step (``of_step``; of mode ``try``: ``tried``),
+    a branch.
+
+    ``home`` is the flow of control that executes it; ``active`` are the calls that are under way in it.
+    """
+
+    __slots__ = (
+        "active",
+        "counts",
+        "draws",
+        "home",
+        "id",
+        "is_async",
+        "of_step",
+        "ordinals",
+        "parent",
+        "tried",
+    )
+
+    def __init__(
+        self,
+        scope_id: str,
+        parent: "Scope | None",
+        is_async: bool,
+        of_step: bool = False,
+        tried: bool = False,
+        home: object = None,
+    ) -> None:
+        self.id = scope_id
+        self.of_step = of_step
+        self.tried = tried
+        self.parent = parent
+        self.is_async = is_async
+        self.home = home
+        self.counts: dict[bytes, int] = {}
+        self.ordinals: dict[str, int] = {}
+        self.active: set[UnderWay] = set()
+        self.draws = 0
+
+    def entered(self) -> None:
+        """The flow of control that calls this is the one that executes the scope."""
+        self.home = control(self.is_async)
+
+    def ordinal(self, path: str) -> int:
+        """The number of this call of *path*, whatever its arguments. The caller holds the run's lock."""
+        found = self.ordinals.get(path, 0)
+        self.ordinals[path] = found + 1
+        return found
+
+    def draw(self) -> int:
+        """The number of this draw of chance. The caller holds the run's lock."""
+        number = self.draws
+        self.draws = number + 1
+        return number
+
+    def within(self, other: "Scope") -> bool:
+        """Whether this scope is *other* or lies inside it."""
+        return self.under(other.id)  # each attempt of a step has a new object for the same place
+
+    def under(self, scope_id: str) -> bool:
+        """Whether this scope has that id or lies inside one that has: in the body of step *scope_id*."""
+        scope: Scope | None = self
+        while scope is not None:
+            if scope.id == scope_id:
+                return True
+            scope = scope.parent
+        return False
+
+    def level_with(self, other: "Scope") -> bool:
+        """Whether what leaves this scope arrives in *other*, with no step in between that may yet handle
+        it."""
+        scope: Scope | None = self
+        while scope is not None and scope.id != other.id:
+            if scope.of_step:
+                return False
+            scope = scope.parent
+        return scope is not None
+
+
+@define(slots=True)
+class StepView:
+    """What hooks and ``current_step()`` show of one attempt of a step.
+
+    ``idempotency_key`` is the same for all attempts and resumes of this step in this run. It is another one
+    in a fork, and once the step was undone or forgotten (``generation`` counts that): who refunded a payment
+    and charges anew wants both to happen. ``started_at`` is in seconds since the epoch on the runtime's
+    clock, ``duration`` in seconds once the attempt has ended.
+    """
+
+    run_id: str
+    key: str
+    path: str
+    mode: str
+    attempt: int
+    started_at: float
+    duration: float | None = None
+    generation: int = 0
+
+    @property
+    def idempotency_key(self) -> str:
+        """A name for this step of this run that another system can deduplicate by."""
+        again = f"~{self.generation}" if self.generation else ""
+        return f"{self.run_id}/{self.key}{again}"
+
+
+def control(is_async: bool) -> object:
+    """The flow of control that calls this: the task in async code, else the number of the thread."""
+    if is_async:
+        try:
+            task = asyncio.current_task()
+        except RuntimeError:
+            task = None
+        if task is not None:
+            return task
+    return threading.get_ident()
+
+
+def interrupting(ambient: BaseException | None, is_async: bool = False) -> BaseException | None:
+    """The interrupt that is propagating through the calling code (it sits in a ``finally`` or ``except``
+    block), if any.
+
+    *ambient* is what was already being handled when the run began, and does not count. A ``CancelledError``
+    counts only while the surrounding task itself is being cancelled: code may well cancel and await a task of
+    its own.
+    """
+    error = sys.exception()
+    if error is None or error is ambient or not isinstance(error, (*INTERRUPTS, Stopped)):
+        return None
+    if isinstance(error, asyncio.CancelledError | GeneratorExit):
+        try:
+            task = asyncio.current_task()
+        except RuntimeError:
+            task = None
+        if isinstance(error, GeneratorExit):
+            # a coroutine is being thrown away; but to close a generator is no interrupt
+            return error if is_async and task is None else None
+        return error if task is not None and task.cancelling() else None
+    return error
