@@ -22,6 +22,7 @@ from typing import Any
 from flowdsl.core.bound import NO_RECEIVER, Bound, Shape, changed_defaults, has_identity
 from flowdsl.core.encoding import ENCODERS, Unkeyable, encode
 from flowdsl.core.keys import object_path
+from flowdsl.core.quick_bind import Counted, QuickBind, generate
 from flowdsl.core.source import SOURCE
 from flowdsl.errors import UnkeyableArgument
 
@@ -126,6 +127,10 @@ class Binder:
             for name, place, bit in self.shape.bits
         ]
         self._default_texts: dict[int, str] = {}
+        self._quick: QuickBind | None = None
+        if self.key is None and not any(code is _LIVE for _, _, _, code, _ in self._plan):
+            counted = [Counted(place, name, bit, code) for place, name, _, code, bit in self._plan]
+            self._quick = generate(parameters, counted, ENCODERS)
 
     # ---------------------------------------------------------------------------------------------- a call
 
@@ -136,6 +141,20 @@ class Binder:
         one. Returns a :class:`Bound`. Raises ``TypeError`` like Python's own for arguments that do not fit,
         and :class:`~flowdsl.errors.UnkeyableArgument` for one that has no canonical encoding.
         """
+        if self._quick is not None:
+            try:
+                values, canonical, left_out = self._quick(*args, **kwargs)
+            except (TypeError, RecursionError):  # does not fit, or has no encoding: said below
+                pass
+            else:
+                if receiver is not NO_RECEIVER:
+                    canonical = self._receiver_code(receiver) + canonical
+                defaults = self._defaults_of(left_out) if left_out else self._source
+                return Bound(self.shape, values, canonical, defaults, left_out, receiver, None)
+        return self._bind_stepwise(args, kwargs, receiver)
+
+    def _bind_stepwise(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], receiver: Any) -> Bound:
+        """Bind any call, and say what is wrong with one that cannot be bound."""
         if kwargs:
             values = self._bind_names(args, kwargs)
         else:
@@ -160,10 +179,7 @@ class Binder:
             raise self._unkeyable(error, self._name_at(place)) from None
         except RecursionError:
             raise self._unkeyable(Unkeyable.no_stack(values[place]), self._name_at(place)) from None
-        defaults = self._source
-        if left_out:
-            known = self._default_texts.get(left_out)
-            defaults = self._describe_defaults(left_out) if known is None else known
+        defaults = self._defaults_of(left_out) if left_out else self._source
         return Bound(self.shape, values, b"".join(codes), defaults, left_out, receiver, None)
 
     def _bind_names(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -237,6 +253,10 @@ class Binder:
             return b"R" + encode(receiver)
         except Unkeyable as error:
             raise self._unkeyable(error, "self") from None
+
+    def _defaults_of(self, left_out: int) -> str:
+        known = self._default_texts.get(left_out)
+        return self._describe_defaults(left_out) if known is None else known
 
     def _describe_defaults(self, left_out: int) -> str:
         parts, live = [], False

@@ -70,8 +70,10 @@ def _framed(*parts: str) -> bytes:
 
 
 @lru_cache(maxsize=4096)
-def _step_head(scope: str, path: str, version: str) -> bytes:
-    return b"flowdsl step %d " % ENCODING_VERSION + _framed(scope, path, version)
+def _begun(scope: str, path: str, version: str) -> Any:
+    """A digest that has seen all but the arguments; to be copied."""
+    head = b"flowdsl step %d " % ENCODING_VERSION + _framed(scope, path, version)
+    return blake2b(head, digest_size=_DIGEST_SIZE)
 
 
 def content_digest(scope: str, path: str, version: str, canonical: bytes) -> bytes:
@@ -84,7 +86,9 @@ def content_digest(scope: str, path: str, version: str, canonical: bytes) -> byt
     >>> content_digest("", "shop.charge", "", b"").hex()
     '1f507b4ab10fa29d9c9f921eb3955229a55581fd'
     """
-    return blake2b(_step_head(scope, path, version) + canonical, digest_size=_DIGEST_SIZE).digest()
+    digest = _begun(scope, path, version).copy()
+    digest.update(canonical)
+    return digest.digest()  # type: ignore[no-any-return]
 
 
 def step_key(content: bytes, occurrence: int = 0) -> str:

@@ -37,7 +37,13 @@ def preview(value: Any, limit: int = _LIMIT) -> str:
     "{'id': 7, 'items': [0, 1, 2, …"
     """
     kind = type(value)
-    if _is_small_dict(value, 3) if kind is dict else _is_small(value, 3):
+    if kind is int:
+        small = -_LARGE < value < _LARGE
+    elif kind is dict:
+        small = _is_small_dict(value, 3)
+    else:
+        small = _is_small(value, 3)
+    if small:
         text = repr(value)
         return text if len(text) <= limit else _cut(text, limit)
     try:
