@@ -1,0 +1,175 @@
+"""Queues: which pending runs may begin now.
+
+The rules
+    Pending runs are taken by priority (larger first), then by age, then by id. A queue may limit how many of
+    its runs execute at once (all workers together, per worker, per partition) and how many may begin in a
+    window of time (``rate``). A run without a partition is in one partition with all others that have none.
+    A paused queue gives nothing. A queue that nobody declared has no limits. Of the runs that share a
+    *serial* key one executes at a time, whatever their queues.
+
+The theory
+    There is one model for all limits. Each limit is a *room*: so many places, some of them taken. A pending
+    run needs a place in every room that it passes. :func:`choose` walks the candidates in order and takes
+    those that find a place everywhere. A full room never blocks what does not need it.
+
+The implementation
+    A storage reads candidates and counts in its transaction, asks :func:`choose`, and writes what was
+    chosen. So a limit is never exceeded, and no row is taken twice.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from attrs import field, frozen
+from attrs.validators import instance_of
+
+__all__ = ["DEFAULT", "Candidate", "Queue", "Taken", "choose", "window"]
+
+DEFAULT = "default"
+"""The queue of a run that was enqueued without the name of one."""
+
+_WINDOWS = {"sec": 1.0, "min": 60.0, "hour": 3600.0, "day": 86400.0}
+_RATE = re.compile(r"\s*([1-9][0-9]*)\s*/\s*(sec|min|hour|day)\s*")
+
+
+def _checked_name(_queue: Any, _attribute: Any, value: Any) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"a queue is named by a string; got {value!r}")
+    if not value.strip():
+        raise ValueError("a queue's name is not empty")
+
+
+def _checked_limit(_queue: Any, attribute: Any, value: Any) -> None:
+    if value is None:
+        return
+    name = attribute.name
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name}= is a whole number or None; got {value!r}")
+    if value < 1:
+        raise ValueError(f"{name}= is at least 1; to stop a queue, pause it; got {value!r}")
+
+
+def _checked_rate(_queue: Any, _attribute: Any, value: Any) -> None:
+    if value is not None:
+        window(value)
+
+
+def window(rate: object) -> tuple[int, float]:
+    """How many runs may begin in how many seconds.
+
+    >>> window("100/min")
+    (100, 60.0)
+    """
+    found = _RATE.fullmatch(rate) if isinstance(rate, str) else None
+    if found is None:
+        raise ValueError(f'rate= is text such as "100/min", per sec, min, hour or day; got {rate!r}')
+    return int(found[1]), _WINDOWS[found[2]]
+
+
+@frozen(slots=True)
+class Queue:
+    """A named queue of runs, with its limits.
+
+    Parameters: *name*; *concurrency*, how many of its runs execute at once, all workers together;
+    *per_worker*, how many in one worker; *per_partition*, how many of one partition; *rate*, how many may
+    begin in a sliding window, such as ``"100/min"`` (per ``sec``, ``min``, ``hour`` or ``day``). ``None``
+    is no limit. *paused*: it gives nothing to workers.
+
+    >>> Queue("mail", concurrency=10, rate="100/min").rate
+    '100/min'
+    """
+
+    name: str = field(validator=_checked_name)
+    concurrency: int | None = field(default=None, kw_only=True, validator=_checked_limit)
+    per_worker: int | None = field(default=None, kw_only=True, validator=_checked_limit)
+    per_partition: int | None = field(default=None, kw_only=True, validator=_checked_limit)
+    rate: str | None = field(default=None, kw_only=True, validator=_checked_rate)
+    paused: bool = field(default=False, kw_only=True, validator=instance_of(bool))
+
+
+class Candidate(NamedTuple):
+    """A pending run, as far as taking it needs: *not_before* in seconds on the storage's clock."""
+
+    id: str
+    queue: str
+    priority: int = 0
+    created_at: float = 0.0
+    partition: str | None = None
+    serial: str | None = None
+
+
+class Taken(NamedTuple):
+    """What is taken already: runs that execute, and runs that began within the longest window.
+
+    *executing*: ``(queue, owner, partition, serial)`` of each run that executes; *begun*: ``(queue, when)``
+    of each that began lately, in seconds on the storage's clock.
+    """
+
+    executing: Sequence[tuple[str, str | None, str | None, str | None]] = ()
+    begun: Sequence[tuple[str, float]] = ()
+
+
+def choose(
+    candidates: Iterable[Candidate],
+    taken: Taken,
+    queues: Mapping[str, Queue],
+    *,
+    owner: str,
+    now: float,
+    limit: int,
+) -> list[Candidate]:
+    """The runs that *owner* may begin now, at most *limit*, in the order in which they are due.
+
+    *candidates* have to be due (``not_before`` has passed); *now* is in seconds on the storage's clock.
+
+    >>> mail = Queue("mail", concurrency=1)
+    >>> two = [Candidate("a", "mail"), Candidate("b", "mail", priority=5)]
+    >>> [run.id for run in choose(two, Taken(), {"mail": mail}, owner="me", now=0.0, limit=9)]
+    ['b']
+    """
+    used: Counter[tuple[str, ...]] = Counter()
+    for queue, whose, partition, serial in taken.executing:
+        used.update(_rooms(queue, whose or "", partition, serial))
+    for queue, when in taken.begun:
+        declared = queues.get(queue)
+        if declared is not None and declared.rate is not None and when > now - window(declared.rate)[1]:
+            used["rate", queue] += 1
+    chosen: list[Candidate] = []
+    for run in sorted(candidates, key=lambda run: (-run.priority, run.created_at, run.id)):
+        if len(chosen) >= limit:
+            break
+        rooms = [*_rooms(run.queue, owner, run.partition, run.serial), ("rate", run.queue)]
+        places = _places(queues.get(run.queue))
+        if all(used[room] < places.get(room[0], _ALWAYS.get(room[0], used[room] + 1)) for room in rooms):
+            used.update(rooms)
+            chosen.append(run)
+    return chosen
+
+
+_ALWAYS = {"serial": 1}
+
+
+def _rooms(queue: str, owner: str, partition: str | None, serial: str | None) -> Iterable[tuple[str, ...]]:
+    """The rooms in which a run takes a place while it executes."""
+    yield "queue", queue
+    yield "worker", queue, owner
+    yield ("partition", queue) if partition is None else ("partition", queue, partition)
+    if serial is not None:
+        yield "serial", serial
+
+
+def _places(queue: Queue | None) -> dict[str, int]:
+    """How many places each kind of room has; a kind that is not named has no limit."""
+    if queue is None:
+        return {}
+    if queue.paused:
+        return {"queue": 0}
+    limits = {
+        "queue": queue.concurrency,
+        "worker": queue.per_worker,
+        "partition": queue.per_partition,
+        "rate": None if queue.rate is None else window(queue.rate)[0],
+    }
+    return {kind: limit for kind, limit in limits.items() if limit is not None}

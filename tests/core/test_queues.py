@@ -1,0 +1,136 @@
+"""Queues: which pending runs may begin, by priority, age and limits."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowdsl.core.queues import Candidate, Queue, Taken, choose, window
+
+NAMES = st.sampled_from(["a", "b", "undeclared"])
+PARTITIONS = st.sampled_from([None, "p", "q"])
+LIMITS = st.none() | st.integers(1, 3)
+QUEUES = st.fixed_dictionaries(
+    {
+        name: st.builds(
+            Queue,
+            st.just(name),
+            concurrency=LIMITS,
+            per_worker=LIMITS,
+            per_partition=LIMITS,
+            rate=st.none() | st.sampled_from(["1/sec", "2/min", "3/hour"]),
+            paused=st.booleans(),
+        )
+        for name in ("a", "b")
+    }
+)
+CANDIDATES = st.lists(
+    st.builds(
+        Candidate,
+        st.uuids().map(str),
+        NAMES,
+        st.integers(-2, 2),
+        st.integers(0, 5).map(float),
+        PARTITIONS,
+        st.sampled_from([None, None, "s", "t"]),
+    ),
+    max_size=12,
+)
+TAKEN = st.builds(
+    Taken,
+    st.lists(
+        st.tuples(NAMES, st.sampled_from(["me", "you"]), PARTITIONS, st.sampled_from([None, "s"])), max_size=4
+    ),
+    st.lists(st.tuples(NAMES, st.floats(0, 100)), max_size=4),
+)
+
+
+def counts(executing, queue):
+    """How many runs of *queue* execute: in all, by worker, by partition."""
+    mine = [run for run in executing if run[0] == queue]
+    workers = {owner: sum(run[1] == owner for run in mine) for owner in {run[1] for run in mine}}
+    parts = {part: sum(run[2] == part for run in mine) for part in {run[2] for run in mine}}
+    return len(mine), max(workers.values(), default=0), max(parts.values(), default=0)
+
+
+@given(CANDIDATES, TAKEN, QUEUES, st.integers(0, 5))
+def test_no_limit_is_passed_by_what_is_chosen(candidates, taken, queues, limit):
+    """Whatever is pending and taken: what is chosen keeps every limit that was not passed before."""
+    chosen = choose(candidates, taken, queues, owner="me", now=100.0, limit=limit)
+    assert len(chosen) <= limit
+    after = [*taken.executing, *((run.queue, "me", run.partition, run.serial) for run in chosen)]
+    for name, queue in queues.items():
+        here = [run for run in chosen if run.queue == name]
+        if not here:
+            continue
+        assert not queue.paused
+        every, worker, part = counts(after, name)
+        if queue.concurrency is not None:
+            assert every <= queue.concurrency
+        if queue.per_worker is not None:
+            assert counts([run for run in after if run[1] == "me"], name)[1] <= queue.per_worker
+        if queue.per_partition is not None:
+            parts = {run.partition for run in here}
+            assert counts([run for run in after if run[2] in parts], name)[2] <= queue.per_partition
+        if queue.rate is not None:
+            most, length = window(queue.rate)
+            begun = [when for which, when in taken.begun if which == name and when > 100.0 - length]
+            assert len(begun) + len(here) <= most
+    serials = [run.serial for run in chosen if run.serial]
+    assert len(serials) == len(set(serials))
+    assert not set(serials) & {serial for *_, serial in taken.executing}
+
+
+@given(CANDIDATES, TAKEN, QUEUES)
+def test_nothing_is_passed_over_that_has_a_place(candidates, taken, queues):
+    """One that was not chosen does not fit behind those that were."""
+    chosen = choose(candidates, taken, queues, owner="me", now=100.0, limit=100)
+    more = Taken(
+        [*taken.executing, *((run.queue, "me", run.partition, run.serial) for run in chosen)],
+        [*taken.begun, *((run.queue, 100.0) for run in chosen)],
+    )
+    left = [run for run in candidates if run not in chosen]
+    for run in left:
+        assert choose([run], more, queues, owner="me", now=100.0, limit=1) == []
+
+
+@given(CANDIDATES)
+def test_without_limits_it_is_priority_then_age(candidates):
+    """Larger priorities first, older ones first among equals."""
+    free = [run._replace(serial=None) for run in candidates]
+    chosen = choose(free, Taken(), {}, owner="me", now=0.0, limit=100)
+    assert chosen == sorted(free, key=lambda run: (-run.priority, run.created_at, run.id))
+
+
+def test_a_full_queue_does_not_hold_up_another():
+    """The first in order has no place; the second, of another queue, has."""
+    runs = [Candidate("1", "full", priority=9), Candidate("2", "free")]
+    taken = Taken([("full", "you", None, None)])
+    queues = {"full": Queue("full", concurrency=1)}
+    assert [run.id for run in choose(runs, taken, queues, owner="me", now=0.0, limit=9)] == ["2"]
+
+
+def test_runs_without_a_partition_share_one():
+    """No partition is one partition too."""
+    runs = [Candidate("1", "a"), Candidate("2", "a"), Candidate("3", "a", partition="p")]
+    queues = {"a": Queue("a", per_partition=1)}
+    assert [run.id for run in choose(runs, Taken(), queues, owner="me", now=0.0, limit=9)] == ["1", "3"]
+
+
+@pytest.mark.parametrize(
+    ("rate", "error"), [("0/min", ValueError), ("100", ValueError), ("1/year", ValueError), (100, ValueError)]
+)
+def test_a_rate_is_readable(rate, error):
+    """A number per sec, min, hour or day."""
+    with pytest.raises(error, match="rate="):
+        Queue("a", rate=rate)
+
+
+@pytest.mark.parametrize("limit", ["concurrency", "per_worker", "per_partition"])
+def test_limits_are_at_least_one(limit):
+    """Nought is a pause, and a pause is said as such."""
+    with pytest.raises(ValueError, match="pause it"):
+        Queue("a", **{limit: 0})
+    with pytest.raises(TypeError, match="whole number"):
+        Queue("a", **{limit: 1.5})
+    with pytest.raises(ValueError, match="not empty"):
+        Queue(" ")
