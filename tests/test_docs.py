@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 from flowdsl import errors
-from flowdsl.cli.app import COMMANDS
+from flowdsl.cli._app import COMMANDS
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])

@@ -1,8 +1,9 @@
 """The command line ``flowdsl``: look at runs, continue them, clean up, and check the storage.
 
-One module for each group of commands; :mod:`flowdsl.cli.app` has the table of them, and imports only the
-module of the command that is called. Records are shown by the previews that are stored with them: nothing is
-unpickled, except by ``resume`` and ``retry``, which execute the user's code anyway.
+One module for each command, of its name; modules with an underscore hold what commands share.
+:mod:`flowdsl.cli._app` lists the commands, and imports only the one that is called. Records are shown by the
+previews that are stored with them: nothing is unpickled, except by ``resume``, ``retry`` and ``fork``, which
+execute the user's code anyway.
 """
 
 __all__ = ["main"]
@@ -10,6 +11,6 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run the command line with the arguments of this process, and end the process with its exit code."""
-    from flowdsl.cli.app import cli
+    from flowdsl.cli._app import cli
 
     cli(prog_name="flowdsl")

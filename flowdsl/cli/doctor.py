@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from flowdsl.cli.checks import OK, PROBLEM, WARNING, Check, sqlite_checks, sqlite_race
-from flowdsl.cli.common import Cli, command, every_run, missing_database
-from flowdsl.cli.output import Cell
+from flowdsl.cli._checks import OK, PROBLEM, WARNING, Check, sqlite_checks, sqlite_race
+from flowdsl.cli._command import Cli, command, missing_database
+from flowdsl.cli._find import every_run
 from flowdsl.core.records import RunFilter
 from flowdsl.core.status import RunStatus
 from flowdsl.errors import FlowError
@@ -20,7 +20,7 @@ from flowdsl.storage.sqlite_urls import sqlite_path
 
 __all__ = ["doctor"]
 
-SIGNS: dict[str, Cell] = {OK: ("✓ ", "green"), WARNING: ("! ", "yellow"), PROBLEM: ("✗ ", "bold red")}
+SIGNS = {OK: ("✓", "green"), WARNING: ("!", "yellow"), PROBLEM: ("✗", "bold red")}
 STYLES = {OK: "", WARNING: "yellow", PROBLEM: "red"}
 TITLES = {"python": "Python", "sqlite": "SQLite", "write_ahead_log": "write-ahead log"}
 _NAMED = 3  # interrupted runs that are named
@@ -46,8 +46,9 @@ def doctor(cli: Cli) -> int:
         ]
         cli.out.document({"ok": not problems, "storage": _without_password(cli.url), "checks": checks})
         return 1 if problems else 0
-    rows: list[tuple[str, Cell]] = [(_title(one.name), (one.message, STYLES[one.state])) for one in found]
-    cli.out.facts(rows, indent=0, signs=[SIGNS[check.state] for check in found])
+    cli.out.grid(
+        [[(_title(one.name), "dim"), SIGNS[one.state], (one.message, STYLES[one.state])] for one in found]
+    )
     cli.out.line("")
     cli.out.line(_count(problems, "problem"), ", ", _count(warnings, "warning"))
     return 1 if problems else 0

@@ -1,53 +1,24 @@
 """``flowdsl runs``: a list of runs."""
 
-import time
 from collections.abc import Iterator
-from datetime import datetime
 from itertools import islice
 
 import click
 from attrs import evolve, frozen
 
-from flowdsl.cli.common import Cli, command, every_run, opened, shown_status
-from flowdsl.cli.output import Cell, Column, Output, status_cell
-from flowdsl.cli.text import age, cut_middle, cut_start, moment, span
-from flowdsl.core.durations import seconds
+from flowdsl.cli._command import Cli, command, opened, period, shown_status
+from flowdsl.cli._find import every_run, recent_workflows
+from flowdsl.cli._output import Cell, Column, Output, status_cell
+from flowdsl.cli._text import cut_middle, cut_start
 from flowdsl.core.records import Run, RunFilter
 from flowdsl.core.status import RunStatus
 from flowdsl.core.views import run_view, tag_texts
+from flowdsl.core.words import age, moment, nearest, span
 from flowdsl.runtime import Runtime
 
-__all__ = ["as_duration", "as_moment", "print_runs", "runs"]
+__all__ = ["print_runs", "run_span", "runs"]
 
 STATUSES = (*(str(status) for status in RunStatus), "interrupted")
-
-
-def as_duration(_: click.Context, param: click.Parameter, value: str | None) -> float | None:
-    """Read an option that is a duration such as ``"30 days"``; in seconds."""
-    try:
-        return None if value is None else seconds(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error), param=param) from None
-
-
-def as_moment(_: click.Context, param: click.Parameter, value: str | None) -> float | None:
-    """Read an option that is a time, or a duration before now; in seconds since the epoch.
-
-    A time without a zone is on the clock of the reader.
-    """
-    if value is None:
-        return None
-    try:
-        # Times are shown in microseconds and stored finer: what is shown as this time counts as this.
-        return datetime.fromisoformat(value).timestamp() - 5e-7
-    except (ValueError, OverflowError, OSError):
-        pass
-    try:
-        return time.time() - seconds(value)
-    except ValueError:
-        examples = '2026-01-31, "2026-01-31 14:00", "2 hours" or 30m'
-        text = f"{value!r} is neither a time nor a duration, such as {examples}"
-        raise click.BadParameter(text, param=param) from None
 
 
 @frozen(slots=True)
@@ -63,7 +34,7 @@ class Wanted:
         """Whether *run*, shown with *status*, is wanted."""
         if self.statuses and status not in self.statuses:
             return False
-        if self.ending and not (run.workflow == self.ending or run.workflow.endswith("." + self.ending)):
+        if self.ending and not _named(run.workflow, self.ending):
             return False
         if self.tags:
             texts = tag_texts(run)
@@ -93,15 +64,7 @@ Examples:
 @click.option(
     "--tag", "tags", multiple=True, metavar="NAME[=VALUE]", help="Only runs with this tag; may be repeated."
 )
-@click.option(
-    "--since",
-    metavar="WHEN",
-    callback=as_moment,
-    help="Only runs created at that time or later, or in the last so long.",
-)
-@click.option(
-    "--until", metavar="WHEN", callback=as_moment, help="Only runs created before that time, or longer ago."
-)
+@period("Only runs created then or later, or in the last so long.", "Only runs created before then.")
 @click.option(
     "--limit",
     metavar="N",
@@ -123,8 +86,8 @@ def runs(
 ) -> None:
     """List runs, newest first.
 
-    A run that is `running` but that nobody executes any more is shown as `interrupted`: call its workflow
-    again, or `flowdsl resume` it.
+    A run that is `running`, but that nobody executes any more, is shown as `interrupted`. Call its workflow
+    again, or use `flowdsl resume`.
     """
     with opened(cli) as runtime:
         wanted = _wanted(runtime, statuses, workflow, tags, since, until)
@@ -135,11 +98,25 @@ def runs(
         if cli.as_json:
             cli.out.document([run_view(run, status) for run, status in found])
         elif found:
-            print_runs(cli.out, found)
+            print_runs(cli.out, found, runtime.storage.now())
         else:
-            cli.out.note("no runs" if wanted == Wanted(RunFilter(), frozenset(), ()) else "no such runs")
+            cli.out.note(_nothing(runtime, wanted, workflow))
         if more:
-            cli.out.note((f"these are the newest {limit}; for more: --limit N or --all", "dim"))
+            cli.out.note((f"these are the newest {limit}; --limit N or --all shows more", "dim"))
+
+
+def _nothing(runtime: Runtime, wanted: Wanted, workflow: str | None) -> str:
+    """Why the list is empty."""
+    if workflow is not None:
+        known = recent_workflows(runtime)
+        if not any(_named(run, workflow) for run in known):
+            return f"no runs of workflow {workflow!r}{nearest(workflow, known)}"
+    return "no runs" if wanted == Wanted(RunFilter(), frozenset(), ()) else "no such runs"
+
+
+def _named(path: str, text: str) -> bool:
+    """Whether *text* is the dotted name *path*, or the end of it."""
+    return path == text or path.endswith("." + text)
 
 
 def _wanted(
@@ -172,32 +149,33 @@ def _matching(runtime: Runtime, wanted: Wanted) -> Iterator[tuple[Run, str]]:
             yield run, status
 
 
-def print_runs(out: Output, found: list[tuple[Run, str]], indent: int = 0) -> None:
-    """Print runs, given with their shown status, as a table."""
-    now = time.time()
+def print_runs(out: Output, found: list[tuple[Run, str]], now: float, indent: int = 0) -> None:
+    """Print runs, given with their shown status, as a table; *now* is the storage's time."""
     columns = (
-        Column("id", (99, 24, 20, 14), cut_middle),
-        Column("workflow", (99, 16, 14, 10), cut_start),
+        Column("id"),
+        Column("workflow", least=12, wide=76),
         Column("status"),
-        Column("age" if out.narrow else "created"),
-        Column("took" if out.narrow else "duration", right=True),
-        Column("arguments", (24, 14, 12, 0)),
+        Column("age" if out.narrower(120) else "created"),
+        Column("took" if out.narrower(120) else "duration", right=True),
+        Column("arguments", least=8, wide=76),
     )
+    room = out.width or 10_000
     rows: list[list[Cell]] = [
         [
-            run.id,
-            run.workflow,
+            cut_middle(run.id, max(room // 3, room - 36 if room < 76 else 0)),
+            cut_start(run.workflow, max(room // 5, 12)),
             status_cell(status),
-            (age(now - run.created_at) if out.narrow else moment(run.created_at), "dim"),
-            _run_span(run, status, now),
-            (run.args_preview, ""),
+            (age(now - run.created_at) if out.narrower(120) else moment(run.created_at), "dim"),
+            run_span(run, status, now),
+            run.args_preview,
         ]
         for run, status in found
     ]
     out.table(columns, rows, indent)
 
 
-def _run_span(run: Run, status: str, now: float) -> Cell:
+def run_span(run: Run, status: str, now: float) -> Cell:
+    """How long a run took, or how long it executes by now."""
     if run.finished_at is not None:
         return span(max(run.finished_at - run.created_at, 0.0))
     return (span(max(now - run.created_at, 0.0)), "cyan") if status == "running" else ""

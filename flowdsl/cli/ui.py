@@ -6,8 +6,8 @@ import webbrowser
 
 import click
 
-from flowdsl.cli.common import Cli, Failure, command, opened
-from flowdsl.cli.modules import load_app
+from flowdsl.cli._command import Cli, Failure, command, opened
+from flowdsl.cli._modules import load_app
 
 __all__ = ["ui"]
 

@@ -4,22 +4,25 @@ import click
 from rich.console import Console
 from rich.live import Live
 
-from flowdsl.cli.common import Cli, app_of, command, find_run, opened
-from flowdsl.cli.follow import Follower, Look
-from flowdsl.cli.history import log_cells
-from flowdsl.cli.output import Cell, Column, Picture, status_cell
-from flowdsl.cli.text import STYLES, cut_start, moment, span, status_text
-from flowdsl.cli.tree import pending_text, step_name
+from flowdsl.cli._command import Cli, command, opened
+from flowdsl.cli._find import find_run
+from flowdsl.cli._follow import Follower, Look
+from flowdsl.cli._output import Cell, Column, Picture, status_cell
+from flowdsl.cli._tree import pending_text, step_name
+from flowdsl.cli.logs import log_cells
+from flowdsl.core.advice import advice, shell_line
 from flowdsl.core.records import Run, Step
 from flowdsl.core.status import RunStatus, StepStatus
 from flowdsl.core.views import extra_of, log_view, run_view, scope_paths, step_view
+from flowdsl.core.words import moment, span, state_of, status_text
 from flowdsl.handle import LogLine
 
 __all__ = ["watch"]
 
 _LOG_LINES = 8  # at most, in a terminal that is high enough
-_TITLES = 7  # lines that lists have besides their rows: titles, empty ones, how many more there are
+_TITLES = 8  # lines that lists have besides their rows: titles, empty ones, how many more there are
 _WAITING = ("until", "deadline", "signal", "next")  # what records of waiting steps say
+_STATUS_WIDTH = len("! interrupted")
 
 
 @command(
@@ -39,12 +42,14 @@ def watch(cli: Cli, run: str) -> int:
     """
     with opened(cli) as runtime:
         follower = Follower(runtime, find_run(runtime, run).id)
-        console = None if cli.as_json else cli.out.console
-        last = _printed(cli, follower) if console is None else _drawn(console, follower)
+        console = cli.out.live
+        last = _printed(cli, follower) if console is None else _drawn(cli, console, follower)
     if last.run.status is RunStatus.COMPLETED:
         return 0
     if not cli.as_json:
-        cli.out.note(("error: ", "bold red"), f"run {last.run.id} {_ended(last.run)}")
+        cli.out.error(f"run {last.run.id} {_ended(last.run)}")
+        for command in _advised(cli, follower, last):
+            cli.out.hint(shell_line(command))
     return 1
 
 
@@ -54,39 +59,31 @@ def _ended(run: Run) -> str:
     return f"failed: {run.error_preview}" if run.error_preview else "failed"
 
 
+def _advised(cli: Cli, follower: Follower, look: Look) -> list[list[str]]:
+    return advice(look.run, look.status, follower.unfinished(), cli.tail)
+
+
 # -------------------------------------------------------------------------------------------------- terminals
 
 
-def _drawn(console: Console, follower: Follower) -> Look:
+def _drawn(cli: Cli, console: Console, follower: Follower) -> Look:
     """Draw the run until it ends; the last picture stays."""
     with Live(console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False) as live:
         for look in follower.looks():
-            live.update(_picture(console, follower, look).text, refresh=True)
+            live.update(_picture(cli, console, follower, look).whole, refresh=True)
             if look.ended:
                 return look
     raise AssertionError("looking ends with the run")
 
 
-def _picture(console: Console, follower: Follower, look: Look) -> Picture:
-    """What is to be seen in this terminal now. It is never higher than the terminal."""
+def _picture(cli: Cli, console: Console, follower: Follower, look: Look) -> Picture:
+    """What is to be seen in this terminal now; it fits into it."""
     out = Picture(console)
     run = look.run
     out.line((run.id, "bold"), "  ", status_cell(look.status))
-    counts = follower.counts()
-    end = look.now if run.finished_at is None else run.finished_at
-    facts: list[tuple[str, Cell]] = [
-        ("workflow", f"{run.workflow}({run.args_preview})"),
-        ("began", f"{moment(run.created_at)}, {span(max(end - run.created_at, 0.0))} ago"),
-        ("steps", _counted(counts, len(follower.unfinished()))),
-    ]
-    if run.finished_at is not None:
-        facts[1] = ("took", span(max(end - run.created_at, 0.0)))
-    if look.status == "interrupted":
-        facts.append(("next", (f"flowdsl resume {run.id} --app {app_of(run)}", "bold")))
-    elif run.status is RunStatus.COMPLETED:
-        facts.append(("result", run.result_preview))
-    out.facts([(name, cell) for name, cell in facts])
-    room = max(console.height - len(out.lines) - _TITLES, 4)
+    out.facts(_facts(follower, look))
+    commands = [] if look.ended else _advised(cli, follower, look)
+    room = max(console.height - _TITLES - 5 - len(commands), 4)
     unfinished = 0 if look.ended else len(follower.unfinished())
     logged = min(len(follower.logs), _LOG_LINES, max(room - unfinished, room // 2))
     if not look.ended:
@@ -96,8 +93,24 @@ def _picture(console: Console, follower: Follower, look: Look) -> Picture:
         paths = scope_paths(follower.steps.values())
         for line in follower.logs[-logged:]:
             out.line("  ", *log_cells(line, paths, run))
-    del out.lines[max(console.height - 1, 1) :]
+    if commands:
+        out.line("")
+        out.next(commands)
     return out
+
+
+def _facts(follower: Follower, look: Look) -> list[tuple[str, Cell]]:
+    run = look.run
+    end = look.now if run.finished_at is None else run.finished_at
+    took = span(max(end - run.created_at, 0.0))
+    facts: list[tuple[str, Cell]] = [
+        ("workflow", f"{run.workflow}({run.args_preview})"),
+        ("began", f"{moment(run.created_at)}, {took} ago") if run.finished_at is None else ("took", took),
+        ("steps", _counted(follower.counts(), 0 if look.ended else len(follower.unfinished()))),
+    ]
+    if run.status is RunStatus.COMPLETED:
+        facts.append(("result", run.result_preview))
+    return facts
 
 
 def _counted(counts: dict[str, int], unfinished: int) -> str:
@@ -117,14 +130,13 @@ def _draw_unfinished(out: Picture, follower: Follower, look: Look, room: int) ->
     home = _home(look.run)
     out.heading("now" if running else "begun")
     columns = (
-        Column("step", (99, 30, 12), cut_start),
+        Column("step", least=14),
         Column("state"),
         Column("try", right=True),
         Column("for", right=True),
-        Column("arguments", (50, 20, 0)),
-        Column("", (60, 30, 0)),
+        Column("arguments", least=8, wide=76),
+        Column("", least=8, wide=60),
     )
-    hidden = len(steps) - room if len(steps) > room else 0
     rows: list[list[Cell]] = [
         [
             step_name(step, home),
@@ -134,11 +146,11 @@ def _draw_unfinished(out: Picture, follower: Follower, look: Look, room: int) ->
             step.args,
             (pending_text(step, running), "dim"),
         ]
-        for step in steps[: len(steps) - hidden]
+        for step in steps[:room]
     ]
     out.table(columns, rows, indent=2)
-    if hidden:
-        out.line((f"  and {hidden} more", "dim"))
+    if len(steps) > room:
+        out.line((f"  and {len(steps) - room} more", "dim"))
 
 
 def _state(step: Step, running: bool) -> str:
@@ -180,7 +192,8 @@ def _print_run(cli: Cli, follower: Follower, look: Look) -> None:
     run = look.run
     counts = follower.counts()
     if cli.as_json:
-        cli.out.entry({"event": "run", **run_view(run, look.status), "progress": counts})
+        document = {"event": "run", **run_view(run, look.status), "progress": counts}
+        cli.out.entry({**document, "next": _advised(cli, follower, look)})
         return
     at = look.now if run.finished_at is None else run.finished_at
     outcome = run.result_preview if run.status is RunStatus.COMPLETED else run.error_preview
@@ -188,6 +201,8 @@ def _print_run(cli: Cli, follower: Follower, look: Look) -> None:
     unfinished = 0 if look.ended else len(follower.unfinished())
     cells: list[Cell] = [(run.id, "bold"), f"  {_counted(counts, unfinished)}{text}"]
     cli.out.line((moment(at), "dim"), "  ", _column(look.status), "  ", *cells)
+    if not look.ended:
+        cli.out.next(_advised(cli, follower, look))
 
 
 def _print_step(cli: Cli, follower: Follower, look: Look, step: Step) -> None:
@@ -211,12 +226,12 @@ def _print_step(cli: Cli, follower: Follower, look: Look, step: Step) -> None:
         state = _state(step, running)
         pending = step.status is StepStatus.PENDING
         outcome = pending_text(step, running) if pending else f"→ {step.preview}" if step.preview else ""
-        name: Cell = (step_name(step, _home(look.run)), STYLES["failed"] if state == "failed" else "")
+        name: Cell = (
+            step_name(step, _home(look.run)),
+            state_of("failed").colour if state == "failed" else "",
+        )
         cli.out.line(at, "  ", _column(state), "  ", name, "  ", (step.args, "dim"), f"  {outcome}")
 
 
-_STATUS_WIDTH = len("! interrupted")
-
-
 def _column(status: str) -> Cell:
-    return status_text(status).ljust(_STATUS_WIDTH), STYLES.get(status, "")
+    return status_text(status).ljust(_STATUS_WIDTH), state_of(status).colour

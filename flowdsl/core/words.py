@@ -119,7 +119,7 @@ def nearest(text: str, names: Iterable[str]) -> str:
         if name.isprintable():
             by_name.setdefault(name.rpartition(".")[2].lower(), name)
             by_name[name.lower()] = name
-    found = get_close_matches(text.lower(), by_name, n=1, cutoff=0.7)
+    found = get_close_matches(text.lower(), by_name, n=1)
     return f" (did you mean {by_name[found[0]]!r}?)" if found else ""
 
 

@@ -1,8 +1,10 @@
 """Fixtures: a folder with a real database, a shop that uses it, and ways to run commands."""
 
 import json
+import math
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from flowdsl import Retry, Runtime, step, workflow
-from flowdsl.cli.app import cli
+from flowdsl import Retry, Runtime, log, now, step, store, uuid4, workflow
+from flowdsl.cli._app import cli
 from flowdsl.core.records import Run
+from flowdsl.core.status import RunStatus
+from flowdsl.storage import open_storage
 
 from .terminal import Terminal
 
@@ -125,7 +129,7 @@ def invoke(folder: Path) -> Invoke:
     def run(*arguments: str, **options: Any) -> Result:
         result = CliRunner().invoke(cli, list(arguments), prog_name="flowdsl", **options)
         assert result.exception is None or isinstance(result.exception, SystemExit)
-        assert "Traceback" not in result.output or "--debug" in arguments
+        assert "Traceback" not in result.output or {"--debug", "--traceback"} & set(arguments)
         return result
 
     return run
@@ -185,3 +189,175 @@ def imports(monkeypatch: pytest.MonkeyPatch) -> None:
     yield
     for name in set(sys.modules) - before:
         del sys.modules[name]
+
+
+SCRIPT = """
+    import os, sys
+    from dataclasses import dataclass
+    from pathlib import Path
+    from flowdsl import Retry, step, workflow
+
+    @dataclass
+    class Order:
+        number: int
+
+    class CardDeclined(Exception):
+        pass
+
+    def note(line):
+        with open("effects.txt", "a") as file:
+            file.write(line + "\\n")
+
+    @step
+    def reserve(order):
+        note(f"reserve {order.number}")
+        return order
+
+    @step(retry=Retry(attempts=1))
+    def charge(order):
+        note("charge")
+        print("the body prints")
+        os.system("echo and so does its child")
+        if Path("die").exists():
+            Path("die").unlink()
+            os.kill(os.getpid(), 9)
+        if not Path("card").exists():
+            raise CardDeclined("no money\\nat all")
+        return "paid"
+
+    @workflow(id="order-{order.number}")
+    def checkout(order):
+        reserved = reserve(order)
+        assert type(reserved) is Order
+        return [reserved, charge(reserved)]
+
+    if __name__ == "__main__":
+        note("main")
+        checkout(Order(int(sys.argv[1])))
+"""
+
+
+@pytest.fixture
+def script(folder):
+    """A script, and what calling it leaves in the file of effects."""
+    path = folder / "jobs" / "shop-v2.py"
+    path.parent.mkdir()
+    path.write_text(textwrap.dedent(SCRIPT))
+
+    def run(number):
+        done = subprocess.run([sys.executable, str(path), str(number)], capture_output=True, text=True)
+        return done.returncode
+
+    return run
+
+
+@pytest.fixture
+def effects(folder):
+    """What the bodies of the script did, in order."""
+    return lambda: (folder / "effects.txt").read_text().split("\n")[:-1]
+
+
+BANK = """
+    import os, sys
+    from pathlib import Path
+    from flowdsl import step, wait_for, workflow
+    from flowdsl.errors import StepFailed
+
+    @step(in_doubt="raise")
+    def charge(order):
+        with open("effects.txt", "a") as file:
+            file.write(order + "\\n")
+        if Path("die").exists():
+            Path("die").unlink()
+            os._exit(9)
+        return "paid " + order
+
+    @step
+    def note(text):
+        return text
+
+    @workflow(id="order-{order}")
+    def checkout(order):
+        note("begin")
+        try:
+            paid = charge(order)
+        except StepFailed as error:
+            return note(str(error))
+        return [paid, wait_for("approved", timeout=0)] if order == "signalled" else paid
+
+    if __name__ == "__main__":
+        checkout(sys.argv[1])
+"""
+
+
+@pytest.fixture
+def doubtful(folder):
+    """Make a run whose step is in doubt."""
+    (folder / "bank.py").write_text(textwrap.dedent(BANK))
+
+    def run(order):
+        (folder / "die").touch()
+        done = subprocess.run([sys.executable, "bank.py", order], capture_output=True)
+        assert done.returncode == 9
+        return f"order-{order}"
+
+    return run
+
+
+@pytest.fixture
+def waiting(url, folder):
+    """A storage with one interrupted run, ``a``, in it."""
+    (folder / ".flowdsl").mkdir()
+    with open_storage(url) as storage:
+        storage.set_run(Run("a", "shop.wait", "k", status=RunStatus.RUNNING))
+        yield storage
+
+
+class Diary:
+    """A workflow that logs, and what its step executed."""
+
+    def __init__(self, url):
+        self.url = url
+        self.executed = []
+
+        @step(name="diary.write")
+        def write(page):
+            self.executed.append(page)
+            log("writing\x1b[31m", page=page, ink=[1, 2])
+            return page * 2
+
+        @workflow(name="diary.keep", id="diary-{pages}", tags={"team": "日本"})
+        def keep(pages):
+            log("begins", part=math.inf)
+            store.set("pages", pages)
+            return [[write(page) for page in range(pages)], str(uuid4()), now().year]
+
+        self.keep = keep
+
+    def __call__(self, pages):
+        with Runtime(self.url):
+            return self.keep(pages)
+
+
+@pytest.fixture
+def diary(url):
+    """The diary, whose runs are in the default storage."""
+    return Diary(url)
+
+
+@pytest.fixture
+def fault(invoke: Invoke) -> Callable[..., str]:
+    """Run a command that goes wrong: one line says how, and at most a second one what to do. Both are
+    returned.
+    """
+
+    def run(*arguments: str, code: int = 1) -> str:
+        result = invoke(*arguments)
+        assert (result.exit_code, result.stdout) == (code, ""), result.output
+        first, *more = result.stderr.splitlines()
+        assert first.startswith("error: ")
+        assert len(more) <= 1
+        assert all(line.startswith("next: ") for line in more)
+        return result.stderr
+
+    return run

@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 import pytest
 
-from flowdsl.cli.app import COMMANDS, cli
-from flowdsl.cli.common import SHARED
+from flowdsl.cli._app import COMMANDS, cli
+from flowdsl.cli._command import SHARED
 from flowdsl.cli.doctor import TITLES
 
 PAGE = Path(__file__).parents[2] / "docs" / "cli.md"

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError
 
 import pytest
 
-from flowdsl.cli.checks import file_system
+from flowdsl.cli._checks import file_system
 from flowdsl.storage.migrations import migrations
 
 
@@ -218,7 +218,7 @@ def test_little_room(shop, report, monkeypatch):
 def test_a_large_log(shop, report, monkeypatch):
     """A write-ahead log that is not merged is a warning."""
     shop.sell("apples")
-    monkeypatch.setattr("flowdsl.cli.checks._LARGE_WAL", -1)
+    monkeypatch.setattr("flowdsl.cli._checks._LARGE_WAL", -1)
     code, checks = report()
     assert (code, checks["write_ahead_log"]["state"]) == (0, "warning")
 

@@ -7,70 +7,79 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from flowdsl.cli import output, text
-from flowdsl.cli.output import Column, Output
+from flowdsl.cli._output import Column, Output, json_text
 
 TEXTS = st.text(max_size=60)
-CUTS = [text.cut_end, text.cut_start, text.cut_middle]
-
-
-@pytest.mark.parametrize("cut", CUTS)
-@given(value=TEXTS, width=st.integers(0, 70))
-def test_a_cut_text_fits(cut, value, width):
-    """A shortened text is never wider than asked for, and one that fits stays as it is."""
-    shown = text.clean(value)
-    done = cut(shown, width)
-    assert cell_len(done) <= width
-    assert done == shown or cell_len(shown) > width
-
-
-@given(value=TEXTS)
-def test_clean_text_is_one_printable_line(value):
-    """Whatever a storage holds, what is shown is one printable line; cleaning twice changes nothing."""
-    done = text.clean(value)
-    assert done.isprintable()
-    assert text.clean(done) == done
-
-
-@given(
-    rows=st.lists(st.tuples(TEXTS, TEXTS, TEXTS), max_size=5),
-    width=st.integers(40, 120),
+COLUMNS = (
+    Column("id"),
+    Column("path", least=4),
+    Column("wide", wide=100),
+    Column("args", least=4, right=True),
 )
+
+
+@pytest.fixture
+def printed(capsys, monkeypatch):
+    """What an output of a given width prints of something, as lines."""
+
+    def run(show, width=None):
+        if width is None:
+            monkeypatch.delenv("COLUMNS", raising=False)
+        else:
+            monkeypatch.setenv("COLUMNS", str(width))
+        capsys.readouterr()
+        show(Output())
+        return capsys.readouterr().out.splitlines()
+
+    return run
+
+
+@given(rows=st.lists(st.tuples(TEXTS, TEXTS, TEXTS, TEXTS), max_size=5), width=st.integers(40, 120))
 def test_a_table_fits(rows, width):
-    """A table whose floors fit is never wider than the terminal, and has a line for each row."""
-    out = Output()
-    out.width = width
-    lines = []
-    out.line = lambda *cells: lines.append("".join(c if isinstance(c, str) else c[0] for c in cells).rstrip())
-    columns = (
-        Column("id", (12, 8), text.cut_middle),
-        Column("path", (12, 8), text.cut_start, right=True),
-        Column("args", (8, 0)),
-    )
-    out.table(columns, rows, indent=2)
+    """A table is never wider than the terminal, and has a line for each row, whatever stands in it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", str(width))
+        out = Output()
+    with out.console.capture() as seen:
+        out.table(COLUMNS, rows, indent=2)
+    lines = seen.get().splitlines()
     assert len(lines) == len(rows) + 1
     assert max(map(cell_len, lines)) <= width
+    assert ("wide" in lines[0]) is (width >= 100)
 
 
-@given(value=st.text(alphabet="ab 日", max_size=80), room=st.integers(20, 40))
-def test_wrapped_text_is_whole(value, room):
-    """Wrapping loses nothing but the spaces at the ends of lines."""
-    parts = output._wrapped(value, room)
-    assert all(cell_len(part) <= room for part in parts)
-    assert "".join("".join(parts).split()) == "".join(value.split())
+def test_piped_tables_are_whole(printed):
+    """Where there is no terminal, all columns are there, nothing is shortened, and columns stand in line."""
+    text = "long " * 60
+    lines = printed(lambda out: out.table(COLUMNS, [["a", text, "x", "1"], ["b", "short", "y", "日本"]]))
+    assert lines[1] == f"a   {text}  x        1"
+    assert lines[2].split() == ["b", "short", "y", "日本"]
+    assert len({cell_len(line) for line in lines}) == 1
 
 
-@given(seconds=st.floats(0, 1e8))
-def test_durations_are_short(seconds):
-    """A duration takes few columns, whatever its length."""
-    assert 2 <= len(text.span(seconds)) <= 8
+def test_long_facts_wrap_behind_their_name(printed):
+    """A value that is longer than the line goes on below itself, whole."""
+    value = "word " * 30 + "x" * 90
+    lines = printed(lambda out: out.facts([("name", "short"), ("result", value)]), width=50)
+    assert max(map(cell_len, lines)) <= 50
+    assert lines[0].split() == ["name", "short"]
+    assert all(line.startswith(" " * 10) for line in lines[2:])
+    assert "".join("".join(line[10:] for line in lines[1:]).split()) == "".join(value.split())
 
 
-def test_sizes_and_times_of_nothing():
-    """What is not known is shown as nothing."""
-    assert text.span(None) == text.moment(None) == ""
-    assert text.size(0) == "0 B"
-    assert text.size(3 << 40) == "3.0 TiB"
+@given(st.text())
+def test_json_is_ascii_and_loads_to_the_same(text):
+    """No terminal obeys anything of a document, and nothing is lost in it: lone surrogates neither."""
+    shown = json_text({text: [text]})
+    assert shown.isascii()
+    assert shown.isprintable()
+    assert json.loads(shown) == {text: [text]}
+
+
+@pytest.mark.parametrize("text", ["\x7f", "\x9b31m", "\u202e", "\u200b", "\u2028", "\ud800", "\0"])
+def test_what_is_not_printable_is_escaped(text):
+    """DEL, C1 controls, bidi and zero-width marks, separators and lone surrogates stand as escapes."""
+    assert json_text(text) == f'"\\u{ord(text[0]):04x}' + text[1:] + '"'
 
 
 def test_terminals_that_know_ascii_only(shop, spawn):

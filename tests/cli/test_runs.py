@@ -103,7 +103,7 @@ def test_limit_says_that_there_are_more(shop, invoke):
 
 def test_pages_through_many_runs(shop, answer, monkeypatch):
     """A filter that the storage does not know looks beyond the first page."""
-    monkeypatch.setattr("flowdsl.cli.common.PAGE", 2)
+    monkeypatch.setattr("flowdsl.cli._find.PAGE", 2)
     for order in "abcde":
         shop.sell(order, id=order)
     found = answer("runs", "--workflow", "checkout")
@@ -144,7 +144,7 @@ def test_a_missing_database_is_not_made(folder, invoke):
     result = invoke("runs", "--json")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith(f"error: no database at {folder}/.flowdsl/flow.db: nothing has run")
-    assert result.stderr.count("\n") == 1
+    assert result.stderr.splitlines()[1] == "next: go where your program runs, or give --storage URL"
     assert list(folder.iterdir()) == []
     other = invoke("runs", "--storage", "sqlite:///other.db")
     assert other.stderr == f"error: no database at {folder}/other.db\n"

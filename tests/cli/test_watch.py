@@ -179,5 +179,7 @@ def test_a_run_that_has_ended(shop, invoke, answer):
     assert (result.exit_code, result.stderr, result.stdout.count("\n")) == (0, "", 1)
     result = invoke("watch", failed.id)
     assert (result.exit_code, result.stdout.count("\n")) == (1, 1)
-    assert result.stderr == f"error: run {failed.id} failed: CardDeclined: no money for y\n"
+    assert result.stderr == (
+        f"error: run {failed.id} failed: CardDeclined: no money for y\nnext: flowdsl retry {failed.id} --app shop\n"
+    )
     assert invoke("watch", "nothing").exit_code == 1

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from attrs import field, frozen
 
-from flowdsl.cli.text import size
+from flowdsl.core.words import size
 from flowdsl.storage.migrations import migrations
 from flowdsl.storage.sqlite_file import APPLICATION_ID
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from attrs import define, field, frozen
 
-from flowdsl.cli.common import shown_status
+from flowdsl.cli._command import shown_status
 from flowdsl.core.kinds import CALLS, LOG
 from flowdsl.core.records import Run, Step
 from flowdsl.core.status import StepStatus, is_final

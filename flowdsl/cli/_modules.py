@@ -13,7 +13,7 @@ from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 from types import ModuleType
 
-from flowdsl.cli.common import Failure
+from flowdsl.cli._command import Failure
 
 __all__ = ["load_app"]
 
@@ -22,7 +22,7 @@ def load_app(app: str, workflow: str = "") -> ModuleType:
     """Import *app*, a module's name or the path of a file, with the working directory on the import path.
 
     *workflow* is the path of the workflow that is wanted: it decides whether a file inside a package is
-    ``mod`` or ``package.mod``. Raises :class:`~flowdsl.cli.common.Failure` if the module is not there or
+    ``mod`` or ``package.mod``. Raises :class:`~flowdsl.cli._command.Failure` if the module is not there or
     raises.
     """
     _on_path(Path.cwd())

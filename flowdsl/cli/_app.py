@@ -1,0 +1,158 @@
+"""The group of all commands, and what becomes of errors: one line on standard error, and an exit code.
+
+To add a command: a module of its name in this package, with a function of its name that is decorated with
+:func:`flowdsl.cli._command.command`; its name in :data:`COMMANDS`; its section in ``docs/cli.md``.
+"""
+
+import io
+import os
+import sys
+import traceback
+from importlib import import_module
+from typing import Any, NoReturn
+
+import click
+
+from flowdsl.cli._command import SHARED, Cli, Failure
+from flowdsl.core.words import clean, nearest
+from flowdsl.errors import FlowError
+
+__all__ = ["COMMANDS", "cli"]
+
+COMMANDS = (
+    "runs",
+    "show",
+    "steps",
+    "logs",
+    "watch",
+    "export",
+    "resume",
+    "retry",
+    "fork",
+    "signal",
+    "resolve",
+    "cancel",
+    "delete",
+    "prune",
+    "ui",
+    "doctor",
+)
+"""All commands, in the order of the help. Each is the function of its name in the module of its name."""
+
+USAGE, FAILED, INTERRUPTED = 2, 1, 130
+
+
+class Commands(click.Group):
+    """Imports the module of a command when the command is asked for, and turns errors into exit codes."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of all commands."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of this name."""
+        if cmd_name not in COMMANDS:
+            return None
+        found: click.Command = getattr(import_module(f"flowdsl.cli.{cmd_name}"), cmd_name)
+        return found
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that *args* begin with; for one that there is not, the nearest that there is."""
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            ctx.fail(f"no command {args[0]!r}{nearest(args[0], COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
+    def main(self, *args: Any, **extra: Any) -> NoReturn:
+        """Run and end with :class:`SystemExit`: 0, 1 for an error, 2 for wrong usage, 130 for Ctrl-C."""
+        _fill_standard_streams()
+        options = extra["obj"] = Cli()
+        extra["standalone_mode"] = False
+        try:
+            code = super().main(*args, **extra)
+            options.out.flush()
+        except (Exception, KeyboardInterrupt) as error:
+            code = _explain(error, options)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fill_standard_streams() -> None:
+    """Make sure that all three standard streams are there: whoever started us may have closed some.
+
+    A file that is opened later would get the number of the missing one, and be written to as if it were it.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - as long as the process
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _explain(error: BaseException, options: Cli) -> int:
+    """Print *error* and return the exit code."""
+    if isinstance(error, KeyboardInterrupt | click.Abort):  # the latter is what click makes of the former
+        return INTERRUPTED
+    if isinstance(error, BrokenPipeError):  # whoever read has seen enough, as in `flowdsl runs | head`
+        _drop_output()
+        return FAILED
+    if options.traceback:
+        for text in traceback.format_exception(error):
+            sys.stderr.writelines(clean(line) + "\n" for line in text.splitlines())
+    message, hint, code = _message(error)
+    try:
+        options.out.error(message)
+        if hint:
+            options.out.hint(hint)
+    except OSError:  # such as a full disk: what was printed so far cannot be written either
+        _drop_output()
+    return code
+
+
+def _drop_output() -> None:
+    """Let what is still to be written to standard output go nowhere, also when the process ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _message(error: BaseException) -> tuple[str, str, int]:
+    """The error in one line, what to do about it, and the exit code."""
+    if isinstance(error, click.UsageError):
+        hint = f"{error.ctx.command_path} --help" if error.ctx is not None else ""
+        return " ".join(error.format_message().split()).removesuffix("."), hint, USAGE
+    if isinstance(error, Failure):
+        return error.message, error.hint, FAILED
+    if isinstance(error, click.ClickException | FlowError):
+        return str(error), "", FAILED
+    return f"{type(error).__name__}: {error}", "run it again with --traceback to see where", FAILED
+
+
+@click.command(
+    cls=Commands,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="""\b
+Where the runs are: --storage URL, else the environment variable FLOWDSL_STORAGE, else
+sqlite:///.flowdsl/flow.db in the working directory. RUN is the id of a run or the beginning of
+it, as long as it is unambiguous.
+
+\b
+Examples:
+  flowdsl runs --status failed --since "2 days"
+  flowdsl show checkout-53b9
+  flowdsl retry checkout-53b9 --app shop.py
+  flowdsl doctor""",
+)
+@click.version_option(package_name="flowdsl", prog_name="flowdsl", message="%(prog)s %(version)s")
+@click.pass_context
+def cli(ctx: click.Context, storage: str | None, as_json: bool, traceback: bool) -> None:
+    """Look at durable runs, continue them, clean up, and check their storage."""
+    ctx.obj.update(storage, as_json, traceback)
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+for _option in SHARED:
+    _option(cli)

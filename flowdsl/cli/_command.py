@@ -1,0 +1,212 @@
+"""What all commands share: their options, and opening a storage without making one."""
+
+import functools
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+from attrs import define, field
+
+from flowdsl.cli._output import Output
+from flowdsl.core.durations import seconds
+from flowdsl.core.records import Run
+from flowdsl.core.status import RunStatus
+from flowdsl.runtime import Runtime
+from flowdsl.storage.sqlite_urls import sqlite_path
+from flowdsl.storage.urls import DEFAULT_URL, default_url
+
+__all__ = [
+    "SHARED",
+    "Cli",
+    "Failure",
+    "as_duration",
+    "as_moment",
+    "command",
+    "missing_database",
+    "opened",
+    "period",
+    "shown_status",
+]
+
+
+class Failure(click.ClickException):
+    """Ends the command with one line on standard error and exit code 1; *hint* is what to do about it."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+@define
+class Cli:
+    """What a command is given: the options that all commands have, before or behind the command's name."""
+
+    storage: str | None = None
+    as_json: bool = False
+    traceback: bool = False
+    out: Output = field(factory=Output)
+
+    @property
+    def explicit(self) -> bool:
+        """Whether the storage was named on the command line."""
+        return self.storage is not None
+
+    @property
+    def url(self) -> str:
+        """The storage's URL."""
+        return self.storage or default_url()
+
+    @property
+    def tail(self) -> list[str]:
+        """What a further command needs to find the same storage. A URL with a password is not repeated."""
+        if self.storage is None or "@" in self.storage:
+            return []
+        return ["--storage", self.storage]
+
+    def update(self, storage: str | None, as_json: bool, traceback: bool) -> None:
+        """Take options in; what is given last counts."""
+        self.storage = storage or self.storage
+        self.traceback = traceback or self.traceback
+        if traceback:
+            os.environ["FLOWDSL_TRACEBACK"] = "full"
+        if as_json and not self.as_json:
+            self.as_json = True
+            self.out = Output(as_json=True)
+
+
+SHARED = (
+    click.option(
+        "--storage", metavar="URL", help="Where the runs are, for example sqlite:///path/to/flow.db."
+    ),
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else."),
+    click.option("--traceback", "--debug", "traceback", is_flag=True, help="Show where an error came from."),
+)
+"""Options that every command has."""
+
+
+def command(**attributes: Any) -> Callable[[Callable[..., int | None]], click.Command]:
+    """Make a command of a function, which is called with the :class:`Cli` and its own options.
+
+    What the function returns is the exit code; ``None`` is 0.
+    """
+
+    def decorate(function: Callable[..., int | None]) -> click.Command:
+        made: click.Command = click.command(**attributes)(shared(function))
+        for option in SHARED:
+            option(made)
+        return made
+
+    return decorate
+
+
+def shared(function: Callable[..., int | None]) -> Callable[..., int | None]:
+    """Hand the common options to the :class:`Cli`, which *function* gets as its first argument."""
+
+    @functools.wraps(function)
+    @click.pass_obj
+    def call(cli: Cli, /, storage: str | None, as_json: bool, traceback: bool, **options: Any) -> int | None:
+        cli.update(storage, as_json, traceback)
+        return function(cli, **options)
+
+    return call
+
+
+# -------------------------------------------------------------------------------------------- reading options
+
+
+def as_duration(_: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """Read an option that is a duration such as ``"30 days"``; in seconds."""
+    try:
+        return None if value is None else seconds(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param=param) from None
+
+
+def as_moment(_: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """Read an option that is a time, or a duration before now; in seconds since the epoch.
+
+    A time without a zone is on the clock of the reader.
+    """
+    if value is None:
+        return None
+    try:
+        # Times are shown in microseconds and stored finer: what is shown as this time counts as this.
+        return datetime.fromisoformat(value).timestamp() - 5e-7
+    except (ValueError, OverflowError, OSError):
+        pass
+    try:
+        return time.time() - seconds(value)
+    except ValueError:
+        examples = '2026-01-31, "2026-01-31 14:00", "2 hours" or 30m'
+        text = f"{value!r} is neither a time nor a duration, such as {examples}"
+        raise click.BadParameter(text, param=param) from None
+
+
+def period(since: str, until: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The options ``--since`` and ``--until``, which say what they are about."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        function = click.option("--until", metavar="WHEN", callback=as_moment, help=until)(function)
+        return click.option("--since", metavar="WHEN", callback=as_moment, help=since)(function)
+
+    return decorate
+
+
+# ---------------------------------------------------------------------------------------------------- opening
+
+
+def missing_database(url: str) -> Path | None:
+    """The file of an SQLite storage that is not there, or ``None``. Raises a usage error for a malformed
+    URL.
+    """
+    if not url.startswith("sqlite:"):
+        return None
+    try:
+        name, _ = sqlite_path(url)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    path = Path(name).absolute()
+    return None if path.exists() else path
+
+
+@contextmanager
+def opened(cli: Cli) -> Iterator[Runtime]:
+    """A runtime on the storage that is meant. A missing SQLite file is not made: commands are about runs that
+    exist.
+    """
+    absent = missing_database(cli.url)
+    if absent is not None:
+        raise _no_database(cli.url, absent)
+    try:
+        runtime = Runtime(cli.url)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    with runtime:
+        yield runtime
+
+
+def shown_status(runtime: Runtime, run: Run) -> str:
+    """The status of a run, where a running one that nobody executes is ``interrupted``."""
+    if run.status is RunStatus.RUNNING and runtime.interrupted(run):
+        return "interrupted"
+    return str(run.status)
+
+
+def _no_database(url: str, path: Path) -> Failure:
+    if url != DEFAULT_URL:
+        return Failure(f"no database at {path}")
+    nearest = next((up for up in _above(path) if (up / ".flowdsl" / "flow.db").exists()), None)
+    if nearest is None:
+        hint = "go where your program runs, or give --storage URL"
+        return Failure(f"no database at {path}: nothing has run in this directory", hint)
+    return Failure(f"no database at {path}", f"give --storage sqlite:///{nearest}/.flowdsl/flow.db")
+
+
+def _above(path: Path) -> Sequence[Path]:
+    """The directories above the working directory, where *path* is the default database in it."""
+    return path.parents[2:]

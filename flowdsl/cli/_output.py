@@ -1,0 +1,264 @@
+"""What the command line prints, and how wide.
+
+In a terminal, :mod:`rich` fits tables to its width. Piped, nothing is shortened, coloured or drawn, so that
+``grep`` and ``awk`` see everything, and nothing of rich is needed. With ``--json``, one JSON document goes to
+standard output and nothing else. Notes, errors and hints always go to standard error.
+
+Every text passes :func:`flowdsl.core.words.clean` here, and nowhere else.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from typing import IO, Any
+
+from attrs import frozen
+from rich.cells import cell_len
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from flowdsl.core.advice import shell_line
+from flowdsl.core.words import ASCII, clean, state_of, status_text
+
+__all__ = ["Cell", "Column", "Output", "Picture", "json_text", "status_cell"]
+
+Cell = str | tuple[str, str]
+"""Text, or text and its style."""
+
+Row = Sequence[Cell]
+
+_GAP = 2  # columns between those of a table
+_NARROWEST = 20  # columns; below, nothing sensible fits and a terminal wraps
+
+
+@frozen(slots=True)
+class Column:
+    """A column of a table.
+
+    One with *least* is shortened at its end where the terminal is too narrow, down to so many characters. One
+    with *wide* is left out in terminals of fewer columns than that.
+    """
+
+    title: str
+    least: int = 0
+    wide: int = 0
+    right: bool = False
+
+
+def status_cell(status: str) -> Cell:
+    """A status with its sign and its colour."""
+    return status_text(status), state_of(status).colour
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """*value* as JSON of ASCII characters only: no terminal obeys any of it, and it loads to the same text.
+
+    >>> json_text("\\x9b31m ü")
+    '"\\\\u009b31m \\\\u00fc"'
+    """
+    return json.dumps(value, indent=indent, ensure_ascii=True)
+
+
+class Output:
+    """Where one command writes. *as_json* silences everything on standard output but documents.
+
+    *width* is that of the terminal in columns; ``None`` where nothing needs to fit.
+    """
+
+    def __init__(self, as_json: bool = False) -> None:
+        self.as_json = as_json
+        self.console = _console(sys.stdout)
+        self._notes = _console(sys.stderr)
+        self.width = _width(self.console)
+
+    def narrower(self, columns: int) -> bool:
+        """Whether there is a terminal of fewer *columns*."""
+        return self.width is not None and self.width < columns
+
+    @property
+    def live(self) -> Console | None:
+        """The terminal, if it is one whose lines can be written again."""
+        console = self.console
+        return console if console.is_terminal and not console.is_dumb_terminal and not self.as_json else None
+
+    # JSON -------------------------------------------------------------------------------------------------
+
+    def document(self, value: Any) -> None:
+        """Print *value* as the JSON document of this command."""
+        self.console.file.write(json_text(value, indent=2) + "\n")
+
+    def entry(self, value: Any) -> None:
+        """Print *value* as one line of JSON, of several that follow each other, and let readers see it."""
+        self.console.file.write(json_text(value) + "\n")
+        self.flush()
+
+    # Text -------------------------------------------------------------------------------------------------
+
+    def line(self, *cells: Cell) -> None:
+        """Print a line of text, whatever its length; a terminal wraps it."""
+        if not self.as_json:
+            _print(self.console, cells)
+
+    def flush(self) -> None:
+        """Let whoever reads see what was printed."""
+        self.console.file.flush()
+
+    def note(self, *cells: Cell) -> None:
+        """Say something beside the result, on standard error."""
+        self.flush()
+        _print(self._notes, cells)
+
+    def error(self, text: str) -> None:
+        """Say on standard error that something went wrong, in one line."""
+        self.note(("error: ", "bold red"), " ".join(text.split()))
+
+    def hint(self, text: str) -> None:
+        """Say on standard error what to do about it."""
+        self.note(("next: ", "bold"), text)
+
+    def next(self, commands: Iterable[Sequence[str]]) -> None:
+        """End with the commands that lead on, a line each, to be pasted."""
+        for number, command in enumerate(commands):
+            self.line((" " * 6 if number else "next: ", "bold"), shell_line(command))
+
+    def heading(self, text: str, detail: str = "") -> None:
+        """Print the title of a part, after an empty line."""
+        self.line("")
+        self.line((text, "bold"), (f"  {detail}" if detail else "", "dim"))
+
+    def facts(self, rows: Iterable[tuple[str, Cell]], indent: int = 2) -> None:
+        """Print names and values, one below the other; a long value wraps behind its name."""
+        self.grid([[(name, "dim"), cell] for name, cell in rows], indent)
+
+    def grid(self, rows: Sequence[Row], indent: int = 0) -> None:
+        """Print columns without titles; the last one wraps."""
+        if self.as_json or not rows:
+            return
+        if self.width is None:
+            self._plain(rows, indent)
+            return
+        grid = _grid()
+        for number in range(len(rows[0])):
+            grid.add_column(no_wrap=number < len(rows[0]) - 1, overflow="fold")
+        for row in rows:
+            grid.add_row(*map(_text, row))
+        self._draw(Padding(grid, (0, 0, 0, indent), expand=False))
+
+    def table(self, columns: Sequence[Column], rows: Sequence[Row], indent: int = 0) -> None:
+        """Print a table that fits the terminal; nothing is shortened where there is none."""
+        if self.as_json:
+            return
+        if self.width is None:
+            titles = [(column.title, "") for column in columns]
+            self._plain([titles, *rows], indent, columns)
+        else:
+            self._draw(drawn_table(columns, rows, self.width, indent))
+
+    def _draw(self, drawn: Padding) -> None:
+        self.console.print(drawn, width=max(self.width or 0, _NARROWEST))
+
+    def _plain(self, rows: Sequence[Row], indent: int, columns: Sequence[Column] = ()) -> None:
+        texts = [[clean(_styled(cell)[0]) for cell in row] for row in rows]
+        widths = [max(map(cell_len, column)) for column in zip(*texts, strict=True)]
+        right = [column.right for column in columns] or [False] * len(widths)
+        for row in texts:
+            padded = [
+                " " * (width - cell_len(text)) + text if ends else text + " " * (width - cell_len(text))
+                for text, width, ends in zip(row, widths, right, strict=True)
+            ]
+            self.line(" " * indent + (" " * _GAP).join(padded))
+
+
+class Picture(Output):
+    """Keeps what is printed, to be drawn as one piece that replaces the one before."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self.console = console
+        self.width = console.width
+        self._parts: list[RenderableType] = []
+
+    def line(self, *cells: Cell) -> None:
+        """Keep a line of text; one that is too long is cut."""
+        self._parts.append(Text.assemble(*map(_text, cells), no_wrap=True, overflow="ellipsis"))
+
+    def _draw(self, drawn: Padding) -> None:
+        self._parts.append(drawn)
+
+    @property
+    def whole(self) -> RenderableType:
+        """All that was kept."""
+        return Group(*self._parts)
+
+
+def drawn_table(columns: Sequence[Column], rows: Iterable[Row], width: int, indent: int = 0) -> Padding:
+    """A table for a terminal of *width* columns, as rich draws it."""
+    shown = [number for number, column in enumerate(columns) if column.wide <= width]
+    table = _grid()
+    table.show_header = True
+    for column in (columns[number] for number in shown):
+        table.add_column(
+            Text(column.title, "bold"),
+            justify="right" if column.right else "left",
+            no_wrap=not column.least,
+            min_width=column.least or None,
+        )
+    for row in rows:
+        # Cells do not wrap, whatever their column says: that lets rich give it less room than its text needs.
+        table.add_row(*(_text(row[number], no_wrap=True, overflow="ellipsis") for number in shown))
+    return Padding(table, (0, 0, 0, indent), expand=False)
+
+
+def _grid() -> Table:
+    return Table.grid(padding=(0, _GAP, 0, 0), collapse_padding=True)
+
+
+def _text(cell: Cell, **how: Any) -> Text:
+    text, style = _styled(cell)
+    return Text(clean(text), style, **how)
+
+
+class _Ascii:
+    """A file that knows ASCII only: signs become the nearest characters."""
+
+    encoding = "ascii"
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+
+    def write(self, text: str) -> int:
+        """Write *text* with signs as ASCII."""
+        return self._file.write(text.translate(ASCII))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+def _console(file: Any) -> Console:
+    encoding = (getattr(file, "encoding", None) or "").lower().replace("-", "")
+    shown: Any = file if encoding.startswith("utf") else _Ascii(file)
+    return Console(file=shown, highlight=False, markup=False, emoji=False)
+
+
+def _width(console: Console) -> int | None:
+    if console.is_terminal:
+        return console.width
+    given = os.environ.get("COLUMNS", "")
+    return int(given) if given.isdigit() and int(given) else None
+
+
+def _print(console: Console, cells: Iterable[Cell]) -> None:
+    parts = [(clean(text), style) for text, style in map(_styled, cells)]
+    if console.color_system is None:
+        console.file.write("".join(text for text, _ in parts).rstrip() + "\n")
+        return
+    line = Text.assemble(*parts)
+    line.rstrip()
+    console.print(line, soft_wrap=True)
+
+
+def _styled(cell: Cell) -> tuple[str, str]:
+    return cell if isinstance(cell, tuple) else (cell, "")

@@ -1,0 +1,40 @@
+"""``flowdsl cancel``: ask runs to stop."""
+
+import click
+
+from flowdsl.cli._command import Cli, command, opened
+from flowdsl.cli._find import find_runs
+from flowdsl.core.advice import module_of
+
+__all__ = ["cancel"]
+
+
+@command(
+    epilog="""\b
+Example:
+  flowdsl cancel order-17"""
+)
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+def cancel(cli: Cli, runs: tuple[str, ...]) -> None:
+    """Ask runs to stop.
+
+    An interrupted run is cancelled at once. If it has steps to undo, the request waits for whoever resumes it
+    with its code. A run that is executing sees the request within a second, wherever that is, and stops at
+    its next durable call.
+    """
+    with opened(cli) as runtime:
+        found = find_runs(runtime, runs)
+        for run in found:
+            runtime.cancel(run.id)
+        records = [runtime.record(run.id) for run in found]
+        waiting = [record for record in records if runtime.interrupted(record)]
+    for record in records:
+        cancelled = str(record.status) == "cancelled"
+        cli.out.line("cancelled " if cancelled else "asked to stop: ", record.id)
+    for record in waiting:
+        cli.out.note(f"{record.id} has steps to undo first, and their code is not loaded here")
+    cli.out.next(
+        ["flowdsl", "resume", record.id, "--app", module_of(record.workflow), *cli.tail] for record in waiting
+    )
+    if cli.as_json:
+        cli.out.document([{"id": record.id, "status": str(record.status)} for record in records])

@@ -1,0 +1,55 @@
+"""``flowdsl fork``: start a new run from the middle of another one."""
+
+import click
+
+from flowdsl.cli._command import Cli, Failure, command, opened, shown_status
+from flowdsl.cli._execute import APP, execute
+from flowdsl.cli._find import find_run, named, near_step
+from flowdsl.core.advice import module_of
+from flowdsl.core.kinds import WITH_BODY
+from flowdsl.core.views import run_view
+from flowdsl.handle import Run as Handle
+from flowdsl.runtime import Runtime
+
+__all__ = ["fork"]
+
+
+@command(
+    epilog="""\b
+Examples:
+  flowdsl fork order-17 --before charge --app shop
+  flowdsl fork checkout-53b9 --before c6bacaaf --id second-try"""
+)
+@click.argument("run")
+@click.option("--before", metavar="STEP", required=True, help="A step's name or the beginning of its key.")
+@click.option("--id", "new_id", metavar="ID", help="The id of the new run.")
+@APP
+def fork(cli: Cli, run: str, before: str, new_id: str | None, app: str | None) -> int:
+    """Start a new run from the middle of another one.
+
+    The new run has what RUN had recorded before STEP; from there on, everything executes anew. RUN itself
+    stays as it is. Without --app the new run is only made, and `flowdsl resume` executes it. With --app,
+    waiting and the exit code are as for `flowdsl resume`.
+    """
+    if not before:
+        raise click.UsageError("a step's name is not empty", click.get_current_context())
+
+    def make(runtime: Runtime, of: str) -> Handle:
+        steps = runtime.step_records(of)
+        if not named(steps, before):
+            near = near_step(steps, before)
+            raise Failure(f"no step {before!r} is recorded of {of}{near}", "`flowdsl show` lists the steps")
+        return runtime.fork(of, before, new_id)
+
+    if app is not None:
+        return execute(cli, run, app, make)
+    with opened(cli) as runtime:
+        made = make(runtime, find_run(runtime, run).id).record
+        status = shown_status(runtime, made)
+        steps = sum(step.kind in WITH_BODY for step in runtime.step_records(made.id))
+    command = ["flowdsl", "resume", made.id, "--app", module_of(made.workflow), *cli.tail]
+    cli.out.line("made ", (made.id, "bold"), (f"  {steps} recorded before", "dim"))
+    cli.out.next([command])
+    if cli.as_json:
+        cli.out.document({**run_view(made, status), "next": [command]})
+    return 0

@@ -1,0 +1,28 @@
+"""``flowdsl resume``: continue an interrupted or failed run."""
+
+import click
+
+from flowdsl.cli._command import Cli, command
+from flowdsl.cli._execute import APP, execute
+from flowdsl.runtime import Runtime
+
+__all__ = ["resume"]
+
+
+@command(
+    epilog="""\b
+Examples:
+  flowdsl resume order-17 --app shop
+  flowdsl resume order-17 --app jobs/shop.py"""
+)
+@click.argument("run")
+@APP
+def resume(cli: Cli, run: str, app: str | None) -> int:
+    """Continue an interrupted or failed run.
+
+    Recorded steps return what is recorded; the rest executes. MODULE is imported for that, a script without
+    its `if __name__ == "__main__":` part. If it calls configure(…), the run executes on that runtime, unless
+    --storage is given. The command waits for the end of the run. Its exit code is 0 only if the run
+    completes.
+    """
+    return execute(cli, run, app, Runtime.resume)

@@ -1,0 +1,55 @@
+"""``flowdsl signal``: send a message to a run. No code of the user executes."""
+
+from typing import Any
+
+import click
+
+from flowdsl.cli._command import Cli, Failure, command, opened, shown_status
+from flowdsl.cli._find import find_run
+from flowdsl.cli._options import NOTHING, as_json
+
+__all__ = ["signal"]
+
+
+@command(
+    epilog="""\b
+Examples:
+  flowdsl signal order-17 approved
+  flowdsl signal order-17 approved --payload '{"by": "Eve", "limit": 500}' --sender eve
+  flowdsl signal order-17 paid --payload 4990 --key payment-8812"""
+)
+@click.argument("run")
+@click.argument("name")
+@click.option(
+    "--payload", metavar="JSON", callback=as_json, help="What wait_for returns; null if it is not given."
+)
+@click.option("--sender", metavar="TEXT", help="Who sends it; stored with the signal.")
+@click.option("--key", metavar="TEXT", help="A second signal of this name and key is dropped.")
+def signal(cli: Cli, run: str, name: str, payload: Any, sender: str | None, key: str | None) -> None:
+    """Send a message to a run.
+
+    One wait_for(NAME) or receive(NAME) of the run takes it, now or later. The message is stored; it does not
+    matter whether the run is executing.
+    """
+    if not name.strip():
+        raise click.UsageError("a signal's name is not empty", click.get_current_context())
+    with opened(cli) as runtime:
+        record = find_run(runtime, run)
+        value = None if payload is NOTHING else payload
+        sent = runtime.signal(record.id, name, value, sender=sender, key=key)
+        known = runtime.storage.list_signals(record.id, name=name)
+        dropped = sent not in {one.id for one in known}
+        if dropped and (key is None or key not in {one.key for one in known}):
+            raise Failure(f"the signal could not be stored: are {name!r}, the sender and the key Unicode?")
+        status = shown_status(runtime, runtime.record(record.id))
+    if dropped:
+        cli.out.line(f"{record.id} had this signal before: nothing was sent")
+    else:
+        cli.out.line(f"sent {name} to {record.id}")
+    if status != "running":
+        cli.out.note(f"the run is {status}; it can take the signal when it is continued")
+    if cli.as_json:
+        stored = None if dropped else sent
+        cli.out.document(
+            {"run": record.id, "name": name, "id": stored, "sent": not dropped, "status": status}
+        )
