@@ -8,7 +8,7 @@ __all__ = ["sqlite_path", "sqlite_url"]
 
 
 def sqlite_path(url: str) -> tuple[str, dict[str, Any]]:
-    """The path and the options of a ``sqlite:///`` URL.
+    """The path and the options of a ``sqlite:///`` URL. ``~`` in front is the home directory, as in a shell.
 
     >>> sqlite_path("sqlite:////var/lib/flow.db?synchronous=normal")
     ('/var/lib/flow.db', {'synchronous': 'normal'})
@@ -21,6 +21,9 @@ def sqlite_path(url: str) -> tuple[str, dict[str, Any]]:
         raise ValueError(f"write 'sqlite:///relative.db' or 'sqlite:////absolute.db', not {url!r}")
     if "\0" in path:
         raise ValueError(f"a path holds no NUL: {url!r}")
+    path = os.path.expanduser(path)
+    if path.startswith("~"):
+        raise ValueError(f"there is no such home directory: {url!r}; a file of that name is './~…'")
     options: dict[str, Any] = dict(parse_qsl(query, keep_blank_values=True))
     if unknown := set(options) - {"synchronous", "busy_timeout"}:
         raise ValueError(f"no option {', '.join(sorted(unknown))}: there are synchronous and busy_timeout")

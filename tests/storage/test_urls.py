@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from flowdsl.storage import DEFAULT_URL, MemoryStorage, SQLiteStorage, default_url, open_storage
+from flowdsl.storage.sqlite_urls import sqlite_path
 from flowdsl.testing.storage.samples import HOSTILE, open_run
 
 
@@ -178,3 +179,12 @@ def test_plug_ins(monkeypatch: pytest.MonkeyPatch) -> None:
         assert isinstance(storage, MemoryStorage)
     with pytest.raises(ValueError, match="test://"):
         open_storage("postgresql://localhost/flow")
+
+
+def test_a_tilde_is_the_home_directory(tmp_path, monkeypatch):
+    """``~`` means what it means in a shell; one of nobody is refused, and ``./~`` is a file of that name."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert sqlite_path("sqlite:///~/flow.db")[0] == f"{tmp_path}/flow.db"
+    assert sqlite_path("sqlite:///./~/flow.db")[0] == "./~/flow.db"
+    with pytest.raises(ValueError, match="no such home directory"):
+        sqlite_path("sqlite:///~nobody-of-that-name/flow.db")

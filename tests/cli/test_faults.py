@@ -1,0 +1,144 @@
+"""What an operator runs into: closed streams, full disks, hostile text, times without end, steps in doubt."""
+
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
+
+import pytest
+
+from flowdsl import Retry, Runtime, step, workflow
+from flowdsl.core.records import Run, Step
+from flowdsl.core.status import RunStatus, StepStatus
+from flowdsl.storage import open_storage
+
+HOSTILE = "a\x9b31mred\u202etxt\x7f\u200b\u2028\x1b[2J"
+
+
+def _shell(script, *arguments):
+    command = ["sh", "-c", script, sys.executable, *arguments]
+    return subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=30)
+
+
+@pytest.mark.parametrize("closed", [">&-", "<&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams(closed, shop):
+    """Started without standard streams, as by some daemons, a command does its work in silence."""
+    shop.sell("x")
+    done = _shell(f'"$0" -m flowdsl runs {closed} | cat > /dev/null; "$0" -m flowdsl runs {closed} >&-')
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_full_disk_is_an_error(shop):
+    """What cannot be written is said once, with exit code 1."""
+    shop.sell("x")
+    done = _shell('"$0" -m flowdsl runs > /dev/full')
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: OSError: [Errno 28]")
+    assert "Exception ignored" not in done.stderr
+
+
+@pytest.fixture
+def hostile(url, folder):
+    """A run whose id, arguments, error, tags and log hold what a terminal would obey."""
+
+    @step(name="shop.fail", retry=Retry(attempts=1))
+    def fail(text):
+        raise ValueError(text)
+
+    @workflow(name="shop.order", id="order-{text}", tags=(HOSTILE,))
+    def order(text):
+        return fail(text)
+
+    with Runtime(url), pytest.raises(ValueError):
+        order(HOSTILE)
+    return "order"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["runs"],
+        ["show", "order"],
+        ["steps", "order"],
+        ["logs", "order"],
+        ["watch", "order"],
+        ["export", "order"],
+        ["resume", "order"],
+        ["steps", "order", "fial"],
+        ["show", f"x{HOSTILE}"],
+        ["resolve", "order", "fail", "--rerun"],
+        ["delete", "order", "--yes"],
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("options", [[], ["--json"], ["--traceback"]], ids=" ".join)
+def test_nothing_that_a_terminal_obeys_is_printed(command, options, hostile, invoke):
+    """Escapes, DEL, C1 controls and bidi marks are shown, not sent, in text, JSON, errors and hints."""
+    output = invoke(*command, *options).output
+    assert output
+    assert all(line.isprintable() for line in output.split("\n"))
+
+
+def test_json_of_hostile_text_is_what_was_stored(hostile, answer):
+    """Escaping loses nothing."""
+    (found,) = answer("runs")
+    assert found["id"] == f"order-{HOSTILE}"
+    assert found["tags"] == [HOSTILE]
+    assert answer("export", "order")["run"]["id"] == f"order-{HOSTILE}"
+
+
+def test_a_sleep_until_the_last_date(url, folder, invoke, answer):
+    """``sleep_until(datetime.max)`` means for ever: the time is shown as the last one there is."""
+    (folder / ".flowdsl").mkdir()
+    last = datetime.max.replace(tzinfo=UTC).timestamp()
+    with open_storage(url) as storage:
+        storage.set_run(Run("vigil", "shop.wait", "k", status=RunStatus.RUNNING, deadline=last))
+        extra = json.dumps({"until": last})
+        nap = Step("vigil", "1" * 40, "flowdsl.sleep", kind="sleep", status=StepStatus.PENDING, extra=extra)
+        storage.set_step(nap)
+    shown = invoke("show", "vigil")
+    assert shown.exit_code == 0
+    assert "until 9999-12-31" in shown.stdout
+    assert answer("show", "vigil")["deadline"].startswith("9999-12-31")
+    assert "until 9999-12-31" in invoke("steps", "vigil").stdout or invoke("steps", "vigil").exit_code == 0
+
+
+def test_a_step_in_doubt_is_resolved_not_resumed(doubtful, invoke, answer, spawn):
+    """Before and after a resume, which cannot work, the advice is to say what came of the step."""
+    run = doubtful("7")
+    for _ in range(2):
+        end = invoke("show", run).stdout.splitlines()[-3:]
+        assert end[0] == f"next: flowdsl resolve {run} charge --result null"
+        assert end[2] == f"      flowdsl resolve {run} charge --rerun"
+        assert answer("show", run)["next"][2] == ["flowdsl", "resolve", run, "charge", "--rerun"]
+        stopped = spawn("resume", run, "--app", "bank")
+        assert f"next: flowdsl resolve {run} charge --rerun\n" in stopped.communicate()[1]
+        assert stopped.returncode == 1
+    pasted = spawn(*answer("show", run)["next"][0][1:])
+    assert pasted.wait() == 0
+    assert answer("show", run)["next"] == [["flowdsl", "resume", run, "--app", "bank"]]
+
+
+def test_what_is_advised_can_be_pasted(doubtful, folder, answer):
+    """Ids with spaces and quotes are quoted for a shell, and a named storage is named again."""
+    where = f"sqlite:///{folder}/.flowdsl/flow.db"
+    (folder / ".flowdsl").mkdir(exist_ok=True)
+    with open_storage(where) as storage:
+        storage.set_run(Run("a 'b' $c", "shop.wait", "k", status=RunStatus.RUNNING))
+    command = [sys.executable, "-m", "flowdsl", "show", "a 'b' $c", "--storage", where]
+    shown = subprocess.run(command, capture_output=True, text=True, cwd="/").stdout.splitlines()[-1]
+    line = shown.removeprefix("next: ").replace("flowdsl", f"{sys.executable} -m flowdsl", 1)
+    done = subprocess.run(
+        ["sh", "-c", line.replace("--app shop", "--app json")], capture_output=True, text=True
+    )
+    assert "shop.wait" in done.stderr
+
+
+def test_no_colour_and_dumb_terminals(shop, terminal):
+    """NO_COLOR leaves colours out; TERM=dumb leaves out every sequence."""
+    shop.fail("x")
+    for command in (["runs"], ["show", "checkout"], ["doctor"]):
+        assert "\x1b[3" not in terminal(*command, width=100, NO_COLOR="1").raw
+        assert "\x1b" not in terminal(*command, width=100, TERM="dumb").raw
+    assert os.environ.get("NO_COLOR") is None
