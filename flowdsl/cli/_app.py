@@ -25,6 +25,7 @@ COMMANDS = (
     "steps",
     "logs",
     "watch",
+    "top",
     "export",
     "resume",
     "retry",
@@ -36,6 +37,7 @@ COMMANDS = (
     "prune",
     "ui",
     "doctor",
+    "completion",
 )
 """All commands, in the order of the help. Each is the function of its name in the module of its name."""
 
@@ -60,7 +62,8 @@ class Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """The command that *args* begin with; for one that there is not, the nearest that there is."""
-        if args[0] not in COMMANDS and not args[0].startswith("-"):
+        unknown = args[0] not in COMMANDS and not args[0].startswith("-")
+        if unknown and not ctx.resilient_parsing:  # such as the beginning of a name, to be completed
             ctx.fail(f"no command {args[0]!r}{nearest(args[0], COMMANDS)}")
         return super().resolve_command(ctx, args)
 

@@ -14,10 +14,11 @@ from flowdsl.cli._command import shown_status
 from flowdsl.core.kinds import CALLS, LOG
 from flowdsl.core.records import Run, Step
 from flowdsl.core.status import StepStatus, is_final
+from flowdsl.core.views import extra_of
 from flowdsl.handle import LogLine
 from flowdsl.runtime import Runtime
 
-__all__ = ["Follower", "Look"]
+__all__ = ["Follower", "Look", "waits"]
 
 """Kinds of records that count as steps, as in ``Run.progress()``."""
 
@@ -66,6 +67,11 @@ class Follower:
 
     def _look(self) -> Look:
         run = self.runtime.record(self.run_id)  # first: nothing is recorded after the end
+        changed = self.read()
+        return Look(run, shown_status(self.runtime, run), self.runtime.storage.now(), tuple(changed))
+
+    def read(self) -> list[Step]:
+        """Read what is new, and return the records that have changed."""
         fresh = self.runtime.storage.list_steps(self.run_id, after=self._seq)
         changed = []
         for step in fresh:
@@ -76,8 +82,7 @@ class Follower:
                 self.logs.append(LogLine.of(step))
             if before is None or _state(before) != _state(step):
                 changed.append(step)
-        now = self.runtime.storage.now()
-        return Look(run, shown_status(self.runtime, run), now, tuple(changed))
+        return changed
 
     def unfinished(self) -> list[Step]:
         """The steps that have begun and have no outcome, oldest first."""
@@ -92,6 +97,11 @@ class Follower:
             "failed": found[StepStatus.FAILED],
             "known": found.total() - found[StepStatus.UNDONE],
         }
+
+
+def waits(step: Step) -> bool:
+    """Whether a step that has no outcome waits for a moment or a message, instead of executing."""
+    return any(name in extra_of(step) for name in ("until", "deadline", "signal", "next"))
 
 
 def _state(step: Step) -> tuple[Any, ...]:

@@ -1,8 +1,7 @@
 """``flowdsl cancel``: ask runs to stop."""
 
-import click
-
 from flowdsl.cli._command import Cli, command, opened
+from flowdsl.cli._complete import RUNS
 from flowdsl.cli._find import find_runs
 from flowdsl.core.advice import module_of
 
@@ -14,7 +13,7 @@ __all__ = ["cancel"]
 Example:
   flowdsl cancel order-17"""
 )
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@RUNS
 def cancel(cli: Cli, runs: tuple[str, ...]) -> None:
     """Ask runs to stop.
 

@@ -3,6 +3,7 @@
 import click
 
 from flowdsl.cli._command import Cli, Failure, command, opened, shown_status
+from flowdsl.cli._complete import RUNS
 from flowdsl.cli._find import find_runs
 from flowdsl.core.records import Run
 from flowdsl.runtime import Runtime
@@ -16,7 +17,7 @@ Examples:
   flowdsl delete checkout-53b9
   flowdsl delete order-17 order-18 --yes"""
 )
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@RUNS
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def delete(cli: Cli, runs: tuple[str, ...], yes: bool) -> None:
     """Delete runs with all their records, as if they had never been.

@@ -1,8 +1,7 @@
 """``flowdsl export``: all that is recorded of a run."""
 
-import click
-
 from flowdsl.cli._command import Cli, command, opened
+from flowdsl.cli._complete import RUN
 from flowdsl.cli._find import find_run
 
 __all__ = ["export"]
@@ -14,7 +13,7 @@ Examples:
   flowdsl export order-17 > tests/histories/order-17.json
   flowdsl export order-17 | jq '.steps[].path'"""
 )
-@click.argument("run")
+@RUN
 def export(cli: Cli, run: str) -> None:
     """Print a run as JSON, with its steps and signals.
 

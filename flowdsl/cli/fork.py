@@ -3,6 +3,7 @@
 import click
 
 from flowdsl.cli._command import Cli, Failure, command, opened, shown_status
+from flowdsl.cli._complete import RUN, step_names
 from flowdsl.cli._execute import APP, execute
 from flowdsl.cli._find import find_run, named, near_step
 from flowdsl.core.advice import module_of
@@ -20,8 +21,14 @@ Examples:
   flowdsl fork order-17 --before charge --app shop
   flowdsl fork checkout-53b9 --before c6bacaaf --id second-try"""
 )
-@click.argument("run")
-@click.option("--before", metavar="STEP", required=True, help="A step's name or the beginning of its key.")
+@RUN
+@click.option(
+    "--before",
+    metavar="STEP",
+    required=True,
+    shell_complete=step_names,
+    help="A step's name or the beginning of its key.",
+)
 @click.option("--id", "new_id", metavar="ID", help="The id of the new run.")
 @APP
 def fork(cli: Cli, run: str, before: str, new_id: str | None, app: str | None) -> int:

@@ -2,9 +2,8 @@
 
 from collections.abc import Mapping
 
-import click
-
 from flowdsl.cli._command import Cli, command, opened, period
+from flowdsl.cli._complete import RUN
 from flowdsl.cli._find import find_run
 from flowdsl.cli._output import Cell
 from flowdsl.core.kinds import LOG
@@ -23,7 +22,7 @@ Examples:
   flowdsl logs order-17 --since "10 min"
   flowdsl logs order-17 --json"""
 )
-@click.argument("run")
+@RUN
 @period("Only lines logged then or later, or in the last so long.", "Only lines logged before then.")
 def logs(cli: Cli, run: str, since: float | None, until: float | None) -> None:
     """Print what a run has logged.

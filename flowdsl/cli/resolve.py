@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from flowdsl.cli._command import Cli, Failure, command, opened, shown_status
+from flowdsl.cli._complete import RUN, step_names
 from flowdsl.cli._find import find_run, named, near_step
 from flowdsl.cli._options import NOTHING, as_json
 from flowdsl.core.advice import module_of
@@ -25,8 +26,8 @@ Examples:
   flowdsl resolve order-17 charge --error "the bank has no such payment"
   flowdsl resolve order-17 c6bacaaf --rerun"""
 )
-@click.argument("run")
-@click.argument("step")
+@RUN
+@click.argument("step", shell_complete=step_names)
 @click.option("--result", metavar="JSON", callback=as_json, help="It took effect, and this is its result.")
 @click.option("--error", metavar="TEXT", help="It failed: its caller gets a StepFailed with this message.")
 @click.option("--rerun", is_flag=True, help="It did not take effect: execute it again.")

@@ -1,8 +1,7 @@
 """``flowdsl resume``: continue an interrupted or failed run."""
 
-import click
-
 from flowdsl.cli._command import Cli, command
+from flowdsl.cli._complete import RUN
 from flowdsl.cli._execute import APP, execute
 from flowdsl.runtime import Runtime
 
@@ -15,7 +14,7 @@ Examples:
   flowdsl resume order-17 --app shop
   flowdsl resume order-17 --app jobs/shop.py"""
 )
-@click.argument("run")
+@RUN
 @APP
 def resume(cli: Cli, run: str, app: str | None) -> int:
     """Continue an interrupted or failed run.

@@ -1,8 +1,7 @@
 """``flowdsl retry``: execute the failed steps of a run again."""
 
-import click
-
 from flowdsl.cli._command import Cli, command
+from flowdsl.cli._complete import RUN
 from flowdsl.cli._execute import APP, execute
 from flowdsl.runtime import Runtime
 
@@ -15,7 +14,7 @@ Examples:
   flowdsl retry checkout-53b9 --app shop
   flowdsl retry checkout-53b9 --app shop.py --json"""
 )
-@click.argument("run")
+@RUN
 @APP
 def retry(cli: Cli, run: str, app: str | None) -> int:
     """Execute the failed steps of a run again.

@@ -7,6 +7,7 @@ import click
 from attrs import evolve, frozen
 
 from flowdsl.cli._command import Cli, command, opened, period, shown_status
+from flowdsl.cli._complete import workflow_names
 from flowdsl.cli._find import every_run, recent_workflows
 from flowdsl.cli._output import Cell, Column, Output, status_cell
 from flowdsl.cli._text import cut_middle, cut_start
@@ -59,7 +60,10 @@ Examples:
     help="Only runs of this status; may be repeated.",
 )
 @click.option(
-    "--workflow", metavar="NAME", help="Only runs of this workflow: its dotted name, or the end of it."
+    "--workflow",
+    metavar="NAME",
+    shell_complete=workflow_names,
+    help="Only runs of this workflow: its dotted name, or the end of it.",
 )
 @click.option(
     "--tag", "tags", multiple=True, metavar="NAME[=VALUE]", help="Only runs with this tag; may be repeated."
@@ -163,7 +167,7 @@ def print_runs(out: Output, found: list[tuple[Run, str]], now: float, indent: in
     rows: list[list[Cell]] = [
         [
             cut_middle(run.id, max(room // 3, room - 36 if room < 76 else 0)),
-            cut_start(run.workflow, max(room // 5, 12)),
+            cut_start(run.workflow, max(room // 6, 12)),
             status_cell(status),
             (age(now - run.created_at) if out.narrower(120) else moment(run.created_at), "dim"),
             run_span(run, status, now),

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 import click
 
 from flowdsl.cli._command import Cli, command, opened, shown_status
+from flowdsl.cli._complete import RUN
 from flowdsl.cli._find import find_run
 from flowdsl.cli._output import Cell, Column, Output, status_cell
+from flowdsl.cli._timeline import print_timeline
 from flowdsl.cli._tree import counted, forest, print_steps
 from flowdsl.cli.logs import log_cells
 from flowdsl.cli.runs import print_runs
@@ -14,6 +16,7 @@ from flowdsl.core.advice import advice
 from flowdsl.core.kinds import AUDIT, BESIDE_STEPS, LOG, STORE
 from flowdsl.core.records import Run, RunFilter, Signal, Step
 from flowdsl.core.status import RunStatus, StepStatus, is_final
+from flowdsl.core.timeline import Timeline, timeline_of
 from flowdsl.core.views import scope_owner, scope_paths, show_view, tag_texts
 from flowdsl.core.words import age, moment, owner_text, span, state_of
 from flowdsl.handle import LogLine
@@ -29,10 +32,10 @@ LIMIT = 200
     epilog="""\b
 Examples:
   flowdsl show checkout-53b9
-  flowdsl show order-17 --all
+  flowdsl show order-17 --timeline
   flowdsl show order-17 --json"""
 )
-@click.argument("run")
+@RUN
 @click.option(
     "--limit",
     metavar="N",
@@ -40,7 +43,8 @@ Examples:
     help=f"Show at most so many steps: failed and unfinished ones first, then the last. {LIMIT} by default.",
 )
 @click.option("--all", "everything", is_flag=True, help="Show all of them.")
-def show(cli: Cli, run: str, limit: int | None, everything: bool) -> None:
+@click.option("--timeline", is_flag=True, help="Draw the steps in time, instead of arguments and results.")
+def show(cli: Cli, run: str, limit: int | None, everything: bool, timeline: bool) -> None:
     """Show a run: facts, steps as a tree, children.
 
     A step called inside another step stands below it, indented. The last lines are the commands that lead on,
@@ -60,7 +64,10 @@ def show(cli: Cli, run: str, limit: int | None, everything: bool) -> None:
             cli.out.document({**document, "next": commands})
             return
         _print_facts(cli.out, runtime, record, status)
-        _print_steps(cli.out, record, journal, children, most)
+        by_id = {child.id: child for child in children}
+        now = runtime.storage.now()
+        drawn = timeline_of(record, status, journal, now=now, children=by_id) if timeline else None
+        _print_steps(cli.out, record, journal, children, most, drawn)
         _print_children(cli.out, runtime, children, most)
         _print_signals(cli.out, signals[-most:], len(signals))
         _print_beside(cli.out, record, journal, most)
@@ -127,7 +134,14 @@ def _relations(run: Run, status: str) -> list[tuple[str, Cell]]:
     return facts
 
 
-def _print_steps(out: Output, run: Run, journal: Sequence[Step], children: Sequence[Run], most: int) -> None:
+def _print_steps(
+    out: Output,
+    run: Run,
+    journal: Sequence[Step],
+    children: Sequence[Run],
+    most: int,
+    timeline: Timeline | None,
+) -> None:
     steps, shown = (
         [step for step in records if step.kind not in BESIDE_STEPS]
         for records in (journal, _picked(journal, most))
@@ -136,7 +150,11 @@ def _print_steps(out: Output, run: Run, journal: Sequence[Step], children: Seque
         out.heading("steps", "none recorded")
         return
     out.heading("steps", counted(steps))
-    print_steps(out, run, forest(shown, is_final(run.status)), children)
+    nodes = forest(shown, is_final(run.status))
+    if timeline is not None:
+        print_timeline(out, run, nodes, timeline)
+    else:
+        print_steps(out, run, nodes, children)
     _left_out(out, len(shown), len(steps), "steps")
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from flowdsl.cli._command import Cli, Failure, command, opened, shown_status
+from flowdsl.cli._complete import RUN, message_names
 from flowdsl.cli._find import find_run
 from flowdsl.cli._options import NOTHING, as_json
 
@@ -18,8 +19,8 @@ Examples:
   flowdsl signal order-17 approved --payload '{"by": "Eve", "limit": 500}' --sender eve
   flowdsl signal order-17 paid --payload 4990 --key payment-8812"""
 )
-@click.argument("run")
-@click.argument("name")
+@RUN
+@click.argument("name", shell_complete=message_names)
 @click.option(
     "--payload", metavar="JSON", callback=as_json, help="What wait_for returns; null if it is not given."
 )

@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from flowdsl.cli._command import Cli, Failure, command, opened
+from flowdsl.cli._complete import RUN, step_names
 from flowdsl.cli._find import find_run, named, near_step
 from flowdsl.cli._output import Cell, Output, status_cell
 from flowdsl.core.records import Run, Step
@@ -21,8 +22,8 @@ Examples:
   flowdsl steps checkout-53b9 c6bacaaf
   flowdsl steps checkout-53b9 --json"""
 )
-@click.argument("run")
-@click.argument("step", required=False)
+@RUN
+@click.argument("step", required=False, shell_complete=step_names)
 def steps(cli: Cli, run: str, step: str | None) -> None:
     """Show every field of the steps of a run.
 

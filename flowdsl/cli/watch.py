@@ -1,19 +1,19 @@
 """``flowdsl watch``: a run while it executes, drawn anew in a terminal, line by line elsewhere."""
 
-import click
 from rich.console import Console
 from rich.live import Live
 
 from flowdsl.cli._command import Cli, command, opened
+from flowdsl.cli._complete import RUN
 from flowdsl.cli._find import find_run
-from flowdsl.cli._follow import Follower, Look
+from flowdsl.cli._follow import Follower, Look, waits
 from flowdsl.cli._output import Cell, Column, Picture, status_cell
 from flowdsl.cli._tree import pending_text, step_name
 from flowdsl.cli.logs import log_cells
 from flowdsl.core.advice import advice, shell_line
 from flowdsl.core.records import Run, Step
 from flowdsl.core.status import RunStatus, StepStatus
-from flowdsl.core.views import extra_of, log_view, run_view, scope_paths, step_view
+from flowdsl.core.views import log_view, run_view, scope_paths, step_view
 from flowdsl.core.words import moment, span, state_of, status_text
 from flowdsl.handle import LogLine
 
@@ -21,7 +21,6 @@ __all__ = ["watch"]
 
 _LOG_LINES = 8  # at most, in a terminal that is high enough
 _TITLES = 8  # lines that lists have besides their rows: titles, empty ones, how many more there are
-_WAITING = ("until", "deadline", "signal", "next")  # what records of waiting steps say
 _STATUS_WIDTH = len("! interrupted")
 
 
@@ -32,7 +31,7 @@ Examples:
   flowdsl watch order-17 | tee order-17.txt
   flowdsl watch order-17 --json | jq 'select(.event == "step") | .path'"""
 )
-@click.argument("run")
+@RUN
 def watch(cli: Cli, run: str) -> int:
     """Watch a run until it ends.
 
@@ -158,7 +157,7 @@ def _state(step: Step, running: bool) -> str:
         return str(step.status)
     if not running:
         return "pending"
-    return "waiting" if any(name in extra_of(step) for name in _WAITING) else "running"
+    return "waiting" if waits(step) else "running"
 
 
 def _home(run: Run) -> str:

@@ -44,7 +44,7 @@ def advice(run: Run, status: str, steps: Iterable[Step], tail: Sequence[str] = (
         return [
             ["flowdsl", "resolve", run.id, _meaning(step, doubtful), *said, *tail]
             for step in doubtful
-            for said in (("--result", "null"), ("--error", "it did not go through"), ("--rerun",))
+            for said in (("--result", "null"), ("--error", "it failed"), ("--rerun",))
         ]
     found = [["flowdsl", "resume", run.id, *app, *tail]] if status == "interrupted" else []
     names = {name: None for step in pending for name in awaited_names(step)}

@@ -60,7 +60,7 @@ STATES = {
 }
 """Status → how it is shown. ``interrupted`` and ``waiting`` are never stored: a reader finds them out."""
 
-ASCII = str.maketrans("…✓✗●○⊘↶→·–─━│├└", "~+x*ooo>----|||")
+ASCII = str.maketrans("…✓✗●○⊘↶→·–─━│├└┄┊┿", "~+x*ooo>----|||.:+")
 """For terminals that know ASCII only: one character for one, so that columns stay."""
 
 _LAST = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)

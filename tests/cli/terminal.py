@@ -12,14 +12,23 @@ from collections.abc import Callable
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
+def _plain(text: str) -> str:
+    """The text without what moves the cursor; where it goes to the top, a new picture begins."""
+    return _ESCAPES.sub("", text.replace("\x1b[H", "\n"))
+
+
 class Terminal:
-    """Runs *command* in a terminal of *width* columns to its end; *seen_so_far* is told what came so far."""
+    """Runs *command* in a terminal of *width* columns to its end.
+
+    *seen_so_far* is told what came so far, *follow* the number of the process as well.
+    """
 
     def __init__(
         self,
         command: list[str],
         width: int,
         seen_so_far: Callable[[str], None] | None = None,
+        follow: Callable[[str, int], None] | None = None,
         **environment: str,
     ) -> None:
         self._master, slave = pty.openpty()
@@ -30,8 +39,11 @@ class Terminal:
         seen = b""
         while chunk := self._read():
             seen += chunk
+            text = _plain(seen.decode("utf-8", "replace"))
             if seen_so_far is not None:
-                seen_so_far(_ESCAPES.sub("", seen.decode("utf-8", "replace")))
+                seen_so_far(text)
+            if follow is not None:
+                follow(text, process.pid)
         self.code = process.wait()
         self.raw = seen.decode("utf-8").replace("\r\n", "\n")
 
@@ -44,7 +56,7 @@ class Terminal:
     @property
     def text(self) -> str:
         """What is on the terminal, without colours."""
-        return _ESCAPES.sub("", self.raw)
+        return _plain(self.raw)
 
     @property
     def lines(self) -> list[str]:
