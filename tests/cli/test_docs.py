@@ -57,7 +57,7 @@ def test_options_are_those_that_exist(name):
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_examples_are_valid(example):
     """Each command line of the page is one that the parser accepts, up to where its output goes."""
-    _, name, *arguments = shlex.split(re.split(r" [|>] ", example)[0])
+    _, name, *arguments = shlex.split(re.split(r" (?:\||>>?) ", example)[0])
     _command(name).make_context(name, arguments).close()
 
 
