@@ -2,7 +2,7 @@
 
 from collections.abc import Generator
 from datetime import UTC, datetime
-from typing import Any, Protocol, SupportsIndex, overload
+from typing import TYPE_CHECKING, Any, Literal, Protocol, SupportsIndex, overload
 
 from attrs import frozen
 
@@ -13,6 +13,12 @@ from flowdsl.core.records import Step, Tags
 from flowdsl.core.status import RunStatus, StepStatus
 from flowdsl.errors import CorruptPayload, MissingClass
 from flowdsl.storage.base import Storage
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from flowdsl.drawing.frame import Library
+    from flowdsl.drawing.plot import Backend, Plot
 
 __all__ = ["AuditEntry", "LogLine", "Run", "Runs", "StepRecord"]
 
@@ -326,6 +332,37 @@ class Run:
     def audit(self) -> list[AuditEntry]:
         """What was changed in the run by hand (retry, resume, fork, resolve, forget, reuse), in order."""
         return self._runtime.audit(self.id)
+
+    @overload
+    def plot(self, backend: Literal["svg"] = "svg") -> "Plot": ...
+    @overload
+    def plot(self, backend: Literal["matplotlib"]) -> "Figure": ...
+    def plot(self, backend: "Backend" = "svg") -> "Plot | Figure":
+        """The timeline of the run as a picture.
+
+        *backend*: ``"svg"`` gives an object that a notebook shows and that has ``save(path)`` for ``.svg``
+        (needs nothing), ``.png`` and ``.pdf`` (need matplotlib); ``"matplotlib"`` gives a
+        ``matplotlib.figure.Figure``. Raises ``ValueError`` for another one, and ``ImportError``.
+        """
+        from flowdsl.drawing.plot import plotted
+
+        record, state = self._shown()
+        storage = self._runtime.storage
+        return plotted(record, state, storage.list_steps(self.id), storage.now(), backend)
+
+    def to_dataframe(self, library: "Library | None" = None) -> Any:
+        """The steps as a data frame, one row each in recorded order: ``key path kind scope depth lane status
+        attempts args result error created_at completed_at duration`` (readable previews; aware times in UTC;
+        seconds).
+
+        *library*: ``"pandas"`` or ``"polars"``; by default the first of them that is installed. Raises
+        ``ImportError`` where none is.
+        """
+        from flowdsl.drawing.frame import steps_frame
+
+        record, state = self._shown()
+        storage = self._runtime.storage
+        return steps_frame(record, state, storage.list_steps(self.id), storage.now(), library)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Run) and other.id == self.id

@@ -7,6 +7,7 @@ from typing import Any
 from attrs import fields
 
 from flowdsl.core.records import Run, RunFilter
+from flowdsl.core.retry import Retry
 from flowdsl.drawing.definitions import Defined, step_html, workflow_html
 from flowdsl.drawing.run import shown_or_why
 from flowdsl.engine.definitions import StepDef, WorkflowDef
@@ -85,5 +86,20 @@ def _options(defn: StepDef | WorkflowDef) -> dict[str, str]:
         value = getattr(defn, option.name)
         if option.name in _NO_OPTIONS or option.name.startswith("_") or value == option.default:
             continue
-        found[option.name] = getattr(value, "__name__", None) or repr(value)
+        found[option.name] = _plain(value)
     return found
+
+
+def _plain(value: Any) -> str:
+    """A value as one would write it: a function by its name, a ``Retry`` without its defaults."""
+    name = getattr(value, "__name__", None)
+    if isinstance(name, str):
+        return name
+    if not isinstance(value, Retry):
+        return repr(value)
+    said = (
+        f"{field.name}={getattr(value, field.name)!r}"
+        for field in fields(Retry)
+        if getattr(value, field.name) != field.default
+    )
+    return f"Retry({', '.join(said)})"

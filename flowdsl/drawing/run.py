@@ -5,11 +5,12 @@ A page has a limited size: parts are left out, and counted, before it is exceede
 
 from collections.abc import Callable, Iterator, Sequence
 
+from flowdsl.core.kinds import LOG
 from flowdsl.core.preview import error_lines
 from flowdsl.core.records import Run, Step
 from flowdsl.core.status import StepStatus
 from flowdsl.core.timeline import Bar, Timeline, timeline_of
-from flowdsl.core.views import BESIDE, extra_of
+from flowdsl.core.views import extra_of
 from flowdsl.core.words import instant, span
 from flowdsl.drawing.style import attribute, badge, css, length, safe
 from flowdsl.drawing.svg import timeline_svg
@@ -204,7 +205,7 @@ def _child(step: Step) -> str:
 
 
 def _logs(journal: Sequence[Step]) -> str:
-    logged = [step for step in journal if step.kind in BESIDE and step.kind == "log"]
+    logged = [step for step in journal if step.kind == LOG]
     if not logged:
         return ""
     rows = "".join(

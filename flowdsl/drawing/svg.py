@@ -6,12 +6,13 @@ one. Of more, the longest, the failed and the unfinished ones are; all of them t
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from math import ceil
 
 from attrs import define
 
+from flowdsl.core.kinds import WAITS
 from flowdsl.core.timeline import Bar, Timeline
 from flowdsl.core.words import span, state_of
+from flowdsl.drawing.axis import marks
 from flowdsl.drawing.style import attribute, css, length, safe, state_class
 
 __all__ = ["MOST", "timeline_svg"]
@@ -114,52 +115,24 @@ def _axis(scale: _Scale, height: float) -> Iterator[str]:
 
 
 def _marks(scale: _Scale) -> Iterator[tuple[float, str]]:
-    """Places and texts of the axis: round lengths of time since the beginning, outside the folds."""
-    line = scale.line
-    busy = _busy(line)
-    step = _round(max(sum(end - start for start, end in busy), 1e-6) / 6)
-    folds = [(scale.x(idle.start), scale.x(idle.end)) for idle in line.idle]
+    """Places and texts of the axis, where they have room."""
+    folds = [(scale.x(idle.start), scale.x(idle.end)) for idle in scale.line.idle]
     last = -100.0
-    for start, end in busy:
-        for n in range(ceil((start - line.begin) / step), int((end - line.begin) / step) + 1):
-            x = scale.x(line.begin + n * step)
-            text = span(n * step) if n else "0"
-            right = x + 3 + _LETTER * len(text)
-            folded = any(left < right + 4 and x < fold_right for left, fold_right in folds)
-            if x - last < 70 or right > WIDTH or folded:
-                continue
-            last = x
-            yield x, text
-
-
-def _busy(line: Timeline) -> list[tuple[float, float]]:
-    """The times between idle ones."""
-    edges = [line.begin, *(edge for idle in line.idle for edge in (idle.start, idle.end)), line.end]
-    return [(start, end) for start, end in zip(edges[::2], edges[1::2], strict=True) if end > start]
-
-
-def _round(seconds: float) -> float:
-    """The next length of time that people count in.
-
-    >>> [_round(s) for s in (0.0031, 0.7, 13, 400)]
-    [0.005, 1, 15, 600]
-    """
-    for base in (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21_600, 43_200):
-        if seconds <= base and seconds > 0.5:
-            return base
-    if seconds > 43_200:
-        return 86_400.0 * -(-seconds // 86_400)
-    power = 1.0
-    while power > seconds and power > 1e-6:
-        power /= 10
-    return next((power * n for n in (1, 2, 5) if power * n >= seconds), power * 10)
+    for moment, text in marks(scale.line):
+        x = scale.x(moment)
+        right = x + 3 + _LETTER * len(text)
+        folded = any(left < right + 4 and x < fold_right for left, fold_right in folds)
+        if x - last < 70 or right > WIDTH or folded:
+            continue
+        last = x
+        yield x, text
 
 
 def _bar(scale: _Scale, bar: Bar) -> str:
     step = bar.step
     x, width = _extent(scale, bar)
     classes = [state_class(bar.status)]
-    if step.kind in _STANDING or bar.status in ("waiting", "pending"):
+    if step.kind in WAITS or bar.status in ("waiting", "pending"):
         classes.append("fd-hollow")
     if bar.replayed:
         classes.append("fd-replayed")
@@ -174,10 +147,6 @@ def _bar(scale: _Scale, bar: Bar) -> str:
         f'width="{_n(width)}" height="{_n(scale.bar)}" rx="{2 if scale.lane > 6 else 0}"/>'
         f"{_ticks(scale, bar)}</g>"
     )
-
-
-_STANDING = frozenset({"sleep", "wait", "receive", "schedule"})
-"""Kinds of steps in which nothing executes: drawn hollow."""
 
 
 def _told(bar: Bar) -> str:
@@ -196,8 +165,8 @@ def _ticks(scale: _Scale, bar: Bar) -> str:
     if len(bar.ticks) < 2 or scale.lane <= 4:
         return ""
     y = scale.y(bar.lane)
-    marks = "".join(f"M{_n(scale.x(at))} {_n(y)}v{_n(scale.bar)}" for at in bar.ticks[1:])
-    return f'<path class="fd-tick" stroke="#ffffff" stroke-width="1.5" d="{marks}"/>'
+    shape = "".join(f"M{_n(scale.x(at))} {_n(y)}v{_n(scale.bar)}" for at in bar.ticks[1:])
+    return f'<path class="fd-tick" stroke="#ffffff" stroke-width="1.5" d="{shape}"/>'
 
 
 def _extent(scale: _Scale, bar: Bar) -> tuple[float, float]:
@@ -223,7 +192,7 @@ def _names(scale: _Scale, bars: list[Bar]) -> Iterator[str]:
         following = after[bar.lane][seen[bar.lane] :]
         until = min((left for left in following if left > x), default=float(WIDTH))
         if needed <= width:
-            hollow = bar.step.kind in _STANDING or bar.status in ("waiting", "pending") or bar.replayed
+            hollow = bar.step.kind in WAITS or bar.status in ("waiting", "pending") or bar.replayed
             kind, colour = ("fd-name", "#1f2328") if hollow else ("fd-name fd-on", "#ffffff")
             place = x + 4
         elif x + width + needed <= until:
@@ -256,7 +225,7 @@ def _shape(scale: _Scale, bars: Iterable[Bar]) -> Iterator[str]:
     for status, shape in shapes.items():
         yield (
             f'<path class="{state_class(status)}" fill="{state_of(status).light}" style="stroke:none" '
-            f'fill-opacity=".45" d="{"".join(shape)}"/>'
+            f'd="{"".join(shape)}"/>'
         )
 
 
