@@ -17,7 +17,7 @@ from flowdsl.web.query import View
 
 __all__ = ["LANE", "MOST", "Drawn", "Picture", "picture", "spoken"]
 
-MOST = 480
+MOST = 500
 """So many bars, and so many rows of the table, are elements at once."""
 
 LANE = 24
@@ -25,6 +25,7 @@ LANE = 24
 
 _GRAIN = 2000  # parts of the whole that the shape of all bars can tell apart
 _TICKS = 8
+_EDGE, _INNER = 0.3, 99.0  # percent: the left edge, and what lies between the edges
 _WIDE = 10  # pixels of one percent, about, on a screen that is not small: whether a text fits
 
 
@@ -40,6 +41,7 @@ class Drawn:
     label: str
     sign: str
     fits: bool
+    quiet: bool
     ticks: tuple[float, ...] = ()
 
 
@@ -68,6 +70,9 @@ class Picture:
     left_out: int = field(default=0)
 
 
+_QUIET = ("sleep", "wait", "receive", "schedule", "value", "publish")
+
+
 def spoken(seconds: float | None) -> str:
     """A length of time as it is read out.
 
@@ -88,14 +93,14 @@ def picture(line: Timeline, matching: Sequence[Bar], view: View, home: str) -> P
     folded = not view.unfolded
 
     def place(moment: float) -> float:
-        return line.place(moment, folded=folded)
+        return _EDGE + _INNER * line.place(moment, folded=folded)
 
     places = [(bar, place(bar.start), place(bar.end)) for bar in matching]
-    seen = [one for one in places if one[2] >= view.begin and one[1] <= view.end]
+    seen = [one for one in places if one[2] >= 100 * view.begin and one[1] <= 100 * view.end]
     chosen = seen if len(seen) <= MOST else sorted(seen, key=_weight)[:MOST]
     chosen = sorted(chosen, key=lambda one: (one[0].start, one[0].lane))
     folds = tuple(
-        Fold(100 * place(idle.start), 100 * (place(idle.end) - place(idle.start)), span(idle.length))
+        Fold(round(place(idle.start), 3), round(place(idle.end) - place(idle.start), 3), span(idle.length))
         for idle in (line.idle if folded else ())
     )
     return Picture(
@@ -126,13 +131,14 @@ def _drawn(bar: Bar, start: float, end: float, home: str) -> Drawn:
     width = max(end - start, 0.0)
     return Drawn(
         bar=bar,
-        x=round(100 * start, 4),
+        x=round(start, 4),
         y=bar.lane * LANE + 2,
-        width=round(100 * width, 4),
+        width=round(width, 4),
         name=name,
         label=", ".join(facts),
         sign=state_of(bar.status).sign,
-        fits=100 * width * _WIDE > 14,
+        fits=width * _WIDE > 14,
+        quiet=step.kind in _QUIET,
         ticks=_ticks(bar),
     )
 
@@ -160,11 +166,24 @@ def _axis(line: Timeline, folded: bool) -> tuple[tuple[float, str], ...]:
     for start, end in _awake(line) if folded else [(line.begin, line.end)]:
         n = math.ceil((start - line.begin) / step - 1e-9)
         while n * step <= end - line.begin and len(found) < 4 * _TICKS:
-            at = 100 * line.place(line.begin + n * step, folded=folded)
+            at = _EDGE + _INNER * line.place(line.begin + n * step, folded=folded)
             if at <= 96 and (not found or at - found[-1][0] > 5):
-                found.append((round(at, 3), span(n * step) if n else "0"))
+                found.append((round(at, 3), _length(n * step, step)))
             n += 1
     return tuple(found)
+
+
+def _length(seconds: float, step: float) -> str:
+    """A length on the axis, as fine as its *step*.
+
+    >>> _length(2.75, 0.05), _length(2.0, 0.5), _length(0.0, 1.0)
+    ('2.75s', '2.0s', '0')
+    """
+    if seconds <= 0:
+        return "0"
+    if 1 <= seconds < 60 and step < 0.1:
+        return f"{seconds:.{min(-math.floor(math.log10(step)), 4)}f}s"
+    return span(seconds)
 
 
 def _awake(line: Timeline) -> list[tuple[float, float]]:
@@ -192,7 +211,8 @@ def _shapes(places: Sequence[tuple[Bar, float, float]]) -> tuple[tuple[str, str]
     """All bars as one shape for each status; those of a lane that touch are one piece."""
     pieces: dict[tuple[str, int], list[list[int]]] = defaultdict(list)
     for bar, start, end in places:
-        left, right = int(start * _GRAIN), max(math.ceil(end * _GRAIN), int(start * _GRAIN) + 1)
+        left = int(start / 100 * _GRAIN)
+        right = max(math.ceil(end / 100 * _GRAIN), left + 1)
         row = pieces[bar.status, bar.lane]
         if row and left <= row[-1][1]:
             row[-1][1] = max(row[-1][1], right)

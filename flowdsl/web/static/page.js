@@ -101,7 +101,7 @@ if (main?.dataset.runId !== undefined) {
 
   const closer = soon(150, () => {
     if (by("count")?.textContent.includes("zoom in")) load();
-    else if (zoom > 1 && Number(by("timeline")?.dataset.total) > 480) load();
+    else if (zoom > 1 && Number(by("timeline")?.dataset.total) > 500) load();
   });
 
   function stretch() {
