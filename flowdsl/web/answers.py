@@ -34,8 +34,8 @@ class Refusal(Exception):
 
 
 def html(text: str, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """A page. What is no Unicode is shown escaped."""
-    body = text.encode("utf-8", "backslashreplace")
+    """A page. What is no Unicode is shown escaped; HTML has no NUL."""
+    body = text.replace("\0", "\ufffd").encode("utf-8", "backslashreplace")
     return Response(body, status, dict(headers or {}), "text/html")
 
 

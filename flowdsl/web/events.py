@@ -7,9 +7,10 @@ to it. A stream begins with what is recorded and ends with its run.
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from typing import Any, TypeVar
 
+from anyio import CapacityLimiter, to_thread
 from attrs import define, field, frozen
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
@@ -31,7 +32,11 @@ __all__ = ["Pulse", "stream"]
 _TICK = 1.0  # seconds between two looks while nothing is written: nobody writes that a process has died
 _PAUSE = 0.1  # seconds between two looks at least
 _COMMENT = 15.0  # seconds of silence at most
+_READERS = 2  # threads that read for all streams together
 _BATCH = 1000  # records read at once
+
+
+Found = TypeVar("Found")
 
 
 @define(eq=False)
@@ -45,14 +50,20 @@ class Pulse:
     _beat: asyncio.Event = field(factory=asyncio.Event)
     _task: "asyncio.Task[None] | None" = None
     _loop: asyncio.AbstractEventLoop | None = None
+    _readers: CapacityLimiter | None = None
 
     def open(self) -> None:
         """A stream begins."""
+        self._at_home()
         self._streams += 1
-        self._loop = asyncio.get_running_loop()
         if self._task is None or self._task.done():
             self._beat = asyncio.Event()
             self._task = asyncio.create_task(self._watch())
+
+    async def read(self, look: Callable[[], Found]) -> Found:
+        """Read the storage in one of the few threads that all streams share."""
+        self._at_home()
+        return await to_thread.run_sync(look, limiter=self._readers)
 
     def leave(self) -> None:
         """A stream ends."""
@@ -63,6 +74,13 @@ class Pulse:
         self.closed = True
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._beat.set)
+
+    def _at_home(self) -> None:
+        """Begin anew on another event loop."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._loop, self._task, self._streams = loop, None, 0
+            self._readers = CapacityLimiter(_READERS)
 
     async def wait(self, timeout: float) -> None:
         """Until something may have changed, *timeout* seconds at most."""
@@ -95,7 +113,7 @@ class News:
 async def stream(asked: Asked, pulse: Pulse) -> Response:
     """The events of a run."""
     after = _position(asked)
-    if await run_in_threadpool(_look, asked.runtime, asked.name, after) is None:
+    if await pulse.read(lambda: asked.runtime.run(asked.name) if asked.name else None) is None:
         raise Refusal(404, "there is no such run")
     if asked.request.method == "HEAD":
         return Response(media_type="text/event-stream")
@@ -125,7 +143,8 @@ async def _events(runtime: Runtime, run_id: str, after: int, pulse: Pulse) -> As
         shown: dict[str, Any] | None = None
         spoke = time.monotonic()
         while not pulse.closed:
-            news = await run_in_threadpool(_look, runtime, run_id, after)
+            position = after
+            news = await pulse.read(lambda: _look(runtime, run_id, position))  # noqa: B023 - called at once
             if news is None:  # deleted meanwhile
                 yield _event("end", {"id": run_id, "status": "deleted"})
                 return

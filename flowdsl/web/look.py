@@ -46,7 +46,7 @@ class Look:
             lstrip_blocks=True,
         )
         self._templates.filters.update(
-            clean=clean, span=span, text=text, state=state_of, short=short, tail=tail, q=quote
+            clean=clean, span=span, text=text, state=state_of, short=short, tail=tail, q=quoted
         )
         self._templates.globals.update(
             href=href, file=self._names.__getitem__, STATES=tuple(STATES), ago=ago, stamp=stamp
@@ -75,6 +75,11 @@ def short(value: str, most: int = 160) -> str:
     """A text on one line, at most so long."""
     shown = clean(value)
     return shown if len(shown) <= most else shown[: most - 1] + "…"
+
+
+def quoted(value: str) -> str:
+    """A text as part of a query."""
+    return quote(value, safe="", errors="replace")
 
 
 def tail(path: str) -> str:

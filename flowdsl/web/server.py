@@ -15,7 +15,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from flowdsl.web.answers import HEADERS
 from flowdsl.web.page import Page
 
-__all__ = ["serve"]
+__all__ = ["serve", "server_of"]
 
 _PATIENCE = 3  # seconds that open requests have once the server is told to end
 
@@ -55,17 +55,8 @@ class _Server(uvicorn.Server):
         self._ready()
 
 
-def serve(page: Page, host: str, port: int, ready: Callable[[str], Any]) -> int:
-    """Serve *page* until SIGTERM or Ctrl-C, and return the exit code: 0 or 130.
-
-    *ready* is called with the URL, token included, once connections are accepted. Raises ``OSError`` for an
-    address that cannot be had.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.create_server((host.strip("[]"), port), family=family)
-    name = f"[{host}]" if ":" in host and not host.startswith("[") else host
-    query = f"/?token={page.token}" if page.token is not None else "/"
-    url = f"http://{name}:{listening.getsockname()[1]}{query}"
+def server_of(page: Page, ready: Callable[[], Any]) -> uvicorn.Server:
+    """A server of *page*; *ready* is called once it accepts connections. Signals are the caller's."""
     config = uvicorn.Config(
         page,
         http=_Protocol,
@@ -77,10 +68,24 @@ def serve(page: Page, host: str, port: int, ready: Callable[[str], Any]) -> int:
         proxy_headers=False,
         timeout_graceful_shutdown=_PATIENCE,
     )
-    return asyncio.run(_until_told(_Server(config, lambda: ready(url)), page, listening))
+    return _Server(config, ready)
 
 
-async def _until_told(server: _Server, page: Page, listening: socket.socket) -> int:
+def serve(page: Page, host: str, port: int, ready: Callable[[str], Any]) -> int:
+    """Serve *page* until SIGTERM or Ctrl-C, and return the exit code: 0 or 130.
+
+    *ready* is called with the URL, token included, once connections are accepted. Raises ``OSError`` for an
+    address that cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.create_server((host.strip("[]"), port), family=family)
+    name = f"[{host}]" if ":" in host and not host.startswith("[") else host
+    query = f"/?token={page.token}" if page.token is not None else "/"
+    url = f"http://{name}:{listening.getsockname()[1]}{query}"
+    return asyncio.run(_until_told(server_of(page, lambda: ready(url)), page, listening))
+
+
+async def _until_told(server: uvicorn.Server, page: Page, listening: socket.socket) -> int:
     told: list[int] = []
 
     def end(number: int) -> None:

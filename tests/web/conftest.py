@@ -1,6 +1,9 @@
 """Runs to look at, and clients to look with."""
 
+import asyncio
 import os
+import socket
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,6 +13,7 @@ import pytest
 from flowdsl import Runtime
 from flowdsl.storage import MemoryStorage
 from flowdsl.web import Page, app
+from flowdsl.web.server import server_of
 
 with warnings.catch_warnings():  # newer releases would rather have httpx2
     warnings.simplefilter("ignore")
@@ -45,6 +49,61 @@ def client(runtime: Runtime) -> Iterator[Client]:
     yield make
     for page in pages:
         page.close()
+
+
+class Served:
+    """A page that a real server serves, at a port of its own, in a thread."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        ready = threading.Event()
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listening.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._server = server_of(page, ready.set)
+        work = self._server.serve(sockets=[self._listening])
+        self._thread = threading.Thread(target=lambda: asyncio.run(work), name="served")
+        self._thread.start()
+        assert ready.wait(20)
+
+    @property
+    def link(self) -> str:
+        """What a person opens."""
+        return f"{self.url}/?token={TOKEN}"
+
+    def raw(self, request: str | bytes, *, token: str | None = TOKEN) -> bytes:
+        """Send bytes, and give all that comes back until the server hangs up."""
+        given = request if isinstance(request, bytes) else request.replace("\n", "\r\n").encode("latin-1")
+        if token is not None:
+            head, gap, rest = given.partition(b"\r\n")
+            given = head + gap + f"Authorization: Bearer {token}\r\n".encode() + rest
+        with socket.create_connection(("127.0.0.1", self.port), timeout=20) as connection:
+            connection.sendall(given)
+            found = b""
+            while chunk := connection.recv(1 << 16):
+                found += chunk
+            return found
+
+    def close(self) -> None:
+        """End the server."""
+        self.page.close()
+        self._server.should_exit = True
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+
+
+@pytest.fixture
+def serve(runtime: Runtime) -> Iterator[Callable[..., Served]]:
+    """Makes servers: ``serve(allow_actions=True)``."""
+    made: list[Served] = []
+
+    def make(of: Runtime | None = None, **options: Any) -> Served:
+        made.append(Served(app(of or runtime, token=TOKEN, **options)))
+        return made[-1]
+
+    yield make
+    for served in made:
+        served.close()
 
 
 @pytest.fixture(scope="session")
