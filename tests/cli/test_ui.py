@@ -1,0 +1,97 @@
+"""``flowdsl ui``: the line it prints, and how it ends."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import pytest
+
+from flowdsl import Runtime
+
+
+@pytest.fixture
+def database(tmp_path):
+    """A storage in a file."""
+    url = f"sqlite:///{tmp_path}/flow.db"
+    Runtime(url).close()
+    return url
+
+
+def begin(*arguments):
+    """The command, once it has printed its first line; and the line."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flowdsl", "ui", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "DISPLAY": ""},
+    )
+    return process, process.stdout.readline()
+
+
+def end(process, number):
+    """Its exit code, and what else it has printed."""
+    process.send_signal(number)
+    rest = process.communicate(timeout=20)
+    return process.returncode, *rest
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_prints_its_link_and_serves_until_it_is_told(database, number, code):
+    """One line; the link opens the page, and without its token nothing does."""
+    process, line = begin("--storage", database)
+    try:
+        assert line.startswith("http://127.0.0.1:")
+        url, _, token = line.strip().partition("?token=")
+        with urlopen(Request(url, headers={"Authorization": f"Bearer {token}"})) as answer:
+            assert b"<h1>Runs</h1>" in answer.read()
+        with pytest.raises(HTTPError, match="403"):
+            urlopen(url)
+    finally:
+        ended = end(process, number)
+    assert ended == (code, "", "")
+
+
+def test_json_prints_the_link_as_a_document(database):
+    """``--json``: one document."""
+    process, line = begin("--storage", database, "--json", "--port", "0")
+    try:
+        while not line.rstrip().endswith("}"):
+            line += process.stdout.readline()
+    finally:
+        end(process, signal.SIGTERM)
+    assert json.loads(line)["url"].startswith("http://127.0.0.1:")
+
+
+def test_a_database_that_is_not_there_is_not_made(tmp_path):
+    """One line, exit code 1."""
+    process, line = begin("--storage", f"sqlite:///{tmp_path}/flow.db")
+    _, errors = process.communicate(timeout=20)
+    assert (process.returncode, line) == (1, "")
+    assert "no database" in errors
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_port_that_is_taken_is_an_error(database):
+    """One line that names it."""
+    first, line = begin("--storage", database)
+    try:
+        port = line.partition("?")[0].rstrip("/").rpartition(":")[2]
+        second, printed = begin("--storage", database, "--port", port)
+        _, errors = second.communicate(timeout=20)
+        assert (second.returncode, printed) == (1, "")
+        assert f"port {port}" in errors
+    finally:
+        end(first, signal.SIGTERM)
+
+
+def test_a_host_that_is_no_name_is_wrong_usage(database):
+    """Exit code 2."""
+    process, _ = begin("--storage", database, "--allowed-host", "http://x/")
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 2
+    assert "flow.example.org" in errors
