@@ -51,7 +51,7 @@ class _Session:
         if self.between is not None:
             return
         before = module.set_default(None)
-        if before is None or before.closed:
+        if before is None:
             self.between = module.Runtime("memory://", name="between-tests")
             before = self.between
         module.set_default(before)
@@ -143,7 +143,7 @@ def _flow_default(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
         return
     before = module.set_default(None)
-    configured = before is not None and not before.closed and before is not session.between
+    configured = before is not None and before is not session.between
     module.set_default(before if configured else module.Runtime("memory://", name="test"))
     yield
     mine = module.set_default(before)

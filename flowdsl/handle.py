@@ -2,56 +2,40 @@
 
 from collections.abc import Generator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal, Protocol, SupportsIndex, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, SupportsIndex, cast, overload
 
 from attrs import frozen
 
 from flowdsl.core.durations import wait_limit
 from flowdsl.core.facts import Logged, facts_of
+from flowdsl.core.kinds import AUDIT, BESIDE_STEPS, LOG
 from flowdsl.core.records import Run as RunRecord
-from flowdsl.core.records import Step, Tags
+from flowdsl.core.records import RunFilter, Step, Tags
 from flowdsl.core.status import RunStatus, StepStatus
+from flowdsl.engine.engine import Engine
+from flowdsl.engine.owner import is_interrupted
+from flowdsl.engine.runs.cancel import cancel_and_wait
+from flowdsl.engine.runs.outcome import await_outcome, record_of, wait_for_outcome
+from flowdsl.engine.runs.progress import progress_of
+from flowdsl.engine.runs.resume import arguments_of
+from flowdsl.engine.signals import deliver
+from flowdsl.engine.store import state_of
 from flowdsl.errors import CorruptPayload, MissingClass
-from flowdsl.storage.base import Storage
 
-if TYPE_CHECKING:
+__all__ = ["AuditEntry", "LogLine", "Run", "Runs", "StepRecord", "is_interrupted"]
+
+if TYPE_CHECKING:  # Python knows defaults of type variables from 3.13 on
     from matplotlib.figure import Figure
+    from typing_extensions import TypeVar
 
     from flowdsl.drawing.frame import Library
     from flowdsl.drawing.plot import Backend, Plot
 
-__all__ = ["AuditEntry", "LogLine", "Run", "Runs", "StepRecord"]
+    R = TypeVar("R", covariant=True, default=Any)
+else:
+    from typing import TypeVar
 
-
-class _Runtime(Protocol):
-    """What a handle needs of its runtime."""
-
-    @property
-    def storage(self) -> Storage: ...
-    def record(self, run_id: str, /) -> RunRecord: ...
-    def wait(self, run_id: str, /, timeout: float | None) -> Any: ...
-    async def await_(self, run_id: str, /) -> Any: ...
-    def arguments(self, record: RunRecord, /) -> dict[str, Any]: ...
-    def step_records(self, run_id: str, /) -> list[Step]: ...
-    def load_result(self, step: Step, /) -> Any: ...
-    def load_error(self, step: Step, /) -> BaseException | None: ...
-    def interrupted(self, record: RunRecord, /) -> bool: ...
-    def cancel(self, run_id: str, /) -> None: ...
-    def query(self, run_id: str, /, what: str) -> Any: ...
-    def signal(
-        self,
-        run_id: str,
-        /,
-        name: str,
-        payload: Any = None,
-        *,
-        sender: str | None = None,
-        key: str | None = None,
-    ) -> Any: ...
-    def children_of(self, run_id: str, /) -> list["Run"]: ...
-    def run(self, run_id: str, /) -> "Run | None": ...
-    def logs(self, run_id: str, /) -> list["LogLine"]: ...
-    def audit(self, run_id: str, /) -> list["AuditEntry"]: ...
+    R = TypeVar("R", covariant=True)
 
 
 def when(seconds: float | None) -> datetime | None:
@@ -64,7 +48,7 @@ class StepRecord:
     """One recorded step, as ``run.steps()`` shows it. ``args`` is a readable preview; times are aware
     datetimes in UTC."""
 
-    _runtime: Any
+    _engine: Engine
     _step: Step
 
     @property
@@ -133,13 +117,18 @@ class StepRecord:
         error = self.error
         if error is not None:
             raise error
-        return self._runtime.load_result(self._step)
+        step = self._step
+        if step.payload is None:
+            return None
+        return self._engine.payloads.unpack(step.payload, step.run_id, step.key, "result")
 
     @property
     def error(self) -> BaseException | None:
         """The stored error of a failed step, else ``None``."""
-        found: BaseException | None = self._runtime.load_error(self._step)
-        return found
+        step = self._step
+        if step.status is not StepStatus.FAILED or step.payload is None:
+            return None
+        return self._engine.payloads.unpack_error(step.payload, step.run_id, step.key, "error")
 
     def __repr__(self) -> str:
         return f"<step {self.path}({self.args}) {self.status} {self.preview}>"
@@ -185,24 +174,24 @@ class AuditEntry:
         return cls(at, record.preview, record.path.removeprefix("flowdsl."), record.args)
 
 
-class Run:
+class Run(Generic[R]):
     """A handle on one run. It reads the storage when asked, so it is never out of date.
 
     ``await run`` gives the result in async code; ``run.result()`` in sync code.
     """
 
-    __slots__ = ("_ending", "_final", "_listed", "_runtime", "id")
+    __slots__ = ("_ending", "_engine", "_final", "_listed", "id")
 
-    def __init__(self, runtime: _Runtime, run_id: str, listed: RunRecord | None = None) -> None:
-        self._runtime = runtime
+    def __init__(self, engine: Engine, run_id: str, listed: RunRecord | None = None) -> None:
+        self._engine = engine
         self.id = run_id
         self._listed = listed
         self._final: RunRecord | None = None
         self._ending: tuple[RunStatus, tuple[BaseException | None, Any]] | None = None
 
-    def ending(self, status: RunStatus, outcome: tuple[BaseException | None, Any]) -> "Run":
+    def ending(self, status: RunStatus, outcome: tuple[BaseException | None, Any]) -> "Run[R]":
         """A copy for ``on_complete`` and ``on_error``, which are called just before the outcome is stored."""
-        copy = Run(self._runtime, self.id)
+        copy: Run[R] = Run(self._engine, self.id)
         copy._ending = (status, outcome)
         return copy
 
@@ -211,7 +200,7 @@ class Run:
         """The stored row. Raises :class:`~flowdsl.errors.RunNotFound` once it is deleted."""
         if self._final is not None:
             return self._final
-        record = self._runtime.record(self.id)
+        record = record_of(self._engine, self.id)
         if record.status in (RunStatus.COMPLETED, RunStatus.CANCELLED):
             self._final = record
         return record
@@ -224,7 +213,7 @@ class Run:
     @property
     def args(self) -> dict[str, Any]:
         """The arguments by parameter name (without those in ``ignore=``)."""
-        return self._runtime.arguments(self.record)
+        return arguments_of(self._engine, self.record)
 
     @property
     def tags(self) -> Tags:
@@ -245,7 +234,7 @@ class Run:
     @property
     def interrupted(self) -> bool:
         """Whether it is ``running`` but nobody executes it: call it again, or ``resume`` it."""
-        return self._runtime.interrupted(self.record)
+        return is_interrupted(self._engine.storage, self.record)
 
     @property
     def created_at(self) -> datetime:
@@ -257,7 +246,7 @@ class Run:
         """When it ended."""
         return when(self.record.finished_at)
 
-    def result(self, timeout: float | None = None) -> Any:
+    def result(self, timeout: float | None = None) -> R:
         """The run's result, waiting at most *timeout* real seconds for it (``None``: as long as it takes).
 
         Raises the run's error; the builtin ``TimeoutError`` when the wait ends first, which does not touch
@@ -268,8 +257,8 @@ class Run:
             error, value = self._ending[1]
             if error is not None:
                 raise error
-            return value
-        return self._runtime.wait(self.id, timeout)
+            return cast(R, value)
+        return cast(R, wait_for_outcome(self._engine, self.id, timeout))
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """The run's error, or ``None``; waits as :meth:`result`. An error that does not load is raised."""
@@ -284,54 +273,58 @@ class Run:
             raise
         return None
 
-    def __await__(self) -> Generator[Any, None, Any]:
+    def __await__(self) -> Generator[Any, None, R]:
         return self._wait().__await__()
 
-    async def _wait(self) -> Any:
+    async def _wait(self) -> R:
         if self._ending is not None:
             return self.result()
-        return await self._runtime.await_(self.id)
+        return cast(R, await await_outcome(self._engine, self.id))
 
     def steps(self) -> list[StepRecord]:
         """The recorded steps, in the order they were recorded."""
-        return [StepRecord(self._runtime, step) for step in self._runtime.step_records(self.id)]
+        return [StepRecord(self._engine, step) for step in self._journal() if step.kind not in BESIDE_STEPS]
+
+    def _journal(self) -> list[Step]:
+        return self._engine.storage.list_steps(self.id)
 
     @property
-    def parent(self) -> "Run | None":
+    def parent(self) -> "Run[Any] | None":
         """The run that called this one."""
         parent = self.record.parent
-        return None if parent is None else self._runtime.run(parent)
+        known = parent is not None and self._engine.storage.get_run(parent) is not None
+        return Run(self._engine, parent) if known and parent is not None else None
 
-    def children(self) -> list["Run"]:
+    def children(self) -> "list[Run[Any]]":
         """The runs that this one called, oldest first."""
-        return self._runtime.children_of(self.id)
+        where = RunFilter(parent=self.id, newest_first=False)
+        return [Run(self._engine, row.id) for row in self._engine.storage.list_runs(where)]
 
     def signal(
         self, name: str, payload: Any = None, *, sender: str | None = None, key: str | None = None
-    ) -> Any:
+    ) -> str:
         """Send a signal to this run; see ``Runtime.signal``."""
-        return self._runtime.signal(self.id, name, payload, sender=sender, key=key)
+        return deliver(self._engine, self.id, name, payload, sender=sender, key=key)
 
     def cancel(self) -> None:
         """Ask the run to stop; see ``Runtime.cancel``."""
-        self._runtime.cancel(self.id)
+        cancel_and_wait(self._engine, self.record)
 
     def state(self) -> dict[str, Any]:
         """The run store, as a dict."""
-        found: dict[str, Any] = self._runtime.query(self.id, "state")
-        return found
+        return {} if self.record.status is RunStatus.COMPLETED else state_of(self._engine, self.id)
 
-    def progress(self) -> Any:
+    def progress(self) -> dict[str, Any]:
         """Counts of done and failed steps, and the steps that are executing."""
-        return self._runtime.query(self.id, "progress")
+        return progress_of(self._engine, self.record)
 
     def logs(self) -> list[LogLine]:
         """What ``log()`` stored with the run, in order."""
-        return self._runtime.logs(self.id)
+        return [LogLine.of(step) for step in self._journal() if step.kind == LOG]
 
     def audit(self) -> list[AuditEntry]:
         """What was changed in the run by hand (retry, resume, fork, resolve, forget, reuse), in order."""
-        return self._runtime.audit(self.id)
+        return [AuditEntry.of(step) for step in self._journal() if step.kind == AUDIT]
 
     @overload
     def plot(self, backend: Literal["svg"] = "svg") -> "Plot": ...
@@ -347,7 +340,7 @@ class Run:
         from flowdsl.drawing.plot import plotted
 
         record, state = self._shown()
-        storage = self._runtime.storage
+        storage = self._engine.storage
         return plotted(record, state, storage.list_steps(self.id), storage.now(), backend)
 
     def to_dataframe(self, library: "Library | None" = None) -> Any:
@@ -361,7 +354,7 @@ class Run:
         from flowdsl.drawing.frame import steps_frame
 
         record, state = self._shown()
-        storage = self._runtime.storage
+        storage = self._engine.storage
         return steps_frame(record, state, storage.list_steps(self.id), storage.now(), library)
 
     def __eq__(self, other: object) -> bool:
@@ -382,30 +375,32 @@ class Run:
 
         def draw() -> str:
             record, state = self._shown()
-            storage = self._runtime.storage
-            return run_html(record, state, storage.list_steps(self.id), storage.now())
+            return run_html(record, state, self._journal(), self._engine.storage.now())
 
         return shown_or_why(f"run {self.id}", draw)
 
     def _shown(self) -> tuple[RunRecord, str]:
         record = self.record
-        return record, "interrupted" if self._runtime.interrupted(record) else str(self.status)
+        return record, self._state(record, self.status)
 
     def _as_listed(self) -> tuple[RunRecord, str]:
         """The row that a list was made of, and its state."""
         record = self._listed or self.record
-        return record, "interrupted" if self._runtime.interrupted(record) else str(record.status)
+        return record, self._state(record, record.status)
+
+    def _state(self, record: RunRecord, status: RunStatus) -> str:
+        return "interrupted" if is_interrupted(self._engine.storage, record) else str(status)
 
 
-class Runs(list[Run]):
+class Runs(list[Run[Any]]):
     """What ``rt.runs()`` gives: a list. A notebook shows it as a table of the runs as they were when it was
     made."""
 
     @overload
-    def __getitem__(self, index: SupportsIndex, /) -> Run: ...
+    def __getitem__(self, index: SupportsIndex, /) -> Run[Any]: ...
     @overload
     def __getitem__(self, index: slice, /) -> "Runs": ...
-    def __getitem__(self, index: SupportsIndex | slice, /) -> "Run | Runs":
+    def __getitem__(self, index: SupportsIndex | slice, /) -> "Run[Any] | Runs":
         found = super().__getitem__(index)
         return Runs(found) if isinstance(found, list) else found
 
@@ -415,7 +410,7 @@ class Runs(list[Run]):
 
         def draw() -> str:
             rows = [run._as_listed() for run in self[:MOST]]
-            now = self[0]._runtime.storage.now() if self else 0.0
+            now = self[0]._engine.storage.now() if self else 0.0
             return runs_html(rows, len(self), now)
 
         return shown_or_why("runs", draw)

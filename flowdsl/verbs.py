@@ -19,7 +19,7 @@ from flowdsl.engine.marks import inside
 from flowdsl.engine.scope import StepView
 from flowdsl.engine.step import flush
 from flowdsl.handle import Run
-from flowdsl.runtime import current_runtime
+from flowdsl.runtime import current_engine
 
 __all__ = [
     "current_run",
@@ -168,15 +168,15 @@ def send(event: str, payload: Any = None) -> None:
     frame = current.get()
     if frame is not None:
         run_sync(flush(frame.run))
-    send_event(current_runtime().engine if frame is None else frame.run.engine, event, payload)
+    send_event(current_engine() if frame is None else frame.run.engine, event, payload)
 
 
-def current_run() -> Run | None:
+def current_run() -> Run[Any] | None:
     """The run that is executing here, or ``None``."""
     frame = current.get()
     if frame is None:
         return None
-    found: Run = frame.run.engine.make_handle(frame.run.record)
+    found: Run[Any] = frame.run.engine.make_handle(frame.run.record)
     return found
 
 

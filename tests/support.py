@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from flowdsl import Hooks, Runtime, step, workflow
-from flowdsl.errors import StorageUnavailable
+from flowdsl.errors import FlowError, StorageUnavailable
 from flowdsl.storage.base import Operation, Outcome, Storage
 
 EXAMPLES = float(os.environ.get("FLOWDSL_EXAMPLES", "1"))
@@ -323,3 +323,12 @@ def statuses(runtime: Runtime, run_id: str) -> list[str]:
     run = runtime.run(run_id)
     assert run is not None
     return [str(one.status) for one in run.steps()]
+
+
+def is_closed(runtime: Runtime) -> bool:
+    """Whether a runtime was closed: it takes nothing more."""
+    try:
+        runtime.recover()
+    except FlowError as error:
+        return "closed" in str(error)
+    return False

@@ -9,6 +9,7 @@ import pytest
 from support import Effects, Flavour
 
 from flowdsl import Retry, Runtime, current_runtime, step, workflow
+from flowdsl.runtime import current_engine
 
 ONCE = Retry(attempts=1)
 
@@ -658,7 +659,7 @@ def test_an_async_step_cancelled_before_it_began_never_begins(runtime: Runtime, 
     @workflow
     def w():
         gate = threading.Event()
-        current_runtime().engine.loop().call_soon_threadsafe(gate.wait)
+        current_engine().loop().call_soon_threadsafe(gate.wait)
         future = f.submit("cancelled")
         said = future.cancel(), future.cancelled()
         gate.set()

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 from attrs import evolve
-from support import Effects, Mortal, Relay, script, spawn, unreachable
+from support import Effects, Mortal, Relay, is_closed, script, spawn, unreachable
 
 from flowdsl import RunStatus, Runtime, step, workflow
 from flowdsl.engine.owner import Liveness, liveness, new_owner
 from flowdsl.errors import LeaseLost, StorageUnavailable
+from flowdsl.runtime import engine_of
 from flowdsl.storage import MemoryStorage, SQLiteStorage
 from flowdsl.storage.base import ClaimRun, Found, Opened, PutStep
 
@@ -300,7 +301,7 @@ def test_a_run_is_ours_from_its_commit_on(storage, clock, options):
         with pytest.raises(ValueError):
             call()
         call()
-        assert list(runtime.engine.owned) == []
+        assert list(engine_of(runtime).owned) == []
     assert seen == [("OpenRun", False), ("ClaimRun", False)]
 
 
@@ -321,7 +322,7 @@ def test_a_run_that_ended_meanwhile_is_not_executed_again(storage, clock, effect
         return effects("w")
 
     with Runtime(Late(storage), clock=clock) as runtime:
-        owner = runtime.engine.owned.owner
+        owner = engine_of(runtime).owned.owner
         assert w() == 1
         assert w() == 1
     assert (effects.count("w"), storage.get_run("once").epoch) == (1, 1)
@@ -693,7 +694,7 @@ def test_a_start_whose_commit_may_have_happened_leaves_an_abandoned_run(storage,
             assert rt.run("w").interrupted
             assert w() == 1
         assert caught.value
-        assert not dead.closed
+        assert not is_closed(dead)
 
 
 def test_the_keeper_outlives_whatever_a_storage_raises(storage, caplog):

@@ -11,7 +11,7 @@ import flowdsl
 from flowdsl import Retry, Runtime, step, workflow
 
 STEP = "mode name retry timeout key ignore version memo expires in_doubt undo executor on_divergence"
-WORKFLOW = "name id ignore timeout version on_complete on_error tags"
+WORKFLOW = "name id ignore timeout cleanup version on_complete on_error tags"
 RUNTIME = "retry codec hooks clock executor on_divergence lease name previews"
 STORE = {"get": "key default", "set": "key value", "push": "key item", "increment": "key delta"}
 STORE |= {"delete": "key", "items": ""}

@@ -25,6 +25,7 @@ from verb_programs import BESIDE, PLAYERS, Failed, Fault, Program, Snapshot, Wor
 
 from flowdsl import RunStatus, Runtime, StepStatus
 from flowdsl.errors import FlowError, RunCancelled, StepOutcomeUnknown
+from flowdsl.runtime import engine_of
 from flowdsl.storage import MemoryStorage, SQLiteStorage, Storage
 from flowdsl.storage.base import UpdateRun
 from flowdsl.testing import VirtualClock
@@ -50,7 +51,7 @@ class _Process(Mortal):
         self.dead = True
         if self.died_at is None:
             self.died_at = self.world.clock.now()
-            for state in self.runtime.engine.owned.executions():
+            for state in engine_of(self.runtime).owned.executions():
                 if state is not None:
                     state.stop.halt(FlowError("the process is dead", run=state.id), outside=True)
         return Crash()
@@ -100,8 +101,8 @@ def live(world: World, storage: Storage, fault: Fault | None = None) -> Any:
                     raise
             if process.dead:
                 raise Crash
-            if list(runtime.engine.owned):
-                world.wrong.append(f"{list(runtime.engine.owned)} execute when everything has ended")
+            if list(engine_of(runtime).owned):
+                world.wrong.append(f"{list(engine_of(runtime).owned)} execute when everything has ended")
         return outcome
     finally:
         world.end(storage)

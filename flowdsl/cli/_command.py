@@ -16,6 +16,7 @@ from flowdsl.cli._output import Output
 from flowdsl.core.durations import seconds
 from flowdsl.core.records import Run
 from flowdsl.core.status import RunStatus
+from flowdsl.handle import is_interrupted
 from flowdsl.runtime import Runtime
 from flowdsl.storage.sqlite_urls import sqlite_path
 from flowdsl.storage.urls import DEFAULT_URL, default_url
@@ -192,7 +193,7 @@ def opened(cli: Cli) -> Iterator[Runtime]:
 
 def shown_status(runtime: Runtime, run: Run) -> str:
     """The status of a run, where a running one that nobody executes is ``interrupted``."""
-    if run.status is RunStatus.RUNNING and runtime.interrupted(run):
+    if run.status is RunStatus.RUNNING and is_interrupted(runtime.storage, run):
         return "interrupted"
     return str(run.status)
 

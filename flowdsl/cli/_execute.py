@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from flowdsl.cli._command import Cli, Failure, missing_database, opened, shown_status
-from flowdsl.cli._find import find_run
+from flowdsl.cli._find import find_run, row_of
 from flowdsl.cli._modules import load_app
 from flowdsl.cli._output import status_cell
 from flowdsl.core.advice import advice, module_of, shell_line
@@ -55,9 +55,9 @@ def execute(cli: Cli, text: str, app: str | None, how: Callable[[Runtime, str], 
                     cli.out.note(f"it is executed by {owner_text(run.owner)}: waiting for it")
                 error = _outcome(handle)
             took = time.monotonic() - began
-            record = runtime.record(handle.id)
+            record = row_of(runtime, handle.id)
             status = shown_status(runtime, record)
-            steps = runtime.step_records(handle.id)
+            steps = runtime.storage.list_steps(handle.id)
     seqs = [step.seq for step in steps if step.kind in WITH_BODY]
     executed = sum(seq > before for seq in seqs)
     commands = [_with_app(one, app) for one in advice(record, status, steps, cli.tail)]

@@ -11,7 +11,7 @@ from flowdsl.core.records import Run, RunFilter, Step
 from flowdsl.core.words import nearest
 from flowdsl.runtime import Runtime
 
-__all__ = ["every_run", "find_run", "find_runs", "named", "near_step", "recent_workflows"]
+__all__ = ["every_run", "find_run", "find_runs", "named", "near_step", "recent_workflows", "row_of"]
 
 PAGE = 500  # runs read at once while looking through all of them
 _FEWEST_DIGITS = 4  # of a key, as in git
@@ -87,3 +87,11 @@ def _means(text: str, run: Run) -> bool:
 def _some(ids: list[str]) -> str:
     more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
     return ", ".join(ids[:_SHOWN]) + more
+
+
+def row_of(runtime: Runtime, run_id: str) -> Run:
+    """The stored row of a run that was there a moment ago."""
+    found = runtime.storage.get_run(run_id)
+    if found is None:
+        raise Failure(f"run {run_id} was deleted meanwhile")
+    return found

@@ -11,6 +11,7 @@ from typing import Any
 from attrs import define, field, frozen
 
 from flowdsl.cli._command import shown_status
+from flowdsl.cli._find import row_of
 from flowdsl.core.kinds import CALLS, LOG
 from flowdsl.core.records import Run, Step
 from flowdsl.core.status import StepStatus, is_final
@@ -66,7 +67,7 @@ class Follower:
             seen = storage.wait_for_change(seen, _TICK)
 
     def _look(self) -> Look:
-        run = self.runtime.record(self.run_id)  # first: nothing is recorded after the end
+        run = row_of(self.runtime, self.run_id)  # first: nothing is recorded after the end
         changed = self.read()
         return Look(run, shown_status(self.runtime, run), self.runtime.storage.now(), tuple(changed))
 

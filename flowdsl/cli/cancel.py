@@ -2,8 +2,9 @@
 
 from flowdsl.cli._command import Cli, command, opened
 from flowdsl.cli._complete import RUNS
-from flowdsl.cli._find import find_runs
+from flowdsl.cli._find import find_runs, row_of
 from flowdsl.core.advice import module_of
+from flowdsl.handle import is_interrupted
 
 __all__ = ["cancel"]
 
@@ -25,8 +26,8 @@ def cancel(cli: Cli, runs: tuple[str, ...]) -> None:
         found = find_runs(runtime, runs)
         for run in found:
             runtime.cancel(run.id)
-        records = [runtime.record(run.id) for run in found]
-        waiting = [record for record in records if runtime.interrupted(record)]
+        records = [row_of(runtime, run.id) for run in found]
+        waiting = [record for record in records if is_interrupted(runtime.storage, record)]
     for record in records:
         cancelled = str(record.status) == "cancelled"
         cli.out.line("cancelled " if cancelled else "asked to stop: ", record.id)

@@ -42,7 +42,7 @@ def fork(cli: Cli, run: str, before: str, new_id: str | None, app: str | None) -
         raise click.UsageError("a step's name is not empty", click.get_current_context())
 
     def make(runtime: Runtime, of: str) -> Handle:
-        steps = runtime.step_records(of)
+        steps = runtime.storage.list_steps(of)
         if not named(steps, before):
             near = near_step(steps, before)
             raise Failure(f"no step {before!r} is recorded of {of}{near}", "`flowdsl show` lists the steps")
@@ -53,7 +53,7 @@ def fork(cli: Cli, run: str, before: str, new_id: str | None, app: str | None) -
     with opened(cli) as runtime:
         made = make(runtime, find_run(runtime, run).id).record
         status = shown_status(runtime, made)
-        steps = sum(step.kind in WITH_BODY for step in runtime.step_records(made.id))
+        steps = sum(step.kind in WITH_BODY for step in runtime.storage.list_steps(made.id))
     command = ["flowdsl", "resume", made.id, "--app", module_of(made.workflow), *cli.tail]
     cli.out.line("made ", (made.id, "bold"), (f"  {steps} recorded before", "dim"))
     cli.out.next([command])

@@ -6,7 +6,7 @@ import click
 
 from flowdsl.cli._command import Cli, Failure, command, opened, shown_status
 from flowdsl.cli._complete import RUN, message_names
-from flowdsl.cli._find import find_run
+from flowdsl.cli._find import find_run, row_of
 from flowdsl.cli._options import NOTHING, as_json
 
 __all__ = ["signal"]
@@ -42,7 +42,7 @@ def signal(cli: Cli, run: str, name: str, payload: Any, sender: str | None, key:
         dropped = sent not in {one.id for one in known}
         if dropped and (key is None or key not in {one.key for one in known}):
             raise Failure(f"the signal could not be stored: are {name!r}, the sender and the key Unicode?")
-        status = shown_status(runtime, runtime.record(record.id))
+        status = shown_status(runtime, row_of(runtime, record.id))
     if dropped:
         cli.out.line(f"{record.id} had this signal before: nothing was sent")
     else:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from concurrent.futures import Executor
+from collections.abc import Awaitable, Callable, Coroutine
 from inspect import iscoroutinefunction
-from typing import Any, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, Literal, ParamSpec, Protocol, TypeVar, Unpack, overload
 
-from flowdsl.core.retry import Retry
+from flowdsl.core.signatures import shows_options
 from flowdsl.decorators.classmethods import bind_later
+from flowdsl.decorators.options import MarkedStep, NamedStep, NamedWorkflow
 from flowdsl.decorators.steps import BoundStep, Step
 from flowdsl.decorators.workflows import BoundWorkflow, Workflow
-from flowdsl.engine.definitions import Divergence, Mode, StepDef, WorkflowDef
+from flowdsl.engine.definitions import NO_OPTIONS, StepDef, WorkflowDef
 from flowdsl.engine.registry import HANDLERS, STEPS, WORKFLOWS, Handler
 
 __all__ = ["on", "step", "workflow"]
@@ -24,6 +24,13 @@ class _StepDecorator(Protocol):
     def __call__(self, fn: Callable[P, R], /) -> Step[P, R]: ...
 
 
+class _SendDecorator(Protocol):
+    @overload
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, Any]], /) -> Step[P, Awaitable[None]]: ...
+    @overload
+    def __call__(self, fn: Callable[P, Any], /) -> Step[P, None]: ...
+
+
 class _WorkflowDecorator(Protocol):
     def __call__(self, fn: Callable[P, R], /) -> Workflow[P, R]: ...
 
@@ -31,40 +38,13 @@ class _WorkflowDecorator(Protocol):
 @overload
 def step(fn: Callable[P, R]) -> Step[P, R]: ...
 @overload
-def step(
-    fn: None = None,
-    *,
-    mode: Mode = "do",
-    name: str | None = None,
-    retry: Retry | None = None,
-    timeout: Any = None,
-    key: Callable[..., Any] | None = None,
-    ignore: Iterable[str] = (),
-    version: Any = None,
-    memo: bool = False,
-    expires: Any = None,
-    in_doubt: str = "rerun",
-    undo: Any = None,
-    executor: Executor | None = None,
-    on_divergence: Divergence | None = None,
-) -> _StepDecorator: ...
-def step(
-    fn: Any = None,
-    *,
-    mode: Any = "do",
-    name: str | None = None,
-    retry: Any = None,
-    timeout: Any = None,
-    key: Any = None,
-    ignore: Any = (),
-    version: Any = None,
-    memo: bool = False,
-    expires: Any = None,
-    in_doubt: str = "rerun",
-    undo: Any = None,
-    executor: Any = None,
-    on_divergence: Any = None,
-) -> Any:
+def step(  # type: ignore[overload-overlap]
+    fn: None = None, *, mode: Literal["send"], **options: Unpack[MarkedStep]
+) -> _SendDecorator: ...
+@overload
+def step(fn: None = None, **options: Unpack[NamedStep]) -> _StepDecorator: ...
+@shows_options(StepDef, without=NO_OPTIONS, name_at=1)
+def step(fn: Any = None, *, name: str | None = None, **options: Any) -> Any:
     """Make a function a step: inside a run its result is recorded, and a replay returns the record instead of
     executing it.
 
@@ -84,8 +64,8 @@ def step(
     >>> fetch.path.endswith("fetch")
     True
     """
-    options = {option: value for option, value in locals().items() if option not in ("fn", "name")}
     if fn is None:
+        StepDef.known(options)
         StepDef.checked(options)
         return lambda fn: step(fn, name=name, **options)
     made: Step[Any, Any] = Step(fn, StepDef.build(fn, name=name, **options))
@@ -97,43 +77,23 @@ def step(
 @overload
 def workflow(fn: Callable[P, R]) -> Workflow[P, R]: ...
 @overload
-def workflow(
-    fn: None = None,
-    *,
-    name: str | None = None,
-    id: str | Callable[..., str] | None = None,
-    ignore: Iterable[str] = (),
-    timeout: Any = None,
-    version: Any = None,
-    on_complete: Callable[..., Any] | None = None,
-    on_error: Callable[..., Any] | None = None,
-    tags: Any = None,
-) -> _WorkflowDecorator: ...
-def workflow(
-    fn: Any = None,
-    *,
-    name: str | None = None,
-    id: Any = None,
-    ignore: Any = (),
-    timeout: Any = None,
-    version: Any = None,
-    on_complete: Any = None,
-    on_error: Any = None,
-    tags: Any = None,
-) -> Any:
+def workflow(fn: None = None, **options: Unpack[NamedWorkflow]) -> _WorkflowDecorator: ...
+@shows_options(WorkflowDef, without=NO_OPTIONS, name_at=0)
+def workflow(fn: Any = None, *, name: str | None = None, **options: Any) -> Any:
     """Make a function a workflow: each call is a run, and a run that was interrupted continues when it is
     called again.
 
     Parameters: *name* in records; *id*, a template such as ``"order-{order_id}"`` or a function of the
     arguments: one run per id, ever; *ignore*, parameters that do not count and are not stored; *timeout* of
-    the whole run, a duration; *version*; *on_complete(run)* and *on_error(run, error)*; *tags*, names or a
+    the whole run, a duration; *cleanup*, how long cleaning up may take once the run is cancelled or has timed
+    out, 1 minute by default; *version*; *on_complete(run)* and *on_error(run, error)*; *tags*, names or a
     mapping to find runs by.
 
     >>> @workflow(id="order-{order_id}")
     ... def checkout(order_id): ...
     """
-    options = {option: value for option, value in locals().items() if option not in ("fn", "name")}
     if fn is None:
+        WorkflowDef.known(options)
         WorkflowDef.checked(options)
         return lambda fn: workflow(fn, name=name, **options)
     made: Workflow[Any, Any] = Workflow(fn, WorkflowDef.build(fn, name=name, **options))

@@ -10,15 +10,15 @@ from flowdsl.core.records import Run, RunFilter
 from flowdsl.core.retry import Retry
 from flowdsl.drawing.definitions import Defined, step_html, workflow_html
 from flowdsl.drawing.run import shown_or_why
-from flowdsl.engine.definitions import StepDef, WorkflowDef
+from flowdsl.engine.definitions import NO_OPTIONS, StepDef, WorkflowDef
 from flowdsl.engine.registry import STEPS
-from flowdsl.runtime import Runtime, current_runtime, open_runtime
+from flowdsl.handle import is_interrupted
+from flowdsl.runtime import Runtime, current_runtime, open_engine
 from flowdsl.storage.urls import DEFAULT_URL
 
 __all__ = ["shown_step", "shown_workflow"]
 
 _RUNS = 5  # of a step by itself
-_NO_OPTIONS = frozenset({"fn", "path", "is_async"})
 
 
 def shown_step(defn: StepDef) -> str:
@@ -54,15 +54,15 @@ def shown_workflow(defn: WorkflowDef) -> str:
 
 def _runtime() -> Runtime | None:
     """The runtime whose runs are shown; none is made where that would make a database."""
-    found = open_runtime()
-    if found is not None:
-        return found
+    if open_engine() is not None:
+        return current_runtime()
     there = os.environ.get("FLOWDSL_STORAGE") or os.path.exists(DEFAULT_URL.removeprefix("sqlite:///"))
     return current_runtime() if there else None
 
 
 def _state(runtime: Runtime | None, run: Run) -> str:
-    return "interrupted" if runtime is not None and runtime.interrupted(run) else str(run.status)
+    lost = runtime is not None and is_interrupted(runtime.storage, run)
+    return "interrupted" if lost else str(run.status)
 
 
 def _defined(kind: str, defn: StepDef | WorkflowDef) -> Defined:
@@ -84,7 +84,7 @@ def _options(defn: StepDef | WorkflowDef) -> dict[str, str]:
     found = {}
     for option in fields(type(defn)):
         value = getattr(defn, option.name)
-        if option.name in _NO_OPTIONS or option.name.startswith("_") or value == option.default:
+        if option.name in NO_OPTIONS or option.name.startswith("_") or value == option.default:
             continue
         found[option.name] = _plain(value)
     return found

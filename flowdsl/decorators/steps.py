@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Generator, Iterable
-from concurrent.futures import Executor
 from contextlib import nullcontext
 from types import MethodType
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, Unpack, overload
 
-from flowdsl.core.retry import Retry
+from flowdsl.decorators.options import StepOptions
 from flowdsl.decorators.wrapper import BoundFunction, BoundWrapper, Function, Wrapper, annotations_of
 from flowdsl.engine.calls import call_in_run, send_off
-from flowdsl.engine.definitions import Decorated, Divergence, Invocation, Mode, StepDef
+from flowdsl.engine.definitions import Decorated, Invocation, StepDef
 from flowdsl.engine.execution import Frame, current
 from flowdsl.engine.forget import forget_in
 from flowdsl.engine.futures import StepFuture, start_call, submit
@@ -24,7 +23,7 @@ from flowdsl.engine.runs.single import submit_outside
 from flowdsl.engine.scope import StepView
 from flowdsl.engine.sources import notes_on
 from flowdsl.engine.step import crossing, identify
-from flowdsl.runtime import current_runtime, open_runtime
+from flowdsl.runtime import current_engine, open_engine
 
 __all__ = ["BoundStep", "Step"]
 
@@ -89,7 +88,7 @@ class _StepCalls(Decorated, Generic[P, R]):
         frame = current.get()
         if frame is None:
             say_if_outside(self._defn.path)
-            return submit_outside(current_runtime().engine, called)
+            return submit_outside(current_engine(), called)
         return submit(frame, called)
 
     @overload
@@ -144,30 +143,14 @@ class _StepCalls(Decorated, Generic[P, R]):
         """Take the identity of one call now; what is returned submits it."""
         called = self.invocation(args, {})
         if frame is None:
-            return lambda: submit_outside(current_runtime().engine, called)
+            return lambda: submit_outside(current_engine(), called)
         call = identify(frame, called)
         return lambda: start_call(call)
 
-    def options(
-        self,
-        *,
-        mode: Mode = ...,  # type: ignore[assignment]
-        retry: Retry | None = ...,  # type: ignore[assignment]
-        timeout: Any = ...,
-        key: Callable[..., Any] | None = ...,  # type: ignore[assignment]
-        ignore: Iterable[str] = ...,  # type: ignore[assignment]
-        version: Any = ...,
-        memo: bool = ...,  # type: ignore[assignment]
-        expires: Any = ...,
-        in_doubt: str = ...,  # type: ignore[assignment]
-        undo: Any = ...,
-        executor: Executor | None = ...,  # type: ignore[assignment]
-        on_divergence: Divergence | None = ...,  # type: ignore[assignment]
-    ) -> Step[P, R]:
+    def options(self, **options: Unpack[StepOptions]) -> Step[P, R]:
         """The same step with other options, for ``s.options(timeout="5 min")(…)``. Options not given stay
         as they are."""
-        given = {k: v for k, v in locals().items() if k != "self" and v is not ...}
-        return Step(self.__wrapped__, self._defn.evolve(**given))  # type: ignore[attr-defined]
+        return Step(self.__wrapped__, self._defn.evolve(**options))  # type: ignore[attr-defined]
 
     def key(self, /, *args: P.args, **kwargs: P.kwargs) -> str:
         """The key of a first such call in the body of a run, 40 hex digits."""
@@ -177,18 +160,17 @@ class _StepCalls(Decorated, Generic[P, R]):
         """What goes into the key of such a call, readable; and whether the step's source has changed since
         a result was recorded, which is said and does not count."""
         bound = self.invocation(args, kwargs).bind()
-        runtime = current_runtime() if self._defn.memo else open_runtime()
-        notes = notes_on(None if runtime is None else runtime.engine, self._defn, bound)
+        engine = current_engine() if self._defn.memo else open_engine()
+        notes = notes_on(engine, self._defn, bound)
         return str(bound.explain(version=self._defn.version, notes=notes))
 
     def forget(self, /, *args: P.args, **kwargs: P.kwargs) -> None:
         """Drop the stored result of such a call: of ``memo=True`` and of ``Runtime.do``; inside a run,
         that of its first such call."""
         bound = self.invocation(args, kwargs).bind()
-        runtime = current_runtime()
-        frame = current.get()
+        engine, frame = current_engine(), current.get()
         with nullcontext() if frame is None else crossing(frame.run):
-            runtime.engine.commit(*forgetting(runtime.engine, self._defn, bound))
+            engine.commit(*forgetting(engine, self._defn, bound))
         if frame is not None:
             forget_in(frame, self._defn, bound)
 
@@ -253,7 +235,7 @@ class Step(_StepCalls[P, R], Wrapper, Function):
             say_if_outside(defn.path)
             if defn.mode != "send":
                 return wrapped(*args, **kwargs)
-            engine = current_runtime().engine
+            engine = current_engine()
             view = StepView("", "", defn.path, "send", 1, engine.clock.now())
             return send_off(engine, defn, wrapped, args, kwargs, view)
         if instance is None:

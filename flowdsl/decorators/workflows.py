@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, Unpack, cast, overload
 
+from flowdsl.decorators.options import CallOptions
 from flowdsl.decorators.wrapper import BoundFunction, BoundWrapper, Function, Wrapper, annotations_of
 from flowdsl.engine.calls import refuse_mixing
 from flowdsl.engine.definitions import Decorated, Invocation, WorkflowDef, checked_tags, checked_timeout
 from flowdsl.engine.effects import run_async, run_sync
-from flowdsl.engine.execution import current
+from flowdsl.engine.execution import Frame, current
 from flowdsl.engine.runs.child import call_child, start_child
 from flowdsl.engine.runs.execute import run_to_end
 from flowdsl.engine.runs.request import checked_id, request
+from flowdsl.engine.runs.start import launch
 from flowdsl.handle import Run
-from flowdsl.runtime import current_runtime
+from flowdsl.runtime import current_engine, engine_entered_in_body
 
 __all__ = ["BoundWorkflow", "Workflow"]
 
@@ -54,16 +56,20 @@ class _WorkflowCalls(Decorated, Generic[P, R]):
     def _is_coroutine(self) -> Any:
         return getattr(asyncio.coroutines, "_is_coroutine", True) if self._defn.is_async else None
 
-    def start(self, /, *args: P.args, **kwargs: P.kwargs) -> Run:
+    @overload
+    def start(
+        self: _WorkflowCalls[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Run[T]: ...
+    @overload
+    def start(self, /, *args: P.args, **kwargs: P.kwargs) -> Run[R]: ...
+    def start(self, /, *args: Any, **kwargs: Any) -> Run[Any]:
         """Begin a run without waiting for its end; returns its handle once the run is recorded."""
         return _start(self.invocation(args, kwargs), {})
 
-    def options(
-        self, *, id: str | None = None, timeout: Any = None, fresh: bool = False, tags: Any = None
-    ) -> _Configured[P, R]:
+    def options(self, **options: Unpack[CallOptions]) -> _Configured[P, R]:
         """One call with other options: *id* of the run, *timeout* of the run, *fresh* to start a new
         number, *tags*."""
-        return _Configured(self, {}).options(id=id, timeout=timeout, fresh=fresh, tags=tags)
+        return _Configured(self, {}).options(**options)
 
 
 class _Configured(Generic[P, R]):
@@ -73,41 +79,52 @@ class _Configured(Generic[P, R]):
         self._source = source
         self._options = options
 
-    def options(
-        self, *, id: str | None = None, timeout: Any = None, fresh: bool = False, tags: Any = None
-    ) -> _Configured[P, R]:
+    def options(self, **options: Unpack[CallOptions]) -> _Configured[P, R]:
         """The same with more options; what is given here replaces what was given before."""
+        unknown = [name for name in options if name not in CallOptions.__annotations__]
+        if unknown:
+            raise TypeError(
+                f"options of a call are {', '.join(sorted(CallOptions.__annotations__))}; "
+                f"got {', '.join(sorted(unknown))}"
+            )
         given: dict[str, Any] = {}
-        if id is not None:
-            given["run_id"] = checked_id(id)
-        if timeout is not None:
-            given["timeout"] = checked_timeout(timeout)
-        if tags is not None:
-            given["tags"] = checked_tags(tags)
-        if fresh:
+        if options.get("id") is not None:
+            given["run_id"] = checked_id(options["id"])
+        if options.get("timeout") is not None:
+            given["timeout"] = checked_timeout(options["timeout"])
+        if options.get("tags") is not None:
+            given["tags"] = checked_tags(options["tags"])
+        if options.get("fresh"):
             given["fresh"] = True
-        options = self._options | given
-        if "fresh" in options and ("run_id" in options or self._source._defn.id is not None):
+        merged = self._options | given
+        if "fresh" in merged and ("run_id" in merged or self._source._defn.id is not None):
             raise ValueError(
                 "fresh=True starts a new number, but this run has an id, and an id is one run for ever"
             )
-        return _Configured(self._source, options)
+        return _Configured(self._source, merged)
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run to the end."""
         return cast(R, _call(self._source.invocation(args, kwargs), self._options))
 
-    def start(self, /, *args: P.args, **kwargs: P.kwargs) -> Run:
+    @overload
+    def start(
+        self: _Configured[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Run[T]: ...
+    @overload
+    def start(self, /, *args: P.args, **kwargs: P.kwargs) -> Run[R]: ...
+    def start(self, /, *args: Any, **kwargs: Any) -> Run[Any]:
         """Begin without waiting for the end."""
         return _start(self._source.invocation(args, kwargs), self._options)
 
 
 def _call(called: Invocation[WorkflowDef], options: dict[str, Any]) -> Any:
     """Run a workflow to its end: as a run of its own, or as a child of the run that is executing."""
-    frame, defn = current.get(), called.defn
+    frame = _calling_body()
     if frame is None:
-        engine = current_runtime().engine
+        engine = current_engine()
         return run_to_end(engine, request(engine, called, **options))
+    defn = called.defn
     if defn.is_async is not frame.is_async:
         refuse_mixing(
             frame, defn.is_async, "workflow", defn.path, f"`{defn.path.rpartition('.')[2]}.start(…).result()`"
@@ -116,13 +133,19 @@ def _call(called: Invocation[WorkflowDef], options: dict[str, Any]) -> Any:
     return run_async(flow) if defn.is_async else run_sync(flow)
 
 
-def _start(called: Invocation[WorkflowDef], options: dict[str, Any]) -> Run:
-    frame = current.get()
+def _start(called: Invocation[WorkflowDef], options: dict[str, Any]) -> Run[Any]:
+    frame = _calling_body()
     if frame is not None:
-        child: Run = frame.run.engine.make_handle(start_child(frame, called, options))
-        return child
-    runtime = current_runtime()
-    return runtime.start(request(runtime.engine, called, **options))
+        engine = frame.run.engine
+        return Run(engine, start_child(frame, called, options).id)
+    engine = current_engine()
+    return Run(engine, launch(engine, request(engine, called, **options)))
+
+
+def _calling_body() -> Frame | None:
+    """The body whose child a workflow called here is: none outside any, and none inside a ``with Runtime(…)``
+    of the body's own."""
+    return None if engine_entered_in_body() is not None else current.get()
 
 
 class Workflow(_WorkflowCalls[P, R], Wrapper, Function):

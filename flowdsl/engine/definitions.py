@@ -10,7 +10,7 @@ from concurrent.futures import Executor
 from string import Formatter
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, Self, TypeVar, cast
 
-from attrs import define, evolve, field
+from attrs import define, evolve, field, fields
 
 from flowdsl.core.binding import Binder, Bound
 from flowdsl.core.durations import seconds
@@ -20,8 +20,10 @@ from flowdsl.core.retry import Retry
 from flowdsl.core.source import source_digest
 
 __all__ = [
+    "NO_OPTIONS",
     "Decorated",
     "Divergence",
+    "InDoubt",
     "Invocation",
     "Mode",
     "StepDef",
@@ -33,6 +35,7 @@ __all__ = [
 
 Mode = Literal["do", "try", "send"]
 Divergence = Literal["raise", "rerun", "reuse"]
+InDoubt = Literal["rerun", "raise"]
 
 MODES = ("do", "try", "send")
 DIVERGENCES = ("raise", "rerun", "reuse")
@@ -171,8 +174,12 @@ def _check_template(fn: Callable[..., Any], template: str, ignore: tuple[str, ..
             )
 
 
+NO_OPTIONS = ("fn", "path", "is_async", "binders")
+"""Fields of a definition that are no options of a decorator."""
+
+
 class Definition:
-    """A definition whose calls are bound to parameter names."""
+    """A function and its options; calls are bound to the names of its parameters."""
 
     __slots__ = ()
     kind: ClassVar[str]
@@ -181,6 +188,16 @@ class Definition:
     def source(self) -> str:
         """A digest of the function's source, where it is recorded."""
         return ""
+
+    @classmethod
+    def known(cls, options: dict[str, Any]) -> None:
+        """Raise for an option that there is none of."""
+        names = [field.alias for field in fields(cls) if field.alias not in NO_OPTIONS]  # type: ignore[arg-type]
+        unknown = [name for name in options if name not in names]
+        if unknown:
+            raise TypeError(
+                f"{cls.kind} options are {', '.join(sorted(names))}; got {', '.join(sorted(unknown))}"
+            )
 
     if TYPE_CHECKING:
         fn: Callable[..., Any]
@@ -244,6 +261,7 @@ class StepDef(Definition):
     def build(cls, fn: Any, *, name: str | None, **options: Any) -> Self:
         """Check *options* and make the definition of step *fn*."""
         _checked_name(name, "step")
+        cls.known(options)
         plain = _plain_function(fn, "step", name)
         path = name or object_path(plain)
         return cls(plain, path, inspect.iscoroutinefunction(plain), **cls.checked(options)).consistent()
@@ -299,13 +317,7 @@ class StepDef(Definition):
 
     def evolve(self, **options: Any) -> Self:
         """The same step with other options."""
-        allowed = {"mode", "retry", "timeout", "key", "ignore", "version", "memo", "expires", "in_doubt"}
-        allowed |= {"undo", "executor", "on_divergence"}
-        unknown = options.keys() - allowed
-        if unknown:
-            raise TypeError(
-                f"step options are {', '.join(sorted(allowed))}; got {', '.join(sorted(unknown))}"
-            )
+        self.known(options)
         return evolve(self, **self.checked(options), binders={}).consistent()
 
 
@@ -319,6 +331,7 @@ class WorkflowDef(Definition):
     id: str | Callable[..., str] | None = None
     ignore: tuple[str, ...] = ()
     timeout: float | None = None
+    cleanup: float = 60.0
     version: str = ""
     on_complete: Callable[..., Any] | None = None
     on_error: Callable[..., Any] | None = None
@@ -332,6 +345,7 @@ class WorkflowDef(Definition):
         _checked_name(name, "workflow")
         plain = _plain_function(fn, "workflow", name)
         path = name or object_path(plain)
+        cls.known(options)
         done = cls.checked(options)
         _check_ignored(plain, done["ignore"])
         if isinstance(done.get("id"), str):
@@ -359,6 +373,8 @@ class WorkflowDef(Definition):
             if done.get(option) is not None and not callable(done[option]):
                 raise TypeError(f"{option}= is a function; got {done[option]!r}")
         done["timeout"] = checked_timeout(done.get("timeout"))
+        if "cleanup" in done:
+            done["cleanup"] = seconds(done["cleanup"], "cleanup")
         done["version"] = checked_version(done.get("version"))
         done["ignore"] = _names(done.get("ignore", ()), "ignore")
         done["tags"] = checked_tags(done.get("tags"))

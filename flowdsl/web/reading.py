@@ -12,6 +12,7 @@ from attrs import evolve, field, frozen
 from flowdsl.core.records import Run, RunFilter, Signal, Step
 from flowdsl.core.status import RunStatus
 from flowdsl.core.views import tag_texts
+from flowdsl.handle import is_interrupted
 from flowdsl.runtime import Runtime
 from flowdsl.web.query import Cursor, Filters
 
@@ -23,7 +24,7 @@ _PATIENCE = 0.06  # seconds that such a search may take; then the reader decides
 
 def shown_status(runtime: Runtime, run: Run) -> str:
     """The status of a run, where a running one that nobody executes is ``interrupted``."""
-    if run.status is RunStatus.RUNNING and runtime.interrupted(run):
+    if run.status is RunStatus.RUNNING and is_interrupted(runtime.storage, run):
         return "interrupted"
     return str(run.status)
 

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from flowdsl import current_runtime, sleep, step, workflow
 from flowdsl.clock import SystemClock
+from flowdsl.errors import FlowError
+from flowdsl.runtime import current_engine, engine_of
 from flowdsl.storage import MemoryStorage, SQLiteStorage
 from flowdsl.testing import VirtualClock, fresh_runtime, with_storage
 
@@ -42,7 +44,8 @@ def test_a_fresh_runtime_serves_inside_an_example(n: int) -> None:
         assert current_runtime() is runtime
         assert patient(n) == 2 * n
         assert len(runtime.runs()) == 1
-    assert runtime.closed
+    with pytest.raises(FlowError, match="closed"):
+        runtime.recover()
 
 
 def test_async_functions_have_their_store_too() -> None:
@@ -69,7 +72,7 @@ def test_a_factory_makes_the_storage(tmp_path: Path) -> None:
     @with_storage(factory, clock=VirtualClock(0.0))
     def example() -> None:
         assert current_runtime().storage is made[-1]
-        assert current_runtime().engine.clock.now() == 0.0
+        assert current_engine().clock.now() == 0.0
 
     example()
     example()
@@ -80,8 +83,8 @@ def test_options_are_those_of_a_runtime() -> None:
     """A clock given replaces the virtual one; a storage is refused."""
     clock = SystemClock()
     with fresh_runtime(clock=clock, name="mine") as runtime:
-        assert runtime.name == "mine"
-        assert runtime.engine.clock is clock
+        assert engine_of(runtime).name == "mine"
+        assert engine_of(runtime).clock is clock
         assert isinstance(runtime.storage, MemoryStorage)
     with pytest.raises(TypeError, match="storage"):
         fresh_runtime(storage="memory://")

@@ -155,9 +155,9 @@ assert_type(shop.close.submit(18).result(), bool)
 assert_type(Shop.tax(1.0), float)
 assert_type(shop.tax(1.0), float)
 assert_type(shop.buy("tea"), float)
-assert_type(shop.buy.start("tea"), Run)
+assert_type(shop.buy.start("tea"), Run[float])
 assert_type(Shop.audit(2024), bool)
-assert_type(shop.audit.start(2024), Run)
+assert_type(shop.audit.start(2024), Run[bool])
 shop.price(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 Shop.open(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 Shop.tax("1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
@@ -187,9 +187,9 @@ async def acheckout(order: int) -> str:
 
 
 assert_type(twice(1), int)
-assert_type(twice.start(1), Run)
+assert_type(twice.start(1), Run[int])
 assert_type(checkout.options(id="other", tags=["a"])(1, express=True), str)
-assert_type(checkout.options(timeout=1).start(1), Run)
+assert_type(checkout.options(timeout=1).start(1), Run[str])
 twice("1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 twice.start()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 checkout.options(fresh=True)("1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
@@ -199,7 +199,7 @@ checkout.options(retry=3)  # type: ignore[call-arg]  # pyright: ignore[reportCal
 async def of_workflows() -> None:
     assert_type(await acheckout(1), str)
     assert_type(await acheckout.options(id="a")(1), str)
-    assert_type(acheckout.start(1), Run)
+    assert_type(acheckout.start(1), Run[str])
 
 
 # Runs and runtimes ------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from verbsupport import until
 import flowdsl
 from flowdsl import Runtime, StepStatus, now, step, workflow
 from flowdsl.engine.execution import current
+from flowdsl.runtime import engine_of
 from flowdsl.storage.base import PutStep
 
 
@@ -24,7 +25,7 @@ def test_a_body_does_not_begin_while_another_branch_commits_the_value_that_it_go
             steps = [op.step for op in operations if isinstance(op, PutStep)]
             if any((s.path, s.status) == ("buffer.beside", StepStatus.COMPLETED) for s in steps):
                 held.set()
-                until(lambda: durable or rt.engine.committer._pending)
+                until(lambda: durable or engine_of(rt).committer._pending)
             return self.inner.commit(operations)
 
     @step(name="buffer.beside")
@@ -117,7 +118,7 @@ def test_values_stand_before_the_step_behind_them(runtime, effects: Effects):
         return at
 
     old = w()
-    runtime.engine.clock.sleep(60)
+    engine_of(runtime).clock.sleep(60)
     point = next(s for s in runtime.run("w").steps() if s.kind == "child")
     assert runtime.fork("w", before=point.key, id="x").result() == old
     assert flowdsl.current_run() is None

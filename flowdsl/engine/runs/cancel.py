@@ -2,7 +2,7 @@
 completed."""
 
 import logging
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any
 
 from flowdsl.core.records import Run
@@ -12,16 +12,24 @@ from flowdsl.engine.engine import Engine, engines_on
 from flowdsl.engine.owner import is_interrupted
 from flowdsl.engine.runs.acquire import Acquired, take
 from flowdsl.engine.runs.execute import edge
-from flowdsl.engine.runs.outcome import on_a_loop
+from flowdsl.engine.runs.outcome import on_a_loop, watching
 from flowdsl.engine.runs.resume import as_flow, loaded, request_of
 from flowdsl.engine.runs.start import launch
 from flowdsl.engine.runs.undo import end_abandoned, has_undo
 from flowdsl.errors import RunCancelled, RunFinished
 from flowdsl.storage.base import Fenced, Missing, UpdateRun
 
-__all__ = ["cancel"]
+__all__ = ["cancel", "cancel_and_wait"]
 
 logger = logging.getLogger("flowdsl")
+
+
+def cancel_and_wait(engine: Engine, record: Run) -> None:
+    """As :func:`cancel`; where that takes the run over, its end is waited for."""
+    begun = cancel(engine, record)
+    if begun is not None:
+        with watching(engine):
+            wait([begun])
 
 
 def cancel(engine: Engine, record: Run) -> "Future[Any] | None":

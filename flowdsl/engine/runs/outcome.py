@@ -5,6 +5,7 @@ import asyncio
 import threading
 import time
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from flowdsl.core.naming import in_notebook
@@ -16,7 +17,7 @@ from flowdsl.engine.execution import current
 from flowdsl.engine.owner import is_interrupted
 from flowdsl.errors import FlowError, RunCancelled, RunNotFound, StorageError
 
-__all__ = ["OnLoop", "on_a_loop", "outcome_awaited", "outcome_of", "outcome_within", "started_here"]
+__all__ = ["OnLoop", "await_outcome", "on_a_loop", "outcome_of", "record_of", "wait_for_outcome", "watching"]
 
 _LOOK = 0.5  # seconds between two looks at a run that another process executes
 
@@ -47,15 +48,43 @@ def outcome_of(engine: Engine, run: Run) -> Result:
     return error, None
 
 
-def outcome_within(engine: Engine, run_id: str, timeout: float | None) -> Any:
+def record_of(engine: Engine, run_id: str) -> Run:
+    """The stored row of a run. Raises :class:`~flowdsl.errors.RunNotFound`."""
+    found = engine.storage.get_run(run_id)
+    if found is None:
+        raise RunNotFound(f"no run {run_id!r} in this storage", run=run_id)
+    return found
+
+
+def watching(engine: Engine) -> AbstractContextManager[Any]:
+    """Somebody waits for a run: a virtual clock may skip ahead."""
+    if not engine.virtual:
+        return nullcontext()
+    watched: AbstractContextManager[Any] = engine.clock.watching(inside=current.get() is not None)
+    return watched
+
+
+def wait_for_outcome(engine: Engine, run_id: str, timeout: float | None) -> Any:
     """The run's result, waiting at most *timeout* real seconds for it; raises its error, or
     ``TimeoutError``."""
-    future = _future(engine, run_id)
-    return _poll(engine, run_id, timeout) if future is None else _await_future(future, run_id, timeout)
+    started = _started_here(run_id)
+    if started is not None:  # a virtual clock knows of it
+        return started.result(timeout)
+    with watching(engine):
+        future = _future(engine, run_id)
+        return _poll(engine, run_id, timeout) if future is None else _await_future(future, run_id, timeout)
 
 
-async def outcome_awaited(engine: Engine, run_id: str) -> Any:
+async def await_outcome(engine: Engine, run_id: str) -> Any:
     """The run's result, in async code."""
+    started = _started_here(run_id)
+    if started is not None:
+        return await started
+    with watching(engine):
+        return await _awaited(engine, run_id)
+
+
+async def _awaited(engine: Engine, run_id: str) -> Any:
     future = _future(engine, run_id)
     if future is None:
         given_up = threading.Event()  # a thread that went on would keep the loop from closing
@@ -75,7 +104,7 @@ def on_a_loop() -> bool:
     return True
 
 
-def started_here(run_id: str) -> Any:
+def _started_here(run_id: str) -> Any:
     """The future of a child that the executing run has started: its failure is handed to whoever asks."""
     frame = current.get()
     return None if frame is None else frame.run.branches.known(run_id)

@@ -21,6 +21,8 @@ from flowdsl.core.records import Step
 from flowdsl.core.status import RunStatus, StepStatus
 from flowdsl.engine.registry import STEPS, WORKFLOWS
 from flowdsl.errors import FlowError, NondeterminismError, StepOutcomeUnknown
+from flowdsl.handle import StepRecord
+from flowdsl.runtime import engine_of
 from flowdsl.testing.history.paused import Held, Stop
 from flowdsl.testing.seam import Fakes, fakes_by_path
 
@@ -203,13 +205,14 @@ class _Verdict:
 
     def _is_recorded(self, raised: BaseException) -> bool:
         """Whether the history ends with such an exception, or one of its steps has failed with it."""
-        runtime, run = self._held.runtime, self._history.run
-        errors = [runtime.load_error(step) for step in self._history.steps if step.kind != UNDO]
+        engine, run = engine_of(self._held.runtime), self._history.run
+        steps = [step for step in self._history.steps if step.kind != UNDO]
+        errors = [StepRecord(engine, step).error for step in steps]
         if any(type(e) is type(raised) and str(e) == str(raised) for e in errors if e is not None):
             return True
         if run.status is not RunStatus.FAILED or not run.error:
             return False
-        ended: BaseException = runtime.engine.payloads.unpack_error(run.error, run.id, "", "run")
+        ended: BaseException = engine.payloads.unpack_error(run.error, run.id, "", "run")
         return type(ended) is type(raised)
 
     def _other_calls(self, unused: list[Step], new: list[Stop]) -> str:

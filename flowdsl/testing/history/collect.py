@@ -64,9 +64,7 @@ def _configured() -> dict[str, Any]:
     module = sys.modules.get("flowdsl.runtime")
     if module is None:
         return {}
-    default = module.set_default(None)
-    module.set_default(default)
-    if default is None or default.closed:
+    engine = module.open_engine()
+    if engine is None:
         return {}
-    engine = default.engine
     return {"codec": engine.payloads.codec, "retry": engine.retry, "on_divergence": engine.on_divergence}

@@ -23,7 +23,7 @@ from flowdsl.engine.callsite import source_line
 from flowdsl.engine.execution import Execution
 from flowdsl.engine.scope import StepView
 from flowdsl.hooks import BodyView, Hooks
-from flowdsl.runtime import Runtime
+from flowdsl.runtime import Runtime, engine_of
 from flowdsl.storage import MemoryStorage
 from flowdsl.storage.base import AddSignal, OpenRun, PutStep, UpdateRun
 from flowdsl.testing.clock import VirtualClock
@@ -52,7 +52,7 @@ class _Holding(Hooks):
 
     def on_run_start(self, run: Any) -> None:
         if run.id == self._held.id:
-            self._held.state = self._held.runtime.engine.owned.get(run.id)
+            self._held.state = engine_of(self._held.runtime).owned.get(run.id)
 
     def on_step_start(self, step: StepView) -> None:
         self._lines[step.key] = source_line()  # the body may execute in another thread
@@ -131,7 +131,7 @@ class Held:
         """
         with self.runtime:
             run = self.runtime.resume(self.id)
-            future = self.runtime.engine.futures.get(run.id)
+            future = engine_of(self.runtime).futures.get(run.id)
             self._come_to_rest(future)
             yield future.exception() if future is not None and future.done() else None
         self.storage.close()
@@ -146,12 +146,12 @@ class Held:
                 rests = clock._settled.wait_for(
                     lambda: clock._busy <= 0 or future.done(), timeout=max(end - time.monotonic(), 0.01)
                 )
-            loop = self.runtime.engine._loop
+            loop = engine_of(self.runtime)._loop
             if loop is not None:
                 asyncio.run_coroutine_threadsafe(_drained(loop), loop).result()
             if not rests:  # nobody can stop such code, so nobody waits for it either
-                self.runtime.engine.futures.clear()
-                self.runtime.engine._background.clear()
+                engine_of(self.runtime).futures.clear()
+                engine_of(self.runtime)._background.clear()
                 raise TimeoutError(f"its code did not come to an end within {self._timeout:g} seconds")
             if self.state is not None and clock._busy <= 0 and clock._moves == before:
                 return

@@ -13,8 +13,9 @@ from typing import Any
 from flowdsl.core.kinds import STEP
 from flowdsl.core.status import RunStatus, StepStatus
 from flowdsl.engine.execution import current
+from flowdsl.handle import StepRecord
 from flowdsl.hooks import Hooks, installed
-from flowdsl.runtime import Runtime
+from flowdsl.runtime import Runtime, engine_of
 from flowdsl.storage import MemoryStorage
 from flowdsl.storage.base import Operation, Outcome
 from flowdsl.testing.clock import VirtualClock
@@ -76,7 +77,7 @@ class _Watch(Hooks):
             self._life.loaded.append((step.path.rpartition(".")[2], value, copy_of(result)))
 
     def on_run_complete(self, run: Any, result: Any) -> None:
-        state = self.runtime.engine.owned.get(run.id)
+        state = engine_of(self.runtime).owned.get(run.id)
         if state is not None:
             unused = state.journal.unused()
             self._life.unused += [f"{s.path.rpartition('.')[2]}({s.args})" for s in unused]
@@ -155,7 +156,7 @@ def _errors(plan: Plan, life: Life, runtime: Runtime) -> list[tuple[str, Any, An
     for (run_id, key), step in life.puts.items():
         raised, _ = plan.outcomes.get((run_id, key, step.attempts), (None, None))
         if step.kind == STEP and step.status is StepStatus.FAILED and raised is not None:
-            found.append((step.path.rpartition(".")[2], raised, runtime.load_error(step)))
+            found.append((step.path.rpartition(".")[2], raised, StepRecord(engine_of(runtime), step).error))
     return found
 
 

@@ -10,13 +10,13 @@ from flowdsl.engine.execution import current
 from flowdsl.engine.registry import step_named
 from flowdsl.handle import Run
 
-__all__ = ["Twins"]
+__all__ = ["AioRuntime"]
 
 _HERE = ("send", "resume", "retry", "recover")  # what they begin belongs to this event loop
 _STEP_AT = {"do": 0, "try_": 0, "execute_step": 1}
 
 
-class Twins:
+class AioRuntime:
     """``await rt.aio.<name>(…)`` is ``rt.<name>(…)`` without blocking the event loop.
 
     >>> import asyncio

@@ -1,0 +1,70 @@
+"""The options of steps and workflows, said once. What they mean is told by ``step`` and ``workflow``, which
+values they take is checked by :mod:`flowdsl.engine.definitions`."""
+
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Executor
+from datetime import timedelta
+from typing import Any, TypedDict
+
+from flowdsl.core.retry import Retry
+from flowdsl.engine.definitions import Divergence, InDoubt, Mode
+
+__all__ = ["CallOptions", "MarkedStep", "NamedStep", "NamedWorkflow", "StepOptions"]
+
+Duration = float | timedelta | str
+Tags = str | Iterable[str] | Mapping[str, str]
+
+
+class _BesideMode(TypedDict, total=False):
+    retry: Retry | None
+    timeout: Duration | None
+    key: Callable[..., Any] | None
+    ignore: str | Iterable[str]
+    version: str | int | None
+    memo: bool
+    expires: Duration | None
+    in_doubt: InDoubt
+    undo: Callable[..., Any] | None
+    executor: Executor | None
+    on_divergence: Divergence | None
+
+
+class StepOptions(_BesideMode, total=False):
+    """Of ``s.options(…)``."""
+
+    mode: Mode
+
+
+class NamedStep(StepOptions, total=False):
+    """Of ``@step(…)``."""
+
+    name: str | None
+
+
+class MarkedStep(_BesideMode, total=False):
+    """The same without the mode, which decides about the type of a call."""
+
+    name: str | None
+
+
+class NamedWorkflow(TypedDict, total=False):
+    """Of ``@workflow(…)``."""
+
+    name: str | None
+    id: str | Callable[..., str] | None
+    ignore: str | Iterable[str]
+    timeout: Duration | None
+    cleanup: Duration
+    version: str | int | None
+    on_complete: Callable[..., Any] | None
+    on_error: Callable[..., Any] | None
+    tags: Tags | None
+
+
+class CallOptions(TypedDict, total=False):
+    """Of ``w.options(…)``."""
+
+    id: str | None
+    timeout: Duration | None
+    fresh: bool
+    tags: Tags | None
