@@ -14,8 +14,9 @@ from flowdsl.codecs.base import Codec
 from flowdsl.codecs.envelope import opener, seal, sealer, unseal
 from flowdsl.codecs.exceptions.pack import pack_exception, unpack_exception
 from flowdsl.codecs.previews import Previews
+from flowdsl.codecs.stack import on_fresh_stack, ran_out, with_room
 from flowdsl.codecs.unstorable import describe_fault
-from flowdsl.errors import ResultNotStorable, StorageError
+from flowdsl.errors import ResultNotStorable, StepFailed, StorageError
 
 __all__ = ["Payloads"]
 
@@ -111,8 +112,22 @@ class Payloads:
                         *(kind, run_id, len(body), self._limit),
                     )
         except Exception as error:
-            raise self._not_storable(value, error, run_id, key, kind) from error
+            body, value = self._with_room(value, error, run_id, key, kind)
         return self._seal(body, _context(run_id, key, kind)), value
+
+    def _with_room(self, value: Any, error: Exception, run_id: str, key: str, kind: str) -> tuple[bytes, Any]:
+        """Try again on a fresh stack where it is the stack that *error* is about; else say what is wrong."""
+
+        def again() -> tuple[bytes, Any]:
+            body = self._dumps(value)
+            return body, self._loads(body) if len(body) <= self._limit else value
+
+        try:
+            if ran_out(error):
+                return on_fresh_stack(again)
+        except Exception as second:
+            error = second
+        raise self._not_storable(value, error, run_id, key, kind) from error
 
     def unpack(self, payload: bytes, run_id: str, key: str, kind: str, named: str = "") -> Any:
         """Return the value that *payload* holds for this place. Errors name the run *named*, if it is not
@@ -153,7 +168,12 @@ class Payloads:
         its contract, and cannot store a dict of strings.
         """
         try:
-            body, loaded = pack_exception(error, self._codec)
+            body, loaded = with_room(lambda: pack_exception(error, self._codec))
+            if isinstance(loaded, StepFailed) and not isinstance(error, StepFailed):
+                # It may be the stack, used up, that all better ways have failed for.
+                body, loaded = on_fresh_stack(lambda: pack_exception(error, self._codec))
+        except RecursionError:  # not even enough stack to begin on a fresh one: its caller has more
+            raise
         except Exception as problem:
             raise ResultNotStorable(
                 f"codec {self._codec_id!r} cannot store the record of an exception, a dict of strings "

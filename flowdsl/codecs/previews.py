@@ -17,7 +17,8 @@ from typing import Protocol
 
 from attrs import frozen
 
-from flowdsl.codecs.exceptions.rebuild import TRACE, dict_of, original_type, text_of
+from flowdsl.codecs.exceptions.handling import dict_of, text_of
+from flowdsl.codecs.exceptions.rebuild import TRACE, original_type
 from flowdsl.core.preview import one_line, preview
 
 __all__ = ["Previews"]

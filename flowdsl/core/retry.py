@@ -26,6 +26,7 @@ PROGRAMMING_ERRORS: Errors = (
     SyntaxError,
     NotImplementedError,
     AssertionError,
+    RecursionError,
 )
 """Errors that no waiting mends: the code has to change."""
 
@@ -40,9 +41,11 @@ def _errors(value: type[BaseException] | Iterable[type[BaseException]]) -> Error
     return classes
 
 
-def _check_attempts(_retry: "Retry", _field: "Attribute[int]", value: Any) -> None:
+def _check_attempts(_retry: "Retry", _field: "Attribute[Any]", value: Any) -> None:
+    if value is None:
+        return
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"attempts= is a whole number, not {value!r}")
+        raise TypeError(f"attempts= is a whole number, or None for no end, not {value!r}")
     if value < 1:
         raise ValueError(f"attempts= counts the first attempt too, so it is at least 1, not {value}")
 
@@ -81,13 +84,14 @@ class Retry:
 
     Parameters:
 
-    * *attempts*: how often the body is executed at most, the first time included; at least 1.
+    * *attempts*: how often the body is executed at most, the first time included; at least 1, or ``None``:
+      until it succeeds.
     * *initial*: delay after the first failed attempt, in seconds or as a duration such as ``"2 sec"``.
     * *multiplier*: by how much each delay is longer than the one before.
     * *maximum*: no delay is longer than this, in seconds or as a duration.
     * *jitter*: share of the delay that is left to chance, from 0 (none) to 1 (all).
     * *on*: exception class or classes that are retried; *never*: those that are not, even where ``on`` holds
-      them.
+      them. An exception group is retried if each of its members would be.
 
     Raises ``ValueError`` or ``TypeError`` for values that make no sense.
 
@@ -96,7 +100,7 @@ class Retry:
     [2.0, 4.0, 8.0, 16.0, 30.0]
     """
 
-    attempts: int = field(default=3, validator=_check_attempts)
+    attempts: int | None = field(default=3, validator=_check_attempts)
     initial: float = field(default=1.0, converter=_initial)
     multiplier: float = field(default=2.0, converter=_multiplier)
     maximum: float = field(default=30.0, converter=_maximum)
@@ -113,15 +117,32 @@ class Retry:
         (True, False)
         >>> Retry().should_retry(TypeError(), 1)
         False
+        >>> Retry(on=OSError).should_retry(ExceptionGroup("two", [OSError(), ValueError()]), 1)
+        False
         """
-        return attempt < self.attempts and isinstance(error, self.on) and not isinstance(error, self.never)
+        return (self.attempts is None or attempt < self.attempts) and self._mends(error)
+
+    def _mends(self, error: BaseException) -> bool:
+        """Whether waiting may mend *error*; by its type, for it may lie about its ``__class__``."""
+        kind = type(error)
+        if issubclass(kind, self.never):
+            return False
+        if isinstance(error, BaseExceptionGroup) and not issubclass(kind, self._groups):
+            return all(map(self._mends, error.exceptions))
+        return issubclass(kind, self.on)
+
+    @property
+    def _groups(self) -> Errors:
+        """Classes of groups that are retried whatever their members are, because ``on`` names them."""
+        return tuple(cls for cls in self.on if issubclass(cls, BaseExceptionGroup))
 
     def delay(self, attempt: int, uniform: float, error: BaseException | None = None) -> float:
         """Give the seconds to wait after a failed attempt.
 
         Parameters: *attempt*, the number of the failed one, from 1; *uniform*, a random number in [0, 1);
         *error*, what it failed with: if it has a ``retry_after`` (seconds or ``timedelta``; finite, not
-        negative), that is taken as it is, even above ``maximum``, because whoever raised it knows better.
+        negative), that is taken as it is, even above ``maximum``, because whoever raised it knows better. Of
+        the members of a group the longest counts.
         Returns ``min(maximum, initial · multiplier ** (attempt - 1))`` times a factor in [1 - jitter, 1].
 
         >>> Retry(jitter=0.5).delay(1, 0.5)
@@ -138,10 +159,12 @@ class Retry:
 
 
 def _retry_after(error: BaseException | None) -> float | None:
-    asked = getattr(error, "retry_after", None)
-    if not isinstance(asked, int | float | timedelta):
-        return None
+    if isinstance(error, BaseExceptionGroup):
+        return max(
+            (asked for asked in map(_retry_after, error.exceptions) if asked is not None), default=None
+        )
     try:
-        return seconds(asked)
-    except (TypeError, ValueError):
+        asked = getattr(error, "retry_after", None)
+        return seconds(asked) if isinstance(asked, int | float | timedelta) else None
+    except Exception:  # no duration, or an attribute that raises whatever it likes
         return None

@@ -321,7 +321,7 @@ def _durable(call: StepCall) -> Flow:
             raise halted(run, error, call) from None
         run.failures.left(scope, error)
         retry = defn.retry or run.engine.retry
-        if attempt >= retry.attempts or not retry.should_retry(error, attempt):
+        if not retry.should_retry(error, attempt):
             return (yield from _gave_up(call, view, error))
         run.stop.check()
         yield from _back_off(call, view, retry, error)

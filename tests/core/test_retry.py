@@ -154,3 +154,44 @@ def test_a_policy_is_a_frozen_value() -> None:
     assert attrs.evolve(retry, attempts=2).on == (OSError,)
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         retry.attempts = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("retry", "error", "again"),
+    [
+        (Retry(on=ConnectionError), ExceptionGroup("g", [ConnectionError(), ConnectionError()]), True),
+        (Retry(on=ConnectionError), ExceptionGroup("g", [ConnectionError(), ValueError()]), False),
+        (Retry(), ExceptionGroup("g", [TypeError()]), False),
+        (Retry(), ExceptionGroup("g", [OSError(), ExceptionGroup("h", [TypeError()])]), False),
+        (Retry(), ExceptionGroup("g", [OSError(), ExceptionGroup("h", [ValueError()])]), True),
+        (Retry(), BaseExceptionGroup("g", [KeyboardInterrupt()]), False),
+        (Retry(on=ExceptionGroup), ExceptionGroup("g", [ValueError()]), True),
+        (Retry(never=ExceptionGroup), ExceptionGroup("g", [ValueError()]), False),
+        (Retry(), RecursionError(), False),
+    ],
+)
+def test_a_group_is_retried_if_each_member_would_be(retry: Retry, error: BaseException, again: bool) -> None:
+    """All members count, at any depth; a class of groups that ``on`` or ``never`` names counts by itself."""
+    assert retry.should_retry(error, 1) is again
+
+
+def test_none_attempts_have_no_end() -> None:
+    """With ``attempts=None`` another attempt follows each failed one."""
+    assert Retry(attempts=None).should_retry(OSError(), 10**9)
+    assert not Retry(attempts=None).should_retry(TypeError(), 1)
+
+
+def test_an_exception_whose_attributes_raise_waits_as_usual() -> None:
+    """Asking for ``retry_after`` never raises, and the longest of a group counts."""
+
+    class Odd(Exception):
+        @property
+        def retry_after(self) -> float:
+            raise RuntimeError("no")
+
+    class Later(Exception):
+        def __init__(self, seconds: float) -> None:
+            self.retry_after = seconds
+
+    assert Retry(jitter=0).delay(1, 0.0, Odd()) == 1.0
+    assert Retry().delay(1, 0.0, ExceptionGroup("g", [Later(5), Later(7), Odd()])) == 7.0

@@ -24,18 +24,28 @@ from typing import Any
 from weakref import WeakSet
 
 from flowdsl.codecs.base import Codec
+from flowdsl.codecs.exceptions.handling import (
+    args_of,
+    cause_of,
+    context_of,
+    dict_of,
+    exceptions_of,
+    set_cause,
+    set_context,
+    set_traceback,
+    suppresses_context,
+    text_of,
+    traceback_of,
+)
 from flowdsl.codecs.exceptions.pieces import NotStored, ObjectPieces, Pieces, pieces_for
 from flowdsl.codecs.exceptions.rebuild import (
     TEXT,
     TRACE,
-    args_of,
     attributes_of,
-    dict_of,
     members_of,
     original_type,
     put_together,
     same_exception,
-    text_of,
 )
 from flowdsl.codecs.modules import found_by_name
 from flowdsl.errors import StepFailed, StorageError
@@ -67,8 +77,11 @@ def pack_exception(error: BaseException, codec: Codec) -> tuple[bytes, BaseExcep
         _logger.debug("%s is stored as text only", type(error).__qualname__, exc_info=problem)
         body = codec.dumps({**_text_record(error), "trace": trace})
         loaded = unpack_exception(body, codec)
-    _carry_tracebacks(error, loaded)
-    _warn_of_local_class(error, loaded)
+    try:
+        _carry_tracebacks(error, loaded)
+        _warn_of_local_class(error, loaded)
+    except Exception:  # a metaclass can make even a class fail
+        _logger.debug("%s is stored; no more is known of its class", text_of(loaded), exc_info=True)
     return body, loaded
 
 
@@ -94,20 +107,20 @@ def _record(error: BaseException, pieces: Pieces, above: set[int]) -> Record:
     """Return *error* and what hangs on it; *above* holds the ids of the exceptions that this one hangs on."""
     above = above | {id(error)}
     record = next(filter(None, _attempts(error, pieces, above)))
-    cause, context = error.__cause__, error.__context__
-    if cause is None and error.__suppress_context__:
+    cause, context = cause_of(error), context_of(error)
+    if cause is None and suppresses_context(error):
         context = None
     for name, other in (("cause", cause), ("context", context if cause is None else None)):
         if other is not None and id(other) not in above and len(above) < _MAX_CHAIN:
             record[name] = _record(other, pieces, above)
-    if error.__suppress_context__:
+    if suppresses_context(error):
         record["suppress"] = True
     return record
 
 
 def _attempts(error: BaseException, pieces: Pieces, above: set[int]) -> Iterator[Record | None]:
     if isinstance(error, BaseExceptionGroup):
-        members = [_record(member, pieces, above) for member in error.exceptions]
+        members = [_record(member, pieces, above) for member in exceptions_of(error)]
         yield _parts(error, pieces, members)
     else:
         if isinstance(pieces, ObjectPieces) and TEXT not in dict_of(error):
@@ -233,11 +246,10 @@ def _load(record: Record, pieces: Pieces) -> BaseException:
             error = StepFailed(f"{record['type']}: {record['message']}", type_name=record["type"])
     if not isinstance(error, BaseException):
         raise StorageError(f"a stored exception loads as {type(error).__qualname__}, which is no exception")
-    # Not by plain assignment: a class may refuse it (a frozen one does).
-    for name in ("cause", "context"):
-        if name in record:
-            BaseException.__setattr__(error, f"__{name}__", _load_other(record[name], pieces))
-    BaseException.__setattr__(error, "__suppress_context__", record.get("suppress", False))
+    suppress = record.get("suppress", False)
+    set_cause(error, _load_other(record["cause"], pieces) if "cause" in record else None, suppress=suppress)
+    if "context" in record:
+        set_context(error, _load_other(record["context"], pieces))
     return error
 
 
@@ -275,15 +287,15 @@ def _carry_tracebacks(error: BaseException | None, loaded: BaseException | None)
     for _ in range(_MAX_CHAIN):
         if error is None or loaded is None:
             return
-        BaseException.with_traceback(loaded, error.__traceback__)
-        if isinstance(error, BaseExceptionGroup) and isinstance(loaded, BaseExceptionGroup):
-            for one, other in zip(error.exceptions, loaded.exceptions, strict=True):
-                _carry_tracebacks(one, other)
+        set_traceback(loaded, traceback_of(error))
+        for one, other in zip(exceptions_of(error), exceptions_of(loaded), strict=False):
+            _carry_tracebacks(one, other)
         error, loaded = _behind(error), _behind(loaded)
 
 
 def _behind(error: BaseException) -> BaseException | None:
-    return error.__cause__ if error.__cause__ is not None else error.__context__
+    cause = cause_of(error)
+    return context_of(error) if cause is None else cause
 
 
 def _warn_of_local_class(error: BaseException, loaded: BaseException) -> None:

@@ -4,6 +4,8 @@ from types import GetSetDescriptorType, MemberDescriptorType
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
+from flowdsl.codecs.exceptions.handling import args_of, dict_of, set_args, text_of
+
 __all__ = [
     "TEXT",
     "TRACE",
@@ -12,33 +14,12 @@ __all__ = [
     "members_of",
     "original_type",
     "put_together",
-    "text_of",
 ]
 
 TRACE = "__flow_traceback__"
 TEXT = "__flow_text__"
 
-_DICT: Any = vars(BaseException)["__dict__"]
-_ARGS: Any = vars(BaseException)["args"]
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: made by a class statement, not in C
-
-
-def text_of(error: BaseException) -> str:
-    """Return ``str(error)``, or a stand-in where that raises."""
-    try:
-        return str(error)
-    except Exception:
-        return f"<unprintable {type(error).__qualname__} object>"
-
-
-def args_of(error: BaseException) -> tuple[Any, ...]:
-    """Return the ``args`` that every exception has, also where its class hides them."""
-    return _ARGS.__get__(error)  # type: ignore[no-any-return]
-
-
-def dict_of(error: BaseException) -> dict[str, Any]:
-    """Return the dict that every exception has, also where its class hides it."""
-    return _DICT.__get__(error)  # type: ignore[no-any-return]
 
 
 def attributes_of(error: BaseException) -> dict[str, Any]:
@@ -99,7 +80,7 @@ def put_together(
     dict_of(error).update(attributes)
     if text is not None:
         dict_of(error)[TEXT] = text
-    _ARGS.__set__(error, args)
+    set_args(error, args)
     return error
 
 
@@ -167,14 +148,21 @@ def original_type(error: BaseException) -> type[BaseException]:
 
 
 def same_exception(one: BaseException, two: BaseException) -> bool:
-    """Say whether *two*, loaded, is what *one* was: type, text, arguments and attributes."""
+    """Say whether *two*, loaded, is what *one* was: type, text, arguments and attributes.
+
+    A class that says itself how it is pickled may fill ``args`` in another way (pydantic's do).
+    """
     return (
         type(one) is type(two)
         and text_of(one) == text_of(two)
-        and alike(args_of(one), args_of(two))
+        and (alike(args_of(one), args_of(two)) or _reduces_itself(type(one)))
         and alike(attributes_of(one), attributes_of(two))
         and alike(members_of(one), members_of(two))
     )
+
+
+def _reduces_itself(cls: type[BaseException]) -> bool:
+    return cls.__reduce__ is not BaseException.__reduce__ or cls.__reduce_ex__ is not object.__reduce_ex__
 
 
 def alike(one: Any, two: Any, depth: int = 0) -> bool:

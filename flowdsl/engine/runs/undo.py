@@ -195,7 +195,7 @@ def _undo_step(state: Execution, step: Step, undo: Any) -> Flow:
             break
         if not isinstance(error, Exception):
             raise error
-        if attempt >= retry.attempts or not retry.should_retry(error, attempt):
+        if not retry.should_retry(error, attempt):
             return (yield from _give_up(state, step, defn.path, attempt, started, error))
         delay = retry.delay(attempt, engine.hooks.jitter(), error)
         again = Retrying(engine.clock.now() + delay)

@@ -1,0 +1,112 @@
+"""What is done with exceptions of users: reading and marking them in ways that no class can make fail.
+
+A class may refuse assignment (a frozen dataclass does), compute ``args`` or ``__dict__``, and raise in
+``__str__``, ``add_note``, ``__eq__``, ``__bool__`` or ``__getattr__``. So nothing here goes through the
+class: the fields that every exception has are reached by the descriptors of ``BaseException`` itself.
+"""
+
+from types import TracebackType
+from typing import Any
+
+__all__ = [
+    "add_note",
+    "args_of",
+    "cause_of",
+    "context_of",
+    "dict_of",
+    "exceptions_of",
+    "set_args",
+    "set_cause",
+    "set_context",
+    "set_traceback",
+    "suppresses_context",
+    "text_of",
+    "traceback_of",
+]
+
+_FIELDS: Any = vars(BaseException)
+_EXCEPTIONS: Any = vars(BaseExceptionGroup)["exceptions"]
+
+
+def text_of(error: BaseException) -> str:
+    """Return ``str(error)``, or a stand-in where that raises.
+
+    >>> text_of(KeyError("k"))
+    "'k'"
+    """
+    try:
+        return str.__str__(str(error))  # a plain one: str() passes subclasses on
+    except Exception:
+        return f"<unprintable {type(error).__qualname__} object>"
+
+
+def args_of(error: BaseException) -> tuple[Any, ...]:
+    """Return the ``args`` that every exception has, also where its class hides them."""
+    return _FIELDS["args"].__get__(error)  # type: ignore[no-any-return]
+
+
+def set_args(error: BaseException, args: tuple[Any, ...]) -> None:
+    """Set the ``args`` of *error*."""
+    _FIELDS["args"].__set__(error, args)
+
+
+def dict_of(error: BaseException) -> dict[str, Any]:
+    """Return the dict that every exception has, also where its class hides it."""
+    return _FIELDS["__dict__"].__get__(error)  # type: ignore[no-any-return]
+
+
+def cause_of(error: BaseException) -> BaseException | None:
+    """Return what *error* was raised ``from``."""
+    return _FIELDS["__cause__"].__get__(error)  # type: ignore[no-any-return]
+
+
+def context_of(error: BaseException) -> BaseException | None:
+    """Return what was being handled when *error* was raised."""
+    return _FIELDS["__context__"].__get__(error)  # type: ignore[no-any-return]
+
+
+def suppresses_context(error: BaseException) -> bool:
+    """Say whether *error* was raised ``from`` something, ``None`` included."""
+    return bool(_FIELDS["__suppress_context__"].__get__(error))
+
+
+def exceptions_of(error: BaseException) -> tuple[BaseException, ...]:
+    """Return the members of a group; of any other exception, none."""
+    if not isinstance(error, BaseExceptionGroup):
+        return ()
+    return _EXCEPTIONS.__get__(error)  # type: ignore[no-any-return]
+
+
+def set_cause(error: BaseException, cause: BaseException | None, *, suppress: bool | None = None) -> None:
+    """Set what *error* was raised ``from``; *suppress*, whether its context is shown no more."""
+    _FIELDS["__cause__"].__set__(error, cause)
+    if suppress is not None:
+        _FIELDS["__suppress_context__"].__set__(error, suppress)
+
+
+def set_context(error: BaseException, context: BaseException | None) -> None:
+    """Set what was being handled when *error* was raised."""
+    _FIELDS["__context__"].__set__(error, context)
+
+
+def traceback_of(error: BaseException) -> TracebackType | None:
+    """Return the traceback of *error*."""
+    return _FIELDS["__traceback__"].__get__(error)  # type: ignore[no-any-return]
+
+
+def set_traceback(error: BaseException, trace: TracebackType | None) -> None:
+    """Set the traceback of *error*."""
+    _FIELDS["__traceback__"].__set__(error, trace)
+
+
+def add_note(error: BaseException, note: str) -> None:
+    """Add *note* to *error*, once. Where its class keeps notes in its own way, there is none.
+
+    >>> error = ValueError("no")
+    >>> add_note(error, "at step shop.charge"); add_note(error, "at step shop.charge")
+    >>> error.__notes__
+    ['at step shop.charge']
+    """
+    notes = dict_of(error).setdefault("__notes__", [])
+    if isinstance(notes, list) and not any(known is note or known == note for known in notes):
+        notes.append(note)

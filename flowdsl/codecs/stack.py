@@ -1,0 +1,52 @@
+"""A fresh stack, for work that must not fail because somebody else has used the present one up."""
+
+from collections.abc import Callable
+from threading import Thread
+from typing import TypeVar
+
+__all__ = ["on_fresh_stack", "ran_out", "with_room"]
+
+_T = TypeVar("_T")
+
+
+def with_room(work: Callable[[], _T]) -> _T:
+    """Do *work*; if the stack is too short for it, do it again on a fresh one.
+
+    >>> with_room(lambda: 21 * 2)
+    42
+    """
+    try:
+        return work()
+    except Exception as error:
+        if not ran_out(error):
+            raise
+    return on_fresh_stack(work)
+
+
+def ran_out(error: BaseException) -> bool:
+    """Say whether *error*, or what it was raised from, is a ``RecursionError``."""
+    link: BaseException | None = error
+    for _ in range(10):
+        if link is None or isinstance(link, RecursionError):
+            break
+        link = link.__context__ if link.__cause__ is None else link.__cause__
+    return isinstance(link, RecursionError)
+
+
+def on_fresh_stack(work: Callable[[], _T]) -> _T:
+    """Do *work* in a thread of its own, which has a stack of its own; return or raise what it does."""
+    done: list[_T] = []
+    failed: list[BaseException] = []
+
+    def target() -> None:
+        try:
+            done.append(work())
+        except BaseException as error:
+            failed.append(error)
+
+    thread = Thread(target=target, name="flowdsl-stack")
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
+    return done[0]
