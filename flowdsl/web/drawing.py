@@ -13,6 +13,7 @@ from attrs import field, frozen
 
 from flowdsl.core.timeline import Bar, Timeline
 from flowdsl.core.words import span, state_of
+from flowdsl.web.look import step_name
 from flowdsl.web.query import View
 
 __all__ = ["LANE", "MOST", "Drawn", "Picture", "picture", "spoken"]
@@ -122,7 +123,7 @@ def _weight(one: tuple[Bar, float, float]) -> tuple[bool, float]:
 
 def _drawn(bar: Bar, start: float, end: float, home: str) -> Drawn:
     step = bar.step
-    name = step.path.removeprefix(home).removeprefix("flowdsl.")
+    name = step_name(step.path, home)
     tries = f"{step.attempts} attempt{'' if step.attempts == 1 else 's'}"
     took = spoken(max(bar.end - bar.start, 0.0))
     facts = [name, bar.status, tries, took]

@@ -9,10 +9,10 @@ from urllib.parse import quote
 from attrs import frozen
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from flowdsl.core.words import STATES, age, clean, span, state_of
+from flowdsl.core.words import age, clean, span, state_of
 from flowdsl.web.address import href
 
-__all__ = ["Look", "Static"]
+__all__ = ["Look", "Static", "step_name"]
 
 _TYPES = {"css": "text/css", "js": "text/javascript"}
 
@@ -49,7 +49,7 @@ class Look:
             clean=clean, span=span, text=text, state=state_of, short=short, tail=tail, q=quoted
         )
         self._templates.globals.update(
-            href=href, file=self._names.__getitem__, STATES=tuple(STATES), ago=ago, stamp=stamp
+            href=href, file=self._names.__getitem__, ago=ago, stamp=stamp, name=step_name
         )
 
     def page(self, template: str, **context: Any) -> str:
@@ -80,6 +80,19 @@ def short(value: str, most: int = 160) -> str:
 def quoted(value: str) -> str:
     """A text as part of a query."""
     return quote(value, safe="", errors="replace")
+
+
+def step_name(path: str, home: str) -> str:
+    """How a step is called among those of a run whose module's name with a dot is *home*.
+
+    >>> step_name("shop.charge", "shop."), step_name("flowdsl.sleep", "shop."), step_name("bank.pay", "shop.")
+    ('charge', 'sleep', 'pay')
+    """
+    own = path.removeprefix(home)
+    verb = own.removeprefix("flowdsl.")
+    if verb != own:  # such as `schedule.shop.charge`
+        return verb.replace("." + home, ".")
+    return own if own != path else tail(path)
 
 
 def tail(path: str) -> str:

@@ -18,6 +18,7 @@ FLAGS = """--headless --no-sandbox --disable-gpu --disable-quic --no-first-run -
 --disable-component-update --disable-sync --disable-dev-shm-usage --hide-scrollbars --mute-audio
 --remote-debugging-pipe""".split()
 OFFLINE = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1"
+CODES = {"Enter": 13, "Escape": 27, "Tab": 9, "End": 35, "ArrowUp": 38, "ArrowDown": 40}
 PIPES = """
 import os, sys
 for given, name in zip(sys.argv[1:3], (103, 104)):
@@ -148,16 +149,16 @@ class Browser:
                 return
             if time.monotonic() > last:
                 raise TimeoutError(f"never true: {script}")
-            self.run("new Promise(done => setTimeout(done, 30))")
+            time.sleep(0.03)  # not by a timer of the page: without script it has none
 
     def press(self, key: str, text: str = "") -> None:
         """Press a key."""
         names = {" ": "Space", "/": "Slash", "+": "Equal", "-": "Minus", "0": "Digit0"}
         what = {"key": key, "code": names.get(key, key), "text": text or (key if len(key) == 1 else "")}
         if key == "Enter":
-            what |= {"text": "\r", "windowsVirtualKeyCode": 13}
-        if key == "Tab":
-            what |= {"windowsVirtualKeyCode": 9}
+            what |= {"text": "\r"}
+        if key in CODES:
+            what |= {"windowsVirtualKeyCode": CODES[key]}
         self.call("Input.dispatchKeyEvent", type="keyDown" if what["text"] else "rawKeyDown", **what)
         self.call("Input.dispatchKeyEvent", type="keyUp", key=key, code=what["code"])
 
