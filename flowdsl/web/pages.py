@@ -12,6 +12,7 @@ from flowdsl.web import parts
 from flowdsl.web.answers import Refusal, html
 from flowdsl.web.asked import Asked
 from flowdsl.web.drawing import MOST, picture
+from flowdsl.web.graph import graph_of
 from flowdsl.web.query import STATUSES, Cursor, Filters, View
 from flowdsl.web.reading import Whole, list_runs, read_run
 
@@ -57,6 +58,7 @@ def run(asked: Asked) -> Response:
     home = whole.run.workflow.rpartition(".")[0] + "."
     rows, page, last = _page_of(matching, view.page)
     chosen = next((bar for bar in line.bars if bar.step.key == view.step), None)
+    calls = parts.calls_of(whole, line.bars)
     context = asked.context(
         here="run",
         whole=whole,
@@ -73,7 +75,8 @@ def run(asked: Asked) -> Response:
         detail_logs=_logs_of(whole, chosen),
         depth_most=max((bar.depth for bar in rows), default=0),
         ended=is_final(whole.run.status),
-        graph=parts.calls_of(whole, line.bars),
+        calls=calls,
+        graph=graph_of(calls, whole.run.workflow, home),
         parts=parts,
         tags=tag_texts(whole.run),
         instant=instant,

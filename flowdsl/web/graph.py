@@ -1,0 +1,88 @@
+"""Who called what, as a picture: the workflow on the left, each step right of what calls it."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from attrs import frozen
+
+from flowdsl.web.look import step_name
+from flowdsl.web.parts import Calls
+
+__all__ = ["Edge", "Graph", "Node", "graph_of"]
+
+MOST = 40
+"""Pictures of more nodes show nothing; then there is the table only."""
+
+_HIGH, _ROW, _GAP = 28, 44, 110  # pixels: a box, from one to the next, between two columns
+_CHAR, _PAD = 7.4, 22
+
+
+@frozen
+class Node:
+    """A box with a name."""
+
+    x: int
+    y: int
+    width: int
+    name: str
+    path: str
+
+
+@frozen
+class Edge:
+    """An arrow, and what stands at its end."""
+
+    path: str
+    x: int
+    y: int
+    text: str
+    failed: bool
+
+
+@frozen
+class Graph:
+    """Boxes and arrows, and the size of the picture."""
+
+    nodes: tuple[Node, ...]
+    edges: tuple[Edge, ...]
+    width: int
+    height: int
+    high: int = _HIGH
+
+
+def graph_of(calls: Sequence[Calls], workflow: str, home: str) -> Graph | None:
+    """Lay out *calls* of a run of *workflow*; ``None`` if there are too many or none."""
+    levels: dict[str, int] = {workflow: 0}
+    for one in calls:  # a caller stands before those it calls
+        levels.setdefault(one.callee, levels.get(one.caller, 0) + 1)
+    if not calls or len(levels) > MOST:
+        return None
+    columns: dict[int, list[str]] = defaultdict(list)
+    for path, level in levels.items():
+        columns[level].append(path)
+    nodes: dict[str, Node] = {}
+    x = 1
+    tallest = max(len(column) for column in columns.values())
+    for level in sorted(columns):
+        column = columns[level]
+        names = [step_name(path, home) for path in column]
+        width = int(max(map(len, names)) * _CHAR) + _PAD
+        top = 1 + (tallest - len(column)) * _ROW // 2
+        for place, (path, name) in enumerate(zip(column, names, strict=True)):
+            nodes[path] = Node(x, top + place * _ROW, width, name, path)
+        x += width + _GAP
+    edges = tuple(_edge(nodes[one.caller], nodes[one.callee], one) for one in calls if one.caller in nodes)
+    return Graph(tuple(nodes.values()), edges, x - _GAP + 2, tallest * _ROW - (_ROW - _HIGH) + 2)
+
+
+def _edge(caller: Node, callee: Node, calls: Calls) -> Edge:
+    start, end = caller.x + caller.width, callee.x
+    y1, y2 = caller.y + _HIGH // 2, callee.y + _HIGH // 2
+    text = f"×{calls.count}" + (f", {calls.failed} failed" if calls.failed else "")
+    if end <= start:  # a step that calls itself, or one left of it
+        end = callee.x + callee.width
+        path = f"M{start} {y1 - 4}C{start + 40} {y1 - 4} {end + 40} {y2 + 4} {end} {y2 + 4}"
+        return Edge(path, end + 34, y2 + 4, text, calls.failed > 0)
+    middle = (start + end) // 2
+    path = f"M{start} {y1}C{middle} {y1} {middle} {y2} {end} {y2}"
+    return Edge(path, end - 8, y2 - 5, text, calls.failed > 0)
