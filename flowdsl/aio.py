@@ -4,42 +4,45 @@ from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime
 from typing import Any
 
-from flowdsl.engine import branches, signals, timers
-from flowdsl.engine import store as stores
+from flowdsl.engine.call import inside
 from flowdsl.engine.effects import run_async
 from flowdsl.engine.execution import current
-from flowdsl.engine.marks import inside
+from flowdsl.engine.operations import gather as gathering
+from flowdsl.engine.operations import schedule as scheduling
+from flowdsl.engine.operations import sleep as sleeping
+from flowdsl.engine.operations import store as stores
+from flowdsl.engine.operations import wait_for as waiting
 
 __all__ = ["gather", "schedule", "sleep", "sleep_until", "store", "wait_for"]
 
 
 def sleep(duration: Any) -> Coroutine[Any, Any, None]:
     """Sleep durably; costs no thread."""
-    return run_async(timers.sleep(inside("sleep", is_async=True), duration))
+    return run_async(sleeping.sleep(inside("sleep", is_async=True), duration))
 
 
 def sleep_until(moment: datetime) -> Coroutine[Any, Any, None]:
     """Sleep durably until *moment*, an aware datetime."""
-    until = timers.checked_moment(moment)
-    return run_async(timers.sleep(inside("sleep_until", is_async=True), until=until))
+    until = sleeping.checked_moment(moment)
+    return run_async(sleeping.sleep(inside("sleep_until", is_async=True), until=until))
 
 
 def wait_for(
     name: str, timeout: Any = None, where: Callable[[Any], bool] | Mapping[str, Any] | None = None
 ) -> Coroutine[Any, Any, Any]:
     """Wait for the oldest signal of this name and return its payload."""
-    return run_async(signals.wait_for(inside("wait_for", is_async=True), name, timeout, where))
+    return run_async(waiting.wait_for(inside("wait_for", is_async=True), name, timeout, where))
 
 
 async def gather(*futures_or_runs: Any) -> list[Any]:
     """Wait for futures, runs and coroutines; their results, in order. Each coroutine is a branch with a
     scope of its own."""
-    return await branches.gather_async(current.get(), futures_or_runs)
+    return await gathering.gather_async(current.get(), futures_or_runs)
 
 
 def schedule(step: Any, /, *args: Any, delay: Any = 0, **kwargs: Any) -> Coroutine[Any, Any, Any]:
     """Start *step* as a branch of the run, after *delay*; returns its future."""
-    return run_async(branches.schedule(inside("schedule", is_async=True), step, args, kwargs, delay))
+    return run_async(scheduling.schedule(inside("schedule", is_async=True), step, args, kwargs, delay))
 
 
 class _Store:

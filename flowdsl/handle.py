@@ -13,13 +13,13 @@ from flowdsl.core.records import Run as RunRecord
 from flowdsl.core.records import RunFilter, Step, Tags
 from flowdsl.core.status import RunStatus, StepStatus
 from flowdsl.engine.engine import Engine
+from flowdsl.engine.operations.store import state_of
+from flowdsl.engine.operations.wait_for import deliver
 from flowdsl.engine.owner import is_interrupted
 from flowdsl.engine.runs.cancel import cancel_and_wait
 from flowdsl.engine.runs.outcome import await_outcome, record_of, wait_for_outcome
 from flowdsl.engine.runs.progress import progress_of
 from flowdsl.engine.runs.resume import arguments_of
-from flowdsl.engine.signals import deliver
-from flowdsl.engine.store import state_of
 from flowdsl.errors import CorruptPayload, MissingClass
 
 __all__ = ["AuditEntry", "LogLine", "Run", "Runs", "StepRecord", "is_interrupted"]

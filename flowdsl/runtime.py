@@ -27,7 +27,8 @@ from flowdsl.core.status import RunStatus, is_final
 from flowdsl.current import Current
 from flowdsl.engine.definitions import DIVERGENCES, Divergence, checked_tags
 from flowdsl.engine.engine import Engine
-from flowdsl.engine.events import send_event
+from flowdsl.engine.operations.send import send_event
+from flowdsl.engine.operations.wait_for import deliver
 from flowdsl.engine.registry import step_called
 from flowdsl.engine.runs.fork import fork
 from flowdsl.engine.runs.keeper import Keeper, interrupted
@@ -36,7 +37,6 @@ from flowdsl.engine.runs.repair import resolve
 from flowdsl.engine.runs.request import checked_id
 from flowdsl.engine.runs.resume import continue_run, loaded, recover
 from flowdsl.engine.runs.single import execute_step
-from flowdsl.engine.signals import deliver
 from flowdsl.errors import FlowError, RunConflict
 from flowdsl.handle import Run, Runs, is_interrupted
 from flowdsl.hooks import HookChain, Hooks

@@ -10,14 +10,18 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from flowdsl.engine import branches, signals, timers, values
-from flowdsl.engine import store as stores
-from flowdsl.engine.effects import run_sync
-from flowdsl.engine.events import send_event
+from flowdsl.engine.call import inside
+from flowdsl.engine.effects import drive, run_sync
 from flowdsl.engine.execution import current
-from flowdsl.engine.marks import inside
+from flowdsl.engine.operations import gather as gathering
+from flowdsl.engine.operations import schedule as scheduling
+from flowdsl.engine.operations import sleep as sleeping
+from flowdsl.engine.operations import store as stores
+from flowdsl.engine.operations import value as values
+from flowdsl.engine.operations import wait_for as waiting
+from flowdsl.engine.operations.send import send_event
+from flowdsl.engine.record import flush
 from flowdsl.engine.scope import StepView
-from flowdsl.engine.step import flush
 from flowdsl.handle import Run
 from flowdsl.runtime import current_engine
 
@@ -54,13 +58,13 @@ def sleep(duration: Any) -> None:
     ...     remind()
     'now'
     """
-    run_sync(timers.sleep(inside("sleep", is_async=False), duration))
+    run_sync(sleeping.sleep(inside("sleep", is_async=False), duration))
 
 
 def sleep_until(moment: datetime) -> None:
     """Sleep durably until *moment*, an aware datetime."""
-    until = timers.checked_moment(moment)
-    run_sync(timers.sleep(inside("sleep_until", is_async=False), until=until))
+    until = sleeping.checked_moment(moment)
+    run_sync(sleeping.sleep(inside("sleep_until", is_async=False), until=until))
 
 
 def wait_for(
@@ -71,7 +75,7 @@ def wait_for(
     *timeout*: a duration, after which :class:`~flowdsl.errors.WaitTimeout` is raised; *where*: a function of
     the payload, or items that it must have. Signals that came earlier are kept; see ``Runtime.signal``.
     """
-    return run_sync(signals.wait_for(inside("wait_for", is_async=False), name, timeout, where))
+    return run_sync(waiting.wait_for(inside("wait_for", is_async=False), name, timeout, where))
 
 
 def gather(*futures_or_runs: Any) -> list[Any]:
@@ -79,7 +83,7 @@ def gather(*futures_or_runs: Any) -> list[Any]:
 
     The first failure is raised once the others were cancelled or have ended.
     """
-    return branches.gather_sync(futures_or_runs)
+    return gathering.gather_sync(futures_or_runs)
 
 
 def schedule(step: Any, /, *args: Any, delay: Any = 0, **kwargs: Any) -> Any:
@@ -88,7 +92,7 @@ def schedule(step: Any, /, *args: Any, delay: Any = 0, **kwargs: Any) -> Any:
 
     Returns the branch's future.
     """
-    return run_sync(branches.schedule(inside("schedule", is_async=False), step, args, kwargs, delay))
+    return run_sync(scheduling.schedule(inside("schedule", is_async=False), step, args, kwargs, delay))
 
 
 class _Store:
@@ -141,8 +145,7 @@ def uuid4() -> uuid.UUID:
     frame = current.get()
     if frame is None:
         return uuid.uuid4()
-    found: uuid.UUID = values.draw(frame, "uuid4")
-    return found
+    return values.draw_uuid4(frame)
 
 
 def rng() -> random.Random:
@@ -150,11 +153,10 @@ def rng() -> random.Random:
     frame = current.get()
     if frame is None:
         return random.Random()
-    found: random.Random = values.draw(frame, "rng")
-    return found
+    return values.draw_rng(frame)
 
 
-def log(message: str, **fields: Any) -> None:
+def log(message: str, /, **fields: Any) -> None:
     """Store a line with the run, once; a replay does not repeat it. Shown by ``Run.logs()`` and ``flowdsl
     show``."""
     frame = current.get()
@@ -167,7 +169,7 @@ def send(event: str, payload: Any = None) -> None:
     resume."""
     frame = current.get()
     if frame is not None:
-        run_sync(flush(frame.run))
+        drive(flush(frame.run))
     send_event(current_engine() if frame is None else frame.run.engine, event, payload)
 
 

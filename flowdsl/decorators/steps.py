@@ -10,19 +10,20 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar,
 
 from flowdsl.decorators.options import StepOptions
 from flowdsl.decorators.wrapper import BoundFunction, BoundWrapper, Function, Wrapper, annotations_of
-from flowdsl.engine.calls import call_in_run, send_off
 from flowdsl.engine.definitions import Decorated, Invocation, StepDef
 from flowdsl.engine.execution import Frame, current
-from flowdsl.engine.forget import forget_in
-from flowdsl.engine.futures import StepFuture, start_call, submit
-from flowdsl.engine.mapping import map_async, map_sync
-from flowdsl.engine.memo import forgetting
+from flowdsl.engine.operations.forget import forget_in
+from flowdsl.engine.operations.gather import map_async, map_sync
+from flowdsl.engine.operations.memo import forgetting
+from flowdsl.engine.operations.mode import call_in_run
+from flowdsl.engine.operations.send import send_off
+from flowdsl.engine.operations.submit import StepFuture, prepare, submit
 from flowdsl.engine.outside import say_if_outside
+from flowdsl.engine.record import crossing
 from flowdsl.engine.runs.outcome import on_a_loop
 from flowdsl.engine.runs.single import submit_outside
 from flowdsl.engine.scope import StepView
 from flowdsl.engine.sources import notes_on
-from flowdsl.engine.step import crossing, identify
 from flowdsl.runtime import current_engine, open_engine
 
 __all__ = ["BoundStep", "Step"]
@@ -144,8 +145,7 @@ class _StepCalls(Decorated, Generic[P, R]):
         called = self.invocation(args, {})
         if frame is None:
             return lambda: submit_outside(current_engine(), called)
-        call = identify(frame, called)
-        return lambda: start_call(call)
+        return prepare(frame, called)
 
     def options(self, **options: Unpack[StepOptions]) -> Step[P, R]:
         """The same step with other options, for ``s.options(timeout="5 min")(…)``. Options not given stay

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar,
 
 from flowdsl.decorators.options import CallOptions
 from flowdsl.decorators.wrapper import BoundFunction, BoundWrapper, Function, Wrapper, annotations_of
-from flowdsl.engine.calls import refuse_mixing
 from flowdsl.engine.definitions import Decorated, Invocation, WorkflowDef, checked_tags, checked_timeout
 from flowdsl.engine.effects import run_async, run_sync
 from flowdsl.engine.execution import Frame, current
+from flowdsl.engine.operations.mode import refuse_mixing
 from flowdsl.engine.runs.child import call_child, start_child
 from flowdsl.engine.runs.execute import run_to_end
 from flowdsl.engine.runs.request import checked_id, request

@@ -11,7 +11,7 @@ import contextvars
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Generator, Sequence
-from typing import Any, Never
+from typing import Any, Never, TypeAlias, TypeVar
 
 from attrs import define
 
@@ -29,10 +29,12 @@ __all__ = [
     "Body",
     "Commit",
     "Effect",
+    "Effects",
     "Flow",
     "Pause",
     "Result",
     "Watch",
+    "drive",
     "run_async",
     "run_sync",
     "wait_out",
@@ -59,8 +61,29 @@ class Effect:
         raise NotImplementedError
 
 
-Flow = Generator[Effect, Any, Result]
-"""A piece of engine logic."""
+T = TypeVar("T")
+
+Effects: TypeAlias = Generator[Effect, Any, T]
+"""A piece of engine logic, which ends with a ``T``."""
+
+Flow: TypeAlias = Effects[Result]
+"""A piece of engine logic that ends with the outcome of a body or of a durable call."""
+
+
+def drive(effects: Effects[T]) -> T:
+    """Drive *effects* in this thread, and return what they end with."""
+    try:
+        effect = effects.send(None)
+        while True:
+            try:
+                answer = effect.sync()
+            except BaseException as error:
+                effect = effects.throw(error)
+            else:
+                effect = effects.send(answer)
+    except StopIteration as stop:
+        ended: T = stop.value
+    return ended
 
 
 def run_sync(flow: Flow) -> Any:
@@ -323,7 +346,7 @@ def _seen(body: Body) -> BodyView:
         if step.mode == "undo":
             kind, shown = "undo", preview(body.args[0])
         elif call is not None:
-            fn, shown = call.fn, call.shown
+            fn, shown = call.operation.fn, call.shown
     return _Seen(kind, path, run.id, step, fn, body.args, body.kwargs, shown, frame.is_async, run)
 
 
@@ -393,7 +416,7 @@ class NewWaker(Effect):
         return waker
 
 
-def waker_for(run: Execution) -> Generator[Effect, Any, Waker]:
+def waker_for(run: Execution) -> Effects[Waker]:
     """A waker that is set by a signal, or when the run should stop, from now on: even before it is waited
     for."""
     waker: Waker = yield NewWaker(run)
@@ -437,7 +460,7 @@ class Pause(Effect):
             self.run.stop.waited(waker)
 
 
-def wait_out(run: Execution, left: float, *, begun: bool = True) -> Generator[Effect, Any, None]:
+def wait_out(run: Execution, left: float, *, begun: bool = True) -> Effects[None]:
     """Wait *left* seconds, unless the run is told to stop, passes its deadline, or (unless *begun*) is
     about to end."""
     ticks = run.engine.ticks

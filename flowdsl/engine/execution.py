@@ -234,9 +234,14 @@ class Execution:
         made: P = found
         return made
 
-    def give(self, part: object) -> None:
-        """Let *part* be the one instance of its class that belongs to this run."""
-        self._parts[type(part)] = part
+    @property
+    def parts(self) -> dict[type, Any]:
+        """What verbs know of this run."""
+        return dict(self._parts)
+
+    def inherit(self, parts: dict[type, Any]) -> None:
+        """Take over what verbs knew of the same run when it executed here the last time."""
+        self._parts.update(parts)
 
 
 class Frame:

@@ -22,12 +22,12 @@ from flowdsl.codecs import Codec, PickleCodec
 from flowdsl.codecs.payloads import Payloads
 from flowdsl.core.journal import Journal
 from flowdsl.core.records import Memo, Run, RunFilter, Signal, Step
-from flowdsl.engine.definitions import StepDef, step_definition
+from flowdsl.engine.call import Call
+from flowdsl.engine.definitions import Invocation, StepDef, step_definition
 from flowdsl.engine.effects import Body, Effect, Result
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import Execution, Frame
 from flowdsl.engine.scope import Scope, StepView
-from flowdsl.engine.store import Fold
 from flowdsl.errors import FlowError, StepTimeout, Stopped, StorageUnavailable
 from flowdsl.hooks import HookChain
 from flowdsl.storage.base import Operation, Outcome, Storage
@@ -70,18 +70,19 @@ class RemoteBody(Effect):
     """Execute the body of *call* on its executor; answers ``(error, value)``. A worker that dies is a
     failed attempt."""
 
-    __slots__ = ("call", "executor", "frame")
+    __slots__ = ("call", "called", "executor", "frame")
 
-    def __init__(self, executor: Executor, call: Any, frame: Frame) -> None:
+    def __init__(self, executor: Executor, call: Call, called: Invocation[StepDef], frame: Frame) -> None:
         self.executor = executor
         self.call = call
+        self.called = called
         self.frame = frame
 
     def sync(self) -> Result:
-        call = self.call
-        if call.run.engine.hooks.around is None:
+        called = self.called
+        if self.call.run.engine.hooks.around is None:
             return self._there()
-        return Body(self._raising, call.args, call.kwargs, self.frame).sync()
+        return Body(self._raising, called.args, called.kwargs, self.frame).sync()
 
     def _raising(self, *_args: Any, **_kwargs: Any) -> Any:
         error, value = self._there()
@@ -90,21 +91,21 @@ class RemoteBody(Effect):
         return value
 
     def _there(self) -> Result:
-        call, run = self.call, self.call.run
+        defn, run = self.called.defn, self.call.run
         future = None
         try:
-            future = _working(run.engine, self.executor).submit(_Sent(call, self.frame))
-            return self._answer(future.result(call.defn.timeout))
+            future = _working(run.engine, self.executor).submit(_Sent(self.call, self.called, self.frame))
+            return self._answer(future.result(defn.timeout))
         except TimeoutError as error:
             if future is None or future.done():
                 return error, None
             future.cancel()
             self.frame.abandon()
             message = (
-                f"step {call.defn.path} of run {run.id} took longer than its timeout of "
-                f"{call.defn.timeout:g} s; its worker was left behind"
+                f"step {defn.path} of run {run.id} took longer than its timeout of "
+                f"{defn.timeout:g} s; its worker was left behind"
             )
-            return StepTimeout(message, run=run.id, step=call.defn.path), None
+            return StepTimeout(message, run=run.id, step=defn.path), None
         except Exception as error:
             return error, None
 
@@ -135,28 +136,29 @@ class _Sent:
     """One body on its way. An executor that executes in this process calls it; any other has to pickle it
     first."""
 
-    def __init__(self, call: Any, frame: Frame) -> None:
+    def __init__(self, call: Call, called: Invocation[StepDef], frame: Frame) -> None:
         self._call = call
+        self._called = called
         self._frame = frame
         self._context = contextvars.copy_context()
 
     def __call__(self) -> tuple[str, Result, tuple[()]]:
-        call = self._call
-        body = Body(call.fn, call.args, call.kwargs, self._frame)
+        called = self._called
+        body = Body(called.fn, called.args, called.kwargs, self._frame)
         return "here", self._context.run(body.sync), ()
 
     def __reduce__(self) -> Any:
-        call, run = self._call, self._call.run
+        called, run = self._called, self._call.run
         engine: Engine = run.engine
         job = _Job(
-            _portable(call), call.args, call.kwargs, self._frame.step, _chain(self._frame.scope),
+            _portable(called), called.args, called.kwargs, self._frame.step, _chain(self._frame.scope),
             run.record, engine.storage.url, engine.open_storage, engine.payloads.codec,
         )  # fmt: skip
         try:
             return _Arrived, (PickleCodec().dumps(job),)
         except Exception as error:
             raise TypeError(
-                f"step {call.defn.path} cannot travel to its executor: {type(error).__name__}: {error}. "
+                f"step {called.defn.path} cannot travel to its executor: {type(error).__name__}: {error}. "
                 "Its function and arguments have to be picklable; leave the rest to the worker, or use "
                 "a thread pool"
             ) from None
@@ -189,15 +191,15 @@ class _Reference:
         return step_definition(found)
 
 
-def _portable(call: Any) -> Any:
+def _portable(called: Invocation[StepDef]) -> _Reference | Callable[..., Any]:
     """The step as it travels: by reference if an import finds it, else its function."""
-    fn = call.defn.fn
+    fn = called.defn.fn
     reference = _Reference(getattr(fn, "__module__", ""), getattr(fn, "__qualname__", ""))
-    if call.receiver is None and reference.module in sys.modules:
+    if called.receiver is None and reference.module in sys.modules:
         found = reference.definition()
         if found is not None and found.fn is fn:
             return reference
-    return call.fn
+    return called.fn
 
 
 def _chain(scope: Scope) -> tuple[str, ...]:
@@ -233,7 +235,8 @@ def _working(engine: Engine, executor: Executor) -> Executor:
 # ------------------------------------------------------------------------------------------------------ in
 
 _engines: dict[str | None, Engine] = {}
-_folds: dict[tuple[str | None, str], Fold] = {}
+_parts: dict[tuple[str | None, str], dict[type, object]] = {}
+"""What verbs know of the run whose body was the last to execute here."""
 _lock = threading.Lock()
 
 
@@ -316,8 +319,8 @@ def _execute(data: bytes) -> tuple[str, bytes, list[Step]]:
     job: _Job = PickleCodec().loads(data)
     engine = _engine_for(job)
     state = _WorkerState(engine, job.record, Journal(), None)
-    fold_key = (job.url, job.record.id)
-    state.give(_folds.get(fold_key) or Fold())
+    run_key = (job.url, job.record.id)
+    state.inherit(_parts.get(run_key, {}))
     scope: Scope | None = None
     for scope_id in reversed(job.scopes):
         scope = Scope(scope_id, scope, False, of_step=True)
@@ -328,8 +331,8 @@ def _execute(data: bytes) -> tuple[str, bytes, list[Step]]:
         assert defn is not None, f"{fn.module}.{fn.qualname} is a step where it was sent from, and not here"
         fn = defn.fn
     error, value = Body(fn, job.args, job.kwargs, Frame(state, scope, job.view, False)).sync()
-    _folds.clear()
-    _folds[fold_key] = state.part(Fold)
+    _parts.clear()
+    _parts[run_key] = state.parts
     logged = list(state.writer.buffer.values())
     payloads = Payloads(PickleCodec())
     if error is None:

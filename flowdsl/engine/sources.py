@@ -1,62 +1,22 @@
-"""Notice that a step's source has changed since its result was recorded. The result counts all the same;
-``version=`` makes the change count."""
+"""What can be told of a step's source: its digest, and where a result of another one is recorded."""
 
 import logging
-from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from flowdsl.core.binding import Bound
-from flowdsl.core.kinds import STEP
 from flowdsl.core.records import RunFilter, Step
 from flowdsl.core.source import changed_source, source_of
 from flowdsl.core.status import StepStatus
 from flowdsl.engine.definitions import StepDef
 from flowdsl.engine.engine import Engine
-from flowdsl.engine.execution import Execution, current
-from flowdsl.engine.memo import implied, memo_key, shared
-from flowdsl.engine.registry import STEPS
+from flowdsl.engine.execution import current
+from flowdsl.engine.operations.memo import implied, memo_key, shared
 
-__all__ = ["notes_on", "notice", "notice_of"]
+__all__ = ["notes_on"]
 
 logger = logging.getLogger("flowdsl")
 
 _RECENT = 20  # runs that explain_key looks into
-
-
-class _Once:
-    """Lets something happen once in a run."""
-
-    def __init__(self) -> None:
-        self._done = False
-
-    def first(self) -> bool:
-        """Whether this is the first call."""
-        done, self._done = self._done, True
-        return not done
-
-
-def notice(run: Execution, path: str, recorded: str, now: str) -> None:
-    """Say, once in a run, that *path* was recorded with another source, and which other steps were."""
-    if not changed_source(recorded, now) or not run.part(_Once).first():
-        return
-    paths = {path}
-    with run.lock:
-        for step in run.journal:
-            defn = STEPS.get(step.path) if step.kind == STEP and step.path not in paths else None
-            if defn is not None and changed_source(step.defaults, f"@={defn.source}"):
-                paths.add(step.path)
-    notice_of(run.id, paths)
-
-
-def notice_of(run_id: str, paths: Iterable[str]) -> None:
-    """Log that the sources of these steps have changed."""
-    logger.warning(
-        "run %s takes recorded results of steps whose source has changed since: %s. For a change that is to "
-        "count, give the step a version=",
-        run_id,
-        ", ".join(sorted(paths)),
-        extra={"run": run_id, "step": None},
-    )
 
 
 def notes_on(engine: Engine | None, defn: StepDef, bound: Bound) -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ from attrs import evolve
 
 from flowdsl.codecs import envelope
 from flowdsl.codecs.payloads import Payloads
-from flowdsl.engine import step
+from flowdsl.engine.operations import step
 from flowdsl.engine.owner import Liveness
 from flowdsl.engine.runs import acquire, execute
 from flowdsl.errors import StorageError
@@ -19,7 +19,7 @@ __all__ = ["PLANTS"]
 
 def acknowledge_before_commit() -> None:
     """The caller of a step has the result, and the record becomes durable with the next one."""
-    put, ended = step.put_record, execute.ended
+    put, ended = step.put, execute.ended
     waiting: list[Any] = []
 
     def later(call: Any, record: Any, *more: Any) -> Any:
@@ -27,7 +27,7 @@ def acknowledge_before_commit() -> None:
         waiting.append((call, record, *more))
         with call.run.lock:
             call.run.journal.add(record)
-        return None, None
+        return None
 
     def catch_up() -> Any:
         if waiting:
@@ -37,7 +37,7 @@ def acknowledge_before_commit() -> None:
         yield from catch_up()
         return (yield from ended(*args))
 
-    step.put_record, execute.ended = later, ended_later
+    step.put, execute.ended = later, ended_later
 
 
 def no_epoch_check() -> None:

@@ -24,7 +24,7 @@ from flowdsl.engine.effects import Commit, Read, Watch
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.notebooks import how_to_name
 from flowdsl.engine.owner import Liveness, liveness
-from flowdsl.engine.step import error_preview
+from flowdsl.engine.record import error_preview
 from flowdsl.errors import FlowError, RunConflict, RunFinished, StorageError
 from flowdsl.storage.base import (
     ClaimRun,

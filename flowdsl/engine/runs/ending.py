@@ -14,10 +14,10 @@ from flowdsl.core.status import RunStatus
 from flowdsl.engine.effects import Body, Commit, Flow
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import Execution, Frame
-from flowdsl.engine.futures import Settle, Strays
+from flowdsl.engine.operations.submit import Settle, Strays
+from flowdsl.engine.record import error_preview
 from flowdsl.engine.runs.undo import end_children, undo_all
 from flowdsl.engine.scope import INTERRUPTS
-from flowdsl.engine.step import error_preview
 from flowdsl.errors import (
     FlowError,
     LeaseLost,

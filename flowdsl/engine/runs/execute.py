@@ -19,10 +19,10 @@ from contextlib import nullcontext
 from typing import Any
 
 from flowdsl.core.journal import Journal
-from flowdsl.engine.branches import arm_all
 from flowdsl.engine.effects import Body, Flow, Read, Stoppable, run_async, run_sync
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import Execution, Frame, current
+from flowdsl.engine.operations.schedule import arm_all
 from flowdsl.engine.runs.acquire import Acquired, acquire
 from flowdsl.engine.runs.ending import ended, release, undo_on
 from flowdsl.engine.runs.outcome import outcome_of

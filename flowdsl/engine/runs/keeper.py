@@ -9,7 +9,7 @@ import weakref
 
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import Execution
-from flowdsl.engine.step import started
+from flowdsl.engine.operations.step import announced
 from flowdsl.errors import FlowError, RunCancelled, StorageError
 from flowdsl.storage.base import Done, Fenced, Missing, PutStep, UpdateRun
 
@@ -118,7 +118,7 @@ class Keeper:
             if state.stop.reason is not None:
                 continue
             for view, call in state.bodies.to_announce(now - _LOOK / 2):
-                operations.append(PutStep(started(call, view), state.epoch, True))
+                operations.append(PutStep(announced(call, view), state.epoch, True))
         if operations:
             self._engine.committer.commit(operations)
 

@@ -12,16 +12,17 @@ from typing import Any
 from flowdsl.core.binding import Bound
 from flowdsl.core.source import changed_source
 from flowdsl.core.status import StepStatus
-from flowdsl.engine.calls import call_in_run, send_off
 from flowdsl.engine.definitions import Invocation, StepDef, WorkflowDef
+from flowdsl.engine.divergence import notice_of
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import current
-from flowdsl.engine.futures import StepFuture
-from flowdsl.engine.memo import implied, require_identity
+from flowdsl.engine.operations.memo import implied, require_identity
+from flowdsl.engine.operations.mode import call_in_run
+from flowdsl.engine.operations.send import send_off
+from flowdsl.engine.operations.submit import StepFuture
 from flowdsl.engine.runs.execute import run_to_end
 from flowdsl.engine.runs.request import Request, request
 from flowdsl.engine.scope import StepView
-from flowdsl.engine.sources import notice_of
 
 __all__ = ["execute_step", "single_run", "submit_outside"]
 

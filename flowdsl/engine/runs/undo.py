@@ -28,11 +28,12 @@ from flowdsl.engine.definitions import Invocation, StepDef, step_definition, und
 from flowdsl.engine.effects import Body, Commit, Flow, Pause, Read, Result
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import Execution, Frame, current
+from flowdsl.engine.operations.step import Undos
 from flowdsl.engine.owner import Liveness, liveness
+from flowdsl.engine.record import commit, error_preview, halted
 from flowdsl.engine.registry import STEPS, step_called
 from flowdsl.engine.runs.acquire import ended_with_parent, take
 from flowdsl.engine.scope import Scope, StepView
-from flowdsl.engine.step import Undos, commit_for, error_preview, halted
 from flowdsl.errors import StepNotFound
 from flowdsl.storage.base import DropSteps, PutStep, UpdateRun
 
@@ -121,7 +122,7 @@ def undo_all(state: Execution, begin: dict[str, Any], *, goes_on: bool = False) 
     earlier = [key for key in earlier if not goes_on and state.journal.get(key) is not None]
     if earlier:  # of the last time that the run ended badly
         operations.append(DropSteps(state.id, tuple(earlier), state.epoch))
-    yield from commit_for(state, None, *operations)
+    yield from commit(state, None, *operations)
     for key in earlier:
         state.journal.drop(key, 0)
     state.stop.lift()

@@ -14,15 +14,17 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from flowdsl.core.durations import wait_limit
+from flowdsl.engine.call import Call, identify
 from flowdsl.engine.definitions import Invocation, StepDef
 from flowdsl.engine.effects import Effect, run_async, run_sync
 from flowdsl.engine.execution import Execution, Frame, current
+from flowdsl.engine.operations.step import StepOperation
+from flowdsl.engine.perform import perform
 from flowdsl.engine.processes import RemoteBody, coordinators, elsewhere
 from flowdsl.engine.scope import control
-from flowdsl.engine.step import StepCall, identify, perform
 from flowdsl.errors import RunCancelled, RunTimeout, Stopped
 
-__all__ = ["Settle", "StepFuture", "Strays", "Tally", "start", "submit"]
+__all__ = ["Settle", "StepFuture", "Strays", "Tally", "prepare", "start", "submit"]
 
 logger = logging.getLogger("flowdsl")
 
@@ -47,10 +49,11 @@ class StepFuture(Generic[T]):
     def __init__(
         self,
         future: "Future[T]",
-        call: StepCall | None,
+        call: Call | None,
         work: Callable[[], T] | None,
         executor: Executor | None = None,
         tally: "Tally | None" = None,
+        scheduled: bool = False,
     ) -> None:
         self._future = future
         self._tally = tally
@@ -59,7 +62,7 @@ class StepFuture(Generic[T]):
         self._executor = executor
         self._task: asyncio.Future[T] | None = None
         self.seen = False
-        self.scheduled = False
+        self.scheduled = scheduled
 
     def result(self, timeout: float | None = None) -> T:
         """The step's result, waiting at most *timeout* real seconds (``None``: as long as it takes).
@@ -78,7 +81,7 @@ class StepFuture(Generic[T]):
 
         path, run_id, key = "", "", ""
         if self._call is not None:
-            path, run_id, key = self._call.defn.path, self._call.run.id, self._call.key
+            path, run_id, key = self._call.operation.path, self._call.run.id, self._call.key
         return future_html(path or "a step outside any run", self._status(), run_id, key)
 
     def _status(self) -> str:
@@ -118,7 +121,7 @@ class StepFuture(Generic[T]):
         call = self._call
         if call is not None and call.submitted and call.run.engine.virtual:
             call.run.engine.clock.leave()  # it is no longer one more thing beside the thread that asked
-            call.inline = True
+            call.is_inline()
         try:
             value = self._work()
         except BaseException as error:
@@ -276,12 +279,14 @@ def _parked(tally: Tally | None) -> AbstractContextManager[None]:
 
 def submit(frame: Frame, called: Invocation[StepDef]) -> StepFuture[Any]:
     """Start a step of *frame*'s run beside its caller."""
-    return start_call(identify(frame, called))
+    return prepare(frame, called)()
 
 
-def start_call(call: StepCall) -> StepFuture[Any]:
-    """Start an identified call beside its caller."""
-    return start(call, lambda: perform(call))
+def prepare(frame: Frame, called: Invocation[StepDef]) -> Callable[[], StepFuture[Any]]:
+    """Take the identity of a call now; what is returned starts it."""
+    operation = StepOperation(called)
+    call = identify(frame, operation)
+    return lambda: start(call, operation.defn.is_async, operation.defn.executor)
 
 
 class Threads(Executor):
@@ -296,35 +301,35 @@ class Threads(Executor):
         return self._engine.thread(lambda: fn(*args, **kwargs), self._name)  # type: ignore[no-any-return]
 
 
-def start(call: StepCall, make: Callable[[], Any], own: Executor | None = None) -> StepFuture[Any]:
-    """Start the flow of *call* beside its caller: as a task, or on an executor (*own*, if it is given)."""
-    run, defn = call.run, call.defn
+def start(call: Call, is_async: bool, chosen: Executor | None = None) -> StepFuture[Any]:
+    """Start *call* beside its caller: as a task, or on an executor, by default that of the engine."""
+    run, operation = call.run, call.operation
     engine = run.engine
-    if call.is_durable():
+    if operation.durable:
         run.failures.begun(call.scope, control(call.frame.is_async))
     tally = None
-    if engine.virtual and not defn.is_async and not call.frame.is_async:
+    if engine.virtual and not is_async and not call.frame.is_async:
         tally = Tally(engine.clock)
     elif engine.virtual:
         engine.clock.enter()
-    if defn.is_async:
-        call.queued = True
-        return _start_async(call, make)
+    if is_async:
+        call.is_queued()
+        return _start_async(call)
     if call.frame.is_async:
-        call.queued = True
+        call.is_queued()
     else:
-        call.submitted = True
+        call.is_submitted()
     context = contextvars.copy_context()
 
-    executor: Executor = own or defn.executor or engine.pool
-    if own is None and elsewhere(executor):
-        call.elsewhere = partial(RemoteBody, executor)
+    executor: Executor = chosen or engine.pool
+    if isinstance(operation, StepOperation) and elsewhere(executor):
+        operation.executes_on(partial(RemoteBody, executor))
         executor = coordinators(engine, executor)
 
     def work() -> Any:
         before, _worker.executor = _worker.executor, executor
         try:
-            return context.copy().run(run_sync, make())
+            return context.copy().run(run_sync, perform(call))
         finally:
             _worker.executor = before
             if tally is not None and not call.inline:
@@ -336,13 +341,13 @@ def start(call: StepCall, make: Callable[[], Any], own: Executor | None = None) 
     return found
 
 
-def _start_async(call: StepCall, make: Callable[[], Any]) -> StepFuture[Any]:
+def _start_async(call: Call) -> StepFuture[Any]:
     run = call.run
     done: Future[Any] = Future()
     found: StepFuture[Any] = StepFuture(done, call, None)
 
     async def work() -> Any:
-        return await run_async(make())
+        return await run_async(perform(call))
 
     try:
         loop = asyncio.get_running_loop()
@@ -475,7 +480,7 @@ def _collect(branch: StepFuture[Any], error: BaseException | None, errors: list[
         call = branch._call
         logger.error(
             "step %s was submitted and failed, and nobody asked for its result",
-            call.defn.path if call else "?",
+            call.operation.path if call else "?",
             exc_info=error,
             extra={"run": call.run.id if call else None, "step": call.key if call else None},
         )

@@ -5,7 +5,7 @@ parameter changes no key; what they were is stored beside the result. A changed 
 leads to is stored under the same key with a number.
 """
 
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from itertools import count, takewhile
 from typing import Any
 
@@ -13,8 +13,9 @@ from flowdsl.core.binding import Binder, Bound, changed_defaults
 from flowdsl.core.keys import content_digest, step_key
 from flowdsl.core.records import Memo, Step
 from flowdsl.engine.definitions import StepDef
-from flowdsl.engine.effects import Effect, Read
+from flowdsl.engine.effects import Effects, Read
 from flowdsl.engine.engine import Engine
+from flowdsl.engine.execution import Execution
 from flowdsl.errors import UnkeyableArgument
 from flowdsl.storage.base import DeleteRun, DropMemo, Operation
 
@@ -26,25 +27,24 @@ def memo_key(defn: StepDef, bound: Bound) -> str:
     return step_key(content_digest("", defn.path, defn.version, bound.canonical), 0)
 
 
-def memo_of(call: Any, record: Step, payload: bytes) -> Memo:
-    """The result of *call* for other runs."""
-    run = call.run
-    body = run.engine.payloads.reseal(payload, (run.id, record.key, "result"), ("", call.memo, "memo"))
+def memo_of(run: Execution, defn: StepDef, key: str, record: Step, payload: bytes) -> Memo:
+    """The result of a step for other runs, under *key*."""
+    body = run.engine.payloads.reseal(payload, (run.id, record.key, "result"), ("", key, "memo"))
     now = record.completed_at or 0.0
-    expires = None if call.defn.expires is None else now + call.defn.expires
-    return Memo(call.memo, call.defn.path, body, record.preview, now, expires, record.defaults)
+    expires = None if defn.expires is None else now + defn.expires
+    return Memo(key, defn.path, body, record.preview, now, expires, record.defaults)
 
 
-def find_memo(call: Any) -> Generator[Effect, Any, Memo | None]:
-    """The shared result that answers *call*, or ``None``; ``call.memo`` is its key from now on."""
-    engine = call.run.engine
-    require_identity(call.defn.binder(call.receiver is not None), call.receiver, "memo=True")
+def find_memo(run: Execution, defn: StepDef, receiver: Any, bound: Bound) -> Effects[tuple[str, Memo | None]]:
+    """The key of the shared result of a call, and that result, if there is one that counts."""
+    engine = run.engine
+    require_identity(defn.binder(receiver is not None), receiver, "memo=True")
     found: tuple[str, Memo | None]
-    found = yield Read(lambda: shared(engine, call.defn, call.bound), not engine.storage.inline)
-    call.memo, memo = found
-    if memo is None or (memo.expires_at is not None and memo.expires_at <= engine.clock.now()):
-        return None
-    return memo
+    found = yield Read(lambda: shared(engine, defn, bound), not engine.storage.inline)
+    key, memo = found
+    if memo is not None and memo.expires_at is not None and memo.expires_at <= engine.clock.now():
+        memo = None
+    return key, memo
 
 
 def shared(engine: Engine, defn: StepDef, bound: Bound) -> tuple[str, Memo | None]:

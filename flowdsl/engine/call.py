@@ -1,0 +1,195 @@
+"""Identity: which durable call this is.
+
+An :class:`Operation` describes what a call does; there is one class per verb, in
+:mod:`flowdsl.engine.operations`. A :class:`Call` is one operation at one place: it has a number in its scope
+and a key from the moment it is made, before anything is awaited.
+"""
+
+from typing import Any, ClassVar
+
+from flowdsl.core.encoding import Unkeyable, encode
+from flowdsl.core.facts import generation_of
+from flowdsl.core.keys import content_digest, step_key
+from flowdsl.core.records import Step
+from flowdsl.core.status import StepStatus
+from flowdsl.engine.effects import Flow
+from flowdsl.engine.execution import Execution, Frame, current
+from flowdsl.engine.scope import Scope, UnderWay
+from flowdsl.errors import FlowError, Stopped
+
+__all__ = ["Call", "Operation", "identify", "inside", "keyed"]
+
+_COMPLETED = StepStatus.COMPLETED
+
+
+class Operation:
+    """What one durable call does. Subclass it for a verb, with ``execute``.
+
+    * ``kind``: of its record, from :mod:`flowdsl.core.kinds`; ``path``: its name in records.
+    * ``version``, ``canonical``: with the path, what the key is made of. ``defaults``: what does not count,
+      but is recorded.
+    * ``durable``: whether it is an act, by which its caller has handled the failures that he saw. A look at a
+      value is none.
+    * ``recorded``: whether there is a record of it, which answers a later call.
+    * ``sequential``: whether it can diverge from what was recorded in its place; a value cannot.
+    * ``on_divergence``: what the call itself says of that, ``None`` for nothing.
+    """
+
+    __slots__ = ()
+
+    kind: ClassVar[str]
+    durable: bool = True
+    recorded: bool = True
+    sequential: ClassVar[bool] = True
+    mode: str = "do"
+    path: str
+    version: str = ""
+    canonical: bytes = b""
+    defaults: str = ""
+    on_divergence: str | None = None
+
+    def preview(self, limit: int = 200) -> str:
+        """The arguments, readable."""
+        return ""
+
+    def execute(self, call: "Call", prior: Step | None) -> Flow:
+        """Do it, and record it; *prior* is the record of an unfinished execution by an earlier process.
+
+        Written once for sync and async, as a generator of effects. It ends with
+        :func:`~flowdsl.engine.record.complete` or :func:`~flowdsl.engine.record.fail`, which record the
+        outcome. It does not ask the journal: :mod:`flowdsl.engine.perform` has.
+        """
+        raise NotImplementedError
+
+    def answer(self, call: "Call", record: Step) -> Flow | None:
+        """How a recorded call is answered; ``None``: with the outcome that its record holds."""
+        return None
+
+
+class Call(UnderWay):
+    """One operation at its place: *frame* is the body that calls.
+
+    ``occurrence`` numbers equal calls of its scope, ``ordinal`` calls of one path, whatever the arguments.
+    ``generation`` counts how often it was undone or forgotten; ``began`` is when its record says that it
+    began, in seconds since the epoch. ``queued`` and ``inline`` say how it came to be executed, if it was
+    submitted.
+    """
+
+    __slots__ = (
+        "_shown",
+        "began",
+        "frame",
+        "generation",
+        "inline",
+        "key",
+        "occurrence",
+        "operation",
+        "ordinal",
+        "queued",
+        "run",
+        "scope",
+    )
+
+    def __init__(self, frame: Frame, operation: Operation) -> None:
+        self.frame = frame
+        self.run: Execution = frame.run
+        self.scope: Scope = frame.scope
+        self.operation = operation
+        self.concurrent = not operation.sequential
+        self.submitted = self.queued = self.inline = False
+        self.generation = 0
+        self.began: float | None = None
+        self.flow: object = None
+        self._shown: str | None = None
+        self._number()
+
+    def _number(self) -> None:
+        run, scope, operation = self.run, self.scope, self.operation
+        path = operation.path
+        content = content_digest(scope.id, path, operation.version, operation.canonical)
+        counts, ordinals = scope.counts, scope.ordinals
+        with run.lock:
+            self.occurrence = counts.get(content, 0)
+            counts[content] = self.occurrence + 1
+            self.ordinal = ordinals.get(path, 0)
+            ordinals[path] = self.ordinal + 1
+        self.key = step_key(content, self.occurrence)
+        known = run.journal.get(self.key)
+        if known is None or known.status is not _COMPLETED:  # what is answered needs no preview
+            self._shown = run.engine.payloads.previews.call(operation)
+
+    @property
+    def shown(self) -> str:
+        """The arguments, readable; made before a body can change them."""
+        if self._shown is None:
+            self._shown = self.run.engine.payloads.previews.call(self.operation)
+        return self._shown
+
+    def executes(self, prior: Step | None) -> None:
+        """No record answers it: remember whether one did before it was undone or forgotten, and when an
+        earlier process began it."""
+        self.generation = generation_of(self.run.journal.get(self.key))
+        self.began = None if prior is None else prior.created_at
+
+    def begins(self, moment: float) -> None:
+        """Its record says that it began then."""
+        self.began = moment
+
+    def body_scope(self) -> str:
+        """The scope of what the body calls. A step that was undone or forgotten executes in a new one,
+        where nothing is recorded."""
+        return f"{self.key}~{self.generation}" if self.generation else self.key
+
+    def is_submitted(self) -> None:
+        """A thread of an executor will take it up."""
+        self.submitted = True
+
+    def is_queued(self) -> None:
+        """A task, or a thread on behalf of async code, will take it up."""
+        self.queued = True
+
+    def is_inline(self) -> None:
+        """It was submitted, and the one who asks for its result executes it himself."""
+        self.inline = True
+
+    def overlaps(self) -> None:
+        """Another call overlaps it, or it comes from a flow of control that is not its scope's own."""
+        self.concurrent = True
+
+
+def identify(frame: Frame, operation: Operation) -> Call:
+    """Take the identity of a call. Raises before anything is stored, if the run must stop."""
+    run = frame.run
+    if frame.abandoned:
+        raise Stopped(FlowError(f"a body that a timeout left behind called {operation.path}", run=run.id))
+    run.stop.check()
+    return Call(frame, operation)
+
+
+def inside(verb: str, *, is_async: bool | None = None) -> Frame:
+    """The frame of the calling body. Raises outside a run, and for a sync verb in an async body or the
+    reverse."""
+    frame = current.get()
+    if frame is None:
+        raise FlowError(
+            f"{verb}() is used inside a run: call it from a function decorated with @workflow, or from "
+            "its steps"
+        )
+    if is_async is not None and frame.is_async is not is_async:
+        if frame.is_async:
+            raise TypeError(
+                f"flowdsl.{verb}() would block this async body; use `await flowdsl.aio.{verb}(…)`"
+            )
+        raise TypeError(f"flowdsl.aio.{verb}() cannot be awaited in this sync body; use `flowdsl.{verb}(…)`")
+    return frame
+
+
+def keyed(*values: Any) -> bytes:
+    """The canonical encoding of *values*; of one that has none, its type stands for it."""
+    parts = []
+    for value in values:
+        try:
+            parts.append(encode(value))
+        except Unkeyable:
+            parts.append(encode(("?", type(value).__module__, type(value).__qualname__)))
+    return b"".join(parts)

@@ -1,0 +1,1 @@
+"""The verbs: one module each, all of one shape. How to add one: ``docs/internals.md``."""

@@ -1,0 +1,190 @@
+"""``gather``: wait for several, in order; and ``map``: many calls of one step, at most so many at a time.
+
+Of several failures one is raised: of ``gather`` the first in time where that can be told, of ``map`` that of
+the first item. What has begun ends before that; what has not does not begin.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from flowdsl.core.keys import branch_scope
+from flowdsl.engine.execution import Frame, current
+from flowdsl.engine.operations.submit import StepFuture
+from flowdsl.engine.scope import Scope
+
+__all__ = ["gather_async", "gather_sync", "map_async", "map_sync"]
+
+
+def gather_sync(items: tuple[Any, ...]) -> list[Any]:
+    """Results of futures and runs, in order. After the first failure what has not begun is cancelled, the
+    others are awaited."""
+    for item in items:
+        if not callable(getattr(item, "result", None)):
+            raise TypeError(f"gather() takes futures of submit() and runs of start(); got {item!r}")
+    failed: BaseException | None = None
+    for item in items:
+        if failed is not None and isinstance(item, StepFuture) and item.cancel():
+            continue
+        error = _error_of(item)
+        if failed is None:
+            failed = error
+    if failed is not None:
+        raise failed
+    return [item.result() for item in items]
+
+
+def _error_of(item: Any) -> BaseException | None:
+    if isinstance(item, StepFuture):
+        return item.settled()
+    try:
+        item.result()
+    except Exception as error:
+        return error
+    return None
+
+
+async def gather_async(frame: Frame | None, items: tuple[Any, ...]) -> list[Any]:
+    """As :func:`gather_sync`; coroutines become branches, each with a scope of its own, so that timing
+    changes no identity."""
+    for item in items:
+        if not (hasattr(item, "__await__") or asyncio.isfuture(item)):
+            for other in filter(asyncio.iscoroutine, items):
+                other.close()  # nobody will await it
+            raise TypeError(
+                f"gather() takes coroutines, futures of submit() and runs of start(); got {item!r}"
+            )
+    tasks = []
+    ordinal = 0
+    if frame is not None:
+        with frame.run.lock:
+            ordinal = frame.scope.ordinal("flowdsl.gather")
+    branches: list[asyncio.Task[Any]] = []
+    others: list[asyncio.Task[Any]] = []
+    for index, item in enumerate(items):
+        if asyncio.iscoroutine(item) and frame is not None:
+            scope = Scope(_scope_of_branch(frame.scope, ordinal, index), frame.scope, True)
+            tasks.append(asyncio.ensure_future(_branch(frame, scope, item)))
+            branches.append(tasks[-1])
+        else:
+            tasks.append(asyncio.ensure_future(_awaited(item)))
+            # who waits for a scheduled branch is counted for himself, as a branch is
+            (branches if isinstance(item, StepFuture) and item.scheduled else others).append(tasks[-1])
+    if not tasks:
+        return []
+    if frame is not None and frame.run.engine.virtual:
+        _count(frame.run.engine.clock, branches, others)
+    try:
+        done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        if pending:
+            for task in pending:
+                task.cancel()
+            for item in items:
+                if isinstance(item, StepFuture):
+                    item.cancel()
+            await asyncio.wait(pending)
+    except asyncio.CancelledError:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        raise
+    errors = [
+        None if task.cancelled() else task.exception() for task in tasks
+    ]  # each is asked for, and so seen
+    for task, error in zip(tasks, errors, strict=True):
+        if task in done and error is not None:
+            task.result()
+    return [task.result() for task in tasks]
+
+
+def _count(clock: Any, branches: list[Any], others: list[Any]) -> None:
+    """Have a virtual clock count each branch as runnable, and the caller not.
+
+    The caller's own count goes to what else it waits for, or to a branch, and whoever ends last leaves it to
+    the caller: in no moment does nobody count.
+    """
+    left = {"branches": len(branches), "others": len(others)}
+
+    def ended(kind: str) -> Callable[[Any], None]:
+        def note(_: Any) -> None:
+            left[kind] -= 1
+            if (kind == "branches" or not left[kind]) and any(left.values()):
+                clock.leave()
+
+        return note
+
+    for kind, tasks in (("branches", branches), ("others", others)):
+        for number, task in enumerate(tasks):
+            if kind == "branches" and (others or number):
+                clock.enter()
+            task.add_done_callback(ended(kind))
+
+
+def _scope_of_branch(scope: Scope, ordinal: int, index: int) -> str:
+    """Inside a step's body, ``<the body's scope>/<branch>``: the step's own record answers for it too."""
+    branch = branch_scope(scope.id, "gather", ordinal, index)
+    body: Scope | None = scope
+    while body is not None and not body.of_step:
+        body = body.parent
+    return branch if body is None else f"{body.id}/{branch}"
+
+
+async def _awaited(item: Any) -> Any:
+    return await item
+
+
+async def _branch(frame: Frame, scope: Scope, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    scope.entered()
+    current.set(Frame(frame.run, scope, frame.step, True))
+    return await coroutine
+
+
+# map --------------------------------------------------------------------------------------------------------
+
+
+def map_sync(begins: list[Callable[[], StepFuture[Any]]], limit: int | None) -> list[Any]:
+    futures: list[StepFuture[Any]] = []
+    for begin in begins:
+        if (
+            limit is not None
+            and len(futures) >= limit
+            and futures[len(futures) - limit].settled() is not None
+        ):
+            break
+        futures.append(begin())
+    failed = None
+    for future in futures:
+        if failed is None:
+            failed = future if future.settled() is not None else None
+        elif not future.withdraw():
+            future.settled()
+    if failed is not None:
+        failed.result()
+    return [future.result() for future in futures]
+
+
+async def map_async(begins: list[Callable[[], StepFuture[Any]]], limit: int | None) -> list[Any]:
+    futures: list[StepFuture[Any]] = []
+    pending: set[Any] = set()
+    failed = False
+    for begin in begins:
+        if limit is not None and len(pending) >= limit:
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            failed = any(one.cancelled() or one.exception() for one in done)
+            if failed:
+                break
+        futures.append(begin())
+        pending.add(futures[-1].as_asyncio())
+    while pending:
+        if failed:
+            for future in futures:
+                future.withdraw()
+        done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_EXCEPTION)
+        errors = [one.cancelled() or one.exception() for one in done]
+        failed = failed or any(errors)
+    found = []
+    for future in futures:
+        future.seen = True
+        if not future.cancelled():
+            found.append(await future)
+    return found

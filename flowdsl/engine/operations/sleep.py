@@ -1,0 +1,65 @@
+"""Durable delays: the wake-up time is recorded first, then waited for.
+
+Within a process a wait goes by the clock's own passing of time, so setting the machine's clock fires nothing
+early or twice; after a restart, what is left is the recorded time less the wall clock's.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from flowdsl.core.durations import seconds
+from flowdsl.core.facts import Sleeping, facts_of
+from flowdsl.core.kinds import SLEEP
+from flowdsl.core.records import Step
+from flowdsl.engine.call import Call, Operation
+from flowdsl.engine.effects import Flow, wait_out
+from flowdsl.engine.execution import Frame
+from flowdsl.engine.perform import durable
+from flowdsl.engine.record import complete, pending
+
+__all__ = ["checked_moment", "sleep"]
+
+
+class Sleep(Operation):
+    """Wait for *length* seconds, or *until* a moment. How long is not part of the identity, so it may be
+    changed later."""
+
+    __slots__ = ("_length", "_until")
+
+    kind = SLEEP
+    path = "flowdsl.sleep"
+
+    def __init__(self, length: float | None, until: float) -> None:
+        self._length = length
+        self._until = until
+
+    def preview(self, limit: int = 200) -> str:
+        return f"until {self._until:.0f}" if self._length is None else f"{self._length:g} s"
+
+    def execute(self, call: Call, prior: Step | None) -> Flow:
+        now = call.run.engine.clock.now()
+        facts = None if prior is None else facts_of(prior)
+        if isinstance(facts, Sleeping):  # of a process that is gone
+            left = facts.until - now
+        else:
+            left = self._until - now if self._length is None else self._length
+            facts = Sleeping(self._until if self._length is None else now + left)
+            yield from pending(call, facts)
+        yield from wait_out(call.run, left)
+        return (yield from complete(call, None, facts))
+
+
+def sleep(frame: Frame, duration: Any = None, until: float | None = None) -> Flow:
+    """Sleep for *duration*, or *until* a moment."""
+    return durable(frame, Sleep(seconds(duration), 0.0) if until is None else Sleep(None, until))
+
+
+def checked_moment(moment: Any) -> float:
+    """An aware datetime in seconds since the epoch."""
+    if not isinstance(moment, datetime):
+        raise TypeError(f"sleep_until takes an aware datetime; got {moment!r}")
+    if moment.tzinfo is None:
+        raise ValueError(
+            f"sleep_until takes an aware datetime; got the naive {moment!r}. datetime.now(UTC) is aware"
+        )
+    return moment.timestamp()

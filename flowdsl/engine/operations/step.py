@@ -1,0 +1,289 @@
+"""What happens when a step is called inside a run. Written once; the drivers make it sync or async.
+
+The rules
+    1. A result is made durable before the caller sees it, and the caller sees what was *loaded*, not what the
+       body returned.
+    2. Body, persisting and hooks are separate: a save that fails or a hook that raises never executes a body
+       again, and is never taken for the step's failure.
+    3. What must not be swallowed crosses the caller as :class:`~flowdsl.errors.Stopped`; retries never see
+       it.
+
+The theory
+    A crash can fall between any two effects. Before the final commit nothing is acknowledged, so the body may
+    execute again (at least once); after it, the record answers (never again). Attempts that failed are stored
+    before the wait that follows them, so that they survive a crash too. An ``in_doubt="raise"`` step stores
+    its intent before the body: finding the intent without an outcome is how a later process knows that it
+    cannot know.
+
+If you edit this
+    Nothing may come between the body's return and the commit of its result that can fail for other reasons
+    than the result itself. And an effect's answer is only valid if the run still stands: look at outcomes,
+    always.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from flowdsl.core.binding import Bound
+from flowdsl.core.facts import Facts, FromMemo, InDoubt, Retrying, Undoable, facts_of
+from flowdsl.core.kinds import STEP
+from flowdsl.core.records import Memo, Step
+from flowdsl.core.retry import Retry
+from flowdsl.core.status import StepStatus
+from flowdsl.engine.call import Call, Operation
+from flowdsl.engine.definitions import Invocation, StepDef
+from flowdsl.engine.divergence import notice
+from flowdsl.engine.effects import Body, Effect, Effects, Flow, wait_out
+from flowdsl.engine.execution import Frame
+from flowdsl.engine.operations.memo import find_memo, memo_of
+from flowdsl.engine.record import (
+    error_preview,
+    flush,
+    halted,
+    note_on,
+    put,
+    replay,
+    row,
+    view_of,
+)
+from flowdsl.engine.scope import INTERRUPTS, Scope, StepView
+from flowdsl.errors import ResultNotStorable, StepOutcomeUnknown, Stopped
+from flowdsl.storage.base import PutMemo
+
+__all__ = ["StepOperation", "Undos", "announced"]
+
+logger = logging.getLogger("flowdsl")
+
+_COMPLETED = StepStatus.COMPLETED
+_FAILED = StepStatus.FAILED
+_PENDING = StepStatus.PENDING
+
+_YEAR = 86_400.0 * 365
+
+
+Elsewhere = Callable[[Call, Invocation[StepDef], Frame], Effect]
+
+
+class Undos(dict[str, Any]):
+    """The undo that a call of a step was given, by the step's key: ``options(undo=…)`` may differ by call."""
+
+
+class StepOperation(Operation):
+    """The call of a step: its definition, the function and its arguments, in one of the modes."""
+
+    __slots__ = (
+        "_elsewhere",
+        "bound",
+        "called",
+        "canonical",
+        "defaults",
+        "defn",
+        "durable",
+        "mode",
+        "on_divergence",
+        "path",
+        "recorded",
+        "version",
+    )
+
+    kind = STEP
+
+    def __init__(self, called: Invocation[StepDef], mode: str | None = None) -> None:
+        self.called = called
+        defn = self.defn = called.defn
+        self.bound: Bound = called.bind()
+        self.canonical = self.bound.canonical
+        self.defaults = self.bound.defaults
+        self.path = defn.path
+        self.version = defn.version
+        self.mode = mode or defn.mode
+        self.recorded = self.durable = self.mode == "do"
+        self.on_divergence = defn.on_divergence
+        self._elsewhere: Elsewhere | None = None
+
+    @property
+    def fn(self) -> Callable[..., Any]:
+        """The function that is called."""
+        return self.called.fn
+
+    def executes_on(self, elsewhere: Elsewhere) -> None:
+        """Let *elsewhere* make the effect that executes the body, on an executor of other processes."""
+        self._elsewhere = elsewhere
+
+    def preview(self, limit: int = 200) -> str:
+        return self.bound.preview(limit)
+
+    def answer(self, call: Call, record: Step) -> None:
+        if record.defaults != self.defaults:
+            notice(call.run, self.path, record.defaults, self.defaults)
+        self._note_undo(call)
+
+    def execute(self, call: Call, prior: Step | None) -> Flow:
+        if self.mode != "do":
+            return (yield from self._once(call))
+        self._note_undo(call)
+        key = ""
+        if self.defn.memo:
+            key, memo = yield from find_memo(call.run, self.defn, self.called.receiver, self.bound)
+            if memo is not None:
+                return (yield from self._answer_with(call, memo))
+        attempt = 0 if prior is None else (yield from self._take_up(call, prior))
+        return (yield from self._attempts(call, attempt, key))
+
+    def _note_undo(self, call: Call) -> None:
+        if self.defn.undo is not None:
+            call.run.part(Undos)[call.key] = self.defn.undo
+
+    def _once(self, call: Call) -> Flow:
+        """Mode ``try``: one attempt, no record, the original exception."""
+        view = view_of(call, 1)
+        scope = Scope(call.body_scope(), call.scope, self.defn.is_async, tried=True)
+        error, value = yield from self._body(call, view, scope)
+        if error is None:
+            call.run.engine.hooks.fire("on_step_complete", view, value)
+        return error, value
+
+    def _attempts(self, call: Call, attempt: int, memo_key: str) -> Flow:
+        """Execute the body until it succeeds or is given up; *attempt* were made already."""
+        run, defn = call.run, self.defn
+        while True:
+            attempt += 1
+            view = view_of(call, attempt)
+            if defn.in_doubt == "raise":
+                doubt = InDoubt(undo=defn.undo_path)  # for a person's word that it took effect
+                yield from put(call, row(call, _PENDING, None, "", attempt - 1, doubt, view))
+            scope = Scope(call.body_scope(), call.scope, defn.is_async, True)
+            error, value = yield from self._body(call, view, scope)
+            if error is None:
+                return (yield from self._completed(call, view, scope, value, memo_key))
+            if isinstance(error, (*INTERRUPTS, Stopped)) or not isinstance(error, Exception):
+                return error, None
+            if isinstance(error, ResultNotStorable):  # of what its body gave to the run store
+                raise halted(run, error, call) from None
+            run.failures.left(scope, error)
+            retry = defn.retry or run.engine.retry
+            if attempt >= retry.attempts or not retry.should_retry(error, attempt):
+                return (yield from self._gave_up(call, view, error))
+            run.stop.check()
+            yield from self._back_off(call, view, retry, error)
+            with run.lock:
+                run.journal.reopen(run.failures.inside(scope))
+
+    def _body(self, call: Call, view: StepView, scope: Scope) -> Flow:
+        """Execute the body once, with its hooks."""
+        run, defn = call.run, self.defn
+        hooks = run.engine.hooks
+        if run.writer.buffer:
+            yield from flush(run)
+        if hooks.listens:
+            hooks.fire("on_step_start", view)
+        run.bodies.begin(call.key, (view, call))
+        try:
+            frame = Frame(run, scope, view, defn.is_async)
+            if self._elsewhere is not None:
+                error, value = yield self._elsewhere(call, self.called, frame)
+            else:
+                _, fn, _, args, kwargs = self.called
+                body = Body(fn, args, kwargs, frame, defn.timeout)
+                # A sync step is always driven by a thread: no need to ask the driver.
+                error, value = (yield body) if defn.is_async else body.sync()
+        finally:
+            run.bodies.end(call.key)
+        view.duration = run.engine.clock.now() - view.started_at
+        if error is not None and isinstance(error, Exception):
+            hooks.fire("on_step_error", view, error, view.attempt)
+        return error, value
+
+    def _completed(self, call: Call, view: StepView, scope: Scope, value: Any, memo_key: str) -> Flow:
+        """Store a result, with what belongs beside it, and give the value that was loaded from it."""
+        run = call.run
+        try:
+            payload, loaded = run.engine.payloads.pack(value, run.id, call.key, "result")
+        except ResultNotStorable as error:
+            error.args = (f"step {self.path}({call.shown}): {error}",)
+            raise halted(run, error, call) from None
+        undo = self.defn.undo_path
+        facts = None if undo is None else Undoable(undo)
+        text = run.engine.payloads.previews.value(value)
+        record = row(call, _COMPLETED, payload, text, view.attempt, facts, view)
+        if memo_key:
+            yield from put(call, record, PutMemo(memo_of(run, self.defn, memo_key, record, payload)))
+        else:
+            yield from put(call, record)
+        run.failures.succeeded(scope)
+        if run.engine.hooks.listens:
+            run.engine.hooks.fire("on_step_complete", view, loaded)
+        return None, loaded
+
+    def _gave_up(self, call: Call, view: StepView, error: Exception) -> Flow:
+        """Store the exception and raise what was loaded from it, with the traceback of the original."""
+        run = call.run
+        payload, loaded = run.engine.payloads.pack_error(error, run.id, call.key, "error")
+        record = row(call, _FAILED, payload, error_preview(error), view.attempt, None, view)
+        yield from put(call, record)
+        if loaded is not error:
+            loaded = loaded.with_traceback(error.__traceback__)
+            if loaded.__cause__ is None:
+                loaded.__cause__ = error.__cause__
+            loaded.__context__ = error.__context__
+            loaded.__suppress_context__ = error.__suppress_context__
+        note_on(loaded, call, view.attempt)
+        run.failures.failed(call.key, call.scope, call.flow, loaded)
+        return loaded, None
+
+    def _back_off(self, call: Call, view: StepView, retry: Retry, error: Exception) -> Effects[None]:
+        """Store the failed attempt, then wait."""
+        engine = call.run.engine
+        delay = retry.delay(view.attempt, engine.hooks.jitter(), error)
+        facts: Facts = Retrying(engine.clock.now() + delay, error_preview(error))
+        yield from put(call, row(call, _PENDING, None, "", view.attempt, facts, view))
+        engine.hooks.fire("on_step_retry", view, error, view.attempt, delay)
+        logger.info(
+            "step %s failed at attempt %d of %d (%s); next in %.3g s",
+            self.path,
+            view.attempt,
+            retry.attempts,
+            error_preview(error),
+            delay,
+            extra={"run": call.run.id, "step": call.key},
+        )
+        yield from wait_out(call.run, delay)
+
+    def _take_up(self, call: Call, prior: Step) -> Effects[int]:
+        """Go on behind an unfinished execution of an earlier process; returns the attempts already made."""
+        facts = facts_of(prior)
+        run = call.run
+        if isinstance(facts, InDoubt) and self.defn.in_doubt == "raise":
+            raise halted(
+                run,
+                StepOutcomeUnknown(
+                    f"step {self.path} ({call.shown}) of run {run.id} was executing when its process died; "
+                    "nobody knows "
+                    f"whether it took effect. Find out, then say so: Runtime.resolve({run.id!r}, "
+                    f"{call.key[:12]!r}, result=…), error=… or rerun=True",
+                    run=run.id,
+                    step=call.key,
+                ),
+                call,
+            )
+        if isinstance(facts, Retrying):
+            left = min(facts.next - run.engine.clock.now(), _YEAR)
+            if left > 0:
+                yield from wait_out(run, left)
+        return prior.attempts
+
+    def _answer_with(self, call: Call, memo: Memo) -> Flow:
+        """Copy a shared result into the run and answer with it."""
+        run = call.run
+        notice(run, memo.path, memo.defaults, self.defaults)
+        payloads = run.engine.payloads
+        payload = payloads.reseal(memo.payload, ("", memo.key, "memo"), (run.id, call.key, "result"))
+        record = row(call, _COMPLETED, payload, memo.preview, 0, FromMemo(), view_of(call, 0))
+        yield from put(call, record)
+        return replay(call, record)
+
+
+def announced(call: Call, view: StepView) -> Step:
+    """The record of a step whose body is executing, for others to see."""
+    return row(call, _PENDING, None, "", view.attempt - 1, None, view)

@@ -1,0 +1,127 @@
+"""The one way of every durable call: who overlaps whom, recorded or not, then the operation itself.
+
+The rules
+    1. Identity (key, occurrence, ordinal) is taken at the call, before anything is awaited.
+    2. The journal decides: *recorded* answers from the record, *execute* executes the operation, *diverged*
+       asks the policy.
+    3. What must not be swallowed (cancel, lost lease, full disk, divergence, …) crosses the caller as
+       :class:`~flowdsl.errors.Stopped`.
+
+The theory
+    Calls match by content. Only for sequential calls does their order count, so each call has to know whether
+    another one overlaps it. A flow of control is a task or a thread. A worker of a pool is none: it takes up
+    one submitted call after the other, and a call that no worker has taken up is executed by the thread that
+    asks for its result. Such a call is its own flow of control; it decides nothing about what diverges or
+    what was handled.
+"""
+
+from collections.abc import Iterable
+from threading import get_ident
+from typing import Any
+
+from flowdsl.core.journal import Verdict
+from flowdsl.core.records import Step
+from flowdsl.engine.call import Call, Operation, identify
+from flowdsl.engine.divergence import diverged
+from flowdsl.engine.effects import Flow, run_sync
+from flowdsl.engine.execution import Frame
+from flowdsl.engine.record import halted, replay
+from flowdsl.engine.scope import UnderWay, control
+from flowdsl.errors import Stopped, StorageError
+
+__all__ = ["at_once", "durable", "perform"]
+
+
+def durable(frame: Frame, operation: Operation) -> Flow:
+    """A durable call of *operation* in *frame*. Its identity is taken now; driving the flow does the rest."""
+    return perform(identify(frame, operation))
+
+
+def at_once(frame: Frame, operation: Operation) -> Any:
+    """Perform an *operation* that neither waits nor awaits, in any body; return its value."""
+    call = identify(frame, operation)
+    return run_sync(_stoppable(call))
+
+
+def perform(call: Call) -> Flow:
+    """Answer *call* from its record, or execute it, between the bookkeeping of who overlaps whom."""
+    run, scope = call.run, call.scope
+    virtual = run.engine.virtual
+    beside = call.submitted or call.queued
+    call.flow = flow = call if beside else control(True) if scope.is_async else get_ident()
+    active = scope.active
+    with run.lock:
+        if run.failures.open and call.operation.durable:
+            run.failures.begun(scope, flow)
+        if active:
+            if len(active) == 1:
+                next(iter(active)).concurrent = True
+            call.concurrent = True
+            if virtual and not call.submitted and _counted_once(active):
+                run.engine.clock.enter()
+        elif beside or scope.home != flow:
+            call.concurrent = True
+        active.add(call)
+    if call.queued and virtual:
+        run.engine.clock.leave()
+    try:
+        if run.stop.reason is not None:  # identified before the run was told to stop, and only beginning now
+            return Stopped(run.stop.reason), None
+        return (yield from _stoppable(call))
+    finally:
+        if virtual:
+            with run.lock:
+                active.discard(call)
+                if not call.submitted and _counted_once(active):
+                    run.engine.clock.leave()
+        else:
+            active.discard(call)
+
+
+def _counted_once(active: Iterable[UnderWay]) -> bool:
+    """Whether a call in *active* stands for the flow of control that the run itself is counted for, so that
+    each further call counts too. Submitted calls are counted by whoever submitted them."""
+    return any(not call.submitted for call in active)
+
+
+def _stoppable(call: Call) -> Flow:
+    """Decide and do; what stops the run is an outcome like others."""
+    try:
+        return (yield from _decided(call))
+    except Stopped as stopped:
+        return stopped, None
+    except StorageError as error:  # of something that was read: a write says so itself
+        return halted(call.run, error, call), None
+
+
+def _decided(call: Call) -> Flow:
+    """Recorded, execute or diverged: the one place that asks."""
+    run, operation = call.run, call.operation
+    if not operation.recorded:
+        return (yield from operation.execute(call, None))
+    journal, path = run.journal, operation.path
+    record = journal.answer(call.key, operation.defaults)
+    prior: Step | None = None
+    if record is None and not journal.fresh(
+        call.key, call.scope.id, path, call.ordinal, operation.version, call.concurrent
+    ):
+        decision = journal.decide(
+            call.key,
+            call.scope.id,
+            path,
+            call.ordinal,
+            defaults=operation.defaults,
+            version=operation.version,
+            sequential=not call.concurrent,
+        )
+        if decision.verdict is Verdict.DIVERGED:
+            decision = diverged(call, decision)
+        if decision.verdict is Verdict.RECORDED:
+            record = decision.record
+        else:
+            prior = decision.record
+            call.executes(prior)
+    if record is None:
+        return (yield from operation.execute(call, prior))
+    answer = operation.answer(call, record)
+    return replay(call, record) if answer is None else (yield from answer)

@@ -1,0 +1,235 @@
+"""How a call becomes a record, and a record durable. Everything that a run writes about its calls is built
+and committed here.
+
+The rules
+    A result is durable before the caller sees it, and the caller sees what was *loaded*, not what was given.
+    A write that is refused or fails stops the run, resumably. What was buffered goes first.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from attrs import evolve
+
+from flowdsl.core.facts import Facts
+from flowdsl.core.preview import preview
+from flowdsl.core.records import Step
+from flowdsl.core.status import StepStatus
+from flowdsl.engine.call import Call
+from flowdsl.engine.effects import Commit, Effects, Flow, Result
+from flowdsl.engine.execution import Execution
+from flowdsl.engine.scope import StepView
+from flowdsl.errors import FlowError, Stopped, StorageError
+from flowdsl.storage.base import Done, Operation, PutStep
+
+__all__ = [
+    "commit",
+    "complete",
+    "crossing",
+    "error_preview",
+    "fail",
+    "flush",
+    "halted",
+    "keep",
+    "note_on",
+    "pending",
+    "put",
+    "replay",
+    "row",
+    "view_of",
+]
+
+_COMPLETED = StepStatus.COMPLETED
+_FAILED = StepStatus.FAILED
+_PENDING = StepStatus.PENDING
+
+# Rows -------------------------------------------------------------------------------------------------------
+
+
+def view_of(call: Call, attempt: int) -> StepView:
+    """What hooks see of an attempt that begins now."""
+    run, operation = call.run, call.operation
+    now, generation = run.engine.clock.now(), call.generation
+    return StepView(run.id, call.key, operation.path, operation.mode, attempt, now, generation=generation)
+
+
+def row(
+    call: Call,
+    status: StepStatus,
+    payload: bytes | None,
+    text: str,
+    attempts: int,
+    facts: Facts | None = None,
+    view: StepView | None = None,
+) -> Step:
+    """The record of a call; *view* tells when its body began, and how long it took."""
+    run, scope, operation = call.run, call.scope, call.operation
+    if call.generation:
+        facts = evolve(facts or Facts(), generation=call.generation)
+    ended = None
+    if view is None:
+        now = run.engine.clock.now()
+        began = call.began or now
+        ended = None if status is _PENDING else now
+    else:
+        began = view.started_at
+        if status is not _PENDING:
+            ended = run.engine.clock.now() if view.duration is None else began + view.duration
+    return Step(
+        run.id,
+        call.key,
+        operation.path,
+        0,
+        operation.kind,
+        scope.id,
+        call.occurrence,
+        call.ordinal,
+        status,
+        attempts,
+        call.shown,
+        operation.defaults,
+        payload,
+        text,
+        began,
+        ended,
+        call.concurrent,
+        scope.draws,
+        operation.version,
+        "" if facts is None else facts.to_json(),
+    )
+
+
+def error_preview(error: BaseException) -> str:
+    """An exception in one line."""
+    return f"{type(error).__name__}: {preview(str(error), 500)[1:-1]}"
+
+
+# Outcomes ---------------------------------------------------------------------------------------------------
+
+
+def pending(call: Call, facts: Facts | None = None) -> Effects[None]:
+    """Record that the call has begun, with what a later process has to know to go on."""
+    record = row(call, _PENDING, None, "", 0, facts)
+    call.begins(record.created_at)
+    yield from put(call, record)
+
+
+def complete(call: Call, value: Any, facts: Facts | None = None) -> Flow:
+    """Record that the call has ended with *value*, and give what was loaded from the record."""
+    run = call.run
+    payload, loaded = run.engine.payloads.pack(value, run.id, call.key, "result")
+    text = "" if value is None else run.engine.payloads.previews.value(value)
+    yield from put(call, row(call, _COMPLETED, payload, text, 1, facts))
+    return None, loaded
+
+
+def fail(call: Call, error: Exception, facts: Facts | None = None, *, itself: bool = False) -> Flow:
+    """Record that the call has failed with *error*, and raise what was loaded from the record; with *itself*,
+    the given exception."""
+    run = call.run
+    payload, loaded = run.engine.payloads.pack_error(error, run.id, call.key, "error")
+    yield from put(call, row(call, _FAILED, payload, error_preview(error), 1, facts))
+    raised = error if itself else loaded
+    run.failures.failed(call.key, call.scope, call.flow, raised)
+    return raised, None
+
+
+def keep(call: Call, payload: bytes | None, text: str, facts: Facts | None = None) -> Step:
+    """Record a value with the next commit of the run, or before the next body begins."""
+    record = row(call, _COMPLETED, payload, text, 1, facts)
+    call.run.writer.keep(record)
+    return record
+
+
+def replay(call: Call, record: Step, hooks: bool = True) -> Result:
+    """The outcome that *record* holds; without *hooks* for one that was made just now."""
+    run = call.run
+    payloads = run.engine.payloads
+    value = error = None
+    try:
+        if record.status is _COMPLETED:
+            value = payloads.unpack(record.payload or b"", run.id, record.key, "result")
+        else:
+            error = payloads.unpack_error(record.payload or b"", run.id, record.key, "error")
+    except FlowError as fault:
+        raise halted(run, fault, call) from None
+    chain = run.engine.hooks
+    if hooks and chain.has("on_step_replay"):
+        chain.fire("on_step_replay", view_of(call, record.attempts), value if error is None else error)
+    if error is not None:
+        note_on(error, call, record.attempts, replayed=True)
+        run.failures.failed(call.key, call.scope, call.flow, error)
+    return error, value
+
+
+def note_on(error: BaseException, call: Call, attempts: int, replayed: bool = False) -> None:
+    """Let an exception say which step failed, and how often."""
+    note = (
+        f"step {call.operation.path} ({call.key[:12]}) of run {call.run.id} failed after {attempts} "
+        f"attempt{'s' if attempts != 1 else ''}{', recorded earlier' if replayed else ''}"
+    )
+    if note not in getattr(error, "__notes__", ()):
+        error.add_note(note)
+
+
+# Commits ----------------------------------------------------------------------------------------------------
+
+
+def put(call: Call, record: Step, *more: Operation) -> Effects[None]:
+    """Make a record durable, with *more*, and take it into the journal."""
+    run = call.run
+    yield from commit(run, call, PutStep(record, run.epoch), *more)
+    run.writer.add(record)
+
+
+def commit(run: Execution, call: Call | None, *operations: Operation) -> Effects[int]:
+    """Commit *operations* of a run behind what it has buffered; answers the ``seq`` of the first. A refused
+    or failed write stops the run, resumably."""
+    writer = run.writer
+    if writer.reopened and call is not None:
+        operations += writer.answers(call.key)
+    buffered = writer.buffered() if writer.buffer else ()
+    if buffered:
+        operations = (*buffered, *operations)
+    engine = run.engine
+    try:
+        if engine.storage.inline:  # sync or async, it is called as it is
+            outcomes = engine.storage.commit(operations)
+        else:
+            outcomes = yield Commit(engine, operations)
+    except StorageError as error:
+        raise halted(run, error, call) from error
+    if buffered:
+        for outcome, operation in zip(outcomes, buffered, strict=False):
+            writer.accept(outcome, operation)
+        writer.stored(buffered)
+        outcomes = outcomes[len(buffered) :] or outcomes
+    outcome = outcomes[0]
+    return outcome.seq if type(outcome) is Done else writer.accept(outcome, operations[len(buffered)])
+
+
+def flush(run: Execution) -> Effects[None]:
+    """Make durable what somebody who begins now may act upon: a body, a child."""
+    if run.writer.buffer:
+        yield from commit(run, None)
+
+
+def halted(run: Execution, error: FlowError, call: Call | None) -> Stopped:
+    """Stop the run for *error*, resumably."""
+    error.run = error.run or run.id
+    if call is not None:
+        error.step = error.step or call.key
+        if call.operation.path not in str(error):
+            error.add_note(f"at step {call.operation.path} ({call.key[:12]}) of run {run.id}")
+    run.stop.halt(error)
+    return Stopped(error)
+
+
+@contextmanager
+def crossing(run: Execution, call: Call | None = None) -> Iterator[None]:
+    """What the storage does not take or give in here crosses the body."""
+    try:
+        yield
+    except StorageError as error:
+        raise halted(run, error, call) from error
