@@ -163,7 +163,7 @@ class StepOperation(Operation):
                 raise halted(run, error, call) from None
             run.failures.left(scope, error)
             retry = defn.retry or run.engine.retry
-            if attempt >= retry.attempts or not retry.should_retry(error, attempt):
+            if not retry.should_retry(error, attempt):
                 return (yield from self._gave_up(call, view, error))
             run.stop.check()
             yield from self._back_off(call, view, retry, error)
@@ -240,10 +240,10 @@ class StepOperation(Operation):
         yield from put(call, row(call, _PENDING, None, "", view.attempt, facts, view))
         engine.hooks.fire("on_step_retry", view, error, view.attempt, delay)
         logger.info(
-            "step %s failed at attempt %d of %d (%s); next in %.3g s",
+            "step %s failed at attempt %d of %s (%s); next in %.3g s",
             self.path,
             view.attempt,
-            retry.attempts,
+            retry.attempts or "any",
             error_preview(error),
             delay,
             extra={"run": call.run.id, "step": call.key},
