@@ -66,7 +66,8 @@ class Owned(Generic[E]):
 
     def reserve(self, run_id: str) -> None:
         """A run is ours, although nothing of it executes yet."""
-        self._runs[run_id] = None
+        with self._lock:
+            self._runs[run_id] = None
 
     def release(self, run_id: str) -> None:
         """A run that is ours will not execute here after all. One that executes stays."""
@@ -76,7 +77,8 @@ class Owned(Generic[E]):
 
     def begin(self, run_id: str, execution: E) -> None:
         """A run of ours executes from now on."""
-        self._runs[run_id] = execution
+        with self._lock:
+            self._runs[run_id] = execution
         for watcher in self._watchers:
             watcher()
 
@@ -100,13 +102,15 @@ class Owned(Generic[E]):
 
     def executions(self) -> list[E]:
         """All that executes here now."""
-        return [found for found in self._runs.copy().values() if found is not None]
+        with self._lock:
+            return [found for found in self._runs.values() if found is not None]
 
     def __contains__(self, run_id: object) -> bool:
         return run_id in self._runs
 
     def __iter__(self) -> Iterator[str]:
-        return iter(list(self._runs))
+        with self._lock:
+            return iter(list(self._runs))
 
     def reset_after_fork(self) -> None:
         """In a forked child: no run is ours."""
