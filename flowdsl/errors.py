@@ -150,9 +150,10 @@ class StorageFull(StorageError):
 
 class StorageUnavailable(StorageError):
     """The storage cannot be opened or reached. ``outcome_unknown`` is true when a commit may have
-    happened."""
+    happened; ``lasting`` when trying again is of no use (it is closed, or no database)."""
 
     outcome_unknown: bool = False
+    lasting: bool = False
 
 
 class SchemaMismatch(StorageError):

@@ -2,7 +2,9 @@
 
 The rules
     A caller gets its outcomes only after its operations are durable. What one caller wrote cannot fail
-    another: when a shared transaction fails, each caller's operations are tried by themselves.
+    another: when a shared transaction fails, each caller's operations are tried by themselves. A storage that
+    is unavailable is the fault of nobody's operations: the batch is sent again as one, and while the outage
+    lasts all callers have one deadline, the storage's ``patience`` from its first failure on.
 
 The theory
     A durable commit costs an fsync (about 150 µs on a local disk) however many rows it carries, so the lever
@@ -24,14 +26,19 @@ If you edit this
 """
 
 import asyncio
+import copy
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 
+from flowdsl.errors import StorageUnavailable
 from flowdsl.storage.base import Operation, Outcome, Storage
 
 __all__ = ["Committer", "Written"]
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0  # seconds between two tries while the storage is unavailable
 
 
 class Written(asyncio.CancelledError):
@@ -67,6 +74,35 @@ class Committer:
         self._wake: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
+        self._closing = threading.Event()
+        self._outage: tuple[float, float] | None = None  # since when, and when it was last seen
+
+    def _send(self, operations: Sequence[Operation]) -> list[Outcome]:
+        """Commit; while the storage is unavailable, again, until the outage has lasted too long."""
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                outcomes = self.storage.commit(operations)
+            except StorageUnavailable as error:
+                if error.lasting or self._closing.is_set():
+                    raise
+                left = self._outage_left()
+                if left <= 0:
+                    raise
+                self._closing.wait(min(pause, left))
+                pause = min(2 * pause, _LONGEST_PAUSE)
+            else:
+                self._outage = None
+                return outcomes
+
+    def _outage_left(self) -> float:
+        """For how long the storage may stay unavailable until callers get the error."""
+        now, patience = time.monotonic(), self.storage.patience
+        since, seen = self._outage or (now, now)
+        if now - seen > max(patience, _LONGEST_PAUSE):  # nobody has tried for long: this is another outage
+            since = now
+        self._outage = since, now
+        return since + patience - now
 
     def commit(self, operations: Sequence[Operation]) -> list[Outcome]:
         """Commit and return one outcome for each operation. Blocks until they are durable."""
@@ -75,7 +111,7 @@ class Committer:
         if self._turn.acquire(False):
             try:
                 if not self._pending:
-                    return self.storage.commit(operations)
+                    return self._send(operations)
             finally:
                 self._turn.release()
         request = _Request(operations)
@@ -96,8 +132,8 @@ class Committer:
     async def commit_async(self, operations: Sequence[Operation]) -> list[Outcome]:
         """As :meth:`commit`, without blocking the event loop for a disk or a round trip.
 
-        A task that is cancelled meanwhile waits all the same, and raises :class:`Written`: what a body did is
-        recorded, and the journal knows it, or undo would pass over it. Cancelled once more, it does not wait.
+        A task that is cancelled meanwhile, however often, waits all the same, and raises :class:`Written`:
+        what a body did is recorded, and the journal knows it, or undo would pass over it.
         """
         if self.storage.inline:
             return self.commit(operations)
@@ -106,15 +142,12 @@ class Committer:
         self._pending.append(request)
         self._nudge()
         cancelled: asyncio.CancelledError | None = None
-        while not (cancelled and request.done):
+        while not request.done:
             try:
                 assert request.future is not None
                 await request.future
-                break
             except asyncio.CancelledError as error:
-                if cancelled is not None:
-                    raise
-                cancelled = error
+                cancelled = cancelled or error
                 request.future = loop.create_future()
         if cancelled is not None:
             raise cancelled if request.error is not None else Written(request.outcomes)
@@ -155,7 +188,10 @@ class Committer:
     def _commit_together(self, batch: list[_Request], catch: type[BaseException]) -> None:
         if len(batch) > 1:
             try:
-                outcomes = self.storage.commit([op for request in batch for op in request.operations])
+                outcomes = self._send([op for request in batch for op in request.operations])
+            except StorageUnavailable as error:
+                self._fail(batch, error)
+                return
             except catch:
                 pass  # somebody's operations are at fault: find out whose, below
             else:
@@ -166,11 +202,20 @@ class Committer:
                     request.done = True
                     start = end
                 return
-        for request in batch:
+        for place, request in enumerate(batch):
             try:
-                request.outcomes = self.storage.commit(request.operations)
+                request.outcomes = self._send(request.operations)
+            except StorageUnavailable as error:
+                self._fail(batch[place:], error)
+                return
             except catch as error:
                 request.error = error
+            request.done = True
+
+    @staticmethod
+    def _fail(batch: list[_Request], error: StorageUnavailable) -> None:
+        for request in batch:
+            request.error = copy.copy(error)  # each caller adds its own notes and traceback
             request.done = True
 
     @staticmethod
@@ -190,7 +235,8 @@ class Committer:
                 pass
 
     def close(self) -> None:
-        """End the thread; what is queued is committed first."""
+        """End the thread; what is queued is committed first, and no outage is waited out any more."""
+        self._closing.set()
         with self._starting:  # what is just being started cannot be joined before
             thread = self._thread
         if thread is not None:

@@ -247,7 +247,8 @@ class _Unreachable(Storage):
         raise StorageUnavailable(
             "this run's storage lives in the memory of the process that started it, and a worker "
             "process cannot reach it: store calls and "
-            "nested steps in workers need sqlite:///… or another storage that processes share"
+            "nested steps in workers need sqlite:///… or another storage that processes share",
+            lasting=True,
         )
 
     def commit(self, operations: Sequence[Operation], /) -> list[Outcome]:

@@ -294,11 +294,14 @@ class Storage(ABC):
     """Base class of all storages. Safe for use by many threads; values returned are never shared.
 
     * ``url``: how to open the same storage again in another process; ``None`` if that is impossible (memory).
+    * ``patience``: for how many seconds the engine sends operations again while the storage is unavailable
+      (:class:`~flowdsl.errors.StorageUnavailable`, unless that is ``lasting``).
     * ``inline``: whether a commit takes microseconds, so that async code may call it on its event loop.
     """
 
     url: str | None = None
     inline: bool = False
+    patience: float = 30.0
 
     # What a backend implements -----------------------------------------------------------------------------
 

@@ -384,7 +384,7 @@ class MemoryStorage(Storage):
 
     def _require_open(self) -> None:
         if self._closed:
-            raise StorageUnavailable("this MemoryStorage was closed; make a new one")
+            raise StorageUnavailable("this MemoryStorage was closed; make a new one", lasting=True)
 
 
 _APPLY: dict[type, Callable[[MemoryStorage, Any], Outcome]] = {

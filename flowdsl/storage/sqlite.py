@@ -271,7 +271,7 @@ class SQLiteStorage(Storage):
 
     def _require_open(self) -> None:
         if self._refusal:
-            raise StorageUnavailable(self._refusal)
+            raise StorageUnavailable(self._refusal, lasting=True)
 
     def _handles(self) -> Handles:
         """What is open; opened again if a fork or an error closed it. The caller holds the lock."""
@@ -282,7 +282,8 @@ class SQLiteStorage(Storage):
             self._drop()
             raise StorageUnavailable(
                 f"{self._path} was moved, replaced or deleted while it was in use; "
-                f"the next call opens what stands there then"
+                f"the next call opens what stands there then",
+                lasting=True,
             )
         self._require_open()
         handles = Handles.open(self._path, self._synchronous, self._busy_timeout)

@@ -60,7 +60,8 @@ def translate(error: sqlite3.Error, path: Path) -> StorageError:
     if is_busy(error):
         return StorageUnavailable(
             f"another process has kept {path} locked for very long ({error}); "
-            f"find it with 'fuser {path}', end it, and run again"
+            f"find it with 'fuser {path}', end it, and run again",
+            lasting=True,
         )
     if primary == _CORRUPT:
         return StorageError(
@@ -68,14 +69,15 @@ def translate(error: sqlite3.Error, path: Path) -> StorageError:
             f"and salvage what can be read with: sqlite3 {path} .recover | sqlite3 salvaged.db"
         )
     if primary == _NOTADB:
-        return StorageUnavailable(_NOT_A_DATABASE.format(path))
+        return StorageUnavailable(_NOT_A_DATABASE.format(path), lasting=True)
     if primary in (_PERM, _READONLY, _CANTOPEN, _AUTH):
         return StorageUnavailable(
             f"cannot open {path} for writing ({error}); check that its directory exists, "
-            f"that this user can write to both, and that the file system is not read-only"
+            f"that this user can write to both, and that the file system is not read-only",
+            lasting=True,
         )
     if isinstance(error, sqlite3.ProgrammingError) and "closed" in str(error):
-        return StorageUnavailable(f"{path} was closed while it was in use")
+        return StorageUnavailable(f"{path} was closed while it was in use", lasting=True)
     if "decode" in str(error):
         return CorruptPayload(f"a text in {path} is damaged: {error}")
     return StorageError(f"SQLite failed on {path}: {error}")
@@ -130,17 +132,19 @@ def create(path: Path) -> None:
                 pass
         if path.is_dir():
             raise StorageUnavailable(
-                f"{path} is a directory; give the path of a file in it, such as {path / 'flow.db'}"
+                f"{path} is a directory; give the path of a file in it, such as {path / 'flow.db'}",
+                lasting=True,
             )
         if 0 < path.stat().st_size < 512:  # SQLite would take it for a new database, and write over it
-            raise StorageUnavailable(_NOT_A_DATABASE.format(path))
+            raise StorageUnavailable(_NOT_A_DATABASE.format(path), lasting=True)
         if not os.access(path, os.R_OK | os.W_OK):
             raise StorageUnavailable(
-                f"cannot open {path} for writing; it belongs to another user or is read-only"
+                f"cannot open {path} for writing; it belongs to another user or is read-only", lasting=True
             )
     except OSError as error:
         raise StorageUnavailable(
-            f"cannot create {path}: {error.strerror}; give a path in a directory that can be written"
+            f"cannot create {path}: {error.strerror}; give a path in a directory that can be written",
+            lasting=True,
         ) from error
 
 
@@ -182,7 +186,8 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
     if mode != "wal":
         raise StorageUnavailable(
             f"{path} stands on a file system where SQLite cannot use its write-ahead log; "
-            f"put it on a local disk"
+            f"put it on a local disk",
+            lasting=True,
         )
     if found < newest:
         _migrate(connection, path, supported)
@@ -201,7 +206,8 @@ def _version(connection: sqlite3.Connection, path: Path, newest: int) -> int:
     if application != APPLICATION_ID and (application or version or tables):
         raise StorageUnavailable(
             f"{path} is the database of another application; "
-            f"flowdsl needs a file of its own: give another path"
+            f"flowdsl needs a file of its own: give another path",
+            lasting=True,
         )
     if version > newest:
         raise SchemaMismatch(

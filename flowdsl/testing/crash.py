@@ -181,7 +181,9 @@ class CrashingStorage(RelayStorage):
         where = f"{self.when} commit {self.at}"
         if self.outcome == "crash":
             raise SimulatedCrash(f"the process died {where}")
-        raise StorageUnavailable(f"made to fail {where}", outcome_unknown=self.outcome == "unknown")
+        raise StorageUnavailable(
+            f"made to fail {where}", outcome_unknown=self.outcome == "unknown", lasting=True
+        )
 
 
 class EffectLog:
