@@ -206,7 +206,7 @@ def test_the_error_of_an_async_caller_is_its_own(committer, storage):
 
 
 def test_a_cancelled_async_caller_loses_nothing_of_others(committer, storage):
-    """What it wrote may be stored; those beside it get their outcomes."""
+    """What it wrote is stored, and it learns of that; those beside it get their outcomes."""
     storage.gate.clear()
 
     async def main():
@@ -215,18 +215,19 @@ def test_a_cancelled_async_caller_loses_nothing_of_others(committer, storage):
         gone = asyncio.ensure_future(committer.commit_async([put("gone")]))
         kept = asyncio.ensure_future(committer.commit_async([put("kept")]))
         await asyncio.sleep(0)
-        for _ in range(2):  # once, it waits for its outcomes
+        for _ in range(3):  # however often, it waits for its outcomes
             gone.cancel()
             await asyncio.sleep(0)
-        with pytest.raises(asyncio.CancelledError):
-            await gone
+        assert not gone.done()
         storage.gate.set()
+        with pytest.raises(Written):
+            await gone
         return await first, await kept
 
     first, kept = asyncio.run(main())
     assert isinstance(first[0], Done)
     assert isinstance(kept[0], Done)
-    assert {"first", "kept"} <= keys(storage)
+    assert keys(storage) == {"first", "gone", "kept"}
 
 
 def test_a_cancelled_async_caller_learns_what_was_written(committer, storage):
@@ -256,11 +257,11 @@ def test_a_loop_that_is_gone_does_not_stop_the_others(committer, storage):
     async def leave():
         task = asyncio.ensure_future(committer.commit_async([put("left")]))
         await asyncio.to_thread(storage.entered.acquire)
-        task.cancel()  # it waits for what is being written; the loop, which cancels it again, does not
-        await asyncio.sleep(0)
-        assert not task.done()
+        return task
 
-    asyncio.run(leave())
+    loop = asyncio.new_event_loop()
+    task = loop.run_until_complete(leave())
+    loop.close()
     storage.gate.set()
 
     async def stay():
@@ -268,6 +269,7 @@ def test_a_loop_that_is_gone_does_not_stop_the_others(committer, storage):
 
     assert isinstance(asyncio.run(stay())[0], Done)
     assert keys(storage) == {"left", "stay"}
+    assert not task.done()
 
 
 class Interrupting(Slow):
@@ -386,14 +388,70 @@ def test_close_commits_what_is_queued(storage):
     assert keys(storage) == {"last"}
 
 
-def test_an_unavailable_storage_fails_everybody_by_type(committer, storage):
-    """Each caller of the batch gets the typed error."""
-    storage.poison = {"a", "b", "c"}
-    storage.error = StorageUnavailable("gone")
+class Away(Slow):
+    """A storage whose server is gone for the first commits, except the very first."""
+
+    patience = 30.0
+    away = 0
+
+    def commit(self, operations):
+        outcomes = super().commit(operations) if not self.away or len(self.batches) < 1 else None
+        if outcomes is None:
+            self.batches.append(len(operations))
+            self.away -= 1
+            raise StorageUnavailable("gone")
+        return outcomes
+
+
+def together(storage, names):
+    """Commit one record for each of *names* in one batch, from async callers; what each gets."""
+    committer = Committer(storage)
+    storage.gate.clear()
 
     async def main():
-        return await asyncio.gather(
-            *(committer.commit_async([put(key)]) for key in "abc"), return_exceptions=True
-        )
+        first = asyncio.ensure_future(committer.commit_async([put("first")]))
+        await asyncio.to_thread(storage.entered.acquire)
+        others = [asyncio.ensure_future(committer.commit_async([put(name)])) for name in names]
+        await asyncio.sleep(0)
+        storage.gate.set()
+        return await asyncio.gather(first, *others, return_exceptions=True)
 
-    assert [type(one) for one in asyncio.run(main())] == [StorageUnavailable] * 3
+    try:
+        return asyncio.run(main())
+    finally:
+        committer.close()
+
+
+@pytest.fixture
+def away():
+    """A storage that is away for a while, with one run."""
+    made = Away()
+    MemoryStorage.commit(made, [OpenRun(Run(id="r", workflow="w", key="k", owner="o"), 30.0)])
+    return made
+
+
+def test_a_batch_is_sent_again_as_one_while_the_storage_is_away(away):
+    """It is nobody's fault, so nobody's operations are tried alone; when the storage is back all go on."""
+    away.away = 3
+    outcomes = together(away, "abc")
+    assert all(isinstance(one[0], Done) for one in outcomes)
+    assert away.batches == [1, 3, 3, 3, 3]
+    assert keys(away) == {"first", "a", "b", "c"}
+
+
+def test_an_outage_has_one_deadline_for_everybody(away):
+    """When it has lasted too long, all callers of the batch get the typed error, and the next is told at once."""
+    away.away, away.patience = 1000, 0.1
+    first, *others = together(away, "abc")
+    assert isinstance(first[0], Done)
+    assert [type(one) for one in others] == [StorageUnavailable] * 3
+    assert set(away.batches[1:]) == {3}
+    assert len({id(one) for one in others}) == 3
+
+
+def test_what_lasts_is_not_tried_again(committer, storage):
+    """A closed storage, or one that is none, fails at once."""
+    storage.poison, storage.error = {"a"}, StorageUnavailable("closed", lasting=True)
+    with pytest.raises(StorageUnavailable):
+        committer.commit([put("a")])
+    assert storage.batches == [1]
