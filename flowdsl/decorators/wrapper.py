@@ -52,7 +52,7 @@ else:
     Function = wrapt.FunctionWrapper
     BoundFunction = wrapt.BoundFunctionWrapper
 
-__all__ = ["BoundFunction", "BoundWrapper", "Function", "Wrapper"]
+__all__ = ["BoundFunction", "BoundWrapper", "Function", "Wrapper", "importable", "parts_of"]
 
 
 class _Guard(threading.local):
@@ -74,7 +74,8 @@ def _import(module: str, qualname: str) -> Any:
     return static
 
 
-def _importable(wrapper: Any) -> bool:
+def importable(wrapper: Any) -> bool:
+    """Whether another process finds *wrapper* by its name."""
     module = getattr(wrapper, "__module__", None)
     if module is None or module in ("__main__", "__mp_main__") or module not in sys.modules:
         return False
@@ -133,14 +134,11 @@ class Wrapper(Decorated):
         return self.__reduce_ex__(2)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        if _importable(self):
+        if importable(self):
             return _import, (self.__module__, self.__qualname__)
-        defn = self._self_defn
-        stays = ("fn", "executor")  # threads and processes do not travel
-        names = [name for name in type(defn).__slots__ if not name.startswith("_") and name not in stays]
-        parts = (type(self), self.__wrapped__, {name: getattr(defn, name) for name in names})
+        rebuild, parts = parts_of(self)
         if _pickling.inside:
-            return _rebuild, parts
+            return rebuild, parts
         _pickling.inside = True
         try:
             return _load, (dumps_by_value(_Rebuilt(parts)),)
@@ -152,6 +150,14 @@ class Wrapper(Decorated):
 
     def __str__(self) -> str:
         return repr(self)
+
+
+def parts_of(wrapper: Any) -> tuple[Any, tuple[Any, ...]]:
+    """What makes *wrapper* again: a function, and its arguments, the undecorated function among them."""
+    defn = wrapper._self_defn
+    stays = ("fn", "executor")  # threads and processes do not travel
+    names = [name for name in type(defn).__slots__ if not name.startswith("_") and name not in stays]
+    return _rebuild, (type(wrapper), wrapper.__wrapped__, {name: getattr(defn, name) for name in names})
 
 
 class _Rebuilt:

@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from flowdsl.testing.fixtures import fresh_runtime, with_storage
     from flowdsl.testing.history.check import HistoryMismatch, HistoryReport, check_history
     from flowdsl.testing.kill import KillReport, kill_after
-    from flowdsl.testing.replay.check import ReplayMismatch, ReplayReport, check_replay, replay_test
+    from flowdsl.testing.replay.check import ReplayMismatch, ReplayReport, check_replay
+    from flowdsl.testing.replay.decorator import replay_test
     from flowdsl.testing.storage.agreement import StorageMachine
     from flowdsl.testing.storage.contract import StorageContract
 
@@ -32,7 +33,7 @@ _HOMES = {
     "effects": "executions",
     "fresh_runtime": "fixtures",
     "kill_after": "kill",
-    "replay_test": "replay.check",
+    "replay_test": "replay.decorator",
     "with_storage": "fixtures",
 }
 

@@ -35,16 +35,16 @@ def agent(module: ModuleType, _: Path) -> ReplayReport:
 
 
 def approval(module: ModuleType, _: Path) -> ReplayReport:
-    check_replay(module.approval, "desk", "bob", crashes=2)
+    check_replay(module.approval, "desk", "bob", deaths=2)
     decision = {"yes": True, "by": "ann"}
-    return check_replay(module.approval, "chair", "ann", signals=[("decision", decision)], crashes=2)
+    return check_replay(module.approval, "chair", "ann", signals=[("decision", decision)], deaths=2)
 
 
 def checkout(module: ModuleType, _: Path) -> ReplayReport:
     module.Bank.is_up = False
-    assert isinstance(check_replay(module.checkout, 6, "teapot", 2950).error, module.BankDown)
+    check_replay(module.checkout, 6, "teapot", 2950, raises=module.BankDown)
     module.Bank.is_up = True
-    return check_replay(module.checkout, 7, "teapot", 2950, crashes=2)
+    return check_replay(module.checkout, 7, "teapot", 2950, deaths=2)
 
 
 def etl(module: ModuleType, folder: Path) -> ReplayReport:
@@ -69,7 +69,7 @@ def order_saga(module: ModuleType, _: Path) -> ReplayReport:
     module.World.pause = 0
     module.World.courier_flies = False
     order = ("7", "tent", 2, 99_000, "the moon")
-    assert check_replay(module.place_order, *order).error is not None
+    check_replay(module.place_order, *order, raises=Exception)
     module.World.courier_flies = True
     return check_replay(module.place_order, *order)
 

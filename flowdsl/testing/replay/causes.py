@@ -6,34 +6,25 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from flowdsl.testing.replay.surroundings import in_workflow_body, user_frame
+from flowdsl.testing.replay.user_code import in_workflow_body, line_of, user_frame
 
-__all__ = [
-    "ADVICE",
-    "ANYTHING",
-    "ARGUMENT",
-    "CHANCE",
-    "CLOCK",
-    "ENVIRONMENT",
-    "IDS",
-    "MEMORY",
-    "ORDER",
-    "OUTSIDE",
-    "SETS",
-    "UNRECORDED",
-    "noticing",
-]
+__all__ = ["ADVICE", "noticing"]
 
 CLOCK = "the wall clock"
 CHANCE = "random numbers"
 IDS = "new ids"
 OUTSIDE = "what is outside (files, processes)"
+PROCESS = "what is each process's own (its id, its host, addresses, hashes of texts)"
 ENVIRONMENT = "the environment"
+ZONE = "the time zone or the locale"
+DIRECTORY = "the working directory"
 SETS = "the order of a set"
 MEMORY = "what is kept in memory (globals, caches)"
 ORDER = "the order in which concurrent steps end"
+SAME_ORDER = "concurrent steps end in the order of the first execution"
 ARGUMENT = "an argument that a step changes"
 UNRECORDED = "a step that leaves no record"
+THREADS = "steps in threads that the run does not know"
 ANYTHING = "something that is different at each execution"
 
 ADVICE = {
@@ -41,12 +32,16 @@ ADVICE = {
     CHANCE: "Draw random numbers from flowdsl.rng(), which replays, or in a step.",
     IDS: "Make ids with flowdsl.uuid4(), which replays, or in a step.",
     OUTSIDE: "Look at what is outside in a step.",
+    PROCESS: "Another process has another one. Take it in a step, or make ids with flowdsl.uuid4().",
     ENVIRONMENT: "Read settings in a step, or give them to the workflow as arguments.",
+    ZONE: "Name the time zone and the format, or look at them in a step.",
+    DIRECTORY: "Give the workflow whole paths, or look at the working directory in a step.",
     SETS: "Sort it: another process has another order.",
     MEMORY: "Keep state in flowdsl.store or in what steps return. @step(memo=True) is a cache that replays.",
     ORDER: "Take results in the order of the calls, as gather(), map() and asyncio.gather() give them.",
     ARGUMENT: "Let the step return the changed value: a replay does not execute it, and misses it.",
     UNRECORDED: "Such a step is executed again at each resume: make it mode 'do', whose result is recorded.",
+    THREADS: "Call step.submit(…) or step.map(…): these threads know the run.",
     ANYTHING: (
         "Whatever can differ has to come from a step (or from now(), uuid4(), rng(), store): times, random "
         "numbers, ids, settings, the order of a set, what was read from outside, what is kept in memory. In "
@@ -55,21 +50,48 @@ ADVICE = {
 }
 """What to do, by cause."""
 
-_CALLS = {
-    "time": (CLOCK, None),
-    "datetime": (CLOCK, {"now", "utcnow", "today"}),
-    "_random": (CHANCE, None),
-    "random": (CHANCE, None),
-    "secrets": (CHANCE, None),
-    "uuid": (IDS, {"uuid1", "uuid4"}),
-    "posix": (OUTSIDE, {"urandom", "getpid", "listdir", "scandir", "getcwd", "stat"}),
+_ALL = frozenset[str]()
+_CALLS: dict[str, tuple[str, frozenset[str]]] = {
+    "time": (CLOCK, _ALL),
+    "datetime": (CLOCK, frozenset({"now", "utcnow", "today"})),
+    "email.utils": (CLOCK, frozenset({"formatdate", "localtime", "make_msgid"})),
+    "pandas._libs.tslibs.timestamps": (CLOCK, frozenset({"now", "today", "utcnow"})),
+    "_random": (CHANCE, _ALL),
+    "random": (CHANCE, _ALL),
+    "secrets": (CHANCE, _ALL),
+    "numpy.random.mtrand": (CHANCE, _ALL),
+    "uuid": (IDS, frozenset({"uuid1", "uuid4", "uuid6", "uuid7"})),
+    "os": (ENVIRONMENT, frozenset({"getenv", "__getitem__"})),
+    "socket": (PROCESS, frozenset({"gethostname", "getfqdn"})),
+    "_socket": (PROCESS, frozenset({"gethostname"})),
+    "platform": (PROCESS, _ALL),
+    "getpass": (PROCESS, frozenset({"getuser"})),
+    "builtins": (PROCESS, frozenset({"id", "hash"})),
+    "_thread": (PROCESS, frozenset({"get_ident", "get_native_id"})),
+    "tempfile": (OUTSIDE, _ALL),
 }
-"""Modules whose functions give something else each time; ``None`` for all of them."""
+"""Modules whose functions give something else each time; an empty set stands for all of them."""
+
+_POSIX = {
+    "urandom": CHANCE,
+    "getpid": PROCESS,
+    "getppid": PROCESS,
+    "uname": PROCESS,
+    "cpu_count": PROCESS,
+    "getcwd": DIRECTORY,
+    "listdir": OUTSIDE,
+    "scandir": OUTSIDE,
+    "stat": OUTSIDE,
+}
 
 
-def _cause(module: str | None, name: str) -> str | None:
-    cause, names = _CALLS.get(module or "", (None, None))
-    return cause if cause is not None and (names is None or name in names) else None
+def _cause(module: str, name: str) -> str | None:
+    if module in ("posix", "nt"):
+        return _POSIX.get(name)
+    if name in ("sleep", "seed", "<module>"):
+        return None
+    cause, names = _CALLS.get(module, (None, _ALL))
+    return cause if not names or name in names else None
 
 
 @contextmanager
@@ -89,10 +111,10 @@ def noticing(found: list[tuple[str, str]]) -> Iterator[None]:
             module, name, caller = frame.f_globals.get("__name__"), frame.f_code.co_name, frame.f_back
         else:
             return
-        cause = _cause(module, name)
+        cause = _cause(str(module), name)
         if cause is None or not in_workflow_body() or user_frame(2) is not caller:
             return
-        place = f"{module.lstrip('_')}.{name}() at {_place(caller)}"
+        place = f"{str(module).lstrip('_')}.{name}() at {line_of(caller)}"
         if (cause, place) not in found:
             found.append((cause, place))
 
@@ -104,11 +126,3 @@ def noticing(found: list[tuple[str, str]]) -> Iterator[None]:
     finally:
         sys.setprofile(before)
         threading.setprofile(None)
-
-
-def _place(frame: Any) -> str:
-    import linecache
-
-    name, line = frame.f_code.co_filename, frame.f_lineno
-    text = linecache.getline(name, line).strip()
-    return f"{name}:{line}" + (f": {text}" if text else "")

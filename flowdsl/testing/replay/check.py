@@ -1,28 +1,43 @@
-"""``check_replay``: prove that a workflow can be continued from wherever it dies."""
+"""``check_replay``: prove that a workflow can be continued from wherever it dies.
 
-import functools
+The rules
+    The workflow is executed once, to its end. Then it is continued from crashes: *here*, in the same process,
+    where everything that it keeps in memory is still there; and *elsewhere*, in other processes, where
+    nothing of that is, and where every clock, the environment, the host, hashes and orders are others. Each
+    continued execution must make the same calls and come to the same end.
+
+    Once something differs, the cause is looked for by changing one thing at a time.
+"""
+
 import inspect
+import logging
+import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike, stat
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import Any, Literal
 
 from attrs import frozen
 
-from flowdsl.decorators import workflow as make_workflow
+from flowdsl.core.status import StepStatus
 from flowdsl.storage import MemoryStorage
-from flowdsl.testing.replay.causes import ANYTHING, ARGUMENT, MEMORY, ORDER, UNRECORDED, noticing
+from flowdsl.storage.base import PutStep
+from flowdsl.testing.replay import causes as cause
+from flowdsl.testing.replay.elsewhere import Elsewhere, Unreachable
 from flowdsl.testing.replay.execution import live, unfinished
-from flowdsl.testing.replay.observed import Commit, Life, Plan
+from flowdsl.testing.replay.observed import Life, Plan, Sight
 from flowdsl.testing.replay.report import difference, lossy, story
-from flowdsl.testing.replay.surroundings import CHANGES, Memory
+from flowdsl.testing.replay.sets import uses_sets
+from flowdsl.testing.replay.surroundings import CHANGES
 from flowdsl.testing.replay.values import copy_of
 from flowdsl.testing.seam import Fakes, fakes_by_path
 
-__all__ = ["ReplayMismatch", "ReplayReport", "check_replay", "replay_test"]
+__all__ = ["ReplayMismatch", "ReplayReport", "check", "check_replay"]
 
+logger = logging.getLogger("flowdsl")
 
-P = ParamSpec("P")
-R = TypeVar("R")
+_USUAL = 40  # crashes that are tried unless the caller says otherwise
+_PROCESSES = 2  # in which a workflow is continued
+_PROCESSES_FOR_SETS = 8  # the same, if the order of a set may matter: two of them may agree by chance
 
 
 class ReplayMismatch(AssertionError):
@@ -38,113 +53,95 @@ class ReplayMismatch(AssertionError):
 @frozen(slots=True)
 class ReplayReport:
     """What :func:`check_replay` did: the *value* or *error* of the workflow, the number of *crashes* tried
-    and of *executions*.
+    and of *executions*. ``only_here`` says why it was not continued in other processes, if it was not: then
+    nothing was said of clocks, settings and orders.
     """
 
     value: Any
     error: BaseException | None
     crashes: int
     executions: int
+    only_here: str = ""
+
+
+Raised = type[BaseException] | tuple[type[BaseException], ...]
 
 
 class _Check:
     """One check, with what it has found out so far."""
 
-    def __init__(self, name: str, plan: Plan, crashes: int, watch: Sequence[Any]) -> None:
+    def __init__(
+        self, name: str, plan: Plan, fn: Any, watch: Sequence[Any], crashes: int | None, deaths: int
+    ) -> None:
         self._name = name
         self._plan = plan
-        self._depth = crashes
+        self._fn = fn
         self._watch = watch
+        self._crashes = crashes
+        self._deaths = deaths
         self._tried = 0
         self._executions = 0
+        self._elsewhere: Elsewhere | None = None
+        self._why_not = ""
 
-    def run(self) -> ReplayReport:
+    def run(self, raises: Raised, allow_lossy: bool, allow_effects: bool, allow_reads: bool) -> ReplayReport:
         """Execute to the end, then from every crash on."""
-        plan = self._plan
-        first = self._live(MemoryStorage(), (), ())
-        if first.error is not None and not first.commits:
-            raise first.error  # it was called wrongly, and no run began
-        plan.memory.remember_end()
-        self._effects_outside(first)
-        self._values(first)
         try:
-            self._crashes(first, (), first.commits, self._depth)
-        finally:
-            plan.memory.restore(plan.memory.end)
-        return ReplayReport(first.value, first.error, self._tried, self._executions)
-
-    def _live(self, storage: MemoryStorage, before: tuple[Commit, ...], changes: tuple[str, ...]) -> Life:
+            self._elsewhere = Elsewhere(self._plan, self._fn.__module__)
+        except Exception as error:
+            self._not_taken(error)
         self._executions += 1
-        return live(self._plan, storage, before, changes)
+        first = live(self._plan, MemoryStorage(), ())
+        self._outcome(first, raises)
+        if not allow_effects:
+            self._effects(first)
+        if not (allow_effects or allow_reads):
+            self._reads(first)
+        self._lost(first)
+        if not allow_lossy:
+            self._values(first)
+        self._here(first, first.commits, (), self._deaths)
+        self._orders(first)
+        self._in_other_processes(first, [c for c in CHANGES if c != cause.OUTSIDE or not allow_reads])
+        return ReplayReport(first.value, first.error, self._tried, self._executions, self._why_not)
 
-    def _crashes(
-        self, first: Life, before: tuple[Commit, ...], commits: Sequence[Commit], depth: int
-    ) -> None:
-        for number in range(1, len(commits) + 1):
-            point = (*before, *commits[:number])
-            for changes in ((), tuple(CHANGES)):
-                storage = unfinished(point)
-                if storage is None:
-                    break
-                again = self._compare(first, storage, point, changes)
-                if depth > 1 and not changes:
-                    self._crashes(first, point, again.commits, depth - 1)
-            else:
-                self._tried += 1
+    # The first execution -----------------------------------------------------------------------------------
 
-    def _compare(
-        self, first: Life, storage: MemoryStorage, point: tuple[Commit, ...], changes: tuple[str, ...]
-    ) -> Life:
-        seen = [_look(one) for one in self._watch]
-        again = self._live(storage, point, changes)
-        crash = f"it died after commit {len(point)} (of {len(first.commits)} without a crash)"
-        what = difference(first, again)
-        if what:
+    def _outcome(self, first: Life, raises: Raised) -> None:
+        error = first.error
+        if error is None:
+            if raises:
+                raise AssertionError(f"{self._name} returned {first.value!r}; it was expected to raise")
+            return
+        if not (raises and isinstance(error, raises)):
+            if first.commits:
+                error.add_note(f"{self._name} raises this without any crash. If it is to, say raises=….")
+            raise error
+
+    def _effects(self, first: Life) -> None:
+        if first.effects:
             raise ReplayMismatch(
-                story(self._name, first, again, crash, self._causes(first, point, changes), what), len(point)
-            )
-        if not again.really_ran:
-            for one, earlier in zip(self._watch, seen, strict=True):
-                if _look(one) != earlier:
-                    what = (
-                        "an effect outside of every step happened again, although no step was executed:\n"
-                        f"    {earlier!r} → {_look(one)!r}\n    Put it into a step."
-                    )
-                    raise ReplayMismatch(story(self._name, first, again, crash, {}, what), len(point))
-        return again
-
-    def _causes(
-        self, first: Life, point: tuple[Commit, ...], changes: tuple[str, ...]
-    ) -> dict[str, list[str]]:
-        """What makes a difference by itself, and where it stands in the code."""
-
-        def differs(*changes: str, at: tuple[Commit, ...] = point) -> bool:
-            storage = unfinished(at)
-            return storage is not None and bool(difference(first, self._live(storage, at, changes)))
-
-        if any(step.concurrent for step in first.puts.values()) and differs(ORDER, at=point[:1]):
-            return {ORDER: []}
-        noticed: list[tuple[str, str]] = []
-        storage = unfinished(point)
-        if storage is not None:
-            with noticing(noticed):
-                self._live(storage, point, ())
-        if changes:
-            found = [change for change in changes if change != ORDER and differs(change)]
-        elif not differs(MEMORY):
-            found = [MEMORY]
-        else:
-            noticed += [(ARGUMENT, change) for change in self._plan.changed]
-            noticed += [(UNRECORDED, call) for call in self._plan.unrecorded]
-            found = [cause for cause, _ in noticed]
-        return {cause: [place for c, place in noticed if c == cause] for cause in found or [ANYTHING]}
-
-    def _effects_outside(self, first: Life) -> None:
-        if first.outside:
-            raise ReplayMismatch(
-                f"{self._name} has an effect outside of every step:\n    {first.outside[0]}\n"
+                f"{self._name} has an effect outside of every step:\n    {first.effects[0]}\n"
                 "  It happens again each time the run is continued. Put it into a step, which is executed "
                 "once; outside_effects=True allows it."
+            )
+
+    def _reads(self, first: Life) -> None:
+        if first.reads:
+            raise ReplayMismatch(
+                f"{self._name} reads what is outside, not in a step:\n    {first.reads[0]}\n"
+                f"  it depends on: {cause.OUTSIDE}\n"
+                "  It may be something else when the run is continued. Read it in a step, whose result is "
+                "recorded; outside_effects=True allows it."
+            )
+
+    def _lost(self, first: Life) -> None:
+        if first.lost:
+            steps = ", ".join(dict.fromkeys(first.lost))
+            raise ReplayMismatch(
+                f"{self._name} calls steps in threads or processes that the run does not know: {steps}.\n"
+                f"  They are not recorded, and executed again each time the run is continued. "
+                f"{cause.ADVICE[cause.THREADS]}"
             )
 
     def _values(self, first: Life) -> None:
@@ -156,57 +153,207 @@ class _Check:
                 "another codec; lossy=True allows it."
             )
 
+    # Continued here ----------------------------------------------------------------------------------------
 
-class _Lenient(_Check):
-    """A check that allows some of what others refuse."""
+    def _points(self, commits: int) -> list[int]:
+        """After which of so many commits it dies: all, or some spread over them, the first ones included."""
+        wanted = self._crashes
+        if wanted is None or commits <= wanted:
+            return list(range(1, commits + 1))
+        begin = range(1, 1 + wanted // 4)
+        rest = range(len(begin) + 1, commits + 1)
+        return sorted([*begin, *random.Random(commits).sample(rest, wanted - len(begin))])
 
-    def __init__(self, *args: Any, lossy: bool, outside_effects: bool) -> None:
-        super().__init__(*args)
-        self._lossy = lossy
-        self._outside = outside_effects
+    def _here(self, first: Life, commits: Sequence[Any], before: tuple[Any, ...], deaths: int) -> None:
+        for number in self._points(len(commits)):
+            point = (*before, *commits[:number])
+            seen = [_look(one) for one in self._watch]
+            again = self._continue(point, ())
+            if again is None:
+                return
+            self._tried += 1
+            self._compare(first, again)
+            if not again.really_ran:
+                self._watched(first, again, seen)
+            if deaths > 1:
+                self._here(first, again.commits, point, deaths - 1)
 
-    def _effects_outside(self, first: Life) -> None:
-        if not self._outside:
-            super()._effects_outside(first)
+    def _continue(self, point: Sequence[Any], changes: tuple[str, ...]) -> Life | None:
+        storage = unfinished(point)
+        if storage is None:
+            return None
+        self._executions += 1
+        return live(self._plan, storage, point, changes)
 
-    def _values(self, first: Life) -> None:
-        if not self._lossy:
-            super()._values(first)
+    def _compare(self, first: Life, again: Life) -> None:
+        what = difference(first, again)
+        if what:
+            sight = Sight(what, len(again.before), again.changes, False, tuple(again.calls))
+            found = {cause.ORDER: ()} if again.changes else self._causes_here(first, again.before)
+            raise ReplayMismatch(story(self._name, first, sight, found), sight.point)
+
+    def _watched(self, first: Life, again: Life, seen: Sequence[Any]) -> None:
+        for one, earlier in zip(self._watch, seen, strict=True):
+            if _look(one) != earlier:
+                what = (
+                    "an effect outside of every step happened again, although no step was executed:\n"
+                    f"    {earlier!r} → {_look(one)!r}\n    Put it into a step."
+                )
+                sight = Sight(what, len(again.before), (), False, tuple(again.calls))
+                raise ReplayMismatch(story(self._name, first, sight, {}), sight.point)
+
+    def _orders(self, first: Life) -> None:
+        """Where steps are concurrent, let them end in another order."""
+        if not _is_concurrent(first):
+            return
+        for number in dict.fromkeys((1, len(first.commits) // 2)):
+            again = self._continue(first.commits[:number], (cause.ORDER,)) if number else None
+            if again is not None:
+                self._compare(first, again)
+
+    # Continued elsewhere -----------------------------------------------------------------------------------
+
+    def _in_other_processes(self, first: Life, changes: Sequence[str]) -> None:
+        if self._elsewhere is None:
+            return
+        begin, end = _all_recorded(first, self._plan), len(first.commits) - 1
+        points = [begin + (end - begin) * quarters // 4 for quarters in (0, 4, 2, 1, 0, 3, 0, 4)]
+        count = _PROCESSES_FOR_SETS if uses_sets(self._fn, self._plan) else _PROCESSES
+        try:
+            self._elsewhere.has_happened(first)
+            for number in self._elsewhere.numbers(count):
+                self._executions += 1
+                sight = self._elsewhere.sight(number, points[number], tuple(changes))
+                if sight.what:
+                    found = self._causes_elsewhere(number, sight)
+                    raise ReplayMismatch(story(self._name, first, sight, found), sight.point)
+        except Unreachable as error:
+            self._not_taken(error)
+
+    def _not_taken(self, error: Exception) -> None:
+        self._elsewhere = None
+        self._why_not = str(error)
+        logger.info("check_replay continued %s in this process only: %s", self._name, error)
+
+    # What it depends on ------------------------------------------------------------------------------------
+
+    def _causes_here(self, first: Life, point: Sequence[Any]) -> dict[str, Sequence[str]]:
+        """Nothing has changed but that it is executed again."""
+        if _is_concurrent(first):
+            ordered = self._continue(point, (cause.SAME_ORDER,))
+            if ordered is not None and not difference(first, ordered):
+                return {cause.ORDER: []}
+        noticed: list[tuple[str, str]] = []
+        with cause.noticing(noticed):
+            self._continue(point, ())
+        if self._elsewhere is not None:
+            try:
+                self._elsewhere.has_happened(first)
+                if not self._elsewhere.sight(0, len(point), ()).what:
+                    return {cause.MEMORY: []}
+            except Unreachable:
+                pass
+        noticed += [(cause.ARGUMENT, change) for change in self._plan.changed]
+        noticed += [(cause.UNRECORDED, call) for call in self._plan.unrecorded]
+        return _by_cause(noticed)
+
+    def _causes_elsewhere(self, number: int, sight: Sight) -> dict[str, Sequence[str]]:
+        """It went well here. What differs there: that it is another process, or one of the changes."""
+        ask = self._elsewhere
+        assert ask is not None
+        plain = ask.sight(number, sight.point, (), notice=True)
+        if not plain.what:
+            found = [one for one in sight.changes if ask.sight(number, sight.point, (one,)).what]
+            noticed = ask.sight(number, sight.point, sight.changes, notice=True).noticed
+            places: dict[str, Sequence[str]] = {
+                one: [place for c, place in noticed if c == one] for one in found
+            }
+            return places or {cause.ANYTHING: ()}
+        noticed = plain.noticed
+        own = [one for one in noticed if one[0] not in (cause.ENVIRONMENT, cause.DIRECTORY)]
+        if own:
+            return _by_cause(own)
+        others = [ask.sight(other, sight.point, ()).what for other in ask.numbers(4) if other != number]
+        return {cause.SETS: []} if any(what != plain.what for what in others) else {cause.MEMORY: []}
+
+
+def _by_cause(noticed: Iterable[tuple[str, str]]) -> dict[str, Sequence[str]]:
+    found: dict[str, Sequence[str]] = {}
+    for one, place in noticed:
+        found[one] = [*found.get(one, ()), place]
+    return found or {cause.ANYTHING: ()}
+
+
+def _is_concurrent(first: Life) -> bool:
+    return any(step.concurrent for step in first.puts.values())
+
+
+def _all_recorded(first: Life, plan: Plan) -> int:
+    """After which commit every step is recorded that makes durable calls of its own: elsewhere no body is
+    executed that could make them."""
+    left = set(plan.inner)
+    for number, commit in enumerate(first.commits, 1):
+        if not left:
+            return max(number - 1, 1)
+        for operation in commit.operations:
+            if isinstance(operation, PutStep) and operation.step.status is not StepStatus.PENDING:
+                left.discard((operation.step.run_id, operation.step.key))
+    return len(first.commits) - 1
+
+
+def _look(one: Any) -> Any:
+    """How something that is watched stands now."""
+    if isinstance(one, str | PathLike):
+        try:
+            found = stat(one)
+        except FileNotFoundError:
+            return None
+        return found.st_size, found.st_mtime_ns
+    return copy_of(one() if callable(one) else one)
 
 
 def check_replay(
     workflow: Any,
     *args: Any,
     fakes: Fakes | None = None,
-    crashes: int = 1,
+    crashes: int | Literal["all"] = _USUAL,
+    deaths: int = 1,
     signals: Iterable[tuple[str, Any]] = (),
     watch: Iterable[Any] = (),
+    raises: Raised = (),
     lossy: bool = False,
     outside_effects: bool = False,
     options: Mapping[str, Any] | None = None,
     **kwargs: Any,
 ) -> ReplayReport:
-    """Execute *workflow* with these arguments to its end, then from a crash at every commit on, and compare.
+    """Execute *workflow* with these arguments to its end, then continue it from crashes, and compare.
 
-    Everything happens on storages in memory and virtual clocks. Each crash is tried twice: continued in the
-    same process, and as in another one, half a year later, with another environment, other orders, and
-    module globals and caches as they were before. Results, calls, records that nobody asks for, and the run
-    store must be those of the execution without a crash. Writes to that store are commits too.
+    Everything happens on storages in memory and virtual clocks. It dies after each of its commits (of many,
+    after some), and is continued in the same process; and a few times in other processes, as on another
+    machine half a year later: other clocks, environment, time zone, directory, host, hashes, orders of sets
+    and of concurrent steps, and a memory with nothing in it. Results, calls, records that nobody asks for,
+    and the run store must be those of the execution without a crash.
 
     The body of each step is executed once; afterwards what it returned or raised is played back, so steps
-    may be slow, random, or real. (Those that make durable calls of their own are executed again, and those
-    of mode ``try``.)
+    may be slow, random, or real. (Those that make durable calls of their own are executed again in this
+    process, and those of mode ``try``.)
 
-    Parameters: *fakes*, steps (or their names) → functions to execute in place of their bodies; *crashes*,
-    ``2`` for a second crash at every commit of every recovery; *signals*, names and payloads of what the
-    workflow waits for, sent as it starts; *watch*, lists, files (``Path``) or functions that show effects
-    which must not happen outside of steps; *lossy* and *outside_effects* allow results that storage changes,
-    and files, sockets and processes opened by the workflow's body; *options* of the
-    :class:`~flowdsl.Runtime`, such as ``codec``.
+    Parameters:
+
+    * *fakes*: steps (or their names) → functions to execute in place of their bodies.
+    * *crashes*: how many crashes are tried, 40 unless said otherwise; ``"all"`` for one at every commit.
+    * *deaths*: how often it dies in one execution; ``2`` for a second crash in each recovery.
+    * *signals*: names and payloads of what the workflow waits for, sent as it starts.
+    * *watch*: lists, files (``Path``) or functions that show effects which must not happen outside of steps.
+    * *raises*: exceptions with which the workflow is expected to fail.
+    * *lossy*, *outside_effects*: allow results that storage changes; files, sockets and processes that the
+      workflow's body uses.
+    * *options*: of the :class:`~flowdsl.Runtime`, such as ``codec``.
 
     Returns a :class:`ReplayReport`. Raises :class:`ReplayMismatch`, an ``AssertionError``, which tells what
     ran before the earliest crash that makes a difference, what was replayed, where it went differently, on
-    which line, what it depends on, and what to do; ``TypeError`` for arguments that do not fit, and
+    which line, what it depends on, and what to do; what the workflow raises without any crash, unless
+    *raises* allows it; ``TypeError`` for arguments that do not fit, and
     :class:`~flowdsl.errors.StepNotFound` for fakes of steps that do not exist. Works under ``@given``.
 
     >>> from flowdsl import step, workflow
@@ -222,128 +369,48 @@ def check_replay(
     if not hasattr(workflow, "start"):
         raise TypeError(f"check_replay() takes a function decorated with @workflow; got {workflow!r}")
     fn = getattr(workflow.__wrapped__, "__func__", workflow.__wrapped__)
-    return _check(
-        workflow, inspect.unwrap(fn), args, kwargs, fakes=fakes, crashes=crashes, signals=signals,
-        watch=watch, lossy=lossy, outside_effects=outside_effects, options=options,
+    return check(
+        workflow, inspect.unwrap(fn), args, kwargs, fakes=fakes, crashes=crashes, deaths=deaths,
+        signals=signals, watch=watch, raises=raises, lossy=lossy, outside_effects=outside_effects,
+        options=options,
     )  # fmt: skip
 
 
-def _check(
+def check(
     workflow: Any,
-    fn: Any,
+    fn: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     *,
     fakes: Fakes | None = None,
-    crashes: int = 1,
+    crashes: int | Literal["all"] = _USUAL,
+    deaths: int = 1,
     signals: Iterable[tuple[str, Any]] = (),
     watch: Iterable[Any] = (),
+    raises: Raised = (),
     lossy: bool = False,
     outside_effects: bool = False,
     options: Mapping[str, Any] | None = None,
+    reads: bool = False,
 ) -> ReplayReport:
-    """As :func:`check_replay`; *fn* is the function that the user wrote."""
-    if isinstance(crashes, bool) or not isinstance(crashes, int) or crashes < 1:
-        raise ValueError(f"crashes is how often it dies in one execution, 1 or more; got {crashes!r}")
-    watched = list(watch)
+    """As :func:`check_replay`; *fn* is the function that the user wrote, and *reads* allows it to look at
+    files."""
+    for name, number in (("crashes", crashes), ("deaths", deaths)):
+        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+            if name == "crashes" and number == "all":
+                continue
+            raise ValueError(
+                f"{name} is a number, 1 or more{' or all' * (name == 'crashes')}; got {number!r}"
+            )
     plan = Plan(
-        call=lambda: workflow(*copy_of(args), **copy_of(kwargs)),
-        fn=fn,
-        is_async=inspect.iscoroutinefunction(workflow.__wrapped__),
-        fakes=fakes_by_path(fakes),
-        options=dict(options or {}),
-        signals=list(signals),
-        memory=Memory(fn, tuple(watched)),
+        workflow,
+        args,
+        kwargs,
+        inspect.iscoroutinefunction(workflow.__wrapped__),
+        fakes_by_path(fakes),
+        dict(options or {}),
+        list(signals),
     )
     name = f"{fn.__name__}({', '.join([*map(repr, args), *(f'{k}={v!r}' for k, v in kwargs.items())])})"
-    check = _Lenient(name, plan, crashes, watched, lossy=lossy, outside_effects=outside_effects)
-    return check.run()
-
-
-def _look(one: Any) -> Any:
-    """How something that is watched stands now."""
-    if isinstance(one, str | PathLike):
-        try:
-            found = stat(one)
-        except FileNotFoundError:
-            return None
-        return found.st_size, found.st_mtime_ns
-    return copy_of(one() if callable(one) else one)
-
-
-@overload
-def replay_test(fn: Callable[P, R], /) -> Callable[P, R]: ...
-
-
-@overload
-def replay_test(
-    *,
-    fakes: Fakes | None = None,
-    crashes: int = 1,
-    signals: Iterable[tuple[str, Any]] = (),
-    watch: Iterable[Any] = (),
-    lossy: bool = False,
-    outside_effects: bool = False,
-    options: Mapping[str, Any] | None = None,
-) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
-
-
-def replay_test(fn: Any = None, /, **options: Any) -> Any:
-    """Decorate a test, sync or async: its body is executed as a workflow, and :func:`check_replay` checks it.
-
-    Steps that it calls are steps of that run, workflows are its children, and its assertions have to hold
-    in each execution. *options* are those of :func:`check_replay`. Fixtures and arguments, those of
-    ``@given`` (written above it) too, are passed through.
-
-    >>> from flowdsl import step
-    >>> @step
-    ... def charge(amount):
-    ...     return f"paid {amount}"
-    >>> @replay_test
-    ... def test_charging():
-    ...     assert charge(5) == "paid 5"
-    >>> test_charging()
-    """
-    if fn is None:
-        return functools.partial(_replay_test, options=options)
-    return _replay_test(fn, options)
-
-
-def _replay_test(fn: Any, options: dict[str, Any]) -> Any:
-    if not callable(fn):
-        raise TypeError(
-            f"@replay_test decorates a test; its options have names, such as crashes=2; got {fn!r}"
-        )
-    name = f"{fn.__module__}.{fn.__qualname__}"
-
-    if inspect.iscoroutinefunction(fn):
-
-        @functools.wraps(fn)
-        async def atest(*args: Any, **kwargs: Any) -> None:
-            @functools.wraps(fn)
-            async def body() -> None:
-                await fn(*args, **kwargs)
-
-            _check_body(body, name, options)
-
-        return atest
-
-    @functools.wraps(fn)
-    def test(*args: Any, **kwargs: Any) -> None:
-        @functools.wraps(fn)
-        def body() -> None:
-            fn(*args, **kwargs)
-
-        _check_body(body, name, options)
-
-    return test
-
-
-def _check_body(body: Any, name: str, options: dict[str, Any]) -> None:
-    """Check *body* as a workflow; what it raises without any crash is raised as itself."""
-    source = body.__wrapped__
-    del body.__wrapped__  # its parameters are bound already
-    made = make_workflow(name=name)(body)
-    report = _check(made, source, (), {}, **options)
-    if report.error is not None:
-        raise report.error
+    wanted = None if crashes == "all" else int(crashes)
+    return _Check(name, plan, fn, list(watch), wanted, deaths).run(raises, lossy, outside_effects, reads)

@@ -2,30 +2,28 @@
 
 A crash is not raised but *made*: the first n commits of an execution are put into an empty storage, which
 is exactly what a killed process leaves behind, and the workflow is called again. Bodies that the first
-execution completed are played back, so that each executes once however many crashes are tried."""
+execution completed are played back, so that each executes once however many crashes are tried.
+"""
 
 import asyncio
 import contextvars
 import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from flowdsl.core.kinds import STEP
 from flowdsl.core.status import RunStatus, StepStatus
-from flowdsl.engine.execution import current
-from flowdsl.handle import StepRecord
-from flowdsl.hooks import Hooks, installed
-from flowdsl.runtime import Runtime, engine_of
+from flowdsl.runtime import Runtime
 from flowdsl.storage import MemoryStorage
-from flowdsl.storage.base import Operation, Outcome
+from flowdsl.storage.base import Operation, Outcome, UpdateRun
 from flowdsl.testing.clock import VirtualClock
 from flowdsl.testing.crash import RelayStorage
 from flowdsl.testing.replay.observed import Called, Commit, Life, Plan
-from flowdsl.testing.replay.playback import line_of_code, player
+from flowdsl.testing.replay.playback import Player, Strange
 from flowdsl.testing.replay.side_effects import listening
-from flowdsl.testing.replay.surroundings import elsewhere
+from flowdsl.testing.replay.user_code import line_of_code
 from flowdsl.testing.replay.values import copy_of
-from flowdsl.testing.seam import substituting
 
 __all__ = ["live", "unfinished"]
 
@@ -48,23 +46,17 @@ class _Recording(RelayStorage):
         return outcomes
 
 
-class _Watch(Hooks):
+class _Watching(Player):
     """Notes replays and what was never asked for; sends the signals that the workflow waits for."""
 
-    def __init__(self, life: Life, plan: Plan, storage: MemoryStorage) -> None:
-        self._life = life
-        self._plan = plan
+    def __init__(self, plan: Plan, life: Life, first: bool, storage: MemoryStorage) -> None:
+        super().__init__(plan, life, first)
         self._storage = storage
-        self.runtime: Any = None
 
     def on_run_start(self, run: Any) -> None:
-        if run.record.parent is None:
+        if run.parent is None:
             for number, (name, payload) in enumerate(self._plan.signals):
                 run.signal(name, payload, sender="check_replay", key=f"check_replay-{number}")
-
-    def on_step_start(self, step: Any) -> None:
-        # here, since the body may execute in another thread
-        self._life.lines[step.run_id, step.key, step.attempt] = line_of_code()
 
     def on_step_replay(self, step: Any, result: Any) -> None:
         record = self._storage.get_step(step.run_id, step.key)
@@ -77,71 +69,66 @@ class _Watch(Hooks):
             self._life.loaded.append((step.path.rpartition(".")[2], value, copy_of(result)))
 
     def on_run_complete(self, run: Any, result: Any) -> None:
-        state = engine_of(self.runtime).owned.get(run.id)
-        if state is not None:
-            unused = state.journal.unused()
-            self._life.unused += [f"{s.path.rpartition('.')[2]}({s.args})" for s in unused]
+        body = self.bodies.get(run.id)
+        for row in body.unused() if body is not None else ():
+            if row.scope and self._plan.elsewhere:
+                continue  # called by a body that is not executed there
+            self._life.unused.append(f"{row.path.rpartition('.')[2]}({row.args})")
+
+    def on_lost_call(self, path: str) -> None:
+        self._life.lost.append(path.rpartition(".")[2])
 
 
-class _Steady(Hooks):
-    """Jitter that is the same each time."""
-
-    def jitter(self) -> float:
-        return 0.0
-
-
-# ------------------------------------------------------------ an execution
-
-
-def unfinished(before: Sequence[Commit]) -> MemoryStorage | None:
+def unfinished(before: Sequence[Commit], *, released: bool = False) -> MemoryStorage | None:
     """What a process leaves behind that dies after these commits; ``None`` if no run of it is left to be
-    continued.
+    continued. With *released*, another process may continue them although the one that began them lives.
     """
     storage = MemoryStorage()
     for commit in before:
         storage.commit(commit.operations)
-    roots = [run for run in storage.list_runs() if run.parent is None]
+    runs = storage.list_runs()
+    if released:
+        storage.commit([UpdateRun(run.id, {}, release=True) for run in runs if run.owner])
+    roots = [run for run in runs if run.parent is None]
     if roots and all(run.status in (RunStatus.RUNNING, RunStatus.PENDING) for run in roots):
         return storage
     storage.close()
     return None
 
 
-def live(plan: Plan, storage: MemoryStorage, before: tuple[Commit, ...], changes: tuple[str, ...]) -> Life:
-    """Execute the workflow to its end on *storage*, which holds the commits *before*, where *changes* have
-    happened.
+def live(plan: Plan, storage: MemoryStorage, before: Sequence[Commit], changes: tuple[str, ...] = ()) -> Life:
+    """Execute the workflow to its end on *storage*, which holds the commits *before*; *changes* tell what
+    has changed since.
     """
     life = Life(before, changes)
     for commit in before:
         life.note(commit.operations)
+    first = not before
     clock = VirtualClock(before[-1].at) if before else VirtualClock()
-    watch = _Watch(life, plan, storage)
-    runtime = Runtime(
-        _Recording(storage, life, clock),
-        **{"clock": clock, "hooks": [watch], "lease": 3600.0, **plan.options},
-    )
-    watch.runtime = runtime
-    outside = current.set(None)
+    watch = _Watching(plan, life, first, storage)
+    options = {"lease": 3600.0, "clock": clock, **plan.options}
+    options["hooks"] = [watch, *_several(options.get("hooks", ()))]
     try:
         with (
-            installed(_Steady()),
-            substituting(player(plan, life, not before)),
-            elsewhere(plan.fn, plan.memory, changes),
-            listening(life),
-            runtime,
+            listening(life) if first else nullcontext(),
+            Runtime(_Recording(storage, life, clock), **options) as rt,
         ):
             try:
                 life.value = _call(plan)
-            except Exception as error:
+            except (Exception, Strange) as error:
                 life.error = error
-            life.loaded += _errors(plan, life, runtime)
+            if first:
+                life.loaded += _errors(plan, rt)
     finally:
-        current.reset(outside)
         storage.close()
-    if not before:
+    if first:
         steps = life.journal().items()
         plan.inner = {(run_id, _body_of(step.scope)) for (run_id, _), step in steps if step.scope}
     return life
+
+
+def _several(hooks: Any) -> tuple[Any, ...]:
+    return tuple(hooks) if isinstance(hooks, tuple | list) else (hooks,)
 
 
 def _body_of(scope: str) -> str:
@@ -150,37 +137,48 @@ def _body_of(scope: str) -> str:
     return f"{body}/undo" if rest.startswith("undo/") else body.partition("~")[0]
 
 
-def _errors(plan: Plan, life: Life, runtime: Runtime) -> list[tuple[str, Any, Any]]:
+def _errors(plan: Plan, runtime: Runtime) -> list[tuple[str, Any, Any]]:
     """The exceptions of steps that failed for good: as they were raised, and as their records give them."""
     found = []
-    for (run_id, key), step in life.puts.items():
-        raised, _ = plan.outcomes.get((run_id, key, step.attempts), (None, None))
-        if step.kind == STEP and step.status is StepStatus.FAILED and raised is not None:
-            found.append((step.path.rpartition(".")[2], raised, StepRecord(engine_of(runtime), step).error))
+    for run in runtime.runs():
+        for step in run.steps():
+            raised, _ = plan.outcomes.get((run.id, step.key, step.attempts), (None, None))
+            if step.kind == STEP and step.status == StepStatus.FAILED and raised is not None:
+                found.append((step.path.rpartition(".")[2], raised, step.error))
     return found
 
 
 def _call(plan: Plan) -> Any:
-    if not plan.is_async:
-        return plan.call()
+    """Call the workflow in a context of its own, also where an event loop or a run executes here."""
+
+    def call() -> Any:
+        return plan.workflow(*copy_of(plan.args), **copy_of(plan.kwargs))
 
     async def main() -> Any:
-        return await plan.call()
+        return await call()
 
+    def call_async() -> Any:
+        return asyncio.run(main())
+
+    work = call_async if plan.is_async else call
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(main())
+        return work()
+    return _in_thread(work)
+
+
+def _in_thread(work: Any) -> Any:
     box: list[Any] = []
     context = contextvars.copy_context()
 
-    def work() -> None:
+    def execute() -> None:
         try:
-            box.append((None, context.run(asyncio.run, main())))
+            box.append((None, context.run(work)))
         except BaseException as error:
             box.append((error, None))
 
-    thread = threading.Thread(target=work, name="flowdsl-check-replay")
+    thread = threading.Thread(target=execute, name="flowdsl-check-replay")
     thread.start()
     thread.join()
     error, value = box[0]

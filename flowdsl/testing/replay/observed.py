@@ -1,4 +1,4 @@
-"""What is executed by ``check_replay``, and what is seen of each execution."""
+"""What ``check_replay`` executes, and what it sees of each execution."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -8,14 +8,13 @@ from attrs import define, field, frozen
 from flowdsl.core.kinds import OBSERVABLE
 from flowdsl.core.records import Step
 from flowdsl.storage.base import Operation, PutStep, TakeSignal
-from flowdsl.testing.replay.surroundings import Memory
 
-__all__ = ["Called", "Commit", "Life", "Outcome", "Plan"]
-
-"""Kinds of records that two executions must have in common."""
+__all__ = ["Address", "Called", "Commit", "Life", "Outcome", "Place", "Plan", "Sight"]
 
 Place = tuple[str, str]
+"""Run and key of a record."""
 Address = tuple[str, str, int]
+"""Run, key and attempt of one execution of a body."""
 Outcome = tuple[BaseException | None, Any]
 
 
@@ -40,40 +39,52 @@ class Called:
 
 @define(slots=True)
 class Plan:
-    """What is executed, and how, and what the first execution found out: the *outcomes* of bodies, the order
-    in which they *ended*, which of them made durable calls of their own (*inner*), arguments that steps
-    *changed*, and calls that leave no record (*unrecorded*).
+    """What is executed, and how, and what the first execution found out.
+
+    That is: which bodies had *begun* (and whether they are async), their *outcomes*, the order in which they
+    *ended*, which of them made durable calls of their own (*inner*), arguments that steps *changed*, and
+    calls that leave no record (*unrecorded*). With *elsewhere* it is executed in another process, where no
+    body of a step executes.
     """
 
-    call: Callable[[], Any]
-    fn: Any
+    workflow: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
     is_async: bool
     fakes: Mapping[str, Callable[..., Any]]
     options: Mapping[str, Any]
     signals: Sequence[tuple[str, Any]]
-    memory: Memory
+    elsewhere: bool = False
+    begun: dict[Address, bool] = field(factory=dict)
     outcomes: dict[Address, Outcome] = field(factory=dict)
+    ended: dict[Address, int] = field(factory=dict)
     inner: set[Place] = field(factory=set)
-    ended: list[Address] = field(factory=list)
     changed: list[str] = field(factory=list)
     unrecorded: dict[str, None] = field(factory=dict)
 
 
 @define(slots=True)
 class Life:
-    """What was seen of one execution. ``puts`` are all records of it and of what it continued."""
+    """What was seen of one execution, which continues the commits *before*.
 
-    before: tuple[Commit, ...]
+    ``puts`` are all records of it and of what it continued; ``strange`` are calls that the first execution
+    did not make; ``effects``, ``reads`` and ``lost`` are what a body did outside of every step.
+    """
+
+    before: Sequence[Commit]
     changes: tuple[str, ...]
     error: BaseException | None = None
     value: Any = None
     commits: list[Commit] = field(factory=list)
     calls: list[Called] = field(factory=list)
+    lines: dict[Address, str] = field(factory=dict)
+    strange: list[str] = field(factory=list)
     unused: list[str] = field(factory=list)
     puts: dict[Place, Step] = field(factory=dict)
-    outside: list[str] = field(factory=list)
+    effects: list[str] = field(factory=list)
+    reads: list[str] = field(factory=list)
+    lost: list[str] = field(factory=list)
     really_ran: int = 0
-    lines: dict[Address, str] = field(factory=dict)
     loaded: list[tuple[str, Any, Any]] = field(factory=list)
 
     def note(self, operations: Sequence[Operation]) -> None:
@@ -87,3 +98,18 @@ class Life:
     def journal(self) -> dict[Place, Step]:
         """The records that must be the same in each execution."""
         return {place: step for place, step in self.puts.items() if step.kind in OBSERVABLE}
+
+
+@frozen(slots=True)
+class Sight:
+    """What a continued execution shows: *what* went differently (``""``: nothing), after how many commits
+    (*point*) it was continued, under which *changes*, the *calls* it made, and what its workflows looked at
+    (*noticed*: cause and place).
+    """
+
+    what: str
+    point: int
+    changes: tuple[str, ...]
+    elsewhere: bool
+    calls: tuple[Called, ...]
+    noticed: tuple[tuple[str, str], ...] = ()

@@ -1,73 +1,167 @@
-"""Stands between the engine and the bodies of steps: executes and remembers, or plays back."""
+"""Stands around the bodies of an execution: executes them and remembers, or plays back what they did.
+
+The rules
+    The first execution executes every body. A continued one executes none that the first has completed: it
+    gives what that returned or raised. A body that had not ended (it was cancelled, or timed out) does not
+    end again. A step that the first execution did not call is not executed at all: it is what differs.
+
+    Two kinds are executed again nevertheless: steps that make durable calls of their own (those are to be
+    replayed too), and steps of mode ``try``, of which there is no record. In another process neither is: what
+    a workflow looks at is varied there, and bodies must not see that.
+"""
 
 import asyncio
 import inspect
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
-from flowdsl.engine.callsite import source_line
-from flowdsl.engine.scope import StepView
+from flowdsl.errors import StepTimeout
+from flowdsl.hooks import BodyView, Hooks
 from flowdsl.testing.executions import Execution
-from flowdsl.testing.replay.causes import ORDER
+from flowdsl.testing.replay.causes import ORDER, SAME_ORDER
 from flowdsl.testing.replay.observed import Address, Called, Life, Outcome, Plan
+from flowdsl.testing.replay.user_code import executing, in_step_body, line_of_code
 from flowdsl.testing.replay.values import copy_of, same
 from flowdsl.testing.seam import fake_body
 
-__all__ = ["line_of_code", "player"]
+__all__ = ["Player", "Strange"]
 
-_TURNS = 64  # of the event loop, by which concurrent steps are told apart
+_TURNS = 16  # by which bodies that ended one after the other are told apart
+_TURN = 0.003  # seconds that a thread waits for one turn
 _LONGEST = 100
+_PLAIN = (int, float, str, bytes, bool, type(None))
 
 
-def line_of_code() -> str:
-    """Where the user's code stands; ``""`` in a thread or task of its own."""
-    line = source_line()
-    return "" if "/concurrent/futures/" in line or "/asyncio/" in line or line == "unknown" else line
+class Strange(BaseException):
+    """A step was called that the first execution did not call. No ``Exception``: nobody may handle it."""
 
 
-def player(plan: Plan, life: Life, first: bool) -> Any:
-    """Stands between the engine and the bodies: executes and remembers, or plays back."""
+class Player(Hooks):
+    """Executes and remembers (*first*), or plays back. ``bodies`` are those of workflows, by run."""
 
-    def substitute(
-        view: StepView, is_async: bool, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Callable[..., Any]:
+    def __init__(self, plan: Plan, life: Life, first: bool) -> None:
+        self._plan = plan
+        self._life = life
+        self._first = first
+        self.bodies: dict[str, BodyView] = {}
+        self._threads: dict[str, int] = {}
+
+    # What the engine calls --------------------------------------------------------------------------------
+
+    def jitter(self) -> float:
+        """The same each time."""
+        return 0.0
+
+    def on_step_start(self, step: Any) -> None:
+        # Here, because the body may execute in another thread.
+        self._life.lines[step.run_id, step.key, step.attempt] = line_of_code()
+
+    def on_step_error(self, step: Any, error: BaseException, attempt: int) -> None:
+        address = (step.run_id, step.key, attempt)
+        if self._first and isinstance(error, StepTimeout):
+            if self._plan.begun.get(address):
+                self._plan.outcomes.pop(address, None)  # it is cancelled at the same moment each time
+            else:
+                self._plan.outcomes[address] = error, None
+
+    def execute_body(self, body: BodyView, proceed: Callable[[], Any]) -> Any:
+        if body.step is None:
+            self._workflow(body)
+            with executing(body.kind):
+                return proceed()
+        fn = self._instead(body, proceed)
+        with executing("step"):
+            return fn(*body.args, **body.kwargs)
+
+    async def execute_body_async(self, body: BodyView, proceed: Callable[[], Any]) -> Any:
+        if body.step is None:
+            self._workflow(body)
+            with executing(body.kind):
+                return await proceed()
+        fn = self._instead(body, proceed)
+        with executing("step"):
+            return await fn(*body.args, **body.kwargs)
+
+    # What executes ----------------------------------------------------------------------------------------
+
+    def _workflow(self, body: BodyView) -> None:
+        if body.kind == "workflow":
+            self.bodies[body.run_id] = body
+            self._threads[body.run_id] = threading.get_ident()
+
+    def _instead(self, body: BodyView, proceed: Callable[[], Any]) -> Callable[..., Any]:
+        """What executes in place of a body."""
+        plan, view = self._plan, body.step
         address = (view.run_id, view.key, view.attempt)
-        shown = str(Execution(view.run_id, view.path, view.key, 1, args, kwargs))
-        life.calls.append(
-            Called(True, view.run_id, view.key, shown, life.lines.get(address) or line_of_code())
-        )
-        known = plan.outcomes.get(address)
-        if view.mode == "try":  # of which there is no record
+        shown = str(Execution(view.run_id, view.path, view.key, 1, body.args, body.kwargs))
+        line = self._life.lines.get(address) or line_of_code()
+        self._life.calls.append(Called(True, view.run_id, view.key, shown, line))
+        if view.mode == "try":
             plan.unrecorded[f"{shown} is of mode 'try'"] = None
-            known = None
-        if not first and known is not None and address[:2] not in plan.inner:
-            if is_async and ORDER in life.changes:
-                return _late(known, plan.ended.index(address))
-            return fake_body(lambda *_, **__: _replayed(known), is_async)
-        life.really_ran += 1
-        if view.path in plan.fakes:
-            fn = fake_body(plan.fakes[view.path], is_async)
-        if known is not None:
-            return fn
-        return _Remembering(plan, address, view.path.rpartition(".")[2], fn).body(is_async)
+        if self._first:
+            plan.begun[address] = body.is_async
+            return self._really(body, proceed, address)
+        again = view.mode == "try" or address[:2] in plan.inner or in_step_body()
+        if again and not (plan.elsewhere and address in plan.outcomes):
+            return self._really(body, proceed, None)
+        return self._played(body, address, shown)
 
-    return substitute
+    def _really(
+        self, body: BodyView, proceed: Callable[[], Any], address: Address | None
+    ) -> Callable[..., Any]:
+        """Execute it, or its fake; with an *address*, remember what comes of it."""
+        self._life.really_ran += 1
+        fn: Callable[..., Any] = lambda *_, **__: proceed()  # noqa: E731
+        if body.path in self._plan.fakes:
+            fn = fake_body(self._plan.fakes[body.path], body.is_async)
+        return fn if address is None else _Remembering(self._plan, address, body, fn).body()
+
+    def _played(self, body: BodyView, address: Address, shown: str) -> Callable[..., Any]:
+        plan = self._plan
+        if address in plan.outcomes:
+            outcome = plan.outcomes[address]
+            ended, changes = plan.ended.get(address, 0) % _TURNS, self._life.changes
+            turns = _TURNS - ended if ORDER in changes else 1 + ended if SAME_ORDER in changes else 0
+            if body.is_async:
+                return _outcome_async(outcome, turns)
+            beside = threading.get_ident() != self._threads.get(body.run_id)
+            return _outcome(outcome, turns if beside else 0)
+        if address in plan.begun:
+            return lambda *_, **__: body.ahold() if body.is_async else body.hold()
+        if body.step.mode == "send":
+            return fake_body(lambda *_, **__: None, body.is_async)
+        self._life.strange.append(shown)
+
+        def strange(*_: Any, **__: Any) -> Any:
+            raise Strange(shown)
+
+        return fake_body(strange, body.is_async)
 
 
-def _replayed(known: Outcome) -> Any:
-    error, value = known
+def _given(outcome: Outcome) -> Any:
+    error, value = outcome
     if error is not None:
         raise error.with_traceback(None)
     return copy_of(value)
 
 
-def _late(known: Outcome, ended: int) -> Callable[..., Any]:
-    """Give the outcome all the later, the earlier the body had *ended* among others."""
+def _outcome(outcome: Outcome, turns: int) -> Callable[..., Any]:
+    """Give *outcome*, all the later the earlier the body had ended among others."""
 
+    def body(*_: Any, **__: Any) -> Any:
+        time.sleep(turns * _TURN)
+        return _given(outcome)
+
+    return body
+
+
+def _outcome_async(outcome: Outcome, turns: int) -> Callable[..., Any]:
     async def body(*_: Any, **__: Any) -> Any:
-        for _turn in range(4 * (_TURNS - ended % _TURNS)):
+        for _turn in range(16 * turns):
             await asyncio.sleep(0)
-        return _replayed(known)
+        return _given(outcome)
 
     return body
 
@@ -75,58 +169,57 @@ def _late(known: Outcome, ended: int) -> Callable[..., Any]:
 class _Remembering:
     """Executes a body and keeps its outcome, and what it did to its arguments."""
 
-    def __init__(self, plan: Plan, address: Address, name: str, fn: Callable[..., Any]) -> None:
+    def __init__(self, plan: Plan, address: Address, body: BodyView, fn: Callable[..., Any]) -> None:
         self._plan = plan
         self._address = address
-        self._name = name
+        self._view = body
         self._fn = fn
+        self._before: dict[str, Any] = {}
+        self._args: dict[str, Any] = {}
 
-    def body(self, is_async: bool) -> Callable[..., Any]:
+    def body(self) -> Callable[..., Any]:
         """What executes in place of the body."""
-        return self._aexecute if is_async else self._execute
+        return self._aexecute if self._view.is_async else self._execute
 
     def _execute(self, *args: Any, **kwargs: Any) -> Any:
-        given = self._named(args, kwargs)
-        before = copy_of(given)
+        self._begin(args, kwargs)
         try:
             value = self._fn(*args, **kwargs)
         except Exception as error:
-            self._ended(before, given, error, None)
+            self._ended(error, None)
             raise
-        self._ended(before, given, None, value)
+        self._ended(None, value)
         return value
 
     async def _aexecute(self, *args: Any, **kwargs: Any) -> Any:
-        given = self._named(args, kwargs)
-        before = copy_of(given)
+        self._begin(args, kwargs)
         try:
             value = await self._fn(*args, **kwargs)
         except Exception as error:
-            self._ended(before, given, error, None)
+            self._ended(error, None)
             raise
-        self._ended(before, given, None, value)
+        self._ended(None, value)
         return value
 
-    def _named(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Those arguments that can be changed, by name."""
+    def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Copy those arguments that can be changed, by name."""
         try:
-            named = dict(inspect.signature(self._fn).bind(*args, **kwargs).arguments)
+            named = dict(inspect.signature(self._view.fn).bind(*args, **kwargs).arguments)
         except (TypeError, ValueError):
             named = {f"argument {n}": value for n, value in enumerate(args, 1)} | kwargs
-        return {name: value for name, value in named.items() if not isinstance(value, _PLAIN)}
+        self._args = {name: value for name, value in named.items() if not isinstance(value, _PLAIN)}
+        self._before = copy_of(self._args)
 
-    def _ended(self, before: Any, given: Any, error: BaseException | None, value: Any) -> None:
+    def _ended(self, error: BaseException | None, value: Any) -> None:
         plan = self._plan
-        plan.outcomes[self._address] = error, copy_of(value)
-        plan.ended.append(self._address)
-        for name, old in before.items():
-            if not same(old, given[name]):
-                plan.changed.append(
-                    f"{self._name}() turned {name} from {_short(old)} to {_short(given[name])}"
-                )
-
-
-_PLAIN = (int, float, str, bytes, bool, type(None))
+        if self._address not in plan.outcomes:  # else its timeout was quicker
+            plan.outcomes[self._address] = error, copy_of(value)
+        plan.ended[self._address] = len(plan.ended)
+        name = self._view.path.rpartition(".")[2]
+        for argument, old in self._before.items():
+            now = self._args[argument]
+            if not same(old, now):
+                plan.changed.append(f"{name}() turned {argument} from {_short(old)} to {_short(now)}")
 
 
 def _short(value: Any) -> str:

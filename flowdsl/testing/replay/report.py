@@ -9,7 +9,7 @@ from flowdsl.core.status import StepStatus
 from flowdsl.errors import NondeterminismError
 from flowdsl.storage.base import PutStep
 from flowdsl.testing.replay.causes import ADVICE
-from flowdsl.testing.replay.observed import Life
+from flowdsl.testing.replay.observed import Life, Sight
 from flowdsl.testing.replay.values import same
 
 __all__ = ["difference", "lossy", "story"]
@@ -33,37 +33,38 @@ Causes = Mapping[str, Sequence[str]]
 """What it depends on, each with the places in the code."""
 
 
-def difference(first: Life, again: Life) -> str:
-    """What went differently the second time, or ``""``."""
+def difference(first: Life, again: Life, *, bodies: bool = True) -> str:
+    """What went differently the second time, or ``""``. Without *bodies*, no body of a step was executed
+    there, and calls that they make are not missed.
+    """
     if isinstance(again.error, NondeterminismError) and not isinstance(first.error, NondeterminismError):
         return str(again.error)
     recorded, now = first.journal(), again.journal()
-    found = []
-    extra = [step for place, step in now.items() if place not in recorded]
-    lost = [step for place, step in recorded.items() if place not in now]
-    for title, steps in (
-        ("calls that the first execution did not make:", extra),
-        ("calls that only the first execution made:", lost),
+    found: list[str] = []
+    extra = [f"{_name(s)}({s.args}) → {s.preview}" for place, s in now.items() if place not in recorded]
+    lost = [
+        f"{_name(s)}({s.args}) → {s.preview}"
+        for place, s in recorded.items()
+        if place not in now and (bodies or not s.scope)
+    ]
+    for title, lines in (
+        ("calls that the first execution did not make:", [*extra, *again.strange]),
+        ("calls that only the first execution made:", lost[:1] if again.strange else lost),
+        ("records that nothing asked for:", [] if again.strange else again.unused),
+        ("steps that were executed although they were recorded:", _repeated(again)),
     ):
-        if steps:
-            found += [title, *(f"    {_name(s)}({s.args}) → {s.preview}" for s in steps[:_MOST])]
+        if lines:
+            found += [title, *(f"    {line}" for line in lines[:_MOST])]
     for place, step in recorded.items():
         other = now.get(place)
-        if other is not None and other.status is not step.status:
+        if other is not None and other.status is not step.status and not again.strange:
             found.append(f"{_name(step)}({step.args}) was {step.status}, then {other.status}")
-    if again.unused:
-        found += ["records that nothing asked for:", *(f"    {one}" for one in again.unused[:_MOST])]
-    if _as_error(first.error) != _as_error(again.error) or not same(first.value, again.value):
+    same_error = _as_error(first.error) == _as_error(again.error)
+    if not again.strange and not (same_error and same(first.value, again.value)):
         found += [
             "the outcome:",
             f"    - the first execution {_outcome(first)}",
             f"    + the continued one {_outcome(again)}",
-        ]
-    repeated = _repeated(again)
-    if repeated:
-        found += [
-            "steps that were executed although they were recorded:",
-            *(f"    {one}" for one in repeated),
         ]
     return "\n".join(found)
 
@@ -82,33 +83,29 @@ def _repeated(again: Life) -> list[str]:
     return [call.shown for call in again.calls if call.ran and (call.run, call.key) in done]
 
 
-def story(workflow: str, first: Life, again: Life, crash: str, causes: Causes, what: str) -> str:
+def story(workflow: str, first: Life, seen: Sight, causes: Causes) -> str:
     """The whole of it: what ran before the crash, what was replayed, where it went differently, and what to
     do.
     """
-    where = " in another process" if again.changes else ""
+    where = " in another process" if seen.elsewhere else ""
     recorded = {
         (op.step.run_id, op.step.key)
-        for commit in again.before
+        for commit in first.commits[: seen.point]
         for op in commit.operations
         if isinstance(op, PutStep)
     }
     ran = [call for call in first.calls if (call.run, call.key) in recorded]
+    crash = f"it died after commit {seen.point} (of {len(first.commits)} without a crash)"
     lines = [f"{workflow} does not replay: {crash}, then continued{where}.", "  ran before the crash:"]
     lines += [f"    {call.shown}" for call in ran[:_MOST]]
     begun = [call for call in first.calls if call not in ran][:1]
     lines += [f"    {call.shown}, which had begun and was not recorded" for call in begun]
     lines += [] if ran or begun else ["    nothing"]
-    lines.append("  replayed from records afterwards:")
-    lines += [f"    {call.shown}{_at(call.line)}" for call in again.calls if not call.ran][:_MOST] or [
-        "    nothing"
-    ]
-    lines.append("  executed afterwards:")
-    lines += [f"    {call.shown}{_at(call.line)}" for call in again.calls if call.ran][:_MOST] or [
-        "    nothing"
-    ]
+    for title, wanted in (("replayed from records afterwards:", False), ("called afterwards:", True)):
+        calls = [f"    {call.shown}{_at(call.line)}" for call in seen.calls if call.ran is wanted]
+        lines += [f"  {title}", *(calls[:_MOST] or ["    nothing"])]
     lines.append("  where it went differently:")
-    lines += [f"    {line}" for line in what.splitlines()]
+    lines += [f"    {line}" for line in seen.what.splitlines()]
     if causes:
         lines.append(f"  it depends on: {', '.join(causes)}")
         lines += [f"    {place}" for places in causes.values() for place in places[:_MOST]]

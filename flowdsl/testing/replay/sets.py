@@ -1,109 +1,58 @@
-"""Sets in another order, as another process has them: texts hash differently in each.
+"""Whether the order of a set may matter to a workflow: only then is it worth many processes to look."""
 
-Within one process the order of a set is fixed, so the code of the function is compiled anew with a call
-around whatever it iterates over; that call turns sets around. Only the function itself is changed, not what
-it calls."""
-
-import ast
-import inspect
-import textwrap
+import dis
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from types import CodeType
 from typing import Any
 
-__all__ = ["other_set_order"]
+from flowdsl.testing.replay.observed import Plan
 
-_NAME = "__flowdsl_in_another_order__"
-_FUNCTIONS = frozenset({"list", "tuple", "enumerate", "iter", "zip", "map", "filter", "deque"})
-_METHODS = frozenset({"map", "join", "extend", "fromkeys"})
-_FUTURE = 0x1FF0000  # compiler flags of __future__ imports
+__all__ = ["uses_sets"]
 
-
-def _turned(value: Any) -> Any:
-    """A set turned around, unless its order is the same everywhere, as that of numbers is; anything else as
-    it is.
-    """
-    if isinstance(value, set | frozenset) and not all(isinstance(one, int | float) for one in value):
-        return list(value)[::-1]
-    return value
+_MAKING = {dis.opmap[name] for name in ("BUILD_SET", "SET_UPDATE", "SET_ADD") if name in dis.opmap}
+_NAMES = {"set", "frozenset", "keys", "items", "WeakSet"}
 
 
-class _Turn(ast.NodeTransformer):
-    def _wrap(self, node: ast.expr) -> ast.expr:
-        call = ast.Call(ast.Name(_NAME, ast.Load()), [node], [])
-        return ast.fix_missing_locations(ast.copy_location(call, node))
-
-    def visit_For(self, node: ast.For) -> Any:
-        self.generic_visit(node)
-        node.iter = self._wrap(node.iter)
-        return node
-
-    def visit_comprehension(self, node: ast.comprehension) -> Any:
-        self.generic_visit(node)
-        if not node.is_async:
-            node.iter = self._wrap(node.iter)
-        return node
-
-    def visit_Call(self, node: ast.Call) -> Any:
-        self.generic_visit(node)
-        called = node.func
-        named = isinstance(called, ast.Name) and called.id in _FUNCTIONS
-        method = isinstance(called, ast.Attribute) and called.attr in _METHODS
-        node.args = [
-            ast.copy_location(ast.Starred(self._wrap(arg.value), ast.Load()), arg)
-            if isinstance(arg, ast.Starred)
-            else self._wrap(arg)
-            if named or method
-            else arg
-            for arg in node.args
-        ]
-        return node
+def uses_sets(fn: Any, plan: Plan) -> bool:
+    """Whether the code around *fn* mentions sets, or steps and arguments bring some."""
+    values = [*plan.args, *plan.kwargs.values(), *(value for _, value in plan.outcomes.values())]
+    if any(_holds_set(value) for value in values):
+        return True
+    module = sys.modules.get(fn.__module__)
+    own = [one for one in vars(module).values() if _module_of(one) == fn.__module__] if module else []
+    return any(_mentions(code) for one in [fn, *own] for code in _codes(one))
 
 
-def _compiled(fn: Any) -> CodeType | None:
-    """The code of *fn* with the calls in it; ``None`` where its source is not at hand."""
-    code = fn.__code__
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(fn)))
-    except (OSError, TypeError, SyntaxError):
-        return None
-    found = tree.body[0] if tree.body else None
-    if not isinstance(found, ast.FunctionDef | ast.AsyncFunctionDef) or found.name != fn.__name__:
-        return None
-    found.decorator_list = []
-    _Turn().visit(found)
-    ast.increment_lineno(tree, code.co_firstlineno - 1)
-    if code.co_freevars:  # they must be variables of a function around it
-        outer = ast.parse(f"def outer():\n {' = '.join(code.co_freevars)} = None").body[0]
-        assert isinstance(outer, ast.FunctionDef)
-        outer.body.append(found)
-        tree.body = [outer]
-    made = compile(tree, code.co_filename, "exec", flags=code.co_flags & _FUTURE, dont_inherit=True)
-    fitting = [one for one in _codes(made) if one.co_name == fn.__name__]
-    if not fitting or fitting[0].co_freevars != code.co_freevars:
-        return None
-    return fitting[0].replace(co_qualname=code.co_qualname)
+def _module_of(one: Any) -> Any:
+    return getattr(one, "__module__", None)
 
 
-def _codes(code: CodeType) -> Iterator[CodeType]:
-    for const in code.co_consts:
-        if isinstance(const, CodeType):
-            yield const
-            yield from _codes(const)
+def _holds_set(value: Any) -> bool:
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    if isinstance(value, list | tuple):
+        return any(_holds_set(one) for one in value[:1000])
+    return isinstance(value, set | frozenset) and len(value) > 1
 
 
-@contextmanager
-def other_set_order(fn: Any, _: Any) -> Iterator[None]:
-    """The body of *fn* finds the items of sets in another order."""
-    changed = _compiled(fn)
-    if changed is None:
-        yield
+def _codes(one: Any) -> Iterator[CodeType]:
+    """The code of a function, or of the methods of a class, and what is defined in there."""
+    if isinstance(one, type):
+        for member in vars(one).values():
+            if not isinstance(member, type):
+                yield from _codes(member)
         return
-    code, fn.__code__ = fn.__code__, changed
-    fn.__globals__[_NAME] = _turned
-    try:
-        yield
-    finally:
-        fn.__code__ = code
-        del fn.__globals__[_NAME]
+    one = getattr(one, "__wrapped__", getattr(one, "__func__", one))
+    code = getattr(getattr(one, "__wrapped__", one), "__code__", None)
+    pending = [code] if isinstance(code, CodeType) else []
+    while pending:
+        code = pending.pop()
+        yield code
+        pending += [const for const in code.co_consts if isinstance(const, CodeType)]
+
+
+def _mentions(code: CodeType) -> bool:
+    if _MAKING.intersection(code.co_code[::2]) or _NAMES.intersection(code.co_names):
+        return True
+    return any(isinstance(const, frozenset) for const in code.co_consts)

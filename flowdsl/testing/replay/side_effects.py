@@ -1,6 +1,8 @@
-"""Effects outside of every step: files, sockets and processes that the bodies of workflows open."""
+"""What the bodies of workflows do to the world outside, and read from it, beside their steps.
 
-import linecache
+Python tells *audit hooks* of files that are opened, of directories that are listed, of sockets and processes.
+"""
+
 import os
 import sys
 from collections.abc import Iterator
@@ -8,51 +10,108 @@ from contextlib import contextmanager
 from typing import Any
 
 from flowdsl.testing.replay.observed import Life
-from flowdsl.testing.replay.surroundings import in_workflow_body, user_frame
+from flowdsl.testing.replay.user_code import in_workflow_body, line_of, program_paths, user_frame
 
-__all__ = ["listening"]
+__all__ = ["is_program", "listening"]
 
-_EVENTS = frozenset(
+_EFFECTS = frozenset(
     [
+        "os.chmod",
+        "os.chown",
+        "os.exec",
+        "os.fork",
+        "os.forkpty",
+        "os.kill",
+        "os.link",
+        "os.mkdir",
+        "os.posix_spawn",
         "os.remove",
         "os.rename",
-        "os.mkdir",
         "os.rmdir",
+        "os.spawn",
+        "os.symlink",
         "os.system",
         "os.truncate",
-        "shutil.rmtree",
-        "shutil.move",
+        "os.utime",
         "shutil.copyfile",
+        "shutil.move",
+        "shutil.rmtree",
+        "tempfile.mkdtemp",
+        "tempfile.mkstemp",
+        "subprocess.Popen",
+        "syslog.syslog",
+        "webbrowser.open",
         "socket.connect",
         "socket.sendto",
-        "subprocess.Popen",
-        "smtplib.connect",
+        "socket.sendmsg",
+        "ftplib.connect",
         "http.client.connect",
+        "imaplib.open",
+        "poplib.connect",
+        "smtplib.connect",
         "sqlite3.connect",
+        "urllib.Request",
     ]
 )
+_READS = frozenset(
+    [
+        "builtins.input",
+        "glob.glob",
+        "os.listdir",
+        "os.scandir",
+        "os.getxattr",
+        "os.listxattr",
+        "socket.getaddrinfo",
+        "socket.gethostbyname",
+        "socket.gethostbyaddr",
+        "socket.getnameinfo",
+    ]
+)
+_CODE = (".py", ".pyc", ".so", ".pyd")
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_APPEND
+
 _listeners: list[Life] = []
 _hooked = False
 
 
-def _audit(event: str, args: tuple[Any, ...]) -> None:
-    if not _listeners or (event != "open" and event not in _EVENTS) or not in_workflow_body():
-        return
+def is_program(path: str) -> bool:
+    """Whether *path* belongs to the program and its libraries, or is no file at all."""
+    return path.endswith(_CODE) or os.path.abspath(path).startswith(program_paths())
+
+
+def _kind(event: str, args: tuple[Any, ...]) -> str:
+    """What an event means: ``"effect"``, ``"read"``, or ``""``, neither."""
     if event == "open":
-        writes = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_APPEND
-        if not (isinstance(args[2], int) and args[2] & writes) or "__pycache__" in str(args[0]):
-            return
-    frame = user_frame(2)
+        if isinstance(args[0], int):
+            return ""
+        if isinstance(args[2], int) and args[2] & _WRITING:
+            return "" if "__pycache__" in os.fsdecode(args[0]) else "effect"
+        return "" if is_program(os.fsdecode(args[0])) else "read"
+    if event in _EFFECTS:
+        return "" if event == "sqlite3.connect" and args[0] == ":memory:" else "effect"
+    if event not in _READS:
+        return ""
+    return "" if event.startswith("os.") and isinstance(args[0], str) and is_program(args[0]) else "read"
+
+
+def _audit(event: str, args: tuple[Any, ...]) -> None:
+    if not _listeners or (event != "open" and event not in _EFFECTS and event not in _READS):
+        return
+    if not in_workflow_body():
+        return
+    kind = _kind(event, args)
+    frame = user_frame(2) if kind else None
     if frame is not None:
-        name, line = frame.f_code.co_filename, frame.f_lineno
-        what = f"{event} {args[0]!s}" if event != "socket.connect" else f"{event} {args[1]!s}"
-        text = linecache.getline(name, line).strip()
-        _listeners[-1].outside.append(f"{what}\n      at {name}:{line}: {text}")
+        shown = args[1] if event == "socket.connect" else args[0] if args else ""
+        what = f"{event} {shown!s}\n      at {line_of(frame)}"
+        found = _listeners[-1].effects if kind == "effect" else _listeners[-1].reads
+        if what not in found:
+            found.append(what)
 
 
 @contextmanager
 def listening(life: Life) -> Iterator[None]:
-    """Note them in *life*."""
+    """Note in *life* what the bodies of workflows do and read."""
     global _hooked
     if not _hooked:
         sys.addaudithook(_audit)

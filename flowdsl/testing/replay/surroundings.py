@@ -1,295 +1,172 @@
-"""What is different when a run is continued in another process: the time, the environment, the order of
-sets, and nothing in memory.
+"""What is different in another process, for the life of a process that is thrown away afterwards.
 
-Each is a context manager that changes that one thing for the code of a workflow, and for nobody else.
+:func:`another_host` is for the whole process, before any code of the user is imported. Each of ``CHANGES``
+is a context manager. Nothing here is ever used in the process of the test.
 """
 
-import copy
-import datetime as datetime_module
-import functools
+import locale
 import os
+import platform
+import socket
 import sys
-import time as time_module
-from collections import deque
+import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from types import ModuleType
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from flowdsl.engine.execution import current
-from flowdsl.testing.replay.sets import other_set_order
+from flowdsl.testing.replay.causes import CLOCK, DIRECTORY, ENVIRONMENT, ORDER, OUTSIDE, ZONE
+from flowdsl.testing.replay.side_effects import is_program
+from flowdsl.testing.replay.user_code import user_frame
 
-__all__ = ["CHANGES", "Memory", "elsewhere", "user_frame"]
+__all__ = ["CHANGES", "another_host", "elsewhere"]
 
-SHIFT = datetime_module.timedelta(days=190, hours=13, minutes=7)
+SHIFT = timedelta(days=190, hours=13, minutes=7)
 """How much later the run is continued: another date, month, weekday and half of the day."""
 
-_STDLIB = os.path.dirname(os.__file__)
-_TESTING = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-_PACKAGE = os.path.dirname(_TESTING)
-_CONTAINERS = (dict, list, set, deque, bytearray)
-_PLAIN = (int, float, str, bytes, bool, type(None), tuple, frozenset)
 
-
-def user_frame(depth: int = 1) -> Any:
-    """The innermost frame if user code stands behind no code but the standard library's, else ``None``."""
-    frame: Any = sys._getframe(depth)
-    while frame is not None:
-        name = frame.f_code.co_filename
-        if name.startswith(_PACKAGE) and not name.startswith(_TESTING):
-            return None
-        library = name.startswith((_STDLIB, _PACKAGE, "<frozen"))
-        if not library:
-            return frame
-        frame = frame.f_back
-    return None
-
-
-def in_workflow_body() -> bool:
-    """Whether the body of a workflow, not that of a step, is executing here."""
-    frame = current.get()
-    return frame is not None and frame.step is None
-
-
-def _namespaces(fn: Any, wanted: Callable[[Any], bool]) -> list[dict[str, Any]]:
-    """The globals of *fn*, and those of other modules that are *wanted*."""
-    own: dict[str, Any] = fn.__globals__
-    others = [vars(module) for module in list(sys.modules.values()) if wanted(module)]
-    return [own, *(names for names in others if names is not own)]
-
-
-def _is_users(module: Any) -> bool:
-    """Whether *module* is neither the standard library's, nor installed, nor ours."""
-    file = getattr(module, "__file__", None)
-    if not isinstance(module, ModuleType) or not isinstance(file, str):
-        return False
-    return not file.startswith((_STDLIB, _PACKAGE)) and "site-packages" not in file
-
-
-# ------------------------------------------------------------ the wall clock
-
-
-class _Meta(type):
-    def __instancecheck__(cls, instance: Any) -> bool:
-        return isinstance(instance, cls.__mro__[1])
-
-    def __subclasscheck__(cls, subclass: Any) -> bool:
-        return issubclass(subclass, cls.__mro__[1])
-
-
-class _LaterDatetime(datetime_module.datetime, metaclass=_Meta):
-    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        return datetime_module.datetime(*args, **kwargs)
-
-    @classmethod
-    def now(cls, tz: Any = None) -> Any:
-        return datetime_module.datetime.now(tz) + SHIFT
-
-    @classmethod
-    def utcnow(cls) -> Any:
-        return cls.now(datetime_module.UTC).replace(tzinfo=None)
-
-    @classmethod
-    def today(cls) -> Any:
-        return cls.now()
-
-
-class _LaterDate(datetime_module.date, metaclass=_Meta):
-    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        return datetime_module.date(*args, **kwargs)
-
-    @classmethod
-    def today(cls) -> Any:
-        return _LaterDatetime.now().date()
-
-
-class _Module:
-    """A module in which some names mean something else."""
-
-    def __init__(self, module: Any, **names: Any) -> None:
-        self.__dict__.update(names)
-        self.__dict__["_module"] = module
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["_module"], name)
-
-
-def _later_time() -> float:
-    return time_module.time() + SHIFT.total_seconds()
-
-
-def _later_time_ns() -> int:
-    return time_module.time_ns() + int(SHIFT.total_seconds()) * 10**9
-
-
-_LATER: list[tuple[Any, Any]] = [
-    (datetime_module, _Module(datetime_module, datetime=_LaterDatetime, date=_LaterDate)),
-    (datetime_module.datetime, _LaterDatetime),
-    (datetime_module.date, _LaterDate),
-    (time_module, _Module(time_module, time=_later_time, time_ns=_later_time_ns)),
-    (time_module.time, _later_time),
-    (time_module.time_ns, _later_time_ns),
-]
+def another_host() -> None:
+    """Another machine: its name, its number of processors, and names that count threads and tasks."""
+    real = os.uname() if hasattr(os, "uname") else None
+    if real is not None:
+        named = os.uname_result((real.sysname, "elsewhere", *tuple(real)[2:]))
+        os.uname = lambda: named
+    socket.gethostname = lambda: "elsewhere"
+    platform.node = lambda: "elsewhere"
+    cpus = (os.cpu_count() or 1) + 1
+    os.cpu_count = lambda: cpus
+    ctime, asctime = time.ctime, time.asctime  # these two read the clock of the machine in any case
+    time.ctime = lambda seconds=None: ctime(time.time() if seconds is None else seconds)
+    time.asctime = lambda t=None: asctime(time.localtime() if t is None else t)
+    sys.argv = ["elsewhere"]
 
 
 @contextmanager
-def later(fn: Any, memory: "Memory") -> Iterator[None]:
-    """The module of *fn*, and all modules of the user, see a wall clock that is half a year ahead."""
-    if memory.clocks is None:
-        memory.clocks = [
-            (names, name, old, new)
-            for names in _namespaces(fn, _is_users)
-            for name, value in list(names.items())
-            for old, new in _LATER
-            if value is old and not name.startswith("__")
-        ]
-    for names, name, _, new in memory.clocks:
-        names[name] = new
+def later() -> Iterator[None]:
+    """All clocks are half a year ahead. Needs time-machine; without it they are ahead by what it took."""
+    try:
+        import time_machine
+    except ImportError:
+        yield
+        return
+    with time_machine.travel(datetime.now(UTC) + SHIFT), _numpy_later():
+        yield
+
+
+@contextmanager
+def _numpy_later() -> Iterator[None]:
+    """numpy reads the clock of the machine by itself, so its type of dates is replaced."""
+    numpy: Any = sys.modules.get("numpy")
+    if numpy is None:
+        yield
+        return
+    real = numpy.datetime64
+
+    class Instances(type):
+        def __instancecheck__(cls, instance: Any) -> bool:
+            return isinstance(instance, real)
+
+    class Later(real, metaclass=Instances):  # type: ignore[misc, valid-type]
+        def __new__(cls, value: Any = None, *unit: Any) -> Any:
+            made = real(value, *unit) if value is not None else real()
+            return made + numpy.timedelta64(SHIFT) if value in ("now", "today") else made
+
+    numpy.datetime64 = Later
     try:
         yield
     finally:
-        for names, name, old, _ in memory.clocks:
-            names[name] = old
-
-
-# ------------------------------------------------------------ the environment
+        numpy.datetime64 = real
 
 
 @contextmanager
-def other_environment(_fn: Any, _: "Memory") -> Iterator[None]:
-    """The bodies of workflows, but not those of steps, read other values of environment variables."""
+def other_environment() -> Iterator[None]:
+    """All variables have other values, and those that are not set are."""
+    for name, value in list(os.environ.items()):
+        os.environ[name] = str(int(value) + 1) if value.isdecimal() else f"{value}-elsewhere"
     kind: Any = type(os.environ)
     read = kind.__getitem__
 
-    def other(self: Any, key: Any) -> Any:
-        value = read(self, key)
-        if not in_workflow_body() or user_frame(2) is None:
-            return value
-        return str(int(value) + 1) if value.isdecimal() else f"{value}-elsewhere"
+    def set_elsewhere(self: Any, name: Any) -> Any:
+        try:
+            return read(self, name)
+        except KeyError:
+            if user_frame(2) is None:
+                raise
+            return "elsewhere"
 
-    kind.__getitem__ = other
+    kind.__getitem__ = set_elsewhere
     try:
         yield
     finally:
         kind.__getitem__ = read
 
 
-# ------------------------------------------------------------------------------------------------- the memory
-
-
-class Memory:
-    """What the module of a workflow, others of its package, and its closure, keep in memory: globals, caches,
-    counters.
-
-    *keep* are objects that are not to be touched. ``clocks`` are names that mean a clock, once looked for.
-    """
-
-    clocks: list[tuple[dict[str, Any], str, Any, Any]] | None = None
-
-    def __init__(self, fn: Any, keep: tuple[Any, ...] = ()) -> None:
-        package = str(fn.__globals__.get("__name__")).partition(".")
-        prefix = "".join(package[:2]) if package[1] else "\0"  # of nothing, where there is no package
-        self._namespaces = _namespaces(fn, lambda module: getattr(module, "__name__", "").startswith(prefix))
-        self._keep = {id(one) for one in keep}
-        self._cells = dict(zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True))
-        self.start = self._snapshot(copy.deepcopy)
-        self.end = self.start
-
-    def remember_end(self) -> None:
-        """This is how the memory is to be left."""
-        self.end = self._snapshot(copy.copy)
-
-    def _values(self) -> Iterator[tuple[Any, Any]]:
-        for names in self._namespaces:
-            for name, value in list(names.items()):
-                if not name.startswith("__"):
-                    yield (names, name), value
-        for cell in self._cells.values():
+@contextmanager
+def other_zone() -> Iterator[None]:
+    """Another time zone and another locale."""
+    east = -time.timezone < 0
+    os.environ["TZ"] = "XST-9:30" if east else "XST+3:30"
+    if hasattr(time, "tzset"):
+        time.tzset()
+    with ExitStack() as stack:
+        for name in ("C", "C.UTF-8"):
             try:
-                yield cell, cell.cell_contents
-            except ValueError:
-                pass
-
-    def _snapshot(self, copying: Callable[[Any], Any]) -> list[tuple[Any, Any, Any]]:
-        found: list[tuple[Any, Any, Any]] = []
-        for place, value in self._values():
-            if id(value) in self._keep or isinstance(value, type):
+                if locale.setlocale(locale.LC_CTYPE) != name:
+                    stack.callback(locale.setlocale, locale.LC_CTYPE, locale.setlocale(locale.LC_CTYPE))
+                    locale.setlocale(locale.LC_CTYPE, name)
+                    break
+            except locale.Error:
                 continue
-            if isinstance(value, _CONTAINERS):
-                try:
-                    found.append((place, value, copying(value)))
-                except Exception:  # something in it cannot be copied
-                    found.append((place, value, copy.copy(value)))
-            elif isinstance(value, functools._lru_cache_wrapper):
-                found.append((place, value, None))
-            elif type(value) in _PLAIN:
-                found.append((place, value, value))
-            elif type(value).__module__ == "itertools":
-                found.append((place, None, copy.copy(value)))
-        return found
-
-    def restore(self, snapshot: list[tuple[Any, Any, Any]]) -> None:
-        """Put everything back, in place where others may hold it."""
-        for place, value, content in snapshot:
-            if isinstance(value, functools._lru_cache_wrapper):
-                value.cache_clear()
-                continue
-            if isinstance(value, _CONTAINERS):
-                _refill(value, copy.copy(content))
-                content = value
-            elif value is None and content is not None:
-                content = copy.copy(content)
-            if isinstance(place, tuple):
-                names, name = place
-                names[name] = content
-            else:
-                place.cell_contents = content
-
-
-def _refill(container: Any, content: Any) -> None:
-    if isinstance(container, bytearray):
-        container[:] = content
-        return
-    container.clear()
-    if isinstance(container, dict | set):
-        container.update(content)
-    else:
-        container.extend(content)
+        yield
 
 
 @contextmanager
-def empty_memory(_fn: Any, memory: Memory) -> Iterator[None]:
-    """Module and closure are as they were before the first execution; afterwards as they were at its end."""
-    memory.restore(memory.start)
+def other_directory() -> Iterator[None]:
+    """Another working directory, and another one for temporary files."""
+    before = os.getcwd()
+    with tempfile.TemporaryDirectory(prefix="elsewhere-") as folder:
+        os.chdir(folder)
+        tempfile.tempdir = folder
+        try:
+            yield
+        finally:
+            os.chdir(before)
+            tempfile.tempdir = None
+
+
+@contextmanager
+def no_files() -> Iterator[None]:
+    """Code of the user finds none of the files that lie here, except those of the program."""
+    real: Any = os.stat
+
+    def absent(path: Any, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(path, int) and not is_program(os.fsdecode(path)) and user_frame(2) is not None:
+            raise FileNotFoundError(2, "it lies on another machine", path)
+        return real(path, *args, **kwargs)
+
+    os.stat = absent
     try:
         yield
     finally:
-        memory.restore(memory.end)
+        os.stat = real
 
 
-# ------------------------------------------------------------ all together
-
-
-@contextmanager
-def other_endings(_fn: Any, _: Memory) -> Iterator[None]:
-    """Concurrent steps end in another order. Who plays their bodies back sees to that."""
-    yield
-
-
-CHANGES: Mapping[str, Callable[[Any, Memory], Any]] = {
-    "the wall clock": later,
-    "the environment": other_environment,
-    "the order of a set": other_set_order,
-    "what is kept in memory (globals, caches)": empty_memory,
-    "the order in which concurrent steps end": other_endings,
+CHANGES: Mapping[str, Callable[[], AbstractContextManager[None]]] = {
+    CLOCK: later,
+    ENVIRONMENT: other_environment,
+    ZONE: other_zone,
+    DIRECTORY: other_directory,
+    OUTSIDE: no_files,
+    ORDER: nullcontext,  # who plays the bodies back sees to that
 }
-"""What may differ in another process, and how."""
+"""What may have changed, and how."""
 
 
 @contextmanager
-def elsewhere(fn: Any, memory: Memory, changes: tuple[str, ...]) -> Iterator[None]:
-    """Execute *fn* where all of *changes* have happened."""
+def elsewhere(changes: tuple[str, ...]) -> Iterator[None]:
+    """Execute the block where all of *changes* have happened."""
     with ExitStack() as stack:
         for name in changes:
-            stack.enter_context(CHANGES[name](fn, memory))
+            stack.enter_context(CHANGES[name]())
         yield

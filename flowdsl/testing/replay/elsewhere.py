@@ -1,0 +1,146 @@
+"""Other processes, each with another hash seed, that continue a workflow as another machine would.
+
+They are started when they are first needed, and serve all checks of this process, because starting Python
+costs more than a check.
+"""
+
+import atexit
+import os
+import pickle
+import select
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import flowdsl.testing.replay.process as other
+from flowdsl.testing.replay.observed import Life, Plan, Sight
+from flowdsl.testing.replay.travel import modules_without_file, pack
+
+__all__ = ["Elsewhere", "Unreachable"]
+
+_SEEDS = (1, 2, 3, 4, 5, 6, 7, 8)
+_PATIENCE = 60.0  # seconds that one execution may take there
+_ROOT = str(Path(__file__).parents[3])
+
+
+class Unreachable(Exception):
+    """A workflow cannot be executed in another process; the text says why."""
+
+
+class _Process:
+    """A process of one hash seed."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._owner = os.getpid()
+        self._modules: dict[str, Any] = {}
+        path = os.pathsep.join(filter(None, [_ROOT, os.environ.get("PYTHONPATH", "")]))
+        environment = {**os.environ, "PYTHONHASHSEED": str(seed), "PYTHONPATH": path}
+        environment.pop("PYTHONSTARTUP", None)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", other.__name__],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def serves(self, modules: dict[str, Any]) -> bool:
+        """Whether it can still be asked, with these modules as they are now."""
+        known = all(self._modules.get(name, found) == found for name, found in modules.items())
+        return known and self._owner == os.getpid() and self._process.poll() is None
+
+    def prepare(self, modules: dict[str, Any]) -> None:
+        """Import *modules* there. Raises :class:`Unreachable`."""
+        new = {name: found for name, found in modules.items() if name not in self._modules}
+        if new:
+            fault = self._ask("prepare", list(sys.path), new)
+            if fault:
+                raise Unreachable(f"its modules cannot be imported there: {fault}")
+            self._modules |= new
+
+    def execute(self, data: bytes, point: int, changes: tuple[str, ...], notice: bool) -> Sight:
+        """Continue there. Raises :class:`Unreachable` where nothing can be concluded from it."""
+        found = self._ask("execute", data, point, changes, notice)
+        if isinstance(found, str):
+            raise Unreachable(found)
+        sight: Sight = found
+        return sight
+
+    def _ask(self, *message: Any) -> Any:
+        process = self._process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            other.send(process.stdin, message)
+            if not select.select([process.stdout], [], [], _PATIENCE)[0]:
+                self.close()
+                raise Unreachable(f"it did not end there within {_PATIENCE:g} seconds")
+            return other.receive(process.stdout)
+        except (EOFError, OSError) as error:
+            self.close()
+            raise Unreachable(f"the other process ended: {error or 'without a word'}") from error
+
+    def close(self) -> None:
+        """End it."""
+        if self._owner == os.getpid():
+            self._process.kill()
+            self._process.communicate()
+
+
+_processes: dict[int, _Process] = {}
+
+
+@atexit.register
+def _close_all() -> None:
+    for process in _processes.values():
+        process.close()
+    _processes.clear()
+
+
+class Elsewhere:
+    """Continues one workflow in other processes. Made before its first execution, so that what is in memory
+    then is what they begin with.
+    """
+
+    def __init__(self, plan: Plan, main: str) -> None:
+        self._plan = plan
+        self._by_hand = modules_without_file("__main__", main)
+        self._packed, self._modules = pack((plan.workflow, plan.args, plan.kwargs, plan.fakes, self._by_hand))
+        self._data = b""
+
+    def has_happened(self, first: Life) -> None:
+        """Take along what the *first* execution found out."""
+        plan = self._plan
+        options = {key: one for key, one in plan.options.items() if key not in ("hooks", "executor", "clock")}
+        asked = (options, plan.signals, plan.is_async)
+        found = (plan.begun, plan.outcomes, plan.ended, plan.inner)
+        seen = (first.commits, first.puts, first.value, first.error)
+        more, modules = pack((asked, found, seen))
+        self._modules |= modules
+        self._data = pickle.dumps((self._packed, more), 5)
+
+    def sight(self, number: int, point: int, changes: tuple[str, ...], notice: bool = False) -> Sight:
+        """What it shows in the process *number*, continued after *point* commits. Raises
+        :class:`Unreachable`."""
+        return self._process(_SEEDS[number]).execute(self._data, point, changes, notice)
+
+    def _process(self, seed: int) -> _Process:
+        process = _processes.get(seed)
+        if process is None or not process.serves(self._modules):
+            if process is not None:
+                process.close()
+            process = _processes[seed] = _Process(seed)
+        process.prepare(self._modules)
+        return process
+
+    def numbers(self, wanted: int) -> Iterator[int]:
+        """Numbers of processes, the next one started while one is asked."""
+        count = min(wanted, len(_SEEDS))
+        for number in range(count):
+            for ahead in range(number, min(number + 2, count)):
+                if _SEEDS[ahead] not in _processes:
+                    _processes[_SEEDS[ahead]] = _Process(_SEEDS[ahead])
+            yield number

@@ -1,0 +1,151 @@
+"""The other process: it waits for workflows, and executes each in a child of its own, so that none finds
+anything in memory that another left there.
+
+It is this module, executed, with another hash seed. Messages are pickles behind their length.
+"""
+
+import importlib
+import importlib.util
+import os
+import pickle
+import signal
+import struct
+import sys
+import traceback
+from types import ModuleType
+from typing import IO, Any
+
+from flowdsl.testing.replay.causes import noticing
+from flowdsl.testing.replay.execution import live, unfinished
+from flowdsl.testing.replay.observed import Life, Plan, Sight
+from flowdsl.testing.replay.report import difference
+from flowdsl.testing.replay.surroundings import another_host, elsewhere
+from flowdsl.testing.replay.travel import NotTaken, unpack
+
+__all__ = ["main", "receive", "send"]
+
+_LENGTH = struct.Struct("!Q")
+
+
+def send(pipe: IO[bytes], message: Any) -> None:
+    """Write a message."""
+    data = pickle.dumps(message, 5)
+    pipe.write(_LENGTH.pack(len(data)) + data)
+    pipe.flush()
+
+
+def receive(pipe: IO[bytes]) -> Any:
+    """Read a message. Raises ``EOFError`` when nobody writes any more."""
+    head = pipe.read(_LENGTH.size)
+    if len(head) < _LENGTH.size:
+        raise EOFError
+    (length,) = _LENGTH.unpack(head)
+    return pickle.loads(pipe.read(length))
+
+
+class _Finder:
+    """Finds the modules of the test where that found them, whatever ``sys.path`` says."""
+
+    def __init__(self, files: dict[str, str]) -> None:
+        self._files = files
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        """Only for those whose file is known."""
+        file = self._files.get(name, "")
+        if not file or not os.path.exists(file):
+            return None
+        folders = [os.path.dirname(file)] if os.path.basename(file) == "__init__.py" else None
+        return importlib.util.spec_from_file_location(name, file, submodule_search_locations=folders)
+
+
+def _prepare(paths: list[str], modules: dict[str, tuple[str, float]]) -> str:
+    """Import what is needed; what went wrong, or ``""``."""
+    sys.path[:] = paths
+    finder: Any = _Finder({name: file for name, (file, _) in modules.items() if file})
+    sys.meta_path.append(finder)
+    try:
+        for name in modules:
+            importlib.import_module(name)
+    except BaseException as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def _execute(data: bytes, point: int, changes: tuple[str, ...], notice: bool) -> Sight | str:
+    """What a continued execution shows; a text if nothing can be concluded."""
+    try:
+        plan, first = _loaded(data)
+        before = first.commits[:point]
+        storage = unfinished(before, released=True)
+        if storage is None:
+            return Sight("", point, changes, True, ())
+        noticed: list[tuple[str, str]] = []
+        plan.elsewhere = bool(changes)
+        with elsewhere(changes):
+            if notice:
+                with noticing(noticed):
+                    again = live(plan, storage, before, changes)
+            else:
+                again = live(plan, storage, before, changes)
+        return _sight(first, again, point, noticed)
+    except NotTaken as error:
+        return str(error)
+    except BaseException:
+        return traceback.format_exc()
+
+
+def _loaded(data: bytes) -> tuple[Plan, Life]:
+    """What the test knows, in this process."""
+    code, found = pickle.loads(data)
+    workflow, args, kwargs, fakes, by_hand = unpack(code)
+    for name, facts in by_hand.items():  # records may name what is in them
+        module = ModuleType(name)
+        vars(module).update(facts)
+        sys.modules[name] = module
+    (options, signals, is_async), (begun, outcomes, ended, inner), (commits, puts, value, error) = unpack(
+        found
+    )
+    plan = Plan(workflow, args, kwargs, is_async, fakes, options, signals)
+    plan.begun, plan.outcomes, plan.ended, plan.inner = begun, outcomes, ended, inner
+    return plan, Life((), (), error, value, commits, puts=puts)
+
+
+def _sight(first: Life, again: Life, point: int, noticed: list[tuple[str, str]]) -> Sight | str:
+    if isinstance(again.error, NotTaken):
+        return str(again.error)
+    what = difference(first, again, bodies=not again.changes)
+    return Sight(what, point, again.changes, True, tuple(again.calls), tuple(noticed))
+
+
+def main() -> None:
+    """Serve until nobody asks any more."""
+    requests = os.fdopen(os.dup(0), "rb")
+    answers = os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):  # user code may read and write; nobody listens
+        os.dup2(nothing, stream)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    another_host()
+    while True:
+        try:
+            what, *rest = receive(requests)
+        except EOFError:
+            return
+        if what == "prepare":
+            send(answers, _prepare(*rest))
+            continue
+        if hasattr(os, "fork"):
+            child = os.fork()
+            if child:
+                _, status = os.waitpid(child, 0)
+                if status:
+                    send(answers, "the process ended before it was done")
+                continue
+            send(answers, _execute(*rest))
+            os._exit(0)
+        send(answers, _execute(*rest))
+        return  # one life, as everywhere
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""Which code of the user is executing: the body of a workflow or that of a step, and on which line.
+
+A body of a workflow is executed again at each resume, so only there does it matter what the code looks at.
+Who stands around the bodies (:mod:`flowdsl.testing.replay.playback`) says here what it executes.
+"""
+
+import linecache
+import os
+import site
+import sys
+import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+__all__ = [
+    "executing",
+    "in_step_body",
+    "in_workflow_body",
+    "line_of",
+    "line_of_code",
+    "program_paths",
+    "user_frame",
+]
+
+_TESTING = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_PACKAGE = os.path.dirname(_TESTING)
+_INSTALLED = (
+    *{sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")},
+    *site.getsitepackages(),
+    os.path.dirname(os.__file__),
+)
+_GENERATED = ("<frozen", "<attrs", "<__array_function__")
+_BY_THEMSELVES = frozenset(
+    [
+        "encodings",
+        "gettext",
+        "importlib",
+        "inspect",
+        "linecache",
+        "logging",
+        "traceback",
+        "warnings",
+        "zoneinfo",
+    ]
+)
+"""What these modules look at is no business of the code that calls them."""
+
+_kind: ContextVar[str] = ContextVar("flowdsl-check-replay", default="")
+
+
+@contextmanager
+def executing(kind: str) -> Iterator[None]:
+    """The code in the block is a body of this *kind*: ``"workflow"``, ``"step"``, ``""`` for none."""
+    token = _kind.set(kind)
+    try:
+        yield
+    finally:
+        _kind.reset(token)
+
+
+def in_workflow_body() -> bool:
+    """Whether the body of a workflow, not that of a step, is executing here."""
+    return _kind.get() == "workflow"
+
+
+def in_step_body() -> bool:
+    """Whether the body of a step is executing here, and calls other steps."""
+    return _kind.get() == "step"
+
+
+def user_frame(depth: int = 1) -> Any:
+    """The innermost frame of user code if nothing but libraries stand before it, else ``None``.
+
+    Code of ours, and libraries that look at files and clocks for purposes of their own, hide it.
+    """
+    frame: Any = sys._getframe(depth)
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if name.startswith(_PACKAGE):
+            if not name.startswith(_TESTING):
+                return None
+        elif str(frame.f_globals.get("__name__")).partition(".")[0] in _BY_THEMSELVES:
+            return None
+        elif not name.startswith((*_INSTALLED, *_GENERATED)):
+            return frame
+        frame = frame.f_back
+    return None
+
+
+def line_of(frame: Any) -> str:
+    """File, line and source of a frame, for people to read."""
+    name, line = frame.f_code.co_filename, frame.f_lineno
+    text = linecache.getline(name, line).strip()
+    return f"{name}:{line}" + (f": {text}" if text else "")
+
+
+def line_of_code() -> str:
+    """Where the code of the workflow calls; ``""`` in a thread or task of its own."""
+    frame: Any = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith((_PACKAGE, *_INSTALLED, *_GENERATED)):
+        if frame.f_code.co_name in ("_run_once", "_worker", "_bootstrap"):  # of an event loop, pool, thread
+            return ""
+        frame = frame.f_back
+    return "" if frame is None else line_of(frame)
+
+
+def program_paths() -> tuple[str, ...]:
+    """Where the program itself and what Python installs with it lie: to read these is to read no data."""
+    return (
+        *_INSTALLED,
+        _PACKAGE,
+        sys.prefix + os.sep,
+        sys.base_prefix + os.sep,
+        "/usr/share/zoneinfo",
+        "/dev/",
+    )
