@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from asyncio import CancelledError
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import click
@@ -20,11 +20,11 @@ from flowdsl.cli._modules import load_app
 from flowdsl.cli._output import status_cell
 from flowdsl.core.advice import advice, module_of, shell_line
 from flowdsl.core.kinds import WITH_BODY
-from flowdsl.core.records import Run
+from flowdsl.core.records import Run, Step
 from flowdsl.core.status import RunStatus
 from flowdsl.core.views import run_view
 from flowdsl.core.words import owner_text, span
-from flowdsl.errors import FlowError
+from flowdsl.errors import FlowError, StepOutcomeUnknown
 from flowdsl.handle import Run as Handle
 from flowdsl.runtime import Runtime, set_default
 
@@ -58,9 +58,10 @@ def execute(cli: Cli, text: str, app: str | None, how: Callable[[Runtime, str], 
             record = row_of(runtime, handle.id)
             status = shown_status(runtime, record)
             steps = runtime.storage.list_steps(handle.id)
+            commands = _advised(cli, runtime, record, status, steps, error)
     seqs = [step.seq for step in steps if step.kind in WITH_BODY]
     executed = sum(seq > before for seq in seqs)
-    commands = [_with_app(one, app) for one in advice(record, status, steps, cli.tail)]
+    commands = [_with_app(one, app) for one in commands]
     if cli.as_json:
         counts = {"executed": executed, "replayed": len(seqs) - executed}
         cli.out.document({**run_view(record, status), **counts, "next": commands})
@@ -73,6 +74,18 @@ def execute(cli: Cli, text: str, app: str | None, how: Callable[[Runtime, str], 
     cli.out.line(status_cell(status), f"  {record.id}  ", (counted, "dim"))
     cli.out.facts([("result", record.result_preview)])
     return 0
+
+
+def _advised(
+    cli: Cli, runtime: Runtime, run: Run, status: str, steps: Sequence[Step], error: BaseException | None
+) -> list[list[str]]:
+    """The commands that lead on. A child that is in doubt comes before its parent, which waits for it."""
+    if isinstance(error, StepOutcomeUnknown) and error.run not in (None, run.id):
+        child = runtime.storage.get_run(error.run)
+        if child is not None:
+            shown = shown_status(runtime, child)
+            return advice(child, shown, runtime.storage.list_steps(child.id), cli.tail)
+    return advice(run, status, steps, cli.tail)
 
 
 def _with_app(command: list[str], app: str) -> list[str]:

@@ -30,6 +30,14 @@ def every_run(runtime: Runtime, where: RunFilter | None = None) -> Iterator[Run]
         where = evolve(where, after=page[-1].id)
 
 
+def row_of(runtime: Runtime, run_id: str) -> Run:
+    """The row of a run that was there a moment ago."""
+    found = runtime.storage.get_run(run_id)
+    if found is None:
+        raise Failure(f"no run {run_id!r} in this storage any more")
+    return found
+
+
 def find_run(runtime: Runtime, text: str) -> Run:
     """The one run that *text* means: its id, the beginning of its id or of its key, or an id shortened by
     ``…`` as tables show it.
@@ -87,11 +95,3 @@ def _means(text: str, run: Run) -> bool:
 def _some(ids: list[str]) -> str:
     more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
     return ", ".join(ids[:_SHOWN]) + more
-
-
-def row_of(runtime: Runtime, run_id: str) -> Run:
-    """The stored row of a run that was there a moment ago."""
-    found = runtime.storage.get_run(run_id)
-    if found is None:
-        raise Failure(f"run {run_id} was deleted meanwhile")
-    return found

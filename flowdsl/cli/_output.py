@@ -199,12 +199,15 @@ def drawn_table(columns: Sequence[Column], rows: Iterable[Row], width: int, inde
     shown = [number for number, column in enumerate(columns) if column.wide <= width]
     table = _grid()
     table.show_header = True
-    for column in (columns[number] for number in shown):
+    rows = list(rows)
+    for number in shown:
+        column = columns[number]
+        natural = max((cell_len(_styled(row[number])[0]) for row in rows), default=0)
         table.add_column(
             Text(column.title, "bold"),
             justify="right" if column.right else "left",
             no_wrap=not column.least,
-            min_width=column.least or None,
+            min_width=min(column.least, natural) or None,
         )
     for row in rows:
         # Cells do not wrap, whatever their column says: that lets rich give it less room than its text needs.

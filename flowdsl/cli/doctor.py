@@ -10,12 +10,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from flowdsl.cli._checks import OK, PROBLEM, WARNING, Check, sqlite_checks, sqlite_race
-from flowdsl.cli._command import Cli, command, missing_database
+from flowdsl.cli._command import Cli, command, missing_database, shown_status
 from flowdsl.cli._find import every_run
 from flowdsl.core.records import RunFilter
 from flowdsl.core.status import RunStatus
 from flowdsl.errors import FlowError
-from flowdsl.handle import is_interrupted
 from flowdsl.runtime import Runtime
 from flowdsl.storage.sqlite_urls import sqlite_path
 
@@ -129,7 +128,7 @@ def _runs(cli: Cli) -> Iterator[Check]:
             if not cli.url.startswith("sqlite:"):
                 yield Check("storage", OK, f"{cli.url.partition('://')[0]}, reachable")
             live = list(every_run(runtime, RunFilter(status=(RunStatus.RUNNING,))))
-            left = [run.id for run in live if is_interrupted(runtime.storage, run)]
+            left = [run.id for run in live if shown_status(runtime, run) == "interrupted"]
             failed = sum(1 for _ in every_run(runtime, RunFilter(status=(RunStatus.FAILED,))))
     except (FlowError, ValueError, ImportError) as error:
         yield Check("storage", PROBLEM, " ".join(str(error).split()))

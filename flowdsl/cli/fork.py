@@ -5,9 +5,9 @@ import click
 from flowdsl.cli._command import Cli, Failure, command, opened, shown_status
 from flowdsl.cli._complete import RUN, step_names
 from flowdsl.cli._execute import APP, execute
-from flowdsl.cli._find import find_run, named, near_step
+from flowdsl.cli._find import find_run, named, near_step, row_of
 from flowdsl.core.advice import module_of
-from flowdsl.core.kinds import WITH_BODY
+from flowdsl.core.kinds import BESIDE_STEPS, WITH_BODY
 from flowdsl.core.views import run_view
 from flowdsl.handle import Run as Handle
 from flowdsl.runtime import Runtime
@@ -42,7 +42,7 @@ def fork(cli: Cli, run: str, before: str, new_id: str | None, app: str | None) -
         raise click.UsageError("a step's name is not empty", click.get_current_context())
 
     def make(runtime: Runtime, of: str) -> Handle:
-        steps = runtime.storage.list_steps(of)
+        steps = [step for step in runtime.storage.list_steps(of) if step.kind not in BESIDE_STEPS]
         if not named(steps, before):
             near = near_step(steps, before)
             raise Failure(f"no step {before!r} is recorded of {of}{near}", "`flowdsl show` lists the steps")
@@ -51,7 +51,7 @@ def fork(cli: Cli, run: str, before: str, new_id: str | None, app: str | None) -
     if app is not None:
         return execute(cli, run, app, make)
     with opened(cli) as runtime:
-        made = make(runtime, find_run(runtime, run).id).record
+        made = row_of(runtime, make(runtime, find_run(runtime, run).id).id)
         status = shown_status(runtime, made)
         steps = sum(step.kind in WITH_BODY for step in runtime.storage.list_steps(made.id))
     command = ["flowdsl", "resume", made.id, "--app", module_of(made.workflow), *cli.tail]

@@ -11,7 +11,7 @@ def test_cancel_says_who_undoes_where_the_code_is_not_loaded(shop, invoke, answe
     run = shop.break_off("apples")
     with Runtime(shop.url) as runtime:
         storage = runtime.storage
-        storage.set_run(evolve(runtime.record(run.id), workflow="away.w", owner=None))
+        storage.set_run(evolve(storage.get_run(run.id), workflow="away.w", owner=None))
         storage.set_step(Step(run.id, "k", "away.reserve", extra='{"undo": "away.release"}'))
     result = invoke("cancel", run.id)
     assert result.exit_code == 0

@@ -11,6 +11,8 @@ from flowdsl.cli._app import COMMANDS, cli
 from flowdsl.cli._command import SHARED
 from flowdsl.cli.doctor import TITLES
 
+from .sessions import BLOCK, Session, agrees, commands
+
 PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
 TEXT = PAGE.read_text("utf-8")
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", TEXT, re.M | re.S))
@@ -59,6 +61,21 @@ def test_examples_are_valid(example):
     """Each command line of the page is one that the parser accepts, up to where its output goes."""
     _, name, *arguments = shlex.split(re.split(r" (?:\||>>?) ", example)[0])
     _command(name).make_context(name, arguments).close()
+
+
+def test_the_sessions_are_what_the_commands_print(tmp_path):
+    """All commands of the page, executed one after the other, print what the page says."""
+    session = Session(tmp_path, TEXT)
+    for block in BLOCK.findall(TEXT):
+        for command, said in commands(block):
+            printed = session.execute(command)
+            assert agrees(said, printed), "\n".join([f"$ {command}", *printed])
+
+
+@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"ui"}))
+def test_each_command_has_a_session(name):
+    """Each command is executed on the page; the web page, which serves until it is stopped, elsewhere."""
+    assert f"\n$ flowdsl {name}" in "".join(BLOCK.findall(TEXT))
 
 
 def test_examples_cover_the_commands():

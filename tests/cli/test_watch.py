@@ -168,7 +168,7 @@ def test_a_run_that_is_deleted(elsewhere, spawn):
     process = spawn("watch", "a")
     assert "running" in process.stdout.readline()
     elsewhere.storage.commit([DeleteRun("a")])
-    assert process.communicate() == ("", "error: no run 'a' in this storage\n")
+    assert process.communicate() == ("", "error: no run 'a' in this storage any more\n")
     assert process.returncode == 1
 
 
