@@ -1,9 +1,21 @@
 """Codecs turn values into bytes and back; the envelope around them is checked before anything is loaded."""
 
 from flowdsl.codecs.base import Codec
+from flowdsl.codecs.compressed import Compressed
 from flowdsl.codecs.encrypted import Encrypted
 from flowdsl.codecs.json import JsonCodec
+from flowdsl.codecs.limited import Limited
 from flowdsl.codecs.pickle import PickleCodec
 from flowdsl.codecs.signed import Signed
+from flowdsl.codecs.typed_json import TypedJsonCodec
 
-__all__ = ["Codec", "Encrypted", "JsonCodec", "PickleCodec", "Signed"]
+__all__ = [
+    "Codec",
+    "Compressed",
+    "Encrypted",
+    "JsonCodec",
+    "Limited",
+    "PickleCodec",
+    "Signed",
+    "TypedJsonCodec",
+]

@@ -65,5 +65,24 @@ class Codec(ABC):
             f"{', '.join(sorted(map(repr, BUILTIN)))}. Give the runtime the codec it was written with"
         )
 
+    # What re-keying needs: codecs around others override these.
+
+    @property
+    def innermost(self) -> "Codec":
+        """The codec that turns values into bytes: this one, unless it goes around another."""
+        return self
+
+    def strip(self, codec_id: str, body: bytes) -> tuple[str, bytes]:
+        """Return the bytes that the innermost codec made, and its id; *codec_id* is what wrote *body*."""
+        return codec_id, body
+
+    def clothe(self, codec_id: str, body: bytes) -> tuple[str, bytes]:
+        """Return what :meth:`strip` took off, put on again as it would be today, and the id of the whole."""
+        return codec_id, body
+
+    def is_current(self, codec_id: str, body: bytes) -> bool:
+        """Say whether *body*, which *codec_id* wrote, is wrapped as it would be today."""
+        return codec_id.rpartition("+")[0] == self.id.rpartition("+")[0]
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"

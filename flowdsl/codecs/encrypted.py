@@ -6,7 +6,7 @@ from hashlib import blake2b, scrypt
 from typing import Any, ClassVar
 
 from flowdsl.codecs.base import Codec
-from flowdsl.codecs.keyed import Keys, Wrapped, key_list
+from flowdsl.codecs.keyed import Keyed, Keys, key_list
 from flowdsl.errors import CorruptPayload
 
 __all__ = ["Encrypted"]
@@ -15,7 +15,7 @@ _NAME_SIZE = 4
 _NONCE_SIZE = 12
 
 
-class Encrypted(Wrapped):
+class Encrypted(Keyed):
     """Another codec's bytes, encrypted with AES-256-GCM. Needs ``pip install "flowdsl[encrypt]"``.
 
     * *codec*: makes the bytes.
@@ -71,6 +71,10 @@ class Encrypted(Wrapped):
                 except self._invalid:
                     continue
         raise CorruptPayload("no key of Encrypted opens the payload; it was not loaded")
+
+    def is_newest(self, data: bytes) -> bool:
+        """Say whether it names the first key."""
+        return data[:_NAME_SIZE] == self._ciphers[0][0]
 
     def _associated(self, name: bytes) -> bytes:
         # With the codec's id, or a body encrypted as JSON could be passed off as a pickle.

@@ -12,7 +12,7 @@ from typing import Any
 
 from flowdsl.codecs.base import Codec
 from flowdsl.codecs.envelope import opener, seal, sealer, unseal
-from flowdsl.codecs.exceptions.pack import pack_exception, unpack_exception
+from flowdsl.codecs.exceptions.pack import pack_exception, unpack_exception, unwrap_pieces
 from flowdsl.codecs.previews import Previews
 from flowdsl.codecs.stack import on_fresh_stack, ran_out, with_room
 from flowdsl.codecs.unstorable import describe_fault
@@ -205,6 +205,34 @@ class Payloads:
             _place(error, *old[:2])
             raise
         return seal(codec_id, body, _context(*new), self._secret)
+
+    def rekey(self, payload: bytes, run_id: str, key: str, kind: str, old: "Payloads") -> bytes | None:
+        """Return *payload*, which *old* wrote for this place, as this one would write it; nothing is loaded.
+
+        ``None`` where it is so already. Raises ``CorruptPayload`` like :meth:`unpack`, and ``StorageError``
+        where neither of the two has its key.
+        """
+        context = _context(run_id, key, kind)
+        try:
+            if self._is_current(payload, context):
+                return None
+            codec_id, body = unseal(payload, context, old._secret)
+            mark = _ERROR if codec_id.startswith(_ERROR) else ""
+            bare_id, body = old._codec.strip(codec_id.removeprefix(mark), body)
+            if mark:
+                body = unwrap_pieces(body, bare_id, old._codec)
+            codec_id, body = self._codec.clothe(bare_id, body)
+        except StorageError as error:
+            _place(error, run_id, key)
+            raise
+        return seal(mark + codec_id, body, context, self._secret)
+
+    def _is_current(self, payload: bytes, context: bytes) -> bool:
+        try:
+            codec_id, body = unseal(payload, context, self._secret)
+            return self._codec.is_current(codec_id.removeprefix(_ERROR), body)
+        except StorageError:
+            return False
 
     def _not_storable(
         self, value: Any, error: Exception, run_id: str, key: str, kind: str

@@ -5,7 +5,7 @@ from hmac import compare_digest
 from typing import ClassVar
 
 from flowdsl.codecs.base import Codec
-from flowdsl.codecs.keyed import Keys, Wrapped, key_list
+from flowdsl.codecs.keyed import Keyed, Keys, key_list
 from flowdsl.errors import CorruptPayload
 
 __all__ = ["Signed"]
@@ -13,7 +13,7 @@ __all__ = ["Signed"]
 _SIZE = 32
 
 
-class Signed(Wrapped):
+class Signed(Keyed):
     """Another codec's bytes with a signature (keyed BLAKE2b), which is checked before they are loaded.
 
     * *codec*: makes the bytes.
@@ -48,6 +48,10 @@ class Signed(Wrapped):
         if any(compare_digest(data[:_SIZE], self._signature(body, key)) for key in self._keys):
             return body
         raise CorruptPayload("no key of Signed fits the signature of the payload; it was not loaded")
+
+    def is_newest(self, data: bytes) -> bool:
+        """Say whether the first key signed it."""
+        return compare_digest(data[:_SIZE], self._signature(data[_SIZE:], self._keys[0]))
 
     def _signature(self, body: bytes, key: bytes) -> bytes:
         # With the codec's id, or a body signed as JSON could be passed off as a pickle.

@@ -50,9 +50,11 @@ from flowdsl.codecs.exceptions.rebuild import (
 from flowdsl.codecs.modules import found_by_name
 from flowdsl.errors import StepFailed, StorageError
 
-__all__ = ["pack_exception", "unpack_exception"]
+__all__ = ["pack_exception", "unpack_exception", "unwrap_pieces"]
 
 Record = dict[str, Any]
+INNERMOST = "innermost"
+"""In a record: its pieces were made by the innermost codec, so that only the whole is signed or encrypted."""
 
 _logger = logging.getLogger("flowdsl")
 
@@ -67,15 +69,19 @@ def pack_exception(error: BaseException, codec: Codec) -> tuple[bytes, BaseExcep
 
     Raises what *codec* raises if it cannot store even a dict of strings.
     """
-    pieces = pieces_for(codec)
+    pieces = pieces_for(codec.innermost)
     trace = _trace(error)
     try:
-        record = {**_record(error, pieces, set()), "trace": trace}
+        record = {**_record(error, pieces, set()), "trace": trace, INNERMOST: True}
         body = codec.dumps(record)
         loaded = unpack_exception(body, codec)
     except Exception as problem:
         _logger.debug("%s is stored as text only", type(error).__qualname__, exc_info=problem)
-        body = codec.dumps({**_text_record(error), "trace": trace})
+        record = _text_record(error)
+        try:
+            body = codec.dumps({**record, "trace": trace})
+        except Exception:  # a codec with a limit
+            body = codec.dumps({**record, "message": record["message"][:_MAX_REPR], "trace": ""})
         loaded = unpack_exception(body, codec)
     try:
         _carry_tracebacks(error, loaded)
@@ -89,7 +95,8 @@ def unpack_exception(body: bytes, codec: Codec) -> BaseException:
     """Return the exception stored in *body*. Raises ``MissingClass`` or another ``StorageError``."""
     try:
         record = codec.loads(body)
-        error = _load(record, pieces_for(codec))
+        # A record of an earlier release holds pieces that are wrapped themselves.
+        error = _load(record, pieces_for(codec.innermost if INNERMOST in record else codec))
         dict_of(error)[TRACE] = record["trace"]
     except StorageError:
         raise
@@ -98,6 +105,28 @@ def unpack_exception(body: bytes, codec: Codec) -> BaseException:
             f"a stored exception does not load: {type(problem).__name__}: {problem}"
         ) from problem
     return error
+
+
+def unwrap_pieces(body: bytes, innermost_id: str, codec: Codec) -> bytes:
+    """Return the record of an exception with pieces as :func:`pack_exception` makes them today.
+
+    Parameters: *body*, without what *codec* puts around it, made by the codec of id *innermost_id*. Earlier
+    releases wrapped each piece too.
+    """
+    innermost = codec.innermost.reader(innermost_id)
+    record = innermost.loads(body)
+    if INNERMOST in record:
+        return body
+    wrapped_id = codec.id.removesuffix(codec.innermost.id) + innermost_id
+
+    def bare(part: Any) -> Any:
+        if isinstance(part, bytes):  # in such a record nothing but a piece is bytes
+            return codec.strip(wrapped_id, part)[1]
+        if isinstance(part, dict):
+            return {name: bare(inner) for name, inner in part.items()}
+        return [bare(inner) for inner in part] if isinstance(part, list) else part
+
+    return innermost.dumps({**bare(record), INNERMOST: True})
 
 
 # ---------------------------------------------------------------------------------------------------- storing
