@@ -12,12 +12,13 @@ from attrs import frozen
 
 from flowdsl.cli._output import Cell, Column, Output, status_cell
 from flowdsl.core.kinds import WITH_BODY
+from flowdsl.core.preview import error_lines
 from flowdsl.core.records import Run, Step
 from flowdsl.core.status import StepStatus
 from flowdsl.core.views import extra_of, scope_owner, step_span
 from flowdsl.core.words import moment, span, state_of
 
-__all__ = ["Node", "counted", "forest", "pending_text", "print_steps", "step_name"]
+__all__ = ["Node", "counted", "error_facts", "forest", "pending_text", "print_steps", "step_name"]
 
 _VERBS = "flowdsl."  # paths of calls that have no body of the user's
 _DIGITS = 8  # of a key, at least, so that a key looks the same wherever it is shown
@@ -93,7 +94,7 @@ def _row(node: Node, home: str, digits: int, children: Mapping[str, Run], short:
     if step is None:
         unknown = "(no record yet: a branch, or a body that was executing)"
         return [key, node.lead + "?", status_cell("pending"), "", "", "", (unknown, "dim")]
-    took, result = step_span(step), step.preview
+    took, result = step_span(step), error_lines(step.preview)[0]
     child = children.get(str(extra_of(step).get("child", "")))
     if child is not None:  # the record of a child is a copy of its outcome: the time is in the child
         took = None if child.finished_at is None else max(child.finished_at - child.created_at, 0.0)
@@ -104,6 +105,15 @@ def _row(node: Node, home: str, digits: int, children: Mapping[str, Run], short:
     style = state_of("failed").colour if step.status is StepStatus.FAILED else ""
     facts = [status_cell(str(step.status)), str(step.attempts), span(took)]
     return [key, node.lead + step_name(step, home), *facts, step.args, (result, style)]
+
+
+def error_facts(shown: str, style: str) -> list[tuple[str, Cell]]:
+    """What is stored of an error: type and text, then the user's own line."""
+    text, where, source = error_lines(shown)
+    facts: list[tuple[str, Cell]] = [("error", (text, style))]
+    if where:
+        facts.append(("at", f"{where}: {source}" if source else where))
+    return facts
 
 
 def counted(steps: Sequence[Step]) -> str:

@@ -9,7 +9,7 @@ from flowdsl.cli._complete import RUN
 from flowdsl.cli._find import find_run
 from flowdsl.cli._output import Cell, Column, Output, status_cell
 from flowdsl.cli._timeline import print_timeline
-from flowdsl.cli._tree import counted, forest, print_steps
+from flowdsl.cli._tree import counted, error_facts, forest, print_steps
 from flowdsl.cli.logs import log_cells
 from flowdsl.cli.runs import print_runs
 from flowdsl.core.advice import advice
@@ -111,7 +111,7 @@ def _print_facts(out: Output, runtime: Runtime, run: Run, status: str) -> None:
     if run.status is RunStatus.COMPLETED:
         facts.append(("result", run.result_preview))
     elif run.error_preview and status != "running":
-        facts.append(("error", (run.error_preview, state_of(status).colour)))
+        facts += error_facts(run.error_preview, state_of(status).colour)
     if status == "failed" and not run.retryable:
         facts.append(("", "durable calls followed the failure, so it cannot be continued"))
     out.facts([*facts, *_relations(run, status)])

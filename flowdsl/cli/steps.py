@@ -8,6 +8,7 @@ from flowdsl.cli._command import Cli, Failure, command, opened
 from flowdsl.cli._complete import RUN, step_names
 from flowdsl.cli._find import find_run, named, near_step
 from flowdsl.cli._output import Cell, Output, status_cell
+from flowdsl.cli._tree import error_facts
 from flowdsl.core.records import Run, Step
 from flowdsl.core.views import step_view
 from flowdsl.core.words import moment, span, state_of
@@ -61,7 +62,10 @@ def _print_step(out: Output, step: Step) -> None:
     for name, value in view.items():
         if name in ("path", "status") or value is None or (name == "extra" and not value):
             continue
-        facts.append((name.replace("_", " "), _text(name, value, step)))
+        if name == "error":
+            facts += error_facts(value, state_of("failed").colour)
+        else:
+            facts.append((name.replace("_", " "), _text(name, value, step)))
     out.facts(facts)
 
 
@@ -74,8 +78,6 @@ def _text(name: str, value: Any, step: Step) -> Cell:
         return span(value)
     if name == "scope":
         return value or ("the run", "dim")
-    if name == "error":
-        return str(value), state_of("failed").colour
     if name == "extra":
         return ", ".join(f"{key}={item}" for key, item in value.items())
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)

@@ -15,6 +15,7 @@ from flowdsl.cli._output import Cell, Column, Output, Picture, status_cell
 from flowdsl.cli._text import cut_middle, cut_start
 from flowdsl.cli._tree import pending_text, step_name
 from flowdsl.cli.runs import run_span
+from flowdsl.core.preview import error_lines
 from flowdsl.core.records import Run, RunFilter
 from flowdsl.core.status import RunStatus
 from flowdsl.core.views import run_view
@@ -69,7 +70,7 @@ class Watcher:
     def _line(self, run: Run, status: str) -> Line:
         follower = self.followers.get(run.id)
         if follower is None:
-            return Line(run, status, None, run.error_preview)
+            return Line(run, status, None, error_lines(run.error_preview)[0])
         follower.read()
         steps = follower.unfinished()
         if status == "running" and steps and all(map(waits, steps)):

@@ -11,6 +11,7 @@ from flowdsl.cli._output import Cell, Column, Picture, status_cell
 from flowdsl.cli._tree import pending_text, step_name
 from flowdsl.cli.logs import log_cells
 from flowdsl.core.advice import advice, shell_line
+from flowdsl.core.preview import error_lines
 from flowdsl.core.records import Run, Step
 from flowdsl.core.status import RunStatus, StepStatus
 from flowdsl.core.views import log_view, run_view, scope_paths, step_view
@@ -55,7 +56,7 @@ def watch(cli: Cli, run: str) -> int:
 def _ended(run: Run) -> str:
     if run.status is RunStatus.CANCELLED:
         return "was cancelled"
-    return f"failed: {run.error_preview}" if run.error_preview else "failed"
+    return f"failed: {error_lines(run.error_preview)[0]}" if run.error_preview else "failed"
 
 
 def _advised(cli: Cli, follower: Follower, look: Look) -> list[list[str]]:
@@ -195,7 +196,7 @@ def _print_run(cli: Cli, follower: Follower, look: Look) -> None:
         cli.out.entry({**document, "next": _advised(cli, follower, look)})
         return
     at = look.now if run.finished_at is None else run.finished_at
-    outcome = run.result_preview if run.status is RunStatus.COMPLETED else run.error_preview
+    outcome = run.result_preview if run.status is RunStatus.COMPLETED else error_lines(run.error_preview)[0]
     text = f" → {outcome}" if look.ended and outcome else ""
     unfinished = 0 if look.ended else len(follower.unfinished())
     cells: list[Cell] = [(run.id, "bold"), f"  {_counted(counts, unfinished)}{text}"]
@@ -224,7 +225,13 @@ def _print_step(cli: Cli, follower: Follower, look: Look, step: Step) -> None:
         running = look.status == "running"
         state = _state(step, running)
         pending = step.status is StepStatus.PENDING
-        outcome = pending_text(step, running) if pending else f"→ {step.preview}" if step.preview else ""
+        outcome = (
+            pending_text(step, running)
+            if pending
+            else f"→ {error_lines(step.preview)[0]}"
+            if step.preview
+            else ""
+        )
         name: Cell = (
             step_name(step, _home(look.run)),
             state_of("failed").colour if state == "failed" else "",

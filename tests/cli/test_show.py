@@ -5,7 +5,9 @@ from rich.cells import cell_len
 
 from flowdsl import StepStatus
 from flowdsl.core.records import Run, Signal, Step
+from flowdsl.core.status import RunStatus
 from flowdsl.storage import open_storage
+from flowdsl.storage.base import PutStep
 
 
 def test_shows_facts_steps_and_children(shop, invoke):
@@ -103,3 +105,46 @@ def test_fits_the_terminal(shop, terminal, width):
     assert ("arguments" in header) is (width >= 100)
     assert ("key" in header) is (width >= 76)
     assert f"next: flowdsl retry {run.id} --app shop" in seen.text
+
+
+def test_an_error_is_shown_with_the_users_line(url, folder, invoke):
+    """Lists show what an error is; the run and the step also say where it was raised, in the user's code."""
+    (folder / ".flowdsl").mkdir()
+    shown = "OSError: gone\nshop.py:17 in charge\npay(order)"
+    with open_storage(url) as storage:
+        storage.set_run(Run("a", "shop.sell", "k", status=RunStatus.FAILED, error_preview=shown))
+        storage.set_step(Step("a", "1" * 40, "shop.charge", status=StepStatus.FAILED, preview=shown))
+    lines = invoke("show", "a").stdout.splitlines()
+    assert "  error      OSError: gone" in lines
+    assert "  at         shop.py:17 in charge: pay(order)" in lines
+    assert [line for line in lines if "charge" in line][1].endswith("OSError: gone")
+    assert "shop.py:17 in charge: pay(order)" in invoke("steps", "a").stdout
+    assert "shop.py" not in invoke("watch", "a").output
+    assert "shop.py" not in invoke("top").stdout
+
+
+def test_a_long_run_is_shown_in_part(url, folder, invoke, answer):
+    """Failed and unfinished steps come first, then the last, with those around them; the rest on request."""
+    (folder / ".flowdsl").mkdir()
+    with open_storage(url) as storage:
+        storage.set_run(Run("a", "shop.sell", "k", status=RunStatus.RUNNING))
+        steps = [Step("a", f"{n:040}", f"shop.s{n}", created_at=float(n)) for n in range(1, 601)]
+        steps[100] = steps[100]._replace(status=StepStatus.FAILED)
+        steps[200] = steps[200]._replace(status=StepStatus.PENDING, scope=f"{7:040}")
+        storage.commit([PutStep(step) for step in steps])
+    result = invoke("show", "a")
+    assert result.stderr == "these are 201 of 600 steps; --limit N or --all shows more\n"
+    names = {word for line in result.stdout.splitlines() for word in line.split() if word.startswith("s")}
+    assert {"s101", "s201", "s7", "s600", "s403"} <= names
+    assert "s402" not in names
+    assert "s500" not in invoke("show", "a", "--limit", "5").stdout
+    assert len(answer("show", "a", "--limit", "5")["steps"]) == 6
+    assert len(answer("show", "a")["steps"]) == 600
+    assert "s402" in invoke("show", "a", "--all").stdout
+
+
+def test_a_settled_run_needs_nothing(shop, invoke, answer):
+    """A run that completed ends without advice, in text and in JSON."""
+    run = shop.sell("x")
+    assert "next: " not in invoke("show", run.id).stdout
+    assert answer("show", run.id)["next"] == []
