@@ -22,7 +22,7 @@ from flowdsl.engine.runs.progress import progress_of
 from flowdsl.engine.runs.resume import arguments_of
 from flowdsl.errors import CorruptPayload, MissingClass
 
-__all__ = ["AuditEntry", "LogLine", "Run", "Runs", "StepRecord", "is_interrupted"]
+__all__ = ["AuditEntry", "LogLine", "Look", "Run", "Runs", "StepRecord", "is_interrupted", "look", "records"]
 
 if TYPE_CHECKING:  # Python knows defaults of type variables from 3.13 on
     from matplotlib.figure import Figure
@@ -414,3 +414,25 @@ class Runs(list[Run[Any]]):
             return runs_html(rows, len(self), now)
 
         return shown_or_why("runs", draw)
+
+
+@frozen(slots=True)
+class Look:
+    """What one look at a run found: its row, its state (``interrupted`` for a running one that nobody
+    executes), records in order, and when that was, in seconds since the epoch."""
+
+    run: RunRecord
+    state: str
+    steps: list[Step]
+    now: float
+
+
+def look(run: Run[Any], *, after: int = 0, limit: int | None = None) -> Look:
+    """Read a run once, with :func:`records` of it. Raises :class:`~flowdsl.errors.RunNotFound`."""
+    record, state = run._shown()
+    return Look(record, state, records(run, after=after, limit=limit), run._engine.storage.now())
+
+
+def records(run: Run[Any], *, after: int = 0, limit: int | None = None) -> list[Step]:
+    """At most *limit* of the records of a run that have a ``seq`` above *after*, in order."""
+    return run._engine.storage.list_steps(run.id, after=after, limit=limit)

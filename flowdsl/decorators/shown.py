@@ -2,13 +2,14 @@
 
 import inspect
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from attrs import fields
 
 from flowdsl.core.records import Run, RunFilter
 from flowdsl.core.retry import Retry
-from flowdsl.drawing.definitions import Defined, step_html, workflow_html
+from flowdsl.drawing.definitions import Defined, match_of, step_html, workflow_html
 from flowdsl.drawing.run import shown_or_why
 from flowdsl.engine.definitions import NO_OPTIONS, StepDef, WorkflowDef
 from flowdsl.engine.registry import STEPS
@@ -16,9 +17,11 @@ from flowdsl.handle import is_interrupted
 from flowdsl.runtime import Runtime, current_runtime, open_engine
 from flowdsl.storage.urls import DEFAULT_URL
 
-__all__ = ["shown_step", "shown_workflow"]
+__all__ = ["defined_steps", "recorded_otherwise", "shown_step", "shown_workflow"]
 
 _RUNS = 5  # of a step by itself
+_LOOKED_INTO = 10  # runs in which a redefined step is looked for
+_RECORDS = 2000  # of each of them
 
 
 def shown_step(defn: StepDef) -> str:
@@ -50,6 +53,29 @@ def shown_workflow(defn: WorkflowDef) -> str:
         return workflow_html(_defined("workflow", defn), shown, journal, sources, runtime.storage.now())
 
     return shown_or_why(f"workflow {defn.path}", draw)
+
+
+def defined_steps() -> dict[str, StepDef]:
+    """The steps that are defined in this process, by path."""
+    return {path: found for path in STEPS if (found := STEPS.get(path)) is not None}
+
+
+def recorded_otherwise(steps: Mapping[str, StepDef]) -> dict[str, str]:
+    """Which of *steps* were last recorded with another source, and by which run; of the newest runs only."""
+    runtime = _runtime()
+    found: dict[str, str] = {}
+    if runtime is None:
+        return found
+    left = {path: defn.source for path, defn in steps.items()}
+    for run in runtime.storage.list_runs(RunFilter(limit=_LOOKED_INTO)):
+        for step in reversed(runtime.storage.list_steps(run.id, limit=_RECORDS)):
+            if step.path in left:
+                if match_of(step, left) == "changed":
+                    found[step.path] = run.id
+                del left[step.path]  # the newest record counts
+        if not left:
+            break
+    return found
 
 
 def _runtime() -> Runtime | None:

@@ -14,7 +14,7 @@ from flowdsl.drawing.lists import runs_table
 from flowdsl.drawing.run import card, run_line, short_name
 from flowdsl.drawing.style import attribute, badge, safe
 
-__all__ = ["Defined", "future_html", "match_of", "step_html", "workflow_html"]
+__all__ = ["Defined", "changed_html", "changed_text", "future_html", "match_of", "step_html", "workflow_html"]
 
 MOST = 60
 """Records shown one by one; of more, one row a name."""
@@ -80,6 +80,27 @@ def future_html(path: str, status: str, run_id: str, key: str) -> str:
     )
 
 
+def changed_html(found: Mapping[str, str]) -> str:
+    """Say which steps have another source than their records: the newest run with such a record, by path."""
+    rows = "".join(
+        f'<tr data-match="changed"><td><b>{safe(short_name(path), 60)}</b></td>'
+        f"<td>run <code>{safe(run_id, 80)}</code> recorded it with another source</td></tr>"
+        for path, run_id in list(found.items())[:MOST]
+    )
+    path, run_id = next(iter(found.items()))
+    return card(f"<table><tbody>{rows}</tbody></table>{_how(run_id, path)}")
+
+
+def changed_text(found: Mapping[str, str]) -> str:
+    """The same as text."""
+    names = ", ".join(short_name(path) for path in found)
+    path, run_id = next(iter(found.items()))
+    return (
+        f"recorded with another source: {names}. What is recorded counts; to execute one again: "
+        f"rt.fork({run_id!r}, before={path!r}), or {short_name(path)}.forget(…)"
+    )
+
+
 # ------------------------------------------------------------------------------------------------------ parts
 
 
@@ -133,13 +154,14 @@ def _match_row(step: Step, match: str, count: int) -> str:
 
 
 def _again(run: Run, changed: Sequence[str]) -> str:
+    return _how(run.id, changed[0]) if changed else ""
+
+
+def _how(run_id: str, path: str) -> str:
     """How to execute a changed step once more; recorded results count until somebody says so."""
-    if not changed:
-        return ""
-    name, before = short_name(changed[0]), repr(changed[0])
     return (
         '<div class="fd-quiet">What is recorded counts. To execute a changed step again: '
-        f"<code>rt.fork({safe(repr(run.id))}, before={safe(before)})</code> begins a new run there, "
-        f"<code>{safe(name)}.forget(…)</code> drops one result, and <code>version=</code> makes every change "
-        "count.</div>"
+        f"<code>rt.fork({safe(repr(run_id))}, before={safe(repr(path))})</code> begins a new run there, "
+        f"<code>{safe(short_name(path))}.forget(…)</code> drops one result, and <code>version=</code> makes "
+        "every change count.</div>"
     )

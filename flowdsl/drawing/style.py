@@ -24,6 +24,7 @@ background:none;padding:0;border:0;overflow-wrap:anywhere;white-space:pre-wrap}
 .flowdsl .fd-error{border-left:3px solid var(--fd-failed);padding:2px 0 2px 10px;margin:8px 0}
 .flowdsl .fd-result{margin:6px 0}
 .flowdsl svg{display:block;width:100%;height:auto;margin:8px 0 2px}
+.flowdsl svg.fd-small{display:inline-block;width:240px;margin:0;vertical-align:middle}
 .flowdsl details{margin:6px 0 0}
 .flowdsl summary{cursor:pointer;color:var(--fd-quiet);font-size:12px}
 .flowdsl table{border-collapse:collapse;margin:4px 0 0;font-size:12px;border:0;width:auto;color:inherit}

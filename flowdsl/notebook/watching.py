@@ -1,0 +1,326 @@
+"""Runs shown while they execute: in a notebook as HTML, in a terminal as one line.
+
+The rules
+    * Outside :func:`live` nothing exists: no hook, no thread, no timer.
+    * A run is told of when it begins and when it ends, steps are not: what a run has done is read from its
+      records, in a thread of our own, beside the run.
+    * At most four frames a second, and less where a frame is dear: the thread works for a hundredth of the
+      time and rests for the others. No frame reads more than about :data:`READ` records, the last one
+      neither: reading costs as much as executing a quick step.
+"""
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import Context, copy_context
+from typing import Any, Protocol
+
+from attrs import define, field
+
+from flowdsl.core.durations import seconds
+from flowdsl.core.naming import in_notebook
+from flowdsl.errors import FlowError
+from flowdsl.handle import Run, look, records
+from flowdsl.hooks import Hooks, installed
+from flowdsl.notebook.frames import LAST, Frame, html, line
+
+__all__ = ["Screen", "Watcher", "live"]
+
+FRAME = 0.25
+"""Seconds between two frames, at least."""
+
+SHARE = 0.01
+"""The part of the time that drawing may take."""
+
+READ = 100
+"""Records read for one frame, at most: of more only the last ones are, and the others are not counted by
+name."""
+
+
+class Screen(Protocol):
+    """Where frames are drawn."""
+
+    def draw(self, shown: "list[Shown]") -> None:
+        """Draw the runs that have a new frame."""
+
+    def close(self) -> None:
+        """Leave what was drawn last."""
+
+
+@define(eq=False)
+class Shown:
+    """One run that is watched: since when (monotonic), in which context its cell executes, what was seen of
+    it."""
+
+    run: Run[Any]
+    since: float
+    context: Context
+    frame: Frame = field(factory=Frame)
+    visible: bool = False
+    ended: bool = False
+
+
+class Watcher(Hooks):
+    """Is told of runs, and draws those that last longer than *after* seconds on *screen*."""
+
+    def __init__(self, screen: Screen, after: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._screen = screen
+        self._after = after
+        self._clock = clock
+        self._runs: dict[str, Shown] = {}
+        self._changed = threading.Condition()
+        self._looking = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def on_run_start(self, run: Run[Any]) -> None:
+        """Watch it."""
+        with self._changed:
+            if run.id in self._runs or self._closed:
+                return
+            self._runs[run.id] = Shown(run, self._clock(), copy_context())
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="flowdsl-live", daemon=True)
+                self._thread.start()
+            self._changed.notify()
+
+    def on_run_complete(self, run: Run[Any], result: Any) -> None:
+        """Draw it for the last time."""
+        self._end(run.id)
+
+    def on_run_fail(self, run: Run[Any], error: BaseException) -> None:
+        """The same."""
+        self._end(run.id)
+
+    def on_run_cancel(self, run: Run[Any]) -> None:
+        """The same."""
+        self._end(run.id)
+
+    def _end(self, run_id: str) -> None:
+        with self._changed:
+            shown = self._runs.get(run_id)
+            if shown is None:
+                return
+            if not shown.visible and self._after > 0:
+                del self._runs[run_id]  # over before anybody would have looked
+                return
+        try:
+            self._look(shown)  # here, for its runtime may be closed before the next frame
+        finally:
+            with self._changed:
+                shown.ended = True
+                self._changed.notify()
+
+    def _look(self, shown: Shown) -> None:
+        with self._looking:
+            if not shown.ended:
+                _look(shown)
+
+    @contextmanager
+    def sooner(self, after: float) -> Iterator[None]:
+        """Show runs after *after* seconds already, while the block lasts."""
+        before, self._after = self._after, min(self._after, after)
+        try:
+            yield
+        finally:
+            self._after = before
+
+    def close(self) -> None:
+        """Draw the last frames and end the thread."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        if self._thread is not None:
+            self._thread.join()
+        self.tick(last=True)
+        self._screen.close()
+
+    def tick(self, last: bool = False) -> float | None:
+        """Draw what is due. Returns the seconds until something will be, ``None`` where there is nothing to
+        wait for."""
+        now = self._clock()
+        with self._changed:
+            due = [one for one in self._runs.values() if one.visible or now - one.since >= self._after]
+            early = [one.since + self._after - now for one in self._runs.values() if one not in due]
+        drawn = []
+        for shown in due:
+            try:
+                if not shown.visible and shown.run.parent is not None:
+                    self._forget(shown)  # a child is seen in its root
+                    continue
+                shown.visible = True
+                self._look(shown)
+            except FlowError:  # its runtime is closed, or somebody has deleted it
+                self._forget(shown)
+                continue
+            drawn.append(shown)
+            if shown.ended or last:
+                self._forget(shown)
+        if drawn:
+            self._screen.draw(drawn)
+        if any(not one.ended for one in drawn):
+            return FRAME
+        return min(early, default=None)
+
+    def _forget(self, shown: Shown) -> None:
+        with self._changed:
+            self._runs.pop(shown.run.id, None)
+
+    def _work(self) -> None:
+        rest = 0.0
+        while True:
+            with self._changed:
+                if not self._closed and rest > 0:
+                    self._changed.wait(rest)  # a run that begins or ends in the meantime can wait as well
+                if self._closed:
+                    return
+            begun = time.thread_time()
+            wait = self.tick()
+            rest = max((time.thread_time() - begun) / SHARE, FRAME)
+            if wait is None:
+                with self._changed:
+                    if not self._closed and not self._runs:
+                        self._changed.wait()
+                rest = 0.0
+
+
+def _look(shown: Shown) -> None:
+    """Take what was recorded since the last look into the frame; of too much, only the end."""
+    frame, run = shown.frame, shown.run
+    seen = look(run, after=frame.seen, limit=READ)
+    if len(seen.steps) < READ:
+        frame.take(seen.run, seen.state, seen.steps, seen.now)
+        return
+    last = _last_number(run, seen.steps[-1].seq)
+    end = look(run, after=max(last - LAST, seen.steps[-1].seq), limit=READ)
+    frame.take(end.run, end.state, end.steps, end.now, skipped=True)
+
+
+def _last_number(run: Run[Any], known: int) -> int:
+    """About the highest number of a record of *run*, of which one is *known*: looked for in strides that
+    grow, then shrink."""
+
+    def beyond(number: int) -> bool:
+        return bool(records(run, after=number, limit=1))
+
+    stride = READ
+    while beyond(known + stride):
+        known += stride
+        stride *= 2
+    while stride > LAST:
+        stride //= 2
+        if beyond(known + stride):
+            known += stride
+    return known
+
+
+def show(content: dict[str, str], name: str | None = None) -> Any:
+    """Put *content*, texts by their MIME type, below the cell; with a *name*, returns what draws over it."""
+    from IPython import display
+
+    put: Callable[..., Any] = display.display
+    return put(content, raw=True, display_id=name)
+
+
+@define
+class NotebookScreen:
+    """One output a run, drawn over in place."""
+
+    handles: dict[str, Any] = field(factory=dict)
+
+    def draw(self, shown: list[Shown]) -> None:
+        """Draw each in the output that is its own."""
+        for one in shown:
+            content = {"text/html": html(one.frame), "text/plain": line(one.frame)}
+            known = self.handles.get(one.run.id)
+            if known is not None:
+                known.update(content, raw=True)
+                continue
+            # In the context of the cell that began the run, so that the output stands below that cell.
+            name = f"flowdsl-{id(one):x}-{len(self.handles)}"
+            self.handles[one.run.id] = one.context.copy().run(show, content, name)
+
+    def close(self) -> None:
+        """Every output stays."""
+
+
+class TerminalScreen:
+    """One line on standard error, drawn over in place."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._width = 0
+
+    def draw(self, shown: list[Shown]) -> None:
+        """Draw the first that is not over; say how many others there are."""
+        first = next((one for one in shown if not one.ended), shown[-1])
+        others = sum(not one.ended for one in shown) - (not first.ended)
+        text = line(first.frame) + (f"  (+{others} more)" if others > 0 else "")
+        self._put(text)
+        if all(one.ended for one in shown):
+            self.close()
+
+    def _put(self, text: str) -> None:
+        text = text[: _columns() - 1]
+        self._stream.write(f"\r{text}{' ' * (self._width - len(text))}")
+        self._stream.flush()
+        self._width = len(text)
+
+    def close(self) -> None:
+        """The line stays."""
+        if self._width:
+            self._stream.write("\n")
+            self._stream.flush()
+            self._width = 0
+
+
+def _columns() -> int:
+    import shutil
+
+    return max(shutil.get_terminal_size().columns, 20)
+
+
+def screen() -> Screen | None:
+    """Where frames go here: the notebook, the terminal, or nowhere."""
+    if in_notebook():
+        return NotebookScreen()
+    if sys.stderr is not None and sys.stderr.isatty():
+        return TerminalScreen(sys.stderr)
+    return None
+
+
+@contextmanager
+def live(after: Any = 0.5) -> Iterator[None]:
+    """Show each run that begins in the block while it executes, once it has taken longer than *after* (a
+    duration; 0 shows all).
+
+    In a notebook this is one output for each run that was not begun by another one; in a terminal one line on
+    standard error; elsewhere nothing. The last frame stays. A block in another one shows its runs where that
+    one does, sooner if it says so.
+
+    >>> import flowdsl.notebook
+    >>> with flowdsl.notebook.live():
+    ...     pass
+    """
+    delay = seconds(after, "after")
+    if _watching:
+        with _watching[0].sooner(delay):
+            yield
+        return
+    place = screen()
+    if place is None:
+        yield
+        return
+    watcher = Watcher(place, delay)
+    _watching.append(watcher)
+    try:
+        with installed(watcher):
+            yield
+    finally:
+        _watching.remove(watcher)
+        watcher.close()
+
+
+_watching: list[Watcher] = []
