@@ -48,7 +48,7 @@ def find_run(runtime: Runtime, text: str) -> Run:
     matches = [run for run in every_run(runtime) if _means(text, run)] if text else []
     if not matches:
         near = nearest(text, (run.id for run in islice(every_run(runtime), _RECENT)))
-        raise Failure(f"no run {text!r}{near}", "`flowdsl runs` lists them")
+        raise Failure(f"no run {text!r}{near}", "flowdsl runs")
     # A child's id begins with its parent's: the beginning that they share means the parent.
     first = min(matches, key=lambda run: len(run.id))
     if all(run is first or run.id.startswith(first.id + "/") for run in matches):

@@ -6,7 +6,7 @@ from flowdsl.cli._command import Cli, Failure, command, opened, shown_status
 from flowdsl.cli._complete import RUN, step_names
 from flowdsl.cli._execute import APP, execute
 from flowdsl.cli._find import find_run, named, near_step, row_of
-from flowdsl.core.advice import module_of
+from flowdsl.core.advice import module_of, shell_line
 from flowdsl.core.kinds import BESIDE_STEPS, WITH_BODY
 from flowdsl.core.views import run_view
 from flowdsl.handle import Run as Handle
@@ -45,7 +45,9 @@ def fork(cli: Cli, run: str, before: str, new_id: str | None, app: str | None) -
         steps = [step for step in runtime.storage.list_steps(of) if step.kind not in BESIDE_STEPS]
         if not named(steps, before):
             near = near_step(steps, before)
-            raise Failure(f"no step {before!r} is recorded of {of}{near}", "`flowdsl show` lists the steps")
+            raise Failure(
+                f"no step {before!r} is recorded of {of}{near}", shell_line(["flowdsl", "show", of])
+            )
         return runtime.fork(of, before, new_id)
 
     if app is not None:

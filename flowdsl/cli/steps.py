@@ -9,6 +9,7 @@ from flowdsl.cli._complete import RUN, step_names
 from flowdsl.cli._find import find_run, named, near_step
 from flowdsl.cli._output import Cell, Output, status_cell
 from flowdsl.cli._tree import error_facts
+from flowdsl.core.advice import shell_line
 from flowdsl.core.records import Run, Step
 from flowdsl.core.views import step_view
 from flowdsl.core.words import moment, span, state_of
@@ -51,7 +52,9 @@ def _matching(journal: list[Step], text: str, run: Run) -> list[Step]:
     found = named(journal, text)
     if not found:
         near = near_step(journal, text)
-        raise Failure(f"no step {text!r} is recorded of {run.id}{near}", "`flowdsl show` lists them")
+        raise Failure(
+            f"no step {text!r} is recorded of {run.id}{near}", shell_line(["flowdsl", "show", run.id])
+        )
     return found
 
 

@@ -151,7 +151,7 @@ def _print(out: Output, lines: Sequence[Line], now: float) -> None:
         Column("status"),
         Column("age"),
         Column("took", right=True, wide=76),
-        Column("done", right=True),
+        Column("done", right=True, wide=76),
         Column("failed", right=True, wide=90),
         Column("now", least=10),
     )

@@ -14,7 +14,7 @@ def test_ids_by_their_beginning(shop, answer, invoke, fault):
     assert answer("show", "order-1")["id"] == "order-1"
     for text in ("checkout", "order-", first.id[0]):
         assert f"{text!r} could be any of" in fault("show", text)
-    assert fault("show", "nothing") == "error: no run 'nothing'\nnext: `flowdsl runs` lists them\n"
+    assert fault("show", "nothing") == "error: no run 'nothing'\nnext: flowdsl runs\n"
     assert fault("show", "ordr-1").startswith("error: no run 'ordr-1' (did you mean 'order-1'?)\n")
     assert invoke("show", "").exit_code == 1
 
