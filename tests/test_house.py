@@ -91,7 +91,9 @@ def test_a_module_exports_names_that_it_has(name: str) -> None:
 
 def test_importing_flowdsl_imports_no_face_and_no_optional_library() -> None:
     """click and rich come with the command line, numpy and its kin when they are used."""
-    unwanted = "click rich pytest numpy pandas polars cryptography flowdsl.cli flowdsl.testing"
+    unwanted = (
+        "click rich pytest numpy pandas polars cryptography flowdsl.cli flowdsl.testing flowdsl.web starlette"
+    )
     code = "import sys; from flowdsl import *; "
     code += f"print(*sorted(set({unwanted.split()!r}) & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -89,6 +89,16 @@ def test_a_port_that_is_taken_is_an_error(database):
         end(first, signal.SIGTERM)
 
 
+def test_without_its_packages_one_line_says_what_to_install(database):
+    """No traceback; the rest of the command line goes on."""
+    code = "import sys; sys.modules['starlette'] = None; from flowdsl.cli import main; main()"
+    command = [sys.executable, "-c", code, "ui", "--storage", database]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr == "error: the web page needs more packages: pip install 'flowdsl[web]'\n"
+
+
 def test_a_host_that_is_no_name_is_wrong_usage(database):
     """Exit code 2."""
     process, _ = begin("--storage", database, "--allowed-host", "http://x/")

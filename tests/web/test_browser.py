@@ -232,9 +232,16 @@ def test_ten_thousand_steps_stay_light(look, serve):
     page.run("document.getElementById('filter-name').focus()")
     page.type("row77")
     page.until(f"{shown('[data-bar]')}.length === 111")
-    page.run("document.activeElement.blur()")
+    page.run(
+        "(document.activeElement.value = '', document.activeElement.dispatchEvent(new Event('input')),"
+        " document.activeElement.blur())"
+    )
+    page.until(f"{elements} === 1000")
     for _ in range(12):
         page.press("+")
+    page.until("document.getElementById('bars').getBoundingClientRect().width > 100_000")
+    page.run("document.getElementById('bars-scroll').scrollLeft = 1e9")
+    page.until("[...document.querySelectorAll('[data-bar]')].at(-1)?.dataset.path.endsWith('row9999')")
     assert page.run(elements) <= 1000
     rt.close()
 
