@@ -26,7 +26,7 @@ LANE = 24
 
 _GRAIN = 2000  # parts of the whole that the shape of all bars can tell apart
 _TICKS = 8
-_EDGE, _INNER = 0.3, 99.0  # percent: the left edge, and what lies between the edges
+_EDGE, _INNER = 0.2, 99.4  # percent: the left edge, and what lies between the edges
 _WIDE = 10  # pixels of one percent, about, on a screen that is not small: whether a text fits
 
 
