@@ -12,6 +12,7 @@ from typing import Any, ParamSpec, Self, TypedDict, TypeVar, Unpack, overload
 from attrs import field, frozen
 from attrs.validators import optional
 
+from flowdsl.acting import is_named
 from flowdsl.aio_runtime import AioRuntime
 from flowdsl.clock import Clock
 from flowdsl.codecs import Codec, PickleCodec
@@ -25,6 +26,7 @@ from flowdsl.core.retry import Retry
 from flowdsl.core.signatures import shows_options
 from flowdsl.core.status import RunStatus, is_final
 from flowdsl.current import Current
+from flowdsl.engine.audit import audit
 from flowdsl.engine.definitions import DIVERGENCES, Divergence, checked_tags
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.operations.send import send_event
@@ -41,7 +43,7 @@ from flowdsl.errors import FlowError, RunConflict
 from flowdsl.handle import Run, Runs, is_interrupted
 from flowdsl.hooks import HookChain, Hooks
 from flowdsl.storage import Storage, open_storage
-from flowdsl.storage.base import DeleteRun
+from flowdsl.storage.base import DeleteRun, PutStep
 from flowdsl.storage.urls import default_url
 
 __all__ = ["Runtime", "configure", "current_runtime"]
@@ -330,7 +332,9 @@ class Runtime:
         :class:`~flowdsl.errors.RunNotFound`, :class:`~flowdsl.errors.RunFinished`, and
         :class:`~flowdsl.errors.ResultNotStorable` for a payload that cannot be stored.
         """
-        return deliver(self._engine, checked_id(id), name, payload, sender=sender, key=key)
+        sent = deliver(self._engine, checked_id(id), name, payload, sender=sender, key=key)
+        self._note(id, "signal", name)
+        return sent
 
     def send(self, event: str, payload: Any = None) -> None:
         """Call every ``@on(event)`` handler with *payload*, in the background."""
@@ -352,6 +356,12 @@ class Runtime:
         :class:`~flowdsl.errors.RunFinished`.
         """
         Run(self._engine, checked_id(id)).cancel()
+        self._note(id, "cancel", "the run")
+
+    def _note(self, id: str, action: str, what: str) -> None:
+        """Say in the audit what somebody with a name did; what a program does is no change by hand."""
+        if is_named():
+            self._engine.commit(PutStep(audit(self._engine, id, action, what)))
 
     def resume(self, id: str) -> Run[Any]:
         """Continue an interrupted (or failed) run from its stored arguments, in the background.

@@ -1,31 +1,19 @@
 """Who changed what in a run by hand, and when: a record of its journal."""
 
-import os
-import socket
 import uuid
 
+from flowdsl.acting import who_acts
 from flowdsl.core.facts import Changed
 from flowdsl.core.kinds import AUDIT
 from flowdsl.core.records import Step
 from flowdsl.engine.engine import Engine
 
-__all__ = ["audit", "whoami"]
-
-
-def whoami() -> str:
-    """Who acts here, as ``user@host:pid``."""
-    import getpass
-
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):
-        user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}:{os.getpid()}"
+__all__ = ["audit"]
 
 
 def audit(engine: Engine, run_id: str, action: str, what: str, step: str = "") -> Step:
     """The record that says who changed what, when."""
-    now, who = engine.clock.now(), whoami()
+    now, who = engine.clock.now(), who_acts()
     return Step(
         run_id,
         f"audit-{uuid.uuid4().hex}",

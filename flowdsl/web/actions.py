@@ -6,6 +6,7 @@ from typing import Any
 
 from starlette.responses import Response
 
+from flowdsl.acting import acting_as
 from flowdsl.core.views import run_view
 from flowdsl.errors import (
     ResultNotStorable,
@@ -28,7 +29,8 @@ def of_run(asked: Asked) -> Response:
     if not asked.name or asked.runtime.run(asked.name) is None:
         raise Refusal(404, "there is no such run")
     try:
-        about = OF_RUNS[asked.action](asked)
+        with acting_as("web"):
+            about = OF_RUNS[asked.action](asked)
     except (RunFinished, RunConflict) as error:
         raise Refusal(409, _said(error)) from error
     except StorageUnavailable:

@@ -263,6 +263,36 @@ def test_closing_the_page_leaves_what_was_passed_in_open(runtime):
     assert storage.get_run("nobody") is None
 
 
+def test_every_action_stands_in_the_audit(client, monkeypatch):
+    """With ``web`` as who."""
+    page = client(allow_actions=True)
+    run = broken(8)
+    monkeypatch.setitem(globals(), "works", True)
+    page.post(f"/runs/{run}/fork", data={"before": "fragile", "id": "f8"})
+    page.post(f"/runs/{run}/retry")
+    assert breaks(8) == "mended"
+    waiting = asks.start(8)
+    page.post("/runs/asks-8/signal", data={"name": "other"})
+    page.post("/runs/asks-8/cancel")
+    with pytest.raises(Exception, match="cancelled"):
+        waiting.result(10)
+    storage = doubtful()
+    client(of=storage, allow_actions=True).post("/runs/doubt/resolve", data={"step": "charge", "rerun": "1"})
+    found = {}
+    for rt, name in (
+        (page.app.runtime, "f8"),
+        (page.app.runtime, run),
+        (page.app.runtime, "asks-8"),
+        (Runtime(storage), "doubt"),
+    ):
+        found[name] = [(entry.action, entry.who) for entry in rt.run(name).audit()]
+    assert ("fork", "web") in found["f8"]
+    assert ("retry", "web") in found[run]
+    assert found["asks-8"] == [("signal", "web"), ("cancel", "web")]
+    assert found["doubt"] == [("resolve", "web")]
+    assert "<td>web</td>" in page.get("/runs/asks-8").text
+
+
 def test_json_is_answered_with_the_row(client):
     """As the list has it."""
     run = broken(7)
