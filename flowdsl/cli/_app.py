@@ -35,6 +35,7 @@ COMMANDS = (
     "cancel",
     "delete",
     "prune",
+    "backup",
     "ui",
     "doctor",
     "completion",

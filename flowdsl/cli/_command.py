@@ -28,6 +28,7 @@ __all__ = [
     "as_duration",
     "as_moment",
     "command",
+    "existing_file",
     "missing_database",
     "opened",
     "period",
@@ -173,6 +174,16 @@ def missing_database(url: str) -> Path | None:
         raise click.UsageError(str(error)) from None
     path = Path(name).absolute()
     return None if path.exists() else path
+
+
+def existing_file(cli: Cli) -> Path:
+    """The file of the SQLite storage that is meant. Raises :class:`Failure` if it is not there."""
+    if not cli.url.startswith("sqlite:"):
+        raise Failure("only an SQLite database is a file; use the tools of your database server")
+    absent = missing_database(cli.url)
+    if absent is not None:
+        raise _no_database(cli.url, absent)
+    return Path(sqlite_path(cli.url)[0]).absolute()
 
 
 @contextmanager

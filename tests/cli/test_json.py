@@ -46,6 +46,7 @@ def fields_of(value, where=""):
         ("prune", ["--older-than", "0s"]),
         ("fork", ["sold", "--before", "charge"]),
         ("doctor", []),
+        ("backup", ["copy.db"]),
         ("completion", ["bash"]),
     ],
 )

@@ -1,0 +1,21 @@
+"""``flowdsl backup``."""
+
+
+def test_backup(shop, invoke, answer, folder):
+    """The copy is a storage of its own, and says how large it is."""
+    shop.sell("x", id="order-17")
+    result = invoke("backup", "copy.db")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.startswith(f"copied {folder}/.flowdsl/flow.db to copy.db  ")
+    assert answer("runs", "--storage", "sqlite:///copy.db") == answer("runs")
+    assert answer("backup", "again.db")["bytes"] == (folder / "again.db").stat().st_size
+
+
+def test_backups_that_cannot_be_made(shop, fault, folder):
+    """Nothing is overwritten, a missing database is not made, and a server has tools of its own."""
+    assert "no database at" in fault("backup", "copy.db")
+    shop.sell("x")
+    (folder / "copy.db").touch()
+    assert fault("backup", "copy.db") == "error: copy.db is there already; give another name\n"
+    assert fault("backup", "nowhere/copy.db") == "error: nowhere/copy.db: No such file or directory\n"
+    assert "tools of your database server" in fault("backup", "x.db", "--storage", "memory://")

@@ -1,0 +1,79 @@
+"""A copy of an SQLite database that programs use meanwhile."""
+
+import os
+import sqlite3
+import stat
+from pathlib import Path
+
+import pytest
+
+from flowdsl.core.records import Run
+from flowdsl.errors import StorageError
+from flowdsl.storage import open_storage
+from flowdsl.storage.backup import back_up
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    """A database with a run in it."""
+    with open_storage(f"sqlite:///{tmp_path}/flow.db") as storage:
+        storage.set_run(Run("a", "shop.order", "k"))
+    return tmp_path / "flow.db"
+
+
+def _runs(file: Path) -> list[str]:
+    with open_storage(f"sqlite:///{file}") as storage:
+        return [run.id for run in storage.list_runs()]
+
+
+def test_the_copy_has_all_that_was_committed(database: Path, tmp_path: Path) -> None:
+    """What still stands in the log is copied as well, while a program uses the database and goes on."""
+    with open_storage(f"sqlite:///{database}") as storage:
+        storage.set_run(Run("b", "shop.order", "k2"))
+        copied = back_up(database, tmp_path / "copy.db")
+        storage.set_run(Run("c", "shop.order", "k3"))
+    assert (tmp_path / "copy.db").stat().st_size == copied
+    assert sorted(_runs(tmp_path / "copy.db")) == ["a", "b"]
+    assert sorted(_runs(database)) == ["a", "b", "c"]
+
+
+def test_the_copy_is_one_file_of_its_owner(database: Path, tmp_path: Path) -> None:
+    """Nobody else can read it, and nothing lies beside it."""
+    (tmp_path / "copies").mkdir()
+    back_up(database, tmp_path / "copies" / "copy.db")
+    assert os.listdir(tmp_path / "copies") == ["copy.db"]
+    assert stat.S_IMODE((tmp_path / "copies" / "copy.db").stat().st_mode) == 0o600
+
+
+def test_nothing_is_overwritten(database: Path, tmp_path: Path) -> None:
+    """A file that is there stays as it is."""
+    (tmp_path / "copy.db").write_text("precious")
+    with pytest.raises(FileExistsError, match=r"copy\.db is there already"):
+        back_up(database, tmp_path / "copy.db")
+    assert (tmp_path / "copy.db").read_text() == "precious"
+
+
+@pytest.mark.parametrize("damage", [b"not a database" * 500, b""])
+def test_what_is_no_database_is_not_copied(damage: bytes, tmp_path: Path) -> None:
+    """A damaged source leaves no file; an empty one is an empty database."""
+    (tmp_path / "flow.db").write_bytes(damage)
+    if damage:
+        with pytest.raises(StorageError, match="was not copied"):
+            back_up(tmp_path / "flow.db", tmp_path / "copy.db")
+        assert os.listdir(tmp_path) == ["flow.db"]
+    else:
+        back_up(tmp_path / "flow.db", tmp_path / "copy.db")
+
+
+def test_a_damaged_page_is_found(database: Path, tmp_path: Path) -> None:
+    """The copy is looked through before it gets its name."""
+    with sqlite3.connect(database) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        size = connection.execute("PRAGMA page_size").fetchone()[0]
+    connection.close()
+    bytes_ = bytearray(database.read_bytes())
+    bytes_[size : 2 * size] = b"\xff" * size
+    database.write_bytes(bytes_)
+    with pytest.raises(StorageError):
+        back_up(database, tmp_path / "copy.db")
+    assert not (tmp_path / "copy.db").exists()
