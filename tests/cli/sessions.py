@@ -1,6 +1,6 @@
 """The sessions of ``docs/cli.md``: its console blocks, executed one after the other in a new directory.
 
-``python tests/cli/sessions.py`` writes into the page what the commands print today. The test of the page
+``PYTHONPATH=. python tests/cli/sessions.py`` writes into the page what the commands print today. The test of the page
 compares instead, without what differs each time: times, lengths of time, versions, places.
 """
 
@@ -123,7 +123,7 @@ def _written(page: str, folder: Path) -> str:
     def rewrite(block: re.Match[str]) -> str:
         lines = []
         for command, said in commands(block[1]):
-            printed = [line.rstrip() for line in session.execute(command)]
+            printed = [line.rstrip().replace(str(folder), "/srv/shop") for line in session.execute(command)]
             if said and said[-1] == "…":
                 printed = [*printed[: len(said) - 1], "…"]
             lines += [f"$ {command}", *(said if agrees(said, printed) else printed)]
