@@ -15,6 +15,7 @@ from typing import Any
 from flowdsl import Hooks, Runtime, step, workflow
 from flowdsl.errors import FlowError, StorageUnavailable
 from flowdsl.storage.base import Operation, Outcome, Storage
+from flowdsl.testing.crash import RelayStorage
 
 EXAMPLES = float(os.environ.get("FLOWDSL_EXAMPLES", "1"))
 
@@ -174,50 +175,12 @@ class Crash(BaseException):
     """The process dies here."""
 
 
-class Relay(Storage):
+class Relay(RelayStorage):
     """A storage that hands everything on to another one, so that tests can stand between."""
 
-    def __init__(self, inner: Storage) -> None:
-        super().__init__()
-        self.inner = inner
-        self.inline = inner.inline
-        self.url = inner.url
-
-    def commit(self, operations: Sequence[Operation], /) -> list[Outcome]:
-        return self.inner.commit(operations)
-
-    def get_run(self, run_id: str, /) -> Any:
-        return self.inner.get_run(run_id)
-
-    def list_runs(self, *args: Any) -> Any:
-        return self.inner.list_runs(*args)
-
-    def get_step(self, run_id: str, key: str, /) -> Any:
-        return self.inner.get_step(run_id, key)
-
-    def list_steps(self, run_id: str, /, **more: Any) -> Any:
-        return self.inner.list_steps(run_id, **more)
-
-    def list_signals(self, run_id: str, /, **more: Any) -> Any:
-        return self.inner.list_signals(run_id, **more)
-
-    def get_memo(self, key: str, /) -> Any:
-        return self.inner.get_memo(key)
-
-    def now(self) -> float:
-        return self.inner.now()
-
-    def wait_for_change(self, seen: int, timeout: float, /) -> int:
-        return self.inner.wait_for_change(seen, timeout)
-
-    def attention(self, run_ids: Any, /) -> Any:
-        return self.inner.attention(run_ids)
-
-    def clear(self) -> None:
-        self.inner.clear()
-
-    def close(self) -> None:
-        pass
+    @property
+    def inner(self) -> Storage:
+        return self.storage
 
 
 class Mortal(Relay):

@@ -13,7 +13,7 @@ from attrs import field, frozen
 
 from flowdsl.core.words import size
 from flowdsl.storage.migrations import migrations
-from flowdsl.storage.sqlite_file import APPLICATION_ID
+from flowdsl.storage.sqlite.file import APPLICATION_ID
 
 __all__ = ["OK", "PROBLEM", "WARNING", "Check", "sqlite_checks", "sqlite_race"]
 

@@ -18,7 +18,7 @@ from flowdsl.core.records import Run
 from flowdsl.core.status import RunStatus
 from flowdsl.handle import is_interrupted
 from flowdsl.runtime import Runtime
-from flowdsl.storage.sqlite_urls import sqlite_path
+from flowdsl.storage.sqlite.url import sqlite_path
 from flowdsl.storage.urls import DEFAULT_URL, default_url
 
 __all__ = [

@@ -16,7 +16,7 @@ from flowdsl.core.records import RunFilter
 from flowdsl.core.status import RunStatus
 from flowdsl.errors import FlowError
 from flowdsl.runtime import Runtime
-from flowdsl.storage.sqlite_urls import sqlite_path
+from flowdsl.storage.sqlite.url import sqlite_path
 
 __all__ = ["doctor"]
 

@@ -12,7 +12,19 @@ from attrs import NOTHING, field, fields, frozen
 
 from flowdsl.core.status import RunStatus, StepStatus
 
-__all__ = ["Memo", "Run", "RunFilter", "Signal", "Step", "Tags", "fields_of"]
+__all__ = [
+    "Item",
+    "Memo",
+    "QueueRow",
+    "Run",
+    "RunFilter",
+    "ScheduleRow",
+    "Signal",
+    "Step",
+    "Tags",
+    "WorkerRow",
+    "fields_of",
+]
 
 Tags = Mapping[str, str] | tuple[str, ...]
 
@@ -29,10 +41,17 @@ class Run:
       ``owner`` is ``None`` for a run that nobody executes.
     * ``open_failures``: keys of the steps that a retry executes again; ``retryable``: whether calling again
       continues.
+    * ``generation``: 1, and one more after each ``continue_as_new``; ``started_by``: the run that started
+      this one as a detached one.
+    * ``queue``: where a ``pending`` run waits for a worker (``None``: nowhere); ``priority``: larger first;
+      ``partition``, ``dedup``: what the limits and the deduplication of the queue count by; ``not_before``:
+      no worker takes it earlier; ``serial``: of the runs with one such key one executes at a time;
+      ``claimed_at``: when it was taken from its queue first.
     * ``undoing``: undo has begun and with which final status it will end (``""``: it has not).
     * ``floor``: records with a smaller ``seq`` never diverge (set by undo and forget).
     * ``recoveries``: how often a dead owner was replaced; ``pruned``: only the stub of a deleted run, see
       ``DeleteRun``.
+    * ``seal``, ``cancel_seal``: opaque to the storage, over the row and over the request to cancel.
     """
 
     id: str
@@ -64,14 +83,25 @@ class Run:
     recoveries: int = 0
     version: str = ""
     pruned: bool = False
+    generation: int = 1
+    started_by: str | None = None
+    queue: str | None = None
+    priority: int = 0
+    partition: str | None = None
+    dedup: str | None = None
+    not_before: float | None = None
+    serial: str | None = None
+    claimed_at: float | None = None
+    seal: bytes = b""
+    cancel_seal: bytes = b""
 
 
 class Step(NamedTuple):
     """One record of a run's journal, addressed by ``(run_id, key)``. Each call makes one,
     so it is a named tuple: a changed copy is ``step._replace(…)``.
 
-    * ``seq``: the order in which records were stored; the storage assigns it, growing over all runs;
-      replacing a record gives it a new one. ``0`` means: not stored yet.
+    * ``seq``: the place in the journal of its run, 1, 2, …; the storage assigns it. A record that replaces
+      the one of its key stands last. ``0`` means: not stored yet.
     * ``kind``: ``step``, ``sleep``, ``wait``, ``store``, ``child``, ``value``, ``schedule``, ``undo``,
       ``log``, ``audit``.
     * ``payload``: the sealed result (``completed``) or exception (``failed``); ``preview``: the same,
@@ -103,12 +133,17 @@ class Step(NamedTuple):
     draws: int = 0
     version: str = ""
     extra: str = ""
+    seal: bytes = b""
 
 
 @frozen(slots=True)
 class Signal:
-    """One signal sent to a run. ``key`` makes sending idempotent; ``taken_by`` is the key of the wait that
-    took it."""
+    """One message sent to a run.
+
+    * ``key`` makes sending idempotent; ``taken_by`` is the key of the wait that took it.
+    * ``asked``: its sender waits for a reply. ``reply``: the sealed reply, or with ``reply_failed`` the
+      sealed error; ``None`` until there is one; ``reply_preview``: the same, readable.
+    """
 
     id: str
     run_id: str
@@ -120,6 +155,25 @@ class Signal:
     created_at: float = 0.0
     seq: int = 0
     taken_by: str | None = None
+    asked: bool = False
+    reply: bytes | None = None
+    reply_preview: str = ""
+    reply_failed: bool = False
+    reply_seal: bytes = b""
+    seal: bytes = b""
+
+
+@frozen(slots=True)
+class Item:
+    """The *n*-th item, from 1, that a run published on *channel*."""
+
+    run_id: str
+    channel: str
+    n: int
+    payload: bytes = b""
+    preview: str = ""
+    created_at: float = 0.0
+    seal: bytes = b""
 
 
 @frozen(slots=True)
@@ -134,6 +188,47 @@ class Memo:
     created_at: float = 0.0
     expires_at: float | None = None
     defaults: str = ""
+    seal: bytes = b""
+
+
+@frozen(slots=True)
+class QueueRow:
+    """A declared queue: *spec*, its limits as JSON text; *paused*: nobody takes from it."""
+
+    name: str
+    spec: str = ""
+    paused: bool = False
+    seal: bytes = b""
+
+
+@frozen(slots=True)
+class ScheduleRow:
+    """A schedule: *spec*, when and what as JSON text; *args*, sealed; *last*, the tick that was fired
+    last."""
+
+    name: str
+    spec: str = ""
+    args: bytes = b""
+    paused: bool = False
+    created_at: float = 0.0
+    last: float = 0.0
+    seal: bytes = b""
+
+
+@frozen(slots=True)
+class WorkerRow:
+    """A process that claims runs: *spec*, what it takes and executes as JSON text; *seen_at*, its last sign
+    of life."""
+
+    id: str
+    spec: str = ""
+    started_at: float = 0.0
+    seen_at: float = 0.0
+
+
+def _not_negative(_: Any, what: Any, limit: int | None) -> None:
+    if limit is not None and limit < 0:
+        raise ValueError(f"{what.name} must not be negative, not {limit!r}")
 
 
 @frozen(slots=True)
@@ -143,6 +238,7 @@ class RunFilter:
     * ``status``: any of these; ``workflow``: exactly this path; ``key``: exactly this key; ``parent``:
       children of it.
     * ``tags``: names that must all be there, or a mapping whose items must all be there.
+    * ``text``: it stands in the id, the workflow, or a tag's name or value; ASCII letters in either case.
     * ``created_after`` is inclusive, ``created_before`` exclusive, both in seconds.
     * ``after``: continue behind the run of this id, in the order asked for; ``limit``: at most so many.
     """
@@ -154,9 +250,10 @@ class RunFilter:
     tags: Tags = field(default=())
     created_after: float | None = None
     created_before: float | None = None
-    limit: int | None = None
+    limit: int | None = field(default=None, validator=_not_negative)
     after: str | None = None
     newest_first: bool = True
+    text: str = ""
 
 
 def fields_of(row: type[Any]) -> dict[str, Any]:
@@ -165,6 +262,7 @@ def fields_of(row: type[Any]) -> dict[str, Any]:
     >>> fields_of(Memo)["expires_at"] is None
     True
     """
-    if issubclass(row, Step):
-        return {name: Step._field_defaults.get(name, NOTHING) for name in Step._fields}
+    names: tuple[str, ...] | None = getattr(row, "_fields", None)  # of a named tuple
+    if names is not None:
+        return {name: row._field_defaults.get(name, NOTHING) for name in names}
     return {one.name: one.default for one in fields(row)}

@@ -61,9 +61,9 @@ class Writer:
             self._run.journal.add(record)
             self.buffer[record.key] = record
 
-    def put(self, record: Step, once: bool = False) -> Operation:
+    def put(self, record: Step) -> Operation:
         """The write of *record*."""
-        return PutStep(record, self.epoch, once)
+        return PutStep(record, self.epoch)
 
     def buffered(self) -> list[Operation]:
         """Writes of the records that are yet to be made durable. They stay in the buffer until
@@ -72,7 +72,7 @@ class Writer:
         if not self.buffer:
             return []
         with self._run.lock:
-            return [PutStep(step, self.epoch, True) for step in self.buffer.values()]
+            return [PutStep(step, self.epoch) for step in self.buffer.values()]
 
     def stored(self, operations: Iterable[Operation]) -> None:
         """These operations are durable, and with them the buffered records that are among them."""

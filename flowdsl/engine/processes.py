@@ -12,7 +12,7 @@ import importlib
 import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, Never
 
@@ -21,7 +21,7 @@ from attrs import frozen
 from flowdsl.codecs import Codec, PickleCodec
 from flowdsl.codecs.payloads import Payloads
 from flowdsl.core.journal import Journal
-from flowdsl.core.records import Memo, Run, RunFilter, Signal, Step
+from flowdsl.core.records import Run, Step
 from flowdsl.engine.call import Call
 from flowdsl.engine.definitions import Invocation, StepDef, step_definition
 from flowdsl.engine.effects import Body, Effect, Result
@@ -30,7 +30,8 @@ from flowdsl.engine.execution import Execution, Frame
 from flowdsl.engine.scope import Scope, StepView
 from flowdsl.errors import FlowError, StepTimeout, Stopped, StorageUnavailable
 from flowdsl.hooks import HookChain
-from flowdsl.storage.base import Operation, Outcome, Storage
+from flowdsl.storage.base import Storage
+from flowdsl.storage.relay import RelayStorage
 
 __all__ = ["RemoteBody", "coordinators", "elsewhere"]
 
@@ -240,42 +241,19 @@ _parts: dict[tuple[str | None, str], dict[type, object]] = {}
 _lock = threading.Lock()
 
 
-class _Unreachable(Storage):
-    """Stands for a storage that lives in another process."""
+class _Unreachable(RelayStorage):
+    """Stands for a storage that lives in another process: there is none to hand anything on to."""
 
-    def _refuse(self) -> Never:
+    def __init__(self) -> None:
+        Storage.__init__(self)
+
+    def __getattr__(self, name: str) -> Never:
         raise StorageUnavailable(
             "this run's storage lives in the memory of the process that started it, and a worker "
             "process cannot reach it: store calls and "
             "nested steps in workers need sqlite:///… or another storage that processes share",
             lasting=True,
         )
-
-    def commit(self, operations: Sequence[Operation], /) -> list[Outcome]:
-        self._refuse()
-
-    def get_run(self, run_id: str, /) -> Run | None:
-        self._refuse()
-
-    def list_runs(self, where: RunFilter = RunFilter(), /) -> list[Run]:  # noqa: B008 - frozen
-        self._refuse()
-
-    def get_step(self, run_id: str, key: str, /) -> Step | None:
-        self._refuse()
-
-    def list_steps(self, run_id: str, /, *, after: int = 0, limit: int | None = None) -> list[Step]:
-        self._refuse()
-
-    def list_signals(
-        self, run_id: str, /, *, name: str | None = None, unread: bool = False, limit: int | None = None
-    ) -> list[Signal]:
-        self._refuse()
-
-    def get_memo(self, key: str, /) -> Memo | None:
-        self._refuse()
-
-    def clear(self) -> None:
-        self._refuse()
 
     def close(self) -> None:
         pass

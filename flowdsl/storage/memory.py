@@ -4,25 +4,42 @@ It is also the reference: short enough to be read as the meaning of each operati
 must agree with it (see ``flowdsl.testing.storage.contract``).
 """
 
+import heapq
 import threading
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn, Self, TypeVar
 
 from attrs import evolve
 
-from flowdsl.core.records import Memo, Run, RunFilter, Signal, Step
-from flowdsl.core.status import RunStatus
+from flowdsl.core.ownership import (
+    claimed,
+    fits,
+    in_place,
+    inserted,
+    may_take,
+    own_tags,
+    restarted,
+    stub,
+    takes_messages,
+    updated,
+)
+from flowdsl.core.records import Item, Memo, QueueRow, Run, RunFilter, ScheduleRow, Signal, Step, WorkerRow
 from flowdsl.errors import StorageUnavailable
-from flowdsl.storage.base import (
+from flowdsl.storage.base import Attention, Storage
+from flowdsl.storage.forking import rest_before_fork
+from flowdsl.storage.memory_index import Entry, Line, matches, order
+from flowdsl.storage.operations import (
     AddSignal,
-    Attention,
     ClaimRun,
     DeleteRun,
     Done,
     DropMemo,
+    DropQueue,
+    DropSchedule,
     DropSteps,
+    DropWorker,
     Fenced,
     Found,
     Missing,
@@ -30,22 +47,28 @@ from flowdsl.storage.base import (
     OpenRun,
     Operation,
     Outcome,
+    Publish,
     PutMemo,
+    PutQueue,
+    PutSchedule,
     PutStep,
-    Storage,
+    PutWorker,
+    Reply,
+    Restart,
     TakeSignal,
     UpdateRun,
+    require_id,
+    require_limit,
+    require_operations,
 )
-from flowdsl.storage.checks import require_id, require_limit, validate
-from flowdsl.storage.forking import rest_before_fork
-from flowdsl.storage.make import as_inserted, own_tags, stub
-from flowdsl.storage.memory_index import Entry, Line, matches, order
 
 __all__ = ["MemoryStorage"]
 
+R = TypeVar("R")
+
 _DONE = Done()
+_EXISTED = Done(existed=True)
 _MISSING = Missing()
-_ENDED = (RunStatus.COMPLETED, RunStatus.CANCELLED)
 
 
 class MemoryStorage(Storage):
@@ -65,9 +88,7 @@ class MemoryStorage(Storage):
     def __init__(self) -> None:
         super().__init__()
         self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)  # one lock for all: a fork needs to hold it
         self._closed = False
-        self._seq = 0
         self._signal_seq = 0
         self._epoch = 0  # the highest of a deleted run
         self._forget_all()
@@ -96,14 +117,14 @@ class MemoryStorage(Storage):
     # Writing -----------------------------------------------------------------------------------------------
 
     def commit(self, operations: Sequence[Operation], /) -> list[Outcome]:
-        validate(operations)
+        require_operations(operations)
         with self._lock:
             if self._closed:
                 self._require_open()
             outcomes = []
             for operation in operations:
                 outcomes.append(_APPLY[type(operation)](self, operation))
-        self.notify()
+        self.announce(operations)
         return outcomes
 
     def _open_run(self, op: OpenRun) -> Outcome:
@@ -127,7 +148,7 @@ class MemoryStorage(Storage):
         return self._insert(op, run_id, number)
 
     def _insert(self, op: OpenRun, run_id: str, number: int | None) -> Outcome:
-        run = as_inserted(op.run, run_id, number, self._epoch + 1, self.now() + op.lease)
+        run = inserted(op.run, run_id, number, self._epoch + 1, self.now() + op.lease)
         self._entries[run_id] = Entry(run, op.nonce)
         self._index(run)
         if op.nonce:
@@ -138,14 +159,22 @@ class MemoryStorage(Storage):
         entry = self._entries.get(op.run_id)
         if entry is None:
             return _MISSING
-        run, now = entry.run, self.now()
+        run = entry.run
         if op.nonce and entry.nonce == op.nonce and run.owner == op.owner:
             return Opened(_copy(run))
-        free = op.force or run.owner is None or run.lease_until <= now
-        if run.epoch != op.epoch or not free or (op.if_status and run.status not in op.if_status):
+        changes = claimed(
+            run,
+            epoch=op.epoch,
+            owner=op.owner,
+            lease=op.lease,
+            force=op.force,
+            if_status=op.if_status,
+            changes=op.changes,
+            now=self.now(),
+        )
+        if changes is None:
             return Fenced(_copy(run))
-        claim = {"owner": op.owner, "status": RunStatus.RUNNING, "finished_at": None}
-        self._change(entry, {**claim, **op.changes, "epoch": run.epoch + 1, "lease_until": now + op.lease})
+        self._change(entry, changes)
         self._nonces.pop(entry.nonce, None)
         entry.nonce = op.nonce
         return Opened(_copy(entry.run))
@@ -155,19 +184,26 @@ class MemoryStorage(Storage):
         if entry is None:
             return _MISSING
         run = entry.run
-        if op.epoch is not None and op.epoch != run.epoch:
+        if not fits(run, op.epoch, op.if_status):
+            if in_place(run, op.epoch, op.if_status, op.changes):
+                return _EXISTED
             return Fenced(_copy(run))
-        if op.if_status and run.status not in op.if_status:
-            again = op.epoch is not None and bool(op.changes)
-            if again and all(getattr(run, name) == value for name, value in op.changes.items()):
-                return Done(existed=True)
-            return Fenced(_copy(run))
-        changes = dict(op.changes)
-        if op.release:
-            changes |= {"owner": None, "lease_until": self.now()}
-        elif op.lease is not None:
-            changes["lease_until"] = self.now() + op.lease
+        self._change(entry, updated(op.changes, op.lease, op.release, self.now()))
+        return _DONE
+
+    def _restart(self, op: Restart) -> Outcome:
+        entry = self._owned(op.run_id, op.epoch)
+        if not isinstance(entry, Entry):
+            return entry
+        changes = restarted(entry.run, op.changes)
+        if changes is None:
+            return _EXISTED
         self._change(entry, changes)
+        entry.steps.clear()
+        for signal in [one for one in entry.signals.values() if one.taken_by and not one.asked]:
+            del entry.signals[signal.id]
+            if signal.key is not None:
+                entry.sent.pop((signal.name, signal.key), None)
         return _DONE
 
     def _put_step(self, op: PutStep) -> Outcome:
@@ -177,24 +213,22 @@ class MemoryStorage(Storage):
             return _MISSING
         if op.epoch is not None and op.epoch != entry.run.epoch:
             return Fenced(_copy(entry.run))
-        return self._put(entry, step, op.once)
+        if op.once and step.key in entry.steps:
+            return Done(entry.steps[step.key][0], existed=True)
+        return self._put(entry, step)
 
-    def _put(self, entry: Entry, step: Step, once: bool = False) -> Done:
+    def _put(self, entry: Entry, step: Step) -> Done:
         steps, key = entry.steps, step.key
         if key in steps:
-            if once:
-                return Done(steps[key][0], True)
             del steps[key]  # so that the new one stands last
-        self._seq = seq = self._seq + 1
+        entry.last = seq = entry.last + 1
         steps[key] = (seq, step)
         return Done(seq)
 
     def _drop_steps(self, op: DropSteps) -> Outcome:
-        entry = self._entries.get(op.run_id)
-        if entry is None:
-            return _MISSING
-        if op.epoch is not None and op.epoch != entry.run.epoch:
-            return Fenced(_copy(entry.run))
+        entry = self._owned(op.run_id, op.epoch)
+        if not isinstance(entry, Entry):
+            return entry
         for key in op.keys:
             entry.steps.pop(key, None)
         return _DONE
@@ -208,28 +242,62 @@ class MemoryStorage(Storage):
             return Done(known.seq, existed=True)
         if signal.key is not None and (seq := entry.sent.get((signal.name, signal.key))) is not None:
             return Done(seq, existed=True)
-        if entry.run.status in _ENDED:
+        if not takes_messages(entry.run.status):
             return Fenced(_copy(entry.run))
         self._signal_seq += 1
-        entry.signals[signal.id] = evolve(signal, seq=self._signal_seq, taken_by=None)
+        entry.signals[signal.id] = evolve(
+            signal,
+            seq=self._signal_seq,
+            taken_by=None,
+            reply=None,
+            reply_preview="",
+            reply_failed=False,
+            reply_seal=b"",
+        )
         entry.unread += 1
         if signal.key is not None:
             entry.sent[signal.name, signal.key] = self._signal_seq
         return Done(self._signal_seq)
 
     def _take_signal(self, op: TakeSignal) -> Outcome:
-        entry = self._entries.get(op.step.run_id)
-        if entry is None:
-            return _MISSING
-        if op.epoch is not None and op.epoch != entry.run.epoch:
-            return Fenced(_copy(entry.run))
+        entry = self._owned(op.step.run_id, op.epoch)
+        if not isinstance(entry, Entry):
+            return entry
         signal = entry.signals.get(op.signal_id)
-        if signal is None or signal.taken_by not in (None, op.step.key):
+        if signal is None or not may_take(signal.taken_by, op.step.key):
             return _MISSING
         if signal.taken_by is None:
             entry.signals[signal.id] = evolve(signal, taken_by=op.step.key)
             entry.unread -= 1
         return self._put(entry, op.step)
+
+    def _reply(self, op: Reply) -> Outcome:
+        entry = self._owned(op.run_id, op.epoch)
+        if not isinstance(entry, Entry):
+            return entry
+        signal = entry.signals.get(op.signal_id)
+        if signal is None:
+            return _MISSING
+        if signal.reply is not None:
+            return _EXISTED
+        entry.signals[signal.id] = evolve(
+            signal,
+            reply=op.payload,
+            reply_preview=op.preview,
+            reply_failed=op.failed,
+            reply_seal=op.seal,
+        )
+        return _DONE
+
+    def _publish(self, op: Publish) -> Outcome:
+        entry = self._owned(op.item.run_id, op.epoch)
+        if not isinstance(entry, Entry):
+            return entry
+        items = entry.channels.setdefault(op.item.channel, {})
+        if op.item.n in items:
+            return _EXISTED
+        items[op.item.n] = op.item
+        return _DONE
 
     def _delete_run(self, op: DeleteRun) -> Outcome:
         if not op.tombstone and (pruned := self._stubs.pop(op.run_id, None)) is not None:
@@ -253,6 +321,41 @@ class MemoryStorage(Storage):
         self._memos.pop(op.key, None)
         return _DONE
 
+    def _put_queue(self, op: PutQueue) -> Outcome:
+        if op.if_new and op.row.name in self._queues:
+            return _EXISTED
+        self._queues[op.row.name] = op.row
+        return _DONE
+
+    def _drop_queue(self, op: DropQueue) -> Outcome:
+        self._queues.pop(op.name, None)
+        return _DONE
+
+    def _put_schedule(self, op: PutSchedule) -> Outcome:
+        if op.if_new and op.row.name in self._schedules:
+            return _EXISTED
+        self._schedules[op.row.name] = op.row
+        return _DONE
+
+    def _drop_schedule(self, op: DropSchedule) -> Outcome:
+        self._schedules.pop(op.name, None)
+        return _DONE
+
+    def _put_worker(self, op: PutWorker) -> Outcome:
+        self._workers[op.row.id] = op.row
+        return _DONE
+
+    def _drop_worker(self, op: DropWorker) -> Outcome:
+        self._workers.pop(op.id, None)
+        return _DONE
+
+    def _owned(self, run_id: str, epoch: int | None) -> Entry | Fenced | Missing:
+        """The run, if it is there with this epoch; else the outcome that says why not."""
+        entry = self._entries.get(run_id)
+        if entry is None:
+            return _MISSING
+        return entry if epoch is None or epoch == entry.run.epoch else Fenced(_copy(entry.run))
+
     def _change(self, entry: Entry, changes: dict[str, Any]) -> None:
         if "tags" in changes:
             changes["tags"] = own_tags(changes["tags"])
@@ -273,15 +376,18 @@ class MemoryStorage(Storage):
 
     # Reading -----------------------------------------------------------------------------------------------
 
-    def get_run(self, run_id: str, /) -> Run | None:
+    def _entry(self, run_id: str) -> Entry | None:
+        """The run with all that belongs to it. The caller holds the lock."""
         require_id(run_id)
+        self._require_open()
+        return self._entries.get(run_id)
+
+    def get_run(self, run_id: str, /) -> Run | None:
         with self._lock:
-            self._require_open()
-            entry = self._entries.get(run_id)
+            entry = self._entry(run_id)
         return None if entry is None else _copy(entry.run)
 
-    def list_runs(self, where: RunFilter = RunFilter(), /) -> list[Run]:  # noqa: B008 - frozen
-        require_limit(where.limit)
+    def list_runs(self, where: RunFilter = RunFilter(), /, *, payloads: bool = False) -> list[Run]:  # noqa: B008 - frozen
         with self._lock:
             self._require_open()
             runs = [entry.run for entry in self._entries.values()]
@@ -291,43 +397,86 @@ class MemoryStorage(Storage):
                 return []
             mark, newest = order(behind.run), where.newest_first
             runs = [run for run in runs if (order(run) < mark if newest else order(run) > mark)]
-        found = sorted((run for run in runs if matches(run, where)), key=order, reverse=where.newest_first)
-        return [_copy(run) for run in found[: where.limit]]
+        found = (run for run in runs if matches(run, where))
+        if where.limit is None:
+            chosen = sorted(found, key=order, reverse=where.newest_first)
+        else:  # a page of thousands of runs does not sort them all
+            pick = heapq.nlargest if where.newest_first else heapq.nsmallest
+            chosen = pick(where.limit, found, key=order)
+        return [_copy(run) if payloads else _bare(run) for run in chosen]
 
     def get_step(self, run_id: str, key: str, /) -> Step | None:
-        require_id(run_id)
         require_id(key, "step key")
         with self._lock:
-            self._require_open()
-            entry = self._entries.get(run_id)
+            entry = self._entry(run_id)
             found = None if entry is None else entry.steps.get(key)
         # Numbered when it is read, not when it is put: that would be the larger half of a commit.
         return None if found is None else found[1]._replace(seq=found[0])
 
-    def list_steps(self, run_id: str, /, *, after: int = 0, limit: int | None = None) -> list[Step]:
-        require_id(run_id)
+    def list_steps(
+        self, run_id: str, /, *, after: int = 0, limit: int | None = None, payloads: bool = True
+    ) -> list[Step]:
         require_limit(limit)
         with self._lock:
-            self._require_open()
-            entry = self._entries.get(run_id)
+            entry = self._entry(run_id)
             steps = [] if entry is None else list(entry.steps.values())
         start = bisect_left(steps, after + 1, key=lambda numbered: numbered[0]) if after else 0
-        return [
-            step._replace(seq=seq)
-            for seq, step in islice(steps, start, None if limit is None else start + limit)
-        ]
+        page = islice(steps, start, None if limit is None else start + limit)
+        if payloads:
+            return [step._replace(seq=seq) for seq, step in page]
+        return [step._replace(seq=seq, payload=None) for seq, step in page]
 
     def list_signals(
-        self, run_id: str, /, *, name: str | None = None, unread: bool = False, limit: int | None = None
+        self,
+        run_id: str,
+        /,
+        *,
+        name: str | None = None,
+        unread: bool = False,
+        after: int = 0,
+        limit: int | None = None,
+        payloads: bool = True,
     ) -> list[Signal]:
-        require_id(run_id)
         require_limit(limit)
         with self._lock:
-            self._require_open()
-            entry = self._entries.get(run_id)
+            entry = self._entry(run_id)
             signals = [] if entry is None else list(entry.signals.values())
-        matching = (s for s in signals if (name is None or s.name == name) and not (unread and s.taken_by))
-        return list(islice(matching, limit))
+        matching = (
+            one
+            for one in signals
+            if one.seq > after and (name is None or one.name == name) and not (unread and one.taken_by)
+        )
+        page = islice(matching, limit)
+        return list(page) if payloads else [evolve(one, payload=b"", reply=None) for one in page]
+
+    def get_signal(self, run_id: str, signal_id: str, /) -> Signal | None:
+        require_id(signal_id, "signal id")
+        with self._lock:
+            entry = self._entry(run_id)
+            return None if entry is None else entry.signals.get(signal_id)
+
+    def list_items(
+        self, run_id: str, channel: str, /, *, after: int = 0, limit: int | None = None
+    ) -> list[Item]:
+        require_limit(limit)
+        items = self._items(run_id, channel)
+        return list(islice((items[n] for n in sorted(items) if n > after), limit))
+
+    def last_item(self, run_id: str, channel: str, /) -> Item | None:
+        items = self._items(run_id, channel)
+        return items[max(items)] if items else None
+
+    def list_channels(self, run_id: str, /) -> dict[str, int]:
+        with self._lock:
+            entry = self._entry(run_id)
+            channels = {} if entry is None else entry.channels
+            return {name: len(channels[name]) for name in sorted(channels)}
+
+    def _items(self, run_id: str, channel: str) -> dict[int, Item]:
+        require_id(channel, "channel")
+        with self._lock:
+            entry = self._entry(run_id)
+            return {} if entry is None else dict(entry.channels.get(channel, {}))
 
     def get_memo(self, key: str, /) -> Memo | None:
         require_id(key, "memo key")
@@ -335,21 +484,33 @@ class MemoryStorage(Storage):
             self._require_open()
             return self._memos.get(key)
 
+    def list_queues(self) -> list[QueueRow]:
+        return self._sorted(self._queues)
+
+    def list_schedules(self) -> list[ScheduleRow]:
+        return self._sorted(self._schedules)
+
+    def list_workers(self) -> list[WorkerRow]:
+        return self._sorted(self._workers)
+
+    def _sorted(self, rows: dict[str, R]) -> list[R]:
+        with self._lock:
+            self._require_open()
+            return [rows[name] for name in sorted(rows)]
+
     def attention(self, run_ids: Iterable[str], /) -> list[Attention]:
         found = []
         wanted = list(run_ids)
         with self._lock:
-            self._require_open()
             for run_id in wanted:
-                require_id(run_id)
-                if (entry := self._entries.get(run_id)) is not None:
+                if (entry := self._entry(run_id)) is not None:
                     run = entry.run
                     found.append(Attention(run_id, run.epoch, run.status, run.cancel_requested, entry.unread))
         return found
 
-    def wait_for_change(self, seen: int, timeout: float, /) -> int:
+    def wait_for_change(self, seen: int, timeout: float, /, topics: Iterable[str] = ()) -> int:
         self._require_open()
-        return super().wait_for_change(seen, timeout)
+        return super().wait_for_change(seen, timeout, topics)
 
     # Life --------------------------------------------------------------------------------------------------
 
@@ -369,11 +530,11 @@ class MemoryStorage(Storage):
 
     def before_fork(self) -> None:
         self._lock.acquire()
+        self._changes.before_fork()
 
     def after_fork(self, in_child: bool) -> None:
+        self._changes.after_fork(in_child)
         self._lock.release()
-        if in_child:
-            self._changed, self._waiting = threading.Condition(self._lock), 0
 
     def _forget_all(self) -> None:
         self._entries: dict[str, Entry] = {}
@@ -381,6 +542,9 @@ class MemoryStorage(Storage):
         self._nonces: dict[str, str] = {}
         self._lines: dict[str, Line] = {}
         self._memos: dict[str, Memo] = {}
+        self._queues: dict[str, QueueRow] = {}
+        self._schedules: dict[str, ScheduleRow] = {}
+        self._workers: dict[str, WorkerRow] = {}
 
     def _require_open(self) -> None:
         if self._closed:
@@ -391,16 +555,31 @@ _APPLY: dict[type, Callable[[MemoryStorage, Any], Outcome]] = {
     OpenRun: MemoryStorage._open_run,
     ClaimRun: MemoryStorage._claim_run,
     UpdateRun: MemoryStorage._update_run,
+    Restart: MemoryStorage._restart,
     PutStep: MemoryStorage._put_step,
     DropSteps: MemoryStorage._drop_steps,
     AddSignal: MemoryStorage._add_signal,
     TakeSignal: MemoryStorage._take_signal,
+    Reply: MemoryStorage._reply,
+    Publish: MemoryStorage._publish,
     DeleteRun: MemoryStorage._delete_run,
     PutMemo: MemoryStorage._put_memo,
     DropMemo: MemoryStorage._drop_memo,
+    PutQueue: MemoryStorage._put_queue,
+    DropQueue: MemoryStorage._drop_queue,
+    PutSchedule: MemoryStorage._put_schedule,
+    DropSchedule: MemoryStorage._drop_schedule,
+    PutWorker: MemoryStorage._put_worker,
+    DropWorker: MemoryStorage._drop_worker,
 }
 
 
 def _copy(run: Run) -> Run:
     # All else in a run is immutable.
     return evolve(run, tags=dict(run.tags)) if isinstance(run.tags, dict) else run
+
+
+def _bare(run: Run) -> Run:
+    """A run as lists show it."""
+    tags = dict(run.tags) if isinstance(run.tags, dict) else run.tags
+    return evolve(run, tags=tags, args=b"", result=None, error=None)

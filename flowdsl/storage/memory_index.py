@@ -7,12 +7,11 @@ from itertools import islice
 
 from attrs import define, field
 
-from flowdsl.core.records import Run, RunFilter, Signal, Step
+from flowdsl.core.ownership import FOUND_AT_MOST, may_continue
+from flowdsl.core.records import Item, Run, RunFilter, Signal, Step
 from flowdsl.core.status import RunStatus
 
 __all__ = ["Entry", "Line", "matches", "order"]
-
-FOUND_AT_MOST = 16
 
 
 @define(slots=True)
@@ -25,6 +24,8 @@ class Entry:
     signals: dict[str, Signal] = field(factory=dict)
     sent: dict[tuple[str, str], int] = field(factory=dict)
     unread: int = 0
+    channels: dict[str, dict[int, Item]] = field(factory=dict)
+    last: int = 0
 
 
 @define(slots=True)
@@ -62,7 +63,7 @@ class Line:
     def _group(self, run: Run) -> list[tuple[int, str]] | None:
         if run.status in (RunStatus.PENDING, RunStatus.RUNNING):
             return self.live.setdefault(run.owner, [])
-        return self.failed if run.status == RunStatus.FAILED and run.retryable else None
+        return self.failed if may_continue(run, ()) else None
 
 
 def order(run: Run) -> tuple[float, str]:
@@ -85,4 +86,19 @@ def matches(run: Run, where: RunFilter) -> bool:
         and (where.parent is None or run.parent == where.parent)
         and (where.created_after is None or run.created_at >= where.created_after)
         and (where.created_before is None or run.created_at < where.created_before)
+        and (not where.text or _has_text(run, where.text))
     )
+
+
+def _has_text(run: Run, text: str) -> bool:
+    tags = [*run.tags, *run.tags.values()] if isinstance(run.tags, Mapping) else run.tags
+    wanted = _folded(text)
+    return any(wanted in _folded(one) for one in (run.id, run.workflow, *tags))
+
+
+def _folded(text: str) -> str:
+    """*text* with its ASCII letters in lower case: as databases do it, which know no other letters."""
+    return text.translate(_LOWER)
+
+
+_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}

@@ -10,13 +10,13 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from flowdsl.core.records import Memo, Run, RunFilter, Signal, Step
 from flowdsl.errors import StorageUnavailable
-from flowdsl.storage.base import Attention, Operation, Outcome, Storage
+from flowdsl.storage import relay
+from flowdsl.storage.base import Operation, Outcome, Storage
 
 __all__ = ["CrashingStorage", "EffectLog", "RelayStorage", "SimulatedCrash"]
 
@@ -28,72 +28,17 @@ class SimulatedCrash(BaseException):
     """The process "died" here. It is no ``Exception``, so code under test does not handle it by mistake."""
 
 
-class RelayStorage(Storage):
-    """A storage that hands everything on to another one: subclass it to stand between.
+class RelayStorage(relay.RelayStorage):
+    """A storage that hands everything on to another one: subclass it to stand between. Closing it leaves the
+    other one open, for that is needed after the crash.
 
     >>> from flowdsl.storage import MemoryStorage
     >>> RelayStorage(MemoryStorage()).list_runs()
     []
     """
 
-    def __init__(self, storage: Storage) -> None:
-        super().__init__()
-        self.storage = storage
-        self.inline = storage.inline
-        self.url = storage.url
-
-    def commit(self, operations: Sequence[Operation], /) -> list[Outcome]:
-        """Hand it on."""
-        return self.storage.commit(operations)
-
-    def get_run(self, run_id: str, /) -> Run | None:
-        """Hand it on."""
-        return self.storage.get_run(run_id)
-
-    def list_runs(self, where: RunFilter = RunFilter(), /) -> list[Run]:  # noqa: B008 - frozen
-        """Hand it on."""
-        return self.storage.list_runs(where)
-
-    def get_step(self, run_id: str, key: str, /) -> Step | None:
-        """Hand it on."""
-        return self.storage.get_step(run_id, key)
-
-    def list_steps(self, run_id: str, /, *, after: int = 0, limit: int | None = None) -> list[Step]:
-        """Hand it on."""
-        return self.storage.list_steps(run_id, after=after, limit=limit)
-
-    def list_signals(
-        self, run_id: str, /, *, name: str | None = None, unread: bool = False, limit: int | None = None
-    ) -> list[Signal]:
-        """Hand it on."""
-        return self.storage.list_signals(run_id, name=name, unread=unread, limit=limit)
-
-    def get_memo(self, key: str, /) -> Memo | None:
-        """Hand it on."""
-        return self.storage.get_memo(key)
-
-    def now(self) -> float:
-        """Hand it on."""
-        return self.storage.now()
-
-    def notify(self) -> None:
-        """Hand it on."""
-        self.storage.notify()
-
-    def wait_for_change(self, seen: int, timeout: float, /) -> int:
-        """Hand it on."""
-        return self.storage.wait_for_change(seen, timeout)
-
-    def attention(self, run_ids: Iterable[str], /) -> list[Attention]:
-        """Hand it on."""
-        return self.storage.attention(run_ids)
-
-    def clear(self) -> None:
-        """Hand it on."""
-        self.storage.clear()
-
     def close(self) -> None:
-        """Leave the other one open: it is needed after the crash."""
+        """Leave the other one open."""
 
 
 class CrashingStorage(RelayStorage):

@@ -129,7 +129,7 @@ def _hurt(trial: Trial, fault: Fault, place: Path) -> int:
     disk.hurt()
     storage = runtime = None
     try:
-        storage = SQLiteStorage(place / "flow.db", busy_timeout=1.0)
+        storage = SQLiteStorage(place / "flow.db", patience=1.0)
         runtime = Runtime(storage, clock=VirtualClock(1_000_000.0))
         with runtime:
             trial.log.note("result", 1, call())

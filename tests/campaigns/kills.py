@@ -32,8 +32,9 @@ from support import Flavour
 from flowdsl import RunStatus, Runtime
 from flowdsl.engine import owner
 from flowdsl.errors import LeaseLost
-from flowdsl.storage import MemoryStorage, SQLiteStorage, sqlite_file
+from flowdsl.storage import MemoryStorage, SQLiteStorage
 from flowdsl.storage.migrations import Migration, migrations
+from flowdsl.storage.sqlite import file
 from flowdsl.testing import CrashingStorage, EffectLog, VirtualClock
 
 from .draw import draw
@@ -161,7 +162,7 @@ def _live(trial: Trial, number: int, death: Death, calm: bool = False) -> int:
     if trial.plant:
         PLANTS[trial.plant]()
     if death.migrates:
-        sqlite_file.migrations = lambda dialect: _newer()  # type: ignore[attr-defined]
+        file.migrations = lambda dialect: _newer()  # type: ignore[attr-defined]
     if trial.stale:
         owner._host_of = lambda pid: f"host{number}|boot|namespace"  # type: ignore[assignment]
     if calm and shim():
@@ -205,7 +206,7 @@ def _outcome(trial: Trial, runtime: Runtime) -> Any:
 def inspect(trial: Trial, path: Path | None = None) -> int:
     """The last life: whether anything is left over."""
     if any(death.migrates for death in trial.deaths):
-        sqlite_file.migrations = lambda dialect: _newer()  # type: ignore[attr-defined]
+        file.migrations = lambda dialect: _newer()  # type: ignore[attr-defined]
     wrong = []
     path = path or trial.path
     with SQLiteStorage(path) as storage:

@@ -11,8 +11,9 @@ from flowdsl.engine.operations import step
 from flowdsl.engine.owner import Liveness
 from flowdsl.engine.runs import acquire, execute
 from flowdsl.errors import StorageError
-from flowdsl.storage import SQLiteStorage, sqlite, sqlite_file, sqlite_handles
+from flowdsl.storage import SQLiteStorage
 from flowdsl.storage.base import Done, PutStep
+from flowdsl.storage.sqlite import connections, file, storage
 
 __all__ = ["PLANTS"]
 
@@ -68,8 +69,8 @@ def replay_something_else() -> None:
 
 def no_patience() -> None:
     """A lock that another process holds is an error at once."""
-    sqlite_file._ATTEMPT = 0.0
-    sqlite.is_busy = sqlite_file.is_busy = lambda error: False
+    file._ATTEMPT = 0.0
+    storage.is_busy = file.is_busy = lambda error: False
 
 
 def no_checksum() -> None:
@@ -79,7 +80,7 @@ def no_checksum() -> None:
 
 def blind_to_the_log() -> None:
     """Nobody looks whether SQLite will see all of the write-ahead log."""
-    sqlite_handles.lost_commits = lambda path: 0
+    connections.lost_commits = lambda path: 0
 
 
 def acknowledge_what_failed() -> None:
@@ -99,7 +100,7 @@ def acknowledge_what_failed() -> None:
 
 def raw_errors() -> None:
     """Errors of the driver reach the user as they are."""
-    sqlite.translate = sqlite_file.translate = lambda error, path: error  # type: ignore[assignment,return-value]
+    storage.translate = file.translate = lambda error, path: error  # type: ignore[assignment,return-value]
 
 
 PLANTS: dict[str, Callable[[], None]] = {

@@ -5,12 +5,10 @@ import pickle
 
 import pytest
 
-from flowdsl.core.records import Run
 from flowdsl.errors import StorageUnavailable
 from flowdsl.storage import MemoryStorage
 from flowdsl.storage.base import Opened, OpenRun, PutStep
-from flowdsl.storage.make import as_inserted, stub
-from flowdsl.testing.storage.samples import a_run, a_step, full_run, open_run
+from flowdsl.testing.storage.samples import a_run, a_step, open_run
 
 
 def test_it_stays_in_its_process() -> None:
@@ -50,12 +48,3 @@ def test_nothing_is_kept_of_what_is_deleted() -> None:
             storage.delete_run(stored.id)
         left = {name: value for name, value in vars(storage).items() if isinstance(value, dict) and value}
         assert left == {}
-
-
-def test_inserted_runs_keep_all_but_what_insertion_decides() -> None:
-    """Making the stored run from the wanted one changes its id, number, epoch and lease alone."""
-    run = as_inserted(full_run(), "q", 7, 3, 99.5)
-    changed = {field for field in Run.__match_args__ if getattr(run, field) != getattr(full_run(), field)}
-    assert changed == {"id", "number", "epoch", "lease_until"}
-    assert (run.id, run.number, run.epoch, run.lease_until) == ("q", 7, 3, 99.5)
-    assert stub(run).pruned

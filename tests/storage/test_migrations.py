@@ -9,9 +9,9 @@ from storage_children import Child
 
 from flowdsl.errors import SchemaMismatch, StorageUnavailable
 from flowdsl.storage import SQLiteStorage
-from flowdsl.storage import sqlite_file as database
 from flowdsl.storage.base import PutStep
 from flowdsl.storage.migrations import Migration, migrations
+from flowdsl.storage.sqlite import file as database
 from flowdsl.testing.storage.samples import a_step, full_step, open_run
 
 # What a later release could do: a new column, and a change of all rows, that must happen once.
@@ -23,8 +23,8 @@ LATER = [
     Migration(len(first) + 1, "0002", "ALTER TABLE steps ADD COLUMN note TEXT NOT NULL DEFAULT 'none; yet';"),
     Migration(len(first) + 2, "0003", "-- ;\\nUPDATE runs SET floor = floor + 1; CREATE TABLE later (x);"),
 ]
-import flowdsl.storage.sqlite_file
-flowdsl.storage.sqlite_file.migrations = lambda dialect: LATER
+import flowdsl.storage.sqlite.file
+flowdsl.storage.sqlite.file.migrations = lambda dialect: LATER
 """
 
 
@@ -80,7 +80,7 @@ def test_an_older_schema_is_migrated(path: Path, monkeypatch: pytest.MonkeyPatch
             storage.commit([PutStep(full_step(), 1)])
     assert user_version(path) == len(later())
     with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("SELECT note FROM steps").fetchall() == [("none; yet",)]
+        assert connection.execute("SELECT note FROM steps").fetchall() == [("none; yet",)] * 3
 
 
 def test_processes_migrate_once(path: Path) -> None:
@@ -174,7 +174,7 @@ def test_a_schema_that_is_made_while_somebody_looks(tmp_path: Path) -> None:
         def execute(self, statement: str) -> sqlite3.Cursor:
             if "user_version" in statement:
                 try:
-                    SQLiteStorage(path, busy_timeout=0).close()
+                    SQLiteStorage(path, patience=0).close()
                 except StorageUnavailable:  # it has to wait
                     pass
             return self.connection.execute(statement)

@@ -139,7 +139,7 @@ def test_a_lock_held_for_long_is_waited_for(storage: SQLiteStorage, tmp_path: Pa
 
 def test_a_lock_held_for_ever_is_reported(tmp_path: Path) -> None:
     """After its patience a writer says who to look for, nothing is stored, and later it works again."""
-    with SQLiteStorage(tmp_path / "flow.db", busy_timeout=0.1) as storage:
+    with SQLiteStorage(tmp_path / "flow.db", patience=0.1) as storage:
         open_run(storage)
         with closing(sqlite3.connect(tmp_path / "flow.db", isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
@@ -202,19 +202,19 @@ def test_a_foreign_commit_is_noticed_within_a_tenth_of_a_second(storage: SQLiteS
     open_run(storage)
     version = storage.wait_for_change(0, 60.0)
     with SQLiteStorage(storage._path) as other:
+        look, paused = storage._watch, 0.0
 
-        class Counted(threading.Condition):
-            paused = 0.0
+        def watch(left: float) -> float:
+            nonlocal paused
+            pause = look(left)
+            if not paused:
+                other.commit([AddSignal(Signal("x", "r", "go"))])
+            paused += pause
+            return 0.0
 
-            def wait(self, timeout: float | None = None) -> bool:
-                if not self.paused:
-                    other.commit([AddSignal(Signal("x", "r", "go"))])
-                self.paused += timeout or 60.0
-                return False
-
-        storage._changed = counted = Counted()
+        storage._watch = watch  # type: ignore[method-assign]
         assert storage.wait_for_change(version, 60.0) != version
-        assert 0.0 < counted.paused <= 0.1
+        assert 0.0 < paused <= 0.1
 
 
 def test_what_is_noticed_before_is_noticed_later(storage: SQLiteStorage) -> None:
@@ -314,7 +314,7 @@ def test_a_fork_inside_a_commit_is_refused_in_the_child(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where a fork could not wait for a commit under way, the child refuses to use the file."""
-    monkeypatch.setattr("flowdsl.storage.sqlite._REST", 0.01)
+    monkeypatch.setattr("flowdsl.storage.sqlite.storage._REST", 0.01)
     with SQLiteStorage(tmp_path / "flow.db") as storage:
         open_run(storage)
         with storage._lock:

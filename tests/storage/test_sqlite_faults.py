@@ -259,24 +259,64 @@ def test_what_another_user_may_not_write(tmp_path: Path) -> None:
 # Moved, deleted, damaged ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("what", ["file", "directory", "replaced"])
-def test_a_file_that_goes_away(tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_goes_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is written where nobody would find it; the next call opens what stands there."""
-    monkeypatch.setattr("flowdsl.storage.sqlite_handles._LOOK", 0.0)
+    monkeypatch.setattr("flowdsl.storage.sqlite.connections._LOOK", 0.0)
     path = tmp_path / "data" / "flow.db"
     with SQLiteStorage(path) as storage:
         open_run(storage)
-        if what == "directory":
-            shutil.rmtree(path.parent)
-        else:
-            path.rename(tmp_path / "moved.db")
-        if what == "replaced":
-            with SQLiteStorage(path) as other:
-                open_run(other, "other")
+        shutil.rmtree(path.parent)
         with pytest.raises(StorageUnavailable, match="moved, replaced or deleted"):
             storage.commit([PutStep(a_step(), 1)])
         assert storage.commit([PutStep(a_step(), 1)]) == [Missing()]
-        assert [run.id for run in storage.list_runs()] == (["other"] if what == "replaced" else [])
+        assert storage.list_runs() == []
+
+
+def test_a_database_that_is_moved_away_from_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log holds what is nowhere else. A new database in its place would destroy it, so none is made."""
+    monkeypatch.setattr("flowdsl.storage.sqlite.connections._LOOK", 0.0)
+    path = tmp_path / "flow.db"
+    with SQLiteStorage(path) as storage:
+        open_run(storage)
+        path.rename(tmp_path / "moved.db")
+        with pytest.raises(StorageError, match="its log"):
+            SQLiteStorage(path)
+        with pytest.raises(StorageUnavailable, match="moved, replaced or deleted"):
+            storage.commit([PutStep(a_step(), 1)])
+        with pytest.raises(StorageError, match="its log"):
+            storage.commit([PutStep(a_step(), 1)])
+        path.with_name("flow.db-wal").rename(tmp_path / "moved.db-wal")
+        assert storage.list_runs() == []
+    with SQLiteStorage(tmp_path / "moved.db") as moved:
+        assert [run.id for run in moved.list_runs()] == ["r"]
+
+
+def test_a_log_that_is_taken_away(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What would be written into a log that nobody finds is refused."""
+    monkeypatch.setattr("flowdsl.storage.sqlite.connections._LOOK", 0.0)
+    with SQLiteStorage(path) as storage:
+        open_run(storage)
+        path.with_name("flow.db-wal").unlink()
+        with pytest.raises(StorageUnavailable, match="taken away"):
+            storage.commit([PutStep(a_step(), 1)])
+
+
+@pytest.mark.parametrize("name", ["flow.db", "flow.db-shm", "flow.db-wal"])
+def test_reading_the_own_files_costs_no_lock(path: Path, name: str) -> None:
+    """A process that copies its files while they are open keeps its log: the next process does not delete it."""
+    with SQLiteStorage(path) as storage:
+        open_run(storage)
+        shutil.copy(path.with_name(name), path.with_name("copy"))
+        with Child(
+            "with open_storage(url) as storage: open_run(storage, 'other')", storage.url or ""
+        ) as child:
+            child.rest()
+        assert path.with_name("flow.db-wal").exists()
+        assert isinstance(storage.commit([PutStep(a_step(), 1)])[0], Done)
+        script = "with open_storage(url) as storage: say(len(storage.list_steps('r')))"
+        with Child(script, storage.url or "") as child:
+            assert child.rest() == ["1"]
+    assert not path.with_name("flow.db-wal").exists()
 
 
 def test_a_damaged_page(path: Path) -> None:
@@ -336,7 +376,7 @@ def test_a_damaged_row(path: Path, damage: str) -> None:
 def test_a_row_that_is_too_large_fails_alone(storage: SQLiteStorage) -> None:
     """Of a commit, what is too large for SQLite is refused as ``Unstorable``; all the rest is stored."""
     (handles,) = storage._open
-    handles.writer.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 10_000)
+    handles.writer.connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 10_000)
     large = bytes(10_001)
     for fits in (large, bytes(9_990)):  # the value is too large, or the row is
         huge = a_step(key="huge", payload=fits)
@@ -360,7 +400,7 @@ def test_a_row_that_is_too_large_fails_alone(storage: SQLiteStorage) -> None:
 def test_whatever_cannot_be_stored_fails_alone(storage: SQLiteStorage, bad: Any, alone: bool) -> None:
     """What has no place in a column is refused, whole and alone, by every operation."""
     (handles,) = storage._open
-    handles.writer.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 10_000)
+    handles.writer.connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 10_000)
     bad = "x" * 20_000 if bad == "large" else bad
     storage.commit([AddSignal(Signal("x", "r", "go"))])
     before = storage.get_run("r"), storage.list_signals("r")
@@ -400,7 +440,7 @@ def interrupted_at(line: int, work: Callable[[], object]) -> bool:
 
     def trace(frame: Any, event: str, _: object) -> Any:
         nonlocal executed
-        if os.path.dirname(frame.f_code.co_filename) != os.path.dirname(flowdsl.storage.__file__):
+        if not frame.f_code.co_filename.startswith(os.path.dirname(flowdsl.storage.__file__)):
             return None
         # A trace strikes where a signal cannot: between a block and the exit of its "with", and at a "try".
         source = linecache.getline(frame.f_code.co_filename, frame.f_lineno)

@@ -11,7 +11,7 @@ from storage_children import Child
 from flowdsl.errors import StorageError
 from flowdsl.storage import SQLiteStorage
 from flowdsl.storage.base import PutStep
-from flowdsl.storage.sqlite_log import lost_commits
+from flowdsl.storage.sqlite.wal import lost_commits
 from flowdsl.testing.storage.samples import a_step
 
 
@@ -62,7 +62,7 @@ def test_no_acknowledged_commit_vanishes_from_a_damaged_log(left_behind: Path, t
 
 def test_going_on_without_what_was_lost(left_behind: Path, tmp_path: Path) -> None:
     """What the message says lets the storage open again, with the commits before the damage."""
-    path = damaged(left_behind, tmp_path / "copy", 0.5)
+    path = damaged(left_behind, tmp_path / "copy", 0.75)
     with pytest.raises(StorageError) as caught:
         SQLiteStorage(path)
     command = str(caught.value).partition("sqlite3 ")[2]
@@ -77,7 +77,7 @@ def test_without_waiting_for_the_disk_a_loss_is_a_warning(
     left_behind: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """With ``synchronous=normal`` a power failure may lose the last commits: that is logged, and work goes on."""
-    path = damaged(left_behind, tmp_path / "copy", 0.5)
+    path = damaged(left_behind, tmp_path / "copy", 0.75)
     with SQLiteStorage(path, synchronous="normal") as storage:
         assert 10 < len(storage.list_steps("r")) < 30
     assert [record.levelname for record in caplog.records] == ["WARNING"]
@@ -86,7 +86,7 @@ def test_without_waiting_for_the_disk_a_loss_is_a_warning(
 
 def test_a_log_that_is_whole_is_no_reason_to_worry(left_behind: Path, tmp_path: Path) -> None:
     """A log left by a killed process, one cut off in its last commit, and one in use are all read."""
-    for cut in (0, 100, 2500):
+    for cut in (0, 100, 2000):
         path = damaged(left_behind, tmp_path / str(cut), 1.0)
         log = path.with_name("flow.db-wal")
         log.write_bytes((left_behind / "flow.db-wal").read_bytes()[: -cut or None])

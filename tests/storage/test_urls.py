@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from flowdsl.storage import DEFAULT_URL, MemoryStorage, SQLiteStorage, default_url, open_storage
-from flowdsl.storage.sqlite_urls import sqlite_path
+from flowdsl.storage.sqlite.url import sqlite_path
 from flowdsl.testing.storage.samples import HOSTILE, open_run
 
 
@@ -44,7 +44,7 @@ def test_sqlite(tmp_path: Path) -> None:
             assert not storage.inline
     with open_storage("sqlite:///data/flow.db?synchronous=NORMAL&busy_timeout=2.5") as storage:
         assert storage.inline
-        assert storage.url == f"sqlite:///{tmp_path}/data/flow.db?synchronous=normal&busy_timeout=2.5"
+        assert storage.url == f"sqlite:///{tmp_path}/data/flow.db?synchronous=normal&patience=2.5"
     assert (tmp_path / "data" / "flow.db").exists()
 
 
@@ -85,8 +85,8 @@ def test_working_directory_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ("sqlite:///flow.db?journal=x", "journal"),
         ("sqlite:///flow.db?synchronous", "full, normal"),
         ("sqlite:///flow.db?busy_timeout=soon", "busy_timeout"),
-        ("sqlite:///flow.db?busy_timeout=-1", "busy_timeout"),
-        ("sqlite:///flow.db?busy_timeout=nan", "busy_timeout"),
+        ("sqlite:///flow.db?patience=-1", "patience"),
+        ("sqlite:///flow.db?patience=nan", "patience"),
         ("sqlite:///flow.db#x", "%23"),
         ("sqlite:///a%00b", "NUL"),
         ("nosuch://host/db", "needs a storage plug-in for scheme 'nosuch'.*memory.*sqlite"),

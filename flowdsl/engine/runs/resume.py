@@ -80,7 +80,7 @@ def recover(engine: Engine) -> list[str]:
     found: list[str] = []
     failed: FlowError | None = None
     where = RunFilter(status=(RunStatus.PENDING, RunStatus.RUNNING), newest_first=False)
-    for record in engine.storage.list_runs(where):
+    for record in engine.storage.list_runs(where, payloads=True):
         if record.parent is not None or loaded(record.workflow) is None:
             continue
         if not is_interrupted(engine.storage, record):

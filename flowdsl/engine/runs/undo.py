@@ -324,7 +324,7 @@ def end_children(state: Execution, final: RunStatus) -> Flow:
     on when their parent is retried). One that another process executes is only asked to stop, by a cancel."""
     engine = state.engine
     where = RunFilter(parent=state.id, status=_UNFINISHED, newest_first=True)
-    children: list[Run] = yield Read(lambda: engine.storage.list_runs(where), False)
+    children: list[Run] = yield Read(lambda: engine.storage.list_runs(where, payloads=True), False)
     for child in children:
         if child.owner is None or liveness(child.owner, child.id) is Liveness.DEAD:
             yield from end_abandoned(engine, child, RunStatus(child.undoing or final), state)

@@ -24,26 +24,37 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from flowdsl.core.records import Run, RunFilter, Signal, Step
+from flowdsl.core.records import Item, QueueRow, Run, RunFilter, ScheduleRow, Signal, Step, WorkerRow
 from flowdsl.core.status import RunStatus
 from flowdsl.errors import RunConflict, StorageUnavailable
-from flowdsl.storage.base import (
+from flowdsl.storage.base import Storage
+from flowdsl.storage.operations import (
     AddSignal,
     ClaimRun,
     DeleteRun,
     Done,
     DropMemo,
+    DropQueue,
+    DropSchedule,
     DropSteps,
+    DropWorker,
     Opened,
     OpenRun,
+    Publish,
     PutMemo,
+    PutQueue,
+    PutSchedule,
     PutStep,
-    Storage,
+    PutWorker,
+    Reply,
+    Restart,
     TakeSignal,
     UpdateRun,
 )
 from flowdsl.storage.urls import open_storage
+from flowdsl.testing.storage.keeping import KeepingContract
 from flowdsl.testing.storage.lists import ListContract
+from flowdsl.testing.storage.messages import MessageContract
 from flowdsl.testing.storage.records import RecordContract
 from flowdsl.testing.storage.runs import RunContract
 from flowdsl.testing.storage.samples import a_run, a_step, full_memo, full_run, full_step, open_run
@@ -53,7 +64,7 @@ __all__ = ["StorageContract"]
 _THREADS = 8
 
 
-class StorageContract(RunContract, ListContract, RecordContract):
+class StorageContract(RunContract, ListContract, RecordContract, MessageContract, KeepingContract):
     """Subclass it under a name that begins with ``Test`` and define :meth:`make_storage`."""
 
     def make_storage(self, directory: Path) -> Storage:
@@ -70,44 +81,57 @@ class StorageContract(RunContract, ListContract, RecordContract):
     # Input -------------------------------------------------------------------------------------------------
 
     @pytest.mark.parametrize(
-        "operation",
+        "make",
         [
-            OpenRun(a_run(""), 60.0),
-            OpenRun(a_run("", number=0), 60.0),
-            ClaimRun("", 1, "me", 60.0),
-            ClaimRun("r", 1, "", 60.0),
-            ClaimRun("r", 1, "me", 60.0, changes={"epoch": 7}),
-            UpdateRun(""),
-            UpdateRun("r", {"id": "q"}),
-            UpdateRun("r", {"epoch": 7}),
-            UpdateRun("r", {"lease_until": 7.0}),
-            UpdateRun("r", {"pruned": True}),
-            UpdateRun("r", {"status = 'x'; --": "x"}),
-            PutStep(a_step("")),
-            PutStep(a_step(key="")),
-            DropSteps("", ("s",)),
-            DropSteps("r", ("s", "")),
-            AddSignal(Signal("x", "", "go")),
-            AddSignal(Signal("", "r", "go")),
-            TakeSignal("", a_step()),
-            TakeSignal("x", a_step("")),
-            TakeSignal("x", a_step(key="")),
-            DeleteRun(""),
-            PutMemo(full_memo("")),
-            DropMemo(""),
-            "no operation",
-            None,
+            lambda: OpenRun(a_run(""), 60.0),
+            lambda: OpenRun(a_run("", number=0), 60.0),
+            lambda: ClaimRun("", 1, "me", 60.0),
+            lambda: ClaimRun("r", 1, "", 60.0),
+            lambda: ClaimRun("r", 1, "me", 60.0, changes={"epoch": 7}),
+            lambda: UpdateRun(""),
+            lambda: UpdateRun("r", {"id": "q"}),
+            lambda: UpdateRun("r", {"epoch": 7}),
+            lambda: UpdateRun("r", {"lease_until": 7.0}),
+            lambda: UpdateRun("r", {"pruned": True}),
+            lambda: UpdateRun("r", {"status = 'x'; --": "x"}),
+            lambda: Restart("", None),
+            lambda: Restart("r", None, {"epoch": 7}),
+            lambda: PutStep(a_step("")),
+            lambda: PutStep(a_step(key="")),
+            lambda: DropSteps("", ("s",)),
+            lambda: DropSteps("r", ("s", "")),
+            lambda: AddSignal(Signal("x", "", "go")),
+            lambda: AddSignal(Signal("", "r", "go")),
+            lambda: TakeSignal("", a_step()),
+            lambda: TakeSignal("x", a_step("")),
+            lambda: TakeSignal("x", a_step(key="")),
+            lambda: Reply("", "x", b""),
+            lambda: Reply("r", "", b""),
+            lambda: Publish(Item("", "c", 1)),
+            lambda: Publish(Item("r", "", 1)),
+            lambda: DeleteRun(""),
+            lambda: PutQueue(QueueRow("")),
+            lambda: DropQueue(""),
+            lambda: PutSchedule(ScheduleRow("")),
+            lambda: DropSchedule(""),
+            lambda: PutWorker(WorkerRow("")),
+            lambda: DropWorker(""),
+            lambda: PutMemo(full_memo("")),
+            lambda: DropMemo(""),
+            lambda: "no operation",
+            lambda: None,
         ],
-        ids=lambda operation: type(operation).__name__,
     )
-    def test_nonsense_is_refused_before_anything_is_applied(self, storage: Storage, operation: Any) -> None:
+    def test_nonsense_is_refused_before_anything_is_applied(
+        self, storage: Storage, make: Callable[[], Any]
+    ) -> None:
         """Empty ids and what is unknown raise ``ValueError``, and nothing of the commit happens."""
         open_run(storage)
         storage.commit([PutStep(a_step()), AddSignal(Signal("x", "r", "go"))])
         before = storage.get_run("r"), storage.list_steps("r"), storage.list_signals("r")
-        for operations in ([operation], [UpdateRun("r", {"status": RunStatus.FAILED}), operation]):
+        for others in ([], [UpdateRun("r", {"status": RunStatus.FAILED})]):
             with pytest.raises(ValueError):
-                storage.commit(operations)
+                storage.commit([*others, make()])
         assert (storage.get_run("r"), storage.list_steps("r"), storage.list_signals("r")) == before
 
     @pytest.mark.parametrize(
@@ -118,6 +142,14 @@ class StorageContract(RunContract, ListContract, RecordContract):
             lambda storage: storage.get_step("r", ""),
             lambda storage: storage.list_steps(""),
             lambda storage: storage.list_signals(""),
+            lambda storage: storage.get_signal("", "x"),
+            lambda storage: storage.get_signal("r", ""),
+            lambda storage: storage.list_items("", "c"),
+            lambda storage: storage.list_items("r", ""),
+            lambda storage: storage.list_items("r", "c", limit=-1),
+            lambda storage: storage.last_item("", "c"),
+            lambda storage: storage.last_item("r", ""),
+            lambda storage: storage.list_channels(""),
             lambda storage: storage.get_memo(""),
             lambda storage: storage.get_state(""),
             lambda storage: storage.attention(["r", ""]),
@@ -196,19 +228,24 @@ class StorageContract(RunContract, ListContract, RecordContract):
     # Threads -----------------------------------------------------------------------------------------------
 
     def test_threads_share_a_storage(self, storage: Storage) -> None:
-        """Many threads write and read at once; nothing is lost, and each seq is given once."""
+        """Many threads write and read at once; nothing is lost, and each number is given once in a run."""
         for i in range(_THREADS):
             open_run(storage, f"r{i}")
         open_run(storage, "shared")
 
-        def work(i: int) -> list[int]:
+        def work(i: int) -> list[tuple[str, int]]:
             seqs = []
             for j in range(25):
                 outcomes = storage.commit([PutStep(a_step(f"r{i}", f"s{j}"), 1)])
                 outcomes += storage.commit(
                     [PutStep(a_step("shared", f"s{i}-{j}")), AddSignal(Signal(f"{i}-{j}", "shared", "go"))]
                 )
-                seqs += [outcome.seq for outcome in outcomes[:2] if isinstance(outcome, Done)]
+                runs = (f"r{i}", "shared")
+                seqs += [
+                    (run, outcome.seq)
+                    for run, outcome in zip(runs, outcomes, strict=False)
+                    if isinstance(outcome, Done)
+                ]
                 assert len(storage.list_steps(f"r{i}")) == j + 1
             return seqs
 
@@ -238,26 +275,6 @@ class StorageContract(RunContract, ListContract, RecordContract):
         numbers = sorted(run.number or 0 for run in storage.list_runs() if run.id.startswith("n-"))
         assert numbers == list(range(1, _THREADS * 10 + 1))
 
-    def test_waiting_for_a_change(self, storage: Storage) -> None:
-        """A waiter returns after a commit, at once for an old version, and in vain after its timeout."""
-        version = storage.wait_for_change(0, 60.0)
-        assert storage.wait_for_change(version, 0.0) == version
-        assert storage.wait_for_change(version, 0.01) == version
-        waiting = [threading.Event() for _ in range(3)]
-
-        def wait(event: threading.Event) -> int:
-            event.set()
-            return storage.wait_for_change(version, 60.0)
-
-        with ThreadPoolExecutor(3) as pool:
-            waiters = [pool.submit(wait, event) for event in waiting]
-            for event in waiting:
-                event.wait()
-            open_run(storage)
-            versions = [waiter.result(30) for waiter in waiters]
-        assert version not in versions
-        assert storage.wait_for_change(version, 60.0) != version
-
     # Life --------------------------------------------------------------------------------------------------
 
     def test_clear(self, storage: Storage) -> None:
@@ -278,7 +295,7 @@ class StorageContract(RunContract, ListContract, RecordContract):
     def test_closed(self, storage: Storage) -> None:
         """Closing twice is no error; whatever is asked afterwards raises ``StorageUnavailable``."""
         with ThreadPoolExecutor(1) as pool:
-            waiter = pool.submit(storage.wait_for_change, storage.wait_for_change(0, 0.0), 60.0)
+            waiter = pool.submit(storage.wait_for_change, storage.wait_for_change(0, 0.0), 10.0)
             storage.close()
             try:
                 waiter.result(30)
@@ -294,7 +311,14 @@ class StorageContract(RunContract, ListContract, RecordContract):
             lambda: storage.get_step("r", "s"),
             lambda: storage.list_steps("r"),
             lambda: storage.list_signals("r"),
+            lambda: storage.get_signal("r", "x"),
+            lambda: storage.list_items("r", "c"),
+            lambda: storage.last_item("r", "c"),
+            lambda: storage.list_channels("r"),
             lambda: storage.get_memo("m"),
+            lambda: storage.list_queues(),
+            lambda: storage.list_schedules(),
+            lambda: storage.list_workers(),
             lambda: storage.attention(["r"]),
             lambda: storage.wait_for_change(0, 0.0),
             lambda: storage.clear(),

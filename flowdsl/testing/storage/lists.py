@@ -25,8 +25,8 @@ class ListContract:
             (RunFilter(limit=0), ""),
             (RunFilter(status=(FAILED,)), "fb"),
             (RunFilter(status=(FAILED, CANCELLED)), "fcb"),
-            (RunFilter(workflow="v"), "ca"),
-            (RunFilter(workflow="V"), ""),
+            (RunFilter(workflow="Settlement"), "ca"),
+            (RunFilter(workflow="settlement"), ""),
             (RunFilter(key="k2"), "f"),
             (RunFilter(parent="a"), "ed"),
             (RunFilter(tags=("red",)), "dba"),
@@ -44,14 +44,21 @@ class ListContract:
             (RunFilter(after="d", newest_first=False), "ef"),
             (RunFilter(after="d", status=(FAILED,)), "b"),
             (RunFilter(after="nobody"), ""),
-            (RunFilter(status=(RUNNING,), workflow="v", tags=("red",), limit=5), "a"),
+            (RunFilter(text="f"), "f"),
+            (RunFilter(text="EMENT"), "ca"),
+            (RunFilter(text="lu"), "db"),
+            (RunFilter(text="2"), "d"),
+            (RunFilter(text="%"), ""),
+            (RunFilter(text="_"), ""),
+            (RunFilter(text="RED", limit=1), "d"),
+            (RunFilter(status=(RUNNING,), workflow="Settlement", tags=("red",), limit=5), "a"),
         ],
     )
     def test_filters(self, storage: Storage, where: RunFilter, expected: str) -> None:
         """All conditions of a filter hold together, in the order asked for."""
         # c, d and e begin at the same moment, so their ids decide.
-        a, b = a_run("a", workflow="v", tags=("red",)), a_run("b", tags=("red", "blue"))
-        c, d = a_run("c", workflow="v"), a_run("d", parent="a", tags={"red": "1", "blue": "2"})
+        a, b = a_run("a", workflow="Settlement", tags=("red",)), a_run("b", tags=("red", "blue"))
+        c, d = a_run("c", workflow="Settlement"), a_run("d", parent="a", tags={"red": "1", "blue": "2"})
         e, f = a_run("e", parent="a"), a_run("f", key="k2")
         times = {"a": 1.0, "b": 2.0, "c": 3.0, "d": 3.0, "e": 3.0, "f": 4.0}
         statuses = {"b": FAILED, "c": CANCELLED, "f": FAILED}

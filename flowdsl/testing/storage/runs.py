@@ -24,6 +24,7 @@ from flowdsl.storage.base import (
     TakeSignal,
     UpdateRun,
 )
+from flowdsl.testing.storage.differences import same
 from flowdsl.testing.storage.samples import a_run, a_step, full_run, open_run
 
 __all__ = ["RunContract"]
@@ -48,10 +49,10 @@ class RunContract:
         before = storage.now()
         (opened,) = storage.commit([OpenRun(full_run(), 60.0)])
         assert isinstance(opened, Opened)
-        assert opened.run == evolve(full_run(), epoch=1, lease_until=opened.run.lease_until)
+        same(opened.run, evolve(full_run(), epoch=1, lease_until=opened.run.lease_until))
         assert before + 60 <= opened.run.lease_until <= storage.now() + 60
-        assert storage.get_run("r") == opened.run
-        assert storage.list_runs() == [opened.run]
+        same(storage.get_run("r"), opened.run)
+        same(storage.list_runs(payloads=True), [opened.run])
         assert type(opened.run.status) is RunStatus
 
     def test_optional_fields_stay_unset(self, storage: Storage) -> None:

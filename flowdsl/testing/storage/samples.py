@@ -2,11 +2,21 @@
 
 from typing import Any
 
-from flowdsl.core.records import Memo, Run, Signal, Step
+from flowdsl.core.records import Item, Memo, Run, Signal, Step
 from flowdsl.core.status import RunStatus, StepStatus
 from flowdsl.storage.base import Opened, OpenRun, Storage
 
-__all__ = ["HOSTILE", "a_run", "a_step", "full_memo", "full_run", "full_signal", "full_step", "open_run"]
+__all__ = [
+    "HOSTILE",
+    "a_run",
+    "a_step",
+    "full_item",
+    "full_memo",
+    "full_run",
+    "full_signal",
+    "full_step",
+    "open_run",
+]
 
 HOSTILE = (
     "'); drop table runs; --",
@@ -79,6 +89,15 @@ def full_run(run_id: str = "r") -> Run:
         floor=2**53,
         recoveries=3,
         version=HOSTILE[2],
+        generation=7,
+        started_by=HOSTILE[4],
+        queue=HOSTILE[0],
+        priority=-(2**40),
+        partition=HOSTILE[1],
+        dedup=HOSTILE[2],
+        not_before=1e9,
+        seal=b"\x00\xff",
+        cancel_seal=b"\xff",
     )
 
 
@@ -104,6 +123,7 @@ def full_step(run_id: str = "r", key: str = "s") -> Step:
         draws=2**33,
         version=HOSTILE[6],
         extra='{"wake": 17.5}',
+        seal=b"\x00\xff",
     )
 
 
@@ -118,6 +138,21 @@ def full_signal(run_id: str = "r", signal_id: str = "x") -> Signal:
         sender=HOSTILE[5],
         key=HOSTILE[1],
         created_at=1.5,
+        asked=True,
+        seal=b"\xff",
+    )
+
+
+def full_item(run_id: str = "r") -> Item:
+    """A published item with something unusual in every field."""
+    return Item(
+        run_id=run_id,
+        channel=HOSTILE[0],
+        n=2**40,
+        payload=b"\x00\xff",
+        preview=HOSTILE[4],
+        created_at=-0.5,
+        seal=b"\xff",
     )
 
 
@@ -131,4 +166,5 @@ def full_memo(key: str = "m") -> Memo:
         created_at=0.25,
         expires_at=1e12,
         defaults=HOSTILE[1],
+        seal=b"\xff",
     )

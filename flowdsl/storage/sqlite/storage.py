@@ -19,17 +19,25 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from flowdsl.core.records import Memo, Run, RunFilter, Signal, Step
+from flowdsl.core.records import Item, Memo, QueueRow, Run, RunFilter, ScheduleRow, Signal, Step, WorkerRow
 from flowdsl.errors import StorageFull, StorageUnavailable
-from flowdsl.storage import sqlite_rows as sql
-from flowdsl.storage.base import Attention, Operation, Outcome, Storage
-from flowdsl.storage.checks import require_id, require_limit, validate
+from flowdsl.storage.base import Attention, Storage
 from flowdsl.storage.forking import rest_before_fork
-from flowdsl.storage.sqlite_commit import clear, commit
-from flowdsl.storage.sqlite_file import PAUSE, is_busy, translate
-from flowdsl.storage.sqlite_handles import Handles
-from flowdsl.storage.sqlite_pool import Reader, ReaderPool
-from flowdsl.storage.sqlite_urls import sqlite_path, sqlite_url
+from flowdsl.storage.operations import (
+    Operation,
+    Outcome,
+    require_id,
+    require_limit,
+    require_operations,
+)
+from flowdsl.storage.sqlite import rows
+from flowdsl.storage.sqlite import statements as sql
+from flowdsl.storage.sqlite.checkpoint import Checkpoints
+from flowdsl.storage.sqlite.connections import Connections, Reader, ReaderPool
+from flowdsl.storage.sqlite.file import PAUSE, is_busy, translate
+from flowdsl.storage.sqlite.url import sqlite_path, sqlite_url
+from flowdsl.storage.sqlite.watch import Pulses
+from flowdsl.storage.sqlite.writer import Writer, chunks_of
 
 __all__ = ["SQLiteStorage"]
 
@@ -38,7 +46,7 @@ A = TypeVar("A")
 _POLL = 0.02  # seconds between two looks for commits of other processes, while somebody waits for them
 _REST = 5.0  # seconds that a fork waits for a commit under way
 _LEVELS = ("full", "normal")
-_PATIENCE = 60.0  # seconds that a writer waits for other processes
+_PATIENCE = 30.0  # seconds that a writer waits for other processes
 
 
 class SQLiteStorage(Storage):
@@ -47,7 +55,7 @@ class SQLiteStorage(Storage):
     * *synchronous*: ``"full"`` (default) waits for the disk at each commit, so that what was acknowledged
       survives a power failure. ``"normal"`` does not: a killed process loses nothing, a power failure may
       lose the last commits.
-    * *busy_timeout*: seconds to wait for another process that holds the write lock, before
+    * *patience*: seconds to wait for another process that holds the write lock, before
       ``StorageUnavailable``.
 
     Safe for many threads and processes on one machine; not for network file systems. It can be pickled: the
@@ -62,14 +70,14 @@ class SQLiteStorage(Storage):
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], *, synchronous: str = "full", busy_timeout: float = _PATIENCE
+        self, path: str | os.PathLike[str], *, synchronous: str = "full", patience: float = _PATIENCE
     ) -> None:
         super().__init__()
         synchronous = synchronous.lower() if isinstance(synchronous, str) else synchronous
         if synchronous not in _LEVELS:
             raise ValueError(f"synchronous is one of {', '.join(_LEVELS)}, not {synchronous!r}")
-        if not 0 <= busy_timeout < float("inf"):
-            raise ValueError(f"busy_timeout is a number of seconds, not {busy_timeout!r}")
+        if not 0 <= patience < float("inf"):
+            raise ValueError(f"patience is a number of seconds, not {patience!r}")
         if os.fspath(path) in ("", ":memory:"):
             raise ValueError(
                 "an SQLiteStorage needs a file; for a storage in memory take MemoryStorage or 'memory://'"
@@ -78,24 +86,26 @@ class SQLiteStorage(Storage):
             raise ValueError(f"an SQLiteStorage takes a path; for a URL, write open_storage({path!r})")
         self._path = Path(os.path.abspath(path))
         self._synchronous = synchronous
-        self._busy_timeout = busy_timeout
-        options: dict[str, Any] = {"synchronous": synchronous, "busy_timeout": busy_timeout}
-        usual = {"synchronous": "full", "busy_timeout": _PATIENCE}
+        self.patience = patience
+        options: dict[str, Any] = {"synchronous": synchronous, "patience": patience}
+        usual = {"synchronous": "full", "patience": _PATIENCE}
         self.url = sqlite_url(str(self._path), **{k: v for k, v in options.items() if v != usual[k]})
         self.inline = synchronous != "full"
         self._lock = threading.Lock()  # of the writer, and of what is open at all
-        self._open: list[Handles] = []  # one, or none: opened again by who needs it
+        self._open: list[Connections] = []  # one, or none: opened again by who needs it
+        self._checkpoints = Checkpoints(self._path, self._lock)
+        self._pulses = Pulses()
+        self._watching = threading.Lock()  # held by the one waiter that looks for all
         self._refusal = ""
-        self._watched = False
         self._rests = False
         weakref.finalize(self, _close_at_the_end, self._lock, self._open)
         rest_before_fork(self)
         with self._lock:
-            self._handles()
+            self._connections()
 
     @classmethod
     def from_url(cls, url: str, /) -> Self:
-        """The storage for ``sqlite:///relative.db`` or ``sqlite:////absolute.db?synchronous=normal``.
+        """The storage for ``sqlite:///relative.db`` or ``sqlite:////absolute.db?synchronous=normal&patience=30``.
 
         Raises ``ValueError`` for a malformed URL.
         """
@@ -111,82 +121,134 @@ class SQLiteStorage(Storage):
     # Writing -----------------------------------------------------------------------------------------------
 
     def commit(self, operations: Sequence[Operation], /) -> list[Outcome]:
-        validate(operations)
-        outcomes = self._write(commit, operations)
-        self.notify()
+        require_operations(operations)
+        outcomes = self._write(Writer.commit, operations, len(operations))
+        self.announce(operations)
         return outcomes
 
     def clear(self) -> None:
-        self._write(clear, None)
+        self._write(Writer.clear, None, 1)
         self.notify()
 
     def _write(
-        self, work: Callable[[sqlite3.Connection, A, float], list[Outcome]], argument: A
+        self, work: Callable[[Writer, A, float], list[Outcome]], argument: A, size: int
     ) -> list[Outcome]:
         """Do *work* with the writer. A lock of another process is waited for, errors are mapped."""
         limit = None
         with self._lock:
             while True:
-                handles = self._handles()
+                writer = self._connections().writer
                 try:
-                    return work(handles.writer, argument, self.now())
+                    outcomes = work(writer, argument, self.now())
                 except sqlite3.Error as error:
-                    limit = limit or time.monotonic() + self._busy_timeout
+                    limit = limit or time.monotonic() + self.patience
                     if not is_busy(error) or time.monotonic() > limit:
                         meaning = translate(error, self._path)
-                        if handles.writer.in_transaction or not isinstance(meaning, StorageFull):
+                        if writer.connection.in_transaction or not isinstance(meaning, StorageFull):
                             self._drop()  # what the error left behind is not known: begin anew the next time
                         raise meaning from error
+                else:
+                    self._checkpoints.count(writer.connection, size)
+                    return outcomes
                 time.sleep(PAUSE)
 
     # Reading -----------------------------------------------------------------------------------------------
 
     def get_run(self, run_id: str, /) -> Run | None:
         require_id(run_id)
-        rows = self._read(sql.GET_RUN, (run_id,))
-        return sql.run_of(rows[0]) if rows else None
+        found = self._read(sql.GET_RUN, (run_id,))
+        return rows.run_of(found[0]) if found else None
 
-    def list_runs(self, where: RunFilter = RunFilter(), /) -> list[Run]:  # noqa: B008 - frozen
-        require_limit(where.limit)
-        return [sql.run_of(row) for row in self._read(*sql.list_runs(where))]
+    def list_runs(self, where: RunFilter = RunFilter(), /, *, payloads: bool = False) -> list[Run]:  # noqa: B008 - frozen
+        return [rows.run_of(row) for row in self._read(*sql.list_runs(where, payloads))]
 
     def get_step(self, run_id: str, key: str, /) -> Step | None:
         require_id(run_id)
         require_id(key, "step key")
-        steps = sql.steps_of(run_id, self._read(sql.GET_STEP, (run_id, key)))
+        steps = rows.steps_of(run_id, self._read(sql.GET_STEP, (run_id, key)))
         return steps[0] if steps else None
 
-    def list_steps(self, run_id: str, /, *, after: int = 0, limit: int | None = None) -> list[Step]:
+    def list_steps(
+        self, run_id: str, /, *, after: int = 0, limit: int | None = None, payloads: bool = True
+    ) -> list[Step]:
         require_id(run_id)
         require_limit(limit)
-        return sql.steps_of(run_id, self._read(sql.LIST_STEPS, sql.list_steps(run_id, after, limit)))
+        statement = sql.LIST_STEPS if payloads else sql.LIST_STEPS_BARE
+        steps = rows.steps_of(run_id, self._read(statement, (run_id, after, sql.limited(limit))))
+        while limit is not None and len(steps) < limit:  # some rows replaced others of the page
+            last = steps[-1].seq if steps else after
+            more = self._read(statement, (run_id, last, limit - len(steps)))
+            if not more:
+                break
+            steps = rows.last_of_each_key([*steps, *rows.steps_of(run_id, more)])
+        return steps
 
     def list_signals(
-        self, run_id: str, /, *, name: str | None = None, unread: bool = False, limit: int | None = None
+        self,
+        run_id: str,
+        /,
+        *,
+        name: str | None = None,
+        unread: bool = False,
+        after: int = 0,
+        limit: int | None = None,
+        payloads: bool = True,
     ) -> list[Signal]:
         require_id(run_id)
         require_limit(limit)
-        rows = self._read(*sql.list_signals(run_id, name, unread, limit))
-        return [sql.signal_of(run_id, row) for row in rows]
+        found = self._read(*sql.list_signals(run_id, name, unread, after, limit, payloads))
+        return [rows.signal_of(run_id, row) for row in found]
+
+    def get_signal(self, run_id: str, signal_id: str, /) -> Signal | None:
+        require_id(run_id)
+        require_id(signal_id, "signal id")
+        found = self._read(sql.GET_SIGNAL, (run_id, signal_id))
+        return rows.signal_of(run_id, found[0]) if found else None
+
+    def list_items(
+        self, run_id: str, channel: str, /, *, after: int = 0, limit: int | None = None
+    ) -> list[Item]:
+        require_id(run_id)
+        require_id(channel, "channel")
+        require_limit(limit)
+        found = self._read(sql.LIST_ITEMS, (run_id, channel, after, sql.limited(limit)))
+        return [rows.item_of(run_id, row) for row in found]
+
+    def last_item(self, run_id: str, channel: str, /) -> Item | None:
+        require_id(run_id)
+        require_id(channel, "channel")
+        found = self._read(sql.LAST_ITEM, (run_id, channel))
+        return rows.item_of(run_id, found[0]) if found else None
+
+    def list_channels(self, run_id: str, /) -> dict[str, int]:
+        require_id(run_id)
+        return dict(self._read(sql.LIST_CHANNELS, (run_id,)))
 
     def get_memo(self, key: str, /) -> Memo | None:
         require_id(key, "memo key")
-        rows = self._read(sql.GET_MEMO, (key,))
-        return Memo(*rows[0]) if rows else None
+        found = self._read(sql.GET_MEMO, (key,))
+        return Memo(*found[0]) if found else None
+
+    def list_queues(self) -> list[QueueRow]:
+        return [rows.queue_of(row) for row in self._read(sql.LIST_QUEUES, ())]
+
+    def list_schedules(self) -> list[ScheduleRow]:
+        return [rows.schedule_of(row) for row in self._read(sql.LIST_SCHEDULES, ())]
+
+    def list_workers(self) -> list[WorkerRow]:
+        return [WorkerRow(*row) for row in self._read(sql.LIST_WORKERS, ())]
 
     def attention(self, run_ids: Iterable[str], /) -> list[Attention]:
         wanted = list(run_ids)
         for run_id in wanted:
             require_id(run_id)
         found = {}
-        for start in range(0, len(wanted), 512):
-            chunk = wanted[start : start + 512]
-            size = next(size for size in (1, 8, 64, 512) if size >= len(chunk))  # few sizes: few statements
-            for row in self._read(sql.attention(size), [*chunk, *chunk[:1] * (size - len(chunk))]):
-                found[row[0]] = sql.attention_of(row)
+        for chunk in chunks_of(wanted):
+            for row in self._read(sql.attention(len(chunk)), chunk):
+                found[row[0]] = rows.attention_of(row)
         return [found[run_id] for run_id in wanted if run_id in found]
 
-    def _read(self, statement: str, values: Sequence[Any]) -> list[sql.Row]:
+    def _read(self, statement: str, values: Sequence[Any]) -> list[rows.Row]:
         limit = None
         while True:
             readers = self._readers()
@@ -194,7 +256,7 @@ class SQLiteStorage(Storage):
             try:
                 if (reader := readers.lend()) is None:
                     continue  # all was closed in between
-                rows = reader.execute(statement, values).fetchall()
+                found = reader.execute(statement, values).fetchall()
             except UnicodeEncodeError:  # such a text is refused when it is written, so no row holds it
                 if reader is not None:
                     readers.give_back(reader)
@@ -202,12 +264,12 @@ class SQLiteStorage(Storage):
             except sqlite3.Error as error:
                 if reader is not None:
                     reader.close()
-                limit = limit or time.monotonic() + self._busy_timeout
+                limit = limit or time.monotonic() + self.patience
                 if not is_busy(error) or time.monotonic() > limit:
                     raise translate(error, self._path) from error
             else:
                 readers.give_back(reader)
-                return rows
+                return found
             time.sleep(PAUSE)
 
     def _readers(self) -> ReaderPool:
@@ -215,45 +277,44 @@ class SQLiteStorage(Storage):
             return self._open[0].readers  # without the lock: a writer may hold it for the time of an fsync
         except IndexError:
             with self._lock:
-                return self._handles().readers
+                return self._connections().readers
 
     # Changes -----------------------------------------------------------------------------------------------
 
-    def wait_for_change(self, seen: int, timeout: float, /) -> int:
+    def wait_for_change(self, seen: int, timeout: float, /, topics: Iterable[str] = ()) -> int:
         """As in the base class; one of those who wait also looks for the commits of other processes."""
         self._require_open()
-        end = time.monotonic() + timeout
-        with self._changed:
-            self._waiting += 1
-            try:
-                while self._version == seen and not self._refusal and (left := end - time.monotonic()) > 0:
-                    if self._watched:
-                        self._changed.wait(left)
-                    else:
-                        self._watch(seen, end)
-            finally:
-                self._waiting -= 1
-            return self._version
+        wanted = frozenset(topics)
+        if wanted and self._pulses.learn(wanted, self._read):
+            return self._changes.version
+        watches = False
 
-    def _watch(self, seen: int, end: float) -> None:
-        self._watched = True
+        def pause(left: float) -> float:
+            nonlocal watches
+            watches = watches or self._watching.acquire(blocking=False)
+            return self._watch(left) if watches else left
+
         try:
-            while self._version == seen and not self._refusal:
-                if self._others_committed():
-                    self.notify()
-                elif (left := end - time.monotonic()) > 0:
-                    self._changed.wait(min(left, _POLL))
-                else:
-                    return
+            return self._changes.wait(seen, timeout, wanted, pause)
         finally:
-            self._watched = False
-            self._changed.notify()  # somebody else takes over
+            if watches:
+                self._watching.release()
+            if not self._watching.locked():
+                self._changes.nudge()  # somebody else takes over
+
+    def _watch(self, left: float) -> float:
+        """Look for commits of other processes, and say what they changed; how long to sleep then."""
+        if self._refusal or self._others_committed():
+            topics = self._changes.waited_for()
+            changed = self._pulses.changed(topics, self._read) if topics and not self._refusal else []
+            self._changes.say(changed)
+        return min(left, _POLL)
 
     def _others_committed(self) -> bool:
         if not self._lock.acquire(blocking=False):
             return False  # whoever holds it is committing, and will notify
         try:
-            return self._handles().changed()
+            return self._connections().changed()
         except sqlite3.Error as error:
             if is_busy(error):
                 return False
@@ -273,23 +334,20 @@ class SQLiteStorage(Storage):
         if self._refusal:
             raise StorageUnavailable(self._refusal, lasting=True)
 
-    def _handles(self) -> Handles:
+    def _connections(self) -> Connections:
         """What is open; opened again if a fork or an error closed it. The caller holds the lock."""
         if self._open:
-            handles = self._open[0]
-            if not handles.moved():
-                return handles
+            connections = self._open[0]
+            complaint = connections.complaint()
+            if not complaint:
+                return connections
             self._drop()
-            raise StorageUnavailable(
-                f"{self._path} was moved, replaced or deleted while it was in use; "
-                f"the next call opens what stands there then",
-                lasting=True,
-            )
+            raise StorageUnavailable(f"{complaint}; the next call opens what stands there then", lasting=True)
         self._require_open()
-        handles = Handles.open(self._path, self._synchronous, self._busy_timeout)
-        self._open.append(handles)
-        self._version = next(self._versions)  # nobody has watched meanwhile
-        return handles
+        connections = Connections.open(self._path, self._synchronous, self.patience)
+        self._open.append(connections)
+        self._changes.say_all()  # nobody has watched meanwhile
+        return connections
 
     def _drop(self) -> None:
         if self._open:
@@ -300,17 +358,18 @@ class SQLiteStorage(Storage):
     # open.
 
     def before_fork(self) -> None:
-        self._changed.acquire()
-        self._rests = self._lock.acquire(timeout=_REST)
+        self._rests = self._checkpoints.acquire(_REST) and self._lock.acquire(timeout=_REST)
         if self._rests:
             self._drop()
+        self._changes.before_fork()
 
     def after_fork(self, in_child: bool) -> None:
+        self._changes.after_fork(in_child)
         if self._rests:
             self._lock.release()
-        self._changed.release()
+            self._checkpoints.release()
         if in_child:
-            self._changed, self._waiting, self._watched = threading.Condition(), 0, False
+            self._watching = threading.Lock()
         if in_child and not self._rests:
             _leaked.extend(self._open)
             self._open.clear()
@@ -321,15 +380,15 @@ class SQLiteStorage(Storage):
             self._lock = threading.Lock()
 
 
-_leaked: list[Handles] = []
-"""Handles of the parent: to close them here would end the parent's locks."""
+_leaked: list[Connections] = []
+"""Connections of the parent: to close them here would end the parent's locks."""
 
 
-def _close_at_the_end(lock: threading.Lock, handles: list[Handles]) -> None:
+def _close_at_the_end(lock: threading.Lock, connections: list[Connections]) -> None:
     """Close what nobody closed, unless another thread is at work with it while the interpreter exits."""
     if lock.acquire(timeout=1.0):
         try:
-            while handles:
-                handles.pop().close(patience=0.2)
+            while connections:
+                connections.pop().close(patience=0.2)
         finally:
             lock.release()

@@ -25,15 +25,16 @@ def sqlite_path(url: str) -> tuple[str, dict[str, Any]]:
     if path.startswith("~"):
         raise ValueError(f"there is no such home directory: {url!r}; a file of that name is './~…'")
     options: dict[str, Any] = dict(parse_qsl(query, keep_blank_values=True))
-    if unknown := set(options) - {"synchronous", "busy_timeout"}:
-        raise ValueError(f"no option {', '.join(sorted(unknown))}: there are synchronous and busy_timeout")
-    if "busy_timeout" in options:
-        try:
-            options["busy_timeout"] = float(options["busy_timeout"])
-        except ValueError:
-            raise ValueError(
-                f"busy_timeout is a number of seconds, not {options['busy_timeout']!r}"
-            ) from None
+    if unknown := set(options) - {"synchronous", "patience", "busy_timeout"}:
+        raise ValueError(f"no option {', '.join(sorted(unknown))}: there are synchronous and patience")
+    for name in ("patience", "busy_timeout"):
+        if name in options:
+            try:
+                options[name] = float(options[name])
+            except ValueError:
+                raise ValueError(f"{name} is a number of seconds, not {options[name]!r}") from None
+    if "busy_timeout" in options:  # its former name
+        options.setdefault("patience", options.pop("busy_timeout"))
     return path, options
 
 

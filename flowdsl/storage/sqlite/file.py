@@ -22,10 +22,11 @@ APPLICATION_ID = int.from_bytes(b"flow", "big")
 _ATTEMPT = 0.5  # seconds that SQLite itself waits for a lock, and the longest that Ctrl-C goes unheard
 PAUSE = 0.005  # seconds before trying again where SQLite refuses at once
 NEW_FILE = ("PRAGMA page_size = 2048",)
-WRITER = ("wal_autocheckpoint = 4000", "journal_size_limit = 67108864", "cache_size = -16000")
-"""A step touches two pages, whatever their size: small ones make it cheaper, and a log of 8 MB is moved less
-often."""
+WRITER = ("wal_autocheckpoint = 0", "journal_size_limit = 67108864", "cache_size = -16000")
+"""A step touches two pages, whatever their size: small ones make it cheaper. When the log is moved into the
+file is decided in ``checkpoint.py``."""
 
+_OLDEST = (3, 35, 0)
 _SPARE = 1 << 20  # bytes: less room than this is called full
 
 _NOT_A_DATABASE = "{} is not an SQLite database; give another path or move that file away"
@@ -40,7 +41,7 @@ _FULL, _CANTOPEN, _PROTOCOL, _AUTH, _NOTADB = 13, 14, 15, 23, 26
 _IOERR_WRITE, _IOERR_SHMSIZE, _IOERR_TRUNCATE = 778, 4874, 1546
 
 
-# ----------------------------------------------------------------------------------------------------- erro
+# Errors -----------------------------------------------------------------------------------------------------
 
 
 def is_busy(error: sqlite3.Error) -> bool:
@@ -118,12 +119,13 @@ def patiently(attempt: Callable[[], T], path: Path, patience: float) -> T:
         time.sleep(PAUSE)
 
 
-# ---------------------------------------------------------------------------------------------------- openi
+# Opening ----------------------------------------------------------------------------------------------------
 
 
 def create(path: Path) -> None:
     """Make sure that *path* is a file, readable and writable by its owner alone when it is new."""
     try:
+        _refuse_orphaned_log(path)
         with _creating:
             _make_directory(path.parent)
             try:
@@ -148,6 +150,17 @@ def create(path: Path) -> None:
         ) from error
 
 
+def _refuse_orphaned_log(path: Path) -> None:
+    """SQLite would take the log of a database that was moved away for one of the new file, and delete it."""
+    log = path.with_name(path.name + "-wal")
+    if (not path.exists() or not path.stat().st_size) and log.exists() and log.stat().st_size:
+        raise StorageError(
+            f"{path} is not there, but its log {log} is, and holds commits that are nowhere else: the "
+            f"database was moved or deleted without it. Nothing was changed. Move both files together, or "
+            f"delete the log as well"
+        )
+
+
 def _make_directory(directory: Path) -> None:
     if directory.is_dir():
         return
@@ -164,6 +177,11 @@ def _make_directory(directory: Path) -> None:
 
 def connect(path: Path, *settings: str) -> sqlite3.Connection:
     """A connection in autocommit mode that may be used from any thread, after the statements *settings*."""
+    if sqlite3.sqlite_version_info < _OLDEST:
+        raise StorageUnavailable(
+            f"this Python has SQLite {sqlite3.sqlite_version}; flowdsl needs "
+            f"{'.'.join(map(str, _OLDEST))} or newer"
+        )
     connection = sqlite3.connect(
         path, timeout=_ATTEMPT, isolation_level=None, check_same_thread=False, cached_statements=256
     )

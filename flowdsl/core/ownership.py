@@ -1,0 +1,161 @@
+"""Who may write a run: what opening, claiming, updating and taking mean for rows. Pure, and once for all
+storages.
+
+The rules
+    * A run has an *owner*, a *lease* and an *epoch*. Whoever claims it raises the epoch; a write that names
+      another epoch than the run has is refused. So a stale owner can do no harm, however late it wakes up.
+    * A run is free when it has no owner or its lease has passed. *force* is for who knows that the owner is
+      gone.
+    * An operation may be sent twice, for nobody knows what became of a commit whose answer was lost. A claim
+      and an opening carry a nonce: the one that the run has says that it happened. A change of status that is
+      in place already has happened.
+
+A storage reads rows, asks here, and writes what the answer says. It decides nothing itself.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from attrs import evolve
+
+from flowdsl.core.records import Run, Tags
+from flowdsl.core.status import RunStatus
+
+__all__ = [
+    "FOUND_AT_MOST",
+    "RUN_FIELDS",
+    "Standing",
+    "claimed",
+    "fits",
+    "in_place",
+    "inserted",
+    "may_continue",
+    "may_take",
+    "own_tags",
+    "restarted",
+    "stub",
+    "takes_messages",
+    "updated",
+]
+
+FOUND_AT_MOST = 16
+"""How many runs an opening that inserts nothing names at most, the oldest."""
+
+_LIVE = (RunStatus.PENDING, RunStatus.RUNNING)
+_NOT_CHANGEABLE = frozenset({"id", "epoch", "lease_until", "pruned"})
+
+RUN_FIELDS: frozenset[str] = frozenset(
+    name for name in Run.__slots__ if not name.startswith("__") and name not in _NOT_CHANGEABLE
+)
+"""Names of the fields of a run that an operation may set."""
+
+
+class Standing(Protocol):
+    """What decides about an operation on a run; a :class:`~flowdsl.core.records.Run` has it."""
+
+    @property
+    def epoch(self) -> int: ...
+    @property
+    def status(self) -> RunStatus: ...
+
+
+def inserted(run: Run, run_id: str, number: int | None, epoch: int, lease_until: float) -> Run:
+    """*run* as it is stored: with the id and number it was given, owned until *lease_until*."""
+    return evolve(
+        run,
+        id=run_id,
+        number=number,
+        epoch=epoch,
+        lease_until=lease_until,
+        tags=own_tags(run.tags),
+        pruned=False,
+    )
+
+
+def may_continue(run: Run, skip_owners: Sequence[str]) -> bool:
+    """Whether a call without an id goes on with this run of its key instead of beginning another one."""
+    if run.number is None:
+        return False
+    if run.status in _LIVE:
+        return run.owner is None or run.owner not in skip_owners
+    return run.status is RunStatus.FAILED and run.retryable
+
+
+def fits(run: Standing, epoch: int | None, if_status: Sequence[RunStatus] = ()) -> bool:
+    """Whether a run has the epoch and one of the statuses that an operation asks for, if it asks."""
+    return (epoch is None or run.epoch == epoch) and (not if_status or run.status in if_status)
+
+
+def claimed(
+    run: Run,
+    *,
+    epoch: int,
+    owner: str,
+    lease: float,
+    force: bool,
+    if_status: Sequence[RunStatus],
+    changes: Mapping[str, Any],
+    now: float,
+) -> dict[str, Any] | None:
+    """What a claim changes in a run; ``None``: it is refused."""
+    free = force or run.owner is None or run.lease_until <= now
+    if not free or not fits(run, epoch, if_status):
+        return None
+    claim = {"owner": owner, "status": RunStatus.RUNNING, "finished_at": None}
+    return {**claim, **changes, "epoch": run.epoch + 1, "lease_until": now + lease}
+
+
+def updated(changes: Mapping[str, Any], lease: float | None, release: bool, now: float) -> dict[str, Any]:
+    """What an update changes in a run that fits it."""
+    if release:
+        return {**changes, "owner": None, "lease_until": now}
+    return {**changes, "lease_until": now + lease} if lease is not None else dict(changes)
+
+
+def in_place(run: Run, epoch: int | None, if_status: Sequence[RunStatus], changes: Mapping[str, Any]) -> bool:
+    """Whether an update that its status refuses has been made already, and is sent again by the same
+    owner."""
+    again = bool(changes) and bool(if_status) and epoch is not None and run.epoch == epoch
+    return again and all(getattr(run, name) == value for name, value in changes.items())
+
+
+def restarted(run: Run, changes: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What beginning the next generation changes in a run; ``None``: it has begun, as *changes* say by its
+    number."""
+    if changes.get("generation") == run.generation:
+        return None
+    return {**changes, "generation": run.generation + 1}
+
+
+def takes_messages(status: RunStatus) -> bool:
+    """Whether a run of this status takes messages: a failed one may go on."""
+    return status not in (RunStatus.COMPLETED, RunStatus.CANCELLED)
+
+
+def may_take(taken_by: str | None, step_key: str) -> bool:
+    """Whether the wait of *step_key* may take a message; one that it has taken, it takes again."""
+    return taken_by is None or taken_by == step_key
+
+
+def own_tags(tags: Tags) -> Tags:
+    """A copy that nobody else can change; no tags are always ``()``.
+
+    >>> own_tags(["a"]), own_tags({})
+    (('a',), ())
+    """
+    return (dict(tags) if isinstance(tags, Mapping) else tuple(tags)) if tags else ()
+
+
+def stub(run: Run) -> Run:
+    """What stays of a run that is deleted with a tombstone: its identity and its times."""
+    return Run(
+        id=run.id,
+        workflow=run.workflow,
+        key=run.key,
+        status=run.status,
+        created_at=run.created_at,
+        finished_at=run.finished_at,
+        epoch=run.epoch,
+        version=run.version,
+        pruned=True,
+    )

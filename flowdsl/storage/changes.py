@@ -1,0 +1,126 @@
+"""Waiting for changes, by topic, within one process.
+
+Each change gets the next version. A waiter says which version it has seen and which topics it cares for, and
+sleeps until one of them has a later one; a change of another topic does not wake it. No topics means: any
+change.
+
+Telling that something changed takes no lock unless somebody waits. A waiter announces itself before it looks
+at the versions, so a change is either seen by that look, or sees the waiter.
+"""
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterable
+
+__all__ = ["Changes"]
+
+_REMEMBERED = 8192  # topics whose version is known; of a forgotten one it is said that it may have changed
+
+
+class _Waiter:
+    __slots__ = ("seen", "topics", "wake")
+
+    def __init__(self, seen: int, topics: frozenset[str]) -> None:
+        self.seen = seen
+        self.topics = topics
+        self.wake = threading.Event()
+
+
+class Changes:
+    """The versions of the topics of one storage, and who waits for them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._numbers = itertools.count(2)
+        self._versions: dict[str, int] = {}
+        self._forgotten = 1  # of topics that are not in _versions, changes up to this one may be unknown
+        self._waiters: set[_Waiter] = set()
+        self.version = 1
+
+    def say(self, topics: Iterable[str] = ()) -> None:
+        """Something changed: these topics, or what no topic tells."""
+        version = next(self._numbers)
+        for topic in topics:
+            self._versions[topic] = version
+        self.version = version
+        if len(self._versions) > _REMEMBERED:
+            self._forget()
+        if self._waiters:
+            self._wake()
+
+    def say_all(self) -> None:
+        """Anything may have changed."""
+        self._forget()
+        with self._lock:
+            waiters, self._waiters = self._waiters, set()
+        for waiter in waiters:
+            waiter.wake.set()
+
+    def _forget(self) -> None:
+        with self._lock:
+            self._versions = {}
+            self._forgotten = self.version = next(self._numbers)
+
+    def _wake(self) -> None:
+        with self._lock:
+            woken = [waiter for waiter in self._waiters if self.since(waiter.seen, waiter.topics)]
+            self._waiters.difference_update(woken)
+        for waiter in woken:
+            waiter.wake.set()
+
+    def since(self, seen: int, topics: frozenset[str]) -> bool:
+        """Whether something of *topics* may have changed since version *seen*."""
+        if not topics:
+            return self.version != seen
+        versions = self._versions
+        return seen < self._forgotten or any(versions.get(topic, 0) > seen for topic in topics)
+
+    def wait(
+        self,
+        seen: int,
+        timeout: float,
+        topics: Iterable[str] = (),
+        pause: Callable[[float], float] = lambda left: left,
+    ) -> int:
+        """Wait until something of *topics* changed since *seen*, at most *timeout* seconds; the version now.
+
+        *pause* is called before each wait with the seconds left, and says how many to wait before looking
+        again.
+        """
+        wanted = frozenset(topics)
+        end = time.monotonic() + timeout
+        while True:
+            waiter = _Waiter(seen, wanted)
+            with self._lock:
+                self._waiters.add(waiter)
+            try:
+                if self.since(seen, wanted) or (left := end - time.monotonic()) <= 0:
+                    return self.version
+                waiter.wake.wait(pause(left))
+            finally:
+                with self._lock:
+                    self._waiters.discard(waiter)
+
+    def nudge(self) -> None:
+        """Let one of those who wait look at once, as if it had slept enough."""
+        with self._lock:
+            for waiter in self._waiters:
+                waiter.wake.set()
+                return
+
+    def waited_for(self) -> frozenset[str]:
+        """The topics that somebody waits for at this moment."""
+        with self._lock:
+            return frozenset().union(*(waiter.topics for waiter in self._waiters))
+
+    def before_fork(self) -> None:
+        """Let no other thread be at work here while the process forks."""
+        self._lock.acquire()
+
+    def after_fork(self, in_child: bool) -> None:
+        """Go on. The child has none of the threads that waited, and has missed what came meanwhile."""
+        self._lock.release()
+        if in_child:
+            self._lock, self._waiters = threading.Lock(), set()
+            self._forget()

@@ -1,0 +1,100 @@
+"""A storage that stands in front of another one: subclass it to see, change or refuse what passes."""
+
+from collections.abc import Iterable, Sequence
+
+from flowdsl.core.records import Item, Memo, QueueRow, Run, RunFilter, ScheduleRow, Signal, Step, WorkerRow
+from flowdsl.storage.base import Attention, Storage
+from flowdsl.storage.operations import Operation, Outcome
+
+__all__ = ["RelayStorage"]
+
+
+class RelayStorage(Storage):
+    """Hands everything on to *storage*. All that is written passes through ``commit`` or ``commit_async``.
+
+    >>> from flowdsl.storage import MemoryStorage
+    >>> RelayStorage(MemoryStorage()).list_runs()
+    []
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        super().__init__()
+        self.storage = storage
+        self.inline = storage.inline
+        self.url = storage.url
+
+    def commit(self, operations: Sequence[Operation], /) -> list[Outcome]:
+        return self.storage.commit(operations)
+
+    def get_run(self, run_id: str, /) -> Run | None:
+        return self.storage.get_run(run_id)
+
+    def list_runs(self, where: RunFilter = RunFilter(), /, *, payloads: bool = False) -> list[Run]:  # noqa: B008 - frozen
+        return self.storage.list_runs(where, payloads=payloads)
+
+    def get_step(self, run_id: str, key: str, /) -> Step | None:
+        return self.storage.get_step(run_id, key)
+
+    def list_steps(
+        self, run_id: str, /, *, after: int = 0, limit: int | None = None, payloads: bool = True
+    ) -> list[Step]:
+        return self.storage.list_steps(run_id, after=after, limit=limit, payloads=payloads)
+
+    def list_signals(
+        self,
+        run_id: str,
+        /,
+        *,
+        name: str | None = None,
+        unread: bool = False,
+        after: int = 0,
+        limit: int | None = None,
+        payloads: bool = True,
+    ) -> list[Signal]:
+        return self.storage.list_signals(
+            run_id, name=name, unread=unread, after=after, limit=limit, payloads=payloads
+        )
+
+    def get_signal(self, run_id: str, signal_id: str, /) -> Signal | None:
+        return self.storage.get_signal(run_id, signal_id)
+
+    def list_items(
+        self, run_id: str, channel: str, /, *, after: int = 0, limit: int | None = None
+    ) -> list[Item]:
+        return self.storage.list_items(run_id, channel, after=after, limit=limit)
+
+    def last_item(self, run_id: str, channel: str, /) -> Item | None:
+        return self.storage.last_item(run_id, channel)
+
+    def list_channels(self, run_id: str, /) -> dict[str, int]:
+        return self.storage.list_channels(run_id)
+
+    def get_memo(self, key: str, /) -> Memo | None:
+        return self.storage.get_memo(key)
+
+    def list_queues(self) -> list[QueueRow]:
+        return self.storage.list_queues()
+
+    def list_schedules(self) -> list[ScheduleRow]:
+        return self.storage.list_schedules()
+
+    def list_workers(self) -> list[WorkerRow]:
+        return self.storage.list_workers()
+
+    def now(self) -> float:
+        return self.storage.now()
+
+    def notify(self) -> None:
+        self.storage.notify()
+
+    def wait_for_change(self, seen: int, timeout: float, /, topics: Iterable[str] = ()) -> int:
+        return self.storage.wait_for_change(seen, timeout, topics)
+
+    def attention(self, run_ids: Iterable[str], /) -> list[Attention]:
+        return self.storage.attention(run_ids)
+
+    def clear(self) -> None:
+        self.storage.clear()
+
+    def close(self) -> None:
+        self.storage.close()

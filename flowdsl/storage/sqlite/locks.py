@@ -1,0 +1,94 @@
+"""Locks that a process cannot lose by reading its own database file.
+
+SQLite locks its files the POSIX way, and POSIX drops all locks of a process on a file as soon as the process
+closes any handle on it: ``shutil.copy("flow.db", …)`` is enough. Nobody tells SQLite. The next process that
+closes the database then takes itself for the last one, and deletes the write-ahead log that this process goes
+on writing to.
+
+So while a database is open, this process also holds *open file description* locks on it. They belong to the
+handle, not to the process, and no other close drops them: a shared one on the bytes that SQLite locks
+exclusively before it deletes the log, and one on the byte of the shared memory that tells whether anybody is
+there. They only exist on Linux; elsewhere a log that was taken away is found by looking (see
+``Connections.complaint``).
+
+A handle that is closed here would itself drop SQLite's locks. So all storages of a process on one file share
+one handle, and it is closed when the last of them is.
+"""
+
+import os
+import struct
+import threading
+from pathlib import Path
+
+from attrs import define
+
+try:
+    import fcntl
+except ImportError:  # pragma: no cover - not on POSIX
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["FileLocks"]
+
+# Where SQLite locks, see https://www.sqlite.org/src/file/src/os.h and os_unix.c.
+_SHARED_FIRST, _SHARED_SIZE = 0x40000002, 510
+_MEMORY_IN_USE = 128  # a byte of the file "-shm"
+
+_guard = threading.Lock()
+_held: dict[tuple[int, int], "_Held"] = {}  # by device and inode
+
+
+@define(slots=True)
+class _Held:
+    """A handle that all storages of this process on one file share."""
+
+    handle: int
+    users: int = 0
+
+
+class FileLocks:
+    """The locks of one open database, and of its shared memory."""
+
+    def __init__(self, path: Path) -> None:
+        self._files: list[tuple[tuple[int, int], int, int]] = []
+        if not hasattr(fcntl, "F_OFD_SETLK"):  # pragma: no cover - not on Linux
+            return
+        try:
+            self._hold(path, _SHARED_FIRST, _SHARED_SIZE)
+            self._hold(path.with_name(path.name + "-shm"), _MEMORY_IN_USE, 1)
+        except OSError:  # a file system without such locks
+            self.yield_to_close()
+            self.close()
+
+    def _hold(self, path: Path, start: int, length: int) -> None:
+        with _guard:
+            status = os.stat(path)
+            identity = (status.st_dev, status.st_ino)
+            held = _held.get(identity)
+            if held is None:
+                held = _held[identity] = _Held(os.open(path, os.O_RDWR | os.O_CLOEXEC))
+            held.users += 1
+            self._files.append((identity, start, length))
+            _set(held.handle, fcntl.F_RDLCK, start, length)
+
+    def yield_to_close(self) -> None:
+        """Let SQLite take the file for itself, if this is the last storage of the process on it."""
+        with _guard:
+            for identity, start, length in self._files:
+                if _held[identity].users == 1:
+                    _set(_held[identity].handle, fcntl.F_UNLCK, start, length)
+
+    def close(self) -> None:
+        """Give the handles back. The last storage closes them; SQLite must have closed its own before."""
+        with _guard:
+            for identity, _, _ in self._files:
+                held = _held[identity]
+                held.users -= 1
+                if not held.users:
+                    del _held[identity]
+                    os.close(held.handle)
+            self._files = []
+
+
+def _set(handle: int, kind: int, start: int, length: int) -> None:
+    flock = struct.pack("hhqqi4x", kind, os.SEEK_SET, start, length, 0)
+    fcntl.fcntl(handle, fcntl.F_OFD_SETLK, flock)

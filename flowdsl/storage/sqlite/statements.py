@@ -1,0 +1,293 @@
+"""All SQL of the SQLite storage.
+
+Statements hold placeholders only. What is put together here is put together from the names in this module,
+never from what a caller gave.
+
+A step's ``seq`` in the database is ``runs.no << 32 | n``, so that the steps of a run stand together, in
+order, in the one b-tree that the table is. What is called ``seq`` outside is ``n``.
+"""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from flowdsl.core.records import (
+    Item,
+    Memo,
+    QueueRow,
+    Run,
+    RunFilter,
+    ScheduleRow,
+    Signal,
+    Step,
+    Tags,
+    WorkerRow,
+    fields_of,
+)
+from flowdsl.core.status import RunStatus
+
+__all__: list[str] = []
+
+# Columns are named as fields and stand in the order of the record, so that rows become records by position.
+RUN_COLUMNS = list(fields_of(Run))
+SIGNAL_COLUMNS = [name for name in fields_of(Signal) if name != "run_id"]
+ITEM_COLUMNS = [name for name in fields_of(Item) if name != "run_id"]
+MEMO_COLUMNS = list(fields_of(Memo))
+
+# What most steps have in common stands in one column, ``more``: JSON, or NULL where all is as usual. Each
+# column costs as much to read as the row itself, times ten thousand.
+MORE = ("attempts", "concurrent", "draws", "version", "extra")
+USUAL = (1, False, 0, "", "")
+STEP_COLUMNS = [name for name in Step._fields if name not in ("run_id", "seq", *MORE)] + ["more"]
+
+
+def _list(names: list[str], prefix: str = "") -> str:
+    return ", ".join(f'{prefix}"{name}"' for name in names)
+
+
+def _marks(count: int) -> str:
+    return ", ".join("?" * count)
+
+
+# Transactions -----------------------------------------------------------------------------------------------
+
+BEGIN = "BEGIN IMMEDIATE"
+COMMIT = "COMMIT"
+ROLLBACK = "ROLLBACK"
+DATA_VERSION = "PRAGMA data_version"
+
+# Steps ------------------------------------------------------------------------------------------------------
+
+# One statement is one transaction: the epoch is checked and the step stored without BEGIN and COMMIT around
+# it. No row is stored when the run is missing or fenced, or when another process has stored one of this
+# number.
+_APPEND = f"""
+    INSERT OR IGNORE INTO steps (seq, {_list(STEP_COLUMNS)})
+    SELECT ?, {_marks(len(STEP_COLUMNS))} FROM runs WHERE no = ? AND id = ? AND pruned = 0"""
+APPEND_STEP = _APPEND
+APPEND_STEP_FENCED = _APPEND + " AND epoch = ?"
+
+# The last step of the run, whatever was deleted; a run that has none begins at its own number.
+_LAST = "max(no << 32 | base, coalesce((SELECT max(seq) FROM steps WHERE seq < (runs.no + 1) << 32), 0))"
+_RANGE = "seq > ? << 32 AND seq < (? + 1) << 32"
+INSERT_STEP = f"INSERT INTO steps (seq, {_list(STEP_COLUMNS)}) VALUES (?, {_marks(len(STEP_COLUMNS))})"
+STEP_OF_KEY = f"SELECT seq & 4294967295 FROM steps WHERE {_RANGE} AND key = ? ORDER BY seq DESC LIMIT 1"
+KEEP_LAST = "UPDATE runs SET base = ? & 4294967295 WHERE no = ?"
+DROP_STEP = f"DELETE FROM steps WHERE {_RANGE} AND key = ?"
+DROP_STEPS_OF_RUN = f"DELETE FROM steps WHERE {_RANGE}"
+
+_RUN_OF = "(SELECT no FROM runs WHERE id = ?1 AND pruned = 0)"
+GET_STEP = f"""
+    SELECT seq & 4294967295, {_list(STEP_COLUMNS)} FROM steps
+    WHERE seq > {_RUN_OF} << 32 AND seq < ({_RUN_OF} + 1) << 32 AND key = ?2 ORDER BY seq DESC LIMIT 1"""
+_STEPS = f"""
+    FROM steps WHERE seq > {_RUN_OF} << 32 | ?2 AND seq < ({_RUN_OF} + 1) << 32 ORDER BY seq LIMIT ?3"""
+LIST_STEPS = f"SELECT seq & 4294967295, {_list(STEP_COLUMNS)} {_STEPS}"
+LIST_STEPS_BARE = LIST_STEPS.replace('"payload"', "NULL")
+
+# Runs -------------------------------------------------------------------------------------------------------
+
+_HEAD = f"no, epoch, status, {_LAST}"
+RUN_HEAD = f"SELECT {_HEAD} FROM runs WHERE id = ? AND pruned = 0"
+RUN_BY_ID = f"SELECT no, nonce, {_list(RUN_COLUMNS)} FROM runs WHERE id = ?"
+RUN_BY_NO = f"SELECT {_list(RUN_COLUMNS)} FROM runs WHERE no = ?"
+RUN_BY_NONCE = (
+    f"SELECT {_list(RUN_COLUMNS)} FROM runs WHERE nonce = ? AND nonce <> '' AND owner IS ? AND key = ?"
+)
+_INSERT_RUN = f"INTO runs (nonce, {_list(RUN_COLUMNS)})"
+INSERT_RUN = f"INSERT {_INSERT_RUN} VALUES ({_marks(len(RUN_COLUMNS) + 1)})"
+REPLACE_RUN = f"REPLACE INTO runs (no, base, {_list(RUN_COLUMNS)}) VALUES (?, 0, {_marks(len(RUN_COLUMNS))})"
+DELETE_RUN = "DELETE FROM runs WHERE no = ?"
+HIGHEST_NUMBER_AND_EPOCH = """
+    SELECT (SELECT max(number) FROM runs WHERE key = ?), (SELECT value FROM counters WHERE name = 'epoch')"""
+PULSE = "UPDATE runs SET pulse = pulse + 1 WHERE no = ?"
+GET_RUN = f"SELECT {_list(RUN_COLUMNS)} FROM runs WHERE id = ? AND pruned = 0"
+
+_LIVE = "FROM runs WHERE number IS NOT NULL AND status IN ('pending', 'running') AND key = ?"
+LIVE_UNOWNED = f"SELECT number, no {_LIVE} AND owner IS NULL ORDER BY number LIMIT ?"
+LIVE_OWNED = f"SELECT number, no {_LIVE} AND owner = ? ORDER BY number LIMIT ?"
+LIVE_OWNER_AFTER = f"SELECT owner {_LIVE} AND owner > ? ORDER BY owner LIMIT 1"
+FAILED_RETRYABLE = """
+    SELECT number, no FROM runs
+    WHERE number IS NOT NULL AND status = 'failed' AND retryable = 1 AND key = ? ORDER BY number LIMIT ?"""
+
+ADD_TAG = "INSERT INTO run_tags (run, name, value) VALUES (?, ?, ?)"
+DROP_TAGS = "DELETE FROM run_tags WHERE run = ?"
+
+KEEP_EPOCH = "UPDATE counters SET value = max(value, ?) WHERE name = 'epoch'"
+HIGHEST_EPOCH = "SELECT coalesce(max(epoch), 0) FROM runs"
+_TABLES = (
+    *("runs", "run_tags", "steps", "signals", "items", "memos"),
+    *("queues", "schedules", "workers"),
+)
+CLEAR = [f"DELETE FROM {table}" for table in _TABLES]
+
+
+@lru_cache(maxsize=512)
+def update_run(columns: tuple[str, ...]) -> str:
+    """The statement that sets *columns* (names of ours) of the run of a number."""
+    return f"UPDATE runs SET pulse = pulse + 1{_assigned(columns)} WHERE no = ?"
+
+
+@lru_cache(maxsize=512)
+def update_run_if(columns: tuple[str, ...], fenced: bool, statuses: int) -> str:
+    """The statement that sets *columns* of the run of an id, if its epoch and status are as asked for."""
+    pulse = "pulse" if columns == ("lease_until",) else "pulse + 1"  # a renewed lease is no news
+    sql = f"UPDATE runs SET pulse = {pulse}{_assigned(columns)} WHERE id = ? AND pruned = 0"
+    if fenced:
+        sql += " AND epoch = ?"
+    return sql + f" AND status IN ({_marks(statuses)})" if statuses else sql
+
+
+def _assigned(columns: tuple[str, ...]) -> str:
+    return "".join(f', "{name}" = ?' for name in columns)
+
+
+@lru_cache(maxsize=8)
+def run_heads(count: int) -> str:
+    """The statement that reads, of *count* runs, their id and what ``RUN_HEAD`` reads."""
+    return f"SELECT id, {_HEAD} FROM runs WHERE pruned = 0 AND id IN ({_marks(count)})"
+
+
+@lru_cache(maxsize=8)
+def pulses(count: int) -> str:
+    """The statement that reads the pulse of *count* runs."""
+    return f"SELECT id, pulse FROM runs WHERE pruned = 0 AND id IN ({_marks(count)})"
+
+
+@lru_cache(maxsize=8)
+def attention(count: int) -> str:
+    """The statement that reads what *count* runs must notice."""
+    return f"""
+        SELECT id, epoch, status, cancel_requested,
+            (SELECT count(*) FROM signals WHERE run = runs.no AND taken_by IS NULL)
+        FROM runs WHERE pruned = 0 AND id IN ({_marks(count)})"""
+
+
+def list_runs(where: RunFilter, payloads: bool) -> tuple[str, list[Any]]:
+    """Statement and values for ``Storage.list_runs``."""
+    terms = ["pruned = 0"]
+    values: list[Any] = []
+
+    def term(text: str, *given: Any) -> None:
+        terms.append(text)
+        values.extend(given)
+
+    if where.status:
+        statuses = [RunStatus(status).value for status in where.status]
+        term(f"status IN ({_marks(len(statuses))})", *statuses)
+    for name in ("workflow", "key", "parent"):
+        if getattr(where, name) is not None:
+            term(f"{name} = ?", getattr(where, name))
+    for tag, value in tag_items(where.tags):
+        if isinstance(where.tags, Mapping):
+            term("no IN (SELECT run FROM run_tags WHERE name = ? AND value = ?)", tag, value)
+        else:
+            term("no IN (SELECT run FROM run_tags WHERE name = ?)", tag)
+    if where.created_after is not None:
+        term("created_at >= ?", where.created_after)
+    if where.created_before is not None:
+        term("created_at < ?", where.created_before)
+    if where.text:
+        term(_HAS_TEXT, *[where.text] * 4)
+    if where.after is not None:
+        side = "<" if where.newest_first else ">"
+        term(
+            f"(created_at, id) {side} (SELECT created_at, id FROM runs WHERE id = ? AND pruned = 0)",
+            where.after,
+        )
+    order = "created_at DESC, id DESC" if where.newest_first else "created_at, id"
+    columns = _list(RUN_COLUMNS) if payloads else _BARE_RUN
+    sql = f"SELECT {columns} FROM runs WHERE {' AND '.join(terms)} ORDER BY {order} LIMIT ?"
+    return sql, [*values, limited(where.limit)]
+
+
+_BARE_RUN = _list(RUN_COLUMNS).replace('"args"', "x''").replace('"result"', "NULL").replace('"error"', "NULL")
+# SQLite's lower() knows the letters of ASCII, as the contract wants it.
+_HAS_TEXT = """
+    (instr(lower(id), lower(?)) OR instr(lower(workflow), lower(?)) OR no IN (
+        SELECT run FROM run_tags WHERE instr(lower(name), lower(?)) OR instr(lower(value), lower(?))))"""
+
+
+def tag_items(tags: Tags) -> list[tuple[str, str | None]]:
+    """Tags as pairs; the value of a tag that is a name only is ``None``."""
+    return list(tags.items()) if isinstance(tags, Mapping) else [(name, None) for name in dict.fromkeys(tags)]
+
+
+def limited(limit: int | None) -> int:
+    """*limit* for ``LIMIT``."""
+    return -1 if limit is None else limit
+
+
+# Messages, items, memos -------------------------------------------------------------------------------------
+
+NEW_SIGNAL = [
+    name for name in SIGNAL_COLUMNS if name not in ("seq", "taken_by") and not name.startswith("reply")
+]
+ADD_SIGNAL = f"INSERT INTO signals (run, {_list(NEW_SIGNAL)}) VALUES (?, {_marks(len(NEW_SIGNAL))})"
+SAME_SIGNAL = """
+    SELECT seq FROM signals WHERE run = ? AND id = ?
+    UNION ALL SELECT seq FROM signals WHERE run = ? AND name = ? AND key = ? AND key IS NOT NULL"""
+SIGNAL_TAKEN_BY = "SELECT taken_by FROM signals WHERE run = ? AND id = ?"
+TAKE_SIGNAL = "UPDATE signals SET taken_by = ? WHERE run = ? AND id = ?"
+SIGNAL_REPLY = "SELECT reply IS NOT NULL FROM signals WHERE run = ? AND id = ?"
+REPLY = """
+    UPDATE signals SET reply = ?, reply_preview = ?, reply_failed = ?, reply_seal = ?
+    WHERE run = ? AND id = ?"""
+DROP_SIGNALS = "DELETE FROM signals WHERE run = ?"
+DROP_TAKEN = "DELETE FROM signals WHERE run = ? AND taken_by IS NOT NULL AND NOT asked"
+GET_SIGNAL = f"SELECT {_list(SIGNAL_COLUMNS)} FROM signals WHERE run = {_RUN_OF} AND id = ?2"
+_SIGNALS = "FROM signals WHERE run = (SELECT no FROM runs WHERE id = ? AND pruned = 0) AND seq > ?"
+_BARE_SIGNAL = _list(SIGNAL_COLUMNS).replace('"payload"', "x''").replace('"reply"', "NULL")
+
+
+def list_signals(
+    run_id: str, name: str | None, unread: bool, after: int, limit: int | None, payloads: bool
+) -> tuple[str, list[Any]]:
+    """Statement and values for ``Storage.list_signals``."""
+    columns = _list(SIGNAL_COLUMNS) if payloads else _BARE_SIGNAL
+    sql, values = f"SELECT {columns} {_SIGNALS}", [run_id, after]
+    if name is not None:
+        sql += " AND name = ?"
+        values.append(name)
+    if unread:
+        sql += " AND taken_by IS NULL"
+    return sql + " ORDER BY seq LIMIT ?", [*values, limited(limit)]
+
+
+HAS_ITEM = "SELECT 1 FROM items WHERE run = ? AND channel = ? AND n = ?"
+ADD_ITEM = f"INSERT INTO items (run, {_list(ITEM_COLUMNS)}) VALUES (?, {_marks(len(ITEM_COLUMNS))})"
+DROP_ITEMS = "DELETE FROM items WHERE run = ?"
+_ITEMS = f"SELECT {_list(ITEM_COLUMNS)} FROM items WHERE run = {_RUN_OF} AND channel = ?2"
+LIST_ITEMS = f"{_ITEMS} AND n > ?3 ORDER BY n LIMIT ?4"
+LAST_ITEM = f"{_ITEMS} ORDER BY n DESC LIMIT 1"
+LIST_CHANNELS = f"SELECT channel, count(*) FROM items WHERE run = {_RUN_OF} GROUP BY channel ORDER BY channel"
+
+PUT_MEMO = f"REPLACE INTO memos ({_list(MEMO_COLUMNS)}) VALUES ({_marks(len(MEMO_COLUMNS))})"
+DROP_MEMO = "DELETE FROM memos WHERE key = ?"
+GET_MEMO = f"SELECT {_list(MEMO_COLUMNS)} FROM memos WHERE key = ?"
+
+# Queues, schedules, workers ---------------------------------------------------------------------------------
+
+
+def _put(table: str, row: type[Any]) -> str:
+    columns = list(fields_of(row))
+    return f"REPLACE INTO {table} ({_list(columns)}) VALUES ({_marks(len(columns))})"
+
+
+def _all(table: str, row: type[Any]) -> str:
+    columns = list(fields_of(row))
+    return f'SELECT {_list(columns)} FROM {table} ORDER BY "{columns[0]}"'
+
+
+PUT_QUEUE = _put("queues", QueueRow)
+HAS_QUEUE = "SELECT 1 FROM queues WHERE name = ?"
+DROP_QUEUE = "DELETE FROM queues WHERE name = ?"
+LIST_QUEUES = _all("queues", QueueRow)
+PUT_SCHEDULE = _put("schedules", ScheduleRow)
+HAS_SCHEDULE = "SELECT 1 FROM schedules WHERE name = ?"
+DROP_SCHEDULE = "DELETE FROM schedules WHERE name = ?"
+LIST_SCHEDULES = _all("schedules", ScheduleRow)
+PUT_WORKER = _put("workers", WorkerRow)
+DROP_WORKER = "DELETE FROM workers WHERE id = ?"
+LIST_WORKERS = _all("workers", WorkerRow)

@@ -1,0 +1,57 @@
+"""Which runs others have changed.
+
+SQLite tells whether another connection has committed, not what. So each run has a *pulse*, a number that
+grows with all that somebody may wait for: a message, a reply, an item, a request to cancel, the end. Whoever
+waits for a run looks at its pulse when somebody has committed, in one statement for all runs that are waited
+for.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from flowdsl.storage.sqlite import statements as sql
+from flowdsl.storage.sqlite.writer import chunks_of
+
+__all__ = ["Pulses"]
+
+_REMEMBERED = 8192
+_RUN = "run:"
+
+Read = Callable[[str, Sequence[Any]], list[tuple[Any, ...]]]
+
+
+class Pulses:
+    """The pulses of the runs that somebody waits for, as they were at the last look. Queues and schedules
+    have none: any commit may be about them."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, int | None] = {}
+
+    def learn(self, topics: Iterable[str], read: Read) -> bool:
+        """Look at runs that were not looked at before. If there are such, they may have changed meanwhile."""
+        new = [topic for topic in topics if topic not in self._known]
+        if not new:
+            return False
+        if len(self._known) > _REMEMBERED:
+            self._known = {}
+        self._known.update(_look(new, read))
+        return True
+
+    def changed(self, topics: Iterable[str], read: Read) -> list[str]:
+        """Those of *topics* whose run has another pulse than at the last look."""
+        wanted = list(topics)
+        seen = _look(wanted, read)
+        changed = [
+            topic
+            for topic in wanted
+            if not topic.startswith(_RUN) or self._known.get(topic, -1) != seen[topic]
+        ]
+        self._known.update(seen)
+        return changed
+
+
+def _look(topics: list[str], read: Read) -> dict[str, int | None]:
+    found: dict[str, int | None] = dict.fromkeys(topics)
+    for chunk in chunks_of(topic.removeprefix(_RUN) for topic in topics if topic.startswith(_RUN)):
+        found.update((_RUN + run_id, pulse) for run_id, pulse in read(sql.pulses(len(chunk)), chunk))
+    return found

@@ -1,0 +1,176 @@
+"""The part of the storage contract that is about keeping: what is read is the reader's own, what was written
+is there when the storage is opened again, and who waits hears of it."""
+
+import pickle
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from flowdsl.core.records import Item, QueueRow, ScheduleRow, Signal, WorkerRow
+from flowdsl.core.status import RunStatus
+from flowdsl.storage.base import Storage
+from flowdsl.storage.operations import (
+    AddSignal,
+    DeleteRun,
+    Done,
+    DropQueue,
+    DropSchedule,
+    DropWorker,
+    Operation,
+    Publish,
+    PutMemo,
+    PutQueue,
+    PutSchedule,
+    PutStep,
+    PutWorker,
+    Reply,
+    UpdateRun,
+    run_topic,
+)
+from flowdsl.testing.storage.differences import same
+from flowdsl.testing.storage.samples import (
+    a_step,
+    full_item,
+    full_memo,
+    full_run,
+    full_signal,
+    full_step,
+    open_run,
+)
+
+__all__ = ["KeepingContract"]
+
+PATIENCE = 10.0  # seconds until a storage counts as one that never says a word
+SCHEDULE = ScheduleRow("s", '{"cron": "0 2 * * *"}', b"\x00", True, 1.5, 2.5, b"\xff")
+
+
+def everything(storage: Storage) -> dict[str, Any]:
+    """All that can be read of the runs ``r`` and ``q``."""
+    return {
+        "runs": storage.list_runs(payloads=True),
+        "steps": storage.list_steps("r"),
+        "signals": storage.list_signals("r"),
+        "items": storage.list_items("r", full_item().channel),
+        "channels": storage.list_channels("r"),
+        "memos": [storage.get_memo("m")],
+        "queues": storage.list_queues(),
+        "schedules": storage.list_schedules(),
+        "workers": storage.list_workers(),
+    }
+
+
+def fill(storage: Storage) -> None:
+    """Store something of each kind."""
+    storage.set_run(full_run())
+    open_run(storage, "q", tags={"a": "b"})
+    open_run(storage, "pruned")
+    storage.commit(
+        [
+            PutStep(a_step(preview="replaced")),
+            PutStep(full_step()),
+            PutStep(a_step(key="t")),
+            AddSignal(full_signal()),
+            Reply("r", "x", b"reply"),
+            Publish(full_item()),
+            PutMemo(full_memo()),
+            PutQueue(QueueRow("q", "{}", True, b"\xff")),
+            PutSchedule(SCHEDULE),
+            PutWorker(WorkerRow("w", "{}", 1.5, 2.5)),
+            DeleteRun("pruned", tombstone=True),
+        ]
+    )
+
+
+class KeepingContract:
+    """What holds for records once they are stored."""
+
+    def test_what_was_written_is_there_when_it_is_opened_again(self, storage: Storage) -> None:
+        """A storage that has a URL keeps its records when all that use it have closed it."""
+        if storage.url is None:
+            pytest.skip("this storage does not outlive its process")
+        fill(storage)
+        before = everything(storage)
+        copy = pickle.dumps(storage)
+        storage.close()
+        with pickle.loads(copy) as again:
+            same(everything(again), before)
+            assert storage.url == again.url
+            (done,) = again.commit([PutStep(a_step(key="later"))])
+            assert done == Done(4), "numbers go on where they were"
+
+    def test_what_is_read_belongs_to_the_reader(self, storage: Storage) -> None:
+        """Changing what was read, or what was written, changes nothing that is stored."""
+        tags = {"a": "1"}
+        fill(storage)
+        storage.commit([UpdateRun("q", {"tags": tags})])
+        before = everything(storage)
+        tags["a"] = "2"
+        for read in everything(storage).values():
+            read.clear()
+        for run in storage.list_runs():
+            if isinstance(run.tags, dict):
+                run.tags.clear()
+        same(everything(storage), before)
+
+    def test_rows_of_queues_schedules_and_workers(self, storage: Storage) -> None:
+        """They read back as they were put, by name, and are replaced as a whole or left as they are."""
+        queues = [QueueRow("b"), QueueRow("a", "{}", True, b"\xff")]
+        assert storage.commit([PutQueue(row) for row in queues]) == [Done()] * 2
+        same(storage.list_queues(), queues[::-1])
+        again: list[Operation] = [PutQueue(QueueRow("a"), if_new=True), PutSchedule(SCHEDULE, if_new=True)]
+        assert storage.commit([*again, *again]) == [Done(existed=True), Done(), *[Done(existed=True)] * 2]
+        same(storage.list_queues(), queues[::-1])
+        same(storage.list_schedules(), [SCHEDULE])
+        storage.commit([PutWorker(WorkerRow("w", "{}", 1.5, 2.5)), PutWorker(WorkerRow("w", "[]", 3.5, 4.5))])
+        same(storage.list_workers(), [WorkerRow("w", "[]", 3.5, 4.5)])
+        drops: list[Operation] = [DropQueue("a"), DropQueue("no"), DropSchedule("s"), DropWorker("w")]
+        assert storage.commit(drops) == [Done()] * 4
+        assert (storage.list_queues(), storage.list_schedules(), storage.list_workers()) == (
+            [queues[0]],
+            [],
+            [],
+        )
+
+    def test_waiting_for_a_change(self, storage: Storage) -> None:
+        """A waiter returns after a commit, at once for an old version, and in vain after its timeout."""
+        version = storage.wait_for_change(0, PATIENCE)
+        assert storage.wait_for_change(version, 0.0) == version
+        assert storage.wait_for_change(version, 0.01) == version
+        begun = time.monotonic()
+        with ThreadPoolExecutor(3) as pool:
+            waiters = [pool.submit(storage.wait_for_change, version, PATIENCE) for _ in range(3)]
+            open_run(storage)
+            versions = [waiter.result() for waiter in waiters]
+        assert version not in versions, (
+            "a commit happened, and those who waited for a change did not hear of it"
+        )
+        assert time.monotonic() - begun < PATIENCE
+        assert storage.wait_for_change(version, PATIENCE) != version
+
+    @pytest.mark.parametrize(
+        "operation",
+        [
+            AddSignal(Signal("x", "r", "go")),
+            Reply("r", "old", b""),
+            Publish(Item("r", "c", 1)),
+            UpdateRun("r", {"cancel_requested": 1.0}),
+            UpdateRun("r", {"status": RunStatus.COMPLETED}, release=True),
+            DeleteRun("r"),
+        ],
+        ids=["message", "reply", "item", "cancel", "end", "deletion"],
+    )
+    def test_waiting_for_a_run(self, storage: Storage, operation: Operation) -> None:
+        """Who waits for one run hears of its messages, replies and items, of a cancel, and of its end."""
+        open_run(storage)
+        storage.commit([AddSignal(Signal("old", "r", "go"))])
+        topics = [run_topic("r"), run_topic("nobody")]
+        seen = storage.wait_for_change(0, PATIENCE, topics)
+        while (version := storage.wait_for_change(seen, 0.05, topics)) != seen:
+            seen = version  # spurious returns are allowed
+        with ThreadPoolExecutor(1) as pool:
+            waiter = pool.submit(storage.wait_for_change, seen, PATIENCE, topics)
+            storage.commit([operation])
+            assert waiter.result() != seen, "nobody was told"
+        assert storage.wait_for_change(seen, PATIENCE, topics) != seen

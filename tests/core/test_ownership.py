@@ -1,0 +1,132 @@
+"""Who may write a run: the rules, over rows."""
+
+import pytest
+from attrs import evolve
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowdsl.core.ownership import (
+    RUN_FIELDS,
+    claimed,
+    fits,
+    in_place,
+    inserted,
+    may_continue,
+    may_take,
+    restarted,
+    stub,
+    takes_messages,
+    updated,
+)
+from flowdsl.core.records import Run, fields_of
+from flowdsl.core.status import RUN_CHANGES, RunStatus
+from flowdsl.testing.storage.samples import a_run, full_run
+
+statuses = st.sampled_from(list(RunStatus))
+owners = st.none() | st.sampled_from(["me", "you"])
+runs = st.builds(
+    Run,
+    id=st.just("r"),
+    workflow=st.just("w"),
+    key=st.just("k"),
+    number=st.none() | st.integers(1, 3),
+    status=statuses,
+    owner=owners,
+    epoch=st.integers(1, 3),
+    lease_until=st.floats(0, 10),
+    retryable=st.booleans(),
+    generation=st.integers(1, 3),
+)
+NOTHING = {"if_status": (), "changes": {}, "lease": 60.0}
+
+
+def test_insertion_decides_id_number_epoch_and_lease_alone():
+    """The stored run is the wanted one but for these."""
+    run = inserted(full_run(), "q", 7, 3, 99.5)
+    changed = {name for name in fields_of(Run) if getattr(run, name) != getattr(full_run(), name)}
+    assert changed == {"id", "number", "epoch", "lease_until"}
+    assert (run.id, run.number, run.epoch, run.lease_until) == ("q", 7, 3, 99.5)
+
+
+def test_a_stub_holds_no_value_of_the_users():
+    """Identity and times stay; arguments, result, error and tags do not."""
+    left = stub(full_run())
+    assert left.pruned
+    assert (left.id, left.workflow, left.key, left.status) == (
+        full_run().id, full_run().workflow, full_run().key, full_run().status,
+    )  # fmt: skip
+    assert (left.args, left.result, left.error, left.args_preview, left.tags) == (b"", None, None, "", ())
+
+
+@given(runs, st.integers(1, 3), st.booleans(), st.floats(0, 10))
+def test_a_claim_raises_the_epoch_or_is_refused(run, epoch, force, now):
+    """Whoever claims names the epoch as it is, and the run is free or its owner is known to be gone."""
+    changes = claimed(run, epoch=epoch, owner="she", force=force, now=now, **NOTHING)
+    free = force or run.owner is None or run.lease_until <= now
+    assert (changes is not None) == (free and run.epoch == epoch)
+    if changes is not None:
+        after = evolve(run, **changes)
+        assert (after.epoch, after.owner, after.status) == (run.epoch + 1, "she", RunStatus.RUNNING)
+        assert after.lease_until == now + 60
+        assert not fits(after, epoch), "the old owner is shut out"
+
+
+@given(runs, runs)
+def test_of_two_claims_with_one_epoch_the_second_is_refused(run, other):
+    """However free the run is."""
+    first = claimed(run, epoch=run.epoch, owner="you", force=True, now=11.0, **NOTHING)
+    after = evolve(run, **first)
+    assert claimed(after, epoch=run.epoch, owner="she", force=True, now=11.0, **NOTHING) is None
+
+
+@given(runs)
+def test_a_call_continues_what_can_go_on(run):
+    """Only numbered runs that have not ended for good, and that no living owner of ours holds."""
+    expected = run.number is not None and RunStatus.RUNNING in RUN_CHANGES[run.status]
+    expected &= run.retryable if run.status is RunStatus.FAILED else run.owner != "me"
+    assert may_continue(run, ("me",)) == expected
+
+
+def test_release_and_lease():
+    """A release wins over a lease; without either the lease stays as it is."""
+    assert updated({}, 5.0, True, 10.0) == {"owner": None, "lease_until": 10.0}
+    assert updated({"floor": 1}, 5.0, False, 10.0) == {"floor": 1, "lease_until": 15.0}
+    assert updated({"floor": 1}, None, False, 10.0) == {"floor": 1}
+
+
+@pytest.mark.parametrize(
+    ("epoch", "if_status", "changes", "expected"),
+    [
+        (1, ("pending",), {"status": "running", "owner": "me"}, True),
+        (1, ("pending",), {"status": "running", "owner": "you"}, False),
+        (2, ("pending",), {"status": "running"}, False),
+        (None, ("pending",), {"status": "running"}, False),
+        (1, ("pending",), {}, False),
+        (1, (), {"status": "running"}, False),
+    ],
+)
+def test_an_update_sent_again(epoch, if_status, changes, expected):
+    """It is known by its epoch, and by everything being in place."""
+    assert in_place(evolve(a_run(), epoch=1), epoch, if_status, changes) is expected
+
+
+@given(runs)
+def test_a_generation_begins_once(run):
+    """Sent again, the same restart changes nothing."""
+    changes = restarted(run, {"generation": run.generation + 1, "args": b"x"})
+    after = evolve(run, **changes)
+    assert after.generation == run.generation + 1
+    assert restarted(after, {"generation": run.generation + 1, "args": b"x"}) is None
+
+
+def test_messages():
+    """A failed run takes them, for it may go on; one wait takes a message, as often as it asks."""
+    assert [str(status) for status in RunStatus if takes_messages(status)] == ["pending", "running", "failed"]
+    assert may_take(None, "k")
+    assert may_take("k", "k")
+    assert not may_take("k", "other")
+
+
+def test_what_may_be_set():
+    """Neither identity nor what fences owners."""
+    assert set(fields_of(Run)) - RUN_FIELDS == {"id", "epoch", "lease_until", "pruned"}
