@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, SupportsIndex, cast, ov
 
 from attrs import frozen
 
+from flowdsl.codecs.payloads import Payloads
 from flowdsl.core.durations import wait_limit
 from flowdsl.core.facts import Logged, facts_of
 from flowdsl.core.kinds import AUDIT, BESIDE_STEPS, LOG
@@ -145,16 +146,25 @@ class LogLine:
     step: str | None = None
 
     @classmethod
-    def of(cls, record: Step) -> "LogLine":
-        """The line that a record of kind ``log`` holds."""
-        try:
-            facts = facts_of(record)
-        except CorruptPayload:
-            facts = None
-        fields = facts.fields if isinstance(facts, Logged) else {}
-        return cls(
-            datetime.fromtimestamp(record.created_at, UTC), record.preview, dict(fields), record.scope or None
-        )
+    def of(cls, record: Step, payloads: Payloads | None = None) -> "LogLine":
+        """The line that a record of kind ``log`` holds.
+
+        A codec that hides values has put it into the payload; without *payloads* it stays there.
+        """
+        message: str = record.preview
+        fields: dict[str, Any] = {}
+        if record.payload is not None and payloads is None:
+            message = "(encrypted)"
+        elif record.payload is not None and payloads is not None:
+            line = payloads.unpack(record.payload, record.run_id, record.key, "log")
+            message, fields = line["message"], line["fields"]
+        else:
+            try:
+                facts = facts_of(record)
+            except CorruptPayload:
+                facts = None
+            fields = dict(facts.fields) if isinstance(facts, Logged) else {}
+        return cls(datetime.fromtimestamp(record.created_at, UTC), message, fields, record.scope or None)
 
 
 @frozen(slots=True)
@@ -320,7 +330,7 @@ class Run(Generic[R]):
 
     def logs(self) -> list[LogLine]:
         """What ``log()`` stored with the run, in order."""
-        return [LogLine.of(step) for step in self._journal() if step.kind == LOG]
+        return [LogLine.of(step, self._engine.payloads) for step in self._journal() if step.kind == LOG]
 
     def audit(self) -> list[AuditEntry]:
         """What was changed in the run by hand (retry, resume, fork, resolve, forget, reuse), in order."""

@@ -172,17 +172,33 @@ class HookChain:
 
     ``chain.has("on_step_start")`` tells whether anybody listens, ``listens`` whether anybody listens to
     anything, so that the silent case costs one look-up. ``around`` and ``around_async`` execute a body within
-    the hooks that override ``execute_body``; they are ``None`` where none does.
+    the hooks that override ``execute_body``; they are ``None`` where none does. Without *tells*, what a hook
+    raises is logged without its text.
     """
 
-    __slots__ = ("__weakref__", "_listeners", "around", "around_async", "hooks", "jitter", "listens", "own")
+    __slots__ = (
+        *(
+            "__weakref__",
+            "_listeners",
+            "_tells",
+            "around",
+            "around_async",
+            "hooks",
+            "jitter",
+            "listens",
+            "own",
+        ),
+    )
 
-    def __init__(self, hooks: Hooks | Iterable[Any] = (), *, everywhere: bool = True) -> None:
+    def __init__(
+        self, hooks: Hooks | Iterable[Any] = (), *, everywhere: bool = True, tells: bool = True
+    ) -> None:
         if isinstance(hooks, Hooks):
             hooks = (hooks,)
         if not isinstance(hooks, Iterable):
             raise TypeError(f"hooks= takes an instance of flowdsl.Hooks, or several; got {hooks!r}")
         self.own = tuple(hooks)
+        self._tells = tells
         with _installing:
             self.build(everywhere)
             if everywhere:
@@ -224,7 +240,9 @@ class HookChain:
                     "run": getattr(about, "run_id", getattr(about, "id", None)),
                     "step": getattr(about, "key", None),
                 }
-                logger.exception("hook %s raised; the run is not affected", event, extra=where)
+                logger.error(
+                    "hook %s raised; the run is not affected", event, exc_info=self._tells, extra=where
+                )
 
 
 def _nested(methods: tuple[Any, ...] | None) -> Callable[..., Any] | None:

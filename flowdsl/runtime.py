@@ -139,16 +139,17 @@ class Runtime:
     @shows_options(_Options)
     def __init__(self, storage: Storage | str | None = None, **options: Unpack[RuntimeOptions]) -> None:
         given = _Options(**options)
-        hooks = HookChain(given.hooks)
+        secret = os.environ.get("FLOWDSL_SECRET_KEY")
+        payloads = Payloads(
+            given.codec or PickleCodec(), secret.encode() if secret else None, previews=given.previews
+        )
+        hooks = HookChain(given.hooks, tells=payloads.previews.shown)
         self._owns_storage = not isinstance(storage, Storage)
         self._opened: Storage = open_storage(default_url() if storage is None else storage)
         self.storage: Storage = hooks.wrapped(self._opened)
-        secret = os.environ.get("FLOWDSL_SECRET_KEY")
         self._engine = Engine(
             self.storage,
-            payloads=Payloads(
-                given.codec or PickleCodec(), secret.encode() if secret else None, previews=given.previews
-            ),
+            payloads=payloads,
             clock=given.clock,
             hooks=hooks,
             retry=given.retry,

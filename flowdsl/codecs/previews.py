@@ -76,6 +76,10 @@ class Previews:
             where = ""
         return f"{self.error_line(error)}\n{where}" if where else self.error_line(error)
 
+    def exc_info(self, error: BaseException) -> BaseException | None:
+        """Return what a log line may hold of *error* beside its text: the traceback with it, or nothing."""
+        return error if self.shown else None
+
     def error_line(self, error: BaseException) -> str:
         """Return type and text of *error*, on one line."""
         name = original_type(error).__name__

@@ -16,7 +16,6 @@ from typing import Any, Never, TypeAlias, TypeVar
 from attrs import define
 
 from flowdsl.clock import Waker
-from flowdsl.core.preview import preview
 from flowdsl.core.records import Step
 from flowdsl.engine.commit import Written
 from flowdsl.engine.engine import Engine
@@ -344,7 +343,7 @@ def _seen(body: Body) -> BodyView:
         path = step.path
         call = run.bodies.call(step.key)
         if step.mode == "undo":
-            kind, shown = "undo", preview(body.args[0])
+            kind, shown = "undo", run.engine.payloads.previews.value(body.args[0])
         elif call is not None:
             fn, shown = call.operation.fn, call.shown
     return _Seen(kind, path, run.id, step, fn, body.args, body.kwargs, shown, frame.is_async, run)

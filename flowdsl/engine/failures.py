@@ -34,6 +34,7 @@ import asyncio
 import threading
 from collections.abc import Iterator
 
+from flowdsl.codecs.exceptions.handling import cause_of, context_of, exceptions_of, suppresses_context
 from flowdsl.engine.scope import Scope
 
 __all__ = ["OpenFailures"]
@@ -117,8 +118,8 @@ class OpenFailures:
                 yield self._raised[id(link)][0]
                 continue
             if isinstance(link, BaseExceptionGroup):
-                chain.extend(link.exceptions)
-            chain += [link.__cause__, None if link.__suppress_context__ else link.__context__]
+                chain.extend(exceptions_of(link))
+            chain += [cause_of(link), None if suppresses_context(link) else context_of(link)]
 
     def _handled(self, key: str) -> None:
         self.open.pop(key, None)

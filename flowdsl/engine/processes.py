@@ -65,6 +65,7 @@ class _Job:
     url: str | None
     open_storage: Callable[[str], Storage] | None
     codec: Codec
+    previews: bool
 
 
 class RemoteBody(Effect):
@@ -154,6 +155,7 @@ class _Sent:
         job = _Job(
             _portable(called), called.args, called.kwargs, self._frame.step, _chain(self._frame.scope),
             run.record, engine.storage.url, engine.open_storage, engine.payloads.codec,
+            engine.payloads.previews.shown,
         )  # fmt: skip
         try:
             return _Arrived, (PickleCodec().dumps(job),)
@@ -286,7 +288,7 @@ def _engine_for(job: _Job) -> Engine:
             )
             found = Engine(
                 storage,
-                payloads=Payloads(job.codec, secret.encode() if secret else None),
+                payloads=Payloads(job.codec, secret.encode() if secret else None, previews=job.previews),
                 hooks=HookChain(everywhere=False),  # they stand around the body where it was sent from
             )
             _engines[job.url] = found

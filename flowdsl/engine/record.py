@@ -12,8 +12,8 @@ from typing import Any
 
 from attrs import evolve
 
+from flowdsl.codecs.exceptions.handling import add_note
 from flowdsl.core.facts import Facts
-from flowdsl.core.preview import preview
 from flowdsl.core.records import Step
 from flowdsl.core.status import StepStatus
 from flowdsl.engine.call import Call
@@ -27,7 +27,6 @@ __all__ = [
     "commit",
     "complete",
     "crossing",
-    "error_preview",
     "fail",
     "flush",
     "halted",
@@ -100,11 +99,6 @@ def row(
     )
 
 
-def error_preview(error: BaseException) -> str:
-    """An exception in one line."""
-    return f"{type(error).__name__}: {preview(str(error), 500)[1:-1]}"
-
-
 # Outcomes ---------------------------------------------------------------------------------------------------
 
 
@@ -129,7 +123,7 @@ def fail(call: Call, error: Exception, facts: Facts | None = None, *, itself: bo
     the given exception."""
     run = call.run
     payload, loaded = run.engine.payloads.pack_error(error, run.id, call.key, "error")
-    yield from put(call, row(call, _FAILED, payload, error_preview(error), 1, facts))
+    yield from put(call, row(call, _FAILED, payload, run.engine.payloads.previews.error(error), 1, facts))
     raised = error if itself else loaded
     run.failures.failed(call.key, call.scope, call.flow, raised)
     return raised, None
@@ -169,8 +163,7 @@ def note_on(error: BaseException, call: Call, attempts: int, replayed: bool = Fa
         f"step {call.operation.path} ({call.key[:12]}) of run {call.run.id} failed after {attempts} "
         f"attempt{'s' if attempts != 1 else ''}{', recorded earlier' if replayed else ''}"
     )
-    if note not in getattr(error, "__notes__", ()):
-        error.add_note(note)
+    add_note(error, note)
 
 
 # Commits ----------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from typing import Any
 __all__ = [
     "add_note",
     "args_of",
+    "carry_history",
     "cause_of",
     "context_of",
     "dict_of",
@@ -97,6 +98,17 @@ def traceback_of(error: BaseException) -> TracebackType | None:
 def set_traceback(error: BaseException, trace: TracebackType | None) -> None:
     """Set the traceback of *error*."""
     _FIELDS["__traceback__"].__set__(error, trace)
+
+
+def carry_history(error: BaseException, loaded: BaseException) -> None:
+    """Let *loaded*, which stands for *error*, show where that was raised and what led to it."""
+    if loaded is error:
+        return
+    set_traceback(loaded, traceback_of(error))
+    if cause_of(loaded) is None:
+        set_cause(loaded, cause_of(error))
+    set_context(loaded, context_of(error))
+    set_cause(loaded, cause_of(loaded), suppress=suppresses_context(error))
 
 
 def add_note(error: BaseException, note: str) -> None:

@@ -90,7 +90,7 @@ def send_off(
         logger.error(
             "step %s, sent off, failed",
             defn.path,
-            exc_info=error,
+            exc_info=engine.payloads.previews.exc_info(error),
             extra={"run": view.run_id, "step": view.key},
         )
 

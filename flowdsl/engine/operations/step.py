@@ -25,6 +25,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from flowdsl.codecs.exceptions.handling import carry_history
 from flowdsl.core.binding import Bound
 from flowdsl.core.facts import Facts, FromMemo, InDoubt, Retrying, Undoable, facts_of
 from flowdsl.core.kinds import STEP
@@ -38,7 +39,6 @@ from flowdsl.engine.effects import Body, Effect, Effects, Flow, wait_out
 from flowdsl.engine.execution import Frame
 from flowdsl.engine.operations.memo import find_memo, memo_of
 from flowdsl.engine.record import (
-    error_preview,
     flush,
     halted,
     note_on,
@@ -220,14 +220,9 @@ class StepOperation(Operation):
         """Store the exception and raise what was loaded from it, with the traceback of the original."""
         run = call.run
         payload, loaded = run.engine.payloads.pack_error(error, run.id, call.key, "error")
-        record = row(call, _FAILED, payload, error_preview(error), view.attempt, None, view)
-        yield from put(call, record)
-        if loaded is not error:
-            loaded = loaded.with_traceback(error.__traceback__)
-            if loaded.__cause__ is None:
-                loaded.__cause__ = error.__cause__
-            loaded.__context__ = error.__context__
-            loaded.__suppress_context__ = error.__suppress_context__
+        text = run.engine.payloads.previews.error(error)
+        yield from put(call, row(call, _FAILED, payload, text, view.attempt, None, view))
+        carry_history(error, loaded)
         note_on(loaded, call, view.attempt)
         run.failures.failed(call.key, call.scope, call.flow, loaded)
         return loaded, None
@@ -236,7 +231,8 @@ class StepOperation(Operation):
         """Store the failed attempt, then wait."""
         engine = call.run.engine
         delay = retry.delay(view.attempt, engine.hooks.jitter(), error)
-        facts: Facts = Retrying(engine.clock.now() + delay, error_preview(error))
+        previews = engine.payloads.previews
+        facts: Facts = Retrying(engine.clock.now() + delay, previews.error(error))
         yield from put(call, row(call, _PENDING, None, "", view.attempt, facts, view))
         engine.hooks.fire("on_step_retry", view, error, view.attempt, delay)
         logger.info(
@@ -244,7 +240,7 @@ class StepOperation(Operation):
             self.path,
             view.attempt,
             retry.attempts or "any",
-            error_preview(error),
+            previews.error_line(error),
             delay,
             extra={"run": call.run.id, "step": call.key},
         )

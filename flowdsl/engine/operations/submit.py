@@ -478,9 +478,10 @@ def _collect(branch: StepFuture[Any], error: BaseException | None, errors: list[
         errors.append(error)
     elif not branch.seen and not isinstance(error, Stopped):
         call = branch._call
+        shown = call is None or call.run.engine.payloads.previews.shown
         logger.error(
             "step %s was submitted and failed, and nobody asked for its result",
             call.operation.path if call else "?",
-            exc_info=error,
+            exc_info=error if shown else None,
             extra={"run": call.run.id if call else None, "step": call.key if call else None},
         )

@@ -79,12 +79,19 @@ class LogLine(Operation):
         return preview(self._message, limit)
 
     def execute(self, call: Call, prior: Step | None) -> Flow:
-        keep(call, None, self._message, Logged(self._fields))
+        run, fields = call.run, self._fields
+        payloads = run.engine.payloads
+        if payloads.hides:
+            line = {"message": self._message, "fields": fields}
+            keep(call, payloads.pack(line, run.id, call.key, "log")[0], "", Logged({}))
+            fields = {}
+        else:
+            keep(call, None, self._message, Logged(fields))
         step = call.frame.step
         logger.info(
             "%s%s",
             self._message,
-            "".join(f" {name}={value}" for name, value in self._fields.items()),
+            "".join(f" {name}={value}" for name, value in fields.items()),
             extra={"run": call.run.id, "step": None if step is None else step.key},
         )
         return None, None

@@ -16,7 +16,6 @@ from flowdsl.core.durations import seconds
 from flowdsl.core.encoding import encode
 from flowdsl.core.facts import Waiting, facts_of
 from flowdsl.core.kinds import WAIT
-from flowdsl.core.preview import preview
 from flowdsl.core.records import Signal, Step
 from flowdsl.core.status import StepStatus
 from flowdsl.engine.call import Call, Operation
@@ -67,7 +66,8 @@ def deliver(
     signal_id = uuid.uuid4().hex
     sealed, loaded = engine.payloads.pack(payload, run_id, signal_id, "signal")
     now = engine.clock.now()
-    signal = Signal(signal_id, run_id, checked_name(name), sealed, preview(loaded), sender, key, now)
+    shown = engine.payloads.previews.value(loaded)
+    signal = Signal(signal_id, run_id, checked_name(name), sealed, shown, sender, key, now)
     (outcome,) = engine.commit(AddSignal(signal))
     if isinstance(outcome, Missing):
         raise RunNotFound(f"no run {run_id!r} in this storage", run=run_id)

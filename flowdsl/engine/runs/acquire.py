@@ -24,7 +24,6 @@ from flowdsl.engine.effects import Commit, Read, Watch
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.notebooks import how_to_name
 from flowdsl.engine.owner import Liveness, liveness
-from flowdsl.engine.record import error_preview
 from flowdsl.errors import FlowError, RunConflict, RunFinished, StorageError
 from flowdsl.storage.base import (
     ClaimRun,
@@ -195,7 +194,7 @@ def ended_with_parent(run_id: str) -> FlowError:
 def _failed_by_itself(run: Run, wanted: Run) -> bool:
     """Whether *run* is the child of the very call that wants it, and its own body failed."""
     mine = run.parent is not None and (run.parent, run.parent_key) == (wanted.parent, wanted.parent_key)
-    return mine and run.error_preview != error_preview(ended_with_parent(run.id))
+    return mine and run.error_preview != f"FlowError: {ended_with_parent(run.id)}"
 
 
 def _same(run: Run, wanted: Run) -> None:

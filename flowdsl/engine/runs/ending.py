@@ -8,14 +8,12 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from flowdsl.core.preview import preview
 from flowdsl.core.records import Run
 from flowdsl.core.status import RunStatus
 from flowdsl.engine.effects import Body, Commit, Flow
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import Execution, Frame
 from flowdsl.engine.operations.submit import Settle, Strays
-from flowdsl.engine.record import error_preview
 from flowdsl.engine.runs.undo import end_children, undo_all
 from flowdsl.engine.scope import INTERRUPTS
 from flowdsl.errors import (
@@ -120,8 +118,9 @@ def _completed(state: Execution, handle: Any, value: Any) -> Flow:
     if unused:
         _report_unused(state, unused)
     changes = {
-        "status": RunStatus.COMPLETED, "result": payload, "result_preview": preview(value), "error": None,
-        "error_preview": "", "open_failures": (), "finished_at": engine.clock.now(),
+        "status": RunStatus.COMPLETED, "result": payload,
+        "result_preview": engine.payloads.previews.value(value), "error": None, "error_preview": "",
+        "open_failures": (), "finished_at": engine.clock.now(),
     }  # fmt: skip
     if defn is not None and defn.on_complete is not None:
         yield from _callback(
@@ -143,7 +142,7 @@ def _failed(state: Execution, handle: Any, error: Exception) -> Flow:
     retryable = all(key in state.failures.open for key in state.failures.blames(error))
     payload, _ = engine.payloads.pack_error(error, state.id, "", "run")
     changes = {
-        "error": payload, "error_preview": error_preview(error),
+        "error": payload, "error_preview": engine.payloads.previews.error(error),
         "open_failures": still_open, "retryable": retryable,
     }  # fmt: skip
     yield from end_children(state, RunStatus.FAILED)
@@ -211,7 +210,7 @@ def _callback(state: Execution, fn: Callable[..., Any], what: str, *args: Any) -
             raise error
         logger.error(
             "%s of workflow %s raised; the run is not affected", what, state.record.workflow,
-            exc_info=error, extra={"run": state.id, "step": None},
+            exc_info=state.engine.payloads.previews.exc_info(error), extra={"run": state.id, "step": None},
         )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+from flowdsl.codecs.exceptions.handling import add_note
 from flowdsl.core.naming import in_notebook
 from flowdsl.core.records import Run
 from flowdsl.core.status import RunStatus, is_final
@@ -41,9 +42,10 @@ def outcome_of(engine: Engine, run: Run) -> Result:
         fault.run = run.id
         return fault, None
     if not run.retryable:
-        error.add_note(
+        add_note(
+            error,
             f"run {run.id} has failed, and durable calls followed the failure; it cannot be continued. "
-            f"To execute part of it again: Runtime.fork({run.id!r}, before=<step>)"
+            f"To execute part of it again: Runtime.fork({run.id!r}, before=<step>)",
         )
     return error, None
 

@@ -6,7 +6,6 @@ from attrs import evolve
 
 from flowdsl.core.facts import Facts, InDoubt, Undoable, facts_of
 from flowdsl.core.kinds import CALLS
-from flowdsl.core.preview import preview
 from flowdsl.core.records import Run, Step
 from flowdsl.core.status import RunStatus, StepStatus
 from flowdsl.engine.audit import audit
@@ -70,25 +69,26 @@ def resolve(
         what = "rerun"
     elif error is not None:
         payload, _ = engine.payloads.pack_error(error, record.id, found.key, "error")
-        text = f"{type(error).__name__}: {error}"
+        text = engine.payloads.previews.error_line(error)
         changed = found._replace(
             status=StepStatus.FAILED,
             attempts=found.attempts + 1,
             payload=payload,
-            preview=text[:500],
+            preview=text,
             completed_at=now,
         )
         what = f"error={text}"
     else:
         payload, loaded = engine.payloads.pack(result, record.id, found.key, "result")
+        text = engine.payloads.previews.value(loaded)
         changed = found._replace(
             status=StepStatus.COMPLETED,
             attempts=found.attempts + 1,
             payload=payload,
-            preview=preview(loaded),
+            preview=text,
             completed_at=now,
         )
-        what = f"result={preview(loaded)}"
+        what = f"result={text}"
     note = audit(engine, record.id, "resolve", f"{found.path}: {what}", step=found.key)
     outcome, _ = engine.commit(PutStep(changed, record.epoch), PutStep(note, record.epoch))
     if isinstance(outcome, Missing):

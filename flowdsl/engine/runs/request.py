@@ -122,7 +122,7 @@ def request(
         number=None if run_id is not None else 0,
         status=RunStatus.RUNNING,
         args=stored,
-        args_preview=bound.preview(),
+        args_preview=engine.payloads.previews.call(bound),
         tags=defn.tags if tags is None else tags,
         created_at=now,
         owner=engine.owned.owner,

@@ -30,7 +30,7 @@ from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import Execution, Frame, current
 from flowdsl.engine.operations.step import Undos
 from flowdsl.engine.owner import Liveness, liveness
-from flowdsl.engine.record import commit, error_preview, halted
+from flowdsl.engine.record import commit, halted
 from flowdsl.engine.registry import STEPS, step_called
 from flowdsl.engine.runs.acquire import ended_with_parent, take
 from flowdsl.engine.scope import Scope, StepView
@@ -227,7 +227,7 @@ def _give_up(
     logger.error(
         "undo %s of step %s in run %s failed after %d attempts; the others go on",
         *(path, step.path, state.id, attempts),
-        exc_info=error,
+        exc_info=state.engine.payloads.previews.exc_info(error),
         extra={"run": state.id, "step": step.key},
     )
     return (yield from _store(state, _record(state, step, path, StepStatus.FAILED, attempts, started, error)))
@@ -273,7 +273,7 @@ def _record(
         status=status,
         attempts=attempts,
         args=step.preview,
-        preview="" if error is None else error_preview(error),
+        preview="" if error is None else state.engine.payloads.previews.error(error),
         created_at=started,
         completed_at=None if status is StepStatus.PENDING else state.engine.clock.now(),
         concurrent=True,
@@ -341,7 +341,7 @@ def end_abandoned(engine: Engine, record: Run, final: RunStatus, parent: Executi
     if unfinished and final is RunStatus.FAILED:
         error = ended_with_parent(record.id)
         facts["error"], _ = engine.payloads.pack_error(error, record.id, "", "run")
-        facts["error_preview"] = error_preview(error)
+        facts["error_preview"] = f"FlowError: {error}"
     elif unfinished:
         facts["error_preview"] = f"run {record.id} was cancelled"
     claimed = yield from take(engine, record, force=True, also=facts)

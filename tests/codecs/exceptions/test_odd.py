@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flowdsl import Runtime, step, workflow
 from flowdsl.codecs import JsonCodec, PickleCodec
 from flowdsl.codecs.exceptions.handling import add_note, args_of, cause_of, set_cause, set_context, text_of
 from flowdsl.codecs.payloads import Payloads
@@ -207,3 +208,44 @@ def test_an_error_is_stored_when_the_stack_is_used_up() -> None:
             return Payloads(PickleCodec()).pack_error(error, *PLACE)
 
     assert type(deeper()[1]) is RecursionError
+
+
+bodies: list[int] = []
+thrown: list[BaseException] = []
+
+
+@step(retry=Retry(attempts=1))
+def throw() -> None:
+    bodies.append(1)
+    raise thrown[-1]
+
+
+@workflow
+def catch() -> str:
+    try:
+        throw()
+    except Exception as error:
+        return "as itself" if issubclass(type(error), type(thrown[-1])) else type(error).__name__
+    return "nothing"
+
+
+@workflow
+def let_through() -> None:
+    throw()
+
+
+@settings(max_examples=40)
+@given(raised().filter(lambda error: isinstance(error, Exception)))
+def test_a_step_that_raises_an_odd_exception_raises_it_in_its_workflow(error: Exception) -> None:
+    """The body executes once, ``except`` catches it now and on replay, and an uncaught one fails the run."""
+    bodies.clear()
+    thrown.append(error)
+    with Runtime("memory://") as runtime:
+        assert catch.options(id="a")() == "as itself"
+        assert catch.options(id="a")() == "as itself"
+        assert len(bodies) == 1
+        for _ in range(2):
+            with pytest.raises(BaseException) as caught:
+                let_through.options(id="c")()
+            assert issubclass(type(caught.value), type(error)), repr(type(caught.value))
+        assert str(runtime.run("c").status) == "failed"  # type: ignore[union-attr]
