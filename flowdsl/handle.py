@@ -21,6 +21,7 @@ from flowdsl.engine.runs.cancel import cancel_and_wait
 from flowdsl.engine.runs.outcome import await_outcome, record_of, wait_for_outcome
 from flowdsl.engine.runs.progress import progress_of
 from flowdsl.engine.runs.resume import arguments_of
+from flowdsl.engine.runs.tagging import tag
 from flowdsl.errors import CorruptPayload, MissingClass
 
 __all__ = ["AuditEntry", "LogLine", "Look", "Run", "Runs", "StepRecord", "is_interrupted", "look", "records"]
@@ -315,6 +316,11 @@ class Run(Generic[R]):
     ) -> str:
         """Send a signal to this run; see ``Runtime.signal``."""
         return deliver(self._engine, self.id, name, payload, sender=sender, key=key)
+
+    def tag(self, **tags: str) -> None:
+        """Add *tags* to the run, or replace those of the same names; ``Runtime.runs(tags=…)`` finds it at
+        once. ``TypeError`` for values that are no text."""
+        tag(self._engine, self.id, tags)
 
     def cancel(self) -> None:
         """Ask the run to stop; see ``Runtime.cancel``."""

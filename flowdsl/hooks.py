@@ -14,7 +14,7 @@ import random
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from inspect import iscoroutinefunction
 from typing import Any, Literal
@@ -134,6 +134,15 @@ class Hooks:
         """
         return await proceed()
 
+    def carry(self) -> Callable[[], AbstractContextManager[Any]] | None:
+        """Called where a body is sent to another process, inside ``execute_body``. What this returns has to
+        be picklable; there the body executes in the context manager that it makes.
+
+        So what a hook keeps in a ContextVar, such as the span of a trace, reaches the body. ``None``: nothing
+        is carried.
+        """
+        return None
+
     def jitter(self) -> float:
         """A number in [0, 1) that spreads one retry: the delay is shortened by that share of the policy's
         ``jitter``. Of several hooks the last one counts."""
@@ -148,7 +157,7 @@ class Hooks:
 _random = random.Random()  # spreads retries of many processes; never part of a result
 
 _EVENTS = (*(name for name in vars(Hooks) if name.startswith("on_")), "called_outside")
-_PARTS = ("execute_body", "execute_body_async", "jitter", "wrap_storage")
+_PARTS = ("execute_body", "execute_body_async", "carry", "jitter", "wrap_storage")
 
 
 def _overridden(hook: Any) -> dict[str, Any]:
@@ -222,6 +231,10 @@ class HookChain:
     def has(self, event: str) -> bool:
         """Whether any hook listens to *event*."""
         return event in self._listeners
+
+    def carried(self) -> tuple[Callable[[], AbstractContextManager[Any]], ...]:
+        """What the hooks send along with a body."""
+        return tuple(found for carry in self._listeners.get("carry", ()) if (found := carry()) is not None)
 
     def wrapped(self, storage: Any) -> Any:
         """*storage* as the hooks wrap it."""

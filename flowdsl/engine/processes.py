@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any, Never
 
 from attrs import frozen
@@ -66,6 +67,7 @@ class _Job:
     open_storage: Callable[[str], Storage] | None
     codec: Codec
     previews: bool
+    around: tuple[Callable[[], AbstractContextManager[Any]], ...]
 
 
 class RemoteBody(Effect):
@@ -143,6 +145,7 @@ class _Sent:
         self._called = called
         self._frame = frame
         self._context = contextvars.copy_context()
+        self._around = call.run.engine.hooks.carried()
 
     def __call__(self) -> tuple[str, Result, tuple[()]]:
         called = self._called
@@ -155,7 +158,7 @@ class _Sent:
         job = _Job(
             _portable(called), called.args, called.kwargs, self._frame.step, _chain(self._frame.scope),
             run.record, engine.storage.url, engine.open_storage, engine.payloads.codec,
-            engine.payloads.previews.shown,
+            engine.payloads.previews.shown, self._around,
         )  # fmt: skip
         try:
             return _Arrived, (PickleCodec().dumps(job),)
@@ -311,7 +314,10 @@ def _execute(data: bytes) -> tuple[str, bytes, list[Step]]:
         defn = fn.definition()
         assert defn is not None, f"{fn.module}.{fn.qualname} is a step where it was sent from, and not here"
         fn = defn.fn
-    error, value = Body(fn, job.args, job.kwargs, Frame(state, scope, job.view, False)).sync()
+    with ExitStack() as around:
+        for enter in job.around:
+            around.enter_context(enter())
+        error, value = Body(fn, job.args, job.kwargs, Frame(state, scope, job.view, False)).sync()
     _parts.clear()
     _parts[run_key] = state.parts
     logged = list(state.writer.buffer.values())

@@ -1,0 +1,1 @@
+"""flowdsl with other tools: :mod:`flowdsl.contrib.otel` for traces, :mod:`flowdsl.contrib.logs` for logs."""

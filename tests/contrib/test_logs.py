@@ -1,0 +1,63 @@
+"""Run and step in every line of a log."""
+
+import io
+import logging
+
+import pytest
+
+from flowdsl import Runtime, step, workflow
+from flowdsl.contrib.logs import RunFilter, add_run
+
+
+@pytest.fixture
+def lines():
+    """What is logged, by a handler with the filter."""
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.addFilter(RunFilter())
+    handler.setFormatter(logging.Formatter("%(run_id)s|%(step)s|%(message)s"))
+    mine = logging.getLogger("shop")
+    mine.addHandler(handler)
+    mine.propagate = False
+    yield lambda: stream.getvalue().splitlines()
+    mine.removeHandler(handler)
+    mine.propagate = True
+
+
+def test_lines_say_where_they_come_from(runtime: Runtime, lines):
+    """The run's body, a step's body, and neither."""
+    log = logging.getLogger("shop")
+
+    @step
+    def charge():
+        log.warning("in the step")
+
+    @workflow(id="order-7")
+    def checkout():
+        log.warning("in the run")
+        charge()
+
+    checkout()
+    log.warning("outside")
+    assert lines() == ["order-7||in the run", f"order-7|{charge.path}|in the step", "||outside"]
+
+
+def test_structlog_gets_the_same(runtime: Runtime):
+    """As a processor; outside nothing is added."""
+    structlog = pytest.importorskip("structlog")
+    kept = structlog.testing.LogCapture()
+    log = structlog.wrap_logger(structlog.PrintLogger(), processors=[add_run, kept])
+
+    @step
+    def charge():
+        log.info("paid")
+
+    @workflow(id="order-7")
+    def checkout():
+        charge()
+
+    checkout()
+    log.info("outside")
+    inside, outside = kept.entries
+    assert (inside["run_id"], inside["step"]) == ("order-7", charge.path)
+    assert "run_id" not in outside
