@@ -1,7 +1,8 @@
 """``python -m benchmarks``: measure the budgets and print one table.
 
 ``--quick`` takes less than a minute; ``--only NAME`` measures a part; ``--json FILE`` also writes all
-figures there; ``--directory`` says on which disk the databases are made.
+figures there; ``--directory`` says on which disk the databases are made; ``--against REV`` measures an
+earlier commit in turns with this one, and prints ratios.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import processes, runs, steps
+from benchmarks.against import Comparison, comparisons
 from benchmarks.measure import Figure, Scale
 
 __all__ = ["BENCHMARKS", "main", "report", "table"]
@@ -73,6 +75,18 @@ def report(figures: Iterable[Figure]) -> dict[str, Any]:
     }
 
 
+def ratios(found: Iterable[Comparison], revision: str) -> str:
+    """What two commits need for the same, as a table in Markdown."""
+    rows = [("what", "this", revision, f"this / {revision}")]
+    for one in found:
+        this, that = _number(one.this, one.unit), _number(one.that, one.unit)
+        rows.append((one.name, this, that, f"{one.ratio:.2f}×"))
+    widths = [max(len(row[place]) for row in rows) for place in range(4)]
+    lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in rows]
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return "\n".join(lines)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what the command line asks for."""
     parser = argparse.ArgumentParser(
@@ -86,7 +100,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--directory", type=Path, help="where the databases are made (default: a temporary one)"
     )
+    parser.add_argument("--against", metavar="REV", help="measure that commit in turns with this one")
+    parser.add_argument("--turns", type=int, default=3, help="how often, with --against")
     given = parser.parse_args(arguments)
+    if given.against is not None:
+        with tempfile.TemporaryDirectory(dir=given.directory) as directory:
+            parts = given.only or ["sequential", "replayed", "fan-out", "concurrent"]
+            found = comparisons(given.against, parts, Path(directory), turns=given.turns, quick=given.quick)
+            print(ratios(found, given.against))
+        return 0
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory(dir=given.directory) as directory:
         scale = (Scale.quick if given.quick else Scale)(Path(directory))

@@ -10,7 +10,8 @@ import pytest
 # Behind what is installed, for that is what is tested.
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.__main__ import BENCHMARKS, main, report, table
+from benchmarks.__main__ import BENCHMARKS, main, ratios, report, table
+from benchmarks.against import compared, unpacked
 from benchmarks.measure import Budget, Scale, figure
 
 FIELDS = {
@@ -50,6 +51,24 @@ def test_the_command_writes_a_table_and_json(
     figures = json.loads(target.read_text(encoding="utf-8"))["figures"]
     assert len(figures) == 6
     assert all(each["name"] in printed for each in figures)
+
+
+def test_two_commits_are_compared_turn_by_turn() -> None:
+    """The ratio is the median over the turns, of the figures that both have."""
+    turns = [
+        ({"a": ("µs", 2.0), "new": ("µs", 1.0)}, {"a": ("µs", 1.0)}),
+        ({"a": ("µs", 3.0), "new": ("µs", 1.0)}, {"a": ("µs", 1.0)}),
+        ({"a": ("µs", 40.0), "new": ("µs", 1.0)}, {"a": ("µs", 10.0)}),
+    ]
+    (found,) = compared(turns)
+    assert (found.name, found.this, found.that, found.ratio) == ("a", 3.0, 1.0, 3.0)
+    assert ratios([found], "abc").splitlines()[-1].split() == "| a | 3.0 µs | 1.0 µs | 3.00× |".split()
+
+
+def test_what_is_no_commit_cannot_be_measured(tmp_path: Path) -> None:
+    """The error says so."""
+    with pytest.raises(ValueError, match="no-such-commit"):
+        unpacked("no-such-commit", tmp_path)
 
 
 def test_a_figure_quotes_medians_and_judges_its_budget() -> None:
