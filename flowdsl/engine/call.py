@@ -91,30 +91,28 @@ class Call(UnderWay):
     )
 
     def __init__(self, frame: Frame, operation: Operation) -> None:
+        run = frame.run
+        scope = frame.scope
         self.frame = frame
-        self.run: Execution = frame.run
-        self.scope: Scope = frame.scope
+        self.run: Execution = run
+        self.scope: Scope = scope
         self.operation = operation
         self.concurrent = not operation.sequential
         self.submitted = self.queued = self.inline = False
         self.generation = 0
         self.began: float | None = None
         self.flow: object = None
-        self._shown: str | None = None
-        self._number()
-
-    def _number(self) -> None:
-        run, scope, operation = self.run, self.scope, self.operation
         path = operation.path
         content = content_digest(scope.id, path, operation.version, operation.canonical)
         counts, ordinals = scope.counts, scope.ordinals
         with run.lock:
-            self.occurrence = counts.get(content, 0)
-            counts[content] = self.occurrence + 1
-            self.ordinal = ordinals.get(path, 0)
-            ordinals[path] = self.ordinal + 1
-        self.key = step_key(content, self.occurrence)
-        known = run.journal.get(self.key)
+            self.occurrence = occurrence = counts.get(content, 0)
+            counts[content] = occurrence + 1
+            self.ordinal = ordinal = ordinals.get(path, 0)
+            ordinals[path] = ordinal + 1
+        self.key = key = step_key(content, occurrence)
+        known = run.journal.get(key)
+        self._shown: str | None = None
         if known is None or known.status is not _COMPLETED:  # what is answered needs no preview
             self._shown = run.engine.payloads.previews.call(operation)
 

@@ -163,12 +163,9 @@ class Bodies:
         self._executing: dict[str, tuple[StepView, Any]] = {}
         self._announced: set[tuple[str, int]] = set()
         self.left_behind = 0
-        self.begin = self._executing.__setitem__
+        self.begin = self._executing.__setitem__  # step key, (view, call)
+        self.end = self._executing.pop  # step key, None
         self._lock = threading.Lock()
-
-    def end(self, key: str) -> None:
-        """The body of step *key* has ended."""
-        self._executing.pop(key, None)
 
     def call(self, key: str) -> Any | None:
         """The call whose body executes."""

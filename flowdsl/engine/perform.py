@@ -23,9 +23,9 @@ from flowdsl.core.journal import Verdict
 from flowdsl.core.records import Step
 from flowdsl.engine.call import Call, Operation, identify
 from flowdsl.engine.divergence import diverged
-from flowdsl.engine.effects import Flow, run_sync
+from flowdsl.engine.effects import Flow, Result, drive
 from flowdsl.engine.execution import Frame
-from flowdsl.engine.record import halted, replay
+from flowdsl.engine.record import crossing, halted, replay
 from flowdsl.engine.scope import UnderWay, control
 from flowdsl.errors import Stopped, StorageError
 
@@ -40,7 +40,12 @@ def durable(frame: Frame, operation: Operation) -> Flow:
 def at_once(frame: Frame, operation: Operation) -> Any:
     """Perform an *operation* that neither waits nor awaits, in any body; return its value."""
     call = identify(frame, operation)
-    return run_sync(_stoppable(call))
+    with crossing(call.run, call):
+        way = _way(call)
+        error, value = way if isinstance(way, tuple) else drive(way)
+    if error is not None:
+        raise error
+    return value
 
 
 def perform(call: Call) -> Flow:
@@ -67,7 +72,12 @@ def perform(call: Call) -> Flow:
     try:
         if run.stop.reason is not None:  # identified before the run was told to stop, and only beginning now
             return Stopped(run.stop.reason), None
-        return (yield from _stoppable(call))
+        way = _way(call)
+        return way if isinstance(way, tuple) else (yield from way)
+    except Stopped as stopped:
+        return stopped, None
+    except StorageError as error:  # of something that was read: a write says so itself
+        return halted(run, error, call), None
     finally:
         if virtual:
             with run.lock:
@@ -84,21 +94,11 @@ def _counted_once(active: Iterable[UnderWay]) -> bool:
     return any(not call.submitted for call in active)
 
 
-def _stoppable(call: Call) -> Flow:
-    """Decide and do; what stops the run is an outcome like others."""
-    try:
-        return (yield from _decided(call))
-    except Stopped as stopped:
-        return stopped, None
-    except StorageError as error:  # of something that was read: a write says so itself
-        return halted(call.run, error, call), None
-
-
-def _decided(call: Call) -> Flow:
-    """Recorded, execute or diverged: the one place that asks."""
+def _way(call: Call) -> Flow | Result:
+    """Recorded, execute or diverged: the one place that asks. Gives the outcome, or what leads to it."""
     run, operation = call.run, call.operation
     if not operation.recorded:
-        return (yield from operation.execute(call, None))
+        return operation.execute(call, None)
     journal, path = run.journal, operation.path
     record = journal.answer(call.key, operation.defaults)
     prior: Step | None = None
@@ -122,6 +122,5 @@ def _decided(call: Call) -> Flow:
             prior = decision.record
             call.executes(prior)
     if record is None:
-        return (yield from operation.execute(call, prior))
-    answer = operation.answer(call, record)
-    return replay(call, record) if answer is None else (yield from answer)
+        return operation.execute(call, prior)
+    return operation.answer(call, record) or replay(call, record)

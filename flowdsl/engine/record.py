@@ -21,7 +21,7 @@ from flowdsl.engine.effects import Commit, Effects, Flow, Result
 from flowdsl.engine.execution import Execution
 from flowdsl.engine.scope import StepView
 from flowdsl.errors import FlowError, Stopped, StorageError
-from flowdsl.storage.base import Done, Operation, PutStep
+from flowdsl.storage.base import Done, Operation, Outcome, PutStep
 
 __all__ = [
     "commit",
@@ -169,37 +169,76 @@ def note_on(error: BaseException, call: Call, attempts: int, replayed: bool = Fa
 # Commits ----------------------------------------------------------------------------------------------------
 
 
-def put(call: Call, record: Step, *more: Operation) -> Effects[None]:
-    """Make a record durable, with *more*, and take it into the journal."""
+def put(call: Call, record: Step, *more: Operation) -> Effects[None] | tuple[()]:
+    """Make a record durable, with *more*, and take it into the journal: at once, where the storage commits in
+    no time, else by what is given to ``yield from``."""
     run = call.run
-    yield from commit(run, call, PutStep(record, run.epoch), *more)
-    run.writer.add(record)
+    operations = (PutStep(record, run.epoch), *more)
+    if run.engine.storage.inline:
+        _commit_now(run, call, operations)
+        with run.lock:
+            run.journal.add(record)
+        return ()
+    return _put(call, record, operations)
+
+
+def _put(call: Call, record: Step, operations: tuple[Operation, ...]) -> Effects[None]:
+    yield from commit(call.run, call, *operations)
+    call.run.writer.add(record)
 
 
 def commit(run: Execution, call: Call | None, *operations: Operation) -> Effects[int]:
     """Commit *operations* of a run behind what it has buffered; answers the ``seq`` of the first. A refused
     or failed write stops the run, resumably."""
+    if run.engine.storage.inline:  # sync or async, it is called as it is
+        return _commit_now(run, call, operations)
+    operations, buffered = _whole(run, call, operations)
+    try:
+        outcomes = yield Commit(run.engine, operations)
+    except StorageError as error:
+        raise halted(run, error, call) from error
+    return _accepted(run, operations, outcomes, buffered)
+
+
+def _commit_now(run: Execution, call: Call | None, operations: tuple[Operation, ...]) -> int:
+    writer, buffered = run.writer, 0
+    if writer.buffer or writer.reopened:
+        operations, buffered = _whole(run, call, operations)
+    try:
+        outcomes = run.engine.storage.commit(operations)
+    except StorageError as error:
+        raise halted(run, error, call) from error
+    first = outcomes[0]
+    return (
+        first.seq if not buffered and type(first) is Done else _accepted(run, operations, outcomes, buffered)
+    )
+
+
+def _whole(
+    run: Execution, call: Call | None, operations: tuple[Operation, ...]
+) -> tuple[tuple[Operation, ...], int]:
+    """*operations* with what has to be committed with them, and how many were buffered: these stand first."""
     writer = run.writer
     if writer.reopened and call is not None:
         operations += writer.answers(call.key)
-    buffered = writer.buffered() if writer.buffer else ()
+    if not writer.buffer:
+        return operations, 0
+    buffered = writer.buffered()
+    return (*buffered, *operations), len(buffered)
+
+
+def _accepted(
+    run: Execution, operations: tuple[Operation, ...], outcomes: list[Outcome], buffered: int
+) -> int:
+    """Take note that *operations* are durable; the ``seq`` of the first that was not buffered."""
     if buffered:
-        operations = (*buffered, *operations)
-    engine = run.engine
-    try:
-        if engine.storage.inline:  # sync or async, it is called as it is
-            outcomes = engine.storage.commit(operations)
-        else:
-            outcomes = yield Commit(engine, operations)
-    except StorageError as error:
-        raise halted(run, error, call) from error
-    if buffered:
-        for outcome, operation in zip(outcomes, buffered, strict=False):
-            writer.accept(outcome, operation)
-        writer.stored(buffered)
-        outcomes = outcomes[len(buffered) :] or outcomes
-    outcome = outcomes[0]
-    return outcome.seq if type(outcome) is Done else writer.accept(outcome, operations[len(buffered)])
+        for outcome, operation in zip(outcomes[:buffered], operations, strict=False):
+            run.writer.accept(outcome, operation)
+        run.writer.stored(operations[:buffered])
+        if len(outcomes) == buffered:
+            return 0
+    outcome = outcomes[buffered]
+    return outcome.seq if type(outcome) is Done else run.writer.accept(outcome, operations[buffered])
 
 
 def flush(run: Execution) -> Effects[None]:

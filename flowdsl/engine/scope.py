@@ -67,7 +67,7 @@ class Scope:
 
     def entered(self) -> None:
         """The flow of control that calls this is the one that executes the scope."""
-        self.home = control(self.is_async)
+        self.home = control(True) if self.is_async else threading.get_ident()
 
     def ordinal(self, path: str) -> int:
         """The number of this call of *path*, whatever its arguments. The caller holds the run's lock."""

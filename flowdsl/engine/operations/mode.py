@@ -4,13 +4,14 @@ import asyncio
 import warnings
 from typing import Any
 
+from flowdsl.engine.call import identify
 from flowdsl.engine.callsite import user_level
 from flowdsl.engine.definitions import Invocation, StepDef
 from flowdsl.engine.effects import run_async, run_sync
 from flowdsl.engine.execution import Frame
 from flowdsl.engine.operations.send import send_step
 from flowdsl.engine.operations.step import StepOperation
-from flowdsl.engine.perform import durable
+from flowdsl.engine.perform import perform
 
 __all__ = ["call_in_run", "refuse_mixing"]
 
@@ -25,7 +26,7 @@ def call_in_run(frame: Frame, called: Invocation[StepDef], mode: str | None = No
         refuse_mixing(
             frame, defn.is_async, "step", defn.path, f"`{defn.path.rpartition('.')[2]}.submit(…).result()`"
         )
-    flow = durable(frame, StepOperation(called, mode))
+    flow = perform(identify(frame, StepOperation(called, mode)))
     return run_async(flow) if defn.is_async else run_sync(flow)
 
 

@@ -32,7 +32,8 @@ from flowdsl.core.kinds import STEP
 from flowdsl.core.records import Memo, Step
 from flowdsl.core.retry import Retry
 from flowdsl.core.status import StepStatus
-from flowdsl.engine.call import Call, Operation
+from flowdsl.engine.call import Call
+from flowdsl.engine.call import Operation as DurableOperation
 from flowdsl.engine.definitions import Invocation, StepDef
 from flowdsl.engine.divergence import notice
 from flowdsl.engine.effects import Body, Effect, Effects, Flow, wait_out
@@ -49,7 +50,7 @@ from flowdsl.engine.record import (
 )
 from flowdsl.engine.scope import INTERRUPTS, Scope, StepView
 from flowdsl.errors import ResultNotStorable, StepOutcomeUnknown, Stopped
-from flowdsl.storage.base import PutMemo
+from flowdsl.storage.base import Operation, PutMemo
 
 __all__ = ["StepOperation", "Undos", "announced"]
 
@@ -69,7 +70,7 @@ class Undos(dict[str, Any]):
     """The undo that a call of a step was given, by the step's key: ``options(undo=…)`` may differ by call."""
 
 
-class StepOperation(Operation):
+class StepOperation(DurableOperation):
     """The call of a step: its definition, the function and its arguments, in one of the modes."""
 
     __slots__ = (
@@ -92,7 +93,7 @@ class StepOperation(Operation):
     def __init__(self, called: Invocation[StepDef], mode: str | None = None) -> None:
         self.called = called
         defn = self.defn = called.defn
-        self.bound: Bound = called.bind()
+        self.bound: Bound = defn.bind(called.receiver, called.args, called.kwargs)
         self.canonical = self.bound.canonical
         self.defaults = self.bound.defaults
         self.path = defn.path
@@ -101,6 +102,9 @@ class StepOperation(Operation):
         self.recorded = self.durable = self.mode == "do"
         self.on_divergence = defn.on_divergence
         self._elsewhere: Elsewhere | None = None
+
+    def preview(self, limit: int = 200) -> str:
+        return self.bound.preview(limit)
 
     @property
     def fn(self) -> Callable[..., Any]:
@@ -111,18 +115,44 @@ class StepOperation(Operation):
         """Let *elsewhere* make the effect that executes the body, on an executor of other processes."""
         self._elsewhere = elsewhere
 
-    def preview(self, limit: int = 200) -> str:
-        return self.bound.preview(limit)
-
     def answer(self, call: Call, record: Step) -> None:
         if record.defaults != self.defaults:
             notice(call.run, self.path, record.defaults, self.defaults)
-        self._note_undo(call)
+        if self.defn.undo is not None:
+            self._note_undo(call)
 
     def execute(self, call: Call, prior: Step | None) -> Flow:
         if self.mode != "do":
-            return (yield from self._once(call))
-        self._note_undo(call)
+            return self._once(call)
+        if self.defn.undo is not None:
+            self._note_undo(call)
+        if prior is None and not self.defn.memo:
+            return self._attempts(call, 0)
+        return self._taken_up(call, prior)
+
+    def _note_undo(self, call: Call) -> None:
+        call.run.part(Undos)[call.key] = self.defn.undo
+
+    def _once(self, call: Call) -> Flow:
+        """Mode ``try``: one attempt, no record, the original exception."""
+        defn = self.defn
+        view = view_of(call, 1)
+        scope = Scope(call.body_scope(), call.scope, defn.is_async, tried=True)
+        if call.run.writer.buffer:
+            yield from flush(call.run)
+        body = self._begun(call, view, scope)
+        try:
+            # A sync one is always driven by a thread: no need to ask the driver.
+            error, value = (yield body) if defn.is_async else body.sync()
+        finally:
+            call.run.bodies.end(call.key, None)
+        self._ended(call, view, error)
+        if error is None:
+            call.run.engine.hooks.fire("on_step_complete", view, value)
+        return error, value
+
+    def _taken_up(self, call: Call, prior: Step | None) -> Flow:
+        """Answer from what all runs share, or go on behind an unfinished execution of an earlier process."""
         key = ""
         if self.defn.memo:
             key, memo = yield from find_memo(call.run, self.defn, self.called.receiver, self.bound)
@@ -131,20 +161,7 @@ class StepOperation(Operation):
         attempt = 0 if prior is None else (yield from self._take_up(call, prior))
         return (yield from self._attempts(call, attempt, key))
 
-    def _note_undo(self, call: Call) -> None:
-        if self.defn.undo is not None:
-            call.run.part(Undos)[call.key] = self.defn.undo
-
-    def _once(self, call: Call) -> Flow:
-        """Mode ``try``: one attempt, no record, the original exception."""
-        view = view_of(call, 1)
-        scope = Scope(call.body_scope(), call.scope, self.defn.is_async, tried=True)
-        error, value = yield from self._body(call, view, scope)
-        if error is None:
-            call.run.engine.hooks.fire("on_step_complete", view, value)
-        return error, value
-
-    def _attempts(self, call: Call, attempt: int, memo_key: str) -> Flow:
+    def _attempts(self, call: Call, attempt: int, memo_key: str = "") -> Flow:
         """Execute the body until it succeeds or is given up; *attempt* were made already."""
         run, defn = call.run, self.defn
         while True:
@@ -153,10 +170,24 @@ class StepOperation(Operation):
             if defn.in_doubt == "raise":
                 doubt = InDoubt(undo=defn.undo_path)  # for a person's word that it took effect
                 yield from put(call, row(call, _PENDING, None, "", attempt - 1, doubt, view))
-            scope = Scope(call.body_scope(), call.scope, defn.is_async, True)
-            error, value = yield from self._body(call, view, scope)
+            if run.writer.buffer:
+                yield from flush(run)
+            scope = Scope(call.body_scope() if call.generation else call.key, call.scope, defn.is_async, True)
+            body = self._begun(call, view, scope)
+            try:
+                # A sync one is always driven by a thread: no need to ask the driver.
+                error, value = (yield body) if defn.is_async else body.sync()
+            finally:
+                run.bodies.end(call.key, None)
+            self._ended(call, view, error)
             if error is None:
-                return (yield from self._completed(call, view, scope, value, memo_key))
+                record, loaded, more = self._completed(call, view, value, memo_key)
+                yield from put(call, record, *more)
+                if run.failures.open:
+                    run.failures.succeeded(scope)
+                if run.engine.hooks.listens:
+                    run.engine.hooks.fire("on_step_complete", view, loaded)
+                return None, loaded
             if isinstance(error, (*INTERRUPTS, Stopped)) or not isinstance(error, Exception):
                 return error, None
             if isinstance(error, ResultNotStorable):  # of what its body gave to the run store
@@ -170,51 +201,42 @@ class StepOperation(Operation):
             with run.lock:
                 run.journal.reopen(run.failures.inside(scope))
 
-    def _body(self, call: Call, view: StepView, scope: Scope) -> Flow:
-        """Execute the body once, with its hooks."""
+    def _begun(self, call: Call, view: StepView, scope: Scope) -> Effect:
+        """The effect that executes the body once, which is about to begin."""
         run, defn = call.run, self.defn
-        hooks = run.engine.hooks
-        if run.writer.buffer:
-            yield from flush(run)
-        if hooks.listens:
-            hooks.fire("on_step_start", view)
+        if run.engine.hooks.listens:
+            run.engine.hooks.fire("on_step_start", view)
         run.bodies.begin(call.key, (view, call))
-        try:
-            frame = Frame(run, scope, view, defn.is_async)
-            if self._elsewhere is not None:
-                error, value = yield self._elsewhere(call, self.called, frame)
-            else:
-                _, fn, _, args, kwargs = self.called
-                body = Body(fn, args, kwargs, frame, defn.timeout)
-                # A sync step is always driven by a thread: no need to ask the driver.
-                error, value = (yield body) if defn.is_async else body.sync()
-        finally:
-            run.bodies.end(call.key)
-        view.duration = run.engine.clock.now() - view.started_at
-        if error is not None and isinstance(error, Exception):
-            hooks.fire("on_step_error", view, error, view.attempt)
-        return error, value
+        frame = Frame(run, scope, view, defn.is_async)
+        if self._elsewhere is not None:
+            return self._elsewhere(call, self.called, frame)
+        _, fn, _, args, kwargs = self.called
+        return Body(fn, args, kwargs, frame, defn.timeout)
 
-    def _completed(self, call: Call, view: StepView, scope: Scope, value: Any, memo_key: str) -> Flow:
-        """Store a result, with what belongs beside it, and give the value that was loaded from it."""
+    def _ended(self, call: Call, view: StepView, error: BaseException | None) -> None:
+        """The body has ended once."""
+        engine = call.run.engine
+        view.duration = engine.clock.now() - view.started_at
+        if error is not None and isinstance(error, Exception):
+            engine.hooks.fire("on_step_error", view, error, view.attempt)
+
+    def _completed(
+        self, call: Call, view: StepView, value: Any, memo_key: str
+    ) -> tuple[Step, Any, tuple[Operation, ...]]:
+        """The record of a result, the value that was loaded from it, and what is to be stored beside it."""
         run = call.run
+        payloads = run.engine.payloads
         try:
-            payload, loaded = run.engine.payloads.pack(value, run.id, call.key, "result")
+            payload, loaded = payloads.pack(value, run.id, call.key, "result")
         except ResultNotStorable as error:
             error.args = (f"step {self.path}({call.shown}): {error}",)
             raise halted(run, error, call) from None
-        undo = self.defn.undo_path
+        undo = None if self.defn.undo is None else self.defn.undo_path
         facts = None if undo is None else Undoable(undo)
-        text = run.engine.payloads.previews.value(value)
-        record = row(call, _COMPLETED, payload, text, view.attempt, facts, view)
-        if memo_key:
-            yield from put(call, record, PutMemo(memo_of(run, self.defn, memo_key, record, payload)))
-        else:
-            yield from put(call, record)
-        run.failures.succeeded(scope)
-        if run.engine.hooks.listens:
-            run.engine.hooks.fire("on_step_complete", view, loaded)
-        return None, loaded
+        record = row(call, _COMPLETED, payload, payloads.previews.value(value), view.attempt, facts, view)
+        if not memo_key:
+            return record, loaded, ()
+        return record, loaded, (PutMemo(memo_of(run, self.defn, memo_key, record, payload)),)
 
     def _gave_up(self, call: Call, view: StepView, error: Exception) -> Flow:
         """Store the exception and raise what was loaded from it, with the traceback of the original."""
