@@ -185,6 +185,16 @@ def test_advance_fires_in_order_and_stops_where_told(storage):
         assert len(seen) == 5
 
 
+def test_advance_on_an_event_loop_names_the_awaitable_one():
+    """It would wait for code of that very loop; the error says what to write."""
+
+    async def main():
+        VirtualClock(autoskip=False).advance("3 days")
+
+    with pytest.raises(RuntimeError, match=r"await clock\.aadvance\('3 days'\)"):
+        asyncio.run(main())
+
+
 def test_aadvance_on_an_event_loop(storage):
     """The same in async code, letting tasks run in between."""
     clock = VirtualClock(autoskip=False)

@@ -24,7 +24,7 @@ from typing import Any
 
 from flowdsl.clock import Waker
 from flowdsl.core.durations import seconds as as_seconds
-from flowdsl.engine.execution import current
+from flowdsl.verbs import current_run
 
 __all__ = ["VirtualClock"]
 
@@ -118,8 +118,14 @@ class VirtualClock:
         """Let *duration* (seconds, timedelta, ``"3 days"``) pass: fire the timers in between, in order, each
         after the ones before have settled.
 
-        On an event loop use ``await clock.aadvance(…)``, which lets tasks run in between.
+        On an event loop use ``await clock.aadvance(…)``, which lets tasks run in between. Raises
+        ``RuntimeError`` there, because it would wait for code that cannot go on meanwhile.
         """
+        if _on_a_loop():
+            raise RuntimeError(
+                "advance() blocks the event loop, and what it waits for executes there: write "
+                f"`await clock.aadvance({duration!r})`"
+            )
         target = self._now + as_seconds(duration)
         self._advancing = True
         try:
@@ -234,7 +240,7 @@ class VirtualClock:
 
     def _park(self, waker: _Waker) -> None:
         waker.parked = True
-        waker.counted = current.get() is not None
+        waker.counted = current_run() is not None
         if waker.counted:
             self._busy -= 1
         else:
@@ -353,3 +359,11 @@ class VirtualClock:
         end = time.monotonic() + 10
         while self._busy > 0 and time.monotonic() < end:  # a commit may be under way in a thread
             await asyncio.sleep(0)
+
+
+def _on_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

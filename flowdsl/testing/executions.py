@@ -7,7 +7,6 @@ from typing import Any
 
 from attrs import frozen
 
-from flowdsl.engine.scope import StepView
 from flowdsl.testing.seam import substituting
 
 __all__ = ["Effects", "Execution", "effects"]
@@ -111,7 +110,7 @@ def effects() -> Iterator[Effects]:
     log = Effects()
 
     def note(
-        view: StepView, _: bool, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        view: Any, _: bool, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Callable[..., Any]:
         log.add(Execution(view.run_id, view.path, view.key, view.attempt, args, kwargs))
         return fn

@@ -8,15 +8,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from flowdsl.engine.registry import STEPS
-from flowdsl.engine.scope import StepView
 from flowdsl.hooks import BodyView, Hooks, installed
 
 __all__ = ["Fakes", "Substitute", "fake_body", "fakes_by_path", "substituting"]
 
 
-Substitute = Callable[
-    [StepView, bool, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Callable[..., Any]
-]
+Substitute = Callable[[Any, bool, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Callable[..., Any]]
 """Called with ``(view, is_async, fn, args, kwargs)`` as each execution of a step's body, of an undo function
 or of an event's handler is about to begin; returns the function to call in place of *fn*, or *fn* itself."""
 

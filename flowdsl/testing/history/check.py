@@ -157,12 +157,12 @@ class _Verdict:
             raise self._mismatch(str(error))
         if error is not None and not isinstance(error, StepOutcomeUnknown):
             raise self._mismatch(f"{type(error).__name__}: {error}") from error
-        state = self._held.state
-        assert state is not None
+        body = self._held.body
+        assert body is not None
         raised, _ = self._held.outcome or (None, None)
         if raised is not None and not self._is_recorded(raised):
             raise self._mismatch(f"on what is recorded, it raises\n{_traceback(raised)}") from raised
-        unused = state.journal.unused()
+        unused = body.unused()
         keys = {step.key for step in unused}
         waits = [
             Stop(s.key, s.path, _shown(s))
@@ -220,7 +220,7 @@ class _Verdict:
         asked = []
         for stop in new:
             asked.append(f"    + {stop.shown}")
-            if stop.line and stop.line != "unknown":
+            if stop.line:
                 asked.append(f"        at {stop.line}")
         later = ", not reached (·)" if len(unused) > len(new) else ""
         lines = [f"  recorded (-) and asked for (+){later}:"]

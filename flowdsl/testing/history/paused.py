@@ -19,15 +19,13 @@ from attrs import evolve, frozen
 
 from flowdsl.core.history import History
 from flowdsl.core.status import RunStatus
-from flowdsl.engine.callsite import source_line
-from flowdsl.engine.execution import Execution
-from flowdsl.engine.scope import StepView
 from flowdsl.hooks import BodyView, Hooks
 from flowdsl.runtime import Runtime, engine_of
 from flowdsl.storage import MemoryStorage
 from flowdsl.storage.base import AddSignal, OpenRun, PutStep, UpdateRun
 from flowdsl.testing.clock import VirtualClock
 from flowdsl.testing.seam import fake_body
+from flowdsl.testing.user_code import line_of_code
 
 __all__ = ["Held", "Stop"]
 
@@ -50,15 +48,12 @@ class _Holding(Hooks):
         self._held = held
         self._lines: dict[str, str] = {}
 
-    def on_run_start(self, run: Any) -> None:
-        if run.id == self._held.id:
-            self._held.state = engine_of(self._held.runtime).owned.get(run.id)
-
-    def on_step_start(self, step: StepView) -> None:
-        self._lines[step.key] = source_line()  # the body may execute in another thread
+    def on_step_start(self, step: Any) -> None:
+        self._lines[step.key] = line_of_code()  # the body may execute in another thread
 
     def execute_body(self, body: BodyView, proceed: Callable[[], Any]) -> Any:
         if body.kind == "workflow" and body.run_id == self._held.id:
+            self._held.body = body
             try:
                 self._held.outcome = None, proceed()
             except Exception as error:
@@ -71,6 +66,7 @@ class _Holding(Hooks):
 
     async def execute_body_async(self, body: BodyView, proceed: Callable[[], Any]) -> Any:
         if body.kind == "workflow" and body.run_id == self._held.id:
+            self._held.body = body
             try:
                 self._held.outcome = None, await proceed()
             except Exception as error:
@@ -92,17 +88,17 @@ class _Holding(Hooks):
         held, step = self._held, body.step
         shown = f"{body.path.rpartition('.')[2]}({body.shown})"
         if step is not None and body.run_id == held.id:
-            line = self._lines.get(step.key) or source_line()
+            line = self._lines.get(step.key) or line_of_code()
             held.stops.append(Stop(step.key, body.path, shown, line, step.mode == "do"))
         elif step is None:
             record = held.storage.get_run(body.run_id)
             if record is not None and record.parent == held.id:
-                held.stops.append(Stop(record.parent_key or "", body.path, shown, source_line()))
+                held.stops.append(Stop(record.parent_key or "", body.path, shown, line_of_code()))
 
 
 class Held:
-    """The run of *history*, with what was found when it was continued: the *state* of it in memory, the calls
-    that it *stops* at, and the *outcome* of its body.
+    """The run of *history*, with what was found when it was continued: its *body*, the calls that it
+    *stops* at, and the *outcome* of the body.
     """
 
     def __init__(
@@ -113,7 +109,7 @@ class Held:
         timeout: float,
     ) -> None:
         self.id = history.run.id
-        self.state: Execution | None = None
+        self.body: BodyView | None = None
         self.stops: list[Stop] = []
         self.outcome: tuple[BaseException | None, Any] | None = None
         self.storage = _stored(history)
@@ -153,7 +149,7 @@ class Held:
                 engine_of(self.runtime).futures.clear()
                 engine_of(self.runtime)._background.clear()
                 raise TimeoutError(f"its code did not come to an end within {self._timeout:g} seconds")
-            if self.state is not None and clock._busy <= 0 and clock._moves == before:
+            if self.body is not None and clock._busy <= 0 and clock._moves == before:
                 return
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from flowdsl.testing.replay.user_code import in_workflow_body, line_of, user_frame
+from flowdsl.testing.user_code import in_workflow_body, line_of, user_frame
 
 __all__ = ["ADVICE", "noticing"]
 
@@ -65,6 +65,7 @@ _CALLS: dict[str, tuple[str, frozenset[str]]] = {
     "socket": (PROCESS, frozenset({"gethostname", "getfqdn"})),
     "_socket": (PROCESS, frozenset({"gethostname"})),
     "platform": (PROCESS, _ALL),
+    "flowdsl.testing.replay.surroundings": (PROCESS, frozenset({"uname", "gethostname", "cpu_count"})),
     "getpass": (PROCESS, frozenset({"getuser"})),
     "builtins": (PROCESS, frozenset({"id", "hash"})),
     "_thread": (PROCESS, frozenset({"get_ident", "get_native_id"})),

@@ -110,6 +110,7 @@ class Elsewhere:
         self._by_hand = modules_without_file("__main__", main)
         self._packed, self._modules = pack((plan.workflow, plan.args, plan.kwargs, plan.fakes, self._by_hand))
         self._data = b""
+        next(self.numbers(2))  # they start while the workflow is executed here
 
     def has_happened(self, first: Life) -> None:
         """Take along what the *first* execution found out."""
@@ -135,6 +136,12 @@ class Elsewhere:
             process = _processes[seed] = _Process(seed)
         process.prepare(self._modules)
         return process
+
+    def restart(self, number: int) -> None:
+        """Begin the process *number* anew, with the same hash seed."""
+        process = _processes.pop(_SEEDS[number], None)
+        if process is not None:
+            process.close()
 
     def numbers(self, wanted: int) -> Iterator[int]:
         """Numbers of processes, the next one started while one is asked."""

@@ -19,11 +19,11 @@ from flowdsl.storage import MemoryStorage
 from flowdsl.storage.base import Operation, Outcome, UpdateRun
 from flowdsl.testing.clock import VirtualClock
 from flowdsl.testing.crash import RelayStorage
-from flowdsl.testing.replay.observed import Called, Commit, Life, Plan
+from flowdsl.testing.replay.observed import Called, Commit, Life, Plan, body_of
 from flowdsl.testing.replay.playback import Player, Strange
 from flowdsl.testing.replay.side_effects import listening
-from flowdsl.testing.replay.user_code import line_of_code
 from flowdsl.testing.replay.values import copy_of
+from flowdsl.testing.user_code import line_of_code
 
 __all__ = ["live", "unfinished"]
 
@@ -71,11 +71,11 @@ class _Watching(Player):
     def on_run_complete(self, run: Any, result: Any) -> None:
         body = self.bodies.get(run.id)
         for row in body.unused() if body is not None else ():
-            if row.scope and self._plan.elsewhere:
-                continue  # called by a body that is not executed there
+            if body_of(row.scope):
+                continue  # the body of a step may call something else each time
             self._life.unused.append(f"{row.path.rpartition('.')[2]}({row.args})")
 
-    def on_lost_call(self, path: str) -> None:
+    def called_outside(self, path: str) -> None:
         self._life.lost.append(path.rpartition(".")[2])
 
 
@@ -123,18 +123,12 @@ def live(plan: Plan, storage: MemoryStorage, before: Sequence[Commit], changes: 
         storage.close()
     if first:
         steps = life.journal().items()
-        plan.inner = {(run_id, _body_of(step.scope)) for (run_id, _), step in steps if step.scope}
+        plan.inner = {(run_id, body_of(step.scope)) for (run_id, _), step in steps if step.scope}
     return life
 
 
 def _several(hooks: Any) -> tuple[Any, ...]:
     return tuple(hooks) if isinstance(hooks, tuple | list) else (hooks,)
-
-
-def _body_of(scope: str) -> str:
-    """The key of the body in which *scope* lies."""
-    body, _, rest = scope.partition("/")
-    return f"{body}/undo" if rest.startswith("undo/") else body.partition("~")[0]
 
 
 def _errors(plan: Plan, runtime: Runtime) -> list[tuple[str, Any, Any]]:

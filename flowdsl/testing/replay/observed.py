@@ -9,7 +9,7 @@ from flowdsl.core.kinds import OBSERVABLE
 from flowdsl.core.records import Step
 from flowdsl.storage.base import Operation, PutStep, TakeSignal
 
-__all__ = ["Address", "Called", "Commit", "Life", "Outcome", "Place", "Plan", "Sight"]
+__all__ = ["Address", "Called", "Commit", "Life", "Outcome", "Place", "Plan", "Sight", "body_of"]
 
 Place = tuple[str, str]
 """Run and key of a record."""
@@ -113,3 +113,9 @@ class Sight:
     elsewhere: bool
     calls: tuple[Called, ...]
     noticed: tuple[tuple[str, str], ...] = ()
+
+
+def body_of(scope: str) -> str:
+    """The key of the step or undo in whose body *scope* lies; ``""`` in that of a workflow."""
+    body, _, rest = scope.partition("/")
+    return f"{body}/undo" if rest.startswith("undo/") else body.partition("~")[0]

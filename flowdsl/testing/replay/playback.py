@@ -22,9 +22,9 @@ from flowdsl.hooks import BodyView, Hooks
 from flowdsl.testing.executions import Execution
 from flowdsl.testing.replay.causes import ORDER, SAME_ORDER
 from flowdsl.testing.replay.observed import Address, Called, Life, Outcome, Plan
-from flowdsl.testing.replay.user_code import executing, in_step_body, line_of_code
 from flowdsl.testing.replay.values import copy_of, same
 from flowdsl.testing.seam import fake_body
+from flowdsl.testing.user_code import executing, in_step_body, line_of_code
 
 __all__ = ["Player", "Strange"]
 

@@ -113,7 +113,7 @@ def _loaded(data: bytes) -> tuple[Plan, Life]:
 def _sight(first: Life, again: Life, point: int, noticed: list[tuple[str, str]]) -> Sight | str:
     if isinstance(again.error, NotTaken):
         return str(again.error)
-    what = difference(first, again, bodies=not again.changes)
+    what = difference(first, again)
     return Sight(what, point, again.changes, True, tuple(again.calls), tuple(noticed))
 
 

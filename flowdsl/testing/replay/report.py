@@ -9,7 +9,7 @@ from flowdsl.core.status import StepStatus
 from flowdsl.errors import NondeterminismError
 from flowdsl.storage.base import PutStep
 from flowdsl.testing.replay.causes import ADVICE
-from flowdsl.testing.replay.observed import Life, Sight
+from flowdsl.testing.replay.observed import Life, Sight, body_of
 from flowdsl.testing.replay.values import same
 
 __all__ = ["difference", "lossy", "story"]
@@ -33,32 +33,11 @@ Causes = Mapping[str, Sequence[str]]
 """What it depends on, each with the places in the code."""
 
 
-def difference(first: Life, again: Life, *, bodies: bool = True) -> str:
-    """What went differently the second time, or ``""``. Without *bodies*, no body of a step was executed
-    there, and calls that they make are not missed.
-    """
+def difference(first: Life, again: Life) -> str:
+    """What went differently the second time, or ``""``."""
     if isinstance(again.error, NondeterminismError) and not isinstance(first.error, NondeterminismError):
         return str(again.error)
-    recorded, now = first.journal(), again.journal()
-    found: list[str] = []
-    extra = [f"{_name(s)}({s.args}) → {s.preview}" for place, s in now.items() if place not in recorded]
-    lost = [
-        f"{_name(s)}({s.args}) → {s.preview}"
-        for place, s in recorded.items()
-        if place not in now and (bodies or not s.scope)
-    ]
-    for title, lines in (
-        ("calls that the first execution did not make:", [*extra, *again.strange]),
-        ("calls that only the first execution made:", lost[:1] if again.strange else lost),
-        ("records that nothing asked for:", [] if again.strange else again.unused),
-        ("steps that were executed although they were recorded:", _repeated(again)),
-    ):
-        if lines:
-            found += [title, *(f"    {line}" for line in lines[:_MOST])]
-    for place, step in recorded.items():
-        other = now.get(place)
-        if other is not None and other.status is not step.status and not again.strange:
-            found.append(f"{_name(step)}({step.args}) was {step.status}, then {other.status}")
+    found = _calls(first, again)
     same_error = _as_error(first.error) == _as_error(again.error)
     if not again.strange and not (same_error and same(first.value, again.value)):
         found += [
@@ -66,7 +45,34 @@ def difference(first: Life, again: Life, *, bodies: bool = True) -> str:
             f"    - the first execution {_outcome(first)}",
             f"    + the continued one {_outcome(again)}",
         ]
-    return "\n".join(found)
+    inside = _calls(first, again, inside=True) if found else []
+    return "\n".join([*inside, *found])
+
+
+def _calls(first: Life, again: Life, *, inside: bool = False) -> list[str]:
+    """How the calls differ that workflows make; or those *inside* steps, which may be others each time."""
+    recorded = {place: s for place, s in first.journal().items() if bool(body_of(s.scope)) is inside}
+    now = {place: s for place, s in again.journal().items() if bool(body_of(s.scope)) is inside}
+    extra = [_line(s) for place, s in now.items() if place not in recorded]
+    lost = [_line(s) for place, s in recorded.items() if place not in now]
+    found: list[str] = []
+    for title, lines in (
+        ("calls that the first execution did not make:", [*extra, *again.strange] if not inside else extra),
+        ("calls that only the first execution made:", lost[:1] if again.strange else lost),
+        ("records that nothing asked for:", [] if again.strange or inside else again.unused),
+        ("steps that were executed although they were recorded:", [] if inside else _repeated(again)),
+    ):
+        if lines:
+            found += [title, *(f"    {line}" for line in lines[:_MOST])]
+    for place, step in recorded.items():
+        other = now.get(place)
+        if other is not None and other.status is not step.status and not again.strange:
+            found.append(f"{_name(step)}({step.args}) was {step.status}, then {other.status}")
+    return found
+
+
+def _line(step: Any) -> str:
+    return f"{_name(step)}({step.args}) → {step.preview}"
 
 
 def _name(step: Any) -> str:

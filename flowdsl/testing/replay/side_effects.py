@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from flowdsl.testing.replay.observed import Life
-from flowdsl.testing.replay.user_code import in_workflow_body, line_of, program_paths, user_frame
+from flowdsl.testing.user_code import in_workflow_body, line_of, program_paths, user_frame
 
 __all__ = ["is_program", "listening"]
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from flowdsl.testing.replay.causes import CLOCK, DIRECTORY, ENVIRONMENT, ORDER, OUTSIDE, ZONE
 from flowdsl.testing.replay.side_effects import is_program
-from flowdsl.testing.replay.user_code import user_frame
+from flowdsl.testing.user_code import user_frame
 
 __all__ = ["CHANGES", "another_host", "elsewhere"]
 
@@ -26,20 +26,48 @@ SHIFT = timedelta(days=190, hours=13, minutes=7)
 """How much later the run is continued: another date, month, weekday and half of the day."""
 
 
+_HOST = "elsewhere"
+_real_uname = getattr(os, "uname", None)
+_real_cpu_count = os.cpu_count
+_real_ctime, _real_asctime = time.ctime, time.asctime
+
+
+def uname() -> Any:
+    """That of another host."""
+    assert _real_uname is not None
+    real = tuple(_real_uname())
+    return os.uname_result((real[0], _HOST, *real[2:]))
+
+
+def gethostname() -> str:
+    """That of another host."""
+    return _HOST
+
+
+def cpu_count() -> int:
+    """One more than here."""
+    return (_real_cpu_count() or 1) + 1
+
+
+def ctime(seconds: Any = None) -> str:
+    """As ``time.ctime``, which would ask the machine."""
+    return _real_ctime(time.time() if seconds is None else seconds)
+
+
+def asctime(moment: Any = None) -> str:
+    """As ``time.asctime``, which would ask the machine."""
+    return _real_asctime(time.localtime() if moment is None else moment)
+
+
 def another_host() -> None:
-    """Another machine: its name, its number of processors, and names that count threads and tasks."""
-    real = os.uname() if hasattr(os, "uname") else None
-    if real is not None:
-        named = os.uname_result((real.sysname, "elsewhere", *tuple(real)[2:]))
-        os.uname = lambda: named
-    socket.gethostname = lambda: "elsewhere"
-    platform.node = lambda: "elsewhere"
-    cpus = (os.cpu_count() or 1) + 1
-    os.cpu_count = lambda: cpus
-    ctime, asctime = time.ctime, time.asctime  # these two read the clock of the machine in any case
-    time.ctime = lambda seconds=None: ctime(time.time() if seconds is None else seconds)
-    time.asctime = lambda t=None: asctime(time.localtime() if t is None else t)
-    sys.argv = ["elsewhere"]
+    """Another machine: its name and its processors. Code of the user that is imported later finds these."""
+    low_level = [sys.modules[name] for name in ("posix", "_socket") if name in sys.modules]
+    for module in (os, socket, *low_level):
+        for name, fn in (("uname", uname), ("cpu_count", cpu_count), ("gethostname", gethostname)):
+            if hasattr(module, name):
+                setattr(module, name, fn)
+    platform.node = gethostname
+    sys.argv = [_HOST]
 
 
 @contextmanager
@@ -50,8 +78,10 @@ def later() -> Iterator[None]:
     except ImportError:
         yield
         return
+    time.ctime, time.asctime = ctime, asctime
     with time_machine.travel(datetime.now(UTC) + SHIFT), _numpy_later():
         yield
+    time.ctime, time.asctime = _real_ctime, _real_asctime
 
 
 @contextmanager

@@ -17,8 +17,8 @@ from typing import Any
 
 import cloudpickle
 
+from flowdsl.decorators.steps import Step
 from flowdsl.decorators.wrapper import BoundWrapper, Wrapper, importable, parts_of
-from flowdsl.engine.definitions import StepDef
 from flowdsl.engine.registry import STEPS, WORKFLOWS
 
 __all__ = ["LeftBehind", "NotTaken", "modules_without_file", "pack", "unpack"]
@@ -52,7 +52,7 @@ def _cached(fn: Any, parameters: dict[str, Any]) -> Any:
 def _decorated(rebuild: Any, parts: tuple[Any, ...]) -> Any:
     """A decorated function made again, and registered as decorating does: an undo is found by its name."""
     made = rebuild(*parts)
-    registry: Any = STEPS if isinstance(made.definition, StepDef) else WORKFLOWS
+    registry: Any = STEPS if isinstance(made, Step) else WORKFLOWS
     registry.add(made.definition)
     return made
 

@@ -1,7 +1,7 @@
 """Which code of the user is executing: the body of a workflow or that of a step, and on which line.
 
 A body of a workflow is executed again at each resume, so only there does it matter what the code looks at.
-Who stands around the bodies (:mod:`flowdsl.testing.replay.playback`) says here what it executes.
+Who stands around the bodies says here what it executes.
 """
 
 import linecache
@@ -24,7 +24,7 @@ __all__ = [
     "user_frame",
 ]
 
-_TESTING = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_TESTING = os.path.dirname(os.path.abspath(__file__))
 _PACKAGE = os.path.dirname(_TESTING)
 _INSTALLED = (
     *{sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")},

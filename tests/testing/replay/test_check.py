@@ -282,7 +282,7 @@ def test_a_file_written_outside_of_steps_is_caught(tmp_path: Path) -> None:
 
     story = refused(flow)
     assert "outside of every step" in story
-    assert "test_replay.py" in story
+    assert "test_check.py" in story
     check_replay(flow, outside_effects=True)
     assert "happened again" in refused(flow, outside_effects=True, watch=[tmp_path / "out"])
 
@@ -536,7 +536,7 @@ def test_the_story_of_a_crash() -> None:
     assert story.startswith("flow() does not replay: it died after commit 1 (of 4 without a crash)")
     assert "ran before the crash:\n    charge('first'), which had begun and was not recorded" in story
     assert f"charge(what='{datetime.date.today()}')" in story
-    assert "test_replay.py:" in story
+    assert "test_check.py:" in story
     assert "it depends on: the wall clock\n" in story
     assert "what to do:" in story
 
@@ -600,7 +600,7 @@ def test_what_makes_no_sense_is_refused() -> None:
             check_replay(flow, 1, fakes=fakes)
     with pytest.raises(ValueError, match="crashes"):
         check_replay(flow, 1, crashes=0)
-    assert check_replay(flow, 1, fakes={"test_replay.charge": lambda what: "fake"}).value == "fake"
+    assert check_replay(flow, 1, fakes={"test_check.charge": lambda what: "fake"}).value == "fake"
 
 
 def test_only_a_workflow_can_be_checked() -> None:

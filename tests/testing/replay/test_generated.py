@@ -15,7 +15,7 @@ from support import Flavour, examples
 
 from flowdsl.testing import ReplayReport, check_replay
 
-EXAMPLES = Path(__file__).parent.parent.parent / "examples"
+EXAMPLES = Path(__file__).parents[3] / "examples"
 
 
 def example(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:

@@ -1,0 +1,270 @@
+"""Workflows that do replay, though some look as if they did not: check_replay must pass them."""
+
+import asyncio
+import dataclasses
+import datetime
+import enum
+import functools
+import json
+import logging
+import os
+import random
+import re
+import threading
+import time
+import warnings
+import zoneinfo
+from collections import Counter, defaultdict
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+
+from flowdsl import Retry, aio, gather, log, now, rng, schedule, sleep, step, store, uuid4, wait_for, workflow
+
+CORRECT: dict[str, tuple[Any, dict[str, Any]]] = {}
+"""Name → workflow, and options of check_replay."""
+
+logger = logging.getLogger(__name__)
+RATES = {"book": 5, "pen": 1}
+KINDS = frozenset({"book", "pen"})
+LOCK = threading.Lock()
+
+
+def correct(**options: Any) -> Any:
+    """Add a workflow to the table."""
+
+    def add(fn: Any) -> Any:
+        made = workflow(fn)
+        CORRECT[fn.__name__] = made, options
+        return made
+
+    return add
+
+
+@step
+def charge(what: Any) -> str:
+    """A step."""
+    return f"paid {what}"
+
+
+@step
+async def acharge(what: Any) -> str:
+    """An async one."""
+    await asyncio.sleep(0)
+    return f"paid {what}"
+
+
+@step
+def look() -> Any:
+    """Everything that differs, where it belongs."""
+    with LOCK:
+        return [
+            time.time(),
+            random.random(),
+            os.getpid(),
+            os.getcwd(),
+            str(datetime.date.today()),
+            {"a", "b", "c"},
+        ]
+
+
+@step(retry=Retry(attempts=1))
+def fail(what: str) -> None:
+    """A step that fails."""
+    raise ValueError(what)
+
+
+@dataclasses.dataclass
+class Order:
+    """An argument with fields."""
+
+    item: str
+    price: Decimal = Decimal("5.00")
+
+
+class Colour(enum.Enum):
+    """A constant."""
+
+    RED = 1
+
+
+@functools.cache
+def parsed(text: str) -> int:
+    """A cache of what is always the same."""
+    return int(text)
+
+
+@correct()
+def elapsed_time_is_logged() -> str:
+    began = time.monotonic()
+    paid = charge("book")
+    logger.info("took %s s at %s", time.monotonic() - began, time.time())
+    print(datetime.datetime.now())
+    return paid
+
+
+@correct()
+def everything_from_a_step() -> str:
+    seen = look()
+    return charge([seen[0], seen[1], sorted(seen[-1])])
+
+
+@correct()
+def sets_that_are_sorted_or_asked() -> Any:
+    names = {"ann", "bob", "cyd"}
+    found = [charge(one) for one in sorted(names)]
+    return [found, "ann" in names, len(names), names == {"bob", "ann", "cyd"}, sum({1, 2, 3}), names | KINDS]
+
+
+@correct()
+def sets_as_arguments() -> Any:
+    return charge(frozenset({"x", "y", "z"})) and [charge({"a": {"p", "q", "r"}})]
+
+
+@correct()
+def orders_of_dictionaries() -> list[str]:
+    counted = Counter("banana")
+    grouped = defaultdict(list)
+    for name, price in RATES.items():
+        grouped[price].append(name)
+    return [charge(counted), charge(grouped), charge(json.dumps(RATES, sort_keys=True))]
+
+
+@correct()
+def a_cache_of_constants() -> str:
+    return charge(parsed("5") + RATES["book"])
+
+
+@correct()
+def values_that_replay() -> Any:
+    return [
+        charge(now().isoformat()),
+        charge(str(uuid4())),
+        charge(rng().random()),
+        charge(rng().choice("abc")),
+    ]
+
+
+@correct()
+def numbers_of_a_seed() -> str:
+    drawn = random.Random(42)
+    return charge([drawn.random(), np.random.default_rng(7).integers(10), float(np.arange(3).mean())])
+
+
+@correct()
+def named_time_zones() -> str:
+    moment = datetime.datetime(2026, 5, 1, 12, tzinfo=zoneinfo.ZoneInfo("Europe/Berlin"))
+    return charge(
+        [moment.isoformat(), moment.strftime("%Y-%m-%d"), datetime.date.fromisoformat("2026-05-01")]
+    )
+
+
+@correct()
+def lazy_imports() -> str:
+    import colorsys
+    import xml.etree.ElementTree as tree
+
+    return charge([colorsys.rgb_to_hls(0, 0, 1), tree.fromstring("<a><b/></a>").tag])
+
+
+@correct()
+def values_of_all_kinds() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.warn("careful", stacklevel=1)
+    words = re.findall(r"\w+", "a few words")
+    return [charge(Order("book")), charge(Colour.RED), charge(words), charge(b"x"), charge((1, 2.5, None))]
+
+
+@correct()
+def handled_failures() -> str:
+    try:
+        fail("no")
+    except ValueError as error:
+        return charge(f"{type(error).__name__}: {error}")
+    return "?"
+
+
+@correct(raises=ValueError)
+def expected_failure() -> None:
+    charge("book")
+    fail("no")
+
+
+@correct()
+def submitted_in_order() -> list[str]:
+    futures = [charge.submit(n) for n in range(5)]
+    return [*gather(*futures), *charge.map(["a", "b"])]
+
+
+@correct()
+async def gathered_in_order() -> list[str]:
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(acharge(n)) for n in range(3)]
+    found = await asyncio.gather(*(acharge(f"x{n}") for n in range(3)))
+    return [*(task.result() for task in tasks), *found, *await aio.gather(acharge("y"), acharge("z"))]
+
+
+@correct()
+async def counted_as_they_end() -> int:
+    ended = 0
+    for one in asyncio.as_completed([acharge(n) for n in range(4)]):
+        await one
+        ended += 1
+    return ended
+
+
+@correct(signals=[("go", {"by": "ann"})])
+def waits_and_signals() -> Any:
+    sleep("3 days")
+    return charge(wait_for("go", timeout="1 day")["by"])
+
+
+@step
+def counted(n: int) -> int:
+    """Writes to the store."""
+    return store.increment("n", n)
+
+
+@correct(deaths=2, crashes=6)
+def the_run_store() -> Any:
+    store.set("seen", [])
+    for n in range(3):
+        store.push("seen", counted(n))
+    return [store.get("seen"), store.items()["n"]]
+
+
+@workflow
+def child(what: str) -> str:
+    return charge(what)
+
+
+@correct()
+def children_and_branches() -> Any:
+    later = schedule(charge, "later", delay="1 hour")
+    log("scheduled", at="one hour")
+    return [child("a"), child.start("b").result(), later.result()]
+
+
+@step
+def outer(n: int) -> list[str]:
+    """Calls steps, and looks at the clock on the way."""
+    return [charge(n), charge(time.time_ns() % 2)]
+
+
+@correct()
+def nested_steps() -> int:
+    return sum(len(outer(n)) for n in range(2))
+
+
+@correct()
+def what_a_test_keeps(seen: Any = LOCK) -> str:
+    with seen:
+        return charge("book")
+
+
+@correct()
+def memory_that_does_not_matter() -> str:
+    RATES.setdefault("cup", 3)
+    return charge(RATES["cup"])

@@ -1,0 +1,435 @@
+"""Workflows that do not replay, by what they depend on: what check_replay must find, and whom it must blame."""
+
+import asyncio
+import collections
+import contextlib
+import datetime
+import email.utils
+import fileinput
+import functools
+import glob
+import itertools
+import json
+import os
+import pathlib
+import platform
+import random
+import secrets
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from flowdsl import gather, step, store, workflow
+from flowdsl.testing.replay import causes as cause
+
+MISTAKES: dict[str, tuple[Any, str]] = {}
+"""Name → workflow, and the cause that the story names ("": it is refused at once)."""
+
+
+def mistake(blamed: str) -> Any:
+    """Add a workflow to the table."""
+
+    def add(fn: Any) -> Any:
+        made = workflow(fn)
+        MISTAKES[fn.__name__] = made, blamed
+        return made
+
+    return add
+
+
+def body(name: str, blamed: str, look: Any) -> None:
+    """A workflow that hands what *look* gives to a step."""
+
+    def fn() -> Any:
+        return charge(look())
+
+    fn.__name__ = fn.__qualname__ = name
+    MISTAKES[name] = workflow(name=f"mistakes.{name}")(fn), blamed
+
+
+@step
+def charge(what: Any) -> str:
+    """A step."""
+    return f"paid {what}"
+
+
+@step
+async def acharge(what: Any) -> str:
+    """An async one, that takes longer the smaller its argument."""
+    for _ in range(30 // (1 + len(str(what)))):
+        await asyncio.sleep(0)
+    return f"paid {what}"
+
+
+@step(mode="try")
+def roll() -> float:
+    """A step that leaves no record."""
+    return random.random()
+
+
+@step
+def enrich(order: Any) -> None:
+    """A step that changes its argument."""
+    order["price"] = 5
+
+
+# clocks -----------------------------------------------------------------------------------------------
+
+CLOCKS = {
+    "time": time.time,
+    "time_ns": time.time_ns,
+    "localtime": lambda: time.localtime().tm_mon,
+    "gmtime": lambda: time.gmtime().tm_mon,
+    "strftime": lambda: time.strftime("%Y-%m"),
+    "ctime": lambda: time.ctime(),
+    "asctime": lambda: time.asctime(time.gmtime()),
+    "clock_gettime": lambda: time.clock_gettime(time.CLOCK_REALTIME),
+    "monotonic": time.monotonic,
+    "perf_counter": time.perf_counter,
+    "today": lambda: datetime.date.today().isoformat(),
+    "now": lambda: datetime.datetime.now().month,
+    "now_utc": lambda: datetime.datetime.now(datetime.UTC).strftime("%B"),
+    "formatdate": email.utils.formatdate,
+    "email_localtime": lambda: email.utils.localtime().month,
+    "numpy_now": lambda: str(np.datetime64("now")),
+    "numpy_today": lambda: str(np.datetime64("today")),
+    "pandas_now": lambda: pd.Timestamp.now().month,
+    "pandas_today": lambda: str(pd.to_datetime("today").date()),
+    "zone": lambda: datetime.datetime(2026, 5, 1, tzinfo=datetime.UTC).astimezone().isoformat(),
+    "fromtimestamp": lambda: datetime.datetime.fromtimestamp(0).isoformat(),
+    "tzname": lambda: time.localtime(0).tm_zone,
+}
+for _name, _look in CLOCKS.items():
+    _blamed = cause.ZONE if _name in ("zone", "fromtimestamp", "tzname") else cause.CLOCK
+    body(f"clock_{_name}", "" if _name == "numpy_now" else _blamed, _look)
+
+
+@mistake(cause.CLOCK)
+def clock_in_a_branch() -> str:
+    return charge("early") if datetime.datetime.now().month < 7 else charge("late")
+
+
+@mistake(cause.CLOCK)
+def clock_in_a_loop() -> int:
+    end = time.time() + 0.0005
+    count = 0
+    while time.time() < end:
+        count += 1
+    return len(charge(count))
+
+
+# chance and ids ---------------------------------------------------------------------------------------
+
+CHANCES = {
+    "random": lambda: random.random(),
+    "choice": lambda: random.choice(range(10**6)),
+    "instance": lambda: random.Random().random(),
+    "secrets": secrets.token_hex,
+    "urandom": lambda: os.urandom(8).hex(),
+    "shuffle": lambda: random.sample(range(100), 20),
+}
+for _name, _look in CHANCES.items():
+    body(f"chance_{_name}", cause.CHANCE, _look)
+body("chance_numpy", "", lambda: float(np.random.rand()))
+body("chance_numpy_generator", "", lambda: float(np.random.default_rng().random()))
+body("id_uuid4", cause.IDS, lambda: str(uuid.uuid4()))
+body("id_uuid1", cause.IDS, lambda: str(uuid.uuid1()))
+
+
+@mistake(cause.CHANCE)
+def chance_submitted() -> list[str]:
+    return [one.result() for one in [charge.submit(random.random()) for _ in range(3)]]
+
+
+@functools.lru_cache
+def token() -> str:
+    """Cached, so that it is the same in this process."""
+    return uuid.uuid4().hex
+
+
+@mistake(cause.IDS)
+def id_cached() -> str:
+    return charge(token())
+
+
+@mistake(cause.UNRECORDED)
+def chance_in_a_step_without_record() -> str:
+    return charge(roll())
+
+
+# this process, this host ------------------------------------------------------------------------------
+
+PROCESSES = {
+    "pid": os.getpid,
+    "host": socket.gethostname,
+    "node": platform.node,
+    "uname": lambda: os.uname().nodename,
+    "hash": lambda: hash("text"),
+    "id": lambda: id(object()),
+    "cpus": os.cpu_count,
+    "thread": threading.get_ident,
+    "argv": lambda: sys.argv[0],
+    "address": lambda: repr(object()),
+}
+for _name, _look in PROCESSES.items():
+    body(f"process_{_name}", "" if _name in ("argv", "address") else cause.PROCESS, _look)
+
+# settings ---------------------------------------------------------------------------------------------
+
+SETTINGS = {
+    "set": lambda: os.environ["HOME"],
+    "unset": lambda: os.getenv("FLOWDSL_TEST_UNSET", "off"),
+    "unset_contained": lambda: "FLOWDSL_TEST_UNSET" in os.environ,
+    "get": lambda: os.environ.get("FLOWDSL_TEST_UNSET"),
+    "expandvars": lambda: os.path.expandvars("$HOME/x"),
+    "expanduser": lambda: os.path.expanduser("~/x"),
+    "path_home": lambda: str(pathlib.Path.home()),
+}
+for _name, _look in SETTINGS.items():
+    body(f"environment_{_name}", cause.ENVIRONMENT, _look)
+body("directory", cause.DIRECTORY, os.getcwd)
+body("directory_path", cause.DIRECTORY, lambda: str(pathlib.Path("x").absolute()))
+
+# what is outside --------------------------------------------------------------------------------------
+
+FOLDER = pathlib.Path(tempfile.gettempdir()) / f"flowdsl-mistakes-{os.getpid()}"
+FOLDER.mkdir(exist_ok=True)
+FILE = FOLDER / "limit.json"
+FILE.write_text("5")
+
+FILES = {
+    "open": lambda: [line for line in fileinput.input(FILE)],
+    "read_text": FILE.read_text,
+    "json": lambda: json.loads(FILE.read_bytes()),
+    "listdir": lambda: os.listdir(FOLDER),
+    "scandir": lambda: [one.name for one in os.scandir(FOLDER)],
+    "glob": lambda: glob.glob(f"{FOLDER}/*.json"),
+    "iterdir": lambda: [one.name for one in FOLDER.iterdir()],
+    "exists": FILE.exists,
+    "isfile": lambda: os.path.isfile(FILE),
+    "size": lambda: os.path.getsize(FILE),
+    "changed": lambda: FILE.stat().st_mtime,
+    "read_csv": lambda: len(pd.read_csv(FILE)),
+}
+for _name, _look in FILES.items():
+    body(f"outside_{_name}", cause.OUTSIDE, _look)
+body("outside_resolved", cause.OUTSIDE, lambda: len(socket.getaddrinfo("localhost", 80)))
+body("effect_write", "", lambda: (FOLDER / "out").write_text("x"))
+body("effect_command", "", lambda: subprocess.run([sys.executable, "-c", ""]).returncode)
+body("effect_folder", "", lambda: tempfile.mkdtemp(dir=FOLDER) and None)
+
+# sets -------------------------------------------------------------------------------------------------
+
+NAMES = ("ann", "bob", "cyd", "dan", "eve")
+
+ORDERS = {
+    "pop": lambda: set(NAMES).pop(),
+    "next": lambda: next(iter(set(NAMES))),
+    "list": lambda: list(set(NAMES)),
+    "sorted_by_length": lambda: sorted(set(NAMES), key=len),
+    "longest": lambda: max(set(NAMES), key=len),
+    "join": lambda: ",".join(frozenset(NAMES)),
+    "text": lambda: str(set(NAMES)),
+    "dictionary": lambda: list(dict.fromkeys(set(NAMES))),
+    "common_keys": lambda: list(dict.fromkeys(NAMES).keys() & {*NAMES, "fay"}),
+    "counted": lambda: collections.Counter(set(NAMES)).most_common(1),
+}
+for _name, _look in ORDERS.items():
+    body(f"set_{_name}", cause.SETS, _look)
+
+
+@mistake(cause.SETS)
+def set_loop() -> list[str]:
+    return [charge(one) for one in {"a", "b", "c", "d", "e"}]
+
+
+@mistake(cause.SETS)
+def set_map() -> list[str]:
+    return charge.map({"a", "b", "c", "d", "e"})
+
+
+# memory -----------------------------------------------------------------------------------------------
+
+CACHE: dict[str, str] = {}
+COUNTER = 0
+NUMBERS = itertools.count(1)
+STARTED = time.time()
+LOCAL = threading.local()
+
+
+class Settings:
+    """State of a class."""
+
+    calls = 0
+
+
+@step
+def fill_cache() -> None:
+    """A step that leaves something in memory."""
+    CACHE["rate"] = "high"
+
+
+@functools.cache
+def cached_price() -> str:
+    """Calls a step the first time only."""
+    return charge("price")
+
+
+@mistake(cause.MEMORY)
+def memory_global() -> str:
+    global COUNTER
+    COUNTER += 1
+    return charge(COUNTER)
+
+
+@mistake(cause.MEMORY)
+def memory_counter() -> str:
+    return charge(next(NUMBERS))
+
+
+@mistake(cause.MEMORY)
+def memory_class() -> str:
+    Settings.calls += 1
+    return charge(Settings.calls)
+
+
+@mistake(cause.MEMORY)
+def memory_cache() -> str:
+    if "x" not in CACHE:
+        CACHE["x"] = charge("x")
+    return CACHE["x"]
+
+
+@mistake(cause.MEMORY)
+def memory_decorated_cache() -> str:
+    return cached_price() + charge("rest")
+
+
+@mistake(cause.MEMORY)
+def memory_filled_by_a_step() -> str:
+    fill_cache()
+    return charge(CACHE.get("rate", "unknown"))
+
+
+@mistake(cause.MEMORY)
+def memory_of_a_thread() -> str:
+    LOCAL.calls = getattr(LOCAL, "calls", 0) + 1
+    return charge(LOCAL.calls)
+
+
+@mistake(cause.MEMORY)
+def memory_in_a_default(seen: Any = []) -> str:
+    seen.append(1)
+    return charge(len(seen))
+
+
+@mistake(cause.MEMORY)
+def memory_from_import() -> str:
+    return charge(STARTED)
+
+
+@mistake(cause.ARGUMENT)
+def argument_changed_by_a_step() -> str:
+    order = {"item": "book"}
+    enrich(order)
+    return charge(order.get("price"))
+
+
+# orders and threads -----------------------------------------------------------------------------------
+
+
+@mistake(cause.ORDER)
+async def order_as_completed() -> list[str]:
+    return [await one for one in asyncio.as_completed([acharge("x"), acharge("longer text")])]
+
+
+@mistake(cause.ORDER)
+async def order_first_completed() -> str:
+    tasks = [asyncio.create_task(acharge(one)) for one in ("x", "longer text")]
+    done, left = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.gather(*left)
+    return sorted(one.result() for one in done)[0]
+
+
+@mistake(cause.ORDER)
+async def order_appended() -> list[str]:
+    found: list[str] = []
+
+    async def one(what: str) -> None:
+        found.append(await acharge(what))
+
+    await asyncio.gather(one("x"), one("longer text"))
+    return [await acharge(found)]
+
+
+@mistake("")
+def order_of_futures() -> list[str]:
+    return [one.result() for one in as_completed([charge.submit(n) for n in range(4)])]
+
+
+@mistake(cause.THREADS)
+def threads_of_a_pool() -> list[str]:
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(charge, range(4)))
+
+
+@mistake(cause.THREADS)
+def threads_by_hand() -> int:
+    threads = [threading.Thread(target=charge, args=(n,)) for n in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return len(threads)
+
+
+# other ------------------------------------------------------------------------------------------------
+
+
+@mistake("")
+def always_raises() -> str:
+    return charge("x").nmae  # type: ignore[attr-defined]
+
+
+@mistake(cause.CLOCK)
+def hidden_in_a_child() -> str:
+    return str(CHILD(str(datetime.date.today())))
+
+
+CHILD = workflow(name="mistakes.child")(lambda what: charge(what))
+
+
+@mistake(cause.CLOCK)
+def swallowed() -> str:
+    with contextlib.suppress(Exception):
+        return charge(str(datetime.date.today()))
+    return "nothing"
+
+
+@mistake(cause.CHANCE)
+def after_many_steps() -> str:
+    for n in range(30):
+        charge(n)
+    return gather(charge.submit(random.random()))[0]
+
+
+@step
+def read_and_write() -> None:
+    """A step that is not safe to repeat."""
+    store.set("n", store.get("n", 0) + 1)
+    store.push("log", "written")
+
+
+@mistake("")
+def store_read_and_written() -> Any:
+    read_and_write()
+    return store.get("n")

@@ -1,0 +1,42 @@
+"""check_replay against a corpus of mistakes: each is found, and the right thing is blamed."""
+
+import os
+import shutil
+from collections.abc import Iterator
+
+import mistakes
+import pytest
+from mistakes import MISTAKES
+
+from flowdsl.testing import check_replay
+from flowdsl.testing.replay import causes
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _folder() -> Iterator[None]:
+    yield
+    shutil.rmtree(mistakes.FOLDER)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FLOWDSL_TEST_UNSET", raising=False)
+    mistakes.CACHE.clear()
+    mistakes.cached_price.cache_clear()
+    mistakes.token.cache_clear()
+
+
+@pytest.mark.filterwarnings("ignore:step mistakes.charge is called outside any run")
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_found_and_blamed(name: str) -> None:
+    """Whatever a workflow depends on beside its steps, check_replay is red, and names that."""
+    made, blamed = MISTAKES[name]
+    with pytest.raises(Exception) as caught:
+        check_replay(made)
+    story = str(caught.value)
+    if blamed:
+        assert blamed in story
+        named = {one for one in vars(causes).values() if isinstance(one, str) and one in causes.ADVICE}
+        told = "".join(line for line in story.splitlines() if "it depends on:" in line)
+        assert not [one for one in named - {blamed} if one in told], story
+    assert os.environ["HOME"] == os.path.expanduser("~")
