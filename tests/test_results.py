@@ -252,7 +252,7 @@ def test_a_result_too_large_for_the_storage_is_not_said_to_be_stored(clock, flav
         if where == "resolve":
             with pytest.raises(KeyboardInterrupt):
                 flavour.call(w)
-        with pytest.raises(StorageError, match="too large"):
+        with pytest.raises(ResultNotStorable, match="too large"):
             rt.resolve("large", f, result="x" * 2000) if where == "resolve" else flavour.call(w)
         assert rt.run("large").status == "running"
         size[0] = 20

@@ -25,7 +25,18 @@ from flowdsl.engine.failures import OpenFailures
 from flowdsl.engine.scope import Scope, StepView
 from flowdsl.engine.stop import Stop
 from flowdsl.errors import FlowError, LeaseLost, Stopped
-from flowdsl.storage.base import Done, Fenced, Missing, Operation, Outcome, PutStep, Unstorable, UpdateRun
+from flowdsl.storage.operations import (
+    Done,
+    Fenced,
+    Missing,
+    Operation,
+    Outcome,
+    PutStep,
+    TakeSignal,
+    Unstorable,
+    UpdateRun,
+    not_storable,
+)
 
 __all__ = ["Bodies", "Branches", "Execution", "Frame", "Writer", "current"]
 
@@ -102,7 +113,8 @@ class Writer:
         if isinstance(outcome, Done):
             return outcome.seq
         if isinstance(outcome, Unstorable):
-            error: FlowError = outcome.error
+            step = operation.step if isinstance(operation, PutStep | TakeSignal) else None
+            error: FlowError = not_storable(outcome, run=self.run_id, step=step.key if step else "")
         elif isinstance(outcome, Fenced | Missing):
             error = self.lost(outcome)
         else:

@@ -15,7 +15,7 @@ from attrs import Attribute, define, field, frozen
 from flowdsl.core.ownership import RUN_FIELDS
 from flowdsl.core.records import Item, Memo, QueueRow, Run, ScheduleRow, Signal, Step, WorkerRow
 from flowdsl.core.status import RunStatus
-from flowdsl.errors import StorageError
+from flowdsl.errors import ResultNotStorable, StorageError
 
 __all__ = [
     "SCHEDULES_TOPIC",
@@ -46,6 +46,7 @@ __all__ = [
     "TakeSignal",
     "Unstorable",
     "UpdateRun",
+    "not_storable",
     "queue_topic",
     "raise_unstorable",
     "require_id",
@@ -428,10 +429,17 @@ Outcome = Done | Opened | Found | Fenced | Missing | Unstorable
 
 
 def raise_unstorable(*outcomes: Outcome) -> None:
-    """Raise what the storage says of a row that it cannot take."""
+    """Raise :class:`~flowdsl.errors.ResultNotStorable` for a row that the storage cannot take."""
     for outcome in outcomes:
         if isinstance(outcome, Unstorable):
-            raise outcome.error
+            raise not_storable(outcome)
+
+
+def not_storable(outcome: Unstorable, **where: str) -> ResultNotStorable:
+    """The error for whoever made the value that the storage cannot take; *where* names run and step."""
+    error = ResultNotStorable(str(outcome.error), **where)
+    error.__cause__ = outcome.error
+    return error
 
 
 # Topics -----------------------------------------------------------------------------------------------------

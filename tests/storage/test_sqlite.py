@@ -355,3 +355,53 @@ def test_many_threads_wait_and_one_looks(storage: SQLiteStorage) -> None:
         assert all(waiter.result(30) != version for waiter in waiters)
     assert not storage._watching.locked()
     assert isinstance(storage.commit([PutStep(a_step(), 1)])[0], Done)
+
+
+# Copies -----------------------------------------------------------------------------------------------------
+
+
+def test_a_backup_is_a_whole_database(storage: SQLiteStorage, path: Path) -> None:
+    """It holds all that was committed, what stands only in the log too, in one file of its owner's."""
+    open_run(storage)
+    storage.commit([PutStep(full_step(), 1)])
+    copy = path.with_name("copy.db")
+    storage.backup(copy)
+    assert sorted(entry.name for entry in path.parent.iterdir()) == [
+        "copy.db",
+        "flow.db",
+        "flow.db-shm",
+        "flow.db-wal",
+    ]
+    assert copy.stat().st_mode & 0o777 == 0o600
+    storage.commit([PutStep(a_step(key="later"), 1)])
+    with SQLiteStorage(copy) as again:
+        assert [step.key for step in again.list_steps("r")] == ["s"]
+        assert again.list_runs(payloads=True) == storage.list_runs(payloads=True)
+    with pytest.raises(FileExistsError, match="new file"):
+        storage.backup(copy)
+
+
+def test_a_backup_while_others_write(storage: SQLiteStorage, path: Path) -> None:
+    """It is the state of one moment: of a commit that is made meanwhile all is in it or nothing."""
+    open_run(storage)
+    stop = threading.Event()
+
+    def write() -> int:
+        number = 0
+        while not stop.is_set():
+            storage.commit([PutStep(a_step(key=f"{number}-{half}"), 1) for half in "ab"])
+            number += 1
+        return number
+
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(write)
+        try:
+            for copy in range(5):
+                storage.backup(path.with_name(f"{copy}.db"))
+        finally:
+            stop.set()
+        assert writing.result(30) > 0
+    for copy in range(5):
+        with SQLiteStorage(path.with_name(f"{copy}.db")) as again:
+            keys = [step.key for step in again.list_steps("r")]
+            assert keys == [f"{number}-{half}" for number in range(len(keys) // 2) for half in "ab"]

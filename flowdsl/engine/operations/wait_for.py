@@ -8,6 +8,7 @@ timeout, even when it is read later.
 import uuid
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from attrs import frozen
@@ -137,10 +138,26 @@ class WaitFor(Operation):
     def _take(self, call: Call, deadline: float | None) -> Effects[Result | None]:
         """The outcome of the wait if a signal is there, else ``None``."""
         run, engine = call.run, call.run.engine
-        signals: list[Signal] = yield Read(
-            lambda: engine.storage.list_signals(run.id, name=self._name, unread=True),
-            not engine.storage.inline,
-        )
+        after, size = 0, 1  # most often the first one is taken: thousands of others need not be read
+        while True:
+            page: list[Signal] = yield Read(
+                partial(
+                    engine.storage.list_signals,
+                    run.id,
+                    name=self._name,
+                    unread=True,
+                    after=after,
+                    limit=size,
+                ),
+                not engine.storage.inline,
+            )
+            taken = yield from self._take_of(call, page, deadline)
+            if taken is not None or len(page) < size:
+                return taken
+            after, size = page[-1].seq, min(size * 4, 256)
+
+    def _take_of(self, call: Call, signals: list[Signal], deadline: float | None) -> Effects[Result | None]:
+        run, engine = call.run, call.run.engine
         for signal in signals:
             if deadline is not None and signal.created_at > deadline:
                 continue

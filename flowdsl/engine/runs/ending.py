@@ -188,7 +188,7 @@ def _finish(state: Execution, changes: dict[str, Any]) -> Any:
     try:
         *_, outcome = yield Commit(state.engine, (*buffered, operation))
         raise_unstorable(outcome)
-    except StorageError as error:
+    except (StorageError, ResultNotStorable) as error:
         error.run = error.run or state.id
         _let_go(state, error)
         return error

@@ -12,6 +12,7 @@ from flowdsl.engine.execution import Execution
 from flowdsl.engine.operations.step import announced
 from flowdsl.errors import FlowError, RunCancelled, StorageError
 from flowdsl.storage.base import Done, Fenced, Missing, PutStep, UpdateRun
+from flowdsl.storage.operations import run_topic
 
 __all__ = ["Keeper", "interrupted"]
 
@@ -67,13 +68,15 @@ class Keeper:
 
     def _keep(self) -> None:
         renew_at = time.monotonic() + self._engine.lease / 3
-        seen = 0
+        seen, look_at = 0, 0.0
         while not self._closed:
-            waiting = any(state.stop.listeners for state in self._engine.owned.executions())
+            waiting = [
+                run_topic(state.id) for state in self._engine.owned.executions() if state.stop.listeners
+            ]
+            before = seen
             try:
-                if waiting:
-                    seen = self._engine.storage.wait_for_change(seen, 0.1)
-                    self._wake.wait(0.01)
+                if waiting:  # for a short time, for others may begin to wait meanwhile
+                    seen = self._engine.storage.wait_for_change(seen, 0.1, waiting)
                 else:
                     self._wake.wait(min(_LOOK, self._engine.lease / 3))
                 if self._closed:
@@ -81,7 +84,9 @@ class Keeper:
                 if time.monotonic() >= renew_at:
                     self.renew()
                     renew_at = time.monotonic() + self._engine.lease / 3
-                self.look()
+                if seen != before or time.monotonic() >= look_at:
+                    look_at = time.monotonic() + _LOOK
+                    self.look()
                 self.announce()
             except Exception as error:
                 if self._closed:

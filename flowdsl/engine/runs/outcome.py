@@ -17,6 +17,7 @@ from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import current
 from flowdsl.engine.owner import is_interrupted
 from flowdsl.errors import FlowError, RunCancelled, RunNotFound, StorageError
+from flowdsl.storage.operations import run_topic
 
 __all__ = ["OnLoop", "await_outcome", "on_a_loop", "outcome_of", "record_of", "wait_for_outcome", "watching"]
 
@@ -164,4 +165,4 @@ def _poll(engine: Engine, run_id: str, timeout: float | None, given_up: threadin
         left = _LOOK if end is None else end - time.monotonic()
         if left <= 0:
             raise TimeoutError(f"run {run_id} has not ended within {timeout} s; it goes on")
-        seen = engine.storage.wait_for_change(seen, min(left, _LOOK))
+        seen = engine.storage.wait_for_change(seen, min(left, _LOOK), [run_topic(run_id)])

@@ -6,6 +6,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
 
@@ -192,6 +193,25 @@ def connect(path: Path, *settings: str) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy the database *source* to the new file *target* by SQLite's own means, which see the log as
+    well."""
+    if target.exists():
+        raise FileExistsError(f"{target} is there already: give the name of a new file")
+    unfinished = target.with_name(target.name + ".unfinished")
+    unfinished.unlink(missing_ok=True)
+    create(unfinished)
+    try:
+        with closing(connect(source)) as reader, closing(connect(unfinished)) as writer:
+            reader.backup(writer)
+            writer.execute("PRAGMA journal_mode = DELETE").close()  # one file, without a log beside it
+        os.link(unfinished, target)  # unlike a rename, it never replaces what came in between
+    except sqlite3.Error as error:
+        raise translate(error, target) from error
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def prepare(connection: sqlite3.Connection, path: Path) -> None:

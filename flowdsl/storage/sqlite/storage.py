@@ -34,7 +34,7 @@ from flowdsl.storage.sqlite import rows
 from flowdsl.storage.sqlite import statements as sql
 from flowdsl.storage.sqlite.checkpoint import Checkpoints
 from flowdsl.storage.sqlite.connections import Connections, Reader, ReaderPool
-from flowdsl.storage.sqlite.file import PAUSE, is_busy, translate
+from flowdsl.storage.sqlite.file import PAUSE, copy_file, is_busy, translate
 from flowdsl.storage.sqlite.url import sqlite_path, sqlite_url
 from flowdsl.storage.sqlite.watch import Pulses
 from flowdsl.storage.sqlite.writer import Writer, chunks_of
@@ -323,6 +323,21 @@ class SQLiteStorage(Storage):
             self._lock.release()
 
     # Life --------------------------------------------------------------------------------------------------
+
+    def backup(self, path: str | os.PathLike[str]) -> None:
+        """Copy everything into the new file *path*, as it stands at one moment, while others go on writing.
+
+        The copy is a whole database: it is opened like any other. It appears under its name only when it is
+        complete and on disk. Raises ``FileExistsError`` if there is something of that name already, and
+        :class:`~flowdsl.errors.StorageError` if the copy cannot be made.
+
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as directory, SQLiteStorage(f"{directory}/flow.db") as storage:
+        ...     storage.backup(f"{directory}/copy.db")
+        ...     SQLiteStorage(f"{directory}/copy.db").close()
+        """
+        self._require_open()
+        copy_file(self._path, Path(os.path.abspath(path)))
 
     def close(self) -> None:
         with self._lock:
