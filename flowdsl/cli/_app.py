@@ -31,6 +31,8 @@ COMMANDS = (
     "retry",
     "fork",
     "signal",
+    "stream",
+    "tag",
     "resolve",
     "cancel",
     "delete",

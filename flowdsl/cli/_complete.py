@@ -23,7 +23,7 @@ from flowdsl.core.words import clean
 from flowdsl.errors import FlowError
 from flowdsl.runtime import Runtime
 
-__all__ = ["RUN", "RUNS", "message_names", "step_names", "workflow_names"]
+__all__ = ["RUN", "RUNS", "channel_names", "message_names", "step_names", "workflow_names"]
 
 _MOST = 200  # runs that are offered, the newest
 
@@ -73,7 +73,7 @@ def _runs(runtime: Runtime, _: click.Context) -> Iterator[Offered]:
 
 def _steps_of(runtime: Runtime, ctx: click.Context) -> list[Step]:
     text: Any = ctx.params.get("run") or next(iter(ctx.args), None)  # the latter while an option is typed
-    return runtime.storage.list_steps(find_run(runtime, text).id) if text else []
+    return runtime.storage.list_steps(find_run(runtime, text).id, payloads=False) if text else []
 
 
 def _steps(runtime: Runtime, ctx: click.Context) -> Iterator[Offered]:
@@ -94,7 +94,15 @@ def _workflows(runtime: Runtime, _: click.Context) -> Iterator[Offered]:
         yield path, ""
 
 
+def _channels(runtime: Runtime, ctx: click.Context) -> Iterator[Offered]:
+    text: Any = ctx.params.get("run")
+    if text:
+        for name, count in runtime.storage.list_channels(find_run(runtime, text).id).items():
+            yield name, f"{count} items"
+
+
 run_ids = _completes(_runs)
+channel_names = _completes(_channels)
 workflow_names = _completes(_workflows)
 step_names = _completes(_steps)
 message_names = _completes(_messages)

@@ -45,7 +45,7 @@ def execute(cli: Cli, text: str, app: str | None, how: Callable[[Runtime, str], 
         load_app(app, known.workflow if known is not None else "")
         with _runtime(cli) as runtime:
             run = find_run(runtime, text)
-            before = max((step.seq for step in runtime.storage.list_steps(run.id)), default=0)
+            before = max((step.seq for step in runtime.storage.list_steps(run.id, payloads=False)), default=0)
             began = time.monotonic()
             with _interruptible(cli, runtime):
                 handle = how(runtime, run.id)
@@ -57,7 +57,7 @@ def execute(cli: Cli, text: str, app: str | None, how: Callable[[Runtime, str], 
             took = time.monotonic() - began
             record = row_of(runtime, handle.id)
             status = shown_status(runtime, record)
-            steps = runtime.storage.list_steps(handle.id)
+            steps = runtime.storage.list_steps(handle.id, payloads=False)
             commands = _advised(cli, runtime, record, status, steps, error)
     seqs = [step.seq for step in steps if step.kind in WITH_BODY]
     executed = sum(seq > before for seq in seqs)
@@ -84,7 +84,7 @@ def _advised(
         child = runtime.storage.get_run(error.run)
         if child is not None:
             shown = shown_status(runtime, child)
-            return advice(child, shown, runtime.storage.list_steps(child.id), cli.tail)
+            return advice(child, shown, runtime.storage.list_steps(child.id, payloads=False), cli.tail)
     return advice(run, status, steps, cli.tail)
 
 
@@ -96,7 +96,7 @@ def _with_app(command: list[str], app: str) -> list[str]:
 
 def _forked_at(runtime: Runtime, run_id: str) -> int:
     """The number of the record that says that this run is a fork: it follows all that was copied."""
-    steps = runtime.storage.list_steps(run_id)
+    steps = runtime.storage.list_steps(run_id, payloads=False)
     return max((step.seq for step in steps if step.path == "flowdsl.fork"), default=0)
 
 

@@ -53,6 +53,7 @@ class Follower:
     steps: dict[str, Step] = field(factory=dict)
     logs: list[LogLine] = field(factory=list)
     _seq: int = 0
+    _generation: int = 1
 
     def looks(self) -> Iterator[Look]:
         """One look now, one after each change and each second, and a last one when the run has ended."""
@@ -68,12 +69,18 @@ class Follower:
 
     def _look(self) -> Look:
         run = row_of(self.runtime, self.run_id)  # first: nothing is recorded after the end
-        changed = self.read()
+        changed = self.read(run)
         return Look(run, shown_status(self.runtime, run), self.runtime.storage.now(), tuple(changed))
 
-    def read(self) -> list[Step]:
-        """Read what is new, and return the records that have changed."""
-        fresh = self.runtime.storage.list_steps(self.run_id, after=self._seq)
+    def read(self, run: Run) -> list[Step]:
+        """Read what is new of *run*, and return the records that have changed.
+
+        A run that began anew, by ``continue_as_new``, has a journal of its own.
+        """
+        if run.generation != self._generation:
+            self._generation, self._seq = run.generation, 0
+            self.steps, self.logs = {}, []
+        fresh = self.runtime.storage.list_steps(self.run_id, after=self._seq, payloads=False)
         changed = []
         for step in fresh:
             self._seq = max(self._seq, step.seq)

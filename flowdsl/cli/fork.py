@@ -42,7 +42,9 @@ def fork(cli: Cli, run: str, before: str, new_id: str | None, app: str | None) -
         raise click.UsageError("a step's name is not empty", click.get_current_context())
 
     def make(runtime: Runtime, of: str) -> Handle:
-        steps = [step for step in runtime.storage.list_steps(of) if step.kind not in BESIDE_STEPS]
+        steps = [
+            step for step in runtime.storage.list_steps(of, payloads=False) if step.kind not in BESIDE_STEPS
+        ]
         if not named(steps, before):
             near = near_step(steps, before)
             raise Failure(
@@ -55,7 +57,7 @@ def fork(cli: Cli, run: str, before: str, new_id: str | None, app: str | None) -
     with opened(cli) as runtime:
         made = row_of(runtime, make(runtime, find_run(runtime, run).id).id)
         status = shown_status(runtime, made)
-        steps = sum(step.kind in WITH_BODY for step in runtime.storage.list_steps(made.id))
+        steps = sum(step.kind in WITH_BODY for step in runtime.storage.list_steps(made.id, payloads=False))
     command = ["flowdsl", "resume", made.id, "--app", module_of(made.workflow), *cli.tail]
     cli.out.line("made ", (made.id, "bold"), (f"  {steps} recorded before", "dim"))
     cli.out.next([command])

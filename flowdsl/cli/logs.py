@@ -31,7 +31,7 @@ def logs(cli: Cli, run: str, since: float | None, until: float | None) -> None:
     """
     with opened(cli) as runtime:
         record = find_run(runtime, run)
-        journal = runtime.storage.list_steps(record.id)
+        journal = runtime.storage.list_steps(record.id, payloads=False)
     lines = [LogLine.of(step) for step in journal if step.kind == LOG]
     shown = [line for line in lines if _within(line.at.timestamp(), since, until)]
     paths = scope_paths(journal) if shown else {}

@@ -66,7 +66,7 @@ def _in_doubt(runtime: Runtime, run: Run, text: str) -> Step:
     """The one step without an outcome that *text* means."""
     if shown_status(runtime, run) == "running":
         raise Failure(f"run {run.id} is executing, so no step of it is in doubt")
-    steps = [step for step in runtime.storage.list_steps(run.id) if step.kind == STEP]
+    steps = [step for step in runtime.storage.list_steps(run.id, payloads=False) if step.kind == STEP]
     matching = named(steps, text)
     found = [step for step in matching if step.status is StepStatus.PENDING]
     if len(found) == 1:

@@ -14,6 +14,7 @@ from flowdsl.cli.logs import log_cells
 from flowdsl.cli.runs import print_runs
 from flowdsl.core.advice import advice
 from flowdsl.core.kinds import AUDIT, BESIDE_STEPS, LOG, STORE
+from flowdsl.core.preview import error_lines
 from flowdsl.core.records import Run, RunFilter, Signal, Step
 from flowdsl.core.status import RunStatus, StepStatus, is_final
 from flowdsl.core.timeline import Timeline, timeline_of
@@ -52,9 +53,9 @@ def show(cli: Cli, run: str, limit: int | None, everything: bool, timeline: bool
     """
     with opened(cli) as runtime:
         record = find_run(runtime, run)
-        journal = runtime.storage.list_steps(record.id)
+        journal = runtime.storage.list_steps(record.id, payloads=False)
         children = runtime.storage.list_runs(RunFilter(parent=record.id, newest_first=False))
-        signals = runtime.storage.list_signals(record.id)
+        signals = runtime.storage.list_signals(record.id, payloads=False)
         status = shown_status(runtime, record)
         commands = advice(record, status, journal, cli.tail)
         most = len(journal) if everything else limit or (len(journal) if cli.as_json else LIMIT)
@@ -126,9 +127,15 @@ def _relations(run: Run, status: str) -> list[tuple[str, Cell]]:
         facts.append(("deadline", moment(run.deadline, zone=True)))
     if run.cancel_requested is not None and status != "cancelled":
         facts.append(("cancelling", f"asked for at {moment(run.cancel_requested, zone=True)}"))
-    for name, other in (("parent", run.parent), ("fork of", run.forked_from)):
+    for name, other in (("parent", run.parent), ("started by", run.started_by), ("fork of", run.forked_from)):
         if other:
             facts.append((name, other))
+    if run.generation > 1:
+        facts.append(("generation", str(run.generation)))
+    if run.queue is not None:
+        facts.append(("queue", run.queue + (f", priority {run.priority}" if run.priority else "")))
+    if run.not_before is not None and status == "pending":
+        facts.append(("begins", f"not before {moment(run.not_before, zone=True)}"))
     if run.recoveries:
         facts.append(("taken over", f"{_count(run.recoveries, 'time')} from a process that was gone"))
     return facts
@@ -177,6 +184,7 @@ def _print_signals(out: Output, signals: Sequence[Signal], known: int) -> None:
         Column("by", least=6, wide=76),
         Column("state"),
         Column("payload", least=10),
+        Column("reply", least=8, wide=76),
     )
     rows: list[list[Cell]] = [
         [
@@ -185,6 +193,7 @@ def _print_signals(out: Output, signals: Sequence[Signal], known: int) -> None:
             signal.sender or "",
             ("✓ taken", "green") if signal.taken_by else ("○ unread", "blue"),
             signal.preview,
+            (error_lines(signal.reply_preview)[0], state_of("failed").colour if signal.reply_failed else ""),
         ]
         for signal in signals
     ]

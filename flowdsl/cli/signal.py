@@ -38,7 +38,7 @@ def signal(cli: Cli, run: str, name: str, payload: Any, sender: str | None, key:
         record = find_run(runtime, run)
         value = None if payload is NOTHING else payload
         sent = runtime.signal(record.id, name, value, sender=sender, key=key)
-        known = runtime.storage.list_signals(record.id, name=name)
+        known = runtime.storage.list_signals(record.id, name=name, payloads=False)
         dropped = sent not in {one.id for one in known}
         if dropped and (key is None or key not in {one.key for one in known}):
             raise Failure(f"the signal could not be stored: are {name!r}, the sender and the key Unicode?")

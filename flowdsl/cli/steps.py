@@ -34,7 +34,7 @@ def steps(cli: Cli, run: str, step: str | None) -> None:
     """
     with opened(cli) as runtime:
         record = find_run(runtime, run)
-        journal = runtime.storage.list_steps(record.id)
+        journal = runtime.storage.list_steps(record.id, payloads=False)
         if step is not None:
             journal = _matching(journal, step, record)
         if cli.as_json:

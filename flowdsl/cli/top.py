@@ -71,7 +71,7 @@ class Watcher:
         follower = self.followers.get(run.id)
         if follower is None:
             return Line(run, status, None, error_lines(run.error_preview)[0])
-        follower.read()
+        follower.read(run)
         steps = follower.unfinished()
         if status == "running" and steps and all(map(waits, steps)):
             status = "waiting"

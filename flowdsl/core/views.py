@@ -80,6 +80,12 @@ def run_view(run: Run, status: str) -> dict[str, Any]:
         "owner": run.owner,
         "epoch": run.epoch,
         "recoveries": run.recoveries,
+        "generation": run.generation,
+        "started_by": run.started_by,
+        "queue": run.queue,
+        "priority": run.priority,
+        "partition": run.partition,
+        "not_before": iso(run.not_before),
     }
 
 
@@ -145,6 +151,9 @@ def signal_view(signal: Signal) -> dict[str, Any]:
         "key": signal.key,
         "created_at": iso(signal.created_at),
         "taken_by": signal.taken_by,
+        "asked": signal.asked,
+        "reply": signal.reply_preview or None,
+        "refused": signal.reply_failed,
     }
 
 
