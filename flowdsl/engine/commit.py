@@ -18,7 +18,9 @@ The implementation
     again when it has, so that the disk never waits for callers to wake one another. A sync caller waits at
     the gate of its request; futures are resolved once per loop and batch. Storages that commit in
     microseconds (``inline``) are called where the caller stands, on the event loop too, since a thread hop
-    would cost more.
+    would cost more; where sharing pays for these too (``shares``), all that is written in one turn of the
+    loop is one commit. A lone async caller whose loop has nothing else to do commits there as well, as long
+    as commits were quick.
 
 If you edit this
     A ``KeyboardInterrupt`` may strike while a leader commits for others. Their requests go back to the queue:
@@ -31,12 +33,15 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from flowdsl.errors import StorageUnavailable
 from flowdsl.storage.base import Operation, Outcome, Storage
 
 __all__ = ["Committer", "Written"]
+
+_QUICK = 0.001  # seconds: a commit that takes less may block an event loop that has nothing else to do
+_TRUSTED = 16  # so many quick commits in a row, and the next is taken to be quick too
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0  # seconds between two tries while the storage is unavailable
 
@@ -75,6 +80,8 @@ class Committer:
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
         self._closing = threading.Event()
+        self._turns: dict[asyncio.AbstractEventLoop, list[_Request]] = {}
+        self._streak = 0  # quick commits in a row
         self._outage: tuple[float, float] | None = None  # since when, and when it was last seen
 
     def _send(self, operations: Sequence[Operation]) -> list[Outcome]:
@@ -82,7 +89,7 @@ class Committer:
         pause = _FIRST_PAUSE
         while True:
             try:
-                outcomes = self.storage.commit(operations)
+                outcomes = self._timed(operations)
             except StorageUnavailable as error:
                 if error.lasting or self._closing.is_set():
                     raise
@@ -135,12 +142,20 @@ class Committer:
         A task that is cancelled meanwhile, however often, waits all the same, and raises :class:`Written`:
         what a body did is recorded, and the journal knows it, or undo would pass over it.
         """
-        if self.storage.inline:
-            return self.commit(operations)
         loop = asyncio.get_running_loop()
-        request = _Request(operations, loop.create_future())
-        self._pending.append(request)
-        self._nudge()
+        if self.storage.inline:
+            if not self.storage.shares or _is_idle(loop):
+                return self.storage.commit(operations)
+            request = _Request(operations, loop.create_future())
+            self._join_turn(loop, request)
+        else:
+            if self._streak >= _TRUSTED and _is_idle(loop):
+                outcomes = self._on_the_loop(operations)
+                if outcomes is not None:
+                    return outcomes
+            request = _Request(operations, loop.create_future())
+            self._pending.append(request)
+            self._nudge()
         cancelled: asyncio.CancelledError | None = None
         while not request.done:
             try:
@@ -154,6 +169,40 @@ class Committer:
         if request.error is not None:
             raise request.error
         return request.outcomes
+
+    def _on_the_loop(self, operations: Sequence[Operation]) -> list[Outcome] | None:
+        """Commit where the caller stands; ``None`` where somebody else commits, or the storage is away."""
+        if not self._turn.acquire(False):
+            return None
+        try:
+            return None if self._pending else self._timed(operations)
+        except StorageUnavailable:
+            return None  # the thread waits until it is back
+        finally:
+            self._turn.release()
+
+    def _timed(self, operations: Sequence[Operation]) -> list[Outcome]:
+        """Commit, and note whether that was quick."""
+        begun = time.perf_counter()
+        outcomes = self.storage.commit(operations)
+        self._streak = self._streak + 1 if time.perf_counter() - begun < _QUICK else 0
+        return outcomes
+
+    def _join_turn(self, loop: asyncio.AbstractEventLoop, request: _Request) -> None:
+        """Commit together with whoever else writes in this turn of the loop."""
+        turn = self._turns.get(loop)
+        if turn is None:
+            turn = self._turns[loop] = []
+        turn.append(request)
+        if len(turn) == 1:
+            loop.call_soon(self._end_turn, loop)
+
+    def _end_turn(self, loop: asyncio.AbstractEventLoop) -> None:
+        batch = self._turns.pop(loop)
+        self._commit_together(
+            batch, BaseException, self.storage.commit
+        )  # no error may leave a caller waiting
+        _resolve(batch)
 
     def _nudge(self) -> None:
         if self._thread is None:
@@ -177,7 +226,7 @@ class Committer:
             while self._pending and len(batch) < 1000:
                 batch.append(self._pending.popleft())
             try:
-                self._commit_together(batch, catch)
+                self._commit_together(batch, catch, self._send)
             except BaseException:
                 self._pending.extendleft(request for request in reversed(batch) if not request.done)
                 self._wake.put(True)
@@ -185,10 +234,12 @@ class Committer:
             finally:
                 self._deliver(batch)
 
-    def _commit_together(self, batch: list[_Request], catch: type[BaseException]) -> None:
+    def _commit_together(
+        self, batch: list[_Request], catch: type[BaseException], send: Callable[..., list[Outcome]]
+    ) -> None:
         if len(batch) > 1:
             try:
-                outcomes = self._send([op for request in batch for op in request.operations])
+                outcomes = send([op for request in batch for op in request.operations])
             except StorageUnavailable as error:
                 self._fail(batch, error)
                 return
@@ -204,7 +255,7 @@ class Committer:
                 return
         for place, request in enumerate(batch):
             try:
-                request.outcomes = self._send(request.operations)
+                request.outcomes = send(request.operations)
             except StorageUnavailable as error:
                 self._fail(batch[place:], error)
                 return
@@ -245,6 +296,13 @@ class Committer:
             if thread is not threading.current_thread():
                 thread.join()
             self._thread = None
+
+
+def _is_idle(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether no other callback of *loop* is ready, so that to block it for a moment delays nobody. A loop
+    that does not tell counts as busy."""
+    ready = getattr(loop, "_ready", True)
+    return not ready
 
 
 def _resolve(requests: list[_Request]) -> None:

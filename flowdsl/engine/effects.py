@@ -155,10 +155,7 @@ class Commit(Effect):
         return self.engine.committer.commit(self.operations)
 
     async def aio(self) -> list[Outcome]:
-        committer = self.engine.committer
-        if committer.storage.inline:
-            return committer.commit(self.operations)
-        return await committer.commit_async(self.operations)
+        return await self.engine.committer.commit_async(self.operations)
 
 
 class Read(Effect):

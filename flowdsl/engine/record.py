@@ -174,7 +174,8 @@ def put(call: Call, record: Step, *more: Operation) -> Effects[None] | tuple[()]
     no time, else by what is given to ``yield from``."""
     run = call.run
     operations = (PutStep(record, run.epoch), *more)
-    if run.engine.storage.inline:
+    storage = run.engine.storage
+    if storage.inline and not (storage.shares and call.scope.is_async):
         _commit_now(run, call, operations)
         with run.lock:
             run.journal.add(record)
@@ -190,7 +191,8 @@ def _put(call: Call, record: Step, operations: tuple[Operation, ...]) -> Effects
 def commit(run: Execution, call: Call | None, *operations: Operation) -> Effects[int]:
     """Commit *operations* of a run behind what it has buffered; answers the ``seq`` of the first. A refused
     or failed write stops the run, resumably."""
-    if run.engine.storage.inline:  # sync or async, it is called as it is
+    storage = run.engine.storage
+    if storage.inline and not storage.shares:  # sync or async, it is called as it is
         return _commit_now(run, call, operations)
     operations, buffered = _whole(run, call, operations)
     try:

@@ -125,10 +125,13 @@ class Storage(ABC):
     * ``patience``: for how many seconds the engine sends operations again while the storage is unavailable
       (:class:`~flowdsl.errors.StorageUnavailable`, unless that is ``lasting``).
     * ``inline``: whether a commit takes microseconds, so that async code may call it on its event loop.
+    * ``shares``: of one that is ``inline``: whether callers that commit together pay much less than one by
+      one.
     """
 
     url: str | None = None
     inline: bool = False
+    shares: bool = False
     patience: float = 30.0
 
     def __init__(self) -> None:

@@ -21,6 +21,7 @@ class RelayStorage(Storage):
         super().__init__()
         self.storage = storage
         self.inline = storage.inline
+        self.shares = storage.shares
         self.url = storage.url
 
     def commit(self, operations: Sequence[Operation], /) -> list[Outcome]:

@@ -91,6 +91,7 @@ class SQLiteStorage(Storage):
         usual = {"synchronous": "full", "patience": _PATIENCE}
         self.url = sqlite_url(str(self._path), **{k: v for k, v in options.items() if v != usual[k]})
         self.inline = synchronous != "full"
+        self.shares = True
         self._lock = threading.Lock()  # of the writer, and of what is open at all
         self._open: list[Connections] = []  # one, or none: opened again by who needs it
         self._checkpoints = Checkpoints(self._path, self._lock)
