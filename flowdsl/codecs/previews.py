@@ -19,6 +19,7 @@ from attrs import frozen
 
 from flowdsl.codecs.exceptions.handling import dict_of, text_of
 from flowdsl.codecs.exceptions.rebuild import TRACE, original_type
+from flowdsl.core.naming import shown_file
 from flowdsl.core.preview import one_line, preview
 
 __all__ = ["Previews"]
@@ -101,7 +102,7 @@ def _where(error: BaseException) -> str:
         return ""
     file, line, name = best
     source = one_line(linecache.getline(file, line).strip(), _SOURCE)
-    return f"{one_line(f'{os.path.basename(file)}:{line} in {name}')}\n{source}".rstrip("\n")
+    return f"{one_line(f'{shown_file(file)}:{line} in {name}')}\n{source}".rstrip("\n")
 
 
 def _frames(trace: TracebackType | None) -> Iterator[_Frame]:

@@ -11,7 +11,7 @@ import sys
 from hashlib import blake2b
 from typing import Any
 
-__all__ = ["UNNAMED", "in_notebook", "main_name", "name_notebook", "unnamed_notebook"]
+__all__ = ["UNNAMED", "in_notebook", "main_name", "name_notebook", "shown_file", "unnamed_notebook"]
 
 UNNAMED = "notebook:?"
 """How the paths of a notebook begin whose file is not known."""
@@ -55,6 +55,19 @@ def name_notebook(name: str) -> str:
 def in_notebook() -> bool:
     """Whether this process is the kernel of a notebook, whose cells execute on an event loop."""
     return _is_notebook(getattr(sys.modules.get("__main__"), "__dict__", {}))
+
+
+def shown_file(file: str) -> str:
+    """The name under which a person knows a source file: its last part, or, of a cell, ``In[2]``.
+
+    >>> shown_file("/home/me/shop.py")
+    'shop.py'
+    """
+    shell = getattr(sys.modules.get("__main__"), "get_ipython", None)
+    compiler = getattr(shell() if callable(shell) else None, "compile", None)
+    name_of = getattr(compiler, "format_code_name", None)
+    label = name_of(file) if callable(name_of) else None
+    return str(label[1]) if isinstance(label, tuple) and len(label) == 2 else _last_part(file)
 
 
 def unnamed_notebook(path: str) -> bool:

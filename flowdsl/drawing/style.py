@@ -14,27 +14,29 @@ _INK = {
 """Text, quiet text, ground and lines of both schemes."""
 
 _LAYOUT = """
-.flowdsl{font:13px/1.45 system-ui,-apple-system,"Segoe UI",sans-serif;color:var(--fd-text);\
+@{font:13px/1.45 system-ui,-apple-system,"Segoe UI",sans-serif;color:var(--fd-text);\
 background:var(--fd-ground);border:1px solid var(--fd-line);border-radius:6px;padding:10px 12px;margin:2px 0;\
 max-width:960px;overflow-x:auto;text-align:left}
-.flowdsl code,.flowdsl pre{font:12px/1.45 ui-monospace,"SF Mono",Menlo,Consolas,monospace;color:inherit;\
+@ code,@ pre{font:12px/1.45 ui-monospace,"SF Mono",Menlo,Consolas,monospace;color:inherit;\
 background:none;padding:0;border:0;overflow-wrap:anywhere;white-space:pre-wrap}
-.flowdsl .fd-head{font-size:14px}
-.flowdsl .fd-quiet{color:var(--fd-quiet);font-size:12px}
-.flowdsl .fd-error{border-left:3px solid var(--fd-failed);padding:2px 0 2px 10px;margin:8px 0}
-.flowdsl .fd-result{margin:6px 0}
-.flowdsl svg{display:block;width:100%;height:auto;margin:8px 0 2px}
-.flowdsl svg.fd-small{display:inline-block;width:240px;margin:0;vertical-align:middle}
-.flowdsl details{margin:6px 0 0}
-.flowdsl summary{cursor:pointer;color:var(--fd-quiet);font-size:12px}
-.flowdsl table{border-collapse:collapse;margin:4px 0 0;font-size:12px;border:0;width:auto;color:inherit}
-.flowdsl th{color:var(--fd-quiet);font-weight:normal}
-.flowdsl th,.flowdsl td{text-align:left;vertical-align:top;padding:2px 14px 2px 0;border:0;background:none;\
+@ .fd-head{font-size:14px}
+@ .fd-quiet{color:var(--fd-quiet);font-size:12px}
+@ .fd-error{border-left:3px solid var(--fd-failed);padding:2px 0 2px 10px;margin:8px 0}
+@ .fd-result{margin:6px 0}
+@ svg{display:block;width:100%;height:auto;margin:8px 0 2px}
+@ svg.fd-small{display:inline-block;width:240px;margin:0;vertical-align:middle}
+@ details{margin:6px 0 0}
+@ summary{cursor:pointer;color:var(--fd-quiet);font-size:12px}
+@ table{border-collapse:collapse;margin:4px 0 0;font-size:12px;border:0;width:auto;color:inherit}
+@ th{color:var(--fd-quiet);font-weight:normal}
+@ th,@ td{text-align:left;vertical-align:top;padding:2px 14px 2px 0;border:0;background:none;\
 max-width:28em;white-space:normal}
-.flowdsl tr{background:none}
-.flowdsl tbody tr{border-top:1px solid var(--fd-line)}
-.flowdsl .fd-nowrap{white-space:nowrap}
+@ tr{background:none}
+@ tbody tr{border-top:1px solid var(--fd-line)}
+@ .fd-nowrap{white-space:nowrap}
 """
+
+"""``@`` stands for the class, three times: else what a front end says of all tables and code would win."""
 
 _PICTURE = """
 .flowdsl .fd-axis{fill:var(--fd-quiet);font:11px system-ui,sans-serif}
@@ -58,12 +60,12 @@ def css(*, layout: bool = True) -> str:
     rules.append(
         _variables('.flowdsl:is([data-jp-theme-light="false"] *,.vscode-dark *,[theme="dark"] *)', "dark")
     )
-    rules += [_LAYOUT.strip()] if layout else []
+    rules += [_LAYOUT.strip().replace("@", ".flowdsl" * 3)] if layout else []
     rules.append(_PICTURE.strip())
     for word in STATES:
         rules.append(f".flowdsl .fd-{word}{{fill:var(--fd-{word});stroke:var(--fd-{word})}}")
         if layout:
-            rules.append(f".flowdsl b.fd-{word}{{color:var(--fd-{word});font-weight:600}}")
+            rules.append(f".flowdsl.flowdsl b.fd-{word}{{color:var(--fd-{word});font-weight:600}}")
     return "".join(rules)
 
 

@@ -105,7 +105,7 @@ def _axis(scale: _Scale, height: float) -> Iterator[str]:
             f'<rect class="fd-idle" fill="#d0d7de" x="{_n(left)}" y="{_TOP - 4}" width="{_n(right - left)}" '
             f'height="{_n(height - _TOP + 4)}"/>'
             f'<text class="fd-axis" fill="#57606a" font-size="11" text-anchor="middle" '
-            f'x="{_n((left + right) / 2)}" y="11">{length(idle.length)}</text></g>'
+            f'x="{_n((left + right) / 2)}" y="11">+{length(idle.length)}</text></g>'
         )
     for x, text in _marks(scale):
         yield (

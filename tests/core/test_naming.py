@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flowdsl.core.naming import main_name, name_notebook, unnamed_notebook
+from flowdsl.core.naming import main_name, name_notebook, shown_file, unnamed_notebook
 
 
 def as_main(monkeypatch: pytest.MonkeyPatch, **facts: Any) -> None:
@@ -93,6 +93,23 @@ def test_an_empty_name_is_refused(name: Any) -> None:
     """A name that says nothing would be shared by all who give it."""
     with pytest.raises(ValueError, match="non-empty"):
         name_notebook(name)
+
+
+def test_a_cell_is_known_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its file is one that the kernel has made up; any other file is known by its last part."""
+
+    class Compiler:
+        def format_code_name(self, name: str) -> tuple[str, str] | None:
+            return ("Cell", "In[2]") if name == "/made/up/123.py" else None
+
+    class Cells:
+        compile = Compiler()
+
+    as_main(monkeypatch, get_ipython=Cells)
+    assert shown_file("/made/up/123.py") == "In[2]"
+    assert shown_file("/home/me/shop.py") == "shop.py"
+    as_main(monkeypatch)
+    assert shown_file("/made/up/123.py") == "123.py"
 
 
 @pytest.mark.usefixtures("front_end")

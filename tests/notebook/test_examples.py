@@ -1,0 +1,63 @@
+"""The example notebooks, executed as a pipeline does it."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("ipykernel")
+nbclient = pytest.importorskip("nbclient")
+nbformat = pytest.importorskip("nbformat")
+pytest.importorskip("sklearn")
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+BOOKS = sorted(EXAMPLES.glob("*.ipynb"))
+of_each = pytest.mark.parametrize("book", BOOKS, ids=lambda book: book.stem)
+
+PATHS = re.compile(r"/home/|/root/|/tmp/|/work/|/usr/|/Users/|site-packages|[A-Z]:\\\\")
+
+
+def raises(cell) -> bool:
+    """Whether a cell is to raise."""
+    return "raises-exception" in cell.metadata.get("tags", [])
+
+
+def results(book) -> list[tuple[str, list[str]]]:
+    """What each code cell ends with: an error, or a result of which kinds."""
+    found = []
+    for cell in book.cells:
+        if cell.cell_type == "code":
+            ends = [one for one in cell.outputs if one.output_type in ("error", "execute_result")]
+            found += [(one.get("ename", ""), sorted(one.get("data", ()))) for one in ends]
+    return found
+
+
+def test_there_are_four() -> None:
+    """One for each thing to show."""
+    assert [book.stem for book in BOOKS] == ["debugging", "first_steps", "pipeline", "sweep"]
+
+
+@of_each
+def test_a_notebook_executes_and_shows_what_is_stored(book: Path, tmp_path: Path) -> None:
+    """In an empty directory; only the cells that say so raise."""
+    stored = nbformat.read(book, as_version=4)
+    fresh = nbformat.read(book, as_version=4)
+    client = nbclient.NotebookClient(
+        fresh, timeout=100, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+    )
+    env = {name: value for name, value in os.environ.items() if not name.startswith("FLOWDSL_")}
+    client.execute(env=env)
+    assert results(fresh) == results(stored)
+    for cell in fresh.cells:
+        if raises(cell):
+            assert any(one.output_type == "error" for one in cell.outputs)
+
+
+@of_each
+def test_the_outputs_are_kept_and_name_no_machine(book: Path) -> None:
+    """Every cell was executed, in order, and no path of the author's is in what it printed."""
+    cells = [one for one in nbformat.read(book, as_version=4).cells if one.cell_type == "code"]
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    for cell in cells:
+        assert not PATHS.search(str(cell.outputs))
