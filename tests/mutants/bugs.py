@@ -33,25 +33,23 @@ bug(
     "acknowledge-before-commit",
     "the caller sees a result that is written behind its back",
     (
-        "record, loaded, more = _completed(call, view, value) "
-        "yield from commit_for(run, call, PutStep(record, run.epoch), *more)",
-        "record, loaded, more = _completed(call, view, value)\n"
-        "            run.engine.background(lambda: run.engine.commit(PutStep(record, run.epoch), *more))",
+        "record, loaded, more = self._completed(call, view, value, memo_key) yield from put(call, record, *more)",
+        "record, loaded, more = self._completed(call, view, value, memo_key)\n                run.engine.background(lambda: run.engine.commit(run.writer.put(record), *more))",
     ),
     tests=f"{CORE} {VERBS}",
 )
 bug(
     "occurrence-dropped",
     "equal calls have one key",
-    ("call.key = key = step_key(content, occurrence)", "call.key = key = step_key(content, 0)"),
+    ("self.key = key = step_key(content, occurrence)", "self.key = key = step_key(content, 0)"),
     tests=f"tests/test_steps.py {CORE}",
 )
 bug(
     "key-without-arguments",
     "what a call is called with is no part of its key",
     (
-        "content_digest(scope.id, path, defn.version, bound.canonical)",
-        'content_digest(scope.id, path, defn.version, b"")',
+        "content_digest(scope.id, path, operation.version, operation.canonical)",
+        'content_digest(scope.id, path, operation.version, b"")',
     ),
     tests=f"tests/test_steps.py {CORE}",
 )
@@ -96,23 +94,22 @@ bug(
 bug(
     "retry-executed-twice",
     "what the retry of a failed run has executed is still open when its process dies",
-    ("if run.reopened and call is not None: operations += run.answers(call.key)", "pass"),
+    ("if writer.reopened and call is not None: operations += writer.answers(call.key)", "pass"),
     tests="tests/test_runs.py",
 )
 bug(
     "attempts-start-anew",
     "after a crash the attempts of a step are counted from one",
-    ("if left > 0: yield from _pause(run, left) return prior.attempts", "return 0"),
+    ("if left > 0: yield from wait_out(run, left) return prior.attempts", "return 0"),
     tests=f"tests/test_retries.py {VERBS}",
 )
 bug(
     "attempt-not-recorded",
     "a failed attempt is not stored before the wait that follows it",
     (
-        "yield from put_record( call, _pending(call, view, view.attempt, {",
-        "str((\n        call, _pending(call, view, view.attempt, {",
+        'yield from put(call, row(call, _PENDING, None, "", view.attempt, facts, view)) engine.hooks',
+        "engine.hooks",
     ),
-    ('"error": error_preview(error)}) )', '"error": error_preview(error)}) ))'),
     tests=f"tests/test_retries.py {VERBS}",
 )
 bug(
@@ -133,13 +130,16 @@ bug(
 bug(
     "in-doubt-without-intent",
     "that a step in doubt has begun is not recorded",
-    ('if defn.in_doubt == "raise": yield from put_record', "if False:\n            yield from put_record"),
+    ('if defn.in_doubt == "raise": doubt', "if False:\n                doubt"),
     tests=f"tests/test_in_doubt.py {VERBS}",
 )
 bug(
     "storage-error-swallowed",
     "a write that failed is taken for one that happened",
-    ("raise halted(run, error, call) from error if buffered:", "return 0\n    if buffered:"),
+    (
+        "outcomes = run.engine.storage.commit(operations) except StorageError as error: raise halted(run, error, call) from error",
+        "outcomes = run.engine.storage.commit(operations)\n    except StorageError:\n        return 0",
+    ),
     tests="tests/test_crossing.py",
 )
 bug(
@@ -197,15 +197,18 @@ bug(
 bug(
     "memo-not-copied",
     "a replay asks the memo again",
-    ("yield from put_record(call, record) return replay(call, record)", "return replay(call, record)"),
+    (
+        "yield from put(call, record) return replay(call, record)",
+        "return replay(call, record)\n        yield",
+    ),
     tests=VERBS,
 )
 bug(
     "memo-forever",
     "a memo does not expire",
     (
-        "if memo is None or (memo.expires_at is not None and memo.expires_at <= engine.clock.now()):",
-        "if memo is None:",
+        "if memo is not None and memo.expires_at is not None and memo.expires_at <= engine.clock.now(): memo = None",
+        "pass",
     ),
     tests="tests/verbs/test_values.py",
 )
@@ -310,15 +313,15 @@ bug(
     "neighbour-dropped",
     "behind a shared commit that failed, only the first caller's operations are written",
     (
-        "for request in batch: try: request.outcomes = self.storage.commit(request.operations)",
-        "for request in batch:\n            try:\n                if request is batch[0]:\n                    request.outcomes = self.storage.commit(request.operations)",
+        "try: request.outcomes = send(request.operations)",
+        "try:\n                if place == 0:\n                    request.outcomes = send(request.operations)",
     ),
     tests="tests/engine/test_commit.py",
 )
 bug(
     "cancelled-commit-unknown",
     "a task that is cancelled while it commits does not learn of it",
-    ("cancelled = error request.future = loop.create_future()", "raise"),
+    ("cancelled = cancelled or error request.future = loop.create_future()", "raise"),
     tests="tests/engine/test_commit.py tests/verbs/test_undo.py",
 )
 
@@ -328,57 +331,53 @@ bug(
     "store-not-tied-to-step",
     "each attempt of a step pushes once more",
     (
-        'mark(frame, f"store.{op}", "store", keyed(key, item), shown)',
-        'mark(frame, f"store.{op}", "store", keyed(key, item, frame.step and frame.step.attempt), shown)',
+        "operation = StoreWrite(op, key, item)",
+        "operation = StoreWrite(op, key, item)\n    operation.canonical += str(frame.step and frame.step.attempt).encode()",
     ),
     tests=f"tests/verbs/test_run_store.py {VERBS}",
 )
 bug(
     "store-read-not-recorded",
     "a replay reads what the store holds now",
-    ("run.keep(record) return None, (default if not loaded", "return None, (default if not loaded"),
+    ('keep(call, payload, run.engine.payloads.previews.value(loaded[0]) if loaded else "")', "str(payload)"),
     tests=f"tests/verbs/test_run_store.py {VERBS}",
 )
 bug(
     "store-live-value",
     "what get returns is the state itself",
     (
-        "return copy.deepcopy(dict(values) if key is None else values.get(key, default))",
-        "return dict(values) if key is None else values.get(key, default)",
+        "return copy.deepcopy(dict(self.values) if key is None else self.values.get(key, default))",
+        "return dict(self.values) if key is None else self.values.get(key, default)",
     ),
     tests="tests/verbs/test_run_store.py",
 )
 bug(
     "sleep-in-full-again",
     "after a restart a sleep begins anew",
-    ("left = wake_at - clock.now()", "left = length if length is not None else wake_at - clock.now()"),
+    ("left = facts.until - now", "left = self._length if self._length is not None else facts.until - now"),
     tests=f"tests/verbs/test_timers.py {VERBS}",
 )
 bug(
     "sleep-not-recorded-first",
     "the time to wake up is not stored before the wait",
     (
-        "facts = Sleeping(wake_at) yield from put_record(call, make_record(call, view, StepStatus.PENDING",
-        "facts = Sleeping(wake_at)\n        str((call, make_record(call, view, StepStatus.PENDING",
-    ),
-    (
-        'StepStatus.PENDING, None, "", 0, facts)) yield from pause_until(call, left)',
-        'StepStatus.PENDING, None, "", 0, facts)))\n    yield from pause_until(call, left)',
+        "yield from pending(call, facts) yield from wait_out(call.run, left)",
+        "str((pending, facts))\n        yield from wait_out(call.run, left)",
     ),
     tests=f"tests/verbs/test_timers.py {VERBS}",
 )
 bug(
     "wait-in-full-again",
     "after a restart the timeout of a wait begins anew",
-    ("left = None if deadline is None else deadline - run.engine.clock.now()", "left = limit"),
+    ("left = None if deadline is None else deadline - now", "left = self._limit"),
     tests=f"tests/verbs/test_signals.py {VERBS}",
 )
 bug(
     "late-signal-loses",
     "a signal that came in time and is read late is lost to the timeout",
     (
-        "taken = yield from _take(call, view, name, where, deadline if late else None)",
-        "taken = None if late else (yield from _take(call, view, name, where, None))",
+        "taken = yield from self._take(call, deadline if late else None)",
+        "taken = None if late else (yield from self._take(call, None))",
     ),
     tests="tests/verbs/test_signals.py tests/verbs/test_timers.py",
 )
@@ -387,7 +386,7 @@ bug(
     "signals are taken in the wrong order",
     (
         "for signal in signals: if deadline is not None",
-        "for signal in signals[::-1]:\n        if deadline is not None",
+        "for signal in signals[::-1]:\n            if deadline is not None",
     ),
     tests=f"tests/verbs/test_signals.py {VERBS}",
 )
@@ -419,7 +418,10 @@ bug(
 bug(
     "branches-not-awaited",
     "a run completes before its scheduled branches have",
-    ("run.armed[record.key] = found run.branches.append(found)", "run.armed[record.key] = found"),
+    (
+        "run.branches.remember(record.key, found) run.branches.add(found)",
+        "run.branches.remember(record.key, found)",
+    ),
     tests=f"tests/verbs/test_branches.py {VERBS}",
 )
 bug(
@@ -434,16 +436,16 @@ bug(
 bug(
     "schedule-in-full-again",
     "after a restart a delay begins anew",
-    (
-        "wait = facts.at - engine.clock.now()",
-        "wait = facts.at - record.created_at",
-    ),
+    ("wait = facts.at - run.engine.clock.now()", "wait = facts.at - record.created_at"),
     tests=VERBS,
 )
 bug(
     "one-handler",
     "an event reaches one handler",
-    ("for handler in HANDLERS.of(event):", "for handler in list(HANDLERS.of(event))[:1]:"),
+    (
+        "for path, fn, is_async in HANDLERS.of(event):",
+        "for path, fn, is_async in list(HANDLERS.of(event))[:1]:",
+    ),
     tests="tests/test_modes.py tests/verbs/test_values.py",
 )
 bug(
@@ -456,39 +458,42 @@ bug(
     "now-not-recorded",
     "a replay sees another time",
     (
-        "record = run.journal.get(call.key) if record is None or record.payload is None: moment",
-        "record = None\n    if record is None or record.payload is None:\n        moment",
+        'keep(call, payload, datetime.fromtimestamp(moment, UTC).isoformat(" ", "milliseconds"))',
+        "str(payload)",
     ),
     tests=f"tests/verbs/test_values.py {VERBS}",
 )
 bug(
     "uuid4-by-chance",
     "a replay draws another UUID",
-    ("return uuid.UUID(bytes=seed[:16], version=4)", "return uuid.uuid4()"),
+    ("return uuid.UUID(bytes=_seed(frame.run, frame.scope)[:16], version=4)", "return uuid.uuid4()"),
     tests=f"tests/verbs/test_values.py {VERBS}",
 )
 bug(
     "rng-by-chance",
     "a replay draws other numbers",
-    ('return random.Random(int.from_bytes(seed, "big"))', "return random.Random()"),
+    ('return random.Random(int.from_bytes(_seed(frame.run, frame.scope), "big"))', "return random.Random()"),
     tests=f"tests/verbs/test_values.py {VERBS}",
 )
 bug(
     "draws-not-counted",
     "all UUIDs of a scope are one",
-    ("scope.draws = number + 1", "scope.draws = number"),
+    ("self.draws = number + 1", "self.draws = number"),
     tests="tests/verbs/test_values.py",
 )
 bug(
     "value-after-the-body",
     "a body may act upon a time that is not durable",
-    ("if run.buffer: yield from flush(run) if hooks.listens:", "if hooks.listens:"),
+    ("if run.writer.buffer: yield from flush(run) scope = Scope(", "scope = Scope("),
     tests=f"tests/verbs/test_values.py {VERBS}",
 )
 bug(
     "log-again",
     "a replay logs again",
-    ("if run.journal.get(call.key) is not None: run.journal.use(call.key) return shown", "shown"),
+    (
+        "def answer(self, call: Call, record: Step) -> Flow: return None, None yield def _shown",
+        "def answer(self, call: Call, record: Step) -> Flow:\n        return self.execute(call, None)\n\n\ndef _shown",
+    ),
     tests="tests/verbs/test_values.py",
 )
 bug(
