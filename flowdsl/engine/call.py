@@ -5,7 +5,7 @@ An :class:`Operation` describes what a call does; there is one class per verb, i
 and a key from the moment it is made, before anything is awaited.
 """
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from flowdsl.core.encoding import Unkeyable, encode
 from flowdsl.core.facts import generation_of
@@ -15,6 +15,7 @@ from flowdsl.core.status import StepStatus
 from flowdsl.engine.effects import Flow
 from flowdsl.engine.execution import Execution, Frame, current
 from flowdsl.engine.scope import Scope, UnderWay
+from flowdsl.engine.user import Value
 from flowdsl.errors import FlowError, Stopped
 
 __all__ = ["Call", "Operation", "identify", "inside", "keyed"]
@@ -182,7 +183,7 @@ def inside(verb: str, *, is_async: bool | None = None) -> Frame:
     return frame
 
 
-def keyed(*values: Any) -> bytes:
+def keyed(*values: Value) -> bytes:
     """The canonical encoding of *values*; of one that has none, its type stands for it."""
     parts = []
     for value in values:

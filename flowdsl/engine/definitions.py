@@ -18,6 +18,7 @@ from flowdsl.core.keys import object_path
 from flowdsl.core.records import Tags
 from flowdsl.core.retry import Retry
 from flowdsl.core.source import source_digest
+from flowdsl.engine.user import Args, Function, Named, Value
 
 __all__ = [
     "NO_OPTIONS",
@@ -42,16 +43,16 @@ DIVERGENCES = ("raise", "rerun", "reuse")
 IN_DOUBT = ("rerun", "raise")
 
 
-def unwrap(fn: Any) -> Callable[..., Any]:
+def unwrap(fn: Value) -> Function:
     """The plain function inside a classmethod, staticmethod or bound method."""
     while True:
         inner = getattr(fn, "__func__", None)
         if inner is None:
-            return cast("Callable[..., Any]", fn)
+            return cast("Function", fn)
         fn = inner
 
 
-def _plain_function(fn: Any, what: str, name: str | None) -> Callable[..., Any]:
+def _plain_function(fn: Value, what: str, name: str | None) -> Function:
     plain = unwrap(fn)
     if not callable(plain):
         raise TypeError(f"@{what} decorates a function; got {fn!r}")
@@ -74,17 +75,17 @@ def _plain_function(fn: Any, what: str, name: str | None) -> Callable[..., Any]:
     return plain
 
 
-def _checked_name(name: Any, what: str) -> None:
+def _checked_name(name: Value, what: str) -> None:
     if name is not None and (not isinstance(name, str) or not name.strip()):
         raise ValueError(f"{what}(name=…) is a non-empty string; got {name!r}")
 
 
-def _choice(value: Any, allowed: tuple[str, ...], option: str) -> None:
+def _choice(value: Value, allowed: tuple[str, ...], option: str) -> None:
     if value not in allowed:
         raise ValueError(f"{option} is one of {', '.join(map(repr, allowed))}; got {value!r}")
 
 
-def checked_timeout(value: Any, option: str = "timeout") -> float | None:
+def checked_timeout(value: Value, option: str = "timeout") -> float | None:
     """A timeout in seconds, or ``None``; it has to be longer than nothing."""
     if value is None:
         return None
@@ -94,7 +95,7 @@ def checked_timeout(value: Any, option: str = "timeout") -> float | None:
     return duration
 
 
-def checked_tags(tags: Any) -> Tags:
+def checked_tags(tags: Value) -> Tags:
     """Tags as given by a user: names, or a mapping of names to values, all of them text."""
     if tags is None:
         return ()
@@ -111,7 +112,7 @@ def checked_tags(tags: Any) -> Tags:
     raise TypeError(f"tags are strings, or a mapping of strings to strings; got {tags!r}")
 
 
-def checked_version(version: Any) -> str:
+def checked_version(version: Value) -> str:
     """A version as text; ``None`` is no version."""
     if version is None:
         return ""
@@ -120,7 +121,7 @@ def checked_version(version: Any) -> str:
     return str(version)
 
 
-def undo_path(undo: Any) -> str:
+def undo_path(undo: Value) -> str:
     """The name that a step is recorded to be undone by."""
     if isinstance(undo, Decorated):
         return undo.definition.path
@@ -128,7 +129,7 @@ def undo_path(undo: Any) -> str:
     return object_path(plain if hasattr(plain, "__qualname__") else type(plain))
 
 
-def _names(value: Any, option: str) -> tuple[str, ...]:
+def _names(value: Value, option: str) -> tuple[str, ...]:
     if isinstance(value, str):
         return (value,)
     names = tuple(value) if isinstance(value, Iterable) else (value,)
@@ -137,7 +138,7 @@ def _names(value: Any, option: str) -> tuple[str, ...]:
     return names
 
 
-def _parameters(fn: Callable[..., Any]) -> tuple[str, ...] | None:
+def _parameters(fn: Function) -> tuple[str, ...] | None:
     """The names of a function's parameters; ``None`` where it does not tell them."""
     try:
         return tuple(inspect.signature(fn).parameters)
@@ -145,7 +146,7 @@ def _parameters(fn: Callable[..., Any]) -> tuple[str, ...] | None:
         return None
 
 
-def _check_ignored(fn: Callable[..., Any], ignore: tuple[str, ...]) -> None:
+def _check_ignored(fn: Function, ignore: tuple[str, ...]) -> None:
     """Raise for a name that is no parameter: left in the key by a slip, it would make every call another."""
     parameters = _parameters(fn) if ignore else None
     for name in ignore:
@@ -156,7 +157,7 @@ def _check_ignored(fn: Callable[..., Any], ignore: tuple[str, ...]) -> None:
             )
 
 
-def _check_template(fn: Callable[..., Any], template: str, ignore: tuple[str, ...]) -> None:
+def _check_template(fn: Function, template: str, ignore: tuple[str, ...]) -> None:
     """Raise for an id template that no arguments of *fn* can fill."""
     try:
         holes = [hole for _, hole, _, _ in Formatter().parse(template) if hole is not None]
@@ -190,7 +191,7 @@ class Definition:
         return ""
 
     @classmethod
-    def known(cls, options: dict[str, Any]) -> None:
+    def known(cls, options: Named) -> None:
         """Raise for an option that there is none of."""
         names = [field.alias for field in fields(cls) if field.alias not in NO_OPTIONS]  # type: ignore[arg-type]
         unknown = [name for name in options if name not in names]
@@ -200,7 +201,7 @@ class Definition:
             )
 
     if TYPE_CHECKING:
-        fn: Callable[..., Any]
+        fn: Function
         path: str
         ignore: tuple[str, ...]
         _binders: dict[bool, Binder]
@@ -220,16 +221,16 @@ class Definition:
             )
         return found
 
-    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> "Invocation[Self]":
+    def call(self, args: Args, kwargs: Named) -> "Invocation[Self]":
         """A call of the plain function, as what names it (a record, ``schedule("charge")``) can make it."""
         return Invocation(self, self.fn, None, args, kwargs)
 
-    def call_with(self, arguments: dict[str, Any]) -> "Invocation[Self]":
+    def call_with(self, arguments: Named) -> "Invocation[Self]":
         """A call with stored *arguments*, by parameter name."""
         args, kwargs = self.binder(False).call_with(arguments)
         return self.call(args, kwargs)
 
-    def bind(self, receiver: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Bound:
+    def bind(self, receiver: Value, args: Args, kwargs: Named) -> Bound:
         """The arguments of one call, bound and encoded; *receiver* is ``self`` or ``cls``, or ``None``."""
         binder = self._binders.get(receiver is not None) or self.binder(receiver is not None)
         return binder.bind(args, kwargs) if receiver is None else binder.bind(args, kwargs, receiver)
@@ -239,26 +240,26 @@ class Definition:
 class StepDef(Definition):
     """One step: the function and its options."""
 
-    fn: Callable[..., Any]
+    fn: Function
     path: str
     is_async: bool
     mode: Mode = "do"
     retry: Retry | None = None
     timeout: float | None = None
-    key: Callable[..., Any] | None = None
+    key: Function | None = None
     ignore: tuple[str, ...] = ()
     version: str = ""
     memo: bool = False
     expires: float | None = None
     in_doubt: str = "rerun"
-    undo: Any = None
+    undo: Value = None
     executor: Executor | None = None
     on_divergence: Divergence | None = None
     _binders: dict[bool, Binder] = field(factory=dict)
     kind: ClassVar[str] = "step"
 
     @classmethod
-    def build(cls, fn: Any, *, name: str | None, **options: Any) -> Self:
+    def build(cls, fn: Value, *, name: str | None, **options: Value) -> Self:
         """Check *options* and make the definition of step *fn*."""
         _checked_name(name, "step")
         cls.known(options)
@@ -274,7 +275,7 @@ class StepDef(Definition):
         return self
 
     @staticmethod
-    def checked(options: dict[str, Any]) -> dict[str, Any]:
+    def checked(options: Named) -> Named:
         """The options as the definition holds them; raises for wrong ones."""
         done = dict(options)
         if "mode" in done:
@@ -315,7 +316,7 @@ class StepDef(Definition):
         """The name of the undo, ``None`` for none."""
         return None if self.undo is None else undo_path(self.undo)
 
-    def evolve(self, **options: Any) -> Self:
+    def evolve(self, **options: Value) -> Self:
         """The same step with other options."""
         self.known(options)
         return evolve(self, **self.checked(options), binders={}).consistent()
@@ -325,7 +326,7 @@ class StepDef(Definition):
 class WorkflowDef(Definition):
     """One workflow: the function and its options."""
 
-    fn: Callable[..., Any]
+    fn: Function
     path: str
     is_async: bool
     id: str | Callable[..., str] | None = None
@@ -333,14 +334,14 @@ class WorkflowDef(Definition):
     timeout: float | None = None
     cleanup: float = 60.0
     version: str = ""
-    on_complete: Callable[..., Any] | None = None
-    on_error: Callable[..., Any] | None = None
+    on_complete: Function | None = None
+    on_error: Function | None = None
     tags: Tags = ()
     _binders: dict[bool, Binder] = field(factory=dict)
     kind: ClassVar[str] = "workflow"
 
     @classmethod
-    def build(cls, fn: Any, *, name: str | None, **options: Any) -> Self:
+    def build(cls, fn: Value, *, name: str | None, **options: Value) -> Self:
         """Check *options* and make the definition of workflow *fn*."""
         _checked_name(name, "workflow")
         plain = _plain_function(fn, "workflow", name)
@@ -360,7 +361,7 @@ class WorkflowDef(Definition):
         return cls(plain, path, is_async, **done)
 
     @staticmethod
-    def checked(options: dict[str, Any]) -> dict[str, Any]:
+    def checked(options: Named) -> Named:
         """The options as the definition holds them; raises for wrong ones."""
         done = dict(options)
         run_id = done.get("id")
@@ -389,10 +390,10 @@ class Invocation(NamedTuple, Generic[D]):
     the *receiver* (``self`` or ``cls``, which *fn* is bound to already), or ``None``."""
 
     defn: D
-    fn: Callable[..., Any]
-    receiver: Any
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
+    fn: Function
+    receiver: Value
+    args: Args
+    kwargs: Named
 
     def bind(self) -> Bound:
         """The arguments, bound to parameter names and encoded. Raises for those that do not fit or have no
@@ -408,7 +409,7 @@ class Decorated:
         """The function and its options."""
         raise NotImplementedError
 
-    def invocation(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Invocation[Any]:
+    def invocation(self, args: Args, kwargs: Named) -> Invocation[Any]:
         """A call of it."""
         raise NotImplementedError
 

@@ -20,6 +20,7 @@ from flowdsl.core.records import Step
 from flowdsl.engine.commit import Written
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import Execution, Frame, current
+from flowdsl.engine.user import Args, Function, Named, Value
 from flowdsl.errors import FlowError, StepTimeout, Stopped
 from flowdsl.hooks import BodyKind, BodyView
 from flowdsl.storage.base import Operation, Outcome
@@ -42,7 +43,7 @@ __all__ = [
 
 logger = logging.getLogger("flowdsl")
 
-Result = tuple[BaseException | None, Any]
+Result = tuple[BaseException | None, Value]
 """What a generator of effects returns: the error to raise or ``None``, and the value."""
 
 
@@ -85,7 +86,7 @@ def drive(effects: Effects[T]) -> T:
     return ended
 
 
-def run_sync(flow: Flow) -> Any:
+def run_sync(flow: Flow) -> Value:
     """Drive *flow* in this thread; return its value or raise its error."""
     send = flow.send
     try:
@@ -107,7 +108,7 @@ def run_sync(flow: Flow) -> Any:
     return value
 
 
-async def run_async(flow: Flow) -> Any:
+async def run_async(flow: Flow) -> Value:
     """Drive *flow* in this task; return its value or raise its error.
 
     When the task is cancelled while a commit is under way, *flow* learns the outcomes first, and of the
@@ -164,7 +165,7 @@ class Read(Effect):
 
     __slots__ = ("blocking", "fn")
 
-    def __init__(self, fn: Callable[[], Any], blocking: bool) -> None:
+    def __init__(self, fn: Callable[[], Value], blocking: bool) -> None:
         self.fn = fn
         self.blocking = blocking
 
@@ -186,9 +187,9 @@ class Body(Effect):
 
     def __init__(
         self,
-        fn: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
+        fn: Function,
+        args: Args,
+        kwargs: Named,
         frame: Frame,
         timeout: float | None = None,
         callback: bool = False,
@@ -279,10 +280,10 @@ class Body(Effect):
         finally:
             current.reset(token)
 
-    def _awaited(self) -> Awaitable[Any]:
+    def _awaited(self) -> Awaitable[Value]:
         around = self.frame.run.engine.hooks.around_async
         if around is None:
-            coroutine: Awaitable[Any] = self.fn(*self.args, **self.kwargs)
+            coroutine: Awaitable[Value] = self.fn(*self.args, **self.kwargs)
             return coroutine
         return around(_seen(self), lambda: self.fn(*self.args, **self.kwargs))
 

@@ -19,6 +19,7 @@ from flowdsl.core.retry import Retry
 from flowdsl.engine.commit import Committer
 from flowdsl.engine.definitions import Divergence
 from flowdsl.engine.owned import Owned
+from flowdsl.engine.user import Handle, Value
 from flowdsl.hooks import HookChain
 from flowdsl.storage.base import Operation, Outcome, Storage
 
@@ -51,7 +52,7 @@ class Engine:
         executor: Executor | None = None,
         name: str = "",
         open_storage: Callable[[str], Storage] | None = None,
-        make_handle: Callable[[Run], Any] = lambda record: record,
+        make_handle: Callable[[Run], Handle] = lambda record: record,
     ) -> None:
         self.storage = storage
         self.committer = Committer(storage)
@@ -67,8 +68,8 @@ class Engine:
         self.name = name
         self.owned: Owned[Any] = Owned()
         self.closing = False
-        self.futures: dict[str, Future[Any]] = {}
-        self.tasks: set[asyncio.Task[Any]] = set()
+        self.futures: dict[str, Future[Value]] = {}
+        self.tasks: set[asyncio.Task[Value]] = set()
         self.warned: set[str] = set()
         self.open_storage = open_storage
         self.make_handle = make_handle
@@ -79,7 +80,7 @@ class Engine:
         self.coordinators: dict[int, ThreadPoolExecutor] = {}
         self.replaced: dict[int, Executor] = {}
         self.lock = threading.Lock()
-        self._background: set[Future[Any]] = set()
+        self._background: set[Future[Value]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_thread: threading.Thread | None = None
         self._attempts = count()
@@ -126,7 +127,7 @@ class Engine:
         return bool(self.clock.wait(waker, seconds))
 
     @contextmanager
-    def alarm(self, seconds: float | None, ring: Callable[[], Any]) -> Iterator[None]:
+    def alarm(self, seconds: float | None, ring: Callable[[], Value]) -> Iterator[None]:
         """On a virtual clock, call *ring* on this event loop after *seconds* of virtual time; else do
         nothing."""
         if not self.virtual or seconds is None:
@@ -157,7 +158,7 @@ class Engine:
                 self._pool = ThreadPoolExecutor(_default_workers(), thread_name_prefix="flowdsl-step")
             return self._pool
 
-    def background(self, work: Callable[[], Any]) -> Future[Any]:
+    def background(self, work: Callable[[], Value]) -> Future[Value]:
         """Run *work* some time soon in a bounded pool; ``close`` waits for it."""
         with self._pool_lock:
             if self._background_pool is None:
@@ -168,9 +169,9 @@ class Engine:
         self._track(future)
         return future
 
-    def thread(self, work: Callable[[], Any], name: str) -> Future[Any]:
+    def thread(self, work: Callable[[], Value], name: str) -> Future[Value]:
         """Run *work* at once in a thread of its own; ``close`` waits for it."""
-        future: Future[Any] = Future()
+        future: Future[Value] = Future()
         future.set_running_or_notify_cancel()  # a thread cannot be cancelled
 
         def run() -> None:
@@ -183,13 +184,13 @@ class Engine:
         threading.Thread(target=run, name=name, daemon=True).start()
         return future
 
-    def background_async(self, make: Callable[[], Coroutine[Any, Any, Any]]) -> Future[Any]:
+    def background_async(self, make: Callable[[], Coroutine[Any, Any, Value]]) -> Future[Value]:
         """Run a coroutine on the engine's own event loop; ``close`` waits for it."""
         future = asyncio.run_coroutine_threadsafe(make(), self.loop())
         self._track(future)
         return future
 
-    def _track(self, future: Future[Any]) -> None:
+    def _track(self, future: Future[Value]) -> None:
         self._background.add(future)
         future.add_done_callback(self._background.discard)
 

@@ -24,6 +24,7 @@ from flowdsl.engine.engine import Engine
 from flowdsl.engine.failures import OpenFailures
 from flowdsl.engine.scope import Scope, StepView
 from flowdsl.engine.stop import Stop
+from flowdsl.engine.user import Named, Value
 from flowdsl.errors import FlowError, LeaseLost, Stopped
 from flowdsl.storage.operations import (
     Done,
@@ -142,7 +143,7 @@ class Branches:
 
     def __init__(self) -> None:
         self._futures: list[Any] = []
-        self._known: dict[str, Any] = {}
+        self._known: Named = {}
         self._lock = threading.Lock()
 
     def __bool__(self) -> bool:
@@ -153,7 +154,7 @@ class Branches:
         with self._lock:
             self._futures.append(future)
 
-    def take(self) -> list[Any]:
+    def take(self) -> list[Value]:
         """Those that were added since the last look."""
         with self._lock:
             found, self._futures = self._futures, []
@@ -179,7 +180,7 @@ class Bodies:
         self.end = self._executing.pop  # step key, None
         self._lock = threading.Lock()
 
-    def call(self, key: str) -> Any | None:
+    def call(self, key: str) -> Value | None:
         """The call whose body executes."""
         found = self._executing.get(key)
         return None if found is None else found[1]
@@ -232,7 +233,7 @@ class Execution:
         self.writer = Writer(self)
         self.branches = Branches()
         self.bodies = Bodies()
-        self._parts: dict[type, Any] = {}
+        self._parts: dict[type, object] = {}
 
     def part(self, kind: type[P]) -> P:
         """The one instance of *kind* that belongs to this run; made at the first look, without arguments."""
@@ -240,15 +241,15 @@ class Execution:
         if found is None:
             with self.lock:
                 found = self._parts.setdefault(kind, kind())
-        made: P = found
-        return made
+        assert isinstance(found, kind)
+        return found
 
     @property
-    def parts(self) -> dict[type, Any]:
+    def parts(self) -> dict[type, object]:
         """What verbs know of this run."""
         return dict(self._parts)
 
-    def inherit(self, parts: dict[type, Any]) -> None:
+    def inherit(self, parts: dict[type, object]) -> None:
         """Take over what verbs knew of the same run when it executed here the last time."""
         self._parts.update(parts)
 

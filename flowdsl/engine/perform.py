@@ -17,7 +17,6 @@ The theory
 
 from collections.abc import Iterable
 from threading import get_ident
-from typing import Any
 
 from flowdsl.core.journal import Verdict
 from flowdsl.core.records import Step
@@ -27,6 +26,7 @@ from flowdsl.engine.effects import Flow, Result, drive
 from flowdsl.engine.execution import Frame
 from flowdsl.engine.record import crossing, halted, replay
 from flowdsl.engine.scope import UnderWay, control
+from flowdsl.engine.user import Value
 from flowdsl.errors import Stopped, StorageError
 
 __all__ = ["at_once", "durable", "perform"]
@@ -37,7 +37,7 @@ def durable(frame: Frame, operation: Operation) -> Flow:
     return perform(identify(frame, operation))
 
 
-def at_once(frame: Frame, operation: Operation) -> Any:
+def at_once(frame: Frame, operation: Operation) -> Value:
     """Perform an *operation* that neither waits nor awaits, in any body; return its value."""
     call = identify(frame, operation)
     with crossing(call.run, call):

@@ -29,6 +29,7 @@ from flowdsl.engine.effects import Body, Effect, Result
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import Execution, Frame
 from flowdsl.engine.scope import Scope, StepView
+from flowdsl.engine.user import Args, Function, Named, Value
 from flowdsl.errors import FlowError, StepTimeout, Stopped, StorageUnavailable
 from flowdsl.hooks import HookChain
 from flowdsl.storage.base import Storage
@@ -57,9 +58,9 @@ def coordinators(engine: Engine, executor: Executor) -> ThreadPoolExecutor:
 class _Job:
     """What a worker has to know."""
 
-    fn: Any
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
+    fn: Value
+    args: Args
+    kwargs: Named
     view: StepView | None
     scopes: tuple[str, ...]
     record: Run
@@ -88,7 +89,7 @@ class RemoteBody(Effect):
             return self._there()
         return Body(self._raising, called.args, called.kwargs, self.frame).sync()
 
-    def _raising(self, *_args: Any, **_kwargs: Any) -> Any:
+    def _raising(self, *_args: Value, **_kwargs: Value) -> Value:
         error, value = self._there()
         if error is not None:
             raise error
@@ -197,7 +198,7 @@ class _Reference:
         return step_definition(found)
 
 
-def _portable(called: Invocation[StepDef]) -> _Reference | Callable[..., Any]:
+def _portable(called: Invocation[StepDef]) -> _Reference | Function:
     """The step as it travels: by reference if an import finds it, else its function."""
     fn = called.defn.fn
     reference = _Reference(getattr(fn, "__module__", ""), getattr(fn, "__qualname__", ""))
@@ -309,7 +310,7 @@ def _execute(data: bytes) -> tuple[str, bytes, list[Step]]:
     for scope_id in reversed(job.scopes):
         scope = Scope(scope_id, scope, False, of_step=True)
     assert scope is not None
-    fn: Any = job.fn
+    fn: Value = job.fn
     if isinstance(fn, _Reference):
         defn = fn.definition()
         assert defn is not None, f"{fn.module}.{fn.qualname} is a step where it was sent from, and not here"

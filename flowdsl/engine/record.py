@@ -8,7 +8,6 @@ The rules
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from attrs import evolve
 
@@ -20,6 +19,7 @@ from flowdsl.engine.call import Call
 from flowdsl.engine.effects import Commit, Effects, Flow, Result
 from flowdsl.engine.execution import Execution
 from flowdsl.engine.scope import StepView
+from flowdsl.engine.user import Value
 from flowdsl.errors import FlowError, Stopped, StorageError
 from flowdsl.storage.base import Done, Operation, Outcome, PutStep
 
@@ -109,7 +109,7 @@ def pending(call: Call, facts: Facts | None = None) -> Effects[None]:
     yield from put(call, record)
 
 
-def complete(call: Call, value: Any, facts: Facts | None = None) -> Flow:
+def complete(call: Call, value: Value, facts: Facts | None = None) -> Flow:
     """Record that the call has ended with *value*, and give what was loaded from the record."""
     run = call.run
     payload, loaded = run.engine.payloads.pack(value, run.id, call.key, "result")

@@ -6,9 +6,10 @@ Definitions are held weakly: a function that its module or its caller no longer 
 
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from flowdsl.engine.definitions import Decorated, Invocation, StepDef, WorkflowDef, step_definition
+from flowdsl.engine.user import Args, Function, Named, Value
 from flowdsl.errors import StepNotFound
 
 __all__ = ["HANDLERS", "STEPS", "WORKFLOWS", "Handler", "Registry", "step_called", "step_named"]
@@ -66,7 +67,7 @@ class Handler(NamedTuple):
     """What to call for an event: *fn*, and the name to report it by."""
 
     path: str
-    fn: Callable[..., Any]
+    fn: Function
     is_async: bool
 
 
@@ -97,7 +98,7 @@ WORKFLOWS: Registry[WorkflowDef] = Registry("workflow")
 HANDLERS = Handlers()
 
 
-def step_named(step: Any) -> StepDef:
+def step_named(step: Value) -> StepDef:
     """The definition of a decorated step, or of the step of that name. Raises
     :class:`~flowdsl.errors.StepNotFound`, and ``TypeError`` for anything else."""
     if isinstance(step, str):
@@ -108,7 +109,7 @@ def step_named(step: Any) -> StepDef:
     return found
 
 
-def step_called(step: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Invocation[StepDef]:
+def step_called(step: Value, args: Args, kwargs: Named) -> Invocation[StepDef]:
     """A call of a decorated step, or of the step of that name."""
     defn = step_named(step)
     return step.invocation(args, kwargs) if isinstance(step, Decorated) else defn.call(args, kwargs)

@@ -12,11 +12,12 @@ from flowdsl.core.keys import branch_scope
 from flowdsl.engine.execution import Frame, current
 from flowdsl.engine.operations.submit import StepFuture
 from flowdsl.engine.scope import Scope
+from flowdsl.engine.user import Args, Value
 
 __all__ = ["gather_async", "gather_sync", "map_async", "map_sync"]
 
 
-def gather_sync(items: tuple[Any, ...]) -> list[Any]:
+def gather_sync(items: Args) -> list[Value]:
     """Results of futures and runs, in order. After the first failure what has not begun is cancelled, the
     others are awaited."""
     for item in items:
@@ -34,7 +35,7 @@ def gather_sync(items: tuple[Any, ...]) -> list[Any]:
     return [item.result() for item in items]
 
 
-def _error_of(item: Any) -> BaseException | None:
+def _error_of(item: Value) -> BaseException | None:
     if isinstance(item, StepFuture):
         return item.settled()
     try:
@@ -44,7 +45,7 @@ def _error_of(item: Any) -> BaseException | None:
     return None
 
 
-async def gather_async(frame: Frame | None, items: tuple[Any, ...]) -> list[Any]:
+async def gather_async(frame: Frame | None, items: Args) -> list[Value]:
     """As :func:`gather_sync`; coroutines become branches, each with a scope of its own, so that timing
     changes no identity."""
     for item in items:
@@ -59,8 +60,8 @@ async def gather_async(frame: Frame | None, items: tuple[Any, ...]) -> list[Any]
     if frame is not None:
         with frame.run.lock:
             ordinal = frame.scope.ordinal("flowdsl.gather")
-    branches: list[asyncio.Task[Any]] = []
-    others: list[asyncio.Task[Any]] = []
+    branches: list[asyncio.Task[Value]] = []
+    others: list[asyncio.Task[Value]] = []
     for index, item in enumerate(items):
         if asyncio.iscoroutine(item) and frame is not None:
             scope = Scope(_scope_of_branch(frame.scope, ordinal, index), frame.scope, True)
@@ -97,7 +98,7 @@ async def gather_async(frame: Frame | None, items: tuple[Any, ...]) -> list[Any]
     return [task.result() for task in tasks]
 
 
-def _count(clock: Any, branches: list[Any], others: list[Any]) -> None:
+def _count(clock: Any, branches: list[asyncio.Task[Value]], others: list[asyncio.Task[Value]]) -> None:
     """Have a virtual clock count each branch as runnable, and the caller not.
 
     The caller's own count goes to what else it waits for, or to a branch, and whoever ends last leaves it to
@@ -105,8 +106,8 @@ def _count(clock: Any, branches: list[Any], others: list[Any]) -> None:
     """
     left = {"branches": len(branches), "others": len(others)}
 
-    def ended(kind: str) -> Callable[[Any], None]:
-        def note(_: Any) -> None:
+    def ended(kind: str) -> Callable[[object], None]:
+        def note(_: object) -> None:
             left[kind] -= 1
             if (kind == "branches" or not left[kind]) and any(left.values()):
                 clock.leave()
@@ -129,11 +130,11 @@ def _scope_of_branch(scope: Scope, ordinal: int, index: int) -> str:
     return branch if body is None else f"{body.id}/{branch}"
 
 
-async def _awaited(item: Any) -> Any:
+async def _awaited(item: Value) -> Value:
     return await item
 
 
-async def _branch(frame: Frame, scope: Scope, coroutine: Coroutine[Any, Any, Any]) -> Any:
+async def _branch(frame: Frame, scope: Scope, coroutine: Coroutine[Any, Any, Value]) -> Value:
     scope.entered()
     current.set(Frame(frame.run, scope, frame.step, True))
     return await coroutine
@@ -142,8 +143,8 @@ async def _branch(frame: Frame, scope: Scope, coroutine: Coroutine[Any, Any, Any
 # map --------------------------------------------------------------------------------------------------------
 
 
-def map_sync(begins: list[Callable[[], StepFuture[Any]]], limit: int | None) -> list[Any]:
-    futures: list[StepFuture[Any]] = []
+def map_sync(begins: list[Callable[[], StepFuture[Value]]], limit: int | None) -> list[Value]:
+    futures: list[StepFuture[Value]] = []
     for begin in begins:
         if (
             limit is not None
@@ -163,9 +164,9 @@ def map_sync(begins: list[Callable[[], StepFuture[Any]]], limit: int | None) -> 
     return [future.result() for future in futures]
 
 
-async def map_async(begins: list[Callable[[], StepFuture[Any]]], limit: int | None) -> list[Any]:
-    futures: list[StepFuture[Any]] = []
-    pending: set[Any] = set()
+async def map_async(begins: list[Callable[[], StepFuture[Value]]], limit: int | None) -> list[Value]:
+    futures: list[StepFuture[Value]] = []
+    pending: set[asyncio.Future[Value]] = set()
     failed = False
     for begin in begins:
         if limit is not None and len(pending) >= limit:

@@ -7,7 +7,6 @@ leads to is stored under the same key with a number.
 
 from collections.abc import Iterator
 from itertools import count, takewhile
-from typing import Any
 
 from flowdsl.core.binding import Binder, Bound, changed_defaults
 from flowdsl.core.keys import content_digest, step_key
@@ -16,6 +15,7 @@ from flowdsl.engine.definitions import StepDef
 from flowdsl.engine.effects import Effects, Read
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import Execution
+from flowdsl.engine.user import Value
 from flowdsl.errors import UnkeyableArgument
 from flowdsl.storage.base import DeleteRun, DropMemo, Operation
 
@@ -35,7 +35,9 @@ def memo_of(run: Execution, defn: StepDef, key: str, record: Step, payload: byte
     return Memo(key, defn.path, body, record.preview, now, expires, record.defaults)
 
 
-def find_memo(run: Execution, defn: StepDef, receiver: Any, bound: Bound) -> Effects[tuple[str, Memo | None]]:
+def find_memo(
+    run: Execution, defn: StepDef, receiver: Value, bound: Bound
+) -> Effects[tuple[str, Memo | None]]:
     """The key of the shared result of a call, and that result, if there is one that counts."""
     engine = run.engine
     require_identity(defn.binder(receiver is not None), receiver, "memo=True")
@@ -84,7 +86,7 @@ def forgetting(engine: Engine, defn: StepDef, bound: Bound) -> list[Operation]:
     return operations + [DeleteRun(one) for one in runs]
 
 
-def require_identity(binder: Binder, receiver: Any, why: str) -> None:
+def require_identity(binder: Binder, receiver: Value, why: str) -> None:
     """Raise unless a call on *receiver* can be told from one on another object, across runs."""
     if receiver is not None and not binder.has_identity(receiver):
         name = type(receiver).__qualname__

@@ -2,7 +2,6 @@
 
 import asyncio
 import warnings
-from typing import Any
 
 from flowdsl.engine.call import identify
 from flowdsl.engine.callsite import user_level
@@ -12,11 +11,12 @@ from flowdsl.engine.execution import Frame
 from flowdsl.engine.operations.send import send_step
 from flowdsl.engine.operations.step import StepOperation
 from flowdsl.engine.perform import perform
+from flowdsl.engine.user import Value
 
 __all__ = ["call_in_run", "refuse_mixing"]
 
 
-def call_in_run(frame: Frame, called: Invocation[StepDef], mode: str | None = None) -> Any:
+def call_in_run(frame: Frame, called: Invocation[StepDef], mode: str | None = None) -> Value:
     """The step, by its mode. Identity is taken here; an async step gives a coroutine that does the rest."""
     defn = called.defn
     mode = mode or defn.mode

@@ -7,7 +7,6 @@ step that scheduled one may be answered by its record, and so never schedule it 
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
 
 from flowdsl.core.durations import seconds
 from flowdsl.core.facts import Scheduled, facts_of
@@ -24,6 +23,7 @@ from flowdsl.engine.perform import durable, perform
 from flowdsl.engine.record import put, row
 from flowdsl.engine.registry import STEPS, step_called
 from flowdsl.engine.scope import Scope
+from flowdsl.engine.user import Args, Named, Value
 from flowdsl.errors import FlowError, StepNotFound, Stopped
 
 __all__ = ["arm_all", "schedule"]
@@ -59,7 +59,7 @@ class Schedule(Operation):
         yield  # a generator like its kin, although it waits for nothing
 
 
-def schedule(frame: Frame, step: Any, args: tuple[Any, ...], kwargs: dict[str, Any], delay: Any) -> Flow:
+def schedule(frame: Frame, step: Value, args: Args, kwargs: Named, delay: Value) -> Flow:
     """Record that *step* is to be executed as a branch of the run after *delay*, and arm it. Answers its
     future."""
     if not isinstance(step, str) and step_definition(step) is None:
@@ -88,7 +88,7 @@ def arm_all(run: Execution) -> None:
             _arm(run, record, defn, None)
 
 
-def _arm(run: Execution, record: Step, defn: StepDef, left: float | None) -> StepFuture[Any]:
+def _arm(run: Execution, record: Step, defn: StepDef, left: float | None) -> StepFuture[Value]:
     """Start the branch of a schedule record, once. It begins in *left* seconds, or when its record says."""
     wait = left or 0.0
     facts = facts_of(record)
@@ -99,7 +99,7 @@ def _arm(run: Execution, record: Step, defn: StepDef, left: float | None) -> Ste
     scope = Scope(f"{record.key}/scheduled", run.scope, defn.is_async)
     frame = Frame(run, scope, None, defn.is_async)
     with run.lock:
-        found: StepFuture[Any] | None = run.branches.known(record.key)
+        found: StepFuture[Value] | None = run.branches.known(record.key)
         if found is None:
             found = _launch(run, defn, lambda: _branch(frame, called, wait))
             run.branches.remember(record.key, found)
@@ -127,7 +127,7 @@ def _wait(run: Execution, left: float) -> Effects[None]:
             raise Stopped(FlowError(f"run {run.id} has failed; this branch did not begin", run=run.id))
 
 
-def _launch(run: Execution, defn: StepDef, make: Callable[[], Flow]) -> StepFuture[Any]:
+def _launch(run: Execution, defn: StepDef, make: Callable[[], Flow]) -> StepFuture[Value]:
     engine = run.engine
     tally = Tally(engine.clock) if engine.virtual else None
 
@@ -136,10 +136,10 @@ def _launch(run: Execution, defn: StepDef, make: Callable[[], Flow]) -> StepFutu
             tally.finish()
 
     if defn.is_async:
-        future: Future[Any] = Future()
-        found: StepFuture[Any] = StepFuture(future, None, None, tally=tally, scheduled=True)
+        future: Future[Value] = Future()
+        found: StepFuture[Value] = StepFuture(future, None, None, tally=tally, scheduled=True)
 
-        async def awork() -> Any:
+        async def awork() -> Value:
             try:
                 return await run_async(make())
             finally:
@@ -152,7 +152,7 @@ def _launch(run: Execution, defn: StepDef, make: Callable[[], Flow]) -> StepFutu
         found.follow(loop.create_task(awork()))
         return found
 
-    def work() -> Any:
+    def work() -> Value:
         try:
             return run_sync(make())
         finally:

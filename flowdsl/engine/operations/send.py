@@ -3,7 +3,7 @@ outside any run, without a record, and repeat on resume; errors go to the error 
 
 import contextvars
 import logging
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ from flowdsl.engine.operations.step import StepOperation
 from flowdsl.engine.record import flush
 from flowdsl.engine.registry import HANDLERS
 from flowdsl.engine.scope import StepView
+from flowdsl.engine.user import Args, Function, Named, Value
 from flowdsl.errors import Stopped
 from flowdsl.hooks import BodyKind, BodyView
 
@@ -38,7 +39,7 @@ class _Nothing:
 NOTHING = _Nothing()
 
 
-def send_event(engine: Engine, event: Any, payload: Any) -> None:
+def send_event(engine: Engine, event: Value, payload: Value) -> None:
     """Call the handlers of *event* with *payload*: functions and steps as they are, workflows as runs.
     Errors go to the error hook and the log."""
     if not isinstance(event, str):
@@ -56,7 +57,7 @@ def send_event(engine: Engine, event: Any, payload: Any) -> None:
             current.reset(token)
 
 
-def send_step(frame: Frame, called: Invocation[StepDef]) -> Any:
+def send_step(frame: Frame, called: Invocation[StepDef]) -> Value:
     """Send off a step of *frame*'s run."""
     operation = StepOperation(called, "send")
     call = identify(frame, operation)
@@ -69,19 +70,19 @@ def send_step(frame: Frame, called: Invocation[StepDef]) -> Any:
 def send_off(
     engine: Engine,
     defn: StepDef,
-    fn: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
+    fn: Function,
+    args: Args,
+    kwargs: Named,
     view: StepView,
     shown: str = "",
     kind: BodyKind = "step",
-) -> Any:
+) -> Value:
     """Execute a body in the background, outside any run; errors go to the error hook and the log."""
     engine.hooks.fire("on_step_start", view)
     around, around_async = engine.hooks.around, engine.hooks.around_async
     seen = BodyView(kind, defn.path, view.run_id, view, fn, args, kwargs, shown, defn.is_async)
 
-    def ended(error: BaseException | None, value: Any) -> None:
+    def ended(error: BaseException | None, value: Value) -> None:
         view.duration = engine.clock.now() - view.started_at
         if error is None:
             engine.hooks.fire("on_step_complete", view, value)

@@ -5,7 +5,6 @@ early or twice; after a restart, what is left is the recorded time less the wall
 """
 
 from datetime import datetime
-from typing import Any
 
 from flowdsl.core.durations import seconds
 from flowdsl.core.facts import Sleeping, facts_of
@@ -16,6 +15,7 @@ from flowdsl.engine.effects import Flow, wait_out
 from flowdsl.engine.execution import Frame
 from flowdsl.engine.perform import durable
 from flowdsl.engine.record import complete, pending
+from flowdsl.engine.user import Value
 
 __all__ = ["checked_moment", "sleep"]
 
@@ -49,12 +49,12 @@ class Sleep(Operation):
         return (yield from complete(call, None, facts))
 
 
-def sleep(frame: Frame, duration: Any = None, until: float | None = None) -> Flow:
+def sleep(frame: Frame, duration: Value = None, until: float | None = None) -> Flow:
     """Sleep for *duration*, or *until* a moment."""
     return durable(frame, Sleep(seconds(duration), 0.0) if until is None else Sleep(None, until))
 
 
-def checked_moment(moment: Any) -> float:
+def checked_moment(moment: Value) -> float:
     """An aware datetime in seconds since the epoch."""
     if not isinstance(moment, datetime):
         raise TypeError(f"sleep_until takes an aware datetime; got {moment!r}")

@@ -23,7 +23,6 @@ If you edit this
 
 import logging
 from collections.abc import Callable
-from typing import Any
 
 from flowdsl.codecs.exceptions.handling import carry_history
 from flowdsl.core.binding import Bound
@@ -49,6 +48,7 @@ from flowdsl.engine.record import (
     view_of,
 )
 from flowdsl.engine.scope import INTERRUPTS, Scope, StepView
+from flowdsl.engine.user import Function, Named, Value
 from flowdsl.errors import ResultNotStorable, StepOutcomeUnknown, Stopped
 from flowdsl.storage.base import Operation, PutMemo
 
@@ -66,7 +66,7 @@ _YEAR = 86_400.0 * 365
 Elsewhere = Callable[[Call, Invocation[StepDef], Frame], Effect]
 
 
-class Undos(dict[str, Any]):
+class Undos(Named):
     """The undo that a call of a step was given, by the step's key: ``options(undo=…)`` may differ by call."""
 
 
@@ -107,7 +107,7 @@ class StepOperation(DurableOperation):
         return self.bound.preview(limit)
 
     @property
-    def fn(self) -> Callable[..., Any]:
+    def fn(self) -> Function:
         """The function that is called."""
         return self.called.fn
 
@@ -221,8 +221,8 @@ class StepOperation(DurableOperation):
             engine.hooks.fire("on_step_error", view, error, view.attempt)
 
     def _completed(
-        self, call: Call, view: StepView, value: Any, memo_key: str
-    ) -> tuple[Step, Any, tuple[Operation, ...]]:
+        self, call: Call, view: StepView, value: Value, memo_key: str
+    ) -> tuple[Step, Value, tuple[Operation, ...]]:
         """The record of a result, the value that was loaded from it, and what is to be stored beside it."""
         run = call.run
         payloads = run.engine.payloads

@@ -14,7 +14,6 @@ The theory
 
 import copy
 import threading
-from typing import Any
 
 from flowdsl.core.facts import Stored, facts_of
 from flowdsl.core.kinds import STORE, VALUE
@@ -27,6 +26,7 @@ from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import Execution, Frame
 from flowdsl.engine.perform import durable, perform
 from flowdsl.engine.record import keep, put, replay, row
+from flowdsl.engine.user import Named, Value
 from flowdsl.errors import Stopped, StorageError
 
 __all__ = ["Fold", "read", "state_of", "write"]
@@ -39,7 +39,7 @@ class _MISSING:
 _MORE_NUMBERS = {("decimal", "Decimal"), ("fractions", "Fraction")}  # their modules take long to import
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Value) -> bool:
     if isinstance(value, int | float | complex):
         return not isinstance(value, bool)
     return any((cls.__module__, cls.__qualname__) in _MORE_NUMBERS for cls in type(value).__mro__)
@@ -50,9 +50,9 @@ class Fold:
     nobody reads a storage under that of the run."""
 
     def __init__(self) -> None:
-        self.values: dict[str, Any] = {}
+        self.values: Named = {}
         self._seq = 0
-        self._results: dict[str, tuple[Exception | None, Any]] = {}
+        self._results: dict[str, tuple[Exception | None, Value]] = {}
         self._lock = threading.Lock()
 
     def take(self, engine: Engine, step: Step) -> None:
@@ -83,7 +83,7 @@ class Fold:
             error, value = self._results[key]
             return (None if error is None else type(error)(*error.args)), copy.deepcopy(value)
 
-    def look(self, run: Execution, key: str | None, default: Any) -> Any:
+    def look(self, run: Execution, key: str | None, default: Value) -> Value:
         """A copy of what stands there now: of one key, or of everything."""
         with self._lock:
             self._catch_up(run)
@@ -94,7 +94,7 @@ class Fold:
         for step in run.engine.storage.list_steps(run.id, after=self._seq):
             self.take(run.engine, step)
 
-    def _apply(self, op: str, key: str, item: Any) -> Any:
+    def _apply(self, op: str, key: str, item: Value) -> Value:
         old = self.values.get(key, _MISSING)
         if op == "set":
             self.values[key] = item
@@ -119,7 +119,7 @@ class Fold:
         return self.values[key]
 
 
-def state_of(engine: Engine, run_id: str) -> dict[str, Any]:
+def state_of(engine: Engine, run_id: str) -> Named:
     """The state of a run, from outside."""
     fold = Fold()
     for step in engine.storage.get_state(run_id):
@@ -134,7 +134,7 @@ class StoreWrite(Operation):
 
     kind = STORE
 
-    def __init__(self, op: str, key: str, item: Any) -> None:
+    def __init__(self, op: str, key: str, item: Value) -> None:
         self.path = f"flowdsl.store.{op}"
         self.canonical = keyed(key, item)
         self._op = op
@@ -176,7 +176,7 @@ class StoreRead(Operation):
     kind = VALUE
     durable = False
 
-    def __init__(self, op: str, key: str | None, default: Any) -> None:
+    def __init__(self, op: str, key: str | None, default: Value) -> None:
         self.path = f"flowdsl.store.{op}"
         self.canonical = keyed(key)
         self._key = key
@@ -199,11 +199,11 @@ class StoreRead(Operation):
         yield  # a generator like its kin, although it waits for nothing
 
 
-def _live(run: Execution, key: str | None, default: Any) -> Flow:
+def _live(run: Execution, key: str | None, default: Value) -> Flow:
     return None, (yield Read(lambda: run.part(Fold).look(run, key, default), not run.engine.storage.inline))
 
 
-def write(frame: Frame, op: str, key: str, item: Any = None) -> Flow:
+def write(frame: Frame, op: str, key: str, item: Value = None) -> Flow:
     """Apply *op* to *key*; its result."""
     _checked_key(key)
     if op == "increment" and not _is_number(item):
@@ -214,7 +214,7 @@ def write(frame: Frame, op: str, key: str, item: Any = None) -> Flow:
     return perform(call)
 
 
-def read(frame: Frame, op: str, key: str | None = None, default: Any = None) -> Flow:
+def read(frame: Frame, op: str, key: str | None = None, default: Value = None) -> Flow:
     """``get`` one key or all ``items``: live inside a step, recorded in the workflow's body."""
     if key is not None:
         _checked_key(key)
@@ -226,7 +226,7 @@ def read(frame: Frame, op: str, key: str | None = None, default: Any = None) -> 
     return _live(frame.run, key, default)
 
 
-def _checked_key(key: Any) -> str:
+def _checked_key(key: Value) -> str:
     if not isinstance(key, str):
         raise TypeError(f"a key of the run store is a string; got {key!r}")
     if not key:

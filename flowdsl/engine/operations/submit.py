@@ -22,6 +22,7 @@ from flowdsl.engine.operations.step import StepOperation
 from flowdsl.engine.perform import perform
 from flowdsl.engine.processes import RemoteBody, coordinators, elsewhere
 from flowdsl.engine.scope import control
+from flowdsl.engine.user import Function, Value
 from flowdsl.errors import RunCancelled, RunTimeout, Stopped
 
 __all__ = ["Settle", "StepFuture", "Strays", "Tally", "prepare", "start", "submit"]
@@ -277,12 +278,12 @@ def _parked(tally: Tally | None) -> AbstractContextManager[None]:
     return nullcontext() if tally is None or current.get() is None else tally.parked()
 
 
-def submit(frame: Frame, called: Invocation[StepDef]) -> StepFuture[Any]:
+def submit(frame: Frame, called: Invocation[StepDef]) -> StepFuture[Value]:
     """Start a step of *frame*'s run beside its caller."""
     return prepare(frame, called)()
 
 
-def prepare(frame: Frame, called: Invocation[StepDef]) -> Callable[[], StepFuture[Any]]:
+def prepare(frame: Frame, called: Invocation[StepDef]) -> Callable[[], StepFuture[Value]]:
     """Take the identity of a call now; what is returned starts it."""
     operation = StepOperation(called)
     call = identify(frame, operation)
@@ -296,12 +297,12 @@ class Threads(Executor):
         self._engine = engine
         self._name = name
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
+    def submit(self, fn: Function, /, *args: Value, **kwargs: Value) -> "Future[Value]":
         """Execute at once."""
         return self._engine.thread(lambda: fn(*args, **kwargs), self._name)  # type: ignore[no-any-return]
 
 
-def start(call: Call, is_async: bool, chosen: Executor | None = None) -> StepFuture[Any]:
+def start(call: Call, is_async: bool, chosen: Executor | None = None) -> StepFuture[Value]:
     """Start *call* beside its caller: as a task, or on an executor, by default that of the engine."""
     run, operation = call.run, call.operation
     engine = run.engine
@@ -326,7 +327,7 @@ def start(call: Call, is_async: bool, chosen: Executor | None = None) -> StepFut
         operation.executes_on(partial(RemoteBody, executor))
         executor = coordinators(engine, executor)
 
-    def work() -> Any:
+    def work() -> Value:
         before, _worker.executor = _worker.executor, executor
         try:
             return context.copy().run(run_sync, perform(call))
@@ -336,17 +337,17 @@ def start(call: Call, is_async: bool, chosen: Executor | None = None) -> StepFut
                 tally.finish()
 
     future = executor.submit(work)
-    found: StepFuture[Any] = StepFuture(future, call, work, executor, tally)
+    found: StepFuture[Value] = StepFuture(future, call, work, executor, tally)
     run.branches.add(found)
     return found
 
 
-def _start_async(call: Call) -> StepFuture[Any]:
+def _start_async(call: Call) -> StepFuture[Value]:
     run = call.run
-    done: Future[Any] = Future()
-    found: StepFuture[Any] = StepFuture(done, call, None)
+    done: Future[Value] = Future()
+    found: StepFuture[Value] = StepFuture(done, call, None)
 
-    async def work() -> Any:
+    async def work() -> Value:
         return await run_async(perform(call))
 
     try:
@@ -368,7 +369,7 @@ def _start_async(call: Call) -> StepFuture[Any]:
     return found
 
 
-def _copy(task: "asyncio.Future[Any]", future: "Future[Any]") -> None:
+def _copy(task: "asyncio.Future[Value]", future: "Future[Value]") -> None:
     try:
         if task.cancelled():
             future.cancel()
@@ -420,7 +421,7 @@ class Settle(Effect):
         self.failed = failed
         self.interrupted = interrupted
 
-    def _take(self) -> list[StepFuture[Any]]:
+    def _take(self) -> list[StepFuture[Value]]:
         branches = self.run.branches.take()
         if self.failed or self.interrupted:
             self.run.stop.end_branches()
@@ -471,7 +472,7 @@ class Settle(Effect):
         return errors
 
 
-def _collect(branch: StepFuture[Any], error: BaseException | None, errors: list[BaseException]) -> None:
+def _collect(branch: StepFuture[Value], error: BaseException | None, errors: list[BaseException]) -> None:
     if error is None:
         return
     if branch.scheduled:

@@ -10,7 +10,6 @@ import random
 import uuid
 from datetime import UTC, datetime
 from hashlib import blake2b
-from typing import Any
 
 from flowdsl.core.facts import Forked, Logged, facts_of
 from flowdsl.core.kinds import AUDIT, LOG, VALUE
@@ -22,6 +21,7 @@ from flowdsl.engine.execution import Execution, Frame
 from flowdsl.engine.perform import at_once
 from flowdsl.engine.record import keep
 from flowdsl.engine.scope import Scope
+from flowdsl.engine.user import Named, Value
 
 __all__ = ["draw_rng", "draw_uuid4", "log", "now", "origins"]
 
@@ -69,7 +69,7 @@ class LogLine(Operation):
     durable = False
     sequential = False
 
-    def __init__(self, frame: Frame, message: str, fields: dict[str, Any]) -> None:
+    def __init__(self, frame: Frame, message: str, fields: Named) -> None:
         self._message = str(message).encode("utf-8", "backslashreplace").decode()  # any text can be stored
         self._fields = {name: _shown(value) for name, value in fields.items()}
         # each attempt of a step logs anew
@@ -102,14 +102,14 @@ class LogLine(Operation):
         yield
 
 
-def _shown(value: Any) -> Any:
+def _shown(value: Value) -> Value:
     """*value* as JSON can hold it."""
     if isinstance(value, int) and value.bit_length() > _LONGEST_INT:
         return preview(value)
     return value if isinstance(value, str | int | float | bool | None) else preview(value)
 
 
-def log(frame: Frame, message: str, fields: dict[str, Any]) -> None:
+def log(frame: Frame, message: str, fields: Named) -> None:
     """Store a line with the run, once."""
     at_once(frame, LogLine(frame, message, fields))
 

@@ -9,7 +9,6 @@ import uuid
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
 
 from attrs import frozen
 
@@ -25,15 +24,16 @@ from flowdsl.engine.engine import Engine, engines_on
 from flowdsl.engine.execution import Frame
 from flowdsl.engine.perform import durable
 from flowdsl.engine.record import fail, halted, pending, replay, row
+from flowdsl.engine.user import Value
 from flowdsl.errors import RunFinished, RunNotFound, StorageError, WaitTimeout
 from flowdsl.storage.base import AddSignal, Fenced, Missing, TakeSignal, raise_unstorable
 
 __all__ = ["SignalView", "checked_name", "deliver", "wait_for"]
 
-Where = Callable[[Any], bool] | Mapping[str, Any] | None
+Where = Callable[[Value], bool] | Mapping[str, Value] | None
 
 
-def checked_name(name: Any) -> str:
+def checked_name(name: Value) -> str:
     """A signal's name."""
     if not isinstance(name, str):
         raise TypeError(f"a signal is named by a string; got {name!r}")
@@ -48,20 +48,20 @@ class SignalView:
 
     run_id: str
     name: str
-    payload: Any
+    payload: Value
     sender: str | None
     key: str | None
     created_at: datetime
 
     @classmethod
-    def of(cls, signal: Signal, payload: Any) -> "SignalView":
+    def of(cls, signal: Signal, payload: Value) -> "SignalView":
         """The view of a stored signal, with its payload as loaded."""
         at = datetime.fromtimestamp(signal.created_at, UTC)
         return cls(signal.run_id, signal.name, payload, signal.sender, signal.key, at)
 
 
 def deliver(
-    engine: Engine, run_id: str, name: str, payload: Any, *, sender: str | None, key: str | None
+    engine: Engine, run_id: str, name: str, payload: Value, *, sender: str | None, key: str | None
 ) -> str:
     """Store a signal for a run and wake what waits for it in this process; returns the signal's id."""
     signal_id = uuid.uuid4().hex
@@ -192,7 +192,7 @@ class WaitFor(Operation):
         return (yield from fail(call, error, Waiting(self._name, deadline)))
 
 
-def _matches(where: Where, payload: Any) -> bool:
+def _matches(where: Where, payload: Value) -> bool:
     if where is None:
         return True
     if callable(where):
@@ -202,7 +202,7 @@ def _matches(where: Where, payload: Any) -> bool:
     )
 
 
-def wait_for(frame: Frame, name: str, timeout: Any, where: Where) -> Flow:
+def wait_for(frame: Frame, name: str, timeout: Value, where: Where) -> Flow:
     """Wait for the oldest matching signal of *name*."""
     checked_name(name)
     limit = None if timeout is None else seconds(timeout, "timeout")

@@ -14,16 +14,16 @@ The implementation
 
 import logging
 from collections.abc import Mapping
-from typing import Any
 
 from attrs import define, evolve
 
 from flowdsl.core.records import Run
 from flowdsl.core.status import RunStatus
-from flowdsl.engine.effects import Commit, Read, Watch
+from flowdsl.engine.effects import Commit, Effects, Read, Watch
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.notebooks import how_to_name
 from flowdsl.engine.owner import Liveness, liveness
+from flowdsl.engine.user import Named, Value
 from flowdsl.errors import FlowError, RunConflict, RunFinished, StorageError
 from flowdsl.storage.base import (
     ClaimRun,
@@ -55,7 +55,7 @@ class Acquired:
 
 def acquire(
     engine: Engine, wanted: Run, *, fresh: bool = False, ancestors: tuple[str, ...] = (), again: bool = True
-) -> Any:
+) -> Effects[Acquired]:
     """Open the run *wanted*, continue an interrupted or failed one, or wait for the one who executes it.
 
     *wanted* has ``number`` ``None`` for a run whose id is given. *ancestors* are the runs that wait for this
@@ -96,7 +96,7 @@ def open_now(
     return None
 
 
-def _open(engine: Engine, wanted: Run, fresh: bool, skip: tuple[str, ...]) -> Any:
+def _open(engine: Engine, wanted: Run, fresh: bool, skip: tuple[str, ...]) -> Effects[Opened | Found]:
     if wanted.owner != engine.owned.owner:
         wanted = evolve(wanted, owner=engine.owned.owner)
     with engine.owned.taking(wanted):
@@ -104,10 +104,11 @@ def _open(engine: Engine, wanted: Run, fresh: bool, skip: tuple[str, ...]) -> An
         if isinstance(outcome, Opened):
             engine.owned.reserve(outcome.run.id)  # ours from now on, although it has yet to begin
     raise_unstorable(outcome)
+    assert isinstance(outcome, Opened | Found)
     return outcome
 
 
-def _by_key(engine: Engine, wanted: Run, fresh: bool) -> Any:
+def _by_key(engine: Engine, wanted: Run, fresh: bool) -> Effects[Acquired]:
     skip = [engine.owned.owner]
     while True:
         outcome = yield from _open(engine, wanted, fresh, tuple(skip))
@@ -129,7 +130,7 @@ def _by_key(engine: Engine, wanted: Run, fresh: bool) -> Any:
             return Acquired(claimed, True, True)
 
 
-def _wait_out(engine: Engine, run: Run) -> Any:
+def _wait_out(engine: Engine, run: Run) -> Effects[Liveness]:
     """Watch an owner of whom nothing is known until it renews its lease (alive), lets go, or the lease has
     expired (unknown: claim)."""
     seen = 0
@@ -149,7 +150,7 @@ def _read(engine: Engine, run_id: str) -> Read:
     return Read(lambda: engine.storage.get_run(run_id), False)
 
 
-def _by_id(engine: Engine, wanted: Run, ancestors: tuple[str, ...], again: bool) -> Any:
+def _by_id(engine: Engine, wanted: Run, ancestors: tuple[str, ...], again: bool) -> Effects[Acquired]:
     outcome = yield from _open(engine, wanted, False, ())
     if isinstance(outcome, Opened):
         return Acquired(outcome.run, True)
@@ -231,11 +232,11 @@ def claim(
     *,
     force: bool = False,
     limit: float | None = None,
-    also: Mapping[str, Any] | None = None,
-) -> Any:
+    also: Mapping[str, Value] | None = None,
+) -> Effects[Run | None]:
     """Take *run* over; the run as claimed, or ``None`` if somebody else was quicker. *limit*: seconds that
     a failed one has anew; *also*: fields to set with it."""
-    changes: dict[str, Any] = dict(also or {})
+    changes: Named = dict(also or {})
     if run.status is RunStatus.RUNNING and run.owner is not None:
         changes["recoveries"] = run.recoveries + 1
     if run.status is RunStatus.FAILED:
@@ -252,7 +253,7 @@ def claim(
     return outcome.run if isinstance(outcome, Opened) else None
 
 
-def take(engine: Engine, run: Run, **how: Any) -> Any:
+def take(engine: Engine, run: Run, **how: Value) -> Effects[Run | None]:
     """As :func:`claim`, for a run that will be executed: from now on it counts as such."""
     with engine.owned.taking(run):
         claimed = yield from claim(engine, run, **how)

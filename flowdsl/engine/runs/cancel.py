@@ -3,7 +3,6 @@ completed."""
 
 import logging
 from concurrent.futures import Future, wait
-from typing import Any
 
 from flowdsl.core.records import Run
 from flowdsl.core.status import RunStatus, is_final
@@ -16,6 +15,7 @@ from flowdsl.engine.runs.outcome import on_a_loop, watching
 from flowdsl.engine.runs.resume import as_flow, loaded, request_of
 from flowdsl.engine.runs.start import launch
 from flowdsl.engine.runs.undo import end_abandoned, has_undo
+from flowdsl.engine.user import Value
 from flowdsl.errors import RunCancelled, RunFinished
 from flowdsl.storage.base import Fenced, Missing, UpdateRun
 
@@ -32,7 +32,7 @@ def cancel_and_wait(engine: Engine, record: Run) -> None:
             wait([begun])
 
 
-def cancel(engine: Engine, record: Run) -> "Future[Any] | None":
+def cancel(engine: Engine, record: Run) -> "Future[Value] | None":
     """Ask a run to stop, durably; one that nobody executes is taken over, to undo what it has completed.
 
     Returns the future to wait for in that case. Raises :class:`~flowdsl.errors.RunFinished`.
@@ -53,7 +53,7 @@ def cancel(engine: Engine, record: Run) -> "Future[Any] | None":
     raise RunFinished(f"run {record.id} has ended: it is {record.status}", run=record.id)
 
 
-def _cancel_interrupted(engine: Engine, record: Run) -> "Future[Any] | None":
+def _cancel_interrupted(engine: Engine, record: Run) -> "Future[Value] | None":
     """Take the run over to undo what it has completed, and cancel it. Where the code that undoes is not
     loaded, the request stays with the run: whoever continues it undoes and cancels."""
     known = loaded(record.workflow)

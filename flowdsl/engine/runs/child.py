@@ -4,8 +4,6 @@ The child's id derives from the parent's step key, so one call has one child, wh
 record is a copy of the child's outcome.
 """
 
-from typing import Any
-
 from attrs import evolve
 
 from flowdsl.core.facts import ChildRun
@@ -22,6 +20,7 @@ from flowdsl.engine.runs.acquire import Acquired, open_now
 from flowdsl.engine.runs.ending import release
 from flowdsl.engine.runs.execute import execute, whole
 from flowdsl.engine.runs.request import Request, request
+from flowdsl.engine.user import Named
 from flowdsl.errors import RunCancelled, Stopped
 
 __all__ = ["call_child", "start_child"]
@@ -35,7 +34,7 @@ class Child(Operation):
 
     kind = CHILD
 
-    def __init__(self, called: Invocation[WorkflowDef], options: dict[str, Any]) -> None:
+    def __init__(self, called: Invocation[WorkflowDef], options: Named) -> None:
         self._called = called
         self._options = options
         self._acquired: Acquired | None = None
@@ -86,12 +85,12 @@ class Child(Operation):
         return (yield from fail(call, error, facts, itself=True))
 
 
-def call_child(frame: Frame, called: Invocation[WorkflowDef], options: dict[str, Any]) -> Flow:
+def call_child(frame: Frame, called: Invocation[WorkflowDef], options: Named) -> Flow:
     """Run the child to its end and record its outcome in the parent."""
     return durable(frame, Child(called, options))
 
 
-def start_child(frame: Frame, called: Invocation[WorkflowDef], options: dict[str, Any]) -> Run:
+def start_child(frame: Frame, called: Invocation[WorkflowDef], options: Named) -> Run:
     """Begin the child beside its parent; the row of it, which is recorded by then."""
     operation = Child(called, options)
     call = identify(frame, operation)

@@ -5,17 +5,17 @@ Whatever it is, branches have ended before; undo comes before the final status; 
 """
 
 import logging
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from flowdsl.core.records import Run
+from flowdsl.core.records import Run, Step
 from flowdsl.core.status import RunStatus
-from flowdsl.engine.effects import Body, Commit, Flow
+from flowdsl.engine.effects import Body, Commit, Effects, Flow
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import Execution, Frame
 from flowdsl.engine.operations.submit import Settle, Strays
 from flowdsl.engine.runs.undo import end_children, undo_all
 from flowdsl.engine.scope import INTERRUPTS
+from flowdsl.engine.user import Function, Handle, Named, Value
 from flowdsl.errors import (
     FlowError,
     LeaseLost,
@@ -33,7 +33,7 @@ __all__ = ["ended", "release", "undo_on"]
 logger = logging.getLogger("flowdsl")
 
 
-def ended(state: Execution, handle: Any, error: BaseException | None, value: Any) -> Flow:
+def ended(state: Execution, handle: Handle, error: BaseException | None, value: Value) -> Flow:
     """Give the run the end that its body's outcome asks for."""
     try:
         return (yield from _ended(state, handle, error, value))
@@ -45,7 +45,7 @@ def ended(state: Execution, handle: Any, error: BaseException | None, value: Any
     return crossing, None
 
 
-def undo_on(state: Execution, handle: Any) -> Flow:
+def undo_on(state: Execution, handle: Handle) -> Flow:
     """Go on undoing a run whose process died in the middle of it, and give it the end that it was to have."""
     record = state.record
     try:
@@ -66,7 +66,7 @@ def undo_on(state: Execution, handle: Any) -> Flow:
     return crossing, None
 
 
-def _ended(state: Execution, handle: Any, error: BaseException | None, value: Any) -> Flow:
+def _ended(state: Execution, handle: Handle, error: BaseException | None, value: Value) -> Flow:
     interrupted = error is not None and not isinstance(error, Exception | Stopped)
     if interrupted:
         state.stop.halt(FlowError(f"run {state.id} was interrupted by {type(error).__name__}", run=state.id))
@@ -96,7 +96,7 @@ def _ended(state: Execution, handle: Any, error: BaseException | None, value: An
     return (yield from _completed(state, handle, value))
 
 
-def _stopped(state: Execution, handle: Any, stop: FlowError) -> Flow:
+def _stopped(state: Execution, handle: Handle, stop: FlowError) -> Flow:
     """Give the run the end that *stop*, which its body must not swallow, asks for."""
     if isinstance(stop, RunCancelled):
         return (yield from _cancelled(state, handle, stop))
@@ -106,7 +106,7 @@ def _stopped(state: Execution, handle: Any, stop: FlowError) -> Flow:
     return Stopped(stop), None
 
 
-def _completed(state: Execution, handle: Any, value: Any) -> Flow:
+def _completed(state: Execution, handle: Handle, value: Value) -> Flow:
     engine, defn = state.engine, state.definition
     try:
         payload, loaded = engine.payloads.pack(value, state.id, "", "run")
@@ -135,7 +135,7 @@ def _completed(state: Execution, handle: Any, value: Any) -> Flow:
     return None, loaded
 
 
-def _failed(state: Execution, handle: Any, error: Exception) -> Flow:
+def _failed(state: Execution, handle: Handle, error: Exception) -> Flow:
     engine = state.engine
     state.failures.left(state.scope, error)
     still_open = tuple(state.failures.open)
@@ -150,7 +150,7 @@ def _failed(state: Execution, handle: Any, error: Exception) -> Flow:
     return (yield from _end_failed(state, handle, error, changes))
 
 
-def _end_failed(state: Execution, handle: Any, error: BaseException, changes: dict[str, Any]) -> Flow:
+def _end_failed(state: Execution, handle: Handle, error: BaseException, changes: Named) -> Flow:
     engine, defn = state.engine, state.definition
     changes = changes | {
         "status": RunStatus.FAILED, "finished_at": engine.clock.now(), "undoing": "",
@@ -166,7 +166,7 @@ def _end_failed(state: Execution, handle: Any, error: BaseException, changes: di
     return error, None
 
 
-def _cancelled(state: Execution, handle: Any, error: RunCancelled) -> Flow:
+def _cancelled(state: Execution, handle: Handle, error: RunCancelled) -> Flow:
     yield from end_children(state, RunStatus.CANCELLED)
     begin = {"undoing": str(RunStatus.CANCELLED)}
     yield from undo_all(state, begin, goes_on=bool(state.record.undoing))
@@ -181,7 +181,7 @@ def _cancelled(state: Execution, handle: Any, error: RunCancelled) -> Flow:
     return error, None
 
 
-def _finish(state: Execution, changes: dict[str, Any]) -> Any:
+def _finish(state: Execution, changes: Named) -> Effects[FlowError | None]:
     """Store how the run ended; the error, if that was refused or failed."""
     operation = UpdateRun(state.id, changes, epoch=state.epoch, release=True)
     buffered = state.writer.buffered()
@@ -197,7 +197,7 @@ def _finish(state: Execution, changes: dict[str, Any]) -> Any:
     return None
 
 
-def _callback(state: Execution, fn: Callable[..., Any], what: str, *args: Any) -> Any:
+def _callback(state: Execution, fn: Function, what: str, *args: Value) -> Effects[None]:
     """Call ``on_complete`` or ``on_error`` of a workflow inside the run; what it raises is logged."""
     import inspect
 
@@ -239,7 +239,7 @@ def release(engine: Engine, record: Run, operations: Sequence[Operation] = ()) -
             raise
 
 
-def _report_unused(state: Execution, unused: list[Any]) -> None:
+def _report_unused(state: Execution, unused: list[Step]) -> None:
     names = ", ".join(f"{step.path}({step.args})" for step in unused[:5])
     more = f" and {len(unused) - 5} more" if len(unused) > 5 else ""
     text = (

@@ -16,7 +16,6 @@ If you edit this
 
 import logging
 from contextlib import nullcontext
-from typing import Any
 
 from flowdsl.core.journal import Journal
 from flowdsl.engine.effects import Body, Flow, Read, Stoppable, run_async, run_sync
@@ -27,6 +26,7 @@ from flowdsl.engine.runs.acquire import Acquired, acquire
 from flowdsl.engine.runs.ending import ended, release, undo_on
 from flowdsl.engine.runs.outcome import outcome_of
 from flowdsl.engine.runs.request import Request
+from flowdsl.engine.user import Value
 from flowdsl.errors import FlowError, RunCancelled, Stopped, StorageError
 
 __all__ = ["edge", "execute", "run_to_end", "whole"]
@@ -44,7 +44,7 @@ def edge(flow: Flow) -> Flow:
     return (error.error if isinstance(error, Stopped) else error), value
 
 
-def run_to_end(engine: Engine, asked: Request) -> Any:
+def run_to_end(engine: Engine, asked: Request) -> Value:
     """Drive a run to its end and return its result, in this thread; of an async one, a coroutine that does.
     A virtual clock may skip ahead meanwhile."""
     flow = edge(whole(engine, asked))
@@ -56,7 +56,7 @@ def run_to_end(engine: Engine, asked: Request) -> Any:
         return run_sync(flow)
 
 
-async def _watched(engine: Engine, flow: Flow) -> Any:
+async def _watched(engine: Engine, flow: Flow) -> Value:
     with engine.clock.watching(inside=False):
         return await run_async(flow)
 

@@ -5,7 +5,6 @@ continued, so nobody executes part of a copy; forking again under its id makes i
 """
 
 import uuid
-from typing import Any
 
 from attrs import evolve
 
@@ -17,6 +16,7 @@ from flowdsl.engine.audit import audit
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.owner import Liveness, liveness
 from flowdsl.engine.runs.repair import find_step
+from flowdsl.engine.user import Named, Value
 from flowdsl.errors import RunConflict
 from flowdsl.storage.base import DeleteRun, Found, OpenRun, PutStep, UpdateRun, raise_unstorable
 
@@ -25,7 +25,7 @@ __all__ = ["fork"]
 _CUT_OFF = "FlowError: the process that made this fork died while it copied; fork again"
 
 
-def fork(engine: Engine, record: Run, before: Any, run_id: str | None) -> Run:
+def fork(engine: Engine, record: Run, before: Value, run_id: str | None) -> Run:
     """A new run with the records that *record* had before step *before*; it belongs to nobody yet."""
     point = find_step(engine, record.id, before)
     steps = engine.storage.list_steps(record.id)
@@ -39,7 +39,7 @@ def fork(engine: Engine, record: Run, before: Any, run_id: str | None) -> Run:
     note = audit(engine, new.id, "fork", f"{record.id} before {point.path}")
     line = [*(earlier[-1] if earlier else ()), (record.id, draws)]
     note = note._replace(extra=Forked(line, note.preview, record.id, point.key).to_json())
-    begin: dict[str, Any] = {
+    begin: Named = {
         "status": RunStatus.RUNNING,
         "finished_at": None,
         "retryable": True,

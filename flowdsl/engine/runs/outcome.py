@@ -16,6 +16,7 @@ from flowdsl.engine.effects import Result
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import current
 from flowdsl.engine.owner import is_interrupted
+from flowdsl.engine.user import Value
 from flowdsl.errors import FlowError, RunCancelled, RunNotFound, StorageError
 from flowdsl.storage.operations import run_topic
 
@@ -24,7 +25,7 @@ __all__ = ["OnLoop", "await_outcome", "on_a_loop", "outcome_of", "record_of", "w
 _LOOK = 0.5  # seconds between two looks at a run that another process executes
 
 
-class OnLoop(Future[Any]):
+class OnLoop(Future[Value]):
     """The outcome of a run that an event loop of the user's executes."""
 
 
@@ -67,7 +68,7 @@ def watching(engine: Engine) -> AbstractContextManager[Any]:
     return watched
 
 
-def wait_for_outcome(engine: Engine, run_id: str, timeout: float | None) -> Any:
+def wait_for_outcome(engine: Engine, run_id: str, timeout: float | None) -> Value:
     """The run's result, waiting at most *timeout* real seconds for it; raises its error, or
     ``TimeoutError``."""
     started = _started_here(run_id)
@@ -78,7 +79,7 @@ def wait_for_outcome(engine: Engine, run_id: str, timeout: float | None) -> Any:
         return _poll(engine, run_id, timeout) if future is None else _await_future(future, run_id, timeout)
 
 
-async def await_outcome(engine: Engine, run_id: str) -> Any:
+async def await_outcome(engine: Engine, run_id: str) -> Value:
     """The run's result, in async code."""
     started = _started_here(run_id)
     if started is not None:
@@ -87,7 +88,7 @@ async def await_outcome(engine: Engine, run_id: str) -> Any:
         return await _awaited(engine, run_id)
 
 
-async def _awaited(engine: Engine, run_id: str) -> Any:
+async def _awaited(engine: Engine, run_id: str) -> Value:
     future = _future(engine, run_id)
     if future is None:
         given_up = threading.Event()  # a thread that went on would keep the loop from closing
@@ -107,13 +108,13 @@ def on_a_loop() -> bool:
     return True
 
 
-def _started_here(run_id: str) -> Any:
+def _started_here(run_id: str) -> Value:
     """The future of a child that the executing run has started: its failure is handed to whoever asks."""
     frame = current.get()
     return None if frame is None else frame.run.branches.known(run_id)
 
 
-def _future(engine: Engine, run_id: str) -> "Future[Any] | None":
+def _future(engine: Engine, run_id: str) -> "Future[Value] | None":
     """What knows the outcome of a run that was started here, unless that failed and the run has gone on
     since: then the storage does."""
     future = engine.futures.get(run_id)
@@ -126,7 +127,7 @@ def _future(engine: Engine, run_id: str) -> "Future[Any] | None":
     return future if record is None or is_interrupted(engine.storage, record) else None
 
 
-def _await_future(future: "Future[Any]", run_id: str, timeout: float | None) -> Any:
+def _await_future(future: "Future[Value]", run_id: str, timeout: float | None) -> Value:
     # A cell of a notebook executes on an event loop, but it may wait for what a thread executes.
     if not future.done() and on_a_loop() and (isinstance(future, OnLoop) or not in_notebook()):
         raise TypeError(
@@ -140,7 +141,9 @@ def _await_future(future: "Future[Any]", run_id: str, timeout: float | None) -> 
         raise TimeoutError(f"run {run_id} has not ended within {timeout} s; it goes on") from None
 
 
-def _poll(engine: Engine, run_id: str, timeout: float | None, given_up: threading.Event | None = None) -> Any:
+def _poll(
+    engine: Engine, run_id: str, timeout: float | None, given_up: threading.Event | None = None
+) -> Value:
     """Wait for a run that executes elsewhere, until nobody asks any more."""
     end = None if timeout is None else time.monotonic() + timeout
     seen = idle = 0

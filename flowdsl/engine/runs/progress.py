@@ -1,25 +1,25 @@
 """Progress of a run, from outside: what is recorded, and what is executing."""
 
 from datetime import UTC, datetime
-from typing import Any
 
 from flowdsl.core.kinds import CALLS
 from flowdsl.core.records import Run
 from flowdsl.core.status import StepStatus, is_final
 from flowdsl.engine.engine import Engine, engines_on
 from flowdsl.engine.owner import is_interrupted
+from flowdsl.engine.user import Named
 
 __all__ = ["progress_of"]
 
 
-def progress_of(engine: Engine, record: Run) -> dict[str, Any]:
+def progress_of(engine: Engine, record: Run) -> Named:
     """``{"done": n, "failed": n, "known": n, "running": [{"path", "key", "attempt", "started_at"}, …]}``.
 
     ``known`` counts every step that was recorded or is executing; times are aware datetimes in UTC. A step of
     another process shows up within a second of its start. Nothing is running in a run that nobody executes.
     """
     steps = [step for step in engine.storage.list_steps(record.id) if step.kind in CALLS]
-    running: dict[str, dict[str, Any]] = {}
+    running: dict[str, Named] = {}
     executing = not is_final(record.status) and not is_interrupted(engine.storage, record)
     for step in steps:
         if executing and step.status is StepStatus.PENDING:
@@ -38,5 +38,5 @@ def progress_of(engine: Engine, record: Run) -> dict[str, Any]:
     }
 
 
-def _entry(path: str, key: str, attempt: int, started: float) -> dict[str, Any]:
+def _entry(path: str, key: str, attempt: int, started: float) -> Named:
     return {"path": path, "key": key, "attempt": attempt, "started_at": datetime.fromtimestamp(started, UTC)}

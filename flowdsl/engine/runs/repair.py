@@ -11,6 +11,7 @@ from flowdsl.core.status import RunStatus, StepStatus
 from flowdsl.engine.audit import audit
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.owner import is_interrupted
+from flowdsl.engine.user import Value
 from flowdsl.errors import RunConflict, RunFinished, RunNotFound, StepNotFound
 from flowdsl.storage.base import Fenced, Missing, PutStep, raise_unstorable
 
@@ -19,7 +20,7 @@ __all__ = ["find_step", "resolve"]
 _NOTHING: Any = object()
 
 
-def find_step(engine: Engine, run_id: str, step: Any, *, pending: bool = False) -> Step:
+def find_step(engine: Engine, run_id: str, step: Value, *, pending: bool = False) -> Step:
     """The record of *run_id* that *step* means: a key, the beginning of one, or a path (the first such
     step, with *pending* the first without an outcome); a decorated function too."""
     name = getattr(step, "path", step)
@@ -44,7 +45,7 @@ def find_step(engine: Engine, run_id: str, step: Any, *, pending: bool = False) 
 
 
 def resolve(
-    engine: Engine, record: Run, step: Any, result: Any, error: BaseException | None, rerun: bool
+    engine: Engine, record: Run, step: Value, result: Value, error: BaseException | None, rerun: bool
 ) -> None:
     """Say what came of a step in doubt."""
     if record.status in (RunStatus.COMPLETED, RunStatus.CANCELLED):

@@ -14,6 +14,7 @@ from flowdsl.engine.definitions import Invocation, WorkflowDef
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import current
 from flowdsl.engine.notebooks import notice_unnamed
+from flowdsl.engine.user import Named, Value
 from flowdsl.errors import ResultNotStorable
 
 __all__ = ["Request", "checked_id", "request"]
@@ -38,14 +39,14 @@ class Request:
 class _Template(string.Formatter):
     """``str.format`` that refuses ``None``."""
 
-    def get_field(self, field_name: str, args: Any, kwargs: Any) -> Any:
+    def get_field(self, field_name: str, args: Value, kwargs: Value) -> Any:
         value, used = super().get_field(field_name, args, kwargs)
         if value is None:
             raise ValueError(f"{{{field_name}}} is None")
         return value, used
 
 
-def _filled(template: str, arguments: dict[str, Any]) -> str:
+def _filled(template: str, arguments: Named) -> str:
     """*template* with the arguments in their places; without a dot or an index in it, only an argument
     itself can be ``None``."""
     if "." in template or "[" in template or any(value is None for value in arguments.values()):
@@ -53,7 +54,7 @@ def _filled(template: str, arguments: dict[str, Any]) -> str:
     return template.format_map(arguments)
 
 
-def run_id_of(called: Invocation[WorkflowDef], arguments: dict[str, Any]) -> str | None:
+def run_id_of(called: Invocation[WorkflowDef], arguments: Named) -> str | None:
     """The id that the workflow's ``id=`` gives to this call, or ``None`` for a numbered run.
 
     A template may name ``self``; a function gets it if its first parameter is called as that of the workflow.
@@ -78,7 +79,7 @@ def run_id_of(called: Invocation[WorkflowDef], arguments: dict[str, Any]) -> str
     return checked_id(found, f"the id of workflow {defn.path}")
 
 
-def checked_id(run_id: Any, what: str = "a run id") -> str:
+def checked_id(run_id: Value, what: str = "a run id") -> str:
     """*run_id* if it is a non-empty string."""
     if not isinstance(run_id, str):
         raise TypeError(f"{what} is a string; got {run_id!r}")

@@ -17,6 +17,7 @@ from flowdsl.engine.runs.ending import release
 from flowdsl.engine.runs.request import Request
 from flowdsl.engine.runs.single import single_run
 from flowdsl.engine.runs.start import launch
+from flowdsl.engine.user import Named
 from flowdsl.errors import FlowError, RecoveryLimit, RunConflict, RunFinished, StepNotFound
 from flowdsl.storage.base import PutStep
 
@@ -34,14 +35,14 @@ def loaded(path: str) -> WorkflowDef | StepDef | None:
     return WORKFLOWS.get(path) or STEPS.get(path)
 
 
-def arguments_of(engine: Engine, record: Run) -> dict[str, Any]:
+def arguments_of(engine: Engine, record: Run) -> Named:
     """The stored arguments of a run by parameter name."""
     if not record.args:
         raise FlowError(
             f"the arguments of run {record.id} could not be stored; call the workflow again with them",
             run=record.id,
         )
-    found: dict[str, Any] = engine.payloads.unpack(record.args, record.key, "", "args", record.id)
+    found: Named = engine.payloads.unpack(record.args, record.key, "", "args", record.id)
     return found
 
 

@@ -7,7 +7,6 @@ caller gives.
 import asyncio
 from concurrent.futures import Future
 from functools import partial
-from typing import Any
 
 from flowdsl.core.binding import Bound
 from flowdsl.core.source import changed_source
@@ -23,11 +22,12 @@ from flowdsl.engine.operations.submit import StepFuture
 from flowdsl.engine.runs.execute import run_to_end
 from flowdsl.engine.runs.request import Request, request
 from flowdsl.engine.scope import StepView
+from flowdsl.engine.user import Value
 
 __all__ = ["execute_step", "single_run", "submit_outside"]
 
 
-def execute_step(engine: Engine, called: Invocation[StepDef], mode: str, step_id: str | None = None) -> Any:
+def execute_step(engine: Engine, called: Invocation[StepDef], mode: str, step_id: str | None = None) -> Value:
     """Execute a step on *engine* in *mode*: in the run of it that is executing here, or outside any.
 
     *step_id*, where given, says which execution is meant, in place of the arguments.
@@ -50,7 +50,7 @@ def execute_step(engine: Engine, called: Invocation[StepDef], mode: str, step_id
         current.reset(token)
 
 
-def _do(engine: Engine, called: Invocation[StepDef], step_id: str | None) -> Any:
+def _do(engine: Engine, called: Invocation[StepDef], step_id: str | None) -> Value:
     """Mode ``do`` outside a run."""
     if step_id is None:
         receiver = called.receiver
@@ -73,7 +73,7 @@ def single_run(engine: Engine, called: Invocation[StepDef], run_id: str) -> Requ
     """A run that consists of one step."""
     defn = called.defn
 
-    def body(*args: Any, **kwargs: Any) -> Any:
+    def body(*args: Value, **kwargs: Value) -> Value:
         frame = current.get()
         assert frame is not None
         return call_in_run(frame, called._replace(args=args, kwargs=kwargs), "do")
@@ -85,18 +85,18 @@ def single_run(engine: Engine, called: Invocation[StepDef], run_id: str) -> Requ
     return request(engine, whole, run_id=run_id)
 
 
-def _try(engine: Engine, called: Invocation[StepDef], view: StepView) -> Any:
+def _try(engine: Engine, called: Invocation[StepDef], view: StepView) -> Value:
     """Mode ``try`` outside a run: a plain call, with its hooks."""
     hooks, clock = engine.hooks, engine.clock
 
-    def ended(error: Exception | None, value: Any) -> None:
+    def ended(error: Exception | None, value: Value) -> None:
         view.duration = clock.now() - view.started_at
         if error is None:
             hooks.fire("on_step_complete", view, value)
         else:
             hooks.fire("on_step_error", view, error, 1)
 
-    async def call() -> Any:
+    async def call() -> Value:
         try:
             value = await called.fn(*called.args, **called.kwargs)
         except Exception as error:
@@ -117,7 +117,7 @@ def _try(engine: Engine, called: Invocation[StepDef], view: StepView) -> Any:
     return value
 
 
-def submit_outside(engine: Engine, called: Invocation[StepDef]) -> StepFuture[Any]:
+def submit_outside(engine: Engine, called: Invocation[StepDef]) -> StepFuture[Value]:
     """``submit`` outside a run."""
     call = partial(called.fn, *called.args, **called.kwargs)
     if not called.defn.is_async:
@@ -126,6 +126,6 @@ def submit_outside(engine: Engine, called: Invocation[StepDef]) -> StepFuture[An
         loop = asyncio.get_running_loop()
     except RuntimeError:
         return StepFuture(engine.background_async(call), None, None)
-    found: StepFuture[Any] = StepFuture(Future(), None, None)
+    found: StepFuture[Value] = StepFuture(Future(), None, None)
     found.follow(loop.create_task(call()))
     return found

@@ -3,7 +3,6 @@
 import asyncio
 import contextvars
 from concurrent.futures import Future
-from typing import Any
 
 from flowdsl.engine.definitions import WorkflowDef
 from flowdsl.engine.effects import Flow, run_async, run_sync
@@ -12,6 +11,7 @@ from flowdsl.engine.runs.acquire import Acquired, open_now
 from flowdsl.engine.runs.execute import edge, execute, whole
 from flowdsl.engine.runs.outcome import OnLoop
 from flowdsl.engine.runs.request import Request
+from flowdsl.engine.user import Value
 
 __all__ = ["launch"]
 
@@ -36,7 +36,7 @@ def launch(engine: Engine, asked: Request, acquired: Acquired | None = None) -> 
     return run_id
 
 
-def _begin(engine: Engine, defn: WorkflowDef, flow: Flow, run_id: str, counted: bool) -> Future[Any]:
+def _begin(engine: Engine, defn: WorkflowDef, flow: Flow, run_id: str, counted: bool) -> Future[Value]:
     context = contextvars.copy_context()
 
     def finish() -> None:
@@ -46,7 +46,7 @@ def _begin(engine: Engine, defn: WorkflowDef, flow: Flow, run_id: str, counted: 
 
     if not defn.is_async:
 
-        def work() -> Any:
+        def work() -> Value:
             try:
                 return context.run(run_sync, flow)
             finally:
@@ -54,7 +54,7 @@ def _begin(engine: Engine, defn: WorkflowDef, flow: Flow, run_id: str, counted: 
 
         return engine.thread(work, f"flowdsl-{run_id}")
 
-    async def awork() -> Any:
+    async def awork() -> Value:
         try:
             return await run_async(flow)
         finally:
@@ -72,14 +72,14 @@ def _begin(engine: Engine, defn: WorkflowDef, flow: Flow, run_id: str, counted: 
     return future
 
 
-def _forget(engine: Engine, run_id: str, future: Future[Any]) -> None:
+def _forget(engine: Engine, run_id: str, future: Future[Value]) -> None:
     """Once it has ended, the storage answers for it; what only this process knows (an interrupt) stays a
     while."""
     if engine.futures.get(run_id) is future and not future.cancelled() and future.exception() is None:
         del engine.futures[run_id]
 
 
-def _copy(task: "asyncio.Task[Any]", future: Future[Any]) -> None:
+def _copy(task: "asyncio.Task[Value]", future: Future[Value]) -> None:
     if task.cancelled():
         future.cancel()
         future.set_running_or_notify_cancel()

@@ -1,11 +1,11 @@
 """Tags that a run gets while it lives."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from flowdsl.core.records import Tags
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.runs.outcome import record_of
+from flowdsl.engine.user import Named
 from flowdsl.errors import RunNotFound
 from flowdsl.storage.base import Missing, UpdateRun, raise_unstorable
 
@@ -18,7 +18,7 @@ def _merged(old: Tags, new: dict[str, str]) -> dict[str, str]:
     return before | new
 
 
-def tag(engine: Engine, run_id: str, tags: dict[str, Any]) -> None:
+def tag(engine: Engine, run_id: str, tags: Named) -> None:
     """Add *tags* to a run."""
     for name, value in tags.items():
         if not isinstance(value, str):

@@ -34,6 +34,7 @@ from flowdsl.engine.record import commit, halted
 from flowdsl.engine.registry import STEPS, step_called
 from flowdsl.engine.runs.acquire import ended_with_parent, take
 from flowdsl.engine.scope import Scope, StepView
+from flowdsl.engine.user import Named, Value
 from flowdsl.errors import StepNotFound
 from flowdsl.storage.base import DropSteps, PutStep, UpdateRun
 
@@ -83,7 +84,7 @@ def _was_undone(engine: Engine, run_id: str) -> bool:
     return any((step.kind, step.status) in done for step in engine.storage.list_steps(run_id))
 
 
-def _undo_of(state: Execution, step: Step, named: str) -> Any:
+def _undo_of(state: Execution, step: Step, named: str) -> Value:
     """The undo of *step*: as the call gave it, or what its name means now; ``None`` if it is not loaded."""
     given = state.part(Undos).get(step.key)
     if given is not None:
@@ -95,7 +96,7 @@ def _undo_of(state: Execution, step: Step, named: str) -> Any:
     return STEPS.get(named) or _imported(named) or current_one
 
 
-def _imported(path: str) -> Any:
+def _imported(path: str) -> Value:
     """The function of this path in a module that is loaded."""
     parts = path.split(".")
     for cut in range(len(parts) - 1, 0, -1):
@@ -111,7 +112,7 @@ def _imported(path: str) -> Any:
 # --------------------------------------------------------------------------------------------- all of them
 
 
-def undo_all(state: Execution, begin: dict[str, Any], *, goes_on: bool = False) -> Flow:
+def undo_all(state: Execution, begin: Named, *, goes_on: bool = False) -> Flow:
     """Undo what has to be undone; *begin* is stored with the start of it, unless it *goes on* what a killed
     process began. Errors of undos are logged, those of the storage are raised."""
     plan = yield Read(lambda: _plan(state, goes_on), False)
@@ -134,9 +135,9 @@ def undo_all(state: Execution, begin: dict[str, Any], *, goes_on: bool = False) 
     return None, None
 
 
-def _plan(state: Execution, goes_on: bool) -> list[tuple[Step, Any, str | None]]:
+def _plan(state: Execution, goes_on: bool) -> list[tuple[Step, Value, str | None]]:
     """What is to be undone, newest first: steps with their undo, children by their id."""
-    plan: list[tuple[Step, Any, str | None]] = []
+    plan: list[tuple[Step, Value, str | None]] = []
     for step in list(state.journal)[::-1]:  # a journal is in the order of completion
         child = _child_of(step)
         if child is not None:
@@ -171,7 +172,7 @@ def _plan(state: Execution, goes_on: bool) -> list[tuple[Step, Any, str | None]]
 # ------------------------------------------------------------------------------------------------ one step
 
 
-def _undo_step(state: Execution, step: Step, undo: Any) -> Flow:
+def _undo_step(state: Execution, step: Step, undo: Value) -> Flow:
     """One undo with retries, then its record."""
     engine = state.engine
     if undo is None:
@@ -210,7 +211,7 @@ def _undo_step(state: Execution, step: Step, undo: Any) -> Flow:
     return (yield from _store(state, record, step._replace(seq=0, status=StepStatus.UNDONE, extra=undone)))
 
 
-def _called(undo: Any, value: Any) -> Invocation[StepDef]:
+def _called(undo: Value, value: Value) -> Invocation[StepDef]:
     """The call of an undo: a step's definition, a decorated step, or a plain function."""
     if isinstance(undo, StepDef):
         return undo.call((value,), {})
@@ -294,7 +295,7 @@ def _store(state: Execution, *records: Step) -> Flow:
     return None, None
 
 
-def _call(frame: Frame, defn: StepDef, fn: Any, value: Any) -> Flow:
+def _call(frame: Frame, defn: StepDef, fn: Value, value: Value) -> Flow:
     body = Body(fn, (value,), {}, frame, defn.timeout)
     if defn.is_async and not frame.run.is_async:
         engine = frame.run.engine
@@ -337,7 +338,7 @@ def end_abandoned(engine: Engine, record: Run, final: RunStatus, parent: Executi
     """Undo the steps of a run that nobody executes, and give it the status *final*; its body does not
     execute."""
     unfinished = record.status in _UNFINISHED
-    facts: dict[str, Any] = {"undoing": str(final)}
+    facts: Named = {"undoing": str(final)}
     if unfinished and final is RunStatus.FAILED:
         error = ended_with_parent(record.id)
         facts["error"], _ = engine.payloads.pack_error(error, record.id, "", "run")

@@ -1,0 +1,24 @@
+"""Types of what users bring along. To the engine these are opaque: only their owner knows more.
+
+Nearly every ``Any`` of the engine stands here, with its reason.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+__all__ = ["Args", "Function", "Handle", "Named", "Value"]
+
+Value: TypeAlias = Any
+"""An object of the user's: an argument, a result, a message; or what he gave for one, yet to be checked."""
+
+Function: TypeAlias = Callable[..., Any]
+"""A function of the user's. Its signature is his."""
+
+Handle: TypeAlias = Any
+"""What users get of a run. It is made above the engine, which only hands it on."""
+
+Args: TypeAlias = tuple[Any, ...]
+"""Positional arguments of a function of the user's."""
+
+Named: TypeAlias = dict[str, Any]
+"""Values by name: keyword arguments, options, changed fields of a row."""
