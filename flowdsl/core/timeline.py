@@ -18,9 +18,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from attrs import define, field, frozen
 
+from flowdsl.core.kinds import BESIDE_STEPS, VALUE, WAITS
 from flowdsl.core.records import Run, Step
 from flowdsl.core.status import RunStatus, StepStatus
-from flowdsl.core.views import BESIDE, extra_of, scope_owner
+from flowdsl.core.views import extra_of, scope_owner
 
 __all__ = ["Bar", "Idle", "Timeline", "timeline_of"]
 
@@ -33,7 +34,7 @@ IDLE_LEAST = 0.05
 FOLD = 0.05
 """The part of the picture that one fold takes; all folds together take a third at most."""
 
-_NO_BODY = frozenset({"sleep", "wait", "receive", "schedule", "value", "publish"})
+_NO_BODY = WAITS | {VALUE, "publish"}
 _WAITING = ("until", "deadline", "signal", "next")
 _CONTINUING = frozenset({"continue", "resume", "retry", "recover", "fork"})
 
@@ -117,7 +118,7 @@ def timeline_of(
         (s.seq for s in records if s.kind == "audit" and s.path.rpartition(".")[2] in _CONTINUING), default=0
     )
     executing = status == "running"
-    steps = [step for step in records if step.kind not in BESIDE]
+    steps = [step for step in records if step.kind not in BESIDE_STEPS]
     bars = [_bar(step, executing, now, continued, children or {}) for step in steps]
     lanes = _arrange(bars)
     bars.sort(key=lambda bar: (bar.start, bar.lane))
@@ -133,7 +134,7 @@ def timeline_of(
 
 
 def _bar(step: Step, executing: bool, now: float, continued: int, children: Mapping[str, Run]) -> Bar:
-    extra = extra_of(step)
+    extra = extra_of(step) if step.extra else {}
     begun = extra.get("begun")
     ticks = tuple(float(at) for at in begun if isinstance(at, int | float)) if isinstance(begun, list) else ()
     start, end = min([step.created_at, *ticks]), step.completed_at

@@ -1,8 +1,12 @@
 """The pages: what stands on them, for runs of every kind."""
 
 import re
+from html import unescape
 
-from flowdsl import Retry, step, workflow
+from flowdsl import Retry, log, step, store, wait_for, workflow
+from flowdsl.core.records import Run, Step
+from flowdsl.core.status import RunStatus, StepStatus
+from flowdsl.storage import MemoryStorage
 
 
 @step(retry=Retry(attempts=2, initial=0.0))
@@ -69,3 +73,98 @@ def test_the_page_of_a_run_shows_steps_as_bars_and_rows(client):
     assert 'data-total="4"' in text
     assert "the &lt;bank&gt; does not answer" in text
     assert "<bank>" not in text
+
+
+ERROR = "ConnectionError: no answer\nshop.py:17 in charge\nbank.pay(cents)"
+
+
+def section(text, name):
+    """The part of a page with this id, without marks; "" if there is none."""
+    found = re.search(rf'<(\w+) id="{name}".*?</\1>', text, re.S)
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", found[0])).split()) if found else ""
+
+
+def test_the_line_of_the_user_stands_first_in_an_error(client):
+    """File, function and source line, then type and message; told once, although run and step both say it."""
+    storage = MemoryStorage()
+    run = Run("x", "shop.sell", "k", status=RunStatus.FAILED, error_preview=ERROR, open_failures=("a" * 40,))
+    storage.set_run(run)
+    storage.set_step(
+        Step("x", "a" * 40, "shop.charge", status=StepStatus.FAILED, preview=ERROR, completed_at=1.0)
+    )
+    page = client(of=storage)
+    text = page.get("/runs/x").text
+    assert section(text, "error") == (
+        "Error shop.py:17 in charge bank.pay(cents) ConnectionError : no answer in step shop.charge"
+    )
+    assert text.index("data-user-line") < text.index("no answer</span>")
+    assert text.count("data-user-line") == 1
+    detail = section(page.get(f"/runs/x?step={'a' * 40}").text, "detail")
+    assert "shop.py:17 in charge bank.pay(cents) ConnectionError : no answer" in detail
+    assert "shop.py" not in page.get("/").text  # lists have one line
+
+
+@workflow(id="busy")
+def busy():
+    """Logs, keeps state, and takes a message."""
+    log("hello", who="you")
+    store.set("stage", "one")
+    store.set("stage", "two")
+    return wait_for("go")
+
+
+@workflow(id="outer")
+def outer():
+    """Calls a run."""
+    return inner(1)
+
+
+@workflow(id="inner-{n}")
+def inner(n):
+    """Is called by a run."""
+    return check("x")
+
+
+def test_what_belongs_to_a_run_has_its_parts(client):
+    """Log, store, messages; a part that is empty is left out."""
+    run = busy.start()
+    page = client()
+    while "flowdsl.wait_for" not in (text := page.get("/runs/busy").text):
+        pass
+    assert "hello who=you" in section(text, "logs")
+    assert "'two'" in section(text, "store")
+    assert section(text, "messages").endswith("The run waits for go .")
+    assert "flowdsl signal busy go" in section(text, "next")
+    assert section(text, "audit") == section(text, "family") == section(text, "error") == ""
+    run.signal("go", {"by": "Eve"}, sender="eve")
+    run.result(20)
+    text = page.get("/runs/busy").text
+    assert "eve taken {'by': 'Eve'}" in section(text, "messages")
+    assert section(text, "next") == ""
+
+
+def test_family_links_lead_to_parent_and_children(client):
+    """Each link names its run."""
+    outer()
+    page = client()
+    assert 'data-run-link data-run-id="inner-1"' in page.get("/runs/outer").text
+    assert 'data-run-link data-run-id="outer"' in page.get("/runs/inner-1").text
+
+
+def test_the_graph_counts_who_called_what(client):
+    """As a picture, and as a table."""
+    text = client().get(f"/runs/{failed('33')}").text
+    graph = section(text, "graph")
+    assert "checkout → reserve 1" in graph
+    assert "reserve → check 2" in graph
+    assert "×1, 1 failed" in graph
+
+
+def test_values_that_are_hidden_are_shown_as_a_dash(client):
+    """Where there are no previews there is nothing to show."""
+    storage = MemoryStorage()
+    storage.set_run(Run("x", "shop.sell", "k", status=RunStatus.COMPLETED))
+    storage.set_step(Step("x", "a" * 40, "shop.charge", completed_at=1.0))
+    text = client(of=storage).get("/runs/x").text
+    assert section(text, "facts").startswith("arguments – result –")
+    assert "charge ✓ completed 1 <1ms –" in section(text, "steps").replace("1.0s", "<1ms")
