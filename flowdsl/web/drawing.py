@@ -21,7 +21,7 @@ __all__ = ["LANE", "MOST", "Drawn", "Picture", "picture", "spoken"]
 MOST = 500
 """So many bars, and so many rows of the table, are elements at once."""
 
-LANE = 24
+LANE = 28
 """Pixels from one lane to the next."""
 
 _GRAIN = 2000  # parts of the whole that the shape of all bars can tell apart
