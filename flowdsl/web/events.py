@@ -133,7 +133,7 @@ def _look(runtime: Runtime, run_id: str, after: int) -> News | None:
     run = storage.get_run(run_id) if run_id else None  # first: nothing is recorded after the end
     if run is None:
         return None
-    fresh = storage.list_steps(run_id, after=after, limit=_BATCH)
+    fresh = storage.list_steps(run_id, after=after, limit=_BATCH, payloads=False)
     return News(run, shown_status(runtime, run), tuple(fresh), len(fresh) == _BATCH)
 
 
@@ -141,6 +141,7 @@ async def _events(runtime: Runtime, run_id: str, after: int, pulse: Pulse) -> As
     pulse.open()
     try:
         shown: dict[str, Any] | None = None
+        generation = 0
         spoke = time.monotonic()
         while not pulse.closed:
             position = after
@@ -148,6 +149,9 @@ async def _events(runtime: Runtime, run_id: str, after: int, pulse: Pulse) -> As
             if news is None:  # deleted meanwhile
                 yield _event("end", {"id": run_id, "status": "deleted"})
                 return
+            if generation and news.run.generation != generation:  # its journal began anew
+                after = 0
+            generation = news.run.generation
             row = run_view(news.run, news.status)
             said = []
             if row != shown:

@@ -11,7 +11,7 @@ from attrs import frozen
 
 from flowdsl.core.advice import advice, awaited_names, in_doubt, shell_line
 from flowdsl.core.preview import error_lines
-from flowdsl.core.records import Step
+from flowdsl.core.records import Signal, Step
 from flowdsl.core.status import RunStatus, StepStatus, is_final
 from flowdsl.core.timeline import Bar
 from flowdsl.core.views import extra_of, scope_owner, scope_paths
@@ -54,6 +54,13 @@ def facts(whole: Whole) -> list[tuple[str, str]]:
         found.append(("took", span(max(end - run.created_at, 0.0))))
     if run.number is not None:
         found.append(("number", str(run.number)))
+    if run.generation > 1:
+        found.append(("generation", str(run.generation)))
+    if run.queue is not None:
+        more = [f"priority {run.priority}" if run.priority else "", run.partition or ""]
+        found.append(("queue", ", ".join([run.queue, *filter(None, more)])))
+    if run.not_before is not None and run.status is RunStatus.PENDING:
+        found.append(("not before", f"{instant(run.not_before):%Y-%m-%d %H:%M:%S} UTC"))
     if run.version:
         found.append(("version", run.version))
     if run.owner and whole.status == "running":
@@ -248,9 +255,17 @@ def messages(whole: Whole) -> list[Message]:
             sender=signal.sender or "",
             payload=signal.preview or "–",
             state="taken" if signal.taken_by else "unread",
+            reply=_reply(signal),
         )
         for signal in whole.signals[-SHOWN:]
     ]
+
+
+def _reply(signal: Signal) -> str:
+    if signal.reply is None and not signal.reply_preview:
+        return "none yet" if signal.asked else ""
+    said = signal.reply_preview or "–"
+    return f"refused: {said}" if signal.reply_failed else said
 
 
 # ---------------------------------------------------------------------------------------------------- graph

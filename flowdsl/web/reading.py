@@ -9,14 +9,14 @@ from collections.abc import Iterator, Mapping
 
 from attrs import evolve, field, frozen
 
-from flowdsl.core.records import Run, RunFilter, Signal, Step
+from flowdsl.core.records import Item, Run, RunFilter, Signal, Step
 from flowdsl.core.status import RunStatus
 from flowdsl.core.views import tag_texts
 from flowdsl.handle import is_interrupted
 from flowdsl.runtime import Runtime
 from flowdsl.web.query import Cursor, Filters
 
-__all__ = ["Listed", "Whole", "list_runs", "read_run", "shown_status"]
+__all__ = ["Channel", "Listed", "Whole", "list_runs", "read_run", "shown_status"]
 
 _BATCH = 500  # runs read at once while looking for those that only Python can tell
 _PATIENCE = 0.06  # seconds that such a search may take; then the reader decides whether it goes on
@@ -71,8 +71,9 @@ def _where(runtime: Runtime, filters: Filters) -> tuple[RunFilter, bool]:
         tags=valued or names,
         created_after=filters.since,
         created_before=filters.until,
+        text=filters.q,
     )
-    exact = not filters.q and not (valued and names)
+    exact = not (valued and names)
     exact = exact and ("interrupted" in filters.statuses) == ("running" in filters.statuses)
     if filters.workflow:
         if runtime.storage.list_runs(RunFilter(workflow=filters.workflow, limit=1)):
@@ -88,10 +89,7 @@ def _wanted(filters: Filters, run: Run, status: str) -> bool:
     if name and not (run.workflow == name or run.workflow.endswith("." + name)):
         return False
     texts = tag_texts(run)
-    if filters.tags and not {*texts, *(text.partition("=")[0] for text in texts)}.issuperset(filters.tags):
-        return False
-    wanted = filters.q.casefold()
-    return not wanted or any(wanted in text.casefold() for text in (run.id, run.workflow, *texts))
+    return {*texts, *(text.partition("=")[0] for text in texts)}.issuperset(filters.tags)
 
 
 def _from(runtime: Runtime, where: RunFilter, cursor: Cursor | None, batch: int) -> Iterator[Run]:
@@ -120,6 +118,15 @@ def _from(runtime: Runtime, where: RunFilter, cursor: Cursor | None, batch: int)
 
 
 @frozen
+class Channel:
+    """What a run has published on one channel: how many items, and the newest of them."""
+
+    name: str
+    count: int
+    newest: tuple[Item, ...]
+
+
+@frozen
 class Whole:
     """One run with all that belongs to it. *related*: runs that it names, by id, each with its status."""
 
@@ -128,6 +135,7 @@ class Whole:
     journal: tuple[Step, ...]
     signals: tuple[Signal, ...]
     children: tuple[tuple[Run, str], ...]
+    channels: tuple[Channel, ...]
     now: float
     related: Mapping[str, str] = field(factory=dict)
 
@@ -138,6 +146,7 @@ class Whole:
 
 
 _CHILDREN = 500  # shown of one run at most
+_ITEMS = 20  # shown of one channel at most
 
 
 def read_run(runtime: Runtime, run_id: str) -> Whole | None:
@@ -148,15 +157,19 @@ def read_run(runtime: Runtime, run_id: str) -> Whole | None:
         return None
     children = storage.list_runs(RunFilter(parent=run.id, newest_first=False, limit=_CHILDREN))
     related = {}
-    for other in (run.parent, run.forked_from):
+    for other in (run.parent, run.started_by, run.forked_from):
         found = storage.get_run(other) if other else None
         if found is not None:
             related[found.id] = shown_status(runtime, found)
     return Whole(
         run=run,
         status=shown_status(runtime, run),
-        journal=tuple(storage.list_steps(run.id)),
+        journal=tuple(storage.list_steps(run.id, payloads=False)),
         signals=tuple(storage.list_signals(run.id)),
+        channels=tuple(
+            Channel(name, count, tuple(storage.list_items(run.id, name, after=max(count - _ITEMS, 0))))
+            for name, count in storage.list_channels(run.id).items()
+        ),
         children=tuple((child, shown_status(runtime, child)) for child in children),
         now=storage.now(),
         related=related,

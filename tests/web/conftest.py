@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from flowdsl import Runtime
-from flowdsl.storage import MemoryStorage
+from flowdsl.storage import MemoryStorage, Storage
 from flowdsl.web import Page, app
 from flowdsl.web.server import server_of
 
@@ -97,7 +97,7 @@ def serve(runtime: Runtime) -> Iterator[Callable[..., Served]]:
     """Makes servers: ``serve(allow_actions=True)``."""
     made: list[Served] = []
 
-    def make(of: Runtime | None = None, **options: Any) -> Served:
+    def make(of: Runtime | Storage | None = None, **options: Any) -> Served:
         made.append(Served(app(of or runtime, token=TOKEN, **options)))
         return made[-1]
 

@@ -4,9 +4,10 @@ import re
 from html import unescape
 
 from flowdsl import Retry, log, step, store, wait_for, workflow
-from flowdsl.core.records import Run, Step
+from flowdsl.core.records import Item, Run, Signal, Step
 from flowdsl.core.status import RunStatus, StepStatus
 from flowdsl.storage import MemoryStorage
+from flowdsl.storage.operations import AddSignal, Publish, Reply
 
 
 @step(retry=Retry(attempts=2, initial=0.0))
@@ -168,3 +169,26 @@ def test_values_that_are_hidden_are_shown_as_a_dash(client):
     text = client(of=storage).get("/runs/x").text
     assert section(text, "facts").startswith("arguments – result –")
     assert "charge ✓ completed 1 <1ms –" in section(text, "steps").replace("1.0s", "<1ms")
+
+
+def test_replies_and_channels_are_shown(client):
+    """What was answered to a message, and what was published, the newest first."""
+    storage = MemoryStorage()
+    storage.set_run(Run("x", "shop.sell", "k", generation=3, started_by="boss", queue="mail", priority=5))
+    for n, asked in enumerate((True, True, False)):
+        storage.commit(
+            [AddSignal(Signal(f"s{n}", "x", "quote", preview=f"{n}", asked=asked, created_at=1.0))]
+        )
+    storage.commit([Reply("x", "s0", b"sealed", "'sold'", True, None)])
+    for n in range(1, 31):
+        storage.commit([Publish(Item("x", "prices", n, b"sealed", f"{n} EUR", 1.0))])
+    text = client(of=storage).get("/runs/x").text
+    said = section(text, "messages")
+    assert "unread 0 refused: 'sold'" in said
+    assert "unread 1 none yet" in said
+    channels = section(text, "channels")
+    assert channels.startswith("Channels prices , 30 items Number Item At 30 30 EUR")
+    assert "10 EUR" not in channels.replace("30 EUR", "")
+    assert "generation 3" in section(text, "facts")
+    assert "queue mail, priority 5" in section(text, "facts")
+    assert "started by boss (deleted)" in section(text, "family")
