@@ -140,7 +140,9 @@ class Browser:
         last = time.monotonic() + (patience or self._patience)
         while True:
             try:
-                found = self.run(f"(() => {{ try {{ return Boolean({script}) }} catch {{ return false }} }})()")
+                found = self.run(
+                    f"(() => {{ try {{ return Boolean({script}) }} catch {{ return false }} }})()"
+                )
             except RuntimeError as error:  # the page is being replaced
                 if "context" not in str(error).lower():
                     raise
