@@ -17,7 +17,7 @@ import click
 from flowdsl.cli._command import Cli, Failure, missing_database, opened, shown_status
 from flowdsl.cli._find import find_run, row_of
 from flowdsl.cli._modules import load_app
-from flowdsl.cli._output import status_cell
+from flowdsl.cli._output import HIDDEN, status_cell
 from flowdsl.core.advice import advice, module_of, shell_line
 from flowdsl.core.kinds import WITH_BODY
 from flowdsl.core.records import Run, Step
@@ -72,7 +72,7 @@ def execute(cli: Cli, text: str, app: str | None, how: Callable[[Runtime, str], 
         return 1
     counted = f"{executed} executed, {len(seqs) - executed} recorded before, {span(took)}"
     cli.out.line(status_cell(status), f"  {record.id}  ", (counted, "dim"))
-    cli.out.facts([("result", record.result_preview)])
+    cli.out.facts([("result", record.result_preview or HIDDEN)])
     return 0
 
 

@@ -18,6 +18,7 @@ from flowdsl.core.status import StepStatus, is_final
 from flowdsl.core.views import extra_of
 from flowdsl.handle import LogLine
 from flowdsl.runtime import Runtime
+from flowdsl.storage.operations import run_topic
 
 __all__ = ["Follower", "Look", "waits"]
 
@@ -57,15 +58,15 @@ class Follower:
 
     def looks(self) -> Iterator[Look]:
         """One look now, one after each change and each second, and a last one when the run has ended."""
-        storage = self.runtime.storage
-        seen = storage.wait_for_change(0, 0.0)  # asked for before looking, so that no change is missed
+        storage, topics = self.runtime.storage, (run_topic(self.run_id),)
+        seen = storage.wait_for_change(0, 0.0, topics)  # before looking, so that no change is missed
         while True:
             look = self._look()
             yield look
             if look.ended:
                 return
             time.sleep(_PAUSE)
-            seen = storage.wait_for_change(seen, _TICK)
+            seen = storage.wait_for_change(seen, _TICK, topics)
 
     def _look(self) -> Look:
         run = row_of(self.runtime, self.run_id)  # first: nothing is recorded after the end

@@ -23,7 +23,7 @@ from rich.text import Text
 from flowdsl.core.advice import shell_line
 from flowdsl.core.words import ASCII, clean, state_of, status_text
 
-__all__ = ["Cell", "Column", "Output", "Picture", "json_text", "status_cell"]
+__all__ = ["HIDDEN", "Cell", "Column", "Output", "Picture", "json_text", "status_cell"]
 
 Cell = str | tuple[str, str]
 """Text, or text and its style."""
@@ -46,6 +46,10 @@ class Column:
     least: int = 0
     wide: int = 0
     right: bool = False
+
+
+HIDDEN = "–"
+"""Stands for a value that there is not, or whose preview is not stored."""
 
 
 def status_cell(status: str) -> Cell:

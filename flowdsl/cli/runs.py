@@ -9,7 +9,7 @@ from attrs import evolve, frozen
 from flowdsl.cli._command import Cli, command, opened, period, shown_status
 from flowdsl.cli._complete import workflow_names
 from flowdsl.cli._find import every_run, recent_workflows
-from flowdsl.cli._output import Cell, Column, Output, status_cell
+from flowdsl.cli._output import HIDDEN, Cell, Column, Output, status_cell
 from flowdsl.cli._text import cut_middle, cut_start
 from flowdsl.core.records import Run, RunFilter
 from flowdsl.core.status import RunStatus
@@ -171,7 +171,7 @@ def print_runs(out: Output, found: list[tuple[Run, str]], now: float, indent: in
             status_cell(status),
             (age(now - run.created_at) if out.narrower(120) else moment(run.created_at), "dim"),
             run_span(run, status, now),
-            run.args_preview,
+            run.args_preview or HIDDEN,
         ]
         for run, status in found
     ]

@@ -7,7 +7,7 @@ import click
 from flowdsl.cli._command import Cli, command, opened, shown_status
 from flowdsl.cli._complete import RUN
 from flowdsl.cli._find import find_run
-from flowdsl.cli._output import Cell, Column, Output, status_cell
+from flowdsl.cli._output import HIDDEN, Cell, Column, Output, status_cell
 from flowdsl.cli._timeline import print_timeline
 from flowdsl.cli._tree import counted, error_facts, forest, print_steps
 from flowdsl.cli.logs import log_cells
@@ -101,7 +101,7 @@ def _print_facts(out: Output, runtime: Runtime, run: Run, status: str) -> None:
     facts: list[tuple[str, Cell]] = [("workflow", run.workflow)]
     if run.version:
         facts.append(("version", run.version))
-    facts.append(("arguments", run.args_preview or ("none", "dim")))
+    facts.append(("arguments", run.args_preview or (HIDDEN, "dim")))
     facts.append(("created", f"{moment(run.created_at, zone=True)} ({age(now - run.created_at)} ago)"))
     if run.finished_at is not None:
         took = span(max(run.finished_at - run.created_at, 0.0))
@@ -110,7 +110,7 @@ def _print_facts(out: Output, runtime: Runtime, run: Run, status: str) -> None:
         gone = ", which is gone" if status == "interrupted" else ""
         facts.append(("executed by", owner_text(run.owner) + gone))
     if run.status is RunStatus.COMPLETED:
-        facts.append(("result", run.result_preview))
+        facts.append(("result", run.result_preview or (HIDDEN, "dim")))
     elif run.error_preview and status != "running":
         facts += error_facts(run.error_preview, state_of(status).colour)
     if status == "failed" and not run.retryable:
@@ -192,7 +192,7 @@ def _print_signals(out: Output, signals: Sequence[Signal], known: int) -> None:
             (moment(signal.created_at), "dim"),
             signal.sender or "",
             ("✓ taken", "green") if signal.taken_by else ("○ unread", "blue"),
-            signal.preview,
+            signal.preview or HIDDEN,
             (error_lines(signal.reply_preview)[0], state_of("failed").colour if signal.reply_failed else ""),
         ]
         for signal in signals

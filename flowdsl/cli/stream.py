@@ -12,6 +12,7 @@ from flowdsl.core.records import Item
 from flowdsl.core.status import is_final
 from flowdsl.core.words import iso, moment, nearest
 from flowdsl.runtime import Runtime
+from flowdsl.storage.operations import run_topic
 
 __all__ = ["stream"]
 
@@ -72,8 +73,8 @@ def _list(cli: Cli, run_id: str, known: dict[str, int]) -> None:
 
 
 def _items(runtime: Runtime, run_id: str, channel: str, after: int, follow: bool) -> Iterator[Item]:
-    storage = runtime.storage
-    seen = storage.wait_for_change(0, 0.0)
+    storage, topics = runtime.storage, (run_topic(run_id),)
+    seen = storage.wait_for_change(0, 0.0, topics)
     while True:
         ended = is_final(row_of(runtime, run_id).status)  # first: nothing is published after the end
         page = storage.list_items(run_id, channel, after=after, limit=_PAGE)
@@ -83,4 +84,4 @@ def _items(runtime: Runtime, run_id: str, channel: str, after: int, follow: bool
         elif ended or not follow:
             return
         else:
-            seen = storage.wait_for_change(seen, _TICK)
+            seen = storage.wait_for_change(seen, _TICK, topics)

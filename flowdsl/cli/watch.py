@@ -7,7 +7,7 @@ from flowdsl.cli._command import Cli, command, opened
 from flowdsl.cli._complete import RUN
 from flowdsl.cli._find import find_run
 from flowdsl.cli._follow import Follower, Look, waits
-from flowdsl.cli._output import Cell, Column, Picture, status_cell
+from flowdsl.cli._output import HIDDEN, Cell, Column, Picture, status_cell
 from flowdsl.cli._tree import pending_text, step_name
 from flowdsl.cli.logs import log_cells
 from flowdsl.core.advice import advice, shell_line
@@ -109,7 +109,7 @@ def _facts(follower: Follower, look: Look) -> list[tuple[str, Cell]]:
         ("steps", _counted(follower.counts(), 0 if look.ended else len(follower.unfinished()))),
     ]
     if run.status is RunStatus.COMPLETED:
-        facts.append(("result", run.result_preview))
+        facts.append(("result", run.result_preview or HIDDEN))
     return facts
 
 

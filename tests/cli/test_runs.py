@@ -110,15 +110,10 @@ def test_pages_through_many_runs(shop, answer, monkeypatch):
     assert [run["id"] for run in found] == ["e", "d", "c", "b", "a"]
 
 
-def test_json_is_complete_and_stable(shop, answer):
-    """The names of the JSON fields are what programs rely on."""
+def test_json_says_what_a_run_is(shop, answer):
+    """Values are previews, times are in UTC, and what does not apply is null."""
     shop.sell("x", id="a")
     found = {run["id"]: run for run in answer("runs")}["a"]
-    assert sorted(found) == [
-        "args", "cancel_requested_at", "created_at", "deadline", "duration", "epoch", "error", "finished_at",
-        "forked_from", "id", "key", "number", "open_failures", "owner", "parent", "recoveries", "result",
-        "retryable", "status", "stored_status", "tags", "version", "workflow",
-    ]  # fmt: skip
     assert found["args"] == "order='x'"
     assert found["result"].startswith("{'reserved': ")
     assert found["error"] is None

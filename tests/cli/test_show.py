@@ -3,7 +3,7 @@
 import pytest
 from rich.cells import cell_len
 
-from flowdsl import StepStatus
+from flowdsl import Runtime, StepStatus, step, workflow
 from flowdsl.core.records import Run, Signal, Step
 from flowdsl.core.status import RunStatus
 from flowdsl.storage import open_storage
@@ -148,3 +148,24 @@ def test_a_settled_run_needs_nothing(shop, invoke, answer):
     run = shop.sell("x")
     assert "next: " not in invoke("show", run.id).stdout
     assert answer("show", run.id)["next"] == []
+
+
+@pytest.mark.parametrize(
+    "command", [["show", "quiet"], ["runs"], ["steps", "quiet"], ["watch", "quiet"], ["top"]]
+)
+def test_values_without_previews(command, url, folder, invoke):
+    """Where no previews are stored, a dash stands for each value."""
+
+    @step(name="shop.hide")
+    def hide(secret):
+        return secret
+
+    @workflow(name="shop.quiet", id="quiet")
+    def quiet(secret):
+        return hide(secret)
+
+    with Runtime(url, previews=False):
+        quiet("hunter2")
+    output = invoke(*command).output
+    assert "hunter2" not in output
+    assert "–" in output or command[0] in ("steps", "watch", "top")
