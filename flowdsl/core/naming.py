@@ -11,7 +11,15 @@ import sys
 from hashlib import blake2b
 from typing import Any
 
-__all__ = ["UNNAMED", "in_notebook", "main_name", "name_notebook", "shown_file", "unnamed_notebook"]
+__all__ = [
+    "UNNAMED",
+    "counted_name",
+    "in_notebook",
+    "main_name",
+    "name_notebook",
+    "shown_file",
+    "unnamed_notebook",
+]
 
 UNNAMED = "notebook:?"
 """How the paths of a notebook begin whose file is not known."""
@@ -39,17 +47,22 @@ def main_name() -> str:
     return _script_name(facts)
 
 
-def name_notebook(name: str) -> str:
-    """Name the notebook that this process executes. Returns the name that counts: ``FLOWDSL_NOTEBOOK``, where
-    it is set, wins. Of a path, the last part counts.
+def name_notebook(name: str) -> None:
+    """Name the notebook that this process executes; see :func:`counted_name`."""
+    global _given
+    counted_name(name)
+    _given = _last_part(name.strip())
+
+
+def counted_name(name: str) -> str:
+    """What a notebook is called that is given *name*: of a path, the last part. ``FLOWDSL_NOTEBOOK``, where
+    it is set, wins.
 
     Raises ``ValueError`` for an empty name.
     """
-    global _given
     if not isinstance(name, str) or not _last_part(name.strip()).strip("?"):
         raise ValueError(f'a notebook is named by a non-empty string such as "sweep"; got {name!r}')
-    _given = _last_part(name.strip())
-    return _last_part(os.environ.get("FLOWDSL_NOTEBOOK", "")) or _given
+    return _last_part(os.environ.get("FLOWDSL_NOTEBOOK", "")) or _last_part(name.strip())
 
 
 def in_notebook() -> bool:

@@ -221,6 +221,10 @@ class Definition:
             )
         return found
 
+    def renamed(self) -> None:
+        """Its path is another one now: what was bound to the one before is gone."""
+        self._binders.clear()
+
     def call(self, args: Args, kwargs: Named) -> "Invocation[Self]":
         """A call of the plain function, as what names it (a record, ``schedule("charge")``) can make it."""
         return Invocation(self, self.fn, None, args, kwargs)

@@ -59,6 +59,15 @@ class Registry(Generic[D]):
         hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "is its module imported?"
         raise StepNotFound(f"no {self._what} named {name!r}: {hint}", step=name)
 
+    def rename(self, before: str, after: str) -> None:
+        """Give what is registered in module *before* the same name in module *after*."""
+        for path, definition in list(self._items.items()):
+            if path.startswith(f"{before}."):
+                del self._items[path]
+                definition.path = after + path.removeprefix(before)
+                definition.renamed()
+                self.add(definition)
+
     def __iter__(self) -> Iterator[str]:
         return iter(list(self._items.keys()))
 

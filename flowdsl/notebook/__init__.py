@@ -8,7 +8,7 @@ below a cell which recorded steps it changed.
 'sweep'
 """
 
-from flowdsl.core.naming import name_notebook as name
+from flowdsl.engine.notebooks import name
 from flowdsl.notebook.extension import load_ipython_extension, unload_ipython_extension
 from flowdsl.notebook.watching import live
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flowdsl.core.naming import main_name, name_notebook, shown_file, unnamed_notebook
+from flowdsl.core.naming import counted_name, main_name, name_notebook, shown_file, unnamed_notebook
 
 
 def as_main(monkeypatch: pytest.MonkeyPatch, **facts: Any) -> None:
@@ -72,11 +72,12 @@ def test_what_a_person_says_wins_over_the_front_end(monkeypatch: pytest.MonkeyPa
     """The environment is asked first, then the name given in the notebook, then the file."""
     monkeypatch.setenv("JPY_SESSION_NAME", "/home/me/Sales.ipynb")
     as_main(monkeypatch, get_ipython=Shell)
-    assert name_notebook("folder/sweep") == "sweep"
+    assert counted_name("folder/sweep") == "sweep"
+    name_notebook("folder/sweep")
     assert main_name() == "notebook:sweep"
     monkeypatch.setenv("FLOWDSL_NOTEBOOK", "/jobs/nightly.ipynb")
     assert main_name() == "notebook:nightly.ipynb"
-    assert name_notebook("other") == "nightly.ipynb"
+    assert counted_name("other") == "nightly.ipynb"
 
 
 @pytest.mark.usefixtures("front_end")

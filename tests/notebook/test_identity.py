@@ -53,3 +53,13 @@ def test_a_named_notebook_continues_in_the_next_kernel(tmp_path: Path, by: str) 
     (outputs,) = execute(tmp_path, naming + PASSING + "job(1)", **environment)
     assert texts(outputs, "text/plain") == "'result of the first notebook'"
     assert "FLOWDSL_NOTEBOOK" not in texts(outputs, "stderr")
+
+
+def test_a_name_may_come_after_the_decorators_but_not_after_a_run(tmp_path: Path) -> None:
+    """What was decorated is renamed; a run that was begun stays where it is."""
+    cells = (PASSING, NAMED, "job(1)", "job.path, fetch.path", NAMED, NAMED.replace("sweep", "other"))
+    *_, ran, paths, same, other = execute(tmp_path, *cells)
+    assert "FLOWDSL_NOTEBOOK" not in texts(ran, "stderr")
+    assert texts(paths, "text/plain") == "('notebook:sweep.job', 'notebook:sweep.fetch')"
+    assert texts(same, "error") == ""
+    assert texts(other, "error").startswith("FlowError: a run of this kernel was begun as 'notebook:sweep'")
