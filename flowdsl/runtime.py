@@ -3,6 +3,7 @@
 import asyncio
 import os
 import threading
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Executor, wait
 from contextvars import Token
@@ -32,8 +33,9 @@ from flowdsl.engine.engine import Engine
 from flowdsl.engine.operations.send import send_event
 from flowdsl.engine.operations.wait_for import deliver
 from flowdsl.engine.registry import step_called
+from flowdsl.engine.runs.execute import interrupted
 from flowdsl.engine.runs.fork import fork
-from flowdsl.engine.runs.keeper import Keeper, interrupted
+from flowdsl.engine.runs.keeper import Keeper
 from flowdsl.engine.runs.outcome import on_a_loop, outcome_of, record_of
 from flowdsl.engine.runs.repair import resolve
 from flowdsl.engine.runs.request import checked_id
@@ -52,6 +54,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _NOTHING: Any = object()
+_PATIENCE = 30.0  # seconds that closing waits for bodies that cannot be stopped
 
 
 class RuntimeOptions(TypedDict, total=False):
@@ -191,20 +194,22 @@ class Runtime:
     def close(self) -> None:
         """Drain ``send`` work, interrupt started runs resumably, end threads; closing twice is no error.
 
-        A storage that was given as an instance stays open.
+        It waits half a minute at most: a body that takes longer is left behind and reported. A storage that
+        was given as an instance stays open.
         """
         with self._closing:
             if self._closed:
                 return
             self._closed = True
-        for state in self._engine.owned.executions():
+        engine = self._engine
+        engine.begin_closing()
+        for state in engine.owned.executions():
             state.stop.halt(interrupted(state.id), outside=True)
+        end = time.monotonic() + _PATIENCE
         if not on_a_loop():
-            for future in list(self._engine.futures.values()):
-                wait([future])
-        self._engine.close()
+            wait(list(engine.futures.values()), _PATIENCE)
+        engine.close(max(end - time.monotonic(), 0.0))
         self._keeper.close()
-        self._engine.closing = True
         _runtimes.closed(self)
         if self._owns_storage:
             self._opened.close()

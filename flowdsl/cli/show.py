@@ -114,7 +114,7 @@ def _print_facts(out: Output, runtime: Runtime, run: Run, status: str) -> None:
     elif run.error_preview and status != "running":
         facts += error_facts(run.error_preview, state_of(status).colour)
     if status == "failed" and not run.retryable:
-        facts.append(("", "durable calls followed the failure, so it cannot be continued"))
+        facts.append(("", "what it had done was taken back: only retry or fork execute it again"))
     out.facts([*facts, *_relations(run, status)])
 
 

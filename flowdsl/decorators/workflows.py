@@ -10,7 +10,7 @@ from flowdsl.decorators.options import CallOptions
 from flowdsl.decorators.wrapper import BoundFunction, BoundWrapper, Function, Wrapper, annotations_of
 from flowdsl.engine.definitions import Decorated, Invocation, WorkflowDef, checked_tags, checked_timeout
 from flowdsl.engine.effects import run_async, run_sync
-from flowdsl.engine.execution import Frame, current
+from flowdsl.engine.execution import Frame, current, outside_runs
 from flowdsl.engine.operations.mode import refuse_mixing
 from flowdsl.engine.runs.child import call_child, start_child
 from flowdsl.engine.runs.execute import run_to_end
@@ -123,7 +123,8 @@ def _call(called: Invocation[WorkflowDef], options: dict[str, Any]) -> Any:
     frame = _calling_body()
     if frame is None:
         engine = current_engine()
-        return run_to_end(engine, request(engine, called, **options))
+        with outside_runs():
+            return run_to_end(engine, request(engine, called, **options))
     defn = called.defn
     if defn.is_async is not frame.is_async:
         refuse_mixing(
@@ -139,13 +140,15 @@ def _start(called: Invocation[WorkflowDef], options: dict[str, Any]) -> Run[Any]
         engine = frame.run.engine
         return Run(engine, start_child(frame, called, options).id)
     engine = current_engine()
-    return Run(engine, launch(engine, request(engine, called, **options)))
+    with outside_runs():
+        return Run(engine, launch(engine, request(engine, called, **options)))
 
 
 def _calling_body() -> Frame | None:
-    """The body whose child a workflow called here is: none outside any, and none inside a ``with Runtime(…)``
-    of the body's own."""
-    return None if engine_entered_in_body() is not None else current.get()
+    """The body whose child a workflow called here is. There is none outside any, nor inside a ``with
+    Runtime(…)`` of the body's own, nor in the callback of a run that is about to end."""
+    frame = current.get()
+    return None if frame is None or frame.callback or engine_entered_in_body() is not None else frame
 
 
 class Workflow(_WorkflowCalls[P, R], Wrapper, Function):

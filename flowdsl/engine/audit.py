@@ -1,4 +1,4 @@
-"""Who changed what in a run by hand, and when: a record of its journal."""
+"""Who changed or continued a run, and when: records of its journal that no call asks for."""
 
 import uuid
 
@@ -7,8 +7,12 @@ from flowdsl.core.facts import Changed
 from flowdsl.core.kinds import AUDIT
 from flowdsl.core.records import Step
 from flowdsl.engine.engine import Engine
+from flowdsl.engine.execution import Execution
 
-__all__ = ["audit"]
+__all__ = ["CLEANUP", "audit", "note_cleanup"]
+
+CLEANUP = "flowdsl.cleanup"
+"""Path of the record that says that a body has begun to clean up."""
 
 
 def audit(engine: Engine, run_id: str, action: str, what: str, step: str = "") -> Step:
@@ -26,3 +30,17 @@ def audit(engine: Engine, run_id: str, action: str, what: str, step: str = "") -
         concurrent=True,
         extra=Changed(who, step).to_json(),
     )
+
+
+class _Cleanup:
+    """Of one run: whether it was said that it cleans up."""
+
+    said = False
+
+
+def note_cleanup(run: Execution) -> None:
+    """Record, once and with the next commit, that the body of *run* cleans up: after a crash it goes on."""
+    part = run.part(_Cleanup)
+    if not part.said:
+        part.said = True
+        run.writer.keep(audit(run.engine, run.id, CLEANUP.rpartition(".")[2], str(run.stop.reason)))

@@ -19,11 +19,12 @@ from flowdsl.clock import Waker
 from flowdsl.core.records import Step
 from flowdsl.engine.commit import Written
 from flowdsl.engine.engine import Engine
-from flowdsl.engine.execution import Execution, Frame, current
+from flowdsl.engine.execution import Execution, Frame, current, process_number
+from flowdsl.engine.stop import StoppedTask
 from flowdsl.engine.user import Args, Function, Named, Value
 from flowdsl.errors import FlowError, StepTimeout, Stopped
 from flowdsl.hooks import BodyKind, BodyView
-from flowdsl.storage.base import Operation, Outcome
+from flowdsl.storage.base import Operation, Outcome, Storage
 
 __all__ = [
     "Body",
@@ -86,8 +87,27 @@ def drive(effects: Effects[T]) -> T:
     return ended
 
 
+class Forked(BaseException):
+    """The body was left by a forked child of the process that had entered it. The child holds no run: what it
+    brings is raised or returned, and nothing is recorded."""
+
+    def __init__(self, error: BaseException | None, value: Value) -> None:
+        super().__init__(error, value)
+        self.error = error
+        self.value = value
+
+
 def run_sync(flow: Flow) -> Value:
     """Drive *flow* in this thread; return its value or raise its error."""
+    try:
+        return _run_sync(flow)
+    except Forked as forked:
+        if forked.error is not None:
+            raise forked.error from None
+        return forked.value
+
+
+def _run_sync(flow: Flow) -> Any:
     send = flow.send
     try:
         effect = send(None)
@@ -112,8 +132,19 @@ async def run_async(flow: Flow) -> Value:
     """Drive *flow* in this task; return its value or raise its error.
 
     When the task is cancelled while a commit is under way, *flow* learns the outcomes first, and of the
-    cancelling at its next effect.
+    cancelling at its next effect. A cancelling by which a body learns that its run is to stop is raised as
+    :class:`~flowdsl.errors.Stopped`, which is a ``CancelledError`` too.
     """
+    try:
+        return await _run_async(flow)
+    except asyncio.CancelledError as error:
+        frame = current.get()
+        if isinstance(error, Stopped) or frame is None or frame.run.stop.reason is None:
+            raise
+        raise frame.run.stop.stopped() from error
+
+
+async def _run_async(flow: Flow) -> Any:
     send = flow.send
     cancelled: BaseException | None = None
     try:
@@ -136,6 +167,8 @@ async def run_async(flow: Flow) -> Value:
     if cancelled is not None:
         raise cancelled
     if failure is not None:
+        if type(failure) is Stopped and current.get() is not None:
+            failure = StoppedTask(failure.error).with_traceback(failure.__traceback__)
         try:
             raise failure
         finally:
@@ -160,20 +193,20 @@ class Commit(Effect):
 
 
 class Read(Effect):
-    """Call something short that blocks (a read of the storage); async code does it inline where the
-    storage allows."""
+    """Read *storage* by calling *fn*. An async run does it in a thread, so that no server is read on its
+    event loop, unless the storage answers at once (``inline``)."""
 
-    __slots__ = ("blocking", "fn")
+    __slots__ = ("fn", "storage")
 
-    def __init__(self, fn: Callable[[], Value], blocking: bool) -> None:
+    def __init__(self, storage: Storage, fn: Callable[[], Value]) -> None:
+        self.storage = storage
         self.fn = fn
-        self.blocking = blocking
 
     def sync(self) -> Any:
         return self.fn()
 
     async def aio(self) -> Any:
-        return await asyncio.to_thread(self.fn) if self.blocking else self.fn()
+        return self.fn() if self.storage.inline else await asyncio.to_thread(self.fn)
 
 
 class Body(Effect):
@@ -206,16 +239,22 @@ class Body(Effect):
             return self._sync_with_timeout(self.timeout)
         frame = self.frame
         frame.scope.entered()
+        process = process_number()
+        outcome: Result
         token = current.set(frame)
         try:
             around = frame.run.engine.hooks.around
             if around is None:
-                return None, self.fn(*self.args, **self.kwargs)
-            return None, around(_seen(self), lambda: self.fn(*self.args, **self.kwargs))
+                outcome = None, self.fn(*self.args, **self.kwargs)
+            else:
+                outcome = None, around(_seen(self), lambda: self.fn(*self.args, **self.kwargs))
         except BaseException as error:
-            return error, None
+            outcome = error, None
         finally:
             current.reset(token)
+        if process is not process_number():
+            raise Forked(*outcome)
+        return outcome
 
     def _sync_with_timeout(self, timeout: float) -> Result:
         engine = self.frame.run.engine
@@ -365,13 +404,21 @@ class Stoppable(Effect):
         loop = asyncio.get_running_loop()
         task = asyncio.current_task()
         assert task is not None
-        stopped = over = False
+        cancels = 0
+        over = False
+        limit: asyncio.TimerHandle | None = None
 
         def stop() -> None:
-            nonlocal stopped
-            if not stopped and not over:  # what comes behind the body (undo, the end) is not to be cancelled
-                stopped = True
-                task.cancel()
+            """Cancel the body, and once more when its time for cleaning up is over. What comes behind it
+            (undo, the end) is not to be cancelled."""
+            nonlocal cancels, limit
+            if over or cancels > 1 or (cancels and not run.stop.past_deadline()):
+                return
+            cancels += 1
+            task.cancel()
+            left = run.stop.left()
+            if cancels == 1 and left is not None and not run.engine.virtual:
+                limit = loop.call_later(left, stop)
 
         run.stop.cancelled_by(lambda: loop.call_soon_threadsafe(stop))
         timer = None
@@ -385,12 +432,17 @@ class Stoppable(Effect):
         finally:
             over = True
             run.stop.cancelled_by(None)
-            if timer is not None:
-                timer.cancel()
-        if stopped:
+            for handle in (timer, limit):
+                if handle is not None:
+                    handle.cancel()
+        for _ in range(cancels):
             task.uncancel()
-            if isinstance(error, asyncio.CancelledError) and run.stop.reason is not None:
-                return Stopped(run.stop.reason), None
+        if (
+            isinstance(error, asyncio.CancelledError)
+            and run.stop.reason is not None
+            and not task.cancelling()
+        ):
+            return Stopped(run.stop.reason), None
         return error, value
 
 
@@ -439,7 +491,7 @@ class Pause(Effect):
         waker = self.waker or clock.waker()
         self.run.stop.waits(waker)
         try:
-            if self.run.stop.reason is not None:
+            if self.run.stop.must_stop():
                 return True
             return bool(clock.wait(waker, self.seconds))
         finally:
@@ -450,7 +502,7 @@ class Pause(Effect):
         waker = self.waker or clock.waker(asyncio.get_running_loop())
         self.run.stop.waits(waker)
         try:
-            if self.run.stop.reason is not None:
+            if self.run.stop.must_stop():
                 return True
             return bool(await clock.await_(waker, self.seconds))
         finally:

@@ -5,6 +5,7 @@ import asyncio
 import logging
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
@@ -206,10 +207,19 @@ class Engine:
                 self._loop_thread.start()
             return self._loop
 
-    def drain(self) -> None:
-        """Wait for everything in the background."""
+    def begin_closing(self) -> None:
+        """Runs that begin from now on are interrupted at once."""
+        self.closing = True
+
+    def drain(self, patience: float | None = None) -> None:
+        """Wait for everything in the background, *patience* seconds at most (``None``: as long as it
+        takes)."""
+        end = None if patience is None else time.monotonic() + patience
         while self._background:
-            wait(list(self._background))
+            left = None if end is None else end - time.monotonic()
+            if left is not None and left <= 0:
+                return
+            wait(list(self._background), left)
 
     def reset_after_fork(self) -> None:
         """In a forked child: hold no run, and share no lock or thread with the parent."""
@@ -223,17 +233,27 @@ class Engine:
         self._loop = self._loop_thread = None
         self.owned.reset_after_fork()
 
-    def close(self) -> None:
-        """End threads and pools. The storage stays open: it belongs to the runtime."""
-        self.drain()
+    def close(self, patience: float) -> None:
+        """End threads and pools; what has not ended after *patience* seconds is left behind. The storage
+        stays open: it belongs to the runtime."""
+        self.drain(patience)
+        in_time = not self._background
+        if not in_time:
+            left = [state.id for state in self.owned.executions()]
+            logger.warning(
+                "closing did not wait any longer for %d bodies that cannot be stopped%s",
+                len(self._background),
+                f", of runs {', '.join(left[:10])}" if left else "",
+            )
         for pool in (self._pool, self._background_pool, *self.coordinators.values(), *self.replaced.values()):
             if pool is not None:
-                pool.shutdown(wait=True)
+                pool.shutdown(wait=in_time, cancel_futures=not in_time)
         self._pool = self._background_pool = None
         if self._loop is not None and self._loop_thread is not None:
             self._loop.call_soon_threadsafe(self._loop.stop)
-            self._loop_thread.join()
-            self._loop.close()
+            self._loop_thread.join(None if in_time else 1.0)
+            if not self._loop_thread.is_alive():
+                self._loop.close()
             self._loop = None
         self.committer.close()
 

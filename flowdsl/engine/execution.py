@@ -13,7 +13,8 @@ that needs a state of its own for each run keeps it in a class of its own, by ``
 import logging
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
@@ -39,7 +40,7 @@ from flowdsl.storage.operations import (
     not_storable,
 )
 
-__all__ = ["Bodies", "Branches", "Execution", "Frame", "Writer", "current"]
+__all__ = ["Bodies", "Branches", "Execution", "Frame", "Writer", "current", "outside_runs", "process_number"]
 
 P = TypeVar("P")
 
@@ -228,7 +229,8 @@ class Execution:
         # within this process it goes by the passing of time, whatever the machine's clock is set to
         left = None if record.deadline is None else record.deadline - engine.clock.now()
         deadline = None if left is None else engine.ticks() + left
-        self.stop = Stop(record.id, deadline, engine.ticks, self.is_async)
+        cleanup = 60.0 if definition is None else definition.cleanup
+        self.stop = Stop(record.id, deadline, engine.ticks, self.is_async, cleanup)
         self.failures = OpenFailures()
         self.writer = Writer(self)
         self.branches = Branches()
@@ -256,11 +258,14 @@ class Execution:
 
 class Frame:
     """One executing body. ``abandoned`` is set when a timeout left the body behind: what it does no longer
-    counts."""
+    counts. ``callback``: the body is ``on_complete`` or ``on_error`` of a run that is about to end."""
 
-    __slots__ = ("abandoned", "is_async", "run", "scope", "step")
+    __slots__ = ("abandoned", "callback", "is_async", "run", "scope", "step")
 
-    def __init__(self, run: Execution, scope: Scope, step: StepView | None, is_async: bool) -> None:
+    def __init__(
+        self, run: Execution, scope: Scope, step: StepView | None, is_async: bool, *, callback: bool = False
+    ) -> None:
+        self.callback = callback
         self.run = run
         self.scope = scope
         self.step = step
@@ -274,7 +279,31 @@ class Frame:
 
 current: ContextVar[Frame | None] = ContextVar("flowdsl_current", default=None)
 
-os.register_at_fork(after_in_child=lambda: current.set(None))  # a forked child holds no run
+_process = [object()]
+
+
+def process_number() -> object:
+    """What is another one in a forked child."""
+    return _process[0]
+
+
+def _after_fork() -> None:
+    """A forked child holds no run."""
+    current.set(None)
+    _process[0] = object()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+@contextmanager
+def outside_runs() -> Iterator[None]:
+    """Within the block no body executes here: what is called there belongs to no run."""
+    token = current.set(None)
+    try:
+        yield
+    finally:
+        current.reset(token)
 
 
 class _Where(logging.Filter):

@@ -18,7 +18,7 @@ from flowdsl.core.records import Run
 from flowdsl.core.status import is_final
 from flowdsl.storage.base import Storage
 
-__all__ = ["Liveness", "is_interrupted", "liveness", "new_owner", "register_here"]
+__all__ = ["Liveness", "is_abandoned", "is_interrupted", "liveness", "new_owner", "register_here"]
 
 
 class Liveness(Enum):
@@ -115,11 +115,17 @@ def liveness(owner: str, run_id: str) -> Liveness:
     return Liveness.ALIVE if now and started else Liveness.UNKNOWN
 
 
+def is_abandoned(owner: str, run_id: str, lease_until: float, now: float) -> bool:
+    """Whether a run may be taken from *owner*: its lease is over, or the owner is provably gone.
+
+    The lease decides, whether or not the process still exists: it may be stopped, hung, or rid of the run by
+    a full disk. Proof of death shortens a lease; nothing prolongs it.
+    """
+    return lease_until <= now or liveness(owner, run_id) is Liveness.DEAD
+
+
 def is_interrupted(storage: Storage, record: Run) -> bool:
     """Whether nobody executes this run although it has not ended."""
     if is_final(record.status):
         return False
-    if record.owner is None:
-        return True
-    alive = liveness(record.owner, record.id)
-    return alive is Liveness.DEAD or (alive is Liveness.UNKNOWN and record.lease_until <= storage.now())
+    return record.owner is None or is_abandoned(record.owner, record.id, record.lease_until, storage.now())

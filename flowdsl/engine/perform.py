@@ -20,6 +20,7 @@ from threading import get_ident
 
 from flowdsl.core.journal import Verdict
 from flowdsl.core.records import Step
+from flowdsl.engine.audit import note_cleanup
 from flowdsl.engine.call import Call, Operation, identify
 from flowdsl.engine.divergence import diverged
 from flowdsl.engine.effects import Flow, Result, drive
@@ -70,8 +71,11 @@ def perform(call: Call) -> Flow:
     if call.queued and virtual:
         run.engine.clock.leave()
     try:
-        if run.stop.reason is not None:  # identified before the run was told to stop, and only beginning now
-            return Stopped(run.stop.reason), None
+        if run.stop.reason is not None:  # perhaps it was identified before that
+            if run.stop.cleaning():
+                note_cleanup(run)
+            elif not run.stop.replaying:
+                return run.stop.stopped(), None
         way = _way(call)
         return way if isinstance(way, tuple) else (yield from way)
     except Stopped as stopped:
@@ -122,5 +126,7 @@ def _way(call: Call) -> Flow | Result:
             prior = decision.record
             call.executes(prior)
     if record is None:
+        if run.stop.replaying and not run.stop.cleaning():
+            return run.stop.stopped(), None
         return operation.execute(call, prior)
     return operation.answer(call, record) or replay(call, record)

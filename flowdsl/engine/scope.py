@@ -154,7 +154,7 @@ def interrupting(ambient: BaseException | None, is_async: bool = False) -> BaseE
     error = sys.exception()
     if error is None or error is ambient or not isinstance(error, (*INTERRUPTS, Stopped)):
         return None
-    if isinstance(error, asyncio.CancelledError | GeneratorExit):
+    if isinstance(error, asyncio.CancelledError | GeneratorExit) and not isinstance(error, Stopped):
         try:
             task = asyncio.current_task()
         except RuntimeError:

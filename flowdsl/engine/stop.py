@@ -1,9 +1,21 @@
 """What may stop an executing run, and what waits in it until then.
 
-The first reason wins. From then on every durable call re-raises it, so that code cannot swallow it for good,
-and whatever waits is woken. Undo lifts the stop, because it executes after the body has ended.
+The rules
+    The first reason wins. From then on every durable call re-raises it, so that code cannot swallow it for
+    good, and whatever waits is woken.
+    While a cancel or a timeout is being handled (in an ``except`` or ``finally`` that it is passing through),
+    durable calls of that flow of control execute: they clean up, for ``cleanup=`` seconds at most.
+    Undo lifts the stop, because it executes after the body has ended.
+
+The theory
+    Who cleans up is told by ``sys.exception()``: the stop, or the ``CancelledError`` by which it reached an
+    async body, is what that flow of control is handling at the moment, itself or in the chain of what it
+    handles. Python keeps that for each thread and each task, so nothing has to be kept here.
+    When the process dies while a body cleans up, the next one executes the body again, *replaying*: recorded
+    calls answer, and the first one that is not recorded is where the stop comes.
 """
 
+import asyncio
 import sys
 import threading
 from collections.abc import Callable
@@ -11,18 +23,43 @@ from typing import TypeAlias
 
 from flowdsl.clock import Waker
 from flowdsl.engine.scope import interrupting
-from flowdsl.errors import FlowError, RunTimeout, Stopped
+from flowdsl.errors import FlowError, RunCancelled, RunTimeout, Stopped
 
-__all__ = ["Stop"]
+__all__ = ["Stop", "StoppedTask", "stopped_in"]
 
 Ticks: TypeAlias = Callable[[], float]
+
+
+class StoppedTask(Stopped, asyncio.CancelledError):
+    """What crosses an async body: to asyncio, its task is being cancelled."""
+
+
+def stopped_in(error: BaseException | None, *, handled: bool = False) -> BaseException | None:
+    """The :class:`~flowdsl.errors.Stopped` that *error* is, or is a group of; with *handled*, also one that
+    stands behind it, or the cancelling of a task, as what code that cleans up is handling."""
+    seen: set[int] = set()
+    chain = [error]
+    while chain:
+        link = chain.pop()
+        if link is None or id(link) in seen:
+            continue
+        seen.add(id(link))
+        if isinstance(link, Stopped) or (handled and isinstance(link, asyncio.CancelledError)):
+            return link
+        if isinstance(link, BaseExceptionGroup):
+            chain.extend(link.exceptions)
+        if handled:
+            chain.append(link.__context__)
+    return None
 
 
 class Stop:
     """The stop of one run. Only its own methods change it.
 
     * ``reason``: the error that later durable calls re-raise; ``None`` while the run goes on.
-    * ``deadline``: when its time is up, on the engine's ticks.
+    * ``deadline``: when its time is up, on the engine's ticks; once it is cancelled or has timed out, when
+      the time for cleaning up is.
+    * ``replaying``: recorded calls answer although the run is to stop.
     * ``ending``: the body has ended badly, and branches that have not begun are not to begin any more.
     * ``undoing``: the run is being undone; a cancel has come too late.
     """
@@ -31,6 +68,7 @@ class Stop:
         "_ambient",
         "_cancel_body",
         "_children",
+        "_cleanup",
         "_is_async",
         "_lock",
         "_run_id",
@@ -40,11 +78,16 @@ class Stop:
         "ending",
         "listeners",
         "reason",
+        "replaying",
         "undoing",
     )
 
-    def __init__(self, run_id: str, deadline: float | None, ticks: Ticks, is_async: bool) -> None:
+    def __init__(
+        self, run_id: str, deadline: float | None, ticks: Ticks, is_async: bool, cleanup: float = 60.0
+    ) -> None:
         self.reason: FlowError | None = None
+        self.replaying = False
+        self._cleanup = cleanup
         self.deadline = deadline
         self.ending = False
         self.undoing = False
@@ -69,6 +112,8 @@ class Stop:
         with self._lock:
             if self.reason is None:
                 self.reason = error
+                if isinstance(error, RunCancelled | RunTimeout):
+                    self.deadline = self._ticks() + self._cleanup
             children, cancel = list(self._children), self._cancel_body
         for child in children:
             child.halt(error, outside=outside)
@@ -78,6 +123,11 @@ class Stop:
             except RuntimeError:  # its loop is closed
                 pass
         self.wake()
+
+    def replay(self, error: FlowError) -> None:
+        """Stop the run where its journal ends: it was cleaning up for *error* when its process died."""
+        self.replaying = True
+        self.halt(error)
 
     def expire(self) -> None:
         """Stop the run because its time is up."""
@@ -92,7 +142,7 @@ class Stop:
         """Let durable calls execute again, for undo."""
         self.undoing = True
         self.reason = self.deadline = None
-        self.ending = False
+        self.ending = self.replaying = False
 
     def cancelled_by(self, cancel: Callable[[], object] | None) -> None:
         """Remember what cancels the async body; ``None`` once it has ended."""
@@ -103,14 +153,34 @@ class Stop:
     def check(self) -> None:
         """Raise what must not be passed over before a durable call begins."""
         if self.reason is not None:
-            raise Stopped(self.reason)
+            if self.replaying or self.cleaning():
+                return
+            raise self.stopped()
         if self.deadline is not None and self.past_deadline():
             self.halt(self.timed_out())
-            raise Stopped(self.reason or self.timed_out())
+            raise self.stopped()
         if sys.exception() is not self._ambient:  # mostly there is none
             interrupt = interrupting(self._ambient, self._is_async)
             if interrupt is not None:
                 raise interrupt
+
+    def must_stop(self) -> bool:
+        """Whether a durable call must not begin or wait here any more."""
+        return self.reason is not None and not self.cleaning()
+
+    def cleaning(self) -> bool:
+        """Whether the calling flow of control is handling a cancel or a timeout, and has time to clean up."""
+        if not isinstance(self.reason, RunCancelled | RunTimeout):
+            return False
+        error = sys.exception()
+        if error is None or error is self._ambient or stopped_in(error, handled=True) is None:
+            return False
+        return not self.past_deadline()
+
+    def stopped(self) -> Stopped:
+        """What crosses the body."""
+        assert self.reason is not None
+        return StoppedTask(self.reason) if self._is_async else Stopped(self.reason)
 
     def past_deadline(self) -> bool:
         """Whether the run's time is up."""
@@ -158,7 +228,7 @@ class Stop:
         with self._lock:
             self._children.append(child)
             reason = self.reason
-        if reason is not None:
+        if reason is not None and not self.cleaning():
             child.halt(reason)
 
     def release(self, child: "Stop") -> None:

@@ -42,7 +42,7 @@ def find_memo(
     engine = run.engine
     require_identity(defn.binder(receiver is not None), receiver, "memo=True")
     found: tuple[str, Memo | None]
-    found = yield Read(lambda: shared(engine, defn, bound), not engine.storage.inline)
+    found = yield Read(engine.storage, lambda: shared(engine, defn, bound))
     key, memo = found
     if memo is not None and memo.expires_at is not None and memo.expires_at <= engine.clock.now():
         memo = None

@@ -163,7 +163,7 @@ class StoreWrite(Operation):
 
 
 def _first_result(run: Execution, key: str) -> Flow:
-    found: Result = yield Read(lambda: run.part(Fold).result(run, key), not run.engine.storage.inline)
+    found: Result = yield Read(run.engine.storage, lambda: run.part(Fold).result(run, key))
     return found
 
 
@@ -200,7 +200,7 @@ class StoreRead(Operation):
 
 
 def _live(run: Execution, key: str | None, default: Value) -> Flow:
-    return None, (yield Read(lambda: run.part(Fold).look(run, key, default), not run.engine.storage.inline))
+    return None, (yield Read(run.engine.storage, lambda: run.part(Fold).look(run, key, default)))
 
 
 def write(frame: Frame, op: str, key: str, item: Value = None) -> Flow:

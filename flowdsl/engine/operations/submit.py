@@ -227,6 +227,11 @@ class StepFuture(Generic[T]):
         try:
             with _parked(self._tally):
                 return (yield from waiting.__await__())
+        except asyncio.CancelledError:  # by a stop its task ends as a cancelled one
+            call = self._call
+            if call is None or call.run.stop.reason is None:
+                raise
+            raise call.run.stop.stopped() from None
         finally:
             self._handed_over()
 
@@ -401,7 +406,8 @@ class Strays(Effect):
             if not tasks:
                 return
             for task in tasks:
-                task.cancel()
+                if not task.cancelling():  # once; what it is just recording is to be recorded
+                    task.cancel()
             await asyncio.wait(tasks)
 
 

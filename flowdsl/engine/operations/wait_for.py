@@ -141,6 +141,7 @@ class WaitFor(Operation):
         after, size = 0, 1  # most often the first one is taken: thousands of others need not be read
         while True:
             page: list[Signal] = yield Read(
+                engine.storage,
                 partial(
                     engine.storage.list_signals,
                     run.id,
@@ -149,7 +150,6 @@ class WaitFor(Operation):
                     after=after,
                     limit=size,
                 ),
-                not engine.storage.inline,
             )
             taken = yield from self._take_of(call, page, deadline)
             if taken is not None or len(page) < size:

@@ -51,6 +51,7 @@ class Acquired:
     owned: bool
     continued: bool = False
     counted: bool = False  # whether a virtual clock already counts it as runnable
+    action: str = "continue"  # what the audit calls it, if it is continued
 
 
 def acquire(
@@ -122,7 +123,7 @@ def _by_key(engine: Engine, wanted: Run, fresh: bool) -> Effects[Acquired]:
             alive = liveness(run.owner, run.id)
             if alive is Liveness.UNKNOWN:
                 alive = yield from _wait_out(engine, run)
-            if alive is Liveness.ALIVE:
+            if alive is Liveness.ALIVE and run.lease_until > engine.storage.now():
                 skip.append(run.owner)
                 continue
             claimed = yield from take(engine, run, force=alive is Liveness.DEAD)
@@ -139,6 +140,7 @@ def _wait_out(engine: Engine, run: Run) -> Effects[Liveness]:
         if left <= 0:
             return Liveness.UNKNOWN
         seen = yield Watch(engine, seen, min(left, _LOOK))
+        _still_open(engine, run.id)
         now = yield _read(engine, run.id)
         if now is None or now.epoch != run.epoch or now.status is not run.status or now.owner is None:
             return Liveness.UNKNOWN
@@ -147,7 +149,7 @@ def _wait_out(engine: Engine, run: Run) -> Effects[Liveness]:
 
 
 def _read(engine: Engine, run_id: str) -> Read:
-    return Read(lambda: engine.storage.get_run(run_id), False)
+    return Read(engine.storage, lambda: engine.storage.get_run(run_id))
 
 
 def _by_id(engine: Engine, wanted: Run, ancestors: tuple[str, ...], again: bool) -> Effects[Acquired]:
@@ -160,7 +162,10 @@ def _by_id(engine: Engine, wanted: Run, ancestors: tuple[str, ...], again: bool)
     seen = 0
     while run is not None:
         _same(run, wanted)
-        known = joined or not run.retryable or (not again and _failed_by_itself(run, wanted))
+        by_itself = not again and _failed_by_itself(run, wanted)
+        # what was taken back executes again with its parent, for that was said explicitly
+        settled = not (run.retryable or _is_child_of(run, wanted))
+        known = joined or settled or by_itself
         if run.status in _ENDED or (run.status is RunStatus.FAILED and known):
             return Acquired(run, False)
         if run.id in ancestors:
@@ -173,14 +178,13 @@ def _by_id(engine: Engine, wanted: Run, ancestors: tuple[str, ...], again: bool)
         if run.owner is None or run.status is RunStatus.FAILED:
             claimed = yield from take(engine, run, limit=_limit(wanted))
         else:
-            alive = liveness(run.owner, run.id)
-            if alive is Liveness.DEAD or (
-                alive is Liveness.UNKNOWN and run.lease_until <= engine.storage.now()
-            ):
-                claimed = yield from take(engine, run, force=alive is Liveness.DEAD)
+            dead = liveness(run.owner, run.id) is Liveness.DEAD
+            if dead or run.lease_until <= engine.storage.now():
+                claimed = yield from take(engine, run, force=dead)
             else:
                 joined = True
                 seen = yield Watch(engine, seen, _LOOK)
+                _still_open(engine, run.id)
         if claimed is not None:
             return Acquired(claimed, True, True)
         run = yield _read(engine, wanted.id)
@@ -192,10 +196,20 @@ def ended_with_parent(run_id: str) -> FlowError:
     return FlowError(f"run {run_id} was unfinished when its parent failed", run=run_id)
 
 
+def _still_open(engine: Engine, run_id: str) -> None:
+    """Raise if the runtime was closed while we waited for a run."""
+    if engine.closing:
+        raise FlowError(f"the runtime was closed while it waited for run {run_id}", run=run_id)
+
+
+def _is_child_of(run: Run, wanted: Run) -> bool:
+    """Whether *run* is the child of the very call that wants it."""
+    return run.parent is not None and (run.parent, run.parent_key) == (wanted.parent, wanted.parent_key)
+
+
 def _failed_by_itself(run: Run, wanted: Run) -> bool:
     """Whether *run* is the child of the very call that wants it, and its own body failed."""
-    mine = run.parent is not None and (run.parent, run.parent_key) == (wanted.parent, wanted.parent_key)
-    return mine and run.error_preview != f"FlowError: {ended_with_parent(run.id)}"
+    return _is_child_of(run, wanted) and run.error_preview != f"FlowError: {ended_with_parent(run.id)}"
 
 
 def _same(run: Run, wanted: Run) -> None:

@@ -6,11 +6,10 @@ from concurrent.futures import Future, wait
 
 from flowdsl.core.records import Run
 from flowdsl.core.status import RunStatus, is_final
-from flowdsl.engine.effects import run_sync
+from flowdsl.engine.effects import drive, run_sync
 from flowdsl.engine.engine import Engine, engines_on
 from flowdsl.engine.owner import is_interrupted
 from flowdsl.engine.runs.acquire import Acquired, take
-from flowdsl.engine.runs.execute import edge
 from flowdsl.engine.runs.outcome import on_a_loop, watching
 from flowdsl.engine.runs.resume import as_flow, loaded, request_of
 from flowdsl.engine.runs.start import launch
@@ -73,5 +72,5 @@ def _cancel_interrupted(engine: Engine, record: Run) -> "Future[Value] | None":
             extra={"run": record.id, "step": None},
         )
         return None
-    run_sync(edge(end_abandoned(engine, record, RunStatus.CANCELLED)))
+    drive(end_abandoned(engine, record, RunStatus.CANCELLED))
     return None

@@ -4,6 +4,8 @@ The child's id derives from the parent's step key, so one call has one child, wh
 record is a copy of the child's outcome.
 """
 
+import asyncio
+
 from attrs import evolve
 
 from flowdsl.core.facts import ChildRun
@@ -20,6 +22,7 @@ from flowdsl.engine.runs.acquire import Acquired, open_now
 from flowdsl.engine.runs.ending import release
 from flowdsl.engine.runs.execute import execute, whole
 from flowdsl.engine.runs.request import Request, request
+from flowdsl.engine.runs.undo import GivenUp
 from flowdsl.engine.user import Named
 from flowdsl.errors import RunCancelled, Stopped
 
@@ -73,6 +76,8 @@ class Child(Operation):
             error, value = yield from execute(run.engine, asked, self._acquired)
         else:
             error, value = yield from whole(run.engine, asked)
+        if isinstance(error, asyncio.CancelledError) and not isinstance(error, Stopped):
+            run.part(GivenUp).add(asked.wanted.id)  # unless this run itself is being interrupted
         if isinstance(error, Stopped):
             run.stop.halt(error.error)
         if run.stop.reason is not None and isinstance(error, RunCancelled):

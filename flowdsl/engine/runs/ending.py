@@ -13,8 +13,9 @@ from flowdsl.engine.effects import Body, Commit, Effects, Flow
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import Execution, Frame
 from flowdsl.engine.operations.submit import Settle, Strays
-from flowdsl.engine.runs.undo import end_children, undo_all
+from flowdsl.engine.runs.undo import end_children, end_given_up, has_settled_child, undo_all
 from flowdsl.engine.scope import INTERRUPTS
+from flowdsl.engine.stop import stopped_in
 from flowdsl.engine.user import Function, Handle, Named, Value
 from flowdsl.errors import (
     FlowError,
@@ -57,7 +58,7 @@ def undo_on(state: Execution, handle: Handle) -> Flow:
             )
         error = state.engine.payloads.unpack_error(record.error or b"", record.id, "", "run")
         yield from undo_all(state, {"undoing": record.undoing}, goes_on=True)
-        return (yield from _end_failed(state, handle, error, {}))
+        return (yield from _end_failed(state, handle, error, {"retryable": False}))
     except StorageError as fault:
         crossing = Stopped(fault)
     except Stopped as stop:
@@ -67,6 +68,7 @@ def undo_on(state: Execution, handle: Handle) -> Flow:
 
 
 def _ended(state: Execution, handle: Handle, error: BaseException | None, value: Value) -> Flow:
+    error = _unwrapped(state, error)
     interrupted = error is not None and not isinstance(error, Exception | Stopped)
     if interrupted:
         state.stop.halt(FlowError(f"run {state.id} was interrupted by {type(error).__name__}", run=state.id))
@@ -96,6 +98,32 @@ def _ended(state: Execution, handle: Handle, error: BaseException | None, value:
     return (yield from _completed(state, handle, value))
 
 
+def _unwrapped(state: Execution, error: BaseException | None) -> BaseException | None:
+    """What a body has raised, without the groups that a stop or an interrupt was put into on its way (by
+    ``TaskGroup``, by anyio)."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    interrupt = _member(error, KeyboardInterrupt, SystemExit)
+    if interrupt is not None:
+        return interrupt
+    stopped = stopped_in(error)
+    if stopped is not None:
+        return stopped
+    if isinstance(error, Exception):
+        return error
+    reason = state.stop.reason
+    return _member(error, *INTERRUPTS) if reason is None else Stopped(reason)
+
+
+def _member(group: BaseExceptionGroup[BaseException], *kinds: type[BaseException]) -> BaseException | None:
+    """The first exception of one of these *kinds* in a group."""
+    for one in group.exceptions:
+        found = _member(one, *kinds) if isinstance(one, BaseExceptionGroup) else one
+        if isinstance(found, kinds):
+            return found
+    return None
+
+
 def _stopped(state: Execution, handle: Handle, stop: FlowError) -> Flow:
     """Give the run the end that *stop*, which its body must not swallow, asks for."""
     if isinstance(stop, RunCancelled):
@@ -114,6 +142,7 @@ def _completed(state: Execution, handle: Handle, value: Value) -> Flow:
         error.run = state.id
         _let_go(state, error)
         return Stopped(error), None
+    yield from end_given_up(state)
     unused = state.journal.unused()
     if unused:
         _report_unused(state, unused)
@@ -138,15 +167,18 @@ def _completed(state: Execution, handle: Handle, value: Value) -> Flow:
 def _failed(state: Execution, handle: Handle, error: Exception) -> Flow:
     engine = state.engine
     state.failures.left(state.scope, error)
-    still_open = tuple(state.failures.open)
-    retryable = all(key in state.failures.open for key in state.failures.blames(error))
+    blamed = tuple(state.failures.blames(error))
+    retryable = all(key in state.failures.open for key in blamed)
+    still_open = tuple(dict.fromkeys((*state.failures.open, *blamed)))  # the latter for an explicit retry
     payload, _ = engine.payloads.pack_error(error, state.id, "", "run")
+    if (yield from end_children(state, RunStatus.FAILED)) or (yield from has_settled_child(state)):
+        retryable = False
     changes = {
         "error": payload, "error_preview": engine.payloads.previews.error(error),
         "open_failures": still_open, "retryable": retryable,
     }  # fmt: skip
-    yield from end_children(state, RunStatus.FAILED)
-    yield from undo_all(state, changes | {"undoing": str(RunStatus.FAILED)})
+    if (yield from undo_all(state, changes | {"undoing": str(RunStatus.FAILED)})):
+        changes["retryable"] = False
     return (yield from _end_failed(state, handle, error, changes))
 
 
@@ -202,7 +234,7 @@ def _callback(state: Execution, fn: Function, what: str, *args: Value) -> Effect
     import inspect
 
     is_async = inspect.iscoroutinefunction(fn)
-    frame = Frame(state, state.scope, None, is_async)
+    frame = Frame(state, state.scope, None, is_async, callback=True)
     body = Body(fn, args, {}, frame, callback=True)
     error, _ = (yield body) if is_async else body.sync()
     if error is not None:
@@ -223,7 +255,10 @@ def _let_go(state: Execution, reason: BaseException) -> None:
 
 
 def release(engine: Engine, record: Run, operations: Sequence[Operation] = ()) -> None:
-    """Give the lease back, after *operations*; what goes wrong is logged."""
+    """Give the lease back, after *operations*; what goes wrong is logged. A run that is not ours (any more,
+    or because this is a forked child) is let alone."""
+    if record.id not in engine.owned:
+        return
     engine.owned.release(record.id)
     try:
         engine.commit(*operations, UpdateRun(record.id, {}, epoch=record.epoch, release=True))

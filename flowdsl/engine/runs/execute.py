@@ -18,6 +18,8 @@ import logging
 from contextlib import nullcontext
 
 from flowdsl.core.journal import Journal
+from flowdsl.core.kinds import AUDIT
+from flowdsl.engine.audit import CLEANUP, audit
 from flowdsl.engine.effects import Body, Flow, Read, Stoppable, run_async, run_sync
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import Execution, Frame, current
@@ -29,7 +31,7 @@ from flowdsl.engine.runs.request import Request
 from flowdsl.engine.user import Value
 from flowdsl.errors import FlowError, RunCancelled, Stopped, StorageError
 
-__all__ = ["edge", "execute", "run_to_end", "whole"]
+__all__ = ["edge", "execute", "interrupted", "run_to_end", "whole"]
 
 logger = logging.getLogger("flowdsl")
 
@@ -82,7 +84,7 @@ def execute(engine: Engine, asked: Request, acquired: Acquired) -> Flow:
     steps = []
     if acquired.continued:
         try:
-            steps = yield Read(lambda: engine.storage.list_steps(record.id), not engine.storage.inline)
+            steps = yield Read(engine.storage, lambda: engine.storage.list_steps(record.id))
         except StorageError as error:
             release(engine, record)
             return Stopped(error), None
@@ -105,6 +107,16 @@ def execute(engine: Engine, asked: Request, acquired: Acquired) -> Flow:
     try:
         engine.hooks.fire("on_run_start", handle)
         cancelled = record.cancel_requested is not None
+        cleaning = any(step.kind == AUDIT and step.path == CLEANUP for step in steps)
+        if cleaning and not record.undoing:
+            late = RunCancelled(f"run {record.id} was cancelled", run=record.id)
+            state.stop.replay(late if cancelled else state.stop.timed_out())
+            cancelled = False
+        if acquired.continued:
+            what = f"{defn.path}: {journal.replayable()} recorded steps are replayed"
+            state.writer.keep(audit(engine, record.id, acquired.action, what))
+        if engine.closing:
+            state.stop.halt(interrupted(record.id), outside=True)
         with nullcontext() if acquired.counted or frame is not None else engine.busy():
             if acquired.continued and not record.undoing and not cancelled:
                 arm_all(state)  # within busy(): no virtual time passes before the body
@@ -131,3 +143,10 @@ def execute(engine: Engine, asked: Request, acquired: Acquired) -> Flow:
                 run=record.id,
             )
         )
+
+
+def interrupted(run_id: str) -> FlowError:
+    """The error of a run that its runtime let go when it was closed."""
+    return FlowError(
+        f"run {run_id} was interrupted because its runtime was closed; it can be resumed", run=run_id
+    )

@@ -14,7 +14,7 @@ from flowdsl.core.records import Run, Step
 from flowdsl.core.status import RunStatus, StepStatus
 from flowdsl.engine.audit import audit
 from flowdsl.engine.engine import Engine
-from flowdsl.engine.owner import Liveness, liveness
+from flowdsl.engine.owner import is_abandoned
 from flowdsl.engine.runs.repair import find_step
 from flowdsl.engine.user import Named, Value
 from flowdsl.errors import RunConflict
@@ -93,8 +93,9 @@ def _opened(engine: Engine, wanted: Run) -> Run:
     (outcome,) = engine.commit(opening)
     if isinstance(outcome, Found):
         found = outcome.runs[0]
+        now = engine.storage.now()
         cut_off = found.status is RunStatus.FAILED and found.error_preview == _CUT_OFF
-        if not cut_off or (found.owner and liveness(found.owner, found.id) is not Liveness.DEAD):
+        if not cut_off or (found.owner and not is_abandoned(found.owner, found.id, found.lease_until, now)):
             raise RunConflict(f"a run {wanted.id!r} exists; a fork needs an id of its own", run=wanted.id)
         _, outcome = engine.commit(DeleteRun(found.id), opening)
     raise_unstorable(outcome)

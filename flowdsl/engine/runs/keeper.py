@@ -10,11 +10,11 @@ import weakref
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import Execution
 from flowdsl.engine.operations.step import announced
-from flowdsl.errors import FlowError, RunCancelled, StorageError
+from flowdsl.errors import RunCancelled, StorageError
 from flowdsl.storage.base import Done, Fenced, Missing, PutStep, UpdateRun
 from flowdsl.storage.operations import run_topic
 
-__all__ = ["Keeper", "interrupted"]
+__all__ = ["Keeper"]
 
 logger = logging.getLogger("flowdsl")
 
@@ -146,10 +146,3 @@ class Keeper:
                 state.stop.halt(RunCancelled(f"run {run_id} was cancelled", run=run_id), outside=True)
             elif item.unread and state.stop.listeners:
                 state.stop.signalled()
-
-
-def interrupted(run_id: str) -> FlowError:
-    """The error of a run that its runtime let go when it was closed."""
-    return FlowError(
-        f"run {run_id} was interrupted because its runtime was closed; it can be resumed", run=run_id
-    )

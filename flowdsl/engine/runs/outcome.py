@@ -46,8 +46,9 @@ def outcome_of(engine: Engine, run: Run) -> Result:
     if not run.retryable:
         add_note(
             error,
-            f"run {run.id} has failed, and durable calls followed the failure; it cannot be continued. "
-            f"To execute part of it again: Runtime.fork({run.id!r}, before=<step>)",
+            f"run {run.id} has failed, and what it had done was taken back; calling it again does not "
+            f"execute it. To do so all the same: Runtime.retry({run.id!r}), or "
+            f"Runtime.fork({run.id!r}, before=<step>)",
         )
     return error, None
 

@@ -6,20 +6,17 @@ from typing import Any
 
 from flowdsl.core.records import Run, RunFilter
 from flowdsl.core.status import RunStatus
-from flowdsl.engine.audit import audit
 from flowdsl.engine.definitions import StepDef, WorkflowDef
 from flowdsl.engine.effects import Result, run_sync
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.owner import Liveness, is_interrupted, liveness
 from flowdsl.engine.registry import STEPS, WORKFLOWS
 from flowdsl.engine.runs.acquire import Acquired, take
-from flowdsl.engine.runs.ending import release
 from flowdsl.engine.runs.request import Request
 from flowdsl.engine.runs.single import single_run
 from flowdsl.engine.runs.start import launch
 from flowdsl.engine.user import Named
 from flowdsl.errors import FlowError, RecoveryLimit, RunConflict, RunFinished, StepNotFound
-from flowdsl.storage.base import PutStep
 
 __all__ = ["arguments_of", "as_flow", "continue_run", "loaded", "recover", "request_of"]
 
@@ -51,10 +48,11 @@ def continue_run(engine: Engine, record: Run, action: str = "") -> str:
     him. *action*, where given, is noted in the run's audit."""
     if record.status in (RunStatus.COMPLETED, RunStatus.CANCELLED):
         raise RunFinished(f"run {record.id} has ended: it is {record.status}", run=record.id)
-    if record.status is RunStatus.FAILED and not record.retryable:
+    if record.status is RunStatus.FAILED and not record.retryable and action != "retry":
         raise RunConflict(
-            f"run {record.id} has failed, and durable calls followed the failure; it cannot be "
-            f"continued. To execute part of it again: Runtime.fork({record.id!r}, before=<step>)",
+            f"run {record.id} has failed, and what it had done was taken back; it is not continued. To "
+            f"execute it all the same: Runtime.retry({record.id!r}), or "
+            f"Runtime.fork({record.id!r}, before=<step>)",
             run=record.id,
         )
     asked = request_of(engine, record)
@@ -62,14 +60,7 @@ def continue_run(engine: Engine, record: Run, action: str = "") -> str:
         force = record.owner is not None and liveness(record.owner, record.id) is Liveness.DEAD
         claimed = run_sync(as_flow(take(engine, record, force=force, limit=asked.defn.timeout)))
         if claimed is not None:
-            if action:
-                note = audit(engine, record.id, action, f"{record.workflow}: it was {record.status}")
-                try:
-                    engine.commit(PutStep(note, claimed.epoch))
-                except BaseException:
-                    release(engine, claimed)
-                    raise
-            return launch(engine, asked, Acquired(claimed, True, True))
+            return launch(engine, asked, Acquired(claimed, True, True, action=action or "continue"))
     return record.id
 
 

@@ -16,6 +16,7 @@ The rules
 
 import logging
 import sys
+from functools import partial
 from typing import Any
 
 from flowdsl.core.facts import ChildRun, Facts, Retrying, Undoable, facts_of, generation_of
@@ -25,11 +26,11 @@ from flowdsl.core.naming import main_name
 from flowdsl.core.records import Run, RunFilter, Step
 from flowdsl.core.status import RunStatus, StepStatus
 from flowdsl.engine.definitions import Invocation, StepDef, step_definition, undo_path
-from flowdsl.engine.effects import Body, Commit, Flow, Pause, Read, Result
+from flowdsl.engine.effects import Body, Commit, Effects, Flow, Pause, Read, Result
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import Execution, Frame, current
 from flowdsl.engine.operations.step import Undos
-from flowdsl.engine.owner import Liveness, liveness
+from flowdsl.engine.owner import is_interrupted
 from flowdsl.engine.record import commit, halted
 from flowdsl.engine.registry import STEPS, step_called
 from flowdsl.engine.runs.acquire import ended_with_parent, take
@@ -112,14 +113,15 @@ def _imported(path: str) -> Value:
 # --------------------------------------------------------------------------------------------- all of them
 
 
-def undo_all(state: Execution, begin: Named, *, goes_on: bool = False) -> Flow:
-    """Undo what has to be undone; *begin* is stored with the start of it, unless it *goes on* what a killed
-    process began. Errors of undos are logged, those of the storage are raised."""
-    plan = yield Read(lambda: _plan(state, goes_on), False)
+def undo_all(state: Execution, begin: Named, *, goes_on: bool = False) -> Effects[bool]:
+    """Undo what has to be undone, and say whether there was anything. *begin* is stored with the start of it,
+    unless it *goes on* what a killed process began. Errors of undos are logged, those of the storage are
+    raised."""
+    plan = yield Read(state.engine.storage, lambda: _plan(state, goes_on))
     if not plan:
-        return None, None
+        return False
     operations: list[Any] = [UpdateRun(state.id, begin, epoch=state.epoch)]
-    earlier = [f"{step.key}/undo" for step, _, _ in plan]
+    earlier = [f"{step.key}/undo" for step, _, _ in plan if step is not None]
     earlier = [key for key in earlier if not goes_on and state.journal.get(key) is not None]
     if earlier:  # of the last time that the run ended badly
         operations.append(DropSteps(state.id, tuple(earlier), state.epoch))
@@ -130,14 +132,35 @@ def undo_all(state: Execution, begin: Named, *, goes_on: bool = False) -> Flow:
     for step, undo, child in plan:
         if child is not None:
             yield from _undo_child(state, step, child)
-        else:
+        elif step is not None:
             yield from _undo_step(state, step, undo)
-    return None, None
+    return True
 
 
-def _plan(state: Execution, goes_on: bool) -> list[tuple[Step, Value, str | None]]:
+def _settle(state: Execution) -> None:
+    """Take into the journal what the storage has recorded of the run, and this execution does not know: a
+    record may have been committed in the very moment in which the run was stopped."""
+    for step in state.engine.storage.list_steps(state.id):
+        known = state.journal.get(step.key)
+        if known is None or (known.status is StepStatus.PENDING and step.status is not known.status):
+            state.writer.add(step)
+
+
+def _unrecorded(state: Execution) -> list[Run]:
+    """Children that have completed, which their parent had yet to record; the newest first."""
+    storage = state.engine.storage
+    known = {facts.child for step in state.journal if isinstance(facts := facts_of(step), ChildRun)}
+    completed = storage.list_runs(RunFilter(parent=state.id, status=(RunStatus.COMPLETED,)))
+    missing = [child for child in completed if child.id not in known]
+    return sorted(missing, key=lambda child: -(child.finished_at or 0.0))
+
+
+def _plan(state: Execution, goes_on: bool) -> list[tuple[Step | None, Value, str | None]]:
     """What is to be undone, newest first: steps with their undo, children by their id."""
-    plan: list[tuple[Step, Value, str | None]] = []
+    _settle(state)
+    plan: list[tuple[Step | None, Value, str | None]] = [
+        (None, None, child.id) for child in _unrecorded(state) if has_undo(state.engine, child.id)
+    ]
     for step in list(state.journal)[::-1]:  # a journal is in the order of completion
         child = _child_of(step)
         if child is not None:
@@ -299,7 +322,7 @@ def _call(frame: Frame, defn: StepDef, fn: Value, value: Value) -> Flow:
     body = Body(fn, (value,), {}, frame, defn.timeout)
     if defn.is_async and not frame.run.is_async:
         engine = frame.run.engine
-        found: Result = yield Read(lambda: engine.background_async(body.aio).result(), False)
+        found: Result = engine.background_async(body.aio).result()
         return found
     if not defn.is_async:
         return body.sync()
@@ -310,33 +333,63 @@ def _call(frame: Frame, defn: StepDef, fn: Value, value: Value) -> Flow:
 # ------------------------------------------------------------------------------------------------ children
 
 
-def _undo_child(state: Execution, step: Step, child_id: str) -> Flow:
-    """Undo a completed child by its own steps; the parent's record of it becomes ``undone``."""
+def _undo_child(state: Execution, step: Step | None, child_id: str) -> Flow:
+    """Undo a completed child by its own steps; the parent's record of it, if there is one, becomes
+    ``undone``."""
     engine = state.engine
-    record: Run | None = yield Read(lambda: engine.storage.get_run(child_id), False)
+    record: Run | None = yield Read(engine.storage, lambda: engine.storage.get_run(child_id))
     if record is not None:
         yield from end_abandoned(engine, record, RunStatus(record.undoing or record.status), state)
+    if step is None:
+        return None, None
     undone = ChildRun(child_id, generation=generation_of(step) + 1).to_json()
     return (yield from _store(state, step._replace(seq=0, status=StepStatus.UNDONE, extra=undone)))
 
 
-def end_children(state: Execution, final: RunStatus) -> Flow:
-    """End, as *final*, the children that a killed process has left unfinished: cancelled, or failed (these go
-    on when their parent is retried). One that another process executes is only asked to stop, by a cancel."""
+class GivenUp(set[str]):
+    """Ids of the children that a body has stopped waiting for."""
+
+
+def end_given_up(state: Execution) -> Flow:
+    """Cancel the children that the body has stopped waiting for, and undo them."""
     engine = state.engine
-    where = RunFilter(parent=state.id, status=_UNFINISHED, newest_first=True)
-    children: list[Run] = yield Read(lambda: engine.storage.list_runs(where, payloads=True), False)
-    for child in children:
-        if child.owner is None or liveness(child.owner, child.id) is Liveness.DEAD:
-            yield from end_abandoned(engine, child, RunStatus(child.undoing or final), state)
-        elif final is RunStatus.CANCELLED:
-            yield Commit(engine, (UpdateRun(child.id, {"cancel_requested": engine.clock.now()}),))
+    for run_id in sorted(state.part(GivenUp)):
+        child: Run | None = yield Read(engine.storage, partial(engine.storage.get_run, run_id))
+        if child is not None and child.status in _UNFINISHED and is_interrupted(engine.storage, child):
+            yield from end_abandoned(engine, child, RunStatus.CANCELLED, state)
     return None, None
 
 
-def end_abandoned(engine: Engine, record: Run, final: RunStatus, parent: Execution | None = None) -> Flow:
+def has_settled_child(state: Execution) -> Effects[bool]:
+    """Whether a child whose failure is open was undone: to execute it again would do anew what was taken
+    back."""
+    engine = state.engine
+    where = RunFilter(parent=state.id, status=(RunStatus.FAILED,))
+    failed: list[Run] = yield Read(engine.storage, lambda: engine.storage.list_runs(where))
+    return any(child.parent_key in state.failures.open and not child.retryable for child in failed)
+
+
+def end_children(state: Execution, final: RunStatus) -> Effects[bool]:
+    """End, as *final*, the children that a killed process has left unfinished: cancelled, or failed (these go
+    on when their parent is retried). One that another process executes is only asked to stop, by a cancel.
+    Says whether anything was undone."""
+    engine = state.engine
+    where = RunFilter(parent=state.id, status=_UNFINISHED, newest_first=True)
+    children: list[Run] = yield Read(engine.storage, lambda: engine.storage.list_runs(where, payloads=True))
+    undone = False
+    for child in children:
+        if is_interrupted(engine.storage, child):
+            undone |= yield from end_abandoned(engine, child, RunStatus(child.undoing or final), state)
+        elif final is RunStatus.CANCELLED:
+            yield Commit(engine, (UpdateRun(child.id, {"cancel_requested": engine.clock.now()}),))
+    return undone
+
+
+def end_abandoned(
+    engine: Engine, record: Run, final: RunStatus, parent: Execution | None = None
+) -> Effects[bool]:
     """Undo the steps of a run that nobody executes, and give it the status *final*; its body does not
-    execute."""
+    execute. Says whether anything was undone."""
     unfinished = record.status in _UNFINISHED
     facts: Named = {"undoing": str(final)}
     if unfinished and final is RunStatus.FAILED:
@@ -347,19 +400,21 @@ def end_abandoned(engine: Engine, record: Run, final: RunStatus, parent: Executi
         facts["error_preview"] = f"run {record.id} was cancelled"
     claimed = yield from take(engine, record, force=True, also=facts)
     if claimed is None:
-        return None, None
+        return False
     state: Execution | None = None
+    undone = False
     try:
-        steps = yield Read(lambda: engine.storage.list_steps(record.id), False)
+        steps = yield Read(engine.storage, lambda: engine.storage.list_steps(record.id))
         definition = None if parent is None else parent.definition
         state = Execution(engine, claimed, Journal(steps), definition, parent)
         state.stop.lift()
         engine.owned.begin(record.id, state)  # so that its lease is kept
         if unfinished:
-            yield from end_children(state, final)
-        yield from undo_all(state, facts, goes_on=bool(record.undoing))
+            undone = yield from end_children(state, final)
+        undone |= yield from undo_all(state, facts, goes_on=bool(record.undoing))
         changes = {
-            "status": final, "undoing": "", "floor": state.writer.floor,
+            "status": final, "undoing": "", "retryable": claimed.retryable and not undone,
+            "floor": state.writer.floor,
             "finished_at": record.finished_at or engine.clock.now(),
         }  # fmt: skip
         yield Commit(engine, (UpdateRun(record.id, changes, epoch=claimed.epoch, release=True),))
@@ -369,4 +424,4 @@ def end_abandoned(engine: Engine, record: Run, final: RunStatus, parent: Executi
             engine.owned.end(record.id, state)
     if unfinished and final is RunStatus.CANCELLED:
         engine.hooks.fire("on_run_cancel", engine.make_handle(claimed))
-    return None, None
+    return undone
