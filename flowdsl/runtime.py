@@ -41,6 +41,7 @@ from flowdsl.engine.runs.repair import resolve
 from flowdsl.engine.runs.request import checked_id
 from flowdsl.engine.runs.resume import continue_run, loaded, recover
 from flowdsl.engine.runs.single import execute_step
+from flowdsl.engine.sealed import sealed
 from flowdsl.errors import FlowError, RunConflict
 from flowdsl.handle import Run, Runs, is_interrupted
 from flowdsl.hooks import HookChain, Hooks
@@ -149,7 +150,7 @@ class Runtime:
         hooks = HookChain(given.hooks, tells=payloads.previews.shown)
         self._owns_storage = not isinstance(storage, Storage)
         self._opened: Storage = open_storage(default_url() if storage is None else storage)
-        self.storage: Storage = hooks.wrapped(self._opened)
+        self.storage: Storage = sealed(hooks.wrapped(self._opened), payloads)
         self._engine = Engine(
             self.storage,
             payloads=payloads,

@@ -4,7 +4,7 @@
 
     offset  bytes  field
     0       4      magic "\\xf1ow" and the format version
-    4       1      flags: 1 = keyed
+    4       1      flags: 1 = keyed, 2 = its row is sealed too
     5       1      length of the codec id
     6       n      codec id, UTF-8
     …       4      only if keyed: fingerprint of the key
@@ -35,7 +35,7 @@ from zlib import crc32
 
 from flowdsl.errors import CorruptPayload
 
-__all__ = ["opener", "seal", "sealer", "unseal"]
+__all__ = ["is_of_unsealed_row", "opener", "seal", "sealer", "unseal"]
 
 FORMAT = 1
 CHECKSUM_SIZE = 16
@@ -45,6 +45,7 @@ SECRET_VARIABLE = "FLOWDSL_SECRET_KEY"
 _MAGIC = b"\xf1ow"
 _HEAD = _MAGIC + bytes([FORMAT])
 _KEYED = 1
+_ROW_SEALED = 2  # set with every keyed payload since rows have seals, see flowdsl.codecs.seals
 _MARK = Struct(">II")
 _pack_mark = _MARK.pack
 
@@ -78,6 +79,8 @@ def unseal(payload: bytes, context: bytes, secret: bytes | None = None) -> tuple
     try:
         codec_id = payload[6 : 6 + payload[5]].decode()
         body = opener(codec_id, secret)(payload, context) if codec_id else None
+        if body is None and codec_id and secret is not None and payload[4] == _KEYED:
+            body = _earlier_opener(codec_id, secret)(payload, context)
     except (IndexError, UnicodeDecodeError):
         codec_id, body = "", None
     if body is None:
@@ -103,7 +106,29 @@ def opener(codec_id: str, secret: bytes | None) -> Callable[[bytes, bytes], byte
 
     Else it returns ``None``; :func:`unseal` then says why, or knows the other codec.
     """
-    header, key = _header(codec_id, secret)
+    return _opener_for(*_header(codec_id, secret))
+
+
+@lru_cache(maxsize=256)
+def _earlier_opener(codec_id: str, secret: bytes) -> Callable[[bytes, bytes], bytes | None]:
+    """As :func:`opener`, for keyed payloads of releases whose rows had no seal."""
+    return _opener_for(*_header_with(codec_id, secret, _KEYED))
+
+
+def is_of_unsealed_row(payload: bytes, context: bytes, secret: bytes) -> bool:
+    """Say whether *payload* is a good one of a release whose rows had no seal."""
+    return len(payload) > 4 and payload[4] == _KEYED and _opens(payload, context, secret)
+
+
+def _opens(payload: bytes, context: bytes, secret: bytes) -> bool:
+    try:
+        unseal(payload, context, secret)
+    except CorruptPayload:
+        return False
+    return True
+
+
+def _opener_for(header: bytes, key: bytes) -> Callable[[bytes, bytes], bytes | None]:
     size = len(header) + _MARK.size + CHECKSUM_SIZE
 
     def open_one(payload: bytes, context: bytes) -> bytes | None:
@@ -119,6 +144,10 @@ def opener(codec_id: str, secret: bytes | None) -> Callable[[bytes, bytes], byte
 
 def _header(codec_id: str, secret: bytes | None) -> tuple[bytes, bytes]:
     """Return the first fields (magic to fingerprint) and the BLAKE2b key."""
+    return _header_with(codec_id, secret, _KEYED | _ROW_SEALED)
+
+
+def _header_with(codec_id: str, secret: bytes | None, flags: int) -> tuple[bytes, bytes]:
     name = codec_id.encode()
     if not 0 < len(name) < 256:
         raise ValueError(f"a codec id has 1 to 255 bytes, not {len(name)}: {codec_id[:40]!r}")
@@ -127,7 +156,7 @@ def _header(codec_id: str, secret: bytes | None) -> tuple[bytes, bytes]:
     if not secret:
         raise ValueError(f"the secret is empty; unset {SECRET_VARIABLE} to do without one")
     key = blake2b(secret, digest_size=32, person=b"flowdsl seal key").digest()
-    return _HEAD + bytes([_KEYED, len(name)]) + name + _fingerprint(key), key
+    return _HEAD + bytes([flags, len(name)]) + name + _fingerprint(key), key
 
 
 def _fingerprint(key: bytes) -> bytes:
@@ -154,7 +183,7 @@ def _explain(payload: bytes, context: bytes, secret: bytes | None) -> CorruptPay
             "whoever can write to the storage could have made it. If you trust the storage, finish or export "
             f"its old runs with {SECRET_VARIABLE} unset"
         )
-    if secret is None and flags == _KEYED:
+    if secret is None and flags & _KEYED:
         return CorruptPayload(
             f"the payload was sealed with a key, so it was not loaded; set {SECRET_VARIABLE} to the one "
             "it was written with"

@@ -7,8 +7,11 @@ down here only as :class:`Decorated`, which can be asked for its definition and 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
+from functools import partial
 from string import Formatter
+from types import MethodType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, Self, TypeVar, cast
+from weakref import WeakValueDictionary
 
 from attrs import define, evolve, field, fields
 
@@ -30,6 +33,7 @@ __all__ = [
     "StepDef",
     "WorkflowDef",
     "checked_tags",
+    "known_undo",
     "step_definition",
     "unwrap",
 ]
@@ -119,6 +123,18 @@ def checked_version(version: Value) -> str:
     if isinstance(version, bool) or not isinstance(version, str | int):
         raise TypeError(f"version= is a string or an integer; got {version!r}")
     return str(version)
+
+
+_undos: "WeakValueDictionary[str, Value]" = WeakValueDictionary()
+"""Functions that some step was given as its undo, by path."""
+
+
+def known_undo(path: str) -> Value:
+    """The function of this path that some step was given as its undo; ``None`` if there is none.
+
+    A record names what undoes it. No other function is ever called for that name.
+    """
+    return _undos.get(path)
 
 
 def undo_path(undo: Value) -> str:
@@ -274,6 +290,8 @@ class StepDef(Definition):
     def consistent(self) -> Self:
         """Itself; raises for options that make no sense together."""
         _check_ignored(self.fn, self.ignore)
+        if self.undo is not None and not isinstance(self.undo, MethodType | partial):
+            _undos[undo_path(self.undo)] = self.undo
         if self.expires is not None and not self.memo:
             raise ValueError("expires= says how long a shared result counts, so it goes with memo=True")
         return self

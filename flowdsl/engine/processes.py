@@ -29,6 +29,7 @@ from flowdsl.engine.effects import Body, Effect, Result
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import Execution, Frame
 from flowdsl.engine.scope import Scope, StepView
+from flowdsl.engine.sealed import sealed
 from flowdsl.engine.user import Args, Function, Named, Value
 from flowdsl.errors import FlowError, StepTimeout, Stopped, StorageUnavailable
 from flowdsl.hooks import HookChain
@@ -290,9 +291,10 @@ def _engine_for(job: _Job) -> Engine:
             storage = (
                 _Unreachable() if job.url is None or job.open_storage is None else job.open_storage(job.url)
             )
+            payloads = Payloads(job.codec, secret.encode() if secret else None, previews=job.previews)
             found = Engine(
-                storage,
-                payloads=Payloads(job.codec, secret.encode() if secret else None, previews=job.previews),
+                sealed(storage, payloads),
+                payloads=payloads,
                 hooks=HookChain(everywhere=False),  # they stand around the body where it was sent from
             )
             _engines[job.url] = found

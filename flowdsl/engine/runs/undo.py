@@ -15,17 +15,15 @@ The rules
 """
 
 import logging
-import sys
 from functools import partial
 from typing import Any
 
 from flowdsl.core.facts import ChildRun, Facts, Retrying, Undoable, facts_of, generation_of
 from flowdsl.core.journal import Journal
 from flowdsl.core.kinds import CHILD, STEP, UNDO
-from flowdsl.core.naming import main_name
 from flowdsl.core.records import Run, RunFilter, Step
 from flowdsl.core.status import RunStatus, StepStatus
-from flowdsl.engine.definitions import Invocation, StepDef, step_definition, undo_path
+from flowdsl.engine.definitions import Invocation, StepDef, known_undo, step_definition, undo_path
 from flowdsl.engine.effects import Body, Commit, Effects, Flow, Pause, Read, Result
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import Execution, Frame, current
@@ -94,20 +92,7 @@ def _undo_of(state: Execution, step: Step, named: str) -> Value:
     current_one = None if defn is None else defn.undo
     if defn is not None and current_one is not None and defn.undo_path == named:
         return current_one
-    return STEPS.get(named) or _imported(named) or current_one
-
-
-def _imported(path: str) -> Value:
-    """The function of this path in a module that is loaded."""
-    parts = path.split(".")
-    for cut in range(len(parts) - 1, 0, -1):
-        name = ".".join(parts[:cut])
-        found: Any = sys.modules.get("__main__" if name == main_name() else name)
-        if found is not None:
-            for part in parts[cut:]:
-                found = getattr(found, part, None)
-            return found if callable(found) else None
-    return None
+    return STEPS.get(named) or known_undo(named) or current_one
 
 
 # --------------------------------------------------------------------------------------------- all of them

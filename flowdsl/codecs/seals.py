@@ -1,0 +1,142 @@
+"""Seals over rows: with a secret, nobody else can change what a record says.
+
+A payload has its own checksum (:mod:`flowdsl.codecs.envelope`). The *seal* of a row covers everything else
+that decides what is executed or believed: names of workflows and steps, status, undo, sender and name of a
+message, ids of children. It is a keyed BLAKE2b of 20 bytes over the fields that are not at their default,
+each with its name, so that a later release can add fields.
+
+What is not under it, because the storage itself or many processes change it:
+
+* who executes and when: ``owner``, ``epoch``, ``lease_until``, ``recoveries``, ``claimed_at``,
+  ``not_before``; whether a run is ``pending`` or ``running``;
+* the order of rows (``seq``), the ``number`` of a run, which wait took a message (``taken_by``), labels
+  (``tags``);
+* payloads, which are bound to their place by their own checksum.
+
+None of these names code or a value. ``docs/guarantees.md`` says what altering them can do.
+"""
+
+from collections.abc import Iterable, Mapping
+from hashlib import blake2b
+from hmac import compare_digest
+from typing import Any
+
+from attrs import NOTHING
+
+from flowdsl.core.records import Item, Memo, QueueRow, Run, ScheduleRow, Signal, Step, fields_of
+from flowdsl.core.status import RunStatus
+
+__all__ = ["Seals", "sealed_part"]
+
+_SIZE = 20
+_PAYLOADS = frozenset({"args", "result", "error", "payload", "reply"})
+_SEALS = frozenset({"seal", "cancel_seal", "reply_seal"})
+_MOVING: dict[type, frozenset[str]] = {
+    Run: frozenset(
+        {"id", "number", "owner", "epoch", "lease_until", "tags", "recoveries", "cancel_requested"}
+        | {"claimed_at", "not_before", "pruned"}
+    ),
+    Step: frozenset({"seq"}),
+    Signal: frozenset({"seq", "taken_by", "reply_preview", "reply_failed"}),
+}
+_known_fields: dict[type, tuple[tuple[str, Any], ...]] = {}
+_LIVE = (RunStatus.PENDING, RunStatus.RUNNING)
+
+
+def _sealed_fields(row: type) -> tuple[tuple[str, Any], ...]:
+    """Names of the fields under the seal of a row, with their defaults."""
+    if row in _known_fields:
+        return _known_fields[row]
+    payloads = _PAYLOADS if row is not Step else _PAYLOADS - {"args"}  # a step's are a preview
+    left_out = payloads | _SEALS | _MOVING.get(row, frozenset())
+    found = tuple((name, default) for name, default in fields_of(row).items() if name not in left_out)
+    _known_fields[row] = found
+    return found
+
+
+def sealed_part(row: Any) -> dict[str, Any]:
+    """Give the fields of *row* that its seal covers, but those at their default.
+
+    >>> sealed_part(Memo("k", "shop.price", b"payload"))
+    {'key': 'k', 'path': 'shop.price'}
+    """
+    found = {}
+    for name, default in _sealed_fields(type(row)):
+        value = getattr(row, name)
+        if default is NOTHING or value != default:
+            # A number is the same whether it was stored as an integer or not.
+            found[name] = (
+                str(value) if isinstance(value, str) else value if _is_plain(value) else float(value)
+            )
+    if isinstance(row, Run) and row.status in _LIVE:
+        found["status"] = "live"  # a worker that claims a run makes it running
+    return found
+
+
+def _is_plain(value: Any) -> bool:
+    return not isinstance(value, int | float)
+
+
+class Seals:
+    """Makes and checks seals with one secret.
+
+    >>> seals = Seals(b"only we know")
+    >>> memo = Memo("k", "shop.price", b"payload")
+    >>> seals.fits(seals.of(memo), memo), seals.fits(seals.of(memo), Memo("k", "shop.cost", b"payload"))
+    (True, False)
+    """
+
+    def __init__(self, secret: bytes) -> None:
+        self._key = blake2b(secret, digest_size=32, person=b"flowdsl row key").digest()
+
+    def _digest(self, kind: str, parts: Mapping[str, Any] | Iterable[Any]) -> bytes:
+        # ascii() writes text, numbers, None, booleans and tuples of them the same in every Python, and no two
+        # alike.
+        said = ascii((kind, *sorted(parts.items()))) if isinstance(parts, Mapping) else ascii((kind, *parts))
+        return blake2b(said.encode(), digest_size=_SIZE, key=self._key).digest()
+
+    def of(self, row: Step | Signal | Item | Memo | QueueRow | ScheduleRow) -> bytes:
+        """Return the seal of *row*."""
+        return self._digest(type(row).__name__, sealed_part(row))
+
+    def fits(self, seal: bytes, row: Step | Signal | Item | Memo | QueueRow | ScheduleRow) -> bool:
+        """Say whether *seal* is that of *row*."""
+        return compare_digest(seal, self.of(row))
+
+    # Runs -----------------------------------------------------------------------------------------------
+
+    def of_new_run(self, run: Run, prefix: str) -> bytes:
+        """Return the seal of a run that is inserted; of a numbered one the *prefix* of its id is known."""
+        name = ("numbered", prefix) if run.number is not None else ("named", run.id)
+        return self._digest("new run", {**sealed_part(run), "": name})
+
+    def of_run(self, run: Run) -> bytes:
+        """Return the seal of a run as it stands."""
+        return self._digest("run", {**sealed_part(run), "": run.id})
+
+    def fits_run(self, run: Run) -> bool:
+        """Say whether a stored run has its seal."""
+        if compare_digest(run.seal, self.of_run(run)):
+            return True
+        return compare_digest(run.seal, self.of_new_run(run, run.id.removesuffix(f"-{run.number}")))
+
+    def of_cancel(self, run_id: str, moment: float | None) -> bytes:
+        """Return the seal of a request to cancel; of none, nothing."""
+        return b"" if moment is None else self._digest("cancel", (run_id, moment))
+
+    def fits_cancel(self, run: Run) -> bool:
+        """Say whether the request to cancel, if there is one, has its seal."""
+        return compare_digest(run.cancel_seal, self.of_cancel(run.id, run.cancel_requested))
+
+    # Replies --------------------------------------------------------------------------------------------
+
+    def of_reply(self, run_id: str, signal_id: str, preview: str, failed: bool) -> bytes:
+        """Return the seal of the reply to a message; its payload has a checksum of its own."""
+        return self._digest("reply", (run_id, signal_id, preview, failed))
+
+    def fits_reply(self, signal: Signal) -> bool:
+        """Say whether the reply of a message, if there is one, has its seal."""
+        if not signal.reply_seal:
+            return signal.reply is None and not signal.reply_failed and not signal.reply_preview
+        wanted = self.of_reply(signal.run_id, signal.id, signal.reply_preview, signal.reply_failed)
+        return compare_digest(signal.reply_seal, wanted)

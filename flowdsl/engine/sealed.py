@@ -1,0 +1,314 @@
+"""A storage whose rows are sealed: what the engine writes gets its seal here, what it reads is checked here.
+
+:func:`sealed` puts it in front of the storage of a runtime when ``FLOWDSL_SECRET_KEY`` is set. So the engine
+knows nothing of seals, and nothing that it reads is without one. What does not fit raises
+:class:`~flowdsl.errors.CorruptPayload`. Within a commit it is the outcome of that operation alone; in a list
+of runs the run is left out and reported, so that one does not hide the others.
+
+The row of a run is changed piece by piece, so its seal is made anew with each change: from the row as the
+storage has it, which is checked first. Whoever may change it holds its epoch, or nobody executes it.
+
+**Rows of earlier releases** have no seal. They are taken as they are where the release is proved by what only
+it could write: a keyed payload without the mark that its row is sealed. For a step that is the payload of its
+run's arguments. A new run cannot be passed off as an old one, for its arguments have that mark under their
+checksum.
+"""
+
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from attrs import evolve
+
+from flowdsl.codecs.payloads import Payloads
+from flowdsl.codecs.seals import Seals, sealed_part
+from flowdsl.core.records import Item, Memo, QueueRow, Run, RunFilter, ScheduleRow, Signal, Step
+from flowdsl.core.status import RunStatus
+from flowdsl.errors import CorruptPayload
+from flowdsl.storage.base import (
+    AddSignal,
+    Attention,
+    ClaimRun,
+    Found,
+    Opened,
+    OpenRun,
+    Operation,
+    Outcome,
+    Publish,
+    PutMemo,
+    PutStep,
+    Reply,
+    Restart,
+    Storage,
+    TakeSignal,
+    Unstorable,
+    UpdateRun,
+)
+from flowdsl.storage.operations import PutQueue, PutSchedule
+from flowdsl.storage.relay import RelayStorage
+
+__all__ = ["SealedStorage", "sealed"]
+
+logger = logging.getLogger("flowdsl")
+
+
+def sealed(storage: Storage, payloads: Payloads) -> Storage:
+    """Return *storage*, with sealed rows if there is a secret."""
+    return storage if payloads.secret is None else SealedStorage(storage, payloads, payloads.secret)
+
+
+class SealedStorage(RelayStorage):
+    """Seals what is committed, checks what is read."""
+
+    def __init__(self, storage: Storage, payloads: Payloads, secret: bytes) -> None:
+        super().__init__(storage)
+        self.patience = storage.patience
+        self._seals = Seals(secret)
+        self._payloads = payloads
+
+    # Writing --------------------------------------------------------------------------------------------
+
+    def commit(self, operations: Sequence[Operation], /) -> list[Outcome]:
+        changed: dict[str, Run | None] = {}  # rows as they will be after the operations so far
+        ready: list[Operation | CorruptPayload] = []
+        for operation in operations:
+            try:
+                ready.append(self._sealed(operation, changed))
+            except CorruptPayload as error:
+                ready.append(error)
+        outcomes = iter(self.storage.commit([one for one in ready if not isinstance(one, CorruptPayload)]))
+        return [
+            Unstorable(one) if isinstance(one, CorruptPayload) else self._checked(next(outcomes))
+            for one in ready
+        ]
+
+    def _sealed(self, op: Any, changed: dict[str, Run | None]) -> Any:
+        """*op* with the seal of what it writes."""
+        match op:
+            case PutStep(step=step):
+                return PutStep(step._replace(seal=self._seals.of(step)), op.epoch, op.once)
+            case TakeSignal(step=step):
+                return evolve(op, step=step._replace(seal=self._seals.of(step)))
+            case OpenRun(run=run):
+                cancel = self._seals.of_cancel(run.id, run.cancel_requested)
+                run = evolve(run, seal=self._seals.of_new_run(run, run.id), cancel_seal=cancel)
+                if run.number is None and run.id not in changed:
+                    changed[run.id] = self.get_run(run.id) or run
+                return evolve(op, run=run)
+            case ClaimRun():
+                return self._with_seal(op, changed, {"status": RunStatus.RUNNING, "finished_at": None})
+            case UpdateRun():
+                return self._with_seal(op, changed, {}) if op.changes else op
+            case Restart():
+                return self._with_seal(op, changed, {}, next_generation=True)
+            case AddSignal(signal=signal):
+                return evolve(op, signal=evolve(signal, seal=self._seals.of(signal)))
+            case Reply():
+                return evolve(op, seal=self._seals.of_reply(op.run_id, op.signal_id, op.preview, op.failed))
+            case Publish(item=item):
+                return evolve(op, item=evolve(item, seal=self._seals.of(item)))
+            case PutMemo(memo=memo):
+                return evolve(op, memo=evolve(memo, seal=self._seals.of(memo)))
+            case PutQueue():
+                return evolve(op, row=evolve(op.row, seal=self._seals.of(op.row)))
+            case PutSchedule():
+                return evolve(op, row=evolve(op.row, seal=self._seals.of(op.row)))
+        return op
+
+    def _with_seal(
+        self,
+        op: Any,
+        changed: dict[str, Run | None],
+        also: dict[str, Any],
+        *,
+        next_generation: bool = False,
+    ) -> Any:
+        """An operation that changes a run, with the seal that the run will have."""
+        changes = {name: value for name, value in op.changes.items() if name not in ("seal", "cancel_seal")}
+        if "cancel_requested" in changes:
+            changes["cancel_seal"] = self._seals.of_cancel(op.run_id, changes["cancel_requested"])
+        row = changed[op.run_id] if op.run_id in changed else self.get_run(op.run_id)
+        if row is None:
+            return op
+        if next_generation:
+            also = {"generation": row.generation + 1}
+        after = evolve(row, **{**also, **changes})
+        if not row.seal or sealed_part(after) != sealed_part(row):
+            changes["seal"] = self._seals.of_run(after)
+            after = evolve(after, seal=changes["seal"])
+        changed[op.run_id] = after
+        return evolve(op, changes=changes)
+
+    def _checked(self, outcome: Outcome) -> Outcome:
+        """*outcome*, or the refusal of a run in it."""
+        try:
+            match outcome:
+                case Opened(run=run):
+                    self._check_run(run)
+                case Found(runs=runs):
+                    for run in runs:
+                        self._check_run(run)
+        except CorruptPayload as error:
+            return Unstorable(error)
+        return outcome
+
+    # Reading --------------------------------------------------------------------------------------------
+
+    def get_run(self, run_id: str, /) -> Run | None:
+        run = self.storage.get_run(run_id)
+        if run is not None:
+            self._check_run(run)
+        return run
+
+    def list_runs(self, where: RunFilter = RunFilter(), /, *, payloads: bool = False) -> list[Run]:  # noqa: B008 - frozen
+        return [run for run in self.storage.list_runs(where, payloads=payloads) if self._is_good(run)]
+
+    def _is_good(self, run: Run) -> bool:
+        try:
+            self._check_run(run)
+        except CorruptPayload as error:
+            logger.error("%s", error, extra={"run": run.id, "step": None})
+            return False
+        return True
+
+    def get_step(self, run_id: str, key: str, /) -> Step | None:
+        step = self.storage.get_step(run_id, key)
+        return None if step is None else self._good_steps(run_id, [step])[0]
+
+    def list_steps(
+        self, run_id: str, /, *, after: int = 0, limit: int | None = None, payloads: bool = True
+    ) -> list[Step]:
+        steps = self.storage.list_steps(run_id, after=after, limit=limit, payloads=payloads)
+        return self._good_steps(run_id, steps)
+
+    def list_signals(
+        self,
+        run_id: str,
+        /,
+        *,
+        name: str | None = None,
+        unread: bool = False,
+        after: int = 0,
+        limit: int | None = None,
+        payloads: bool = True,
+    ) -> list[Signal]:
+        found = self.storage.list_signals(
+            run_id, name=name, unread=unread, after=after, limit=limit, payloads=payloads
+        )
+        for signal in found:
+            self._check_signal(signal)
+        return found
+
+    def get_signal(self, run_id: str, signal_id: str, /) -> Signal | None:
+        signal = self.storage.get_signal(run_id, signal_id)
+        if signal is not None:
+            self._check_signal(signal)
+        return signal
+
+    def list_items(
+        self, run_id: str, channel: str, /, *, after: int = 0, limit: int | None = None
+    ) -> list[Item]:
+        items = self.storage.list_items(run_id, channel, after=after, limit=limit)
+        return [item for item in items if self._check_item(item)]
+
+    def last_item(self, run_id: str, channel: str, /) -> Item | None:
+        item = self.storage.last_item(run_id, channel)
+        return item if item is None or self._check_item(item) else None
+
+    def get_memo(self, key: str, /) -> Memo | None:
+        memo = self.storage.get_memo(key)
+        if memo is None or self._seals.fits(memo.seal, memo):
+            return memo
+        if memo.seal or not self._payloads.is_of_unsealed_row(memo.payload, "", memo.key, "memo"):
+            raise _refused(f"the memo of step {memo.path}")
+        return memo
+
+    def list_queues(self) -> list[QueueRow]:
+        return [self._checked_row(row, f"queue {row.name!r}") for row in self.storage.list_queues()]
+
+    def list_schedules(self) -> list[ScheduleRow]:
+        return [self._checked_row(row, f"schedule {row.name!r}") for row in self.storage.list_schedules()]
+
+    def attention(self, run_ids: Iterable[str], /) -> list[Attention]:
+        return [self._requested(item) for item in self.storage.attention(run_ids)]
+
+    def _requested(self, item: Attention) -> Attention:
+        """A request to cancel that is not sealed is none."""
+        if item.cancel_requested is not None:
+            run = self.storage.get_run(item.run_id)
+            if run is not None and not self._is_good(run):
+                return evolve(item, cancel_requested=None)
+        return item
+
+    # Checks ---------------------------------------------------------------------------------------------
+
+    def _check_run(self, run: Run) -> None:
+        if run.pruned:
+            return
+        seals = self._seals
+        if run.seal and seals.fits_run(run) and seals.fits_cancel(run):
+            return
+        if not self._is_old(run):
+            raise _refused(f"run {run.id}", run=run.id)
+        # An old run that was continued since has a seal; a request to cancel it may be as old as it is.
+        if run.seal and not seals.fits_run(run):
+            raise _refused(f"run {run.id}", run=run.id)
+        if run.cancel_seal and not seals.fits_cancel(run):
+            raise _refused(f"the request to cancel run {run.id}", run=run.id)
+
+    def _is_old(self, run: Run) -> bool:
+        """Whether a release that sealed no rows wrote the arguments of *run*."""
+        if not run.args:  # a list without payloads
+            found = self.storage.get_run(run.id)
+            run = run if found is None else found
+        return self._payloads.is_of_unsealed_row(run.args, run.key, "", "args")
+
+    def _good_steps(self, run_id: str, steps: list[Step]) -> list[Step]:
+        old: bool | None = None
+        for step in steps:
+            if step.seal:
+                good = self._seals.fits(step.seal, step)
+            else:
+                if old is None:
+                    run = self.storage.get_run(run_id)
+                    old = run is not None and self._is_old(run)
+                good = old
+            if not good:
+                raise _refused(
+                    f"step {step.path} ({step.key[:12]}) of run {run_id}", run=run_id, step=step.key
+                )
+        return steps
+
+    def _check_signal(self, signal: Signal) -> None:
+        where = f"message {signal.name!r} of run {signal.run_id}"
+        if signal.seal:
+            good = self._seals.fits(signal.seal, signal)
+        else:
+            payload = signal.payload
+            if not payload:  # a list without payloads
+                found = self.storage.get_signal(signal.run_id, signal.id)
+                payload = b"" if found is None else found.payload
+            good = self._payloads.is_of_unsealed_row(payload, signal.run_id, signal.id, "signal")
+        if not good:
+            raise _refused(where, run=signal.run_id)
+        if not self._seals.fits_reply(signal):
+            raise _refused(f"the reply to {where}", run=signal.run_id)
+
+    def _check_item(self, item: Item) -> bool:
+        if not self._seals.fits(item.seal, item):
+            raise _refused(f"item {item.n} of channel {item.channel!r} of run {item.run_id}", run=item.run_id)
+        return True
+
+    def _checked_row(self, row: Any, what: str) -> Any:
+        if not self._seals.fits(row.seal, row):
+            raise _refused(what)
+        return row
+
+
+def _refused(what: str, **facts: Any) -> CorruptPayload:
+    return CorruptPayload(
+        f"{what} is not as it was written: its seal does not fit. Somebody who does not know "
+        "FLOWDSL_SECRET_KEY has changed it, or it was written with another key or without one. It is not "
+        "used",
+        **facts,
+    )

@@ -1,0 +1,324 @@
+"""Sealed rows: whatever somebody without the key changes in the database is refused, or changes nothing."""
+
+import contextlib
+import logging
+import random
+import shutil
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowdsl import Retry, Runtime, log, now, schedule, sleep, step, store, uuid4, wait_for, workflow
+from flowdsl.codecs import envelope
+from flowdsl.errors import CorruptPayload, FlowError, RunConflict
+
+did: list[str] = []  # every effect of every body
+
+
+@step
+def release(text: str) -> None:
+    did.append(f"released {text}")
+
+
+@step
+def other(text: str) -> str:
+    did.append(f"other {text}")
+    return "other"
+
+
+@step(undo=release)
+def title(text: str) -> str:
+    did.append(f"title {text}")
+    return text
+
+
+@step(memo=True)
+def price(text: str) -> int:
+    did.append(f"price {text}")
+    return 7
+
+
+@step(retry=Retry(attempts=1))
+def publish(text: str) -> None:
+    did.append(f"publish {text}")
+    raise ConnectionError("down")
+
+
+@workflow(id="child-{text}")
+def child(text: str) -> str:
+    return other(text)
+
+
+@workflow(id="numbers")
+def numbers() -> Any:
+    return other("number")
+
+
+@workflow(id="post-{text}")
+def post(text: str) -> Any:
+    store.set("seen", text)
+    log("posting", text=text)
+    now(), uuid4()
+    title(text)
+    price(text)
+    child(text)
+    schedule(other, "later").result()
+    sleep(0)
+    approved = wait_for("approval")
+    if approved != {"by": "boss"}:
+        return did.append(f"approved by {approved}")
+    publish(text)
+    return "published"
+
+
+@workflow
+def counted(text: str) -> str:
+    return title(text)
+
+
+@workflow(id="waiting")
+def waiting() -> Any:
+    title("waiting")
+    letter = wait_for("letter")
+    did.append(f"letter {letter}")
+    return letter
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A database with a key: failed and undone, completed, cancelled and waiting runs, children, messages."""
+    folder = tmp_path_factory.mktemp("sealed")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("FLOWDSL_SECRET_KEY", "only the application knows this")
+        with Runtime(f"sqlite:///{folder}/flow.db") as runtime:
+            run = post.start("a")
+            run.signal("rumour", {"by": "somebody"}, sender="press")
+            run.signal("approval", {"by": "boss"}, sender="boss", key="k")
+            with pytest.raises(ConnectionError):
+                run.result(timeout=30)
+            counted("b"), counted("b"), numbers()
+            wait = waiting.start()
+            gone = waiting.options(id="gone").start()
+            gone.cancel()
+            with contextlib.suppress(FlowError):
+                gone.result(timeout=30)
+            runtime.signal("waiting", "reminder", "unread")
+            while not any(one.kind == "step" for one in wait.steps()):
+                pass
+        yield folder / "flow.db"
+
+
+def everything(path: Path) -> dict[str, Any]:
+    """What can be seen of the database, and what calling everything in it again does and gives."""
+    did.clear()
+    seen: dict[str, Any] = {}
+    with Runtime(f"sqlite:///{path}", lease=1000) as runtime:
+        seen["runs"] = sorted((run.id, run.workflow, str(run.status)) for run in runtime.runs(limit=None))
+        if len(seen["runs"]) < RUNS:
+            raise CorruptPayload("a run is left out of the list, and reported")
+        for run_id, _, _ in seen["runs"]:
+            messages = runtime.storage.list_signals(run_id)
+            seen[f"signals {run_id}"] = [(s.name, s.sender, s.preview) for s in messages]
+            run = runtime.run(run_id)
+            if run is not None:
+                parts = (str(run.status), run.workflow, run.parent and run.parent.id)
+                steps = [(s.path, str(s.status), s.kind, s.scope, s.attempts, s.args) for s in run.steps()]
+                seen[run_id] = parts, steps, [line.message for line in run.logs()], run.state()
+        for name, call in {
+            "numbers": numbers,
+            "child": lambda: child("a"),
+            "counted": lambda: counted("b"),
+            "post": lambda: post.start("a").result(timeout=20),
+            "gone": lambda: waiting.options(id="gone").start().result(timeout=20),
+        }.items():
+            try:
+                seen[f"call {name}"] = repr(call())
+            except (ConnectionError, TimeoutError, FlowError) as error:
+                if isinstance(error, CorruptPayload):
+                    raise
+                seen[f"call {name}"] = type(error).__name__
+        wait = waiting.start()
+        runtime.signal("waiting", "letter", "mine")
+        seen["letter"] = wait.result(timeout=30)
+        run = runtime.run("waiting")
+        assert run is not None
+        seen["waited"] = [(s.path, str(s.status)) for s in run.steps()]
+    return {**seen, "did": list(did)}
+
+
+CELLS = 4  # of each column
+RUNS = 7
+
+# What is not under the seal: who executes and when, the order of rows, read marks and labels. Altering these
+# may stop a run, or have it executed again from what is recorded; it names no code and no value.
+FREE = {
+    "runs": {
+        *("owner", "epoch", "lease_until", "recoveries", "not_before", "claimed_at", "number", "pruned"),
+        *("no", "base", "pulse", "nonce", "tags"),
+    },
+    "signals": {"seq", "taken_by"},
+    "steps": {"seq"},
+}
+
+
+Cell = tuple[str, dict[str, Any], str, Any]
+"""Table, what identifies the row, column, and the value that it gets."""
+
+
+def alterations(path: Path) -> list[Cell]:
+    """Of every column a few cells, changed in a few ways."""
+    found: list[Cell] = []
+    chance = random.Random(7)
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.row_factory = sqlite3.Row
+        for table in ("runs", "steps", "signals", "memos"):
+            facts = database.execute(f'PRAGMA table_info("{table}")').fetchall()
+            keys = [fact["name"] for fact in facts if fact["pk"]]
+            rows = database.execute(f'SELECT * FROM "{table}"').fetchall()
+            assert rows
+            for column in (fact["name"] for fact in facts):
+                cells = []
+                for row in rows:
+                    others = [one[column] for one in rows if one[column] != row[column]][:1]
+                    where = {key: row[key] for key in keys}
+                    cells += [(table, where, column, value) for value in [*others, *changed(row[column])]]
+                found += chance.sample(cells, min(len(cells), CELLS))
+    return found
+
+
+def changed(value: Any) -> list[Any]:
+    match value:
+        case bytes():
+            return [value[:-1] + bytes([value[-1] ^ 1]) if value else b"x", b""]
+        case str():
+            return [f"{value}x", "os.system"]
+        case int() | float():
+            return [value + 1]
+    return ["x", 1]
+
+
+def attack(original: Path, folder: Path, cell: Cell) -> Path | None:
+    """A copy of the database with one cell changed; ``None`` where the schema does not take it."""
+    table, where, column, value = cell
+    path = folder / "flow.db"
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
+    shutil.copy(original, path)
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        try:
+            condition = " AND ".join(f'"{key}" = ?' for key in where) or "1"
+            database.execute(
+                f'UPDATE "{table}" SET "{column}" = ? WHERE {condition}', (value, *where.values())
+            )
+            database.commit()
+        except sqlite3.Error:
+            return None
+    return path
+
+
+def test_every_alteration_is_refused_or_without_effect(
+    original: Path, tmp_path: Path, monkeypatch: Any, caplog: Any
+) -> None:
+    """Each cell of each table is altered, one at a time: what is seen and done then is what was before, or an
+    error says that the record was changed."""
+    monkeypatch.setenv("FLOWDSL_SECRET_KEY", "only the application knows this")
+    shutil.copy(original, tmp_path / "flow.db")
+    before = everything(tmp_path / "flow.db")
+    assert len(before["runs"]) == RUNS
+    assert "published" not in str(before)
+    wrong, tried = [], 0
+    for cell in alterations(original):
+        table, _, column, _ = cell
+        path = attack(original, tmp_path, cell)
+        if path is None:
+            continue
+        tried += 1
+        caplog.clear()
+        try:
+            with caplog.at_level(logging.ERROR, "flowdsl"):
+                after = everything(path)
+        except (FlowError, ValueError) as error:  # refused by name, or a value that is none
+            if isinstance(error, RunConflict) and column not in ("id", "key"):
+                wrong.append((cell, repr(error)))
+            continue
+        if after != before and "seal does not fit" not in caplog.text:
+            allowed = column in FREE.get(table, ()) and set(after["did"]) <= set(before["did"])
+            if not allowed:
+                wrong.append((cell, {k: after[k] for k in after if after[k] != before.get(k)}))
+    assert tried > 250
+    assert not wrong, "\n".join(map(str, wrong[:10]))
+
+
+@pytest.mark.parametrize("plant", ["fits", "fits_run", "fits_reply"])
+def test_the_corpus_notices_a_seal_that_is_not_checked(
+    original: Path, tmp_path: Path, monkeypatch: Any, plant: str
+) -> None:
+    """Where a check is left out, an altered record has an effect: it is the seal that refuses it."""
+    monkeypatch.setenv("FLOWDSL_SECRET_KEY", "only the application knows this")
+    monkeypatch.setattr(f"flowdsl.codecs.seals.Seals.{plant}", lambda *_: True)
+    cells: list[Cell] = {
+        "fits": [("signals", {}, "name", "approval"), ("steps", {}, "path", "os.system")],
+        "fits_run": [("runs", {"id": "numbers"}, "workflow", "os.system")],
+        "fits_reply": [("signals", {}, "reply_failed", 1)],
+    }[plant]
+    for table, where, column, value in cells:
+        path = attack(original, tmp_path, (table, where, column, value))
+        assert path is not None
+        with Runtime(f"sqlite:///{path}") as runtime:
+            runs = {run.id: run.workflow for run in runtime.runs()}
+            if table == "runs":
+                assert runs["numbers"] == "os.system"
+            elif table == "steps":
+                assert {step.path for step in runtime.run("numbers").steps()} == {"os.system"}  # type: ignore[union-attr]
+            else:
+                assert runtime.storage.list_signals("post-a")
+
+
+def test_a_run_of_a_release_that_sealed_no_rows_still_opens(tmp_path: Path, monkeypatch: Any) -> None:
+    """Such a run is seen, continued, and sealed from then on; without the key's payloads it is refused."""
+    monkeypatch.setenv("FLOWDSL_SECRET_KEY", "only the application knows this")
+    url = f"sqlite:///{tmp_path}/flow.db"
+    with monkeypatch.context() as earlier:
+        earlier.setattr("flowdsl.codecs.envelope._ROW_SEALED", 0)
+        earlier.setattr("flowdsl.runtime.sealed", lambda storage, payloads: storage)
+        envelope.sealer.cache_clear()
+        with Runtime(url) as runtime:
+            wait = waiting.start()
+            runtime.signal("waiting", "letter", "from before")
+            assert wait.result(timeout=30) == "from before"
+            numbers()
+            failing = post.start("old")
+            failing.signal("approval", {"by": "boss"})
+            with pytest.raises(ConnectionError):
+                failing.result(timeout=30)
+    envelope.sealer.cache_clear()
+    did.clear()
+    with Runtime(url) as runtime:
+        assert waiting.start().result(timeout=30) == "from before"
+        assert numbers() == "other"
+        assert did == []
+        with pytest.raises(ConnectionError):
+            runtime.retry("post-old").result(timeout=30)
+        assert "publish old" in did
+        assert runtime.storage.get_run("post-old").seal  # type: ignore[union-attr]
+    with contextlib.closing(sqlite3.connect(tmp_path / "flow.db")) as database:
+        database.execute("UPDATE runs SET seal = x'', args = x'' WHERE id = 'numbers'")
+        database.commit()
+    with Runtime(url) as runtime:
+        with pytest.raises(CorruptPayload, match="run numbers is not as it was written"):
+            runtime.run("numbers")
+
+
+def test_a_new_run_cannot_be_passed_off_as_an_old_one(
+    original: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """Without its seals a run of today is refused: its arguments say that its rows are sealed."""
+    monkeypatch.setenv("FLOWDSL_SECRET_KEY", "only the application knows this")
+    path = attack(original, tmp_path, ("runs", {"id": "numbers"}, "seal", b""))
+    assert path is not None
+    with Runtime(f"sqlite:///{path}") as runtime:
+        with pytest.raises(CorruptPayload, match="run numbers"):
+            runtime.run("numbers")
+        assert "numbers" not in [run.id for run in runtime.runs()]
