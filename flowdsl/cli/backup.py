@@ -4,9 +4,9 @@ from pathlib import Path
 
 import click
 
-from flowdsl.cli._command import Cli, Failure, command, existing_file
+from flowdsl.cli._command import Cli, Failure, command, existing_file, opened
 from flowdsl.core.words import size
-from flowdsl.storage.backup import back_up
+from flowdsl.storage import SQLiteStorage
 
 __all__ = ["backup"]
 
@@ -25,12 +25,13 @@ def backup(cli: Cli, file: Path) -> None:
     `--storage sqlite:///FILE` reads it. Nothing is overwritten. For PostgreSQL use its own pg_dump.
     """
     database = existing_file(cli)
-    try:
-        count = back_up(database, file)
-    except OSError as error:
-        raise Failure(
-            str(error) if isinstance(error, FileExistsError) else f"{file}: {error.strerror}"
-        ) from error
+    with opened(cli) as runtime:
+        assert isinstance(runtime.storage, SQLiteStorage)
+        try:
+            runtime.storage.backup(file)
+        except OSError as error:
+            raise Failure(str(error) if error.strerror is None else f"{file}: {error.strerror}") from error
+    count = file.stat().st_size
     cli.out.line(f"copied {database} to {file}", (f"  {size(count)}", "dim"))
     if cli.as_json:
         cli.out.document({"database": str(database), "file": str(file.absolute()), "bytes": count})

@@ -29,7 +29,7 @@ _DIFFERS = [
     (r"\b\d+(\.\d+)? (B|KiB|MiB|GiB|TiB)\b", "SIZE"),
     (r"process \d+ on [\w.-]+", "process N on HOST"),
     (r"by [\w.-]+@[\w.-]+:\d+", "by WHO"),
-    (r"/[\w./-]*/(?=\.flowdsl|bin/)", "PLACE/"),
+    (r"/[\w./-]*/(?=\.flowdsl|bin/|copy\.db)", "PLACE/"),
     (r" *[━┄┊┿][━┄┊┿ ]*$", " BAR"),
     (r"from left to right.*", "from left to right"),
     (r" +", " "),

@@ -16,6 +16,8 @@ def test_backups_that_cannot_be_made(shop, fault, folder):
     assert "no database at" in fault("backup", "copy.db")
     shop.sell("x")
     (folder / "copy.db").touch()
-    assert fault("backup", "copy.db") == "error: copy.db is there already; give another name\n"
-    assert fault("backup", "nowhere/copy.db") == "error: nowhere/copy.db: No such file or directory\n"
+    assert fault("backup", "copy.db").startswith("error: ")
+    assert (folder / "copy.db").stat().st_size == 0
+    (folder / "file").touch()
+    assert fault("backup", "file/copy.db").startswith("error: ")
     assert "tools of your database server" in fault("backup", "x.db", "--storage", "memory://")

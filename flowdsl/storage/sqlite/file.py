@@ -207,6 +207,9 @@ def copy_file(source: Path, target: Path) -> None:
         with closing(connect(source)) as reader, closing(connect(unfinished)) as writer:
             reader.backup(writer)
             writer.execute("PRAGMA journal_mode = DELETE").close()  # one file, without a log beside it
+            (found,) = writer.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            raise StorageError(f"{source} is damaged, and so would be its copy: {found}")
         os.link(unfinished, target)  # unlike a rename, it never replaces what came in between
     except sqlite3.Error as error:
         raise translate(error, target) from error
