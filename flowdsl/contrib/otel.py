@@ -24,9 +24,13 @@ from functools import partial
 from typing import Any
 
 from attrs import define
-from opentelemetry import context as contexts
-from opentelemetry import metrics, trace
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+try:
+    from opentelemetry import context as contexts
+    from opentelemetry import metrics, trace
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+except ImportError:
+    raise ImportError("traces need OpenTelemetry's API: pip install 'flowdsl[otel]'") from None
 
 from flowdsl.codecs.previews import Previews
 from flowdsl.errors import RunCancelled, RunTimeout, Stopped

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from flowdsl.core.preview import error_lines
 from flowdsl.core.records import Run
 from flowdsl.core.words import instant
-from flowdsl.drawing.run import card, short_name, took
-from flowdsl.drawing.style import attribute, badge, safe
+from flowdsl.drawing.run import card, hides, short_name, took
+from flowdsl.drawing.style import HIDDEN, attribute, badge, safe
 
 __all__ = ["runs_html", "runs_table", "runtime_html"]
 
@@ -54,9 +54,10 @@ def runs_table(runs: Sequence[tuple[Run, str]], now: float, count: int = 0) -> s
 def _row(run: Run, state: str, now: float) -> str:
     text, where, _ = error_lines(run.error_preview)
     outcome = f"{where}: {text}" if where else text or run.result_preview
+    outcome, args = (HIDDEN, HIDDEN) if hides(run) else (outcome, run.args_preview)
     cells = (
         badge(state),
-        f"{safe(short_name(run.workflow), 60)}(<code>{safe(run.args_preview, _TEXT)}</code>)",
+        f"{safe(short_name(run.workflow), 60)}(<code>{safe(args, _TEXT)}</code>)",
         f"<code>{safe(run.id, 80)}</code>",
         f'<span class="fd-nowrap">{instant(run.created_at):%Y-%m-%d %H:%M:%S}</span>',
         f'<span class="fd-nowrap">{took(run, state, now)}</span>',

@@ -5,17 +5,17 @@ A page has a limited size: parts are left out, and counted, before it is exceede
 
 from collections.abc import Callable, Iterator, Sequence
 
-from flowdsl.core.kinds import LOG
+from flowdsl.core.kinds import LOG, WITH_BODY
 from flowdsl.core.preview import error_lines
 from flowdsl.core.records import Run, Step
-from flowdsl.core.status import StepStatus
+from flowdsl.core.status import RunStatus, StepStatus
 from flowdsl.core.timeline import Bar, Timeline, timeline_of
 from flowdsl.core.views import extra_of
 from flowdsl.core.words import instant, span
-from flowdsl.drawing.style import attribute, badge, css, length, safe
+from flowdsl.drawing.style import HIDDEN, attribute, badge, css, length, safe
 from flowdsl.drawing.svg import timeline_svg
 
-__all__ = ["card", "note_html", "run_html", "run_line", "short_name", "shown_or_why", "took"]
+__all__ = ["card", "hides", "note_html", "run_html", "run_line", "short_name", "shown_or_why", "took"]
 
 ROWS = 100
 """So many steps are shown in the table: the last ones, that is where a run stands."""
@@ -42,8 +42,9 @@ def run_html(run: Run, state: str, journal: Sequence[Step], now: float) -> str:
     parts = [run_line(run, state, now), _counted(run, line)]
     if run.error_preview:
         parts.append(_error(run.error_preview))
-    elif run.result_preview:
-        parts.append(f'<div class="fd-result">→ <code>{safe(run.result_preview, 3 * TEXT)}</code></div>')
+    elif state == "completed":
+        shown = safe(run.result_preview or HIDDEN, 3 * TEXT)
+        parts.append(f'<div class="fd-result">→ <code>{shown}</code></div>')
     if line.bars:
         told = (
             f"timeline of {short_name(run.workflow)}: {len(line.bars)} steps in {span(line.end - line.begin)}"
@@ -82,11 +83,17 @@ def shown_or_why(title: str, draw: Callable[[], str]) -> str:
 def run_line(run: Run, state: str, now: float) -> str:
     """What a run is, in one line: state, name, arguments, how long it took."""
     number = f" <span class='fd-quiet'>run {run.number}</span>" if run.number and run.number > 1 else ""
+    args = run.args_preview or (HIDDEN if hides(run) else "")
     return (
         f'<div class="fd-head">{badge(state)} <b>{safe(short_name(run.workflow))}</b>'
-        f"(<code>{safe(run.args_preview, TEXT)}</code>){number} "
+        f"(<code>{safe(args, TEXT)}</code>){number} "
         f'<span class="fd-quiet fd-nowrap">{took(run, state, now)}</span></div>'
     )
+
+
+def hides(run: Run) -> bool:
+    """Whether the values of a completed run may not be read: every result has a text, ``None`` too."""
+    return run.status is RunStatus.COMPLETED and not run.result_preview
 
 
 def took(run: Run, state: str, now: float) -> str:
@@ -177,14 +184,15 @@ def _row(bar: Bar) -> str:
     step = bar.step
     indent = "\u00a0\u00a0" * (min(bar.depth, 12) - 1) + "└ " if bar.depth else ""
     text, where, _ = error_lines(step.preview)
+    hidden = step.status is StepStatus.COMPLETED and step.kind in WITH_BODY and not text
     result = f"{where}: {text}" if where and step.status is StepStatus.FAILED else text
     cells = [
         f'<td class="fd-nowrap">{indent}{safe(short_name(step.path), 60)}</td>',
         f"<td>{badge(bar.status)}</td>",
         f"<td>{step.attempts if step.attempts != 1 else ''}</td>",
         f'<td class="fd-nowrap">{_span(bar)}</td>',
-        f"<td>{_code(step.args)}</td>",
-        f"<td>{_code(result)}{_child(step)}</td>",
+        f"<td>{_code(step.args or HIDDEN * hidden)}</td>",
+        f"<td>{_code(result or HIDDEN * hidden)}{_child(step)}</td>",
     ]
     return f'<tr data-step-key="{attribute(step.key)}" data-status="{safe(bar.status)}">{"".join(cells)}</tr>'
 

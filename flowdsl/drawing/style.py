@@ -5,7 +5,10 @@ from html import escape
 
 from flowdsl.core.words import STATES, span, state_of
 
-__all__ = ["attribute", "badge", "css", "cut", "length", "safe", "state_class"]
+__all__ = ["HIDDEN", "attribute", "badge", "css", "cut", "length", "safe", "state_class"]
+
+HIDDEN = "–"
+"""Stands for a value that nobody may read: of a codec that hides, or with ``previews=False``."""
 
 _INK = {
     "light": ("#1f2328", "#57606a", "#ffffff", "#d0d7de"),

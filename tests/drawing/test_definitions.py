@@ -222,3 +222,14 @@ def test_what_cannot_be_read_is_said_instead_of_raised(tmp_path, broken):
         runtime.storage.close()
         html = looked_at._repr_html_()
     assert html.startswith('<div class="flowdsl"')
+
+
+def test_values_that_nobody_may_read_are_a_dash():
+    """Arguments and results, of the run and of its steps, in every list."""
+    job = define(CELL)["job"]
+    with Runtime("memory://", previews=False) as runtime:
+        job("4111-1111")
+        (run,) = runtime.runs()
+        for html in (run._repr_html_(), runtime.runs()._repr_html_(), runtime._repr_html_()):
+            assert "4111" not in html
+            assert "<code>–</code>" in html
