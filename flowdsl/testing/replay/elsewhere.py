@@ -5,9 +5,11 @@ costs more than a check.
 """
 
 import atexit
+import contextlib
 import os
 import pickle
 import select
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -45,6 +47,7 @@ class _Process:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            start_new_session=True,  # so that it can be ended with what it started, and Ctrl-C is not for it
         )
 
     def serves(self, modules: dict[str, Any]) -> bool:
@@ -85,9 +88,15 @@ class _Process:
 
     def close(self) -> None:
         """End it."""
-        if self._owner == os.getpid():
-            self._process.kill()
-            self._process.communicate()
+        if self._owner != os.getpid():
+            return
+        if hasattr(os, "killpg") and self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            with contextlib.suppress(OSError):
+                pipe.close()  # type: ignore[union-attr]
 
 
 _processes: dict[int, _Process] = {}

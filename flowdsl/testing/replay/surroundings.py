@@ -4,6 +4,7 @@
 is a context manager. Nothing here is ever used in the process of the test.
 """
 
+import importlib
 import locale
 import os
 import platform
@@ -66,16 +67,33 @@ def another_host() -> None:
         for name, fn in (("uname", uname), ("cpu_count", cpu_count), ("gethostname", gethostname)):
             if hasattr(module, name):
                 setattr(module, name, fn)
+    _time_machine()  # once for all executions
     platform.node = gethostname
     sys.argv = [_HOST]
+
+
+def _time_machine() -> Any:
+    """The package, ``None`` where it is not installed; without pytest, which it would import for a plugin."""
+    found = sys.modules.get("time_machine")
+    if found is None:
+        pytest: Any = sys.modules.get("pytest")
+        sys.modules["pytest"] = None  # type: ignore[assignment]
+        try:
+            found = importlib.import_module("time_machine")
+        except ImportError:
+            found = None
+        finally:
+            del sys.modules["pytest"]
+            if pytest is not None:
+                sys.modules["pytest"] = pytest
+    return found
 
 
 @contextmanager
 def later() -> Iterator[None]:
     """All clocks are half a year ahead. Needs time-machine; without it they are ahead by what it took."""
-    try:
-        import time_machine
-    except ImportError:
+    time_machine = _time_machine()
+    if time_machine is None:
         yield
         return
     time.ctime, time.asctime = ctime, asctime
