@@ -45,6 +45,11 @@ class Around(Codec):
         """Return the bytes that :meth:`wrap` altered. Raises ``StorageError`` where they are none."""
 
     @property
+    def inside(self) -> Codec:
+        """The codec that this one goes around."""
+        return self._codec
+
+    @property
     def innermost(self) -> Codec:
         """The codec that turns values into bytes."""
         return self._codec.innermost

@@ -68,6 +68,11 @@ class Codec(ABC):
     # What re-keying needs: codecs around others override these.
 
     @property
+    def inside(self) -> "Codec":
+        """The codec that this one goes around: itself, if it goes around none."""
+        return self
+
+    @property
     def innermost(self) -> "Codec":
         """The codec that turns values into bytes: this one, unless it goes around another."""
         return self

@@ -36,6 +36,11 @@ class Keyed(Around):
         self._keys = tuple(keys)
         self._accept_plain = accept_plain
 
+    @property
+    def accepts_plain(self) -> bool:
+        """Whether what was not wrapped is loaded too."""
+        return self._accept_plain
+
     def bare_reader(self, codec_id: str) -> Codec:
         """Return the codec for what was not wrapped. Raises ``StorageError`` unless that is accepted."""
         if self._accept_plain:
