@@ -70,7 +70,7 @@ class Engine:
         self.owned: Owned[Any] = Owned()
         self.closing = False
         self.futures: dict[str, Future[Value]] = {}
-        self.tasks: set[asyncio.Task[Value]] = set()
+        self._tasks: set[asyncio.Task[Value]] = set()
         self.warned: set[str] = set()
         self.open_storage = open_storage
         self.make_handle = make_handle
@@ -167,7 +167,7 @@ class Engine:
                     _default_workers(), thread_name_prefix="flowdsl-send"
                 )
             future = self._background_pool.submit(work)
-        self._track(future)
+        self.awaits(future)
         return future
 
     def thread(self, work: Callable[[], Value], name: str) -> Future[Value]:
@@ -181,17 +181,23 @@ class Engine:
             except BaseException as error:
                 future.set_exception(error)
 
-        self._track(future)
+        self.awaits(future)
         threading.Thread(target=run, name=name, daemon=True).start()
         return future
 
     def background_async(self, make: Callable[[], Coroutine[Any, Any, Value]]) -> Future[Value]:
         """Run a coroutine on the engine's own event loop; ``close`` waits for it."""
         future = asyncio.run_coroutine_threadsafe(make(), self.loop())
-        self._track(future)
+        self.awaits(future)
         return future
 
-    def _track(self, future: Future[Value]) -> None:
+    def keep(self, task: asyncio.Task[Value]) -> None:
+        """Hold *task* until it has ended: a loop holds its tasks weakly."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def awaits(self, future: Future[Value]) -> None:
+        """``close`` waits for *future*."""
         self._background.add(future)
         future.add_done_callback(self._background.discard)
 
@@ -229,7 +235,7 @@ class Engine:
         self.coordinators, self.replaced = {}, {}
         self.lock, self._pool_lock = threading.Lock(), threading.Lock()
         self._background = set()
-        self.tasks = set()
+        self._tasks = set()
         self._loop = self._loop_thread = None
         self.owned.reset_after_fork()
 

@@ -24,7 +24,7 @@ from flowdsl.codecs.payloads import Payloads
 from flowdsl.core.journal import Journal
 from flowdsl.core.records import Run, Step
 from flowdsl.engine.call import Call
-from flowdsl.engine.definitions import Invocation, StepDef, step_definition
+from flowdsl.engine.definitions import Decorated, Invocation, StepDef, step_definition
 from flowdsl.engine.effects import Body, Effect, Result
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import Execution, Frame
@@ -317,6 +317,8 @@ def _execute(data: bytes) -> tuple[str, bytes, list[Step]]:
         defn = fn.definition()
         assert defn is not None, f"{fn.module}.{fn.qualname} is a step where it was sent from, and not here"
         fn = defn.fn
+    elif isinstance(fn, Decorated):  # a method: what pickles it by name finds the step there
+        fn = fn.invocation(job.args, job.kwargs).fn
     with ExitStack() as around:
         for enter in job.around:
             around.enter_context(enter())

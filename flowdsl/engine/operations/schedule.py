@@ -4,9 +4,7 @@ The record says when the branch begins and what it calls. On resume, branches ar
 step that scheduled one may be answered by its record, and so never schedule it again.
 """
 
-import asyncio
 from collections.abc import Callable
-from concurrent.futures import Future
 
 from flowdsl.core.durations import seconds
 from flowdsl.core.facts import Scheduled, facts_of
@@ -23,6 +21,7 @@ from flowdsl.engine.perform import durable, perform
 from flowdsl.engine.record import put, row
 from flowdsl.engine.registry import STEPS, step_called
 from flowdsl.engine.scope import Scope
+from flowdsl.engine.spawn import start_sync, start_task
 from flowdsl.engine.user import Args, Named, Value
 from flowdsl.errors import FlowError, StepNotFound, Stopped
 
@@ -136,28 +135,7 @@ def _launch(run: Execution, defn: StepDef, make: Callable[[], Flow]) -> StepFutu
             tally.finish()
 
     if defn.is_async:
-        future: Future[Value] = Future()
-        found: StepFuture[Value] = StepFuture(future, None, None, tally=tally, scheduled=True)
-
-        async def awork() -> Value:
-            try:
-                return await run_async(make())
-            finally:
-                ended()
-
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            return StepFuture(engine.background_async(awork), None, None, tally=tally, scheduled=True)
-        found.follow(loop.create_task(awork()))
-        return found
-
-    def work() -> Value:
-        try:
-            return run_sync(make())
-        finally:
-            ended()
-
-    return StepFuture(
-        engine.thread(work, f"flowdsl-{run.id}-branch"), None, None, tally=tally, scheduled=True
-    )
+        beside = start_task(engine, lambda: run_async(make()), ended=ended)
+    else:
+        beside = start_sync(engine, lambda: run_sync(make()), name=f"flowdsl-{run.id}-branch", ended=ended)
+    return StepFuture(beside, tally=tally, scheduled=True)

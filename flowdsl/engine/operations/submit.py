@@ -4,11 +4,10 @@ Identity is taken at ``submit``, in the caller's scope, so it does not depend on
 """
 
 import asyncio
-import contextvars
 import logging
 import threading
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import CancelledError, Executor, Future, InvalidStateError
+from concurrent.futures import CancelledError, Executor, Future
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -22,7 +21,8 @@ from flowdsl.engine.operations.step import StepOperation
 from flowdsl.engine.perform import perform
 from flowdsl.engine.processes import RemoteBody, coordinators, elsewhere
 from flowdsl.engine.scope import control
-from flowdsl.engine.user import Function, Value
+from flowdsl.engine.spawn import Beside, start_sync, start_task
+from flowdsl.engine.user import Value
 from flowdsl.errors import RunCancelled, RunTimeout, Stopped
 
 __all__ = ["Settle", "StepFuture", "Strays", "Tally", "prepare", "start", "submit"]
@@ -49,19 +49,18 @@ class StepFuture(Generic[T]):
 
     def __init__(
         self,
-        future: "Future[T]",
-        call: Call | None,
-        work: Callable[[], T] | None,
+        beside: Beside[T],
+        call: Call | None = None,
         executor: Executor | None = None,
         tally: "Tally | None" = None,
         scheduled: bool = False,
     ) -> None:
-        self._future = future
+        self._beside = beside
+        self._future = beside.future
+        self._work = beside.work
         self._tally = tally
         self._call = call
-        self._work = work
         self._executor = executor
-        self._task: asyncio.Future[T] | None = None
         self.seen = False
         self.scheduled = scheduled
 
@@ -155,10 +154,9 @@ class StepFuture(Generic[T]):
             return error
         return None
 
-    def follow(self, task: "asyncio.Task[T]") -> None:
-        """Take over the outcome of *task*."""
-        self._task = task
-        task.add_done_callback(lambda done: _copy(done, self._future))
+    @property
+    def _task(self) -> "asyncio.Task[T] | None":
+        return self._beside.task
 
     def task_here(self) -> "asyncio.Future[T] | None":
         """The task that executes it, if that is one of the running loop: no other can be waited for there."""
@@ -295,18 +293,6 @@ def prepare(frame: Frame, called: Invocation[StepDef]) -> Callable[[], StepFutur
     return lambda: start(call, operation.defn.is_async, operation.defn.executor)
 
 
-class Threads(Executor):
-    """Executes each call in a thread of its own: a bounded pool would deadlock on runs that wait for runs."""
-
-    def __init__(self, engine: Any, name: str) -> None:
-        self._engine = engine
-        self._name = name
-
-    def submit(self, fn: Function, /, *args: Value, **kwargs: Value) -> "Future[Value]":
-        """Execute at once."""
-        return self._engine.thread(lambda: fn(*args, **kwargs), self._name)  # type: ignore[no-any-return]
-
-
 def start(call: Call, is_async: bool, chosen: Executor | None = None) -> StepFuture[Value]:
     """Start *call* beside its caller: as a task, or on an executor, by default that of the engine."""
     run, operation = call.run, call.operation
@@ -325,8 +311,6 @@ def start(call: Call, is_async: bool, chosen: Executor | None = None) -> StepFut
         call.is_queued()
     else:
         call.is_submitted()
-    context = contextvars.copy_context()
-
     executor: Executor = chosen or engine.pool
     if isinstance(operation, StepOperation) and elsewhere(executor):
         operation.executes_on(partial(RemoteBody, executor))
@@ -335,56 +319,25 @@ def start(call: Call, is_async: bool, chosen: Executor | None = None) -> StepFut
     def work() -> Value:
         before, _worker.executor = _worker.executor, executor
         try:
-            return context.copy().run(run_sync, perform(call))
+            return run_sync(perform(call))
         finally:
             _worker.executor = before
-            if tally is not None and not call.inline:
-                tally.finish()
 
-    future = executor.submit(work)
-    found: StepFuture[Value] = StepFuture(future, call, work, executor, tally)
+    def ended() -> None:
+        if tally is not None and not call.inline:
+            tally.finish()
+
+    beside = start_sync(engine, work, executor=executor, ended=ended)
+    found: StepFuture[Value] = StepFuture(beside, call, executor, tally)
     run.branches.add(found)
     return found
 
 
 def _start_async(call: Call) -> StepFuture[Value]:
     run = call.run
-    done: Future[Value] = Future()
-    found: StepFuture[Value] = StepFuture(done, call, None)
-
-    async def work() -> Value:
-        return await run_async(perform(call))
-
-    try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:
-        context = contextvars.copy_context()
-        loop = run.engine.loop()
-
-        def begin() -> None:
-            task = loop.create_task(work(), context=context)
-            found.follow(task)
-            if done.cancelled():  # before it could begin
-                task.cancel()
-
-        loop.call_soon_threadsafe(begin)
-    else:
-        found.follow(loop.create_task(work()))
+    found: StepFuture[Value] = StepFuture(start_task(run.engine, lambda: run_async(perform(call))), call)
     run.branches.add(found)
     return found
-
-
-def _copy(task: "asyncio.Future[Value]", future: "Future[Value]") -> None:
-    try:
-        if task.cancelled():
-            future.cancel()
-            future.set_running_or_notify_cancel()
-        elif (error := task.exception()) is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(task.result())
-    except InvalidStateError:
-        pass
 
 
 class Strays(Effect):

@@ -15,7 +15,7 @@ from flowdsl.engine.call import Call, Operation, identify
 from flowdsl.engine.definitions import Invocation, WorkflowDef
 from flowdsl.engine.effects import Flow, drive
 from flowdsl.engine.execution import Frame
-from flowdsl.engine.operations.submit import Threads, start
+from flowdsl.engine.operations.submit import start
 from flowdsl.engine.perform import durable
 from flowdsl.engine.record import complete, crossing, fail, flush
 from flowdsl.engine.runs.acquire import Acquired, open_now
@@ -23,6 +23,7 @@ from flowdsl.engine.runs.ending import release
 from flowdsl.engine.runs.execute import execute, whole
 from flowdsl.engine.runs.request import Request, request
 from flowdsl.engine.runs.undo import GivenUp
+from flowdsl.engine.spawn import Threads
 from flowdsl.engine.user import Named
 from flowdsl.errors import RunCancelled, Stopped
 

@@ -4,8 +4,6 @@ Mode ``do`` makes a run that consists of this one step: one for each path and ar
 caller gives.
 """
 
-import asyncio
-from concurrent.futures import Future
 from functools import partial
 
 from flowdsl.core.binding import Bound
@@ -22,6 +20,7 @@ from flowdsl.engine.operations.submit import StepFuture
 from flowdsl.engine.runs.execute import run_to_end
 from flowdsl.engine.runs.request import Request, request
 from flowdsl.engine.scope import StepView
+from flowdsl.engine.spawn import Beside, start_task
 from flowdsl.engine.user import Value
 
 __all__ = ["execute_step", "single_run", "submit_outside"]
@@ -120,12 +119,6 @@ def _try(engine: Engine, called: Invocation[StepDef], view: StepView) -> Value:
 def submit_outside(engine: Engine, called: Invocation[StepDef]) -> StepFuture[Value]:
     """``submit`` outside a run."""
     call = partial(called.fn, *called.args, **called.kwargs)
-    if not called.defn.is_async:
-        return StepFuture((called.defn.executor or engine.pool).submit(call), None, None)
-    try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:
-        return StepFuture(engine.background_async(call), None, None)
-    found: StepFuture[Value] = StepFuture(Future(), None, None)
-    found.follow(loop.create_task(call()))
-    return found
+    if called.defn.is_async:
+        return StepFuture(start_task(engine, call))
+    return StepFuture(Beside((called.defn.executor or engine.pool).submit(call)))  # it may have to be pickled

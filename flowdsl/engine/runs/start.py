@@ -1,7 +1,5 @@
 """Begin a run without waiting for its end: in a thread of its own, or as a task."""
 
-import asyncio
-import contextvars
 from concurrent.futures import Future
 
 from flowdsl.engine.definitions import WorkflowDef
@@ -9,8 +7,9 @@ from flowdsl.engine.effects import Flow, run_async, run_sync
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.runs.acquire import Acquired, open_now
 from flowdsl.engine.runs.execute import edge, execute, whole
-from flowdsl.engine.runs.outcome import OnLoop
+from flowdsl.engine.runs.outcome import OnLoop, on_a_loop
 from flowdsl.engine.runs.request import Request
+from flowdsl.engine.spawn import start_sync, start_task
 from flowdsl.engine.user import Value
 
 __all__ = ["launch"]
@@ -37,39 +36,15 @@ def launch(engine: Engine, asked: Request, acquired: Acquired | None = None) -> 
 
 
 def _begin(engine: Engine, defn: WorkflowDef, flow: Flow, run_id: str, counted: bool) -> Future[Value]:
-    context = contextvars.copy_context()
-
-    def finish() -> None:
+    def ended() -> None:
         engine.owned.release(run_id)
         if counted:
             engine.clock.leave()
 
     if not defn.is_async:
-
-        def work() -> Value:
-            try:
-                return context.run(run_sync, flow)
-            finally:
-                finish()
-
-        return engine.thread(work, f"flowdsl-{run_id}")
-
-    async def awork() -> Value:
-        try:
-            return await run_async(flow)
-        finally:
-            finish()
-
-    try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:
-        return engine.background_async(awork)
-    task = loop.create_task(awork())
-    future = OnLoop()
-    task.add_done_callback(lambda done: _copy(done, future))
-    engine.tasks.add(task)
-    task.add_done_callback(engine.tasks.discard)
-    return future
+        return start_sync(engine, lambda: run_sync(flow), name=f"flowdsl-{run_id}", ended=ended).future
+    future: Future[Value] = OnLoop() if on_a_loop() else Future()
+    return start_task(engine, lambda: run_async(flow), ended=ended, future=future).future
 
 
 def _forget(engine: Engine, run_id: str, future: Future[Value]) -> None:
@@ -77,13 +52,3 @@ def _forget(engine: Engine, run_id: str, future: Future[Value]) -> None:
     while."""
     if engine.futures.get(run_id) is future and not future.cancelled() and future.exception() is None:
         del engine.futures[run_id]
-
-
-def _copy(task: "asyncio.Task[Value]", future: Future[Value]) -> None:
-    if task.cancelled():
-        future.cancel()
-        future.set_running_or_notify_cancel()
-    elif (error := task.exception()) is not None:
-        future.set_exception(error)
-    else:
-        future.set_result(task.result())

@@ -1,0 +1,118 @@
+"""Start what executes beside its caller: on an executor, in a thread, as a task. The one place that does.
+
+The rules
+    What is started has the context of its caller. *ended* is called when it has ended, however it did, and
+    before anybody learns of its outcome: so whoever counts it for a virtual clock can count the one who waits
+    instead. A task belongs to the loop that executes here, else to that of the engine.
+"""
+
+import asyncio
+import contextvars
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Executor, Future, InvalidStateError
+from typing import Any, Generic, TypeVar
+
+from flowdsl.engine.engine import Engine
+from flowdsl.engine.user import Function, Value
+
+__all__ = ["Beside", "Threads", "start_sync", "start_task"]
+
+T = TypeVar("T")
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""
+
+
+class Beside(Generic[T]):
+    """What executes beside its caller: its outcome as a *future*; the ``task`` that executes it, if one does;
+    *work*, which whoever finds it not yet begun may execute himself."""
+
+    __slots__ = ("future", "task", "work")
+
+    def __init__(self, future: "Future[T]", work: Callable[[], T] | None = None) -> None:
+        self.future = future
+        self.task: asyncio.Task[T] | None = None
+        self.work = work
+
+    def follow(self, task: "asyncio.Task[T]") -> None:
+        """*task* executes it: its outcome is the future's."""
+        self.task = task
+        task.add_done_callback(lambda done: _hand_over(done, self.future))
+
+
+def start_sync(
+    engine: Engine,
+    work: Callable[[], T],
+    *,
+    executor: Executor | None = None,
+    name: str = "",
+    ended: Callable[[], None] = _nothing,
+) -> Beside[T]:
+    """Execute *work* on *executor*, else in a thread of its own that is called *name*."""
+    context = contextvars.copy_context()
+
+    def executes() -> T:
+        try:
+            return context.copy().run(work)
+        finally:
+            ended()
+
+    if executor is None:
+        return Beside(engine.thread(executes, name))
+    return Beside(executor.submit(executes), executes)
+
+
+def start_task(
+    engine: Engine,
+    make: Callable[[], Coroutine[Any, Any, T]],
+    *,
+    ended: Callable[[], None] = _nothing,
+    future: "Future[T] | None" = None,
+) -> Beside[T]:
+    """Execute the coroutine that *make* gives, as a task. Its outcome comes to *future*, or to a new one."""
+    found: Beside[T] = Beside(Future() if future is None else future)
+    context = contextvars.copy_context()
+
+    def begin(loop: asyncio.AbstractEventLoop) -> None:
+        task = loop.create_task(make(), context=context)
+        engine.keep(task)
+        task.add_done_callback(lambda _: ended())
+        found.follow(task)
+        if found.future.cancelled():  # before it could begin
+            task.cancel()
+
+    try:
+        here = asyncio.get_running_loop()
+    except RuntimeError:
+        loop = engine.loop()
+        engine.awaits(found.future)
+        loop.call_soon_threadsafe(begin, loop)
+    else:
+        begin(here)
+    return found
+
+
+def _hand_over(task: "asyncio.Future[T]", future: "Future[T]") -> None:
+    try:
+        if task.cancelled():
+            future.cancel()
+            future.set_running_or_notify_cancel()
+        elif (error := task.exception()) is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(task.result())
+    except InvalidStateError:  # it was cancelled meanwhile
+        pass
+
+
+class Threads(Executor):
+    """Executes each call in a thread of its own: a bounded pool would deadlock on runs that wait for runs."""
+
+    def __init__(self, engine: Engine, name: str) -> None:
+        self._engine = engine
+        self._name = name
+
+    def submit(self, fn: Function, /, *args: Value, **kwargs: Value) -> "Future[Value]":
+        """Execute at once."""
+        return self._engine.thread(lambda: fn(*args, **kwargs), self._name)
