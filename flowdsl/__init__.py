@@ -24,15 +24,20 @@ if _TYPE_CHECKING:
     from flowdsl.core.retry import Retry
     from flowdsl.core.status import RunStatus, StepStatus
     from flowdsl.decorators import on, step, workflow
+    from flowdsl.engine.operations.reply import Message
     from flowdsl.handle import Run
     from flowdsl.hooks import Hooks
     from flowdsl.runtime import Runtime, configure, current_runtime
     from flowdsl.verbs import (
+        continue_as_new,
         current_run,
         current_step,
         gather,
         log,
         now,
+        publish,
+        race,
+        receive,
         rng,
         schedule,
         send,
@@ -45,12 +50,14 @@ if _TYPE_CHECKING:
 
 __all__ = [
     "Hooks",
+    "Message",
     "Retry",
     "Run",
     "RunStatus",
     "Runtime",
     "StepStatus",
     "configure",
+    "continue_as_new",
     "current_run",
     "current_runtime",
     "current_step",
@@ -59,6 +66,9 @@ __all__ = [
     "log",
     "now",
     "on",
+    "publish",
+    "race",
+    "receive",
     "rng",
     "schedule",
     "send",
@@ -75,6 +85,7 @@ __all__ = [
 # pay for all of them.
 _HOMES = {
     "Hooks": "hooks",
+    "Message": "engine.operations.reply",
     "Retry": "core.retry",
     "Run": "handle",
     "RunStatus": "core.status",

@@ -8,12 +8,15 @@ from flowdsl.engine.call import inside
 from flowdsl.engine.effects import run_async
 from flowdsl.engine.execution import current
 from flowdsl.engine.operations import gather as gathering
+from flowdsl.engine.operations import race as racing
+from flowdsl.engine.operations import receive as receiving
 from flowdsl.engine.operations import schedule as scheduling
 from flowdsl.engine.operations import sleep as sleeping
 from flowdsl.engine.operations import store as stores
-from flowdsl.engine.operations import wait_for as waiting
+from flowdsl.engine.operations.reply import Message
+from flowdsl.handle import racer_of
 
-__all__ = ["gather", "schedule", "sleep", "sleep_until", "store", "wait_for"]
+__all__ = ["gather", "race", "receive", "schedule", "sleep", "sleep_until", "store", "wait_for"]
 
 
 def sleep(duration: Any) -> Coroutine[Any, Any, None]:
@@ -31,13 +34,27 @@ def wait_for(
     name: str, timeout: Any = None, where: Callable[[Any], bool] | Mapping[str, Any] | None = None
 ) -> Coroutine[Any, Any, Any]:
     """Wait for the oldest signal of this name and return its payload."""
-    return run_async(waiting.wait_for(inside("wait_for", is_async=True), name, timeout, where))
+    return run_async(receiving.wait_for(inside("wait_for", is_async=True), name, timeout, where))
 
 
-async def gather(*futures_or_runs: Any) -> list[Any]:
+def receive(
+    *names: str, timeout: Any = None, where: Callable[[Any], bool] | Mapping[str, Any] | None = None
+) -> Coroutine[Any, Any, Message]:
+    """Wait for the oldest signal of any of *names* and return the whole message."""
+    return run_async(receiving.receive(inside("receive", is_async=True), names, timeout, where))
+
+
+def race(*futures_or_runs: Any) -> Coroutine[Any, Any, Any]:
+    """The result of the first of these futures, runs and coroutines that ends well; the others are
+    withdrawn. Each coroutine is a branch with a scope of its own."""
+    frame = inside("race", is_async=True)
+    return run_async(racing.race(frame, futures_or_runs, racer_of(frame)))
+
+
+async def gather(*futures_or_runs: Any, return_exceptions: bool = False) -> list[Any]:
     """Wait for futures, runs and coroutines; their results, in order. Each coroutine is a branch with a
-    scope of its own."""
-    return await gathering.gather_async(current.get(), futures_or_runs)
+    scope of its own. With *return_exceptions*, errors stand in their places."""
+    return await gathering.gather_async(current.get(), futures_or_runs, return_exceptions)
 
 
 def schedule(step: Any, /, *args: Any, delay: Any = 0, **kwargs: Any) -> Coroutine[Any, Any, Any]:

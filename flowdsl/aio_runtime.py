@@ -6,9 +6,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from flowdsl.core.status import RunStatus
+from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import current
 from flowdsl.engine.registry import step_named
-from flowdsl.handle import Run
+from flowdsl.engine.runs.request import checked_id
+from flowdsl.handle import Run, asked_async
 
 __all__ = ["AioRuntime"]
 
@@ -28,8 +30,9 @@ class AioRuntime:
     []
     """
 
-    def __init__(self, runtime: object) -> None:
+    def __init__(self, runtime: object, engine: Engine) -> None:
         self._runtime = runtime
+        self._engine = engine
 
     if TYPE_CHECKING:
 
@@ -60,6 +63,9 @@ class AioRuntime:
             sender: str | None = None,
             key: str | None = None,
         ) -> str: ...
+        async def ask(
+            self, id: str, name: str, payload: Any = None, *, timeout: Any = None, key: str | None = None
+        ) -> Any: ...
         async def query(self, id: str, what: str) -> Any: ...
         async def cancel(self, id: str) -> None: ...
         async def resume(self, id: str) -> Run: ...
@@ -88,6 +94,8 @@ class AioRuntime:
                 raise AttributeError(name)
 
             async def call(*args: Any, **kwargs: Any) -> Any:
+                if name == "ask":
+                    return await self._asked(*args, **kwargs)
                 if name in _HERE or self._executes_here(name, args):
                     found = method(*args, **kwargs)
                     return await found if asyncio.iscoroutine(found) else found
@@ -95,6 +103,12 @@ class AioRuntime:
 
             call.__name__ = call.__qualname__ = name
             return call
+
+    async def _asked(
+        self, id: str, name: str, payload: Any = None, *, timeout: Any = None, key: str | None = None
+    ) -> Any:
+        """In an async body, asking is a durable call of it."""
+        return await asked_async(self._engine, checked_id(id), name, payload, timeout=timeout, key=key)
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *(name for name in dir(self._runtime) if not name.startswith("_"))]

@@ -15,6 +15,7 @@
     ├── StepTimeout                one attempt passed its timeout (also a TimeoutError)
     ├── StepOutcomeUnknown         an ``in_doubt="raise"`` step was executing when the process died
     ├── ResultNotStorable          a result cannot be stored and loaded again
+    ├── Refused                    a message was refused with an error that cannot be stored
     ├── WaitTimeout                no signal came in time (also a TimeoutError)
     ├── LeaseLost                  another process took this run over
     ├── RecoveryLimit              the run was taken over too often; something kills its processes
@@ -39,6 +40,7 @@ __all__ = [
     "MissingClass",
     "NondeterminismError",
     "RecoveryLimit",
+    "Refused",
     "ResultNotStorable",
     "RunCancelled",
     "RunConflict",
@@ -128,8 +130,12 @@ class ResultNotStorable(FlowError):
     where: str | None = None
 
 
+class Refused(FlowError):
+    """A run has refused a message; stands at the asker for an error that could not be stored."""
+
+
 class WaitTimeout(FlowError, TimeoutError):
-    """``wait_for`` reached its timeout before a matching signal arrived."""
+    """No matching signal, no answer or no item came in time."""
 
 
 class LeaseLost(FlowError):

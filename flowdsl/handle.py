@@ -1,6 +1,6 @@
 """Run: the handle a user holds."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Generic, Literal, SupportsIndex, cast, overload
 
@@ -13,18 +13,38 @@ from flowdsl.core.kinds import AUDIT, BESIDE_STEPS, LOG
 from flowdsl.core.records import Run as RunRecord
 from flowdsl.core.records import RunFilter, Step, Tags
 from flowdsl.core.status import RunStatus, StepStatus
+from flowdsl.engine.effects import drive, run_async, run_sync
 from flowdsl.engine.engine import Engine
+from flowdsl.engine.execution import Frame, current
+from flowdsl.engine.operations.ask import ask, ask_from_outside, ask_from_outside_async
+from flowdsl.engine.operations.race import Racer
+from flowdsl.engine.operations.signal import send
 from flowdsl.engine.operations.store import state_of
-from flowdsl.engine.operations.wait_for import deliver
 from flowdsl.engine.owner import is_interrupted
+from flowdsl.engine.record import flush
 from flowdsl.engine.runs.cancel import cancel_and_wait
 from flowdsl.engine.runs.outcome import await_outcome, record_of, wait_for_outcome
 from flowdsl.engine.runs.progress import progress_of
-from flowdsl.engine.runs.resume import arguments_of
+from flowdsl.engine.runs.racing import RunRacer
+from flowdsl.engine.runs.request import arguments_of
+from flowdsl.engine.runs.stream import Stream, latest
 from flowdsl.engine.runs.tagging import tag
 from flowdsl.errors import CorruptPayload, MissingClass
 
-__all__ = ["AuditEntry", "LogLine", "Look", "Run", "Runs", "StepRecord", "is_interrupted", "look", "records"]
+__all__ = [
+    "AuditEntry",
+    "LogLine",
+    "Look",
+    "Run",
+    "Runs",
+    "StepRecord",
+    "asked",
+    "asked_async",
+    "is_interrupted",
+    "look",
+    "racer_of",
+    "records",
+]
 
 if TYPE_CHECKING:  # Python knows defaults of type variables from 3.13 on
     from matplotlib.figure import Figure
@@ -248,6 +268,26 @@ class Run(Generic[R]):
         return is_interrupted(self._engine.storage, self.record)
 
     @property
+    def version(self) -> str:
+        """The version of its workflow that it was begun under; ``""`` for none."""
+        return self.record.version
+
+    @property
+    def generation(self) -> int:
+        """1, and one more for each ``continue_as_new``."""
+        return self.record.generation
+
+    @property
+    def started_by(self) -> str | None:
+        """The id of the run that started it detached; ``None`` for any other."""
+        return self.record.started_by
+
+    @property
+    def queue(self) -> str | None:
+        """The queue that it was put into; ``None`` for a run that was started otherwise."""
+        return self.record.queue
+
+    @property
     def created_at(self) -> datetime:
         """When it was first started, an aware datetime in UTC."""
         return datetime.fromtimestamp(self.record.created_at, UTC)
@@ -315,12 +355,34 @@ class Run(Generic[R]):
         self, name: str, payload: Any = None, *, sender: str | None = None, key: str | None = None
     ) -> str:
         """Send a signal to this run; see ``Runtime.signal``."""
-        return deliver(self._engine, self.id, name, payload, sender=sender, key=key)
+        return send(self._engine, self.id, name, payload, sender=sender, key=key)
+
+    def ask(self, name: str, payload: Any = None, *, timeout: Any = None, key: str | None = None) -> Any:
+        """Send a message to this run and wait for its reply; see ``Runtime.ask``."""
+        return asked(self._engine, self.id, name, payload, timeout=timeout, key=key)
 
     def tag(self, **tags: str) -> None:
         """Add *tags* to the run, or replace those of the same names; ``Runtime.runs(tags=…)`` finds it at
         once. ``TypeError`` for values that are no text."""
         tag(self._engine, self.id, tags)
+
+    def latest(self, channel: str, timeout: Any = None) -> Any:
+        """The last item that the run has published on *channel*, or ``None``.
+
+        With *timeout* (a duration, of real time), the first one is waited for; then
+        :class:`~flowdsl.errors.WaitTimeout`.
+        """
+        _published(self.id)
+        return latest(self._engine, self.id, channel, wait_limit(timeout))
+
+    def stream(self, channel: str, after: int = 0, follow: bool = False) -> Stream:
+        """The items that the run has published on *channel*, the first *after* passed over.
+
+        Iterate over it; in async code with ``async for``. With *follow* it waits for what comes, until the
+        run has ended.
+        """
+        _published(self.id)
+        return Stream(self._engine, self.id, channel, after, follow)
 
     def cancel(self) -> None:
         """Ask the run to stop; see ``Runtime.cancel``."""
@@ -406,6 +468,42 @@ class Run(Generic[R]):
 
     def _state(self, record: RunRecord, status: RunStatus) -> str:
         return "interrupted" if is_interrupted(self._engine.storage, record) else str(status)
+
+
+def asked(engine: Engine, run_id: str, name: str, payload: Any, *, timeout: Any, key: str | None) -> Any:
+    """Ask a run, from wherever this is called: inside a run as a durable call of it."""
+    frame = current.get()
+    if frame is None or frame.run.engine.storage is not engine.storage:
+        return ask_from_outside(engine, run_id, name, payload, timeout=timeout, key=key)
+    if frame.is_async:
+        raise TypeError("ask() would block this async body; use `await runtime.aio.ask(…)`")
+    return run_sync(ask(frame, run_id, name, payload, timeout=timeout, key=key))
+
+
+async def asked_async(
+    engine: Engine, run_id: str, name: str, payload: Any, *, timeout: Any, key: str | None
+) -> Any:
+    """The same, awaited."""
+    frame = current.get()
+    if frame is None or frame.run.engine.storage is not engine.storage:
+        return await ask_from_outside_async(engine, run_id, name, payload, timeout=timeout, key=key)
+    return await run_async(ask(frame, run_id, name, payload, timeout=timeout, key=key))
+
+
+def _published(run_id: str) -> None:
+    """Let a run that reads its own channel find what it has published just now."""
+    frame = current.get()
+    if frame is not None and frame.run.id == run_id:
+        drive(flush(frame.run))
+
+
+def racer_of(frame: Frame) -> Callable[[Any], Racer | None]:
+    """What makes a racer of a handle of a run, for ``race``."""
+
+    def make(item: Any) -> Racer | None:
+        return RunRacer(item._engine, frame, item.id) if isinstance(item, Run) else None
+
+    return make
 
 
 class Runs(list[Run[Any]]):

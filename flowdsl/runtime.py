@@ -31,7 +31,7 @@ from flowdsl.engine.audit import audit
 from flowdsl.engine.definitions import DIVERGENCES, Divergence, checked_tags
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.operations.send import send_event
-from flowdsl.engine.operations.wait_for import deliver
+from flowdsl.engine.operations.signal import send as send_signal
 from flowdsl.engine.registry import step_called
 from flowdsl.engine.runs.execute import interrupted
 from flowdsl.engine.runs.fork import fork
@@ -43,7 +43,7 @@ from flowdsl.engine.runs.resume import continue_run, loaded, recover
 from flowdsl.engine.runs.single import execute_step
 from flowdsl.engine.sealed import sealed
 from flowdsl.errors import FlowError, RunConflict
-from flowdsl.handle import Run, Runs, is_interrupted
+from flowdsl.handle import Run, Runs, asked, is_interrupted
 from flowdsl.hooks import HookChain, Hooks
 from flowdsl.storage import Storage, open_storage
 from flowdsl.storage.base import DeleteRun, PutStep
@@ -339,9 +339,21 @@ class Runtime:
         :class:`~flowdsl.errors.RunNotFound`, :class:`~flowdsl.errors.RunFinished`, and
         :class:`~flowdsl.errors.ResultNotStorable` for a payload that cannot be stored.
         """
-        sent = deliver(self._engine, checked_id(id), name, payload, sender=sender, key=key)
+        found = send_signal(self._engine, checked_id(id), name, payload, sender=sender, key=key)
         self._note(id, "signal", name)
-        return sent
+        return found
+
+    def ask(
+        self, id: str, name: str, payload: Any = None, *, timeout: Any = None, key: str | None = None
+    ) -> Any:
+        """Send a run a message, and wait for what it replies (``message.reply``); its refusal is raised.
+
+        *timeout*: a duration, after which :class:`~flowdsl.errors.WaitTimeout` is raised; the question
+        stays. *key*: the same question is asked once, and its answer can be read again, even after the run
+        has ended. Raises :class:`~flowdsl.errors.RunNotFound`, and :class:`~flowdsl.errors.RunFinished` for
+        a run that has ended or ends without replying. Inside a run it is a durable call.
+        """
+        return asked(self._engine, checked_id(id), name, payload, timeout=timeout, key=key)
 
     def send(self, event: str, payload: Any = None) -> None:
         """Call every ``@on(event)`` handler with *payload*, in the background."""
@@ -470,7 +482,7 @@ class Runtime:
     @property
     def aio(self) -> AioRuntime:
         """The same methods, awaitable."""
-        return AioRuntime(self)
+        return AioRuntime(self, self._engine)
 
 
 # ----------------------------------------------------------------------------------------------------------

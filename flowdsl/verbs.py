@@ -8,29 +8,37 @@ import random
 import uuid
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NoReturn
 
 from flowdsl.engine.call import inside
 from flowdsl.engine.effects import drive, run_sync
 from flowdsl.engine.execution import current
+from flowdsl.engine.operations import continue_as_new as generations
 from flowdsl.engine.operations import gather as gathering
+from flowdsl.engine.operations import publish as publishing
+from flowdsl.engine.operations import race as racing
+from flowdsl.engine.operations import receive as receiving
 from flowdsl.engine.operations import schedule as scheduling
 from flowdsl.engine.operations import sleep as sleeping
 from flowdsl.engine.operations import store as stores
 from flowdsl.engine.operations import value as values
-from flowdsl.engine.operations import wait_for as waiting
+from flowdsl.engine.operations.reply import Message
 from flowdsl.engine.operations.send import send_event
 from flowdsl.engine.record import flush
 from flowdsl.engine.scope import StepView
-from flowdsl.handle import Run
+from flowdsl.handle import Run, racer_of
 from flowdsl.runtime import current_engine
 
 __all__ = [
+    "continue_as_new",
     "current_run",
     "current_step",
     "gather",
     "log",
     "now",
+    "publish",
+    "race",
+    "receive",
     "rng",
     "schedule",
     "send",
@@ -75,15 +83,82 @@ def wait_for(
     *timeout*: a duration, after which :class:`~flowdsl.errors.WaitTimeout` is raised; *where*: a function of
     the payload, or items that it must have. Signals that came earlier are kept; see ``Runtime.signal``.
     """
-    return run_sync(waiting.wait_for(inside("wait_for", is_async=False), name, timeout, where))
+    return run_sync(receiving.wait_for(inside("wait_for", is_async=False), name, timeout, where))
 
 
-def gather(*futures_or_runs: Any) -> list[Any]:
+def receive(
+    *names: str, timeout: Any = None, where: Callable[[Any], bool] | Mapping[str, Any] | None = None
+) -> Message:
+    """Wait for the oldest signal of any of *names*, and return the whole message: ``name``, ``payload``,
+    ``sender``, with ``reply(value)`` and ``refuse(error)`` for who asked by ``Run.ask``.
+
+    *timeout* and *where* as in :func:`wait_for`.
+
+    >>> from flowdsl import Runtime, receive, workflow
+    >>> @workflow
+    ... def door():
+    ...     message = receive("open", "close")
+    ...     message.reply(f"I {message.name}")
+    >>> with Runtime("memory://"):
+    ...     door.start().ask("open")
+    'I open'
+    """
+    frame = inside("receive", is_async=False)
+    found: Message = run_sync(receiving.receive(frame, names, timeout, where))
+    return found
+
+
+def race(*futures_or_runs: Any) -> Any:
+    """The result of the first of these futures and runs that ends well; the others are withdrawn.
+
+    Which one won is recorded, so that a replay takes the same. If all fail, their errors are raised as an
+    ``ExceptionGroup``.
+    """
+    frame = inside("race", is_async=False)
+    return run_sync(racing.race(frame, futures_or_runs, racer_of(frame)))
+
+
+def publish(channel: str, item: Any) -> None:
+    """Append *item* to *channel* of the run, durably and once, for ``Run.stream`` and ``Run.latest``.
+
+    >>> from flowdsl import Runtime, publish, workflow
+    >>> @workflow
+    ... def count():
+    ...     for n in range(3):
+    ...         publish("numbers", n)
+    >>> with Runtime("memory://"):
+    ...     run = count.start()
+    ...     list(run.stream("numbers", follow=True))
+    [0, 1, 2]
+    """
+    publishing.publish(inside("publish"), channel, item)
+
+
+def continue_as_new(*args: Any, **kwargs: Any) -> NoReturn:
+    """End this generation of the run and begin the next with these arguments, under the same id, in one
+    commit.
+
+    The journal is dropped; unread messages, published items and tags stay. It never returns. Raises
+    :class:`~flowdsl.errors.FlowError` while branches or children of the run are unfinished.
+
+    >>> from flowdsl import Runtime, continue_as_new, current_run, workflow
+    >>> @workflow
+    ... def count_down(n):
+    ...     return current_run().generation if n == 0 else continue_as_new(n - 1)
+    >>> with Runtime("memory://"):
+    ...     count_down(2)
+    3
+    """
+    generations.continue_as_new(inside("continue_as_new"), args, kwargs)
+
+
+def gather(*futures_or_runs: Any, return_exceptions: bool = False) -> list[Any]:
     """Wait for futures of ``submit`` and runs of ``start``; their results, in order.
 
-    The first failure is raised once the others were cancelled or have ended.
+    The first failure is raised once the others were cancelled or have ended. With *return_exceptions*,
+    errors stand in their places instead.
     """
-    return gathering.gather_sync(futures_or_runs)
+    return gathering.gather_sync(futures_or_runs, return_exceptions)
 
 
 def schedule(step: Any, /, *args: Any, delay: Any = 0, **kwargs: Any) -> Any:

@@ -7,6 +7,7 @@ that has its default is left out, so fields with a default can be added.
 """
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from attrs import field, fields, frozen
@@ -15,6 +16,7 @@ from flowdsl.core.records import Step
 from flowdsl.errors import CorruptPayload
 
 __all__ = [
+    "Beating",
     "Changed",
     "ChildRun",
     "Facts",
@@ -22,12 +24,15 @@ __all__ = [
     "FromMemo",
     "InDoubt",
     "Logged",
+    "Published",
     "Retrying",
     "Scheduled",
+    "Sent",
     "Sleeping",
     "Stored",
     "Undoable",
     "Waiting",
+    "Won",
     "facts_of",
     "generation_of",
 ]
@@ -56,14 +61,24 @@ class Sleeping(Facts):
     until: float = field(converter=float)
 
 
+def _names(given: Iterable[str]) -> tuple[str, ...]:
+    return tuple(given)
+
+
 @frozen(slots=True)
 class Waiting(Facts):
-    """A wait for the message *signal*, at most until *deadline* (``None``: for ever); *sender*, of the one
-    that came."""
+    """A wait for the message *signal*, or one of *names*, at most until *deadline* (``None``: for ever).
+
+    Of the message that came: *signal*, its name; *sender*; *id*; *asked*, whether its sender waits for a
+    reply.
+    """
 
     signal: str
     deadline: float | None = None
     sender: str | None = None
+    names: tuple[str, ...] = field(default=(), converter=_names)
+    id: str = ""
+    asked: bool = False
 
 
 @frozen(slots=True)
@@ -121,6 +136,37 @@ class ChildRun(Facts):
 
 
 @frozen(slots=True)
+class Sent(Facts):
+    """A message to run *to*; *id*, that of the message."""
+
+    to: str
+    name: str
+    id: str = ""
+
+
+@frozen(slots=True)
+class Published(Facts):
+    """The *n*-th item on *channel*."""
+
+    channel: str
+    n: int = 0
+
+
+@frozen(slots=True)
+class Won(Facts):
+    """The place of the *winner* among those that raced, from 0."""
+
+    winner: int
+
+
+@frozen(slots=True)
+class Beating(Facts):
+    """A body that said at *beat* that it lives, in seconds since the epoch; its details are the payload."""
+
+    beat: float = field(converter=float)
+
+
+@frozen(slots=True)
 class Logged(Facts):
     """The fields of a line of ``log()``."""
 
@@ -149,7 +195,7 @@ class Changed(Facts):
 # Where the text of one class could pass for that of another, the more special one stands first.
 _CLASSES: tuple[type[Facts], ...] = (
     *(Sleeping, Waiting, Retrying, InDoubt, Undoable, FromMemo),
-    *(Scheduled, Stored, ChildRun, Logged, Forked, Changed),
+    *(Scheduled, Stored, ChildRun, Sent, Published, Won, Beating, Logged, Forked, Changed),
 )
 _MARKS = {cls: next(one.name for one in fields(cls) if one.name != "generation") for cls in _CLASSES}
 

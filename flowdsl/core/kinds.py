@@ -4,15 +4,21 @@ A new verb adds its kind here and to the groups that it belongs to.
 """
 
 __all__ = [
+    "ASK",
     "AUDIT",
     "BESIDE_STEPS",
     "CALLS",
     "CHILD",
     "LOG",
+    "MESSAGE",
     "OBSERVABLE",
+    "PUBLISH",
+    "RACE",
+    "REPLY",
     "SCHEDULE",
     "SILENT",
     "SLEEP",
+    "START",
     "STEP",
     "STORE",
     "UNDO",
@@ -43,15 +49,28 @@ LOG = "log"
 AUDIT = "audit"
 """What a person or a verb changed in the run: retry, fork, resolve, forget."""
 
+MESSAGE = "message"
+"""A message that this run sent to another one."""
+ASK = "ask"
+"""A question to another run, and its answer."""
+REPLY = "reply"
+"""The answer to a message of this run."""
+PUBLISH = "publish"
+"""An item on a channel of the run."""
+RACE = "race"
+"""Which of several came first."""
+START = "start"
+"""A detached run that was started."""
+
 WITH_BODY = frozenset({STEP, CHILD})
 """Calls that execute a body of the user's."""
-WAITS = frozenset({SLEEP, WAIT, SCHEDULE})
+WAITS = frozenset({SLEEP, WAIT, SCHEDULE, ASK, RACE})
 """Calls whose end is a moment or a message."""
 CALLS = WITH_BODY | WAITS
 """Calls that take time: what progress counts, and what a person may name as a step of a run."""
-OBSERVABLE = CALLS | {STORE, UNDO}
+OBSERVABLE = CALLS | {STORE, UNDO, MESSAGE, REPLY, PUBLISH, START}
 """Records with an effect that two executions of one program must agree in."""
-SILENT = frozenset({LOG, AUDIT, UNDO})
+SILENT = frozenset({LOG, AUDIT, UNDO, PUBLISH, REPLY})
 """Records that are never evidence of a changed program."""
-BESIDE_STEPS = frozenset({STORE, LOG, AUDIT})
+BESIDE_STEPS = frozenset({STORE, LOG, AUDIT, PUBLISH, REPLY})
 """Records that are shown beside the list of a run's steps, not in it."""

@@ -18,6 +18,7 @@ Tags = str | Iterable[str] | Mapping[str, str]
 class _BesideMode(TypedDict, total=False):
     retry: Retry | None
     timeout: Duration | None
+    heartbeat: Duration | None
     key: Callable[..., Any] | None
     ignore: str | Iterable[str]
     version: str | int | None
@@ -67,4 +68,5 @@ class CallOptions(TypedDict, total=False):
     id: str | None
     timeout: Duration | None
     fresh: bool
+    detached: bool
     tags: Tags | None

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Generator, Iterable
 from contextlib import nullcontext
 from types import MethodType
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, Unpack, overload
 
 from flowdsl.decorators.options import StepOptions
 from flowdsl.decorators.wrapper import BoundFunction, BoundWrapper, Function, Wrapper, annotations_of
@@ -94,7 +94,12 @@ class _StepCalls(Decorated, Generic[P, R]):
 
     @overload
     def map(  # type: ignore[misc]
-        self: Callable[[A], Coroutine[Any, Any, T]], items: Iterable[A], /, *, limit: int | None = None
+        self: Callable[[A], Coroutine[Any, Any, T]],
+        items: Iterable[A],
+        /,
+        *,
+        limit: int | None = None,
+        return_exceptions: Literal[False] = False,
     ) -> Coroutine[Any, Any, list[T]]: ...
     @overload
     def map(  # type: ignore[misc]
@@ -104,14 +109,26 @@ class _StepCalls(Decorated, Generic[P, R]):
         /,
         *,
         limit: int | None = None,
+        return_exceptions: Literal[False] = False,
     ) -> Coroutine[Any, Any, list[T]]: ...
     @overload
     def map(  # type: ignore[misc]
-        self: Callable[[A], T], items: Iterable[A], /, *, limit: int | None = None
+        self: Callable[[A], T],
+        items: Iterable[A],
+        /,
+        *,
+        limit: int | None = None,
+        return_exceptions: Literal[False] = False,
     ) -> Mapped[T]: ...
     @overload
     def map(  # type: ignore[misc]
-        self: Callable[[A, B], T], items: Iterable[A], others: Iterable[B], /, *, limit: int | None = None
+        self: Callable[[A, B], T],
+        items: Iterable[A],
+        others: Iterable[B],
+        /,
+        *,
+        limit: int | None = None,
+        return_exceptions: Literal[False] = False,
     ) -> Mapped[T]: ...
     @overload
     def map(
@@ -122,13 +139,19 @@ class _StepCalls(Decorated, Generic[P, R]):
         /,
         *more: Iterable[Any],
         limit: int | None = None,
+        return_exceptions: bool = False,
     ) -> Any: ...
-    def map(self, /, *iterables: Iterable[Any], limit: int | None = None) -> Any:
+    @overload
+    def map(self, /, *iterables: Iterable[Any], limit: int | None = None, return_exceptions: bool) -> Any: ...
+    def map(
+        self, /, *iterables: Iterable[Any], limit: int | None = None, return_exceptions: bool = False
+    ) -> Any:
         """Call the step on each item (or on items of several iterables side by side), concurrently.
 
         Returns the results in the order of the items. Of several exceptions that of the first item is raised,
         once the calls that had begun have ended; others do not begin then. At most *limit* calls execute at a
-        time. In async code, await it.
+        time. In async code, await it. With *return_exceptions*, errors stand in the places of results, and
+        all calls are made.
         """
         if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
             raise ValueError(f"limit is a whole number of 1 or more; got {limit!r}")
@@ -136,8 +159,8 @@ class _StepCalls(Decorated, Generic[P, R]):
         is_async = frame.is_async if frame is not None else self._defn.is_async
         begins = [self._prepared(frame, args) for args in zip(*iterables, strict=False)]
         if is_async:
-            return map_async(begins, limit)
-        found = map_sync(begins, limit)
+            return map_async(begins, limit, return_exceptions)
+        found = map_sync(begins, limit, return_exceptions)
         return Mapped(found) if frame is None and on_a_loop() else found
 
     def _prepared(self, frame: Frame | None, args: tuple[Any, ...]) -> Callable[[], StepFuture[Any]]:

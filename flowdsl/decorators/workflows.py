@@ -13,6 +13,7 @@ from flowdsl.engine.effects import run_async, run_sync
 from flowdsl.engine.execution import Frame, current, outside_runs
 from flowdsl.engine.operations.mode import refuse_mixing
 from flowdsl.engine.runs.child import call_child, start_child
+from flowdsl.engine.runs.detached import start_detached
 from flowdsl.engine.runs.execute import run_to_end
 from flowdsl.engine.runs.request import checked_id, request
 from flowdsl.engine.runs.start import launch
@@ -68,7 +69,8 @@ class _WorkflowCalls(Decorated, Generic[P, R]):
 
     def options(self, **options: Unpack[CallOptions]) -> _Configured[P, R]:
         """One call with other options: *id* of the run, *timeout* of the run, *fresh* to start a new
-        number, *tags*."""
+        number, *tags*; *detached*, with ``start`` inside a run: a run that the caller does not wait for,
+        cancel or undo."""
         return _Configured(self, {}).options(**options)
 
 
@@ -94,8 +96,9 @@ class _Configured(Generic[P, R]):
             given["timeout"] = checked_timeout(options["timeout"])
         if options.get("tags") is not None:
             given["tags"] = checked_tags(options["tags"])
-        if options.get("fresh"):
-            given["fresh"] = True
+        for flag in ("fresh", "detached"):
+            if options.get(flag):
+                given[flag] = True
         merged = self._options | given
         if "fresh" in merged and ("run_id" in merged or self._source._defn.id is not None):
             raise ValueError(
@@ -120,12 +123,14 @@ class _Configured(Generic[P, R]):
 
 def _call(called: Invocation[WorkflowDef], options: dict[str, Any]) -> Any:
     """Run a workflow to its end: as a run of its own, or as a child of the run that is executing."""
-    frame = _calling_body()
+    frame, defn = _calling_body(), called.defn
+    if options.get("detached"):
+        name = defn.path.rpartition(".")[2]
+        raise TypeError(f"a detached run is not waited for: write {name}.options(detached=True).start(…)")
     if frame is None:
         engine = current_engine()
         with outside_runs():
             return run_to_end(engine, request(engine, called, **options))
-    defn = called.defn
     if defn.is_async is not frame.is_async:
         refuse_mixing(
             frame, defn.is_async, "workflow", defn.path, f"`{defn.path.rpartition('.')[2]}.start(…).result()`"
@@ -136,8 +141,12 @@ def _call(called: Invocation[WorkflowDef], options: dict[str, Any]) -> Any:
 
 def _start(called: Invocation[WorkflowDef], options: dict[str, Any]) -> Run[Any]:
     frame = _calling_body()
+    options = dict(options)
+    detached = options.pop("detached", False)
     if frame is not None:
         engine = frame.run.engine
+        if detached:
+            return Run(engine, start_detached(frame, called, options))
         return Run(engine, start_child(frame, called, options).id)
     engine = current_engine()
     with outside_runs():

@@ -99,7 +99,7 @@ class Call(UnderWay):
         self.scope: Scope = scope
         self.operation = operation
         self.concurrent = not operation.sequential
-        self.submitted = self.queued = self.inline = False
+        self.submitted = self.queued = self.inline = self.counts = False
         self.generation = 0
         self.began: float | None = None
         self.flow: object = None
@@ -138,6 +138,11 @@ class Call(UnderWay):
         """The scope of what the body calls. A step that was undone or forgotten executes in a new one,
         where nothing is recorded."""
         return f"{self.key}~{self.generation}" if self.generation else self.key
+
+    def counts_here(self, in_its_body: bool) -> None:
+        """A virtual clock counts it by its scope: it is made by the body itself, not by a branch of a
+        ``gather`` or a thread that was given to it."""
+        self.counts = in_its_body and not self.submitted
 
     def is_submitted(self) -> None:
         """A thread of an executor will take it up."""

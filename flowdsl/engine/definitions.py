@@ -266,6 +266,7 @@ class StepDef(Definition):
     mode: Mode = "do"
     retry: Retry | None = None
     timeout: float | None = None
+    heartbeat: float | None = None
     key: Function | None = None
     ignore: tuple[str, ...] = ()
     version: str = ""
@@ -308,6 +309,8 @@ class StepDef(Definition):
             )
         if "timeout" in done:
             done["timeout"] = checked_timeout(done["timeout"])
+        if "heartbeat" in done:
+            done["heartbeat"] = checked_timeout(done["heartbeat"], "heartbeat")
         if done.get("expires") is not None:
             done["expires"] = checked_timeout(done["expires"], "expires")
         if "ignore" in done:

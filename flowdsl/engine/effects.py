@@ -11,6 +11,7 @@ import contextvars
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Generator, Sequence
+from contextlib import ExitStack
 from typing import Any, Never, TypeAlias, TypeVar
 
 from attrs import define
@@ -20,6 +21,7 @@ from flowdsl.core.records import Step
 from flowdsl.engine.commit import Written
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import Execution, Frame, current, process_number
+from flowdsl.engine.heart import Heart
 from flowdsl.engine.stop import StoppedTask
 from flowdsl.engine.user import Args, Function, Named, Value
 from flowdsl.errors import FlowError, StepTimeout, Stopped
@@ -213,10 +215,11 @@ class Body(Effect):
     """Execute a body in its frame; answers ``(error, value)``, whatever it raised.
 
     With *timeout* (seconds) an async body is cancelled when it takes longer; a sync one executes in a thread
-    of its own, where it is left behind.
+    of its own, where it is left behind. The same happens to a body whose *heart* is silent for too long, but
+    for one that is *inline*: it ends first, and its outcome is dropped.
     """
 
-    __slots__ = ("args", "callback", "fn", "frame", "kwargs", "timeout")
+    __slots__ = ("args", "callback", "fn", "frame", "heart", "inline", "kwargs", "timeout")
 
     def __init__(
         self,
@@ -226,6 +229,8 @@ class Body(Effect):
         frame: Frame,
         timeout: float | None = None,
         callback: bool = False,
+        heart: Heart | None = None,
+        inline: bool = True,
     ) -> None:
         self.fn = fn
         self.args = args
@@ -233,10 +238,17 @@ class Body(Effect):
         self.frame = frame
         self.timeout = timeout
         self.callback = callback
+        self.heart = heart
+        self.inline = inline
 
     def sync(self) -> Result:
-        if self.timeout is not None:
-            return self._sync_with_timeout(self.timeout)
+        heart = self.heart
+        if self.timeout is not None or (heart is not None and not self.inline):
+            return self._sync_with_limits()
+        outcome = self._sync()
+        return (self._silent(heart), None) if heart is not None and heart.missed() else outcome
+
+    def _sync(self) -> Result:
         frame = self.frame
         frame.scope.entered()
         process = process_number()
@@ -256,7 +268,14 @@ class Body(Effect):
             raise Forked(*outcome)
         return outcome
 
-    def _sync_with_timeout(self, timeout: float) -> Result:
+    def _left(self, begun: float) -> float:
+        """Seconds that the body has left; *begun*: when it began, on the engine's ticks."""
+        left = [] if self.heart is None or self.inline else [self.heart.left()]
+        if self.timeout is not None:
+            left.append(begun + self.timeout - self.frame.run.engine.ticks())
+        return min(left)
+
+    def _sync_with_limits(self) -> Result:
         engine = self.frame.run.engine
         waker = engine.clock.waker()
         box: list[Result] = []
@@ -264,7 +283,7 @@ class Body(Effect):
 
         def work() -> None:
             with engine.busy():
-                outcome = Body(self.fn, self.args, self.kwargs, self.frame).sync()
+                outcome = self._sync()
             with lock:
                 box.append(outcome)
                 if self.frame.abandoned:
@@ -277,43 +296,45 @@ class Body(Effect):
             waker.set()
 
         context = contextvars.copy_context()
+        begun = engine.ticks()
         threading.Thread(target=context.run, args=(work,), name="flowdsl-timeout", daemon=True).start()
-        engine.clock_wait(waker, timeout, real=True)
+        while not box and (left := self._left(begun)) > 0:
+            engine.clock_wait(waker, left, real=True)
+            if self.heart is None or self.inline:
+                break
         with lock:
             if box:
                 return box[0]
             self.frame.abandon()
             self.frame.run.bodies.abandon(1)
-        step = self.frame.step
-        what = step.path if step is not None else self.frame.run.id
-        logger.warning(
-            "%s passed its timeout of %g s; its body cannot be stopped and goes on in a thread, its "
-            "outcome is discarded",
-            what,
-            timeout,
-            extra={"run": self.frame.run.id},
-        )
-        return self._timed_out(
-            timeout, "; its body could not be stopped and was left behind in a thread"
-        ), None
+        error = self._over("; its body could not be stopped and was left behind in a thread")
+        logger.warning("%s; its outcome is discarded", error, extra={"run": self.frame.run.id})
+        return error, None
 
-    def _timed_out(self, timeout: float, more: str = "") -> StepTimeout:
+    def _over(self, more: str = "") -> StepTimeout:
+        """The error of a body that is given up."""
+        heart = self.heart
+        if heart is not None and heart.left() <= 0:
+            return self._silent(heart, more)
+        return self._given_up(f"took longer than its timeout of {self.timeout:g} s{more}")
+
+    def _silent(self, heart: Heart, more: str = "") -> StepTimeout:
+        return self._given_up(f"gave no heartbeat for more than {heart.limit:g} s{more}")
+
+    def _given_up(self, why: str) -> StepTimeout:
         step = self.frame.step
         path = step.path if step is not None else "?"
-        return StepTimeout(
-            f"step {path} of run {self.frame.run.id} took longer than its timeout of {timeout:g} s{more}",
-            run=self.frame.run.id,
-            step=path,
-        )
+        run_id = self.frame.run.id
+        return StepTimeout(f"step {path} of run {run_id} {why}", run=run_id, step=path)
 
     async def aio(self) -> Result:
         frame = self.frame
         frame.scope.entered()
         token = current.set(frame)
         try:
-            if self.timeout is None:
+            if self.timeout is None and self.heart is None:
                 return None, await self._awaited()
-            return await self._aio_with_timeout(self.timeout)
+            return await self._aio_with_limits()
         except BaseException as error:
             return error, None
         finally:
@@ -326,18 +347,37 @@ class Body(Effect):
             return coroutine
         return around(_seen(self), lambda: self.fn(*self.args, **self.kwargs))
 
-    async def _aio_with_timeout(self, timeout: float) -> Result:
-        engine = self.frame.run.engine
-        limit = asyncio.timeout(timeout)
+    async def _aio_with_limits(self) -> Result:
+        limit = asyncio.timeout(None)
         try:
             async with limit:
-                with engine.alarm(timeout, lambda: limit.reschedule(0)):
+                with ExitStack() as alarms:
+                    self._watch(limit, alarms)
                     return None, await self._awaited()
         except TimeoutError as error:
             if not limit.expired():
                 return error, None
             self.frame.abandon()
-            return self._timed_out(timeout), None
+            return self._over(), None
+
+    def _watch(self, limit: asyncio.Timeout, alarms: ExitStack) -> None:
+        """Let *limit* fire when the body has taken too long, or has been silent for too long."""
+        engine, heart = self.frame.run.engine, self.heart
+
+        def fire() -> None:
+            limit.reschedule(0)
+
+        def look() -> None:
+            assert heart is not None
+            if heart.left() > 0:
+                alarms.enter_context(engine.alarm_in(heart.left(), look))
+            else:
+                fire()
+
+        if self.timeout is not None:
+            alarms.enter_context(engine.alarm_in(self.timeout, fire))
+        if heart is not None:
+            alarms.enter_context(engine.alarm_in(heart.left(), look))
 
 
 @define(slots=True, eq=False)

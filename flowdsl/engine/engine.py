@@ -141,6 +141,19 @@ class Engine:
         finally:
             cancel()
 
+    @contextmanager
+    def alarm_in(self, seconds: float, ring: Callable[[], Any]) -> Iterator[None]:
+        """Call *ring* on this event loop after *seconds*, of virtual time on a virtual clock."""
+        loop = asyncio.get_running_loop()
+        if self.virtual:
+            cancel = self.clock.call_later(seconds, lambda: loop.call_soon_threadsafe(ring))
+        else:
+            cancel = loop.call_later(seconds, ring).cancel
+        try:
+            yield
+        finally:
+            cancel()
+
     # Writing -----------------------------------------------------------------------------------------------
 
     def commit(self, *operations: Operation) -> list[Outcome]:

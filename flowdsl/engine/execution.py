@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from flowdsl.core.journal import Journal
 from flowdsl.core.records import Run, Step
-from flowdsl.engine.definitions import WorkflowDef
+from flowdsl.engine.definitions import Invocation, WorkflowDef
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.failures import OpenFailures
 from flowdsl.engine.scope import Scope, StepView
@@ -58,6 +58,7 @@ class Writer:
         self.run_id = record.id
         self.epoch = record.epoch
         self.buffer: dict[str, Step] = {}
+        self._beside: dict[str, tuple[Operation, ...]] = {}
         self.floor = record.floor
         self.reopened = set(record.open_failures)
         self._open_failures = record.open_failures
@@ -68,11 +69,19 @@ class Writer:
         with self._run.lock:
             self._run.journal.add(record)
 
-    def keep(self, record: Step) -> None:
-        """Take *record* into the journal, to become durable with the next commit."""
+    def keep(self, record: Step, *more: Operation, soon: bool = False) -> None:
+        """Take *record* into the journal, to become durable with the next commit, and *more* with it.
+
+        With *soon*, others wait for it: it is committed within a tenth of a second if the run makes no commit
+        until then.
+        """
         with self._run.lock:
             self._run.journal.add(record)
             self.buffer[record.key] = record
+            if more:
+                self._beside[record.key] = more
+        if soon:
+            self._run.engine.owned.look_soon()
 
     def put(self, record: Step) -> Operation:
         """The write of *record*."""
@@ -85,7 +94,10 @@ class Writer:
         if not self.buffer:
             return []
         with self._run.lock:
-            return [PutStep(step, self.epoch) for step in self.buffer.values()]
+            found: list[Operation] = []
+            for key, step in self.buffer.items():
+                found += (PutStep(step, self.epoch), *self._beside.get(key, ()))
+            return found
 
     def stored(self, operations: Iterable[Operation]) -> None:
         """These operations are durable, and with them the buffered records that are among them."""
@@ -95,6 +107,7 @@ class Writer:
             for operation in operations:
                 if isinstance(operation, PutStep):
                     self.buffer.pop(operation.step.key, None)
+                    self._beside.pop(operation.step.key, None)
 
     def answers(self, key: str) -> tuple[Operation, ...]:
         """What has to be stored with the record of *key*, if its failure was open: it is no more, so that a
@@ -154,6 +167,11 @@ class Branches:
         """The run has to see *future* ended before it ends itself."""
         with self._lock:
             self._futures.append(future)
+
+    def unfinished(self) -> int:
+        """How many have yet to end."""
+        with self._lock:
+            return sum(not future.done() for future in self._futures)
 
     def take(self) -> list[Value]:
         """Those that were added since the last look."""
@@ -215,10 +233,12 @@ class Execution:
         journal: Journal,
         definition: WorkflowDef | None,
         parent: "Execution | None" = None,
+        called: Invocation[WorkflowDef] | None = None,
     ) -> None:
         self.engine = engine
         self.record = record
         self.id = record.id
+        self.called = called
         self.epoch = record.epoch
         self.journal = journal
         self.definition = definition
@@ -236,6 +256,13 @@ class Execution:
         self.branches = Branches()
         self.bodies = Bodies()
         self._parts: dict[type, object] = {}
+
+    @property
+    def origin(self) -> str:
+        """What ids, keys of messages and chance derive from: the run, and from the second generation on,
+        which one it is."""
+        generation = self.record.generation
+        return self.id if generation == 1 else f"{self.id}@{generation}"
 
     def part(self, kind: type[P]) -> P:
         """The one instance of *kind* that belongs to this run; made at the first look, without arguments."""

@@ -33,6 +33,7 @@ class Owned(Generic[E]):
         self._runs: dict[str, E | None] = {}
         self._taking: list[tuple[str, str, bool]] = []
         self._watchers: list[Callable[[], None]] = []
+        self._hurried: list[Callable[[], None]] = []
         self.owner = ""
         self.renew()
 
@@ -91,6 +92,15 @@ class Owned(Generic[E]):
     def on_begin(self, watcher: Callable[[], None]) -> None:
         """Call *watcher* whenever a run begins to execute here."""
         self._watchers.append(watcher)
+
+    def on_hurry(self, watcher: Callable[[], None]) -> None:
+        """Call *watcher* when something of a run should become durable soon."""
+        self._hurried.append(watcher)
+
+    def look_soon(self) -> None:
+        """Somebody waits for what a run has buffered."""
+        for watcher in self._hurried:
+            watcher()
 
     def reserved(self, run_id: str) -> bool:
         """Whether a run is ours and has not begun."""

@@ -24,7 +24,7 @@ from flowdsl.engine.audit import note_cleanup
 from flowdsl.engine.call import Call, Operation, identify
 from flowdsl.engine.divergence import diverged
 from flowdsl.engine.effects import Flow, Result, drive
-from flowdsl.engine.execution import Frame
+from flowdsl.engine.execution import Frame, current
 from flowdsl.engine.record import crossing, halted, replay
 from flowdsl.engine.scope import UnderWay, control
 from flowdsl.engine.user import Value
@@ -56,6 +56,8 @@ def perform(call: Call) -> Flow:
     beside = call.submitted or call.queued
     call.flow = flow = call if beside else control(True) if scope.is_async else get_ident()
     active = scope.active
+    if virtual:
+        call.counts_here(current.get() is call.frame)
     with run.lock:
         if run.failures.open and call.operation.durable:
             run.failures.begun(scope, flow)
@@ -63,7 +65,7 @@ def perform(call: Call) -> Flow:
             if len(active) == 1:
                 next(iter(active)).concurrent = True
             call.concurrent = True
-            if virtual and not call.submitted and _counted_once(active):
+            if virtual and call.counts and _counted_once(active):
                 run.engine.clock.enter()
         elif beside or scope.home != flow:
             call.concurrent = True
@@ -86,7 +88,7 @@ def perform(call: Call) -> Flow:
         if virtual:
             with run.lock:
                 active.discard(call)
-                if not call.submitted and _counted_once(active):
+                if call.counts and _counted_once(active):
                     run.engine.clock.leave()
         else:
             active.discard(call)
@@ -94,8 +96,9 @@ def perform(call: Call) -> Flow:
 
 def _counted_once(active: Iterable[UnderWay]) -> bool:
     """Whether a call in *active* stands for the flow of control that the run itself is counted for, so that
-    each further call counts too. Submitted calls are counted by whoever submitted them."""
-    return any(not call.submitted for call in active)
+    each further call counts too. Submitted calls are counted by whoever submitted them, and the branches of a
+    ``gather`` by that."""
+    return any(call.counts for call in active)
 
 
 def _way(call: Call) -> Flow | Result:

@@ -18,6 +18,7 @@ from flowdsl.core.status import StepStatus
 from flowdsl.engine.call import Call
 from flowdsl.engine.effects import Commit, Effects, Flow, Result
 from flowdsl.engine.execution import Execution
+from flowdsl.engine.heart import Heart
 from flowdsl.engine.scope import StepView
 from flowdsl.engine.user import Value
 from flowdsl.errors import FlowError, Stopped, StorageError
@@ -46,11 +47,14 @@ _PENDING = StepStatus.PENDING
 # Rows -------------------------------------------------------------------------------------------------------
 
 
-def view_of(call: Call, attempt: int) -> StepView:
-    """What hooks see of an attempt that begins now."""
+def view_of(call: Call, attempt: int, heart: Heart | None = None) -> StepView:
+    """What hooks see of an attempt that begins now; *heart*: its heartbeats, if it gives any."""
     run, operation = call.run, call.operation
     now, generation = run.engine.clock.now(), call.generation
-    return StepView(run.id, call.key, operation.path, operation.mode, attempt, now, generation=generation)
+    return StepView(
+        run.id, call.key, operation.path, operation.mode, attempt, now, generation=generation,
+        details=None if heart is None else heart.details, origin=run.origin, heart=heart,
+    )  # fmt: skip
 
 
 def row(

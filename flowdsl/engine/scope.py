@@ -3,9 +3,11 @@
 import asyncio
 import sys
 import threading
+from typing import Any
 
-from attrs import define
+from attrs import define, field
 
+from flowdsl.engine.heart import Heart
 from flowdsl.errors import Stopped
 
 __all__ = ["INTERRUPTS", "Scope", "StepView", "UnderWay", "control", "interrupting"]
@@ -15,12 +17,14 @@ INTERRUPTS = (KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledErr
 
 
 class UnderWay:
-    """A call that is under way in a scope: by which *flow* of control, whether another one overlaps it, and
-    whether it was *submitted*, to be executed beside the one who made it."""
+    """A call that is under way in a scope: by which *flow* of control, whether another one overlaps it,
+    whether it was *submitted*, to be executed beside the one who made it, and whether a virtual clock
+    *counts* it by its scope."""
 
-    __slots__ = ("concurrent", "flow", "submitted")
+    __slots__ = ("concurrent", "counts", "flow", "submitted")
 
     concurrent: bool
+    counts: bool
     flow: object
     submitted: bool
 
@@ -112,7 +116,8 @@ class StepView:
     ``idempotency_key`` is the same for all attempts and resumes of this step in this run. It is another one
     in a fork, and once the step was undone or forgotten (``generation`` counts that): who refunded a payment
     and charges anew wants both to happen. ``started_at`` is in seconds since the epoch on the runtime's
-    clock, ``duration`` in seconds once the attempt has ended.
+    clock, ``duration`` in seconds once the attempt has ended. ``details``: what the last attempt said with
+    its last heartbeat, ``None`` if there was none.
     """
 
     run_id: str
@@ -123,12 +128,28 @@ class StepView:
     started_at: float
     duration: float | None = None
     generation: int = 0
+    details: Any = None
+    _origin: str = field(default="", kw_only=True)
+    _heart: Heart | None = field(default=None, kw_only=True, repr=False, eq=False)
 
     @property
     def idempotency_key(self) -> str:
         """A name for this step of this run that another system can deduplicate by."""
         again = f"~{self.generation}" if self.generation else ""
-        return f"{self.run_id}/{self.key}{again}"
+        return f"{self._origin or self.run_id}/{self.key}{again}"
+
+    def heartbeat(self, details: Any = None) -> None:
+        """Say that the body lives; the next attempt finds *details* in ``current_step().details``.
+
+        A plain call, in sync and async bodies. Raises ``TypeError`` in a step without ``heartbeat=``, and
+        :class:`~flowdsl.errors.ResultNotStorable` for details that cannot be stored.
+        """
+        if self._heart is None:
+            raise TypeError(
+                f'step {self.path} has no heartbeat limit: write @step(heartbeat="30 sec"), the longest time '
+                "between two beats"
+            )
+        self._heart.beat(details)
 
 
 def control(is_async: bool) -> object:

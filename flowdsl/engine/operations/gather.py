@@ -17,12 +17,14 @@ from flowdsl.engine.user import Args, Value
 __all__ = ["gather_async", "gather_sync", "map_async", "map_sync"]
 
 
-def gather_sync(items: Args) -> list[Value]:
+def gather_sync(items: Args, return_exceptions: bool = False) -> list[Value]:
     """Results of futures and runs, in order. After the first failure what has not begun is cancelled, the
-    others are awaited."""
+    others are awaited; with *return_exceptions*, errors stand in their places."""
     for item in items:
         if not callable(getattr(item, "result", None)):
             raise TypeError(f"gather() takes futures of submit() and runs of start(); got {item!r}")
+    if return_exceptions:
+        return [_outcome_of(item) for item in items]
     failed: BaseException | None = None
     for item in items:
         if failed is not None and isinstance(item, StepFuture) and item.cancel():
@@ -35,6 +37,14 @@ def gather_sync(items: Args) -> list[Value]:
     return [item.result() for item in items]
 
 
+def _outcome_of(item: Value) -> Value:
+    """The result of *item*, or its error. What stops the run is raised."""
+    try:
+        return item.result()
+    except Exception as error:
+        return error
+
+
 def _error_of(item: Value) -> BaseException | None:
     if isinstance(item, StepFuture):
         return item.settled()
@@ -45,7 +55,7 @@ def _error_of(item: Value) -> BaseException | None:
     return None
 
 
-async def gather_async(frame: Frame | None, items: Args) -> list[Value]:
+async def gather_async(frame: Frame | None, items: Args, return_exceptions: bool = False) -> list[Value]:
     """As :func:`gather_sync`; coroutines become branches, each with a scope of its own, so that timing
     changes no identity."""
     for item in items:
@@ -76,7 +86,8 @@ async def gather_async(frame: Frame | None, items: Args) -> list[Value]:
     if frame is not None and frame.run.engine.virtual:
         _count(frame.run.engine.clock, branches, others)
     try:
-        done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        until = asyncio.ALL_COMPLETED if return_exceptions else asyncio.FIRST_EXCEPTION
+        done, pending = await asyncio.wait(tasks, return_when=until)
         if pending:
             for task in pending:
                 task.cancel()
@@ -93,8 +104,12 @@ async def gather_async(frame: Frame | None, items: Args) -> list[Value]:
         None if task.cancelled() else task.exception() for task in tasks
     ]  # each is asked for, and so seen
     for task, error in zip(tasks, errors, strict=True):
+        if return_exceptions and isinstance(error, Exception):
+            continue
         if task in done and error is not None:
             task.result()
+    if return_exceptions:
+        return [task.result() if error is None else error for task, error in zip(tasks, errors, strict=True)]
     return [task.result() for task in tasks]
 
 
@@ -143,16 +158,21 @@ async def _branch(frame: Frame, scope: Scope, coroutine: Coroutine[Any, Any, Val
 # map --------------------------------------------------------------------------------------------------------
 
 
-def map_sync(begins: list[Callable[[], StepFuture[Value]]], limit: int | None) -> list[Value]:
+def map_sync(
+    begins: list[Callable[[], StepFuture[Value]]], limit: int | None, return_exceptions: bool = False
+) -> list[Value]:
     futures: list[StepFuture[Value]] = []
     for begin in begins:
         if (
             limit is not None
             and len(futures) >= limit
             and futures[len(futures) - limit].settled() is not None
+            and not return_exceptions
         ):
             break
         futures.append(begin())
+    if return_exceptions:
+        return [_outcome_of(future) for future in futures]
     failed = None
     for future in futures:
         if failed is None:
@@ -164,14 +184,16 @@ def map_sync(begins: list[Callable[[], StepFuture[Value]]], limit: int | None) -
     return [future.result() for future in futures]
 
 
-async def map_async(begins: list[Callable[[], StepFuture[Value]]], limit: int | None) -> list[Value]:
+async def map_async(
+    begins: list[Callable[[], StepFuture[Value]]], limit: int | None, return_exceptions: bool = False
+) -> list[Value]:
     futures: list[StepFuture[Value]] = []
     pending: set[asyncio.Future[Value]] = set()
     failed = False
     for begin in begins:
         if limit is not None and len(pending) >= limit:
             done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-            failed = any(one.cancelled() or one.exception() for one in done)
+            failed = any(one.cancelled() or one.exception() for one in done) and not return_exceptions
             if failed:
                 break
         futures.append(begin())
@@ -182,10 +204,15 @@ async def map_async(begins: list[Callable[[], StepFuture[Value]]], limit: int | 
                 future.withdraw()
         done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_EXCEPTION)
         errors = [one.cancelled() or one.exception() for one in done]
-        failed = failed or any(errors)
+        failed = failed or (any(errors) and not return_exceptions)
     found = []
     for future in futures:
         future.seen = True
         if not future.cancelled():
-            found.append(await future)
+            try:
+                found.append(await future)
+            except Exception as error:
+                if not return_exceptions:
+                    raise
+                found.append(error)
     return found

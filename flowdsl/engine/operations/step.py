@@ -26,7 +26,7 @@ from collections.abc import Callable
 
 from flowdsl.codecs.exceptions.handling import carry_history
 from flowdsl.core.binding import Bound
-from flowdsl.core.facts import Facts, FromMemo, InDoubt, Retrying, Undoable, facts_of
+from flowdsl.core.facts import Beating, Facts, FromMemo, InDoubt, Retrying, Undoable, facts_of
 from flowdsl.core.kinds import STEP
 from flowdsl.core.records import Memo, Step
 from flowdsl.core.retry import Retry
@@ -35,8 +35,9 @@ from flowdsl.engine.call import Call
 from flowdsl.engine.call import Operation as DurableOperation
 from flowdsl.engine.definitions import Invocation, StepDef
 from flowdsl.engine.divergence import notice
-from flowdsl.engine.effects import Body, Effect, Effects, Flow, wait_out
+from flowdsl.engine.effects import Body, Effect, Effects, Flow, drive, wait_out
 from flowdsl.engine.execution import Frame
+from flowdsl.engine.heart import Heart
 from flowdsl.engine.operations.memo import find_memo, memo_of
 from flowdsl.engine.record import (
     flush,
@@ -74,6 +75,7 @@ class StepOperation(DurableOperation):
     """The call of a step: its definition, the function and its arguments, in one of the modes."""
 
     __slots__ = (
+        "_details",
         "_elsewhere",
         "bound",
         "called",
@@ -102,6 +104,7 @@ class StepOperation(DurableOperation):
         self.recorded = self.durable = self.mode == "do"
         self.on_divergence = defn.on_divergence
         self._elsewhere: Elsewhere | None = None
+        self._details: Value = None
 
     def preview(self, limit: int = 200) -> str:
         return self.bound.preview(limit)
@@ -136,11 +139,12 @@ class StepOperation(DurableOperation):
     def _once(self, call: Call) -> Flow:
         """Mode ``try``: one attempt, no record, the original exception."""
         defn = self.defn
-        view = view_of(call, 1)
+        heart = None if defn.heartbeat is None else self._heart(call, defn.heartbeat, 1)
+        view = view_of(call, 1, heart)
         scope = Scope(call.body_scope(), call.scope, defn.is_async, tried=True)
         if call.run.writer.buffer:
             yield from flush(call.run)
-        body = self._begun(call, view, scope)
+        body = self._begun(call, view, scope, heart)
         try:
             # A sync one is always driven by a thread: no need to ask the driver.
             error, value = (yield body) if defn.is_async else body.sync()
@@ -166,20 +170,23 @@ class StepOperation(DurableOperation):
         run, defn = call.run, self.defn
         while True:
             attempt += 1
-            view = view_of(call, attempt)
+            heart = None if defn.heartbeat is None else self._heart(call, defn.heartbeat, attempt)
+            view = view_of(call, attempt, heart)
             if defn.in_doubt == "raise":
                 doubt = InDoubt(undo=defn.undo_path)  # for a person's word that it took effect
                 yield from put(call, row(call, _PENDING, None, "", attempt - 1, doubt, view))
             if run.writer.buffer:
                 yield from flush(run)
             scope = Scope(call.body_scope() if call.generation else call.key, call.scope, defn.is_async, True)
-            body = self._begun(call, view, scope)
+            body = self._begun(call, view, scope, heart)
             try:
                 # A sync one is always driven by a thread: no need to ask the driver.
                 error, value = (yield body) if defn.is_async else body.sync()
             finally:
                 run.bodies.end(call.key, None)
             self._ended(call, view, error)
+            if heart is not None:
+                self._details = heart.details
             if error is None:
                 record, loaded, more = self._completed(call, view, value, memo_key)
                 yield from put(call, record, *more)
@@ -201,7 +208,30 @@ class StepOperation(DurableOperation):
             with run.lock:
                 run.journal.reopen(run.failures.inside(scope))
 
-    def _begun(self, call: Call, view: StepView, scope: Scope) -> Effect:
+    def _heart(self, call: Call, limit: float, attempt: int) -> Heart:
+        """The heartbeats of an attempt, at most *limit* seconds from one to the next."""
+
+        def store(details: Value) -> None:
+            if self.recorded:
+                facts = Beating(call.run.engine.clock.now())
+                drive(self._beats(call, self._unfinished(call, details, attempt - 1, facts)))
+
+        return Heart(limit, call.run.engine.ticks, store, self._details)
+
+    def _beats(self, call: Call, record: Step) -> Effects[None]:
+        yield from put(call, record)
+
+    def _unfinished(
+        self, call: Call, details: Value, attempts: int, facts: Facts, view: StepView | None = None
+    ) -> Step:
+        """The record of a step that has not ended, with what its body said last."""
+        if details is None:
+            return row(call, _PENDING, None, "", attempts, facts, view)
+        payloads = call.run.engine.payloads
+        payload, loaded = payloads.pack(details, call.run.id, call.key, "details")
+        return row(call, _PENDING, payload, payloads.previews.value(loaded), attempts, facts, view)
+
+    def _begun(self, call: Call, view: StepView, scope: Scope, heart: Heart | None) -> Effect:
         """The effect that executes the body once, which is about to begin."""
         run, defn = call.run, self.defn
         if run.engine.hooks.listens:
@@ -211,7 +241,10 @@ class StepOperation(DurableOperation):
         if self._elsewhere is not None:
             return self._elsewhere(call, self.called, frame)
         _, fn, _, args, kwargs = self.called
-        return Body(fn, args, kwargs, frame, defn.timeout)
+        if heart is None:
+            return Body(fn, args, kwargs, frame, defn.timeout)
+        inline = call.inline or not (call.submitted or call.queued)
+        return Body(fn, args, kwargs, frame, defn.timeout, heart=heart, inline=inline)
 
     def _ended(self, call: Call, view: StepView, error: BaseException | None) -> None:
         """The body has ended once."""
@@ -255,7 +288,7 @@ class StepOperation(DurableOperation):
         delay = retry.delay(view.attempt, engine.hooks.jitter(), error)
         previews = engine.payloads.previews
         facts: Facts = Retrying(engine.clock.now() + delay, previews.error(error))
-        yield from put(call, row(call, _PENDING, None, "", view.attempt, facts, view))
+        yield from put(call, self._unfinished(call, self._details, view.attempt, facts, view))
         engine.hooks.fire("on_step_retry", view, error, view.attempt, delay)
         logger.info(
             "step %s failed at attempt %d of %s (%s); next in %.3g s",
@@ -285,6 +318,8 @@ class StepOperation(DurableOperation):
                 ),
                 call,
             )
+        if prior.payload is not None:
+            self._details = run.engine.payloads.unpack(prior.payload, run.id, call.key, "details")
         if isinstance(facts, Retrying):
             left = min(facts.next - run.engine.clock.now(), _YEAR)
             if left > 0:

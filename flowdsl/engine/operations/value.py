@@ -145,7 +145,7 @@ def _seed(run: Execution, scope: Scope) -> bytes:
     run.stop.check()
     with run.lock:
         number = scope.draw()
-    source = run.id
+    source = run.origin
     for origin, draws in origins(run):
         if number < draws.get(scope.id, 0):
             source = origin

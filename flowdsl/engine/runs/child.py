@@ -58,7 +58,7 @@ class Child(Operation):
         asked = request(run.engine, self._called, **self._options)
         if given is None and asked.wanted.number is not None:
             again = f"~{call.generation}" if call.generation else ""
-            asked.wanted = evolve(asked.wanted, id=f"{run.id}/{call.key[:16]}{again}", number=None)
+            asked.wanted = evolve(asked.wanted, id=f"{run.origin}/{call.key[:16]}{again}", number=None)
         asked.wanted = evolve(asked.wanted, parent=run.id, parent_key=call.key)
         asked.fresh = False
         asked.again = run.journal.get(call.key) is not None  # as an open failure: the parent is being retried

@@ -17,19 +17,29 @@ If you edit this
 import logging
 from contextlib import nullcontext
 
+from attrs import evolve
+
 from flowdsl.core.journal import Journal
 from flowdsl.core.kinds import AUDIT
+from flowdsl.core.records import Run, Step
 from flowdsl.engine.audit import CLEANUP, audit
-from flowdsl.engine.effects import Body, Flow, Read, Stoppable, run_async, run_sync
+from flowdsl.engine.definitions import Invocation, WorkflowDef
+from flowdsl.engine.effects import Body, Effects, Flow, Read, Result, Stoppable, run_async, run_sync
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import Execution, Frame, current
+from flowdsl.engine.operations.continue_as_new import ContinuesAsNew
+from flowdsl.engine.operations.publish import Channels
 from flowdsl.engine.operations.schedule import arm_all
+from flowdsl.engine.operations.submit import Strays
+from flowdsl.engine.record import commit, halted
 from flowdsl.engine.runs.acquire import Acquired, acquire
 from flowdsl.engine.runs.ending import ended, release, undo_on
 from flowdsl.engine.runs.outcome import outcome_of
-from flowdsl.engine.runs.request import Request
-from flowdsl.engine.user import Value
-from flowdsl.errors import FlowError, RunCancelled, Stopped, StorageError
+from flowdsl.engine.runs.request import Request, arguments_of
+from flowdsl.engine.runs.versions import warn_of_version
+from flowdsl.engine.user import Handle, Named, Value
+from flowdsl.errors import FlowError, ResultNotStorable, RunCancelled, Stopped, StorageError
+from flowdsl.storage.base import Restart
 
 __all__ = ["edge", "execute", "interrupted", "run_to_end", "whole"]
 
@@ -79,57 +89,94 @@ def whole(engine: Engine, asked: Request) -> Flow:
 
 
 def execute(engine: Engine, asked: Request, acquired: Acquired) -> Flow:
-    """Execute a run that is ours, from its journal on."""
-    record, defn = acquired.run, asked.defn
-    steps = []
+    """Execute a run that is ours, from its journal on, generation by generation, until it ends."""
+    record, called = acquired.run, asked.called
+    steps: list[Step] = []
+    parts: dict[type, object] = {}
     if acquired.continued:
         try:
-            steps = yield Read(engine.storage, lambda: engine.storage.list_steps(record.id))
+            found = yield Read(engine.storage, lambda: _stored(engine, record))
+            steps, channels, called = found[0], found[1], _stored_call(engine, record, called)
         except StorageError as error:
             release(engine, record)
             return Stopped(error), None
         except BaseException:
             release(engine, record)
             raise
-    journal = Journal(steps, open_failures=record.open_failures, floor=record.floor)
+        counts = Channels()
+        counts.begin(channels)
+        parts = {Channels: counts}
     frame = current.get()
-    parent = None if frame is None else frame.run
-    state = Execution(engine, record, journal, defn, parent)
-    if parent is not None:
-        parent.stop.adopt(state.stop)
+    journal = Journal(steps, open_failures=record.open_failures, floor=record.floor)
+    state = Execution(engine, record, journal, asked.defn, None if frame is None else frame.run, called)
+    state.inherit(parts)
     engine.owned.begin(record.id, state)
     handle = engine.make_handle(record)
     if acquired.continued:
         logger.info(
             "continuing run %s of %s: %d recorded steps are replayed",
-            record.id, defn.path, journal.replayable(), extra={"run": record.id, "step": None},
+            record.id, asked.defn.path, journal.replayable(), extra={"run": record.id, "step": None},
         )  # fmt: skip
+        warn_of_version(record, asked.defn)
+    with nullcontext() if acquired.counted or frame is not None else engine.busy():
+        while True:
+            ended = yield from _generation(state, handle, acquired)
+            if not isinstance(ended, Execution):
+                return ended
+            state, acquired = ended, evolve(acquired, run=ended.record, continued=False)
+
+
+def _stored(engine: Engine, record: Run) -> tuple[list[Step], dict[str, int]]:
+    """The journal of a run, and how many items its channels have."""
+    return engine.storage.list_steps(record.id), engine.storage.list_channels(record.id)
+
+
+def _stored_call(engine: Engine, record: Run, called: Invocation[WorkflowDef]) -> Invocation[WorkflowDef]:
+    """The call that the run is to make. A run that has begun anew goes on with its own arguments."""
+    if record.generation == 1:
+        return called
+    arguments = arguments_of(engine, record)
+    args, kwargs = called.defn.binder(called.receiver is not None).call_with(arguments)
+    return called._replace(args=args, kwargs=kwargs)
+
+
+def _generation(state: Execution, handle: Handle, acquired: Acquired) -> Effects[Result | Execution]:
+    """Execute one generation of a run: to its end, or up to the next one."""
+    engine, record, parent = state.engine, state.record, state.parent
+    if parent is not None:
+        parent.stop.adopt(state.stop)
     try:
-        engine.hooks.fire("on_run_start", handle)
+        if record.generation == 1 or acquired.continued:
+            engine.hooks.fire("on_run_start", handle)
         cancelled = record.cancel_requested is not None
-        cleaning = any(step.kind == AUDIT and step.path == CLEANUP for step in steps)
+        cleaning = any(step.kind == AUDIT and step.path == CLEANUP for step in state.journal)
         if cleaning and not record.undoing:
             late = RunCancelled(f"run {record.id} was cancelled", run=record.id)
             state.stop.replay(late if cancelled else state.stop.timed_out())
             cancelled = False
         if acquired.continued:
-            what = f"{defn.path}: {journal.replayable()} recorded steps are replayed"
+            what = f"{record.workflow}: {state.journal.replayable()} recorded steps are replayed"
             state.writer.keep(audit(engine, record.id, acquired.action, what))
         if engine.closing:
             state.stop.halt(interrupted(record.id), outside=True)
-        with nullcontext() if acquired.counted or frame is not None else engine.busy():
-            if acquired.continued and not record.undoing and not cancelled:
-                arm_all(state)  # within busy(): no virtual time passes before the body
-            if record.undoing:
-                return (yield from undo_on(state, handle))
-            if cancelled:  # its process died before it saw the request
-                stop = RunCancelled(f"run {record.id} was cancelled", run=record.id)
-                state.stop.halt(stop)
-                return (yield from ended(state, handle, Stopped(stop), None))
-            _, fn, _, args, kwargs = asked.called
-            body = Body(fn, args, kwargs, Frame(state, state.scope, None, defn.is_async))
-            failure, value = yield Stoppable(state, body)
-            return (yield from ended(state, handle, failure, value))
+        if acquired.continued and not record.undoing and not cancelled:
+            arm_all(state)  # no virtual time passes before the body
+        if record.undoing:
+            return (yield from undo_on(state, handle))
+        if cancelled:  # its process died before it saw the request
+            stop = RunCancelled(f"run {record.id} was cancelled", run=record.id)
+            state.stop.halt(stop)
+            return (yield from ended(state, handle, Stopped(stop), None))
+        assert state.called is not None
+        defn, fn, _, args, kwargs = state.called
+        body = Body(fn, args, kwargs, Frame(state, state.scope, None, defn.is_async))
+        failure, value = yield Stoppable(state, body)
+        if isinstance(state.stop.reason, ContinuesAsNew):
+            try:
+                return (yield from _next(state, state.stop.reason.called))
+            except Stopped as stopped:
+                failure = stopped
+        return (yield from ended(state, handle, failure, value))
     except BaseException:  # an interrupt in a hook or callback, or while the outcome was being stored
         release(engine, record)
         raise
@@ -143,6 +190,30 @@ def execute(engine: Engine, asked: Request, acquired: Acquired) -> Flow:
                 run=record.id,
             )
         )
+
+
+def _next(state: Execution, called: Invocation[WorkflowDef]) -> Effects[Execution]:
+    """Commit the change of generations, and give the execution of the next one."""
+    engine, record = state.engine, state.record
+    if state.is_async:
+        yield Strays(state)
+    bound = called.bind()
+    try:
+        args, _ = engine.payloads.pack(bound.arguments, record.key, "", "args")
+    except ResultNotStorable as error:
+        raise halted(state, error, None) from None
+    changes: Named = {
+        "args": args,
+        "args_preview": engine.payloads.previews.call(bound),
+        "generation": record.generation + 1,
+        "open_failures": (),
+        "floor": 0,
+    }
+    yield from commit(state, None, Restart(record.id, state.epoch, changes))
+    following = Execution(engine, evolve(record, **changes), Journal(), called.defn, state.parent, called)
+    following.inherit({Channels: state.part(Channels)})
+    engine.owned.begin(record.id, following)
+    return following
 
 
 def interrupted(run_id: str) -> FlowError:

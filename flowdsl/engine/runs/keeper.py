@@ -7,10 +7,12 @@ import threading
 import time
 import weakref
 
+from flowdsl.engine.effects import drive
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import Execution
 from flowdsl.engine.operations.step import announced
-from flowdsl.errors import RunCancelled, StorageError
+from flowdsl.engine.record import flush
+from flowdsl.errors import RunCancelled, Stopped, StorageError
 from flowdsl.storage.base import Done, Fenced, Missing, PutStep, UpdateRun
 from flowdsl.storage.operations import run_topic
 
@@ -18,6 +20,7 @@ __all__ = ["Keeper"]
 
 logger = logging.getLogger("flowdsl")
 
+_TURN = 0.02  # seconds that a run is given to commit what others wait for, before it is done for it
 _LOOK = 0.5  # seconds between two looks at the runs that execute here, at most
 
 
@@ -41,7 +44,9 @@ class Keeper:
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._closed = False
+        self._hurry = False
         engine.owned.on_begin(self.watch)
+        engine.owned.on_hurry(self.hurry)
         _keepers.add(self)
 
     def watch(self) -> None:
@@ -51,6 +56,12 @@ class Keeper:
                 if self._thread is None and not self._closed:
                     self._thread = threading.Thread(target=self._keep, name="flowdsl-keeper", daemon=True)
                     self._thread.start()
+
+    def hurry(self) -> None:
+        """Make what runs have buffered durable within a tenth of a second."""
+        if not self._hurry:
+            self._hurry = True
+            self._wake.set()
 
     def close(self) -> None:
         """End the thread."""
@@ -81,6 +92,10 @@ class Keeper:
                     self._wake.wait(min(_LOOK, self._engine.lease / 3))
                 if self._closed:
                     return
+                if self._hurry:
+                    self._wake.clear()
+                    self._wake.wait(_TURN)  # mostly the run commits by itself in that time
+                    self.flush()
                 if time.monotonic() >= renew_at:
                     self.renew()
                     renew_at = time.monotonic() + self._engine.lease / 3
@@ -96,6 +111,15 @@ class Keeper:
                 )  # a fault of the storage's own must not end this thread
                 logger.warning("leases could not be renewed: %s", error, exc_info=None if known else error)
                 self._wake.wait(_LOOK)
+
+    def flush(self) -> None:
+        """Make durable what runs have buffered. One that refuses is stopped by that, resumably."""
+        self._hurry = False
+        for state in self._engine.owned.executions():
+            try:
+                drive(flush(state))
+            except Stopped:
+                pass
 
     def renew(self) -> None:
         """Renew all leases in one commit; runs that are not ours any more are stopped."""

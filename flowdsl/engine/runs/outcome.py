@@ -20,7 +20,16 @@ from flowdsl.engine.user import Value
 from flowdsl.errors import FlowError, RunCancelled, RunNotFound, StorageError
 from flowdsl.storage.operations import run_topic
 
-__all__ = ["OnLoop", "await_outcome", "on_a_loop", "outcome_of", "record_of", "wait_for_outcome", "watching"]
+__all__ = [
+    "OnLoop",
+    "await_outcome",
+    "on_a_loop",
+    "outcome_elsewhere",
+    "outcome_of",
+    "record_of",
+    "wait_for_outcome",
+    "watching",
+]
 
 _LOOK = 0.5  # seconds between two looks at a run that another process executes
 
@@ -140,6 +149,22 @@ def _await_future(future: "Future[Value]", run_id: str, timeout: float | None) -
         if future.done():
             raise
         raise TimeoutError(f"run {run_id} has not ended within {timeout} s; it goes on") from None
+
+
+def outcome_elsewhere(engine: Engine, run_id: str, given_up: threading.Event) -> "Future[Value]":
+    """The outcome of a run that executes elsewhere, as a future; until *given_up* is set."""
+    future: Future[Value] = Future()
+
+    def wait() -> None:
+        try:
+            value = _poll(engine, run_id, None, given_up)
+        except Exception as error:
+            future.set_exception(error)
+        else:
+            future.set_result(value)
+
+    threading.Thread(target=wait, name=f"flowdsl-{run_id}-watch", daemon=True).start()
+    return future
 
 
 def _poll(

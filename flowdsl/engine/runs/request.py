@@ -15,9 +15,9 @@ from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import current
 from flowdsl.engine.notebooks import notice_unnamed
 from flowdsl.engine.user import Named, Value
-from flowdsl.errors import ResultNotStorable
+from flowdsl.errors import FlowError, ResultNotStorable
 
-__all__ = ["Request", "checked_id", "request"]
+__all__ = ["Request", "arguments_of", "checked_id", "request"]
 
 
 @define(slots=True)
@@ -137,3 +137,14 @@ def request(
         ancestors.append(state.id)
         state = state.parent
     return Request(called, wanted, fresh, tuple(ancestors))
+
+
+def arguments_of(engine: Engine, record: Run) -> dict[str, Any]:
+    """The stored arguments of a run by parameter name."""
+    if not record.args:
+        raise FlowError(
+            f"the arguments of run {record.id} could not be stored; call the workflow again with them",
+            run=record.id,
+        )
+    found: dict[str, Any] = engine.payloads.unpack(record.args, record.key, "", "args", record.id)
+    return found

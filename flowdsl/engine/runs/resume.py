@@ -12,13 +12,12 @@ from flowdsl.engine.engine import Engine
 from flowdsl.engine.owner import Liveness, is_interrupted, liveness
 from flowdsl.engine.registry import STEPS, WORKFLOWS
 from flowdsl.engine.runs.acquire import Acquired, take
-from flowdsl.engine.runs.request import Request
+from flowdsl.engine.runs.request import Request, arguments_of
 from flowdsl.engine.runs.single import single_run
 from flowdsl.engine.runs.start import launch
-from flowdsl.engine.user import Named
 from flowdsl.errors import FlowError, RecoveryLimit, RunConflict, RunFinished, StepNotFound
 
-__all__ = ["arguments_of", "as_flow", "continue_run", "loaded", "recover", "request_of"]
+__all__ = ["as_flow", "continue_run", "loaded", "recover", "request_of"]
 
 logger = logging.getLogger("flowdsl")
 
@@ -30,17 +29,6 @@ def loaded(path: str) -> WorkflowDef | StepDef | None:
     """The workflow, or the step that ``Runtime.do`` made a run of, of this path; ``None`` where its module
     is not imported."""
     return WORKFLOWS.get(path) or STEPS.get(path)
-
-
-def arguments_of(engine: Engine, record: Run) -> Named:
-    """The stored arguments of a run by parameter name."""
-    if not record.args:
-        raise FlowError(
-            f"the arguments of run {record.id} could not be stored; call the workflow again with them",
-            run=record.id,
-        )
-    found: Named = engine.payloads.unpack(record.args, record.key, "", "args", record.id)
-    return found
 
 
 def continue_run(engine: Engine, record: Run, action: str = "") -> str:

@@ -199,7 +199,16 @@ def _undo_step(state: Execution, step: Step, undo: Value) -> Flow:
         scope = Scope(place, state.scope, defn.is_async, of_step=True)
         scope.entered()
         now = engine.clock.now()
-        view = StepView(state.id, f"{step.key}/undo", defn.path, "undo", attempt, now, generation=generation)
+        view = StepView(
+            state.id,
+            f"{step.key}/undo",
+            defn.path,
+            "undo",
+            attempt,
+            now,
+            generation=generation,
+            origin=state.origin,
+        )
         error, _ = yield from _call(Frame(state, scope, view, defn.is_async), defn, fn, value)
         if error is None:
             break

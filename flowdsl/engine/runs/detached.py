@@ -1,0 +1,84 @@
+"""A detached run: one that another run has started, exactly one for each call, and does not wait for.
+
+Its id derives from the caller's run and call, so a caller that dies and is resumed finds it. It has no
+parent: its starter neither cancels nor undoes it.
+"""
+
+import contextvars
+from typing import Any
+
+from attrs import evolve
+
+from flowdsl.core.facts import ChildRun
+from flowdsl.core.kinds import START
+from flowdsl.core.records import Step
+from flowdsl.engine.call import Call, Operation
+from flowdsl.engine.definitions import Invocation, WorkflowDef
+from flowdsl.engine.effects import Flow
+from flowdsl.engine.execution import Frame, current
+from flowdsl.engine.perform import at_once
+from flowdsl.engine.record import complete, crossing, fail, flush
+from flowdsl.engine.runs.acquire import Acquired, open_now
+from flowdsl.engine.runs.request import Request, request
+from flowdsl.engine.runs.start import launch
+from flowdsl.errors import RunConflict
+
+__all__ = ["start_detached"]
+
+
+class StartDetached(Operation):
+    """Start the workflow that is *called*; in records it is like a step: same name, same arguments."""
+
+    __slots__ = ("_called", "_options", "bound", "canonical", "defaults", "path", "version")
+
+    kind = START
+
+    def __init__(self, called: Invocation[WorkflowDef], options: dict[str, Any]) -> None:
+        self._called = called
+        self._options = options
+        self.bound = called.bind()
+        self.canonical = self.bound.canonical
+        self.defaults = self.bound.defaults
+        self.path = called.defn.path
+        self.version = called.defn.version
+
+    def preview(self, limit: int = 200) -> str:
+        return self.bound.preview(limit)
+
+    def request(self, call: Call) -> Request:
+        """The run that *call* asks for."""
+        run = call.run
+        asked = request(run.engine, self._called, **self._options)
+        if asked.wanted.number is not None:
+            again = f"~{call.generation}" if call.generation else ""
+            asked.wanted = evolve(asked.wanted, id=f"{run.origin}/{call.key[:16]}{again}", number=None)
+        asked.wanted = evolve(asked.wanted, started_by=run.id)
+        asked.fresh = False
+        asked.ancestors = ()
+        return asked
+
+    def execute(self, call: Call, prior: Step | None) -> Flow:
+        run, engine = call.run, call.run.engine
+        yield from flush(run)
+        asked = self.request(call)
+        try:
+            with crossing(run, call):
+                acquired = open_now(engine, asked.wanted)
+        except RunConflict as error:
+            return (yield from fail(call, error))
+        if acquired is not None and acquired.owned:
+            _launch(engine, asked, acquired)
+        return (yield from complete(call, asked.wanted.id, ChildRun(asked.wanted.id)))
+
+
+def _launch(engine: Any, asked: Request, acquired: Acquired) -> None:
+    """Begin it outside of the run that is executing here."""
+    context = contextvars.copy_context()
+    context.run(current.set, None)
+    context.run(launch, engine, asked, acquired)
+
+
+def start_detached(frame: Frame, called: Invocation[WorkflowDef], options: dict[str, Any]) -> str:
+    """Start the run, once; its id. It is recorded by then."""
+    run_id: str = at_once(frame, StartDetached(called, options))
+    return run_id

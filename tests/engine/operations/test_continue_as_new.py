@@ -1,0 +1,215 @@
+"""``continue_as_new``: a run that begins anew under its id, with a journal that stays short."""
+
+import pytest
+from support import script, spawn
+from verbtools import with_a_crash_at_each_commit
+
+from flowdsl import Runtime, continue_as_new, current_run, publish, schedule, step, wait_for, workflow
+from flowdsl.errors import FlowError, RunConflict
+from flowdsl.storage import MemoryStorage
+
+
+def counting(flavour, effects, upto=3):
+    """A workflow that counts to *upto*, one generation each."""
+
+    @flavour.step
+    def note(n):
+        effects(n)
+
+    @flavour.workflow(id="w")
+    def w(n=0):
+        yield note(n)
+        if n < upto:
+            continue_as_new(n + 1)
+        return n, current_run().generation
+
+    return w
+
+
+def test_the_next_generation_begins_under_the_same_id(runtime, flavour, effects):
+    """The journal is that of the last generation, the result too; generations count from 1."""
+    w = counting(flavour, effects)
+    assert flavour.call(w) == (3, 4)
+    run = runtime.run("w")
+    assert run.generation == 4
+    assert run.args == {"n": 3}
+    assert [step.args for step in run.steps()] == ["n=3"]
+    assert effects == [0, 1, 2, 3]
+    assert [one.id for one in runtime.runs()] == ["w"]
+
+
+def test_a_crash_at_each_commit_around_the_change(flavour, effects):
+    """Each generation's step is executed, and none is lost or begun from the wrong arguments."""
+    w = counting(flavour, effects, 2)
+    for rt, result in with_a_crash_at_each_commit(MemoryStorage, lambda rt: flavour.call(w)):
+        assert result == (2, 3)
+        assert set(effects.log) == {0, 1, 2}
+        assert all(effects.count(n) <= 2 for n in (0, 1, 2))
+        effects.log.clear()
+
+
+def test_a_call_is_held_against_the_first_arguments(storage):
+    """The same call joins or continues the run whatever generation it is in; another one is a conflict."""
+
+    @workflow(id="w")
+    def w(n):
+        if n < 3:
+            continue_as_new(n + 1)
+        return n
+
+    with Runtime(storage):
+        assert w(1) == 3
+        assert w(1) == 3
+        with pytest.raises(RunConflict):
+            w(2)
+
+
+def test_messages_channels_and_tags_stay(storage, flavour, verbs):
+    """Unread messages, published items and tags belong to the run, not to a generation."""
+
+    @flavour.workflow(id="w", tags=("mine",))
+    def w(seen=()):
+        message = yield verbs.wait_for("n")
+        publish("seen", message)
+        if message < 3:
+            continue_as_new((*seen, message))
+        return (*seen, message)
+
+    with Runtime(storage) as rt:
+        run = w.start()
+        for n in (1, 2, 3):
+            run.signal("n", n)
+        assert run.result() == (1, 2, 3)
+        assert list(run.stream("seen")) == [1, 2, 3]
+        assert [one.id for one in rt.runs(tags="mine")] == ["w"]
+        assert len(rt.storage.list_signals("w")) <= 1
+
+
+def test_nothing_of_the_run_may_be_under_way(runtime):
+    """With a branch or a child unfinished it is refused, and says which."""
+
+    @step
+    def late():
+        pass
+
+    @workflow
+    def child():
+        wait_for("go")
+
+    @workflow(id="w")
+    def w():
+        branch, run = schedule(late, delay="1 day"), child.start()
+        with pytest.raises(FlowError, match="2 of its branches or children are unfinished"):
+            continue_as_new()
+        branch.result()
+        with pytest.raises(FlowError, match="1 of its branches or children is unfinished"):
+            continue_as_new()
+        run.signal("go")
+        run.result()
+        return "ended"
+
+    assert w() == "ended"
+
+
+def test_it_belongs_in_a_workflows_body(runtime):
+    """In a step, or outside a run, it says where it belongs."""
+
+    @step(retry=None)
+    def inside():
+        continue_as_new()
+
+    @workflow
+    def w():
+        inside()
+
+    with pytest.raises(FlowError, match="body of a workflow"):
+        w()
+    with pytest.raises(FlowError, match="inside a run"):
+        continue_as_new()
+
+
+def test_arguments_that_do_not_fit_are_refused_before_anything_is_lost(runtime):
+    """A wrong argument is a ``TypeError`` in the body; the generation goes on."""
+
+    @workflow(id="w")
+    def w(n):
+        with pytest.raises(TypeError):
+            continue_as_new(n, n, n)
+        return current_run().generation
+
+    assert w(1) == 1
+
+
+def test_a_body_cannot_swallow_it(runtime):
+    """``except Exception`` does not stop it: the next generation begins."""
+
+    @workflow(id="w")
+    def w(n=0):
+        if n == 0:
+            try:
+                continue_as_new(1)
+            except Exception:
+                return "swallowed"
+        return n
+
+    assert w() == 1
+
+
+def test_a_real_kill_in_a_later_generation(tmp_path):
+    """Killed in generation 3, the run goes on there, not at the beginning."""
+    code = script(
+        tmp_path / "goes_on.py",
+        """
+        import sys
+        from flowdsl import Runtime, continue_as_new, current_run, step, workflow
+        @step
+        def work(n):
+            print("work", n, flush=True)
+            if n == 2 and sys.argv[1] == "first":
+                sys.stdin.read()
+        @workflow(id="w")
+        def w(n):
+            work(n)
+            if n < 4:
+                continue_as_new(n + 1)
+            return current_run().generation
+        with Runtime("sqlite:///flow.db"): print(w(0), flush=True)
+        """,
+    )
+    first = spawn(code, "first")
+    assert [first.stdout.readline() for _ in range(3)] == ["work 0\n", "work 1\n", "work 2\n"]
+    first.kill()
+    first.communicate()
+    second = spawn(code, "second")
+    assert second.communicate(timeout=30)[0] == "work 2\nwork 3\nwork 4\n5\n"
+
+
+def test_many_generations_leave_nothing_behind(runtime):
+    """A thousand generations leave one short journal, and no deeper stack."""
+
+    @workflow(id="w")
+    def w(n):
+        return n if n == 1000 else continue_as_new(n + 1)
+
+    assert w(0) == 1000
+    assert runtime.run("w").generation == 1001
+    assert len(runtime.storage.list_steps("w")) <= 1
+
+
+def test_undo_ends_with_its_generation(runtime, effects):
+    """What a former generation completed is settled: a later failure does not take it back."""
+
+    @step(undo=lambda n: effects("undo", n))
+    def act(n):
+        return n
+
+    @workflow(id="w")
+    def w(n=0):
+        act(n)
+        if n == 0:
+            continue_as_new(1)
+        raise LookupError("fails")
+
+    with pytest.raises(LookupError):
+        w()
+    assert effects == [("undo", 1)]

@@ -1,0 +1,83 @@
+"""``return_exceptions=`` of ``gather`` and ``map``."""
+
+import asyncio
+
+import pytest
+
+from flowdsl import aio, gather, step, workflow
+
+
+@step(retry=None)
+def half(n):
+    """Half of an even number."""
+    if n % 2:
+        raise ValueError(f"{n} is odd")
+    return n // 2
+
+
+@step(retry=None)
+async def ahalf(n):
+    """The same, awaited."""
+    if n % 2:
+        raise ValueError(f"{n} is odd")
+    return n // 2
+
+
+def shown(found):
+    """Results as they are, errors by type and text."""
+    return [repr(one) if isinstance(one, Exception) else one for one in found]
+
+
+def test_gather_gives_errors_in_their_places(runtime):
+    """Results and exceptions, in the order of the input."""
+
+    @workflow
+    def w():
+        return shown(gather(*(half.submit(n) for n in range(4)), return_exceptions=True))
+
+    assert w() == [0, "ValueError('1 is odd')", 1, "ValueError('3 is odd')"]
+
+
+def test_map_gives_errors_in_their_places(runtime):
+    """The same for ``map``, with and without a limit."""
+
+    @workflow
+    def w(limit):
+        return shown(half.map(range(4), limit=limit, return_exceptions=True))
+
+    assert w(None) == w(2) == [0, "ValueError('1 is odd')", 1, "ValueError('3 is odd')"]
+
+
+def test_the_awaited_ones(runtime):
+    """``aio.gather`` and an async step's ``map``."""
+
+    @workflow
+    async def w():
+        return (
+            shown(await aio.gather(*(ahalf(n) for n in range(4)), return_exceptions=True)),
+            shown(await ahalf.map(range(4), return_exceptions=True)),
+        )
+
+    expected = [0, "ValueError('1 is odd')", 1, "ValueError('3 is odd')"]
+    assert asyncio.run(w()) == (expected, expected)
+
+
+def test_handled_failures_are_replayed(runtime):
+    """Errors that were returned are handled: the run completes, and a replay gives them again."""
+
+    @workflow(id="w")
+    def w():
+        return shown(gather(half.submit(1), return_exceptions=True))
+
+    assert w() == w() == ["ValueError('1 is odd')"]
+
+
+def test_without_it_the_first_error_is_raised(runtime):
+    """As ever."""
+
+    @workflow
+    def w():
+        return gather(half.submit(1), half.submit(2))
+
+    with pytest.raises(ValueError, match="1 is odd"):
+        w()

@@ -1,0 +1,125 @@
+"""``race``: the first that ends well wins, and a replay takes the same."""
+
+import threading
+
+import pytest
+from support import Crash, Mortal
+
+from flowdsl import Runtime, aio, race, step, wait_for, workflow
+from flowdsl.storage import MemoryStorage
+from flowdsl.testing import VirtualClock
+
+
+def test_the_first_wins_and_the_others_are_withdrawn(storage, effects):
+    """What waits longer is cancelled; the result is that of the quicker one."""
+
+    @workflow
+    def child(name):
+        return wait_for(name)
+
+    @workflow(id="w")
+    def w():
+        slow, quick = child.start("slow"), child.start("quick")
+        quick.signal("quick", "won")
+        return race(slow, quick), slow.status
+
+    with Runtime(storage) as rt:
+        result, _ = w()
+        assert result == "won"
+        slow, quick = rt.run("w").children()
+        assert {slow.exception() is None, quick.exception() is None} == {True, False}
+
+
+def test_a_failure_does_not_win(runtime):
+    """One that fails leaves the race to the others."""
+
+    @step(retry=None)
+    def fails():
+        raise OSError("no")
+
+    @step
+    def works():
+        return "yes"
+
+    @workflow
+    def w():
+        return race(fails.submit(), works.submit())
+
+    assert w() == "yes"
+
+
+def test_if_all_fail_their_errors_come_in_a_group(runtime):
+    """An ``ExceptionGroup`` of all errors, in the order given."""
+
+    @step
+    def fails(n):
+        raise LookupError(n)
+
+    @workflow
+    def w():
+        return race(fails.options(retry=None).submit(1), fails.options(retry=None).submit(2))
+
+    with pytest.raises(ExceptionGroup) as caught:
+        w()
+    assert [error.args for error in caught.value.exceptions] == [(1,), (2,)]
+
+
+def test_a_replay_takes_the_recorded_winner():
+    """Timing may be another after a crash; the winner is not."""
+    storage, clock = MemoryStorage(), VirtualClock()
+    gates = {1: threading.Event(), 2: threading.Event()}
+
+    @step
+    def one(n):
+        gates[n].wait(20)
+        return n
+
+    @step
+    def after():
+        pass
+
+    @workflow(id="w")
+    def w():
+        found = race(one.submit(1), one.submit(2))
+        after()
+        return found
+
+    gates[2].set()
+
+    def second_winner(operations):
+        return any(getattr(getattr(op, "step", None), "path", "").endswith("after") for op in operations)
+
+    threading.Timer(0.2, gates[1].set).start()
+    with Runtime(Mortal(storage, second_winner), clock=clock), pytest.raises(Crash):
+        w()
+    with Runtime(storage, clock=clock):
+        assert w() == 2
+
+
+def test_async_races_take_coroutines_too(runtime):
+    """In async bodies coroutines are branches of their own, as in ``gather``; losers are cancelled."""
+    import asyncio
+
+    @step
+    async def quick():
+        return "quick"
+
+    async def slow():
+        await aio.wait_for("never")
+
+    @workflow
+    async def w():
+        return await aio.race(slow(), quick())
+
+    assert asyncio.run(w()) == "quick"
+
+
+def test_nothing_to_race(runtime):
+    """A race of nobody has no winner."""
+
+    @workflow
+    def w():
+        race()
+
+    with pytest.raises(ValueError, match="at least one"):
+        w()

@@ -1,0 +1,347 @@
+"""``receive``: a message of any of several names, and its answer."""
+
+import pytest
+from support import Crash, Mortal, script, spawn
+from verbtools import until, with_a_crash_at_each_commit
+
+from flowdsl import Message, Runtime, aio, receive, step, wait_for, workflow
+from flowdsl.errors import Refused, RunFinished, RunNotFound, WaitTimeout
+from flowdsl.storage import MemoryStorage
+from flowdsl.testing import VirtualClock
+
+
+def test_the_oldest_over_all_names_comes_first(runtime, flavour, verbs):
+    """Names do not order messages, their arrival does; a message says its name, payload and sender."""
+
+    @flavour.step
+    def tell():
+        runtime.signal("w", "b", 1, sender="Ada")
+        runtime.signal("w", "a", 2)
+        runtime.signal("w", "c", 3)
+        runtime.signal("w", "b", 4)
+
+    @flavour.workflow(id="w")
+    def w():
+        yield tell()
+        found = []
+        for _ in range(3):
+            message = yield verbs.receive("a", "b")
+            found.append((message.name, message.payload, message.sender))
+        return found, (yield verbs.wait_for("c"))
+
+    assert flavour.call(w) == ([("b", 1, "Ada"), ("a", 2, None), ("b", 4, None)], 3)
+
+
+def test_where_looks_at_the_payload(runtime, flavour, verbs):
+    """A predicate or the items of a dict choose among the names."""
+
+    @flavour.step
+    def tell():
+        runtime.signal("w", "a", {"n": 1})
+        runtime.signal("w", "b", {"n": 2})
+
+    @flavour.workflow(id="w")
+    def w():
+        yield tell()
+        first = yield verbs.receive("a", "b", where={"n": 2})
+        second = yield verbs.receive("a", "b", where=lambda payload: payload["n"] == 1)
+        return first.name, second.name
+
+    assert flavour.call(w) == ("b", "a")
+
+
+def test_a_timeout_raises_and_names_all(storage, clock, flavour, verbs):
+    """``WaitTimeout`` says which messages did not come, and is replayed as such."""
+
+    @flavour.step
+    def after():
+        pass
+
+    @flavour.workflow(id="w")
+    def w():
+        with pytest.raises(WaitTimeout, match="'a' or 'b'"):
+            yield verbs.receive("a", "b", timeout="1 day")
+        yield after()
+        return (yield verbs.receive("a", "b")).payload
+
+    with Runtime(Mortal(storage, 3), clock=clock), pytest.raises(Crash):
+        flavour.call(w)
+    with Runtime(storage, clock=clock) as rt:
+        rt.signal("w", "b", 5)
+        assert flavour.call(w) == 5
+
+
+@pytest.mark.parametrize("names", [(), (1,), ("",)])
+def test_names_are_checked(runtime, names):
+    """At least one name, and each a text."""
+
+    @workflow
+    def w():
+        receive(*names)
+
+    with pytest.raises((TypeError, ValueError)):
+        w()
+
+
+def answering(flavour, verbs, count):
+    """A workflow that doubles numbers and refuses what is none."""
+
+    @flavour.workflow(id="w")
+    def w():
+        for _ in range(count):
+            message = yield verbs.receive("double", "stop")
+            if message.name == "stop":
+                return "stopped"
+            if isinstance(message.payload, int):
+                message.reply(message.payload * 2)
+            else:
+                message.refuse(ValueError(f"{message.payload!r} is no number"))
+        return "done"
+
+    return w
+
+
+def test_ask_gets_the_reply(storage, flavour, verbs):
+    """``run.ask`` sends and waits for ``reply``; ``refuse`` raises its error at the asker."""
+    w = answering(flavour, verbs, 3)
+    with Runtime(storage) as rt:
+        run = w.start()
+        assert run.ask("double", 4) == 8
+        with pytest.raises(ValueError, match="'x' is no number"):
+            rt.ask("w", "double", "x")
+        run.signal("stop")
+        assert run.result() == "stopped"
+
+
+def test_ask_can_be_awaited(storage):
+    """``rt.aio.ask`` waits without blocking the loop that answers."""
+    import asyncio
+
+    @workflow(id="w")
+    async def w():
+        message = await aio.receive("double")
+        message.reply(message.payload * 2)
+        return "done"
+
+    async def main():
+        async with Runtime(storage) as rt:
+            run = w.start()
+            return await rt.aio.ask("w", "double", 21), await run
+
+    assert asyncio.run(main()) == (42, "done")
+
+
+def test_the_first_reply_counts(storage):
+    """A second reply or refusal to the same message is passed over in silence."""
+
+    @workflow(id="w")
+    def w():
+        message = receive("ask")
+        message.reply(1)
+        message.reply(2)
+        message.refuse(ValueError("too late"))
+
+    with Runtime(storage):
+        assert w.start().ask("ask") == 1
+
+
+def test_a_message_that_nobody_asked_can_be_replied_to(runtime):
+    """A reply to a plain signal goes nowhere, and is no error."""
+
+    @step
+    def tell():
+        runtime.signal("w", "n", 1)
+
+    @workflow(id="w")
+    def w():
+        tell()
+        message = receive("n")
+        message.reply("thanks")
+        return message.payload
+
+    assert w() == 1
+
+
+def test_an_answered_key_gives_the_reply_again_even_after_the_end(storage):
+    """The same key asks once; the reply stays readable when the run has ended."""
+
+    @workflow(id="w")
+    def w():
+        receive("ask").reply("yes")
+        return "done"
+
+    with Runtime(storage) as rt:
+        run = w.start()
+        assert run.ask("ask", key="k1") == "yes"
+        assert run.result() == "done"
+        assert rt.ask("w", "ask", key="k1") == "yes"
+        with pytest.raises(RunFinished):
+            rt.ask("w", "ask", key="k2")
+    with Runtime(storage) as rt:
+        assert rt.ask("w", "ask", key="k1") == "yes"
+
+
+def test_a_run_that_ends_without_replying(storage):
+    """Who asks is not left waiting: ``RunFinished``."""
+
+    @workflow(id="w")
+    def w():
+        receive("ask")
+
+    with Runtime(storage):
+        with pytest.raises(RunFinished):
+            w.start().ask("ask")
+
+
+def test_asking_takes_no_longer_than_its_timeout(storage):
+    """``WaitTimeout`` ends the wait, not the run; the question stays."""
+
+    @workflow(id="w")
+    def w():
+        wait_for("begin")
+        message = receive("ask")
+        message.reply(message.payload)
+
+    with Runtime(storage) as rt:
+        run = w.start()
+        with pytest.raises(WaitTimeout):
+            run.ask("ask", 7, timeout=0.01, key="k")
+        run.signal("begin")
+        assert run.ask("ask", 8, key="k") == 7
+        with pytest.raises(RunNotFound):
+            rt.ask("nobody", "ask")
+
+
+class Odd(Exception):
+    """An error that does not pickle."""
+
+    def __init__(self):
+        super().__init__("odd")
+        self.lock = __import__("threading").Lock()
+
+
+def test_an_error_that_cannot_be_stored_is_refused_as_such(storage):
+    """It arrives with its text, as itself or as ``Refused``."""
+
+    @workflow(id="w")
+    def w():
+        receive("ask").refuse(Odd())
+
+    with Runtime(storage):
+        with pytest.raises((Odd, Refused), match="odd"):
+            w.start().ask("ask")
+
+
+def test_a_reply_survives_a_crash_at_each_commit(flavour, verbs):
+    """Killed anywhere between message and reply, the question has one answer, and the body sees each message once."""
+    w = answering(flavour, verbs, 3)
+
+    def execute(rt):
+        if rt.run("w") is None:
+            rt.storage  # the run is begun by the call below; messages may come before
+        run = w.start()
+        for n in (1, 2):
+            rt.signal("w", "double", n, key=f"s{n}")
+        rt.signal("w", "stop", key="end")
+        return run.result(20)
+
+    for _, result in with_a_crash_at_each_commit(MemoryStorage, execute):
+        assert result == "stopped"
+
+
+def test_five_hundred_questions(storage):
+    """A run that answers 500 questions gives each its own answer."""
+
+    @workflow(id="w")
+    def w():
+        total = 0
+        while True:
+            message = receive("add", "total")
+            if message.name == "total":
+                message.reply(total)
+                return total
+            total += message.payload
+            message.reply(total)
+
+    with Runtime(storage):
+        run = w.start()
+        expected = 0
+        for n in range(100):
+            expected += n
+            assert run.ask("add", n) == expected
+        assert run.ask("total") == expected
+
+
+def test_a_kill_between_message_and_reply(tmp_path):
+    """A real kill while the run holds a message: the next process answers it, and who asks waits through it."""
+    code = script(
+        tmp_path / "answers.py",
+        """
+        import sys
+        from flowdsl import Runtime, receive, step, workflow
+        @step
+        def think(n):
+            print("thinking", flush=True)
+            if sys.argv[1] == "first":
+                sys.stdin.read()
+            return n * 2
+        @workflow(id="w")
+        def w():
+            message = receive("ask")
+            message.reply(think(message.payload))
+        with Runtime("sqlite:///flow.db"): w()
+        """,
+    )
+    first = spawn(code, "first")
+    with Runtime(f"sqlite:///{tmp_path}/flow.db") as rt:
+        until(lambda: rt.run("w"))
+        rt.signal("w", "nothing")
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(rt.ask, "w", "ask", 4, timeout=30)
+            assert first.stdout.readline() == "thinking\n"
+            first.kill()
+            first.communicate()
+            second = spawn(code, "second")
+            assert answer.result(30) == 8
+            assert second.communicate(timeout=30)[0] == "thinking\n"
+
+
+def test_messages_keep_their_place_beside_wait_for(runtime, flavour, verbs):
+    """``wait_for`` and ``receive`` take from the same queue."""
+
+    @flavour.step
+    def tell():
+        for n in range(4):
+            runtime.signal("w", "n", n)
+
+    @flavour.workflow(id="w")
+    def w():
+        yield tell()
+        return [
+            (yield verbs.wait_for("n")),
+            (yield verbs.receive("n")).payload,
+            (yield verbs.wait_for("n")),
+            (yield verbs.receive("n", "m")).payload,
+        ]
+
+    assert flavour.call(w) == [0, 1, 2, 3]
+
+
+def test_a_message_reads_well():
+    """Its repr shows name and payload."""
+    with Runtime("memory://", clock=VirtualClock()) as rt:
+
+        @step
+        def tell():
+            rt.signal("w", "n", {"a": 1}, sender="Ada")
+
+        @workflow(id="w")
+        def w():
+            tell()
+            message = receive("n")
+            assert isinstance(message, Message)
+            return repr(message)
+
+        assert w() == "<Message 'n' from 'Ada': {'a': 1}>"

@@ -1,0 +1,124 @@
+"""Messages that a run sends to another run: once each."""
+
+import pytest
+from verbtools import with_a_crash_at_each_commit
+
+from flowdsl import Runtime, current_runtime, step, wait_for, workflow
+from flowdsl.errors import RunFinished
+from flowdsl.storage import MemoryStorage
+
+
+def unread(rt, run_id):
+    """Payloads of the messages of a run that it has not taken."""
+    return [signal.preview for signal in rt.storage.list_signals(run_id, unread=True)]
+
+
+@pytest.fixture
+def inbox():
+    """A workflow that waits until it is told to end."""
+
+    @workflow(id="inbox")
+    def inbox():
+        wait_for("end")
+
+    return inbox
+
+
+def test_a_message_is_sent_once_whatever_is_resumed(inbox, flavour):
+    """A crash at each commit of the sender leaves one message for each call, in order."""
+
+    @flavour.workflow(id="sender")
+    def sender():
+        run = current_runtime().run("inbox")
+        run.signal("n", 1)
+        run.signal("n", 1)
+        current_runtime().signal("inbox", "n", 2)
+        yield note()
+        return "sent"
+
+    @flavour.step
+    def note():
+        pass
+
+    def execute(rt):
+        inbox.start()
+        return flavour.call(sender)
+
+    for rt, result in with_a_crash_at_each_commit(MemoryStorage, execute):
+        assert result == "sent"
+        assert unread(rt, "inbox") == ["1", "1", "2"]
+
+
+def test_a_retried_step_sends_once(runtime, inbox):
+    """In a step, too, a call is one message however often the body is tried."""
+    fails = [True, True]
+
+    @step
+    def tell():
+        current_runtime().signal("inbox", "n", "hello")
+        if fails and fails.pop():
+            raise OSError("again")
+
+    @workflow
+    def sender():
+        tell()
+
+    run = inbox.start()
+    sender()
+    assert unread(runtime, "inbox") == ["'hello'"]
+    run.signal("end")
+
+
+def test_a_replay_sends_nothing_to_a_run_that_has_ended(storage, inbox):
+    """The message was sent; that its receiver has ended since does not change the replay."""
+    fails = [True]
+
+    @step
+    def work():
+        if fails.pop() if fails else False:
+            raise LookupError("not yet")
+
+    @workflow(id="sender")
+    def sender():
+        current_runtime().signal("inbox", "end")
+        current_runtime().run("inbox").result()
+        work.options(retry=None)()
+        return "done"
+
+    with Runtime(storage):
+        inbox.start()
+        fails[:] = [True] * 3
+        with pytest.raises(LookupError):
+            sender()
+    fails.clear()
+    with Runtime(storage):
+        assert sender() == "done"
+
+
+def test_a_receiver_that_has_ended_is_an_error_every_time(storage, inbox):
+    """``RunFinished`` reaches the body, on the first run and on the replay."""
+
+    @workflow(id="sender")
+    def sender():
+        with pytest.raises(RunFinished):
+            current_runtime().signal("inbox", "n")
+        return "told"
+
+    with Runtime(storage):
+        inbox.start().signal("end")
+        current_runtime().run("inbox").result()
+        assert sender() == "told"
+
+
+def test_a_key_of_ones_own_counts(runtime, inbox):
+    """A given ``key`` drops the second message, from a run as from outside."""
+
+    @workflow
+    def sender():
+        current_runtime().signal("inbox", "n", 1, key="k")
+        current_runtime().signal("inbox", "n", 2, key="k")
+
+    run = inbox.start()
+    sender()
+    assert unread(runtime, "inbox") == ["1"]
+    run.signal("end")
