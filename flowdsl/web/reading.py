@@ -6,6 +6,8 @@ Only what is stored readable is read. Nothing is unpickled, counted or changed.
 import math
 import time
 from collections.abc import Iterator, Mapping
+from itertools import islice
+from string import ascii_lowercase, ascii_uppercase
 
 from attrs import evolve, field, frozen
 
@@ -19,6 +21,7 @@ from flowdsl.web.query import Cursor, Filters
 __all__ = ["Channel", "Listed", "Whole", "list_runs", "read_run", "shown_status"]
 
 _BATCH = 500  # runs read at once while looking for those that only Python can tell
+_LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)  # as storages compare texts
 _PATIENCE = 0.06  # seconds that such a search may take; then the reader decides whether it goes on
 
 
@@ -45,6 +48,10 @@ class Listed:
 def list_runs(runtime: Runtime, filters: Filters, cursor: Cursor | None) -> Listed:
     """The runs that match, newest first, behind *cursor*."""
     where, exact = _where(runtime, filters)
+    if filters.q or filters.tags:
+        recent = _among_newest(runtime, filters, where, cursor)
+        if recent is not None:
+            return recent
     rows: list[tuple[Run, str]] = []
     until = time.monotonic() + _PATIENCE
     last: Run | None = None
@@ -59,6 +66,22 @@ def list_runs(runtime: Runtime, filters: Filters, cursor: Cursor | None) -> List
         if not exact and time.monotonic() > until:
             return Listed(tuple(rows), Cursor(run.created_at, run.id), searched=True)
     return Listed(tuple(rows))
+
+
+def _among_newest(
+    runtime: Runtime, filters: Filters, where: RunFilter, cursor: Cursor | None
+) -> Listed | None:
+    """A whole page, if the next few hundred runs hold one: then the storage need not search through all."""
+    rows: list[tuple[Run, str]] = []
+    for run in islice(_from(runtime, evolve(where, text="", tags=()), cursor, _BATCH), _BATCH):
+        status = shown_status(runtime, run)
+        if not _wanted(filters, run, status):
+            continue
+        if len(rows) == filters.limit:
+            last = rows[-1][0]
+            return Listed(tuple(rows), Cursor(last.created_at, last.id))
+        rows.append((run, status))
+    return None
 
 
 def _where(runtime: Runtime, filters: Filters) -> tuple[RunFilter, bool]:
@@ -89,7 +112,11 @@ def _wanted(filters: Filters, run: Run, status: str) -> bool:
     if name and not (run.workflow == name or run.workflow.endswith("." + name)):
         return False
     texts = tag_texts(run)
-    return {*texts, *(text.partition("=")[0] for text in texts)}.issuperset(filters.tags)
+    if filters.tags and not {*texts, *(text.partition("=")[0] for text in texts)}.issuperset(filters.tags):
+        return False
+    wanted = filters.q.translate(_LOWER)
+    parts = (part for text in texts for part in text.split("=", 1))
+    return any(wanted in text.translate(_LOWER) for text in (run.id, run.workflow, *parts))
 
 
 def _from(runtime: Runtime, where: RunFilter, cursor: Cursor | None, batch: int) -> Iterator[Run]:

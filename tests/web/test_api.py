@@ -12,7 +12,7 @@ from flowdsl import step, workflow
 from flowdsl.core.records import Run, Step
 from flowdsl.core.status import RunStatus
 from flowdsl.core.views import run_view, show_view
-from flowdsl.storage import MemoryStorage
+from flowdsl.storage import MemoryStorage, open_storage
 from web.test_pages import failed
 
 
@@ -194,6 +194,26 @@ def test_filters_select(client):
     assert ids(until="1970-01-01T00:02:00+00:00") == ["broken", "done"]
     assert ids(since="2 hours") == []
     assert ids(q="", workflow="", since="", status="") == ["broken", "done", "lost"]
+
+
+@pytest.mark.parametrize("text", ["%", "_", "\\", "100%", "a_b", "É", "ENV", "prod", "SELL", "nothing"])
+def test_the_search_means_what_is_typed(client, tmp_path, text):
+    """No character is a wildcard, letters of ASCII are alike; the newest runs and all others agree."""
+    storages = [MemoryStorage(), open_storage(f"sqlite:///{tmp_path}/flow.db")]
+    ids = [*("100% sure", "a_b", "axb", "back\\slash", "É", "é"), *(f"other-{n}" for n in range(3))]
+    found = []
+    for storage in storages:
+        for n, run_id in enumerate(ids):
+            tags = {"env": "prod"} if n == 1 else ("env",) if n == 2 else ()
+            workflow = "shop.sell" if n == 3 else "shop.pay"
+            storage.set_run(Run(run_id, workflow, "k", created_at=float(n), tags=tags))
+        for limit in (1, 2, 500):
+            found.append(paged(client(of=storage), q=text, limit=limit))
+        storage.close()
+    assert len({tuple(one) for one in found}) == 1
+    folded = text.lower() if text.isascii() else text
+    wanted = {"ENV": {"a_b", "axb"}, "prod": {"a_b"}, "SELL": {"back\\slash"}}.get(text)
+    assert set(found[0]) == (wanted or {run_id for run_id in ids if folded in run_id})
 
 
 BAD = [

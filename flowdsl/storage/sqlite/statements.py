@@ -189,7 +189,7 @@ def list_runs(where: RunFilter, payloads: bool) -> tuple[str, list[Any]]:
     if where.created_before is not None:
         term("created_at < ?", where.created_before)
     if where.text:
-        term(_HAS_TEXT, *[where.text] * 4)
+        term(_HAS_TEXT, *[_pattern(where.text)] * 4)
     if where.after is not None:
         side = "<" if where.newest_first else ">"
         term(
@@ -203,10 +203,28 @@ def list_runs(where: RunFilter, payloads: bool) -> tuple[str, list[Any]]:
 
 
 _BARE_RUN = _list(RUN_COLUMNS).replace('"args"', "x''").replace('"result"', "NULL").replace('"error"', "NULL")
-# SQLite's lower() knows the letters of ASCII, as the contract wants it.
+# LIKE knows the letters of ASCII, as the contract wants it. Each part reads an index only, and the workflows
+# one by one; the rows of runs are read for what is found.
 _HAS_TEXT = """
-    (instr(lower(id), lower(?)) OR instr(lower(workflow), lower(?)) OR no IN (
-        SELECT run FROM run_tags WHERE instr(lower(name), lower(?)) OR instr(lower(value), lower(?))))"""
+    no IN (
+        SELECT no FROM runs WHERE id LIKE ? ESCAPE '\\'
+        UNION ALL
+        SELECT no FROM runs WHERE workflow IN (
+            WITH RECURSIVE known(name) AS (
+                SELECT min(workflow) FROM runs
+                UNION ALL
+                SELECT (SELECT min(workflow) FROM runs WHERE workflow > name) FROM known
+                WHERE name IS NOT NULL)
+            SELECT name FROM known WHERE name LIKE ? ESCAPE '\\')
+        UNION ALL
+        SELECT run FROM run_tags WHERE name LIKE ? ESCAPE '\\' OR value LIKE ? ESCAPE '\\')"""
+
+
+def _pattern(text: str) -> str:
+    """What LIKE calls a text that contains *text*."""
+    for char in "\\%_":
+        text = text.replace(char, "\\" + char)
+    return f"%{text}%"
 
 
 def tag_items(tags: Tags) -> list[tuple[str, str | None]]:
