@@ -292,7 +292,9 @@ class StepDef(Definition):
         """Itself; raises for options that make no sense together."""
         _check_ignored(self.fn, self.ignore)
         if self.undo is not None and not isinstance(self.undo, MethodType | partial):
-            _undos[undo_path(self.undo)] = self.undo
+            path = undo_path(self.undo)
+            if "<" not in path:  # one that is local to a function is no other's
+                _undos[path] = self.undo
         if self.expires is not None and not self.memo:
             raise ValueError("expires= says how long a shared result counts, so it goes with memo=True")
         return self
