@@ -11,11 +11,16 @@ from pathlib import Path
 
 from flowdsl.cli._checks import OK, PROBLEM, WARNING, Check, sqlite_checks, sqlite_race
 from flowdsl.cli._command import Cli, command, missing_database, shown_status
+from flowdsl.cli._execute import APP
 from flowdsl.cli._find import every_run
+from flowdsl.cli._modules import load_app
+from flowdsl.codecs import PickleCodec
+from flowdsl.codecs.payloads import Payloads
+from flowdsl.codecs.protection import protection_of
 from flowdsl.core.records import RunFilter
 from flowdsl.core.status import RunStatus
 from flowdsl.errors import FlowError
-from flowdsl.runtime import Runtime
+from flowdsl.runtime import Runtime, engine_of, set_default
 from flowdsl.storage.sqlite.url import sqlite_path
 
 __all__ = ["doctor"]
@@ -30,14 +35,16 @@ _NAMED = 3  # interrupted runs that are named
     epilog="""\b
 Examples:
   flowdsl doctor
+  flowdsl doctor --app shop
   flowdsl doctor --storage sqlite:////var/lib/shop/flow.db --json"""
 )
-def doctor(cli: Cli) -> int:
-    """Check versions, the storage, and the state of its runs.
+@APP
+def doctor(cli: Cli, app: str | None) -> int:
+    """Check versions, the storage, the state of its runs, and what stored data is protected against.
 
     Nothing is changed. The exit code is 1 if there is a problem; warnings do not count.
     """
-    found = [*_versions(), *_storage(cli)]
+    found = [*_versions(), *_storage(cli), *_protection(app)]
     problems = sum(check.state == PROBLEM for check in found)
     warnings = sum(check.state == WARNING for check in found)
     if cli.as_json:
@@ -104,11 +111,31 @@ def _storage(cli: Cli) -> Iterator[Check]:
             yield check
     if openable:
         yield from _runs(cli)
-    signed = bool(os.environ.get("FLOWDSL_SECRET_KEY"))
+
+
+def _protection(app: str | None) -> Iterator[Check]:
+    """What stored data is protected against; *app* is the module whose codec is meant."""
+    payloads = _payloads(app)
+    signed = payloads.secret is not None
     text = "checked for damage" + (
         " and signed with FLOWDSL_SECRET_KEY" if signed else "; not signed, as FLOWDSL_SECRET_KEY is not set"
     )
     yield Check("payloads", OK, text, {"signed": signed})
+    missing = protection_of(payloads).unprotected()
+    whose = "" if app else " (with the default codec; --app MODULE says what your program uses)"
+    said = "; ".join(missing) or "nobody without the keys can read or alter values"
+    yield Check("protection", OK, said + whose, {"unprotected": missing})  # a choice, not a fault
+
+
+def _payloads(app: str | None) -> Payloads:
+    if app is not None:
+        load_app(app)
+        configured = set_default(None)
+        set_default(configured)
+        if configured is not None:
+            return engine_of(configured).payloads
+    secret = os.environ.get("FLOWDSL_SECRET_KEY")
+    return Payloads(PickleCodec(), secret.encode() if secret else None)
 
 
 def _no_database(cli: Cli, path: Path) -> Check:

@@ -38,7 +38,7 @@ def test_all_is_well(shop, invoke, report):
     assert code == 0
     assert list(checks) == [
         "flowdsl", "python", "sqlite", "storage", "permissions", "size", "write_ahead_log", "disk", "schema",
-        "integrity", "synchronous", "runs", "payloads",
+        "integrity", "synchronous", "runs", "payloads", "protection",
     ]  # fmt: skip
     assert {check["state"] for check in checks.values()} == {"ok"}
     assert checks["permissions"]["mode"] == "0600"
@@ -241,6 +241,21 @@ def test_signed_payloads(shop, report, monkeypatch):
     checks = report()[1]
     assert checks["payloads"]["signed"] is True
     assert "hush" not in str(checks)
+
+
+def test_what_is_unprotected_is_said(shop, report, folder, monkeypatch, imports):
+    """Without a secret and encryption it is told what others could do; --app looks at the program's own codec."""
+    shop.sell("x")
+    assert len(report()[1]["protection"]["unprotected"]) == 2
+    monkeypatch.setenv("FLOWDSL_SECRET_KEY", "a secret of this test")
+    (said,) = report()[1]["protection"]["unprotected"]
+    assert said == "whoever can read the storage can read all values: use Encrypted for what is secret"
+    (folder / "plain.py").write_text(
+        "import flowdsl\nflowdsl.configure('memory://', codec=flowdsl.codecs.JsonCodec())"
+    )
+    monkeypatch.delenv("FLOWDSL_SECRET_KEY")
+    first = report("--app", "plain")[1]["protection"]["unprotected"][0]
+    assert first.startswith("whoever can write to the storage can change names")
 
 
 def test_network_file_systems_are_recognised(tmp_path):
