@@ -31,6 +31,7 @@ COMMANDS = (
     "retry",
     "fork",
     "signal",
+    "ask",
     "stream",
     "tag",
     "resolve",
