@@ -54,7 +54,7 @@ def test_one_attempt_means_no_retry(runtime, flavour: Flavour, effects, clock):
     assert effects.count("f") == 1
 
 
-@pytest.mark.parametrize("attempts", [0, -1, 1.5, True, "3", None])
+@pytest.mark.parametrize("attempts", [0, -1, 1.5, True, "3"])
 def test_attempts_are_validated(attempts):
     """The trap: ``attempts=0`` never ran the step."""
     with pytest.raises((TypeError, ValueError), match="attempts"):

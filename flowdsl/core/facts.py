@@ -16,6 +16,7 @@ from flowdsl.core.records import Step
 from flowdsl.errors import CorruptPayload
 
 __all__ = [
+    "ATTEMPTS",
     "Beating",
     "Changed",
     "ChildRun",
@@ -38,11 +39,21 @@ __all__ = [
 ]
 
 
+ATTEMPTS = 20
+"""Beginnings of attempts that a record keeps, at most: a step may be tried without end."""
+
+
+def _moments(found: Iterable[float]) -> tuple[float, ...]:
+    return tuple(found)
+
+
 @frozen(slots=True)
 class Facts:
-    """What every record may say: *generation*, how often its step was undone or forgotten so far."""
+    """What every record may say: *generation*, how often its step was undone or forgotten so far; *begun*,
+    when the attempts of one that needed several began, the last :data:`ATTEMPTS` of them."""
 
     generation: int = field(default=0, kw_only=True, converter=int)
+    begun: tuple[float, ...] = field(default=(), kw_only=True, converter=_moments)
 
     def to_json(self) -> str:
         """The text that a record keeps; empty where there is nothing to say."""
@@ -197,16 +208,17 @@ _CLASSES: tuple[type[Facts], ...] = (
     *(Sleeping, Waiting, Retrying, InDoubt, Undoable, FromMemo),
     *(Scheduled, Stored, ChildRun, Sent, Published, Won, Beating, Logged, Forked, Changed),
 )
-_MARKS = {cls: next(one.name for one in fields(cls) if one.name != "generation") for cls in _CLASSES}
+_COMMON = ("generation", "begun")
+_MARKS = {cls: next(one.name for one in fields(cls) if one.name not in _COMMON) for cls in _CLASSES}
 
 
 def facts_of(step: Step) -> Facts:
-    """What a record says; of text that this version does not know, only the generation.
+    """What a record says; of text that this version does not know, only what every record may say.
 
     Raises :class:`~flowdsl.errors.CorruptPayload` for what is no such text, naming run and step.
 
     >>> facts_of(Step("r", "k", "flowdsl.sleep", kind="sleep", extra='{"until": 17.5}'))
-    Sleeping(generation=0, until=17.5)
+    Sleeping(generation=0, begun=(), until=17.5)
     """
     if not step.extra:
         return _NONE
@@ -215,7 +227,7 @@ def facts_of(step: Step) -> Facts:
         for cls, mark in _MARKS.items():
             if mark in said:
                 return cls(**{one.name: said[one.name] for one in fields(cls) if one.name in said})
-        return Facts(generation=said.get("generation", 0))
+        return Facts(**{name: value for name in _COMMON if (value := said.get(name)) is not None})
     except (ValueError, TypeError, AttributeError) as error:
         raise CorruptPayload(
             f"the record of step {step.path} ({step.key[:12]}) of run {step.run_id} is damaged: "

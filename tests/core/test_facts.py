@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from flowdsl.core import facts
 from flowdsl.core.facts import (
+    Beating,
     Changed,
     ChildRun,
     Facts,
@@ -14,12 +15,15 @@ from flowdsl.core.facts import (
     FromMemo,
     InDoubt,
     Logged,
+    Published,
     Retrying,
     Scheduled,
+    Sent,
     Sleeping,
     Stored,
     Undoable,
     Waiting,
+    Won,
     facts_of,
     generation_of,
 )
@@ -32,16 +36,20 @@ some_text = st.none() | texts
 draws = st.lists(st.tuples(texts, st.dictionaries(texts, st.integers(0, 9), max_size=3)), max_size=3)
 generation = st.integers(0, 1_000_000)
 any_facts = st.one_of(
-    st.builds(Facts, generation=generation),
+    st.builds(Facts, generation=generation, begun=st.lists(moments, max_size=3)),
     st.builds(Sleeping, moments, generation=generation),
     st.builds(Waiting, texts, st.none() | moments, some_text, generation=generation),
-    st.builds(Retrying, moments, texts, generation=generation),
+    st.builds(Retrying, moments, texts, generation=generation, begun=st.lists(moments, max_size=3)),
     st.builds(InDoubt, undo=some_text, generation=generation),
     st.builds(Undoable, texts, generation=generation),
     st.builds(FromMemo, generation=generation),
     st.builds(Scheduled, moments, texts, generation=generation),
     st.builds(Stored, texts, texts, generation=generation),
     st.builds(ChildRun, texts, generation=generation),
+    st.builds(Sent, texts, texts, texts, generation=generation),
+    st.builds(Published, texts, st.integers(0, 9), generation=generation),
+    st.builds(Won, st.integers(0, 9), generation=generation),
+    st.builds(Beating, moments, generation=generation),
     st.builds(Logged, st.dictionaries(texts, texts | moments, max_size=3), generation=generation),
     st.builds(Forked, draws, texts, texts, texts, generation=generation),
     st.builds(Changed, texts, texts, generation=generation),
@@ -66,8 +74,8 @@ def test_facts_survive_their_text(given):
 def test_every_class_is_among_the_generated_ones():
     """A new class of facts is found by the law above, or this test names it."""
     classes = {cls for cls in vars(facts).values() if isinstance(cls, type) and issubclass(cls, Facts)}
-    assert len(classes) == 13
-    assert all(fields(cls)[0].name == "generation" for cls in classes)
+    assert len(classes) == 17
+    assert all([one.name for one in fields(cls)[:2]] == ["generation", "begun"] for cls in classes)
 
 
 @pytest.mark.parametrize(

@@ -155,3 +155,26 @@ def test_without_matplotlib_it_is_named(run: Run, monkeypatch, tmp_path):
     run.plot().save(tmp_path / "run.svg")
     with pytest.raises(ImportError, match="pip install matplotlib"):
         run.plot().save(tmp_path / "run.png")
+
+
+def test_attempts_are_ticks_of_their_bar(runtime: Runtime):
+    """Where each began, and the waits between them; a step that needed one attempt has none."""
+    tries = []
+
+    @step(retry=Retry(attempts=3, initial=10, multiplier=2, jitter=0))
+    def flaky():
+        tries.append(1)
+        if len(tries) < 3:
+            raise OSError
+        return inner(1)
+
+    @workflow
+    def w():
+        flaky()
+
+    w()
+    bars = {bar.step.path: bar for bar in runtime.runs(workflow=w)[0].plot()._line.bars}
+    first, *others = bars[flaky.path].ticks
+    assert [at - first for at in others] == [10, 30]
+    assert bars[flaky.path].start == first
+    assert bars[inner.path].ticks == ()

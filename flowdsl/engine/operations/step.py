@@ -24,9 +24,11 @@ If you edit this
 import logging
 from collections.abc import Callable
 
+from attrs import evolve
+
 from flowdsl.codecs.exceptions.handling import carry_history
 from flowdsl.core.binding import Bound
-from flowdsl.core.facts import Beating, Facts, FromMemo, InDoubt, Retrying, Undoable, facts_of
+from flowdsl.core.facts import ATTEMPTS, Beating, Facts, FromMemo, InDoubt, Retrying, Undoable, facts_of
 from flowdsl.core.kinds import STEP
 from flowdsl.core.records import Memo, Step
 from flowdsl.core.retry import Retry
@@ -62,6 +64,13 @@ _FAILED = StepStatus.FAILED
 _PENDING = StepStatus.PENDING
 
 _YEAR = 86_400.0 * 365
+
+
+def _after(facts: Facts | None, view: StepView, begun: tuple[float, ...]) -> Facts | None:
+    """*facts* of a step of which attempts before this one had *begun*: its own beginning is the last."""
+    if not begun:
+        return facts
+    return evolve(facts or Facts(), begun=(*begun, view.started_at)[-ATTEMPTS:])
 
 
 Elsewhere = Callable[[Call, Invocation[StepDef], Frame], Effect]
@@ -163,10 +172,12 @@ class StepOperation(DurableOperation):
             if memo is not None:
                 return (yield from self._answer_with(call, memo))
         attempt = 0 if prior is None else (yield from self._take_up(call, prior))
-        return (yield from self._attempts(call, attempt, key))
+        begun = () if prior is None else facts_of(prior).begun
+        return (yield from self._attempts(call, attempt, key, begun))
 
-    def _attempts(self, call: Call, attempt: int, memo_key: str = "") -> Flow:
-        """Execute the body until it succeeds or is given up; *attempt* were made already."""
+    def _attempts(self, call: Call, attempt: int, memo_key: str = "", begun: tuple[float, ...] = ()) -> Flow:
+        """Execute the body until it succeeds or is given up; *attempt* were made already, which had *begun*
+        then."""
         run, defn = call.run, self.defn
         while True:
             attempt += 1
@@ -188,7 +199,7 @@ class StepOperation(DurableOperation):
             if heart is not None:
                 self._details = heart.details
             if error is None:
-                record, loaded, more = self._completed(call, view, value, memo_key)
+                record, loaded, more = self._completed(call, view, value, memo_key, begun)
                 yield from put(call, record, *more)
                 if run.failures.open:
                     run.failures.succeeded(scope)
@@ -202,9 +213,10 @@ class StepOperation(DurableOperation):
             run.failures.left(scope, error)
             retry = defn.retry or run.engine.retry
             if not retry.should_retry(error, attempt):
-                return (yield from self._gave_up(call, view, error))
+                return (yield from self._gave_up(call, view, error, begun))
             run.stop.check()
-            yield from self._back_off(call, view, retry, error)
+            begun = (*begun, view.started_at)[-ATTEMPTS:]
+            yield from self._back_off(call, view, retry, error, begun)
             with run.lock:
                 run.journal.reopen(run.failures.inside(scope))
 
@@ -254,7 +266,7 @@ class StepOperation(DurableOperation):
             engine.hooks.fire("on_step_error", view, error, view.attempt)
 
     def _completed(
-        self, call: Call, view: StepView, value: Value, memo_key: str
+        self, call: Call, view: StepView, value: Value, memo_key: str, begun: tuple[float, ...]
     ) -> tuple[Step, Value, tuple[Operation, ...]]:
         """The record of a result, the value that was loaded from it, and what is to be stored beside it."""
         run = call.run
@@ -265,29 +277,31 @@ class StepOperation(DurableOperation):
             error.args = (f"step {self.path}({call.shown}): {error}",)
             raise halted(run, error, call) from None
         undo = None if self.defn.undo is None else self.defn.undo_path
-        facts = None if undo is None else Undoable(undo)
+        facts = _after(None if undo is None else Undoable(undo), view, begun)
         record = row(call, _COMPLETED, payload, payloads.previews.value(value), view.attempt, facts, view)
         if not memo_key:
             return record, loaded, ()
         return record, loaded, (PutMemo(memo_of(run, self.defn, memo_key, record, payload)),)
 
-    def _gave_up(self, call: Call, view: StepView, error: Exception) -> Flow:
+    def _gave_up(self, call: Call, view: StepView, error: Exception, begun: tuple[float, ...]) -> Flow:
         """Store the exception and raise what was loaded from it, with the traceback of the original."""
         run = call.run
         payload, loaded = run.engine.payloads.pack_error(error, run.id, call.key, "error")
         text = run.engine.payloads.previews.error(error)
-        yield from put(call, row(call, _FAILED, payload, text, view.attempt, None, view))
+        yield from put(call, row(call, _FAILED, payload, text, view.attempt, _after(None, view, begun), view))
         carry_history(error, loaded)
         note_on(loaded, call, view.attempt)
         run.failures.failed(call.key, call.scope, call.flow, loaded)
         return loaded, None
 
-    def _back_off(self, call: Call, view: StepView, retry: Retry, error: Exception) -> Effects[None]:
+    def _back_off(
+        self, call: Call, view: StepView, retry: Retry, error: Exception, begun: tuple[float, ...]
+    ) -> Effects[None]:
         """Store the failed attempt, then wait."""
         engine = call.run.engine
         delay = retry.delay(view.attempt, engine.hooks.jitter(), error)
         previews = engine.payloads.previews
-        facts: Facts = Retrying(engine.clock.now() + delay, previews.error(error))
+        facts: Facts = Retrying(engine.clock.now() + delay, previews.error(error), begun=begun)
         yield from put(call, self._unfinished(call, self._details, view.attempt, facts, view))
         engine.hooks.fire("on_step_retry", view, error, view.attempt, delay)
         logger.info(
