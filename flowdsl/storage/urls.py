@@ -1,16 +1,17 @@
 """From a URL to a storage.
 
-Built-in schemes are ``memory`` and ``sqlite``. Others come from plug-ins: the entry-point group
-``flowdsl.storage``, whose names are schemes and whose values are callables that take the URL and return a
-``Storage``.
+Built-in schemes are ``memory``, ``sqlite`` and ``postgresql``. Others come from plug-ins: the entry-point
+group ``flowdsl.storage``, whose names are schemes and whose values are callables that take the URL and
+return a ``Storage``.
 """
 
 import os
 from pathlib import Path
+from typing import Any
 
 from flowdsl.storage.base import Storage
 
-__all__ = ["DEFAULT_URL", "default_url", "open_storage"]
+__all__ = ["DEFAULT_URL", "default_url", "open_storage", "postgres_class"]
 
 DEFAULT_URL = "sqlite:///.flowdsl/flow.db"
 """Where runs are kept unless something else is said: a folder in the working directory."""
@@ -53,7 +54,20 @@ def open_storage(storage: str | Storage | None = None, /) -> Storage:
         if storage.partition("?")[0] == DEFAULT_URL:
             _make_default_directory()
         return SQLiteStorage.from_url(storage)
+    if scheme in ("postgresql", "postgres"):
+        return postgres_class().from_url(storage)  # type: ignore[no-any-return]
     return _open_plugin(scheme, storage)
+
+
+def postgres_class() -> Any:
+    """``PostgresStorage``; ``ImportError`` says what to install where its driver is missing."""
+    try:
+        import psycopg  # noqa: F401 - whether it is there
+    except ImportError:
+        raise ImportError("a PostgreSQL storage needs psycopg: pip install 'flowdsl[postgres]'") from None
+    from flowdsl.storage.postgres import PostgresStorage
+
+    return PostgresStorage
 
 
 def _open_plugin(scheme: str, url: str) -> Storage:
@@ -61,7 +75,7 @@ def _open_plugin(scheme: str, url: str) -> Storage:
 
     plugins = {plugin.name: plugin for plugin in entry_points(group=ENTRY_POINTS)}
     if scheme not in plugins:
-        known = ", ".join(f"{name}://" for name in sorted({"memory", "sqlite", *plugins}))
+        known = ", ".join(f"{name}://" for name in sorted({"memory", "postgresql", "sqlite", *plugins}))
         raise ValueError(
             f"{url.partition('://')[0]}:// needs a storage plug-in for scheme {scheme!r}; known are {known}"
         )

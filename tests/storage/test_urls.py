@@ -178,7 +178,7 @@ def test_plug_ins(monkeypatch: pytest.MonkeyPatch) -> None:
     with open_storage("memory://") as storage:  # ours come first
         assert isinstance(storage, MemoryStorage)
     with pytest.raises(ValueError, match="test://"):
-        open_storage("postgresql://localhost/flow")
+        open_storage("mysql://localhost/flow")
 
 
 def test_a_tilde_is_the_home_directory(tmp_path, monkeypatch):

@@ -12,27 +12,24 @@ from functools import lru_cache
 from typing import Any
 
 from flowdsl.core.records import (
-    Item,
-    Memo,
     QueueRow,
-    Run,
     RunFilter,
     ScheduleRow,
-    Signal,
     Step,
-    Tags,
     WorkerRow,
     fields_of,
 )
 from flowdsl.core.status import RunStatus
+from flowdsl.storage.columns import (
+    ITEM_COLUMNS,
+    MEMO_COLUMNS,
+    NEW_SIGNAL,
+    RUN_COLUMNS,
+    SIGNAL_COLUMNS,
+    tag_items,
+)
 
 __all__: list[str] = []
-
-# Columns are named as fields and stand in the order of the record, so that rows become records by position.
-RUN_COLUMNS = list(fields_of(Run))
-SIGNAL_COLUMNS = [name for name in fields_of(Signal) if name != "run_id"]
-ITEM_COLUMNS = [name for name in fields_of(Item) if name != "run_id"]
-MEMO_COLUMNS = list(fields_of(Memo))
 
 # What most steps have in common stands in one column, ``more``: JSON, or NULL where all is as usual. Each
 # column costs as much to read as the row itself, times ten thousand.
@@ -227,11 +224,6 @@ def _pattern(text: str) -> str:
     return f"%{text}%"
 
 
-def tag_items(tags: Tags) -> list[tuple[str, str | None]]:
-    """Tags as pairs; the value of a tag that is a name only is ``None``."""
-    return list(tags.items()) if isinstance(tags, Mapping) else [(name, None) for name in dict.fromkeys(tags)]
-
-
 def limited(limit: int | None) -> int:
     """*limit* for ``LIMIT``."""
     return -1 if limit is None else limit
@@ -239,9 +231,6 @@ def limited(limit: int | None) -> int:
 
 # Messages, items, memos -------------------------------------------------------------------------------------
 
-NEW_SIGNAL = [
-    name for name in SIGNAL_COLUMNS if name not in ("seq", "taken_by") and not name.startswith("reply")
-]
 ADD_SIGNAL = f"INSERT INTO signals (run, {_list(NEW_SIGNAL)}) VALUES (?, {_marks(len(NEW_SIGNAL))})"
 SAME_SIGNAL = """
     SELECT seq FROM signals WHERE run = ? AND id = ?

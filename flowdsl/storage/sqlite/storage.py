@@ -21,6 +21,7 @@ from typing import Any, Self, TypeVar
 
 from flowdsl.core.records import Item, Memo, QueueRow, Run, RunFilter, ScheduleRow, Signal, Step, WorkerRow
 from flowdsl.errors import StorageFull, StorageUnavailable
+from flowdsl.storage import columns
 from flowdsl.storage.base import Attention, Storage
 from flowdsl.storage.forking import rest_before_fork
 from flowdsl.storage.operations import (
@@ -30,13 +31,13 @@ from flowdsl.storage.operations import (
     require_limit,
     require_operations,
 )
+from flowdsl.storage.pulses import Pulses
 from flowdsl.storage.sqlite import rows
 from flowdsl.storage.sqlite import statements as sql
 from flowdsl.storage.sqlite.checkpoint import Checkpoints
 from flowdsl.storage.sqlite.connections import Connections, Reader, ReaderPool
 from flowdsl.storage.sqlite.file import PAUSE, copy_file, is_busy, translate
 from flowdsl.storage.sqlite.url import sqlite_path, sqlite_url
-from flowdsl.storage.sqlite.watch import Pulses
 from flowdsl.storage.sqlite.writer import Writer, chunks_of
 
 __all__ = ["SQLiteStorage"]
@@ -158,10 +159,10 @@ class SQLiteStorage(Storage):
     def get_run(self, run_id: str, /) -> Run | None:
         require_id(run_id)
         found = self._read(sql.GET_RUN, (run_id,))
-        return rows.run_of(found[0]) if found else None
+        return columns.run_of(found[0]) if found else None
 
     def list_runs(self, where: RunFilter = RunFilter(), /, *, payloads: bool = False) -> list[Run]:  # noqa: B008 - frozen
-        return [rows.run_of(row) for row in self._read(*sql.list_runs(where, payloads))]
+        return [columns.run_of(row) for row in self._read(*sql.list_runs(where, payloads))]
 
     def get_step(self, run_id: str, key: str, /) -> Step | None:
         require_id(run_id)
@@ -181,7 +182,7 @@ class SQLiteStorage(Storage):
             more = self._read(statement, (run_id, last, limit - len(steps)))
             if not more:
                 break
-            steps = rows.last_of_each_key([*steps, *rows.steps_of(run_id, more)])
+            steps = columns.last_of_each_key([*steps, *rows.steps_of(run_id, more)])
         return steps
 
     def list_signals(
@@ -198,13 +199,13 @@ class SQLiteStorage(Storage):
         require_id(run_id)
         require_limit(limit)
         found = self._read(*sql.list_signals(run_id, name, unread, after, limit, payloads))
-        return [rows.signal_of(run_id, row) for row in found]
+        return [columns.signal_of(run_id, row) for row in found]
 
     def get_signal(self, run_id: str, signal_id: str, /) -> Signal | None:
         require_id(run_id)
         require_id(signal_id, "signal id")
         found = self._read(sql.GET_SIGNAL, (run_id, signal_id))
-        return rows.signal_of(run_id, found[0]) if found else None
+        return columns.signal_of(run_id, found[0]) if found else None
 
     def list_items(
         self, run_id: str, channel: str, /, *, after: int = 0, limit: int | None = None
@@ -213,13 +214,13 @@ class SQLiteStorage(Storage):
         require_id(channel, "channel")
         require_limit(limit)
         found = self._read(sql.LIST_ITEMS, (run_id, channel, after, sql.limited(limit)))
-        return [rows.item_of(run_id, row) for row in found]
+        return [columns.item_of(run_id, row) for row in found]
 
     def last_item(self, run_id: str, channel: str, /) -> Item | None:
         require_id(run_id)
         require_id(channel, "channel")
         found = self._read(sql.LAST_ITEM, (run_id, channel))
-        return rows.item_of(run_id, found[0]) if found else None
+        return columns.item_of(run_id, found[0]) if found else None
 
     def list_channels(self, run_id: str, /) -> dict[str, int]:
         require_id(run_id)
@@ -231,10 +232,10 @@ class SQLiteStorage(Storage):
         return Memo(*found[0]) if found else None
 
     def list_queues(self) -> list[QueueRow]:
-        return [rows.queue_of(row) for row in self._read(sql.LIST_QUEUES, ())]
+        return [columns.queue_of(row) for row in self._read(sql.LIST_QUEUES, ())]
 
     def list_schedules(self) -> list[ScheduleRow]:
-        return [rows.schedule_of(row) for row in self._read(sql.LIST_SCHEDULES, ())]
+        return [columns.schedule_of(row) for row in self._read(sql.LIST_SCHEDULES, ())]
 
     def list_workers(self) -> list[WorkerRow]:
         return [WorkerRow(*row) for row in self._read(sql.LIST_WORKERS, ())]
@@ -246,7 +247,7 @@ class SQLiteStorage(Storage):
         found = {}
         for chunk in chunks_of(wanted):
             for row in self._read(sql.attention(len(chunk)), chunk):
-                found[row[0]] = rows.attention_of(row)
+                found[row[0]] = columns.attention_of(row)
         return [found[run_id] for run_id in wanted if run_id in found]
 
     def _read(self, statement: str, values: Sequence[Any]) -> list[rows.Row]:
@@ -286,7 +287,7 @@ class SQLiteStorage(Storage):
         """As in the base class; one of those who wait also looks for the commits of other processes."""
         self._require_open()
         wanted = frozenset(topics)
-        if wanted and self._pulses.learn(wanted, self._read):
+        if wanted and self._pulses.learn(wanted, self._read_pulses):
             return self._changes.version
         watches = False
 
@@ -307,9 +308,16 @@ class SQLiteStorage(Storage):
         """Look for commits of other processes, and say what they changed; how long to sleep then."""
         if self._refusal or self._others_committed():
             topics = self._changes.waited_for()
-            changed = self._pulses.changed(topics, self._read) if topics and not self._refusal else []
+            changed = self._pulses.changed(topics, self._read_pulses) if topics and not self._refusal else []
             self._changes.say(changed)
         return min(left, _POLL)
+
+    def _read_pulses(self, run_ids: list[str]) -> list[tuple[str, int]]:
+        return [
+            (row[0], row[1])
+            for chunk in chunks_of(run_ids)
+            for row in self._read(sql.pulses(len(chunk)), chunk)
+        ]
 
     def _others_committed(self) -> bool:
         if not self._lock.acquire(blocking=False):

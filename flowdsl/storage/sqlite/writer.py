@@ -32,6 +32,7 @@ from flowdsl.core.ownership import (
 from flowdsl.core.records import Run, Step
 from flowdsl.core.status import RunStatus
 from flowdsl.errors import CorruptPayload, StorageError
+from flowdsl.storage import columns
 from flowdsl.storage.operations import (
     AddSignal,
     ClaimRun,
@@ -150,7 +151,7 @@ class Writer:
     def _update(self, op: UpdateRun, now: float) -> Outcome | None:
         if "tags" in op.changes or not (changes := updated(op.changes, op.lease, op.release, now)):
             return None
-        values = [rows.encode_run_field(name, value) for name, value in changes.items()]
+        values = [columns.encode_run_field(name, value) for name, value in changes.items()]
         fence = () if op.epoch is None else (op.epoch,)
         statuses = tuple(status.value for status in op.if_status)
         statement = sql.update_run_if(tuple(changes), bool(fence), len(statuses))
@@ -240,16 +241,16 @@ class Transaction:
         run = op.run
         if run.number is None:
             if (row := self._one(sql.RUN_BY_ID, run.id)) is not None:
-                found = rows.run_of(row[2:])
+                found = columns.run_of(row[2:])
                 again = op.nonce and row[1] == op.nonce and found.owner == run.owner
                 return Opened(found) if again else Found((found,))
             return self._insert_run(op, run.id, None, self._highest(run.key)[1])
         if op.nonce and (row := self._one(sql.RUN_BY_NONCE, op.nonce, run.owner, run.key)):
-            return Opened(rows.run_of(row))
+            return Opened(columns.run_of(row))
         highest, epoch = self._highest(run.key)
         if highest and not op.fresh and (oldest := self._continuable(run.key, op.skip_owners)):
             found_rows = [self._one(sql.RUN_BY_NO, no) for no in oldest]
-            return Found(tuple(rows.run_of(row) for row in found_rows if row))
+            return Found(tuple(columns.run_of(row) for row in found_rows if row))
         for number in count(highest + 1):
             try:
                 return self._insert_run(op, f"{run.id}-{number}", number, epoch)
@@ -276,7 +277,7 @@ class Transaction:
 
     def _insert_run(self, op: OpenRun, run_id: str, number: int | None, epoch: int) -> Outcome:
         run = inserted(op.run, run_id, number, epoch + 1, self._now + op.lease)
-        cursor = self._execute(sql.INSERT_RUN, (op.nonce, *rows.run_values(run)))
+        cursor = self._execute(sql.INSERT_RUN, (op.nonce, *columns.run_values(run)))
         no = cursor.lastrowid or 0
         if run.tags:
             self._executemany(sql.ADD_TAG, rows.tag_rows(no, run.tags))
@@ -335,7 +336,7 @@ class Transaction:
         return _DONE
 
     def _set_run(self, run_id: str, no: int, changes: dict[str, Any]) -> None:
-        values = [rows.encode_run_field(name, value) for name, value in changes.items()]
+        values = [columns.encode_run_field(name, value) for name, value in changes.items()]
         self._execute(sql.update_run(tuple(changes)), (*values, no))
         if "tags" in changes:
             self._execute(sql.DROP_TAGS, (no,))
@@ -347,14 +348,14 @@ class Transaction:
         row = self._one(sql.RUN_BY_ID, op.run_id)
         if row is None:
             return _DONE
-        no, run = row[0], rows.run_of(row[2:])
+        no, run = row[0], columns.run_of(row[2:])
         if run.pruned and op.tombstone:
             return _DONE
         self._execute(sql.DROP_STEPS_OF_RUN, (no, no))
         for statement in (sql.DROP_SIGNALS, sql.DROP_ITEMS, sql.DROP_TAGS):
             self._execute(statement, (no,))
         if op.tombstone and run.number is None:
-            self._execute(sql.REPLACE_RUN, (no, *rows.run_values(stub(run))))
+            self._execute(sql.REPLACE_RUN, (no, *columns.run_values(stub(run))))
         else:
             self._execute(sql.DELETE_RUN, (no,))
             self._execute(sql.KEEP_EPOCH, (run.epoch,))
@@ -395,7 +396,7 @@ class Transaction:
             return Done(row[0], existed=True)
         if not takes_messages(head.status):
             return self._fenced(signal.run_id)
-        cursor = self._execute(sql.ADD_SIGNAL, rows.signal_values(head.no, signal))
+        cursor = self._execute(sql.ADD_SIGNAL, columns.signal_values(head.no, signal))
         self._execute(sql.PULSE, (head.no,))
         return Done(cursor.lastrowid or 0)
 
@@ -430,12 +431,12 @@ class Transaction:
             return head
         if self._one(sql.HAS_ITEM, head.no, op.item.channel, op.item.n):
             return _EXISTED
-        self._execute(sql.ADD_ITEM, rows.item_values(head.no, op.item))
+        self._execute(sql.ADD_ITEM, columns.item_values(head.no, op.item))
         self._execute(sql.PULSE, (head.no,))
         return _DONE
 
     def _put_memo(self, op: PutMemo) -> Outcome:
-        self._execute(sql.PUT_MEMO, rows.values_of(op.memo))
+        self._execute(sql.PUT_MEMO, columns.values_of(op.memo))
         return _DONE
 
     def _drop_memo(self, op: DropMemo) -> Outcome:
@@ -447,7 +448,7 @@ class Transaction:
     def _put_queue(self, op: PutQueue) -> Outcome:
         if op.if_new and self._one(sql.HAS_QUEUE, op.row.name):
             return _EXISTED
-        self._execute(sql.PUT_QUEUE, rows.values_of(op.row))
+        self._execute(sql.PUT_QUEUE, columns.values_of(op.row))
         return _DONE
 
     def _drop_queue(self, op: DropQueue) -> Outcome:
@@ -457,7 +458,7 @@ class Transaction:
     def _put_schedule(self, op: PutSchedule) -> Outcome:
         if op.if_new and self._one(sql.HAS_SCHEDULE, op.row.name):
             return _EXISTED
-        self._execute(sql.PUT_SCHEDULE, rows.values_of(op.row))
+        self._execute(sql.PUT_SCHEDULE, columns.values_of(op.row))
         return _DONE
 
     def _drop_schedule(self, op: DropSchedule) -> Outcome:
@@ -465,7 +466,7 @@ class Transaction:
         return _DONE
 
     def _put_worker(self, op: PutWorker) -> Outcome:
-        self._execute(sql.PUT_WORKER, rows.values_of(op.row))
+        self._execute(sql.PUT_WORKER, columns.values_of(op.row))
         return _DONE
 
     def _drop_worker(self, op: DropWorker) -> Outcome:
@@ -509,7 +510,7 @@ class Transaction:
         row = self._one(sql.RUN_BY_ID, run_id)
         if row is None:
             return None
-        run = rows.run_of(row[2:])
+        run = columns.run_of(row[2:])
         return None if run.pruned else (row[0], run)
 
     def _fenced(self, run_id: str) -> Fenced | Missing:

@@ -35,7 +35,7 @@ CREATE TABLE runs_new (
     lease_until REAL NOT NULL,
     cancel_requested REAL,
     base INTEGER NOT NULL DEFAULT 0,   -- the highest n of the steps that were deleted
-    pulse INTEGER NOT NULL DEFAULT 0,  -- grows with what others must notice: see flowdsl/storage/sqlite/watch.py
+    pulse INTEGER NOT NULL DEFAULT 0,  -- grows with what others must notice: see flowdsl/storage/pulses.py
     nonce TEXT NOT NULL DEFAULT '',    -- of the insertion or claim that made the owner what it is
     workflow TEXT NOT NULL,
     key TEXT NOT NULL,

@@ -1,23 +1,19 @@
-"""Which runs others have changed.
+"""Which runs others have changed, for storages whose database does not say.
 
-SQLite tells whether another connection has committed, not what. So each run has a *pulse*, a number that
-grows with all that somebody may wait for: a message, a reply, an item, a request to cancel, the end. Whoever
-waits for a run looks at its pulse when somebody has committed, in one statement for all runs that are waited
-for.
+Each run has a *pulse*, a number that grows with all that somebody may wait for: a message, a reply, an item,
+a request to cancel, the end. Whoever waits for a run looks at its pulse when somebody has committed, in one
+statement for all runs that are waited for.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
-
-from flowdsl.storage.sqlite import statements as sql
-from flowdsl.storage.sqlite.writer import chunks_of
+from collections.abc import Callable, Iterable
 
 __all__ = ["Pulses"]
 
 _REMEMBERED = 8192
 _RUN = "run:"
 
-Read = Callable[[str, Sequence[Any]], list[tuple[Any, ...]]]
+Read = Callable[[list[str]], Iterable[tuple[str, int]]]
+"""Gives the pulses of runs, by id; those that are not there are left out."""
 
 
 class Pulses:
@@ -52,6 +48,7 @@ class Pulses:
 
 def _look(topics: list[str], read: Read) -> dict[str, int | None]:
     found: dict[str, int | None] = dict.fromkeys(topics)
-    for chunk in chunks_of(topic.removeprefix(_RUN) for topic in topics if topic.startswith(_RUN)):
-        found.update((_RUN + run_id, pulse) for run_id, pulse in read(sql.pulses(len(chunk)), chunk))
+    wanted = [topic.removeprefix(_RUN) for topic in topics if topic.startswith(_RUN)]
+    if wanted:
+        found.update((_RUN + run_id, pulse) for run_id, pulse in read(wanted))
     return found

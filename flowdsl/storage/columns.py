@@ -1,0 +1,180 @@
+"""Records as the columns of a database, and back, for all backends that speak SQL.
+
+Columns are named as fields and stand in the order of the record, so that rows become records by position.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from attrs import evolve
+
+from flowdsl.core.records import Item, Memo, QueueRow, Run, ScheduleRow, Signal, Step, Tags, fields_of
+from flowdsl.core.status import RunStatus
+from flowdsl.errors import CorruptPayload
+from flowdsl.storage.base import Attention
+
+__all__ = [
+    "ITEM_COLUMNS",
+    "MEMO_COLUMNS",
+    "NEW_SIGNAL",
+    "RUN_COLUMNS",
+    "SIGNAL_COLUMNS",
+    "attention_of",
+    "encode_run_field",
+    "item_of",
+    "item_values",
+    "last_of_each_key",
+    "queue_of",
+    "run_of",
+    "run_values",
+    "schedule_of",
+    "signal_of",
+    "signal_values",
+    "tag_items",
+    "values_of",
+]
+
+Row = tuple[Any, ...]
+
+RUN_COLUMNS = list(fields_of(Run))
+SIGNAL_COLUMNS = [name for name in fields_of(Signal) if name != "run_id"]
+NEW_SIGNAL = [
+    name for name in SIGNAL_COLUMNS if name not in ("seq", "taken_by") and not name.startswith("reply")
+]
+ITEM_COLUMNS = [name for name in fields_of(Item) if name != "run_id"]
+MEMO_COLUMNS = list(fields_of(Memo))
+
+_RUN_STATUS = {status.value: status for status in RunStatus}
+
+# From records to rows ---------------------------------------------------------------------------------------
+
+
+def run_values(run: Run) -> list[Any]:
+    """The columns of a run."""
+    values = [getattr(run, name) for name in RUN_COLUMNS]
+    values[_STATUS] = run.status._value_
+    values[_TAGS] = _encode_tags(run.tags) if run.tags else ""
+    values[_FAILURES] = _encode_keys(run.open_failures) if run.open_failures else ""
+    return values
+
+
+def encode_run_field(name: str, value: Any) -> Any:
+    """The stored form of one field of a run."""
+    encode = _ENCODE.get(name)
+    return value if encode is None else encode(value)
+
+
+def tag_items(tags: Tags) -> list[tuple[str, str | None]]:
+    """Tags as pairs; the value of a tag that is a name only is ``None``."""
+    return list(tags.items()) if isinstance(tags, Mapping) else [(name, None) for name in dict.fromkeys(tags)]
+
+
+def _encode_tags(tags: Tags) -> str:
+    # Not escaped to ASCII: what is no Unicode is then refused with the row, before any tag is stored.
+    if not tags:
+        return ""
+    return json.dumps(dict(tags) if isinstance(tags, Mapping) else list(tags), ensure_ascii=False)
+
+
+def _encode_keys(keys: tuple[str, ...]) -> str:
+    return json.dumps(list(keys), ensure_ascii=False) if keys else ""
+
+
+_ENCODE: dict[str, Callable[[Any], Any]] = {
+    "status": lambda status: RunStatus(status).value,
+    "tags": _encode_tags,
+    "open_failures": _encode_keys,
+}
+
+
+def signal_values(run: int, signal: Signal) -> list[Any]:
+    """The columns of a new message, behind the number of its run."""
+    return [run, *(getattr(signal, name) for name in NEW_SIGNAL)]
+
+
+def item_values(run: int, item: Item) -> list[Any]:
+    """The columns of an item, behind the number of its run."""
+    return [run, *(getattr(item, name) for name in ITEM_COLUMNS)]
+
+
+def values_of(row: Any) -> list[Any]:
+    """All fields of a row that is stored as it is."""
+    return [getattr(row, name) for name in fields_of(type(row))]
+
+
+# From rows to records ---------------------------------------------------------------------------------------
+
+_STATUS = RUN_COLUMNS.index("status")
+_TAGS = RUN_COLUMNS.index("tags")
+_FAILURES = RUN_COLUMNS.index("open_failures")
+_RETRYABLE = RUN_COLUMNS.index("retryable")
+_PRUNED = RUN_COLUMNS.index("pruned")
+_ASKED = SIGNAL_COLUMNS.index("asked") + 1
+_REPLY_FAILED = SIGNAL_COLUMNS.index("reply_failed") + 1
+
+
+# What damaged rows raise below. (Damage inside a payload is found by its checksum, above the storage.)
+_DAMAGE = (AttributeError, KeyError, TypeError, ValueError)
+
+
+def run_of(row: Row) -> Run:
+    """A run from the columns ``RUN_COLUMNS``. Raises ``CorruptPayload`` when they make no run."""
+    values = list(row)
+    try:
+        values[_STATUS] = _RUN_STATUS[values[_STATUS]]
+        tags = json.loads(values[_TAGS]) if values[_TAGS] else ()
+        values[_TAGS] = tuple(tags) if isinstance(tags, list) else tags
+        values[_FAILURES] = tuple(json.loads(values[_FAILURES])) if values[_FAILURES] else ()
+    except _DAMAGE as error:
+        raise CorruptPayload(
+            f"run {values[0]!r} is damaged in the database: {error!r}", run=values[0]
+        ) from error
+    values[_RETRYABLE] = values[_RETRYABLE] == 1
+    values[_PRUNED] = values[_PRUNED] == 1
+    return Run(*values)
+
+
+def last_of_each_key(steps: list[Step]) -> list[Step]:
+    """*steps* without those that a later one replaces."""
+    found: dict[str, Step] = {}
+    for step in steps:
+        found.pop(step.key, None)
+        found[step.key] = step
+    return list(found.values())
+
+
+def signal_of(run_id: str, row: Row) -> Signal:
+    """A message from the columns ``SIGNAL_COLUMNS``."""
+    values = [row[0], run_id, *row[1:]]
+    values[_ASKED] = values[_ASKED] == 1
+    values[_REPLY_FAILED] = values[_REPLY_FAILED] == 1
+    return Signal(*values)
+
+
+def item_of(run_id: str, row: Row) -> Item:
+    """An item from the columns ``ITEM_COLUMNS``."""
+    return Item(run_id, *row)
+
+
+def queue_of(row: Row) -> QueueRow:
+    """A queue from its row."""
+    queue = QueueRow(*row)
+    return evolve(queue, paused=bool(queue.paused))
+
+
+def schedule_of(row: Row) -> ScheduleRow:
+    """A schedule from its row."""
+    schedule = ScheduleRow(*row)
+    return evolve(schedule, paused=bool(schedule.paused))
+
+
+def attention_of(row: Row) -> Attention:
+    """What a run must notice, from a row of id, epoch, status, request to cancel and count. Raises
+    ``CorruptPayload``."""
+    try:
+        return Attention(row[0], row[1], _RUN_STATUS[row[2]], row[3], row[4])
+    except KeyError as error:
+        raise CorruptPayload(
+            f"run {row[0]!r} is damaged in the database: status {error}", run=row[0]
+        ) from error

@@ -1,0 +1,167 @@
+"""Connections to the server: lent to threads, one pinned to each event loop, and what their errors mean."""
+
+import asyncio
+import os
+import threading
+import weakref
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import psycopg
+
+from flowdsl.errors import StorageError, StorageFull, StorageUnavailable
+from flowdsl.storage.postgres.url import Place
+
+__all__ = ["Connections", "is_conflict", "is_outage", "translate"]
+
+_MOST = 16  # connections that one process lends at a time
+_KEPT = 8  # connections that wait for the next loan
+_SETTINGS = (
+    "SET SESSION synchronous_commit = on; SET lock_timeout = '20s'; SET statement_timeout = '60s'; "
+    "SET idle_in_transaction_session_timeout = '20s'"
+)
+_KEEP_ALIVE = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "connect_timeout": 5}
+
+
+def is_conflict(error: psycopg.Error) -> bool:
+    """Whether two transactions were in each other's way: the same again will do."""
+    conflicts = (
+        psycopg.errors.DeadlockDetected,
+        psycopg.errors.SerializationFailure,
+        psycopg.errors.UniqueViolation,
+        psycopg.errors.LockNotAvailable,
+    )
+    return isinstance(error, conflicts)
+
+
+def is_outage(error: psycopg.Error) -> bool:
+    """Whether the server or the way to it is gone for now."""
+    if isinstance(error, psycopg.errors.DiskFull | psycopg.errors.ProgramLimitExceeded):
+        return False
+    state = error.sqlstate or ""
+    if not state:  # the connection is lost or was refused
+        return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+    return state[:2] in ("08", "57") or state in ("53300", "25006")
+
+
+def translate(error: psycopg.Error, place: Place) -> StorageError:
+    """What *error* of the driver means to a user: the only place that says so."""
+    text = str(error).strip().partition("\n")[0]
+    if isinstance(error, psycopg.errors.DiskFull):
+        return StorageFull(f"no space left on the database server ({text}); nothing acknowledged is lost")
+    if is_outage(error) or is_conflict(error):
+        return StorageUnavailable(
+            f"the PostgreSQL server did not answer for {place.patience:g} s ({text}); "
+            f"nothing acknowledged is lost"
+        )
+    if error.sqlstate in ("28000", "28P01", "3D000", "42501"):
+        return StorageUnavailable(f"PostgreSQL refuses us: {text}", lasting=True)
+    return StorageError(f"PostgreSQL failed: {text}")
+
+
+class Connections:
+    """All connections of one storage in one process. Broken ones are closed, never repaired.
+
+    A forked child must not touch those of its parent: closing one would end the parent's session.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._closed = False
+        self._forget()
+
+    def _forget(self) -> None:
+        self._idle: list[psycopg.Connection[Any]] = []  # append and pop are atomic
+        self._loans = threading.Semaphore(_MOST)
+        self._pinned: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Pinned]
+        self._pinned = weakref.WeakKeyDictionary()
+
+    def connect(self) -> "psycopg.Connection[Any]":
+        """A new connection in autocommit mode."""
+        connection = psycopg.connect(self._place.dsn, autocommit=True, **_KEEP_ALIVE)  # type: ignore[arg-type]
+        self._prepare(connection)
+        connection.execute(_SETTINGS)
+        return connection
+
+    async def _connect_async(self) -> "psycopg.AsyncConnection[Any]":
+        connection = await psycopg.AsyncConnection.connect(
+            self._place.dsn,
+            autocommit=True,
+            **_KEEP_ALIVE,  # type: ignore[arg-type]
+        )
+        self._prepare(connection)
+        await connection.execute(_SETTINGS)
+        return connection
+
+    def _prepare(self, connection: "psycopg.Connection[Any] | psycopg.AsyncConnection[Any]") -> None:
+        connection.prepare_threshold = 1 if self._place.prepare else None
+
+    @contextmanager
+    def lend(self) -> "Iterator[psycopg.Connection[Any]]":
+        """A connection for the caller alone."""
+        with self._loans:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                connection = self.connect()
+            try:
+                yield connection
+            finally:
+                usable = not (connection.closed or connection.broken or self._closed)
+                idle = psycopg.pq.TransactionStatus.IDLE
+                if usable and connection.info.transaction_status == idle and len(self._idle) < _KEPT:
+                    self._idle.append(connection)
+                else:
+                    connection.close()
+
+    @asynccontextmanager
+    async def pinned(self) -> "AsyncIterator[psycopg.AsyncConnection[Any]]":
+        """The connection of the running event loop, for the caller alone."""
+        loop = asyncio.get_running_loop()
+        pinned = self._pinned.get(loop)
+        if pinned is None:
+            pinned = self._pinned[loop] = _Pinned()
+        async with pinned.lock:
+            if pinned.connection is None or pinned.connection.closed or pinned.connection.broken:
+                pinned.connection = await self._connect_async()
+            try:
+                yield pinned.connection
+            except BaseException:
+                # What it was doing is not known: begin anew the next time.
+                connection, pinned.connection = pinned.connection, None
+                if connection is not None:
+                    await connection.close()
+                raise
+
+    def drop_idle(self) -> None:
+        """Close the connections that nobody uses: after an outage each of them is dead."""
+        while self._idle:
+            try:
+                self._idle.pop().close()
+            except IndexError:
+                return
+
+    def close(self) -> None:
+        """Close what nobody uses now; the rest is closed as it comes back."""
+        self._closed = True
+        self.drop_idle()
+        for pinned in list(self._pinned.values()):
+            if pinned.connection is not None:
+                pinned.connection.pgconn.finish()
+                pinned.connection = None
+
+    def after_fork(self) -> None:
+        """In the child: leave the parent's connections alone."""
+        _leaked.append((os.getpid(), self._idle, dict(self._pinned)))
+        self._forget()
+
+
+class _Pinned:
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.connection: psycopg.AsyncConnection[Any] | None = None
+
+
+_leaked: list[Any] = []
+"""Connections of the parent: to close them here would end its sessions."""

@@ -1,0 +1,118 @@
+"""Hearing of what others have changed.
+
+One thread of each process listens for notifications, from the first wait on. Before it relies on them it
+notifies itself: behind a pooler ``LISTEN`` is accepted, and nothing ever arrives. Then, and while there is no
+connection, it looks at the pulses of the runs that are waited for instead.
+
+Only what somebody waits for is notified, for each notification makes the commits of the server wait for each
+other. So who waits says so in a table, and again as long as it waits.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+
+from flowdsl.storage.changes import Changes
+from flowdsl.storage.postgres.statements import Statements
+from flowdsl.storage.postgres.writer import topic_key
+from flowdsl.storage.pulses import Pulses
+
+__all__ = ["Listener"]
+
+_KEPT = 60.0  # seconds that a wait stands in the table
+_TEST = 2.0  # seconds for a notification of our own to arrive
+_POLL = 0.1  # seconds between two looks where notifications do not arrive
+
+
+class Listener:
+    """Tells *changes* what other processes commit; *connect* gives it a connection of its own."""
+
+    def __init__(
+        self,
+        changes: Changes,
+        sql: Statements,
+        channel: str,
+        connect: Callable[[], "psycopg.Connection[Any]"],
+        read_pulses: Callable[[list[str]], list[tuple[str, int]]],
+    ) -> None:
+        self._changes = changes
+        self._sql = sql
+        self._channel = channel
+        self._connect = connect
+        self._read_pulses = read_pulses
+        self.works: bool | None = None  # whether notifications arrive; None: not known yet
+        self._closed = False
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._topics: dict[str, str] = {}  # what stands for a topic → the topic
+        self._until: dict[str, float] = {}  # when a wait was entered or renewed last, by topic
+        self._pulses = Pulses()
+
+    def learn(self, topics: frozenset[str], execute: Callable[[str, Any], Any]) -> bool:
+        """Enter waits for *topics* before they begin. If there were such that were not known, something may
+        have happened before: whoever waits looks once more."""
+        if self._thread is None:
+            with self._lock:
+                if self._thread is None and not self._closed:
+                    self._thread = threading.Thread(target=self._run, name="flowdsl-listener", daemon=True)
+                    self._thread.start()
+        now = time.monotonic()
+        stale = [topic for topic in topics if now > self._until.get(topic, 0.0)]
+        if not stale:
+            return False
+        self._topics.update((topic_key(topic), topic) for topic in stale)
+        execute(self._sql.wait, (_KEPT, [topic_key(topic) for topic in stale]))
+        new = [topic for topic in stale if topic not in self._until]
+        self._until.update(dict.fromkeys(stale, now + _KEPT / 2))
+        return bool(new) | self._pulses.learn(topics, self._read_pulses)
+
+    def close(self) -> None:
+        """End the thread, within a moment."""
+        self._closed = True
+
+    def _run(self) -> None:
+        while not self._closed:
+            try:
+                with self._connect() as connection:
+                    connection.execute(f'LISTEN "{self._channel}"')
+                    self.works = self._arrives(connection)
+                    self._changes.say_all()  # something may have been missed before
+                    while not self._closed:
+                        if self.works:
+                            self._listen(connection)
+                        else:
+                            self._poll()
+            except psycopg.Error:
+                self._pause()
+
+    def _arrives(self, connection: "psycopg.Connection[Any]") -> bool:
+        connection.execute("SELECT pg_notify(%s, %s)", (self._channel, "test"))
+        return any(True for _ in connection.notifies(timeout=_TEST, stop_after=1))
+
+    def _listen(self, connection: "psycopg.Connection[Any]") -> None:
+        heard = {note.payload for note in connection.notifies(timeout=0.5, stop_after=1)}
+        topics = [self._topics[key] for key in heard if key in self._topics]
+        if topics:
+            self._changes.say(topics)
+        self._renew(connection)
+
+    def _renew(self, connection: "psycopg.Connection[Any]") -> None:
+        """Keep the waits of those who wait for long in the table."""
+        now = time.monotonic()
+        due = [topic for topic in self._changes.waited_for() if now > self._until.get(topic, now)]
+        if due:
+            connection.execute(self._sql.wait, (_KEPT, [topic_key(topic) for topic in due]))
+            self._until.update(dict.fromkeys(due, now + _KEPT / 2))
+
+    def _poll(self) -> None:
+        topics = self._changes.waited_for()
+        if topics and (changed := self._pulses.changed(topics, self._read_pulses)):
+            self._changes.say(changed)
+        time.sleep(_POLL)
+
+    def _pause(self) -> None:
+        if not self._closed:
+            time.sleep(0.2)

@@ -1,0 +1,266 @@
+"""All SQL of the PostgreSQL storage, for one schema.
+
+Statements hold placeholders only. What is put together here is put together from the names in this module and
+the quoted name of the schema, never from what a caller gave. Names are qualified: a pooler forgets the search
+path.
+"""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from flowdsl.core.records import (
+    Memo,
+    QueueRow,
+    RunFilter,
+    ScheduleRow,
+    Step,
+    WorkerRow,
+    fields_of,
+)
+from flowdsl.core.status import RunStatus
+from flowdsl.storage.columns import ITEM_COLUMNS, NEW_SIGNAL, RUN_COLUMNS, SIGNAL_COLUMNS, tag_items
+
+__all__ = ["NOW", "STEP_COLUMNS", "Statements"]
+
+STEP_COLUMNS = [name for name in Step._fields if name not in ("run_id", "seq")]
+_ARRAYS = {
+    "occurrence": "bigint", "ordinal": "bigint", "attempts": "bigint", "payload": "bytea", "draws": "bigint",
+    "created_at": "double precision", "completed_at": "double precision", "concurrent": "boolean", "seal":
+    "bytea",
+}  # fmt: skip
+_UPPER, _LOWER = "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz"
+
+NOW = "extract(epoch from clock_timestamp())::double precision"
+
+
+def _list(names: list[str], prefix: str = "") -> str:
+    return ", ".join(f'{prefix}"{name}"' for name in names)
+
+
+def _marks(count: int) -> str:
+    return ", ".join(["%s"] * count)
+
+
+class Statements:
+    """The statements for the tables in *schema*."""
+
+    def __init__(self, schema: str) -> None:
+        s = self.schema = '"' + schema.replace('"', '""') + '"'
+        run_of = f"(SELECT no FROM {s}.runs WHERE id = %s AND NOT pruned)"
+        runs, steps = _list(RUN_COLUMNS), _list(STEP_COLUMNS)
+        last = f"greatest(base, coalesce((SELECT max(seq) FROM {s}.steps WHERE run = runs.no), 0))"
+
+        # Steps. One statement locks the run, checks its epoch and appends. If it had to wait for another one
+        # that appended too, its number is taken, and it is sent again.
+        append = f"""
+            WITH r AS MATERIALIZED (
+                SELECT no, base FROM {s}.runs WHERE id = %s AND NOT pruned {{fence}} FOR NO KEY UPDATE)
+            INSERT INTO {s}.steps (run, seq, {steps})
+            SELECT no, greatest(base, coalesce((SELECT max(seq) FROM {s}.steps WHERE run = r.no), 0)) + 1,
+                {_marks(len(STEP_COLUMNS))} FROM r RETURNING seq"""
+        self.append_step = append.format(fence="")
+        self.append_step_fenced = append.format(fence="AND epoch = %s")
+        arrays = ", ".join(f"%s::{_ARRAYS.get(name, 'text')}[]" for name in STEP_COLUMNS)
+        self.append_steps = f"""
+            INSERT INTO {s}.steps (run, seq, {steps}) SELECT * FROM unnest(%s::bigint[], %s::bigint[],
+            {arrays})"""
+        self.step_of_key = f"SELECT seq FROM {s}.steps WHERE run = %s AND key = %s ORDER BY seq DESC LIMIT 1"
+        self.keep_last = f"UPDATE {s}.runs SET base = greatest(base, %s) WHERE no = %s"
+        self.drop_steps = f"DELETE FROM {s}.steps WHERE run = %s AND key = ANY(%s)"
+        self.drop_steps_of_run = f"DELETE FROM {s}.steps WHERE run = %s"
+        self.get_step = f"""
+            SELECT seq, {steps} FROM {s}.steps WHERE run = {run_of} AND key = %s ORDER BY seq DESC LIMIT 1"""
+        self.list_steps = f"""
+            SELECT seq, {steps} FROM {s}.steps WHERE run = {run_of} AND seq > %s ORDER BY seq LIMIT %s"""
+        self.list_steps_bare = self.list_steps.replace('"payload"', "NULL::bytea")
+
+        # Runs.
+        self.now = f"SELECT {NOW}"
+        head = f"no, epoch, status, {last}"
+        # The runs of a commit are locked in the order of their ids, so that no two commits wait for each
+        # other.
+        self.lock_runs = f"""
+            SELECT id, {head} FROM {s}.runs WHERE id = ANY(%s) AND NOT pruned ORDER BY id FOR NO KEY UPDATE"""
+        self.lock_keys = "SELECT pg_advisory_xact_lock(k) FROM unnest(%s::bigint[]) k ORDER BY k"
+        self.lock_run = f"SELECT {head} FROM {s}.runs WHERE id = %s AND NOT pruned FOR NO KEY UPDATE"
+        self.get_run = f"SELECT {runs} FROM {s}.runs WHERE id = %s AND NOT pruned"
+        self.run_by_id = f"SELECT no, nonce, {runs} FROM {s}.runs WHERE id = %s"
+        self.run_by_nonce = f"""
+            SELECT {runs} FROM {s}.runs
+            WHERE nonce = %s AND nonce <> '' AND owner IS NOT DISTINCT FROM %s AND key = %s"""
+        self.insert_run = f"""
+            INSERT INTO {s}.runs (nonce, {runs}) VALUES ({_marks(len(RUN_COLUMNS) + 1)})
+            ON CONFLICT (id) DO NOTHING RETURNING no"""
+        self.replace_run = f"""
+            UPDATE {s}.runs SET nonce = '', base = 0, {self._assigned(RUN_COLUMNS)} WHERE no = %s"""
+        self.delete_run = f"DELETE FROM {s}.runs WHERE no = %s"
+        self.highest = f"""
+            SELECT (SELECT max(number) FROM {s}.runs WHERE key = %s),
+                (SELECT value FROM {s}.counters WHERE name = 'epoch')"""
+        self.continuable = f"""
+            SELECT {runs} FROM {s}.runs WHERE key = %s AND number IS NOT NULL AND (
+                (status IN ('pending', 'running') AND (owner IS NULL OR owner <> ALL(%s)))
+                OR (status = 'failed' AND retryable))
+            ORDER BY number LIMIT %s"""
+        self.pulse = f"UPDATE {s}.runs SET pulse = pulse + 1 WHERE no = %s"
+        self.pulses = f"SELECT id, pulse FROM {s}.runs WHERE NOT pruned AND id = ANY(%s)"
+        self.attention = f"""
+            SELECT id, epoch, status, cancel_requested,
+                (SELECT count(*) FROM {s}.signals WHERE run = runs.no AND taken_by IS NULL)
+            FROM {s}.runs WHERE NOT pruned AND id = ANY(%s)"""
+        self.add_tags = f"""
+            INSERT INTO {s}.run_tags (run, name, value)
+            SELECT %s, t.name, t.value FROM unnest(%s::text[], %s::text[]) t (name, value)"""
+        self.drop_tags = f"DELETE FROM {s}.run_tags WHERE run = %s"
+        self.keep_epoch = f"UPDATE {s}.counters SET value = greatest(value, %s) WHERE name = 'epoch'"
+        self.highest_epoch = f"SELECT coalesce(max(epoch), 0) FROM {s}.runs"
+        tables = ("runs", "run_tags", "steps", "signals", "items", "memos", "queues", "schedules", "workers")
+        self.clear = [f"DELETE FROM {s}.{table}" for table in tables]
+
+        # Messages and items.
+        signals = _list(SIGNAL_COLUMNS)
+        self._signals = f"SELECT {signals} FROM {s}.signals WHERE run = {run_of} AND seq > %s"
+        self._signals_bare = self._signals.replace('"payload"', "''::bytea").replace('"reply"', "NULL::bytea")
+        self.get_signal = f"SELECT {signals} FROM {s}.signals WHERE run = {run_of} AND id = %s"
+        self.add_signal = f"""
+            INSERT INTO {s}.signals (run, {_list(NEW_SIGNAL)}) VALUES ({_marks(len(NEW_SIGNAL) + 1)})
+            RETURNING seq"""
+        self.same_signal = f"""
+            SELECT seq FROM {s}.signals WHERE run = %s AND (id = %s OR (name = %s AND key = %s)) ORDER BY id
+            <> %s"""
+        self.signal_taken_by = f"SELECT taken_by FROM {s}.signals WHERE run = %s AND id = %s"
+        self.take_signal = f"UPDATE {s}.signals SET taken_by = %s WHERE run = %s AND id = %s"
+        self.signal_reply = f"SELECT reply IS NOT NULL FROM {s}.signals WHERE run = %s AND id = %s"
+        self.reply = f"""
+            UPDATE {s}.signals SET reply = %s, reply_preview = %s, reply_failed = %s, reply_seal = %s
+            WHERE run = %s AND id = %s"""
+        self.drop_signals = f"DELETE FROM {s}.signals WHERE run = %s"
+        self.drop_taken = f"DELETE FROM {s}.signals WHERE run = %s AND taken_by IS NOT NULL AND NOT asked"
+        self.add_item = f"""
+            INSERT INTO {s}.items (run, {_list(ITEM_COLUMNS)}) VALUES ({_marks(len(ITEM_COLUMNS) + 1)})
+            ON CONFLICT DO NOTHING RETURNING n"""
+        self.drop_items = f"DELETE FROM {s}.items WHERE run = %s"
+        items = f"SELECT {_list(ITEM_COLUMNS)} FROM {s}.items WHERE run = {run_of} AND channel = %s"
+        self.list_items = f"{items} AND n > %s ORDER BY n LIMIT %s"
+        self.last_item = f"{items} ORDER BY n DESC LIMIT 1"
+        self.list_channels = f"""
+            SELECT channel, count(*) FROM {s}.items WHERE run = {run_of} GROUP BY channel ORDER BY channel"""
+
+        # What stands by itself.
+        self.get_memo = f"SELECT {_list(list(fields_of(Memo)))} FROM {s}.memos WHERE key = %s"
+        self.put_memo = self._put("memos", Memo)
+        self.drop_memo = f"DELETE FROM {s}.memos WHERE key = %s"
+        self.put_queue, self.put_schedule = self._put("queues", QueueRow), self._put("schedules", ScheduleRow)
+        self.put_worker = self._put("workers", WorkerRow)
+        self.has_queue = f"SELECT 1 FROM {s}.queues WHERE name = %s"
+        self.has_schedule = f"SELECT 1 FROM {s}.schedules WHERE name = %s"
+        self.drop_queue = f"DELETE FROM {s}.queues WHERE name = %s"
+        self.drop_schedule = f"DELETE FROM {s}.schedules WHERE name = %s"
+        self.drop_worker = f"DELETE FROM {s}.workers WHERE id = %s"
+        self.list_queues, self.list_schedules = (
+            self._all("queues", QueueRow),
+            self._all("schedules", ScheduleRow),
+        )
+        self.list_workers = self._all("workers", WorkerRow)
+
+        # Waiting.
+        self.wait = f"""
+            INSERT INTO {s}.waits SELECT t, {NOW} + %s FROM unnest(%s::text[]) t ORDER BY t
+            ON CONFLICT (topic) DO UPDATE SET until = excluded.until"""
+        self.forget_waits = f"DELETE FROM {s}.waits WHERE until < {NOW}"
+        self.notify = f"""
+            SELECT pg_notify(%s, topic) FROM {s}.waits WHERE topic = ANY(%s) AND until > {NOW}"""
+
+    def _put(self, table: str, row: type[Any]) -> str:
+        first, *others = fields_of(row)
+        sets = ", ".join(f'"{name}" = excluded."{name}"' for name in others)
+        columns = [first, *others]
+        return f"""
+            INSERT INTO {self.schema}.{table} ({_list(columns)}) VALUES ({_marks(len(columns))})
+            ON CONFLICT ("{first}") DO UPDATE SET {sets}"""
+
+    def _all(self, table: str, row: type[Any]) -> str:
+        columns = list(fields_of(row))
+        return f'SELECT {_list(columns)} FROM {self.schema}.{table} ORDER BY "{columns[0]}"'
+
+    @staticmethod
+    def _assigned(columns: list[str] | tuple[str, ...]) -> str:
+        return ", ".join(f'"{name}" = %s' for name in columns)
+
+    @lru_cache(maxsize=512)  # noqa: B019 - one object for each schema
+    def update_run(self, columns: tuple[str, ...]) -> str:
+        """The statement that sets *columns* (names of ours) of the run of a number."""
+        return f"UPDATE {self.schema}.runs SET pulse = pulse + 1, {self._assigned(columns)} WHERE no = %s"
+
+    @lru_cache(maxsize=512)  # noqa: B019
+    def update_run_if(self, columns: tuple[str, ...], lease: str, fenced: bool, statuses: bool) -> str:
+        """The statement that sets *columns* of the run of an id, if its epoch and status are as asked for,
+        and its lease: ``"renew"``, ``"release"`` or ``""``."""
+        sets = [f'"{name}" = %s' for name in columns]
+        if lease == "release":
+            sets += ["owner = NULL", f"lease_until = {NOW}"]
+        elif lease:
+            sets.append(f"lease_until = {NOW} + %s")
+        if columns or lease == "release":  # a renewed lease is no news
+            sets.append("pulse = pulse + 1")
+        sql = f"UPDATE {self.schema}.runs SET {', '.join(sets)} WHERE id = %s AND NOT pruned"
+        sql += " AND epoch = %s" if fenced else ""
+        sql += " AND status = ANY(%s)" if statuses else ""
+        return sql + " RETURNING no"
+
+    def list_signals(
+        self, run_id: str, name: str | None, unread: bool, after: int, limit: int | None, payloads: bool
+    ) -> tuple[str, list[Any]]:
+        """Statement and values for ``Storage.list_signals``."""
+        sql, values = (self._signals if payloads else self._signals_bare), [run_id, after]
+        if name is not None:
+            sql += " AND name = %s"
+            values.append(name)
+        if unread:
+            sql += " AND taken_by IS NULL"
+        return sql + " ORDER BY seq LIMIT %s", [*values, limit]
+
+    def list_runs(self, where: RunFilter, payloads: bool) -> tuple[str, list[Any]]:
+        """Statement and values for ``Storage.list_runs``."""
+        s, terms = self.schema, ["NOT pruned"]
+        values: list[Any] = []
+
+        def term(text: str, *given: Any) -> None:
+            terms.append(text)
+            values.extend(given)
+
+        if where.status:
+            term("status = ANY(%s)", [RunStatus(status).value for status in where.status])
+        for name in ("workflow", "key", "parent"):
+            if getattr(where, name) is not None:
+                term(f"{name} = %s", getattr(where, name))
+        for tag, value in tag_items(where.tags):
+            tagged = f"EXISTS (SELECT FROM {s}.run_tags t WHERE t.run = runs.no AND t.name = %s"
+            if isinstance(where.tags, Mapping):
+                term(f"{tagged} AND t.value = %s)", tag, value)
+            else:
+                term(f"{tagged})", tag)
+        if where.created_after is not None:
+            term("created_at >= %s", where.created_after)
+        if where.created_before is not None:
+            term("created_at < %s", where.created_before)
+        if where.text:
+            lower = f"translate({{}}, '{_UPPER}', '{_LOWER}')"
+            has = f"position({lower.format('%s')} in {lower}) > 0"
+            tags = f"EXISTS (SELECT FROM {s}.run_tags t WHERE t.run = runs.no AND ({{}} OR {{}}))"
+            tags = tags.format(has.format("t.name"), has.format("coalesce(t.value, '')"))
+            term(f"({has.format('id')} OR {has.format('workflow')} OR {tags})", *[where.text] * 4)
+        if where.after is not None:
+            side = "<" if where.newest_first else ">"
+            term(
+                f"(created_at, id) {side} (SELECT created_at, id FROM {s}.runs WHERE id = %s AND NOT pruned)",
+                where.after,
+            )
+        order = "created_at DESC, id DESC" if where.newest_first else "created_at, id"
+        columns = _list(RUN_COLUMNS)
+        if not payloads:
+            columns = columns.replace('"args"', "''::bytea")
+            columns = columns.replace('"result"', "NULL::bytea").replace('"error"', "NULL::bytea")
+        sql = f"SELECT {columns} FROM {s}.runs WHERE {' AND '.join(terms)} ORDER BY {order} LIMIT %s"
+        return sql, [*values, where.limit]

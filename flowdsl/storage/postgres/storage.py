@@ -1,0 +1,405 @@
+"""The storage for many machines: a PostgreSQL database.
+
+How it is put together:
+
+* A lone step is one fenced statement; a group shares one transaction. Both are generators (``writer.py``)
+  that threads and event loops drive alike: an async commit is made on the loop, on a connection pinned to it.
+* Leases, and everything durable, are on the server's clock. It is asked now and then, and kept as an offset
+  to this host's monotonic time.
+* A connection that is lost, in the middle of a COMMIT too, is nobody's fault: the same operations are sent
+  again, until the server has been gone for *patience* seconds.
+* Who waits hears of changes by LISTEN, where that works, else by looking (``listen.py``).
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from hashlib import blake2b
+from typing import Any, Self, TypeVar
+
+import psycopg
+
+from flowdsl.core.records import Item, Memo, QueueRow, Run, RunFilter, ScheduleRow, Signal, Step, WorkerRow
+from flowdsl.errors import StorageUnavailable
+from flowdsl.storage import columns
+from flowdsl.storage.base import Attention, Storage
+from flowdsl.storage.forking import rest_before_fork
+from flowdsl.storage.operations import Operation, Outcome, require_id, require_limit, require_operations
+from flowdsl.storage.postgres.connections import Connections, is_conflict, is_outage, translate
+from flowdsl.storage.postgres.listen import Listener
+from flowdsl.storage.postgres.rows import NotTaken, is_text, steps_of
+from flowdsl.storage.postgres.schema import prepare
+from flowdsl.storage.postgres.statements import Statements
+from flowdsl.storage.postgres.url import postgres_place
+from flowdsl.storage.postgres.writer import REFUSED, Dialogue, Row, Transaction, lone, unstorable
+
+__all__ = ["PostgresStorage"]
+
+T = TypeVar("T")
+
+_PAUSE = 0.05  # seconds before sending again
+_CLOCK = 60.0  # seconds between two looks at the server's clock
+_LOOK = 0.5  # seconds between two looks for changes of no topic
+
+
+class PostgresStorage(Storage):
+    """Keeps runs in the PostgreSQL database of *url*, such as ``postgresql://ann@db/shop?schema=flow&patience=30``.
+
+    * ``schema``: where the tables are, ``flowdsl`` if it is not given; made if it is missing.
+    * ``patience``: for how many seconds a server that does not answer is waited for, before
+      ``StorageUnavailable``.
+    * ``prepare=no``: for a pooler that does not bear prepared statements.
+    * All other options are the driver's.
+
+    Any number of hosts share it. Raises :class:`~flowdsl.errors.StorageUnavailable` if the server cannot be
+    reached or refuses us, and :class:`~flowdsl.errors.SchemaMismatch` if a newer flowdsl made the tables.
+    """
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        place = self._place = postgres_place(url)
+        self.url = place.url
+        self.patience = place.patience
+        self._sql = Statements(place.schema)
+        self._channel = "flowdsl_" + blake2b(place.schema.encode(), digest_size=8).hexdigest()
+        self._connections = Connections(place)
+        self._closed = False
+        self._clock = (0.0, float("-inf"))  # the server's time less ours, and when that was found
+        self._clock_lock = threading.Lock()
+        self._listener = self._new_listener()
+        self._persist(lambda connection: prepare(connection, place.schema, self._sql.schema))
+        rest_before_fork(self)
+
+    @classmethod
+    def from_url(cls, url: str, /) -> Self:
+        """The storage for a ``postgresql://`` URL. Raises ``ValueError`` for a malformed one."""
+        return cls(url)
+
+    def __repr__(self) -> str:
+        return f"PostgresStorage(schema={self._place.schema!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self).from_url, (self.url,)
+
+    def now(self) -> float:
+        offset, found = self._clock
+        mono = time.monotonic()
+        if mono - found > _CLOCK:
+            with self._clock_lock:
+                begun = time.monotonic()
+                ((there,),) = self._read(self._sql.now, ())
+                ended = time.monotonic()
+                offset = there - (begun + ended) / 2
+                self._clock = (offset, ended)
+                mono = time.monotonic()
+        return mono + offset
+
+    # Writing -----------------------------------------------------------------------------------------------
+
+    def commit(self, operations: Sequence[Operation], /) -> list[Outcome]:
+        require_operations(operations)
+        self._require_open()
+        if not operations:
+            return []
+        outcomes = self._persist(lambda connection: self._commit(connection, operations))
+        self.announce(operations)
+        return outcomes
+
+    def _commit(
+        self, connection: "psycopg.Connection[Any]", operations: Sequence[Operation]
+    ) -> list[Outcome]:
+        try:
+            if (single := lone(self._sql, operations)) is not None:
+                rows = connection.execute(single.sql, single.values, binary=True).fetchall()
+                if (outcome := single.outcome(rows)) is not None:
+                    return [outcome]
+        except NotTaken as error:
+            return [unstorable(error)]
+        except REFUSED as error:
+            if is_conflict(error):
+                raise
+            return [unstorable(error)]
+        for careful in (False, True):
+            try:
+                with connection.transaction():
+                    return _drive(
+                        connection, Transaction(self._sql, self._channel).apply(operations, careful)
+                    )
+            except REFUSED as error:
+                if is_conflict(error) or careful:
+                    raise
+        raise AssertionError("unreachable")
+
+    async def commit_async(self, operations: Sequence[Operation], /) -> list[Outcome]:
+        """``commit`` on the event loop: nothing blocks it, and no thread is asked."""
+        require_operations(operations)
+        self._require_open()
+        if not operations:
+            return []
+        end = time.monotonic() + self.patience
+        while True:
+            try:
+                async with self._connections.pinned() as connection:
+                    outcomes = await self._commit_async(connection, operations)
+                break
+            except psycopg.Error as error:
+                if not (is_conflict(error) or is_outage(error)) or time.monotonic() > end:
+                    raise self._meaning(error) from error
+            await asyncio.sleep(_PAUSE)
+        self.announce(operations)
+        return outcomes
+
+    async def _commit_async(
+        self, connection: "psycopg.AsyncConnection[Any]", operations: Sequence[Operation]
+    ) -> list[Outcome]:
+        try:
+            if (single := lone(self._sql, operations)) is not None:
+                cursor = await connection.execute(single.sql, single.values, binary=True)
+                if (outcome := single.outcome(await cursor.fetchall())) is not None:
+                    return [outcome]
+        except NotTaken as error:
+            return [unstorable(error)]
+        except REFUSED as error:
+            if is_conflict(error):
+                raise
+            return [unstorable(error)]
+        for careful in (False, True):
+            try:
+                async with connection.transaction():
+                    work = Transaction(self._sql, self._channel).apply(operations, careful)
+                    return await _drive_async(connection, work)
+            except REFUSED as error:
+                if is_conflict(error) or careful:
+                    raise
+        raise AssertionError("unreachable")
+
+    def clear(self) -> None:
+        def work(connection: "psycopg.Connection[Any]") -> None:
+            with connection.transaction():
+                _drive(connection, Transaction(self._sql, self._channel).clear())
+
+        self._require_open()
+        self._persist(work)
+        self.notify()
+
+    def _persist(self, work: Callable[["psycopg.Connection[Any]"], T]) -> T:
+        """Do *work* with a connection; while the server is away, or somebody is in the way, again."""
+        end = time.monotonic() + self.patience
+        while True:
+            try:
+                with self._connections.lend() as connection:
+                    return work(connection)
+            except psycopg.Error as error:
+                outage = is_outage(error)
+                if outage:
+                    self._connections.drop_idle()
+                if not (outage or is_conflict(error)) or time.monotonic() > end:
+                    raise self._meaning(error) from error
+            if outage:
+                time.sleep(_PAUSE)
+
+    def _meaning(self, error: psycopg.Error) -> Exception:
+        meaning = translate(error, self._place)
+        if isinstance(meaning, StorageUnavailable):
+            # It was tried for as long as we may. Whether the last try took effect, nobody knows.
+            meaning.lasting, meaning.outcome_unknown = True, is_outage(error)
+        return meaning
+
+    # Reading -----------------------------------------------------------------------------------------------
+
+    def _read(self, statement: str, values: Sequence[Any]) -> list[Row]:
+        self._require_open()
+        if not all(is_text(value) for value in values if isinstance(value, str)):
+            return []  # such a text is refused when it is written, so no row holds it
+        try:
+            return self._persist(
+                lambda connection: connection.execute(statement, values, binary=True).fetchall()
+            )
+        except UnicodeEncodeError:
+            return []
+
+    def get_run(self, run_id: str, /) -> Run | None:
+        require_id(run_id)
+        found = self._read(self._sql.get_run, (run_id,))
+        return columns.run_of(found[0]) if found else None
+
+    def list_runs(self, where: RunFilter = RunFilter(), /, *, payloads: bool = False) -> list[Run]:  # noqa: B008 - frozen
+        return [columns.run_of(row) for row in self._read(*self._sql.list_runs(where, payloads))]
+
+    def get_step(self, run_id: str, key: str, /) -> Step | None:
+        require_id(run_id)
+        require_id(key, "step key")
+        steps = steps_of(run_id, self._read(self._sql.get_step, (run_id, key)))
+        return steps[0] if steps else None
+
+    def list_steps(
+        self, run_id: str, /, *, after: int = 0, limit: int | None = None, payloads: bool = True
+    ) -> list[Step]:
+        require_id(run_id)
+        require_limit(limit)
+        statement = self._sql.list_steps if payloads else self._sql.list_steps_bare
+        steps = steps_of(run_id, self._read(statement, (run_id, after, limit)))
+        while limit is not None and len(steps) < limit:  # some rows replaced others of the page
+            last = steps[-1].seq if steps else after
+            more = self._read(statement, (run_id, last, limit - len(steps)))
+            if not more:
+                break
+            steps = columns.last_of_each_key([*steps, *steps_of(run_id, more)])
+        return steps
+
+    def list_signals(
+        self,
+        run_id: str,
+        /,
+        *,
+        name: str | None = None,
+        unread: bool = False,
+        after: int = 0,
+        limit: int | None = None,
+        payloads: bool = True,
+    ) -> list[Signal]:
+        require_id(run_id)
+        require_limit(limit)
+        found = self._read(*self._sql.list_signals(run_id, name, unread, after, limit, payloads))
+        return [columns.signal_of(run_id, row) for row in found]
+
+    def get_signal(self, run_id: str, signal_id: str, /) -> Signal | None:
+        require_id(run_id)
+        require_id(signal_id, "signal id")
+        found = self._read(self._sql.get_signal, (run_id, signal_id))
+        return columns.signal_of(run_id, found[0]) if found else None
+
+    def list_items(
+        self, run_id: str, channel: str, /, *, after: int = 0, limit: int | None = None
+    ) -> list[Item]:
+        require_id(run_id)
+        require_id(channel, "channel")
+        require_limit(limit)
+        found = self._read(self._sql.list_items, (run_id, channel, after, limit))
+        return [columns.item_of(run_id, row) for row in found]
+
+    def last_item(self, run_id: str, channel: str, /) -> Item | None:
+        require_id(run_id)
+        require_id(channel, "channel")
+        found = self._read(self._sql.last_item, (run_id, channel))
+        return columns.item_of(run_id, found[0]) if found else None
+
+    def list_channels(self, run_id: str, /) -> dict[str, int]:
+        require_id(run_id)
+        return {row[0]: row[1] for row in self._read(self._sql.list_channels, (run_id,))}
+
+    def get_memo(self, key: str, /) -> Memo | None:
+        require_id(key, "memo key")
+        found = self._read(self._sql.get_memo, (key,))
+        return Memo(*found[0]) if found else None
+
+    def list_queues(self) -> list[QueueRow]:
+        return [QueueRow(*row) for row in self._read(self._sql.list_queues, ())]
+
+    def list_schedules(self) -> list[ScheduleRow]:
+        return [ScheduleRow(*row) for row in self._read(self._sql.list_schedules, ())]
+
+    def list_workers(self) -> list[WorkerRow]:
+        return [WorkerRow(*row) for row in self._read(self._sql.list_workers, ())]
+
+    def attention(self, run_ids: Iterable[str], /) -> list[Attention]:
+        wanted = list(run_ids)
+        for run_id in wanted:
+            require_id(run_id)
+        ids = [run_id for run_id in wanted if is_text(run_id)]
+        found = {row[0]: columns.attention_of(row) for row in self._read(self._sql.attention, (ids,))}
+        return [found[run_id] for run_id in wanted if run_id in found]
+
+    # Changes -----------------------------------------------------------------------------------------------
+
+    def wait_for_change(self, seen: int, timeout: float, /, topics: Iterable[str] = ()) -> int:
+        """As in the base class. Without topics it returns twice a second, whether something changed or
+        not."""
+        self._require_open()
+        wanted = frozenset(topics)
+        if wanted:
+            if self._listener.learn(wanted, self._read_nothing):
+                return self._changes.version
+            return self._changes.wait(seen, timeout, wanted)
+        if timeout < _LOOK:
+            return self._changes.wait(seen, timeout)
+        version = self._changes.wait(seen, _LOOK)
+        if version == seen:
+            self._changes.say()  # others may have committed
+        return self._changes.version
+
+    def _read_nothing(self, statement: str, values: Sequence[Any]) -> None:
+        self._require_open()
+        self._persist(lambda connection: connection.execute(statement, values))
+
+    def _read_pulses(self, run_ids: list[str]) -> list[tuple[str, int]]:
+        ids = [run_id for run_id in run_ids if is_text(run_id)]
+        return [(row[0], row[1]) for row in self._read(self._sql.pulses, (ids,))]
+
+    def _new_listener(self) -> Listener:
+        connect = self._connections.connect
+        return Listener(self._changes, self._sql, self._channel, connect, self._read_pulses)
+
+    @property
+    def listens(self) -> bool | None:
+        """Whether notifications of the server arrive; ``None`` while nobody has waited for one."""
+        return self._listener.works
+
+    # Life --------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        self._closed = True
+        self._listener.close()
+        self._connections.close()
+        self.notify()
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise StorageUnavailable(
+                f"the storage in schema {self._place.schema!r} was closed; open it again", lasting=True
+            )
+
+    def before_fork(self) -> None:
+        self._changes.before_fork()
+
+    def after_fork(self, in_child: bool) -> None:
+        self._changes.after_fork(in_child)
+        if in_child:
+            self._connections.after_fork()
+            self._clock_lock = threading.Lock()
+            self._listener = self._new_listener()
+
+
+def _drive(connection: "psycopg.Connection[Any]", work: Dialogue[T]) -> T:
+    """Send the statements of *work* on a connection that blocks."""
+    try:
+        statement, values = next(work)
+        while True:
+            try:
+                cursor = connection.execute(statement, values, binary=True)
+                rows = cursor.fetchall() if cursor.description else []
+            except psycopg.Error as error:
+                statement, values = work.throw(error)
+            else:
+                statement, values = work.send(rows)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+
+
+async def _drive_async(connection: "psycopg.AsyncConnection[Any]", work: Dialogue[T]) -> T:
+    """Send the statements of *work* on a connection that is awaited."""
+    try:
+        statement, values = next(work)
+        while True:
+            try:
+                cursor = await connection.execute(statement, values, binary=True)
+                rows = await cursor.fetchall() if cursor.description else []
+            except psycopg.Error as error:
+                statement, values = work.throw(error)
+            else:
+                statement, values = work.send(rows)
+    except StopIteration as end:
+        result: T = end.value
+        return result

@@ -1,0 +1,567 @@
+"""What each operation means in PostgreSQL.
+
+Written once for connections that block and for those that are awaited: a commit is a generator that yields
+statements and is sent their rows. A lone step or a lone update of a run is one statement, and so one
+transaction. All others share a transaction, which first locks the runs that it is about, in the order of
+their ids, so that no two transactions wait for each other.
+
+An operation is refused for its values before any statement of it is sent. Where the server refuses them all
+the same, the whole is begun anew with a savepoint for each operation.
+"""
+
+from collections.abc import Callable, Generator, Iterable, Sequence
+from hashlib import blake2b
+from itertools import count, groupby
+from typing import Any, TypeVar
+
+import psycopg
+from attrs import define
+
+from flowdsl.core.ownership import (
+    FOUND_AT_MOST,
+    claimed,
+    fits,
+    in_place,
+    inserted,
+    may_take,
+    restarted,
+    stub,
+    takes_messages,
+    updated,
+)
+from flowdsl.core.records import Run, Step
+from flowdsl.core.status import RunStatus
+from flowdsl.errors import StorageError
+from flowdsl.storage import columns
+from flowdsl.storage.operations import (
+    AddSignal,
+    ClaimRun,
+    DeleteRun,
+    Done,
+    DropMemo,
+    DropQueue,
+    DropSchedule,
+    DropSteps,
+    DropWorker,
+    Fenced,
+    Found,
+    Missing,
+    Opened,
+    OpenRun,
+    Operation,
+    Outcome,
+    Publish,
+    PutMemo,
+    PutQueue,
+    PutSchedule,
+    PutStep,
+    PutWorker,
+    Reply,
+    Restart,
+    TakeSignal,
+    Unstorable,
+    UpdateRun,
+    topics_of,
+)
+from flowdsl.storage.postgres.rows import NotTaken, checked, is_text, step_values
+from flowdsl.storage.postgres.statements import Statements
+
+__all__ = ["REFUSED", "Lone", "Transaction", "lone", "topic_key", "unstorable"]
+
+T = TypeVar("T")
+Row = tuple[Any, ...]
+Dialogue = Generator[tuple[str, Sequence[Any]], list[Row], T]
+"""Yields statements with their values, is sent their rows."""
+
+REFUSED = (psycopg.DataError, psycopg.IntegrityError, psycopg.ProgrammingError, psycopg.NotSupportedError)
+"""What the driver raises for the values of a row."""
+
+_DONE = Done()
+_EXISTED = Done(existed=True)
+_MISSING = Missing()
+_STATUS = {status.value: status for status in RunStatus}
+
+
+def unstorable(error: Exception) -> Unstorable:
+    """The outcome for a row that failed with *error*."""
+    reason = StorageError(f"this record cannot be stored in PostgreSQL: {str(error).strip()}")
+    reason.__cause__ = error
+    return Unstorable(reason)
+
+
+def topic_key(topic: str) -> str:
+    """What stands for a topic in the database: short, and always a text."""
+    return blake2b(topic.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+@define(slots=True)
+class Lone:
+    """A commit in one statement: *outcome* of its rows; ``None`` where they do not say all."""
+
+    sql: str
+    values: Sequence[Any]
+    outcome: Callable[[list[Row]], Outcome | None]
+
+
+def lone(sql: Statements, operations: Sequence[Operation]) -> Lone | None:
+    """How to commit *operations* in one statement; ``None`` if that cannot be. Raises :class:`NotTaken`."""
+    if len(operations) != 1:
+        return None
+    op = operations[0]
+    if type(op) is PutStep and not op.once:
+        (run_id,) = checked((op.step.run_id,))
+        fence = () if op.epoch is None else (op.epoch,)
+        statement = sql.append_step if op.epoch is None else sql.append_step_fenced
+        return Lone(
+            statement,
+            (run_id, *fence, *step_values(op.step)),
+            lambda rows: Done(rows[0][0]) if rows else None,
+        )
+    if type(op) is UpdateRun and "tags" not in op.changes and not any(topics_of(operations)):
+        lease = "release" if op.release else "renew" if op.lease is not None else ""
+        if not op.changes and not lease:
+            return None
+        values = [columns.encode_run_field(name, value) for name, value in op.changes.items()]
+        values += [op.lease] if lease == "renew" else []
+        values += [op.run_id] + ([] if op.epoch is None else [op.epoch])
+        given: list[Any] = checked(values)
+        if op.if_status:
+            given.append([status.value for status in op.if_status])
+        statement = sql.update_run_if(tuple(op.changes), lease, op.epoch is not None, bool(op.if_status))
+        return Lone(statement, given, lambda rows: _DONE if rows else None)
+    return None
+
+
+@define(slots=True)
+class _Head:
+    """What most operations need of a run; ``last`` is the seq of its last step."""
+
+    no: int
+    epoch: int
+    status: RunStatus
+    last: int
+
+
+class Transaction:
+    """Applies operations inside a transaction that the caller has begun and will commit or roll back."""
+
+    def __init__(self, sql: Statements, channel: str) -> None:
+        self._sql = sql
+        self._channel = channel
+        self._now = 0.0
+        self._heads: dict[str, _Head | None] = {}
+
+    def apply(self, operations: Sequence[Operation], careful: bool = False) -> Dialogue[list[Outcome]]:
+        """One outcome for each of *operations*, in order; *careful*: a savepoint for each."""
+        yield from self._lock(operations)
+        outcomes: list[Outcome] = []
+        for steps, group in groupby(operations, key=lambda op: type(op) is PutStep and not op.once):
+            if steps and not careful:
+                outcomes += yield from self._put_steps(list(group))  # type: ignore[arg-type]
+                continue
+            for operation in group:
+                outcomes.append((yield from self._apply_one(operation, careful)))
+        topics = [topic_key(topic) for topic in dict.fromkeys(topics_of(operations))]
+        if topics:
+            yield self._sql.notify, (self._channel, topics)
+        return outcomes
+
+    def clear(self) -> Dialogue[None]:
+        """Delete everything, but not the memory of which epochs were used."""
+        ((epoch,),) = yield self._sql.highest_epoch, ()
+        yield self._sql.keep_epoch, (epoch,)
+        for statement in self._sql.clear:
+            yield statement, ()
+
+    def _lock(self, operations: Sequence[Operation]) -> Dialogue[None]:
+        keys = {
+            _key_lock(op.run.key) for op in operations if type(op) is OpenRun and op.run.number is not None
+        }
+        if keys:
+            yield self._sql.lock_keys, (sorted(keys),)
+        ids = sorted({run_id for op in operations for run_id in _about(op) if is_text(run_id)})
+        if ids:
+            found = yield self._sql.lock_runs, (ids,)
+            self._heads = dict.fromkeys(ids) | {row[0]: _head_of(row[1:]) for row in found}
+
+    def _clock(self) -> Dialogue[float]:
+        """The moment of this transaction, on the database's clock; most need none."""
+        if not self._now:
+            ((self._now,),) = yield self._sql.now, ()
+        return self._now
+
+    def _apply_one(self, op: Operation, careful: bool) -> Dialogue[Outcome]:
+        try:
+            if not careful:
+                return (yield from _APPLY[type(op)](self, op))
+            yield "SAVEPOINT one", ()
+            heads = dict(self._heads)
+            try:
+                outcome: Outcome = yield from _APPLY[type(op)](self, op)
+            except REFUSED as error:
+                yield "ROLLBACK TO SAVEPOINT one", ()
+                self._heads = heads
+                return unstorable(error)
+            yield "RELEASE SAVEPOINT one", ()
+            return outcome
+        except NotTaken as error:
+            return unstorable(error)
+
+    # Runs --------------------------------------------------------------------------------------------------
+
+    def _open_run(self, op: OpenRun) -> Dialogue[Outcome]:
+        run = op.run
+        _check_run(run)
+        if run.number is None:
+            for _ in range(2):  # another process may insert it while we look
+                rows = yield self._sql.run_by_id, (run.id,)
+                if rows:
+                    found = columns.run_of(rows[0][2:])
+                    again = op.nonce and rows[0][1] == op.nonce and found.owner == run.owner
+                    return Opened(found) if again else Found((found,))
+                ((_, epoch),) = yield self._sql.highest, (run.key,)
+                opened = yield from self._insert_run(op, run.id, None, epoch)
+                if opened is not None:
+                    return opened
+        if op.nonce:
+            rows = yield self._sql.run_by_nonce, (op.nonce, run.owner, run.key)
+            if rows:
+                return Opened(columns.run_of(rows[0]))
+        ((highest, epoch),) = yield self._sql.highest, (run.key,)
+        if highest and not op.fresh:
+            rows = yield self._sql.continuable, (run.key, list(op.skip_owners), FOUND_AT_MOST)
+            if rows:
+                return Found(tuple(columns.run_of(row) for row in rows))
+        for number in count((highest or 0) + 1):
+            opened = yield from self._insert_run(op, f"{run.id}-{number}", number, epoch)
+            if opened is not None:
+                return opened
+        raise AssertionError("unreachable")
+
+    def _insert_run(
+        self, op: OpenRun, run_id: str, number: int | None, epoch: int
+    ) -> Dialogue[Opened | None]:
+        now = yield from self._clock()
+        run = inserted(op.run, run_id, number, epoch + 1, now + op.lease)
+        rows = yield self._sql.insert_run, (op.nonce, *checked(columns.run_values(run)))
+        if not rows:
+            return None
+        no = rows[0][0]
+        yield from self._add_tags(no, run)
+        self._heads[run_id] = _Head(no, run.epoch, run.status, 0)
+        return Opened(run)
+
+    def _add_tags(self, no: int, run: Run) -> Dialogue[None]:
+        if run.tags:
+            names, values = zip(*columns.tag_items(run.tags), strict=True)
+            yield self._sql.add_tags, (no, list(names), list(values))
+
+    def _claim_run(self, op: ClaimRun) -> Dialogue[Outcome]:
+        found = yield from self._run(op.run_id)
+        if found is None:
+            return _MISSING
+        no, nonce, run = found
+        if op.nonce and nonce == op.nonce and run.owner == op.owner:
+            return Opened(run)
+        now = yield from self._clock()
+        changes = claimed(
+            run,
+            epoch=op.epoch,
+            owner=op.owner,
+            lease=op.lease,
+            force=op.force,
+            if_status=op.if_status,
+            changes=op.changes,
+            now=now,
+        )
+        if changes is None:
+            return Fenced(run)
+        yield from self._set_run(op.run_id, no, changes | {"nonce": op.nonce})
+        found = yield from self._run(op.run_id)
+        return Opened(found[2]) if found else _MISSING
+
+    def _update_run(self, op: UpdateRun) -> Dialogue[Outcome]:
+        head = yield from self._head(op.run_id)
+        if head is None:
+            return _MISSING
+        if not fits(head, op.epoch, op.if_status):
+            found = yield from self._run(op.run_id)
+            if found is not None and in_place(found[2], op.epoch, op.if_status, op.changes):
+                return _EXISTED
+            return Fenced(found[2]) if found else _MISSING
+        now = (yield from self._clock()) if op.release or op.lease is not None else 0.0
+        if changes := updated(op.changes, op.lease, op.release, now):
+            yield from self._set_run(op.run_id, head.no, changes)
+        return _DONE
+
+    def _restart(self, op: Restart) -> Dialogue[Outcome]:
+        head = yield from self._owned(op.run_id, op.epoch)
+        if not isinstance(head, _Head):
+            return head
+        found = yield from self._run(op.run_id)
+        changes = None if found is None else restarted(found[2], op.changes)
+        if changes is None:
+            return _EXISTED
+        yield from self._set_run(op.run_id, head.no, changes)
+        yield self._sql.keep_last, (head.last, head.no)
+        yield self._sql.drop_steps_of_run, (head.no,)
+        yield self._sql.drop_taken, (head.no,)
+        return _DONE
+
+    def _set_run(self, run_id: str, no: int, changes: dict[str, Any]) -> Dialogue[None]:
+        values = checked(
+            [columns.encode_run_field(name, value) for name, value in changes.items()],
+            [changes.get(name) for name in ("key", "workflow", "parent")],
+        )
+        yield self._sql.update_run(tuple(changes)), (*values, no)
+        if "tags" in changes:
+            yield self._sql.drop_tags, (no,)
+            if items := columns.tag_items(changes["tags"]):
+                names, texts = zip(*items, strict=True)
+                yield self._sql.add_tags, (no, list(names), list(texts))
+        if "status" in changes or "epoch" in changes:
+            self._heads.pop(run_id, None)
+
+    def _delete_run(self, op: DeleteRun) -> Dialogue[Outcome]:
+        if not is_text(op.run_id):
+            return _DONE
+        rows = yield self._sql.run_by_id, (op.run_id,)
+        if not rows:
+            return _DONE
+        no, run = rows[0][0], columns.run_of(rows[0][2:])
+        if run.pruned and op.tombstone:
+            return _DONE
+        for statement in (
+            self._sql.drop_steps_of_run,
+            self._sql.drop_signals,
+            self._sql.drop_items,
+            self._sql.drop_tags,
+        ):
+            yield statement, (no,)
+        if op.tombstone and run.number is None:
+            yield self._sql.replace_run, (*columns.run_values(stub(run)), no)
+        else:
+            yield self._sql.delete_run, (no,)
+            yield self._sql.keep_epoch, (run.epoch,)
+        self._heads[op.run_id] = None
+        return _DONE
+
+    # Steps -------------------------------------------------------------------------------------------------
+
+    def _put_steps(self, operations: list[PutStep]) -> Dialogue[list[Outcome]]:
+        """Many steps in one statement."""
+        outcomes: list[Outcome] = []
+        rows: list[list[Any]] = []
+        for op in operations:
+            head = yield from self._owned(op.step.run_id, op.epoch)
+            if not isinstance(head, _Head):
+                outcomes.append(head)
+                continue
+            try:
+                rows.append([head.no, head.last + 1, *step_values(op.step)])
+            except NotTaken as error:
+                outcomes.append(unstorable(error))
+                continue
+            head.last += 1
+            outcomes.append(Done(head.last))
+        if rows:
+            yield self._sql.append_steps, [list(column) for column in zip(*rows, strict=True)]
+        return outcomes
+
+    def _put_step(self, op: PutStep) -> Dialogue[Outcome]:
+        head = yield from self._owned(op.step.run_id, op.epoch)
+        if not isinstance(head, _Head):
+            return head
+        if op.once and is_text(op.step.key):
+            rows = yield self._sql.step_of_key, (head.no, op.step.key)
+            if rows:
+                return Done(rows[0][0], existed=True)
+        return (yield from self._put(head, op.step))
+
+    def _put(self, head: _Head, step: Step) -> Dialogue[Done]:
+        row = [head.no, head.last + 1, *step_values(step)]
+        yield self._sql.append_steps, [[value] for value in row]
+        head.last += 1
+        return Done(head.last)
+
+    def _drop_steps(self, op: DropSteps) -> Dialogue[Outcome]:
+        head = yield from self._owned(op.run_id, op.epoch)
+        if not isinstance(head, _Head):
+            return head
+        yield self._sql.keep_last, (head.last, head.no)
+        yield self._sql.drop_steps, (head.no, [key for key in op.keys if is_text(key)])
+        return _DONE
+
+    # Messages, items ---------------------------------------------------------------------------------------
+
+    def _add_signal(self, op: AddSignal) -> Dialogue[Outcome]:
+        signal = op.signal
+        head = yield from self._head(signal.run_id)
+        if head is None:
+            return _MISSING
+        values = checked(columns.signal_values(head.no, signal), (signal.id, signal.name, signal.key))
+        same = (head.no, signal.id, signal.name, signal.key, signal.id)
+        rows = yield self._sql.same_signal, same
+        if rows:
+            return Done(rows[0][0], existed=True)
+        if not takes_messages(head.status):
+            return (yield from self._fenced(signal.run_id))
+        ((seq,),) = yield self._sql.add_signal, values
+        yield self._sql.pulse, (head.no,)
+        return Done(seq)
+
+    def _take_signal(self, op: TakeSignal) -> Dialogue[Outcome]:
+        head = yield from self._owned(op.step.run_id, op.epoch)
+        if not isinstance(head, _Head):
+            return head
+        rows = (yield self._sql.signal_taken_by, (head.no, op.signal_id)) if is_text(op.signal_id) else []
+        if not rows or not may_take(rows[0][0], op.step.key):
+            return _MISSING
+        done = yield from self._put(head, op.step)
+        yield self._sql.take_signal, (op.step.key, head.no, op.signal_id)
+        return done
+
+    def _reply(self, op: Reply) -> Dialogue[Outcome]:
+        head = yield from self._owned(op.run_id, op.epoch)
+        if not isinstance(head, _Head):
+            return head
+        rows = (yield self._sql.signal_reply, (head.no, op.signal_id)) if is_text(op.signal_id) else []
+        if not rows:
+            return _MISSING
+        if rows[0][0]:
+            return _EXISTED
+        values = checked((op.payload, op.preview, op.failed, op.seal))
+        yield self._sql.reply, (*values, head.no, op.signal_id)
+        yield self._sql.pulse, (head.no,)
+        return _DONE
+
+    def _publish(self, op: Publish) -> Dialogue[Outcome]:
+        head = yield from self._owned(op.item.run_id, op.epoch)
+        if not isinstance(head, _Head):
+            return head
+        values = checked(columns.item_values(head.no, op.item), (op.item.channel,))
+        rows = yield self._sql.add_item, values
+        if not rows:
+            return _EXISTED
+        yield self._sql.pulse, (head.no,)
+        return _DONE
+
+    # What stands by itself ---------------------------------------------------------------------------------
+
+    def _put_memo(self, op: PutMemo) -> Dialogue[Outcome]:
+        yield self._sql.put_memo, checked(columns.values_of(op.memo), (op.memo.key,))
+        return _DONE
+
+    def _put_queue(self, op: PutQueue) -> Dialogue[Outcome]:
+        values = checked(columns.values_of(op.row), (op.row.name,))
+        if op.if_new and (yield self._sql.has_queue, (op.row.name,)):
+            return _EXISTED
+        yield self._sql.put_queue, values
+        return _DONE
+
+    def _put_schedule(self, op: PutSchedule) -> Dialogue[Outcome]:
+        values = checked(columns.values_of(op.row), (op.row.name,))
+        if op.if_new and (yield self._sql.has_schedule, (op.row.name,)):
+            return _EXISTED
+        yield self._sql.put_schedule, values
+        return _DONE
+
+    def _put_worker(self, op: PutWorker) -> Dialogue[Outcome]:
+        yield self._sql.put_worker, checked(columns.values_of(op.row), (op.row.id,))
+        return _DONE
+
+    def _drop(self, op: DropMemo | DropQueue | DropSchedule | DropWorker) -> Dialogue[Outcome]:
+        statement, name = {
+            DropMemo: (self._sql.drop_memo, "key"),
+            DropQueue: (self._sql.drop_queue, "name"),
+            DropSchedule: (self._sql.drop_schedule, "name"),
+            DropWorker: (self._sql.drop_worker, "id"),
+        }[type(op)]
+        value = getattr(op, name)
+        if is_text(value):
+            yield statement, (value,)
+        return _DONE
+
+    # What stands there -------------------------------------------------------------------------------------
+
+    def _head(self, run_id: str) -> Dialogue[_Head | None]:
+        if run_id not in self._heads:
+            rows = (yield self._sql.lock_run, (run_id,)) if is_text(run_id) else []
+            self._heads[run_id] = _head_of(rows[0]) if rows else None
+        return self._heads[run_id]
+
+    def _owned(self, run_id: str, epoch: int | None) -> Dialogue[_Head | Fenced | Missing]:
+        """The head of the run, if it has this epoch; else the outcome that says why not."""
+        head = yield from self._head(run_id)
+        if head is None:
+            return _MISSING
+        return head if fits(head, epoch) else (yield from self._fenced(run_id))
+
+    def _run(self, run_id: str) -> Dialogue[tuple[int, str, Run] | None]:
+        rows = (yield self._sql.run_by_id, (run_id,)) if is_text(run_id) else []
+        if not rows:
+            return None
+        no, nonce, *values = rows[0]
+        run = columns.run_of(tuple(values))
+        return None if run.pruned else (no, nonce, run)
+
+    def _fenced(self, run_id: str) -> Dialogue[Fenced | Missing]:
+        found = yield from self._run(run_id)
+        return Fenced(found[2]) if found else _MISSING
+
+
+def _head_of(row: Row) -> _Head:
+    no, epoch, status, last = row
+    return _Head(no, epoch, _STATUS[status], last)
+
+
+def _check_run(run: Run) -> None:
+    names = [text for item in columns.tag_items(run.tags) for text in item]
+    checked([*columns.run_values(run), *names], (run.id, run.key, run.workflow, run.parent, *names))
+
+
+def _key_lock(key: str) -> int:
+    """The number that is locked while runs of *key* are numbered."""
+    return int.from_bytes(
+        blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big", signed=True
+    )
+
+
+def _about(op: Operation) -> Iterable[str]:
+    """The ids of the runs that an operation needs to be locked."""
+    match op:
+        case OpenRun() | PutMemo() | DropMemo() | PutQueue() | DropQueue():
+            return ()
+        case PutSchedule() | DropSchedule() | PutWorker() | DropWorker():
+            return ()
+        case PutStep() | TakeSignal():
+            return (op.step.run_id,)
+        case AddSignal():
+            return (op.signal.run_id,)
+        case Publish():
+            return (op.item.run_id,)
+        case _:
+            return (op.run_id,)
+
+
+_APPLY: dict[type, Callable[[Transaction, Any], Dialogue[Outcome]]] = {
+    OpenRun: Transaction._open_run,
+    ClaimRun: Transaction._claim_run,
+    UpdateRun: Transaction._update_run,
+    Restart: Transaction._restart,
+    PutStep: Transaction._put_step,
+    DropSteps: Transaction._drop_steps,
+    AddSignal: Transaction._add_signal,
+    TakeSignal: Transaction._take_signal,
+    Reply: Transaction._reply,
+    Publish: Transaction._publish,
+    DeleteRun: Transaction._delete_run,
+    PutMemo: Transaction._put_memo,
+    DropMemo: Transaction._drop,
+    PutQueue: Transaction._put_queue,
+    DropQueue: Transaction._drop,
+    PutSchedule: Transaction._put_schedule,
+    DropSchedule: Transaction._drop,
+    PutWorker: Transaction._put_worker,
+    DropWorker: Transaction._drop,
+}

@@ -1,0 +1,198 @@
+"""The storage on PostgreSQL: the contract that ships, agreement with memory, and what is particular about it."""
+
+import asyncio
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from postgres_server import postgres_url
+
+from flowdsl import Runtime, step, workflow
+from flowdsl.core.records import Signal
+from flowdsl.errors import StorageUnavailable
+from flowdsl.storage import MemoryStorage, Storage, open_storage
+from flowdsl.storage.operations import AddSignal, Done, Fenced, Outcome, PutStep
+from flowdsl.testing.storage.agreement import StorageMachine
+from flowdsl.testing.storage.contract import StorageContract
+from flowdsl.testing.storage.samples import a_step, open_run
+
+pytest.importorskip("psycopg")
+from flowdsl.storage.postgres import PostgresStorage
+
+
+def postgres(**options: object) -> Storage:
+    return open_storage(postgres_url(**options))
+
+
+class TestContract(StorageContract):
+    def make_storage(self, directory: Path) -> Storage:
+        return postgres()
+
+
+class Agreement(StorageMachine):
+    def make_storages(self) -> tuple[Storage, Storage]:
+        storage = open_storage(_one_schema())  # tables are made once, for all examples
+        storage.clear()
+        return MemoryStorage(), storage
+
+
+@cache
+def _one_schema() -> str:
+    return postgres_url()
+
+
+TestAgreement = Agreement.TestCase
+TestAgreement.settings = settings(
+    max_examples=25,
+    stateful_step_count=20,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+@pytest.fixture
+def storage() -> Iterator[PostgresStorage]:
+    """A storage in a schema of its own."""
+    with PostgresStorage(postgres_url()) as storage:
+        yield storage
+
+
+def _terminate_others(storage: PostgresStorage) -> None:
+    """End all sessions of the server but the one that asks, as a restart does."""
+    query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database()"
+    with storage._connections.connect() as connection:
+        connection.execute(query)
+
+
+def test_lost_connections_are_nobodys_fault(storage: PostgresStorage) -> None:
+    """Operations and questions are sent again; what was sent twice counts once."""
+    open_run(storage)
+    for number in range(5):
+        _terminate_others(storage)
+        assert isinstance(storage.commit([PutStep(a_step(key=f"lone-{number}"), 1)])[0], Done)
+        _terminate_others(storage)
+        storage.commit([PutStep(a_step(key=f"{number}-{half}"), 1) for half in "ab"])
+        _terminate_others(storage)
+        assert storage.get_run("r") is not None
+    assert len(storage.list_steps("r")) == 15
+
+
+def test_a_server_that_does_not_answer_is_unavailable_after_its_patience(tmp_path: Path) -> None:
+    """Callers wait until a deadline, not for ever, and are told that it lasts."""
+    pytest.importorskip("psycopg")
+    begun = time.monotonic()
+    with pytest.raises(StorageUnavailable, match="did not answer") as caught:
+        PostgresStorage(f"postgresql:///x?host={tmp_path}&patience=0.2")
+    assert caught.value.lasting
+    assert time.monotonic() - begun < 10
+
+
+def test_an_async_commit_asks_no_thread(storage: PostgresStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the event loop one connection is pinned, for a lone step and for a group, and it means the same."""
+    monkeypatch.setattr(asyncio, "to_thread", None)
+    open_run(storage)
+
+    async def commits() -> list[Outcome]:
+        found = await storage.commit_async([PutStep(a_step(key="a"), 1)])
+        found += await storage.commit_async([PutStep(a_step(key=key), 1) for key in "bc"])
+        found += await storage.commit_async([PutStep(a_step(key="d"), 7)])
+        for part in await asyncio.gather(
+            *(storage.commit_async([PutStep(a_step(key=f"g{i}"), 1)]) for i in range(5))
+        ):
+            found += part
+        return found
+
+    outcomes = asyncio.run(commits())
+    assert [outcome.seq for outcome in outcomes if isinstance(outcome, Done)] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert isinstance(outcomes[3], Fenced)
+    assert len(storage.list_steps("r")) == 8
+
+
+def test_other_processes_are_heard(storage: PostgresStorage) -> None:
+    """A message, a reply or a cancel of another storage wakes who waits for that run; a step or another run does
+    not."""
+    open_run(storage)
+    open_run(storage, "q")
+    seen = storage.wait_for_change(0, 10.0, ["run:r"])
+    deadline = time.monotonic() + 20
+    while storage.listens is None and time.monotonic() < deadline:
+        seen = storage.wait_for_change(seen, 0.2, ["run:r"])
+    while (version := storage.wait_for_change(seen, 0.3, ["run:r"])) != seen:
+        seen = version
+    with PostgresStorage(storage.url or "") as other:
+        other.commit([PutStep(a_step(), 1), AddSignal(Signal("x", "q", "go"))])
+        assert storage.wait_for_change(seen, 0.3, ["run:r"]) == seen
+        other.commit([AddSignal(Signal("x", "r", "go"))])
+        assert storage.wait_for_change(seen, 10.0, ["run:r"]) != seen
+
+
+def test_many_start_at_once() -> None:
+    """Of those that open a schema that is not there one makes it, and all can use it."""
+    url = postgres_url()
+    with ThreadPoolExecutor(6) as pool:
+        storages = list(pool.map(PostgresStorage, [url] * 6))
+    for number, one in enumerate(storages):
+        with one:
+            open_run(one, f"r{number}")
+            assert len(one.list_runs()) == number + 1
+
+
+def test_runs_go_on_in_another_runtime() -> None:
+    """What one process recorded another one takes up; the same as on every other storage."""
+
+    @step
+    def charge(n: int) -> int:
+        charged.append(n)
+        return n
+
+    charged: list[int] = []
+    broken = [True]
+
+    @workflow(id="order")
+    def order() -> int:
+        first = charge(1)
+        if broken:
+            raise KeyboardInterrupt
+        return first + charge(2)
+
+    url = postgres_url()
+    with Runtime(url), pytest.raises(KeyboardInterrupt):
+        order()
+    broken.clear()
+    with Runtime(url) as rt:
+        assert order() == 3
+        assert rt.run("order").status == "completed"
+    assert charged == [1, 2]
+
+
+def test_the_clock_is_the_servers(storage: PostgresStorage) -> None:
+    """It is kept as an offset to monotonic time, so that it is not asked each time."""
+    ((there,),) = storage._read(storage._sql.now, ())
+    assert abs(storage.now() - there) < 5
+    statements: list[object] = []
+    storage._read = statements.append  # type: ignore[method-assign,assignment]
+    storage.now()
+    assert statements == []
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://h/d?schema=", "postgresql://h/d?patience=soon", "postgresql://h/d?prepare=maybe"]
+)
+def test_malformed_urls(url: str) -> None:
+    """Each option says what it takes."""
+    pytest.importorskip("psycopg")
+    with pytest.raises(ValueError, match="schema|patience|prepare"):
+        open_storage(url)
+
+
+def test_a_storage_without_its_driver_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one line."""
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(ImportError, match=r"pip install 'flowdsl\[postgres\]'"):
+        open_storage("postgresql://host/database")
