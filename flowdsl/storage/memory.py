@@ -55,6 +55,7 @@ from flowdsl.storage.operations import (
     PutWorker,
     Reply,
     Restart,
+    Rewrite,
     TakeSignal,
     UpdateRun,
     require_id,
@@ -349,6 +350,37 @@ class MemoryStorage(Storage):
         self._workers.pop(op.id, None)
         return _DONE
 
+    def _rewrite(self, op: Rewrite) -> Outcome:
+        first = str(op.key[0])
+        if op.kind == "memo":
+            memo = _rewritten(op, self._memos.get(first))
+            if memo is not None:
+                self._memos[first] = memo
+            return _DONE if memo is not None else _MISSING
+        entry = self._entries.get(first)
+        if entry is None:
+            return _MISSING
+        rows: dict[Any, Any] = {}
+        place: Any = op.key[-1]
+        if op.kind == "run":
+            rows, place = {first: entry.run}, first
+        elif op.kind == "signal":
+            rows = entry.signals
+        elif op.kind == "item":
+            rows = entry.channels.get(str(op.key[1]), {})
+        else:
+            rows = dict(entry.steps.values())
+        row = _rewritten(op, rows.get(place))
+        if row is None:
+            return _MISSING
+        if op.kind == "run":
+            entry.run = row
+        elif op.kind == "step":
+            entry.steps[row.key] = (int(place), row)
+        else:
+            rows[place] = row
+        return _DONE
+
     def _owned(self, run_id: str, epoch: int | None) -> Entry | Fenced | Missing:
         """The run, if it is there with this epoch; else the outcome that says why not."""
         entry = self._entries.get(run_id)
@@ -571,7 +603,16 @@ _APPLY: dict[type, Callable[[MemoryStorage, Any], Outcome]] = {
     DropSchedule: MemoryStorage._drop_schedule,
     PutWorker: MemoryStorage._put_worker,
     DropWorker: MemoryStorage._drop_worker,
+    Rewrite: MemoryStorage._rewrite,
 }
+
+
+def _rewritten(op: Rewrite, row: Any) -> Any:
+    """*row* with other bytes, if it has those that it is said to have; else ``None``."""
+    if row is None or any(getattr(row, name) != value for name, value in op.was.items()):
+        return None
+    changes: dict[str, Any] = dict(op.now)
+    return row._replace(**changes) if isinstance(row, Step) else evolve(row, **changes)
 
 
 def _copy(run: Run) -> Run:

@@ -18,6 +18,7 @@ from flowdsl.core.status import RunStatus
 from flowdsl.errors import ResultNotStorable, StorageError
 
 __all__ = [
+    "REWRITABLE",
     "SCHEDULES_TOPIC",
     "AddSignal",
     "ClaimRun",
@@ -43,6 +44,7 @@ __all__ = [
     "PutWorker",
     "Reply",
     "Restart",
+    "Rewrite",
     "TakeSignal",
     "Unstorable",
     "UpdateRun",
@@ -349,6 +351,42 @@ class DropWorker:
     id: str = field(validator=_an_id("worker id"))
 
 
+REWRITABLE: Mapping[str, tuple[tuple[str, ...], frozenset[str]]] = {
+    "run": (("run_id",), frozenset({"args", "result", "error", "seal", "cancel_seal"})),
+    "step": (("run_id", "seq"), frozenset({"payload", "seal"})),
+    "signal": (("run_id", "id"), frozenset({"payload", "reply", "seal", "reply_seal"})),
+    "item": (("run_id", "channel", "n"), frozenset({"payload", "seal"})),
+    "memo": (("key",), frozenset({"payload", "seal"})),
+}
+"""What ``Rewrite`` may replace: for each kind of record, what addresses one, and its fields of bytes."""
+
+
+@frozen(slots=True)
+class Rewrite:
+    """Replace bytes of one record where they stand, as a new secret wants it. Nothing else changes: no
+    ``seq``, no epoch; nobody is woken; a run may execute meanwhile.
+
+    *kind* and *key* say which record, see ``REWRITABLE``. *was* and *now* hold the same fields; *was* as they
+    were read.
+
+    Outcome: ``Done()``, or ``Missing()`` if the record is gone or its bytes are not any more what *was* says.
+    """
+
+    kind: str
+    key: tuple[str | int, ...]
+    was: Mapping[str, bytes | None]
+    now: Mapping[str, bytes | None]
+
+    def __attrs_post_init__(self) -> None:
+        address, fields = REWRITABLE.get(self.kind, ((), frozenset()))
+        if not address or len(self.key) != len(address):
+            raise ValueError(f"{self.kind!r} {self.key!r} addresses no record; there are {dict(REWRITABLE)}")
+        if not self.was or self.was.keys() != self.now.keys() or not fields.issuperset(self.was):
+            raise ValueError(
+                f"of a {self.kind} these can be rewritten: {sorted(fields)}; got {sorted(self.now)}"
+            )
+
+
 Operation = (
     OpenRun
     | ClaimRun
@@ -369,6 +407,7 @@ Operation = (
     | DropSchedule
     | PutWorker
     | DropWorker
+    | Rewrite
 )
 
 _OPERATIONS = frozenset(Operation.__args__)
@@ -464,7 +503,16 @@ def topics_of(operations: Iterable[Operation]) -> Iterator[str]:
     wants to see them waits for any change."""
     for op in operations:
         match op:
-            case PutStep() | TakeSignal() | DropSteps() | PutMemo() | DropMemo() | PutWorker() | DropWorker():
+            case (
+                PutStep()
+                | TakeSignal()
+                | DropSteps()
+                | PutMemo()
+                | DropMemo()
+                | PutWorker()
+                | DropWorker()
+                | Rewrite()
+            ):
                 pass
             case PutQueue():
                 yield queue_topic(op.row.name)

@@ -209,6 +209,20 @@ class Statements:
         sql += " AND status = ANY(%s)" if statuses else ""
         return sql + " RETURNING no"
 
+    def rewrite(self, kind: str, fields: tuple[str, ...]) -> str:
+        """The statement that replaces *fields* (names of ours) of a record that has the expected ones."""
+        s = self.schema
+        run_of = f"(SELECT no FROM {s}.runs WHERE id = %s AND NOT pruned)"
+        table, where = {
+            "run": ("runs", "id = %s AND NOT pruned"),
+            "step": ("steps", f"run = {run_of} AND seq = %s"),
+            "signal": ("signals", f"run = {run_of} AND id = %s"),
+            "item": ("items", f"run = {run_of} AND channel = %s AND n = %s"),
+            "memo": ("memos", "key = %s"),
+        }[kind]
+        same = "".join(f' AND "{name}" IS NOT DISTINCT FROM %s' for name in fields)
+        return f"UPDATE {s}.{table} SET {self._assigned(fields)} WHERE {where}{same} RETURNING 1"
+
     def list_signals(
         self, run_id: str, name: str | None, unread: bool, after: int, limit: int | None, payloads: bool
     ) -> tuple[str, list[Any]]:

@@ -58,6 +58,7 @@ from flowdsl.storage.operations import (
     PutWorker,
     Reply,
     Restart,
+    Rewrite,
     TakeSignal,
     Unstorable,
     UpdateRun,
@@ -482,6 +483,14 @@ class Transaction:
             yield statement, (value,)
         return _DONE
 
+    def _rewrite(self, op: Rewrite) -> Dialogue[Outcome]:
+        fields = tuple(op.now)
+        if not all(is_text(part) for part in op.key if isinstance(part, str)):
+            return _MISSING
+        now = checked(op.now[name] for name in fields)
+        rows = yield self._sql.rewrite(op.kind, fields), (*now, *op.key, *(op.was[name] for name in fields))
+        return _DONE if rows else _MISSING
+
     # What stands there -------------------------------------------------------------------------------------
 
     def _head(self, run_id: str) -> Dialogue[_Head | None]:
@@ -532,7 +541,7 @@ def _about(op: Operation) -> Iterable[str]:
     match op:
         case OpenRun() | PutMemo() | DropMemo() | PutQueue() | DropQueue():
             return ()
-        case PutSchedule() | DropSchedule() | PutWorker() | DropWorker():
+        case PutSchedule() | DropSchedule() | PutWorker() | DropWorker() | Rewrite():
             return ()
         case PutStep() | TakeSignal():
             return (op.step.run_id,)
@@ -564,4 +573,5 @@ _APPLY: dict[type, Callable[[Transaction, Any], Dialogue[Outcome]]] = {
     DropSchedule: Transaction._drop,
     PutWorker: Transaction._put_worker,
     DropWorker: Transaction._drop,
+    Rewrite: Transaction._rewrite,
 }

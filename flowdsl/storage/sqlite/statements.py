@@ -274,6 +274,24 @@ PUT_MEMO = f"REPLACE INTO memos ({_list(MEMO_COLUMNS)}) VALUES ({_marks(len(MEMO
 DROP_MEMO = "DELETE FROM memos WHERE key = ?"
 GET_MEMO = f"SELECT {_list(MEMO_COLUMNS)} FROM memos WHERE key = ?"
 
+_REWRITTEN = {
+    "run": "UPDATE runs SET {} WHERE id = ? AND pruned = 0",
+    "step": "UPDATE steps SET {} WHERE seq = (SELECT no FROM runs WHERE id = ? AND pruned = 0) << 32 | ?",
+    "signal": """
+        UPDATE signals SET {} WHERE run = (SELECT no FROM runs WHERE id = ? AND pruned = 0) AND id = ?""",
+    "item": """
+        UPDATE items SET {} WHERE run = (SELECT no FROM runs WHERE id = ? AND pruned = 0)
+        AND channel = ? AND n = ?""",
+    "memo": "UPDATE memos SET {} WHERE key = ?",
+}
+
+
+def rewrite(kind: str, fields: tuple[str, ...]) -> str:
+    """The statement that replaces *fields* (names of ours) of a record that has the expected ones."""
+    sets = ", ".join(f'"{name}" = ?' for name in fields)
+    return _REWRITTEN[kind].format(sets) + "".join(f' AND coalesce("{name}", 0) IS ?' for name in fields)
+
+
 # Queues, schedules, workers ---------------------------------------------------------------------------------
 
 

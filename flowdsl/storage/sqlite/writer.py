@@ -58,6 +58,7 @@ from flowdsl.storage.operations import (
     PutWorker,
     Reply,
     Restart,
+    Rewrite,
     TakeSignal,
     Unstorable,
     UpdateRun,
@@ -473,6 +474,17 @@ class Transaction:
         self._execute(sql.DROP_WORKER, (op.id,))
         return _DONE
 
+    def _rewrite(self, op: Rewrite) -> Outcome:
+        fields = tuple(op.now)
+
+        def stored(name: str, value: bytes | None) -> bytes | None:  # no seal of a step takes no room
+            return None if op.kind == "step" and name == "seal" and not value else value
+
+        now = [stored(name, op.now[name]) for name in fields]
+        was = [0 if (value := stored(name, op.was[name])) is None else value for name in fields]
+        cursor = self._execute(sql.rewrite(op.kind, fields), (*now, *op.key, *was))
+        return _DONE if cursor.rowcount else _MISSING
+
     # What stands there --------------------------------------------------------------------------------------
 
     def _one(self, statement: str, *values: Any) -> rows.Row | None:
@@ -560,4 +572,5 @@ _APPLY: dict[type, Callable[[Transaction, Any], Outcome]] = {
     DropSchedule: Transaction._drop_schedule,
     PutWorker: Transaction._put_worker,
     DropWorker: Transaction._drop_worker,
+    Rewrite: Transaction._rewrite,
 }

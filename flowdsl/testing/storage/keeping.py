@@ -18,6 +18,7 @@ from flowdsl.storage.operations import (
     DropQueue,
     DropSchedule,
     DropWorker,
+    Missing,
     Operation,
     Publish,
     PutMemo,
@@ -26,10 +27,11 @@ from flowdsl.storage.operations import (
     PutStep,
     PutWorker,
     Reply,
+    Rewrite,
     UpdateRun,
     run_topic,
 )
-from flowdsl.testing.storage.differences import same
+from flowdsl.testing.storage.differences import differences, same
 from flowdsl.testing.storage.samples import (
     a_step,
     full_item,
@@ -113,6 +115,58 @@ class KeepingContract:
             if isinstance(run.tags, dict):
                 run.tags.clear()
         same(everything(storage), before)
+
+    @pytest.mark.parametrize(
+        ("kind", "key", "was", "now"),
+        [
+            ("run", ("r",), {"args": bytes(range(256)), "result": b""}, {"args": b"new", "result": None}),
+            ("run", ("r",), {"cancel_seal": b"\xff"}, {"cancel_seal": b""}),
+            ("step", ("r", 3), {"payload": None, "seal": b""}, {"payload": b"new", "seal": b"s"}),
+            ("step", ("r", 2), {"seal": b"\x00\xff"}, {"seal": b""}),
+            (
+                "signal",
+                ("r", "x"),
+                {"payload": b"\x00\xff", "reply": b"reply"},
+                {"payload": b"", "reply": b""},
+            ),
+            (
+                "item",
+                ("r", full_item().channel, full_item().n),
+                {"payload": b"\x00\xff"},
+                {"payload": b"new"},
+            ),
+            ("memo", ("m",), {"payload": b"\x00\xff", "seal": b"\xff"}, {"payload": b"new", "seal": b""}),
+        ],
+    )
+    def test_bytes_are_rewritten_in_place(
+        self,
+        storage: Storage,
+        kind: str,
+        key: tuple[Any, ...],
+        was: dict[str, bytes | None],
+        now: dict[str, bytes | None],
+    ) -> None:
+        """Only these bytes change, and only while they are what was read."""
+        fill(storage)
+        before = everything(storage)
+        assert storage.commit([Rewrite(kind, key, was, now)]) == [Done()]
+        assert differences(everything(storage), before) != []
+        assert storage.commit([Rewrite(kind, key, was, now)]) == [Missing()]
+        assert storage.commit([Rewrite(kind, key, now, was)]) == [Done()]
+        same(everything(storage), before)
+        nowhere = ("nobody", *key[1:])
+        assert storage.commit([Rewrite(kind, nowhere, was, now)]) == [Missing()]
+
+    def test_what_cannot_be_rewritten(self) -> None:
+        """What is no record's address, and fields that hold no bytes, are refused when they are named."""
+        for kind, key, was in (
+            ("run", ("r",), {"status": b""}),
+            ("run", ("r", 1), {"args": b""}),
+            ("table", ("r",), {"args": b""}),
+            ("run", ("r",), {}),
+        ):
+            with pytest.raises(ValueError):
+                Rewrite(kind, key, was, was)
 
     def test_rows_of_queues_schedules_and_workers(self, storage: Storage) -> None:
         """They read back as they were put, by name, and are replaced as a whole or left as they are."""
