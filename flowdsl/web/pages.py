@@ -1,6 +1,7 @@
 """The pages: the list of runs, one run, and the tables of queues, schedules and workers."""
 
 from collections.abc import Sequence
+from urllib.parse import quote
 
 from starlette.responses import Response
 
@@ -59,8 +60,10 @@ def run(asked: Asked) -> Response:
     rows, page, last = _page_of(matching, view.page)
     chosen = next((bar for bar in line.bars if bar.step.key == view.step), None)
     calls = parts.calls_of(whole, line.bars)
+    stem = view.query(step="-").removesuffix("-")
     context = asked.context(
         here="run",
+        link=lambda key: stem + quote(key),
         whole=whole,
         run=whole.run,
         view=view,
@@ -87,7 +90,7 @@ def run(asked: Asked) -> Response:
 def _matches(bar: Bar, view: View) -> bool:
     if view.failed_only and bar.status != "failed":
         return False
-    return view.name.casefold() in bar.step.path.casefold()
+    return not view.name or view.name.casefold() in bar.step.path.casefold()
 
 
 def _page_of(bars: Sequence[Bar], page: int) -> tuple[Sequence[Bar], int, int]:
