@@ -162,7 +162,7 @@ class _Block:
     end: float
     height: int = 1
     below: int = 0  # lanes between the bar above and this one
-    inside: list["_Block"] = field(factory=list)
+    inside: Sequence["_Block"] = ()
 
 
 def _arrange(bars: Sequence[Bar]) -> int:
@@ -180,11 +180,12 @@ def _arrange(bars: Sequence[Bar]) -> int:
         inside[bar.owner].append(blocks[bar.step.key])
     ordered = _outside_in(inside)
     for block in reversed(ordered):  # what is inside has its extent before what is around it
-        block.inside = inside.get(block.bar.step.key, [])
-        if block.inside:
+        within = inside.get(block.bar.step.key)
+        if within:
+            block.inside = within
             block.start = min(block.start, min(one.start for one in block.inside))
             block.end = max(block.end, max(one.end for one in block.inside))
-            block.height = 1 + _pack(block.inside)
+            block.height = 1 + _pack(within)
     total = _pack(inside.get("", []))
     for block in inside.get("", []):
         block.bar.lane = block.below
