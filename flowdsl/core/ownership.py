@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from attrs import evolve
 
+from flowdsl.core.queues import DEFAULT
 from flowdsl.core.records import Run, Tags
 from flowdsl.core.status import RunStatus
 
@@ -26,9 +27,12 @@ __all__ = [
     "RUN_FIELDS",
     "Standing",
     "claimed",
+    "claimed_next",
     "fits",
     "in_place",
     "inserted",
+    "may_claim",
+    "may_come_from",
     "may_continue",
     "may_take",
     "own_tags",
@@ -103,6 +107,37 @@ def claimed(
         return None
     claim = {"owner": owner, "status": RunStatus.RUNNING, "finished_at": None}
     return {**claim, **changes, "epoch": run.epoch + 1, "lease_until": now + lease}
+
+
+def claimed_next(run: Run, *, owner: str, lease: float, now: float) -> dict[str, Any]:
+    """What it changes in a run that a worker takes: a pending one begins, an interrupted one goes on. Taking
+    it from an owner that has died counts (``recoveries``); what was given back does not."""
+    changes: dict[str, Any] = {}
+    if run.claimed_at is None and run.status is RunStatus.PENDING:
+        changes["claimed_at"] = now
+    if run.owner is not None:
+        changes["recoveries"] = run.recoveries + 1
+    claim = {"owner": owner, "status": RunStatus.RUNNING, "finished_at": None}
+    return {**claim, **changes, "epoch": run.epoch + 1, "lease_until": now + lease}
+
+
+def may_claim(run: Run, now: float) -> bool:
+    """Whether a worker may take a run: it is pending and due, or running and nobody executes it. What a run
+    has called is continued by that."""
+    if run.status is RunStatus.PENDING:
+        return run.owner is None and (run.not_before is None or run.not_before <= now)
+    interrupted = run.owner is None or run.lease_until <= now
+    return run.status is RunStatus.RUNNING and run.parent is None and interrupted
+
+
+def may_come_from(run: Run, queues: Sequence[str] | None) -> bool:
+    """Whether a worker that takes from *queues* (``None``: from all) may take a run. A run that was not
+    enqueued may be continued by any."""
+    if queues is None:
+        return True
+    if run.queue is None and run.status is RunStatus.RUNNING:
+        return True
+    return (run.queue or DEFAULT) in queues
 
 
 def updated(changes: Mapping[str, Any], lease: float | None, release: bool, now: float) -> dict[str, Any]:

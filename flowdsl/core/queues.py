@@ -17,15 +17,29 @@ The implementation
     chosen. So a limit is never exceeded, and no row is taken twice.
 """
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from attrs.validators import instance_of
 
-__all__ = ["DEFAULT", "Candidate", "Queue", "Taken", "choose", "window"]
+from flowdsl.core.records import QueueRow, Run
+
+__all__ = [
+    "DEFAULT",
+    "Candidate",
+    "Queue",
+    "Taken",
+    "choose",
+    "full",
+    "longest_window",
+    "queue_of",
+    "row_of",
+    "window",
+]
 
 DEFAULT = "default"
 """The queue of a run that was enqueued without the name of one."""
@@ -99,6 +113,11 @@ class Candidate(NamedTuple):
     partition: str | None = None
     serial: str | None = None
 
+    @classmethod
+    def of(cls, run: Run) -> "Candidate":
+        """A run as a candidate; without a queue it is one of ``default``."""
+        return cls(run.id, run.queue or DEFAULT, run.priority, run.created_at, run.partition, run.serial)
+
 
 class Taken(NamedTuple):
     """What is taken already: runs that execute, and runs that began within the longest window.
@@ -109,6 +128,48 @@ class Taken(NamedTuple):
 
     executing: Sequence[tuple[str, str | None, str | None, str | None]] = ()
     begun: Sequence[tuple[str, float]] = ()
+
+    @classmethod
+    def by(cls, executing: Iterable[Run], begun: Iterable[Run]) -> "Taken":
+        """What these runs take."""
+        return cls(
+            [(run.queue or DEFAULT, run.owner, run.partition, run.serial) for run in executing],
+            [(run.queue or DEFAULT, run.claimed_at or 0.0) for run in begun],
+        )
+
+
+def queue_of(row: QueueRow) -> Queue:
+    """The queue that a row declares."""
+    return Queue(row.name, paused=bool(row.paused), **json.loads(row.spec or "{}"))
+
+
+def row_of(queue: Queue) -> QueueRow:
+    """The row that declares a queue."""
+    limits = {name: getattr(queue, name) for name in ("concurrency", "per_worker", "per_partition", "rate")}
+    spec = json.dumps({name: limit for name, limit in limits.items() if limit is not None})
+    return QueueRow(queue.name, spec, queue.paused)
+
+
+def full(queues: Mapping[str, Queue], taken: Taken, owner: str, now: float) -> list[str]:
+    """The queues from which *owner* can begin nothing now, whatever is pending: a storage need not look at
+    their runs."""
+    return [
+        name
+        for name in queues
+        if not choose(
+            [Candidate("", name)], taken, {name: _whole(queues[name])}, owner=owner, now=now, limit=1
+        )
+    ]
+
+
+def _whole(queue: Queue) -> Queue:
+    """The limits of a queue that hold for all its runs."""
+    return evolve(queue, per_partition=None)
+
+
+def longest_window(queues: Iterable[Queue]) -> float:
+    """The longest window of all rates, in seconds; 0 for none."""
+    return max((window(queue.rate)[1] for queue in queues if queue.rate is not None), default=0.0)
 
 
 def choose(

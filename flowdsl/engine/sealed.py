@@ -44,7 +44,7 @@ from flowdsl.storage.base import (
     Unstorable,
     UpdateRun,
 )
-from flowdsl.storage.operations import PutQueue, PutSchedule
+from flowdsl.storage.operations import Claimed, PutQueue, PutSchedule
 from flowdsl.storage.relay import RelayStorage
 
 __all__ = ["SealedStorage", "sealed"]
@@ -145,7 +145,7 @@ class SealedStorage(RelayStorage):
             match outcome:
                 case Opened(run=run):
                     self._check_run(run)
-                case Found(runs=runs):
+                case Found(runs=runs) | Claimed(runs=runs):
                     for run in runs:
                         self._check_run(run)
         except CorruptPayload as error:

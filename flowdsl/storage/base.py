@@ -43,6 +43,8 @@ from flowdsl.errors import RunConflict
 from flowdsl.storage.changes import Changes
 from flowdsl.storage.operations import (
     AddSignal,
+    Claimed,
+    ClaimNext,
     ClaimRun,
     DeleteRun,
     Done,
@@ -77,7 +79,9 @@ from flowdsl.storage.operations import (
 __all__ = [
     "AddSignal",
     "Attention",
+    "ClaimNext",
     "ClaimRun",
+    "Claimed",
     "DeleteRun",
     "Done",
     "DropMemo",

@@ -15,9 +15,12 @@ from attrs import evolve
 
 from flowdsl.core.ownership import (
     claimed,
+    claimed_next,
     fits,
     in_place,
     inserted,
+    may_claim,
+    may_come_from,
     may_take,
     own_tags,
     restarted,
@@ -25,13 +28,18 @@ from flowdsl.core.ownership import (
     takes_messages,
     updated,
 )
+from flowdsl.core.queues import Candidate, Taken, choose, longest_window, queue_of
 from flowdsl.core.records import Item, Memo, QueueRow, Run, RunFilter, ScheduleRow, Signal, Step, WorkerRow
+from flowdsl.core.status import RunStatus
+from flowdsl.core.versions import is_known
 from flowdsl.errors import StorageUnavailable
 from flowdsl.storage.base import Attention, Storage
 from flowdsl.storage.forking import rest_before_fork
 from flowdsl.storage.memory_index import Entry, Line, matches, order
 from flowdsl.storage.operations import (
     AddSignal,
+    Claimed,
+    ClaimNext,
     ClaimRun,
     DeleteRun,
     Done,
@@ -130,6 +138,8 @@ class MemoryStorage(Storage):
 
     def _open_run(self, op: OpenRun) -> Outcome:
         run = op.run
+        if run.dedup is not None and (same := self._same_work(run, op.nonce)) is not None:
+            return same
         if run.number is None:
             if (entry := self._entries.get(run.id)) is not None:
                 again = op.nonce and entry.nonce == op.nonce and entry.run.owner == run.owner
@@ -147,6 +157,14 @@ class MemoryStorage(Storage):
         while (run_id := f"{run.id}-{number}") in self._entries or run_id in self._stubs:
             number += 1
         return self._insert(op, run_id, number)
+
+    def _same_work(self, run: Run, nonce: str) -> Outcome | None:
+        """The unfinished run of the same workflow, queue and ``dedup``."""
+        for entry in self._live():
+            if (entry.run.workflow, entry.run.queue, entry.run.dedup) == (run.workflow, run.queue, run.dedup):
+                again = nonce and entry.nonce == nonce and entry.run.owner == run.owner
+                return Opened(_copy(entry.run)) if again else Found((_copy(entry.run),))
+        return None
 
     def _insert(self, op: OpenRun, run_id: str, number: int | None) -> Outcome:
         run = inserted(op.run, run_id, number, self._epoch + 1, self.now() + op.lease)
@@ -179,6 +197,40 @@ class MemoryStorage(Storage):
         self._nonces.pop(entry.nonce, None)
         entry.nonce = op.nonce
         return Opened(_copy(entry.run))
+
+    def _claim_next(self, op: ClaimNext) -> Outcome:
+        now, known = self.now(), dict(op.workflows)
+        if op.nonce and (
+            again := [e for e in self._live() if e.nonce == op.nonce and e.run.owner == op.owner]
+        ):
+            return Claimed(tuple(_copy(entry.run) for entry in again))
+        live = [entry.run for entry in self._live()]
+        free = [
+            run
+            for run in live
+            if run.workflow in known
+            and is_known(run.version, known[run.workflow])
+            and may_claim(run, now)
+            and may_come_from(run, op.queues)
+        ]
+        lost = sorted((run for run in free if run.status is RunStatus.RUNNING), key=order)[: op.limit]
+        queues = {row.name: queue_of(row) for row in self._queues.values()}
+        since = now - longest_window(queues.values())
+        taken = Taken.by(
+            (run for run in live if run.owner is not None and run.lease_until > now),
+            (entry.run for entry in self._entries.values() if (entry.run.claimed_at or since) > since),
+        )
+        pending = [Candidate.of(run) for run in free if run.status is RunStatus.PENDING]
+        more = choose(pending, taken, queues, owner=op.owner, now=now, limit=op.limit - len(lost))
+        claimed = [self._entries[run_id] for run_id in [run.id for run in lost] + [run.id for run in more]]
+        for entry in claimed:
+            self._change(entry, claimed_next(entry.run, owner=op.owner, lease=op.lease, now=now))
+            self._nonces.pop(entry.nonce, None)
+            entry.nonce = op.nonce
+        return Claimed(tuple(_copy(entry.run) for entry in claimed))
+
+    def _live(self) -> list[Entry]:
+        return [self._entries[run_id] for run_id in self._unfinished]
 
     def _update_run(self, op: UpdateRun) -> Outcome:
         entry = self._entries.get(op.run_id)
@@ -396,10 +448,13 @@ class MemoryStorage(Storage):
         self._index(entry.run)
 
     def _index(self, run: Run) -> None:
+        if run.status in (RunStatus.PENDING, RunStatus.RUNNING):
+            self._unfinished[run.id] = None
         if run.number is not None:
             self._lines.setdefault(run.key, Line()).add(run)
 
     def _unindex(self, run: Run) -> None:
+        self._unfinished.pop(run.id, None)
         if run.number is not None:
             line = self._lines[run.key]
             line.remove(run)
@@ -573,6 +628,7 @@ class MemoryStorage(Storage):
         self._stubs: dict[str, Run] = {}
         self._nonces: dict[str, str] = {}
         self._lines: dict[str, Line] = {}
+        self._unfinished: dict[str, None] = {}  # ids, in the order of their last change
         self._memos: dict[str, Memo] = {}
         self._queues: dict[str, QueueRow] = {}
         self._schedules: dict[str, ScheduleRow] = {}
@@ -586,6 +642,7 @@ class MemoryStorage(Storage):
 _APPLY: dict[type, Callable[[MemoryStorage, Any], Outcome]] = {
     OpenRun: MemoryStorage._open_run,
     ClaimRun: MemoryStorage._claim_run,
+    ClaimNext: MemoryStorage._claim_next,
     UpdateRun: MemoryStorage._update_run,
     Restart: MemoryStorage._restart,
     PutStep: MemoryStorage._put_step,

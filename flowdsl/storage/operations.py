@@ -21,7 +21,9 @@ __all__ = [
     "REWRITABLE",
     "SCHEDULES_TOPIC",
     "AddSignal",
+    "ClaimNext",
     "ClaimRun",
+    "Claimed",
     "DeleteRun",
     "Done",
     "DropMemo",
@@ -113,6 +115,9 @@ class OpenRun:
     With ``run.number`` ``None`` the id is given: if a run of this id exists (a pruned one included), the
     outcome is ``Found((it,))``, else the run is inserted.
 
+    With ``run.dedup``, if a run of the same workflow, queue and ``dedup`` is pending or running, the outcome
+    is ``Found((it,))``, whatever the id.
+
     Otherwise the run is numbered and ``run.id`` is only a prefix. Unless *fresh*, if runs of ``run.key``
     exist that are ``pending`` or ``running`` with an owner not in *skip_owners* (no owner counts as not in
     it), or ``failed`` and ``retryable``, the outcome is ``Found`` with the oldest of them, sixteen at most,
@@ -152,6 +157,32 @@ class ClaimRun:
     changes: Mapping[str, Any] = field(factory=dict, validator=_fields)
     nonce: str = ""
     if_status: Sequence[RunStatus] = ()
+
+
+@frozen(slots=True)
+class ClaimNext:
+    """Take the next runs that *owner* may execute, at most *limit*, each with a lease of *lease* seconds.
+
+    Taken are runs that are interrupted (``running``, not called by another run, without an owner or with a
+    lease that has passed), oldest first; then ``pending`` runs without an owner that are due, in the order
+    and within the limits of :mod:`flowdsl.core.queues`. A run without a queue counts as one of the queue
+    ``default``. Only runs of *workflows* (pairs of path and version known) are taken, none of a version that
+    is not known. With *queues*, pending ones only of those, and interrupted ones only of those or of none.
+    With *after*, ``(priority, created_at, id)`` of a pending run, the search begins behind it: a low-water
+    mark, for a storage in which passing over dead rows costs.
+
+    A taken run is ``running``; ``claimed_at`` is set when it was pending; ``recoveries`` += 1 if it had an
+    owner. Outcome: ``Claimed(runs as they now stand)``. Sent again by the same *owner* with the same
+    *nonce*, it is the same.
+    """
+
+    owner: str
+    lease: float
+    workflows: tuple[tuple[str, str], ...]
+    queues: tuple[str, ...] | None = None
+    limit: int = 1
+    after: tuple[int, float, str] | None = None
+    nonce: str = ""
 
 
 @frozen(slots=True)
@@ -390,6 +421,7 @@ class Rewrite:
 Operation = (
     OpenRun
     | ClaimRun
+    | ClaimNext
     | UpdateRun
     | Restart
     | PutStep
@@ -439,6 +471,13 @@ class Opened:
 
 
 @frozen(slots=True)
+class Claimed:
+    """These runs are ours, as they now stand; there may be none."""
+
+    runs: tuple[Run, ...]
+
+
+@frozen(slots=True)
 class Found:
     """Nothing was inserted: these runs exist."""
 
@@ -464,7 +503,7 @@ class Unstorable:
     error: StorageError
 
 
-Outcome = Done | Opened | Found | Fenced | Missing | Unstorable
+Outcome = Done | Opened | Claimed | Found | Fenced | Missing | Unstorable
 
 
 def raise_unstorable(*outcomes: Outcome) -> None:

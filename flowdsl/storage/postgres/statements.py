@@ -42,6 +42,11 @@ def _marks(count: int) -> str:
     return ", ".join(["%s"] * count)
 
 
+def schema_text(schema: str) -> str:
+    """The name of a schema as a literal of SQL, without its quotes."""
+    return schema.replace("'", "''").replace("%", "%%")
+
+
 class Statements:
     """The statements for the tables in *schema*."""
 
@@ -103,6 +108,34 @@ class Statements:
                 (status IN ('pending', 'running') AND (owner IS NULL OR owner <> ALL(%s)))
                 OR (status = 'failed' AND retryable))
             ORDER BY number LIMIT %s"""
+        # Claiming. Rows that another worker is taking are passed over.
+        queued = "coalesce(queue, 'default')"
+        skip = "FOR NO KEY UPDATE SKIP LOCKED"
+        self.claimed_by_nonce = f"""
+            SELECT {runs} FROM {s}.runs WHERE nonce = %s AND nonce <> '' AND owner = %s"""
+        self.lost_runs = f"""
+            SELECT no, {runs} FROM {s}.runs
+            WHERE status = 'running' AND NOT pruned AND parent IS NULL
+                AND (owner IS NULL OR lease_until <= %s) AND workflow = ANY(%s)
+                AND (%s::text[] IS NULL OR queue IS NULL OR {queued} = ANY(%s))
+            ORDER BY created_at, id LIMIT %s {skip}"""
+        self.pending_runs = f"""
+            SELECT no, {runs} FROM {s}.runs
+            WHERE status = 'pending' AND (-priority, created_at, id) > (%s, %s, %s)
+                AND owner IS NULL AND NOT pruned AND (not_before IS NULL OR not_before <= %s)
+                AND workflow = ANY(%s) AND (%s::text[] IS NULL OR {queued} = ANY(%s))
+                AND {queued} <> ALL(%s::text[])
+            ORDER BY -priority, created_at, id LIMIT %s {skip}"""
+        self.has_serial = f"SELECT EXISTS (SELECT 1 FROM {s}.runs WHERE status = 'pending' AND serial <> '')"
+        self.lock_claims = f"SELECT pg_advisory_xact_lock(hashtextextended('{schema_text(schema)}', 7))"
+        self.executing = f"""
+            SELECT {queued}, owner, partition, serial FROM {s}.runs
+            WHERE status = 'running' AND NOT pruned AND owner IS NOT NULL AND lease_until > %s"""
+        self.begun = f"SELECT {queued}, claimed_at FROM {s}.runs WHERE claimed_at > %s"
+        self.same_work = f"""
+            SELECT nonce, {runs} FROM {s}.runs
+            WHERE dedup = %s AND workflow = %s AND queue IS NOT DISTINCT FROM %s
+                AND status IN ('pending', 'running') AND NOT pruned LIMIT 1"""
         self.pulse = f"UPDATE {s}.runs SET pulse = pulse + 1 WHERE no = %s"
         self.pulses = f"SELECT id, pulse FROM {s}.runs WHERE NOT pruned AND id = ANY(%s)"
         self.attention = f"""

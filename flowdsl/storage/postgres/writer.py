@@ -15,11 +15,12 @@ from itertools import count, groupby
 from typing import Any, TypeVar
 
 import psycopg
-from attrs import define
+from attrs import define, evolve
 
 from flowdsl.core.ownership import (
     FOUND_AT_MOST,
     claimed,
+    claimed_next,
     fits,
     in_place,
     inserted,
@@ -29,12 +30,16 @@ from flowdsl.core.ownership import (
     takes_messages,
     updated,
 )
-from flowdsl.core.records import Run, Step
+from flowdsl.core.queues import Candidate, Taken, choose, full, longest_window, queue_of
+from flowdsl.core.records import QueueRow, Run, Step
 from flowdsl.core.status import RunStatus
+from flowdsl.core.versions import is_known
 from flowdsl.errors import StorageError
 from flowdsl.storage import columns
 from flowdsl.storage.operations import (
     AddSignal,
+    Claimed,
+    ClaimNext,
     ClaimRun,
     DeleteRun,
     Done,
@@ -213,6 +218,13 @@ class Transaction:
     def _open_run(self, op: OpenRun) -> Dialogue[Outcome]:
         run = op.run
         _check_run(run)
+        if run.dedup is not None:
+            yield self._sql.lock_keys, ([_key_lock(f"dedup {run.workflow} {run.queue} {run.dedup}")],)
+            rows = yield self._sql.same_work, (run.dedup, run.workflow, run.queue)
+            if rows:
+                found = columns.run_of(rows[0][1:])
+                again = op.nonce and rows[0][0] == op.nonce and found.owner == run.owner
+                return Opened(found) if again else Found((found,))
         if run.number is None:
             for _ in range(2):  # another process may insert it while we look
                 rows = yield self._sql.run_by_id, (run.id,)
@@ -280,6 +292,53 @@ class Transaction:
         yield from self._set_run(op.run_id, no, changes | {"nonce": op.nonce})
         found = yield from self._run(op.run_id)
         return Opened(found[2]) if found else _MISSING
+
+    def _claim_next(self, op: ClaimNext) -> Dialogue[Outcome]:
+        again = yield self._sql.claimed_by_nonce, (op.nonce, op.owner)
+        if again:
+            return Claimed(tuple(columns.run_of(row) for row in again))
+        claimed = []
+        for row in (yield from self._next_runs(op)):
+            run = columns.run_of(row[1:])
+            changes = claimed_next(run, owner=op.owner, lease=op.lease, now=(yield from self._clock()))
+            yield from self._set_run(run.id, row[0], changes | {"nonce": op.nonce})
+            claimed.append(evolve(run, **changes))
+        return Claimed(tuple(claimed))
+
+    def _next_runs(self, op: ClaimNext) -> Dialogue[list[Row]]:
+        """The rows that *op* takes, locked. Rows that another worker has locked are passed over; where there
+        are limits, one worker claims at a time."""
+        now = yield from self._clock()
+        known = dict(op.workflows)
+        names = None if op.queues is None else list(op.queues)
+        lost = yield self._sql.lost_runs, (now, list(known), names, names, op.limit)
+        lost = [row for row in lost if _is_known(row, known)]
+        declared = yield self._sql.list_queues, ()
+        queues = {row[0]: queue_of(QueueRow(*row)) for row in declared}
+        ((serial,),) = yield self._sql.has_serial, ()
+        if queues or serial:
+            yield self._sql.lock_claims, ()
+        executing = yield self._sql.executing, (now,)
+        since = longest_window(queues.values())
+        begun = (yield self._sql.begun, (now - since,)) if since else []
+        taken = Taken(executing, begun)
+        closed = full(queues, taken, op.owner, now)
+        priority, created_at, run_id = op.after or (2**62, 0.0, "")
+        left = op.limit - len(lost)
+        size = 2 * left + 32 if queues or serial else left
+        found: dict[str, Row] = {}
+        chosen: list[Candidate] = []
+        while left > 0:
+            values = (-priority, created_at, run_id, now, list(known), names, names, closed, size)
+            page = yield self._sql.pending_runs, values
+            runs = [columns.run_of(row[1:]) for row in page]
+            found |= {run.id: row for run, row in zip(runs, page, strict=True) if _is_known(row, known)}
+            candidates = [Candidate.of(columns.run_of(row[1:])) for row in found.values()]
+            chosen = choose(candidates, taken, queues, owner=op.owner, now=now, limit=left)
+            if len(chosen) == left or len(page) < size:
+                break
+            priority, created_at, run_id = runs[-1].priority, runs[-1].created_at, runs[-1].id
+        return [*lost, *(found[run.id] for run in chosen)]
 
     def _update_run(self, op: UpdateRun) -> Dialogue[Outcome]:
         head = yield from self._head(op.run_id)
@@ -524,6 +583,12 @@ def _head_of(row: Row) -> _Head:
     return _Head(no, epoch, _STATUS[status], last)
 
 
+def _is_known(row: Row, known: dict[str, str]) -> bool:
+    """Whether the run of a row is of a version that *known* covers."""
+    run = columns.run_of(row[1:])
+    return run.workflow in known and is_known(run.version, known[run.workflow])
+
+
 def _check_run(run: Run) -> None:
     names = [text for item in columns.tag_items(run.tags) for text in item]
     checked([*columns.run_values(run), *names], (run.id, run.key, run.workflow, run.parent, *names))
@@ -539,7 +604,7 @@ def _key_lock(key: str) -> int:
 def _about(op: Operation) -> Iterable[str]:
     """The ids of the runs that an operation needs to be locked."""
     match op:
-        case OpenRun() | PutMemo() | DropMemo() | PutQueue() | DropQueue():
+        case OpenRun() | ClaimNext() | PutMemo() | DropMemo() | PutQueue() | DropQueue():
             return ()
         case PutSchedule() | DropSchedule() | PutWorker() | DropWorker() | Rewrite():
             return ()
@@ -556,6 +621,7 @@ def _about(op: Operation) -> Iterable[str]:
 _APPLY: dict[type, Callable[[Transaction, Any], Dialogue[Outcome]]] = {
     OpenRun: Transaction._open_run,
     ClaimRun: Transaction._claim_run,
+    ClaimNext: Transaction._claim_next,
     UpdateRun: Transaction._update_run,
     Restart: Transaction._restart,
     PutStep: Transaction._put_step,

@@ -108,6 +108,39 @@ FAILED_RETRYABLE = """
     SELECT number, no FROM runs
     WHERE number IS NOT NULL AND status = 'failed' AND retryable = 1 AND key = ? ORDER BY number LIMIT ?"""
 
+# Claiming. The index runs_pending has the order in which runs are due.
+_CANDIDATE = "no, id, coalesce(queue, 'default'), priority, created_at, partition, serial, workflow, version"
+LOST_RUNS = """
+    SELECT no, workflow, version FROM runs
+    WHERE status = 'running' AND pruned = 0 AND parent IS NULL AND (owner IS NULL OR lease_until <= ?)
+        AND {queues} ORDER BY created_at, id LIMIT ?"""
+PENDING_RUNS = f"""
+    SELECT {_CANDIDATE} FROM runs INDEXED BY runs_pending
+    WHERE status = 'pending' AND (-priority, created_at, id) > (?, ?, ?)
+        AND owner IS NULL AND pruned = 0 AND (not_before IS NULL OR not_before <= ?) AND {{queues}}
+    ORDER BY -priority, created_at, id LIMIT ?"""
+EXECUTING = """
+    SELECT coalesce(queue, 'default'), owner, partition, serial FROM runs
+    WHERE status = 'running' AND pruned = 0 AND owner IS NOT NULL AND lease_until > ?"""
+BEGUN = "SELECT coalesce(queue, 'default'), claimed_at FROM runs WHERE claimed_at > ?"
+CLAIMED_BY_NONCE = "SELECT no FROM runs WHERE nonce = ? AND nonce <> '' AND owner IS ?"
+SAME_WORK = f"""
+    SELECT nonce, {_list(RUN_COLUMNS)} FROM runs
+    WHERE dedup = ? AND workflow = ? AND queue IS ? AND status IN ('pending', 'running') AND pruned = 0
+    LIMIT 1"""
+
+
+def of_queues(statement: str, names: int | None, without: int, unqueued: bool) -> str:
+    """*statement* for *names* queues (``None``: all) but *without* so many; *unqueued*: and runs of none."""
+    terms = []
+    if names is not None:
+        term = f"coalesce(queue, 'default') IN ({_marks(names)})"
+        terms.append(f"({term} OR queue IS NULL)" if unqueued else term)
+    if without:
+        terms.append(f"coalesce(queue, 'default') NOT IN ({_marks(without)})")
+    return statement.format(queues=" AND ".join(terms) or "1")
+
+
 ADD_TAG = "INSERT INTO run_tags (run, name, value) VALUES (?, ?, ?)"
 DROP_TAGS = "DELETE FROM run_tags WHERE run = ?"
 

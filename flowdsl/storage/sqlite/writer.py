@@ -20,6 +20,7 @@ from attrs import define
 from flowdsl.core.ownership import (
     FOUND_AT_MOST,
     claimed,
+    claimed_next,
     fits,
     in_place,
     inserted,
@@ -35,6 +36,8 @@ from flowdsl.errors import CorruptPayload, StorageError
 from flowdsl.storage import columns
 from flowdsl.storage.operations import (
     AddSignal,
+    Claimed,
+    ClaimNext,
     ClaimRun,
     DeleteRun,
     Done,
@@ -65,6 +68,7 @@ from flowdsl.storage.operations import (
 )
 from flowdsl.storage.sqlite import rows
 from flowdsl.storage.sqlite import statements as sql
+from flowdsl.storage.sqlite.claiming import next_runs
 
 __all__ = ["Writer", "chunks_of", "is_unstorable", "unstorable"]
 
@@ -240,6 +244,12 @@ class Transaction:
 
     def _open_run(self, op: OpenRun) -> Outcome:
         run = op.run
+        if run.dedup is not None:
+            same = self._one(sql.SAME_WORK, run.dedup, run.workflow, run.queue)
+            if same is not None:
+                found = columns.run_of(same[1:])
+                again = op.nonce and same[0] == op.nonce and found.owner == run.owner
+                return Opened(found) if again else Found((found,))
         if run.number is None:
             if (row := self._one(sql.RUN_BY_ID, run.id)) is not None:
                 found = columns.run_of(row[2:])
@@ -307,6 +317,23 @@ class Transaction:
         self._set_run(op.run_id, no, changes | {"nonce": op.nonce})
         found = self._run(op.run_id)
         return Opened(found[1]) if found else _MISSING
+
+    def _claim_next(self, op: ClaimNext) -> Outcome:
+        again = self._execute(sql.CLAIMED_BY_NONCE, (op.nonce, op.owner)).fetchall()
+        if again:
+            return Claimed(tuple(self._by_number(no) for (no,) in again))
+        claimed = []
+        for no in next_runs(self._execute, op, self._now):
+            run = self._by_number(no)
+            changes = claimed_next(run, owner=op.owner, lease=op.lease, now=self._now)
+            self._set_run(run.id, no, changes | {"nonce": op.nonce})
+            claimed.append(self._by_number(no))
+        return Claimed(tuple(claimed))
+
+    def _by_number(self, no: int) -> Run:
+        row = self._one(sql.RUN_BY_NO, no)
+        assert row is not None
+        return columns.run_of(row)
 
     def _update_run(self, op: UpdateRun) -> Outcome:
         head = self._head(op.run_id)
@@ -555,6 +582,7 @@ def chunks_of(ids: Iterable[str]) -> list[list[str]]:
 _APPLY: dict[type, Callable[[Transaction, Any], Outcome]] = {
     OpenRun: Transaction._open_run,
     ClaimRun: Transaction._claim_run,
+    ClaimNext: Transaction._claim_next,
     UpdateRun: Transaction._update_run,
     Restart: Transaction._restart,
     PutStep: Transaction._put_step,

@@ -1,0 +1,35 @@
+"""Versions of workflows: whole or dotted numbers, so that *newer* is defined.
+
+A worker executes runs of its own version and of older ones. It leaves newer ones to workers that know them.
+"""
+
+__all__ = ["is_known", "parts"]
+
+
+def parts(version: str) -> tuple[int, ...] | None:
+    """The numbers of a version; ``None`` for text that is none. No version is older than all.
+
+    >>> parts("1.10"), parts(""), parts("blue")
+    ((1, 10), (), None)
+    """
+    if not version:
+        return ()
+    numbers = version.split(".")
+    if not all(number.isascii() and number.isdigit() for number in numbers):
+        return None
+    found = [int(number) for number in numbers]
+    while found and found[-1] == 0 and len(found) > 1:
+        found.pop()
+    return tuple(found)
+
+
+def is_known(version: str, known: str) -> bool:
+    """Whether code of version *known* may execute a run that was begun under *version*.
+
+    >>> is_known("1.9", "1.10"), is_known("2", "1.10"), is_known("blue", "2"), is_known("blue", "blue")
+    (True, False, False, True)
+    """
+    if version == known:
+        return True
+    ours, theirs = parts(known), parts(version)
+    return ours is not None and theirs is not None and theirs <= ours

@@ -1,0 +1,153 @@
+"""Claiming the next runs: priority, limits, interrupted runs, and no run taken twice, on every storage."""
+
+import threading
+
+import pytest
+from postgres_server import postgres_url
+
+from flowdsl.core.queues import Queue, row_of
+from flowdsl.core.records import Run
+from flowdsl.core.status import RunStatus
+from flowdsl.storage import MemoryStorage, SQLiteStorage, open_storage
+from flowdsl.storage.base import OpenRun, PutQueue, UpdateRun
+from flowdsl.storage.operations import ClaimNext, Found, Opened
+
+WORKFLOWS = (("w", "2"),)
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+def storage(request, tmp_path):
+    """A storage of each kind."""
+    if request.param == "postgres":
+        made = open_storage(postgres_url())
+    else:
+        made = MemoryStorage() if request.param == "memory" else SQLiteStorage(tmp_path / "flow.db")
+    yield made
+    made.close()
+
+
+def enqueue(storage, run_id, **fields):
+    """Put a pending run into the storage."""
+    row = Run(
+        run_id, "w", "k", queue=fields.pop("queue", "q"), created_at=fields.pop("created_at", 1.0), **fields
+    )
+    (outcome,) = storage.commit([OpenRun(row, 0.0)])
+    assert isinstance(outcome, Opened)
+
+
+def claim(storage, owner="me", limit=10, **more):
+    """Ids of the runs that *owner* gets."""
+    (outcome,) = storage.commit(
+        [ClaimNext(owner, 30.0, more.pop("workflows", WORKFLOWS), limit=limit, **more)]
+    )
+    return [run.id for run in outcome.runs]
+
+
+def test_priority_then_age(storage):
+    """Larger priorities first, then older ones; each once, and they are running then."""
+    enqueue(storage, "old", created_at=1.0)
+    enqueue(storage, "older", created_at=0.5)
+    enqueue(storage, "urgent", created_at=9.0, priority=5)
+    assert claim(storage, limit=2) == ["urgent", "older"]
+    run = storage.get_run("urgent")
+    assert (run.status, run.owner, run.recoveries) == (RunStatus.RUNNING, "me", 0)
+    assert run.claimed_at is not None
+    assert run.lease_until > storage.now()
+    assert claim(storage, "you") == ["old"]
+    assert claim(storage, "you") == []
+
+
+def test_what_is_not_due_or_not_known_stays(storage):
+    """A delay, another workflow, a newer version and another queue are left alone."""
+    enqueue(storage, "later", not_before=storage.now() + 1000)
+    enqueue(storage, "newer", version="3")
+    enqueue(storage, "elsewhere", queue="other")
+    enqueue(storage, "fits", version="1.5")
+    (outcome,) = storage.commit([OpenRun(Run("unknown", "x", "k", queue="q"), 0.0)])
+    assert claim(storage, queues=("q",)) == ["fits"]
+    assert claim(storage) == ["elsewhere"]
+
+
+def test_limits_of_queues_hold(storage):
+    """All together, per worker, per partition; a pause gives nothing."""
+    storage.commit([PutQueue(row_of(Queue("q", concurrency=3, per_worker=2, per_partition=1)))])
+    for n in range(6):
+        enqueue(storage, f"r{n}", created_at=float(n), partition=f"p{n // 2}")
+    assert claim(storage, "me") == ["r0", "r2"]
+    assert claim(storage, "you") == ["r4"]
+    assert claim(storage, "them") == []
+    storage.commit([UpdateRun("r0", {"status": RunStatus.COMPLETED}, release=True)])
+    assert claim(storage, "them") == ["r1"]
+    storage.commit([UpdateRun("r1", {"status": RunStatus.COMPLETED}, release=True)])
+    storage.commit([PutQueue(row_of(Queue("q", paused=True)))])
+    assert claim(storage, "them") == []
+
+
+def test_a_rate_counts_what_began_lately(storage):
+    """Two a minute are two, whoever takes them and however quickly they end."""
+    storage.commit([PutQueue(row_of(Queue("q", rate="2/min")))])
+    for n in range(4):
+        enqueue(storage, f"r{n}", created_at=float(n))
+    assert claim(storage, limit=1) == ["r0"]
+    storage.commit([UpdateRun("r0", {"status": RunStatus.COMPLETED}, release=True)])
+    assert claim(storage, "you") == ["r1"]
+    assert claim(storage, "you") == []
+
+
+def test_runs_of_one_serial_key_execute_one_by_one(storage):
+    """Whatever their queues."""
+    for n, queue in enumerate(["a", "b"]):
+        enqueue(storage, f"r{n}", created_at=float(n), queue=queue, serial="s")
+    assert claim(storage) == ["r0"]
+    assert claim(storage) == []
+    storage.commit([UpdateRun("r0", {"status": RunStatus.FAILED}, release=True)])
+    assert claim(storage) == ["r1"]
+
+
+def test_interrupted_runs_are_taken_over(storage):
+    """One that was given back does not count as a recovery, one whose owner died does; children are left to
+    their parents."""
+    storage.commit([OpenRun(Run("given", "w", "k", status=RunStatus.RUNNING, owner=None), 0.0)])
+    storage.commit([OpenRun(Run("dead", "w", "k", status=RunStatus.RUNNING, owner="ghost"), -1.0)])
+    storage.commit([OpenRun(Run("alive", "w", "k", status=RunStatus.RUNNING, owner="ghost"), 1000.0)])
+    storage.commit([OpenRun(Run("child", "w", "k", status=RunStatus.RUNNING, parent="given"), 0.0)])
+    assert sorted(claim(storage)) == ["dead", "given"]
+    assert storage.get_run("given").recoveries == 0
+    assert storage.get_run("dead").recoveries == 1
+
+
+def test_sent_again_it_is_the_same(storage):
+    """After an unknown outcome the same nonce gives the same runs."""
+    for n in range(3):
+        enqueue(storage, f"r{n}", created_at=float(n))
+    assert claim(storage, limit=2, nonce="n1") == claim(storage, limit=2, nonce="n1") == ["r0", "r1"]
+    assert claim(storage, limit=2, nonce="n2") == ["r2"]
+
+
+def test_the_same_work_is_enqueued_once(storage):
+    """While a run of the same ``dedup`` is unfinished, another one finds it."""
+    enqueue(storage, "first", dedup="d")
+    (outcome,) = storage.commit([OpenRun(Run("second", "w", "k", queue="q", dedup="d"), 0.0)])
+    assert isinstance(outcome, Found)
+    assert outcome.runs[0].id == "first"
+    storage.commit([UpdateRun("first", {"status": RunStatus.COMPLETED})])
+    enqueue(storage, "second", dedup="d")
+
+
+@pytest.mark.parametrize("limit", [1, 7])
+def test_many_workers_take_each_run_once(storage, limit):
+    """Eight threads claim 200 runs: no run twice, none left."""
+    for n in range(200):
+        enqueue(storage, f"r{n:03}", created_at=float(n))
+    taken: list[str] = []
+
+    def work(name):
+        while found := claim(storage, name, limit=limit):
+            taken.extend(found)
+
+    threads = [threading.Thread(target=work, args=(f"w{n}",)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(taken) == len(set(taken)) == 200
