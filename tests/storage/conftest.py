@@ -1,4 +1,4 @@
 import pytest
 
-for module in ("contract", "contract_lists", "contract_runs", "contract_records", "agreement", "samples"):
-    pytest.register_assert_rewrite(f"flowdsl.testing.{module}")
+for module in ("contract", "keeping", "lists", "messages", "records", "runs", "agreement", "samples"):
+    pytest.register_assert_rewrite(f"flowdsl.testing.storage.{module}")
