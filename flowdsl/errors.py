@@ -11,6 +11,7 @@
     ├── RunTimeout                 the run passed its deadline (also a TimeoutError)
     ├── RunCancelled               the run was cancelled
     ├── StepNotFound               no step of that name (also a LookupError)
+    ├── AmbiguousStep              two living functions of one factory have one name
     ├── StepFailed                 stands for an exception that could not be stored
     ├── StepTimeout                one attempt passed its timeout (also a TimeoutError)
     ├── StepOutcomeUnknown         an ``in_doubt="raise"`` step was executing when the process died
@@ -34,6 +35,7 @@ Each error carries its facts as attributes (``run``, ``step``, …), given as ke
 from typing import Any
 
 __all__ = [
+    "AmbiguousStep",
     "CorruptPayload",
     "FlowError",
     "LeaseLost",
@@ -108,6 +110,10 @@ class RunCancelled(FlowError):
 
 class StepNotFound(FlowError, LookupError):
     """No step of that name is registered, or the run has no such step."""
+
+
+class AmbiguousStep(FlowError):
+    """Two living functions that one piece of code made have one name; ``name=`` tells them apart."""
 
 
 class StepFailed(FlowError):

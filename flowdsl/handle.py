@@ -29,6 +29,7 @@ from flowdsl.engine.runs.racing import RunRacer
 from flowdsl.engine.runs.request import arguments_of
 from flowdsl.engine.runs.stream import Stream, latest
 from flowdsl.engine.runs.tagging import tag
+from flowdsl.engine.tracebacks import trim
 from flowdsl.errors import CorruptPayload, MissingClass
 
 __all__ = [
@@ -309,7 +310,13 @@ class Run(Generic[R]):
             if error is not None:
                 raise error
             return cast(R, value)
-        return cast(R, wait_for_outcome(self._engine, self.id, timeout))
+        __tracebackhide__ = True
+        try:
+            return cast(R, wait_for_outcome(self._engine, self.id, timeout))
+        except Exception as error:
+            if current.get() is None:
+                trim(error)
+            raise
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """The run's error, or ``None``; waits as :meth:`result`. An error that does not load is raised."""
@@ -330,7 +337,13 @@ class Run(Generic[R]):
     async def _wait(self) -> R:
         if self._ending is not None:
             return self.result()
-        return cast(R, await await_outcome(self._engine, self.id))
+        __tracebackhide__ = True
+        try:
+            return cast(R, await await_outcome(self._engine, self.id))
+        except Exception as error:
+            if current.get() is None:
+                trim(error)
+            raise
 
     def steps(self) -> list[StepRecord]:
         """The recorded steps, in the order they were recorded."""

@@ -30,6 +30,7 @@ from flowdsl.current import Current
 from flowdsl.engine.audit import audit
 from flowdsl.engine.definitions import DIVERGENCES, Divergence, checked_tags
 from flowdsl.engine.engine import Engine
+from flowdsl.engine.execution import current
 from flowdsl.engine.operations.send import send_event
 from flowdsl.engine.operations.signal import send as send_signal
 from flowdsl.engine.registry import step_called
@@ -42,6 +43,7 @@ from flowdsl.engine.runs.request import checked_id
 from flowdsl.engine.runs.resume import continue_run, loaded, recover
 from flowdsl.engine.runs.single import execute_step
 from flowdsl.engine.sealed import sealed
+from flowdsl.engine.tracebacks import trim
 from flowdsl.errors import FlowError, RunConflict
 from flowdsl.handle import Run, Runs, asked, is_interrupted
 from flowdsl.hooks import HookChain, Hooks
@@ -251,7 +253,13 @@ class Runtime:
         self, step: Any, args: tuple[Any, ...], kwargs: dict[str, Any], mode: str, step_id: str | None = None
     ) -> Any:
         self._require_open()
-        return _here(execute_step(self._engine, step_called(step, args, kwargs), mode, step_id))
+        __tracebackhide__ = True
+        try:
+            return _here(execute_step(self._engine, step_called(step, args, kwargs), mode, step_id))
+        except Exception as error:
+            if current.get() is None:
+                trim(error)
+            raise
 
     # Runs --------------------------------------------------------------------------------------------------
 

@@ -321,6 +321,7 @@ def test_loading_by_value_registers_nothing(runtime: Runtime):
 
     old = make("old")
     data = pickle.dumps(old)
+    del old
     new = make("new")
     loaded = pickle.loads(data)
     assert runtime.do("pickled.name") == "new"

@@ -233,7 +233,7 @@ def test_a_failed_inner_step_is_executed_again_when_the_outer_one_is_retried(
             raise OSError("first time")
         return "fine"
 
-    @flavour.step
+    @flavour.step(retry=Retry(attempts=3))
     def outer():
         return (yield inner())
 
@@ -523,17 +523,12 @@ def test_unused_records_are_reported_by_name(runtime: Runtime, caplog: pytest.Lo
 
 def test_decorating_again_replaces_quietly(runtime: Runtime, caplog: pytest.LogCaptureFixture):
     """A notebook cell that is run twice registers its steps again, and the last one counts."""
-
-    def make(value):
-        @step(name="cell.f")
-        def f():
-            return value
-
-        return f
-
-    first, second = make(1), make(2)
+    cell = '@step(name="cell.f")\ndef f():\n    return {value}\n'
+    first, second = ({"step": step}, {"step": step})
+    exec(cell.format(value=1), first)
+    exec(cell.format(value=2), second)
     assert runtime.do("cell.f") == 2
-    assert (first(), second()) == (1, 2)
+    assert (first["f"](), second["f"]()) == (1, 2)
     assert not caplog.records
 
 

@@ -207,6 +207,7 @@ class Step(_StepCalls[P, R], Wrapper, Function):
     def __init__(self, wrapped: Any, defn: StepDef) -> None:
         super().__init__(wrapped, self._self_call)
         self._self_defn = defn
+        self._self_original = wrapped
         self._self_receiver: Any = wrapped.__self__ if isinstance(wrapped, MethodType) else None
 
     if TYPE_CHECKING:
@@ -249,7 +250,11 @@ class Step(_StepCalls[P, R], Wrapper, Function):
 
     def invocation(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Invocation[StepDef]:
         """A call of it."""
-        return Invocation(self._self_defn, self.__wrapped__, self._self_receiver, args, kwargs)
+        defn, fn, receiver = self._self_defn, self.__wrapped__, self._self_receiver
+        if receiver is None and args and defn.is_receiver(args[0]):  # by a property or decorator above
+            receiver, args = args[0], args[1:]
+            fn = MethodType(fn, receiver)
+        return Invocation(defn, fn, receiver, args, kwargs)
 
     def _self_call(self, wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         frame = current.get()

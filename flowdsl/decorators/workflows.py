@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from types import MethodType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, Unpack, cast, overload
 
 from flowdsl.decorators.options import CallOptions
 from flowdsl.decorators.wrapper import BoundFunction, BoundWrapper, Function, Wrapper, annotations_of
 from flowdsl.engine.definitions import Decorated, Invocation, WorkflowDef, checked_tags, checked_timeout
-from flowdsl.engine.effects import run_async, run_sync
+from flowdsl.engine.effects import named, run_async, run_sync
 from flowdsl.engine.execution import Frame, current, outside_runs
 from flowdsl.engine.operations.mode import refuse_mixing
 from flowdsl.engine.runs.child import call_child, start_child
 from flowdsl.engine.runs.detached import start_detached
-from flowdsl.engine.runs.execute import run_to_end
+from flowdsl.engine.runs.execute import run_awaited, run_to_end
 from flowdsl.engine.runs.request import checked_id, request
 from flowdsl.engine.runs.start import launch
+from flowdsl.engine.tracebacks import trim
 from flowdsl.handle import Run
 from flowdsl.runtime import current_engine, engine_entered_in_body
 
@@ -128,15 +130,23 @@ def _call(called: Invocation[WorkflowDef], options: dict[str, Any]) -> Any:
         name = defn.path.rpartition(".")[2]
         raise TypeError(f"a detached run is not waited for: write {name}.options(detached=True).start(…)")
     if frame is None:
-        engine = current_engine()
-        with outside_runs():
-            return run_to_end(engine, request(engine, called, **options))
+        engine, defn = current_engine(), called.defn
+        __tracebackhide__ = True
+        try:
+            with outside_runs():
+                asked = request(engine, called, **options)
+                if defn.is_async:
+                    return named(run_awaited(engine, asked), defn.path)
+                return run_to_end(engine, asked)
+        except BaseException as error:
+            trim(error)
+            raise
     if defn.is_async is not frame.is_async:
         refuse_mixing(
             frame, defn.is_async, "workflow", defn.path, f"`{defn.path.rpartition('.')[2]}.start(…).result()`"
         )
     flow = call_child(frame, called, options)
-    return run_async(flow) if defn.is_async else run_sync(flow)
+    return named(run_async(flow), defn.path) if defn.is_async else run_sync(flow)
 
 
 def _start(called: Invocation[WorkflowDef], options: dict[str, Any]) -> Run[Any]:
@@ -169,6 +179,7 @@ class Workflow(_WorkflowCalls[P, R], Wrapper, Function):
     def __init__(self, wrapped: Any, defn: WorkflowDef) -> None:
         super().__init__(wrapped, self._self_call)
         self._self_defn = defn
+        self._self_original = wrapped
 
     if TYPE_CHECKING:
 
@@ -198,9 +209,15 @@ class Workflow(_WorkflowCalls[P, R], Wrapper, Function):
 
     def invocation(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Invocation[WorkflowDef]:
         """A call of it."""
-        return Invocation(self._self_defn, self.__wrapped__, None, args, kwargs)
+        defn, fn, receiver = self._self_defn, self.__wrapped__, None
+        if args and defn.is_receiver(args[0]):  # by a decorator above
+            receiver, args = args[0], args[1:]
+            fn = MethodType(fn, receiver)
+        return Invocation(defn, fn, receiver, args, kwargs)
 
     def _self_call(self, wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if instance is None:
+            return _call(self.invocation(args, kwargs), {})
         return _call(Invocation(self._self_defn, wrapped, instance, args, kwargs), {})
 
 

@@ -111,6 +111,7 @@ class Wrapper(Decorated):
 
     if TYPE_CHECKING:
         _self_defn: Any
+        _self_original: Any
         __wrapped__: Any
         __module__: str
         __qualname__: str
@@ -119,6 +120,13 @@ class Wrapper(Decorated):
         """The same decoration over *wrapped*."""
         kind: Any = type(self)
         return kind(wrapped, self._self_defn)
+
+    def __delattr__(self, name: str) -> None:
+        """Deleting ``__wrapped__`` gives it back what was decorated, as ``mock.patch.object`` expects."""
+        if name == "__wrapped__":
+            self.__wrapped__ = self._self_original
+        else:
+            super().__delattr__(name)
 
     @property  # type: ignore[misc]
     def __class__(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]

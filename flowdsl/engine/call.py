@@ -73,12 +73,13 @@ class Call(UnderWay):
     ``occurrence`` numbers equal calls of its scope, ``ordinal`` calls of one path, whatever the arguments.
     ``generation`` counts how often it was undone or forgotten; ``began`` is when its record says that it
     began, in seconds since the epoch. ``queued`` and ``inline`` say how it came to be executed, if it was
-    submitted.
+    submitted. ``cleans_up``: it was made while a cancel or a timeout of its run was being handled.
     """
 
     __slots__ = (
         "_shown",
         "began",
+        "cleans_up",
         "frame",
         "generation",
         "inline",
@@ -101,6 +102,7 @@ class Call(UnderWay):
         self.concurrent = not operation.sequential
         self.submitted = self.queued = self.inline = self.counts = False
         self.generation = 0
+        self.cleans_up = self.run.stop.reason is not None and self.run.stop.cleaning()
         self.began: float | None = None
         self.flow: object = None
         path = operation.path

@@ -6,10 +6,15 @@ import sys
 from pathlib import Path
 from types import FrameType
 
-__all__ = ["source_line", "user_level"]
+__all__ = ["is_ours", "source_line", "user_level"]
 
 _OURS = str(Path(__file__).resolve().parent.parent) + os.sep
 _WRAPT = f"{os.sep}wrapt{os.sep}"
+
+
+def is_ours(file: str) -> bool:
+    """Whether code of that file is flowdsl's own, and nothing that a user looks for."""
+    return file.startswith(_OURS) or _WRAPT in file
 
 
 def _user_frame(depth: int) -> tuple[FrameType | None, int]:
@@ -18,7 +23,7 @@ def _user_frame(depth: int) -> tuple[FrameType | None, int]:
     level = 1
     while frame is not None:
         name = frame.f_code.co_filename
-        if not name.startswith(_OURS) and _WRAPT not in name:
+        if not is_ours(name):
             break
         frame, level = frame.f_back, level + 1
     return frame, level

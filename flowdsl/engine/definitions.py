@@ -4,7 +4,10 @@ The registry holds definitions and the engine works on them. What stands above (
 down here only as :class:`Decorated`, which can be asked for its definition and for an :class:`Invocation`.
 """
 
+import gc
 import inspect
+import os
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from functools import partial
@@ -13,15 +16,16 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, Self, TypeVar, cast
 from weakref import WeakValueDictionary
 
-from attrs import define, evolve, field, fields
+from attrs import Factory, define, evolve, field, fields
 
-from flowdsl.core.binding import Binder, Bound
+from flowdsl.core.binding import Binder, Bound, first_name
 from flowdsl.core.durations import seconds
 from flowdsl.core.keys import object_path
 from flowdsl.core.records import Tags
 from flowdsl.core.retry import Retry
 from flowdsl.core.source import source_digest
 from flowdsl.engine.user import Args, Function, Named, Value
+from flowdsl.errors import AmbiguousStep
 
 __all__ = [
     "NO_OPTIONS",
@@ -191,8 +195,44 @@ def _check_template(fn: Function, template: str, ignore: tuple[str, ...]) -> Non
             )
 
 
-NO_OPTIONS = ("fn", "path", "is_async", "binders")
+NO_OPTIONS = ("fn", "path", "is_async", "binders", "twins", "owner")
 """Fields of a definition that are no options of a decorator."""
+
+
+def _owner_of(definition: "Definition") -> tuple[str, str] | None:
+    """Module and name of the class that the function is a method of, ``None`` if it is none."""
+    fn = definition.fn
+    name = getattr(fn, "__qualname__", "").rpartition(".")[0]
+    is_method = name and not name.endswith("<locals>") and first_name(fn) == "self"
+    return (fn.__module__, name) if is_method else None
+
+
+class _Same:
+    """A value of a closure, compared by identity first; what cannot be compared is different."""
+
+    def __init__(self, value: object) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        mine, its = self.value, getattr(other, "value", None)
+        try:
+            return mine is its or bool(mine == its)
+        except Exception:  # whatever a user's __eq__ does
+            return False
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _made_of(fn: Any) -> list[_Same]:
+    """What tells two functions of one code apart: their closures and defaults."""
+    found: list[object] = []
+    for cell in fn.__closure__ or ():
+        try:
+            found.append(cell.cell_contents)
+        except ValueError:  # not filled yet
+            found.append(None)
+    found += [*(fn.__defaults__ or ()), *(fn.__kwdefaults__ or {}).values()]
+    return [_Same(one) for one in found]
 
 
 class Definition:
@@ -217,6 +257,8 @@ class Definition:
             )
 
     if TYPE_CHECKING:
+        _owner: tuple[str, str] | None
+        _twins: "weakref.WeakSet[Definition] | None"
         fn: Function
         path: str
         ignore: tuple[str, ...]
@@ -241,6 +283,42 @@ class Definition:
         """Its path is another one now: what was bound to the one before is gone."""
         self._binders.clear()
 
+    def joins(self, before: "Definition") -> None:
+        """*before* is replaced by this definition, which the same code has made (a factory, a decorator
+        without ``functools.wraps``). While both live, their records may be mixed up."""
+        if before is self or getattr(before.fn, "__code__", None) is not getattr(self.fn, "__code__", self):
+            return
+        if before._twins is None:
+            before._twins = weakref.WeakSet((before,))  # type: ignore[misc]  # a slot of the subclasses
+        self._twins = before._twins  # type: ignore[misc]
+        self._twins.add(self)
+
+    def _require_one(self) -> None:
+        """Raise if another living function of this name differs from this one by its closure or defaults."""
+        if self._rival() is None:
+            return
+        gc.collect()  # what is only waiting to be thrown away does no harm
+        if self._rival() is None:
+            return
+        code = self.fn.__code__
+        raise AmbiguousStep(
+            f"{self.kind} {self.path} is two functions that one piece of code has made "
+            f"({os.path.basename(code.co_filename)}:{code.co_firstlineno}), with different closures or "
+            f"defaults: nothing tells their records apart. Give each a name of its own: @{self.kind}(name=…)",
+            step=self.path,
+        )
+
+    def _rival(self) -> "Definition | None":
+        for twin in self._twins or ():
+            if twin.fn is not self.fn and _made_of(twin.fn) != _made_of(self.fn):
+                return twin
+        return None
+
+    def is_receiver(self, value: object) -> bool:
+        """Whether *value* is the ``self`` of a method that was called as a function, by a decorator above."""
+        classes = type(value).__mro__ if self._owner is not None else ()
+        return any((cls.__module__, cls.__qualname__) == self._owner for cls in classes)
+
     def call(self, args: Args, kwargs: Named) -> "Invocation[Self]":
         """A call of the plain function, as what names it (a record, ``schedule("charge")``) can make it."""
         return Invocation(self, self.fn, None, args, kwargs)
@@ -252,6 +330,8 @@ class Definition:
 
     def bind(self, receiver: Value, args: Args, kwargs: Named) -> Bound:
         """The arguments of one call, bound and encoded; *receiver* is ``self`` or ``cls``, or ``None``."""
+        if self._twins is not None:
+            self._require_one()
         binder = self._binders.get(receiver is not None) or self.binder(receiver is not None)
         return binder.bind(args, kwargs) if receiver is None else binder.bind(args, kwargs, receiver)
 
@@ -277,6 +357,8 @@ class StepDef(Definition):
     executor: Executor | None = None
     on_divergence: Divergence | None = None
     _binders: dict[bool, Binder] = field(factory=dict)
+    _twins: "weakref.WeakSet[Definition] | None" = None
+    _owner: tuple[str, str] | None = field(init=False, default=Factory(_owner_of, takes_self=True))
     kind: ClassVar[str] = "step"
 
     @classmethod
@@ -365,6 +447,8 @@ class WorkflowDef(Definition):
     on_error: Function | None = None
     tags: Tags = ()
     _binders: dict[bool, Binder] = field(factory=dict)
+    _twins: "weakref.WeakSet[Definition] | None" = None
+    _owner: tuple[str, str] | None = field(init=False, default=Factory(_owner_of, takes_self=True))
     kind: ClassVar[str] = "workflow"
 
     @classmethod

@@ -10,7 +10,7 @@ import asyncio
 import contextvars
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from contextlib import ExitStack
 from typing import Any, Never, TypeAlias, TypeVar
 
@@ -38,6 +38,7 @@ __all__ = [
     "Result",
     "Watch",
     "drive",
+    "named",
     "run_async",
     "run_sync",
     "wait_out",
@@ -101,15 +102,6 @@ class Forked(BaseException):
 
 def run_sync(flow: Flow) -> Value:
     """Drive *flow* in this thread; return its value or raise its error."""
-    try:
-        return _run_sync(flow)
-    except Forked as forked:
-        if forked.error is not None:
-            raise forked.error from None
-        return forked.value
-
-
-def _run_sync(flow: Flow) -> Any:
     send = flow.send
     try:
         effect = send(None)
@@ -122,6 +114,8 @@ def _run_sync(flow: Flow) -> Any:
                 effect = send(answer)
     except StopIteration as stop:
         failure, value = stop.value
+    except Forked as forked:
+        failure, value = forked.error, forked.value
     if failure is not None:
         try:
             raise failure
@@ -134,19 +128,8 @@ async def run_async(flow: Flow) -> Value:
     """Drive *flow* in this task; return its value or raise its error.
 
     When the task is cancelled while a commit is under way, *flow* learns the outcomes first, and of the
-    cancelling at its next effect. A cancelling by which a body learns that its run is to stop is raised as
-    :class:`~flowdsl.errors.Stopped`, which is a ``CancelledError`` too.
+    cancelling at its next effect.
     """
-    try:
-        return await _run_async(flow)
-    except asyncio.CancelledError as error:
-        frame = current.get()
-        if isinstance(error, Stopped) or frame is None or frame.run.stop.reason is None:
-            raise
-        raise frame.run.stop.stopped() from error
-
-
-async def _run_async(flow: Flow) -> Any:
     send = flow.send
     cancelled: BaseException | None = None
     try:
@@ -166,16 +149,36 @@ async def _run_async(flow: Flow) -> Any:
                 effect = send(answer)
     except StopIteration as stop:
         failure, value = stop.value
-    if cancelled is not None:
-        raise cancelled
+    except asyncio.CancelledError as error:
+        failure, value = error, None
+    failure = cancelled or failure
     if failure is not None:
-        if type(failure) is Stopped and current.get() is not None:
-            failure = StoppedTask(failure.error).with_traceback(failure.__traceback__)
         try:
-            raise failure
+            raise _for_a_task(failure)
         finally:
-            del failure
+            del failure, cancelled
     return value
+
+
+def _for_a_task(failure: BaseException) -> BaseException:
+    """*failure* as it reaches an async body. What tells that its run is to stop, a cancelling by which it
+    learns of that included, is a :class:`StoppedTask`: ``Stopped``, and a ``CancelledError`` too."""
+    frame = current.get()
+    if frame is None or isinstance(failure, StoppedTask):
+        return failure
+    if isinstance(failure, Stopped):
+        return StoppedTask(failure.error).with_traceback(failure.__traceback__)
+    if isinstance(failure, asyncio.CancelledError) and frame.run.stop.reason is not None:
+        return frame.run.stop.stopped()
+    return failure
+
+
+def named(coroutine: Coroutine[Any, Any, Value], path: str) -> Coroutine[Any, Any, Value]:
+    """The same coroutine by the name of a step or workflow: Python's warning of a forgotten ``await`` says
+    it."""
+    named_one: Any = coroutine
+    named_one.__qualname__ = path.rpartition(".")[2]
+    return coroutine
 
 
 class Commit(Effect):
@@ -454,10 +457,11 @@ class Stoppable(Effect):
             nonlocal cancels, limit
             if over or cancels > 1 or (cancels and not run.stop.past_deadline()):
                 return
-            cancels += 1
-            task.cancel()
+            if limit is not None or not run.stop.was_told(task):
+                cancels += 1
+                task.cancel()
             left = run.stop.left()
-            if cancels == 1 and left is not None and not run.engine.virtual:
+            if limit is None and left is not None and not run.engine.virtual:
                 limit = loop.call_later(left, stop)
 
         run.stop.cancelled_by(lambda: loop.call_soon_threadsafe(stop))

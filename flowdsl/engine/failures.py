@@ -104,6 +104,10 @@ class OpenFailures:
         with self._lock:
             return [key for key, (where, _) in self.open.items() if where.within(scope)]
 
+    def blames_any(self, error: BaseException) -> bool:
+        """Whether the exception of any step stands in the chain of *error*."""
+        return any(True for _ in self.blames(error))
+
     def blames(self, error: BaseException) -> Iterator[str]:
         """Keys of the steps whose exceptions stand in the chain of *error*, but those behind another step's
         exception."""

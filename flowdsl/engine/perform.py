@@ -74,7 +74,7 @@ def perform(call: Call) -> Flow:
         run.engine.clock.leave()
     try:
         if run.stop.reason is not None:  # perhaps it was identified before that
-            if run.stop.cleaning():
+            if call.cleans_up or run.stop.cleaning():
                 note_cleanup(run)
             elif not run.stop.replaying:
                 return run.stop.stopped(), None
@@ -109,6 +109,8 @@ def _way(call: Call) -> Flow | Result:
     journal, path = run.journal, operation.path
     record = journal.answer(call.key, operation.defaults)
     prior: Step | None = None
+    if record is None and run.stop.replaying and not (call.cleans_up or run.stop.cleaning()):
+        return run.stop.stopped(), None
     if record is None and not journal.fresh(
         call.key, call.scope.id, path, call.ordinal, operation.version, call.concurrent
     ):
@@ -129,7 +131,5 @@ def _way(call: Call) -> Flow | Result:
             prior = decision.record
             call.executes(prior)
     if record is None:
-        if run.stop.replaying and not run.stop.cleaning():
-            return run.stop.stopped(), None
         return operation.execute(call, prior)
     return operation.answer(call, record) or replay(call, record)

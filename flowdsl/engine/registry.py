@@ -26,7 +26,9 @@ class Registry(Generic[D]):
 
     def add(self, definition: D) -> None:
         """Register *definition* under its path, replacing what was there."""
-        self._items.pop(definition.path, None)  # so that it comes last
+        before = self._items.pop(definition.path, None)  # so that it comes last
+        if before is not None:
+            definition.joins(before)
         self._items[definition.path] = definition
 
     def get(self, path: str) -> D | None:

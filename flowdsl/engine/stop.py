@@ -22,7 +22,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from flowdsl.clock import Waker
-from flowdsl.engine.scope import interrupting
+from flowdsl.engine.scope import control, interrupting
 from flowdsl.errors import FlowError, RunCancelled, RunTimeout, Stopped
 
 __all__ = ["Stop", "StoppedTask", "stopped_in"]
@@ -73,6 +73,7 @@ class Stop:
         "_lock",
         "_run_id",
         "_ticks",
+        "_told",
         "_wakers",
         "deadline",
         "ending",
@@ -88,6 +89,7 @@ class Stop:
         self.reason: FlowError | None = None
         self.replaying = False
         self._cleanup = cleanup
+        self._told: set[object] = set()
         self.deadline = deadline
         self.ending = False
         self.undoing = False
@@ -180,7 +182,14 @@ class Stop:
     def stopped(self) -> Stopped:
         """What crosses the body."""
         assert self.reason is not None
-        return StoppedTask(self.reason) if self._is_async else Stopped(self.reason)
+        if not self._is_async:
+            return Stopped(self.reason)
+        self._told.add(control(True))
+        return StoppedTask(self.reason)
+
+    def was_told(self, task: object) -> bool:
+        """Whether the stop has crossed a durable call of that task, so that it need not be cancelled."""
+        return task in self._told
 
     def past_deadline(self) -> bool:
         """Whether the run's time is up."""

@@ -6,7 +6,7 @@ import warnings
 from flowdsl.engine.call import identify
 from flowdsl.engine.callsite import user_level
 from flowdsl.engine.definitions import Invocation, StepDef
-from flowdsl.engine.effects import run_async, run_sync
+from flowdsl.engine.effects import named, run_async, run_sync
 from flowdsl.engine.execution import Frame
 from flowdsl.engine.operations.send import send_step
 from flowdsl.engine.operations.step import StepOperation
@@ -27,7 +27,7 @@ def call_in_run(frame: Frame, called: Invocation[StepDef], mode: str | None = No
             frame, defn.is_async, "step", defn.path, f"`{defn.path.rpartition('.')[2]}.submit(…).result()`"
         )
     flow = perform(identify(frame, StepOperation(called, mode)))
-    return run_async(flow) if defn.is_async else run_sync(flow)
+    return named(run_async(flow), defn.path) if defn.is_async else run_sync(flow)
 
 
 def refuse_mixing(frame: Frame, is_async: bool, what: str, name: str, alternative: str) -> None:

@@ -212,7 +212,9 @@ class StepOperation(DurableOperation):
                 raise halted(run, error, call) from None
             run.failures.left(scope, error)
             retry = defn.retry or run.engine.retry
-            if not retry.should_retry(error, attempt):
+            # what a step inside has given up on was retried there
+            given_up = defn.retry is None and run.failures.blames_any(error)
+            if given_up or not retry.should_retry(error, attempt):
                 return (yield from self._gave_up(call, view, error, begun))
             run.stop.check()
             begun = (*begun, view.started_at)[-ATTEMPTS:]

@@ -26,7 +26,7 @@ from flowdsl.engine.audit import CLEANUP, audit
 from flowdsl.engine.definitions import Invocation, WorkflowDef
 from flowdsl.engine.effects import Body, Effects, Flow, Read, Result, Stoppable, run_async, run_sync
 from flowdsl.engine.engine import Engine
-from flowdsl.engine.execution import Execution, Frame, current
+from flowdsl.engine.execution import Execution, Frame, current, outside_runs
 from flowdsl.engine.operations.continue_as_new import ContinuesAsNew
 from flowdsl.engine.operations.publish import Channels
 from flowdsl.engine.operations.schedule import arm_all
@@ -34,14 +34,15 @@ from flowdsl.engine.operations.submit import Strays
 from flowdsl.engine.record import commit, halted
 from flowdsl.engine.runs.acquire import Acquired, acquire
 from flowdsl.engine.runs.ending import ended, release, undo_on
-from flowdsl.engine.runs.outcome import outcome_of
+from flowdsl.engine.runs.outcome import on_a_loop, outcome_of
 from flowdsl.engine.runs.request import Request, arguments_of
 from flowdsl.engine.runs.versions import warn_of_version
+from flowdsl.engine.tracebacks import trim
 from flowdsl.engine.user import Handle, Named, Value
 from flowdsl.errors import FlowError, ResultNotStorable, RunCancelled, Stopped, StorageError
 from flowdsl.storage.base import Restart
 
-__all__ = ["edge", "execute", "interrupted", "run_to_end", "whole"]
+__all__ = ["edge", "execute", "interrupted", "run_awaited", "run_to_end", "whole"]
 
 logger = logging.getLogger("flowdsl")
 
@@ -66,6 +67,20 @@ def run_to_end(engine: Engine, asked: Request) -> Value:
         return _watched(engine, flow)
     with engine.clock.watching(inside=False):
         return run_sync(flow)
+
+
+async def run_awaited(engine: Engine, asked: Request) -> Value:
+    """The same for an async workflow that was called outside any run. Raises
+    :class:`~flowdsl.errors.FlowError` on any other event loop than asyncio's."""
+    __tracebackhide__ = True
+    if not on_a_loop():
+        raise FlowError(f"{asked.defn.path} executes on asyncio; this is no event loop of it (but trio's?)")
+    with outside_runs():
+        try:
+            return await run_to_end(engine, asked)
+        except BaseException as error:
+            trim(error)
+            raise
 
 
 async def _watched(engine: Engine, flow: Flow) -> Value:
@@ -150,7 +165,7 @@ def _generation(state: Execution, handle: Handle, acquired: Acquired) -> Effects
             engine.hooks.fire("on_run_start", handle)
         cancelled = record.cancel_requested is not None
         cleaning = any(step.kind == AUDIT and step.path == CLEANUP for step in state.journal)
-        if cleaning and not record.undoing:
+        if cleaning and not record.undoing and (cancelled or state.stop.past_deadline()):
             late = RunCancelled(f"run {record.id} was cancelled", run=record.id)
             state.stop.replay(late if cancelled else state.stop.timed_out())
             cancelled = False

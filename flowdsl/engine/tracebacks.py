@@ -1,0 +1,60 @@
+"""The traceback of an exception that leaves a run: the user's frames, without ours in between.
+
+``FLOWDSL_TRACEBACK=full`` in the environment shows all.
+"""
+
+import os
+from types import TracebackType
+
+from flowdsl.codecs.exceptions.handling import (
+    cause_of,
+    context_of,
+    exceptions_of,
+    set_context,
+    set_traceback,
+    traceback_of,
+)
+from flowdsl.engine.callsite import is_ours
+from flowdsl.errors import Stopped
+
+__all__ = ["trim"]
+
+
+def trim(error: BaseException) -> None:
+    """Take what people do not look for out of the traceback of *error*, and of those it was raised from."""
+    if os.environ.get("FLOWDSL_TRACEBACK") == "full":
+        return
+    seen: set[int] = set()
+    chain: list[BaseException | None] = [error]
+    while chain:
+        link = chain.pop()
+        if link is None or id(link) in seen:
+            continue
+        seen.add(id(link))
+        context = context_of(link)
+        if context is not None and _is_internal(context):
+            set_context(link, None)
+            context = None
+        if isinstance(link, BaseExceptionGroup):
+            chain.extend(exceptions_of(link))
+        chain += [cause_of(link), context]
+        set_traceback(link, _of_the_user(traceback_of(link)))
+
+
+def _is_internal(context: BaseException) -> bool:
+    """Whether it was raised and handled by us: none of its frames is the user's."""
+    frames = traceback_of(context)
+    return isinstance(context, Stopped) or (frames is not None and _of_the_user(frames) is None)
+
+
+def _of_the_user(frames: TracebackType | None) -> TracebackType | None:
+    """The same traceback without frames of ours."""
+    kept: list[TracebackType] = []
+    while frames is not None:
+        if not is_ours(frames.tb_frame.f_code.co_filename):
+            kept.append(frames)
+        frames = frames.tb_next
+    found: TracebackType | None = None
+    for one in reversed(kept):
+        found = TracebackType(found, one.tb_frame, one.tb_lasti, one.tb_lineno)
+    return found

@@ -1,0 +1,268 @@
+"""What happens to a run that is told to stop: cleaning up, settling, undoing, closing, forking."""
+
+import asyncio
+import os
+import traceback
+
+import pytest
+from support import Effects, Flavour
+
+import flowdsl
+from flowdsl import Retry, RunStatus, Runtime, StepStatus, step, workflow
+from flowdsl.errors import ResultNotStorable, RunCancelled, RunTimeout, Stopped
+
+ONCE = Retry(attempts=1)
+
+
+def test_cleaning_up_executes_and_is_recorded_while_a_cancel_is_handled(
+    runtime: Runtime, flavour: Flavour, effects: Effects
+):
+    """In ``finally`` and ``except``; behind them the stop is raised again."""
+
+    @flavour.step
+    def work(n):
+        effects("work", n)
+
+    @flavour.workflow(id="w")
+    def w():
+        try:
+            try:
+                yield work(1)
+                runtime.cancel("w")
+                yield work(2)
+            finally:
+                yield work(3)
+        except Stopped as stop:
+            effects(type(stop.error).__name__)
+            yield work(4)
+        yield work(5)
+
+    with pytest.raises(RunCancelled):
+        flavour.call(w)
+    assert effects == [("work", 1), ("work", 3), "RunCancelled", ("work", 4)]
+    assert runtime.run("w").status is RunStatus.CANCELLED
+    assert [s.status for s in runtime.run("w").steps()] == [StepStatus.COMPLETED] * 3
+    assert "cleanup" in [entry.action for entry in runtime.run("w").audit()]
+
+
+def test_cleaning_up_ends_when_its_time_is_over(runtime: Runtime, effects: Effects):
+    """``cleanup=`` is how long; then durable calls stop again."""
+
+    @step
+    def close():
+        effects("close")
+
+    @workflow(id="w", timeout=10, cleanup=5)
+    def w():
+        try:
+            flowdsl.sleep(60)
+        finally:
+            close()
+            flowdsl.sleep(60)
+            effects("too late")
+
+    with pytest.raises(RunTimeout):
+        w()
+    assert effects == ["close"]
+
+
+def test_a_crash_while_cleaning_up_goes_on_with_it(storage, clock, effects: Effects):
+    """The next process replays up to the stop, and cleans up from where the last one died."""
+    dies = [True]
+
+    @step
+    def work(n):
+        effects("work", n)
+
+    @workflow(id="w")
+    def w():
+        try:
+            work(1)
+            if effects.count("work", 3) == 0:
+                flowdsl.current_run().cancel()
+            work(2)
+        finally:
+            work(3)
+            if dies:
+                dies.clear()
+                raise KeyboardInterrupt
+            work(4)
+
+    with Runtime(storage, clock=clock) as rt:
+        with pytest.raises((KeyboardInterrupt, RunCancelled)):
+            w()
+        if rt.run("w").status is RunStatus.RUNNING:
+            with pytest.raises(RunCancelled):
+                w()
+        assert rt.run("w").status is RunStatus.CANCELLED
+    assert effects == [("work", 1), ("work", 3), ("work", 4)]
+
+
+def test_a_stop_leaves_groups_as_itself(runtime: Runtime):
+    """``TaskGroup`` puts nothing around it, and the run stays resumable."""
+
+    @step
+    async def connect():
+        return (n for n in [1])
+
+    @workflow(id="w")
+    async def w():
+        async with asyncio.TaskGroup() as group:
+            group.create_task(connect())
+
+    with pytest.raises(ResultNotStorable):
+        asyncio.run(w())
+    assert runtime.run("w").status is RunStatus.RUNNING
+
+
+def test_a_child_that_nobody_waits_for_any_more_is_cancelled(runtime: Runtime, effects: Effects):
+    """A timeout around it ends it, and its steps are undone."""
+
+    @step
+    async def release(item):
+        effects("release")
+
+    @step(undo=release)
+    async def reserve():
+        return effects("reserve")
+
+    @workflow
+    async def child():
+        await reserve()
+        await asyncio.sleep(30)
+
+    @workflow(id="w")
+    async def parent():
+        try:
+            async with asyncio.timeout(0.2):
+                await child()
+        except TimeoutError:
+            return "went on"
+
+    assert asyncio.run(parent()) == "went on"
+    (inner,) = runtime.run("w").children()
+    assert inner.status is RunStatus.CANCELLED
+    assert effects == ["reserve", "release"]
+
+
+def test_a_run_that_begins_while_its_runtime_closes_stays_resumable(storage, clock):
+    """Closing ends at once, and the run goes on in the next runtime."""
+
+    @workflow(id="w")
+    def w():
+        return flowdsl.wait_for("go")
+
+    for _ in range(3):
+        with Runtime(storage, clock=clock):
+            w.start()
+    with Runtime(storage, clock=clock):
+        run = w.start()
+        run.signal("go", 7)
+        assert run.result(30) == 7
+
+
+def test_a_run_started_in_a_callback_is_independent(runtime: Runtime):
+    """It is no child of the run that is about to end."""
+
+    @workflow(id="other")
+    def other():
+        return 1
+
+    @workflow(id="w", on_complete=lambda run: other.start())
+    def w():
+        return 2
+
+    assert w() == 2
+    assert runtime.run("other").result(30) == 1
+    assert runtime.run("other").parent is None
+
+
+def test_a_workflow_called_inside_a_runtime_of_the_body_is_no_child(runtime: Runtime):
+    """The innermost ``with Runtime()`` counts."""
+
+    @workflow
+    def inner():
+        return len(flowdsl.current_runtime().runs())
+
+    @workflow(id="w")
+    def outer():
+        with Runtime("memory://") as scratch:
+            inner()
+            return len(scratch.runs())
+
+    assert outer() == 1
+    assert [run.id for run in runtime.runs()] == ["w"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_ends_nothing(runtime: Runtime, effects: Effects):
+    """It raises, and the run of its parent goes on."""
+    if runtime.storage.url is None:
+        pytest.skip("a storage in memory is copied by a fork")
+
+    @step
+    def release(item):
+        effects("release")
+
+    @step(undo=release)
+    def book():
+        return 1
+
+    @workflow(id="w")
+    def w():
+        book()
+        pid = os.fork()
+        if pid == 0:
+            raise ValueError("the child")
+        os.waitpid(pid, 0)
+        return str(flowdsl.current_run().status)
+
+    me = os.getpid()
+    try:
+        found = w()
+    except BaseException:
+        if os.getpid() != me:
+            os._exit(0)
+        raise
+    assert found == "running"
+    assert runtime.run("w").status is RunStatus.COMPLETED
+    assert effects == []
+
+
+def test_default_retries_do_not_multiply(runtime: Runtime, effects: Effects):
+    """What an inner step has given up on is retried only by a ``retry=`` of one's own."""
+
+    @step
+    def inner():
+        effects("inner")
+        raise OSError
+
+    @step
+    def outer():
+        inner()
+
+    @workflow
+    def w():
+        outer()
+
+    with pytest.raises(OSError):
+        w()
+    assert effects.count("inner") == 3
+
+
+def test_a_traceback_holds_the_frames_of_the_user(runtime: Runtime):
+    """At most two are ours."""
+
+    @step(retry=ONCE)
+    def charge():
+        raise ValueError("no")
+
+    @workflow
+    def buy():
+        charge()
+
+    with pytest.raises(ValueError) as caught:
+        buy()
+    names = [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
+    assert names[-2:] == ["buy", "charge"]
+    assert len(names) <= 5
