@@ -288,6 +288,9 @@ class Definition:
         without ``functools.wraps``). While both live, their records may be mixed up."""
         if before is self or getattr(before.fn, "__code__", None) is not getattr(self.fn, "__code__", self):
             return
+        within = getattr(self.fn, "__qualname__", "").rpartition(".")[0]
+        if within and not within.endswith("<locals>"):  # of a class, which tables of types may keep alive
+            return
         if before._twins is None:
             before._twins = weakref.WeakSet((before,))  # type: ignore[misc]  # a slot of the subclasses
         self._twins = before._twins  # type: ignore[misc]
