@@ -122,7 +122,7 @@ bug(
     "hook-inside-the-try",
     "a hook that raises fails the step",
     (
-        'logger.exception("hook %s raised; the run is not affected", event, extra=where)',
+        'logger.error("hook %s raised; the run is not affected", event, exc_info=self._tells, extra=where)',
         "raise",
     ),
     tests="tests/test_hooks.py",
@@ -152,12 +152,12 @@ bug(
     "interrupt-recorded",
     "Ctrl-C in a step is recorded as its failure",
     (
-        "except BaseException as error: return error, None finally: current.reset(token) def _sync_with_timeout",
+        "except BaseException as error: outcome = error, None finally: current.reset(token) if process",
         "except BaseException as error:\n"
-        "            return (RuntimeError() if isinstance(error, KeyboardInterrupt) else error), None\n"
+        "            outcome = (RuntimeError() if isinstance(error, KeyboardInterrupt) else error), None\n"
         "        finally:\n"
-        "            current.reset(token)\n\n"
-        "    def _sync_with_timeout",
+        "            current.reset(token)\n"
+        "        if process",
     ),
     tests="tests/test_interrupts.py",
 )
@@ -183,8 +183,8 @@ bug(
     "exception-by-name-only",
     "of an exception its class and its text are stored",
     (
-        'record = {**_record(error, pieces, set()), "trace": trace}',
-        'record = {**_text_record(error), "trace": trace}',
+        'record = {**_record(error, pieces, set()), "trace": trace, INNERMOST: True}',
+        'record = {**_text_record(error), "trace": trace, INNERMOST: True}',
     ),
     tests="tests/test_exceptions.py",
 )
@@ -231,16 +231,15 @@ bug(
 bug(
     "no-epoch-sqlite",
     "a stale owner's record is taken, in SQLite",
-    ("return head[0] if epoch is None or epoch == head[1] else self._fenced(run_id)", "return head[0]"),
-    ("step, epoch = op.step, op.epoch", "step, epoch = op.step, None"),
+    ("return head if fits(head, epoch) else self._fenced(run_id)", "return head"),
+    ("if op.epoch is None: cursor", "if True:\n                cursor"),
     tests="tests/storage/test_contract.py",
 )
 bug(
     "lease-never-checked",
     "a run whose owner may live is taken over",
-    ("free = op.force or run.owner is None or run.lease_until <= now if", "free = True\n        if"),
-    ("free = op.force or run.owner is None or run.lease_until <= self._now if", "free = True\n        if"),
-    tests="tests/storage/test_contract.py",
+    ("free = force or run.owner is None or run.lease_until <= now", "free = True"),
+    tests="tests/core/test_ownership.py tests/storage/test_contract.py",
 )
 bug(
     "owner-taken-for-dead",
@@ -395,7 +394,7 @@ bug(
     "a signal is taken, and the wait that took it is recorded later",
     ("entry.unread -= 1 return self._put(entry, op.step)", "entry.unread -= 1\n        return _DONE"),
     (
-        "done = self._put(run, op.step) self._execute(sql.TAKE_SIGNAL",
+        "done = self._put(head, op.step) self._execute(sql.TAKE_SIGNAL",
         "done = _DONE\n        self._execute(sql.TAKE_SIGNAL",
     ),
     tests=f"tests/storage/test_contract.py {VERBS}",
@@ -573,4 +572,77 @@ bug(
     "a failure that a branch handled executes again when the step around it is retried",
     ("seen = whose == scope.home or _returned(whose)", "seen = whose == scope.home"),
     tests=VERBS,
+)
+
+# What the house was cut into -----------------------------------------------------------------------------------
+
+bug(
+    "epoch-not-raised",
+    "who claims a run has the epoch of its last owner",
+    ('"epoch": run.epoch + 1, "lease_until"', '"epoch": run.epoch, "lease_until"'),
+    tests="tests/core/test_ownership.py",
+)
+bug(
+    "message-for-two-waits",
+    "a message that one wait has taken is taken by another",
+    ("return taken_by is None or taken_by == step_key", "return True"),
+    tests="tests/core/test_ownership.py tests/storage/test_contract.py",
+)
+bug(
+    "ended-run-takes-messages",
+    "a message to a completed run is stored",
+    ("return status not in (RunStatus.COMPLETED, RunStatus.CANCELLED)", "return True"),
+    tests="tests/core/test_ownership.py tests/storage/test_contract.py",
+)
+bug(
+    "handled-failure-stays-open",
+    "a failure that the body has handled is executed again",
+    ("self._handled(key) place = place.parent", "pass\n                place = place.parent"),
+    tests="tests/engine/test_failures.py",
+)
+bug(
+    "group-blames-nobody",
+    "a failure in an exception group is not found",
+    ("chain.extend(exceptions_of(link))", "pass"),
+    tests="tests/engine/test_failures.py",
+)
+bug(
+    "last-stop-wins",
+    "a later reason to stop replaces the first",
+    ("if self.reason is None: self.reason = error", "if True:\n                self.reason = error"),
+    tests="tests/test_crossing.py tests/test_timeouts.py tests/verbs/test_undo.py",
+)
+bug(
+    "flush-dropped",
+    "a body acts upon values that are not durable",
+    ("if run.writer.buffer: yield from commit(run, None)", "if False:\n        yield from commit(run, None)"),
+    tests=f"tests/verbs/test_buffer.py {VERBS}",
+)
+bug(
+    "overlap-one-sided",
+    "of two calls that overlap, the first counts as sequential",
+    ("next(iter(active)).concurrent = True", "pass"),
+    tests=f"tests/test_divergence.py {CORE}",
+)
+bug(
+    "another-process-is-this-one",
+    "check_replay changes nothing in another process",
+    ("with elsewhere(changes): if notice:", "with elsewhere(()):\n            if notice:"),
+    tests="tests/testing/replay/test_mistakes.py",
+)
+bug(
+    "strange-step-forgotten",
+    "check_replay does not mind a step that the first execution did not call",
+    ("self._life.strange.append(shown)", "pass"),
+    tests="tests/testing/replay/test_mistakes.py",
+)
+bug(
+    "clock-jumps-while-busy",
+    "a virtual clock jumps though something is runnable",
+    ("if self._busy > 0: return self._settled", "if False:\n            return\n        self._settled"),
+    (
+        "if self._busy <= 0 and not self._advancing and timer is not None:",
+        "if not self._advancing and timer is not None:",
+    ),
+    tests="tests/test_clock.py",
 )

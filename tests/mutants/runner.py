@@ -65,7 +65,7 @@ def copied() -> Iterator[Path]:
             if (ROOT / part).is_dir():
                 shutil.copytree(ROOT / part, folder / part, ignore=skip)
         for path in ROOT.glob("*"):
-            if path.is_file() and path.suffix in (".toml", ".md"):
+            if path.is_file() and path.suffix in (".toml", ".md", ".py"):
                 shutil.copy(path, folder)
         yield folder
 
