@@ -12,8 +12,8 @@ The theory
     reference where an import finds this very object, else by value, from the function and its options.
 
 If you edit this
-    ``self._self_…`` attributes live on the proxy, all others on the function. ``tests/test_pickling.py``
-    loads every form in a fresh interpreter.
+    ``self._self_…`` attributes live on the proxy, all others on the function.
+    ``tests/decorators/test_wrapper.py`` loads every form in a fresh interpreter.
 """
 
 from __future__ import annotations

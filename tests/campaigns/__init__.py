@@ -7,6 +7,10 @@ is tested: with a planted bug (``--plant``) the campaign has to fail.
 import sys
 from pathlib import Path
 
-_TESTS = str(Path(__file__).parents[1])
-if _TESTS not in sys.path:  # as pytest has it: the grammar of programs and the helpers stand there
-    sys.path.insert(0, _TESTS)
+_TESTS = Path(__file__).parents[1]
+for _folder in (
+    _TESTS,
+    _TESTS / "laws",
+):  # as pytest has it: the grammar of programs and the helpers stand there
+    if str(_folder) not in sys.path:
+        sys.path.insert(0, str(_folder))

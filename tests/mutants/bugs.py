@@ -4,8 +4,8 @@ from attrs import frozen
 
 __all__ = ["BUGS", "Bug"]
 
-VERBS = "tests/verbs/test_verbs_laws.py"
-CORE = "tests/test_laws.py"
+VERBS = "tests/laws/test_verbs_laws.py"
+CORE = "tests/laws/test_replay_laws.py"
 
 
 @frozen
@@ -42,7 +42,7 @@ bug(
     "occurrence-dropped",
     "equal calls have one key",
     ("self.key = key = step_key(content, occurrence)", "self.key = key = step_key(content, 0)"),
-    tests=f"tests/test_steps.py {CORE}",
+    tests=f"tests/engine/operations/test_step.py {CORE}",
 )
 bug(
     "key-without-arguments",
@@ -51,7 +51,7 @@ bug(
         "content_digest(scope.id, path, operation.version, operation.canonical)",
         'content_digest(scope.id, path, operation.version, b"")',
     ),
-    tests=f"tests/test_steps.py {CORE}",
+    tests=f"tests/engine/operations/test_step.py {CORE}",
 )
 bug(
     "default-in-key",
@@ -95,13 +95,13 @@ bug(
     "retry-executed-twice",
     "what the retry of a failed run has executed is still open when its process dies",
     ("if writer.reopened and call is not None: operations += writer.answers(call.key)", "pass"),
-    tests="tests/test_runs.py",
+    tests="tests/engine/runs/test_execute.py",
 )
 bug(
     "attempts-start-anew",
     "after a crash the attempts of a step are counted from one",
     ("if left > 0: yield from wait_out(run, left) return prior.attempts", "return 0"),
-    tests=f"tests/test_retries.py {VERBS}",
+    tests=f"tests/engine/operations/test_retries.py {VERBS}",
 )
 bug(
     "attempt-not-recorded",
@@ -110,7 +110,7 @@ bug(
         'yield from put(call, row(call, _PENDING, None, "", view.attempt, facts, view)) engine.hooks',
         "engine.hooks",
     ),
-    tests=f"tests/test_retries.py {VERBS}",
+    tests=f"tests/engine/operations/test_retries.py {VERBS}",
 )
 bug(
     "jitter-after-the-cap",
@@ -131,7 +131,7 @@ bug(
     "in-doubt-without-intent",
     "that a step in doubt has begun is not recorded",
     ('if defn.in_doubt == "raise": doubt', "if False:\n                doubt"),
-    tests=f"tests/test_in_doubt.py {VERBS}",
+    tests=f"tests/engine/operations/test_in_doubt.py {VERBS}",
 )
 bug(
     "storage-error-swallowed",
@@ -140,13 +140,13 @@ bug(
         "outcomes = run.engine.storage.commit(operations) except StorageError as error: raise halted(run, error, call) from error",
         "outcomes = run.engine.storage.commit(operations)\n    except StorageError:\n        return 0",
     ),
-    tests="tests/test_crossing.py",
+    tests="tests/engine/test_stop.py",
 )
 bug(
     "divergence-swallowed",
     "what must not be swallowed is an exception like others",
     ("class Stopped(BaseException):", "class Stopped(Exception):"),
-    tests="tests/test_crossing.py",
+    tests="tests/engine/test_stop.py",
 )
 bug(
     "interrupt-recorded",
@@ -159,7 +159,7 @@ bug(
         "            current.reset(token)\n"
         "        if process",
     ),
-    tests="tests/test_interrupts.py",
+    tests="tests/engine/test_interrupts.py",
 )
 bug(
     "loaded-value-not-seen",
@@ -168,7 +168,7 @@ bug(
         'run.engine.hooks.fire("on_step_complete", view, loaded) return None, loaded',
         "pass\n            return None, value",
     ),
-    tests="tests/test_results.py",
+    tests="tests/engine/operations/test_results.py",
 )
 bug(
     "tuple-to-list",
@@ -186,7 +186,7 @@ bug(
         'record = {**_record(error, pieces, set()), "trace": trace, INNERMOST: True}',
         'record = {**_text_record(error), "trace": trace, INNERMOST: True}',
     ),
-    tests="tests/test_exceptions.py",
+    tests="tests/codecs/test_exceptions.py",
 )
 bug(
     "checksum-not-checked",
@@ -210,7 +210,7 @@ bug(
         "if memo is not None and memo.expires_at is not None and memo.expires_at <= engine.clock.now(): memo = None",
         "pass",
     ),
-    tests="tests/verbs/test_values.py",
+    tests="tests/engine/operations/test_value.py",
 )
 
 # Runs: who owns them, and how they end ---------------------------------------------------------------------
@@ -245,7 +245,7 @@ bug(
     "owner-taken-for-dead",
     "a living process of this host counts as gone",
     ("return Liveness.ALIVE if now and started else Liveness.UNKNOWN", "return Liveness.DEAD"),
-    tests="tests/test_ownership.py",
+    tests="tests/engine/runs/test_acquire.py",
 )
 bug(
     "lease-not-renewed",
@@ -254,7 +254,7 @@ bug(
         "UpdateRun(state.id, {}, epoch=state.epoch, lease=self._engine.lease)",
         "UpdateRun(state.id, {}, epoch=state.epoch)",
     ),
-    tests="tests/test_ownership.py",
+    tests="tests/engine/runs/test_acquire.py",
 )
 bug(
     "published-before-stored",
@@ -267,19 +267,19 @@ bug(
         "    if stop is not None:\n"
         "        return Stopped(stop), None",
     ),
-    tests="tests/test_hooks.py tests/test_runs.py",
+    tests="tests/test_hooks.py tests/engine/runs/test_execute.py",
 )
 bug(
     "other-arguments-joined",
     "an id with other arguments gets the result of the first ones",
     ("if run.key != wanted.key:", "if False:"),
-    tests="tests/test_run_identity.py",
+    tests="tests/engine/runs/test_request.py",
 )
 bug(
     "prune-without-tombstone",
     "an id that was pruned is used again",
     ("DeleteRun(r.id, tombstone=True)", "DeleteRun(r.id)"),
-    tests="tests/test_runs.py tests/test_run_identity.py tests/test_runtime.py",
+    tests="tests/engine/runs/test_execute.py tests/engine/runs/test_request.py tests/test_runtime.py",
 )
 bug(
     "cancelled-as-failed",
@@ -288,13 +288,13 @@ bug(
         "if isinstance(stop, RunCancelled): return (yield from _cancelled(state, handle, stop))",
         "if isinstance(stop, RunCancelled):\n        return (yield from _failed(state, handle, stop))",
     ),
-    tests="tests/verbs/test_undo.py tests/verbs/test_branches.py",
+    tests="tests/engine/runs/test_undo.py tests/engine/operations/test_branches.py",
 )
 bug(
     "cancel-not-durable",
     "a request to stop does not outlive the process",
     ("cancelled = record.cancel_requested is not None", "cancelled = False"),
-    tests="tests/verbs/test_branches.py",
+    tests="tests/engine/operations/test_branches.py",
 )
 bug(
     "neighbour-fails-too",
@@ -321,7 +321,7 @@ bug(
     "cancelled-commit-unknown",
     "a task that is cancelled while it commits does not learn of it",
     ("cancelled = cancelled or error request.future = loop.create_future()", "raise"),
-    tests="tests/engine/test_commit.py tests/verbs/test_undo.py",
+    tests="tests/engine/test_commit.py tests/engine/runs/test_undo.py",
 )
 
 # The verbs --------------------------------------------------------------------------------------------------
@@ -333,13 +333,13 @@ bug(
         "operation = StoreWrite(op, key, item)",
         "operation = StoreWrite(op, key, item)\n    operation.canonical += str(frame.step and frame.step.attempt).encode()",
     ),
-    tests=f"tests/verbs/test_run_store.py {VERBS}",
+    tests=f"tests/engine/operations/test_store.py {VERBS}",
 )
 bug(
     "store-read-not-recorded",
     "a replay reads what the store holds now",
     ('keep(call, payload, run.engine.payloads.previews.value(loaded[0]) if loaded else "")', "str(payload)"),
-    tests=f"tests/verbs/test_run_store.py {VERBS}",
+    tests=f"tests/engine/operations/test_store.py {VERBS}",
 )
 bug(
     "store-live-value",
@@ -348,13 +348,13 @@ bug(
         "return copy.deepcopy(dict(self.values) if key is None else self.values.get(key, default))",
         "return dict(self.values) if key is None else self.values.get(key, default)",
     ),
-    tests="tests/verbs/test_run_store.py",
+    tests="tests/engine/operations/test_store.py",
 )
 bug(
     "sleep-in-full-again",
     "after a restart a sleep begins anew",
     ("left = facts.until - now", "left = self._length if self._length is not None else facts.until - now"),
-    tests=f"tests/verbs/test_timers.py {VERBS}",
+    tests=f"tests/engine/operations/test_sleep.py {VERBS}",
 )
 bug(
     "sleep-not-recorded-first",
@@ -363,13 +363,13 @@ bug(
         "yield from pending(call, facts) yield from wait_out(call.run, left)",
         "str((pending, facts))\n        yield from wait_out(call.run, left)",
     ),
-    tests=f"tests/verbs/test_timers.py {VERBS}",
+    tests=f"tests/engine/operations/test_sleep.py {VERBS}",
 )
 bug(
     "wait-in-full-again",
     "after a restart the timeout of a wait begins anew",
     ("left = None if deadline is None else deadline - now", "left = self._limit"),
-    tests=f"tests/verbs/test_signals.py {VERBS}",
+    tests=f"tests/engine/operations/test_wait_for.py {VERBS}",
 )
 bug(
     "late-signal-loses",
@@ -378,7 +378,7 @@ bug(
         "taken = yield from self._take(call, deadline if late else None)",
         "taken = None if late else (yield from self._take(call, None))",
     ),
-    tests="tests/verbs/test_signals.py tests/verbs/test_timers.py",
+    tests="tests/engine/operations/test_wait_for.py tests/engine/operations/test_sleep.py",
 )
 bug(
     "newest-signal-first",
@@ -387,7 +387,7 @@ bug(
         "for signal in signals: if deadline is not None",
         "for signal in signals[::-1]:\n            if deadline is not None",
     ),
-    tests=f"tests/verbs/test_signals.py {VERBS}",
+    tests=f"tests/engine/operations/test_wait_for.py {VERBS}",
 )
 bug(
     "signal-taken-unrecorded",
@@ -403,7 +403,7 @@ bug(
     "gather-in-any-order",
     "results come in another order than the branches",
     ("return [item.result() for item in items]", "return [item.result() for item in items][::-1]"),
-    tests="tests/verbs/test_branches.py",
+    tests="tests/engine/operations/test_branches.py",
 )
 bug(
     "gather-one-scope",
@@ -412,7 +412,7 @@ bug(
         'branch = branch_scope(scope.id, "gather", ordinal, index)',
         'branch = branch_scope(scope.id, "gather", ordinal, 0)',
     ),
-    tests="tests/verbs/test_branches.py",
+    tests="tests/engine/operations/test_branches.py",
 )
 bug(
     "branches-not-awaited",
@@ -421,7 +421,7 @@ bug(
         "run.branches.remember(record.key, found) run.branches.add(found)",
         "run.branches.remember(record.key, found)",
     ),
-    tests=f"tests/verbs/test_branches.py {VERBS}",
+    tests=f"tests/engine/operations/test_branches.py {VERBS}",
 )
 bug(
     "branches-not-armed",
@@ -430,7 +430,7 @@ bug(
         "not record.undoing and not cancelled: arm_all(state)",
         "not record.undoing and not cancelled:\n                pass",
     ),
-    tests=f"tests/verbs/test_branches.py {VERBS}",
+    tests=f"tests/engine/operations/test_branches.py {VERBS}",
 )
 bug(
     "schedule-in-full-again",
@@ -445,13 +445,13 @@ bug(
         "for path, fn, is_async in HANDLERS.of(event):",
         "for path, fn, is_async in list(HANDLERS.of(event))[:1]:",
     ),
-    tests="tests/test_modes.py tests/verbs/test_values.py",
+    tests="tests/decorators/test_modes.py tests/engine/operations/test_value.py",
 )
 bug(
     "send-raises",
     "what a step that was sent off raises reaches the sender",
     ("engine.background(work) return None", "fn(*args, **kwargs)\n    return None"),
-    tests="tests/test_modes.py",
+    tests="tests/decorators/test_modes.py",
 )
 bug(
     "now-not-recorded",
@@ -460,31 +460,31 @@ bug(
         'keep(call, payload, datetime.fromtimestamp(moment, UTC).isoformat(" ", "milliseconds"))',
         "str(payload)",
     ),
-    tests=f"tests/verbs/test_values.py {VERBS}",
+    tests=f"tests/engine/operations/test_value.py {VERBS}",
 )
 bug(
     "uuid4-by-chance",
     "a replay draws another UUID",
     ("return uuid.UUID(bytes=_seed(frame.run, frame.scope)[:16], version=4)", "return uuid.uuid4()"),
-    tests=f"tests/verbs/test_values.py {VERBS}",
+    tests=f"tests/engine/operations/test_value.py {VERBS}",
 )
 bug(
     "rng-by-chance",
     "a replay draws other numbers",
     ('return random.Random(int.from_bytes(_seed(frame.run, frame.scope), "big"))', "return random.Random()"),
-    tests=f"tests/verbs/test_values.py {VERBS}",
+    tests=f"tests/engine/operations/test_value.py {VERBS}",
 )
 bug(
     "draws-not-counted",
     "all UUIDs of a scope are one",
     ("self.draws = number + 1", "self.draws = number"),
-    tests="tests/verbs/test_values.py",
+    tests="tests/engine/operations/test_value.py",
 )
 bug(
     "value-after-the-body",
     "a body may act upon a time that is not durable",
     ("if run.writer.buffer: yield from flush(run) scope = Scope(", "scope = Scope("),
-    tests=f"tests/verbs/test_values.py {VERBS}",
+    tests=f"tests/engine/operations/test_value.py {VERBS}",
 )
 bug(
     "log-again",
@@ -493,7 +493,7 @@ bug(
         "def answer(self, call: Call, record: Step) -> Flow: return None, None yield def _shown",
         "def answer(self, call: Call, record: Step) -> Flow:\n        return self.execute(call, None)\n\n\ndef _shown",
     ),
-    tests="tests/verbs/test_values.py",
+    tests="tests/engine/operations/test_value.py",
 )
 bug(
     "child-by-chance",
@@ -502,25 +502,25 @@ bug(
         'asked.wanted = evolve(asked.wanted, id=f"{run.id}/{call.key[:16]}{again}"',
         'import os\n        asked.wanted = evolve(asked.wanted, id=f"{run.id}/{os.urandom(4).hex()}{again}"',
     ),
-    tests=f"tests/verbs/test_branches.py {VERBS}",
+    tests=f"tests/engine/operations/test_branches.py {VERBS}",
 )
 bug(
     "failed-child-again",
     "a child that failed executes again because its parent died",
     ("asked.again = run.journal.get(call.key) is not None", "asked.again = True"),
-    tests="tests/verbs/test_branches.py",
+    tests="tests/engine/operations/test_branches.py",
 )
 bug(
     "children-not-told",
     "children go on when their parent is cancelled",
     ("child.halt(error, outside=outside)", "pass"),
-    tests="tests/verbs/test_branches.py",
+    tests="tests/engine/operations/test_branches.py",
 )
 bug(
     "undo-oldest-first",
     "undo goes from the oldest step to the newest",
     ("for step in list(state.journal)[::-1]:", "for step in list(state.journal):"),
-    tests="tests/verbs/test_undo.py",
+    tests="tests/engine/runs/test_undo.py",
 )
 bug(
     "undo-start-not-recorded",
@@ -529,7 +529,7 @@ bug(
         "operations: list[Any] = [UpdateRun(state.id, begin, epoch=state.epoch)]",
         "operations: list[Any] = [UpdateRun(state.id, {}, epoch=state.epoch)]",
     ),
-    tests=f"tests/verbs/test_undo.py {VERBS}",
+    tests=f"tests/engine/runs/test_undo.py {VERBS}",
 )
 bug(
     "undo-not-recorded",
@@ -538,25 +538,25 @@ bug(
         "return (yield from _store(state, record, step._replace(seq=0, status=StepStatus.UNDONE, extra=undone)))",
         "return None, None",
     ),
-    tests=f"tests/verbs/test_undo.py {VERBS}",
+    tests=f"tests/engine/runs/test_undo.py {VERBS}",
 )
 bug(
     "failing-undo-stops",
     "an undo that fails keeps the others from being undone",
     ("return (yield from _give_up(state, step, defn.path, attempt, started, error))", "raise error"),
-    tests="tests/verbs/test_undo.py",
+    tests="tests/engine/runs/test_undo.py",
 )
 bug(
     "fork-copies-the-point",
     "a fork has the step before which it is to begin",
     ("copied = [s for s in steps if s.seq < point.seq", "copied = [s for s in steps if s.seq <= point.seq"),
-    tests="tests/verbs/test_repair.py",
+    tests="tests/engine/runs/test_repair.py",
 )
 bug(
     "resolve-executes",
     "a step that was resolved with a result executes again",
     ("status=StepStatus.COMPLETED, attempts=found.attempts + 1,", "attempts=found.attempts + 1,"),
-    tests=f"tests/verbs/test_repair.py {VERBS}",
+    tests=f"tests/engine/runs/test_repair.py {VERBS}",
 )
 bug(
     "forget-keeps",
@@ -565,7 +565,7 @@ bug(
         "changed = found._replace(seq=0, status=StepStatus.UNDONE, payload=None",
         "changed = found._replace(seq=0, payload=None",
     ),
-    tests="tests/verbs/test_repair.py",
+    tests="tests/engine/runs/test_repair.py",
 )
 bug(
     "open-failure-handled-in-a-branch",
@@ -610,19 +610,19 @@ bug(
     "last-stop-wins",
     "a later reason to stop replaces the first",
     ("if self.reason is None: self.reason = error", "if True:\n                self.reason = error"),
-    tests="tests/test_crossing.py tests/test_timeouts.py tests/verbs/test_undo.py",
+    tests="tests/engine/test_stop.py tests/engine/operations/test_timeouts.py tests/engine/runs/test_undo.py",
 )
 bug(
     "flush-dropped",
     "a body acts upon values that are not durable",
     ("if run.writer.buffer: yield from commit(run, None)", "if False:\n        yield from commit(run, None)"),
-    tests=f"tests/verbs/test_buffer.py {VERBS}",
+    tests=f"tests/engine/test_record.py {VERBS}",
 )
 bug(
     "overlap-one-sided",
     "of two calls that overlap, the first counts as sequential",
     ("next(iter(active)).concurrent = True", "pass"),
-    tests=f"tests/test_divergence.py {CORE}",
+    tests=f"tests/engine/test_divergence.py {CORE}",
 )
 bug(
     "another-process-is-this-one",
