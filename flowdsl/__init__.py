@@ -21,7 +21,9 @@ if _TYPE_CHECKING:
     from flowdsl import storage as storage
     from flowdsl import testing as testing
     from flowdsl.core.encoding import encode
+    from flowdsl.core.queues import Queue
     from flowdsl.core.retry import Retry
+    from flowdsl.core.schedules import Schedule
     from flowdsl.core.status import RunStatus, StepStatus
     from flowdsl.decorators import on, step, workflow
     from flowdsl.engine.operations.reply import Message
@@ -51,10 +53,12 @@ if _TYPE_CHECKING:
 __all__ = [
     "Hooks",
     "Message",
+    "Queue",
     "Retry",
     "Run",
     "RunStatus",
     "Runtime",
+    "Schedule",
     "StepStatus",
     "configure",
     "continue_as_new",
@@ -86,10 +90,12 @@ __all__ = [
 _HOMES = {
     "Hooks": "hooks",
     "Message": "engine.operations.reply",
+    "Queue": "core.queues",
     "Retry": "core.retry",
     "Run": "handle",
     "RunStatus": "core.status",
     "Runtime": "runtime",
+    "Schedule": "core.schedules",
     "StepStatus": "core.status",
     "configure": "runtime",
     "current_runtime": "runtime",

@@ -30,7 +30,7 @@ class AioRuntime:
     []
     """
 
-    def __init__(self, runtime: object, engine: Engine) -> None:
+    def __init__(self, runtime: Any, engine: Engine) -> None:
         self._runtime = runtime
         self._engine = engine
 
@@ -84,6 +84,13 @@ class AioRuntime:
         async def delete(self, id: str) -> None: ...
         async def prune(self, older_than: Any, status: Any = ...) -> int: ...
         async def export(self, id: str) -> dict[str, Any]: ...
+        async def work(
+            self, queues: Any = None, workflows: Any = None, concurrency: Any = None, drain: Any = "30 sec"
+        ) -> None: ...
+        async def enqueue(
+            self, workflow: Any, /, *args: Any, connection: Any = None, **kwargs: Any
+        ) -> Run: ...
+        async def workers(self) -> list[Any]: ...
         async def close(self) -> None: ...
 
     else:
@@ -96,6 +103,8 @@ class AioRuntime:
             async def call(*args: Any, **kwargs: Any) -> Any:
                 if name == "ask":
                     return await self._asked(*args, **kwargs)
+                if name == "work":
+                    return await self._worked(*args, **kwargs)
                 if name in _HERE or self._executes_here(name, args):
                     found = method(*args, **kwargs)
                     return await found if asyncio.iscoroutine(found) else found
@@ -109,6 +118,19 @@ class AioRuntime:
     ) -> Any:
         """In an async body, asking is a durable call of it."""
         return await asked_async(self._engine, checked_id(id), name, payload, timeout=timeout, key=key)
+
+    async def _worked(
+        self, queues: Any = None, workflows: Any = None, concurrency: Any = None, drain: Any = "30 sec"
+    ) -> None:
+        """Work until this task is cancelled."""
+        with self._runtime._working(queues, workflows, concurrency, drain) as worker:
+            working = asyncio.ensure_future(asyncio.to_thread(worker.work))
+            try:
+                await asyncio.shield(working)
+            except asyncio.CancelledError:
+                worker.stop()
+                await working
+                raise
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *(name for name in dir(self._runtime) if not name.startswith("_"))]

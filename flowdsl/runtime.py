@@ -4,8 +4,9 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, wait
+from contextlib import contextmanager
 from contextvars import Token
 from datetime import datetime, timedelta
 from typing import Any, ParamSpec, Self, TypedDict, TypeVar, Unpack, overload
@@ -21,12 +22,15 @@ from flowdsl.codecs.payloads import Payloads
 from flowdsl.core.durations import seconds
 from flowdsl.core.filters import checked_limit, moment, path_of, statuses
 from flowdsl.core.history import export_run
+from flowdsl.core.queues import Queue
 from flowdsl.core.records import Run as RunRecord
 from flowdsl.core.records import RunFilter
 from flowdsl.core.retry import Retry
+from flowdsl.core.schedules import Schedule
 from flowdsl.core.signatures import shows_options
 from flowdsl.core.status import RunStatus, is_final
 from flowdsl.current import Current
+from flowdsl.declared import Queues, Schedules, WorkerInfo, workers_of
 from flowdsl.engine.audit import audit
 from flowdsl.engine.definitions import DIVERGENCES, Divergence, checked_tags
 from flowdsl.engine.engine import Engine
@@ -34,6 +38,7 @@ from flowdsl.engine.execution import current
 from flowdsl.engine.operations.send import send_event
 from flowdsl.engine.operations.signal import send as send_signal
 from flowdsl.engine.registry import step_called
+from flowdsl.engine.runs.enqueue import enqueue, enqueue_within
 from flowdsl.engine.runs.execute import interrupted
 from flowdsl.engine.runs.fork import fork
 from flowdsl.engine.runs.keeper import Keeper
@@ -42,6 +47,7 @@ from flowdsl.engine.runs.repair import resolve
 from flowdsl.engine.runs.request import checked_id
 from flowdsl.engine.runs.resume import continue_run, loaded, recover
 from flowdsl.engine.runs.single import execute_step
+from flowdsl.engine.runs.worker import Worker, ended_by_signal
 from flowdsl.engine.sealed import sealed
 from flowdsl.engine.tracebacks import trim
 from flowdsl.errors import FlowError, RunConflict
@@ -71,6 +77,8 @@ class RuntimeOptions(TypedDict, total=False):
     on_divergence: Divergence
     lease: float | timedelta | str
     name: str | None
+    queues: Sequence[Queue]
+    schedules: Sequence[Schedule]
     previews: bool
 
 
@@ -117,6 +125,8 @@ class _Options:
     on_divergence: Divergence = field(default="raise", validator=_divergence)
     lease: float = field(default=30.0, converter=_lease)
     name: str | None = field(default=None, validator=optional(_a(str, "a string")))
+    queues: Sequence[Queue] = ()
+    schedules: Sequence[Schedule] = ()
     previews: bool = field(default=True, validator=_a(bool, "True or False"))
 
 
@@ -170,6 +180,11 @@ class Runtime:
         self._closed = False
         self._closing = threading.Lock()
         self._tokens: list[Token[Any]] = []
+        self._workers: set[Worker] = set()
+        for queue in given.queues:
+            self.queues.declare(queue)
+        for schedule in given.schedules:
+            self.schedules.declare(schedule)
         _runtimes.opened(self)
 
     # The current one ---------------------------------------------------------------------------------------
@@ -204,6 +219,8 @@ class Runtime:
             if self._closed:
                 return
             self._closed = True
+        for worker in list(self._workers):
+            worker.stop()
         engine = self._engine
         engine.begin_closing()
         for state in engine.owned.executions():
@@ -449,6 +466,74 @@ class Runtime:
         """
         self._require_open()
         return [Run(self._engine, run_id) for run_id in recover(self._engine)]
+
+    # Workers, queues, schedules ----------------------------------------------------------------------------
+
+    def enqueue(self, workflow: Any, /, *args: Any, connection: Any = None, **kwargs: Any) -> Run[Any]:
+        """Store a pending run of *workflow* (or of ``workflow.options(…)``), for any worker to begin.
+
+        With *connection*, a ``sqlite3.Connection`` or ``psycopg.Connection`` to the same database, it happens
+        in the caller's transaction: the run is there if that is committed.
+        """
+        self._require_open()
+        if not hasattr(workflow, "enqueueing"):
+            raise TypeError(f"enqueue() takes a function decorated with @workflow; got {workflow!r}")
+        called, options, place = workflow.enqueueing(args, kwargs)
+        if connection is None:
+            return Run(self._engine, enqueue(self._engine, called, options, place))
+        return Run(
+            self._engine, enqueue_within(self._engine, self._opened, called, options, place, connection)
+        )
+
+    def work(
+        self,
+        queues: Iterable[str] | None = None,
+        workflows: Iterable[Any] | None = None,
+        concurrency: int | None = None,
+        drain: Any = "30 sec",
+    ) -> None:
+        """Claim runs and execute them, until the process is told to end (SIGTERM, Ctrl-C), or this runtime is
+        closed from another thread. ``await rt.aio.work(…)`` ends when its task is cancelled.
+
+        *queues*: names, by default all; *workflows*: paths or decorated functions, by default all that are
+        imported; *concurrency*: runs at a time, by default 16; *drain*: how long what is under way may take
+        to end. What has not ended by then is given back: another worker continues it at once.
+        """
+        with self._working(queues, workflows, concurrency, drain) as worker, ended_by_signal(worker):
+            worker.work()
+
+    @contextmanager
+    def _working(self, queues: Any, workflows: Any, concurrency: int | None, drain: Any) -> Iterator[Worker]:
+        self._require_open()
+        if concurrency is not None and (isinstance(concurrency, bool) or concurrency < 1):
+            raise ValueError(f"concurrency= is at least 1; got {concurrency!r}")
+        paths = None if workflows is None else tuple(str(path_of(one)) for one in workflows)
+        worker = Worker(
+            self._engine,
+            queues=None if queues is None else tuple(queues),
+            workflows=paths,
+            concurrency=concurrency or 16,
+            drain=seconds(drain, "drain"),
+        )
+        self._workers.add(worker)
+        try:
+            yield worker
+        finally:
+            self._workers.discard(worker)
+
+    @property
+    def queues(self) -> Queues:
+        """The declared queues: ``list() put() pause() resume() delete()``."""
+        return Queues(self._engine)
+
+    @property
+    def schedules(self) -> Schedules:
+        """The schedules: ``list() put() pause() resume() delete() trigger() backfill()``."""
+        return Schedules(self._engine)
+
+    def workers(self) -> list[WorkerInfo]:
+        """The workers that live, with what they execute."""
+        return workers_of(self._engine)
 
     def delete(self, id: str) -> None:
         """Delete a run with its records, as if it had never been; a missing one is no error."""

@@ -69,4 +69,10 @@ class CallOptions(TypedDict, total=False):
     timeout: Duration | None
     fresh: bool
     detached: bool
+    queue: str | None
+    priority: int
+    delay: Duration | None
+    dedup: str | None
+    debounce: Duration | None
+    partition: str | None
     tags: Tags | None

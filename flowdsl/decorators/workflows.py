@@ -15,6 +15,7 @@ from flowdsl.engine.execution import Frame, current, outside_runs
 from flowdsl.engine.operations.mode import refuse_mixing
 from flowdsl.engine.runs.child import call_child, start_child
 from flowdsl.engine.runs.detached import start_detached
+from flowdsl.engine.runs.enqueue import Place, enqueue, enqueue_in_run
 from flowdsl.engine.runs.execute import run_awaited, run_to_end
 from flowdsl.engine.runs.request import checked_id, request
 from flowdsl.engine.runs.start import launch
@@ -30,6 +31,10 @@ Q = ParamSpec("Q")
 R = TypeVar("R", covariant=True)
 S = TypeVar("S")
 T = TypeVar("T")
+
+
+PLACES = ("queue", "priority", "delay", "dedup", "debounce", "partition")
+"""Options that say where an enqueued run waits."""
 
 
 class _WorkflowCalls(Decorated, Generic[P, R]):
@@ -69,6 +74,17 @@ class _WorkflowCalls(Decorated, Generic[P, R]):
         """Begin a run without waiting for its end; returns its handle once the run is recorded."""
         return _start(self.invocation(args, kwargs), {})
 
+    def enqueueing(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Invocation[WorkflowDef], dict[str, Any], Place]:
+        """The call, its options, and where it is put."""
+        return self.invocation(args, kwargs), {}, Place()
+
+    def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Run[Any]:
+        """Store a ``pending`` run that any worker claims (``Runtime.work``, ``flowdsl worker``); returns its
+        handle. ``options(queue=…, priority=…, delay=…, dedup=…, debounce=…, partition=…)`` say where."""
+        return _enqueue(*self.enqueueing(args, kwargs))
+
     def options(self, **options: Unpack[CallOptions]) -> _Configured[P, R]:
         """One call with other options: *id* of the run, *timeout* of the run, *fresh* to start a new
         number, *tags*; *detached*, with ``start`` inside a run: a run that the caller does not wait for,
@@ -98,6 +114,7 @@ class _Configured(Generic[P, R]):
             given["timeout"] = checked_timeout(options["timeout"])
         if options.get("tags") is not None:
             given["tags"] = checked_tags(options["tags"])
+        given |= {name: value for name, value in options.items() if name in PLACES and value is not None}
         for flag in ("fresh", "detached"):
             if options.get(flag):
                 given[flag] = True
@@ -107,6 +124,20 @@ class _Configured(Generic[P, R]):
                 "fresh=True starts a new number, but this run has an id, and an id is one run for ever"
             )
         return _Configured(self._source, merged)
+
+    def enqueueing(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Invocation[WorkflowDef], dict[str, Any], Place]:
+        """The call, its options, and where it is put."""
+        options = dict(self._options)
+        place = Place.of({name: options.pop(name) for name in PLACES if name in options})
+        options.pop("detached", None)
+        options.pop("fresh", None)
+        return self._source.invocation(args, kwargs), options, place
+
+    def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Run[Any]:
+        """Store a pending run for a worker; returns its handle."""
+        return _enqueue(*self.enqueueing(args, kwargs))
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run to the end."""
@@ -126,6 +157,7 @@ class _Configured(Generic[P, R]):
 def _call(called: Invocation[WorkflowDef], options: dict[str, Any]) -> Any:
     """Run a workflow to its end: as a run of its own, or as a child of the run that is executing."""
     frame, defn = _calling_body(), called.defn
+    _only_for_enqueue(options)
     if options.get("detached"):
         name = defn.path.rpartition(".")[2]
         raise TypeError(f"a detached run is not waited for: write {name}.options(detached=True).start(…)")
@@ -149,9 +181,25 @@ def _call(called: Invocation[WorkflowDef], options: dict[str, Any]) -> Any:
     return named(run_async(flow), defn.path) if defn.is_async else run_sync(flow)
 
 
+def _enqueue(called: Invocation[WorkflowDef], options: dict[str, Any], place: Place) -> Run[Any]:
+    frame = _calling_body()
+    if frame is not None:
+        engine = frame.run.engine
+        return Run(engine, enqueue_in_run(frame, called, options, place))
+    engine = current_engine()
+    return Run(engine, enqueue(engine, called, options, place))
+
+
+def _only_for_enqueue(options: dict[str, Any]) -> None:
+    given = [name for name in PLACES if name in options]
+    if given:
+        raise TypeError(f"{', '.join(given)}= say where a run waits for a worker: write .enqueue(…)")
+
+
 def _start(called: Invocation[WorkflowDef], options: dict[str, Any]) -> Run[Any]:
     frame = _calling_body()
     options = dict(options)
+    _only_for_enqueue(options)
     detached = options.pop("detached", False)
     if frame is not None:
         engine = frame.run.engine

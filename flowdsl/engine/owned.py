@@ -59,9 +59,19 @@ class Owned(Generic[E]):
         finally:
             self._taking.remove(mark)
 
+    @contextmanager
+    def taking_any(self) -> Iterator[None]:
+        """A commit is under way that may make any run ours."""
+        mark = (self.owner, "", False)
+        self._taking.append(mark)
+        try:
+            yield
+        finally:
+            self._taking.remove(mark)
+
     def _takes(self, owner: str, run_id: str) -> bool:
         return any(
-            mark[0] == owner and mark[1] == (run_id.rpartition("-")[0] if mark[2] else run_id)
+            mark[0] == owner and mark[1] in ("", run_id.rpartition("-")[0] if mark[2] else run_id)
             for mark in list(self._taking)
         )
 

@@ -243,6 +243,15 @@ class Storage(ABC):
             return self.commit(operations)
         return await asyncio.to_thread(self.commit, operations)
 
+    def commit_within(self, connection: Any, operations: Sequence[Operation], /) -> list[Outcome]:
+        """Apply *operations* in the transaction that the caller has open on *connection*, and leave it open.
+
+        Raises ``TypeError`` for a connection of another database driver, and in a storage without one.
+        """
+        raise TypeError(
+            f"{type(self).__name__} has no transactions to share; connection= needs SQLite or PostgreSQL"
+        )
+
     def now(self) -> float:
         """The storage's clock, in seconds since the epoch. Everything durable is on it, leases too."""
         return time.time()

@@ -65,6 +65,8 @@ def recover(engine: Engine) -> list[str]:
             continue
         if not is_interrupted(engine.storage, record):
             continue
+        if record.status is RunStatus.PENDING and record.queue is not None:
+            continue  # it waits for a worker
         try:
             if record.recoveries >= RECOVERY_LIMIT:
                 raise RecoveryLimit(

@@ -131,6 +131,12 @@ class PostgresStorage(Storage):
                     raise
         raise AssertionError("unreachable")
 
+    def commit_within(self, connection: Any, operations: Sequence[Operation], /) -> list[Outcome]:
+        if not isinstance(connection, psycopg.Connection):
+            return super().commit_within(connection, operations)
+        require_operations(operations)
+        return _drive(connection, Transaction(self._sql, self._channel).apply(operations))
+
     async def commit_async(self, operations: Sequence[Operation], /) -> list[Outcome]:
         """``commit`` on the event loop: nothing blocks it, and no thread is asked."""
         require_operations(operations)

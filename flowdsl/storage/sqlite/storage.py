@@ -38,7 +38,7 @@ from flowdsl.storage.sqlite.checkpoint import Checkpoints
 from flowdsl.storage.sqlite.connections import Connections, Reader, ReaderPool
 from flowdsl.storage.sqlite.file import PAUSE, copy_file, is_busy, translate
 from flowdsl.storage.sqlite.url import sqlite_path, sqlite_url
-from flowdsl.storage.sqlite.writer import Writer, chunks_of
+from flowdsl.storage.sqlite.writer import Transaction, Writer, chunks_of
 
 __all__ = ["SQLiteStorage"]
 
@@ -127,6 +127,14 @@ class SQLiteStorage(Storage):
         outcomes = self._write(Writer.commit, operations, len(operations))
         self.announce(operations)
         return outcomes
+
+    def commit_within(self, connection: Any, operations: Sequence[Operation], /) -> list[Outcome]:
+        if not isinstance(connection, sqlite3.Connection):
+            return super().commit_within(connection, operations)
+        require_operations(operations)
+        if not connection.in_transaction:
+            connection.execute("BEGIN IMMEDIATE")
+        return Transaction(connection, self.now()).apply(operations)
 
     def clear(self) -> None:
         self._write(Writer.clear, None, 1)

@@ -70,7 +70,7 @@ from flowdsl.storage.sqlite import rows
 from flowdsl.storage.sqlite import statements as sql
 from flowdsl.storage.sqlite.claiming import next_runs
 
-__all__ = ["Writer", "chunks_of", "is_unstorable", "unstorable"]
+__all__ = ["Transaction", "Writer", "chunks_of", "is_unstorable", "unstorable"]
 
 _DONE = Done()
 _EXISTED = Done(existed=True)

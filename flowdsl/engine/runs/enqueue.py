@@ -1,0 +1,191 @@
+"""``enqueue``: store a run for a worker to begin.
+
+A run without an id is always a new one. With ``dedup``, another enqueueing finds the unfinished run of that
+name, and its arguments reach it as a message ``enqueued``; ``debounce`` puts the start off meanwhile. Inside
+a run each call enqueues once, for its id derives from the caller's run and call.
+"""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from attrs import define, evolve
+
+from flowdsl.core.durations import seconds
+from flowdsl.core.facts import ChildRun
+from flowdsl.core.kinds import START
+from flowdsl.core.queues import DEFAULT
+from flowdsl.core.records import Run, Step
+from flowdsl.core.status import RunStatus
+from flowdsl.engine.call import Call, Operation
+from flowdsl.engine.definitions import Invocation, WorkflowDef
+from flowdsl.engine.effects import Commit, Effects, Flow, drive
+from flowdsl.engine.engine import Engine
+from flowdsl.engine.execution import Frame
+from flowdsl.engine.operations.signal import message_to
+from flowdsl.engine.perform import at_once
+from flowdsl.engine.record import complete, crossing, flush
+from flowdsl.engine.runs.request import request
+from flowdsl.engine.user import Named, Value
+from flowdsl.storage.base import AddSignal, Done, Opened, OpenRun, Storage, UpdateRun, raise_unstorable
+from flowdsl.storage.operations import Found
+
+__all__ = ["ENQUEUED", "Enqueueable", "Place", "enqueue", "enqueue_in_run", "enqueue_within", "pending_row"]
+
+ENQUEUED = "enqueued"
+"""The message that brings a deduplicated run the arguments of a later enqueueing."""
+
+
+class Enqueueable(Protocol):
+    """A workflow, or one with options for a call."""
+
+    def enqueueing(
+        self, args: tuple[Value, ...], kwargs: Named
+    ) -> "tuple[Invocation[WorkflowDef], Named, Place]":
+        """The call, the options of the run, and where it is put."""
+
+
+@define(slots=True)
+class Place:
+    """Where and how a run waits: *delay* and *debounce* in seconds."""
+
+    queue: str = DEFAULT
+    priority: int = 0
+    delay: float = 0.0
+    dedup: str | None = None
+    debounce: float | None = None
+    partition: str | None = None
+    serial: str | None = None
+
+    @classmethod
+    def of(cls, given: Mapping[str, Value]) -> "Place":
+        """What options say, checked."""
+        place = cls()
+        for name in ("queue", "dedup", "partition"):
+            if given.get(name) is not None:
+                if not isinstance(given[name], str) or not given[name].strip():
+                    raise ValueError(f"{name}= is a non-empty string; got {given[name]!r}")
+                place = evolve(place, **{name: given[name]})
+        priority = given.get("priority", 0)
+        if isinstance(priority, bool) or not isinstance(priority, int):
+            raise TypeError(f"priority= is a whole number; got {priority!r}")
+        debounce = given.get("debounce")
+        if debounce is not None and place.dedup is None:
+            raise ValueError("debounce= puts a deduplicated run off, so it goes with dedup=")
+        return evolve(
+            place,
+            priority=priority,
+            delay=seconds(given.get("delay") or 0.0, "delay"),
+            debounce=None if debounce is None else seconds(debounce, "debounce"),
+        )
+
+
+def pending_row(engine: Engine, called: Invocation[WorkflowDef], options: Named, place: Place) -> Run:
+    """The row of a run that waits for a worker."""
+    now = engine.storage.now()
+    wait = max(place.delay, place.debounce or 0.0)
+    return evolve(
+        request(engine, called, **options).wanted,
+        status=RunStatus.PENDING,
+        owner=None,
+        queue=place.queue,
+        priority=place.priority,
+        partition=place.partition,
+        dedup=place.dedup,
+        serial=place.serial,
+        not_before=now + wait if wait else None,
+    )
+
+
+def put(engine: Engine, row: Run, called: Invocation[WorkflowDef], place: Place) -> Effects[str]:
+    """Store *row*; the id of the run that counts."""
+    while True:
+        (outcome,) = yield Commit(engine, (OpenRun(row, 0.0, row.number is not None, (), engine.nonce()),))
+        if isinstance(outcome, Opened):
+            return outcome.run.id
+        raise_unstorable(outcome)
+        assert isinstance(outcome, Found)
+        found = outcome.runs[0]
+        if place.dedup is None or found.dedup != place.dedup:
+            return found.id
+        if (yield from _passed_on(engine, found, called, place)):
+            return found.id
+
+
+def _passed_on(engine: Engine, run: Run, called: Invocation[WorkflowDef], place: Place) -> Effects[bool]:
+    """Bring the arguments to *run*; ``False``: it has ended meanwhile."""
+    payload = {"args": called.args, "kwargs": called.kwargs}
+    message = message_to(engine, run.id, ENQUEUED, payload, sender=None, key=None)
+    operations = [AddSignal(message)]
+    if place.debounce is not None:
+        later = engine.storage.now() + place.debounce
+        put_off = UpdateRun(run.id, {"not_before": later}, if_status=(RunStatus.PENDING,))
+        outcomes = yield Commit(engine, (*operations, put_off))
+    else:
+        outcomes = yield Commit(engine, operations)
+    raise_unstorable(outcomes[0])
+    return isinstance(outcomes[0], Done)
+
+
+def enqueue(engine: Engine, called: Invocation[WorkflowDef], options: Named, place: Place) -> str:
+    """Enqueue from outside any run; the id of the run."""
+    return drive(put(engine, pending_row(engine, called, options, place), called, place))
+
+
+def enqueue_within(
+    engine: Engine,
+    storage: Storage,
+    called: Invocation[WorkflowDef],
+    options: Named,
+    place: Place,
+    connection: Value,
+) -> str:
+    """Enqueue in the transaction that the caller has open on *connection*; the id of the run."""
+    if place.dedup is not None:
+        raise TypeError("dedup= looks at what others have committed; it does not go with connection=")
+    row = pending_row(engine, called, options, place)
+    operation = OpenRun(row, 0.0, row.number is not None, (), engine.nonce())
+    (outcome,) = storage.commit_within(connection, [operation])
+    raise_unstorable(outcome)
+    if isinstance(outcome, Opened):
+        return outcome.run.id
+    assert isinstance(outcome, Found)
+    return outcome.runs[0].id
+
+
+class Enqueue(Operation):
+    """Enqueue the workflow that is *called*, once; in records it is like a step."""
+
+    __slots__ = ("_called", "_options", "_place", "bound", "canonical", "defaults", "path", "version")
+
+    kind = START
+
+    def __init__(self, called: Invocation[WorkflowDef], options: Named, place: Place) -> None:
+        self._called = called
+        self._options = options
+        self._place = place
+        self.bound = called.bind()
+        self.canonical = self.bound.canonical
+        self.defaults = self.bound.defaults
+        self.path = called.defn.path
+        self.version = called.defn.version
+
+    def preview(self, limit: int = 200) -> str:
+        return self.bound.preview(limit)
+
+    def execute(self, call: Call, prior: Step | None) -> Flow:
+        run, engine = call.run, call.run.engine
+        yield from flush(run)
+        row = pending_row(engine, self._called, self._options, self._place)
+        if row.number is not None:
+            again = f"~{call.generation}" if call.generation else ""
+            row = evolve(row, id=f"{run.origin}/{call.key[:16]}{again}", number=None)
+        row = evolve(row, started_by=run.id)
+        with crossing(run, call):
+            run_id = yield from put(engine, row, self._called, self._place)
+        return (yield from complete(call, run_id, ChildRun(run_id)))
+
+
+def enqueue_in_run(frame: Frame, called: Invocation[WorkflowDef], options: Named, place: Place) -> str:
+    """Enqueue as a durable call of the executing run; the id of the run."""
+    run_id: str = at_once(frame, Enqueue(called, options, place))
+    return run_id

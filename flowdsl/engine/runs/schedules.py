@@ -1,0 +1,104 @@
+"""Firing schedules: a run for each tick, whoever fires it and however often.
+
+The id of a tick's run is made of the schedule's name and the moment, so it is opened once for ever. What was
+looked at last stands in the schedule's row.
+"""
+
+import json
+import uuid
+from collections.abc import Iterable
+
+from attrs import evolve
+
+from flowdsl.core.records import ScheduleRow
+from flowdsl.core.schedules import Schedule, due, tick_id, ticks
+from flowdsl.engine.definitions import WorkflowDef
+from flowdsl.engine.engine import Engine
+from flowdsl.engine.registry import WORKFLOWS
+from flowdsl.engine.runs.enqueue import Place, pending_row
+from flowdsl.errors import FlowError, StepNotFound
+from flowdsl.storage.base import Opened, OpenRun, PutSchedule, raise_unstorable
+
+__all__ = ["backfill", "fire_due", "row_of", "schedule_of", "trigger"]
+
+
+def row_of(engine: Engine, schedule: Schedule, created_at: float) -> ScheduleRow:
+    """The row of a schedule."""
+    names = ("workflow", "cron", "timezone", "overlap", "catch_up")
+    spec = json.dumps({name: getattr(schedule, name) for name in names})
+    given = (schedule.args, dict(schedule.kwargs))
+    args, _ = engine.payloads.pack(given, schedule.name, "", "schedule")
+    return ScheduleRow(schedule.name, spec, args, schedule.paused, created_at, created_at)
+
+
+def schedule_of(engine: Engine, row: ScheduleRow) -> Schedule:
+    """The schedule of a row."""
+    args, kwargs = engine.payloads.unpack(row.args, row.name, "", "schedule")
+    return Schedule(row.name, args=args, kwargs=kwargs, paused=bool(row.paused), **json.loads(row.spec))
+
+
+def _definition(schedule: Schedule) -> WorkflowDef | None:
+    return WORKFLOWS.get(schedule.workflow)
+
+
+def _open(engine: Engine, schedule: Schedule, run_id: str, *, always: bool, serial: bool) -> bool:
+    """Open the run *run_id* of a schedule; ``False``: it is there, or was skipped. With *always*, a run that
+    is still under way skips nothing."""
+    defn = _definition(schedule)
+    if defn is None:
+        raise StepNotFound(
+            f"workflow {schedule.workflow!r} of schedule {schedule.name!r} is not loaded here: import the "
+            "module that defines it",
+            step=schedule.workflow,
+        )
+    mark = f"schedule:{schedule.name}"
+    place = Place(
+        dedup=mark if schedule.overlap == "skip" and not serial else None,
+        serial=mark if serial or schedule.overlap == "queue" else None,
+    )
+    called = defn.call(schedule.args, dict(schedule.kwargs))
+    row = pending_row(engine, called, {"run_id": run_id}, place)
+    (outcome,) = engine.commit(OpenRun(row, 0.0, nonce=engine.nonce()))
+    if always and place.dedup is not None and not isinstance(outcome, Opened):
+        (outcome,) = engine.commit(OpenRun(evolve(row, dedup=None), 0.0, nonce=engine.nonce()))
+    raise_unstorable(outcome)
+    return isinstance(outcome, Opened)
+
+
+def fire_due(engine: Engine, rows: Iterable[ScheduleRow], workflows: Iterable[str]) -> float | None:
+    """Fire what is due of the schedules of *workflows*; when the next tick is, in seconds since the epoch."""
+    known, now = set(workflows), engine.storage.now()
+    soonest: float | None = None
+    for row in rows:
+        if row.paused or json.loads(row.spec)["workflow"] not in known:
+            continue
+        schedule = schedule_of(engine, row)
+        fired = due(schedule, row.last, now)
+        for moment in fired:
+            _open(engine, schedule, tick_id(schedule.name, moment), always=False, serial=False)
+        if fired:
+            engine.commit(PutSchedule(evolve(row, last=fired[-1])))
+        following = next(ticks(schedule, now, now + 86_400.0), None)
+        if following is not None:
+            soonest = following if soonest is None else min(soonest, following)
+    return soonest
+
+
+def trigger(engine: Engine, schedule: Schedule) -> str:
+    """Start a run of the schedule now; its id, which no tick can have."""
+    run_id = f"{schedule.name}@by-hand-{uuid.uuid4().hex[:12]}"
+    if not _open(engine, schedule, run_id, always=True, serial=False):
+        raise FlowError(f"schedule {schedule.name!r} could not be triggered", run=run_id)
+    return run_id
+
+
+def backfill(engine: Engine, schedule: Schedule, start: float, end: float) -> list[str]:
+    """Open the runs of the ticks from *start* on, before *end*; the ids of those that were not there. They
+    execute one after the other, unless the schedule allows overlap."""
+    opened = []
+    serial = schedule.overlap != "allow"
+    for moment in ticks(schedule, start - 1e-3, end - 1e-3):
+        run_id = tick_id(schedule.name, moment)
+        if _open(engine, schedule, run_id, always=True, serial=serial):
+            opened.append(run_id)
+    return opened
