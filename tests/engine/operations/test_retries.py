@@ -328,3 +328,40 @@ def test_a_retried_async_step_does_not_block_its_siblings(runtime, clock, effect
 
     assert asyncio.run(w()) == ["flaky", [0, 1, 2, 3, 4]]
     assert effects.log[-1] == "flaky"
+
+
+def nested(flavour: Flavour, effects: Effects, **outermost):
+    """A failing step in a step in a step, the outermost with these options; and a workflow that calls it."""
+
+    @flavour.step
+    def inner():
+        effects("inner")
+        raise OSError
+
+    @flavour.step
+    def middle():
+        yield inner()
+
+    @flavour.step(**outermost)
+    def outer():
+        yield middle()
+
+    @flavour.workflow
+    def w():
+        yield outer()
+
+    return w
+
+
+def test_default_retries_do_not_multiply(runtime, flavour: Flavour, effects, clock):
+    """What an inner step has given up on is not tried again by those around it: three executions, not 27."""
+    with pytest.raises(OSError):
+        flavour.call(nested(flavour, effects))
+    assert effects.count("inner") == 3
+
+
+def test_a_retry_of_its_own_tries_again_what_an_inner_step_has_given_up_on(runtime, flavour, effects, clock):
+    """It was asked for: twice three executions."""
+    with pytest.raises(OSError):
+        flavour.call(nested(flavour, effects, retry=Retry(attempts=2)))
+    assert effects.count("inner") == 6
