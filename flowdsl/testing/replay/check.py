@@ -339,15 +339,11 @@ def check_replay(
 ) -> ReplayReport:
     """Execute *workflow* with these arguments to its end, then continue it from crashes, and compare.
 
-    Everything happens on storages in memory and virtual clocks. It dies after each of its commits (of many,
-    after some), and is continued in the same process; and a few times in other processes, as on another
-    machine half a year later: other clocks, environment, time zone, directory, host, hashes, orders of sets
-    and of concurrent steps, and a memory with nothing in it. Results, calls, records that nobody asks for,
-    and the run store must be those of the execution without a crash.
-
-    The body of each step is executed once; afterwards what it returned or raised is played back, so steps
-    may be slow, random, or real. (Those that make durable calls of their own are executed again in this
-    process, and those of mode ``try``.)
+    It dies after each of its commits (of many, after some), and is continued in the same process, and a few
+    times in others, as on another machine half a year later. Results, calls, records that nobody asks for,
+    and the run store must be those of the execution without a crash. The body of each step is executed once;
+    afterwards what it returned or raised is played back. (Bodies that make durable calls of their own, and
+    those of mode ``try``, are executed again in this process.)
 
     Parameters:
 
@@ -357,15 +353,12 @@ def check_replay(
     * *signals*: names and payloads of what the workflow waits for, sent as it starts.
     * *watch*: lists, files (``Path``) or functions that show effects which must not happen outside of steps.
     * *raises*: exceptions with which the workflow is expected to fail.
-    * *lossy*, *outside_effects*: allow results that storage changes; files, sockets and processes that the
-      workflow's body uses.
+    * *lossy*, *outside_effects*: allow results that storage changes; files, sockets, processes in its body.
     * *options*: of the :class:`~flowdsl.Runtime`, such as ``codec``.
 
-    Returns a :class:`ReplayReport`. Raises :class:`ReplayMismatch`, an ``AssertionError``, which tells what
-    ran before the earliest crash that makes a difference, what was replayed, where it went differently, on
-    which line, what it depends on, and what to do; what the workflow raises without any crash, unless
-    *raises* allows it; ``TypeError`` for arguments that do not fit, and
-    :class:`~flowdsl.errors.StepNotFound` for fakes of steps that do not exist. Works under ``@given``.
+    Returns a :class:`ReplayReport`. Raises :class:`ReplayMismatch`, whose text is the whole story; what the
+    workflow raises without any crash, unless *raises* allows it; ``TypeError`` for arguments that do not
+    fit, and :class:`~flowdsl.errors.StepNotFound` for fakes of steps that do not exist.
 
     >>> from flowdsl import step, workflow
     >>> @step
