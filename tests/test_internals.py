@@ -1,0 +1,41 @@
+"""The page for those who change flowdsl: what it names is there, and its pictures are of today."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+import flowdsl
+from flowdsl.cli._app import COMMANDS
+
+ROOT = Path(__file__).parent.parent
+LIBRARY = Path(flowdsl.__file__).parent
+PAGE = (ROOT / "docs" / "internals.md").read_text(encoding="utf-8")
+PLACES = re.findall(r"^\| (.+) \| `([\w/]+\.py)` \| `(\w+)` \|$", PAGE, re.MULTILINE)
+OPERATIONS = sorted(module.name for module in (LIBRARY / "engine" / "operations").glob("[!_]*.py"))
+
+
+@pytest.mark.parametrize(("what", "path", "name"), PLACES, ids=[what for what, _, _ in PLACES])
+def test_what_is_looked_for_is_where_the_table_says(what: str, path: str, name: str) -> None:
+    """The module is there, and defines the name."""
+    text = (LIBRARY / path).read_text(encoding="utf-8")
+    assert re.search(rf"^(?:(?:async )?def|class) {name}\b|^{name}\b *(?::[^=\n]*)?=", text, re.MULTILINE)
+
+
+def test_every_verb_and_every_command_is_in_the_table() -> None:
+    """A new module of a verb, or a new command, is named in it."""
+    named = {path for _, path, _ in PLACES}
+    mode = "mode.py"  # chooses among step and send, and is no verb
+    assert {f"engine/operations/{module}" for module in OPERATIONS if module != mode} <= named
+    assert {f"cli/{command}.py" for command in COMMANDS} <= named
+
+
+def test_pictures_are_what_is_drawn_today(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The house follows the contracts of the linter, the statuses follow their tables."""
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    monkeypatch.delitem(sys.modules, "pictures", raising=False)
+    from pictures import IMAGES, drawn
+
+    stale = [name for name, text in drawn().items() if (IMAGES / name).read_text(encoding="utf-8") != text]
+    assert not stale, "draw them again: python docs/pictures.py"
