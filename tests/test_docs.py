@@ -1,6 +1,7 @@
 """Documentation that is executed: code blocks, links, and the commands it names."""
 
 import doctest
+import importlib
 import re
 import sys
 from pathlib import Path
@@ -76,6 +77,18 @@ def test_every_error_is_explained() -> None:
     """The page of errors names each of them."""
     page = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
     assert not [name for name in errors.__all__ if not re.search(rf"`(flowdsl\.errors\.)?{name}`", page)]
+
+
+MODULES = "flowdsl aio errors storage codecs testing web notebook contrib.otel contrib.logs".split()
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_public_name_is_documented(name: str) -> None:
+    """Each module that users import has its page of the reference, and each of its names a docstring."""
+    module = importlib.import_module(name if name == "flowdsl" else f"flowdsl.{name}")
+    pages = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "reference").glob("*.md"))
+    assert re.search(rf"automodule:: {re.escape(module.__name__)}$", pages, re.MULTILINE)
+    assert not [public for public in module.__all__ if not (getattr(module, public).__doc__ or "").strip()]
 
 
 @pages
