@@ -19,8 +19,15 @@ suppress_warnings = ["misc.highlighting_failure"]  # blocks of mermaid
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the page of a name says what it takes in words
 autodoc_default_options = {"members": True, "show-inheritance": True}
-# Other libraries' names, and those of our own that are not public, have no page to lead to.
-nitpick_ignore_regex = [(r"py:.*", r".*")]
+# Names of other libraries, and those of our own that are not public, have no page to lead to.
+nitpick_ignore_regex = [
+    (r"py:.*", r"(?!flowdsl\.).*"),
+    (
+        r"py:.*",
+        r"flowdsl\.(core|engine|handle|hooks|clock|drawing|decorators|verbs|runtime|current|aio_runtime|\w+\.\w+\.).*",
+    ),
+    (r"py:.*", r"flowdsl\.(storage|codecs|testing|web|notebook)\.[a-z]\w*\..*"),
+]
 
 _OUTSIDE = re.compile(
     r"\[([^\]]*)\]\((?:\.\./)+(?:README|CONTRIBUTING|CHANGELOG|examples|tests|LICENSE)[^)]*\)"
