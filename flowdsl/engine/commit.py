@@ -33,7 +33,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from flowdsl.errors import StorageUnavailable
 from flowdsl.storage.base import Operation, Outcome, Storage
@@ -84,24 +84,6 @@ class Committer:
         self._streak = 0  # quick commits in a row
         self._outage: tuple[float, float] | None = None  # since when, and when it was last seen
 
-    def _send(self, operations: Sequence[Operation]) -> list[Outcome]:
-        """Commit; while the storage is unavailable, again, until the outage has lasted too long."""
-        pause = _FIRST_PAUSE
-        while True:
-            try:
-                outcomes = self._timed(operations)
-            except StorageUnavailable as error:
-                if error.lasting or self._closing.is_set():
-                    raise
-                left = self._outage_left()
-                if left <= 0:
-                    raise
-                self._closing.wait(min(pause, left))
-                pause = min(2 * pause, _LONGEST_PAUSE)
-            else:
-                self._outage = None
-                return outcomes
-
     def _outage_left(self) -> float:
         """For how long the storage may stay unavailable until callers get the error."""
         now, patience = time.monotonic(), self.storage.patience
@@ -118,7 +100,10 @@ class Committer:
         if self._turn.acquire(False):
             try:
                 if not self._pending:
-                    return self._send(operations)
+                    return self._timed(operations)
+            except StorageUnavailable as error:
+                if error.lasting or self._closing.is_set():
+                    raise
             finally:
                 self._turn.release()
         request = _Request(operations)
@@ -199,9 +184,9 @@ class Committer:
 
     def _end_turn(self, loop: asyncio.AbstractEventLoop) -> None:
         batch = self._turns.pop(loop)
-        self._commit_together(
-            batch, BaseException, self.storage.commit
-        )  # no error may leave a caller waiting
+        outage = self._commit_together(batch, BaseException)  # no error may leave a caller waiting
+        if outage is not None:
+            self._fail([request for request in batch if not request.done], outage)
         _resolve(batch)
 
     def _nudge(self) -> None:
@@ -220,29 +205,46 @@ class Committer:
 
     def _drain(self, catch: type[BaseException] = Exception) -> None:
         """Commit for everybody who waits. The caller holds the turn. What is not caught, as the error of a
-        request, interrupts."""
-        while self._pending:
-            batch: list[_Request] = []
+        request, interrupts.
+
+        While the storage is unavailable all wait together, and who comes meanwhile joins them, until the
+        outage has lasted too long.
+        """
+        batch: list[_Request] = []
+        pause = _FIRST_PAUSE
+        while batch or self._pending:
             while self._pending and len(batch) < 1000:
                 batch.append(self._pending.popleft())
             try:
-                self._commit_together(batch, catch, self._send)
+                outage = self._commit_together(batch, catch)
             except BaseException:
                 self._pending.extendleft(request for request in reversed(batch) if not request.done)
                 self._wake.put(True)
                 raise
             finally:
                 self._deliver(batch)
+            batch = [request for request in batch if not request.done]
+            if outage is None:
+                self._outage, pause = None, _FIRST_PAUSE
+                continue
+            left = self._outage_left()
+            if outage.lasting or self._closing.is_set() or left <= 0:
+                self._fail(batch, outage)
+                self._deliver(batch)
+                batch = []
+            else:
+                self._closing.wait(min(pause, left))
+                pause = min(2 * pause, _LONGEST_PAUSE)
 
     def _commit_together(
-        self, batch: list[_Request], catch: type[BaseException], send: Callable[..., list[Outcome]]
-    ) -> None:
+        self, batch: list[_Request], catch: type[BaseException]
+    ) -> StorageUnavailable | None:
+        """Commit for *batch*; the error, if the storage is unavailable: the rest of it is not done then."""
         if len(batch) > 1:
             try:
-                outcomes = send([op for request in batch for op in request.operations])
+                outcomes = self._timed([op for request in batch for op in request.operations])
             except StorageUnavailable as error:
-                self._fail(batch, error)
-                return
+                return error
             except catch:
                 pass  # somebody's operations are at fault: find out whose, below
             else:
@@ -252,16 +254,16 @@ class Committer:
                     request.outcomes = outcomes[start:end]
                     request.done = True
                     start = end
-                return
-        for place, request in enumerate(batch):
+                return None
+        for request in batch:
             try:
-                request.outcomes = send(request.operations)
+                request.outcomes = self._timed(request.operations)
             except StorageUnavailable as error:
-                self._fail(batch[place:], error)
-                return
+                return error
             except catch as error:
                 request.error = error
             request.done = True
+        return None
 
     @staticmethod
     def _fail(batch: list[_Request], error: StorageUnavailable) -> None:
@@ -271,6 +273,7 @@ class Committer:
 
     @staticmethod
     def _deliver(batch: list[_Request]) -> None:
+        """Hand over what is done, to each once."""
         loops: dict[asyncio.AbstractEventLoop, list[_Request]] = {}
         for request in batch:
             if not request.done:

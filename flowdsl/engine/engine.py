@@ -264,9 +264,11 @@ class Engine:
                 len(self._background),
                 f", of runs {', '.join(left[:10])}" if left else "",
             )
-        for pool in (self._pool, self._background_pool, *self.coordinators.values(), *self.replaced.values()):
+        for pool in (self._pool, self._background_pool, *self.coordinators.values()):
             if pool is not None:
                 pool.shutdown(wait=in_time, cancel_futures=not in_time)
+        for replaced in self.replaced.values():  # not every library's takes cancel_futures
+            replaced.shutdown(wait=in_time)
         self._pool = self._background_pool = None
         if self._loop is not None and self._loop_thread is not None:
             self._loop.call_soon_threadsafe(self._loop.stop)

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
+from pickle import PickleError
 from typing import Any, Never
 
 from attrs import frozen
@@ -31,7 +32,7 @@ from flowdsl.engine.execution import Execution, Frame
 from flowdsl.engine.scope import Scope, StepView
 from flowdsl.engine.sealed import sealed
 from flowdsl.engine.user import Args, Function, Named, Value
-from flowdsl.errors import FlowError, StepTimeout, Stopped, StorageUnavailable
+from flowdsl.errors import FlowError, StepOutcomeUnknown, StepTimeout, Stopped, StorageUnavailable
 from flowdsl.hooks import HookChain
 from flowdsl.storage.base import Storage
 from flowdsl.storage.relay import RelayStorage
@@ -101,7 +102,7 @@ class RemoteBody(Effect):
         future = None
         try:
             future = _working(run.engine, self.executor).submit(_Sent(self.call, self.called, self.frame))
-            return self._answer(future.result(defn.timeout))
+            answer = future.result(defn.timeout)
         except TimeoutError as error:
             if future is None or future.done():
                 return error, None
@@ -113,7 +114,25 @@ class RemoteBody(Effect):
             )
             return StepTimeout(message, run=run.id, step=defn.path), None
         except Exception as error:
+            # Errors of the body come back as data: this one is the executor's. If it was under way, nobody
+            # knows what the body did; what could not be sent never began.
+            unsent = future is None or isinstance(error, (TypeError, AttributeError, PickleError))
+            if defn.in_doubt == "raise" and not unsent:
+                return self._in_doubt(error), None
             return error, None
+        return self._answer(answer)
+
+    def _in_doubt(self, error: Exception) -> Stopped:
+        run, call = self.call.run, self.call
+        unknown = StepOutcomeUnknown(
+            f"step {self.called.defn.path} ({call.shown}) of run {run.id} was executing when its worker died "
+            f"({type(error).__name__}); nobody knows whether it took effect. Find out, then say so: "
+            f"Runtime.resolve({run.id!r}, {call.key[:12]!r}, result=…), error=… or rerun=True",
+            run=run.id,
+            step=call.key,
+        )
+        run.stop.halt(unknown)
+        return Stopped(unknown)
 
     async def aio(self) -> Never:
         raise AssertionError("async steps execute as tasks")
@@ -219,24 +238,35 @@ def _chain(scope: Scope) -> tuple[str, ...]:
     return tuple(ids)
 
 
+def _processes() -> Any:
+    """The module of process pools: importing it costs 10 ms, which only who uses one pays."""
+    return importlib.import_module("concurrent.futures.process")
+
+
+def _is_broken(executor: Executor) -> bool:
+    """Whether a pool of the standard library or of loky has lost a worker, and takes no work any more."""
+    flags = getattr(executor, "_flags", None)
+    return bool(getattr(executor, "_broken", False) or getattr(flags, "broken", None))
+
+
 def _working(engine: Engine, executor: Executor) -> Executor:
-    """*executor*, or what replaces a process pool that broke when a worker was killed."""
+    """*executor*, or what replaces a pool of processes that broke when a worker was killed."""
     with engine.lock:
         live = engine.replaced.get(id(executor), executor)
-        process = sys.modules.get("concurrent.futures.process")  # importing it costs 10 ms
-        if (
-            process is not None
-            and isinstance(live, process.ProcessPoolExecutor)
-            and getattr(live, "_broken", False)
-        ):
-            facts: Any = executor
-            live = process.ProcessPoolExecutor(
+        if not _is_broken(live):
+            return live
+        facts: Any = executor
+        if type(executor).__module__.partition(".")[0] == "loky":
+            loky = importlib.import_module("loky")
+            live = loky.get_reusable_executor(max_workers=facts._max_workers)
+        elif isinstance(executor, _processes().ProcessPoolExecutor):
+            live = _processes().ProcessPoolExecutor(
                 facts._max_workers,
                 facts._mp_context,
                 initializer=facts._initializer,
                 initargs=facts._initargs,
             )
-            engine.replaced[id(executor)] = live
+        engine.replaced[id(executor)] = live
         return live
 
 

@@ -11,6 +11,7 @@ from flowdsl.engine.commit import Committer, Written
 from flowdsl.errors import StorageFull, StorageUnavailable
 from flowdsl.storage import MemoryStorage
 from flowdsl.storage.base import Done, OpenRun, PutStep
+from flowdsl.storage.relay import RelayStorage
 
 
 class Slow(MemoryStorage):
@@ -553,3 +554,36 @@ def test_a_lone_commit_of_a_quick_disk_needs_no_other_thread(storage):
         assert threads[-1] == threading.get_ident()
     finally:
         committer.close()
+
+
+def test_those_that_come_during_an_outage_join_the_next_try():
+    """A lone caller that finds the storage away waits together with all others, and one batch goes through."""
+    sizes: list[int] = []
+    back = threading.Event()
+
+    class Away(RelayStorage):
+        inline = False
+
+        def commit(self, operations):
+            sizes.append(len(operations))
+            if not back.is_set():
+                raise StorageUnavailable("away")
+            return super().commit(operations)
+
+    inner = MemoryStorage()
+    storage = Away(inner)
+    storage.inline = False
+    committer = Committer(storage)
+    threads = [
+        threading.Thread(target=committer.commit, args=([OpenRun(Run(f"r{n}", "w", "k"), 0.0)],))
+        for n in range(20)
+    ]
+    for thread in threads:
+        thread.start()
+    while max(sizes, default=0) < 10:
+        pass
+    back.set()
+    for thread in threads:
+        thread.join(20)
+    committer.close()
+    assert len(inner.list_runs()) == 20

@@ -64,6 +64,21 @@ class StepFuture(Generic[T]):
         self.seen = False
         self.scheduled = scheduled
 
+    # What ``concurrent.futures.wait`` and ``as_completed`` look at; there is no public way for a future that
+    # is not theirs. The names are those of Python 3.2 to 3.14.
+
+    @property
+    def _condition(self) -> threading.Condition:
+        return self._future._condition
+
+    @property
+    def _state(self) -> str:
+        return self._future._state
+
+    @property
+    def _waiters(self) -> "_Waiters":
+        return _Waiters(self)
+
     def result(self, timeout: float | None = None) -> T:
         """The step's result, waiting at most *timeout* real seconds (``None``: as long as it takes).
 
@@ -232,6 +247,40 @@ class StepFuture(Generic[T]):
             raise call.run.stop.stopped() from None
         finally:
             self._handed_over()
+
+
+class _Waiters:
+    """Those who wait for a future by the functions of ``concurrent.futures``."""
+
+    def __init__(self, future: StepFuture[Value]) -> None:
+        self._own = future
+
+    def append(self, waiter: Value) -> None:
+        """Tell *waiter* of our future, not of the one inside it."""
+        told: Value = _Told(self._own, waiter)
+        self._own._future._waiters.append(told)
+
+    def remove(self, waiter: Value) -> None:
+        """*waiter* waits no more."""
+        inside = self._own._future._waiters
+        inside[:] = [told for told in inside if getattr(told, "waiter", told) is not waiter]
+
+
+class _Told:
+    """Tells a waiter that *own* has ended."""
+
+    def __init__(self, own: StepFuture[Value], waiter: Value) -> None:
+        self.waiter = waiter
+        self._own = own
+
+    def add_result(self, _future: Value) -> None:
+        self.waiter.add_result(self._own)
+
+    def add_exception(self, _future: Value) -> None:
+        self.waiter.add_exception(self._own)
+
+    def add_cancelled(self, _future: Value) -> None:
+        self.waiter.add_cancelled(self._own)
 
 
 class Tally:
