@@ -13,11 +13,12 @@ from flowdsl.core.schedules import Schedule
 from flowdsl.core.status import RunStatus
 from flowdsl.core.words import nearest
 from flowdsl.engine.engine import Engine
+from flowdsl.engine.registry import WORKFLOWS
 from flowdsl.engine.runs import schedules
 from flowdsl.handle import Run
 from flowdsl.storage.base import DropQueue, DropSchedule, PutQueue, PutSchedule
 
-__all__ = ["Queues", "Schedules", "WorkerInfo", "workers_of"]
+__all__ = ["Queues", "Schedules", "WorkerInfo", "loaded_workflows", "workers_of"]
 
 
 class Queues:
@@ -126,6 +127,11 @@ class WorkerInfo:
     started_at: datetime
     seen_at: datetime
     executing: tuple[str, ...]
+
+
+def loaded_workflows() -> list[str]:
+    """The paths of the workflows that are imported in this process."""
+    return sorted(WORKFLOWS)
 
 
 def workers_of(engine: Engine) -> list[WorkerInfo]:

@@ -13,8 +13,8 @@ from typing import Any, NoReturn
 
 import click
 
-from flowdsl.cli._command import SHARED, Cli, Failure
-from flowdsl.core.words import clean, nearest
+from flowdsl.cli._command import SHARED, Cli, Failure, Verbs
+from flowdsl.core.words import clean
 from flowdsl.errors import FlowError
 
 __all__ = ["COMMANDS", "cli"]
@@ -39,6 +39,10 @@ COMMANDS = (
     "delete",
     "prune",
     "backup",
+    "worker",
+    "workers",
+    "queues",
+    "schedules",
     "ui",
     "doctor",
     "completion",
@@ -48,7 +52,7 @@ COMMANDS = (
 USAGE, FAILED, INTERRUPTED = 2, 1, 130
 
 
-class Commands(click.Group):
+class Commands(Verbs):
     """Imports the module of a command when the command is asked for, and turns errors into exit codes."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -61,15 +65,6 @@ class Commands(click.Group):
             return None
         found: click.Command = getattr(import_module(f"flowdsl.cli.{cmd_name}"), cmd_name)
         return found
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command that *args* begin with; for one that there is not, the nearest that there is."""
-        unknown = args[0] not in COMMANDS and not args[0].startswith("-")
-        if unknown and not ctx.resilient_parsing:  # such as the beginning of a name, to be completed
-            ctx.fail(f"no command {args[0]!r}{nearest(args[0], COMMANDS)}")
-        return super().resolve_command(ctx, args)
 
     def main(self, *args: Any, **extra: Any) -> NoReturn:
         """Run and end with :class:`SystemExit`: 0, 1 for an error, 2 for wrong usage, 130 for Ctrl-C."""

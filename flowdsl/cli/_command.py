@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 from attrs import define, field
@@ -16,6 +16,7 @@ from flowdsl.cli._output import Output
 from flowdsl.core.durations import seconds
 from flowdsl.core.records import Run
 from flowdsl.core.status import RunStatus
+from flowdsl.core.words import nearest
 from flowdsl.handle import is_interrupted
 from flowdsl.runtime import Runtime
 from flowdsl.storage.sqlite.url import sqlite_path
@@ -25,6 +26,7 @@ __all__ = [
     "SHARED",
     "Cli",
     "Failure",
+    "Verbs",
     "as_duration",
     "as_moment",
     "command",
@@ -33,6 +35,7 @@ __all__ = [
     "opened",
     "period",
     "shown_status",
+    "verbs",
 ]
 
 
@@ -42,6 +45,20 @@ class Failure(click.ClickException):
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
         self.hint = hint
+
+
+class Verbs(click.Group):
+    """A group that answers a command that there is not with the nearest that there is."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that *args* begin with."""
+        names = self.list_commands(ctx)
+        unknown = args[0] not in names and not args[0].startswith("-")
+        if unknown and not ctx.resilient_parsing:  # such as the beginning of a name, to be completed
+            ctx.fail(f"no command {args[0]!r}{nearest(args[0], names)}")
+        return super().resolve_command(ctx, args)
 
 
 @define
@@ -98,12 +115,34 @@ def command(**attributes: Any) -> Callable[[Callable[..., int | None]], click.Co
     """
 
     def decorate(function: Callable[..., int | None]) -> click.Command:
-        made: click.Command = click.command(**attributes)(shared(function))
-        for option in SHARED:
-            option(made)
-        return made
+        return _with_shared(click.Command, function, attributes)
 
     return decorate
+
+
+def verbs(**attributes: Any) -> Callable[[Callable[..., int | None]], Verbs]:
+    """Make a group of commands of a function, which is called where none of them is named."""
+
+    def decorate(function: Callable[..., int | None]) -> Verbs:
+        @functools.wraps(function)
+        def alone(cli: Cli, **options: Any) -> int | None:
+            if click.get_current_context().invoked_subcommand is not None:
+                return None
+            return function(cli, **options)
+
+        return _with_shared(Verbs, alone, {"invoke_without_command": True, **attributes})
+
+    return decorate
+
+
+_Made = TypeVar("_Made", bound=click.Command)
+
+
+def _with_shared(kind: type[_Made], function: Callable[..., int | None], attributes: dict[str, Any]) -> _Made:
+    made = click.command(cls=kind, **attributes)(shared(function))
+    for option in SHARED:
+        option(made)
+    return made
 
 
 def shared(function: Callable[..., int | None]) -> Callable[..., int | None]:

@@ -23,7 +23,16 @@ from flowdsl.core.words import clean
 from flowdsl.errors import FlowError
 from flowdsl.runtime import Runtime
 
-__all__ = ["RUN", "RUNS", "channel_names", "message_names", "step_names", "workflow_names"]
+__all__ = [
+    "RUN",
+    "RUNS",
+    "channel_names",
+    "message_names",
+    "queue_names",
+    "schedule_names",
+    "step_names",
+    "workflow_names",
+]
 
 _MOST = 200  # runs that are offered, the newest
 
@@ -101,7 +110,19 @@ def _channels(runtime: Runtime, ctx: click.Context) -> Iterator[Offered]:
             yield name, f"{count} items"
 
 
+def _queues(runtime: Runtime, _: click.Context) -> Iterator[Offered]:
+    for row in runtime.storage.list_queues():
+        yield row.name, "paused" if row.paused else ""
+
+
+def _schedules(runtime: Runtime, _: click.Context) -> Iterator[Offered]:
+    for row in runtime.storage.list_schedules():
+        yield row.name, "paused" if row.paused else ""
+
+
 run_ids = _completes(_runs)
+queue_names = _completes(_queues)
+schedule_names = _completes(_schedules)
 channel_names = _completes(_channels)
 workflow_names = _completes(_workflows)
 step_names = _completes(_steps)

@@ -1,6 +1,7 @@
 """Executing the rest of a run, for ``flowdsl resume``, ``retry`` and ``fork``.
 
-These are the only commands that execute the user's code, and so the only ones that load what it stored.
+With ``worker`` and ``schedules`` these are the only commands that import the user's code, and so the only
+ones that load what it stored.
 """
 
 import contextlib
@@ -28,7 +29,7 @@ from flowdsl.errors import FlowError, StepOutcomeUnknown
 from flowdsl.handle import Run as Handle
 from flowdsl.runtime import Runtime, set_default
 
-__all__ = ["APP", "execute"]
+__all__ = ["APP", "app_runtime", "execute", "stdout_reserved"]
 
 APP = click.option(
     "--app", metavar="MODULE", help="The module that defines the workflow: its name, or the path of its file."
@@ -41,9 +42,9 @@ def execute(cli: Cli, text: str, app: str | None, how: Callable[[Runtime, str], 
     if app is None:
         hint = f", probably --app {module_of(known.workflow)}" if known is not None else ""
         raise click.UsageError(f"--app MODULE is needed, to execute the code of the run{hint}")
-    with _stdout_reserved(cli.as_json):
+    with stdout_reserved(cli.as_json):
         load_app(app, known.workflow if known is not None else "")
-        with _runtime(cli) as runtime:
+        with app_runtime(cli) as runtime:
             run = find_run(runtime, text)
             before = max((step.seq for step in runtime.storage.list_steps(run.id, payloads=False)), default=0)
             began = time.monotonic()
@@ -114,7 +115,7 @@ def _peek(cli: Cli, text: str) -> Run | None:
 
 
 @contextlib.contextmanager
-def _runtime(cli: Cli) -> Iterator[Runtime]:
+def app_runtime(cli: Cli) -> Iterator[Runtime]:
     """The runtime that the imported module configured, or one on the storage of the command line."""
     configured = set_default(None)
     set_default(configured)
@@ -156,7 +157,7 @@ def _told(record: Run, status: str, error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _stdout_reserved(wanted: bool) -> Iterator[None]:
+def stdout_reserved(wanted: bool) -> Iterator[None]:
     """While the user's code executes, what it prints goes to standard error, child processes included."""
     if not wanted:
         yield

@@ -11,12 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
+from flowdsl.core.kinds import BESIDE_STEPS
 from flowdsl.core.records import Run, Signal, Step
 from flowdsl.core.status import RunStatus, StepStatus
 from flowdsl.core.words import iso
 
 __all__ = [
-    "BESIDE",
     "extra_of",
     "log_view",
     "run_view",
@@ -28,10 +28,6 @@ __all__ = [
     "step_view",
     "tag_texts",
 ]
-
-
-BESIDE = ("store", "log", "audit")
-"""Kinds of records that are not calls: they stand apart from the steps."""
 
 
 class Line(Protocol):
@@ -126,9 +122,9 @@ def show_view(
     *journal*: its records in order; *children*: the runs that it called, each with its shown status.
 
     >>> list(show_view(Run("order-7", "shop.checkout", "ab12"), "pending", []))[-6:]
-    ['steps', 'children', 'signals', 'store', 'log', 'audit']
+    ['steps', 'children', 'signals', 'audit', 'log', 'publish', 'reply', 'store']
     """
-    lists: dict[str, list[dict[str, Any]]] = {kind: [] for kind in BESIDE}
+    lists: dict[str, list[dict[str, Any]]] = {kind: [] for kind in sorted(BESIDE_STEPS)}
     steps: list[dict[str, Any]] = []
     for step in journal:
         lists.get(step.kind, steps).append(step_view(step))

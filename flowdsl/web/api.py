@@ -6,7 +6,8 @@ from urllib.parse import quote
 from starlette.responses import Response
 
 from flowdsl.core.advice import advice
-from flowdsl.core.views import BESIDE, run_view, show_view
+from flowdsl.core.kinds import BESIDE_STEPS
+from flowdsl.core.views import run_view, show_view
 from flowdsl.web.answers import Refusal, json_response
 from flowdsl.web.asked import Asked
 from flowdsl.web.query import Cursor, Filters, number
@@ -41,7 +42,7 @@ def run_document(asked: Asked, run_id: str) -> dict[str, Any]:
         raise Refusal(404, "there is no such run")
     document = show_view(whole.run, whole.status, whole.journal, whole.children, whole.signals)
     document["steps"] = [step for step in document["steps"] if step["seq"] > after][:limit]
-    for kind in BESIDE:
+    for kind in BESIDE_STEPS:
         document[kind] = [step for step in document[kind] if step["seq"] > after]
     if "next" not in document:
         document["next"] = advice(whole.run, whole.status, whole.journal)

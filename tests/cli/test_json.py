@@ -49,6 +49,7 @@ def fields_of(value, where=""):
         ("backup", ["copy.db"]),
         ("tag", ["sold", "team=north"]),
         ("completion", ["bash"]),
+        ("queues", ["put", "mail"]),
     ],
 )
 def test_no_field_is_ever_missing(command, arguments, shop, diary, answer):

@@ -1,0 +1,99 @@
+"""``flowdsl worker``: real processes that execute what is enqueued, and how they end."""
+
+import json
+import signal
+import textwrap
+
+import pytest
+
+from flowdsl import Runtime
+
+from .test_json import FIELDS
+
+CLERK = """
+    import time
+    from pathlib import Path
+    from flowdsl import configure, step, workflow
+
+    if Path("configured").exists():
+        configure("sqlite:///own.db")
+
+    @step
+    def work(name):
+        print("the body prints")
+        Path("began").touch()
+        while not Path("go").exists():
+            time.sleep(0.01)
+        return name.upper()
+
+    @workflow
+    def job(name):
+        return work(name)
+"""
+
+
+@pytest.fixture
+def clerk(folder, monkeypatch, imports):
+    """The module, imported here too."""
+    (folder / "clerk.py").write_text(textwrap.dedent(CLERK))
+    monkeypatch.syspath_prepend(str(folder))
+    import clerk
+
+    return clerk
+
+
+def until(found):
+    """Wait for what *found* tells, looking again and again."""
+    while not found():
+        signal.sigtimedwait([], 0.02)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_executes_until_it_is_told(number, code, clerk, folder, url, spawn):
+    """It executes what is enqueued, lets what is under way end, and exits; only its document is printed."""
+    process = spawn("worker", "clerk", "--queues", "a,b", "--queue", "c", "--lease", "5 sec", "--json")
+    with Runtime(url) as runtime:
+        run = clerk.job.options(queue="b").enqueue("x")
+        until((folder / "began").exists)
+        (worker,) = runtime.workers()
+        assert (set(worker.queues), worker.executing) == ({"a", "b", "c"}, (run.id,))
+        process.send_signal(number)
+        (folder / "go").touch()
+        out, _ = process.communicate(timeout=20)
+        assert process.returncode == code
+        assert set(json.loads(out)) == FIELDS["worker"]
+        assert run.result(timeout=5) == "X"
+        assert runtime.workers() == []
+
+
+def test_what_does_not_end_in_time_is_given_back(clerk, folder, url, spawn):
+    """After the drain the process ends all the same, and the run waits for another worker."""
+    process = spawn("worker", "--app", "clerk.py", "--drain", "0.1 sec")
+    with Runtime(url) as runtime:
+        run = clerk.job.enqueue("x")
+        until((folder / "began").exists)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=20)
+        assert process.returncode == 0
+        assert runtime.run(run.id).status == "running"
+
+
+def test_the_runtime_of_the_module_is_used(clerk, folder, spawn):
+    """What the module configures holds, unless the storage is named."""
+    (folder / "configured").touch()
+    with Runtime("sqlite:///own.db"):
+        run = clerk.job.enqueue("x")
+        (folder / "go").touch()
+        process = spawn("worker", "clerk")
+        assert run.result(timeout=20) == "X"
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=20)
+        assert process.returncode == 0
+
+
+def test_what_is_wrong(folder, fault):
+    """A module is needed, once, and names are not empty."""
+    assert "one MODULE is needed" in fault("worker", code=2)
+    assert "one MODULE is needed" in fault("worker", "a", "--app", "b", code=2)
+    assert "names with commas" in fault("worker", "a", "--queues", "x,,y", code=2)
+    assert "no module 'nowhere'" in fault("worker", "nowhere")
