@@ -15,7 +15,7 @@ from attrs import Attribute, define, field, frozen
 from flowdsl.core.ownership import RUN_FIELDS
 from flowdsl.core.records import Item, Memo, QueueRow, Run, ScheduleRow, Signal, Step, WorkerRow
 from flowdsl.core.status import RunStatus
-from flowdsl.errors import ResultNotStorable, StorageError
+from flowdsl.errors import CorruptPayload, ResultNotStorable, StorageError
 
 __all__ = [
     "REWRITABLE",
@@ -513,8 +513,11 @@ def raise_unstorable(*outcomes: Outcome) -> None:
             raise not_storable(outcome)
 
 
-def not_storable(outcome: Unstorable, **where: str) -> ResultNotStorable:
-    """The error for whoever made the value that the storage cannot take; *where* names run and step."""
+def not_storable(outcome: Unstorable, **where: str) -> ResultNotStorable | CorruptPayload:
+    """The error for whoever made the value that the storage cannot take; *where* names run and step. A row
+    that was altered is not his: that error stays itself."""
+    if isinstance(outcome.error, CorruptPayload):
+        return outcome.error
     error = ResultNotStorable(str(outcome.error), **where)
     error.__cause__ = outcome.error
     return error

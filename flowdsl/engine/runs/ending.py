@@ -18,6 +18,7 @@ from flowdsl.engine.scope import INTERRUPTS
 from flowdsl.engine.stop import stopped_in
 from flowdsl.engine.user import Function, Handle, Named, Value
 from flowdsl.errors import (
+    CorruptPayload,
     FlowError,
     LeaseLost,
     NondeterminismError,
@@ -250,7 +251,7 @@ def _let_go(state: Execution, reason: BaseException) -> None:
     """Give the lease back at once, where that is still ours to do, together with the values that the body
     has seen: not with those of one that replays wrongly."""
     if not isinstance(reason, LeaseLost):
-        seen = () if isinstance(reason, NondeterminismError) else state.writer.buffered()
+        seen = () if isinstance(reason, NondeterminismError | CorruptPayload) else state.writer.buffered()
         release(state.engine, state.record, seen)
 
 
