@@ -64,6 +64,7 @@ T = TypeVar("T")
 
 _NOTHING: Any = object()
 _PATIENCE = 30.0  # seconds that closing waits for bodies that cannot be stopped
+_GOODBYE = 2.0  # seconds that a worker in another thread is given to say that it ends
 
 
 class RuntimeOptions(TypedDict, total=False):
@@ -228,6 +229,8 @@ class Runtime:
         end = time.monotonic() + _PATIENCE
         if not on_a_loop():
             wait(list(engine.futures.values()), _PATIENCE)
+        for worker in list(self._workers):
+            worker.ended.wait(_GOODBYE)
         engine.close(max(end - time.monotonic(), 0.0))
         self._keeper.close()
         _runtimes.closed(self)
@@ -519,6 +522,7 @@ class Runtime:
         try:
             yield worker
         finally:
+            worker.ended.set()
             self._workers.discard(worker)
 
     @property

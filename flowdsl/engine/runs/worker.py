@@ -86,6 +86,7 @@ class Worker:
         self._concurrency = concurrency
         self._drain = drain
         self._stop = threading.Event()
+        self.ended = threading.Event()
         self._running: dict[str, Future[Value]] = {}
         self._claims = count()
         self._left_alone: set[str] = set()
