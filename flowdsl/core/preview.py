@@ -65,7 +65,9 @@ def preview_call(
     """
     text = ""
     for name, place in places:
-        shown = preview(values[place], limit)
+        value = values[place]
+        # a number, the most frequent, is shown without a call
+        shown = str(value) if type(value) is int and -_LARGE < value < _LARGE else preview(value, limit)
         text = f"{text}, {name}={shown}" if text else f"{name}={shown}"
         if len(text) > limit:
             break

@@ -319,8 +319,9 @@ class Definition:
 
     def is_receiver(self, value: object) -> bool:
         """Whether *value* is the ``self`` of a method that was called as a function, by a decorator above."""
-        classes = type(value).__mro__ if self._owner is not None else ()
-        return any((cls.__module__, cls.__qualname__) == self._owner for cls in classes)
+        if self._owner is None:  # each call of a step comes through here
+            return False
+        return any((cls.__module__, cls.__qualname__) == self._owner for cls in type(value).__mro__)
 
     def call(self, args: Args, kwargs: Named) -> "Invocation[Self]":
         """A call of the plain function, as what names it (a record, ``schedule("charge")``) can make it."""

@@ -246,7 +246,9 @@ class Body(Effect):
 
     def sync(self) -> Result:
         heart = self.heart
-        if self.timeout is not None or (heart is not None and not self.inline):
+        if self.timeout is None and heart is None:
+            return self._sync()
+        if self.timeout is not None or not self.inline:
             return self._sync_with_limits()
         outcome = self._sync()
         return (self._silent(heart), None) if heart is not None and heart.missed() else outcome

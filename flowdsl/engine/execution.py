@@ -238,6 +238,9 @@ class Execution:
         self.engine = engine
         self.record = record
         self.id = record.id
+        # What ids, keys of messages and chance derive from: the run, and from the second generation on, which
+        # one it is.
+        self.origin = record.id if record.generation == 1 else f"{record.id}@{record.generation}"
         self.called = called
         self.epoch = record.epoch
         self.journal = journal
@@ -256,13 +259,6 @@ class Execution:
         self.branches = Branches()
         self.bodies = Bodies()
         self._parts: dict[type, object] = {}
-
-    @property
-    def origin(self) -> str:
-        """What ids, keys of messages and chance derive from: the run, and from the second generation on,
-        which one it is."""
-        generation = self.record.generation
-        return self.id if generation == 1 else f"{self.id}@{generation}"
 
     def part(self, kind: type[P]) -> P:
         """The one instance of *kind* that belongs to this run; made at the first look, without arguments."""

@@ -540,39 +540,35 @@ SCHEDULES_TOPIC = "schedules"
 """What to wait for to hear of changed schedules."""
 
 
-def topics_of(operations: Iterable[Operation]) -> Iterator[str]:
+_SILENT = frozenset({PutStep, TakeSignal, DropSteps, PutMemo, DropMemo, PutWorker, DropWorker, Rewrite})
+"""Operations that are told to those only who wait for any change."""
+
+
+def topics_of(operations: Iterable[Operation]) -> list[str]:
     """What to say to those who wait, once *operations* are durable. Steps and renewed leases say nothing: who
     wants to see them waits for any change."""
-    for op in operations:
-        match op:
-            case (
-                PutStep()
-                | TakeSignal()
-                | DropSteps()
-                | PutMemo()
-                | DropMemo()
-                | PutWorker()
-                | DropWorker()
-                | Rewrite()
-            ):
-                pass
-            case PutQueue():
-                yield queue_topic(op.row.name)
-            case DropQueue():
-                yield queue_topic(op.name)
-            case PutSchedule() | DropSchedule():
-                yield SCHEDULES_TOPIC
-            case UpdateRun():
-                if op.release or "cancel_requested" in op.changes or "status" in op.changes:
-                    yield run_topic(op.run_id)
-                if op.changes.get("queue") is not None:
-                    yield queue_topic(op.changes["queue"])
-            case OpenRun():
-                if op.run.queue is not None:
-                    yield queue_topic(op.run.queue)
-            case AddSignal():
-                yield run_topic(op.signal.run_id)
-            case Publish():
-                yield run_topic(op.item.run_id)
-            case ClaimRun() | Reply() | Restart() | DeleteRun():
+    return [topic for op in operations if type(op) not in _SILENT for topic in _topics_of(op)]
+
+
+def _topics_of(op: Operation) -> Iterator[str]:
+    match op:
+        case PutQueue():
+            yield queue_topic(op.row.name)
+        case DropQueue():
+            yield queue_topic(op.name)
+        case PutSchedule() | DropSchedule():
+            yield SCHEDULES_TOPIC
+        case UpdateRun():
+            if op.release or "cancel_requested" in op.changes or "status" in op.changes:
                 yield run_topic(op.run_id)
+            if op.changes.get("queue") is not None:
+                yield queue_topic(op.changes["queue"])
+        case OpenRun():
+            if op.run.queue is not None:
+                yield queue_topic(op.run.queue)
+        case AddSignal():
+            yield run_topic(op.signal.run_id)
+        case Publish():
+            yield run_topic(op.item.run_id)
+        case ClaimRun() | Reply() | Restart() | DeleteRun():
+            yield run_topic(op.run_id)
