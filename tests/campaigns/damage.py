@@ -234,7 +234,7 @@ def _look(
 _PAYLOADS = """
 SELECT id, 'args', args FROM runs UNION ALL
 SELECT id, 'outcome', coalesce(result, error) FROM runs WHERE coalesce(result, error) IS NOT NULL UNION ALL
-SELECT id, CASE kind WHEN 'store' THEN 'state' ELSE steps.key END, payload FROM steps JOIN runs ON runs.no = steps.run WHERE payload IS NOT NULL UNION ALL
+SELECT id, CASE kind WHEN 'store' THEN 'state' ELSE steps.key END, payload FROM steps JOIN runs ON runs.no = steps.seq >> 32 WHERE payload IS NOT NULL UNION ALL
 SELECT runs.id, 'continued', payload FROM signals JOIN runs ON runs.no = signals.run WHERE name = 'go' UNION ALL
 SELECT 'memo', '', payload FROM memos
 """

@@ -144,7 +144,9 @@ class Snapshot:
     @classmethod
     def of(cls, storage: Storage) -> "Snapshot":
         runs = {run.id: run for run in storage.list_runs(RunFilter(newest_first=False))}
-        return cls(runs, {(s.run_id, s.key): s for run_id in runs for s in storage.list_steps(run_id)})
+        # who continued a run is noted, and is no part of its work
+        steps = [s for run_id in runs for s in storage.list_steps(run_id) if s.kind != "audit"]
+        return cls(runs, {(s.run_id, s.key): s for s in steps})
 
 
 @define(eq=False)
