@@ -108,7 +108,7 @@ def _a(kind: type, what: str) -> Callable[[Any, Any, Any], None]:
     return check
 
 
-def _divergence(_: Any, __: Any, value: Any) -> None:
+def _divergence(_: Any, __: Any, value: Divergence) -> None:
     if value not in DIVERGENCES:
         names = ", ".join(map(repr, DIVERGENCES))
         raise ValueError(f"on_divergence is one of {names}; got {value!r}")

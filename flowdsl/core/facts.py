@@ -209,7 +209,9 @@ _CLASSES: tuple[type[Facts], ...] = (
     *(Scheduled, Stored, ChildRun, Sent, Published, Won, Beating, Logged, Forked, Changed),
 )
 _COMMON = ("generation", "begun")
-_MARKS = {cls: next(one.name for one in fields(cls) if one.name not in _COMMON) for cls in _CLASSES}
+_MARKS: dict[type[Facts], str] = {
+    cls: next(one.name for one in fields(cls) if one.name not in _COMMON) for cls in _CLASSES
+}
 
 
 def facts_of(step: Step) -> Facts:

@@ -154,17 +154,17 @@ class _Picture(reprlib.Repr):
         self.maxlevel = _MAX_DEPTH
         self.maxlist = self.maxtuple = self.maxset = self.maxfrozenset = self.maxdict = _MAX_ITEMS
 
-    def repr1(self, value: Any, level: int) -> str:
+    def repr1(self, x: Any, level: int) -> str:
         if self.room <= 0:
             return self.fillvalue
-        represent: Any = type(value).__repr__
+        represent: Any = type(x).__repr__
         draw = _DRAWN.get(represent)
         if draw is not None:
-            return draw(self, value, level)
-        fields = _shown_fields(value, represent)
+            return draw(self, x, level)
+        fields = _shown_fields(x, represent)
         if fields is not None:
-            return self._named(value, fields, level)
-        return self._spend(_printable(_summary(value) or _safe_repr(value)))
+            return self._named(x, fields, level)
+        return self._spend(_printable(_summary(x) or _safe_repr(x)))
 
     def _spend(self, text: str) -> str:
         self.room -= len(text) + 2  # two for what separates it from the next

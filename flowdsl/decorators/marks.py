@@ -25,8 +25,10 @@ class _StepDecorator(Protocol):
 
 
 class _SendDecorator(Protocol):
-    @overload
-    def __call__(self, fn: Callable[P, Coroutine[Any, Any, Any]], /) -> Step[P, Awaitable[None]]: ...
+    @overload  # a coroutine function fits both, and the first that fits is meant
+    def __call__(  # pyright: ignore[reportOverlappingOverload]
+        self, fn: Callable[P, Coroutine[Any, Any, Any]], /
+    ) -> Step[P, Awaitable[None]]: ...
     @overload
     def __call__(self, fn: Callable[P, Any], /) -> Step[P, None]: ...
 

@@ -108,12 +108,12 @@ class _Configured(Generic[P, R]):
                 f"got {', '.join(sorted(unknown))}"
             )
         given: dict[str, Any] = {}
-        if options.get("id") is not None:
-            given["run_id"] = checked_id(options["id"])
-        if options.get("timeout") is not None:
-            given["timeout"] = checked_timeout(options["timeout"])
-        if options.get("tags") is not None:
-            given["tags"] = checked_tags(options["tags"])
+        if (run_id := options.get("id")) is not None:
+            given["run_id"] = checked_id(run_id)
+        if (timeout := options.get("timeout")) is not None:
+            given["timeout"] = checked_timeout(timeout)
+        if (tags := options.get("tags")) is not None:
+            given["tags"] = checked_tags(tags)
         given |= {name: value for name, value in options.items() if name in PLACES and value is not None}
         for flag in ("fresh", "detached"):
             if options.get(flag):

@@ -129,8 +129,8 @@ class StepView:
     duration: float | None = None
     generation: int = 0
     details: Any = None
-    _origin: str = field(default="", kw_only=True)
-    _heart: Heart | None = field(default=None, kw_only=True, repr=False, eq=False)
+    _origin: str = field(default="", kw_only=True, alias="origin")
+    _heart: Heart | None = field(default=None, kw_only=True, repr=False, eq=False, alias="heart")
 
     @property
     def idempotency_key(self) -> str:

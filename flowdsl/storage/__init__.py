@@ -1,11 +1,14 @@
 """Where records are kept: the port and its backends."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flowdsl.storage.base import Storage
 from flowdsl.storage.memory import MemoryStorage
 from flowdsl.storage.sqlite import SQLiteStorage
 from flowdsl.storage.urls import DEFAULT_URL, default_url, open_storage
+
+if TYPE_CHECKING:
+    from flowdsl.storage.postgres import PostgresStorage
 
 __all__ = [
     "DEFAULT_URL",

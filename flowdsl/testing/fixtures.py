@@ -3,9 +3,9 @@
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, Unpack, cast
 
-from flowdsl.runtime import Runtime
+from flowdsl.runtime import Runtime, RuntimeOptions
 from flowdsl.storage import MemoryStorage, Storage
 from flowdsl.testing.clock import VirtualClock
 
@@ -18,14 +18,15 @@ R = TypeVar("R")
 class FreshRuntime:
     """What :func:`fresh_runtime` returns; enter it with ``with`` or ``async with``, as often as you like."""
 
-    def __init__(self, make: Callable[[], Storage], options: dict[str, Any]) -> None:
+    def __init__(self, make: Callable[[], Storage], options: RuntimeOptions) -> None:
         self._make = make
         self._options = options
         self._open: list[tuple[Runtime, Storage]] = []
 
     def __enter__(self) -> Runtime:
         storage = self._make()
-        runtime = Runtime(storage, **{"clock": VirtualClock(), **self._options})
+        options: RuntimeOptions = {"clock": VirtualClock(), **self._options}
+        runtime = Runtime(storage, **options)
         self._open.append((runtime, storage))
         return runtime.__enter__()
 
@@ -47,7 +48,7 @@ class FreshRuntime:
             storage.close()
 
 
-def fresh_runtime(**options: Any) -> FreshRuntime:
+def fresh_runtime(**options: Unpack[RuntimeOptions]) -> FreshRuntime:
     """The current runtime for a ``with`` block, over a fresh storage in memory and a :class:`VirtualClock`.
 
     *options* are those of :class:`~flowdsl.Runtime`, except ``storage``; a ``clock=`` replaces the virtual
@@ -71,7 +72,7 @@ def fresh_runtime(**options: Any) -> FreshRuntime:
 
 
 def with_storage(
-    factory: Callable[[], Storage] | None = None, **options: Any
+    factory: Callable[[], Storage] | None = None, **options: Unpack[RuntimeOptions]
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Decorate a function, sync or async, so that each call of it has a current runtime over a store of its
     own.

@@ -130,7 +130,7 @@ class _Killing(Hooks):
 
     def __init__(self, at: int, when: When) -> None:
         self._at = at
-        self._when = when
+        self._when: When = when
 
     def wrap_storage(self, storage: Storage) -> Storage:
         return CrashingStorage(storage, self._at, when=self._when, outcome="kill")

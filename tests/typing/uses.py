@@ -75,9 +75,8 @@ assert_type(fetch.options(retry=None, on_divergence="rerun")("u"), bytes)
 double.options(timeout=3)("1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 double.options(timout=3)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 double.options(mode="later")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+step(mode="later")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
 
-
-step(mode="later")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
 # Concurrency ------------------------------------------------------------------------------------------------
 
 assert_type(double.submit(1).result(), int)

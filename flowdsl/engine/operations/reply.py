@@ -68,9 +68,9 @@ class Message:
     name: str
     payload: Value
     sender: str | None = None
-    _run_id: str = field(default="", kw_only=True)
-    _id: str = field(default="", kw_only=True)
-    _asked: bool = field(default=False, kw_only=True)
+    _run_id: str = field(default="", kw_only=True, alias="run_id")
+    _id: str = field(default="", kw_only=True, alias="id")
+    _asked: bool = field(default=False, kw_only=True, alias="asked")
 
     def reply(self, value: Value = None) -> None:
         """Answer who asked with *value*. The first answer counts, later ones are passed over.

@@ -42,6 +42,7 @@ class Enqueueable(Protocol):
         self, args: tuple[Value, ...], kwargs: Named
     ) -> "tuple[Invocation[WorkflowDef], Named, Place]":
         """The call, the options of the run, and where it is put."""
+        ...
 
 
 @define(slots=True)

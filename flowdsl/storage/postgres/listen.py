@@ -14,9 +14,10 @@ from collections.abc import Callable
 from typing import Any
 
 import psycopg
+from psycopg.sql import SQL, Identifier
 
 from flowdsl.storage.changes import Changes
-from flowdsl.storage.postgres.statements import Statements
+from flowdsl.storage.postgres.statements import Sql, Statements
 from flowdsl.storage.postgres.writer import topic_key
 from flowdsl.storage.pulses import Pulses
 
@@ -51,7 +52,7 @@ class Listener:
         self._until: dict[str, float] = {}  # when a wait was entered or renewed last, by topic
         self._pulses = Pulses()
 
-    def learn(self, topics: frozenset[str], execute: Callable[[str, Any], Any]) -> bool:
+    def learn(self, topics: frozenset[str], execute: Callable[[Sql, Any], Any]) -> bool:
         """Enter waits for *topics* before they begin. If there were such that were not known, something may
         have happened before: whoever waits looks once more."""
         if self._thread is None:
@@ -77,7 +78,7 @@ class Listener:
         while not self._closed:
             try:
                 with self._connect() as connection:
-                    connection.execute(f'LISTEN "{self._channel}"')
+                    connection.execute(SQL("LISTEN {}").format(Identifier(self._channel)))
                     self.works = self._arrives(connection)
                     self._changes.say_all()  # something may have been missed before
                     while not self._closed:

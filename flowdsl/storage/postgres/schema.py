@@ -7,13 +7,14 @@ import psycopg
 
 from flowdsl.errors import SchemaMismatch, StorageUnavailable
 from flowdsl.storage.migrations import migrations
+from flowdsl.storage.postgres.statements import Sql
 
 __all__ = ["prepare"]
 
 _OLDEST = 130000
 
 
-def prepare(connection: "psycopg.Connection[Any]", schema: str, quoted: str) -> None:
+def prepare(connection: "psycopg.Connection[Any]", schema: str, quoted: Sql) -> None:
     """Make the schema or migrate it. Raises ``SchemaMismatch`` for one of a newer flowdsl."""
     if connection.info.server_version < _OLDEST:
         raise StorageUnavailable(
@@ -44,11 +45,12 @@ def prepare(connection: "psycopg.Connection[Any]", schema: str, quoted: str) -> 
             connection.execute(f"INSERT INTO {quoted}.flowdsl_schema VALUES (0)")
         for migration in supported:
             if migration.version > found:
-                connection.execute(migration.sql.replace("{schema}", quoted))
+                text = migration.sql.replace("{schema}", quoted)
+                connection.execute(text.encode(connection.info.encoding))
         connection.execute(f"UPDATE {quoted}.flowdsl_schema SET version = %s", (supported[-1].version,))
 
 
-def _version(connection: "psycopg.Connection[Any]", schema: str, quoted: str) -> int:
+def _version(connection: "psycopg.Connection[Any]", schema: str, quoted: Sql) -> int:
     there = connection.execute(
         "SELECT 1 FROM pg_tables WHERE schemaname = %s AND tablename = 'flowdsl_schema'", (schema,)
     ).fetchone()

@@ -7,7 +7,7 @@ path.
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, LiteralString
 
 from flowdsl.core.records import (
     Memo,
@@ -21,7 +21,10 @@ from flowdsl.core.records import (
 from flowdsl.core.status import RunStatus
 from flowdsl.storage.columns import ITEM_COLUMNS, NEW_SIGNAL, RUN_COLUMNS, SIGNAL_COLUMNS, tag_items
 
-__all__ = ["NOW", "STEP_COLUMNS", "Statements"]
+__all__ = ["NOW", "STEP_COLUMNS", "Sql", "Statements"]
+
+Sql = LiteralString
+"""Text that no caller has a part in; the driver's types take no other."""
 
 STEP_COLUMNS = [name for name in Step._fields if name not in ("run_id", "seq")]
 _ARRAYS = {
@@ -34,24 +37,32 @@ _UPPER, _LOWER = "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz"
 NOW = "extract(epoch from clock_timestamp())::double precision"
 
 
-def _list(names: list[str], prefix: str = "") -> str:
-    return ", ".join(f'{prefix}"{name}"' for name in names)
+def _ours(text: str) -> Sql:
+    """A *text* of which the checkers cannot see that it is put together from names of ours, or quoted."""
+    unchecked: Any = text
+    ours: Sql = unchecked
+    return ours
 
 
-def _marks(count: int) -> str:
-    return ", ".join(["%s"] * count)
+def _list(names: list[str], prefix: str = "") -> Sql:
+    return _ours(", ".join(f'{prefix}"{name}"' for name in names))
 
 
-def schema_text(schema: str) -> str:
+def _marks(count: int) -> Sql:
+    return _ours(", ".join(["%s"] * count))
+
+
+def schema_text(schema: str) -> Sql:
     """The name of a schema as a literal of SQL, without its quotes."""
-    return schema.replace("'", "''").replace("%", "%%")
+    return _ours(schema.replace("'", "''").replace("%", "%%"))
 
 
 class Statements:
     """The statements for the tables in *schema*."""
 
     def __init__(self, schema: str) -> None:
-        s = self.schema = '"' + schema.replace('"', '""') + '"'
+        s = _ours('"' + schema.replace('"', '""') + '"')
+        self.schema: Sql = s
         run_of = f"(SELECT no FROM {s}.runs WHERE id = %s AND NOT pruned)"
         runs, steps = _list(RUN_COLUMNS), _list(STEP_COLUMNS)
         last = f"greatest(base, coalesce((SELECT max(seq) FROM {s}.steps WHERE run = runs.no), 0))"
@@ -64,46 +75,48 @@ class Statements:
             INSERT INTO {s}.steps (run, seq, {steps})
             SELECT no, greatest(base, coalesce((SELECT max(seq) FROM {s}.steps WHERE run = r.no), 0)) + 1,
                 {_marks(len(STEP_COLUMNS))} FROM r RETURNING seq"""
-        self.append_step = append.format(fence="")
-        self.append_step_fenced = append.format(fence="AND epoch = %s")
-        arrays = ", ".join(f"%s::{_ARRAYS.get(name, 'text')}[]" for name in STEP_COLUMNS)
-        self.append_steps = f"""
+        self.append_step: Sql = append.format(fence="")
+        self.append_step_fenced: Sql = append.format(fence="AND epoch = %s")
+        arrays = _ours(", ".join(f"%s::{_ARRAYS.get(name, 'text')}[]" for name in STEP_COLUMNS))
+        self.append_steps: Sql = f"""
             INSERT INTO {s}.steps (run, seq, {steps}) SELECT * FROM unnest(%s::bigint[], %s::bigint[],
             {arrays})"""
-        self.step_of_key = f"SELECT seq FROM {s}.steps WHERE run = %s AND key = %s ORDER BY seq DESC LIMIT 1"
-        self.keep_last = f"UPDATE {s}.runs SET base = greatest(base, %s) WHERE no = %s"
-        self.drop_steps = f"DELETE FROM {s}.steps WHERE run = %s AND key = ANY(%s)"
-        self.drop_steps_of_run = f"DELETE FROM {s}.steps WHERE run = %s"
-        self.get_step = f"""
+        self.step_of_key: Sql = (
+            f"SELECT seq FROM {s}.steps WHERE run = %s AND key = %s ORDER BY seq DESC LIMIT 1"
+        )
+        self.keep_last: Sql = f"UPDATE {s}.runs SET base = greatest(base, %s) WHERE no = %s"
+        self.drop_steps: Sql = f"DELETE FROM {s}.steps WHERE run = %s AND key = ANY(%s)"
+        self.drop_steps_of_run: Sql = f"DELETE FROM {s}.steps WHERE run = %s"
+        self.get_step: Sql = f"""
             SELECT seq, {steps} FROM {s}.steps WHERE run = {run_of} AND key = %s ORDER BY seq DESC LIMIT 1"""
-        self.list_steps = f"""
+        self.list_steps: Sql = f"""
             SELECT seq, {steps} FROM {s}.steps WHERE run = {run_of} AND seq > %s ORDER BY seq LIMIT %s"""
-        self.list_steps_bare = self.list_steps.replace('"payload"', "NULL::bytea")
+        self.list_steps_bare: Sql = self.list_steps.replace('"payload"', "NULL::bytea")
 
         # Runs.
-        self.now = f"SELECT {NOW}"
+        self.now: Sql = f"SELECT {NOW}"
         head = f"no, epoch, status, {last}"
         # The runs of a commit are locked in the order of their ids, so that no two commits wait for each
         # other.
-        self.lock_runs = f"""
+        self.lock_runs: Sql = f"""
             SELECT id, {head} FROM {s}.runs WHERE id = ANY(%s) AND NOT pruned ORDER BY id FOR NO KEY UPDATE"""
-        self.lock_keys = "SELECT pg_advisory_xact_lock(k) FROM unnest(%s::bigint[]) k ORDER BY k"
-        self.lock_run = f"SELECT {head} FROM {s}.runs WHERE id = %s AND NOT pruned FOR NO KEY UPDATE"
-        self.get_run = f"SELECT {runs} FROM {s}.runs WHERE id = %s AND NOT pruned"
-        self.run_by_id = f"SELECT no, nonce, {runs} FROM {s}.runs WHERE id = %s"
-        self.run_by_nonce = f"""
+        self.lock_keys: Sql = "SELECT pg_advisory_xact_lock(k) FROM unnest(%s::bigint[]) k ORDER BY k"
+        self.lock_run: Sql = f"SELECT {head} FROM {s}.runs WHERE id = %s AND NOT pruned FOR NO KEY UPDATE"
+        self.get_run: Sql = f"SELECT {runs} FROM {s}.runs WHERE id = %s AND NOT pruned"
+        self.run_by_id: Sql = f"SELECT no, nonce, {runs} FROM {s}.runs WHERE id = %s"
+        self.run_by_nonce: Sql = f"""
             SELECT {runs} FROM {s}.runs
             WHERE nonce = %s AND nonce <> '' AND owner IS NOT DISTINCT FROM %s AND key = %s"""
-        self.insert_run = f"""
+        self.insert_run: Sql = f"""
             INSERT INTO {s}.runs (nonce, {runs}) VALUES ({_marks(len(RUN_COLUMNS) + 1)})
             ON CONFLICT (id) DO NOTHING RETURNING no"""
-        self.replace_run = f"""
+        self.replace_run: Sql = f"""
             UPDATE {s}.runs SET nonce = '', base = 0, {self._assigned(RUN_COLUMNS)} WHERE no = %s"""
-        self.delete_run = f"DELETE FROM {s}.runs WHERE no = %s"
-        self.highest = f"""
+        self.delete_run: Sql = f"DELETE FROM {s}.runs WHERE no = %s"
+        self.highest: Sql = f"""
             SELECT (SELECT max(number) FROM {s}.runs WHERE key = %s),
                 (SELECT value FROM {s}.counters WHERE name = 'epoch')"""
-        self.continuable = f"""
+        self.continuable: Sql = f"""
             SELECT {runs} FROM {s}.runs WHERE key = %s AND number IS NOT NULL AND (
                 (status IN ('pending', 'running') AND (owner IS NULL OR owner <> ALL(%s)))
                 OR (status = 'failed' AND retryable))
@@ -111,123 +124,128 @@ class Statements:
         # Claiming. Rows that another worker is taking are passed over.
         queued = "coalesce(queue, 'default')"
         skip = "FOR NO KEY UPDATE SKIP LOCKED"
-        self.claimed_by_nonce = f"""
+        self.claimed_by_nonce: Sql = f"""
             SELECT {runs} FROM {s}.runs WHERE nonce = %s AND nonce <> '' AND owner = %s"""
-        self.lost_runs = f"""
+        self.lost_runs: Sql = f"""
             SELECT no, {runs} FROM {s}.runs
             WHERE status = 'running' AND NOT pruned AND parent IS NULL
                 AND (owner IS NULL OR lease_until <= %s) AND workflow = ANY(%s)
                 AND (%s::text[] IS NULL OR queue IS NULL OR {queued} = ANY(%s))
             ORDER BY created_at, id LIMIT %s {skip}"""
-        self.pending_runs = f"""
+        self.pending_runs: Sql = f"""
             SELECT no, {runs} FROM {s}.runs
             WHERE status = 'pending' AND (-priority, created_at, id) > (%s, %s, %s)
                 AND owner IS NULL AND NOT pruned AND (not_before IS NULL OR not_before <= %s)
                 AND workflow = ANY(%s) AND (%s::text[] IS NULL OR {queued} = ANY(%s))
                 AND {queued} <> ALL(%s::text[])
             ORDER BY -priority, created_at, id LIMIT %s {skip}"""
-        self.has_serial = f"SELECT EXISTS (SELECT 1 FROM {s}.runs WHERE status = 'pending' AND serial <> '')"
-        self.lock_claims = f"SELECT pg_advisory_xact_lock(hashtextextended('{schema_text(schema)}', 7))"
-        self.executing = f"""
+        self.has_serial: Sql = (
+            f"SELECT EXISTS (SELECT 1 FROM {s}.runs WHERE status = 'pending' AND serial <> '')"
+        )
+        self.lock_claims: Sql = f"SELECT pg_advisory_xact_lock(hashtextextended('{schema_text(schema)}', 7))"
+        self.executing: Sql = f"""
             SELECT {queued}, owner, partition, serial FROM {s}.runs
             WHERE status = 'running' AND NOT pruned AND owner IS NOT NULL AND lease_until > %s"""
-        self.begun = f"SELECT {queued}, claimed_at FROM {s}.runs WHERE claimed_at > %s"
-        self.same_work = f"""
+        self.begun: Sql = f"SELECT {queued}, claimed_at FROM {s}.runs WHERE claimed_at > %s"
+        self.same_work: Sql = f"""
             SELECT nonce, {runs} FROM {s}.runs
             WHERE dedup = %s AND workflow = %s AND queue IS NOT DISTINCT FROM %s
                 AND status IN ('pending', 'running') AND NOT pruned LIMIT 1"""
-        self.pulse = f"UPDATE {s}.runs SET pulse = pulse + 1 WHERE no = %s"
-        self.pulses = f"SELECT id, pulse FROM {s}.runs WHERE NOT pruned AND id = ANY(%s)"
-        self.attention = f"""
+        self.pulse: Sql = f"UPDATE {s}.runs SET pulse = pulse + 1 WHERE no = %s"
+        self.pulses: Sql = f"SELECT id, pulse FROM {s}.runs WHERE NOT pruned AND id = ANY(%s)"
+        self.attention: Sql = f"""
             SELECT id, epoch, status, cancel_requested,
                 (SELECT count(*) FROM {s}.signals WHERE run = runs.no AND taken_by IS NULL)
             FROM {s}.runs WHERE NOT pruned AND id = ANY(%s)"""
-        self.add_tags = f"""
+        self.add_tags: Sql = f"""
             INSERT INTO {s}.run_tags (run, name, value)
             SELECT %s, t.name, t.value FROM unnest(%s::text[], %s::text[]) t (name, value)"""
-        self.drop_tags = f"DELETE FROM {s}.run_tags WHERE run = %s"
-        self.keep_epoch = f"UPDATE {s}.counters SET value = greatest(value, %s) WHERE name = 'epoch'"
-        self.highest_epoch = f"SELECT coalesce(max(epoch), 0) FROM {s}.runs"
+        self.drop_tags: Sql = f"DELETE FROM {s}.run_tags WHERE run = %s"
+        self.keep_epoch: Sql = f"UPDATE {s}.counters SET value = greatest(value, %s) WHERE name = 'epoch'"
+        self.highest_epoch: Sql = f"SELECT coalesce(max(epoch), 0) FROM {s}.runs"
         tables = ("runs", "run_tags", "steps", "signals", "items", "memos", "queues", "schedules", "workers")
-        self.clear = [f"DELETE FROM {s}.{table}" for table in tables]
+        self.clear: list[Sql] = [f"DELETE FROM {s}.{table}" for table in tables]
 
         # Messages and items.
         signals = _list(SIGNAL_COLUMNS)
-        self._signals = f"SELECT {signals} FROM {s}.signals WHERE run = {run_of} AND seq > %s"
-        self._signals_bare = self._signals.replace('"payload"', "''::bytea").replace('"reply"', "NULL::bytea")
-        self.get_signal = f"SELECT {signals} FROM {s}.signals WHERE run = {run_of} AND id = %s"
-        self.add_signal = f"""
+        self._signals: Sql = f"SELECT {signals} FROM {s}.signals WHERE run = {run_of} AND seq > %s"
+        self._signals_bare: Sql = self._signals.replace('"payload"', "''::bytea").replace(
+            '"reply"', "NULL::bytea"
+        )
+        self.get_signal: Sql = f"SELECT {signals} FROM {s}.signals WHERE run = {run_of} AND id = %s"
+        self.add_signal: Sql = f"""
             INSERT INTO {s}.signals (run, {_list(NEW_SIGNAL)}) VALUES ({_marks(len(NEW_SIGNAL) + 1)})
             RETURNING seq"""
-        self.same_signal = f"""
+        self.same_signal: Sql = f"""
             SELECT seq FROM {s}.signals WHERE run = %s AND (id = %s OR (name = %s AND key = %s)) ORDER BY id
             <> %s"""
-        self.signal_taken_by = f"SELECT taken_by FROM {s}.signals WHERE run = %s AND id = %s"
-        self.take_signal = f"UPDATE {s}.signals SET taken_by = %s WHERE run = %s AND id = %s"
-        self.signal_reply = f"SELECT reply IS NOT NULL FROM {s}.signals WHERE run = %s AND id = %s"
-        self.reply = f"""
+        self.signal_taken_by: Sql = f"SELECT taken_by FROM {s}.signals WHERE run = %s AND id = %s"
+        self.take_signal: Sql = f"UPDATE {s}.signals SET taken_by = %s WHERE run = %s AND id = %s"
+        self.signal_reply: Sql = f"SELECT reply IS NOT NULL FROM {s}.signals WHERE run = %s AND id = %s"
+        self.reply: Sql = f"""
             UPDATE {s}.signals SET reply = %s, reply_preview = %s, reply_failed = %s, reply_seal = %s
             WHERE run = %s AND id = %s"""
-        self.drop_signals = f"DELETE FROM {s}.signals WHERE run = %s"
-        self.drop_taken = f"DELETE FROM {s}.signals WHERE run = %s AND taken_by IS NOT NULL AND NOT asked"
-        self.add_item = f"""
+        self.drop_signals: Sql = f"DELETE FROM {s}.signals WHERE run = %s"
+        self.drop_taken: Sql = (
+            f"DELETE FROM {s}.signals WHERE run = %s AND taken_by IS NOT NULL AND NOT asked"
+        )
+        self.add_item: Sql = f"""
             INSERT INTO {s}.items (run, {_list(ITEM_COLUMNS)}) VALUES ({_marks(len(ITEM_COLUMNS) + 1)})
             ON CONFLICT DO NOTHING RETURNING n"""
-        self.drop_items = f"DELETE FROM {s}.items WHERE run = %s"
+        self.drop_items: Sql = f"DELETE FROM {s}.items WHERE run = %s"
         items = f"SELECT {_list(ITEM_COLUMNS)} FROM {s}.items WHERE run = {run_of} AND channel = %s"
-        self.list_items = f"{items} AND n > %s ORDER BY n LIMIT %s"
-        self.last_item = f"{items} ORDER BY n DESC LIMIT 1"
-        self.list_channels = f"""
+        self.list_items: Sql = f"{items} AND n > %s ORDER BY n LIMIT %s"
+        self.last_item: Sql = f"{items} ORDER BY n DESC LIMIT 1"
+        self.list_channels: Sql = f"""
             SELECT channel, count(*) FROM {s}.items WHERE run = {run_of} GROUP BY channel ORDER BY channel"""
 
         # What stands by itself.
-        self.get_memo = f"SELECT {_list(list(fields_of(Memo)))} FROM {s}.memos WHERE key = %s"
-        self.put_memo = self._put("memos", Memo)
-        self.drop_memo = f"DELETE FROM {s}.memos WHERE key = %s"
-        self.put_queue, self.put_schedule = self._put("queues", QueueRow), self._put("schedules", ScheduleRow)
-        self.put_worker = self._put("workers", WorkerRow)
-        self.has_queue = f"SELECT 1 FROM {s}.queues WHERE name = %s"
-        self.has_schedule = f"SELECT 1 FROM {s}.schedules WHERE name = %s"
-        self.drop_queue = f"DELETE FROM {s}.queues WHERE name = %s"
-        self.drop_schedule = f"DELETE FROM {s}.schedules WHERE name = %s"
-        self.drop_worker = f"DELETE FROM {s}.workers WHERE id = %s"
-        self.list_queues, self.list_schedules = (
-            self._all("queues", QueueRow),
-            self._all("schedules", ScheduleRow),
-        )
-        self.list_workers = self._all("workers", WorkerRow)
+        self.get_memo: Sql = f"SELECT {_list(list(fields_of(Memo)))} FROM {s}.memos WHERE key = %s"
+        self.put_memo: Sql = self._put("memos", Memo)
+        self.drop_memo: Sql = f"DELETE FROM {s}.memos WHERE key = %s"
+        self.put_queue: Sql = self._put("queues", QueueRow)
+        self.put_schedule: Sql = self._put("schedules", ScheduleRow)
+        self.put_worker: Sql = self._put("workers", WorkerRow)
+        self.has_queue: Sql = f"SELECT 1 FROM {s}.queues WHERE name = %s"
+        self.has_schedule: Sql = f"SELECT 1 FROM {s}.schedules WHERE name = %s"
+        self.drop_queue: Sql = f"DELETE FROM {s}.queues WHERE name = %s"
+        self.drop_schedule: Sql = f"DELETE FROM {s}.schedules WHERE name = %s"
+        self.drop_worker: Sql = f"DELETE FROM {s}.workers WHERE id = %s"
+        self.list_queues: Sql = self._all("queues", QueueRow)
+        self.list_schedules: Sql = self._all("schedules", ScheduleRow)
+        self.list_workers: Sql = self._all("workers", WorkerRow)
 
         # Waiting.
-        self.wait = f"""
+        self.wait: Sql = f"""
             INSERT INTO {s}.waits SELECT t, {NOW} + %s FROM unnest(%s::text[]) t ORDER BY t
             ON CONFLICT (topic) DO UPDATE SET until = excluded.until"""
-        self.forget_waits = f"DELETE FROM {s}.waits WHERE until < {NOW}"
-        self.notify = f"""
+        self.forget_waits: Sql = f"DELETE FROM {s}.waits WHERE until < {NOW}"
+        self.notify: Sql = f"""
             SELECT pg_notify(%s, topic) FROM {s}.waits WHERE topic = ANY(%s) AND until > {NOW}"""
 
-    def _put(self, table: str, row: type[Any]) -> str:
+    def _put(self, table: Sql, row: type[Any]) -> Sql:
         first, *others = fields_of(row)
-        sets = ", ".join(f'"{name}" = excluded."{name}"' for name in others)
+        sets = _ours(", ".join(f'"{name}" = excluded."{name}"' for name in others))
         columns = [first, *others]
         return f"""
             INSERT INTO {self.schema}.{table} ({_list(columns)}) VALUES ({_marks(len(columns))})
-            ON CONFLICT ("{first}") DO UPDATE SET {sets}"""
+            ON CONFLICT ({_list([first])}) DO UPDATE SET {sets}"""
 
-    def _all(self, table: str, row: type[Any]) -> str:
+    def _all(self, table: Sql, row: type[Any]) -> Sql:
         columns = list(fields_of(row))
-        return f'SELECT {_list(columns)} FROM {self.schema}.{table} ORDER BY "{columns[0]}"'
+        return f"SELECT {_list(columns)} FROM {self.schema}.{table} ORDER BY {_list(columns[:1])}"
 
     @staticmethod
-    def _assigned(columns: list[str] | tuple[str, ...]) -> str:
-        return ", ".join(f'"{name}" = %s' for name in columns)
+    def _assigned(columns: list[str] | tuple[str, ...]) -> Sql:
+        return _ours(", ".join(f'"{name}" = %s' for name in columns))
 
     @lru_cache(maxsize=512)  # noqa: B019 - one object for each schema
-    def update_run(self, columns: tuple[str, ...]) -> str:
+    def update_run(self, columns: tuple[str, ...]) -> Sql:
         """The statement that sets *columns* (names of ours) of the run of a number."""
         return f"UPDATE {self.schema}.runs SET pulse = pulse + 1, {self._assigned(columns)} WHERE no = %s"
 
     @lru_cache(maxsize=512)  # noqa: B019
-    def update_run_if(self, columns: tuple[str, ...], lease: str, fenced: bool, statuses: bool) -> str:
+    def update_run_if(self, columns: tuple[str, ...], lease: str, fenced: bool, statuses: bool) -> Sql:
         """The statement that sets *columns* of the run of an id, if its epoch and status are as asked for,
         and its lease: ``"renew"``, ``"release"`` or ``""``."""
         sets = [f'"{name}" = %s' for name in columns]
@@ -237,28 +255,29 @@ class Statements:
             sets.append(f"lease_until = {NOW} + %s")
         if columns or lease == "release":  # a renewed lease is no news
             sets.append("pulse = pulse + 1")
-        sql = f"UPDATE {self.schema}.runs SET {', '.join(sets)} WHERE id = %s AND NOT pruned"
+        sql = f"UPDATE {self.schema}.runs SET {_ours(', '.join(sets))} WHERE id = %s AND NOT pruned"
         sql += " AND epoch = %s" if fenced else ""
         sql += " AND status = ANY(%s)" if statuses else ""
         return sql + " RETURNING no"
 
-    def rewrite(self, kind: str, fields: tuple[str, ...]) -> str:
+    def rewrite(self, kind: str, fields: tuple[str, ...]) -> Sql:
         """The statement that replaces *fields* (names of ours) of a record that has the expected ones."""
         s = self.schema
         run_of = f"(SELECT no FROM {s}.runs WHERE id = %s AND NOT pruned)"
-        table, where = {
+        places: dict[str, tuple[Sql, Sql]] = {
             "run": ("runs", "id = %s AND NOT pruned"),
             "step": ("steps", f"run = {run_of} AND seq = %s"),
             "signal": ("signals", f"run = {run_of} AND id = %s"),
             "item": ("items", f"run = {run_of} AND channel = %s AND n = %s"),
             "memo": ("memos", "key = %s"),
-        }[kind]
-        same = "".join(f' AND "{name}" IS NOT DISTINCT FROM %s' for name in fields)
+        }
+        table, where = places[kind]
+        same = _ours("".join(f' AND "{name}" IS NOT DISTINCT FROM %s' for name in fields))
         return f"UPDATE {s}.{table} SET {self._assigned(fields)} WHERE {where}{same} RETURNING 1"
 
     def list_signals(
         self, run_id: str, name: str | None, unread: bool, after: int, limit: int | None, payloads: bool
-    ) -> tuple[str, list[Any]]:
+    ) -> tuple[Sql, list[Any]]:
         """Statement and values for ``Storage.list_signals``."""
         sql, values = (self._signals if payloads else self._signals_bare), [run_id, after]
         if name is not None:
@@ -268,12 +287,13 @@ class Statements:
             sql += " AND taken_by IS NULL"
         return sql + " ORDER BY seq LIMIT %s", [*values, limit]
 
-    def list_runs(self, where: RunFilter, payloads: bool) -> tuple[str, list[Any]]:
+    def list_runs(self, where: RunFilter, payloads: bool) -> tuple[Sql, list[Any]]:
         """Statement and values for ``Storage.list_runs``."""
-        s, terms = self.schema, ["NOT pruned"]
+        s = self.schema
+        terms: list[Sql] = ["NOT pruned"]
         values: list[Any] = []
 
-        def term(text: str, *given: Any) -> None:
+        def term(text: Sql, *given: Any) -> None:
             terms.append(text)
             values.extend(given)
 

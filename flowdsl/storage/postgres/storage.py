@@ -30,7 +30,7 @@ from flowdsl.storage.postgres.connections import Connections, is_conflict, is_ou
 from flowdsl.storage.postgres.listen import Listener
 from flowdsl.storage.postgres.rows import NotTaken, is_text, steps_of
 from flowdsl.storage.postgres.schema import prepare
-from flowdsl.storage.postgres.statements import Statements
+from flowdsl.storage.postgres.statements import Sql, Statements
 from flowdsl.storage.postgres.url import postgres_place
 from flowdsl.storage.postgres.writer import REFUSED, Dialogue, Row, Transaction, lone, unstorable
 
@@ -214,7 +214,7 @@ class PostgresStorage(Storage):
 
     # Reading -----------------------------------------------------------------------------------------------
 
-    def _read(self, statement: str, values: Sequence[Any]) -> list[Row]:
+    def _read(self, statement: Sql, values: Sequence[Any]) -> list[Row]:
         self._require_open()
         if not all(is_text(value) for value in values if isinstance(value, str)):
             return []  # such a text is refused when it is written, so no row holds it
@@ -335,7 +335,7 @@ class PostgresStorage(Storage):
             self._changes.say()  # others may have committed
         return self._changes.version
 
-    def _read_nothing(self, statement: str, values: Sequence[Any]) -> None:
+    def _read_nothing(self, statement: Sql, values: Sequence[Any]) -> None:
         self._require_open()
         self._persist(lambda connection: connection.execute(statement, values))
 

@@ -70,13 +70,13 @@ from flowdsl.storage.operations import (
     topics_of,
 )
 from flowdsl.storage.postgres.rows import NotTaken, checked, is_text, step_values
-from flowdsl.storage.postgres.statements import Statements
+from flowdsl.storage.postgres.statements import Sql, Statements
 
 __all__ = ["REFUSED", "Lone", "Transaction", "lone", "topic_key", "unstorable"]
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
-Dialogue = Generator[tuple[str, Sequence[Any]], list[Row], T]
+Dialogue = Generator[tuple[Sql, Sequence[Any]], list[Row], T]
 """Yields statements with their values, is sent their rows."""
 
 REFUSED = (psycopg.DataError, psycopg.IntegrityError, psycopg.ProgrammingError, psycopg.NotSupportedError)
@@ -104,7 +104,7 @@ def topic_key(topic: str) -> str:
 class Lone:
     """A commit in one statement: *outcome* of its rows; ``None`` where they do not say all."""
 
-    sql: str
+    sql: Sql
     values: Sequence[Any]
     outcome: Callable[[list[Row]], Outcome | None]
 
@@ -531,12 +531,13 @@ class Transaction:
         return _DONE
 
     def _drop(self, op: DropMemo | DropQueue | DropSchedule | DropWorker) -> Dialogue[Outcome]:
-        statement, name = {
+        found: dict[type[Operation], tuple[Sql, str]] = {
             DropMemo: (self._sql.drop_memo, "key"),
             DropQueue: (self._sql.drop_queue, "name"),
             DropSchedule: (self._sql.drop_schedule, "name"),
             DropWorker: (self._sql.drop_worker, "id"),
-        }[type(op)]
+        }
+        statement, name = found[type(op)]
         value = getattr(op, name)
         if is_text(value):
             yield statement, (value,)

@@ -68,14 +68,14 @@ class FileLocks:
                 held = _held[identity] = _Held(os.open(path, os.O_RDWR | os.O_CLOEXEC))
             held.users += 1
             self._files.append((identity, start, length))
-            _set(held.handle, fcntl.F_RDLCK, start, length)
+            _set(held.handle, True, start, length)
 
     def yield_to_close(self) -> None:
         """Let SQLite take the file for itself, if this is the last storage of the process on it."""
         with _guard:
             for identity, start, length in self._files:
                 if _held[identity].users == 1:
-                    _set(_held[identity].handle, fcntl.F_UNLCK, start, length)
+                    _set(_held[identity].handle, False, start, length)
 
     def close(self) -> None:
         """Give the handles back. The last storage closes them; SQLite must have closed its own before."""
@@ -89,6 +89,9 @@ class FileLocks:
             self._files = []
 
 
-def _set(handle: int, kind: int, start: int, length: int) -> None:
+def _set(handle: int, shared: bool, start: int, length: int) -> None:
+    """Take a shared lock on those bytes, or give it back."""
+    assert fcntl is not None  # without it nothing is held
+    kind = fcntl.F_RDLCK if shared else fcntl.F_UNLCK
     flock = struct.pack("hhqqi4x", kind, os.SEEK_SET, start, length, 0)
     fcntl.fcntl(handle, fcntl.F_OFD_SETLK, flock)

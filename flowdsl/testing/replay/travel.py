@@ -13,7 +13,7 @@ import os
 import pickle
 import sys
 from types import CodeType, FunctionType, ModuleType
-from typing import Any
+from typing import Any, cast
 
 import cloudpickle
 
@@ -96,7 +96,7 @@ class _Packer(cloudpickle.Pickler):  # type: ignore[misc]
         except Exception as error:  # whatever its own code for pickling raises
             return LeftBehind, (f"{type(obj).__name__} ({error})",)
         if isinstance(obj, CodeType):  # it goes without its file, which the story shows
-            kind, parts = reduced
+            kind, parts = cast("tuple[Any, tuple[Any, ...]]", reduced)
             return kind, tuple(obj.co_filename if part == "<dynamic-code>" else part for part in parts)
         return reduced
 
