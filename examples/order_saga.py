@@ -3,8 +3,8 @@
     python examples/order_saga.py
 
 plays two acts: the courier refuses, so the payment is refunded and the goods are released; then the courier
-has learned to fly, and the same call executes everything again. Kill it anywhere, also while it takes back,
-and run it again: it goes on where it was.
+has learned to fly, and ``retry`` executes everything again. Kill it anywhere, also while it takes back, and
+run it again: it goes on where it was.
 """
 
 import argparse
@@ -88,10 +88,15 @@ def tell(line: str) -> None:
 
 
 def play(order: str) -> None:
-    """One call, and what is recorded after it."""
+    """One call, and what is recorded after it. An order that was taken back executes again by ``retry`` only:
+    a second delivery of the same order must not charge again."""
     with Runtime() as runtime:
+        before = runtime.run(f"saga-{order}")
         try:
-            tell(f"    => {place_order(order, 'tent', 2, 99_000, 'the moon')}")
+            if before is not None and before.status == "failed" and World.courier_flies:
+                tell(f"    => {runtime.retry(before.id).result()}")
+            else:
+                tell(f"    => {place_order(order, 'tent', 2, 99_000, 'the moon')}")
         except CourierRefuses as error:
             tell(f"    => {order} failed: {error}")
         run = runtime.run(f"saga-{order}")

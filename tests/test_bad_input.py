@@ -452,24 +452,27 @@ def test_a_full_disk(tmp_path: Path, flavour: Flavour, effects: Effects):
 
     storage = SQLiteStorage(tmp_path / "flow.db")
     with Runtime(storage) as runtime:
-        writer = storage._handles().writer
+        (handles,) = storage._open
+        writer = handles.writer.connection
         pages = writer.execute("pragma page_count").fetchone()[0]
         writer.execute(f"pragma max_page_count = {pages + 10}")
         with pytest.raises(StorageFull):
             flavour.call(w)
         assert runtime.run("full").interrupted
-        storage._handles().writer.execute("pragma max_page_count = 1073741823")
+        writer.execute("pragma max_page_count = 1073741823")
         assert flavour.call(w) == 200_000
     assert effects == [("f", 0), ("f", 1), ("f", 1)]
     storage.close()
 
 
 def test_the_errors_are_one_tree():
-    """Every error of ours is a ``FlowError``; those of storages are ``StorageError``."""
+    """Every error of ours is a ``FlowError``; those of storages are ``StorageError``. ``Stopped`` is none, so that no
+    ``except Exception`` takes it."""
     import flowdsl.errors as errors
 
-    classes = [getattr(errors, name) for name in errors.__all__]
+    classes = [getattr(errors, name) for name in errors.__all__ if name != "Stopped"]
     assert all(issubclass(cls, FlowError) for cls in classes)
+    assert not issubclass(errors.Stopped, Exception)
     for name in ("StorageFull", "StorageUnavailable", "SchemaMismatch", "CorruptPayload", "MissingClass"):
         assert issubclass(getattr(errors, name), StorageError)
     for name in ("RunTimeout", "StepTimeout", "WaitTimeout"):

@@ -155,7 +155,7 @@ SAGA = ("order_saga.py", "--order", "7", "--pause", "0", "--courier")
 
 
 def test_a_saga_takes_back_and_executes_again(tmp_path: Path) -> None:
-    """What was completed is undone, newest first; once the cause is mended, the same call does it all again."""
+    """What was completed is undone, newest first; once the cause is mended, a retry does it all again."""
     failed, mended = run(tmp_path, *SAGA, "drives"), run(tmp_path, *SAGA, "flies")
 
     order = [

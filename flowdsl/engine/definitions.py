@@ -223,16 +223,32 @@ class _Same:
     __hash__ = None  # type: ignore[assignment]
 
 
+def _layers(fn: Any) -> list[Any]:
+    """A function, and what decorators with ``functools.wraps`` have wrapped in it."""
+    layers = [fn]
+    while (fn := getattr(fn, "__wrapped__", None)) is not None and fn not in layers:
+        layers.append(fn)
+    return layers
+
+
+def _code_of(fn: Any) -> Any:
+    """The code that the user wrote, under decorators with ``functools.wraps``; ``None`` if there is none."""
+    return getattr(_layers(fn)[-1], "__code__", None)
+
+
 def _made_of(fn: Any) -> list[_Same]:
     """What tells two functions of one code apart: their closures and defaults."""
+    layers = _layers(fn)
     found: list[object] = []
-    for cell in fn.__closure__ or ():
-        try:
-            found.append(cell.cell_contents)
-        except ValueError:  # not filled yet
-            found.append(None)
-    found += [*(fn.__defaults__ or ()), *(fn.__kwdefaults__ or {}).values()]
-    return [_Same(one) for one in found]
+    for layer in layers:
+        for cell in getattr(layer, "__closure__", None) or ():
+            try:
+                found.append(cell.cell_contents)
+            except ValueError:  # not filled yet
+                found.append(None)
+        found += getattr(layer, "__defaults__", None) or ()
+        found += (getattr(layer, "__kwdefaults__", None) or {}).values()
+    return [_Same(one) for one in found if not any(one is layer for layer in layers)]
 
 
 class Definition:
@@ -286,7 +302,8 @@ class Definition:
     def joins(self, before: "Definition") -> None:
         """*before* is replaced by this definition, which the same code has made (a factory, a decorator
         without ``functools.wraps``). While both live, their records may be mixed up."""
-        if before is self or getattr(before.fn, "__code__", None) is not getattr(self.fn, "__code__", self):
+        code = _code_of(self.fn)
+        if before is self or code is None or _code_of(before.fn) is not code:
             return
         within = getattr(self.fn, "__qualname__", "").rpartition(".")[0]
         if within and not within.endswith("<locals>"):  # of a class, which tables of types may keep alive
@@ -303,7 +320,7 @@ class Definition:
         gc.collect()  # what is only waiting to be thrown away does no harm
         if self._rival() is None:
             return
-        code = self.fn.__code__
+        code = _code_of(self.fn)
         raise AmbiguousStep(
             f"{self.kind} {self.path} is two functions that one piece of code has made "
             f"({os.path.basename(code.co_filename)}:{code.co_firstlineno}), with different closures or "

@@ -312,8 +312,8 @@ class Body(Effect):
                 return box[0]
             self.frame.abandon()
             self.frame.run.bodies.abandon(1)
-        error = self._over("; its body could not be stopped and was left behind in a thread")
-        logger.warning("%s; its outcome is discarded", error, extra={"run": self.frame.run.id})
+        error = self._over("; its body cannot be stopped and was left behind in a thread")
+        logger.warning("%s; its outcome is discarded", str(error), extra={"run": self.frame.run.id})
         return error, None
 
     def _over(self, more: str = "") -> StepTimeout:

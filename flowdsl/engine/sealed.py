@@ -167,7 +167,7 @@ class SealedStorage(RelayStorage):
         try:
             self._check_run(run)
         except CorruptPayload as error:
-            logger.error("%s", error, extra={"run": run.id, "step": None})
+            logger.error("%s", str(error), extra={"run": run.id, "step": None})
             return False
         return True
 

@@ -72,6 +72,7 @@ from flowdsl.storage.operations import (
     TakeSignal,
     Unstorable,
     UpdateRun,
+    raise_not_storable,
     raise_unstorable,
     topics_of,
 )
@@ -109,6 +110,7 @@ __all__ = [
     "TakeSignal",
     "Unstorable",
     "UpdateRun",
+    "raise_not_storable",
     "raise_unstorable",
 ]
 

@@ -52,6 +52,7 @@ __all__ = [
     "UpdateRun",
     "not_storable",
     "queue_topic",
+    "raise_not_storable",
     "raise_unstorable",
     "require_id",
     "require_limit",
@@ -507,7 +508,14 @@ Outcome = Done | Opened | Claimed | Found | Fenced | Missing | Unstorable
 
 
 def raise_unstorable(*outcomes: Outcome) -> None:
-    """Raise :class:`~flowdsl.errors.ResultNotStorable` for a row that the storage cannot take."""
+    """Raise what the storage says of a row that it cannot take."""
+    for outcome in outcomes:
+        if isinstance(outcome, Unstorable):
+            raise outcome.error
+
+
+def raise_not_storable(*outcomes: Outcome) -> None:
+    """As :func:`raise_unstorable`, where the row holds a value that somebody wants to store."""
     for outcome in outcomes:
         if isinstance(outcome, Unstorable):
             raise not_storable(outcome)

@@ -193,10 +193,10 @@ def _refusal(error: Exception) -> Refusal:
     if isinstance(error, StepNotFound):
         return Refusal(404, "there is no such step")
     if isinstance(error, StorageUnavailable):
-        logger.warning("the storage does not answer: %s", error)
+        logger.warning("the storage does not answer: %s", str(error))
         return Refusal(503, "the storage does not answer; try again")
     if isinstance(error, FlowError):
-        logger.warning("%s: %s", type(error).__name__, error)
+        logger.warning("%s: %s", type(error).__name__, str(error))
         return Refusal(500, "the storage cannot read what is asked for; the log of the server says more")
     logger.error("the page failed", exc_info=error)
     return Refusal(500, "the page failed; the log of the server says more")

@@ -1,11 +1,14 @@
 """Definitions: functions that share a name, methods below other decorators, what is patched."""
 
+import functools
 from unittest import mock
 
 import pytest
+from support import Crash, Mortal
 
 from flowdsl import Runtime, step, workflow
 from flowdsl.errors import AmbiguousStep
+from flowdsl.storage import MemoryStorage
 
 
 def scaled_by(n):
@@ -38,6 +41,51 @@ def test_what_is_gone_or_alike_is_not_ambiguous(runtime: Runtime):
     scaled_by(2)
     triple, again = scaled_by(3), scaled_by(3)
     assert runtime.do(triple, 2) == runtime.do(again, 2) == 6
+
+
+def logged(fn):
+    """A decorator below ``@step``, as people write it."""
+
+    @functools.wraps(fn)
+    def wrapper(*args):
+        return fn(*args)
+
+    return wrapper
+
+
+def test_under_a_decorator_with_wraps_the_wrapped_functions_are_compared(runtime: Runtime):
+    """A function that was edited replaces the one before; two of one factory are ambiguous as ever."""
+    before = step(name="shop.price")(logged(lambda x: x))
+    after = step(name="shop.price")(logged(lambda x: x + 1))
+    assert runtime.do(after, 1) == 2
+    assert runtime.do(before, 5) == 5
+
+    def adding(n):
+        return step(name="shop.add")(logged(lambda x: x + n))
+
+    once, again = adding(1), adding(1)
+    assert runtime.do(once, 1) == runtime.do(again, 1) == 2
+    twice = adding(2)
+    with pytest.raises(AmbiguousStep, match="test_definitions.py"):
+        runtime.do(twice, 1)
+
+
+def test_a_logged_error_keeps_no_function_alive(clock, caplog):
+    """What a log handler collects holds no frames, so that a function made again is not ambiguous."""
+
+    def make(found):
+        @workflow(name="shop.order", id="order")
+        def order():
+            scaled_by(1)(1)
+            return found
+
+        return order
+
+    for at in (1, 2):
+        order = make([at])
+        with Runtime(Mortal(MemoryStorage(), at), clock=clock), pytest.raises(Crash):
+            order()
+    assert any("could not be released" in record.getMessage() for record in caplog.records)
 
 
 def test_a_decorator_above_a_step_leaves_self_out(runtime: Runtime):

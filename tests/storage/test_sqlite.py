@@ -257,7 +257,9 @@ def test_nothing_is_searched_by_walking(storage: SQLiteStorage) -> None:
     for unread in (True, False):
         statements[f"signals {unread}"] = sql.list_signals("r", "go", unread, 0, 1, True)[0]
     statements |= {"attention": sql.attention(8), "run_heads": sql.run_heads(8)}
-    for name, statement in statements.items():
+    queued = "coalesce(queue, 'default') IN (?)"
+    for name, template in statements.items():
+        statement = template.replace("{queues}", queued)
         if name in (
             "HIGHEST_EPOCH",
             "LIST_QUEUES",

@@ -21,7 +21,7 @@ from flowdsl.engine.perform import at_once
 from flowdsl.engine.record import complete, crossing, fail, flush
 from flowdsl.engine.user import Value
 from flowdsl.errors import RunFinished, RunNotFound
-from flowdsl.storage.base import AddSignal, Fenced, Missing, Outcome, raise_unstorable
+from flowdsl.storage.base import AddSignal, Fenced, Missing, Outcome, raise_not_storable
 
 __all__ = ["SignalView", "checked_name", "deliver", "message_to", "send", "sent"]
 
@@ -88,7 +88,7 @@ def sent(engine: Engine, signal: Signal, outcome: Outcome) -> None:
     if isinstance(outcome, Fenced):
         status = outcome.run.status
         raise RunFinished(f"run {signal.run_id} has ended: it is {status}", run=signal.run_id)
-    raise_unstorable(outcome)
+    raise_not_storable(outcome)
     for other in engines_on(engine.storage):
         state = other.owned.get(signal.run_id)
         if state is not None:

@@ -28,7 +28,7 @@ from flowdsl.errors import (
     Stopped,
     StorageError,
 )
-from flowdsl.storage.base import Fenced, Missing, Operation, UpdateRun, raise_unstorable
+from flowdsl.storage.base import Fenced, Missing, Operation, UpdateRun, raise_not_storable
 
 __all__ = ["ended", "release", "undo_on"]
 
@@ -220,7 +220,7 @@ def _finish(state: Execution, changes: Named) -> Effects[FlowError | None]:
     buffered = state.writer.buffered()
     try:
         *_, outcome = yield Commit(state.engine, (*buffered, operation))
-        raise_unstorable(outcome)
+        raise_not_storable(outcome)
     except (StorageError, ResultNotStorable) as error:
         error.run = error.run or state.id
         _let_go(state, error)
@@ -267,7 +267,7 @@ def release(engine: Engine, record: Run, operations: Sequence[Operation] = ()) -
         logger.warning(
             "the lease of run %s could not be released: %s",
             record.id,
-            error,
+            str(error),
             extra={"run": record.id, "step": None},
         )
         engine.owned.renew()  # so that this process, too, sees the run as abandoned

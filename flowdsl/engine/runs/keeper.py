@@ -109,7 +109,9 @@ class Keeper:
                 known = isinstance(
                     error, StorageError
                 )  # a fault of the storage's own must not end this thread
-                logger.warning("leases could not be renewed: %s", error, exc_info=None if known else error)
+                logger.warning(
+                    "leases could not be renewed: %s", str(error), exc_info=None if known else error
+                )
                 self._wake.wait(_LOOK)
 
     def flush(self) -> None:

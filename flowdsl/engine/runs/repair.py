@@ -13,7 +13,7 @@ from flowdsl.engine.engine import Engine
 from flowdsl.engine.owner import is_interrupted
 from flowdsl.engine.user import Value
 from flowdsl.errors import RunConflict, RunFinished, RunNotFound, StepNotFound
-from flowdsl.storage.base import Fenced, Missing, PutStep, raise_unstorable
+from flowdsl.storage.base import Fenced, Missing, PutStep, raise_not_storable
 
 __all__ = ["find_step", "resolve"]
 
@@ -94,7 +94,7 @@ def resolve(
     outcome, _ = engine.commit(PutStep(changed, record.epoch), PutStep(note, record.epoch))
     if isinstance(outcome, Missing):
         raise RunNotFound(f"no run {record.id!r} in this storage", run=record.id)
-    raise_unstorable(outcome)
+    raise_not_storable(outcome)
     if isinstance(outcome, Fenced):  # somebody has taken it up since we looked
         raise _executing(record)
 

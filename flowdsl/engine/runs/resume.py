@@ -78,7 +78,10 @@ def recover(engine: Engine) -> list[str]:
         except FlowError as error:
             error.run = error.run or record.id
             logger.error(
-                "run %s cannot be recovered: %s", record.id, error, extra={"run": record.id, "step": None}
+                "run %s cannot be recovered: %s",
+                record.id,
+                str(error),
+                extra={"run": record.id, "step": None},
             )
             failed = failed or error
     if failed is not None:

@@ -112,7 +112,7 @@ class Worker:
                     due = fire_due(engine, engine.storage.list_schedules(), dict(self._known()))
                     busy = self._claim()
                 except StorageError as error:
-                    logger.warning("the worker could not claim: %s", error)
+                    logger.warning("the worker could not claim: %s", str(error))
                     due, busy = None, False
                 if busy:
                     continue
@@ -173,7 +173,7 @@ class Worker:
         except FlowError as error:
             if run.id not in self._left_alone:
                 logger.error(
-                    "run %s cannot be executed: %s", run.id, error, extra={"run": run.id, "step": None}
+                    "run %s cannot be executed: %s", run.id, str(error), extra={"run": run.id, "step": None}
                 )
             self._left_alone.add(run.id)
             release(engine, run)
@@ -190,7 +190,7 @@ class Worker:
             f"what its next step does, then Runtime.retry({run.id!r})",
             run=run.id,
         )
-        logger.error("%s", error, extra={"run": run.id, "step": None})
+        logger.error("%s", str(error), extra={"run": run.id, "step": None})
         payload, _ = self._engine.payloads.pack_error(error, run.id, "", "run")
         changes = {
             "status": RunStatus.FAILED, "error": payload, "retryable": False, "recoveries": 0,
@@ -220,4 +220,4 @@ class Worker:
         try:
             engine.commit(DropWorker(engine.owned.owner))
         except StorageError as error:
-            logger.warning("the worker could not say that it ends: %s", error)
+            logger.warning("the worker could not say that it ends: %s", str(error))

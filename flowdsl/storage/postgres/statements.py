@@ -64,9 +64,16 @@ class Statements:
         s = _ours('"' + schema.replace('"', '""') + '"')
         self.schema: Sql = s
         run_of = f"(SELECT no FROM {s}.runs WHERE id = %s AND NOT pruned)"
-        runs, steps = _list(RUN_COLUMNS), _list(STEP_COLUMNS)
-        last = f"greatest(base, coalesce((SELECT max(seq) FROM {s}.steps WHERE run = runs.no), 0))"
+        self._steps(s, run_of)
+        self._runs(s)
+        self._claims(s, schema_text(schema))
+        self._lives(s)
+        self._messages(s, run_of)
+        self._rows(s)
+        self._waits(s)
 
+    def _steps(self, s: Sql, run_of: Sql) -> None:
+        steps = _list(STEP_COLUMNS)
         # Steps. One statement locks the run, checks its epoch and appends. If it had to wait for another one
         # that appended too, its number is taken, and it is sent again.
         append = f"""
@@ -93,6 +100,9 @@ class Statements:
             SELECT seq, {steps} FROM {s}.steps WHERE run = {run_of} AND seq > %s ORDER BY seq LIMIT %s"""
         self.list_steps_bare: Sql = self.list_steps.replace('"payload"', "NULL::bytea")
 
+    def _runs(self, s: Sql) -> None:
+        runs = _list(RUN_COLUMNS)
+        last = f"greatest(base, coalesce((SELECT max(seq) FROM {s}.steps WHERE run = runs.no), 0))"
         # Runs.
         self.now: Sql = f"SELECT {NOW}"
         head = f"no, epoch, status, {last}"
@@ -121,6 +131,9 @@ class Statements:
                 (status IN ('pending', 'running') AND (owner IS NULL OR owner <> ALL(%s)))
                 OR (status = 'failed' AND retryable))
             ORDER BY number LIMIT %s"""
+
+    def _claims(self, s: Sql, schema: Sql) -> None:
+        runs = _list(RUN_COLUMNS)
         # Claiming. Rows that another worker is taking are passed over.
         queued = "coalesce(queue, 'default')"
         skip = "FOR NO KEY UPDATE SKIP LOCKED"
@@ -142,7 +155,7 @@ class Statements:
         self.has_serial: Sql = (
             f"SELECT EXISTS (SELECT 1 FROM {s}.runs WHERE status = 'pending' AND serial <> '')"
         )
-        self.lock_claims: Sql = f"SELECT pg_advisory_xact_lock(hashtextextended('{schema_text(schema)}', 7))"
+        self.lock_claims: Sql = f"SELECT pg_advisory_xact_lock(hashtextextended('{schema}', 7))"
         self.executing: Sql = f"""
             SELECT {queued}, owner, partition, serial FROM {s}.runs
             WHERE status = 'running' AND NOT pruned AND owner IS NOT NULL AND lease_until > %s"""
@@ -151,6 +164,9 @@ class Statements:
             SELECT nonce, {runs} FROM {s}.runs
             WHERE dedup = %s AND workflow = %s AND queue IS NOT DISTINCT FROM %s
                 AND status IN ('pending', 'running') AND NOT pruned LIMIT 1"""
+
+    def _lives(self, s: Sql) -> None:
+        # What is asked and said of runs that live.
         self.pulse: Sql = f"UPDATE {s}.runs SET pulse = pulse + 1 WHERE no = %s"
         self.pulses: Sql = f"SELECT id, pulse FROM {s}.runs WHERE NOT pruned AND id = ANY(%s)"
         self.attention: Sql = f"""
@@ -166,6 +182,7 @@ class Statements:
         tables = ("runs", "run_tags", "steps", "signals", "items", "memos", "queues", "schedules", "workers")
         self.clear: list[Sql] = [f"DELETE FROM {s}.{table}" for table in tables]
 
+    def _messages(self, s: Sql, run_of: Sql) -> None:
         # Messages and items.
         signals = _list(SIGNAL_COLUMNS)
         self._signals: Sql = f"SELECT {signals} FROM {s}.signals WHERE run = {run_of} AND seq > %s"
@@ -199,6 +216,7 @@ class Statements:
         self.list_channels: Sql = f"""
             SELECT channel, count(*) FROM {s}.items WHERE run = {run_of} GROUP BY channel ORDER BY channel"""
 
+    def _rows(self, s: Sql) -> None:
         # What stands by itself.
         self.get_memo: Sql = f"SELECT {_list(list(fields_of(Memo)))} FROM {s}.memos WHERE key = %s"
         self.put_memo: Sql = self._put("memos", Memo)
@@ -215,6 +233,7 @@ class Statements:
         self.list_schedules: Sql = self._all("schedules", ScheduleRow)
         self.list_workers: Sql = self._all("workers", WorkerRow)
 
+    def _waits(self, s: Sql) -> None:
         # Waiting.
         self.wait: Sql = f"""
             INSERT INTO {s}.waits SELECT t, {NOW} + %s FROM unnest(%s::text[]) t ORDER BY t

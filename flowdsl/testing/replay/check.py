@@ -233,7 +233,7 @@ class _Check:
     def _not_taken(self, error: Exception) -> None:
         self._elsewhere = None
         self._why_not = str(error)
-        logger.info("check_replay continued %s in this process only: %s", self._name, error)
+        logger.info("check_replay continued %s in this process only: %s", self._name, str(error))
 
     # What it depends on ------------------------------------------------------------------------------------
 
