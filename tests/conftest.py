@@ -18,6 +18,9 @@ from flowdsl.testing import VirtualClock
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell does for what it starts in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+for module in ("contract", "keeping", "lists", "messages", "records", "runs", "agreement", "samples"):
+    pytest.register_assert_rewrite(f"flowdsl.testing.storage.{module}")
+
 _SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large)
 
 settings.register_profile("default", deadline=None, derandomize=True, suppress_health_check=_SLOW)

@@ -6,10 +6,12 @@ resumed: the key of the message derives from the sender's run and call, and that
 
 import uuid
 from datetime import UTC, datetime
+from hashlib import blake2b
 from typing import TypeVar
 
 from attrs import frozen
 
+from flowdsl.core.encoding import encode
 from flowdsl.core.facts import Sent
 from flowdsl.core.kinds import MESSAGE
 from flowdsl.core.records import Signal, Step
@@ -65,8 +67,12 @@ def message_to(
     key: str | None,
     asked: bool = False,
 ) -> Signal:
-    """A message as it will be stored, with an id of its own."""
-    signal_id = uuid.uuid4().hex
+    """A message as it will be stored. Its id derives from its *key*, if it has one: whoever sends it again
+    names the message that was stored, and what is keyed by the id replays."""
+    if key is None:
+        signal_id = uuid.uuid4().hex
+    else:
+        signal_id = blake2b(encode((run_id, name, key)), digest_size=16).hexdigest()
     sealed, loaded = engine.payloads.pack(payload, run_id, signal_id, "signal")
     return Signal(
         signal_id,

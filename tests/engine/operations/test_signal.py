@@ -122,3 +122,12 @@ def test_a_key_of_ones_own_counts(runtime, inbox):
     sender()
     assert unread(runtime, "inbox") == ["1"]
     run.signal("end")
+
+
+def test_a_message_with_a_key_has_one_id(inbox, runtime):
+    """A message that is sent again with its key returns the id of the stored one."""
+    run = inbox.start()
+    first = run.signal("n", 1, key="a")
+    assert run.signal("n", 2, key="a") == first
+    assert run.signal("n", 1, key="b") != first
+    assert next(iter(runtime.storage.list_signals("inbox", unread=True))).id == first

@@ -74,9 +74,33 @@ def order_saga(module: ModuleType, _: Path) -> ReplayReport:
     return check_replay(module.place_order, *order)
 
 
+def cart(module: ModuleType, _: Path) -> ReplayReport:
+    said = [("add", {"item": "tea", "count": 3}), ("remove", {"item": "tea"}), ("checkout", None)]
+    return check_replay(module.cart, "Ada", signals=said, deaths=2)
+
+
+def crawler(module: ModuleType, folder: Path) -> ReplayReport:
+    return check_replay(module.crawl, str(module.small_site(folder)))
+
+
+def subscription(module: ModuleType, _: Path) -> ReplayReport:
+    return check_replay(module.subscription, "Ada", signals=[("plan", "large"), ("cancel", None)])
+
+
 CASES: dict[str, Callable[[ModuleType, Path], ReplayReport]] = {
     case.__name__: case  # type: ignore[attr-defined]
-    for case in (agent, approval, checkout, etl, find_duplicates, index_stdlib, order_saga)
+    for case in (
+        agent,
+        approval,
+        cart,
+        checkout,
+        crawler,
+        etl,
+        find_duplicates,
+        index_stdlib,
+        order_saga,
+        subscription,
+    )
 }
 
 
