@@ -2,7 +2,9 @@
 
 The coordinating thread stays here and does everything but the body: identity, attempts, records, hooks. What
 travels to the worker is the function, its arguments and where the call stands; what travels back is the
-result or the exception, and what the body logged. In the worker the body has a frame of its own over the same
+result or the exception, and what the body logged. An engine such as Dask executes what it was sent a second
+time when a worker dies: what must not execute twice leaves a record before its body, which the second
+execution finds. In the worker the body has a frame of its own over the same
 storage, so store calls and nested steps work there, under the run's epoch; a storage that processes cannot
 share is refused by the first such call.
 """
@@ -12,32 +14,40 @@ import importlib
 import os
 import sys
 import threading
+import time
+import uuid
 from collections.abc import Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from pickle import PickleError
 from typing import Any, Never
 
 from attrs import frozen
 
+from flowdsl.clock import Waker
 from flowdsl.codecs import Codec, PickleCodec
 from flowdsl.codecs.payloads import Payloads
 from flowdsl.core.journal import Journal
 from flowdsl.core.records import Run, Step
+from flowdsl.engine.audit import audit
 from flowdsl.engine.call import Call
 from flowdsl.engine.definitions import Decorated, Invocation, StepDef, step_definition
 from flowdsl.engine.effects import Body, Effect, Result
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import Execution, Frame
+from flowdsl.engine.record import crossing
 from flowdsl.engine.scope import Scope, StepView
 from flowdsl.engine.sealed import sealed
 from flowdsl.engine.user import Args, Function, Named, Value
 from flowdsl.errors import FlowError, StepOutcomeUnknown, StepTimeout, Stopped, StorageUnavailable
 from flowdsl.hooks import HookChain
-from flowdsl.storage.base import Storage
+from flowdsl.storage.base import Done, PutStep, Storage
 from flowdsl.storage.relay import RelayStorage
 
-__all__ = ["RemoteBody", "coordinators", "elsewhere"]
+__all__ = ["RemoteBody", "Sent", "coordinators", "elsewhere"]
+
+
+_UNSENT = (TypeError, AttributeError, ImportError, PickleError)
 
 
 def elsewhere(executor: Executor | None) -> bool:
@@ -71,6 +81,7 @@ class _Job:
     codec: Codec
     previews: bool
     around: tuple[Callable[[], AbstractContextManager[Any]], ...]
+    once: str
 
 
 class RemoteBody(Effect):
@@ -101,8 +112,8 @@ class RemoteBody(Effect):
         defn, run = self.called.defn, self.call.run
         future = None
         try:
-            future = _working(run.engine, self.executor).submit(_Sent(self.call, self.called, self.frame))
-            answer = future.result(defn.timeout)
+            future = _working(run.engine, self.executor).submit(Sent(self.call, self.called, self.frame))
+            answer = self._wait(future, defn.timeout)
         except TimeoutError as error:
             if future is None or future.done():
                 return error, None
@@ -114,19 +125,37 @@ class RemoteBody(Effect):
             )
             return StepTimeout(message, run=run.id, step=defn.path), None
         except Exception as error:
+            if isinstance(error, CancelledError) and run.stop.reason is not None:
+                return run.stop.stopped(), None
             # Errors of the body come back as data: this one is the executor's. If it was under way, nobody
-            # knows what the body did; what could not be sent never began.
-            unsent = future is None or isinstance(error, (TypeError, AttributeError, PickleError))
-            if defn.in_doubt == "raise" and not unsent:
-                return self._in_doubt(error), None
+            # knows what the body did; what could not be sent, or not be loaded, never began.
+            if defn.in_doubt == "raise" and future is not None and not isinstance(error, _UNSENT):
+                return self._in_doubt(f" ({type(error).__name__})"), None
             return error, None
         return self._answer(answer)
 
-    def _in_doubt(self, error: Exception) -> Stopped:
+    def _wait(self, future: "Future[Value]", limit: float | None) -> Value:
+        """What the worker answers, within *limit* seconds. If the run is to stop meanwhile, a body that has
+        not begun is withdrawn; one that has is waited for."""
+        stop, end = self.call.run.stop, None if limit is None else time.monotonic() + limit
+        before = stop.reason
+        while not future.done() and stop.reason is before:
+            waker = Waker()
+            stop.waits(waker)
+            future.add_done_callback(lambda _, waker=waker: waker.set())  # type: ignore[misc]
+            woken = stop.reason is not before or waker.block(_left(end))
+            stop.waited(waker)
+            if not woken:
+                break
+        if stop.reason is not before:
+            future.cancel()
+        return future.result(_left(end))
+
+    def _in_doubt(self, why: str = "") -> Stopped:
         run, call = self.call.run, self.call
         unknown = StepOutcomeUnknown(
-            f"step {self.called.defn.path} ({call.shown}) of run {run.id} was executing when its worker died "
-            f"({type(error).__name__}); nobody knows whether it took effect. Find out, then say so: "
+            f"step {self.called.defn.path} ({call.shown}) of run {run.id} was executing when its worker died"
+            f"{why}; nobody knows whether it took effect. Find out, then say so: "
             f"Runtime.resolve({run.id!r}, {call.key[:12]!r}, result=…), error=… or rerun=True",
             run=run.id,
             step=call.key,
@@ -143,6 +172,8 @@ class RemoteBody(Effect):
             outcome: Result = body
             return outcome
         run = self.call.run
+        if what == "doubt":
+            return self._in_doubt(), None
         with run.lock:
             for step in logged:
                 if run.journal.get(step.key) is None:
@@ -157,9 +188,18 @@ class RemoteBody(Effect):
         return error, None
 
 
-class _Sent:
+def _left(end: float | None) -> float | None:
+    return None if end is None else max(end - time.monotonic(), 0.0)
+
+
+class Sent:
     """One body on its way. An executor that executes in this process calls it; any other has to pickle it
-    first."""
+    first.
+
+    * ``path``: the step's, for dashboards.
+    * ``repeatable``: whether an executor may execute it again by itself when a worker dies: not if a second
+      execution could not find out about the first.
+    """
 
     def __init__(self, call: Call, called: Invocation[StepDef], frame: Frame) -> None:
         self._call = call
@@ -167,6 +207,10 @@ class _Sent:
         self._frame = frame
         self._context = contextvars.copy_context()
         self._around = call.run.engine.hooks.carried()
+        self.path = called.defn.path
+        url = call.run.engine.storage.url
+        self._once = uuid.uuid4().hex if called.defn.in_doubt == "raise" and url is not None else ""
+        self.repeatable = called.defn.in_doubt != "raise" or url is not None
 
     def __call__(self) -> tuple[str, Result, tuple[()]]:
         called = self._called
@@ -179,7 +223,7 @@ class _Sent:
         job = _Job(
             _portable(called), called.args, called.kwargs, self._frame.step, _chain(self._frame.scope),
             run.record, engine.storage.url, engine.open_storage, engine.payloads.codec,
-            engine.payloads.previews.shown, self._around,
+            engine.payloads.previews.shown, self._around, self._once,
         )  # fmt: skip
         try:
             return _Arrived, (PickleCodec().dumps(job),)
@@ -273,8 +317,16 @@ def _working(engine: Engine, executor: Executor) -> Executor:
 # ------------------------------------------------------------------------------------------------------ in
 
 _engines: dict[str | None, Engine] = {}
-_parts: dict[tuple[str | None, str], dict[type, object]] = {}
-"""What verbs know of the run whose body was the last to execute here."""
+
+
+class _Last(threading.local):
+    """Of a thread: the run whose body was the last to execute here, and what verbs know of it."""
+
+    run: tuple[str | None, str] | None = None
+    parts: dict[type, object] = {}  # noqa: RUF012 - replaced as a whole, never changed
+
+
+_last = _Last()
 _lock = threading.Lock()
 
 
@@ -337,11 +389,18 @@ def _execute(data: bytes) -> tuple[str, bytes, list[Step]]:
     engine = _engine_for(job)
     state = _WorkerState(engine, job.record, Journal(), None)
     run_key = (job.url, job.record.id)
-    state.inherit(_parts.get(run_key, {}))
+    if _last.run == run_key:
+        state.inherit(_last.parts)
     scope: Scope | None = None
     for scope_id in reversed(job.scopes):
         scope = Scope(scope_id, scope, False, of_step=True)
     assert scope is not None
+    payloads = Payloads(PickleCodec())
+    try:
+        if job.once and not _begins(state, job):
+            return "doubt", b"", []
+    except Stopped as stopped:
+        return "stop", payloads.pack_error(stopped.error, "", "", "worker")[0], []
     fn: Value = job.fn
     if isinstance(fn, _Reference):
         defn = fn.definition()
@@ -353,10 +412,8 @@ def _execute(data: bytes) -> tuple[str, bytes, list[Step]]:
         for enter in job.around:
             around.enter_context(enter())
         error, value = Body(fn, job.args, job.kwargs, Frame(state, scope, job.view, False)).sync()
-    _parts.clear()
-    _parts[run_key] = state.parts
+    _last.run, _last.parts = run_key, state.parts
     logged = list(state.writer.buffer.values())
-    payloads = Payloads(PickleCodec())
     if error is None:
         try:
             return "value", PickleCodec().dumps(value), logged
@@ -367,3 +424,18 @@ def _execute(data: bytes) -> tuple[str, bytes, list[Step]]:
     if not isinstance(error, Exception):
         raise error
     return "error", payloads.pack_error(error, "", "", "worker")[0], logged
+
+
+def _begins(state: _WorkerState, job: _Job) -> bool:
+    """Record that the body begins; ``False`` if it has begun before, where another worker died."""
+    assert job.view is not None
+    mine = uuid.uuid4().hex
+    begun = audit(state.engine, state.id, "begun", mine, job.view.key)._replace(key=f"begun-{job.once}")
+    operation = PutStep(begun, state.epoch, once=True)
+    with crossing(state):
+        (outcome,) = state.engine.commit(operation)
+        state.writer.accept(outcome, operation)
+        if not (isinstance(outcome, Done) and outcome.existed):
+            return True
+        found = state.engine.storage.get_step(state.id, begun.key)  # after a lost answer it may be our own
+    return found is not None and found.args == mine

@@ -2,6 +2,8 @@
 
 import multiprocessing
 import os
+import pickle
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
@@ -10,8 +12,8 @@ from typing import Any
 import pytest
 import worker_steps as steps
 
-from flowdsl import Runtime
-from flowdsl.errors import StorageError
+from flowdsl import RunStatus, Runtime
+from flowdsl.errors import StepOutcomeUnknown, StorageError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
@@ -94,3 +96,62 @@ def test_whatever_implements_the_interface(make: Any) -> None:
     with Runtime("memory://", executor=executor):
         assert [square for square, _, _ in steps.squares(3)] == [0, 1, 4]
     executor.shutdown()
+
+
+class Repeating(Executor):
+    """Executes what it was sent twice, as an engine does that thinks a worker dead; the second result counts."""
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        data = pickle.dumps(fn)
+        first, second = pickle.loads(data)(), pickle.loads(data)()
+        assert first[0] == "value"
+        future.set_result(second)
+        return future
+
+
+def test_what_an_engine_repeats_stays_in_doubt(tmp_path: Path) -> None:
+    """The second execution finds the record of the first before the body, and a person decides."""
+    with Runtime(url_of(tmp_path), executor=Repeating()) as runtime:
+        with pytest.raises(StepOutcomeUnknown, match="its worker died"):
+            steps.pays(str(tmp_path / "paid"))
+        assert (tmp_path / "paid").read_text() == "x"
+        (run,) = runtime.runs()
+        assert [entry.action for entry in run.audit()] == ["begun"]
+        runtime.resolve(run.id, steps.charges.path, rerun=True)
+        with pytest.raises(StepOutcomeUnknown):
+            steps.pays(str(tmp_path / "paid"))
+        assert (tmp_path / "paid").read_text() == "xx"
+
+
+def test_what_an_engine_repeats_replays_what_was_recorded(tmp_path: Path) -> None:
+    """Steps and store operations inside a body take effect once, although the body executes twice."""
+    with Runtime(url_of(tmp_path), executor=Repeating()) as runtime:
+        assert steps.counts(1) == ([(1, 100)], 1)
+        (run,) = runtime.runs()
+        assert sum(step.path == steps.nested.path for step in run.steps()) == 1
+        assert len(run.logs()) == 1
+
+
+class Never(Executor):
+    """Accepts work and begins none."""
+
+    def __init__(self) -> None:
+        self.submitted = threading.Event()
+        self.future: Future[Any] = Future()
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.submitted.set()
+        return self.future
+
+
+def test_cancel_withdraws_what_has_not_begun() -> None:
+    """The run ends although its worker never comes."""
+    executor = Never()
+    with Runtime("memory://", executor=executor):
+        run = steps.pays.start("nowhere")
+        assert executor.submitted.wait(60)
+        run.cancel()
+        run.exception(60)
+        assert run.status == RunStatus.CANCELLED
+        assert executor.future.cancelled()

@@ -58,6 +58,14 @@ def takes(value: Any) -> Any:
     return value
 
 
+@step(in_doubt="raise")
+def charges(file: str) -> str:
+    """A body that must not execute twice."""
+    with Path(file).open("a") as opened:
+        opened.write("x")
+    return "charged"
+
+
 @workflow
 def squares(n: int) -> list[tuple[int, int, int]]:
     """A fan-out."""
@@ -80,3 +88,9 @@ def survives(flag: str) -> str:
 def declined() -> None:
     """One step that fails."""
     declines.submit().result()
+
+
+@workflow
+def pays(file: str) -> str:
+    """One step in a worker that must not execute twice."""
+    return charges.submit(file).result()
