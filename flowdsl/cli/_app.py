@@ -45,6 +45,7 @@ COMMANDS = (
     "schedules",
     "ui",
     "doctor",
+    "rekey",
     "completion",
 )
 """All commands, in the order of the help. Each is the function of its name in the module of its name."""

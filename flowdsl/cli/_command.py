@@ -19,6 +19,7 @@ from flowdsl.core.status import RunStatus
 from flowdsl.core.words import nearest
 from flowdsl.handle import is_interrupted
 from flowdsl.runtime import Runtime
+from flowdsl.storage import Storage, open_storage
 from flowdsl.storage.sqlite.url import sqlite_path
 from flowdsl.storage.urls import DEFAULT_URL, default_url
 
@@ -33,6 +34,7 @@ __all__ = [
     "existing_file",
     "missing_database",
     "opened",
+    "opened_storage",
     "period",
     "shown_status",
     "verbs",
@@ -230,15 +232,31 @@ def opened(cli: Cli) -> Iterator[Runtime]:
     """A runtime on the storage that is meant. A missing SQLite file is not made: commands are about runs that
     exist.
     """
-    absent = missing_database(cli.url)
-    if absent is not None:
-        raise _no_database(cli.url, absent)
+    _require_database(cli)
     try:
         runtime = Runtime(cli.url)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     with runtime:
         yield runtime
+
+
+@contextmanager
+def opened_storage(cli: Cli) -> Iterator[Storage]:
+    """The storage that is meant, as its bytes stand there: nothing is checked against a secret."""
+    _require_database(cli)
+    try:
+        storage = open_storage(cli.url)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    with storage:
+        yield storage
+
+
+def _require_database(cli: Cli) -> None:
+    absent = missing_database(cli.url)
+    if absent is not None:
+        raise _no_database(cli.url, absent)
 
 
 def shown_status(runtime: Runtime, run: Run) -> str:

@@ -14,8 +14,23 @@ from pathlib import Path
 from types import ModuleType
 
 from flowdsl.cli._command import Failure
+from flowdsl.codecs import PickleCodec
+from flowdsl.codecs.payloads import Payloads
+from flowdsl.runtime import engine_of, set_default
 
-__all__ = ["load_app"]
+__all__ = ["app_payloads", "load_app"]
+
+
+def app_payloads(app: str | None) -> Payloads:
+    """What packs values in the program *app*: the runtime that it configures, or else the default one."""
+    if app is not None:
+        load_app(app)
+        configured = set_default(None)
+        set_default(configured)
+        if configured is not None:
+            return engine_of(configured).payloads
+    secret = os.environ.get("FLOWDSL_SECRET_KEY")
+    return Payloads(PickleCodec(), secret.encode() if secret else None)
 
 
 def load_app(app: str, workflow: str = "") -> ModuleType:

@@ -13,14 +13,12 @@ from flowdsl.cli._checks import OK, PROBLEM, WARNING, Check, sqlite_checks, sqli
 from flowdsl.cli._command import Cli, command, missing_database, shown_status
 from flowdsl.cli._execute import APP
 from flowdsl.cli._find import every_run
-from flowdsl.cli._modules import load_app
-from flowdsl.codecs import PickleCodec
-from flowdsl.codecs.payloads import Payloads
+from flowdsl.cli._modules import app_payloads
 from flowdsl.codecs.protection import protection_of
 from flowdsl.core.records import RunFilter
 from flowdsl.core.status import RunStatus
 from flowdsl.errors import FlowError
-from flowdsl.runtime import Runtime, engine_of, set_default
+from flowdsl.runtime import Runtime
 from flowdsl.storage.sqlite.url import sqlite_path
 
 __all__ = ["doctor"]
@@ -115,7 +113,7 @@ def _storage(cli: Cli) -> Iterator[Check]:
 
 def _protection(app: str | None) -> Iterator[Check]:
     """What stored data is protected against; *app* is the module whose codec is meant."""
-    payloads = _payloads(app)
+    payloads = app_payloads(app)
     signed = payloads.secret is not None
     text = "checked for damage" + (
         " and signed with FLOWDSL_SECRET_KEY" if signed else "; not signed, as FLOWDSL_SECRET_KEY is not set"
@@ -125,17 +123,6 @@ def _protection(app: str | None) -> Iterator[Check]:
     whose = "" if app else " (with the default codec; --app MODULE says what your program uses)"
     said = "; ".join(missing) or "nobody without the keys can read or alter values"
     yield Check("protection", OK, said + whose, {"unprotected": missing})  # a choice, not a fault
-
-
-def _payloads(app: str | None) -> Payloads:
-    if app is not None:
-        load_app(app)
-        configured = set_default(None)
-        set_default(configured)
-        if configured is not None:
-            return engine_of(configured).payloads
-    secret = os.environ.get("FLOWDSL_SECRET_KEY")
-    return Payloads(PickleCodec(), secret.encode() if secret else None)
 
 
 def _no_database(cli: Cli, path: Path) -> Check:

@@ -237,6 +237,10 @@ class Storage(ABC):
     def close(self) -> None:
         """Give up connections and files. To close twice is fine; other calls raise ``StorageUnavailable``."""
 
+    def list_memos(self, *, after: str = "", limit: int | None = None) -> list[Memo]:
+        """Memos with a key above *after*, by key; with *limit*, the first so many. Only re-keying asks."""
+        raise NotImplementedError(f"{type(self).__name__} lists no memos, which re-keying needs")
+
     # Defaults that work in one process ---------------------------------------------------------------------
 
     async def commit_async(self, operations: Sequence[Operation], /) -> list[Outcome]:

@@ -404,11 +404,16 @@ class MemoryStorage(Storage):
 
     def _rewrite(self, op: Rewrite) -> Outcome:
         first = str(op.key[0])
-        if op.kind == "memo":
-            memo = _rewritten(op, self._memos.get(first))
-            if memo is not None:
-                self._memos[first] = memo
-            return _DONE if memo is not None else _MISSING
+        tables: dict[str, dict[str, Any]] = {
+            "memo": self._memos,
+            "queue": self._queues,
+            "schedule": self._schedules,
+        }
+        if op.kind in tables:
+            found = _rewritten(op, tables[op.kind].get(first))
+            if found is not None:
+                tables[op.kind][first] = found
+            return _DONE if found is not None else _MISSING
         entry = self._entries.get(first)
         if entry is None:
             return _MISSING
@@ -570,6 +575,12 @@ class MemoryStorage(Storage):
         with self._lock:
             self._require_open()
             return self._memos.get(key)
+
+    def list_memos(self, *, after: str = "", limit: int | None = None) -> list[Memo]:
+        with self._lock:
+            self._require_open()
+            keys = sorted(key for key in self._memos if key > after)
+            return [self._memos[key] for key in keys[:limit]]
 
     def list_queues(self) -> list[QueueRow]:
         return self._sorted(self._queues)

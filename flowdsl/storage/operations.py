@@ -389,6 +389,8 @@ REWRITABLE: Mapping[str, tuple[tuple[str, ...], frozenset[str]]] = {
     "signal": (("run_id", "id"), frozenset({"payload", "reply", "seal", "reply_seal"})),
     "item": (("run_id", "channel", "n"), frozenset({"payload", "seal"})),
     "memo": (("key",), frozenset({"payload", "seal"})),
+    "queue": (("name",), frozenset({"seal"})),
+    "schedule": (("name",), frozenset({"args", "seal"})),
 }
 """What ``Rewrite`` may replace: for each kind of record, what addresses one, and its fields of bytes."""
 

@@ -73,6 +73,9 @@ class RelayStorage(Storage):
     def get_memo(self, key: str, /) -> Memo | None:
         return self.storage.get_memo(key)
 
+    def list_memos(self, *, after: str = "", limit: int | None = None) -> list[Memo]:
+        return self.storage.list_memos(after=after, limit=limit)
+
     def list_queues(self) -> list[QueueRow]:
         return self.storage.list_queues()
 

@@ -69,6 +69,7 @@ def test_examples_are_valid(example):
     _command(name).make_context(name, arguments).close()
 
 
+@pytest.mark.timeout(600)  # it starts many processes
 def test_the_sessions_are_what_the_commands_print(tmp_path):
     """All commands of the page, executed one after the other, print what the page says."""
     session = Session(tmp_path, TEXT)

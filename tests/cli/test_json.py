@@ -49,6 +49,7 @@ def fields_of(value, where=""):
         ("backup", ["copy.db"]),
         ("tag", ["sold", "team=north"]),
         ("completion", ["bash"]),
+        ("rekey", []),
         ("queues", ["put", "mail"]),
     ],
 )

@@ -219,6 +219,9 @@ class Statements:
     def _rows(self, s: Sql) -> None:
         # What stands by itself.
         self.get_memo: Sql = f"SELECT {_list(list(fields_of(Memo)))} FROM {s}.memos WHERE key = %s"
+        self.list_memos: Sql = (
+            f"SELECT {_list(list(fields_of(Memo)))} FROM {s}.memos WHERE key > %s ORDER BY key LIMIT %s"
+        )
         self.put_memo: Sql = self._put("memos", Memo)
         self.drop_memo: Sql = f"DELETE FROM {s}.memos WHERE key = %s"
         self.put_queue: Sql = self._put("queues", QueueRow)
@@ -289,6 +292,8 @@ class Statements:
             "signal": ("signals", f"run = {run_of} AND id = %s"),
             "item": ("items", f"run = {run_of} AND channel = %s AND n = %s"),
             "memo": ("memos", "key = %s"),
+            "queue": ("queues", "name = %s"),
+            "schedule": ("schedules", "name = %s"),
         }
         table, where = places[kind]
         same = _ours("".join(f' AND "{name}" IS NOT DISTINCT FROM %s' for name in fields))

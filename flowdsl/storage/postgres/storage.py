@@ -300,6 +300,9 @@ class PostgresStorage(Storage):
         found = self._read(self._sql.get_memo, (key,))
         return Memo(*found[0]) if found else None
 
+    def list_memos(self, *, after: str = "", limit: int | None = None) -> list[Memo]:
+        return [Memo(*row) for row in self._read(self._sql.list_memos, (after, limit))]
+
     def list_queues(self) -> list[QueueRow]:
         return [QueueRow(*row) for row in self._read(self._sql.list_queues, ())]
 

@@ -306,6 +306,7 @@ LIST_CHANNELS = f"SELECT channel, count(*) FROM items WHERE run = {_RUN_OF} GROU
 PUT_MEMO = f"REPLACE INTO memos ({_list(MEMO_COLUMNS)}) VALUES ({_marks(len(MEMO_COLUMNS))})"
 DROP_MEMO = "DELETE FROM memos WHERE key = ?"
 GET_MEMO = f"SELECT {_list(MEMO_COLUMNS)} FROM memos WHERE key = ?"
+LIST_MEMOS = f"SELECT {_list(MEMO_COLUMNS)} FROM memos WHERE key > ? ORDER BY key LIMIT ?"
 
 _REWRITTEN = {
     "run": "UPDATE runs SET {} WHERE id = ? AND pruned = 0",
@@ -316,6 +317,8 @@ _REWRITTEN = {
         UPDATE items SET {} WHERE run = (SELECT no FROM runs WHERE id = ? AND pruned = 0)
         AND channel = ? AND n = ?""",
     "memo": "UPDATE memos SET {} WHERE key = ?",
+    "queue": "UPDATE queues SET {} WHERE name = ?",
+    "schedule": "UPDATE schedules SET {} WHERE name = ?",
 }
 
 

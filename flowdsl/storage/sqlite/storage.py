@@ -239,6 +239,9 @@ class SQLiteStorage(Storage):
         found = self._read(sql.GET_MEMO, (key,))
         return Memo(*found[0]) if found else None
 
+    def list_memos(self, *, after: str = "", limit: int | None = None) -> list[Memo]:
+        return [Memo(*row) for row in self._read(sql.LIST_MEMOS, (after, -1 if limit is None else limit))]
+
     def list_queues(self) -> list[QueueRow]:
         return [columns.queue_of(row) for row in self._read(sql.LIST_QUEUES, ())]
 

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from flowdsl.core.records import Item, QueueRow, ScheduleRow, Signal, WorkerRow
 from flowdsl.core.status import RunStatus
@@ -136,6 +137,8 @@ class KeepingContract:
                 {"payload": b"new"},
             ),
             ("memo", ("m",), {"payload": b"\x00\xff", "seal": b"\xff"}, {"payload": b"new", "seal": b""}),
+            ("queue", ("q",), {"seal": b"\xff"}, {"seal": b""}),
+            ("schedule", ("s",), {"args": b"\x00", "seal": b"\xff"}, {"args": b"", "seal": b"new"}),
         ],
     )
     def test_bytes_are_rewritten_in_place(
@@ -156,6 +159,16 @@ class KeepingContract:
         same(everything(storage), before)
         nowhere = ("nobody", *key[1:])
         assert storage.commit([Rewrite(kind, nowhere, was, now)]) == [Missing()]
+
+    def test_memos_are_listed_by_key(self, storage: Storage) -> None:
+        """Memos come by their keys, in pages."""
+        memos = [evolve(full_memo(), key=key) for key in ("b", "é", "a")]
+        storage.commit([PutMemo(memo) for memo in memos])
+        found = storage.list_memos()
+        assert [memo.key for memo in found] == ["a", "b", "é"]
+        same(found[1], memos[0])
+        assert storage.list_memos(after="a", limit=1) == [found[1]]
+        assert storage.list_memos(after="é") == []
 
     def test_what_cannot_be_rewritten(self) -> None:
         """What is no record's address, and fields that hold no bytes, are refused when they are named."""

@@ -1,0 +1,329 @@
+"""New keys for what is stored: each record is rewritten as today's codec and secret would write it.
+
+It can be killed at any moment and started again. A record is rewritten as a whole, in its place, and only if
+it still is what was read; what was rewritten is recognised and passed over. Nothing is loaded, so nothing
+that is stored can be executed.
+
+The records of a run are rewritten before the run itself: the arguments of a run prove that its records are of
+a release that sealed none (see :mod:`flowdsl.engine.sealed`), as long as they stand as they were.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+from attrs import frozen
+
+from flowdsl.codecs import Codec, PickleCodec
+from flowdsl.codecs.payloads import Payloads
+from flowdsl.codecs.seals import Seals
+from flowdsl.core.records import Item, Memo, Run, RunFilter, ScheduleRow, Signal, Step
+from flowdsl.core.status import StepStatus
+from flowdsl.errors import CorruptPayload, StorageError
+from flowdsl.storage.base import Storage
+from flowdsl.storage.operations import Missing, Rewrite, raise_unstorable
+
+__all__ = ["Rekeyed", "rekey"]
+
+_PAGE = 200
+"""Records that are read at once, and rewritten in one commit."""
+
+_TRIES = 20
+"""How often a run whose records change meanwhile is looked through again."""
+
+_STEP_KINDS = ("result", "error", "store", "log", "details")
+
+Fields = dict[str, bytes | None]
+Found = tuple[str, tuple[str | int, ...], Callable[[], tuple[Fields, Fields]]]
+"""Kind and key of a record, and a function that gives its bytes as they are and as they should be."""
+
+
+@frozen
+class Rekeyed:
+    """What :func:`rekey` did.
+
+    * ``rewritten``: records that have the new keys since; ``current``: records that had them before.
+    * ``refused``: of each record that was left as it is, which one, and why.
+    """
+
+    rewritten: int
+    current: int
+    refused: tuple[str, ...]
+
+
+def rekey(
+    storage: Storage,
+    codec: Codec | None = None,
+    *,
+    secret: str | bytes | None = None,
+    old_secret: str | bytes | None = None,
+    old_codec: Codec | None = None,
+    unsealed: bool = False,
+    dry_run: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> Rekeyed:
+    """Rewrite all records of *storage* as *codec* and *secret* write them today.
+
+    * *codec*: the codec that programs have now, its newest key first; ``PickleCodec()`` by default.
+    * *secret*: what ``FLOWDSL_SECRET_KEY`` is now; ``None``: none.
+    * *old_secret*: what it was, if it changes. Stop all programs that use the storage first: they do not know
+      the new one. To change only the keys of a codec, programs that have both may go on.
+    * *old_codec*: what wrote the records, where *codec* cannot read them.
+    * *unsealed*: the records were written without a secret. Whatever they say is believed and sealed.
+    * *dry_run*: change nothing, only count.
+    * *progress*: called now and then with the number of records seen so far.
+
+    Records that neither the new nor the old keys fit are left as they are, and are named in the answer.
+    Raises ``ValueError`` where both *old_secret* and *unsealed* are given, and ``StorageError`` where the
+    storage fails.
+
+    >>> from flowdsl.codecs import JsonCodec, Signed
+    >>> from flowdsl.storage import MemoryStorage
+    >>> rekey(MemoryStorage(), Signed(JsonCodec(), ["new key", "old key"]))
+    Rekeyed(rewritten=0, current=0, refused=())
+    """
+    if unsealed and old_secret is not None:
+        raise ValueError("give old_secret, or say that the records are unsealed; not both")
+    codec = codec or PickleCodec()
+    new = Payloads(codec, _bytes(secret))
+    before = None if unsealed else _bytes(secret if old_secret is None else old_secret)
+    work = _Rekeying(storage, new, Payloads(old_codec or codec, before), dry_run, progress or _say_nothing)
+    work.everything()
+    return Rekeyed(work.rewritten, work.current, tuple(work.refused))
+
+
+def _bytes(secret: str | bytes | None) -> bytes | None:
+    return secret.encode() if isinstance(secret, str) else secret
+
+
+def _say_nothing(_: int) -> None:
+    pass
+
+
+class _Rekeying:
+    """One pass over a storage."""
+
+    def __init__(
+        self, storage: Storage, new: Payloads, old: Payloads, dry_run: bool, progress: Callable[[int], None]
+    ) -> None:
+        self._storage = storage
+        self._new, self._old = new, old
+        self._seals = None if new.secret is None else Seals(new.secret)
+        self._old_seals = None if old.secret is None else Seals(old.secret)
+        self._dry_run = dry_run
+        self._progress = progress
+        self.rewritten = 0
+        self.current = 0
+        self.refused: list[str] = []
+
+    # Which records there are --------------------------------------------------------------------------------
+
+    def everything(self) -> None:
+        """Rewrite all records."""
+        for run_id in self._run_ids():
+            self._until_still(partial(self._of_run, run_id), f"run {run_id}")
+        self._until_still(self._beside_runs, "a memo, queue or schedule")
+
+    def _run_ids(self) -> list[str]:
+        found: list[str] = []
+        while True:
+            last = found[-1] if found else None
+            page = self._storage.list_runs(RunFilter(limit=_PAGE, after=last, newest_first=False))
+            found += [run.id for run in page]
+            if len(page) < _PAGE:
+                if not page and last is not None and self._storage.get_run(last) is None:
+                    found = []  # somebody deleted the run behind which the list was to go on
+                    continue
+                return found
+
+    def _until_still(self, find: Callable[[], Iterator[Found]], what: str) -> None:
+        """Rewrite what *find* finds, again as long as others write there at the same time."""
+        refused = list(self.refused)
+        for again in range(_TRIES):
+            self.refused = list(refused)
+            if self._rewrite_all(find(), count=not again):
+                return
+        self.refused.append(f"{what}: it changes all the time; try again later")
+
+    def _of_run(self, run_id: str) -> Iterator[Found]:
+        run = self._storage.get_run(run_id)
+        if run is None:
+            return
+        old = self._old.is_of_unsealed_row(run.args, run.key, "", "args")
+        yield from self._steps(run_id, old)
+        yield from self._signals(run_id)
+        for channel in self._storage.list_channels(run_id):
+            yield from self._items(run_id, channel)
+        yield "run", (run_id,), partial(self._run, run, old)
+
+    def _steps(self, run_id: str, old: bool) -> Iterator[Found]:
+        after = 0
+        while page := self._storage.list_steps(run_id, after=after, limit=_PAGE):
+            after = page[-1].seq
+            for step in page:
+                yield "step", (run_id, step.seq), partial(self._step, step, old)
+
+    def _signals(self, run_id: str) -> Iterator[Found]:
+        after = 0
+        while page := self._storage.list_signals(run_id, after=after, limit=_PAGE):
+            after = page[-1].seq
+            for signal in page:
+                yield "signal", (run_id, signal.id), partial(self._signal, signal)
+
+    def _items(self, run_id: str, channel: str) -> Iterator[Found]:
+        after = 0
+        while page := self._storage.list_items(run_id, channel, after=after, limit=_PAGE):
+            after = page[-1].n
+            for item in page:
+                yield "item", (run_id, channel, item.n), partial(self._item, item)
+
+    def _beside_runs(self) -> Iterator[Found]:
+        after = ""
+        while page := self._storage.list_memos(after=after, limit=_PAGE):
+            after = page[-1].key
+            for memo in page:
+                yield "memo", (memo.key,), partial(self._memo, memo)
+        for queue in self._storage.list_queues():
+            yield "queue", (queue.name,), partial(self._sealed, queue, {}, {})
+        for row in self._storage.list_schedules():
+            yield "schedule", (row.name,), partial(self._schedule, row)
+
+    # Rewriting ----------------------------------------------------------------------------------------------
+
+    def _rewrite_all(self, found: Iterator[Found], *, count: bool) -> bool:
+        """Rewrite what *found* names; say whether all of it stood still meanwhile. *count* what was so."""
+        still = True
+        waiting: list[Rewrite] = []
+        for kind, key, bytes_of in found:
+            try:
+                was, now = bytes_of()
+            except StorageError as error:
+                self.refused.append(str(error))
+                continue
+            if was == now:
+                self.current += count
+                continue
+            changed = [name for name in was if was[name] != now[name]]
+            waiting.append(
+                Rewrite(
+                    kind, key, {name: was[name] for name in changed}, {name: now[name] for name in changed}
+                )
+            )
+            if len(waiting) == _PAGE:
+                still &= self._commit(waiting)
+                waiting = []
+        return self._commit(waiting) and still
+
+    def _commit(self, rewrites: Sequence[Rewrite]) -> bool:
+        outcomes = self._storage.commit(rewrites) if rewrites and not self._dry_run else []
+        raise_unstorable(*outcomes)
+        missed = sum(isinstance(one, Missing) for one in outcomes)
+        self.rewritten += len(rewrites) - missed
+        self._progress(self.rewritten + self.current + len(self.refused))
+        return missed == 0
+
+    def _payload(self, payload: bytes | None, run_id: str, key: str, kind: str) -> bytes | None:
+        if not payload:
+            return payload
+        return self._new.rekey(payload, run_id, key, kind, self._old) or payload
+
+    # What each kind of record should be ---------------------------------------------------------------------
+
+    def _run(self, run: Run, old: bool) -> tuple[Fields, Fields]:
+        was: Fields = {"args": run.args, "result": run.result, "error": run.error}
+        now: Fields = {
+            "args": self._payload(run.args, run.key, "", "args"),
+            "result": self._payload(run.result, run.id, "", "run"),
+            "error": self._payload(run.error, run.id, "", "run"),
+        }
+        was.update(seal=run.seal, cancel_seal=run.cancel_seal)
+        now.update(seal=b"", cancel_seal=b"")
+        if self._seals is not None:
+            fits = self._fits(run, lambda seals: seals.fits_run(run) and seals.fits_cancel(run), old)
+            now["seal"] = run.seal if fits else self._seals.of_run(run)
+            now["cancel_seal"] = (
+                run.cancel_seal if fits else self._seals.of_cancel(run.id, run.cancel_requested)
+            )
+        return was, now
+
+    def _step(self, step: Step, old: bool) -> tuple[Fields, Fields]:
+        return self._sealed(step, {"payload": step.payload}, {"payload": self._step_payload(step)}, old)
+
+    def _step_payload(self, step: Step) -> bytes | None:
+        """The payload of a step, which is sealed for one of several kinds: most often the first one tried."""
+        first = "error" if step.status is StepStatus.FAILED else "result"
+        problem: StorageError | None = None
+        for kind in sorted(_STEP_KINDS, key=lambda one: (one != step.kind, one != first)):
+            try:
+                return self._payload(step.payload, step.run_id, step.key, kind)
+            except StorageError as error:
+                problem = problem or error
+        raise problem or AssertionError("there are kinds")
+
+    def _signal(self, signal: Signal) -> tuple[Fields, Fields]:
+        old = self._old.is_of_unsealed_row(signal.payload, signal.run_id, signal.id, "signal")
+        kind = "refusal" if signal.reply_failed else "reply"
+        was, now = self._sealed(
+            signal,
+            {"payload": signal.payload, "reply": signal.reply},
+            {
+                "payload": self._payload(signal.payload, signal.run_id, signal.id, "signal"),
+                "reply": self._payload(signal.reply, signal.run_id, signal.id, kind),
+            },
+            old,
+        )
+        was["reply_seal"], now["reply_seal"] = signal.reply_seal, b""
+        if self._seals is not None and signal.reply is not None:
+            fits = self._fits(signal, lambda seals: seals.fits_reply(signal), old=False)
+            reply = signal.run_id, signal.id, signal.reply_preview, signal.reply_failed
+            now["reply_seal"] = signal.reply_seal if fits else self._seals.of_reply(*reply)
+        return was, now
+
+    def _item(self, item: Item) -> tuple[Fields, Fields]:
+        payload = self._payload(item.payload, item.run_id, f"{item.n}@{item.channel}", "item")
+        return self._sealed(item, {"payload": item.payload}, {"payload": payload})
+
+    def _memo(self, memo: Memo) -> tuple[Fields, Fields]:
+        payload = self._payload(memo.payload, "", memo.key, "memo")
+        old = self._old.is_of_unsealed_row(memo.payload, "", memo.key, "memo")
+        return self._sealed(memo, {"payload": memo.payload}, {"payload": payload}, old)
+
+    def _schedule(self, row: ScheduleRow) -> tuple[Fields, Fields]:
+        args = self._payload(row.args, row.name, "", "schedule")
+        return self._sealed(row, {"args": row.args}, {"args": args})
+
+    def _sealed(self, row: Any, was: Fields, now: Fields, old: bool = False) -> tuple[Fields, Fields]:
+        """*was* and *now* with the seal of *row*; *old*: a release that sealed no rows wrote it."""
+        was["seal"], now["seal"] = row.seal, b""
+        if self._seals is not None:
+            fits = self._fits(row, lambda seals: bool(row.seal) and seals.fits(row.seal, row), old)
+            now["seal"] = row.seal if fits else self._seals.of(row)
+        return was, now
+
+    def _fits(self, row: Any, fits: Callable[[Seals], bool], old: bool) -> bool:
+        """Whether *row* has its new seal. Raises ``CorruptPayload`` where it has no right to one."""
+        assert self._seals is not None
+        if fits(self._seals):
+            return True
+        if self._old_seals is None or fits(self._old_seals):
+            return False
+        if old and not row.seal:
+            return False
+        raise CorruptPayload(
+            f"{_named(row)}: its seal fits neither the new secret nor the old one; it was left as it is"
+        )
+
+
+def _named(row: Any) -> str:
+    match row:
+        case Run():
+            return f"run {row.id}"
+        case Step():
+            return f"run {row.run_id}, step {row.path} ({row.key[:12]})"
+        case Signal():
+            return f"run {row.run_id}, message {row.name!r}"
+        case Item():
+            return f"run {row.run_id}, channel {row.channel!r}, item {row.n}"
+        case Memo():
+            return f"the memo of {row.path}"
+    return f"{type(row).__name__.removesuffix('Row').lower()} {row.name!r}"
