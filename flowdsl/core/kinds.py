@@ -6,6 +6,7 @@ A new verb adds its kind here and to the groups that it belongs to.
 __all__ = [
     "ASK",
     "AUDIT",
+    "BEAT",
     "BESIDE_STEPS",
     "CALLS",
     "CHILD",
@@ -57,6 +58,8 @@ REPLY = "reply"
 """The answer to a message of this run."""
 PUBLISH = "publish"
 """An item on a channel of the run."""
+BEAT = "beat"
+"""What the body of a step said last, with its heartbeat."""
 RACE = "race"
 """Which of several came first."""
 START = "start"
@@ -70,7 +73,7 @@ CALLS = WITH_BODY | WAITS
 """Calls that take time: what progress counts, and what a person may name as a step of a run."""
 OBSERVABLE = CALLS | {STORE, UNDO, MESSAGE, REPLY, PUBLISH, START}
 """Records with an effect that two executions of one program must agree in."""
-SILENT = frozenset({LOG, AUDIT, UNDO, PUBLISH, REPLY})
+SILENT = frozenset({LOG, AUDIT, UNDO, PUBLISH, REPLY, BEAT})
 """Records that are never evidence of a changed program."""
-BESIDE_STEPS = frozenset({STORE, LOG, AUDIT, PUBLISH, REPLY})
+BESIDE_STEPS = frozenset({STORE, LOG, AUDIT, PUBLISH, REPLY, BEAT})
 """Records that are shown beside the list of a run's steps, not in it."""

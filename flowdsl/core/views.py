@@ -121,8 +121,8 @@ def show_view(
 
     *journal*: its records in order; *children*: the runs that it called, each with its shown status.
 
-    >>> list(show_view(Run("order-7", "shop.checkout", "ab12"), "pending", []))[-6:]
-    ['steps', 'children', 'signals', 'audit', 'log', 'publish', 'reply', 'store']
+    >>> list(show_view(Run("order-7", "shop.checkout", "ab12"), "pending", []))[-7:]
+    ['signals', 'audit', 'beat', 'log', 'publish', 'reply', 'store']
     """
     lists: dict[str, list[dict[str, Any]]] = {kind: [] for kind in sorted(BESIDE_STEPS)}
     steps: list[dict[str, Any]] = []

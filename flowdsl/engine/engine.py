@@ -80,6 +80,7 @@ class Engine:
         self._background_pool: ThreadPoolExecutor | None = None
         self.coordinators: dict[int, ThreadPoolExecutor] = {}
         self.replaced: dict[int, Executor] = {}
+        self.hung: dict[int, list[Future[Any]]] = {}
         self.lock = threading.Lock()
         self._background: set[Future[Value]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -245,7 +246,7 @@ class Engine:
         self.futures = {}
         self.committer = Committer(self.storage)
         self._pool = self._background_pool = None
-        self.coordinators, self.replaced = {}, {}
+        self.coordinators, self.replaced, self.hung = {}, {}, {}
         self.lock, self._pool_lock = threading.Lock(), threading.Lock()
         self._background = set()
         self._tasks = set()

@@ -6,11 +6,13 @@ result or the exception, and what the body logged. An engine such as Dask execut
 time when a worker dies: what must not execute twice leaves a record before its body, which the second
 execution finds. In the worker the body has a frame of its own over the same
 storage, so store calls and nested steps work there, under the run's epoch; a storage that processes cannot
-share is refused by the first such call.
+share is refused by the first such call. Heartbeats come by the storage, too: the coordinating thread looks
+there for what the body says.
 """
 
 import contextvars
 import importlib
+import math
 import os
 import sys
 import threading
@@ -22,7 +24,7 @@ from contextlib import AbstractContextManager, ExitStack
 from pickle import PickleError
 from typing import Any, Never
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from flowdsl.clock import Waker
 from flowdsl.codecs import Codec, PickleCodec
@@ -35,6 +37,8 @@ from flowdsl.engine.definitions import Decorated, Invocation, StepDef, step_defi
 from flowdsl.engine.effects import Body, Effect, Result
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import Execution, Frame
+from flowdsl.engine.heart import Heart
+from flowdsl.engine.heartbeat import Beats, beat_of, heart_of
 from flowdsl.engine.record import crossing
 from flowdsl.engine.scope import Scope, StepView
 from flowdsl.engine.sealed import sealed
@@ -74,6 +78,7 @@ class _Job:
     args: Args
     kwargs: Named
     view: StepView | None
+    beats: tuple[float, Step] | None
     scopes: tuple[str, ...]
     record: Run
     url: str | None
@@ -88,13 +93,21 @@ class RemoteBody(Effect):
     """Execute the body of *call* on its executor; answers ``(error, value)``. A worker that dies is a
     failed attempt."""
 
-    __slots__ = ("call", "called", "executor", "frame")
+    __slots__ = ("call", "called", "executor", "frame", "heart")
 
-    def __init__(self, executor: Executor, call: Call, called: Invocation[StepDef], frame: Frame) -> None:
+    def __init__(
+        self,
+        executor: Executor,
+        call: Call,
+        called: Invocation[StepDef],
+        frame: Frame,
+        heart: Heart | None = None,
+    ) -> None:
         self.executor = executor
         self.call = call
         self.called = called
         self.frame = frame
+        self.heart = heart
 
     def sync(self) -> Result:
         called = self.called
@@ -112,18 +125,17 @@ class RemoteBody(Effect):
         defn, run = self.called.defn, self.call.run
         future = None
         try:
-            future = _working(run.engine, self.executor).submit(Sent(self.call, self.called, self.frame))
-            answer = self._wait(future, defn.timeout)
-        except TimeoutError as error:
-            if future is None or future.done():
-                return error, None
-            future.cancel()
-            self.frame.abandon()
-            message = (
-                f"step {defn.path} of run {run.id} took longer than its timeout of "
-                f"{defn.timeout:g} s; its worker was left behind"
-            )
-            return StepTimeout(message, run=run.id, step=defn.path), None
+            live = _working(run.engine, self.executor)
+            future = live.submit(Sent(self.call, self.called, self.frame, self.heart))
+            why = self._given_up(future)
+            if why:
+                if not future.cancel():
+                    with run.engine.lock:
+                        run.engine.hung.setdefault(id(live), []).append(future)
+                self.frame.abandon()
+                message = f"step {defn.path} of run {run.id} {why}; its worker was left behind"
+                return StepTimeout(message, run=run.id, step=defn.path), None
+            answer = future.result()
         except Exception as error:
             if isinstance(error, CancelledError) and run.stop.reason is not None:
                 return run.stop.stopped(), None
@@ -134,22 +146,43 @@ class RemoteBody(Effect):
             return error, None
         return self._answer(answer)
 
-    def _wait(self, future: "Future[Value]", limit: float | None) -> Value:
-        """What the worker answers, within *limit* seconds. If the run is to stop meanwhile, a body that has
-        not begun is withdrawn; one that has is waited for."""
-        stop, end = self.call.run.stop, None if limit is None else time.monotonic() + limit
+    def _given_up(self, future: Future[Value]) -> str:
+        """Wait until the body has ended (``""``), or say why it is given up. If the run is to stop meanwhile,
+        a body that has not begun is withdrawn; one that has is waited for."""
+        stop, limit = self.call.run.stop, self.called.defn.timeout
+        end = math.inf if limit is None else time.monotonic() + limit
+        beats = self._beats()
         before = stop.reason
-        while not future.done() and stop.reason is before:
-            waker = Waker()
-            stop.waits(waker)
-            future.add_done_callback(lambda _, waker=waker: waker.set())  # type: ignore[misc]
-            woken = stop.reason is not before or waker.block(_left(end))
-            stop.waited(waker)
-            if not woken:
+        while not future.done():
+            left = end - time.monotonic()
+            if left <= 0:
+                return f"took longer than its timeout of {limit:g} s"
+            if beats is not None and beats.silent():
+                return f"gave no heartbeat for more than {beats.limit:g} s"
+            if stop.reason is not before and future.cancel():
                 break
+            left = min(left, math.inf if beats is None else beats.turn)
+            self._wait(future, None if left == math.inf else left, before)
+        if beats is not None:
+            beats.listen()
+        return ""
+
+    def _beats(self) -> Beats | None:
+        if self.heart is None or self.frame.step is None:
+            return None
+        return Beats(self.call, beat_of(self.call, self.frame.step.attempt), self.heart)
+
+    def _wait(self, future: Future[Value], seconds: float | None, before: object) -> None:
+        """Wait *seconds* at most, until the body has ended or the run is told to stop."""
+        stop, waker = self.call.run.stop, Waker()
+        future.add_done_callback(lambda _: waker.set())
         if stop.reason is not before:
-            future.cancel()
-        return future.result(_left(end))
+            waker.block(seconds)
+            return
+        stop.waits(waker)
+        if stop.reason is before:
+            waker.block(seconds)
+        stop.waited(waker)
 
     def _in_doubt(self, why: str = "") -> Stopped:
         run, call = self.call.run, self.call
@@ -188,10 +221,6 @@ class RemoteBody(Effect):
         return error, None
 
 
-def _left(end: float | None) -> float | None:
-    return None if end is None else max(end - time.monotonic(), 0.0)
-
-
 class Sent:
     """One body on its way. An executor that executes in this process calls it; any other has to pickle it
     first.
@@ -201,8 +230,9 @@ class Sent:
       execution could not find out about the first.
     """
 
-    def __init__(self, call: Call, called: Invocation[StepDef], frame: Frame) -> None:
+    def __init__(self, call: Call, called: Invocation[StepDef], frame: Frame, heart: Heart | None) -> None:
         self._call = call
+        self._heart = heart
         self._called = called
         self._frame = frame
         self._context = contextvars.copy_context()
@@ -214,14 +244,20 @@ class Sent:
 
     def __call__(self) -> tuple[str, Result, tuple[()]]:
         called = self._called
+        if self._heart is not None:
+            self._heart.begin()
         body = Body(called.fn, called.args, called.kwargs, self._frame)
         return "here", self._context.run(body.sync), ()
 
     def __reduce__(self) -> Any:
         called, run = self._called, self._call.run
         engine: Engine = run.engine
+        view, beats = self._frame.step, None
+        if view is not None and self._heart is not None:
+            beats = self._heart.limit, beat_of(self._call, view.attempt)
+            view = evolve(view, heart=None)
         job = _Job(
-            _portable(called), called.args, called.kwargs, self._frame.step, _chain(self._frame.scope),
+            _portable(called), called.args, called.kwargs, view, beats, _chain(self._frame.scope),
             run.record, engine.storage.url, engine.open_storage, engine.payloads.codec,
             engine.payloads.previews.shown, self._around, self._once,
         )  # fmt: skip
@@ -293,11 +329,22 @@ def _is_broken(executor: Executor) -> bool:
     return bool(getattr(executor, "_broken", False) or getattr(flags, "broken", None))
 
 
+def _is_full(engine: Engine, executor: Executor) -> bool:
+    """Whether every worker of a pool of the standard library hangs in a body that was given up."""
+    hung = [future for future in engine.hung.pop(id(executor), ()) if not future.done()]
+    if not hung or not isinstance(executor, _processes().ProcessPoolExecutor):
+        return False
+    engine.hung[id(executor)] = hung
+    facts: Any = executor
+    return len(hung) >= int(facts._max_workers)
+
+
 def _working(engine: Engine, executor: Executor) -> Executor:
-    """*executor*, or what replaces a pool of processes that broke when a worker was killed."""
+    """*executor*, or what replaces a pool of processes that takes no work any more: a worker of it was
+    killed, or all of them hang."""
     with engine.lock:
         live = engine.replaced.get(id(executor), executor)
-        if not _is_broken(live):
+        if not _is_broken(live) and not _is_full(engine, live):
             return live
         facts: Any = executor
         if type(executor).__module__.partition(".")[0] == "loky":
@@ -339,7 +386,7 @@ class _Unreachable(RelayStorage):
     def __getattr__(self, name: str) -> Never:
         raise StorageUnavailable(
             "this run's storage lives in the memory of the process that started it, and a worker "
-            "process cannot reach it: store calls and "
+            "process cannot reach it: store calls, heartbeats and "
             "nested steps in workers need sqlite:///… or another storage that processes share",
             lasting=True,
         )
@@ -383,6 +430,16 @@ def _engine_for(job: _Job) -> Engine:
         return found
 
 
+def _beating(state: Execution, job: _Job) -> StepView | None:
+    """The view of the step, with a heart that beats by the storage."""
+    if job.beats is None or job.view is None:
+        return job.view
+    limit, beat = job.beats
+    heart = heart_of(state, beat, limit, time.monotonic, job.view.details)
+    heart.begin()
+    return evolve(job.view, heart=heart)
+
+
 def _execute(data: bytes) -> tuple[str, bytes, list[Step]]:
     """Execute a job; its result or exception as bytes, and what it logged."""
     job: _Job = PickleCodec().loads(data)
@@ -408,10 +465,11 @@ def _execute(data: bytes) -> tuple[str, bytes, list[Step]]:
         fn = defn.fn
     elif isinstance(fn, Decorated):  # a method: what pickles it by name finds the step there
         fn = fn.invocation(job.args, job.kwargs).fn
+    view = _beating(state, job)
     with ExitStack() as around:
         for enter in job.around:
             around.enter_context(enter())
-        error, value = Body(fn, job.args, job.kwargs, Frame(state, scope, job.view, False)).sync()
+        error, value = Body(fn, job.args, job.kwargs, Frame(state, scope, view, False)).sync()
     _last.run, _last.parts = run_key, state.parts
     logged = list(state.writer.buffer.values())
     if error is None:

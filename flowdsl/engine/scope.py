@@ -8,7 +8,7 @@ from typing import Any
 from attrs import define, field
 
 from flowdsl.engine.heart import Heart
-from flowdsl.errors import Stopped
+from flowdsl.errors import FlowError, Stopped
 
 __all__ = ["INTERRUPTS", "Scope", "StepView", "UnderWay", "control", "interrupting"]
 
@@ -149,7 +149,10 @@ class StepView:
                 f'step {self.path} has no heartbeat limit: write @step(heartbeat="30 sec"), the longest time '
                 "between two beats"
             )
-        self._heart.beat(details)
+        if not self._heart.beat(details):
+            raise Stopped(
+                FlowError(f"a body of {self.path} that was given up gave a heartbeat", run=self.run_id)
+            )
 
 
 def control(is_async: bool) -> object:

@@ -60,7 +60,8 @@ def test_json_of_show(shop, answer):
     shown = answer("show", run.id)
     (listed,) = answer("runs", "--workflow", "shop.checkout")
     assert {name: shown[name] for name in listed} == listed
-    assert set(shown) - set(listed) == {"steps", "children", "signals", "store", "log", "audit", "next"}
+    beside = {"store", "log", "audit", "publish", "reply", "beat"}
+    assert set(shown) - set(listed) == {"steps", "children", "signals", "next"} | beside
     assert [child["id"] for child in shown["children"]] == ["ship-apples"]
     child = shown["steps"][-1]
     assert (child["kind"], child["extra"]) == ("child", {"child": "ship-apples"})

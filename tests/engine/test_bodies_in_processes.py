@@ -82,6 +82,26 @@ def test_killed_worker_is_a_failed_attempt(pool: ProcessPoolExecutor, tmp_path: 
         assert [step.attempts for step in run.steps()] == [2]
 
 
+def test_a_worker_that_hangs_is_given_up(tmp_path: Path) -> None:
+    """A body that gives no heartbeat is left behind, and the next attempt goes on where it was, in a new pool if
+    no worker is left."""
+    flag = tmp_path / "flag"
+    context = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(1, context) as lonely, Runtime(url_of(tmp_path), executor=lonely) as rt:
+        try:
+            assert steps.given_up(str(flag)) == "half"
+        finally:
+            flag.touch()
+        (run,) = rt.runs(workflow=steps.given_up)
+        assert [step.attempts > 1 for step in run.steps()] == [True]
+
+
+def test_heartbeats_from_workers_need_a_shared_storage(pool: ProcessPoolExecutor, tmp_path: Path) -> None:
+    """A typed error says what is missing."""
+    with Runtime("memory://", executor=pool), pytest.raises(StorageError, match="heartbeats"):
+        steps.given_up(str(tmp_path / "flag"))
+
+
 def test_exceptions_come_back_as_themselves(pool: ProcessPoolExecutor) -> None:
     """A worker's exception arrives with its type and attributes."""
     with Runtime("memory://", executor=pool), pytest.raises(steps.Declined) as caught:

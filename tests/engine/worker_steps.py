@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,18 @@ def charges(file: str) -> str:
     return "charged"
 
 
+@step(heartbeat=0.5, retry=Retry(attempts=None, initial=0))
+def hangs(flag: str) -> Any:
+    """A body that says how far it came and hangs there, until *flag* exists; the next one goes on."""
+    found = current_step()
+    assert found is not None
+    if found.details is None:
+        found.heartbeat("half")
+        while not Path(flag).exists():
+            time.sleep(0.01)
+    return found.details
+
+
 @workflow
 def squares(n: int) -> list[tuple[int, int, int]]:
     """A fan-out."""
@@ -82,6 +95,12 @@ def counts(n: int) -> tuple[list[tuple[int, int]], int]:
 def survives(flag: str) -> str:
     """One step whose worker dies."""
     return dies_once.submit(flag).result()
+
+
+@workflow
+def given_up(flag: str) -> Any:
+    """One step whose worker hangs."""
+    return hangs.submit(flag).result()
 
 
 @workflow

@@ -28,7 +28,7 @@ from attrs import evolve
 
 from flowdsl.codecs.exceptions.handling import carry_history
 from flowdsl.core.binding import Bound
-from flowdsl.core.facts import ATTEMPTS, Beating, Facts, FromMemo, InDoubt, Retrying, Undoable, facts_of
+from flowdsl.core.facts import ATTEMPTS, Facts, FromMemo, InDoubt, Retrying, Undoable, facts_of
 from flowdsl.core.kinds import STEP
 from flowdsl.core.records import Memo, Step
 from flowdsl.core.retry import Retry
@@ -37,9 +37,10 @@ from flowdsl.engine.call import Call
 from flowdsl.engine.call import Operation as DurableOperation
 from flowdsl.engine.definitions import Invocation, StepDef
 from flowdsl.engine.divergence import notice
-from flowdsl.engine.effects import Body, Effect, Effects, Flow, drive, wait_out
+from flowdsl.engine.effects import Body, Effect, Effects, Flow, wait_out
 from flowdsl.engine.execution import Frame
 from flowdsl.engine.heart import Heart
+from flowdsl.engine.heartbeat import beat_of, details_before, heart_of, last_words
 from flowdsl.engine.operations.memo import find_memo, memo_of
 from flowdsl.engine.record import (
     flush,
@@ -73,7 +74,7 @@ def _after(facts: Facts | None, view: StepView, begun: tuple[float, ...]) -> Fac
     return evolve(facts or Facts(), begun=(*begun, view.started_at)[-ATTEMPTS:])
 
 
-Elsewhere = Callable[[Call, Invocation[StepDef], Frame], Effect]
+Elsewhere = Callable[[Call, Invocation[StepDef], Frame, Heart | None], Effect]
 
 
 class Undos(Named):
@@ -160,6 +161,8 @@ class StepOperation(DurableOperation):
         finally:
             call.run.bodies.end(call.key, None)
         self._ended(call, view, error)
+        if heart is not None:
+            heart.close()
         if error is None:
             call.run.engine.hooks.fire("on_step_complete", view, value)
         return error, value
@@ -179,6 +182,8 @@ class StepOperation(DurableOperation):
         """Execute the body until it succeeds or is given up; *attempt* were made already, which had *begun*
         then."""
         run, defn = call.run, self.defn
+        if defn.heartbeat is not None:
+            self._details = details_before(call)
         while True:
             attempt += 1
             heart = None if defn.heartbeat is None else self._heart(call, defn.heartbeat, attempt)
@@ -197,6 +202,7 @@ class StepOperation(DurableOperation):
                 run.bodies.end(call.key, None)
             self._ended(call, view, error)
             if heart is not None:
+                heart.close()
                 self._details = heart.details
             if error is None:
                 record, loaded, more = self._completed(call, view, value, memo_key, begun)
@@ -215,35 +221,19 @@ class StepOperation(DurableOperation):
             # what a step inside has given up on was retried there
             given_up = defn.retry is None and run.failures.blames_any(error)
             if given_up or not retry.should_retry(error, attempt):
-                return (yield from self._gave_up(call, view, error, begun))
+                return (yield from self._gave_up(call, view, error, begun, heart))
             run.stop.check()
             begun = (*begun, view.started_at)[-ATTEMPTS:]
-            yield from self._back_off(call, view, retry, error, begun)
+            yield from self._back_off(call, view, retry, error, begun, heart)
             with run.lock:
                 run.journal.reopen(run.failures.inside(scope))
 
     def _heart(self, call: Call, limit: float, attempt: int) -> Heart:
         """The heartbeats of an attempt, at most *limit* seconds from one to the next."""
-
-        def store(details: Value) -> None:
-            if self.recorded:
-                facts = Beating(call.run.engine.clock.now())
-                drive(self._beats(call, self._unfinished(call, details, attempt - 1, facts)))
-
-        return Heart(limit, call.run.engine.ticks, store, self._details)
-
-    def _beats(self, call: Call, record: Step) -> Effects[None]:
-        yield from put(call, record)
-
-    def _unfinished(
-        self, call: Call, details: Value, attempts: int, facts: Facts, view: StepView | None = None
-    ) -> Step:
-        """The record of a step that has not ended, with what its body said last."""
-        if details is None:
-            return row(call, _PENDING, None, "", attempts, facts, view)
-        payloads = call.run.engine.payloads
-        payload, loaded = payloads.pack(details, call.run.id, call.key, "details")
-        return row(call, _PENDING, payload, payloads.previews.value(loaded), attempts, facts, view)
+        stored = self.recorded or self._elsewhere is not None  # from elsewhere they come by the storage
+        run = call.run
+        beat = beat_of(call, attempt)
+        return heart_of(run, beat, limit, run.engine.ticks, self._details, stored=stored)
 
     def _begun(self, call: Call, view: StepView, scope: Scope, heart: Heart | None) -> Effect:
         """The effect that executes the body once, which is about to begin."""
@@ -253,7 +243,7 @@ class StepOperation(DurableOperation):
         run.bodies.begin(call.key, (view, call))
         frame = Frame(run, scope, view, defn.is_async)
         if self._elsewhere is not None:
-            return self._elsewhere(call, self.called, frame)
+            return self._elsewhere(call, self.called, frame, heart)
         _, fn, _, args, kwargs = self.called
         if heart is None:
             return Body(fn, args, kwargs, frame, defn.timeout)
@@ -285,26 +275,37 @@ class StepOperation(DurableOperation):
             return record, loaded, ()
         return record, loaded, (PutMemo(memo_of(run, self.defn, memo_key, record, payload)),)
 
-    def _gave_up(self, call: Call, view: StepView, error: Exception, begun: tuple[float, ...]) -> Flow:
+    def _gave_up(
+        self, call: Call, view: StepView, error: Exception, begun: tuple[float, ...], heart: Heart | None
+    ) -> Flow:
         """Store the exception and raise what was loaded from it, with the traceback of the original."""
         run = call.run
         payload, loaded = run.engine.payloads.pack_error(error, run.id, call.key, "error")
         text = run.engine.payloads.previews.error(error)
-        yield from put(call, row(call, _FAILED, payload, text, view.attempt, _after(None, view, begun), view))
+        more = () if heart is None else last_words(call, view.attempt, heart)
+        record = row(call, _FAILED, payload, text, view.attempt, _after(None, view, begun), view)
+        yield from put(call, record, *more)
         carry_history(error, loaded)
         note_on(loaded, call, view.attempt)
         run.failures.failed(call.key, call.scope, call.flow, loaded)
         return loaded, None
 
     def _back_off(
-        self, call: Call, view: StepView, retry: Retry, error: Exception, begun: tuple[float, ...]
+        self,
+        call: Call,
+        view: StepView,
+        retry: Retry,
+        error: Exception,
+        begun: tuple[float, ...],
+        heart: Heart | None,
     ) -> Effects[None]:
         """Store the failed attempt, then wait."""
         engine = call.run.engine
         delay = retry.delay(view.attempt, engine.hooks.jitter(), error)
         previews = engine.payloads.previews
         facts: Facts = Retrying(engine.clock.now() + delay, previews.error(error), begun=begun)
-        yield from put(call, self._unfinished(call, self._details, view.attempt, facts, view))
+        more = () if heart is None else last_words(call, view.attempt, heart)
+        yield from put(call, row(call, _PENDING, None, "", view.attempt, facts, view), *more)
         engine.hooks.fire("on_step_retry", view, error, view.attempt, delay)
         logger.info(
             "step %s failed at attempt %d of %s (%s); next in %.3g s",
@@ -334,8 +335,6 @@ class StepOperation(DurableOperation):
                 ),
                 call,
             )
-        if prior.payload is not None:
-            self._details = run.engine.payloads.unpack(prior.payload, run.id, call.key, "details")
         if isinstance(facts, Retrying):
             left = min(facts.next - run.engine.clock.now(), _YEAR)
             if left > 0:

@@ -1,11 +1,15 @@
 """``heartbeat=``: a step says that it lives; one that does not is given up, and the next attempt goes on."""
 
 import asyncio
+import threading
 
 import pytest
+from support import Crash, Relay
 
 from flowdsl import Retry, Runtime, current_step, step, workflow
-from flowdsl.errors import StepTimeout
+from flowdsl.errors import StepOutcomeUnknown, StepTimeout, Stopped
+from flowdsl.storage import MemoryStorage
+from flowdsl.storage.base import PutStep
 from flowdsl.testing import VirtualClock
 
 
@@ -84,7 +88,7 @@ def test_an_inline_sync_body_ends_first_and_is_then_lost():
     def slow():
         current_step().heartbeat()
         if late:
-            clock.advance(late.pop())
+            clock.sleep(late.pop())
         return "too late"
 
     @workflow
@@ -112,6 +116,114 @@ def test_a_body_that_beats_may_take_as_long_as_it_likes():
     clock = VirtualClock()
     with Runtime("memory://", clock=clock):
         assert asyncio.run(w()) is True
+
+
+class Counting(Relay):
+    """Counts the beats that are stored."""
+
+    beats = 0
+
+    def commit(self, operations, /):
+        self.beats += sum(isinstance(op, PutStep) and op.step.kind == "beat" for op in operations)
+        return self.inner.commit(operations)
+
+
+def test_beats_are_throttled(flavour):
+    """At most five are stored in the time of one limit, however often the body beats."""
+
+    @flavour.step(heartbeat="30 sec")
+    def busy():
+        for n in range(600):
+            yield clock.asleep(0.5) if flavour.is_async else clock.sleep(0.5)
+            current_step().heartbeat(n)
+        return n
+
+    @flavour.workflow
+    def w():
+        return (yield busy())
+
+    clock = VirtualClock()
+    counting = Counting(MemoryStorage())
+    with Runtime(counting, clock=clock):
+        assert flavour.call(w) == 599
+    assert 40 <= counting.beats <= 51  # of 600 in ten times the limit
+
+
+def test_the_next_process_goes_on_where_the_last_one_said(storage):
+    """What was said survives the process, and the retry of a run that failed goes on there too."""
+    begun = []
+
+    @step(heartbeat="30 sec", retry=Retry(attempts=1))
+    def load():
+        begun.append(current_step().details)
+        current_step().heartbeat(len(begun))
+        if len(begun) == 1:
+            raise Crash
+        if len(begun) == 2:
+            raise OSError
+
+    @workflow(id="loading")
+    def loading():
+        load()
+
+    for error in (Crash, OSError):
+        with Runtime(storage), pytest.raises(error):
+            loading()
+    with Runtime(storage) as runtime:
+        runtime.retry("loading").result()
+    assert begun == [None, 1, 2]
+
+
+def test_a_step_in_doubt_stays_in_doubt(storage):
+    """A beat does not take the place of the intent: what died behind one is not executed again."""
+    begun = []
+
+    @step(heartbeat="30 sec", in_doubt="raise")
+    def pay():
+        begun.append(1)
+        current_step().heartbeat("sent")
+        raise Crash
+
+    @workflow(id="paying")
+    def paying():
+        pay()
+
+    for error in (Crash, StepOutcomeUnknown):
+        with Runtime(storage), pytest.raises(error):
+            paying()
+    assert begun == [1]
+
+
+def test_a_body_that_was_given_up_beats_in_vain():
+    """What it says when the step has ended changes nothing."""
+    tries, late, go_on, ended = [], [], threading.Event(), threading.Event()
+
+    @step(heartbeat=0.05, retry=Retry(attempts=None, initial=0))
+    def hangs():
+        tries.append(1)
+        view = current_step()
+        if len(tries) == 1:
+            go_on.wait(60)
+            try:
+                view.heartbeat("late")
+            except Stopped as error:
+                late.append(error)
+            ended.set()
+        return "done"
+
+    @step
+    def after():
+        go_on.set()
+        return ended.wait(60)
+
+    @workflow(id="w")
+    def w():
+        return hangs.submit().result(), after()
+
+    with Runtime("memory://") as runtime:
+        assert w() == ("done", True)
+        assert [str(found.status) for found in runtime.run("w").steps()] == ["completed", "completed"]
+    assert len(late) == 1
 
 
 def test_without_the_option_a_beat_is_refused(runtime):
