@@ -37,10 +37,10 @@ def signal(cli: Cli, run: str, name: str, payload: Any, sender: str | None, key:
     with opened(cli) as runtime:
         record = find_run(runtime, run)
         value = None if payload is NOTHING else payload
+        before = runtime.storage.list_signals(record.id, name=name, payloads=False)
         sent = runtime.signal(record.id, name, value, sender=sender, key=key)
-        known = runtime.storage.list_signals(record.id, name=name, payloads=False)
-        dropped = sent not in {one.id for one in known}
-        if dropped and (key is None or key not in {one.key for one in known}):
+        dropped = sent in {one.id for one in before}  # the id of a message with a key derives from the key
+        if sent not in {one.id for one in runtime.storage.list_signals(record.id, name=name, payloads=False)}:
             raise Failure(f"the signal could not be stored: are {name!r}, the sender and the key Unicode?")
         status = shown_status(runtime, row_of(runtime, record.id))
     if dropped:
