@@ -15,6 +15,7 @@ from flowdsl.core.words import nearest
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.registry import WORKFLOWS
 from flowdsl.engine.runs import schedules
+from flowdsl.engine.runs.worker import ALIVE
 from flowdsl.handle import Run
 from flowdsl.storage.base import DropQueue, DropSchedule, PutQueue, PutSchedule
 
@@ -135,10 +136,10 @@ def loaded_workflows() -> list[str]:
 
 
 def workers_of(engine: Engine) -> list[WorkerInfo]:
-    """The workers that gave a sign of life within a lease."""
+    """The workers that gave a sign of life lately."""
     rows = engine.storage.list_workers()
     running = engine.storage.list_runs(RunFilter(status=(RunStatus.RUNNING,)))
-    alive = engine.storage.now() - max(engine.lease, 10.0)
+    alive = engine.storage.now() - ALIVE
     found = []
     for row in rows:
         if row.seen_at < alive:

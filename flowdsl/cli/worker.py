@@ -96,14 +96,17 @@ def _ending() -> Iterator[None]:
     """Bodies that do not end after the drain would hold the process: leave them behind. Others take their
     runs over at once, as this process is gone then.
     """
-    code = 0
+    code, patience = 0, _PATIENCE
     try:
         yield
     except KeyboardInterrupt:
         code = 130
         raise
+    except SystemExit:  # told a second time
+        code, patience = 128 + signal.SIGTERM, 0.1
+        raise
     finally:
-        last = threading.Timer(_PATIENCE, os._exit, (code,))
+        last = threading.Timer(patience, os._exit, (code,))
         last.daemon = True
         last.start()
 

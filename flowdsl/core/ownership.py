@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from attrs import evolve
 
 from flowdsl.core.queues import DEFAULT
-from flowdsl.core.records import Run, Tags
+from flowdsl.core.records import Run, ScheduleRow, Tags
 from flowdsl.core.status import RunStatus
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "claimed",
     "claimed_next",
     "fits",
+    "free_at",
     "in_place",
     "inserted",
     "may_claim",
@@ -37,6 +38,7 @@ __all__ = [
     "may_take",
     "own_tags",
     "restarted",
+    "stands",
     "stub",
     "takes_messages",
     "updated",
@@ -130,6 +132,15 @@ def may_claim(run: Run, now: float) -> bool:
     return run.status is RunStatus.RUNNING and run.parent is None and interrupted
 
 
+def free_at(run: Run) -> float | None:
+    """From when on a worker may take a run, as it stands now; ``None`` for never."""
+    if run.status is RunStatus.PENDING:
+        return (run.not_before or 0.0) if run.owner is None else None
+    if run.status is RunStatus.RUNNING and run.parent is None:
+        return 0.0 if run.owner is None else run.lease_until
+    return None
+
+
 def may_come_from(run: Run, queues: Sequence[str] | None) -> bool:
     """Whether a worker that takes from *queues* (``None``: from all) may take a run. A run that was not
     enqueued may be continued by any."""
@@ -138,6 +149,13 @@ def may_come_from(run: Run, queues: Sequence[str] | None) -> bool:
     if run.queue is None and run.status is RunStatus.RUNNING:
         return True
     return (run.queue or DEFAULT) in queues
+
+
+def stands(found: ScheduleRow | None, was: ScheduleRow | None) -> bool:
+    """Whether a schedule that may be replaced only as it *was* (``None``: however it is) still is so."""
+    if was is None:
+        return True
+    return found is not None and evolve(found, seal=b"") == evolve(was, seal=b"")
 
 
 def updated(changes: Mapping[str, Any], lease: float | None, release: bool, now: float) -> dict[str, Any]:

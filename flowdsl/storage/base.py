@@ -30,7 +30,7 @@ get_state`` stand on ``commit`` and need no implementation.
 import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Self
 
 from attrs import evolve, frozen
@@ -266,9 +266,22 @@ class Storage(ABC):
         """Say to those who wait what *operations*, now durable, are about. (``commit`` calls it.)"""
         self._changes.say(topics_of(operations))
 
-    def notify(self) -> None:
-        """Wake all who wait for a change of whatever topic."""
-        self._changes.say_all()
+    def notify(self, topics: Iterable[str] = ()) -> None:
+        """Wake all who wait here for a change of these *topics*; without, of whatever topic."""
+        wanted = tuple(topics)
+        if wanted:
+            self._changes.say(wanted)
+        else:
+            self._changes.say_all()
+
+    def next_due(self, workflows: Collection[str], queues: Sequence[str] | None = None, /) -> float | None:
+        """When ``ClaimNext`` may find a run of *workflows* (paths) in *queues*, in seconds on the storage's
+        clock: when the first pending one is due, or the first lease ends, whichever is earlier; 0.0 if there
+        is one already; ``None`` if there is none. Limits and versions do not count.
+
+        It is what an idle worker asks, so it should cost little and lock nothing. By default: in two seconds.
+        """
+        return self.now() + 2.0
 
     def wait_for_change(self, seen: int, timeout: float, /, topics: Iterable[str] = ()) -> int:
         """Wait until something may have changed since version *seen*, at most *timeout* seconds.
@@ -277,9 +290,10 @@ class Storage(ABC):
         cancel, the end) or ``queue:<name>`` (a run to be claimed); a change of anything else does not wake
         it. Without topics, any change does, steps included.
 
-        Returns the version now, to be passed the next time; 0 is older than any. Spurious returns are
-        allowed. A backend shared by processes overrides this so that their commits are seen too: within a
-        tenth of a second by topic, and within a second without.
+        Returns the version to be passed the next time: that of now, or *seen* if nothing of the topics
+        changed; 0 is older than any. Spurious returns are allowed. A backend shared by processes overrides
+        this so that their commits are seen too: within a tenth of a second by topic, and within a second
+        without.
         """
         return self._changes.wait(seen, timeout, topics)
 

@@ -83,7 +83,8 @@ class Changes:
         topics: Iterable[str] = (),
         pause: Callable[[float], float] = lambda left: left,
     ) -> int:
-        """Wait until something of *topics* changed since *seen*, at most *timeout* seconds; the version now.
+        """Wait until something of *topics* changed since *seen*, at most *timeout* seconds; the version now,
+        or *seen* if nothing of them changed.
 
         *pause* is called before each wait with the seconds left, and says how many to wait before looking
         again.
@@ -95,8 +96,10 @@ class Changes:
             with self._lock:
                 self._waiters.add(waiter)
             try:
-                if self.since(seen, wanted) or (left := end - time.monotonic()) <= 0:
+                if self.since(seen, wanted):
                     return self.version
+                if (left := end - time.monotonic()) <= 0:
+                    return seen  # whatever else changed is no news to this waiter
                 waiter.wake.wait(pause(left))
             finally:
                 with self._lock:

@@ -7,7 +7,7 @@ must agree with it (see ``flowdsl.testing.storage.contract``).
 import heapq
 import threading
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import islice
 from typing import Any, NoReturn, Self, TypeVar
 
@@ -17,6 +17,7 @@ from flowdsl.core.ownership import (
     claimed,
     claimed_next,
     fits,
+    free_at,
     in_place,
     inserted,
     may_claim,
@@ -24,6 +25,7 @@ from flowdsl.core.ownership import (
     may_take,
     own_tags,
     restarted,
+    stands,
     stub,
     takes_messages,
     updated,
@@ -387,6 +389,8 @@ class MemoryStorage(Storage):
     def _put_schedule(self, op: PutSchedule) -> Outcome:
         if op.if_new and op.row.name in self._schedules:
             return _EXISTED
+        if not stands(self._schedules.get(op.row.name), op.was):
+            return _MISSING
         self._schedules[op.row.name] = op.row
         return _DONE
 
@@ -605,6 +609,13 @@ class MemoryStorage(Storage):
                     run = entry.run
                     found.append(Attention(run_id, run.epoch, run.status, run.cancel_requested, entry.unread))
         return found
+
+    def next_due(self, workflows: Collection[str], queues: Sequence[str] | None = None, /) -> float | None:
+        with self._lock:
+            self._require_open()
+            runs = [entry.run for entry in self._live()]
+        wanted = [run for run in runs if run.workflow in workflows and may_come_from(run, queues)]
+        return min((moment for run in wanted if (moment := free_at(run)) is not None), default=None)
 
     def wait_for_change(self, seen: int, timeout: float, /, topics: Iterable[str] = ()) -> int:
         self._require_open()

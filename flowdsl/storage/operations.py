@@ -18,6 +18,8 @@ from flowdsl.core.status import RunStatus
 from flowdsl.errors import CorruptPayload, ResultNotStorable, StorageError
 
 __all__ = [
+    "GIVEN_BACK_TOPIC",
+    "QUEUES_TOPIC",
     "REWRITABLE",
     "SCHEDULES_TOPIC",
     "AddSignal",
@@ -355,11 +357,13 @@ class DropQueue:
 
 @frozen(slots=True)
 class PutSchedule:
-    """Insert or replace a schedule; with *if_new*, one that is there stays: ``Done(existed=True)``. Else
+    """Insert or replace a schedule; with *if_new*, one that is there stays: ``Done(existed=True)``. With
+    *was*, it is replaced only while it stands as *was* says (but for its seal), else ``Missing()``. Else
     ``Done()``."""
 
     row: ScheduleRow = field(validator=_an_id("schedule", "name"))
     if_new: bool = False
+    was: ScheduleRow | None = None
 
 
 @frozen(slots=True)
@@ -549,6 +553,12 @@ def queue_topic(name: str) -> str:
 SCHEDULES_TOPIC = "schedules"
 """What to wait for to hear of changed schedules."""
 
+QUEUES_TOPIC = "queues"
+"""What to wait for to hear of all queues."""
+
+GIVEN_BACK_TOPIC = "given back"
+"""What to wait for to hear of runs that their owner let go before their end."""
+
 
 _SILENT = frozenset({PutStep, TakeSignal, DropSteps, PutMemo, DropMemo, PutWorker, DropWorker, Rewrite})
 """Operations that are told to those only who wait for any change."""
@@ -563,19 +573,21 @@ def topics_of(operations: Iterable[Operation]) -> list[str]:
 def _topics_of(op: Operation) -> Iterator[str]:
     match op:
         case PutQueue():
-            yield queue_topic(op.row.name)
+            yield from (queue_topic(op.row.name), QUEUES_TOPIC)
         case DropQueue():
-            yield queue_topic(op.name)
+            yield from (queue_topic(op.name), QUEUES_TOPIC)
         case PutSchedule() | DropSchedule():
             yield SCHEDULES_TOPIC
         case UpdateRun():
             if op.release or "cancel_requested" in op.changes or "status" in op.changes:
                 yield run_topic(op.run_id)
+            if op.release and "status" not in op.changes:
+                yield GIVEN_BACK_TOPIC
             if op.changes.get("queue") is not None:
-                yield queue_topic(op.changes["queue"])
+                yield from (queue_topic(op.changes["queue"]), QUEUES_TOPIC)
         case OpenRun():
             if op.run.queue is not None:
-                yield queue_topic(op.run.queue)
+                yield from (queue_topic(op.run.queue), QUEUES_TOPIC)
         case AddSignal():
             yield run_topic(op.signal.run_id)
         case Publish():

@@ -1,6 +1,6 @@
 """A storage that stands in front of another one: subclass it to see, change or refuse what passes."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from flowdsl.core.records import Item, Memo, QueueRow, Run, RunFilter, ScheduleRow, Signal, Step, WorkerRow
 from flowdsl.storage.base import Attention, Storage
@@ -88,8 +88,11 @@ class RelayStorage(Storage):
     def now(self) -> float:
         return self.storage.now()
 
-    def notify(self) -> None:
-        self.storage.notify()
+    def notify(self, topics: Iterable[str] = ()) -> None:
+        self.storage.notify(topics)
+
+    def next_due(self, workflows: Collection[str], queues: Sequence[str] | None = None, /) -> float | None:
+        return self.storage.next_due(workflows, queues)
 
     def wait_for_change(self, seen: int, timeout: float, /, topics: Iterable[str] = ()) -> int:
         return self.storage.wait_for_change(seen, timeout, topics)

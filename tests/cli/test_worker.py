@@ -78,6 +78,21 @@ def test_what_does_not_end_in_time_is_given_back(clerk, folder, url, spawn):
         assert runtime.run(run.id).status == "running"
 
 
+def test_told_a_second_time_it_ends_without_the_drain(clerk, folder, url, spawn):
+    """What is under way is given back although its body does not stop."""
+    process = spawn("worker", "--app", "clerk.py", "--drain", "1 hour")
+    with Runtime(url) as runtime:
+        run = clerk.job.enqueue("x")
+        until((folder / "began").exists)
+        while runtime.storage.get_run(run.id).owner is not None:
+            process.send_signal(signal.SIGTERM)
+            signal.sigtimedwait([], 0.2)
+        process.communicate(timeout=60)
+        record = runtime.storage.get_run(run.id)
+        assert (record.status, record.owner, record.recoveries) == ("running", None, 0)
+        assert runtime.workers() == []
+
+
 def test_the_runtime_of_the_module_is_used(clerk, folder, spawn):
     """What the module configures holds, unless the storage is named."""
     (folder / "configured").touch()

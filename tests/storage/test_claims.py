@@ -3,13 +3,14 @@
 import threading
 
 import pytest
+from attrs import evolve
 from postgres_server import postgres_url
 
 from flowdsl.core.queues import Queue, row_of
-from flowdsl.core.records import Run
+from flowdsl.core.records import Run, ScheduleRow
 from flowdsl.core.status import RunStatus
 from flowdsl.storage import MemoryStorage, SQLiteStorage, open_storage
-from flowdsl.storage.base import OpenRun, PutQueue, UpdateRun
+from flowdsl.storage.base import Done, Missing, OpenRun, PutQueue, PutSchedule, UpdateRun
 from flowdsl.storage.operations import ClaimNext, Found, Opened
 
 WORKFLOWS = (("w", "2"),)
@@ -55,6 +56,35 @@ def test_priority_then_age(storage):
     assert run.lease_until > storage.now()
     assert claim(storage, "you") == ["old"]
     assert claim(storage, "you") == []
+
+
+def test_when_the_next_run_is_due(storage):
+    """What an idle worker asks: a delay, a lease that ends, what waits already; others' runs do not count."""
+    assert storage.next_due(["w"]) is None
+    later = storage.now() + 600
+    enqueue(storage, "delayed", not_before=later)
+    assert storage.next_due(["w"]) == storage.next_due(["w"], ["q"]) == later
+    assert storage.next_due(["v"]) is storage.next_due(["w"], ["p"]) is None
+    enqueue(storage, "called", queue="p")
+    assert storage.next_due(["w"]) == storage.next_due(["w"], ["p"]) == 0.0
+    assert claim(storage, queues=("p",)) == ["called"]
+    lease = storage.get_run("called").lease_until
+    assert storage.next_due(["w", "v"]) == storage.next_due(["w"], ["p"]) == lease < later
+    storage.commit([UpdateRun("called", {}, release=True)])
+    assert storage.next_due(["w"]) == 0.0
+    storage.commit([UpdateRun("called", {"parent": "delayed"})])
+    assert storage.next_due(["w"]) == later
+
+
+def test_a_schedule_that_has_changed_is_not_replaced(storage):
+    """Unless it still is as it was read; one that is gone does not come back."""
+    row = ScheduleRow("s", "{}", b"args", False, 1.5, 2.5)
+    assert storage.commit([PutSchedule(row, was=row)]) == [Missing()]
+    storage.commit([PutSchedule(row)])
+    (read,) = storage.list_schedules()
+    assert storage.commit([PutSchedule(evolve(row, last=3.5), was=read)]) == [Done()]
+    assert storage.commit([PutSchedule(evolve(row, last=9.5), was=read)]) == [Missing()]
+    assert [found.last for found in storage.list_schedules()] == [3.5]
 
 
 def test_what_is_not_due_or_not_known_stays(storage):

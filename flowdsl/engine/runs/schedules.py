@@ -77,7 +77,8 @@ def fire_due(engine: Engine, rows: Iterable[ScheduleRow], workflows: Iterable[st
         for moment in fired:
             _open(engine, schedule, tick_id(schedule.name, moment), always=False, serial=False)
         if fired:
-            engine.commit(PutSchedule(evolve(row, last=fired[-1])))
+            # unless somebody changed it meanwhile: then whoever looks next finds these ticks' runs there
+            engine.commit(PutSchedule(evolve(row, last=fired[-1]), was=row))
         following = next(ticks(schedule, now, now + 86_400.0), None)
         if following is not None:
             soonest = following if soonest is None else min(soonest, following)

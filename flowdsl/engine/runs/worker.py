@@ -4,27 +4,34 @@ The rules
     A worker takes what the storage gives it (:class:`~flowdsl.storage.operations.ClaimNext`): interrupted
     runs and pending ones of the workflows that it knows. It fires the schedules of those workflows. Told to
     stop, it takes nothing new, lets what is under way end for the time of *drain*, and lets the rest go:
-    another worker continues it at once. A run whose processes have died five times is parked as failed.
+    another worker continues it at once. Told a second time, it lets it go without the drain. A run whose
+    processes have died five times is parked as failed.
+
+The theory
+    An idle worker costs the storage next to nothing. It asks when the next run may be due (one read, no
+    lock), sleeps until then, and is woken when somebody enqueues a run or gives one back. It claims only when
+    something is due. What waits but may not begin (a limit, a pause) is looked at every two seconds.
 """
 
 import json
 import logging
+import os
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 from contextlib import contextmanager
 from itertools import count
 
-from flowdsl.core.queues import DEFAULT
-from flowdsl.core.records import Run, WorkerRow
+from flowdsl.core.ownership import may_claim, may_come_from
+from flowdsl.core.records import Run, RunFilter, WorkerRow
 from flowdsl.core.status import RunStatus
+from flowdsl.core.versions import is_known
 from flowdsl.engine.definitions import WorkflowDef
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.registry import STEPS, WORKFLOWS
 from flowdsl.engine.runs.acquire import Acquired
-from flowdsl.engine.runs.ending import release
 from flowdsl.engine.runs.execute import interrupted
 from flowdsl.engine.runs.resume import request_of
 from flowdsl.engine.runs.schedules import fire_due
@@ -32,36 +39,65 @@ from flowdsl.engine.runs.start import launch
 from flowdsl.engine.user import Value
 from flowdsl.errors import FlowError, RecoveryLimit, StorageError
 from flowdsl.storage.base import DropWorker, PutWorker, UpdateRun
-from flowdsl.storage.operations import SCHEDULES_TOPIC, Claimed, ClaimNext, queue_topic
+from flowdsl.storage.operations import (
+    GIVEN_BACK_TOPIC,
+    QUEUES_TOPIC,
+    SCHEDULES_TOPIC,
+    Claimed,
+    ClaimNext,
+    queue_topic,
+)
 
-__all__ = ["TAKEN_OVER_AT_MOST", "Worker", "ended_by_signal"]
+__all__ = ["ALIVE", "TAKEN_OVER_AT_MOST", "Worker", "ended_by_signal"]
 
 logger = logging.getLogger("flowdsl")
 
 TAKEN_OVER_AT_MOST = 5
 """How often a run is taken over from processes that died, before it is parked."""
 
-_IDLE = 2.0  # seconds between two looks, at most, when nothing tells of a change
+ALIVE = 30.0
+"""Seconds for which a worker counts as living after its last sign of life."""
+
+_SIGN = ALIVE / 3  # seconds between two signs of life
+_AGAIN = 2.0  # seconds until what waits but may not begin is looked at again
+_LOOK = 60.0  # seconds between two looks for runs that nobody here can execute
+_LOOKED_AT = 100  # of the oldest runs, for those
+_FORGOTTEN = 86_400.0  # seconds after which the row of a worker that was killed is deleted
 _AT_ONCE = 50  # runs that are claimed in one commit, at most
+_LET_GO = 0.5  # seconds that a body is given to notice that it is to stop
 
 
 @contextmanager
 def ended_by_signal(worker: "Worker") -> Iterator[None]:
-    """Let SIGTERM end *worker*, where this is the main thread; a second one ends the process at once."""
+    """Let SIGTERM end *worker*, where this is the main thread. A second one ends it without the drain, and
+    ``SystemExit`` follows.
+
+    A handler may interrupt any line of the main thread, one that holds a lock too. So it takes none: it
+    writes into a pipe, and another thread stops the worker.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    told, (reader, writer) = count(), os.pipe()
 
-    def stop(number: int, _frame: Value) -> None:
-        if worker.stopping:
-            raise SystemExit(128 + number)
-        worker.stop()
+    def listen() -> None:
+        while os.read(reader, 1) == b"t":
+            next(told)
+            worker.stop()
 
-    before = signal.signal(signal.SIGTERM, stop)
+    thread = threading.Thread(target=listen, name="flowdsl-signals", daemon=True)
+    thread.start()
+    before = signal.signal(signal.SIGTERM, lambda _number, _frame: os.write(writer, b"t"))
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+        os.write(writer, b".")
+        thread.join()
+        os.close(reader)
+        os.close(writer)
+    if next(told) > 1:
+        raise SystemExit(128 + signal.SIGTERM)
 
 
 class Worker:
@@ -86,10 +122,14 @@ class Worker:
         self._concurrency = concurrency
         self._drain = drain
         self._stop = threading.Event()
+        self._hurry = threading.Event()
+        self._changed = threading.Event()
         self.ended = threading.Event()
         self._running: dict[str, Future[Value]] = {}
-        self._claims = count()
         self._left_alone: set[str] = set()
+        self._unknown: set[tuple[str, str]] = set()
+        self._sign_at = self._look_at = 0.0
+        self._topic = f"worker:{engine.owned.owner}"
 
     @property
     def stopping(self) -> bool:
@@ -97,31 +137,61 @@ class Worker:
         return self._stop.is_set()
 
     def stop(self) -> None:
-        """Take nothing new, and end."""
+        """Take nothing new, and end; the second time, without letting end what is under way."""
+        if self._stop.is_set():
+            self._hurry.set()
         self._stop.set()
-        self._engine.storage.notify()
+        self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._engine.storage.notify([self._topic])
 
     def work(self) -> None:
         """Claim and execute, until :meth:`stop` is called or the runtime is closed."""
         engine, seen = self._engine, 0
         started_at = engine.storage.now()
         try:
+            self._forget_the_dead(started_at)
             while not self._stop.is_set() and not engine.closing:
                 try:
-                    self._say(started_at)
-                    due = fire_due(engine, engine.storage.list_schedules(), dict(self._known()))
-                    busy = self._claim()
+                    begun, had = time.monotonic(), len(self._running)
+                    left = self._turn(started_at)
+                    if len(self._running) <= had:  # looking in vain takes a tenth of its time at most
+                        self._stop.wait(min(9 * (time.monotonic() - begun), 0.5))
+                    if left:
+                        seen = engine.storage.wait_for_change(seen, left, self._topics())
                 except StorageError as error:
+                    if engine.closing:
+                        break
+                    if getattr(error, "lasting", False):
+                        raise
                     logger.warning("the worker could not claim: %s", str(error))
-                    due, busy = None, False
-                if busy:
-                    continue
-                left = _IDLE if due is None else min(max(due - engine.storage.now(), 0.0), _IDLE)
-                seen = engine.storage.wait_for_change(seen, left, self._topics())
+                    self._stop.wait(_AGAIN)
         finally:
             self._end()
 
-    def _known(self) -> tuple[tuple[str, str], ...]:
+    def _turn(self, started_at: float) -> float:
+        """Fire and take what is due; for how many seconds there is nothing to do then."""
+        storage = self._engine.storage
+        known = self._known()
+        self._say(started_at)
+        tick = fire_due(self._engine, storage.list_schedules(), known)
+        again = self._sign_at
+        self._running = {run_id: future for run_id, future in self._running.items() if not future.done()}
+        room = min(self._concurrency - len(self._running), _AT_ONCE)
+        if room > 0:
+            due = storage.next_due(known, self._queues)
+            if due is not None and due <= storage.now():
+                if self._claim(room, known) == room:
+                    return 0.0
+                due = storage.now() + _AGAIN
+            again = again if due is None else min(due, again)
+            self._report_unknown(known)
+        left = min(again, tick) if tick is not None else again
+        return max(left - storage.now(), 1e-3)
+
+    def _known(self) -> dict[str, str]:
         """Paths and versions of what this worker can execute."""
         found: dict[str, str] = {}
         for registry in (STEPS, WORKFLOWS):
@@ -129,44 +199,75 @@ class Worker:
                 defn = registry.get(path)
                 if defn is not None and (self._workflows is None or path in self._workflows):
                     found[path] = defn.version if isinstance(defn, WorkflowDef) else ""
-        return tuple(sorted(found.items()))
+        return found
 
     def _topics(self) -> list[str]:
-        names = self._queues
-        if names is None:
-            names = (DEFAULT, *(row.name for row in self._engine.storage.list_queues()))
-        return [SCHEDULES_TOPIC, *map(queue_topic, names)]
+        taken = [QUEUES_TOPIC] if self._queues is None else map(queue_topic, self._queues)
+        return [self._topic, SCHEDULES_TOPIC, GIVEN_BACK_TOPIC, *taken]
 
     def _say(self, started_at: float) -> None:
         """Tell that this worker lives."""
+        now = self._engine.storage.now()
+        if now < self._sign_at:
+            return
+        self._sign_at = now + _SIGN
         spec = {"queues": self._queues, "concurrency": self._concurrency}
-        row = WorkerRow(self._engine.owned.owner, json.dumps(spec), started_at, self._engine.storage.now())
+        row = WorkerRow(self._engine.owned.owner, json.dumps(spec), started_at, now)
         self._engine.commit(PutWorker(row))
 
-    def _claim(self) -> bool:
-        """Take what there is room for; whether there may be more."""
+    def _forget_the_dead(self, now: float) -> None:
+        """Delete the rows of workers that were killed long ago."""
+        gone = [row.id for row in self._engine.storage.list_workers() if row.seen_at < now - _FORGOTTEN]
+        if gone:
+            self._engine.commit(*map(DropWorker, gone))
+
+    def _report_unknown(self, known: dict[str, str]) -> None:
+        """Say once of each workflow, and of each version, that its runs wait for another worker."""
+        storage = self._engine.storage
+        now = storage.now()
+        if now < self._look_at:
+            return
+        self._look_at = now + _LOOK
+        waiting = RunFilter(
+            status=(RunStatus.PENDING, RunStatus.RUNNING), newest_first=False, limit=_LOOKED_AT
+        )
+        for run in storage.list_runs(waiting):
+            free = may_claim(run, now) and may_come_from(run, self._queues)
+            mine = self._workflows is None or run.workflow in self._workflows
+            what = (run.workflow, run.version)
+            if not free or not mine or what in self._unknown:
+                continue
+            if run.workflow in known and is_known(run.version, known[run.workflow]):
+                continue
+            self._unknown.add(what)
+            logger.warning(
+                "run %s waits for a worker that knows workflow %s%s; this one leaves it as it is",
+                run.id,
+                run.workflow,
+                f" in version {run.version}" if run.workflow in known else "",
+                extra={"run": run.id, "step": None},
+            )
+
+    def _claim(self, room: int, known: dict[str, str]) -> int:
+        """Take what there is room for; how many runs begin."""
         engine = self._engine
-        self._running = {run_id: future for run_id, future in self._running.items() if not future.done()}
-        room = min(self._concurrency - len(self._running), _AT_ONCE)
-        if room <= 0:
-            return False
+        workflows = tuple(sorted(known.items()))
         operation = ClaimNext(
-            engine.owned.owner, engine.lease, self._known(), self._queues, room, None, engine.nonce()
+            engine.owned.owner, engine.lease, workflows, self._queues, room, None, engine.nonce()
         )
         with engine.owned.taking_any():
             (outcome,) = engine.commit(operation)
             assert isinstance(outcome, Claimed)
             for run in outcome.runs:
                 engine.owned.reserve(run.id)
-        for run in outcome.runs:
-            self._begin(run)
-        return len(outcome.runs) == room
+        return sum(self._begin(run) for run in outcome.runs)
 
-    def _begin(self, run: Run) -> None:
+    def _begin(self, run: Run) -> bool:
+        """Execute a run that is ours; ``False``: it is let alone."""
         engine = self._engine
         if run.recoveries > TAKEN_OVER_AT_MOST:
             self._park(run)
-            return
+            return True
         begun_before = run.queue is None or run.epoch > 2
         try:
             launch(engine, request_of(engine, run), Acquired(run, True, begun_before, action="recover"))
@@ -176,12 +277,14 @@ class Worker:
                     "run %s cannot be executed: %s", run.id, str(error), extra={"run": run.id, "step": None}
                 )
             self._left_alone.add(run.id)
-            release(engine, run)
-            return
+            engine.owned.release(run.id)  # with its status, so that no worker takes it for given back
+            engine.commit(UpdateRun(run.id, {"status": run.status}, epoch=run.epoch, release=True))
+            return False
         future = engine.futures.get(run.id)
         if future is not None:
             self._running[run.id] = future
-            future.add_done_callback(lambda _: engine.storage.notify())
+            future.add_done_callback(lambda _: self._wake())
+        return True
 
     def _park(self, run: Run) -> None:
         """Fail a run that kills its workers; ``rt.retry`` takes it up again."""
@@ -204,20 +307,36 @@ class Worker:
         """Let end what ends in time, and let the rest go."""
         engine = self._engine
         if not engine.closing:
-            wait(list(self._running.values()), timeout=self._drain)
+            self._wait(self._drain)
         for run_id, future in self._running.items():
             state = engine.owned.get(run_id)
             if state is not None and not future.done():
                 state.stop.halt(interrupted(run_id), outside=True)
-        begun = time.monotonic()
-        _, behind = wait(list(self._running.values()), timeout=0.5)
+        self._wait(_LET_GO, hurried=True)
+        behind = [run_id for run_id, future in self._running.items() if not future.done()]
         if behind:
             logger.warning(
-                "%d runs did not stop within %.1f s; their bodies are left behind",
-                len(behind),
-                time.monotonic() - begun,
+                "%d runs did not stop within %.1f s; their bodies are left behind", len(behind), _LET_GO
             )
         try:
-            engine.commit(DropWorker(engine.owned.owner))
+            engine.commit(*self._given_back(behind), DropWorker(engine.owned.owner))
         except StorageError as error:
             logger.warning("the worker could not say that it ends: %s", str(error))
+
+    def _wait(self, seconds: float, hurried: bool = False) -> None:
+        """Wait until nothing is under way, or for so long, or until there is a hurry."""
+        end = time.monotonic() + seconds
+        while not all(future.done() for future in self._running.values()):
+            left = end - time.monotonic()
+            if left <= 0 or (self._hurry.is_set() and not hurried):
+                return
+            self._changed.wait(left)
+            self._changed.clear()
+
+    def _given_back(self, run_ids: list[str]) -> list[UpdateRun]:
+        """What lets go runs whose bodies do not stop: what these still write is refused once another worker
+        has them."""
+        states = [self._engine.owned.get(run_id) for run_id in run_ids]
+        return [
+            UpdateRun(state.id, {}, epoch=state.epoch, release=True) for state in states if state is not None
+        ]

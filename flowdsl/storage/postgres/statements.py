@@ -152,6 +152,16 @@ class Statements:
                 AND workflow = ANY(%s) AND (%s::text[] IS NULL OR {queued} = ANY(%s))
                 AND {queued} <> ALL(%s::text[])
             ORDER BY -priority, created_at, id LIMIT %s {skip}"""
+        due = f"""
+            FROM {s}.runs WHERE status = 'pending' AND owner IS NULL AND NOT pruned
+                AND workflow = ANY(%s) AND (%s::text[] IS NULL OR {queued} = ANY(%s))"""
+        self.due_now: Sql = f"SELECT 0 {due} AND (not_before IS NULL OR not_before <= {NOW}) LIMIT 1"
+        self.due_later: Sql = f"""
+            SELECT least(
+                (SELECT min(not_before) {due}),
+                (SELECT min(CASE WHEN owner IS NULL THEN 0 ELSE lease_until END) FROM {s}.runs
+                WHERE status = 'running' AND NOT pruned AND parent IS NULL AND workflow = ANY(%s)
+                    AND (%s::text[] IS NULL OR queue IS NULL OR {queued} = ANY(%s))))"""
         self.has_serial: Sql = (
             f"SELECT EXISTS (SELECT 1 FROM {s}.runs WHERE status = 'pending' AND serial <> '')"
         )
@@ -228,6 +238,8 @@ class Statements:
         self.put_schedule: Sql = self._put("schedules", ScheduleRow)
         self.put_worker: Sql = self._put("workers", WorkerRow)
         self.has_queue: Sql = f"SELECT 1 FROM {s}.queues WHERE name = %s"
+        self.get_schedule: Sql = f"""
+            SELECT {_list(list(fields_of(ScheduleRow)))} FROM {s}.schedules WHERE name = %s FOR UPDATE"""
         self.has_schedule: Sql = f"SELECT 1 FROM {s}.schedules WHERE name = %s"
         self.drop_queue: Sql = f"DELETE FROM {s}.queues WHERE name = %s"
         self.drop_schedule: Sql = f"DELETE FROM {s}.schedules WHERE name = %s"

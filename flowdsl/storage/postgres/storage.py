@@ -14,7 +14,7 @@ How it is put together:
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from hashlib import blake2b
 from typing import Any, Self, TypeVar
 
@@ -308,6 +308,14 @@ class PostgresStorage(Storage):
 
     def list_schedules(self) -> list[ScheduleRow]:
         return [ScheduleRow(*row) for row in self._read(self._sql.list_schedules, ())]
+
+    def next_due(self, workflows: Collection[str], queues: Sequence[str] | None = None, /) -> float | None:
+        names = None if queues is None else list(queues)
+        asked = [list(workflows), names, names]
+        if self._read(self._sql.due_now, asked):
+            return 0.0
+        ((moment,),) = self._read(self._sql.due_later, asked * 2)
+        return None if moment is None else float(moment)
 
     def list_workers(self) -> list[WorkerRow]:
         return [WorkerRow(*row) for row in self._read(self._sql.list_workers, ())]

@@ -26,12 +26,13 @@ from flowdsl.core.ownership import (
     inserted,
     may_take,
     restarted,
+    stands,
     stub,
     takes_messages,
     updated,
 )
 from flowdsl.core.queues import Candidate, Taken, choose, full, longest_window, queue_of
-from flowdsl.core.records import QueueRow, Run, Step
+from flowdsl.core.records import QueueRow, Run, ScheduleRow, Step
 from flowdsl.core.status import RunStatus
 from flowdsl.core.versions import is_known
 from flowdsl.errors import StorageError
@@ -523,6 +524,10 @@ class Transaction:
         values = checked(columns.values_of(op.row), (op.row.name,))
         if op.if_new and (yield self._sql.has_schedule, (op.row.name,)):
             return _EXISTED
+        if op.was is not None:
+            found = yield self._sql.get_schedule, (op.row.name,)
+            if not stands(ScheduleRow(*found[0]) if found else None, op.was):
+                return _MISSING
         yield self._sql.put_schedule, values
         return _DONE
 

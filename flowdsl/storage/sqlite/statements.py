@@ -119,6 +119,16 @@ PENDING_RUNS = f"""
     WHERE status = 'pending' AND (-priority, created_at, id) > (?, ?, ?)
         AND owner IS NULL AND pruned = 0 AND (not_before IS NULL OR not_before <= ?) AND {{queues}}
     ORDER BY -priority, created_at, id LIMIT ?"""
+DUE_NOW = """
+    SELECT 0.0 FROM runs INDEXED BY runs_pending
+    WHERE status = 'pending' AND owner IS NULL AND pruned = 0 AND (not_before IS NULL OR not_before <= ?)
+        AND workflow IN ({workflows}) AND {queues} LIMIT 1"""
+DUE_LATER = """
+    SELECT min(not_before) FROM runs INDEXED BY runs_pending
+    WHERE status = 'pending' AND owner IS NULL AND pruned = 0 AND workflow IN ({workflows}) AND {queues}"""
+LEASE_ENDS = """
+    SELECT min(CASE WHEN owner IS NULL THEN 0.0 ELSE lease_until END) FROM runs
+    WHERE status = 'running' AND pruned = 0 AND parent IS NULL AND workflow IN ({workflows}) AND {queues}"""
 EXECUTING = """
     SELECT coalesce(queue, 'default'), owner, partition, serial FROM runs
     WHERE status = 'running' AND pruned = 0 AND owner IS NOT NULL AND lease_until > ?"""
@@ -130,7 +140,9 @@ SAME_WORK = f"""
     LIMIT 1"""
 
 
-def of_queues(statement: str, names: int | None, without: int, unqueued: bool) -> str:
+def of_queues(
+    statement: str, names: int | None, without: int, unqueued: bool, workflows: int | None = None
+) -> str:
     """*statement* for *names* queues (``None``: all) but *without* so many; *unqueued*: and runs of none."""
     terms = []
     if names is not None:
@@ -138,7 +150,7 @@ def of_queues(statement: str, names: int | None, without: int, unqueued: bool) -
         terms.append(f"({term} OR queue IS NULL)" if unqueued else term)
     if without:
         terms.append(f"coalesce(queue, 'default') NOT IN ({_marks(without)})")
-    return statement.format(queues=" AND ".join(terms) or "1")
+    return statement.format(queues=" AND ".join(terms) or "1", workflows=_marks(workflows or 0))
 
 
 ADD_TAG = "INSERT INTO run_tags (run, name, value) VALUES (?, ?, ?)"
@@ -346,6 +358,7 @@ HAS_QUEUE = "SELECT 1 FROM queues WHERE name = ?"
 DROP_QUEUE = "DELETE FROM queues WHERE name = ?"
 LIST_QUEUES = _all("queues", QueueRow)
 PUT_SCHEDULE = _put("schedules", ScheduleRow)
+GET_SCHEDULE = f"SELECT {_list(list(fields_of(ScheduleRow)))} FROM schedules WHERE name = ?"
 HAS_SCHEDULE = "SELECT 1 FROM schedules WHERE name = ?"
 DROP_SCHEDULE = "DELETE FROM schedules WHERE name = ?"
 LIST_SCHEDULES = _all("schedules", ScheduleRow)

@@ -15,7 +15,7 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -247,6 +247,20 @@ class SQLiteStorage(Storage):
 
     def list_schedules(self) -> list[ScheduleRow]:
         return [columns.schedule_of(row) for row in self._read(sql.LIST_SCHEDULES, ())]
+
+    def next_due(self, workflows: Collection[str], queues: Sequence[str] | None = None, /) -> float | None:
+        names, paths = tuple(queues or ()), tuple(workflows)
+        count = None if queues is None else len(names)
+
+        def asked(statement: str, unqueued: bool, *first: float) -> float | None:
+            ready = sql.of_queues(statement, count, 0, unqueued, len(paths))
+            found = self._read(ready, (*first, *paths, *names))
+            return found[0][0] if found else None
+
+        if asked(sql.DUE_NOW, False, self.now()) is not None:
+            return 0.0
+        moments = asked(sql.DUE_LATER, False), asked(sql.LEASE_ENDS, True)
+        return min((moment for moment in moments if moment is not None), default=None)
 
     def list_workers(self) -> list[WorkerRow]:
         return [WorkerRow(*row) for row in self._read(sql.LIST_WORKERS, ())]

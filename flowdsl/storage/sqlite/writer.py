@@ -26,6 +26,7 @@ from flowdsl.core.ownership import (
     inserted,
     may_take,
     restarted,
+    stands,
     stub,
     takes_messages,
     updated,
@@ -486,6 +487,10 @@ class Transaction:
     def _put_schedule(self, op: PutSchedule) -> Outcome:
         if op.if_new and self._one(sql.HAS_SCHEDULE, op.row.name):
             return _EXISTED
+        if op.was is not None:
+            found = self._one(sql.GET_SCHEDULE, op.row.name)
+            if not stands(columns.schedule_of(found) if found else None, op.was):
+                return _MISSING
         self._execute(sql.PUT_SCHEDULE, columns.values_of(op.row))
         return _DONE
 
