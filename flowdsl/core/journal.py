@@ -74,12 +74,13 @@ _EXECUTE = Decision(Verdict.EXECUTE)
 class Journal:
     """The records of one run. Not thread-safe: the run's lock guards it."""
 
-    __slots__ = ("_floor", "_open", "_positions", "_steps", "_used")
+    __slots__ = ("_floor", "_open", "_positions", "_steps", "_used", "get")
 
     def __init__(
         self, steps: Iterable[Step] = (), *, open_failures: Iterable[str] = (), floor: int = 0
     ) -> None:
         self._steps = {step.key: step for step in steps}
+        self.get = self._steps.get  # key → its record, whatever the status, or None
         self._used: set[str] = set()
         # one that was executed again meanwhile, by a process that died before the run ended, is open no more
         self._open = {
@@ -93,10 +94,6 @@ class Journal:
 
     def __iter__(self) -> Iterator[Step]:
         return iter(self._steps.values())
-
-    def get(self, key: str) -> Step | None:
-        """The record of *key*, whatever its status."""
-        return self._steps.get(key)
 
     def answer(self, key: str, defaults: str) -> Step | None:
         """The record that answers a call as it stands, now counted as used; for all other calls, ask
@@ -116,7 +113,9 @@ class Journal:
         """Whether a call has no record and nothing speaks against executing it; else, ask :meth:`decide`."""
         if key in self._steps:
             return False
-        return concurrent or not self._steps or self._evidence(scope, path, ordinal, version) is None
+        if concurrent or not self._steps or self._positions == {}:  # as in every first execution
+            return True
+        return self._evidence(scope, path, ordinal, version) is None
 
     def decide(
         self,
@@ -170,8 +169,6 @@ class Journal:
                 and step.status is not _UNDONE
                 and step.kind not in SILENT
             }
-        if not self._positions:  # as in every first execution
-            return None
         other = self._positions.get((scope, path, ordinal))
         if other is None or other.key in self._used or other.key in self._open:
             return None

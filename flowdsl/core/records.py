@@ -5,7 +5,8 @@ Times are seconds since the Unix epoch, UTC. ``lease_until`` is on the storage's
 runtime's.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 from attrs import NOTHING, field, fields, frozen
@@ -24,6 +25,7 @@ __all__ = [
     "Tags",
     "WorkerRow",
     "fields_of",
+    "step_of",
 ]
 
 Tags = Mapping[str, str] | tuple[str, ...]
@@ -134,6 +136,10 @@ class Step(NamedTuple):
     version: str = ""
     extra: str = ""
     seal: bytes = b""
+
+
+step_of: Callable[[tuple[Any, ...]], Step] = partial(tuple.__new__, Step)
+"""A record from all its fields in order, as a database gives them; much quicker than ``Step(*fields)``."""
 
 
 @frozen(slots=True)

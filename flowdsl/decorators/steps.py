@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec,
 
 from flowdsl.decorators.options import StepOptions
 from flowdsl.decorators.wrapper import BoundFunction, BoundWrapper, Function, Wrapper, annotations_of
-from flowdsl.engine.definitions import Decorated, Invocation, StepDef
+from flowdsl.engine.definitions import Decorated, Invocation, StepDef, invocation_of
 from flowdsl.engine.execution import Frame, current
 from flowdsl.engine.operations.forget import forget_in
 from flowdsl.engine.operations.gather import map_async, map_sync
@@ -254,7 +254,7 @@ class Step(_StepCalls[P, R], Wrapper, Function):
         if receiver is None and args and defn.is_receiver(args[0]):  # by a property or decorator above
             receiver, args = args[0], args[1:]
             fn = MethodType(fn, receiver)
-        return Invocation(defn, fn, receiver, args, kwargs)
+        return invocation_of((defn, fn, receiver, args, kwargs))
 
     def _self_call(self, wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         frame = current.get()

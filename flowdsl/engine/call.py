@@ -12,7 +12,7 @@ from flowdsl.core.facts import generation_of
 from flowdsl.core.keys import content_digest, step_key
 from flowdsl.core.records import Step
 from flowdsl.core.status import StepStatus
-from flowdsl.engine.effects import Flow
+from flowdsl.engine.effects import Flow, Result
 from flowdsl.engine.execution import Execution, Frame, current
 from flowdsl.engine.scope import Scope, UnderWay
 from flowdsl.engine.user import Value
@@ -53,12 +53,13 @@ class Operation:
         """The arguments, readable."""
         return ""
 
-    def execute(self, call: "Call", prior: Step | None) -> Flow:
+    def execute(self, call: "Call", prior: Step | None) -> Flow | Result:
         """Do it, and record it; *prior* is the record of an unfinished execution by an earlier process.
 
         Written once for sync and async, as a generator of effects. It ends with
         :func:`~flowdsl.engine.record.complete` or :func:`~flowdsl.engine.record.fail`, which record the
-        outcome. It does not ask the journal: :mod:`flowdsl.engine.perform` has.
+        outcome. Where nothing has to be awaited, it may give the outcome itself. It does not ask the
+        journal: :mod:`flowdsl.engine.perform` has.
         """
         raise NotImplementedError
 
@@ -113,11 +114,11 @@ class Call(UnderWay):
             counts[content] = occurrence + 1
             self.ordinal = ordinal = ordinals.get(path, 0)
             ordinals[path] = ordinal + 1
-        self.key = key = step_key(content, occurrence)
+        self.key = key = step_key(content, occurrence) if occurrence else content.hex()
         known = run.journal.get(key)
         self._shown: str | None = None
         if known is None or known.status is not _COMPLETED:  # what is answered needs no preview
-            self._shown = run.engine.payloads.previews.call(operation)
+            self._shown = operation.preview() if run.engine.payloads.previews.shown else ""
 
     @property
     def shown(self) -> str:

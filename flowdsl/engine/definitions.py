@@ -533,6 +533,10 @@ class Invocation(NamedTuple, Generic[D]):
         return self.defn.bind(self.receiver, self.args, self.kwargs)
 
 
+invocation_of: Callable[[tuple[Any, ...]], Invocation[Any]] = partial(tuple.__new__, Invocation)
+"""A call from all its fields in order, quicker than ``Invocation(*fields)``."""
+
+
 class Decorated:
     """What a decorator makes of a function, as the engine sees it."""
 

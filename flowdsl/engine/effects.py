@@ -20,7 +20,7 @@ from flowdsl.clock import Waker
 from flowdsl.core.records import Step
 from flowdsl.engine.commit import Written
 from flowdsl.engine.engine import Engine
-from flowdsl.engine.execution import Execution, Frame, current, process_number
+from flowdsl.engine.execution import PROCESS, Execution, Frame, current
 from flowdsl.engine.heart import Heart
 from flowdsl.engine.stop import StoppedTask
 from flowdsl.engine.user import Args, Function, Named, Value
@@ -34,10 +34,12 @@ __all__ = [
     "Effect",
     "Effects",
     "Flow",
+    "Forked",
     "Pause",
     "Result",
     "Watch",
     "drive",
+    "execute_here",
     "named",
     "run_async",
     "run_sync",
@@ -214,6 +216,28 @@ class Read(Effect):
         return self.fn() if self.storage.inline else await asyncio.to_thread(self.fn)
 
 
+def execute_here(frame: Frame, fn: Function, args: Args, kwargs: Named, callback: bool = False) -> Result:
+    """Execute a sync body in its frame, in this thread, for as long as it takes; gives ``(error, value)``,
+    whatever it raised."""
+    frame.scope.entered()
+    process = PROCESS[0]
+    outcome: Result
+    token = current.set(frame)
+    try:
+        around = frame.run.engine.hooks.around
+        if around is None:
+            outcome = None, fn(*args, **kwargs)
+        else:
+            outcome = None, around(_seen(frame, fn, args, kwargs, callback), lambda: fn(*args, **kwargs))
+    except BaseException as error:
+        outcome = error, None
+    finally:
+        current.reset(token)
+    if process is not PROCESS[0]:
+        raise Forked(*outcome)
+    return outcome
+
+
 class Body(Effect):
     """Execute a body in its frame; answers ``(error, value)``, whatever it raised.
 
@@ -254,24 +278,7 @@ class Body(Effect):
         return (self._silent(heart), None) if heart is not None and heart.missed() else outcome
 
     def _sync(self) -> Result:
-        frame = self.frame
-        frame.scope.entered()
-        process = process_number()
-        outcome: Result
-        token = current.set(frame)
-        try:
-            around = frame.run.engine.hooks.around
-            if around is None:
-                outcome = None, self.fn(*self.args, **self.kwargs)
-            else:
-                outcome = None, around(_seen(self), lambda: self.fn(*self.args, **self.kwargs))
-        except BaseException as error:
-            outcome = error, None
-        finally:
-            current.reset(token)
-        if process is not process_number():
-            raise Forked(*outcome)
-        return outcome
+        return execute_here(self.frame, self.fn, self.args, self.kwargs, self.callback)
 
     def _left(self, begun: float) -> float:
         """Seconds that the body has left; *begun*: when it began, on the engine's ticks."""
@@ -350,7 +357,8 @@ class Body(Effect):
         if around is None:
             coroutine: Awaitable[Value] = self.fn(*self.args, **self.kwargs)
             return coroutine
-        return around(_seen(self), lambda: self.fn(*self.args, **self.kwargs))
+        seen = _seen(self.frame, self.fn, self.args, self.kwargs, self.callback)
+        return around(seen, lambda: self.fn(*self.args, **self.kwargs))
 
     async def _aio_with_limits(self) -> Result:
         limit = asyncio.timeout(None)
@@ -413,22 +421,21 @@ class _Seen(BodyView):
         return Stopped(self.run.stop.reason or FlowError(f"run {run_id} is about to end", run=run_id))
 
 
-def _seen(body: Body) -> BodyView:
-    frame = body.frame
-    run, step, fn = frame.run, frame.step, body.fn
+def _seen(frame: Frame, fn: Function, args: Args, kwargs: Named, callback: bool) -> BodyView:
+    run, step = frame.run, frame.step
     shown = ""
     kind: BodyKind = "step"
     if step is None:
-        path, kind = run.record.workflow, "callback" if body.callback else "workflow"
-        shown = "" if body.callback else run.record.args_preview
+        path, kind = run.record.workflow, "callback" if callback else "workflow"
+        shown = "" if callback else run.record.args_preview
     else:
         path = step.path
         call = run.bodies.call(step.key)
         if step.mode == "undo":
-            kind, shown = "undo", run.engine.payloads.previews.value(body.args[0])
+            kind, shown = "undo", run.engine.payloads.previews.value(args[0])
         elif call is not None:
             fn, shown = call.operation.fn, call.shown
-    return _Seen(kind, path, run.id, step, fn, body.args, body.kwargs, shown, frame.is_async, run)
+    return _Seen(kind, path, run.id, step, fn, args, kwargs, shown, frame.is_async, run)
 
 
 class Stoppable(Effect):

@@ -40,7 +40,7 @@ from flowdsl.storage.operations import (
     not_storable,
 )
 
-__all__ = ["Bodies", "Branches", "Execution", "Frame", "Writer", "current", "outside_runs", "process_number"]
+__all__ = ["PROCESS", "Bodies", "Branches", "Execution", "Frame", "Writer", "current", "outside_runs"]
 
 P = TypeVar("P")
 
@@ -192,29 +192,31 @@ class Bodies:
     """The step bodies of a run that are executing."""
 
     def __init__(self) -> None:
-        self._executing: dict[str, tuple[StepView, Any]] = {}
+        self._executing: dict[str, Any] = {}
         self._announced: set[tuple[str, int]] = set()
         self.left_behind = 0
-        self.begin = self._executing.__setitem__  # step key, (view, call)
+        self.begin = self._executing.__setitem__  # step key, attempt
         self.end = self._executing.pop  # step key, None
         self._lock = threading.Lock()
 
     def call(self, key: str) -> Value | None:
         """The call whose body executes."""
         found = self._executing.get(key)
-        return None if found is None else found[1]
+        return None if found is None else found.call
 
     def __iter__(self) -> Any:
         return iter(list(self._executing.values()))
 
-    def to_announce(self, before: float) -> list[tuple[StepView, Any]]:
-        """Views and calls of ``do`` steps that began before that moment; each attempt once."""
+    def to_announce(self, before: float) -> list[Any]:
+        """The attempts of ``do`` steps that began before that moment; each once."""
         found = []
-        for view, call in self:
-            mark = (view.key, view.attempt)
-            if view.mode == "do" and view.started_at <= before and mark not in self._announced:
+        for attempt in self:
+            call = attempt.call
+            mark = (call.key, attempt.number)
+            do = call.operation.mode == "do"
+            if do and attempt.began <= before and mark not in self._announced:
                 self._announced.add(mark)
-                found.append((view, call))
+                found.append(attempt)
         return found
 
     def abandon(self, by: int) -> None:
@@ -283,7 +285,7 @@ class Frame:
     """One executing body. ``abandoned`` is set when a timeout left the body behind: what it does no longer
     counts. ``callback``: the body is ``on_complete`` or ``on_error`` of a run that is about to end."""
 
-    __slots__ = ("abandoned", "callback", "is_async", "run", "scope", "step")
+    __slots__ = ("_step", "abandoned", "callback", "is_async", "run", "scope")
 
     def __init__(
         self, run: Execution, scope: Scope, step: StepView | None, is_async: bool, *, callback: bool = False
@@ -291,9 +293,14 @@ class Frame:
         self.callback = callback
         self.run = run
         self.scope = scope
-        self.step = step
+        self._step = step
         self.is_async = is_async
         self.abandoned = False
+
+    @property
+    def step(self) -> StepView | None:
+        """The step whose body this is, or stands in; ``None`` in the body of a run."""
+        return self._step
 
     def abandon(self) -> None:
         """A timeout leaves the body behind."""
@@ -302,18 +309,14 @@ class Frame:
 
 current: ContextVar[Frame | None] = ContextVar("flowdsl_current", default=None)
 
-_process = [object()]
-
-
-def process_number() -> object:
-    """What is another one in a forked child."""
-    return _process[0]
+PROCESS = [object()]
+"""Holds what is another object in a forked child."""
 
 
 def _after_fork() -> None:
     """A forked child holds no run."""
     current.set(None)
-    _process[0] = object()
+    PROCESS[0] = object()
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -23,14 +23,14 @@ from flowdsl.core.records import Step
 from flowdsl.engine.audit import note_cleanup
 from flowdsl.engine.call import Call, Operation, identify
 from flowdsl.engine.divergence import diverged
-from flowdsl.engine.effects import Flow, Result, drive
+from flowdsl.engine.effects import Flow, Forked, Result, drive
 from flowdsl.engine.execution import Frame, current
 from flowdsl.engine.record import crossing, halted, replay
 from flowdsl.engine.scope import UnderWay, control
 from flowdsl.engine.user import Value
 from flowdsl.errors import Stopped, StorageError
 
-__all__ = ["at_once", "durable", "perform"]
+__all__ = ["at_once", "durable", "perform", "perform_here"]
 
 
 def durable(frame: Frame, operation: Operation) -> Flow:
@@ -51,6 +51,44 @@ def at_once(frame: Frame, operation: Operation) -> Value:
 
 def perform(call: Call) -> Flow:
     """Answer *call* from its record, or execute it, between the bookkeeping of who overlaps whom."""
+    try:
+        way = _entered(call) or _way(call)
+        return way if isinstance(way, tuple) else (yield from way)
+    except (Stopped, StorageError) as error:
+        return _crossing(call, error)
+    finally:
+        _left(call)
+
+
+def perform_here(call: Call) -> Value:
+    """The same for a sync body, which waits for it: where nothing has to be awaited, without a generator."""
+    try:
+        way = _entered(call) or _way(call)
+        error, value = way if isinstance(way, tuple) else drive(way)
+        del way
+    except (Stopped, StorageError) as fault:
+        error, value = _crossing(call, fault)
+    except Forked as forked:
+        error, value = forked.error, forked.value
+    finally:
+        _left(call)
+    if error is not None:
+        try:
+            raise error
+        finally:
+            del error
+    return value
+
+
+def _crossing(call: Call, error: Stopped | StorageError) -> Result:
+    """What crosses the caller. An error of the storage is about something that was read: a write says so
+    itself."""
+    return (halted(call.run, error, call) if isinstance(error, StorageError) else error), None
+
+
+def _entered(call: Call) -> Result | None:
+    """*call* is under way from now on, and knows whether another one overlaps it; the outcome, if its run has
+    been told to stop."""
     run, scope = call.run, call.scope
     virtual = run.engine.virtual
     beside = call.submitted or call.queued
@@ -72,26 +110,24 @@ def perform(call: Call) -> Flow:
         active.add(call)
     if call.queued and virtual:
         run.engine.clock.leave()
-    try:
-        if run.stop.reason is not None:  # perhaps it was identified before that
-            if call.cleans_up or run.stop.cleaning():
-                note_cleanup(run)
-            elif not run.stop.replaying:
-                return run.stop.stopped(), None
-        way = _way(call)
-        return way if isinstance(way, tuple) else (yield from way)
-    except Stopped as stopped:
-        return stopped, None
-    except StorageError as error:  # of something that was read: a write says so itself
-        return halted(run, error, call), None
-    finally:
-        if virtual:
-            with run.lock:
-                active.discard(call)
-                if call.counts and _counted_once(active):
-                    run.engine.clock.leave()
-        else:
+    if run.stop.reason is not None:  # perhaps it was identified before that
+        if call.cleans_up or run.stop.cleaning():
+            note_cleanup(run)
+        elif not run.stop.replaying:
+            return run.stop.stopped(), None
+    return None
+
+
+def _left(call: Call) -> None:
+    """*call* has ended."""
+    active, run = call.scope.active, call.run
+    if run.engine.virtual:
+        with run.lock:
             active.discard(call)
+            if call.counts and _counted_once(active):
+                run.engine.clock.leave()
+    else:
+        active.discard(call)
 
 
 def _counted_once(active: Iterable[UnderWay]) -> bool:
@@ -107,15 +143,16 @@ def _way(call: Call) -> Flow | Result:
     if not operation.recorded:
         return operation.execute(call, None)
     journal, path = run.journal, operation.path
-    record = journal.answer(call.key, operation.defaults)
+    key = call.key
+    record = None if journal.get(key) is None else journal.answer(key, operation.defaults)
     prior: Step | None = None
     if record is None and run.stop.replaying and not (call.cleans_up or run.stop.cleaning()):
         return run.stop.stopped(), None
     if record is None and not journal.fresh(
-        call.key, call.scope.id, path, call.ordinal, operation.version, call.concurrent
+        key, call.scope.id, path, call.ordinal, operation.version, call.concurrent
     ):
         decision = journal.decide(
-            call.key,
+            key,
             call.scope.id,
             path,
             call.ordinal,

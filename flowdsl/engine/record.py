@@ -13,13 +13,12 @@ from attrs import evolve
 
 from flowdsl.codecs.exceptions.handling import add_note
 from flowdsl.core.facts import Facts
-from flowdsl.core.records import Step
+from flowdsl.core.records import Step, step_of
 from flowdsl.core.status import StepStatus
+from flowdsl.engine.attempt import Attempt
 from flowdsl.engine.call import Call
 from flowdsl.engine.effects import Commit, Effects, Flow, Result
 from flowdsl.engine.execution import Execution
-from flowdsl.engine.heart import Heart
-from flowdsl.engine.scope import StepView
 from flowdsl.engine.user import Value
 from flowdsl.errors import FlowError, Stopped, StorageError
 from flowdsl.storage.base import Done, Operation, Outcome, PutStep
@@ -37,7 +36,6 @@ __all__ = [
     "put",
     "replay",
     "row",
-    "view_of",
 ]
 
 _COMPLETED = StepStatus.COMPLETED
@@ -47,16 +45,6 @@ _PENDING = StepStatus.PENDING
 # Rows -------------------------------------------------------------------------------------------------------
 
 
-def view_of(call: Call, attempt: int, heart: Heart | None = None) -> StepView:
-    """What hooks see of an attempt that begins now; *heart*: its heartbeats, if it gives any."""
-    run, operation = call.run, call.operation
-    now, generation = run.engine.clock.now(), call.generation
-    return StepView(
-        run.id, call.key, operation.path, operation.mode, attempt, now, generation=generation,
-        details=None if heart is None else heart.details, origin=run.origin, heart=heart,
-    )  # fmt: skip
-
-
 def row(
     call: Call,
     status: StepStatus,
@@ -64,22 +52,22 @@ def row(
     text: str,
     attempts: int,
     facts: Facts | None = None,
-    view: StepView | None = None,
+    attempt: Attempt | None = None,
 ) -> Step:
-    """The record of a call; *view* tells when its body began, and how long it took."""
+    """The record of a call; *attempt* tells when its body began, and how long it took."""
     run, scope, operation = call.run, call.scope, call.operation
     if call.generation:
         facts = evolve(facts or Facts(), generation=call.generation)
     ended = None
-    if view is None:
+    if attempt is None:
         now = run.engine.clock.now()
         began = call.began or now
         ended = None if status is _PENDING else now
     else:
-        began = view.started_at
+        began = attempt.began
         if status is not _PENDING:
-            ended = run.engine.clock.now() if view.duration is None else began + view.duration
-    return Step(
+            ended = run.engine.clock.now() if attempt.duration is None else began + attempt.duration
+    return step_of((
         run.id,
         call.key,
         operation.path,
@@ -100,7 +88,8 @@ def row(
         scope.draws,
         operation.version,
         "" if facts is None else facts.to_json(),
-    )
+        b"",
+    ))  # fmt: skip
 
 
 # Outcomes ---------------------------------------------------------------------------------------------------
@@ -154,7 +143,9 @@ def replay(call: Call, record: Step, hooks: bool = True) -> Result:
         raise halted(run, fault, call) from None
     chain = run.engine.hooks
     if hooks and chain.has("on_step_replay"):
-        chain.fire("on_step_replay", view_of(call, record.attempts), value if error is None else error)
+        chain.fire(
+            "on_step_replay", Attempt(call, record.attempts, False).step, value if error is None else error
+        )
     if error is not None:
         note_on(error, call, record.attempts, replayed=True)
         run.failures.failed(call.key, call.scope, call.flow, error)

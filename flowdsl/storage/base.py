@@ -264,7 +264,11 @@ class Storage(ABC):
 
     def announce(self, operations: Iterable[Operation]) -> None:
         """Say to those who wait what *operations*, now durable, are about. (``commit`` calls it.)"""
-        self._changes.say(topics_of(operations))
+        topics = topics_of(operations)
+        if topics:
+            self._changes.say(topics)
+        else:
+            self._changes.say_any()
 
     def notify(self, topics: Iterable[str] = ()) -> None:
         """Wake all who wait here for a change of these *topics*; without, of whatever topic."""

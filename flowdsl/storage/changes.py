@@ -49,6 +49,12 @@ class Changes:
         if self._waiters:
             self._wake()
 
+    def say_any(self) -> None:
+        """Something changed that no topic tells, as with each step."""
+        self.version = next(self._numbers)
+        if self._waiters:
+            self._wake()
+
     def say_all(self) -> None:
         """Anything may have changed."""
         self._forget()

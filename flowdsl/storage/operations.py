@@ -88,10 +88,9 @@ def _an_id(what: str, *names: str) -> Callable[[Any, "Attribute[Any]", Any], Non
     return check
 
 
-def _step_address(_: Any, __: "Attribute[Any]", step: Step) -> None:
-    if not (step.run_id and step.key):  # each step comes through here
-        require_id(step.run_id)
-        require_id(step.key, "step key")
+def _address(step: Step) -> None:
+    require_id(step.run_id)
+    require_id(step.key, "step key")
 
 
 def _fields(_: Any, __: "Attribute[Any]", changes: Mapping[str, Any]) -> None:
@@ -226,7 +225,7 @@ class Restart:
     changes: Mapping[str, Any] = field(factory=dict, validator=_fields)
 
 
-@define(slots=True, unsafe_hash=True)  # each step makes one; a frozen one costs three times as much
+@define(slots=True, unsafe_hash=True, init=False)  # each step makes one: it is neither frozen nor generated
 class PutStep:
     """Append a step record to the journal of its run. An earlier one of the same key does not count any more.
 
@@ -239,9 +238,16 @@ class PutStep:
     Outcome: ``Done(seq)``, ``Fenced(run)``, ``Missing()`` (no such run).
     """
 
-    step: Step = field(validator=_step_address)
+    step: Step
     epoch: int | None = None
     once: bool = False
+
+    def __init__(self, step: Step, epoch: int | None = None, once: bool = False) -> None:
+        if not (step.run_id and step.key):
+            _address(step)
+        self.step = step
+        self.epoch = epoch
+        self.once = once
 
 
 @frozen(slots=True)
@@ -279,7 +285,7 @@ class TakeSignal:
     """
 
     signal_id: str = field(validator=_an_id("signal id"))
-    step: Step = field(validator=_step_address)
+    step: Step = field(validator=lambda _, __, step: _address(step))
     epoch: int | None = None
 
 
@@ -567,7 +573,10 @@ _SILENT = frozenset({PutStep, TakeSignal, DropSteps, PutMemo, DropMemo, PutWorke
 def topics_of(operations: Iterable[Operation]) -> list[str]:
     """What to say to those who wait, once *operations* are durable. Steps and renewed leases say nothing: who
     wants to see them waits for any change."""
-    return [topic for op in operations if type(op) not in _SILENT for topic in _topics_of(op)]
+    for operation in operations:
+        if type(operation) not in _SILENT:
+            return [topic for op in operations if type(op) not in _SILENT for topic in _topics_of(op)]
+    return []
 
 
 def _topics_of(op: Operation) -> Iterator[str]:

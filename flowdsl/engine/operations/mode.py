@@ -6,11 +6,11 @@ import warnings
 from flowdsl.engine.call import identify
 from flowdsl.engine.callsite import user_level
 from flowdsl.engine.definitions import Invocation, StepDef
-from flowdsl.engine.effects import named, run_async, run_sync
+from flowdsl.engine.effects import named, run_async
 from flowdsl.engine.execution import Frame
 from flowdsl.engine.operations.send import send_step
 from flowdsl.engine.operations.step import StepOperation
-from flowdsl.engine.perform import perform
+from flowdsl.engine.perform import perform, perform_here
 from flowdsl.engine.user import Value
 
 __all__ = ["call_in_run", "refuse_mixing"]
@@ -26,8 +26,8 @@ def call_in_run(frame: Frame, called: Invocation[StepDef], mode: str | None = No
         refuse_mixing(
             frame, defn.is_async, "step", defn.path, f"`{defn.path.rpartition('.')[2]}.submit(…).result()`"
         )
-    flow = perform(identify(frame, StepOperation(called, mode)))
-    return named(run_async(flow), defn.path) if defn.is_async else run_sync(flow)
+    call = identify(frame, StepOperation(called, mode))
+    return named(run_async(perform(call)), defn.path) if defn.is_async else perform_here(call)
 
 
 def refuse_mixing(frame: Frame, is_async: bool, what: str, name: str, alternative: str) -> None:

@@ -33,11 +33,12 @@ from flowdsl.core.kinds import STEP
 from flowdsl.core.records import Memo, Step
 from flowdsl.core.retry import Retry
 from flowdsl.core.status import StepStatus
+from flowdsl.engine.attempt import Attempt
 from flowdsl.engine.call import Call
 from flowdsl.engine.call import Operation as DurableOperation
 from flowdsl.engine.definitions import Invocation, StepDef
 from flowdsl.engine.divergence import notice
-from flowdsl.engine.effects import Body, Effect, Effects, Flow, wait_out
+from flowdsl.engine.effects import Body, Effect, Effects, Flow, Result, execute_here, wait_out
 from flowdsl.engine.execution import Frame
 from flowdsl.engine.heart import Heart
 from flowdsl.engine.heartbeat import beat_of, details_before, heart_of, last_words
@@ -49,12 +50,11 @@ from flowdsl.engine.record import (
     put,
     replay,
     row,
-    view_of,
 )
-from flowdsl.engine.scope import INTERRUPTS, Scope, StepView
+from flowdsl.engine.scope import INTERRUPTS
 from flowdsl.engine.user import Function, Named, Value
 from flowdsl.errors import ResultNotStorable, StepOutcomeUnknown, Stopped
-from flowdsl.storage.base import Operation, PutMemo
+from flowdsl.storage.base import PutMemo
 
 __all__ = ["StepOperation", "Undos", "announced"]
 
@@ -67,11 +67,11 @@ _PENDING = StepStatus.PENDING
 _YEAR = 86_400.0 * 365
 
 
-def _after(facts: Facts | None, view: StepView, begun: tuple[float, ...]) -> Facts | None:
+def _after(facts: Facts | None, attempt: Attempt, begun: tuple[float, ...]) -> Facts | None:
     """*facts* of a step of which attempts before this one had *begun*: its own beginning is the last."""
     if not begun:
         return facts
-    return evolve(facts or Facts(), begun=(*begun, view.started_at)[-ATTEMPTS:])
+    return evolve(facts or Facts(), begun=(*begun, attempt.began)[-ATTEMPTS:])
 
 
 Elsewhere = Callable[[Call, Invocation[StepDef], Frame, Heart | None], Effect]
@@ -134,37 +134,35 @@ class StepOperation(DurableOperation):
         if self.defn.undo is not None:
             self._note_undo(call)
 
-    def execute(self, call: Call, prior: Step | None) -> Flow:
+    def execute(self, call: Call, prior: Step | None) -> Flow | Result:
+        defn = self.defn
         if self.mode != "do":
             return self._once(call)
-        if self.defn.undo is not None:
+        if defn.undo is not None:
             self._note_undo(call)
-        if prior is None and not self.defn.memo:
+        if prior is not None or defn.memo:
+            return self._taken_up(call, prior)
+        if defn.is_async or defn.in_doubt == "raise" or defn.heartbeat is not None or call.run.writer.buffer:
             return self._attempts(call, 0)
-        return self._taken_up(call, prior)
+        # Nothing is awaited or written before the first attempt of a sync body, and nothing behind it where
+        # the storage commits at once: no generator is needed.
+        attempt = self._attempt(call, 1)
+        error, value = self._here(attempt)
+        if error is None:
+            return self._succeeded(attempt, value)
+        return self._attempts(call, 1, failed=(attempt, error))
 
     def _note_undo(self, call: Call) -> None:
         call.run.part(Undos)[call.key] = self.defn.undo
 
     def _once(self, call: Call) -> Flow:
         """Mode ``try``: one attempt, no record, the original exception."""
-        defn = self.defn
-        heart = None if defn.heartbeat is None else self._heart(call, defn.heartbeat, 1)
-        view = view_of(call, 1, heart)
-        scope = Scope(call.body_scope(), call.scope, defn.is_async, tried=True)
+        attempt = self._attempt(call, 1)
         if call.run.writer.buffer:
             yield from flush(call.run)
-        body = self._begun(call, view, scope, heart)
-        try:
-            # A sync one is always driven by a thread: no need to ask the driver.
-            error, value = (yield body) if defn.is_async else body.sync()
-        finally:
-            call.run.bodies.end(call.key, None)
-        self._ended(call, view, error)
-        if heart is not None:
-            heart.close()
+        error, value = (yield from self._there(attempt)) if self.defn.is_async else self._here(attempt)
         if error is None:
-            call.run.engine.hooks.fire("on_step_complete", view, value)
+            call.run.engine.hooks.fire("on_step_complete", attempt.step, value)
         return error, value
 
     def _taken_up(self, call: Call, prior: Step | None) -> Flow:
@@ -178,55 +176,161 @@ class StepOperation(DurableOperation):
         begun = () if prior is None else facts_of(prior).begun
         return (yield from self._attempts(call, attempt, key, begun))
 
-    def _attempts(self, call: Call, attempt: int, memo_key: str = "", begun: tuple[float, ...] = ()) -> Flow:
-        """Execute the body until it succeeds or is given up; *attempt* were made already, which had *begun*
-        then."""
-        run, defn = call.run, self.defn
-        if defn.heartbeat is not None:
+    def _attempts(
+        self,
+        call: Call,
+        made: int,
+        memo_key: str = "",
+        begun: tuple[float, ...] = (),
+        failed: "tuple[Attempt, BaseException] | None" = None,
+    ) -> Flow:
+        """Execute the body until it succeeds or is given up; *made*: attempts so far, which had *begun* then,
+        and of which the last has *failed*, if it was made here."""
+        run = call.run
+        if self.defn.heartbeat is not None:
             self._details = details_before(call)
         while True:
-            attempt += 1
-            heart = None if defn.heartbeat is None else self._heart(call, defn.heartbeat, attempt)
-            view = view_of(call, attempt, heart)
-            if defn.in_doubt == "raise":
-                doubt = InDoubt(undo=defn.undo_path)  # for a person's word that it took effect
-                yield from put(call, row(call, _PENDING, None, "", attempt - 1, doubt, view))
+            if failed is not None:
+                given_up = yield from self._failed(*failed, begun)
+                if given_up is not None:
+                    return given_up
+                begun = (*begun, failed[0].began)[-ATTEMPTS:]
+            made += 1
+            attempt = self._attempt(call, made)
+            if self.defn.in_doubt == "raise":
+                doubt = InDoubt(undo=self.defn.undo_path)  # for a person's word that it took effect
+                yield from put(call, row(call, _PENDING, None, "", made - 1, doubt, attempt))
             if run.writer.buffer:
                 yield from flush(run)
-            scope = Scope(call.body_scope() if call.generation else call.key, call.scope, defn.is_async, True)
-            body = self._begun(call, view, scope, heart)
-            try:
-                # A sync one is always driven by a thread: no need to ask the driver.
-                error, value = (yield body) if defn.is_async else body.sync()
-            finally:
-                run.bodies.end(call.key, None)
-            self._ended(call, view, error)
-            if heart is not None:
-                heart.close()
-                self._details = heart.details
+            error, value = (yield from self._there(attempt)) if self.defn.is_async else self._here(attempt)
             if error is None:
-                record, loaded, more = self._completed(call, view, value, memo_key, begun)
-                yield from put(call, record, *more)
-                if run.failures.open:
-                    run.failures.succeeded(scope)
-                if run.engine.hooks.listens:
-                    run.engine.hooks.fire("on_step_complete", view, loaded)
-                return None, loaded
-            if isinstance(error, (*INTERRUPTS, Stopped)) or not isinstance(error, Exception):
-                return error, None
-            if isinstance(error, ResultNotStorable):  # of what its body gave to the run store
-                raise halted(run, error, call) from None
-            run.failures.left(scope, error)
-            retry = defn.retry or run.engine.retry
-            # what a step inside has given up on was retried there
-            given_up = defn.retry is None and run.failures.blames_any(error)
-            if given_up or not retry.should_retry(error, attempt):
-                return (yield from self._gave_up(call, view, error, begun, heart))
-            run.stop.check()
-            begun = (*begun, view.started_at)[-ATTEMPTS:]
-            yield from self._back_off(call, view, retry, error, begun, heart)
-            with run.lock:
-                run.journal.reopen(run.failures.inside(scope))
+                done = self._succeeded(attempt, value, memo_key, begun)
+                return done if isinstance(done, tuple) else (yield from done)
+            failed = attempt, error
+
+    # One attempt -------------------------------------------------------------------------------------------
+
+    def _attempt(self, call: Call, number: int) -> Attempt:
+        """An attempt that begins now."""
+        defn = self.defn
+        heart = None if defn.heartbeat is None else self._heart(call, defn.heartbeat, number)
+        return Attempt(call, number, defn.is_async, heart, tried=not self.recorded)
+
+    def _begins(self, attempt: Attempt) -> None:
+        """The body is about to begin."""
+        run = attempt.run
+        if run.engine.hooks.listens:
+            run.engine.hooks.fire("on_step_start", attempt.step)
+        run.bodies.begin(attempt.call.key, attempt)
+
+    def _here(self, attempt: Attempt) -> Result:
+        """Execute a sync body, in this thread unless there are limits or another place: it is always driven
+        by a thread, so no driver has to be asked."""
+        defn, called = self.defn, self.called
+        outcome: Result | None = None
+        self._begins(attempt)
+        try:
+            if defn.timeout is None and attempt.heart is None and self._elsewhere is None:
+                outcome = execute_here(attempt, called.fn, called.args, called.kwargs)
+            else:
+                outcome = self._body(attempt).sync()
+        finally:
+            self._ended(attempt, outcome)
+        return outcome
+
+    def _there(self, attempt: Attempt) -> Flow:
+        """Execute an async body."""
+        outcome: Result | None = None
+        self._begins(attempt)
+        try:
+            outcome = yield self._body(attempt)
+        finally:
+            self._ended(attempt, outcome)
+        assert outcome is not None
+        return outcome
+
+    def _body(self, attempt: Attempt) -> Effect:
+        """The effect that executes the body once."""
+        call, timeout = attempt.call, self.defn.timeout
+        if self._elsewhere is not None:
+            return self._elsewhere(call, self.called, attempt, attempt.heart)
+        _, fn, _, args, kwargs = self.called
+        if attempt.heart is None:
+            return Body(fn, args, kwargs, attempt, timeout)
+        inline = call.inline or not (call.submitted or call.queued)
+        return Body(fn, args, kwargs, attempt, timeout, heart=attempt.heart, inline=inline)
+
+    def _ended(self, attempt: Attempt, outcome: Result | None) -> None:
+        """The body has ended once, with *outcome* unless it was interrupted."""
+        call = attempt.call
+        call.run.bodies.end(call.key, None)
+        attempt.ended()
+        if attempt.heart is not None:
+            attempt.heart.close()
+            self._details = attempt.heart.details
+        if outcome is not None and isinstance(outcome[0], Exception):
+            call.run.engine.hooks.fire("on_step_error", attempt.step, outcome[0], attempt.number)
+
+    def _succeeded(
+        self, attempt: Attempt, value: Value, memo_key: str = "", begun: tuple[float, ...] = ()
+    ) -> Flow | Result:
+        """Record a result, and give the value that was loaded from it."""
+        call, defn = attempt.call, self.defn
+        run = call.run
+        payloads = run.engine.payloads
+        try:
+            payload, loaded = payloads.pack(value, run.id, call.key, "result")
+        except ResultNotStorable as error:
+            error.args = (f"step {self.path}({call.shown}): {error}",)
+            raise halted(run, error, call) from None
+        undo = None if defn.undo is None else defn.undo_path
+        facts: Facts | None = None if undo is None else Undoable(undo)
+        if begun:
+            facts = _after(facts, attempt, begun)
+        text = payloads.previews.value(value)
+        record = row(call, _COMPLETED, payload, text, attempt.number, facts, attempt)
+        if memo_key:
+            stored = put(call, record, PutMemo(memo_of(run, defn, memo_key, record, payload)))
+        else:
+            stored = put(call, record)
+        if stored:
+            return self._known(attempt, loaded, stored)
+        return self._told(attempt, loaded)
+
+    def _known(self, attempt: Attempt, loaded: Value, stored: Effects[None]) -> Flow:
+        yield from stored
+        return self._told(attempt, loaded)
+
+    def _told(self, attempt: Attempt, loaded: Value) -> Result:
+        """The result is durable."""
+        run = attempt.run
+        if run.failures.open:
+            run.failures.succeeded(attempt.scope)
+        if run.engine.hooks.listens:
+            run.engine.hooks.fire("on_step_complete", attempt.step, loaded)
+        return None, loaded
+
+    def _failed(
+        self, attempt: Attempt, error: BaseException, begun: tuple[float, ...]
+    ) -> Effects[Result | None]:
+        """What comes of an attempt that failed: the outcome of the step, or ``None`` once it is time for the
+        next one."""
+        call, run, scope = attempt.call, attempt.run, attempt.scope
+        if isinstance(error, (*INTERRUPTS, Stopped)) or not isinstance(error, Exception):
+            return error, None
+        if isinstance(error, ResultNotStorable):  # of what its body gave to the run store
+            raise halted(run, error, call) from None
+        run.failures.left(scope, error)
+        retry = self.defn.retry or run.engine.retry
+        # what a step inside has given up on was retried there
+        given_up = self.defn.retry is None and run.failures.blames_any(error)
+        if given_up or not retry.should_retry(error, attempt.number):
+            return (yield from self._gave_up(attempt, error, begun))
+        run.stop.check()
+        yield from self._back_off(attempt, retry, error, (*begun, attempt.began)[-ATTEMPTS:])
+        with run.lock:
+            run.journal.reopen(run.failures.inside(scope))
+        return None
 
     def _heart(self, call: Call, limit: float, attempt: int) -> Heart:
         """The heartbeats of an attempt, at most *limit* seconds from one to the next."""
@@ -235,82 +339,34 @@ class StepOperation(DurableOperation):
         beat = beat_of(call, attempt)
         return heart_of(run, beat, limit, run.engine.ticks, self._details, stored=stored)
 
-    def _begun(self, call: Call, view: StepView, scope: Scope, heart: Heart | None) -> Effect:
-        """The effect that executes the body once, which is about to begin."""
-        run, defn = call.run, self.defn
-        if run.engine.hooks.listens:
-            run.engine.hooks.fire("on_step_start", view)
-        run.bodies.begin(call.key, (view, call))
-        frame = Frame(run, scope, view, defn.is_async)
-        if self._elsewhere is not None:
-            return self._elsewhere(call, self.called, frame, heart)
-        _, fn, _, args, kwargs = self.called
-        if heart is None:
-            return Body(fn, args, kwargs, frame, defn.timeout)
-        inline = call.inline or not (call.submitted or call.queued)
-        return Body(fn, args, kwargs, frame, defn.timeout, heart=heart, inline=inline)
-
-    def _ended(self, call: Call, view: StepView, error: BaseException | None) -> None:
-        """The body has ended once."""
-        engine = call.run.engine
-        view.duration = engine.clock.now() - view.started_at
-        if error is not None and isinstance(error, Exception):
-            engine.hooks.fire("on_step_error", view, error, view.attempt)
-
-    def _completed(
-        self, call: Call, view: StepView, value: Value, memo_key: str, begun: tuple[float, ...]
-    ) -> tuple[Step, Value, tuple[Operation, ...]]:
-        """The record of a result, the value that was loaded from it, and what is to be stored beside it."""
-        run = call.run
-        payloads = run.engine.payloads
-        try:
-            payload, loaded = payloads.pack(value, run.id, call.key, "result")
-        except ResultNotStorable as error:
-            error.args = (f"step {self.path}({call.shown}): {error}",)
-            raise halted(run, error, call) from None
-        undo = None if self.defn.undo is None else self.defn.undo_path
-        facts = _after(None if undo is None else Undoable(undo), view, begun)
-        record = row(call, _COMPLETED, payload, payloads.previews.value(value), view.attempt, facts, view)
-        if not memo_key:
-            return record, loaded, ()
-        return record, loaded, (PutMemo(memo_of(run, self.defn, memo_key, record, payload)),)
-
-    def _gave_up(
-        self, call: Call, view: StepView, error: Exception, begun: tuple[float, ...], heart: Heart | None
-    ) -> Flow:
+    def _gave_up(self, attempt: Attempt, error: Exception, begun: tuple[float, ...]) -> Flow:
         """Store the exception and raise what was loaded from it, with the traceback of the original."""
-        run = call.run
+        call, run = attempt.call, attempt.run
         payload, loaded = run.engine.payloads.pack_error(error, run.id, call.key, "error")
         text = run.engine.payloads.previews.error(error)
-        more = () if heart is None else last_words(call, view.attempt, heart)
-        record = row(call, _FAILED, payload, text, view.attempt, _after(None, view, begun), view)
-        yield from put(call, record, *more)
+        facts = _after(None, attempt, begun)
+        more = () if attempt.heart is None else last_words(call, attempt.number, attempt.heart)
+        yield from put(call, row(call, _FAILED, payload, text, attempt.number, facts, attempt), *more)
         carry_history(error, loaded)
-        note_on(loaded, call, view.attempt)
+        note_on(loaded, call, attempt.number)
         run.failures.failed(call.key, call.scope, call.flow, loaded)
         return loaded, None
 
     def _back_off(
-        self,
-        call: Call,
-        view: StepView,
-        retry: Retry,
-        error: Exception,
-        begun: tuple[float, ...],
-        heart: Heart | None,
+        self, attempt: Attempt, retry: Retry, error: Exception, begun: tuple[float, ...]
     ) -> Effects[None]:
         """Store the failed attempt, then wait."""
-        engine = call.run.engine
-        delay = retry.delay(view.attempt, engine.hooks.jitter(), error)
+        call, engine, number = attempt.call, attempt.run.engine, attempt.number
+        delay = retry.delay(number, engine.hooks.jitter(), error)
         previews = engine.payloads.previews
         facts: Facts = Retrying(engine.clock.now() + delay, previews.error(error), begun=begun)
-        more = () if heart is None else last_words(call, view.attempt, heart)
-        yield from put(call, row(call, _PENDING, None, "", view.attempt, facts, view), *more)
-        engine.hooks.fire("on_step_retry", view, error, view.attempt, delay)
+        more = () if attempt.heart is None else last_words(call, number, attempt.heart)
+        yield from put(call, row(call, _PENDING, None, "", number, facts, attempt), *more)
+        engine.hooks.fire("on_step_retry", attempt.step, error, number, delay)
         logger.info(
             "step %s failed at attempt %d of %s (%s); next in %.3g s",
             self.path,
-            view.attempt,
+            number,
             retry.attempts or "any",
             previews.error_line(error),
             delay,
@@ -347,11 +403,11 @@ class StepOperation(DurableOperation):
         notice(run, memo.path, memo.defaults, self.defaults)
         payloads = run.engine.payloads
         payload = payloads.reseal(memo.payload, ("", memo.key, "memo"), (run.id, call.key, "result"))
-        record = row(call, _COMPLETED, payload, memo.preview, 0, FromMemo(), view_of(call, 0))
+        record = row(call, _COMPLETED, payload, memo.preview, 0, FromMemo())
         yield from put(call, record)
         return replay(call, record)
 
 
-def announced(call: Call, view: StepView) -> Step:
+def announced(attempt: Attempt) -> Step:
     """The record of a step whose body is executing, for others to see."""
-    return row(call, _PENDING, None, "", view.attempt - 1, None, view)
+    return row(attempt.call, _PENDING, None, "", attempt.number - 1, None, attempt)

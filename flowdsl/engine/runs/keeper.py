@@ -148,8 +148,8 @@ class Keeper:
         for state in self._engine.owned.executions():
             if state.stop.reason is not None:
                 continue
-            for view, call in state.bodies.to_announce(now - _LOOK / 2):
-                operations.append(PutStep(announced(call, view), state.epoch, True))
+            for attempt in state.bodies.to_announce(now - _LOOK / 2):
+                operations.append(PutStep(announced(attempt), state.epoch, True))
         if operations:
             self._engine.committer.commit(operations)
 

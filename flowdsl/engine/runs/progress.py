@@ -27,7 +27,8 @@ def progress_of(engine: Engine, record: Run) -> Named:
     for other in engines_on(engine.storage):
         state = other.owned.get(record.id)
         if state is not None:
-            for view, _ in state.bodies:
+            for attempt in state.bodies:
+                view = attempt.step
                 running[view.key] = _entry(view.path, view.key, view.attempt, view.started_at)
     known = {step.key for step in steps if step.status is not StepStatus.UNDONE} | running.keys()
     return {
