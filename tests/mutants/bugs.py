@@ -33,8 +33,10 @@ bug(
     "acknowledge-before-commit",
     "the caller sees a result that is written behind its back",
     (
-        "record, loaded, more = self._completed(call, view, value, memo_key) yield from put(call, record, *more)",
-        "record, loaded, more = self._completed(call, view, value, memo_key)\n                run.engine.background(lambda: run.engine.commit(run.writer.put(record), *more))",
+        "stored = put(call, record) if stored:",
+        "run.engine.background(lambda: run.engine.commit(run.writer.put(record)))\n"
+        "            stored = ()\n"
+        "        if stored:",
     ),
     tests=f"{CORE} {VERBS}",
 )
@@ -79,7 +81,7 @@ bug(
     "divergence-off",
     "nobody asks whether the arguments have changed",
     ("if sequential and self._steps:", "if False:"),
-    ("return concurrent or not self._steps or self._evidence(", "return True or self._evidence("),
+    ("if concurrent or not self._steps or self._positions == {}:", "if True:"),
     tests=f"tests/core/test_journal.py {CORE}",
 )
 bug(
@@ -107,7 +109,7 @@ bug(
     "attempt-not-recorded",
     "a failed attempt is not stored before the wait that follows it",
     (
-        'yield from put(call, row(call, _PENDING, None, "", view.attempt, facts, view)) engine.hooks',
+        'yield from put(call, row(call, _PENDING, None, "", number, facts, attempt), *more) engine.hooks',
         "engine.hooks",
     ),
     tests=f"tests/engine/operations/test_retries.py {VERBS}",
@@ -130,7 +132,7 @@ bug(
 bug(
     "in-doubt-without-intent",
     "that a step in doubt has begun is not recorded",
-    ('if defn.in_doubt == "raise": doubt', "if False:\n                doubt"),
+    ('if self.defn.in_doubt == "raise": doubt', "if False:\n                doubt"),
     tests=f"tests/engine/operations/test_in_doubt.py {VERBS}",
 )
 bug(
@@ -154,10 +156,10 @@ bug(
     (
         "except BaseException as error: outcome = error, None finally: current.reset(token) if process",
         "except BaseException as error:\n"
-        "            outcome = (RuntimeError() if isinstance(error, KeyboardInterrupt) else error), None\n"
-        "        finally:\n"
-        "            current.reset(token)\n"
-        "        if process",
+        "        outcome = (RuntimeError() if isinstance(error, KeyboardInterrupt) else error), None\n"
+        "    finally:\n"
+        "        current.reset(token)\n"
+        "    if process",
     ),
     tests="tests/engine/test_interrupts.py",
 )
@@ -165,8 +167,8 @@ bug(
     "loaded-value-not-seen",
     "on the first run the caller sees what the body returned, on replay what was stored",
     (
-        'run.engine.hooks.fire("on_step_complete", view, loaded) return None, loaded',
-        "pass\n            return None, value",
+        "return self._told(attempt, loaded) def _known(",
+        "return self._told(attempt, value)\n\n    def _known(",
     ),
     tests="tests/engine/operations/test_results.py",
 )
@@ -483,7 +485,8 @@ bug(
 bug(
     "value-after-the-body",
     "a body may act upon a time that is not durable",
-    ("if run.writer.buffer: yield from flush(run) scope = Scope(", "scope = Scope("),
+    ("or call.run.writer.buffer", "or False"),
+    ("if run.writer.buffer: yield from flush(run) error, value", "error, value"),
     tests=f"tests/engine/operations/test_value.py {VERBS}",
 )
 bug(
