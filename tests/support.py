@@ -186,8 +186,9 @@ class Relay(RelayStorage):
 class Mortal(Relay):
     """A storage whose process dies at a commit: before it takes effect, or just after.
 
-    *at* is the number of that commit, from 0, or says of its operations whether it is the one; everything after the death fails too, the way nothing comes
-    out of a dead process. *error* makes the exception. What the keeper of leases writes does not count.
+    *at* is the number of that commit, from 0, or says of its operations whether it is the one; everything after
+    the death fails too, the way nothing comes out of a dead process, and nobody waits for its return. *error* makes
+    the exception. What the keeper of leases writes does not count.
     """
 
     def __init__(
@@ -199,6 +200,7 @@ class Mortal(Relay):
         error: Callable[[], BaseException] = Crash,
     ) -> None:
         super().__init__(inner)
+        self.patience = 0.0
         self.at = at
         self.after = after
         self.error = error

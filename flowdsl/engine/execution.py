@@ -13,8 +13,7 @@ that needs a state of its own for each run keeps it in a class of its own, by ``
 import logging
 import os
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
@@ -105,8 +104,8 @@ class Writer:
             return
         with self._run.lock:
             for operation in operations:
-                if isinstance(operation, PutStep):
-                    self.buffer.pop(operation.step.key, None)
+                if isinstance(operation, PutStep) and self.buffer.get(operation.step.key) is operation.step:
+                    del self.buffer[operation.step.key]  # unless it holds a newer one by now
                     self._beside.pop(operation.step.key, None)
 
     def answers(self, key: str) -> tuple[Operation, ...]:
@@ -322,14 +321,20 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-@contextmanager
-def outside_runs() -> Iterator[None]:
-    """Within the block no body executes here: what is called there belongs to no run."""
-    token = current.set(None)
-    try:
-        yield
-    finally:
-        current.reset(token)
+class outside_runs:
+    """Within the block no body executes here: what is called there belongs to no run.
+
+    No ``contextmanager``: that one sets the ``__traceback__`` of what leaves the block, and not every
+    exception lets it.
+    """
+
+    __slots__ = ("_token",)
+
+    def __enter__(self) -> None:
+        self._token = current.set(None)
+
+    def __exit__(self, *_: object) -> None:
+        current.reset(self._token)
 
 
 class _Where(logging.Filter):

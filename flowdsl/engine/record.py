@@ -190,6 +190,8 @@ def commit(run: Execution, call: Call | None, *operations: Operation) -> Effects
     if storage.inline and not storage.shares:  # sync or async, it is called as it is
         return _commit_now(run, call, operations)
     operations, buffered = _whole(run, call, operations)
+    if not operations:  # another branch has committed what this one came to flush
+        return 0
     try:
         outcomes = yield Commit(run.engine, operations)
     except StorageError as error:
@@ -201,6 +203,8 @@ def _commit_now(run: Execution, call: Call | None, operations: tuple[Operation, 
     writer, buffered = run.writer, 0
     if writer.buffer or writer.reopened:
         operations, buffered = _whole(run, call, operations)
+    if not operations:
+        return 0
     try:
         outcomes = run.engine.storage.commit(operations)
     except StorageError as error:

@@ -22,6 +22,7 @@ class RelayStorage(Storage):
         self.storage = storage
         self.inline = storage.inline
         self.shares = storage.shares
+        self.patience = storage.patience
         self.url = storage.url
 
     def commit(self, operations: Sequence[Operation], /) -> list[Outcome]:

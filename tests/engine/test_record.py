@@ -8,7 +8,9 @@ from verbsupport import until
 
 import flowdsl
 from flowdsl import Runtime, StepStatus, now, step, workflow
+from flowdsl.engine.effects import run_async, run_sync
 from flowdsl.engine.execution import current
+from flowdsl.engine.record import commit
 from flowdsl.runtime import engine_of
 from flowdsl.storage.base import PutStep
 
@@ -50,6 +52,27 @@ def test_a_body_does_not_begin_while_another_branch_commits_the_value_that_it_go
     with Runtime(Holding(storage)) as rt:
         w()
     assert durable == [["flowdsl.now"]]
+
+
+def nothing(run):
+    """A commit of what the run has buffered, if anything."""
+    yield from commit(run, None)
+    return None, None
+
+
+def test_a_flush_that_comes_too_late_commits_nothing(storage, flavour):
+    """Of two branches that want to make the same value durable, the second finds nothing left to do."""
+
+    @flavour.workflow(id="w")
+    def w():
+        run = current.get().run
+        now()
+        for _ in range(2):  # as a branch does that saw the value before another one had stored it
+            yield run_async(nothing(run)) if flavour.is_async else run_sync(nothing(run))
+
+    with Runtime(storage):
+        flavour.call(w)
+    assert [s.kind for s in storage.list_steps("w")] == ["value"]
 
 
 @pytest.mark.parametrize("verb", ["call", "start", "schedule", "send", "step"])

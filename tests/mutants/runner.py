@@ -57,16 +57,14 @@ def planted(package: Path, bug: Bug) -> dict[Path, str]:
 
 @contextmanager
 def copied() -> Iterator[Path]:
-    """A folder with a copy of the sources and the tests."""
+    """A folder with a copy of the sources, beside the tests and whatever they read."""
     with tempfile.TemporaryDirectory(prefix="flowdsl-mutant-") as name:
         folder = Path(name)
-        skip = shutil.ignore_patterns("__pycache__", ".*")
-        for part in ("flowdsl", "tests", "docs", "examples", "benchmarks"):
-            if (ROOT / part).is_dir():
-                shutil.copytree(ROOT / part, folder / part, ignore=skip)
-        for path in ROOT.glob("*"):
-            if path.is_file() and path.suffix in (".toml", ".md", ".py"):
-                shutil.copy(path, folder)
+        for path in ROOT.glob("[!.]*"):
+            if path.name == "flowdsl":
+                shutil.copytree(path, folder / path.name)  # with what is compiled already
+            else:
+                (folder / path.name).symlink_to(path)
         yield folder
 
 

@@ -21,7 +21,7 @@ from flowdsl.engine.record import complete, crossing, fail, flush
 from flowdsl.engine.runs.acquire import Acquired, open_now
 from flowdsl.engine.runs.ending import release
 from flowdsl.engine.runs.execute import execute, whole
-from flowdsl.engine.runs.request import Request, request
+from flowdsl.engine.runs.request import Request, request_in
 from flowdsl.engine.runs.undo import GivenUp
 from flowdsl.engine.spawn import Threads
 from flowdsl.engine.user import Named
@@ -54,13 +54,8 @@ class Child(Operation):
     def request(self, call: Call) -> Request:
         """The run that *call* asks for."""
         run = call.run
-        given = self._options.get("run_id")
-        asked = request(run.engine, self._called, **self._options)
-        if given is None and asked.wanted.number is not None:
-            again = f"~{call.generation}" if call.generation else ""
-            asked.wanted = evolve(asked.wanted, id=f"{run.origin}/{call.key[:16]}{again}", number=None)
+        asked = request_in(call, self._called, self._options)
         asked.wanted = evolve(asked.wanted, parent=run.id, parent_key=call.key)
-        asked.fresh = False
         asked.again = run.journal.get(call.key) is not None  # as an open failure: the parent is being retried
         return asked
 

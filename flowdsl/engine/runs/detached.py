@@ -19,7 +19,7 @@ from flowdsl.engine.execution import Frame, current
 from flowdsl.engine.perform import at_once
 from flowdsl.engine.record import complete, crossing, fail, flush
 from flowdsl.engine.runs.acquire import Acquired, open_now
-from flowdsl.engine.runs.request import Request, request
+from flowdsl.engine.runs.request import Request, request_in
 from flowdsl.engine.runs.start import launch
 from flowdsl.errors import RunConflict
 
@@ -48,12 +48,8 @@ class StartDetached(Operation):
     def request(self, call: Call) -> Request:
         """The run that *call* asks for."""
         run = call.run
-        asked = request(run.engine, self._called, **self._options)
-        if asked.wanted.number is not None:
-            again = f"~{call.generation}" if call.generation else ""
-            asked.wanted = evolve(asked.wanted, id=f"{run.origin}/{call.key[:16]}{again}", number=None)
+        asked = request_in(call, self._called, self._options)
         asked.wanted = evolve(asked.wanted, started_by=run.id)
-        asked.fresh = False
         asked.ancestors = ()
         return asked
 

@@ -3,13 +3,14 @@
 import string
 from typing import Any
 
-from attrs import define
+from attrs import define, evolve
 
 from flowdsl.core.binding import first_name
 from flowdsl.core.keys import run_key
 from flowdsl.core.preview import preview
 from flowdsl.core.records import Run, Tags
 from flowdsl.core.status import RunStatus
+from flowdsl.engine.call import Call
 from flowdsl.engine.definitions import Invocation, WorkflowDef
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import current
@@ -17,7 +18,7 @@ from flowdsl.engine.notebooks import notice_unnamed
 from flowdsl.engine.user import Named, Value
 from flowdsl.errors import FlowError, ResultNotStorable
 
-__all__ = ["Request", "arguments_of", "checked_id", "request"]
+__all__ = ["Request", "arguments_of", "checked_id", "request", "request_in"]
 
 
 @define(slots=True)
@@ -137,6 +138,17 @@ def request(
         ancestors.append(state.id)
         state = state.parent
     return Request(called, wanted, fresh, tuple(ancestors))
+
+
+def request_in(call: Call, called: Invocation[WorkflowDef], options: Named) -> Request:
+    """What *call*, which a run has made, asks for. A run without an id gets one that derives from the call:
+    one call has one run, whatever crashes."""
+    asked = request(call.run.engine, called, **options)
+    if asked.wanted.number is not None:
+        again = f"~{call.generation}" if call.generation else ""
+        asked.wanted = evolve(asked.wanted, id=f"{call.run.origin}/{call.key[:16]}{again}", number=None)
+    asked.fresh = False
+    return asked
 
 
 def arguments_of(engine: Engine, record: Run) -> dict[str, Any]:

@@ -4,12 +4,11 @@ import asyncio
 import threading
 
 import pytest
-from support import Crash, Effects, Mortal, script, spawn
+from support import Crash, Effects, Mortal
 
 import flowdsl
 from flowdsl import Retry, RunStatus, Runtime, StepStatus, step, workflow
-from flowdsl.core.records import Step
-from flowdsl.errors import RunCancelled, RunFinished, RunTimeout
+from flowdsl.errors import RunCancelled, RunTimeout
 from flowdsl.storage.base import PutStep
 
 ONCE = Retry(attempts=1)
@@ -196,17 +195,6 @@ def test_a_step_that_cancels_its_own_run_does_not_cancel_the_undo(runtime, flavo
     assert runtime.run("w").status is RunStatus.CANCELLED
 
 
-def test_cancelling_an_interrupted_run_undoes_its_steps(storage, clock, flavour, effects: Effects):
-    """Nobody executes it, so who cancels it takes it over to undo."""
-    w, _ = saga(flavour, effects, [])
-    with Runtime(Mortal(storage, 3), clock=clock), pytest.raises(Crash):
-        flavour.call(w)
-    with Runtime(storage, clock=clock) as rt:
-        rt.cancel("w")
-        assert rt.run("w").status is RunStatus.CANCELLED
-    assert effects.log[-2:] == [("release", "r1"), ("release", "r0")]
-
-
 def test_a_timed_out_run_undoes(runtime, flavour, verbs, effects: Effects):
     """A run past its deadline is failed, so it is undone."""
 
@@ -226,88 +214,6 @@ def test_a_timed_out_run_undoes(runtime, flavour, verbs, effects: Effects):
     with pytest.raises(RunTimeout):
         flavour.call(w)
     assert effects == ["release"]
-
-
-def test_a_completed_child_is_undone_by_its_own_steps(storage, clock, flavour):
-    """Also when the process dies in the middle of that; the child keeps its status."""
-    for at in range(1, 20):
-        effects = Effects()
-
-        @flavour.step(name="child.release")
-        def release(result):
-            effects("release", result)
-
-        @flavour.step(undo=release, name="child.reserve")
-        def reserve(n):
-            return n
-
-        @flavour.workflow(name="child.w")
-        def child(n):
-            yield reserve(n)
-            yield reserve(n + 1)
-            return n
-
-        @flavour.workflow(name="parent.w", id="w")
-        def parent():
-            yield reserve(0)
-            yield child(10)
-            raise Declined
-
-        try:
-            with Runtime(Mortal(storage, at), clock=clock):
-                flavour.call(parent)
-        except (Crash, Declined):
-            pass
-        with Runtime(storage, clock=clock) as rt:
-            record = rt.storage.get_run("w")
-            if record is not None and record.status is RunStatus.RUNNING:
-                with pytest.raises(Declined):
-                    flavour.call(parent)
-            run = rt.run("w")
-            assert run.status is RunStatus.FAILED
-            (inner,) = run.children()
-            assert inner.status is RunStatus.COMPLETED
-            assert {s.status for s in inner.steps() if s.kind == "step"} == {StepStatus.UNDONE}
-            for n in (0, 10, 11):
-                assert 1 <= effects.count("release", n) <= 2
-            assert list(dict.fromkeys(effects.log)) == [("release", 11), ("release", 10), ("release", 0)]
-            rt.delete(inner.id)
-            rt.delete("w")
-
-
-def test_an_undone_child_runs_again_when_its_parent_is_retried(runtime, flavour, effects: Effects):
-    """The retry has a new child; the old one stays as it was."""
-    broken = [True]
-
-    @flavour.step(name="again.release")
-    def release(result):
-        effects("release")
-
-    @flavour.step(undo=release, name="again.reserve")
-    def reserve():
-        return effects("reserve")
-
-    @flavour.workflow(name="again.child")
-    def child():
-        return (yield reserve())
-
-    @flavour.step(retry=ONCE)
-    def charge():
-        if broken:
-            raise Declined
-
-    @flavour.workflow(id="w")
-    def parent():
-        found = yield child()
-        yield charge()
-        return found
-
-    with pytest.raises(Declined):
-        flavour.call(parent)
-    broken.clear()
-    assert runtime.retry("w").result() == 2
-    assert effects == ["reserve", "release", "reserve"]
-    assert len(runtime.run("w").children()) == 2
 
 
 def test_bodies_in_flight_are_awaited_and_covered(runtime, effects: Effects):
@@ -608,139 +514,6 @@ def test_an_undo_that_a_call_was_given_is_found_after_a_kill(
     assert "given.a" in caplog.text
 
 
-def test_a_child_with_nothing_to_undo_stays_as_it_is(runtime, flavour, effects: Effects):
-    """Its parent's retry replays it."""
-    broken = [True]
-
-    @flavour.step(name="plain.f")
-    def f(n):
-        return effects("f", n)
-
-    @flavour.workflow(name="plain.child")
-    def child(n):
-        return (yield f(n))
-
-    @flavour.step(retry=ONCE)
-    def fails():
-        if broken:
-            raise Declined
-
-    @flavour.workflow(id="w")
-    def parent():
-        found = yield child(1)
-        yield fails()
-        return found
-
-    with pytest.raises(Declined):
-        flavour.call(parent)
-    broken.clear()
-    assert flavour.call(parent) == 1
-    assert effects == [("f", 1)]
-    assert len(runtime.run("w").children()) == 1
-
-
-@pytest.mark.parametrize("has_undo", [True, False])
-def test_a_parent_that_fails_ends_children_of_a_killed_process(
-    storage, clock, flavour, verbs, effects: Effects, has_undo
-):
-    """Nobody executes them: they fail with their parent, what they did is undone, and they go on with its retry."""
-    broken = []
-
-    @flavour.step(name="left.release")
-    def release(result):
-        effects("release", result)
-
-    @flavour.step(undo=release if has_undo else None, name="left.reserve")
-    def reserve(n):
-        effects("reserve", n)
-        return n
-
-    @flavour.workflow(name="left.child")
-    def child():
-        yield reserve(1)
-        yield verbs.sleep(60)
-        yield reserve(2)
-
-    @flavour.workflow(id="w", name="left.parent")
-    def parent():
-        if broken:
-            raise Declined
-        yield child()
-        return "done"
-
-    dies = Mortal(storage, is_undo_record("left.reserve", StepStatus.COMPLETED), after=True)
-    with Runtime(dies, clock=clock), pytest.raises(Crash):
-        flavour.call(parent)
-    broken.append(1)
-    with Runtime(storage, clock=clock) as rt:
-        with pytest.raises(Declined):
-            flavour.call(parent)
-        (inner,) = rt.run("w").children()
-        assert inner.status is RunStatus.FAILED
-        assert "parent" in str(inner.exception())
-        assert effects == [("reserve", 1), ("release", 1)][: 1 + has_undo]
-        broken.clear()
-        assert (rt.retry("w").result() if has_undo else flavour.call(parent)) == "done"
-        assert [one.status for one in rt.run("w").children()] == [RunStatus.COMPLETED]
-    assert effects.count("reserve", 1) == 1 + has_undo
-    assert effects.count("reserve", 2) == 1
-
-
-def test_cancelling_where_the_code_is_not_loaded_leaves_a_request(tmp_path, caplog):
-    """Steps have to be undone by their code: whoever has it undoes and cancels; nothing executes before."""
-    code = script(
-        tmp_path / "faraway.py",
-        """
-        import os, sys
-        from flowdsl import Runtime, step, workflow
-        from flowdsl.errors import RunCancelled
-
-        @step
-        def release(result): print("release", result, flush=True)
-        @step(undo=release)
-        def reserve(n): return n
-        @step
-        def dies():
-            if sys.argv[1] == "die": os._exit(9)
-            print("executed", flush=True)
-        @workflow(id="w")
-        def w():
-            reserve(1); reserve(2); dies()
-        with Runtime("sqlite:///flow.db") as rt:
-            if sys.argv[1] == "die": w()
-            for run in rt.recover():
-                try: run.result()
-                except RunCancelled: print(run.status, flush=True)
-        """,
-    )
-    spawn(code, "die").communicate(timeout=60)
-    with Runtime(f"sqlite:///{tmp_path}/flow.db") as rt:
-        rt.cancel("w")
-        assert "undone" in caplog.text
-        run = rt.run("w")
-        assert (run.status, run.interrupted) == (RunStatus.RUNNING, True)
-        out, _ = spawn(code, "recover").communicate(timeout=60)
-        assert out.splitlines() == ["release 2", "release 1", "cancelled"]
-        assert run.status is RunStatus.CANCELLED
-        with pytest.raises(RunFinished):
-            rt.cancel("w")
-
-
-def test_cancelling_where_the_code_is_not_loaded_is_done_at_once_if_nothing_has_to_be_undone(storage, clock):
-    """An interrupted run whose steps have no undo, and its children, are cancelled by anybody."""
-    from flowdsl.core.records import Run as RunRecord
-
-    with Runtime(storage, clock=clock) as rt:
-        for record in (
-            RunRecord("w", "gone.w", "k", status=RunStatus.RUNNING),
-            RunRecord("w/1", "gone.child", "k", status=RunStatus.RUNNING, parent="w"),
-        ):
-            storage.set_run(record)
-            storage.set_step(Step(record.id, "k", "gone.f"))
-        rt.cancel("w")
-        assert [rt.run(one).status for one in ("w", "w/1")] == [RunStatus.CANCELLED] * 2
-
-
 def test_an_undo_knows_its_step_and_what_is_undone_gets_another_idempotency_key(runtime, flavour):
     """A refund can be deduplicated as well; who refunded a payment and charges again wants both to happen."""
     keys, broken = {"charge": [], "refund": []}, [True]
@@ -780,36 +553,3 @@ def test_an_undo_knows_its_step_and_what_is_undone_gets_another_idempotency_key(
     assert [attempt for _, attempt in keys["refund"]] == [1, 2, 1]
     assert refunds[0] == refunds[1] != refunds[2]
     assert len({*charges, *refunds}) == 5
-
-
-def test_a_fork_that_fails_leaves_the_children_of_its_origin_alone(runtime, flavour, effects: Effects):
-    """It has their outcome; what they did belongs to the run that called them."""
-
-    @flavour.step(name="origin.release")
-    def release(result):
-        effects("release", result)
-
-    @flavour.step(undo=release, name="origin.reserve")
-    def reserve(n):
-        return n
-
-    @flavour.workflow(name="origin.child")
-    def child():
-        return (yield reserve(1))
-
-    @flavour.step(retry=ONCE, name="origin.last")
-    def last():
-        if effects("last") > 1:
-            raise Declined
-
-    @flavour.workflow(id="w", name="origin.w")
-    def parent():
-        yield child()
-        yield last()
-
-    flavour.call(parent)
-    with pytest.raises(Declined):
-        runtime.fork("w", before=last, id="again").result()
-    (inner,) = runtime.run("w").children()
-    assert [s.status for s in inner.steps()] == [StepStatus.COMPLETED]
-    assert effects == ["last", "last"]

@@ -4,7 +4,6 @@ import asyncio
 import copy
 import datetime
 import functools
-import importlib
 import os
 import random
 import threading
@@ -14,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from replay_steps import careful, charge, refused
 
-from flowdsl import Retry, gather, now, rng, sleep, step, store, uuid4, wait_for, workflow
+from flowdsl import Retry, gather, step, store, wait_for, workflow
 from flowdsl.aio import gather as gather_async
 from flowdsl.codecs import JsonCodec
 from flowdsl.errors import StepNotFound
-from flowdsl.testing import ReplayMismatch, check_replay, effects, replay_test
+from flowdsl.testing import check_replay
 from flowdsl.testing.replay.causes import (
     ADVICE,
     ARGUMENT,
@@ -39,18 +37,6 @@ CACHE: dict[str, str] = {}
 COUNTER = 0
 SETTINGS: list[str] = []
 sent: list[str] = []
-
-
-@step
-def charge(what: Any) -> str:
-    """A step."""
-    return f"paid {what}"
-
-
-@step
-def draw() -> float:
-    """A step whose result is another each time."""
-    return random.random()
 
 
 @step(mode="try")
@@ -89,13 +75,6 @@ async def reply(n: int) -> int:
 def cached_price() -> str:
     """Calls a step the first time only."""
     return charge("price")
-
-
-def refused(made: Any, *args: Any, **options: Any) -> str:
-    """The story of a workflow that does not replay."""
-    with pytest.raises(ReplayMismatch) as caught:
-        check_replay(made, *args, **options)
-    return str(caught.value)
 
 
 # mistakes ---------------------------------------------------------------------------------------------
@@ -303,21 +282,6 @@ def test_an_effect_that_is_watched_is_caught() -> None:
 # what is right ----------------------------------------------------------------------------------------
 
 
-@workflow
-def careful(n: int) -> Any:
-    when = now()
-    sleep("3 days")
-    store.increment("count")
-    found = [charge(one) for one in sorted({"a", "b"})]
-    return [when, draw(), str(uuid4()), rng().random(), found, store.get("count"), n, environ()]
-
-
-@step
-def environ() -> str:
-    """Settings from a step."""
-    return os.environ["HOME"] + str(datetime.date.today())
-
-
 def test_what_comes_from_steps_and_verbs_replays() -> None:
     """Times, random numbers and settings may differ, as long as a record keeps them."""
     report = check_replay(careful, 3, deaths=2)
@@ -521,69 +485,6 @@ def test_memory_is_left_as_the_first_execution_left_it() -> None:
 # what it tells ----------------------------------------------------------------------------------------
 
 
-def test_the_story_of_a_crash() -> None:
-    """It tells what ran, what was replayed, where it went differently, on which line, why, and what to do."""
-
-    @workflow
-    def flow() -> str:
-        charge("first")
-        return charge(str(datetime.date.today()))
-
-    with pytest.raises(ReplayMismatch) as caught:
-        check_replay(flow)
-    story = str(caught.value)
-    assert caught.value.crash == 1
-    assert story.startswith("flow() does not replay: it died after commit 1 (of 4 without a crash)")
-    assert "ran before the crash:\n    charge('first'), which had begun and was not recorded" in story
-    assert f"charge(what='{datetime.date.today()}')" in story
-    assert "test_check.py:" in story
-    assert "it depends on: the wall clock\n" in story
-    assert "what to do:" in story
-
-
-def test_hypothesis_shrinks_to_the_smallest_input() -> None:
-    """Under ``@given`` the input is the smallest that fails, and the crash the earliest."""
-
-    @workflow
-    def flow(n: int) -> str:
-        return charge(random.random()) if n > 4 else charge(n)
-
-    @settings(max_examples=30, database=None)
-    @given(st.integers(0, 100))
-    def check(n: int) -> None:
-        check_replay(flow, n)
-
-    with pytest.raises(ReplayMismatch, match=r"flow\(5\)"):
-        check()
-
-
-def test_it_dies_between_two_writes_to_the_store() -> None:
-    """A step that reads, then writes, does so again after a crash in between; one that increments does not."""
-
-    @step
-    def read_and_write() -> None:
-        store.set("n", store.get("n", 0) + 1)
-        store.push("log", "written")
-
-    @step
-    def incremented() -> None:
-        store.increment("n")
-        store.push("log", "written")
-
-    @workflow
-    def careless() -> int:
-        read_and_write()
-        return store.get("n")
-
-    @workflow
-    def careful() -> int:
-        incremented()
-        return store.get("n")
-
-    assert "set('n', 2)" in refused(careless)
-    assert check_replay(careful).value == 1
-
-
 def test_what_makes_no_sense_is_refused() -> None:
     """Wrong arguments, fakes of nothing, and a number of crashes that is none."""
 
@@ -600,7 +501,7 @@ def test_what_makes_no_sense_is_refused() -> None:
             check_replay(flow, 1, fakes=fakes)
     with pytest.raises(ValueError, match="crashes"):
         check_replay(flow, 1, crashes=0)
-    assert check_replay(flow, 1, fakes={"test_check.charge": lambda what: "fake"}).value == "fake"
+    assert check_replay(flow, 1, fakes={"replay_steps.charge": lambda what: "fake"}).value == "fake"
 
 
 def test_only_a_workflow_can_be_checked() -> None:
@@ -610,86 +511,3 @@ def test_only_a_workflow_can_be_checked() -> None:
 
 
 # replay_test ------------------------------------------------------------------------------------------
-
-
-@replay_test
-def test_the_body_of_a_test_is_checked(tmp_path: Path) -> None:
-    """A test is a workflow; its fixtures are passed through, and its assertions hold at each execution."""
-    assert tmp_path.is_dir()
-    assert charge(5) == "paid 5"
-    assert len(careful(1)) == 8
-
-
-@replay_test
-async def check_async(n: int) -> None:
-    """An async body."""
-    assert await reply(n) == n
-
-
-def test_async_tests_are_checked_too() -> None:
-    """The decorator keeps a coroutine function what it is."""
-    asyncio.run(check_async(1))
-
-
-@settings(max_examples=5)
-@given(st.integers(0, 2))
-@replay_test(fakes={charge: lambda what: what})
-def test_arguments_of_hypothesis_are_passed_through(n: int) -> None:
-    """``@given`` stands above the decorator."""
-    with effects():
-        assert charge(n) == n
-
-
-def test_a_test_that_does_not_replay_fails() -> None:
-    """And one that fails anyway fails with its own error."""
-
-    @replay_test
-    def clock() -> None:
-        charge(str(datetime.date.today()))
-
-    @replay_test
-    def fails() -> None:
-        assert charge(1) == "nothing"
-
-    with pytest.raises(ReplayMismatch, match="wall clock"):
-        clock()
-    with pytest.raises(AssertionError, match="nothing"):
-        fails()
-
-
-def test_what_helpers_in_other_modules_do_counts_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clock that a helper reads, and what another module of the package keeps, are like one's own."""
-    (tmp_path / "store_for_test").mkdir()
-    for name, text in {
-        "__init__": "",
-        "cache": "RATES = {}\n",
-        "times": "from datetime import date\n\ndef today():\n    return str(date.today())\n",
-        "flows": """
-from flowdsl import step, workflow
-from store_for_test.cache import RATES
-from store_for_test.times import today
-
-@step
-def fill():
-    RATES["rate"] = "high"
-
-@step
-def pay(what):
-    return what
-
-@workflow
-def dated():
-    return pay(today())
-
-@workflow
-def filled():
-    fill()
-    return pay(RATES.get("rate", "unknown"))
-""",
-    }.items():
-        (tmp_path / "store_for_test" / f"{name}.py").write_text(text)
-    monkeypatch.syspath_prepend(tmp_path)
-    flows = importlib.import_module("store_for_test.flows")
-    assert f"it depends on: {CLOCK}" in refused(flows.dated)
-    assert f"it depends on: {MEMORY}" in refused(flows.filled)
-    assert flows.RATES == {"rate": "high"}

@@ -1,0 +1,75 @@
+"""What check_replay tells of a mistake."""
+
+import datetime
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from replay_steps import charge, refused
+
+from flowdsl import step, store, workflow
+from flowdsl.testing import ReplayMismatch, check_replay
+
+
+def test_the_story_of_a_crash() -> None:
+    """It tells what ran, what was replayed, where it went differently, on which line, why, and what to do."""
+
+    @workflow
+    def flow() -> str:
+        charge("first")
+        return charge(str(datetime.date.today()))
+
+    with pytest.raises(ReplayMismatch) as caught:
+        check_replay(flow)
+    story = str(caught.value)
+    assert caught.value.crash == 1
+    assert story.startswith("flow() does not replay: it died after commit 1 (of 4 without a crash)")
+    assert "ran before the crash:\n    charge('first'), which had begun and was not recorded" in story
+    assert f"charge(what='{datetime.date.today()}')" in story
+    assert "test_report.py:" in story
+    assert "it depends on: the wall clock\n" in story
+    assert "what to do:" in story
+
+
+def test_hypothesis_shrinks_to_the_smallest_input() -> None:
+    """Under ``@given`` the input is the smallest that fails, and the crash the earliest."""
+
+    @workflow
+    def flow(n: int) -> str:
+        return charge(random.random()) if n > 4 else charge(n)
+
+    @settings(max_examples=30, database=None)
+    @given(st.integers(0, 100))
+    def check(n: int) -> None:
+        check_replay(flow, n)
+
+    with pytest.raises(ReplayMismatch, match=r"flow\(5\)"):
+        check()
+
+
+def test_it_dies_between_two_writes_to_the_store() -> None:
+    """A step that reads, then writes, does so again after a crash in between; one that increments does not."""
+
+    @step
+    def read_and_write() -> None:
+        store.set("n", store.get("n", 0) + 1)
+        store.push("log", "written")
+
+    @step
+    def incremented() -> None:
+        store.increment("n")
+        store.push("log", "written")
+
+    @workflow
+    def careless() -> int:
+        read_and_write()
+        return store.get("n")
+
+    @workflow
+    def careful() -> int:
+        incremented()
+        return store.get("n")
+
+    assert "set('n', 2)" in refused(careless)
+    assert check_replay(careful).value == 1
