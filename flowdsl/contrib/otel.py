@@ -18,6 +18,7 @@ The theory
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -33,13 +34,18 @@ except ImportError:
     raise ImportError("traces need OpenTelemetry's API: pip install 'flowdsl[otel]'") from None
 
 from flowdsl.codecs.previews import Previews
-from flowdsl.errors import RunCancelled, RunTimeout, Stopped
+from flowdsl.core.queues import DEFAULT
+from flowdsl.errors import FlowError, RunCancelled, RunTimeout, Stopped
 from flowdsl.hooks import BodyView, Hooks
 from flowdsl.runtime import open_engine
+from flowdsl.storage import Storage
 
 __all__ = ["Tracing"]
 
 logger = logging.getLogger("flowdsl")
+
+_FIRST_CLAIM = 2
+"""The epoch of a run that a worker executes for the first time: enqueueing it was the first."""
 
 _CARRIER = "traceparent"
 _PROPAGATOR = TraceContextTextMapPropagator()
@@ -70,7 +76,8 @@ class Tracing(Hooks):
     ``.replayed``; ``step <path>`` with ``flowdsl.step.key``, ``.path``, ``.mode``, ``.attempts``; both with
     ``flowdsl.status``, and, if they failed, ``exception.type`` and status ERROR. Metrics: the histograms
     ``flowdsl.run.duration`` and ``flowdsl.step.duration`` (seconds), the counters ``flowdsl.step.retries``
-    and ``flowdsl.step.replays``.
+    and ``flowdsl.step.replays``; of queues the gauge ``flowdsl.queue.depth``, how many runs wait, and the
+    histogram ``flowdsl.queue.latency``, how long they waited for a worker since they were due (seconds).
 
     >>> from flowdsl import Runtime, step
     >>> @step
@@ -88,10 +95,38 @@ class Tracing(Hooks):
         self._step_duration = meter.create_histogram("flowdsl.step.duration", "s", "how long steps executed")
         self._retries = meter.create_counter("flowdsl.step.retries", "1", "attempts after a failed one")
         self._replays = meter.create_counter("flowdsl.step.replays", "1", "steps answered by their record")
+        self._latency = meter.create_histogram("flowdsl.queue.latency", "s", "how long due runs waited")
+        self._storages: weakref.WeakSet[Storage] = weakref.WeakSet()
+        meter.create_observable_gauge("flowdsl.queue.depth", [self._depth], "1", "runs that wait in a queue")
         self._values = values
         self._runs: dict[str, _Open] = {}
         self._steps: dict[tuple[str, str], _Open] = {}
         self._lock = threading.Lock()
+
+    # Queues ------------------------------------------------------------------------------------------------
+
+    def wrap_storage(self, storage: Any) -> Any:
+        """Note which storage holds the queues."""
+        self._storages.add(storage)
+        return storage
+
+    def _depth(self, _: Any) -> Iterator[metrics.Observation]:
+        """How many runs wait, asked for when the meter is read. An outage of the storage tells nothing."""
+        for storage in list(self._storages):
+            try:
+                counts = storage.count_pending()
+                names = {queue.name for queue in storage.list_queues()} | {DEFAULT} | counts.keys()
+            except FlowError:
+                continue
+            for name in names:
+                yield metrics.Observation(counts.get(name, 0), {"queue": name})
+
+    def _claimed(self, row: Any) -> None:
+        """Measure how long a run waited, when its first execution begins."""
+        if row.claimed_at is not None and row.epoch == _FIRST_CLAIM:
+            due = max(row.created_at, row.not_before or 0.0)
+            queue = row.queue or DEFAULT
+            self._latency.record(max(0.0, row.claimed_at - due), {"queue": queue, "workflow": row.workflow})
 
     # Runs --------------------------------------------------------------------------------------------------
 
@@ -99,6 +134,7 @@ class Tracing(Hooks):
         """Open the span of this execution."""
         self._end_run(run.id, "interrupted")  # one whose end nobody told, because its body was torn off
         row = run.record
+        self._claimed(row)
         attributes: dict[str, Any] = {
             "flowdsl.run.id": run.id,
             "flowdsl.run.workflow": row.workflow,

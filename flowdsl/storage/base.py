@@ -241,6 +241,14 @@ class Storage(ABC):
         """Memos with a key above *after*, by key; with *limit*, the first so many. Only re-keying asks."""
         raise NotImplementedError(f"{type(self).__name__} lists no memos, which re-keying needs")
 
+    def count_pending(self) -> dict[str, int]:
+        """How many runs wait in each queue, by its name; queues in which none waits are left out."""
+        found: dict[str, int] = {}
+        for run in self.list_runs(RunFilter(status=(RunStatus.PENDING,))):
+            if run.queue is not None:
+                found[run.queue] = found.get(run.queue, 0) + 1
+        return found
+
     # Defaults that work in one process ---------------------------------------------------------------------
 
     async def commit_async(self, operations: Sequence[Operation], /) -> list[Outcome]:

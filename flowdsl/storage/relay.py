@@ -77,6 +77,9 @@ class RelayStorage(Storage):
     def list_memos(self, *, after: str = "", limit: int | None = None) -> list[Memo]:
         return self.storage.list_memos(after=after, limit=limit)
 
+    def count_pending(self) -> dict[str, int]:
+        return self.storage.count_pending()
+
     def list_queues(self) -> list[QueueRow]:
         return self.storage.list_queues()
 

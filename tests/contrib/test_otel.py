@@ -22,6 +22,11 @@ from flowdsl.contrib.otel import Tracing
 ONCE = Retry(attempts=1)
 
 
+@workflow
+def hold():
+    return "held"
+
+
 class Kit:
     """A tracer and a meter that keep what they are told."""
 
@@ -368,3 +373,22 @@ def test_a_step_outside_a_run_and_rt_do_are_traced(storage, clock, kit):
         runtime.try_(inner, 2)
     names = [span.name.partition(" ")[0] for span in kit.spans()]
     assert names == ["run", "step", "step"]
+
+
+def test_queues_tell_how_many_wait_and_how_long(storage, clock, kit):
+    """The depth is that of the storage now; the wait of a run is measured once, from when it was due."""
+    with Runtime(storage, clock=clock, hooks=[kit.tracing]) as runtime:
+        hold.enqueue(), hold.options(queue="mail").enqueue(), hold.options(queue="mail").enqueue()
+        assert kit.points("flowdsl.queue.depth") == {(("queue", "default"),): 1, (("queue", "mail"),): 2}
+        with ThreadPoolExecutor() as pool:
+            done = pool.submit(runtime.work, ["mail"])
+            for run in runtime.runs(workflow=hold):
+                if run.queue == "mail":
+                    assert run.result(timeout=60) == "held"
+            runtime.close()
+            done.result(timeout=60)
+    labels = ("queue", "mail"), ("workflow", "test_otel.hold")
+    assert kit.points("flowdsl.queue.latency") == {labels: 2}
+    assert kit.points("flowdsl.queue.depth") == {(("queue", "default"),): 1}
+    storage.close()
+    assert kit.points("flowdsl.queue.depth") == {}

@@ -169,6 +169,9 @@ class Statements:
         self.executing: Sql = f"""
             SELECT {queued}, owner, partition, serial FROM {s}.runs
             WHERE status = 'running' AND NOT pruned AND owner IS NOT NULL AND lease_until > %s"""
+        self.count_pending: Sql = f"""
+            SELECT queue, count(*) FROM {s}.runs
+            WHERE status = 'pending' AND NOT pruned AND queue IS NOT NULL GROUP BY queue"""
         self.begun: Sql = f"SELECT {queued}, claimed_at FROM {s}.runs WHERE claimed_at > %s"
         self.same_work: Sql = f"""
             SELECT nonce, {runs} FROM {s}.runs

@@ -303,6 +303,9 @@ class PostgresStorage(Storage):
     def list_memos(self, *, after: str = "", limit: int | None = None) -> list[Memo]:
         return [Memo(*row) for row in self._read(self._sql.list_memos, (after, limit))]
 
+    def count_pending(self) -> dict[str, int]:
+        return {row[0]: row[1] for row in self._read(self._sql.count_pending, ())}
+
     def list_queues(self) -> list[QueueRow]:
         return [QueueRow(*row) for row in self._read(self._sql.list_queues, ())]
 

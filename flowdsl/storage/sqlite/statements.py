@@ -132,6 +132,9 @@ LEASE_ENDS = """
 EXECUTING = """
     SELECT coalesce(queue, 'default'), owner, partition, serial FROM runs
     WHERE status = 'running' AND pruned = 0 AND owner IS NOT NULL AND lease_until > ?"""
+COUNT_PENDING = """
+    SELECT queue, count(*) FROM runs
+    WHERE status = 'pending' AND pruned = 0 AND queue IS NOT NULL GROUP BY queue"""
 BEGUN = "SELECT coalesce(queue, 'default'), claimed_at FROM runs WHERE claimed_at > ?"
 CLAIMED_BY_NONCE = "SELECT no FROM runs WHERE nonce = ? AND nonce <> '' AND owner IS ?"
 SAME_WORK = f"""

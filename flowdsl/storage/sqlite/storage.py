@@ -242,6 +242,9 @@ class SQLiteStorage(Storage):
     def list_memos(self, *, after: str = "", limit: int | None = None) -> list[Memo]:
         return [Memo(*row) for row in self._read(sql.LIST_MEMOS, (after, -1 if limit is None else limit))]
 
+    def count_pending(self) -> dict[str, int]:
+        return dict(self._read(sql.COUNT_PENDING, ()))
+
     def list_queues(self) -> list[QueueRow]:
         return [columns.queue_of(row) for row in self._read(sql.LIST_QUEUES, ())]
 

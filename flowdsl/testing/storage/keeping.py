@@ -170,6 +170,15 @@ class KeepingContract:
         assert storage.list_memos(after="a", limit=1) == [found[1]]
         assert storage.list_memos(after="é") == []
 
+    def test_pending_runs_are_counted_by_queue(self, storage: Storage) -> None:
+        """Only runs that wait in a queue count."""
+        for number, queue in enumerate(["a", "a", "b", None]):
+            open_run(storage, f"r{number}", queue=queue, status=RunStatus.PENDING)
+        open_run(storage, "gone", queue="a", status=RunStatus.PENDING)
+        open_run(storage, "done", queue="c")
+        storage.commit([DeleteRun("gone", tombstone=True)])
+        assert storage.count_pending() == {"a": 2, "b": 1}
+
     def test_what_cannot_be_rewritten(self) -> None:
         """What is no record's address, and fields that hold no bytes, are refused when they are named."""
         for kind, key, was in (
