@@ -1,6 +1,5 @@
 """``flowdsl schedules``: the schedules, with their next times; adding, pausing, firing and deleting them."""
 
-import json
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
@@ -14,7 +13,7 @@ from flowdsl.cli._modules import load_app
 from flowdsl.cli._options import NOTHING, as_json
 from flowdsl.core.durations import seconds
 from flowdsl.core.records import ScheduleRow
-from flowdsl.core.schedules import OVERLAPS, Schedule
+from flowdsl.core.schedules import OVERLAPS, Schedule, without_args
 from flowdsl.core.words import iso, nearest, span
 from flowdsl.declared import loaded_workflows
 from flowdsl.runtime import Runtime
@@ -184,11 +183,6 @@ def _opened(cli: Cli, ids: list[str]) -> None:
         cli.out.note("nothing to enqueue: no tick in that time is without its run")
 
 
-def _schedule(row: ScheduleRow) -> Schedule:
-    """What a row says, without its arguments: those are stored by the user's codec, and not loaded here."""
-    return Schedule(row.name, paused=bool(row.paused), **json.loads(row.spec))
-
-
 def _next(schedule: Schedule, now: float) -> list[datetime]:
     """Its next times, in its zone; a paused one has none."""
     return [] if schedule.paused else list(islice(schedule.times(datetime.fromtimestamp(now, UTC)), _SHOWN))
@@ -202,7 +196,7 @@ def _list(cli: Cli) -> None:
     elif not rows:
         cli.out.note("no schedules")
     for row in rows:
-        schedule = _schedule(row)
+        schedule = without_args(row)
         cli.out.line((row.name, "bold"), ("  paused" if row.paused else "", "yellow"))
         times = [f"{moment:%Y-%m-%d %H:%M:%S %Z}" for moment in _next(schedule, now)]
         cli.out.facts(
@@ -216,7 +210,7 @@ def _list(cli: Cli) -> None:
 
 
 def _view(row: ScheduleRow, now: float) -> dict[str, Any]:
-    schedule = _schedule(row)
+    schedule = without_args(row)
     return {
         "name": schedule.name,
         "workflow": schedule.workflow,

@@ -5,6 +5,7 @@ past two fires once in the night that has that time twice, at the first. In the 
 fires at the next moment that exists. A job for every hour or so many minutes fires by the time that passes.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from itertools import takewhile
@@ -14,8 +15,9 @@ from zoneinfo import ZoneInfo
 from attrs import Attribute, field, frozen
 
 from flowdsl.core.durations import Duration, seconds
+from flowdsl.core.records import ScheduleRow
 
-__all__ = ["OVERLAPS", "Schedule", "due", "tick_id", "ticks"]
+__all__ = ["OVERLAPS", "Schedule", "due", "tick_id", "ticks", "without_args"]
 
 OVERLAPS = ("skip", "queue", "allow")
 
@@ -90,6 +92,11 @@ class Schedule:
         '2027-01-02T09:00:00+00:00'
         """
         return _cron(self.cron, after.astimezone(ZoneInfo(self.timezone)))
+
+
+def without_args(row: ScheduleRow) -> Schedule:
+    """The schedule of a row, without its arguments: those are the user's values, and are not loaded here."""
+    return Schedule(row.name, paused=bool(row.paused), **json.loads(row.spec))
 
 
 def _cron(text: str, after: datetime) -> Iterator[datetime]:

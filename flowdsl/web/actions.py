@@ -19,6 +19,7 @@ from flowdsl.errors import (
 )
 from flowdsl.web.answers import Refusal, json_response, see_other
 from flowdsl.web.asked import Asked
+from flowdsl.web.offers import change
 from flowdsl.web.reading import shown_status
 
 __all__ = ["OF_KINDS", "OF_RUNS", "of_offered", "of_run"]
@@ -60,12 +61,14 @@ def _cancel(asked: Asked) -> str:
     return asked.name
 
 
+_NEEDS_CODE = "its code is not loaded here: serve the page with `flowdsl ui --app MODULE`"
+
+
 def _retry(asked: Asked) -> str:
     try:
         asked.runtime.retry(asked.name)
     except StepNotFound as error:
-        needs = "its code is not loaded here: serve the page with `flowdsl ui --app MODULE`"
-        raise Refusal(409, needs) from error
+        raise Refusal(409, _NEEDS_CODE) from error
     return asked.name
 
 
@@ -133,7 +136,9 @@ def of_offered(asked: Asked) -> Response:
     """Pause, resume or trigger, then back to the table."""
     kind, _, action = asked.action.partition("/")
     try:
-        asked.offers.change(kind, asked.name, action)
+        change(asked.runtime, kind, asked.name, action)
+    except StepNotFound as error:
+        raise Refusal(409, _NEEDS_CODE) from error
     except LookupError:
         raise Refusal(404, f"there is no such {kind.removesuffix('s')}") from None
     if asked.wants_json:

@@ -11,7 +11,7 @@ from flowdsl.web.address import base_of, href, segments_of
 from flowdsl.web.answers import Refusal
 from flowdsl.web.guard import Guard, Pass
 from flowdsl.web.look import Look
-from flowdsl.web.offers import Offers, offers_of
+from flowdsl.web.offers import KINDS
 
 __all__ = ["Asked"]
 
@@ -40,11 +40,6 @@ class Asked:
     def base(self) -> str:
         """The path below which the page is mounted."""
         return base_of(self.request.scope)
-
-    @property
-    def offers(self) -> Offers:
-        """The pages that this runtime has besides runs."""
-        return offers_of(self.runtime)
 
     @property
     def csrf(self) -> str:
@@ -90,7 +85,7 @@ class Asked:
         return {
             "base": self.base,
             "csrf": self.csrf,
-            "kinds": self.offers.kinds,
+            "kinds": KINDS,
             "allow_actions": self.allow_actions,
             **more,
         }

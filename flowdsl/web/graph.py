@@ -1,6 +1,6 @@
 """Who called what, as a picture: the workflow on the left, each step right of what calls it."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from attrs import frozen
@@ -52,11 +52,9 @@ class Graph:
 
 def graph_of(calls: Sequence[Calls], workflow: str, home: str) -> Graph | None:
     """Lay out *calls* of a run of *workflow*; ``None`` if there are too many or none."""
-    levels: dict[str, int] = {workflow: 0}
-    for one in calls:  # a caller stands before those it calls
-        levels.setdefault(one.callee, levels.get(one.caller, 0) + 1)
-    if not calls or len(levels) > MOST:
+    if not calls or len({one.callee for one in calls}) >= MOST:
         return None
+    levels = _levels(calls, workflow)
     columns: dict[int, list[str]] = defaultdict(list)
     for path, level in levels.items():
         columns[level].append(path)
@@ -71,11 +69,35 @@ def graph_of(calls: Sequence[Calls], workflow: str, home: str) -> Graph | None:
         for place, (path, name) in enumerate(zip(column, names, strict=True)):
             nodes[path] = Node(x, top + place * _ROW, width, name, path)
         x += width + _GAP
-    edges = tuple(_edge(nodes[one.caller], nodes[one.callee], one) for one in calls if one.caller in nodes)
-    return Graph(tuple(nodes.values()), edges, x - _GAP + 2, tallest * _ROW - (_ROW - _HIGH) + 2)
+    drawn: Counter[str] = Counter()
+    edges = []
+    for one in calls:
+        if one.caller in nodes:
+            edges.append(_edge(nodes[one.caller], nodes[one.callee], one, drawn[one.callee]))
+            drawn[one.callee] += 1
+    return Graph(tuple(nodes.values()), tuple(edges), x - _GAP + 2, tallest * _ROW - (_ROW - _HIGH) + 2)
 
 
-def _edge(caller: Node, callee: Node, calls: Calls) -> Edge:
+def _levels(calls: Sequence[Calls], workflow: str) -> dict[str, int]:
+    """The column of each box: right of all that call it, but for calls that lead back."""
+    below: dict[str, list[str]] = defaultdict(list)
+    for one in calls:
+        below[one.caller].append(one.callee)
+    levels = {workflow: 0}
+    left = [(workflow, frozenset((workflow,)))]
+    while left:
+        path, above = left.pop()
+        for callee in below[path]:
+            if callee not in above and levels.get(callee, 0) <= levels[path]:
+                levels[callee] = levels[path] + 1
+                left.append((callee, above | {callee}))
+    for one in calls:
+        levels.setdefault(one.callee, 1)  # its caller is not in the picture
+    return levels
+
+
+def _edge(caller: Node, callee: Node, calls: Calls, before: int) -> Edge:
+    """An arrow; *before*, how many others lead to the same box: its label stands farther away from it."""
     start, end = caller.x + caller.width, callee.x
     y1, y2 = caller.y + _HIGH // 2, callee.y + _HIGH // 2
     text = f"×{calls.count}" + (f", {calls.failed} failed" if calls.failed else "")
@@ -85,4 +107,10 @@ def _edge(caller: Node, callee: Node, calls: Calls) -> Edge:
         return Edge(path, end + 34, y2 + 4, text, calls.failed > 0)
     middle = (start + end) // 2
     path = f"M{start} {y1}C{middle} {y1} {middle} {y2} {end} {y2}"
-    return Edge(path, end - 8, y2 - 5, text, calls.failed > 0)
+    if not before:
+        return Edge(path, end - 8, y2 - 5, text, calls.failed > 0)
+    t = max(0.75 - 0.2 * before, 0.3)
+    near = 3 * t * t - 2 * t * t * t  # how far down the curve is there
+    across = 1.5 * t * (1 - t) + t * t * t  # and how far across
+    x, y = start + across * (end - start), y1 + near * (y2 - y1)
+    return Edge(path, int(x) + 12, int(y) + (13 if y1 > y2 else -5), text, calls.failed > 0)

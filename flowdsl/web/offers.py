@@ -1,90 +1,101 @@
-"""Queues, schedules and workers, where the runtime offers them. Elsewhere their pages do not exist."""
+"""The tables of queues, schedules and workers, and what can be done with a row."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Protocol, runtime_checkable
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 
 from attrs import frozen
 
+from flowdsl.core.queues import Queue
+from flowdsl.core.records import RunFilter
+from flowdsl.core.schedules import Schedule, without_args
+from flowdsl.core.status import RunStatus
+from flowdsl.core.words import age, owner_text, span
+from flowdsl.declared import WorkerInfo, loaded_workflows
+from flowdsl.errors import StepNotFound
 from flowdsl.runtime import Runtime
 
-__all__ = ["Offers", "Row", "offers_of"]
+__all__ = ["KINDS", "Row", "change", "rows_of"]
 
+KINDS = ("queues", "schedules", "workers")
 
-@runtime_checkable
-class Named(Protocol):
-    """Rows that can be paused: queues and schedules."""
-
-    def list(self) -> Iterable[Any]: ...
-    def pause(self, name: str, /) -> Any: ...
-    def resume(self, name: str, /) -> Any: ...
+_LIMITS = {
+    "concurrency": "at once",
+    "per_worker": "per worker",
+    "per_partition": "per partition",
+    "rate": "rate",
+}
 
 
 @frozen
 class Row:
-    """One queue, schedule or worker: its name, whether it is paused, and what else is known of it."""
+    """One queue, schedule or worker.
+
+    *name* is its own, *shown* what people read; *facts*, what else is known of it, by the heading; *runs*,
+    the ids of those that it executes.
+    """
 
     name: str
     paused: bool
     facts: Mapping[str, str]
+    shown: str = ""
+    runs: tuple[str, ...] = ()
 
 
-@frozen
-class Offers:
-    """What this runtime has; ``None`` for what it has not."""
-
-    queues: Named | None = None
-    schedules: Named | None = None
-    workers: Any = None
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """The pages that exist."""
-        return tuple(kind for kind in ("queues", "schedules", "workers") if getattr(self, kind) is not None)
-
-    def rows(self, kind: str) -> list[Row]:
-        """The rows of a page."""
-        found = self.workers() if kind == "workers" else getattr(self, kind).list()
-        return [_row(one) for one in found]
-
-    def change(self, kind: str, name: str, action: str) -> None:
-        """Pause, resume or trigger one. Raises ``LookupError`` if there is none of this name."""
-        if not any(row.name == name for row in self.rows(kind)):
-            raise LookupError(f"there is no such {kind.removesuffix('s')}")
-        getattr(getattr(self, kind), action)(name)
+def rows_of(runtime: Runtime, kind: str) -> list[Row]:
+    """The rows of a page. Nothing that is stored is loaded."""
+    now = runtime.storage.now()
+    if kind == "workers":
+        return [_worker(one, now) for one in runtime.workers()]
+    if kind == "queues":
+        return list(_queues(runtime))
+    return [_schedule(without_args(row), now) for row in runtime.storage.list_schedules()]
 
 
-def offers_of(runtime: Runtime) -> Offers:
-    """What *runtime* offers."""
-    queues, schedules = getattr(runtime, "queues", None), getattr(runtime, "schedules", None)
-    workers = getattr(runtime, "workers", None)
-    return Offers(
-        queues if isinstance(queues, Named) else None,
-        schedules if isinstance(schedules, Named) else None,
-        workers if callable(workers) else None,
-    )
+def change(runtime: Runtime, kind: str, name: str, action: str) -> None:
+    """Pause, resume or trigger one.
+
+    Raises ``LookupError`` if there is none of this name, and its subclass ``StepNotFound`` where the code of
+    what is to be triggered is not loaded: then its arguments are not loaded either.
+    """
+    row = next((row for row in rows_of(runtime, kind) if row.name == name), None)
+    if row is None:
+        raise LookupError(f"there is no such {kind.removesuffix('s')}")
+    if action == "trigger" and row.facts["workflow"] not in loaded_workflows():
+        raise StepNotFound(f"workflow {row.facts['workflow']!r} is not loaded here")
+    getattr(runtime.queues if kind == "queues" else runtime.schedules, action)(name)
 
 
-_HIDDEN = ("name", "id", "paused", "args", "kwargs")
+def _queues(runtime: Runtime) -> Iterator[Row]:
+    """The declared queues, and those in which runs wait, by name."""
+    waiting = runtime.storage.count_pending()
+    running = runtime.storage.list_runs(RunFilter(status=(RunStatus.RUNNING,)))
+    executing = Counter(run.queue for run in running)
+    declared = {queue.name: queue for queue in runtime.queues.list()}
+    for name in sorted({*declared, *waiting}):
+        queue = declared.get(name) or Queue(name)
+        limits = {heading: getattr(queue, field) for field, heading in _LIMITS.items()}
+        counts = {"waiting": str(waiting.get(name, 0)), "executing": str(executing[name])}
+        facts = {heading: str(limit) for heading, limit in limits.items() if limit is not None}
+        yield Row(name, queue.paused, {**counts, **facts})
 
 
-def _row(one: Any) -> Row:
-    given = one if isinstance(one, Mapping) else {name: getattr(one, name) for name in _names(one)}
+def _schedule(schedule: Schedule, now: float) -> Row:
+    next_time = None if schedule.paused else next(schedule.times(datetime.fromtimestamp(now, UTC)), None)
     facts = {
-        name.replace("_", " "): _text(value)
-        for name, value in given.items()
-        if name not in _HIDDEN and not name.startswith("_") and value is not None
+        "workflow": schedule.workflow,
+        "cron": f"{schedule.cron}  {schedule.timezone}",
+        "next": "–" if next_time is None else f"{next_time:%Y-%m-%d %H:%M %Z}",
+        "overlap": f"{schedule.overlap}, catches up {span(schedule.catch_up)}",
     }
-    return Row(str(given.get("name") or given.get("id") or ""), bool(given.get("paused", False)), facts)
+    return Row(schedule.name, schedule.paused, facts)
 
 
-def _names(one: Any) -> list[str]:
-    fields = getattr(type(one), "__attrs_attrs__", None) or ()
-    return [field.name for field in fields] or [name for name in dir(one) if not name.startswith("_")]
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    path = getattr(value, "path", None)  # a decorated workflow
-    text = path if isinstance(path, str) else str(value)
-    return text if len(text) <= 200 else text[:199] + "…"
+def _worker(one: WorkerInfo, now: float) -> Row:
+    facts = {
+        "queues": "all" if one.queues is None else ", ".join(one.queues),
+        "runs": f"{len(one.executing)} of {one.concurrency}",
+        "began": f"{age(max(now - one.started_at.timestamp(), 0.0))} ago",
+        "seen": f"{age(max(now - one.seen_at.timestamp(), 0.0))} ago",
+    }
+    return Row(one.id, False, facts, owner_text(one.id), one.executing)

@@ -20,6 +20,7 @@ from flowdsl.web.asked import Asked
 from flowdsl.web.events import Pulse, stream
 from flowdsl.web.guard import Guard, checked_hosts, checked_token
 from flowdsl.web.look import Look
+from flowdsl.web.offers import KINDS
 
 __all__ = ["Page", "app"]
 
@@ -173,11 +174,9 @@ class Page:
                 return Route(None, name=name, action="events")
             case ["api", "runs", name, "history"]:
                 return Route(api.history, name=name)
-            case [kind] if kind in asked.offers.kinds:
+            case [kind] if kind in KINDS:
                 return Route(pages.offered, name=kind, is_page=True)
-            case [kind, name, action] if (
-                action in actions.OF_KINDS.get(kind, ()) and kind in asked.offers.kinds
-            ):
+            case [kind, name, action] if action in actions.OF_KINDS.get(kind, ()):
                 return Route(actions.of_offered, ("POST",), name, f"{kind}/{action}")
             case ["static", name] if name in self._look.static:
                 return Route(pages.static, name=name)

@@ -14,6 +14,7 @@ from flowdsl.web.answers import Refusal, html
 from flowdsl.web.asked import Asked
 from flowdsl.web.drawing import MOST, picture
 from flowdsl.web.graph import graph_of
+from flowdsl.web.offers import rows_of
 from flowdsl.web.query import STATUSES, Cursor, Filters, View
 from flowdsl.web.reading import Whole, list_runs, read_run
 
@@ -107,7 +108,7 @@ def _logs_of(whole: Whole, chosen: Bar | None) -> list[parts.LogRow]:
 def offered(asked: Asked) -> Response:
     """The table of queues, schedules or workers."""
     kind = asked.name
-    rows = asked.offers.rows(kind)
+    rows = rows_of(asked.runtime, kind)
     columns = list(dict.fromkeys(name for row in rows for name in row.facts))
     context = asked.context(here=kind, kind=kind, rows=rows, columns=columns)
     return html(asked.look.page("offered.html", **context))

@@ -37,7 +37,7 @@ def executable() -> str | None:
 class Browser:
     """One browser with one page at a time. Each message it sends is answered within *patience* seconds."""
 
-    def __init__(self, patience: float = 20.0) -> None:
+    def __init__(self, patience: float = 60.0) -> None:
         self._patience = patience
         self._profile = tempfile.mkdtemp(prefix="flowdsl-chromium-")
         to_browser, self._out = os.pipe()
