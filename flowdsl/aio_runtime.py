@@ -103,6 +103,8 @@ class AioRuntime:
             async def call(*args: Any, **kwargs: Any) -> Any:
                 if name == "ask":
                     return await self._asked(*args, **kwargs)
+                if name == "enqueue" and kwargs.get("connection") is not None:
+                    return await self._enqueued(*args, **kwargs)
                 if name == "work":
                     return await self._worked(*args, **kwargs)
                 if name in _HERE or self._executes_here(name, args):
@@ -118,6 +120,11 @@ class AioRuntime:
     ) -> Any:
         """In an async body, asking is a durable call of it."""
         return await asked_async(self._engine, checked_id(id), name, payload, timeout=timeout, key=key)
+
+    async def _enqueued(self, workflow: Any, /, *args: Any, connection: Any, **kwargs: Any) -> Run:
+        """On the event loop, for the caller's connection belongs to it."""
+        found: Run = await self._runtime._enqueue_within(workflow, args, kwargs, connection)
+        return found
 
     async def _worked(
         self, queues: Any = None, workflows: Any = None, concurrency: Any = None, drain: Any = "30 sec"

@@ -38,7 +38,7 @@ from flowdsl.engine.execution import current
 from flowdsl.engine.operations.send import send_event
 from flowdsl.engine.operations.signal import send as send_signal
 from flowdsl.engine.registry import step_called
-from flowdsl.engine.runs.enqueue import enqueue, enqueue_within
+from flowdsl.engine.runs.enqueue import enqueue, enqueue_within, enqueue_within_async
 from flowdsl.engine.runs.execute import interrupted
 from flowdsl.engine.runs.fork import fork
 from flowdsl.engine.runs.keeper import Keeper
@@ -475,18 +475,27 @@ class Runtime:
     def enqueue(self, workflow: Any, /, *args: Any, connection: Any = None, **kwargs: Any) -> Run[Any]:
         """Store a pending run of *workflow* (or of ``workflow.options(…)``), for any worker to begin.
 
-        With *connection*, a ``sqlite3.Connection`` or ``psycopg.Connection`` to the same database, it happens
-        in the caller's transaction: the run is there if that is committed.
+        With *connection*, a ``sqlite3.Connection`` or ``psycopg.Connection`` to the same database (with
+        ``await rt.aio.enqueue(…)`` also a ``psycopg.AsyncConnection``), it happens in the caller's
+        transaction: the run is there if that is committed.
         """
-        self._require_open()
-        if not hasattr(workflow, "enqueueing"):
-            raise TypeError(f"enqueue() takes a function decorated with @workflow; got {workflow!r}")
-        called, options, place = workflow.enqueueing(args, kwargs)
+        called, options, place = self._enqueueing(workflow, args, kwargs)
         if connection is None:
             return Run(self._engine, enqueue(self._engine, called, options, place))
         return Run(
             self._engine, enqueue_within(self._engine, self._opened, called, options, place, connection)
         )
+
+    async def _enqueue_within(self, workflow: Any, args: Any, kwargs: Any, connection: Any) -> Run[Any]:
+        asked = self._enqueueing(workflow, args, kwargs)
+        return Run(self._engine, await enqueue_within_async(self._engine, self._opened, *asked, connection))
+
+    def _enqueueing(self, workflow: Any, args: Any, kwargs: Any) -> tuple[Any, Any, Any]:
+        self._require_open()
+        if not hasattr(workflow, "enqueueing"):
+            raise TypeError(f"enqueue() takes a function decorated with @workflow; got {workflow!r}")
+        called, options, place = workflow.enqueueing(args, kwargs)
+        return called, options, place
 
     def work(
         self,

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from flowdsl.storage import MemoryStorage
+
 # Behind what is installed, for that is what is tested.
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.__main__ import BENCHMARKS, main, ratios, report, table
 from benchmarks.against import compared, unpacked
 from benchmarks.measure import Budget, Scale, figure
+from benchmarks.scaling import Database, measured, simulated
 
 FIELDS = {
     "name", "unit", "measured", "best", "reference_name", "reference", "ratio", "budget", "met",
@@ -78,3 +81,24 @@ def test_a_figure_quotes_medians_and_judges_its_budget() -> None:
     assert (found.met, found.met_at_best) == (False, True)
     rate = figure("y", [10.0, 30.0, 20.0], unit="runs/s", budget=Budget(20, least=True))
     assert (rate.measured, rate.best, rate.met, rate.budget) == (20.0, 30.0, True, "≥ 20 runs/s")
+
+
+def test_what_a_storage_can_do_is_measured() -> None:
+    """Each figure of a storage is there and above nothing."""
+    with MemoryStorage() as storage:
+        found = dict(measured(storage, seconds=0.01, pending=200))
+    assert len(found) == 6
+    assert all(rate > 0 for rate in found.values())
+
+
+def test_the_simulation_keeps_to_arithmetic() -> None:
+    """As much as is asked for while that is little, no more than the lanes can do, and more with more of them."""
+    little = simulated(100, 1.0, seconds=5)
+    assert little.steps == pytest.approx(100, rel=0.15)
+    assert little.median == pytest.approx(Database().alone, rel=0.01)
+    full = simulated(1_000, 0.01, seconds=1)
+    assert full.steps == pytest.approx(4_299, rel=0.05)
+    assert full.p99 > little.p99
+    assert simulated(1_000, 0.01, seconds=1, databases=2).steps == pytest.approx(2 * 4_299, rel=0.05)
+    together = simulated(1_000, 0.01, seconds=1, per_process=100)
+    assert together.steps > 2 * full.steps

@@ -266,6 +266,10 @@ class Storage(ABC):
             f"{type(self).__name__} has no transactions to share; connection= needs SQLite or PostgreSQL"
         )
 
+    async def commit_within_async(self, connection: Any, operations: Sequence[Operation], /) -> list[Outcome]:
+        """``commit_within`` from a coroutine, where the connection may be one that is awaited."""
+        return self.commit_within(connection, operations)
+
     def now(self) -> float:
         """The storage's clock, in seconds since the epoch. Everything durable is on it, leases too."""
         return time.time()

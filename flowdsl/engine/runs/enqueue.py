@@ -27,9 +27,18 @@ from flowdsl.engine.record import complete, crossing, flush
 from flowdsl.engine.runs.request import request
 from flowdsl.engine.user import Named, Value
 from flowdsl.storage.base import AddSignal, Done, Opened, OpenRun, Storage, UpdateRun, raise_unstorable
-from flowdsl.storage.operations import Found
+from flowdsl.storage.operations import Found, Outcome
 
-__all__ = ["ENQUEUED", "Enqueueable", "Place", "enqueue", "enqueue_in_run", "enqueue_within", "pending_row"]
+__all__ = [
+    "ENQUEUED",
+    "Enqueueable",
+    "Place",
+    "enqueue",
+    "enqueue_in_run",
+    "enqueue_within",
+    "enqueue_within_async",
+    "pending_row",
+]
 
 ENQUEUED = "enqueued"
 """The message that brings a deduplicated run the arguments of a later enqueueing."""
@@ -141,11 +150,31 @@ def enqueue_within(
     connection: Value,
 ) -> str:
     """Enqueue in the transaction that the caller has open on *connection*; the id of the run."""
+    operation = _opening(engine, called, options, place)
+    return _opened(*storage.commit_within(connection, [operation]))
+
+
+async def enqueue_within_async(
+    engine: Engine,
+    storage: Storage,
+    called: Invocation[WorkflowDef],
+    options: Named,
+    place: Place,
+    connection: Value,
+) -> str:
+    """The same on a connection that may have to be awaited."""
+    operation = _opening(engine, called, options, place)
+    return _opened(*await storage.commit_within_async(connection, [operation]))
+
+
+def _opening(engine: Engine, called: Invocation[WorkflowDef], options: Named, place: Place) -> OpenRun:
     if place.dedup is not None:
         raise TypeError("dedup= looks at what others have committed; it does not go with connection=")
     row = pending_row(engine, called, options, place)
-    operation = OpenRun(row, 0.0, row.number is not None, (), engine.nonce())
-    (outcome,) = storage.commit_within(connection, [operation])
+    return OpenRun(row, 0.0, row.number is not None, (), engine.nonce())
+
+
+def _opened(outcome: Outcome) -> str:
     raise_unstorable(outcome)
     if isinstance(outcome, Opened):
         return outcome.run.id

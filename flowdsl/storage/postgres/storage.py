@@ -19,6 +19,7 @@ from hashlib import blake2b
 from typing import Any, Self, TypeVar
 
 import psycopg
+from psycopg.pq import TransactionStatus
 
 from flowdsl.core.records import Item, Memo, QueueRow, Run, RunFilter, ScheduleRow, Signal, Step, WorkerRow
 from flowdsl.errors import StorageUnavailable
@@ -132,10 +133,20 @@ class PostgresStorage(Storage):
         raise AssertionError("unreachable")
 
     def commit_within(self, connection: Any, operations: Sequence[Operation], /) -> list[Outcome]:
+        if isinstance(connection, psycopg.AsyncConnection):
+            raise TypeError("connection= is an AsyncConnection: write await rt.aio.enqueue(…, connection=…)")
         if not isinstance(connection, psycopg.Connection):
             return super().commit_within(connection, operations)
+        _require_transaction(connection)
         require_operations(operations)
         return _drive(connection, Transaction(self._sql, self._channel).apply(operations))
+
+    async def commit_within_async(self, connection: Any, operations: Sequence[Operation], /) -> list[Outcome]:
+        if not isinstance(connection, psycopg.AsyncConnection):
+            return self.commit_within(connection, operations)
+        _require_transaction(connection)
+        require_operations(operations)
+        return await _drive_async(connection, Transaction(self._sql, self._channel).apply(operations))
 
     async def commit_async(self, operations: Sequence[Operation], /) -> list[Outcome]:
         """``commit`` on the event loop: nothing blocks it, and no thread is asked."""
@@ -389,6 +400,15 @@ class PostgresStorage(Storage):
             self._connections.after_fork()
             self._clock_lock = threading.Lock()
             self._listener = self._new_listener()
+
+
+def _require_transaction(connection: "psycopg.Connection[Any] | psycopg.AsyncConnection[Any]") -> None:
+    """Refuse a connection on which each statement would be committed by itself."""
+    if connection.autocommit and connection.info.transaction_status is TransactionStatus.IDLE:
+        raise ValueError(
+            "connection= commits by itself (autocommit) and has no transaction open: write "
+            "with connection.transaction(): …"
+        )
 
 
 def _drive(connection: "psycopg.Connection[Any]", work: Dialogue[T]) -> T:
