@@ -9,7 +9,7 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, Unpack, overload
 
 from flowdsl.decorators.options import StepOptions
-from flowdsl.decorators.wrapper import BoundFunction, BoundWrapper, Function, Wrapper, annotations_of
+from flowdsl.decorators.wrapper import BoundFunction, BoundWrapper, CallOf, Function, Wrapper, annotations_of
 from flowdsl.engine.definitions import Decorated, Invocation, StepDef, invocation_of
 from flowdsl.engine.execution import Frame, current
 from flowdsl.engine.operations.forget import forget_in
@@ -205,7 +205,7 @@ class Step(_StepCalls[P, R], Wrapper, Function):
     __annotations__ = annotations_of  # pyright: ignore
 
     def __init__(self, wrapped: Any, defn: StepDef) -> None:
-        super().__init__(wrapped, self._self_call)
+        super().__init__(wrapped, CallOf(self))
         self._self_defn = defn
         self._self_original = wrapped
         self._self_receiver: Any = wrapped.__self__ if isinstance(wrapped, MethodType) else None

@@ -8,7 +8,7 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, Unpack, cast, overload
 
 from flowdsl.decorators.options import CallOptions
-from flowdsl.decorators.wrapper import BoundFunction, BoundWrapper, Function, Wrapper, annotations_of
+from flowdsl.decorators.wrapper import BoundFunction, BoundWrapper, CallOf, Function, Wrapper, annotations_of
 from flowdsl.engine.definitions import Decorated, Invocation, WorkflowDef, checked_tags, checked_timeout
 from flowdsl.engine.effects import named, run_async, run_sync
 from flowdsl.engine.execution import Frame, current, outside_runs
@@ -225,7 +225,7 @@ class Workflow(_WorkflowCalls[P, R], Wrapper, Function):
     __annotations__ = annotations_of  # pyright: ignore
 
     def __init__(self, wrapped: Any, defn: WorkflowDef) -> None:
-        super().__init__(wrapped, self._self_call)
+        super().__init__(wrapped, CallOf(self))
         self._self_defn = defn
         self._self_original = wrapped
 

@@ -23,6 +23,7 @@ import importlib
 import inspect
 import sys
 import threading
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import wrapt
@@ -52,7 +53,7 @@ else:
     Function = wrapt.FunctionWrapper
     BoundFunction = wrapt.BoundFunctionWrapper
 
-__all__ = ["BoundFunction", "BoundWrapper", "Function", "Wrapper", "importable", "parts_of"]
+__all__ = ["BoundFunction", "BoundWrapper", "CallOf", "Function", "Wrapper", "importable", "parts_of"]
 
 
 class _Guard(threading.local):
@@ -102,6 +103,20 @@ def _annotations(wrapper: Any) -> dict[str, Any]:
 
 annotations_of = property(_annotations)
 """``__annotations__`` of a wrapper class: without it, instances show what the body of the class annotates."""
+
+
+class CallOf:
+    """What wrapt calls for a wrapper, which it does not keep alive: a decorated function that nobody holds
+    any more is gone at once, and not only when cycles are collected."""
+
+    __slots__ = ("_wrapper",)
+
+    def __init__(self, wrapper: Any) -> None:
+        self._wrapper = weakref.ref(wrapper)
+
+    def __call__(self, wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        wrapper: Any = self._wrapper()
+        return wrapper._self_call(wrapped, instance, args, kwargs)
 
 
 class Wrapper(Decorated):

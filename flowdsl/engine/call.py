@@ -169,7 +169,10 @@ def identify(frame: Frame, operation: Operation) -> Call:
     run = frame.run
     if frame.abandoned:
         raise Stopped(FlowError(f"a body that a timeout left behind called {operation.path}", run=run.id))
-    run.stop.check()
+    stop = run.stop
+    if stop.over:
+        stop.check_late(frame.scope)
+    stop.check()
     return Call(frame, operation)
 
 

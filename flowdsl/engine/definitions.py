@@ -20,10 +20,12 @@ from attrs import Factory, define, evolve, field, fields
 
 from flowdsl.core.binding import Binder, Bound, first_name
 from flowdsl.core.durations import seconds
+from flowdsl.core.encoders import ENCODERS
 from flowdsl.core.keys import object_path
 from flowdsl.core.records import Tags
 from flowdsl.core.retry import Retry
 from flowdsl.core.source import source_digest
+from flowdsl.engine.living import is_held
 from flowdsl.engine.user import Args, Function, Named, Value
 from flowdsl.errors import AmbiguousStep
 
@@ -241,7 +243,10 @@ def _made_of(fn: Any) -> list[_Same]:
     layers = _layers(fn)
     found: list[object] = []
     for layer in layers:
-        for cell in getattr(layer, "__closure__", None) or ():
+        names = getattr(getattr(layer, "__code__", None), "co_freevars", ())
+        for name, cell in zip(names, getattr(layer, "__closure__", None) or (), strict=False):
+            if name == "__class__":  # of ``super()``: it is another one each time the class is made
+                continue
             try:
                 found.append(cell.cell_contents)
             except ValueError:  # not filled yet
@@ -305,20 +310,25 @@ class Definition:
         code = _code_of(self.fn)
         if before is self or code is None or _code_of(before.fn) is not code:
             return
-        within = getattr(self.fn, "__qualname__", "").rpartition(".")[0]
-        if within and not within.endswith("<locals>"):  # of a class, which tables of types may keep alive
-            return
         if before._twins is None:
             before._twins = weakref.WeakSet((before,))  # type: ignore[misc]  # a slot of the subclasses
         self._twins = before._twins  # type: ignore[misc]
         self._twins.add(self)
 
     def _require_one(self) -> None:
-        """Raise if another living function of this name differs from this one by its closure or defaults."""
+        """Raise if another living function of this name differs from this one by its closure or defaults.
+
+        What only waits to be thrown away, or is held by nothing but a traceback, does no harm."""
         if self._rival() is None:
             return
-        gc.collect()  # what is only waiting to be thrown away does no harm
-        if self._rival() is None:
+        ENCODERS.reset()  # it remembers classes
+        for generation in range(3):  # mostly the young ones are enough
+            gc.collect(generation)
+            if self._rival() is None:
+                return
+        while (rival := self._rival()) is not None and not is_held(rival):
+            cast("weakref.WeakSet[Definition]", self._twins).discard(rival)
+        if rival is None:
             return
         code = _code_of(self.fn)
         raise AmbiguousStep(

@@ -110,6 +110,8 @@ def _entered(call: Call) -> Result | None:
         active.add(call)
     if call.queued and virtual:
         run.engine.clock.leave()
+    if run.stop.over:
+        run.stop.check_late(scope)
     if run.stop.reason is not None:  # perhaps it was identified before that
         if call.cleans_up or run.stop.cleaning():
             note_cleanup(run)

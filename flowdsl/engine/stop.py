@@ -18,11 +18,12 @@ The theory
 import asyncio
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeAlias
 
 from flowdsl.clock import Waker
-from flowdsl.engine.scope import control, interrupting
+from flowdsl.engine.scope import Scope, control, interrupting
 from flowdsl.errors import FlowError, RunCancelled, RunTimeout, Stopped
 
 __all__ = ["Stop", "StoppedTask", "stopped_in"]
@@ -62,6 +63,7 @@ class Stop:
     * ``replaying``: recorded calls answer although the run is to stop.
     * ``ending``: the body has ended badly, and branches that have not begun are not to begin any more.
     * ``undoing``: the run is being undone; a cancel has come too late.
+    * ``over``: the body and its branches have ended badly: of what they left behind, nothing begins any more.
     """
 
     __slots__ = (
@@ -74,10 +76,12 @@ class Stop:
         "_run_id",
         "_ticks",
         "_told",
+        "_undo",
         "_wakers",
         "deadline",
         "ending",
         "listeners",
+        "over",
         "reason",
         "replaying",
         "undoing",
@@ -93,6 +97,8 @@ class Stop:
         self.deadline = deadline
         self.ending = False
         self.undoing = False
+        self.over = False
+        self._undo: Scope | None = None
         self.listeners: set[Waker] = set()
         self._run_id = run_id
         self._ticks = ticks
@@ -135,6 +141,17 @@ class Stop:
         """Stop the run because its time is up."""
         self.halt(self.timed_out(), outside=True)
 
+    @contextmanager
+    def halted_for(self, error: FlowError) -> Iterator[None]:
+        """Stop, while the block executes, what the body has left behind, unless the run is to stop anyhow."""
+        self.halt(error)
+        try:
+            yield
+        finally:
+            with self._lock:
+                if self.reason is error:
+                    self.reason = None
+
     def end_branches(self) -> None:
         """Let no further branch begin: the body has ended badly."""
         self.ending = True
@@ -145,6 +162,18 @@ class Stop:
         self.undoing = True
         self.reason = self.deadline = None
         self.ending = self.replaying = False
+
+    def close(self) -> None:
+        """Take no more calls but those of undo: what is to be undone is being planned."""
+        self.over = True
+
+    def undoes(self, scope: Scope) -> None:
+        """The body of an undo is about to execute in *scope*."""
+        self._undo = scope
+
+    def reopen(self) -> None:
+        """Undo has ended."""
+        self.over, self._undo = False, None
 
     def cancelled_by(self, cancel: Callable[[], object] | None) -> None:
         """Remember what cancels the async body; ``None`` once it has ended."""
@@ -165,6 +194,19 @@ class Stop:
             interrupt = interrupting(self._ambient, self._is_async)
             if interrupt is not None:
                 raise interrupt
+
+    def check_late(self, scope: Scope) -> None:
+        """Raise, when the body and its branches are over, unless a call in *scope* belongs to undo."""
+        inside: Scope | None = scope
+        while inside is not None:
+            if inside is self._undo:
+                return
+            inside = inside.parent
+        late = FlowError(
+            f"run {self._run_id} is about to end; a task or thread that it left behind called a step",
+            run=self._run_id,
+        )
+        raise StoppedTask(late) if self._is_async else Stopped(late)
 
     def must_stop(self) -> bool:
         """Whether a durable call must not begin or wait here any more."""

@@ -43,6 +43,59 @@ def test_what_is_gone_or_alike_is_not_ambiguous(runtime: Runtime):
     assert runtime.do(triple, 2) == runtime.do(again, 2) == 6
 
 
+def test_what_only_a_traceback_holds_is_not_ambiguous(runtime: Runtime):
+    """A function that failed is called again, as in a notebook, while its error is kept."""
+
+    def adding(n):
+        return step(lambda x: x + n, name="shop.adding")
+
+    def order(n, fail):
+        @workflow
+        def sell(x):
+            return adding(n)(x)
+
+        result = sell(1)
+        if fail:
+            raise Crash
+        return result
+
+    kept = []
+    for n in range(2):
+        with pytest.raises(Crash) as caught:
+            order(n, True)
+        kept.append(caught.value)
+    assert order(5, False) == 6
+    one_more, two_more = adding(1), adding(2)
+    for one in (one_more, two_more):  # held by this function, which has not ended
+        with pytest.raises(AmbiguousStep):
+            runtime.do(one, 1)
+
+
+def test_methods_of_two_living_classes_of_one_factory_are_ambiguous(runtime: Runtime):
+    """Of each kind; a class that is gone is replaced, and ``super()`` alone tells nothing apart."""
+
+    def shop(tax):
+        class Shop:
+            @step
+            def price(self, x):
+                super().__init__()
+                return x + tax
+
+            @classmethod
+            @step
+            def named(cls, x):
+                return x + tax
+
+        return Shop
+
+    shops = [shop(1), shop(2)]
+    for call in (lambda: shops[1]().price(1), lambda: shops[0].named(1)):
+        with pytest.raises(AmbiguousStep, match="Shop"):
+            workflow(call, name="sell")()
+    shops.clear()
+    assert workflow(lambda: (shop(5)().price(1), shop(5)().price(1)), name="sell")() == (6, 6)
+
+
 def logged(fn):
     """A decorator below ``@step``, as people write it."""
 

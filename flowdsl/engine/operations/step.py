@@ -52,6 +52,7 @@ from flowdsl.engine.record import (
     row,
 )
 from flowdsl.engine.scope import INTERRUPTS
+from flowdsl.engine.strays import Strays, left_behind
 from flowdsl.engine.user import Function, Named, Value
 from flowdsl.errors import ResultNotStorable, StepOutcomeUnknown, Stopped
 from flowdsl.storage.base import PutMemo
@@ -247,6 +248,8 @@ class StepOperation(DurableOperation):
         finally:
             self._ended(attempt, outcome)
         assert outcome is not None
+        if attempt.scope.active and outcome[0] is not None:
+            yield Strays(attempt.run, attempt.scope)
         return outcome
 
     def _body(self, attempt: Attempt) -> Effect:
@@ -264,6 +267,8 @@ class StepOperation(DurableOperation):
         """The body has ended once, with *outcome* unless it was interrupted."""
         call = attempt.call
         call.run.bodies.end(call.key, None)
+        if attempt.scope.active:
+            left_behind(call.run, attempt.scope)
         attempt.ended()
         if attempt.heart is not None:
             attempt.heart.close()

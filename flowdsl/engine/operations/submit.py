@@ -25,7 +25,7 @@ from flowdsl.engine.spawn import Beside, start_sync, start_task
 from flowdsl.engine.user import Value
 from flowdsl.errors import RunCancelled, RunTimeout, Stopped
 
-__all__ = ["Settle", "StepFuture", "Strays", "Tally", "prepare", "start", "submit"]
+__all__ = ["Settle", "StepFuture", "Tally", "prepare", "start", "submit"]
 
 logger = logging.getLogger("flowdsl")
 
@@ -387,30 +387,6 @@ def _start_async(call: Call) -> StepFuture[Value]:
     found: StepFuture[Value] = StepFuture(start_task(run.engine, lambda: run_async(perform(call))), call)
     run.branches.add(found)
     return found
-
-
-class Strays(Effect):
-    """End the tasks that the body of an async run has left behind with a call under way, as
-    ``asyncio.gather`` does when one of them fails: undo must cover what they have completed."""
-
-    __slots__ = ("run",)
-
-    def __init__(self, run: Execution) -> None:
-        self.run = run
-
-    async def aio(self) -> None:
-        mine, loop = asyncio.current_task(), asyncio.get_running_loop()
-        while True:
-            with self.run.lock:
-                flows = {call.flow for call in self.run.scope.active}
-            tasks = {flow for flow in flows if isinstance(flow, asyncio.Task) and flow is not mine}
-            tasks = {task for task in tasks if task.get_loop() is loop and not task.done()}
-            if not tasks:
-                return
-            for task in tasks:
-                if not task.cancelling():  # once; what it is just recording is to be recorded
-                    task.cancel()
-            await asyncio.wait(tasks)
 
 
 class Settle(Effect):

@@ -68,10 +68,14 @@ class Child(Operation):
         asked = self.request(call)
         call.begins(run.engine.clock.now())
         yield from flush(run)
-        if self._acquired is not None:
-            error, value = yield from execute(run.engine, asked, self._acquired)
-        else:
-            error, value = yield from whole(run.engine, asked)
+        error: BaseException | None
+        try:
+            if self._acquired is not None:
+                error, value = yield from execute(run.engine, asked, self._acquired)
+            else:
+                error, value = yield from whole(run.engine, asked)
+        except asyncio.CancelledError as cancelled:  # before its body began, or after it had ended
+            error, value = cancelled, None
         if isinstance(error, asyncio.CancelledError) and not isinstance(error, Stopped):
             run.part(GivenUp).add(asked.wanted.id)  # unless this run itself is being interrupted
         if isinstance(error, Stopped):

@@ -12,10 +12,11 @@ from flowdsl.core.status import RunStatus
 from flowdsl.engine.effects import Body, Commit, Effects, Flow
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import Execution, Frame
-from flowdsl.engine.operations.submit import Settle, Strays
-from flowdsl.engine.runs.undo import end_children, end_given_up, has_settled_child, undo_all
+from flowdsl.engine.operations.submit import Settle
+from flowdsl.engine.runs.undo import end_children, end_given_up, has_settled_child, quieten, undo_all
 from flowdsl.engine.scope import INTERRUPTS
 from flowdsl.engine.stop import stopped_in
+from flowdsl.engine.strays import Strays
 from flowdsl.engine.user import Function, Handle, Named, Value
 from flowdsl.errors import (
     CorruptPayload,
@@ -172,6 +173,7 @@ def _failed(state: Execution, handle: Handle, error: Exception) -> Flow:
     retryable = all(key in state.failures.open for key in blamed)
     still_open = tuple(dict.fromkeys((*state.failures.open, *blamed)))  # the latter for an explicit retry
     payload, _ = engine.payloads.pack_error(error, state.id, "", "run")
+    yield from quieten(state)
     if (yield from end_children(state, RunStatus.FAILED)) or (yield from has_settled_child(state)):
         retryable = False
     changes = {
@@ -200,6 +202,7 @@ def _end_failed(state: Execution, handle: Handle, error: BaseException, changes:
 
 
 def _cancelled(state: Execution, handle: Handle, error: RunCancelled) -> Flow:
+    yield from quieten(state)
     yield from end_children(state, RunStatus.CANCELLED)
     begin = {"undoing": str(RunStatus.CANCELLED)}
     yield from undo_all(state, begin, goes_on=bool(state.record.undoing))

@@ -33,11 +33,12 @@ from flowdsl.engine.record import commit, halted
 from flowdsl.engine.registry import STEPS, step_called
 from flowdsl.engine.runs.acquire import ended_with_parent, take
 from flowdsl.engine.scope import Scope, StepView
+from flowdsl.engine.strays import Strays
 from flowdsl.engine.user import Named, Value
 from flowdsl.errors import StepNotFound
 from flowdsl.storage.base import DropSteps, PutStep, UpdateRun
 
-__all__ = ["end_abandoned", "end_children", "has_undo", "undo_all"]
+__all__ = ["end_abandoned", "end_children", "has_undo", "quieten", "undo_all"]
 
 logger = logging.getLogger("flowdsl")
 
@@ -98,10 +99,24 @@ def _undo_of(state: Execution, step: Step, named: str) -> Value:
 # --------------------------------------------------------------------------------------------- all of them
 
 
+def quieten(state: Execution) -> Effects[None]:
+    """Let nothing begin any more of what the body has left behind, and wait for what has begun: undo must
+    cover it."""
+    state.stop.close()
+    yield Strays(state)
+
+
 def undo_all(state: Execution, begin: Named, *, goes_on: bool = False) -> Effects[bool]:
     """Undo what has to be undone, and say whether there was anything. *begin* is stored with the start of it,
     unless it *goes on* what a killed process began. Errors of undos are logged, those of the storage are
     raised."""
+    try:
+        return (yield from _undo_all(state, begin, goes_on))
+    finally:
+        state.stop.reopen()
+
+
+def _undo_all(state: Execution, begin: Named, goes_on: bool) -> Effects[bool]:
     plan = yield Read(state.engine.storage, lambda: _plan(state, goes_on))
     if not plan:
         return False
@@ -198,6 +213,7 @@ def _undo_step(state: Execution, step: Step, undo: Value) -> Flow:
         attempt += 1
         scope = Scope(place, state.scope, defn.is_async, of_step=True)
         scope.entered()
+        state.stop.undoes(scope)
         now = engine.clock.now()
         view = StepView(
             state.id,

@@ -1,0 +1,51 @@
+"""The law of undo, over generated programs that are stopped anywhere; see ``stopped.py``."""
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from stopped import Stop, live, programs, standing
+from support import examples
+
+from flowdsl.storage import MemoryStorage
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    logger = logging.getLogger("flowdsl")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)  # undone runs and refused strays have much to say
+    yield
+    logger.setLevel(before)
+
+
+def stops(*hows: str) -> st.SearchStrategy[Stop]:
+    """When and how a run is told to stop."""
+    return st.builds(
+        Stop, st.integers(0, 20), st.sampled_from(hows), st.booleans(), st.booleans(), st.booleans()
+    )
+
+
+@settings(max_examples=examples(30), deadline=None)
+@given(
+    program=programs,
+    stops=st.lists(stops("cancel", "cancel", "task"), min_size=1, max_size=2),
+    slow=st.sampled_from([0, 2, 5]),
+    seed=st.integers(0, 99),
+)
+def test_what_an_async_run_has_completed_is_undone_once(program, stops, slow, seed):
+    """Cancels, second cancels, cancelled tasks and failures at any commit or body, with slow commits."""
+    with MemoryStorage() as storage:
+        world = live(program, True, storage, stops, slow=slow, seed=seed)
+        assert standing(storage, world) == []
+
+
+@settings(max_examples=examples(25), deadline=None)
+@given(program=programs, stops=st.lists(stops("cancel"), min_size=1, max_size=2))
+def test_what_a_sync_run_has_completed_is_undone_once(program, stops):
+    """The same with threads: cancels and failures at any commit or body."""
+    with MemoryStorage() as storage:
+        world = live(program, False, storage, stops)
+        assert standing(storage, world) == []
