@@ -27,6 +27,7 @@ from flowdsl.storage import SQLiteStorage
 from flowdsl.testing import EffectLog
 
 from .lives import Life
+from .plants import PLANTS
 from .report import Report
 
 __all__ = ["cancels"]
@@ -198,6 +199,8 @@ def _trial(index: int, given: Any, folder: Path) -> EffectLog:
 
 def cancels(report: Report, given: Any) -> None:
     """``count`` cancels of as many programs, or the trial *only*, all or of one *kind*."""
+    if given.plant:
+        PLANTS[given.plant]()
     indices = range(given.count) if given.only is None else [given.only]
     for index in indices:
         folder = Path(tempfile.mkdtemp(prefix="flowdsl-cancels-", dir=given.directory))

@@ -9,7 +9,7 @@ from flowdsl.codecs import envelope
 from flowdsl.codecs.payloads import Payloads
 from flowdsl.engine.operations import step
 from flowdsl.engine.owner import Liveness
-from flowdsl.engine.runs import acquire, execute
+from flowdsl.engine.runs import acquire, execute, undo
 from flowdsl.errors import StorageError
 from flowdsl.storage import SQLiteStorage
 from flowdsl.storage.base import Done, PutStep
@@ -103,6 +103,12 @@ def raw_errors() -> None:
     storage.translate = file.translate = lambda error, path: error  # type: ignore[assignment,return-value]
 
 
+def undo_all_but_the_last() -> None:
+    """What was completed last is forgotten when undo is planned."""
+    plan = undo._plan
+    undo._plan = lambda state, goes_on: plan(state, goes_on)[1:]
+
+
 PLANTS: dict[str, Callable[[], None]] = {
     "acknowledge-before-commit": acknowledge_before_commit,
     "no-epoch-check": no_epoch_check,
@@ -113,4 +119,5 @@ PLANTS: dict[str, Callable[[], None]] = {
     "raw-errors": raw_errors,
     "no-checksum": no_checksum,
     "blind-to-the-log": blind_to_the_log,
+    "undo-all-but-the-last": undo_all_but_the_last,
 }

@@ -1,0 +1,15 @@
+"""The campaign of cancels, in its quick form, and its oracle against a planted bug."""
+
+from .command import campaign
+
+
+def test_cancelled_programs_leave_nothing_standing() -> None:
+    """Cancelled from inside, from another process and after a kill: every completed step is undone once."""
+    result = campaign("cancels", "--count", "12")
+    assert result["failed"] == 0, result["failures"]
+    assert result["steps undone"] > 0
+
+
+def test_a_planted_bug_is_found() -> None:
+    """The campaign is red when undo forgets a step."""
+    assert campaign("cancels", "--plant", "undo-all-but-the-last", "--count", "12")["failed"]
