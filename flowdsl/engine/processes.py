@@ -20,7 +20,7 @@ import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pickle import PickleError
 from typing import Any, Never
 
@@ -153,6 +153,8 @@ class RemoteBody(Effect):
         end = math.inf if limit is None else time.monotonic() + limit
         beats = self._beats()
         before = stop.reason
+        with suppress(TimeoutError, CancelledError):
+            future.exception(timeout=0)  # some executors begin when somebody asks
         while not future.done():
             left = end - time.monotonic()
             if left <= 0:
