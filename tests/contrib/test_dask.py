@@ -1,6 +1,7 @@
 """Steps and runs on a Dask cluster of two processes on this machine."""
 
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,7 +61,7 @@ def until(happened: Any) -> None:
     end = time.monotonic() + DEADLINE
     while not happened():
         assert time.monotonic() < end
-        time.sleep(0.01)
+        threading.Event().wait(0.01)
 
 
 def prefixes(executor: DaskExecutor) -> set[str]:

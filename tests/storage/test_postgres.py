@@ -48,7 +48,7 @@ def _one_schema() -> str:
 
 TestAgreement = Agreement.TestCase
 TestAgreement.settings = settings(
-    max_examples=25,
+    max_examples=10,
     stateful_step_count=20,
     deadline=None,
     derandomize=True,

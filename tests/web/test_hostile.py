@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from web.conftest import TOKEN
-
 import flowdsl
+from web.conftest import TOKEN
 
 HEAD = "Host: localhost\nConnection: close\n\n"
 

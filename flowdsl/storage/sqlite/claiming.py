@@ -49,7 +49,7 @@ def _pending(execute: Execute, op: ClaimNext, known: dict[str, str], now: float,
     numbers: dict[str, int] = {}
     chosen: list[Candidate] = []
     for _ in range(_PAGES):
-        values = (-priority, created_at, run_id, now, *names, *closed, size)
+        values = (-priority, -priority, created_at, run_id, now, *names, *closed, size)
         page = execute(statement, values).fetchall()
         for no, run_id, queue, priority, created_at, partition, serial, workflow, version in page:
             if workflow in known and is_known(version, known[workflow]):

@@ -114,9 +114,10 @@ LOST_RUNS = """
     SELECT no, workflow, version FROM runs
     WHERE status = 'running' AND pruned = 0 AND parent IS NULL AND (owner IS NULL OR lease_until <= ?)
         AND {queues} ORDER BY created_at, id LIMIT ?"""
+# Of a row of values SQLite searches no index that begins with an expression: the first value stands twice.
 PENDING_RUNS = f"""
     SELECT {_CANDIDATE} FROM runs INDEXED BY runs_pending
-    WHERE status = 'pending' AND (-priority, created_at, id) > (?, ?, ?)
+    WHERE status = 'pending' AND -priority >= ? AND (-priority, created_at, id) > (?, ?, ?)
         AND owner IS NULL AND pruned = 0 AND (not_before IS NULL OR not_before <= ?) AND {{queues}}
     ORDER BY -priority, created_at, id LIMIT ?"""
 DUE_NOW = """
