@@ -116,6 +116,8 @@ class Call(UnderWay):
             ordinals[path] = ordinal + 1
         self.key = key = step_key(content, occurrence) if occurrence else content.hex()
         known = run.journal.get(key)
+        if known is not None:
+            run.journal.use(key)  # it is asked for, even if nobody awaits it, as one that lost a race
         self._shown: str | None = None
         if known is None or known.status is not _COMPLETED:  # what is answered needs no preview
             self._shown = operation.preview() if run.engine.payloads.previews.shown else ""

@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from verb_grammar import ENDINGS, Fault, random_program
 from verb_laws import Case
-from verb_programs import ENDINGS, Fault, random_program
 
 from flowdsl.testing import EffectLog
 

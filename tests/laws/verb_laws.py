@@ -21,9 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from support import Crash, Flavour, Mortal, unreachable
-from verb_programs import BESIDE, PLAYERS, Failed, Fault, Program, Snapshot, World, kinds_of
+from verb_grammar import BESIDE, Fault, Program, kinds_of
+from verb_programs import PLAYERS
+from verb_world import Failed, Snapshot, World
 
-from flowdsl import RunStatus, Runtime, StepStatus
+from flowdsl import Run, RunStatus, Runtime, StepStatus
 from flowdsl.errors import FlowError, RunCancelled, StepOutcomeUnknown
 from flowdsl.runtime import engine_of
 from flowdsl.storage import MemoryStorage, SQLiteStorage, Storage
@@ -89,7 +91,8 @@ def live(world: World, storage: Storage, fault: Fault | None = None) -> Any:
         with Runtime(process, clock=world.clock, lease=3600.0) as runtime:
             process.runtime = runtime
             try:
-                outcome = world.flavour.call(PLAYERS[world.flavour.is_async].main)
+                _take_up_detached(world, runtime)
+                outcome = world.flavour.call(_whole(world, runtime))
             except Failed:
                 outcome = "failed"
             except RunCancelled:
@@ -106,6 +109,37 @@ def live(world: World, storage: Storage, fault: Fault | None = None) -> Any:
         return outcome
     finally:
         world.end(storage)
+
+
+def _whole(world: World, runtime: Runtime) -> Any:
+    """The program, and the detached runs that it does not wait for when it is cancelled."""
+    main, process = PLAYERS[world.flavour.is_async].main, world.process
+
+    def left() -> list[Run[Any]]:
+        return [] if process.dead else [run for run in runtime.runs() if run.started_by is not None]
+
+    def whole() -> Any:
+        try:
+            return main()
+        finally:
+            for run in left():
+                run.exception()
+
+    async def awhole() -> Any:
+        try:
+            return await main()
+        finally:
+            for run in left():
+                await run
+
+    return awhole if world.flavour.is_async else whole
+
+
+def _take_up_detached(world: World, runtime: Runtime) -> None:
+    """Continue the detached runs that a dead process left: nobody does it for them but a worker."""
+    for run in world.before.runs.values():
+        if run.started_by is not None and run.status is RunStatus.RUNNING:
+            runtime.resume(run.id)
 
 
 def to_the_end(world: World, storage: Storage, faults: Sequence[Fault] = (), pause: float = 1.0) -> Any:
@@ -160,6 +194,7 @@ def _outcome(found: Any) -> Any:
 
 
 _SHAPED = frozenset({"step", "child", "wait", "sleep", "schedule", "store", "undo"})
+_SHAPED |= {"message", "ask", "reply", "publish", "race", "start"}
 
 
 def _shape(world: World, storage: Storage) -> Any:
@@ -170,8 +205,20 @@ def _shape(world: World, storage: Storage) -> Any:
     # a branch may begin or not while its run fails
     failed = {run.id for run in left.runs.values() if fails or run.status is not RunStatus.COMPLETED}
     counted = [step for step in steps if not (step.run_id in failed and "/scheduled" in step.scope)]
+    # how far the loser of a race came is a matter of timing
+    counted = [step for step in counted if left.runs[step.run_id].status is not RunStatus.CANCELLED]
     logs = [step.extra for step in left.steps.values() if step.kind == "log"]
-    return len(left.runs), sorted(logs), Counter((s.kind, s.path, str(s.status)) for s in counted)
+    shown = sorted((run.id, dict(run.tags), _items(storage, run.id)) for run in left.runs.values())
+    return len(left.runs), sorted(logs), shown, Counter((s.kind, s.path, str(s.status)) for s in counted)
+
+
+def _items(storage: Storage, run_id: str) -> list[Any]:
+    """What a run shows to others."""
+    return [
+        (item.channel, item.n, item.preview)
+        for channel in storage.list_channels(run_id)
+        for item in storage.list_items(run_id, channel)
+    ]
 
 
 _ENDED = (RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED)
@@ -187,13 +234,13 @@ def _tidy(world: World, storage: Storage) -> None:
             )
     cut = world.ending in ("raise", "retry", "cancel")
     for step in left.steps.values():
-        if step.status is StepStatus.PENDING and not (cut and _was_cut(left, step)):
+        if step.status is StepStatus.PENDING and not _was_cut(left, step, cut):
             world.wrong.append(f"{step.kind} {step.path}({step.args}) is left pending")
 
 
-def _was_cut(left: Snapshot, step: Any) -> bool:
-    """Whether a cancelled run or a failed one's branch may leave *step* as it was."""
-    return left.runs[step.run_id].status is RunStatus.CANCELLED or "/scheduled" in step.scope
+def _was_cut(left: Snapshot, step: Any, cut: bool) -> bool:
+    """Whether a cancelled run, or a branch of a run that ends early, may leave *step* as it was."""
+    return left.runs[step.run_id].status is RunStatus.CANCELLED or (cut and "/scheduled" in step.scope)
 
 
 def _undone(world: World, storage: Storage, outcome: Any) -> None:

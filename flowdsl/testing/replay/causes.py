@@ -38,7 +38,10 @@ ADVICE = {
     DIRECTORY: "Give the workflow whole paths, or look at the working directory in a step.",
     SETS: "Sort it: another process has another order.",
     MEMORY: "Keep state in flowdsl.store or in what steps return. @step(memo=True) is a cache that replays.",
-    ORDER: "Take results in the order of the calls, as gather(), map() and asyncio.gather() give them.",
+    ORDER: (
+        "Take results in the order of the calls, as gather(), map() and asyncio.gather() give them. For the "
+        "first of several, use race(): it records which one won."
+    ),
     ARGUMENT: "Let the step return the changed value: a replay does not execute it, and misses it.",
     UNRECORDED: "Such a step is executed again at each resume: make it mode 'do', whose result is recorded.",
     THREADS: "Call step.submit(…) or step.map(…): these threads know the run.",

@@ -20,7 +20,27 @@ from typing import Any
 
 import numpy as np
 
-from flowdsl import Retry, aio, gather, log, now, rng, schedule, sleep, step, store, uuid4, wait_for, workflow
+from flowdsl import (
+    Retry,
+    aio,
+    continue_as_new,
+    current_run,
+    current_step,
+    gather,
+    log,
+    now,
+    publish,
+    race,
+    receive,
+    rng,
+    schedule,
+    sleep,
+    step,
+    store,
+    uuid4,
+    wait_for,
+    workflow,
+)
 
 CORRECT: dict[str, tuple[Any, dict[str, Any]]] = {}
 """Name → workflow, and options of check_replay."""
@@ -256,6 +276,75 @@ def outer(n: int) -> list[str]:
 @correct()
 def nested_steps() -> int:
     return sum(len(outer(n)) for n in range(2))
+
+
+@correct(signals=[("add", "tea"), ("add", "milk"), ("pay", None)])
+def messages_with_answers() -> Any:
+    items: list[str] = []
+    while (message := receive("add", "pay")).name == "add":
+        items.append(charge(message.payload))
+        publish("items", len(items))
+        message.reply(len(items))
+    current_run().tag(paid="yes")  # type: ignore[union-attr]
+    message.refuse(ValueError("closed"))
+    return items
+
+
+@workflow
+def echo(left: int) -> int:
+    """Answers once in each generation."""
+    message = receive("say")
+    message.reply(charge(message.payload))
+    return left if left == 0 else continue_as_new(left - 1)
+
+
+@correct(deaths=2)
+def questions_to_another_run() -> Any:
+    other = echo.start(1)
+    return [other.ask("say", "a"), other.ask("say", "b"), other.result()]
+
+
+@workflow
+def idle() -> None:
+    """Waits for what never comes."""
+    wait_for("nothing")
+
+
+@correct()
+def the_first_of_two() -> Any:
+    return race(charge.submit("x"), idle.start())
+
+
+@correct()
+async def the_first_of_two_awaited() -> Any:
+    async def late() -> str:
+        await aio.sleep("1 day")
+        return await acharge("late")
+
+    return await aio.race(late(), acharge("early"))
+
+
+@correct()
+def a_run_of_its_own() -> Any:
+    return child.options(detached=True).start("c").result()  # type: ignore[call-arg]
+
+
+@step(heartbeat="1 day", retry=Retry(attempts=None, initial=0))
+def beating() -> int:
+    """Goes on where it was."""
+    view = current_step()
+    assert view is not None
+    done = view.details or 0
+    view.heartbeat(done + 1)
+    if done < 2:
+        raise OSError
+    return int(done)
+
+
+@correct()
+def beats_and_tolerance() -> Any:
+    found = fail.map(["a", "b"], return_exceptions=True)
+    return [beating(), *(charge(str(one)) for one in found)]
 
 
 @correct()

@@ -40,3 +40,10 @@ def test_a_mistake_is_found_and_blamed(name: str) -> None:
         told = "".join(line for line in story.splitlines() if "it depends on:" in line)
         assert not [one for one in named - {blamed} if one in told], story
     assert os.environ["HOME"] == os.path.expanduser("~")
+
+
+def test_the_first_of_several_is_a_race() -> None:
+    """``asyncio.wait(…, FIRST_COMPLETED)`` is explained, and the verb that records the choice is named."""
+    made, _ = MISTAKES["order_first_completed"]
+    with pytest.raises(AssertionError, match=r"race\(\)"):
+        check_replay(made)
