@@ -47,7 +47,8 @@ class Binder:
     in messages; *ignore*, names of parameters that do not count and are not stored; *key*, a function called
     with the call's arguments, whose result counts in their place (it gets the receiver too if its first
     parameter has the same name as that of *fn*, say ``self``); *receiver*, whether the first parameter of
-    *fn* is ``self`` or ``cls``; *source*, a digest of the source, which is recorded and does not count.
+    *fn* is ``self`` or ``cls``; *injected*, parameters that no caller gives; *source*, a digest of the
+    source, which is recorded and does not count.
 
     Raises ``ValueError`` for an ignored name that is no parameter, ``TypeError`` for what has no signature.
 
@@ -71,6 +72,7 @@ class Binder:
         ignore: Iterable[str] = (),
         key: Callable[..., Any] | None = None,
         receiver: bool = False,
+        injected: tuple[str, ...] = (),
         source: str = "",
     ) -> None:
         self.path = path
@@ -82,8 +84,10 @@ class Binder:
         receiver_name = ""
         if receiver and parameters and parameters[0].kind is not _VAR_POSITIONAL:
             receiver_name = parameters.pop(0).name
+        parameters = [parameter for parameter in parameters if parameter.name not in injected]
         self._signature = signature.replace(parameters=parameters)
-        self.ignored = (ignore,) if isinstance(ignore, str) else tuple(ignore)
+        ignored = (ignore,) if isinstance(ignore, str) else tuple(ignore)
+        self.ignored = tuple(name for name in ignored if name not in injected)
         for name in self.ignored:
             if name not in self._signature.parameters and name != receiver_name:
                 raise ValueError(

@@ -55,8 +55,9 @@ def step(fn: Any = None, *, name: str | None = None, **options: Any) -> Any:
     one attempt, a duration; *key*, a function of the arguments whose result stands for them in the key;
     *ignore*, parameters that do not count; *version*, part of the key; *memo*, share results across runs,
     until they *expires*; *in_doubt*, ``"rerun"`` or ``"raise"``: what to do when a process died in the body;
-    *undo*, what takes a completed step back when its run fails; *executor* for ``submit``; *on_divergence*,
-    ``"raise"``, ``"rerun"`` or ``"reuse"``.
+    *undo*, what takes a completed step back when its run fails; *executor* for ``submit``; *transaction*:
+    the body gets ``connection=``, and what it writes there is committed together with its record;
+    *on_divergence*, ``"raise"``, ``"rerun"`` or ``"reuse"``.
 
     Outside a run a step is a plain call. Raises ``TypeError`` and ``ValueError`` for options that make no
     sense, at decoration.

@@ -27,6 +27,7 @@ class _BesideMode(TypedDict, total=False):
     in_doubt: InDoubt
     undo: Callable[..., Any] | None
     executor: Executor | None
+    transaction: bool
     on_divergence: Divergence | None
 
 

@@ -28,7 +28,7 @@ class Attempt(Frame):
             call.body_scope() if call.generation else call.key, call.scope, is_async, not tried, tried
         )
         self.is_async = is_async
-        self.abandoned = self.callback = False
+        self.abandoned = self.callback = self.transacts = False
         self._step: StepView | None = None
         self._details = None if heart is None else heart.details  # of the attempt before
         self.began: float = run.engine.clock.now()

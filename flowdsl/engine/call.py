@@ -10,6 +10,7 @@ from typing import ClassVar
 from flowdsl.core.encoding import Unkeyable, encode
 from flowdsl.core.facts import generation_of
 from flowdsl.core.keys import content_digest, step_key
+from flowdsl.core.kinds import LOG, VALUE
 from flowdsl.core.records import Step
 from flowdsl.core.status import StepStatus
 from flowdsl.engine.effects import Flow, Result
@@ -21,6 +22,7 @@ from flowdsl.errors import FlowError, Stopped
 __all__ = ["Call", "Operation", "identify", "inside", "keyed"]
 
 _COMPLETED = StepStatus.COMPLETED
+_WITH_THE_STEP = (VALUE, LOG)  # kinds of records that wait for the next commit
 
 
 class Operation:
@@ -175,6 +177,12 @@ def identify(frame: Frame, operation: Operation) -> Call:
     if stop.over:
         stop.check_late(frame.scope)
     stop.check()
+    if frame.transacts and operation.kind not in _WITH_THE_STEP:
+        path = "" if frame.step is None else frame.step.path
+        raise TypeError(
+            f"{operation.path} is called in the body of the transactional step {path}: it would be stored by "
+            "itself, whether the transaction is committed or not. Call it before the step, or behind it"
+        )
     return Call(frame, operation)
 
 

@@ -22,6 +22,9 @@ The implementation
     loop is one commit. A lone async caller whose loop has nothing else to do commits there as well, as long
     as commits were quick.
 
+    Where a transaction of a body keeps all other writers waiting (``alone``), the body holds the turn: the
+    others queue until it has ended, and no event loop is blocked by a lock that a body on it holds.
+
 If you edit this
     A ``KeyboardInterrupt`` may strike while a leader commits for others. Their requests go back to the queue:
     every operation may be sent twice (see :mod:`flowdsl.storage.base`), none may be dropped.
@@ -32,13 +35,28 @@ import copy
 import queue
 import threading
 import time
+import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
+from typing import Any
 
 from flowdsl.errors import StorageUnavailable
 from flowdsl.storage.base import Operation, Outcome, Storage
+from flowdsl.storage.transactions import StepTransaction, in_threads
 
 __all__ = ["Committer", "Written"]
+
+
+class _Holder:
+    """A body that holds the turn of its *committer*, until it has ended."""
+
+    def __init__(self, committer: "Committer | None") -> None:
+        self.committer = committer
+
+
+_holder: ContextVar[_Holder | None] = ContextVar("flowdsl_transaction", default=None)
 
 _QUICK = 0.001  # seconds: a commit that takes less may block an event loop that has nothing else to do
 _TRUSTED = 16  # so many quick commits in a row, and the next is taken to be quick too
@@ -49,7 +67,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0  # seconds between two tries while the 
 class Written(asyncio.CancelledError):
     """The task was cancelled while a commit of it was under way, whose *outcomes* these are."""
 
-    def __init__(self, outcomes: list[Outcome]) -> None:
+    def __init__(self, outcomes: Any) -> None:
         super().__init__()
         self.outcomes = outcomes
 
@@ -81,6 +99,8 @@ class Committer:
         self._starting = threading.Lock()
         self._closing = threading.Event()
         self._turns: dict[asyncio.AbstractEventLoop, list[_Request]] = {}
+        self._bodies: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock]
+        self._bodies = weakref.WeakKeyDictionary()
         self._streak = 0  # quick commits in a row
         self._outage: tuple[float, float] | None = None  # since when, and when it was last seen
 
@@ -95,6 +115,7 @@ class Committer:
 
     def commit(self, operations: Sequence[Operation]) -> list[Outcome]:
         """Commit and return one outcome for each operation. Blocks until they are durable."""
+        self._refuse_within()
         if self.storage.inline:
             return self.storage.commit(operations)
         if self._turn.acquire(False):
@@ -128,13 +149,14 @@ class Committer:
         what a body did is recorded, and the journal knows it, or undo would pass over it.
         """
         loop = asyncio.get_running_loop()
-        if self.storage.inline:
+        self._refuse_within()
+        if self.storage.inline and not self._turn.locked():
             if not self.storage.shares or _is_idle(loop):
                 return self.storage.commit(operations)
             request = _Request(operations, loop.create_future())
             self._join_turn(loop, request)
         else:
-            if self._streak >= _TRUSTED and _is_idle(loop):
+            if self._streak >= _TRUSTED and not self.storage.inline and _is_idle(loop):
                 outcomes = self._on_the_loop(operations)
                 if outcomes is not None:
                     return outcomes
@@ -184,10 +206,57 @@ class Committer:
 
     def _end_turn(self, loop: asyncio.AbstractEventLoop) -> None:
         batch = self._turns.pop(loop)
+        if self._turn.locked():  # a transaction of a body has begun: it must not wait on its loop
+            self._pending.extend(batch)
+            self._nudge()
+            return
         outage = self._commit_together(batch, BaseException)  # no error may leave a caller waiting
         if outage is not None:
             self._fail([request for request in batch if not request.done], outage)
         _resolve(batch)
+
+    @contextmanager
+    def transaction(self) -> Iterator[StepTransaction]:
+        """A transaction of the storage for a body. Group commit steps aside for it, if it has to."""
+        if not self.storage.alone:
+            with self.storage.transaction() as transaction:
+                yield transaction
+            return
+        self._refuse_within()
+        with self._turn, self.storage.transaction() as transaction:
+            yield transaction
+
+    @asynccontextmanager
+    async def transaction_async(self) -> AsyncIterator[StepTransaction]:
+        """The same for an async body."""
+        if not self.storage.alone:
+            async with self.storage.transaction_async() as transaction:
+                yield transaction
+            return
+        self._refuse_within()
+        first = self._bodies.setdefault(asyncio.get_running_loop(), asyncio.Lock())
+        async with first, in_threads(self.transaction()) as transaction:  # a thread only for the next one
+            yield transaction
+
+    @contextmanager
+    def within(self) -> Iterator[None]:
+        """What is called in the block is called by a body that holds the turn, if it has to."""
+        holder = _Holder(self if self.storage.alone else None)
+        token = _holder.set(holder)
+        try:
+            yield
+        finally:
+            holder.committer = None  # for tasks and threads that the body has left behind
+            _holder.reset(token)
+
+    def _refuse_within(self) -> None:
+        """Raise in a body that holds the turn: it would wait for itself."""
+        holder = _holder.get()
+        if holder is not None and holder.committer is self:
+            raise TypeError(
+                "the body of a transactional step keeps all other writers of its database waiting, so "
+                "nothing else can be stored from it: do that before the step, or behind it"
+            )
 
     def _nudge(self) -> None:
         if self._thread is None:

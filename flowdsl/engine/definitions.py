@@ -197,7 +197,27 @@ def _check_template(fn: Function, template: str, ignore: tuple[str, ...]) -> Non
             )
 
 
-NO_OPTIONS = ("fn", "path", "is_async", "binders", "twins", "owner")
+CONNECTION = "connection"
+"""The parameter of a transactional step that the engine fills."""
+
+
+def _check_transaction(defn: "StepDef") -> None:
+    """Raise for what does not go with ``transaction=True``."""
+    told = f"step {defn.path}: transaction=True commits the step's record with the effects of its body"
+    if defn.mode != "do":
+        raise TypeError(f"{told}, and mode={defn.mode!r} has no record; leave the mode out")
+    if defn.executor is not None:
+        raise TypeError(f"{told}, in one transaction of this process; leave out executor=")
+    if defn.heartbeat is not None:
+        raise TypeError(f"{told}, and heartbeats are stored before; leave out heartbeat=")
+    parameters = inspect.signature(defn.fn).parameters.values()
+    if not any((p.name == CONNECTION and p.kind in _NAMED) or p.kind is p.VAR_KEYWORD for p in parameters):
+        raise TypeError(f"{told}, over the connection that it gets: give it a parameter `connection`")
+
+
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+NO_OPTIONS = ("fn", "path", "is_async", "binders", "twins", "owner", "transacts")
 """Fields of a definition that are no options of a decorator."""
 
 
@@ -267,6 +287,11 @@ class Definition:
         """A digest of the function's source, where it is recorded."""
         return ""
 
+    @property
+    def injected(self) -> tuple[str, ...]:
+        """Parameters that the engine fills: no caller gives them, and no key knows them."""
+        return ()
+
     @classmethod
     def known(cls, options: Named) -> None:
         """Raise for an option that there is none of."""
@@ -296,6 +321,7 @@ class Definition:
                 ignore=self.ignore,
                 key=getattr(self, "key", None),
                 receiver=receiver,
+                injected=self.injected,
                 source=self.source,
             )
         return found
@@ -386,6 +412,7 @@ class StepDef(Definition):
     in_doubt: str = "rerun"
     undo: Value = None
     executor: Executor | None = None
+    transaction: bool = False
     on_divergence: Divergence | None = None
     _binders: dict[bool, Binder] = field(factory=dict)
     _twins: "weakref.WeakSet[Definition] | None" = None
@@ -410,7 +437,30 @@ class StepDef(Definition):
                 _undos[path] = self.undo
         if self.expires is not None and not self.memo:
             raise ValueError("expires= says how long a shared result counts, so it goes with memo=True")
+        if self.transaction:
+            _check_transaction(self)
         return self
+
+    @property
+    def injected(self) -> tuple[str, ...]:
+        """The connection of a transactional step."""
+        return (CONNECTION,) if self.transaction else ()
+
+    def require_inline(self) -> None:
+        """Raise if it cannot execute beside its caller."""
+        if self.transaction:
+            raise TypeError(
+                f"step {self.path} is transactional: its body shares a transaction with its record, and is "
+                "executed where it is called; call it instead of submit() or map()"
+            )
+
+    def connected(self, called: "Invocation[StepDef]", connection: Value) -> tuple[Args, Named]:
+        """The arguments of a call with the *connection* of its transaction among them."""
+        names = list(inspect.signature(self.fn).parameters)[called.receiver is not None :]
+        place = names.index(CONNECTION) if CONNECTION in names else len(called.args)
+        if place < len(called.args):  # it stands before parameters that were given by their place
+            return (*called.args[:place], connection, *called.args[place:]), called.kwargs
+        return called.args, {**called.kwargs, CONNECTION: connection}
 
     @staticmethod
     def checked(options: Named) -> Named:
@@ -444,6 +494,8 @@ class StepDef(Definition):
             raise TypeError(f"executor= is a concurrent.futures.Executor; got {executor!r}")
         if not isinstance(done.get("memo", False), bool):
             raise TypeError(f"memo= is True or False; got {done['memo']!r}")
+        if not isinstance(done.get("transaction", False), bool):
+            raise TypeError(f"transaction= is True or False; got {done['transaction']!r}")
         return done
 
     @property
@@ -477,6 +529,9 @@ class WorkflowDef(Definition):
     on_complete: Function | None = None
     on_error: Function | None = None
     tags: Tags = ()
+    _transacts: bool = field(
+        default=False, kw_only=True, alias="transacts"
+    )  # a run that is one transactional step
     _binders: dict[bool, Binder] = field(factory=dict)
     _twins: "weakref.WeakSet[Definition] | None" = None
     _owner: tuple[str, str] | None = field(init=False, default=Factory(_owner_of, takes_self=True))
@@ -501,6 +556,11 @@ class WorkflowDef(Definition):
                     "it; make it a plain function, or the workflow `async def`"
                 )
         return cls(plain, path, is_async, **done)
+
+    @property
+    def injected(self) -> tuple[str, ...]:
+        """The connection of the step that is the run."""
+        return (CONNECTION,) if self._transacts else ()
 
     @staticmethod
     def checked(options: Named) -> Named:

@@ -118,6 +118,11 @@ class Writer:
             left = tuple(other for other in self._open_failures if other in self.reopened)
         return (UpdateRun(self.run_id, {"open_failures": left}, epoch=self.epoch),)
 
+    def reopen(self, key: str) -> None:
+        """The failure of *key* is open again: what answered it was rolled back."""
+        with self._run.lock:
+            self.reopened.add(key)
+
     def raise_floor(self, seq: int) -> None:
         """Records up to *seq* are no evidence of divergence any more."""
         self.floor = max(self.floor, seq)
@@ -282,9 +287,10 @@ class Execution:
 
 class Frame:
     """One executing body. ``abandoned`` is set when a timeout left the body behind: what it does no longer
-    counts. ``callback``: the body is ``on_complete`` or ``on_error`` of a run that is about to end."""
+    counts. ``callback``: the body is ``on_complete`` or ``on_error`` of a run that is about to end.
+    ``transacts``: it is the body of a transactional step."""
 
-    __slots__ = ("_step", "abandoned", "callback", "is_async", "run", "scope")
+    __slots__ = ("_step", "abandoned", "callback", "is_async", "run", "scope", "transacts")
 
     def __init__(
         self, run: Execution, scope: Scope, step: StepView | None, is_async: bool, *, callback: bool = False
@@ -294,7 +300,7 @@ class Frame:
         self.scope = scope
         self._step = step
         self.is_async = is_async
-        self.abandoned = False
+        self.abandoned = self.transacts = False
 
     @property
     def step(self) -> StepView | None:

@@ -36,6 +36,7 @@ __all__ = [
     "put",
     "replay",
     "row",
+    "whole",
 ]
 
 _COMPLETED = StepStatus.COMPLETED
@@ -189,7 +190,7 @@ def commit(run: Execution, call: Call | None, *operations: Operation) -> Effects
     storage = run.engine.storage
     if storage.inline and not storage.shares:  # sync or async, it is called as it is
         return _commit_now(run, call, operations)
-    operations, buffered = _whole(run, call, operations)
+    operations, buffered = whole(run, call, operations)
     if not operations:  # another branch has committed what this one came to flush
         return 0
     try:
@@ -202,7 +203,7 @@ def commit(run: Execution, call: Call | None, *operations: Operation) -> Effects
 def _commit_now(run: Execution, call: Call | None, operations: tuple[Operation, ...]) -> int:
     writer, buffered = run.writer, 0
     if writer.buffer or writer.reopened:
-        operations, buffered = _whole(run, call, operations)
+        operations, buffered = whole(run, call, operations)
     if not operations:
         return 0
     try:
@@ -215,7 +216,7 @@ def _commit_now(run: Execution, call: Call | None, operations: tuple[Operation, 
     )
 
 
-def _whole(
+def whole(
     run: Execution, call: Call | None, operations: tuple[Operation, ...]
 ) -> tuple[tuple[Operation, ...], int]:
     """*operations* with what has to be committed with them, and how many were buffered: these stand first."""

@@ -31,6 +31,7 @@ import asyncio
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, Self
 
 from attrs import evolve, frozen
@@ -76,6 +77,7 @@ from flowdsl.storage.operations import (
     raise_unstorable,
     topics_of,
 )
+from flowdsl.storage.transactions import StepTransaction, in_threads
 
 __all__ = [
     "AddSignal",
@@ -135,11 +137,15 @@ class Storage(ABC):
     * ``inline``: whether a commit takes microseconds, so that async code may call it on its event loop.
     * ``shares``: of one that is ``inline``: whether callers that commit together pay much less than one by
       one.
+    * ``transacts``: whether a body can share a transaction with its record (:meth:`transaction`), and
+      ``alone``: whether such a transaction keeps all other writers waiting.
     """
 
     url: str | None = None
     inline: bool = False
     shares: bool = False
+    transacts: bool = False
+    alone: bool = False
     patience: float = 30.0
 
     def __init__(self) -> None:
@@ -269,6 +275,41 @@ class Storage(ABC):
     async def commit_within_async(self, connection: Any, operations: Sequence[Operation], /) -> list[Outcome]:
         """``commit_within`` from a coroutine, where the connection may be one that is awaited."""
         return self.commit_within(connection, operations)
+
+    def transaction(self) -> AbstractContextManager[StepTransaction]:
+        """A transaction with a connection of its own, open from entering on.
+
+        :meth:`commit_transaction` commits it; leaving it otherwise rolls it back. Raises ``TypeError`` in a
+        storage without transactions (``transacts`` is false).
+        """
+        raise TypeError(f"{type(self).__name__} has no transactions; that needs SQLite or PostgreSQL")
+
+    def transaction_async(self) -> AbstractAsyncContextManager[StepTransaction]:
+        """The same for an async body, by default made and ended in threads."""
+        return in_threads(self.transaction())
+
+    def commit_transaction(
+        self, transaction: StepTransaction, operations: Sequence[Operation], /
+    ) -> list[Outcome]:
+        """Apply *operations* in *transaction* and commit it, if every one of them takes effect; else nothing
+        does. One outcome for each.
+
+        Raises :class:`~flowdsl.storage.transactions.NotCommitted` for what the body is to blame for, and
+        ``StorageError``, with ``outcome_unknown`` where the connection was lost.
+        """
+        outcomes = transaction.commit(operations)
+        if transaction.committed:
+            self.announce(operations)
+        return outcomes
+
+    async def commit_transaction_async(
+        self, transaction: StepTransaction, operations: Sequence[Operation], /
+    ) -> list[Outcome]:
+        """The same from a coroutine, by default in the thread of the transaction."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(
+            transaction.thread, self.commit_transaction, transaction, operations
+        )
 
     def now(self) -> float:
         """The storage's clock, in seconds since the epoch. Everything durable is on it, leases too."""

@@ -1,16 +1,20 @@
 """A storage that stands in front of another one: subclass it to see, change or refuse what passes."""
 
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from typing import Any
 
 from flowdsl.core.records import Item, Memo, QueueRow, Run, RunFilter, ScheduleRow, Signal, Step, WorkerRow
 from flowdsl.storage.base import Attention, Storage
 from flowdsl.storage.operations import Operation, Outcome
+from flowdsl.storage.transactions import StepTransaction
 
 __all__ = ["RelayStorage"]
 
 
 class RelayStorage(Storage):
-    """Hands everything on to *storage*. All that is written passes through ``commit`` or ``commit_async``.
+    """Hands everything on to *storage*. All that is written passes through ``commit`` or ``commit_async``;
+    what shares a user's transaction, through ``commit_transaction`` (and ``…_async``) or ``commit_within``.
 
     >>> from flowdsl.storage import MemoryStorage
     >>> RelayStorage(MemoryStorage()).list_runs()
@@ -23,10 +27,34 @@ class RelayStorage(Storage):
         self.inline = storage.inline
         self.shares = storage.shares
         self.patience = storage.patience
+        self.transacts = storage.transacts
+        self.alone = storage.alone
         self.url = storage.url
 
     def commit(self, operations: Sequence[Operation], /) -> list[Outcome]:
         return self.storage.commit(operations)
+
+    def commit_within(self, connection: Any, operations: Sequence[Operation], /) -> list[Outcome]:
+        return self.storage.commit_within(connection, operations)
+
+    async def commit_within_async(self, connection: Any, operations: Sequence[Operation], /) -> list[Outcome]:
+        return await self.storage.commit_within_async(connection, operations)
+
+    def transaction(self) -> AbstractContextManager[StepTransaction]:
+        return self.storage.transaction()
+
+    def transaction_async(self) -> AbstractAsyncContextManager[StepTransaction]:
+        return self.storage.transaction_async()
+
+    def commit_transaction(
+        self, transaction: StepTransaction, operations: Sequence[Operation], /
+    ) -> list[Outcome]:
+        return self.storage.commit_transaction(transaction, operations)
+
+    async def commit_transaction_async(
+        self, transaction: StepTransaction, operations: Sequence[Operation], /
+    ) -> list[Outcome]:
+        return await self.storage.commit_transaction_async(transaction, operations)
 
     def get_run(self, run_id: str, /) -> Run | None:
         return self.storage.get_run(run_id)

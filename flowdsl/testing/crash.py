@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 from flowdsl.errors import StorageUnavailable
 from flowdsl.storage import relay
 from flowdsl.storage.base import Operation, Outcome, Storage
+from flowdsl.storage.transactions import StepTransaction
 
 __all__ = ["CrashingStorage", "EffectLog", "RelayStorage", "SimulatedCrash"]
 
@@ -108,17 +109,43 @@ class CrashingStorage(RelayStorage):
     def commit(self, operations: Sequence[Operation], /) -> list[Outcome]:
         """Commit, unless the moment has come."""
         with self._lock:
-            if self.dead:
-                raise SimulatedCrash("nothing comes out of a dead process")
-            if self._counts is None or self._counts(operations):
-                self.commits += 1
-                if self.commits == self.at:
-                    return self._strike(operations)
-            return self.storage.commit(operations)
+            if not self._counted(operations):
+                return self.storage.commit(operations)
+            return self._struck(self.storage.commit(operations) if self.when == "after" else [])
 
-    def _strike(self, operations: Sequence[Operation]) -> list[Outcome]:
+    def commit_transaction(
+        self, transaction: StepTransaction, operations: Sequence[Operation], /
+    ) -> list[Outcome]:
+        """The same for what shares the transaction of a body."""
+        with self._lock:
+            if not self._counted(operations):
+                return self.storage.commit_transaction(transaction, operations)
+            after = self.when == "after"
+            return self._struck(self.storage.commit_transaction(transaction, operations) if after else [])
+
+    async def commit_transaction_async(
+        self, transaction: StepTransaction, operations: Sequence[Operation], /
+    ) -> list[Outcome]:
+        """The same from a coroutine."""
+        if not self._counted(operations):
+            return await self.storage.commit_transaction_async(transaction, operations)
+        if self.when == "before":
+            return self._struck([])
+        return self._struck(await self.storage.commit_transaction_async(transaction, operations))
+
+    def _counted(self, operations: Sequence[Operation]) -> bool:
+        """Count a commit; whether it is the one."""
+        if self.dead:
+            raise SimulatedCrash("nothing comes out of a dead process")
+        if self._counts is not None and not self._counts(operations):
+            return False
+        self.commits += 1
+        if self.commits != self.at:
+            return False
         self.dead = self.outcome in ("crash", "acknowledged")
-        outcomes = self.storage.commit(operations) if self.when == "after" else []
+        return True
+
+    def _struck(self, outcomes: list[Outcome]) -> list[Outcome]:
         if self.outcome == "acknowledged":
             return outcomes
         if self.outcome == "kill":

@@ -50,12 +50,14 @@ from flowdsl.engine.record import (
     put,
     replay,
     row,
+    whole,
 )
 from flowdsl.engine.scope import INTERRUPTS
 from flowdsl.engine.strays import Strays, left_behind
+from flowdsl.engine.transact import no_transactions, transacted
 from flowdsl.engine.user import Function, Named, Value
 from flowdsl.errors import ResultNotStorable, StepOutcomeUnknown, Stopped
-from flowdsl.storage.base import PutMemo
+from flowdsl.storage.base import Operation, PutMemo
 
 __all__ = ["StepOperation", "Undos", "announced"]
 
@@ -139,11 +141,19 @@ class StepOperation(DurableOperation):
         defn = self.defn
         if self.mode != "do":
             return self._once(call)
+        if defn.transaction and not call.run.engine.storage.transacts:
+            raise no_transactions(call.run.engine, self.path)
         if defn.undo is not None:
             self._note_undo(call)
         if prior is not None or defn.memo:
             return self._taken_up(call, prior)
-        if defn.is_async or defn.in_doubt == "raise" or defn.heartbeat is not None or call.run.writer.buffer:
+        if (
+            defn.transaction
+            or defn.is_async
+            or defn.in_doubt == "raise"
+            or defn.heartbeat is not None
+            or call.run.writer.buffer
+        ):
             return self._attempts(call, 0)
         # Nothing is awaited or written before the first attempt of a sync body, and nothing behind it where
         # the storage commits at once: no generator is needed.
@@ -203,6 +213,12 @@ class StepOperation(DurableOperation):
                 yield from put(call, row(call, _PENDING, None, "", made - 1, doubt, attempt))
             if run.writer.buffer:
                 yield from flush(run)
+            if self.defn.transaction:
+                error, value = yield from self._in_transaction(attempt, memo_key, begun)
+                if error is None:
+                    return self._told(attempt, value)
+                failed = attempt, error
+                continue
             error, value = (yield from self._there(attempt)) if self.defn.is_async else self._here(attempt)
             if error is None:
                 done = self._succeeded(attempt, value, memo_key, begun)
@@ -252,10 +268,42 @@ class StepOperation(DurableOperation):
             yield Strays(attempt.run, attempt.scope)
         return outcome
 
+    def _in_transaction(self, attempt: Attempt, memo_key: str, begun: tuple[float, ...]) -> Flow:
+        """Execute a body in a transaction that its record is committed with; the outcome, with the value that
+        was loaded from the record."""
+        call, run = attempt.call, attempt.run
+        made: list[tuple[Step, Value, tuple[Operation, ...]]] = []
+
+        def records(value: Value) -> tuple[Operation, ...]:
+            attempt.ended()
+            record, loaded, more = self._completed(attempt, value, memo_key, begun)
+            operations, buffered = whole(run, call, (run.writer.put(record), *more))
+            made[:] = [(record, loaded, operations[:buffered])]
+            return operations
+
+        outcome: Result | None = None
+        reopened = call.key in run.writer.reopened
+        self._begins(attempt)
+        try:
+            body = self._body(attempt)
+            assert isinstance(body, Body)
+            error, _ = yield from transacted(run, self.called, body, records)
+            outcome = error, None
+        finally:
+            self._ended(attempt, outcome)
+        if error is not None:
+            if reopened:
+                run.writer.reopen(call.key)
+            return error, None
+        ((record, loaded, buffered),) = made
+        run.writer.stored(buffered)
+        run.writer.add(record)
+        return None, loaded
+
     def _body(self, attempt: Attempt) -> Effect:
         """The effect that executes the body once."""
         call, timeout = attempt.call, self.defn.timeout
-        if self._elsewhere is not None:
+        if self._elsewhere is not None and not self.defn.transaction:
             return self._elsewhere(call, self.called, attempt, attempt.heart)
         _, fn, _, args, kwargs = self.called
         if attempt.heart is None:
@@ -280,6 +328,16 @@ class StepOperation(DurableOperation):
         self, attempt: Attempt, value: Value, memo_key: str = "", begun: tuple[float, ...] = ()
     ) -> Flow | Result:
         """Record a result, and give the value that was loaded from it."""
+        record, loaded, more = self._completed(attempt, value, memo_key, begun)
+        stored = put(attempt.call, record, *more)
+        if stored:
+            return self._known(attempt, loaded, stored)
+        return self._told(attempt, loaded)
+
+    def _completed(
+        self, attempt: Attempt, value: Value, memo_key: str, begun: tuple[float, ...]
+    ) -> tuple[Step, Value, tuple[Operation, ...]]:
+        """The record of a result, the value that was loaded from it, and what is to be stored beside it."""
         call, defn = attempt.call, self.defn
         run = call.run
         payloads = run.engine.payloads
@@ -295,12 +353,8 @@ class StepOperation(DurableOperation):
         text = payloads.previews.value(value)
         record = row(call, _COMPLETED, payload, text, attempt.number, facts, attempt)
         if memo_key:
-            stored = put(call, record, PutMemo(memo_of(run, defn, memo_key, record, payload)))
-        else:
-            stored = put(call, record)
-        if stored:
-            return self._known(attempt, loaded, stored)
-        return self._told(attempt, loaded)
+            return record, loaded, (PutMemo(memo_of(run, defn, memo_key, record, payload)),)
+        return record, loaded, ()
 
     def _known(self, attempt: Attempt, loaded: Value, stored: Effects[None]) -> Flow:
         yield from stored

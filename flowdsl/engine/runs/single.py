@@ -77,7 +77,14 @@ def single_run(engine: Engine, called: Invocation[StepDef], run_id: str) -> Requ
         assert frame is not None
         return call_in_run(frame, called._replace(args=args, kwargs=kwargs), "do")
 
-    as_workflow = WorkflowDef(defn.fn, defn.path, defn.is_async, ignore=defn.ignore, version=defn.version)
+    as_workflow = WorkflowDef(
+        defn.fn,
+        defn.path,
+        defn.is_async,
+        ignore=defn.ignore,
+        version=defn.version,
+        transacts=defn.transaction,
+    )
     whole: Invocation[WorkflowDef] = Invocation(
         as_workflow, body, called.receiver, called.args, called.kwargs
     )
@@ -118,6 +125,7 @@ def _try(engine: Engine, called: Invocation[StepDef], view: StepView) -> Value:
 
 def submit_outside(engine: Engine, called: Invocation[StepDef]) -> StepFuture[Value]:
     """``submit`` outside a run."""
+    called.defn.require_inline()
     call = partial(called.fn, *called.args, **called.kwargs)
     if called.defn.is_async:
         return StepFuture(start_task(engine, call))

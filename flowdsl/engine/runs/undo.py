@@ -15,6 +15,7 @@ The rules
 """
 
 import logging
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -24,7 +25,7 @@ from flowdsl.core.kinds import CHILD, STEP, UNDO
 from flowdsl.core.records import Run, RunFilter, Step
 from flowdsl.core.status import RunStatus, StepStatus
 from flowdsl.engine.definitions import Invocation, StepDef, known_undo, step_definition, undo_path
-from flowdsl.engine.effects import Body, Commit, Effects, Flow, Pause, Read, Result
+from flowdsl.engine.effects import Body, Commit, Effect, Effects, Flow, Pause, Read, Result
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import Execution, Frame, current
 from flowdsl.engine.operations.step import Undos
@@ -34,9 +35,10 @@ from flowdsl.engine.registry import STEPS, step_called
 from flowdsl.engine.runs.acquire import ended_with_parent, take
 from flowdsl.engine.scope import Scope, StepView
 from flowdsl.engine.strays import Strays
+from flowdsl.engine.transact import no_transactions, transacted
 from flowdsl.engine.user import Named, Value
 from flowdsl.errors import StepNotFound
-from flowdsl.storage.base import DropSteps, PutStep, UpdateRun
+from flowdsl.storage.base import DropSteps, Operation, Outcome, PutStep, UpdateRun
 
 __all__ = ["end_abandoned", "end_children", "has_undo", "quieten", "undo_all"]
 
@@ -209,6 +211,11 @@ def _undo_step(state: Execution, step: Step, undo: Value) -> Flow:
     place = f"{step.key}/undo/{generation}"
     state.journal.reopen([s.key for s in state.journal if s.scope == place and s.status is StepStatus.FAILED])
     attempt, started = yield from _take_up(state, step)
+    undone = step._replace(seq=0, status=StepStatus.UNDONE, extra=Facts(generation=generation + 1).to_json())
+
+    def ended() -> tuple[Step, Step]:
+        return _record(state, step, defn.path, StepStatus.COMPLETED, attempt, started, None), undone
+
     while True:
         attempt += 1
         scope = Scope(place, state.scope, defn.is_async, of_step=True)
@@ -225,9 +232,15 @@ def _undo_step(state: Execution, step: Step, undo: Value) -> Flow:
             generation=generation,
             origin=state.origin,
         )
-        error, _ = yield from _call(Frame(state, scope, view, defn.is_async), defn, fn, value)
+        frame = Frame(state, scope, view, defn.is_async)
+        if defn.transaction:
+            error = yield from _in_transaction(frame, called, ended)
+        else:
+            error, _ = yield from _call(frame, defn, fn, value)
+            if error is None:
+                yield from _store(state, *ended())
         if error is None:
-            break
+            return None, None
         if not isinstance(error, Exception):
             raise error
         if not retry.should_retry(error, attempt):
@@ -239,9 +252,6 @@ def _undo_step(state: Execution, step: Step, undo: Value) -> Flow:
         yield from _wait(state, delay)
         with state.lock:
             state.journal.reopen(state.failures.inside(scope))
-    record = _record(state, step, defn.path, StepStatus.COMPLETED, attempt, started, None)
-    undone = Facts(generation=generation + 1).to_json()
-    return (yield from _store(state, record, step._replace(seq=0, status=StepStatus.UNDONE, extra=undone)))
 
 
 def _called(undo: Value, value: Value) -> Invocation[StepDef]:
@@ -319,13 +329,40 @@ def _store(state: Execution, *records: Step) -> Flow:
     """Records of an undo and of what it has changed, in one commit."""
     puts = [PutStep(record, state.epoch) for record in records]
     outcomes = yield Commit(state.engine, puts)
+    _stored(state, puts, outcomes)
+    return None, None
+
+
+def _stored(state: Execution, puts: Sequence[PutStep], outcomes: list[Outcome]) -> None:
     for outcome, put in zip(outcomes, puts, strict=True):
         seq = state.writer.accept(outcome, put)
         if put.step.status is StepStatus.UNDONE:
             state.writer.raise_floor(seq)
         with state.lock:
             state.journal.add(put.step)
-    return None, None
+
+
+def _in_transaction(
+    frame: Frame, called: Invocation[StepDef], ended: Callable[[], tuple[Step, Step]]
+) -> Effects[BaseException | None]:
+    """Execute a transactional undo; its records are committed with its effects."""
+    state, defn = frame.run, called.defn
+    if not state.engine.storage.transacts:
+        return no_transactions(state.engine, defn.path)
+    puts: list[PutStep] = []
+
+    def records(_: Value) -> tuple[Operation, ...]:
+        puts[:] = [PutStep(record, state.epoch) for record in ended()]
+        return tuple(puts)
+
+    body = Body(called.fn, called.args, called.kwargs, frame, defn.timeout)
+    beside: Callable[[Effect], Value] | None = None
+    if defn.is_async and not state.is_async:
+        beside = lambda effect: state.engine.background_async(effect.aio).result()  # noqa: E731
+    error, outcomes = yield from transacted(state, called, body, records, beside)
+    if error is None:
+        _stored(state, puts, outcomes)
+    return error
 
 
 def _call(frame: Frame, defn: StepDef, fn: Value, value: Value) -> Flow:

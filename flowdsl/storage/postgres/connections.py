@@ -1,19 +1,18 @@
 """Connections to the server: lent to threads, one pinned to each event loop, and what their errors mean."""
 
 import asyncio
-import os
 import threading
 import weakref
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import psycopg
 
 from flowdsl.errors import StorageError, StorageFull, StorageUnavailable
 from flowdsl.storage.postgres.url import Place
 
-__all__ = ["Connections", "is_conflict", "is_outage", "translate"]
+__all__ = ["KEEP_ALIVE", "Connections", "PerLoop", "is_conflict", "is_outage", "leaked", "translate"]
 
 _MOST = 16  # connections that one process lends at a time
 _KEPT = 8  # connections that wait for the next loan
@@ -21,7 +20,12 @@ _SETTINGS = (
     "SET SESSION synchronous_commit = on; SET lock_timeout = '20s'; SET statement_timeout = '60s'; "
     "SET idle_in_transaction_session_timeout = '20s'"
 )
-_KEEP_ALIVE = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "connect_timeout": 5}
+KEEP_ALIVE: dict[str, Any] = {
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "connect_timeout": 5,
+}
 
 
 def is_conflict(error: psycopg.Error) -> bool:
@@ -74,22 +78,17 @@ class Connections:
     def _forget(self) -> None:
         self._idle: list[psycopg.Connection[Any]] = []  # append and pop are atomic
         self._loans = threading.Semaphore(_MOST)
-        self._pinned: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Pinned]
-        self._pinned = weakref.WeakKeyDictionary()
+        self._pinned = PerLoop(_Pinned)
 
     def connect(self) -> "psycopg.Connection[Any]":
         """A new connection in autocommit mode."""
-        connection = psycopg.connect(self._place.dsn, autocommit=True, **_KEEP_ALIVE)  # type: ignore[arg-type]
+        connection = psycopg.connect(self._place.dsn, autocommit=True, **KEEP_ALIVE)
         self._prepare(connection)
         connection.execute(_SETTINGS)
         return connection
 
     async def _connect_async(self) -> "psycopg.AsyncConnection[Any]":
-        connection = await psycopg.AsyncConnection.connect(
-            self._place.dsn,
-            autocommit=True,
-            **_KEEP_ALIVE,  # type: ignore[arg-type]
-        )
+        connection = await psycopg.AsyncConnection.connect(self._place.dsn, autocommit=True, **KEEP_ALIVE)
         self._prepare(connection)
         await connection.execute(_SETTINGS)
         return connection
@@ -118,10 +117,7 @@ class Connections:
     @asynccontextmanager
     async def pinned(self) -> "AsyncIterator[psycopg.AsyncConnection[Any]]":
         """The connection of the running event loop, for the caller alone."""
-        loop = asyncio.get_running_loop()
-        pinned = self._pinned.get(loop)
-        if pinned is None:
-            pinned = self._pinned[loop] = _Pinned()
+        pinned = self._pinned.here()
         async with pinned.lock:
             if pinned.connection is None or pinned.connection.closed or pinned.connection.broken:
                 pinned.connection = await self._connect_async()
@@ -146,14 +142,11 @@ class Connections:
         """Close what nobody uses now; the rest is closed as it comes back."""
         self._closed = True
         self.drop_idle()
-        for pinned in list(self._pinned.values()):
-            if pinned.connection is not None:
-                pinned.connection.pgconn.finish()
-                pinned.connection = None
+        self._pinned.finish()
 
     def after_fork(self) -> None:
         """In the child: leave the parent's connections alone."""
-        _leaked.append((os.getpid(), self._idle, dict(self._pinned)))
+        leaked.append((self._idle, self._pinned))
         self._forget()
 
 
@@ -162,6 +155,49 @@ class _Pinned:
         self.lock = asyncio.Lock()
         self.connection: psycopg.AsyncConnection[Any] | None = None
 
+    def finish(self) -> None:
+        if self.connection is not None:
+            self.connection.pgconn.finish()
+            self.connection = None
 
-_leaked: list[Any] = []
+
+class OfLoop(Protocol):
+    """What belongs to one event loop; ``finish`` closes its connections, without the loop."""
+
+    def finish(self) -> None: ...
+
+
+L = TypeVar("L", bound=OfLoop)
+
+
+class PerLoop(Generic[L]):
+    """One of what *make* makes for each event loop; finished once the loop is closed or gone."""
+
+    def __init__(self, make: Callable[[], L]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self._found: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, L] = weakref.WeakKeyDictionary()
+
+    def here(self) -> L:
+        """That of the running loop."""
+        loop = asyncio.get_running_loop()
+        found = self._found.get(loop)
+        if found is None:
+            with self._lock:
+                for other, ended in list(self._found.items()):
+                    if other.is_closed():
+                        del self._found[other]
+                        ended.finish()
+                found = self._found[loop] = self._make()
+            weakref.finalize(loop, found.finish)
+        return found
+
+    def finish(self) -> None:
+        """Close the connections of all loops."""
+        with self._lock:
+            for found in list(self._found.values()):
+                found.finish()
+
+
+leaked: list[Any] = []
 """Connections of the parent: to close them here would end its sessions."""

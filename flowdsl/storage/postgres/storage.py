@@ -14,7 +14,8 @@ How it is put together:
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from hashlib import blake2b
 from typing import Any, Self, TypeVar
 
@@ -28,12 +29,15 @@ from flowdsl.storage.base import Attention, Storage
 from flowdsl.storage.forking import rest_before_fork
 from flowdsl.storage.operations import Operation, Outcome, require_id, require_limit, require_operations
 from flowdsl.storage.postgres.connections import Connections, is_conflict, is_outage, translate
+from flowdsl.storage.postgres.drive import drive, drive_async
 from flowdsl.storage.postgres.listen import Listener
 from flowdsl.storage.postgres.rows import NotTaken, is_text, steps_of
 from flowdsl.storage.postgres.schema import prepare
 from flowdsl.storage.postgres.statements import Sql, Statements
+from flowdsl.storage.postgres.transactions import AsyncTransaction, BodyConnections
 from flowdsl.storage.postgres.url import postgres_place
-from flowdsl.storage.postgres.writer import REFUSED, Dialogue, Row, Transaction, lone, unstorable
+from flowdsl.storage.postgres.writer import REFUSED, Row, Transaction, lone, unstorable
+from flowdsl.storage.transactions import StepTransaction
 
 __all__ = ["PostgresStorage"]
 
@@ -57,6 +61,8 @@ class PostgresStorage(Storage):
     reached or refuses us, and :class:`~flowdsl.errors.SchemaMismatch` if a newer flowdsl made the tables.
     """
 
+    transacts = True
+
     def __init__(self, url: str) -> None:
         super().__init__()
         place = self._place = postgres_place(url)
@@ -65,6 +71,7 @@ class PostgresStorage(Storage):
         self._sql = Statements(place.schema)
         self._channel = "flowdsl_" + blake2b(place.schema.encode(), digest_size=8).hexdigest()
         self._connections = Connections(place)
+        self._bodies = BodyConnections(place, self._new_transaction, self._patiently, self._patiently_async)
         self._closed = False
         self._clock = (0.0, float("-inf"))  # the server's time less ours, and when that was found
         self._clock_lock = threading.Lock()
@@ -124,9 +131,7 @@ class PostgresStorage(Storage):
         for careful in (False, True):
             try:
                 with connection.transaction():
-                    return _drive(
-                        connection, Transaction(self._sql, self._channel).apply(operations, careful)
-                    )
+                    return drive(connection, self._new_transaction().apply(operations, careful))
             except REFUSED as error:
                 if is_conflict(error) or careful:
                     raise
@@ -139,14 +144,14 @@ class PostgresStorage(Storage):
             return super().commit_within(connection, operations)
         _require_transaction(connection)
         require_operations(operations)
-        return _drive(connection, Transaction(self._sql, self._channel).apply(operations))
+        return drive(connection, self._new_transaction().apply(operations))
 
     async def commit_within_async(self, connection: Any, operations: Sequence[Operation], /) -> list[Outcome]:
         if not isinstance(connection, psycopg.AsyncConnection):
             return self.commit_within(connection, operations)
         _require_transaction(connection)
         require_operations(operations)
-        return await _drive_async(connection, Transaction(self._sql, self._channel).apply(operations))
+        return await drive_async(connection, self._new_transaction().apply(operations))
 
     async def commit_async(self, operations: Sequence[Operation], /) -> list[Outcome]:
         """``commit`` on the event loop: nothing blocks it, and no thread is asked."""
@@ -154,16 +159,12 @@ class PostgresStorage(Storage):
         self._require_open()
         if not operations:
             return []
-        end = time.monotonic() + self.patience
-        while True:
-            try:
-                async with self._connections.pinned() as connection:
-                    outcomes = await self._commit_async(connection, operations)
-                break
-            except psycopg.Error as error:
-                if not (is_conflict(error) or is_outage(error)) or time.monotonic() > end:
-                    raise self._meaning(error) from error
-            await asyncio.sleep(_PAUSE)
+
+        async def work() -> list[Outcome]:
+            async with self._connections.pinned() as connection:
+                return await self._commit_async(connection, operations)
+
+        outcomes = await self._patiently_async(work)
         self.announce(operations)
         return outcomes
 
@@ -184,29 +185,57 @@ class PostgresStorage(Storage):
         for careful in (False, True):
             try:
                 async with connection.transaction():
-                    work = Transaction(self._sql, self._channel).apply(operations, careful)
-                    return await _drive_async(connection, work)
+                    work = self._new_transaction().apply(operations, careful)
+                    return await drive_async(connection, work)
             except REFUSED as error:
                 if is_conflict(error) or careful:
                     raise
         raise AssertionError("unreachable")
 
+    def transaction(self) -> AbstractContextManager[StepTransaction]:
+        self._require_open()
+        return self._bodies.transaction()
+
+    def transaction_async(self) -> AbstractAsyncContextManager[StepTransaction]:
+        self._require_open()
+        return self._bodies.transaction_async()
+
+    async def commit_transaction_async(
+        self, transaction: StepTransaction, operations: Sequence[Operation], /
+    ) -> list[Outcome]:
+        assert isinstance(transaction, AsyncTransaction)
+        outcomes = await transaction.commit_async(operations)
+        if transaction.committed:
+            self.announce(operations)
+        return outcomes
+
+    def _new_transaction(self) -> Transaction:
+        return Transaction(self._sql, self._channel)
+
     def clear(self) -> None:
         def work(connection: "psycopg.Connection[Any]") -> None:
             with connection.transaction():
-                _drive(connection, Transaction(self._sql, self._channel).clear())
+                drive(connection, self._new_transaction().clear())
 
         self._require_open()
         self._persist(work)
         self.notify()
 
     def _persist(self, work: Callable[["psycopg.Connection[Any]"], T]) -> T:
-        """Do *work* with a connection; while the server is away, or somebody is in the way, again."""
+        """Do *work* with a connection."""
+
+        def lent() -> T:
+            with self._connections.lend() as connection:
+                return work(connection)
+
+        return self._patiently(lent)
+
+    def _patiently(self, attempt: Callable[[], T]) -> T:
+        """Call *attempt*; while the server is away, or somebody is in the way, again."""
         end = time.monotonic() + self.patience
         while True:
             try:
-                with self._connections.lend() as connection:
-                    return work(connection)
+                return attempt()
             except psycopg.Error as error:
                 outage = is_outage(error)
                 if outage:
@@ -215,6 +244,17 @@ class PostgresStorage(Storage):
                     raise self._meaning(error) from error
             if outage:
                 time.sleep(_PAUSE)
+
+    async def _patiently_async(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """The same on an event loop."""
+        end = time.monotonic() + self.patience
+        while True:
+            try:
+                return await attempt()
+            except psycopg.Error as error:
+                if not (is_conflict(error) or is_outage(error)) or time.monotonic() > end:
+                    raise self._meaning(error) from error
+            await asyncio.sleep(_PAUSE)
 
     def _meaning(self, error: psycopg.Error) -> Exception:
         meaning = translate(error, self._place)
@@ -383,6 +423,7 @@ class PostgresStorage(Storage):
         self._closed = True
         self._listener.close()
         self._connections.close()
+        self._bodies.close()
         self.notify()
 
     def _require_open(self) -> None:
@@ -398,6 +439,7 @@ class PostgresStorage(Storage):
         self._changes.after_fork(in_child)
         if in_child:
             self._connections.after_fork()
+            self._bodies.after_fork()
             self._clock_lock = threading.Lock()
             self._listener = self._new_listener()
 
@@ -409,37 +451,3 @@ def _require_transaction(connection: "psycopg.Connection[Any] | psycopg.AsyncCon
             "connection= commits by itself (autocommit) and has no transaction open: write "
             "with connection.transaction(): …"
         )
-
-
-def _drive(connection: "psycopg.Connection[Any]", work: Dialogue[T]) -> T:
-    """Send the statements of *work* on a connection that blocks."""
-    try:
-        statement, values = next(work)
-        while True:
-            try:
-                cursor = connection.execute(statement, values, binary=True)
-                rows = cursor.fetchall() if cursor.description else []
-            except psycopg.Error as error:
-                statement, values = work.throw(error)
-            else:
-                statement, values = work.send(rows)
-    except StopIteration as end:
-        result: T = end.value
-        return result
-
-
-async def _drive_async(connection: "psycopg.AsyncConnection[Any]", work: Dialogue[T]) -> T:
-    """Send the statements of *work* on a connection that is awaited."""
-    try:
-        statement, values = next(work)
-        while True:
-            try:
-                cursor = await connection.execute(statement, values, binary=True)
-                rows = await cursor.fetchall() if cursor.description else []
-            except psycopg.Error as error:
-                statement, values = work.throw(error)
-            else:
-                statement, values = work.send(rows)
-    except StopIteration as end:
-        result: T = end.value
-        return result

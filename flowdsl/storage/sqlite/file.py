@@ -176,7 +176,9 @@ def _make_directory(directory: Path) -> None:
             os.close(handle)
 
 
-def connect(path: Path, *settings: str) -> sqlite3.Connection:
+def connect(
+    path: Path, *settings: str, factory: type[sqlite3.Connection] = sqlite3.Connection
+) -> sqlite3.Connection:
     """A connection in autocommit mode that may be used from any thread, after the statements *settings*."""
     if sqlite3.sqlite_version_info < _OLDEST:
         raise StorageUnavailable(
@@ -184,13 +186,18 @@ def connect(path: Path, *settings: str) -> sqlite3.Connection:
             f"{'.'.join(map(str, _OLDEST))} or newer"
         )
     connection = sqlite3.connect(
-        path, timeout=_ATTEMPT, isolation_level=None, check_same_thread=False, cached_statements=256
+        path,
+        timeout=_ATTEMPT,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=256,
+        factory=factory,
     )
     try:
         for statement in settings:
             connection.execute(statement).close()
     except BaseException:
-        connection.close()
+        sqlite3.Connection.close(connection)
         raise
     return connection
 

@@ -15,7 +15,8 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -37,6 +38,7 @@ from flowdsl.storage.sqlite import statements as sql
 from flowdsl.storage.sqlite.checkpoint import Checkpoints
 from flowdsl.storage.sqlite.connections import Connections, Reader, ReaderPool
 from flowdsl.storage.sqlite.file import PAUSE, copy_file, is_busy, translate
+from flowdsl.storage.sqlite.transactions import SQLiteTransaction, begun
 from flowdsl.storage.sqlite.url import sqlite_path, sqlite_url
 from flowdsl.storage.sqlite.writer import Transaction, Writer, chunks_of
 
@@ -92,7 +94,7 @@ class SQLiteStorage(Storage):
         usual = {"synchronous": "full", "patience": _PATIENCE}
         self.url = sqlite_url(str(self._path), **{k: v for k, v in options.items() if v != usual[k]})
         self.inline = synchronous != "full"
-        self.shares = True
+        self.shares = self.transacts = self.alone = True
         self._lock = threading.Lock()  # of the writer, and of what is open at all
         self._open: list[Connections] = []  # one, or none: opened again by who needs it
         self._checkpoints = Checkpoints(self._path, self._lock)
@@ -100,6 +102,7 @@ class SQLiteStorage(Storage):
         self._watching = threading.Lock()  # held by the one waiter that looks for all
         self._refusal = ""
         self._rests = False
+        self._transactions = 0  # of bodies, open now
         weakref.finalize(self, _close_at_the_end, self._lock, self._open)
         rest_before_fork(self)
         with self._lock:
@@ -135,6 +138,20 @@ class SQLiteStorage(Storage):
         if not connection.in_transaction:
             connection.execute("BEGIN IMMEDIATE")
         return Transaction(connection, self.now()).apply(operations)
+
+    @contextmanager
+    def transaction(self) -> Iterator[SQLiteTransaction]:
+        with self._lock:
+            self._connections()  # the file is where it was
+        with begun(self._path, self._synchronous, self.patience, self.now) as transaction:
+            self._transactions += 1
+            try:
+                yield transaction
+            finally:
+                self._transactions -= 1
+        with self._lock:
+            if transaction.committed and self._open:
+                self._checkpoints.count(self._open[0].writer.connection, 2)
 
     def clear(self) -> None:
         self._write(Writer.clear, None, 1)
@@ -410,7 +427,9 @@ class SQLiteStorage(Storage):
     # open.
 
     def before_fork(self) -> None:
-        self._rests = self._checkpoints.acquire(_REST) and self._lock.acquire(timeout=_REST)
+        self._rests = (
+            not self._transactions and self._checkpoints.acquire(_REST) and self._lock.acquire(timeout=_REST)
+        )
         if self._rests:
             self._drop()
         self._changes.before_fork()

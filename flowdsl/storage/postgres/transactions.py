@@ -1,0 +1,302 @@
+"""Transactions of PostgreSQL that the body of a step shares with its record.
+
+The body gets a connection in an open transaction. A savepoint at its beginning tells in the end whether it is
+still the same transaction: releasing it and committing are sent together, so a body that has sent ``COMMIT``
+and ``BEGIN`` by itself commits no record.
+"""
+
+import asyncio
+import os
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from typing import Any, NoReturn
+
+import psycopg
+from psycopg.pq import TransactionStatus
+from psycopg.rows import tuple_row
+
+from flowdsl.errors import StorageFull, StorageUnavailable
+from flowdsl.storage.operations import Done, Operation, Outcome
+from flowdsl.storage.postgres.connections import KEEP_ALIVE, PerLoop, is_conflict, is_outage, leaked
+from flowdsl.storage.postgres.drive import drive, drive_async
+from flowdsl.storage.postgres.url import Place
+from flowdsl.storage.postgres.writer import REFUSED, Transaction, unstorable
+from flowdsl.storage.transactions import NotCommitted, StepTransaction, ended_by_itself, refuse
+
+__all__ = ["AsyncStepConnection", "AsyncTransaction", "BodyConnections", "StepConnection", "SyncTransaction"]
+
+_MOST = 8  # bodies that one process executes in transactions at a time, and as many for each event loop
+_OPEN = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
+_BEGIN = (
+    "RESET ALL; BEGIN; SET LOCAL synchronous_commit = on; SET LOCAL lock_timeout = '20s'; "
+    "SET LOCAL statement_timeout = '60s'; SET LOCAL idle_in_transaction_session_timeout = '5min'; "
+    "SAVEPOINT flowdsl_step"
+)
+"""Settings of a body end with its transaction, or here. The connection of a process that hangs in a body is
+cut after some minutes, so that its locks do not stay."""
+
+_COMMIT = "RELEASE SAVEPOINT flowdsl_step; COMMIT"
+
+
+class StepConnection(psycopg.Connection[Any]):
+    """What a sync body gets. It cannot end its transaction; ``transaction()`` on it makes a savepoint."""
+
+    def commit(self) -> NoReturn:
+        refuse("commit()")
+
+    def rollback(self) -> NoReturn:
+        refuse("rollback()")
+
+    def close(self) -> NoReturn:
+        refuse("close()")
+
+    def __enter__(self) -> NoReturn:
+        refuse("`with connection:`, which commits,")
+
+
+class AsyncStepConnection(psycopg.AsyncConnection[Any]):
+    """The same for an async body."""
+
+    async def commit(self) -> NoReturn:
+        refuse("commit()")
+
+    async def rollback(self) -> NoReturn:
+        refuse("rollback()")
+
+    async def close(self) -> NoReturn:
+        refuse("close()")
+
+    async def __aenter__(self) -> NoReturn:
+        refuse("`async with connection:`, which commits,")
+
+
+class _Transaction(StepTransaction):
+    """What a transaction means, however its statements are sent."""
+
+    connection: Any
+
+    def __init__(self, writer: Transaction) -> None:
+        self._writer = writer
+
+    def fault(self, error: BaseException | None) -> BaseException | None:
+        status = self.connection.info.transaction_status
+        if status == TransactionStatus.IDLE and (error is None or isinstance(error, psycopg.Error)):
+            told = ended_by_itself()
+            told.__cause__ = error
+            return told
+        if status == TransactionStatus.INERROR and error is None:
+            return psycopg.errors.InFailedSqlTransaction(
+                "a statement of the body failed and the body went on, so nothing of its transaction can be "
+                "committed: let the error pass, or put the statement into `with connection.transaction():`"
+            )
+        return error
+
+    def _applied(self, error: psycopg.Error, operations: Sequence[Operation]) -> list[Outcome]:
+        """What it means that the record could not be added."""
+        if isinstance(error, REFUSED) and not is_conflict(error):
+            return [unstorable(error) for _ in operations]
+        raise self._failed(error) from error
+
+    def _failed(self, error: psycopg.Error) -> Exception:
+        if is_outage(error):
+            return StorageUnavailable(
+                f"the connection to PostgreSQL was lost while a transactional step was committed ({error})",
+                outcome_unknown=True,
+                lasting=True,
+            )
+        if isinstance(error, psycopg.errors.DiskFull):
+            return StorageFull(
+                f"no space left on the database server ({error}); nothing acknowledged is lost"
+            )
+        if isinstance(error, psycopg.errors.InvalidSavepointSpecification):
+            return NotCommitted(ended_by_itself())
+        return NotCommitted(error)  # a deferred constraint, a conflict with another transaction
+
+
+def _all_done(outcomes: list[Outcome]) -> bool:
+    return all(isinstance(outcome, Done) for outcome in outcomes)
+
+
+class SyncTransaction(_Transaction):
+    """Of a sync body."""
+
+    def __init__(self, connection: StepConnection, writer: Transaction) -> None:
+        super().__init__(writer)
+        self.connection = connection
+
+    def commit(self, operations: Sequence[Operation]) -> list[Outcome]:
+        connection: StepConnection = self.connection
+        connection.row_factory, connection.cursor_factory = tuple_row, psycopg.Cursor
+        try:
+            outcomes = drive(connection, self._writer.apply(operations))
+        except psycopg.Error as error:
+            return self._applied(error, operations)
+        if _all_done(outcomes):
+            try:
+                connection.execute(_COMMIT, prepare=False)
+            except psycopg.Error as error:
+                raise self._failed(error) from error
+            self.committed = True
+        return outcomes
+
+
+class AsyncTransaction(_Transaction):
+    """Of an async body."""
+
+    def __init__(self, connection: AsyncStepConnection, writer: Transaction) -> None:
+        super().__init__(writer)
+        self.connection = connection
+
+    def commit(self, operations: Sequence[Operation]) -> NoReturn:
+        raise AssertionError("an async transaction is committed on its event loop")
+
+    async def commit_async(self, operations: Sequence[Operation]) -> list[Outcome]:
+        """The same as ``commit``, awaited."""
+        connection: AsyncStepConnection = self.connection
+        connection.row_factory, connection.cursor_factory = tuple_row, psycopg.AsyncCursor
+        try:
+            outcomes = await drive_async(connection, self._writer.apply(operations))
+        except psycopg.Error as error:
+            return self._applied(error, operations)
+        if _all_done(outcomes):
+            try:
+                await connection.execute(_COMMIT, prepare=False)
+            except psycopg.Error as error:
+                raise self._failed(error) from error
+            self.committed = True
+        return outcomes
+
+
+class BodyConnections:
+    """Connections for bodies, beside those of the storage itself.
+
+    One whose transaction was committed is kept for the next step. Any other one is closed: a body that a
+    timeout has left behind, or a task of it, may still hold it. *patiently* calls what may have to wait for
+    the server, *writer* makes what adds the record.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        writer: Callable[[], Transaction],
+        patiently: Callable[[Callable[[], StepConnection]], StepConnection],
+        patiently_async: Callable[
+            [Callable[[], Awaitable[AsyncStepConnection]]], Awaitable[AsyncStepConnection]
+        ],
+    ) -> None:
+        self._place = place
+        self._writer = writer
+        self._patiently = patiently
+        self._patiently_async = patiently_async
+        self._closed = False
+        self._forget()
+
+    def _forget(self) -> None:
+        self._free: list[StepConnection] = []  # append and pop are atomic
+        self._loans = threading.Semaphore(_MOST)
+        self._loops = PerLoop(_OfLoop)
+
+    @contextmanager
+    def transaction(self) -> Iterator[SyncTransaction]:
+        """A transaction that has begun."""
+        with self._loans:
+            connection = self._patiently(self._begin)
+            transaction, process = SyncTransaction(connection, self._writer()), os.getpid()
+            try:
+                yield transaction
+            finally:
+                if process != os.getpid():
+                    leaked.append(connection)  # of the parent of this forked child
+                elif transaction.committed and not self._closed:
+                    self._free.append(connection)
+                else:
+                    _roll_back(connection)
+
+    def _begin(self) -> StepConnection:
+        try:
+            connection = self._free.pop()
+        except IndexError:
+            connection = StepConnection.connect(self._place.dsn, autocommit=True, **KEEP_ALIVE)
+            connection.prepare_threshold = 1 if self._place.prepare else None
+        try:
+            connection.execute(_BEGIN, prepare=False)
+        except BaseException:
+            psycopg.Connection.close(connection)
+            raise
+        return connection
+
+    @asynccontextmanager
+    async def transaction_async(self) -> AsyncIterator[AsyncTransaction]:
+        """The same on an event loop."""
+        here = self._loops.here()
+        async with here.loans:
+            connection = await self._patiently_async(partial(self._begin_async, here))
+            transaction = AsyncTransaction(connection, self._writer())
+            try:
+                yield transaction
+            finally:
+                if transaction.committed and not self._closed:
+                    here.free.append(connection)
+                else:
+                    await _roll_back_async(connection)
+
+    async def _begin_async(self, here: "_OfLoop") -> AsyncStepConnection:
+        if here.free:
+            connection = here.free.pop()
+        else:
+            connection = await AsyncStepConnection.connect(self._place.dsn, autocommit=True, **KEEP_ALIVE)
+            connection.prepare_threshold = 1 if self._place.prepare else None
+        try:
+            await connection.execute(_BEGIN, prepare=False)
+        except BaseException:
+            await psycopg.AsyncConnection.close(connection)
+            raise
+        return connection
+
+    def close(self) -> None:
+        """Close what no body uses now; the rest is closed when its body ends."""
+        self._closed = True
+        while self._free:
+            psycopg.Connection.close(self._free.pop())
+        self._loops.finish()
+
+    def after_fork(self) -> None:
+        """In the child: leave the parent's connections alone."""
+        leaked.append((self._free, self._loops))
+        self._forget()
+
+
+class _OfLoop:
+    """The connections for bodies of one event loop."""
+
+    def __init__(self) -> None:
+        self.loans = asyncio.Semaphore(_MOST)
+        self.free: list[AsyncStepConnection] = []
+
+    def finish(self) -> None:
+        for connection in self.free:
+            connection.pgconn.finish()
+        self.free.clear()
+
+
+def _roll_back(connection: StepConnection) -> None:
+    """Roll back, so that its locks are free for the next attempt, and close it."""
+    try:
+        if connection.info.transaction_status in _OPEN:
+            connection.execute("ROLLBACK", prepare=False)
+    except psycopg.Error:
+        pass  # the server rolls back what is lost
+    finally:
+        psycopg.Connection.close(connection)
+
+
+async def _roll_back_async(connection: AsyncStepConnection) -> None:
+    try:
+        if connection.info.transaction_status in _OPEN:
+            await connection.execute("ROLLBACK", prepare=False)
+    except psycopg.Error:
+        pass
+    finally:
+        await psycopg.AsyncConnection.close(connection)

@@ -1,0 +1,124 @@
+"""Transactions of SQLite that the body of a step shares with its record.
+
+Each has a connection of its own, so that nothing a body sets on it outlives the body. ``BEGIN IMMEDIATE``
+takes the lock of the one writer at once: a body that has read cannot find itself outdated when it writes.
+"""
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+from flowdsl.storage.operations import Done, Operation, Outcome
+from flowdsl.storage.sqlite import statements as sql
+from flowdsl.storage.sqlite.file import WRITER, connect, patiently, translate
+from flowdsl.storage.sqlite.writer import Transaction
+from flowdsl.storage.transactions import NotCommitted, StepTransaction, ended_by_itself, refuse
+
+__all__ = ["SQLiteTransaction", "StepConnection", "begun"]
+
+
+class StepConnection(sqlite3.Connection):
+    """What a body gets. It cannot end its transaction, by method or by statement."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.refused = False
+
+    def commit(self) -> NoReturn:
+        refuse("commit()")
+
+    def rollback(self) -> NoReturn:
+        refuse("rollback()")
+
+    def close(self) -> NoReturn:
+        refuse("close()")
+
+    def __enter__(self) -> NoReturn:
+        refuse("`with connection:`, which commits,")
+
+    def judge(self, action: int, *_: str | None) -> int:
+        """What SQLite asks of each part of a statement: none may begin or end a transaction."""
+        if action == sqlite3.SQLITE_TRANSACTION:
+            self.refused = True
+            return sqlite3.SQLITE_DENY
+        return sqlite3.SQLITE_OK
+
+
+class SQLiteTransaction(StepTransaction):
+    """A transaction in the file *path*; *now* tells the storage's time."""
+
+    def __init__(self, connection: StepConnection, path: Path, now: Callable[[], float]) -> None:
+        self.connection: StepConnection = connection
+        self._path = path
+        self._now = now
+
+    def fault(self, error: BaseException | None) -> BaseException | None:
+        if not self.connection.refused and self.connection.in_transaction:
+            return error
+        if error is None or isinstance(error, sqlite3.DatabaseError):
+            told = ended_by_itself()
+            told.__cause__ = error
+            return told
+        return error
+
+    def commit(self, operations: Sequence[Operation]) -> list[Outcome]:
+        connection = self.connection
+        connection.set_authorizer(None)
+        connection.row_factory, connection.text_factory = None, str  # a body may have set others
+        try:
+            outcomes = Transaction(connection, self._now()).apply(operations)
+            if all(isinstance(outcome, Done) for outcome in outcomes):
+                connection.execute(sql.COMMIT)
+                self.committed = True
+        except sqlite3.IntegrityError as error:  # of a constraint that is checked at the end
+            raise NotCommitted(error) from error
+        except sqlite3.Error as error:
+            raise translate(error, self._path) from error
+        return outcomes
+
+
+@contextmanager
+def begun(
+    path: Path, synchronous: str, patience: float, now: Callable[[], float]
+) -> Iterator[SQLiteTransaction]:
+    """A transaction that has begun; it is rolled back unless it is committed."""
+    connection = patiently(lambda: _begin(path, synchronous), path, patience)
+    process = os.getpid()
+    try:
+        connection.set_authorizer(connection.judge)
+        yield SQLiteTransaction(connection, path, now)
+    finally:
+        if os.getpid() == process:
+            _end(connection)
+        else:
+            _leaked.append(connection)
+
+
+def _end(connection: StepConnection) -> None:
+    connection.set_authorizer(None)
+    if connection.in_transaction:
+        connection.execute(sql.ROLLBACK)
+    # A body that a timeout has left behind gets an error for whatever it does with it from now on.
+    sqlite3.Connection.close(connection)
+
+
+_leaked: list[StepConnection] = []
+"""In a forked child, connections of the parent: to close them would end the parent's locks."""
+
+
+def _begin(path: Path, synchronous: str) -> StepConnection:
+    connection = connect(
+        path,
+        *(f"PRAGMA {setting}" for setting in (f"synchronous = {synchronous}", *WRITER)),
+        factory=StepConnection,
+    )
+    try:
+        connection.execute(sql.BEGIN)
+    except BaseException:
+        sqlite3.Connection.close(connection)
+        raise
+    assert isinstance(connection, StepConnection)
+    return connection
