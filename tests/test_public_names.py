@@ -10,9 +10,7 @@ import pytest
 import flowdsl
 from flowdsl import Retry, Runtime, step, workflow
 
-STEP = (
-    "mode name retry timeout heartbeat key ignore version memo expires in_doubt undo executor on_divergence"
-)
+STEP = "mode name retry timeout heartbeat key ignore version memo expires in_doubt undo executor transaction on_divergence"
 WORKFLOW = "name id ignore timeout cleanup version on_complete on_error tags"
 RUNTIME = "retry codec hooks clock executor on_divergence lease name queues schedules previews"
 STORE = {"get": "key default", "set": "key value", "push": "key item", "increment": "key delta"}
