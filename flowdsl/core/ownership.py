@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from attrs import evolve
 
 from flowdsl.core.queues import DEFAULT
-from flowdsl.core.records import Run, ScheduleRow, Tags
+from flowdsl.core.records import Run, ScheduleRow, Tags, changed
 from flowdsl.core.status import RunStatus
 
 __all__ = [
@@ -67,14 +67,16 @@ class Standing(Protocol):
 
 def inserted(run: Run, run_id: str, number: int | None, epoch: int, lease_until: float) -> Run:
     """*run* as it is stored: with the id and number it was given, owned until *lease_until*."""
-    return evolve(
+    return changed(
         run,
-        id=run_id,
-        number=number,
-        epoch=epoch,
-        lease_until=lease_until,
-        tags=own_tags(run.tags),
-        pruned=False,
+        {
+            "id": run_id,
+            "number": number,
+            "epoch": epoch,
+            "lease_until": lease_until,
+            "tags": own_tags(run.tags),
+            "pruned": False,
+        },
     )
 
 

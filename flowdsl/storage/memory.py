@@ -31,7 +31,19 @@ from flowdsl.core.ownership import (
     updated,
 )
 from flowdsl.core.queues import Candidate, Taken, choose, longest_window, queue_of
-from flowdsl.core.records import Item, Memo, QueueRow, Run, RunFilter, ScheduleRow, Signal, Step, WorkerRow
+from flowdsl.core.records import (
+    Item,
+    Memo,
+    QueueRow,
+    Run,
+    RunFilter,
+    ScheduleRow,
+    Signal,
+    Step,
+    WorkerRow,
+    changed,
+    step_of,
+)
 from flowdsl.core.status import RunStatus
 from flowdsl.core.versions import is_known
 from flowdsl.errors import StorageUnavailable
@@ -453,7 +465,7 @@ class MemoryStorage(Storage):
         if "tags" in changes:
             changes["tags"] = own_tags(changes["tags"])
         self._unindex(entry.run)
-        entry.run = evolve(entry.run, **changes)
+        entry.run = changed(entry.run, changes)
         self._index(entry.run)
 
     def _index(self, run: Run) -> None:
@@ -519,7 +531,7 @@ class MemoryStorage(Storage):
         start = bisect_left(steps, after + 1, key=lambda numbered: numbered[0]) if after else 0
         page = islice(steps, start, None if limit is None else start + limit)
         if payloads:
-            return [step._replace(seq=seq) for seq, step in page]
+            return [step_of((*step[:3], seq, *step[4:])) for seq, step in page]
         return [step._replace(seq=seq, payload=None) for seq, step in page]
 
     def list_signals(

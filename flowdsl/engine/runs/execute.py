@@ -133,7 +133,8 @@ def execute(engine: Engine, asked: Request, acquired: Acquired) -> Flow:
             record.id, asked.defn.path, journal.replayable(), extra={"run": record.id, "step": None},
         )  # fmt: skip
         warn_of_version(record, asked.defn)
-    with nullcontext() if acquired.counted or frame is not None else engine.busy():
+    counted = acquired.counted or frame is not None or not engine.virtual
+    with nullcontext() if counted else engine.busy():
         while True:
             ended = yield from _generation(state, handle, acquired)
             if not isinstance(ended, Execution):

@@ -4,7 +4,7 @@ import json
 from functools import lru_cache
 from typing import Any
 
-from flowdsl.core.records import Step, Tags
+from flowdsl.core.records import Step, Tags, step_of
 from flowdsl.core.status import StepStatus
 from flowdsl.errors import CorruptPayload
 from flowdsl.storage.columns import tag_items
@@ -69,8 +69,30 @@ def steps_of(run_id: str, rows: list[Row]) -> list[Step]:
             at, cc, dr, ve, ex = USUAL if more is None else _decode_more(more)
             status = _STEP_STATUS[st]
             steps.pop(k, None)  # so that the last one stands in its own place
-            steps[k] = Step(
-                run_id, k, p, n, ki, sc, oc, o, status, at, ar, de, pl, pr, cr, co, cc, dr, ve, ex, se or b""
+            steps[k] = step_of(
+                (
+                    run_id,
+                    k,
+                    p,
+                    n,
+                    ki,
+                    sc,
+                    oc,
+                    o,
+                    status,
+                    at,
+                    ar,
+                    de,
+                    pl,
+                    pr,
+                    cr,
+                    co,
+                    cc,
+                    dr,
+                    ve,
+                    ex,
+                    se or b"",
+                )
             )
     except _DAMAGE as error:
         raise CorruptPayload(
