@@ -11,7 +11,15 @@ from pathlib import Path
 
 from .faults import preload
 
-FULL = {"kills": 10_000, "crowd": 1_000, "damage": 1_000, "disk": 1_000, "laws": 100_000, "cancels": 5_000}
+FULL = {
+    "kills": 10_000,
+    "crowd": 1_000,
+    "damage": 1_000,
+    "disk": 1_000,
+    "laws": 100_000,
+    "cancels": 5_000,
+    "transactions": 1_000,
+}
 """The campaigns, each a module with a function of the same name, and how many trials the full form has."""
 
 
