@@ -1,0 +1,25 @@
+"""The campaigns of claims, of schedules and of killed workers, in their quick form."""
+
+from .command import campaign
+
+
+def test_limits_hold_while_eight_workers_claim() -> None:
+    """Every run is claimed once, and no limit is passed at any moment."""
+    result = campaign("claims", "--count", "300")
+    assert result["failed"] == 0, result["failures"]
+    assert result["claimed"] == 300
+
+
+def test_each_tick_has_one_run_although_workers_die() -> None:
+    """Twenty days, the nights of two time changes among them."""
+    result = campaign("year", "--count", "20")
+    assert result["failed"] == 0, result["failures"]
+    assert result["deaths"] > 10
+    assert result["ticks"] == 20 * 2 * 25
+
+
+def test_killed_workers_repeat_nothing_that_was_seen() -> None:
+    """Four workers whose clocks are hours apart; every run ends with its value."""
+    result = campaign("fleet", "--count", "25")
+    assert result["failed"] == 0, result["failures"]
+    assert result["bodies"] >= 25 * 3
