@@ -1,5 +1,6 @@
 """Fixtures of all tests: storages, runtimes on virtual time, and nothing left over between tests."""
 
+import compileall
 import gc
 import os
 import signal
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from support import FLAVOURS, Effects, Flavour, Recorder
 
+import flowdsl
 from flowdsl import Runtime
 from flowdsl.runtime import set_default
 from flowdsl.storage import MemoryStorage, SQLiteStorage, Storage
@@ -27,6 +29,13 @@ _SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large)
 settings.register_profile("default", deadline=None, derandomize=True, suppress_health_check=_SLOW)
 settings.register_profile("campaign", deadline=None, max_examples=2000, suppress_health_check=_SLOW)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile the package once: most tests of processes spend their time on importing it, and where
+    ``PYTHONDONTWRITEBYTECODE`` is set, each would compile it anew."""
+    if not hasattr(config, "workerinput"):
+        compileall.compile_dir(Path(flowdsl.__file__).parent, quiet=2)
 
 
 def pytest_collection_finish() -> None:

@@ -235,6 +235,7 @@ class Breaking(Relay):
 
     def __init__(self, inner: Storage) -> None:
         super().__init__(inner)
+        self.patience = 0.0
         self.error: BaseException | None = None
         self.when: Callable[[Operation], bool] = lambda operation: True
 

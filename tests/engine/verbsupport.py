@@ -10,7 +10,7 @@ _QUEUE = threading.Condition()
 
 def until(true: Callable[[], Any]) -> Any:
     """Wait until something is so that another thread or process brings about."""
-    for _ in range(6000):
+    for _ in range(12_000):
         if found := true():
             return found
         with _QUEUE:
@@ -20,7 +20,7 @@ def until(true: Callable[[], Any]) -> Any:
 
 async def auntil(true: Callable[[], Any]) -> Any:
     """As :func:`until`, on an event loop."""
-    for _ in range(6000):
+    for _ in range(12_000):
         if found := true():
             return found
         await asyncio.sleep(0.005)
