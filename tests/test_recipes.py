@@ -4,11 +4,11 @@ import configparser
 import re
 import shlex
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from support import script, spawn
+from verbsupport import until
 
 from flowdsl import Runtime
 from flowdsl.cli.worker import worker
@@ -95,10 +95,7 @@ def test_two_hosts_whose_clocks_differ(tmp_path: Path) -> None:
     assert spawn(code, "0", url).communicate(timeout=60)[1] == ""
     hosts = [spawn(code, str(off), url) for off in (7200, -7200)]
     with Runtime(url) as rt:
-        end = time.monotonic() + 60
-        while any(run.status != "completed" for run in rt.runs() if run.id != "w-0"):
-            assert time.monotonic() < end
-            time.sleep(0.05)
+        until(lambda: all(run.status == "completed" for run in rt.runs() if run.id != "w-0"))
         for host in hosts:
             host.terminate()
         for host in hosts:
