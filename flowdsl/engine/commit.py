@@ -19,8 +19,9 @@ The implementation
     the gate of its request; futures are resolved once per loop and batch. Storages that commit in
     microseconds (``inline``) are called where the caller stands, on the event loop too, since a thread hop
     would cost more; where sharing pays for these too (``shares``), all that is written in one turn of the
-    loop is one commit. A lone async caller whose loop has nothing else to do commits there as well, as long
-    as commits were quick.
+    loop is one commit. Where a storage commits on an event loop (``awaits``), async callers do so: those of
+    one loop form groups there, and no thread is asked. A lone async caller whose loop has nothing else to do
+    commits there as well, as long as commits were quick.
 
     Where a transaction of a body keeps all other writers waiting (``alone``), the body holds the turn: the
     others queue until it has ended, and no event loop is blocked by a lock that a body on it holds.
@@ -37,7 +38,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Generator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -61,6 +62,7 @@ _holder: ContextVar[_Holder | None] = ContextVar("flowdsl_transaction", default=
 _QUICK = 0.001  # seconds: a commit that takes less may block an event loop that has nothing else to do
 _TRUSTED = 16  # so many quick commits in a row, and the next is taken to be quick too
 
+_MOST = 1000  # callers that share a transaction
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0  # seconds between two tries while the storage is unavailable
 
 
@@ -99,6 +101,8 @@ class Committer:
         self._starting = threading.Lock()
         self._closing = threading.Event()
         self._turns: dict[asyncio.AbstractEventLoop, list[_Request]] = {}
+        self._loops: dict[asyncio.AbstractEventLoop, list[_Request]] = {}  # that commit at the moment
+        self._serving: set[asyncio.Task[None]] = set()
         self._bodies: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock]
         self._bodies = weakref.WeakKeyDictionary()
         self._streak = 0  # quick commits in a row
@@ -155,6 +159,9 @@ class Committer:
                 return self.storage.commit(operations)
             request = _Request(operations, loop.create_future())
             self._join_turn(loop, request)
+        elif self.storage.awaits:
+            request = _Request(operations, loop.create_future())
+            self._join_loop(loop, request)
         else:
             if self._streak >= _TRUSTED and not self.storage.inline and _is_idle(loop):
                 outcomes = self._on_the_loop(operations)
@@ -214,6 +221,46 @@ class Committer:
         if outage is not None:
             self._fail([request for request in batch if not request.done], outage)
         _resolve(batch)
+
+    def _join_loop(self, loop: asyncio.AbstractEventLoop, request: _Request) -> None:
+        """Commit on the loop: at once, or with whoever else comes while a commit of it is under way."""
+        waiting = self._loops.get(loop)
+        if waiting is None:
+            waiting = self._loops[loop] = []
+            serving = loop.create_task(self._serve_loop(loop, waiting))
+            self._serving.add(serving)
+            serving.add_done_callback(self._serving.discard)
+        waiting.append(request)
+
+    async def _serve_loop(self, loop: asyncio.AbstractEventLoop, waiting: list[_Request]) -> None:
+        while waiting:
+            batch = waiting[:_MOST]
+            del waiting[:_MOST]
+            outage = await self._commit_together_async(batch)
+            if outage is not None:  # the storage has waited for it to end: all have one deadline
+                batch += waiting
+                waiting.clear()
+                self._fail([request for request in batch if not request.done], outage)
+            _resolve(batch)
+        del self._loops[loop]
+
+    async def _commit_together_async(self, batch: list[_Request]) -> StorageUnavailable | None:
+        """As :meth:`_commit_together`, on the event loop."""
+        work = _together(batch, Exception)
+        try:
+            operations = next(work)
+            while True:
+                try:
+                    outcomes = await self.storage.commit_async(operations)
+                except asyncio.CancelledError:
+                    continue  # the loop is about to end, and callers wait: to send it again does no harm
+                except Exception as error:
+                    operations = work.throw(error)
+                else:
+                    operations = work.send(outcomes)
+        except StopIteration as end:
+            outage: StorageUnavailable | None = end.value
+            return outage
 
     @contextmanager
     def transaction(self) -> Iterator[StepTransaction]:
@@ -282,7 +329,7 @@ class Committer:
         batch: list[_Request] = []
         pause = _FIRST_PAUSE
         while batch or self._pending:
-            while self._pending and len(batch) < 1000:
+            while self._pending and len(batch) < _MOST:
                 batch.append(self._pending.popleft())
             try:
                 outage = self._commit_together(batch, catch)
@@ -309,30 +356,19 @@ class Committer:
         self, batch: list[_Request], catch: type[BaseException]
     ) -> StorageUnavailable | None:
         """Commit for *batch*; the error, if the storage is unavailable: the rest of it is not done then."""
-        if len(batch) > 1:
-            try:
-                outcomes = self._timed([op for request in batch for op in request.operations])
-            except StorageUnavailable as error:
-                return error
-            except catch:
-                pass  # somebody's operations are at fault: find out whose, below
-            else:
-                start = 0
-                for request in batch:
-                    end = start + len(request.operations)
-                    request.outcomes = outcomes[start:end]
-                    request.done = True
-                    start = end
-                return None
-        for request in batch:
-            try:
-                request.outcomes = self._timed(request.operations)
-            except StorageUnavailable as error:
-                return error
-            except catch as error:
-                request.error = error
-            request.done = True
-        return None
+        work = _together(batch, catch)
+        try:
+            operations = next(work)
+            while True:
+                try:
+                    outcomes = self._timed(operations)
+                except BaseException as error:
+                    operations = work.throw(error)
+                else:
+                    operations = work.send(outcomes)
+        except StopIteration as end:
+            outage: StorageUnavailable | None = end.value
+            return outage
 
     @staticmethod
     def _fail(batch: list[_Request], error: StorageUnavailable) -> None:
@@ -368,6 +404,37 @@ class Committer:
             if thread is not threading.current_thread():
                 thread.join()
             self._thread = None
+
+
+def _together(
+    batch: list[_Request], catch: type[BaseException]
+) -> Generator[Sequence[Operation], list[Outcome], StorageUnavailable | None]:
+    """Yields what is to be committed for *batch*, and is sent the outcomes; ends with the error, if the
+    storage is unavailable."""
+    if len(batch) > 1:
+        try:
+            outcomes = yield [op for request in batch for op in request.operations]
+        except StorageUnavailable as error:
+            return error
+        except catch:
+            pass  # somebody's operations are at fault: find out whose, below
+        else:
+            start = 0
+            for request in batch:
+                end = start + len(request.operations)
+                request.outcomes = outcomes[start:end]
+                request.done = True
+                start = end
+            return None
+    for request in batch:
+        try:
+            request.outcomes = yield request.operations
+        except StorageUnavailable as error:
+            return error
+        except catch as error:
+            request.error = error
+        request.done = True
+    return None
 
 
 def _is_idle(loop: asyncio.AbstractEventLoop) -> bool:

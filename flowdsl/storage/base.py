@@ -137,6 +137,8 @@ class Storage(ABC):
     * ``inline``: whether a commit takes microseconds, so that async code may call it on its event loop.
     * ``shares``: of one that is ``inline``: whether callers that commit together pay much less than one by
       one.
+    * ``awaits``: whether ``commit_async`` is made on the event loop, and waits as long as *patience* says
+      by itself.
     * ``transacts``: whether a body can share a transaction with its record (:meth:`transaction`), and
       ``alone``: whether such a transaction keeps all other writers waiting.
     """
@@ -144,6 +146,7 @@ class Storage(ABC):
     url: str | None = None
     inline: bool = False
     shares: bool = False
+    awaits: bool = False
     transacts: bool = False
     alone: bool = False
     patience: float = 30.0

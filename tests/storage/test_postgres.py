@@ -3,7 +3,7 @@
 import asyncio
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -14,9 +14,10 @@ from postgres_server import postgres_url
 
 from flowdsl import Runtime, step, workflow
 from flowdsl.core.records import Signal
+from flowdsl.engine.commit import Committer
 from flowdsl.errors import StorageUnavailable
 from flowdsl.storage import MemoryStorage, Storage, open_storage
-from flowdsl.storage.operations import AddSignal, Done, Fenced, Outcome, PutStep
+from flowdsl.storage.operations import AddSignal, Done, Fenced, Operation, Outcome, PutStep
 from flowdsl.testing.storage.agreement import StorageMachine
 from flowdsl.testing.storage.contract import StorageContract
 from flowdsl.testing.storage.samples import a_step, open_run
@@ -112,6 +113,60 @@ def test_an_async_commit_asks_no_thread(storage: PostgresStorage, monkeypatch: p
     assert [outcome.seq for outcome in outcomes if isinstance(outcome, Done)] == [1, 2, 3, 4, 5, 6, 7, 8]
     assert isinstance(outcomes[3], Fenced)
     assert len(storage.list_steps("r")) == 8
+
+
+def test_async_runs_commit_on_their_loop(storage: PostgresStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their steps ask no thread, one by one and in groups; what they record is what others read."""
+    sent: list[int] = []
+    commit_async = storage.commit_async
+
+    async def counted(operations: Sequence[Operation]) -> list[Outcome]:
+        sent.append(len(operations))
+        return await commit_async(operations)
+
+    monkeypatch.setattr(storage, "commit_async", counted)
+
+    @step
+    async def square(n: int) -> int:
+        return n * n
+
+    @workflow(id="sum-{n}")
+    async def sum_of(n: int) -> int:
+        return sum([await square(i) for i in range(n)])
+
+    async def many() -> list[int]:
+        return [await sum_of(3), *await asyncio.gather(*(sum_of(n) for n in range(4, 24)))]
+
+    with Runtime(storage) as rt:
+        assert asyncio.run(many()) == [sum(i * i for i in range(n)) for n in range(3, 24)]
+        assert len(rt.run("sum-23").steps()) == 23
+    assert sum(sent) >= sum(range(3, 24))
+    assert max(sent) > 1
+    assert len(sent) < sum(range(3, 24))
+
+
+def test_no_number_of_async_callers_makes_an_outage_longer(storage: PostgresStorage) -> None:
+    """While the server is away all wait together; then each gets its own error, and the runs stay resumable."""
+    open_run(storage)
+
+    async def callers() -> list[object]:
+        async def gone(operations: Sequence[Operation]) -> list[Outcome]:
+            calls.append(len(operations))
+            await asyncio.sleep(0)
+            raise StorageUnavailable("gone", lasting=True)
+
+        storage.commit_async = gone  # type: ignore[method-assign]
+        put = [PutStep(a_step(key="a"), 1)]
+        return await asyncio.gather(
+            *(committer.commit_async(put) for _ in range(500)), return_exceptions=True
+        )
+
+    calls: list[int] = []
+    committer = Committer(storage)
+    errors = asyncio.run(callers())
+    assert len(calls) == 1
+    assert len({id(error) for error in errors}) == 500
+    assert all(isinstance(error, StorageUnavailable) for error in errors)
 
 
 def test_other_processes_are_heard(storage: PostgresStorage) -> None:

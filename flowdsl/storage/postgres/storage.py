@@ -61,7 +61,7 @@ class PostgresStorage(Storage):
     reached or refuses us, and :class:`~flowdsl.errors.SchemaMismatch` if a newer flowdsl made the tables.
     """
 
-    transacts = True
+    transacts = awaits = True
 
     def __init__(self, url: str) -> None:
         super().__init__()
