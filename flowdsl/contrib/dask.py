@@ -48,7 +48,7 @@ _REMEMBERED = 10_000  # tasks of which a worker knows whether they have begun
 class DaskExecutor(Executor):
     """An executor of a Dask cluster, for ``Runtime(executor=…)`` and ``@step(executor=…)``.
 
-    Parameters: *client*, a :class:`distributed.Client`, which stays the caller's to close; *runtime*, called
+    Parameters: *client*, a ``distributed.Client``, which stays the caller's to close; *runtime*, called
     without arguments on the worker of a whole run, makes the :class:`~flowdsl.Runtime` to execute it in
     (by default one over the URL of the current runtime's storage); further *options* go with each task
     (``workers``, ``resources``, ``priority``, ``retries``, ``allow_other_workers``).

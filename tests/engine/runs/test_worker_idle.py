@@ -80,10 +80,12 @@ def test_an_idle_worker_costs_next_to_nothing(storage, monkeypatch):
         w.options(delay="1 day").enqueue()
         skipping.runtime, skipping.asked = rt, 0
         statements.clear()
+        begun = skipping.now()
         rt.work()
+        passed = skipping.now() - begun  # the machine's own slowness counts as time, too
     assert skipping.passed > 120
-    assert skipping.asked < 120 * 0.5
-    assert len(statements) < 120
+    assert skipping.asked < passed * 0.5
+    assert len(statements) < passed
 
 
 class Patient(RelayStorage):
