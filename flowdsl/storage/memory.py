@@ -321,7 +321,7 @@ class MemoryStorage(Storage):
             reply_failed=False,
             reply_seal=b"",
         )
-        entry.unread += 1
+        entry.unread[signal.id] = None
         if signal.key is not None:
             entry.sent[signal.name, signal.key] = self._signal_seq
         return Done(self._signal_seq)
@@ -335,7 +335,7 @@ class MemoryStorage(Storage):
             return _MISSING
         if signal.taken_by is None:
             entry.signals[signal.id] = evolve(signal, taken_by=op.step.key)
-            entry.unread -= 1
+            del entry.unread[signal.id]
         return self._put(entry, op.step)
 
     def _reply(self, op: Reply) -> Outcome:
@@ -548,14 +548,13 @@ class MemoryStorage(Storage):
         require_limit(limit)
         with self._lock:
             entry = self._entry(run_id)
-            signals = [] if entry is None else list(entry.signals.values())
-        matching = (
-            one
-            for one in signals
-            if one.seq > after and (name is None or one.name == name) and not (unread and one.taken_by)
-        )
-        page = islice(matching, limit)
-        return list(page) if payloads else [evolve(one, payload=b"", reply=None) for one in page]
+            if entry is None:
+                return []
+            # Of thousands of messages, a wait looks at those only that are unread, and at one page of them.
+            signals = map(entry.signals.__getitem__, entry.unread) if unread else entry.signals.values()
+            matching = (one for one in signals if one.seq > after and (name is None or one.name == name))
+            page = list(islice(matching, limit))
+        return page if payloads else [evolve(one, payload=b"", reply=None) for one in page]
 
     def get_signal(self, run_id: str, signal_id: str, /) -> Signal | None:
         require_id(signal_id, "signal id")
@@ -619,7 +618,9 @@ class MemoryStorage(Storage):
             for run_id in wanted:
                 if (entry := self._entry(run_id)) is not None:
                     run = entry.run
-                    found.append(Attention(run_id, run.epoch, run.status, run.cancel_requested, entry.unread))
+                    found.append(
+                        Attention(run_id, run.epoch, run.status, run.cancel_requested, len(entry.unread))
+                    )
         return found
 
     def next_due(self, workflows: Collection[str], queues: Sequence[str] | None = None, /) -> float | None:

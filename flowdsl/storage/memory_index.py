@@ -16,14 +16,15 @@ __all__ = ["Entry", "Line", "matches", "order"]
 
 @define(slots=True)
 class Entry:
-    """A run with what belongs to it. Steps are kept in the order of ``seq``, which stands beside each."""
+    """A run with what belongs to it. Steps are kept in the order of ``seq``, which stands beside each;
+    ``unread``: ids of the messages that nobody has taken, in the order of arrival."""
 
     run: Run
     nonce: str
     steps: dict[str, tuple[int, Step]] = field(factory=dict)
     signals: dict[str, Signal] = field(factory=dict)
     sent: dict[tuple[str, str], int] = field(factory=dict)
-    unread: int = 0
+    unread: dict[str, None] = field(factory=dict)
     channels: dict[str, dict[int, Item]] = field(factory=dict)
     last: int = 0
 
