@@ -80,9 +80,11 @@ class Session:
     def execute(self, command: str) -> list[str]:
         """What *command* prints, on standard output and standard error.
 
-        One that needs no shell and executes no code of the page is called in this process, which is quicker.
+        One that needs no shell and no code of the page is called in this process, which is quicker.
+        (``fork`` looks at the parameters of the workflow, if this process knows one of that name.)
         """
-        if command.startswith("flowdsl ") and not set("|>$&") & set(command) and "--app" not in command:
+        quick = not set("|>$&") & set(command) and "--app" not in command
+        if quick and command.startswith("flowdsl ") and not command.startswith("flowdsl fork "):
             with contextlib.chdir(self.folder):
                 runner = CliRunner(env={"FLOWDSL_STORAGE": None, **self.environment})
                 done_here = runner.invoke(cli, shlex.split(command)[1:], prog_name="flowdsl")
