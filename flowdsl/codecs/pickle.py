@@ -16,8 +16,10 @@ things it does not do are added here:
   alone.
 """
 
+import copyreg
 import io
 import pickle
+from collections import ChainMap
 from functools import lru_cache
 from typing import Any
 from weakref import WeakSet
@@ -36,6 +38,8 @@ _BY_NAME = (
     b"\x93"  # the opcode STACK_GLOBAL: without it a pickle names no class, so nothing needs to be looked for
 )
 _MAIN_TOKEN = b"_main__"
+_TBLIB = "tblib.pickling_support"
+_TBLIB_TOKEN = _TBLIB.encode()
 
 
 class PickleCodec(Codec):
@@ -58,7 +62,11 @@ class PickleCodec(Codec):
         except Exception:
             data = _dumps_by_value(value)
         # find() is twice as fast as "in" here, and this stands in the way of every stored step.
-        if data.find(_BY_NAME) >= 0 and data.find(_MAIN_TOKEN) >= 0:
+        if data.find(_BY_NAME) < 0:
+            return data
+        if data.find(_TBLIB_TOKEN) >= 0:
+            data = _dumps_by_value(value)
+        if data.find(_MAIN_TOKEN) >= 0:
             name = here().encode("utf-8", "surrogatepass")
             return _MAIN_HEADER + len(name).to_bytes(2, "big") + name + data
         return data
@@ -145,8 +153,16 @@ def _make_pickler() -> Any:
     global _Pickler
     import cloudpickle
 
+    given = [
+        table for table in cloudpickle.Pickler.dispatch_table.maps if table is not copyreg.dispatch_table
+    ]
+
     class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         """cloudpickle's, but names stay names in ``__main__`` and living classes are left alone."""
+
+        @property
+        def dispatch_table(self) -> Any:
+            return ChainMap(*given, _reducers())
 
         def reducer_override(self, obj: Any) -> Any:
             if getattr(obj, "__module__", None) in MAIN_NAMES and found_by_name(obj):
@@ -159,6 +175,16 @@ def _make_pickler() -> Any:
 
     _Pickler = Pickler
     return Pickler
+
+
+def _reducers() -> dict[type, Any]:
+    """How pickle reduces objects in this process, without what tblib has put there for exceptions (Dask does
+    so when it is imported): it keeps frames and causes, and only who has tblib could load it."""
+    return {
+        cls: reduce
+        for cls, reduce in copyreg.dispatch_table.items()
+        if not (issubclass(cls, BaseException) and getattr(reduce, "__module__", None) == _TBLIB)
+    }
 
 
 def set_class_state(cls: type, state: Any) -> type:

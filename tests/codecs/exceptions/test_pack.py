@@ -1,6 +1,7 @@
 """Exceptions come back as what they were: same type, same text, whatever their class does."""
 
 import copy
+import copyreg
 import json
 import logging
 import os
@@ -546,3 +547,15 @@ def test_a_codec_that_cannot_store_a_dict():
 
     with pytest.raises(ResultNotStorable, match="codec 'texts' cannot store the record of an exception"):
         Payloads(Texts()).pack_error(ValueError("x"), *HERE)
+
+
+def test_what_another_library_does_to_pickle_is_not_stored(monkeypatch):
+    """Dask lets pickle keep frames and contexts, by a library that whoever loads would need."""
+    tblib = pytest.importorskip("tblib.pickling_support")
+    monkeypatch.setitem(copyreg.dispatch_table, ValueError, tblib.pickle_exception)
+    try:
+        raise ValueError("shown") from None
+    except ValueError as error:
+        payload, loaded = Payloads(PickleCodec()).pack_error(error, *HERE)
+        assert b"tblib" not in payload + PickleCodec().dumps([error])
+        assert type(loaded) is ValueError
