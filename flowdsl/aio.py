@@ -1,8 +1,8 @@
 """The verbs of :mod:`flowdsl.verbs` that wait, awaited. Meaning, parameters and errors are the same."""
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from flowdsl.engine.call import inside
 from flowdsl.engine.effects import run_async
@@ -17,6 +17,14 @@ from flowdsl.engine.operations.reply import Message
 from flowdsl.handle import racer_of
 
 __all__ = ["gather", "race", "receive", "schedule", "sleep", "sleep_until", "store", "wait_for"]
+
+T = TypeVar("T")
+T1 = TypeVar("T1")
+T2 = TypeVar("T2")
+T3 = TypeVar("T3")
+T4 = TypeVar("T4")
+T5 = TypeVar("T5")
+P = ParamSpec("P")
 
 
 def sleep(duration: Any) -> Coroutine[Any, Any, None]:
@@ -51,12 +59,55 @@ def race(*futures_or_runs: Any) -> Coroutine[Any, Any, Any]:
     return run_async(racing.race(frame, futures_or_runs, racer_of(frame)))
 
 
-async def gather(*futures_or_runs: Any, return_exceptions: bool = False) -> list[Any]:
+@overload
+async def gather(
+    a: Awaitable[T1], b: Awaitable[T2], /, *, return_exceptions: Literal[False] = False
+) -> tuple[T1, T2]: ...
+@overload
+async def gather(
+    a: Awaitable[T1], b: Awaitable[T2], c: Awaitable[T3], /, *, return_exceptions: Literal[False] = False
+) -> tuple[T1, T2, T3]: ...
+@overload
+async def gather(
+    a: Awaitable[T1],
+    b: Awaitable[T2],
+    c: Awaitable[T3],
+    d: Awaitable[T4],
+    /,
+    *,
+    return_exceptions: Literal[False] = False,
+) -> tuple[T1, T2, T3, T4]: ...
+@overload
+async def gather(
+    a: Awaitable[T1],
+    b: Awaitable[T2],
+    c: Awaitable[T3],
+    d: Awaitable[T4],
+    e: Awaitable[T5],
+    /,
+    *,
+    return_exceptions: Literal[False] = False,
+) -> tuple[T1, T2, T3, T4, T5]: ...
+@overload
+async def gather(*futures_or_runs: Awaitable[T], return_exceptions: Literal[False] = False) -> list[T]: ...
+@overload
+async def gather(
+    *futures_or_runs: Awaitable[T], return_exceptions: Literal[True]
+) -> list[T | BaseException]: ...
+async def gather(*futures_or_runs: Any, return_exceptions: bool = False) -> Any:
     """Wait for futures, runs and coroutines; their results, in order. Each coroutine is a branch with a
     scope of its own. With *return_exceptions*, errors stand in their places."""
     return await gathering.gather_async(current.get(), futures_or_runs, return_exceptions)
 
 
+@overload
+def schedule(
+    step: Callable[..., Any], /, *args: Any, delay: Any, **kwargs: Any
+) -> Coroutine[Any, Any, Any]: ...
+@overload
+def schedule(step: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Any]: ...
+@overload
+def schedule(step: str, /, *args: Any, delay: Any = 0, **kwargs: Any) -> Coroutine[Any, Any, Any]: ...
 def schedule(step: Any, /, *args: Any, delay: Any = 0, **kwargs: Any) -> Coroutine[Any, Any, Any]:
     """Start *step* as a branch of the run, after *delay*; returns its future."""
     return run_async(scheduling.schedule(inside("schedule", is_async=True), step, args, kwargs, delay))

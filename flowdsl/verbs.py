@@ -6,9 +6,9 @@ and async bodies alike; the others have their awaited twins in :mod:`flowdsl.aio
 
 import random
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn, ParamSpec, TypeVar, overload
 
 from flowdsl.engine.call import inside
 from flowdsl.engine.effects import drive, run_sync
@@ -48,6 +48,14 @@ __all__ = [
     "uuid4",
     "wait_for",
 ]
+
+T = TypeVar("T")
+T1 = TypeVar("T1")
+T2 = TypeVar("T2")
+T3 = TypeVar("T3")
+T4 = TypeVar("T4")
+T5 = TypeVar("T5")
+P = ParamSpec("P")
 
 
 def sleep(duration: Any) -> None:
@@ -152,7 +160,40 @@ def continue_as_new(*args: Any, **kwargs: Any) -> NoReturn:
     generations.continue_as_new(inside("continue_as_new"), args, kwargs)
 
 
-def gather(*futures_or_runs: Any, return_exceptions: bool = False) -> list[Any]:
+@overload
+def gather(
+    a: Awaitable[T1], b: Awaitable[T2], /, *, return_exceptions: Literal[False] = False
+) -> tuple[T1, T2]: ...
+@overload
+def gather(
+    a: Awaitable[T1], b: Awaitable[T2], c: Awaitable[T3], /, *, return_exceptions: Literal[False] = False
+) -> tuple[T1, T2, T3]: ...
+@overload
+def gather(
+    a: Awaitable[T1],
+    b: Awaitable[T2],
+    c: Awaitable[T3],
+    d: Awaitable[T4],
+    /,
+    *,
+    return_exceptions: Literal[False] = False,
+) -> tuple[T1, T2, T3, T4]: ...
+@overload
+def gather(
+    a: Awaitable[T1],
+    b: Awaitable[T2],
+    c: Awaitable[T3],
+    d: Awaitable[T4],
+    e: Awaitable[T5],
+    /,
+    *,
+    return_exceptions: Literal[False] = False,
+) -> tuple[T1, T2, T3, T4, T5]: ...
+@overload
+def gather(*futures_or_runs: Awaitable[T], return_exceptions: Literal[False] = False) -> list[T]: ...
+@overload
+def gather(*futures_or_runs: Awaitable[T], return_exceptions: Literal[True]) -> list[T | BaseException]: ...
+def gather(*futures_or_runs: Any, return_exceptions: bool = False) -> Any:
     """Wait for futures of ``submit`` and runs of ``start``; their results, in order.
 
     The first failure is raised once the others were cancelled or have ended. With *return_exceptions*,
@@ -161,6 +202,12 @@ def gather(*futures_or_runs: Any, return_exceptions: bool = False) -> list[Any]:
     return gathering.gather_sync(futures_or_runs, return_exceptions)
 
 
+@overload
+def schedule(step: Callable[..., Any], /, *args: Any, delay: Any, **kwargs: Any) -> Any: ...
+@overload
+def schedule(step: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Any: ...
+@overload
+def schedule(step: str, /, *args: Any, delay: Any = 0, **kwargs: Any) -> Any: ...
 def schedule(step: Any, /, *args: Any, delay: Any = 0, **kwargs: Any) -> Any:
     """Start *step* as a branch of the run, after *delay*. The run completes when all its branches have; one
     that fails, fails it.

@@ -233,7 +233,7 @@ assert_type(flowdsl.rng(), Random)
 assert_type(flowdsl.current_run(), Run | None)
 assert_type(flowdsl.store.push("key", 1), int)
 assert_type(flowdsl.store.items(), dict[str, Any])
-assert_type(flowdsl.gather(double.submit(1), twice.start(1)), list[Any])
+assert_type(flowdsl.gather(double.submit(1), twice.start(1)), tuple[int, int])
 if (attempt := flowdsl.current_step()) is not None:
     assert_type(attempt.idempotency_key, str)
 flowdsl.sleep_until("tomorrow")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
@@ -249,4 +249,4 @@ async def twins() -> None:
 
 async def verbs_that_wait() -> None:
     assert_type(await aio.store.items(), dict[str, Any])
-    assert_type(await aio.gather(afetch("u"), aio.sleep(1)), list[Any])
+    assert_type(await aio.gather(afetch("u"), afetch("v")), tuple[bytes, bytes])

@@ -14,7 +14,7 @@ import logging
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike, stat
-from typing import Any, Literal
+from typing import Any, Literal, ParamSpec, overload
 
 from attrs import frozen
 
@@ -32,6 +32,8 @@ from flowdsl.testing.replay.values import copy_of
 from flowdsl.testing.seam import Fakes, fakes_by_path
 
 __all__ = ["ReplayMismatch", "ReplayReport", "check", "check_replay"]
+
+P = ParamSpec("P")
 
 logger = logging.getLogger("flowdsl")
 
@@ -265,6 +267,8 @@ class _Check:
         plain = ask.sight(number, sight.point, (), notice=True)
         if not plain.what:
             found = [one for one in sight.changes if ask.sight(number, sight.point, (one,)).what]
+            if len(found) > 1 and cause.CLOCK in found and ask.sight(number, sight.point, ()).what:
+                found = [cause.CLOCK]  # so much time has passed meanwhile that each of them seems to matter
             noticed = ask.sight(number, sight.point, sight.changes, notice=True).noticed
             places: dict[str, Sequence[str]] = {
                 one: [place for c, place in noticed if c == one] for one in found
@@ -323,7 +327,41 @@ def _look(one: Any) -> Any:
     return copy_of(one() if callable(one) else one)
 
 
+@overload
 def check_replay(
+    workflow: Callable[..., Any], /, *args: Any, fakes: Fakes | None, **more: Any
+) -> ReplayReport: ...
+@overload
+def check_replay(
+    workflow: Callable[..., Any], /, *args: Any, crashes: int | Literal["all"], **more: Any
+) -> ReplayReport: ...
+@overload
+def check_replay(workflow: Callable[..., Any], /, *args: Any, deaths: int, **more: Any) -> ReplayReport: ...
+@overload
+def check_replay(
+    workflow: Callable[..., Any], /, *args: Any, signals: Iterable[tuple[str, Any]], **more: Any
+) -> ReplayReport: ...
+@overload
+def check_replay(
+    workflow: Callable[..., Any], /, *args: Any, watch: Iterable[Any], **more: Any
+) -> ReplayReport: ...
+@overload
+def check_replay(
+    workflow: Callable[..., Any], /, *args: Any, raises: Raised, **more: Any
+) -> ReplayReport: ...
+@overload
+def check_replay(workflow: Callable[..., Any], /, *args: Any, lossy: bool, **more: Any) -> ReplayReport: ...
+@overload
+def check_replay(
+    workflow: Callable[..., Any], /, *args: Any, outside_effects: bool, **more: Any
+) -> ReplayReport: ...
+@overload
+def check_replay(
+    workflow: Callable[..., Any], /, *args: Any, options: Mapping[str, Any] | None, **more: Any
+) -> ReplayReport: ...
+@overload
+def check_replay(workflow: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> ReplayReport: ...
+def check_replay(  # type: ignore[misc]  # a parameter may be named like an option
     workflow: Any,
     *args: Any,
     fakes: Fakes | None = None,
