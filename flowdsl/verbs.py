@@ -161,7 +161,7 @@ def continue_as_new(*args: Any, **kwargs: Any) -> NoReturn:
 
 
 @overload
-def gather(
+def gather(  # pyright: ignore[reportOverlappingOverload]  # as asyncio.gather has it
     a: Awaitable[T1], b: Awaitable[T2], /, *, return_exceptions: Literal[False] = False
 ) -> tuple[T1, T2]: ...
 @overload

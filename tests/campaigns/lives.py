@@ -3,6 +3,7 @@
 The campaign itself has no threads and no open storage, so that its copies are whole.
 """
 
+import contextlib
 import os
 import select
 import signal
@@ -19,7 +20,8 @@ _living: set[int] = set()
 def end_all() -> None:
     """Kill whoever still lives."""
     while _living:
-        os.kill(_living.pop(), signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it was just waited for
+            os.kill(_living.pop(), signal.SIGKILL)
 
 
 @frozen

@@ -6,6 +6,7 @@ from flowdsl.engine.definitions import WorkflowDef
 from flowdsl.engine.effects import Flow, run_async, run_sync
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.runs.acquire import Acquired, open_now
+from flowdsl.engine.runs.ending import release
 from flowdsl.engine.runs.execute import edge, execute, whole
 from flowdsl.engine.runs.outcome import OnLoop, on_a_loop
 from flowdsl.engine.runs.request import Request
@@ -23,6 +24,9 @@ def launch(engine: Engine, asked: Request, acquired: Acquired | None = None) -> 
     if acquired is None:  # somebody executes it, and we join
         run_id, flow = asked.wanted.id, edge(whole(engine, asked))
     elif not acquired.owned:
+        return acquired.run.id
+    elif engine.closing:  # while it was being opened: the next runtime begins it
+        release(engine, acquired.run)
         return acquired.run.id
     else:
         run_id, flow = acquired.run.id, edge(execute(engine, asked, acquired))
