@@ -151,6 +151,8 @@ async def run_async(flow: Flow) -> Value:
                 effect = send(answer)
     except StopIteration as stop:
         failure, value = stop.value
+    except Forked as forked:
+        failure, value = forked.error, forked.value
     except asyncio.CancelledError as error:
         failure, value = error, None
     failure = cancelled or failure
@@ -342,15 +344,21 @@ class Body(Effect):
     async def aio(self) -> Result:
         frame = self.frame
         frame.scope.entered()
+        process = PROCESS[0]
+        outcome: Result
         token = current.set(frame)
         try:
             if self.timeout is None and self.heart is None:
-                return None, await self._awaited()
-            return await self._aio_with_limits()
+                outcome = None, await self._awaited()
+            else:
+                outcome = await self._aio_with_limits()
         except BaseException as error:
-            return error, None
+            outcome = error, None
         finally:
             current.reset(token)
+        if process is not PROCESS[0]:
+            raise Forked(*outcome)
+        return outcome
 
     def _awaited(self) -> Awaitable[Value]:
         around = self.frame.run.engine.hooks.around_async

@@ -229,6 +229,50 @@ def test_a_forked_child_ends_nothing(runtime: Runtime, effects: Effects):
     assert effects == []
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.parametrize("where", ["step", "body"])
+def test_a_forked_child_of_an_async_body_ends_nothing(runtime: Runtime, effects: Effects, where):
+    """The same, from a step and from the body of the run; the child sees its own error."""
+    if runtime.storage.url is None:
+        pytest.skip("a storage in memory is copied by a fork")
+
+    async def release(item):
+        effects("release")
+
+    @step(undo=release)
+    async def book():
+        return 1
+
+    def forks():
+        pid = os.fork()
+        if pid == 0:
+            raise ValueError("the child")
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+    @step
+    async def forked():
+        return forks()
+
+    @workflow(id="w")
+    async def w():
+        await book()
+        return await forked() if where == "step" else forks()
+
+    me = os.getpid()
+
+    async def main():
+        try:
+            return await w()
+        except BaseException as error:
+            if os.getpid() != me:  # before it closes the event loop, which it shares
+                os._exit(7 if isinstance(error, ValueError) else 1)
+            raise
+
+    assert asyncio.run(main()) == 7
+    assert runtime.run("w").status is RunStatus.COMPLETED
+    assert effects == []
+
+
 def test_default_retries_do_not_multiply(runtime: Runtime, effects: Effects):
     """What an inner step has given up on is retried only by a ``retry=`` of one's own."""
 
