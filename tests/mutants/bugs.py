@@ -33,9 +33,10 @@ bug(
     "acknowledge-before-commit",
     "the caller sees a result that is written behind its back",
     (
-        "stored = put(call, record) if stored:",
-        "run.engine.background(lambda: run.engine.commit(run.writer.put(record)))\n"
-        "            stored = ()\n"
+        "stored = put(attempt.call, record, *more) if stored:",
+        "run = attempt.run\n"
+        "        run.engine.background(lambda: run.engine.commit(run.writer.put(record), *more))\n"
+        "        stored = ()\n"
         "        if stored:",
     ),
     tests=f"{CORE} {VERBS}",
@@ -167,8 +168,8 @@ bug(
     "loaded-value-not-seen",
     "on the first run the caller sees what the body returned, on replay what was stored",
     (
-        "return self._told(attempt, loaded) def _known(",
-        "return self._told(attempt, value)\n\n    def _known(",
+        "return self._told(attempt, loaded) def _completed(",
+        "return self._told(attempt, value)\n\n    def _completed(",
     ),
     tests="tests/engine/operations/test_results.py",
 )
@@ -314,8 +315,8 @@ bug(
     "neighbour-dropped",
     "behind a shared commit that failed, only the first caller's operations are written",
     (
-        "try: request.outcomes = self._timed(request.operations)",
-        "try:\n                if place == 0:\n                    request.outcomes = self._timed(request.operations)",
+        "try: request.outcomes = yield request.operations",
+        "try:\n            if request is batch[0]:\n                request.outcomes = yield request.operations",
     ),
     tests="tests/engine/test_commit.py",
 )
@@ -394,7 +395,10 @@ bug(
 bug(
     "signal-taken-unrecorded",
     "a signal is taken, and the wait that took it is recorded later",
-    ("entry.unread -= 1 return self._put(entry, op.step)", "entry.unread -= 1\n        return _DONE"),
+    (
+        "del entry.unread[signal.id] return self._put(entry, op.step)",
+        "del entry.unread[signal.id]\n        return _DONE",
+    ),
     (
         "done = self._put(head, op.step) self._execute(sql.TAKE_SIGNAL",
         "done = _DONE\n        self._execute(sql.TAKE_SIGNAL",
@@ -486,7 +490,7 @@ bug(
     "value-after-the-body",
     "a body may act upon a time that is not durable",
     ("or call.run.writer.buffer", "or False"),
-    ("if run.writer.buffer: yield from flush(run) error, value", "error, value"),
+    ("if run.writer.buffer: yield from flush(run) if self.defn.transaction:", "if self.defn.transaction:"),
     tests=f"tests/engine/operations/test_value.py {VERBS}",
 )
 bug(
@@ -538,8 +542,8 @@ bug(
     "undo-not-recorded",
     "what was undone is undone once more after a kill",
     (
-        "return (yield from _store(state, record, step._replace(seq=0, status=StepStatus.UNDONE, extra=undone)))",
-        "return None, None",
+        "yield from _store(state, *ended())",
+        "pass",
     ),
     tests=f"tests/engine/runs/test_undo.py {VERBS}",
 )
