@@ -14,6 +14,7 @@ from flowdsl.cli._command import Cli, command, missing_database, shown_status
 from flowdsl.cli._execute import APP
 from flowdsl.cli._find import every_run
 from flowdsl.cli._modules import app_payloads
+from flowdsl.cli._postgres_checks import postgres_checks
 from flowdsl.codecs.protection import protection_of
 from flowdsl.core.records import RunFilter
 from flowdsl.core.status import RunStatus
@@ -25,7 +26,12 @@ __all__ = ["doctor"]
 
 SIGNS = {OK: ("✓", "green"), WARNING: ("!", "yellow"), PROBLEM: ("✗", "bold red")}
 STYLES = {OK: "", WARNING: "yellow", PROBLEM: "red"}
-TITLES = {"python": "Python", "sqlite": "SQLite", "write_ahead_log": "write-ahead log"}
+TITLES = {
+    "python": "Python",
+    "sqlite": "SQLite",
+    "postgresql": "PostgreSQL",
+    "write_ahead_log": "write-ahead log",
+}
 _NAMED = 3  # interrupted runs that are named
 
 
@@ -109,6 +115,15 @@ def _storage(cli: Cli) -> Iterator[Check]:
             yield check
     if openable:
         yield from _runs(cli)
+    if cli.url.startswith(("postgresql:", "postgres:")):
+        yield from _postgres(cli.url)
+
+
+def _postgres(url: str) -> Iterator[Check]:
+    try:
+        yield from postgres_checks(url)
+    except (ImportError, ValueError):
+        pass  # said when it was opened
 
 
 def _protection(app: str | None) -> Iterator[Check]:
