@@ -258,7 +258,7 @@ def _code_of(fn: Any) -> Any:
     return getattr(_layers(fn)[-1], "__code__", None)
 
 
-def _made_of(fn: Any) -> list[_Same]:
+def _made_of(fn: Function) -> list[_Same]:
     """What tells two functions of one code apart: their closures and defaults."""
     layers = _layers(fn)
     found: list[object] = []
@@ -603,7 +603,7 @@ class Invocation(NamedTuple, Generic[D]):
         return self.defn.bind(self.receiver, self.args, self.kwargs)
 
 
-invocation_of: Callable[[tuple[Any, ...]], Invocation[Any]] = partial(tuple.__new__, Invocation)
+invocation_of: Callable[[Args], Invocation[Any]] = partial(tuple.__new__, Invocation)
 """A call from all its fields in order, quicker than ``Invocation(*fields)``."""
 
 

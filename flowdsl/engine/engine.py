@@ -80,7 +80,7 @@ class Engine:
         self._background_pool: ThreadPoolExecutor | None = None
         self.coordinators: dict[int, ThreadPoolExecutor] = {}
         self.replaced: dict[int, Executor] = {}
-        self.hung: dict[int, list[Future[Any]]] = {}
+        self.hung: dict[int, list[Future[Value]]] = {}
         self.lock = threading.Lock()
         self._background: set[Future[Value]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -143,7 +143,7 @@ class Engine:
             cancel()
 
     @contextmanager
-    def alarm_in(self, seconds: float, ring: Callable[[], Any]) -> Iterator[None]:
+    def alarm_in(self, seconds: float, ring: Callable[[], Value]) -> Iterator[None]:
         """Call *ring* on this event loop after *seconds*, of virtual time on a virtual clock."""
         loop = asyncio.get_running_loop()
         if self.virtual:

@@ -6,7 +6,8 @@ times in the limit, so that a body may beat as often as it likes.
 
 import threading
 from collections.abc import Callable
-from typing import Any
+
+from flowdsl.engine.user import Value
 
 __all__ = ["STORED", "Heart"]
 
@@ -22,7 +23,7 @@ class Heart:
     """
 
     def __init__(
-        self, limit: float, ticks: Callable[[], float], store: Callable[[Any], None], details: Any
+        self, limit: float, ticks: Callable[[], float], store: Callable[[Value], None], details: Value
     ) -> None:
         self.limit = limit
         self.details = details
@@ -34,7 +35,7 @@ class Heart:
         self._closed = False
         self._lock = threading.Lock()
 
-    def beat(self, details: Any) -> bool:
+    def beat(self, details: Value) -> bool:
         """The body lives; *details* are for the next attempt. Answers whether that still counts."""
         with self._lock:
             if self._closed:
@@ -52,7 +53,7 @@ class Heart:
         """The body begins: say so, with what the attempt before has left. The first beat is yet to come."""
         self._store(self.details)
 
-    def hear(self, details: Any) -> None:
+    def hear(self, details: Value) -> None:
         """The body executes in another process, and has said that there."""
         self.details = details
 

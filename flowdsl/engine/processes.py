@@ -85,7 +85,7 @@ class _Job:
     open_storage: Callable[[str], Storage] | None
     codec: Codec
     previews: bool
-    around: tuple[Callable[[], AbstractContextManager[Any]], ...]
+    around: tuple[Callable[[], AbstractContextManager[object]], ...]
     once: str
 
 

@@ -3,11 +3,11 @@
 import asyncio
 import sys
 import threading
-from typing import Any
 
 from attrs import define, field
 
 from flowdsl.engine.heart import Heart
+from flowdsl.engine.user import Value
 from flowdsl.errors import FlowError, Stopped
 
 __all__ = ["INTERRUPTS", "Scope", "StepView", "UnderWay", "control", "interrupting"]
@@ -128,7 +128,7 @@ class StepView:
     started_at: float
     duration: float | None = None
     generation: int = 0
-    details: Any = None
+    details: Value = None
     _origin: str = field(default="", kw_only=True, alias="origin")
     _heart: Heart | None = field(default=None, kw_only=True, repr=False, eq=False, alias="heart")
 
@@ -138,7 +138,7 @@ class StepView:
         again = f"~{self.generation}" if self.generation else ""
         return f"{self._origin or self.run_id}/{self.key}{again}"
 
-    def heartbeat(self, details: Any = None) -> None:
+    def heartbeat(self, details: Value = None) -> None:
         """Say that the body lives; the next attempt finds *details* in ``current_step().details``.
 
         A plain call, in sync and async bodies. Raises ``TypeError`` in a step without ``heartbeat=``, and

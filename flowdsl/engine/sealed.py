@@ -24,6 +24,7 @@ from flowdsl.codecs.payloads import Payloads
 from flowdsl.codecs.seals import Seals, sealed_part
 from flowdsl.core.records import Item, Memo, QueueRow, Run, RunFilter, ScheduleRow, Signal, Step
 from flowdsl.core.status import RunStatus
+from flowdsl.engine.user import Named
 from flowdsl.errors import CorruptPayload
 from flowdsl.storage.base import (
     AddSignal,
@@ -119,7 +120,7 @@ class SealedStorage(RelayStorage):
         self,
         op: Any,
         changed: dict[str, Run | None],
-        also: dict[str, Any],
+        also: Named,
         *,
         next_generation: bool = False,
     ) -> Any:
@@ -305,7 +306,7 @@ class SealedStorage(RelayStorage):
         return row
 
 
-def _refused(what: str, **facts: Any) -> CorruptPayload:
+def _refused(what: str, **facts: str) -> CorruptPayload:
     return CorruptPayload(
         f"{what} is not as it was written: its seal does not fit. Somebody who does not know "
         "FLOWDSL_SECRET_KEY has changed it, or it was written with another key or without one. It is not "

@@ -250,7 +250,8 @@ class StepOperation(DurableOperation):
             if defn.timeout is None and attempt.heart is None and self._elsewhere is None:
                 outcome = execute_here(attempt, called.fn, called.args, called.kwargs)
             else:
-                outcome = self._body(attempt).sync()
+                ended: Result = self._body(attempt).sync()
+                outcome = ended
         finally:
             self._ended(attempt, outcome)
         return outcome

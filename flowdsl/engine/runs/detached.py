@@ -5,7 +5,6 @@ parent: its starter neither cancels nor undoes it.
 """
 
 import contextvars
-from typing import Any
 
 from attrs import evolve
 
@@ -15,12 +14,14 @@ from flowdsl.core.records import Step
 from flowdsl.engine.call import Call, Operation
 from flowdsl.engine.definitions import Invocation, WorkflowDef
 from flowdsl.engine.effects import Flow
+from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import Frame, current
 from flowdsl.engine.perform import at_once
 from flowdsl.engine.record import complete, crossing, fail, flush
 from flowdsl.engine.runs.acquire import Acquired, open_now
 from flowdsl.engine.runs.request import Request, request_in
 from flowdsl.engine.runs.start import launch
+from flowdsl.engine.user import Named
 from flowdsl.errors import RunConflict
 
 __all__ = ["start_detached"]
@@ -33,7 +34,7 @@ class StartDetached(Operation):
 
     kind = START
 
-    def __init__(self, called: Invocation[WorkflowDef], options: dict[str, Any]) -> None:
+    def __init__(self, called: Invocation[WorkflowDef], options: Named) -> None:
         self._called = called
         self._options = options
         self.bound = called.bind()
@@ -67,14 +68,14 @@ class StartDetached(Operation):
         return (yield from complete(call, asked.wanted.id, ChildRun(asked.wanted.id)))
 
 
-def _launch(engine: Any, asked: Request, acquired: Acquired) -> None:
+def _launch(engine: Engine, asked: Request, acquired: Acquired) -> None:
     """Begin it outside of the run that is executing here."""
     context = contextvars.copy_context()
     context.run(current.set, None)
     context.run(launch, engine, asked, acquired)
 
 
-def start_detached(frame: Frame, called: Invocation[WorkflowDef], options: dict[str, Any]) -> str:
+def start_detached(frame: Frame, called: Invocation[WorkflowDef], options: Named) -> str:
     """Start the run, once; its id. It is recorded by then."""
     run_id: str = at_once(frame, StartDetached(called, options))
     return run_id

@@ -6,7 +6,6 @@ import threading
 import time
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 from flowdsl.codecs.exceptions.handling import add_note
 from flowdsl.core.naming import in_notebook
@@ -70,11 +69,11 @@ def record_of(engine: Engine, run_id: str) -> Run:
     return found
 
 
-def watching(engine: Engine) -> AbstractContextManager[Any]:
+def watching(engine: Engine) -> AbstractContextManager[object]:
     """Somebody waits for a run: a virtual clock may skip ahead."""
     if not engine.virtual:
         return nullcontext()
-    watched: AbstractContextManager[Any] = engine.clock.watching(inside=current.get() is not None)
+    watched: AbstractContextManager[object] = engine.clock.watching(inside=current.get() is not None)
     return watched
 
 

@@ -3,13 +3,13 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
 
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import Frame
 from flowdsl.engine.operations.submit import StepFuture
 from flowdsl.engine.runs.cancel import cancel
 from flowdsl.engine.runs.outcome import outcome_elsewhere, record_of
+from flowdsl.engine.user import Value
 from flowdsl.errors import RunFinished, RunNotFound
 
 __all__ = ["RunRacer"]
@@ -21,8 +21,8 @@ class RunRacer:
     def __init__(self, engine: Engine, frame: Frame, run_id: str) -> None:
         self._engine = engine
         self._run_id = run_id
-        self._child: StepFuture[Any] | None = frame.run.branches.known(run_id)
-        self._future: Future[Any] | None = None
+        self._child: StepFuture[Value] | None = frame.run.branches.known(run_id)
+        self._future: Future[Value] | None = None
         self._given_up = threading.Event()
 
     def begin(self, tell: Callable[[], None]) -> None:
@@ -35,7 +35,7 @@ class RunRacer:
             self._future = outcome_elsewhere(self._engine, self._run_id, self._given_up)
         self._future.add_done_callback(lambda _: tell())
 
-    def ended(self) -> tuple[BaseException | None, Any] | None:
+    def ended(self) -> tuple[BaseException | None, Value] | None:
         """Its error and its result; ``None`` while it goes on."""
         future = self._child or self._future
         if future is None or not future.done():

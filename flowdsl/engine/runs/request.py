@@ -1,7 +1,6 @@
 """What one call of a workflow asks for: which run, and the body to execute."""
 
 import string
-from typing import Any
 
 from attrs import define, evolve
 
@@ -40,7 +39,7 @@ class Request:
 class _Template(string.Formatter):
     """``str.format`` that refuses ``None``."""
 
-    def get_field(self, field_name: str, args: Value, kwargs: Value) -> Any:
+    def get_field(self, field_name: str, args: Value, kwargs: Value) -> Value:
         value, used = super().get_field(field_name, args, kwargs)
         if value is None:
             raise ValueError(f"{{{field_name}}} is None")
@@ -151,12 +150,12 @@ def request_in(call: Call, called: Invocation[WorkflowDef], options: Named) -> R
     return asked
 
 
-def arguments_of(engine: Engine, record: Run) -> dict[str, Any]:
+def arguments_of(engine: Engine, record: Run) -> Named:
     """The stored arguments of a run by parameter name."""
     if not record.args:
         raise FlowError(
             f"the arguments of run {record.id} could not be stored; call the workflow again with them",
             run=record.id,
         )
-    found: dict[str, Any] = engine.payloads.unpack(record.args, record.key, "", "args", record.id)
+    found: Named = engine.payloads.unpack(record.args, record.key, "", "args", record.id)
     return found

@@ -1,13 +1,11 @@
 """Continue runs from what is stored of them: resume, retry and recover."""
 
 import logging
-from collections.abc import Generator
-from typing import Any
 
 from flowdsl.core.records import Run, RunFilter
 from flowdsl.core.status import RunStatus
 from flowdsl.engine.definitions import StepDef, WorkflowDef
-from flowdsl.engine.effects import Result, run_sync
+from flowdsl.engine.effects import Effects, Flow, run_sync
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.owner import Liveness, is_interrupted, liveness
 from flowdsl.engine.registry import STEPS, WORKFLOWS
@@ -15,6 +13,7 @@ from flowdsl.engine.runs.acquire import Acquired, take
 from flowdsl.engine.runs.request import Request, arguments_of
 from flowdsl.engine.runs.single import single_run
 from flowdsl.engine.runs.start import launch
+from flowdsl.engine.user import Value
 from flowdsl.errors import FlowError, RecoveryLimit, RunConflict, RunFinished, StepNotFound
 
 __all__ = ["as_flow", "continue_run", "loaded", "recover", "request_of"]
@@ -108,5 +107,5 @@ def request_of(engine: Engine, record: Run) -> Request:
     return asked
 
 
-def as_flow(flow: Generator[Any, Any, Any]) -> Generator[Any, Any, Result]:
+def as_flow(flow: Effects[Value]) -> Flow:
     return None, (yield from flow)

@@ -3,12 +3,12 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Generator, Iterator
-from typing import Any
 
 from flowdsl.core.records import Item
 from flowdsl.core.status import is_final
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.operations.publish import checked_channel, item_of
+from flowdsl.engine.user import Value
 from flowdsl.errors import RunNotFound, WaitTimeout
 from flowdsl.storage.operations import run_topic
 
@@ -51,7 +51,7 @@ class Stream:
             else:
                 yield None
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Value]:
         storage = self._engine.storage
         topics = (run_topic(self._run_id),)
         seen = storage.wait_for_change(0, 0.0, topics)
@@ -61,7 +61,7 @@ class Stream:
             for item in page or ():
                 yield item_of(self._engine, item)
 
-    async def __aiter__(self) -> AsyncIterator[Any]:
+    async def __aiter__(self) -> AsyncIterator[Value]:
         pages = self._pages()
         inline = self._engine.storage.inline
         while True:
@@ -78,7 +78,7 @@ class Stream:
         return f"<stream {self._channel!r} of run {self._run_id}>"
 
 
-def latest(engine: Engine, run_id: str, channel: str, timeout: float | None) -> Any:
+def latest(engine: Engine, run_id: str, channel: str, timeout: float | None) -> Value:
     """The last item of *channel*, or ``None``; with *timeout* (seconds), the first one is waited for.
 
     Raises :class:`~flowdsl.errors.WaitTimeout`, at once if the run has ended without one.

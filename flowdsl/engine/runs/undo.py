@@ -122,7 +122,7 @@ def _undo_all(state: Execution, begin: Named, goes_on: bool) -> Effects[bool]:
     plan = yield Read(state.engine.storage, lambda: _plan(state, goes_on))
     if not plan:
         return False
-    operations: list[Any] = [UpdateRun(state.id, begin, epoch=state.epoch)]
+    operations: list[Operation] = [UpdateRun(state.id, begin, epoch=state.epoch)]
     earlier = [f"{step.key}/undo" for step, _, _ in plan if step is not None]
     earlier = [key for key in earlier if not goes_on and state.journal.get(key) is not None]
     if earlier:  # of the last time that the run ended badly
