@@ -1,10 +1,12 @@
 """An agent: a language model that calls tools until it has an answer. Every turn is recorded.
 
-    python examples/agent.py
+    python examples/agent.py                 asks you before the agent writes a file
+    python examples/agent.py --yes           allows it
 
 A turn of a model is slow and costs money, so each is a step: kill the agent anywhere and run it again, and no
-turn that was paid for is paid for again, no tool that has answered is called again. The model here is a local
-stand-in that speaks as the usual chat APIs do; put your client's call in its place in ``ask_model``.
+turn that was paid for is paid for again, no tool that has answered is called again. Its answer is streamed
+word by word, a tool that changes something waits for a person, and a budget ends the talk. The model
+here is a local stand-in that speaks as the usual chat APIs do; put your client's call in ``ask_model``.
 """
 
 import argparse
@@ -16,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flowdsl import Retry, Runtime, aio, step, workflow
+from flowdsl import Retry, Run, Runtime, aio, publish, step, workflow
 
 Message = dict[str, Any]
 LIBRARY = Path(sysconfig.get_path("stdlib"))
@@ -38,10 +40,20 @@ def count_lines(package: str, file: str) -> int:
     return (LIBRARY / package / file).read_text(encoding="utf-8").count("\n")
 
 
+@step
+def save_note(text: str) -> str:
+    """Write the finding into a file."""
+    tell(f"  tool  save_note({text!r})")
+    Path("note.txt").write_text(f"{text}\n", encoding="utf-8")
+    return "saved"
+
+
 TOOLS: dict[str, Callable[..., Any]] = {
     "list_modules": list_modules.submit,
     "count_lines": count_lines.submit,
+    "save_note": save_note.submit,
 }
+ASK_FIRST = {"save_note"}  # what a person has to allow
 
 # The agent --------------------------------------------------------------------------------------------------
 
@@ -54,31 +66,45 @@ class RateLimited(Exception):
 
 @step(retry=Retry(attempts=5, on=(RateLimited, ConnectionError)), timeout="2 min")
 async def ask_model(messages: list[Message]) -> Message:
-    """One turn. With a real API: ``return (await client.chat(messages, tools=…)).model_dump()``."""
-    return await stand_in(messages)
+    """One turn, whose words are shown as they come. A real API gives them one by one, too."""
+    reply = await stand_in(messages)
+    for word in reply["content"].split():
+        publish("answer", word)
+    return reply
 
 
 async def use_tool(call: dict[str, Any]) -> Message:
-    """Execute one tool call; a failure is an answer too, which the model can read."""
+    """Execute one tool call, if it is allowed; a failure is an answer too, which the model can read."""
     try:
+        if call["name"] in ASK_FIRST and not await allowed(call):
+            return {"role": "tool", "tool_call_id": call["id"], "content": "error: a person has refused it"}
         answer = json.dumps(await TOOLS[call["name"]](**json.loads(call["arguments"])))
     except Exception as error:  # what stops a run, such as a cancel, passes through this
         answer = f"error: {error!r}"
     return {"role": "tool", "tool_call_id": call["id"], "content": answer}
 
 
-@workflow(timeout="1 hour")
-async def agent(question: str, max_turns: int = 10) -> str:
-    """Ask the model, execute the tool calls of a turn side by side, tell it the results, until it answers."""
+async def allowed(call: dict[str, Any]) -> bool:
+    """Show the call to a person, and wait for the word: days, if need be."""
+    publish("approvals", {"id": call["id"], "call": f"{call['name']}({call['arguments']})"})
+    decision = await aio.wait_for("decision", where={"id": call["id"]})
+    return bool(decision["yes"])
+
+
+@workflow
+async def agent(question: str, budget: int = 5000) -> str:
+    """Ask the model, execute the tool calls of a turn side by side, tell it the results, until it answers or
+    has used its budget of tokens."""
     messages: list[Message] = [{"role": "user", "content": question}]
-    for _ in range(max_turns):
+    spent = 0
+    while spent < budget:
         reply = await ask_model(messages)
-        await aio.store.increment("tokens", reply.pop("usage"))
+        spent = await aio.store.increment("tokens", reply.pop("usage"))
         messages.append(reply)
         if not reply["tool_calls"]:
-            return f"{reply['content']} ({await aio.store.get('tokens')} tokens)"
+            return f"{reply['content']} ({spent} tokens)"
         messages += await aio.gather(*(use_tool(call) for call in reply["tool_calls"]))
-    raise RuntimeError(f"no answer in {max_turns} turns")
+    return f"no answer within the budget ({spent} tokens)"
 
 
 # The stand-in -----------------------------------------------------------------------------------------------
@@ -108,15 +134,17 @@ async def stand_in(messages: list[Message]) -> Message:
             tool_call("count_lines", package=package, file=name) for name in [*answers[0], "invented.py"]
         ]
     else:
-        lines, name = max(zip(answers[1:], answers[0], strict=True))
+        lines, name = max(zip([a for a in answers[1:] if a != "saved"], answers[0], strict=True))
         content = f"{package}/{name} is the longest, with {lines} lines."
+        if not any(result.startswith(("error: a person", '"saved"')) for result in results):
+            calls, content = [tool_call("save_note", text=content)], ""
     tell(f"model  {content or 'calls ' + ', '.join(call['name'] for call in calls)}")
     return {"role": "assistant", "content": content, "tool_calls": calls, "usage": 90 + 40 * len(messages)}
 
 
 def tool_call(name: str, **arguments: str) -> dict[str, Any]:
     text = json.dumps(arguments)
-    return {"id": f"call_{name}_{'_'.join(arguments.values())}", "name": name, "arguments": text}
+    return {"id": f"call_{name}_{arguments.get('file', '')}", "name": name, "arguments": text}
 
 
 # The program ------------------------------------------------------------------------------------------------
@@ -127,14 +155,29 @@ def tell(line: str) -> None:
     sys.stdout.flush()
 
 
+async def person(run: Run[str], yes: bool) -> None:
+    """Answer what the agent asks. In another process: ``flowdsl signal RUN decision --payload …``"""
+    async for asked in run.stream("approvals", follow=True):
+        if not yes:
+            yes = (await asyncio.to_thread(input, f"allow {asked['call']}? [y/n] ")).startswith("y")
+        run.signal("decision", {"id": asked["id"], "yes": yes}, key=asked["id"])
+
+
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("package", nargs="?", default="json", help="a package of the standard library")
     parser.add_argument("--pause", type=float, default=Model.pause, help="seconds that a turn takes")
+    parser.add_argument("--budget", type=int, default=5000, help="tokens that it may use")
+    parser.add_argument("--yes", action="store_true", help="allow what the agent wants to write")
     asked = parser.parse_args()
     Model.pause = asked.pause
     async with Runtime():
-        tell(await agent(f"Which is the longest module of {asked.package}?"))
+        run = agent.start(f"Which is the longest module of {asked.package}?", asked.budget)
+        answering = asyncio.create_task(person(run, asked.yes))
+        result = await run
+        await answering
+        tell(" ".join([word async for word in run.stream("answer")]))
+        tell(f"=> {result}")
 
 
 if __name__ == "__main__":

@@ -1,27 +1,33 @@
 """The examples, run as a user runs them: as scripts in an empty directory, with warnings as errors."""
 
+import asyncio
 import csv
+import importlib
 import os
+import random
 import re
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
+from flowdsl import Runtime
 from flowdsl.testing import kill_after
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
-def start(directory: Path, script: str, *args: str) -> "subprocess.Popen[str]":
+def start(directory: Path, script: str, *args: str, **pipes: Any) -> "subprocess.Popen[str]":
     """Start an example that keeps its records in *directory*."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("FLOWDSL_")}
     command = [sys.executable, "-W", "error", str(EXAMPLES / script), *args]
     return subprocess.Popen(
-        command, cwd=directory, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command, cwd=directory, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **pipes
     )
 
 
@@ -41,12 +47,12 @@ def lives(directory: Path, script: str, *args: str, commits: int | list[int]) ->
     return [life.stdout for life in report.lives]
 
 
-def flowdsl(directory: Path, *args: str) -> str:
+def flowdsl(directory: Path, *args: str, check: bool = True) -> str:
     """Run a command of flowdsl on the records in *directory*; what it printed."""
     command = [sys.executable, "-m", "flowdsl.cli", *args]
     env = {name: value for name, value in os.environ.items() if not name.startswith("FLOWDSL_")}
     done = subprocess.run(
-        command, cwd=directory, env=env, capture_output=True, text=True, timeout=60, check=True
+        command, cwd=directory, env=env, capture_output=True, text=True, timeout=60, check=check
     )
     return done.stdout
 
@@ -201,13 +207,114 @@ def test_duplicates_are_found_and_counted_once(tmp_path: Path) -> None:
 
 
 def test_an_agent_pays_for_no_turn_twice(tmp_path: Path) -> None:
-    """Killed at several moments, the agent has asked its model three times and each tool once in the end."""
-    told = "".join(lives(tmp_path, "agent.py", "json", "--pause", "0", commits=[2, 3, 6]))
+    """Killed at several moments, the agent has asked its model four times and each tool once in the end."""
+    told = "".join(lives(tmp_path, "agent.py", "json", "--pause", "0", "--yes", commits=[2, 3, 6, 8]))
 
-    assert told.count("model  calls") + told.count("model  json/encoder.py is the longest") == 3, told
-    assert told.count("tool  list_modules") == 1
+    answer = "json/encoder.py is the longest"
+    assert told.count("model  calls") + told.count(f"model  {answer}") == 4, told
+    assert told.count("tool  list_modules") == told.count("tool  save_note") == 1, told
     assert told.endswith("tokens)\n")
+    assert re.search(rf"^{answer}.*\n=> {answer}", told, re.MULTILINE), told  # streamed, and returned
     assert "tool  count_lines('json', 'invented.py')" in told  # it fails, and the model is told so
+    assert (tmp_path / "note.txt").read_text().startswith(answer)
+
+
+def test_an_agent_asks_and_keeps_to_its_budget(tmp_path: Path) -> None:
+    """What a person refuses is not done; with few tokens there is no answer."""
+    process = start(tmp_path, "agent.py", "--pause", "0", stdin=subprocess.PIPE)
+    told, _ = process.communicate("n\n", timeout=60)
+    assert "tool  save_note" not in told
+    assert "tokens)" in told
+    assert not (tmp_path / "note.txt").exists()
+    assert "=> no answer within the budget" in run(tmp_path, "agent.py", "--pause", "0", "--budget", "200")
+
+
+def test_a_cart_that_is_killed_answers_each_question_once(tmp_path: Path) -> None:
+    """Its process dies again and again while another one asks; the bank is paid once, for what was in it."""
+    answers = []
+
+    def shopper() -> None:
+        with Runtime(f"sqlite:///{tmp_path}/flow.db") as runtime:
+            while runtime.run("cart-Ada") is None:
+                threading.Event().wait(0.01)
+            for n, (name, count) in enumerate([("add", 2), ("add", 1), ("remove", 1), ("checkout", 0)]):
+                asked = {"item": "tea", "count": count}
+                answers.append(runtime.ask("cart-Ada", name, asked, key=f"{n}", timeout="2 min"))
+
+    asking = threading.Thread(target=shopper)
+    asking.start()
+    told = "".join(lives(tmp_path, "cart.py", "serve", "Ada", commits=[2, 3, 2, 4]))
+    asking.join()
+    assert answers == [{"tea": 2}, {"tea": 3}, {"tea": 2}, "receipt for 9.00 €"]
+    assert told.count("the bank takes 9.00 € from Ada") == 1, told
+
+
+def test_a_cart_tells_its_story(tmp_path: Path) -> None:
+    """Refusals are told apart from answers."""
+    told = run(tmp_path, "cart.py")
+    assert "checkout -> refused: the cart is empty" in told
+    assert "add spoon 1 -> refused: there is no 'spoon'" in told
+    assert told.endswith("the cart: receipt for 28.50 €; it last held {'tea': 1, 'pot': 1}\n")
+
+
+def test_a_crawler_that_is_killed_finds_the_same(tmp_path: Path) -> None:
+    """Killed at moments that chance chose, it reads what is left, and counts the same words."""
+    site = tmp_path / "site"
+    site.mkdir()
+    for n in range(12):
+        links = "".join(f'<a href="page{m}.html">{m}</a>' for m in (2 * n + 1, 2 * n + 2) if m < 12)
+        (site / ("index.html" if n == 0 else f"page{n}.html")).write_text(f"page {n} {'word ' * n}{links}")
+    whole = run(tmp_path, "crawler.py", str(site)).splitlines()[-1]
+    assert whole.endswith("on 12 pages")
+
+    chance = random.Random(7)
+    commits = [chance.randrange(1, 6) for _ in range(4)]
+    assert lives(tmp_path, "crawler.py", str(site), commits=commits)[-1].splitlines()[-1] == whole
+
+
+def test_a_subscription_bills_for_years(tmp_path: Path) -> None:
+    """One invoice a month, a generation each, and a journal that stays short."""
+    told = run(tmp_path, "subscription.py")
+    assert told.count("Ada pays 5.00 €") + told.count("Ada pays 20.00 €") == 36, told
+    assert "Ada paid for 36 months" in told
+    assert re.search(r"36 invoices, 37 generations, \d records in the journal\n$", told), told
+
+
+def test_a_subscription_that_was_killed_can_be_cancelled(tmp_path: Path) -> None:
+    """The message comes while nobody executes it; the next process answers it."""
+    process = start(tmp_path, "subscription.py", "--real", "Ada")
+    while "receive" not in flowdsl(tmp_path, "steps", "subscription-Ada", check=False):
+        assert process.poll() is None
+    process.kill()
+    process.communicate(timeout=60)
+
+    flowdsl(tmp_path, "signal", "subscription-Ada", "cancel")
+    assert run(tmp_path, "subscription.py", "--real", "Ada").endswith("Ada paid for 0 months\n")
+
+
+def test_a_page_that_lost_its_connection_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Server-sent events carry the number of their item; ``Last-Event-ID`` asks for what comes after."""
+    httpx = pytest.importorskip("httpx")
+    pytest.importorskip("starlette")
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    monkeypatch.setenv("PAUSE", "0")
+    agent_web = importlib.import_module("agent_web")
+
+    async def talk() -> tuple[list[str], list[str], int]:
+        async with Runtime("memory://") as runtime:
+            transport = httpx.ASGITransport(agent_web.make_app(runtime))
+            async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
+                begun = (await client.post("/talks", json="why?")).json()
+                words = f"/talks/{begun['id']}/words"
+                whole = (await client.get(words)).text.split("\n\n")
+                rest = (await client.get(words, headers={"Last-Event-ID": "3"})).text.split("\n\n")
+                return whole, rest, (await client.get("/talks/none/words")).status_code
+
+    whole, rest, missing = asyncio.run(talk())
+    assert whole[0] == 'id: 1\ndata: "You"'
+    assert whole[-2:] == ["event: end\ndata: ", ""]
+    assert rest == whole[3:]
+    assert missing == 404
 
 
 def test_an_import_is_repaired_by_a_fork(tmp_path: Path) -> None:

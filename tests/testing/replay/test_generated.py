@@ -31,7 +31,12 @@ def example(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 def agent(module: ModuleType, _: Path) -> ReplayReport:
     module.Model.pause = 0
-    return check_replay(module.agent, "Which is the longest module of json?")
+    refused = {"id": "call_save_note_", "yes": False}
+    return check_replay(module.agent, "Which is the longest module of json?", signals=[("decision", refused)])
+
+
+def agent_web(module: ModuleType, _: Path) -> ReplayReport:
+    return check_replay(module.talk, "why?", deaths=2)
 
 
 def approval(module: ModuleType, _: Path) -> ReplayReport:
@@ -91,6 +96,7 @@ CASES: dict[str, Callable[[ModuleType, Path], ReplayReport]] = {
     case.__name__: case  # type: ignore[attr-defined]
     for case in (
         agent,
+        agent_web,
         approval,
         cart,
         checkout,
