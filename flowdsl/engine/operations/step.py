@@ -250,10 +250,10 @@ class StepOperation(DurableOperation):
             if defn.timeout is None and attempt.heart is None and self._elsewhere is None:
                 outcome = execute_here(attempt, called.fn, called.args, called.kwargs)
             else:
-                ended: Result = self._body(attempt).sync()
-                outcome = ended
+                outcome = self._body(attempt).sync()
         finally:
             self._ended(attempt, outcome)
+        assert outcome is not None
         return outcome
 
     def _there(self, attempt: Attempt) -> Flow:
