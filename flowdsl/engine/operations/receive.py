@@ -110,9 +110,9 @@ class Receive(Operation):
     def _take(self, call: Call, deadline: float | None) -> Effects[Result | None]:
         """The outcome of the wait if a message is there, else ``None``."""
         run, engine = call.run, call.run.engine
-        after = 0
+        after, most = 0, 1 if self._where is None else _PAGE  # mostly the first is the one
         while True:
-            unread = partial(_unread, engine.storage, run.id, self._names, after)
+            unread = partial(_unread, engine.storage, run.id, self._names, after, most)
             page = yield Read(engine.storage, unread)
             for signal in page:
                 if deadline is not None and signal.created_at > deadline:
@@ -123,9 +123,9 @@ class Receive(Operation):
                 taken = yield from self._taken(call, signal, payload)
                 if taken is not None:
                     return taken
-            if len(page) < _PAGE:
+            if len(page) < most:
                 return None
-            after = page[-1].seq
+            after, most = page[-1].seq, _PAGE
 
     def _taken(self, call: Call, signal: Signal, payload: Value) -> Effects[Result | None]:
         """Take *signal*; ``None``: another branch was quicker."""
@@ -167,13 +167,13 @@ class WaitFor(Receive):
         return payload
 
 
-def _unread(storage: Storage, run_id: str, names: tuple[str, ...], after: int) -> list[Signal]:
-    """The oldest unread messages of *names* behind *after*, in the order of arrival."""
+def _unread(storage: Storage, run_id: str, names: tuple[str, ...], after: int, most: int) -> list[Signal]:
+    """The oldest unread messages of *names* behind *after*, at most so many, in the order of arrival."""
 
     def of(name: str) -> Iterator[Signal]:
-        return iter(storage.list_signals(run_id, name=name, unread=True, after=after, limit=_PAGE))
+        return iter(storage.list_signals(run_id, name=name, unread=True, after=after, limit=most))
 
-    return list(merge(*map(of, names), key=lambda signal: signal.seq))[:_PAGE]
+    return list(merge(*map(of, names), key=lambda signal: signal.seq))[:most]
 
 
 def _matches(where: Where, payload: Value) -> bool:
