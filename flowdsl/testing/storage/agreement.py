@@ -124,6 +124,11 @@ STEPS = st.builds(
     concurrent=st.booleans(),
     draws=st.integers(0, 2**40),
     version=TEXTS,
+    # Hypothesis would draw these by their types alone: NaN for a moment, integers of more than 64 bits.
+    seq=st.just(0),
+    occurrence=st.integers(0, 9),
+    ordinal=st.integers(0, 9),
+    completed_at=st.none() | TIMES,
 )
 SIGNALS = st.builds(
     Signal,
