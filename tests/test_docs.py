@@ -79,9 +79,7 @@ def test_every_error_is_explained() -> None:
     assert not [name for name in errors.__all__ if not re.search(rf"`(flowdsl\.errors\.)?{name}`", page)]
 
 
-MODULES = (
-    "flowdsl aio errors storage codecs testing web notebook contrib.otel contrib.logs contrib.dask".split()
-)
+MODULES = "flowdsl aio errors storage codecs rekeying testing web notebook contrib.otel contrib.logs contrib.dask".split()
 
 
 @pytest.mark.parametrize("name", MODULES)
