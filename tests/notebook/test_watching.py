@@ -222,14 +222,16 @@ def test_of_several_runs_the_terminal_shows_one_and_counts_the_others(storage, c
     """One line is one line."""
     terminal = Terminal()
     watcher = watched(TerminalScreen(terminal), 0, clock_of_frames)  # type: ignore[arg-type]
-    gate = threading.Event()
+    gate, began = threading.Event(), threading.Barrier(4)
 
     @workflow
     def w(n):
-        gate.wait(30)
+        began.wait(60)
+        gate.wait(60)
 
     with Runtime(storage, hooks=watcher):
         runs = [w.start(n) for n in range(3)]
+        began.wait(60)
         watcher.tick()
         gate.set()
         for run in runs:

@@ -93,10 +93,10 @@ def test_from_the_list_to_a_step_by_keyboard(look):
     page = look("/")
     page.run("document.querySelector('[data-run-link]').focus()")
     page.press("Enter")
-    page.until("document.querySelector('#timeline')")
+    page.until("document.readyState === 'complete' && document.querySelector('#timeline')")
     assert page.run("location.pathname") == f"/runs/{run}"
     page.press("/")
-    assert page.run("document.activeElement.id") == "filter-name"
+    page.until("document.activeElement.id === 'filter-name'")
     page.type("check")
     page.until(f"{shown('tr[data-step-key]')}.join() === 'check,check,check,check,check'")
     assert page.run("document.activeElement.id") == "filter-name"
