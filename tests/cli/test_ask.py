@@ -78,3 +78,12 @@ def test_questions_that_cannot_be_asked(arguments, code, said, cart, fault):
     """A slip is explained, and nothing is sent."""
     assert said in fault("ask", *arguments, code=code)
     assert cart.status == "running"
+
+
+def test_in_a_terminal_of_another_process(cart, terminal):
+    """What a person types is answered by the run in this process; a tag is there at once."""
+    asked = terminal("ask", "cart-5", "add", "--payload", '"teapot"', width=80)
+    assert (asked.code, asked.text) == (0, "['teapot']\n")
+    tagged = terminal("tag", "cart-5", "stage=paid", width=80)
+    assert (tagged.code, tagged.text) == (0, "cart-5 has the tags stage=paid\n")
+    assert cart.ask("checkout").startswith("1 items")

@@ -13,6 +13,7 @@ from flowdsl import (
     Retry,
     Runtime,
     aio,
+    current_run,
     now,
     on,
     rng,
@@ -159,6 +160,28 @@ def test_unchanged_code_goes_on_where_it_stood(waiting: dict[str, Any]) -> None:
     assert report.stopped_at == ("wait_for('approved')",)
     assert report.unused == ()
     assert executed == []
+
+
+def test_a_new_version_keeps_the_way_of_runs_in_flight(waiting: dict[str, Any]) -> None:
+    """A body that asks ``current_run().version`` may be deployed; one that takes the new way at once may not."""
+
+    @workflow(name="shop.checkout", version="2")
+    def checkout(item: str, amount: int) -> list[str]:
+        in_flight = current_run().version != "2"  # type: ignore[union-attr]
+        if in_flight:
+            reserve(item)
+        found = [charge(amount)]
+        wait_for("approved", timeout="2 days")
+        return [*found, ship(item)]
+
+    report = check_history(waiting)
+    assert (report.replayed, report.stopped_at) == (2, ("wait_for('approved')",))
+
+    @workflow(name="shop.checkout", version="2")
+    def hasty(item: str, amount: int) -> list[str]:
+        return [ship(item), charge(amount)]
+
+    assert "reserve" in refused(waiting)
 
 
 def test_a_history_is_readable_and_holds_no_code(waiting: dict[str, Any], tmp_path: Path) -> None:

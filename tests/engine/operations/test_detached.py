@@ -1,5 +1,7 @@
 """``options(detached=True)``: a run that another one starts and does not wait for."""
 
+import threading
+
 import pytest
 from support import Crash
 from verbtools import until, with_a_crash_at_each_commit
@@ -101,6 +103,7 @@ def test_a_chain_of_starts_leaves_no_ancestor_running(runtime):
     assert runtime.run("link-0").status == "completed"
     assert until(lambda: runtime.run("link-200")).result(20) == 200
     until(lambda: not runtime.runs(status="running"))
+    until(lambda: not [one for one in threading.enumerate() if one.name.startswith("flowdsl-link-")])
 
 
 def test_outside_a_run_it_is_an_ordinary_start(runtime):
