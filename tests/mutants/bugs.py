@@ -155,8 +155,9 @@ bug(
     "interrupt-recorded",
     "Ctrl-C in a step is recorded as its failure",
     (
-        "except BaseException as error: outcome = error, None finally: current.reset(token) if process",
-        "except BaseException as error:\n"
+        "lambda: fn(*args, **kwargs)) except BaseException as error: outcome = error, None "
+        "finally: current.reset(token) if process",
+        "lambda: fn(*args, **kwargs))\n    except BaseException as error:\n"
         "        outcome = (RuntimeError() if isinstance(error, KeyboardInterrupt) else error), None\n"
         "    finally:\n"
         "        current.reset(token)\n"
@@ -533,8 +534,8 @@ bug(
     "undo-start-not-recorded",
     "a kill while undoing executes the body again",
     (
-        "operations: list[Any] = [UpdateRun(state.id, begin, epoch=state.epoch)]",
-        "operations: list[Any] = [UpdateRun(state.id, {}, epoch=state.epoch)]",
+        "operations: list[Operation] = [UpdateRun(state.id, begin, epoch=state.epoch)]",
+        "operations: list[Operation] = [UpdateRun(state.id, {}, epoch=state.epoch)]",
     ),
     tests=f"tests/engine/runs/test_undo.py {VERBS}",
 )
