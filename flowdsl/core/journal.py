@@ -93,7 +93,7 @@ class Journal:
         return len(self._steps)
 
     def __iter__(self) -> Iterator[Step]:
-        return iter(self._steps.values())
+        return iter(list(self._steps.values()))  # other threads may add to them meanwhile
 
     def answer(self, key: str, defaults: str) -> Step | None:
         """The record that answers a call as it stands, now counted as used; for all other calls, ask
@@ -162,7 +162,7 @@ class Journal:
         if self._positions is None:
             self._positions = {
                 (step.scope, step.path, step.ordinal): step
-                for step in list(self._steps.values())  # other threads may add to them meanwhile
+                for step in self
                 if step.key not in self._used
                 and not step.concurrent
                 and step.seq > self._floor
@@ -210,7 +210,7 @@ class Journal:
         """How many steps a replay can answer from the journal."""
         return sum(
             1
-            for step in self._steps.values()
+            for step in self
             if step.kind == STEP
             and (step.status is _COMPLETED or (step.status is _FAILED and step.key not in self._open))
         )
@@ -220,7 +220,7 @@ class Journal:
         answered by its own record."""
         unused = [
             step
-            for step in self._steps.values()
+            for step in self
             if step.key not in self._used
             and step.status is not _UNDONE
             and step.kind not in SILENT

@@ -194,7 +194,7 @@ def _outcome(found: Any) -> Any:
 
 
 _SHAPED = frozenset({"step", "child", "wait", "sleep", "schedule", "store", "undo"})
-_SHAPED |= {"message", "ask", "reply", "publish", "race", "start"}
+_SHAPED |= {"message", "ask", "reply", "race", "start"}
 
 
 def _shape(world: World, storage: Storage) -> Any:
