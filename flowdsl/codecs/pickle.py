@@ -153,9 +153,8 @@ def _make_pickler() -> Any:
     global _Pickler
     import cloudpickle
 
-    given = [
-        table for table in cloudpickle.Pickler.dispatch_table.maps if table is not copyreg.dispatch_table
-    ]
+    tables: Any = cloudpickle.Pickler.dispatch_table  # a ChainMap of its own table and copyreg's
+    given = [table for table in tables.maps if table is not copyreg.dispatch_table]
 
     class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         """cloudpickle's, but names stay names in ``__main__`` and living classes are left alone."""

@@ -21,6 +21,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
 BLOCK = re.compile(r"^```console\n(.*?)^```$", re.M | re.S)
 SCRIPT = re.compile(r"^```python\n# (\w+\.py)\n(.*?)^```$", re.M | re.S)
 WIDTH = 96
+READERS = ("runs", "show", "steps", "logs", "export", "top", "doctor", "queues list", "schedules list")
 
 _DIFFERS = [
     (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d( UTC)?", "TIME"),
@@ -80,11 +81,11 @@ class Session:
     def execute(self, command: str) -> list[str]:
         """What *command* prints, on standard output and standard error.
 
-        One that needs no shell and no code of the page is called in this process, which is quicker.
-        (``fork`` looks at the parameters of the workflow, if this process knows one of that name.)
+        One that only reads is called in this process, which is quicker. The others may look at a workflow, and this
+        process may know another one of that name.
         """
-        quick = not set("|>$&") & set(command) and "--app" not in command
-        if quick and command.startswith("flowdsl ") and not command.startswith("flowdsl fork "):
+        reads = command.startswith(tuple(f"flowdsl {name} " for name in READERS))
+        if reads and not set("|>$&") & set(command) and "--app" not in command:
             with contextlib.chdir(self.folder):
                 runner = CliRunner(env={"FLOWDSL_STORAGE": None, **self.environment})
                 done_here = runner.invoke(cli, shlex.split(command)[1:], prog_name="flowdsl")
