@@ -11,6 +11,7 @@ import pytest
 
 from flowdsl import errors
 from flowdsl.cli._app import COMMANDS
+from flowdsl.runtime import _runtimes
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(
@@ -57,6 +58,7 @@ def test_python_blocks_of_a_page_run_one_after_the_other(page: Path, reader: Mod
     for line, code in blocks(page, "pycon"):
         session = doctest.DocTestParser().get_doctest(code, reader.__dict__, page.name, str(page), line)
         doctest.DebugRunner(optionflags=doctest.ELLIPSIS).run(session, clear_globs=False)
+    assert not _runtimes._entered, "it would be the runtime of all that follows"
 
 
 @pages
