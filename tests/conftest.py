@@ -24,6 +24,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell does for wha
 for module in ("contract", "keeping", "lists", "messages", "records", "runs", "agreement", "samples"):
     pytest.register_assert_rewrite(f"flowdsl.testing.storage.{module}")
 
+os.environ.pop("PYTEST_ADDOPTS", None)  # said to this session, not to those that tests start
+
 _SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large)
 
 settings.register_profile("default", deadline=None, derandomize=True, suppress_health_check=_SLOW)
