@@ -7,6 +7,7 @@ down here only as :class:`Decorated`, which can be asked for its definition and 
 import gc
 import inspect
 import os
+import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
@@ -216,6 +217,7 @@ def _check_transaction(defn: "StepDef") -> None:
 
 
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+_ASKING = threading.RLock()
 
 NO_OPTIONS = ("fn", "path", "is_async", "binders", "twins", "owner", "transacts")
 """Fields of a definition that are no options of a decorator."""
@@ -345,15 +347,8 @@ class Definition:
         """Raise if another living function of this name differs from this one by its closure or defaults.
 
         What only waits to be thrown away, or is held by nothing but a traceback, does no harm."""
-        if self._rival() is None:
-            return
-        ENCODERS.reset()  # it remembers classes
-        for generation in range(3):  # mostly the young ones are enough
-            gc.collect(generation)
-            if self._rival() is None:
-                return
-        while (rival := self._rival()) is not None and not is_held(rival):
-            cast("weakref.WeakSet[Definition]", self._twins).discard(rival)
+        with _ASKING:  # who asks holds the others meanwhile
+            rival = self._living_rival()
         if rival is None:
             return
         code = _code_of(self.fn)
@@ -363,6 +358,18 @@ class Definition:
             f"defaults: nothing tells their records apart. Give each a name of its own: @{self.kind}(name=…)",
             step=self.path,
         )
+
+    def _living_rival(self) -> "Definition | None":
+        if self._rival() is None:
+            return None
+        ENCODERS.reset()  # it remembers classes
+        for generation in range(3):  # mostly the young ones are enough
+            gc.collect(generation)
+            if self._rival() is None:
+                return None
+        while (rival := self._rival()) is not None and not is_held(rival):
+            cast("weakref.WeakSet[Definition]", self._twins).discard(rival)
+        return rival
 
     def _rival(self) -> "Definition | None":
         for twin in self._twins or ():

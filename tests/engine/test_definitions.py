@@ -1,6 +1,8 @@
 """Definitions: functions that share a name, methods below other decorators, what is patched."""
 
 import functools
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from unittest import mock
 
 import pytest
@@ -172,3 +174,34 @@ def test_what_is_patched_in_place_of_the_function_can_be_undone():
         assert charge(1) == "mocked"
     assert charge(1) == 1
     assert charge.__wrapped__ is original
+
+
+def call_at_once(pool, w):
+    """What eight threads get that call *w* at the same moment."""
+    start = threading.Barrier(8)
+    return list(pool.map(lambda x: (start.wait(60), w(x))[1], range(8)))
+
+
+def test_threads_that_ask_at_once_are_no_rivals_holders(runtime):
+    """A function that only a traceback holds stays no rival when eight threads call its successor at once."""
+
+    def made(number):
+        @workflow(id="n-{number}-{x}")
+        def w(x, number=number):
+            return number
+
+        return w
+
+    def fails():
+        kept = made(-1)
+        raise ValueError(kept)
+
+    with ThreadPoolExecutor(8) as pool:
+        for number in range(10):
+            try:
+                fails()
+            except ValueError as error:
+                error.args = ()
+                held = error.__traceback__
+            assert call_at_once(pool, made(number)) == [number] * 8
+            del held
