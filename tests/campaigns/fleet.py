@@ -77,7 +77,8 @@ def _process(folder: Path, offset: float) -> int:
     """A worker on a host with a clock of its own."""
     real = time.time
     time.time = lambda: real() + offset
-    with Runtime(f"sqlite:///{folder}/flow.db?synchronous=normal", lease=2) as runtime:
+    with Runtime(f"sqlite:///{folder}/flow.db?synchronous=normal", lease=10) as runtime:
+        # A worker that stands still for longer than its lease may begin a body that another one has executed.
         runtime.work(concurrency=8, drain=30)
     return 0
 

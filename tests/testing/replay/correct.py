@@ -30,7 +30,6 @@ from flowdsl import (
     log,
     now,
     publish,
-    race,
     receive,
     rng,
     schedule,
@@ -302,17 +301,6 @@ def echo(left: int) -> int:
 def questions_to_another_run() -> Any:
     other = echo.start(1)
     return [other.ask("say", "a"), other.ask("say", "b"), other.result()]
-
-
-@workflow
-def idle() -> None:
-    """Waits for what never comes."""
-    wait_for("nothing")
-
-
-@correct()
-def the_first_of_two() -> Any:
-    return race(charge.submit("x"), idle.start())
 
 
 @correct()
