@@ -1,6 +1,6 @@
 """Pickle, made to survive a change of process: the only home of cloudpickle.
 
-Plain pickle stores a class by name, which is right for stored results: they load with today's code. Three
+Plain pickle stores a class by name, which is right for stored results: they load with today's code. Four
 things it does not do are added here:
 
 * **``__main__``.** A class of the script that runs is pickled as ``__main__.Order``, a name that means
@@ -14,6 +14,8 @@ things it does not do are added here:
 * **Local classes come back as themselves.** cloudpickle finds the living class again, but then assigns all
   its attributes anew, from copies: methods lose their closures. A class that lives in this process is left
   alone.
+* **Exceptions as they are.** tblib, which Dask installs when it is imported, lets pickle keep frames and
+  causes. Only who has tblib could load that, so its functions are passed over.
 """
 
 import copyreg
