@@ -261,11 +261,12 @@ class MemoryStorage(Storage):
 
     def _restart(self, op: Restart) -> Outcome:
         entry = self._entries.get(op.run_id)
-        if entry is not None and has_restarted(entry.run, op.epoch, op.changes):
+        if entry is None:
+            return _MISSING
+        if has_restarted(entry.run, op.epoch, op.changes):
             return _EXISTED
-        entry = self._owned(op.run_id, op.epoch)
-        if not isinstance(entry, Entry):
-            return entry
+        if not fits(entry.run, op.epoch):
+            return Fenced(_copy(entry.run))
         self._change(entry, restarted(entry.run, op.changes))
         entry.steps.clear()
         for signal in [one for one in entry.signals.values() if one.taken_by and not one.asked]:

@@ -18,6 +18,7 @@ from flowdsl.storage.operations import (
     Fenced,
     Missing,
     Opened,
+    Operation,
     Publish,
     PutStep,
     Reply,
@@ -236,8 +237,8 @@ class MessageContract:
         """What is still under way of the former generation is refused, in the same commit as later."""
         run = open_run(storage)
         storage.commit([AddSignal(Signal("x", "r", "go"))])
-        changes = {"generation": 2}
-        late = [
+        changes: dict[str, Any] = {"generation": 2}
+        late: list[Operation] = [
             PutStep(a_step(), 1),
             PutStep(a_step(), 1, once=True),
             TakeSignal("x", a_step(), 1),
