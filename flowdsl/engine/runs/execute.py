@@ -229,6 +229,7 @@ def _next(state: Execution, called: Invocation[WorkflowDef]) -> Effects[Executio
     yield from commit(state, None, Restart(record.id, state.epoch, changes))
     begun = evolve(record, epoch=record.epoch + 1, **changes)
     following = Execution(engine, begun, Journal(), called.defn, state.parent, called)
+    following.writer.held_until = state.writer.held_until
     following.inherit({Channels: state.part(Channels)})
     engine.owned.begin(record.id, following)
     return following
