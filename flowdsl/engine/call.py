@@ -65,7 +65,7 @@ class Operation:
         """
         raise NotImplementedError
 
-    def answer(self, call: "Call", record: Step) -> Flow | None:
+    def answer(self, call: "Call", record: Step) -> Flow | Result | None:
         """How a recorded call is answered; ``None``: with the outcome that its record holds."""
         return None
 
