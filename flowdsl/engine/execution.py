@@ -272,7 +272,7 @@ class Execution:
         left = None if record.deadline is None else record.deadline - engine.clock.now()
         deadline = None if left is None else engine.ticks() + left
         cleanup = 60.0 if definition is None else definition.cleanup
-        self.stop = Stop(record.id, deadline, engine.ticks, self.is_async, cleanup)
+        self.stop = Stop(record.id, deadline, engine.ticks, self.is_async, cleanup, self._unreplayed)
         self.failures = OpenFailures()
         self.writer = Writer(self)
         self.branches = Branches()
@@ -287,6 +287,10 @@ class Execution:
                 found = self._parts.setdefault(kind, kind())
         assert isinstance(found, kind)
         return found
+
+    def _unreplayed(self) -> bool:
+        with self.lock:
+            return bool(self.journal.unused())
 
     @property
     def parts(self) -> dict[type, object]:

@@ -153,6 +153,8 @@ def _way(call: Call) -> Flow | Result:
     """Recorded, execute or diverged: the one place that asks. Gives the outcome, or what leads to it."""
     run, operation = call.run, call.operation
     if not operation.recorded:
+        if run.stop.replaying and not run.journal.unused() and not run.stop.cleaning():
+            return run.stop.stopped(), None
         return operation.execute(call, None)
     journal, path = run.journal, operation.path
     key = call.key

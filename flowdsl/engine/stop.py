@@ -12,7 +12,9 @@ The theory
     async body, is what that flow of control is handling at the moment, itself or in the chain of what it
     handles. Python keeps that for each thread and each task, so nothing has to be kept here.
     When the process dies while a body cleans up, the next one executes the body again, *replaying*: recorded
-    calls answer, and the first one that is not recorded is where the stop comes.
+    calls answer, and the first one that is not recorded is where the stop comes. So it is with a cancel or a
+    timeout that comes while a run that was continued has yet to ask for records: code that cleans up must
+    not take what was done for what was not.
 """
 
 import asyncio
@@ -60,7 +62,8 @@ class Stop:
     * ``reason``: the error that later durable calls re-raise; ``None`` while the run goes on.
     * ``deadline``: when its time is up, on the engine's ticks; once it is cancelled or has timed out, when
       the time for cleaning up is.
-    * ``replaying``: recorded calls answer although the run is to stop.
+    * ``replaying``: recorded calls answer although the run is to stop. *unreplayed* tells whether there are
+      records that no call has asked for.
     * ``ending``: the body has ended badly, and branches that have not begun are not to begin any more.
     * ``undoing``: the run is being undone; a cancel has come too late.
     * ``over``: the body and its branches have ended badly: of what they left behind, nothing begins any more.
@@ -77,6 +80,7 @@ class Stop:
         "_ticks",
         "_told",
         "_undo",
+        "_unreplayed",
         "_wakers",
         "deadline",
         "ending",
@@ -88,8 +92,15 @@ class Stop:
     )
 
     def __init__(
-        self, run_id: str, deadline: float | None, ticks: Ticks, is_async: bool, cleanup: float = 60.0
+        self,
+        run_id: str,
+        deadline: float | None,
+        ticks: Ticks,
+        is_async: bool,
+        cleanup: float = 60.0,
+        unreplayed: Callable[[], object] = bool,
     ) -> None:
+        self._unreplayed = unreplayed
         self.reason: FlowError | None = None
         self.replaying = False
         self._cleanup = cleanup
@@ -117,11 +128,14 @@ class Stop:
         With *outside* the reason comes from beyond the run's own code, and the body of an async run is
         cancelled where it stands.
         """
+        cleans_up = isinstance(error, RunCancelled | RunTimeout)
+        replaying = cleans_up and self.reason is None and bool(self._unreplayed())
         with self._lock:
             if self.reason is None:
                 self.reason = error
-                if isinstance(error, RunCancelled | RunTimeout):
+                if cleans_up:
                     self.deadline = self._ticks() + self._cleanup
+                    self.replaying = self.replaying or replaying
             children, cancel = list(self._children), self._cancel_body
         for child in children:
             child.halt(error, outside=outside)
@@ -181,10 +195,11 @@ class Stop:
 
     # Asking ------------------------------------------------------------------------------------------------
 
-    def check(self) -> None:
-        """Raise what must not be passed over before a durable call begins."""
+    def check(self, *, replays: bool = False) -> None:
+        """Raise what must not be passed over before a durable call begins, or goes on to wait. With
+        *replays*, its record may answer it yet."""
         if self.reason is not None:
-            if self.replaying or self.cleaning():
+            if (replays and self.replaying) or self.cleaning():
                 return
             raise self.stopped()
         if self.deadline is not None and self.past_deadline():
