@@ -111,9 +111,11 @@ class InDoubt(Facts):
 
 @frozen(slots=True)
 class Undoable(Facts):
-    """A completed step that the step named *undo* takes back."""
+    """A completed step that the step named *undo* takes back, nothing if that is empty. *shared*: the key by
+    which other runs find its result, if they do."""
 
     undo: str
+    shared: str = ""
 
 
 @frozen(slots=True)
@@ -141,9 +143,11 @@ class Stored(Facts):
 
 @frozen(slots=True)
 class ChildRun(Facts):
-    """The outcome of the run with the id *child*."""
+    """The outcome of the run with the id *child*. It *stays*, not undone with its parent, where an undo has
+    called it."""
 
     child: str
+    stays: bool = False
 
 
 @frozen(slots=True)
@@ -165,11 +169,9 @@ class Published(Facts):
 
 @frozen(slots=True)
 class Won(Facts):
-    """The place of the *winner*, from 0, *among* those that raced: the keys of steps, the ids of runs, the
-    scopes of coroutines."""
+    """The place of the *winner* among those that raced, from 0."""
 
     winner: int
-    among: tuple[str, ...] = field(default=(), converter=_names)
 
 
 @frozen(slots=True)

@@ -421,6 +421,7 @@ class StepDef(Definition):
     executor: Executor | None = None
     transaction: bool = False
     on_divergence: Divergence | None = None
+    never_undone: bool = False  # a call said undo=None
     _binders: dict[bool, Binder] = field(factory=dict)
     _twins: "weakref.WeakSet[Definition] | None" = None
     _owner: tuple[str, str] | None = field(init=False, default=Factory(_owner_of, takes_self=True))
@@ -512,13 +513,17 @@ class StepDef(Definition):
 
     @property
     def undo_path(self) -> str | None:
-        """The name of the undo, ``None`` for none."""
-        return None if self.undo is None else undo_path(self.undo)
+        """The name of the undo; ``None`` for none, empty where a call said that there is none."""
+        if self.undo is None:
+            return "" if self.never_undone else None
+        return undo_path(self.undo)
 
     def evolve(self, **options: Value) -> Self:
         """The same step with other options."""
         self.known(options)
-        return evolve(self, **self.checked(options), binders={}).consistent()
+        done = self.checked(options)
+        never = self.never_undone if "undo" not in done else done["undo"] is None
+        return evolve(self, **done, never_undone=never, binders={}).consistent()
 
 
 @define(slots=True, eq=False)

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from contextlib import ExitStack
 from typing import Any, Never, TypeAlias, TypeVar
 
-from attrs import define, field
+from attrs import define
 
 from flowdsl.clock import Waker
 from flowdsl.core.records import Step
@@ -37,7 +37,9 @@ __all__ = [
     "Forked",
     "Pause",
     "Result",
+    "Unbroken",
     "Watch",
+    "check_waiting",
     "drive",
     "execute_here",
     "named",
@@ -183,6 +185,34 @@ def named(coroutine: Coroutine[Any, Any, Value], path: str) -> Coroutine[Any, An
     named_one: Any = coroutine
     named_one.__qualname__ = path.rpartition(".")[2]
     return coroutine
+
+
+class Unbroken(Effect):
+    """Drive *flow* to its end, even if the task is cancelled meanwhile: it learns of that afterwards. A
+    second cancelling breaks it off."""
+
+    __slots__ = ("flow",)
+
+    def __init__(self, flow: Flow) -> None:
+        self.flow = flow
+
+    def sync(self) -> Result:
+        return drive(self.flow)
+
+    async def aio(self) -> Result:
+        cancelled: asyncio.CancelledError | None = None
+        task = asyncio.ensure_future(run_async(self.flow))
+        while not task.done():
+            try:
+                await asyncio.wait((task,))
+            except asyncio.CancelledError as error:
+                if cancelled is not None:
+                    task.cancel()
+                cancelled = error
+        if cancelled is not None:
+            task.cancelled() or task.exception()  # it is seen
+            raise cancelled
+        return None, task.result()
 
 
 class Commit(Effect):
@@ -405,7 +435,7 @@ class Body(Effect):
 class _Seen(BodyView):
     """What hooks see of a body in a run; it can be held there."""
 
-    run: Execution = field(kw_only=True)
+    run: Execution
 
     def hold(self) -> Never:
         """Wait until the run is to stop, and raise that."""
@@ -431,7 +461,7 @@ class _Seen(BodyView):
 
 def _seen(frame: Frame, fn: Function, args: Args, kwargs: Named, callback: bool) -> BodyView:
     run, step = frame.run, frame.step
-    shown = scope = ""
+    shown = ""
     kind: BodyKind = "step"
     if step is None:
         path, kind = run.record.workflow, "callback" if callback else "workflow"
@@ -442,8 +472,8 @@ def _seen(frame: Frame, fn: Function, args: Args, kwargs: Named, callback: bool)
         if step.mode == "undo":
             kind, shown = "undo", run.engine.payloads.previews.value(args[0])
         elif call is not None:
-            fn, shown, scope = call.operation.fn, call.shown, call.scope.id
-    return _Seen(kind, path, run.id, step, fn, args, kwargs, shown, frame.is_async, scope, run=run)
+            fn, shown = call.operation.fn, call.shown
+    return _Seen(kind, path, run.id, step, fn, args, kwargs, shown, frame.is_async, run)
 
 
 class Stoppable(Effect):
@@ -576,13 +606,22 @@ def wait_out(run: Execution, left: float, *, begun: bool = True) -> Effects[None
     ticks = run.engine.ticks
     end = ticks() + left
     while left > 0 and (begun or not run.stop.ending):
-        if run.stop.deadline is not None and run.stop.deadline < end:
-            yield Pause(run, run.stop.left())
+        limit = run.stop.left()
+        if limit is not None and limit < left:
+            yield Pause(run, limit)
         elif not (yield Pause(run, left)):
             break
         run.stop.check()
         left = end - ticks()
     run.stop.check()
+
+
+def check_waiting() -> None:
+    """Raise what stops the run whose body is waiting here, if one is: for another run, or for what that
+    gives."""
+    frame = current.get()
+    if frame is not None:
+        frame.run.stop.check()
 
 
 class Watch(Effect):
@@ -597,7 +636,9 @@ class Watch(Effect):
         self.seconds = seconds
 
     def sync(self) -> int:
-        return self.engine.storage.wait_for_change(self.seen, self.seconds)
+        version = self.engine.storage.wait_for_change(self.seen, self.seconds)
+        check_waiting()
+        return version
 
     async def aio(self) -> int:
         return await asyncio.to_thread(self.engine.storage.wait_for_change, self.seen, self.seconds)

@@ -5,27 +5,29 @@ The rules
     good, and whatever waits is woken.
     While a cancel or a timeout is being handled (in an ``except`` or ``finally`` that it is passing through),
     durable calls of that flow of control execute: they clean up, for ``cleanup=`` seconds at most.
-    Undo lifts the stop, because it executes after the body has ended.
+    Undo lifts the stop, because it executes after the body has ended. A stop of the parent comes too late for
+    a child that is being undone: it is heard when the undo has ended.
+    What limits the time of a run limits that of its children: one that waits when the time of a run above it
+    is up stops that run, and with it itself.
 
 The theory
     Who cleans up is told by ``sys.exception()``: the stop, or the ``CancelledError`` by which it reached an
     async body, is what that flow of control is handling at the moment, itself or in the chain of what it
     handles. Python keeps that for each thread and each task, so nothing has to be kept here.
     When the process dies while a body cleans up, the next one executes the body again, *replaying*: recorded
-    calls answer, and the first one that is not recorded is where the stop comes. So it is with a cancel or a
-    timeout that comes while a run that was continued has yet to ask for records: code that cleans up must
-    not take what was done for what was not.
+    calls answer, and the first one that is not recorded is where the stop comes.
 """
 
 import asyncio
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeAlias
 
 from flowdsl.clock import Waker
 from flowdsl.engine.scope import Scope, control, interrupting
+from flowdsl.engine.user import Value
 from flowdsl.errors import FlowError, RunCancelled, RunTimeout, Stopped
 
 __all__ = ["Stop", "StoppedTask", "stopped_in"]
@@ -62,10 +64,11 @@ class Stop:
     * ``reason``: the error that later durable calls re-raise; ``None`` while the run goes on.
     * ``deadline``: when its time is up, on the engine's ticks; once it is cancelled or has timed out, when
       the time for cleaning up is.
-    * ``replaying``: recorded calls answer although the run is to stop. *unreplayed* tells whether there are
-      records that no call has asked for.
+    * ``above``: its parent, where that or a run above it has a deadline.
+    * ``replaying``: recorded calls answer although the run is to stop.
     * ``ending``: the body has ended badly, and branches that have not begun are not to begin any more.
-    * ``undoing``: the run is being undone; a cancel has come too late.
+    * ``undoing``: the run is being undone, or was; a cancel has come too late.
+    * ``being_undone``: at this moment.
     * ``over``: the body and its branches have ended badly: of what they left behind, nothing begins any more.
     """
 
@@ -76,12 +79,14 @@ class Stop:
         "_cleanup",
         "_is_async",
         "_lock",
+        "_parent",
         "_run_id",
         "_ticks",
         "_told",
         "_undo",
-        "_unreplayed",
         "_wakers",
+        "above",
+        "being_undone",
         "deadline",
         "ending",
         "listeners",
@@ -92,15 +97,8 @@ class Stop:
     )
 
     def __init__(
-        self,
-        run_id: str,
-        deadline: float | None,
-        ticks: Ticks,
-        is_async: bool,
-        cleanup: float = 60.0,
-        unreplayed: Callable[[], object] = bool,
+        self, run_id: str, deadline: float | None, ticks: Ticks, is_async: bool, cleanup: float = 60.0
     ) -> None:
-        self._unreplayed = unreplayed
         self.reason: FlowError | None = None
         self.replaying = False
         self._cleanup = cleanup
@@ -109,7 +107,10 @@ class Stop:
         self.ending = False
         self.undoing = False
         self.over = False
+        self.above: Stop | None = None
+        self._parent: Stop | None = None
         self._undo: Scope | None = None
+        self.being_undone = False
         self.listeners: set[Waker] = set()
         self._run_id = run_id
         self._ticks = ticks
@@ -128,23 +129,29 @@ class Stop:
         With *outside* the reason comes from beyond the run's own code, and the body of an async run is
         cancelled where it stands.
         """
-        cleans_up = isinstance(error, RunCancelled | RunTimeout)
-        replaying = cleans_up and self.reason is None and bool(self._unreplayed())
         with self._lock:
             if self.reason is None:
                 self.reason = error
-                if cleans_up:
+                if isinstance(error, RunCancelled | RunTimeout):
                     self.deadline = self._ticks() + self._cleanup
-                    self.replaying = self.replaying or replaying
-            children, cancel = list(self._children), self._cancel_body
-        for child in children:
-            child.halt(error, outside=outside)
-        if outside and cancel is not None:
+        self._halt_children(error, outside)
+        if outside:
+            self._cancel()
+        self.wake()
+
+    def _cancel(self) -> None:
+        """Cancel an async body where it stands: not while a child is being undone in it, but behind that."""
+        cancel = None if self._undoes_below() else self._cancel_body
+        if cancel is not None:
             try:
                 cancel()
             except RuntimeError:  # its loop is closed
                 pass
-        self.wake()
+
+    def _undoes_below(self) -> bool:
+        with self._lock:
+            children = list(self._children)
+        return any(child.being_undone or child._undoes_below() for child in children)
 
     def replay(self, error: FlowError) -> None:
         """Stop the run where its journal ends: it was cleaning up for *error* when its process died."""
@@ -152,8 +159,26 @@ class Stop:
         self.halt(error)
 
     def expire(self) -> None:
-        """Stop the run because its time is up."""
-        self.halt(self.timed_out(), outside=True)
+        """Stop the run because its time, or that of a run above it, is up."""
+        late = self._limiting() or self
+        late.halt(late.timed_out() if late.reason is None else late.reason, outside=True)
+
+    def _limiting(self) -> "Stop | None":
+        """The run whose time is up first: this one, or one above it; ``None`` for no deadline."""
+        above = None if self.above is None or self.undoing else self.above._limiting()
+        if self.deadline is None or (above is not None and (above.deadline or 0.0) < self.deadline):
+            return above
+        return self
+
+    def end_children(self, error: FlowError) -> None:
+        """Stop the children, not the run itself."""
+        self._halt_children(error, outside=True)
+
+    def _halt_children(self, error: FlowError, outside: bool) -> None:
+        with self._lock:
+            children = [child for child in self._children if not child.being_undone]
+        for child in children:
+            child.halt(error, outside=outside)
 
     @contextmanager
     def halted_for(self, error: FlowError) -> Iterator[None]:
@@ -173,7 +198,7 @@ class Stop:
 
     def lift(self) -> None:
         """Let durable calls execute again, for undo."""
-        self.undoing = True
+        self.undoing = self.being_undone = True
         self.reason = self.deadline = None
         self.ending = self.replaying = False
 
@@ -186,8 +211,13 @@ class Stop:
         self._undo = scope
 
     def reopen(self) -> None:
-        """Undo has ended."""
-        self.over, self._undo = False, None
+        """Undo has ended. What a run above was told meanwhile reaches its body now."""
+        self.over, self._undo, self.being_undone = False, None, False
+        above = self._parent
+        while above is not None:
+            if above.reason is not None:
+                above._cancel()
+            above = above._parent
 
     def cancelled_by(self, cancel: Callable[[], object] | None) -> None:
         """Remember what cancels the async body; ``None`` once it has ended."""
@@ -195,15 +225,17 @@ class Stop:
 
     # Asking ------------------------------------------------------------------------------------------------
 
-    def check(self, *, replays: bool = False) -> None:
-        """Raise what must not be passed over before a durable call begins, or goes on to wait. With
-        *replays*, its record may answer it yet."""
+    def check(self) -> None:
+        """Raise what must not be passed over before a durable call begins."""
         if self.reason is not None:
-            if (replays and self.replaying) or self.cleaning():
+            if self.replaying or self.cleaning():
                 return
             raise self.stopped()
-        if self.deadline is not None and self.past_deadline():
-            self.halt(self.timed_out())
+        if (self.deadline is not None or self.above is not None) and self.left() == 0.0:
+            if self.past_deadline():
+                self.halt(self.timed_out())
+            else:
+                self.expire()
             raise self.stopped()
         if sys.exception() is not self._ambient:  # mostly there is none
             interrupt = interrupting(self._ambient, self._is_async)
@@ -236,6 +268,13 @@ class Stop:
             return False
         return not self.past_deadline()
 
+    async def handled_in(self, branch: Awaitable[Value]) -> Value:
+        """Await *branch* as a flow of control that cleans up: the one that has begun it does."""
+        try:
+            raise self.stopped()
+        except Stopped:
+            return await branch
+
     def stopped(self) -> Stopped:
         """What crosses the body."""
         assert self.reason is not None
@@ -253,8 +292,11 @@ class Stop:
         return self.deadline is not None and self._ticks() >= self.deadline
 
     def left(self) -> float | None:
-        """Seconds until the run's time is up; ``None`` for no deadline."""
-        return None if self.deadline is None else max(self.deadline - self._ticks(), 0.0)
+        """Seconds until the time of the run, or of one above it, is up; ``None`` for no deadline."""
+        limiting = self if self.above is None else self._limiting()
+        if limiting is None or limiting.deadline is None:
+            return None
+        return max(limiting.deadline - self._ticks(), 0.0)
 
     def timed_out(self) -> RunTimeout:
         """The error of a run past its deadline."""
@@ -289,12 +331,15 @@ class Stop:
         for waker in wakers:
             waker.set()
 
-    def adopt(self, child: "Stop") -> None:
-        """Tell *child* when to stop; this run may have been told already."""
+    def adopt(self, child: "Stop", *, cleans_up: bool = False) -> None:
+        """Tell *child* when to stop; this run may have been told already. One that *cleans_up* executes all
+        the same, for as long as there is time to clean up."""
         with self._lock:
             self._children.append(child)
+            child._parent = self
+            child.above = self if self.deadline is not None or self.above is not None else None
             reason = self.reason
-        if reason is not None and not self.cleaning():
+        if reason is not None and not (cleans_up or self.cleaning()):
             child.halt(reason)
 
     def release(self, child: "Stop") -> None:

@@ -6,62 +6,105 @@ The rules
     body's next attempt, which would make the same calls once more, and before undo is planned. Tasks are
     cancelled; a body in a thread cannot be, and is waited for at the end of the run.
     A step that ends well may leave calls behind. They are settled when the run ends badly.
+    A run that ends well lets the steps that its body has left behind go on, but waits for no child any more:
+    these are cancelled, and what was withdrawn is awaited.
 """
 
 import asyncio
 import threading
 import time
-from collections.abc import Iterable
+from typing import Any
 
-from flowdsl.engine.effects import Effect
+from flowdsl.core.kinds import CHILD
+from flowdsl.engine.call import Call
+from flowdsl.engine.effects import Effect, Effects
 from flowdsl.engine.execution import Execution
-from flowdsl.engine.scope import Scope
-from flowdsl.errors import FlowError
+from flowdsl.engine.scope import Scope, UnderWay
+from flowdsl.errors import FlowError, RunCancelled
 
-__all__ = ["Strays", "left_behind"]
+__all__ = ["Strays", "branch_of", "left_behind", "let_go"]
 
 _LOOK = 0.005  # seconds between two looks at a thread that executes a body
 
 
-class LeftBehind(set[Scope]):
-    """The bodies of steps that ended while calls in them were under way."""
+class Scopes(set[Scope]):
+    """Where calls may be under way beside the body of the run: the bodies of steps that ended while calls in
+    them were, and the branches of ``gather`` and ``race``."""
 
 
 def left_behind(run: Execution, scope: Scope) -> None:
     """The body of a step has ended, and calls of its *scope* are still under way."""
-    run.part(LeftBehind).add(scope)
+    run.part(Scopes).add(scope)
+
+
+def branch_of(run: Execution, scope: Scope, task: "asyncio.Task[Any]") -> None:
+    """*task* executes a branch, whose calls are counted in *scope*."""
+    scopes = run.part(Scopes)
+    scopes.add(scope)
+    task.add_done_callback(lambda _: None if scope.active else scopes.discard(scope))
+
+
+def _calls(run: Execution) -> list[UnderWay]:
+    """What is under way in the body of the run, or beside it."""
+    calls: list[UnderWay] = []
+    beside = run.part(Scopes)
+    with run.lock:
+        for scope in (run.scope, *beside):
+            calls.extend(scope.active)
+    return calls
+
+
+def let_go(run: Execution) -> Effects[None]:
+    """The body has ended well: see the rules."""
+    if _calls(run):
+        run.stop.close()
+        try:
+            yield _LetGo(run)
+        finally:
+            run.stop.reopen()
 
 
 class Strays(Effect):
     """End what the body of *scope*, by default that of the run with all that steps have left behind in it,
-    still has under way. A task that is cancelled meanwhile learns of that afterwards."""
+    still has under way: tasks, and *threads* too where undo comes next. A task that is cancelled meanwhile
+    learns of that afterwards."""
 
-    __slots__ = ("run", "scope")
+    __slots__ = ("run", "scope", "threads")
 
-    def __init__(self, run: Execution, scope: Scope | None = None) -> None:
+    def __init__(self, run: Execution, scope: Scope | None = None, *, threads: bool = False) -> None:
         self.run = run
         self.scope = scope
+        self.threads = threads
 
     def _flows(self) -> set[object]:
         """Who makes the calls that are under way."""
-        scopes: Iterable[Scope]
-        scopes = (self.run.scope, *self.run.part(LeftBehind)) if self.scope is None else (self.scope,)
+        if self.scope is None:
+            return {call.flow for call in _calls(self.run)}
         with self.run.lock:
-            return {call.flow for scope in scopes for call in scope.active}
+            return {call.flow for call in self.scope.active}
+
+    def _in_threads(self) -> bool:
+        mine = threading.get_ident()
+        return self.threads and any(isinstance(flow, int) and flow != mine for flow in self._flows())
+
+    def _late(self) -> FlowError:
+        return FlowError(f"run {self.run.id} is about to end; a thread that it left behind called a step")
 
     def sync(self) -> None:
-        def threads() -> bool:
-            return any(isinstance(flow, int) and flow != mine for flow in self._flows())
-
-        mine = threading.get_ident()
-        if not threads():
+        if not self._in_threads():
             return
-        late = FlowError(f"run {self.run.id} is about to end; a thread that it left behind called a step")
-        with self.run.stop.halted_for(late), self.run.engine.parked():
-            while threads():
+        with self.run.stop.halted_for(self._late()), self.run.engine.parked():
+            while self._in_threads():
                 time.sleep(_LOOK)
 
     async def aio(self) -> None:
+        await self._tasks()
+        if self._in_threads():
+            with self.run.stop.halted_for(self._late()), self.run.engine.parked():
+                while self._in_threads():
+                    await asyncio.sleep(_LOOK)
+
+    async def _tasks(self) -> None:
         mine, loop = asyncio.current_task(), asyncio.get_running_loop()
         cancelled: asyncio.CancelledError | None = None
         while True:
@@ -78,3 +121,38 @@ class Strays(Effect):
                 cancelled = error
         if cancelled is not None:
             raise cancelled
+
+
+class _LetGo(Effect):
+    """Cancel the children that nobody waits for any more, and wait for them and for what was withdrawn."""
+
+    __slots__ = ("run",)
+
+    def __init__(self, run: Execution) -> None:
+        self.run = run
+
+    def _left(self) -> bool:
+        """Whether there are any. They are told to end."""
+        left = False
+        for call in _calls(self.run):
+            if isinstance(
+                call.flow, asyncio.Task | int
+            ):  # what was submitted is a branch, and awaited as one
+                is_child = isinstance(call, Call) and call.operation.kind == CHILD
+                left |= is_child or (isinstance(call.flow, asyncio.Task) and call.flow.cancelling() > 0)
+        if left:
+            why = f"run {self.run.id} has ended and waits for this child no more"
+            self.run.stop.end_children(RunCancelled(why, run=self.run.id))
+        return left
+
+    def sync(self) -> None:
+        if self._left():
+            with self.run.engine.parked():
+                while self._left():
+                    time.sleep(_LOOK)
+
+    async def aio(self) -> None:
+        if self._left():
+            with self.run.engine.parked():
+                while self._left():
+                    await asyncio.sleep(_LOOK)

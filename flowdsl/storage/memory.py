@@ -18,7 +18,6 @@ from flowdsl.core.ownership import (
     claimed_next,
     fits,
     free_at,
-    has_restarted,
     in_place,
     inserted,
     may_claim,
@@ -260,14 +259,13 @@ class MemoryStorage(Storage):
         return _DONE
 
     def _restart(self, op: Restart) -> Outcome:
-        entry = self._entries.get(op.run_id)
-        if entry is None:
-            return _MISSING
-        if has_restarted(entry.run, op.epoch, op.changes):
+        entry = self._owned(op.run_id, op.epoch)
+        if not isinstance(entry, Entry):
+            return entry
+        changes = restarted(entry.run, op.changes)
+        if changes is None:
             return _EXISTED
-        if not fits(entry.run, op.epoch):
-            return Fenced(_copy(entry.run))
-        self._change(entry, restarted(entry.run, op.changes))
+        self._change(entry, changes)
         entry.steps.clear()
         for signal in [one for one in entry.signals.values() if one.taken_by and not one.asked]:
             del entry.signals[signal.id]

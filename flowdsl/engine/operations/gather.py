@@ -12,6 +12,7 @@ from flowdsl.core.keys import branch_scope
 from flowdsl.engine.execution import Frame, current
 from flowdsl.engine.operations.submit import StepFuture
 from flowdsl.engine.scope import Scope
+from flowdsl.engine.strays import branch_of
 from flowdsl.engine.user import Args, Value
 
 __all__ = ["gather_async", "gather_sync", "map_async", "map_sync"]
@@ -66,7 +67,7 @@ async def gather_async(frame: Frame | None, items: Args, return_exceptions: bool
                 f"gather() takes coroutines, futures of submit() and runs of start(); got {item!r}"
             )
     tasks = []
-    ordinal = 0
+    ordinal, cleans_up = 0, frame is not None and frame.run.stop.cleaning()
     if frame is not None:
         with frame.run.lock:
             ordinal = frame.scope.ordinal("flowdsl.gather")
@@ -75,8 +76,9 @@ async def gather_async(frame: Frame | None, items: Args, return_exceptions: bool
     for index, item in enumerate(items):
         if asyncio.iscoroutine(item) and frame is not None:
             scope = Scope(_scope_of_branch(frame.scope, ordinal, index), frame.scope, True)
-            tasks.append(asyncio.ensure_future(_branch(frame, scope, item)))
+            tasks.append(asyncio.ensure_future(_branch(frame, scope, item, cleans_up)))
             branches.append(tasks[-1])
+            branch_of(frame.run, scope, tasks[-1])
         else:
             tasks.append(asyncio.ensure_future(_awaited(item)))
             # who waits for a scheduled branch is counted for himself, as a branch is
@@ -149,10 +151,12 @@ async def _awaited(item: Value) -> Value:
     return await item
 
 
-async def _branch(frame: Frame, scope: Scope, coroutine: Coroutine[Any, Any, Value]) -> Value:
+async def _branch(
+    frame: Frame, scope: Scope, coroutine: Coroutine[Any, Any, Value], cleans_up: bool
+) -> Value:
     scope.entered()
     current.set(Frame(frame.run, scope, frame.step, True))
-    return await coroutine
+    return await (frame.run.stop.handled_in(coroutine) if cleans_up else coroutine)
 
 
 # map --------------------------------------------------------------------------------------------------------

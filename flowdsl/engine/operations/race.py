@@ -19,6 +19,7 @@ from flowdsl.engine.operations.submit import StepFuture
 from flowdsl.engine.perform import durable
 from flowdsl.engine.record import complete, fail
 from flowdsl.engine.scope import Scope
+from flowdsl.engine.strays import branch_of
 from flowdsl.engine.user import Value
 from flowdsl.errors import Stopped
 
@@ -26,9 +27,7 @@ __all__ = ["Racer", "race"]
 
 
 class Racer(Protocol):
-    """One of those that race. ``name``: the key of a step, the id of a run, the scope of a coroutine."""
-
-    name: str
+    """One of those that race."""
 
     def begin(self, tell: Callable[[], None]) -> None:
         """Call *tell* when it has ended."""
@@ -45,7 +44,6 @@ class _Future:
 
     def __init__(self, future: StepFuture[Value]) -> None:
         self._future = future
-        self.name = future.key
 
     def begin(self, tell: Callable[[], None]) -> None:
         self._future.add_done_callback(lambda _: tell())
@@ -67,20 +65,21 @@ class _Branch:
     def __init__(self, frame: Frame, coroutine: Coroutine[Value, Value, Value]) -> None:
         self._frame = frame
         self._coroutine = coroutine
-        self.name = ""
+        self._cleans_up = frame.run.stop.cleaning()
         self._scope: Scope | None = None
         self._task: asyncio.Task[Value] | None = None
 
     def stands_in(self, scope: Scope) -> None:
         """Its calls are counted in *scope*."""
         self._scope = scope
-        self.name = scope.id
 
     def begin(self, tell: Callable[[], None]) -> None:
         clock = self._frame.run.engine.clock if self._frame.run.engine.virtual else None
         if clock is not None:
             clock.enter()
         self._task = asyncio.ensure_future(self._executed())
+        if self._scope is not None:
+            branch_of(self._frame.run, self._scope, self._task)
         self._task.add_done_callback(lambda _: tell())
         if clock is not None:
             self._task.add_done_callback(lambda _: clock.leave())
@@ -89,7 +88,8 @@ class _Branch:
         assert self._scope is not None
         self._scope.entered()
         current.set(Frame(self._frame.run, self._scope, self._frame.step, True))
-        return await self._coroutine
+        stop = self._frame.run.stop
+        return await (stop.handled_in(self._coroutine) if self._cleans_up else self._coroutine)
 
     def ended(self) -> tuple[BaseException | None, Value] | None:
         task = self._task
@@ -154,9 +154,7 @@ class Race(Operation):
             errors = [error for error, _ in outcomes.values() if isinstance(error, Exception)]
             group = ExceptionGroup(f"all {len(self._racers)} that raced have failed", errors)
             return (yield from fail(call, group))
-        ended = yield from complete(
-            call, outcomes[winner][1], Won(winner, tuple(racer.name for racer in self._racers))
-        )
+        ended = yield from complete(call, outcomes[winner][1], Won(winner))
         self._withdraw(winner)
         run.stop.check()
         return ended
@@ -169,7 +167,6 @@ class Race(Operation):
         """The place of the winner (``None``: all have failed), and the outcomes up to then."""
         run, bell = call.run, _Bell()
         outcomes: dict[int, tuple[BaseException | None, Value]] = {}
-        chosen = run.engine.hooks.winner(run.id, call.key)
         for racer in self._racers:
             racer.begin(bell.ring)
         while True:
@@ -180,14 +177,12 @@ class Race(Operation):
                     if number in outcomes or (found := racer.ended()) is None:
                         continue
                     outcomes[number] = found
+                    if found[0] is None:
+                        return number, outcomes
                     if isinstance(found[0], Stopped):
                         raise found[0]
-                    if found[0] is None and chosen in (None, number):
-                        return number, outcomes
                 if len(outcomes) == len(self._racers):
-                    outcomes = dict(sorted(outcomes.items()))
-                    well = (number for number, (error, _) in outcomes.items() if error is None)
-                    return next(well, None), outcomes
+                    return None, dict(sorted(outcomes.items()))
                 yield Pause(run, run.stop.left(), waker)
             finally:
                 run.stop.waited(waker)

@@ -23,7 +23,6 @@ If you edit this
 
 import logging
 from collections.abc import Callable
-from time import monotonic
 
 from attrs import evolve
 
@@ -40,7 +39,7 @@ from flowdsl.engine.call import Operation as DurableOperation
 from flowdsl.engine.definitions import Invocation, StepDef
 from flowdsl.engine.divergence import notice
 from flowdsl.engine.effects import Body, Effect, Effects, Flow, Result, execute_here, wait_out
-from flowdsl.engine.execution import Frame
+from flowdsl.engine.execution import Execution, Frame
 from flowdsl.engine.heart import Heart
 from flowdsl.engine.heartbeat import beat_of, details_before, heart_of, last_words
 from flowdsl.engine.operations.memo import find_memo, memo_of
@@ -51,13 +50,13 @@ from flowdsl.engine.record import (
     put,
     replay,
     row,
-    still_ours,
     whole,
 )
+from flowdsl.engine.registry import STEPS
 from flowdsl.engine.scope import INTERRUPTS
 from flowdsl.engine.strays import Strays, left_behind
 from flowdsl.engine.transact import no_transactions, transacted
-from flowdsl.engine.user import Function, Named, Value
+from flowdsl.engine.user import Function, Value
 from flowdsl.errors import ResultNotStorable, StepOutcomeUnknown, Stopped
 from flowdsl.storage.base import Operation, PutMemo
 
@@ -82,8 +81,16 @@ def _after(facts: Facts | None, attempt: Attempt, begun: tuple[float, ...]) -> F
 Elsewhere = Callable[[Call, Invocation[StepDef], Frame, Heart | None], Effect]
 
 
-class Undos(Named):
-    """The undo that a call of a step was given, by the step's key: ``options(undo=…)`` may differ by call."""
+class Undos(dict[tuple[str, str], Value]):
+    """The undo that a call of a step was given, by its run and key: ``options(undo=…)`` may differ by call.
+    A run shares them with its children, for it may have to undo these when they have long ended."""
+
+    @classmethod
+    def of(cls, run: Execution) -> "Undos":
+        """Those of *run*, and of all that belong to it."""
+        while run.parent is not None:
+            run = run.parent
+        return run.part(cls)
 
 
 class StepOperation(DurableOperation):
@@ -166,7 +173,8 @@ class StepOperation(DurableOperation):
         return self._attempts(call, 1, failed=(attempt, error))
 
     def _note_undo(self, call: Call) -> None:
-        call.run.part(Undos)[call.key] = self.defn.undo
+        if STEPS.get(self.path) is not self.defn:  # else its name is enough
+            Undos.of(call.run)[call.run.id, call.key] = self.defn.undo
 
     def _once(self, call: Call) -> Flow:
         """Mode ``try``: one attempt, no record, the original exception."""
@@ -209,10 +217,6 @@ class StepOperation(DurableOperation):
                     return given_up
                 begun = (*begun, failed[0].began)[-ATTEMPTS:]
             made += 1
-            if (
-                failed is not None and monotonic() > run.writer.held_until
-            ):  # it was waited for, with the lease over
-                yield from still_ours(run)
             attempt = self._attempt(call, made)
             if self.defn.in_doubt == "raise":
                 doubt = InDoubt(undo=self.defn.undo_path)  # for a person's word that it took effect
@@ -353,8 +357,10 @@ class StepOperation(DurableOperation):
         except ResultNotStorable as error:
             error.args = (f"step {self.path}({call.shown}): {error}",)
             raise halted(run, error, call) from None
-        undo = None if defn.undo is None else defn.undo_path
-        facts: Facts | None = None if undo is None else Undoable(undo)
+        undo = defn.undo_path if defn.undo is not None or defn.never_undone else None
+        if undo is not None and run.stop.being_undone:
+            undo = ""  # an undo has called it: that is not undone
+        facts: Facts | None = None if undo is None else Undoable(undo, shared=memo_key)
         if begun:
             facts = _after(facts, attempt, begun)
         text = payloads.previews.value(value)

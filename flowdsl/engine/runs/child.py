@@ -57,6 +57,7 @@ class Child(Operation):
         asked = request_in(call, self._called, self._options)
         asked.wanted = evolve(asked.wanted, parent=run.id, parent_key=call.key)
         asked.again = run.journal.get(call.key) is not None  # as an open failure: the parent is being retried
+        asked.cleans_up = call.cleans_up
         return asked
 
     def begins_with(self, acquired: Acquired) -> None:
@@ -80,9 +81,11 @@ class Child(Operation):
             run.part(GivenUp).add(asked.wanted.id)  # unless this run itself is being interrupted
         if isinstance(error, Stopped):
             run.stop.halt(error.error)
-        if run.stop.reason is not None and isinstance(error, RunCancelled):
-            return Stopped(run.stop.reason), None
-        facts = ChildRun(asked.wanted.id)
+        reason = run.stop.reason
+        told = isinstance(error, RunCancelled) and not call.cleans_up
+        if reason is not None and (told or error is reason):  # its parent was told, and told it
+            return Stopped(reason), None
+        facts = ChildRun(asked.wanted.id, run.stop.being_undone)
         if error is None:
             return (yield from complete(call, value, facts))
         if not isinstance(error, Exception):

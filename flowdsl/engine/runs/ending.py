@@ -16,7 +16,7 @@ from flowdsl.engine.operations.submit import Settle
 from flowdsl.engine.runs.undo import end_children, end_given_up, has_settled_child, quieten, undo_all
 from flowdsl.engine.scope import INTERRUPTS
 from flowdsl.engine.stop import stopped_in
-from flowdsl.engine.strays import Strays
+from flowdsl.engine.strays import Strays, let_go
 from flowdsl.engine.user import Function, Handle, Named, Value
 from flowdsl.errors import (
     CorruptPayload,
@@ -82,6 +82,8 @@ def _ended(state: Execution, handle: Handle, error: BaseException | None, value:
             error = failures[0]
     if error is None and state.stop.reason is None and state.stop.past_deadline():
         state.stop.halt(state.stop.timed_out())
+    if error is None and state.stop.reason is None:
+        yield from let_go(state)
     if isinstance(error, Stopped) or (
         state.stop.reason is not None and not interrupted
     ):  # even if the body swallowed it
@@ -260,15 +262,12 @@ def _let_go(state: Execution, reason: BaseException) -> None:
 
 def release(engine: Engine, record: Run, operations: Sequence[Operation] = ()) -> None:
     """Give the lease back, after *operations*; what goes wrong is logged. A run that is not ours (any more,
-    or because this is a forked child) is let alone. One that has begun anew in the same moment is ours under
-    its next epoch."""
+    or because this is a forked child) is let alone."""
     if record.id not in engine.owned:
         return
     engine.owned.release(record.id)
     try:
-        *_, outcome = engine.commit(*operations, UpdateRun(record.id, {}, epoch=record.epoch, release=True))
-        if isinstance(outcome, Fenced) and outcome.run.owner == record.owner:
-            engine.commit(UpdateRun(record.id, {}, epoch=outcome.run.epoch, release=True))
+        engine.commit(*operations, UpdateRun(record.id, {}, epoch=record.epoch, release=True))
     except BaseException as error:
         logger.warning(
             "the lease of run %s could not be released: %s",

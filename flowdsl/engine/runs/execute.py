@@ -30,7 +30,7 @@ from flowdsl.engine.execution import Execution, Frame, current, outside_runs
 from flowdsl.engine.operations.continue_as_new import ContinuesAsNew
 from flowdsl.engine.operations.publish import Channels
 from flowdsl.engine.operations.schedule import arm_all
-from flowdsl.engine.record import commit, flush, halted
+from flowdsl.engine.record import commit, halted
 from flowdsl.engine.runs.acquire import Acquired, acquire
 from flowdsl.engine.runs.ending import ended, release, undo_on
 from flowdsl.engine.runs.outcome import on_a_loop, outcome_of
@@ -136,7 +136,7 @@ def execute(engine: Engine, asked: Request, acquired: Acquired) -> Flow:
     counted = acquired.counted or frame is not None or not engine.virtual
     with nullcontext() if counted else engine.busy():
         while True:
-            ended = yield from _generation(state, handle, acquired)
+            ended = yield from _generation(state, handle, acquired, asked.cleans_up)
             if not isinstance(ended, Execution):
                 return ended
             state, acquired = ended, evolve(acquired, run=ended.record, continued=False)
@@ -156,11 +156,14 @@ def _stored_call(engine: Engine, record: Run, called: Invocation[WorkflowDef]) -
     return called._replace(args=args, kwargs=kwargs)
 
 
-def _generation(state: Execution, handle: Handle, acquired: Acquired) -> Effects[Result | Execution]:
-    """Execute one generation of a run: to its end, or up to the next one."""
+def _generation(
+    state: Execution, handle: Handle, acquired: Acquired, cleans_up: bool
+) -> Effects[Result | Execution]:
+    """Execute one generation of a run: to its end, or up to the next one. One that *cleans_up* was called
+    while its parent handled a cancel or a timeout."""
     engine, record, parent = state.engine, state.record, state.parent
     if parent is not None:
-        parent.stop.adopt(state.stop)
+        parent.stop.adopt(state.stop, cleans_up=cleans_up)
     try:
         if record.generation == 1 or acquired.continued:
             engine.hooks.fire("on_run_start", handle)
@@ -225,11 +228,8 @@ def _next(state: Execution, called: Invocation[WorkflowDef]) -> Effects[Executio
         "open_failures": (),
         "floor": 0,
     }
-    yield from flush(state)  # before, so that what cannot be stored keeps the run in this generation
     yield from commit(state, None, Restart(record.id, state.epoch, changes))
-    begun = evolve(record, epoch=record.epoch + 1, **changes)
-    following = Execution(engine, begun, Journal(), called.defn, state.parent, called)
-    following.writer.held_until = state.writer.held_until
+    following = Execution(engine, evolve(record, **changes), Journal(), called.defn, state.parent, called)
     following.inherit({Channels: state.part(Channels)})
     engine.owned.begin(record.id, following)
     return following

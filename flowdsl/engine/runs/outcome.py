@@ -11,7 +11,7 @@ from flowdsl.codecs.exceptions.handling import add_note
 from flowdsl.core.naming import in_notebook
 from flowdsl.core.records import Run
 from flowdsl.core.status import RunStatus, is_final
-from flowdsl.engine.effects import Result
+from flowdsl.engine.effects import Result, check_waiting
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import current
 from flowdsl.engine.owner import is_interrupted
@@ -142,12 +142,17 @@ def _await_future(future: "Future[Value]", run_id: str, timeout: float | None) -
         raise TypeError(
             f"result() of the unfinished run {run_id} would block this event loop; `await` the run instead"
         )
-    try:
-        return future.result(timeout)
-    except TimeoutError:
-        if future.done():
-            raise
-        raise TimeoutError(f"run {run_id} has not ended within {timeout} s; it goes on") from None
+    end = None if timeout is None else time.monotonic() + timeout
+    while True:
+        left = _LOOK if end is None else end - time.monotonic()
+        try:
+            return future.result(max(min(left, _LOOK), 0.0))
+        except TimeoutError:
+            if future.done():
+                raise
+        if left <= _LOOK and end is not None:
+            raise TimeoutError(f"run {run_id} has not ended within {timeout} s; it goes on")
+        check_waiting()
 
 
 def outcome_elsewhere(engine: Engine, run_id: str, given_up: threading.Event) -> "Future[Value]":
@@ -194,3 +199,5 @@ def _poll(
         if left <= 0:
             raise TimeoutError(f"run {run_id} has not ended within {timeout} s; it goes on")
         seen = engine.storage.wait_for_change(seen, min(left, _LOOK), [run_topic(run_id)])
+        if given_up is None:
+            check_waiting()

@@ -22,13 +22,15 @@ __all__ = ["Request", "arguments_of", "checked_id", "request", "request_in"]
 
 @define(slots=True)
 class Request:
-    """One call of a workflow: the run it asks for, and the body to execute."""
+    """One call of a workflow: the run it asks for, and the body to execute. It *cleans_up* when it was made
+    while a cancel or a timeout of the calling run was being handled."""
 
     called: Invocation[WorkflowDef]
     wanted: Run
     fresh: bool = False
     ancestors: tuple[str, ...] = ()
     again: bool = True
+    cleans_up: bool = False
 
     @property
     def defn(self) -> WorkflowDef:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Generator, Iterator
 
 from flowdsl.core.records import Item
 from flowdsl.core.status import is_final
+from flowdsl.engine.effects import check_waiting
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.operations.publish import checked_channel, item_of
 from flowdsl.engine.user import Value
@@ -58,6 +59,7 @@ class Stream:
         for page in self._pages():
             if page is None:
                 seen = storage.wait_for_change(seen, _LOOK, topics)
+                check_waiting()
             for item in page or ():
                 yield item_of(self._engine, item)
 
@@ -101,3 +103,4 @@ def latest(engine: Engine, run_id: str, channel: str, timeout: float | None) -> 
         if left <= 0 or is_final(run.status):
             raise WaitTimeout(f"run {run_id} has published nothing on {channel!r}", run=run_id)
         seen = storage.wait_for_change(seen, min(left, _LOOK), topics)
+        check_waiting()

@@ -22,7 +22,6 @@ from flowdsl.core.ownership import (
     claimed,
     claimed_next,
     fits,
-    has_restarted,
     in_place,
     inserted,
     may_take,
@@ -357,16 +356,14 @@ class Transaction:
         return _DONE
 
     def _restart(self, op: Restart) -> Dialogue[Outcome]:
-        head = yield from self._head(op.run_id)  # locks it
+        head = yield from self._owned(op.run_id, op.epoch)
+        if not isinstance(head, _Head):
+            return head
         found = yield from self._run(op.run_id)
-        if head is None or found is None:
-            return _MISSING
-        run = found[2]
-        if has_restarted(run, op.epoch, op.changes):
+        changes = None if found is None else restarted(found[2], op.changes)
+        if changes is None:
             return _EXISTED
-        if not fits(run, op.epoch):
-            return Fenced(run)
-        yield from self._set_run(op.run_id, head.no, restarted(run, op.changes))
+        yield from self._set_run(op.run_id, head.no, changes)
         yield self._sql.keep_last, (head.last, head.no)
         yield self._sql.drop_steps_of_run, (head.no,)
         yield self._sql.drop_taken, (head.no,)

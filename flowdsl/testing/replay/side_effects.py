@@ -76,9 +76,7 @@ _hooked = False
 
 def is_program(path: str) -> bool:
     """Whether *path* belongs to the program and its libraries, or is no file at all."""
-    place = os.path.abspath(path)
-    in_memory = place.startswith("/dev/shm" + os.sep)  # files of somebody, although devices are none
-    return path.endswith(_CODE) or (place.startswith(program_paths()) and not in_memory)
+    return path.endswith(_CODE) or os.path.abspath(path).startswith(program_paths())
 
 
 def _kind(event: str, args: tuple[Any, ...]) -> str:

@@ -1,0 +1,295 @@
+"""What becomes of children, tasks and threads when a run stops or ends: its time is theirs, cleaning up may call
+them, and none that nobody waits for goes on."""
+
+import asyncio
+import contextvars
+import threading
+
+import pytest
+from support import Effects, Flavour
+
+import flowdsl
+from flowdsl import Retry, RunStatus, Runtime, StepStatus, aio, gather, step, workflow
+from flowdsl.errors import RunCancelled, RunTimeout
+
+ONCE = Retry(attempts=1)
+
+
+def statuses(runtime: Runtime) -> list[RunStatus]:
+    """Those of the children of run ``w``."""
+    return sorted(child.status for child in runtime.run("w").children())
+
+
+@pytest.mark.parametrize("how", ["call", "start"])
+def test_the_time_of_a_run_is_that_of_its_children(runtime: Runtime, flavour: Flavour, verbs, how):
+    """A child that waits when the time of its parent is up ends with it, and its body catches no ``RunTimeout``."""
+    caught = []
+
+    @flavour.workflow
+    def child():
+        yield verbs.sleep("2 hours")
+
+    @flavour.workflow(id="w", timeout="1 hour")
+    def w():
+        try:
+            yield child() if how == "call" else verbs.gather(child.start())
+        except Exception as error:
+            caught.append(error)
+
+    with pytest.raises(RunTimeout, match="run w passed"):
+        flavour.call(w)
+    assert statuses(runtime) == [RunStatus.FAILED]
+    assert caught == []
+
+
+def test_a_run_that_waits_for_another_one_is_cancelled_at_once(storage):
+    """A sync body in ``result()`` of a run that is not its child, and one that calls a run which executes already."""
+
+    @workflow(id="other")
+    def other():
+        flowdsl.wait_for("go")
+
+    @step
+    def begin(how):
+        begun.set()
+
+    @workflow(id="w-{how}")
+    def w(how):
+        begin(how)
+        return other.options(detached=True).start().result() if how == "result" else other()
+
+    with Runtime(storage) as runtime:
+        blocking = other.start()
+        for how in ("result", "call"):
+            begun = threading.Event()
+            run = w.start(how)
+            assert begun.wait(60)
+            run.cancel()
+            assert isinstance(run.exception(), RunCancelled)
+        assert blocking.status is RunStatus.RUNNING
+        runtime.signal("other", "go")
+        blocking.result()
+
+
+def test_cleaning_up_may_start_children_and_branches(
+    runtime: Runtime, flavour: Flavour, verbs, effects: Effects
+):
+    """Started, submitted, gathered: all of it executes and is recorded."""
+
+    @flavour.step
+    def close(what):
+        effects(what)
+
+    @flavour.workflow
+    def closing(what):
+        yield close(what)
+
+    @flavour.workflow(id="w")
+    def w():
+        try:
+            runtime.cancel("w")
+            yield close("never")
+        finally:
+            yield verbs.gather(closing.start("started"), close.submit("submitted"))
+            yield closing("called")
+
+    with pytest.raises(RunCancelled):
+        flavour.call(w)
+    assert sorted(effects.log) == ["called", "started", "submitted"]
+    assert statuses(runtime) == [RunStatus.COMPLETED] * 2
+
+
+def test_branches_of_a_gather_clean_up(runtime: Runtime, effects: Effects):
+    """Coroutines of ``aio.gather`` in a ``finally`` are part of the cleaning up."""
+
+    @step
+    async def close(what):
+        effects(what)
+
+    async def branch(what):
+        await asyncio.sleep(0)
+        await close(what)
+
+    @workflow(id="w")
+    async def w():
+        try:
+            runtime.cancel("w")
+            await close("never")
+        finally:
+            await aio.gather(branch("one"), branch("two"))
+
+    with pytest.raises(RunCancelled):
+        asyncio.run(w())
+    assert effects == ["one", "two"]
+
+
+def booking(effects: Effects):
+    """A step of sync bodies that can be undone, and one of async bodies."""
+
+    def release(what):
+        effects("release", what)
+
+    @step(undo=release)
+    def book(what):
+        effects("book", what)
+        return what
+
+    @step(undo=release)
+    async def abook(what):
+        effects("book", what)
+        return what
+
+    return book, abook
+
+
+@pytest.mark.parametrize("how", ["task", "race"])
+def test_a_child_left_behind_by_an_async_run_that_completes_is_cancelled(
+    runtime: Runtime, effects: Effects, how
+):
+    """In a task of the body's own, or in a branch that lost a race: it is undone, and does not stay ``running``."""
+    _, abook = booking(effects)
+
+    @workflow
+    async def child():
+        await abook("room")
+        begun.set()
+        await aio.wait_for("never")
+
+    async def first():
+        await begun.wait()
+        return "won"
+
+    @workflow(id="w")
+    async def w():
+        if how == "race":
+            return await aio.race(first(), child())
+        left.append(asyncio.create_task(child()))
+        return await first()
+
+    left: list[asyncio.Task[None]] = []
+    begun = asyncio.Event()
+    assert asyncio.run(w()) == "won"
+    assert runtime.run("w").status is RunStatus.COMPLETED
+    assert statuses(runtime) == [RunStatus.CANCELLED]
+    assert effects == [("book", "room"), ("release", "room")]
+
+
+def test_a_child_left_behind_in_a_thread_is_cancelled(runtime: Runtime, effects: Effects):
+    """The same for a sync run, whose body has a thread of its own."""
+    book, _ = booking(effects)
+    begun, ended = threading.Event(), threading.Event()
+
+    @workflow
+    def child():
+        book("room")
+        begun.set()
+        flowdsl.wait_for("never")
+
+    def thread():
+        try:
+            child()
+        except RunCancelled:
+            ended.set()
+
+    @workflow(id="w")
+    def w():
+        context = contextvars.copy_context()
+        threading.Thread(target=context.run, args=(thread,)).start()
+        assert begun.wait(60)
+
+    w()
+    assert ended.wait(60)
+    assert statuses(runtime) == [RunStatus.CANCELLED]
+    assert effects == [("book", "room"), ("release", "room")]
+
+
+@pytest.mark.parametrize("end", ["fails", "cancelled"])
+def test_a_step_in_a_thread_of_an_async_run_is_awaited_and_undone(storage, effects: Effects, end):
+    """``asyncio.to_thread`` of a sync step cannot be cancelled: what it completes is undone all the same."""
+    begun, go = threading.Event(), threading.Event()
+
+    @step(undo=lambda what: effects("release", what))
+    def book(what):
+        begun.set()
+        assert go.wait(60)
+        return what
+
+    @workflow(id="w")
+    async def w():
+        task = asyncio.create_task(asyncio.to_thread(book, "room"))
+        await asyncio.to_thread(begun.wait, 60)
+        asyncio.get_running_loop().call_later(0.05, go.set)
+        if end == "fails":
+            raise ValueError
+        flowdsl.current_run().cancel()
+        await task
+
+    with Runtime(storage) as runtime:
+        with pytest.raises((ValueError, RunCancelled)):
+            asyncio.run(w())
+        assert effects == [("release", "room")]
+        assert [s.status for s in runtime.run("w").steps() if s.kind == "step"] == [StepStatus.UNDONE]
+
+
+@pytest.mark.parametrize("how", ["group", "timeout", "cancel"])
+def test_the_undo_of_a_child_is_not_broken_off(runtime: Runtime, effects: Effects, how):
+    """By a sibling that fails, by a timeout around it, by a cancel of the parent: it is not begun twice."""
+
+    async def release(what):
+        effects("begin", what)
+        releasing.set()
+        await asyncio.sleep(0.05)
+        effects("release", what)
+
+    @step(undo=release)
+    async def book(what):
+        return what
+
+    @step(retry=ONCE)
+    async def fail(what):
+        raise ValueError(what)
+
+    @workflow
+    async def child():
+        await book("room")
+        await fail("child")
+
+    async def other():
+        await releasing.wait()
+        if how == "group":
+            await fail("other")
+        limits[0].reschedule(0) if how == "timeout" else runtime.cancel("w")
+
+    @workflow(id="w")
+    async def w():
+        async with asyncio.timeout(None) as limit, asyncio.TaskGroup() as group:
+            limits.append(limit)
+            group.create_task(child())
+            group.create_task(other())
+
+    limits: list[asyncio.Timeout] = []
+    releasing = asyncio.Event()
+    with pytest.raises((ExceptionGroup, TimeoutError, RunCancelled)):
+        asyncio.run(w())
+    assert effects == [("begin", "room"), ("release", "room")]
+    assert statuses(runtime) == [RunStatus.FAILED]
+
+
+def test_a_run_of_gather_ends_with_its_deadline(runtime: Runtime):
+    """Branches that are started and waited for by ``gather`` have the time of the run, however deep."""
+
+    @workflow
+    def inner():
+        flowdsl.sleep("1 day")
+
+    @workflow
+    def outer():
+        gather(inner.start(), inner.start())
+
+    @workflow(id="w", timeout="1 min")
+    def w():
+        outer()
+
+    with pytest.raises(RunTimeout, match="run w passed"):
+        w()
+    assert {run.status for run in runtime.runs()} == {RunStatus.FAILED}

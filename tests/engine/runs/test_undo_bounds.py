@@ -1,0 +1,119 @@
+"""What undo takes back and what it leaves alone: by the word of a call, by who has done it, by who shares it."""
+
+import pytest
+from support import Effects
+
+from flowdsl import Retry, Runtime, StepStatus, step, workflow
+
+
+@step(name="bounds.fails", retry=Retry(attempts=1))
+def fails():
+    """Let the run fail."""
+    raise ValueError
+
+
+@pytest.fixture
+def book(effects: Effects):
+    """A step that can be undone."""
+
+    @step(name="bounds.book", undo=lambda what: effects("release", what))
+    def book(what):
+        effects("book", what)
+        return what
+
+    return book
+
+
+def test_a_call_may_say_that_nothing_undoes_it(runtime: Runtime, book, effects: Effects):
+    """``options(undo=None)`` holds for that call, not for others of the same step."""
+
+    @workflow(id="w")
+    def w():
+        book.options(undo=None)("kept")
+        book("taken back")
+        fails()
+
+    with pytest.raises(ValueError):
+        w()
+    assert effects.log[2:] == [("release", "taken back")]
+
+
+def test_a_child_that_has_ended_is_undone_as_its_calls_said(runtime: Runtime, book, effects: Effects):
+    """By the very function that ``options(undo=…)`` gave, even if that is local and the child ended long ago."""
+
+    @workflow
+    def child():
+        book.options(undo=lambda what: effects("by the call", what))("room")
+
+    @workflow(id="w")
+    def w():
+        child()
+        fails()
+
+    with pytest.raises(ValueError):
+        w()
+    assert effects == [("book", "room"), ("by the call", "room")]
+
+
+def test_what_an_undo_has_done_is_not_undone(runtime: Runtime, book, effects: Effects):
+    """Steps that an undo calls, those that they call, and its children: not by a kill in the middle, nor by the next
+    failure."""
+    dies = [True]
+
+    @step
+    def both(what):
+        book(f"inside {what}")
+
+    @workflow
+    def child(what):
+        book(f"by a child {what}")
+
+    @step
+    def release(what):
+        both(what)
+        child(what)
+        if dies:
+            dies.clear()
+            raise KeyboardInterrupt
+
+    @step(undo=release)
+    def reserve(what):
+        return what
+
+    @workflow(id="w")
+    def w():
+        reserve("room")
+        fails()
+
+    with pytest.raises(KeyboardInterrupt):
+        w()
+    with pytest.raises(ValueError):
+        w()
+    with pytest.raises(ValueError):
+        runtime.retry("w").result()
+    assert [what for what, _ in effects.log] == ["book"] * 4
+
+
+def test_a_result_that_another_run_has_shared_is_its_own_to_undo(runtime: Runtime, effects: Effects):
+    """A run that took it from the memo leaves it; when the run that made it is undone, it is shared no more."""
+
+    @step(memo=True, undo=lambda what: effects("release", what))
+    def book(what):
+        effects("book", what)
+        return what
+
+    @workflow
+    def w(what, ends_well):
+        book(what)
+        if not ends_well:
+            fails()
+
+    w("room", True)
+    with pytest.raises(ValueError):
+        w("room", False)
+    assert effects == [("book", "room")]
+    with pytest.raises(ValueError):
+        w("table", False)
+    w("table", True)
+    assert effects.log[1:] == [("book", "table"), ("release", "table"), ("book", "table")]
+    assert [s.status for s in runtime.runs(limit=1)[0].steps()] == [StepStatus.COMPLETED]
