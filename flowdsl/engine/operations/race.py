@@ -46,7 +46,7 @@ class _Future:
         self._future = future
 
     def begin(self, tell: Callable[[], None]) -> None:
-        self._future.add_done_callback(lambda _: tell())
+        self._future.at_end(tell)
 
     def ended(self) -> tuple[BaseException | None, Value] | None:
         if not self._future.done():

@@ -8,7 +8,8 @@ import logging
 import threading
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import CancelledError, Executor, Future
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextvars import Context
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -61,6 +62,7 @@ class StepFuture(Generic[T]):
         self._tally = tally
         self._call = call
         self._executor = executor
+        self._callbacks: list[_Callback] = []
         self.seen = False
         self.scheduled = scheduled
 
@@ -229,9 +231,26 @@ class StepFuture(Generic[T]):
         """Whether it was cancelled."""
         return self._future.cancelled()
 
-    def add_done_callback(self, fn: Callable[["Future[T]"], Any]) -> None:
-        """Call *fn* when the step has ended."""
-        self._future.add_done_callback(fn)
+    def at_end(self, fn: Callable[[], object]) -> None:
+        """Call *fn* in whatever thread ends the step."""
+        self._future.add_done_callback(lambda _: fn())
+
+    def add_done_callback(
+        self, fn: Callable[["StepFuture[T]"], Any], *, context: Context | None = None
+    ) -> None:
+        """Call *fn* with this future when the step has ended: on the event loop that executes this call, if
+        there is one (in *context*), else in whatever thread ends the step."""
+        callback = _Callback(self, fn, context)
+        self._callbacks.append(callback)
+        self._future.add_done_callback(callback.ended)
+
+    def remove_done_callback(self, fn: Callable[["StepFuture[T]"], Any]) -> int:
+        """Call *fn* no more; how often it would have been called."""
+        removed = [callback for callback in self._callbacks if callback.fn == fn]
+        for callback in removed:
+            callback.removed = True
+            self._callbacks.remove(callback)
+        return len(removed)
 
     def __await__(self) -> Generator[Any, None, T]:
         self.seen = True
@@ -247,6 +266,31 @@ class StepFuture(Generic[T]):
             raise call.run.stop.stopped() from None
         finally:
             self._handed_over()
+
+
+class _Callback:
+    """Something to call when *own* has ended."""
+
+    def __init__(self, own: StepFuture[Any], fn: Callable[[Any], Any], context: Context | None) -> None:
+        self.fn = fn
+        self.removed = False
+        self._own = own
+        self._context = context
+        self._loop: asyncio.AbstractEventLoop | None = None
+        with suppress(RuntimeError):  # there is none
+            self._loop = asyncio.get_running_loop()
+
+    def ended(self, _future: object) -> None:
+        """The step has ended."""
+        if self._loop is None:
+            self._call()
+        else:
+            with suppress(RuntimeError):  # it is closed
+                self._loop.call_soon_threadsafe(self._call, context=self._context)
+
+    def _call(self) -> None:
+        if not self.removed:
+            self.fn(self._own)
 
 
 class _Waiters:

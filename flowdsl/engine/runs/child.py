@@ -120,6 +120,6 @@ def start_child(frame: Frame, called: Invocation[WorkflowDef], options: Named) -
 
     is_async = called.defn.is_async
     future = start(call, is_async, None if is_async else Threads(engine, f"flowdsl-{asked.wanted.id}"))
-    future.add_done_callback(lambda _: left())
+    future.at_end(left)
     run.branches.remember(asked.wanted.id, future)
     return asked.wanted

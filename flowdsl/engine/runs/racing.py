@@ -28,7 +28,7 @@ class RunRacer:
     def begin(self, tell: Callable[[], None]) -> None:
         """Call *tell* when it has ended."""
         if self._child is not None:
-            self._child.add_done_callback(lambda _: tell())
+            self._child.at_end(tell)
             return
         self._future = self._engine.futures.get(self._run_id)
         if self._future is None:

@@ -1,7 +1,6 @@
 """Concurrent steps: ``submit`` and ``map``, on whatever executor."""
 
 import asyncio
-import concurrent.futures
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -549,21 +548,3 @@ def test_a_timeout_that_is_none_is_refused(runtime: Runtime, timeout):
         return "fine"
 
     assert w() == "fine"
-
-
-def test_the_functions_of_concurrent_futures_take_them(runtime):
-    """``wait`` and ``as_completed`` give the futures that they were given."""
-
-    @step
-    def double(n):
-        return 2 * n
-
-    @workflow
-    def w():
-        first = [double.submit(n) for n in range(3)]
-        done, pending = concurrent.futures.wait(first, timeout=20)
-        second = [double.submit(n) for n in range(3, 6)]
-        found = [future.result() for future in concurrent.futures.as_completed(second)]
-        return done == set(first), pending, sorted(found)
-
-    assert w() == (True, set(), [6, 8, 10])
