@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import processes, runs, steps
+from benchmarks import faces, processes, runs, steps
 from benchmarks.against import Comparison, comparisons
 from benchmarks.measure import Figure, Scale
 
@@ -31,6 +31,7 @@ BENCHMARKS: dict[str, Callable[[Scale], Iterator[Figure]]] = {
     "imports": processes.imports,
     "resumed": processes.resumed,
     "memory": processes.memory,
+    "faces": faces.faces,
 }
 
 _HEAD = ("what", "budget", "measured", "best", "beside", "ratio", "met?")

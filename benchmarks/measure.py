@@ -31,16 +31,29 @@ class Scale:
     fan_out: int = 1_000
     runs: int = 1_000
     processes: int = 10
+    listed: int = 100_000
+    browser: bool = True
 
     @classmethod
     def quick(cls, directory: Path) -> "Scale":
         """Less of everything, for a look within a minute."""
-        return cls(directory, rounds=20, repeats=2, processes=3)
+        return cls(directory, rounds=20, repeats=2, processes=3, listed=10_000)
 
     @classmethod
     def tiny(cls, directory: Path) -> "Scale":
         """As little as shows that a benchmark works; its figures mean nothing."""
-        return cls(directory, rounds=2, steps=3, repeats=2, journal=10, fan_out=5, runs=3, processes=1)
+        return cls(
+            directory,
+            rounds=2,
+            steps=3,
+            repeats=2,
+            journal=10,
+            fan_out=5,
+            runs=3,
+            processes=1,
+            listed=20,
+            browser=False,
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -138,12 +138,14 @@ def loaded_workflows() -> list[str]:
 def workers_of(engine: Engine) -> list[WorkerInfo]:
     """The workers that gave a sign of life lately."""
     rows = engine.storage.list_workers()
-    running = engine.storage.list_runs(RunFilter(status=(RunStatus.RUNNING,)))
     alive = engine.storage.now() - ALIVE
+    rows = [row for row in rows if row.seen_at >= alive]
+    if not rows:
+        return []
+    owners = tuple(row.id for row in rows)
+    running = engine.storage.list_runs(RunFilter(status=(RunStatus.RUNNING,), owner=owners))
     found = []
     for row in rows:
-        if row.seen_at < alive:
-            continue
         said = json.loads(row.spec)
         found.append(
             WorkerInfo(

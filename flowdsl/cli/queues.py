@@ -8,11 +8,9 @@ from attrs import frozen
 
 from flowdsl.cli._command import Cli, Failure, command, opened, verbs
 from flowdsl.cli._complete import queue_names
-from flowdsl.cli._find import every_run
 from flowdsl.cli._output import HIDDEN, Cell, Column
 from flowdsl.core.queues import DEFAULT, Queue
-from flowdsl.core.records import Run, RunFilter
-from flowdsl.core.status import RunStatus
+from flowdsl.core.records import QueueCounts
 from flowdsl.core.words import age, iso, nearest
 from flowdsl.runtime import Runtime
 
@@ -23,13 +21,11 @@ NAME = click.argument("name", shell_complete=queue_names)
 
 @frozen(slots=True)
 class Line:
-    """A queue, whether it was declared, and its runs."""
+    """A queue, whether it was declared, and how many runs it has."""
 
     queue: Queue
     declared: bool
-    pending: int
-    running: int
-    oldest: float | None
+    counts: QueueCounts
 
 
 @verbs(
@@ -125,16 +121,11 @@ def _done(cli: Cli, runtime: Runtime, name: str, what: str) -> None:
 
 def _lines(runtime: Runtime) -> Iterator[Line]:
     """All queues that were declared or have runs, and the default one, by name."""
-    runs: dict[str, list[Run]] = {}
-    for run in every_run(runtime, RunFilter(status=(RunStatus.PENDING, RunStatus.RUNNING))):
-        if run.queue is not None:
-            runs.setdefault(run.queue, []).append(run)
+    counts = runtime.storage.queue_counts()
     declared = {queue.name: queue for queue in runtime.queues.list()}
-    for name in sorted({DEFAULT, *declared, *runs}):
-        pending = [run.created_at for run in runs.get(name, ()) if run.status is RunStatus.PENDING]
-        running = len(runs.get(name, ())) - len(pending)
+    for name in sorted({DEFAULT, *declared, *counts}):
         queue = declared.get(name) or Queue(name)
-        yield Line(queue, name in declared, len(pending), running, min(pending, default=None))
+        yield Line(queue, name in declared, counts.get(name) or QueueCounts())
 
 
 def _list(cli: Cli) -> None:
@@ -164,9 +155,9 @@ def _row(line: Line, now: float) -> list[Cell]:
     said = [f"{limit} {name}" for name, limit in limits.items() if limit is not None]
     return [
         queue.name,
-        str(line.pending),
-        str(line.running),
-        HIDDEN if line.oldest is None else age(max(now - line.oldest, 0.0)),
+        str(line.counts.pending),
+        str(line.counts.running),
+        HIDDEN if line.counts.oldest is None else age(max(now - line.counts.oldest, 0.0)),
         ("paused", "yellow") if queue.paused else ("open", "green"),
         ", ".join([*said, *([queue.rate] if queue.rate else [])]) or ("none", "dim"),
     ]
@@ -182,8 +173,8 @@ def _view(line: Line, now: float) -> dict[str, Any]:
         "per_worker": queue.per_worker,
         "per_partition": queue.per_partition,
         "rate": queue.rate,
-        "pending": line.pending,
-        "running": line.running,
-        "oldest": iso(line.oldest),
-        "oldest_age": None if line.oldest is None else max(now - line.oldest, 0.0),
+        "pending": line.counts.pending,
+        "running": line.counts.running,
+        "oldest": iso(line.counts.oldest),
+        "oldest_age": None if line.counts.oldest is None else max(now - line.counts.oldest, 0.0),
     }

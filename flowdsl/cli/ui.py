@@ -59,7 +59,7 @@ def ui(
 
     def ready(url: str) -> None:
         if cli.as_json:
-            cli.out.document({"url": url})
+            cli.out.entry({"url": url})
         else:
             cli.out.line(url)
         cli.out.flush()

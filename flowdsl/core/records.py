@@ -17,6 +17,7 @@ from flowdsl.core.status import RunStatus, StepStatus
 __all__ = [
     "Item",
     "Memo",
+    "QueueCounts",
     "QueueRow",
     "Run",
     "RunFilter",
@@ -222,6 +223,16 @@ class QueueRow:
 
 
 @frozen(slots=True)
+class QueueCounts:
+    """How many runs of a queue wait, how many have begun and not ended, and when the oldest that waits was
+    made."""
+
+    pending: int = 0
+    running: int = 0
+    oldest: float | None = None
+
+
+@frozen(slots=True)
 class ScheduleRow:
     """A schedule: *spec*, when and what as JSON text; *args*, sealed; *last*, the tick that was fired
     last."""
@@ -256,7 +267,7 @@ class RunFilter:
     """What ``list_runs`` gives back. All conditions hold together; an empty one is no condition.
 
     * ``status``: any of these; ``workflow``: exactly this path; ``key``: exactly this key; ``parent``:
-      children of it.
+      children of it; ``owner``: owned by any of these.
     * ``tags``: names that must all be there, or a mapping whose items must all be there.
     * ``text``: it stands in the id, the workflow, or a tag's name or value; ASCII letters in either case.
     * ``created_after`` is inclusive, ``created_before`` exclusive, both in seconds.
@@ -274,6 +285,7 @@ class RunFilter:
     after: str | None = None
     newest_first: bool = True
     text: str = ""
+    owner: tuple[str, ...] = ()
 
 
 def fields_of(row: type[Any]) -> dict[str, Any]:

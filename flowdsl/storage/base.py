@@ -38,7 +38,18 @@ from attrs import evolve, frozen
 
 from flowdsl.core.kinds import STORE
 from flowdsl.core.ownership import RUN_FIELDS
-from flowdsl.core.records import Item, Memo, QueueRow, Run, RunFilter, ScheduleRow, Signal, Step, WorkerRow
+from flowdsl.core.records import (
+    Item,
+    Memo,
+    QueueCounts,
+    QueueRow,
+    Run,
+    RunFilter,
+    ScheduleRow,
+    Signal,
+    Step,
+    WorkerRow,
+)
 from flowdsl.core.status import RunStatus
 from flowdsl.errors import RunConflict
 from flowdsl.storage.changes import Changes
@@ -250,13 +261,25 @@ class Storage(ABC):
         """Memos with a key above *after*, by key; with *limit*, the first so many. Only re-keying asks."""
         raise NotImplementedError(f"{type(self).__name__} lists no memos, which re-keying needs")
 
+    def queue_counts(self) -> dict[str, QueueCounts]:
+        """What waits in each queue and what has begun, by its name; queues without such runs are left out.
+
+        By default it reads all unfinished runs: a storage that can count does better.
+        """
+        found: dict[str, QueueCounts] = {}
+        for run in self.list_runs(RunFilter(status=(RunStatus.PENDING, RunStatus.RUNNING))):
+            if run.queue is None:
+                continue
+            so_far = found.get(run.queue, QueueCounts())
+            if run.status is RunStatus.RUNNING:
+                found[run.queue] = evolve(so_far, running=so_far.running + 1)
+            else:  # the newest comes first
+                found[run.queue] = evolve(so_far, pending=so_far.pending + 1, oldest=run.created_at)
+        return found
+
     def count_pending(self) -> dict[str, int]:
         """How many runs wait in each queue, by its name; queues in which none waits are left out."""
-        found: dict[str, int] = {}
-        for run in self.list_runs(RunFilter(status=(RunStatus.PENDING,))):
-            if run.queue is not None:
-                found[run.queue] = found.get(run.queue, 0) + 1
-        return found
+        return {name: counts.pending for name, counts in self.queue_counts().items() if counts.pending}
 
     # Defaults that work in one process ---------------------------------------------------------------------
 

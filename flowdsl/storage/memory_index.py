@@ -85,6 +85,7 @@ def matches(run: Run, where: RunFilter) -> bool:
         and (where.workflow is None or run.workflow == where.workflow)
         and (where.key is None or run.key == where.key)
         and (where.parent is None or run.parent == where.parent)
+        and (not where.owner or run.owner in where.owner)
         and (where.created_after is None or run.created_at >= where.created_after)
         and (where.created_before is None or run.created_at < where.created_before)
         and (not where.text or _has_text(run, where.text))

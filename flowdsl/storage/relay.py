@@ -4,7 +4,18 @@ from collections.abc import Collection, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any
 
-from flowdsl.core.records import Item, Memo, QueueRow, Run, RunFilter, ScheduleRow, Signal, Step, WorkerRow
+from flowdsl.core.records import (
+    Item,
+    Memo,
+    QueueCounts,
+    QueueRow,
+    Run,
+    RunFilter,
+    ScheduleRow,
+    Signal,
+    Step,
+    WorkerRow,
+)
 from flowdsl.storage.base import Attention, Storage
 from flowdsl.storage.operations import Operation, Outcome
 from flowdsl.storage.transactions import StepTransaction
@@ -105,8 +116,8 @@ class RelayStorage(Storage):
     def list_memos(self, *, after: str = "", limit: int | None = None) -> list[Memo]:
         return self.storage.list_memos(after=after, limit=limit)
 
-    def count_pending(self) -> dict[str, int]:
-        return self.storage.count_pending()
+    def queue_counts(self) -> dict[str, QueueCounts]:
+        return self.storage.queue_counts()
 
     def list_queues(self) -> list[QueueRow]:
         return self.storage.list_queues()

@@ -1,13 +1,19 @@
 """Answers: the headers that every one has, and the ways to make one."""
 
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from html import escape
 from typing import Any
 
 from attrs import frozen
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
-__all__ = ["HEADERS", "Refusal", "html", "json_response", "see_other"]
+from flowdsl.errors import FlowError, RunNotFound, StepNotFound, StorageUnavailable
+
+__all__ = ["HEADERS", "Refusal", "html", "html_in_pieces", "json_response", "refusal_of", "see_other"]
+
+logger = logging.getLogger("flowdsl.web")
 
 HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": (
@@ -33,10 +39,48 @@ class Refusal(Exception):
     headers: Mapping[str, str] = {}
 
 
+def refusal_of(error: Exception) -> Refusal:
+    """What an error is for the client."""
+    if isinstance(error, Refusal):
+        return error
+    if isinstance(error, RunNotFound):
+        return Refusal(404, "there is no such run")
+    if isinstance(error, StepNotFound):
+        return Refusal(404, "there is no such step")
+    if isinstance(error, StorageUnavailable):
+        logger.warning("the storage does not answer: %s", str(error))
+        return Refusal(503, "the storage does not answer; try again")
+    if isinstance(error, FlowError):
+        logger.warning("%s: %s", type(error).__name__, str(error))
+        return Refusal(500, "the storage cannot read what is asked for; the log of the server says more")
+    logger.error("the page failed", exc_info=error)
+    return Refusal(500, "the page failed; the log of the server says more")
+
+
 def html(text: str, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """A page. What is no Unicode is shown escaped; HTML has no NUL."""
-    body = text.replace("\0", "\ufffd").encode("utf-8", "backslashreplace")
-    return Response(body, status, dict(headers or {}), "text/html")
+    return Response(_bytes(text), status, dict(headers or {}), "text/html")
+
+
+def html_in_pieces(pieces: Iterator[str]) -> Response:
+    """A page whose first piece is sent while the others are still made.
+
+    An error in the first one is raised here; one in the others is told at the end of the page.
+    """
+    first = next(pieces, "")
+
+    def following() -> Iterator[bytes]:
+        yield _bytes(first)
+        try:
+            yield from map(_bytes, pieces)
+        except Exception as error:
+            yield _bytes(f'<p class="error" role="alert">{escape(refusal_of(error).text)}</p>\n')
+
+    return StreamingResponse(following(), media_type="text/html")
+
+
+def _bytes(text: str) -> bytes:
+    return text.replace("\0", "\ufffd").encode("utf-8", "backslashreplace")
 
 
 def json_response(document: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

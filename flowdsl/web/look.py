@@ -1,5 +1,6 @@
 """Templates, and the two static files under names that change with their content."""
 
+from collections.abc import Iterator
 from datetime import datetime
 from hashlib import blake2b
 from importlib.resources import files
@@ -12,7 +13,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from flowdsl.core.words import age, clean, span, state_of
 from flowdsl.web.address import href
 
-__all__ = ["Look", "Static", "step_name"]
+__all__ = ["FIRST", "Look", "Static", "step_name"]
+
+FIRST = "<!-- the first screenful -->"
+"""Where a template says that a browser has something to show."""
 
 _TYPES = {"css": "text/css", "js": "text/javascript"}
 
@@ -55,6 +59,19 @@ class Look:
     def page(self, template: str, **context: Any) -> str:
         """Fill in a template."""
         return self._templates.get_template(template).render(context)
+
+    def pieces(self, template: str, **context: Any) -> Iterator[str]:
+        """Fill in a template, in two pieces: its first screenful, which it ends with :data:`FIRST`, and the
+        rest, which is made when it is asked for."""
+        made = self._templates.get_template(template).generate(context)
+        first, rest = [], ""
+        for piece in made:
+            before, mark, rest = piece.partition(FIRST)
+            first.append(before)
+            if mark:
+                break
+        yield "".join(first)
+        yield rest + "".join(made)
 
     def refused(self) -> str:
         """What somebody sees who may not look: the same for every address."""

@@ -1,15 +1,13 @@
 """The tables of queues, schedules and workers, and what can be done with a row."""
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 
 from attrs import frozen
 
 from flowdsl.core.queues import Queue
-from flowdsl.core.records import RunFilter
+from flowdsl.core.records import QueueCounts
 from flowdsl.core.schedules import Schedule, without_args
-from flowdsl.core.status import RunStatus
 from flowdsl.core.words import age, owner_text, span
 from flowdsl.declared import WorkerInfo, loaded_workflows
 from flowdsl.errors import StepNotFound
@@ -67,17 +65,16 @@ def change(runtime: Runtime, kind: str, name: str, action: str) -> None:
 
 
 def _queues(runtime: Runtime) -> Iterator[Row]:
-    """The declared queues, and those in which runs wait, by name."""
-    waiting = runtime.storage.count_pending()
-    running = runtime.storage.list_runs(RunFilter(status=(RunStatus.RUNNING,)))
-    executing = Counter(run.queue for run in running)
+    """The queues that were declared or have runs, by name."""
+    counts = runtime.storage.queue_counts()
     declared = {queue.name: queue for queue in runtime.queues.list()}
-    for name in sorted({*declared, *waiting}):
+    for name in sorted({*declared, *counts}):
         queue = declared.get(name) or Queue(name)
         limits = {heading: getattr(queue, field) for field, heading in _LIMITS.items()}
-        counts = {"waiting": str(waiting.get(name, 0)), "executing": str(executing[name])}
-        facts = {heading: str(limit) for heading, limit in limits.items() if limit is not None}
-        yield Row(name, queue.paused, {**counts, **facts})
+        of_this = counts.get(name) or QueueCounts()
+        facts = {"waiting": str(of_this.pending), "executing": str(of_this.running)}
+        facts |= {heading: str(limit) for heading, limit in limits.items() if limit is not None}
+        yield Row(name, queue.paused, facts)
 
 
 def _schedule(schedule: Schedule, now: float) -> Row:

@@ -1,6 +1,5 @@
 """The page as an ASGI app: who may look, which address is which, and what becomes of errors."""
 
-import logging
 from collections.abc import Callable, Iterable
 
 from attrs import frozen
@@ -10,12 +9,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from flowdsl.errors import FlowError, RunNotFound, StepNotFound, StorageUnavailable
 from flowdsl.runtime import Runtime
 from flowdsl.storage import Storage
 from flowdsl.web import actions, api, pages
 from flowdsl.web.address import base_of, segments_of
-from flowdsl.web.answers import HEADERS, Refusal, html, json_response, see_other
+from flowdsl.web.answers import HEADERS, Refusal, html, json_response, refusal_of, see_other
 from flowdsl.web.asked import Asked
 from flowdsl.web.events import Pulse, stream
 from flowdsl.web.guard import Guard, checked_hosts, checked_token
@@ -23,8 +21,6 @@ from flowdsl.web.look import Look
 from flowdsl.web.offers import KINDS
 
 __all__ = ["Page", "app"]
-
-logger = logging.getLogger("flowdsl.web")
 
 Handler = Callable[[Asked], Response]
 
@@ -135,7 +131,7 @@ class Page:
             assert route.handler is not None
             return await run_in_threadpool(route.handler, asked)
         except Exception as error:
-            refusal = _refusal(error)
+            refusal = refusal_of(error)
             as_json = is_api or "application/json" in request.headers.get("accept", "")
             if as_json:
                 return json_response({"error": refusal.text}, refusal.status, refusal.headers)
@@ -181,24 +177,6 @@ class Page:
             case ["static", name] if name in self._look.static:
                 return Route(pages.static, name=name)
         raise Refusal(404, "there is nothing at this address")
-
-
-def _refusal(error: Exception) -> Refusal:
-    """What an error is for the client."""
-    if isinstance(error, Refusal):
-        return error
-    if isinstance(error, RunNotFound):
-        return Refusal(404, "there is no such run")
-    if isinstance(error, StepNotFound):
-        return Refusal(404, "there is no such step")
-    if isinstance(error, StorageUnavailable):
-        logger.warning("the storage does not answer: %s", str(error))
-        return Refusal(503, "the storage does not answer; try again")
-    if isinstance(error, FlowError):
-        logger.warning("%s: %s", type(error).__name__, str(error))
-        return Refusal(500, "the storage cannot read what is asked for; the log of the server says more")
-    logger.error("the page failed", exc_info=error)
-    return Refusal(500, "the page failed; the log of the server says more")
 
 
 def _guarded(send: Send, is_head: bool) -> Send:

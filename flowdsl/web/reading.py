@@ -6,10 +6,11 @@ Only what is stored readable is read. Nothing is unpickled, counted or changed.
 import math
 import time
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from itertools import islice
 from string import ascii_lowercase, ascii_uppercase
 
-from attrs import evolve, field, frozen
+from attrs import evolve, frozen
 
 from flowdsl.core.records import Item, Run, RunFilter, Signal, Step
 from flowdsl.core.status import RunStatus
@@ -153,18 +154,66 @@ class Channel:
     newest: tuple[Item, ...]
 
 
-@frozen
-class Whole:
-    """One run with all that belongs to it. *related*: runs that it names, by id, each with its status."""
+_MANY = 500  # records
+_CHILDREN = 500  # shown of one run at most
+_ITEMS = 20  # shown of one channel at most
 
-    run: Run
-    status: str
-    journal: tuple[Step, ...]
-    signals: tuple[Signal, ...]
-    children: tuple[tuple[Run, str], ...]
-    channels: tuple[Channel, ...]
-    now: float
-    related: Mapping[str, str] = field(factory=dict)
+
+class Whole:
+    """One run with all that belongs to it: its row at once, the rest when it is asked for first."""
+
+    def __init__(self, runtime: Runtime, run: Run) -> None:
+        self._runtime = runtime
+        self._storage = runtime.storage
+        self.run = run
+        self.status = shown_status(runtime, run)
+        self.now = runtime.storage.now()
+
+    @cached_property
+    def journal(self) -> tuple[Step, ...]:
+        """Its records, in order."""
+        if not self.is_long:
+            return self._beginning
+        return tuple(self._storage.list_steps(self.run.id, payloads=False))
+
+    @cached_property
+    def _beginning(self) -> tuple[Step, ...]:
+        return tuple(self._storage.list_steps(self.run.id, limit=_MANY + 1, payloads=False))
+
+    @property
+    def is_long(self) -> bool:
+        """Whether it has so many records that reading them takes a while."""
+        return len(self._beginning) > _MANY
+
+    @cached_property
+    def signals(self) -> tuple[Signal, ...]:
+        """The messages that were sent to it."""
+        return tuple(self._storage.list_signals(self.run.id))
+
+    @cached_property
+    def children(self) -> tuple[tuple[Run, str], ...]:
+        """The runs that it called, each with its status."""
+        where = RunFilter(parent=self.run.id, newest_first=False, limit=_CHILDREN)
+        return tuple((child, shown_status(self._runtime, child)) for child in self._storage.list_runs(where))
+
+    @cached_property
+    def channels(self) -> tuple[Channel, ...]:
+        """What it has published."""
+        return tuple(
+            Channel(
+                name, count, tuple(self._storage.list_items(self.run.id, name, after=max(count - _ITEMS, 0)))
+            )
+            for name, count in self._storage.list_channels(self.run.id).items()
+        )
+
+    @cached_property
+    def related(self) -> Mapping[str, str]:
+        """The runs that it names, by id, each with its status."""
+        run = self.run
+        named = [
+            self._storage.get_run(name) for name in (run.parent, run.started_by, run.forked_from) if name
+        ]
+        return {found.id: shown_status(self._runtime, found) for found in named if found is not None}
 
     @property
     def last(self) -> int:
@@ -172,32 +221,7 @@ class Whole:
         return max((step.seq for step in self.journal), default=0)
 
 
-_CHILDREN = 500  # shown of one run at most
-_ITEMS = 20  # shown of one channel at most
-
-
 def read_run(runtime: Runtime, run_id: str) -> Whole | None:
     """The run of this id, or ``None``."""
-    storage = runtime.storage
-    run = storage.get_run(run_id) if run_id else None
-    if run is None:
-        return None
-    children = storage.list_runs(RunFilter(parent=run.id, newest_first=False, limit=_CHILDREN))
-    related = {}
-    for other in (run.parent, run.started_by, run.forked_from):
-        found = storage.get_run(other) if other else None
-        if found is not None:
-            related[found.id] = shown_status(runtime, found)
-    return Whole(
-        run=run,
-        status=shown_status(runtime, run),
-        journal=tuple(storage.list_steps(run.id, payloads=False)),
-        signals=tuple(storage.list_signals(run.id)),
-        channels=tuple(
-            Channel(name, count, tuple(storage.list_items(run.id, name, after=max(count - _ITEMS, 0))))
-            for name, count in storage.list_channels(run.id).items()
-        ),
-        children=tuple((child, shown_status(runtime, child)) for child in children),
-        now=storage.now(),
-        related=related,
-    )
+    run = runtime.storage.get_run(run_id) if run_id else None
+    return None if run is None else Whole(runtime, run)

@@ -6,6 +6,7 @@ from html import unescape
 from flowdsl import Retry, log, step, store, wait_for, workflow
 from flowdsl.core.records import Item, Run, Signal, Step
 from flowdsl.core.status import RunStatus, StepStatus
+from flowdsl.errors import StorageUnavailable
 from flowdsl.storage import MemoryStorage
 from flowdsl.storage.operations import AddSignal, Publish, Reply
 
@@ -192,3 +193,30 @@ def test_replies_and_channels_are_shown(client):
     assert "generation 3" in section(text, "facts")
     assert "queue mail, priority 5" in section(text, "facts")
     assert "started by boss (deleted)" in section(text, "family")
+
+
+def test_the_head_of_a_long_run_is_sent_before_its_steps_are_read(client):
+    """A browser shows it while the rest is made; what goes wrong then is told at the end of the page."""
+
+    class Slow(MemoryStorage):
+        def list_steps(self, run_id, /, *, after=0, limit=None, payloads=True):
+            if limit is None:
+                raise StorageUnavailable("the disk is gone")
+            return super().list_steps(run_id, after=after, limit=limit, payloads=payloads)
+
+    storage = Slow()
+    storage.set_run(
+        Run("long", "shop.load", "k", status=RunStatus.COMPLETED, created_at=1e9, finished_at=2e9)
+    )
+    for n in range(501):
+        storage.set_step(Step("long", f"{n:040x}", "shop.row", status=StepStatus.COMPLETED))
+    answer = client(of=storage).get("/runs/long")
+    assert answer.status_code == 200
+    head, _, rest = answer.text.partition("<h1>long</h1>")
+    assert "</head>" in head
+    assert 'id="facts"' in rest
+    assert rest.rstrip().endswith('<p class="error" role="alert">the storage does not answer; try again</p>')
+    storage.delete_step("long", f"{500:040x}")
+    whole = client(of=storage).get("/runs/long")
+    assert int(whole.headers["content-length"]) == len(whole.content)
+    assert 'id="timeline" data-total="500"' in whole.text

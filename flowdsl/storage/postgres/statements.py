@@ -169,9 +169,11 @@ class Statements:
         self.executing: Sql = f"""
             SELECT {queued}, owner, partition, serial FROM {s}.runs
             WHERE status = 'running' AND NOT pruned AND owner IS NOT NULL AND lease_until > %s"""
-        self.count_pending: Sql = f"""
-            SELECT queue, count(*) FROM {s}.runs
-            WHERE status = 'pending' AND NOT pruned AND queue IS NOT NULL GROUP BY queue"""
+        self.queue_counts: Sql = f"""
+            SELECT queue, count(*) FILTER (WHERE status = 'pending'),
+                count(*) FILTER (WHERE status = 'running'), min(created_at) FILTER (WHERE status = 'pending')
+            FROM {s}.runs WHERE status IN ('pending', 'running') AND NOT pruned AND queue IS NOT NULL
+            GROUP BY queue"""
         self.begun: Sql = f"SELECT {queued}, claimed_at FROM {s}.runs WHERE claimed_at > %s"
         self.same_work: Sql = f"""
             SELECT nonce, {runs} FROM {s}.runs
@@ -341,6 +343,8 @@ class Statements:
         for name in ("workflow", "key", "parent"):
             if getattr(where, name) is not None:
                 term(f"{name} = %s", getattr(where, name))
+        if where.owner:
+            term("owner = ANY(%s)", list(where.owner))
         for tag, value in tag_items(where.tags):
             tagged = f"EXISTS (SELECT FROM {s}.run_tags t WHERE t.run = runs.no AND t.name = %s"
             if isinstance(where.tags, Mapping):

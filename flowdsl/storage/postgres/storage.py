@@ -22,7 +22,18 @@ from typing import Any, Self, TypeVar
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from flowdsl.core.records import Item, Memo, QueueRow, Run, RunFilter, ScheduleRow, Signal, Step, WorkerRow
+from flowdsl.core.records import (
+    Item,
+    Memo,
+    QueueCounts,
+    QueueRow,
+    Run,
+    RunFilter,
+    ScheduleRow,
+    Signal,
+    Step,
+    WorkerRow,
+)
 from flowdsl.errors import StorageUnavailable
 from flowdsl.storage import columns
 from flowdsl.storage.base import Attention, Storage
@@ -354,8 +365,8 @@ class PostgresStorage(Storage):
     def list_memos(self, *, after: str = "", limit: int | None = None) -> list[Memo]:
         return [Memo(*row) for row in self._read(self._sql.list_memos, (after, limit))]
 
-    def count_pending(self) -> dict[str, int]:
-        return {row[0]: row[1] for row in self._read(self._sql.count_pending, ())}
+    def queue_counts(self) -> dict[str, QueueCounts]:
+        return {row[0]: QueueCounts(*row[1:]) for row in self._read(self._sql.queue_counts, ())}
 
     def list_queues(self) -> list[QueueRow]:
         return [QueueRow(*row) for row in self._read(self._sql.list_queues, ())]

@@ -133,9 +133,10 @@ LEASE_ENDS = """
 EXECUTING = """
     SELECT coalesce(queue, 'default'), owner, partition, serial FROM runs
     WHERE status = 'running' AND pruned = 0 AND owner IS NOT NULL AND lease_until > ?"""
-COUNT_PENDING = """
-    SELECT queue, count(*) FROM runs
-    WHERE status = 'pending' AND pruned = 0 AND queue IS NOT NULL GROUP BY queue"""
+QUEUE_COUNTS = """
+    SELECT queue, sum(status = 'pending'), sum(status = 'running'),
+        min(CASE WHEN status = 'pending' THEN created_at END)
+    FROM runs WHERE status IN ('pending', 'running') AND pruned = 0 AND queue IS NOT NULL GROUP BY queue"""
 BEGUN = "SELECT coalesce(queue, 'default'), claimed_at FROM runs WHERE claimed_at > ?"
 CLAIMED_BY_NONCE = "SELECT no FROM runs WHERE nonce = ? AND nonce <> '' AND owner IS ?"
 SAME_WORK = f"""
@@ -225,6 +226,8 @@ def list_runs(where: RunFilter, payloads: bool) -> tuple[str, list[Any]]:
     for name in ("workflow", "key", "parent"):
         if getattr(where, name) is not None:
             term(f"{name} = ?", getattr(where, name))
+    if where.owner:
+        term(f"owner IN ({_marks(len(where.owner))})", *where.owner)
     for tag, value in tag_items(where.tags):
         if isinstance(where.tags, Mapping):
             term("no IN (SELECT run FROM run_tags WHERE name = ? AND value = ?)", tag, value)

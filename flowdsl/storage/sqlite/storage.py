@@ -20,7 +20,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from flowdsl.core.records import Item, Memo, QueueRow, Run, RunFilter, ScheduleRow, Signal, Step, WorkerRow
+from flowdsl.core.records import (
+    Item,
+    Memo,
+    QueueCounts,
+    QueueRow,
+    Run,
+    RunFilter,
+    ScheduleRow,
+    Signal,
+    Step,
+    WorkerRow,
+)
 from flowdsl.errors import StorageFull, StorageUnavailable
 from flowdsl.storage import columns
 from flowdsl.storage.base import Attention, Storage
@@ -259,8 +270,8 @@ class SQLiteStorage(Storage):
     def list_memos(self, *, after: str = "", limit: int | None = None) -> list[Memo]:
         return [Memo(*row) for row in self._read(sql.LIST_MEMOS, (after, -1 if limit is None else limit))]
 
-    def count_pending(self) -> dict[str, int]:
-        return dict(self._read(sql.COUNT_PENDING, ()))
+    def queue_counts(self) -> dict[str, QueueCounts]:
+        return {row[0]: QueueCounts(*row[1:]) for row in self._read(sql.QUEUE_COUNTS, ())}
 
     def list_queues(self) -> list[QueueRow]:
         return [columns.queue_of(row) for row in self._read(sql.LIST_QUEUES, ())]

@@ -201,6 +201,7 @@ FILTERS = st.builds(
     after=st.none() | IDS,
     newest_first=st.booleans(),
     text=st.sampled_from(["", "", "R", "-1"]),
+    owner=st.just(()) | st.lists(OWNERS, max_size=2).map(tuple),
 )
 
 

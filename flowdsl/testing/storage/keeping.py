@@ -175,9 +175,23 @@ class KeepingContract:
         for number, queue in enumerate(["a", "a", "b", None]):
             open_run(storage, f"r{number}", queue=queue, status=RunStatus.PENDING)
         open_run(storage, "gone", queue="a", status=RunStatus.PENDING)
-        open_run(storage, "done", queue="c")
+        open_run(storage, "begun", queue="c")
+        open_run(storage, "done", queue="d", status=RunStatus.COMPLETED)
         storage.commit([DeleteRun("gone", tombstone=True)])
         assert storage.count_pending() == {"a": 2, "b": 1}
+        counts = storage.queue_counts()
+        assert {name: (each.pending, each.running) for name, each in counts.items()} == {
+            "a": (2, 0),
+            "b": (1, 0),
+            "c": (0, 1),
+        }
+        assert counts["c"].oldest is None
+
+    def test_the_oldest_run_that_waits_is_known(self, storage: Storage) -> None:
+        """Of each queue; one that has begun waits no more."""
+        for number, status in enumerate([RunStatus.RUNNING, RunStatus.PENDING, RunStatus.PENDING]):
+            open_run(storage, f"r{number}", queue="a", status=status, created_at=float(number))
+        assert storage.queue_counts()["a"].oldest == 1.0
 
     def test_what_cannot_be_rewritten(self) -> None:
         """What is no record's address, and fields that hold no bytes, are refused when they are named."""

@@ -29,6 +29,8 @@ class ListContract:
             (RunFilter(workflow="settlement"), ""),
             (RunFilter(key="k2"), "f"),
             (RunFilter(parent="a"), "ed"),
+            (RunFilter(owner=("you", "nobody")), "e"),
+            (RunFilter(owner=("me", "you"), parent="a"), "ed"),
             (RunFilter(tags=("red",)), "dba"),
             (RunFilter(tags=("red", "blue")), "db"),
             (RunFilter(tags=("red", "red")), "dba"),
@@ -59,7 +61,7 @@ class ListContract:
         # c, d and e begin at the same moment, so their ids decide.
         a, b = a_run("a", workflow="Settlement", tags=("red",)), a_run("b", tags=("red", "blue"))
         c, d = a_run("c", workflow="Settlement"), a_run("d", parent="a", tags={"red": "1", "blue": "2"})
-        e, f = a_run("e", parent="a"), a_run("f", key="k2")
+        e, f = a_run("e", parent="a", owner="you"), a_run("f", key="k2")
         times = {"a": 1.0, "b": 2.0, "c": 3.0, "d": 3.0, "e": 3.0, "f": 4.0}
         statuses = {"b": FAILED, "c": CANCELLED, "f": FAILED}
         for run in (e, c, f, a, d, b):
@@ -82,11 +84,12 @@ class ListContract:
     def test_filters_take_any_text_as_data(self, storage: Storage, text: str) -> None:
         """Names, tags and ids that look like code are only compared, in filters as in records."""
         open_run(storage, "plain", tags=("t",))
-        open_run(storage, text, workflow=text, key=text, parent=text, tags={text: text})
+        open_run(storage, text, workflow=text, key=text, parent=text, owner=text, tags={text: text})
         for where in (
             RunFilter(workflow=text),
             RunFilter(key=text),
             RunFilter(parent=text),
+            RunFilter(owner=(text,)),
             RunFilter(tags=(text,)),
             RunFilter(tags={text: text}),
             RunFilter(after="plain", newest_first=text < "plain", created_after=0.0),

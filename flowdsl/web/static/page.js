@@ -35,10 +35,11 @@ if (main?.dataset.runId !== undefined) {
 
   function put(page) {
     const fresh = page.getElementById("main");
-    if (!fresh || fresh.dataset.runId !== main.dataset.runId) return;
+    if (!fresh || fresh.dataset.runId !== main.dataset.runId || !page.getElementById("foot")) return; // broken off
     const focused = marked(document.activeElement);
     const scrolled = [scrollX, scrollY];
-    for (const name of ["status", "last"]) main.dataset[name] = fresh.dataset[name];
+    main.dataset.status = fresh.dataset.status;
+    by("foot").dataset.last = page.getElementById("foot").dataset.last;
     document.title = page.title;
     if (!by("timeline") !== !page.getElementById("timeline")) return location.reload();
     if (by("timeline")) by("timeline").dataset.total = page.getElementById("timeline").dataset.total;
@@ -237,7 +238,7 @@ if (main?.dataset.runId !== undefined) {
 
   function follow() {
     if (over || events || document.hidden) return;
-    events = new EventSource(`${main.dataset.events}${main.dataset.events.includes("?") ? "&" : "?"}steps_after=${main.dataset.last}`);
+    events = new EventSource(`${main.dataset.events}${main.dataset.events.includes("?") ? "&" : "?"}steps_after=${by("foot")?.dataset.last ?? 0}`);
     let first = true;
     events.addEventListener("run", (event) => {
       if (!first || JSON.parse(event.data).status !== main.dataset.status) refresh();
