@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import click
 
-from flowdsl.cli._command import SHARED, Cli, Failure, Verbs
+from flowdsl.cli._command import SHARED, Cli, Failure, Missing, Verbs
 from flowdsl.core.words import clean
 from flowdsl.errors import FlowError
 
@@ -122,6 +122,8 @@ def _drop_output() -> None:
 
 def _message(error: BaseException) -> tuple[str, str, int]:
     """The error in one line, what to do about it, and the exit code."""
+    if isinstance(error, Missing):
+        return error.message, error.hint, USAGE
     if isinstance(error, click.UsageError):
         hint = f"{error.ctx.command_path} --help" if error.ctx is not None else ""
         return " ".join(error.format_message().split()).removesuffix("."), hint, USAGE
@@ -136,10 +138,12 @@ def _message(error: BaseException) -> tuple[str, str, int]:
     cls=Commands,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="""\b
-Where the runs are: --storage URL, else the environment variable FLOWDSL_STORAGE, else
-sqlite:///.flowdsl/flow.db in the working directory. RUN is the id of a run or the beginning of
-it, as long as it is unambiguous.
+    epilog="""Where the runs are: --storage URL, else the environment variable FLOWDSL_STORAGE, else
+sqlite:///.flowdsl/flow.db in the working directory. RUN is the id of a run, or a beginning of it that no
+other run has.
+
+Exit codes: 0, all is well; 1, an error, a run that did not complete, or a problem that was found; 2, wrong
+usage; 130, Ctrl-C.
 
 \b
 Examples:

@@ -27,6 +27,7 @@ __all__ = [
     "SHARED",
     "Cli",
     "Failure",
+    "Missing",
     "Verbs",
     "as_duration",
     "as_moment",
@@ -49,6 +50,14 @@ class Failure(click.ClickException):
         self.hint = hint
 
 
+class Missing(click.UsageError):
+    """Ends the command as wrong usage; *hint* is the whole command that would be right."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message, click.get_current_context())
+        self.hint = hint
+
+
 class Verbs(click.Group):
     """A group that answers a command that there is not with the nearest that there is."""
 
@@ -61,6 +70,13 @@ class Verbs(click.Group):
         if unknown and not ctx.resilient_parsing:  # such as the beginning of a name, to be completed
             ctx.fail(f"no command {args[0]!r}{nearest(args[0], names)}")
         return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands, each with the whole first sentence of its help."""
+        names = self.list_commands(ctx)
+        found = [(name, made) for name in names if (made := self.get_command(ctx, name)) is not None]
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, made.get_short_help_str(1_000)) for name, made in found])
 
 
 @define

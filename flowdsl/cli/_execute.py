@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from flowdsl.cli._command import Cli, Failure, missing_database, opened, shown_status
+from flowdsl.cli._command import Cli, Failure, Missing, missing_database, opened, shown_status
 from flowdsl.cli._find import find_run, row_of
 from flowdsl.cli._modules import load_app
 from flowdsl.cli._output import HIDDEN, status_cell
@@ -40,8 +40,7 @@ def execute(cli: Cli, text: str, app: str | None, how: Callable[[Runtime, str], 
     """Continue the run that *text* means, as *how* says, with the code of module *app*; wait for its end."""
     known = _peek(cli, text)
     if app is None:
-        hint = f", probably --app {module_of(known.workflow)}" if known is not None else ""
-        raise click.UsageError(f"--app MODULE is needed, to execute the code of the run{hint}")
+        raise _app_missing(cli, known)
     with stdout_reserved(cli.as_json):
         load_app(app, known.workflow if known is not None else "")
         with app_runtime(cli) as runtime:
@@ -75,6 +74,16 @@ def execute(cli: Cli, text: str, app: str | None, how: Callable[[Runtime, str], 
     cli.out.line(status_cell(status), f"  {record.id}  ", (counted, "dim"))
     cli.out.facts([("result", record.result_preview or HIDDEN)])
     return 0
+
+
+def _app_missing(cli: Cli, run: Run | None) -> click.UsageError:
+    """``--app`` was not given; for a run that is known, the hint is the command with it."""
+    said = "--app MODULE is needed, to execute the code of the run"
+    if run is None:
+        return click.UsageError(said)
+    module = module_of(run.workflow)
+    command = ["flowdsl", str(click.get_current_context().info_name), run.id, "--app", module, *cli.tail]
+    return Missing(f"{said}, probably --app {module}", shell_line(command))
 
 
 def _advised(

@@ -15,7 +15,7 @@ from flowdsl.core.kinds import WITH_BODY
 from flowdsl.core.preview import error_lines
 from flowdsl.core.records import Run, Step
 from flowdsl.core.status import StepStatus
-from flowdsl.core.views import extra_of, scope_owner, step_span
+from flowdsl.core.views import extra_of, scope_owner, whole_span
 from flowdsl.core.words import moment, span, state_of
 
 __all__ = ["Node", "counted", "error_facts", "forest", "pending_text", "print_steps", "step_name"]
@@ -94,7 +94,7 @@ def _row(node: Node, home: str, digits: int, children: Mapping[str, Run], short:
     if step is None:
         unknown = "(no record yet: a branch, or a body that was executing)"
         return [key, node.lead + "?", status_cell("pending"), "", "", "", (unknown, "dim")]
-    took, result = step_span(step), error_lines(step.preview)[0] or HIDDEN
+    took, result = whole_span(step), error_lines(step.preview)[0] or HIDDEN
     child = children.get(str(extra_of(step).get("child", "")))
     if child is not None:  # the record of a child is a copy of its outcome: the time is in the child
         took = None if child.finished_at is None else max(child.finished_at - child.created_at, 0.0)

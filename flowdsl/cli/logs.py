@@ -23,7 +23,7 @@ Examples:
   flowdsl logs order-17 --json"""
 )
 @RUN
-@period("Only lines logged then or later, or in the last so long.", "Only lines logged before then.")
+@period("Only lines logged since: a time, or so long ago.", "Only lines logged before.")
 def logs(cli: Cli, run: str, since: float | None, until: float | None) -> None:
     """Print what a run has logged.
 

@@ -29,14 +29,15 @@ Examples:
     callback=as_duration,
     help='How long ago a run has ended at least, such as "30 days".',
 )
-@period("Only runs that ended then or later, or in the last so long.", "Only runs that ended before then.")
+@period("Only runs that ended since: a time, or so long ago.", "Only runs that ended before.")
 @click.option(
     "--status",
     "statuses",
     multiple=True,
     type=click.Choice(ENDED),
+    metavar="STATUS",
     default=("completed", "cancelled"),
-    help="Only runs that ended so; may be repeated. By default, completed and cancelled.",
+    help=f"Only runs that ended so: {', '.join(ENDED)}. May be repeated; completed and cancelled by default.",
 )
 @click.option("--dry-run", is_flag=True, help="Only list the runs that would be deleted.")
 def prune(

@@ -57,7 +57,8 @@ Examples:
     "statuses",
     multiple=True,
     type=click.Choice(STATUSES),
-    help="Only runs of this status; may be repeated.",
+    metavar="STATUS",
+    help=f"Only runs of this status: {', '.join(STATUSES)}. May be repeated.",
 )
 @click.option(
     "--workflow",
@@ -68,7 +69,7 @@ Examples:
 @click.option(
     "--tag", "tags", multiple=True, metavar="NAME[=VALUE]", help="Only runs with this tag; may be repeated."
 )
-@period("Only runs created then or later, or in the last so long.", "Only runs created before then.")
+@period("Only runs created since: a time, or so long ago.", "Only runs created before.")
 @click.option(
     "--limit",
     metavar="N",

@@ -8,6 +8,7 @@ from flowdsl.cli._command import Cli, Failure, command, opened, shown_status
 from flowdsl.cli._complete import RUN, message_names
 from flowdsl.cli._find import find_run, row_of
 from flowdsl.cli._options import NOTHING, as_json
+from flowdsl.core.advice import awaited_names
 
 __all__ = ["signal"]
 
@@ -43,10 +44,14 @@ def signal(cli: Cli, run: str, name: str, payload: Any, sender: str | None, key:
         if sent not in {one.id for one in runtime.storage.list_signals(record.id, name=name, payloads=False)}:
             raise Failure(f"the signal could not be stored: are {name!r}, the sender and the key Unicode?")
         status = shown_status(runtime, row_of(runtime, record.id))
+        steps = runtime.storage.list_steps(record.id, payloads=False)
+        awaited = list(dict.fromkeys(one for step in steps for one in awaited_names(step)))
     if dropped:
         cli.out.line(f"{record.id} had this signal before: nothing was sent")
     else:
         cli.out.line(f"sent {name} to {record.id}")
+    if awaited and name not in awaited:
+        cli.out.note(f"the run does not wait for {name!r} now, but for {', '.join(map(repr, awaited))}")
     if status != "running":
         cli.out.note(f"the run is {status}; it can take the signal when it is continued")
     if cli.as_json:

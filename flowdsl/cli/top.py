@@ -91,7 +91,7 @@ Examples:
   flowdsl top --since "1 day"
   flowdsl top --json"""
 )
-@period("Only runs created then or later, or in the last so long.", "Only runs created before then.")
+@period("Only runs created since: a time, or so long ago.", "Only runs created before.")
 def top(cli: Cli, since: float | None, until: float | None) -> None:
     """Watch all runs that are not settled.
 

@@ -21,7 +21,7 @@ from attrs import define, field, frozen
 from flowdsl.core.kinds import BESIDE_STEPS, VALUE, WAITS
 from flowdsl.core.records import Run, Step
 from flowdsl.core.status import RunStatus, StepStatus
-from flowdsl.core.views import extra_of, scope_owner
+from flowdsl.core.views import begun_at, extra_of, scope_owner
 
 __all__ = ["Bar", "Idle", "Timeline", "timeline_of"]
 
@@ -135,8 +135,7 @@ def timeline_of(
 
 def _bar(step: Step, executing: bool, now: float, continued: int, children: Mapping[str, Run]) -> Bar:
     extra = extra_of(step) if step.extra else {}
-    begun = extra.get("begun")
-    ticks = tuple(float(at) for at in begun if isinstance(at, int | float)) if isinstance(begun, list) else ()
+    ticks = begun_at(step)
     start, end = min([step.created_at, *ticks]), step.completed_at
     status = str(step.status)
     child = children.get(str(extra.get("child", "")))

@@ -17,6 +17,7 @@ from flowdsl.core.status import RunStatus, StepStatus
 from flowdsl.core.words import iso
 
 __all__ = [
+    "begun_at",
     "extra_of",
     "log_view",
     "run_view",
@@ -27,6 +28,7 @@ __all__ = [
     "step_span",
     "step_view",
     "tag_texts",
+    "whole_span",
 ]
 
 
@@ -200,6 +202,19 @@ def scope_paths(steps: Iterable[Step]) -> dict[str, str]:
 def step_span(step: Step) -> float | None:
     """How long the last attempt took, in seconds."""
     return None if step.completed_at is None else max(step.completed_at - step.created_at, 0.0)
+
+
+def whole_span(step: Step) -> float | None:
+    """How long a step took from the beginning of the first attempt that is known, waits included."""
+    if step.completed_at is None:
+        return None
+    return max(step.completed_at - min([step.created_at, *begun_at(step)]), 0.0)
+
+
+def begun_at(step: Step) -> tuple[float, ...]:
+    """When the attempts of a step began that are known, oldest first."""
+    begun = extra_of(step).get("begun") if step.extra else None
+    return tuple(float(at) for at in begun if isinstance(at, int | float)) if isinstance(begun, list) else ()
 
 
 def extra_of(step: Step) -> dict[str, Any]:

@@ -45,12 +45,12 @@ def test_the_module_has_to_define_the_workflow(script, folder, fault, imports):
 
 
 def test_the_module_is_asked_for(shop, invoke):
-    """Without --app it says which module it probably is, and executes nothing."""
+    """Without --app it says which module it probably is, gives the whole command, and executes nothing."""
     run = shop.fail("x")
     for command in ("resume", "retry"):
         result = invoke(command, run.id)
         assert result.exit_code == 2
-        assert "probably --app shop\n" in result.stderr
+        assert f"probably --app shop\nnext: flowdsl {command} {run.id} --app shop\n" in result.stderr
 
 
 CONFIGURED = """

@@ -56,3 +56,22 @@ def test_what_was_typed_is_printed_harmless(waiting, invoke):
         assert result.exit_code == 0
         assert "\\x1b[31m" in result.stdout
         assert "\x1b" not in result.output
+
+
+def test_another_name_than_the_awaited_one_is_pointed_out(waiting, invoke):
+    """It is sent all the same, for the run may wait for it later."""
+    waiting.set_step(
+        Step(
+            "a",
+            "1" * 40,
+            "flowdsl.wait",
+            kind="wait",
+            status=StepStatus.PENDING,
+            extra='{"signal": "approved"}',
+        )
+    )
+    assert (
+        "the run does not wait for 'aproved' now, but for 'approved'"
+        in invoke("signal", "a", "aproved").stderr
+    )
+    assert "does not wait" not in invoke("signal", "a", "approved").stderr
