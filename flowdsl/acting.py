@@ -4,15 +4,16 @@ import getpass
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
+
+from flowdsl.blocks import block
 
 __all__ = ["acting_as", "is_named", "who_acts"]
 
 _named: ContextVar[str | None] = ContextVar("flowdsl_acting", default=None)
 
 
-@contextmanager
+@block
 def acting_as(who: str) -> Iterator[None]:
     """What is changed in the block was changed by *who*.
 

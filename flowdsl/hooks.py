@@ -14,12 +14,14 @@ import random
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from functools import partial
 from inspect import iscoroutinefunction
 from typing import Any, Literal
 
 from attrs import define
+
+from flowdsl.blocks import block
 
 __all__ = ["BodyView", "HookChain", "Hooks", "installed"]
 
@@ -276,7 +278,7 @@ _chains: "weakref.WeakSet[HookChain]" = weakref.WeakSet()
 _installing = threading.RLock()
 
 
-@contextmanager
+@block
 def installed(*hooks: Hooks) -> Iterator[None]:
     """Give *hooks* to every runtime of this process, open or yet to be made, while the block lasts.
 

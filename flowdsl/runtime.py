@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, wait
-from contextlib import contextmanager
 from contextvars import Token
 from datetime import datetime, timedelta
 from typing import Any, ParamSpec, Self, TypedDict, TypeVar, Unpack, overload
@@ -16,6 +15,7 @@ from attrs.validators import optional
 
 from flowdsl.acting import is_named
 from flowdsl.aio_runtime import AioRuntime
+from flowdsl.blocks import block
 from flowdsl.clock import Clock
 from flowdsl.codecs import Codec, PickleCodec
 from flowdsl.codecs.payloads import Payloads
@@ -514,7 +514,7 @@ class Runtime:
         with self._working(queues, workflows, concurrency, drain) as worker, ended_by_signal(worker):
             worker.work()
 
-    @contextmanager
+    @block
     def _working(self, queues: Any, workflows: Any, concurrency: int | None, drain: Any) -> Iterator[Worker]:
         self._require_open()
         if concurrency is not None and (isinstance(concurrency, bool) or concurrency < 1):

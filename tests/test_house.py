@@ -3,6 +3,7 @@
 import ast
 import importlib
 import pkgutil
+import re
 import subprocess
 import sys
 import textwrap
@@ -75,6 +76,16 @@ def test_importing_flowdsl_imports_no_face_and_no_optional_library() -> None:
     code += f"print(*sorted(set({unwanted.split()!r}) & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_no_context_manager_of_ours_is_made_by_contextlib() -> None:
+    """It would set the traceback of the user's exception, which not every exception allows."""
+    found = [
+        str(file)
+        for file in LIBRARY.rglob("*.py")
+        if re.search(r"@(contextlib\.)?contextmanager", file.read_text()) and file.name != "server.py"
+    ]
+    assert not found  # the web server's overrides a method of uvicorn, through which no run goes
 
 
 def test_sources_and_tests_can_be_read() -> None:

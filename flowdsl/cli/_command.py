@@ -4,7 +4,6 @@ import functools
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +11,7 @@ from typing import Any, TypeVar
 import click
 from attrs import define, field
 
+from flowdsl.blocks import block
 from flowdsl.cli._output import Output
 from flowdsl.core.durations import seconds
 from flowdsl.core.records import Run
@@ -243,7 +243,7 @@ def existing_file(cli: Cli) -> Path:
     return Path(sqlite_path(cli.url)[0]).absolute()
 
 
-@contextmanager
+@block
 def opened(cli: Cli) -> Iterator[Runtime]:
     """A runtime on the storage that is meant. A missing SQLite file is not made: commands are about runs that
     exist.
@@ -257,7 +257,7 @@ def opened(cli: Cli) -> Iterator[Runtime]:
         yield runtime
 
 
-@contextmanager
+@block
 def opened_storage(cli: Cli) -> Iterator[Storage]:
     """The storage that is meant, as its bytes stand there: nothing is checked against a secret."""
     _require_database(cli)

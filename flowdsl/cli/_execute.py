@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 
+from flowdsl.blocks import block
 from flowdsl.cli._command import Cli, Failure, Missing, missing_database, opened, shown_status
 from flowdsl.cli._find import find_run, row_of
 from flowdsl.cli._modules import load_app
@@ -123,7 +124,7 @@ def _peek(cli: Cli, text: str) -> Run | None:
         return None
 
 
-@contextlib.contextmanager
+@block
 def app_runtime(cli: Cli) -> Iterator[Runtime]:
     """The runtime that the imported module configured, or one on the storage of the command line."""
     configured = set_default(None)
@@ -136,7 +137,7 @@ def app_runtime(cli: Cli) -> Iterator[Runtime]:
             yield configured
 
 
-@contextlib.contextmanager
+@block
 def _interruptible(cli: Cli, runtime: Runtime) -> Iterator[None]:
     """Code of the user executes in threads: Ctrl-C lets the run go, a second one leaves them behind."""
     try:
@@ -165,7 +166,7 @@ def _told(record: Run, status: str, error: BaseException) -> str:
     return what if record.id in what else f"run {record.id} is {status}: {what}"
 
 
-@contextlib.contextmanager
+@block
 def stdout_reserved(wanted: bool) -> Iterator[None]:
     """While the user's code executes, what it prints goes to standard error, child processes included."""
     if not wanted:

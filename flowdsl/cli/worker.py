@@ -1,6 +1,5 @@
 """``flowdsl worker``: claim runs and execute them."""
 
-import contextlib
 import os
 import signal
 import sys
@@ -9,6 +8,7 @@ from collections.abc import Iterator
 
 import click
 
+from flowdsl.blocks import block
 from flowdsl.cli._command import Cli, Failure, as_duration, command
 from flowdsl.cli._complete import queue_names
 from flowdsl.cli._execute import stdout_reserved
@@ -91,7 +91,7 @@ def worker(
     return 0
 
 
-@contextlib.contextmanager
+@block
 def _ending() -> Iterator[None]:
     """Bodies that do not end after the drain would hold the process: leave them behind. Others take their
     runs over at once, as this process is gone then.
@@ -120,7 +120,7 @@ def _names(text: str | None) -> list[str]:
     return names
 
 
-@contextlib.contextmanager
+@block
 def _leave_at_sigterm() -> Iterator[None]:
     """SIGTERM is a good end before the work begins and after it, too."""
     if threading.current_thread() is not threading.main_thread():
@@ -133,7 +133,7 @@ def _leave_at_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-@contextlib.contextmanager
+@block
 def _runtime(cli: Cli, lease: float | None) -> Iterator[Runtime]:
     """The runtime that the module configured, or one on the storage that is meant. A worker may come before
     the first run, so it makes the database.

@@ -20,11 +20,13 @@ import threading
 import time
 import weakref
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
 from attrs import define
+
+from flowdsl.blocks import block
 
 try:
     from opentelemetry import context as contexts
@@ -279,7 +281,7 @@ class Tracing(Hooks):
         _PROPAGATOR.inject(carrier)
         return partial(_attached, carrier) if carrier else None
 
-    @contextmanager
+    @block
     def _inside(self, body: BodyView) -> Iterator[None]:
         key = (body.run_id, body.step.key) if body.step is not None else None
         opened = self._steps.get(key) if key is not None else None
@@ -308,7 +310,7 @@ class Tracing(Hooks):
             self._end_run(body.run_id, "interrupted")
 
 
-@contextmanager
+@block
 def _attached(carrier: dict[str, str]) -> Iterator[None]:
     token = contexts.attach(_PROPAGATOR.extract(carrier))
     try:

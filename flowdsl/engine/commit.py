@@ -39,10 +39,11 @@ import time
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Generator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any
 
+from flowdsl.blocks import block
 from flowdsl.errors import StorageUnavailable
 from flowdsl.storage.base import Operation, Outcome, Storage
 from flowdsl.storage.transactions import StepTransaction, in_threads
@@ -262,7 +263,7 @@ class Committer:
             outage: StorageUnavailable | None = end.value
             return outage
 
-    @contextmanager
+    @block
     def transaction(self) -> Iterator[StepTransaction]:
         """A transaction of the storage for a body. Group commit steps aside for it, if it has to."""
         if not self.storage.alone:
@@ -285,7 +286,7 @@ class Committer:
         async with first, in_threads(self.transaction()) as transaction:  # a thread only for the next one
             yield transaction
 
-    @contextmanager
+    @block
     def within(self) -> Iterator[None]:
         """What is called in the block is called by a body that holds the turn, if it has to."""
         holder = _Holder(self if self.storage.alone else None)

@@ -9,10 +9,10 @@ import time
 import weakref
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from itertools import count
 from typing import Any
 
+from flowdsl.blocks import block
 from flowdsl.clock import Clock, ForeignClock, SystemClock, Waker
 from flowdsl.codecs.payloads import Payloads
 from flowdsl.core.records import Run
@@ -95,7 +95,7 @@ class Engine:
 
     # Time --------------------------------------------------------------------------------------------------
 
-    @contextmanager
+    @block
     def busy(self) -> Iterator[None]:
         """Work is under way that a virtual clock must not skip over."""
         if not self.virtual:
@@ -107,7 +107,7 @@ class Engine:
         finally:
             self.clock.leave()
 
-    @contextmanager
+    @block
     def parked(self) -> Iterator[None]:
         """A body waits for others' work: a virtual clock must not count it as busy."""
         if not self.virtual:
@@ -128,7 +128,7 @@ class Engine:
             )
         return bool(self.clock.wait(waker, seconds))
 
-    @contextmanager
+    @block
     def alarm(self, seconds: float | None, ring: Callable[[], Value]) -> Iterator[None]:
         """On a virtual clock, call *ring* on this event loop after *seconds* of virtual time; else do
         nothing."""
@@ -142,7 +142,7 @@ class Engine:
         finally:
             cancel()
 
-    @contextmanager
+    @block
     def alarm_in(self, seconds: float, ring: Callable[[], Value]) -> Iterator[None]:
         """Call *ring* on this event loop after *seconds*, of virtual time on a virtual clock."""
         loop = asyncio.get_running_loop()

@@ -14,9 +14,9 @@ The implementation
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Generic, TypeVar
 
+from flowdsl.blocks import block
 from flowdsl.core.records import Run
 from flowdsl.engine.owner import new_owner, register_here
 
@@ -49,7 +49,7 @@ class Owned(Generic[E]):
         self.owner = owner
         register_here(token, executes)
 
-    @contextmanager
+    @block
     def taking(self, run: Run) -> Iterator[None]:
         """A commit is under way that may make *run*, or the next number of it, ours."""
         mark = (self.owner, run.id, run.number == 0)
@@ -59,7 +59,7 @@ class Owned(Generic[E]):
         finally:
             self._taking.remove(mark)
 
-    @contextmanager
+    @block
     def taking_any(self) -> Iterator[None]:
         """A commit is under way that may make any run ours."""
         mark = (self.owner, "", False)

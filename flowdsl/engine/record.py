@@ -7,10 +7,10 @@ The rules
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 from attrs import evolve
 
+from flowdsl.blocks import block
 from flowdsl.codecs.exceptions.handling import add_note
 from flowdsl.core.facts import Facts
 from flowdsl.core.records import Step, step_of
@@ -260,7 +260,7 @@ def halted(run: Execution, error: FlowError, call: Call | None) -> Stopped:
     return Stopped(error)
 
 
-@contextmanager
+@block
 def crossing(run: Execution, call: Call | None = None) -> Iterator[None]:
     """What the storage does not take or give in here crosses the body."""
     try:

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.user import Function, Value
 
-__all__ = ["Beside", "Threads", "start_sync", "start_task"]
+__all__ = ["Beside", "Threads", "start_sync", "start_task", "value_of"]
 
 T = TypeVar("T")
 
@@ -51,10 +51,16 @@ def start_sync(
 ) -> Beside[T]:
     """Execute *work* on *executor*, else in a thread of its own that is called *name*."""
     context = contextvars.copy_context()
+    awaited = asyncio._get_running_loop() is not None
 
     def executes() -> T:
         try:
             return context.copy().run(work)
+        except StopIteration as error:
+            if not awaited:
+                raise
+            # asyncio would take it for the end of the waiting. A coroutine that raises it raises this.
+            raise RuntimeError("a StopIteration cannot be raised where its result is awaited") from error
         finally:
             ended()
 
@@ -104,6 +110,20 @@ def _hand_over(task: "asyncio.Future[T]", future: "Future[T]") -> None:
             future.set_result(task.result())
     except InvalidStateError:  # it was cancelled meanwhile
         pass
+
+
+def value_of(future: "Future[T]", timeout: float | None = None) -> T:
+    """What *future* gives, waiting at most *timeout* seconds for it.
+
+    The future's own ``result`` asks whether its exception is true, and passes over one that says no.
+    """
+    error = future.exception(timeout)
+    if error is not None:
+        try:
+            raise error
+        finally:
+            del error
+    return future.result()
 
 
 class Threads(Executor):

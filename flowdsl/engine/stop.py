@@ -22,9 +22,9 @@ import asyncio
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
 from typing import TypeAlias
 
+from flowdsl.blocks import block
 from flowdsl.clock import Waker
 from flowdsl.engine.scope import Scope, control, interrupting
 from flowdsl.engine.user import Value
@@ -180,7 +180,7 @@ class Stop:
         for child in children:
             child.halt(error, outside=outside)
 
-    @contextmanager
+    @block
     def halted_for(self, error: FlowError) -> Iterator[None]:
         """Stop, while the block executes, what the body has left behind, unless the run is to stop anyhow."""
         self.halt(error)

@@ -13,12 +13,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from contextvars import Context, copy_context
 from typing import Any, Protocol
 
 from attrs import define, field
 
+from flowdsl.blocks import block
 from flowdsl.core.durations import seconds
 from flowdsl.core.naming import in_notebook
 from flowdsl.errors import FlowError
@@ -118,7 +118,7 @@ class Watcher(Hooks):
             if not shown.ended:
                 _look(shown)
 
-    @contextmanager
+    @block
     def sooner(self, after: float) -> Iterator[None]:
         """Show runs after *after* seconds already, while the block lasts."""
         before, self._after = self._after, min(self._after, after)
@@ -291,7 +291,7 @@ def screen() -> Screen | None:
     return None
 
 
-@contextmanager
+@block
 def live(after: Any = 0.5) -> Iterator[None]:
     """Show each run that begins in the block while it executes, once it has taken longer than *after* (a
     duration; 0 shows all).

@@ -18,10 +18,10 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+from flowdsl.blocks import block
 from flowdsl.clock import Waker
 from flowdsl.core.durations import seconds as as_seconds
 from flowdsl.verbs import current_run
@@ -165,7 +165,7 @@ class VirtualClock:
             self._moves += 1
             self._idle()
 
-    @contextmanager
+    @block
     def watching(self, *, inside: bool) -> Iterator[None]:
         """The caller waits for a run's end; with *inside*, it is itself a run."""
         with self._lock:

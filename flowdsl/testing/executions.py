@@ -2,11 +2,11 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from attrs import frozen
 
+from flowdsl.blocks import block
 from flowdsl.testing.seam import substituting
 
 __all__ = ["Effects", "Execution", "effects"]
@@ -87,7 +87,7 @@ class Effects:
         return f"[{', '.join(map(str, self))}]"
 
 
-@contextmanager
+@block
 def effects() -> Iterator[Effects]:
     """Record each execution of each step body, on any runtime of this process, while the block lasts.
 

@@ -4,9 +4,9 @@ another body in its place.
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
+from flowdsl.blocks import block
 from flowdsl.engine.registry import STEPS
 from flowdsl.hooks import BodyView, Hooks, installed
 
@@ -40,7 +40,7 @@ class _Substituting(Hooks):
         return self._substitute(body.step, body.is_async, fn, body.args, body.kwargs)
 
 
-@contextmanager
+@block
 def substituting(substitute: Substitute) -> Iterator[None]:
     """Ask *substitute* about every step body of this process that begins within the block, in whatever
     thread.

@@ -10,9 +10,10 @@ import site
 import sys
 import sysconfig
 from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
+
+from flowdsl.blocks import block
 
 __all__ = [
     "executing",
@@ -50,7 +51,7 @@ _BY_THEMSELVES = frozenset(
 _kind: ContextVar[str] = ContextVar("flowdsl-check-replay", default="")
 
 
-@contextmanager
+@block
 def executing(kind: str) -> Iterator[None]:
     """The code in the block is a body of this *kind*: ``"workflow"``, ``"step"``, ``""`` for none."""
     token = _kind.set(kind)

@@ -188,6 +188,10 @@ def map_sync(
     return [future.result() for future in futures]
 
 
+def _has_failed(done: "asyncio.Future[Value]") -> bool:
+    return done.cancelled() or done.exception() is not None
+
+
 async def map_async(
     begins: list[Callable[[], StepFuture[Value]]], limit: int | None, return_exceptions: bool = False
 ) -> list[Value]:
@@ -197,7 +201,7 @@ async def map_async(
     for begin in begins:
         if limit is not None and len(pending) >= limit:
             done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-            failed = any(one.cancelled() or one.exception() for one in done) and not return_exceptions
+            failed = not return_exceptions and any(map(_has_failed, done))
             if failed:
                 break
         futures.append(begin())
@@ -207,8 +211,8 @@ async def map_async(
             for future in futures:
                 future.withdraw()
         done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_EXCEPTION)
-        errors = [one.cancelled() or one.exception() for one in done]
-        failed = failed or (any(errors) and not return_exceptions)
+        failures = [one for one in done if _has_failed(one)]  # each is asked for, and so seen
+        failed = failed or (bool(failures) and not return_exceptions)
     found = []
     for future in futures:
         future.seen = True

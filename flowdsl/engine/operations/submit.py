@@ -8,11 +8,12 @@ import logging
 import threading
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import CancelledError, Executor, Future
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from contextvars import Context
 from functools import partial
 from typing import Any, Generic, TypeVar
 
+from flowdsl.blocks import block
 from flowdsl.core.durations import wait_limit
 from flowdsl.engine.call import Call, identify
 from flowdsl.engine.definitions import Invocation, StepDef
@@ -22,7 +23,7 @@ from flowdsl.engine.operations.step import StepOperation
 from flowdsl.engine.perform import perform
 from flowdsl.engine.processes import RemoteBody, coordinators, elsewhere
 from flowdsl.engine.scope import control
-from flowdsl.engine.spawn import Beside, start_sync, start_task
+from flowdsl.engine.spawn import Beside, start_sync, start_task, value_of
 from flowdsl.engine.user import Value
 from flowdsl.errors import RunCancelled, RunTimeout, Stopped
 
@@ -123,7 +124,7 @@ class StepFuture(Generic[T]):
             ):
                 return self._inline()
         with _parked(self._tally):
-            return future.result(timeout)
+            return value_of(future, timeout)
 
     def _handed_over(self) -> None:
         """A failure now belongs to the flow of control that asked."""
@@ -351,7 +352,7 @@ class Tally:
                 self._clock.enter()
         self._clock.leave()
 
-    @contextmanager
+    @block
     def parked(self) -> Iterator[None]:
         """This thread waits for the step."""
         with self._lock:

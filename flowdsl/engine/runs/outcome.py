@@ -15,6 +15,7 @@ from flowdsl.engine.effects import Result, check_waiting
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import current
 from flowdsl.engine.owner import is_interrupted
+from flowdsl.engine.spawn import value_of
 from flowdsl.engine.user import Value
 from flowdsl.errors import FlowError, RunCancelled, RunNotFound, StorageError
 from flowdsl.storage.operations import run_topic
@@ -85,7 +86,12 @@ def wait_for_outcome(engine: Engine, run_id: str, timeout: float | None) -> Valu
         return started.result(timeout)
     with watching(engine):
         future = _future(engine, run_id)
-        return _poll(engine, run_id, timeout) if future is None else _await_future(future, run_id, timeout)
+        if future is not None:
+            return _await_future(future, run_id, timeout)
+        error, value = _poll(engine, run_id, timeout)
+    if error is not None:
+        raise error
+    return value
 
 
 async def await_outcome(engine: Engine, run_id: str) -> Value:
@@ -102,10 +108,30 @@ async def _awaited(engine: Engine, run_id: str) -> Value:
     if future is None:
         given_up = threading.Event()  # a thread that went on would keep the loop from closing
         try:
-            return await asyncio.to_thread(_poll, engine, run_id, None, given_up)
+            error, value = await asyncio.to_thread(_poll, engine, run_id, None, given_up)
         finally:
             given_up.set()
-    return await asyncio.shield(asyncio.wrap_future(future))
+    else:
+        error, value = await asyncio.shield(asyncio.wrap_future(_outcome(future)))
+    if error is not None:  # here, because asyncio does not carry a StopIteration
+        raise error
+    return value
+
+
+def _outcome(future: "Future[Value]") -> "Future[Result]":
+    """The outcome of *future*, failures included, as a result."""
+    found: Future[Result] = Future()
+
+    def tell(done: "Future[Value]") -> None:
+        if done.cancelled():
+            found.cancel()
+            found.set_running_or_notify_cancel()
+        else:
+            error = done.exception()
+            found.set_result((None, done.result()) if error is None else (error, None))
+
+    future.add_done_callback(tell)
+    return found
 
 
 def on_a_loop() -> bool:
@@ -146,7 +172,7 @@ def _await_future(future: "Future[Value]", run_id: str, timeout: float | None) -
     while True:
         left = _LOOK if end is None else end - time.monotonic()
         try:
-            return future.result(max(min(left, _LOOK), 0.0))
+            return value_of(future, max(min(left, _LOOK), 0.0))
         except TimeoutError:
             if future.done():
                 raise
@@ -161,11 +187,13 @@ def outcome_elsewhere(engine: Engine, run_id: str, given_up: threading.Event) ->
 
     def wait() -> None:
         try:
-            value = _poll(engine, run_id, None, given_up)
-        except Exception as error:
-            future.set_exception(error)
-        else:
+            error, value = _poll(engine, run_id, None, given_up)
+        except Exception as fault:
+            error, value = fault, None
+        if error is None:
             future.set_result(value)
+        else:
+            future.set_exception(error)
 
     threading.Thread(target=wait, name=f"flowdsl-{run_id}-watch", daemon=True).start()
     return future
@@ -173,21 +201,18 @@ def outcome_elsewhere(engine: Engine, run_id: str, given_up: threading.Event) ->
 
 def _poll(
     engine: Engine, run_id: str, timeout: float | None, given_up: threading.Event | None = None
-) -> Value:
-    """Wait for a run that executes elsewhere, until nobody asks any more."""
+) -> Result:
+    """Wait for a run that executes elsewhere, until nobody asks any more: how it ended."""
     end = None if timeout is None else time.monotonic() + timeout
     seen = idle = 0
     while True:
         if given_up is not None and given_up.is_set():
-            return None
+            return None, None
         record = engine.storage.get_run(run_id)
         if record is None:
             raise RunNotFound(f"no run {run_id!r} in this storage", run=run_id)
         if is_final(record.status):
-            error, value = outcome_of(engine, record)
-            if error is not None:
-                raise error
-            return value
+            return outcome_of(engine, record)
         idle = idle + 1 if is_interrupted(engine.storage, record) else 0
         if idle > 2 and timeout is None:
             raise FlowError(

@@ -21,9 +21,9 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
 from itertools import count
 
+from flowdsl.blocks import block
 from flowdsl.core.ownership import may_claim, may_come_from
 from flowdsl.core.records import Run, RunFilter, WorkerRow
 from flowdsl.core.status import RunStatus
@@ -67,7 +67,7 @@ _AT_ONCE = 50  # runs that are claimed in one commit, at most
 _LET_GO = 0.5  # seconds that a body is given to notice that it is to stop
 
 
-@contextmanager
+@block
 def ended_by_signal(worker: "Worker") -> Iterator[None]:
     """Let SIGTERM end *worker*, where this is the main thread. A second one ends it without the drain, and
     ``SystemExit`` follows.

@@ -4,11 +4,12 @@ import asyncio
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from typing import Any, Generic, Protocol, TypeVar
 
 import psycopg
 
+from flowdsl.blocks import block
 from flowdsl.errors import StorageError, StorageFull, StorageUnavailable
 from flowdsl.storage.postgres.url import Place
 
@@ -96,7 +97,7 @@ class Connections:
     def _prepare(self, connection: "psycopg.Connection[Any] | psycopg.AsyncConnection[Any]") -> None:
         connection.prepare_threshold = 1 if self._place.prepare else None
 
-    @contextmanager
+    @block
     def lend(self) -> "Iterator[psycopg.Connection[Any]]":
         """A connection for the caller alone."""
         with self._loans:

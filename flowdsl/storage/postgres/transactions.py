@@ -9,7 +9,7 @@ import asyncio
 import os
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, NoReturn
 
@@ -17,6 +17,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
+from flowdsl.blocks import block
 from flowdsl.errors import StorageFull, StorageUnavailable
 from flowdsl.storage.operations import Done, Operation, Outcome
 from flowdsl.storage.postgres.connections import KEEP_ALIVE, PerLoop, is_conflict, is_outage, leaked
@@ -198,7 +199,7 @@ class BodyConnections:
         self._loans = threading.Semaphore(_MOST)
         self._loops = PerLoop(_OfLoop)
 
-    @contextmanager
+    @block
     def transaction(self) -> Iterator[SyncTransaction]:
         """A transaction that has begun."""
         with self._loans:

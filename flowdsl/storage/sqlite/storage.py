@@ -16,10 +16,10 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from flowdsl.blocks import block
 from flowdsl.core.records import (
     Item,
     Memo,
@@ -150,7 +150,7 @@ class SQLiteStorage(Storage):
             connection.execute("BEGIN IMMEDIATE")
         return Transaction(connection, self.now()).apply(operations)
 
-    @contextmanager
+    @block
     def transaction(self) -> Iterator[SQLiteTransaction]:
         with self._lock:
             self._connections()  # the file is where it was

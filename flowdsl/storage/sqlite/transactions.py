@@ -7,10 +7,10 @@ takes the lock of the one writer at once: a body that has read cannot find itsel
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
+from flowdsl.blocks import block
 from flowdsl.storage.operations import Done, Operation, Outcome
 from flowdsl.storage.sqlite import statements as sql
 from flowdsl.storage.sqlite.file import WRITER, connect, patiently, translate
@@ -80,7 +80,7 @@ class SQLiteTransaction(StepTransaction):
         return outcomes
 
 
-@contextmanager
+@block
 def begun(
     path: Path, synchronous: str, patience: float, now: Callable[[], float]
 ) -> Iterator[SQLiteTransaction]:

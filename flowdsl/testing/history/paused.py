@@ -12,11 +12,11 @@ The implementation
 import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 from attrs import evolve, frozen
 
+from flowdsl.blocks import block
 from flowdsl.core.history import History
 from flowdsl.core.status import RunStatus
 from flowdsl.hooks import BodyView, Hooks
@@ -119,7 +119,7 @@ class Held:
         options = {"lease": 3600.0, **options, "hooks": [_Holding(self)]}
         self.runtime = Runtime(self.storage, clock=self.clock, **options)
 
-    @contextmanager
+    @block
     def continued(self) -> Iterator[BaseException | None]:
         """Continue it; yields what stopped it, if something did. It is held until the block ends.
 

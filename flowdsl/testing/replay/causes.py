@@ -3,9 +3,9 @@
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
+from flowdsl.blocks import block
 from flowdsl.testing.user_code import in_workflow_body, line_of, user_frame
 
 __all__ = ["ADVICE", "noticing"]
@@ -98,7 +98,7 @@ def _cause(module: str, name: str) -> str | None:
     return cause if not names or name in names else None
 
 
-@contextmanager
+@block
 def noticing(found: list[tuple[str, str]]) -> Iterator[None]:
     """Note the calls that the bodies of workflows make of what gives something else each time: cause and
     place.

@@ -284,7 +284,7 @@ class _Check:
         """Nothing has changed but the process, and it looked at nothing that could tell."""
         if " at 0x" in plain.what:
             return cause.PROCESS
-        others = (ask.sight(other, plain.point, ()).what for other in ask.numbers(4) if other != number)
+        others = (ask.sight(other, plain.point, ()).what for other in range(4) if other != number)
         if all(what == plain.what for what in others):
             return cause.MEMORY
         ask.restart(number)

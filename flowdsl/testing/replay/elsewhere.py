@@ -35,6 +35,8 @@ class _Process:
     """A process of one hash seed."""
 
     def __init__(self, seed: int) -> None:
+        if not hasattr(os, "fork"):
+            raise Unreachable("other processes need os.fork, which this system does not have")
         self._seed = seed
         self._owner = os.getpid()
         self._modules: dict[str, Any] = {}
@@ -50,19 +52,25 @@ class _Process:
             start_new_session=True,  # so that it can be ended with what it started, and Ctrl-C is not for it
         )
 
-    def serves(self, modules: dict[str, Any]) -> bool:
-        """Whether it can still be asked, with these modules as they are now."""
-        known = all(self._modules.get(name, found) == found for name, found in modules.items())
-        return known and self._owner == os.getpid() and self._process.poll() is None
+    def serves(self) -> bool:
+        """Whether it can still be asked."""
+        return self._owner == os.getpid() and self._process.poll() is None
 
     def prepare(self, modules: dict[str, Any]) -> None:
-        """Import *modules* there. Raises :class:`Unreachable`."""
+        """Import *modules* there, as they are now. Raises :class:`Unreachable`."""
+        if any(self._modules.get(name, found) != found for name, found in modules.items()):
+            self.restart()
         new = {name: found for name, found in modules.items() if name not in self._modules}
         if new:
             fault = self._ask("prepare", list(sys.path), new)
             if fault:
                 raise Unreachable(f"its modules cannot be imported there: {fault}")
             self._modules |= new
+
+    def restart(self) -> None:
+        """Forget what was imported there."""
+        self._ask("restart")
+        self._modules = {}
 
     def execute(self, data: bytes, point: int, changes: tuple[str, ...], notice: bool) -> Sight:
         """Continue there. Raises :class:`Unreachable` where nothing can be concluded from it."""
@@ -90,7 +98,7 @@ class _Process:
         """End it."""
         if self._owner != os.getpid():
             return
-        if hasattr(os, "killpg") and self._process.poll() is None:
+        if self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.kill()
         self._process.wait()
@@ -139,7 +147,7 @@ class Elsewhere:
 
     def _process(self, seed: int) -> _Process:
         process = _processes.get(seed)
-        if process is None or not process.serves(self._modules):
+        if process is None or not process.serves():
             if process is not None:
                 process.close()
             process = _processes[seed] = _Process(seed)
@@ -148,9 +156,9 @@ class Elsewhere:
 
     def restart(self, number: int) -> None:
         """Begin the process *number* anew, with the same hash seed."""
-        process = _processes.pop(_SEEDS[number], None)
-        if process is not None:
-            process.close()
+        process = _processes.get(_SEEDS[number])
+        if process is not None and process.serves():
+            process.restart()
 
     def numbers(self, wanted: int) -> Iterator[int]:
         """Numbers of processes, the next one started while one is asked."""

@@ -2,6 +2,10 @@
 anything in memory that another left there.
 
 It is this module, executed, with another hash seed. Messages are pickles behind their length.
+
+Importing flowdsl takes longer than all else, so it is done once. The process that did it stays as it is. A
+copy of it (a *place*) imports the modules of the user, and a copy of that executes one workflow. To begin
+anew, the place ends and the next one is made.
 """
 
 import importlib
@@ -116,6 +120,27 @@ def _sight(first: Life, again: Life, point: int, noticed: list[tuple[str, str]])
     return Sight(what, point, again.changes, True, tuple(again.calls), tuple(noticed))
 
 
+def _serve(requests: IO[bytes], answers: IO[bytes]) -> int:
+    """Be a place until it is to begin anew (0), or nobody asks any more (1)."""
+    while True:
+        try:
+            what, *rest = receive(requests)
+        except EOFError:
+            return 1
+        if what == "restart":
+            send(answers, None)
+            return 0
+        if what == "prepare":
+            send(answers, _prepare(*rest))
+        else:
+            child = os.fork()
+            if not child:
+                send(answers, _execute(*rest))
+                os._exit(0)
+            if os.waitpid(child, 0)[1]:
+                send(answers, "the process ended before it was done")
+
+
 def main() -> None:
     """Serve until nobody asks any more."""
     requests = os.fdopen(os.dup(0), "rb")
@@ -124,25 +149,12 @@ def main() -> None:
     for stream in (0, 1, 2):  # user code may read and write; nobody listens
         os.dup2(nothing, stream)
     another_host()
-    while True:
-        try:
-            what, *rest = receive(requests)
-        except EOFError:
-            return
-        if what == "prepare":
-            send(answers, _prepare(*rest))
-            continue
-        if hasattr(os, "fork"):
-            child = os.fork()
-            if child:
-                _, status = os.waitpid(child, 0)
-                if status:
-                    send(answers, "the process ended before it was done")
-                continue
-            send(answers, _execute(*rest))
-            os._exit(0)
-        send(answers, _execute(*rest))
-        return  # one life, as everywhere
+    ended = 0
+    while not ended:
+        place = os.fork()
+        if not place:
+            os._exit(_serve(requests, answers))
+        ended = os.waitpid(place, 0)[1]
 
 
 if __name__ == "__main__":

@@ -6,9 +6,9 @@ Python tells *audit hooks* of files that are opened, of directories that are lis
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
+from flowdsl.blocks import block
 from flowdsl.testing.replay.observed import Life
 from flowdsl.testing.user_code import in_workflow_body, line_of, program_paths, user_frame
 
@@ -109,7 +109,7 @@ def _audit(event: str, args: tuple[Any, ...]) -> None:
             found.append(what)
 
 
-@contextmanager
+@block
 def listening(life: Life) -> Iterator[None]:
     """Note in *life* what the bodies of workflows do and read."""
     global _hooked

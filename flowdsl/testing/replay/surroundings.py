@@ -13,10 +13,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from flowdsl.blocks import block
 from flowdsl.testing.replay.causes import CLOCK, DIRECTORY, ENVIRONMENT, ORDER, OUTSIDE, ZONE
 from flowdsl.testing.replay.side_effects import is_program
 from flowdsl.testing.user_code import user_frame
@@ -89,7 +90,7 @@ def _time_machine() -> Any:
     return found
 
 
-@contextmanager
+@block
 def later() -> Iterator[None]:
     """All clocks are half a year ahead. Needs time-machine; without it they are ahead by what it took."""
     time_machine = _time_machine()
@@ -102,7 +103,7 @@ def later() -> Iterator[None]:
     time.ctime, time.asctime = _real_ctime, _real_asctime
 
 
-@contextmanager
+@block
 def _numpy_later() -> Iterator[None]:
     """numpy reads the clock of the machine by itself, so its type of dates is replaced."""
     numpy: Any = sys.modules.get("numpy")
@@ -127,7 +128,7 @@ def _numpy_later() -> Iterator[None]:
         numpy.datetime64 = real
 
 
-@contextmanager
+@block
 def other_environment() -> Iterator[None]:
     """All variables have other values, and those that are not set are."""
     for name, value in list(os.environ.items()):
@@ -150,7 +151,7 @@ def other_environment() -> Iterator[None]:
         kind.__getitem__ = read
 
 
-@contextmanager
+@block
 def other_zone() -> Iterator[None]:
     """Another time zone and another locale."""
     east = -time.timezone < 0
@@ -169,7 +170,7 @@ def other_zone() -> Iterator[None]:
         yield
 
 
-@contextmanager
+@block
 def other_directory() -> Iterator[None]:
     """Another working directory, and another one for temporary files."""
     before = os.getcwd()
@@ -183,7 +184,7 @@ def other_directory() -> Iterator[None]:
             tempfile.tempdir = None
 
 
-@contextmanager
+@block
 def no_files() -> Iterator[None]:
     """Code of the user finds none of the files that lie here, except those of the program."""
     real: Any = os.stat
@@ -211,7 +212,7 @@ CHANGES: Mapping[str, Callable[[], AbstractContextManager[None]]] = {
 """What may have changed, and how."""
 
 
-@contextmanager
+@block
 def elsewhere(changes: tuple[str, ...]) -> Iterator[None]:
     """Execute the block where all of *changes* have happened."""
     with ExitStack() as stack:

@@ -1,0 +1,76 @@
+"""Context managers that let whatever leaves their block pass as it is.
+
+``contextlib.contextmanager`` sets the ``__traceback__`` of an exception that leaves its block, and not every
+exception lets it: a frozen dataclass raises. Then that error would arrive in place of the user's own. So none
+of ours is made by ``contextlib``.
+"""
+
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager
+from functools import wraps
+from types import TracebackType
+from typing import Any, Generic, ParamSpec, TypeVar, cast
+
+__all__ = ["block"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class _Block(AbstractContextManager[T], Generic[T]):
+    """What a generator does around a block."""
+
+    __slots__ = ("_around",)
+
+    def __init__(self, around: Iterator[T]) -> None:
+        self._around = cast("Generator[T, None, None]", around)
+
+    def __enter__(self) -> T:
+        return next(self._around)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, frames: TracebackType | None
+    ) -> bool:
+        around = self._around
+        try:
+            if error is None:
+                next(around)
+            else:
+                around.throw(error)
+        except StopIteration as end:
+            return error is not None and end is not error
+        except BaseException as raised:
+            if raised is error or (error is not None and raised.__cause__ is error and _is_stop(error)):
+                return False
+            raise
+        raise RuntimeError("a block ends once")
+
+
+def _is_stop(error: BaseException) -> bool:
+    """Whether a generator cannot let *error* pass, and raises another one from it."""
+    return issubclass(type(error), StopIteration)
+
+
+def block(around: Callable[P, Iterator[T]]) -> Callable[P, AbstractContextManager[T]]:
+    """Make a context manager of a generator function that yields once: what comes before is done when the
+    block begins, what comes after when it ends.
+
+    >>> @block
+    ... def counted(counts):
+    ...     counts.append("in")
+    ...     try:
+    ...         yield
+    ...     finally:
+    ...         counts.append("out")
+    >>> counts = []
+    >>> with counted(counts):
+    ...     counts.append("block")
+    >>> counts
+    ['in', 'block', 'out']
+    """
+
+    @wraps(around)
+    def made(*args: Any, **kwargs: Any) -> Any:
+        return _Block(around(*args, **kwargs))
+
+    return made
