@@ -12,6 +12,7 @@ import linecache
 import os
 import re
 from collections.abc import Iterator
+from traceback import format_exception
 from types import TracebackType
 from typing import Protocol
 
@@ -78,8 +79,15 @@ class Previews:
         return f"{self.error_line(error)}\n{where}" if where else self.error_line(error)
 
     def exc_info(self, error: BaseException) -> BaseException | None:
-        """Return what a log line may hold of *error* beside its text: the traceback with it, or nothing."""
-        return error if self.shown else None
+        """Return what a log line may hold of *error* beside its text: the traceback with it, or nothing,
+        where values are not shown, or where its class does not let Python show it."""
+        if not self.shown:
+            return None
+        try:
+            format_exception(error)
+        except Exception:  # then a handler of the log would drop the whole line
+            return None
+        return error
 
     def error_line(self, error: BaseException) -> str:
         """Return type and text of *error*, on one line."""

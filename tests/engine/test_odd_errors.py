@@ -240,6 +240,22 @@ def test_an_odd_exception_passes_what_tests_stand_around_it(error: Exception) ->
     assert check_replay(WAYS["called"], raises=type(error)).crashes
 
 
+def test_a_failure_that_nobody_asked_for_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """An exception that Python itself cannot show takes no line of the log with it."""
+
+    class Hidden(Exception):
+        __notes__ = property(lambda self: 1 // 0)
+
+    @workflow(name="odd.left")
+    def left() -> None:
+        plain.submit()
+
+    thrown[:] = [Hidden()]
+    with Runtime("memory://"):
+        left()
+    assert "step odd.plain was submitted and failed" in caplog.text
+
+
 def test_awaiting_a_run_that_raised_a_stop_iteration_ends() -> None:
     """asyncio cannot carry it, so the one who waits gets what a coroutine would raise."""
     thrown[:] = [StopIteration()]

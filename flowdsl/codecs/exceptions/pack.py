@@ -76,7 +76,7 @@ def pack_exception(error: BaseException, codec: Codec) -> tuple[bytes, BaseExcep
         body = codec.dumps(record)
         loaded = unpack_exception(body, codec)
     except Exception as problem:
-        _logger.debug("%s is stored as text only", type(error).__qualname__, exc_info=problem)
+        _logger.debug("%s is stored as text only: %s", type(error).__qualname__, text_of(problem))
         record = _text_record(error)
         try:
             body = codec.dumps({**record, "trace": trace})
@@ -87,7 +87,7 @@ def pack_exception(error: BaseException, codec: Codec) -> tuple[bytes, BaseExcep
         _carry_tracebacks(error, loaded)
         _warn_of_local_class(error, loaded)
     except Exception:  # a metaclass can make even a class fail
-        _logger.debug("%s is stored; no more is known of its class", text_of(loaded), exc_info=True)
+        _logger.debug("%s is stored; no more is known of its class", text_of(loaded))
     return body, loaded
 
 

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from flowdsl.blocks import block
+from flowdsl.codecs.previews import Previews
 from flowdsl.core.durations import wait_limit
 from flowdsl.engine.call import Call, identify
 from flowdsl.engine.definitions import Invocation, StepDef
@@ -509,10 +510,10 @@ def _collect(branch: StepFuture[Value], error: BaseException | None, errors: lis
         errors.append(error)
     elif not branch.seen and not isinstance(error, Stopped):
         call = branch._call
-        shown = call is None or call.run.engine.payloads.previews.shown
+        previews = Previews() if call is None else call.run.engine.payloads.previews
         logger.error(
             "step %s was submitted and failed, and nobody asked for its result",
             call.operation.path if call else "?",
-            exc_info=error if shown else None,
+            exc_info=previews.exc_info(error),
             extra={"run": call.run.id if call else None, "step": call.key if call else None},
         )
