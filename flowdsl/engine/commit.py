@@ -128,6 +128,8 @@ class Committer:
                 if not self._pending:
                     return self._timed(operations)
             except StorageUnavailable as error:
+                if error.lasting:
+                    self._give_up([], error)
                 if error.lasting or self._closing.is_set():
                     raise
             finally:
@@ -346,8 +348,7 @@ class Committer:
                 continue
             left = self._outage_left()
             if outage.lasting or self._closing.is_set() or left <= 0:
-                self._fail(batch, outage)
-                self._deliver(batch)
+                self._give_up(batch, outage)
                 batch = []
             else:
                 self._closing.wait(min(pause, left))
@@ -370,6 +371,14 @@ class Committer:
         except StopIteration as end:
             outage: StorageUnavailable | None = end.value
             return outage
+
+    def _give_up(self, batch: list[_Request], error: StorageUnavailable) -> None:
+        """The outage has lasted too long: for *batch*, and for whoever came meanwhile. All have one deadline,
+        else each would wait for those before it, and then as long again. The caller holds the turn."""
+        while self._pending:
+            batch.append(self._pending.popleft())
+        self._fail(batch, error)
+        self._deliver(batch)
 
     @staticmethod
     def _fail(batch: list[_Request], error: StorageUnavailable) -> None:

@@ -1,4 +1,4 @@
-"""Four workers on one SQLite file, killed again and again, on hosts whose clocks are hours apart.
+"""Four workers, killed again and again: on one SQLite file, and on PostgreSQL, on hosts whose clocks are hours apart.
 
 The runs have the shapes of real graphs: chains, fan-outs, diamonds, nested steps, sleeps. Each body notes that it
 begins, each caller notes when it has seen a result. Every run must end with the value that the graph has, and no
@@ -8,9 +8,9 @@ processes share.
 
 import os
 import random
+import sys
 import tempfile
 import time
-from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,12 @@ from typing import Any
 from flowdsl import RunStatus, Runtime, current_run, gather, sleep, step, workflow
 from flowdsl.testing import EffectLog
 
+from .bodies import begin, judge, seen
 from .lives import Life
 from .report import Report
+
+sys.path[:0] = [str(Path(__file__).parents[1] / "storage")]
+from postgres_server import postgres_url  # noqa: E402
 
 __all__ = ["fleet"]
 
@@ -33,19 +37,19 @@ _log = EffectLog(os.devnull)
 @step
 def work(name: str, value: int) -> int:
     """One node of a graph."""
-    _log.note("begin", current_run().id, name, time.monotonic())
+    begin(_log, current_run().id, name)
     return value + 1
 
 
 @step
 def nested(name: str, value: int) -> int:
     """A node that has nodes inside."""
-    return seen(f"{name}/b", work(f"{name}/b", seen(f"{name}/a", work(f"{name}/a", value))))
+    return known(f"{name}/b", work(f"{name}/b", known(f"{name}/a", work(f"{name}/a", value))))
 
 
-def seen(name: str, value: int) -> int:
+def known(name: str, value: int) -> int:
     """Note that the caller has the result of *name*."""
-    _log.note("seen", current_run().id, name, time.monotonic())
+    seen(_log, current_run().id, name)
     return value
 
 
@@ -55,90 +59,98 @@ def graph(shape: str, number: int) -> int:
     if shape == "chain":
         value = 0
         for n in range(5):
-            value = seen(f"{n}", work(f"{n}", value))
+            value = known(f"{n}", work(f"{n}", value))
         return value
     if shape == "fan":
-        return sum(seen("all", value) for value in work.map([f"{n}" for n in range(6)], [0] * 6))
+        return sum(known("all", value) for value in work.map([f"{n}" for n in range(6)], [0] * 6))
     if shape == "diamond":
-        top = seen("top", work("top", 0))
+        top = known("top", work("top", 0))
         left, right = gather(work.submit("left", top), work.submit("right", top))
-        return seen("end", work("end", left + right))
+        return known("end", work("end", left + right))
     if shape == "nested":
-        return nested("inner", 0) + seen("last", work("last", 0))
-    first = seen("first", work("first", 0))
+        return nested("inner", 0) + known("last", work("last", 0))
+    first = known("first", work("first", 0))
     sleep(0.05)
-    return seen("second", work("second", first))
+    return known("second", work("second", first))
 
 
 VALUES = {"chain": 5, "fan": 6, "diamond": 5, "nested": 3, "sleeper": 2}
 
 
-def _process(folder: Path, offset: float) -> int:
-    """A worker on a host with a clock of its own."""
+def _process(url: str, offset: float) -> int:
+    """A worker on a host with a clock of its own. Its lease is short: whoever stands still loses its runs, and
+    begins nothing of them afterwards."""
     real = time.time
     time.time = lambda: real() + offset
-    with Runtime(f"sqlite:///{folder}/flow.db?synchronous=normal", lease=10) as runtime:
-        # A worker that stands still for longer than its lease may begin a body that another one has executed.
+    with Runtime(url, lease=2) as runtime:
         runtime.work(concurrency=8, drain=30)
     return 0
 
 
-def _enqueue(folder: Path, count: int) -> int:
-    with Runtime(f"sqlite:///{folder}/flow.db?synchronous=normal"):
+def _enqueue(url: str, count: int) -> int:
+    with Runtime(url):
         for number in range(count):
             graph.enqueue(SHAPES[number % len(SHAPES)], number)
     return 0
 
 
-def _left(folder: Path) -> int:
+def _left(url: str) -> int:
     """How many runs have not ended. A process of its own looks, so that this one has nothing open."""
-    with Runtime(f"sqlite:///{folder}/flow.db?synchronous=normal") as runtime:
+    with Runtime(url) as runtime:
         return min(len(runtime.runs(status=(RunStatus.PENDING, RunStatus.RUNNING))), 99)
 
 
 def fleet(report: Report, given: Any) -> None:
-    """``count`` runs; a worker is killed about every second."""
+    """``count`` runs, half of them on each database; a worker is killed about every second."""
+    with tempfile.TemporaryDirectory(
+        prefix="flowdsl-fleet-", dir=given.directory, ignore_cleanup_errors=True
+    ) as directory:
+        file = f"sqlite:///{directory}/flow.db?synchronous=normal"
+        places = {"sqlite": (file, (0.0,) * WORKERS)}  # of one machine, which has one clock
+        try:
+            places["postgres"] = (postgres_url(), CLOCKS)
+        except BaseException as error:
+            if type(error).__name__ != "Skipped":
+                raise
+            report.skip("postgres", str(error))
+        kinds = [given.kind] if given.kind else list(places)
+        for kind in kinds:
+            url, clocks = places[kind]
+            _fleet(report, random.Random(f"{given.seed} {kind}"), url, clocks, given.count // len(kinds))
+
+
+def _fleet(report: Report, rng: random.Random, url: str, clocks: tuple[float, ...], count: int) -> None:
     global _log
-    rng = random.Random(given.seed)
-    with tempfile.TemporaryDirectory(prefix="flowdsl-fleet-", dir=given.directory) as directory:
-        folder = Path(directory)
-        _log = EffectLog(folder / "effects")
-        Life(partial(_enqueue, folder, given.count), limit=600).wait()
-        lives = [Life(partial(_process, folder, offset), limit=3600) for offset in CLOCKS]
-        while Life(partial(_left, folder)).wait().code:
+    with tempfile.TemporaryDirectory(prefix="flowdsl-fleet-") as directory:
+        _log = EffectLog(Path(directory) / "effects")
+        Life(partial(_enqueue, url, count), limit=600).wait()
+        lives = [Life(partial(_process, url, offset), limit=3600) for offset in clocks]
+        while Life(partial(_left, url)).wait().code:
             time.sleep(rng.uniform(0.2, 1.5))
             place = rng.randrange(WORKERS)
             lives[place].kill_after(0)
             report.counts["kills"] += 1
-            lives[place] = Life(partial(_process, folder, CLOCKS[place]), limit=3600)
+            lives[place] = Life(partial(_process, url, clocks[place]), limit=3600)
         for life in lives:
             life.kill_after(0)
-        wrong = _judge(report, folder, given.count)
-    if wrong:
-        report.fail("fleet", *wrong[:20])
+        ended = Life(partial(_look, url, count), limit=600).wait()
+        if ended.code:
+            report.fail(url, ended.error)
+        found = judge(_log.read())
+        report.counts[f"runs on {url.partition(':')[0]}"] += count
+        report.counts["bodies"] += found.bodies
+        report.counts["bodies that were repeated, in flight at a kill"] += found.repeated
+        if found.wrong:
+            report.fail(url, *found.wrong[:20])
 
 
-def _judge(report: Report, folder: Path, count: int) -> list[str]:
-    wrong = []
-    with Runtime(f"sqlite:///{folder}/flow.db?synchronous=normal") as runtime:
+def _look(url: str, count: int) -> int:
+    """Every run has its value."""
+    with Runtime(url) as runtime:
         runs = runtime.runs()
-        if len(runs) != count:
-            wrong.append(f"{len(runs)} runs, not {count}")
+        assert len(runs) == count, len(runs)
         for run in runs:
             shape = run.id.partition("-")[0]
-            if run.status != "completed" or run.result() != VALUES[shape]:
-                wrong.append(f"{run.id} is {run.status} {run.exception()!r}")
-    known: dict[tuple[str, str], float] = {}
-    begun: Counter[tuple[str, str]] = Counter()
-    lines = sorted((line for line in _log.read()), key=lambda line: line[3])
-    for what, run_id, name, moment in lines:
-        place = (run_id, name)
-        if what == "seen":
-            known.setdefault(place, moment)
-        else:
-            begun[place] += 1
-            if place in known:
-                wrong.append(f"{place} began again {moment - known[place]:.3f} s after its result was seen")
-    report.counts["bodies"] = sum(begun.values())
-    report.counts["bodies that were repeated, in flight at a kill"] = sum(n - 1 for n in begun.values())
-    return wrong
+            assert run.status == "completed", (run.id, run.status, run.exception())
+            assert run.result() == VALUES[shape], (run.id, run.result())
+    return 0

@@ -458,6 +458,20 @@ def test_what_lasts_is_not_tried_again(committer, storage):
     assert storage.batches == [1]
 
 
+def test_who_comes_during_an_outage_shares_its_deadline(committer, storage):
+    """Nobody waits for the patience of those before it, and then for its own."""
+    storage.poison, storage.error = {"a"}, StorageUnavailable("gone", lasting=True)
+    storage.gate.clear()
+    with ThreadPoolExecutor(4) as pool:
+        calls = [pool.submit(committer.commit, [put("a")])]
+        storage.entered.acquire()
+        calls += [pool.submit(committer.commit, [put(name)]) for name in "bcd"]
+        waiting(committer, 3)
+        storage.gate.set()
+        assert [type(call.exception()) for call in calls] == [StorageUnavailable] * 4
+    assert storage.batches == [1]
+
+
 class Quick(Slow):
     """An inline storage for which sharing pays."""
 

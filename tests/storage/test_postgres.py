@@ -17,7 +17,17 @@ from flowdsl.core.records import Signal
 from flowdsl.engine.commit import Committer
 from flowdsl.errors import StorageUnavailable
 from flowdsl.storage import MemoryStorage, Storage, open_storage
-from flowdsl.storage.operations import AddSignal, Done, Fenced, Operation, Outcome, PutStep
+from flowdsl.storage.operations import (
+    AddSignal,
+    ClaimRun,
+    Done,
+    Fenced,
+    Missing,
+    Operation,
+    Outcome,
+    PutStep,
+    UpdateRun,
+)
 from flowdsl.testing.storage.agreement import StorageMachine
 from flowdsl.testing.storage.contract import StorageContract
 from flowdsl.testing.storage.samples import a_step, open_run
@@ -143,6 +153,52 @@ def test_async_runs_commit_on_their_loop(storage: PostgresStorage, monkeypatch: 
     assert sum(sent) >= sum(range(3, 24))
     assert max(sent) > 1
     assert len(sent) < sum(range(3, 24))
+
+
+def test_a_blocked_loop_keeps_no_lock() -> None:
+    """A call of a body may block its loop, and wait for a run that an async commit of the same loop has locked."""
+
+    async def main(storage: PostgresStorage) -> None:
+        for number in range(5):
+            two = [PutStep(a_step(key=f"{number}"), 1), UpdateRun("r", {"tags": {"n": number}}, epoch=1)]
+            beside = asyncio.create_task(storage.commit_async(two))
+            while not beside.done():
+                await asyncio.sleep(0)
+                assert storage.commit([UpdateRun("r", {"priority": number}, epoch=1)]) == [Done()]
+            await beside
+
+    with PostgresStorage(postgres_url(patience=10)) as storage:
+        open_run(storage)
+        asyncio.run(main(storage))
+
+
+def test_groups_are_one_statement(storage: PostgresStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of many runs, and leases that are renewed; of those that are refused it is asked why."""
+    for name in "abc":
+        open_run(storage, name)
+    storage.commit([UpdateRun("b", {}, epoch=1, release=True), ClaimRun("b", 1, "other", 30.0)])
+    steps = [PutStep(a_step(run, f"{run}{n}"), 1) for n in range(2) for run in ("a", "b", "c", "none")]
+    renewals = [UpdateRun(run, {}, epoch=1, lease=50.0) for run in ("a", "b", "c", "none")]
+    asked: list[int] = []
+    whole = PostgresStorage._in_transaction
+
+    def in_transaction(
+        self: PostgresStorage, connection: object, operations: list[Operation]
+    ) -> list[Outcome]:
+        asked.append(len(operations))
+        return whole(self, connection, operations)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(PostgresStorage, "_in_transaction", in_transaction)
+    found = storage.commit(steps)
+    assert [type(one) for one in found] == [Done, Fenced, Done, Missing] * 2
+    assert [one.seq for one in found if isinstance(one, Done)] == [1, 1, 2, 2]
+    assert [one.key for one in storage.list_steps("c")] == ["c0", "c1"]
+    renewed = storage.commit(renewals)
+    assert [type(one) for one in renewed] == [Done, Fenced, Done, Missing]
+    assert storage.get_run("a").lease_until > storage.now() + 40  # type: ignore[union-attr]
+    assert asked == [4, 2]
+    assert len(storage.commit([steps[0], steps[2]])) == 2
+    assert asked == [4, 2]
 
 
 def test_no_number_of_async_callers_makes_an_outage_longer(storage: PostgresStorage) -> None:

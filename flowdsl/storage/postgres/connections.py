@@ -18,9 +18,10 @@ __all__ = ["KEEP_ALIVE", "Connections", "PerLoop", "is_conflict", "is_outage", "
 _MOST = 16  # connections that one process lends at a time
 _KEPT = 8  # connections that wait for the next loan
 _SETTINGS = (
-    "SET SESSION synchronous_commit = on; SET lock_timeout = '20s'; SET statement_timeout = '60s'; "
+    "SET SESSION synchronous_commit = on; SET lock_timeout = {lock}; SET statement_timeout = '60s'; "
     "SET idle_in_transaction_session_timeout = '20s'"
 )
+_LOCK = 1.0, 20.0  # seconds that a statement waits for a lock, between these: as long as callers are to wait
 KEEP_ALIVE: dict[str, Any] = {
     "keepalives_idle": 5,
     "keepalives_interval": 2,
@@ -74,6 +75,8 @@ class Connections:
     def __init__(self, place: Place) -> None:
         self._place = place
         self._closed = False
+        least, most = _LOCK
+        self._settings = _SETTINGS.format(lock=int(1000 * min(max(place.patience, least), most))).encode()
         self._forget()
 
     def _forget(self) -> None:
@@ -85,13 +88,13 @@ class Connections:
         """A new connection in autocommit mode."""
         connection = psycopg.connect(self._place.dsn, autocommit=True, **KEEP_ALIVE)
         self._prepare(connection)
-        connection.execute(_SETTINGS)
+        connection.execute(self._settings)
         return connection
 
     async def _connect_async(self) -> "psycopg.AsyncConnection[Any]":
         connection = await psycopg.AsyncConnection.connect(self._place.dsn, autocommit=True, **KEEP_ALIVE)
         self._prepare(connection)
-        await connection.execute(_SETTINGS)
+        await connection.execute(self._settings)
         return connection
 
     def _prepare(self, connection: "psycopg.Connection[Any] | psycopg.AsyncConnection[Any]") -> None:

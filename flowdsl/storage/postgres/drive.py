@@ -1,14 +1,43 @@
-"""Sending the statements of a commit, on a connection that blocks and on one that is awaited."""
+"""Sending the statements of a commit, on a connection that blocks and on one that is awaited, and the threads
+in which async code sends several."""
 
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import psycopg
 
 from flowdsl.storage.postgres.writer import Dialogue
 
-__all__ = ["drive", "drive_async"]
+__all__ = ["Threads", "drive", "drive_async"]
 
 T = TypeVar("T")
+
+_MOST = 8  # threads
+
+
+class Threads:
+    """A few threads for transactions of async code. They are our own: those of the loop's pool may all be
+    waiting for such a transaction."""
+
+    def __init__(self) -> None:
+        self._pool = self._new_pool()
+
+    def _new_pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(_MOST, thread_name_prefix="flowdsl-postgres")
+
+    async def call(self, work: Callable[[], T]) -> T:
+        """What *work* returns in one of the threads."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    def close(self) -> None:
+        """Take no more work."""
+        self._pool.shutdown(wait=False)
+
+    def after_fork(self) -> None:
+        """In the child: none of the threads is there."""
+        self._pool = self._new_pool()
 
 
 def drive(connection: "psycopg.Connection[Any]", work: Dialogue[T]) -> T:

@@ -88,6 +88,22 @@ class Statements:
         self.append_steps: Sql = f"""
             INSERT INTO {s}.steps (run, seq, {steps}) SELECT * FROM unnest(%s::bigint[], %s::bigint[],
             {arrays})"""
+        last = f"greatest(base, coalesce((SELECT max(seq) FROM {s}.steps WHERE run = runs.no), 0))"
+        # The same for many steps of many runs: the first number of each run, and how many of its steps were
+        # taken.
+        given = _list(STEP_COLUMNS, "g.")
+        self.append_many: Sql = f"""
+            WITH r AS MATERIALIZED (
+                SELECT no, id, epoch, {last} AS last FROM {s}.runs WHERE id = ANY(%s) AND NOT pruned
+                ORDER BY id FOR NO KEY UPDATE),
+            i AS (
+                INSERT INTO {s}.steps (run, seq, {steps})
+                SELECT r.no, r.last + row_number() OVER (PARTITION BY r.no ORDER BY g.place), {given}
+                FROM unnest(%s::text[], %s::bigint[], %s::bigint[], {arrays})
+                    AS g (id, fence, place, {steps})
+                JOIN r ON r.id = g.id AND (g.fence IS NULL OR g.fence = r.epoch)
+                RETURNING run, seq)
+            SELECT r.id, min(i.seq), count(*) FROM i JOIN r ON r.no = i.run GROUP BY r.id"""
         self.step_of_key: Sql = (
             f"SELECT seq FROM {s}.steps WHERE run = %s AND key = %s ORDER BY seq DESC LIMIT 1"
         )
@@ -188,6 +204,15 @@ class Statements:
             SELECT id, epoch, status, cancel_requested,
                 (SELECT count(*) FROM {s}.signals WHERE run = runs.no AND taken_by IS NULL)
             FROM {s}.runs WHERE NOT pruned AND id = ANY(%s)"""
+        # All leases that an owner renews.
+        self.renew: Sql = f"""
+            WITH r AS MATERIALIZED (
+                SELECT no, id, epoch FROM {s}.runs WHERE id = ANY(%s) AND NOT pruned
+                ORDER BY id FOR NO KEY UPDATE)
+            UPDATE {s}.runs SET lease_until = {NOW} + g.lease
+            FROM unnest(%s::text[], %s::bigint[], %s::float8[]) AS g (id, fence, lease)
+            JOIN r ON r.id = g.id AND r.epoch = g.fence
+            WHERE runs.no = r.no RETURNING runs.id"""
         self.add_tags: Sql = f"""
             INSERT INTO {s}.run_tags (run, name, value)
             SELECT %s, t.name, t.value FROM unnest(%s::text[], %s::text[]) t (name, value)"""

@@ -2,8 +2,9 @@
 
 How it is put together:
 
-* A lone step is one fenced statement; a group shares one transaction. Both are generators (``writer.py``)
-  that threads and event loops drive alike: an async commit is made on the loop, on a connection pinned to it.
+* Steps are one fenced statement (``writer.py``), a lone one and a group alike. An async commit sends it on
+  the loop, on a connection pinned to it. What needs several statements is a transaction in a thread: it must
+  not wait, with its locks, for a loop that a call of a body is blocking.
 * Leases, and everything durable, are on the server's clock. It is asked now and then, and kept as an offset
   to this host's monotonic time.
 * A connection that is lost, in the middle of a COMMIT too, is nobody's fault: the same operations are sent
@@ -40,14 +41,14 @@ from flowdsl.storage.base import Attention, Storage
 from flowdsl.storage.forking import rest_before_fork
 from flowdsl.storage.operations import Operation, Outcome, require_id, require_limit, require_operations
 from flowdsl.storage.postgres.connections import Connections, is_conflict, is_outage, translate
-from flowdsl.storage.postgres.drive import drive, drive_async
+from flowdsl.storage.postgres.drive import Threads, drive, drive_async
 from flowdsl.storage.postgres.listen import Listener
 from flowdsl.storage.postgres.rows import NotTaken, is_text, steps_of
 from flowdsl.storage.postgres.schema import prepare
 from flowdsl.storage.postgres.statements import Sql, Statements
 from flowdsl.storage.postgres.transactions import AsyncTransaction, BodyConnections
 from flowdsl.storage.postgres.url import postgres_place
-from flowdsl.storage.postgres.writer import REFUSED, Row, Transaction, lone, unstorable
+from flowdsl.storage.postgres.writer import REFUSED, Row, Single, Told, Transaction, single, unstorable
 from flowdsl.storage.transactions import StepTransaction
 
 __all__ = ["PostgresStorage"]
@@ -82,7 +83,10 @@ class PostgresStorage(Storage):
         self._sql = Statements(place.schema)
         self._channel = "flowdsl_" + blake2b(place.schema.encode(), digest_size=8).hexdigest()
         self._connections = Connections(place)
-        self._bodies = BodyConnections(place, self._new_transaction, self._patiently, self._patiently_async)
+        self._threads = Threads()
+        self._bodies = BodyConnections(
+            place, self._new_transaction, self._patiently, self._patiently_async, self._threads
+        )
         self._closed = False
         self._clock = (0.0, float("-inf"))  # the server's time less ours, and when that was found
         self._clock_lock = threading.Lock()
@@ -128,17 +132,26 @@ class PostgresStorage(Storage):
     def _commit(
         self, connection: "psycopg.Connection[Any]", operations: Sequence[Operation]
     ) -> list[Outcome]:
+        told = self._at_once(operations)
+        if isinstance(told, Single):
+            try:
+                told = told.outcomes(connection.execute(told.sql, told.values, binary=True).fetchall())
+            except REFUSED as error:
+                told = _refused(error, operations)
+        return _filled(told, operations, lambda rest: self._in_transaction(connection, rest))
+
+    def _at_once(self, operations: Sequence[Operation]) -> Single | Told:
+        """How to commit *operations* in one statement, or what is known of them without asking the server."""
         try:
-            if (single := lone(self._sql, operations)) is not None:
-                rows = connection.execute(single.sql, single.values, binary=True).fetchall()
-                if (outcome := single.outcome(rows)) is not None:
-                    return [outcome]
+            if (statement := single(self._sql, operations)) is not None:
+                return statement
         except NotTaken as error:
             return [unstorable(error)]
-        except REFUSED as error:
-            if is_conflict(error):
-                raise
-            return [unstorable(error)]
+        return [None for _ in operations]
+
+    def _in_transaction(
+        self, connection: "psycopg.Connection[Any]", operations: Sequence[Operation]
+    ) -> list[Outcome]:
         for careful in (False, True):
             try:
                 with connection.transaction():
@@ -165,43 +178,39 @@ class PostgresStorage(Storage):
         return await drive_async(connection, self._new_transaction().apply(operations))
 
     async def commit_async(self, operations: Sequence[Operation], /) -> list[Outcome]:
-        """``commit`` on the event loop: nothing blocks it, and no thread is asked."""
+        """``commit`` without blocking the event loop: one statement is sent on the loop, and asks no thread.
+
+        A transaction of several statements holds locks between them. A loop may be blocked meanwhile, by a
+        call of a body that waits for just these locks. So a thread does it, which needs no loop to go on.
+        """
         require_operations(operations)
         self._require_open()
         if not operations:
             return []
-
-        async def work() -> list[Outcome]:
-            async with self._connections.pinned() as connection:
-                return await self._commit_async(connection, operations)
-
-        outcomes = await self._patiently_async(work)
+        told = self._at_once(operations)
+        if isinstance(told, Single):
+            told = await self._told_async(told, operations)
+        if None in told:
+            rest = [operation for operation, outcome in zip(operations, told, strict=True) if outcome is None]
+            found = await self._threads.call(
+                lambda: self._persist(lambda connection: self._in_transaction(connection, rest))
+            )
+            outcomes = _filled(told, operations, lambda _: found)
+        else:
+            outcomes = _filled(told, operations, lambda _: [])
         self.announce(operations)
         return outcomes
 
-    async def _commit_async(
-        self, connection: "psycopg.AsyncConnection[Any]", operations: Sequence[Operation]
-    ) -> list[Outcome]:
-        try:
-            if (single := lone(self._sql, operations)) is not None:
-                cursor = await connection.execute(single.sql, single.values, binary=True)
-                if (outcome := single.outcome(await cursor.fetchall())) is not None:
-                    return [outcome]
-        except NotTaken as error:
-            return [unstorable(error)]
-        except REFUSED as error:
-            if is_conflict(error):
-                raise
-            return [unstorable(error)]
-        for careful in (False, True):
-            try:
-                async with connection.transaction():
-                    work = self._new_transaction().apply(operations, careful)
-                    return await drive_async(connection, work)
-            except REFUSED as error:
-                if is_conflict(error) or careful:
-                    raise
-        raise AssertionError("unreachable")
+    async def _told_async(self, statement: Single, operations: Sequence[Operation]) -> Told:
+        async def work() -> Told:
+            async with self._connections.pinned() as connection:
+                try:
+                    cursor = await connection.execute(statement.sql, statement.values, binary=True)
+                    return statement.outcomes(await cursor.fetchall())
+                except REFUSED as error:
+                    return _refused(error, operations)
+
+        return await self._patiently_async(work)
 
     def transaction(self) -> AbstractContextManager[StepTransaction]:
         self._require_open()
@@ -435,6 +444,7 @@ class PostgresStorage(Storage):
         self._listener.close()
         self._connections.close()
         self._bodies.close()
+        self._threads.close()
         self.notify()
 
     def _require_open(self) -> None:
@@ -451,8 +461,25 @@ class PostgresStorage(Storage):
         if in_child:
             self._connections.after_fork()
             self._bodies.after_fork()
+            self._threads.after_fork()
             self._clock_lock = threading.Lock()
             self._listener = self._new_listener()
+
+
+def _refused(error: psycopg.Error, operations: Sequence[Operation]) -> Told:
+    """What it means that one statement for all *operations* was refused: of a group, nothing is known."""
+    if is_conflict(error):
+        raise error
+    return [unstorable(error)] if len(operations) == 1 else [None] * len(operations)
+
+
+def _filled(
+    told: Told, operations: Sequence[Operation], ask: Callable[[list[Operation]], list[Outcome]]
+) -> list[Outcome]:
+    """All outcomes: those that are *told*, and for the others what comes of *ask*."""
+    rest = [operation for operation, outcome in zip(operations, told, strict=True) if outcome is None]
+    more = iter(ask(rest) if rest else ())
+    return [next(more) if outcome is None else outcome for outcome in told]
 
 
 def _require_transaction(connection: "psycopg.Connection[Any] | psycopg.AsyncConnection[Any]") -> None:

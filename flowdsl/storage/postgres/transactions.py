@@ -15,13 +15,14 @@ from typing import Any, NoReturn
 
 import psycopg
 from psycopg.pq import TransactionStatus
+from psycopg.pq.abc import PGconn
 from psycopg.rows import tuple_row
 
 from flowdsl.blocks import block
 from flowdsl.errors import StorageFull, StorageUnavailable
 from flowdsl.storage.operations import Done, Operation, Outcome
 from flowdsl.storage.postgres.connections import KEEP_ALIVE, PerLoop, is_conflict, is_outage, leaked
-from flowdsl.storage.postgres.drive import drive, drive_async
+from flowdsl.storage.postgres.drive import Threads, drive
 from flowdsl.storage.postgres.url import Place
 from flowdsl.storage.postgres.writer import REFUSED, Transaction, unstorable
 from flowdsl.storage.transactions import NotCommitted, StepTransaction, ended_by_itself, refuse
@@ -146,28 +147,33 @@ class SyncTransaction(_Transaction):
 class AsyncTransaction(_Transaction):
     """Of an async body."""
 
-    def __init__(self, connection: AsyncStepConnection, writer: Transaction) -> None:
+    def __init__(self, connection: AsyncStepConnection, writer: Transaction, threads: Threads) -> None:
         super().__init__(writer)
         self.connection = connection
+        self._threads = threads
 
     def commit(self, operations: Sequence[Operation]) -> NoReturn:
-        raise AssertionError("an async transaction is committed on its event loop")
+        raise AssertionError("an async transaction is committed by commit_async")
 
     async def commit_async(self, operations: Sequence[Operation]) -> list[Outcome]:
-        """The same as ``commit``, awaited."""
-        connection: AsyncStepConnection = self.connection
-        connection.row_factory, connection.cursor_factory = tuple_row, psycopg.AsyncCursor
+        """The same as ``commit``, in a thread: from here to the end the run is locked, and the loop may be
+        blocked by a call that waits for it."""
+        same = SyncTransaction(_Same(self.connection.pgconn), self._writer)
         try:
-            outcomes = await drive_async(connection, self._writer.apply(operations))
-        except psycopg.Error as error:
-            return self._applied(error, operations)
-        if _all_done(outcomes):
-            try:
-                await connection.execute(_COMMIT, prepare=False)
-            except psycopg.Error as error:
-                raise self._failed(error) from error
-            self.committed = True
-        return outcomes
+            return await self._threads.call(lambda: same.commit(operations))
+        finally:
+            self.committed = same.committed
+
+
+class _Same(StepConnection):
+    """The session of an async connection, for statements that block. It does not own it."""
+
+    def __init__(self, pgconn: PGconn) -> None:
+        super().__init__(pgconn)
+        self.prepare_threshold = None  # the other one has given names to statements of its own
+
+    def __del__(self, __warn: Any = None) -> None:
+        """Leave the session open."""
 
 
 class BodyConnections:
@@ -175,7 +181,7 @@ class BodyConnections:
 
     One whose transaction was committed is kept for the next step. Any other one is closed: a body that a
     timeout has left behind, or a task of it, may still hold it. *patiently* calls what may have to wait for
-    the server, *writer* makes what adds the record.
+    the server, *writer* makes what adds the record, *threads* commit for async code.
     """
 
     def __init__(
@@ -186,7 +192,9 @@ class BodyConnections:
         patiently_async: Callable[
             [Callable[[], Awaitable[AsyncStepConnection]]], Awaitable[AsyncStepConnection]
         ],
+        threads: Threads,
     ) -> None:
+        self._threads = threads
         self._place = place
         self._writer = writer
         self._patiently = patiently
@@ -234,7 +242,7 @@ class BodyConnections:
         here = self._loops.here()
         async with here.loans:
             connection = await self._patiently_async(partial(self._begin_async, here))
-            transaction = AsyncTransaction(connection, self._writer())
+            transaction = AsyncTransaction(connection, self._writer(), self._threads)
             try:
                 yield transaction
             finally:
