@@ -41,7 +41,8 @@ class BodyView:
     * ``step``: the same view that ``on_step_start`` gets; ``None`` for workflows and callbacks.
     * ``fn``: the function. ``args``, ``kwargs``: of the call, without ``self``. ``shown``: the same as one
       line of text.
-    * ``is_async``: whether ``execute_body_async`` is asked.
+    * ``is_async``: whether ``execute_body_async`` is asked. ``scope``: where the call stands, as in
+      ``run.steps()``.
     """
 
     kind: BodyKind
@@ -53,6 +54,7 @@ class BodyView:
     kwargs: dict[str, Any]
     shown: str
     is_async: bool
+    scope: str = ""
 
     def hold(self) -> Any:
         """Execute nothing: wait until the run is to stop (cancelled, interrupted, failed elsewhere), and
@@ -150,6 +152,12 @@ class Hooks:
         ``jitter``. Of several hooks the last one counts."""
         return _random.random()
 
+    def winner(self, run_id: str, key: str) -> int | None:
+        """Called when a ``race`` begins: which of those that race is to win, by its place, from 0; ``None``:
+        whichever ends well first. If the chosen one ends badly, the first of the others counts. Of several
+        hooks the last one counts."""
+        return None
+
     def wrap_storage(self, storage: Any) -> Any:
         """Called with the storage of a runtime as it is made; returns the one that it uses: that, or one that
         relays to it."""
@@ -158,8 +166,13 @@ class Hooks:
 
 _random = random.Random()  # spreads retries of many processes; never part of a result
 
+
+def _whoever(_run_id: str, _key: str) -> None:
+    """Nobody chooses."""
+
+
 _EVENTS = (*(name for name in vars(Hooks) if name.startswith("on_")), "called_outside")
-_PARTS = ("execute_body", "execute_body_async", "carry", "jitter", "wrap_storage")
+_PARTS = ("execute_body", "execute_body_async", "carry", "jitter", "winner", "wrap_storage")
 
 
 def _overridden(hook: Any) -> dict[str, Any]:
@@ -198,6 +211,7 @@ class HookChain:
             "jitter",
             "listens",
             "own",
+            "winner",
         ),
     )
 
@@ -227,6 +241,7 @@ class HookChain:
             _nested(found.get("execute_body_async"))
         )
         self.jitter: Callable[[], float] = found.get("jitter", (_random.random,))[-1]
+        self.winner: Callable[[str, str], int | None] = found.get("winner", (_whoever,))[-1]
         self.listens = any(name in found for name in _EVENTS)
         self._listeners = found
 

@@ -3,7 +3,9 @@
 import compileall
 import gc
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,21 @@ def pytest_configure(config: pytest.Config) -> None:
     ``PYTHONDONTWRITEBYTECODE`` is set, each would compile it anew."""
     if not hasattr(config, "workerinput"):
         compileall.compile_dir(Path(flowdsl.__file__).parent, quiet=2)
+        _use_memory(config)
+
+
+def _use_memory(config: pytest.Config) -> None:
+    """Let temporary files be in memory, those of workers and child processes too: on a disk, most of the time
+    of the tests is waiting for it. ``TMPDIR`` says otherwise."""
+    memory = Path("/dev/shm")
+    if "TMPDIR" in os.environ or not os.access(memory, os.W_OK):
+        return
+    if shutil.disk_usage(memory).free < 4 << 30:  # as in a container: 64 MB
+        return
+    folder = tempfile.TemporaryDirectory(prefix="flowdsl-", dir=memory, ignore_cleanup_errors=True)
+    config.add_cleanup(folder.cleanup)
+    os.chmod(folder.name, 0o755)  # run by root, some tests are another user for a moment
+    os.environ["TMPDIR"] = tempfile.tempdir = folder.name
 
 
 def pytest_collection_finish() -> None:

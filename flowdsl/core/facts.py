@@ -169,9 +169,11 @@ class Published(Facts):
 
 @frozen(slots=True)
 class Won(Facts):
-    """The place of the *winner* among those that raced, from 0."""
+    """The place of the *winner*, from 0, *among* those that raced: the keys of steps, the ids of runs, the
+    scopes of coroutines."""
 
     winner: int
+    among: tuple[str, ...] = field(default=(), converter=_names)
 
 
 @frozen(slots=True)

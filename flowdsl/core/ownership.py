@@ -6,9 +6,11 @@ The rules
       another epoch than the run has is refused. So a stale owner can do no harm, however late it wakes up.
     * A run is free when it has no owner or its lease has passed. *force* is for who knows that the owner is
       gone.
+    * The next generation of a run has another epoch, too: what the former one still has under way when it
+      ends — a flush of the keeper's, a beat of a body that was left behind — is refused like a stale owner's.
     * An operation may be sent twice, for nobody knows what became of a commit whose answer was lost. A claim
       and an opening carry a nonce: the one that the run has says that it happened. A change of status that is
-      in place already has happened.
+      in place already has happened; so has a change of generations by one epoch.
 
 A storage reads rows, asks here, and writes what the answer says. It decides nothing itself.
 """
@@ -30,6 +32,7 @@ __all__ = [
     "claimed_next",
     "fits",
     "free_at",
+    "has_restarted",
     "in_place",
     "inserted",
     "may_claim",
@@ -174,12 +177,15 @@ def in_place(run: Run, epoch: int | None, if_status: Sequence[RunStatus], change
     return again and all(getattr(run, name) == value for name, value in changes.items())
 
 
-def restarted(run: Run, changes: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What beginning the next generation changes in a run; ``None``: it has begun, as *changes* say by its
-    number."""
-    if changes.get("generation") == run.generation:
-        return None
-    return {**changes, "generation": run.generation + 1}
+def restarted(run: Run, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """What beginning the next generation changes in a run. It fences off the former one."""
+    return {**changes, "generation": run.generation + 1, "epoch": run.epoch + 1}
+
+
+def has_restarted(run: Run, epoch: int | None, changes: Mapping[str, Any]) -> bool:
+    """Whether the generation that *changes* name has begun already, and its beginning is sent again by the
+    same owner."""
+    return changes.get("generation") == run.generation and epoch in (None, run.epoch, run.epoch - 1)
 
 
 def takes_messages(status: RunStatus) -> bool:

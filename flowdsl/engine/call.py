@@ -65,7 +65,7 @@ class Operation:
         """
         raise NotImplementedError
 
-    def answer(self, call: "Call", record: Step) -> Flow | None:
+    def answer(self, call: "Call", record: Step) -> Flow | Result | None:
         """How a recorded call is answered; ``None``: with the outcome that its record holds."""
         return None
 
@@ -176,7 +176,7 @@ def identify(frame: Frame, operation: Operation) -> Call:
     stop = run.stop
     if stop.over:
         stop.check_late(frame.scope)
-    stop.check()
+    stop.check(replays=True)
     if frame.transacts and operation.kind not in _WITH_THE_STEP:
         path = "" if frame.step is None else frame.step.path
         raise TypeError(

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from contextlib import ExitStack
 from typing import Any, Never, TypeAlias, TypeVar
 
-from attrs import define
+from attrs import define, field
 
 from flowdsl.clock import Waker
 from flowdsl.core.records import Step
@@ -435,7 +435,7 @@ class Body(Effect):
 class _Seen(BodyView):
     """What hooks see of a body in a run; it can be held there."""
 
-    run: Execution
+    run: Execution = field(kw_only=True)
 
     def hold(self) -> Never:
         """Wait until the run is to stop, and raise that."""
@@ -461,7 +461,7 @@ class _Seen(BodyView):
 
 def _seen(frame: Frame, fn: Function, args: Args, kwargs: Named, callback: bool) -> BodyView:
     run, step = frame.run, frame.step
-    shown = ""
+    shown = scope = ""
     kind: BodyKind = "step"
     if step is None:
         path, kind = run.record.workflow, "callback" if callback else "workflow"
@@ -472,8 +472,8 @@ def _seen(frame: Frame, fn: Function, args: Args, kwargs: Named, callback: bool)
         if step.mode == "undo":
             kind, shown = "undo", run.engine.payloads.previews.value(args[0])
         elif call is not None:
-            fn, shown = call.operation.fn, call.shown
-    return _Seen(kind, path, run.id, step, fn, args, kwargs, shown, frame.is_async, run)
+            fn, shown, scope = call.operation.fn, call.shown, call.scope.id
+    return _Seen(kind, path, run.id, step, fn, args, kwargs, shown, frame.is_async, scope, run=run)
 
 
 class Stoppable(Effect):

@@ -11,8 +11,10 @@ that needs a state of its own for each run keeps it in a class of its own, by ``
 """
 
 import logging
+import math
 import os
 import threading
+import time
 from collections.abc import Iterable
 from contextvars import ContextVar
 from typing import Any, TypeVar
@@ -25,7 +27,7 @@ from flowdsl.engine.failures import OpenFailures
 from flowdsl.engine.scope import Scope, StepView
 from flowdsl.engine.stop import Stop
 from flowdsl.engine.user import Named, Value
-from flowdsl.errors import FlowError, LeaseLost, Stopped
+from flowdsl.errors import FlowError, LeaseLost, Stopped, StorageError
 from flowdsl.storage.operations import (
     Done,
     Fenced,
@@ -49,13 +51,16 @@ class Writer:
     the retry of a failed run has yet to execute again.
 
     ``buffer`` holds records that become durable with the next commit, and before the next body begins.
-    ``floor``: records up to this place in the order are no evidence of divergence any more.
+    ``floor``: records up to this place in the order are no evidence of divergence any more. ``held_until``:
+    when our lease is over, on the monotonic clock, as far as we know: behind that moment no body begins
+    before the storage has said that the run is still ours.
     """
 
     def __init__(self, run: "Execution") -> None:
         record = run.record
         self.run_id = record.id
         self.epoch = record.epoch
+        self.held_until = math.inf if run.engine.virtual else time.monotonic() + _left(run)
         self.buffer: dict[str, Step] = {}
         self._beside: dict[str, tuple[Operation, ...]] = {}
         self.floor = record.floor
@@ -154,6 +159,14 @@ class Writer:
             f"call the workflow again to follow the run",
             run=self.run_id,
         )
+
+
+def _left(run: "Execution") -> float:
+    """For how many seconds the lease of *run* lasts; where that cannot be told now, as if it were over."""
+    try:
+        return run.record.lease_until - run.engine.storage.now()
+    except StorageError:
+        return 0.0
 
 
 class Branches:
@@ -259,7 +272,7 @@ class Execution:
         left = None if record.deadline is None else record.deadline - engine.clock.now()
         deadline = None if left is None else engine.ticks() + left
         cleanup = 60.0 if definition is None else definition.cleanup
-        self.stop = Stop(record.id, deadline, engine.ticks, self.is_async, cleanup)
+        self.stop = Stop(record.id, deadline, engine.ticks, self.is_async, cleanup, self._unreplayed)
         self.failures = OpenFailures()
         self.writer = Writer(self)
         self.branches = Branches()
@@ -274,6 +287,10 @@ class Execution:
                 found = self._parts.setdefault(kind, kind())
         assert isinstance(found, kind)
         return found
+
+    def _unreplayed(self) -> bool:
+        with self.lock:
+            return bool(self.journal.unused())
 
     @property
     def parts(self) -> dict[type, object]:

@@ -17,6 +17,7 @@ The theory
 
 from collections.abc import Iterable
 from threading import get_ident
+from time import monotonic
 
 from flowdsl.core.journal import Verdict
 from flowdsl.core.records import Step
@@ -25,7 +26,7 @@ from flowdsl.engine.call import Call, Operation, identify
 from flowdsl.engine.divergence import diverged
 from flowdsl.engine.effects import Flow, Forked, Result, drive
 from flowdsl.engine.execution import Frame, current
-from flowdsl.engine.record import crossing, halted, replay
+from flowdsl.engine.record import crossing, halted, replay, still_ours
 from flowdsl.engine.scope import UnderWay, control
 from flowdsl.engine.user import Value
 from flowdsl.errors import Stopped, StorageError
@@ -86,7 +87,7 @@ def _crossing(call: Call, error: Stopped | StorageError) -> Result:
     return (halted(call.run, error, call) if isinstance(error, StorageError) else error), None
 
 
-def _entered(call: Call) -> Result | None:
+def _entered(call: Call) -> Flow | Result | None:
     """*call* is under way from now on, and knows whether another one overlaps it; the outcome, if its run has
     been told to stop."""
     run, scope = call.run, call.scope
@@ -117,7 +118,16 @@ def _entered(call: Call) -> Result | None:
             note_cleanup(run)
         elif not run.stop.replaying:
             return run.stop.stopped(), None
+    if monotonic() > run.writer.held_until:
+        return _entered_late(call)
     return None
+
+
+def _entered_late(call: Call) -> Flow:
+    """The lease ran out meanwhile: look whether the run is still ours before anything begins."""
+    yield from still_ours(call.run)
+    way = _way(call)
+    return way if isinstance(way, tuple) else (yield from way)
 
 
 def _left(call: Call) -> None:
@@ -143,6 +153,8 @@ def _way(call: Call) -> Flow | Result:
     """Recorded, execute or diverged: the one place that asks. Gives the outcome, or what leads to it."""
     run, operation = call.run, call.operation
     if not operation.recorded:
+        if run.stop.replaying and not run.journal.unused() and not run.stop.cleaning():
+            return run.stop.stopped(), None
         return operation.execute(call, None)
     journal, path = run.journal, operation.path
     key = call.key

@@ -6,6 +6,7 @@ The rules
     A write that is refused or fails stops the run, resumably. What was buffered goes first.
 """
 
+import time
 from collections.abc import Iterator
 
 from attrs import evolve
@@ -21,7 +22,7 @@ from flowdsl.engine.effects import Commit, Effects, Flow, Result
 from flowdsl.engine.execution import Execution
 from flowdsl.engine.user import Value
 from flowdsl.errors import FlowError, Stopped, StorageError
-from flowdsl.storage.base import Done, Operation, Outcome, PutStep
+from flowdsl.storage.base import Done, Operation, Outcome, PutStep, UpdateRun
 
 __all__ = [
     "commit",
@@ -36,6 +37,7 @@ __all__ = [
     "put",
     "replay",
     "row",
+    "still_ours",
     "whole",
 ]
 
@@ -247,6 +249,15 @@ def flush(run: Execution) -> Effects[None]:
     """Make durable what somebody who begins now may act upon: a body, a child."""
     if run.writer.buffer:
         yield from commit(run, None)
+
+
+def still_ours(run: Execution) -> Effects[None]:
+    """Go on only if *run* is ours, and renew its lease: it is over by our clock. A process that stood still
+    is told here that another one has taken the run, before it begins what that one may have done."""
+    begun = time.monotonic()
+    renewal = UpdateRun(run.id, {}, epoch=run.epoch, lease=run.engine.lease)
+    yield from commit(run, None, renewal)
+    run.writer.held_until = begun + run.engine.lease
 
 
 def halted(run: Execution, error: FlowError, call: Call | None) -> Stopped:

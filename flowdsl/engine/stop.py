@@ -15,7 +15,9 @@ The theory
     async body, is what that flow of control is handling at the moment, itself or in the chain of what it
     handles. Python keeps that for each thread and each task, so nothing has to be kept here.
     When the process dies while a body cleans up, the next one executes the body again, *replaying*: recorded
-    calls answer, and the first one that is not recorded is where the stop comes.
+    calls answer, and the first one that is not recorded is where the stop comes. So it is with a cancel or a
+    timeout that comes while a run that was continued has yet to ask for records: code that cleans up must
+    not take what was done for what was not.
 """
 
 import asyncio
@@ -65,7 +67,8 @@ class Stop:
     * ``deadline``: when its time is up, on the engine's ticks; once it is cancelled or has timed out, when
       the time for cleaning up is.
     * ``above``: its parent, where that or a run above it has a deadline.
-    * ``replaying``: recorded calls answer although the run is to stop.
+    * ``replaying``: recorded calls answer although the run is to stop. *unreplayed* tells whether there are
+      records that no call has asked for.
     * ``ending``: the body has ended badly, and branches that have not begun are not to begin any more.
     * ``undoing``: the run is being undone, or was; a cancel has come too late.
     * ``being_undone``: at this moment.
@@ -84,6 +87,7 @@ class Stop:
         "_ticks",
         "_told",
         "_undo",
+        "_unreplayed",
         "_wakers",
         "above",
         "being_undone",
@@ -97,8 +101,15 @@ class Stop:
     )
 
     def __init__(
-        self, run_id: str, deadline: float | None, ticks: Ticks, is_async: bool, cleanup: float = 60.0
+        self,
+        run_id: str,
+        deadline: float | None,
+        ticks: Ticks,
+        is_async: bool,
+        cleanup: float = 60.0,
+        unreplayed: Callable[[], object] = bool,
     ) -> None:
+        self._unreplayed = unreplayed
         self.reason: FlowError | None = None
         self.replaying = False
         self._cleanup = cleanup
@@ -129,11 +140,14 @@ class Stop:
         With *outside* the reason comes from beyond the run's own code, and the body of an async run is
         cancelled where it stands.
         """
+        cleans_up = isinstance(error, RunCancelled | RunTimeout)
+        replaying = cleans_up and self.reason is None and bool(self._unreplayed())
         with self._lock:
             if self.reason is None:
                 self.reason = error
-                if isinstance(error, RunCancelled | RunTimeout):
+                if cleans_up:
                     self.deadline = self._ticks() + self._cleanup
+                    self.replaying = self.replaying or replaying
         self._halt_children(error, outside)
         if outside:
             self._cancel()
@@ -225,10 +239,11 @@ class Stop:
 
     # Asking ------------------------------------------------------------------------------------------------
 
-    def check(self) -> None:
-        """Raise what must not be passed over before a durable call begins."""
+    def check(self, *, replays: bool = False) -> None:
+        """Raise what must not be passed over before a durable call begins, or goes on to wait. With
+        *replays*, its record may answer it yet."""
         if self.reason is not None:
-            if self.replaying or self.cleaning():
+            if (replays and self.replaying) or self.cleaning():
                 return
             raise self.stopped()
         if (self.deadline is not None or self.above is not None) and self.left() == 0.0:

@@ -18,6 +18,7 @@ from flowdsl.core.ownership import (
     claimed_next,
     fits,
     free_at,
+    has_restarted,
     in_place,
     inserted,
     may_claim,
@@ -259,13 +260,14 @@ class MemoryStorage(Storage):
         return _DONE
 
     def _restart(self, op: Restart) -> Outcome:
-        entry = self._owned(op.run_id, op.epoch)
-        if not isinstance(entry, Entry):
-            return entry
-        changes = restarted(entry.run, op.changes)
-        if changes is None:
+        entry = self._entries.get(op.run_id)
+        if entry is None:
+            return _MISSING
+        if has_restarted(entry.run, op.epoch, op.changes):
             return _EXISTED
-        self._change(entry, changes)
+        if not fits(entry.run, op.epoch):
+            return Fenced(_copy(entry.run))
+        self._change(entry, restarted(entry.run, op.changes))
         entry.steps.clear()
         for signal in [one for one in entry.signals.values() if one.taken_by and not one.asked]:
             del entry.signals[signal.id]

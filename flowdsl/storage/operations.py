@@ -210,12 +210,13 @@ class UpdateRun:
 
 @frozen(slots=True)
 class Restart:
-    """Begin the next generation of a run: ``generation`` += 1, *changes* are applied as by ``UpdateRun``, and
-    the journal goes, with the messages that were taken, unless their sender asked for a reply. Unread
-    messages, published items and tags stay.
+    """Begin the next generation of a run: ``generation`` += 1, epoch += 1, *changes* are applied as by
+    ``UpdateRun``, and the journal goes, with the messages that were taken, unless their sender asked for a
+    reply. Unread messages, published items and tags stay, and so does the owner. What the former generation
+    still sends is refused by its epoch.
 
-    *epoch* as in ``UpdateRun``. If the run is in the generation that *changes* name already, nothing happens:
-    ``Done(existed=True)``, for it is sent again.
+    *epoch* as in ``UpdateRun``. If the run is in the generation that *changes* name already, and nobody has
+    claimed it since, nothing happens: ``Done(existed=True)``, for it is sent again.
 
     Outcome: ``Done()``, ``Fenced(run)`` or ``Missing()``.
     """

@@ -11,6 +11,7 @@ _TESTS = Path(__file__).parents[1]
 for _folder in (
     _TESTS,
     _TESTS / "laws",
+    _TESTS / "storage",
 ):  # as pytest has it: the grammar of programs and the helpers stand there
     if str(_folder) not in sys.path:
         sys.path.insert(0, str(_folder))

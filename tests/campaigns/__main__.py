@@ -15,6 +15,7 @@ FULL = {
     "kills": 10_000, "crowd": 1_000, "damage": 1_000, "disk": 1_000, "laws": 100_000,
     "cancels": 5_000, "transactions": 1_000, "claims": 100_000, "year": 365, "fleet": 2_000,
     "restarts": 100, "duels": 1_000,
+    "chain": 10_000,
 }  # fmt: skip
 """The campaigns, each a module with a function of the same name, and how many trials the full form has."""
 

@@ -1,6 +1,7 @@
 """Generated programs that use every verb, in this process, killed at every place where a life can end: before and after
 each commit and in each body, and some once more while they recover. The grammar stands in ``verb_programs.py``, the
-laws in ``verb_laws.py``: result, effects, run store and journal are those of an execution without faults.
+laws in ``verb_laws.py``: result, effects, run store and journal are those of an execution without faults. The full form
+takes a PostgreSQL server as well; with ``--kind`` all programs are on ``memory``, ``sqlite`` or ``postgres``.
 """
 
 import random
@@ -9,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from postgres_server import postgres_url
 from verb_grammar import ENDINGS, Fault, random_program
 from verb_laws import Case
 
@@ -20,6 +22,9 @@ from .report import Report
 
 __all__ = ["laws"]
 
+FULL = 10_000
+"""From so many executions on, a server takes part."""
+
 
 def _check(index: int, given: Any, log: EffectLog) -> int:
     """All executions of one program."""
@@ -29,7 +34,8 @@ def _check(index: int, given: Any, log: EffectLog) -> int:
     program = random_program(f"{given.seed}/{index}")
     how: dict[str, Any] = {
         "is_async": rng.random() < 0.5,
-        "kind": rng.choice(["memory", "memory", "memory", "sqlite"]),
+        "kind": given.kind
+        or rng.choice(["memory", "memory", "memory", "sqlite", *["postgres"] * (given.count >= FULL)]),
         "ending": rng.choice([*ENDINGS, "return"]),
         "cancel_at": rng.randrange(8),
     }
@@ -49,6 +55,8 @@ def _check(index: int, given: Any, log: EffectLog) -> int:
 def laws(report: Report, given: Any) -> None:
     """``count`` executions that are killed, of as many programs as it takes, or of the program *only*."""
     index = given.only or 0
+    if given.kind == "postgres" or given.count >= FULL:
+        postgres_url()  # starts the server, for all processes to come
     with tempfile.TemporaryDirectory(prefix="flowdsl-laws-", dir=given.directory) as directory:
         while report.counts["executions"] < given.count and len(report.failures) < (1 if given.plant else 5):
             log = EffectLog(Path(directory) / str(index))

@@ -9,6 +9,7 @@ from flowdsl.core.ownership import (
     RUN_FIELDS,
     claimed,
     fits,
+    has_restarted,
     in_place,
     inserted,
     may_continue,
@@ -112,11 +113,16 @@ def test_an_update_sent_again(epoch, if_status, changes, expected):
 
 @given(runs)
 def test_a_generation_begins_once(run):
-    """Sent again, the same restart changes nothing."""
-    changes = restarted(run, {"generation": run.generation + 1, "args": b"x"})
-    after = evolve(run, **changes)
-    assert after.generation == run.generation + 1
-    assert restarted(after, {"generation": run.generation + 1, "args": b"x"}) is None
+    """It has an epoch of its own, and a restart that is sent again by the same owner is known by both."""
+    changes = {"generation": run.generation + 1, "args": b"x"}
+    assert not has_restarted(run, run.epoch, changes)
+    after = evolve(run, **restarted(run, changes))
+    assert (after.generation, after.epoch, after.owner) == (run.generation + 1, run.epoch + 1, run.owner)
+    assert has_restarted(after, run.epoch, changes)
+    assert has_restarted(after, None, changes)
+    assert has_restarted(after, after.epoch, changes)
+    assert not has_restarted(evolve(after, epoch=after.epoch + 1), run.epoch, changes)  # claimed since
+    assert not fits(after, run.epoch)
 
 
 def test_messages():

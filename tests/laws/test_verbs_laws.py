@@ -14,6 +14,7 @@ KINDS = LEAVES + HOLDERS
 BODY = (("step",), ("undoable",), ("increment",))
 """What the nodes hold that hold others."""
 
+ON_A_SERVER = [*LEAVES[LEAVES.index("received") :], "memo", "increment", "late", "chosen", "log", "started"]
 both = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 faults = st.lists(
     st.builds(Fault, st.integers(0, 40), st.booleans(), st.sampled_from([False, False, True])),
@@ -47,6 +48,17 @@ def test_each_verb_survives_a_kill_on_sqlite(ending, is_async):
         if number % len(ENDINGS) == (ENDINGS.index(ending) + is_async) % len(ENDINGS) or EXAMPLES > 1:
             case = Case(alone(kind), is_async=is_async, kind="sqlite", ending=ending, cancel_at=1)
             case.check([case.points()[len(case.points()) // 2]])
+
+
+@both
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_each_verb_survives_a_kill_on_postgresql(ending, is_async):
+    """One kill somewhere, for kinds that make more of a storage than steps; the campaign has the rest."""
+    turn = 2 * ENDINGS.index(ending) + is_async
+    for number, kind in enumerate(ON_A_SERVER):
+        if number % 8 == turn or EXAMPLES > 1:
+            case = Case(alone(kind), is_async=is_async, kind="postgres", ending=ending, cancel_at=1)
+            case.check([case.points()[len(case.points()) // 3]])
 
 
 @both

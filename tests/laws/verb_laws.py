@@ -12,14 +12,17 @@ Long campaigns call :func:`check_program` with programs of ``random_program(seed
 of ``programs()``, which hypothesis can shrink.
 """
 
+import atexit
 import tempfile
 import threading
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from postgres_server import postgres_url
 from support import Crash, Flavour, Mortal, unreachable
 from verb_grammar import BESIDE, Fault, Program, kinds_of
 from verb_programs import PLAYERS
@@ -69,12 +72,27 @@ class _Process(Mortal):
 # Lives ------------------------------------------------------------------------------------------------------
 
 
+@cache
+def _postgres() -> Storage:
+    """The one of this process: to empty it takes less than to make another one."""
+    from flowdsl.storage import PostgresStorage
+
+    storage = PostgresStorage(postgres_url())
+    atexit.register(storage.close)
+    return storage
+
+
 @contextmanager
 def fresh(kind: str) -> Iterator[Storage]:
-    """An empty storage: ``memory`` or ``sqlite``."""
+    """An empty storage: ``memory``, ``sqlite`` or ``postgres``."""
     if kind == "memory":
         with MemoryStorage() as storage:
             yield storage
+        return
+    if kind == "postgres":
+        storage = _postgres()
+        storage.clear()
+        yield storage
         return
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -83,12 +101,24 @@ def fresh(kind: str) -> Iterator[Storage]:
         yield storage
 
 
+@contextmanager
+def _threads_die() -> Iterator[None]:
+    """A thread that the death of its process ends says nothing: the keeper, whose flush another one
+    commits."""
+    before = threading.excepthook
+    threading.excepthook = lambda given: None if given.exc_type is Crash else before(given)
+    try:
+        yield
+    finally:
+        threading.excepthook = before
+
+
 def live(world: World, storage: Storage, fault: Fault | None = None) -> Any:
     """One life of a process that executes the program: the outcome; raises ``Crash`` if it died."""
     process = _Process(world, storage, fault)
     world.begin(process, fault)
     try:
-        with Runtime(process, clock=world.clock, lease=3600.0) as runtime:
+        with _threads_die(), Runtime(process, clock=world.clock, lease=3600.0) as runtime:
             process.runtime = runtime
             try:
                 _take_up_detached(world, runtime)

@@ -543,7 +543,7 @@ bug(
     "undo-not-recorded",
     "what was undone is undone once more after a kill",
     (
-        "yield from _store(state, *ended())",
+        "yield from self._put(call, *self._undone(call, attempt.number))",
         "pass",
     ),
     tests=f"tests/engine/runs/test_undo.py {VERBS}",
@@ -551,7 +551,7 @@ bug(
 bug(
     "failing-undo-stops",
     "an undo that fails keeps the others from being undone",
-    ("return (yield from _give_up(state, step, defn.path, attempt, started, error))", "raise error"),
+    ("return (yield from self._give_up(call, made, failed))", "return failed, None"),
     tests="tests/engine/runs/test_undo.py",
 )
 bug(

@@ -27,7 +27,9 @@ __all__ = ["Racer", "race"]
 
 
 class Racer(Protocol):
-    """One of those that race."""
+    """One of those that race. ``name``: the key of a step, the id of a run, the scope of a coroutine."""
+
+    name: str
 
     def begin(self, tell: Callable[[], None]) -> None:
         """Call *tell* when it has ended."""
@@ -44,6 +46,7 @@ class _Future:
 
     def __init__(self, future: StepFuture[Value]) -> None:
         self._future = future
+        self.name = future.key
 
     def begin(self, tell: Callable[[], None]) -> None:
         self._future.at_end(tell)
@@ -65,6 +68,7 @@ class _Branch:
     def __init__(self, frame: Frame, coroutine: Coroutine[Value, Value, Value]) -> None:
         self._frame = frame
         self._coroutine = coroutine
+        self.name = ""
         self._cleans_up = frame.run.stop.cleaning()
         self._scope: Scope | None = None
         self._task: asyncio.Task[Value] | None = None
@@ -72,6 +76,7 @@ class _Branch:
     def stands_in(self, scope: Scope) -> None:
         """Its calls are counted in *scope*."""
         self._scope = scope
+        self.name = scope.id
 
     def begin(self, tell: Callable[[], None]) -> None:
         clock = self._frame.run.engine.clock if self._frame.run.engine.virtual else None
@@ -154,7 +159,9 @@ class Race(Operation):
             errors = [error for error, _ in outcomes.values() if isinstance(error, Exception)]
             group = ExceptionGroup(f"all {len(self._racers)} that raced have failed", errors)
             return (yield from fail(call, group))
-        ended = yield from complete(call, outcomes[winner][1], Won(winner))
+        ended = yield from complete(
+            call, outcomes[winner][1], Won(winner, tuple(racer.name for racer in self._racers))
+        )
         self._withdraw(winner)
         run.stop.check()
         return ended
@@ -167,6 +174,7 @@ class Race(Operation):
         """The place of the winner (``None``: all have failed), and the outcomes up to then."""
         run, bell = call.run, _Bell()
         outcomes: dict[int, tuple[BaseException | None, Value]] = {}
+        chosen = run.engine.hooks.winner(run.id, call.key)
         for racer in self._racers:
             racer.begin(bell.ring)
         while True:
@@ -177,12 +185,14 @@ class Race(Operation):
                     if number in outcomes or (found := racer.ended()) is None:
                         continue
                     outcomes[number] = found
-                    if found[0] is None:
-                        return number, outcomes
                     if isinstance(found[0], Stopped):
                         raise found[0]
+                    if found[0] is None and chosen in (None, number):
+                        return number, outcomes
                 if len(outcomes) == len(self._racers):
-                    return None, dict(sorted(outcomes.items()))
+                    outcomes = dict(sorted(outcomes.items()))
+                    well = (number for number, (error, _) in outcomes.items() if error is None)
+                    return next(well, None), outcomes
                 yield Pause(run, run.stop.left(), waker)
             finally:
                 run.stop.waited(waker)

@@ -23,6 +23,7 @@ If you edit this
 
 import logging
 from collections.abc import Callable
+from time import monotonic
 
 from attrs import evolve
 
@@ -50,6 +51,7 @@ from flowdsl.engine.record import (
     put,
     replay,
     row,
+    still_ours,
     whole,
 )
 from flowdsl.engine.registry import STEPS
@@ -217,6 +219,10 @@ class StepOperation(DurableOperation):
                     return given_up
                 begun = (*begun, failed[0].began)[-ATTEMPTS:]
             made += 1
+            if (
+                failed is not None and monotonic() > run.writer.held_until
+            ):  # it was waited for, with the lease over
+                yield from still_ours(run)
             attempt = self._attempt(call, made)
             if self.defn.in_doubt == "raise":
                 doubt = InDoubt(undo=self.defn.undo_path)  # for a person's word that it took effect

@@ -222,7 +222,7 @@ def read(frame: Frame, op: str, key: str | None = None, default: Value = None) -
         return durable(frame, StoreRead(op, key, default))
     if frame.abandoned:
         raise Stopped(StorageError("a body that a timeout left behind read the run store"))
-    frame.run.stop.check()
+    frame.run.stop.check(replays=True)
     return _live(frame.run, key, default)
 
 

@@ -103,6 +103,11 @@ class StepFuture(Generic[T]):
             path, run_id, key = self._call.operation.path, self._call.run.id, self._call.key
         return future_html(path or "a step outside any run", self._status(), run_id, key)
 
+    @property
+    def key(self) -> str:
+        """The key of the step; ``""`` outside any run."""
+        return "" if self._call is None else self._call.key
+
     def _status(self) -> str:
         """How it stands, in the words of the statuses; nothing that it holds is touched."""
         future = self._future

@@ -142,7 +142,7 @@ def origins(run: Execution) -> list[tuple[str, dict[str, int]]]:
 
 
 def _seed(run: Execution, scope: Scope) -> bytes:
-    run.stop.check()
+    run.stop.check(replays=True)
     with run.lock:
         number = scope.draw()
     source = run.origin

@@ -262,12 +262,15 @@ def _let_go(state: Execution, reason: BaseException) -> None:
 
 def release(engine: Engine, record: Run, operations: Sequence[Operation] = ()) -> None:
     """Give the lease back, after *operations*; what goes wrong is logged. A run that is not ours (any more,
-    or because this is a forked child) is let alone."""
+    or because this is a forked child) is let alone. One that has begun anew in the same moment is ours under
+    its next epoch."""
     if record.id not in engine.owned:
         return
     engine.owned.release(record.id)
     try:
-        engine.commit(*operations, UpdateRun(record.id, {}, epoch=record.epoch, release=True))
+        *_, outcome = engine.commit(*operations, UpdateRun(record.id, {}, epoch=record.epoch, release=True))
+        if isinstance(outcome, Fenced) and outcome.run.owner == record.owner:
+            engine.commit(UpdateRun(record.id, {}, epoch=outcome.run.epoch, release=True))
     except BaseException as error:
         logger.warning(
             "the lease of run %s could not be released: %s",

@@ -30,7 +30,7 @@ from flowdsl.engine.execution import Execution, Frame, current, outside_runs
 from flowdsl.engine.operations.continue_as_new import ContinuesAsNew
 from flowdsl.engine.operations.publish import Channels
 from flowdsl.engine.operations.schedule import arm_all
-from flowdsl.engine.record import commit, halted
+from flowdsl.engine.record import commit, flush, halted
 from flowdsl.engine.runs.acquire import Acquired, acquire
 from flowdsl.engine.runs.ending import ended, release, undo_on
 from flowdsl.engine.runs.outcome import on_a_loop, outcome_of
@@ -228,8 +228,11 @@ def _next(state: Execution, called: Invocation[WorkflowDef]) -> Effects[Executio
         "open_failures": (),
         "floor": 0,
     }
+    yield from flush(state)  # before, so that what cannot be stored keeps the run in this generation
     yield from commit(state, None, Restart(record.id, state.epoch, changes))
-    following = Execution(engine, evolve(record, **changes), Journal(), called.defn, state.parent, called)
+    begun = evolve(record, epoch=record.epoch + 1, **changes)
+    following = Execution(engine, begun, Journal(), called.defn, state.parent, called)
+    following.writer.held_until = state.writer.held_until
     following.inherit({Channels: state.part(Channels)})
     engine.owned.begin(record.id, following)
     return following

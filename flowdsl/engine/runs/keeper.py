@@ -131,11 +131,13 @@ class Keeper:
         operations = [
             UpdateRun(state.id, {}, epoch=state.epoch, lease=self._engine.lease) for state in states
         ]
+        held_until = time.monotonic() + self._engine.lease
         for state, outcome in zip(states, self._engine.committer.commit(operations), strict=True):
             if isinstance(outcome, Fenced | Missing):
                 state.stop.halt(state.writer.lost(outcome), outside=True)
             else:
                 assert isinstance(outcome, Done)
+                state.writer.held_until = held_until
 
     def announce(self) -> None:
         """Store a pending record for each step that has been executing for a while; quick ones cost no extra

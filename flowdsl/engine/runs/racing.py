@@ -20,7 +20,7 @@ class RunRacer:
 
     def __init__(self, engine: Engine, frame: Frame, run_id: str) -> None:
         self._engine = engine
-        self._run_id = run_id
+        self._run_id = self.name = run_id
         self._child: StepFuture[Value] | None = frame.run.branches.known(run_id)
         self._future: Future[Value] | None = None
         self._given_up = threading.Event()

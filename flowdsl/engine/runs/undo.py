@@ -3,9 +3,8 @@
 The rules
     1. Undo begins when all branches have ended, and its start is recorded together with the outcome that the
        run will have; a kill during undoing continues undoing, and the body is not executed again.
-    2. Each undo is a durable step, called with the result of the step that it takes back, under its own retry
-       policy; attempts survive a crash. The step's record becomes ``undone`` in the commit that records the
-       undo.
+    2. Each undo is a durable call of its own (:mod:`flowdsl.engine.operations.undo`); its attempts survive a
+       crash.
     3. An undo that fails for good is reported once and does not keep the others from being undone. It is
        tried again only when the run was retried and ends badly once more.
     4. A completed child run is undone by its own steps' undo; one with nothing to undo stays as it is, and so
@@ -17,45 +16,29 @@ The rules
     7. In a child, an undo that has begun ends even if its task is cancelled meanwhile, by the run above it.
 """
 
-import logging
-from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
-from flowdsl.core.facts import ChildRun, Facts, FromMemo, Retrying, Undoable, facts_of, generation_of
+from flowdsl.core.facts import ChildRun, FromMemo, Undoable, facts_of, generation_of
 from flowdsl.core.journal import Journal
 from flowdsl.core.kinds import CHILD, STEP, UNDO
-from flowdsl.core.records import Memo, Run, RunFilter, Step
+from flowdsl.core.records import Run, RunFilter, Step
 from flowdsl.core.status import RunStatus, StepStatus
-from flowdsl.engine.definitions import Invocation, StepDef, known_undo, step_definition, undo_path
-from flowdsl.engine.effects import (
-    Body,
-    Commit,
-    Effect,
-    Effects,
-    Flow,
-    Pause,
-    Read,
-    Result,
-    Unbroken,
-)
+from flowdsl.engine.definitions import known_undo
+from flowdsl.engine.effects import Commit, Effects, Flow, Read, Unbroken
 from flowdsl.engine.engine import Engine
-from flowdsl.engine.execution import Execution, Frame, current
+from flowdsl.engine.execution import Execution
 from flowdsl.engine.operations.step import Undos
+from flowdsl.engine.operations.undo import undo_key, undo_step
 from flowdsl.engine.owner import is_interrupted
 from flowdsl.engine.record import commit, halted
-from flowdsl.engine.registry import STEPS, step_called
+from flowdsl.engine.registry import STEPS
 from flowdsl.engine.runs.acquire import ended_with_parent, take
-from flowdsl.engine.scope import Scope, StepView
 from flowdsl.engine.strays import Strays
-from flowdsl.engine.transact import no_transactions, transacted
 from flowdsl.engine.user import Named, Value
 from flowdsl.errors import StepNotFound
-from flowdsl.storage.base import DropMemo, DropSteps, Operation, Outcome, PutStep, UpdateRun
+from flowdsl.storage.base import DropSteps, Operation, UpdateRun
 
 __all__ = ["end_abandoned", "end_children", "has_undo", "quieten", "undo_all"]
-
-logger = logging.getLogger("flowdsl")
 
 _UNFINISHED = (RunStatus.PENDING, RunStatus.RUNNING)
 
@@ -140,7 +123,7 @@ def _undo_all(state: Execution, begin: Named, goes_on: bool) -> Effects[bool]:
     if not plan:
         return False
     operations: list[Operation] = [UpdateRun(state.id, begin, epoch=state.epoch)]
-    earlier = [f"{step.key}/undo" for step, _, _ in plan if step is not None]
+    earlier = [undo_key(step) for step, _, _ in plan if step is not None]
     earlier = [key for key in earlier if not goes_on and state.journal.get(key) is not None]
     if earlier:  # of the last time that the run ended badly
         operations.append(DropSteps(state.id, tuple(earlier), state.epoch))
@@ -152,11 +135,10 @@ def _undo_all(state: Execution, begin: Named, goes_on: bool) -> Effects[bool]:
         if child is not None:
             yield from _undo_child(state, step, child)
         elif step is not None:
-            flow = _undo_step(state, step, undo)
-            if state.parent is None:
-                yield from flow
-            else:
-                yield Unbroken(flow)
+            flow = undo_step(state, step, undo)
+            error, _ = (yield from flow) if state.parent is None else (yield Unbroken(flow))
+            if error is not None:
+                raise error
     return True
 
 
@@ -196,7 +178,7 @@ def _plan(state: Execution, goes_on: bool) -> list[tuple[Step | None, Value, str
         named = _mark_of(step)
         if named is None:
             continue
-        last = state.journal.get(f"{step.key}/undo")
+        last = state.journal.get(undo_key(step))
         if goes_on and last is not None and last.status is StepStatus.FAILED:
             continue  # it failed for good, and was reported
         undo = _undo_of(state, step, named)
@@ -215,203 +197,6 @@ def _plan(state: Execution, goes_on: bool) -> list[tuple[Step | None, Value, str
     return plan
 
 
-# ------------------------------------------------------------------------------------------------ one step
-
-
-def _undo_step(state: Execution, step: Step, undo: Value) -> Flow:
-    """One undo with retries, then its record."""
-    engine = state.engine
-    if undo is None:
-        lost = StepNotFound("its undo was local to a function that has ended", run=state.id, step=step.path)
-        return (yield from _give_up(state, step, "?", 0, engine.clock.now(), lost))
-    value = engine.payloads.unpack(step.payload or b"", state.id, step.key, "result")
-    called = _called(undo, value)
-    defn, fn = called.defn, called.fn
-    beside = yield from _shared_no_more(state, step)
-    retry = defn.retry or engine.retry
-    generation = generation_of(step)
-    place = f"{step.key}/undo/{generation}"
-    state.journal.reopen([s.key for s in state.journal if s.scope == place and s.status is StepStatus.FAILED])
-    attempt, started = yield from _take_up(state, step)
-    undone = step._replace(seq=0, status=StepStatus.UNDONE, extra=Facts(generation=generation + 1).to_json())
-
-    def ended() -> tuple[Step, Step]:
-        return _record(state, step, defn.path, StepStatus.COMPLETED, attempt, started, None), undone
-
-    while True:
-        attempt += 1
-        scope = Scope(place, state.scope, defn.is_async, of_step=True)
-        scope.entered()
-        state.stop.undoes(scope)
-        now = engine.clock.now()
-        view = StepView(
-            state.id,
-            f"{step.key}/undo",
-            defn.path,
-            "undo",
-            attempt,
-            now,
-            generation=generation,
-            origin=state.origin,
-        )
-        frame = Frame(state, scope, view, defn.is_async)
-        if defn.transaction:
-            error = yield from _in_transaction(frame, called, ended, beside)
-        else:
-            error, _ = yield from _call(frame, defn, fn, value)
-            if error is None:
-                yield from _store(state, *ended(), beside=beside)
-        if error is None:
-            return None, None
-        if not isinstance(error, Exception):
-            raise error
-        if not retry.should_retry(error, attempt):
-            return (yield from _give_up(state, step, defn.path, attempt, started, error))
-        delay = retry.delay(attempt, engine.hooks.jitter(), error)
-        again = Retrying(engine.clock.now() + delay)
-        pending = _record(state, step, defn.path, StepStatus.PENDING, attempt, started, error, again)
-        yield from _store(state, pending)
-        yield from _wait(state, delay)
-        with state.lock:
-            state.journal.reopen(state.failures.inside(scope))
-
-
-def _shared_no_more(state: Execution, step: Step) -> Effects[tuple[Operation, ...]]:
-    """What drops the result of a step that is undone from those that other runs may take, if it is there."""
-    facts, storage = facts_of(step), state.engine.storage
-    key = facts.shared if isinstance(facts, Undoable) else ""
-    if not key:
-        return ()
-    memo: Memo | None = yield Read(storage, lambda: storage.get_memo(key))
-    return (DropMemo(key),) if memo is not None and memo.created_at == step.completed_at else ()
-
-
-def _called(undo: Value, value: Value) -> Invocation[StepDef]:
-    """The call of an undo: a step's definition, a decorated step, or a plain function."""
-    if isinstance(undo, StepDef):
-        return undo.call((value,), {})
-    if step_definition(undo) is not None:
-        return step_called(undo, (value,), {})
-    defn = StepDef.build(undo, name=undo_path(undo))
-    return Invocation(defn, undo, None, (value,), {})
-
-
-def _give_up(
-    state: Execution, step: Step, path: str, attempts: int, started: float, error: BaseException
-) -> Flow:
-    """Report an undo that failed for good."""
-    logger.error(
-        "undo %s of step %s in run %s failed after %d attempts; the others go on",
-        *(path, step.path, state.id, attempts),
-        exc_info=state.engine.payloads.previews.exc_info(error),
-        extra={"run": state.id, "step": step.key},
-    )
-    return (yield from _store(state, _record(state, step, path, StepStatus.FAILED, attempts, started, error)))
-
-
-def _take_up(state: Execution, step: Step) -> Any:
-    """Go on behind the attempts of an earlier process: how many there were, and when the first began."""
-    prior = state.journal.get(f"{step.key}/undo")
-    if prior is None or prior.status is not StepStatus.PENDING:
-        return 0, state.engine.clock.now()
-    facts = facts_of(prior)
-    if isinstance(facts, Retrying):
-        yield from _wait(state, facts.next - state.engine.clock.now())
-    return prior.attempts, prior.created_at
-
-
-def _wait(state: Execution, delay: float) -> Flow:
-    if delay > 0:
-        token = current.set(Frame(state, state.scope, None, state.is_async))  # it is the run that waits
-        try:
-            yield Pause(state, delay)
-        finally:
-            current.reset(token)
-    return None, None
-
-
-def _record(
-    state: Execution,
-    step: Step,
-    path: str,
-    status: StepStatus,
-    attempts: int,
-    started: float,
-    error: BaseException | None,
-    facts: Facts | None = None,
-) -> Step:
-    return Step(
-        state.id,
-        f"{step.key}/undo",
-        path,
-        kind=UNDO,
-        scope=step.scope,
-        status=status,
-        attempts=attempts,
-        args=step.preview,
-        preview="" if error is None else state.engine.payloads.previews.error(error),
-        created_at=started,
-        completed_at=None if status is StepStatus.PENDING else state.engine.clock.now(),
-        concurrent=True,
-        extra="" if facts is None else facts.to_json(),
-    )
-
-
-def _store(state: Execution, *records: Step, beside: tuple[Operation, ...] = ()) -> Flow:
-    """Records of an undo and of what it has changed, in one commit."""
-    puts = [PutStep(record, state.epoch) for record in records]
-    outcomes = yield Commit(state.engine, (*puts, *beside))
-    _stored(state, puts, outcomes)
-    return None, None
-
-
-def _stored(state: Execution, puts: Sequence[PutStep], outcomes: list[Outcome]) -> None:
-    for outcome, put in zip(outcomes, puts, strict=False):  # behind them stands what was beside
-        seq = state.writer.accept(outcome, put)
-        if put.step.status is StepStatus.UNDONE:
-            state.writer.raise_floor(seq)
-        with state.lock:
-            state.journal.add(put.step)
-
-
-def _in_transaction(
-    frame: Frame,
-    called: Invocation[StepDef],
-    ended: Callable[[], tuple[Step, Step]],
-    shared: tuple[Operation, ...],
-) -> Effects[BaseException | None]:
-    """Execute a transactional undo; its records are committed with its effects."""
-    state, defn = frame.run, called.defn
-    if not state.engine.storage.transacts:
-        return no_transactions(state.engine, defn.path)
-    puts: list[PutStep] = []
-
-    def records(_: Value) -> tuple[Operation, ...]:
-        puts[:] = [PutStep(record, state.epoch) for record in ended()]
-        return (*puts, *shared)
-
-    body = Body(called.fn, called.args, called.kwargs, frame, defn.timeout)
-    beside: Callable[[Effect], Value] | None = None
-    if defn.is_async and not state.is_async:
-        beside = lambda effect: state.engine.background_async(effect.aio).result()  # noqa: E731
-    error, outcomes = yield from transacted(state, called, body, records, beside)
-    if error is None:
-        _stored(state, puts, outcomes)
-    return error
-
-
-def _call(frame: Frame, defn: StepDef, fn: Value, value: Value) -> Flow:
-    body = Body(fn, (value,), {}, frame, defn.timeout)
-    if defn.is_async and not frame.run.is_async:
-        engine = frame.run.engine
-        found: Result = engine.background_async(body.aio).result()
-        return found
-    if not defn.is_async:
-        return body.sync()
-    answer: Result = yield body
-    return answer
-
-
 # ------------------------------------------------------------------------------------------------ children
 
 
@@ -425,7 +210,10 @@ def _undo_child(state: Execution, step: Step | None, child_id: str) -> Flow:
     if step is None:
         return None, None
     undone = ChildRun(child_id, generation=generation_of(step) + 1).to_json()
-    return (yield from _store(state, step._replace(seq=0, status=StepStatus.UNDONE, extra=undone)))
+    settled = step._replace(seq=0, status=StepStatus.UNDONE, extra=undone)
+    state.writer.raise_floor((yield from commit(state, None, state.writer.put(settled))))
+    state.writer.add(settled)
+    return None, None
 
 
 class GivenUp(set[str]):

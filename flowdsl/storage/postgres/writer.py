@@ -22,6 +22,7 @@ from flowdsl.core.ownership import (
     claimed,
     claimed_next,
     fits,
+    has_restarted,
     in_place,
     inserted,
     may_take,
@@ -420,14 +421,16 @@ class Transaction:
         return _DONE
 
     def _restart(self, op: Restart) -> Dialogue[Outcome]:
-        head = yield from self._owned(op.run_id, op.epoch)
-        if not isinstance(head, _Head):
-            return head
+        head = yield from self._head(op.run_id)  # locks it
         found = yield from self._run(op.run_id)
-        changes = None if found is None else restarted(found[2], op.changes)
-        if changes is None:
+        if head is None or found is None:
+            return _MISSING
+        run = found[2]
+        if has_restarted(run, op.epoch, op.changes):
             return _EXISTED
-        yield from self._set_run(op.run_id, head.no, changes)
+        if not fits(run, op.epoch):
+            return Fenced(run)
+        yield from self._set_run(op.run_id, head.no, restarted(run, op.changes))
         yield self._sql.keep_last, (head.last, head.no)
         yield self._sql.drop_steps_of_run, (head.no,)
         yield self._sql.drop_taken, (head.no,)

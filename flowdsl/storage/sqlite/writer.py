@@ -22,6 +22,7 @@ from flowdsl.core.ownership import (
     claimed,
     claimed_next,
     fits,
+    has_restarted,
     in_place,
     inserted,
     may_take,
@@ -350,15 +351,15 @@ class Transaction:
         return _DONE
 
     def _restart(self, op: Restart) -> Outcome:
-        head = self._owned(op.run_id, op.epoch)
-        if not isinstance(head, _Head):
-            return head
-        found = self._run(op.run_id)
-        changes = None if found is None else restarted(found[1], op.changes)
-        if changes is None:
+        head, found = self._head(op.run_id), self._run(op.run_id)
+        if head is None or found is None:
+            return _MISSING
+        run = found[1]
+        if has_restarted(run, op.epoch, op.changes):
             return _EXISTED
-        self._set_run(op.run_id, head.no, changes)
-        head = self._head(op.run_id) or head
+        if not fits(run, op.epoch):
+            return Fenced(run)
+        self._set_run(op.run_id, head.no, restarted(run, op.changes))
         self._execute(sql.KEEP_LAST, (head.last, head.no))
         self._execute(sql.DROP_STEPS_OF_RUN, (head.no, head.no))
         self._execute(sql.DROP_TAKEN, (head.no,))

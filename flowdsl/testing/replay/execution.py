@@ -54,7 +54,10 @@ class _Watching(Player):
         self._storage = storage
 
     def on_run_start(self, run: Any) -> None:
-        if run.parent is None:
+        parent = run.parent
+        if parent is not None and self._plan.losers.holds_run(parent.id):
+            self._plan.losers.add_run(run.id)
+        if parent is None:
             for number, (name, payload) in enumerate(self._plan.signals):
                 run.signal(name, payload, sender="check_replay", key=f"check_replay-{number}")
 
@@ -70,8 +73,9 @@ class _Watching(Player):
 
     def on_run_complete(self, run: Any, result: Any) -> None:
         body = self.bodies.get(run.id)
+        self._plan.losers.learn(self._life.puts.values())
         for row in body.unused() if body is not None else ():
-            if body_of(row.scope):
+            if body_of(row.scope) or self._life.lost_a_race(row):
                 continue  # the body of a step may call something else each time
             self._life.unused.append(f"{row.path.rpartition('.')[2]}({row.args})")
 
@@ -100,7 +104,7 @@ def live(plan: Plan, storage: MemoryStorage, before: Sequence[Commit], changes: 
     """Execute the workflow to its end on *storage*, which holds the commits *before*; *changes* tell what
     has changed since.
     """
-    life = Life(before, changes)
+    life = Life(before, changes, losers=plan.losers)
     for commit in before:
         life.note(commit.operations)
     first = not before
@@ -121,6 +125,7 @@ def live(plan: Plan, storage: MemoryStorage, before: Sequence[Commit], changes: 
                 life.loaded += _errors(plan, rt)
     finally:
         storage.close()
+    plan.losers.learn(life.puts.values())
     if first:
         steps = life.journal().items()
         plan.inner = {(run_id, body_of(step.scope)) for (run_id, _), step in steps if step.scope}

@@ -8,6 +8,7 @@ from attrs import define, field, frozen
 from flowdsl.core.kinds import OBSERVABLE
 from flowdsl.core.records import Step
 from flowdsl.storage.base import Operation, PutStep, TakeSignal
+from flowdsl.testing.replay.races import Losers
 
 __all__ = ["Address", "Called", "Commit", "Life", "Outcome", "Place", "Plan", "Sight", "body_of"]
 
@@ -42,9 +43,9 @@ class Plan:
     """What is executed, and how, and what the first execution found out.
 
     That is: which bodies had *begun* (and whether they are async), their *outcomes*, the order in which they
-    *ended*, which of them made durable calls of their own (*inner*), arguments that steps *changed*, and
-    calls that leave no record (*unrecorded*). With *elsewhere* it is executed in another process, where no
-    body of a step executes.
+    *ended*, which of them made durable calls of their own (*inner*), arguments that steps *changed*, calls
+    that leave no record (*unrecorded*), and who lost a race (*losers*). With *elsewhere* it is executed in
+    another process, where no body of a step executes.
     """
 
     workflow: Any
@@ -61,6 +62,7 @@ class Plan:
     inner: set[Place] = field(factory=set)
     changed: list[str] = field(factory=list)
     unrecorded: dict[str, None] = field(factory=dict)
+    losers: Losers = field(factory=Losers)
 
 
 @define(slots=True)
@@ -68,7 +70,8 @@ class Life:
     """What was seen of one execution, which continues the commits *before*.
 
     ``puts`` are all records of it and of what it continued; ``strange`` are calls that the first execution
-    did not make; ``effects``, ``reads`` and ``lost`` are what a body did outside of every step.
+    did not make; ``losers`` is what is known of races; ``effects``, ``reads`` and ``lost`` are what a body
+    did outside of every step.
     """
 
     before: Sequence[Commit]
@@ -86,6 +89,7 @@ class Life:
     lost: list[str] = field(factory=list)
     really_ran: int = 0
     loaded: list[tuple[str, Any, Any]] = field(factory=list)
+    losers: Losers = field(factory=Losers)
 
     def note(self, operations: Sequence[Operation]) -> None:
         """Keep the records among *operations*."""
@@ -98,6 +102,10 @@ class Life:
     def journal(self) -> dict[Place, Step]:
         """The records that must be the same in each execution."""
         return {place: step for place, step in self.puts.items() if step.kind in OBSERVABLE}
+
+    def lost_a_race(self, step: Step) -> bool:
+        """Whether a record belongs to one that has lost a race."""
+        return self.losers.holds(step.run_id, step.key, step.scope)
 
 
 @frozen(slots=True)

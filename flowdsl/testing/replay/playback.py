@@ -3,7 +3,8 @@
 The rules
     The first execution executes every body. A continued one executes none that the first has completed: it
     gives what that returned or raised. A body that had not ended (it was cancelled, or timed out) does not
-    end again. A step that the first execution did not call is not executed at all: it is what differs.
+    end again. A step that the first execution did not call is not executed at all: it is what differs, or
+    belongs to one that has lost a race, which came further this time.
 
     Two kinds are executed again nevertheless: steps that make durable calls of their own (those are to be
     replayed too), and steps of mode ``try``, of which there is no record. In another process neither is: what
@@ -54,6 +55,10 @@ class Player(Hooks):
         """The same each time."""
         return 0.0
 
+    def winner(self, run_id: str, key: str) -> int | None:
+        """The same each time."""
+        return self._plan.losers.winners.get((run_id, key))
+
     def on_step_start(self, step: Any) -> None:
         # Here, because the body may execute in another thread.
         self._life.lines[step.run_id, step.key, step.attempt] = line_of_code()
@@ -95,6 +100,9 @@ class Player(Hooks):
         """What executes in place of a body."""
         plan, view = self._plan, body.step
         address = (view.run_id, view.key, view.attempt)
+        lost = plan.losers.holds(view.run_id, view.key, body.scope)
+        if lost:
+            plan.losers.add(view.run_id, view.key)  # for what it calls, whether or not it leaves a record
         shown = str(Execution(view.run_id, view.path, view.key, 1, body.args, body.kwargs))
         line = self._life.lines.get(address) or line_of_code()
         self._life.calls.append(Called(True, view.run_id, view.key, shown, line))
@@ -106,7 +114,7 @@ class Player(Hooks):
         again = view.mode == "try" or address[:2] in plan.inner or in_step_body()
         if again and not (plan.elsewhere and address in plan.outcomes):
             return self._really(body, proceed, None)
-        return self._played(body, address, shown)
+        return self._played(body, address, shown, lost)
 
     def _really(
         self, body: BodyView, proceed: Callable[[], Any], address: Address | None
@@ -118,7 +126,7 @@ class Player(Hooks):
             fn = fake_body(self._plan.fakes[body.path], body.is_async)
         return fn if address is None else _Remembering(self._plan, address, body, fn).body()
 
-    def _played(self, body: BodyView, address: Address, shown: str) -> Callable[..., Any]:
+    def _played(self, body: BodyView, address: Address, shown: str, lost: bool) -> Callable[..., Any]:
         plan = self._plan
         if address in plan.outcomes:
             outcome = plan.outcomes[address]
@@ -128,7 +136,7 @@ class Player(Hooks):
                 return _outcome_async(outcome, turns)
             beside = threading.get_ident() != self._threads.get(body.run_id)
             return _outcome(outcome, turns if beside else 0)
-        if address in plan.begun:
+        if address in plan.begun or lost:
             return lambda *_, **__: body.ahold() if body.is_async else body.hold()
         if body.step.mode == "send":
             return fake_body(lambda *_, **__: None, body.is_async)

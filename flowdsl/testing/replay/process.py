@@ -105,11 +105,9 @@ def _loaded(data: bytes) -> tuple[Plan, Life]:
         module = ModuleType(name)
         vars(module).update(facts)
         sys.modules[name] = module
-    (options, signals, is_async), (begun, outcomes, ended, inner), (commits, puts, value, error) = unpack(
-        found
-    )
+    (options, signals, is_async), known, (commits, puts, value, error) = unpack(found)
     plan = Plan(workflow, args, kwargs, is_async, fakes, options, signals)
-    plan.begun, plan.outcomes, plan.ended, plan.inner = begun, outcomes, ended, inner
+    plan.begun, plan.outcomes, plan.ended, plan.inner, plan.losers = known
     return plan, Life((), (), error, value, commits, puts=puts)
 
 

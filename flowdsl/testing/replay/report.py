@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flowdsl.core.kinds import STEP
+from flowdsl.core.records import Step
 from flowdsl.core.status import StepStatus
 from flowdsl.errors import NondeterminismError
 from flowdsl.storage.base import PutStep
 from flowdsl.testing.replay.causes import ADVICE
-from flowdsl.testing.replay.observed import Life, Sight, body_of
+from flowdsl.testing.replay.observed import Life, Place, Sight, body_of
 from flowdsl.testing.replay.values import same
 
 __all__ = ["difference", "lossy", "story"]
@@ -51,8 +52,15 @@ def difference(first: Life, again: Life) -> str:
 
 def _calls(first: Life, again: Life, *, inside: bool = False) -> list[str]:
     """How the calls differ that workflows make; or those *inside* steps, which may be others each time."""
-    recorded = {place: s for place, s in first.journal().items() if bool(body_of(s.scope)) is inside}
-    now = {place: s for place, s in again.journal().items() if bool(body_of(s.scope)) is inside}
+
+    def counted(life: Life) -> dict[Place, Step]:
+        steps = life.journal().items()
+        return {
+            place: step for place, step in steps
+            if bool(body_of(step.scope)) is inside and not again.lost_a_race(step)
+        }  # fmt: skip
+
+    recorded, now = counted(first), counted(again)
     extra = [_line(s) for place, s in now.items() if place not in recorded]
     lost = [_line(s) for place, s in recorded.items() if place not in now]
     found: list[str] = []

@@ -76,7 +76,9 @@ _hooked = False
 
 def is_program(path: str) -> bool:
     """Whether *path* belongs to the program and its libraries, or is no file at all."""
-    return path.endswith(_CODE) or os.path.abspath(path).startswith(program_paths())
+    place = os.path.abspath(path)
+    in_memory = place.startswith("/dev/shm" + os.sep)  # files of somebody, although devices are none
+    return path.endswith(_CODE) or (place.startswith(program_paths()) and not in_memory)
 
 
 def _kind(event: str, args: tuple[Any, ...]) -> str:

@@ -11,10 +11,14 @@ from flowdsl.core.status import RunStatus
 from flowdsl.storage.base import Storage
 from flowdsl.storage.operations import (
     AddSignal,
+    ClaimRun,
     DeleteRun,
     Done,
+    DropSteps,
     Fenced,
     Missing,
+    Opened,
+    Operation,
     Publish,
     PutStep,
     Reply,
@@ -215,14 +219,43 @@ class MessageContract:
         storage.commit([TakeSignal(name, a_step(key=name), 1) for name in ("taken", "asked")])
         changes: dict[str, Any] = {"generation": 2, "args": b"new", "floor": 3}
         assert storage.commit([Restart("r", 1, changes)]) == [Done()]
-        same(storage.get_run("r"), evolve(run, **changes))
+        same(storage.get_run("r"), evolve(run, epoch=2, **changes))
         assert storage.list_steps("r") == []
         assert [signal.id for signal in storage.list_signals("r")] == ["unread", "asked"]
         assert storage.list_channels("r") == {"c": 1}
-        storage.commit([PutStep(full_step(), 1)])
+        storage.commit([PutStep(full_step(), 2)])
         assert storage.commit([Restart("r", 1, changes)]) == [Done(existed=True)]
         assert [step.key for step in storage.list_steps("r")] == ["s"]
-        assert storage.commit([Restart("r", 7, {"generation": 3})]) == [Fenced(evolve(run, **changes))]
+        assert storage.commit([Restart("r", 2, changes)]) == [Done(existed=True)]
+        fenced = Fenced(evolve(run, epoch=2, **changes))
+        assert storage.commit([Restart("r", 7, {"generation": 3})]) == [fenced]
         assert storage.commit([Restart("nobody", 1)]) == [Missing()]
         assert isinstance(storage.commit([AddSignal(Signal("again", "r", "go", key="k"))])[0], Done)
         assert len(storage.list_signals("r")) == 3
+
+    def test_the_next_generation_fences_off_the_former(self, storage: Storage) -> None:
+        """What is still under way of the former generation is refused, in the same commit as later."""
+        run = open_run(storage)
+        storage.commit([AddSignal(Signal("x", "r", "go"))])
+        changes: dict[str, Any] = {"generation": 2}
+        late: list[Operation] = [
+            PutStep(a_step(), 1),
+            PutStep(a_step(), 1, once=True),
+            TakeSignal("x", a_step(), 1),
+            Reply("r", "x", b"late", epoch=1),
+            Publish(Item("r", "c", 1), 1),
+            DropSteps("r", ("s",), 1),
+            UpdateRun("r", {"args": b"late"}, epoch=1),
+            Restart("r", 1, {"generation": 3}),
+        ]
+        fenced = [Fenced(evolve(run, epoch=2, **changes))] * len(late)
+        assert storage.commit([Restart("r", 1, changes), *late]) == [Done(), *fenced]
+        assert storage.commit(late) == fenced
+        for operation in late:
+            assert storage.commit([operation]) == fenced[:1]
+        assert storage.list_steps("r") == []
+        assert storage.list_channels("r") == {}
+        assert [signal.taken_by for signal in storage.list_signals("r", unread=True)] == [None]
+        (claim,) = storage.commit([ClaimRun("r", 2, "you", 30.0, True)])
+        assert isinstance(claim, Opened)
+        assert isinstance(storage.commit([Restart("r", 1, changes)])[0], Fenced)

@@ -1,12 +1,15 @@
 """``continue_as_new``: a run that begins anew under its id, with a journal that stays short."""
 
+import threading
+
 import pytest
-from support import script, spawn
+from support import Relay, script, spawn
 from verbtools import with_a_crash_at_each_commit
 
 from flowdsl import Runtime, continue_as_new, current_run, publish, schedule, step, wait_for, workflow
 from flowdsl.errors import FlowError, RunConflict
 from flowdsl.storage import MemoryStorage
+from flowdsl.storage.base import Restart
 
 
 def counting(flavour, effects, upto=3):
@@ -213,3 +216,67 @@ def test_undo_ends_with_its_generation(runtime, effects):
     with pytest.raises(LookupError):
         w()
     assert effects == [("undo", 1)]
+
+
+class SlowKeeper(Relay):
+    """What the keeper commits arrives behind the next change of generations."""
+
+    def __init__(self, inner):
+        super().__init__(inner)
+        self.under_way, self.changed, self.arrived = (threading.Event() for _ in range(3))
+
+    def commit(self, operations, /):
+        keeper = threading.current_thread().name == "flowdsl-keeper"
+        if keeper:
+            self.under_way.set()
+            assert self.changed.wait(60)
+        outcomes = self.inner.commit(operations)
+        if keeper:
+            self.arrived.set()
+        elif any(isinstance(operation, Restart) for operation in operations):
+            self.changed.set()
+            assert self.arrived.wait(60)
+        return outcomes
+
+
+def test_a_flush_that_comes_late_leaves_nothing_in_the_next_generation():
+    """What was buffered is stored before the change; the keeper, which stores it a second time, is refused."""
+    storage = SlowKeeper(MemoryStorage())
+
+    @workflow(id="w")
+    def w(n=0):
+        if n == 0:
+            publish("c", "item")
+            assert storage.under_way.wait(60)
+            continue_as_new(1)
+        return n
+
+    with Runtime(storage) as rt:
+        assert w() == 1
+        assert [step.kind for step in rt.storage.list_steps("w") if step.kind != "audit"] == []
+        assert list(rt.run("w").stream("c")) == ["item"]
+
+
+class Interrupted(Relay):
+    """The change of generations is stored, and interrupted at that moment."""
+
+    def commit(self, operations, /):
+        outcomes = self.inner.commit(operations)
+        if any(isinstance(operation, Restart) for operation in operations):
+            raise KeyboardInterrupt
+        return outcomes
+
+
+def test_an_interrupt_at_the_change_gives_the_run_back(storage):
+    """The lease is released under the epoch of the generation that has begun; the next call goes on with it."""
+
+    @workflow(id="w")
+    def w(n=0):
+        return n if n else continue_as_new(1)
+
+    with Runtime(Interrupted(storage)), pytest.raises(KeyboardInterrupt):
+        w()
+    left = storage.get_run("w")
+    assert (left.owner, left.generation) == (None, 2)
+    with Runtime(storage):
+        assert w() == 1

@@ -1,5 +1,6 @@
 """One owner: real processes, killed and forked, on one SQLite file."""
 
+import asyncio
 import threading
 import time
 
@@ -7,10 +8,11 @@ import pytest
 from attrs import evolve
 from support import Effects, Mortal, Relay, is_closed, unreachable
 
-from flowdsl import RunStatus, Runtime, step, workflow
+from flowdsl import Retry, RunStatus, Runtime, step, workflow
+from flowdsl.engine.runs.keeper import Keeper
 from flowdsl.errors import LeaseLost, StorageUnavailable
 from flowdsl.runtime import engine_of
-from flowdsl.storage.base import ClaimRun, Found, Opened
+from flowdsl.storage.base import ClaimRun, Found, Opened, PutStep
 
 # A stale owner, in one process
 
@@ -217,7 +219,6 @@ def test_leases_are_renewed_while_a_run_executes(storage):
 
 def test_a_lease_that_is_lost_stops_an_async_run_where_it_stands(storage, effects: Effects):
     """The keeper notices within a moment; the body is cancelled."""
-    import asyncio
 
     @step
     async def forever():
@@ -241,7 +242,67 @@ def test_a_lease_that_is_lost_stops_an_async_run_where_it_stands(storage, effect
     assert storage.get_run("taken").owner == "elsewhere"
 
 
-# Who lives
+def stand_still(seconds: float) -> None:
+    """As a process does that is stopped: nothing of it renews a lease meanwhile."""
+    threading.Event().wait(seconds)
+
+
+@pytest.mark.parametrize("is_taken", [True, False], ids=["taken", "free"])
+def test_no_body_begins_when_the_lease_is_over_and_somebody_has_the_run(
+    storage, effects: Effects, monkeypatch: pytest.MonkeyPatch, is_taken: bool
+):
+    """A process that stood still asks the storage first; if the run is free, it goes on."""
+    monkeypatch.setattr(Keeper, "_keep", lambda self: None)
+
+    @step
+    def f(x):
+        effects(x)
+
+    @workflow(id="frozen")
+    def w():
+        f(1)
+        if is_taken:
+            take_over(storage, "frozen")
+        stand_still(0.15)
+        f(2)
+        return "went on"
+
+    with Runtime(storage, lease=0.1):
+        if is_taken:
+            with pytest.raises(LeaseLost):
+                w()
+        else:
+            assert w() == "went on"
+    assert effects == ([1] if is_taken else [1, 2])
+
+
+def test_no_attempt_begins_when_the_lease_is_over_and_somebody_has_the_run(
+    storage, effects: Effects, monkeypatch: pytest.MonkeyPatch
+):
+    """The same after the wait between two attempts, in an async run."""
+    monkeypatch.setattr(Keeper, "_keep", lambda self: None)
+
+    @step(retry=Retry(attempts=3, initial=0.15, jitter=0.0))
+    async def f():
+        effects("f")
+        raise OSError("again")
+
+    class Taken(Relay):
+        """Another process takes the run when a failed attempt was stored."""
+
+        def commit(self, operations):
+            outcomes = super().commit(operations)
+            if any(isinstance(op, PutStep) for op in operations):
+                take_over(self.storage, "frozen")
+            return outcomes
+
+    @workflow(id="frozen")
+    async def w():
+        await f()
+
+    with Runtime(Taken(storage), lease=0.1), pytest.raises(LeaseLost):
+        asyncio.run(w())
+    assert effects == ["f"]
 
 
 # Fork

@@ -8,7 +8,7 @@ import pytest
 from support import Effects, Flavour
 
 import flowdsl
-from flowdsl import Retry, RunStatus, Runtime, StepStatus, step, workflow
+from flowdsl import Hooks, Retry, RunStatus, Runtime, StepStatus, step, workflow
 from flowdsl.errors import ResultNotStorable, RunCancelled, RunTimeout, Stopped
 
 ONCE = Retry(attempts=1)
@@ -310,3 +310,46 @@ def test_a_traceback_holds_the_frames_of_the_user(runtime: Runtime):
     names = [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
     assert names[-2:] == ["buy", "charge"]
     assert len(names) <= 5
+
+
+class CancelsAtTheFirstReplay(Hooks):
+    """A cancel that comes while a continued run has yet to ask for records."""
+
+    def on_step_replay(self, step, result):
+        flowdsl.current_runtime().cancel(step.run_id)
+
+
+def test_a_cancel_during_a_replay_comes_where_the_journal_ends(
+    storage, clock, flavour: Flavour, effects: Effects
+):
+    """Code that cleans up sees all that was done, and takes none of it for not done."""
+    dies = [True]
+
+    @flavour.step
+    def work(n):
+        effects("work", n)
+
+    @flavour.step
+    def give_back(done):
+        effects("give back", done)
+
+    @flavour.workflow(id="w")
+    def w():
+        done = 0
+        try:
+            for n in range(4):
+                yield work(n)
+                done += 1
+                if dies and n == 2:
+                    dies.clear()
+                    raise KeyboardInterrupt
+        finally:
+            yield give_back(done)
+
+    with Runtime(storage, clock=clock), pytest.raises(KeyboardInterrupt):
+        flavour.call(w)
+    with Runtime(storage, clock=clock, hooks=[CancelsAtTheFirstReplay()]) as rt:
+        with pytest.raises(RunCancelled):
+            flavour.call(w)
+        assert rt.run("w").status is RunStatus.CANCELLED
+    assert effects == [("work", 0), ("work", 1), ("work", 2), ("give back", 3)]

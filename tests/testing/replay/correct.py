@@ -30,6 +30,7 @@ from flowdsl import (
     log,
     now,
     publish,
+    race,
     receive,
     rng,
     schedule,
@@ -301,6 +302,35 @@ def echo(left: int) -> int:
 def questions_to_another_run() -> Any:
     other = echo.start(1)
     return [other.ask("say", "a"), other.ask("say", "b"), other.result()]
+
+
+@workflow
+def idle() -> None:
+    """Waits for what never comes."""
+    wait_for("nothing")
+
+
+@correct()
+def the_first_of_two() -> Any:
+    return race(charge.submit("x"), idle.start())
+
+
+@workflow
+def slow(name: str) -> Any:
+    """Does something, and cleans up by how far it came."""
+    done = []
+    try:
+        for n in range(3):
+            done.append(charge(f"{name} {n}"))
+        return wait_for("nothing")
+    finally:
+        charge(f"{name} gives back {len(done)}")
+
+
+@correct()
+def losers_that_come_further_or_not() -> Any:
+    found = [race(charge.submit("a"), slow.start("b")), charge("between")]
+    return [*found, race(slow.start("c"), charge.submit("d"), charge.submit("e"))]
 
 
 @correct()
