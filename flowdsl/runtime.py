@@ -482,13 +482,11 @@ class Runtime:
         called, options, place = self._enqueueing(workflow, args, kwargs)
         if connection is None:
             return Run(self._engine, enqueue(self._engine, called, options, place))
-        return Run(
-            self._engine, enqueue_within(self._engine, self._opened, called, options, place, connection)
-        )
+        return Run(self._engine, enqueue_within(self._engine, called, options, place, connection))
 
     async def _enqueue_within(self, workflow: Any, args: Any, kwargs: Any, connection: Any) -> Run[Any]:
         asked = self._enqueueing(workflow, args, kwargs)
-        return Run(self._engine, await enqueue_within_async(self._engine, self._opened, *asked, connection))
+        return Run(self._engine, await enqueue_within_async(self._engine, *asked, connection))
 
     def _enqueueing(self, workflow: Any, args: Any, kwargs: Any) -> tuple[Any, Any, Any]:
         self._require_open()

@@ -81,7 +81,7 @@ def unseal(payload: bytes, context: bytes, secret: bytes | None = None) -> tuple
         body = opener(codec_id, secret)(payload, context) if codec_id else None
         if body is None and codec_id and secret is not None and payload[4] == _KEYED:
             body = _earlier_opener(codec_id, secret)(payload, context)
-    except (IndexError, UnicodeDecodeError):
+    except (AttributeError, IndexError, TypeError, UnicodeDecodeError):  # SQLite stores numbers and text too
         codec_id, body = "", None
     if body is None:
         raise _explain(payload, context, secret)
@@ -133,6 +133,8 @@ def _opener_for(header: bytes, key: bytes) -> Callable[[bytes, bytes], bytes | N
 
     def open_one(payload: bytes, context: bytes) -> bytes | None:
         # Made from what is asked for; what the payload says of itself only counts in the comparison.
+        if type(payload) is not bytes:
+            return None
         start = header + _pack_mark(crc32(context), len(context))
         body = payload[size:]
         expected = start + blake2b(start + context + body, digest_size=CHECKSUM_SIZE, key=key).digest()
@@ -165,6 +167,8 @@ def _fingerprint(key: bytes) -> bytes:
 
 def _explain(payload: bytes, context: bytes, secret: bytes | None) -> CorruptPayload:
     """Say, as far as the bytes tell, why a payload was refused."""
+    if not isinstance(payload, bytes):
+        return CorruptPayload(f"the payload is damaged: it is no bytes, but {type(payload).__name__}")
     damaged = CorruptPayload(
         f"the payload ({len(payload)} bytes) is damaged: its checksum does not match, so it was not loaded. "
         "Restore it from a backup, or forget this step so that it executes again"

@@ -11,19 +11,21 @@ What is not under it, because the storage itself or many processes change it:
   ``not_before``; whether a run is ``pending`` or ``running``;
 * the order of rows (``seq``), the ``number`` of a run, which wait took a message (``taken_by``), labels
   (``tags``);
-* payloads, which are bound to their place by their own checksum.
+* the bytes of payloads, which are bound to their place by their own checksum. Whether one is there at all
+  *is* under the seal, or a result that is taken away would become ``None``.
 
 None of these names code or a value. ``docs/guarantees.md`` says what altering them can do.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from hashlib import blake2b
 from hmac import compare_digest
+from itertools import product
 from typing import Any
 
 from attrs import NOTHING
 
-from flowdsl.core.records import Item, Memo, QueueRow, Run, ScheduleRow, Signal, Step, fields_of
+from flowdsl.core.records import Item, Memo, QueueRow, Run, ScheduleRow, Signal, Step, changed, fields_of
 from flowdsl.core.status import RunStatus
 
 __all__ = ["Seals", "sealed_part"]
@@ -31,6 +33,7 @@ __all__ = ["Seals", "sealed_part"]
 _SIZE = 20
 _PAYLOADS = frozenset({"args", "result", "error", "payload", "reply"})
 _SEALS = frozenset({"seal", "cancel_seal", "reply_seal"})
+_THERE_OR_NOT: dict[type, tuple[str, ...]] = {Run: ("args", "result", "error"), Step: ("payload",)}
 _MOVING: dict[type, frozenset[str]] = {
     Run: frozenset(
         {"id", "number", "owner", "epoch", "lease_until", "tags", "recoveries", "cancel_requested"}
@@ -68,6 +71,9 @@ def sealed_part(row: Any) -> dict[str, Any]:
             found[name] = (
                 str(value) if isinstance(value, str) else value if _is_plain(value) else float(value)
             )
+    for name in _THERE_OR_NOT.get(type(row), ()):
+        if getattr(row, name):
+            found[name] = True
     if isinstance(row, Run) and row.status in _LIVE:
         found["status"] = "live"  # a worker that claims a run makes it running
     return found
@@ -75,6 +81,21 @@ def sealed_part(row: Any) -> dict[str, Any]:
 
 def _is_plain(value: Any) -> bool:
     return not isinstance(value, int | float)
+
+
+def _same(stored: Any, digest: bytes) -> bool:
+    return isinstance(stored, bytes) and compare_digest(stored, digest)  # SQLite stores text as well
+
+
+def _as_stored(row: Any, bare: bool) -> Iterator[Any]:
+    """*row*, and what it may have been with payloads that were left out when it was read."""
+    yield row
+    names = _THERE_OR_NOT.get(type(row), ())
+    if not bare or not names:
+        return
+    for there in product((b"there", b""), repeat=len(names)):
+        given: dict[str, Any] = dict(zip(names, there, strict=True))
+        yield row._replace(**given) if isinstance(row, Step) else changed(row, given)
 
 
 class Seals:
@@ -99,26 +120,21 @@ class Seals:
         """Return the seal of *row*."""
         return self._digest(type(row).__name__, sealed_part(row))
 
-    def fits(self, seal: bytes, row: Step | Signal | Item | Memo | QueueRow | ScheduleRow) -> bool:
-        """Say whether *seal* is that of *row*."""
-        return compare_digest(seal, self.of(row))
+    def fits(
+        self, seal: bytes, row: Step | Signal | Item | Memo | QueueRow | ScheduleRow, *, bare: bool = False
+    ) -> bool:
+        """Say whether *seal* is that of *row*; *bare*: it was read without its payloads."""
+        return any(_same(seal, self.of(one)) for one in _as_stored(row, bare))
 
     # Runs -----------------------------------------------------------------------------------------------
-
-    def of_new_run(self, run: Run, prefix: str) -> bytes:
-        """Return the seal of a run that is inserted; of a numbered one the *prefix* of its id is known."""
-        name = ("numbered", prefix) if run.number is not None else ("named", run.id)
-        return self._digest("new run", {**sealed_part(run), "": name})
 
     def of_run(self, run: Run) -> bytes:
         """Return the seal of a run as it stands."""
         return self._digest("run", {**sealed_part(run), "": run.id})
 
-    def fits_run(self, run: Run) -> bool:
-        """Say whether a stored run has its seal."""
-        if compare_digest(run.seal, self.of_run(run)):
-            return True
-        return compare_digest(run.seal, self.of_new_run(run, run.id.removesuffix(f"-{run.number}")))
+    def fits_run(self, run: Run, *, bare: bool = False) -> bool:
+        """Say whether a stored run has its seal; *bare*: it was read without its payloads."""
+        return any(_same(run.seal, self.of_run(one)) for one in _as_stored(run, bare))
 
     def of_cancel(self, run_id: str, moment: float | None) -> bytes:
         """Return the seal of a request to cancel; of none, nothing."""
@@ -126,7 +142,7 @@ class Seals:
 
     def fits_cancel(self, run: Run) -> bool:
         """Say whether the request to cancel, if there is one, has its seal."""
-        return compare_digest(run.cancel_seal, self.of_cancel(run.id, run.cancel_requested))
+        return _same(run.cancel_seal, self.of_cancel(run.id, run.cancel_requested))
 
     # Replies --------------------------------------------------------------------------------------------
 
@@ -139,4 +155,4 @@ class Seals:
         if not signal.reply_seal:
             return signal.reply is None and not signal.reply_failed and not signal.reply_preview
         wanted = self.of_reply(signal.run_id, signal.id, signal.reply_preview, signal.reply_failed)
-        return compare_digest(signal.reply_seal, wanted)
+        return _same(signal.reply_seal, wanted)

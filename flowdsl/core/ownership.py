@@ -15,7 +15,8 @@ The rules
 A storage reads rows, asks here, and writes what the answer says. It decides nothing itself.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import count
 from typing import Any, Protocol
 
 from attrs import evolve
@@ -39,6 +40,7 @@ __all__ = [
     "may_come_from",
     "may_continue",
     "may_take",
+    "numbers_for",
     "own_tags",
     "restarted",
     "stands",
@@ -66,6 +68,17 @@ class Standing(Protocol):
     def epoch(self) -> int: ...
     @property
     def status(self) -> RunStatus: ...
+
+
+def numbers_for(wanted: int | None, highest: int) -> Iterable[int]:
+    """The numbers that a new run may get, in order, where *highest* is the last of its key and 0 is none.
+
+    >>> list(numbers_for(3, 2)), list(numbers_for(2, 2)), next(iter(numbers_for(None, 2)))
+    ([3], [], 3)
+    """
+    if wanted is None:
+        return count(highest + 1)
+    return (wanted,) if wanted > highest else ()
 
 
 def inserted(run: Run, run_id: str, number: int | None, epoch: int, lease_until: float) -> Run:

@@ -14,8 +14,10 @@ run's arguments. A new run cannot be passed off as an old one, for its arguments
 checksum.
 """
 
+import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from attrs import evolve
@@ -30,7 +32,9 @@ from flowdsl.storage.base import (
     AddSignal,
     Attention,
     ClaimRun,
+    Fenced,
     Found,
+    Missing,
     Opened,
     OpenRun,
     Operation,
@@ -45,12 +49,16 @@ from flowdsl.storage.base import (
     Unstorable,
     UpdateRun,
 )
-from flowdsl.storage.operations import Claimed, PutQueue, PutSchedule
+from flowdsl.storage.operations import Claimed, ClaimNext, PutQueue, PutSchedule
 from flowdsl.storage.relay import RelayStorage
+from flowdsl.storage.transactions import StepTransaction
 
 __all__ = ["SealedStorage", "sealed"]
 
 logger = logging.getLogger("flowdsl")
+
+
+_NEWEST = 16  # runs of a key that are looked at for the highest number
 
 
 def sealed(storage: Storage, payloads: Payloads) -> Storage:
@@ -66,10 +74,54 @@ class SealedStorage(RelayStorage):
         self.patience = storage.patience
         self._seals = Seals(secret)
         self._payloads = payloads
+        self._reported: set[ScheduleRow] = set()
 
     # Writing --------------------------------------------------------------------------------------------
 
     def commit(self, operations: Sequence[Operation], /) -> list[Outcome]:
+        return self._commit_by(self.storage.commit, operations)
+
+    def commit_within(self, connection: Any, operations: Sequence[Operation], /) -> list[Outcome]:
+        return self._commit_by(partial(self.storage.commit_within, connection), operations)
+
+    def _commit_by(
+        self, commit: Callable[[Sequence[Operation]], list[Outcome]], operations: Sequence[Operation]
+    ) -> list[Outcome]:
+        ready = self._ready(operations)
+        good = _good(ready)
+        outcomes = commit(good)
+        while places := self._again(good, outcomes):
+            _put(outcomes, places, commit([good[place] for place in places]))
+        return self._finished(ready, outcomes)
+
+    async def commit_within_async(self, connection: Any, operations: Sequence[Operation], /) -> list[Outcome]:
+        commit = partial(self.storage.commit_within_async, connection)
+        ready = await asyncio.to_thread(self._ready, operations)
+        good = _good(ready)
+        outcomes = await commit(good)
+        while places := await asyncio.to_thread(self._again, good, outcomes):
+            _put(outcomes, places, await commit([good[place] for place in places]))
+        return self._finished(ready, outcomes)
+
+    def commit_transaction(
+        self, transaction: StepTransaction, operations: Sequence[Operation], /
+    ) -> list[Outcome]:
+        ready = self._ready(operations)
+        if refused := _refusals(ready):
+            return refused
+        return self._finished(ready, self.storage.commit_transaction(transaction, _good(ready)))
+
+    async def commit_transaction_async(
+        self, transaction: StepTransaction, operations: Sequence[Operation], /
+    ) -> list[Outcome]:
+        ready = await asyncio.to_thread(self._ready, operations)
+        if refused := _refusals(ready):
+            return refused
+        committing = self.storage.commit_transaction_async(transaction, _good(ready))
+        return self._finished(ready, await committing)
+
+    def _ready(self, operations: Sequence[Operation]) -> list[Operation | CorruptPayload]:
+        """*operations* with their seals; for one that is about an altered record, why it is refused."""
         changed: dict[str, Run | None] = {}  # rows as they will be after the operations so far
         ready: list[Operation | CorruptPayload] = []
         for operation in operations:
@@ -77,7 +129,13 @@ class SealedStorage(RelayStorage):
                 ready.append(self._sealed(operation, changed))
             except CorruptPayload as error:
                 ready.append(error)
-        outcomes = iter(self.storage.commit([one for one in ready if not isinstance(one, CorruptPayload)]))
+        return ready
+
+    def _finished(
+        self, ready: Sequence[Operation | CorruptPayload], committed: Sequence[Outcome]
+    ) -> list[Outcome]:
+        """The outcomes of all that was asked for, of those that were *committed* and of the others."""
+        outcomes = iter(committed)
         return [
             Unstorable(one) if isinstance(one, CorruptPayload) else self._checked(next(outcomes))
             for one in ready
@@ -91,9 +149,11 @@ class SealedStorage(RelayStorage):
             case TakeSignal(step=step):
                 return evolve(op, step=step._replace(seal=self._seals.of(step)))
             case OpenRun(run=run):
+                if run.number is not None:
+                    return self._numbered(op, op.number or self._next_number(run.key))
                 cancel = self._seals.of_cancel(run.id, run.cancel_requested)
-                run = evolve(run, seal=self._seals.of_new_run(run, run.id), cancel_seal=cancel)
-                if run.number is None and run.id not in changed:
+                run = evolve(run, seal=self._seals.of_run(run), cancel_seal=cancel)
+                if run.id not in changed:
                     changed[run.id] = self.get_run(run.id) or run
                 return evolve(op, run=run)
             case ClaimRun():
@@ -110,11 +170,36 @@ class SealedStorage(RelayStorage):
                 return evolve(op, item=evolve(item, seal=self._seals.of(item)))
             case PutMemo(memo=memo):
                 return evolve(op, memo=evolve(memo, seal=self._seals.of(memo)))
+            case ClaimNext():
+                self.list_queues()  # the storage keeps to their limits, and cannot check them
             case PutQueue():
                 return evolve(op, row=evolve(op.row, seal=self._seals.of(op.row)))
             case PutSchedule():
                 return evolve(op, row=evolve(op.row, seal=self._seals.of(op.row)))
         return op
+
+    def _next_number(self, key: str) -> int:
+        """The number that the next run of *key* is likely to get."""
+        newest = self.storage.list_runs(RunFilter(key=key, limit=_NEWEST))
+        return 1 + max((run.number or 0 for run in newest), default=0)
+
+    def _numbered(self, op: OpenRun, number: int) -> OpenRun:
+        """The opening of a run that gets *number* or none: its seal holds for this number only, so that
+        nobody can make two runs of one."""
+        stored = evolve(op.run, id=f"{op.run.id}-{number}", number=number)
+        cancel = self._seals.of_cancel(stored.id, stored.cancel_requested)
+        run = evolve(op.run, seal=self._seals.of_run(stored), cancel_seal=cancel)
+        return evolve(op, run=run, number=number)
+
+    def _again(self, good: list[Operation], outcomes: list[Outcome]) -> list[int]:
+        """Where in *good* a run did not get its number, for another process was quicker: with the next one
+        now."""
+        places = []
+        for place, (op, outcome) in enumerate(zip(good, outcomes, strict=True)):
+            if isinstance(op, OpenRun) and op.number is not None and isinstance(outcome, Missing):
+                good[place] = self._numbered(op, max(op.number + 1, self._next_number(op.run.key)))
+                places.append(place)
+        return places
 
     def _with_seal(
         self,
@@ -144,11 +229,13 @@ class SealedStorage(RelayStorage):
         """*outcome*, or the refusal of a run in it."""
         try:
             match outcome:
-                case Opened(run=run):
+                case Opened(run=run) | Fenced(run=run):
                     self._check_run(run)
-                case Found(runs=runs) | Claimed(runs=runs):
+                case Found(runs=runs):
                     for run in runs:
                         self._check_run(run)
+                case Claimed(runs=runs):  # the others of the batch are executed
+                    return Claimed(tuple(run for run in runs if self._is_good(run)))
         except CorruptPayload as error:
             return Unstorable(error)
         return outcome
@@ -162,11 +249,15 @@ class SealedStorage(RelayStorage):
         return run
 
     def list_runs(self, where: RunFilter = RunFilter(), /, *, payloads: bool = False) -> list[Run]:  # noqa: B008 - frozen
-        return [run for run in self.storage.list_runs(where, payloads=payloads) if self._is_good(run)]
+        return [
+            run
+            for run in self.storage.list_runs(where, payloads=payloads)
+            if self._is_good(run, not payloads)
+        ]
 
-    def _is_good(self, run: Run) -> bool:
+    def _is_good(self, run: Run, bare: bool = False) -> bool:
         try:
-            self._check_run(run)
+            self._check_run(run, bare)
         except CorruptPayload as error:
             logger.error("%s", str(error), extra={"run": run.id, "step": None})
             return False
@@ -180,7 +271,7 @@ class SealedStorage(RelayStorage):
         self, run_id: str, /, *, after: int = 0, limit: int | None = None, payloads: bool = True
     ) -> list[Step]:
         steps = self.storage.list_steps(run_id, after=after, limit=limit, payloads=payloads)
-        return self._good_steps(run_id, steps)
+        return self._good_steps(run_id, steps, not payloads)
 
     def list_signals(
         self,
@@ -218,17 +309,34 @@ class SealedStorage(RelayStorage):
 
     def get_memo(self, key: str, /) -> Memo | None:
         memo = self.storage.get_memo(key)
-        if memo is None or self._seals.fits(memo.seal, memo):
+        return None if memo is None else self._checked_memo(memo)
+
+    def _checked_memo(self, memo: Memo) -> Memo:
+        if self._seals.fits(memo.seal, memo):
             return memo
         if memo.seal or not self._payloads.is_of_unsealed_row(memo.payload, "", memo.key, "memo"):
             raise _refused(f"the memo of step {memo.path}")
         return memo
 
+    def list_memos(self, *, after: str = "", limit: int | None = None) -> list[Memo]:
+        return [self._checked_memo(memo) for memo in self.storage.list_memos(after=after, limit=limit)]
+
     def list_queues(self) -> list[QueueRow]:
         return [self._checked_row(row, f"queue {row.name!r}") for row in self.storage.list_queues()]
 
     def list_schedules(self) -> list[ScheduleRow]:
-        return [self._checked_row(row, f"schedule {row.name!r}") for row in self.storage.list_schedules()]
+        return [row for row in self.storage.list_schedules() if self._is_good_schedule(row)]
+
+    def _is_good_schedule(self, row: ScheduleRow) -> bool:
+        """Whether a schedule has its seal; if not, it is reported, once as it stands."""
+        try:
+            self._checked_row(row, f"schedule {row.name!r}")
+        except CorruptPayload as error:
+            if row not in self._reported:
+                self._reported.add(row)
+                logger.error("%s", str(error), extra={"run": None, "step": None})
+            return False
+        return True
 
     def attention(self, run_ids: Iterable[str], /) -> list[Attention]:
         return [self._requested(item) for item in self.storage.attention(run_ids)]
@@ -243,32 +351,33 @@ class SealedStorage(RelayStorage):
 
     # Checks ---------------------------------------------------------------------------------------------
 
-    def _check_run(self, run: Run) -> None:
+    def _check_run(self, run: Run, bare: bool = False) -> None:
         if run.pruned:
             return
         seals = self._seals
-        if run.seal and seals.fits_run(run) and seals.fits_cancel(run):
+        fits = bool(run.seal) and seals.fits_run(run, bare=bare)
+        if fits and seals.fits_cancel(run):
             return
         if not self._is_old(run):
             raise _refused(f"run {run.id}", run=run.id)
         # An old run that was continued since has a seal; a request to cancel it may be as old as it is.
-        if run.seal and not seals.fits_run(run):
+        if run.seal and not fits:
             raise _refused(f"run {run.id}", run=run.id)
         if run.cancel_seal and not seals.fits_cancel(run):
             raise _refused(f"the request to cancel run {run.id}", run=run.id)
 
     def _is_old(self, run: Run) -> bool:
         """Whether a release that sealed no rows wrote the arguments of *run*."""
-        if not run.args:  # a list without payloads
+        if not run.args and run.id:  # a list without payloads
             found = self.storage.get_run(run.id)
             run = run if found is None else found
         return self._payloads.is_of_unsealed_row(run.args, run.key, "", "args")
 
-    def _good_steps(self, run_id: str, steps: list[Step]) -> list[Step]:
+    def _good_steps(self, run_id: str, steps: list[Step], bare: bool = False) -> list[Step]:
         old: bool | None = None
         for step in steps:
             if step.seal:
-                good = self._seals.fits(step.seal, step)
+                good = self._seals.fits(step.seal, step, bare=bare)
             else:
                 if old is None:
                     run = self.storage.get_run(run_id)
@@ -304,6 +413,22 @@ class SealedStorage(RelayStorage):
         if not self._seals.fits(row.seal, row):
             raise _refused(what)
         return row
+
+
+def _good(ready: Iterable[Operation | CorruptPayload]) -> list[Operation]:
+    """What is to be committed."""
+    return [one for one in ready if not isinstance(one, CorruptPayload)]
+
+
+def _put(outcomes: list[Outcome], places: Iterable[int], found: Iterable[Outcome]) -> None:
+    for place, outcome in zip(places, found, strict=True):
+        outcomes[place] = outcome
+
+
+def _refusals(ready: Sequence[Operation | CorruptPayload]) -> list[Outcome]:
+    """The outcomes where one is refused, and with it all that goes with it; else none."""
+    refused = next((one for one in ready if isinstance(one, CorruptPayload)), None)
+    return [] if refused is None else [Unstorable(refused) for _ in ready]
 
 
 def _refused(what: str, **facts: str) -> CorruptPayload:

@@ -24,6 +24,7 @@ from flowdsl.core.ownership import (
     may_claim,
     may_come_from,
     may_take,
+    numbers_for,
     own_tags,
     restarted,
     stands,
@@ -168,10 +169,11 @@ class MemoryStorage(Storage):
         line = self._lines.setdefault(run.key, Line())
         if not op.fresh and (oldest := line.oldest(op.skip_owners)):
             return Found(tuple(_copy(self._entries[run_id].run) for run_id in oldest))
-        number = line.numbers[-1] + 1 if line.numbers else 1
-        while (run_id := f"{run.id}-{number}") in self._entries or run_id in self._stubs:
-            number += 1
-        return self._insert(op, run_id, number)
+        for number in numbers_for(op.number, line.numbers[-1] if line.numbers else 0):
+            run_id = f"{run.id}-{number}"
+            if run_id not in self._entries and run_id not in self._stubs:
+                return self._insert(op, run_id, number)
+        return _MISSING
 
     def _same_work(self, run: Run, nonce: str) -> Outcome | None:
         """The unfinished run of the same workflow, queue and ``dedup``."""

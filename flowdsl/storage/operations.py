@@ -124,10 +124,12 @@ class OpenRun:
     exist that are ``pending`` or ``running`` with an owner not in *skip_owners* (no owner counts as not in
     it), or ``failed`` and ``retryable``, the outcome is ``Found`` with the oldest of them, sixteen at most,
     by number. Else the run is inserted with the next number of its key (1 + the highest) and the id
-    ``f"{prefix}-{number}"``, going on to the next number while that id is taken.
+    ``f"{prefix}-{number}"``, going on to the next number while that id is taken. With *number*, it gets that
+    one; if a run of its key has it or a higher one, or the id is taken, nothing happens: ``Missing()``.
 
-    Outcome: ``Opened(run as inserted)`` or ``Found(runs)``. Sent again after an unknown outcome by the same
-    ``run.owner`` with the same ``nonce``, an insertion that had happened is ``Opened`` again.
+    Outcome: ``Opened(run as inserted)``, ``Found(runs)`` or ``Missing()``. Sent again after an unknown
+    outcome by the same ``run.owner`` with the same ``nonce``, an insertion that had happened is ``Opened``
+    again.
     """
 
     run: Run = field(validator=_an_id("run", "id"))
@@ -135,6 +137,7 @@ class OpenRun:
     fresh: bool = False
     skip_owners: tuple[str, ...] = ()
     nonce: str = ""
+    number: int | None = None
 
 
 @frozen(slots=True)

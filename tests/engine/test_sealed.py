@@ -148,7 +148,8 @@ def everything(path: Path) -> dict[str, Any]:
     return {**seen, "did": list(did)}
 
 
-CELLS = 4  # of each column
+CELLS = 1  # of each column under the seal; that none is believed is the matter of test_sealed_corpus.py
+FREE_CELLS = 3
 RUNS = 7
 
 # What is not under the seal: who executes and when, the order of rows, read marks and labels. Altering these
@@ -184,7 +185,8 @@ def alterations(path: Path) -> list[Cell]:
                     others = [one[column] for one in rows if one[column] != row[column]][:1]
                     where = {key: row[key] for key in keys}
                     cells += [(table, where, column, value) for value in [*others, *changed(row[column])]]
-                found += chance.sample(cells, min(len(cells), CELLS))
+                count = FREE_CELLS if column in FREE.get(table, ()) else CELLS
+                found += chance.sample(cells, min(len(cells), count))
     return found
 
 
@@ -239,7 +241,7 @@ def test_every_alteration_is_refused_or_without_effect(
         try:
             with caplog.at_level(logging.ERROR, "flowdsl"):
                 after = everything(path)
-        except (FlowError, ValueError) as error:  # refused by name, or a value that is none
+        except FlowError as error:  # refused by name
             if isinstance(error, RunConflict) and column not in ("id", "key"):
                 wrong.append((cell, repr(error)))
             continue
@@ -247,7 +249,7 @@ def test_every_alteration_is_refused_or_without_effect(
             allowed = column in FREE.get(table, ()) and set(after["did"]) <= set(before["did"])
             if not allowed:
                 wrong.append((cell, {k: after[k] for k in after if after[k] != before.get(k)}))
-    assert tried > 250
+    assert tried > 100
     assert not wrong, "\n".join(map(str, wrong[:10]))
 
 
@@ -257,7 +259,7 @@ def test_the_corpus_notices_a_seal_that_is_not_checked(
 ) -> None:
     """Where a check is left out, an altered record has an effect: it is the seal that refuses it."""
     monkeypatch.setenv("FLOWDSL_SECRET_KEY", "only the application knows this")
-    monkeypatch.setattr(f"flowdsl.codecs.seals.Seals.{plant}", lambda *_: True)
+    monkeypatch.setattr(f"flowdsl.codecs.seals.Seals.{plant}", lambda *_, **__: True)
     cells: list[Cell] = {
         "fits": [("signals", {}, "name", "approval"), ("steps", {}, "path", "os.system")],
         "fits_run": [("runs", {"id": "numbers"}, "workflow", "os.system")],
@@ -283,7 +285,7 @@ def test_a_run_of_a_release_that_sealed_no_rows_still_opens(tmp_path: Path, monk
     with monkeypatch.context() as earlier:
         earlier.setattr("flowdsl.codecs.envelope._ROW_SEALED", 0)
         earlier.setattr("flowdsl.runtime.sealed", lambda storage, payloads: storage)
-        envelope.sealer.cache_clear()
+        envelope.sealer.cache_clear(), envelope.opener.cache_clear()
         with Runtime(url) as runtime:
             wait = waiting.start()
             runtime.signal("waiting", "letter", "from before")
@@ -293,7 +295,7 @@ def test_a_run_of_a_release_that_sealed_no_rows_still_opens(tmp_path: Path, monk
             failing.signal("approval", {"by": "boss"})
             with pytest.raises(ConnectionError):
                 failing.result(timeout=30)
-    envelope.sealer.cache_clear()
+    envelope.sealer.cache_clear(), envelope.opener.cache_clear()
     did.clear()
     with Runtime(url) as runtime:
         assert waiting.start().result(timeout=30) == "from before"

@@ -26,7 +26,7 @@ from flowdsl.engine.perform import at_once
 from flowdsl.engine.record import complete, crossing, flush
 from flowdsl.engine.runs.request import request
 from flowdsl.engine.user import Named, Value
-from flowdsl.storage.base import AddSignal, Done, Opened, OpenRun, Storage, UpdateRun, raise_unstorable
+from flowdsl.storage.base import AddSignal, Done, Opened, OpenRun, UpdateRun, raise_unstorable
 from flowdsl.storage.operations import Found, Outcome
 
 __all__ = [
@@ -143,7 +143,6 @@ def enqueue(engine: Engine, called: Invocation[WorkflowDef], options: Named, pla
 
 def enqueue_within(
     engine: Engine,
-    storage: Storage,
     called: Invocation[WorkflowDef],
     options: Named,
     place: Place,
@@ -151,12 +150,11 @@ def enqueue_within(
 ) -> str:
     """Enqueue in the transaction that the caller has open on *connection*; the id of the run."""
     operation = _opening(engine, called, options, place)
-    return _opened(*storage.commit_within(connection, [operation]))
+    return _opened(*engine.storage.commit_within(connection, [operation]))
 
 
 async def enqueue_within_async(
     engine: Engine,
-    storage: Storage,
     called: Invocation[WorkflowDef],
     options: Named,
     place: Place,
@@ -164,7 +162,7 @@ async def enqueue_within_async(
 ) -> str:
     """The same on a connection that may have to be awaited."""
     operation = _opening(engine, called, options, place)
-    return _opened(*await storage.commit_within_async(connection, [operation]))
+    return _opened(*await engine.storage.commit_within_async(connection, [operation]))
 
 
 def _opening(engine: Engine, called: Invocation[WorkflowDef], options: Named, place: Place) -> OpenRun:

@@ -12,8 +12,8 @@ from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import Execution
 from flowdsl.engine.operations.step import announced
 from flowdsl.engine.record import flush
-from flowdsl.errors import RunCancelled, Stopped, StorageError
-from flowdsl.storage.base import Done, Fenced, Missing, PutStep, UpdateRun
+from flowdsl.errors import CorruptPayload, FlowError, RunCancelled, Stopped, StorageError
+from flowdsl.storage.base import Done, Fenced, Missing, PutStep, Unstorable, UpdateRun
 from flowdsl.storage.operations import run_topic
 
 __all__ = ["Keeper"]
@@ -135,6 +135,8 @@ class Keeper:
         for state, outcome in zip(states, self._engine.committer.commit(operations), strict=True):
             if isinstance(outcome, Fenced | Missing):
                 state.stop.halt(state.writer.lost(outcome), outside=True)
+            elif isinstance(outcome, Unstorable):  # its row was altered
+                state.stop.halt(outcome.error, outside=True)
             else:
                 assert isinstance(outcome, Done)
                 state.writer.held_until = held_until
@@ -168,9 +170,16 @@ class Keeper:
             if item is None:
                 state.stop.halt(state.writer.lost(Missing()), outside=True)
             elif item.epoch != state.epoch:
-                run = self._engine.storage.get_run(run_id)
-                state.stop.halt(state.writer.lost(Missing() if run is None else Fenced(run)), outside=True)
+                state.stop.halt(self._taken_over(state), outside=True)
             elif item.cancel_requested is not None and not state.stop.undoing:
                 state.stop.halt(RunCancelled(f"run {run_id} was cancelled", run=run_id), outside=True)
             elif item.unread and state.stop.listeners:
                 state.stop.signalled()
+
+    def _taken_over(self, state: Execution) -> FlowError:
+        """Why a run whose epoch has changed is to stop."""
+        try:
+            run = self._engine.storage.get_run(state.id)
+        except CorruptPayload as error:
+            return error
+        return state.writer.lost(Missing() if run is None else Fenced(run))

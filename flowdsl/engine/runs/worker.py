@@ -38,7 +38,7 @@ from flowdsl.engine.runs.schedules import fire_due
 from flowdsl.engine.runs.start import launch
 from flowdsl.engine.user import Value
 from flowdsl.errors import FlowError, RecoveryLimit, StorageError
-from flowdsl.storage.base import DropWorker, PutWorker, UpdateRun
+from flowdsl.storage.base import DropWorker, PutWorker, UpdateRun, raise_unstorable
 from flowdsl.storage.operations import (
     GIVEN_BACK_TOPIC,
     QUEUES_TOPIC,
@@ -257,6 +257,7 @@ class Worker:
         )
         with engine.owned.taking_any():
             (outcome,) = engine.commit(operation)
+            raise_unstorable(outcome)
             assert isinstance(outcome, Claimed)
             for run in outcome.runs:
                 engine.owned.reserve(run.id)

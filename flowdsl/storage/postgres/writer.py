@@ -11,7 +11,7 @@ the same, the whole is begun anew with a savepoint for each operation.
 
 from collections.abc import Callable, Generator, Iterable, Sequence
 from hashlib import blake2b
-from itertools import count, groupby
+from itertools import groupby
 from typing import Any, TypeVar
 
 import psycopg
@@ -26,6 +26,7 @@ from flowdsl.core.ownership import (
     in_place,
     inserted,
     may_take,
+    numbers_for,
     restarted,
     stands,
     stub,
@@ -311,11 +312,11 @@ class Transaction:
             rows = yield self._sql.continuable, (run.key, list(op.skip_owners), FOUND_AT_MOST)
             if rows:
                 return Found(tuple(columns.run_of(row) for row in rows))
-        for number in count((highest or 0) + 1):
+        for number in numbers_for(op.number, highest or 0):
             opened = yield from self._insert_run(op, f"{run.id}-{number}", number, epoch)
             if opened is not None:
                 return opened
-        raise AssertionError("unreachable")
+        return _MISSING
 
     def _insert_run(
         self, op: OpenRun, run_id: str, number: int | None, epoch: int

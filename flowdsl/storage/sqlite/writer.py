@@ -12,7 +12,7 @@ the statement stores nothing. Then a transaction looks.
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from heapq import merge
-from itertools import count, islice
+from itertools import islice
 from typing import Any
 
 from attrs import define
@@ -26,6 +26,7 @@ from flowdsl.core.ownership import (
     in_place,
     inserted,
     may_take,
+    numbers_for,
     restarted,
     stands,
     stub,
@@ -264,13 +265,13 @@ class Transaction:
         if highest and not op.fresh and (oldest := self._continuable(run.key, op.skip_owners)):
             found_rows = [self._one(sql.RUN_BY_NO, no) for no in oldest]
             return Found(tuple(columns.run_of(row) for row in found_rows if row))
-        for number in count(highest + 1):
+        for number in numbers_for(op.number, highest):
             try:
                 return self._insert_run(op, f"{run.id}-{number}", number, epoch)
             except sqlite3.IntegrityError as error:
                 if "runs.id" not in str(error):
                     raise
-        raise AssertionError("unreachable")
+        return _MISSING
 
     def _highest(self, key: str) -> tuple[int, int]:
         """The highest number of the runs of *key*, and the highest epoch of the deleted runs; 0 for none."""

@@ -108,6 +108,20 @@ class RunContract:
         assert isinstance(opened, Opened)
         assert (opened.run.id, opened.run.number) == ("n-5", 5)
 
+    def test_a_number_that_is_asked_for(self, storage: Storage) -> None:
+        """A run gets the number that is asked for, or none: a higher one stands, or the id is taken."""
+        opening = OpenRun(numbered(), 60.0, fresh=True, number=2)
+        first, again, lower, next_one = storage.commit(
+            [opening, opening, evolve(opening, number=1), evolve(opening, number=3)]
+        )
+        assert isinstance(first, Opened)
+        assert isinstance(next_one, Opened)
+        assert (first.run.id, next_one.run.id) == ("n-2", "n-3")
+        assert [again, lower] == [Missing(), Missing()]
+        assert storage.commit([OpenRun(a_run("n-4"), 60.0), evolve(opening, number=4)])[1:] == [Missing()]
+        found = storage.commit([evolve(opening, fresh=False, number=4, skip_owners=())])
+        assert isinstance(found[0], Found)
+
     @pytest.mark.parametrize(
         ("fields", "continued"),
         [

@@ -1,0 +1,203 @@
+"""Every way into a sealed storage and out of it, and what workers do about records that were altered."""
+
+import asyncio
+import contextlib
+import inspect
+import re
+import sqlite3
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attacker import Attacker
+from postgres_server import postgres_url
+
+from flowdsl import Queue, Runtime, Schedule, aio, step, wait_for, workflow
+from flowdsl.engine.sealed import SealedStorage
+from flowdsl.errors import CorruptPayload
+from flowdsl.storage.base import Storage, Unstorable
+from flowdsl.storage.operations import ClaimNext
+
+SECRET = "only the application knows this"
+
+did: list[str] = []
+
+
+@step
+def pay(what: str) -> str:
+    did.append(what)
+    return what
+
+
+@workflow
+def paid(what: str) -> str:
+    return pay(what)
+
+
+def _work_until(runtime: Runtime, *run_ids: str) -> None:
+    """Work until these runs have ended."""
+    worker = threading.Thread(target=runtime.work)
+    worker.start()
+    for run_id in run_ids:
+        runtime.run(run_id).result(60)  # type: ignore[union-attr]
+    runtime.close()
+    worker.join(60)
+
+
+def test_a_copy_of_a_run_that_waits_for_a_worker_is_not_executed(tmp_path: Path, monkeypatch: Any) -> None:
+    """A run is sealed with its number: nobody can make three of one, under other numbers."""
+    monkeypatch.setenv("FLOWDSL_SECRET_KEY", SECRET)
+    url = f"sqlite:///{tmp_path}/flow.db"
+    did.clear()
+    with Runtime(url) as runtime:
+        first, second = runtime.enqueue(paid, "a").id, runtime.enqueue(paid, "a").id
+        assert (first[-2:], second[-2:]) == ("-1", "-2")
+    attacker = Attacker(url)
+    names = attacker.columns["runs"]
+    (row, *_), rows = attacker.rows("runs"), attacker.rows("runs")
+    for number in (7, 8):
+        copy = {
+            **dict(zip(names, row, strict=True)),
+            "no": number,
+            "number": number,
+            "id": f"{first[:-2]}-{number}",
+        }
+        rows.append(tuple(copy.values()))
+    with attacker.instead("runs", rows), Runtime(url) as runtime:
+        _work_until(runtime, first, second)
+    attacker.close()
+    assert did == ["a", "a"]
+
+
+def test_one_altered_run_or_schedule_does_not_stop_the_others(
+    tmp_path: Path, monkeypatch: Any, caplog: Any
+) -> None:
+    """A worker leaves out what was altered, and executes the rest."""
+    monkeypatch.setenv("FLOWDSL_SECRET_KEY", SECRET)
+    url = f"sqlite:///{tmp_path}/flow.db"
+    did.clear()
+    with Runtime(url) as runtime:
+        runtime.enqueue(paid.options(priority=1), "bad")
+        good = runtime.enqueue(paid, "good").id
+        for name in ("bad", "good"):
+            runtime.schedules.put(Schedule(name, paid, cron="0 3 * * *", args=(name,), paused=True))
+    with contextlib.closing(sqlite3.connect(tmp_path / "flow.db")) as attacker:
+        attacker.execute("UPDATE runs SET priority = 7 WHERE priority = 1")
+        attacker.execute("UPDATE schedules SET paused = 0 WHERE name = 'bad'")
+        attacker.commit()
+    with Runtime(url) as runtime:
+        assert [one.name for one in runtime.schedules.list()] == ["good"]
+        _work_until(runtime, good)
+    assert did == ["good"]
+    assert caplog.text.count("schedule 'bad' is not as it was written") == 1
+
+
+def test_a_queue_whose_limits_were_altered_is_not_worked(
+    tmp_path: Path, monkeypatch: Any, caplog: Any
+) -> None:
+    """The storage keeps to the limits of queues, and cannot check their seals: so that is done before."""
+    monkeypatch.setenv("FLOWDSL_SECRET_KEY", SECRET)
+    url = f"sqlite:///{tmp_path}/flow.db"
+    did.clear()
+    with Runtime(url) as runtime:
+        runtime.queues.put(Queue("stopped"))
+        runtime.queues.pause("stopped")
+        runtime.enqueue(paid.options(queue="stopped"), "a")
+    with contextlib.closing(sqlite3.connect(tmp_path / "flow.db")) as attacker:
+        attacker.execute("UPDATE queues SET paused = 0")
+        attacker.commit()
+    with Runtime(url) as runtime:
+        (outcome,) = runtime.storage.commit([ClaimNext("me", 60.0, (("test_sealed_ways.paid", ""),))])
+        assert isinstance(outcome, Unstorable)
+        assert "queue 'stopped' is not as it was written" in str(outcome.error)
+        with pytest.raises(CorruptPayload):
+            runtime.queues.list()
+
+
+@step(transaction=True)
+def book(what: str, *, connection: Any) -> str:
+    connection.execute("CREATE TABLE IF NOT EXISTS booked (what TEXT)")
+    connection.execute(connection_insert(connection), (what,))
+    return what
+
+
+@step(transaction=True)
+async def book_async(what: str, *, connection: Any) -> str:
+    done = connection.execute("CREATE TABLE IF NOT EXISTS booked (what TEXT)")
+    if hasattr(done, "__await__"):
+        await done
+        await connection.execute(connection_insert(connection), (what,))
+    else:
+        connection.execute(connection_insert(connection), (what,))
+    return what
+
+
+def connection_insert(connection: Any) -> str:
+    return f"INSERT INTO booked VALUES ({'?' if isinstance(connection, sqlite3.Connection) else '%s'})"
+
+
+@workflow(id="booking-{what}")
+def booking(what: str) -> Any:
+    return book(what), wait_for("paid")
+
+
+@workflow(id="booking-async-{what}")
+async def booking_async(what: str) -> Any:
+    return await book_async(what), await aio.wait_for("paid")
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_what_shares_a_transaction_with_the_user_is_sealed(
+    kind: str, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """The record of a transactional step, and a run that is enqueued on the user's connection."""
+    monkeypatch.setenv("FLOWDSL_SECRET_KEY", SECRET)
+    url = f"sqlite:///{tmp_path}/flow.db" if kind == "sqlite" else postgres_url()
+    did.clear()
+    with Runtime(url) as runtime:
+        for flow in (booking, booking_async):
+            run = flow.start("a")
+            run.signal("rumour")
+            seen = 0
+            while not any(one.kind == "wait" for one in run.steps()):
+                seen = runtime.storage.wait_for_change(seen, 60.0)
+    attacker = Attacker(url)
+    with Runtime(url) as runtime:
+        runtime.signal("booking-a", "paid", 5)
+        runtime.signal("booking-async-a", "paid", 5)
+        assert booking("a") == ("a", 5)
+        assert asyncio.run(booking_async("a")) == ("a", 5)
+        within = []
+        for _ in range(2):
+            attacker.connection.execute("BEGIN")
+            within.append(runtime.enqueue(paid, "within", connection=attacker.connection).id)
+            attacker.connection.execute("COMMIT")
+        _work_until(runtime, *within)
+    attacker.close()
+    assert did == ["within", "within"]
+
+
+def test_every_way_into_the_storage_and_out_of_it_is_sealed() -> None:
+    """Whatever takes operations or gives records is the sealed storage's own: a new one cannot be forgotten."""
+    records = {
+        "Run",
+        "Step",
+        "Signal",
+        "Item",
+        "Memo",
+        "QueueRow",
+        "ScheduleRow",
+        "Attention",
+        "Outcome",
+        "Operation",
+    }
+    stands_on_others = {
+        *("commit_async", "announce", "set_run", "set_step", "add_signal", "get_state", "transaction"),
+    }
+    for name, method in inspect.getmembers(Storage, inspect.isfunction):
+        said = " ".join(map(str, inspect.signature(method).parameters.values())) + str(
+            inspect.signature(method).return_annotation
+        )
+        if records & set(re.findall(r"\w+", said)) and name not in stands_on_others:
+            assert name in vars(SealedStorage), name
