@@ -313,7 +313,7 @@ class Run(Generic[R]):
         __tracebackhide__ = True
         try:
             return cast(R, wait_for_outcome(self._engine, self.id, timeout))
-        except Exception as error:
+        except Exception as error:  # only its traceback is changed
             if current.get() is None:
                 trim(error)
             raise
@@ -325,7 +325,7 @@ class Run(Generic[R]):
             self.result(timeout)
         except (CorruptPayload, MissingClass):  # of the storage, whatever the run has raised
             raise
-        except Exception as error:
+        except Exception as error:  # whatever the run has raised
             if self.status in (RunStatus.FAILED, RunStatus.CANCELLED):
                 return error
             raise
@@ -340,7 +340,7 @@ class Run(Generic[R]):
         __tracebackhide__ = True
         try:
             return cast(R, await await_outcome(self._engine, self.id))
-        except Exception as error:
+        except Exception as error:  # only its traceback is changed
             if current.get() is None:
                 trim(error)
             raise
@@ -457,7 +457,7 @@ class Run(Generic[R]):
     def __repr__(self) -> str:
         try:
             record, state = self._shown()
-        except Exception as error:
+        except Exception as error:  # a repr raises nothing
             return f"<Run {self.id} ({type(error).__name__})>"
         return f"<Run {self.id} of {record.workflow}: {state}>"
 

@@ -264,7 +264,7 @@ class HookChain:
         for listener in self._listeners.get(event, ()):
             try:
                 listener(*args)
-            except Exception:
+            except Exception:  # a hook must not change a run
                 about = args[0] if args else None
                 where = {
                     "run": getattr(about, "run_id", getattr(about, "id", None)),

@@ -276,7 +276,7 @@ class Runtime:
         __tracebackhide__ = True
         try:
             return _here(execute_step(self._engine, step_called(step, args, kwargs), mode, step_id))
-        except Exception as error:
+        except Exception as error:  # only its traceback is changed
             if current.get() is None:
                 trim(error)
             raise

@@ -5,11 +5,14 @@ tests show what becomes of such a one.
 """
 
 import ast
+import gc
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 TESTS = Path(__file__).parent
+ENGINE = TESTS.parent / "flowdsl" / "engine"
 LONGEST = 60
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -24,9 +27,15 @@ def parsed(paths: Iterable[Path]) -> Trees:
 def nodes(trees: Trees, kind: Any) -> Iterator[tuple[str, Any]]:
     """All nodes of a kind, each with its place."""
     for path, tree in trees.items():
-        for node in ast.walk(tree):
+        for node in walked(tree):
             if isinstance(node, kind):
                 yield f"{path.parent.name}/{path.name}:{getattr(node, 'lineno', 1)}", node
+
+
+@cache
+def walked(tree: ast.Module) -> list[ast.AST]:
+    """All nodes of a file."""
+    return list(ast.walk(tree))
 
 
 def long_functions(code: Trees) -> Iterator[str]:
@@ -53,6 +62,74 @@ def sleeps(tests: Trees) -> Iterator[str]:
             yield f"{place} sleeps"
 
 
+def blanket_excepts(code: Trees) -> Iterator[str]:
+    """Where anything is caught, and no comment beside it says why."""
+    for place, node in nodes(code, ast.ExceptHandler):
+        kinds = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
+        names = {"" if kind is None else ast.unparse(kind) for kind in kinds}
+        if names & {"", "Exception", "BaseException"} and "#" not in line_of(code, place):
+            yield f"{place} catches everything: say why in a comment beside it, or catch less"
+
+
+def unexplained_types(engine: Trees) -> Iterator[str]:
+    """Where the engine gives up a type, and no comment beside it says why; ``user.py`` is what it leaves to
+    users."""
+    found = {
+        place for place, node in nodes(engine, ast.Name) if node.id == "Any" and "/user.py:" not in place
+    }
+    for place in sorted(found):
+        if "#" not in line_of(engine, place):
+            yield f"{place} says Any: name the type, or say why in a comment beside it"
+    if len(found) > 59:
+        yield f"the engine says Any at {len(found)} places"
+
+
+FOREIGN = {
+    "perform.py": {"flow", "concurrent"},  # of a call: who overlaps whom is decided there
+    "transact.py": {"args", "kwargs", "transacts", "__cause__"},  # of the body that gets a connection
+    "step.py": {"args"},  # of an exception
+    "execution.py": {"run", "step"},  # of a record of the log
+    "effects.py": {"__qualname__"},  # of a coroutine, which Python made
+}
+"""Attributes of other modules' objects that a module of the engine sets all the same. Everywhere: ``run`` and
+``step`` of an error, which say where it belongs."""
+
+
+def foreign_attributes(engine: Trees) -> Iterator[str]:
+    """Where the engine sets an attribute of an object whose class stands in another module."""
+    for path, tree in engine.items():
+        own = FOREIGN.get(path.name, set()) | set(members(tree))
+        for place, node in nodes({path: tree}, ast.Attribute):
+            if not isinstance(node.ctx, ast.Store | ast.Del) or node.attr in own:
+                continue
+            of = node.value.id if isinstance(node.value, ast.Name) else ""
+            if of not in ("self", "cls") and not (of in ("error", "fault") and node.attr in ("run", "step")):
+                yield f"{place} sets {ast.unparse(node)}, which belongs to a class of another module"
+
+
+def members(tree: ast.Module) -> Iterator[str]:
+    """Names of the attributes that the classes of a module have."""
+    for node in walked(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self":
+            yield node.attr
+        elif isinstance(node, ast.ClassDef):
+            for line in node.body:
+                targets = line.targets if isinstance(line, ast.Assign) else [getattr(line, "target", None)]
+                yield from (target.id for target in targets if isinstance(target, ast.Name))
+
+
+def line_of(trees: Trees, place: str) -> str:
+    """The line at a place."""
+    name, _, number = place.rpartition(":")
+    return lines_of(next(path for path in trees if str(path).endswith(f"/{name}")))[int(number) - 1]
+
+
+@cache
+def lines_of(path: Path) -> list[str]:
+    """The lines of a file."""
+    return path.read_text(encoding="utf-8").splitlines()
+
+
 def long_files(paths: Iterable[Path]) -> Iterator[str]:
     """Files of tests that are too long to be read."""
     for path in paths:
@@ -61,8 +138,18 @@ def long_files(paths: Iterable[Path]) -> Iterator[str]:
 
 
 if __name__ == "__main__":
+    gc.disable()  # of millions of nodes, all are kept
     code = parsed([*(TESTS.parent / "flowdsl").rglob("*.py"), *(TESTS.parent / "examples").glob("*.py")])
     files = list(TESTS.rglob("test_*.py"))
     tests = parsed(files)
-    for found in (*long_functions(code), *silent_tests(tests), *sleeps(tests), *long_files(files)):
+    engine = {path: tree for path, tree in code.items() if ENGINE in path.parents}
+    for found in (
+        *long_functions(code),
+        *blanket_excepts(code),
+        *unexplained_types(engine),
+        *foreign_attributes(engine),
+        *silent_tests(tests),
+        *sleeps(tests),
+        *long_files(files),
+    ):
         print(found)

@@ -75,7 +75,7 @@ class Commands(Verbs):
         try:
             code = super().main(*args, **extra)
             options.out.flush()
-        except (Exception, KeyboardInterrupt) as error:
+        except (Exception, KeyboardInterrupt) as error:  # it is shown, and its exit code
             code = _explain(error, options)
         sys.exit(code if isinstance(code, int) else 0)
 

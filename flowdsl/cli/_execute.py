@@ -154,7 +154,7 @@ def _outcome(run: Handle) -> BaseException | None:
     """Wait for the end of *run*; the error that it ended with."""
     try:
         run.result()
-    except (Exception, SystemExit, CancelledError) as error:
+    except (Exception, SystemExit, CancelledError) as error:  # whatever the run has raised
         return error
     return None
 

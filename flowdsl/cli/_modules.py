@@ -84,7 +84,7 @@ def _import(name: str, app: str) -> ModuleType:
                 f"no module {name!r} here; --app takes the module that defines the workflow, or its file"
             ) from error
         raise _failed(app, error) from error
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit) as error:  # whatever the user's module raises
         raise _failed(app, error) from error
 
 
@@ -97,7 +97,7 @@ def _execute(name: str, path: Path, app: str) -> ModuleType:
     sys.modules[name] = module
     try:
         loader.exec_module(module)
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit) as error:  # whatever the user's module raises
         del sys.modules[name]
         raise _failed(app, error) from error
     return module

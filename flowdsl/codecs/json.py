@@ -31,7 +31,7 @@ class JsonCodec(Codec):
         """Return *value* as JSON in UTF-8. Raises ``ResultNotStorable``, with the path, for the rest."""
         try:
             return _dumps(value)
-        except Exception as error:
+        except Exception as error:  # whatever the user's classes raise
             where = describe_fault(value, _storable)
             reason = (
                 "it contains itself or is nested too deep" if isinstance(error, RecursionError) else error
@@ -57,7 +57,7 @@ def _dumps(value: Any) -> bytes:
 def _storable(value: Any) -> bool:
     try:
         _dumps(value)
-    except Exception:
+    except Exception:  # whatever the user's classes raise
         return False
     return True
 

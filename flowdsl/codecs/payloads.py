@@ -111,7 +111,7 @@ class Payloads:
                         "%s of run %s has %d bytes, more than %d: stored without loading it again as a check",
                         *(kind, run_id, len(body), self._limit),
                     )
-        except Exception as error:
+        except Exception as error:  # whatever a codec raises
             body, value = self._with_room(value, error, run_id, key, kind)
         return self._seal(body, _context(run_id, key, kind)), value
 
@@ -125,7 +125,7 @@ class Payloads:
         try:
             if ran_out(error):
                 return on_fresh_stack(again)
-        except Exception as second:
+        except Exception as second:  # whatever a codec raises
             error = second
         raise self._not_storable(value, error, run_id, key, kind) from error
 
@@ -148,7 +148,7 @@ class Payloads:
         except StorageError as error:
             _place(error, named or run_id, key)
             raise
-        except Exception as error:
+        except Exception as error:  # whatever a codec raises
             raise StorageError(
                 f"the {kind} payload of run {named or run_id} does not load: {type(error).__name__}: {error}",
                 run=named or run_id,
@@ -174,7 +174,7 @@ class Payloads:
                 body, loaded = on_fresh_stack(lambda: pack_exception(error, self._codec))
         except RecursionError:  # not even enough stack to begin on a fresh one: its caller has more
             raise
-        except Exception as problem:
+        except Exception as problem:  # whatever a codec raises
             raise ResultNotStorable(
                 f"codec {self._codec_id!r} cannot store the record of an exception, a dict of strings "
                 f"({_reason(problem)}); every codec has to",
@@ -264,7 +264,7 @@ class Payloads:
     def _storable(self, part: Any) -> bool:
         try:
             self._loads(self._dumps(part))
-        except Exception:
+        except Exception:  # whatever a codec raises
             return False
         return True
 

@@ -61,7 +61,7 @@ class PickleCodec(Codec):
         """Pickle *value*; by cloudpickle what pickle cannot."""
         try:
             data = pickle.dumps(value, PROTOCOL)
-        except Exception:
+        except Exception:  # whatever the user's classes raise
             data = _dumps_by_value(value)
         # find() is twice as fast as "in" here, and this stands in the way of every stored step.
         if data.find(_BY_NAME) < 0:
@@ -80,7 +80,7 @@ class PickleCodec(Codec):
                 return pickle.loads(data)
         except (ImportError, AttributeError):
             pass  # nearly always a class that is gone; loading once more, slowly, says which
-        except Exception as error:
+        except Exception as error:  # whatever the user's classes raise
             raise _not_loadable(error) from error
         if data[:1] == _MAIN_HEADER:
             start = 3 + int.from_bytes(data[1:3], "big")
@@ -102,7 +102,7 @@ def _careful_loads(data: bytes, written_as: str) -> Any:
         raise
     except ModuleNotFoundError as error:
         raise missing(error.name or "?", "", error) from error
-    except Exception as error:
+    except Exception as error:  # whatever the user's classes raise
         raise _not_loadable(error) from error
 
 

@@ -17,7 +17,7 @@ def with_room(work: Callable[[], _T]) -> _T:
     """
     try:
         return work()
-    except Exception as error:
+    except Exception as error:  # the stack may end anywhere in it
         if not ran_out(error):
             raise
     return on_fresh_stack(work)
@@ -41,7 +41,7 @@ def on_fresh_stack(work: Callable[[], _T]) -> _T:
     def target() -> None:
         try:
             done.append(work())
-        except BaseException as error:
+        except BaseException as error:  # it is raised in the calling thread
             failed.append(error)
 
     thread = Thread(target=target, name="flowdsl-stack")

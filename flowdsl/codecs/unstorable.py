@@ -97,6 +97,6 @@ def _closure(function: FunctionType) -> list[Part]:
 def _short(value: Any) -> str:
     try:
         text = repr(value)
-    except Exception:
+    except Exception:  # whatever the user's __repr__ raises
         text = f"<{type(value).__name__}>"
     return text if len(text) <= _MAX_LABEL else text[: _MAX_LABEL - 1] + "…"

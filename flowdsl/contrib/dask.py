@@ -145,7 +145,7 @@ class _TaskFuture(Future[Any]):
                 value = remote.result()
             except CancelledError:  # by somebody else: a scheduler that restarts, a person
                 self.set_exception(RuntimeError(f"Dask dropped the task {self._key}"))
-            except Exception as error:
+            except Exception as error:  # whatever the body raised
                 self.set_exception(error)
             else:
                 self.set_result(value)

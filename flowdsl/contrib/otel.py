@@ -295,10 +295,9 @@ class Tracing(Hooks):
         token = contexts.attach(opened.context)
         try:
             yield
-        except Exception:
-            raise
         except BaseException as torn:  # an interrupt, or what crosses a body that must stop
-            _quietly(self._torn, body, key, torn)
+            if not isinstance(torn, Exception):
+                _quietly(self._torn, body, key, torn)
             raise
         finally:
             contexts.detach(token)
@@ -327,7 +326,7 @@ def _is_told(torn: BaseException) -> bool:
 def _quietly(call: Callable[..., Any], *args: Any) -> None:
     try:
         call(*args)
-    except Exception:
+    except Exception:  # tracing must not change what it traces
         logger.exception("tracing raised; the run is not affected")
 
 

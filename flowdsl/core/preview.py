@@ -48,7 +48,7 @@ def preview(value: Any, limit: int = _LIMIT) -> str:
         return text if len(text) <= limit else _cut(text, limit)
     try:
         text = _Picture(limit + 1).repr(value)
-    except Exception as error:
+    except Exception as error:  # whatever the user's __repr__ raises
         text = _broken(value, error)
     return _cut(text, limit)
 
@@ -288,7 +288,7 @@ def _broken(value: object, error: Exception) -> str:
 def _safe_repr(value: object) -> str:
     try:
         return str.__str__(repr(value))
-    except Exception as error:
+    except Exception as error:  # whatever the user's __repr__ raises
         return _broken(value, error)
 
 

@@ -170,7 +170,7 @@ def _call(called: Invocation[WorkflowDef], options: dict[str, Any]) -> Any:
                 if defn.is_async:
                     return named(run_awaited(engine, asked), defn.path)
                 return run_to_end(engine, asked)
-        except BaseException as error:
+        except BaseException as error:  # only its traceback is changed
             trim(error)
             raise
     if defn.is_async is not frame.is_async:

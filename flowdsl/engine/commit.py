@@ -41,7 +41,6 @@ from collections import deque
 from collections.abc import AsyncIterator, Generator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from typing import Any
 
 from flowdsl.blocks import block
 from flowdsl.errors import StorageUnavailable
@@ -70,7 +69,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0  # seconds between two tries while the 
 class Written(asyncio.CancelledError):
     """The task was cancelled while a commit of it was under way, whose *outcomes* these are."""
 
-    def __init__(self, outcomes: Any) -> None:
+    def __init__(self, outcomes: object) -> None:
         super().__init__()
         self.outcomes = outcomes
 
@@ -257,7 +256,7 @@ class Committer:
                     outcomes = await self.storage.commit_async(operations)
                 except asyncio.CancelledError:
                     continue  # the loop is about to end, and callers wait: to send it again does no harm
-                except Exception as error:
+                except Exception as error:  # whatever it is, the work decides
                     operations = work.throw(error)
                 else:
                     operations = work.send(outcomes)
@@ -336,7 +335,7 @@ class Committer:
                 batch.append(self._pending.popleft())
             try:
                 outage = self._commit_together(batch, catch)
-            except BaseException:
+            except BaseException:  # an interrupt must not lose requests
                 self._pending.extendleft(request for request in reversed(batch) if not request.done)
                 self._wake.put(True)
                 raise
@@ -364,7 +363,7 @@ class Committer:
             while True:
                 try:
                     outcomes = self._timed(operations)
-                except BaseException as error:
+                except BaseException as error:  # whatever it is, the work decides
                     operations = work.throw(error)
                 else:
                     operations = work.send(outcomes)

@@ -247,7 +247,7 @@ class _Same:
     __hash__ = None  # type: ignore[assignment]
 
 
-def _layers(fn: Any) -> list[Any]:
+def _layers(fn: Any) -> list[Any]:  # a function of the user's, or what he has made of one
     """A function, and what decorators with ``functools.wraps`` have wrapped in it."""
     layers = [fn]
     while (fn := getattr(fn, "__wrapped__", None)) is not None and fn not in layers:
@@ -255,7 +255,7 @@ def _layers(fn: Any) -> list[Any]:
     return layers
 
 
-def _code_of(fn: Any) -> Any:
+def _code_of(fn: Any) -> Any:  # the same
     """The code that the user wrote, under decorators with ``functools.wraps``; ``None`` if there is none."""
     return getattr(_layers(fn)[-1], "__code__", None)
 
@@ -328,8 +328,9 @@ class Definition:
             )
         return found
 
-    def renamed(self) -> None:
-        """Its path is another one now: what was bound to the one before is gone."""
+    def rename(self, path: str) -> None:
+        """Its path is another one from now on: what was bound to the one before is gone."""
+        self.path = path  # type: ignore[misc]  # a slot of the subclasses
         self._binders.clear()
 
     def joins(self, before: "Definition") -> None:
@@ -615,7 +616,7 @@ class Invocation(NamedTuple, Generic[D]):
         return self.defn.bind(self.receiver, self.args, self.kwargs)
 
 
-invocation_of: Callable[[Args], Invocation[Any]] = partial(tuple.__new__, Invocation)
+invocation_of: Callable[[Args], Invocation[Any]] = partial(tuple.__new__, Invocation)  # of either kind
 """A call from all its fields in order, quicker than ``Invocation(*fields)``."""
 
 
@@ -627,7 +628,7 @@ class Decorated:
         """The function and its options."""
         raise NotImplementedError
 
-    def invocation(self, args: Args, kwargs: Named) -> Invocation[Any]:
+    def invocation(self, args: Args, kwargs: Named) -> Invocation[Any]:  # of what it decorates
         """A call of it."""
         raise NotImplementedError
 

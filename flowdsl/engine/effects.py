@@ -10,7 +10,7 @@ import asyncio
 import contextvars
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import ExitStack
 from typing import Any, Never, TypeAlias, TypeVar
 
@@ -23,7 +23,7 @@ from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import PROCESS, Execution, Frame, current
 from flowdsl.engine.heart import Heart
 from flowdsl.engine.stop import StoppedTask
-from flowdsl.engine.user import Args, Function, Named, Value
+from flowdsl.engine.user import Args, Function, Named, Value, Work
 from flowdsl.errors import FlowError, StepTimeout, Stopped
 from flowdsl.hooks import BodyKind, BodyView
 from flowdsl.storage.base import Operation, Outcome, Storage
@@ -60,18 +60,18 @@ class Effect:
 
     __slots__ = ()
 
-    def sync(self) -> Any:
+    def sync(self) -> Any:  # each effect has an answer of its own
         """Perform it in this thread."""
         raise NotImplementedError
 
-    async def aio(self) -> Any:
+    async def aio(self) -> Any:  # the same
         """Perform it in this task."""
         raise NotImplementedError
 
 
 T = TypeVar("T")
 
-Effects: TypeAlias = Generator[Effect, Any, T]
+Effects: TypeAlias = Generator[Effect, Any, T]  # answers differ with the effect
 """A piece of engine logic, which ends with a ``T``."""
 
 Flow: TypeAlias = Effects[Result]
@@ -85,7 +85,7 @@ def drive(effects: Effects[T]) -> T:
         while True:
             try:
                 answer = effect.sync()
-            except BaseException as error:
+            except BaseException as error:  # it is the generator's, which asked
                 effect = effects.throw(error)
             else:
                 effect = effects.send(answer)
@@ -112,7 +112,7 @@ def run_sync(flow: Flow) -> Value:
         while True:
             try:
                 answer = effect.sync()
-            except BaseException as error:
+            except BaseException as error:  # it is the generator's, which asked
                 effect = flow.throw(error)
             else:
                 effect = send(answer)
@@ -146,7 +146,7 @@ async def run_async(flow: Flow) -> Value:
             except Written as late:
                 cancelled = asyncio.CancelledError()
                 effect = send(late.outcomes)
-            except BaseException as error:
+            except BaseException as error:  # it is the generator's, which asked
                 cancelled = None
                 effect = flow.throw(error)
             else:
@@ -179,10 +179,10 @@ def _for_a_task(failure: BaseException) -> BaseException:
     return failure
 
 
-def named(coroutine: Coroutine[Any, Any, Value], path: str) -> Coroutine[Any, Any, Value]:
+def named(coroutine: Work[Value], path: str) -> Work[Value]:
     """The same coroutine by the name of a step or workflow: Python's warning of a forgotten ``await`` says
     it."""
-    named_one: Any = coroutine
+    named_one: Any = coroutine  # the type of coroutines has no such name
     named_one.__qualname__ = path.rpartition(".")[2]
     return coroutine
 
@@ -241,10 +241,10 @@ class Read(Effect):
         self.storage = storage
         self.fn = fn
 
-    def sync(self) -> Any:
+    def sync(self) -> Value:
         return self.fn()
 
-    async def aio(self) -> Any:
+    async def aio(self) -> Value:
         return self.fn() if self.storage.inline else await asyncio.to_thread(self.fn)
 
 
@@ -261,7 +261,7 @@ def execute_here(frame: Frame, fn: Function, args: Args, kwargs: Named, callback
             outcome = None, fn(*args, **kwargs)
         else:
             outcome = None, around(_seen(frame, fn, args, kwargs, callback), lambda: fn(*args, **kwargs))
-    except BaseException as error:
+    except BaseException as error:  # whatever the user's body raises
         outcome = error, None
     finally:
         current.reset(token)
@@ -382,7 +382,7 @@ class Body(Effect):
                 outcome = None, await self._awaited()
             else:
                 outcome = await self._aio_with_limits()
-        except BaseException as error:
+        except BaseException as error:  # whatever the user's body raises
             outcome = error, None
         finally:
             current.reset(token)

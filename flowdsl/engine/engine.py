@@ -7,7 +7,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from itertools import count
 from typing import Any
@@ -20,7 +20,7 @@ from flowdsl.core.retry import Retry
 from flowdsl.engine.commit import Committer
 from flowdsl.engine.definitions import Divergence
 from flowdsl.engine.owned import Owned
-from flowdsl.engine.user import Handle, Value
+from flowdsl.engine.user import Handle, SomeClock, Value, Work
 from flowdsl.hooks import HookChain
 from flowdsl.storage.base import Operation, Outcome, Storage
 
@@ -59,7 +59,7 @@ class Engine:
         self.committer = Committer(storage)
         self.payloads = payloads
         source = clock or SystemClock()
-        self.clock: Any = source if hasattr(source, "await_") else ForeignClock(source)
+        self.clock: SomeClock = source if hasattr(source, "await_") else ForeignClock(source)
         self.virtual = bool(getattr(self.clock, "virtual", False))
         self.ticks: Callable[[], float] = getattr(self.clock, "monotonic", self.clock.now)
         self.hooks = hooks or HookChain()
@@ -67,7 +67,7 @@ class Engine:
         self.on_divergence: Divergence = on_divergence
         self.lease = lease
         self.name = name
-        self.owned: Owned[Any] = Owned()
+        self.owned: Owned[Any] = Owned()  # of executions, which stand above
         self.closing = False
         self.futures: dict[str, Future[Value]] = {}
         self._tasks: set[asyncio.Task[Value]] = set()
@@ -192,14 +192,14 @@ class Engine:
         def run() -> None:
             try:
                 future.set_result(work())
-            except BaseException as error:
+            except BaseException as error:  # it is for whoever asks the future
                 future.set_exception(error)
 
         self.awaits(future)
         threading.Thread(target=run, name=name, daemon=True).start()
         return future
 
-    def background_async(self, make: Callable[[], Coroutine[Any, Any, Value]]) -> Future[Value]:
+    def background_async(self, make: Callable[[], Work[Value]]) -> Future[Value]:
         """Run a coroutine on the engine's own event loop; ``close`` waits for it."""
         future = asyncio.run_coroutine_threadsafe(make(), self.loop())
         self.awaits(future)

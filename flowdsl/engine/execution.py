@@ -15,9 +15,9 @@ import math
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from flowdsl.core.journal import Journal
 from flowdsl.core.records import Run, Step
@@ -44,6 +44,9 @@ from flowdsl.storage.operations import (
 __all__ = ["PROCESS", "Bodies", "Branches", "Execution", "Frame", "Writer", "current", "outside_runs"]
 
 P = TypeVar("P")
+
+_Branch: TypeAlias = Any  # a future of ours; it knows executions, so it stands above
+_Attempt: TypeAlias = Any  # an attempt; it is a frame of an execution, so it stands above
 
 
 class Writer:
@@ -128,6 +131,10 @@ class Writer:
         with self._run.lock:
             self.reopened.add(key)
 
+    def holds(self, until: float) -> None:
+        """The lease was renewed, *until* then by ``time.monotonic()``."""
+        self.held_until = until
+
     def raise_floor(self, seq: int) -> None:
         """Records up to *seq* are no evidence of divergence any more."""
         self.floor = max(self.floor, seq)
@@ -173,14 +180,14 @@ class Branches:
     """Futures of what a run executes beside its body; the run ends only when all of them have."""
 
     def __init__(self) -> None:
-        self._futures: list[Any] = []
+        self._futures: list[_Branch] = []
         self._known: Named = {}
         self._lock = threading.Lock()
 
     def __bool__(self) -> bool:
         return bool(self._futures)
 
-    def add(self, future: Any) -> None:
+    def add(self, future: _Branch) -> None:
         """The run has to see *future* ended before it ends itself."""
         with self._lock:
             self._futures.append(future)
@@ -196,11 +203,11 @@ class Branches:
             found, self._futures = self._futures, []
         return found
 
-    def known(self, key: str) -> Any | None:
+    def known(self, key: str) -> _Branch | None:
         """The future that was remembered by this key."""
         return self._known.get(key)
 
-    def remember(self, key: str, future: Any) -> None:
+    def remember(self, key: str, future: _Branch) -> None:
         """Let :meth:`known` find *future*: the branch of a schedule record, a child by its id."""
         self._known[key] = future
 
@@ -209,7 +216,7 @@ class Bodies:
     """The step bodies of a run that are executing."""
 
     def __init__(self) -> None:
-        self._executing: dict[str, Any] = {}
+        self._executing: dict[str, _Attempt] = {}
         self._announced: set[tuple[str, int]] = set()
         self.left_behind = 0
         self.begin = self._executing.__setitem__  # step key, attempt
@@ -221,10 +228,10 @@ class Bodies:
         found = self._executing.get(key)
         return None if found is None else found.call
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[_Attempt]:
         return iter(list(self._executing.values()))
 
-    def to_announce(self, before: float) -> list[Any]:
+    def to_announce(self, before: float) -> list[_Attempt]:
         """The attempts of ``do`` steps that began before that moment; each once."""
         found = []
         for attempt in self:

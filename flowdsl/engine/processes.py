@@ -22,6 +22,7 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, suppress
 from pickle import PickleError
+from types import ModuleType
 from typing import Any, Never
 
 from attrs import evolve, frozen
@@ -136,7 +137,7 @@ class RemoteBody(Effect):
                 message = f"step {defn.path} of run {run.id} {why}; its worker was left behind"
                 return StepTimeout(message, run=run.id, step=defn.path), None
             answer = future.result()
-        except Exception as error:
+        except Exception as error:  # whatever somebody's executor raises
             if isinstance(error, CancelledError) and run.stop.reason is not None:
                 return run.stop.stopped(), None
             # Errors of the body come back as data: this one is the executor's. If it was under way, nobody
@@ -201,7 +202,7 @@ class RemoteBody(Effect):
     async def aio(self) -> Never:
         raise AssertionError("async steps execute as tasks")
 
-    def _answer(self, answer: Any) -> Result:
+    def _answer(self, answer: Value) -> Result:
         what, body, logged = answer
         if what == "here":
             outcome: Result = body
@@ -251,7 +252,7 @@ class Sent:
         body = Body(called.fn, called.args, called.kwargs, self._frame)
         return "here", self._context.run(body.sync), ()
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple[Any, ...]:  # as pickle wants it
         called, run = self._called, self._call.run
         engine: Engine = run.engine
         view, beats = self._frame.step, None
@@ -265,7 +266,7 @@ class Sent:
         )  # fmt: skip
         try:
             return _Arrived, (PickleCodec().dumps(job),)
-        except Exception as error:
+        except Exception as error:  # whatever the user's classes raise
             raise TypeError(
                 f"step {called.defn.path} cannot travel to its executor: {type(error).__name__}: {error}. "
                 "Its function and arguments have to be picklable; leave the rest to the worker, or use "
@@ -294,7 +295,7 @@ class _Reference:
         """What stands there."""
         if self.module in ("", "__main__", "__mp_main__"):
             return None
-        found: Any = sys.modules.get(self.module) or importlib.import_module(self.module)
+        found: Value = sys.modules.get(self.module) or importlib.import_module(self.module)
         for name in self.qualname.split("."):
             found = getattr(found, name, None)
         return step_definition(found)
@@ -320,7 +321,7 @@ def _chain(scope: Scope) -> tuple[str, ...]:
     return tuple(ids)
 
 
-def _processes() -> Any:
+def _processes() -> ModuleType:
     """The module of process pools: importing it costs 10 ms, which only who uses one pays."""
     return importlib.import_module("concurrent.futures.process")
 
@@ -337,7 +338,7 @@ def _is_full(engine: Engine, executor: Executor) -> bool:
     if not hung or not isinstance(executor, _processes().ProcessPoolExecutor):
         return False
     engine.hung[id(executor)] = hung
-    facts: Any = executor
+    facts: Any = executor  # pools do not tell what they are made of
     return len(hung) >= int(facts._max_workers)
 
 
@@ -348,7 +349,7 @@ def _working(engine: Engine, executor: Executor) -> Executor:
         live = engine.replaced.get(id(executor), executor)
         if not _is_broken(live) and not _is_full(engine, live):
             return live
-        facts: Any = executor
+        facts: Any = executor  # pools do not tell what they are made of
         if type(executor).__module__.partition(".")[0] == "loky":
             loky = importlib.import_module("loky")
             live = loky.get_reusable_executor(max_workers=facts._max_workers)
@@ -477,7 +478,7 @@ def _execute(data: bytes) -> tuple[str, bytes, list[Step]]:
     if error is None:
         try:
             return "value", PickleCodec().dumps(value), logged
-        except Exception as fault:
+        except Exception as fault:  # whatever the user's classes raise
             error = TypeError(f"a step's result cannot travel back from its worker: {fault}")
     if isinstance(error, Stopped):
         return "stop", payloads.pack_error(error.error, "", "", "worker")[0], logged

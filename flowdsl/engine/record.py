@@ -257,7 +257,7 @@ def still_ours(run: Execution) -> Effects[None]:
     begun = time.monotonic()
     renewal = UpdateRun(run.id, {}, epoch=run.epoch, lease=run.engine.lease)
     yield from commit(run, None, renewal)
-    run.writer.held_until = begun + run.engine.lease
+    run.writer.holds(begun + run.engine.lease)
 
 
 def halted(run: Execution, error: FlowError, call: Call | None) -> Stopped:

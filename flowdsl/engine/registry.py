@@ -66,8 +66,7 @@ class Registry(Generic[D]):
         for path, definition in list(self._items.items()):
             if path.startswith(f"{before}."):
                 del self._items[path]
-                definition.path = after + path.removeprefix(before)
-                definition.renamed()
+                definition.rename(after + path.removeprefix(before))
                 self.add(definition)
 
     def __iter__(self) -> Iterator[str]:

@@ -138,6 +138,10 @@ class StepView:
         again = f"~{self.generation}" if self.generation else ""
         return f"{self._origin or self.run_id}/{self.key}{again}"
 
+    def ended(self, now: float) -> None:
+        """The body has ended at that moment."""
+        self.duration = now - self.started_at
+
     def heartbeat(self, details: Value = None) -> None:
         """Say that the body lives; the next attempt finds *details* in ``current_step().details``.
 

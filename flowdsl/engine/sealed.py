@@ -141,7 +141,7 @@ class SealedStorage(RelayStorage):
             for one in ready
         ]
 
-    def _sealed(self, op: Any, changed: dict[str, Run | None]) -> Any:
+    def _sealed(self, op: Any, changed: dict[str, Run | None]) -> Any:  # any kind, and the same
         """*op* with the seal of what it writes."""
         match op:
             case PutStep(step=step):
@@ -203,12 +203,12 @@ class SealedStorage(RelayStorage):
 
     def _with_seal(
         self,
-        op: Any,
+        op: Any,  # one that has changes
         changed: dict[str, Run | None],
         also: Named,
         *,
         next_generation: bool = False,
-    ) -> Any:
+    ) -> Any:  # the same kind
         """An operation that changes a run, with the seal that the run will have."""
         changes = {name: value for name, value in op.changes.items() if name not in ("seal", "cancel_seal")}
         if "cancel_requested" in changes:
@@ -409,7 +409,7 @@ class SealedStorage(RelayStorage):
             raise _refused(f"item {item.n} of channel {item.channel!r} of run {item.run_id}", run=item.run_id)
         return True
 
-    def _checked_row(self, row: Any, what: str) -> Any:
+    def _checked_row(self, row: Any, what: str) -> Any:  # any kind of row, and the same
         if not self._seals.fits(row.seal, row):
             raise _refused(what)
         return row

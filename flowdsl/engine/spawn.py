@@ -8,12 +8,12 @@ The rules
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from concurrent.futures import Executor, Future, InvalidStateError
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from flowdsl.engine.engine import Engine
-from flowdsl.engine.user import Function, Value
+from flowdsl.engine.user import Function, Value, Work
 
 __all__ = ["Beside", "Threads", "start_sync", "start_task", "value_of"]
 
@@ -71,7 +71,7 @@ def start_sync(
 
 def start_task(
     engine: Engine,
-    make: Callable[[], Coroutine[Any, Any, T]],
+    make: Callable[[], Work[T]],
     *,
     ended: Callable[[], None] = _nothing,
     future: "Future[T] | None" = None,

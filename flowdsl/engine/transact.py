@@ -12,8 +12,8 @@ The theory
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
 from flowdsl.core.records import Step
 from flowdsl.engine.commit import Written
@@ -21,7 +21,7 @@ from flowdsl.engine.definitions import Invocation, StepDef
 from flowdsl.engine.effects import Body, Commit, Effect, Effects, Read
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import Execution
-from flowdsl.engine.user import Value
+from flowdsl.engine.user import Value, Work
 from flowdsl.errors import StorageUnavailable
 from flowdsl.storage.base import Done, Operation, Outcome, PutStep, UpdateRun
 from flowdsl.storage.transactions import NotCommitted, StepTransaction
@@ -111,7 +111,7 @@ def _meaning(fault: NotCommitted | StorageUnavailable) -> Exception:
     return unknown
 
 
-async def _settled(work: Coroutine[Any, Any, T]) -> tuple[T, asyncio.CancelledError | None]:
+async def _settled(work: Work[T]) -> tuple[T, asyncio.CancelledError | None]:
     """Wait for the end of *work*, however often this task is cancelled; and the first cancelling."""
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None

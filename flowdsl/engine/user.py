@@ -3,10 +3,12 @@
 Nearly every ``Any`` of the engine stands here, with its reason.
 """
 
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeAlias, TypeVar
 
-__all__ = ["Args", "Function", "Handle", "Named", "Value"]
+__all__ = ["Args", "Function", "Handle", "Named", "SomeClock", "Value", "Work"]
+
+T = TypeVar("T")
 
 Value: TypeAlias = Any
 """An object of the user's: an argument, a result, a message; or what he gave for one, yet to be checked."""
@@ -22,3 +24,9 @@ Args: TypeAlias = tuple[Any, ...]
 
 Named: TypeAlias = dict[str, Any]
 """Values by name: keyword arguments, options, changed fields of a row."""
+
+SomeClock: TypeAlias = Any
+"""A clock. Some can do more than tell the time; whoever needs that asks whether this one can."""
+
+Work: TypeAlias = Coroutine[Any, Any, T]
+"""What is awaited. What it says to its event loop is between the two."""

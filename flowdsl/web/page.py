@@ -130,7 +130,7 @@ class Page:
                 return await stream(asked, self.pulse)
             assert route.handler is not None
             return await run_in_threadpool(route.handler, asked)
-        except Exception as error:
+        except Exception as error:  # a visitor sees a page, whatever it is
             refusal = refusal_of(error)
             as_json = is_api or "application/json" in request.headers.get("accept", "")
             if as_json:

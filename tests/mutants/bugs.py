@@ -155,7 +155,8 @@ bug(
     "interrupt-recorded",
     "Ctrl-C in a step is recorded as its failure",
     (
-        "lambda: fn(*args, **kwargs)) except BaseException as error: outcome = error, None "
+        "lambda: fn(*args, **kwargs)) except BaseException as error:  # whatever the user's body raises\n"
+        "outcome = error, None "
         "finally: current.reset(token) if process",
         "lambda: fn(*args, **kwargs))\n    except BaseException as error:\n"
         "        outcome = (RuntimeError() if isinstance(error, KeyboardInterrupt) else error), None\n"
@@ -507,15 +508,15 @@ bug(
     "child-by-chance",
     "after a crash a call has another child",
     (
-        'asked.wanted = evolve(asked.wanted, id=f"{call.run.origin}/{call.key[:16]}{again}"',
-        'import os\n        asked.wanted = evolve(asked.wanted, id=f"{call.run.origin}/{os.urandom(4).hex()}{again}"',
+        'wanted = evolve(wanted, id=f"{call.run.origin}/{call.key[:16]}{again}"',
+        'import os\n        wanted = evolve(wanted, id=f"{call.run.origin}/{os.urandom(4).hex()}{again}"',
     ),
     tests=f"tests/engine/operations/test_branches.py {VERBS}",
 )
 bug(
     "failed-child-again",
     "a child that failed executes again because its parent died",
-    ("asked.again = run.journal.get(call.key) is not None", "asked.again = True"),
+    ("again = run.journal.get(call.key) is not None", "again = True"),
     tests="tests/engine/operations/test_branches.py",
 )
 bug(

@@ -37,7 +37,7 @@ def text_of(error: BaseException) -> str:
     """
     try:
         return str.__str__(str(error))  # a plain one: str() passes subclasses on
-    except Exception:
+    except Exception:  # whatever the user's __str__ raises
         return f"<unprintable {type(error).__qualname__} object>"
 
 

@@ -75,7 +75,7 @@ def pack_exception(error: BaseException, codec: Codec) -> tuple[bytes, BaseExcep
         record = {**_record(error, pieces, set()), "trace": trace, INNERMOST: True}
         body = codec.dumps(record)
         loaded = unpack_exception(body, codec)
-    except Exception as problem:
+    except Exception as problem:  # whatever the user's classes raise
         _logger.debug("%s is stored as text only: %s", type(error).__qualname__, text_of(problem))
         record = _text_record(error)
         try:
@@ -100,7 +100,7 @@ def unpack_exception(body: bytes, codec: Codec) -> BaseException:
         dict_of(error)[TRACE] = record["trace"]
     except StorageError:
         raise
-    except Exception as problem:
+    except Exception as problem:  # whatever the user's classes raise
         raise StorageError(
             f"a stored exception does not load: {type(problem).__name__}: {problem}"
         ) from problem
@@ -163,7 +163,7 @@ def _whole(error: BaseException, pieces: ObjectPieces) -> Record | None:
         piece = pieces.put(error)
         if not same_exception(error, pieces.get(piece)):
             return None
-    except Exception:
+    except Exception:  # whatever the user's classes raise
         return None
     return {"how": "whole", "whole": piece}
 
@@ -186,7 +186,7 @@ def _parts(error: BaseException, pieces: Pieces, members: list[Record] | None) -
             record["text"] = pieces.put(text)
             if not _goes_together(record, pieces):  # a class that forbids subclasses: rather it than its text
                 del record["text"]
-    except Exception:
+    except Exception:  # whatever the user's classes raise
         return None
     return record
 
@@ -194,7 +194,7 @@ def _parts(error: BaseException, pieces: Pieces, members: list[Record] | None) -
 def _goes_together(record: Record, pieces: Pieces) -> bool:
     try:
         _put_together(record, pieces)
-    except Exception:
+    except Exception:  # whatever the user's classes raise
         return False
     return True
 
@@ -224,7 +224,7 @@ def _piece(value: Any, pieces: Pieces) -> tuple[Any] | None:
     try:
         piece = pieces.put(value)
         pieces.get(piece)
-    except Exception:
+    except Exception:  # whatever the user's classes raise
         return None
     return (piece,)
 
@@ -243,7 +243,7 @@ def _plain(text: str) -> str:
 def _shown(value: Any) -> str:
     try:
         text = repr(value)
-    except Exception:
+    except Exception:  # whatever the user's __repr__ raises
         text = f"<{type(value).__qualname__} object>"
     return _plain(text if len(text) <= _MAX_REPR else text[: _MAX_REPR - 1] + "…")
 
@@ -252,7 +252,7 @@ def _trace(error: BaseException) -> str:
     """Return the traceback as text; before it, for an exception that was loaded, the stored one."""
     try:
         text = "".join(traceback.format_exception(error))
-    except Exception:
+    except Exception:  # it may call the user's __str__
         text = f"{type(error).__qualname__}: {text_of(error)}\n"
     earlier = dict_of(error).get(TRACE)
     if isinstance(earlier, str):
@@ -286,7 +286,7 @@ def _load_other(record: Record, pieces: Pieces) -> BaseException:
     """Load a cause. It is only shown, so one that is gone must not hide the exception itself."""
     try:
         return _load(record, pieces)
-    except Exception as problem:
+    except Exception as problem:  # whatever the user's classes raise
         return StepFailed(f"the stored cause does not load: {problem}")
 
 

@@ -182,5 +182,5 @@ def alike(one: Any, two: Any, depth: int = 0) -> bool:
         return True
     try:
         return bool(one == two) or one != one
-    except Exception:
+    except Exception:  # whatever the user's __eq__ raises
         return True

@@ -5,15 +5,14 @@ the first item. What has begun ends before that; what has not does not begin.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable
 
 from flowdsl.core.keys import branch_scope
 from flowdsl.engine.execution import Frame, current
 from flowdsl.engine.operations.submit import StepFuture
 from flowdsl.engine.scope import Scope
 from flowdsl.engine.strays import branch_of
-from flowdsl.engine.user import Args, Value
+from flowdsl.engine.user import Args, SomeClock, Value, Work
 
 __all__ = ["gather_async", "gather_sync", "map_async", "map_sync"]
 
@@ -42,7 +41,7 @@ def _outcome_of(item: Value) -> Value:
     """The result of *item*, or its error. What stops the run is raised."""
     try:
         return item.result()
-    except Exception as error:
+    except Exception as error:  # an error of the user's, to be returned
         return error
 
 
@@ -51,7 +50,7 @@ def _error_of(item: Value) -> BaseException | None:
         return item.settled()
     try:
         item.result()
-    except Exception as error:
+    except Exception as error:  # an error of the user's, to be returned
         return error
     return None
 
@@ -115,7 +114,7 @@ async def gather_async(frame: Frame | None, items: Args, return_exceptions: bool
     return [task.result() for task in tasks]
 
 
-def _count(clock: Any, branches: list[asyncio.Task[Value]], others: list[asyncio.Task[Value]]) -> None:
+def _count(clock: SomeClock, branches: list[asyncio.Task[Value]], others: list[asyncio.Task[Value]]) -> None:
     """Have a virtual clock count each branch as runnable, and the caller not.
 
     The caller's own count goes to what else it waits for, or to a branch, and whoever ends last leaves it to
@@ -152,7 +151,7 @@ async def _awaited(item: Value) -> Value:
 
 
 async def _branch(
-    frame: Frame, scope: Scope, coroutine: Coroutine[Any, Any, Value], cleans_up: bool
+    frame: Frame, scope: Scope, coroutine: Work[Value], cleans_up: bool
 ) -> Value:
     scope.entered()
     current.set(Frame(frame.run, scope, frame.step, True))
@@ -215,11 +214,11 @@ async def map_async(
         failed = failed or (bool(failures) and not return_exceptions)
     found = []
     for future in futures:
-        future.seen = True
+        future.is_seen()
         if not future.cancelled():
             try:
                 found.append(await future)
-            except Exception as error:
+            except Exception as error:  # an error of the user's, to be returned
                 if not return_exceptions:
                     raise
                 found.append(error)

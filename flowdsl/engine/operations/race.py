@@ -58,7 +58,7 @@ class _Future:
         return (error, None) if error is not None else (None, self._future.result())
 
     def withdraw(self) -> None:
-        self._future.seen = True
+        self._future.is_seen()
         self._future.cancel()
 
 
@@ -152,7 +152,7 @@ class Race(Operation):
                 racer.stands_in(Scope(f"{call.key}/{number}", call.scope, True))
         try:
             winner, outcomes = yield from self._first(call)
-        except BaseException:
+        except BaseException:  # however it ends, nothing goes on racing
             self._withdraw(None)
             raise
         if winner is None:

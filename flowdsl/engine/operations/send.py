@@ -5,7 +5,6 @@ import contextvars
 import logging
 from collections.abc import Generator
 from functools import partial
-from typing import Any
 
 from flowdsl.engine.call import identify
 from flowdsl.engine.definitions import Invocation, StepDef
@@ -28,7 +27,7 @@ logger = logging.getLogger("flowdsl")
 class _Nothing:
     """What ``mode="send"`` of an async step gives: awaiting it is allowed and gives ``None`` at once."""
 
-    def __await__(self) -> Generator[Any, None, None]:
+    def __await__(self) -> Generator[None, None, None]:
         return
         yield
 
@@ -83,7 +82,7 @@ def send_off(
     seen = BodyView(kind, defn.path, view.run_id, view, fn, args, kwargs, shown, defn.is_async)
 
     def ended(error: BaseException | None, value: Value) -> None:
-        view.duration = engine.clock.now() - view.started_at
+        view.ended(engine.clock.now())
         if error is None:
             engine.hooks.fire("on_step_complete", view, value)
             return
@@ -103,7 +102,7 @@ def send_off(
                     value = await fn(*args, **kwargs)
                 else:
                     value = await around_async(seen, lambda: fn(*args, **kwargs))
-            except (Exception, Stopped) as error:
+            except (Exception, Stopped) as error:  # nobody waits for it
                 ended(error, None)
             else:
                 ended(None, value)
@@ -114,7 +113,7 @@ def send_off(
     def work() -> None:
         try:
             value = fn(*args, **kwargs) if around is None else around(seen, lambda: fn(*args, **kwargs))
-        except (Exception, Stopped) as error:
+        except (Exception, Stopped) as error:  # nobody waits for it
             ended(error, None)
         else:
             ended(None, value)

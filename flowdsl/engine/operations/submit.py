@@ -11,7 +11,7 @@ from concurrent.futures import CancelledError, Executor, Future
 from contextlib import AbstractContextManager, nullcontext, suppress
 from contextvars import Context
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from flowdsl.blocks import block
 from flowdsl.codecs.previews import Previews
@@ -25,7 +25,7 @@ from flowdsl.engine.perform import perform
 from flowdsl.engine.processes import RemoteBody, coordinators, elsewhere
 from flowdsl.engine.scope import control
 from flowdsl.engine.spawn import Beside, start_sync, start_task, value_of
-from flowdsl.engine.user import Value
+from flowdsl.engine.user import SomeClock, Value
 from flowdsl.errors import RunCancelled, RunTimeout, Stopped
 
 __all__ = ["Settle", "StepFuture", "Tally", "prepare", "start", "submit"]
@@ -117,6 +117,10 @@ class StepFuture(Generic[T]):
             return "running" if future.running() else "pending"
         return "completed" if future.exception() is None else "failed"
 
+    def is_seen(self) -> None:
+        """Somebody has asked for the outcome, or will not: its failure is no surprise."""
+        self.seen = True
+
     def _result(self, timeout: float | None) -> T:
         future = self._future
         self.seen = True
@@ -148,7 +152,7 @@ class StepFuture(Generic[T]):
             call.is_inline()
         try:
             value = self._work()
-        except BaseException as error:
+        except BaseException as error:  # it is for whoever asks the future
             fresh.set_exception(error)
             raise
         fresh.set_result(value)
@@ -172,7 +176,7 @@ class StepFuture(Generic[T]):
             self._result(None)
         except CancelledError:
             return None
-        except BaseException as error:
+        except BaseException as error:  # the error of the body, whatever it is
             if not self.done():
                 raise
             return error
@@ -201,7 +205,7 @@ class StepFuture(Generic[T]):
             if not self._future.done():
                 raise
             return self._future.exception()
-        except BaseException as error:
+        except BaseException as error:  # the error of the body, whatever it is
             if not self._future.done():
                 raise
             return error
@@ -243,7 +247,7 @@ class StepFuture(Generic[T]):
         self._future.add_done_callback(lambda _: fn())
 
     def add_done_callback(
-        self, fn: Callable[["StepFuture[T]"], Any], *, context: Context | None = None
+        self, fn: Callable[["StepFuture[T]"], object], *, context: Context | None = None
     ) -> None:
         """Call *fn* with this future when the step has ended: on the event loop that executes this call, if
         there is one (in *context*), else in whatever thread ends the step."""
@@ -251,7 +255,7 @@ class StepFuture(Generic[T]):
         self._callbacks.append(callback)
         self._future.add_done_callback(callback.ended)
 
-    def remove_done_callback(self, fn: Callable[["StepFuture[T]"], Any]) -> int:
+    def remove_done_callback(self, fn: Callable[["StepFuture[T]"], object]) -> int:
         """Call *fn* no more; how often it would have been called."""
         removed = [callback for callback in self._callbacks if callback.fn == fn]
         for callback in removed:
@@ -259,7 +263,7 @@ class StepFuture(Generic[T]):
             self._callbacks.remove(callback)
         return len(removed)
 
-    def __await__(self) -> Generator[Any, None, T]:
+    def __await__(self) -> Generator[object, None, T]:
         self.seen = True
         task = self.task_here()
         waiting = asyncio.wrap_future(self._future) if task is None else asyncio.shield(task)
@@ -343,7 +347,7 @@ class Tally:
 
     __slots__ = ("_clock", "_done", "_lock", "_waiting")
 
-    def __init__(self, clock: Any) -> None:
+    def __init__(self, clock: SomeClock) -> None:
         self._clock = clock
         self._lock = threading.Lock()
         self._waiting = 0

@@ -15,7 +15,7 @@ The implementation
 import logging
 from collections.abc import Mapping
 
-from attrs import define, evolve
+from attrs import evolve, frozen
 
 from flowdsl.core.records import Run
 from flowdsl.core.status import RunStatus
@@ -42,7 +42,7 @@ _LOOK = 0.5  # seconds between two looks at a run that somebody else executes, a
 _ENDED = (RunStatus.COMPLETED, RunStatus.CANCELLED)
 
 
-@define(slots=True)
+@frozen
 class Acquired:
     """The outcome of :func:`acquire`: a run that is ours (``owned``), new or continued, or one that has
     ended."""
@@ -69,7 +69,7 @@ def acquire(
         return (yield from _by_key(engine, wanted, fresh))
     except GeneratorExit:
         raise
-    except BaseException as error:
+    except BaseException as error:  # an interrupt too may follow a commit
         if isinstance(error, StorageError) or not isinstance(error, Exception):
             # A commit may have happened: what it made ours, and we do not know of, is abandoned.
             engine.owned.renew()
@@ -86,7 +86,7 @@ def open_now(
         while not isinstance(effect, Watch):
             try:
                 answer = effect.sync()
-            except BaseException as error:
+            except BaseException as error:  # it is the generator's, which asked
                 effect = flow.throw(error)
             else:
                 effect = flow.send(answer)

@@ -55,10 +55,9 @@ class Child(Operation):
         """The run that *call* asks for."""
         run = call.run
         asked = request_in(call, self._called, self._options)
-        asked.wanted = evolve(asked.wanted, parent=run.id, parent_key=call.key)
-        asked.again = run.journal.get(call.key) is not None  # as an open failure: the parent is being retried
-        asked.cleans_up = call.cleans_up
-        return asked
+        wanted = evolve(asked.wanted, parent=run.id, parent_key=call.key)
+        again = run.journal.get(call.key) is not None  # as an open failure: the parent is being retried
+        return evolve(asked, wanted=wanted, again=again, cleans_up=call.cleans_up)
 
     def begins_with(self, acquired: Acquired) -> None:
         """The run is ours already."""

@@ -50,9 +50,7 @@ class StartDetached(Operation):
         """The run that *call* asks for."""
         run = call.run
         asked = request_in(call, self._called, self._options)
-        asked.wanted = evolve(asked.wanted, started_by=run.id)
-        asked.ancestors = ()
-        return asked
+        return evolve(asked, wanted=evolve(asked.wanted, started_by=run.id), ancestors=())
 
     def execute(self, call: Call, prior: Step | None) -> Flow:
         run, engine = call.run, call.run.engine

@@ -271,7 +271,7 @@ def release(engine: Engine, record: Run, operations: Sequence[Operation] = ()) -
         *_, outcome = engine.commit(*operations, UpdateRun(record.id, {}, epoch=record.epoch, release=True))
         if isinstance(outcome, Fenced) and outcome.run.owner == record.owner:
             engine.commit(UpdateRun(record.id, {}, epoch=outcome.run.epoch, release=True))
-    except BaseException as error:
+    except BaseException as error:  # the run has its outcome, whatever this is
         logger.warning(
             "the lease of run %s could not be released: %s",
             record.id,

@@ -78,7 +78,7 @@ async def run_awaited(engine: Engine, asked: Request) -> Value:
     with outside_runs():
         try:
             return await run_to_end(engine, asked)
-        except BaseException as error:
+        except BaseException as error:  # only its traceback is changed
             trim(error)
             raise
 
@@ -115,7 +115,7 @@ def execute(engine: Engine, asked: Request, acquired: Acquired) -> Flow:
         except StorageError as error:
             release(engine, record)
             return Stopped(error), None
-        except BaseException:
+        except BaseException:  # an interrupt too leaves no lease
             release(engine, record)
             raise
         counts = Channels()
@@ -232,7 +232,7 @@ def _next(state: Execution, called: Invocation[WorkflowDef]) -> Effects[Executio
     yield from commit(state, None, Restart(record.id, state.epoch, changes))
     begun = evolve(record, epoch=record.epoch + 1, **changes)
     following = Execution(engine, begun, Journal(), called.defn, state.parent, called)
-    following.writer.held_until = state.writer.held_until
+    following.writer.holds(state.writer.held_until)
     following.inherit({Channels: state.part(Channels)})
     engine.owned.begin(record.id, following)
     return following

@@ -103,7 +103,7 @@ class Keeper:
                     look_at = time.monotonic() + _LOOK
                     self.look()
                 self.announce()
-            except Exception as error:
+            except Exception as error:  # no fault of a storage ends this thread
                 if self._closed:
                     return
                 known = isinstance(
@@ -139,7 +139,7 @@ class Keeper:
                 state.stop.halt(outcome.error, outside=True)
             else:
                 assert isinstance(outcome, Done)
-                state.writer.held_until = held_until
+                state.writer.holds(held_until)
 
     def announce(self) -> None:
         """Store a pending record for each step that has been executing for a while; quick ones cost no extra

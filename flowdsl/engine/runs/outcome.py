@@ -188,7 +188,7 @@ def outcome_elsewhere(engine: Engine, run_id: str, given_up: threading.Event) ->
     def wait() -> None:
         try:
             error, value = _poll(engine, run_id, None, given_up)
-        except Exception as fault:
+        except Exception as fault:  # it is for whoever asks the future
             error, value = fault, None
         if error is None:
             future.set_result(value)

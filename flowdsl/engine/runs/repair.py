@@ -1,7 +1,5 @@
 """Repair by hand: which step is meant, and what came of one in doubt."""
 
-from typing import Any
-
 from attrs import evolve
 
 from flowdsl.core.facts import Facts, InDoubt, Undoable, facts_of
@@ -17,7 +15,7 @@ from flowdsl.storage.base import Fenced, Missing, PutStep, raise_not_storable
 
 __all__ = ["find_step", "resolve"]
 
-_NOTHING: Any = object()
+_NOTHING: object = object()
 
 
 def find_step(engine: Engine, run_id: str, step: Value, *, pending: bool = False) -> Step:

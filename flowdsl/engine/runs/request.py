@@ -2,7 +2,7 @@
 
 import string
 
-from attrs import define, evolve
+from attrs import evolve, frozen
 
 from flowdsl.core.binding import first_name
 from flowdsl.core.keys import run_key
@@ -20,7 +20,7 @@ from flowdsl.errors import FlowError, ResultNotStorable
 __all__ = ["Request", "arguments_of", "checked_id", "request", "request_in"]
 
 
-@define(slots=True)
+@frozen
 class Request:
     """One call of a workflow: the run it asks for, and the body to execute. It *cleans_up* when it was made
     while a cancel or a timeout of the calling run was being handled."""
@@ -145,11 +145,11 @@ def request_in(call: Call, called: Invocation[WorkflowDef], options: Named) -> R
     """What *call*, which a run has made, asks for. A run without an id gets one that derives from the call:
     one call has one run, whatever crashes."""
     asked = request(call.run.engine, called, **options)
-    if asked.wanted.number is not None:
+    wanted = asked.wanted
+    if wanted.number is not None:
         again = f"~{call.generation}" if call.generation else ""
-        asked.wanted = evolve(asked.wanted, id=f"{call.run.origin}/{call.key[:16]}{again}", number=None)
-    asked.fresh = False
-    return asked
+        wanted = evolve(wanted, id=f"{call.run.origin}/{call.key[:16]}{again}", number=None)
+    return evolve(asked, wanted=wanted, fresh=False)
 
 
 def arguments_of(engine: Engine, record: Run) -> Named:

@@ -2,6 +2,8 @@
 
 import logging
 
+from attrs import evolve
+
 from flowdsl.core.records import Run, RunFilter
 from flowdsl.core.status import RunStatus
 from flowdsl.engine.definitions import StepDef, WorkflowDef
@@ -102,9 +104,7 @@ def request_of(engine: Engine, record: Run) -> Request:
     arguments = arguments_of(engine, record)
     if isinstance(source, WorkflowDef):
         return Request(source.call_with(arguments), record)
-    asked = single_run(engine, source.call_with(arguments), record.id)
-    asked.wanted = record
-    return asked
+    return evolve(single_run(engine, source.call_with(arguments), record.id), wanted=record)
 
 
 def as_flow(flow: Effects[Value]) -> Flow:

@@ -96,7 +96,7 @@ def _try(engine: Engine, called: Invocation[StepDef], view: StepView) -> Value:
     hooks, clock = engine.hooks, engine.clock
 
     def ended(error: Exception | None, value: Value) -> None:
-        view.duration = clock.now() - view.started_at
+        view.ended(clock.now())
         if error is None:
             hooks.fire("on_step_complete", view, value)
         else:
@@ -105,7 +105,7 @@ def _try(engine: Engine, called: Invocation[StepDef], view: StepView) -> Value:
     async def call() -> Value:
         try:
             value = await called.fn(*called.args, **called.kwargs)
-        except Exception as error:
+        except Exception as error:  # whatever the user's body raises
             ended(error, None)
             raise
         ended(None, value)
@@ -116,7 +116,7 @@ def _try(engine: Engine, called: Invocation[StepDef], view: StepView) -> Value:
         return call()
     try:
         value = called.fn(*called.args, **called.kwargs)
-    except Exception as error:
+    except Exception as error:  # whatever the user's body raises
         ended(error, None)
         raise
     ended(None, value)

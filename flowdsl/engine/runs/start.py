@@ -2,6 +2,8 @@
 
 from concurrent.futures import Future
 
+from attrs import evolve
+
 from flowdsl.engine.definitions import WorkflowDef
 from flowdsl.engine.effects import Flow, run_async, run_sync
 from flowdsl.engine.engine import Engine
@@ -29,10 +31,10 @@ def launch(engine: Engine, asked: Request, acquired: Acquired | None = None) -> 
         release(engine, acquired.run)
         return acquired.run.id
     else:
-        run_id, flow = acquired.run.id, edge(execute(engine, asked, acquired))
         if engine.virtual:
             engine.clock.enter()
-            acquired.counted = True
+            acquired = evolve(acquired, counted=True)
+        run_id, flow = acquired.run.id, edge(execute(engine, asked, acquired))
     future = _begin(engine, asked.defn, flow, run_id, acquired is not None and acquired.counted)
     engine.futures[run_id] = future
     future.add_done_callback(lambda _: _forget(engine, run_id, future))

@@ -127,7 +127,7 @@ class Connections:
                 pinned.connection = await self._connect_async()
             try:
                 yield pinned.connection
-            except BaseException:
+            except BaseException:  # an interrupt too
                 # What it was doing is not known: begin anew the next time.
                 connection, pinned.connection = pinned.connection, None
                 if connection is not None:

@@ -231,7 +231,7 @@ class BodyConnections:
             connection.prepare_threshold = 1 if self._place.prepare else None
         try:
             connection.execute(_BEGIN, prepare=False)
-        except BaseException:
+        except BaseException:  # an interrupt too leaves no connection
             psycopg.Connection.close(connection)
             raise
         return connection
@@ -259,7 +259,7 @@ class BodyConnections:
             connection.prepare_threshold = 1 if self._place.prepare else None
         try:
             await connection.execute(_BEGIN, prepare=False)
-        except BaseException:
+        except BaseException:  # an interrupt too leaves no connection
             await psycopg.AsyncConnection.close(connection)
             raise
         return connection

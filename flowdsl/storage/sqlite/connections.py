@@ -143,7 +143,7 @@ class Connections:
             if database is None:
                 raise StorageUnavailable(f"{path} was moved or deleted while it was opened; open it again")
             locks = FileLocks(path)
-        except BaseException:
+        except BaseException:  # an interrupt too leaves no connection
             connection.close()
             raise
         readers = ReaderPool(lambda: connect(path, "PRAGMA query_only = 1"))

@@ -196,7 +196,7 @@ def connect(
     try:
         for statement in settings:
             connection.execute(statement).close()
-    except BaseException:
+    except BaseException:  # an interrupt too leaves no connection
         sqlite3.Connection.close(connection)
         raise
     return connection
@@ -279,7 +279,7 @@ def _migrate(connection: sqlite3.Connection, path: Path, supported: Sequence[Mig
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {supported[-1].version}")
         connection.execute("COMMIT")
-    except BaseException:
+    except BaseException:  # an interrupt too leaves no transaction
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise

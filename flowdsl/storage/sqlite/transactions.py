@@ -117,7 +117,7 @@ def _begin(path: Path, synchronous: str) -> StepConnection:
     )
     try:
         connection.execute(sql.BEGIN)
-    except BaseException:
+    except BaseException:  # an interrupt too leaves no connection
         sqlite3.Connection.close(connection)
         raise
     assert isinstance(connection, StepConnection)

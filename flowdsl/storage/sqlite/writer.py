@@ -84,6 +84,10 @@ _REMEMBERED = 10_000  # runs whose last number is remembered
 _STATUS = {status.value: status for status in RunStatus}
 
 
+_UNSTORABLE = (sqlite3.Error, OverflowError, UnicodeEncodeError)
+"""What may be about the values of a row: see :func:`is_unstorable`."""
+
+
 def is_unstorable(error: Exception) -> bool:
     """Whether *error* is about the values of one row, not about the storage.
 
@@ -147,7 +151,7 @@ class Writer:
                 cursor = self._execute(sql.APPEND_STEP, values)
             else:
                 cursor = self._execute(sql.APPEND_STEP_FENCED, (*values, op.epoch))
-        except Exception as error:
+        except _UNSTORABLE as error:
             if is_unstorable(error):
                 return unstorable(error)
             raise
@@ -165,7 +169,7 @@ class Writer:
         statement = sql.update_run_if(tuple(changes), bool(fence), len(statuses))
         try:
             cursor = self._execute(statement, (*values, op.run_id, *fence, *statuses))
-        except Exception as error:
+        except _UNSTORABLE as error:
             if is_unstorable(error):
                 return unstorable(error)
             raise
@@ -181,7 +185,7 @@ class Writer:
         try:
             outcomes = work(transaction)
             self._execute(sql.COMMIT)
-        except BaseException:
+        except BaseException:  # an interrupt too leaves no transaction
             if self.connection.in_transaction:  # some errors have rolled back already
                 self._execute(sql.ROLLBACK)
             raise
@@ -221,7 +225,7 @@ class Transaction:
         for operation in operations:
             try:
                 outcomes.append(_APPLY[type(operation)](self, operation))
-            except Exception as error:
+            except _UNSTORABLE as error:
                 if not is_unstorable(error):
                     raise
                 outcomes.append(unstorable(error))
@@ -539,7 +543,7 @@ class Transaction:
                              | {op.run_id for op in operations if type(op) is UpdateRun}):  # fmt: skip
             try:
                 found = self._execute(sql.run_heads(len(chunk)), chunk).fetchall()
-            except Exception as error:
+            except _UNSTORABLE as error:
                 if not is_unstorable(error):
                     raise
                 continue  # one of the ids is no Unicode: whose operation it is will be told that

@@ -56,7 +56,7 @@ class _Holding(Hooks):
             self._held.body = body
             try:
                 self._held.outcome = None, proceed()
-            except Exception as error:
+            except Exception as error:  # whatever the user's body raises
                 self._held.outcome = error, None
         elif (fake := self._fake(body)) is not None:
             return fake(*body.args, **body.kwargs)
@@ -69,7 +69,7 @@ class _Holding(Hooks):
             self._held.body = body
             try:
                 self._held.outcome = None, await proceed()
-            except Exception as error:
+            except Exception as error:  # whatever the user's body raises
                 self._held.outcome = error, None
         elif (fake := self._fake(body)) is not None:
             return await fake_body(fake, True)(*body.args, **body.kwargs)

@@ -90,7 +90,7 @@ class _Check:
         """Execute to the end, then from every crash on."""
         try:
             self._elsewhere = Elsewhere(self._plan, self._fn.__module__)
-        except Exception as error:
+        except Exception as error:  # whatever the user's classes raise
             self._not_taken(error)
         self._executions += 1
         first = live(self._plan, MemoryStorage(), ())

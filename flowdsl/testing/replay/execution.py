@@ -119,7 +119,7 @@ def live(plan: Plan, storage: MemoryStorage, before: Sequence[Commit], changes: 
         ):
             try:
                 life.value = _call(plan)
-            except (Exception, Strange) as error:
+            except (Exception, Strange) as error:  # it is compared, whatever it is
                 life.error = error
             if first:
                 life.loaded += _errors(plan, rt)
@@ -174,7 +174,7 @@ def _in_thread(work: Any) -> Any:
     def execute() -> None:
         try:
             box.append((None, context.run(work)))
-        except BaseException as error:
+        except BaseException as error:  # it is for the thread that waits
             box.append((error, None))
 
     thread = threading.Thread(target=execute, name="flowdsl-check-replay")

@@ -193,7 +193,7 @@ class _Remembering:
         self._begin(args, kwargs)
         try:
             value = self._fn(*args, **kwargs)
-        except Exception as error:
+        except Exception as error:  # whatever the user's body raises
             self._ended(error, None)
             raise
         self._ended(None, value)
@@ -203,7 +203,7 @@ class _Remembering:
         self._begin(args, kwargs)
         try:
             value = await self._fn(*args, **kwargs)
-        except Exception as error:
+        except Exception as error:  # whatever the user's body raises
             self._ended(error, None)
             raise
         self._ended(None, value)

@@ -69,7 +69,7 @@ def _prepare(paths: list[str], modules: dict[str, tuple[str, float]]) -> str:
     try:
         for name in modules:
             importlib.import_module(name)
-    except BaseException as error:
+    except BaseException as error:  # whatever the user's module raises
         return f"{type(error).__name__}: {error}"
     return ""
 
@@ -93,7 +93,7 @@ def _execute(data: bytes, point: int, changes: tuple[str, ...], notice: bool) ->
         return _sight(first, again, point, noticed)
     except NotTaken as error:
         return str(error)
-    except BaseException:
+    except BaseException:  # it is told to the process that asked
         return traceback.format_exc()
 
 

@@ -13,7 +13,7 @@ def copy_of(value: Any) -> Any:
     """A deep copy, where that is possible."""
     try:
         return copy.deepcopy(value)
-    except Exception:
+    except Exception:  # whatever the user's classes raise
         return value
 
 

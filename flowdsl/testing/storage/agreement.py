@@ -380,7 +380,7 @@ class StorageMachine(RuleBasedStateMachine):
             try:
                 side.storage.set_run(run)
                 results.append("set")
-            except Exception as error:
+            except Exception as error:  # both have to raise the same
                 results.append(type(error).__name__)
         assert results[0] == results[1]
 
