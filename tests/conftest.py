@@ -30,7 +30,9 @@ os.environ.pop("PYTEST_ADDOPTS", None)  # said to this session, not to those tha
 
 _SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large)
 
-settings.register_profile("default", deadline=None, derandomize=True, suppress_health_check=_SLOW)
+settings.register_profile(
+    "default", deadline=None, max_examples=40, derandomize=True, suppress_health_check=_SLOW
+)
 settings.register_profile("campaign", deadline=None, max_examples=2000, suppress_health_check=_SLOW)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 

@@ -5,7 +5,7 @@ from .command import campaign
 
 def test_cancelled_programs_leave_nothing_standing() -> None:
     """Cancelled from inside, from another process and after a kill: every completed step is undone once."""
-    result = campaign("cancels", "--count", "12")
+    result = campaign("cancels", "--count", "6")
     assert result["failed"] == 0, result["failures"]
     assert result["steps undone"] > 0
 

@@ -7,7 +7,7 @@ from .command import campaign
 
 def test_nothing_damaged_is_taken_for_good() -> None:
     """Bit flips and truncations of a stored database are refused by name, and other runs stay readable."""
-    result = campaign("damage", "--count", "60")
+    result = campaign("damage", "--count", "30")
     assert result["failed"] == 0, result["failures"]
     assert min(result[kind] for kind in ("payload", "flip", "cut", "log flip", "log cut")) > 0
 

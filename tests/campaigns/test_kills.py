@@ -10,9 +10,9 @@ from .kills import judge
 
 def test_no_kill_loses_or_doubles_anything() -> None:
     """Programs that are killed at commits, system calls and moments, and again, end as if they had not been."""
-    result = campaign("kills", "--count", "25")
+    result = campaign("kills", "--count", "15")
     assert result["failed"] == 0, result["failures"]
-    assert result["kills"] >= 25
+    assert result["kills"] >= 15
     assert result["kills at a commit"]
     assert result["kills in recovery"]
 
@@ -20,9 +20,9 @@ def test_no_kill_loses_or_doubles_anything() -> None:
 @pytest.mark.parametrize("kind", ["migration", "beside", "stale"])
 def test_no_kill_in_company(kind: str) -> None:
     """Kills while the schema is migrated, beside a second process, and an owner that wakes after its lease."""
-    result = campaign("kills", "--kind", kind, "--count", "3")
+    result = campaign("kills", "--kind", kind, "--count", "2")
     assert result["failed"] == 0, result["failures"]
-    assert result["trials"] >= 2
+    assert result["trials"] >= 1
 
 
 @pytest.mark.parametrize(

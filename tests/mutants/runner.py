@@ -71,7 +71,7 @@ def copied() -> Iterator[Path]:
 def tested(folder: Path, tests: tuple[str, ...]) -> tuple[int, str]:
     """Execute *tests* in *folder* until one fails; pytest's exit code and the end of what it said."""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider"]
-    command += ["--timeout", "30", "-W", "ignore::pytest.PytestUnhandledThreadExceptionWarning"]
+    command += ["--timeout", "90", "-W", "ignore::pytest.PytestUnhandledThreadExceptionWarning"]
     # Under CI pytest explains failed comparisons at full length, which can take minutes and nobody reads here.
     inherited = {name: value for name, value in os.environ.items() if name not in ("CI", "BUILD_NUMBER")}
     try:

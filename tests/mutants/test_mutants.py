@@ -1,7 +1,7 @@
-"""The tool that plants bugs works. What it finds: ``python -m tests.mutants``, which also says whose text is gone."""
+"""The tool that plants bugs works. What it finds: ``python -m tests.mutants``."""
 
 from .bugs import BUGS, Bug
-from .runner import ROOT, judge
+from .runner import ROOT, judge, planted
 
 
 def test_there_are_bugs_enough():
@@ -14,12 +14,19 @@ def test_there_are_bugs_enough():
     assert not [test for bug in BUGS.values() for test in bug.tests if not (ROOT / test).is_file()]
 
 
+def test_each_bug_has_a_place():
+    """The text that it replaces stands once in flowdsl."""
+    for bug in BUGS.values():
+        planted(ROOT / "flowdsl", bug)
+
+
 def test_what_the_runner_says():
     """Of a bug, that it was killed; of a change that nobody can notice, that it survived; of one whose text is
     gone, that it is lost."""
-    tests = ("tests/core/test_durations.py",)
+    tests = ("tests/core/test_facts.py",)
     harmless = Bug("harmless", "", (("class OpenFailures:", "class OpenFailures:  # the same"),), tests)
-    assert judge(harmless)["outcome"] == "survived"
+    facts = judge(harmless)
+    assert facts["outcome"] == "survived", facts
     gone = Bug("gone", "", (("this stands in no module", ""),), tests)
     assert judge(gone)["outcome"] == "lost"
     facts = judge(BUGS["minus-zero"])

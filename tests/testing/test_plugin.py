@@ -26,7 +26,7 @@ def quick(n):
 """
 
 
-INI = "[pytest]\nfilterwarnings = error\naddopts = -p no:asyncio\n"
+INI = "[pytest]\nfilterwarnings = error\naddopts = -p no:asyncio -p no:anyio\n"
 
 
 @pytest.fixture
@@ -39,10 +39,16 @@ def session(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytes
     return pytester
 
 
+QUICK = ("-p", "no:hypothesispytest")
+"""Of a process of its own: half of the time of a short session is importing Hypothesis."""
+
+
 def passes(session: pytest.Pytester, *options: str, **outcomes: int) -> None:
     """The session passes, and nothing was written to disk."""
-    run = session.runpytest_subprocess if options else session.runpytest_inprocess  # the latter is quicker
-    result = run("-p", "no:cacheprovider", *options)
+    if options:
+        result = session.runpytest_subprocess("-p", "no:cacheprovider", *QUICK, *options)
+    else:  # which is quicker
+        result = session.runpytest_inprocess("-p", "no:cacheprovider")
     result.assert_outcomes(**(outcomes or {"passed": 1}))
     assert not (session.path / ".flowdsl").exists()
 
@@ -306,7 +312,7 @@ def test_a_session_without_flowdsl_does_not_import_it(session: pytest.Pytester) 
             assert "flowdsl.storage" in sys.modules
             assert "flowdsl.testing.clock" not in sys.modules
     """)
-    others = [part for name in ("hypothesispytest", "xdist", "anyio") for part in ("-p", f"no:{name}")]
+    others = [part for name in ("xdist", "anyio") for part in ("-p", f"no:{name}")]
     passes(session, *LIGHT, *others, passed=2)
 
 
@@ -366,7 +372,9 @@ def test_histories_are_tests(session: pytest.Pytester, histories: Path) -> None:
     result = session.runpytest_inprocess("-v", "--flowdsl-histories", "recorded")
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines(["*recorded/order.json::replay PASSED*"])
-    session.runpytest_subprocess("-n", "2", "--flowdsl-histories", "recorded").assert_outcomes(passed=2)
+    session.runpytest_subprocess(*QUICK, "-n", "1", "--flowdsl-histories", "recorded").assert_outcomes(
+        passed=2
+    )
 
 
 def test_histories_of_the_configuration_are_tests(session: pytest.Pytester, histories: Path) -> None:
@@ -377,14 +385,14 @@ def test_histories_of_the_configuration_are_tests(session: pytest.Pytester, hist
     (test,) = session.path.glob("test_*.py")
     session.runpytest_inprocess(test.name).assert_outcomes(passed=1)
     session.runpytest_inprocess("recorded/order.json::replay").assert_outcomes(passed=1)
-    session.runpytest_subprocess("-n", "2").assert_outcomes(passed=2)
+    session.runpytest_subprocess(*QUICK, "-n", "1").assert_outcomes(passed=2)
 
 
 def test_a_deploy_that_strands_a_run_is_red_with_a_diff(session: pytest.Pytester, histories: Path) -> None:
     """What fails is the history, and it shows the difference instead of a traceback."""
     session.makepyfile(orders=RECORDED.replace("charge(5)", "charge(6)"))
     (histories / "other.json").write_text("{}")
-    result = session.runpytest_subprocess("--flowdsl-histories", "recorded")
+    result = session.runpytest_subprocess(*QUICK, "--flowdsl-histories", "recorded")
     result.assert_outcomes(passed=1, failed=2)
     result.stdout.fnmatch_lines(["*order-7*", "*- amount=5", "*+ amount=6", "*orders.py:*: charge(6)*"])
     result.stdout.fnmatch_lines(["*flowdsl export*"])
