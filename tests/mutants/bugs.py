@@ -658,3 +658,93 @@ bug(
     ),
     tests="tests/test_clock.py",
 )
+
+# Messages between runs, queues, schedules, heartbeats, transactions, other keys --------------------------------
+
+bug(
+    "race-loser-goes-on",
+    "what has lost a race is not withdrawn",
+    ("self._withdraw(winner) run.stop.check()", "run.stop.check()"),
+    tests="tests/engine/operations/test_race.py",
+)
+bug(
+    "race-failure-wins",
+    "the first that ends wins a race, even if it has failed",
+    (
+        "if found[0] is None: return number, outcomes",
+        "if True:\n                        return number, outcomes",
+    ),
+    tests="tests/engine/operations/test_race.py",
+)
+bug(
+    "publish-counts-anew",
+    "a continued run numbers its published items from the beginning",
+    ("self._counts = dict(counts)", "self._counts = {}"),
+    tests="tests/engine/operations/test_publish.py",
+)
+bug(
+    "heartbeat-last-words-lost",
+    "what a body said last before it failed is not there for the next attempt in another process",
+    (
+        "return (PutStep(_said(call.run.engine, beat_of(call, attempt), heart.details), call.run.epoch),)",
+        "return ()",
+    ),
+    tests="tests/engine/operations/test_heartbeat.py",
+)
+bug(
+    "heartbeat-silence-unseen",
+    "a body that has been silent for too long is as good as one that beats",
+    ("return self._missed or self.left() <= 0", "return False"),
+    tests="tests/engine/operations/test_heartbeat.py",
+)
+bug(
+    "queue-limit-passed",
+    "one run more than the limit of a queue executes",
+    ("if all(used[room] < places.get(room[0]", "if all(used[room] <= places.get(room[0]"),
+    tests="tests/core/test_queues.py",
+)
+bug(
+    "priority-ignored",
+    "what waits longest is next, whatever its priority",
+    ("key=lambda run: (-run.priority, run.created_at, run.id)", "key=lambda run: (run.created_at, run.id)"),
+    tests="tests/core/test_queues.py",
+)
+bug(
+    "paused-schedule-fires",
+    "a schedule that is paused starts runs",
+    ("if row.paused or json.loads(row.spec)", "if json.loads(row.spec)"),
+    tests="tests/engine/runs/test_due_schedules.py",
+)
+bug(
+    "generation-counts-items-anew",
+    "the next generation of a run numbers its published items from the beginning",
+    ("following.inherit({Channels: state.part(Channels)})", "pass"),
+    tests="tests/engine/operations/test_continue_as_new.py tests/engine/operations/test_publish.py",
+)
+bug(
+    "transaction-body-stores",
+    "the body of a transactional step may store what stays although it is rolled back",
+    ("body.frame.transacts = True", "pass"),
+    tests="tests/engine/test_transact.py",
+)
+bug(
+    "postgres-epoch-anew",
+    "on PostgreSQL a run that takes the id of a deleted one has the epochs of that again",
+    (
+        "inserted(op.run, run_id, number, epoch + 1, now + op.lease)",
+        "inserted(op.run, run_id, number, 1, now + op.lease)",
+    ),
+    tests="tests/storage/test_postgres.py",
+)
+bug(
+    "worker-takes-what-kills-it",
+    "a run whose process died each time is taken over for ever",
+    ("if run.recoveries > TAKEN_OVER_AT_MOST:", "if False:"),
+    tests="tests/engine/runs/test_worker.py",
+)
+bug(
+    "dry-run-writes",
+    "to ask what a change of the secret would do is to change it",
+    ("if rewrites and not self._dry_run else []", "if rewrites else []"),
+    tests="tests/test_rekeying.py",
+)
