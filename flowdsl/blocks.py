@@ -39,7 +39,7 @@ class _Block(AbstractContextManager[T], Generic[T]):
                 around.throw(error)
         except StopIteration as end:
             return error is not None and end is not error
-        except BaseException as raised:
+        except BaseException as raised:  # whatever the block raises, or raises in its place
             if raised is error or (error is not None and raised.__cause__ is error and _is_stop(error)):
                 return False
             raise

@@ -73,7 +73,7 @@ def html_in_pieces(pieces: Iterator[str]) -> Response:
         yield _bytes(first)
         try:
             yield from map(_bytes, pieces)
-        except Exception as error:
+        except Exception as error:  # a visitor sees it, whatever it is
             yield _bytes(f'<p class="error" role="alert">{escape(refusal_of(error).text)}</p>\n')
 
     return StreamingResponse(following(), media_type="text/html")

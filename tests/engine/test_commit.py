@@ -5,6 +5,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
+from committing import Slow, keys, put, waiting
 
 from flowdsl.core.records import Run, Step
 from flowdsl.engine.commit import Committer, Written
@@ -12,29 +13,6 @@ from flowdsl.errors import StorageFull, StorageUnavailable
 from flowdsl.storage import MemoryStorage
 from flowdsl.storage.base import Done, OpenRun, PutStep
 from flowdsl.storage.relay import RelayStorage
-
-
-class Slow(MemoryStorage):
-    """A storage whose commits wait at a gate, so that others queue behind them; not inline."""
-
-    inline = False
-
-    def __init__(self):
-        super().__init__()
-        self.gate = threading.Event()
-        self.gate.set()
-        self.entered = threading.Semaphore(0)
-        self.batches = []
-        self.poison = set()
-        self.error = StorageFull("full")
-
-    def commit(self, operations):
-        self.entered.release()
-        assert self.gate.wait(30)
-        self.batches.append(len(operations))
-        if any(isinstance(op, PutStep) and op.step.key in self.poison for op in operations):
-            raise self.error
-        return super().commit(operations)
 
 
 @pytest.fixture
@@ -51,22 +29,6 @@ def committer(storage):
     made = Committer(storage)
     yield made
     made.close()
-
-
-def put(key):
-    """One write."""
-    return PutStep(Step(run_id="r", key=key, path="p"))
-
-
-def keys(storage):
-    """What is stored."""
-    return {step.key for step in storage.list_steps("r")}
-
-
-def waiting(committer, count):
-    """Wait until so many requests are queued."""
-    while len(committer._pending) < count:
-        pass
 
 
 def test_a_lone_caller_commits_at_once(committer, storage):
@@ -470,106 +432,6 @@ def test_who_comes_during_an_outage_shares_its_deadline(committer, storage):
         storage.gate.set()
         assert [type(call.exception()) for call in calls] == [StorageUnavailable] * 4
     assert storage.batches == [1]
-
-
-class Quick(Slow):
-    """An inline storage for which sharing pays."""
-
-    inline = True
-    shares = True
-
-
-@pytest.fixture
-def quick():
-    storage = Quick()
-    storage.commit([OpenRun(Run(id="r", workflow="w", key="k", owner="o"), 30.0)])
-    storage.batches.clear()
-    return storage
-
-
-def test_what_is_written_in_one_turn_of_a_loop_is_one_commit(quick):
-    """Ten tasks that write in the same turn share; each gets its own outcome, in order."""
-    committer = Committer(quick)
-
-    async def main():
-        return await asyncio.gather(*(committer.commit_async([put(f"k{n}")]) for n in range(10)))
-
-    outcomes = asyncio.run(main())
-    assert quick.batches == [10]
-    assert [type(one) for (one,) in outcomes] == [Done] * 10
-    assert [one.seq for (one,) in outcomes] == sorted(one.seq for (one,) in outcomes)
-
-
-def test_a_lone_task_commits_at_once(quick):
-    """Nobody else is ready, so there is nobody to wait for: not even one turn of the loop passes."""
-    committer = Committer(quick)
-
-    async def main():
-        turns = []
-        asyncio.get_running_loop().call_soon(turns.append, 1)
-        await asyncio.sleep(0)
-        assert turns == [1]
-        await committer.commit_async([put("k1")])
-        return len(quick.batches)
-
-    assert asyncio.run(main()) == 1
-
-
-def test_in_a_turn_one_callers_fault_is_not_anothers(quick):
-    """The batch fails, so each is tried by itself, and only the one at fault hears of it."""
-    committer = Committer(quick)
-    quick.poison.add("k3")
-
-    async def main():
-        calls = [committer.commit_async([put(f"k{n}")]) for n in range(5)]
-        return await asyncio.gather(*calls, return_exceptions=True)
-
-    found = asyncio.run(main())
-    assert [isinstance(one, StorageFull) for one in found] == [n == 3 for n in range(5)]
-
-
-def test_whatever_a_turn_meets_reaches_those_who_wait(quick):
-    """An error that is no ``Exception`` too: nobody waits for ever."""
-    committer = Committer(quick)
-
-    class Crash(BaseException):
-        pass
-
-    quick.error = Crash()
-    quick.poison.update({"k0", "k1"})
-
-    async def main():
-        calls = [asyncio.ensure_future(committer.commit_async([put(f"k{n}")])) for n in range(2)]
-        await asyncio.wait(calls)
-        return [type(call.exception()).__name__ for call in calls]
-
-    assert asyncio.run(main()) == ["Crash", "Crash"]
-
-
-def test_a_lone_commit_of_a_quick_disk_needs_no_other_thread(storage):
-    """After a series of quick commits it happens on the loop, which has nothing else to do."""
-    committer = Committer(storage)
-    threads = []
-    plain = storage.commit
-
-    def noting(operations):
-        threads.append(threading.get_ident())
-        return plain(operations)
-
-    storage.commit = noting
-
-    async def main():
-        for n in range(20_000):  # on a busy machine even memory is slow at times
-            await committer.commit_async([put(f"k{n}")])
-            if threads[-1] == threading.get_ident():
-                return
-
-    try:
-        asyncio.run(main())
-        assert threads[0] != threading.get_ident()
-        assert threads[-1] == threading.get_ident()
-    finally:
-        committer.close()
 
 
 def test_those_that_come_during_an_outage_join_the_next_try():

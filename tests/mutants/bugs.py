@@ -544,7 +544,7 @@ bug(
     "undo-not-recorded",
     "what was undone is undone once more after a kill",
     (
-        "yield from self._put(call, *self._undone(call, attempt.number))",
+        "yield from self._put(call, *self._undone(call, attempt.number), beside=self.beside)",
         "pass",
     ),
     tests=f"tests/engine/runs/test_undo.py {VERBS}",
@@ -670,10 +670,7 @@ bug(
 bug(
     "race-failure-wins",
     "the first that ends wins a race, even if it has failed",
-    (
-        "if found[0] is None: return number, outcomes",
-        "if True:\n                        return number, outcomes",
-    ),
+    ("if found[0] is None and chosen in (None, number):", "if chosen in (None, number):"),
     tests="tests/engine/operations/test_race.py",
 )
 bug(

@@ -150,9 +150,7 @@ async def _awaited(item: Value) -> Value:
     return await item
 
 
-async def _branch(
-    frame: Frame, scope: Scope, coroutine: Work[Value], cleans_up: bool
-) -> Value:
+async def _branch(frame: Frame, scope: Scope, coroutine: Work[Value], cleans_up: bool) -> Value:
     scope.entered()
     current.set(Frame(frame.run, scope, frame.step, True))
     return await (frame.run.stop.handled_in(coroutine) if cleans_up else coroutine)

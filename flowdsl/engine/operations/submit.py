@@ -282,7 +282,9 @@ class StepFuture(Generic[T]):
 class _Callback:
     """Something to call when *own* has ended."""
 
-    def __init__(self, own: StepFuture[Any], fn: Callable[[Any], Any], context: Context | None) -> None:
+    def __init__(
+        self, own: StepFuture[Value], fn: Callable[[Value], object], context: Context | None
+    ) -> None:
         self.fn = fn
         self.removed = False
         self._own = own

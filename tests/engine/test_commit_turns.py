@@ -1,0 +1,121 @@
+"""Group commit on an event loop: what is written in one turn of it is one commit."""
+
+import asyncio
+import threading
+
+import pytest
+from committing import Slow, put
+
+from flowdsl.core.records import Run
+from flowdsl.engine.commit import Committer
+from flowdsl.errors import StorageFull
+from flowdsl.storage import MemoryStorage
+from flowdsl.storage.base import Done, OpenRun
+
+
+@pytest.fixture
+def storage():
+    """With one run."""
+    made = Slow()
+    MemoryStorage.commit(made, [OpenRun(Run(id="r", workflow="w", key="k", owner="o"), 30.0)])
+    return made
+
+
+class Quick(Slow):
+    """An inline storage for which sharing pays."""
+
+    inline = True
+    shares = True
+
+
+@pytest.fixture
+def quick():
+    storage = Quick()
+    storage.commit([OpenRun(Run(id="r", workflow="w", key="k", owner="o"), 30.0)])
+    storage.batches.clear()
+    return storage
+
+
+def test_what_is_written_in_one_turn_of_a_loop_is_one_commit(quick):
+    """Ten tasks that write in the same turn share; each gets its own outcome, in order."""
+    committer = Committer(quick)
+
+    async def main():
+        return await asyncio.gather(*(committer.commit_async([put(f"k{n}")]) for n in range(10)))
+
+    outcomes = asyncio.run(main())
+    assert quick.batches == [10]
+    assert [type(one) for (one,) in outcomes] == [Done] * 10
+    assert [one.seq for (one,) in outcomes] == sorted(one.seq for (one,) in outcomes)
+
+
+def test_a_lone_task_commits_at_once(quick):
+    """Nobody else is ready, so there is nobody to wait for: not even one turn of the loop passes."""
+    committer = Committer(quick)
+
+    async def main():
+        turns = []
+        asyncio.get_running_loop().call_soon(turns.append, 1)
+        await asyncio.sleep(0)
+        assert turns == [1]
+        await committer.commit_async([put("k1")])
+        return len(quick.batches)
+
+    assert asyncio.run(main()) == 1
+
+
+def test_in_a_turn_one_callers_fault_is_not_anothers(quick):
+    """The batch fails, so each is tried by itself, and only the one at fault hears of it."""
+    committer = Committer(quick)
+    quick.poison.add("k3")
+
+    async def main():
+        calls = [committer.commit_async([put(f"k{n}")]) for n in range(5)]
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    found = asyncio.run(main())
+    assert [isinstance(one, StorageFull) for one in found] == [n == 3 for n in range(5)]
+
+
+def test_whatever_a_turn_meets_reaches_those_who_wait(quick):
+    """An error that is no ``Exception`` too: nobody waits for ever."""
+    committer = Committer(quick)
+
+    class Crash(BaseException):
+        pass
+
+    quick.error = Crash()
+    quick.poison.update({"k0", "k1"})
+
+    async def main():
+        calls = [asyncio.ensure_future(committer.commit_async([put(f"k{n}")])) for n in range(2)]
+        await asyncio.wait(calls)
+        return [type(call.exception()).__name__ for call in calls]
+
+    assert asyncio.run(main()) == ["Crash", "Crash"]
+
+
+def test_a_lone_commit_of_a_quick_disk_needs_no_other_thread(storage):
+    """After a series of quick commits it happens on the loop, which has nothing else to do."""
+    committer = Committer(storage)
+    threads = []
+    plain = storage.commit
+
+    def noting(operations):
+        threads.append(threading.get_ident())
+        return plain(operations)
+
+    storage.commit = noting
+
+    async def main():
+        for n in range(20_000):  # on a busy machine even memory is slow at times
+            await committer.commit_async([put(f"k{n}")])
+            if threads[-1] == threading.get_ident():
+                return
+
+    try:
+        asyncio.run(main())
+        assert threads[0] != threading.get_ident()
+        assert threads[-1] == threading.get_ident()
+    finally:
+        committer.close()
