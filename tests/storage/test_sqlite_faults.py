@@ -291,6 +291,17 @@ def test_a_database_that_is_moved_away_from_its_log(tmp_path: Path, monkeypatch:
         assert [run.id for run in moved.list_runs()] == ["r"]
 
 
+def test_reading_makes_no_database(path: Path) -> None:
+    """Where the database was moved away a moment ago, an open storage puts no empty one beside its log."""
+    with SQLiteStorage(path) as storage:
+        open_run(storage)
+        path.rename(path.with_name("moved.db"))
+        with pytest.raises(StorageError):
+            storage.get_run("r")
+        assert not path.exists()
+        assert path.with_name("flow.db-wal").stat().st_size
+
+
 def test_a_log_that_is_taken_away(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What would be written into a log that nobody finds is refused."""
     monkeypatch.setattr("flowdsl.storage.sqlite.connections._LOOK", 0.0)

@@ -179,14 +179,19 @@ def _make_directory(directory: Path) -> None:
 def connect(
     path: Path, *settings: str, factory: type[sqlite3.Connection] = sqlite3.Connection
 ) -> sqlite3.Connection:
-    """A connection in autocommit mode that may be used from any thread, after the statements *settings*."""
+    """A connection in autocommit mode that may be used from any thread, after the statements *settings*.
+
+    It opens what is there and creates nothing: a new database beside the log of one that was moved away would
+    end that log.
+    """
     if sqlite3.sqlite_version_info < _OLDEST:
         raise StorageUnavailable(
             f"this Python has SQLite {sqlite3.sqlite_version}; flowdsl needs "
             f"{'.'.join(map(str, _OLDEST))} or newer"
         )
     connection = sqlite3.connect(
-        path,
+        f"{path.absolute().as_uri()}?mode=rw",
+        uri=True,
         timeout=_ATTEMPT,
         isolation_level=None,
         check_same_thread=False,
