@@ -23,7 +23,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 from attrs.validators import instance_of
 
 from flowdsl.core.records import QueueRow, Run
@@ -31,10 +31,12 @@ from flowdsl.core.records import QueueRow, Run
 __all__ = [
     "DEFAULT",
     "Candidate",
+    "Closed",
     "Queue",
+    "Rooms",
     "Taken",
     "choose",
-    "full",
+    "lane_of",
     "longest_window",
     "queue_of",
     "row_of",
@@ -150,23 +152,6 @@ def row_of(queue: Queue) -> QueueRow:
     return QueueRow(queue.name, spec, queue.paused)
 
 
-def full(queues: Mapping[str, Queue], taken: Taken, owner: str, now: float) -> list[str]:
-    """The queues from which *owner* can begin nothing now, whatever is pending: a storage need not look at
-    their runs."""
-    return [
-        name
-        for name in queues
-        if not choose(
-            [Candidate("", name)], taken, {name: _whole(queues[name])}, owner=owner, now=now, limit=1
-        )
-    ]
-
-
-def _whole(queue: Queue) -> Queue:
-    """The limits of a queue that hold for all its runs."""
-    return evolve(queue, per_partition=None)
-
-
 def longest_window(queues: Iterable[Queue]) -> float:
     """The longest window of all rates, in seconds; 0 for none."""
     return max((window(queue.rate)[1] for queue in queues if queue.rate is not None), default=0.0)
@@ -190,23 +175,74 @@ def choose(
     >>> [run.id for run in choose(two, Taken(), {"mail": mail}, owner="me", now=0.0, limit=9)]
     ['b']
     """
-    used: Counter[tuple[str, ...]] = Counter()
-    for queue, whose, partition, serial in taken.executing:
-        used.update(_rooms(queue, whose or "", partition, serial))
-    for queue, when in taken.begun:
-        declared = queues.get(queue)
-        if declared is not None and declared.rate is not None and when > now - window(declared.rate)[1]:
-            used["rate", queue] += 1
-    chosen: list[Candidate] = []
-    for run in sorted(candidates, key=lambda run: (-run.priority, run.created_at, run.id)):
-        if len(chosen) >= limit:
-            break
-        rooms = [*_rooms(run.queue, owner, run.partition, run.serial), ("rate", run.queue)]
-        places = _places(queues.get(run.queue))
-        if all(used[room] < places.get(room[0], _ALWAYS.get(room[0], used[room] + 1)) for room in rooms):
-            used.update(rooms)
-            chosen.append(run)
-    return chosen
+    return Rooms(queues, taken, owner=owner, now=now).take(candidates, limit)
+
+
+class Closed(NamedTuple):
+    """Where nothing more can begin, whatever is pending: names of *queues*, *lanes* (:func:`lane_of`) and
+    *serials*. A storage need not look at their runs."""
+
+    queues: list[str]
+    lanes: list[str]
+    serials: list[str]
+
+
+def lane_of(queue: str, partition: str | None) -> str:
+    """What stands for a partition of a queue: another text for each."""
+    return f"{len(queue)}:{queue}" + ("" if partition is None else f"/{partition}")
+
+
+class Rooms:
+    """The places of all limits, as *owner* finds them now. What it takes takes places.
+
+    A storage that has many pending runs reads them in order, some at a time, and passes over what is closed:
+    so each time it finds some that can begin, or there are no more.
+    """
+
+    def __init__(self, queues: Mapping[str, Queue], taken: Taken, *, owner: str, now: float) -> None:
+        self._places = {name: _places(queue) for name, queue in queues.items()}
+        self._owner = owner
+        used = self._used = Counter[tuple[str, ...]]()
+        for queue, whose, partition, serial in taken.executing:
+            used.update(_rooms(queue, whose or "", partition, serial))
+        for queue, when in taken.begun:
+            declared = queues.get(queue)
+            if declared is not None and declared.rate is not None and when > now - window(declared.rate)[1]:
+                used["rate", queue] += 1
+
+    def take(self, candidates: Iterable[Candidate], limit: int) -> list[Candidate]:
+        """At most *limit* of *candidates*, in the order in which they are due; they take their places."""
+        used = self._used
+        chosen: list[Candidate] = []
+        for run in sorted(candidates, key=lambda run: (-run.priority, run.created_at, run.id)):
+            if len(chosen) >= limit:
+                break
+            rooms = [*_rooms(run.queue, self._owner, run.partition, run.serial), ("rate", run.queue)]
+            places = self._places.get(run.queue, {})
+            if all(used[room] < places.get(room[0], _ALWAYS.get(room[0], used[room] + 1)) for room in rooms):
+                used.update(rooms)
+                chosen.append(run)
+        return chosen
+
+    def closed(self) -> Closed:
+        """What has no place left."""
+        used = self._used
+        queues = [
+            name
+            for name, places in self._places.items()
+            if any(
+                used[room] >= places[room[0]]
+                for room in (("queue", name), ("worker", name, self._owner), ("rate", name))
+                if room[0] in places
+            )
+        ]
+        lanes, serials = [], []
+        for (kind, name, *rest), count in used.items():
+            if kind == "serial":
+                serials.append(name)
+            elif kind == "partition" and count >= self._places.get(name, {}).get(kind, count + 1):
+                lanes.append(lane_of(name, rest[0] if rest else None))
+        return Closed(queues, lanes, serials)
 
 
 _ALWAYS = {"serial": 1}

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowdsl.core.queues import Candidate, Queue, Taken, choose, window
+from flowdsl.core.queues import Candidate, Queue, Rooms, Taken, choose, lane_of, window
 
 NAMES = st.sampled_from(["a", "b", "undeclared"])
 PARTITIONS = st.sampled_from([None, "p", "q"])
@@ -91,6 +91,29 @@ def test_nothing_is_passed_over_that_has_a_place(candidates, taken, queues):
     left = [run for run in candidates if run not in chosen]
     for run in left:
         assert choose([run], more, queues, owner="me", now=100.0, limit=1) == []
+
+
+@given(CANDIDATES, TAKEN, QUEUES, st.integers(1, 4), st.integers(1, 6))
+def test_reading_on_where_nothing_is_closed_finds_the_same(candidates, taken, queues, size, limit):
+    """As a storage does that reads some candidates at a time, and none of what has no place left."""
+    whole = choose(candidates, taken, queues, owner="me", now=100.0, limit=limit)
+    rooms = Rooms(queues, taken, owner="me", now=100.0)
+    left = sorted(candidates, key=lambda run: (-run.priority, run.created_at, run.id))
+    found = []
+    while left and len(found) < limit:
+        closed = rooms.closed()
+        left = [
+            run
+            for run in left
+            if run.queue not in closed.queues
+            and lane_of(run.queue, run.partition) not in closed.lanes
+            and run.serial not in closed.serials
+        ]
+        page, left = left[:size], left[size:]
+        chosen = rooms.take(page, limit - len(found))
+        assert chosen or not page  # each look finds some, or there are no more
+        found += chosen
+    assert found == whole
 
 
 @given(CANDIDATES)

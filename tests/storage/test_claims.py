@@ -113,6 +113,27 @@ def test_limits_of_queues_hold(storage):
     assert claim(storage, "them") == []
 
 
+def test_what_is_full_hides_nothing_behind_it(storage):
+    """However many runs of a full partition, a full queue or a busy serial key come first."""
+    storage.commit(
+        [PutQueue(row_of(Queue("q", per_partition=1))), PutQueue(row_of(Queue("f", concurrency=1)))]
+    )
+    rows = [
+        Run(f"{name}{n:03}", "w", "k", created_at=float(n), **fields)
+        for name, fields in (
+            ("part", {"queue": "q", "partition": "a"}),
+            ("full", {"queue": "f"}),
+            ("serial", {"queue": "s", "serial": "one"}),
+        )
+        for n in range(120)
+    ]
+    storage.commit([OpenRun(row, 0.0) for row in rows])
+    assert claim(storage, limit=20) == ["full000", "part000", "serial000"]
+    enqueue(storage, "behind", partition="b", created_at=999.0)
+    assert claim(storage, limit=20) == ["behind"]
+    assert claim(storage, limit=20) == []
+
+
 def test_a_rate_counts_what_began_lately(storage):
     """Two a minute are two, whoever takes them and however quickly they end."""
     storage.commit([PutQueue(row_of(Queue("q", rate="2/min")))])

@@ -152,6 +152,7 @@ class Statements:
         runs = _list(RUN_COLUMNS)
         # Claiming. Rows that another worker is taking are passed over.
         queued = "coalesce(queue, 'default')"
+        lane = f"length({queued}) || ':' || {queued} || coalesce('/' || partition, '')"  # as lane_of
         skip = "FOR NO KEY UPDATE SKIP LOCKED"
         self.claimed_by_nonce: Sql = f"""
             SELECT {runs} FROM {s}.runs WHERE nonce = %s AND nonce <> '' AND owner = %s"""
@@ -166,22 +167,31 @@ class Statements:
             WHERE status = 'pending' AND (-priority, created_at, id) > (%s, %s, %s)
                 AND owner IS NULL AND NOT pruned AND (not_before IS NULL OR not_before <= %s)
                 AND workflow = ANY(%s) AND (%s::text[] IS NULL OR {queued} = ANY(%s))
-                AND {queued} <> ALL(%s::text[])
+                AND {queued} <> ALL(%s::text[]) AND {lane} <> ALL(%s::text[])
+                AND (serial IS NULL OR serial <> ALL(%s::text[]))
             ORDER BY -priority, created_at, id LIMIT %s {skip}"""
-        due = f"""
-            FROM {s}.runs WHERE status = 'pending' AND owner IS NULL AND NOT pruned
-                AND workflow = ANY(%s) AND (%s::text[] IS NULL OR {queued} = ANY(%s))"""
-        self.due_now: Sql = f"SELECT 0 {due} AND (not_before IS NULL OR not_before <= {NOW}) LIMIT 1"
-        self.due_later: Sql = f"""
+        # When the first run of each workflow is due, and when the first lease ends, whichever is earlier.
+        self.next_due: Sql = f"""
             SELECT least(
-                (SELECT min(not_before) {due}),
+                (SELECT min(first.due) FROM unnest(%s::text[]) AS known (path), LATERAL (
+                    SELECT coalesce(not_before, 0) AS due FROM {s}.runs
+                    WHERE status = 'pending' AND owner IS NULL AND NOT pruned AND workflow = known.path
+                        AND (%s::text[] IS NULL OR {queued} = ANY(%s))
+                    ORDER BY coalesce(not_before, 0) LIMIT 1) AS first),
                 (SELECT min(CASE WHEN owner IS NULL THEN 0 ELSE lease_until END) FROM {s}.runs
                 WHERE status = 'running' AND NOT pruned AND parent IS NULL AND workflow = ANY(%s)
-                    AND (%s::text[] IS NULL OR queue IS NULL OR {queued} = ANY(%s))))"""
+                    AND (%s::text[] IS NULL OR queue IS NULL OR {queued} = ANY(%s)))), {NOW}"""
         self.has_serial: Sql = (
             f"SELECT EXISTS (SELECT 1 FROM {s}.runs WHERE status = 'pending' AND serial <> '')"
         )
         self.lock_claims: Sql = f"SELECT pg_advisory_xact_lock(hashtextextended('{schema}', 7))"
+        self.take_runs: Sql = f"""
+            UPDATE {s}.runs SET pulse = pulse + 1, status = 'running', finished_at = NULL, owner = %s,
+                nonce = %s, lease_until = %s, epoch = t.epoch, claimed_at = t.claimed_at,
+                recoveries = t.recoveries
+            FROM unnest(%s::bigint[], %s::bigint[], %s::float8[], %s::bigint[])
+                AS t (no, epoch, claimed_at, recoveries)
+            WHERE runs.no = t.no"""
         self.executing: Sql = f"""
             SELECT {queued}, owner, partition, serial FROM {s}.runs
             WHERE status = 'running' AND NOT pruned AND owner IS NOT NULL AND lease_until > %s"""

@@ -384,12 +384,9 @@ class PostgresStorage(Storage):
         return [ScheduleRow(*row) for row in self._read(self._sql.list_schedules, ())]
 
     def next_due(self, workflows: Collection[str], queues: Sequence[str] | None = None, /) -> float | None:
-        names = None if queues is None else list(queues)
-        asked = [list(workflows), names, names]
-        if self._read(self._sql.due_now, asked):
-            return 0.0
-        ((moment,),) = self._read(self._sql.due_later, asked * 2)
-        return None if moment is None else float(moment)
+        asked = [list(workflows), *[None if queues is None else list(queues)] * 2]
+        ((moment, now),) = self._read(self._sql.next_due, asked * 2)
+        return 0.0 if moment is not None and moment <= now else moment
 
     def list_workers(self) -> list[WorkerRow]:
         return [WorkerRow(*row) for row in self._read(self._sql.list_workers, ())]

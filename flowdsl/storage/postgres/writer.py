@@ -33,7 +33,7 @@ from flowdsl.core.ownership import (
     takes_messages,
     updated,
 )
-from flowdsl.core.queues import Candidate, Taken, choose, full, longest_window, queue_of
+from flowdsl.core.queues import Candidate, Rooms, Taken, longest_window, queue_of
 from flowdsl.core.records import QueueRow, Run, ScheduleRow, Step
 from flowdsl.core.status import RunStatus
 from flowdsl.core.versions import is_known
@@ -364,45 +364,53 @@ class Transaction:
         again = yield self._sql.claimed_by_nonce, (op.nonce, op.owner)
         if again:
             return Claimed(tuple(columns.run_of(row) for row in again))
-        claimed = []
-        for row in (yield from self._next_runs(op)):
+        rows = yield from self._next_runs(op)
+        if not rows:
+            return Claimed(())
+        now = yield from self._clock()
+        runs = []
+        for row in rows:
             run = columns.run_of(row[1:])
-            changes = claimed_next(run, owner=op.owner, lease=op.lease, now=(yield from self._clock()))
-            yield from self._set_run(run.id, row[0], changes | {"nonce": op.nonce})
-            claimed.append(evolve(run, **changes))
-        return Claimed(tuple(claimed))
+            runs.append(evolve(run, **claimed_next(run, owner=op.owner, lease=op.lease, now=now)))
+            self._heads.pop(run.id, None)
+        numbers, epochs = [row[0] for row in rows], [run.epoch for run in runs]
+        begun, recoveries = [run.claimed_at for run in runs], [run.recoveries for run in runs]
+        (owner,) = checked((op.owner,))
+        values = (owner, op.nonce, now + op.lease, numbers, epochs, begun, recoveries)
+        yield self._sql.take_runs, values
+        return Claimed(tuple(runs))
 
     def _next_runs(self, op: ClaimNext) -> Dialogue[list[Row]]:
         """The rows that *op* takes, locked. Rows that another worker has locked are passed over; where there
-        are limits, one worker claims at a time."""
+        are limits, one worker claims at a time, and looks at the clock when it is its turn."""
+        declared = yield self._sql.list_queues, ()
+        queues = {row[0]: queue_of(QueueRow(*row)) for row in declared}
+        ((serial,),) = yield self._sql.has_serial, ()
+        if limited := bool(queues or serial):
+            yield self._sql.lock_claims, ()
         now = yield from self._clock()
         known = dict(op.workflows)
         names = None if op.queues is None else list(op.queues)
         lost = yield self._sql.lost_runs, (now, list(known), names, names, op.limit)
         lost = [row for row in lost if _is_known(row, known)]
-        declared = yield self._sql.list_queues, ()
-        queues = {row[0]: queue_of(QueueRow(*row)) for row in declared}
-        ((serial,),) = yield self._sql.has_serial, ()
-        if queues or serial:
-            yield self._sql.lock_claims, ()
-        executing = yield self._sql.executing, (now,)
+        executing = (yield self._sql.executing, (now,)) if limited else []
         since = longest_window(queues.values())
         begun = (yield self._sql.begun, (now - since,)) if since else []
-        taken = Taken(executing, begun)
-        closed = full(queues, taken, op.owner, now)
+        rooms = Rooms(queues, Taken(executing, begun), owner=op.owner, now=now)
         priority, created_at, run_id = op.after or (2**62, 0.0, "")
         left = op.limit - len(lost)
-        size = 2 * left + 32 if queues or serial else left
+        size = 2 * left + 32 if limited else left
         found: dict[str, Row] = {}
         chosen: list[Candidate] = []
-        while left > 0:
-            values = (-priority, created_at, run_id, now, list(known), names, names, closed, size)
+        while len(chosen) < left:
+            values = (-priority, created_at, run_id, now, list(known), names, names, *rooms.closed(), size)
             page = yield self._sql.pending_runs, values
             runs = [columns.run_of(row[1:]) for row in page]
-            found |= {run.id: row for run, row in zip(runs, page, strict=True) if _is_known(row, known)}
-            candidates = [Candidate.of(columns.run_of(row[1:])) for row in found.values()]
-            chosen = choose(candidates, taken, queues, owner=op.owner, now=now, limit=left)
-            if len(chosen) == left or len(page) < size:
+            mine = {run.id: row for run, row in zip(runs, page, strict=True) if _is_known(row, known)}
+            found |= mine
+            candidates = [Candidate.of(run) for run in runs if run.id in mine]
+            chosen += rooms.take(candidates, left - len(chosen))
+            if len(page) < size:
                 break
             priority, created_at, run_id = runs[-1].priority, runs[-1].created_at, runs[-1].id
         return [*lost, *(found[run.id] for run in chosen)]

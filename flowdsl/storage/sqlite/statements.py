@@ -110,6 +110,8 @@ FAILED_RETRYABLE = """
 
 # Claiming. The index runs_pending has the order in which runs are due.
 _CANDIDATE = "no, id, coalesce(queue, 'default'), priority, created_at, partition, serial, workflow, version"
+_QUEUED = "coalesce(queue, 'default')"
+_LANE = f"length({_QUEUED}) || ':' || {_QUEUED} || coalesce('/' || partition, '')"  # as lane_of
 LOST_RUNS = """
     SELECT no, workflow, version FROM runs
     WHERE status = 'running' AND pruned = 0 AND parent IS NULL AND (owner IS NULL OR lease_until <= ?)
@@ -118,18 +120,22 @@ LOST_RUNS = """
 PENDING_RUNS = f"""
     SELECT {_CANDIDATE} FROM runs INDEXED BY runs_pending
     WHERE status = 'pending' AND -priority >= ? AND (-priority, created_at, id) > (?, ?, ?)
-        AND owner IS NULL AND pruned = 0 AND (not_before IS NULL OR not_before <= ?) AND {{queues}}
+        AND owner IS NULL AND pruned = 0 AND (not_before IS NULL OR not_before <= ?)
+        AND coalesce(queue, 'default') NOT IN (SELECT value FROM json_each(?))
+        AND {_LANE} NOT IN (SELECT value FROM json_each(?))
+        AND (serial IS NULL OR serial NOT IN (SELECT value FROM json_each(?))) AND {{queues}}
     ORDER BY -priority, created_at, id LIMIT ?"""
-DUE_NOW = """
-    SELECT 0.0 FROM runs INDEXED BY runs_pending
-    WHERE status = 'pending' AND owner IS NULL AND pruned = 0 AND (not_before IS NULL OR not_before <= ?)
-        AND workflow IN ({workflows}) AND {queues} LIMIT 1"""
-DUE_LATER = """
-    SELECT min(not_before) FROM runs INDEXED BY runs_pending
-    WHERE status = 'pending' AND owner IS NULL AND pruned = 0 AND workflow IN ({workflows}) AND {queues}"""
+# When the first run of each workflow is due. The index runs_due has their order.
+FIRST_DUE = """
+    SELECT min((
+        SELECT coalesce(not_before, 0.0) FROM runs INDEXED BY runs_due
+        WHERE status = 'pending' AND owner IS NULL AND pruned = 0 AND workflow = known.value AND {queues}
+        ORDER BY coalesce(not_before, 0.0) LIMIT 1))
+    FROM json_each(?) AS known"""
 LEASE_ENDS = """
     SELECT min(CASE WHEN owner IS NULL THEN 0.0 ELSE lease_until END) FROM runs
-    WHERE status = 'running' AND pruned = 0 AND parent IS NULL AND workflow IN ({workflows}) AND {queues}"""
+    WHERE status = 'running' AND pruned = 0 AND parent IS NULL
+        AND workflow IN (SELECT value FROM json_each(?)) AND {queues}"""
 EXECUTING = """
     SELECT coalesce(queue, 'default'), owner, partition, serial FROM runs
     WHERE status = 'running' AND pruned = 0 AND owner IS NOT NULL AND lease_until > ?"""
@@ -145,17 +151,12 @@ SAME_WORK = f"""
     LIMIT 1"""
 
 
-def of_queues(
-    statement: str, names: int | None, without: int, unqueued: bool, workflows: int | None = None
-) -> str:
-    """*statement* for *names* queues (``None``: all) but *without* so many; *unqueued*: and runs of none."""
-    terms = []
-    if names is not None:
-        term = f"coalesce(queue, 'default') IN ({_marks(names)})"
-        terms.append(f"({term} OR queue IS NULL)" if unqueued else term)
-    if without:
-        terms.append(f"coalesce(queue, 'default') NOT IN ({_marks(without)})")
-    return statement.format(queues=" AND ".join(terms) or "1", workflows=_marks(workflows or 0))
+def of_queues(statement: str, names: int | None, unqueued: bool) -> str:
+    """*statement* for *names* queues (``None``: all); *unqueued*: and for runs of none."""
+    if names is None:
+        return statement.format(queues="1")
+    term = f"coalesce(queue, 'default') IN ({_marks(names)})"
+    return statement.format(queues=f"({term} OR queue IS NULL)" if unqueued else term)
 
 
 ADD_TAG = "INSERT INTO run_tags (run, name, value) VALUES (?, ?, ?)"

@@ -10,6 +10,7 @@ How it is put together:
   before a fork everything is closed, and both sides open again when they need to.
 """
 
+import json
 import os
 import sqlite3
 import threading
@@ -280,18 +281,12 @@ class SQLiteStorage(Storage):
         return [columns.schedule_of(row) for row in self._read(sql.LIST_SCHEDULES, ())]
 
     def next_due(self, workflows: Collection[str], queues: Sequence[str] | None = None, /) -> float | None:
-        names, paths = tuple(queues or ()), tuple(workflows)
+        names, known = tuple(queues or ()), json.dumps(list(workflows))
         count = None if queues is None else len(names)
-
-        def asked(statement: str, unqueued: bool, *first: float) -> float | None:
-            ready = sql.of_queues(statement, count, 0, unqueued, len(paths))
-            found = self._read(ready, (*first, *paths, *names))
-            return found[0][0] if found else None
-
-        if asked(sql.DUE_NOW, False, self.now()) is not None:
-            return 0.0
-        moments = asked(sql.DUE_LATER, False), asked(sql.LEASE_ENDS, True)
-        return min((moment for moment in moments if moment is not None), default=None)
+        (first,) = self._read(sql.of_queues(sql.FIRST_DUE, count, False), (*names, known))
+        (lost,) = self._read(sql.of_queues(sql.LEASE_ENDS, count, True), (known, *names))
+        moment = min((moment for (moment,) in (first, lost) if moment is not None), default=None)
+        return 0.0 if moment is not None and moment <= self.now() else moment
 
     def list_workers(self) -> list[WorkerRow]:
         return [WorkerRow(*row) for row in self._read(sql.LIST_WORKERS, ())]
