@@ -25,6 +25,7 @@ from flowdsl.storage.sqlite.url import sqlite_path
 __all__ = ["doctor"]
 
 SIGNS = {OK: ("✓", "green"), WARNING: ("!", "yellow"), PROBLEM: ("✗", "bold red")}
+UNPROTECTED = ("–", "")
 STYLES = {OK: "", WARNING: "yellow", PROBLEM: "red"}
 TITLES = {
     "python": "Python",
@@ -57,12 +58,15 @@ def doctor(cli: Cli, app: str | None) -> int:
         ]
         cli.out.document({"ok": not problems, "storage": _without_password(cli.url), "checks": checks})
         return 1 if problems else 0
-    cli.out.grid(
-        [[(_title(one.name), "dim"), SIGNS[one.state], (one.message, STYLES[one.state])] for one in found]
-    )
+    cli.out.grid([[(_title(one.name), "dim"), _sign(one), (one.message, STYLES[one.state])] for one in found])
     cli.out.line("")
     cli.out.line(_count(problems, "problem"), ", ", _count(warnings, "warning"))
     return 1 if problems else 0
+
+
+def _sign(check: Check) -> tuple[str, str]:
+    """What is unprotected is no fault, and no reason for a tick either."""
+    return UNPROTECTED if check.facts.get("unprotected") else SIGNS[check.state]
 
 
 def _title(name: str) -> str:

@@ -81,10 +81,10 @@ def future_html(path: str, status: str, run_id: str, key: str) -> str:
 
 
 def changed_html(found: Mapping[str, str]) -> str:
-    """Say which steps have another source than their records: the newest run with such a record, by path."""
+    """Say which steps were recorded before their code was changed: by path, the newest run that did."""
     rows = "".join(
         f'<tr data-match="changed"><td><b>{safe(short_name(path), 60)}</b></td>'
-        f"<td>run <code>{safe(run_id, 80)}</code> recorded it with another source</td></tr>"
+        f"<td>run <code>{safe(run_id, 80)}</code> recorded it before its code was changed</td></tr>"
         for path, run_id in list(found.items())[:MOST]
     )
     path, run_id = next(iter(found.items()))
@@ -96,8 +96,8 @@ def changed_text(found: Mapping[str, str]) -> str:
     names = ", ".join(short_name(path) for path in found)
     path, run_id = next(iter(found.items()))
     return (
-        f"recorded with another source: {names}. What is recorded counts; to execute one again: "
-        f"rt.fork({run_id!r}, before={path!r}), or {short_name(path)}.forget(…)"
+        f"recorded before its code was changed: {names}. A run that continues takes what is recorded; "
+        f"to execute it again: rt.fork({run_id!r}, before={path!r}), or {short_name(path)}.forget(…)"
     )
 
 
@@ -138,7 +138,7 @@ def match_of_path(path: str, steps: Sequence[Step], sources: Mapping[str, str]) 
 
 _WORDS = {
     "same": "as it is now",
-    "changed": "recorded by another source than today's",
+    "changed": "recorded before its code was changed",
     "gone": "not defined here now",
 }
 
@@ -160,7 +160,7 @@ def _again(run: Run, changed: Sequence[str]) -> str:
 def _how(run_id: str, path: str) -> str:
     """How to execute a changed step once more; recorded results count until somebody says so."""
     return (
-        '<div class="fd-quiet">What is recorded counts. To execute a changed step again: '
+        '<div class="fd-quiet">A run that continues takes what is recorded. To execute a changed step again: '
         f"<code>rt.fork({safe(repr(run_id))}, before={safe(repr(path))})</code> begins a new run there, "
         f"<code>{safe(short_name(path))}.forget(…)</code> drops one result, and <code>version=</code> makes "
         "every change count.</div>"

@@ -38,7 +38,9 @@ def _recorded(engine: Engine, defn: StepDef, bound: Bound) -> list[tuple[str, st
         return [] if mine is None else _changed(f"run {mine.run_id}", mine, bound)
     memo = shared(engine, defn, bound)[1] if defn.memo else None
     if memo is not None and changed_source(memo.defaults, bound.defaults):
-        return [("changed", f"the shared result of {_when(memo.created_at)} is of another source")]
+        return [
+            ("changed", f"the shared result of {_when(memo.created_at)} is older than a change of its code")
+        ]
     runs = [implied(engine, defn, bound)[0]]
     runs += [run.id for run in engine.storage.list_runs(RunFilter(limit=_RECENT))]
     for run_id in runs:
@@ -51,7 +53,7 @@ def _recorded(engine: Engine, defn: StepDef, bound: Bound) -> list[tuple[str, st
 def _changed(where: str, step: Step, bound: Bound) -> list[tuple[str, str]]:
     if not changed_source(step.defaults, bound.defaults):
         return []
-    return [("changed", f"{where} has recorded it at {_when(step.created_at)} with another source")]
+    return [("changed", f"{where} recorded it at {_when(step.created_at)}, before its code was changed")]
 
 
 def _when(moment: float) -> str:

@@ -108,7 +108,8 @@ def _edge(caller: Node, callee: Node, calls: Calls, before: int) -> Edge:
     middle = (start + end) // 2
     path = f"M{start} {y1}C{middle} {y1} {middle} {y2} {end} {y2}"
     if not before:
-        return Edge(path, end - 8, y2 - 5, text, calls.failed > 0)
+        beside = y2 + 15 if y1 < y2 else y2 - 5  # on the side where the curve is not
+        return Edge(path, end - 8, beside, text, calls.failed > 0)
     t = max(0.75 - 0.2 * before, 0.3)
     near = 3 * t * t - 2 * t * t * t  # how far down the curve is there
     across = 1.5 * t * (1 - t) + t * t * t  # and how far across
