@@ -229,6 +229,7 @@ class MemoryStorage(Storage):
             and is_known(run.version, known[run.workflow])
             and may_claim(run, now)
             and may_come_from(run, op.queues)
+            and run.id not in op.skip
         ]
         lost = sorted((run for run in free if run.status is RunStatus.RUNNING), key=order)[: op.limit]
         queues = {row.name: queue_of(row) for row in self._queues.values()}

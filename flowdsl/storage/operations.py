@@ -174,7 +174,7 @@ class ClaimNext:
     ``default``. Only runs of *workflows* (pairs of path and version known) are taken, none of a version that
     is not known. With *queues*, pending ones only of those, and interrupted ones only of those or of none.
     With *after*, ``(priority, created_at, id)`` of a pending run, the search begins behind it: a low-water
-    mark, for a storage in which passing over dead rows costs.
+    mark, for a storage in which passing over dead rows costs. Runs whose ids are in *skip* are not taken.
 
     A taken run is ``running``; ``claimed_at`` is set when it was pending; ``recoveries`` += 1 if it had an
     owner. Outcome: ``Claimed(runs as they now stand)``. Sent again by the same *owner* with the same
@@ -188,6 +188,7 @@ class ClaimNext:
     limit: int = 1
     after: tuple[int, float, str] | None = None
     nonce: str = ""
+    skip: tuple[str, ...] = ()
 
 
 @frozen(slots=True)

@@ -5,7 +5,8 @@ The rules
     runs and pending ones of the workflows that it knows. It fires the schedules of those workflows. Told to
     stop, it takes nothing new, lets what is under way end for the time of *drain*, and lets the rest go:
     another worker continues it at once. Told a second time, it lets it go without the drain. A run whose
-    processes have died five times is parked as failed.
+    processes have died five times is parked as failed. One that cannot be begun here, because its arguments
+    cannot be loaded, is reported once and left to other workers.
 
 The theory
     An idle worker costs the storage next to nothing. It asks when the next run may be due (one read, no
@@ -37,7 +38,7 @@ from flowdsl.engine.runs.resume import request_of
 from flowdsl.engine.runs.schedules import fire_due
 from flowdsl.engine.runs.start import launch
 from flowdsl.engine.user import Value
-from flowdsl.errors import FlowError, RecoveryLimit, StorageError
+from flowdsl.errors import FlowError, RecoveryLimit, StorageError, StorageUnavailable
 from flowdsl.storage.base import DropWorker, PutWorker, UpdateRun, raise_unstorable
 from flowdsl.storage.operations import (
     GIVEN_BACK_TOPIC,
@@ -253,7 +254,13 @@ class Worker:
         engine = self._engine
         workflows = tuple(sorted(known.items()))
         operation = ClaimNext(
-            engine.owned.owner, engine.lease, workflows, self._queues, room, None, engine.nonce()
+            engine.owned.owner,
+            engine.lease,
+            workflows,
+            self._queues,
+            room,
+            nonce=engine.nonce(),
+            skip=tuple(self._left_alone),
         )
         with engine.owned.taking_any():
             (outcome,) = engine.commit(operation)
@@ -269,23 +276,29 @@ class Worker:
         if run.recoveries > TAKEN_OVER_AT_MOST:
             self._park(run)
             return True
-        begun_before = run.queue is None or run.epoch > 2
         try:
-            launch(engine, request_of(engine, run), Acquired(run, True, begun_before, action="recover"))
+            launch(engine, request_of(engine, run), Acquired(run, True, _begun_before(run), action="recover"))
+        except StorageUnavailable:
+            self._let_go(run)
+            raise
         except FlowError as error:
-            if run.id not in self._left_alone:
-                logger.error(
-                    "run %s cannot be executed: %s", run.id, str(error), extra={"run": run.id, "step": None}
-                )
+            logger.error(
+                "run %s cannot be executed: %s", run.id, str(error), extra={"run": run.id, "step": None}
+            )
             self._left_alone.add(run.id)
-            engine.owned.release(run.id)  # with its status, so that no worker takes it for given back
-            engine.commit(UpdateRun(run.id, {"status": run.status}, epoch=run.epoch, release=True))
+            self._let_go(run)
             return False
         future = engine.futures.get(run.id)
         if future is not None:
             self._running[run.id] = future
             future.add_done_callback(lambda _: self._wake())
         return True
+
+    def _let_go(self, run: Run) -> None:
+        """Give back a run that did not begin here as it was, which wakes no worker."""
+        self._engine.owned.release(run.id)
+        status = RunStatus.RUNNING if _begun_before(run) else RunStatus.PENDING
+        self._engine.commit(UpdateRun(run.id, {"status": status}, epoch=run.epoch, release=True))
 
     def _park(self, run: Run) -> None:
         """Fail a run that kills its workers; ``rt.retry`` takes it up again."""
@@ -341,3 +354,8 @@ class Worker:
         return [
             UpdateRun(state.id, {}, epoch=state.epoch, release=True) for state in states if state is not None
         ]
+
+
+def _begun_before(run: Run) -> bool:
+    """Whether a run that was claimed just now may have begun earlier, somewhere else."""
+    return run.queue is None or run.epoch > 2

@@ -159,12 +159,12 @@ class Statements:
         self.lost_runs: Sql = f"""
             SELECT no, {runs} FROM {s}.runs
             WHERE status = 'running' AND NOT pruned AND parent IS NULL
-                AND (owner IS NULL OR lease_until <= %s) AND workflow = ANY(%s)
+                AND (owner IS NULL OR lease_until <= %s) AND workflow = ANY(%s) AND id <> ALL(%s)
                 AND (%s::text[] IS NULL OR queue IS NULL OR {queued} = ANY(%s))
             ORDER BY created_at, id LIMIT %s {skip}"""
         self.pending_runs: Sql = f"""
             SELECT no, {runs} FROM {s}.runs
-            WHERE status = 'pending' AND (-priority, created_at, id) > (%s, %s, %s)
+            WHERE status = 'pending' AND (-priority, created_at, id) > (%s, %s, %s) AND id <> ALL(%s)
                 AND owner IS NULL AND NOT pruned AND (not_before IS NULL OR not_before <= %s)
                 AND workflow = ANY(%s) AND (%s::text[] IS NULL OR {queued} = ANY(%s))
                 AND {queued} <> ALL(%s::text[]) AND {lane} <> ALL(%s::text[])

@@ -391,7 +391,8 @@ class Transaction:
         now = yield from self._clock()
         known = dict(op.workflows)
         names = None if op.queues is None else list(op.queues)
-        lost = yield self._sql.lost_runs, (now, list(known), names, names, op.limit)
+        skip = [run_id for run_id in op.skip if is_text(run_id)]
+        lost = yield self._sql.lost_runs, (now, list(known), skip, names, names, op.limit)
         lost = [row for row in lost if _is_known(row, known)]
         executing = (yield self._sql.executing, (now,)) if limited else []
         since = longest_window(queues.values())
@@ -403,7 +404,8 @@ class Transaction:
         found: dict[str, Row] = {}
         chosen: list[Candidate] = []
         while len(chosen) < left:
-            values = (-priority, created_at, run_id, now, list(known), names, names, *rooms.closed(), size)
+            place = (-priority, created_at, run_id)
+            values = (*place, skip, now, list(known), names, names, *rooms.closed(), size)
             page = yield self._sql.pending_runs, values
             runs = [columns.run_of(row[1:]) for row in page]
             mine = {run.id: row for run, row in zip(runs, page, strict=True) if _is_known(row, known)}

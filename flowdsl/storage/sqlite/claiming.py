@@ -28,8 +28,8 @@ def _lost(execute: Execute, op: ClaimNext, known: dict[str, str], now: float) ->
     names = op.queues or ()
     statement = sql.of_queues(sql.LOST_RUNS, None if op.queues is None else len(names), True)
     found: list[int] = []
-    for no, workflow, version in execute(statement, (now, *names, -1)):
-        if workflow in known and is_known(version, known[workflow]):
+    for no, run_id, workflow, version in execute(statement, (now, *names, -1)):
+        if run_id not in op.skip and workflow in known and is_known(version, known[workflow]):
             found.append(no)
             if len(found) == op.limit:
                 break
@@ -51,7 +51,7 @@ def _pending(execute: Execute, op: ClaimNext, known: dict[str, str], now: float,
         page = execute(statement, values).fetchall()
         candidates: list[Candidate] = []
         for no, run_id, queue, priority, created_at, partition, serial, workflow, version in page:
-            if workflow in known and is_known(version, known[workflow]):
+            if run_id not in op.skip and workflow in known and is_known(version, known[workflow]):
                 candidates.append(Candidate(run_id, queue, priority, created_at, partition, serial))
                 numbers[run_id] = no
         chosen += rooms.take(candidates, limit - len(chosen))

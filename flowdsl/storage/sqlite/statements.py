@@ -113,7 +113,7 @@ _CANDIDATE = "no, id, coalesce(queue, 'default'), priority, created_at, partitio
 _QUEUED = "coalesce(queue, 'default')"
 _LANE = f"length({_QUEUED}) || ':' || {_QUEUED} || coalesce('/' || partition, '')"  # as lane_of
 LOST_RUNS = """
-    SELECT no, workflow, version FROM runs
+    SELECT no, id, workflow, version FROM runs
     WHERE status = 'running' AND pruned = 0 AND parent IS NULL AND (owner IS NULL OR lease_until <= ?)
         AND {queues} ORDER BY created_at, id LIMIT ?"""
 # Of a row of values SQLite searches no index that begins with an expression: the first value stands twice.

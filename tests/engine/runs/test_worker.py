@@ -13,7 +13,7 @@ from flowdsl import Queue, Runtime, Schedule, current_run, step, wait_for, workf
 from flowdsl.core.status import RunStatus
 from flowdsl.errors import RecoveryLimit
 from flowdsl.storage import MemoryStorage, SQLiteStorage
-from flowdsl.storage.base import UpdateRun
+from flowdsl.storage.base import ClaimRun, UpdateRun
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -236,6 +236,42 @@ def test_unknown_and_newer_runs_are_left_alone(storage, rt):
     with Working(storage):
         assert last.enqueue().result(20) == "done"
     assert newer.status == unknown.status == "pending"
+
+
+class Unloadable:
+    """Can be stored, and loaded where the flag is not set."""
+
+    broken = False
+
+    def __setstate__(self, state):
+        if self.broken:
+            raise RuntimeError("its module has changed")
+
+    def __getstate__(self):
+        return {"x": 1}
+
+    def __flow_key__(self):
+        return "unloadable"
+
+
+def test_a_run_that_cannot_be_loaded_holds_up_no_other(storage, rt, monkeypatch, caplog):
+    """With one place only, and tried first: it is reported once, and stays as it is for another worker."""
+
+    @workflow
+    def w(given):
+        return "done"
+
+    lost, pending = w.enqueue(Unloadable()), w.enqueue(Unloadable())
+    rt.storage.commit([ClaimRun(lost.id, 1, "gone", 0.0, changes={"status": RunStatus.RUNNING})])
+    monkeypatch.setattr(Unloadable, "broken", True)
+    with Working(storage, concurrency=1):
+        assert [w.enqueue(n).result(20) for n in range(3)] == ["done"] * 3
+    said = [record.getMessage() for record in caplog.records if "cannot be executed" in record.getMessage()]
+    assert sorted(text.split()[1] for text in said) == sorted([lost.id, pending.id])
+    assert (lost.status, pending.status) == ("running", "pending")
+    monkeypatch.setattr(Unloadable, "broken", False)
+    with Working(storage, concurrency=1):
+        assert lost.result(20) == pending.result(20) == "done"
 
 
 def test_work_can_be_awaited_and_cancelled(storage):
