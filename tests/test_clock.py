@@ -9,6 +9,7 @@ from support import Effects, Flavour
 
 from flowdsl import Retry, Runtime, aio, schedule, sleep, step, workflow
 from flowdsl.clock import SystemClock
+from flowdsl.errors import FlowError
 from flowdsl.testing import VirtualClock
 
 
@@ -183,6 +184,30 @@ def test_advance_fires_in_order_and_stops_where_told(storage):
         clock.advance(100)
         assert run.result(30) is None
         assert len(seen) == 5
+
+
+def test_advance_in_a_body_names_what_waits_there(storage, flavour):
+    """The clock stands still while a body executes, so it is an error at once, in a workflow and in a step."""
+    clock = VirtualClock()
+
+    def advance():
+        return clock.aadvance("1 hour") if flavour.is_async else clock.advance("1 hour")
+
+    @flavour.step(retry=Retry(attempts=1))
+    def inside():
+        yield advance()
+
+    @flavour.workflow
+    def w():
+        for call in (advance, inside):
+            with pytest.raises(FlowError, match=r"advance\('1 hour'\) is called in a body.*flowdsl\.sleep"):
+                yield call()
+        return "at once"
+
+    with Runtime(storage, clock=clock):
+        before = clock.now()
+        assert flavour.call(w) == "at once"
+        assert clock.now() == before
 
 
 def test_advance_on_an_event_loop_names_the_awaitable_one():

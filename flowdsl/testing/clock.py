@@ -24,6 +24,7 @@ from typing import Any
 from flowdsl.blocks import block
 from flowdsl.clock import Waker
 from flowdsl.core.durations import seconds as as_seconds
+from flowdsl.errors import FlowError
 from flowdsl.verbs import current_run
 
 __all__ = ["VirtualClock"]
@@ -119,8 +120,10 @@ class VirtualClock:
         after the ones before have settled.
 
         On an event loop use ``await clock.aadvance(…)``, which lets tasks run in between. Raises
-        ``RuntimeError`` there, because it would wait for code that cannot go on meanwhile.
+        ``RuntimeError`` there, because it would wait for code that cannot go on meanwhile, and for the same
+        reason :class:`~flowdsl.errors.FlowError` in a body of a run, where ``flowdsl.sleep`` is the way.
         """
+        _require_no_body("advance", duration)
         if _on_a_loop():
             raise RuntimeError(
                 "advance() blocks the event loop, and what it waits for executes there: write "
@@ -139,6 +142,7 @@ class VirtualClock:
 
     async def aadvance(self, duration: Any) -> None:
         """As :meth:`advance`, on an event loop."""
+        _require_no_body("aadvance", duration)
         target = self._now + as_seconds(duration)
         self._advancing = True
         try:
@@ -359,6 +363,18 @@ class VirtualClock:
         end = time.monotonic() + 10
         while self._busy > 0 and time.monotonic() < end:  # a commit may be under way in a thread
             await asyncio.sleep(0)
+
+
+def _require_no_body(method: str, duration: Any) -> None:
+    run = current_run()
+    if run is not None:
+        raise FlowError(
+            f"clock.{method}({duration!r}) is called in a body of run {run.id}, and the clock stands still "
+            f"while a body executes: write flowdsl.sleep({duration!r}) there, awaited from flowdsl.aio in "
+            "async code, or in the body of a step clock.sleep(seconds). advance() belongs in the test, "
+            "outside of runs",
+            run=run.id,
+        )
 
 
 def _on_a_loop() -> bool:

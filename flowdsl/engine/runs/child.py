@@ -13,7 +13,7 @@ from flowdsl.core.kinds import CHILD
 from flowdsl.core.records import Run, Step
 from flowdsl.engine.call import Call, Operation, identify
 from flowdsl.engine.definitions import Invocation, WorkflowDef
-from flowdsl.engine.effects import Flow, drive
+from flowdsl.engine.effects import Effects, Flow, Pause, Read, drive
 from flowdsl.engine.execution import Frame
 from flowdsl.engine.operations.submit import start
 from flowdsl.engine.perform import durable
@@ -84,12 +84,23 @@ class Child(Operation):
         told = isinstance(error, RunCancelled) and not call.cleans_up
         if reason is not None and (told or error is reason):  # its parent was told, and told it
             return Stopped(reason), None
+        if told and call.scope.is_async:
+            yield from self._given_up(call, asked.wanted.id)
         facts = ChildRun(asked.wanted.id, run.stop.being_undone)
         if error is None:
             return (yield from complete(call, value, facts))
         if not isinstance(error, Exception):
             return error, None
         return (yield from fail(call, error, facts, itself=True))
+
+    def _given_up(self, call: Call, child_id: str) -> Effects[None]:
+        """A child that nobody asked to cancel is one that the body has given up before. It ended then, so the
+        call waits as it did the first time, until it is given up again."""
+        run = call.run
+        child: Run | None = yield Read(run.engine.storage, lambda: run.engine.storage.get_run(child_id))
+        while child is not None and child.cancel_requested is None:
+            yield Pause(run, run.stop.left())
+            run.stop.check()
 
 
 def call_child(frame: Frame, called: Invocation[WorkflowDef], options: Named) -> Flow:

@@ -176,6 +176,7 @@ def _failed(state: Execution, handle: Handle, error: Exception) -> Flow:
     still_open = tuple(dict.fromkeys((*state.failures.open, *blamed)))  # the latter for an explicit retry
     payload, _ = engine.payloads.pack_error(error, state.id, "", "run")
     yield from quieten(state)
+    yield from end_given_up(state)
     if (yield from end_children(state, RunStatus.FAILED)) or (yield from has_settled_child(state)):
         retryable = False
     changes = {

@@ -5,11 +5,12 @@ import os
 import traceback
 
 import pytest
-from support import Effects, Flavour
+from support import Crash, Effects, Flavour, Mortal
 
 import flowdsl
 from flowdsl import Hooks, Retry, RunStatus, Runtime, StepStatus, step, workflow
 from flowdsl.errors import ResultNotStorable, RunCancelled, RunTimeout, Stopped
+from flowdsl.storage.base import UpdateRun
 
 ONCE = Retry(attempts=1)
 
@@ -143,6 +144,76 @@ def test_a_child_that_nobody_waits_for_any_more_is_cancelled(runtime: Runtime, e
     (inner,) = runtime.run("w").children()
     assert inner.status is RunStatus.CANCELLED
     assert effects == ["reserve", "release"]
+
+
+def giving_up(effects: Effects, fails: list[bool]):
+    """A workflow that stops waiting for a child, and then does something else."""
+
+    @step
+    async def release(_item):
+        effects("release")
+
+    @step(undo=release)
+    async def reserve():
+        effects("reserve")
+
+    reserved = asyncio.Event()
+
+    @workflow
+    async def child():
+        await reserve()
+        reserved.set()
+        await asyncio.Event().wait()
+
+    @step(retry=ONCE)
+    async def after():
+        if fails:
+            raise LookupError("after")
+        return "ended"
+
+    @workflow(id="w")
+    async def parent():
+        called = asyncio.ensure_future(child())
+        await reserved.wait()
+        called.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await called
+        effects("went on")
+        return await after()
+
+    return parent
+
+
+def test_a_child_that_was_given_up_is_cancelled_although_its_parent_fails(runtime, effects: Effects):
+    """It is undone, and when the parent is retried it is given up again, without being executed."""
+    fails = [True]
+    parent = giving_up(effects, fails)
+    with pytest.raises(LookupError):
+        asyncio.run(parent())
+    (inner,) = runtime.run("w").children()
+    assert inner.status is RunStatus.CANCELLED
+    assert effects == ["reserve", "went on", "release"]
+    fails.clear()
+    assert asyncio.run(parent()) == "ended"
+    assert effects == ["reserve", "went on", "release", "went on"]
+    assert inner.status is RunStatus.CANCELLED
+
+
+def test_a_child_that_was_given_up_stays_so_when_its_parent_dies(storage, clock, effects: Effects):
+    """The process dies between the end of the child and that of the parent."""
+    parent = giving_up(effects, [])
+
+    def is_the_end(operations):
+        changes = [operation.changes for operation in operations if isinstance(operation, UpdateRun)]
+        return any(change.get("status") is RunStatus.COMPLETED for change in changes)
+
+    with Runtime(Mortal(storage, is_the_end), clock=clock), pytest.raises(Crash):
+        asyncio.run(parent())
+    with Runtime(storage, clock=clock) as rt:
+        assert asyncio.run(parent()) == "ended"
+        (inner,) = rt.run("w").children()
+        assert inner.status is RunStatus.CANCELLED
+    assert effects == ["reserve", "went on", "release", "went on"]
 
 
 def test_a_run_that_begins_while_its_runtime_closes_stays_resumable(storage, clock):
