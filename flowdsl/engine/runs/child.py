@@ -69,14 +69,16 @@ class Child(Operation):
         call.begins(run.engine.clock.now())
         yield from flush(run)
         error: BaseException | None
+        found: list[bool] = []
         try:
             if self._acquired is not None:
                 error, value = yield from execute(run.engine, asked, self._acquired)
             else:
-                error, value = yield from whole(run.engine, asked)
-        except asyncio.CancelledError as cancelled:  # before its body began, or after it had ended
-            error, value = cancelled, None
-        if isinstance(error, asyncio.CancelledError) and not isinstance(error, Stopped):
+                error, value = yield from whole(run.engine, asked, lambda: found.append(True))
+        except asyncio.CancelledError as interrupt:  # before its body began, or after it had ended
+            error, value = interrupt, None
+        cancelled = isinstance(error, asyncio.CancelledError) and not isinstance(error, Stopped)
+        if cancelled and run.stop.reason is None:
             run.part(GivenUp).add(asked.wanted.id)  # unless this run itself is being interrupted
         if isinstance(error, Stopped):
             run.stop.halt(error.error)
@@ -84,7 +86,7 @@ class Child(Operation):
         told = isinstance(error, RunCancelled) and not call.cleans_up
         if reason is not None and (told or error is reason):  # its parent was told, and told it
             return Stopped(reason), None
-        if told and call.scope.is_async:
+        if told and found and call.scope.is_async:
             yield from self._given_up(call, asked.wanted.id)
         facts = ChildRun(asked.wanted.id, run.stop.being_undone)
         if error is None:

@@ -15,6 +15,7 @@ If you edit this
 """
 
 import logging
+from collections.abc import Callable
 from contextlib import nullcontext
 
 from attrs import evolve
@@ -88,8 +89,8 @@ async def _watched(engine: Engine, flow: Flow) -> Value:
         return await run_async(flow)
 
 
-def whole(engine: Engine, asked: Request) -> Flow:
-    """Get the run and execute it to its end, or hand over the outcome that it has."""
+def whole(engine: Engine, asked: Request, found: Callable[[], None] = lambda: None) -> Flow:
+    """Get the run and execute it to its end, or hand over the outcome that it has; *found* is called then."""
     try:
         acquired: Acquired = yield from acquire(
             engine, asked.wanted, fresh=asked.fresh, ancestors=asked.ancestors, again=asked.again
@@ -99,6 +100,7 @@ def whole(engine: Engine, asked: Request) -> Flow:
     except FlowError as error:
         return error, None
     if not acquired.owned:
+        found()
         return outcome_of(engine, acquired.run)
     return (yield from execute(engine, asked, acquired))
 
