@@ -1,37 +1,20 @@
 """Laws of replay and recovery, over generated programs; see ``programs.py``."""
 
 import random
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 from programs import ASYNC, DIED, SYNC, Do, Fault, World, execute, programs, sequential
 from support import Flavour, examples
+from verb_laws import fresh
 
 from flowdsl.core.records import RunFilter
 from flowdsl.errors import NondeterminismError
-from flowdsl.storage import MemoryStorage, SQLiteStorage, Storage
+from flowdsl.storage import Storage
 
 flavours = pytest.mark.parametrize("flavour", [SYNC, ASYNC], ids=repr)
 kinds = pytest.mark.parametrize("kind", ["memory", "sqlite"])
-
-
-@contextmanager
-def fresh(kind: str) -> Iterator[Storage]:
-    """An empty storage, a new one for each example."""
-    if kind == "memory":
-        with MemoryStorage() as storage:
-            yield storage
-        return
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        SQLiteStorage(Path(folder) / "flow.db", synchronous="normal") as storage,
-    ):
-        yield storage
 
 
 def undisturbed(program, flavour: Flavour):
@@ -98,6 +81,19 @@ def test_replay_executes_nothing_and_gives_the_same(flavour, kind, program, seed
 @given(program=programs, data=st.data())
 def test_crash_anywhere_and_continue(flavour, kind, program, data):
     """Die at any commit or body, again during recovery: the result is that without faults."""
+    survives(flavour, kind, program, data)
+
+
+@flavours
+@settings(max_examples=examples(2))
+@given(program=programs, data=st.data())
+def test_crash_anywhere_and_continue_on_postgresql(flavour, program, data):
+    """The same, where a commit is a statement that may have been made although nobody heard of it."""
+    survives(flavour, "postgres", program, data)
+
+
+def survives(flavour: Flavour, kind: str, program, data):
+    """Whether *program* has the result that it has without faults."""
     expected, commits, bodies = undisturbed(program, flavour)
     world = World(data.draw(st.integers(0, 1000)))
     faults = st.one_of(

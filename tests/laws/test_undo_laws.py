@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stopped import Stop, live, programs, standing
 from support import examples
-
-from flowdsl.storage import MemoryStorage
+from verb_laws import fresh
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +36,7 @@ def stops(*hows: str) -> st.SearchStrategy[Stop]:
 )
 def test_what_an_async_run_has_completed_is_undone_once(program, stops, slow, seed):
     """Cancels, second cancels, cancelled tasks and failures at any commit or body, with slow commits."""
-    with MemoryStorage() as storage:
+    with fresh("memory") as storage:
         world = live(program, True, storage, stops, slow=slow, seed=seed)
         assert standing(storage, world) == []
 
@@ -46,6 +45,16 @@ def test_what_an_async_run_has_completed_is_undone_once(program, stops, slow, se
 @given(program=programs, stops=st.lists(stops("cancel"), min_size=1, max_size=2))
 def test_what_a_sync_run_has_completed_is_undone_once(program, stops):
     """The same with threads: cancels and failures at any commit or body."""
-    with MemoryStorage() as storage:
+    with fresh("memory") as storage:
         world = live(program, False, storage, stops)
+        assert standing(storage, world) == []
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+@settings(max_examples=examples(2), deadline=None)
+@given(program=programs, stops=st.lists(stops("cancel"), min_size=1, max_size=2))
+def test_what_a_run_on_postgresql_has_completed_is_undone_once(is_async, program, stops):
+    """The same on a server."""
+    with fresh("postgres") as storage:
+        world = live(program, is_async, storage, stops)
         assert standing(storage, world) == []
