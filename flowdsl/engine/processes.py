@@ -33,9 +33,10 @@ from flowdsl.codecs.payloads import Payloads
 from flowdsl.core.journal import Journal
 from flowdsl.core.records import Run, Step
 from flowdsl.engine.audit import audit
+from flowdsl.engine.body import Body
 from flowdsl.engine.call import Call
 from flowdsl.engine.definitions import Decorated, Invocation, StepDef, step_definition
-from flowdsl.engine.effects import Body, Effect, Result
+from flowdsl.engine.effects import Effect, Result
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import Execution, Frame
 from flowdsl.engine.heart import Heart

@@ -81,7 +81,9 @@ class SealedStorage(RelayStorage):
     def commit(self, operations: Sequence[Operation], /) -> list[Outcome]:
         return self._commit_by(self.storage.commit, operations)
 
-    def commit_within(self, connection: Any, operations: Sequence[Operation], /) -> list[Outcome]:
+    def commit_within(
+        self, connection: Any, operations: Sequence[Operation], /
+    ) -> list[Outcome]:  # any kind, and the same
         return self._commit_by(partial(self.storage.commit_within, connection), operations)
 
     def _commit_by(
@@ -94,7 +96,9 @@ class SealedStorage(RelayStorage):
             _put(outcomes, places, commit([good[place] for place in places]))
         return self._finished(ready, outcomes)
 
-    async def commit_within_async(self, connection: Any, operations: Sequence[Operation], /) -> list[Outcome]:
+    async def commit_within_async(
+        self, connection: Any, operations: Sequence[Operation], /
+    ) -> list[Outcome]:  # the same
         commit = partial(self.storage.commit_within_async, connection)
         ready = await asyncio.to_thread(self._ready, operations)
         good = _good(ready)

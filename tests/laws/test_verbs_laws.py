@@ -28,15 +28,21 @@ def alone(kind):
     return ((kind,),) if kind in LEAVES else ((kind, BODY),)
 
 
+def of_its_turn(points, is_async, thinned=1):
+    """Every second of *points* for sync bodies, and the others for async ones: there is one engine for both.
+    With more examples, all."""
+    return points if EXAMPLES > 1 else points[is_async * thinned :: 2 * thinned]
+
+
 @both
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_verb_survives_a_kill_at_every_point(kind, is_async):
     """Before and after each commit and in each body of a program that has nothing else, however it ends."""
+    # where it asks, two runs take turns, which takes real time
     mine = ENDINGS[KINDS.index(kind) % len(ENDINGS)]
     for ending in ENDINGS if EXAMPLES > 1 else [mine]:
         case = Case(alone(kind), is_async=is_async, ending=ending, cancel_at=1)
-        thinned = 3 if kind == "asked" and EXAMPLES <= 1 else 1  # two runs take turns, which takes real time
-        for number, fault in enumerate(case.points()[::thinned]):
+        for number, fault in enumerate(of_its_turn(case.points(), is_async, 3 if kind == "asked" else 1)):
             case.check([fault], pause=(1.0, 7200.0)[number % 2])
 
 
@@ -70,7 +76,7 @@ def test_a_program_with_every_verb_survives(ending, is_async):
     case = Case(whole, is_async=is_async, ending=ending, cancel_at=30)
     assert case.commits > 30
     points = case.points()
-    for number in range(ENDINGS.index(ending), len(points), max(1, int(40 / EXAMPLES))):
+    for number in range(ENDINGS.index(ending), len(points), max(1, int(80 / EXAMPLES))):
         case.check([points[number], Fault(number % 7, bool(number % 2))], pause=7200.0)
 
 
@@ -89,11 +95,11 @@ FOUND = [
 def test_what_was_found_stays_mended(ending, program, is_async):
     """A kill at every place, and one while it recovers from every third."""
     case = Case(program, is_async=is_async, ending=ending)
-    for number, fault in enumerate(case.points()):
+    for number, fault in enumerate(of_its_turn(case.points(), is_async)):
         case.check([fault] if number % 3 else [fault, Fault(number % 5)])
 
 
-@settings(max_examples=examples(100))
+@settings(max_examples=examples(40))
 @given(
     program=programs(),
     is_async=st.booleans(),

@@ -10,13 +10,14 @@ from flowdsl.core.kinds import ASK
 from flowdsl.core.records import Run, Signal, Step
 from flowdsl.core.status import is_final
 from flowdsl.engine.call import Call, Operation, keyed
-from flowdsl.engine.effects import Commit, Effect, Effects, Flow, Pause, Read, Result
+from flowdsl.engine.effects import Commit, Effect, Effects, Flow, Read, Result
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import Frame
 from flowdsl.engine.operations.signal import message_to, sent
 from flowdsl.engine.perform import durable
 from flowdsl.engine.record import complete, crossing, fail, flush, pending
 from flowdsl.engine.user import Value
+from flowdsl.engine.waiting import Pause
 from flowdsl.errors import RunFinished, RunNotFound, WaitTimeout
 from flowdsl.storage.base import AddSignal, Done
 from flowdsl.storage.operations import run_topic

@@ -13,7 +13,7 @@ from flowdsl.core.facts import Won
 from flowdsl.core.kinds import RACE
 from flowdsl.core.records import Step
 from flowdsl.engine.call import Call, Operation
-from flowdsl.engine.effects import Effects, Flow, Pause, waker_for
+from flowdsl.engine.effects import Effects, Flow
 from flowdsl.engine.execution import Frame, current
 from flowdsl.engine.operations.submit import StepFuture
 from flowdsl.engine.perform import durable
@@ -21,6 +21,7 @@ from flowdsl.engine.record import complete, fail
 from flowdsl.engine.scope import Scope
 from flowdsl.engine.strays import branch_of
 from flowdsl.engine.user import Value
+from flowdsl.engine.waiting import Pause, waker_for
 from flowdsl.errors import Stopped
 
 __all__ = ["Racer", "race"]

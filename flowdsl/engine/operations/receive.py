@@ -16,13 +16,14 @@ from flowdsl.core.kinds import WAIT
 from flowdsl.core.records import Signal, Step
 from flowdsl.core.status import StepStatus
 from flowdsl.engine.call import Call, Operation
-from flowdsl.engine.effects import Commit, Effects, Flow, Pause, Read, Result, waker_for
+from flowdsl.engine.effects import Commit, Effects, Flow, Read, Result
 from flowdsl.engine.execution import Frame
 from flowdsl.engine.operations.reply import Message
 from flowdsl.engine.operations.signal import SignalView, checked_name
 from flowdsl.engine.perform import durable
 from flowdsl.engine.record import fail, halted, pending, replay, row
 from flowdsl.engine.user import Value
+from flowdsl.engine.waiting import Pause, waker_for
 from flowdsl.errors import StorageError, WaitTimeout
 from flowdsl.storage.base import Missing, Storage, TakeSignal
 

@@ -13,7 +13,7 @@ from flowdsl.core.records import Step
 from flowdsl.core.status import StepStatus
 from flowdsl.engine.call import Call, Operation, identify
 from flowdsl.engine.definitions import Invocation, StepDef, step_definition
-from flowdsl.engine.effects import Effects, Flow, run_async, run_sync, wait_out
+from flowdsl.engine.effects import Effects, Flow, run_async, run_sync
 from flowdsl.engine.execution import Execution, Frame, current
 from flowdsl.engine.operations.step import StepOperation
 from flowdsl.engine.operations.submit import StepFuture, Tally
@@ -23,6 +23,7 @@ from flowdsl.engine.registry import STEPS, step_called
 from flowdsl.engine.scope import Scope
 from flowdsl.engine.spawn import start_sync, start_task
 from flowdsl.engine.user import Args, Named, Value
+from flowdsl.engine.waiting import wait_out
 from flowdsl.errors import FlowError, StepNotFound, Stopped
 
 __all__ = ["arm_all", "schedule"]

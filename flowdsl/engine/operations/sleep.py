@@ -11,11 +11,12 @@ from flowdsl.core.facts import Sleeping, facts_of
 from flowdsl.core.kinds import SLEEP
 from flowdsl.core.records import Step
 from flowdsl.engine.call import Call, Operation
-from flowdsl.engine.effects import Flow, wait_out
+from flowdsl.engine.effects import Flow
 from flowdsl.engine.execution import Frame
 from flowdsl.engine.perform import durable
 from flowdsl.engine.record import complete, pending
 from flowdsl.engine.user import Value
+from flowdsl.engine.waiting import wait_out
 
 __all__ = ["checked_moment", "sleep"]
 

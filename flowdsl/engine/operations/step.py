@@ -35,11 +35,12 @@ from flowdsl.core.records import Memo, Step
 from flowdsl.core.retry import Retry
 from flowdsl.core.status import StepStatus
 from flowdsl.engine.attempt import Attempt
+from flowdsl.engine.body import Body, execute_here
 from flowdsl.engine.call import Call
 from flowdsl.engine.call import Operation as DurableOperation
 from flowdsl.engine.definitions import Invocation, StepDef
 from flowdsl.engine.divergence import notice
-from flowdsl.engine.effects import Body, Effect, Effects, Flow, Result, execute_here, wait_out
+from flowdsl.engine.effects import Effect, Effects, Flow, Result
 from flowdsl.engine.execution import Execution, Frame
 from flowdsl.engine.heart import Heart
 from flowdsl.engine.heartbeat import beat_of, details_before, heart_of, last_words
@@ -59,6 +60,7 @@ from flowdsl.engine.scope import INTERRUPTS
 from flowdsl.engine.strays import Strays, left_behind
 from flowdsl.engine.transact import no_transactions, transacted
 from flowdsl.engine.user import Function, Value
+from flowdsl.engine.waiting import wait_out
 from flowdsl.errors import ResultNotStorable, StepOutcomeUnknown, Stopped
 from flowdsl.storage.base import Operation, PutMemo
 

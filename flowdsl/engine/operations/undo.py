@@ -16,9 +16,10 @@ from flowdsl.core.kinds import UNDO
 from flowdsl.core.records import Memo, Step
 from flowdsl.core.status import StepStatus
 from flowdsl.engine.attempt import Attempt
+from flowdsl.engine.body import Body
 from flowdsl.engine.call import Call, Operation
 from flowdsl.engine.definitions import Invocation, StepDef, step_definition, undo_path
-from flowdsl.engine.effects import Body, Effect, Effects, Flow, Pause, Read, Result
+from flowdsl.engine.effects import Effect, Effects, Flow, Read, Result
 from flowdsl.engine.execution import Execution, Frame, current
 from flowdsl.engine.perform import perform
 from flowdsl.engine.record import commit, row
@@ -26,6 +27,7 @@ from flowdsl.engine.registry import step_called
 from flowdsl.engine.scope import Scope, StepView
 from flowdsl.engine.transact import no_transactions, transacted
 from flowdsl.engine.user import Value
+from flowdsl.engine.waiting import Pause
 from flowdsl.errors import StepNotFound
 from flowdsl.storage.base import Done, DropMemo, Outcome
 from flowdsl.storage.base import Operation as Write

@@ -19,11 +19,12 @@ from attrs import evolve, frozen
 
 from flowdsl.core.records import Run
 from flowdsl.core.status import RunStatus
-from flowdsl.engine.effects import Commit, Effects, Read, Watch
+from flowdsl.engine.effects import Commit, Effects, Read
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.notebooks import how_to_name
 from flowdsl.engine.owner import Liveness, liveness
 from flowdsl.engine.user import Named, Value
+from flowdsl.engine.waiting import Watch
 from flowdsl.errors import FlowError, RunConflict, RunFinished, StorageError
 from flowdsl.storage.base import (
     ClaimRun,

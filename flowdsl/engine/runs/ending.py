@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 from flowdsl.core.records import Run, Step
 from flowdsl.core.status import RunStatus
-from flowdsl.engine.effects import Body, Commit, Effects, Flow
+from flowdsl.engine.body import Body
+from flowdsl.engine.effects import Commit, Effects, Flow
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import Execution, Frame
 from flowdsl.engine.operations.submit import Settle

@@ -24,8 +24,9 @@ from flowdsl.core.journal import Journal
 from flowdsl.core.kinds import AUDIT
 from flowdsl.core.records import Run, Step
 from flowdsl.engine.audit import CLEANUP, audit
+from flowdsl.engine.body import Body, Stoppable
 from flowdsl.engine.definitions import Invocation, WorkflowDef
-from flowdsl.engine.effects import Body, Effects, Flow, Read, Result, Stoppable, run_async, run_sync
+from flowdsl.engine.effects import Effects, Flow, Read, Result, run_async, run_sync
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import Execution, Frame, current, outside_runs
 from flowdsl.engine.operations.continue_as_new import ContinuesAsNew

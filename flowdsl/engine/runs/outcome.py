@@ -11,12 +11,13 @@ from flowdsl.codecs.exceptions.handling import add_note
 from flowdsl.core.naming import in_notebook
 from flowdsl.core.records import Run
 from flowdsl.core.status import RunStatus, is_final
-from flowdsl.engine.effects import Result, check_waiting
+from flowdsl.engine.effects import Result
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import current
 from flowdsl.engine.owner import is_interrupted
 from flowdsl.engine.spawn import value_of
 from flowdsl.engine.user import Value
+from flowdsl.engine.waiting import check_waiting
 from flowdsl.errors import FlowError, RunCancelled, RunNotFound, StorageError
 from flowdsl.storage.operations import run_topic
 

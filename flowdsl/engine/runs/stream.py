@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator, Generator, Iterator
 
 from flowdsl.core.records import Item
 from flowdsl.core.status import is_final
-from flowdsl.engine.effects import check_waiting
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.operations.publish import checked_channel, item_of
 from flowdsl.engine.user import Value
+from flowdsl.engine.waiting import check_waiting
 from flowdsl.errors import RunNotFound, WaitTimeout
 from flowdsl.storage.operations import run_topic
 

@@ -1,0 +1,313 @@
+"""A body of the user's, executed once in its frame: whatever it raises, however long it may take."""
+
+import asyncio
+import contextvars
+import logging
+import threading
+from collections.abc import Awaitable
+from contextlib import ExitStack
+from typing import Never
+
+from attrs import define, field
+
+from flowdsl.core.records import Step
+from flowdsl.engine.effects import Effect, Forked, Result
+from flowdsl.engine.execution import PROCESS, Execution, Frame, current
+from flowdsl.engine.heart import Heart
+from flowdsl.engine.user import Args, Function, Named, Value
+from flowdsl.engine.waiting import Pause
+from flowdsl.errors import FlowError, StepTimeout, Stopped
+from flowdsl.hooks import BodyKind, BodyView
+
+__all__ = ["Body", "Stoppable", "execute_here"]
+
+logger = logging.getLogger("flowdsl")
+
+
+def execute_here(frame: Frame, fn: Function, args: Args, kwargs: Named, callback: bool = False) -> Result:
+    """Execute a sync body in its frame, in this thread, for as long as it takes; gives ``(error, value)``,
+    whatever it raised."""
+    frame.scope.entered()
+    process = PROCESS[0]
+    outcome: Result
+    token = current.set(frame)
+    try:
+        around = frame.run.engine.hooks.around
+        if around is None:
+            outcome = None, fn(*args, **kwargs)
+        else:
+            outcome = None, around(_seen(frame, fn, args, kwargs, callback), lambda: fn(*args, **kwargs))
+    except BaseException as error:  # whatever the user's body raises
+        outcome = error, None
+    finally:
+        current.reset(token)
+    if process is not PROCESS[0]:
+        raise Forked(*outcome)
+    return outcome
+
+
+class Body(Effect):
+    """Execute a body in its frame; answers ``(error, value)``, whatever it raised.
+
+    With *timeout* (seconds) an async body is cancelled when it takes longer; a sync one executes in a thread
+    of its own, where it is left behind. The same happens to a body whose *heart* is silent for too long, but
+    for one that is *inline*: it ends first, and its outcome is dropped.
+    """
+
+    __slots__ = ("args", "callback", "fn", "frame", "heart", "inline", "kwargs", "timeout")
+
+    def __init__(
+        self,
+        fn: Function,
+        args: Args,
+        kwargs: Named,
+        frame: Frame,
+        timeout: float | None = None,
+        callback: bool = False,
+        heart: Heart | None = None,
+        inline: bool = True,
+    ) -> None:
+        self.fn = fn
+        self.args = args
+        self.kwargs = kwargs
+        self.frame = frame
+        self.timeout = timeout
+        self.callback = callback
+        self.heart = heart
+        self.inline = inline
+
+    def sync(self) -> Result:
+        heart = self.heart
+        if self.timeout is None and heart is None:
+            return self._sync()
+        if self.timeout is not None or not self.inline:
+            return self._sync_with_limits()
+        outcome = self._sync()
+        return (self._silent(heart), None) if heart is not None and heart.missed() else outcome
+
+    def _sync(self) -> Result:
+        return execute_here(self.frame, self.fn, self.args, self.kwargs, self.callback)
+
+    def _left(self, begun: float) -> float:
+        """Seconds that the body has left; *begun*: when it began, on the engine's ticks."""
+        left = [] if self.heart is None or self.inline else [self.heart.left()]
+        if self.timeout is not None:
+            left.append(begun + self.timeout - self.frame.run.engine.ticks())
+        return min(left)
+
+    def _sync_with_limits(self) -> Result:
+        engine = self.frame.run.engine
+        waker = engine.clock.waker()
+        box: list[Result] = []
+        lock = threading.Lock()
+
+        def work() -> None:
+            with engine.busy():
+                outcome = self._sync()
+            with lock:
+                box.append(outcome)
+                if self.frame.abandoned:
+                    self.frame.run.bodies.abandon(-1)
+                    logger.info(
+                        "a body of %s that a timeout had left behind has ended; its outcome is discarded",
+                        self.frame.step.path if self.frame.step else self.frame.run.id,
+                        extra={"run": self.frame.run.id},
+                    )
+            waker.set()
+
+        context = contextvars.copy_context()
+        begun = engine.ticks()
+        threading.Thread(target=context.run, args=(work,), name="flowdsl-timeout", daemon=True).start()
+        while not box and (left := self._left(begun)) > 0:
+            engine.clock_wait(waker, left, real=True)
+            if self.heart is None or self.inline:
+                break
+        with lock:
+            if box:
+                return box[0]
+            self.frame.abandon()
+            self.frame.run.bodies.abandon(1)
+        error = self._over("; its body cannot be stopped and was left behind in a thread")
+        logger.warning("%s; its outcome is discarded", str(error), extra={"run": self.frame.run.id})
+        return error, None
+
+    def _over(self, more: str = "") -> StepTimeout:
+        """The error of a body that is given up."""
+        heart = self.heart
+        if heart is not None and heart.left() <= 0:
+            return self._silent(heart, more)
+        return self._given_up(f"took longer than its timeout of {self.timeout:g} s{more}")
+
+    def _silent(self, heart: Heart, more: str = "") -> StepTimeout:
+        return self._given_up(f"gave no heartbeat for more than {heart.limit:g} s{more}")
+
+    def _given_up(self, why: str) -> StepTimeout:
+        step = self.frame.step
+        path = step.path if step is not None else "?"
+        run_id = self.frame.run.id
+        return StepTimeout(f"step {path} of run {run_id} {why}", run=run_id, step=path)
+
+    async def aio(self) -> Result:
+        frame = self.frame
+        frame.scope.entered()
+        process = PROCESS[0]
+        outcome: Result
+        token = current.set(frame)
+        try:
+            if self.timeout is None and self.heart is None:
+                outcome = None, await self._awaited()
+            else:
+                outcome = await self._aio_with_limits()
+        except BaseException as error:  # whatever the user's body raises
+            outcome = error, None
+        finally:
+            current.reset(token)
+        if process is not PROCESS[0]:
+            raise Forked(*outcome)
+        return outcome
+
+    def _awaited(self) -> Awaitable[Value]:
+        around = self.frame.run.engine.hooks.around_async
+        if around is None:
+            coroutine: Awaitable[Value] = self.fn(*self.args, **self.kwargs)
+            return coroutine
+        seen = _seen(self.frame, self.fn, self.args, self.kwargs, self.callback)
+        return around(seen, lambda: self.fn(*self.args, **self.kwargs))
+
+    async def _aio_with_limits(self) -> Result:
+        limit = asyncio.timeout(None)
+        try:
+            async with limit:
+                with ExitStack() as alarms:
+                    self._watch(limit, alarms)
+                    return None, await self._awaited()
+        except TimeoutError as error:
+            if not limit.expired():
+                return error, None
+            self.frame.abandon()
+            return self._over(), None
+
+    def _watch(self, limit: asyncio.Timeout, alarms: ExitStack) -> None:
+        """Let *limit* fire when the body has taken too long, or has been silent for too long."""
+        engine, heart = self.frame.run.engine, self.heart
+
+        def fire() -> None:
+            limit.reschedule(0)
+
+        def look() -> None:
+            assert heart is not None
+            if heart.left() > 0:
+                alarms.enter_context(engine.alarm_in(heart.left(), look))
+            else:
+                fire()
+
+        if self.timeout is not None:
+            alarms.enter_context(engine.alarm_in(self.timeout, fire))
+        if heart is not None:
+            alarms.enter_context(engine.alarm_in(heart.left(), look))
+
+
+@define(slots=True, eq=False)
+class _Seen(BodyView):
+    """What hooks see of a body in a run; it can be held there."""
+
+    run: Execution = field(kw_only=True)
+
+    def hold(self) -> Never:
+        """Wait until the run is to stop, and raise that."""
+        while self.run.stop.reason is None and not self.run.stop.ending:
+            Pause(self.run, None).sync()
+        raise self._over()
+
+    async def ahold(self) -> Never:
+        """The same, awaited."""
+        while self.run.stop.reason is None and not self.run.stop.ending:
+            await Pause(self.run, None).aio()
+        raise self._over()
+
+    def unused(self) -> list[Step]:
+        """What of the journal no call has asked for up to now."""
+        with self.run.lock:
+            return self.run.journal.unused()
+
+    def _over(self) -> Stopped:
+        run_id = self.run_id
+        return Stopped(self.run.stop.reason or FlowError(f"run {run_id} is about to end", run=run_id))
+
+
+def _seen(frame: Frame, fn: Function, args: Args, kwargs: Named, callback: bool) -> BodyView:
+    run, step = frame.run, frame.step
+    shown = scope = ""
+    kind: BodyKind = "step"
+    if step is None:
+        path, kind = run.record.workflow, "callback" if callback else "workflow"
+        shown = "" if callback else run.record.args_preview
+    else:
+        path = step.path
+        call = run.bodies.call(step.key)
+        if step.mode == "undo":
+            kind, shown = "undo", run.engine.payloads.previews.value(args[0])
+        elif call is not None:
+            fn, shown, scope = call.operation.fn, call.shown, call.scope.id
+    return _Seen(kind, path, run.id, step, fn, args, kwargs, shown, frame.is_async, scope, run=run)
+
+
+class Stoppable(Effect):
+    """Execute the body of a run; an async one is cancelled as soon as the run is told to stop, or passes
+    its deadline."""
+
+    __slots__ = ("body", "run")
+
+    def __init__(self, run: Execution, body: Body) -> None:
+        self.run = run
+        self.body = body
+
+    def sync(self) -> Result:
+        return self.body.sync()
+
+    async def aio(self) -> Result:
+        run = self.run
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task()
+        assert task is not None
+        cancels = 0
+        over = False
+        limit: asyncio.TimerHandle | None = None
+
+        def stop() -> None:
+            """Cancel the body, and once more when its time for cleaning up is over. What comes behind it
+            (undo, the end) is not to be cancelled."""
+            nonlocal cancels, limit
+            if over or cancels > 1 or (cancels and not run.stop.past_deadline()):
+                return
+            if limit is not None or not run.stop.was_told(task):
+                cancels += 1
+                task.cancel()
+            left = run.stop.left()
+            if limit is None and left is not None and not run.engine.virtual:
+                limit = loop.call_later(left, stop)
+
+        run.stop.cancelled_by(lambda: loop.call_soon_threadsafe(stop))
+        timer = None
+        engine = run.engine
+        left = run.stop.left()
+        if left is not None and not engine.virtual:
+            timer = loop.call_later(left, run.stop.expire)
+        try:
+            with engine.alarm(left, run.stop.expire):
+                error, value = await self.body.aio()
+        finally:
+            over = True
+            run.stop.cancelled_by(None)
+            for handle in (timer, limit):
+                if handle is not None:
+                    handle.cancel()
+        for _ in range(cancels):
+            task.uncancel()
+        if (
+            isinstance(error, asyncio.CancelledError)
+            and run.stop.reason is not None
+            and not task.cancelling()
+        ):
+            return Stopped(run.stop.reason), None
+        return error, value

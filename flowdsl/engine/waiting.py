@@ -1,0 +1,118 @@
+"""Waiting in a run: until a moment, until something happens, until the storage has changed; or until
+the run is told to stop."""
+
+import asyncio
+
+from flowdsl.clock import Waker
+from flowdsl.engine.effects import Effect, Effects
+from flowdsl.engine.engine import Engine
+from flowdsl.engine.execution import Execution, current
+
+__all__ = ["Pause", "Watch", "check_waiting", "wait_out", "waker_for"]
+
+
+class NewWaker(Effect):
+    """Answers a waker for this thread or task that the run knows of from now on."""
+
+    __slots__ = ("run",)
+
+    def __init__(self, run: Execution) -> None:
+        self.run = run
+
+    def sync(self) -> Waker:
+        return self._known(self.run.engine.clock.waker())
+
+    async def aio(self) -> Waker:
+        return self._known(self.run.engine.clock.waker(asyncio.get_running_loop()))
+
+    def _known(self, waker: Waker) -> Waker:
+        self.run.stop.waits(waker, listens=True)
+        return waker
+
+
+def waker_for(run: Execution) -> Effects[Waker]:
+    """A waker that is set by a signal, or when the run should stop, from now on: even before it is waited
+    for."""
+    waker: Waker = yield NewWaker(run)
+    return waker
+
+
+class Pause(Effect):
+    """Wait in a run until *waker* is set or *seconds* (``None``: no end) have passed; answers whether it was
+    woken.
+
+    A run that is told to stop wakes all its wakers.
+    """
+
+    __slots__ = ("run", "seconds", "waker")
+
+    def __init__(self, run: Execution, seconds: float | None, waker: Waker | None = None) -> None:
+        self.run = run
+        self.seconds = seconds
+        self.waker = waker
+
+    def sync(self) -> bool:
+        clock = self.run.engine.clock
+        waker = self.waker or clock.waker()
+        self.run.stop.waits(waker)
+        try:
+            if self.run.stop.must_stop():
+                return True
+            return bool(clock.wait(waker, self.seconds))
+        finally:
+            self.run.stop.waited(waker)
+
+    async def aio(self) -> bool:
+        clock = self.run.engine.clock
+        waker = self.waker or clock.waker(asyncio.get_running_loop())
+        self.run.stop.waits(waker)
+        try:
+            if self.run.stop.must_stop():
+                return True
+            return bool(await clock.await_(waker, self.seconds))
+        finally:
+            self.run.stop.waited(waker)
+
+
+def wait_out(run: Execution, left: float, *, begun: bool = True) -> Effects[None]:
+    """Wait *left* seconds, unless the run is told to stop, passes its deadline, or (unless *begun*) is
+    about to end."""
+    ticks = run.engine.ticks
+    end = ticks() + left
+    while left > 0 and (begun or not run.stop.ending):
+        limit = run.stop.left()
+        if limit is not None and limit < left:
+            yield Pause(run, limit)
+        elif not (yield Pause(run, left)):
+            break
+        run.stop.check()
+        left = end - ticks()
+    run.stop.check()
+
+
+def check_waiting() -> None:
+    """Raise what stops the run whose body is waiting here, if one is: for another run, or for what that
+    gives."""
+    frame = current.get()
+    if frame is not None:
+        frame.run.stop.check()
+
+
+class Watch(Effect):
+    """Wait until the storage may have changed since version *seen*, *seconds* at most; answers the version
+    now."""
+
+    __slots__ = ("engine", "seconds", "seen")
+
+    def __init__(self, engine: Engine, seen: int, seconds: float) -> None:
+        self.engine = engine
+        self.seen = seen
+        self.seconds = seconds
+
+    def sync(self) -> int:
+        version = self.engine.storage.wait_for_change(self.seen, self.seconds)
+        check_waiting()
+        return version
+
+    async def aio(self) -> int:
+        return await asyncio.to_thread(self.engine.storage.wait_for_change, self.seen, self.seconds)
