@@ -26,7 +26,7 @@ from flowdsl.codecs.payloads import Payloads
 from flowdsl.codecs.seals import Seals, sealed_part
 from flowdsl.core.records import Item, Memo, QueueRow, Run, RunFilter, ScheduleRow, Signal, Step
 from flowdsl.core.status import RunStatus
-from flowdsl.engine.user import Named
+from flowdsl.engine.user import Named, Value
 from flowdsl.errors import CorruptPayload
 from flowdsl.storage.base import (
     AddSignal,
@@ -81,9 +81,7 @@ class SealedStorage(RelayStorage):
     def commit(self, operations: Sequence[Operation], /) -> list[Outcome]:
         return self._commit_by(self.storage.commit, operations)
 
-    def commit_within(
-        self, connection: Any, operations: Sequence[Operation], /
-    ) -> list[Outcome]:  # any kind, and the same
+    def commit_within(self, connection: Value, operations: Sequence[Operation], /) -> list[Outcome]:
         return self._commit_by(partial(self.storage.commit_within, connection), operations)
 
     def _commit_by(
@@ -97,8 +95,8 @@ class SealedStorage(RelayStorage):
         return self._finished(ready, outcomes)
 
     async def commit_within_async(
-        self, connection: Any, operations: Sequence[Operation], /
-    ) -> list[Outcome]:  # the same
+        self, connection: Value, operations: Sequence[Operation], /
+    ) -> list[Outcome]:
         commit = partial(self.storage.commit_within_async, connection)
         ready = await asyncio.to_thread(self._ready, operations)
         good = _good(ready)
