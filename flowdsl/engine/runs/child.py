@@ -13,7 +13,7 @@ from flowdsl.core.kinds import CHILD
 from flowdsl.core.records import Run, Step
 from flowdsl.engine.call import Call, Operation, identify
 from flowdsl.engine.definitions import Invocation, WorkflowDef
-from flowdsl.engine.effects import Effects, Flow, Pause, Read, drive
+from flowdsl.engine.effects import Effects, Flow, Read, drive
 from flowdsl.engine.execution import Frame
 from flowdsl.engine.operations.submit import start
 from flowdsl.engine.perform import durable
@@ -25,6 +25,7 @@ from flowdsl.engine.runs.request import Request, request_in
 from flowdsl.engine.runs.undo import GivenUp
 from flowdsl.engine.spawn import Threads
 from flowdsl.engine.user import Named
+from flowdsl.engine.waiting import Pause
 from flowdsl.errors import RunCancelled, Stopped
 
 __all__ = ["call_child", "start_child"]
