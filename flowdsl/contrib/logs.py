@@ -1,4 +1,4 @@
-"""Run and step in every line of a log, of the standard library or of structlog.
+"""Run, step and trace in every line of a log, of the standard library or of structlog.
 
 >>> import logging
 >>> from flowdsl.contrib.logs import RunFilter
@@ -8,6 +8,7 @@
 """
 
 import logging
+import sys
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -18,31 +19,40 @@ __all__ = ["RunFilter", "add_run"]
 
 class RunFilter(logging.Filter):
     """Gives each record ``run_id`` and ``step``, the path of the step that is executing; both are ``""``
-    outside. It drops nothing.
+    outside. ``trace_id`` and ``span_id`` are those of OpenTelemetry's current span, in hexadecimal digits;
+    both are ``""`` where there is none. It drops nothing.
 
     Put it on a *handler*: a filter on a logger does not see the records of the loggers below it.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Add the two attributes; always ``True``."""
+        """Add the attributes; always ``True``."""
         record.run_id, record.step = _here()
+        record.trace_id, record.span_id = _trace()
         return True
 
 
 def add_run(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """A processor of structlog: adds ``run_id`` and ``step`` to *event* where a run executes.
+    """A processor of structlog: adds ``run_id`` and ``step`` to *event* in a run, and ``trace_id`` with
+    ``span_id`` inside a span.
 
     >>> add_run(None, "info", {"event": "paid"})
     {'event': 'paid'}
     """
-    run_id, step = _here()
-    if run_id:
-        event["run_id"] = run_id
-    if step:
-        event["step"] = step
+    names = ("run_id", "step", "trace_id", "span_id")
+    event.update({name: text for name, text in zip(names, (*_here(), *_trace()), strict=True) if text})
     return event
 
 
 def _here() -> tuple[str, str]:
     run, step = current_run(), current_step()
     return "" if run is None else run.id, "" if step is None else step.path
+
+
+def _trace() -> tuple[str, str]:
+    """Ids of the current span and its trace. Where nobody has imported OpenTelemetry, there is none."""
+    api = sys.modules.get("opentelemetry.trace")
+    if api is None:
+        return "", ""
+    span = api.get_current_span().get_span_context()
+    return (f"{span.trace_id:032x}", f"{span.span_id:016x}") if span.is_valid else ("", "")

@@ -135,6 +135,43 @@ def test_what_is_advised_can_be_pasted(doubtful, folder, answer):
     assert "shop.wait" in done.stderr
 
 
+def _hints(printed):
+    """The commands of the lines ``next: …``, as a shell takes them."""
+    lines = printed.partition("next: ")[2].splitlines()
+    return [line.replace("next: ", "").strip() for line in lines]
+
+
+def _pasted(line):
+    """Execute a hint in a shell."""
+    command = line.replace("flowdsl", f"{sys.executable} -m flowdsl", 1)
+    return subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+
+
+def test_following_the_hints_leads_to_the_end(doubtful, folder, invoke):
+    """From a step in doubt over resume and retry: each hint, pasted as it is printed, gives the next one."""
+    run = doubtful("signalled")
+    settle, *others = _hints(invoke("show", run).stdout)
+    assert len(others) == 2
+    settled = _pasted(settle)
+    assert settled.returncode == 0, settled.stderr
+    (resume,) = _hints(settled.stdout)
+    failed = _pasted(resume)  # it waits for no time at all, and nobody has sent a message
+    assert (failed.returncode, "no signal 'approved' came" in failed.stderr) == (1, True)
+    (retry,) = _hints(failed.stderr)
+    assert invoke("signal", run, "approved").exit_code == 0
+    completed = _pasted(retry)
+    assert (completed.returncode, completed.stderr) == (0, "")
+    assert _hints(invoke("show", run).stdout) == []
+
+
+def test_the_hint_of_a_waiting_run_sends_the_message(waiting, invoke):
+    """The name is the one that the run waits for."""
+    waits = '{"signal": "it\'s approved"}'
+    waiting.set_step(Step("a", "1" * 40, "flowdsl.wait", kind="wait", status=StepStatus.PENDING, extra=waits))
+    _, send = _hints(invoke("show", "a").stdout)
+    assert _pasted(send).stdout == "sent it's approved to a\n"
+
+
 def test_no_colour_and_dumb_terminals(shop, terminal):
     """NO_COLOR leaves colours out; TERM=dumb leaves out every sequence."""
     shop.fail("x")

@@ -1,4 +1,4 @@
-"""Run and step in every line of a log."""
+"""Run, step and trace in every line of a log."""
 
 import io
 import logging
@@ -61,3 +61,40 @@ def test_structlog_gets_the_same(runtime: Runtime):
     inside, outside = kept.entries
     assert (inside["run_id"], inside["step"]) == ("order-7", charge.path)
     assert "run_id" not in outside
+
+
+def test_lines_say_to_which_trace_they_belong():
+    """Ids of the span that a body executes in; outside there are none."""
+    sdk = pytest.importorskip("opentelemetry.sdk.trace")
+    from opentelemetry.trace import get_current_span
+
+    from flowdsl.contrib.otel import Tracing
+
+    seen = []
+
+    def look():
+        record = logging.makeLogRecord({})
+        RunFilter().filter(record)
+        span = get_current_span().get_span_context()
+        here = (format(span.trace_id, "032x"), format(span.span_id, "016x")) if span.is_valid else ("", "")
+        event = add_run(None, "info", {})
+        assert (record.trace_id, record.span_id) == here
+        assert (event.get("trace_id", ""), event.get("span_id", "")) == here
+        seen.append(here)
+
+    @step
+    def charge():
+        look()
+
+    @workflow(id="order-7")
+    def checkout():
+        look()
+        charge()
+
+    with Runtime("memory://", hooks=[Tracing(sdk.TracerProvider())]):
+        checkout()
+    look()
+    (trace, outer), (same, inner), outside = seen
+    assert trace == same
+    assert outer != inner
+    assert outside == ("", "")
