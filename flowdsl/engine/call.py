@@ -36,6 +36,7 @@ class Operation:
     * ``recorded``: whether there is a record of it, which answers a later call.
     * ``sequential``: whether it can diverge from what was recorded in its place; a value cannot.
     * ``on_divergence``: what the call itself says of that, ``None`` for nothing.
+    * ``begun``: whether what it does has begun already, so that it is no use to refuse it.
     """
 
     __slots__ = ()
@@ -50,6 +51,10 @@ class Operation:
     canonical: bytes = b""
     defaults: str = ""
     on_divergence: str | None = None
+
+    @property
+    def begun(self) -> bool:
+        return False
 
     def preview(self, limit: int = 200) -> str:
         """The arguments, readable."""
@@ -150,6 +155,10 @@ class Call(UnderWay):
         """A virtual clock counts it by its scope: it is made by the body itself, not by a branch of a
         ``gather`` or a thread that was given to it."""
         self.counts = in_its_body and not self.submitted
+
+    def is_made_by(self, flow: object) -> None:
+        """That flow of control makes it."""
+        self.flow = flow
 
     def is_submitted(self) -> None:
         """A thread of an executor will take it up."""

@@ -113,7 +113,7 @@ async def run_async(flow: Flow) -> Value:
     """Drive *flow* in this task; return its value or raise its error.
 
     When the task is cancelled while a commit is under way, *flow* learns the outcomes first, and of the
-    cancelling at its next effect.
+    cancelling at its next effect that is no commit: a sync body may have ended in between, and is recorded.
     """
     send = flow.send
     cancelled: BaseException | None = None
@@ -121,7 +121,7 @@ async def run_async(flow: Flow) -> Value:
         effect = send(None)
         while True:
             try:
-                if cancelled is not None:
+                if cancelled is not None and not isinstance(effect, Commit):
                     raise cancelled
                 answer = await effect.aio()
             except Written as late:

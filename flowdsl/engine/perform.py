@@ -111,7 +111,7 @@ def _entered(call: Call) -> Flow | Result | None:
         active.add(call)
     if call.queued and virtual:
         run.engine.clock.leave()
-    if run.stop.over:
+    if run.stop.over and not call.operation.begun:
         run.stop.check_late(scope)
     if run.stop.reason is not None:  # perhaps it was identified before that
         if call.cleans_up or run.stop.cleaning():

@@ -13,13 +13,15 @@ The rules
 import asyncio
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
+from flowdsl.blocks import block
 from flowdsl.core.kinds import CHILD
 from flowdsl.engine.call import Call
 from flowdsl.engine.effects import Effect, Effects
 from flowdsl.engine.execution import Execution
-from flowdsl.engine.scope import Scope, UnderWay
+from flowdsl.engine.scope import Scope, UnderWay, control
 from flowdsl.errors import FlowError, RunCancelled
 
 __all__ = ["Strays", "branch_of", "left_behind", "let_go"]
@@ -44,9 +46,28 @@ def branch_of(run: Execution, scope: Scope, task: "asyncio.Task[Any]") -> None:
     task.add_done_callback(lambda _: None if scope.active else scopes.discard(scope))
 
 
+class Starting(set[UnderWay]):
+    """Children that are just being started: they are no branches yet."""
+
+
+@block
+def starting(call: Call) -> Iterator[None]:
+    """*call* starts a child: a run that is about to end waits until it is a branch. Raises where it has come
+    too late."""
+    beginning = call.run.part(Starting)
+    call.is_made_by(control(call.scope.is_async))
+    beginning.add(call)
+    try:
+        if call.run.stop.over:
+            call.run.stop.check_late(call.scope)
+        yield
+    finally:
+        beginning.discard(call)
+
+
 def _calls(run: Execution) -> list[UnderWay]:
     """What is under way in the body of the run, or beside it."""
-    calls: list[UnderWay] = []
+    calls: list[UnderWay] = list(run.part(Starting))
     beside = run.part(Scopes)
     with run.lock:
         for scope in (run.scope, *beside):
@@ -55,13 +76,10 @@ def _calls(run: Execution) -> list[UnderWay]:
 
 
 def let_go(run: Execution) -> Effects[None]:
-    """The body has ended well: see the rules."""
+    """The body has ended well: see the rules. Nothing of it begins any more."""
+    run.stop.close()
     if _calls(run):
-        run.stop.close()
-        try:
-            yield _LetGo(run)
-        finally:
-            run.stop.reopen()
+        yield _LetGo(run)
 
 
 class Strays(Effect):

@@ -43,10 +43,10 @@ class Noting(World):
     life: int
     names: list[str] = field(factory=list)
 
-    def did_it(self) -> Any:
+    def did_it(self, kept: bool = False) -> Any:
         """A body is about to return: its token."""
         with self.lock:
-            token = f"{self.life}.{len(self.names)}"
+            token = f"{'k' if kept else ''}{self.life}.{len(self.names)}"
             self.names.append(token)
             self.log.note("did", current_run().id, token)
             return token

@@ -2,144 +2,36 @@
 
 A program is data, a tuple of nodes. Its steps give tokens, each execution another one, and their undo takes
 a token back; the :class:`World`, which lies outside every storage, notes both. So the law needs no knowledge
-of how undo works: of a run that ended badly, or that was called by one, every token is taken back once, and
-of any other run, none.
+of how undo works: of a run that ended badly, or that was called by one, every token is taken back once, the
+newest first, and of any other run, none. Tokens that nothing takes back (``options(undo=None)``, and those of
+steps that an undo has called) begin with a ``k``.
 
 :class:`Moments` stands in front of a storage: it stops the run at a commit, and makes commits slow.
 """
 
 import asyncio
 import contextlib
-import contextvars
-import itertools
 import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from attrs import field, frozen
-from hypothesis import strategies as st
+from attrs import frozen
+from stopped_bodies import async_call, call, meet
+from stopped_grammar import Failed, Program, World, draw, programs, sequential
 
-from flowdsl import Retry, Runtime, aio, current_run, gather, step, workflow
+from flowdsl import Runtime
 from flowdsl.errors import FlowError, RunCancelled
 from flowdsl.storage import Storage
 from flowdsl.storage.base import Operation, Outcome
 from flowdsl.storage.relay import RelayStorage
 
-__all__ = [
-    "RUN",
-    "Act",
-    "Beside",
-    "Boom",
-    "Call",
-    "Moments",
-    "Nest",
-    "Stop",
-    "World",
-    "draw",
-    "live",
-    "meet",
-    "programs",
-    "standing",
-]
+__all__ = ["RUN", "Moments", "Stop", "World", "draw", "live", "meet", "programs", "sequential", "standing"]
 
 RUN = "stopped"
 """The id of the run that a program is."""
-
-
-class Failed(Exception):
-    """What a failing step raises."""
-
-
-# Nodes ------------------------------------------------------------------------------------------------------
-
-
-@frozen
-class Act:
-    """A step that can be undone. It fails *fails* times first, and takes *turns* of the event loop."""
-
-    fails: int = 0
-    turns: int = 0
-
-
-@frozen
-class Boom:
-    """A step that fails; unless it is *handled*, so does the run."""
-
-    handled: bool = True
-
-
-@frozen
-class Nest:
-    """A step that can be undone and calls others."""
-
-    nodes: tuple[Any, ...]
-
-
-@frozen
-class Call:
-    """A workflow in the workflow."""
-
-    nodes: tuple[Any, ...]
-
-
-@frozen
-class Beside:
-    """Branches at the same time. In async bodies *how* is ``gather`` (of asyncio), ``group`` (its TaskGroup),
-    or ``left``: the body waits for some turns and cancels them; everywhere ``start``: of started children, and
-    ``submit``. What a sync body cannot do, it does with ``start``."""
-
-    how: str
-    branches: tuple[tuple[Any, ...], ...]
-    turns: int = 0
-
-
-Program = tuple[Any, ...]
-
-_turns = st.integers(0, 3)
-_acts = st.builds(Act, st.sampled_from([0, 0, 0, 1]), _turns)
-_booms = st.builds(Boom, st.sampled_from([True, True, True, False]))
-HOWS = ("gather", "group", "left", "start", "submit")
-
-
-def _compound(inner: Any) -> Any:
-    some = st.lists(inner, min_size=1, max_size=3).map(tuple)
-    branches = st.lists(some, min_size=1, max_size=3).map(tuple)
-    return st.one_of(
-        st.builds(Nest, some),
-        st.builds(Call, some),
-        st.builds(Call, some),
-        st.builds(Beside, st.sampled_from(HOWS), branches, _turns),
-    )
-
-
-_nodes = st.recursive(st.one_of(_acts, _acts, _acts, _booms), _compound, max_leaves=5)
-programs = st.lists(_nodes, min_size=1, max_size=4).map(tuple)
-"""All programs."""
-
-
-def draw(rng: random.Random, depth: int = 2) -> Program:
-    """A random program, without hypothesis."""
-
-    def node(depth: int) -> Any:
-        which = rng.randrange(9 if depth else 5)
-        if which < 4:
-            return Act(rng.choice([0, 0, 0, 1]), rng.randrange(4))
-        if which == 4:
-            return Boom(rng.random() < 0.75)
-        if which == 5:
-            return Nest(some(depth - 1))
-        if which == 6:
-            return Call(some(depth - 1))
-        branches = tuple(some(depth - 1) for _ in range(rng.randint(1, 3)))
-        return Beside(rng.choice(HOWS), branches, rng.randrange(4))
-
-    def some(depth: int) -> Program:
-        return tuple(node(depth) for _ in range(rng.randint(1, 3)))
-
-    return tuple(node(depth) for _ in range(rng.randint(1, 4)))
 
 
 @frozen
@@ -152,205 +44,6 @@ class Stop:
     after: bool = False
     body: bool = False
     twice: bool = False
-
-
-# The world outside ------------------------------------------------------------------------------------------
-
-
-@frozen(eq=False)
-class World:
-    """What really happened. ``did``: the tokens of each run; ``undid``: how often each was taken back."""
-
-    did: list[tuple[str, Any]] = field(factory=list)
-    undid: Counter[Any] = field(factory=Counter)
-    tries: Counter[Any] = field(factory=Counter)
-    tokens: Iterator[int] = field(factory=lambda: itertools.count(1))
-    lock: Any = field(factory=threading.Lock)
-
-    def did_it(self) -> Any:
-        """A body is about to return: its token."""
-        with self.lock:
-            token = next(self.tokens)
-            self.did.append((current_run().id, token))
-            return token
-
-    def undid_it(self, token: Any) -> None:
-        """The undo of *token* is about to return."""
-        with self.lock:
-            self.undid[token] += 1
-
-    def fails(self, place: Any, times: int) -> bool:
-        """Whether the body at *place* is to fail once more."""
-        with self.lock:
-            self.tries[place] += 1
-            return self.tries[place] <= times
-
-
-_world = World()
-_on_body: Callable[[], object] = lambda: None
-_slot: contextvars.ContextVar[tuple[Any, ...]] = contextvars.ContextVar("slot")
-_programs: dict[tuple[Any, ...], Any] = {}
-_QUICK = Retry(attempts=3, initial=0.0, jitter=0.0)
-
-
-def _turn(times: int) -> Any:
-    async def wait() -> None:
-        for _ in range(times):
-            await asyncio.sleep(0)
-
-    return wait()
-
-
-# The sync half ----------------------------------------------------------------------------------------------
-
-
-def _take_back(token: Any) -> None:
-    _on_body()
-    _world.undid_it(token)
-
-
-@step(name="stopped.act", undo=_take_back, retry=_QUICK)
-def act(place: str) -> Any:
-    """Do something that can be undone."""
-    node = _programs[place]
-    _on_body()
-    if _world.fails((current_run().id, place), node.fails):
-        raise Failed
-    return _world.did_it()
-
-
-@step(name="stopped.boom", retry=Retry(attempts=1))
-def boom(place: str) -> None:
-    """Fail."""
-    raise Failed(place)
-
-
-@step(name="stopped.nest", undo=_take_back, retry=_QUICK)
-def nest(place: str) -> Any:
-    """Call others."""
-    _play(_programs[place].nodes, place)
-    return _world.did_it()
-
-
-@workflow(name="stopped.call")
-def call(place: str) -> None:
-    """A workflow in the workflow."""
-    _play(_programs[place], place)
-
-
-def _play(nodes: Program, place: str) -> None:
-    for index, node in enumerate(nodes):
-        here = f"{place}.{index}"
-        _programs[here] = node.nodes if isinstance(node, Call) else node
-        if isinstance(node, Act):
-            act(here)
-        elif isinstance(node, Nest):
-            nest(here)
-        elif isinstance(node, Call):
-            call(here)
-        elif isinstance(node, Boom):
-            with contextlib.suppress(*([Failed] if node.handled else [])):
-                boom(here)
-        elif node.how == "submit":
-            gather(*(act.submit(each) for each in _acts_of(node, here)))
-        else:
-            gather(*(call.start(each) for each in _branches(node, here)))
-
-
-def _branches(node: Beside, place: str) -> list[str]:
-    places = []
-    for number, branch in enumerate(node.branches):
-        each = f"{place}.b{number}"
-        _programs[each] = branch
-        places.append(each)
-    return places
-
-
-def _acts_of(node: Beside, place: str) -> list[str]:
-    places = []
-    for number in range(len(node.branches)):
-        each = f"{place}.s{number}"
-        _programs[each] = Act(0, node.turns)
-        places.append(each)
-    return places
-
-
-# The async half ---------------------------------------------------------------------------------------------
-
-
-async def _take_back_async(token: Any) -> None:
-    _on_body()
-    await asyncio.sleep(0)
-    _world.undid_it(token)
-
-
-@step(name="stopped.async_act", undo=_take_back_async, retry=_QUICK)
-async def async_act(place: str) -> Any:
-    """Do something that can be undone."""
-    node = _programs[place]
-    _on_body()
-    await _turn(node.turns)
-    if _world.fails((current_run().id, place), node.fails):
-        raise Failed
-    return _world.did_it()
-
-
-@step(name="stopped.async_boom", retry=Retry(attempts=1))
-async def async_boom(place: str) -> None:
-    """Fail."""
-    raise Failed(place)
-
-
-@step(name="stopped.async_nest", undo=_take_back_async, retry=_QUICK)
-async def async_nest(place: str) -> Any:
-    """Call others."""
-    await _aplay(_programs[place].nodes, place)
-    return _world.did_it()
-
-
-@workflow(name="stopped.async_call")
-async def async_call(place: str) -> None:
-    """A workflow in the workflow."""
-    await _aplay(_programs[place], place)
-
-
-async def _aplay(nodes: Program, place: str) -> None:
-    for index, node in enumerate(nodes):
-        here = f"{place}.{index}"
-        _programs[here] = node.nodes if isinstance(node, Call) else node
-        if isinstance(node, Act):
-            await async_act(here)
-        elif isinstance(node, Nest):
-            await async_nest(here)
-        elif isinstance(node, Call):
-            await async_call(here)
-        elif isinstance(node, Boom):
-            with contextlib.suppress(*([Failed] if node.handled else [])):
-                await async_boom(here)
-        else:
-            await _abeside(node, here)
-
-
-async def _abeside(node: Beside, place: str) -> None:
-    if node.how == "submit":
-        await aio.gather(*(async_act.submit(each) for each in _acts_of(node, place)))
-    elif node.how == "start":
-        await aio.gather(*(async_call.start(each) for each in _branches(node, place)))
-    elif node.how == "gather":
-        await asyncio.gather(*(_aplay(_programs[each], each) for each in _branches(node, place)))
-    elif node.how == "group":
-        try:
-            async with asyncio.TaskGroup() as group:
-                for each in _branches(node, place):
-                    group.create_task(_aplay(_programs[each], each))
-        except* Failed as failed:
-            raise Failed(place) from failed
-    else:
-        tasks = [asyncio.create_task(_aplay(_programs[each], each)) for each in _branches(node, place)]
-        await _turn(node.turns * 3)
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
 
 
 # Moments ----------------------------------------------------------------------------------------------------
@@ -437,15 +130,6 @@ class Moments(RelayStorage):
 # Executions -------------------------------------------------------------------------------------------------
 
 
-def meet(world: World, program: Program, on_body: Callable[[], object] = lambda: None) -> World:
-    """Let the bodies of *program* act in *world*, and call *on_body* when they begin."""
-    global _world, _on_body
-    _world, _on_body = world, on_body
-    _programs.clear()
-    _programs["p"] = program
-    return world
-
-
 def live(
     program: Program,
     is_async: bool,
@@ -489,11 +173,14 @@ def live(
                 call.options(id=RUN)("p")
         with contextlib.suppress(FlowError):  # it has ended, or it was interrupted and is ended now
             runtime.cancel(RUN)
+        for thread in world.threads:
+            thread.join(60)
     return world
 
 
-def standing(storage: Storage, world: World, again: int = 0) -> list[str]:
-    """What is wrong in the end, in words. So many undos may have begun *again*, because they were killed."""
+def standing(storage: Storage, world: World, again: int = 0, *, ordered: bool = False) -> list[str]:
+    """What is wrong in the end, in words. So many undos may have begun *again*, because they were killed. With
+    *ordered*, the program did one thing at a time, so that it is known what was newest."""
     runs = {run.id: run for run in storage.list_runs()}
     wrong = [
         f"{run.id} of {run.parent} is {run.status}"
@@ -507,14 +194,19 @@ def standing(storage: Storage, world: World, again: int = 0) -> list[str]:
         return runs[run_id].status in ("failed", "cancelled") or is_bad(runs[run_id].parent)
 
     for run_id, token in world.did:
-        times, expected = world.undid[token], int(is_bad(run_id))
+        times, expected = world.undid[token], int(is_bad(run_id) and not str(token).startswith("k"))
         if not expected <= times <= expected * (1 + again):
             wrong.append(
                 f"{token} of {run_id} ({runs[run_id].status}) was undone {times} times, not {expected}"
             )
+    for run_id in runs if ordered else ():
+        undone = [token for token in world.undid if (run_id, token) in world.did]
+        if undone != sorted(undone, reverse=True):
+            wrong.append(f"{run_id} was undone in the order {undone}")
     for run_id in runs:
         for record in storage.list_steps(run_id):
             undoable = record.path.endswith(("act", "nest")) and record.kind == "step"
+            undoable &= not record.preview.startswith("'k")
             if undoable and record.status == "completed" and is_bad(run_id):
                 wrong.append(f"{record.path}({record.args}) of {run_id} was left standing")
     if wrong:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stopped import Stop, live, programs, standing
+from stopped import Stop, live, programs, sequential, standing
 from support import examples
 from verb_laws import fresh
 
@@ -38,7 +38,7 @@ def test_what_an_async_run_has_completed_is_undone_once(program, stops, slow, se
     """Cancels, second cancels, cancelled tasks and failures at any commit or body, with slow commits."""
     with fresh("memory") as storage:
         world = live(program, True, storage, stops, slow=slow, seed=seed)
-        assert standing(storage, world) == []
+        assert standing(storage, world, ordered=sequential(program)) == []
 
 
 @settings(max_examples=examples(25), deadline=None)
@@ -47,7 +47,7 @@ def test_what_a_sync_run_has_completed_is_undone_once(program, stops):
     """The same with threads: cancels and failures at any commit or body."""
     with fresh("memory") as storage:
         world = live(program, False, storage, stops)
-        assert standing(storage, world) == []
+        assert standing(storage, world, ordered=sequential(program)) == []
 
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
@@ -57,4 +57,4 @@ def test_what_a_run_on_postgresql_has_completed_is_undone_once(is_async, program
     """The same on a server."""
     with fresh("postgres") as storage:
         world = live(program, is_async, storage, stops)
-        assert standing(storage, world) == []
+        assert standing(storage, world, ordered=sequential(program)) == []

@@ -6,7 +6,7 @@ Identity is taken at ``submit``, in the caller's scope, so it does not depend on
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import CancelledError, Executor, Future
 from contextlib import AbstractContextManager, nullcontext, suppress
 from contextvars import Context
@@ -451,14 +451,14 @@ class Settle(Effect):
     """Wait until all branches of a run have ended; answers the errors of scheduled ones.
 
     With *failed*, branches that have not begun are cancelled, and async ones if the run was told to stop;
-    with *interrupted*, async ones are cancelled
-    and nobody waits for threads: what they still write is refused or lands in the journal, and both are
-    right.
+    with *interrupted*, async ones are cancelled and nobody waits for threads: what they still write is
+    refused or lands in the journal, and both are right.
     """
 
-    __slots__ = ("failed", "interrupted", "run")
+    __slots__ = ("_cancelled", "failed", "interrupted", "run")
 
     def __init__(self, run: Execution, *, failed: bool, interrupted: bool = False) -> None:
+        self._cancelled: asyncio.CancelledError | None = None
         self.run = run
         self.failed = failed
         self.interrupted = interrupted
@@ -491,27 +491,38 @@ class Settle(Effect):
         errors: list[BaseException] = []
         while branches := self._take():
             here = [(branch, task) for branch in branches if (task := branch.task_here()) is not None]
-            tasks = [task for _, task in here]
-            own = [task for branch, task in here if not branch.scheduled]
-            if own:
-                await asyncio.wait(own)
-            if tasks:
-                with self.run.engine.parked():
-                    await asyncio.wait(tasks)
+            await self._wait([task for branch, task in here if not branch.scheduled], branches)
+            with self.run.engine.parked():
+                await self._wait([task for _, task in here], branches)
             if self.interrupted:
                 continue
             for branch in branches:
-                try:
-                    waiting = branch.as_asyncio()
-                    with self.run.engine.parked():
-                        await asyncio.wait((waiting,))
-                    error = waiting.exception()
-                except asyncio.CancelledError:
-                    if not branch.cancelled():
-                        raise
-                    continue
-                _collect(branch, error, errors)
+                waiting = branch.as_asyncio()
+                with self.run.engine.parked():
+                    await self._wait([waiting], branches)
+                if not waiting.cancelled():
+                    _collect(branch, waiting.exception(), errors)
+        if self._cancelled is not None:
+            raise self._cancelled
         return errors
+
+    async def _wait(
+        self, futures: "Sequence[asyncio.Future[Value]]", branches: list[StepFuture[Value]]
+    ) -> None:
+        """Wait for *futures*. If this task is cancelled meanwhile it learns of that afterwards, and the
+        branches are cancelled at once."""
+        tasks = [branch for branch in branches if branch._task in futures]
+        while True:
+            pending = [future for future in futures if not future.done()]
+            if not pending and all(branch.done() for branch in tasks):
+                return
+            try:  # a task that has just ended hands its outcome over in the next turn of the loop
+                await (asyncio.wait(pending) if pending else asyncio.sleep(0))
+            except asyncio.CancelledError as error:
+                self._cancelled = error
+                for branch in branches:
+                    if branch._task is not None and not branch._task.cancelling():
+                        branch.cancel()
 
 
 def _collect(branch: StepFuture[Value], error: BaseException | None, errors: list[BaseException]) -> None:

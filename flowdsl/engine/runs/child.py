@@ -24,6 +24,7 @@ from flowdsl.engine.runs.execute import execute, whole
 from flowdsl.engine.runs.request import Request, request_in
 from flowdsl.engine.runs.undo import GivenUp
 from flowdsl.engine.spawn import Threads
+from flowdsl.engine.strays import starting
 from flowdsl.engine.user import Named
 from flowdsl.engine.waiting import Pause
 from flowdsl.errors import RunCancelled, Stopped
@@ -64,6 +65,10 @@ class Child(Operation):
         """The run is ours already."""
         self._acquired = acquired
 
+    @property
+    def begun(self) -> bool:
+        return self._acquired is not None
+
     def execute(self, call: Call, prior: Step | None) -> Flow:
         run = call.run
         asked = self.request(call)
@@ -79,8 +84,8 @@ class Child(Operation):
         except asyncio.CancelledError as interrupt:  # before its body began, or after it had ended
             error, value = interrupt, None
         cancelled = isinstance(error, asyncio.CancelledError) and not isinstance(error, Stopped)
-        if cancelled and run.stop.reason is None:
-            run.part(GivenUp).add(asked.wanted.id)  # unless this run itself is being interrupted
+        if cancelled and run.stop.reason is None and not run.stop.ending:  # it is the body that cancels
+            run.part(GivenUp).add(asked.wanted.id)
         if isinstance(error, Stopped):
             run.stop.halt(error.error)
         reason = run.stop.reason
@@ -116,8 +121,14 @@ def start_child(frame: Frame, called: Invocation[WorkflowDef], options: Named) -
     operation = Child(called, options)
     call = identify(frame, operation)
     call.executes(None)
-    run, engine = call.run, call.run.engine
     asked = operation.request(call)
+    with starting(call):
+        _start(call, operation, asked, called.defn.is_async)
+    return asked.wanted
+
+
+def _start(call: Call, operation: Child, asked: Request, is_async: bool) -> None:
+    run, engine = call.run, call.run.engine
     acquired = None
     if not run.journal.answers(call.key):
         drive(flush(run))
@@ -131,8 +142,6 @@ def start_child(frame: Frame, called: Invocation[WorkflowDef], options: Named) -
         if mine is not None and engine.owned.reserved(asked.wanted.id):  # it never began
             release(engine, mine.run)
 
-    is_async = called.defn.is_async
     future = start(call, is_async, None if is_async else Threads(engine, f"flowdsl-{asked.wanted.id}"))
     future.at_end(left)
     run.branches.remember(asked.wanted.id, future)
-    return asked.wanted

@@ -75,6 +75,8 @@ def _ended(state: Execution, handle: Handle, error: BaseException | None, value:
     interrupted = error is not None and not isinstance(error, Exception | Stopped)
     if interrupted:
         state.stop.halt(FlowError(f"run {state.id} was interrupted by {type(error).__name__}", run=state.id))
+    if error is not None:
+        state.stop.end_branches()
     if state.is_async and (error is not None or state.stop.reason is not None):
         yield Strays(state)
     if state.branches:
@@ -85,6 +87,8 @@ def _ended(state: Execution, handle: Handle, error: BaseException | None, value:
         state.stop.halt(state.stop.timed_out())
     if error is None and state.stop.reason is None:
         yield from let_go(state)
+        if state.branches:  # begun by what the body had left behind
+            yield Settle(state, failed=False)
     if isinstance(error, Stopped) or (
         state.stop.reason is not None and not interrupted
     ):  # even if the body swallowed it
@@ -157,9 +161,11 @@ def _completed(state: Execution, handle: Handle, value: Value) -> Flow:
         "open_failures": (), "finished_at": engine.clock.now(),
     }  # fmt: skip
     if defn is not None and defn.on_complete is not None:
+        state.stop.reopen()
         yield from _callback(
             state, defn.on_complete, "on_complete", handle.ending(RunStatus.COMPLETED, (None, loaded))
         )
+        yield from let_go(state)
         if state.stop.reason is not None:
             return (yield from _stopped(state, handle, state.stop.reason))
     stop = yield from _finish(state, changes)

@@ -28,6 +28,7 @@ from flowdsl.engine.effects import Commit, Effects, Flow, Read, Unbroken
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import Execution
 from flowdsl.engine.operations.step import Undos
+from flowdsl.engine.operations.submit import Settle
 from flowdsl.engine.operations.undo import undo_key, undo_step
 from flowdsl.engine.owner import is_interrupted
 from flowdsl.engine.record import commit, halted
@@ -106,6 +107,8 @@ def quieten(state: Execution) -> Effects[None]:
     cover it."""
     state.stop.close()
     yield Strays(state, threads=True)
+    if state.branches:  # begun in the very moment
+        yield Settle(state, failed=True)
 
 
 def undo_all(state: Execution, begin: Named, *, goes_on: bool = False) -> Effects[bool]:

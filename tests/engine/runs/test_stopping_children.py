@@ -4,6 +4,7 @@ them, and none that nobody waits for goes on."""
 import asyncio
 import contextvars
 import threading
+from collections.abc import Sequence
 
 import pytest
 from support import Effects, Flavour
@@ -11,6 +12,8 @@ from support import Effects, Flavour
 import flowdsl
 from flowdsl import Retry, RunStatus, Runtime, StepStatus, aio, gather, step, workflow
 from flowdsl.errors import RunCancelled, RunTimeout
+from flowdsl.storage.base import OpenRun, Operation, Outcome
+from flowdsl.storage.relay import RelayStorage
 
 ONCE = Retry(attempts=1)
 
@@ -293,3 +296,76 @@ def test_a_run_of_gather_ends_with_its_deadline(runtime: Runtime):
     with pytest.raises(RunTimeout, match="run w passed"):
         w()
     assert {run.status for run in runtime.runs()} == {RunStatus.FAILED}
+
+
+class Telling(RelayStorage):
+    """Calls *tell* when the third run is opened."""
+
+    opened = 0
+
+    def tell(self) -> None:
+        """Nothing yet."""
+
+    def commit(self, operations: Sequence[Operation], /) -> list[Outcome]:
+        for operation in operations:
+            self.opened += isinstance(operation, OpenRun)
+            if isinstance(operation, OpenRun) and self.opened == 3:
+                self.tell()
+        return self.storage.commit(operations)
+
+
+def test_a_child_that_is_just_being_started_ends_with_its_parents(storage):
+    """A cancel that is told while a grandchild is opened does not leave it ``running``."""
+
+    @workflow
+    async def inner(n):
+        await aio.wait_for("never")
+
+    @workflow
+    async def outer():
+        await aio.gather(*(inner.start(n) for n in range(2)))
+
+    @workflow(id="w")
+    async def w():
+        await outer()
+
+    telling = Telling(storage)
+    with Runtime(telling) as beside, Runtime(telling) as runtime:
+        telling.tell = lambda: beside.cancel("w")  # type: ignore[method-assign]
+        with pytest.raises(RunCancelled):
+            asyncio.run(w())
+        assert {run.status for run in runtime.runs()} == {RunStatus.CANCELLED}
+
+
+def test_undoing_ends_what_it_has_begun_when_its_task_is_cancelled(runtime: Runtime, effects: Effects):
+    """However often: a sync undo that has executed is recorded, and is not executed again by the resume."""
+
+    def release(what):
+        effects("release", what)
+        for _ in range(2):
+            asyncio.get_running_loop().call_soon(tasks[-1].cancel)
+
+    @step(undo=release)
+    async def book(what):
+        return what
+
+    @step(retry=ONCE)
+    async def fail():
+        raise ValueError
+
+    @workflow(id="w")
+    async def w():
+        for what in ("room", "table", "taxi"):
+            await book(what)
+        await fail()
+
+    async def main():
+        tasks.append(asyncio.create_task(w()))
+        await asyncio.wait(tasks[-1:])
+        assert tasks[-1].cancelled() or isinstance(tasks[-1].exception(), ValueError)
+
+    tasks: list[asyncio.Task[None]] = []
+    for _ in range(4):
+        asyncio.run(main())
+    assert runtime.run("w").status is RunStatus.FAILED
+    assert effects == [("release", "taxi"), ("release", "table"), ("release", "room")]
