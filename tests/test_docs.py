@@ -98,3 +98,16 @@ def test_commands_of_a_page_exist(page: Path) -> None:
     """Every ``flowdsl <command>`` in a block to paste is a command."""
     shown = {name for _, code in blocks(page, "", "bash", "console", "sh") for name in COMMAND.findall(code)}
     assert shown <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("system", ["Temporal", "DBOS", "Restate", "Prefect", "LangGraph", "joblib"])
+def test_ten_samples_of_each_system_are_said_in_code(system: str) -> None:
+    """And after them, what that system does and flowdsl does not."""
+    page = (ROOT / "docs" / "coming-from.md").read_text(encoding="utf-8")
+    section = page.partition(f"\n## {system}\n")[2].partition("\n## ")[0]
+    samples = re.split(r"^\*\*(\d+)\. ", section, flags=re.MULTILINE)[1:]
+    assert samples[::2] == [str(n) for n in range(1, 11)]
+    assert [
+        number for number, text in zip(samples[::2], samples[1::2], strict=True) if "```python" not in text
+    ] == []
+    assert f"**What {system} does that flowdsl does not.**" in section

@@ -91,7 +91,6 @@ class Call(UnderWay):
         "frame",
         "generation",
         "inline",
-        "key",
         "occurrence",
         "operation",
         "ordinal",

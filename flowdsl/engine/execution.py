@@ -192,10 +192,10 @@ class Branches:
         with self._lock:
             self._futures.append(future)
 
-    def unfinished(self) -> int:
-        """How many have yet to end."""
+    def unfinished(self) -> list[Any]:  # futures of submit, which stand above
+        """Those that have yet to end."""
         with self._lock:
-            return sum(not future.done() for future in self._futures)
+            return [future for future in self._futures if not future.done()]
 
     def take(self) -> list[Value]:
         """Those that were added since the last look."""

@@ -31,6 +31,7 @@ class Owned(Generic[E]):
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._runs: dict[str, E | None] = {}
+        self._cancelled: set[str] = set()
         self._taking: list[tuple[str, str, bool]] = []
         self._watchers: list[Callable[[], None]] = []
         self._hurried: list[Callable[[], None]] = []
@@ -85,13 +86,25 @@ class Owned(Generic[E]):
         with self._lock:
             if self._runs.get(run_id, self) is None:
                 del self._runs[run_id]
+                self._cancelled.discard(run_id)
 
-    def begin(self, run_id: str, execution: E) -> None:
-        """A run of ours executes from now on."""
+    def begin(self, run_id: str, execution: E) -> bool:
+        """A run of ours executes from now on. Answers whether it was cancelled since it is ours."""
         with self._lock:
             self._runs[run_id] = execution
+            cancelled = run_id in self._cancelled
+            self._cancelled.discard(run_id)
         for watcher in self._watchers:
             watcher()
+        return cancelled
+
+    def cancels(self, run_id: str) -> E | None:
+        """A run is to be cancelled: its execution, to be told, if there is one; one that has yet to begin is
+        told then."""
+        with self._lock:
+            if self._runs.get(run_id, self) is None:
+                self._cancelled.add(run_id)
+            return self._runs.get(run_id)
 
     def end(self, run_id: str, execution: E) -> None:
         """It does not execute here any more."""
@@ -135,5 +148,5 @@ class Owned(Generic[E]):
     def reset_after_fork(self) -> None:
         """In a forked child: no run is ours."""
         self._lock = threading.Lock()
-        self._runs, self._taking = {}, []
+        self._runs, self._taking, self._cancelled = {}, [], set()
         self.renew()

@@ -10,19 +10,24 @@ from flowdsl.engine.heart import Heart
 from flowdsl.engine.user import Value
 from flowdsl.errors import FlowError, Stopped
 
-__all__ = ["INTERRUPTS", "Scope", "StepView", "UnderWay", "control", "interrupting"]
+__all__ = ["INTERRUPTS", "SCHEDULED", "Scope", "StepView", "UnderWay", "control", "interrupting"]
 
 INTERRUPTS = (KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError)
 """What leaves a run resumable when it leaves the body."""
 
 
+SCHEDULED = "/scheduled"
+"""The scope of a scheduled branch is the key of its record, with this behind it."""
+
+
 class UnderWay:
-    """A call that is under way in a scope: by which *flow* of control, whether another one overlaps it,
-    whether it was *submitted*, to be executed beside the one who made it, and whether a virtual clock
-    *counts* it by its scope."""
+    """A call that is under way in a scope: its *key*, by which *flow* of control, whether another one
+    overlaps it, whether it was *submitted*, to be executed beside the one who made it, and whether a virtual
+    clock *counts* it by its scope."""
 
-    __slots__ = ("concurrent", "counts", "flow", "submitted")
+    __slots__ = ("concurrent", "counts", "flow", "key", "submitted")
 
+    key: str
     concurrent: bool
     counts: bool
     flow: object

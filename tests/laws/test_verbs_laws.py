@@ -46,6 +46,16 @@ def test_each_verb_survives_a_kill_at_every_point(kind, is_async):
             case.check([fault], pause=(1.0, 7200.0)[number % 2])
 
 
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_each_verb_comes_to_each_end(ending):
+    """One kill somewhere, for each kind of node and each ending, sync and async by turns."""
+    for number, kind in enumerate(KINDS):
+        case = Case(
+            alone(kind), is_async=(number + ENDINGS.index(ending)) % 2 == 1, ending=ending, cancel_at=1
+        )
+        case.check([case.points()[len(case.points()) * 2 // 3]])
+
+
 @both
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_each_verb_survives_a_kill_on_sqlite(ending, is_async):

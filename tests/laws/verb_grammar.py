@@ -43,8 +43,9 @@ BESIDE = {"started", "branches", "submitted", "mapped", "plain", "late", "schedu
 BESIDE |= {"asked", "raced", "detached", "tolerant"}
 """Kinds in which things happen at the same time, so that the order of completion is a matter of timing."""
 
-ENDINGS = ["return", "raise", "retry", "cancel"]
-"""How a program ends: with its result; with an exception; with one, and is then retried; it is cancelled."""
+ENDINGS = ["return", "raise", "retry", "cancel", "anew", "timeout"]
+"""How a program ends: with its result; with an exception; with one, and is then retried; it is cancelled; it begins
+anew, and that generation has nothing more to do; its time is up."""
 
 Choose = Callable[[Sequence[Any]], Any]
 

@@ -29,7 +29,8 @@ from verb_programs import PLAYERS
 from verb_world import Failed, Snapshot, World
 
 from flowdsl import Run, RunStatus, Runtime, StepStatus
-from flowdsl.errors import FlowError, RunCancelled, StepOutcomeUnknown
+from flowdsl.core.facts import ChildRun, Waiting, facts_of
+from flowdsl.errors import FlowError, RunCancelled, RunTimeout, StepOutcomeUnknown
 from flowdsl.runtime import engine_of
 from flowdsl.storage import MemoryStorage, SQLiteStorage, Storage
 from flowdsl.storage.base import UpdateRun
@@ -123,7 +124,7 @@ def live(world: World, storage: Storage, fault: Fault | None = None) -> Any:
             try:
                 _take_up_detached(world, runtime)
                 outcome = world.flavour.call(_whole(world, runtime))
-            except Failed:
+            except (Failed, RunTimeout):
                 outcome = "failed"
             except RunCancelled:
                 outcome = "cancelled"
@@ -144,6 +145,8 @@ def live(world: World, storage: Storage, fault: Fault | None = None) -> Any:
 def _whole(world: World, runtime: Runtime) -> Any:
     """The program, and the detached runs that it does not wait for when it is cancelled."""
     main, process = PLAYERS[world.flavour.is_async].main, world.process
+    if world.ending == "timeout":
+        main = main.options(timeout="3000 days")
 
     def left() -> list[Run[Any]]:
         return [] if process.dead else [run for run in runtime.runs() if run.started_by is not None]
@@ -230,7 +233,7 @@ _SHAPED |= {"message", "ask", "reply", "race", "start"}
 def _shape(world: World, storage: Storage) -> Any:
     """What is left in the storage when the program has ended."""
     left = Snapshot.of(storage)
-    fails = world.ending != "return" or "lost_child" in kinds_of(world.program)
+    fails = world.ending not in ("return", "anew") or "lost_child" in kinds_of(world.program)
     steps = [step for step in left.steps.values() if step.kind in _SHAPED]
     # a branch may begin or not while its run fails
     failed = {run.id for run in left.runs.values() if fails or run.status is not RunStatus.COMPLETED}
@@ -262,14 +265,17 @@ def _tidy(world: World, storage: Storage) -> None:
             world.wrong.append(
                 f"run {run.id} is left {run.status}, owner {run.owner}, undoing {run.undoing!r}"
             )
-    cut = world.ending in ("raise", "retry", "cancel")
+    cut = world.ending in ("raise", "retry", "cancel", "timeout")
     for step in left.steps.values():
         if step.status is StepStatus.PENDING and not _was_cut(left, step, cut):
             world.wrong.append(f"{step.kind} {step.path}({step.args}) is left pending")
 
 
 def _was_cut(left: Snapshot, step: Any, cut: bool) -> bool:
-    """Whether a cancelled run, or a branch of a run that ends early, may leave *step* as it was."""
+    """Whether a cancelled run, a run whose time is up, or a branch of a run that ends early, may leave *step* as
+    it was."""
+    if "what never comes" in step.args or "what never comes" in step.path:
+        return True
     return left.runs[step.run_id].status is RunStatus.CANCELLED or (cut and "/scheduled" in step.scope)
 
 
@@ -296,7 +302,8 @@ def _undone(world: World, storage: Storage, outcome: Any) -> None:
 
 def _hooked(world: World, outcome: Any) -> None:
     """Each end is announced by its own callback, at least once; each event is heard."""
-    expected = {"failed": ["Failed"], "cancelled": []}.get(
+    error = "RunTimeout" if world.ending == "timeout" else "Failed"
+    expected = {"failed": [error], "cancelled": []}.get(
         outcome if isinstance(outcome, str) else "", ["complete"]
     )
     if world.ending == "retry" and outcome != "failed":
@@ -308,8 +315,33 @@ def _hooked(world: World, outcome: Any) -> None:
         world.wrong.append(f"nobody heard what was sent at {unheard}")
 
 
+def _talked(world: World, storage: Storage) -> None:
+    """However a run ended: its items are there once, its messages were taken once, its replies can be read, and of
+    each start there is one run."""
+    left = Snapshot.of(storage)
+    taken: Counter[str] = Counter()
+    for step in left.steps.values():
+        facts = facts_of(step)
+        if isinstance(facts, Waiting) and facts.id:
+            taken[facts.id] += 1
+        if isinstance(facts, ChildRun) and facts.child not in left.runs:
+            world.wrong.append(f"{step.run_id} started {facts.child}, which is not there")
+    world.wrong += [f"message {one} was taken {count} times" for one, count in taken.items() if count > 1]
+    for run in left.runs.values():
+        shown = [(channel, text) for channel, _, text in _items(storage, run.id)]
+        if len(shown) != len(set(shown)):
+            world.wrong.append(f"{run.id} published something twice: {shown}")
+        answered = {
+            step.args for step in left.steps.values() if step.kind == "reply" and step.run_id == run.id
+        }
+        replies = [one for one in storage.list_signals(run.id) if one.asked and one.reply is not None]
+        if len(answered) > len(replies) and any(one.asked for one in storage.list_signals(run.id)):
+            world.wrong.append(f"{run.id} answered {answered}, and {len(replies)} replies can be read")
+
+
 def _judge(world: World, storage: Storage, outcome: Any) -> None:
     _tidy(world, storage)
+    _talked(world, storage)
     _undone(world, storage, outcome)
     _hooked(world, outcome)
     assert not world.wrong, "\n".join(dict.fromkeys(world.wrong))

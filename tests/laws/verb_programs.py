@@ -19,7 +19,7 @@ from verb_world import Failed, Refused, world
 import flowdsl
 import flowdsl.aio
 from flowdsl import Retry
-from flowdsl.errors import WaitTimeout
+from flowdsl.errors import FlowError, WaitTimeout
 
 __all__ = ["PLAYERS", "Player"]
 
@@ -182,14 +182,31 @@ class Player(Talks):
             on_error=lambda run, error: world().ends.append(type(error).__name__),
         )
         def main() -> Any:
+            run = flowdsl.current_run()
+            if run.generation > 1:
+                return run.generation, {}
             found = yield from self.play((), world().program)
             if world().ending == "raise":
                 raise Failed
             if world().ending == "retry":
                 yield self.gate(("gate",))
+            if world().ending == "anew":
+                yield self.verbs.sleep(
+                    "100 days"
+                )  # all branches have ended by then, if nobody was dead so long
+                yield from self._begin_anew()
+            if world().ending == "timeout":
+                yield self.verbs.wait_for("what never comes")
             return found, (yield self.verbs.store.items())
 
         self.child, self.lost, self.main = child, lost, main
+
+    def _begin_anew(self) -> Any:
+        for _ in range(10):
+            try:
+                flowdsl.continue_as_new()
+            except FlowError:
+                yield self.verbs.sleep("1 hour")
 
     def play(self, at: Slot, body: Program) -> Any:
         """Execute *body* whose place is *at*; what its nodes gave."""

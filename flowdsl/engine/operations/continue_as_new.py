@@ -6,8 +6,10 @@ executes the run (:mod:`flowdsl.engine.runs.execute`) then commits the change of
 
 from typing import NoReturn
 
+from flowdsl.core.status import StepStatus
 from flowdsl.engine.definitions import Invocation, WorkflowDef
-from flowdsl.engine.execution import Frame
+from flowdsl.engine.execution import Execution, Frame
+from flowdsl.engine.scope import SCHEDULED
 from flowdsl.engine.user import Args, Named
 from flowdsl.errors import FlowError
 
@@ -34,8 +36,9 @@ def continue_as_new(frame: Frame, args: Args, kwargs: Named) -> NoReturn:
         )
     called = run.called._replace(args=args, kwargs=kwargs)
     called.bind()
-    unfinished = run.branches.unfinished()
-    if unfinished or run.scope.active:
+    _require_no_failed_branch(run)
+    unfinished, more = _under_way(run)
+    if unfinished or more:
         what = f"{unfinished or 'some'} of its branches or children {'is' if unfinished == 1 else 'are'}"
         raise FlowError(
             f"run {run.id} cannot begin anew: {what} unfinished; wait for them, or start runs that should go "
@@ -44,3 +47,30 @@ def continue_as_new(frame: Frame, args: Args, kwargs: Named) -> NoReturn:
         )
     run.stop.halt(ContinuesAsNew(run.id, called))
     raise run.stop.stopped()
+
+
+def _require_no_failed_branch(run: Execution) -> None:
+    """Raise the error of a scheduled branch that has failed: it fails the run, here as at its end."""
+    with run.lock:
+        failed = [
+            step
+            for step in run.journal
+            if step.scope.endswith(SCHEDULED) and step.status is StepStatus.FAILED
+        ]
+    for step in failed:
+        raise run.engine.payloads.unpack_error(step.payload or b"", run.id, step.key, "error")
+
+
+def _under_way(run: Execution) -> tuple[int, bool]:
+    """How many branches and children go on, and whether other calls do. What has lost a race is about to end,
+    and so is a branch that its record will answer: after a crash it may have had no time yet."""
+    futures = run.branches.unfinished()
+    with run.lock:
+        recorded = {step.scope for step in run.journal if step.status is not StepStatus.PENDING}
+        ending = {
+            future.key
+            for future in futures
+            if future.lost or future.key in recorded or run.journal.answers(future.key)
+        }
+        more = any(call.key not in ending for call in run.scope.active)
+    return sum(future.key not in ending for future in futures), more

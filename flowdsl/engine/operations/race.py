@@ -59,7 +59,7 @@ class _Future:
         return (error, None) if error is not None else (None, self._future.result())
 
     def withdraw(self) -> None:
-        self._future.is_seen()
+        self._future.is_lost()
         self._future.cancel()
 
 

@@ -20,7 +20,7 @@ from flowdsl.engine.operations.submit import StepFuture, Tally
 from flowdsl.engine.perform import durable, perform
 from flowdsl.engine.record import put, row
 from flowdsl.engine.registry import STEPS, step_called
-from flowdsl.engine.scope import Scope
+from flowdsl.engine.scope import SCHEDULED, Scope
 from flowdsl.engine.spawn import start_sync, start_task
 from flowdsl.engine.user import Args, Named, Value
 from flowdsl.engine.waiting import wait_out
@@ -96,12 +96,12 @@ def _arm(run: Execution, record: Step, defn: StepDef, left: float | None) -> Ste
         wait = facts.at - run.engine.clock.now()
     arguments = run.engine.payloads.unpack(record.payload or b"", run.id, record.key, "result")
     called = defn.call_with(arguments)
-    scope = Scope(f"{record.key}/scheduled", run.scope, defn.is_async)
+    scope = Scope(record.key + SCHEDULED, run.scope, defn.is_async)
     frame = Frame(run, scope, None, defn.is_async)
     with run.lock:
         found: StepFuture[Value] | None = run.branches.known(record.key)
         if found is None:
-            found = _launch(run, defn, lambda: _branch(frame, called, wait))
+            found = _launch(run, defn, lambda: _branch(frame, called, wait), scope.id)
             run.branches.remember(record.key, found)
             run.branches.add(found)
     return found
@@ -127,7 +127,7 @@ def _wait(run: Execution, left: float) -> Effects[None]:
             raise Stopped(FlowError(f"run {run.id} has failed; this branch did not begin", run=run.id))
 
 
-def _launch(run: Execution, defn: StepDef, make: Callable[[], Flow]) -> StepFuture[Value]:
+def _launch(run: Execution, defn: StepDef, make: Callable[[], Flow], scope: str) -> StepFuture[Value]:
     engine = run.engine
     tally = Tally(engine.clock) if engine.virtual else None
 
@@ -139,4 +139,4 @@ def _launch(run: Execution, defn: StepDef, make: Callable[[], Flow]) -> StepFutu
         beside = start_task(engine, lambda: run_async(make()), ended=ended)
     else:
         beside = start_sync(engine, lambda: run_sync(make()), name=f"flowdsl-{run.id}-branch", ended=ended)
-    return StepFuture(beside, tally=tally, scheduled=True)
+    return StepFuture(beside, tally=tally, scheduled=scope)

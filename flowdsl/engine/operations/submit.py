@@ -56,7 +56,7 @@ class StepFuture(Generic[T]):
         call: Call | None = None,
         executor: Executor | None = None,
         tally: "Tally | None" = None,
-        scheduled: bool = False,
+        scheduled: str = "",
     ) -> None:
         self._beside = beside
         self._future = beside.future
@@ -65,7 +65,7 @@ class StepFuture(Generic[T]):
         self._call = call
         self._executor = executor
         self._callbacks: list[_Callback] = []
-        self.seen = False
+        self.seen = self.lost = False
         self.scheduled = scheduled
 
     # What ``concurrent.futures.wait`` and ``as_completed`` look at; there is no public way for a future that
@@ -105,8 +105,8 @@ class StepFuture(Generic[T]):
 
     @property
     def key(self) -> str:
-        """The key of the step; ``""`` outside any run."""
-        return "" if self._call is None else self._call.key
+        """The key of the step, of a branch its scope; ``""`` outside any run."""
+        return self.scheduled if self._call is None else self._call.key
 
     def _status(self) -> str:
         """How it stands, in the words of the statuses; nothing that it holds is touched."""
@@ -120,6 +120,10 @@ class StepFuture(Generic[T]):
     def is_seen(self) -> None:
         """Somebody has asked for the outcome, or will not: its failure is no surprise."""
         self.seen = True
+
+    def is_lost(self) -> None:
+        """It has lost a race: nobody waits for it, and it ends by itself."""
+        self.seen = self.lost = True
 
     def _result(self, timeout: float | None) -> T:
         future = self._future
@@ -244,7 +248,15 @@ class StepFuture(Generic[T]):
 
     def at_end(self, fn: Callable[[], object]) -> None:
         """Call *fn* in whatever thread ends the step."""
-        self._future.add_done_callback(lambda _: fn())
+        tally = self._tally
+        held = tally is not None and tally.hold()  # up to then no virtual clock skips
+
+        def ended(_: object) -> None:
+            fn()
+            if held and tally is not None:
+                tally.let_go()
+
+        self._future.add_done_callback(ended)
 
     def add_done_callback(
         self, fn: Callable[["StepFuture[T]"], object], *, context: Context | None = None
@@ -347,12 +359,12 @@ class Tally:
     must be no moment in which neither counts, or time would pass while code is about to run.
     """
 
-    __slots__ = ("_clock", "_done", "_lock", "_waiting")
+    __slots__ = ("_clock", "_done", "_held", "_lock", "_waiting")
 
     def __init__(self, clock: SomeClock) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._waiting = 0
+        self._waiting = self._held = 0
         self._done = False
         clock.enter()
 
@@ -360,9 +372,24 @@ class Tally:
         """The step has ended; its result is about to be handed over."""
         with self._lock:
             self._done = True
-            for _ in range(self._waiting):
+            for _ in range(self._waiting + self._held):
                 self._clock.enter()
         self._clock.leave()
+
+    def hold(self) -> bool:
+        """Somebody is to be woken when the step ends, which comes a little later: until :meth:`let_go`, the
+        clock stands still. ``False``: it has ended."""
+        with self._lock:
+            self._held += not self._done
+            return not self._done
+
+    def let_go(self) -> None:
+        """He was woken."""
+        with self._lock:
+            if self._done:
+                self._clock.leave()
+            else:  # it was withdrawn
+                self._held -= 1
 
     @block
     def parked(self) -> Iterator[None]:

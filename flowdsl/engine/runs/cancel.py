@@ -43,7 +43,7 @@ def cancel(engine: Engine, record: Run) -> "Future[Value] | None":
         )
         if not isinstance(outcome, Fenced | Missing):
             for other in engines_on(engine.storage):
-                state = other.owned.get(record.id)
+                state = other.owned.cancels(record.id)
                 if state is not None and not state.stop.undoing:
                     stop = RunCancelled(f"run {record.id} was cancelled", run=record.id)
                     state.stop.halt(stop, outside=True)

@@ -32,6 +32,7 @@ from flowdsl.engine.execution import Execution, Frame, current, outside_runs
 from flowdsl.engine.operations.continue_as_new import ContinuesAsNew
 from flowdsl.engine.operations.publish import Channels
 from flowdsl.engine.operations.schedule import arm_all
+from flowdsl.engine.operations.submit import Settle
 from flowdsl.engine.record import commit, flush, halted
 from flowdsl.engine.runs.acquire import Acquired, acquire
 from flowdsl.engine.runs.ending import ended, release, undo_on
@@ -128,7 +129,8 @@ def execute(engine: Engine, asked: Request, acquired: Acquired) -> Flow:
     journal = Journal(steps, open_failures=record.open_failures, floor=record.floor)
     state = Execution(engine, record, journal, asked.defn, None if frame is None else frame.run, called)
     state.inherit(parts)
-    engine.owned.begin(record.id, state)
+    if engine.owned.begin(record.id, state):
+        state.stop.halt(RunCancelled(f"run {record.id} was cancelled", run=record.id))
     handle = engine.make_handle(record)
     if acquired.continued:
         logger.info(
@@ -219,6 +221,7 @@ def _next(state: Execution, called: Invocation[WorkflowDef]) -> Effects[Executio
     engine, record = state.engine, state.record
     if state.is_async:
         yield Strays(state)
+    yield Settle(state, failed=False)  # what has lost a race, and what records answer
     bound = called.bind()
     try:
         args, _ = engine.payloads.pack(bound.arguments, record.key, "", "args")

@@ -47,7 +47,7 @@ class RunRacer:
         """Cancel it, unless it has ended."""
         self._given_up.set()
         if self._child is not None:
-            self._child.is_seen()
+            self._child.is_lost()
         try:
             cancel(self._engine, record_of(self._engine, self._run_id))
         except (RunFinished, RunNotFound):

@@ -6,7 +6,7 @@ import pytest
 from support import Relay, script, spawn
 from verbtools import with_a_crash_at_each_commit
 
-from flowdsl import Runtime, continue_as_new, current_run, publish, schedule, step, wait_for, workflow
+from flowdsl import Retry, Runtime, continue_as_new, current_run, publish, schedule, step, wait_for, workflow
 from flowdsl.errors import FlowError, RunConflict
 from flowdsl.storage import MemoryStorage
 from flowdsl.storage.base import Restart
@@ -280,3 +280,49 @@ def test_an_interrupt_at_the_change_gives_the_run_back(storage):
     assert (left.owner, left.generation) == (None, 2)
     with Runtime(storage):
         assert w() == 1
+
+
+def test_what_has_ended_does_not_hold_it_up(flavour, verbs, effects):
+    """A branch that its record answers, and the loser of a race: killed at any commit, the run begins anew."""
+
+    @flavour.step
+    def work(n):
+        effects(n)
+        return n
+
+    @flavour.workflow
+    def idle():
+        yield verbs.wait_for("nothing")
+
+    @flavour.workflow(id="w")
+    def w(n=0):
+        if n:
+            return n
+        branch = yield verbs.schedule(work, 1, delay="1 hour")
+        found = yield verbs.race(work.submit(2), idle.start())
+        yield verbs.gather(branch)
+        continue_as_new(found)
+
+    for rt, result in with_a_crash_at_each_commit(MemoryStorage, lambda rt: flavour.call(w)):
+        assert result == 2
+        assert {run.status for run in rt.runs()} == {"completed", "cancelled"}
+        assert set(effects.log) == {1, 2}
+        effects.log.clear()
+
+
+def test_a_branch_that_has_failed_fails_the_run(runtime, flavour, verbs):
+    """There is no next generation for it."""
+
+    @flavour.step(retry=Retry(attempts=1))
+    def late():
+        raise LookupError("late")
+
+    @flavour.workflow(id="w")
+    def w(n=0):
+        yield verbs.schedule(late, delay="1 hour")
+        yield verbs.sleep("2 hours")
+        continue_as_new(n + 1)
+
+    with pytest.raises(LookupError, match="late"):
+        flavour.call(w)
+    assert runtime.run("w").generation == 1
