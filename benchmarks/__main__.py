@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import faces, processes, runs, steps
+from benchmarks import faces, machines, processes, runs, steps
 from benchmarks.against import Comparison, comparisons
 from benchmarks.measure import Figure, Scale
 
@@ -32,6 +32,7 @@ BENCHMARKS: dict[str, Callable[[Scale], Iterator[Figure]]] = {
     "resumed": processes.resumed,
     "memory": processes.memory,
     "faces": faces.faces,
+    "machines": machines.machines,
 }
 
 _HEAD = ("what", "budget", "measured", "best", "beside", "ratio", "met?")
