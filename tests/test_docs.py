@@ -111,3 +111,20 @@ def test_ten_samples_of_each_system_are_said_in_code(system: str) -> None:
         number for number, text in zip(samples[::2], samples[1::2], strict=True) if "```python" not in text
     ] == []
     assert f"**What {system} does that flowdsl does not.**" in section
+
+
+SYNC = (
+    "sleep sleep_until wait_for receive gather race schedule send now uuid4 rng publish continue_as_new log"
+)
+AWAITED = "sleep sleep_until wait_for receive gather race schedule store"
+OTHERS = ".reply( .refuse( .ask( .tag( .heartbeat( .details .latest( .stream( .generation .version store. detached=True"
+
+
+def test_each_verb_has_an_example_that_runs() -> None:
+    """On the page of verbs, sync and awaited, with what belongs to them."""
+    code = "\n".join(code for _, code in blocks(ROOT / "docs" / "verbs.md", "python"))
+    assert [verb for verb in SYNC.split() if not re.search(rf"(?<![\w.]){verb}\(", code)] == []
+    assert [verb for verb in AWAITED.split() if not re.search(rf"\baio\.{verb}[.(]", code)] == []
+    assert [
+        text for text in (*OTHERS.split(), "return_exceptions=True", "attempts=None") if text not in code
+    ] == []

@@ -3,7 +3,7 @@
 import pytest
 from rich.cells import cell_len
 
-from flowdsl import Runtime, StepStatus, step, workflow
+from flowdsl import Runtime, StepStatus, continue_as_new, step, workflow
 from flowdsl.core.records import Run, Signal, Step
 from flowdsl.core.status import RunStatus
 from flowdsl.storage import open_storage
@@ -25,6 +25,20 @@ def test_shows_facts_steps_and_children(shop, invoke):
     assert "children  1 run" in lines
     assert lines[-1].lstrip().startswith("ship-apples")
     assert "parent     " + run.id in invoke("show", "ship-apples").stdout
+
+
+def test_shows_the_generation(url, invoke, answer):
+    """A run that has begun anew says how often, in text, in JSON and in its export."""
+
+    @workflow(id="w")
+    def w(n=1):
+        return n if n == 3 else continue_as_new(n + 1)
+
+    with Runtime(url) as runtime:
+        assert w() == runtime.run("w").generation == 3
+    assert "generation 3" in " ".join(invoke("show", "w").stdout.split())
+    assert answer("show", "w")["generation"] == answer("runs")[0]["generation"] == 3
+    assert answer("export", "w")["run"]["generation"] == 3
 
 
 def test_shows_what_failed_and_what_to_do(shop, invoke):
