@@ -2,10 +2,8 @@
 
 import asyncio
 import os
-import threading
-import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, wait
+from concurrent.futures import Executor
 from contextvars import Token
 from datetime import datetime, timedelta
 from typing import Any, ParamSpec, Self, TypedDict, TypeVar, Unpack, overload
@@ -38,8 +36,8 @@ from flowdsl.engine.execution import current
 from flowdsl.engine.operations.send import send_event
 from flowdsl.engine.operations.signal import send as send_signal
 from flowdsl.engine.registry import step_called
+from flowdsl.engine.runs.closing import Closing
 from flowdsl.engine.runs.enqueue import enqueue, enqueue_within, enqueue_within_async
-from flowdsl.engine.runs.execute import interrupted
 from flowdsl.engine.runs.fork import fork
 from flowdsl.engine.runs.keeper import Keeper
 from flowdsl.engine.runs.outcome import on_a_loop, outcome_of, record_of
@@ -63,8 +61,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _NOTHING: Any = object()
-_PATIENCE = 30.0  # seconds that closing waits for bodies that cannot be stopped
-_GOODBYE = 2.0  # seconds that a worker in another thread is given to say that it ends
 
 
 class RuntimeOptions(TypedDict, total=False):
@@ -178,10 +174,9 @@ class Runtime:
             make_handle=lambda record: Run(self._engine, record.id),
         )
         self._keeper = Keeper(self._engine)
-        self._closed = False
-        self._closing = threading.Lock()
         self._tokens: list[Token[Any]] = []
         self._workers: set[Worker] = set()
+        self._closing = Closing(self._engine, self._keeper, self._workers, self._at_last)
         for queue in given.queues:
             self.queues.declare(queue)
         for schedule in given.schedules:
@@ -207,32 +202,20 @@ class Runtime:
         await asyncio.to_thread(self.close)
 
     def _require_open(self) -> None:
-        if self._closed:
+        if self._closing.begun:
             raise FlowError("this Runtime is closed; make a new one")
 
     def close(self) -> None:
         """Drain ``send`` work, interrupt started runs resumably, end threads; closing twice is no error.
 
-        It waits half a minute at most: a body that takes longer is left behind and reported. A storage that
-        was given as an instance stays open.
+        It takes half a minute at most: a body that needs longer is left behind and reported, and its run is
+        given back. Whoever closes what another thread is closing waits for that. In a body of its own it
+        returns at once, and closing goes on when the body has ended. A storage that was given as an instance
+        stays open.
         """
-        with self._closing:
-            if self._closed:
-                return
-            self._closed = True
-        for worker in list(self._workers):
-            worker.stop()
-        engine = self._engine
-        engine.begin_closing()
-        for state in engine.owned.executions():
-            state.stop.halt(interrupted(state.id), outside=True)
-        end = time.monotonic() + _PATIENCE
-        if not on_a_loop():
-            wait(list(engine.futures.values()), _PATIENCE)
-        for worker in list(self._workers):
-            worker.ended.wait(_GOODBYE)
-        engine.close(max(end - time.monotonic(), 0.0))
-        self._keeper.close()
+        self._closing.close()
+
+    def _at_last(self) -> None:
         _runtimes.closed(self)
         if self._owns_storage:
             self._opened.close()
@@ -573,12 +556,17 @@ class Runtime:
         from flowdsl.drawing.run import shown_or_why
 
         def draw() -> str:
+            closed = self._closing.begun
             kind = type(self.storage).__name__.removesuffix("Storage") or "a storage"
-            newest = [] if self._closed else self.storage.list_runs(RunFilter(limit=10))
+            newest = [] if closed else self.storage.list_runs(RunFilter(limit=10))
             lost = {run.id for run in newest if is_interrupted(self.storage, run)}
             rows = [(run, "interrupted" if run.id in lost else str(run.status)) for run in newest]
             return runtime_html(
-                kind, self._engine.name, self._closed, rows, 0.0 if self._closed else self.storage.now()
+                kind,
+                self._engine.name,
+                self._closing.begun,
+                rows,
+                0.0 if self._closing.begun else self.storage.now(),
             )
 
         return shown_or_why("Runtime", draw)

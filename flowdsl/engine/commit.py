@@ -63,6 +63,7 @@ _QUICK = 0.001  # seconds: a commit that takes less may block an event loop that
 _TRUSTED = 16  # so many quick commits in a row, and the next is taken to be quick too
 
 _MOST = 1000  # callers that share a transaction
+_GOODBYE = 2.0  # seconds that the thread is given to end
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0  # seconds between two tries while the storage is unavailable
 
 
@@ -105,6 +106,7 @@ class Committer:
         self._serving: set[asyncio.Task[None]] = set()
         self._bodies: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock]
         self._bodies = weakref.WeakKeyDictionary()
+        self._writer = 0  # the thread that commits
         self._streak = 0  # quick commits in a row
         self._outage: tuple[float, float] | None = None  # since when, and when it was last seen
 
@@ -186,6 +188,10 @@ class Committer:
             raise request.error
         return request.outcomes
 
+    def writes_here(self) -> bool:
+        """Whether others wait for this thread to commit: a handler of a signal has interrupted that."""
+        return self._writer == threading.get_ident()
+
     def _on_the_loop(self, operations: Sequence[Operation]) -> list[Outcome] | None:
         """Commit where the caller stands; ``None`` where somebody else commits, or the storage is away."""
         if not self._turn.acquire(False):
@@ -200,7 +206,11 @@ class Committer:
     def _timed(self, operations: Sequence[Operation]) -> list[Outcome]:
         """Commit, and note whether that was quick."""
         begun = time.perf_counter()
-        outcomes = self.storage.commit(operations)
+        self._writer = threading.get_ident()
+        try:
+            outcomes = self.storage.commit(operations)
+        finally:
+            self._writer = 0
         self._streak = self._streak + 1 if time.perf_counter() - begun < _QUICK else 0
         return outcomes
 
@@ -403,7 +413,8 @@ class Committer:
                 pass
 
     def close(self) -> None:
-        """End the thread; what is queued is committed first, and no outage is waited out any more."""
+        """End the thread; what is queued is committed first, and no outage is waited out any more. A thread
+        that a storage holds up is left behind."""
         self._closing.set()
         with self._starting:  # what is just being started cannot be joined before
             thread = self._thread
@@ -411,7 +422,7 @@ class Committer:
             self._wake.put(True)
             self._wake.put(False)
             if thread is not threading.current_thread():
-                thread.join()
+                thread.join(_GOODBYE)
             self._thread = None
 
 

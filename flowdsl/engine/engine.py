@@ -21,6 +21,7 @@ from flowdsl.engine.commit import Committer
 from flowdsl.engine.definitions import Divergence
 from flowdsl.engine.owned import Owned
 from flowdsl.engine.user import Handle, SomeClock, Value, Work
+from flowdsl.errors import FlowError
 from flowdsl.hooks import HookChain
 from flowdsl.storage.base import Operation, Outcome, Storage
 
@@ -83,6 +84,7 @@ class Engine:
         self.hung: dict[int, list[Future[Value]]] = {}
         self.lock = threading.Lock()
         self._background: set[Future[Value]] = set()
+        self._working: set[int] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_thread: threading.Thread | None = None
         self._attempts = count()
@@ -180,9 +182,28 @@ class Engine:
                 self._background_pool = ThreadPoolExecutor(
                     _default_workers(), thread_name_prefix="flowdsl-send"
                 )
-            future = self._background_pool.submit(work)
+            future = self._background_pool.submit(self._at_work, work)
         self.awaits(future)
         return future
+
+    def _at_work(self, work: Callable[[], Value]) -> Value:
+        """Execute *work*, which ``close`` waits for."""
+        here = threading.get_ident()
+        self._working.add(here)
+        try:
+            return work()
+        finally:
+            self._working.discard(here)
+
+    def works_here(self) -> bool:
+        """Whether ``close`` waits for what this thread executes."""
+        here = threading.current_thread()
+        return here.ident in self._working or here is self._loop_thread or self.committer.writes_here()
+
+    def require_open(self, run_id: str) -> None:
+        """Raise if the runtime was closed while somebody waited for a run."""
+        if self.closing:
+            raise FlowError(f"the runtime was closed while it waited for run {run_id}", run=run_id)
 
     def thread(self, work: Callable[[], Value], name: str) -> Future[Value]:
         """Run *work* at once in a thread of its own; ``close`` waits for it."""
@@ -191,7 +212,7 @@ class Engine:
 
         def run() -> None:
             try:
-                future.set_result(work())
+                future.set_result(self._at_work(work))
             except BaseException as error:  # it is for whoever asks the future
                 future.set_exception(error)
 
@@ -253,9 +274,9 @@ class Engine:
         self._loop = self._loop_thread = None
         self.owned.reset_after_fork()
 
-    def close(self, patience: float) -> None:
-        """End threads and pools; what has not ended after *patience* seconds is left behind. The storage
-        stays open: it belongs to the runtime."""
+    def end_work(self, patience: float) -> None:
+        """Let work end, and then its threads and pools; what has not ended after *patience* seconds is left
+        behind."""
         self.drain(patience)
         in_time = not self._background
         if not in_time:
@@ -277,6 +298,9 @@ class Engine:
             if not self._loop_thread.is_alive():
                 self._loop.close()
             self._loop = None
+
+    def close(self) -> None:
+        """End what writes. The storage stays open: it belongs to the runtime."""
         self.committer.close()
 
 

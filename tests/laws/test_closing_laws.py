@@ -1,9 +1,14 @@
-"""The law of closing, over generated programs; see ``stopped.py``."""
+"""The law of closing: at any moment, by whomever, it ends, and another runtime takes every run up.
 
+Over the programs of ``stopped.py``, and over those of runs that wait for something, beside each other.
+"""
+
+import asyncio
 import contextlib
 import logging
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import stopped
@@ -13,8 +18,22 @@ from stopped import RUN, Moments, Stop, World, meet, programs, standing
 from support import examples
 from verb_laws import fresh
 
-from flowdsl import Runtime
+from flowdsl import (
+    Retry,
+    Runtime,
+    aio,
+    continue_as_new,
+    publish,
+    race,
+    schedule,
+    sleep,
+    step,
+    store,
+    wait_for,
+    workflow,
+)
 from flowdsl.errors import FlowError
+from flowdsl.storage import MemoryStorage
 
 
 @pytest.fixture(autouse=True)
@@ -71,3 +90,172 @@ def closed(kind: str, is_async: bool, program, at: int, after: bool, body: bool)
             with contextlib.suppress(FlowError, stopped.Failed):
                 later.run(RUN) and later.resume(RUN).result(60)
         assert standing(storage, world) == []
+
+
+# Runs that wait -----------------------------------------------------------------------------------------------
+
+
+@step(name="closing.note")
+def note(text: str) -> str:
+    return text
+
+
+@step(name="closing.fails", retry=Retry(attempts=None, initial=1000.0))
+def fails() -> None:
+    raise stopped.Failed
+
+
+@workflow(name="closing.waits")
+def waits(name: str) -> Any:
+    try:
+        return wait_for("letter")
+    finally:
+        note(name)
+
+
+@workflow(name="closing.waits_async")
+async def waits_async(name: str) -> Any:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(aio.sleep("1 day"))
+        group.create_task(aio.wait_for("letter"))
+
+
+@workflow(name="closing.sleeps")
+def sleeps(name: str) -> None:
+    note(name)
+    sleep("1 day")
+
+
+@workflow(name="closing.retries")
+def retries(name: str) -> None:
+    fails()
+
+
+@workflow(name="closing.calls")
+def calls(name: str) -> Any:
+    return waits.options(id=f"{name}/called")(name)
+
+
+@workflow(name="closing.starts")
+async def starts(name: str) -> Any:
+    return await aio.gather(waits.start(f"{name}-1"), waits_async.start(f"{name}-2"))
+
+
+@workflow(name="closing.detaches")
+def detaches(name: str) -> None:
+    sleeps.options(detached=True, id=f"{name}/detached").start(name)
+    note.options(mode="send")(name)
+
+
+@workflow(name="closing.schedules")
+def schedules(name: str) -> None:
+    schedule(note, name, delay=1000)
+    schedule(note, name)
+
+
+@workflow(name="closing.races")
+def races(name: str) -> Any:
+    return race(waits.start(f"{name}-1"), sleeps.start(f"{name}-2"), note.submit(name))
+
+
+@workflow(name="closing.asks")
+def asks(name: str) -> Any:
+    note(name)
+    return waits.options(id=f"{name}/asked").start(name).ask("question", name)
+
+
+@workflow(name="closing.publishes")
+def publishes(name: str) -> None:
+    while True:
+        publish("news", name)
+        store.increment("told")
+
+
+def _then(run: Any) -> None:
+    waits.options(id=f"{run.id}/then").start("then")
+
+
+@workflow(name="closing.ends", on_complete=_then)
+def ends(name: str) -> Any:
+    return note.map([name, name])
+
+
+@workflow(name="closing.again")
+def again(name: str) -> None:
+    note(name)
+    continue_as_new(name)
+
+
+KINDS = [
+    *(
+        waits,
+        waits_async,
+        sleeps,
+        retries,
+        calls,
+        starts,
+        detaches,
+        schedules,
+        races,
+        asks,
+        publishes,
+        ends,
+        again,
+    )
+]
+
+
+@settings(max_examples=examples(25), deadline=None)
+@given(
+    kinds=st.lists(st.sampled_from(KINDS), min_size=1, max_size=4),
+    by=st.sampled_from(["thread", "body", "both", "leaving", "worker"]),
+    at=st.integers(0, 25),
+    after=st.booleans(),
+)
+def test_whatever_waits_a_runtime_closes_and_another_one_takes_it_up(kinds, by, at, after):
+    """Runs that wait, sleep, retry, call, race, ask, publish; closed by threads at a commit, by a body, or by leaving."""
+    closing: list[threading.Thread] = []
+
+    def close(_: Stop) -> None:
+        if by in ("body", "both"):
+            runtime.close()  # in the middle of a commit, as a handler of a signal would
+        if by in ("thread", "both", "worker"):
+            for _ in range(2):
+                closing.append(threading.Thread(target=runtime.close, daemon=True))
+                closing[-1].start()
+
+    with MemoryStorage() as storage:
+        moments = Moments(storage, [] if by == "leaving" else [Stop(at, "close", after)], close, 0, 0)
+        runtime = Runtime(moments)
+        with runtime, contextlib.suppress(FlowError):
+            for number, kind in enumerate(kinds):
+                if by == "worker":
+                    runtime.enqueue(kind.options(id=f"run-{number}"), f"run-{number}")
+                else:
+                    kind.options(id=f"run-{number}").start(f"run-{number}")
+            if by == "worker":
+                closing.append(threading.Thread(target=_work, args=(runtime,), daemon=True))
+                closing[-1].start()
+        for thread in closing:
+            thread.join(60)
+            assert not thread.is_alive()
+        assert [run.id for run in storage.list_runs() if run.owner is not None] == []
+        _end_all(storage)
+
+
+def _work(runtime: Runtime) -> None:
+    with contextlib.suppress(FlowError):  # it is closed already
+        runtime.work()
+
+
+def _end_all(storage: MemoryStorage) -> None:
+    """Take up what is left, and cancel it: it ends."""
+    with Runtime(storage) as later:
+        for left in later.runs(status=["pending", "running"], limit=None):
+            with contextlib.suppress(FlowError):  # it has ended meanwhile, with its parent
+                later.resume(left.id)
+        while open_runs := later.runs(status=["pending", "running"], limit=None):
+            for left in open_runs:
+                with contextlib.suppress(FlowError):
+                    later.cancel(left.id)
+                    left.result(60)

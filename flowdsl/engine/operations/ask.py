@@ -101,6 +101,7 @@ def ask_from_outside(
     try:
         seen, left = next(waiting)
         while True:
+            engine.require_open(run_id)
             seen, left = waiting.send(engine.storage.wait_for_change(seen, left, topics))
     except StopIteration as stop:
         error, value = stop.value

@@ -141,7 +141,7 @@ def _wait_out(engine: Engine, run: Run) -> Effects[Liveness]:
         if left <= 0:
             return Liveness.UNKNOWN
         seen = yield Watch(engine, seen, min(left, _LOOK))
-        _still_open(engine, run.id)
+        engine.require_open(run.id)
         now = yield _read(engine, run.id)
         if now is None or now.epoch != run.epoch or now.status is not run.status or now.owner is None:
             return Liveness.UNKNOWN
@@ -185,7 +185,7 @@ def _by_id(engine: Engine, wanted: Run, ancestors: tuple[str, ...], again: bool)
             else:
                 joined = True
                 seen = yield Watch(engine, seen, _LOOK)
-                _still_open(engine, run.id)
+                engine.require_open(run.id)
         if claimed is not None:
             return Acquired(claimed, True, True)
         run = yield _read(engine, wanted.id)
@@ -195,12 +195,6 @@ def _by_id(engine: Engine, wanted: Run, ancestors: tuple[str, ...], again: bool)
 def ended_with_parent(run_id: str) -> FlowError:
     """The error of an unfinished child that was ended because its parent failed."""
     return FlowError(f"run {run_id} was unfinished when its parent failed", run=run_id)
-
-
-def _still_open(engine: Engine, run_id: str) -> None:
-    """Raise if the runtime was closed while we waited for a run."""
-    if engine.closing:
-        raise FlowError(f"the runtime was closed while it waited for run {run_id}", run=run_id)
 
 
 def _is_child_of(run: Run, wanted: Run) -> bool:

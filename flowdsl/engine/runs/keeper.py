@@ -63,15 +63,15 @@ class Keeper:
             self._hurry = True
             self._wake.set()
 
-    def close(self) -> None:
-        """End the thread."""
+    def close(self, patience: float) -> None:
+        """End the thread, or leave it behind after so many seconds: the storage hangs."""
         with self._lock:
             self._closed = True
             thread = self._thread
         self._wake.set()
         self._engine.storage.notify()  # the thread may be waiting for a change
         if thread is not None and thread is not threading.current_thread():
-            thread.join()
+            thread.join(patience)
 
     def reset_after_fork(self) -> None:
         """In a forked child: there is no thread."""

@@ -36,7 +36,11 @@ _LOOK = 0.5  # seconds between two looks at a run that another process executes
 
 
 class OnLoop(Future[Value]):
-    """The outcome of a run that an event loop of the user's executes."""
+    """The outcome of a run that an event loop of the user's executes: the *loop* that runs here."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.get_running_loop()
 
 
 def outcome_of(engine: Engine, run: Run) -> Result:
@@ -224,6 +228,7 @@ def _poll(
         left = _LOOK if end is None else end - time.monotonic()
         if left <= 0:
             raise TimeoutError(f"run {run_id} has not ended within {timeout} s; it goes on")
+        engine.require_open(run_id)
         seen = engine.storage.wait_for_change(seen, min(left, _LOOK), [run_topic(run_id)])
         if given_up is None:
             check_waiting()

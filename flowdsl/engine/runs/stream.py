@@ -58,6 +58,7 @@ class Stream:
         seen = storage.wait_for_change(0, 0.0, topics)
         for page in self._pages():
             if page is None:
+                self._engine.require_open(self._run_id)
                 seen = storage.wait_for_change(seen, _LOOK, topics)
                 check_waiting()
             for item in page or ():
@@ -69,6 +70,7 @@ class Stream:
         while True:
             page = next(pages, ()) if inline else await asyncio.to_thread(next, pages, ())
             if page is None:
+                self._engine.require_open(self._run_id)
                 await asyncio.sleep(_TURN)
                 continue
             if not page:
@@ -102,5 +104,6 @@ def latest(engine: Engine, run_id: str, channel: str, timeout: float | None) -> 
         left = end - time.monotonic()
         if left <= 0 or is_final(run.status):
             raise WaitTimeout(f"run {run_id} has published nothing on {channel!r}", run=run_id)
+        engine.require_open(run_id)
         seen = storage.wait_for_change(seen, min(left, _LOOK), topics)
         check_waiting()

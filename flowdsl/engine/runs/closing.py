@@ -1,0 +1,164 @@
+"""Closing a runtime: interrupt what executes, let it end, give back what does not.
+
+The rules
+    * A thread of its own closes. Who asks for it may hold any lock, for a handler of a signal interrupts any
+      line; or it is code that closing waits for. So it takes no lock itself, and waits for that thread, at
+      most :data:`_AT_MOST` seconds: a storage that hangs holds nobody up.
+    * Code that closing waits for (a body, a hook in a thread of ours) does not wait for its end. Everybody
+      else who asks does, the second one too.
+    * What has not ended after :data:`_PATIENCE` seconds is left behind and reported. So are, at once, the
+      runs of an event loop that does not run, or that is blocked by who asks. Their leases are given back, so
+      that another runtime takes these runs up; what is left behind can record nothing then.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, wait
+
+from flowdsl.engine.engine import Engine
+from flowdsl.engine.execution import Execution, current
+from flowdsl.engine.runs.execute import interrupted
+from flowdsl.engine.runs.keeper import Keeper
+from flowdsl.engine.runs.outcome import OnLoop
+from flowdsl.engine.runs.worker import Worker
+from flowdsl.engine.user import Value
+from flowdsl.errors import StorageError
+from flowdsl.storage.base import UpdateRun
+
+__all__ = ["Closing"]
+
+logger = logging.getLogger("flowdsl")
+
+_PATIENCE = 30.0  # seconds that closing waits for bodies that cannot be stopped
+_AT_MOST = 35.0  # seconds that it takes for whoever asks
+_GOODBYE = 2.0  # seconds that a worker in another thread is given to say that it ends
+_TOLD = 1.0  # seconds in which the run of a body that closes its runtime is told to stop
+_LOOK = 0.05  # seconds between two looks at what is still under way
+
+Loop = asyncio.AbstractEventLoop | None
+
+
+class Closing:
+    """The end of one engine. *workers*: what claims runs for it; *at_last* is called when all has ended."""
+
+    def __init__(
+        self, engine: Engine, keeper: Keeper, workers: Iterable[Worker], at_last: Callable[[], None]
+    ) -> None:
+        self._engine = engine
+        self._keeper = keeper
+        self._workers = workers
+        self._at_last = at_last
+        self._asked: list[object] = []
+        self._waiting: list[int] = []
+        self._told = threading.Event()
+        self._ended = threading.Event()
+        self._error: BaseException | None = None
+
+    @property
+    def begun(self) -> bool:
+        """Whether somebody has asked for it."""
+        return bool(self._asked)
+
+    def close(self) -> None:
+        """Close, or wait until it is closed."""
+        here = threading.get_ident()
+        if here in self._waiting:  # a handler of a signal has interrupted this very method
+            return
+        self._waiting.append(here)
+        try:
+            first = self._begin()
+            if self._is_waited_for():
+                self._told.wait(_TOLD)
+                return
+            if not self._ended.wait(_AT_MOST):
+                logger.warning(
+                    "closing has not ended within %.0f s; the storage may hang. It is left behind", _AT_MOST
+                )
+        finally:
+            self._waiting.remove(here)
+        if first and self._error is not None:
+            raise self._error
+
+    def _begin(self) -> bool:
+        """Start the closing, if nobody has; whether this was the first call."""
+        me = object()
+        self._asked.append(me)  # one step, which no handler of a signal can interrupt
+        if self._asked[0] is not me:
+            return False
+        self._engine.begin_closing()
+        try:
+            loop: Loop = asyncio.get_running_loop()
+        except RuntimeError:
+            loop = None
+        try:
+            threading.Thread(target=self._close, args=(loop,), name="flowdsl-close", daemon=True).start()
+        except RuntimeError:  # the interpreter is ending, and starts no thread any more
+            self._close(loop)
+        return True
+
+    def _is_waited_for(self) -> bool:
+        """Whether closing waits for the code that asks for it."""
+        frame = current.get()
+        return (frame is not None and frame.run.engine is self._engine) or self._engine.works_here()
+
+    def _close(self, blocked: Loop) -> None:
+        try:
+            end = time.monotonic() + _PATIENCE
+            self._tell()
+            self._await_runs(blocked, end)
+            for worker in list(self._workers):
+                worker.ended.wait(_GOODBYE)
+            self._engine.end_work(max(end - time.monotonic(), 0.0))
+            self._give_back()
+            self._engine.close()
+            self._keeper.close(_GOODBYE)
+            self._at_last()
+        except BaseException as error:  # whoever closes gets it
+            self._error = error
+        finally:
+            self._told.set()
+            self._ended.set()
+
+    def _tell(self) -> None:
+        """Tell all that executes to stop."""
+        for worker in list(self._workers):
+            worker.stop()
+        for state in self._engine.owned.executions():
+            state.stop.halt(interrupted(state.id), outside=True)
+        self._told.set()
+
+    def _await_runs(self, blocked: Loop, end: float) -> None:
+        """Wait for the runs that can end."""
+        while (left := end - time.monotonic()) > 0:
+            futures = [future for future in list(self._engine.futures.values()) if _can_end(future, blocked)]
+            if futures:
+                wait(futures, min(left, _LOOK * 10))
+            elif any(
+                not state.is_async for state in self._engine.owned.executions()
+            ):  # a caller's own thread has it
+                time.sleep(min(left, _LOOK))
+            else:
+                return
+
+    def _give_back(self) -> None:
+        """Let other runtimes have the runs that have not ended here."""
+        engine = self._engine
+        left: list[Execution] = engine.owned.executions()
+        for state in left:
+            engine.owned.end(state.id, state)
+        if not left:
+            return
+        try:
+            engine.commit(*(UpdateRun(state.id, {}, epoch=state.epoch, release=True) for state in left))
+        except StorageError as error:
+            logger.warning("%d runs could not be given back: %s", len(left), str(error))
+
+
+def _can_end(future: "Future[Value]", blocked: Loop) -> bool:
+    """Whether a run is executing, and not on an event loop that stands still."""
+    if future.done():
+        return False
+    return not isinstance(future, OnLoop) or (future.loop is not blocked and future.loop.is_running())
