@@ -278,13 +278,17 @@ class Stoppable(Effect):
             """Cancel the body, and once more when its time for cleaning up is over. What comes behind it
             (undo, the end) is not to be cancelled."""
             nonlocal cancels, limit
-            if over or cancels > 1 or (cancels and not run.stop.past_deadline()):
+            if over or cancels > 1:
                 return
-            if limit is not None or not run.stop.was_told(task):
+            told = cancels > 0 or limit is not None
+            early = told and not run.stop.past_deadline()  # it is told again, or its time was put off
+            if not early and (limit is not None or not run.stop.was_told(task)):
                 cancels += 1
                 task.cancel()
             left = run.stop.left()
-            if limit is None and left is not None and not run.engine.virtual:
+            if left is not None and not run.engine.virtual and (early or limit is None):
+                if limit is not None:
+                    limit.cancel()
                 limit = loop.call_later(left, stop)
 
         run.stop.cancelled_by(lambda: loop.call_soon_threadsafe(stop))

@@ -205,6 +205,13 @@ class Stop:
                 if self.reason is error:
                     self.reason = None
 
+    def cleans_up_from_now(self) -> None:
+        """What was under way when the run was told to stop has taken its time to end: a child was undone. The
+        time for cleaning up begins when it has."""
+        with self._lock:
+            if isinstance(self.reason, RunCancelled | RunTimeout):
+                self.deadline = self._ticks() + self._cleanup
+
     def end_branches(self) -> None:
         """Let no further branch begin: the body has ended badly."""
         self.ending = True

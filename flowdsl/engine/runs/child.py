@@ -91,6 +91,8 @@ class Child(Operation):
         reason = run.stop.reason
         told = isinstance(error, RunCancelled) and not call.cleans_up
         if reason is not None and (told or error is reason):  # its parent was told, and told it
+            if not call.cleans_up:
+                run.stop.cleans_up_from_now()
             return Stopped(reason), None
         if told and found and call.scope.is_async:
             yield from self._given_up(call, asked.wanted.id)

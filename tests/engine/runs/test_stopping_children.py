@@ -102,6 +102,42 @@ def test_cleaning_up_may_start_children_and_branches(
     assert statuses(runtime) == [RunStatus.COMPLETED] * 2
 
 
+@pytest.mark.parametrize("how", ["call", "start"])
+def test_the_undo_of_a_child_takes_no_time_from_cleaning_up(
+    runtime: Runtime, flavour: Flavour, verbs, effects: Effects, how
+):
+    """Ten minutes of it, before the parent's ``finally`` is reached with its one minute."""
+
+    @flavour.step
+    def release(what):
+        yield verbs.sleep("10 min")
+        effects("release")
+
+    @flavour.step(undo=release)
+    def book():
+        pass
+
+    @flavour.step
+    def close():
+        effects("close")
+
+    @flavour.workflow
+    def child():
+        yield book()
+        yield verbs.sleep("2 hours")
+
+    @flavour.workflow(id="w", timeout="1 hour")
+    def w():
+        try:
+            yield child() if how == "call" else verbs.gather(child.start())
+        finally:
+            yield close()
+
+    with pytest.raises(RunTimeout):
+        flavour.call(w)
+    assert sorted(effects.log) == ["close", "release"]
+
+
 def test_branches_of_a_gather_clean_up(runtime: Runtime, effects: Effects):
     """Coroutines of ``aio.gather`` in a ``finally`` are part of the cleaning up."""
 
