@@ -21,7 +21,8 @@ from flowdsl.core.records import Item, Memo, Run, RunFilter, ScheduleRow, Signal
 from flowdsl.core.status import StepStatus
 from flowdsl.errors import CorruptPayload, StorageError
 from flowdsl.storage.base import Storage
-from flowdsl.storage.operations import Missing, Rewrite, raise_unstorable
+from flowdsl.storage.operations import Rewrite
+from flowdsl.storage.outcomes import Missing, raise_unstorable
 
 __all__ = ["Rekeyed", "rekey"]
 

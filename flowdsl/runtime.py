@@ -30,11 +30,11 @@ from flowdsl.core.status import RunStatus, is_final
 from flowdsl.current import Current
 from flowdsl.declared import Queues, Schedules, WorkerInfo, workers_of
 from flowdsl.engine.audit import audit
-from flowdsl.engine.definitions import DIVERGENCES, Divergence, checked_tags
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import current
 from flowdsl.engine.operations.send import send_event
 from flowdsl.engine.operations.signal import send as send_signal
+from flowdsl.engine.option_checks import DIVERGENCES, Divergence, checked_tags
 from flowdsl.engine.registry import step_called
 from flowdsl.engine.runs.closing import Closing
 from flowdsl.engine.runs.enqueue import enqueue, enqueue_within, enqueue_within_async

@@ -15,7 +15,8 @@ from flowdsl.codecs import Codec, Encrypted, JsonCodec, PickleCodec, Signed, env
 from flowdsl.errors import CorruptPayload
 from flowdsl.rekeying import rekey
 from flowdsl.storage import MemoryStorage, Storage, open_storage
-from flowdsl.storage.operations import Operation, Outcome, UpdateRun
+from flowdsl.storage.operations import Operation, UpdateRun
+from flowdsl.storage.outcomes import Outcome
 from flowdsl.storage.relay import RelayStorage
 
 OLD, NEW = "the secret of last year", "the secret of this year"

@@ -16,9 +16,9 @@ from flowdsl.core.kinds import CALLS, LOG
 from flowdsl.core.records import Run, Step
 from flowdsl.core.status import StepStatus, is_final
 from flowdsl.core.views import extra_of
-from flowdsl.handle import LogLine
+from flowdsl.entries import LogLine
 from flowdsl.runtime import Runtime
-from flowdsl.storage.operations import run_topic
+from flowdsl.storage.topics import run_topic
 
 __all__ = ["Follower", "Look", "waits"]
 

@@ -16,7 +16,7 @@ from flowdsl.core.records import Run, Signal
 from flowdsl.core.status import is_final
 from flowdsl.errors import WaitTimeout
 from flowdsl.runtime import Runtime
-from flowdsl.storage.operations import run_topic
+from flowdsl.storage.topics import run_topic
 
 __all__ = ["ask"]
 

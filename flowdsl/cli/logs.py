@@ -10,7 +10,7 @@ from flowdsl.core.kinds import LOG
 from flowdsl.core.records import Run
 from flowdsl.core.views import log_view, scope_paths
 from flowdsl.core.words import moment
-from flowdsl.handle import LogLine
+from flowdsl.entries import LogLine
 
 __all__ = ["log_cells", "logs"]
 

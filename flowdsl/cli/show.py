@@ -20,7 +20,7 @@ from flowdsl.core.status import RunStatus, StepStatus, is_final
 from flowdsl.core.timeline import Timeline, timeline_of
 from flowdsl.core.views import scope_owner, scope_paths, show_view, tag_texts
 from flowdsl.core.words import age, moment, owner_text, span, state_of
-from flowdsl.handle import LogLine
+from flowdsl.entries import LogLine
 from flowdsl.runtime import Runtime
 
 __all__ = ["show"]

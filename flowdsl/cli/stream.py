@@ -12,7 +12,7 @@ from flowdsl.core.records import Item
 from flowdsl.core.status import is_final
 from flowdsl.core.words import iso, moment, nearest
 from flowdsl.runtime import Runtime
-from flowdsl.storage.operations import run_topic
+from flowdsl.storage.topics import run_topic
 
 __all__ = ["stream"]
 

@@ -16,7 +16,7 @@ from flowdsl.core.records import Run, Step
 from flowdsl.core.status import RunStatus, StepStatus
 from flowdsl.core.views import log_view, run_view, scope_paths, step_view
 from flowdsl.core.words import moment, span, state_of, status_text
-from flowdsl.handle import LogLine
+from flowdsl.entries import LogLine
 
 __all__ = ["watch"]
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any, TypedDict
 
 from flowdsl.core.retry import Retry
-from flowdsl.engine.definitions import Divergence, InDoubt, Mode
+from flowdsl.engine.option_checks import Divergence, InDoubt, Mode
 
 __all__ = ["CallOptions", "MarkedStep", "NamedStep", "NamedWorkflow", "StepOptions"]
 

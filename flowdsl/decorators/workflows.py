@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar,
 
 from flowdsl.decorators.options import CallOptions
 from flowdsl.decorators.wrapper import BoundFunction, BoundWrapper, CallOf, Function, Wrapper, annotations_of
-from flowdsl.engine.definitions import Decorated, Invocation, WorkflowDef, checked_tags, checked_timeout
+from flowdsl.engine.definitions import Decorated, Invocation, WorkflowDef
 from flowdsl.engine.effects import named, run_async, run_sync
 from flowdsl.engine.execution import Frame, current, outside_runs
 from flowdsl.engine.operations.mode import refuse_mixing
+from flowdsl.engine.option_checks import checked_tags, checked_timeout
 from flowdsl.engine.runs.child import call_child, start_child
 from flowdsl.engine.runs.detached import start_detached
 from flowdsl.engine.runs.enqueue import Place, enqueue, enqueue_in_run

@@ -29,7 +29,8 @@ from typing import TYPE_CHECKING, Any
 import wrapt
 
 from flowdsl.codecs.pickle import PickleCodec, dumps_by_value
-from flowdsl.engine.definitions import Decorated, Invocation, unwrap
+from flowdsl.engine.definitions import Decorated, Invocation
+from flowdsl.engine.option_checks import unwrap
 
 if TYPE_CHECKING:
 

@@ -9,12 +9,11 @@ import inspect
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Executor
 from functools import partial
-from string import Formatter
 from types import MethodType
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Self, TypeVar, cast
 from weakref import WeakValueDictionary
 
 from attrs import Factory, define, evolve, field, fields
@@ -27,109 +26,27 @@ from flowdsl.core.records import Tags
 from flowdsl.core.retry import Retry
 from flowdsl.core.source import source_digest
 from flowdsl.engine.living import is_held
+from flowdsl.engine.option_checks import (
+    DIVERGENCES,
+    IN_DOUBT,
+    MODES,
+    Divergence,
+    Mode,
+    check_ignored,
+    check_template,
+    checked_name,
+    checked_tags,
+    checked_timeout,
+    checked_version,
+    choice,
+    names,
+    plain_function,
+    unwrap,
+)
 from flowdsl.engine.user import Args, Function, Named, Value
 from flowdsl.errors import AmbiguousStep
 
-__all__ = [
-    "NO_OPTIONS",
-    "Decorated",
-    "Divergence",
-    "InDoubt",
-    "Invocation",
-    "Mode",
-    "StepDef",
-    "WorkflowDef",
-    "checked_tags",
-    "known_undo",
-    "step_definition",
-    "unwrap",
-]
-
-Mode = Literal["do", "try", "send"]
-Divergence = Literal["raise", "rerun", "reuse"]
-InDoubt = Literal["rerun", "raise"]
-
-MODES = ("do", "try", "send")
-DIVERGENCES = ("raise", "rerun", "reuse")
-IN_DOUBT = ("rerun", "raise")
-
-
-def unwrap(fn: Value) -> Function:
-    """The plain function inside a classmethod, staticmethod or bound method."""
-    while True:
-        inner = getattr(fn, "__func__", None)
-        if inner is None:
-            return cast("Function", fn)
-        fn = inner
-
-
-def _plain_function(fn: Value, what: str, name: str | None) -> Function:
-    plain = unwrap(fn)
-    if not callable(plain):
-        raise TypeError(f"@{what} decorates a function; got {fn!r}")
-    if inspect.isclass(plain):
-        raise TypeError(
-            f"@{what} decorates a function, not the class {plain.__qualname__}; decorate its methods"
-        )
-    if inspect.isgeneratorfunction(plain) or inspect.isasyncgenfunction(plain):
-        raise TypeError(
-            f"@{what} cannot decorate the generator {getattr(plain, '__qualname__', plain)!r}: a result "
-            "is stored once, when the "
-            "function returns. Return a list, or make each item a step of its own: `for item in items: "
-            "handle(item)`"
-        )
-    if getattr(plain, "__name__", "") == "<lambda>" and name is None:
-        raise TypeError(
-            f"a lambda has no name to be recorded under: write @{what} over a def, or give a name: "
-            f'{what}(lambda x: ..., name="double")'
-        )
-    return plain
-
-
-def _checked_name(name: Value, what: str) -> None:
-    if name is not None and (not isinstance(name, str) or not name.strip()):
-        raise ValueError(f"{what}(name=…) is a non-empty string; got {name!r}")
-
-
-def _choice(value: Value, allowed: tuple[str, ...], option: str) -> None:
-    if value not in allowed:
-        raise ValueError(f"{option} is one of {', '.join(map(repr, allowed))}; got {value!r}")
-
-
-def checked_timeout(value: Value, option: str = "timeout") -> float | None:
-    """A timeout in seconds, or ``None``; it has to be longer than nothing."""
-    if value is None:
-        return None
-    duration = seconds(value, option)
-    if duration <= 0:
-        raise ValueError(f"{option} is a duration above 0; got {value!r}")
-    return duration
-
-
-def checked_tags(tags: Value) -> Tags:
-    """Tags as given by a user: names, or a mapping of names to values, all of them text."""
-    if tags is None:
-        return ()
-    if isinstance(tags, str):
-        return (tags,)
-    if isinstance(tags, Mapping):
-        items = dict(tags)
-        if all(isinstance(k, str) and isinstance(v, str) for k, v in items.items()):
-            return items
-    elif isinstance(tags, Iterable):
-        names = tuple(tags)
-        if all(isinstance(name, str) for name in names):
-            return names
-    raise TypeError(f"tags are strings, or a mapping of strings to strings; got {tags!r}")
-
-
-def checked_version(version: Value) -> str:
-    """A version as text; ``None`` is no version."""
-    if version is None:
-        return ""
-    if isinstance(version, bool) or not isinstance(version, str | int):
-        raise TypeError(f"version= is a string or an integer; got {version!r}")
-    return str(version)
+__all__ = ["NO_OPTIONS", "Decorated", "Invocation", "StepDef", "WorkflowDef", "known_undo", "step_definition"]
 
 
 _undos: "WeakValueDictionary[str, Value]" = WeakValueDictionary()
@@ -150,52 +67,6 @@ def undo_path(undo: Value) -> str:
         return undo.definition.path
     plain = unwrap(undo)
     return object_path(plain if hasattr(plain, "__qualname__") else type(plain))
-
-
-def _names(value: Value, option: str) -> tuple[str, ...]:
-    if isinstance(value, str):
-        return (value,)
-    names = tuple(value) if isinstance(value, Iterable) else (value,)
-    if not all(isinstance(name, str) for name in names):
-        raise TypeError(f"{option}= holds names of parameters; got {value!r}")
-    return names
-
-
-def _parameters(fn: Function) -> tuple[str, ...] | None:
-    """The names of a function's parameters; ``None`` where it does not tell them."""
-    try:
-        return tuple(inspect.signature(fn).parameters)
-    except (TypeError, ValueError):
-        return None
-
-
-def _check_ignored(fn: Function, ignore: tuple[str, ...]) -> None:
-    """Raise for a name that is no parameter: left in the key by a slip, it would make every call another."""
-    parameters = _parameters(fn) if ignore else None
-    for name in ignore:
-        if parameters is not None and name not in parameters:
-            raise ValueError(
-                f"ignore= names {name!r}, but the parameters of {getattr(fn, '__qualname__', fn)}() are "
-                f"{', '.join(map(repr, parameters)) or '(none)'}"
-            )
-
-
-def _check_template(fn: Function, template: str, ignore: tuple[str, ...]) -> None:
-    """Raise for an id template that no arguments of *fn* can fill."""
-    try:
-        holes = [hole for _, hole, _, _ in Formatter().parse(template) if hole is not None]
-    except ValueError as error:
-        raise ValueError(f"workflow(id={template!r}) is no template: {error}") from None
-    parameters = _parameters(fn) if holes else None
-    if parameters is None:
-        return
-    for hole in holes:
-        if hole.partition(".")[0].partition("[")[0] not in set(parameters) - set(ignore):
-            raise ValueError(
-                f"workflow(id={template!r}) has the field {{{hole}}}, but the parameters that count of "
-                f"{getattr(fn, '__qualname__', fn)}() are "
-                f"{', '.join(repr(name) for name in parameters if name not in ignore) or '(none)'}"
-            )
 
 
 CONNECTION = "connection"
@@ -431,15 +302,15 @@ class StepDef(Definition):
     @classmethod
     def build(cls, fn: Value, *, name: str | None, **options: Value) -> Self:
         """Check *options* and make the definition of step *fn*."""
-        _checked_name(name, "step")
+        checked_name(name, "step")
         cls.known(options)
-        plain = _plain_function(fn, "step", name)
+        plain = plain_function(fn, "step", name)
         path = name or object_path(plain)
         return cls(plain, path, inspect.iscoroutinefunction(plain), **cls.checked(options)).consistent()
 
     def consistent(self) -> Self:
         """Itself; raises for options that make no sense together."""
-        _check_ignored(self.fn, self.ignore)
+        check_ignored(self.fn, self.ignore)
         if self.undo is not None and not isinstance(self.undo, MethodType | partial):
             path = undo_path(self.undo)
             if "<" not in path:  # one that is local to a function is no other's
@@ -476,7 +347,7 @@ class StepDef(Definition):
         """The options as the definition holds them; raises for wrong ones."""
         done = dict(options)
         if "mode" in done:
-            _choice(done["mode"], MODES, "mode")
+            choice(done["mode"], MODES, "mode")
         if done.get("retry") is not None and not isinstance(done["retry"], Retry):
             raise TypeError(
                 f"retry= is a Retry(…); got {done['retry']!r}. For three attempts: Retry(attempts=3)"
@@ -488,13 +359,13 @@ class StepDef(Definition):
         if done.get("expires") is not None:
             done["expires"] = checked_timeout(done["expires"], "expires")
         if "ignore" in done:
-            done["ignore"] = _names(done["ignore"], "ignore")
+            done["ignore"] = names(done["ignore"], "ignore")
         if "version" in done:
             done["version"] = checked_version(done["version"])
         if "in_doubt" in done:
-            _choice(done["in_doubt"], IN_DOUBT, "in_doubt")
+            choice(done["in_doubt"], IN_DOUBT, "in_doubt")
         if done.get("on_divergence") is not None:
-            _choice(done["on_divergence"], DIVERGENCES, "on_divergence")
+            choice(done["on_divergence"], DIVERGENCES, "on_divergence")
         for option in ("key", "undo"):
             if done.get(option) is not None and not callable(done[option]):
                 raise TypeError(f"{option}= is a function; got {done[option]!r}")
@@ -553,14 +424,14 @@ class WorkflowDef(Definition):
     @classmethod
     def build(cls, fn: Value, *, name: str | None, **options: Value) -> Self:
         """Check *options* and make the definition of workflow *fn*."""
-        _checked_name(name, "workflow")
-        plain = _plain_function(fn, "workflow", name)
+        checked_name(name, "workflow")
+        plain = plain_function(fn, "workflow", name)
         path = name or object_path(plain)
         cls.known(options)
         done = cls.checked(options)
-        _check_ignored(plain, done["ignore"])
+        check_ignored(plain, done["ignore"])
         if isinstance(done.get("id"), str):
-            _check_template(plain, done["id"], done["ignore"])
+            check_template(plain, done["id"], done["ignore"])
         is_async = inspect.iscoroutinefunction(plain)
         for option in ("on_complete", "on_error"):
             if inspect.iscoroutinefunction(done.get(option)) and not is_async:
@@ -592,7 +463,7 @@ class WorkflowDef(Definition):
         if "cleanup" in done:
             done["cleanup"] = seconds(done["cleanup"], "cleanup")
         done["version"] = checked_version(done.get("version"))
-        done["ignore"] = _names(done.get("ignore", ()), "ignore")
+        done["ignore"] = names(done.get("ignore", ()), "ignore")
         done["tags"] = checked_tags(done.get("tags"))
         return done
 

@@ -18,7 +18,7 @@ from flowdsl.codecs.payloads import Payloads
 from flowdsl.core.records import Run
 from flowdsl.core.retry import Retry
 from flowdsl.engine.commit import Committer
-from flowdsl.engine.definitions import Divergence
+from flowdsl.engine.option_checks import Divergence
 from flowdsl.engine.owned import Owned
 from flowdsl.engine.user import Handle, SomeClock, Value, Work
 from flowdsl.errors import FlowError

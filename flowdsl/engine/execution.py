@@ -28,18 +28,8 @@ from flowdsl.engine.scope import Scope, StepView
 from flowdsl.engine.stop import Stop
 from flowdsl.engine.user import Named, Value
 from flowdsl.errors import FlowError, LeaseLost, Stopped, StorageError
-from flowdsl.storage.operations import (
-    Done,
-    Fenced,
-    Missing,
-    Operation,
-    Outcome,
-    PutStep,
-    TakeSignal,
-    Unstorable,
-    UpdateRun,
-    not_storable,
-)
+from flowdsl.storage.operations import Operation, PutStep, TakeSignal, UpdateRun
+from flowdsl.storage.outcomes import Done, Fenced, Missing, Outcome, Unstorable, not_storable
 
 __all__ = ["PROCESS", "Bodies", "Branches", "Execution", "Frame", "Writer", "current", "outside_runs"]
 

@@ -11,84 +11,39 @@ there for what the body says.
 """
 
 import contextvars
-import importlib
 import math
-import os
 import sys
-import threading
 import time
 import uuid
-from collections.abc import Callable
-from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, suppress
+from concurrent.futures import CancelledError, Executor, Future
+from contextlib import suppress
 from pickle import PickleError
-from types import ModuleType
 from typing import Any, Never
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from flowdsl.clock import Waker
-from flowdsl.codecs import Codec, PickleCodec
+from flowdsl.codecs import PickleCodec
 from flowdsl.codecs.payloads import Payloads
-from flowdsl.core.journal import Journal
-from flowdsl.core.records import Run, Step
-from flowdsl.engine.audit import audit
+from flowdsl.core.records import Step
 from flowdsl.engine.body import Body
 from flowdsl.engine.call import Call
-from flowdsl.engine.definitions import Decorated, Invocation, StepDef, step_definition
+from flowdsl.engine.definitions import Invocation, StepDef
 from flowdsl.engine.effects import Effect, Result
 from flowdsl.engine.engine import Engine
-from flowdsl.engine.execution import Execution, Frame
+from flowdsl.engine.execution import Frame
 from flowdsl.engine.heart import Heart
-from flowdsl.engine.heartbeat import Beats, beat_of, heart_of
-from flowdsl.engine.record import crossing
-from flowdsl.engine.scope import Scope, StepView
-from flowdsl.engine.sealed import sealed
-from flowdsl.engine.user import Args, Function, Named, Value
-from flowdsl.errors import FlowError, StepOutcomeUnknown, StepTimeout, Stopped, StorageUnavailable
-from flowdsl.hooks import HookChain
-from flowdsl.storage.base import Done, PutStep, Storage
-from flowdsl.storage.relay import RelayStorage
+from flowdsl.engine.heartbeat import Beats, beat_of
+from flowdsl.engine.pools import working
+from flowdsl.engine.scope import Scope
+from flowdsl.engine.user import Function, Value
+from flowdsl.engine.worker_process import Job, Reference, execute
+from flowdsl.errors import FlowError, StepOutcomeUnknown, StepTimeout, Stopped
 
-__all__ = ["RemoteBody", "Sent", "coordinators", "elsewhere"]
+__all__ = ["RemoteBody", "Sent"]
 
 
 _UNSENT = (TypeError, AttributeError, ImportError, PickleError)
-
-
-def elsewhere(executor: Executor | None) -> bool:
-    """Whether *executor* may execute in another process, so that work has to be pickled for it."""
-    return executor is not None and not isinstance(executor, ThreadPoolExecutor)
-
-
-def coordinators(engine: Engine, executor: Executor) -> ThreadPoolExecutor:
-    """Threads that wait for the workers of *executor*, as many as it has."""
-    with engine.lock:
-        found = engine.coordinators.get(id(executor))
-        if found is None:
-            workers = getattr(executor, "_max_workers", None) or 32
-            found = ThreadPoolExecutor(int(workers), thread_name_prefix="flowdsl-coordinator")
-            engine.coordinators[id(executor)] = found
-    return found
-
-
-@frozen(slots=True)
-class _Job:
-    """What a worker has to know."""
-
-    fn: Value
-    args: Args
-    kwargs: Named
-    view: StepView | None
-    beats: tuple[float, Step] | None
-    scopes: tuple[str, ...]
-    record: Run
-    url: str | None
-    open_storage: Callable[[str], Storage] | None
-    codec: Codec
-    previews: bool
-    around: tuple[Callable[[], AbstractContextManager[object]], ...]
-    once: str
 
 
 class RemoteBody(Effect):
@@ -127,7 +82,7 @@ class RemoteBody(Effect):
         defn, run = self.called.defn, self.call.run
         future = None
         try:
-            live = _working(run.engine, self.executor)
+            live = working(run.engine, self.executor)
             future = live.submit(Sent(self.call, self.called, self.frame, self.heart))
             why = self._given_up(future)
             if why:
@@ -260,7 +215,7 @@ class Sent:
         if view is not None and self._heart is not None:
             beats = self._heart.limit, beat_of(self._call, view.attempt)
             view = evolve(view, heart=None)
-        job = _Job(
+        job = Job(
             _portable(called), called.args, called.kwargs, view, beats, _chain(self._frame.scope),
             run.record, engine.storage.url, engine.open_storage, engine.payloads.codec,
             engine.payloads.previews.shown, self._around, self._once,
@@ -282,30 +237,13 @@ class _Arrived:
         self._data = data
 
     def __call__(self) -> tuple[str, bytes, list[Step]]:
-        return _execute(self._data)
+        return execute(self._data)
 
 
-@frozen(slots=True)
-class _Reference:
-    """A decorated function that an import finds: where."""
-
-    module: str
-    qualname: str
-
-    def definition(self) -> StepDef | None:
-        """What stands there."""
-        if self.module in ("", "__main__", "__mp_main__"):
-            return None
-        found: Value = sys.modules.get(self.module) or importlib.import_module(self.module)
-        for name in self.qualname.split("."):
-            found = getattr(found, name, None)
-        return step_definition(found)
-
-
-def _portable(called: Invocation[StepDef]) -> _Reference | Function:
+def _portable(called: Invocation[StepDef]) -> Reference | Function:
     """The step as it travels: by reference if an import finds it, else its function."""
     fn = called.defn.fn
-    reference = _Reference(getattr(fn, "__module__", ""), getattr(fn, "__qualname__", ""))
+    reference = Reference(getattr(fn, "__module__", ""), getattr(fn, "__qualname__", ""))
     if called.receiver is None and reference.module in sys.modules:
         found = reference.definition()
         if found is not None and found.fn is fn:
@@ -320,184 +258,3 @@ def _chain(scope: Scope) -> tuple[str, ...]:
         ids.append(inner.id)
         inner = inner.parent
     return tuple(ids)
-
-
-def _processes() -> ModuleType:
-    """The module of process pools: importing it costs 10 ms, which only who uses one pays."""
-    return importlib.import_module("concurrent.futures.process")
-
-
-def _is_broken(executor: Executor) -> bool:
-    """Whether a pool of the standard library or of loky has lost a worker, and takes no work any more."""
-    flags = getattr(executor, "_flags", None)
-    return bool(getattr(executor, "_broken", False) or getattr(flags, "broken", None))
-
-
-def _is_full(engine: Engine, executor: Executor) -> bool:
-    """Whether every worker of a pool of the standard library hangs in a body that was given up."""
-    hung = [future for future in engine.hung.pop(id(executor), ()) if not future.done()]
-    if not hung or not isinstance(executor, _processes().ProcessPoolExecutor):
-        return False
-    engine.hung[id(executor)] = hung
-    facts: Any = executor  # pools do not tell what they are made of
-    return len(hung) >= int(facts._max_workers)
-
-
-def _working(engine: Engine, executor: Executor) -> Executor:
-    """*executor*, or what replaces a pool of processes that takes no work any more: a worker of it was
-    killed, or all of them hang."""
-    with engine.lock:
-        live = engine.replaced.get(id(executor), executor)
-        if not _is_broken(live) and not _is_full(engine, live):
-            return live
-        facts: Any = executor  # pools do not tell what they are made of
-        if type(executor).__module__.partition(".")[0] == "loky":
-            loky = importlib.import_module("loky")
-            live = loky.get_reusable_executor(max_workers=facts._max_workers)
-        elif isinstance(executor, _processes().ProcessPoolExecutor):
-            live = _processes().ProcessPoolExecutor(
-                facts._max_workers,
-                facts._mp_context,
-                initializer=facts._initializer,
-                initargs=facts._initargs,
-            )
-        engine.replaced[id(executor)] = live
-        return live
-
-
-# ------------------------------------------------------------------------------------------------------ in
-
-_engines: dict[str | None, Engine] = {}
-
-
-class _Last(threading.local):
-    """Of a thread: the run whose body was the last to execute here, and what verbs know of it."""
-
-    run: tuple[str | None, str] | None = None
-    parts: dict[type, object] = {}  # noqa: RUF012 - replaced as a whole, never changed
-
-
-_last = _Last()
-_lock = threading.Lock()
-
-
-class _Unreachable(RelayStorage):
-    """Stands for a storage that lives in another process: there is none to hand anything on to."""
-
-    def __init__(self) -> None:
-        Storage.__init__(self)
-
-    def __getattr__(self, name: str) -> Never:
-        raise StorageUnavailable(
-            "this run's storage lives in the memory of the process that started it, and a worker "
-            "process cannot reach it: store calls, heartbeats and "
-            "nested steps in workers need sqlite:///… or another storage that processes share",
-            lasting=True,
-        )
-
-    def close(self) -> None:
-        pass
-
-
-class _WorkerState(Execution):
-    """The run as a worker sees it; the journal is read when the body makes a durable call."""
-
-    _journal: Journal | None = None
-
-    @property
-    def journal(self) -> Journal:
-        if self._journal is None:
-            steps = [] if self.engine.storage.url is None else self.engine.storage.list_steps(self.id)
-            self._journal = Journal(steps, floor=self.record.floor)
-        return self._journal
-
-    @journal.setter
-    def journal(self, journal: Journal) -> None:
-        pass
-
-
-def _engine_for(job: _Job) -> Engine:
-    with _lock:
-        found = _engines.get(job.url)
-        if found is None:
-            secret = os.environ.get("FLOWDSL_SECRET_KEY")
-            storage = (
-                _Unreachable() if job.url is None or job.open_storage is None else job.open_storage(job.url)
-            )
-            payloads = Payloads(job.codec, secret.encode() if secret else None, previews=job.previews)
-            found = Engine(
-                sealed(storage, payloads),
-                payloads=payloads,
-                hooks=HookChain(everywhere=False),  # they stand around the body where it was sent from
-            )
-            _engines[job.url] = found
-        return found
-
-
-def _beating(state: Execution, job: _Job) -> StepView | None:
-    """The view of the step, with a heart that beats by the storage."""
-    if job.beats is None or job.view is None:
-        return job.view
-    limit, beat = job.beats
-    heart = heart_of(state, beat, limit, time.monotonic, job.view.details)
-    heart.begin()
-    return evolve(job.view, heart=heart)
-
-
-def _execute(data: bytes) -> tuple[str, bytes, list[Step]]:
-    """Execute a job; its result or exception as bytes, and what it logged."""
-    job: _Job = PickleCodec().loads(data)
-    engine = _engine_for(job)
-    state = _WorkerState(engine, job.record, Journal(), None)
-    run_key = (job.url, job.record.id)
-    if _last.run == run_key:
-        state.inherit(_last.parts)
-    scope: Scope | None = None
-    for scope_id in reversed(job.scopes):
-        scope = Scope(scope_id, scope, False, of_step=True)
-    assert scope is not None
-    payloads = Payloads(PickleCodec())
-    try:
-        if job.once and not _begins(state, job):
-            return "doubt", b"", []
-    except Stopped as stopped:
-        return "stop", payloads.pack_error(stopped.error, "", "", "worker")[0], []
-    fn: Value = job.fn
-    if isinstance(fn, _Reference):
-        defn = fn.definition()
-        assert defn is not None, f"{fn.module}.{fn.qualname} is a step where it was sent from, and not here"
-        fn = defn.fn
-    elif isinstance(fn, Decorated):  # a method: what pickles it by name finds the step there
-        fn = fn.invocation(job.args, job.kwargs).fn
-    view = _beating(state, job)
-    with ExitStack() as around:
-        for enter in job.around:
-            around.enter_context(enter())
-        error, value = Body(fn, job.args, job.kwargs, Frame(state, scope, view, False)).sync()
-    _last.run, _last.parts = run_key, state.parts
-    logged = list(state.writer.buffer.values())
-    if error is None:
-        try:
-            return "value", PickleCodec().dumps(value), logged
-        except Exception as fault:  # whatever the user's classes raise
-            error = TypeError(f"a step's result cannot travel back from its worker: {fault}")
-    if isinstance(error, Stopped):
-        return "stop", payloads.pack_error(error.error, "", "", "worker")[0], logged
-    if not isinstance(error, Exception):
-        raise error
-    return "error", payloads.pack_error(error, "", "", "worker")[0], logged
-
-
-def _begins(state: _WorkerState, job: _Job) -> bool:
-    """Record that the body begins; ``False`` if it has begun before, where another worker died."""
-    assert job.view is not None
-    mine = uuid.uuid4().hex
-    begun = audit(state.engine, state.id, "begun", mine, job.view.key)._replace(key=f"begun-{job.once}")
-    operation = PutStep(begun, state.epoch, once=True)
-    with crossing(state):
-        (outcome,) = state.engine.commit(operation)
-        state.writer.accept(outcome, operation)
-        if not (isinstance(outcome, Done) and outcome.existed):
-            return True
-        found = state.engine.storage.get_step(state.id, begun.key)  # after a lost answer it may be our own
-    return found is not None and found.args == mine

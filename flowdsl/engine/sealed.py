@@ -49,7 +49,8 @@ from flowdsl.storage.base import (
     Unstorable,
     UpdateRun,
 )
-from flowdsl.storage.operations import Claimed, ClaimNext, PutQueue, PutSchedule
+from flowdsl.storage.operations import ClaimNext, PutQueue, PutSchedule
+from flowdsl.storage.outcomes import Claimed
 from flowdsl.storage.relay import RelayStorage
 from flowdsl.storage.transactions import StepTransaction
 

@@ -55,23 +55,16 @@ from flowdsl.errors import RunConflict
 from flowdsl.storage.changes import Changes
 from flowdsl.storage.operations import (
     AddSignal,
-    Claimed,
     ClaimNext,
     ClaimRun,
     DeleteRun,
-    Done,
     DropMemo,
     DropQueue,
     DropSchedule,
     DropSteps,
     DropWorker,
-    Fenced,
-    Found,
-    Missing,
-    Opened,
     OpenRun,
     Operation,
-    Outcome,
     Publish,
     PutMemo,
     PutQueue,
@@ -82,12 +75,21 @@ from flowdsl.storage.operations import (
     Restart,
     Rewrite,
     TakeSignal,
-    Unstorable,
     UpdateRun,
+)
+from flowdsl.storage.outcomes import (
+    Claimed,
+    Done,
+    Fenced,
+    Found,
+    Missing,
+    Opened,
+    Outcome,
+    Unstorable,
     raise_not_storable,
     raise_unstorable,
-    topics_of,
 )
+from flowdsl.storage.topics import topics_of
 from flowdsl.storage.transactions import StepTransaction, in_threads
 
 __all__ = [

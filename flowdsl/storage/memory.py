@@ -54,23 +54,16 @@ from flowdsl.storage.forking import rest_before_fork
 from flowdsl.storage.memory_index import Entry, Line, matches, order
 from flowdsl.storage.operations import (
     AddSignal,
-    Claimed,
     ClaimNext,
     ClaimRun,
     DeleteRun,
-    Done,
     DropMemo,
     DropQueue,
     DropSchedule,
     DropSteps,
     DropWorker,
-    Fenced,
-    Found,
-    Missing,
-    Opened,
     OpenRun,
     Operation,
-    Outcome,
     Publish,
     PutMemo,
     PutQueue,
@@ -86,6 +79,7 @@ from flowdsl.storage.operations import (
     require_limit,
     require_operations,
 )
+from flowdsl.storage.outcomes import Claimed, Done, Fenced, Found, Missing, Opened, Outcome
 
 __all__ = ["MemoryStorage"]
 

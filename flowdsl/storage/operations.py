@@ -1,13 +1,13 @@
-"""What is asked of a storage, and what it answers.
+"""What is asked of a storage.
 
 Everything that writes is an *operation*. A storage takes several at a time, in ``commit``, and gives one
-*outcome* for each. An operation that makes no sense (an empty id, a field that cannot be set) raises
-``ValueError`` when it is made, so a storage never sees one.
+*outcome* for each (:mod:`flowdsl.storage.outcomes`). An operation that makes no sense (an empty id, a field
+that cannot be set) raises ``ValueError`` when it is made, so a storage never sees one.
 
 What an operation means for a run's owner, epoch and status is decided in :mod:`flowdsl.core.ownership`.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from attrs import Attribute, define, field, frozen
@@ -15,31 +15,20 @@ from attrs import Attribute, define, field, frozen
 from flowdsl.core.ownership import RUN_FIELDS
 from flowdsl.core.records import Item, Memo, QueueRow, Run, ScheduleRow, Signal, Step, WorkerRow
 from flowdsl.core.status import RunStatus
-from flowdsl.errors import CorruptPayload, ResultNotStorable, StorageError
 
 __all__ = [
-    "GIVEN_BACK_TOPIC",
-    "QUEUES_TOPIC",
     "REWRITABLE",
-    "SCHEDULES_TOPIC",
     "AddSignal",
     "ClaimNext",
     "ClaimRun",
-    "Claimed",
     "DeleteRun",
-    "Done",
     "DropMemo",
     "DropQueue",
     "DropSchedule",
     "DropSteps",
     "DropWorker",
-    "Fenced",
-    "Found",
-    "Missing",
     "OpenRun",
-    "Opened",
     "Operation",
-    "Outcome",
     "Publish",
     "PutMemo",
     "PutQueue",
@@ -50,17 +39,10 @@ __all__ = [
     "Restart",
     "Rewrite",
     "TakeSignal",
-    "Unstorable",
     "UpdateRun",
-    "not_storable",
-    "queue_topic",
-    "raise_not_storable",
-    "raise_unstorable",
     "require_id",
     "require_limit",
     "require_operations",
-    "run_topic",
-    "topics_of",
 ]
 
 
@@ -102,9 +84,6 @@ def _fields(_: Any, __: "Attribute[Any]", changes: Mapping[str, Any]) -> None:
 def _keys(_: Any, __: "Attribute[Any]", keys: tuple[str, ...]) -> None:
     for key in keys:
         require_id(key, "step key")
-
-
-# Operations -------------------------------------------------------------------------------------------------
 
 
 @frozen(slots=True)
@@ -468,143 +447,3 @@ def require_operations(operations: Sequence[Operation]) -> None:
     for operation in operations:
         if type(operation) not in _OPERATIONS:
             raise ValueError(f"not an operation: {operation!r}")
-
-
-# Outcomes ---------------------------------------------------------------------------------------------------
-
-
-@define(slots=True, unsafe_hash=True)  # as for PutStep
-class Done:
-    """It took effect (``existed``: it had already, and ``seq`` is that of the existing row)."""
-
-    seq: int = 0
-    existed: bool = False
-
-
-@frozen(slots=True)
-class Opened:
-    """The run is ours, as it now stands."""
-
-    run: Run
-
-
-@frozen(slots=True)
-class Claimed:
-    """These runs are ours, as they now stand; there may be none."""
-
-    runs: tuple[Run, ...]
-
-
-@frozen(slots=True)
-class Found:
-    """Nothing was inserted: these runs exist."""
-
-    runs: tuple[Run, ...]
-
-
-@frozen(slots=True)
-class Fenced:
-    """Refused: the run has another epoch or status than asked for; ``run`` is how it stands."""
-
-    run: Run
-
-
-@frozen(slots=True)
-class Missing:
-    """Refused: what the operation is about is not there."""
-
-
-@frozen(slots=True)
-class Unstorable:
-    """Refused: the storage cannot take this row."""
-
-    error: StorageError
-
-
-Outcome = Done | Opened | Claimed | Found | Fenced | Missing | Unstorable
-
-
-def raise_unstorable(*outcomes: Outcome) -> None:
-    """Raise what the storage says of a row that it cannot take."""
-    for outcome in outcomes:
-        if isinstance(outcome, Unstorable):
-            raise outcome.error
-
-
-def raise_not_storable(*outcomes: Outcome) -> None:
-    """As :func:`raise_unstorable`, where the row holds a value that somebody wants to store."""
-    for outcome in outcomes:
-        if isinstance(outcome, Unstorable):
-            raise not_storable(outcome)
-
-
-def not_storable(outcome: Unstorable, **where: str) -> ResultNotStorable | CorruptPayload:
-    """The error for whoever made the value that the storage cannot take; *where* names run and step. A row
-    that was altered is not his: that error stays itself."""
-    if isinstance(outcome.error, CorruptPayload):
-        return outcome.error
-    error = ResultNotStorable(str(outcome.error), **where)
-    error.__cause__ = outcome.error
-    return error
-
-
-# Topics -----------------------------------------------------------------------------------------------------
-
-
-def run_topic(run_id: str) -> str:
-    """What to wait for to hear of a run: a message, a reply, an item, a request to cancel, its end."""
-    return f"run:{run_id}"
-
-
-def queue_topic(name: str) -> str:
-    """What to wait for to hear of runs that are enqueued, and of the queue being changed."""
-    return f"queue:{name}"
-
-
-SCHEDULES_TOPIC = "schedules"
-"""What to wait for to hear of changed schedules."""
-
-QUEUES_TOPIC = "queues"
-"""What to wait for to hear of all queues."""
-
-GIVEN_BACK_TOPIC = "given back"
-"""What to wait for to hear of runs that their owner let go before their end."""
-
-
-_SILENT = frozenset({PutStep, TakeSignal, DropSteps, PutMemo, DropMemo, PutWorker, DropWorker, Rewrite})
-"""Operations that are told to those only who wait for any change."""
-
-
-def topics_of(operations: Iterable[Operation]) -> list[str]:
-    """What to say to those who wait, once *operations* are durable. Steps and renewed leases say nothing: who
-    wants to see them waits for any change."""
-    for operation in operations:
-        if type(operation) not in _SILENT:
-            return [topic for op in operations if type(op) not in _SILENT for topic in _topics_of(op)]
-    return []
-
-
-def _topics_of(op: Operation) -> Iterator[str]:
-    match op:
-        case PutQueue():
-            yield from (queue_topic(op.row.name), QUEUES_TOPIC)
-        case DropQueue():
-            yield from (queue_topic(op.name), QUEUES_TOPIC)
-        case PutSchedule() | DropSchedule():
-            yield SCHEDULES_TOPIC
-        case UpdateRun():
-            if op.release or "cancel_requested" in op.changes or "status" in op.changes:
-                yield run_topic(op.run_id)
-            if op.release and "status" not in op.changes:
-                yield GIVEN_BACK_TOPIC
-            if op.changes.get("queue") is not None:
-                yield from (queue_topic(op.changes["queue"]), QUEUES_TOPIC)
-        case OpenRun():
-            if op.run.queue is not None:
-                yield from (queue_topic(op.run.queue), QUEUES_TOPIC)
-        case AddSignal():
-            yield run_topic(op.signal.run_id)
-        case Publish():
-            yield run_topic(op.item.run_id)
-        case ClaimRun() | Reply() | Restart() | DeleteRun():
-            yield run_topic(op.run_id)

@@ -17,7 +17,8 @@ from flowdsl.core.records import (
     WorkerRow,
 )
 from flowdsl.storage.base import Attention, Storage
-from flowdsl.storage.operations import Operation, Outcome
+from flowdsl.storage.operations import Operation
+from flowdsl.storage.outcomes import Outcome
 from flowdsl.storage.transactions import StepTransaction
 
 __all__ = ["RelayStorage"]

@@ -12,7 +12,8 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractContextManager, asynccontextmanager
 from typing import Any, NoReturn
 
-from flowdsl.storage.operations import Operation, Outcome
+from flowdsl.storage.operations import Operation
+from flowdsl.storage.outcomes import Outcome
 
 __all__ = ["NotCommitted", "StepTransaction", "ended_by_itself", "in_threads", "refuse"]
 

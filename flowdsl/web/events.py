@@ -18,7 +18,7 @@ from starlette.responses import Response, StreamingResponse
 from flowdsl.core.records import Run, Step
 from flowdsl.core.status import is_final
 from flowdsl.core.views import log_view, run_view, scope_paths, step_view
-from flowdsl.handle import LogLine
+from flowdsl.entries import LogLine
 from flowdsl.runtime import Runtime
 from flowdsl.storage import Storage
 from flowdsl.web.answers import Refusal

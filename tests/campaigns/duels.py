@@ -28,7 +28,8 @@ from typing import Any
 from flowdsl import Runtime, step, workflow
 from flowdsl.errors import LeaseLost
 from flowdsl.storage import open_storage
-from flowdsl.storage.operations import Operation, Outcome, PutStep
+from flowdsl.storage.operations import Operation, PutStep
+from flowdsl.storage.outcomes import Outcome
 from flowdsl.storage.relay import RelayStorage
 from flowdsl.testing import EffectLog
 

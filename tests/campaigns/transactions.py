@@ -27,7 +27,8 @@ from typing import Any
 
 from flowdsl import Retry, Runtime, StepStatus, step, workflow
 from flowdsl.storage import open_storage
-from flowdsl.storage.operations import Operation, Outcome
+from flowdsl.storage.operations import Operation
+from flowdsl.storage.outcomes import Outcome
 from flowdsl.storage.relay import RelayStorage
 from flowdsl.storage.transactions import StepTransaction
 

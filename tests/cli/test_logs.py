@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from flowdsl import Runtime
 from flowdsl.core.records import Step
-from flowdsl.handle import LogLine
+from flowdsl.entries import LogLine
 
 
 def test_logs(diary, invoke, answer):

@@ -14,7 +14,8 @@ import flowdsl
 from flowdsl import Retry, Runtime, step, workflow
 from flowdsl.errors import LeaseLost, ResultNotStorable, StorageUnavailable
 from flowdsl.storage import MemoryStorage, open_storage
-from flowdsl.storage.operations import Operation, Outcome
+from flowdsl.storage.operations import Operation
+from flowdsl.storage.outcomes import Outcome
 from flowdsl.storage.relay import RelayStorage
 from flowdsl.storage.transactions import StepTransaction
 

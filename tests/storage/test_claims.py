@@ -11,7 +11,8 @@ from flowdsl.core.records import Run, ScheduleRow
 from flowdsl.core.status import RunStatus
 from flowdsl.storage import MemoryStorage, SQLiteStorage, open_storage
 from flowdsl.storage.base import Done, Missing, OpenRun, PutQueue, PutSchedule, UpdateRun
-from flowdsl.storage.operations import ClaimNext, Found, Opened
+from flowdsl.storage.operations import ClaimNext
+from flowdsl.storage.outcomes import Found, Opened
 
 WORKFLOWS = (("w", "2"),)
 

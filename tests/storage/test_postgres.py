@@ -17,17 +17,8 @@ from flowdsl.core.records import Signal
 from flowdsl.engine.commit import Committer
 from flowdsl.errors import StorageUnavailable
 from flowdsl.storage import MemoryStorage, Storage, open_storage
-from flowdsl.storage.operations import (
-    AddSignal,
-    ClaimRun,
-    Done,
-    Fenced,
-    Missing,
-    Operation,
-    Outcome,
-    PutStep,
-    UpdateRun,
-)
+from flowdsl.storage.operations import AddSignal, ClaimRun, Operation, PutStep, UpdateRun
+from flowdsl.storage.outcomes import Done, Fenced, Missing, Outcome
 from flowdsl.testing.storage.agreement import StorageMachine
 from flowdsl.testing.storage.contract import StorageContract
 from flowdsl.testing.storage.samples import a_step, open_run

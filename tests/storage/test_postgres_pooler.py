@@ -15,7 +15,8 @@ from postgres_server import postgres_url
 pytest.importorskip("psycopg")
 from flowdsl import Runtime, step, wait_for, workflow
 from flowdsl.core.records import Signal
-from flowdsl.storage.operations import AddSignal, Done, PutStep
+from flowdsl.storage.operations import AddSignal, PutStep
+from flowdsl.storage.outcomes import Done
 from flowdsl.storage.postgres import PostgresStorage, listen
 from flowdsl.testing.storage.samples import a_step, open_run
 

@@ -20,7 +20,7 @@ from flowdsl.engine.user import Value
 from flowdsl.engine.waiting import Pause
 from flowdsl.errors import RunFinished, RunNotFound, WaitTimeout
 from flowdsl.storage.base import AddSignal, Done
-from flowdsl.storage.operations import run_topic
+from flowdsl.storage.topics import run_topic
 
 __all__ = ["ask", "ask_from_outside", "ask_from_outside_async"]
 

@@ -22,7 +22,8 @@ from flowdsl.engine.effects import Effect, run_async, run_sync
 from flowdsl.engine.execution import Execution, Frame, current
 from flowdsl.engine.operations.step import StepOperation
 from flowdsl.engine.perform import perform
-from flowdsl.engine.processes import RemoteBody, coordinators, elsewhere
+from flowdsl.engine.pools import coordinators, elsewhere
+from flowdsl.engine.processes import RemoteBody
 from flowdsl.engine.scope import control
 from flowdsl.engine.spawn import Beside, start_sync, start_task, value_of
 from flowdsl.engine.user import SomeClock, Value

@@ -27,7 +27,7 @@ from flowdsl.engine.record import complete, crossing, flush
 from flowdsl.engine.runs.request import request
 from flowdsl.engine.user import Named, Value
 from flowdsl.storage.base import AddSignal, Done, Opened, OpenRun, UpdateRun, raise_unstorable
-from flowdsl.storage.operations import Found, Outcome
+from flowdsl.storage.outcomes import Found, Outcome
 
 __all__ = [
     "ENQUEUED",

@@ -14,7 +14,7 @@ from flowdsl.engine.operations.step import announced
 from flowdsl.engine.record import flush
 from flowdsl.errors import CorruptPayload, FlowError, RunCancelled, Stopped, StorageError
 from flowdsl.storage.base import Done, Fenced, Missing, PutStep, Unstorable, UpdateRun
-from flowdsl.storage.operations import run_topic
+from flowdsl.storage.topics import run_topic
 
 __all__ = ["Keeper"]
 

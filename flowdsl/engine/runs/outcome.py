@@ -19,7 +19,7 @@ from flowdsl.engine.spawn import value_of
 from flowdsl.engine.user import Value
 from flowdsl.engine.waiting import check_waiting
 from flowdsl.errors import FlowError, RunCancelled, RunNotFound, StorageError
-from flowdsl.storage.operations import run_topic
+from flowdsl.storage.topics import run_topic
 
 __all__ = [
     "OnLoop",

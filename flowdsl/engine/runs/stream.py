@@ -11,7 +11,7 @@ from flowdsl.engine.operations.publish import checked_channel, item_of
 from flowdsl.engine.user import Value
 from flowdsl.engine.waiting import check_waiting
 from flowdsl.errors import RunNotFound, WaitTimeout
-from flowdsl.storage.operations import run_topic
+from flowdsl.storage.topics import run_topic
 
 __all__ = ["Stream", "latest"]
 

@@ -40,14 +40,9 @@ from flowdsl.engine.runs.start import launch
 from flowdsl.engine.user import Value
 from flowdsl.errors import FlowError, RecoveryLimit, StorageError, StorageUnavailable
 from flowdsl.storage.base import DropWorker, PutWorker, UpdateRun, raise_unstorable
-from flowdsl.storage.operations import (
-    GIVEN_BACK_TOPIC,
-    QUEUES_TOPIC,
-    SCHEDULES_TOPIC,
-    Claimed,
-    ClaimNext,
-    queue_topic,
-)
+from flowdsl.storage.operations import ClaimNext
+from flowdsl.storage.outcomes import Claimed
+from flowdsl.storage.topics import GIVEN_BACK_TOPIC, QUEUES_TOPIC, SCHEDULES_TOPIC, queue_topic
 
 __all__ = ["ALIVE", "TAKEN_OVER_AT_MOST", "Worker", "ended_by_signal"]
 

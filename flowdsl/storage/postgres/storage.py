@@ -39,7 +39,8 @@ from flowdsl.errors import StorageUnavailable
 from flowdsl.storage import columns
 from flowdsl.storage.base import Attention, Storage
 from flowdsl.storage.forking import rest_before_fork
-from flowdsl.storage.operations import Operation, Outcome, require_id, require_limit, require_operations
+from flowdsl.storage.operations import Operation, require_id, require_limit, require_operations
+from flowdsl.storage.outcomes import Outcome
 from flowdsl.storage.postgres.connections import Connections, is_conflict, is_outage, translate
 from flowdsl.storage.postgres.drive import Threads, drive, drive_async
 from flowdsl.storage.postgres.listen import Listener

@@ -20,7 +20,8 @@ from psycopg.rows import tuple_row
 
 from flowdsl.blocks import block
 from flowdsl.errors import StorageFull, StorageUnavailable
-from flowdsl.storage.operations import Done, Operation, Outcome
+from flowdsl.storage.operations import Operation
+from flowdsl.storage.outcomes import Done, Outcome
 from flowdsl.storage.postgres.connections import KEEP_ALIVE, PerLoop, is_conflict, is_outage, leaked
 from flowdsl.storage.postgres.drive import Threads, drive
 from flowdsl.storage.postgres.url import Place

@@ -41,23 +41,16 @@ from flowdsl.errors import StorageError
 from flowdsl.storage import columns
 from flowdsl.storage.operations import (
     AddSignal,
-    Claimed,
     ClaimNext,
     ClaimRun,
     DeleteRun,
-    Done,
     DropMemo,
     DropQueue,
     DropSchedule,
     DropSteps,
     DropWorker,
-    Fenced,
-    Found,
-    Missing,
-    Opened,
     OpenRun,
     Operation,
-    Outcome,
     Publish,
     PutMemo,
     PutQueue,
@@ -68,12 +61,12 @@ from flowdsl.storage.operations import (
     Restart,
     Rewrite,
     TakeSignal,
-    Unstorable,
     UpdateRun,
-    topics_of,
 )
+from flowdsl.storage.outcomes import Claimed, Done, Fenced, Found, Missing, Opened, Outcome, Unstorable
 from flowdsl.storage.postgres.rows import NotTaken, checked, is_text, step_values
 from flowdsl.storage.postgres.statements import Sql, Statements
+from flowdsl.storage.topics import topics_of
 
 __all__ = ["REFUSED", "Single", "Transaction", "single", "topic_key", "unstorable"]
 

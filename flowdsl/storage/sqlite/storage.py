@@ -37,13 +37,8 @@ from flowdsl.errors import StorageFull, StorageUnavailable
 from flowdsl.storage import columns
 from flowdsl.storage.base import Attention, Storage
 from flowdsl.storage.forking import rest_before_fork
-from flowdsl.storage.operations import (
-    Operation,
-    Outcome,
-    require_id,
-    require_limit,
-    require_operations,
-)
+from flowdsl.storage.operations import Operation, require_id, require_limit, require_operations
+from flowdsl.storage.outcomes import Outcome
 from flowdsl.storage.pulses import Pulses
 from flowdsl.storage.sqlite import rows
 from flowdsl.storage.sqlite import statements as sql

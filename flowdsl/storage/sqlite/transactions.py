@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from flowdsl.blocks import block
-from flowdsl.storage.operations import Done, Operation, Outcome
+from flowdsl.storage.operations import Operation
+from flowdsl.storage.outcomes import Done, Outcome
 from flowdsl.storage.sqlite import statements as sql
 from flowdsl.storage.sqlite.file import WRITER, connect, patiently, translate
 from flowdsl.storage.sqlite.writer import Transaction

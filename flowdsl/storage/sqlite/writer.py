@@ -39,23 +39,16 @@ from flowdsl.errors import CorruptPayload, StorageError
 from flowdsl.storage import columns
 from flowdsl.storage.operations import (
     AddSignal,
-    Claimed,
     ClaimNext,
     ClaimRun,
     DeleteRun,
-    Done,
     DropMemo,
     DropQueue,
     DropSchedule,
     DropSteps,
     DropWorker,
-    Fenced,
-    Found,
-    Missing,
-    Opened,
     OpenRun,
     Operation,
-    Outcome,
     Publish,
     PutMemo,
     PutQueue,
@@ -66,9 +59,9 @@ from flowdsl.storage.operations import (
     Restart,
     Rewrite,
     TakeSignal,
-    Unstorable,
     UpdateRun,
 )
+from flowdsl.storage.outcomes import Claimed, Done, Fenced, Found, Missing, Opened, Outcome, Unstorable
 from flowdsl.storage.sqlite import rows
 from flowdsl.storage.sqlite import statements as sql
 from flowdsl.storage.sqlite.claiming import next_runs

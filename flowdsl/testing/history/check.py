@@ -20,8 +20,8 @@ from flowdsl.core.kinds import AUDIT, SILENT, UNDO, VALUE, WAITS
 from flowdsl.core.records import Step
 from flowdsl.core.status import RunStatus, StepStatus
 from flowdsl.engine.registry import STEPS, WORKFLOWS
+from flowdsl.entries import StepRecord
 from flowdsl.errors import FlowError, NondeterminismError, StepOutcomeUnknown
-from flowdsl.handle import StepRecord
 from flowdsl.runtime import engine_of
 from flowdsl.testing.history.paused import Held, Stop
 from flowdsl.testing.seam import Fakes, fakes_by_path

@@ -32,16 +32,11 @@ from flowdsl.storage.operations import (
     AddSignal,
     ClaimRun,
     DeleteRun,
-    Done,
     DropMemo,
     DropQueue,
     DropSteps,
-    Fenced,
-    Found,
-    Opened,
     OpenRun,
     Operation,
-    Outcome,
     Publish,
     PutMemo,
     PutQueue,
@@ -51,6 +46,7 @@ from flowdsl.storage.operations import (
     TakeSignal,
     UpdateRun,
 )
+from flowdsl.storage.outcomes import Done, Fenced, Found, Opened, Outcome
 from flowdsl.testing.storage.differences import same
 from flowdsl.testing.storage.samples import HOSTILE
 

@@ -32,13 +32,11 @@ from flowdsl.storage.operations import (
     AddSignal,
     ClaimRun,
     DeleteRun,
-    Done,
     DropMemo,
     DropQueue,
     DropSchedule,
     DropSteps,
     DropWorker,
-    Opened,
     OpenRun,
     Publish,
     PutMemo,
@@ -51,6 +49,7 @@ from flowdsl.storage.operations import (
     TakeSignal,
     UpdateRun,
 )
+from flowdsl.storage.outcomes import Done, Opened
 from flowdsl.storage.urls import open_storage
 from flowdsl.testing.storage.keeping import KeepingContract
 from flowdsl.testing.storage.lists import ListContract

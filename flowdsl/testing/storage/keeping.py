@@ -15,11 +15,9 @@ from flowdsl.storage.base import Storage
 from flowdsl.storage.operations import (
     AddSignal,
     DeleteRun,
-    Done,
     DropQueue,
     DropSchedule,
     DropWorker,
-    Missing,
     Operation,
     Publish,
     PutMemo,
@@ -30,8 +28,9 @@ from flowdsl.storage.operations import (
     Reply,
     Rewrite,
     UpdateRun,
-    run_topic,
 )
+from flowdsl.storage.outcomes import Done, Missing
+from flowdsl.storage.topics import run_topic
 from flowdsl.testing.storage.differences import differences, same
 from flowdsl.testing.storage.samples import (
     a_step,

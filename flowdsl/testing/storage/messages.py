@@ -13,11 +13,7 @@ from flowdsl.storage.operations import (
     AddSignal,
     ClaimRun,
     DeleteRun,
-    Done,
     DropSteps,
-    Fenced,
-    Missing,
-    Opened,
     Operation,
     Publish,
     PutStep,
@@ -26,6 +22,7 @@ from flowdsl.storage.operations import (
     TakeSignal,
     UpdateRun,
 )
+from flowdsl.storage.outcomes import Done, Fenced, Missing, Opened
 from flowdsl.testing.storage.differences import same
 from flowdsl.testing.storage.samples import a_step, full_item, full_signal, full_step, open_run
 

@@ -8,17 +8,15 @@ from flowdsl.core.status import RunStatus, StepStatus
 from flowdsl.storage.base import Storage
 from flowdsl.storage.operations import (
     AddSignal,
-    Done,
     DropMemo,
     DropSteps,
-    Fenced,
-    Missing,
     PutMemo,
     PutStep,
     Reply,
     Restart,
     UpdateRun,
 )
+from flowdsl.storage.outcomes import Done, Fenced, Missing
 from flowdsl.testing.storage.differences import same
 from flowdsl.testing.storage.samples import HOSTILE, a_step, full_memo, full_signal, full_step, open_run
 

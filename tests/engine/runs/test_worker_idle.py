@@ -9,8 +9,8 @@ import pytest
 from flowdsl import Runtime, Schedule, step, wait_for, workflow
 from flowdsl.storage import MemoryStorage, SQLiteStorage, open_storage
 from flowdsl.storage.base import PutSchedule, UpdateRun
-from flowdsl.storage.operations import SCHEDULES_TOPIC
 from flowdsl.storage.relay import RelayStorage
+from flowdsl.storage.topics import SCHEDULES_TOPIC
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "storage"))
 from postgres_server import postgres_url

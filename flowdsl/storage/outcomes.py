@@ -1,0 +1,95 @@
+"""What becomes of an operation: one outcome for each."""
+
+from attrs import define, frozen
+
+from flowdsl.core.records import Run
+from flowdsl.errors import CorruptPayload, ResultNotStorable, StorageError
+
+__all__ = [
+    "Claimed",
+    "Done",
+    "Fenced",
+    "Found",
+    "Missing",
+    "Opened",
+    "Outcome",
+    "Unstorable",
+    "not_storable",
+    "raise_not_storable",
+    "raise_unstorable",
+]
+
+
+@define(slots=True, unsafe_hash=True)  # as for PutStep
+class Done:
+    """It took effect (``existed``: it had already, and ``seq`` is that of the existing row)."""
+
+    seq: int = 0
+    existed: bool = False
+
+
+@frozen(slots=True)
+class Opened:
+    """The run is ours, as it now stands."""
+
+    run: Run
+
+
+@frozen(slots=True)
+class Claimed:
+    """These runs are ours, as they now stand; there may be none."""
+
+    runs: tuple[Run, ...]
+
+
+@frozen(slots=True)
+class Found:
+    """Nothing was inserted: these runs exist."""
+
+    runs: tuple[Run, ...]
+
+
+@frozen(slots=True)
+class Fenced:
+    """Refused: the run has another epoch or status than asked for; ``run`` is how it stands."""
+
+    run: Run
+
+
+@frozen(slots=True)
+class Missing:
+    """Refused: what the operation is about is not there."""
+
+
+@frozen(slots=True)
+class Unstorable:
+    """Refused: the storage cannot take this row."""
+
+    error: StorageError
+
+
+Outcome = Done | Opened | Claimed | Found | Fenced | Missing | Unstorable
+
+
+def raise_unstorable(*outcomes: Outcome) -> None:
+    """Raise what the storage says of a row that it cannot take."""
+    for outcome in outcomes:
+        if isinstance(outcome, Unstorable):
+            raise outcome.error
+
+
+def raise_not_storable(*outcomes: Outcome) -> None:
+    """As :func:`raise_unstorable`, where the row holds a value that somebody wants to store."""
+    for outcome in outcomes:
+        if isinstance(outcome, Unstorable):
+            raise not_storable(outcome)
+
+
+def not_storable(outcome: Unstorable, **where: str) -> ResultNotStorable | CorruptPayload:
+    """The error for whoever made the value that the storage cannot take; *where* names run and step. A row
+    that was altered is not his: that error stays itself."""
+    if isinstance(outcome.error, CorruptPayload):
+        return outcome.error
+    error = ResultNotStorable(str(outcome.error), **where)
+    error.__cause__ = outcome.error
+    return error

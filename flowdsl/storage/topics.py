@@ -1,0 +1,88 @@
+"""What those who wait for a change are told of: the topics of runs, queues and schedules."""
+
+from collections.abc import Iterable, Iterator
+
+from flowdsl.storage.operations import (
+    AddSignal,
+    ClaimRun,
+    DeleteRun,
+    DropMemo,
+    DropQueue,
+    DropSchedule,
+    DropSteps,
+    DropWorker,
+    OpenRun,
+    Operation,
+    Publish,
+    PutMemo,
+    PutQueue,
+    PutSchedule,
+    PutStep,
+    PutWorker,
+    Reply,
+    Restart,
+    Rewrite,
+    TakeSignal,
+    UpdateRun,
+)
+
+__all__ = ["GIVEN_BACK_TOPIC", "QUEUES_TOPIC", "SCHEDULES_TOPIC", "queue_topic", "run_topic", "topics_of"]
+
+
+def run_topic(run_id: str) -> str:
+    """What to wait for to hear of a run: a message, a reply, an item, a request to cancel, its end."""
+    return f"run:{run_id}"
+
+
+def queue_topic(name: str) -> str:
+    """What to wait for to hear of runs that are enqueued, and of the queue being changed."""
+    return f"queue:{name}"
+
+
+SCHEDULES_TOPIC = "schedules"
+"""What to wait for to hear of changed schedules."""
+
+QUEUES_TOPIC = "queues"
+"""What to wait for to hear of all queues."""
+
+GIVEN_BACK_TOPIC = "given back"
+"""What to wait for to hear of runs that their owner let go before their end."""
+
+
+_SILENT = frozenset({PutStep, TakeSignal, DropSteps, PutMemo, DropMemo, PutWorker, DropWorker, Rewrite})
+"""Operations that are told to those only who wait for any change."""
+
+
+def topics_of(operations: Iterable[Operation]) -> list[str]:
+    """What to say to those who wait, once *operations* are durable. Steps and renewed leases say nothing: who
+    wants to see them waits for any change."""
+    for operation in operations:
+        if type(operation) not in _SILENT:
+            return [topic for op in operations if type(op) not in _SILENT for topic in _topics_of(op)]
+    return []
+
+
+def _topics_of(op: Operation) -> Iterator[str]:
+    match op:
+        case PutQueue():
+            yield from (queue_topic(op.row.name), QUEUES_TOPIC)
+        case DropQueue():
+            yield from (queue_topic(op.name), QUEUES_TOPIC)
+        case PutSchedule() | DropSchedule():
+            yield SCHEDULES_TOPIC
+        case UpdateRun():
+            if op.release or "cancel_requested" in op.changes or "status" in op.changes:
+                yield run_topic(op.run_id)
+            if op.release and "status" not in op.changes:
+                yield GIVEN_BACK_TOPIC
+            if op.changes.get("queue") is not None:
+                yield from (queue_topic(op.changes["queue"]), QUEUES_TOPIC)
+        case OpenRun():
+            if op.run.queue is not None:
+                yield from (queue_topic(op.run.queue), QUEUES_TOPIC)
+        case AddSignal():
+            yield run_topic(op.signal.run_id)
+        case Publish():
+            yield run_topic(op.item.run_id)
+        case ClaimRun() | Reply() | Restart() | DeleteRun():
+            yield run_topic(op.run_id)
