@@ -90,7 +90,7 @@ def _check_transaction(defn: "StepDef") -> None:
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _ASKING = threading.RLock()
 
-NO_OPTIONS = ("fn", "path", "is_async", "binders", "twins", "owner", "transacts")
+NO_OPTIONS = ("fn", "path", "is_async", "binders", "twins", "owner", "transacts", "never_undone")
 """Fields of a definition that are no options of a decorator."""
 
 
