@@ -61,6 +61,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _NOTHING: Any = object()
+_PRUNED_AT_ONCE = 200  # runs that are looked at, and deleted in one commit
 
 
 class RuntimeOptions(TypedDict, total=False):
@@ -542,14 +543,18 @@ class Runtime:
         wanted = statuses(status)
         if any(not is_final(one) for one in wanted):
             raise ValueError(f"prune deletes runs that have ended; got status {status!r}")
-        gone = [
-            record
-            for record in self.storage.list_runs(RunFilter(status=wanted))
-            if record.finished_at is not None and record.finished_at <= limit
-        ]
-        for start in range(0, len(gone), 200):
-            self._engine.commit(*(DeleteRun(r.id, tombstone=True) for r in gone[start : start + 200]))
-        return len(gone)
+        pruned, after = 0, None
+        while True:
+            some = RunFilter(status=wanted, newest_first=False, after=after, limit=_PRUNED_AT_ONCE)
+            found = self.storage.list_runs(some)
+            gone = [run for run in found if run.finished_at is not None and run.finished_at <= limit]
+            if gone:
+                self._engine.commit(*(DeleteRun(run.id, tombstone=True) for run in gone))
+                pruned += len(gone)
+            if len(found) < _PRUNED_AT_ONCE:
+                return pruned
+            kept = [run.id for run in found if run not in gone]
+            after = kept[-1] if kept else after
 
     def _repr_html_(self) -> str:
         from flowdsl.drawing.lists import runtime_html

@@ -4,7 +4,9 @@ import pytest
 from support import Effects
 
 from flowdsl import Retry, RunStatus, Runtime, StepStatus, step, workflow
+from flowdsl import runtime as runtime_module
 from flowdsl.errors import RunConflict, RunFinished
+from flowdsl.storage.base import UpdateRun
 
 
 class Declined(Exception):
@@ -87,6 +89,23 @@ def test_prune_leaves_a_tombstone(runtime: Runtime, clock):
         w(1)
     with pytest.raises(RunConflict):
         w.options(id="pruned-1")(5)
+
+
+def test_prune_goes_in_batches(runtime: Runtime, clock, monkeypatch):
+    """Whatever is kept between: all that is old is deleted, some in each commit."""
+    monkeypatch.setattr(runtime_module, "_PRUNED_AT_ONCE", 3)
+
+    @workflow(id="{x}")
+    def w(x):
+        return x
+
+    for x in range(12):
+        w(x)
+    clock.advance("3 days")
+    kept = ("2", "3", "4", "8", "11")
+    runtime.storage.commit([UpdateRun(run_id, {"finished_at": clock.now()}) for run_id in kept])
+    assert runtime.prune("2 days") == 7
+    assert sorted(run.id for run in runtime.runs()) == sorted(kept)
 
 
 def test_prune_does_not_touch_what_may_continue(runtime: Runtime, clock):
