@@ -8,7 +8,7 @@ made so far, found by ``ENCODERS[type(value)]``.
 
 import types
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import chain
@@ -78,10 +78,16 @@ class Unkeyable(UnkeyableArgument):
         """Note that *container* holds the value at fault under *step* (``.name``, ``[3]``)."""
         self._steps.append((container, step))
 
-    def inside(self, container: object) -> None:
-        """Note that *container* holds the value at fault at a place that has no name in Python."""
-        self._steps = [(holder, "") for holder, _ in self._steps]
-        self._steps.append((container, "[…]"))
+    def inside(self, container: object, plain: object) -> None:
+        """Note that *container* holds the value at fault where *plain*, encoded in its place, does."""
+        if self._steps and type(plain) is dict and not isinstance(container, Mapping):
+            holder, step = self._steps[-1]
+            self._steps[-1] = holder, f".{step[2:-2]}"  # its attributes
+        elif not (self._steps and type(plain) in (dict, list) and isinstance(container, Mapping | Sequence)):
+            self._steps = [(holder, "") for holder, _ in self._steps]  # a place that has no name in Python
+            self._steps.append((container, "[…]"))
+            return
+        self._steps.append((container, ""))
 
     @classmethod
     def too_deep(cls, value: object) -> "Unkeyable":
@@ -382,7 +388,7 @@ def reduced(name: str, reduce: Callable[[Any], object]) -> Encoder:
         try:
             return head + ENCODERS[type(plain)](plain, depth, memo)
         except Unkeyable as error:
-            error.inside(value)
+            error.inside(value, plain)
             raise
 
     return body

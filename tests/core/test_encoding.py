@@ -2,10 +2,11 @@
 
 import copy
 import pickle
-from collections import Counter, OrderedDict, defaultdict
+from collections import ChainMap, Counter, OrderedDict, UserDict, defaultdict, deque
 from dataclasses import dataclass, field, make_dataclass
 from enum import Enum, Flag, IntEnum
 from functools import lru_cache, partial
+from types import MappingProxyType, SimpleNamespace
 from typing import Any, NamedTuple
 
 import attrs
@@ -361,6 +362,11 @@ REFUSED = [
     (Point(1, object()), ".y", "no canonical encoding"),  # type: ignore[arg-type]
     (OrderedDict(a=object()), "['a']", "no canonical encoding"),
     (slice(object()), "[…]", "no canonical encoding"),
+    (SimpleNamespace(a=[object()]), ".a[0]", "no canonical encoding"),
+    (MappingProxyType({"a": object()}), "['a']", "no canonical encoding"),
+    (ChainMap({}, {"a": object()}), "['a']", "no canonical encoding"),
+    (UserDict(a=object()), "['a']", "no canonical encoding"),
+    (deque([1, object()]), "[1]", "no canonical encoding"),
     (lambda: None, "", "lambda"),
     (make_local(), "", "local"),
     ([].append, "", "bound to an object"),

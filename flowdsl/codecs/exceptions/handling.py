@@ -25,6 +25,7 @@ __all__ = [
     "traceback_of",
 ]
 
+_NOTES = 20  # an exception that leaves a hundred nested steps does not need a hundred
 _FIELDS: Any = vars(BaseException)
 _EXCEPTIONS: Any = vars(BaseExceptionGroup)["exceptions"]
 
@@ -112,7 +113,7 @@ def carry_history(error: BaseException, loaded: BaseException) -> None:
 
 
 def add_note(error: BaseException, note: str) -> None:
-    """Add *note* to *error*, once. Where its class keeps notes in its own way, there is none.
+    """Add *note* to *error*, once. Where its class keeps notes in its own way, or it has many, there is none.
 
     >>> error = ValueError("no")
     >>> add_note(error, "at step shop.charge"); add_note(error, "at step shop.charge")
@@ -120,5 +121,9 @@ def add_note(error: BaseException, note: str) -> None:
     ['at step shop.charge']
     """
     notes = dict_of(error).setdefault("__notes__", [])
-    if isinstance(notes, list) and not any(known is note or known == note for known in notes):
+    if (
+        isinstance(notes, list)
+        and len(notes) < _NOTES
+        and not any(known is note or known == note for known in notes)
+    ):
         notes.append(note)

@@ -20,6 +20,7 @@ import logging
 import traceback
 import warnings
 from collections.abc import Iterator
+from types import TracebackType
 from typing import Any
 from weakref import WeakSet
 
@@ -61,6 +62,10 @@ _logger = logging.getLogger("flowdsl")
 _MAX_CHAIN = 10
 _MAX_REPR = 200
 _MAX_TRACE = 40_000  # characters
+_FRAMES = 60  # the innermost, of a traceback that nobody has stored yet
+_FRAMES_AGAIN = (
+    10  # the outermost, of an exception that was loaded: the others are in the text that was stored
+)
 _warned: WeakSet[type] = WeakSet()
 
 
@@ -249,17 +254,35 @@ def _shown(value: Any) -> str:
 
 
 def _trace(error: BaseException) -> str:
-    """Return the traceback as text; before it, for an exception that was loaded, the stored one."""
+    """Return the traceback as text; before it, for an exception that was loaded, the stored one.
+
+    Python takes long for a line of it, and what leaves nested steps comes by here at each of them.
+    """
+    earlier = dict_of(error).get(TRACE)
+    frames, limit = traceback_of(error), _FRAMES_AGAIN
+    if not isinstance(earlier, str):
+        frames, limit = _innermost(frames), _FRAMES
     try:
-        text = "".join(traceback.format_exception(error))
+        text = "".join(traceback.format_exception(type(error), error, frames, limit=limit))
     except Exception:  # it may call the user's __str__
         text = f"{type(error).__qualname__}: {text_of(error)}\n"
-    earlier = dict_of(error).get(TRACE)
     if isinstance(earlier, str):
         text = f"{earlier}\nIt was raised again from storage:\n\n{text}"
     if len(text) > _MAX_TRACE:
         text = f"{text[: _MAX_TRACE // 2]}\n  […]\n{text[-_MAX_TRACE // 2 :]}"
     return _plain(text)
+
+
+def _innermost(frames: TracebackType | None) -> TracebackType | None:
+    """The traceback without what lies before its last ``_FRAMES``."""
+    last = frames
+    for _ in range(_FRAMES):
+        if last is None:
+            return frames
+        last = last.tb_next
+    while frames is not None and last is not None:
+        frames, last = frames.tb_next, last.tb_next
+    return frames
 
 
 # ---------------------------------------------------------------------------------------------------- loading
