@@ -150,7 +150,8 @@ def _inspect(path: Path) -> int:
             (run.id, step.result())
             for run in runtime.runs()
             for step in run.steps()
-            if re.search("(act|nest)$", step.path) and step.status in ("completed", "undone")
+            if step.kind == "step" and re.search("(act|nest)$", step.path)
+            if step.status in ("completed", "undone")
         }
         # a body that was in flight when its process died may have no record, or another one
         world = World(did=[each for each in did if not kills or each in recorded], undid=undid)
