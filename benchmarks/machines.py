@@ -23,7 +23,7 @@ from flowdsl import Runtime, step, workflow
 from flowdsl.core.records import Run
 from flowdsl.core.status import RunStatus
 from flowdsl.storage import Storage, open_storage
-from flowdsl.storage.operations import Claimed, ClaimNext, OpenRun
+from flowdsl.storage.base import Claimed, ClaimNext, OpenRun
 
 __all__ = ["machines"]
 
