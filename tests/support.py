@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from flowdsl import Hooks, Runtime, step, workflow
+from flowdsl import Hooks, Retry, Runtime, step, workflow
 from flowdsl.errors import FlowError, StorageUnavailable
 from flowdsl.storage.base import Operation, Outcome, Storage
 from flowdsl.testing.crash import RelayStorage
@@ -23,6 +23,13 @@ EXAMPLES = float(os.environ.get("FLOWDSL_EXAMPLES", "1"))
 def examples(count: int) -> int:
     """How many examples a property test tries: *count*, times the factor in FLOWDSL_EXAMPLES."""
     return max(1, int(count * EXAMPLES))
+
+
+ONCE = Retry(attempts=1)
+
+
+class Declined(Exception):
+    """A business error."""
 
 
 # sync and async --------------------------------------------------------------------------------------

@@ -5,18 +5,12 @@ import threading
 import time
 
 import pytest
-from support import Flavour
+from support import Declined, Flavour
 
 from flowdsl import Retry, Run, RunStatus, Runtime, StepStatus, step, workflow
 from flowdsl.core.records import Run as RunRecord
 from flowdsl.errors import CorruptPayload, FlowError, RunNotFound
 from flowdsl.storage.base import OpenRun, UpdateRun
-
-ONCE = Retry(attempts=1)
-
-
-class Declined(Exception):
-    """A business error."""
 
 
 def test_what_a_handle_shows(runtime: Runtime, clock):

@@ -4,16 +4,10 @@ import inspect
 import logging
 
 import pytest
-from support import Effects, Flavour, Recorder
+from support import ONCE, Declined, Effects, Flavour, Recorder
 
 from flowdsl import Hooks, Retry, Runtime, step, workflow
 from flowdsl.errors import RunCancelled
-
-ONCE = Retry(attempts=1)
-
-
-class Declined(Exception):
-    """A business error."""
 
 
 def test_the_view_of_a_step(runtime: Runtime, flavour: Flavour, hooks: Recorder, clock):

@@ -3,13 +3,9 @@
 import logging
 
 import pytest
-from support import Breaking, Effects, Recorder, python, unreachable
+from support import Breaking, Declined, Effects, Recorder, python, unreachable
 
 from flowdsl import Hooks, Retry, Runtime, step, workflow
-
-
-class Declined(Exception):
-    """A business error."""
 
 
 def test_only_warnings_and_errors_are_printed_without_a_handler(tmp_path):

@@ -1,16 +1,12 @@
 """What a runtime tells of its runs, and how it deletes them."""
 
 import pytest
-from support import Effects
+from support import Declined, Effects
 
 from flowdsl import Retry, RunStatus, Runtime, StepStatus, step, workflow
 from flowdsl import runtime as runtime_module
 from flowdsl.errors import RunConflict, RunFinished
 from flowdsl.storage.base import UpdateRun
-
-
-class Declined(Exception):
-    """A business error."""
 
 
 def test_runs_filters_and_pages(runtime: Runtime, clock):

@@ -5,16 +5,10 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from support import Effects, Flavour
+from support import ONCE, Declined, Effects, Flavour
 
 from flowdsl import Retry, Runtime, current_runtime, step, workflow
 from flowdsl.runtime import current_engine
-
-ONCE = Retry(attempts=1)
-
-
-class Declined(Exception):
-    """A business error."""
 
 
 @pytest.fixture

@@ -5,15 +5,9 @@ import os
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 
 import pytest
-from support import Effects
+from support import ONCE, Declined, Effects
 
-from flowdsl import Retry, Runtime, step, workflow
-
-ONCE = Retry(attempts=1)
-
-
-class Declined(Exception):
-    """A business error."""
+from flowdsl import Runtime, step, workflow
 
 
 class Immediate(Executor):

@@ -1,15 +1,9 @@
 """Runs in runs."""
 
 import pytest
-from support import Effects, Flavour
+from support import ONCE, Declined, Effects, Flavour
 
-from flowdsl import Retry, Runtime
-
-ONCE = Retry(attempts=1)
-
-
-class Declined(Exception):
-    """A business error."""
+from flowdsl import Runtime
 
 
 def test_a_child_is_a_run_of_its_own(runtime: Runtime, flavour: Flavour, effects: Effects):

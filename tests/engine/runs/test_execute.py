@@ -4,17 +4,10 @@ import asyncio
 from datetime import UTC
 
 import pytest
-from support import Breaking, Effects, Flavour, Recorder
+from support import ONCE, Breaking, Declined, Effects, Flavour, Recorder
 
 from flowdsl import Retry, RunStatus, Runtime, step, workflow
 from flowdsl.errors import RunFinished, StorageFull
-
-ONCE = Retry(attempts=1)
-
-
-class Declined(Exception):
-    """A business error."""
-
 
 # how runs end
 

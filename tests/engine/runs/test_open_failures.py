@@ -4,16 +4,10 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from support import Effects, Flavour
+from support import ONCE, Declined, Effects, Flavour
 
-from flowdsl import Retry, Runtime, log, step, store, workflow
+from flowdsl import Runtime, log, step, store, workflow
 from flowdsl.errors import RunConflict
-
-ONCE = Retry(attempts=1)
-
-
-class Declined(Exception):
-    """A business error."""
 
 
 def test_handled_failures_are_replayed_and_the_open_one_executes(

@@ -1,16 +1,10 @@
 """How failed and interrupted runs continue: called again, retried by hand, whatever is open."""
 
 import pytest
-from support import Crash, Effects, Flavour, Mortal
+from support import ONCE, Crash, Declined, Effects, Flavour, Mortal
 
 from flowdsl import Retry, RunStatus, Runtime, step, workflow
 from flowdsl.errors import RunConflict, RunFinished, RunNotFound
-
-ONCE = Retry(attempts=1)
-
-
-class Declined(Exception):
-    """A business error."""
 
 
 def test_a_failed_run_continues_when_called_again(runtime: Runtime, flavour: Flavour, effects: Effects):

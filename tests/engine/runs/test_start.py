@@ -3,13 +3,9 @@
 import asyncio
 
 import pytest
-from support import Flavour
+from support import Declined, Flavour
 
 from flowdsl import Runtime, step, workflow
-
-
-class Declined(Exception):
-    """A business error."""
 
 
 def test_start_returns_once_the_run_is_recorded(runtime: Runtime, flavour: Flavour):

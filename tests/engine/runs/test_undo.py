@@ -4,46 +4,13 @@ import asyncio
 import threading
 
 import pytest
-from support import Crash, Effects, Mortal
+from sagas import saga
+from support import ONCE, Crash, Declined, Effects, Mortal
 
 import flowdsl
 from flowdsl import Retry, RunStatus, Runtime, StepStatus, step, workflow
 from flowdsl.errors import RunCancelled, RunTimeout
 from flowdsl.storage.base import PutStep
-
-ONCE = Retry(attempts=1)
-
-
-class Declined(Exception):
-    """A business error."""
-
-
-def saga(flavour, effects, broken, **options):
-    """Three steps that can be undone, then one that fails while *broken*."""
-
-    @flavour.step(retry=Retry(attempts=2, jitter=0), name="saga.release")
-    def release(result):
-        effects("release", result)
-
-    @flavour.step(undo=release, name="saga.reserve")
-    def reserve(n):
-        effects("reserve", n)
-        return f"r{n}"
-
-    @flavour.step(retry=ONCE, name="saga.charge")
-    def charge():
-        effects("charge")
-        if broken:
-            raise Declined("no")
-        return "paid"
-
-    @flavour.workflow(name="saga.w", id="w", **options)
-    def w():
-        for n in range(3):
-            yield reserve(n)
-        return (yield charge())
-
-    return w, (release, reserve, charge)
 
 
 def test_the_undo_of_every_completed_step_runs_newest_first(runtime, flavour, effects: Effects):

@@ -1,46 +1,13 @@
 """Undo across runs: children, forks, and runs that are cancelled from elsewhere."""
 
 import pytest
-from support import Crash, Effects, Mortal, script, spawn
+from sagas import saga
+from support import ONCE, Crash, Declined, Effects, Mortal, script, spawn
 
-from flowdsl import Retry, RunStatus, Runtime, StepStatus
+from flowdsl import RunStatus, Runtime, StepStatus
 from flowdsl.core.records import Step
 from flowdsl.errors import RunFinished
 from flowdsl.storage.base import PutStep
-
-ONCE = Retry(attempts=1)
-
-
-class Declined(Exception):
-    """A business error."""
-
-
-def saga(flavour, effects, broken, **options):
-    """Three steps that can be undone, then one that fails while *broken*."""
-
-    @flavour.step(retry=Retry(attempts=2, jitter=0), name="saga.release")
-    def release(result):
-        effects("release", result)
-
-    @flavour.step(undo=release, name="saga.reserve")
-    def reserve(n):
-        effects("reserve", n)
-        return f"r{n}"
-
-    @flavour.step(retry=ONCE, name="saga.charge")
-    def charge():
-        effects("charge")
-        if broken:
-            raise Declined("no")
-        return "paid"
-
-    @flavour.workflow(name="saga.w", id="w", **options)
-    def w():
-        for n in range(3):
-            yield reserve(n)
-        return (yield charge())
-
-    return w, (release, reserve, charge)
 
 
 def test_cancelling_an_interrupted_run_undoes_its_steps(storage, clock, flavour, effects: Effects):
