@@ -21,7 +21,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
 BLOCK = re.compile(r"^```console\n(.*?)^```$", re.M | re.S)
 SCRIPT = re.compile(r"^```python\n# (\w+\.py)\n(.*?)^```$", re.M | re.S)
 WIDTH = 96
-READERS = ("runs", "show", "steps", "logs", "export", "top", "doctor", "queues list", "schedules list")
+READERS = ("runs", "show", "steps", "logs", "export", "stream", "top", "doctor", "workers")
+LISTS = ("flowdsl queues", "flowdsl schedules")
 
 _DIFFERS = [
     (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d( UTC)?", "TIME"),
@@ -84,7 +85,7 @@ class Session:
         One that only reads is called in this process, which is quicker. The others may look at a workflow, and this
         process may know another one of that name.
         """
-        reads = command.startswith(tuple(f"flowdsl {name} " for name in READERS))
+        reads = command in LISTS or f"{command} ".startswith(tuple(f"flowdsl {name} " for name in READERS))
         if reads and not set("|>$&") & set(command) and "--app" not in command:
             with contextlib.chdir(self.folder):
                 runner = CliRunner(env={"FLOWDSL_STORAGE": None, **self.environment})
