@@ -6,6 +6,7 @@ from html import unescape
 from flowdsl import Retry, log, step, store, wait_for, workflow
 from flowdsl.core.records import Item, Run, Signal, Step
 from flowdsl.core.status import RunStatus, StepStatus
+from flowdsl.core.words import state_of
 from flowdsl.errors import StorageUnavailable
 from flowdsl.storage import MemoryStorage
 from flowdsl.storage.operations import AddSignal, Publish, Reply
@@ -220,3 +221,38 @@ def test_the_head_of_a_long_run_is_sent_before_its_steps_are_read(client):
     whole = client(of=storage).get("/runs/long")
     assert int(whole.headers["content-length"]) == len(whole.content)
     assert 'id="timeline" data-total="500"' in whole.text
+
+
+def test_the_detail_of_a_step_has_its_own_log(client):
+    """Lines that it wrote itself, and none of the run's or of another step."""
+    storage = MemoryStorage()
+    storage.set_run(Run("x", "shop.sell", "k", status=RunStatus.COMPLETED, created_at=1e9, finished_at=2e9))
+    for number, scope, said in ((1, "a" * 40, "in a"), (2, "b" * 40, "in b"), (3, "", "in the run")):
+        storage.set_step(Step("x", f"{number:040x}", "flowdsl.log", kind="log", scope=scope, preview=said))
+    for key in ("a" * 40, "b" * 40):
+        storage.set_step(Step("x", key, "shop.charge", status=StepStatus.COMPLETED, completed_at=1.0))
+    page = client(of=storage)
+    detail = section(page.get(f"/runs/x?step={'a' * 40}").text, "detail")
+    assert "in a" in detail
+    assert "in b" not in detail
+    assert "in the run" not in detail
+    assert all(said in section(page.get("/runs/x").text, "logs") for said in ("in a", "in b", "in the run"))
+
+
+def test_every_status_can_be_told_without_colour(client):
+    """Each has its sign and its word, in the list, on its page, and in the filter."""
+    storage = MemoryStorage()
+    for status in RunStatus:
+        storage.set_run(Run(str(status), "shop.sell", "k", status=status, created_at=1e9))
+    page = client(of=storage)
+
+    def seen(path):
+        return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", page.get(path).text)))
+
+    # Nobody executes the running one.
+    words = {str(status): str(status) for status in RunStatus} | {"running": "interrupted"}
+    for name, word in words.items():
+        said = f"{state_of(word).sign} {word}"
+        assert seen("/").count(said) == 2
+        assert said in seen(f"/runs/{name}")
+    assert len({state_of(word).sign for word in words.values()}) == len(words)
