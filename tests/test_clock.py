@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from support import Effects, Flavour
@@ -394,3 +395,32 @@ def test_a_branch_that_sleeps_beside_one_that_has_ended(clock, runtime: Runtime)
     before = clock.now()
     assert asyncio.run(w()) == (["slow", 1, 2], ["slow", 1])
     assert clock.now() - before == 2 * 86_400
+
+
+def test_a_body_with_a_limit_counts_before_its_thread_has_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A virtual clock does not skip to the timeout of a step whose thread the machine has yet to execute."""
+    waits = threading.Event()
+
+    class Watched(VirtualClock):
+        def wait(self, waker: Any, seconds: Any, **more: Any) -> Any:
+            waits.set()
+            return super().wait(waker, seconds, **more)
+
+    real = threading.Thread.run
+
+    def late(thread: threading.Thread) -> None:
+        if thread.name == "flowdsl-timeout":
+            assert waits.wait(60)
+        real(thread)
+
+    @step(timeout=60, name="clock.limited")
+    def limited() -> str:
+        return "in time"
+
+    @workflow(name="clock.late")
+    def flow() -> str:
+        return limited()
+
+    monkeypatch.setattr(threading.Thread, "run", late)
+    with Runtime("memory://", clock=Watched()):
+        assert flow() == "in time"

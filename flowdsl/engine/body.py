@@ -100,23 +100,25 @@ class Body(Effect):
         waker = engine.clock.waker()
         box: list[Result] = []
         lock = threading.Lock()
+        counted = ExitStack()
 
         def work() -> None:
-            with engine.busy():
+            with counted:
                 outcome = self._sync()
-            with lock:
-                box.append(outcome)
-                if self.frame.abandoned:
-                    self.frame.run.bodies.abandon(-1)
-                    logger.info(
-                        "a body of %s that a timeout had left behind has ended; its outcome is discarded",
-                        self.frame.step.path if self.frame.step else self.frame.run.id,
-                        extra={"run": self.frame.run.id},
-                    )
-            waker.set()
+                with lock:
+                    box.append(outcome)
+                    if self.frame.abandoned:
+                        self.frame.run.bodies.abandon(-1)
+                        logger.info(
+                            "a body of %s that a timeout had left behind has ended; its outcome is discarded",
+                            self.frame.step.path if self.frame.step else self.frame.run.id,
+                            extra={"run": self.frame.run.id},
+                        )
+                waker.set()
 
         context = contextvars.copy_context()
         begun = engine.ticks()
+        counted.enter_context(engine.busy())  # from now on, or a virtual clock skips to the limit
         threading.Thread(target=context.run, args=(work,), name="flowdsl-timeout", daemon=True).start()
         while not box and (left := self._left(begun)) > 0:
             engine.clock_wait(waker, left, real=True)

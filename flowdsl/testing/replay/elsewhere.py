@@ -62,7 +62,7 @@ class _Process:
             self.restart()
         new = {name: found for name, found in modules.items() if name not in self._modules}
         if new:
-            fault = self._ask("prepare", list(sys.path), new)
+            fault = self._ask("prepare", list(sys.path), new, _surroundings())
             if fault:
                 raise Unreachable(f"its modules cannot be imported there: {fault}")
             self._modules |= new
@@ -74,7 +74,7 @@ class _Process:
 
     def execute(self, data: bytes, point: int, changes: tuple[str, ...], notice: bool) -> Sight:
         """Continue there. Raises :class:`Unreachable` where nothing can be concluded from it."""
-        found = self._ask("execute", data, point, changes, notice)
+        found = self._ask("execute", data, point, changes, notice, _surroundings())
         if isinstance(found, str):
             raise Unreachable(found)
         sight: Sight = found
@@ -105,6 +105,15 @@ class _Process:
         for pipe in (self._process.stdin, self._process.stdout):
             with contextlib.suppress(OSError):
                 pipe.close()  # type: ignore[union-attr]
+
+
+def _surroundings() -> other.Surroundings:
+    """What a process inherits when it is started, as it is here now: those serve for long."""
+    try:
+        directory = os.getcwd()
+    except FileNotFoundError:  # it was deleted
+        directory = ""
+    return directory, dict(os.environ)
 
 
 _processes: dict[int, _Process] = {}

@@ -14,6 +14,7 @@ import os
 import pickle
 import struct
 import sys
+import time
 import traceback
 from types import ModuleType
 from typing import IO, Any
@@ -25,9 +26,12 @@ from flowdsl.testing.replay.report import difference
 from flowdsl.testing.replay.surroundings import another_host, elsewhere
 from flowdsl.testing.replay.travel import NotTaken, unpack
 
-__all__ = ["main", "receive", "send"]
+__all__ = ["Surroundings", "main", "receive", "send"]
 
 _LENGTH = struct.Struct("!Q")
+
+Surroundings = tuple[str, dict[str, str]]
+"""Working directory and environment."""
 
 
 def send(pipe: IO[bytes], message: Any) -> None:
@@ -61,8 +65,19 @@ class _Finder:
         return importlib.util.spec_from_file_location(name, file, submodule_search_locations=folders)
 
 
-def _prepare(paths: list[str], modules: dict[str, tuple[str, float]]) -> str:
+def _take_over(surroundings: Surroundings) -> None:
+    """Begin with what the process of the test has now."""
+    directory, environment = surroundings
+    if directory:
+        os.chdir(directory)
+    os.environ.clear()
+    os.environ.update(environment)
+    time.tzset()
+
+
+def _prepare(paths: list[str], modules: dict[str, tuple[str, float]], surroundings: Surroundings) -> str:
     """Import what is needed; what went wrong, or ``""``."""
+    _take_over(surroundings)
     sys.path[:] = paths
     finder: Any = _Finder({name: file for name, (file, _) in modules.items() if file})
     sys.meta_path.append(finder)
@@ -74,9 +89,12 @@ def _prepare(paths: list[str], modules: dict[str, tuple[str, float]]) -> str:
     return ""
 
 
-def _execute(data: bytes, point: int, changes: tuple[str, ...], notice: bool) -> Sight | str:
+def _execute(
+    data: bytes, point: int, changes: tuple[str, ...], notice: bool, surroundings: Surroundings
+) -> Sight | str:
     """What a continued execution shows; a text if nothing can be concluded."""
     try:
+        _take_over(surroundings)
         plan, first = _loaded(data)
         before = first.commits[:point]
         storage = unfinished(before, released=True)

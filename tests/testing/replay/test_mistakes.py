@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import mistakes
 import pytest
@@ -48,3 +49,13 @@ def test_the_first_of_several_is_a_race() -> None:
     made, _ = MISTAKES["order_first_completed"]
     with pytest.raises(AssertionError, match=r"race\(\)"):
         check_replay(made)
+
+
+def test_other_processes_begin_where_the_test_stands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """They serve for long: a test that has moved, or has set a variable since, is continued with what it has."""
+    made, _ = MISTAKES["directory"]
+    for folder in (tmp_path, tmp_path.parent):
+        monkeypatch.chdir(folder)
+        monkeypatch.setenv("FLOWDSL_TEST_FOLDER", str(folder))
+        with pytest.raises(AssertionError, match=causes.DIRECTORY):
+            check_replay(made)
