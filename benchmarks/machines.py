@@ -58,13 +58,13 @@ class _Raw:
         dsn, _, schema = url.rpartition("schema=")
         self._connection = psycopg.connect(dsn.rstrip("&?"), autocommit=True)
         self._connection.prepare_threshold = 1
-        row = self._connection.execute(f'SELECT * FROM "{schema}".steps LIMIT 1').fetchone()
+        row = self._connection.execute(f'SELECT * FROM "{schema}".steps LIMIT 1'.encode()).fetchone()
         assert row is not None
         self._row = row
         self._connection.execute(
-            f'CREATE TABLE "{schema}".raw AS SELECT * FROM "{schema}".steps WITH NO DATA'
+            f'CREATE TABLE "{schema}".raw AS SELECT * FROM "{schema}".steps WITH NO DATA'.encode()
         )
-        self._insert = f'INSERT INTO "{schema}".raw VALUES ({", ".join(["%s"] * len(row))})'
+        self._insert = f'INSERT INTO "{schema}".raw VALUES ({", ".join(["%s"] * len(row))})'.encode()
 
     def write(self, rows: int) -> float:
         """Insert so many, each in a commit of its own; seconds for all."""

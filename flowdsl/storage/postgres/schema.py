@@ -30,6 +30,9 @@ def prepare(connection: "psycopg.Connection[Any]", schema: str, quoted: Sql) -> 
         return
     lock = int.from_bytes(blake2b(schema.encode(), digest_size=8).digest(), "big", signed=True)
     with connection.transaction():
+        # A large table takes its time, and who comes meanwhile waits for it.
+        connection.execute("SET LOCAL lock_timeout = 0")
+        connection.execute("SET LOCAL statement_timeout = 0")
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (lock,))
         found = _version(connection, schema, quoted)
         if found > supported[-1].version:

@@ -357,25 +357,24 @@ class Transaction:
         again = yield self._sql.claimed_by_nonce, (op.nonce, op.owner)
         if again:
             return Claimed(tuple(columns.run_of(row) for row in again))
-        rows = yield from self._next_runs(op)
-        if not rows:
+        found = yield from self._next_runs(op)
+        if not found:
             return Claimed(())
         now = yield from self._clock()
-        runs = []
-        for row in rows:
-            run = columns.run_of(row[1:])
-            runs.append(evolve(run, **claimed_next(run, owner=op.owner, lease=op.lease, now=now)))
+        runs = [evolve(run, **claimed_next(run, owner=op.owner, lease=op.lease, now=now)) for _, run in found]
+        for run in runs:
             self._heads.pop(run.id, None)
-        numbers, epochs = [row[0] for row in rows], [run.epoch for run in runs]
+        numbers, epochs = [no for no, _ in found], [run.epoch for run in runs]
         begun, recoveries = [run.claimed_at for run in runs], [run.recoveries for run in runs]
         (owner,) = checked((op.owner,))
         values = (owner, op.nonce, now + op.lease, numbers, epochs, begun, recoveries)
         yield self._sql.take_runs, values
         return Claimed(tuple(runs))
 
-    def _next_runs(self, op: ClaimNext) -> Dialogue[list[Row]]:
-        """The rows that *op* takes, locked. Rows that another worker has locked are passed over; where there
-        are limits, one worker claims at a time, and looks at the clock when it is its turn."""
+    def _next_runs(self, op: ClaimNext) -> Dialogue[list[tuple[int, Run]]]:
+        """The runs that *op* takes, with their numbers; their rows are locked. Rows that another worker has
+        locked are passed over; where there are limits, one worker claims at a time, and looks at the clock
+        when it is its turn."""
         declared = yield self._sql.list_queues, ()
         queues = {row[0]: queue_of(QueueRow(*row)) for row in declared}
         ((serial,),) = yield self._sql.has_serial, ()
@@ -385,8 +384,8 @@ class Transaction:
         known = dict(op.workflows)
         names = None if op.queues is None else list(op.queues)
         skip = [run_id for run_id in op.skip if is_text(run_id)]
-        lost = yield self._sql.lost_runs, (now, list(known), skip, names, names, op.limit)
-        lost = [row for row in lost if _is_known(row, known)]
+        rows = yield self._sql.lost_runs, (now, list(known), skip, names, names, op.limit)
+        lost = [(no, run) for no, run in map(_numbered, rows) if _is_known(run, known)]
         executing = (yield self._sql.executing, (now,)) if limited else []
         since = longest_window(queues.values())
         begun = (yield self._sql.begun, (now - since,)) if since else []
@@ -394,20 +393,20 @@ class Transaction:
         priority, created_at, run_id = op.after or (2**62, 0.0, "")
         left = op.limit - len(lost)
         size = 2 * left + 32 if limited else left
-        found: dict[str, Row] = {}
+        found: dict[str, tuple[int, Run]] = {}
         chosen: list[Candidate] = []
         while len(chosen) < left:
             place = (-priority, created_at, run_id)
             values = (*place, skip, now, list(known), names, names, *rooms.closed(), size)
             page = yield self._sql.pending_runs, values
-            runs = [columns.run_of(row[1:]) for row in page]
-            mine = {run.id: row for run, row in zip(runs, page, strict=True) if _is_known(row, known)}
-            found |= mine
-            candidates = [Candidate.of(run) for run in runs if run.id in mine]
-            chosen += rooms.take(candidates, left - len(chosen))
+            runs = [_numbered(row) for row in page]
+            mine = [(no, run) for no, run in runs if _is_known(run, known)]
+            found.update((run.id, (no, run)) for no, run in mine)
+            chosen += rooms.take([Candidate.of(run) for _, run in mine], left - len(chosen))
             if len(page) < size:
                 break
-            priority, created_at, run_id = runs[-1].priority, runs[-1].created_at, runs[-1].id
+            last = runs[-1][1]
+            priority, created_at, run_id = last.priority, last.created_at, last.id
         return [*lost, *(found[run.id] for run in chosen)]
 
     def _update_run(self, op: UpdateRun) -> Dialogue[Outcome]:
@@ -660,9 +659,12 @@ def _head_of(row: Row) -> _Head:
     return _Head(no, epoch, _STATUS[status], last)
 
 
-def _is_known(row: Row, known: dict[str, str]) -> bool:
-    """Whether the run of a row is of a version that *known* covers."""
-    run = columns.run_of(row[1:])
+def _numbered(row: Row) -> tuple[int, Run]:
+    return row[0], columns.run_of(row[1:])
+
+
+def _is_known(run: Run, known: dict[str, str]) -> bool:
+    """Whether *run* is of a version that *known* covers."""
     return run.workflow in known and is_known(run.version, known[run.workflow])
 
 
