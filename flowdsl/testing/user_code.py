@@ -19,6 +19,7 @@ __all__ = [
     "executing",
     "in_step_body",
     "in_workflow_body",
+    "is_thread_of_user",
     "line_of",
     "line_of_code",
     "program_paths",
@@ -88,6 +89,18 @@ def user_frame(depth: int = 1) -> Any:
             return frame
         frame = frame.f_back
     return None
+
+
+def is_thread_of_user(depth: int = 1) -> bool:
+    """Whether nothing but libraries stands here, down to the beginning of a thread: user code has started it,
+    as ``asyncio.to_thread`` does."""
+    frame: Any = sys._getframe(depth)
+    while frame is not None:
+        module = str(frame.f_globals.get("__name__")).partition(".")[0]
+        if module in _BY_THEMSELVES or not frame.f_code.co_filename.startswith((*_INSTALLED, *_GENERATED)):
+            return False
+        frame = frame.f_back
+    return True
 
 
 def line_of(frame: Any) -> str:

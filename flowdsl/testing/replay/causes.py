@@ -57,6 +57,8 @@ _ALL = frozenset[str]()
 _CALLS: dict[str, tuple[str, frozenset[str]]] = {
     "time": (CLOCK, _ALL),
     "datetime": (CLOCK, frozenset({"now", "utcnow", "today"})),
+    "asyncio.base_events": (CLOCK, frozenset({"time"})),
+    "resource": (CLOCK, frozenset({"getrusage"})),
     "email.utils": (CLOCK, frozenset({"formatdate", "localtime", "make_msgid"})),
     "pandas._libs.tslibs.timestamps": (CLOCK, frozenset({"now", "today", "utcnow"})),
     "_random": (CHANCE, _ALL),
@@ -64,13 +66,15 @@ _CALLS: dict[str, tuple[str, frozenset[str]]] = {
     "secrets": (CHANCE, _ALL),
     "numpy.random.mtrand": (CHANCE, _ALL),
     "uuid": (IDS, frozenset({"uuid1", "uuid4", "uuid6", "uuid7"})),
-    "os": (ENVIRONMENT, frozenset({"getenv", "__getitem__"})),
+    "os": (ENVIRONMENT, frozenset({"getenv", "__getitem__", "__iter__", "__len__"})),
     "socket": (PROCESS, frozenset({"gethostname", "getfqdn"})),
     "_socket": (PROCESS, frozenset({"gethostname"})),
     "platform": (PROCESS, _ALL),
     "flowdsl.testing.replay.surroundings": (PROCESS, frozenset({"uname", "gethostname", "cpu_count"})),
     "getpass": (PROCESS, frozenset({"getuser"})),
     "builtins": (PROCESS, frozenset({"id", "hash"})),
+    "gc": (PROCESS, _ALL),
+    "_asyncio": (PROCESS, frozenset({"get_name"})),
     "_thread": (PROCESS, frozenset({"get_ident", "get_native_id"})),
     "tempfile": (OUTSIDE, _ALL),
 }
@@ -78,14 +82,23 @@ _CALLS: dict[str, tuple[str, frozenset[str]]] = {
 
 _POSIX = {
     "urandom": CHANCE,
+    "getrandom": CHANCE,
+    "times": CLOCK,
     "getpid": PROCESS,
     "getppid": PROCESS,
+    "getpgid": PROCESS,
+    "getpgrp": PROCESS,
+    "getsid": PROCESS,
     "uname": PROCESS,
     "cpu_count": PROCESS,
     "getcwd": DIRECTORY,
     "listdir": OUTSIDE,
     "scandir": OUTSIDE,
     "stat": OUTSIDE,
+    "lstat": OUTSIDE,
+    "access": OUTSIDE,
+    "statvfs": OUTSIDE,
+    "getloadavg": OUTSIDE,
 }
 
 
@@ -108,8 +121,8 @@ def noticing(found: list[tuple[str, str]]) -> Iterator[None]:
         if event == "c_call":
             owner = getattr(arg, "__self__", None)
             module = getattr(arg, "__module__", None) or type(owner).__module__
-            if isinstance(owner, type):
-                module = owner.__module__
+            if isinstance(owner, type):  # of a subclass it is still the class that has the method
+                module = next((one for one in owner.__mro__ if arg.__name__ in vars(one)), owner).__module__
             caller, name = frame, arg.__name__
         elif event == "call" and frame.f_back is not None:
             module, name, caller = frame.f_globals.get("__name__"), frame.f_code.co_name, frame.f_back

@@ -39,6 +39,8 @@ logger = logging.getLogger("flowdsl")
 
 _USUAL = 25  # crashes that are tried unless the caller says otherwise
 _PROCESSES = 2  # in which a workflow is continued
+_LOOKS = 4  # executions that tell whether something differs by itself
+_BY_ITSELF = frozenset({cause.CHANCE, cause.IDS, cause.CLOCK, cause.PROCESS})
 _PROCESSES_FOR_SETS = 8  # the same, if the order of a set may matter: two of them may agree by chance
 
 
@@ -252,7 +254,8 @@ class _Check:
         if self._elsewhere is not None and not drawn:
             try:
                 self._elsewhere.has_happened(first)
-                if not self._elsewhere.sight(0, len(point), ()).what:
+                looks = _LOOKS if any(one in _BY_ITSELF for one, _ in noticed) else 1
+                if not any(self._elsewhere.sight(0, len(point), ()).what for _ in range(looks)):
                     return {cause.MEMORY: []}
             except Unreachable:
                 pass
@@ -267,9 +270,14 @@ class _Check:
         plain = ask.sight(number, sight.point, (), notice=True)
         if not plain.what:
             found = [one for one in sight.changes if ask.sight(number, sight.point, (one,)).what]
-            if len(found) > 1 and cause.CLOCK in found and ask.sight(number, sight.point, ()).what:
-                found = [cause.CLOCK]  # so much time has passed meanwhile that each of them seems to matter
+            own = [one for one in plain.noticed if one[0] in _BY_ITSELF]
+            doubtful = len(found) > 1 or not set(found) <= {one for one, _ in own}
+            if not found or (doubtful and own and self._differs_by_itself(ask, number, sight)):
+                return _by_cause(own)  # by chance each of the changes may seem to matter
             noticed = ask.sight(number, sight.point, sight.changes, notice=True).noticed
+            told = {one for one, _ in noticed}
+            if len(found) > 1 and told & set(found):  # one change may bring another one about
+                found = [one for one in found if one in told]
             places: dict[str, Sequence[str]] = {
                 one: [place for c, place in noticed if c == one] for one in found
             }
@@ -279,6 +287,10 @@ class _Check:
         if own:
             return _by_cause(own)
         return {self._hidden_cause(ask, number, plain): ()}
+
+    def _differs_by_itself(self, ask: Elsewhere, number: int, sight: Sight) -> bool:
+        """Whether it differs although nothing has changed: if not at the first look, then at another."""
+        return any(ask.sight(number, sight.point, ()).what for _ in range(_LOOKS))
 
     def _hidden_cause(self, ask: Elsewhere, number: int, plain: Sight) -> str:
         """Nothing has changed but the process, and it looked at nothing that could tell."""

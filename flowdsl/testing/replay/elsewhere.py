@@ -147,7 +147,7 @@ class Elsewhere:
         seen = (first.commits, first.puts, first.value, first.error)
         more, modules = pack((asked, found, seen))
         self._modules |= modules
-        self._data = pickle.dumps((self._packed, more), 5)
+        self._data = pickle.dumps((self._packed, more, dict(os.environ), sys.argv), 5)
 
     def sight(self, number: int, point: int, changes: tuple[str, ...], notice: bool = False) -> Sight:
         """What it shows in the process *number*, continued after *point* commits. Raises

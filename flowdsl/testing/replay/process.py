@@ -116,8 +116,10 @@ def _execute(
 
 
 def _loaded(data: bytes) -> tuple[Plan, Life]:
-    """What the test knows, in this process."""
-    code, found = pickle.loads(data)
+    """What the test knows, in this process, with the environment and command line of the test."""
+    code, found, environment, sys.argv = pickle.loads(data)
+    os.environ.clear()
+    os.environ.update(environment)
     workflow, args, kwargs, fakes, by_hand = unpack(code)
     for name, facts in by_hand.items():  # records may name what is in them
         module = ModuleType(name)

@@ -10,7 +10,7 @@ from typing import Any
 
 from flowdsl.blocks import block
 from flowdsl.testing.replay.observed import Life
-from flowdsl.testing.user_code import in_workflow_body, line_of, program_paths, user_frame
+from flowdsl.testing.user_code import in_workflow_body, is_thread_of_user, line_of, program_paths, user_frame
 
 __all__ = ["is_program", "listening"]
 
@@ -103,9 +103,10 @@ def _audit(event: str, args: tuple[Any, ...]) -> None:
         return
     kind = _kind(event, args)
     frame = user_frame(2) if kind else None
-    if frame is not None:
+    if frame is not None or (kind and is_thread_of_user(2)):
         shown = args[1] if event == "socket.connect" else args[0] if args else ""
-        what = f"{event} {shown!s}\n      at {line_of(frame)}"
+        place = "in a thread of its own" if frame is None else f"at {line_of(frame)}"
+        what = f"{event} {shown!s}\n      {place}"
         found = _listeners[-1].effects if kind == "effect" else _listeners[-1].reads
         if what not in found:
             found.append(what)

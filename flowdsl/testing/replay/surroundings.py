@@ -11,6 +11,7 @@ import platform
 import socket
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
@@ -18,7 +19,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from flowdsl.blocks import block
-from flowdsl.testing.replay.causes import CLOCK, DIRECTORY, ENVIRONMENT, ORDER, OUTSIDE, ZONE
+from flowdsl.testing.replay.causes import CLOCK, DIRECTORY, ENVIRONMENT, ORDER, OUTSIDE, PROCESS, ZONE
 from flowdsl.testing.replay.side_effects import is_program
 from flowdsl.testing.user_code import user_frame
 
@@ -29,6 +30,7 @@ SHIFT = timedelta(days=190, hours=13, minutes=7)
 
 
 _HOST = "elsewhere"
+_MORE = "FLOWDSL_ELSEWHERE"  # a variable
 _real_uname = getattr(os, "uname", None)
 _real_cpu_count = os.cpu_count
 _real_ctime, _real_asctime = time.ctime, time.asctime
@@ -130,7 +132,8 @@ def _numpy_later() -> Iterator[None]:
 
 @block
 def other_environment() -> Iterator[None]:
-    """All variables have other values, and those that are not set are."""
+    """All variables have other values, and those that are not set are; there is one more."""
+    os.environ[_MORE] = _HOST
     for name, value in list(os.environ.items()):
         os.environ[name] = str(int(value) + 1) if value.isdecimal() else f"{value}-elsewhere"
     kind: Any = type(os.environ)
@@ -149,6 +152,7 @@ def other_environment() -> Iterator[None]:
         yield
     finally:
         kind.__getitem__ = read
+        del os.environ[_MORE]
 
 
 @block
@@ -187,18 +191,39 @@ def other_directory() -> Iterator[None]:
 @block
 def no_files() -> Iterator[None]:
     """Code of the user finds none of the files that lie here, except those of the program."""
-    real: Any = os.stat
+    found: Any = {name: getattr(os, name) for name in ("stat", "lstat", "access")}
 
-    def absent(path: Any, *args: Any, **kwargs: Any) -> Any:
-        if not isinstance(path, int) and not is_program(os.fsdecode(path)) and user_frame(2) is not None:
-            raise FileNotFoundError(2, "it lies on another machine", path)
-        return real(path, *args, **kwargs)
+    def is_absent(path: Any) -> bool:
+        return not isinstance(path, int) and not is_program(os.fsdecode(path)) and user_frame(3) is not None
 
-    os.stat = absent
+    def absent(name: str) -> Callable[..., Any]:
+        def look(path: Any, *args: Any, **kwargs: Any) -> Any:
+            if is_absent(path):
+                raise FileNotFoundError(2, "it lies on another machine", path)
+            return found[name](path, *args, **kwargs)
+
+        return look
+
+    def no_access(path: Any, *args: Any, **kwargs: Any) -> bool:
+        return not is_absent(path) and bool(found["access"](path, *args, **kwargs))
+
+    os.stat, os.lstat, os.access = absent("stat"), absent("lstat"), no_access
     try:
         yield
     finally:
-        os.stat = real
+        os.stat, os.lstat, os.access = found["stat"], found["lstat"], found["access"]
+
+
+@block
+def other_names() -> Iterator[None]:
+    """Another command line, and another name of the thread."""
+    thread = threading.current_thread()
+    before = thread.name, sys.argv
+    thread.name, sys.argv = _HOST, [_HOST]
+    try:
+        yield
+    finally:
+        thread.name, sys.argv = before
 
 
 CHANGES: Mapping[str, Callable[[], AbstractContextManager[None]]] = {
@@ -207,6 +232,7 @@ CHANGES: Mapping[str, Callable[[], AbstractContextManager[None]]] = {
     ZONE: other_zone,
     DIRECTORY: other_directory,
     OUTSIDE: no_files,
+    PROCESS: other_names,
     ORDER: nullcontext,  # who plays the bodies back sees to that
 }
 """What may have changed, and how."""

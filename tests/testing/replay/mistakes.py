@@ -433,3 +433,39 @@ def read_and_write() -> None:
 def store_read_and_written() -> Any:
     read_and_write()
     return store.get("n")
+
+
+# what looks different by chance, or hides ------------------------------------------------------------------
+
+
+class Later(datetime.datetime):
+    """A subclass of datetime."""
+
+
+HIDDEN = {
+    "subclass": (cause.CLOCK, lambda: Later.now().isoformat()),
+    "times": (cause.CLOCK, lambda: os.times().elapsed),
+    "group": (cause.PROCESS, lambda: os.getpgid(0)),
+    "name_of_the_thread": (cause.PROCESS, lambda: threading.current_thread().name),
+    "names_of_variables": (cause.ENVIRONMENT, lambda: sorted(os.environ)),
+    "access": (cause.OUTSIDE, lambda: os.access(FILE, os.R_OK)),
+}
+for _name, (_blamed, _look) in HIDDEN.items():
+    body(f"hidden_{_name}", _blamed, _look)
+
+
+@mistake(cause.CLOCK)
+async def clock_of_the_loop() -> str:
+    return await acharge(asyncio.get_running_loop().time())
+
+
+@mistake("")  # a counter in memory, and each process has its own
+async def process_name_of_a_task() -> str:
+    task = asyncio.current_task()
+    assert task is not None
+    return await acharge(task.get_name())
+
+
+@mistake(cause.OUTSIDE)
+async def outside_read_in_a_thread() -> str:
+    return await acharge(await asyncio.to_thread(FILE.read_text))

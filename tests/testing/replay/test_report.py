@@ -4,12 +4,15 @@ import datetime
 import random
 
 import pytest
+from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from replay_steps import charge, refused
 
 from flowdsl import step, store, workflow
 from flowdsl.testing import ReplayMismatch, check_replay
+from flowdsl.testing.replay import causes
+from flowdsl.testing.replay.elsewhere import Elsewhere
 
 
 def test_the_story_of_a_crash() -> None:
@@ -73,3 +76,24 @@ def test_it_dies_between_two_writes_to_the_store() -> None:
 
     assert "set('n', 2)" in refused(careless)
     assert check_replay(careful).value == 1
+
+
+def test_what_differs_by_itself_is_not_blamed_on_what_has_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of all random numbers agree: a change that seems to matter is looked at again."""
+
+    @workflow
+    def flow() -> str:
+        return charge("heads" if random.random() < 2 else "tails")
+
+    real, plain = Elsewhere.sight, iter(["", "", "another call"])
+
+    def sight(self, number, point, changes, notice=False):
+        found = real(self, number, point, changes, notice)
+        if notice:
+            return found
+        matters = len(changes) > 1 or changes == (causes.ENVIRONMENT,)
+        return evolve(found, what=("another call" if matters else "") if changes else next(plain, ""))
+
+    monkeypatch.setattr(Elsewhere, "sight", sight)
+    with pytest.raises(ReplayMismatch, match="it depends on: random numbers\n"):
+        check_replay(flow)
