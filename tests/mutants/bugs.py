@@ -283,7 +283,7 @@ bug(
 bug(
     "prune-without-tombstone",
     "an id that was pruned is used again",
-    ("DeleteRun(r.id, tombstone=True)", "DeleteRun(r.id)"),
+    ("DeleteRun(run.id, tombstone=True) for run in gone", "DeleteRun(run.id) for run in gone"),
     tests="tests/test_runtime_queries.py tests/engine/runs/test_request.py tests/test_runtime.py",
 )
 bug(

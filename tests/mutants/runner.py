@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +38,21 @@ def _pattern(text: str) -> re.Pattern[str]:
     return re.compile(pattern)
 
 
+@cache
+def _sources(package: Path) -> dict[Path, str]:
+    """All files of a package."""
+    return {path: path.read_text(encoding="utf-8") for path in sorted(package.rglob("*.py"))}
+
+
 def planted(package: Path, bug: Bug) -> dict[Path, str]:
     """The files of *package* that *bug* changes, and what stands in them then. Raises :class:`Lost`."""
-    sources = {path: path.read_text(encoding="utf-8") for path in sorted(package.rglob("*.py"))}
+    sources = dict(_sources(package))
     changed = {}
     for text, instead in bug.changes:
         pattern = _pattern(text)
-        found = [(path, match) for path, source in sources.items() for match in pattern.finditer(source)]
+        first = max(re.findall(r"\w+", text), key=len)
+        likely = ((path, source) for path, source in sources.items() if first in source)
+        found = [(path, match) for path, source in likely for match in pattern.finditer(source)]
         if len(found) != 1:
             places = ", ".join(str(path.relative_to(package)) for path, _ in found) or "nowhere"
             raise Lost(f"it stands {len(found)} times ({places}), not once:\n    {text}")

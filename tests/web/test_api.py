@@ -244,7 +244,7 @@ def test_bad_views_are_refused(client, query):
     assert client().get(f"{address}?{query}").status_code == 400
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.text(max_size=20),
     st.sampled_from(["/", "/api/runs", "/runs/x", "/api/runs/x", "/api/runs/x/events"]),

@@ -6,7 +6,7 @@ import threading
 from contextlib import nullcontext
 
 import pytest
-from support import Crash, Effects, Mortal, script, spawn
+from support import Crash, Effects, Mortal, examples, script, spawn
 from verbsupport import until
 
 import flowdsl
@@ -75,7 +75,7 @@ def test_the_first_failure_is_raised_and_the_others_end(runtime, effects: Effect
 
 
 def test_identity_is_deterministic_whatever_the_timing(storage, clock):
-    """Branches of several steps with identical arguments and random delays, resumed a thousand times."""
+    """Branches of several steps with identical arguments and random delays, resumed again and again."""
     from flowdsl.storage import MemoryStorage
 
     chance = random.Random(5)
@@ -110,7 +110,7 @@ def test_identity_is_deterministic_whatever_the_timing(storage, clock):
         assert found == reference
         assert len(found) == 4
 
-    for n in range(1000 if storage.inline else 40):
+    for n in range(examples(150 if storage.inline else 20)):
         asyncio.run(once(n % 6))
 
 
