@@ -14,7 +14,6 @@ from flowdsl.core.advice import shell_line
 from flowdsl.core.preview import error_lines
 from flowdsl.core.records import Run, Signal
 from flowdsl.core.status import is_final
-from flowdsl.errors import WaitTimeout
 from flowdsl.runtime import Runtime
 from flowdsl.storage.topics import run_topic
 
@@ -51,10 +50,11 @@ def ask(cli: Cli, run: str, name: str, payload: Any, timeout: float | None, key:
         record = find_run(runtime, run)
         key = key or f"flowdsl ask {uuid.uuid4()}"
         if _sent(runtime, record.id, name, key) is None:
-            try:  # what comes back is read below, as it is shown: nothing is unpickled
+            try:  # what comes back is read below, as it is shown
                 runtime.ask(record.id, name, None if payload is NOTHING else payload, timeout=0, key=key)
-            except WaitTimeout:
-                pass
+            except Exception:  # mostly that it takes longer; a quick run's refusal may be any exception
+                if _sent(runtime, record.id, name, key) is None:
+                    raise
         if shown_status(runtime, record) == "interrupted":
             cli.out.note("nobody executes the run; it can answer when it is continued")
         answered = _answer(runtime, record, name, key, timeout)

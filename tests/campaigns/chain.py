@@ -28,7 +28,7 @@ __all__ = ["chain"]
 
 YOUNG = 1_000
 """Links after which a life has all that it needs."""
-CACHE = 18 * 1024
+CACHE = 20 * 1024
 """kB that a life may take more than that, however long it is: SQLite keeps pages of the file, and a little."""
 OBJECTS = 2_000
 """Objects that it may have more than that: a run that is kept would be some hundred."""

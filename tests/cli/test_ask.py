@@ -49,6 +49,18 @@ def test_a_refusal_is_an_error(cart, fault, invoke):
     assert (result.exit_code, json.loads(result.stdout)["refused"]) == (1, True)
 
 
+def test_a_refusal_that_comes_at_once_reads_the_same(cart, fault, monkeypatch):
+    """Also when the run is quicker than the command."""
+    ask = Runtime.ask
+
+    def quick(runtime, *args, timeout, **options):
+        return ask(runtime, *args, timeout=60, **options)
+
+    monkeypatch.setattr(Runtime, "ask", quick)
+    said = fault("ask", "cart-5", "add", "--payload", '"lion"')
+    assert said == "error: cart-5 refused add: LookupError: we sell no lions\n"
+
+
 def test_a_key_is_asked_once(cart, invoke, fault):
     """The reply to a key is the same however often it is asked for, after the end as well."""
     first = invoke("ask", "cart-5", "checkout", "--key", "order-21").stdout

@@ -745,3 +745,28 @@ bug(
     ("if rewrites and not self._dry_run else []", "if rewrites else []"),
     tests="tests/test_rekeying.py",
 )
+bug(
+    "generation-keeps-its-epoch",
+    "what the former generation of a run has under way lands in the journal of the next",
+    ('"generation": run.generation + 1, "epoch": run.epoch + 1}', '"generation": run.generation + 1}'),
+    ("begun = evolve(record, epoch=record.epoch + 1, **changes)", "begun = evolve(record, **changes)"),
+    tests="tests/engine/operations/test_continue_as_new.py",
+)
+bug(
+    "cancel-breaks-into-replay",
+    "a cancel that comes during a replay takes what was done for not done",
+    ("self.replaying = self.replaying or replaying", "pass"),
+    tests="tests/engine/runs/test_stopping.py",
+)
+bug(
+    "given-up-child-fails",
+    "a child that its parent has stopped waiting for ends failed with it",
+    ("yield from end_given_up(state) if (yield from end_children(", "if (yield from end_children("),
+    tests="tests/engine/runs/test_stopping.py",
+)
+bug(
+    "ended-branch-in-the-way",
+    "a run cannot begin anew after a crash because of a branch that has ended before it",
+    ("if future.lost or future.key in recorded or run.journal.answers(future.key)", "if False"),
+    tests="tests/engine/operations/test_continue_as_new.py",
+)

@@ -3,7 +3,7 @@
 import threading
 
 import pytest
-from support import Relay, script, spawn
+from support import Crash, Mortal, Relay, script, spawn
 from verbtools import with_a_crash_at_each_commit
 
 from flowdsl import Retry, Runtime, continue_as_new, current_run, publish, schedule, step, wait_for, workflow
@@ -308,6 +308,31 @@ def test_what_has_ended_does_not_hold_it_up(flavour, verbs, effects):
         assert {run.status for run in rt.runs()} == {"completed", "cancelled"}
         assert set(effects.log) == {1, 2}
         effects.log.clear()
+
+
+def test_a_branch_that_ended_before_the_crash_does_not_hold_it_up(storage, clock, flavour, verbs, effects):
+    """Its record answers it, although it had no time yet to ask."""
+
+    @flavour.step
+    def work():
+        effects("work")
+
+    @flavour.workflow(id="w")
+    def w(n=0):
+        if n:
+            return n
+        yield verbs.schedule(work, delay="1 hour")
+        yield verbs.sleep("2 hours")
+        continue_as_new(1)
+
+    def is_the_change(operations):
+        return any(isinstance(operation, Restart) for operation in operations)
+
+    with Runtime(Mortal(storage, is_the_change), clock=clock), pytest.raises(Crash):
+        flavour.call(w)
+    with Runtime(storage, clock=clock):
+        assert flavour.call(w) == 1
+    assert effects == ["work"]
 
 
 def test_a_branch_that_has_failed_fails_the_run(runtime, flavour, verbs):
