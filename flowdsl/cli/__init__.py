@@ -11,6 +11,9 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run the command line with the arguments of this process, and end the process with its exit code."""
-    from flowdsl.cli._app import cli
+    try:
+        from flowdsl.cli._app import cli
 
-    cli(prog_name="flowdsl")
+        cli(prog_name="flowdsl")
+    except KeyboardInterrupt:  # while its modules were loaded; once they are, it ends by itself
+        raise SystemExit(130) from None

@@ -135,3 +135,21 @@ def test_the_package_is_a_program_too():
 def test_a_mistyped_command_is_met_with_the_nearest(invoke):
     """What was meant is named."""
     assert "error: no command 'shw' (did you mean 'show'?)\n" in invoke("shw", "order-7").stderr
+
+
+def test_ctrl_c_while_the_command_is_loaded_ends_quietly():
+    """With 130 and without a traceback, as at any other moment."""
+    program = """
+import sys
+
+class Pressed:
+    def find_spec(self, name, path=None, target=None):
+        if name == "rich.console":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Pressed())
+from flowdsl.cli import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
