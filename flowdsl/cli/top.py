@@ -1,4 +1,4 @@
-"""``flowdsl top``: all runs that are not settled, live."""
+"""``flowdsl top``: all runs that are not settled, with queues and workers, live."""
 
 import time
 from collections import Counter
@@ -16,7 +16,7 @@ from flowdsl.cli._text import cut_middle, cut_start
 from flowdsl.cli._tree import pending_text, step_name
 from flowdsl.cli.runs import run_span
 from flowdsl.core.preview import error_lines
-from flowdsl.core.records import Run, RunFilter
+from flowdsl.core.records import QueueCounts, Run, RunFilter
 from flowdsl.core.status import RunStatus
 from flowdsl.core.views import run_view
 from flowdsl.core.words import STATES, age, moment
@@ -27,6 +27,7 @@ __all__ = ["top"]
 _ORDER = ("running", "waiting", "interrupted", "failed", "pending")
 _UNSETTLED = (RunStatus.PENDING, RunStatus.RUNNING, RunStatus.FAILED)
 _HEAD = 4  # lines beside the rows: how many there are, an empty one, titles, how many more there are
+_QUEUES = 6  # shown, those first in which most runs wait
 _PAUSE = 0.5  # seconds between two pictures at least
 _TICK = 1.0  # seconds between two pictures at most: times go on, and nobody writes that a process has died
 
@@ -96,7 +97,8 @@ def top(cli: Cli, since: float | None, until: float | None) -> None:
     """Watch all runs that are not settled.
 
     These are the runs that execute, wait, are interrupted, are pending, or have failed and can be retried. In
-    a terminal the table is drawn anew until Ctrl-C. Elsewhere, and with --json, it is printed once.
+    a terminal the table is drawn anew until Ctrl-C, below the queues and the workers. Elsewhere, and with
+    --json, it is printed once.
     """
     where = RunFilter(status=_UNSETTLED, created_after=since, created_before=until)
     with opened(cli) as runtime:
@@ -119,10 +121,12 @@ def _live(console: Console, watcher: Watcher) -> None:
     seen = storage.wait_for_change(0, 0.0)
     with Live(console=console, auto_refresh=False, screen=True) as live:
         while True:
-            room = max(console.height - _HEAD, 1)
-            lines, counts = watcher.look(room)
+            above = [*_queues(watcher.runtime), *_workers(watcher.runtime)]
+            lines, counts = watcher.look(max(console.height - _HEAD - len(above), 1))
             out = Picture(console)
             out.line((f"{moment(storage.now())[11:]}  ", "dim"), *_counted(counts))
+            for cells in above:
+                out.line(*cells)
             out.line("")
             if lines:
                 _print(out, lines, storage.now())
@@ -142,6 +146,33 @@ def _counted(counts: Counter[str]) -> list[Cell]:
             state = STATES[status]
             cells += [(f"{state.sign} {counts[status]} {status}", state.colour), "  "]
     return cells
+
+
+def _queues(runtime: Runtime) -> list[list[Cell]]:
+    """A line about the queues that have runs or are paused; none if there is no such queue."""
+    counts = runtime.storage.queue_counts()
+    paused = {queue.name for queue in runtime.queues.list() if queue.paused}
+    names = sorted({*counts, *paused}, key=lambda name: (-counts.get(name, QueueCounts()).pending, name))
+    cells: list[Cell] = [("queues    ", "dim")]
+    for name in names[:_QUEUES]:
+        of_it = counts.get(name, QueueCounts())
+        pending, running = STATES["pending"].sign, STATES["running"].sign
+        cells += [name, (f" {pending}{of_it.pending} {running}{of_it.running}", "dim")]
+        cells += [(" paused", "yellow"), "  "] if name in paused else ["  "]
+    if len(names) > _QUEUES:
+        cells.append((f"and {len(names) - _QUEUES} more", "dim"))
+    return [cells] if names else []
+
+
+def _workers(runtime: Runtime) -> list[list[Cell]]:
+    """A line about the workers that live; that none does is said where runs wait for one."""
+    found = runtime.workers()
+    if found:
+        executing, room = sum(len(one.executing) for one in found), sum(one.concurrency for one in found)
+        live = f"{len(found)} {'lives' if len(found) == 1 else 'live'}"
+        return [[("workers   ", "dim"), live, (f", {executing} of {room} runs", "dim")]]
+    waiting = any(counts.pending for counts in runtime.storage.queue_counts().values())
+    return [[("workers   ", "dim"), ("none lives, and runs wait in a queue", "yellow")]] if waiting else []
 
 
 def _print(out: Output, lines: Sequence[Line], now: float) -> None:

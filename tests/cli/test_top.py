@@ -7,6 +7,7 @@ import time
 import pytest
 from rich.cells import cell_len
 
+from flowdsl import Queue
 from flowdsl.cli.top import Watcher
 from flowdsl.core.records import Run, RunFilter, Step
 from flowdsl.core.status import RunStatus, StepStatus
@@ -95,3 +96,24 @@ def test_in_a_terminal_it_is_live_until_ctrl_c(mixed, width, terminal, url):
     assert seen.code == 130
     assert max(map(cell_len, seen.text.replace("\r", "\n").splitlines())) <= width
     assert "✗ 1 failed" in seen.text
+
+
+def test_queues_and_workers_stand_above_the_runs(terminal, url, folder):
+    """Queues that have runs or are paused, and that nobody lives who would claim what waits."""
+    (folder / ".flowdsl").mkdir()
+    with Runtime(url, queues=[Queue("mail"), Queue("night"), Queue("idle")]) as runtime:
+        runtime.queues.pause("night")
+        for number in range(2):
+            run = Run(f"m{number}", "shop.mail", f"k{number}", status=RunStatus.PENDING, queue="mail")
+            runtime.storage.set_run(run)
+
+    def follow(text, process):
+        if "m1" in text and "m0" in text:
+            os.kill(process, signal.SIGINT)
+
+    seen = terminal("top", width=60, follow=follow)
+    assert "queues    mail ○2 ●0" in seen.text
+    assert "night ○0 ●0 paused" in seen.text
+    assert "idle" not in seen.text
+    assert "workers   none lives, and runs wait in a queue" in seen.text
+    assert max(map(cell_len, seen.text.replace("\r", "\n").splitlines())) <= 60
