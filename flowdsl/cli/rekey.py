@@ -67,7 +67,7 @@ def rekey(cli: Cli, app: str | None, unsealed: bool, dry_run: bool) -> int:
 
 
 def _require_rest(storage: Storage) -> None:
-    """Raise :class:`Failure` while somebody executes runs: he would go on with the old secret."""
+    """Raise :class:`Failure` while a process executes runs: it would go on with the old secret."""
     running = storage.list_runs(RunFilter(status=(RunStatus.RUNNING,)))
     busy = [run.id for run in running if not is_interrupted(storage, run)]
     if busy:

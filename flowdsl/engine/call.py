@@ -31,7 +31,7 @@ class Operation:
     * ``kind``: of its record, from :mod:`flowdsl.core.kinds`; ``path``: its name in records.
     * ``version``, ``canonical``: with the path, what the key is made of. ``defaults``: what does not count,
       but is recorded.
-    * ``durable``: whether it is an act, by which its caller has handled the failures that he saw. A look at a
+    * ``durable``: whether it is an act, by which its caller has handled the failures that it saw. A look at a
       value is none.
     * ``recorded``: whether there is a record of it, which answers a later call.
     * ``sequential``: whether it can diverge from what was recorded in its place; a value cannot.
@@ -168,7 +168,7 @@ class Call(UnderWay):
         self.queued = True
 
     def is_inline(self) -> None:
-        """It was submitted, and the one who asks for its result executes it himself."""
+        """It was submitted, and the thread that asks for its result executes it."""
         self.inline = True
 
     def overlaps(self) -> None:

@@ -118,7 +118,7 @@ class _Same:
     __hash__ = None  # type: ignore[assignment]
 
 
-def _layers(fn: Any) -> list[Any]:  # a function of the user's, or what he has made of one
+def _layers(fn: Any) -> list[Any]:  # a function of the user's, or what was made of one
     """A function, and what decorators with ``functools.wraps`` have wrapped in it."""
     layers = [fn]
     while (fn := getattr(fn, "__wrapped__", None)) is not None and fn not in layers:

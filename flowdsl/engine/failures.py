@@ -8,7 +8,7 @@ The rules
     what happens                            what it means
     ======================================  ===============================================================
     a durable call fails                    its failure is open, and belongs to the flow that called
-    that flow begins another durable call   whoever begins something has handled what he saw fail
+    that flow begins another durable call   to begin something is to have handled what was seen to fail
     somebody asks a future for its result   the failure belongs to the one who asked, from now on
     the body of a step succeeds             what failed inside it was handled
     the body of a step ends with an error   what it saw fail is open if it stands in that error's chain

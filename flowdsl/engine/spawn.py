@@ -26,7 +26,7 @@ def _nothing() -> None:
 
 class Beside(Generic[T]):
     """What executes beside its caller: its outcome as a *future*; the ``task`` that executes it, if one does;
-    *work*, which whoever finds it not yet begun may execute himself."""
+    *work*, which the thread that asks for the outcome may execute, if it has not begun."""
 
     __slots__ = ("future", "task", "work")
 

@@ -11,10 +11,10 @@ __all__ = ["Args", "Function", "Handle", "Named", "SomeClock", "Value", "Work"]
 T = TypeVar("T")
 
 Value: TypeAlias = Any
-"""An object of the user's: an argument, a result, a message; or what he gave for one, yet to be checked."""
+"""An object of the user's: an argument, a result, a message; or what was given for one, yet to be checked."""
 
 Function: TypeAlias = Callable[..., Any]
-"""A function of the user's. Its signature is his."""
+"""A function of the user's. Its signature is theirs."""
 
 Handle: TypeAlias = Any
 """What users get of a run. It is made above the engine, which only hands it on."""

@@ -86,8 +86,8 @@ def raise_not_storable(*outcomes: Outcome) -> None:
 
 
 def not_storable(outcome: Unstorable, **where: str) -> ResultNotStorable | CorruptPayload:
-    """The error for whoever made the value that the storage cannot take; *where* names run and step. A row
-    that was altered is not his: that error stays itself."""
+    """The error for whoever made the value that the storage cannot take; *where* names run and step. Nobody
+    made a row that was altered: that error stays itself."""
     if isinstance(outcome.error, CorruptPayload):
         return outcome.error
     error = ResultNotStorable(str(outcome.error), **where)

@@ -80,7 +80,7 @@ async def gather_async(frame: Frame | None, items: Args, return_exceptions: bool
             branch_of(frame.run, scope, tasks[-1])
         else:
             tasks.append(asyncio.ensure_future(_awaited(item)))
-            # who waits for a scheduled branch is counted for himself, as a branch is
+            # what waits for a scheduled branch is counted, as a branch is
             (branches if isinstance(item, StepFuture) and item.scheduled else others).append(tasks[-1])
     if not tasks:
         return []

@@ -33,8 +33,8 @@ def loaded(path: str) -> WorkflowDef | StepDef | None:
 
 
 def continue_run(engine: Engine, record: Run, action: str = "") -> str:
-    """Continue *record* in the background and return its id; where somebody executes it already, leave it to
-    him. *action*, where given, is noted in the run's audit."""
+    """Continue *record* in the background and return its id; where a process executes it already, leave it
+    there. *action*, where given, is noted in the run's audit."""
     if record.status in (RunStatus.COMPLETED, RunStatus.CANCELLED):
         raise RunFinished(f"run {record.id} has ended: it is {record.status}", run=record.id)
     if record.status is RunStatus.FAILED and not record.retryable and action != "retry":

@@ -11,8 +11,8 @@ The rules
        does one that another run has called (a fork has the records of its origin's children). An
        unfinished child that nobody executes is ended with its parent.
     5. Nothing that has an undo is passed over because its code is not loaded: the record names the undo.
-    6. Nobody undoes what he has not done: a result that another run has shared, what an undo has called.
-       What is undone is shared no more.
+    6. A run undoes only what it has done itself: no result that another run has shared, nothing that an undo
+       has called. What is undone is shared no more.
     7. In a child, an undo that has begun ends even if its task is cancelled meanwhile, by the run above it.
 """
 
