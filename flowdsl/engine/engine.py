@@ -269,7 +269,7 @@ class Engine:
         self._pool = self._background_pool = None
         self.coordinators, self.replaced, self.hung = {}, {}, {}
         self.lock, self._pool_lock = threading.Lock(), threading.Lock()
-        self._background = set()
+        self._background, self._working = set(), set()
         self._tasks = set()
         self._loop = self._loop_thread = None
         self.owned.reset_after_fork()

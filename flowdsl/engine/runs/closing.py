@@ -13,6 +13,7 @@ The rules
 
 import asyncio
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -51,7 +52,7 @@ class Closing:
         self._keeper = keeper
         self._workers = workers
         self._at_last = at_last
-        self._asked: list[object] = []
+        self._asked: list[tuple[object, int]] = []  # and in which process
         self._waiting: list[int] = []
         self._told = threading.Event()
         self._ended = threading.Event()
@@ -70,7 +71,7 @@ class Closing:
         self._waiting.append(here)
         try:
             first = self._begin()
-            if self._is_waited_for():
+            if not self._may_wait():
                 self._told.wait(_TOLD)
                 return
             if not self._ended.wait(_AT_MOST):
@@ -84,7 +85,7 @@ class Closing:
 
     def _begin(self) -> bool:
         """Start the closing, if nobody has; whether this was the first call."""
-        me = object()
+        me = (object(), os.getpid())
         self._asked.append(me)  # one step, which no handler of a signal can interrupt
         if self._asked[0] is not me:
             return False
@@ -99,10 +100,11 @@ class Closing:
             self._close(loop)
         return True
 
-    def _is_waited_for(self) -> bool:
-        """Whether closing waits for the code that asks for it."""
+    def _may_wait(self) -> bool:
+        """Whether a thread of this process closes, and does not wait for the code that asks for it."""
         frame = current.get()
-        return (frame is not None and frame.run.engine is self._engine) or self._engine.works_here()
+        inside = (frame is not None and frame.run.engine is self._engine) or self._engine.works_here()
+        return not inside and self._asked[0][1] == os.getpid()
 
     def _close(self, blocked: Loop) -> None:
         try:

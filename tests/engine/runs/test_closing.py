@@ -2,7 +2,10 @@
 
 import asyncio
 import contextlib
+import os
+import signal
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -287,3 +290,36 @@ def test_an_error_of_the_storage_is_raised_where_the_runtime_was_closed() -> Non
         runtime.close()
     with contextlib.suppress(OSError):
         runtime.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_forked_child_does_not_wait_for_a_closing_of_its_parent(monkeypatch: Any) -> None:
+    """The thread that closes is not there in the child."""
+    monkeypatch.setattr("flowdsl.engine.runs.closing._PATIENCE", 0.05)
+    hangs, back = threading.Event(), threading.Event()
+
+    class Hangs(RelayStorage):
+        def commit(self, operations: Sequence[Operation], /) -> list[Outcome]:
+            if runtime._closing.begun:
+                hangs.set()
+                back.wait(60)
+            return self.storage.commit(operations)
+
+    with MemoryStorage() as inner:
+        runtime = Runtime(Hangs(inner))
+        with runtime:
+            waiting.start()
+            _steps_of(runtime, "waiting", "wait")
+            closer = threading.Thread(target=runtime.close)
+            closer.start()
+            assert hangs.wait(60)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of threads beside a fork
+                child = os.fork()
+            if not child:
+                signal.alarm(20)
+                runtime.close()
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
+            back.set()
+            closer.join(60)
