@@ -14,7 +14,7 @@ from flowdsl.engine.effects import Commit, Effects, Flow
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import Execution, Frame
 from flowdsl.engine.operations.submit import Settle
-from flowdsl.engine.runs.undo import GivenUp, end_children, end_given_up, has_settled_child, quieten, undo_all
+from flowdsl.engine.runs.undo import end_children, end_given_up, has_settled_child, quieten, undo_all
 from flowdsl.engine.scope import INTERRUPTS
 from flowdsl.engine.stop import stopped_in
 from flowdsl.engine.strays import Strays, let_go
@@ -78,7 +78,6 @@ def _ended(state: Execution, handle: Handle, error: BaseException | None, value:
     if error is not None:
         state.stop.end_branches()
     if state.is_async and (error is not None or state.stop.reason is not None):
-        state.part(GivenUp).close()
         yield Strays(state)
     if state.branches:
         failures = yield Settle(state, failed=error is not None, interrupted=interrupted)

@@ -219,28 +219,14 @@ def _undo_child(state: Execution, step: Step | None, child_id: str) -> Flow:
     return None, None
 
 
-class GivenUp:
-    """Ids of the children that a body has stopped waiting for. What ends because the body has failed is none
-    of them: it goes on when that is retried."""
-
-    def __init__(self) -> None:
-        self.ids: set[str] = set()
-        self._closed = False
-
-    def add(self, run_id: str) -> None:
-        """Nobody waits for this child any more."""
-        if not self._closed:
-            self.ids.add(run_id)
-
-    def close(self) -> None:
-        """The body has failed."""
-        self._closed = True
+class GivenUp(set[str]):
+    """Ids of the children that a body has stopped waiting for."""
 
 
 def end_given_up(state: Execution) -> Flow:
     """Cancel the children that the body has stopped waiting for, and undo them."""
     engine = state.engine
-    for run_id in sorted(state.part(GivenUp).ids):
+    for run_id in sorted(state.part(GivenUp)):
         child: Run | None = yield Read(engine.storage, partial(engine.storage.get_run, run_id))
         if child is None or child.parent != state.id or child.status not in _UNFINISHED:
             continue
