@@ -35,6 +35,7 @@ from flowdsl.testing import EffectLog
 
 from .bodies import begin, judge, seen
 from .lives import Life
+from .plants import PLANTS
 from .report import Report
 
 sys.path[:0] = [str(Path(__file__).parents[1] / "storage")]
@@ -198,6 +199,8 @@ def _prepare(url: str) -> int:
 def duels(report: Report, given: Any) -> None:
     """``count`` duels; every fifth is one with a zombie."""
     global _log
+    if given.plant:
+        PLANTS[given.plant]()
     with tempfile.TemporaryDirectory(
         prefix="flowdsl-duels-", dir=given.directory, ignore_cleanup_errors=True
     ) as directory:

@@ -9,3 +9,10 @@ def test_of_two_processes_one_has_the_run() -> None:
     assert result["failed"] == 0, result["failures"]
     assert result["late owners that were refused"] == 1
     assert result["bodies"] >= 5 * 4
+
+
+def test_a_storage_without_epochs_is_found() -> None:
+    """The oracle sees a zombie whose late records are taken."""
+    assert campaign("duels", "--plant", "no-epoch-check", "--kind", "zombie", "--count", "1", "--seed", "2")[
+        "failed"
+    ]
