@@ -174,6 +174,33 @@ def test_the_next_process_goes_on_where_the_last_one_said(storage):
     assert begun == [None, 1, 2]
 
 
+def test_the_last_words_before_a_failure_reach_the_next_process(storage):
+    """A beat that was throttled is stored with the attempt that failed behind it."""
+    seen = []
+
+    @step(heartbeat="30 sec", retry=Retry(attempts=5, initial=0))
+    def crawl():
+        seen.append(current_step().details)
+        if len(seen) == 1:
+            current_step().heartbeat("first")
+            current_step().heartbeat("last")
+            raise OSError("line dropped")
+        if len(seen) == 2:
+            raise Crash
+        return "done"
+
+    @workflow(id="w")
+    def w():
+        return crawl()
+
+    clock = VirtualClock()
+    with Runtime(storage, clock=clock), pytest.raises(Crash):
+        w()
+    with Runtime(storage, clock=clock):
+        assert w() == "done"
+    assert seen == [None, "last", "last"]
+
+
 def test_a_step_in_doubt_stays_in_doubt(storage):
     """A beat does not take the place of the intent: what died behind one is not executed again."""
     begun = []
