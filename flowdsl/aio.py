@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from flowdsl.engine.call import inside
-from flowdsl.engine.effects import run_async
+from flowdsl.engine.effects import Flow, named, run_async
 from flowdsl.engine.execution import current
 from flowdsl.engine.operations import gather as gathering
 from flowdsl.engine.operations import race as racing
@@ -27,36 +27,40 @@ T5 = TypeVar("T5")
 P = ParamSpec("P")
 
 
+def _verb(name: str, flow: Flow) -> Coroutine[Any, Any, Any]:
+    return named(run_async(flow), name)
+
+
 def sleep(duration: Any) -> Coroutine[Any, Any, None]:
     """Sleep durably; costs no thread."""
-    return run_async(sleeping.sleep(inside("sleep", is_async=True), duration))
+    return _verb("sleep", sleeping.sleep(inside("sleep", is_async=True), duration))
 
 
 def sleep_until(moment: datetime) -> Coroutine[Any, Any, None]:
     """Sleep durably until *moment*, an aware datetime."""
     until = sleeping.checked_moment(moment)
-    return run_async(sleeping.sleep(inside("sleep_until", is_async=True), until=until))
+    return _verb("sleep_until", sleeping.sleep(inside("sleep_until", is_async=True), until=until))
 
 
 def wait_for(
     name: str, timeout: Any = None, where: Callable[[Any], bool] | Mapping[str, Any] | None = None
 ) -> Coroutine[Any, Any, Any]:
     """Wait for the oldest signal of this name and return its payload."""
-    return run_async(receiving.wait_for(inside("wait_for", is_async=True), name, timeout, where))
+    return _verb("wait_for", receiving.wait_for(inside("wait_for", is_async=True), name, timeout, where))
 
 
 def receive(
     *names: str, timeout: Any = None, where: Callable[[Any], bool] | Mapping[str, Any] | None = None
 ) -> Coroutine[Any, Any, Message]:
     """Wait for the oldest signal of any of *names* and return the whole message."""
-    return run_async(receiving.receive(inside("receive", is_async=True), names, timeout, where))
+    return _verb("receive", receiving.receive(inside("receive", is_async=True), names, timeout, where))
 
 
 def race(*futures_or_runs: Any) -> Coroutine[Any, Any, Any]:
     """The result of the first of these futures, runs and coroutines that ends well; the others are
     withdrawn. Each coroutine is a branch with a scope of its own."""
     frame = inside("race", is_async=True)
-    return run_async(racing.race(frame, futures_or_runs, racer_of(frame)))
+    return _verb("race", racing.race(frame, futures_or_runs, racer_of(frame)))
 
 
 @overload
@@ -110,7 +114,9 @@ def schedule(step: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Co
 def schedule(step: str, /, *args: Any, delay: Any = 0, **kwargs: Any) -> Coroutine[Any, Any, Any]: ...
 def schedule(step: Any, /, *args: Any, delay: Any = 0, **kwargs: Any) -> Coroutine[Any, Any, Any]:
     """Start *step* as a branch of the run, after *delay*; returns its future."""
-    return run_async(scheduling.schedule(inside("schedule", is_async=True), step, args, kwargs, delay))
+    return _verb(
+        "schedule", scheduling.schedule(inside("schedule", is_async=True), step, args, kwargs, delay)
+    )
 
 
 class _Store:
@@ -118,27 +124,29 @@ class _Store:
 
     def get(self, key: str, default: Any = None) -> Coroutine[Any, Any, Any]:
         """A copy of the value of *key*, or *default*."""
-        return run_async(stores.read(inside("store.get", is_async=True), "get", key, default))
+        return _verb("get", stores.read(inside("store.get", is_async=True), "get", key, default))
 
     def items(self) -> Coroutine[Any, Any, dict[str, Any]]:
         """A copy of everything, as a dict."""
-        return run_async(stores.read(inside("store.items", is_async=True), "items"))
+        return _verb("items", stores.read(inside("store.items", is_async=True), "items"))
 
     def set(self, key: str, value: Any) -> Coroutine[Any, Any, None]:
         """Set *key*."""
-        return run_async(stores.write(inside("store.set", is_async=True), "set", key, value))
+        return _verb("set", stores.write(inside("store.set", is_async=True), "set", key, value))
 
     def push(self, key: str, item: Any) -> Coroutine[Any, Any, int]:
         """Append to the list *key*; its new length."""
-        return run_async(stores.write(inside("store.push", is_async=True), "push", key, item))
+        return _verb("push", stores.write(inside("store.push", is_async=True), "push", key, item))
 
     def increment(self, key: str, delta: Any = 1) -> Coroutine[Any, Any, Any]:
         """Add *delta* to the number *key*; the new value."""
-        return run_async(stores.write(inside("store.increment", is_async=True), "increment", key, delta))
+        return _verb(
+            "increment", stores.write(inside("store.increment", is_async=True), "increment", key, delta)
+        )
 
     def delete(self, key: str) -> Coroutine[Any, Any, bool]:
         """Delete *key*; whether it was there."""
-        return run_async(stores.write(inside("store.delete", is_async=True), "delete", key))
+        return _verb("delete", stores.write(inside("store.delete", is_async=True), "delete", key))
 
 
 store = _Store()

@@ -208,6 +208,7 @@ class Step(_StepCalls[P, R], Wrapper, Function):
         super().__init__(wrapped, CallOf(self))
         self._self_defn = defn
         self._self_original = wrapped
+        self._self_patched = ()
         self._self_receiver: Any = wrapped.__self__ if isinstance(wrapped, MethodType) else None
 
     if TYPE_CHECKING:

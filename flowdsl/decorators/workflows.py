@@ -229,6 +229,7 @@ class Workflow(_WorkflowCalls[P, R], Wrapper, Function):
         super().__init__(wrapped, CallOf(self))
         self._self_defn = defn
         self._self_original = wrapped
+        self._self_patched = ()
 
     if TYPE_CHECKING:
 

@@ -128,6 +128,7 @@ class Wrapper(Decorated):
     if TYPE_CHECKING:
         _self_defn: Any
         _self_original: Any
+        _self_patched: tuple[Any, ...]
         __wrapped__: Any
         __module__: str
         __qualname__: str
@@ -137,10 +138,20 @@ class Wrapper(Decorated):
         kind: Any = type(self)
         return kind(wrapped, self._self_defn)
 
-    def __delattr__(self, name: str) -> None:
-        """Deleting ``__wrapped__`` gives it back what was decorated, as ``mock.patch.object`` expects."""
+    def __setattr__(self, name: str, value: Any) -> None:
+        """What ``__wrapped__`` was before is remembered, so that patches can be nested."""
         if name == "__wrapped__":
-            self.__wrapped__ = self._self_original
+            known = (*self._self_patched, self.__wrapped__)
+            at = next((at for at, one in enumerate(known) if one is value), len(known))
+            self._self_patched = known[:at]
+        super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        """Deleting ``__wrapped__`` gives it back what it was before, as ``mock.patch.object`` expects."""
+        if name == "__wrapped__":
+            *before, last = self._self_patched or (self._self_original,)
+            super().__setattr__(name, last)
+            self._self_patched = tuple(before)
         else:
             super().__delattr__(name)
 
@@ -201,6 +212,21 @@ class BoundWrapper(Wrapper):
         _self_parent: Any
         _self_instance: Any
         _self_binding: str
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "__wrapped__" and self._is_the_method():
+            setattr(self._self_parent, name, value)
+        super(Wrapper, self).__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        if name == "__wrapped__" and self._is_the_method():
+            delattr(self._self_parent, name)
+        else:
+            super(Wrapper, self).__delattr__(name)
+
+    def _is_the_method(self) -> bool:
+        """Whether it is the method itself, as ``Class.method`` is, and not one that is bound."""
+        return self._self_instance is None and inspect.isfunction(self._self_parent._self_original)
 
     @property
     def _defn(self) -> Any:

@@ -1,5 +1,6 @@
 """Definitions: functions that share a name, methods below other decorators, what is patched."""
 
+import asyncio
 import functools
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +9,7 @@ from unittest import mock
 import pytest
 from support import Crash, Mortal
 
-from flowdsl import Runtime, step, workflow
+from flowdsl import Runtime, aio, step, workflow
 from flowdsl.errors import AmbiguousStep
 from flowdsl.storage import MemoryStorage
 
@@ -174,6 +175,49 @@ def test_what_is_patched_in_place_of_the_function_can_be_undone():
         assert charge(1) == "mocked"
     assert charge(1) == 1
     assert charge.__wrapped__ is original
+
+
+def test_patches_of_the_function_can_be_nested(monkeypatch):
+    """Each gives back what was there before it; so does pytest's ``monkeypatch``."""
+
+    @step
+    def charge(x):
+        return x
+
+    with mock.patch.object(charge, "__wrapped__", return_value="outer"):
+        with mock.patch.object(charge, "__wrapped__", return_value="inner"):
+            assert charge(1) == "inner"
+        assert charge(1) == "outer"
+        with monkeypatch.context() as patch:
+            patch.setattr(charge, "__wrapped__", lambda x: "other")
+            assert charge(1) == "other"
+        assert charge(1) == "outer"
+    assert charge(1) == 1
+
+
+def test_a_method_is_patched_at_its_class():
+    """``mock.patch.object(Class.method, "__wrapped__")`` is for all instances, and ends."""
+
+    class Shop:
+        @step
+        def rate(self, x):
+            return x
+
+    with mock.patch.object(Shop.rate, "__wrapped__", lambda self, x: ("mocked", x)):
+        assert Shop().rate(1) == ("mocked", 1)
+    assert Shop().rate(1) == 1
+
+
+@pytest.mark.parametrize("name", ["sleep", "wait_for", "receive"])
+def test_a_forgotten_await_names_the_verb(name):
+    """Python's warning says ``sleep``, not what the engine calls its coroutine."""
+
+    @workflow(name="forgets")
+    async def forgets():
+        getattr(aio, name)(1 if name == "sleep" else "letter")
+
+    with Runtime("memory://"), pytest.warns(RuntimeWarning, match=f"coroutine '{name}' was never awaited"):
+        asyncio.run(forgets())
 
 
 def call_at_once(pool, w):
