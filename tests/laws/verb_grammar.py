@@ -43,9 +43,10 @@ BESIDE = {"started", "branches", "submitted", "mapped", "plain", "late", "schedu
 BESIDE |= {"asked", "raced", "detached", "tolerant"}
 """Kinds in which things happen at the same time, so that the order of completion is a matter of timing."""
 
-ENDINGS = ["return", "raise", "retry", "cancel", "anew", "timeout"]
+ENDINGS = ["return", "raise", "retry", "cancel", "anew"]
 """How a program ends: with its result; with an exception; with one, and is then retried; it is cancelled; it begins
-anew, and that generation has nothing more to do; its time is up."""
+anew, and that generation has nothing more to do. ``timeout``, its time is up, is for programs of one thread: with a
+deadline, a virtual clock that skips a moment too early ends everything."""
 
 Choose = Callable[[Sequence[Any]], Any]
 

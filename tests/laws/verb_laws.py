@@ -240,6 +240,7 @@ def _shape(world: World, storage: Storage) -> Any:
     counted = [step for step in steps if not (step.run_id in failed and "/scheduled" in step.scope)]
     # how far the loser of a race came is a matter of timing
     counted = [step for step in counted if left.runs[step.run_id].status is not RunStatus.CANCELLED]
+    counted = [step for step in counted if not step.path.endswith(".waiter")]
     logs = [step.extra for step in left.steps.values() if step.kind == "log"]
     shown = sorted((run.id, dict(run.tags), _items(storage, run.id)) for run in left.runs.values())
     return len(left.runs), sorted(logs), shown, Counter((s.kind, s.path, str(s.status)) for s in counted)
