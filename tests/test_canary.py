@@ -10,7 +10,23 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from flowdsl import Retry, Runtime, log, schedule, sleep, step, store, wait_for, workflow
+from flowdsl import (
+    Retry,
+    Runtime,
+    Schedule,
+    continue_as_new,
+    current_step,
+    log,
+    publish,
+    race,
+    receive,
+    schedule,
+    sleep,
+    step,
+    store,
+    wait_for,
+    workflow,
+)
 from flowdsl.cli._app import cli
 from flowdsl.codecs import Compressed, Encrypted, JsonCodec, PickleCodec, Signed
 
@@ -175,3 +191,65 @@ def test_with_previews_they_are(tmp_path: Path, monkeypatch: Any) -> None:
     assert secret("argument") in seen["show patient"]
     assert secret("handled") in seen["show patient"]
     assert secret("callback") in seen["log"]
+
+
+TALK = ("asked", "replied", "refused", "published", "beat", "memo", "raced", "detached", "anew", "queued", "ticked", "done")  # fmt: skip
+
+
+@step(heartbeat=60)
+def beats(text: str) -> str:
+    current_step().heartbeat({"at": secret("beat")})
+    return text
+
+
+@step(memo=True)
+def remembered(text: str) -> str:
+    return text
+
+
+@workflow
+def apart(text: str) -> str:
+    return text
+
+
+@workflow(id="talker")
+def talker(text: str) -> str:
+    if text != secret("anew"):
+        receive("question").reply(secret("replied"))
+        receive("other").refuse(ValueError(secret("refused")))
+        race(mapped.submit(secret("raced")), mapped.submit(secret("raced") * 2))
+        apart.options(detached=True).start(secret("detached")).result()
+        continue_as_new(secret("anew"))
+    publish("channel", secret("published"))
+    return beats(remembered(secret("memo")))
+
+
+@pytest.mark.parametrize(
+    "options", [{"codec": Encrypted(PickleCodec(), b"k" * 32)}, {"previews": False}], ids=["encrypted", "off"]
+)
+def test_no_verb_leaves_a_value_readable(options: Any, tmp_path: Path, caplog: Any) -> None:
+    """Messages, replies, beats, memos, channels, detached and queued runs, schedules, and what begins anew."""
+    url = f"sqlite:///{tmp_path}/flow.db"
+    caplog.set_level(logging.INFO, "flowdsl")
+    with Runtime(url, **options) as runtime:
+        run = talker.start(secret("argument"))
+        assert run.ask("question", secret("asked"), timeout=60) == secret("replied")
+        with pytest.raises(ValueError, match=secret("refused")):
+            run.ask("other", secret("asked"), timeout=60)
+        assert run.result(timeout=60) == secret("memo")
+        apart.enqueue(secret("queued"))
+        runtime.schedules.put(Schedule("yearly", apart, cron="0 0 1 1 *", args=(secret("ticked"),)))
+        seen = {"html": run._repr_html_(), "audit": repr(run.audit()), "log": caplog.text}
+        files = [(tmp_path / name).read_bytes().decode("latin-1") for name in os.listdir(tmp_path)]
+    for command in (
+        ["show", "talker"],
+        ["steps", "talker"],
+        ["runs"],
+        ["stream", "talker", "channel"],
+        ["schedules"],
+    ):
+        seen[command[0]] = CliRunner().invoke(cli, ["--storage", url, *command]).output
+    if "codec" in options:
+        seen["files"] = "".join(files)
+    words = (*TALK, "argument", "mapped")
+    assert not {(place, word) for place, text in seen.items() for word in words if secret(word) in text}
