@@ -113,7 +113,7 @@ def _surroundings() -> other.Surroundings:
         directory = os.getcwd()
     except FileNotFoundError:  # it was deleted
         directory = ""
-    return directory, dict(os.environ)
+    return directory, dict(os.environ), list(sys.argv)
 
 
 _processes: dict[int, _Process] = {}
@@ -147,7 +147,7 @@ class Elsewhere:
         seen = (first.commits, first.puts, first.value, first.error)
         more, modules = pack((asked, found, seen))
         self._modules |= modules
-        self._data = pickle.dumps((self._packed, more, dict(os.environ), sys.argv), 5)
+        self._data = pickle.dumps((self._packed, more), 5)
 
     def sight(self, number: int, point: int, changes: tuple[str, ...], notice: bool = False) -> Sight:
         """What it shows in the process *number*, continued after *point* commits. Raises

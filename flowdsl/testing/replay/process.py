@@ -30,8 +30,8 @@ __all__ = ["Surroundings", "main", "receive", "send"]
 
 _LENGTH = struct.Struct("!Q")
 
-Surroundings = tuple[str, dict[str, str]]
-"""Working directory and environment."""
+Surroundings = tuple[str, dict[str, str], list[str]]
+"""Working directory, environment, and command line."""
 
 
 def send(pipe: IO[bytes], message: Any) -> None:
@@ -67,7 +67,7 @@ class _Finder:
 
 def _take_over(surroundings: Surroundings) -> None:
     """Begin with what the process of the test has now."""
-    directory, environment = surroundings
+    directory, environment, sys.argv = surroundings
     if directory:
         os.chdir(directory)
     os.environ.clear()
@@ -116,10 +116,8 @@ def _execute(
 
 
 def _loaded(data: bytes) -> tuple[Plan, Life]:
-    """What the test knows, in this process, with the environment and command line of the test."""
-    code, found, environment, sys.argv = pickle.loads(data)
-    os.environ.clear()
-    os.environ.update(environment)
+    """What the test knows, in this process."""
+    code, found = pickle.loads(data)
     workflow, args, kwargs, fakes, by_hand = unpack(code)
     for name, facts in by_hand.items():  # records may name what is in them
         module = ModuleType(name)
