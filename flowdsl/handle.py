@@ -14,7 +14,7 @@ from flowdsl.core.status import RunStatus
 from flowdsl.engine.effects import drive, run_async, run_sync
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import Frame, current
-from flowdsl.engine.operations.ask import ask, ask_from_outside, ask_from_outside_async
+from flowdsl.engine.operations.ask import ask, ask_from_outside, ask_from_outside_async, question
 from flowdsl.engine.operations.race import Racer
 from flowdsl.engine.operations.signal import send
 from flowdsl.engine.operations.store import state_of
@@ -38,6 +38,7 @@ __all__ = [
     "Run",
     "Runs",
     "StepRecord",
+    "ask_only",
     "asked",
     "asked_async",
     "is_interrupted",
@@ -345,6 +346,11 @@ def asked(engine: Engine, run_id: str, name: str, payload: Any, *, timeout: Any,
     if frame.is_async:
         raise TypeError("ask() would block this async body; use `await runtime.aio.ask(…)`")
     return run_sync(ask(frame, run_id, name, payload, timeout=timeout, key=key))
+
+
+def ask_only(run: Run[Any], name: str, payload: Any, key: str) -> None:
+    """Send *run* a question, and leave its answer where it is stored: nothing of it is loaded."""
+    question(run._engine, run.id, name, payload, key)
 
 
 async def asked_async(

@@ -14,6 +14,7 @@ from flowdsl.core.advice import shell_line
 from flowdsl.core.preview import error_lines
 from flowdsl.core.records import Run, Signal
 from flowdsl.core.status import is_final
+from flowdsl.handle import ask_only
 from flowdsl.runtime import Runtime
 from flowdsl.storage.topics import run_topic
 
@@ -50,11 +51,10 @@ def ask(cli: Cli, run: str, name: str, payload: Any, timeout: float | None, key:
         record = find_run(runtime, run)
         key = key or f"flowdsl ask {uuid.uuid4()}"
         if _sent(runtime, record.id, name, key) is None:
-            try:  # what comes back is read below, as it is shown
-                runtime.ask(record.id, name, None if payload is NOTHING else payload, timeout=0, key=key)
-            except Exception:  # mostly that it takes longer; a quick run's refusal may be any exception
-                if _sent(runtime, record.id, name, key) is None:
-                    raise
+            handle = runtime.run(record.id)
+            if handle is None:
+                raise Failure(f"run {record.id} was deleted just now")
+            ask_only(handle, name, None if payload is NOTHING else payload, key)
         if shown_status(runtime, record) == "interrupted":
             cli.out.note("nobody executes the run; it can answer when it is continued")
         answered = _answer(runtime, record, name, key, timeout)

@@ -22,7 +22,7 @@ from flowdsl.errors import RunFinished, RunNotFound, WaitTimeout
 from flowdsl.storage.base import AddSignal, Done
 from flowdsl.storage.topics import run_topic
 
-__all__ = ["ask", "ask_from_outside", "ask_from_outside_async"]
+__all__ = ["ask", "ask_from_outside", "ask_from_outside_async", "question"]
 
 _LOOK = 0.5  # seconds between two looks, at most, where nothing tells of a change
 _SOON = 0.005, 0.25  # between two looks of a run that waits: at first, and at last
@@ -63,8 +63,8 @@ def _too_late(run_id: str, name: str) -> WaitTimeout:
 # From outside ----------------------------------------------------------------------------------------------
 
 
-def _asked(engine: Engine, run_id: str, name: str, payload: Value, key: str | None) -> str:
-    """Send the question; the id of the message."""
+def question(engine: Engine, run_id: str, name: str, payload: Value, key: str | None) -> str:
+    """Send a question, and give the id of the message without waiting for the answer."""
     signal = message_to(engine, run_id, name, payload, sender=None, key=key, asked=True)
     (outcome,) = engine.commit(AddSignal(signal))
     sent(engine, signal, outcome)
@@ -96,7 +96,7 @@ def ask_from_outside(
 ) -> Value:
     """Ask, and block until the answer is there."""
     limit = None if timeout is None else seconds(timeout, "timeout")
-    waiting = _waits(engine, run_id, name, _asked(engine, run_id, name, payload, key), limit)
+    waiting = _waits(engine, run_id, name, question(engine, run_id, name, payload, key), limit)
     topics = (run_topic(run_id),)
     try:
         seen, left = next(waiting)
