@@ -5,6 +5,7 @@ Columns are named as fields and stand in the order of the record, so that rows b
 
 import json
 from collections.abc import Callable, Mapping
+from operator import attrgetter
 from typing import Any
 
 from attrs import evolve
@@ -38,6 +39,7 @@ __all__ = [
 Row = tuple[Any, ...]
 
 RUN_COLUMNS = list(fields_of(Run))
+_of_run = attrgetter(*RUN_COLUMNS)
 SIGNAL_COLUMNS = [name for name in fields_of(Signal) if name != "run_id"]
 NEW_SIGNAL = [
     name for name in SIGNAL_COLUMNS if name not in ("seq", "taken_by") and not name.startswith("reply")
@@ -52,7 +54,7 @@ _RUN_STATUS = {status.value: status for status in RunStatus}
 
 def run_values(run: Run) -> list[Any]:
     """The columns of a run."""
-    values = [getattr(run, name) for name in RUN_COLUMNS]
+    values = list(_of_run(run))
     values[_STATUS] = run.status._value_
     values[_TAGS] = _encode_tags(run.tags) if run.tags else ""
     values[_FAILURES] = _encode_keys(run.open_failures) if run.open_failures else ""

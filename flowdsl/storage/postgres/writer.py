@@ -15,7 +15,7 @@ from itertools import groupby
 from typing import Any, TypeVar
 
 import psycopg
-from attrs import define, evolve
+from attrs import define
 
 from flowdsl.core.ownership import (
     FOUND_AT_MOST,
@@ -34,7 +34,7 @@ from flowdsl.core.ownership import (
     updated,
 )
 from flowdsl.core.queues import Candidate, Rooms, Taken, longest_window, queue_of
-from flowdsl.core.records import QueueRow, Run, ScheduleRow, Step
+from flowdsl.core.records import QueueRow, Run, ScheduleRow, Step, changed
 from flowdsl.core.status import RunStatus
 from flowdsl.core.versions import is_known
 from flowdsl.errors import StorageError
@@ -361,7 +361,7 @@ class Transaction:
         if not found:
             return Claimed(())
         now = yield from self._clock()
-        runs = [evolve(run, **claimed_next(run, owner=op.owner, lease=op.lease, now=now)) for _, run in found]
+        runs = [changed(run, claimed_next(run, owner=op.owner, lease=op.lease, now=now)) for _, run in found]
         for run in runs:
             self._heads.pop(run.id, None)
         numbers, epochs = [no for no, _ in found], [run.epoch for run in runs]
