@@ -56,6 +56,10 @@ def receive(
     return _verb("receive", receiving.receive(inside("receive", is_async=True), names, timeout, where))
 
 
+@overload
+def race(a: Awaitable[T1], b: Awaitable[T2], /) -> Coroutine[Any, Any, T1 | T2]: ...
+@overload
+def race(*futures_or_runs: Awaitable[T]) -> Coroutine[Any, Any, T]: ...
 def race(*futures_or_runs: Any) -> Coroutine[Any, Any, Any]:
     """The result of the first of these futures, runs and coroutines that ends well; the others are
     withdrawn. Each coroutine is a branch with a scope of its own."""

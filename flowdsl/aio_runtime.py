@@ -1,9 +1,9 @@
 """``rt.aio``: the methods of a runtime, awaitable."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from flowdsl.core.status import RunStatus
 from flowdsl.engine.engine import Engine
@@ -13,6 +13,9 @@ from flowdsl.engine.runs.request import checked_id
 from flowdsl.handle import Run, asked_async
 
 __all__ = ["AioRuntime"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _HERE = ("send", "resume", "retry", "recover")  # what they begin belongs to this event loop
 _STEP_AT = {"do": 0, "try_": 0, "execute_step": 1}
@@ -36,6 +39,14 @@ class AioRuntime:
 
     if TYPE_CHECKING:
 
+        @overload
+        async def do(
+            self, step: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs
+        ) -> T: ...
+        @overload
+        async def do(self, step: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+        @overload
+        async def do(self, step: str, /, *args: Any, **kwargs: Any) -> Any: ...
         async def do(self, step: Any, /, *args: Any, **kwargs: Any) -> Any: ...
         async def try_(self, step: Any, /, *args: Any, **kwargs: Any) -> Any: ...
         async def execute_step(

@@ -116,6 +116,10 @@ def receive(
     return found
 
 
+@overload
+def race(a: Awaitable[T1], b: Awaitable[T2], /) -> T1 | T2: ...
+@overload
+def race(*futures_or_runs: Awaitable[T]) -> T: ...
 def race(*futures_or_runs: Any) -> Any:
     """The result of the first of these futures and runs that ends well; the others are withdrawn.
 

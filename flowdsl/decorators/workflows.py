@@ -81,7 +81,13 @@ class _WorkflowCalls(Decorated, Generic[P, R]):
         """The call, its options, and where it is put."""
         return self.invocation(args, kwargs), {}, Place()
 
-    def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Run[Any]:
+    @overload
+    def enqueue(
+        self: _WorkflowCalls[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Run[T]: ...
+    @overload
+    def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Run[R]: ...
+    def enqueue(self, /, *args: Any, **kwargs: Any) -> Run[Any]:
         """Store a ``pending`` run that any worker claims (``Runtime.work``, ``flowdsl worker``); returns its
         handle. ``options(queue=…, priority=…, delay=…, dedup=…, debounce=…, partition=…)`` say where."""
         return _enqueue(*self.enqueueing(args, kwargs))
@@ -136,7 +142,13 @@ class _Configured(Generic[P, R]):
         options.pop("fresh", None)
         return self._source.invocation(args, kwargs), options, place
 
-    def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Run[Any]:
+    @overload
+    def enqueue(
+        self: _Configured[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Run[T]: ...
+    @overload
+    def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Run[R]: ...
+    def enqueue(self, /, *args: Any, **kwargs: Any) -> Run[Any]:
         """Store a pending run for a worker; returns its handle."""
         return _enqueue(*self.enqueueing(args, kwargs))
 

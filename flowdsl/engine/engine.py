@@ -271,6 +271,10 @@ class Engine:
         self.lock, self._pool_lock = threading.Lock(), threading.Lock()
         self._background, self._working = set(), set()
         self._tasks = set()
+        if self._loop is not None and self._loop_thread is threading.current_thread():
+            # A body on it has forked. Nobody here waits for what it executes, and it would go on for ever,
+            # taking the bytes that wake the parent's.
+            self._loop.stop()
         self._loop = self._loop_thread = None
         self.owned.reset_after_fork()
 

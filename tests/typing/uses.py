@@ -64,6 +64,26 @@ fetch("u", 1)  # type: ignore[call-arg, misc, unused-ignore]  # pyright: ignore[
 double.key("1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 print(double.nothing)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
 
+
+# Decorators called as functions.
+def plain(a: int, b: str = "x") -> float:
+    return 1.0
+
+
+async def aplain(a: int) -> bytes:
+    return b""
+
+
+assert_type(step(plain, name="plain")(1, b="y"), float)
+assert_type(step(plain, name="sent", mode="send")(1), None)
+assert_type(workflow(plain, id="plain-{a}").start(1), Run[float])
+assert_type(workflow(plain, name="plain").enqueue(1), Run[float])
+assert_type(workflow(aplain, timeout="1 min").options(queue="mail").enqueue(1), Run[bytes])
+on("order.paid")(plain)
+step(plain, name=3)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+step(plain, name="plain")("x")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+workflow(plain, nam="x")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+
 # A step is still a function to whoever takes one.
 as_function: Callable[[int], int] = double
 as_async: Callable[[str], Coroutine[Any, Any, bytes]] = afetch
@@ -234,6 +254,8 @@ assert_type(flowdsl.current_run(), Run | None)
 assert_type(flowdsl.store.push("key", 1), int)
 assert_type(flowdsl.store.items(), dict[str, Any])
 assert_type(flowdsl.gather(double.submit(1), twice.start(1)), tuple[int, int])
+assert_type(flowdsl.race(double.submit(1), twice.start(1)), int)
+assert_type(flowdsl.race(double.submit(1), fetch.submit("u")), int | bytes)
 if (attempt := flowdsl.current_step()) is not None:
     assert_type(attempt.idempotency_key, str)
 flowdsl.sleep_until("tomorrow")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
@@ -242,6 +264,8 @@ flowdsl.sleep_until("tomorrow")  # type: ignore[arg-type]  # pyright: ignore[rep
 async def twins() -> None:
     async with Runtime("memory://") as rt:
         assert_type(await rt.aio.run("one"), Run | None)
+        assert_type(await rt.aio.do(afetch, "u"), bytes)
+        assert_type(await rt.aio.do(double, 1), int)
         assert_type(await rt.aio.runs(status="failed"), list[Run])
         assert_type(await rt.aio.resume("one"), Run)
         assert_type(await rt.aio.prune("30 days"), int)
@@ -250,3 +274,4 @@ async def twins() -> None:
 async def verbs_that_wait() -> None:
     assert_type(await aio.store.items(), dict[str, Any])
     assert_type(await aio.gather(afetch("u"), afetch("v")), tuple[bytes, bytes])
+    assert_type(await aio.race(afetch("u"), double.submit(1)), bytes | int)

@@ -344,6 +344,34 @@ def test_a_forked_child_of_an_async_body_ends_nothing(runtime: Runtime, effects:
     assert effects == []
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.parametrize("where", ["thread", "pool", "loop"])
+def test_a_forked_child_in_a_thread_of_ours_ends(runtime: Runtime, capfd, where):
+    """Nobody waits in the child for what its parent's thread executed: it ends, whoever waits for it goes on."""
+    if runtime.storage.url is None:
+        pytest.skip("a storage in memory is copied by a fork")
+
+    def forks():
+        pid = os.fork()
+        if pid == 0:
+            raise ValueError("the child")
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+    forked = step(forks, name="forked")
+
+    @workflow
+    def sync():
+        return forks() if where == "thread" else forked.submit().result()
+
+    @workflow
+    async def on_a_loop():
+        return forks()
+
+    flow = on_a_loop if where == "loop" else sync
+    assert flow.start().result(timeout=60) == (0 if where == "loop" else 1)
+    assert [run.status for run in runtime.runs()] == [RunStatus.COMPLETED]
+
+
 def test_default_retries_do_not_multiply(runtime: Runtime, effects: Effects):
     """What an inner step has given up on is retried only by a ``retry=`` of one's own."""
 
