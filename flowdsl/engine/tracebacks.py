@@ -17,7 +17,7 @@ from flowdsl.codecs.exceptions.handling import (
 from flowdsl.engine.callsite import is_ours
 from flowdsl.errors import Stopped
 
-__all__ = ["trim"]
+__all__ = ["of_the_user", "trim"]
 
 
 def trim(error: BaseException) -> None:
@@ -38,16 +38,16 @@ def trim(error: BaseException) -> None:
         if isinstance(link, BaseExceptionGroup):
             chain.extend(exceptions_of(link))
         chain += [cause_of(link), context]
-        set_traceback(link, _of_the_user(traceback_of(link)))
+        set_traceback(link, of_the_user(traceback_of(link)))
 
 
 def _is_internal(context: BaseException) -> bool:
     """Whether it was raised and handled by us: none of its frames is the user's."""
     frames = traceback_of(context)
-    return isinstance(context, Stopped) or (frames is not None and _of_the_user(frames) is None)
+    return isinstance(context, Stopped) or (frames is not None and of_the_user(frames) is None)
 
 
-def _of_the_user(frames: TracebackType | None) -> TracebackType | None:
+def of_the_user(frames: TracebackType | None) -> TracebackType | None:
     """The same traceback without frames of ours."""
     kept: list[TracebackType] = []
     while frames is not None:

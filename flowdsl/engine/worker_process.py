@@ -5,6 +5,7 @@ import os
 import sys
 import threading
 import time
+import traceback
 import uuid
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
@@ -13,6 +14,7 @@ from typing import Never
 from attrs import evolve, frozen
 
 from flowdsl.codecs import Codec, PickleCodec
+from flowdsl.codecs.exceptions.handling import add_note, traceback_of
 from flowdsl.codecs.payloads import Payloads
 from flowdsl.core.journal import Journal
 from flowdsl.core.records import Run, Step
@@ -25,6 +27,7 @@ from flowdsl.engine.heartbeat import heart_of
 from flowdsl.engine.record import crossing
 from flowdsl.engine.scope import Scope, StepView
 from flowdsl.engine.sealed import sealed
+from flowdsl.engine.tracebacks import of_the_user
 from flowdsl.engine.user import Args, Named, Value
 from flowdsl.errors import Stopped, StorageUnavailable
 from flowdsl.hooks import HookChain
@@ -69,6 +72,9 @@ class Reference:
             found = getattr(found, name, None)
         return step_definition(found)
 
+
+_FRAMES = 20
+"""So many of an exception are shown, the innermost."""
 
 _engines: dict[str | None, Engine] = {}
 
@@ -188,7 +194,16 @@ def execute(data: bytes) -> tuple[str, bytes, list[Step]]:
         return "stop", payloads.pack_error(error.error, "", "", "worker")[0], logged
     if not isinstance(error, Exception):
         raise error
+    _tell_where(error)
     return "error", payloads.pack_error(error, "", "", "worker")[0], logged
+
+
+def _tell_where(error: BaseException) -> None:
+    """Frames do not travel: the user's go along as a note."""
+    frames = of_the_user(traceback_of(error))
+    if frames is not None:
+        lines = "".join(traceback.format_tb(frames, -_FRAMES)).rstrip()
+        add_note(error, f"in its worker process:\n{lines}")
 
 
 def _begins(state: _WorkerState, job: Job) -> bool:

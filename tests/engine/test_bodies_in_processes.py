@@ -103,10 +103,14 @@ def test_heartbeats_from_workers_need_a_shared_storage(pool: ProcessPoolExecutor
 
 
 def test_exceptions_come_back_as_themselves(pool: ProcessPoolExecutor) -> None:
-    """A worker's exception arrives with its type and attributes."""
+    """A worker's exception arrives with its type and attributes, and shows the user's lines there."""
     with Runtime("memory://", executor=pool), pytest.raises(steps.Declined) as caught:
         steps.declined()
     assert caught.value.code == 7
+    (where,) = [note for note in caught.value.__notes__ if "worker process" in note]
+    assert "worker_steps.py" in where
+    assert "raise Declined" in where
+    assert "flowdsl/engine" not in where
 
 
 @pytest.mark.parametrize("make", [Inline, lambda: ThreadPoolExecutor(2)])
