@@ -1,4 +1,4 @@
-"""One execution of a step's body: when it began, which attempt it is, and the frame that it executes in."""
+"""One execution of a step's body: its number, when it began, and the frame that it executes in."""
 
 from flowdsl.engine.call import Call
 from flowdsl.engine.execution import Frame
@@ -9,10 +9,11 @@ __all__ = ["Attempt"]
 
 
 class Attempt(Frame):
-    """The *number*-th attempt of a step, from the moment it begins. ``began`` is in seconds since the epoch,
-    ``duration`` in seconds once the body has ended.
+    """The *number*-th attempt of a step. ``began`` is in seconds since the epoch. ``duration`` is in seconds,
+    once the body has ended.
 
-    Each call of a step makes one. What hooks and ``current_step()`` see of it is made when one of them looks.
+    Each call of a step makes one. A view for hooks and ``current_step()`` is made only when one of them
+    looks.
     """
 
     __slots__ = ("_details", "began", "call", "duration", "heart", "number")
@@ -30,7 +31,7 @@ class Attempt(Frame):
         self.is_async = is_async
         self.abandoned = self.callback = self.transacts = False
         self._step: StepView | None = None
-        self._details = None if heart is None else heart.details  # of the attempt before
+        self._details = None if heart is None else heart.details  # what the last attempt said
         self.began: float = run.engine.clock.now()
         self.duration: float | None = None
 

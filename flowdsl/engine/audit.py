@@ -1,4 +1,4 @@
-"""Who changed or continued a run, and when: records of its journal that no call asks for."""
+"""Who changed or continued a run, and when. The journal holds this as records that answer no call."""
 
 import uuid
 
@@ -33,13 +33,14 @@ def audit(engine: Engine, run_id: str, action: str, what: str, step: str = "") -
 
 
 class _Cleanup:
-    """Of one run: whether it was said that it cleans up."""
+    """State of one run: whether the journal already says that it cleans up."""
 
     said = False
 
 
 def note_cleanup(run: Execution) -> None:
-    """Record, once and with the next commit, that the body of *run* cleans up: after a crash it goes on."""
+    """Record that the body of *run* cleans up: once, with the next commit. After a crash it cleans up
+    again."""
     part = run.part(_Cleanup)
     if not part.said:
         part.said = True

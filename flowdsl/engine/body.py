@@ -1,4 +1,4 @@
-"""A body of the user's, executed once in its frame: whatever it raises, however long it may take."""
+"""One execution of a body of the user's in its frame. It may raise anything and take any time."""
 
 import asyncio
 import contextvars
@@ -25,8 +25,8 @@ logger = logging.getLogger("flowdsl")
 
 
 def execute_here(frame: Frame, fn: Function, args: Args, kwargs: Named, callback: bool = False) -> Result:
-    """Execute a sync body in its frame, in this thread, for as long as it takes; gives ``(error, value)``,
-    whatever it raised."""
+    """Execute a sync body in its frame and in this thread, for as long as it takes. Returns
+    ``(error, value)``, whatever it raised."""
     frame.scope.entered()
     process = PROCESS[0]
     outcome: Result
@@ -47,11 +47,11 @@ def execute_here(frame: Frame, fn: Function, args: Args, kwargs: Named, callback
 
 
 class Body(Effect):
-    """Execute a body in its frame; answers ``(error, value)``, whatever it raised.
+    """Execute a body in its frame. Answers ``(error, value)``, whatever it raised.
 
-    With *timeout* (seconds) an async body is cancelled when it takes longer; a sync one executes in a thread
-    of its own, where it is left behind. The same happens to a body whose *heart* is silent for too long, but
-    for one that is *inline*: it ends first, and its outcome is dropped.
+    With *timeout* (seconds), an async body is cancelled when it takes longer. A sync body executes in a
+    thread of its own, and is left behind there. The same happens to a body whose *heart* is silent for too
+    long. An *inline* body is different: it ends first, and then its outcome is dropped.
     """
 
     __slots__ = ("args", "callback", "fn", "frame", "heart", "inline", "kwargs", "timeout")
@@ -89,7 +89,7 @@ class Body(Effect):
         return execute_here(self.frame, self.fn, self.args, self.kwargs, self.callback)
 
     def _left(self, begun: float) -> float:
-        """Seconds that the body has left; *begun*: when it began, on the engine's ticks."""
+        """Seconds that the body has left. *begun* is when it began, on the engine's ticks."""
         left = [] if self.heart is None or self.inline else [self.heart.left()]
         if self.timeout is not None:
             left.append(begun + self.timeout - self.frame.run.engine.ticks())
@@ -118,7 +118,7 @@ class Body(Effect):
 
         context = contextvars.copy_context()
         begun = engine.ticks()
-        counted.enter_context(engine.busy())  # from now on, or a virtual clock skips to the limit
+        counted.enter_context(engine.busy())  # else a virtual clock skips to the limit
         threading.Thread(target=context.run, args=(work,), name="flowdsl-timeout", daemon=True).start()
         while not box and (left := self._left(begun)) > 0:
             engine.clock_wait(waker, left, real=True)
@@ -134,7 +134,7 @@ class Body(Effect):
         return error, None
 
     def _over(self, more: str = "") -> StepTimeout:
-        """The error of a body that is given up."""
+        """The error of a body that has taken too long."""
         heart = self.heart
         if heart is not None and heart.left() <= 0:
             return self._silent(heart, more)
@@ -211,12 +211,12 @@ class Body(Effect):
 
 @define(slots=True, eq=False)
 class _Seen(BodyView):
-    """What hooks see of a body in a run; it can be held there."""
+    """What hooks see of a body in a run. A hook can also hold the body there."""
 
     run: Execution = field(kw_only=True)
 
     def hold(self) -> Never:
-        """Wait until the run is to stop, and raise that."""
+        """Wait until the run is told to stop, and raise that."""
         while self.run.stop.reason is None and not self.run.stop.ending:
             Pause(self.run, None).sync()
         raise self._over()
@@ -228,7 +228,7 @@ class _Seen(BodyView):
         raise self._over()
 
     def unused(self) -> list[Step]:
-        """What of the journal no call has asked for up to now."""
+        """Records of the journal that no call has asked for so far."""
         with self.run.lock:
             return self.run.journal.unused()
 
@@ -255,7 +255,7 @@ def _seen(frame: Frame, fn: Function, args: Args, kwargs: Named, callback: bool)
 
 
 class Stoppable(Effect):
-    """Execute the body of a run; an async one is cancelled as soon as the run is told to stop, or passes
+    """Execute the body of a run. An async body is cancelled as soon as the run is told to stop, or passes
     its deadline."""
 
     __slots__ = ("body", "run")
@@ -277,13 +277,13 @@ class Stoppable(Effect):
         limit: asyncio.TimerHandle | None = None
 
         def stop() -> None:
-            """Cancel the body, and once more when its time for cleaning up is over. What comes behind it
-            (undo, the end) is not to be cancelled."""
+            """Cancel the body, and once more when its time for cleaning up is over. What follows the body
+            (undo, the end) must not be cancelled."""
             nonlocal cancels, limit
             if over or cancels > 1:
                 return
             told = cancels > 0 or limit is not None
-            early = told and not run.stop.past_deadline()  # it is told again, or its time was put off
+            early = told and not run.stop.past_deadline()  # it is told again, or its time was extended
             if not early and (limit is not None or not run.stop.was_told(task)):
                 cancels += 1
                 task.cancel()

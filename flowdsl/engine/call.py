@@ -1,7 +1,7 @@
 """Identity: which durable call this is.
 
 An :class:`Operation` describes what a call does; there is one class per verb, in
-:mod:`flowdsl.engine.operations`. A :class:`Call` is one operation at one place: it has a number in its scope
+:mod:`flowdsl.engine.operations`. A :class:`Call` is one operation at one place. It has a number in its scope
 and a key from the moment it is made, before anything is awaited.
 """
 
@@ -28,15 +28,15 @@ _WITH_THE_STEP = (VALUE, LOG)  # kinds of records that wait for the next commit
 class Operation:
     """What one durable call does. Subclass it for a verb, with ``execute``.
 
-    * ``kind``: of its record, from :mod:`flowdsl.core.kinds`; ``path``: its name in records.
-    * ``version``, ``canonical``: with the path, what the key is made of. ``defaults``: what does not count,
-      but is recorded.
-    * ``durable``: whether it is an act, by which its caller has handled the failures that it saw. A look at a
-      value is none.
-    * ``recorded``: whether there is a record of it, which answers a later call.
-    * ``sequential``: whether it can diverge from what was recorded in its place; a value cannot.
-    * ``on_divergence``: what the call itself says of that, ``None`` for nothing.
-    * ``begun``: whether what it does has begun already, so that it is no use to refuse it.
+    * ``kind``: the kind of its record, from :mod:`flowdsl.core.kinds`; ``path``: its name in records.
+    * ``version``, ``canonical``: the key is made of these and the path. ``defaults``: arguments that are
+      recorded, but do not count in the key.
+    * ``durable``: whether it is an act. A caller that acts has handled the failures that it saw. To look at a
+      value is no act.
+    * ``recorded``: whether it has a record, which answers a later call.
+    * ``sequential``: whether it can diverge from what was recorded in its place. A value cannot.
+    * ``on_divergence``: what the call itself wants then; ``None`` if it says nothing.
+    * ``begun``: whether its work has begun already. Then it is too late to refuse it.
     """
 
     __slots__ = ()
@@ -61,27 +61,27 @@ class Operation:
         return ""
 
     def execute(self, call: "Call", prior: Step | None) -> Flow | Result:
-        """Do it, and record it; *prior* is the record of an unfinished execution by an earlier process.
+        """Do it, and record it. *prior* is the record of an unfinished execution by an earlier process.
 
-        Written once for sync and async, as a generator of effects. It ends with
+        This is written once for sync and async, as a generator of effects. It ends with
         :func:`~flowdsl.engine.record.complete` or :func:`~flowdsl.engine.record.fail`, which record the
-        outcome. Where nothing has to be awaited, it may give the outcome itself. It does not ask the
-        journal: :mod:`flowdsl.engine.perform` has.
+        outcome. Where nothing has to be awaited, it may return the outcome itself. It does not ask the
+        journal: :mod:`flowdsl.engine.perform` has done that.
         """
         raise NotImplementedError
 
     def answer(self, call: "Call", record: Step) -> Flow | Result | None:
-        """How a recorded call is answered; ``None``: with the outcome that its record holds."""
+        """How a recorded call is answered. ``None`` means: with the outcome that its record holds."""
         return None
 
 
 class Call(UnderWay):
-    """One operation at its place: *frame* is the body that calls.
+    """One operation at its place. *frame* is the body that calls.
 
-    ``occurrence`` numbers equal calls of its scope, ``ordinal`` calls of one path, whatever the arguments.
-    ``generation`` counts how often it was undone or forgotten; ``began`` is when its record says that it
-    began, in seconds since the epoch. ``queued`` and ``inline`` say how it came to be executed, if it was
-    submitted. ``cleans_up``: it was made while a cancel or a timeout of its run was being handled.
+    ``occurrence`` numbers equal calls of a scope. ``ordinal`` numbers calls of one path, whatever their
+    arguments. ``generation`` counts how often the call was undone or forgotten. ``began`` is when its record
+    says that it began, in seconds since the epoch. ``queued`` and ``inline`` say how a submitted call came to
+    be executed. ``cleans_up`` says that the call was made while its run handled a cancel or a timeout.
     """
 
     __slots__ = (
@@ -123,21 +123,21 @@ class Call(UnderWay):
         self.key = key = step_key(content, occurrence) if occurrence else content.hex()
         known = run.journal.get(key)
         if known is not None:
-            run.journal.use(key)  # it is asked for, even if nobody awaits it, as one that lost a race
+            run.journal.use(key)  # it is asked for even if nobody awaits it, such as one that lost a race
         self._shown: str | None = None
-        if known is None or known.status is not _COMPLETED:  # what is answered needs no preview
+        if known is None or known.status is not _COMPLETED:  # an answered call needs no preview
             self._shown = operation.preview() if run.engine.payloads.previews.shown else ""
 
     @property
     def shown(self) -> str:
-        """The arguments, readable; made before a body can change them."""
+        """The arguments, readable. They are shown before a body can change them."""
         if self._shown is None:
             self._shown = self.run.engine.payloads.previews.call(self.operation)
         return self._shown
 
     def executes(self, prior: Step | None) -> None:
-        """No record answers it: remember whether one did before it was undone or forgotten, and when an
-        earlier process began it."""
+        """No record answers the call, so it executes. Remember whether a record did before it was undone or
+        forgotten, and when an earlier process began it."""
         self.generation = generation_of(self.run.journal.get(self.key))
         self.began = None if prior is None else prior.created_at
 
@@ -151,8 +151,8 @@ class Call(UnderWay):
         return f"{self.key}~{self.generation}" if self.generation else self.key
 
     def counts_here(self, in_its_body: bool) -> None:
-        """A virtual clock counts it by its scope: it is made by the body itself, not by a branch of a
-        ``gather`` or a thread that was given to it."""
+        """A virtual clock counts the call by its scope: the body itself makes it, and not a branch of a
+        ``gather`` or a thread that the body has started."""
         self.counts = in_its_body and not self.submitted
 
     def is_made_by(self, flow: object) -> None:
@@ -164,7 +164,7 @@ class Call(UnderWay):
         self.submitted = True
 
     def is_queued(self) -> None:
-        """A task, or a thread on behalf of async code, will take it up."""
+        """A task, or a thread for async code, will take it up."""
         self.queued = True
 
     def is_inline(self) -> None:
@@ -177,7 +177,7 @@ class Call(UnderWay):
 
 
 def identify(frame: Frame, operation: Operation) -> Call:
-    """Take the identity of a call. Raises before anything is stored, if the run must stop."""
+    """Give a call its identity. Raises before anything is stored, if the run must stop."""
     run = frame.run
     if frame.abandoned:
         raise Stopped(FlowError(f"a body that a timeout left behind called {operation.path}", run=run.id))
@@ -195,8 +195,8 @@ def identify(frame: Frame, operation: Operation) -> Call:
 
 
 def inside(verb: str, *, is_async: bool | None = None) -> Frame:
-    """The frame of the calling body. Raises outside a run, and for a sync verb in an async body or the
-    reverse."""
+    """The frame of the calling body. Raises outside a run. Raises too for a sync verb in an async body, and
+    for an async verb in a sync body."""
     frame = current.get()
     if frame is None:
         raise FlowError(
@@ -213,7 +213,7 @@ def inside(verb: str, *, is_async: bool | None = None) -> Frame:
 
 
 def keyed(*values: Value) -> bytes:
-    """The canonical encoding of *values*; of one that has none, its type stands for it."""
+    """The canonical encoding of *values*. For a value that has none, its type is encoded."""
     parts = []
     for value in values:
         try:

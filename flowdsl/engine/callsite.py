@@ -1,4 +1,4 @@
-"""Where in the user's code we were called, for messages."""
+"""Where the user's code called us. Messages show it."""
 
 import linecache
 import os
@@ -13,7 +13,7 @@ _WRAPT = f"{os.sep}wrapt{os.sep}"
 
 
 def is_ours(file: str) -> bool:
-    """Whether code of that file is flowdsl's own, and nothing that a user looks for."""
+    """Whether a file holds flowdsl's own code, which no user looks for."""
     return file.startswith(_OURS) or _WRAPT in file
 
 
@@ -30,7 +30,7 @@ def _user_frame(depth: int) -> tuple[FrameType | None, int]:
 
 
 def user_level() -> int:
-    """``stacklevel=`` of a warning that is to point at the user's code."""
+    """``stacklevel=`` of a warning that points at the user's code."""
     return _user_frame(2)[1]
 
 

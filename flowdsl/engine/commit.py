@@ -1,34 +1,34 @@
 """Group commit: callers that want to write at the same time share one transaction.
 
 The rules
-    A caller gets its outcomes only after its operations are durable. What one caller wrote cannot fail
-    another: when a shared transaction fails, each caller's operations are tried by themselves. A storage that
-    is unavailable is the fault of nobody's operations: the batch is sent again as one, and while the outage
-    lasts all callers have one deadline, the storage's ``patience`` from its first failure on.
+    A caller gets its outcomes only after its operations are durable. One caller's writes cannot fail
+    another's: when a shared transaction fails, each caller's operations are tried by themselves. An
+    unavailable storage is nobody's fault. The batch is then sent again as one. While the outage lasts, all
+    callers have one deadline: the storage's ``patience``, counted from the first failure.
 
 The theory
-    A durable commit costs an fsync (about 150 µs on a local disk) however many rows it carries, so the lever
-    for concurrency is to let those who come while a commit is under way form the next one. Nobody waits to be
-    joined: a lone caller commits at once, and batches grow by themselves exactly when the disk is the
-    bottleneck.
+    A durable commit costs an fsync (about 150 µs on a local disk) however many rows it carries. So callers
+    that come while a commit is under way form the next one together. Nobody waits for company: a lone caller
+    commits at once, and batches grow by themselves exactly when the disk is the bottleneck.
 
 The implementation
-    A lone sync caller takes the turn and commits in its own thread. Whoever finds the turn taken, and every
-    async caller, queues a request and wakes one thread that commits for everybody in ``_pending``: at once
-    again when it has, so that the disk never waits for callers to wake one another. A sync caller waits at
-    the gate of its request; futures are resolved once per loop and batch. Storages that commit in
-    microseconds (``inline``) are called where the caller stands, on the event loop too, since a thread hop
-    would cost more; where sharing pays for these too (``shares``), all that is written in one turn of the
-    loop is one commit. Where a storage commits on an event loop (``awaits``), async callers do so: those of
-    one loop form groups there, and no thread is asked. A lone async caller whose loop has nothing else to do
-    commits there as well, as long as commits were quick.
+    A lone sync caller takes the turn and commits in its own thread. A caller that finds the turn taken queues
+    a request, and so does every async caller. They wake one thread, which commits for everybody in
+    ``_pending``. It goes on without a pause, so the disk never waits for callers to wake one another. A sync
+    caller waits at the gate of its request. Futures are resolved once per loop and batch.
 
-    Where a transaction of a body keeps all other writers waiting (``alone``), the body holds the turn: the
-    others queue until it has ended, and no event loop is blocked by a lock that a body on it holds.
+    Some storages commit in microseconds (``inline``). They are called where the caller stands, on the event
+    loop too, because a thread hop would cost more. Where sharing pays for these too (``shares``), all that is
+    written in one turn of the loop is one commit. Some storages commit on an event loop (``awaits``). Async
+    callers then do so too: those of one loop form groups there, without a thread. A lone async caller whose
+    loop has nothing else to do also commits there, as long as commits were quick.
+
+    Sometimes a transaction of a body keeps all other writers waiting (``alone``). Then the body holds the
+    turn, and the others queue until it has ended. So no event loop waits for a lock that a body on it holds.
 
 If you edit this
-    A ``KeyboardInterrupt`` may strike while a leader commits for others. Their requests go back to the queue:
-    every operation may be sent twice (see :mod:`flowdsl.storage.base`), none may be dropped.
+    A ``KeyboardInterrupt`` may strike while a leader commits for others. Their requests then go back to the
+    queue. Every operation may be sent twice (see :mod:`flowdsl.storage.base`). None may be dropped.
 """
 
 import asyncio
@@ -51,7 +51,7 @@ __all__ = ["Committer", "Written"]
 
 
 class _Holder:
-    """A body that holds the turn of its *committer*, until it has ended."""
+    """A body that holds the turn of its *committer* until it has ended."""
 
     def __init__(self, committer: "Committer | None") -> None:
         self.committer = committer
@@ -60,15 +60,15 @@ class _Holder:
 _holder: ContextVar[_Holder | None] = ContextVar("flowdsl_transaction", default=None)
 
 _QUICK = 0.001  # seconds: a commit that takes less may block an event loop that has nothing else to do
-_TRUSTED = 16  # so many quick commits in a row, and the next is taken to be quick too
+_TRUSTED = 16  # after so many quick commits in a row, the next is expected to be quick too
 
 _MOST = 1000  # callers that share a transaction
-_GOODBYE = 2.0  # seconds that the thread is given to end
+_GOODBYE = 2.0  # seconds that the thread has to end
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0  # seconds between two tries while the storage is unavailable
 
 
 class Written(asyncio.CancelledError):
-    """The task was cancelled while a commit of it was under way, whose *outcomes* these are."""
+    """The task was cancelled during its commit. *outcomes* are what that commit gave."""
 
     def __init__(self, outcomes: object) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class Written(asyncio.CancelledError):
 
 
 class _Request:
-    """What one caller wants to write. It waits for *future*, or in a thread at ``gate``."""
+    """What one caller wants to write. It waits for *future*; in a thread, it waits at ``gate``."""
 
     __slots__ = ("done", "error", "future", "gate", "loop", "operations", "outcomes")
 
@@ -102,19 +102,19 @@ class Committer:
         self._starting = threading.Lock()
         self._closing = threading.Event()
         self._turns: dict[asyncio.AbstractEventLoop, list[_Request]] = {}
-        self._loops: dict[asyncio.AbstractEventLoop, list[_Request]] = {}  # that commit at the moment
+        self._loops: dict[asyncio.AbstractEventLoop, list[_Request]] = {}  # loops that commit at the moment
         self._serving: set[asyncio.Task[None]] = set()
         self._bodies: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock]
         self._bodies = weakref.WeakKeyDictionary()
         self._writer = 0  # the thread that commits
         self._streak = 0  # quick commits in a row
-        self._outage: tuple[float, float] | None = None  # since when, and when it was last seen
+        self._outage: tuple[float, float] | None = None  # when it began, and when it was last seen
 
     def _outage_left(self) -> float:
-        """For how long the storage may stay unavailable until callers get the error."""
+        """For how many seconds the storage may stay unavailable before callers get the error."""
         now, patience = time.monotonic(), self.storage.patience
         since, seen = self._outage or (now, now)
-        if now - seen > max(patience, _LONGEST_PAUSE):  # nobody has tried for long: this is another outage
+        if now - seen > max(patience, _LONGEST_PAUSE):  # nobody has tried for long: a new outage
             since = now
         self._outage = since, now
         return since + patience - now
@@ -141,7 +141,7 @@ class Committer:
         self._pending.append(request)
         try:
             self._nudge()
-        except RuntimeError:  # the interpreter is ending, and starts no thread any more
+        except RuntimeError:  # the interpreter is ending and starts no more threads
             with self._turn:
                 if not request.done:
                     self._drain()
@@ -153,8 +153,9 @@ class Committer:
     async def commit_async(self, operations: Sequence[Operation]) -> list[Outcome]:
         """As :meth:`commit`, without blocking the event loop for a disk or a round trip.
 
-        A task that is cancelled meanwhile, however often, waits all the same, and raises :class:`Written`:
-        what a body did is recorded, and the journal knows it, or undo would pass over it.
+        A task that is cancelled meanwhile waits all the same, however often, and then raises
+        :class:`Written`. What a body did is recorded then, and the journal must know it. Otherwise undo would
+        pass over it.
         """
         loop = asyncio.get_running_loop()
         self._refuse_within()
@@ -189,11 +190,11 @@ class Committer:
         return request.outcomes
 
     def writes_here(self) -> bool:
-        """Whether others wait for this thread to commit: a handler of a signal has interrupted that."""
+        """Whether others wait for a commit of this thread, which a signal handler has interrupted."""
         return self._writer == threading.get_ident()
 
     def _on_the_loop(self, operations: Sequence[Operation]) -> list[Outcome] | None:
-        """Commit where the caller stands; ``None`` where somebody else commits, or the storage is away."""
+        """Commit where the caller stands. ``None`` if somebody else commits, or the storage is away."""
         if not self._turn.acquire(False):
             return None
         try:
@@ -225,7 +226,7 @@ class Committer:
 
     def _end_turn(self, loop: asyncio.AbstractEventLoop) -> None:
         batch = self._turns.pop(loop)
-        if self._turn.locked():  # a transaction of a body has begun: it must not wait on its loop
+        if self._turn.locked():  # a body's transaction has begun, and must not wait on its own loop
             self._pending.extend(batch)
             self._nudge()
             return
@@ -249,7 +250,7 @@ class Committer:
             batch = waiting[:_MOST]
             del waiting[:_MOST]
             outage = await self._commit_together_async(batch)
-            if outage is not None:  # the storage has waited for it to end: all have one deadline
+            if outage is not None:  # the storage has waited for the outage to end: all have one deadline
                 batch += waiting
                 waiting.clear()
                 self._fail([request for request in batch if not request.done], outage)
@@ -265,8 +266,8 @@ class Committer:
                 try:
                     outcomes = await self.storage.commit_async(operations)
                 except asyncio.CancelledError:
-                    continue  # the loop is about to end, and callers wait: to send it again does no harm
-                except Exception as error:  # whatever it is, the work decides
+                    continue  # the loop is ending and callers wait; sending it again does no harm
+                except Exception as error:  # the generator decides about any error
                     operations = work.throw(error)
                 else:
                     operations = work.send(outcomes)
@@ -276,7 +277,7 @@ class Committer:
 
     @block
     def transaction(self) -> Iterator[StepTransaction]:
-        """A transaction of the storage for a body. Group commit steps aside for it, if it has to."""
+        """A transaction of the storage for a body. Where it has to, group commit stops meanwhile."""
         if not self.storage.alone:
             with self.storage.transaction() as transaction:
                 yield transaction
@@ -299,13 +300,13 @@ class Committer:
 
     @block
     def within(self) -> Iterator[None]:
-        """What is called in the block is called by a body that holds the turn, if it has to."""
+        """The block is called by a body that holds the turn, if one has to be held."""
         holder = _Holder(self if self.storage.alone else None)
         token = _holder.set(holder)
         try:
             yield
         finally:
-            holder.committer = None  # for tasks and threads that the body has left behind
+            holder.committer = None  # for tasks and threads that outlive the body
             _holder.reset(token)
 
     def _refuse_within(self) -> None:
@@ -329,14 +330,14 @@ class Committer:
     def _serve(self) -> None:
         while self._wake.get():
             with self._turn:
-                self._drain(BaseException)  # nothing may end this thread: its callers would wait for ever
+                self._drain(BaseException)  # nothing may end this thread, or its callers wait for ever
 
     def _drain(self, catch: type[BaseException] = Exception) -> None:
-        """Commit for everybody who waits. The caller holds the turn. What is not caught, as the error of a
-        request, interrupts.
+        """Commit for everybody who waits. The caller holds the turn. Errors of type *catch* become the error
+        of a request; any other interrupts.
 
-        While the storage is unavailable all wait together, and who comes meanwhile joins them, until the
-        outage has lasted too long.
+        While the storage is unavailable, all callers wait together, and new ones join them. That ends when
+        the outage has lasted too long.
         """
         batch: list[_Request] = []
         pause = _FIRST_PAUSE
@@ -366,14 +367,14 @@ class Committer:
     def _commit_together(
         self, batch: list[_Request], catch: type[BaseException]
     ) -> StorageUnavailable | None:
-        """Commit for *batch*; the error, if the storage is unavailable: the rest of it is not done then."""
+        """Commit for *batch*. Returns the error if the storage is unavailable; then the rest is not done."""
         work = _together(batch, catch)
         try:
             operations = next(work)
             while True:
                 try:
                     outcomes = self._timed(operations)
-                except BaseException as error:  # whatever it is, the work decides
+                except BaseException as error:  # the generator decides about any error
                     operations = work.throw(error)
                 else:
                     operations = work.send(outcomes)
@@ -382,8 +383,9 @@ class Committer:
             return outage
 
     def _give_up(self, batch: list[_Request], error: StorageUnavailable) -> None:
-        """The outage has lasted too long: for *batch*, and for whoever came meanwhile. All have one deadline,
-        else each would wait for those before it, and then as long again. The caller holds the turn."""
+        """The outage has lasted too long for *batch*, and for callers who came meanwhile. All have one
+        deadline. Otherwise each would wait for those before it, and then as long again. The caller holds the
+        turn."""
         while self._pending:
             batch.append(self._pending.popleft())
         self._fail(batch, error)
@@ -397,7 +399,7 @@ class Committer:
 
     @staticmethod
     def _deliver(batch: list[_Request]) -> None:
-        """Hand over what is done, to each once."""
+        """Hand over what is done, once to each caller."""
         loops: dict[asyncio.AbstractEventLoop, list[_Request]] = {}
         for request in batch:
             if not request.done:
@@ -409,14 +411,14 @@ class Committer:
         for loop, requests in loops.items():
             try:
                 loop.call_soon_threadsafe(_resolve, requests)
-            except RuntimeError:  # that loop is closed: its callers are gone, what they wrote is kept
+            except RuntimeError:  # that loop is closed and its callers are gone; what they wrote is kept
                 pass
 
     def close(self) -> None:
-        """End the thread; what is queued is committed first, and no outage is waited out any more. A thread
-        that a storage holds up is left behind."""
+        """End the thread. What is queued is committed first, but an outage is not waited out. If a storage
+        holds the thread up, the thread is left behind."""
         self._closing.set()
-        with self._starting:  # what is just being started cannot be joined before
+        with self._starting:  # a thread that is just being started cannot be joined yet
             thread = self._thread
         if thread is not None:
             self._wake.put(True)
@@ -429,7 +431,7 @@ class Committer:
 def _together(
     batch: list[_Request], catch: type[BaseException]
 ) -> Generator[Sequence[Operation], list[Outcome], StorageUnavailable | None]:
-    """Yields what is to be committed for *batch*, and is sent the outcomes; ends with the error, if the
+    """Yields what is to be committed for *batch*, and is sent the outcomes. Ends with the error, if the
     storage is unavailable."""
     if len(batch) > 1:
         try:
@@ -437,7 +439,7 @@ def _together(
         except StorageUnavailable as error:
             return error
         except catch:
-            pass  # somebody's operations are at fault: find out whose, below
+            pass  # one caller's operations are at fault: find out below whose
         else:
             start = 0
             for request in batch:
@@ -458,8 +460,8 @@ def _together(
 
 
 def _is_idle(loop: asyncio.AbstractEventLoop) -> bool:
-    """Whether no other callback of *loop* is ready, so that to block it for a moment delays nobody. A loop
-    that does not tell counts as busy."""
+    """Whether *loop* has no other callback ready. Then blocking it for a moment delays nobody. A loop that
+    does not tell counts as busy."""
     ready = getattr(loop, "_ready", True)
     return not ready
 

@@ -1,7 +1,8 @@
 """What a decorator says about a function, checked once, when it is decorated; and one call of that function.
 
-The registry holds definitions and the engine works on them. What stands above (the decorated functions) comes
-down here only as :class:`Decorated`, which can be asked for its definition and for an :class:`Invocation`.
+The registry holds definitions, and the engine works on them. The layer above holds the decorated functions.
+The engine sees those only as :class:`Decorated`: it can ask for the definition and for an
+:class:`Invocation`.
 """
 
 import gc
@@ -50,19 +51,19 @@ __all__ = ["NO_OPTIONS", "Decorated", "Invocation", "StepDef", "WorkflowDef", "k
 
 
 _undos: "WeakValueDictionary[str, Value]" = WeakValueDictionary()
-"""Functions that some step was given as its undo, by path."""
+"""Functions that a step was given as its undo, by path."""
 
 
 def known_undo(path: str) -> Value:
-    """The function of this path that some step was given as its undo; ``None`` if there is none.
+    """The function of this path that a step was given as its undo; ``None`` if there is none.
 
-    A record names what undoes it. No other function is ever called for that name.
+    A record names its undo by path. Only functions that a step was given as its undo are ever called for it.
     """
     return _undos.get(path)
 
 
 def undo_path(undo: Value) -> str:
-    """The name that a step is recorded to be undone by."""
+    """The name of an undo in a step's record."""
     if isinstance(undo, Decorated):
         return undo.definition.path
     plain = unwrap(undo)
@@ -74,7 +75,7 @@ CONNECTION = "connection"
 
 
 def _check_transaction(defn: "StepDef") -> None:
-    """Raise for what does not go with ``transaction=True``."""
+    """Raise for options that do not go with ``transaction=True``."""
     told = f"step {defn.path}: transaction=True commits the step's record with the effects of its body"
     if defn.mode != "do":
         raise TypeError(f"{told}, and mode={defn.mode!r} has no record; leave the mode out")
@@ -91,11 +92,11 @@ _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONL
 _ASKING = threading.RLock()
 
 NO_OPTIONS = ("fn", "path", "is_async", "binders", "twins", "owner", "transacts", "never_undone")
-"""Fields of a definition that are no options of a decorator."""
+"""Fields of a definition that are not options of a decorator."""
 
 
 def _owner_of(definition: "Definition") -> tuple[str, str] | None:
-    """Module and name of the class that the function is a method of, ``None`` if it is none."""
+    """Module and name of the class that the function is a method of; ``None`` for a plain function."""
     fn = definition.fn
     name = getattr(fn, "__qualname__", "").rpartition(".")[0]
     is_method = name and not name.endswith("<locals>") and first_name(fn) == "self"
@@ -103,7 +104,7 @@ def _owner_of(definition: "Definition") -> tuple[str, str] | None:
 
 
 class _Same:
-    """A value of a closure, compared by identity first; what cannot be compared is different."""
+    """A value of a closure, compared by identity first. Values that cannot be compared are different."""
 
     def __init__(self, value: object) -> None:
         self.value = value
@@ -112,7 +113,7 @@ class _Same:
         mine, its = self.value, getattr(other, "value", None)
         try:
             return mine is its or bool(mine == its)
-        except Exception:  # whatever a user's __eq__ does
+        except Exception:  # a user's __eq__ may raise anything
             return False
 
     __hash__ = None  # type: ignore[assignment]
@@ -138,7 +139,7 @@ def _made_of(fn: Function) -> list[_Same]:
     for layer in layers:
         names = getattr(getattr(layer, "__code__", None), "co_freevars", ())
         for name, cell in zip(names, getattr(layer, "__closure__", None) or (), strict=False):
-            if name == "__class__":  # of ``super()``: it is another one each time the class is made
+            if name == "__class__":  # for ``super()``: a new object each time the class is made
                 continue
             try:
                 found.append(cell.cell_contents)
@@ -150,24 +151,24 @@ def _made_of(fn: Function) -> list[_Same]:
 
 
 class Definition:
-    """A function and its options; calls are bound to the names of its parameters."""
+    """A function and its options. Calls are bound to the names of its parameters."""
 
     __slots__ = ()
     kind: ClassVar[str]
 
     @property
     def source(self) -> str:
-        """A digest of the function's source, where it is recorded."""
+        """A digest of the function's source, for kinds that record it."""
         return ""
 
     @property
     def injected(self) -> tuple[str, ...]:
-        """Parameters that the engine fills: no caller gives them, and no key knows them."""
+        """Parameters that the engine fills. No caller gives them, and they are in no key."""
         return ()
 
     @classmethod
     def known(cls, options: Named) -> None:
-        """Raise for an option that there is none of."""
+        """Raise for an option that does not exist."""
         names = [field.alias for field in fields(cls) if field.alias not in NO_OPTIONS]  # type: ignore[arg-type]
         unknown = [name for name in options if name not in names]
         if unknown:
@@ -184,7 +185,7 @@ class Definition:
         _binders: dict[bool, Binder]
 
     def binder(self, receiver: bool) -> Binder:
-        """The binder of the function; with *receiver*, its first parameter is ``self`` or ``cls``."""
+        """The binder of the function. With *receiver*, its first parameter is ``self`` or ``cls``."""
         found = self._binders.get(receiver)
         if found is None:
             found = self._binders[receiver] = Binder(
@@ -200,13 +201,13 @@ class Definition:
         return found
 
     def rename(self, path: str) -> None:
-        """Its path is another one from now on: what was bound to the one before is gone."""
+        """Give it another path. What was bound under the old one is dropped."""
         self.path = path  # type: ignore[misc]  # a slot of the subclasses
         self._binders.clear()
 
     def joins(self, before: "Definition") -> None:
-        """*before* is replaced by this definition, which the same code has made (a factory, a decorator
-        without ``functools.wraps``). While both live, their records may be mixed up."""
+        """This definition replaces *before*, which the same code has made (a factory, or a decorator without
+        ``functools.wraps``). While both live, their records may be mixed up."""
         code = _code_of(self.fn)
         if before is self or code is None or _code_of(before.fn) is not code:
             return
@@ -218,8 +219,9 @@ class Definition:
     def _require_one(self) -> None:
         """Raise if another living function of this name differs from this one by its closure or defaults.
 
-        What only waits to be thrown away, or is held by nothing but a traceback, does no harm."""
-        with _ASKING:  # who asks holds the others meanwhile
+        A function that is about to be thrown away does no harm. Neither does one that only a traceback
+        holds."""
+        with _ASKING:  # a thread that checks keeps others out meanwhile
             rival = self._living_rival()
         if rival is None:
             return
@@ -235,7 +237,7 @@ class Definition:
         if self._rival() is None:
             return None
         ENCODERS.reset()  # it remembers classes
-        for generation in range(3):  # mostly the young ones are enough
+        for generation in range(3):  # the young ones are mostly enough
             gc.collect(generation)
             if self._rival() is None:
                 return None
@@ -250,13 +252,14 @@ class Definition:
         return None
 
     def is_receiver(self, value: object) -> bool:
-        """Whether *value* is the ``self`` of a method that was called as a function, by a decorator above."""
-        if self._owner is None:  # each call of a step comes through here
+        """Whether *value* is the ``self`` of a method that a decorator above called as a function."""
+        if self._owner is None:  # quick, because each call of a step comes through here
             return False
         return any((cls.__module__, cls.__qualname__) == self._owner for cls in type(value).__mro__)
 
     def call(self, args: Args, kwargs: Named) -> "Invocation[Self]":
-        """A call of the plain function, as what names it (a record, ``schedule("charge")``) can make it."""
+        """A call of the plain function, made by something that names it (a record,
+        ``schedule("charge")``)."""
         return Invocation(self, self.fn, None, args, kwargs)
 
     def call_with(self, arguments: Named) -> "Invocation[Self]":
@@ -265,7 +268,7 @@ class Definition:
         return self.call(args, kwargs)
 
     def bind(self, receiver: Value, args: Args, kwargs: Named) -> Bound:
-        """The arguments of one call, bound and encoded; *receiver* is ``self`` or ``cls``, or ``None``."""
+        """The arguments of one call, bound and encoded. *receiver* is ``self``, ``cls`` or ``None``."""
         if self._twins is not None:
             self._require_one()
         binder = self._binders.get(receiver is not None) or self.binder(receiver is not None)
@@ -309,11 +312,11 @@ class StepDef(Definition):
         return cls(plain, path, inspect.iscoroutinefunction(plain), **cls.checked(options)).consistent()
 
     def consistent(self) -> Self:
-        """Itself; raises for options that make no sense together."""
+        """Returns itself. Raises for options that contradict each other."""
         check_ignored(self.fn, self.ignore)
         if self.undo is not None and not isinstance(self.undo, MethodType | partial):
             path = undo_path(self.undo)
-            if "<" not in path:  # one that is local to a function is no other's
+            if "<" not in path:  # a function local to another one belongs to that one
                 _undos[path] = self.undo
         if self.expires is not None and not self.memo:
             raise ValueError("expires= says how long a shared result counts, so it goes with memo=True")
@@ -327,7 +330,7 @@ class StepDef(Definition):
         return (CONNECTION,) if self.transaction else ()
 
     def require_inline(self) -> None:
-        """Raise if it cannot execute beside its caller."""
+        """Raise if the step cannot execute beside its caller."""
         if self.transaction:
             raise TypeError(
                 f"step {self.path} is transactional: its body shares a transaction with its record, and is "
@@ -338,13 +341,13 @@ class StepDef(Definition):
         """The arguments of a call with the *connection* of its transaction among them."""
         names = list(inspect.signature(self.fn).parameters)[called.receiver is not None :]
         place = names.index(CONNECTION) if CONNECTION in names else len(called.args)
-        if place < len(called.args):  # it stands before parameters that were given by their place
+        if place < len(called.args):  # it comes before parameters that were given by position
             return (*called.args[:place], connection, *called.args[place:]), called.kwargs
         return called.args, {**called.kwargs, CONNECTION: connection}
 
     @staticmethod
     def checked(options: Named) -> Named:
-        """The options as the definition holds them; raises for wrong ones."""
+        """The options as the definition holds them. Raises for wrong ones."""
         done = dict(options)
         if "mode" in done:
             choice(done["mode"], MODES, "mode")
@@ -385,7 +388,7 @@ class StepDef(Definition):
 
     @property
     def undo_path(self) -> str | None:
-        """The name of the undo; ``None`` for none, empty where a call said that there is none."""
+        """The name of the undo. ``None`` for none; empty if a call said that there is none."""
         if self.undo is None:
             return "" if self.never_undone else None
         return undo_path(self.undo)
@@ -415,7 +418,7 @@ class WorkflowDef(Definition):
     tags: Tags = ()
     _transacts: bool = field(
         default=False, kw_only=True, alias="transacts"
-    )  # a run that is one transactional step
+    )  # for a run that is one transactional step
     _binders: dict[bool, Binder] = field(factory=dict)
     _twins: "weakref.WeakSet[Definition] | None" = None
     _owner: tuple[str, str] | None = field(init=False, default=Factory(_owner_of, takes_self=True))
@@ -443,12 +446,12 @@ class WorkflowDef(Definition):
 
     @property
     def injected(self) -> tuple[str, ...]:
-        """The connection of the step that is the run."""
+        """The connection, if the run is one transactional step."""
         return (CONNECTION,) if self._transacts else ()
 
     @staticmethod
     def checked(options: Named) -> Named:
-        """The options as the definition holds them; raises for wrong ones."""
+        """The options as the definition holds them. Raises for wrong ones."""
         done = dict(options)
         run_id = done.get("id")
         if run_id is not None and not (callable(run_id) or (isinstance(run_id, str) and run_id.strip())):
@@ -472,8 +475,8 @@ D = TypeVar("D", bound=Definition, covariant=True)
 
 
 class Invocation(NamedTuple, Generic[D]):
-    """One call of a decorated function: its definition, the function to call with *args* and *kwargs*, and
-    the *receiver* (``self`` or ``cls``, which *fn* is bound to already), or ``None``."""
+    """One call of a decorated function: its definition, and the function to call with *args* and *kwargs*.
+    *receiver* is ``self`` or ``cls``, to which *fn* is bound already, or ``None``."""
 
     defn: D
     fn: Function
@@ -482,8 +485,8 @@ class Invocation(NamedTuple, Generic[D]):
     kwargs: Named
 
     def bind(self) -> Bound:
-        """The arguments, bound to parameter names and encoded. Raises for those that do not fit or have no
-        key."""
+        """The arguments, bound to parameter names and encoded. Raises for arguments that do not fit or have
+        no key."""
         return self.defn.bind(self.receiver, self.args, self.kwargs)
 
 
@@ -492,7 +495,7 @@ invocation_of: Callable[[Args], Invocation[Any]] = partial(tuple.__new__, Invoca
 
 
 class Decorated:
-    """What a decorator makes of a function, as the engine sees it."""
+    """A decorated function, as the engine sees it."""
 
     @property
     def definition(self) -> StepDef | WorkflowDef:
@@ -500,7 +503,7 @@ class Decorated:
         raise NotImplementedError
 
     def invocation(self, args: Args, kwargs: Named) -> Invocation[Any]:  # of what it decorates
-        """A call of it."""
+        """A call of the function."""
         raise NotImplementedError
 
 

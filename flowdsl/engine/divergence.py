@@ -1,6 +1,7 @@
-"""What to do when a call contradicts the journal: raise with a diff, execute anyway, or take what was
-recorded. And the notice that a step's source has changed since its result was recorded: the result counts all
-the same; ``version=`` makes the change count."""
+"""What to do when a call contradicts the journal: raise with a diff, execute it anyway, or take the record.
+
+It also reports when a step's source has changed since its result was recorded. The recorded result still
+counts. ``version=`` makes the change count."""
 
 import logging
 from collections.abc import Iterable
@@ -105,7 +106,7 @@ class _Once:
 
 
 def notice(run: Execution, path: str, recorded: str, now: str) -> None:
-    """Say, once in a run, that *path* was recorded with another source, and which other steps were."""
+    """Report once in a run that *path* was recorded with another source, and which other steps were."""
     if not changed_source(recorded, now) or not run.part(_Once).first():
         return
     paths = {path}

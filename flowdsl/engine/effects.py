@@ -2,8 +2,8 @@
 
 What happens in a step or a run is written once, as a generator that yields effects: *commit this*, *execute
 that body*, *wait until then*. An effect knows how to be performed in a thread (``sync``) and in a task
-(``aio``); a driver only passes results back. Generators return ``(error, value)`` instead of raising, so that
-any exception of user code, ``StopIteration`` included, arrives as itself.
+(``aio``). A driver only passes results back. Generators return ``(error, value)`` instead of raising, so any
+exception of user code arrives unchanged, even ``StopIteration``.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 Result = tuple[BaseException | None, Value]
-"""What a generator of effects returns: the error to raise or ``None``, and the value."""
+"""What a generator of effects returns: the error to raise (or ``None``), and the value."""
 
 
 class Effect:
@@ -53,7 +53,7 @@ class Effect:
 T = TypeVar("T")
 
 Effects: TypeAlias = Generator[Effect, Any, T]  # answers differ with the effect
-"""A piece of engine logic, which ends with a ``T``."""
+"""A piece of engine logic. It ends with a ``T``."""
 
 Flow: TypeAlias = Effects[Result]
 """A piece of engine logic that ends with the outcome of a body or of a durable call."""
@@ -66,7 +66,7 @@ def drive(effects: Effects[T]) -> T:
         while True:
             try:
                 answer = effect.sync()
-            except BaseException as error:  # it is the generator's, which asked
+            except BaseException as error:  # for the generator that asked
                 effect = effects.throw(error)
             else:
                 effect = effects.send(answer)
@@ -76,8 +76,8 @@ def drive(effects: Effects[T]) -> T:
 
 
 class Forked(BaseException):
-    """The body was left by a forked child of the process that had entered it. The child holds no run: what it
-    brings is raised or returned, and nothing is recorded."""
+    """A forked child of the process that entered the body has left it. The child holds no run. Its result is
+    returned or raised, and nothing is recorded."""
 
     def __init__(self, error: BaseException | None, value: Value) -> None:
         super().__init__(error, value)
@@ -93,7 +93,7 @@ def run_sync(flow: Flow) -> Value:
         while True:
             try:
                 answer = effect.sync()
-            except BaseException as error:  # it is the generator's, which asked
+            except BaseException as error:  # for the generator that asked
                 effect = flow.throw(error)
             else:
                 effect = send(answer)
@@ -112,8 +112,8 @@ def run_sync(flow: Flow) -> Value:
 async def run_async(flow: Flow) -> Value:
     """Drive *flow* in this task; return its value or raise its error.
 
-    When the task is cancelled while a commit is under way, *flow* learns the outcomes first, and of the
-    cancelling at its next effect that is no commit: a sync body may have ended in between, and is recorded.
+    If the task is cancelled during a commit, *flow* first learns the outcomes. It learns of the cancelling
+    at its next effect that is no commit. A sync body may have ended in between, and that is recorded.
     """
     send = flow.send
     cancelled: BaseException | None = None
@@ -127,7 +127,7 @@ async def run_async(flow: Flow) -> Value:
             except Written as late:
                 cancelled = asyncio.CancelledError()
                 effect = send(late.outcomes)
-            except BaseException as error:  # it is the generator's, which asked
+            except BaseException as error:  # for the generator that asked
                 cancelled = None
                 effect = flow.throw(error)
             else:
@@ -148,8 +148,9 @@ async def run_async(flow: Flow) -> Value:
 
 
 def _for_a_task(failure: BaseException) -> BaseException:
-    """*failure* as it reaches an async body. What tells that its run is to stop, a cancelling by which it
-    learns of that included, is a :class:`StoppedTask`: ``Stopped``, and a ``CancelledError`` too."""
+    """*failure* as it reaches an async body. If it says that the run must stop, it becomes a
+    :class:`StoppedTask`, which is both a ``Stopped`` and a ``CancelledError``. So does a cancelling that
+    tells the task of such a stop."""
     frame = current.get()
     if frame is None or isinstance(failure, StoppedTask):
         return failure
@@ -161,15 +162,15 @@ def _for_a_task(failure: BaseException) -> BaseException:
 
 
 def named(coroutine: Work[Value], path: str) -> Work[Value]:
-    """The same coroutine by the name of a step or workflow: Python's warning of a forgotten ``await`` says
-    it."""
+    """The same coroutine, named after a step or workflow. Python's warning of a forgotten ``await`` then
+    shows that name."""
     named_one: Any = coroutine  # the type of coroutines has no such name
     named_one.__qualname__ = path.rpartition(".")[2]
     return coroutine
 
 
 class Unbroken(Effect):
-    """Drive *flow* to its end, even if the task is cancelled meanwhile: it learns of that afterwards. A
+    """Drive *flow* to its end, even if the task is cancelled meanwhile. The flow learns of that afterwards. A
     second cancelling breaks it off."""
 
     __slots__ = ("flow",)
@@ -191,13 +192,13 @@ class Unbroken(Effect):
                     task.cancel()
                 cancelled = error
         if cancelled is not None:
-            task.cancelled() or task.exception()  # it is seen
+            task.cancelled() or task.exception()  # marks its error as seen
             raise cancelled
         return None, task.result()
 
 
 class Commit(Effect):
-    """Make operations durable; answers their outcomes."""
+    """Make operations durable. Answers with their outcomes."""
 
     __slots__ = ("engine", "operations")
 
@@ -213,8 +214,8 @@ class Commit(Effect):
 
 
 class Read(Effect):
-    """Read *storage* by calling *fn*. An async run does it in a thread, so that no server is read on its
-    event loop, unless the storage answers at once (``inline``)."""
+    """Read *storage* by calling *fn*. An async run does it in a thread, so a read does not block its event
+    loop. A storage that answers at once (``inline``) is read directly."""
 
     __slots__ = ("fn", "storage")
 

@@ -33,13 +33,13 @@ _engines: "weakref.WeakSet[Engine]" = weakref.WeakSet()
 
 
 def _default_workers() -> int:
-    """More than there are processors: bodies wait, mostly, and those that end together share a commit."""
+    """More than there are processors: bodies mostly wait, and bodies that end together share a commit."""
     return min(32, (os.cpu_count() or 1) + 14)
 
 
 class Engine:
-    """The services of one runtime. ``owned``: the runs that are ours; *open_storage* opens a URL in another
-    process, *make_handle* makes what users get of a run's row."""
+    """The services of one runtime. ``owned`` holds the runs that are ours. *open_storage* opens a URL in
+    another process. *make_handle* makes what users get of a run's row."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class Engine:
         self.on_divergence: Divergence = on_divergence
         self.lease = lease
         self.name = name
-        self.owned: Owned[Any] = Owned()  # of executions, which stand above
+        self.owned: Owned[Any] = Owned()  # its executions belong to a layer above
         self.closing = False
         self.futures: dict[str, Future[Value]] = {}
         self._tasks: set[asyncio.Task[Value]] = set()
@@ -91,15 +91,15 @@ class Engine:
         _engines.add(self)
 
     def nonce(self) -> str:
-        """A name for one attempt to get a run, that no other has: the owner's token is random, and the
-        rest counts."""
+        """A name for one attempt to get a run. No other attempt has it: the owner's token is random, and a
+        counter follows it."""
         return f"{self.owned.owner.rpartition('|')[2]}-{next(self._attempts)}"
 
     # Time --------------------------------------------------------------------------------------------------
 
     @block
     def busy(self) -> Iterator[None]:
-        """Work is under way that a virtual clock must not skip over."""
+        """Work is under way, and a virtual clock must not skip over it."""
         if not self.virtual:
             yield
             return
@@ -122,8 +122,8 @@ class Engine:
             self.clock.enter()
 
     def clock_wait(self, waker: Waker, seconds: float | None, *, real: bool = False) -> bool:
-        """Block until woken or *seconds* have passed; with *real*, on a virtual clock real seconds count
-        too."""
+        """Block until woken, or until *seconds* have passed. With *real*, real seconds count too on a virtual
+        clock."""
         if real:
             return (
                 bool(self.clock.wait(waker, seconds, real=seconds)) if self.virtual else waker.block(seconds)
@@ -132,8 +132,8 @@ class Engine:
 
     @block
     def alarm(self, seconds: float | None, ring: Callable[[], Value]) -> Iterator[None]:
-        """On a virtual clock, call *ring* on this event loop after *seconds* of virtual time; else do
-        nothing."""
+        """On a virtual clock, call *ring* on this event loop after *seconds* of virtual time. On a real
+        clock, do nothing."""
         if not self.virtual or seconds is None:
             yield
             return
@@ -146,7 +146,7 @@ class Engine:
 
     @block
     def alarm_in(self, seconds: float, ring: Callable[[], Value]) -> Iterator[None]:
-        """Call *ring* on this event loop after *seconds*, of virtual time on a virtual clock."""
+        """Call *ring* on this event loop after *seconds*. On a virtual clock they are virtual."""
         loop = asyncio.get_running_loop()
         if self.virtual:
             cancel = self.clock.call_later(seconds, lambda: loop.call_soon_threadsafe(ring))
@@ -167,7 +167,7 @@ class Engine:
 
     @property
     def pool(self) -> Executor:
-        """Where sync steps that were submitted execute, unless the step names an executor of its own."""
+        """Where submitted sync steps execute, unless the step names an executor of its own."""
         if self.executor is not None:
             return self.executor
         with self._pool_lock:
@@ -196,7 +196,7 @@ class Engine:
             self._working.discard(here)
 
     def works_here(self) -> bool:
-        """Whether ``close`` waits for what this thread executes."""
+        """Whether ``close`` waits for the work of this thread."""
         here = threading.current_thread()
         return here.ident in self._working or here is self._loop_thread or self.committer.writes_here()
 
@@ -213,7 +213,7 @@ class Engine:
         def run() -> None:
             try:
                 future.set_result(self._at_work(work))
-            except BaseException as error:  # it is for whoever asks the future
+            except BaseException as error:  # for whoever asks the future
                 future.set_exception(error)
 
         self.awaits(future)
@@ -263,7 +263,7 @@ class Engine:
             wait(list(self._background), left)
 
     def reset_after_fork(self) -> None:
-        """In a forked child: hold no run, and share no lock or thread with the parent."""
+        """In a forked child, hold no run, and share no lock or thread with the parent."""
         self.futures = {}
         self.committer = Committer(self.storage)
         self._pool = self._background_pool = None
@@ -279,8 +279,8 @@ class Engine:
         self.owned.reset_after_fork()
 
     def end_work(self, patience: float) -> None:
-        """Let work end, and then its threads and pools; what has not ended after *patience* seconds is left
-        behind."""
+        """Let work end, and then its threads and pools. Work that has not ended after *patience* seconds is
+        left behind."""
         self.drain(patience)
         in_time = not self._background
         if not in_time:
@@ -293,7 +293,7 @@ class Engine:
         for pool in (self._pool, self._background_pool, *self.coordinators.values()):
             if pool is not None:
                 pool.shutdown(wait=in_time, cancel_futures=not in_time)
-        for replaced in self.replaced.values():  # not every library's takes cancel_futures
+        for replaced in self.replaced.values():  # some libraries' executors do not take cancel_futures
             replaced.shutdown(wait=in_time)
         self._pool = self._background_pool = None
         if self._loop is not None and self._loop_thread is not None:

@@ -1,13 +1,13 @@
 """One run that executes in this process, and the one context variable that says where a call stands.
 
-``current`` holds the :class:`Frame` of the innermost workflow or step body that is executing in this context;
-a frame knows its execution, its scope and its step. Threads and tasks inherit it the way they inherit
-context: a task does, a bare thread does not.
+``current`` holds the :class:`Frame` of the innermost workflow or step body that executes in this context. A
+frame knows its execution, its scope and its step. A task inherits it with its context. A bare thread does
+not.
 
 An :class:`Execution` is made of parts, and each part is the only one that changes its own fields: the journal
 (:mod:`flowdsl.core.journal`), :class:`~flowdsl.engine.stop.Stop`,
 :class:`~flowdsl.engine.failures.OpenFailures`, :class:`Writer`, :class:`Branches` and :class:`Bodies`. A verb
-that needs a state of its own for each run keeps it in a class of its own, by ``execution.part(ThatClass)``.
+may need a state of its own for each run. It keeps it in a class of its own, by ``execution.part(ThatClass)``.
 """
 
 import logging
@@ -35,17 +35,17 @@ __all__ = ["PROCESS", "Bodies", "Branches", "Execution", "Frame", "Writer", "cur
 
 P = TypeVar("P")
 
-_Branch: TypeAlias = Any  # a future of ours; it knows executions, so it stands above
-_Attempt: TypeAlias = Any  # an attempt; it is a frame of an execution, so it stands above
+_Branch: TypeAlias = Any  # a future of a submitted call; its class stands above
+_Attempt: TypeAlias = Any  # an attempt; its class stands above
 
 
 class Writer:
-    """What a run writes under its epoch: its records, in the journal first or at once, and the failures that
-    the retry of a failed run has yet to execute again.
+    """What a run writes under its epoch. Its records go to the journal first, or are written at once. It also
+    holds the failures that the retry of a failed run has yet to execute again.
 
     ``buffer`` holds records that become durable with the next commit, and before the next body begins.
     ``floor``: records up to this place in the order are no evidence of divergence any more. ``held_until``:
-    when our lease is over, on the monotonic clock, as far as we know: behind that moment no body begins
+    when our lease is over, as far as we know, on the monotonic clock. After that moment no body begins
     before the storage has said that the run is still ours.
     """
 
@@ -62,15 +62,15 @@ class Writer:
         self._run = run
 
     def add(self, record: Step) -> None:
-        """Take a record that is durable into the journal."""
+        """Take a durable record into the journal."""
         with self._run.lock:
             self._run.journal.add(record)
 
     def keep(self, record: Step, *more: Operation, soon: bool = False) -> None:
-        """Take *record* into the journal, to become durable with the next commit, and *more* with it.
+        """Take *record* into the journal. It becomes durable with the next commit, and so does *more*.
 
-        With *soon*, others wait for it: it is committed within a tenth of a second if the run makes no commit
-        until then.
+        With *soon*, others wait for the record. If the run makes no commit within a tenth of a second, it is
+        committed then.
         """
         with self._run.lock:
             self._run.journal.add(record)
@@ -85,9 +85,9 @@ class Writer:
         return PutStep(record, self.epoch)
 
     def buffered(self) -> list[Operation]:
-        """Writes of the records that are yet to be made durable. They stay in the buffer until
-        :meth:`stored`, so that no other branch takes them for durable while their commit is under way; to
-        write one twice does no harm."""
+        """Writes of the records that are not durable yet. They stay in the buffer until :meth:`stored`.
+        Otherwise another branch would take them for durable while their commit is under way. Writing a record
+        twice does no harm."""
         if not self.buffer:
             return []
         with self._run.lock:
@@ -97,18 +97,18 @@ class Writer:
             return found
 
     def stored(self, operations: Iterable[Operation]) -> None:
-        """These operations are durable, and with them the buffered records that are among them."""
+        """These operations are durable, and so are the buffered records among them."""
         if not self.buffer:
             return
         with self._run.lock:
             for operation in operations:
                 if isinstance(operation, PutStep) and self.buffer.get(operation.step.key) is operation.step:
-                    del self.buffer[operation.step.key]  # unless it holds a newer one by now
+                    del self.buffer[operation.step.key]  # it may hold a newer one by now
                     self._beside.pop(operation.step.key, None)
 
     def answers(self, key: str) -> tuple[Operation, ...]:
-        """What has to be stored with the record of *key*, if its failure was open: it is no more, so that a
-        process that dies behind this does not execute it once more."""
+        """What has to be stored with the record of *key*, if its failure was open. The failure ends with it,
+        so a process that dies afterwards does not execute it once more."""
         if key not in self.reopened:
             return ()
         with self._run.lock:
@@ -117,12 +117,12 @@ class Writer:
         return (UpdateRun(self.run_id, {"open_failures": left}, epoch=self.epoch),)
 
     def reopen(self, key: str) -> None:
-        """The failure of *key* is open again: what answered it was rolled back."""
+        """The failure of *key* is open again, because what answered it was rolled back."""
         with self._run.lock:
             self.reopened.add(key)
 
     def holds(self, until: float) -> None:
-        """The lease was renewed, *until* then by ``time.monotonic()``."""
+        """The lease was renewed, and holds until then by ``time.monotonic()``."""
         self.held_until = until
 
     def raise_floor(self, seq: int) -> None:
@@ -144,7 +144,7 @@ class Writer:
         raise Stopped(error)
 
     def lost(self, outcome: Outcome) -> LeaseLost:
-        """The error of a run that is not ours any more."""
+        """The error of a run that is no longer ours."""
         what = (
             f"another process owns it now (epoch {outcome.run.epoch}, ours was {self.epoch})"
             if isinstance(outcome, Fenced)
@@ -159,7 +159,7 @@ class Writer:
 
 
 def _left(run: "Execution") -> float:
-    """For how many seconds the lease of *run* lasts; where that cannot be told now, as if it were over."""
+    """Seconds until the lease of *run* is over. Where that cannot be told now, it counts as over."""
     try:
         return run.record.lease_until - run.engine.storage.now()
     except StorageError:
@@ -182,7 +182,7 @@ class Branches:
         with self._lock:
             self._futures.append(future)
 
-    def unfinished(self) -> list[Any]:  # futures of submit, which stand above
+    def unfinished(self) -> list[Any]:  # futures of submit; their class stands above
         """Those that have yet to end."""
         with self._lock:
             return [future for future in self._futures if not future.done()]
@@ -194,11 +194,12 @@ class Branches:
         return found
 
     def known(self, key: str) -> _Branch | None:
-        """The future that was remembered by this key."""
+        """The future that was remembered under this key."""
         return self._known.get(key)
 
     def remember(self, key: str, future: _Branch) -> None:
-        """Let :meth:`known` find *future*: the branch of a schedule record, a child by its id."""
+        """Let :meth:`known` find *future*. The key is a schedule record's, for its branch, or a child's
+        id."""
         self._known[key] = future
 
 
@@ -234,7 +235,7 @@ class Bodies:
         return found
 
     def abandon(self, by: int) -> None:
-        """So many bodies more were left behind by a timeout; a negative number: have ended since."""
+        """A timeout has left *by* more bodies behind. If *by* is negative, so many of them have ended."""
         with self._lock:
             self.left_behind += by
 
@@ -254,8 +255,8 @@ class Execution:
         self.engine = engine
         self.record = record
         self.id = record.id
-        # What ids, keys of messages and chance derive from: the run, and from the second generation on, which
-        # one it is.
+        # Ids, keys of messages and chance derive from this: the run, and from the second generation on, its
+        # generation too.
         self.origin = record.id if record.generation == 1 else f"{record.id}@{record.generation}"
         self.called = called
         self.epoch = record.epoch
@@ -265,7 +266,7 @@ class Execution:
         self.is_async = definition is not None and definition.is_async
         self.scope = Scope("", None, self.is_async)
         self.lock = threading.RLock()
-        # within this process it goes by the passing of time, whatever the machine's clock is set to
+        # within this process it follows passing time, however the machine's clock is set
         left = None if record.deadline is None else record.deadline - engine.clock.now()
         deadline = None if left is None else engine.ticks() + left
         cleanup = 60.0 if definition is None else definition.cleanup
@@ -277,7 +278,7 @@ class Execution:
         self._parts: dict[type, object] = {}
 
     def part(self, kind: type[P]) -> P:
-        """The one instance of *kind* that belongs to this run; made at the first look, without arguments."""
+        """The one instance of *kind* for this run. It is made at the first look, without arguments."""
         found = self._parts.get(kind)
         if found is None:
             with self.lock:
@@ -295,13 +296,13 @@ class Execution:
         return dict(self._parts)
 
     def inherit(self, parts: dict[type, object]) -> None:
-        """Take over what verbs knew of the same run when it executed here the last time."""
+        """Take over what verbs knew of the same run from its last execution here."""
         self._parts.update(parts)
 
 
 class Frame:
-    """One executing body. ``abandoned`` is set when a timeout left the body behind: what it does no longer
-    counts. ``callback``: the body is ``on_complete`` or ``on_error`` of a run that is about to end.
+    """One executing body. ``abandoned`` is set when a timeout has left the body behind: then nothing that it
+    does counts. ``callback``: the body is ``on_complete`` or ``on_error`` of a run that is about to end.
     ``transacts``: it is the body of a transactional step."""
 
     __slots__ = ("_step", "abandoned", "callback", "is_async", "run", "scope", "transacts")
@@ -318,7 +319,7 @@ class Frame:
 
     @property
     def step(self) -> StepView | None:
-        """The step whose body this is, or stands in; ``None`` in the body of a run."""
+        """The step whose body this is, or in whose body it stands. ``None`` in the body of a run."""
         return self._step
 
     def abandon(self) -> None:
@@ -329,7 +330,7 @@ class Frame:
 current: ContextVar[Frame | None] = ContextVar("flowdsl_current", default=None)
 
 PROCESS = [object()]
-"""Holds what is another object in a forked child."""
+"""Holds one object. A forked child replaces it, so the two can be told apart."""
 
 
 def _after_fork() -> None:
@@ -342,10 +343,10 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 class outside_runs:
-    """Within the block no body executes here: what is called there belongs to no run.
+    """No body executes within the block: calls made there belong to no run.
 
-    No ``contextmanager``: that one sets the ``__traceback__`` of what leaves the block, and not every
-    exception lets it.
+    This is no ``contextmanager``. That one sets the ``__traceback__`` of an exception that leaves the block,
+    and some exceptions refuse that.
     """
 
     __slots__ = ("_token",)
@@ -358,7 +359,7 @@ class outside_runs:
 
 
 class _Where(logging.Filter):
-    """Gives every record of ours the run and the step that it is about, so that a format may ask for them."""
+    """Adds the run and the step to each of our log records, so a format may ask for them."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         frame = current.get()

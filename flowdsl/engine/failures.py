@@ -1,33 +1,33 @@
-"""Which failures of a run are open: everything that decides it stands here.
+"""Which failures of a run are open. Everything that decides this stands here.
 
 The rules
-    A step whose failure left the body of the run, with no durable call begun afterwards, is *open*: calling
+    A step is *open* if its failure left the body of the run, and no durable call began afterwards. Calling
     the run again executes it anew. All other failures were *handled* and are replayed.
 
     ======================================  ===============================================================
     what happens                            what it means
     ======================================  ===============================================================
     a durable call fails                    its failure is open, and belongs to the flow that called
-    that flow begins another durable call   to begin something is to have handled what was seen to fail
+    that flow begins another durable call   it has handled the failures that it saw
     somebody asks a future for its result   the failure belongs to the one who asked, from now on
-    the body of a step succeeds             what failed inside it was handled
-    the body of a step ends with an error   what it saw fail is open if it stands in that error's chain
+    the body of a step succeeds             the failures inside it were handled
+    the body of a step ends with an error   failures that it saw are open if they stand in that error's chain
     that step is tried again                what is open inside it executes again
     ======================================  ===============================================================
 
 The theory
     A *flow of control* is a thread or a task. It sees the failures of its own calls, and those of tasks that
     it awaited. A failure leads to the error that left a body if that step's exception is in its chain
-    (``__cause__``, ``__context__``, members of groups), and not behind the exception of another step: a step
-    that failed inside ``except`` failed by itself, and what it stood in for was handled.
+    (``__cause__``, ``__context__``, members of groups). The search stops at the exception of another step.
+    A step that failed inside ``except`` failed by itself, and the failure before it was handled.
 
-    A simpler rule was weighed: look at ``sys.exception()`` when a call begins, and only at the chain at the
-    end. It misses ``except E as error: kept = error``, a durable call behind the block, and ``raise kept``.
-    Compensation is often written so, and to continue such a run would build on what was taken back.
+    A simpler rule was considered: look at ``sys.exception()`` when a call begins, and at the chain only at
+    the end. It misses ``except E as error: kept = error``, a durable call after the block, and ``raise
+    kept``. Compensation is often written so. To continue such a run would build on what was taken back.
 
 If you edit this
-    Nothing here knows of runs, storages or the journal. The laws in ``tests/engine/test_failures.py`` run it
-    over generated programs.
+    Nothing here knows of runs, storages or the journal. The laws in ``tests/engine/test_failures.py`` check
+    it over generated programs.
 """
 
 import asyncio
@@ -41,9 +41,9 @@ __all__ = ["OpenFailures"]
 
 
 class OpenFailures:
-    """The failures of one run. ``open`` maps the key of each open one to the scope it was called in and the
-    flow of control that has it: a task, the number of a thread, or (nobody has asked yet) the submitted
-    call."""
+    """The failures of one run. ``open`` maps the key of each open failure to its scope and to the flow of
+    control that has it. A flow is a task, the number of a thread, or the submitted call if nobody has asked
+    for its result yet."""
 
     __slots__ = ("_lock", "_raised", "open")
 
@@ -65,8 +65,9 @@ class OpenFailures:
                 self.open[key] = (self.open[key][0], flow)
 
     def begun(self, scope: Scope, flow: object) -> None:
-        """*flow* begins a durable call in *scope*: failures that it has seen were handled, and all that led
-        to them. In the body of a ``try`` step, which is no such call itself, it begins for the caller too."""
+        """*flow* begins a durable call in *scope*. The failures that it has seen were handled, and so was all
+        that led to them. The body of a ``try`` step is no such call itself: there it begins for the caller
+        too."""
         if not self.open:
             return
         with self._lock:
@@ -80,8 +81,8 @@ class OpenFailures:
                 place = place.parent if place.tried else None
 
     def left(self, scope: Scope, error: BaseException) -> None:
-        """The body in *scope* ends with *error*: failures that it had seen and that did not lead to that were
-        handled."""
+        """The body in *scope* ends with *error*. Failures that it had seen and that did not lead to *error*
+        were handled."""
         if not self.open:
             return
         with self._lock:
@@ -92,7 +93,7 @@ class OpenFailures:
                     self._handled(key)
 
     def succeeded(self, scope: Scope) -> None:
-        """The body in *scope* has succeeded: whatever failed inside it was handled."""
+        """The body in *scope* has succeeded. Every failure inside it was handled."""
         if not self.open:
             return
         with self._lock:
@@ -105,12 +106,12 @@ class OpenFailures:
             return [key for key, (where, _) in self.open.items() if where.within(scope)]
 
     def blames_any(self, error: BaseException) -> bool:
-        """Whether the exception of any step stands in the chain of *error*."""
+        """Whether the chain of *error* holds the exception of any step."""
         return any(True for _ in self.blames(error))
 
     def blames(self, error: BaseException) -> Iterator[str]:
-        """Keys of the steps whose exceptions stand in the chain of *error*, but those behind another step's
-        exception."""
+        """Keys of the steps whose exceptions stand in the chain of *error*. The search stops at another
+        step's exception."""
         seen: set[int] = set()
         chain: list[BaseException | None] = [error]
         while chain:
@@ -132,15 +133,15 @@ class OpenFailures:
 
 
 def _arrived(flow: object) -> bool:
-    """Whether a failure in *flow* can have come to the scope's own flow of control: not while its task
-    executes, or nobody asked it."""
+    """Whether a failure in *flow* can have reached the scope's own flow of control. It cannot while its task
+    executes, or while nobody has asked for it."""
     if isinstance(flow, asyncio.Future):
         return flow.done() and not getattr(flow, "_log_traceback", False)
-    return isinstance(flow, int)  # a thread's; else a submitted call that nobody has asked
+    return isinstance(flow, int)  # a thread; anything else is a submitted call that nobody has asked
 
 
 def _returned(flow: object) -> bool:
-    """Whether *flow* is a task that ended well, whatever failed in it."""
+    """Whether *flow* is a task that ended well, even if something failed in it."""
     if not isinstance(flow, asyncio.Future) or not flow.done() or flow.cancelled():
         return False
     return not getattr(flow, "_log_traceback", False) and flow.exception() is None

@@ -1,7 +1,7 @@
-"""Heartbeats: a body says that it lives, and one that has been silent for too long is given up.
+"""Heartbeats: a body says that it lives. A body that is silent for too long is given up.
 
-Each beat may carry details, which the next attempt is given. Beats are stored at the first, then at most five
-times in the limit, so that a body may beat as often as it likes.
+Each beat may carry details for the next attempt. The first beat is stored. After that, at most five are
+stored in the time of one limit. So a body may beat as often as it likes.
 """
 
 import threading
@@ -16,9 +16,9 @@ STORED = 5
 
 
 class Heart:
-    """The beats of one attempt, at most *limit* seconds from one to the next.
+    """The beats of one attempt, at most *limit* seconds apart.
 
-    *ticks* is the time that passes, in seconds; *store* makes the details of a beat durable; *details* are
+    *ticks* gives the passing time, in seconds. *store* makes the details of a beat durable. *details* are
     those of the attempt before.
     """
 
@@ -36,7 +36,8 @@ class Heart:
         self._lock = threading.Lock()
 
     def beat(self, details: Value) -> bool:
-        """The body lives; *details* are for the next attempt. Answers whether that still counts."""
+        """The body lives, and leaves *details* for the next attempt. Answers whether the beat still
+        counts."""
         with self._lock:
             if self._closed:
                 return False
@@ -50,22 +51,23 @@ class Heart:
         return True
 
     def begin(self) -> None:
-        """The body begins: say so, with what the attempt before has left. The first beat is yet to come."""
+        """The body begins. Store that, with the details of the attempt before. The first beat is yet to
+        come."""
         self._store(self.details)
 
     def hear(self, details: Value) -> None:
-        """The body executes in another process, and has said that there."""
+        """The body executes in another process, and has beaten there with *details*."""
         self.details = details
 
     def close(self) -> None:
-        """The attempt has ended: what its body says from now on does not count."""
+        """The attempt has ended. Beats of its body do not count from now on."""
         with self._lock:
             self._closed = True
 
     def left(self) -> float:
-        """Seconds until it is to beat again; 0 or less: it has been silent for too long."""
+        """Seconds until the next beat is due. 0 or less means that it has been silent for too long."""
         return self._last + self.limit - self._ticks()
 
     def missed(self) -> bool:
-        """Whether it has been silent for too long, now or before."""
+        """Whether it is or was silent for too long."""
         return self._missed or self.left() <= 0

@@ -1,9 +1,9 @@
-"""What the body of a step says with its heartbeats, as a record for each attempt.
+"""The heartbeats of a step's body, kept as one record for each attempt.
 
 The rules
-    A beat says nothing about its step: it lies beside the step's own record. So a body that was given up, in
-    this process or another one, may beat as late as it likes, and a step in doubt stays in doubt.
-    The next attempt is given what the last one said, whether that ended here or with its process.
+    A beat says nothing about the outcome of its step: it has a record beside the step's own. So a body that
+    was given up may beat as late as it likes, in this process or another. A step in doubt stays in doubt.
+    The next attempt is given the details of the last beat, even if the process of that attempt died.
 """
 
 import time
@@ -29,7 +29,7 @@ _PATH = "flowdsl.heartbeat"
 
 
 def beat_of(call: Call, attempt: int) -> Step:
-    """The record of what the body says in *attempt*, before it has said anything."""
+    """The record for the beats of *attempt*, before the first beat."""
     content = content_digest(call.key, _PATH, str(call.generation), b"%d" % attempt)
     return Step(
         call.run.id,
@@ -44,7 +44,7 @@ def beat_of(call: Call, attempt: int) -> Step:
 
 
 def _said(engine: Engine, beat: Step, details: Value) -> Step:
-    """*beat*, now that the body has said *details*."""
+    """*beat* after the body has said *details*."""
     now = engine.clock.now()
     payload, loaded = engine.payloads.pack(details, beat.run_id, beat.key, "details")
     return beat._replace(
@@ -58,16 +58,16 @@ def _said(engine: Engine, beat: Step, details: Value) -> Step:
 
 
 def _details_of(engine: Engine, beat: Step) -> Value:
-    """What a body has said."""
+    """The details in *beat*."""
     return engine.payloads.unpack(beat.payload or b"", beat.run_id, beat.key, "details")
 
 
 def details_before(call: Call) -> Value:
-    """What an earlier process heard last; ``None`` for nothing."""
+    """The last details that an earlier process stored; ``None`` for none."""
     run = call.run
     record = run.journal.get(call.key)
     ended = 0 if record is None or record.status is StepStatus.UNDONE else record.attempts
-    for attempt in (ended + 1, ended):  # the first is one that its process did not see the end of
+    for attempt in (ended + 1, ended):  # the process of the first died during the attempt
         beat = run.journal.get(beat_of(call, attempt).key)
         if beat is not None:
             return _details_of(run.engine, beat)
@@ -75,7 +75,7 @@ def details_before(call: Call) -> Value:
 
 
 def last_words(call: Call, attempt: int, heart: Heart) -> tuple[Operation, ...]:
-    """What has to be stored when an *attempt* has failed, so that the next one begins with it."""
+    """What has to be stored when an *attempt* has failed, so that the next one begins with its details."""
     if heart.details is None:
         return ()
     return (PutStep(_said(call.run.engine, beat_of(call, attempt), heart.details), call.run.epoch),)
@@ -90,8 +90,8 @@ def heart_of(
     *,
     stored: bool = True,
 ) -> Heart:
-    """The heartbeats of an attempt, which *beat* records, at most *limit* seconds on *ticks* from one to the
-    next; *details* are those that it begins with. Without *stored* they are for this process alone."""
+    """The heartbeats of an attempt, recorded in *beat*, at most *limit* seconds on *ticks* apart. The attempt
+    begins with *details*. Without *stored*, the beats are for this process alone."""
 
     def store(details: Value) -> None:
         if stored:
@@ -106,10 +106,11 @@ def _beats(run: Execution, record: Step) -> Effects[None]:
 
 
 class Beats:
-    """What the body of an attempt in another process says by the storage, for *heart*.
+    """Beats of an attempt's body in another process. They come through the storage, and go to *heart*.
 
-    A body that executes says so at once. Until then it is not silent: it waits for a worker. Beats are stored
-    five times in the limit and looked for as often, so silence is noticed up to two fifths of it later.
+    A body that executes says so at once. Before that it is not silent: it waits for a worker. Beats are
+    stored five times in the limit, and read as often. So silence is noticed up to two fifths of the limit
+    later.
     """
 
     def __init__(self, call: Call, beat: Step, heart: Heart) -> None:
@@ -122,7 +123,7 @@ class Beats:
         self._heard: float | None = None
 
     def listen(self) -> None:
-        """Look what was said since the last look."""
+        """Read what was said since the last look."""
         engine = self._call.run.engine
         with crossing(self._call.run, self._call):
             beat = engine.storage.get_step(self._beat.run_id, self._beat.key)
@@ -131,6 +132,6 @@ class Beats:
             self._heart.hear(_details_of(engine, beat))
 
     def silent(self) -> bool:
-        """Whether the body has said nothing for too long."""
+        """Whether the body has been silent for too long."""
         self.listen()
         return self._heard is not None and time.monotonic() - self._heard > self.limit + self.turn

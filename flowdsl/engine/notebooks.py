@@ -1,4 +1,4 @@
-"""Names of notebooks. Runs of one without a name continue in one kernel only, which is said once."""
+"""Names of notebooks. Runs of an unnamed notebook continue only in the same kernel. That is said once."""
 
 import logging
 
@@ -16,7 +16,7 @@ _HOW = 'set FLOWDSL_NOTEBOOK, or call flowdsl.notebook.name("…") in its first 
 
 
 def notice_unnamed(path: str, run_id: str | None) -> None:
-    """Say, at the first run of this process, that it belongs to a notebook without a name."""
+    """Report, at the first run of this process, that it belongs to a notebook without a name."""
     global _begun, _told
     _begun = True
     if _told or not unnamed_notebook(path):
@@ -31,18 +31,17 @@ def notice_unnamed(path: str, run_id: str | None) -> None:
 
 
 def how_to_name(path: str) -> str:
-    """What to do about a run of *path* that another kernel has begun; ``""`` for what is no such run."""
+    """What to do about a run of *path* that another kernel has begun; ``""`` if it is no such run."""
     return f". It was begun by a notebook without a name: {_HOW}" if unnamed_notebook(path) else ""
 
 
 def name(name: str) -> str:
-    """Name this notebook, before its first run: its runs then continue in the next kernel that gives it the
-    same name. Functions that were decorated before are renamed with it. Elsewhere than in a notebook this
-    does nothing.
+    """Name this notebook before its first run. Its runs then continue in the next kernel that gives it the
+    same name. Functions that were decorated before are renamed with it. Outside a notebook this does nothing.
 
     Parameters: *name*, such as ``"sweep"``; of a path, the last part counts. Returns the name that counts:
-    ``FLOWDSL_NOTEBOOK``, where it is set, wins. Raises ``ValueError`` for an empty name, and
-    :class:`~flowdsl.errors.FlowError` once a run was begun under another one.
+    ``FLOWDSL_NOTEBOOK`` wins if it is set. Raises ``ValueError`` for an empty name, and
+    :class:`~flowdsl.errors.FlowError` after a run was begun under another name.
 
     >>> import flowdsl.notebook
     >>> flowdsl.notebook.name("sweep")

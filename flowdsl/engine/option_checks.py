@@ -1,4 +1,4 @@
-"""What may be given to a decorator. It is checked where it is written, and the error shows the right way."""
+"""Checks of what is given to a decorator. They run where it is written, and the error shows the right way."""
 
 import inspect
 from collections.abc import Iterable, Mapping
@@ -80,7 +80,7 @@ def choice(value: Value, allowed: tuple[str, ...], option: str) -> None:
 
 
 def checked_timeout(value: Value, option: str = "timeout") -> float | None:
-    """A timeout in seconds, or ``None``; it has to be longer than nothing."""
+    """A timeout in seconds, or ``None``. It must be greater than zero."""
     if value is None:
         return None
     duration = seconds(value, option)
@@ -125,7 +125,7 @@ def names(value: Value, option: str) -> tuple[str, ...]:
 
 
 def parameters_of(fn: Function) -> tuple[str, ...] | None:
-    """The names of a function's parameters; ``None`` where it does not tell them."""
+    """The names of a function's parameters; ``None`` if the function does not tell them."""
     try:
         return tuple(inspect.signature(fn).parameters)
     except (TypeError, ValueError):
@@ -133,7 +133,8 @@ def parameters_of(fn: Function) -> tuple[str, ...] | None:
 
 
 def check_ignored(fn: Function, ignore: tuple[str, ...]) -> None:
-    """Raise for a name that is no parameter: left in the key by a slip, it would make every call another."""
+    """Raise for a name that is no parameter. A misspelt name would stay in the key, and make every call
+    new."""
     parameters = parameters_of(fn) if ignore else None
     for name in ignore:
         if parameters is not None and name not in parameters:

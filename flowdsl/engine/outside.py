@@ -1,4 +1,4 @@
-"""Steps that are called outside any run although a run executes in this process: in a thread that a body has
+"""Steps that are called outside any run while a run executes in this process: in a thread that a body has
 started by itself, or in a forked child. The run does not reach there, so the call leaves no record."""
 
 import os
@@ -12,8 +12,8 @@ __all__ = ["say_if_outside"]
 
 
 class _Process:
-    """What this process knows: whether a run executed at the last fork, whether it is the child of such a
-    fork, and whether it has warned."""
+    """What this process knows: whether a run executed at the last fork, whether the process is the child of
+    such a fork, and whether it has warned."""
 
     forks_inside = False
     child = False
@@ -39,11 +39,11 @@ os.register_at_fork(before=_before_fork, after_in_child=_in_child)
 
 
 def say_if_outside(path: str) -> None:
-    """Step *path* is called outside any run: warn, once in a process, if it may have been meant to be part of
-    one, and tell the hooks each time."""
+    """Step *path* is called outside any run. If it may have been meant as part of one, warn once in a
+    process, and tell the hooks each time."""
     thread = threading.current_thread()
     executing = _executing()
-    if thread.name.startswith("flowdsl-"):  # ours know their run
+    if thread.name.startswith("flowdsl-"):  # our own threads know their run
         return
     if not (executing and thread is not threading.main_thread()) and not _process.child:
         return

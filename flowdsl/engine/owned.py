@@ -2,12 +2,12 @@
 
 The rules
     A run is ours from the moment the storage may say so (:meth:`Owned.taking`), not from the moment its body
-    begins; else this very process would take it for abandoned in between. It is ours until it has ended, or
-    was let go.
+    begins. Otherwise this same process would take it for abandoned in between. It is ours until it has ended
+    or was let go.
 
 The implementation
-    ``reserve`` and ``begin`` put a run in, ``release`` and ``end`` take it out. A reserved run has no
-    execution yet. An owner's name belongs to a table: after :meth:`renew`, what an old name still holds
+    ``reserve`` and ``begin`` put a run in; ``release`` and ``end`` take it out. A reserved run has no
+    execution yet. An owner's name belongs to a table. After :meth:`renew`, a run that an old name still holds
     counts as abandoned, unless it is in the table.
 """
 
@@ -26,7 +26,8 @@ E = TypeVar("E")
 
 
 class Owned(Generic[E]):
-    """Run ids → executions (``None``: ours, not begun), and the name of their owner."""
+    """Maps run ids to executions, and holds the name of their owner. ``None``: the run is ours, but not
+    begun."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -39,7 +40,7 @@ class Owned(Generic[E]):
         self.renew()
 
     def renew(self) -> None:
-        """Become a new owner; what the old one has left unreleased counts as abandoned."""
+        """Become a new owner. Runs that the old one has not released count as abandoned."""
         owner, token = new_owner()
         ref = weakref.ref(self)
 
@@ -77,19 +78,19 @@ class Owned(Generic[E]):
         )
 
     def reserve(self, run_id: str) -> None:
-        """A run is ours, although nothing of it executes yet."""
+        """A run is ours, but does not execute yet."""
         with self._lock:
             self._runs[run_id] = None
 
     def release(self, run_id: str) -> None:
-        """A run that is ours will not execute here after all. One that executes stays."""
+        """A run of ours will not execute here after all. One that executes stays."""
         with self._lock:
             if self._runs.get(run_id, self) is None:
                 del self._runs[run_id]
                 self._cancelled.discard(run_id)
 
     def begin(self, run_id: str, execution: E) -> bool:
-        """A run of ours executes from now on. Answers whether it was cancelled since it is ours."""
+        """A run of ours executes from now on. Answers whether it was cancelled after it became ours."""
         with self._lock:
             self._runs[run_id] = execution
             cancelled = run_id in self._cancelled
@@ -99,15 +100,15 @@ class Owned(Generic[E]):
         return cancelled
 
     def cancels(self, run_id: str) -> E | None:
-        """A run is to be cancelled: its execution, to be told, if there is one; one that has yet to begin is
-        told then."""
+        """A run is to be cancelled. Returns its execution, if there is one, to be told. A run that has not
+        begun is told when it begins."""
         with self._lock:
             if self._runs.get(run_id, self) is None:
                 self._cancelled.add(run_id)
             return self._runs.get(run_id)
 
     def end(self, run_id: str, execution: E) -> None:
-        """It does not execute here any more."""
+        """The run no longer executes here."""
         with self._lock:
             if self._runs.get(run_id) is execution:
                 del self._runs[run_id]

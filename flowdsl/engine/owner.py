@@ -1,8 +1,8 @@
 """Who executes a run, and whether that process still lives.
 
-An owner is written as ``host|boot|namespace|pid|started|token``. Of an owner on this host, boot and pid
-namespace, the process table tells at once whether it is gone: a process with that pid and that start time is
-there or is not (a zombie is not). Of any other owner nothing can be told here, and its lease has to run out.
+An owner is written as ``host|boot|namespace|pid|started|token``. If its host, boot and pid namespace are
+ours, the process table tells at once whether it is gone: it looks for a process with that pid and that start
+time, and a zombie does not count. Nothing can be told here of any other owner, so its lease has to run out.
 """
 
 import os
@@ -30,7 +30,7 @@ class Liveness(Enum):
 
 
 _here: dict[str, Callable[[str], bool]] = {}
-"""Owner tokens of this process → whether they execute a run of this id right now."""
+"""Maps owner tokens of this process to a function: does it execute a run of this id right now?"""
 
 os.register_at_fork(after_in_child=_here.clear)
 
@@ -64,8 +64,8 @@ def _run(*command: str) -> str:
 
 
 def _process_start(pid: int) -> str | None:
-    """When process *pid* started, in any unit that is the same at each call; ``None`` if it is gone,
-    ``""`` if unknown."""
+    """When process *pid* started, in a unit that is the same at each call. ``None`` if it is gone; ``""`` if
+    unknown."""
     if sys.platform.startswith("linux"):
         stat = _read(f"/proc/{pid}/stat")
         if not stat:
@@ -118,14 +118,14 @@ def liveness(owner: str, run_id: str) -> Liveness:
 def is_abandoned(owner: str, run_id: str, lease_until: float, now: float) -> bool:
     """Whether a run may be taken from *owner*: its lease is over, or the owner is provably gone.
 
-    The lease decides, whether or not the process still exists: it may be stopped, hung, or rid of the run by
-    a full disk. Proof of death shortens a lease; nothing prolongs it.
+    The lease decides, even if the process still exists: it may be stopped, may hang, or may have lost the run
+    to a full disk. Proof of death shortens a lease. Nothing prolongs it.
     """
     return lease_until <= now or liveness(owner, run_id) is Liveness.DEAD
 
 
 def is_interrupted(storage: Storage, record: Run) -> bool:
-    """Whether nobody executes this run although it has not ended."""
+    """Whether the run has not ended and nobody executes it."""
     if is_final(record.status):
         return False
     return record.owner is None or is_abandoned(record.owner, record.id, record.lease_until, storage.now())
