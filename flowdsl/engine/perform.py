@@ -1,18 +1,19 @@
-"""The one way of every durable call: who overlaps whom, recorded or not, then the operation itself.
+"""The one way of every durable call. It notes who overlaps whom, asks the journal, then executes the
+operation.
 
 The rules
     1. Identity (key, occurrence, ordinal) is taken at the call, before anything is awaited.
     2. The journal decides: *recorded* answers from the record, *execute* executes the operation, *diverged*
        asks the policy.
-    3. What must not be swallowed (cancel, lost lease, full disk, divergence, …) crosses the caller as
+    3. What must not be swallowed (cancel, lost lease, full disk, divergence, …) passes through the caller as
        :class:`~flowdsl.errors.Stopped`.
 
 The theory
-    Calls match by content. Only for sequential calls does their order count, so each call has to know whether
-    another one overlaps it. A flow of control is a task or a thread. A worker of a pool is none: it takes up
-    one submitted call after the other, and a call that no worker has taken up is executed by the thread that
-    asks for its result. Such a call is its own flow of control; it decides nothing about what diverges or
-    what was handled.
+    Calls match by content. Their order counts only for sequential calls, so each call has to know whether
+    another one overlaps it. A flow of control is a task or a thread. A worker of a pool is none, because it
+    takes up one submitted call after the other. A call that no worker has taken up is executed by the thread
+    that asks for its result. Such a call is its own flow of control. It does not decide what diverges or what
+    was handled.
 """
 
 from collections.abc import Iterable
@@ -35,7 +36,7 @@ __all__ = ["at_once", "durable", "perform", "perform_here"]
 
 
 def durable(frame: Frame, operation: Operation) -> Flow:
-    """A durable call of *operation* in *frame*. Its identity is taken now; driving the flow does the rest."""
+    """A durable call of *operation* in *frame*. It gets its identity now. Driving the flow does the rest."""
     return perform(identify(frame, operation))
 
 
@@ -51,7 +52,7 @@ def at_once(frame: Frame, operation: Operation) -> Value:
 
 
 def perform(call: Call) -> Flow:
-    """Answer *call* from its record, or execute it, between the bookkeeping of who overlaps whom."""
+    """Answer *call* from its record, or execute it. Note before and after who overlaps whom."""
     try:
         way = _entered(call) or _way(call)
         return way if isinstance(way, tuple) else (yield from way)
@@ -62,7 +63,8 @@ def perform(call: Call) -> Flow:
 
 
 def perform_here(call: Call) -> Value:
-    """The same for a sync body, which waits for it: where nothing has to be awaited, without a generator."""
+    """As :func:`perform`, for a sync body, which waits. If nothing has to be awaited, no generator is
+    made."""
     try:
         way = _entered(call) or _way(call)
         error, value = way if isinstance(way, tuple) else drive(way)
@@ -82,14 +84,14 @@ def perform_here(call: Call) -> Value:
 
 
 def _crossing(call: Call, error: Stopped | StorageError) -> Result:
-    """What crosses the caller. An error of the storage is about something that was read: a write says so
+    """What passes through the caller. An error of the storage is one of a read here; a failed write says so
     itself."""
     return (halted(call.run, error, call) if isinstance(error, StorageError) else error), None
 
 
 def _entered(call: Call) -> Flow | Result | None:
-    """*call* is under way from now on, and knows whether another one overlaps it; the outcome, if its run has
-    been told to stop."""
+    """*call* is under way from now on, and learns whether another one overlaps it. Returns the outcome if its
+    run has been told to stop."""
     run, scope = call.run, call.scope
     virtual = run.engine.virtual
     beside = call.submitted or call.queued
@@ -113,7 +115,7 @@ def _entered(call: Call) -> Flow | Result | None:
         run.engine.clock.leave()
     if run.stop.over and not call.operation.begun:
         run.stop.check_late(scope)
-    if run.stop.reason is not None:  # perhaps it was identified before that
+    if run.stop.reason is not None:  # the call may have got its identity before that
         if call.cleans_up or run.stop.cleaning():
             note_cleanup(run)
         elif not run.stop.replaying:
@@ -124,7 +126,7 @@ def _entered(call: Call) -> Flow | Result | None:
 
 
 def _entered_late(call: Call) -> Flow:
-    """The lease ran out meanwhile: look whether the run is still ours before anything begins."""
+    """The lease ran out meanwhile. Check that the run is still ours before anything begins."""
     yield from still_ours(call.run)
     way = _way(call)
     return way if isinstance(way, tuple) else (yield from way)
@@ -143,14 +145,14 @@ def _left(call: Call) -> None:
 
 
 def _counted_once(active: Iterable[UnderWay]) -> bool:
-    """Whether a call in *active* stands for the flow of control that the run itself is counted for, so that
-    each further call counts too. Submitted calls are counted by whoever submitted them, and the branches of a
-    ``gather`` by that."""
+    """Whether a call in *active* stands for the flow of control that the run itself is counted for. Then each
+    further call counts too. Submitted calls are counted by whoever submitted them. Branches of a ``gather``
+    are counted by the ``gather``."""
     return any(call.counts for call in active)
 
 
 def _way(call: Call) -> Flow | Result:
-    """Recorded, execute or diverged: the one place that asks. Gives the outcome, or what leads to it."""
+    """Recorded, execute or diverged: only this asks. Gives the outcome, or the flow that leads to it."""
     run, operation = call.run, call.operation
     if not operation.recorded:
         if run.stop.replaying and not run.journal.unused() and not run.stop.cleaning():

@@ -1,4 +1,4 @@
-"""Pools of processes: which executor is one, and what replaces one that takes no work any more."""
+"""Pools of processes: which executor is one, and what replaces one that takes no more work."""
 
 import importlib
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -27,12 +27,12 @@ def coordinators(engine: Engine, executor: Executor) -> ThreadPoolExecutor:
 
 
 def _processes() -> ModuleType:
-    """The module of process pools: importing it costs 10 ms, which only who uses one pays."""
+    """The module of process pools. Its import takes 10 ms, so only users of a pool pay for it."""
     return importlib.import_module("concurrent.futures.process")
 
 
 def _is_broken(executor: Executor) -> bool:
-    """Whether a pool of the standard library or of loky has lost a worker, and takes no work any more."""
+    """Whether a pool of the standard library or of loky has lost a worker and takes no more work."""
     flags = getattr(executor, "_flags", None)
     return bool(getattr(executor, "_broken", False) or getattr(flags, "broken", None))
 
@@ -48,7 +48,7 @@ def _is_full(engine: Engine, executor: Executor) -> bool:
 
 
 def working(engine: Engine, executor: Executor) -> Executor:
-    """*executor*, or what replaces a pool of processes that takes no work any more: a worker of it was
+    """*executor*, or the replacement of a pool of processes that takes no more work: a worker of it was
     killed, or all of them hang."""
     with engine.lock:
         live = engine.replaced.get(id(executor), executor)

@@ -1,13 +1,15 @@
 """Bodies that execute in another process: any ``concurrent.futures.Executor`` that is not a thread pool.
 
-The coordinating thread stays here and does everything but the body: identity, attempts, records, hooks. What
-travels to the worker is the function, its arguments and where the call stands; what travels back is the
-result or the exception, and what the body logged. An engine such as Dask executes what it was sent a second
-time when a worker dies: what must not execute twice leaves a record before its body, which the second
-execution finds. In the worker the body has a frame of its own over the same
-storage, so store calls and nested steps work there, under the run's epoch; a storage that processes cannot
-share is refused by the first such call. Heartbeats come by the storage, too: the coordinating thread looks
-there for what the body says.
+The coordinating thread stays here and does everything but the body: identity, attempts, records, hooks. The
+function, its arguments and the place of the call travel to the worker. The result or the exception travels
+back, with what the body logged.
+
+When a worker dies, an engine such as Dask executes what it was sent a second time. A body that must not
+execute twice therefore leaves a record first, and the second execution finds that record.
+
+In the worker the body has a frame of its own over the same storage. Store calls and nested steps work there,
+under the run's epoch. If processes cannot share the storage, the first such call is refused. Heartbeats also
+come through the storage: the coordinating thread reads there what the body says.
 """
 
 import contextvars
@@ -47,8 +49,8 @@ _UNSENT = (TypeError, AttributeError, ImportError, PickleError)
 
 
 class RemoteBody(Effect):
-    """Execute the body of *call* on its executor; answers ``(error, value)``. A worker that dies is a
-    failed attempt."""
+    """Execute the body of *call* on its executor. Answers ``(error, value)``. If the worker dies, the attempt
+    has failed."""
 
     __slots__ = ("call", "called", "executor", "frame", "heart")
 
@@ -93,11 +95,11 @@ class RemoteBody(Effect):
                 message = f"step {defn.path} of run {run.id} {why}; its worker was left behind"
                 return StepTimeout(message, run=run.id, step=defn.path), None
             answer = future.result()
-        except Exception as error:  # whatever somebody's executor raises
+        except Exception as error:  # any executor may raise anything
             if isinstance(error, CancelledError) and run.stop.reason is not None:
                 return run.stop.stopped(), None
-            # Errors of the body come back as data: this one is the executor's. If it was under way, nobody
-            # knows what the body did; what could not be sent, or not be loaded, never began.
+            # Errors of the body come back as data, so this error is the executor's. If the body was under
+            # way, nobody knows what it did. If it could not be sent or loaded, it never began.
             if defn.in_doubt == "raise" and future is not None and not isinstance(error, _UNSENT):
                 return self._in_doubt(f" ({type(error).__name__})"), None
             return error, None
@@ -105,13 +107,13 @@ class RemoteBody(Effect):
 
     def _given_up(self, future: Future[Value]) -> str:
         """Wait until the body has ended (``""``), or say why it is given up. If the run is to stop meanwhile,
-        a body that has not begun is withdrawn; one that has is waited for."""
+        a body that has not begun is withdrawn. One that has begun is waited for."""
         stop, limit = self.call.run.stop, self.called.defn.timeout
         end = math.inf if limit is None else time.monotonic() + limit
         beats = self._beats()
         before = stop.reason
         with suppress(TimeoutError, CancelledError):
-            future.exception(timeout=0)  # some executors begin when somebody asks
+            future.exception(timeout=0)  # some executors begin only when somebody asks
         while not future.done():
             left = end - time.monotonic()
             if left <= 0:
@@ -132,7 +134,7 @@ class RemoteBody(Effect):
         return Beats(self.call, beat_of(self.call, self.frame.step.attempt), self.heart)
 
     def _wait(self, future: Future[Value], seconds: float | None, before: object) -> None:
-        """Wait *seconds* at most, until the body has ended or the run is told to stop."""
+        """Wait until the body has ended or the run is told to stop, *seconds* at most."""
         stop, waker = self.call.run.stop, Waker()
         future.add_done_callback(lambda _: waker.set())
         if stop.reason is not before:
@@ -181,12 +183,11 @@ class RemoteBody(Effect):
 
 
 class Sent:
-    """One body on its way. An executor that executes in this process calls it; any other has to pickle it
-    first.
+    """One body on its way. An executor in this process calls it. Any other has to pickle it first.
 
-    * ``path``: the step's, for dashboards.
-    * ``repeatable``: whether an executor may execute it again by itself when a worker dies: not if a second
-      execution could not find out about the first.
+    * ``path``: the step's path, for dashboards.
+    * ``repeatable``: whether an executor may execute it again by itself when a worker dies. It may not if the
+      second execution could not find out about the first.
     """
 
     def __init__(self, call: Call, called: Invocation[StepDef], frame: Frame, heart: Heart | None) -> None:
@@ -222,7 +223,7 @@ class Sent:
         )  # fmt: skip
         try:
             return _Arrived, (PickleCodec().dumps(job),)
-        except Exception as error:  # whatever the user's classes raise
+        except Exception as error:  # the user's classes may raise anything
             raise TypeError(
                 f"step {called.defn.path} cannot travel to its executor: {type(error).__name__}: {error}. "
                 "Its function and arguments have to be picklable; leave the rest to the worker, or use "
@@ -231,7 +232,7 @@ class Sent:
 
 
 class _Arrived:
-    """The same in the worker."""
+    """A :class:`Sent` after it has arrived in the worker."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -241,7 +242,7 @@ class _Arrived:
 
 
 def _portable(called: Invocation[StepDef]) -> Reference | Function:
-    """The step as it travels: by reference if an import finds it, else its function."""
+    """The step as it travels: a reference if an import finds it, otherwise its function."""
     fn = called.defn.fn
     reference = Reference(getattr(fn, "__module__", ""), getattr(fn, "__qualname__", ""))
     if called.receiver is None and reference.module in sys.modules:

@@ -1,9 +1,9 @@
-"""How a call becomes a record, and a record durable. Everything that a run writes about its calls is built
-and committed here.
+"""How a call becomes a record, and how a record becomes durable. All that a run writes about its calls is
+built and committed here.
 
 The rules
-    A result is durable before the caller sees it, and the caller sees what was *loaded*, not what was given.
-    A write that is refused or fails stops the run, resumably. What was buffered goes first.
+    A result is durable before the caller sees it. The caller sees what was *loaded*, not what was given.
+    A refused or failed write stops the run, resumably. Buffered records are written first.
 """
 
 import time
@@ -57,7 +57,7 @@ def row(
     facts: Facts | None = None,
     attempt: Attempt | None = None,
 ) -> Step:
-    """The record of a call; *attempt* tells when its body began, and how long it took."""
+    """The record of a call. *attempt* tells when its body began and how long it took."""
     run, scope, operation = call.run, call.scope, call.operation
     if call.generation:
         facts = evolve(facts or Facts(), generation=call.generation)
@@ -99,14 +99,14 @@ def row(
 
 
 def pending(call: Call, facts: Facts | None = None) -> Effects[None]:
-    """Record that the call has begun, with what a later process has to know to go on."""
+    """Record that the call has begun, with all that a later process needs to go on."""
     record = row(call, _PENDING, None, "", 0, facts)
     call.begins(record.created_at)
     yield from put(call, record)
 
 
 def complete(call: Call, value: Value, facts: Facts | None = None) -> Flow:
-    """Record that the call has ended with *value*, and give what was loaded from the record."""
+    """Record that the call has ended with *value*. Gives what was loaded from the record."""
     run = call.run
     payload, loaded = run.engine.payloads.pack(value, run.id, call.key, "result")
     text = "" if value is None else run.engine.payloads.previews.value(value)
@@ -115,8 +115,8 @@ def complete(call: Call, value: Value, facts: Facts | None = None) -> Flow:
 
 
 def fail(call: Call, error: Exception, facts: Facts | None = None, *, itself: bool = False) -> Flow:
-    """Record that the call has failed with *error*, and raise what was loaded from the record; with *itself*,
-    the given exception."""
+    """Record that the call has failed with *error*, and raise what was loaded from the record. With *itself*,
+    raise the given exception."""
     run = call.run
     payload, loaded = run.engine.payloads.pack_error(error, run.id, call.key, "error")
     yield from put(call, row(call, _FAILED, payload, run.engine.payloads.previews.error(error), 1, facts))
@@ -126,14 +126,14 @@ def fail(call: Call, error: Exception, facts: Facts | None = None, *, itself: bo
 
 
 def keep(call: Call, payload: bytes | None, text: str, facts: Facts | None = None) -> Step:
-    """Record a value with the next commit of the run, or before the next body begins."""
+    """Record a value. It is committed with the next commit of the run, or before the next body begins."""
     record = row(call, _COMPLETED, payload, text, 1, facts)
     call.run.writer.keep(record)
     return record
 
 
 def replay(call: Call, record: Step, hooks: bool = True) -> Result:
-    """The outcome that *record* holds; without *hooks* for one that was made just now."""
+    """The outcome that *record* holds. Without *hooks*, the record was made just now."""
     run = call.run
     payloads = run.engine.payloads
     value = error = None
@@ -156,7 +156,7 @@ def replay(call: Call, record: Step, hooks: bool = True) -> Result:
 
 
 def note_on(error: BaseException, call: Call, attempts: int, replayed: bool = False) -> None:
-    """Let an exception say which step failed, and how often."""
+    """Add to an exception which step failed, and how often."""
     note = (
         f"step {call.operation.path} ({call.key[:12]}) of run {call.run.id} failed after {attempts} "
         f"attempt{'s' if attempts != 1 else ''}{', recorded earlier' if replayed else ''}"
@@ -168,8 +168,8 @@ def note_on(error: BaseException, call: Call, attempts: int, replayed: bool = Fa
 
 
 def put(call: Call, record: Step, *more: Operation) -> Effects[None] | tuple[()]:
-    """Make a record durable, with *more*, and take it into the journal: at once, where the storage commits in
-    no time, else by what is given to ``yield from``."""
+    """Make a record durable, together with *more*, and take it into the journal. A storage that commits at
+    once does it here. For any other, the caller gives the answer to ``yield from``."""
     run = call.run
     operations = (PutStep(record, run.epoch), *more)
     storage = run.engine.storage
@@ -187,13 +187,13 @@ def _put(call: Call, record: Step, operations: tuple[Operation, ...]) -> Effects
 
 
 def commit(run: Execution, call: Call | None, *operations: Operation) -> Effects[int]:
-    """Commit *operations* of a run behind what it has buffered; answers the ``seq`` of the first. A refused
-    or failed write stops the run, resumably."""
+    """Commit *operations* of a run after what it has buffered. Answers the ``seq`` of the first. A refused or
+    failed write stops the run, resumably."""
     storage = run.engine.storage
-    if storage.inline and not storage.shares:  # sync or async, it is called as it is
+    if storage.inline and not storage.shares:  # sync or async, it is called directly
         return _commit_now(run, call, operations)
     operations, buffered = whole(run, call, operations)
-    if not operations:  # another branch has committed what this one came to flush
+    if not operations:  # another branch has committed what was to be flushed here
         return 0
     try:
         outcomes = yield Commit(run.engine, operations)
@@ -221,7 +221,7 @@ def _commit_now(run: Execution, call: Call | None, operations: tuple[Operation, 
 def whole(
     run: Execution, call: Call | None, operations: tuple[Operation, ...]
 ) -> tuple[tuple[Operation, ...], int]:
-    """*operations* with what has to be committed with them, and how many were buffered: these stand first."""
+    """*operations* after what has to be committed with them, and how many were buffered."""
     writer = run.writer
     if writer.reopened and call is not None:
         operations += writer.answers(call.key)
@@ -234,7 +234,7 @@ def whole(
 def _accepted(
     run: Execution, operations: tuple[Operation, ...], outcomes: list[Outcome], buffered: int
 ) -> int:
-    """Take note that *operations* are durable; the ``seq`` of the first that was not buffered."""
+    """Note that *operations* are durable. Returns the ``seq`` of the first that was not buffered."""
     if buffered:
         for outcome, operation in zip(outcomes[:buffered], operations, strict=False):
             run.writer.accept(outcome, operation)
@@ -246,14 +246,15 @@ def _accepted(
 
 
 def flush(run: Execution) -> Effects[None]:
-    """Make durable what somebody who begins now may act upon: a body, a child."""
+    """Make durable what the next body or child may act upon."""
     if run.writer.buffer:
         yield from commit(run, None)
 
 
 def still_ours(run: Execution) -> Effects[None]:
-    """Go on only if *run* is ours, and renew its lease: it is over by our clock. A process that stood still
-    is told here that another one has taken the run, before it begins what that one may have done."""
+    """Go on only if *run* is ours, and renew its lease, which is over by our clock. A process that stood
+    still learns here that another one has taken the run. So it does not begin what the other may have
+    done."""
     begun = time.monotonic()
     renewal = UpdateRun(run.id, {}, epoch=run.epoch, lease=run.engine.lease)
     yield from commit(run, None, renewal)
@@ -273,7 +274,7 @@ def halted(run: Execution, error: FlowError, call: Call | None) -> Stopped:
 
 @block
 def crossing(run: Execution, call: Call | None = None) -> Iterator[None]:
-    """What the storage does not take or give in here crosses the body."""
+    """Within the block, a failed read or write of the storage passes through the body."""
     try:
         yield
     except StorageError as error:

@@ -1,7 +1,7 @@
 """Names of steps, workflows and event handlers.
 
-Decorating registers a definition under its name and nothing else; registering the name again replaces it.
-Definitions are held weakly: a function that its module or its caller no longer holds is gone from here too.
+Decorating only registers a definition under its name. Registering the name again replaces it. Definitions
+are held weakly: when its module or its caller drops a function, it is gone from here too.
 """
 
 import weakref
@@ -25,8 +25,8 @@ class Registry(Generic[D]):
         self._items: weakref.WeakValueDictionary[str, D] = weakref.WeakValueDictionary()
 
     def add(self, definition: D) -> None:
-        """Register *definition* under its path, replacing what was there."""
-        before = self._items.pop(definition.path, None)  # so that it comes last
+        """Register *definition* under its path. It replaces what was there."""
+        before = self._items.pop(definition.path, None)  # so that the new one comes last
         if before is not None:
             definition.joins(before)
         self._items[definition.path] = definition
@@ -36,9 +36,9 @@ class Registry(Generic[D]):
         return self._items.get(path)
 
     def find(self, name: str) -> D:
-        """What *name* means: a full path, or its last part where only one ends so.
+        """What *name* means: a full path, or a last part that only one path has.
 
-        Among functions local to another function the one registered last counts. Raises
+        Among functions local to another function, the last registered counts. Raises
         :class:`~flowdsl.errors.StepNotFound` with near matches.
         """
         if not isinstance(name, str):
@@ -99,7 +99,7 @@ class Handlers:
         return unsubscribe
 
     def of(self, event: str) -> list[Handler]:
-        """The handlers of *event*, in the order of registration."""
+        """The handlers of *event*, in order of registration."""
         return list(self._handlers.get(event, {}).values())
 
 

@@ -13,17 +13,17 @@ from flowdsl.errors import FlowError, Stopped
 __all__ = ["INTERRUPTS", "SCHEDULED", "Scope", "StepView", "UnderWay", "control", "interrupting"]
 
 INTERRUPTS = (KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError)
-"""What leaves a run resumable when it leaves the body."""
+"""Exceptions that leave a run resumable when they leave its body."""
 
 
 SCHEDULED = "/scheduled"
-"""The scope of a scheduled branch is the key of its record, with this behind it."""
+"""The scope of a scheduled branch is the key of its record, followed by this."""
 
 
 class UnderWay:
-    """A call that is under way in a scope: its *key*, by which *flow* of control, whether another one
-    overlaps it, whether it was *submitted*, to be executed beside the one who made it, and whether a virtual
-    clock *counts* it by its scope."""
+    """A call that is under way in a scope: its *key*, and the *flow* of control that made it. It also says
+    whether another call overlaps it, and whether it was *submitted* to execute beside its caller. *counts*
+    says whether a virtual clock counts it by its scope."""
 
     __slots__ = ("concurrent", "counts", "flow", "key", "submitted")
 
@@ -35,10 +35,10 @@ class UnderWay:
 
 
 class Scope:
-    """A place where calls are counted: the run, the body of a step (``of_step``; of mode ``try``: ``tried``),
-    a branch.
+    """A place where calls are counted: the run, the body of a step, or a branch. The body of a step has
+    ``of_step``; in mode ``try`` it has ``tried`` too.
 
-    ``home`` is the flow of control that executes it; ``active`` are the calls that are under way in it.
+    ``home`` is the flow of control that executes the scope. ``active`` are the calls under way in it.
     """
 
     __slots__ = (
@@ -75,7 +75,7 @@ class Scope:
         self.draws = 0
 
     def entered(self) -> None:
-        """The flow of control that calls this is the one that executes the scope."""
+        """The calling flow of control executes the scope."""
         self.home = control(True) if self.is_async else threading.get_ident()
 
     def ordinal(self, path: str) -> int:
@@ -85,7 +85,7 @@ class Scope:
         return found
 
     def draw(self) -> int:
-        """The number of this draw of chance. The caller holds the run's lock."""
+        """The number of this random draw. The caller holds the run's lock."""
         number = self.draws
         self.draws = number + 1
         return number
@@ -95,7 +95,7 @@ class Scope:
         return self.under(other.id)  # each attempt of a step has a new object for the same place
 
     def under(self, scope_id: str) -> bool:
-        """Whether this scope has that id or lies inside one that has: in the body of step *scope_id*."""
+        """Whether this scope has that id, or lies inside one that has: the body of step *scope_id*."""
         scope: Scope | None = self
         while scope is not None:
             if scope.id == scope_id:
@@ -104,7 +104,7 @@ class Scope:
         return False
 
     def level_with(self, other: "Scope") -> bool:
-        """Whether what leaves this scope arrives in *other*, with no step in between that may yet handle
+        """Whether an error that leaves this scope arrives in *other* without passing a step that may handle
         it."""
         scope: Scope | None = self
         while scope is not None and scope.id != other.id:
@@ -118,11 +118,11 @@ class Scope:
 class StepView:
     """What hooks and ``current_step()`` show of one attempt of a step.
 
-    ``idempotency_key`` is the same for all attempts and resumes of this step in this run. It is another one
-    in a fork, and once the step was undone or forgotten (``generation`` counts that): who refunded a payment
+    ``idempotency_key`` is the same for all attempts and resumes of this step in this run. It changes in a
+    fork, and after the step was undone or forgotten (``generation`` counts that). Code that refunds a payment
     and charges anew wants both to happen. ``started_at`` is in seconds since the epoch on the runtime's
-    clock, ``duration`` in seconds once the attempt has ended. ``details``: what the last attempt said with
-    its last heartbeat, ``None`` if there was none.
+    clock. ``duration`` is in seconds, once the attempt has ended. ``details`` is what the last attempt said
+    with its last heartbeat; ``None`` if there was none.
     """
 
     run_id: str
@@ -139,7 +139,7 @@ class StepView:
 
     @property
     def idempotency_key(self) -> str:
-        """A name for this step of this run that another system can deduplicate by."""
+        """A name for this step of this run. Another system can deduplicate by it."""
         again = f"~{self.generation}" if self.generation else ""
         return f"{self._origin or self.run_id}/{self.key}{again}"
 
@@ -148,7 +148,7 @@ class StepView:
         self.duration = now - self.started_at
 
     def heartbeat(self, details: Value = None) -> None:
-        """Say that the body lives; the next attempt finds *details* in ``current_step().details``.
+        """Say that the body lives. The next attempt finds *details* in ``current_step().details``.
 
         A plain call, in sync and async bodies. Raises ``TypeError`` in a step without ``heartbeat=``, and
         :class:`~flowdsl.errors.ResultNotStorable` for details that cannot be stored.
@@ -165,7 +165,7 @@ class StepView:
 
 
 def control(is_async: bool) -> object:
-    """The flow of control that calls this: the task in async code, else the number of the thread."""
+    """The flow of control that calls this: the task in async code, otherwise the number of the thread."""
     if is_async:
         try:
             task = asyncio.current_task()
@@ -177,11 +177,11 @@ def control(is_async: bool) -> object:
 
 
 def interrupting(ambient: BaseException | None, is_async: bool = False) -> BaseException | None:
-    """The interrupt that is propagating through the calling code (it sits in a ``finally`` or ``except``
-    block), if any.
+    """The interrupt that is passing through the calling code, if any. The code is then in a ``finally`` or
+    ``except`` block.
 
-    *ambient* is what was already being handled when the run began, and does not count. A ``CancelledError``
-    counts only while the surrounding task itself is being cancelled: code may well cancel and await a task of
+    *ambient* is what was already being handled when the run began. It does not count. A ``CancelledError``
+    counts only while the surrounding task itself is being cancelled. Code may well cancel and await a task of
     its own.
     """
     error = sys.exception()
@@ -193,7 +193,7 @@ def interrupting(ambient: BaseException | None, is_async: bool = False) -> BaseE
         except RuntimeError:
             task = None
         if isinstance(error, GeneratorExit):
-            # a coroutine is being thrown away; but to close a generator is no interrupt
+            # a coroutine is being thrown away; but closing a generator is no interrupt
             return error if is_async and task is None else None
         return error if task is not None and task.cancelling() else None
     return error

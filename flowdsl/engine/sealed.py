@@ -1,17 +1,18 @@
-"""A storage whose rows are sealed: what the engine writes gets its seal here, what it reads is checked here.
+"""A storage with sealed rows: what the engine writes gets a seal here, and what it reads is checked here.
 
 :func:`sealed` puts it in front of the storage of a runtime when ``FLOWDSL_SECRET_KEY`` is set. So the engine
-knows nothing of seals, and nothing that it reads is without one. What does not fit raises
-:class:`~flowdsl.errors.CorruptPayload`. Within a commit it is the outcome of that operation alone; in a list
-of runs the run is left out and reported, so that one does not hide the others.
+knows nothing of seals, and never reads a row without one. A row that does not fit its seal raises
+:class:`~flowdsl.errors.CorruptPayload`. Within a commit, that error is the outcome of one operation alone. In
+a list of runs, the bad run is left out and reported, so that one does not hide the others.
 
-The row of a run is changed piece by piece, so its seal is made anew with each change: from the row as the
-storage has it, which is checked first. Whoever may change it holds its epoch, or nobody executes it.
+The row of a run is changed piece by piece, so each change makes its seal anew. The new seal is made from the
+row in the storage, and that row is checked first. Whoever may change it holds its epoch, or nobody executes
+it.
 
-**Rows of earlier releases** have no seal. They are taken as they are where the release is proved by what only
-it could write: a keyed payload without the mark that its row is sealed. For a step that is the payload of its
-run's arguments. A new run cannot be passed off as an old one, for its arguments have that mark under their
-checksum.
+**Rows of earlier releases** have no seal. They are accepted if something proves the release: a keyed payload
+without the mark that its row is sealed. Only such a release could write that. For a step, the payload of its
+run's arguments is the proof. Nobody can pass off a new run as an old one: its arguments have the mark under
+their checksum.
 """
 
 import asyncio
@@ -59,7 +60,7 @@ __all__ = ["SealedStorage", "sealed"]
 logger = logging.getLogger("flowdsl")
 
 
-_NEWEST = 16  # runs of a key that are looked at for the highest number
+_NEWEST = 16  # runs of a key that are searched for the highest number
 
 
 def sealed(storage: Storage, payloads: Payloads) -> Storage:
@@ -68,7 +69,7 @@ def sealed(storage: Storage, payloads: Payloads) -> Storage:
 
 
 class SealedStorage(RelayStorage):
-    """Seals what is committed, checks what is read."""
+    """Seals what is committed and checks what is read."""
 
     def __init__(self, storage: Storage, payloads: Payloads, secret: bytes) -> None:
         super().__init__(storage)
@@ -124,8 +125,9 @@ class SealedStorage(RelayStorage):
         return self._finished(ready, await committing)
 
     def _ready(self, operations: Sequence[Operation]) -> list[Operation | CorruptPayload]:
-        """*operations* with their seals; for one that is about an altered record, why it is refused."""
-        changed: dict[str, Run | None] = {}  # rows as they will be after the operations so far
+        """*operations* with their seals. For one that concerns an altered record, the reason of its
+        refusal."""
+        changed: dict[str, Run | None] = {}  # rows as they will be after the operations before
         ready: list[Operation | CorruptPayload] = []
         for operation in operations:
             try:
@@ -137,14 +139,16 @@ class SealedStorage(RelayStorage):
     def _finished(
         self, ready: Sequence[Operation | CorruptPayload], committed: Sequence[Outcome]
     ) -> list[Outcome]:
-        """The outcomes of all that was asked for, of those that were *committed* and of the others."""
+        """The outcomes of all operations: those that were *committed*, and the others."""
         outcomes = iter(committed)
         return [
             Unstorable(one) if isinstance(one, CorruptPayload) else self._checked(next(outcomes))
             for one in ready
         ]
 
-    def _sealed(self, op: Any, changed: dict[str, Run | None]) -> Any:  # any kind, and the same
+    def _sealed(
+        self, op: Any, changed: dict[str, Run | None]
+    ) -> Any:  # any kind of operation, and the same kind back
         """*op* with the seal of what it writes."""
         match op:
             case PutStep(step=step):
@@ -174,7 +178,7 @@ class SealedStorage(RelayStorage):
             case PutMemo(memo=memo):
                 return evolve(op, memo=evolve(memo, seal=self._seals.of(memo)))
             case ClaimNext():
-                self.list_queues()  # the storage keeps to their limits, and cannot check them
+                self.list_queues()  # the storage applies their limits, but cannot check them
             case PutQueue():
                 return evolve(op, row=evolve(op.row, seal=self._seals.of(op.row)))
             case PutSchedule():
@@ -187,16 +191,16 @@ class SealedStorage(RelayStorage):
         return 1 + max((run.number or 0 for run in newest), default=0)
 
     def _numbered(self, op: OpenRun, number: int) -> OpenRun:
-        """The opening of a run that gets *number* or none: its seal holds for this number only, so that
-        nobody can make two runs of one."""
+        """The opening of a run that gets *number* or none. Its seal holds for this number only, so nobody can
+        make two runs of one."""
         stored = evolve(op.run, id=f"{op.run.id}-{number}", number=number)
         cancel = self._seals.of_cancel(stored.id, stored.cancel_requested)
         run = evolve(op.run, seal=self._seals.of_run(stored), cancel_seal=cancel)
         return evolve(op, run=run, number=number)
 
     def _again(self, good: list[Operation], outcomes: list[Outcome]) -> list[int]:
-        """Where in *good* a run did not get its number, for another process was quicker: with the next one
-        now."""
+        """Places in *good* of runs that did not get their number, because another process was quicker. These
+        have the next number now."""
         places = []
         for place, (op, outcome) in enumerate(zip(good, outcomes, strict=True)):
             if isinstance(op, OpenRun) and op.number is not None and isinstance(outcome, Missing):
@@ -237,7 +241,7 @@ class SealedStorage(RelayStorage):
                 case Found(runs=runs):
                     for run in runs:
                         self._check_run(run)
-                case Claimed(runs=runs):  # the others of the batch are executed
+                case Claimed(runs=runs):  # the other runs of the batch are executed
                     return Claimed(tuple(run for run in runs if self._is_good(run)))
         except CorruptPayload as error:
             return Unstorable(error)
@@ -331,7 +335,7 @@ class SealedStorage(RelayStorage):
         return [row for row in self.storage.list_schedules() if self._is_good_schedule(row)]
 
     def _is_good_schedule(self, row: ScheduleRow) -> bool:
-        """Whether a schedule has its seal; if not, it is reported, once as it stands."""
+        """Whether a schedule has its seal. If not, this state of it is reported once."""
         try:
             self._checked_row(row, f"schedule {row.name!r}")
         except CorruptPayload as error:
@@ -345,7 +349,7 @@ class SealedStorage(RelayStorage):
         return [self._requested(item) for item in self.storage.attention(run_ids)]
 
     def _requested(self, item: Attention) -> Attention:
-        """A request to cancel that is not sealed is none."""
+        """A request to cancel counts only if it is sealed."""
         if item.cancel_requested is not None:
             run = self.storage.get_run(item.run_id)
             if run is not None and not self._is_good(run):
@@ -363,7 +367,7 @@ class SealedStorage(RelayStorage):
             return
         if not self._is_old(run):
             raise _refused(f"run {run.id}", run=run.id)
-        # An old run that was continued since has a seal; a request to cancel it may be as old as it is.
+        # An old run that was continued since has a seal. Its request to cancel may still be without one.
         if run.seal and not fits:
             raise _refused(f"run {run.id}", run=run.id)
         if run.cancel_seal and not seals.fits_cancel(run):
@@ -412,14 +416,14 @@ class SealedStorage(RelayStorage):
             raise _refused(f"item {item.n} of channel {item.channel!r} of run {item.run_id}", run=item.run_id)
         return True
 
-    def _checked_row(self, row: Any, what: str) -> Any:  # any kind of row, and the same
+    def _checked_row(self, row: Any, what: str) -> Any:  # any kind of row, and the same kind back
         if not self._seals.fits(row.seal, row):
             raise _refused(what)
         return row
 
 
 def _good(ready: Iterable[Operation | CorruptPayload]) -> list[Operation]:
-    """What is to be committed."""
+    """The operations to commit."""
     return [one for one in ready if not isinstance(one, CorruptPayload)]
 
 
@@ -429,7 +433,7 @@ def _put(outcomes: list[Outcome], places: Iterable[int], found: Iterable[Outcome
 
 
 def _refusals(ready: Sequence[Operation | CorruptPayload]) -> list[Outcome]:
-    """The outcomes where one is refused, and with it all that goes with it; else none."""
+    """The outcomes if one operation is refused: all that go with it are refused too. Otherwise empty."""
     refused = next((one for one in ready if isinstance(one, CorruptPayload)), None)
     return [] if refused is None else [Unstorable(refused) for _ in ready]
 

@@ -1,4 +1,4 @@
-"""What can be told of a step's source: its digest, and where a result of another one is recorded."""
+"""Facts about a step's source: its digest, and where a result of another source is recorded."""
 
 import logging
 from datetime import UTC, datetime
@@ -20,7 +20,8 @@ _RECENT = 20  # runs that explain_key looks into
 
 
 def notes_on(engine: Engine | None, defn: StepDef, bound: Bound) -> list[tuple[str, str]]:
-    """What ``explain_key`` says of the source: its digest, and where a result of another one is recorded."""
+    """What ``explain_key`` says of the source: its digest, and where a result of another source is
+    recorded."""
     found = source_of(bound.defaults)
     if not found:
         return []

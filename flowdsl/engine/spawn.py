@@ -1,9 +1,9 @@
-"""Start what executes beside its caller: on an executor, in a thread, as a task. The one place that does.
+"""Start work beside its caller: on an executor, in a thread, as a task. Nothing else does that.
 
 The rules
-    What is started has the context of its caller. *ended* is called when it has ended, however it did, and
-    before anybody learns of its outcome: so whoever counts it for a virtual clock can count the one who waits
-    instead. A task belongs to the loop that executes here, else to that of the engine.
+    The work has the context of its caller. *ended* is called when it has ended, in whatever way, and before
+    anybody learns its outcome. So a virtual clock can stop counting the work and count the waiting caller
+    instead. A task belongs to the loop that executes here, otherwise to that of the engine.
 """
 
 import asyncio
@@ -24,12 +24,12 @@ T = TypeVar("T")
 
 
 def _nothing() -> None:
-    """Nobody wants to know."""
+    """For work whose end nobody wants to know."""
 
 
 class Beside(Generic[T]):
-    """What executes beside its caller: its outcome as a *future*; the ``task`` that executes it, if one does;
-    *work*, which the thread that asks for the outcome may execute, if it has not begun."""
+    """Work that executes beside its caller: its outcome as a *future*, and the ``task`` that executes it, if
+    one does. The thread that asks for the outcome may execute *work* itself, if it has not begun."""
 
     __slots__ = ("future", "task", "work")
 
@@ -39,7 +39,7 @@ class Beside(Generic[T]):
         self.work = work
 
     def follow(self, task: "asyncio.Task[T]") -> None:
-        """*task* executes it: its outcome is the future's."""
+        """*task* executes it. The future gets its outcome."""
         self.task = task
         task.add_done_callback(lambda done: _hand_over(done, self.future))
 
@@ -52,7 +52,7 @@ def start_sync(
     name: str = "",
     ended: Callable[[], None] = _nothing,
 ) -> Beside[T]:
-    """Execute *work* on *executor*, else in a thread of its own that is called *name*."""
+    """Execute *work* on *executor*, or in a thread of its own called *name*."""
     context = contextvars.copy_context()
     awaited = asyncio._get_running_loop() is not None
     process = os.getpid()
@@ -63,7 +63,7 @@ def start_sync(
         except StopIteration as error:
             if not awaited:
                 raise
-            # asyncio would take it for the end of the waiting. A coroutine that raises it raises this.
+            # asyncio would take it for the end of the wait, so this is raised, as from a coroutine.
             raise RuntimeError("a StopIteration cannot be raised where its result is awaited") from error
         finally:
             if os.getpid() != process:
@@ -96,7 +96,7 @@ def start_task(
     ended: Callable[[], None] = _nothing,
     future: "Future[T] | None" = None,
 ) -> Beside[T]:
-    """Execute the coroutine that *make* gives, as a task. Its outcome comes to *future*, or to a new one."""
+    """Execute the coroutine of *make* as a task. Its outcome goes to *future*, or to a new one."""
     found: Beside[T] = Beside(Future() if future is None else future)
     context = contextvars.copy_context()
 
@@ -133,9 +133,9 @@ def _hand_over(task: "asyncio.Future[T]", future: "Future[T]") -> None:
 
 
 def value_of(future: "Future[T]", timeout: float | None = None) -> T:
-    """What *future* gives, waiting at most *timeout* seconds for it.
+    """What *future* gives. Waits at most *timeout* seconds for it.
 
-    The future's own ``result`` asks whether its exception is true, and passes over one that says no.
+    The future's own ``result`` tests whether its exception is true. It ignores an exception that is false.
     """
     error = future.exception(timeout)
     if error is not None:
@@ -147,7 +147,7 @@ def value_of(future: "Future[T]", timeout: float | None = None) -> T:
 
 
 class Threads(Executor):
-    """Executes each call in a thread of its own: a bounded pool would deadlock on runs that wait for runs."""
+    """Executes each call in its own thread. A bounded pool would deadlock on runs that wait for runs."""
 
     def __init__(self, engine: Engine, name: str) -> None:
         self._engine = engine

@@ -1,23 +1,23 @@
-"""What may stop an executing run, and what waits in it until then.
+"""What may stop an executing run, and what waits in the run meanwhile.
 
 The rules
-    The first reason wins. From then on every durable call re-raises it, so that code cannot swallow it for
-    good, and whatever waits is woken.
-    While a cancel or a timeout is being handled (in an ``except`` or ``finally`` that it is passing through),
-    durable calls of that flow of control execute: they clean up, for ``cleanup=`` seconds at most.
-    Undo lifts the stop, because it executes after the body has ended. A stop of the parent comes too late for
-    a child that is being undone: it is heard when the undo has ended.
-    What limits the time of a run limits that of its children: one that waits when the time of a run above it
-    is up stops that run, and with it itself.
+    The first reason wins. From then on every durable call raises it again, so code cannot swallow it for
+    good. Everything that waits is woken.
+    Code may handle a cancel or a timeout, in an ``except`` or ``finally`` block. Meanwhile durable calls of
+    that flow of control execute: they clean up, for at most ``cleanup=`` seconds.
+    Undo lifts the stop, because it executes after the body has ended. While a child is being undone, a stop
+    of its parent is too late for it. The child hears it when the undo has ended.
+    A run's time limit also limits its children. A child that waits when the time of a run above it is up
+    stops that run, and so itself.
 
 The theory
-    Who cleans up is told by ``sys.exception()``: the stop, or the ``CancelledError`` by which it reached an
-    async body, is what that flow of control is handling at the moment, itself or in the chain of what it
-    handles. Python keeps that for each thread and each task, so nothing has to be kept here.
-    When the process dies while a body cleans up, the next one executes the body again, *replaying*: recorded
-    calls answer, and the first one that is not recorded is where the stop comes. So it is with a cancel or a
-    timeout that comes while a run that was continued has yet to ask for records: code that cleans up must
-    not take what was done for what was not.
+    ``sys.exception()`` tells who cleans up: that flow of control is handling the stop, or the
+    ``CancelledError`` by which the stop reached an async body. It handles it directly or in the chain of
+    another exception. Python keeps this for each thread and each task, so nothing has to be kept here.
+    If the process dies while a body cleans up, the next one executes the body again, *replaying*: recorded
+    calls answer, and the stop comes at the first call without a record. A cancel or a timeout may also come
+    before a continued run has asked for all its records. It is then treated the same way. Otherwise code that
+    cleans up would take what was done for undone.
 """
 
 import asyncio
@@ -42,8 +42,8 @@ class StoppedTask(Stopped, asyncio.CancelledError):
 
 
 def stopped_in(error: BaseException | None, *, handled: bool = False) -> BaseException | None:
-    """The :class:`~flowdsl.errors.Stopped` that *error* is, or is a group of; with *handled*, also one that
-    stands behind it, or the cancelling of a task, as what code that cleans up is handling."""
+    """The :class:`~flowdsl.errors.Stopped` that *error* is, or that its group holds. With *handled*, also one
+    in its chain, or the cancelling of a task: code that cleans up is handling these."""
     seen: set[int] = set()
     chain = [error]
     while chain:
@@ -63,16 +63,16 @@ def stopped_in(error: BaseException | None, *, handled: bool = False) -> BaseExc
 class Stop:
     """The stop of one run. Only its own methods change it.
 
-    * ``reason``: the error that later durable calls re-raise; ``None`` while the run goes on.
-    * ``deadline``: when its time is up, on the engine's ticks; once it is cancelled or has timed out, when
-      the time for cleaning up is.
-    * ``above``: its parent, where that or a run above it has a deadline.
+    * ``reason``: the error that later durable calls raise again. ``None`` while the run goes on.
+    * ``deadline``: when its time is up, on the engine's ticks. After a cancel or a timeout, it is the end of
+      the time for cleaning up.
+    * ``above``: its parent, if that or a run above it has a deadline.
     * ``replaying``: recorded calls answer although the run is to stop. *unreplayed* tells whether there are
       records that no call has asked for.
-    * ``ending``: the body has ended badly, and branches that have not begun are not to begin any more.
-    * ``undoing``: the run is being undone, or was; a cancel has come too late.
-    * ``being_undone``: at this moment.
-    * ``over``: the body and its branches have ended badly: of what they left behind, nothing begins any more.
+    * ``ending``: the body has ended badly, and no further branch may begin.
+    * ``undoing``: the run is being undone, or was. A cancel is too late.
+    * ``being_undone``: it is being undone at this moment.
+    * ``over``: the body and its branches have ended badly. Nothing that they left behind begins any more.
     """
 
     __slots__ = (
@@ -137,8 +137,8 @@ class Stop:
     def halt(self, error: FlowError, *, outside: bool = False) -> None:
         """Stop the run at its next durable call, and wake it where it waits.
 
-        With *outside* the reason comes from beyond the run's own code, and the body of an async run is
-        cancelled where it stands.
+        With *outside*, the reason comes from beyond the run's own code, and the body of an async run is
+        cancelled at once.
         """
         cleans_up = isinstance(error, RunCancelled | RunTimeout)
         replaying = cleans_up and self.reason is None and bool(self._unreplayed())
@@ -154,7 +154,7 @@ class Stop:
         self.wake()
 
     def _cancel(self) -> None:
-        """Cancel an async body where it stands: not while a child is being undone in it, but behind that."""
+        """Cancel an async body where it stands. If a child is being undone in it, cancel after that."""
         cancel = None if self._undoes_below() else self._cancel_body
         if cancel is not None:
             try:
@@ -168,7 +168,7 @@ class Stop:
         return any(child.being_undone or child._undoes_below() for child in children)
 
     def replay(self, error: FlowError) -> None:
-        """Stop the run where its journal ends: it was cleaning up for *error* when its process died."""
+        """Stop the run where its journal ends. It was cleaning up for *error* when its process died."""
         self.replaying = True
         self.halt(error)
 
@@ -178,7 +178,7 @@ class Stop:
         late.halt(late.timed_out() if late.reason is None else late.reason, outside=True)
 
     def _limiting(self) -> "Stop | None":
-        """The run whose time is up first: this one, or one above it; ``None`` for no deadline."""
+        """The run whose time is up first: this one or one above it. ``None`` for no deadline."""
         above = None if self.above is None or self.undoing else self.above._limiting()
         if self.deadline is None or (above is not None and (above.deadline or 0.0) < self.deadline):
             return above
@@ -196,7 +196,7 @@ class Stop:
 
     @block
     def halted_for(self, error: FlowError) -> Iterator[None]:
-        """Stop, while the block executes, what the body has left behind, unless the run is to stop anyhow."""
+        """While the block executes, stop what the body has left behind, unless the run is to stop anyway."""
         self.halt(error)
         try:
             yield
@@ -206,14 +206,14 @@ class Stop:
                     self.reason = None
 
     def cleans_up_from_now(self) -> None:
-        """What was under way when the run was told to stop has taken its time to end: a child was undone. The
-        time for cleaning up begins when it has."""
+        """What was under way when the run was told to stop took time to end: a child was undone. The time for
+        cleaning up begins now."""
         with self._lock:
             if isinstance(self.reason, RunCancelled | RunTimeout):
                 self.deadline = self._ticks() + self._cleanup
 
     def end_branches(self) -> None:
-        """Let no further branch begin: the body has ended badly."""
+        """The body has ended badly. No further branch may begin."""
         self.ending = True
         self.wake()
 
@@ -224,15 +224,15 @@ class Stop:
         self.ending = self.replaying = False
 
     def close(self) -> None:
-        """Take no more calls but those of undo: what is to be undone is being planned."""
+        """From now on take only calls of undo: a plan is being made of what to undo."""
         self.over = True
 
     def undoes(self, scope: Scope) -> None:
-        """The body of an undo is about to execute in *scope*."""
+        """The body of an undo will execute in *scope*."""
         self._undo = scope
 
     def reopen(self) -> None:
-        """Undo has ended. What a run above was told meanwhile reaches its body now."""
+        """Undo has ended. A stop that a run above has got meanwhile reaches its body now."""
         self.over, self._undo, self.being_undone = False, None, False
         above = self._parent
         while above is not None:
@@ -241,14 +241,14 @@ class Stop:
             above = above._parent
 
     def cancelled_by(self, cancel: Callable[[], object] | None) -> None:
-        """Remember what cancels the async body; ``None`` once it has ended."""
+        """Remember how to cancel the async body; ``None`` once it has ended."""
         self._cancel_body = cancel
 
     # Asking ------------------------------------------------------------------------------------------------
 
     def check(self, *, replays: bool = False) -> None:
-        """Raise what must not be passed over before a durable call begins, or goes on to wait. With
-        *replays*, its record may answer it yet."""
+        """Raise the stop before a durable call begins, or before it goes on to wait. With *replays*, the
+        call's record may still answer it."""
         if self.reason is not None:
             if (replays and self.replaying) or self.cleaning():
                 return
@@ -265,7 +265,7 @@ class Stop:
                 raise interrupt
 
     def check_late(self, scope: Scope) -> None:
-        """Raise, when the body and its branches are over, unless a call in *scope* belongs to undo."""
+        """Raise if the body and its branches are over, unless a call in *scope* belongs to undo."""
         inside: Scope | None = scope
         while inside is not None:
             if inside is self._undo:
@@ -278,7 +278,7 @@ class Stop:
         raise StoppedTask(late) if self._is_async else Stopped(late)
 
     def must_stop(self) -> bool:
-        """Whether a durable call must not begin or wait here any more."""
+        """Whether durable calls here must neither begin nor wait."""
         return self.reason is not None and not self.cleaning()
 
     def cleaning(self) -> bool:
@@ -291,14 +291,14 @@ class Stop:
         return not self.past_deadline()
 
     async def handled_in(self, branch: Awaitable[Value]) -> Value:
-        """Await *branch* as a flow of control that cleans up: the one that has begun it does."""
+        """Await *branch* as a flow of control that cleans up, because the flow that began it does."""
         try:
             raise self.stopped()
         except Stopped:
             return await branch
 
     def stopped(self) -> Stopped:
-        """What crosses the body."""
+        """The exception that passes through the body."""
         assert self.reason is not None
         if not self._is_async:
             return Stopped(self.reason)
@@ -306,11 +306,11 @@ class Stop:
         return StoppedTask(self.reason)
 
     def was_told(self, task: object) -> bool:
-        """Whether the stop has crossed a durable call of that task, so that it need not be cancelled."""
+        """Whether the stop has passed through a durable call of that task, so it need not be cancelled."""
         return task in self._told
 
     def past_deadline(self) -> bool:
-        """Whether the run's time is up."""
+        """Whether the time of the run is up."""
         return self.deadline is not None and self._ticks() >= self.deadline
 
     def left(self) -> float | None:
@@ -327,7 +327,7 @@ class Stop:
     # Waiting and children ----------------------------------------------------------------------------------
 
     def waits(self, waker: Waker, *, listens: bool = False) -> None:
-        """Wake *waker* when the run is to stop; with *listens*, by a signal too."""
+        """Wake *waker* when the run is to stop. With *listens*, also for a signal."""
         with self._lock:
             self._wakers.add(waker)
             if listens:
@@ -340,7 +340,7 @@ class Stop:
             self.listeners.discard(waker)
 
     def wake(self) -> None:
-        """Wake everything that waits, so that it looks again."""
+        """Wake everything that waits. It then looks again."""
         with self._lock:
             wakers = list(self._wakers)
         for waker in wakers:
@@ -354,8 +354,8 @@ class Stop:
             waker.set()
 
     def adopt(self, child: "Stop", *, cleans_up: bool = False) -> None:
-        """Tell *child* when to stop; this run may have been told already. One that *cleans_up* executes all
-        the same, for as long as there is time to clean up."""
+        """Tell *child* when to stop; this run may have been told already. A child that *cleans_up* executes
+        all the same, as long as there is time to clean up."""
         with self._lock:
             self._children.append(child)
             child._parent = self

@@ -1,13 +1,13 @@
-"""Calls that a body has left behind: tasks that it made itself, as ``asyncio.gather`` leaves them when one of
-them fails, and threads of its own.
+"""Calls that a body has left behind: in tasks that it made itself, or in threads of its own.
+``asyncio.gather`` leaves such tasks when one of them fails.
 
 The rules
-    What is under way in a body that ends badly is settled before anything is built on that end: before the
-    body's next attempt, which would make the same calls once more, and before undo is planned. Tasks are
-    cancelled; a body in a thread cannot be, and is waited for at the end of the run.
-    A step that ends well may leave calls behind. They are settled when the run ends badly.
-    A run that ends well lets the steps that its body has left behind go on, but waits for no child any more:
-    these are cancelled, and what was withdrawn is awaited.
+    When a body ends badly, the calls under way in it are settled before anything follows: before the body's
+    next attempt, which would make the same calls again, and before undo is planned. Tasks are cancelled. A
+    body in a thread cannot be cancelled, and is waited for at the end of the run.
+    A step that ends well may leave calls behind. They are settled if the run ends badly.
+    If a run ends well, the steps that its body has left behind go on. Children do not: they are cancelled.
+    They are awaited, and so is everything that was withdrawn.
 """
 
 import asyncio
@@ -30,8 +30,8 @@ _LOOK = 0.005  # seconds between two looks at a thread that executes a body
 
 
 class Scopes(set[Scope]):
-    """Where calls may be under way beside the body of the run: the bodies of steps that ended while calls in
-    them were, and the branches of ``gather`` and ``race``."""
+    """Scopes in which calls may be under way beside the body of the run: bodies of steps that ended before
+    their calls did, and branches of ``gather`` and ``race``."""
 
 
 def left_behind(run: Execution, scope: Scope) -> None:
@@ -47,13 +47,13 @@ def branch_of(run: Execution, scope: Scope, task: "asyncio.Task[Any]") -> None:
 
 
 class Starting(set[UnderWay]):
-    """Children that are just being started: they are no branches yet."""
+    """Children that are just being started. They are not branches yet."""
 
 
 @block
 def starting(call: Call) -> Iterator[None]:
-    """*call* starts a child: a run that is about to end waits until it is a branch. Raises where it has come
-    too late."""
+    """*call* starts a child. A run that is about to end waits until the child is a branch. Raises if the call
+    is too late."""
     beginning = call.run.part(Starting)
     call.is_made_by(control(call.scope.is_async))
     beginning.add(call)
@@ -66,7 +66,7 @@ def starting(call: Call) -> Iterator[None]:
 
 
 def _calls(run: Execution) -> list[UnderWay]:
-    """What is under way in the body of the run, or beside it."""
+    """The calls under way in the body of the run, or beside it."""
     calls: list[UnderWay] = list(run.part(Starting))
     beside = run.part(Scopes)
     with run.lock:
@@ -76,16 +76,16 @@ def _calls(run: Execution) -> list[UnderWay]:
 
 
 def let_go(run: Execution) -> Effects[None]:
-    """The body has ended well: see the rules. Nothing of it begins any more."""
+    """The body has ended well. The rules above say what happens to its calls. No new ones begin."""
     run.stop.close()
     if _calls(run):
         yield _LetGo(run)
 
 
 class Strays(Effect):
-    """End what the body of *scope*, by default that of the run with all that steps have left behind in it,
-    still has under way: tasks, and *threads* too where undo comes next. A task that is cancelled meanwhile
-    learns of that afterwards."""
+    """End the calls that are still under way in the body of *scope*. By default that is the body of the run,
+    with all that steps have left behind in it. This ends tasks, and with *threads* also waits for threads,
+    where undo follows. If this task is cancelled meanwhile, it learns of that afterwards."""
 
     __slots__ = ("run", "scope", "threads")
 
@@ -95,7 +95,7 @@ class Strays(Effect):
         self.threads = threads
 
     def _flows(self) -> set[object]:
-        """Who makes the calls that are under way."""
+        """The flows of control that make the calls under way."""
         if self.scope is None:
             return {call.flow for call in _calls(self.run)}
         with self.run.lock:
@@ -131,7 +131,7 @@ class Strays(Effect):
             if not tasks:
                 break
             for task in tasks:
-                if not task.cancelling():  # once; what it is just recording is to be recorded
+                if not task.cancelling():  # only once, so that what it is recording gets recorded
                     task.cancel()
             try:
                 await asyncio.wait(tasks)
@@ -142,7 +142,7 @@ class Strays(Effect):
 
 
 class _LetGo(Effect):
-    """Cancel the children that nobody waits for any more, and wait for them and for what was withdrawn."""
+    """Cancel the children that nobody waits for. Wait for them, and for everything that was withdrawn."""
 
     __slots__ = ("run",)
 
@@ -150,12 +150,10 @@ class _LetGo(Effect):
         self.run = run
 
     def _left(self) -> bool:
-        """Whether there are any. They are told to end."""
+        """Whether any children are left. They are told to end."""
         left = False
         for call in _calls(self.run):
-            if isinstance(
-                call.flow, asyncio.Task | int
-            ):  # what was submitted is a branch, and awaited as one
+            if isinstance(call.flow, asyncio.Task | int):  # a submitted call is a branch, and awaited as one
                 is_child = isinstance(call, Call) and call.operation.kind == CHILD
                 left |= is_child or (isinstance(call.flow, asyncio.Task) and call.flow.cancelling() > 0)
         if left:

@@ -21,7 +21,8 @@ __all__ = ["of_the_user", "trim"]
 
 
 def trim(error: BaseException) -> None:
-    """Take what people do not look for out of the traceback of *error*, and of those it was raised from."""
+    """Remove frames that nobody looks for from the traceback of *error*, and from those it was raised
+    from."""
     if os.environ.get("FLOWDSL_TRACEBACK") == "full":
         return
     seen: set[int] = set()
@@ -42,13 +43,13 @@ def trim(error: BaseException) -> None:
 
 
 def _is_internal(context: BaseException) -> bool:
-    """Whether it was raised and handled by us: none of its frames is the user's."""
+    """Whether we raised and handled it: none of its frames is the user's."""
     frames = traceback_of(context)
     return isinstance(context, Stopped) or (frames is not None and of_the_user(frames) is None)
 
 
 def of_the_user(frames: TracebackType | None) -> TracebackType | None:
-    """The same traceback without frames of ours."""
+    """The same traceback without our frames."""
     kept: list[TracebackType] = []
     while frames is not None:
         if not is_ours(frames.tb_frame.f_code.co_filename):

@@ -1,14 +1,14 @@
 """A body in a transaction of the storage, and the records that are committed with it.
 
 The rules
-    The rows of the body and the records of its step are committed together, or neither is. If anything of the
-    records is refused (the run is another process's by now, a value cannot be stored), the rows are rolled
-    back too. Nothing else is stored by the body: that would stand although the transaction is rolled back.
+    The rows of the body and the records of its step are committed together, or neither is. The records may be
+    refused, because another process has the run by now, or a value cannot be stored. Then the rows are rolled
+    back too. The body stores nothing else, because that would remain after a rollback.
 
 The theory
-    Where the connection is lost in the middle of COMMIT, nobody knows whether it took effect, and the body
-    cannot be sent again. But the transaction had locked its run: an operation under the same epoch waits for
-    its end, and then the record is there or it is not.
+    If the connection is lost in the middle of COMMIT, nobody knows whether it took effect, and the body
+    cannot be sent again. But the transaction had locked its run. An operation under the same epoch waits for
+    its end. After that, the record is there or it is not.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ __all__ = ["no_transactions", "transacted"]
 T = TypeVar("T")
 
 Answer = tuple[BaseException | None, list[Outcome]]
-"""The error of the body, or of what it did in the transaction; else the outcomes of what was committed."""
+"""The error of the body or of its work in the transaction; without one, the outcomes of the commit."""
 
 
 class _Unknown(Exception):
@@ -40,7 +40,7 @@ class _Unknown(Exception):
 
 
 class _Transacted(Effect):
-    """Execute *body* in a transaction, and commit what *records* makes of its result; gives an
+    """Execute *body* in a transaction, and commit what *records* makes of its result. Gives an
     :data:`Answer`."""
 
     __slots__ = ("body", "called", "engine", "records")
@@ -71,8 +71,8 @@ class _Transacted(Effect):
                 return _meaning(fault), []
 
     async def aio(self) -> Answer:
-        """The same in a task. What begins or ends the transaction is not interrupted when that is
-        cancelled."""
+        """As ``sync``, in a task. If the task is cancelled, the beginning or end of the transaction is not
+        interrupted."""
         committer, storage = self.engine.committer, self.engine.storage
         whole = committer.transaction_async()
         transaction, cancelled = await _settled(whole.__aenter__())
@@ -102,7 +102,7 @@ class _Transacted(Effect):
 
 
 def _meaning(fault: NotCommitted | StorageUnavailable) -> Exception:
-    """An error that is the body's; raises what is the storage's."""
+    """Returns an error of the body. Raises one of the storage."""
     if isinstance(fault, NotCommitted):
         return fault.error
     if not fault.outcome_unknown:
@@ -113,7 +113,7 @@ def _meaning(fault: NotCommitted | StorageUnavailable) -> Exception:
 
 
 async def _settled(work: Work[T]) -> tuple[T, asyncio.CancelledError | None]:
-    """Wait for the end of *work*, however often this task is cancelled; and the first cancelling."""
+    """Wait for the end of *work*, however often this task is cancelled. Returns the first cancelling too."""
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
@@ -139,11 +139,11 @@ def transacted(
     records: Callable[[Value], tuple[Operation, ...]],
     elsewhere: Callable[[Effect], Answer] | None = None,
 ) -> Effects[Answer]:
-    """Execute the *body* of *called* in a transaction that is committed with what *records* makes of its
+    """Execute the *body* of *called* in a transaction, which is committed with what *records* makes of its
     result.
 
-    Raises :class:`~flowdsl.errors.Stopped` where a record is refused, and ``StorageError``. *elsewhere*
-    performs the effect for a sync run whose body is async.
+    Raises :class:`~flowdsl.errors.Stopped` if a record is refused, and ``StorageError``. *elsewhere* performs
+    the effect for a sync run whose body is async.
     """
     operations: tuple[Operation, ...] = ()
 
@@ -172,9 +172,9 @@ def transacted(
 
 
 def _committed(run: Execution, operations: tuple[Operation, ...]) -> Effects[Step | None]:
-    """The last record of *operations*, if their transaction, whose end nobody has heard of, was committed."""
+    """The last record of *operations*, if their transaction was committed. Its end is not known here."""
     same_epoch = UpdateRun(run.id, {}, epoch=run.epoch)
-    (outcome,) = yield Commit(run.engine, (same_epoch,))  # waits until that transaction has let go of the run
+    (outcome,) = yield Commit(run.engine, (same_epoch,))  # waits until that transaction has released the run
     run.writer.accept(outcome, same_epoch)
     last = [operation.step for operation in operations if isinstance(operation, PutStep)][-1]
     found: Step | None = yield Read(run.engine.storage, lambda: run.engine.storage.get_step(run.id, last.key))

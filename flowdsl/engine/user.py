@@ -1,6 +1,6 @@
-"""Types of what users bring along. To the engine these are opaque: only their owner knows more.
+"""Types of what users provide. The engine does not look into them.
 
-Nearly every ``Any`` of the engine stands here, with its reason.
+Nearly every ``Any`` of the engine is defined here, with its reason.
 """
 
 from collections.abc import Callable, Coroutine
@@ -11,13 +11,13 @@ __all__ = ["Args", "Function", "Handle", "Named", "SomeClock", "Value", "Work"]
 T = TypeVar("T")
 
 Value: TypeAlias = Any
-"""An object of the user's: an argument, a result, a message; or what was given for one, yet to be checked."""
+"""An object of the user's: an argument, a result, a message. Or something given as one, not yet checked."""
 
 Function: TypeAlias = Callable[..., Any]
 """A function of the user's. Its signature is theirs."""
 
 Handle: TypeAlias = Any
-"""What users get of a run. It is made above the engine, which only hands it on."""
+"""What users get of a run. The layer above the engine makes it, and the engine only passes it on."""
 
 Args: TypeAlias = tuple[Any, ...]
 """Positional arguments of a function of the user's."""
@@ -26,7 +26,7 @@ Named: TypeAlias = dict[str, Any]
 """Values by name: keyword arguments, options, changed fields of a row."""
 
 SomeClock: TypeAlias = Any
-"""A clock. Some can do more than tell the time; whoever needs that asks whether this one can."""
+"""A clock. Some clocks can do more than tell the time. Code that needs more asks whether the clock can."""
 
 Work: TypeAlias = Coroutine[Any, Any, T]
-"""What is awaited. What it says to its event loop is between the two."""
+"""Something to await. What it exchanges with its event loop does not concern us."""

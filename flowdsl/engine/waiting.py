@@ -1,5 +1,5 @@
-"""Waiting in a run: until a moment, until something happens, until the storage has changed; or until
-the run is told to stop."""
+"""Waiting in a run: until a moment, until something happens, until the storage has changed, or until the run
+is told to stop."""
 
 import asyncio
 
@@ -12,7 +12,7 @@ __all__ = ["Pause", "Watch", "check_waiting", "wait_out", "waker_for"]
 
 
 class NewWaker(Effect):
-    """Answers a waker for this thread or task that the run knows of from now on."""
+    """Answers a waker for this thread or task. The run knows the waker from now on."""
 
     __slots__ = ("run",)
 
@@ -31,15 +31,15 @@ class NewWaker(Effect):
 
 
 def waker_for(run: Execution) -> Effects[Waker]:
-    """A waker that is set by a signal, or when the run should stop, from now on: even before it is waited
-    for."""
+    """A waker that a signal or a stop of the run sets. It works from now on, even before anybody waits for
+    it."""
     waker: Waker = yield NewWaker(run)
     return waker
 
 
 class Pause(Effect):
-    """Wait in a run until *waker* is set or *seconds* (``None``: no end) have passed; answers whether it was
-    woken.
+    """Wait in a run until *waker* is set, or until *seconds* have passed (``None``: no end). Answers whether
+    it was woken.
 
     A run that is told to stop wakes all its wakers.
     """
@@ -75,8 +75,8 @@ class Pause(Effect):
 
 
 def wait_out(run: Execution, left: float, *, begun: bool = True) -> Effects[None]:
-    """Wait *left* seconds, unless the run is told to stop, passes its deadline, or (unless *begun*) is
-    about to end."""
+    """Wait *left* seconds. The wait ends early if the run is told to stop or passes its deadline. Unless
+    *begun*, it also ends if the run is about to end."""
     ticks = run.engine.ticks
     end = ticks() + left
     while left > 0 and (begun or not run.stop.ending):
@@ -91,16 +91,16 @@ def wait_out(run: Execution, left: float, *, begun: bool = True) -> Effects[None
 
 
 def check_waiting() -> None:
-    """Raise what stops the run whose body is waiting here, if one is: for another run, or for what that
-    gives."""
+    """If a run's body is waiting here for another run, or for what that gives, raise the stop of the waiting
+    run."""
     frame = current.get()
     if frame is not None:
         frame.run.stop.check()
 
 
 class Watch(Effect):
-    """Wait until the storage may have changed since version *seen*, *seconds* at most; answers the version
-    now."""
+    """Wait until the storage may have changed since version *seen*, *seconds* at most. Answers the version
+    then."""
 
     __slots__ = ("engine", "seconds", "seen")
 

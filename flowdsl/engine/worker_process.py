@@ -1,4 +1,4 @@
-"""In another process: execute one body that was sent there, and send back what came of it."""
+"""In another process: execute one body that was sent there, and send back its outcome."""
 
 import importlib
 import os
@@ -39,7 +39,7 @@ __all__ = ["Job", "Reference", "execute"]
 
 @frozen(slots=True)
 class Job:
-    """What a worker has to know."""
+    """All that a worker has to know."""
 
     fn: Value
     args: Args
@@ -58,13 +58,13 @@ class Job:
 
 @frozen(slots=True)
 class Reference:
-    """A decorated function that an import finds: where."""
+    """Where an import finds a decorated function."""
 
     module: str
     qualname: str
 
     def definition(self) -> StepDef | None:
-        """What stands there."""
+        """The definition at that place."""
         if self.module in ("", "__main__", "__mp_main__"):
             return None
         found: Value = sys.modules.get(self.module) or importlib.import_module(self.module)
@@ -80,7 +80,7 @@ _engines: dict[str | None, Engine] = {}
 
 
 class _Last(threading.local):
-    """Of a thread: the run whose body was the last to execute here, and what verbs know of it."""
+    """For one thread: the run whose body executed here last, and what verbs know of that run."""
 
     run: tuple[str | None, str] | None = None
     parts: dict[type, object] = {}  # noqa: RUF012 - replaced as a whole, never changed
@@ -91,7 +91,7 @@ _lock = threading.Lock()
 
 
 class _Unreachable(RelayStorage):
-    """Stands for a storage that lives in another process: there is none to hand anything on to."""
+    """Takes the place of a storage that lives in another process. It has nothing to pass calls on to."""
 
     def __init__(self) -> None:
         Storage.__init__(self)
@@ -109,7 +109,7 @@ class _Unreachable(RelayStorage):
 
 
 class _WorkerState(Execution):
-    """The run as a worker sees it; the journal is read when the body makes a durable call."""
+    """The run as a worker sees it. The journal is read when the body makes a durable call."""
 
     _journal: Journal | None = None
 
@@ -137,14 +137,14 @@ def _engine_for(job: Job) -> Engine:
             found = Engine(
                 sealed(storage, payloads),
                 payloads=payloads,
-                hooks=HookChain(everywhere=False),  # they stand around the body where it was sent from
+                hooks=HookChain(everywhere=False),  # hooks execute in the process that sent the body
             )
             _engines[job.url] = found
         return found
 
 
 def _beating(state: Execution, job: Job) -> StepView | None:
-    """The view of the step, with a heart that beats by the storage."""
+    """The view of the step. Its heart beats through the storage."""
     if job.beats is None or job.view is None:
         return job.view
     limit, beat = job.beats
@@ -154,7 +154,7 @@ def _beating(state: Execution, job: Job) -> StepView | None:
 
 
 def execute(data: bytes) -> tuple[str, bytes, list[Step]]:
-    """Execute a job; its result or exception as bytes, and what it logged."""
+    """Execute a job. Returns its result or exception as bytes, and what it logged."""
     job: Job = PickleCodec().loads(data)
     engine = _engine_for(job)
     state = _WorkerState(engine, job.record, Journal(), None)
@@ -176,7 +176,7 @@ def execute(data: bytes) -> tuple[str, bytes, list[Step]]:
         defn = fn.definition()
         assert defn is not None, f"{fn.module}.{fn.qualname} is a step where it was sent from, and not here"
         fn = defn.fn
-    elif isinstance(fn, Decorated):  # a method: what pickles it by name finds the step there
+    elif isinstance(fn, Decorated):  # pickle finds a method by name, and gets the step
         fn = fn.invocation(job.args, job.kwargs).fn
     view = _beating(state, job)
     with ExitStack() as around:
@@ -188,7 +188,7 @@ def execute(data: bytes) -> tuple[str, bytes, list[Step]]:
     if error is None:
         try:
             return "value", PickleCodec().dumps(value), logged
-        except Exception as fault:  # whatever the user's classes raise
+        except Exception as fault:  # the user's classes may raise anything
             error = TypeError(f"a step's result cannot travel back from its worker: {fault}")
     if isinstance(error, Stopped):
         return "stop", payloads.pack_error(error.error, "", "", "worker")[0], logged
@@ -207,7 +207,7 @@ def _tell_where(error: BaseException) -> None:
 
 
 def _begins(state: _WorkerState, job: Job) -> bool:
-    """Record that the body begins; ``False`` if it has begun before, where another worker died."""
+    """Record that the body begins. ``False`` if it has begun before, and another worker died in it."""
     assert job.view is not None
     mine = uuid.uuid4().hex
     begun = audit(state.engine, state.id, "begun", mine, job.view.key)._replace(key=f"begun-{job.once}")
@@ -217,5 +217,5 @@ def _begins(state: _WorkerState, job: Job) -> bool:
         state.writer.accept(outcome, operation)
         if not (isinstance(outcome, Done) and outcome.existed):
             return True
-        found = state.engine.storage.get_step(state.id, begun.key)  # after a lost answer it may be our own
+        found = state.engine.storage.get_step(state.id, begun.key)  # it may be our own, after a lost answer
     return found is not None and found.args == mine
