@@ -24,12 +24,12 @@ from flowdsl.storage.topics import run_topic
 
 __all__ = ["ask", "ask_from_outside", "ask_from_outside_async", "question"]
 
-_LOOK = 0.5  # seconds between two looks, at most, where nothing tells of a change
-_SOON = 0.005, 0.25  # between two looks of a run that waits: at first, and at last
+_LOOK = 0.5  # longest time between two looks, in seconds, where nothing tells of a change
+_SOON = 0.005, 0.25  # seconds between two looks of a run that waits: first, and longest
 
 
 def _same(engine: Engine, signal: Signal) -> Signal | None:
-    """The message of the same run, name and key that is there already."""
+    """The earlier message with the same run, name and key."""
     for one in engine.storage.list_signals(signal.run_id, name=signal.name, payloads=False):
         if one.key == signal.key:
             return one
@@ -37,12 +37,12 @@ def _same(engine: Engine, signal: Signal) -> Signal | None:
 
 
 def _look(engine: Engine, run_id: str, signal_id: str) -> tuple[Run | None, Signal | None]:
-    """How the run stands, then the message: a reply that came last thing before the end is seen."""
+    """The run first, then the message. So a reply that came just before the end is seen."""
     return engine.storage.get_run(run_id), engine.storage.get_signal(run_id, signal_id)
 
 
 def _outcome(engine: Engine, run_id: str, run: Run | None, signal: Signal | None) -> Result | None:
-    """What the asker gets; ``None``: it has to wait."""
+    """What the asker gets. ``None`` means that it has to wait."""
     if signal is not None and signal.reply is not None:
         if signal.reply_failed:
             return engine.payloads.unpack_error(signal.reply, run_id, signal.id, "refusal"), None
@@ -77,8 +77,8 @@ def question(engine: Engine, run_id: str, name: str, payload: Value, key: str | 
 def _waits(
     engine: Engine, run_id: str, name: str, signal_id: str, limit: float | None
 ) -> Generator[tuple[int, float], int, Result]:
-    """Look until there is an answer. Yields what to wait for in between: the version of the storage that was
-    seen, and how many seconds at most; is sent the version then."""
+    """Look until there is an answer. Yields what to wait for between two looks: the version of the storage
+    that was seen, and at most how many seconds. Is sent the new version."""
     end = None if limit is None else time.monotonic() + limit
     seen = 0
     while True:

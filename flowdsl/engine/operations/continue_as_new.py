@@ -1,7 +1,7 @@
 """``continue_as_new``: end this generation of the run, and begin the next one with other arguments.
 
-The verb checks what can go wrong and stops the body, the way a cancel does: no ``except`` keeps it. What
-executes the run (:mod:`flowdsl.engine.runs.execute`) then commits the change of generations and begins anew.
+The verb checks what can go wrong and stops the body as a cancel does, so no ``except`` can hold it. Then
+:mod:`flowdsl.engine.runs.execute` commits the change of generations and begins anew.
 """
 
 from typing import NoReturn
@@ -25,8 +25,8 @@ class ContinuesAsNew(FlowError):
 
 
 def continue_as_new(frame: Frame, args: Args, kwargs: Named) -> NoReturn:
-    """End this generation. Raises ``TypeError`` for arguments that do not fit the workflow, and
-    :class:`~flowdsl.errors.FlowError` where it cannot be done."""
+    """End this generation. Raises ``TypeError`` for arguments that do not fit the workflow. Raises
+    :class:`~flowdsl.errors.FlowError` if the generation cannot end now."""
     run = frame.run
     run.stop.check()
     if frame.step is not None or frame.scope is not run.scope or run.called is None:
@@ -50,7 +50,7 @@ def continue_as_new(frame: Frame, args: Args, kwargs: Named) -> NoReturn:
 
 
 def _require_no_failed_branch(run: Execution) -> None:
-    """Raise the error of a scheduled branch that has failed: it fails the run, here as at its end."""
+    """Raise the error of a scheduled branch that has failed. It fails the run here, as it does at the end."""
     with run.lock:
         failed = [
             step
@@ -62,8 +62,9 @@ def _require_no_failed_branch(run: Execution) -> None:
 
 
 def _under_way(run: Execution) -> tuple[int, bool]:
-    """How many branches and children go on, and whether other calls do. What has lost a race is about to end,
-    and so is a branch that its record will answer: after a crash it may have had no time yet."""
+    """How many branches and children go on, and whether other calls do. A loser of a race does not count: it
+    is about to end. Neither does a branch that its record will answer: after a crash it may not have run
+    yet."""
     futures = run.branches.unfinished()
     with run.lock:
         recorded = {step.scope for step in run.journal if step.status is not StepStatus.PENDING}

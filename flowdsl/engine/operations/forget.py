@@ -1,4 +1,4 @@
-"""Forget a recorded step of the run that is executing, so that the next replay executes it again."""
+"""Forget a recorded step of the executing run. The next replay executes it again."""
 
 from flowdsl.core.binding import Bound
 from flowdsl.core.facts import Facts, generation_of
@@ -18,8 +18,8 @@ __all__ = ["forget_in"]
 
 
 class Forget(Operation):
-    """Let the first recorded call of a step in this scope execute again at the next replay, with all that it
-    called. The forgetting is itself recorded, so that a replay does not forget again."""
+    """Forget the first recorded call of a step in this scope, with all that it called. The next replay
+    executes it again. The forgetting is recorded too, so a replay does not forget again."""
 
     __slots__ = ("_bound", "_defn", "canonical", "path")
 
@@ -55,7 +55,7 @@ class Forget(Operation):
             run.writer.stored(buffered)
             engine.commit(UpdateRun(run.id, {"floor": run.writer.floor}, epoch=run.epoch))
         return None, None
-        yield  # a generator like its kin, although it blocks: forget() is a plain call in async bodies too
+        yield  # a generator like the others, although it blocks: forget() is a plain call in async bodies too
 
     def answer(self, call: Call, record: Step) -> Flow:
         return None, None

@@ -1,7 +1,7 @@
-"""``gather``: wait for several, in order; and ``map``: many calls of one step, at most so many at a time.
+"""``gather`` waits for several, in order. ``map`` makes many calls of one step, a limited number at a time.
 
-Of several failures one is raised: of ``gather`` the first in time where that can be told, of ``map`` that of
-the first item. What has begun ends before that; what has not does not begin.
+If several fail, one error is raised. For ``gather`` it is the first in time, where that can be told. For
+``map`` it is that of the first item. Calls that have begun end before that. Others do not begin.
 """
 
 import asyncio
@@ -18,8 +18,8 @@ __all__ = ["gather_async", "gather_sync", "map_async", "map_sync"]
 
 
 def gather_sync(items: Args, return_exceptions: bool = False) -> list[Value]:
-    """Results of futures and runs, in order. After the first failure what has not begun is cancelled, the
-    others are awaited; with *return_exceptions*, errors stand in their places."""
+    """Results of futures and runs, in order. After the first failure, those that have not begun are
+    cancelled, and the others are awaited. With *return_exceptions*, errors stand in the places of results."""
     for item in items:
         if not callable(getattr(item, "result", None)):
             raise TypeError(f"gather() takes futures of submit() and runs of start(); got {item!r}")
@@ -38,7 +38,7 @@ def gather_sync(items: Args, return_exceptions: bool = False) -> list[Value]:
 
 
 def _outcome_of(item: Value) -> Value:
-    """The result of *item*, or its error. What stops the run is raised."""
+    """The result of *item*, or its error. A stop of the run is raised."""
     try:
         return item.result()
     except Exception as error:  # an error of the user's, to be returned
@@ -56,8 +56,8 @@ def _error_of(item: Value) -> BaseException | None:
 
 
 async def gather_async(frame: Frame | None, items: Args, return_exceptions: bool = False) -> list[Value]:
-    """As :func:`gather_sync`; coroutines become branches, each with a scope of its own, so that timing
-    changes no identity."""
+    """As :func:`gather_sync`. Coroutines become branches. Each has a scope of its own, so timing changes no
+    identity."""
     for item in items:
         if not (hasattr(item, "__await__") or asyncio.isfuture(item)):
             for other in filter(asyncio.iscoroutine, items):
@@ -80,7 +80,7 @@ async def gather_async(frame: Frame | None, items: Args, return_exceptions: bool
             branch_of(frame.run, scope, tasks[-1])
         else:
             tasks.append(asyncio.ensure_future(_awaited(item)))
-            # what waits for a scheduled branch is counted, as a branch is
+            # a wait for a scheduled branch is counted as a branch is
             (branches if isinstance(item, StepFuture) and item.scheduled else others).append(tasks[-1])
     if not tasks:
         return []
@@ -103,7 +103,7 @@ async def gather_async(frame: Frame | None, items: Args, return_exceptions: bool
         raise
     errors = [
         None if task.cancelled() else task.exception() for task in tasks
-    ]  # each is asked for, and so seen
+    ]  # asking for each marks it as seen
     for task, error in zip(tasks, errors, strict=True):
         if return_exceptions and isinstance(error, Exception):
             continue
@@ -115,10 +115,10 @@ async def gather_async(frame: Frame | None, items: Args, return_exceptions: bool
 
 
 def _count(clock: SomeClock, branches: list[asyncio.Task[Value]], others: list[asyncio.Task[Value]]) -> None:
-    """Have a virtual clock count each branch as runnable, and the caller not.
+    """Let a virtual clock count each branch as runnable, and the caller not.
 
-    The caller's own count goes to what else it waits for, or to a branch, and whoever ends last leaves it to
-    the caller: in no moment does nobody count.
+    The caller's own count passes to something else that it waits for, or to a branch. The last one to end
+    gives it back to the caller. So there is no moment in which nobody counts.
     """
     left = {"branches": len(branches), "others": len(others)}
 
@@ -138,7 +138,7 @@ def _count(clock: SomeClock, branches: list[asyncio.Task[Value]], others: list[a
 
 
 def _scope_of_branch(scope: Scope, ordinal: int, index: int) -> str:
-    """Inside a step's body, ``<the body's scope>/<branch>``: the step's own record answers for it too."""
+    """Inside a step's body: ``<the body's scope>/<branch>``. The step's own record answers for it too."""
     branch = branch_scope(scope.id, "gather", ordinal, index)
     body: Scope | None = scope
     while body is not None and not body.of_step:
@@ -208,7 +208,7 @@ async def map_async(
             for future in futures:
                 future.withdraw()
         done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_EXCEPTION)
-        failures = [one for one in done if _has_failed(one)]  # each is asked for, and so seen
+        failures = [one for one in done if _has_failed(one)]  # asking for each marks it as seen
         failed = failed or (bool(failures) and not return_exceptions)
     found = []
     for future in futures:

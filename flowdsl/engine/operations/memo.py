@@ -1,8 +1,8 @@
 """Results that are shared by all runs: ``memo=True``, and the runs that ``Runtime.do`` makes of a step.
 
-Both go by the key of a first such call in a run. Defaults are no part of it, so that adding an optional
-parameter changes no key; what they were is stored beside the result. A changed one is a miss, and what it
-leads to is stored under the same key with a number.
+Both use the key that a first such call in a run has. Defaults are no part of it, so a new optional parameter
+changes no key. The defaults are stored beside the result. If one has changed, that is a miss. The new result
+is stored under the same key with a number.
 """
 
 from collections.abc import Iterator
@@ -23,12 +23,12 @@ __all__ = ["find_memo", "forgetting", "implied", "memo_key", "memo_of", "require
 
 
 def memo_key(defn: StepDef, bound: Bound) -> str:
-    """The key of a first such call in a run."""
+    """The key that a first such call in a run has."""
     return step_key(content_digest("", defn.path, defn.version, bound.canonical), 0)
 
 
 def memo_of(run: Execution, defn: StepDef, key: str, record: Step, payload: bytes) -> Memo:
-    """The result of a step for other runs, under *key*."""
+    """The record that shares the result of a step with other runs, under *key*."""
     body = run.engine.payloads.reseal(payload, (run.id, record.key, "result"), ("", key, "memo"))
     now = record.completed_at or 0.0
     expires = None if defn.expires is None else now + defn.expires
@@ -38,7 +38,7 @@ def memo_of(run: Execution, defn: StepDef, key: str, record: Step, payload: byte
 def find_memo(
     run: Execution, defn: StepDef, receiver: Value, bound: Bound
 ) -> Effects[tuple[str, Memo | None]]:
-    """The key of the shared result of a call, and that result, if there is one that counts."""
+    """The key of the shared result of a call, and that result if a valid one exists."""
     engine = run.engine
     require_identity(defn.binder(receiver is not None), receiver, "memo=True")
     found: tuple[str, Memo | None]
@@ -50,7 +50,7 @@ def find_memo(
 
 
 def shared(engine: Engine, defn: StepDef, bound: Bound) -> tuple[str, Memo | None]:
-    """The key of the shared result of a call, and that result if there is one, expired or not."""
+    """The key of the shared result of a call, and that result if it exists, expired or not."""
     for key in _numbered(memo_key(defn, bound)):
         memo = engine.storage.get_memo(key)
         if memo is None or not changed_defaults(memo.defaults, bound.defaults):
@@ -59,8 +59,8 @@ def shared(engine: Engine, defn: StepDef, bound: Bound) -> tuple[str, Memo | Non
 
 
 def implied(engine: Engine, defn: StepDef, bound: Bound) -> tuple[str, Step | None]:
-    """The id of the run that ``Runtime.do`` makes of a step call (another one where a default has changed),
-    and the step's record in it."""
+    """The id of the run that ``Runtime.do`` makes of a step call, and the step's record in it. If a default
+    has changed, the id is another one."""
     key = memo_key(defn, bound)
     for run_id in _numbered(f"do-{key}"):
         record = engine.storage.get_step(run_id, key)
@@ -76,7 +76,7 @@ def _numbered(key: str) -> Iterator[str]:
 
 
 def forgetting(engine: Engine, defn: StepDef, bound: Bound) -> list[Operation]:
-    """What drops the stored results of a step call, whatever the defaults were."""
+    """Operations that drop the stored results of a step call, whatever the defaults were."""
     key = memo_key(defn, bound)
     storage = engine.storage
     operations: list[Operation] = [
@@ -87,7 +87,7 @@ def forgetting(engine: Engine, defn: StepDef, bound: Bound) -> list[Operation]:
 
 
 def require_identity(binder: Binder, receiver: Value, why: str) -> None:
-    """Raise unless a call on *receiver* can be told from one on another object, across runs."""
+    """Raise unless a call on *receiver* differs from one on another object, in all runs."""
     if receiver is not None and not binder.has_identity(receiver):
         name = type(receiver).__qualname__
         raise UnkeyableArgument(

@@ -17,7 +17,7 @@ __all__ = ["call_in_run", "refuse_mixing"]
 
 
 def call_in_run(frame: Frame, called: Invocation[StepDef], mode: str | None = None) -> Value:
-    """The step, by its mode. Identity is taken here; an async step gives a coroutine that does the rest."""
+    """Call the step by its mode. Its identity is taken here. An async step gives a coroutine for the rest."""
     defn = called.defn
     mode = mode or defn.mode
     if mode == "send":
@@ -31,8 +31,8 @@ def call_in_run(frame: Frame, called: Invocation[StepDef], mode: str | None = No
 
 
 def refuse_mixing(frame: Frame, is_async: bool, what: str, name: str, alternative: str) -> None:
-    """Raise for an async call in a sync body; warn, once for each name, for a sync call that blocks an
-    event loop."""
+    """Raise for an async call in a sync body. Warn, once for each name, of a sync call that blocks an event
+    loop."""
     if is_async and not frame.is_async:
         raise TypeError(
             f"{what} {name} is async and was called in a sync body, which cannot await it: "
@@ -50,7 +50,7 @@ def refuse_mixing(frame: Frame, is_async: bool, what: str, name: str, alternativ
 
 
 def _on_a_loop() -> bool:
-    """Whether this thread executes an event loop; a thread of ``asyncio.to_thread`` does not."""
+    """Whether this thread executes an event loop. A thread of ``asyncio.to_thread`` does not."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

@@ -1,7 +1,7 @@
-"""``publish``: an item on a channel of the run, for whoever can read the storage.
+"""``publish``: put an item on a channel of the run. Whoever can read the storage can read it.
 
-The run numbers the items of each channel, 1, 2, …, so an item that is sent again to the storage lands in its
-own place. An item is stored together with the record that says it was published: a replay publishes nothing.
+The run numbers the items of each channel: 1, 2, …. So an item that is sent to the storage again gets the same
+place. The record of the publishing is stored together with the item, so a replay publishes nothing.
 """
 
 from flowdsl.core.facts import Published
@@ -36,7 +36,7 @@ class Channels:
         self._counts: dict[str, int] = {}
 
     def begin(self, counts: dict[str, int]) -> None:
-        """Go on behind what is stored."""
+        """Continue after the stored items."""
         self._counts = dict(counts)
 
     def next(self, channel: str) -> int:
@@ -47,7 +47,7 @@ class Channels:
 
 
 def _place(channel: str, n: int) -> str:
-    """Where an item is sealed for: its channel and number."""
+    """The place that an item is sealed for: its channel and number."""
     return f"{n}@{channel}"
 
 
@@ -63,7 +63,7 @@ class PublishItem(Operation):
 
     kind = PUBLISH
     path = "flowdsl.publish"
-    durable = False  # who shows a failure has not compensated for it
+    durable = False  # code that shows a failure has not compensated for it
     sequential = False
 
     def __init__(self, channel: str, item: Value) -> None:
@@ -85,7 +85,7 @@ class PublishItem(Operation):
         item = Item(run.id, channel, n, payload, text, record.created_at)
         run.writer.keep(record, Publish(item, run.epoch), soon=True)
         return None, None
-        yield  # a generator like its kin, although it waits for nothing
+        yield  # a generator like the others, although it waits for nothing
 
     def answer(self, call: Call, record: Step) -> Flow:
         return None, None

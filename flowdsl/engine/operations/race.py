@@ -1,7 +1,7 @@
 """``race``: the result of the first that ends well. The others are withdrawn.
 
-The record says which one won, and its result: a replay takes the same, whatever is quicker then. If all fail,
-their errors come as a group.
+The record holds the winner and its result. So a replay takes the same one, whatever is quicker then. If all
+fail, their errors come as a group.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ __all__ = ["Racer", "race"]
 
 
 class Racer(Protocol):
-    """One of those that race. ``name``: the key of a step, the id of a run, the scope of a coroutine."""
+    """One competitor of a race. ``name``: the key of a step, the id of a run, or the scope of a coroutine."""
 
     name: str
 
@@ -36,7 +36,7 @@ class Racer(Protocol):
         """Call *tell* when it has ended."""
 
     def ended(self) -> tuple[BaseException | None, Value] | None:
-        """Its error and its result; ``None`` while it goes on."""
+        """Its error and its result. ``None`` while it goes on."""
 
     def withdraw(self) -> None:
         """Another one has won."""
@@ -123,11 +123,11 @@ class _Bell:
         self._waker: Waker | None = None
 
     def wakes(self, waker: Waker) -> None:
-        """From now on that one."""
+        """Wake *waker* from now on."""
         self._waker = waker
 
     def ring(self) -> None:
-        """One of those that race has ended."""
+        """One of the racers has ended."""
         if self._waker is not None:
             self._waker.set()
 
@@ -153,7 +153,7 @@ class Race(Operation):
                 racer.stands_in(Scope(f"{call.key}/{number}", call.scope, True))
         try:
             winner, outcomes = yield from self._first(call)
-        except BaseException:  # however it ends, nothing goes on racing
+        except BaseException:  # nothing goes on racing, however this ends
             self._withdraw(None)
             raise
         if winner is None:
@@ -172,7 +172,7 @@ class Race(Operation):
         return None
 
     def _first(self, call: Call) -> Effects[tuple[int | None, dict[int, tuple[BaseException | None, Value]]]]:
-        """The place of the winner (``None``: all have failed), and the outcomes up to then."""
+        """The place of the winner (``None`` if all have failed), and the outcomes so far."""
         run, bell = call.run, _Bell()
         outcomes: dict[int, tuple[BaseException | None, Value]] = {}
         chosen = run.engine.hooks.winner(run.id, call.key)
@@ -206,7 +206,7 @@ class Race(Operation):
 
 
 def race(frame: Frame, items: Sequence[Item], run_of: Callable[[Item], Racer | None]) -> Flow:
-    """Race *items*; *run_of* makes a racer of a handle of a run."""
+    """Race *items*. *run_of* turns a handle of a run into a racer."""
     racers: list[Racer] = []
     for item in items:
         if isinstance(item, StepFuture):

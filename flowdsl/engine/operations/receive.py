@@ -1,8 +1,8 @@
 """``receive`` and ``wait_for``: take the oldest matching message to a run, of one name or of several.
 
-A message is taken in the same commit that records the wait's outcome, so none is lost and none is taken
-twice. It may arrive before the wait. One that arrived before the deadline beats the timeout, even when it is
-read later. ``wait_for(name)`` is the payload of what ``receive(name)`` gives.
+The commit that takes a message also records the outcome of the wait. So no message is lost or taken twice. A
+message may arrive before the wait. If it arrived before the deadline, it beats the timeout, even if it is
+read later. ``wait_for(name)`` gives the payload of what ``receive(name)`` gives.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -54,7 +54,7 @@ class Receive(Operation):
         return ", ".join(map(repr, self._names))[:limit]
 
     def given(self, call: Call, record: Step, payload: Value) -> Value:
-        """What the caller gets of a message that was taken."""
+        """What the caller gets for a message that was taken."""
         facts = facts_of(record)
         assert isinstance(facts, Waiting)
         return Message(
@@ -63,7 +63,7 @@ class Receive(Operation):
 
     def answer(self, call: Call, record: Step) -> Flow:
         return self._replayed(call, record)
-        yield  # a generator like its kin, although it waits for nothing
+        yield  # a generator like the others, although it waits for nothing
 
     def _replayed(self, call: Call, record: Step, hooks: bool = True) -> Result:
         error, payload = replay(call, record, hooks)
@@ -72,7 +72,7 @@ class Receive(Operation):
     def execute(self, call: Call, prior: Step | None) -> Flow:
         now = call.run.engine.clock.now()
         facts = None if prior is None else facts_of(prior)
-        if isinstance(facts, Waiting):  # of a process that is gone
+        if isinstance(facts, Waiting):  # a process that is gone has waited before
             deadline = facts.deadline
             left = None if deadline is None else deadline - now
         else:
@@ -109,9 +109,9 @@ class Receive(Operation):
             run.stop.check()
 
     def _take(self, call: Call, deadline: float | None) -> Effects[Result | None]:
-        """The outcome of the wait if a message is there, else ``None``."""
+        """The outcome of the wait if a message is there, otherwise ``None``."""
         run, engine = call.run, call.run.engine
-        after, most = 0, 1 if self._where is None else _PAGE  # mostly the first is the one
+        after, most = 0, 1 if self._where is None else _PAGE  # mostly the first one matches
         while True:
             unread = partial(_unread, engine.storage, run.id, self._names, after, most)
             page = yield Read(engine.storage, unread)
@@ -129,7 +129,7 @@ class Receive(Operation):
             after, most = page[-1].seq, _PAGE
 
     def _taken(self, call: Call, signal: Signal, payload: Value) -> Effects[Result | None]:
-        """Take *signal*; ``None``: another branch was quicker."""
+        """Take *signal*. ``None`` if another branch was quicker."""
         run, engine = call.run, call.run.engine
         places = (run.id, signal.id, "signal"), (run.id, call.key, "result")
         sealed = engine.payloads.reseal(signal.payload, *places)
@@ -160,7 +160,7 @@ class Receive(Operation):
 
 
 class WaitFor(Receive):
-    """The payload alone."""
+    """As :class:`Receive`, but gives only the payload."""
 
     __slots__ = ()
 
@@ -169,7 +169,7 @@ class WaitFor(Receive):
 
 
 def _unread(storage: Storage, run_id: str, names: tuple[str, ...], after: int, most: int) -> list[Signal]:
-    """The oldest unread messages of *names* behind *after*, at most so many, in the order of arrival."""
+    """The oldest unread messages of *names* after *after*, at most *most*, in order of arrival."""
 
     def of(name: str) -> Iterator[Signal]:
         return iter(storage.list_signals(run_id, name=name, unread=True, after=after, limit=most))
@@ -195,14 +195,14 @@ def _checked(timeout: Value, where: Where) -> float | None:
 
 
 def wait_for(frame: Frame, name: str, timeout: Value, where: Where) -> Flow:
-    """Wait for the oldest matching message of *name*; gives its payload."""
+    """Wait for the oldest matching message of *name*. Gives its payload."""
     checked_name(name)
     limit = _checked(timeout, where)
     return durable(frame, WaitFor("flowdsl.wait_for", encode(name), (name,), limit, where))
 
 
 def receive(frame: Frame, names: tuple[str, ...], timeout: Value, where: Where) -> Flow:
-    """Wait for the oldest matching message of any of *names*; gives the whole message."""
+    """Wait for the oldest matching message of any of *names*. Gives the whole message."""
     if not names:
         raise TypeError('receive() takes the names of messages, as receive("add", "remove")')
     for name in names:

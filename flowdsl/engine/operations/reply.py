@@ -1,7 +1,7 @@
 """What a run receives, and how it answers: :class:`Message`, with ``reply`` and ``refuse``.
 
-The answer is stored with the message, and the first one counts. It becomes durable with the run's next
-commit, or a moment later: whoever asks gets it then, and a run that dies before answers anew.
+The answer is stored with the message, and only the first one counts. It becomes durable with the run's next
+commit, or a moment later. The asker gets it then. A run that dies before that answers anew.
 """
 
 from attrs import field, frozen
@@ -22,13 +22,13 @@ __all__ = ["Message"]
 
 
 class Answer(Operation):
-    """Answer a message with *value*, or refuse it with that error."""
+    """Answer a message with *value*, or refuse it with an error."""
 
     __slots__ = ("_asked", "_failed", "_signal_id", "_value", "canonical")
 
     kind = REPLY
     path = "flowdsl.reply"
-    durable = False  # who is told of a failure is not compensated for it
+    durable = False  # telling somebody of a failure does not compensate for it
     sequential = False
 
     def __init__(self, signal_id: str, value: Value, *, asked: bool, failed: bool) -> None:
@@ -54,7 +54,7 @@ class Answer(Operation):
         record = row(call, StepStatus.COMPLETED, None, text, 1)
         run.writer.keep(record, *((reply,) if self._asked else ()), soon=self._asked)
         return None, None
-        yield  # a generator like its kin, although it waits for nothing
+        yield  # a generator like the others, although it waits for nothing
 
     def answer(self, call: Call, record: Step) -> Flow:
         return None, None
@@ -63,7 +63,7 @@ class Answer(Operation):
 
 @frozen(slots=True, repr=False)
 class Message:
-    """A message that a run has received: its *name*, its *payload*, and who sent it (``None``: not said)."""
+    """A message that a run has received: its *name*, its *payload*, and its sender (``None``: not said)."""
 
     name: str
     payload: Value
@@ -73,15 +73,15 @@ class Message:
     _asked: bool = field(default=False, kw_only=True, alias="asked")
 
     def reply(self, value: Value = None) -> None:
-        """Answer who asked with *value*. The first answer counts, later ones are passed over.
+        """Answer the asker with *value*. The first answer counts; later ones are ignored.
 
         Raises :class:`~flowdsl.errors.ResultNotStorable` for a value that cannot be stored.
         """
         self._answer(value, failed=False)
 
     def refuse(self, error: Exception) -> None:
-        """Raise *error* at who asked; :class:`~flowdsl.errors.Refused` with its text where it cannot be
-        stored."""
+        """Raise *error* in the asker's code. If it cannot be stored, raise :class:`~flowdsl.errors.Refused`
+        with its text there."""
         if not isinstance(error, Exception):
             raise TypeError(f"refuse() takes an exception, as ValueError('sold out'); got {error!r}")
         self._answer(error, failed=True)

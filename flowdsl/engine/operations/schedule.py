@@ -1,7 +1,8 @@
-"""``schedule``: a step as a branch of the run, after a delay. The run ends when all branches have.
+"""``schedule``: a step as a branch of the run, after a delay. The run ends when all branches have ended.
 
-The record says when the branch begins and what it calls. On resume, branches are armed from the journal: a
-step that scheduled one may be answered by its record, and so never schedule it again.
+The record holds when the branch begins and what it calls. On resume, branches are armed from the journal.
+That is needed because the step that scheduled a branch may be answered by its record, and then never
+schedules again.
 """
 
 from collections.abc import Callable
@@ -30,7 +31,7 @@ __all__ = ["arm_all", "schedule"]
 
 
 class Schedule(Operation):
-    """Begin a branch that calls a step, *wait* seconds from now; gives its future."""
+    """Begin a branch that calls a step, *wait* seconds from now. Gives its future."""
 
     __slots__ = ("_bound", "_defn", "_wait", "canonical", "path")
 
@@ -56,11 +57,11 @@ class Schedule(Operation):
 
     def answer(self, call: Call, record: Step) -> Flow:
         return None, _arm(call.run, record, self._defn, None)
-        yield  # a generator like its kin, although it waits for nothing
+        yield  # a generator like the others, although it waits for nothing
 
 
 def schedule(frame: Frame, step: Value, args: Args, kwargs: Named, delay: Value) -> Flow:
-    """Record that *step* is to be executed as a branch of the run after *delay*, and arm it. Answers its
+    """Record that *step* will execute as a branch of the run after *delay*, and arm it. Answers its
     future."""
     if not isinstance(step, str) and step_definition(step) is None:
         raise TypeError(f"schedule() takes a function decorated with @step, or the name of one; got {step!r}")
@@ -72,7 +73,7 @@ def schedule(frame: Frame, step: Value, args: Args, kwargs: Named, delay: Value)
 
 
 def arm_all(run: Execution) -> None:
-    """Arm the branches that the journal knows of."""
+    """Arm the branches in the journal."""
     for record in list(run.journal):
         facts = facts_of(record) if record.kind == SCHEDULE else None
         if isinstance(facts, Scheduled) and record.status is StepStatus.COMPLETED:
@@ -116,7 +117,7 @@ def _branch(frame: Frame, called: Invocation[StepDef], left: float) -> Flow:
     except Stopped as stopped:
         return stopped, None
     call = identify(frame, StepOperation(called, "do"))
-    call.is_submitted()  # what the body does next has not handled its failure
+    call.is_submitted()  # what the body does next does not handle its failure
     return (yield from perform(call))
 
 

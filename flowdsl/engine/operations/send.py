@@ -1,5 +1,6 @@
-"""What is sent off: steps of mode ``send``, and the handlers of an event. They execute in the background,
-outside any run, without a record, and repeat on resume; errors go to the error hook and the log."""
+"""Work that is sent off: steps of mode ``send``, and the handlers of an event. They execute in the
+background, outside any run and without a record. They repeat on resume. Errors go to the error hook and the
+log."""
 
 import contextvars
 import logging
@@ -25,7 +26,7 @@ logger = logging.getLogger("flowdsl")
 
 
 class _Nothing:
-    """What ``mode="send"`` of an async step gives: awaiting it is allowed and gives ``None`` at once."""
+    """What ``mode="send"`` of an async step gives. It may be awaited, and gives ``None`` at once."""
 
     def __await__(self) -> Generator[None, None, None]:
         return
@@ -39,8 +40,8 @@ NOTHING = _Nothing()
 
 
 def send_event(engine: Engine, event: Value, payload: Value) -> None:
-    """Call the handlers of *event* with *payload*: functions and steps as they are, workflows as runs.
-    Errors go to the error hook and the log."""
+    """Call the handlers of *event* with *payload*. Functions and steps are called as they are, workflows as
+    runs. Errors go to the error hook and the log."""
     if not isinstance(event, str):
         raise TypeError(f"an event is named by a string; got {event!r}")
     if not event.strip():
@@ -49,7 +50,7 @@ def send_event(engine: Engine, event: Value, payload: Value) -> None:
         view = StepView("", "", path, "send", 1, engine.clock.now())
         token = current.set(None)  # handlers are outside the run that sends
         try:
-            # in this context, so that it finds the same runtime
+            # in this context, to find the same runtime
             there = fn if is_async else partial(contextvars.copy_context().run, fn)
             send_off(engine, StepDef(fn, path, is_async), there, (payload,), {}, view, kind="handler")
         finally:
@@ -76,7 +77,7 @@ def send_off(
     shown: str = "",
     kind: BodyKind = "step",
 ) -> Value:
-    """Execute a body in the background, outside any run; errors go to the error hook and the log."""
+    """Execute a body in the background, outside any run. Errors go to the error hook and the log."""
     engine.hooks.fire("on_step_start", view)
     around, around_async = engine.hooks.around, engine.hooks.around_async
     seen = BodyView(kind, defn.path, view.run_id, view, fn, args, kwargs, shown, defn.is_async)

@@ -1,7 +1,7 @@
 """``signal``: send a message to a run, from outside or from inside another one.
 
-A message is stored by its sender. From inside a run each call is one message, however often the sender is
-resumed: the key of the message derives from the sender's run and call, and that it was sent is recorded.
+The sender stores the message. Inside a run each call is one message, however often the sender is resumed.
+The key of the message derives from the sender's run and call, and the sending is recorded.
 """
 
 import uuid
@@ -41,7 +41,7 @@ def checked_name(name: Value) -> str:
 
 @frozen(slots=True)
 class SignalView:
-    """What hooks see of a signal; *created_at* is an aware datetime in UTC."""
+    """What hooks see of a signal. *created_at* is an aware datetime in UTC."""
 
     run_id: str
     name: str
@@ -67,8 +67,8 @@ def message_to(
     key: str | None,
     asked: bool = False,
 ) -> Signal:
-    """A message as it will be stored. Its id derives from its *key*, if it has one: whoever sends it again
-    names the message that was stored, and what is keyed by the id replays."""
+    """A message as it will be stored. If it has a *key*, its id derives from that. So sending it again names
+    the stored message, and work that is keyed by the id replays."""
     if key is None:
         signal_id = uuid.uuid4().hex
     else:
@@ -88,7 +88,7 @@ def message_to(
 
 
 def sent(engine: Engine, signal: Signal, outcome: Outcome) -> None:
-    """Raise what speaks against a message; else wake who waits for it in this process."""
+    """Raise what speaks against a message. Otherwise wake whoever waits for it in this process."""
     if isinstance(outcome, Missing):
         raise RunNotFound(f"no run {signal.run_id!r} in this storage", run=signal.run_id)
     if isinstance(outcome, Fenced):
@@ -151,7 +151,9 @@ def send(
     frame = current.get()
     if frame is None:
         return deliver(engine, run_id, name, payload, sender=sender, key=key)
-    if frame.run.engine.storage is not engine.storage:  # to another storage: not ours to record
+    if (
+        frame.run.engine.storage is not engine.storage
+    ):  # it goes to another storage, so it is not recorded here
         return deliver(engine, run_id, name, payload, sender=sender, key=key)
     found: str = at_once(frame, SendSignal(run_id, name, payload, sender, key))
     return found

@@ -1,7 +1,7 @@
-"""Durable delays: the wake-up time is recorded first, then waited for.
+"""Durable delays. The wake-up time is recorded first, then waited for.
 
-Within a process a wait goes by the clock's own passing of time, so setting the machine's clock fires nothing
-early or twice; after a restart, what is left is the recorded time less the wall clock's.
+Within a process a wait follows the clock's own passing time. So setting the machine's clock makes nothing
+early or late, or happen twice. After a restart, the rest is the recorded time minus the wall clock's.
 """
 
 from datetime import datetime
@@ -22,8 +22,8 @@ __all__ = ["checked_moment", "sleep"]
 
 
 class Sleep(Operation):
-    """Wait for *length* seconds, or *until* a moment. How long is not part of the identity, so it may be
-    changed later."""
+    """Wait for *length* seconds, or *until* a moment. The length is no part of the identity, so it may change
+    later."""
 
     __slots__ = ("_length", "_until")
 
@@ -40,7 +40,7 @@ class Sleep(Operation):
     def execute(self, call: Call, prior: Step | None) -> Flow:
         now = call.run.engine.clock.now()
         facts = None if prior is None else facts_of(prior)
-        if isinstance(facts, Sleeping):  # of a process that is gone
+        if isinstance(facts, Sleeping):  # a process that is gone has slept before
             left = facts.until - now
         else:
             left = self._until - now if self._length is None else self._length

@@ -1,24 +1,23 @@
 """What happens when a step is called inside a run. Written once; the drivers make it sync or async.
 
 The rules
-    1. A result is made durable before the caller sees it, and the caller sees what was *loaded*, not what the
-       body returned.
-    2. Body, persisting and hooks are separate: a save that fails or a hook that raises never executes a body
-       again, and is never taken for the step's failure.
-    3. What must not be swallowed crosses the caller as :class:`~flowdsl.errors.Stopped`; retries never see
-       it.
+    1. A result is durable before the caller sees it. The caller sees what was *loaded*, not what the body
+       returned.
+    2. Body, storing and hooks are separate. A save that fails or a hook that raises never executes a body
+       again, and never counts as the step's failure.
+    3. What must not be swallowed passes through the caller as :class:`~flowdsl.errors.Stopped`. Retries never
+       see it.
 
 The theory
-    A crash can fall between any two effects. Before the final commit nothing is acknowledged, so the body may
-    execute again (at least once); after it, the record answers (never again). Attempts that failed are stored
-    before the wait that follows them, so that they survive a crash too. An ``in_doubt="raise"`` step stores
-    its intent before the body: finding the intent without an outcome is how a later process knows that it
-    cannot know.
+    A crash can happen between any two effects. Before the final commit nothing is acknowledged, so the body
+    may execute again (at least once). After it, the record answers (never again). Failed attempts are stored
+    before the wait that follows them, so they survive a crash too. An ``in_doubt="raise"`` step stores its
+    intent before the body. A later process that finds the intent without an outcome knows that the step is in
+    doubt.
 
 If you edit this
-    Nothing may come between the body's return and the commit of its result that can fail for other reasons
-    than the result itself. And an effect's answer is only valid if the run still stands: look at outcomes,
-    always.
+    Between the body's return and the commit of its result, nothing may fail for a reason other than the
+    result itself. An effect's answer is valid only if the run still stands, so always look at outcomes.
 """
 
 import logging
@@ -76,7 +75,8 @@ _YEAR = 86_400.0 * 365
 
 
 def _after(facts: Facts | None, attempt: Attempt, begun: tuple[float, ...]) -> Facts | None:
-    """*facts* of a step of which attempts before this one had *begun*: its own beginning is the last."""
+    """*facts* of a step after *attempt*. *begun* are the beginnings of earlier attempts; its own is the
+    last."""
     if not begun:
         return facts
     return evolve(facts or Facts(), begun=(*begun, attempt.began)[-ATTEMPTS:])
@@ -86,19 +86,19 @@ Elsewhere = Callable[[Call, Invocation[StepDef], Frame, Heart | None], Effect]
 
 
 class Undos(dict[tuple[str, str], Value]):
-    """The undo that a call of a step was given, by its run and key: ``options(undo=…)`` may differ by call.
-    A run shares them with its children, for it may have to undo these when they have long ended."""
+    """The undo that each call of a step was given, by its run and key: ``options(undo=…)`` may differ by
+    call. A run shares this with its children, because it may have to undo them long after they have ended."""
 
     @classmethod
     def of(cls, run: Execution) -> "Undos":
-        """Those of *run*, and of all that belong to it."""
+        """The undos of *run*, and of all runs that belong to it."""
         while run.parent is not None:
             run = run.parent
         return run.part(cls)
 
 
 class StepOperation(DurableOperation):
-    """The call of a step: its definition, the function and its arguments, in one of the modes."""
+    """The call of a step in one of the modes: its definition, the function and its arguments."""
 
     __slots__ = (
         "_details",
@@ -141,7 +141,7 @@ class StepOperation(DurableOperation):
         return self.called.fn
 
     def executes_on(self, elsewhere: Elsewhere) -> None:
-        """Let *elsewhere* make the effect that executes the body, on an executor of other processes."""
+        """Let *elsewhere* make the effect that executes the body on an executor of other processes."""
         self._elsewhere = elsewhere
 
     def answer(self, call: Call, record: Step) -> None:
@@ -168,8 +168,8 @@ class StepOperation(DurableOperation):
             or call.run.writer.buffer
         ):
             return self._attempts(call, 0)
-        # Nothing is awaited or written before the first attempt of a sync body, and nothing behind it where
-        # the storage commits at once: no generator is needed.
+        # Nothing is awaited or written before the first attempt of a sync body. If the storage commits at
+        # once, nothing is awaited after it either. Then no generator is needed.
         attempt = self._attempt(call, 1)
         error, value = self._here(attempt)
         if error is None:
@@ -177,7 +177,7 @@ class StepOperation(DurableOperation):
         return self._attempts(call, 1, failed=(attempt, error))
 
     def _note_undo(self, call: Call) -> None:
-        if STEPS.get(self.path) is not self.defn:  # else its name is enough
+        if STEPS.get(self.path) is not self.defn:  # otherwise its name is enough
             Undos.of(call.run)[call.run.id, call.key] = self.defn.undo
 
     def _once(self, call: Call) -> Flow:
@@ -191,7 +191,7 @@ class StepOperation(DurableOperation):
         return error, value
 
     def _taken_up(self, call: Call, prior: Step | None) -> Flow:
-        """Answer from what all runs share, or go on behind an unfinished execution of an earlier process."""
+        """Answer from what all runs share, or go on after an unfinished execution of an earlier process."""
         key = ""
         if self.defn.memo:
             key, memo = yield from find_memo(call.run, self.defn, self.called.receiver, self.bound)
@@ -209,8 +209,8 @@ class StepOperation(DurableOperation):
         begun: tuple[float, ...] = (),
         failed: "tuple[Attempt, BaseException] | None" = None,
     ) -> Flow:
-        """Execute the body until it succeeds or is given up; *made*: attempts so far, which had *begun* then,
-        and of which the last has *failed*, if it was made here."""
+        """Execute the body until it succeeds or is given up. *made* counts earlier attempts. They had *begun*
+        at those times. The last of them has *failed* with that error, if it was made here."""
         run = call.run
         if self.defn.heartbeat is not None:
             self._details = details_before(call)
@@ -223,11 +223,11 @@ class StepOperation(DurableOperation):
             made += 1
             if (
                 failed is not None and monotonic() > run.writer.held_until
-            ):  # it was waited for, with the lease over
+            ):  # it was waited for while the lease was over
                 yield from still_ours(run)
             attempt = self._attempt(call, made)
             if self.defn.in_doubt == "raise":
-                doubt = InDoubt(undo=self.defn.undo_path)  # for a person's word that it took effect
+                doubt = InDoubt(undo=self.defn.undo_path)  # a person may say later that it took effect
                 yield from put(call, row(call, _PENDING, None, "", made - 1, doubt, attempt))
             if run.writer.buffer:
                 yield from flush(run)
@@ -259,8 +259,8 @@ class StepOperation(DurableOperation):
         run.bodies.begin(attempt.call.key, attempt)
 
     def _here(self, attempt: Attempt) -> Result:
-        """Execute a sync body, in this thread unless there are limits or another place: it is always driven
-        by a thread, so no driver has to be asked."""
+        """Execute a sync body. It executes in this thread unless it has limits or another place. A thread
+        always drives it, so no driver is needed."""
         defn, called = self.defn, self.called
         outcome: Result | None = None
         self._begins(attempt)
@@ -288,8 +288,8 @@ class StepOperation(DurableOperation):
         return outcome
 
     def _in_transaction(self, attempt: Attempt, memo_key: str, begun: tuple[float, ...]) -> Flow:
-        """Execute a body in a transaction that its record is committed with; the outcome, with the value that
-        was loaded from the record."""
+        """Execute a body in a transaction, and commit its record with it. Returns the outcome, with the value
+        that was loaded from the record."""
         call, run = attempt.call, attempt.run
         made: list[tuple[Step, Value, tuple[Operation, ...]]] = []
 
@@ -331,7 +331,7 @@ class StepOperation(DurableOperation):
         return Body(fn, args, kwargs, attempt, timeout, heart=attempt.heart, inline=inline)
 
     def _ended(self, attempt: Attempt, outcome: Result | None) -> None:
-        """The body has ended once, with *outcome* unless it was interrupted."""
+        """The body has ended once, with *outcome*. ``None``: it was interrupted."""
         call = attempt.call
         call.run.bodies.end(call.key, None)
         if attempt.scope.active:
@@ -346,7 +346,7 @@ class StepOperation(DurableOperation):
     def _succeeded(
         self, attempt: Attempt, value: Value, memo_key: str = "", begun: tuple[float, ...] = ()
     ) -> Flow | Result:
-        """Record a result, and give the value that was loaded from it."""
+        """Record a result. Gives the value that was loaded from it."""
         record, loaded, more = self._completed(attempt, value, memo_key, begun)
         stored = put(attempt.call, record, *more)
         if stored:
@@ -356,7 +356,7 @@ class StepOperation(DurableOperation):
     def _completed(
         self, attempt: Attempt, value: Value, memo_key: str, begun: tuple[float, ...]
     ) -> tuple[Step, Value, tuple[Operation, ...]]:
-        """The record of a result, the value that was loaded from it, and what is to be stored beside it."""
+        """The record of a result, the value that was loaded from it, and what to store beside it."""
         call, defn = attempt.call, self.defn
         run = call.run
         payloads = run.engine.payloads
@@ -367,7 +367,7 @@ class StepOperation(DurableOperation):
             raise halted(run, error, call) from None
         undo = defn.undo_path if defn.undo is not None or defn.never_undone else None
         if undo is not None and run.stop.being_undone:
-            undo = ""  # an undo has called it: that is not undone
+            undo = ""  # an undo has called this step, so it is not undone
         facts: Facts | None = None if undo is None else Undoable(undo, shared=memo_key)
         if begun:
             facts = _after(facts, attempt, begun)
@@ -382,7 +382,7 @@ class StepOperation(DurableOperation):
         return self._told(attempt, loaded)
 
     def _told(self, attempt: Attempt, loaded: Value) -> Result:
-        """The result is durable."""
+        """Tell the hooks: the result is durable."""
         run = attempt.run
         if run.failures.open:
             run.failures.succeeded(attempt.scope)
@@ -393,16 +393,16 @@ class StepOperation(DurableOperation):
     def _failed(
         self, attempt: Attempt, error: BaseException, begun: tuple[float, ...]
     ) -> Effects[Result | None]:
-        """What comes of an attempt that failed: the outcome of the step, or ``None`` once it is time for the
-        next one."""
+        """What follows a failed attempt: the outcome of the step, or ``None`` when it is time for the next
+        attempt."""
         call, run, scope = attempt.call, attempt.run, attempt.scope
         if isinstance(error, (*INTERRUPTS, Stopped)) or not isinstance(error, Exception):
             return error, None
-        if isinstance(error, ResultNotStorable):  # of what its body gave to the run store
+        if isinstance(error, ResultNotStorable):  # the body gave such a value to the run store
             raise halted(run, error, call) from None
         run.failures.left(scope, error)
         retry = self.defn.retry or run.engine.retry
-        # what a step inside has given up on was retried there
+        # A step inside has retried this already, and has given up.
         given_up = self.defn.retry is None and run.failures.blames_any(error)
         if given_up or not retry.should_retry(error, attempt.number):
             return (yield from self._gave_up(attempt, error, begun))
@@ -413,14 +413,16 @@ class StepOperation(DurableOperation):
         return None
 
     def _heart(self, call: Call, limit: float, attempt: int) -> Heart:
-        """The heartbeats of an attempt, at most *limit* seconds from one to the next."""
-        stored = self.recorded or self._elsewhere is not None  # from elsewhere they come by the storage
+        """The heartbeats of an attempt, at most *limit* seconds apart."""
+        stored = (
+            self.recorded or self._elsewhere is not None
+        )  # in another process they come through the storage
         run = call.run
         beat = beat_of(call, attempt)
         return heart_of(run, beat, limit, run.engine.ticks, self._details, stored=stored)
 
     def _gave_up(self, attempt: Attempt, error: Exception, begun: tuple[float, ...]) -> Flow:
-        """Store the exception and raise what was loaded from it, with the traceback of the original."""
+        """Store the exception, and raise what was loaded from it, with the original's traceback."""
         call, run = attempt.call, attempt.run
         payload, loaded = run.engine.payloads.pack_error(error, run.id, call.key, "error")
         text = run.engine.payloads.previews.error(error)
@@ -455,7 +457,7 @@ class StepOperation(DurableOperation):
         yield from wait_out(call.run, delay)
 
     def _take_up(self, call: Call, prior: Step) -> Effects[int]:
-        """Go on behind an unfinished execution of an earlier process; returns the attempts already made."""
+        """Go on after an unfinished execution of an earlier process. Returns the number of attempts made."""
         facts = facts_of(prior)
         run = call.run
         if isinstance(facts, InDoubt) and self.defn.in_doubt == "raise":
@@ -489,5 +491,5 @@ class StepOperation(DurableOperation):
 
 
 def announced(attempt: Attempt) -> Step:
-    """The record of a step whose body is executing, for others to see."""
+    """The record that shows others that the body of a step executes."""
     return row(attempt.call, _PENDING, None, "", attempt.number - 1, None, attempt)

@@ -1,15 +1,15 @@
 """The run store: state of one run, shared by its branches.
 
 The rules
-    Writes are ordered journal records, and the state is their fold. A write takes effect once: its record is
-    keyed by where the call stands, method, arguments and occurrence, so a retried step or a replay finds it
-    and gets its first result again. A read in the workflow's body is recorded like a value (a replay must see
-    what the first run saw); a read inside a step is live.
+    Writes are ordered journal records, and the state is their fold. A write takes effect once. Its record has
+    a key of the call's place, method, arguments and occurrence. So a retried step or a replay finds the
+    record and gets the first result again. A read in the workflow's body is recorded like a value, because a
+    replay must see what the first run saw. A read inside a step is live.
 
 The theory
-    The storage gives each record its place in the order when it is committed. Whoever folds the records in
-    that order, in this process or in a worker's, gets the same state, so concurrent increments need no lock
-    beyond the storage's own.
+    The storage gives each record its place in the order when it commits it. Folding the records in that order
+    gives the same state in this process and in a worker's. So concurrent increments need no lock but the
+    storage's own.
 """
 
 import copy
@@ -33,7 +33,7 @@ __all__ = ["Fold", "read", "state_of", "write"]
 
 
 class _MISSING:
-    """Stands for a key that is not there (a class, because copying leaves classes alone)."""
+    """Means that a key is missing. It is a class, because copying leaves classes alone."""
 
 
 _MORE_NUMBERS = {("decimal", "Decimal"), ("fractions", "Fraction")}  # their modules take long to import
@@ -46,8 +46,8 @@ def _is_number(value: Value) -> bool:
 
 
 class Fold:
-    """The state that a run's store records make, and the result of each. It has a lock of its own, so that
-    nobody reads a storage under that of the run."""
+    """The state that a run's store records make, and the result of each. It has its own lock, so that nobody
+    reads a storage under the lock of the run."""
 
     def __init__(self) -> None:
         self.values: Named = {}
@@ -84,13 +84,13 @@ class Fold:
             return (None if error is None else type(error)(*error.args)), copy.deepcopy(value)
 
     def look(self, run: Execution, key: str | None, default: Value) -> Value:
-        """A copy of what stands there now: of one key, or of everything."""
+        """A copy of the present value of one key, or of everything."""
         with self._lock:
             self._catch_up(run)
             return copy.deepcopy(dict(self.values) if key is None else self.values.get(key, default))
 
     def _catch_up(self, run: Execution) -> None:
-        """Fold what was committed since the last look, by whomever."""
+        """Fold what was committed since the last look, by anybody."""
         for step in run.engine.storage.list_steps(run.id, after=self._seq):
             self.take(run.engine, step)
 
@@ -146,7 +146,7 @@ class StoreWrite(Operation):
         return repr(self._key) if self._op == "delete" else f"{self._key!r}, {preview(self._item, 150)}"
 
     def pack(self, call: Call) -> None:
-        """Store the item as it is at the call."""
+        """Store the item as it is at the time of the call."""
         if self._op != "delete":
             self._payload, _ = call.run.engine.payloads.pack(self._item, call.run.id, call.key, "store")
 
@@ -168,8 +168,8 @@ def _first_result(run: Execution, key: str) -> Flow:
 
 
 class StoreRead(Operation):
-    """Look at one *key*, or at everything, in the body of a workflow. What is recorded is a list of what was
-    found: empty where nothing was, so that the default may change later."""
+    """Look at one *key*, or at everything, in the body of a workflow. The record is a list of what was found.
+    It is empty if nothing was found, so the default may change later."""
 
     __slots__ = ("_default", "_key", "canonical", "path")
 
@@ -196,7 +196,7 @@ class StoreRead(Operation):
     def answer(self, call: Call, record: Step) -> Flow:
         error, boxed = replay(call, record)
         return error, (boxed[0] if boxed else self._default)
-        yield  # a generator like its kin, although it waits for nothing
+        yield  # a generator like the others, although it waits for nothing
 
 
 def _live(run: Execution, key: str | None, default: Value) -> Flow:
@@ -204,7 +204,7 @@ def _live(run: Execution, key: str | None, default: Value) -> Flow:
 
 
 def write(frame: Frame, op: str, key: str, item: Value = None) -> Flow:
-    """Apply *op* to *key*; its result."""
+    """Apply *op* to *key*. Gives its result."""
     _checked_key(key)
     if op == "increment" and not _is_number(item):
         raise TypeError(f"increment adds a number; got {item!r}")
