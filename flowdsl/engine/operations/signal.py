@@ -151,9 +151,7 @@ def send(
     frame = current.get()
     if frame is None:
         return deliver(engine, run_id, name, payload, sender=sender, key=key)
-    if (
-        frame.run.engine.storage is not engine.storage
-    ):  # it goes to another storage, so it is not recorded here
+    if frame.run.engine.storage is not engine.storage:  # to another storage, so not recorded here
         return deliver(engine, run_id, name, payload, sender=sender, key=key)
     found: str = at_once(frame, SendSignal(run_id, name, payload, sender, key))
     return found

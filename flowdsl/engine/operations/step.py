@@ -414,9 +414,7 @@ class StepOperation(DurableOperation):
 
     def _heart(self, call: Call, limit: float, attempt: int) -> Heart:
         """The heartbeats of an attempt, at most *limit* seconds apart."""
-        stored = (
-            self.recorded or self._elsewhere is not None
-        )  # in another process they come through the storage
+        stored = self.recorded or self._elsewhere is not None  # elsewhere they come through the storage
         run = call.run
         beat = beat_of(call, attempt)
         return heart_of(run, beat, limit, run.engine.ticks, self._details, stored=stored)

@@ -1,1 +1,2 @@
-"""The life of a run: asked for, acquired, kept, executed, ended; and what may be done to it later."""
+"""The life of a run: it is asked for, acquired, kept, executed and ended; and what can be done to it
+later."""

@@ -1,14 +1,14 @@
-"""Ownership: get a run to execute it, or its outcome; and keep what is owned.
+"""Ownership: get a run to execute it, or get its outcome; and keep the runs that are owned.
 
 The rules
-    Of two processes on one run one can record. A run is taken over only when its owner is provably gone, has
-    let go, or has let its lease run out; in doubt the lease is waited out. Each take-over raises the epoch,
-    and the storage refuses writes under an older one, so an owner that was wrongly taken for dead does no
-    harm.
+    If two processes have one run, only one can record. A run is taken over only if its owner is provably
+    gone, has let go, or has let its lease run out. In doubt, the lease is waited out. Each take-over raises
+    the epoch, and the storage refuses writes under an older one. So an owner that was wrongly taken for dead
+    does no harm.
 
 The implementation
     :func:`acquire` is a loop around two compare-and-swap operations (``OpenRun``, ``ClaimRun``).
-    :class:`Keeper` is one thread per engine that renews leases and looks whether a run was cancelled, taken
+    :class:`Keeper` is one thread per engine. It renews leases, and looks whether a run was cancelled, taken
     over or signalled from outside.
 """
 
@@ -38,7 +38,7 @@ __all__ = ["Acquired", "acquire", "claim", "ended_with_parent", "open_now", "tak
 
 logger = logging.getLogger("flowdsl")
 
-_LOOK = 0.5  # seconds between two looks at a run that somebody else executes, at most
+_LOOK = 0.5  # longest time between two looks at a run that somebody else executes, in seconds
 
 _ENDED = (RunStatus.COMPLETED, RunStatus.CANCELLED)
 
@@ -52,17 +52,17 @@ class Acquired:
     owned: bool
     continued: bool = False
     counted: bool = False  # whether a virtual clock already counts it as runnable
-    action: str = "continue"  # what the audit calls it, if it is continued
+    action: str = "continue"  # its name in the audit, if it is continued
 
 
 def acquire(
     engine: Engine, wanted: Run, *, fresh: bool = False, ancestors: tuple[str, ...] = (), again: bool = True
 ) -> Effects[Acquired]:
-    """Open the run *wanted*, continue an interrupted or failed one, or wait for the one who executes it.
+    """Open the run *wanted*, continue an interrupted or failed one, or wait for whoever executes it.
 
-    *wanted* has ``number`` ``None`` for a run whose id is given. *ancestors* are the runs that wait for this
-    call. Without *again*, a child that has failed when this very call executed it is not continued: the
-    failure is the outcome of the call, which a killed parent had yet to record.
+    For a run whose id is given, *wanted* has ``number`` ``None``. *ancestors* are the runs that wait for this
+    call. Without *again*, a failed child of this very call is not continued: its failure is the outcome of
+    the call, and a killed parent had not recorded it yet.
     """
     try:
         if wanted.number is None:
@@ -70,9 +70,9 @@ def acquire(
         return (yield from _by_key(engine, wanted, fresh))
     except GeneratorExit:
         raise
-    except BaseException as error:  # an interrupt too may follow a commit
+    except BaseException as error:  # an interrupt too may come after a commit
         if isinstance(error, StorageError) or not isinstance(error, Exception):
-            # A commit may have happened: what it made ours, and we do not know of, is abandoned.
+            # A commit may have made runs ours that we do not know of. They count as abandoned now.
             engine.owned.renew()
         raise
 
@@ -80,14 +80,14 @@ def acquire(
 def open_now(
     engine: Engine, wanted: Run, *, fresh: bool = False, ancestors: tuple[str, ...] = (), again: bool = True
 ) -> Acquired | None:
-    """As :func:`acquire`, without waiting: ``None`` if somebody executes the run and it has to be joined."""
+    """As :func:`acquire`, without waiting. ``None`` if somebody executes the run and it has to be joined."""
     flow = acquire(engine, wanted, fresh=fresh, ancestors=ancestors, again=again)
     try:
         effect = flow.send(None)
         while not isinstance(effect, Watch):
             try:
                 answer = effect.sync()
-            except BaseException as error:  # it is the generator's, which asked
+            except BaseException as error:  # for the generator that asked
                 effect = flow.throw(error)
             else:
                 effect = flow.send(answer)
@@ -104,7 +104,7 @@ def _open(engine: Engine, wanted: Run, fresh: bool, skip: tuple[str, ...]) -> Ef
     with engine.owned.taking(wanted):
         (outcome,) = yield Commit(engine, (OpenRun(wanted, engine.lease, fresh, skip, engine.nonce()),))
         if isinstance(outcome, Opened):
-            engine.owned.reserve(outcome.run.id)  # ours from now on, although it has yet to begin
+            engine.owned.reserve(outcome.run.id)  # ours from now on, although it has not begun
     raise_unstorable(outcome)
     assert isinstance(outcome, Opened | Found)
     return outcome
@@ -133,8 +133,8 @@ def _by_key(engine: Engine, wanted: Run, fresh: bool) -> Effects[Acquired]:
 
 
 def _wait_out(engine: Engine, run: Run) -> Effects[Liveness]:
-    """Watch an owner of whom nothing is known until it renews its lease (alive), lets go, or the lease has
-    expired (unknown: claim)."""
+    """Watch an owner of whom nothing is known. It renews its lease (alive), lets go, or the lease expires
+    (unknown: claim)."""
     seen = 0
     while True:
         left = run.lease_until - engine.storage.now()
@@ -164,7 +164,7 @@ def _by_id(engine: Engine, wanted: Run, ancestors: tuple[str, ...], again: bool)
     while run is not None:
         _same(run, wanted)
         by_itself = not again and _failed_by_itself(run, wanted)
-        # what was taken back executes again with its parent, for that was said explicitly
+        # if it was taken back, it executes again with its parent: somebody asked for that explicitly
         settled = not (run.retryable or _is_child_of(run, wanted))
         known = joined or settled or by_itself
         if run.status in _ENDED or (run.status is RunStatus.FAILED and known):
@@ -193,7 +193,7 @@ def _by_id(engine: Engine, wanted: Run, ancestors: tuple[str, ...], again: bool)
 
 
 def ended_with_parent(run_id: str) -> FlowError:
-    """The error of an unfinished child that was ended because its parent failed."""
+    """The error of an unfinished child that ended because its parent failed."""
     return FlowError(f"run {run_id} was unfinished when its parent failed", run=run_id)
 
 
@@ -203,12 +203,12 @@ def _is_child_of(run: Run, wanted: Run) -> bool:
 
 
 def _failed_by_itself(run: Run, wanted: Run) -> bool:
-    """Whether *run* is the child of the very call that wants it, and its own body failed."""
+    """Whether *run* is the child of the very call that wants it, and failed in its own body."""
     return _is_child_of(run, wanted) and run.error_preview != f"FlowError: {ended_with_parent(run.id)}"
 
 
 def _same(run: Run, wanted: Run) -> None:
-    """Raise unless *run* is what was asked for."""
+    """Raise unless *run* is the one that was asked for."""
     if run.workflow != wanted.workflow:
         raise RunConflict(
             f"run id {run.id!r} belongs to workflow {run.workflow}, not {wanted.workflow}; give one of "
@@ -231,7 +231,7 @@ def _same(run: Run, wanted: Run) -> None:
 
 
 def _limit(wanted: Run) -> float | None:
-    """How long a run asked for by a call may take, in seconds."""
+    """How long a run of a call may take, in seconds."""
     return None if wanted.deadline is None else wanted.deadline - wanted.created_at
 
 
@@ -243,17 +243,17 @@ def claim(
     limit: float | None = None,
     also: Mapping[str, Value] | None = None,
 ) -> Effects[Run | None]:
-    """Take *run* over; the run as claimed, or ``None`` if somebody else was quicker. *limit*: seconds that
-    a failed one has anew; *also*: fields to set with it."""
+    """Take *run* over. Returns the run as claimed, or ``None`` if somebody else was quicker. *limit*: seconds
+    that a failed run gets anew. *also*: fields to set with it."""
     changes: Named = dict(also or {})
     if run.status is RunStatus.RUNNING and run.owner is not None:
         changes["recoveries"] = run.recoveries + 1
     if run.status is RunStatus.FAILED:
-        changes["cancel_requested"] = None  # a request that came too late for the last execution
+        changes["cancel_requested"] = None  # the request came too late for the last execution
     if run.status is RunStatus.FAILED and run.deadline is not None:
         length = run.deadline - run.created_at if limit is None else limit
         changes["deadline"] = engine.clock.now() + max(length, 0.0)
-    # The owner may have ended it since we looked: an end raises no epoch.
+    # The owner may have ended it since we looked, and an end raises no epoch.
     seen = (run.status,)
     operation = ClaimRun(
         run.id, run.epoch, engine.owned.owner, engine.lease, force, changes, engine.nonce(), seen
@@ -263,7 +263,7 @@ def claim(
 
 
 def take(engine: Engine, run: Run, **how: Value) -> Effects[Run | None]:
-    """As :func:`claim`, for a run that will be executed: from now on it counts as such."""
+    """As :func:`claim`, for a run that will execute here. It counts as ours from now on."""
     with engine.owned.taking(run):
         claimed = yield from claim(engine, run, **how)
         if claimed is not None:

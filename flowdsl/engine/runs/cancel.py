@@ -1,4 +1,4 @@
-"""Ask a run to stop. The request is durable; a run that nobody executes is taken over, to undo what it has
+"""Ask a run to stop. The request is durable. A run that nobody executes is taken over, to undo what it has
 completed."""
 
 import logging
@@ -24,7 +24,7 @@ logger = logging.getLogger("flowdsl")
 
 
 def cancel_and_wait(engine: Engine, record: Run) -> None:
-    """As :func:`cancel`; where that takes the run over, its end is waited for."""
+    """As :func:`cancel`. If that takes the run over, wait for its end."""
     begun = cancel(engine, record)
     if begun is not None:
         with watching(engine):
@@ -32,9 +32,9 @@ def cancel_and_wait(engine: Engine, record: Run) -> None:
 
 
 def cancel(engine: Engine, record: Run) -> "Future[Value] | None":
-    """Ask a run to stop, durably; one that nobody executes is taken over, to undo what it has completed.
+    """Ask a run to stop, durably. A run that nobody executes is taken over, to undo what it has completed.
 
-    Returns the future to wait for in that case. Raises :class:`~flowdsl.errors.RunFinished`.
+    In that case, returns the future to wait for. Raises :class:`~flowdsl.errors.RunFinished`.
     """
     if not is_final(record.status):
         changes = {"cancel_requested": engine.clock.now()}
@@ -53,11 +53,11 @@ def cancel(engine: Engine, record: Run) -> "Future[Value] | None":
 
 
 def _cancel_interrupted(engine: Engine, record: Run) -> "Future[Value] | None":
-    """Take the run over to undo what it has completed, and cancel it. Where the code that undoes is not
-    loaded, the request stays with the run: whoever continues it undoes and cancels."""
+    """Take the run over, undo what it has completed, and cancel it. If the undo code is not loaded, the
+    request stays with the run. Whoever continues the run then undoes and cancels."""
     known = loaded(record.workflow)
     if known is not None and record.args:
-        asked = request_of(engine, record)  # before the run is ours: its arguments may not load
+        asked = request_of(engine, record)  # before the run is ours, because its arguments may not load
         claimed = run_sync(as_flow(take(engine, record, force=True)))
         if claimed is None:
             return None

@@ -1,6 +1,6 @@
 """A workflow called in a workflow: a run of its own, recorded in the parent like a step.
 
-The child's id derives from the parent's step key, so one call has one child, whatever crashes; the parent's
+The child's id derives from the parent's step key. So one call has one child, whatever crashes. The parent's
 record is a copy of the child's outcome.
 """
 
@@ -33,8 +33,8 @@ __all__ = ["call_child", "start_child"]
 
 
 class Child(Operation):
-    """Run the workflow that is *called* to its end, and record its outcome in the parent. In records it is
-    like a step: same name, same arguments."""
+    """Run the workflow that is *called* to its end, and record its outcome in the parent. Its record looks
+    like a step's: same name, same arguments."""
 
     __slots__ = ("_acquired", "_called", "_options", "bound", "canonical", "defaults", "path", "version")
 
@@ -58,7 +58,7 @@ class Child(Operation):
         run = call.run
         asked = request_in(call, self._called, self._options)
         wanted = evolve(asked.wanted, parent=run.id, parent_key=call.key)
-        again = run.journal.get(call.key) is not None  # as an open failure: the parent is being retried
+        again = run.journal.get(call.key) is not None  # an open failure: the parent is being retried
         return evolve(asked, wanted=wanted, again=again, cleans_up=call.cleans_up)
 
     def begins_with(self, acquired: Acquired) -> None:
@@ -81,10 +81,10 @@ class Child(Operation):
                 error, value = yield from execute(run.engine, asked, self._acquired)
             else:
                 error, value = yield from whole(run.engine, asked, lambda: found.append(True))
-        except asyncio.CancelledError as interrupt:  # before its body began, or after it had ended
+        except asyncio.CancelledError as interrupt:  # before its body began, or after it ended
             error, value = interrupt, None
         cancelled = isinstance(error, asyncio.CancelledError) and not isinstance(error, Stopped)
-        if cancelled and run.stop.reason is None and not run.stop.ending:  # it is the body that cancels
+        if cancelled and run.stop.reason is None and not run.stop.ending:  # the body itself cancels
             run.part(GivenUp).add(asked.wanted.id)
         if isinstance(error, Stopped):
             run.stop.halt(error.error)
@@ -104,7 +104,7 @@ class Child(Operation):
         return (yield from fail(call, error, facts, itself=True))
 
     def _given_up(self, call: Call, child_id: str) -> Effects[None]:
-        """A child that nobody asked to cancel is one that the body has given up before. It ended then, so the
+        """If nobody asked to cancel the child, the body has given it up before. The child ended then. So the
         call waits as it did the first time, until it is given up again."""
         run = call.run
         child: Run | None = yield Read(run.engine.storage, lambda: run.engine.storage.get_run(child_id))
@@ -119,7 +119,7 @@ def call_child(frame: Frame, called: Invocation[WorkflowDef], options: Named) ->
 
 
 def start_child(frame: Frame, called: Invocation[WorkflowDef], options: Named) -> Run:
-    """Begin the child beside its parent; the row of it, which is recorded by then."""
+    """Begin the child beside its parent. Returns its row, which is recorded by then."""
     operation = Child(called, options)
     call = identify(frame, operation)
     call.executes(None)
@@ -141,7 +141,7 @@ def _start(call: Call, operation: Child, asked: Request, is_async: bool) -> None
         operation.begins_with(mine)
 
     def left() -> None:
-        if mine is not None and engine.owned.reserved(asked.wanted.id):  # it never began
+        if mine is not None and engine.owned.reserved(asked.wanted.id):  # it has not begun
             release(engine, mine.run)
 
     future = start(call, is_async, None if is_async else Threads(engine, f"flowdsl-{asked.wanted.id}"))

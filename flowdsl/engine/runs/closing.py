@@ -1,14 +1,14 @@
-"""Closing a runtime: interrupt what executes, let it end, give back what does not.
+"""Closing a runtime: interrupt what executes, let it end, give back what does not end.
 
 The rules
-    * A thread of its own closes. Who asks for it may hold any lock, for a handler of a signal interrupts any
-      line; or it is code that closing waits for. So it takes no lock itself, and waits for that thread, at
-      most :data:`_AT_MOST` seconds: a storage that hangs holds nobody up.
-    * Code that closing waits for (a body, a hook in a thread of ours) does not wait for its end. Everybody
-      else who asks does, the second one too.
-    * What has not ended after :data:`_PATIENCE` seconds is left behind and reported. So are, at once, the
-      runs of an event loop that does not run, or that is blocked by who asks. Their leases are given back, so
-      that another runtime takes these runs up; what is left behind can record nothing then.
+    * A thread of its own closes. Its caller may hold any lock, because a signal handler interrupts any line.
+      Closing may also wait for the caller's own code. So the caller takes no lock itself. It waits for that
+      thread at most :data:`_AT_MOST` seconds, so a storage that hangs holds nobody up.
+    * Code that closing waits for (a body, a hook in a thread of ours) does not wait for the end of closing.
+      Everybody else who asks does, also at a second call.
+    * Work that has not ended after :data:`_PATIENCE` seconds is left behind and reported. Runs on an event
+      loop that does not run, or that the caller blocks, are left behind at once. Their leases are given back,
+      so another runtime takes these runs up. What is left behind can then record nothing.
 """
 
 import asyncio
@@ -34,16 +34,16 @@ __all__ = ["Closing"]
 logger = logging.getLogger("flowdsl")
 
 _PATIENCE = 30.0  # seconds that closing waits for bodies that cannot be stopped
-_AT_MOST = 35.0  # seconds that it takes for whoever asks
-_GOODBYE = 2.0  # seconds that a worker in another thread is given to say that it ends
-_TOLD = 1.0  # seconds in which the run of a body that closes its runtime is told to stop
+_AT_MOST = 35.0  # the longest time that a caller waits
+_GOODBYE = 2.0  # seconds that a worker in another thread has to say that it ends
+_TOLD = 1.0  # seconds to tell the run of a body that closes its runtime to stop
 _LOOK = 0.05  # seconds between two looks at what is still under way
 
 Loop = asyncio.AbstractEventLoop | None
 
 
 class Closing:
-    """The end of one engine. *workers*: what claims runs for it; *at_last* is called when all has ended."""
+    """The end of one engine. *workers* claim runs for it. *at_last* is called when all has ended."""
 
     def __init__(
         self, engine: Engine, keeper: Keeper, workers: Iterable[Worker], at_last: Callable[[], None]
@@ -52,7 +52,7 @@ class Closing:
         self._keeper = keeper
         self._workers = workers
         self._at_last = at_last
-        self._asked: list[tuple[object, int]] = []  # and in which process
+        self._asked: list[tuple[object, int]] = []  # who asked, and in which process
         self._waiting: list[int] = []
         self._told = threading.Event()
         self._ended = threading.Event()
@@ -64,9 +64,9 @@ class Closing:
         return bool(self._asked)
 
     def close(self) -> None:
-        """Close, or wait until it is closed."""
+        """Close, or wait until somebody else has closed it."""
         here = threading.get_ident()
-        if here in self._waiting:  # a handler of a signal has interrupted this very method
+        if here in self._waiting:  # a signal handler has interrupted this very method
             return
         self._waiting.append(here)
         try:
@@ -84,9 +84,9 @@ class Closing:
             raise self._error
 
     def _begin(self) -> bool:
-        """Start the closing, if nobody has; whether this was the first call."""
+        """Start the closing if nobody has. Returns whether this was the first call."""
         me = (object(), os.getpid())
-        self._asked.append(me)  # one step, which no handler of a signal can interrupt
+        self._asked.append(me)  # one step, which no signal handler can interrupt
         if self._asked[0] is not me:
             return False
         self._engine.begin_closing()
@@ -96,12 +96,12 @@ class Closing:
             loop = None
         try:
             threading.Thread(target=self._close, args=(loop,), name="flowdsl-close", daemon=True).start()
-        except RuntimeError:  # the interpreter is ending, and starts no thread any more
+        except RuntimeError:  # the interpreter is ending and starts no more threads
             self._close(loop)
         return True
 
     def _may_wait(self) -> bool:
-        """Whether a thread of this process closes, and does not wait for the code that asks for it."""
+        """Whether a thread of this process closes, and does not wait for the caller's code."""
         frame = current.get()
         inside = (frame is not None and frame.run.engine is self._engine) or self._engine.works_here()
         return not inside and self._asked[0][1] == os.getpid()
@@ -125,7 +125,7 @@ class Closing:
             self._ended.set()
 
     def _tell(self) -> None:
-        """Tell all that executes to stop."""
+        """Tell everything that executes to stop."""
         for worker in list(self._workers):
             worker.stop()
         for state in self._engine.owned.executions():

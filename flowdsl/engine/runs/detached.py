@@ -1,6 +1,6 @@
-"""A detached run: one that another run has started, exactly one for each call, and does not wait for.
+"""A detached run. Another run starts it, exactly one for each call, and does not wait for it.
 
-Its id derives from the caller's run and call, so a caller that dies and is resumed finds it. It has no
+Its id derives from the caller's run and call. So a caller that dies and is resumed finds it. It has no
 parent: its starter neither cancels nor undoes it.
 """
 
@@ -28,7 +28,7 @@ __all__ = ["start_detached"]
 
 
 class StartDetached(Operation):
-    """Start the workflow that is *called*; in records it is like a step: same name, same arguments."""
+    """Start the workflow that is *called*. Its record looks like a step's: same name, same arguments."""
 
     __slots__ = ("_called", "_options", "bound", "canonical", "defaults", "path", "version")
 
@@ -67,13 +67,13 @@ class StartDetached(Operation):
 
 
 def _launch(engine: Engine, asked: Request, acquired: Acquired) -> None:
-    """Begin it outside of the run that is executing here."""
+    """Begin it outside the run that executes here."""
     context = contextvars.copy_context()
     context.run(current.set, None)
     context.run(launch, engine, asked, acquired)
 
 
 def start_detached(frame: Frame, called: Invocation[WorkflowDef], options: Named) -> str:
-    """Start the run, once; its id. It is recorded by then."""
+    """Start the run, once. Returns its id. The start is recorded by then."""
     run_id: str = at_once(frame, StartDetached(called, options))
     return run_id

@@ -1,7 +1,7 @@
 """How a run ends: completed, failed, cancelled — or let go, to be continued.
 
-Whatever it is, branches have ended before; undo comes before the final status; ``on_complete`` and
-``on_error`` before that is stored; hooks after.
+The order is always the same. Branches end first. Undo comes before the final status, and so do
+``on_complete`` and ``on_error``. Hooks come after it.
 """
 
 import logging
@@ -50,7 +50,7 @@ def ended(state: Execution, handle: Handle, error: BaseException | None, value: 
 
 
 def undo_on(state: Execution, handle: Handle) -> Flow:
-    """Go on undoing a run whose process died in the middle of it, and give it the end that it was to have."""
+    """Continue the undo of a run whose process died in it. Then give the run the end that was planned."""
     record = state.record
     try:
         if record.undoing == RunStatus.CANCELLED:
@@ -87,7 +87,7 @@ def _ended(state: Execution, handle: Handle, error: BaseException | None, value:
         state.stop.halt(state.stop.timed_out())
     if error is None and state.stop.reason is None:
         yield from let_go(state)
-        if state.branches:  # begun by what the body had left behind
+        if state.branches:  # something that the body had left behind began these
             yield Settle(state, failed=False)
     if isinstance(error, Stopped) or (
         state.stop.reason is not None and not interrupted
@@ -95,7 +95,7 @@ def _ended(state: Execution, handle: Handle, error: BaseException | None, value:
         stop = error.error if isinstance(error, Stopped) else state.stop.reason
         assert stop is not None
         return (yield from _stopped(state, handle, stop))
-    if isinstance(error, ResultNotStorable):  # of what the body gave to the run store
+    if isinstance(error, ResultNotStorable):  # the body gave such a value to the run store
         error.run = error.run or state.id
         return (yield from _stopped(state, handle, error))
     if error is not None and not isinstance(error, Exception):
@@ -108,8 +108,8 @@ def _ended(state: Execution, handle: Handle, error: BaseException | None, value:
 
 
 def _unwrapped(state: Execution, error: BaseException | None) -> BaseException | None:
-    """What a body has raised, without the groups that a stop or an interrupt was put into on its way (by
-    ``TaskGroup``, by anyio)."""
+    """The exception of a body, without groups around a stop or an interrupt. ``TaskGroup`` and anyio make
+    such groups."""
     if not isinstance(error, BaseExceptionGroup):
         return error
     interrupt = _member(error, KeyboardInterrupt, SystemExit)
@@ -134,7 +134,7 @@ def _member(group: BaseExceptionGroup[BaseException], *kinds: type[BaseException
 
 
 def _stopped(state: Execution, handle: Handle, stop: FlowError) -> Flow:
-    """Give the run the end that *stop*, which its body must not swallow, asks for."""
+    """Give the run the end that *stop* asks for. Its body must not swallow that."""
     if isinstance(stop, RunCancelled):
         return (yield from _cancelled(state, handle, stop))
     if isinstance(stop, RunTimeout):
@@ -228,7 +228,7 @@ def _cancelled(state: Execution, handle: Handle, error: RunCancelled) -> Flow:
 
 
 def _finish(state: Execution, changes: Named) -> Effects[FlowError | None]:
-    """Store how the run ended; the error, if that was refused or failed."""
+    """Store how the run ended. Returns the error if that was refused or failed."""
     operation = UpdateRun(state.id, changes, epoch=state.epoch, release=True)
     buffered = state.writer.buffered()
     try:
@@ -244,7 +244,7 @@ def _finish(state: Execution, changes: Named) -> Effects[FlowError | None]:
 
 
 def _callback(state: Execution, fn: Function, what: str, *args: Value) -> Effects[None]:
-    """Call ``on_complete`` or ``on_error`` of a workflow inside the run; what it raises is logged."""
+    """Call ``on_complete`` or ``on_error`` of a workflow inside the run. Its errors are logged."""
     import inspect
 
     is_async = inspect.iscoroutinefunction(fn)
@@ -261,17 +261,17 @@ def _callback(state: Execution, fn: Function, what: str, *args: Value) -> Effect
 
 
 def _let_go(state: Execution, reason: BaseException) -> None:
-    """Give the lease back at once, where that is still ours to do, together with the values that the body
-    has seen: not with those of one that replays wrongly."""
+    """Give the lease back at once if we still have it, with the values that the body has seen. A run that
+    replays wrongly does not store these."""
     if not isinstance(reason, LeaseLost):
         seen = () if isinstance(reason, NondeterminismError | CorruptPayload) else state.writer.buffered()
         release(state.engine, state.record, seen)
 
 
 def release(engine: Engine, record: Run, operations: Sequence[Operation] = ()) -> None:
-    """Give the lease back, after *operations*; what goes wrong is logged. A run that is not ours (any more,
-    or because this is a forked child) is let alone. One that has begun anew in the same moment is ours under
-    its next epoch."""
+    """Give the lease back after *operations*. Errors are logged. A run that is not ours is left alone (it may
+    be another owner's by now, or this is a forked child). A run that has begun anew in the same moment is
+    ours under its next epoch."""
     if record.id not in engine.owned:
         return
     engine.owned.release(record.id)
@@ -279,14 +279,14 @@ def release(engine: Engine, record: Run, operations: Sequence[Operation] = ()) -
         *_, outcome = engine.commit(*operations, UpdateRun(record.id, {}, epoch=record.epoch, release=True))
         if isinstance(outcome, Fenced) and outcome.run.owner == record.owner:
             engine.commit(UpdateRun(record.id, {}, epoch=outcome.run.epoch, release=True))
-    except BaseException as error:  # the run has its outcome, whatever this is
+    except BaseException as error:  # the run has its outcome, whatever fails here
         logger.warning(
             "the lease of run %s could not be released: %s",
             record.id,
             str(error),
             extra={"run": record.id, "step": None},
         )
-        engine.owned.renew()  # so that this process, too, sees the run as abandoned
+        engine.owned.renew()  # so that this process, too, counts the run as abandoned
         if not isinstance(error, Exception):
             raise
 

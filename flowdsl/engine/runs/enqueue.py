@@ -1,8 +1,8 @@
 """``enqueue``: store a run for a worker to begin.
 
-A run without an id is always a new one. With ``dedup``, another enqueueing finds the unfinished run of that
-name, and its arguments reach it as a message ``enqueued``; ``debounce`` puts the start off meanwhile. Inside
-a run each call enqueues once, for its id derives from the caller's run and call.
+A run without an id is always a new one. With ``dedup``, a later enqueueing finds the unfinished run of the
+same name. Its arguments reach that run as a message ``enqueued``. ``debounce`` then delays the start. Inside
+a run each call enqueues once, because the id derives from the caller's run and call.
 """
 
 from collections.abc import Mapping
@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 ENQUEUED = "enqueued"
-"""The message that brings a deduplicated run the arguments of a later enqueueing."""
+"""The message that carries the arguments of a later enqueueing to a deduplicated run."""
 
 
 class Enqueueable(Protocol):
@@ -50,13 +50,13 @@ class Enqueueable(Protocol):
     def enqueueing(
         self, args: tuple[Value, ...], kwargs: Named
     ) -> "tuple[Invocation[WorkflowDef], Named, Place]":
-        """The call, the options of the run, and where it is put."""
+        """The call, the options of the run, and its place."""
         ...
 
 
 @define(slots=True)
 class Place:
-    """Where and how a run waits: *delay* and *debounce* in seconds."""
+    """Where and how a run waits. *delay* and *debounce* are in seconds."""
 
     queue: str = DEFAULT
     priority: int = 0
@@ -68,7 +68,7 @@ class Place:
 
     @classmethod
     def of(cls, given: Mapping[str, Value]) -> "Place":
-        """What options say, checked."""
+        """The place that options describe, checked."""
         place = cls()
         for name in ("queue", "dedup", "partition"):
             if given.get(name) is not None:
@@ -107,7 +107,7 @@ def pending_row(engine: Engine, called: Invocation[WorkflowDef], options: Named,
 
 
 def put(engine: Engine, row: Run, called: Invocation[WorkflowDef], place: Place) -> Effects[str]:
-    """Store *row*; the id of the run that counts."""
+    """Store *row*. Returns the id of the run that counts."""
     while True:
         (outcome,) = yield Commit(engine, (OpenRun(row, 0.0, row.number is not None, (), engine.nonce()),))
         if isinstance(outcome, Opened):
@@ -122,7 +122,7 @@ def put(engine: Engine, row: Run, called: Invocation[WorkflowDef], place: Place)
 
 
 def _passed_on(engine: Engine, run: Run, called: Invocation[WorkflowDef], place: Place) -> Effects[bool]:
-    """Bring the arguments to *run*; ``False``: it has ended meanwhile."""
+    """Bring the arguments to *run*. ``False`` if it has ended meanwhile."""
     payload = {"args": called.args, "kwargs": called.kwargs}
     message = message_to(engine, run.id, ENQUEUED, payload, sender=None, key=None)
     operations = [AddSignal(message)]
@@ -137,7 +137,7 @@ def _passed_on(engine: Engine, run: Run, called: Invocation[WorkflowDef], place:
 
 
 def enqueue(engine: Engine, called: Invocation[WorkflowDef], options: Named, place: Place) -> str:
-    """Enqueue from outside any run; the id of the run."""
+    """Enqueue from outside any run. Returns the id of the run."""
     return drive(put(engine, pending_row(engine, called, options, place), called, place))
 
 
@@ -148,7 +148,7 @@ def enqueue_within(
     place: Place,
     connection: Value,
 ) -> str:
-    """Enqueue in the transaction that the caller has open on *connection*; the id of the run."""
+    """Enqueue in the transaction that the caller has open on *connection*. Returns the id of the run."""
     operation = _opening(engine, called, options, place)
     return _opened(*engine.storage.commit_within(connection, [operation]))
 
@@ -160,7 +160,7 @@ async def enqueue_within_async(
     place: Place,
     connection: Value,
 ) -> str:
-    """The same on a connection that may have to be awaited."""
+    """As :func:`enqueue_within`, on a connection that may have to be awaited."""
     operation = _opening(engine, called, options, place)
     return _opened(*await engine.storage.commit_within_async(connection, [operation]))
 
@@ -181,7 +181,7 @@ def _opened(outcome: Outcome) -> str:
 
 
 class Enqueue(Operation):
-    """Enqueue the workflow that is *called*, once; in records it is like a step."""
+    """Enqueue the workflow that is *called*, once. Its record looks like a step's."""
 
     __slots__ = ("_called", "_options", "_place", "bound", "canonical", "defaults", "path", "version")
 
@@ -214,6 +214,6 @@ class Enqueue(Operation):
 
 
 def enqueue_in_run(frame: Frame, called: Invocation[WorkflowDef], options: Named, place: Place) -> str:
-    """Enqueue as a durable call of the executing run; the id of the run."""
+    """Enqueue as a durable call of the executing run. Returns the id of the run."""
     run_id: str = at_once(frame, Enqueue(called, options, place))
     return run_id

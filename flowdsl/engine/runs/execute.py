@@ -2,16 +2,16 @@
 
 The rules
     1. A run is recorded before its body executes, and its outcome is stored before anybody sees it.
-    2. A body that raised makes the run ``failed``. An interrupt, a killed process and everything that crosses
-       as :class:`Stopped` — but cancel and timeout — leave it resumable: not failed, no undo, no
-       ``on_error``.
-    3. The record of a failed run names its *open* failures: calling again executes those and replays
-    everything else.
+    2. A body that raised makes the run ``failed``. An interrupt or a killed process leaves it resumable, and
+       so does all that crosses as :class:`Stopped`, except cancel and timeout. Resumable means: not failed,
+       no undo, no ``on_error``.
+    3. The record of a failed run names its *open* failures. Calling the run again executes those, and replays
+       everything else.
     4. A run ends only when all its branches have ended.
 
 If you edit this
-    What the body raised may be the user's own exception, one of ours that crossed, or an interrupt. Keep the
-    three apart by the order in which :func:`flowdsl.engine.runs.ending.ended` asks.
+    The body may raise the user's own exception, one of ours that crossed, or an interrupt. The order of the
+    tests in :func:`flowdsl.engine.runs.ending.ended` keeps the three apart.
 """
 
 import logging
@@ -51,7 +51,7 @@ logger = logging.getLogger("flowdsl")
 
 
 def edge(flow: Flow) -> Flow:
-    """The edge between a run and the code that called it from outside: what crossed the body arrives as
+    """The edge between a run and code that called it from outside. What crossed the body arrives there as
     itself."""
     try:
         error, value = yield from flow
@@ -61,8 +61,8 @@ def edge(flow: Flow) -> Flow:
 
 
 def run_to_end(engine: Engine, asked: Request) -> Value:
-    """Drive a run to its end and return its result, in this thread; of an async one, a coroutine that does.
-    A virtual clock may skip ahead meanwhile."""
+    """Drive a run to its end in this thread, and return its result. For an async run, return a coroutine that
+    does this. A virtual clock may skip ahead meanwhile."""
     flow = edge(whole(engine, asked))
     if not engine.virtual:
         return run_async(flow) if asked.defn.is_async else run_sync(flow)
@@ -73,8 +73,8 @@ def run_to_end(engine: Engine, asked: Request) -> Value:
 
 
 async def run_awaited(engine: Engine, asked: Request) -> Value:
-    """The same for an async workflow that was called outside any run. Raises
-    :class:`~flowdsl.errors.FlowError` on any other event loop than asyncio's."""
+    """As :func:`run_to_end`, for an async workflow that was called outside any run. Raises
+    :class:`~flowdsl.errors.FlowError` on an event loop that is not asyncio's."""
     __tracebackhide__ = True
     if not on_a_loop():
         raise FlowError(f"{asked.defn.path} executes on asyncio; this is no event loop of it (but trio's?)")
@@ -92,7 +92,7 @@ async def _watched(engine: Engine, flow: Flow) -> Value:
 
 
 def whole(engine: Engine, asked: Request, found: Callable[[], None] = lambda: None) -> Flow:
-    """Get the run and execute it to its end, or hand over the outcome that it has; *found* is called then."""
+    """Get the run and execute it to its end, or hand over its outcome. *found* is called in that case."""
     try:
         acquired: Acquired = yield from acquire(
             engine, asked.wanted, fresh=asked.fresh, ancestors=asked.ancestors, again=asked.again
@@ -108,7 +108,7 @@ def whole(engine: Engine, asked: Request, found: Callable[[], None] = lambda: No
 
 
 def execute(engine: Engine, asked: Request, acquired: Acquired) -> Flow:
-    """Execute a run that is ours, from its journal on, generation by generation, until it ends."""
+    """Execute a run of ours from its journal on, generation by generation, until it ends."""
     record, called = acquired.run, asked.called
     steps: list[Step] = []
     parts: dict[type, object] = {}
@@ -119,7 +119,7 @@ def execute(engine: Engine, asked: Request, acquired: Acquired) -> Flow:
         except StorageError as error:
             release(engine, record)
             return Stopped(error), None
-        except BaseException:  # an interrupt too leaves no lease
+        except BaseException:  # an interrupt, too, must give the lease back
             release(engine, record)
             raise
         counts = Channels()
@@ -153,7 +153,7 @@ def _stored(engine: Engine, record: Run) -> tuple[list[Step], dict[str, int]]:
 
 
 def _stored_call(engine: Engine, record: Run, called: Invocation[WorkflowDef]) -> Invocation[WorkflowDef]:
-    """The call that the run is to make. A run that has begun anew goes on with its own arguments."""
+    """The call that the run will make. A run that has begun anew goes on with its own arguments."""
     if record.generation == 1:
         return called
     arguments = arguments_of(engine, record)
@@ -164,8 +164,8 @@ def _stored_call(engine: Engine, record: Run, called: Invocation[WorkflowDef]) -
 def _generation(
     state: Execution, handle: Handle, acquired: Acquired, cleans_up: bool
 ) -> Effects[Result | Execution]:
-    """Execute one generation of a run: to its end, or up to the next one. One that *cleans_up* was called
-    while its parent handled a cancel or a timeout."""
+    """Execute one generation of a run: to its end, or up to the next generation. A run that *cleans_up* was
+    called while its parent handled a cancel or a timeout."""
     engine, record, parent = state.engine, state.record, state.parent
     if parent is not None:
         parent.stop.adopt(state.stop, cleans_up=cleans_up)
@@ -184,7 +184,7 @@ def _generation(
         if engine.closing:
             state.stop.halt(interrupted(record.id), outside=True)
         if acquired.continued and not record.undoing and not cancelled:
-            arm_all(state)  # no virtual time passes before the body
+            arm_all(state)  # so that no virtual time passes before the body
         if record.undoing:
             return (yield from undo_on(state, handle))
         if cancelled:  # its process died before it saw the request
@@ -217,11 +217,11 @@ def _generation(
 
 
 def _next(state: Execution, called: Invocation[WorkflowDef]) -> Effects[Execution]:
-    """Commit the change of generations, and give the execution of the next one."""
+    """Commit the change of generations. Gives the execution of the next one."""
     engine, record = state.engine, state.record
     if state.is_async:
         yield Strays(state)
-    yield Settle(state, failed=False)  # what has lost a race, and what records answer
+    yield Settle(state, failed=False)  # losers of races, and branches that records answer
     bound = called.bind()
     try:
         args, _ = engine.payloads.pack(bound.arguments, record.key, "", "args")
@@ -234,7 +234,7 @@ def _next(state: Execution, called: Invocation[WorkflowDef]) -> Effects[Executio
         "open_failures": (),
         "floor": 0,
     }
-    yield from flush(state)  # before, so that what cannot be stored keeps the run in this generation
+    yield from flush(state)  # first, so that a value that cannot be stored keeps the run in this generation
     yield from commit(state, None, Restart(record.id, state.epoch, changes))
     begun = evolve(record, epoch=record.epoch + 1, **changes)
     following = Execution(engine, begun, Journal(), called.defn, state.parent, called)
@@ -245,7 +245,7 @@ def _next(state: Execution, called: Invocation[WorkflowDef]) -> Effects[Executio
 
 
 def interrupted(run_id: str) -> FlowError:
-    """The error of a run that its runtime let go when it was closed."""
+    """The error of a run that its runtime let go when it closed."""
     return FlowError(
         f"run {run_id} was interrupted because its runtime was closed; it can be resumed", run=run_id
     )

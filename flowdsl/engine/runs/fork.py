@@ -1,7 +1,7 @@
-"""Fork: a new run that has what another one had recorded before a step.
+"""Fork: a new run that has the records of another one before a step.
 
-A process may die while it copies. Until everything is there, the new run is ``failed`` and cannot be
-continued, so nobody executes part of a copy; forking again under its id makes it anew.
+A process may die while it copies. Until everything is copied, the new run is ``failed`` and cannot be
+continued, so nobody executes part of a copy. Forking again under its id makes it anew.
 """
 
 import uuid
@@ -26,7 +26,7 @@ _CUT_OFF = "FlowError: the process that made this fork died while it copied; for
 
 
 def fork(engine: Engine, record: Run, before: Value, run_id: str | None) -> Run:
-    """A new run with the records that *record* had before step *before*; it belongs to nobody yet."""
+    """A new run with the records that *record* had before step *before*. Nobody owns it yet."""
     point = find_step(engine, record.id, before)
     steps = engine.storage.list_steps(record.id)
     copied = [s for s in steps if s.seq < point.seq and not _inside(s, point.key, steps)]
@@ -45,7 +45,7 @@ def fork(engine: Engine, record: Run, before: Value, run_id: str | None) -> Run:
         "retryable": True,
         "error_preview": "",
     }
-    engine.owned.reserve(new.id)  # it is ours, although nothing executes
+    engine.owned.reserve(new.id)  # it is ours, but does not execute
     try:
         for start in range(0, len(puts), 500):
             engine.commit(*puts[start : start + 500])
@@ -88,7 +88,7 @@ def _wanted(engine: Engine, record: Run, run_id: str | None) -> Run:
 
 
 def _opened(engine: Engine, wanted: Run) -> Run:
-    """Insert the run; what is left of one whose process died while it copied makes room."""
+    """Insert the run. If a process died while it copied, its remains are replaced."""
     opening = OpenRun(wanted, engine.lease, True, (), uuid.uuid4().hex)
     (outcome,) = engine.commit(opening)
     if isinstance(outcome, Found):
@@ -115,7 +115,7 @@ def _inside(step: Step, key: str, steps: list[Step]) -> bool:
 
 
 def _moved(engine: Engine, step: Step, run_id: str) -> Step:
-    """The record for another run: nothing is loaded, only sealed anew."""
+    """The record for another run. Nothing is loaded; it is only sealed anew."""
     payload = step.payload
     if payload is not None:
         kind = {STORE: "store", BEAT: "details"}.get(

@@ -1,5 +1,5 @@
-"""Keep what is ours: renew the leases of the runs that execute here, and look whether they were cancelled,
-taken over or signalled from outside."""
+"""Keep the runs that are ours: renew their leases, and look whether they were cancelled, taken over or
+signalled from outside."""
 
 import logging
 import os
@@ -20,8 +20,8 @@ __all__ = ["Keeper"]
 
 logger = logging.getLogger("flowdsl")
 
-_TURN = 0.02  # seconds that a run is given to commit what others wait for, before it is done for it
-_LOOK = 0.5  # seconds between two looks at the runs that execute here, at most
+_TURN = 0.02  # seconds that a run has to commit what others wait for; then the keeper commits it
+_LOOK = 0.5  # longest time between two looks at the runs that execute here, in seconds
 
 
 _keepers: "weakref.WeakSet[Keeper]" = weakref.WeakSet()
@@ -50,7 +50,7 @@ class Keeper:
         _keepers.add(self)
 
     def watch(self) -> None:
-        """Begin to look after the engine's active runs, if nobody does."""
+        """Begin to look after the engine's active runs, unless that has begun."""
         if self._thread is None:
             with self._lock:
                 if self._thread is None and not self._closed:
@@ -64,7 +64,7 @@ class Keeper:
             self._wake.set()
 
     def close(self, patience: float) -> None:
-        """End the thread, or leave it behind after so many seconds: the storage hangs."""
+        """End the thread. If the storage hangs, leave it behind after *patience* seconds."""
         with self._lock:
             self._closed = True
             thread = self._thread
@@ -74,7 +74,7 @@ class Keeper:
             thread.join(patience)
 
     def reset_after_fork(self) -> None:
-        """In a forked child: there is no thread."""
+        """In a forked child there is no thread."""
         self._wake, self._lock, self._thread = threading.Event(), threading.Lock(), None
 
     def _keep(self) -> None:
@@ -86,7 +86,7 @@ class Keeper:
             ]
             before = seen
             try:
-                if waiting:  # for a short time, for others may begin to wait meanwhile
+                if waiting:  # a short time, because others may begin to wait meanwhile
                     seen = self._engine.storage.wait_for_change(seen, 0.1, waiting)
                 else:
                     self._wake.wait(min(_LOOK, self._engine.lease / 3))
@@ -103,7 +103,7 @@ class Keeper:
                     look_at = time.monotonic() + _LOOK
                     self.look()
                 self.announce()
-            except Exception as error:  # no fault of a storage ends this thread
+            except Exception as error:  # no fault of a storage may end this thread
                 if self._closed:
                     return
                 known = isinstance(
@@ -115,7 +115,7 @@ class Keeper:
                 self._wake.wait(_LOOK)
 
     def flush(self) -> None:
-        """Make durable what runs have buffered. One that refuses is stopped by that, resumably."""
+        """Make durable what runs have buffered. A refused write stops its run, resumably."""
         self._hurry = False
         for state in self._engine.owned.executions():
             try:
@@ -124,7 +124,7 @@ class Keeper:
                 pass
 
     def renew(self) -> None:
-        """Renew all leases in one commit; runs that are not ours any more are stopped."""
+        """Renew all leases in one commit. Runs that are no longer ours are stopped."""
         states: list[Execution] = self._engine.owned.executions()
         if not states:
             return
@@ -142,10 +142,10 @@ class Keeper:
                 state.writer.holds(held_until)
 
     def announce(self) -> None:
-        """Store a pending record for each step that has been executing for a while; quick ones cost no extra
+        """Store a pending record for each step that has been executing for a while. Quick steps cost no extra
         write.
 
-        It never replaces a record: the step may complete at the same moment.
+        It never replaces a record, because the step may complete at the same moment.
         """
         now = self._engine.clock.now()
         operations: list[PutStep] = []
@@ -177,7 +177,7 @@ class Keeper:
                 state.stop.signalled()
 
     def _taken_over(self, state: Execution) -> FlowError:
-        """Why a run whose epoch has changed is to stop."""
+        """The reason to stop a run whose epoch has changed."""
         try:
             run = self._engine.storage.get_run(state.id)
         except CorruptPayload as error:

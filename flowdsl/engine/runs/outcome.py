@@ -1,4 +1,4 @@
-"""The outcome of a run: as it is stored, and waited for, whether the run was started here or executes
+"""The outcome of a run: how it is stored and waited for, whether the run was started here or executes
 elsewhere."""
 
 import asyncio
@@ -36,7 +36,7 @@ _LOOK = 0.5  # seconds between two looks at a run that another process executes
 
 
 class OnLoop(Future[Value]):
-    """The outcome of a run that an event loop of the user's executes: the *loop* that runs here."""
+    """The outcome of a run that executes on a *loop* of the user's in this process."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ def record_of(engine: Engine, run_id: str) -> Run:
 
 
 def watching(engine: Engine) -> AbstractContextManager[object]:
-    """Somebody waits for a run: a virtual clock may skip ahead."""
+    """Somebody waits for a run, so a virtual clock may skip ahead."""
     if not engine.virtual:
         return nullcontext()
     watched: AbstractContextManager[object] = engine.clock.watching(inside=current.get() is not None)
@@ -84,7 +84,7 @@ def watching(engine: Engine) -> AbstractContextManager[object]:
 
 
 def wait_for_outcome(engine: Engine, run_id: str, timeout: float | None) -> Value:
-    """The run's result, waiting at most *timeout* real seconds for it; raises its error, or
+    """The run's result. Waits at most *timeout* real seconds for it. Raises the run's error, or
     ``TimeoutError``."""
     started = _started_here(run_id)
     if started is not None:  # a virtual clock knows of it
@@ -118,13 +118,13 @@ async def _awaited(engine: Engine, run_id: str) -> Value:
             given_up.set()
     else:
         error, value = await asyncio.shield(asyncio.wrap_future(_outcome(future)))
-    if error is not None:  # here, because asyncio does not carry a StopIteration
+    if error is not None:  # raised here, because asyncio does not carry a StopIteration
         raise error
     return value
 
 
 def _outcome(future: "Future[Value]") -> "Future[Result]":
-    """The outcome of *future*, failures included, as a result."""
+    """The outcome of *future* as a result, failures included."""
     found: Future[Result] = Future()
 
     def tell(done: "Future[Value]") -> None:
@@ -149,14 +149,14 @@ def on_a_loop() -> bool:
 
 
 def _started_here(run_id: str) -> Value:
-    """The future of a child that the executing run has started: its failure is handed to whoever asks."""
+    """The future of a child that the executing run has started. Its failure is handed to whoever asks."""
     frame = current.get()
     return None if frame is None else frame.run.branches.known(run_id)
 
 
 def _future(engine: Engine, run_id: str) -> "Future[Value] | None":
-    """What knows the outcome of a run that was started here, unless that failed and the run has gone on
-    since: then the storage does."""
+    """The future with the outcome of a run that was started here. ``None`` if the run failed and has gone on
+    since: then the storage knows the outcome."""
     future = engine.futures.get(run_id)
     if future is None or not future.done() or future.cancelled() or future.exception() is None:
         return future
@@ -187,13 +187,13 @@ def _await_future(future: "Future[Value]", run_id: str, timeout: float | None) -
 
 
 def outcome_elsewhere(engine: Engine, run_id: str, given_up: threading.Event) -> "Future[Value]":
-    """The outcome of a run that executes elsewhere, as a future; until *given_up* is set."""
+    """The outcome of a run that executes elsewhere, as a future. It is polled until *given_up* is set."""
     future: Future[Value] = Future()
 
     def wait() -> None:
         try:
             error, value = _poll(engine, run_id, None, given_up)
-        except Exception as fault:  # it is for whoever asks the future
+        except Exception as fault:  # for whoever asks the future
             error, value = fault, None
         if error is None:
             future.set_result(value)
@@ -207,7 +207,7 @@ def outcome_elsewhere(engine: Engine, run_id: str, given_up: threading.Event) ->
 def _poll(
     engine: Engine, run_id: str, timeout: float | None, given_up: threading.Event | None = None
 ) -> Result:
-    """Wait for a run that executes elsewhere, until nobody asks any more: how it ended."""
+    """Wait until a run that executes elsewhere has ended, or nobody asks any more. Returns how it ended."""
     end = None if timeout is None else time.monotonic() + timeout
     seen = idle = 0
     while True:

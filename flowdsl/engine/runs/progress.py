@@ -15,8 +15,8 @@ __all__ = ["progress_of"]
 def progress_of(engine: Engine, record: Run) -> Named:
     """``{"done": n, "failed": n, "known": n, "running": [{"path", "key", "attempt", "started_at"}, …]}``.
 
-    ``known`` counts every step that was recorded or is executing; times are aware datetimes in UTC. A step of
-    another process shows up within a second of its start. Nothing is running in a run that nobody executes.
+    ``known`` counts every step that was recorded or executes. Times are aware datetimes in UTC. A step of
+    another process shows up within a second of its start. A run that nobody executes has nothing running.
     """
     steps = [step for step in engine.storage.list_steps(record.id) if step.kind in CALLS]
     running: dict[str, Named] = {}

@@ -1,4 +1,4 @@
-"""A run as one of those that race."""
+"""A run as a competitor of a race."""
 
 import threading
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Repair by hand: which step is meant, and what came of one in doubt."""
+"""Repair by hand: find the step that is meant, and say what became of a step in doubt."""
 
 from attrs import evolve
 
@@ -19,8 +19,8 @@ _NOTHING: object = object()
 
 
 def find_step(engine: Engine, run_id: str, step: Value, *, pending: bool = False) -> Step:
-    """The record of *run_id* that *step* means: a key, the beginning of one, or a path (the first such
-    step, with *pending* the first without an outcome); a decorated function too."""
+    """The record of *run_id* that *step* means. *step* is a key, the beginning of one, a path, or a decorated
+    function. A path means the first such step; with *pending*, the first without an outcome."""
     name = getattr(step, "path", step)
     if not isinstance(name, str) or not name:
         raise TypeError(f"a step is meant by its key, its path or the decorated function; got {step!r}")
@@ -45,7 +45,7 @@ def find_step(engine: Engine, run_id: str, step: Value, *, pending: bool = False
 def resolve(
     engine: Engine, record: Run, step: Value, result: Value, error: BaseException | None, rerun: bool
 ) -> None:
-    """Say what came of a step in doubt."""
+    """Say what became of a step in doubt."""
     if record.status in (RunStatus.COMPLETED, RunStatus.CANCELLED):
         raise RunFinished(f"run {record.id} has ended: it is {record.status}", run=record.id)
     if not is_interrupted(engine.storage, record) and record.status is not RunStatus.FAILED:

@@ -1,4 +1,4 @@
-"""What one call of a workflow asks for: which run, and the body to execute."""
+"""What one call of a workflow asks for: a run, and the body to execute."""
 
 import string
 
@@ -22,8 +22,8 @@ __all__ = ["Request", "arguments_of", "checked_id", "request", "request_in"]
 
 @frozen
 class Request:
-    """One call of a workflow: the run it asks for, and the body to execute. It *cleans_up* when it was made
-    while a cancel or a timeout of the calling run was being handled."""
+    """One call of a workflow: the run it asks for, and the body to execute. It *cleans_up* if the calling run
+    was handling a cancel or a timeout when it made the call."""
 
     called: Invocation[WorkflowDef]
     wanted: Run
@@ -49,8 +49,8 @@ class _Template(string.Formatter):
 
 
 def _filled(template: str, arguments: Named) -> str:
-    """*template* with the arguments in their places; without a dot or an index in it, only an argument
-    itself can be ``None``."""
+    """*template*, filled with the arguments. Without a dot or an index in it, only an argument itself can be
+    ``None``."""
     if "." in template or "[" in template or any(value is None for value in arguments.values()):
         return _Template().vformat(template, (), arguments)
     return template.format_map(arguments)
@@ -59,7 +59,8 @@ def _filled(template: str, arguments: Named) -> str:
 def run_id_of(called: Invocation[WorkflowDef], arguments: Named) -> str | None:
     """The id that the workflow's ``id=`` gives to this call, or ``None`` for a numbered run.
 
-    A template may name ``self``; a function gets it if its first parameter is called as that of the workflow.
+    A template may name ``self``. A function gets it if its own first parameter has the workflow's name for
+    it.
     """
     defn, _, receiver, args, kwargs = called
     if defn.id is None:
@@ -99,7 +100,7 @@ def request(
     fresh: bool = False,
     tags: Tags | None = None,
 ) -> Request:
-    """Take the identity of a call of a workflow. Raises for arguments that do not fit or have no key."""
+    """Give a call of a workflow its identity. Raises for arguments that do not fit or have no key."""
     defn = called.defn
     bound = called.bind()
     if run_id is None:
@@ -115,7 +116,7 @@ def request(
     try:
         stored, _ = engine.payloads.pack(bound.arguments, key, "", "args")
     except ResultNotStorable:
-        stored = b""  # callable again, but not resumable by id
+        stored = b""  # it can be called again, but not resumed by id
     wanted = Run(
         id=run_id
         if run_id is not None
@@ -142,8 +143,8 @@ def request(
 
 
 def request_in(call: Call, called: Invocation[WorkflowDef], options: Named) -> Request:
-    """What *call*, which a run has made, asks for. A run without an id gets one that derives from the call:
-    one call has one run, whatever crashes."""
+    """What *call* of a run asks for. A run without an id gets one that derives from the call. So one call has
+    one run, whatever crashes."""
     asked = request(call.run.engine, called, **options)
     wanted = asked.wanted
     if wanted.number is not None:

@@ -23,18 +23,19 @@ __all__ = ["as_flow", "continue_run", "loaded", "recover", "request_of"]
 logger = logging.getLogger("flowdsl")
 
 RECOVERY_LIMIT = 50
-"""How often ``recover`` takes one run over before it says that something kills its processes."""
+"""How often ``recover`` takes one run over. After that it reports that something kills the run's
+processes."""
 
 
 def loaded(path: str) -> WorkflowDef | StepDef | None:
-    """The workflow, or the step that ``Runtime.do`` made a run of, of this path; ``None`` where its module
-    is not imported."""
+    """The workflow of this path, or the step that ``Runtime.do`` made a run of. ``None`` if its module is not
+    imported."""
     return WORKFLOWS.get(path) or STEPS.get(path)
 
 
 def continue_run(engine: Engine, record: Run, action: str = "") -> str:
-    """Continue *record* in the background and return its id; where a process executes it already, leave it
-    there. *action*, where given, is noted in the run's audit."""
+    """Continue *record* in the background and return its id. If a process executes it already, leave it
+    there. A given *action* is noted in the run's audit."""
     if record.status in (RunStatus.COMPLETED, RunStatus.CANCELLED):
         raise RunFinished(f"run {record.id} has ended: it is {record.status}", run=record.id)
     if record.status is RunStatus.FAILED and not record.retryable and action != "retry":
@@ -54,9 +55,9 @@ def continue_run(engine: Engine, record: Run, action: str = "") -> str:
 
 
 def recover(engine: Engine) -> list[str]:
-    """Continue all interrupted runs whose workflow is imported here, oldest first; returns their ids.
+    """Continue all interrupted runs whose workflow is imported here, oldest first. Returns their ids.
 
-    One that cannot be continued keeps no other from it: what speaks against it is raised at the end.
+    A run that cannot be continued does not stop the others. Its error is raised at the end.
     """
     found: list[str] = []
     failed: FlowError | None = None

@@ -1,7 +1,7 @@
-"""Firing schedules: a run for each tick, whoever fires it and however often.
+"""Firing schedules: one run for each tick, whoever fires it and however often.
 
-The id of a tick's run is made of the schedule's name and the moment, so it is opened once for ever. What was
-looked at last stands in the schedule's row.
+The id of a tick's run is made of the schedule's name and the moment, so it is opened only once, ever. The
+schedule's row says up to where the ticks were handled.
 """
 
 import json
@@ -42,7 +42,7 @@ def _definition(schedule: Schedule) -> WorkflowDef | None:
 
 
 def _open(engine: Engine, schedule: Schedule, run_id: str, *, always: bool, serial: bool) -> bool:
-    """Open the run *run_id* of a schedule; ``False``: it is there, or was skipped. With *always*, a run that
+    """Open the run *run_id* of a schedule. ``False`` if it exists, or was skipped. With *always*, a run that
     is still under way skips nothing."""
     defn = _definition(schedule)
     if defn is None:
@@ -66,7 +66,7 @@ def _open(engine: Engine, schedule: Schedule, run_id: str, *, always: bool, seri
 
 
 def fire_due(engine: Engine, rows: Iterable[ScheduleRow], workflows: Iterable[str]) -> float | None:
-    """Fire what is due of the schedules of *workflows*; when the next tick is, in seconds since the epoch."""
+    """Fire the due ticks of *workflows*. Returns when the next tick is, in seconds since the epoch."""
     known, now = set(workflows), engine.storage.now()
     soonest: float | None = None
     for row in rows:
@@ -77,7 +77,7 @@ def fire_due(engine: Engine, rows: Iterable[ScheduleRow], workflows: Iterable[st
         for moment in fired:
             _open(engine, schedule, tick_id(schedule.name, moment), always=False, serial=False)
         if fired:
-            # unless somebody changed it meanwhile: then whoever looks next finds these ticks' runs there
+            # somebody may have changed it meanwhile: then whoever looks next finds these ticks' runs
             engine.commit(PutSchedule(evolve(row, last=fired[-1]), was=row))
         following = next(ticks(schedule, now, now + 86_400.0), None)
         if following is not None:
@@ -86,7 +86,7 @@ def fire_due(engine: Engine, rows: Iterable[ScheduleRow], workflows: Iterable[st
 
 
 def trigger(engine: Engine, schedule: Schedule) -> str:
-    """Start a run of the schedule now; its id, which no tick can have."""
+    """Start a run of the schedule now. Returns its id, which no tick can have."""
     run_id = f"{schedule.name}@by-hand-{uuid.uuid4().hex[:12]}"
     if not _open(engine, schedule, run_id, always=True, serial=False):
         raise FlowError(f"schedule {schedule.name!r} could not be triggered", run=run_id)
@@ -94,7 +94,7 @@ def trigger(engine: Engine, schedule: Schedule) -> str:
 
 
 def backfill(engine: Engine, schedule: Schedule, start: float, end: float) -> list[str]:
-    """Open the runs of the ticks from *start* on, before *end*; the ids of those that were not there. They
+    """Open the runs of the ticks from *start* on, before *end*. Returns the ids of those that are new. They
     execute one after the other, unless the schedule allows overlap."""
     opened = []
     serial = schedule.overlap != "allow"

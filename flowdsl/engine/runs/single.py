@@ -1,7 +1,7 @@
 """A step that is executed by hand (``Runtime.do`` and its like), and what a step does outside any run.
 
-Mode ``do`` makes a run that consists of this one step: one for each path and arguments, or of an id that the
-caller gives.
+Mode ``do`` makes a run that consists of this one step. There is one run for each path and arguments, or one
+with an id that the caller gives.
 """
 
 from functools import partial
@@ -27,16 +27,16 @@ __all__ = ["execute_step", "single_run", "submit_outside"]
 
 
 def execute_step(engine: Engine, called: Invocation[StepDef], mode: str, step_id: str | None = None) -> Value:
-    """Execute a step on *engine* in *mode*: in the run of it that is executing here, or outside any.
+    """Execute a step on *engine* in *mode*: in the engine's run that executes here, or outside any.
 
-    *step_id*, where given, says which execution is meant, in place of the arguments.
+    A given *step_id* says which execution is meant, in place of the arguments.
     """
     frame = current.get()
     if frame is not None and frame.run.engine is engine:
         if step_id is not None:
             called = called._replace(defn=called.defn.evolve(key=lambda *_args, **_kwargs: step_id))
         return call_in_run(frame, called, mode)
-    token = current.set(None)  # a run of another runtime that executes here has nothing to do with it
+    token = current.set(None)  # a run of another runtime that executes here does not concern it
     try:
         if mode == "do":
             return _do(engine, called, step_id)
@@ -59,7 +59,7 @@ def _do(engine: Engine, called: Invocation[StepDef], step_id: str | None) -> Val
 
 
 def _known(engine: Engine, defn: StepDef, bound: Bound) -> str:
-    """The id of the run of this call; says once in the process that its result is of another source."""
+    """The id of the run of this call. Reports once in a process that its result is of another source."""
     run_id, record = implied(engine, defn, bound)
     answers = record is not None and record.status is StepStatus.COMPLETED and run_id not in engine.warned
     if answers and record is not None and changed_source(record.defaults, bound.defaults):
@@ -92,7 +92,7 @@ def single_run(engine: Engine, called: Invocation[StepDef], run_id: str) -> Requ
 
 
 def _try(engine: Engine, called: Invocation[StepDef], view: StepView) -> Value:
-    """Mode ``try`` outside a run: a plain call, with its hooks."""
+    """Mode ``try`` outside a run: a plain call with its hooks."""
     hooks, clock = engine.hooks, engine.clock
 
     def ended(error: Exception | None, value: Value) -> None:
@@ -105,7 +105,7 @@ def _try(engine: Engine, called: Invocation[StepDef], view: StepView) -> Value:
     async def call() -> Value:
         try:
             value = await called.fn(*called.args, **called.kwargs)
-        except Exception as error:  # whatever the user's body raises
+        except Exception as error:  # a user's body may raise anything
             ended(error, None)
             raise
         ended(None, value)
@@ -116,7 +116,7 @@ def _try(engine: Engine, called: Invocation[StepDef], view: StepView) -> Value:
         return call()
     try:
         value = called.fn(*called.args, **called.kwargs)
-    except Exception as error:  # whatever the user's body raises
+    except Exception as error:  # a user's body may raise anything
         ended(error, None)
         raise
     ended(None, value)

@@ -19,7 +19,7 @@ __all__ = ["launch"]
 
 
 def launch(engine: Engine, asked: Request, acquired: Acquired | None = None) -> str:
-    """Begin *asked* and return the id of its run once that is recorded. Its outcome comes to
+    """Begin *asked*, and return the id of its run once that is recorded. Its outcome goes to
     ``engine.futures``."""
     if acquired is None:
         acquired = open_now(engine, asked.wanted, fresh=asked.fresh, ancestors=asked.ancestors)
@@ -27,7 +27,7 @@ def launch(engine: Engine, asked: Request, acquired: Acquired | None = None) -> 
         run_id, flow = asked.wanted.id, edge(whole(engine, asked))
     elif not acquired.owned:
         return acquired.run.id
-    elif engine.closing:  # while it was being opened: the next runtime begins it
+    elif engine.closing:  # closing began while it was being opened, so the next runtime begins it
         release(engine, acquired.run)
         return acquired.run.id
     else:
@@ -54,7 +54,7 @@ def _begin(engine: Engine, defn: WorkflowDef, flow: Flow, run_id: str, counted: 
 
 
 def _forget(engine: Engine, run_id: str, future: Future[Value]) -> None:
-    """Once it has ended, the storage answers for it; what only this process knows (an interrupt) stays a
-    while."""
+    """After the run has ended, the storage answers for it. An interrupt is known to this process only, so its
+    future stays a while."""
     if engine.futures.get(run_id) is future and not future.cancelled() and future.exception() is None:
         del engine.futures[run_id]

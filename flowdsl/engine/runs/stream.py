@@ -1,4 +1,4 @@
-"""Reading the channels of a run: the last item, and all of them, from any process."""
+"""Reading the channels of a run from any process: the last item, or all of them."""
 
 import asyncio
 import time
@@ -16,14 +16,15 @@ from flowdsl.storage.topics import run_topic
 __all__ = ["Stream", "latest"]
 
 _PAGE = 500  # items that are read at a time
-_LOOK = 0.5  # seconds between two looks, at most, where nothing tells of a change
+_LOOK = 0.5  # longest time between two looks, in seconds, where nothing tells of a change
 _TURN = 0.05  # seconds between two looks of async code
 
 
 class Stream:
-    """The items of a channel, oldest first: iterate over it, or in async code with ``async for``.
+    """The items of a channel, oldest first. Iterate over it; in async code use ``async for``.
 
-    Each iteration begins anew. Without *follow* it ends with what is there, with it when the run has ended.
+    Each iteration begins anew. Without *follow* it ends after the present items. With *follow* it ends when
+    the run has ended.
     """
 
     def __init__(self, engine: Engine, run_id: str, channel: str, after: int, follow: bool) -> None:
@@ -36,7 +37,7 @@ class Stream:
         self._follow = follow
 
     def _pages(self) -> Generator[list[Item] | None, None, None]:
-        """Pages of items; ``None``: nothing is there yet."""
+        """Pages of items. ``None`` means that nothing is there yet."""
         storage = self._engine.storage
         after = self._after
         while True:
@@ -83,9 +84,9 @@ class Stream:
 
 
 def latest(engine: Engine, run_id: str, channel: str, timeout: float | None) -> Value:
-    """The last item of *channel*, or ``None``; with *timeout* (seconds), the first one is waited for.
+    """The last item of *channel*, or ``None``. With *timeout* (seconds), wait for the first one.
 
-    Raises :class:`~flowdsl.errors.WaitTimeout`, at once if the run has ended without one.
+    Raises :class:`~flowdsl.errors.WaitTimeout`; at once if the run has ended without an item.
     """
     checked_channel(channel)
     storage = engine.storage

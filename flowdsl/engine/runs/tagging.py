@@ -1,4 +1,4 @@
-"""Tags that a run gets while it lives."""
+"""Tags that are added to a run while it lives."""
 
 from collections.abc import Mapping
 
@@ -13,7 +13,7 @@ __all__ = ["tag"]
 
 
 def _merged(old: Tags, new: dict[str, str]) -> dict[str, str]:
-    """The *old* tags with the *new* ones; a tag that was only a name is one without a value."""
+    """The *old* tags with the *new* ones. A tag that was only a name counts as one without a value."""
     before = dict(old) if isinstance(old, Mapping) else dict.fromkeys(old, "")
     return before | new
 

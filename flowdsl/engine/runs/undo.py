@@ -1,19 +1,17 @@
 """Undo (saga): take back what a failed or cancelled run has completed, newest first.
 
 The rules
-    1. Undo begins when all branches have ended, and its start is recorded together with the outcome that the
-       run will have; a kill during undoing continues undoing, and the body is not executed again.
-    2. Each undo is a durable call of its own (:mod:`flowdsl.engine.operations.undo`); its attempts survive a
-       crash.
-    3. An undo that fails for good is reported once and does not keep the others from being undone. It is
-       tried again only when the run was retried and ends badly once more.
-    4. A completed child run is undone by its own steps' undo; one with nothing to undo stays as it is, and so
-       does one that another run has called (a fork has the records of its origin's children). An
-       unfinished child that nobody executes is ended with its parent.
-    5. Nothing that has an undo is passed over because its code is not loaded: the record names the undo.
-    6. A run undoes only what it has done itself: no result that another run has shared, nothing that an undo
-       has called. What is undone is shared no more.
-    7. In a child, an undo that has begun ends even if its task is cancelled meanwhile, by the run above it.
+    1. Undo begins when all branches have ended. Its start is recorded together with the outcome that the run
+    will have. After a kill in the undo, the undo continues, and the body does not execute again. 2. Each undo
+    is a durable call of its own (:mod:`flowdsl.engine.operations.undo`). Its attempts survive a crash. 3. An
+    undo that fails for good is reported once, and the others go on. It is tried again only if the run was
+    retried and ends badly once more. 4. A completed child run is undone by its own steps' undo. A child with
+    nothing to undo stays as it is, and so does one that another run has called (a fork has the records of its
+    origin's children). An unfinished child that nobody executes ends with its parent. 5. No undo is passed
+    over because its code is not loaded, for the record names the undo. 6. A run undoes only what it has done
+    itself: no result that another run has shared, and nothing that an undo has called. What is undone is no
+    longer shared. 7. In a child, an undo that has begun ends even if the run above cancels its task
+    meanwhile.
 """
 
 from functools import partial
@@ -48,7 +46,7 @@ _UNFINISHED = (RunStatus.PENDING, RunStatus.RUNNING)
 
 
 def _mark_of(step: Step) -> str | None:
-    """The name of the undo that a completed step was recorded with, ``None`` for none."""
+    """The name of the undo that a completed step was recorded with; ``None`` for none."""
     if step.status is not StepStatus.COMPLETED or step.kind != STEP:
         return None
     facts = facts_of(step)
@@ -56,7 +54,7 @@ def _mark_of(step: Step) -> str | None:
         return None
     named = facts.undo if isinstance(facts, Undoable) else None
     defn = STEPS.get(step.path)
-    if named is None and defn is not None:  # it may have been given one since
+    if named is None and defn is not None:  # it may have got one since
         named = defn.undo_path
     return named or None
 
@@ -80,13 +78,13 @@ def has_undo(engine: Engine, run_id: str) -> bool:
 
 
 def _was_undone(engine: Engine, run_id: str) -> bool:
-    """Whether a child was undone already, by a process that died before its parent's record said so."""
+    """Whether a child was undone before, by a process that died before its parent's record said so."""
     done = {(UNDO, StepStatus.COMPLETED), (CHILD, StepStatus.UNDONE)}
     return any((step.kind, step.status) in done for step in engine.storage.list_steps(run_id))
 
 
 def _undo_of(state: Execution, step: Step, named: str) -> Value:
-    """The undo of *step*: as the call gave it, or what its name means now; ``None`` if it is not loaded."""
+    """The undo of *step*: the one that the call gave, or what its name means now. ``None`` if not loaded."""
     given = Undos.of(state).get((state.id, step.key))
     if given is not None:
         return given
@@ -94,7 +92,7 @@ def _undo_of(state: Execution, step: Step, named: str) -> Value:
     current_one = None if defn is None else defn.undo
     if defn is not None and current_one is not None and defn.undo_path == named:
         return current_one
-    if "<locals>" in named:  # a call was given it, in a process that is gone
+    if "<locals>" in named:  # the call that gave it was in a process that is gone
         return None
     return STEPS.get(named) or known_undo(named) or current_one
 
@@ -103,18 +101,18 @@ def _undo_of(state: Execution, step: Step, named: str) -> Value:
 
 
 def quieten(state: Execution) -> Effects[None]:
-    """Let nothing begin any more of what the body has left behind, and wait for what has begun: undo must
-    cover it."""
+    """Let nothing begin of what the body has left behind, and wait for what has begun. Undo must cover that
+    too."""
     state.stop.close()
     yield Strays(state, threads=True)
-    if state.branches:  # begun in the very moment
+    if state.branches:  # begun in this very moment
         yield Settle(state, failed=True)
 
 
 def undo_all(state: Execution, begin: Named, *, goes_on: bool = False) -> Effects[bool]:
-    """Undo what has to be undone, and say whether there was anything. *begin* is stored with the start of it,
-    unless it *goes on* what a killed process began. Errors of undos are logged, those of the storage are
-    raised."""
+    """Undo what has to be undone, and say whether there was anything. *begin* is stored with the start,
+    unless this *goes on* with the undo of a killed process. Errors of undos are logged. Errors of the storage
+    are raised."""
     try:
         return (yield from _undo_all(state, begin, goes_on))
     finally:
@@ -128,7 +126,7 @@ def _undo_all(state: Execution, begin: Named, goes_on: bool) -> Effects[bool]:
     operations: list[Operation] = [UpdateRun(state.id, begin, epoch=state.epoch)]
     earlier = [undo_key(step) for step, _, _ in plan if step is not None]
     earlier = [key for key in earlier if not goes_on and state.journal.get(key) is not None]
-    if earlier:  # of the last time that the run ended badly
+    if earlier:  # from the last time that the run ended badly
         operations.append(DropSteps(state.id, tuple(earlier), state.epoch))
     yield from commit(state, None, *operations)
     for key in earlier:
@@ -146,8 +144,8 @@ def _undo_all(state: Execution, begin: Named, goes_on: bool) -> Effects[bool]:
 
 
 def _settle(state: Execution) -> None:
-    """Take into the journal what the storage has recorded of the run, and this execution does not know: a
-    record may have been committed in the very moment in which the run was stopped."""
+    """Take into the journal what the storage has recorded of the run and this execution does not know. A
+    record may have been committed in the very moment of the stop."""
     for step in state.engine.storage.list_steps(state.id):
         known = state.journal.get(step.key)
         if known is None or (known.status is StepStatus.PENDING and step.status is not known.status):
@@ -155,7 +153,7 @@ def _settle(state: Execution) -> None:
 
 
 def _unrecorded(state: Execution) -> list[Run]:
-    """Children that have completed, which their parent had yet to record; the newest first."""
+    """Completed children that their parent has not recorded yet, newest first."""
     storage = state.engine.storage
     known = {facts.child for step in state.journal if isinstance(facts := facts_of(step), ChildRun)}
     completed = storage.list_runs(RunFilter(parent=state.id, status=(RunStatus.COMPLETED,)))
@@ -173,7 +171,7 @@ def _plan(state: Execution, goes_on: bool) -> list[tuple[Step | None, Value, str
         child = _child_of(step)
         if child is not None:
             record = state.engine.storage.get_run(child)
-            if record is None or record.parent != state.id:  # a fork or another parent has its outcome only
+            if record is None or record.parent != state.id:  # a fork or another parent has only its outcome
                 continue
             if has_undo(state.engine, child) or (goes_on and _was_undone(state.engine, child)):
                 plan.append((step, None, child))
@@ -204,7 +202,7 @@ def _plan(state: Execution, goes_on: bool) -> list[tuple[Step | None, Value, str
 
 
 def _undo_child(state: Execution, step: Step | None, child_id: str) -> Flow:
-    """Undo a completed child by its own steps; the parent's record of it, if there is one, becomes
+    """Undo a completed child by its own steps. If the parent has a record of it, that becomes
     ``undone``."""
     engine = state.engine
     record: Run | None = yield Read(engine.storage, lambda: engine.storage.get_run(child_id))
@@ -237,7 +235,7 @@ def end_given_up(state: Execution) -> Flow:
 
 
 def has_settled_child(state: Execution) -> Effects[bool]:
-    """Whether a child whose failure is open was undone: to execute it again would do anew what was taken
+    """Whether a child whose failure is open was undone. To execute it again would do anew what was taken
     back."""
     engine = state.engine
     where = RunFilter(parent=state.id, status=(RunStatus.FAILED,))
@@ -246,9 +244,9 @@ def has_settled_child(state: Execution) -> Effects[bool]:
 
 
 def end_children(state: Execution, final: RunStatus) -> Effects[bool]:
-    """End, as *final*, the children that a killed process has left unfinished: cancelled, or failed (these go
-    on when their parent is retried). One that another process executes is only asked to stop, by a cancel.
-    Says whether anything was undone."""
+    """End, as *final*, the children that a killed process has left unfinished: cancelled, or failed. Failed
+    ones go on when their parent is retried. A child that another process executes is only asked to stop, by
+    a cancel. Returns whether anything was undone."""
     engine = state.engine
     where = RunFilter(parent=state.id, status=_UNFINISHED, newest_first=True)
     children: list[Run] = yield Read(engine.storage, lambda: engine.storage.list_runs(where, payloads=True))
@@ -264,8 +262,8 @@ def end_children(state: Execution, final: RunStatus) -> Effects[bool]:
 def end_abandoned(
     engine: Engine, record: Run, final: RunStatus, parent: Execution | None = None
 ) -> Effects[bool]:
-    """Undo the steps of a run that nobody executes, and give it the status *final*; its body does not
-    execute. Says whether anything was undone."""
+    """Undo the steps of a run that nobody executes, and give it the status *final*. Its body does not
+    execute. Returns whether anything was undone."""
     unfinished = record.status in _UNFINISHED
     facts: Named = {"undoing": str(final)}
     if unfinished and final is RunStatus.FAILED:

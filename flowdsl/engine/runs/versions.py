@@ -1,4 +1,4 @@
-"""Versions of workflows: a run stays at the one that it was begun under."""
+"""Versions of workflows: a run keeps the version that it began under."""
 
 import logging
 
@@ -11,7 +11,7 @@ logger = logging.getLogger("flowdsl")
 
 
 def warn_of_version(record: Run, defn: WorkflowDef) -> None:
-    """Say that *record*, which is taken up, was begun under another version than the code now has."""
+    """Warn that *record* is taken up, but began under another version than the code has now."""
     if record.version != defn.version:
         logger.warning(
             "run %s of %s was begun under version %s, and the code has version %s; "

@@ -1,17 +1,20 @@
 """A worker: claims runs, executes them, and gives back what it cannot finish.
 
 The rules
-    A worker takes what the storage gives it (:class:`~flowdsl.storage.operations.ClaimNext`): interrupted
-    runs and pending ones of the workflows that it knows. It fires the schedules of those workflows. Told to
-    stop, it takes nothing new, lets what is under way end for the time of *drain*, and lets the rest go:
-    another worker continues it at once. Told a second time, it lets it go without the drain. A run whose
-    processes have died five times is parked as failed. One that cannot be begun here, because its arguments
-    cannot be loaded, is reported once and left to other workers.
+    A worker takes what the storage gives it (:class:`~flowdsl.storage.operations.ClaimNext`): interrupted and
+    pending runs of the workflows that it knows. It fires the schedules of those workflows.
+
+    A worker that is told to stop takes nothing new. Its runs have the time of *drain* to end. It lets the
+    rest go, and another worker continues them at once. Told a second time, it lets them go without the drain.
+
+    A run whose processes have died five times is parked as failed. If a run cannot begin here, because its
+    arguments cannot be loaded, it is reported once and left to other workers.
 
 The theory
     An idle worker costs the storage next to nothing. It asks when the next run may be due (one read, no
-    lock), sleeps until then, and is woken when somebody enqueues a run or gives one back. It claims only when
-    something is due. What waits but may not begin (a limit, a pause) is looked at every two seconds.
+    lock), and sleeps until then. It is woken when somebody enqueues a run or gives one back. It claims only
+    when something is due. Runs that wait but may not begin (a limit, a pause) are looked at every two
+    seconds.
 """
 
 import json
@@ -49,26 +52,26 @@ __all__ = ["ALIVE", "TAKEN_OVER_AT_MOST", "Worker", "ended_by_signal"]
 logger = logging.getLogger("flowdsl")
 
 TAKEN_OVER_AT_MOST = 5
-"""How often a run is taken over from processes that died, before it is parked."""
+"""How often a run is taken over from processes that died. After that it is parked."""
 
 ALIVE = 30.0
 """Seconds for which a worker counts as living after its last sign of life."""
 
 _SIGN = ALIVE / 3  # seconds between two signs of life
-_AGAIN = 2.0  # seconds until what waits but may not begin is looked at again
+_AGAIN = 2.0  # seconds between two looks at runs that wait but may not begin
 _LOOK = 60.0  # seconds between two looks for runs that nobody here can execute
-_LOOKED_AT = 100  # of the oldest runs, for those
+_LOOKED_AT = 100  # how many of the oldest runs are looked at for that
 _FORGOTTEN = 86_400.0  # seconds after which the row of a worker that was killed is deleted
-_AT_ONCE = 50  # runs that are claimed in one commit, at most
-_LET_GO = 0.5  # seconds that a body is given to notice that it is to stop
+_AT_ONCE = 50  # most runs that are claimed in one commit
+_LET_GO = 0.5  # seconds that a body has to notice that it must stop
 
 
 @block
 def ended_by_signal(worker: "Worker") -> Iterator[None]:
-    """Let SIGTERM end *worker*, where this is the main thread. A second one ends it without the drain, and
+    """Let SIGTERM end *worker*, if this is the main thread. A second one ends it without the drain, and
     ``SystemExit`` follows.
 
-    A handler may interrupt any line of the main thread, one that holds a lock too. So it takes none: it
+    A handler may interrupt any line of the main thread, even one that holds a lock. So it takes no lock: it
     writes into a pipe, and another thread stops the worker.
     """
     if threading.current_thread() is not threading.main_thread():
@@ -133,7 +136,7 @@ class Worker:
         return self._stop.is_set()
 
     def stop(self) -> None:
-        """Take nothing new, and end; the second time, without letting end what is under way."""
+        """Take nothing new, and end. The second time, do not wait for what is under way."""
         if self._stop.is_set():
             self._hurry.set()
         self._stop.set()
@@ -153,7 +156,7 @@ class Worker:
                 try:
                     begun, had = time.monotonic(), len(self._running)
                     left = self._turn(started_at)
-                    if len(self._running) <= had:  # looking in vain takes a tenth of its time at most
+                    if len(self._running) <= had:  # looking in vain takes at most a tenth of its time
                         self._stop.wait(min(9 * (time.monotonic() - begun), 0.5))
                     if left:
                         seen = engine.storage.wait_for_change(seen, left, self._topics())
@@ -168,7 +171,7 @@ class Worker:
             self._end()
 
     def _turn(self, started_at: float) -> float:
-        """Fire and take what is due; for how many seconds there is nothing to do then."""
+        """Fire and take what is due. Returns for how many seconds nothing is due."""
         storage = self._engine.storage
         known = self._known()
         self._say(started_at)
@@ -188,7 +191,7 @@ class Worker:
         return max(left - storage.now(), 1e-3)
 
     def _known(self) -> dict[str, str]:
-        """Paths and versions of what this worker can execute."""
+        """Paths and versions of all that this worker can execute."""
         found: dict[str, str] = {}
         for registry in (STEPS, WORKFLOWS):
             for path in registry:
@@ -202,7 +205,7 @@ class Worker:
         return [self._topic, SCHEDULES_TOPIC, GIVEN_BACK_TOPIC, *taken]
 
     def _say(self, started_at: float) -> None:
-        """Tell that this worker lives."""
+        """Report that this worker lives."""
         now = self._engine.storage.now()
         if now < self._sign_at:
             return
@@ -218,7 +221,7 @@ class Worker:
             self._engine.commit(*map(DropWorker, gone))
 
     def _report_unknown(self, known: dict[str, str]) -> None:
-        """Say once of each workflow, and of each version, that its runs wait for another worker."""
+        """Report once for each workflow, and for each version, that its runs wait for another worker."""
         storage = self._engine.storage
         now = storage.now()
         if now < self._look_at:
@@ -245,7 +248,7 @@ class Worker:
             )
 
     def _claim(self, room: int, known: dict[str, str]) -> int:
-        """Take what there is room for; how many runs begin."""
+        """Take as many runs as there is room for. Returns how many begin."""
         engine = self._engine
         workflows = tuple(sorted(known.items()))
         operation = ClaimNext(
@@ -266,7 +269,7 @@ class Worker:
         return sum(self._begin(run) for run in outcome.runs)
 
     def _begin(self, run: Run) -> bool:
-        """Execute a run that is ours; ``False``: it is let alone."""
+        """Execute a run that is ours. ``False`` if it is left alone."""
         engine = self._engine
         if run.recoveries > TAKEN_OVER_AT_MOST:
             self._park(run)
@@ -290,13 +293,13 @@ class Worker:
         return True
 
     def _let_go(self, run: Run) -> None:
-        """Give back a run that did not begin here as it was, which wakes no worker."""
+        """Give back a run that did not begin here, unchanged. That wakes no worker."""
         self._engine.owned.release(run.id)
         status = RunStatus.RUNNING if _begun_before(run) else RunStatus.PENDING
         self._engine.commit(UpdateRun(run.id, {"status": status}, epoch=run.epoch, release=True))
 
     def _park(self, run: Run) -> None:
-        """Fail a run that kills its workers; ``rt.retry`` takes it up again."""
+        """Fail a run that kills its workers. ``rt.retry`` takes it up again."""
         error = RecoveryLimit(
             f"run {run.id} was taken over {run.recoveries} times, and its process died each time; look at "
             f"what its next step does, then Runtime.retry({run.id!r})",
@@ -313,7 +316,7 @@ class Worker:
         self._engine.owned.release(run.id)
 
     def _end(self) -> None:
-        """Let end what ends in time, and let the rest go."""
+        """Let work end that ends in time, and let the rest go."""
         engine = self._engine
         if not engine.closing:
             self._wait(self._drain)
@@ -333,7 +336,7 @@ class Worker:
             logger.warning("the worker could not say that it ends: %s", str(error))
 
     def _wait(self, seconds: float, hurried: bool = False) -> None:
-        """Wait until nothing is under way, or for so long, or until there is a hurry."""
+        """Wait until nothing is under way, or for *seconds*, or until there is a hurry."""
         end = time.monotonic() + seconds
         while not all(future.done() for future in self._running.values()):
             left = end - time.monotonic()
@@ -343,8 +346,8 @@ class Worker:
             self._changed.clear()
 
     def _given_back(self, run_ids: list[str]) -> list[UpdateRun]:
-        """What lets go runs whose bodies do not stop: what these still write is refused once another worker
-        has them."""
+        """Updates that let go of runs whose bodies do not stop. Once another worker has such a run, writes
+        from here are refused."""
         states = [self._engine.owned.get(run_id) for run_id in run_ids]
         return [
             UpdateRun(state.id, {}, epoch=state.epoch, release=True) for state in states if state is not None
@@ -352,5 +355,5 @@ class Worker:
 
 
 def _begun_before(run: Run) -> bool:
-    """Whether a run that was claimed just now may have begun earlier, somewhere else."""
+    """Whether a run that was claimed just now may have begun before, somewhere else."""
     return run.queue is None or run.epoch > 2
