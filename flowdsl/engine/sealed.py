@@ -146,9 +146,7 @@ class SealedStorage(RelayStorage):
             for one in ready
         ]
 
-    def _sealed(
-        self, op: Any, changed: dict[str, Run | None]
-    ) -> Any:  # any kind of operation, and the same kind back
+    def _sealed(self, op: Any, changed: dict[str, Run | None]) -> Any:  # any kind, and the same
         """*op* with the seal of what it writes."""
         match op:
             case PutStep(step=step):
