@@ -1,8 +1,15 @@
 """Every backend of ours keeps the contract that ships."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pytest
+from attrs import evolve
+
+from flowdsl.core.records import Run, RunFilter, Step
 from flowdsl.storage import MemoryStorage, SQLiteStorage, Storage
+from flowdsl.storage.operations import DeleteRun
 from flowdsl.testing.storage.contract import StorageContract
 
 
@@ -19,3 +26,34 @@ class TestSQLiteFull(StorageContract):
 class TestSQLiteNormal(StorageContract):
     def make_storage(self, directory: Path) -> Storage:
         return SQLiteStorage(directory / "flow.db", synchronous="normal")
+
+
+class Restless(MemoryStorage):
+    """Begins each page again, and always tells of a change."""
+
+    def list_steps(self, run_id: str, /, *, after: int = 0, **options: Any) -> list[Step]:
+        return super().list_steps(run_id, **options)
+
+    def list_runs(self, where: RunFilter = RunFilter(), /, *, payloads: bool = False) -> list[Run]:
+        return super().list_runs(evolve(where, after=None), payloads=payloads)
+
+    def wait_for_change(self, seen: int, timeout: float, /, *_: Any) -> int:
+        return seen + 1
+
+
+@pytest.mark.parametrize(
+    ("check", "said"),
+    [
+        (StorageContract.test_pages_of_steps, "begins again"),
+        (StorageContract.test_pages_of_replaced_steps, "begins again"),
+        (StorageContract.test_pages, "begins again"),
+        (
+            lambda suite, storage: StorageContract.test_waiting_for_a_run(suite, storage, DeleteRun("r")),
+            "always a change",
+        ),
+    ],
+)
+def test_a_storage_that_does_not_come_to_an_end_fails(check: Callable[..., None], said: str) -> None:
+    """What would make the suite read or wait for ever is an error of the storage."""
+    with pytest.raises(AssertionError, match=said):
+        check(TestMemory(), Restless())

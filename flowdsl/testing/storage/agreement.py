@@ -354,6 +354,7 @@ class StorageMachine(RuleBasedStateMachine):
             while page is None or len(page) == limit:
                 page = side.storage.list_steps(run_id, after=after, limit=limit)
                 for step in page:
+                    assert step.seq > after, "a page begins again before `after`"
                     folded.pop(step.key, None)
                     folded[step.key] = step
                     after = step.seq

@@ -77,6 +77,7 @@ class ListContract:
             page = storage.list_runs(RunFilter(limit=6, newest_first=newest_first))
             while page:
                 seen += [run.id for run in page]
+                assert len(seen) <= 40, "a page begins again before `after`"
                 page = storage.list_runs(RunFilter(limit=6, newest_first=newest_first, after=seen[-1]))
             assert seen == sorted((f"r{i:02}" for i in range(40)), reverse=newest_first)
 

@@ -140,6 +140,7 @@ class RecordContract:
         read: list[Step] = []
         while page := storage.list_steps("r", after=read[-1].seq if read else 0, limit=7):
             read += page
+            assert len(read) <= 30, "a page begins again before `after`"
         same(read, everything)
         assert storage.list_steps("r", limit=0) == []
         assert storage.list_steps("r", after=everything[-1].seq) == []
@@ -159,6 +160,7 @@ class RecordContract:
             while len(page) == limit:
                 page = storage.list_steps("r", after=after, limit=limit)
                 for step in page:
+                    assert step.seq > after, "a page begins again before `after`"
                     folded.pop(step.key, None)
                     folded[step.key] = step
                     after = step.seq

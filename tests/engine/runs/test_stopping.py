@@ -345,6 +345,7 @@ def test_a_forked_child_of_an_async_body_ends_nothing(runtime: Runtime, effects:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize("where", ["thread", "pool", "loop"])
 def test_a_forked_child_in_a_thread_of_ours_ends(runtime: Runtime, capfd, where):
     """Nobody waits in the child for what its parent's thread executed: it ends, whoever waits for it goes on."""
