@@ -1,4 +1,4 @@
-"""What a person would do next with a run: commands that can be pasted into a shell.
+"""What a person would do next with a run: commands to paste into a shell.
 
 =================================  =========================
 a run that                         is helped by
@@ -21,14 +21,15 @@ from flowdsl.core.status import StepStatus
 
 __all__ = ["advice", "awaited_names", "in_doubt", "module_of", "shell_line"]
 
-_DIGITS = 12  # of a key, where a step's name means several
+_DIGITS = 12  # digits of a key, where a step's name fits several steps
 
 
 def advice(run: Run, status: str, steps: Iterable[Step], tail: Sequence[str] = ()) -> list[list[str]]:
-    """The commands for *run*, each as a list of arguments; none if it is settled or simply executes.
+    """The commands for *run*, each as a list of arguments. There are none if it is settled or simply
+    executes.
 
-    *status* is the shown one, which may be ``interrupted``; *steps* are the records of the run, of which only
-    the pending ones count; *tail* are further arguments of each command, such as ``("--storage", url)``.
+    *status* is the shown one, which may be ``interrupted``. *steps* are the records of the run; only pending
+    ones count. *tail* are further arguments of each command, such as ``("--storage", url)``.
 
     >>> advice(Run("order-7", "shop.checkout", "k"), "interrupted", [])
     [['flowdsl', 'resume', 'order-7', '--app', 'shop']]
@@ -61,7 +62,7 @@ def shell_line(command: Iterable[str]) -> str:
 
 
 def in_doubt(step: Step) -> bool:
-    """Whether a record says that its step was executing, and that it must not be executed again unasked."""
+    """Whether a record says that its step was executing, and must not execute again unasked."""
     return step.kind == "step" and step.status is StepStatus.PENDING and bool(_facts(step).get("intent"))
 
 
@@ -75,7 +76,7 @@ def awaited_names(step: Step) -> list[str]:
 
 
 def module_of(workflow: str) -> str:
-    """The module that probably has a workflow of this path, as ``--app`` takes it.
+    """The module that probably holds a workflow of this path, in the form that ``--app`` takes.
 
     >>> module_of("shop.orders.Desk.checkout"), module_of("checkout")
     ('shop.orders', 'MODULE')
@@ -89,7 +90,7 @@ def module_of(workflow: str) -> str:
 
 
 def _meaning(step: Step, among: Sequence[Step]) -> str:
-    """The shortest text that means *step*: its name, or the beginning of its key."""
+    """The shortest text that identifies *step*: its name, or the beginning of its key."""
     name = step.path.rpartition(".")[2]
     alike = sum(other.path.rpartition(".")[2] == name for other in among)
     return name if alike == 1 else step.key[:_DIGITS]

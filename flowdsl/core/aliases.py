@@ -1,4 +1,4 @@
-"""Types as values, written as annotations are: ``list[int]``, ``int | None``, ``Literal["a"]``."""
+"""Types as values, written as in annotations: ``list[int]``, ``int | None``, ``Literal["a"]``."""
 
 import types
 import typing
@@ -11,7 +11,7 @@ __all__ = ["alias_reduction"]
 def alias_reduction(cls: type) -> tuple[str, Callable[[Any], object]] | None:
     """Find how annotations of class *cls* are reduced to plain values.
 
-    Returns the name that they have in encodings and the reduction; ``None`` where *cls* is no class of
+    Returns the name that they have in encodings, and the reduction. ``None`` if *cls* is no class of
     annotations.
 
     >>> alias_reduction(type(list[int]))[1](list[int])
@@ -41,7 +41,7 @@ def _typing(value: Any) -> object:
     if origin is typing.Annotated:
         return ("Annotated", arguments)
     if isinstance(name, str) and not arguments:
-        return ("typing", name)  # List, Union, Any where it is no class
+        return ("typing", name)  # List, Union, or Any where that is no class
     if isinstance(origin, type):
         return (name, origin, arguments)
     raise TypeError("it is known by nothing but its identity")

@@ -1,11 +1,11 @@
 """Arrays and frames of numpy, pandas and polars, reduced to plain values that have a canonical encoding.
 
-None of the three is imported here: a value of one of their types proves that its library is loaded, and it is
-then taken from ``sys.modules``. Names of types are our own, because those libraries move theirs between
+None of the three is imported here. A value of one of their types proves that its library is loaded, so it is
+taken from ``sys.modules``. The names of types are our own, because those libraries move theirs between
 releases.
 
-What counts: the type, the dtype (byte order normalised), the shape, the values, labels and names. What does
-not: memory order, strides, flags, ``attrs``, an index's ``freq``. All NaNs are one; -0.0 and 0.0 are two;
+These count: the type, the dtype (byte order normalised), the shape, the values, labels and names. These do
+not: memory order, strides, flags, ``attrs``, an index's ``freq``. All NaNs are one. -0.0 and 0.0 are two.
 None, NaN and NA are three.
 """
 
@@ -19,7 +19,7 @@ __all__ = ["Reduction", "reduction_of"]
 Reduction = Callable[[Any], object]
 """Turns a value into plain ones (tuples, strings, bytes, numbers) that say the same."""
 
-_BLOB = 65_536  # bytes above which contents are hashed, so that a large array is not copied from list to list
+_BLOB = 65_536  # bytes; larger contents are hashed, so that a large array is not copied from list to list
 
 
 def reduction_of(cls: type) -> tuple[str, Reduction] | None:
@@ -70,7 +70,7 @@ def _array(array: Any) -> object:
     """``(dtype, shape, contents)`` of an array, which may have no dimension."""
     np = sys.modules["numpy"]
     dtype, kind = array.dtype, array.dtype.kind
-    if dtype.names is not None:  # field by field, because the padding between fields holds anything
+    if dtype.names is not None:  # field by field, because the padding between fields may hold anything
         return (_dtype(dtype), array.shape, tuple(_array(array[name]) for name in dtype.names))
     flat = array.reshape(-1)
     if kind in "OT":
@@ -90,7 +90,7 @@ def _masked_array(value: Any) -> object:
     np = sys.modules["numpy"]
     mask = np.ma.getmaskarray(value)
     data = np.array(np.ma.getdata(value), copy=True)
-    data[mask] = np.zeros((), data.dtype)  # what is under the mask holds anything
+    data[mask] = np.zeros((), data.dtype)  # a masked item may hold anything
     return (_array(data), _array(mask))
 
 
@@ -123,7 +123,7 @@ def _pandas(pd: Any, cls: type) -> tuple[str, Reduction] | None:
 def _frame(value: Any) -> object:
     columns = tuple(_column(value.iloc[:, place]) for place in range(value.shape[1]))
     labels = value.columns
-    if labels.nlevels == 1 and labels.dtype.kind == "O":  # texts: pandas 2 keeps them as objects, 3 does not
+    if labels.nlevels == 1 and labels.dtype.kind == "O":  # pandas 2 keeps texts as objects, pandas 3 does not
         return (_any_index(value.index), labels.name, labels.tolist(), columns)
     return (_any_index(value.index), _any_index(labels), columns)
 
@@ -148,12 +148,12 @@ _UNITS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 
 
 def _nanoseconds(value: Any) -> int:
-    """The unit is how a time is kept, not what it is. Python's integers hold any year."""
+    """Whole nanoseconds: the unit is only how a time is kept. Python's integers can hold any year."""
     return int(value.asm8.view("i8")) * _UNITS[value.unit]
 
 
 def _timestamp(value: Any) -> object:
-    """The instant if aware, the local time if not."""
+    """An aware time as its instant, any other as its local time."""
     return ("naive" if value.tzinfo is None else "utc", _nanoseconds(value))
 
 
@@ -192,7 +192,7 @@ def _polars_series(value: Any) -> object:
     dtype = str(value.dtype)
     if "Categorical" in dtype or "Enum" in dtype:
         return (value.name, dtype, value.to_list())
-    # Times as the integers that they are: as Python's they would lose their nanoseconds.
+    # Times stay the integers that they are. As Python's times they would lose their nanoseconds.
     return (value.name, dtype, value.to_physical().to_list())
 
 

@@ -1,17 +1,17 @@
 """From a call to what counts of it: arguments bound to parameter names and encoded.
 
-A :class:`Binder` is made once for each function and does then what is slow (signature, encodings of names and
-defaults). Of each call it makes a :class:`Bound`:
+A :class:`Binder` is made once for each function. It does the slow work then (signature, encodings of names
+and defaults). It makes a :class:`Bound` of each call:
 
-* An argument counts unless its parameter is ignored or it *encodes as its default*. (One that is the very
-  default object is not even encoded.) So neither adding an optional parameter nor passing a default
-  explicitly changes a key. ``*args`` and ``**kwargs`` have the defaults ``()`` and ``{}``.
-* Counted arguments are encoded with their names and in the order of the names: parameters may change places.
-* Beside the key stands what the left-out defaults were, a short digest for each name. When a default is
-  changed later, the key stays the same, and :func:`changed_defaults` tells. A default that has no encoding is
+* An argument counts unless its parameter is ignored or it *encodes as its default*. (The default object
+  itself is not even encoded.) So a key does not change when an optional parameter is added, or when a default
+  is passed explicitly. ``*args`` and ``**kwargs`` have the defaults ``()`` and ``{}``.
+* Counted arguments are encoded with their names and in order of the names, so parameters may change places.
+* The left-out defaults are recorded beside the key, as a short digest for each name. If a default is changed
+  later, the key stays the same, and :func:`changed_defaults` reports it. A default without an encoding is
   known by its type only.
-* With ``key=``, what that function returns counts in place of all arguments.
-* A receiver counts if it is a class (by its path) or if its class has ``__flow_key__``.
+* With ``key=``, the result of that function counts in place of all arguments.
+* A receiver counts if it is a class (by its path), or if its class has ``__flow_key__``.
 """
 
 import inspect
@@ -30,7 +30,7 @@ __all__ = ["NO_RECEIVER", "Binder", "Bound", "changed_defaults", "first_name", "
 
 
 _NO_DEFAULT: Any = object()
-_LIVE: Any = object()  # stands for the encoding of a default that may be changed in place: made when needed
+_LIVE: Any = object()  # stands for the encoding of a default that may change in place: made when needed
 _NO_KEYWORDS: dict[str, Any] = {}
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -43,14 +43,15 @@ _FIXED_TYPES = frozenset({type(None), bool, int, float, complex, str, bytes, typ
 class Binder:
     """Binds calls of one function.
 
-    Parameters: *fn*, the plain function; *path*, what the step or workflow is called; *kind*, the word for it
-    in messages; *ignore*, names of parameters that do not count and are not stored; *key*, a function called
+    Parameters: *fn*, the plain function; *path*, the name of the step or workflow; *kind*, the word for it in
+    messages; *ignore*, names of parameters that do not count and are not stored; *key*, a function called
     with the call's arguments, whose result counts in their place (it gets the receiver too if its first
     parameter has the same name as that of *fn*, say ``self``); *receiver*, whether the first parameter of
     *fn* is ``self`` or ``cls``; *injected*, parameters that no caller gives; *source*, a digest of the
     source, which is recorded and does not count.
 
-    Raises ``ValueError`` for an ignored name that is no parameter, ``TypeError`` for what has no signature.
+    Raises ``ValueError`` for an ignored name that is no parameter. Raises ``TypeError`` for an object that
+    has no signature.
 
     >>> def charge(amount, currency="EUR", client=None): ...
     >>> binder = Binder(charge, path="shop.charge", ignore=("client",))
@@ -101,14 +102,14 @@ class Binder:
         self._prepare(parameters, counts_receiver=receiver_name not in self.ignored)
 
     def _prepare(self, parameters: list[inspect.Parameter], *, counts_receiver: bool) -> None:
-        """Work out once what each bind needs."""
+        """Prepare once what each bind needs."""
         defaults = [_default(parameter) for parameter in parameters]
         self._positional = sum(parameter.kind in _POSITIONAL for parameter in parameters)
         self._by_name = [
             (parameter.name if parameter.kind in _BY_NAME else "", default)
             for parameter, default in zip(parameters, defaults, strict=True)
         ]
-        # How a call with n positional arguments and no keywords is completed, where that needs nothing else.
+        # The rest of a call with n positional arguments and no keywords, where nothing else is needed.
         self._tails = {
             n: tuple(defaults[n:])
             for n in range(self._positional + 1)
@@ -139,11 +140,11 @@ class Binder:
     # ---------------------------------------------------------------------------------------------- a call
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], receiver: Any = NO_RECEIVER) -> Bound:
-        """Bind the arguments of one call and encode what counts.
+        """Bind the arguments of one call, and encode those that count.
 
         Parameters: *args* and *kwargs* without the receiver; *receiver*, the ``self`` or ``cls`` if there is
-        one. Returns a :class:`Bound`. Raises ``TypeError`` like Python's own for arguments that do not fit,
-        and :class:`~flowdsl.errors.UnkeyableArgument` for one that has no canonical encoding.
+        one. Returns a :class:`Bound`. Raises ``TypeError`` like Python's own for arguments that do not fit.
+        Raises :class:`~flowdsl.errors.UnkeyableArgument` for one that has no canonical encoding.
         """
         if self._quick is not None:
             try:
@@ -158,7 +159,7 @@ class Binder:
         return self._bind_stepwise(args, kwargs, receiver)
 
     def _bind_stepwise(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], receiver: Any) -> Bound:
-        """Bind any call, and say what is wrong with one that cannot be bound."""
+        """Bind any call. If it cannot be bound, say what is wrong with it."""
         if kwargs:
             values = self._bind_names(args, kwargs)
         else:
@@ -187,7 +188,7 @@ class Binder:
         return Bound(self.shape, values, b"".join(codes), defaults, left_out, receiver, None)
 
     def _bind_names(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
-        """Bind a call with keywords that all name parameters; whatever else goes the slow way."""
+        """Bind a call whose keywords all name parameters. Any other call goes the slow way."""
         given = len(args)
         if given > self._positional:
             return self._bind_slowly(args, kwargs)
@@ -204,7 +205,7 @@ class Binder:
         return self._bind_slowly(args, kwargs) if unused else tuple(values)
 
     def _bind_slowly(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
-        """Bind any call as Python does. (For positional-only names ``Signature.bind`` differs from it.)"""
+        """Bind any call as Python does. (``Signature.bind`` does otherwise for positional-only names.)"""
         values, rest, taken, problem = [], dict(kwargs), 0, ""
         for name, parameter in self._signature.parameters.items():
             kind, value = parameter.kind, _default(parameter)
@@ -277,11 +278,12 @@ class Binder:
     # ------------------------------------------------------------------------------------------- and back
 
     def call_with(self, arguments: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Give positional and keyword arguments for a call with *arguments* as ``Bound.arguments`` had them.
+        """Give positional and keyword arguments for a call, from *arguments* like those of
+        ``Bound.arguments``.
 
         A parameter that is not among them, because it is ignored or new, gets its default. Raises
-        ``TypeError`` naming parameters that have none, and stored arguments that the function does not take
-        any more.
+        ``TypeError`` that names parameters without a default, and stored arguments that the function no
+        longer takes.
         """
         args: list[Any] = []
         kwargs: dict[str, Any] = {}
@@ -340,7 +342,7 @@ def _signature(fn: Callable[..., Any], name: str) -> inspect.Signature:
 
 
 def first_name(fn: Callable[..., Any]) -> str:
-    """The name of its first parameter, ``""`` if it has none or none is known."""
+    """The name of the function's first parameter; ``""`` if there is none or none is known."""
     try:
         return next(iter(inspect.signature(fn).parameters), "")
     except (TypeError, ValueError):
@@ -356,7 +358,7 @@ def _default(parameter: inspect.Parameter) -> Any:
 
 
 def _default_code(default: Any) -> Any:
-    """Encoding of a default, ``_LIVE`` if that may change or not exist, ``None`` if there is no default."""
+    """Encoding of a default. ``_LIVE`` if that may change or not exist; ``None`` if there is no default."""
     if default is _NO_DEFAULT:
         return None
     empty = default is _NO_KEYWORDS or (type(default) is tuple and not default)

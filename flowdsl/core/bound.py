@@ -1,4 +1,4 @@
-"""One call, bound: what counts of it, what is stored of it, and what can be told about it to people."""
+"""One bound call: what counts of it, what is stored of it, and what people can be told about it."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -21,14 +21,14 @@ class _Mark:
 
 
 NO_RECEIVER: Any = _Mark("NO_RECEIVER")
-"""Stands for: this call has no ``self`` and no ``cls``."""
+"""Means that this call has no ``self`` and no ``cls``."""
 
 
 def has_identity(receiver: object) -> bool:
-    """Say whether a call on *receiver* can be told from the same call on another one.
+    """Say whether a call on *receiver* differs from the same call on another one.
 
-    A class can, by its path; an instance only if its class defines ``__flow_key__``; ``NO_RECEIVER`` has
-    nothing to tell.
+    A class does, by its path. An instance does only if its class defines ``__flow_key__``. ``NO_RECEIVER``
+    has nothing that could differ.
 
     >>> has_identity(object()), has_identity(object), has_identity(NO_RECEIVER)
     (False, True, True)
@@ -39,8 +39,8 @@ def has_identity(receiver: object) -> bool:
 def changed_defaults(recorded: str, current: str) -> list[str]:
     """Name the parameters whose default was changed between two calls of the same key.
 
-    Parameters: ``Bound.defaults`` of both. A parameter that only one of them has was added or removed, which
-    is no change. Returns names in alphabetical order.
+    Parameters: ``Bound.defaults`` of both. If only one of them has a parameter, it was added or removed,
+    which is no change. Returns names in alphabetical order.
 
     >>> changed_defaults("rate=aa11", "extra=cc33 rate=bb22")
     ['rate']
@@ -53,13 +53,13 @@ def changed_defaults(recorded: str, current: str) -> list[str]:
 
 
 class Shape(NamedTuple):
-    """What all calls of one function have in common; made by :class:`flowdsl.core.binding.Binder`.
+    """What all calls of one function have in common. Made by :class:`flowdsl.core.binding.Binder`.
 
-    * ``path``: of the step; ``ignored``: names that do not count; ``has_key``: whether ``key=`` stands for
+    * ``path``: that of the step; ``ignored``: names that do not count; ``has_key``: whether ``key=`` replaces
       the arguments; ``counts_receiver``: whether a receiver with an identity counts.
-    * ``kept``: name and place of each parameter that is not ignored, in the order of the signature;
-      ``bits``: the same in the order of the names, with the bit that says that it was left out.
-    * ``variable``: names of ``*args`` and ``**kwargs``; ``keywords``: name of the latter.
+    * ``kept``: name and place of each parameter that is not ignored, in the order of the signature. ``bits``:
+      the same in the order of the names, each with the bit that says that it was left out.
+    * ``variable``: names of ``*args`` and ``**kwargs``. ``keywords``: name of the latter.
     """
 
     path: str
@@ -77,10 +77,10 @@ class Shape(NamedTuple):
 
 
 class Bound:
-    """One call of a function, bound.
+    """One bound call of a function.
 
-    ``canonical``: encoding of what counts; ``defaults``: what does not count but is recorded, the left-out
-    defaults and the source, as ``name=digest name=digest @=source`` (``""`` for none), for
+    ``canonical``: encoding of what counts. ``defaults``: the left-out defaults and the source, which are
+    recorded but do not count, as ``name=digest name=digest @=source`` (``""`` for none). They are for
     :func:`changed_defaults` and :func:`~flowdsl.core.source.changed_source`.
     """
 
@@ -106,9 +106,10 @@ class Bound:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """Every parameter that is not ignored → its value, defaults applied, in the order of the signature.
+        """Maps each parameter that is not ignored to its value, defaults applied, in the order of the
+        signature.
 
-        ``*args`` is a tuple under its name, ``**kwargs`` a dict under its name. A new dict each time.
+        ``*args`` is a tuple under its name, and ``**kwargs`` a dict under its name. A new dict each time.
         """
         values = self._values
         found = {name: values[place] for name, place in self._shape.kept}
@@ -125,7 +126,7 @@ class Bound:
         return preview_call(kept, values, limit)
 
     def key(self, scope: str = "", version: str = "", occurrence: int = 0) -> str:
-        """Give the key of this call, 40 hex digits; parameters as in :mod:`flowdsl.core.keys`."""
+        """Give the key of this call, 40 hex digits. The parameters are as in :mod:`flowdsl.core.keys`."""
         return step_key(content_digest(scope, self._shape.path, version, self.canonical), occurrence)
 
     def explain(
@@ -135,7 +136,7 @@ class Bound:
         occurrence: int = 0,
         notes: Sequence[tuple[str, str]] = (),
     ) -> str:
-        """Explain in several lines what went into :meth:`key`; see :func:`flowdsl.core.keys.explain`."""
+        """Explain in several lines what went into :meth:`key`. See :func:`flowdsl.core.keys.explain`."""
         shape = self._shape
         counted: list[tuple[str, str]] = []
         defaulted: list[tuple[str, str]] = []

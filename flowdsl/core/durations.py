@@ -1,8 +1,8 @@
 """Durations as people write them: numbers of seconds, ``timedelta``, or text such as ``"1h30m"``.
 
 Text is one or more parts of number and unit, from the largest unit to the smallest, each unit once. Upper and
-lower case are the same but for a lone ``M``, which could mean months. Months and years are refused, because
-they have no fixed length; so is a bare number as text, because it does not say what it counts.
+lower case are the same, except for a lone ``M``, which could mean months. Months and years are refused,
+because they have no fixed length. A bare number as text is refused, because it does not say its unit.
 """
 
 import math
@@ -38,8 +38,9 @@ def seconds(duration: Duration, option: str = "") -> float:
     """Give the length of *duration* in seconds.
 
     Parameters: *duration*, a finite number of seconds, a ``timedelta``, or text of number and unit; *option*,
-    which option it is given to, for messages. Returns a float that is at least 0. Raises ``ValueError`` for
-    negative, infinite or unreadable ones, months and years; ``TypeError`` for any other type.
+    the option that it is given to, for messages. Returns a float that is at least 0. Raises ``ValueError``
+    for negative, infinite or unreadable durations, and for months and years. Raises ``TypeError`` for other
+    types.
 
     >>> seconds("1h30m"), seconds("250ms"), seconds(5)
     (5400.0, 0.25, 5.0)
@@ -91,12 +92,12 @@ def _seconds(duration: Duration) -> float:
 def _is_number(value: Any) -> bool:
     if isinstance(value, Real):
         return True
-    decimal = sys.modules.get("decimal")  # takes long to import, and Decimal is no Real
+    decimal = sys.modules.get("decimal")  # slow to import, and Decimal is no Real
     return decimal is not None and isinstance(value, decimal.Decimal)
 
 
 def _parse(text: str) -> float:
-    """Add up the parts as a fraction of whole numbers, so that only the sum is rounded."""
+    """Add up the parts as a fraction of whole numbers. So only the sum is rounded."""
     total, parts_of_a_second = 0, 1_000
     place, last = 0, None
     while place < len(text):
@@ -112,7 +113,7 @@ def _parse(text: str) -> float:
         whole, _, decimals = number.partition(".")
         try:
             digits = int(whole + decimals)
-        except ValueError:  # more of them than Python converts
+        except ValueError:  # it has more digits than Python converts
             raise _unreadable(text) from None
         finer = 10 ** len(decimals)
         total = total * finer + digits * unit * (parts_of_a_second // 1_000)

@@ -1,9 +1,9 @@
 """The lower half of the canonical encoding: scalars, containers, functions, and the table that dispatches on
 types.
 
-What the bytes mean stands at the head of :mod:`flowdsl.core.encoding`, which adds the classes of users. This
-half is the hot path: an encoder is a function of value, number of containers around it, and the encodings
-made so far, found by ``ENCODERS[type(value)]``.
+The head of :mod:`flowdsl.core.encoding` says what the bytes mean. That module adds the classes of users. This
+half is the hot path. An encoder is a function of a value, the number of containers around it, and the
+encodings made so far. It is found by ``ENCODERS[type(value)]``.
 """
 
 import types
@@ -35,14 +35,14 @@ __all__ = [
 ]
 
 MAX_DEPTH = 200
-"""Levels of nesting that are encoded. More would not fit Python's stack of 1,000 frames, two a level."""
+"""Levels of nesting that are encoded. Python's stack has 1,000 frames, and each level takes two."""
 
 _FOLD_DEPTH = 4
 _DIGEST_SIZE = 32
 _MAX_PLANS = 4096
 
 Memo = dict[int, tuple[object, bytes]] | None
-"""Encodings made so far, by id of the object, which is kept alive beside it."""
+"""Encodings made so far, by id of the object. The object is kept alive beside its encoding."""
 
 Encoder = Callable[[Any, int, Memo], bytes]
 """Encodes a value: ``encoder(value, number of containers around it, memo)``."""
@@ -51,9 +51,9 @@ Encoder = Callable[[Any, int, Memo], bytes]
 class Unkeyable(UnkeyableArgument):
     """A value has no canonical encoding.
 
-    ``where``: attribute path from the outermost value to the one at fault (``""`` for itself), such as
-    ``.items[3].client``; ``value``: the one at fault; ``reason``: what is wrong, without its place;
-    ``remedy``: what can be done about its type, or ``""`` if the reason says it.
+    ``where``: attribute path from the outermost value to the bad one, such as ``.items[3].client`` (``""``
+    for the value itself); ``value``: the bad one; ``reason``: what is wrong, without the place; ``remedy``:
+    what can be done about its type, or ``""`` if the reason says it.
     """
 
     def __init__(self, where: str, value: object, reason: str, remedy: str = "") -> None:
@@ -71,15 +71,15 @@ class Unkeyable(UnkeyableArgument):
 
     @property
     def outermost(self) -> object:
-        """The outermost object that was noted so far."""
+        """The outermost object noted so far."""
         return self._steps[-1][0] if self._steps else self.value
 
     def within(self, container: object, step: str) -> None:
-        """Note that *container* holds the value at fault under *step* (``.name``, ``[3]``)."""
+        """Note that *container* holds the bad value under *step* (``.name``, ``[3]``)."""
         self._steps.append((container, step))
 
     def inside(self, container: object, plain: object) -> None:
-        """Note that *container* holds the value at fault where *plain*, encoded in its place, does."""
+        """Note that *container* holds the bad value. *plain* is encoded in its place, and shows where."""
         if self._steps and type(plain) is dict and not isinstance(container, Mapping):
             holder, step = self._steps[-1]
             self._steps[-1] = holder, f".{step[2:-2]}"  # its attributes
@@ -100,7 +100,7 @@ class Unkeyable(UnkeyableArgument):
         return cls("", value, "is nested too deeply for the stack that is left")
 
     def settle(self) -> "Unkeyable":
-        """Tell a cycle from mere depth, once all containers have been noted."""
+        """Tell a cycle from mere depth, after all containers have been noted."""
         if self._too_deep:
             outermost_first = self._steps[::-1]
             seen: set[int] = set()
@@ -125,7 +125,7 @@ class Unkeyable(UnkeyableArgument):
 
 
 def _stored_unkeyable(where: str, kind: str, reason: str, remedy: str) -> Unkeyable:
-    """What comes back when the error itself is stored: all but the value."""
+    """Rebuild a stored error. All but the value comes back."""
     error = Unkeyable(where, None, reason, remedy)
     error.kind = kind
     return error
@@ -139,7 +139,7 @@ def _constant(code: bytes) -> Encoder:
 
 
 def _int(value: int, _depth: int, _memo: Memo) -> bytes:
-    return b"i%x;" % value  # hexadecimal: decimal digits of huge numbers are slow, and limited
+    return b"i%x;" % value  # hexadecimal, because decimal digits of huge numbers are slow and limited
 
 
 _pack_float = Struct(">d").pack
@@ -162,7 +162,7 @@ def _str(value: str, _depth: int, _memo: Memo) -> bytes:
     try:
         data = value.encode()
     except UnicodeEncodeError:
-        data = value.encode("utf-8", "surrogatepass")  # lone surrogates: file names have them
+        data = value.encode("utf-8", "surrogatepass")  # file names may have lone surrogates
     return b"s%d:%b" % (len(data), data)
 
 
@@ -184,7 +184,8 @@ def framed(text: str) -> bytes:
 
 
 def container(body: Encoder) -> Encoder:
-    """Wrap the encoder of a type that holds others: count levels, fold deep ones, refuse what is too deep."""
+    """Wrap the encoder of a container type: count levels, fold deep values, refuse values that are too
+    deep."""
 
     def encode_container(value: Any, depth: int, memo: Memo) -> bytes:
         if depth == 0:
@@ -201,7 +202,7 @@ def container(body: Encoder) -> Encoder:
         code = body(value, depth + 1, memo)
         if len(code) > _DIGEST_SIZE + 1:
             code = b"#" + blake2b(code, digest_size=_DIGEST_SIZE).digest()
-        memo[id(value)] = (value, code)  # with the value itself, so that its id is not given to another
+        memo[id(value)] = (value, code)  # the value is kept, so that its id is not given to another one
         return code
 
     return encode_container
@@ -232,7 +233,7 @@ _ALL_INT, _ALL_STR, _ALL_FLOAT = {int}, {str}, {float}
 
 
 def _alike(value: Any) -> bytes | None:
-    """Encodings of the items, side by side, where all are of one plain type: made in one go."""
+    """Encodings of the items, side by side, made in one go. ``None`` unless all are of one plain type."""
     kinds = {*map(type, value)}
     if kinds == _ALL_INT:
         return b"i%x;" * len(value) % (*value,)
@@ -249,7 +250,7 @@ def _alike(value: Any) -> bytes | None:
 
 def _floats(value: Any) -> bytes | None:
     total = sum(value)
-    if total != total:  # a NaN is among them, or two infinities
+    if total != total:  # one item is a NaN, or two are infinite
         return None
     count = len(value)
     data = Struct(f">{count}d").pack(*value)
@@ -289,7 +290,7 @@ def _set(tag: bytes) -> Encoder:
 
 @lru_cache(maxsize=4096)
 def _str_key(value: str) -> bytes:
-    """Names of fields come again and again."""
+    """Encode a text key, and remember it: names of fields come again and again."""
     return _str(value, 0, None)
 
 
@@ -337,7 +338,7 @@ def _ordered_dict_body(value: OrderedDict[Any, Any], depth: int, memo: Memo) -> 
 
 
 def _counter_body(value: Counter[Any], depth: int, memo: Memo) -> bytes:
-    """A count that is not there equals zero."""
+    """A missing count equals zero."""
     kept = [(key, count) for key, count in value.items() if type(count) is not int or count]
     codes = _pairs(value, kept, depth, memo)
     codes.sort()
@@ -377,7 +378,7 @@ def _method_body(value: types.MethodType, depth: int, memo: Memo) -> bytes:
 
 
 def reduced(name: str, reduce: Callable[[Any], object]) -> Encoder:
-    """Encoder of a type of the standard or array libraries, which is known by *name*."""
+    """Encoder of a type of the standard or array libraries. *name* is its name in encodings."""
     head = b"x" + framed(name)
 
     def body(value: Any, depth: int, memo: Memo) -> bytes:
@@ -427,18 +428,18 @@ BUILTIN: dict[type, Encoder] = {
 
 
 class _Encoders(dict[type, Encoder]):
-    """Encoders by exact type. For an unknown one, ``plan`` is asked once."""
+    """Encoders by exact type. ``plan`` is asked once for an unknown type."""
 
     plan: Callable[[type], Encoder]
 
     def __missing__(self, cls: type) -> Encoder:
-        if len(self) >= _MAX_PLANS:  # a program that makes classes without end must not keep them all alive
+        if len(self) >= _MAX_PLANS:  # a program that always makes new classes must not keep them all alive
             self.reset()
         encoder = self[cls] = self.plan(cls)
         return encoder
 
     def reset(self) -> None:
-        """Forget all plans, because they may be different now."""
+        """Forget all plans, because they may differ now."""
         for cls in list(self):
             if cls not in BUILTIN:
                 self.pop(cls, None)
@@ -446,6 +447,6 @@ class _Encoders(dict[type, Encoder]):
 
 
 ENCODERS = _Encoders(BUILTIN)
-"""How the hot path encodes: ``ENCODERS[type(value)](value, 0, None)``, which raises unsettled errors."""
+"""How the hot path encodes: ``ENCODERS[type(value)](value, 0, None)``. Its errors are not settled yet."""
 
 SHAPES = Shapes(ENCODERS, _str_key, _any_dict, _float_bytes, Unkeyable, _note_key)

@@ -1,9 +1,9 @@
-"""The canonical encoding: a value as bytes, the same for equal values in every process, different for
-different ones.
+"""The canonical encoding: a value as bytes. Equal values have the same bytes in every process, and different
+values have different ones.
 
 Rules
-    Each encoding starts with a tag that says its kind, and what follows is framed by a length or a count, so
-    encodings can be put side by side and no two different values share one (injective by construction).
+    Each encoding starts with a tag for its kind. A length or a count frames what follows. So encodings can be
+    put side by side, and no two different values share one (injective by construction).
 
     =========== ============================= ==========================================================
     tag         value                         what counts
@@ -22,21 +22,21 @@ Rules
     =========== ============================= ==========================================================
 
 Equality
-    Values of one type that Python calls equal are encoded the same: ``Decimal("1.0")`` as
+    Values of one type that Python calls equal have the same encoding: ``Decimal("1.0")`` as
     ``Decimal("1.00")``, aware datetimes of one instant whatever their zone, ``range(0)`` as ``range(1, 1)``,
     a dataclass without its ``compare=False`` fields, a ``Counter`` without its zeros. Two ``OrderedDict``
     compare by order, so their order counts; no other mapping's does. A subclass (``IntEnum``,
-    ``defaultdict``, your ``class Id(str)``) never equals its base, and its attributes count, whatever its
-    ``==`` says of them. Where ``==`` is about numbers rather than values we part from it: -0 is not 0, and
-    NaN is NaN.
+    ``defaultdict``, your ``class Id(str)``) never equals its base. Its attributes count, whatever its ``==``
+    says of them. Where ``==`` compares numbers rather than values, we differ from it: -0 is not 0, and NaN is
+    NaN.
 
 Nesting
-    A container inside ``_FOLD_DEPTH`` others is replaced by the 256-bit digest of its encoding, which is made
-    once for each object: something that is shared a thousand times costs what it costs once. Cycles, and more
-    than ``MAX_DEPTH`` levels, are refused.
+    A container inside ``_FOLD_DEPTH`` others is replaced by the 256-bit digest of its encoding. The digest is
+    made once for each object, so a value that is shared a thousand times costs no more than one. Cycles are
+    refused, and so are more than ``MAX_DEPTH`` levels.
 
-Editing this file: the tests' golden file pins each byte. A change of what an existing value is encoded to is
-a breaking change and needs a new ``ENCODING_VERSION``; a new type needs none.
+Editing this file: the tests' golden file pins each byte. If the encoding of an existing value changes, that
+is a breaking change and needs a new ``ENCODING_VERSION``. A new type needs none.
 """
 
 import dataclasses
@@ -77,7 +77,7 @@ _registered: dict[type, _Convert] = {}
 
 
 def _converted(cls: type, tag: bytes, convert: _Convert, step: str = "") -> Encoder:
-    """Encoder of a class under its path: what *convert* returns is encoded in its stead."""
+    """Encoder of a class under its path. The result of *convert* is encoded in place of the value."""
     head = b"o" + framed(object_path(cls)) + tag
 
     def body(value: Any, depth: int, memo: Memo) -> bytes:
@@ -124,7 +124,8 @@ def _attrs_fields(attributes: Iterable[Any]) -> Iterable[tuple[str, _Convert | N
     for attribute in attributes:
         if attribute.eq:
             key = attribute.eq_key
-            # ``eq=attrs.cmp_using(…)`` is a class of comparable boxes, whose content is the value itself.
+            # ``eq=attrs.cmp_using(…)`` makes a class of boxes that compare. The content of a box is the
+            # value.
             yield attribute.name, None if isinstance(key, type) else key
 
 
@@ -139,7 +140,7 @@ def _parts(cls: type, tag: bytes, parts: Parts) -> Encoder:
 
 
 def _named(value: Any, parts: Iterable[tuple[str, object]], depth: int, memo: Memo) -> bytes:
-    """Encode the *parts* of *value* with their names, in the order of these."""
+    """Encode the *parts* of *value* with their names, in order of the names."""
     codes: list[bytes] = []
     for name, item in sorted(parts, key=lambda part: part[0]):
         try:
@@ -151,7 +152,7 @@ def _named(value: Any, parts: Iterable[tuple[str, object]], depth: int, memo: Me
 
 
 def _plan(cls: type) -> Encoder:
-    """Decide, once for each class, how its instances are encoded; the first rule that fits is taken."""
+    """Decide, once for each class, how its instances are encoded. The first rule that fits applies."""
     for base in cls.__mro__:
         if base in _registered:
             return _converted(cls, b"r", _registered[base])
@@ -189,7 +190,7 @@ def _declared(cls: type) -> Encoder | None:
 
 
 def _inherited(cls: type) -> Encoder | None:
-    """Encoder of a class that extends a built-in or standard one: what that one counts, and attributes."""
+    """Encoder of a class that extends a built-in or standard one: what counts there, and attributes."""
     names = getattr(cls, "_fields", None)
     if issubclass(cls, tuple) and isinstance(names, tuple):
         return _and_attributes(cls, tuple, _fields(cls, [(name, None) for name in names]))
@@ -204,7 +205,7 @@ def _inherited(cls: type) -> Encoder | None:
 
 
 def _by_custom(cls: type) -> Encoder | None:
-    """Encoder of what says what it is by a custom that many follow: exceptions, mappings, sets."""
+    """Encoder of a class that follows a common custom: exceptions, mappings, sets."""
     if issubclass(cls, BaseException):
         slots = _slots(cls, BaseException)
         return _parts(cls, b"x", lambda value: [*exception_parts(value), *_slotted(value, slots)])
@@ -217,7 +218,7 @@ def _by_custom(cls: type) -> Encoder | None:
 
 
 def _under_path(cls: type, encoder: Encoder) -> Encoder:
-    """Encoder of a subclass: the path of *cls*, then what its base is encoded to."""
+    """Encoder of a subclass: the path of *cls*, then the encoding of its base."""
     head = b"o" + framed(object_path(cls)) + b"v"
     return lambda value, depth, memo: head + encoder(value, depth, memo)
 
@@ -228,7 +229,7 @@ def _both(fields: Encoder, inherited: Encoder) -> Encoder:
 
 
 def _and_attributes(cls: type, base: type, encoder: Encoder) -> Encoder:
-    """Encoder of a subclass of the built-in *base*: what *encoder* makes of it, and its attributes if any."""
+    """Encoder of a subclass of the built-in *base*: the result of *encoder*, and its attributes if any."""
     slots = _slots(cls, base)
 
     def encode_both(value: Any, depth: int, memo: Memo) -> bytes:
@@ -248,7 +249,7 @@ def _and_attributes(cls: type, base: type, encoder: Encoder) -> Encoder:
 
 
 def _slots(cls: type, base: type) -> list[MemberDescriptorType]:
-    """The slots that classes written in Python add to *base*. (C classes say no ``__slots__``.)"""
+    """The slots that classes written in Python add to *base*. (C classes have no ``__slots__``.)"""
     return [
         member
         for owner in cls.__mro__
@@ -266,7 +267,7 @@ def _slotted(value: Any, slots: Iterable[MemberDescriptorType]) -> Iterable[tupl
             continue
 
 
-# Content of a subclass as an exact builtin, past whatever methods the subclass overrides.
+# Content of a subclass as an exact builtin. It ignores all methods that the subclass overrides.
 _SUBCLASSABLE: dict[type, _Convert] = {
     int: int.__int__,
     float: float.__float__,
@@ -286,7 +287,8 @@ _SUBCLASSABLE: dict[type, _Convert] = {
 
 
 def _refuse(value: Any, _depth: int, _memo: Memo) -> bytes:
-    """Encoder of types that have none, unless the instance is a wrapper found under a function's path."""
+    """Encoder of types that have none. It accepts only an instance that wraps a function, found by its
+    path."""
     path = _own_path(value)
     if path is not None:
         return b"g" + framed(path)
@@ -303,7 +305,7 @@ def _refuse(value: Any, _depth: int, _memo: Memo) -> bytes:
 
 
 def _own_path(value: Any) -> str | None:
-    """The path of a decorated function (``lru_cache``, ``@step``): its module has it under its name."""
+    """The path of a decorated function (``lru_cache``, ``@step``) whose module has it under its name."""
     if not callable(value):
         return None
     try:
@@ -322,9 +324,9 @@ class _Encode:
     def __call__(self, value: object) -> bytes:
         """Give the canonical encoding of *value*.
 
-        Returns bytes; two values get the same exactly if they are of the same type and equal (see the head of
-        the module). Raises :class:`Unkeyable`, which is an :class:`~flowdsl.errors.UnkeyableArgument`, for
-        what has none.
+        Returns bytes. Two values get the same bytes exactly if they are of the same type and equal (see the
+        head of the module). Raises :class:`Unkeyable`, an :class:`~flowdsl.errors.UnkeyableArgument`, for a
+        value that has no encoding.
 
         >>> encode({"b": 1, "a": 2}) == encode({"a": 2, "b": 1})
         True
@@ -339,9 +341,9 @@ class _Encode:
             raise Unkeyable.no_stack(value) from None
 
     def register(self, cls: type[_T], /) -> Callable[[Callable[[_T], object]], Callable[[_T], object]]:
-        """Decorator that says how instances of *cls*, and of subclasses without an own way, are encoded.
+        """Decorator that says how instances of *cls* are encoded, and of subclasses without their own way.
 
-        The decorated function takes an instance and returns any value that has an encoding; it is encoded
+        The decorated function takes an instance and returns any value that has an encoding. That is encoded
         under the instance's class path. Registering again replaces. Raises ``TypeError`` for a builtin or
         standard type, whose encoding is fixed.
 
@@ -366,7 +368,7 @@ class _Encode:
         return decorate
 
     def unregister(self, cls: type, /) -> None:
-        """Forget what was registered for *cls*; nothing registered is no error."""
+        """Forget what was registered for *cls*. If nothing was, that is no error."""
         _registered.pop(cls, None)
         ENCODERS.reset()
 

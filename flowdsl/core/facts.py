@@ -1,9 +1,9 @@
 """What only one kind of record has to say: when a sleep ends, which child was run, how to undo a step.
 
-One class per fact. A record keeps it as small JSON text in ``Step.extra``; :meth:`Facts.to_json` and
-:func:`facts_of` are the only two that know the text. The name of a field is the name in the JSON, and the
-first field of a class tells its text from all others, so neither may be changed: databases hold them. A field
-that has its default is left out, so fields with a default can be added.
+There is one class per fact. A record keeps it as small JSON text in ``Step.extra``. Only
+:meth:`Facts.to_json` and :func:`facts_of` know the text. The name of a field is its name in the JSON. The
+first field of a class tells its text from all others. So neither may change, because databases hold them. A
+field that has its default is left out, so fields with a default can be added.
 """
 
 import json
@@ -40,7 +40,7 @@ __all__ = [
 
 
 ATTEMPTS = 20
-"""Beginnings of attempts that a record keeps, at most: a step may be tried without end."""
+"""Most beginnings of attempts that a record keeps. A step may be tried without end."""
 
 
 def _moments(found: Iterable[float]) -> tuple[float, ...]:
@@ -49,8 +49,8 @@ def _moments(found: Iterable[float]) -> tuple[float, ...]:
 
 @frozen(slots=True)
 class Facts:
-    """What every record may say: *generation*, how often its step was undone or forgotten so far; *begun*,
-    when the attempts of one that needed several began, the last :data:`ATTEMPTS` of them."""
+    """What every record may say. *generation*: how often its step was undone or forgotten so far. *begun*:
+    when the attempts began, for a step that needed several; the last :data:`ATTEMPTS` of them."""
 
     generation: int = field(default=0, kw_only=True, converter=int)
     begun: tuple[float, ...] = field(default=(), kw_only=True, converter=_moments)
@@ -78,9 +78,9 @@ def _names(given: Iterable[str]) -> tuple[str, ...]:
 
 @frozen(slots=True)
 class Waiting(Facts):
-    """A wait for the message *signal*, or one of *names*, at most until *deadline* (``None``: for ever).
+    """A wait for the message *signal*, or one of *names*, until *deadline* (``None``: for ever).
 
-    Of the message that came: *signal*, its name; *sender*; *id*; *asked*, whether its sender waits for a
+    After the message has come: *signal*, its name; *sender*; *id*; *asked*, whether its sender waits for a
     reply.
     """
 
@@ -94,7 +94,7 @@ class Waiting(Facts):
 
 @frozen(slots=True)
 class Retrying(Facts):
-    """A body that failed with *error* (readable) and is tried again at *next*."""
+    """A body that failed with *error* (readable), and is tried again at *next*."""
 
     next: float = field(converter=float)
     error: str = ""
@@ -102,8 +102,8 @@ class Retrying(Facts):
 
 @frozen(slots=True)
 class InDoubt(Facts):
-    """A body that must not execute twice has begun; *undo*, the name of its undo, should a person say that it
-    took effect."""
+    """A body that must not execute twice has begun. *undo* is the name of its undo, in case a person says
+    that it took effect."""
 
     intent: bool = True
     undo: str | None = None
@@ -111,8 +111,8 @@ class InDoubt(Facts):
 
 @frozen(slots=True)
 class Undoable(Facts):
-    """A completed step that the step named *undo* takes back, nothing if that is empty. *shared*: the key by
-    which other runs find its result, if they do."""
+    """A completed step that the step named *undo* takes back; nothing does if that is empty. *shared*: the
+    key by which other runs find its result, if they do."""
 
     undo: str
     shared: str = ""
@@ -120,14 +120,14 @@ class Undoable(Facts):
 
 @frozen(slots=True)
 class FromMemo(Facts):
-    """A result that was copied from those that all runs share."""
+    """A result that was copied from the results that all runs share."""
 
     memo: bool = True
 
 
 @frozen(slots=True)
 class Scheduled(Facts):
-    """A branch that begins *at* this moment and calls the step of this path."""
+    """A branch that begins *at* this moment, and calls the step of this path."""
 
     at: float = field(converter=float)
     step: str
@@ -143,8 +143,8 @@ class Stored(Facts):
 
 @frozen(slots=True)
 class ChildRun(Facts):
-    """The outcome of the run with the id *child*. It *stays*, not undone with its parent, where an undo has
-    called it."""
+    """The outcome of the run with the id *child*. If it *stays*, it is not undone with its parent: an undo
+    has called it."""
 
     child: str
     stays: bool = False
@@ -152,7 +152,7 @@ class ChildRun(Facts):
 
 @frozen(slots=True)
 class Sent(Facts):
-    """A message to run *to*; *id*, that of the message."""
+    """A message to run *to*. *id* is that of the message."""
 
     to: str
     name: str
@@ -169,8 +169,8 @@ class Published(Facts):
 
 @frozen(slots=True)
 class Won(Facts):
-    """The place of the *winner*, from 0, *among* those that raced: the keys of steps, the ids of runs, the
-    scopes of coroutines."""
+    """The place of the *winner*, from 0, *among* the racers: keys of steps, ids of runs, scopes of
+    coroutines."""
 
     winner: int
     among: tuple[str, ...] = field(default=(), converter=_names)
@@ -178,7 +178,7 @@ class Won(Facts):
 
 @frozen(slots=True)
 class Beating(Facts):
-    """A body that said at *beat* that it lives, in seconds since the epoch; its details are the payload."""
+    """A body said at *beat* that it lives, in seconds since the epoch. Its details are the payload."""
 
     beat: float = field(converter=float)
 
@@ -192,8 +192,8 @@ class Logged(Facts):
 
 @frozen(slots=True)
 class Forked(Facts):
-    """A run that was made from run *of*, with what that had before step *before*, by *who*. *draws*: for each
-    run in the line of forks, oldest first, the random draws that its scopes had made."""
+    """A run that *who* made from run *of*, with the records before step *before*. *draws*: for each run in
+    the line of forks, oldest first, the random draws that its scopes had made."""
 
     draws: list[tuple[str, dict[str, int]]]
     who: str = ""
@@ -203,13 +203,13 @@ class Forked(Facts):
 
 @frozen(slots=True)
 class Changed(Facts):
-    """A change by hand, by *who* (``user@host:pid``), of the step with the key *step*, if of one."""
+    """A change by hand, by *who* (``user@host:pid``). *step*: the key of the changed step, if it was one."""
 
     who: str
     step: str = ""
 
 
-# Where the text of one class could pass for that of another, the more special one stands first.
+# If the text of one class could also be that of another, the more special class comes first.
 _CLASSES: tuple[type[Facts], ...] = (
     *(Sleeping, Waiting, Retrying, InDoubt, Undoable, FromMemo),
     *(Scheduled, Stored, ChildRun, Sent, Published, Won, Beating, Logged, Forked, Changed),
@@ -221,9 +221,9 @@ _MARKS: dict[type[Facts], str] = {
 
 
 def facts_of(step: Step) -> Facts:
-    """What a record says; of text that this version does not know, only what every record may say.
+    """What a record says. If this version does not know the text: only what every record may say.
 
-    Raises :class:`~flowdsl.errors.CorruptPayload` for what is no such text, naming run and step.
+    Raises :class:`~flowdsl.errors.CorruptPayload` for other text, and names run and step.
 
     >>> facts_of(Step("r", "k", "flowdsl.sleep", kind="sleep", extra='{"until": 17.5}'))
     Sleeping(generation=0, begun=(), until=17.5)
@@ -246,7 +246,7 @@ def facts_of(step: Step) -> Facts:
 
 
 def generation_of(step: Step | None) -> int:
-    """How often a step was undone or forgotten; 0 for one without a record."""
+    """How often a step was undone or forgotten. 0 for a step without a record."""
     return facts_of(step).generation if step is not None and step.extra else 0
 
 

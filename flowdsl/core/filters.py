@@ -1,4 +1,4 @@
-"""What a user may give to select runs, as what a :class:`~flowdsl.core.records.RunFilter` holds."""
+"""What users give to select runs, turned into what a :class:`~flowdsl.core.records.RunFilter` holds."""
 
 from datetime import datetime
 from typing import Any
@@ -9,7 +9,7 @@ __all__ = ["checked_limit", "moment", "path_of", "statuses"]
 
 
 def statuses(status: Any) -> tuple[RunStatus, ...]:
-    """One status or several, by name or as the enum; ``None`` is no condition.
+    """One status or several, by name or as the enum. ``None`` is no condition.
 
     >>> [str(one) for one in statuses("failed")]
     ['failed']
@@ -25,7 +25,7 @@ def statuses(status: Any) -> tuple[RunStatus, ...]:
 
 
 def path_of(workflow: Any) -> str | None:
-    """The path of a workflow given by itself or by its path; ``None`` is no condition."""
+    """The path of a workflow, given as the workflow or as its path. ``None`` is no condition."""
     if workflow is None or isinstance(workflow, str):
         return workflow
     path = getattr(workflow, "path", None)
@@ -35,7 +35,7 @@ def path_of(workflow: Any) -> str | None:
 
 
 def moment(when: Any, what: str) -> float | None:
-    """An aware datetime, or seconds since the epoch, in seconds; *what* names the parameter.
+    """An aware datetime, or seconds since the epoch, as seconds. *what* names the parameter.
 
     >>> moment(12, "created_after")
     12.0
@@ -47,8 +47,8 @@ def moment(when: Any, what: str) -> float | None:
             raise ValueError(
                 f"{what} is an aware datetime; got the naive {when!r}. datetime.now(UTC) is aware"
             )
-        # Handles show times rounded to the microsecond. The bound is half of one early, so that a run whose
-        # ``created_at`` is given is behind it.
+        # Handles show times rounded to the microsecond. The bound is half a microsecond early, so it lies
+        # before a run whose own ``created_at`` is given.
         return when.timestamp() - 5e-7
     if isinstance(when, int | float) and not isinstance(when, bool):
         return float(when)
@@ -56,7 +56,7 @@ def moment(when: Any, what: str) -> float | None:
 
 
 def checked_limit(limit: Any) -> int | None:
-    """How many at most; ``None`` is no limit."""
+    """The most runs to give. ``None`` is no limit."""
     if limit is None:
         return None
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:

@@ -1,13 +1,13 @@
-"""A run as a document that JSON can hold: readable, complete, and in a form that is made to last.
+"""A run as a JSON document: readable, complete, and in a form that is made to last.
 
 The document has a format and its version, the run, its journal in recorded order, and its signals. Fields
 have the names that :mod:`flowdsl.core.records` gives them, except that sealed payloads are text in base64.
-Times are ISO 8601 in UTC. What is empty is left out, and so is who executed the run, when leases ended, and
-the numbering of the storage: two exports of one run are equal, whenever they are made and from whatever
-storage.
+Times are ISO 8601 in UTC. Empty fields are left out. So are the run's owner, the ends of leases, and the
+storage's numbering. Therefore two exports of one run are equal, at any time and from any storage.
 
-A payload is sealed for its run and its step, so it can be loaded again (with the same ``FLOWDSL_SECRET_KEY``,
-if there was one) and is of no use anywhere else. Exporting loads none, and neither does :func:`read_export`.
+A payload is sealed for its run and its step. It can be loaded again (with the same ``FLOWDSL_SECRET_KEY``, if
+there was one), and is of no use anywhere else. Exporting loads no payload, and neither does
+:func:`read_export`.
 """
 
 import base64
@@ -27,7 +27,7 @@ __all__ = ["FORMAT", "VERSION", "History", "export_run", "read_export"]
 
 FORMAT = "flowdsl history"
 VERSION = 1
-"""Raised when a reader of the previous version would misunderstand a document, not when fields are added."""
+"""Raised if a reader of the previous version would misunderstand a document. New fields do not raise it."""
 
 _OF_THE_STORAGE = frozenset({"owner", "epoch", "lease_until", "recoveries", "pruned", "floor", "seq"})
 _MOMENTS = frozenset({"created_at", "finished_at", "completed_at", "deadline", "cancel_requested"})
@@ -38,7 +38,7 @@ Row = TypeVar("Row", Run, Step, Signal)
 
 @frozen(slots=True)
 class History:
-    """What an export holds, as records again. Nobody owns the run; steps are numbered from 1, in order."""
+    """The records of an export. Nobody owns the run. Steps are numbered from 1, in order."""
 
     run: Run
     steps: tuple[Step, ...]
@@ -65,8 +65,8 @@ def export_run(run: Run, steps: Sequence[Step], signals: Sequence[Signal]) -> di
 def read_export(document: Any) -> History:
     """The records of a document that :func:`export_run` made.
 
-    Raises ``ValueError`` for what is no such document, :class:`~flowdsl.errors.SchemaMismatch` for one of a
-    newer version, and :class:`~flowdsl.errors.CorruptPayload` for a payload that is not base64.
+    Raises ``ValueError`` for anything else, :class:`~flowdsl.errors.SchemaMismatch` for a document of a newer
+    version, and :class:`~flowdsl.errors.CorruptPayload` for a payload that is not base64.
     """
     if not isinstance(document, Mapping) or document.get("format") != FORMAT:
         raise ValueError(f"this is no {FORMAT}: `flowdsl export RUN` and Runtime.export(id) make them")
@@ -91,7 +91,7 @@ def read_export(document: Any) -> History:
 
 
 def _written(row: Run | Step | Signal, without: str = "") -> dict[str, Any]:
-    """The fields of a record that say something."""
+    """The fields of a record that are not empty."""
     found: dict[str, Any] = {}
     for name, default in fields_of(type(row)).items():
         value = getattr(row, name)
@@ -119,7 +119,7 @@ def _plain(name: str, value: Any) -> Any:
 
 
 def _structured(text: str) -> Any:
-    """What the JSON of a record says, if writing it again gives the same text; else the text."""
+    """The JSON of a record as values, if writing them gives the same text. Otherwise the text."""
     try:
         found = json.loads(text, parse_constant=_refused)
     except ValueError:
