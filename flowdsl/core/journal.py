@@ -1,35 +1,35 @@
-"""One run's journal: what was recorded, and what that means for a call that is made now.
+"""One run's journal: what was recorded, and what that means for a call made now.
 
 The rules
-    A call stands in a *scope* and has a *key* (path, arguments, occurrence) and an *ordinal* (the n-th call
-    of its path in the scope, whatever the arguments). For each call the journal decides one of three:
+    A call has a *scope*, a *key* (path, arguments, occurrence) and an *ordinal* (the n-th call of its path in
+    the scope, whatever the arguments). For each call the journal decides one of three:
 
     =========  ===============================================================================================
     recorded   a closed record of this key exists: its stored outcome is the answer
     execute    there is none, and nothing speaks against executing the body
     diverged   there is none, but an unused record of the same scope, path and ordinal was made with other
-               arguments: the code asks for something else than what was recorded
+               arguments: the code now asks for something else
     =========  ===============================================================================================
 
 The theory
-    Keys are by content, so calls can be removed, reordered and added between two executions, and the recorded
-    ones still match. What content alone cannot tell is an *added* call from a *changed* one; the ordinal
-    tells that for sequential code. For concurrent calls the ordinal depends on timing, so they neither
-    diverge nor serve as evidence of divergence: a record that overlapped another call of its scope is marked
-    ``concurrent`` when it is stored.
+    Keys are by content. So calls can be removed, reordered and added between two executions, and the recorded
+    ones still match. Content alone cannot tell an *added* call from a *changed* one. For sequential code, the
+    ordinal tells them apart. The ordinal of concurrent calls depends on timing. So these do not diverge, and
+    are no evidence of divergence. A record that overlapped another call of its scope is stored as
+    ``concurrent``.
 
-    A record is *used* once a call has matched it. Records made before an undo or a forget (``seq <= floor``),
-    undone ones, those of another version of the step, and open failures (which will be executed again anyway)
-    are no evidence either.
+    A record is *used* once a call has matched it. Some records are no evidence either: those made before an
+    undo or a forget (``seq <= floor``), undone ones, those of another version of the step, and open failures
+    (which execute again anyway).
 
 The implementation
-    One dict from key to record. The index by position is built at the first call that has no record: a replay
+    One dict from key to record. The index by position is built at the first call without a record. A replay
     that only matches never pays for it.
 
 If you edit this
-    ``decide`` must stay free of side effects but for marking records as used, and must not read anything but
-    its arguments and the journal: the laws in ``tests/core/test_journal.py`` run it over generated programs,
-    and every promise about replay stands on it.
+    ``decide`` may have no side effect but marking records as used. It may read only its arguments and the
+    journal. The laws in ``tests/core/test_journal.py`` check it over generated programs, and every promise
+    about replay depends on it.
 """
 
 from collections.abc import Iterable, Iterator
@@ -58,10 +58,10 @@ class Verdict(Enum):
 
 
 class Decision(NamedTuple):
-    """A verdict with the record it rests on.
+    """A verdict with the record that it rests on.
 
-    ``record`` is the closed record (recorded), the record of an unfinished earlier execution or ``None``
-    (execute), or the one that the call contradicts (diverged).
+    ``record`` depends on the verdict. *Recorded*: the closed record. *Execute*: the record of an unfinished
+    earlier execution, or ``None``. *Diverged*: the record that the call contradicts.
     """
 
     verdict: Verdict
@@ -82,7 +82,7 @@ class Journal:
         self._steps = {step.key: step for step in steps}
         self.get = self._steps.get  # key → its record, whatever the status, or None
         self._used: set[str] = set()
-        # one that was executed again meanwhile, by a process that died before the run ended, is open no more
+        # A failure that was executed again is no longer open. The process may have died before the run ended.
         self._open = {
             key for key in open_failures if key in self._steps and self._steps[key].status is _FAILED
         }
@@ -96,7 +96,7 @@ class Journal:
         return iter(list(self._steps.values()))  # other threads may add to them meanwhile
 
     def answer(self, key: str, defaults: str) -> Step | None:
-        """The record that answers a call as it stands, now counted as used; for all other calls, ask
+        """The record that answers a call as it is. It counts as used from now on. For all other calls, ask
         :meth:`decide`."""
         record = self._steps.get(key)
         if (
@@ -110,7 +110,8 @@ class Journal:
         return record
 
     def fresh(self, key: str, scope: str, path: str, ordinal: int, version: str, concurrent: bool) -> bool:
-        """Whether a call has no record and nothing speaks against executing it; else, ask :meth:`decide`."""
+        """Whether a call has no record, and nothing speaks against executing it. If not, ask
+        :meth:`decide`."""
         if key in self._steps:
             return False
         if concurrent or not self._steps or self._positions == {}:  # as in every first execution
@@ -132,7 +133,7 @@ class Journal:
 
         Parameters: *key*, *scope*, *path* and *ordinal* of the call; *defaults*, the digest of the arguments
         left to their default; *version* of the step; *sequential*, false for a call that overlaps another one
-        of its scope or comes from another task or thread.
+        of its scope, or that comes from another task or thread.
 
         >>> Journal().decide("k", "", "shop.charge", 0).verdict
         <Verdict.EXECUTE: 'execute'>
@@ -172,7 +173,7 @@ class Journal:
         other = self._positions.get((scope, path, ordinal))
         if other is None or other.key in self._used or other.key in self._open:
             return None
-        if other.version != version:  # another key on purpose
+        if other.version != version:  # another key, on purpose
             return None
         return other
 
@@ -189,7 +190,7 @@ class Journal:
         """Take a record that was just stored."""
         key, steps = step.key, self._steps
         if key in steps:
-            del steps[key]  # so that the order is that of storing
+            del steps[key]  # to keep the order of storing
         steps[key] = step
         self._used.add(key)
         if self._open:
@@ -200,7 +201,7 @@ class Journal:
         self._open.update(keys)
 
     def drop(self, key: str, floor: int) -> None:
-        """Forget the record of *key*; no record up to *floor* is evidence of divergence any more."""
+        """Forget the record of *key*. Records up to *floor* are no evidence of divergence from now on."""
         self._steps.pop(key, None)
         self._used.discard(key)
         self._floor = max(self._floor, floor)
@@ -216,8 +217,8 @@ class Journal:
         )
 
     def unused(self) -> list[Step]:
-        """Closed records that no call of this execution asked for, but those under a scope that was
-        answered by its own record."""
+        """Closed records that no call of this execution asked for. Records under a scope that its own record
+        answered are left out."""
         unused = [
             step
             for step in self
@@ -229,13 +230,13 @@ class Journal:
         return [step for step in unused if not self._answered_above(step.scope)]
 
     def _answered_above(self, scope: str) -> bool:
-        """Whether *scope* or one around it was answered by its own record. Branch scopes are
+        """Whether the record of *scope*, or of one around it, answered it. Branch scopes are
         ``<scope>/<branch>``."""
         while scope:
             if "/" in scope:
                 scope = scope.rpartition("/")[0]
                 continue
-            scope = scope.partition("~")[0]  # the body of a step that was undone has another name each time
+            scope = scope.partition("~")[0]  # the body of an undone step has another name each time
             record = self._steps.get(scope)
             if record is None:
                 return False

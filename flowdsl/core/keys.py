@@ -1,11 +1,11 @@
-"""Names and keys: what a function is called in every process, and the digests that address its calls.
+"""Names and keys: a function's name in every process, and the digests that address its calls.
 
-A key is the BLAKE2b digest (RFC 7693) of 160 bits, written as 40 hex digits, of everything that makes a call
-that call: encoding version, scope, path, version, canonical arguments and occurrence. 160 bits make an
-accidental collision among 10¹² records less likely than 10⁻²⁴.
+A key is a BLAKE2b digest (RFC 7693) of 160 bits, written as 40 hex digits. It covers everything that makes a
+call that call: encoding version, scope, path, version, canonical arguments and occurrence. With 160 bits, an
+accidental collision among 10¹² records is less likely than 10⁻²⁴.
 
-Every part is framed by its length, and every kind of digest begins with its own tag, so two different calls
-never feed the same bytes to the hash. The golden file of the tests pins the outcome: changing any byte here
+Every part is framed by its length, and every kind of digest begins with its own tag. So two different calls
+never feed the same bytes to the hash. The golden file of the tests pins the outcome. Changing any byte here
 is a breaking change.
 """
 
@@ -31,16 +31,16 @@ ENCODING_VERSION = 1
 """Version of the canonical encoding. It is part of every key, so a new one makes every key new."""
 
 _DIGEST_SIZE = 20
-_MAIN_MODULES = ("__main__", "__mp_main__")  # the second is what multiprocessing calls the script in a child
+_MAIN_MODULES = ("__main__", "__mp_main__")  # multiprocessing gives the second name to the script in a child
 
 
 # ---------------------------------------------------------------------------------------------- names
 
 
 def object_path(obj: Any) -> str:
-    """Give the dotted path under which a function or class is known in every process.
+    """Give the dotted path of a function or class, which is the same in every process.
 
-    Parameters: *obj*, a function, class, or whatever else has ``__module__`` and ``__qualname__``.
+    Parameters: *obj*, a function, class, or anything else with ``__module__`` and ``__qualname__``.
     Returns ``module.qualname``, where ``__main__`` is replaced by :func:`~flowdsl.core.naming.main_name`.
     Raises ``TypeError`` if *obj* has no qualified name.
 
@@ -65,23 +65,23 @@ def object_path(obj: Any) -> str:
 
 
 def _framed(*parts: str) -> bytes:
-    # Lengths are in characters; UTF-8 can be read back character by character, so that is as good as bytes.
+    # Lengths are in characters. UTF-8 can be read back character by character, so that is as good as bytes.
     return "".join([f"{len(part)}:{part}" for part in parts]).encode("utf-8", "surrogatepass")
 
 
 @lru_cache(maxsize=4096)
 def _begun(scope: str, path: str, version: str) -> Any:
-    """A digest that has seen all but the arguments; to be copied."""
+    """A digest of everything but the arguments. It is copied for each call."""
     head = b"flowdsl step %d " % ENCODING_VERSION + _framed(scope, path, version)
     return blake2b(head, digest_size=_DIGEST_SIZE)
 
 
 def content_digest(scope: str, path: str, version: str, canonical: bytes) -> bytes:
-    """Digest what a call is, whichever occurrence of it this may be.
+    """Digest the identity of a call, apart from its occurrence.
 
-    Parameters: *scope* where it stands (``""`` for the run itself), *path* of the step, *version* (``""`` for
-    none), *canonical* encoding of its arguments. Returns 20 bytes; two calls have the same exactly if all
-    four are the same.
+    Parameters: *scope* of the call (``""`` for the run itself), *path* of the step, *version* (``""`` for
+    none), *canonical* encoding of its arguments. Returns 20 bytes. Two calls have the same digest exactly if
+    all four are the same.
 
     >>> content_digest("", "shop.charge", "", b"").hex()
     '1f507b4ab10fa29d9c9f921eb3955229a55581fd'
@@ -94,8 +94,8 @@ def content_digest(scope: str, path: str, version: str, canonical: bytes) -> byt
 def step_key(content: bytes, occurrence: int = 0) -> str:
     """Give the key of the *occurrence*-th (0, 1, …) call whose :func:`content_digest` is *content*.
 
-    Returns 40 hex digits. The first call's key is the content digest itself, which saves hashing twice where
-    it counts.
+    Returns 40 hex digits. The first call's key is the content digest itself. That saves a second hash in the
+    most frequent case.
 
     >>> content = content_digest("", "game.roll", "", b"")
     >>> step_key(content, 0) == step_key(content, 1)
@@ -122,7 +122,7 @@ def run_key(path: str, version: str, canonical: bytes) -> str:
 def branch_scope(scope: str, kind: str, ordinal: int, index: int) -> str:
     """Name the scope of one branch, such as the *index*-th of the *ordinal*-th ``gather`` of a scope.
 
-    Returns 40 hex digits, so that nested branches stay as short as flat ones.
+    Returns 40 hex digits, so nested branches stay as short as flat ones.
 
     >>> branch_scope("", "gather", 0, 1) == branch_scope("", "gather", 1, 0)
     False
@@ -158,10 +158,10 @@ def explain(
 ) -> str:
     """Explain, in several readable lines, what went into a key.
 
-    Parameters: *counted* arguments and those *defaulted* (left out because they equal their default) as pairs
-    of name and preview, *ignored* names, *receiver* (what is said of ``self`` or ``cls``), *notes* on what
-    does not count as pairs of label and text, the rest as in :func:`content_digest`. Returns text whose last
-    line is the key.
+    Parameters: *counted* arguments, and *defaulted* ones (left out because they equal their default), as
+    pairs of name and preview; *ignored* names; *receiver* (text about ``self`` or ``cls``); *notes* on things
+    that do not count, as pairs of label and text; the rest as in :func:`content_digest`. Returns text whose
+    last line is the key.
 
     >>> print(explain(path="game.roll", canonical=b"", counted=[("sides", "6")], ignored=["rng"]))
     encoding    version 1

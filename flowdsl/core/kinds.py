@@ -32,11 +32,11 @@ __all__ = [
 STEP = "step"
 """A call of a decorated step."""
 CHILD = "child"
-"""A workflow called by a run: its outcome, copied."""
+"""A workflow called by a run, with a copy of its outcome."""
 SLEEP = "sleep"
 """A durable delay."""
 WAIT = "wait"
-"""A message waited for."""
+"""A wait for a message."""
 SCHEDULE = "schedule"
 """A branch that begins later."""
 STORE = "store"
@@ -48,7 +48,7 @@ UNDO = "undo"
 LOG = "log"
 """A line of ``log()``."""
 AUDIT = "audit"
-"""What a person or a verb changed in the run: retry, fork, resolve, forget."""
+"""A change that a person or a verb made in the run: retry, fork, resolve, forget."""
 
 MESSAGE = "message"
 """A message that this run sent to another one."""
@@ -59,9 +59,9 @@ REPLY = "reply"
 PUBLISH = "publish"
 """An item on a channel of the run."""
 BEAT = "beat"
-"""What the body of a step said last, with its heartbeat."""
+"""The last heartbeat of a step's body."""
 RACE = "race"
-"""Which of several came first."""
+"""The winner of a race."""
 START = "start"
 """A detached run that was started."""
 
@@ -70,9 +70,9 @@ WITH_BODY = frozenset({STEP, CHILD})
 WAITS = frozenset({SLEEP, WAIT, SCHEDULE, ASK, RACE})
 """Calls whose end is a moment or a message."""
 CALLS = WITH_BODY | WAITS
-"""Calls that take time: what progress counts, and what a person may name as a step of a run."""
+"""Calls that take time. Progress counts them, and a person may name them as steps of a run."""
 OBSERVABLE = CALLS | {STORE, UNDO, MESSAGE, REPLY, PUBLISH, START}
-"""Records with an effect that two executions of one program must agree in."""
+"""Records with an effect. Two executions of one program must have the same ones."""
 SILENT = frozenset({LOG, AUDIT, UNDO, PUBLISH, REPLY, BEAT})
 """Records that are never evidence of a changed program."""
 BESIDE_STEPS = frozenset({STORE, LOG, AUDIT, PUBLISH, REPLY, BEAT})

@@ -1,10 +1,10 @@
 """Instances of pydantic and msgspec: which of their parts count.
 
-Neither library is imported here: a value of one of their classes proves that it is loaded.
+Neither library is imported here. A value of one of their classes proves that it is loaded.
 
-What counts is what ``==`` of the library compares. Of a pydantic model that is its fields, the extra ones
-that it allows, and its private attributes, but not which fields were given and which were left at their
-default. Of a struct it is the fields.
+The parts that the library's ``==`` compares count. For a pydantic model these are its fields, its allowed
+extra fields and its private attributes. Which fields were given, and which were left at their default, does
+not count. For a struct these are the fields.
 """
 
 import sys
@@ -14,11 +14,11 @@ from typing import Any
 __all__ = ["Parts", "model_class", "model_parts", "model_value"]
 
 Parts = Callable[[Any], Iterable[tuple[str, object]]]
-"""The parts of a value that count, with their names."""
+"""Gives the parts of a value that count, with their names."""
 
 
 def model_parts(cls: type) -> Parts | None:
-    """Find what counts of instances of *cls*; ``None`` where it is neither a model nor a struct.
+    """Find what counts of instances of *cls*. ``None`` if it is neither a model nor a struct.
 
     >>> model_parts(int) is None
     True
@@ -35,7 +35,7 @@ def model_parts(cls: type) -> Parts | None:
 
 
 def model_class(cls: type) -> type:
-    """The class under whose path instances of *cls* are encoded: ``Box(x=1) == Box[int](x=1)``, so ``Box``.
+    """The class whose path encodes instances of *cls*. ``Box(x=1) == Box[int](x=1)``, so it is ``Box``.
 
     >>> model_class(int)
     <class 'int'>
@@ -56,7 +56,7 @@ def _pydantic(value: Any) -> Iterable[tuple[str, object]]:
 
 
 def model_value(cls: type) -> Callable[[Any], object] | None:
-    """Find how a single value of one of the two libraries is made plain: secrets, addresses, ``UNSET``."""
+    """Find how a single value of the two libraries is made plain: secrets, addresses, ``UNSET``."""
     library = cls.__module__.partition(".")[0]
     if library in ("pydantic", "pydantic_core"):
         if hasattr(cls, "get_secret_value"):

@@ -1,9 +1,9 @@
-"""What ``__main__`` is called in records: the script's own module, or the notebook.
+"""The name of ``__main__`` in records: the script's own module, or the notebook.
 
-A notebook is known by a name that is the same in its next kernel, so that its runs continue. That name is, in
-this order: ``FLOWDSL_NOTEBOOK``; what :func:`name_notebook` was told; the file, where the front end says it.
-Where nobody says anything (nbclient, papermill, a bare kernel), the notebook gets a token of its kernel: its
-runs continue within this kernel only, and no other notebook ever meets them.
+A notebook has a name that is the same in its next kernel, so that its runs continue. The first of these
+counts: ``FLOWDSL_NOTEBOOK``; the name given to :func:`name_notebook`; the file, where the front end tells it.
+If nobody tells anything (nbclient, papermill, a bare kernel), the notebook gets a token of its kernel. Its
+runs then continue within this kernel only, and no other notebook ever meets them.
 """
 
 import os
@@ -22,24 +22,24 @@ __all__ = [
 ]
 
 UNNAMED = "notebook:?"
-"""How the paths of a notebook begin whose file is not known."""
+"""The beginning of a notebook's paths when its file is not known."""
 
-_given = ""  # by name_notebook
+_given = ""  # set by name_notebook
 
 
 def main_name() -> str:
-    """Give the name by which ``__main__`` is known to other processes.
+    """Give the name of ``__main__`` for other processes.
 
     Returns the script's module name (``script`` for ``python script.py``, ``pkg.mod`` for ``python -m
-    pkg.mod``), ``notebook:<name>`` in a notebook (``notebook:?<token>`` where nothing tells its name), and
-    ``__main__`` for ``-c``, stdin and a REPL, which no other process can import.
+    pkg.mod``). In a notebook it returns ``notebook:<name>``, or ``notebook:?<token>`` if nothing tells its
+    name. For ``-c``, stdin and a REPL it returns ``__main__``, which no other process can import.
 
     >>> isinstance(main_name(), str)
     True
     """
     main = sys.modules.get("__main__")
     worker = sys.modules.get("__mp_main__")
-    if getattr(worker, "__name__", "") == "__mp_main__":  # the script, while a spawned worker imports it
+    if getattr(worker, "__name__", "") == "__mp_main__":  # a spawned worker is importing the script
         main = worker
     facts = getattr(main, "__dict__", {})
     if _is_notebook(facts):
@@ -48,15 +48,15 @@ def main_name() -> str:
 
 
 def name_notebook(name: str) -> None:
-    """Name the notebook that this process executes; see :func:`counted_name`."""
+    """Name the notebook that this process executes. See :func:`counted_name`."""
     global _given
     counted_name(name)
     _given = _last_part(name.strip())
 
 
 def counted_name(name: str) -> str:
-    """What a notebook is called that is given *name*: of a path, the last part. ``FLOWDSL_NOTEBOOK``, where
-    it is set, wins.
+    """The name of a notebook that is given *name*: the last part of a path. ``FLOWDSL_NOTEBOOK`` wins if it
+    is set.
 
     Raises ``ValueError`` for an empty name.
     """
@@ -71,7 +71,7 @@ def in_notebook() -> bool:
 
 
 def shown_file(file: str) -> str:
-    """The name under which a person knows a source file: its last part, or, of a cell, ``In[2]``.
+    """The name by which a person knows a source file: its last part. For a cell it is ``In[2]``.
 
     >>> shown_file("/home/me/shop.py")
     'shop.py'
@@ -97,7 +97,7 @@ def _script_name(facts: dict[str, Any]) -> str:
     if not isinstance(file, str) or file.startswith("<") or _last_part(os.path.dirname(file)) == "_pyrepl":
         return "__main__"
     spec_name = getattr(facts.get("__spec__"), "name", None)
-    if isinstance(spec_name, str) and spec_name not in ("", "__main__"):  # the latter under a profiler
+    if isinstance(spec_name, str) and spec_name not in ("", "__main__"):  # a profiler leaves the latter
         return spec_name
     return os.path.splitext(_last_part(file))[0] or "__main__"
 
@@ -109,7 +109,7 @@ def _is_notebook(facts: dict[str, Any]) -> bool:
 
 
 def _kernel(facts: dict[str, Any]) -> Any:
-    """The kernel that executes the cells; a terminal IPython has none."""
+    """The kernel that executes the cells. A terminal IPython has none."""
     if "ipykernel" not in sys.modules or not callable(facts.get("get_ipython")):
         return None
     return getattr(facts["get_ipython"](), "kernel", None)
@@ -124,15 +124,15 @@ def _notebook_name(facts: dict[str, Any]) -> str:
         facts.get("__session__"),
         facts.get("__vsc_ipynb_file__"),
     ):
-        # Only the file's own name, so that one notebook seen through two front ends or mounts is the same. A
-        # console session has a made-up name without an extension, new each time.
+        # Only the file's own name, so that one notebook is the same through two front ends or mounts. A
+        # console session has a made-up name without an extension, which is new each time.
         if isinstance(file, str) and os.path.splitext(_last_part(file))[1]:
             return _last_part(file)
     return f"?{_kernel_token(facts)}"
 
 
 def _kernel_token(facts: dict[str, Any]) -> str:
-    """Twelve hex digits that no other kernel has: each makes itself a random session id when it starts."""
+    """Twelve hex digits that no other kernel has. Each kernel makes a random session id when it starts."""
     session = getattr(getattr(_kernel(facts), "session", None), "session", None)
     own = session if isinstance(session, str) and session else f"process {os.getpid()}"
     return blake2b(own.encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()

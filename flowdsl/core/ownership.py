@@ -1,18 +1,19 @@
-"""Who may write a run: what opening, claiming, updating and taking mean for rows. Pure, and once for all
-storages.
+"""Who may write a run: what opening, claiming, updating and taking mean for rows. It is pure, and the same
+for all storages.
 
 The rules
-    * A run has an *owner*, a *lease* and an *epoch*. Whoever claims it raises the epoch; a write that names
-      another epoch than the run has is refused. So a stale owner can do no harm, however late it wakes up.
-    * A run is free when it has no owner or its lease has passed. *force* is for who knows that the owner is
-      gone.
-    * The next generation of a run has another epoch, too: what the former one still has under way when it
-      ends — a flush of the keeper's, a beat of a body that was left behind — is refused like a stale owner's.
-    * An operation may be sent twice, for nobody knows what became of a commit whose answer was lost. A claim
-      and an opening carry a nonce: the one that the run has says that it happened. A change of status that is
-      in place already has happened; so has a change of generations by one epoch.
+    * A run has an *owner*, a *lease* and an *epoch*. Whoever claims it raises the epoch. A write with another
+      epoch than the run's is refused. So a stale owner can do no harm, however late it wakes up.
+    * A run is free if it has no owner or its lease has passed. *force* is for callers who know that the owner
+      is gone.
+    * The next generation of a run has another epoch, too. The former one may still have work under way when
+      it ends (a flush of the keeper's, a beat of a body that was left behind). That is refused like a stale
+      owner's.
+    * An operation may be sent twice, because nobody knows what became of a commit whose answer was lost. A
+      claim and an opening carry a nonce. If the run has that nonce, the operation has happened. If a new
+      status is in place already, the change has happened. So has a change of generations by one epoch.
 
-A storage reads rows, asks here, and writes what the answer says. It decides nothing itself.
+A storage reads rows, asks here, and writes the answer. It decides nothing itself.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -50,7 +51,7 @@ __all__ = [
 ]
 
 FOUND_AT_MOST = 16
-"""How many runs an opening that inserts nothing names at most, the oldest."""
+"""Most runs that an opening that inserts nothing names: the oldest."""
 
 _LIVE = (RunStatus.PENDING, RunStatus.RUNNING)
 _NOT_CHANGEABLE = frozenset({"id", "epoch", "lease_until", "pruned"})
@@ -62,7 +63,7 @@ RUN_FIELDS: frozenset[str] = frozenset(
 
 
 class Standing(Protocol):
-    """What decides about an operation on a run; a :class:`~flowdsl.core.records.Run` has it."""
+    """The fields that decide about an operation on a run. A :class:`~flowdsl.core.records.Run` has them."""
 
     @property
     def epoch(self) -> int: ...
@@ -71,7 +72,7 @@ class Standing(Protocol):
 
 
 def numbers_for(wanted: int | None, highest: int) -> Iterable[int]:
-    """The numbers that a new run may get, in order, where *highest* is the last of its key and 0 is none.
+    """The numbers that a new run may get, in order. *highest* is the last number of its key; 0 means none.
 
     >>> list(numbers_for(3, 2)), list(numbers_for(2, 2)), next(iter(numbers_for(None, 2)))
     ([3], [], 3)
@@ -82,7 +83,7 @@ def numbers_for(wanted: int | None, highest: int) -> Iterable[int]:
 
 
 def inserted(run: Run, run_id: str, number: int | None, epoch: int, lease_until: float) -> Run:
-    """*run* as it is stored: with the id and number it was given, owned until *lease_until*."""
+    """*run* as it is stored: with the given id and number, owned until *lease_until*."""
     return changed(
         run,
         {
@@ -97,7 +98,7 @@ def inserted(run: Run, run_id: str, number: int | None, epoch: int, lease_until:
 
 
 def may_continue(run: Run, skip_owners: Sequence[str]) -> bool:
-    """Whether a call without an id goes on with this run of its key instead of beginning another one."""
+    """Whether a call without an id continues this run of its key instead of beginning another one."""
     if run.number is None:
         return False
     if run.status in _LIVE:
@@ -121,7 +122,7 @@ def claimed(
     changes: Mapping[str, Any],
     now: float,
 ) -> dict[str, Any] | None:
-    """What a claim changes in a run; ``None``: it is refused."""
+    """The fields that a claim changes in a run. ``None`` if the claim is refused."""
     free = force or run.owner is None or run.lease_until <= now
     if not free or not fits(run, epoch, if_status):
         return None
@@ -130,8 +131,9 @@ def claimed(
 
 
 def claimed_next(run: Run, *, owner: str, lease: float, now: float) -> dict[str, Any]:
-    """What it changes in a run that a worker takes: a pending one begins, an interrupted one goes on. Taking
-    it from an owner that has died counts (``recoveries``); what was given back does not."""
+    """The fields that change when a worker takes a run. A pending run begins; an interrupted one goes on.
+    Taking it from an owner that has died counts (``recoveries``). A run that was given back does not
+    count."""
     changes: dict[str, Any] = {}
     if run.claimed_at is None and run.status is RunStatus.PENDING:
         changes["claimed_at"] = now
@@ -142,8 +144,8 @@ def claimed_next(run: Run, *, owner: str, lease: float, now: float) -> dict[str,
 
 
 def may_claim(run: Run, now: float) -> bool:
-    """Whether a worker may take a run: it is pending and due, or running and nobody executes it. What a run
-    has called is continued by that."""
+    """Whether a worker may take a run: it is pending and due, or running and nobody executes it. A run that
+    another run has called is continued by that one."""
     if run.status is RunStatus.PENDING:
         return run.owner is None and (run.not_before is None or run.not_before <= now)
     interrupted = run.owner is None or run.lease_until <= now
@@ -151,7 +153,7 @@ def may_claim(run: Run, now: float) -> bool:
 
 
 def free_at(run: Run) -> float | None:
-    """From when on a worker may take a run, as it stands now; ``None`` for never."""
+    """From when on a worker may take a run, as it stands now. ``None`` means never."""
     if run.status is RunStatus.PENDING:
         return (run.not_before or 0.0) if run.owner is None else None
     if run.status is RunStatus.RUNNING and run.parent is None:
@@ -160,8 +162,8 @@ def free_at(run: Run) -> float | None:
 
 
 def may_come_from(run: Run, queues: Sequence[str] | None) -> bool:
-    """Whether a worker that takes from *queues* (``None``: from all) may take a run. A run that was not
-    enqueued may be continued by any."""
+    """Whether a worker that takes from *queues* (``None``: from all) may take a run. Any worker may continue
+    a run that was not enqueued."""
     if queues is None:
         return True
     if run.queue is None and run.status is RunStatus.RUNNING:
@@ -170,49 +172,49 @@ def may_come_from(run: Run, queues: Sequence[str] | None) -> bool:
 
 
 def stands(found: ScheduleRow | None, was: ScheduleRow | None) -> bool:
-    """Whether a schedule that may be replaced only as it *was* (``None``: however it is) still is so."""
+    """Whether a schedule is still as it *was*. With ``None``, any state is right."""
     if was is None:
         return True
     return found is not None and evolve(found, seal=b"") == evolve(was, seal=b"")
 
 
 def updated(changes: Mapping[str, Any], lease: float | None, release: bool, now: float) -> dict[str, Any]:
-    """What an update changes in a run that fits it."""
+    """The fields that an update changes in a run that fits it."""
     if release:
         return {**changes, "owner": None, "lease_until": now}
     return {**changes, "lease_until": now + lease} if lease is not None else dict(changes)
 
 
 def in_place(run: Run, epoch: int | None, if_status: Sequence[RunStatus], changes: Mapping[str, Any]) -> bool:
-    """Whether an update that its status refuses has been made already, and is sent again by the same
-    owner."""
+    """Whether an update that the status refuses has already been made, and the same owner sends it
+    again."""
     again = bool(changes) and bool(if_status) and epoch is not None and run.epoch == epoch
     return again and all(getattr(run, name) == value for name, value in changes.items())
 
 
 def restarted(run: Run, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """What beginning the next generation changes in a run. It fences off the former one."""
+    """The fields that change when the next generation of a run begins. They fence off the former one."""
     return {**changes, "generation": run.generation + 1, "epoch": run.epoch + 1}
 
 
 def has_restarted(run: Run, epoch: int | None, changes: Mapping[str, Any]) -> bool:
-    """Whether the generation that *changes* name has begun already, and its beginning is sent again by the
-    same owner."""
+    """Whether the generation that *changes* name has already begun, and the same owner sends its beginning
+    again."""
     return changes.get("generation") == run.generation and epoch in (None, run.epoch, run.epoch - 1)
 
 
 def takes_messages(status: RunStatus) -> bool:
-    """Whether a run of this status takes messages: a failed one may go on."""
+    """Whether a run of this status takes messages. A failed one does, because it may go on."""
     return status not in (RunStatus.COMPLETED, RunStatus.CANCELLED)
 
 
 def may_take(taken_by: str | None, step_key: str) -> bool:
-    """Whether the wait of *step_key* may take a message; one that it has taken, it takes again."""
+    """Whether the wait of *step_key* may take a message. It may take again what it has taken."""
     return taken_by is None or taken_by == step_key
 
 
 def own_tags(tags: Tags) -> Tags:
-    """A copy that nobody else can change; no tags are always ``()``.
+    """A copy that nobody else can change. No tags are always ``()``.
 
     >>> own_tags(["a"]), own_tags({})
     (('a',), ())
@@ -221,7 +223,7 @@ def own_tags(tags: Tags) -> Tags:
 
 
 def stub(run: Run) -> Run:
-    """What stays of a run that is deleted with a tombstone: its identity and its times."""
+    """What remains of a run that is deleted with a tombstone: its identity and its times."""
     return Run(
         id=run.id,
         workflow=run.workflow,

@@ -1,10 +1,11 @@
-"""One-line, bounded, never-raising pictures of values, for people to read in listings, diffs and errors.
+"""Pictures of values on one line, for people to read in listings, diffs and errors. They are bounded and
+never raise.
 
-Nothing is decided by a preview and nothing is loaded from one. Only as much of a value is looked at as can be
-shown, so a list of a million items costs no more than one of a hundred. Text that would not print (control
-characters, lone surrogates) is escaped, so that a preview can be stored and shown anywhere.
+Nothing is decided by a preview, and nothing is loaded from one. It looks only at as much of a value as it can
+show. So a list of a million items costs no more than one of a hundred. Text that would not print (control
+characters, lone surrogates) is escaped, so a preview can be stored and shown anywhere.
 
-Most values are small, and ``repr`` shows them as they are: the quick way. The slow way is a
+Most values are small, and ``repr`` shows them as they are: that is the quick way. The slow way is a
 :class:`reprlib.Repr` with a budget of characters.
 """
 
@@ -19,7 +20,7 @@ from typing import Any
 __all__ = ["error_lines", "one_line", "preview", "preview_call"]
 
 _LIMIT = 200
-_MAX_ITEMS = 50  # of one container; the text is cut anyway
+_MAX_ITEMS = 50  # items of one container; the text is cut anyway
 _MAX_DEPTH = 6
 _SHORT = 60  # characters of a string that is small
 _FEW = 10  # items of a container that is small
@@ -30,8 +31,8 @@ _QUICK_TYPES = frozenset({bool, float, type(None)})
 def preview(value: Any, limit: int = _LIMIT) -> str:
     """Give a readable one-line text for *value*, at most *limit* characters long.
 
-    Parameters: *value*, anything; *limit* in characters, at least 1. Returns text such as ``repr`` would
-    give, shortened with ``…``. Never raises an ``Exception``: a ``__repr__`` that fails is named instead.
+    Parameters: *value*, anything; *limit* in characters, at least 1. Returns text like that of ``repr``,
+    shortened with ``…``. Never raises an ``Exception``: if a ``__repr__`` fails, the text says so.
 
     >>> preview({"id": 7, "items": list(range(1000))}, limit=30)
     "{'id': 7, 'items': [0, 1, 2, …"
@@ -48,7 +49,7 @@ def preview(value: Any, limit: int = _LIMIT) -> str:
         return text if len(text) <= limit else _cut(text, limit)
     try:
         text = _Picture(limit + 1).repr(value)
-    except Exception as error:  # whatever the user's __repr__ raises
+    except Exception as error:  # a user's __repr__ may raise anything
         text = _broken(value, error)
     return _cut(text, limit)
 
@@ -66,7 +67,7 @@ def preview_call(
     text = ""
     for name, place in places:
         value = values[place]
-        # a number, the most frequent, is shown without a call
+        # A number, the most frequent value, is shown without a call.
         shown = str(value) if type(value) is int and -_LARGE < value < _LARGE else preview(value, limit)
         text = f"{text}, {name}={shown}" if text else f"{name}={shown}"
         if len(text) > limit:
@@ -86,9 +87,8 @@ def one_line(text: str, limit: int = _LIMIT) -> str:
 def error_lines(shown: str) -> tuple[str, str, str]:
     """Take the preview of an error apart.
 
-    Parameters: *shown*, what is stored as the preview of an error. Returns its first line (type and text),
-    the user's innermost frame (``shop.py:17 in charge``), and the source line there; the last two may be
-    empty.
+    Parameters: *shown*, the stored preview of an error. Returns its first line (type and text), the user's
+    innermost frame (``shop.py:17 in charge``), and the source line there. The last two may be empty.
 
     >>> error_lines("OSError: gone\\nshop.py:17 in charge\\npay(order)")
     ('OSError: gone', 'shop.py:17 in charge', 'pay(order)')
@@ -101,7 +101,8 @@ def error_lines(shown: str) -> tuple[str, str, str]:
 
 
 def _is_small(value: Any, levels: int) -> bool:
-    """Whether ``repr`` of *value* is quick, short and without surprise: most arguments of most calls."""
+    """Whether ``repr`` of *value* is quick, short and without surprise. Most arguments of most calls are
+    so."""
     kind = type(value)
     if kind is str:
         return len(value) < _SHORT
@@ -141,10 +142,10 @@ def _are_small(items: abc.Iterable[Any], levels: int) -> bool:
 
 
 class _Picture(reprlib.Repr):
-    """Draws one value. It stops looking at values once *room* characters have been drawn.
+    """Draws one value. It stops looking at values when *room* characters have been drawn.
 
-    How a value is drawn depends on who wrote its ``__repr__``: containers whose repr is Python's own, and
-    classes whose repr was generated, are drawn piece by piece; a repr written by hand is called.
+    The author of a ``__repr__`` decides how a value is drawn. Containers with Python's own repr, and classes
+    with a generated one, are drawn piece by piece. A repr written by hand is called.
     """
 
     def __init__(self, room: int) -> None:
@@ -167,11 +168,11 @@ class _Picture(reprlib.Repr):
         return self._spend(_printable(_summary(x) or _safe_repr(x)))
 
     def _spend(self, text: str) -> str:
-        self.room -= len(text) + 2  # two for what separates it from the next
+        self.room -= len(text) + 2  # two for the separator before the next
         return text
 
     def _number(self, value: int, _level: int) -> str:
-        if value.bit_length() > 4096:  # decimal digits of a huge number take quadratic time, or are refused
+        if value.bit_length() > 4096:  # decimal digits of a huge number are slow (quadratic), or refused
             return self._spend(f"<int of {value.bit_length()} bits>")
         return self._spend(int.__repr__(value))
 
@@ -179,7 +180,7 @@ class _Picture(reprlib.Repr):
         return self._spend(repr(value[: self.room + 1]))
 
     def _pieces(self, items: abc.Iterable[Any], level: int, draw: Callable[[Any], str]) -> str:
-        """Draw the *items* of a container that has *level* levels left, until there is no room."""
+        """Draw the *items* of a container, which has *level* levels left, until there is no room."""
         shown: list[str] = []
         for item in islice(items, _MAX_ITEMS + 1):
             if level <= 0 or len(shown) == _MAX_ITEMS or self.room <= 0:
@@ -217,7 +218,7 @@ _DRAWN: dict[Any, Callable[[_Picture, Any, int], str]] = {
 
 
 def _bracketed(value: Any, inside: str) -> str:
-    """Put around *inside* what Python puts around the items of *value*."""
+    """Put the brackets around *inside* that Python puts around the items of *value*."""
     kind = type(value)
     if kind is list:
         return f"[{inside}]"
@@ -234,7 +235,7 @@ def _bracketed(value: Any, inside: str) -> str:
 
 
 def _in_order(value: Any) -> abc.Iterable[Any]:
-    """The items of a set of texts or numbers are sorted, so that it looks the same in every process."""
+    """Sort the items of a set of texts or numbers, so that it looks the same in every process."""
     if isinstance(value, set | frozenset) and len(value) <= _MAX_ITEMS:
         kinds = {type(item) for item in value}
         if kinds <= {str} or kinds <= {int, float}:
@@ -243,7 +244,7 @@ def _in_order(value: Any) -> abc.Iterable[Any]:
 
 
 def _shown_fields(value: Any, represent: Any) -> list[str] | None:
-    """Names of the fields that a generated ``__repr__`` shows; ``None`` where somebody wrote one by hand."""
+    """Names of the fields that a generated ``__repr__`` shows. ``None`` if somebody wrote one by hand."""
     kind = type(value)
     if isinstance(value, tuple):
         # A named tuple's repr is a closure of the collections module.
@@ -259,7 +260,7 @@ def _shown_fields(value: Any, represent: Any) -> list[str] | None:
 
 
 def _summary(value: Any) -> str:
-    """Say shape and type of arrays and frames, whose repr is slow and has many lines; ``""`` for all else."""
+    """Shape and type of arrays and frames, whose repr is slow and has many lines. ``""`` for all else."""
     kind = type(value)
     if kind.__module__.partition(".")[0] not in ("numpy", "pandas", "polars"):
         return ""
@@ -288,7 +289,7 @@ def _broken(value: object, error: Exception) -> str:
 def _safe_repr(value: object) -> str:
     try:
         return str.__str__(repr(value))
-    except Exception as error:  # whatever the user's __repr__ raises
+    except Exception as error:  # a user's __repr__ may raise anything
         return _broken(value, error)
 
 

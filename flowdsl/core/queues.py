@@ -2,19 +2,19 @@
 
 The rules
     Pending runs are taken by priority (larger first), then by age, then by id. A queue may limit how many of
-    its runs execute at once (all workers together, per worker, per partition) and how many may begin in a
-    window of time (``rate``). A run without a partition is in one partition with all others that have none.
-    A paused queue gives nothing. A queue that nobody declared has no limits. Of the runs that share a
-    *serial* key one executes at a time, whatever their queues.
+    its runs execute at once (all workers together, per worker, per partition). It may limit how many begin in
+    a window of time (``rate``). All runs without a partition share one partition. A paused queue gives
+    nothing. A queue that nobody declared has no limits. Of the runs that share a *serial* key, one executes
+    at a time, whatever their queues.
 
 The theory
-    There is one model for all limits. Each limit is a *room*: so many places, some of them taken. A pending
-    run needs a place in every room that it passes. :func:`choose` walks the candidates in order and takes
-    those that find a place everywhere. A full room never blocks what does not need it.
+    There is one model for all limits. Each limit is a *room* with a number of places, and some are taken. A
+    pending run needs a place in each of its rooms. :func:`choose` goes through the candidates in order, and
+    takes those that find a place everywhere. A full room never blocks runs that do not need it.
 
 The implementation
-    A storage reads candidates and counts in its transaction, asks :func:`choose`, and writes what was
-    chosen. So a limit is never exceeded, and no row is taken twice.
+    A storage reads candidates and counts in its transaction, asks :func:`choose`, and writes the choice. So a
+    limit is never exceeded, and no row is taken twice.
 """
 
 import json
@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 DEFAULT = "default"
-"""The queue of a run that was enqueued without the name of one."""
+"""The queue of a run that was enqueued without a queue's name."""
 
 _WINDOWS = {"sec": 1.0, "min": 60.0, "hour": 3600.0, "day": 86400.0}
 _RATE = re.compile(r"\s*([1-9][0-9]*)\s*/\s*(sec|min|hour|day)\s*")
@@ -91,7 +91,7 @@ class Queue:
     Parameters: *name*; *concurrency*, how many of its runs execute at once, all workers together;
     *per_worker*, how many in one worker; *per_partition*, how many of one partition; *rate*, how many may
     begin in a sliding window, such as ``"100/min"`` (per ``sec``, ``min``, ``hour`` or ``day``). ``None``
-    is no limit. *paused*: it gives nothing to workers.
+    means no limit. *paused*: the queue gives nothing to workers.
 
     >>> Queue("mail", concurrency=10, rate="100/min").rate
     '100/min'
@@ -106,7 +106,7 @@ class Queue:
 
 
 class Candidate(NamedTuple):
-    """A pending run, as far as taking it needs: *not_before* in seconds on the storage's clock."""
+    """A pending run, with what is needed to take it. *not_before* is in seconds on the storage's clock."""
 
     id: str
     queue: str
@@ -117,15 +117,15 @@ class Candidate(NamedTuple):
 
     @classmethod
     def of(cls, run: Run) -> "Candidate":
-        """A run as a candidate; without a queue it is one of ``default``."""
+        """A run as a candidate. Without a queue it belongs to ``default``."""
         return cls(run.id, run.queue or DEFAULT, run.priority, run.created_at, run.partition, run.serial)
 
 
 class Taken(NamedTuple):
-    """What is taken already: runs that execute, and runs that began within the longest window.
+    """Places that are taken: by runs that execute, and by runs that began within the longest window.
 
-    *executing*: ``(queue, owner, partition, serial)`` of each run that executes; *begun*: ``(queue, when)``
-    of each that began lately, in seconds on the storage's clock.
+    *executing*: ``(queue, owner, partition, serial)`` of each run that executes. *begun*: ``(queue, when)``
+    of each run that began lately, in seconds on the storage's clock.
     """
 
     executing: Sequence[tuple[str, str | None, str | None, str | None]] = ()
@@ -133,7 +133,7 @@ class Taken(NamedTuple):
 
     @classmethod
     def by(cls, executing: Iterable[Run], begun: Iterable[Run]) -> "Taken":
-        """What these runs take."""
+        """The places that these runs take."""
         return cls(
             [(run.queue or DEFAULT, run.owner, run.partition, run.serial) for run in executing],
             [(run.queue or DEFAULT, run.claimed_at or 0.0) for run in begun],
@@ -168,7 +168,7 @@ def choose(
 ) -> list[Candidate]:
     """The runs that *owner* may begin now, at most *limit*, in the order in which they are due.
 
-    *candidates* have to be due (``not_before`` has passed); *now* is in seconds on the storage's clock.
+    *candidates* must be due (``not_before`` has passed). *now* is in seconds on the storage's clock.
 
     >>> mail = Queue("mail", concurrency=1)
     >>> two = [Candidate("a", "mail"), Candidate("b", "mail", priority=5)]
@@ -188,15 +188,15 @@ class Closed(NamedTuple):
 
 
 def lane_of(queue: str, partition: str | None) -> str:
-    """What stands for a partition of a queue: another text for each."""
+    """A text for one partition of a queue. Each has a different one."""
     return f"{len(queue)}:{queue}" + ("" if partition is None else f"/{partition}")
 
 
 class Rooms:
-    """The places of all limits, as *owner* finds them now. What it takes takes places.
+    """The places of all limits, as *owner* finds them now. Runs that it takes take places.
 
-    A storage that has many pending runs reads them in order, some at a time, and passes over what is closed:
-    so each time it finds some that can begin, or there are no more.
+    A storage with many pending runs reads them in order, some at a time, and skips what is closed. So each
+    time it finds some that can begin, or there are no more.
     """
 
     def __init__(self, queues: Mapping[str, Queue], taken: Taken, *, owner: str, now: float) -> None:
@@ -211,7 +211,7 @@ class Rooms:
                 used["rate", queue] += 1
 
     def take(self, candidates: Iterable[Candidate], limit: int) -> list[Candidate]:
-        """At most *limit* of *candidates*, in the order in which they are due; they take their places."""
+        """Take at most *limit* of *candidates*, in the order in which they are due. Each takes its places."""
         used = self._used
         chosen: list[Candidate] = []
         for run in sorted(candidates, key=lambda run: (-run.priority, run.created_at, run.id)):
@@ -225,7 +225,7 @@ class Rooms:
         return chosen
 
     def closed(self) -> Closed:
-        """What has no place left."""
+        """Queues, lanes and serial keys that have no place left."""
         used = self._used
         queues = [
             name
@@ -258,7 +258,7 @@ def _rooms(queue: str, owner: str, partition: str | None, serial: str | None) ->
 
 
 def _places(queue: Queue | None) -> dict[str, int]:
-    """How many places each kind of room has; a kind that is not named has no limit."""
+    """How many places each kind of room has. A kind that is not named has no limit."""
     if queue is None:
         return {}
     if queue.paused:

@@ -1,7 +1,7 @@
-"""A binder that is generated for one signature: Python itself binds, and what counts is encoded in one go.
+"""A binder that is generated for one signature. Python itself binds, and what counts is encoded in one go.
 
-For ``def charge(order, currency="EUR")`` this function is made, with longer names for what is not a
-parameter, so that no parameter can hide it::
+For ``def charge(order, currency="EUR")`` it makes the function below. The real one has longer names for what
+is no parameter, so that no parameter can hide them::
 
     def bind(order, currency=default_1):
         left_out = 0
@@ -13,8 +13,8 @@ parameter, so that no parameter can hide it::
             ...
         return (order, currency), b"A" + code_1 + code_0, left_out
 
-It only knows the way of a call that fits. Where it raises a ``TypeError``,
-:class:`~flowdsl.core.binding.Binder` binds the call again step by step, and that way says what is wrong.
+It only knows the way of a call that fits. If it raises a ``TypeError``,
+:class:`~flowdsl.core.binding.Binder` binds the call again step by step, and says what is wrong.
 """
 
 import keyword
@@ -25,10 +25,10 @@ from typing import Any, NamedTuple
 __all__ = ["Counted", "QuickBind", "generate"]
 
 QuickBind = Callable[..., tuple[tuple[Any, ...], bytes, int]]
-"""Takes the arguments of a call; returns the values of all parameters, the encoding of what counts, and the
-bits of what equals its default."""
+"""Takes the arguments of a call. Returns the values of all parameters, the encoding of what counts, and the
+bits of the parameters that equal their default."""
 
-_MOST = 30  # parameters; more are rare, and bound step by step
+_MOST = 30  # parameters; signatures with more are rare, and bound step by step
 
 
 class Counted(NamedTuple):
@@ -46,8 +46,8 @@ def generate(
 ) -> QuickBind | None:
     """Generate the binder of a signature.
 
-    Parameters: *parameters* without the receiver; those that are *counted*, in the order in which they are
-    encoded; *encoders*, type → encoder. Returns ``None`` for a signature that cannot be written down.
+    Parameters: *parameters* without the receiver; the *counted* ones, in the order of encoding; *encoders*,
+    type → encoder. Returns ``None`` for a signature that cannot be written down.
     """
     names = [parameter.name for parameter in parameters]
     if len(names) > _MOST or any(
@@ -69,7 +69,7 @@ def generate(
 
 
 def _signature(parameters: Sequence[Parameter], known: dict[str, Any]) -> str:
-    """Write the parameters down; their defaults stand in *known*."""
+    """Write the parameters down. Their defaults are in *known*."""
     parts: list[str] = []
     for place, parameter in enumerate(parameters):
         kind = parameter.kind
@@ -89,7 +89,8 @@ def _signature(parameters: Sequence[Parameter], known: dict[str, Any]) -> str:
 
 
 def _encoded(one: Counted, parameter: Parameter) -> list[str]:
-    """Lines that set ``flow_<place>`` to name and value, encoded; to nothing if that equals the default."""
+    """Lines that set ``flow_<place>`` to the encoded name and value, or to nothing if it equals the
+    default."""
     name, code = parameter.name, f"flow_{one.place}"
     make = (
         f'b"i%x;" % {name} if flow_type({name}) is flow_int '

@@ -45,18 +45,18 @@ class Run:
     * ``owner``, ``epoch``, ``lease_until``: who may write, under which fencing number, until when.
       ``owner`` is ``None`` for a run that nobody executes.
     * ``open_failures``: keys of the steps that a retry executes again; ``retryable``: whether calling again
-      continues.
+      continues the run.
     * ``generation``: 1, and one more after each ``continue_as_new``; ``started_by``: the run that started
-      this one as a detached one.
+      this one as a detached run.
     * ``queue``: where a ``pending`` run waits for a worker (``None``: nowhere); ``priority``: larger first;
       ``partition``, ``dedup``: what the limits and the deduplication of the queue count by; ``not_before``:
-      no worker takes it earlier; ``serial``: of the runs with one such key one executes at a time;
-      ``claimed_at``: when it was taken from its queue first.
-    * ``undoing``: undo has begun and with which final status it will end (``""``: it has not).
-    * ``floor``: records with a smaller ``seq`` never diverge (set by undo and forget).
+      no worker takes the run earlier; ``serial``: of the runs with the same key here, one executes at a time;
+      ``claimed_at``: when it was first taken from its queue.
+    * ``undoing``: the final status of a run whose undo has begun (``""``: it has not begun).
+    * ``floor``: records with a smaller ``seq`` never diverge (undo and forget set it).
     * ``recoveries``: how often a dead owner was replaced; ``pruned``: only the stub of a deleted run, see
       ``DeleteRun``.
-    * ``seal``, ``cancel_seal``: opaque to the storage, over the row and over the request to cancel.
+    * ``seal``, ``cancel_seal``: opaque to the storage; they cover the row, and the request to cancel.
     """
 
     id: str
@@ -102,7 +102,7 @@ class Run:
 
 
 def changed(run: Run, changes: Mapping[str, Any]) -> Run:
-    """*run* with other values in some of its fields: what ``attrs.evolve`` gives, in a third of the time.
+    """*run* with other values in some fields. Gives what ``attrs.evolve`` gives, in a third of the time.
 
     >>> changed(Run(id="a", workflow="w", key="k"), {"number": 2}).number
     2
@@ -114,11 +114,11 @@ def changed(run: Run, changes: Mapping[str, Any]) -> Run:
 
 
 class Step(NamedTuple):
-    """One record of a run's journal, addressed by ``(run_id, key)``. Each call makes one,
-    so it is a named tuple: a changed copy is ``step._replace(…)``.
+    """One record of a run's journal, addressed by ``(run_id, key)``. Each call makes one, so it is a named
+    tuple. A changed copy is ``step._replace(…)``.
 
     * ``seq``: the place in the journal of its run, 1, 2, …; the storage assigns it. A record that replaces
-      the one of its key stands last. ``0`` means: not stored yet.
+      an earlier one of its key stands last. ``0`` means: not stored yet.
     * ``kind``: ``step``, ``sleep``, ``wait``, ``store``, ``child``, ``value``, ``schedule``, ``undo``,
       ``log``, ``audit``.
     * ``payload``: the sealed result (``completed``) or exception (``failed``); ``preview``: the same,
@@ -127,7 +127,7 @@ class Step(NamedTuple):
     * ``defaults``: what is recorded beside the key, as ``name=digest …``: the arguments left out because they
       equal their default, and under ``@`` the source of the step (see :mod:`flowdsl.core.source`).
     * ``draws``: how many ``uuid4``/``rng`` draws its scope had made when it was recorded.
-    * ``extra``: small JSON text for what only one kind needs (a wake-up time, a child's id, …).
+    * ``extra``: small JSON text that only one kind needs (a wake-up time, a child's id, …).
     """
 
     run_id: str
@@ -154,7 +154,7 @@ class Step(NamedTuple):
 
 
 step_of: Callable[[tuple[Any, ...]], Step] = partial(tuple.__new__, Step)
-"""A record from all its fields in order, as a database gives them; much quicker than ``Step(*fields)``."""
+"""A record from all its fields in order, as a database gives them. Much quicker than ``Step(*fields)``."""
 
 
 @frozen(slots=True)
@@ -199,8 +199,8 @@ class Item:
 
 @frozen(slots=True)
 class Memo:
-    """A result shared by all runs: of step ``key`` (first call, no scope), until ``expires_at`` (``None``:
-    for ever). ``defaults`` as in :class:`Step`."""
+    """A result that all runs share: of step ``key`` (first call, no scope), until ``expires_at`` (``None``:
+    for ever). ``defaults`` is as in :class:`Step`."""
 
     key: str
     path: str
@@ -214,7 +214,7 @@ class Memo:
 
 @frozen(slots=True)
 class QueueRow:
-    """A declared queue: *spec*, its limits as JSON text; *paused*: nobody takes from it."""
+    """A declared queue. *spec* holds its limits as JSON text. If *paused*, nobody takes from it."""
 
     name: str
     spec: str = ""
@@ -224,8 +224,8 @@ class QueueRow:
 
 @frozen(slots=True)
 class QueueCounts:
-    """How many runs of a queue wait, how many have begun and not ended, and when the oldest that waits was
-    made."""
+    """Of one queue: how many runs wait, how many have begun and not ended, and when the oldest waiting one
+    was made."""
 
     pending: int = 0
     running: int = 0
@@ -234,8 +234,8 @@ class QueueCounts:
 
 @frozen(slots=True)
 class ScheduleRow:
-    """A schedule: *spec*, when and what as JSON text; *args*, sealed; *last*, the tick that was fired
-    last."""
+    """A schedule. *spec* holds when and what as JSON text. *args* are sealed. *last* is the tick that was
+    fired last."""
 
     name: str
     spec: str = ""
@@ -248,8 +248,8 @@ class ScheduleRow:
 
 @frozen(slots=True)
 class WorkerRow:
-    """A process that claims runs: *spec*, what it takes and executes as JSON text; *seen_at*, its last sign
-    of life."""
+    """A process that claims runs. *spec* holds what it takes and executes, as JSON text. *seen_at* is its
+    last sign of life."""
 
     id: str
     spec: str = ""
@@ -264,14 +264,14 @@ def _not_negative(_: Any, what: Any, limit: int | None) -> None:
 
 @frozen(slots=True)
 class RunFilter:
-    """What ``list_runs`` gives back. All conditions hold together; an empty one is no condition.
+    """What ``list_runs`` selects. All conditions must hold together. An empty one is no condition.
 
-    * ``status``: any of these; ``workflow``: exactly this path; ``key``: exactly this key; ``parent``:
-      children of it; ``owner``: owned by any of these.
+    * ``status``: any of these; ``workflow``: exactly this path; ``key``: exactly this key; ``parent``: its
+      children; ``owner``: owned by any of these.
     * ``tags``: names that must all be there, or a mapping whose items must all be there.
-    * ``text``: it stands in the id, the workflow, or a tag's name or value; ASCII letters in either case.
+    * ``text``: stands in the id, the workflow, or a tag's name or value; ASCII letters in either case.
     * ``created_after`` is inclusive, ``created_before`` exclusive, both in seconds.
-    * ``after``: continue behind the run of this id, in the order asked for; ``limit``: at most so many.
+    * ``after``: continue after the run of this id, in the given order; ``limit``: at most this many.
     """
 
     status: tuple[RunStatus, ...] = ()
@@ -289,7 +289,7 @@ class RunFilter:
 
 
 def fields_of(row: type[Any]) -> dict[str, Any]:
-    """The fields of a class of rows, in order, each with its default (``attrs.NOTHING``: it has none).
+    """The fields of a class of rows, in order, each with its default (``attrs.NOTHING`` for none).
 
     >>> fields_of(Memo)["expires_at"] is None
     True

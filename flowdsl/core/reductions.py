@@ -1,11 +1,11 @@
 """Types of the standard library, reduced to plain values (numbers, text, bytes, tuples) that say the same.
 
-A reduction keeps what ``==`` compares and drops the rest, so equal values are reduced to equal ones. Names of
-the types are written here rather than taken from the classes, because the standard library moves classes
+A reduction keeps what ``==`` compares and drops the rest, so equal values are reduced to equal ones. The
+names of the types are written here, not taken from the classes, because the standard library moves classes
 between its modules (``pathlib.PosixPath`` lived in ``pathlib._local`` for one release).
 
-Modules that take milliseconds to import, and that most programs never use, are not imported here: a value of
-their types proves that they are loaded.
+Some modules take milliseconds to import, and most programs never use them. They are not imported here. A
+value of their types proves that they are loaded.
 """
 
 import datetime as dt
@@ -39,7 +39,7 @@ def _clock(value: dt.datetime | dt.time) -> int:
 
 
 def _datetime(value: dt.datetime) -> object:
-    """Aware ones by their instant. ``fold`` is in the instant; ``==`` of naive ones does not look at it."""
+    """Aware ones by their instant, which includes ``fold``. For naive ones, ``==`` ignores ``fold``."""
     local = value.toordinal() * 86_400_000_000 + _clock(value)
     offset = value.utcoffset()
     if offset is None:
@@ -53,8 +53,7 @@ def _time(value: dt.time) -> object:
         return ("utc", _clock(value) - offset // _MICROSECOND)
     if value.tzinfo is None:
         return ("naive", _clock(value))
-    # A zone without a date has no offset. ``==`` then ignores the zone, but what is done with the time does
-    # not.
+    # A zone without a date has no offset. ``==`` then ignores the zone, but code that uses the time does not.
     return ("zone", _clock(value), value.tzinfo)
 
 
@@ -72,7 +71,7 @@ def _zoneinfo(value: Any) -> object:
 
 
 def _decimal(value: Any) -> object:
-    """Sign, digits without trailing zeros, and exponent; the context has no say in it."""
+    """Sign, digits without trailing zeros, and exponent. The context does not matter."""
     sign, digits, exponent = value.as_tuple()
     minus = "-" if sign else ""
     if exponent == "F":
@@ -103,7 +102,7 @@ def _windows_path(value: pathlib.PurePath) -> object:
 
 
 def _range(value: range) -> object:
-    """Ranges compare as the sequences that they are."""
+    """Ranges compare as sequences, so they are reduced to what makes them equal."""
     if len(value) < 2:
         return tuple(value)
     return (value.start, value.step, len(value))
@@ -122,7 +121,7 @@ def _array(value: Any) -> object:
 
 
 def _address(value: Any) -> object:
-    """As a number: how an IPv6 address is written differs between versions of Python."""
+    """As a number, because versions of Python write an IPv6 address differently."""
     return (int(value), getattr(value, "scope_id", None))
 
 
@@ -140,13 +139,13 @@ _SHOWN_ATTRIBUTES: tuple[tuple[type[BaseException], tuple[str, ...]], ...] = (
     (NameError, ("name",)),
     (AttributeError, ("name",)),
 )
-"""What built-in exceptions hold beside their ``args``."""
+"""What built-in exceptions hold besides their ``args``."""
 
 
 def exception_parts(error: BaseException) -> Iterable[tuple[str, object]]:
     """Give what counts of an exception: its arguments, and the attributes that somebody set.
 
-    Notes, causes and traceback do not count: they say where it has been.
+    Notes, causes and traceback do not count. They say where it has been.
 
     >>> dict(exception_parts(KeyError("k")))
     {'args': ('k',)}
@@ -170,7 +169,7 @@ STANDARD_TYPES: dict[type, tuple[str, Reduction]] = {
     dt.timedelta: ("timedelta", _timedelta),
     dt.timezone: ("timezone", _timezone),
     uuid.UUID: ("UUID", _uuid),
-    pathlib.PurePath: ("PurePath", _path),  # this and Path only as bases of user's classes
+    pathlib.PurePath: ("PurePath", _path),  # this and Path are only bases of users' classes
     pathlib.Path: ("Path", _path),
     pathlib.PurePosixPath: ("PurePosixPath", _path),
     pathlib.PosixPath: ("PosixPath", _path),
@@ -187,7 +186,7 @@ STANDARD_TYPES: dict[type, tuple[str, Reduction]] = {
     types.SimpleNamespace: ("SimpleNamespace", vars),
     re.Pattern: ("Pattern", _pattern),
 }
-"""Type → (the name it has in encodings, its reduction)."""
+"""Maps a type to its name in encodings and its reduction."""
 
 _LATER_TYPES: dict[tuple[str, str], tuple[str, Reduction]] = {
     ("decimal", "Decimal"): ("Decimal", _decimal),

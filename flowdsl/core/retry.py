@@ -1,8 +1,8 @@
-"""When a failed attempt is followed by another one, and how long to wait before it.
+"""When another attempt follows a failed one, and how long to wait before it.
 
-The delay grows exponentially up to a maximum and is then *shortened* by a random factor, so that many clients
-which failed together do not come back together, and none waits longer than the maximum ("Exponential Backoff
-And Jitter", AWS Architecture Blog, 2015). Randomness is passed in: this module has none.
+The delay grows exponentially up to a maximum. Then a random factor *shortens* it. So many clients that failed
+together do not come back together, and none waits longer than the maximum ("Exponential Backoff And Jitter",
+AWS Architecture Blog, 2015). Randomness is passed in: this module has none.
 """
 
 import math
@@ -28,7 +28,7 @@ PROGRAMMING_ERRORS: Errors = (
     AssertionError,
     RecursionError,
 )
-"""Errors that no waiting mends: the code has to change."""
+"""Errors that waiting does not mend: the code has to change."""
 
 
 def _errors(value: type[BaseException] | Iterable[type[BaseException]]) -> Errors:
@@ -80,17 +80,17 @@ def _jitter(value: Any) -> float:
 
 @frozen
 class Retry:
-    """How a step that failed is attempted again.
+    """How a failed step is attempted again.
 
     Parameters:
 
-    * *attempts*: how often the body is executed at most, the first time included; at least 1, or ``None``:
-      until it succeeds.
+    * *attempts*: the most times that the body executes, the first included; at least 1, or ``None``: until it
+      succeeds.
     * *initial*: delay after the first failed attempt, in seconds or as a duration such as ``"2 sec"``.
-    * *multiplier*: by how much each delay is longer than the one before.
-    * *maximum*: no delay is longer than this, in seconds or as a duration.
+    * *multiplier*: how much longer each delay is than the one before.
+    * *maximum*: the longest delay, in seconds or as a duration.
     * *jitter*: share of the delay that is left to chance, from 0 (none) to 1 (all).
-    * *on*: exception class or classes that are retried; *never*: those that are not, even where ``on`` holds
+    * *on*: exception class or classes that are retried; *never*: those that are not, even if ``on`` holds
       them. An exception group is retried if each of its members would be.
 
     Raises ``ValueError`` or ``TypeError`` for values that make no sense.
@@ -111,7 +111,7 @@ class Retry:
     def should_retry(self, error: BaseException, attempt: int) -> bool:
         """Say whether another attempt follows.
 
-        Parameters: *error*, what the attempt failed with; *attempt*, its number, from 1.
+        Parameters: *error*, the error of the attempt; *attempt*, its number, from 1.
 
         >>> Retry().should_retry(OSError(), 1), Retry().should_retry(OSError(), 3)
         (True, False)
@@ -123,7 +123,7 @@ class Retry:
         return (self.attempts is None or attempt < self.attempts) and self._mends(error)
 
     def _mends(self, error: BaseException) -> bool:
-        """Whether waiting may mend *error*; by its type, for it may lie about its ``__class__``."""
+        """Whether waiting may mend *error*. Its type decides, because it may lie about its ``__class__``."""
         kind = type(error)
         if issubclass(kind, self.never):
             return False
@@ -133,16 +133,16 @@ class Retry:
 
     @property
     def _groups(self) -> Errors:
-        """Classes of groups that are retried whatever their members are, because ``on`` names them."""
+        """Classes of groups that ``on`` names. They are retried whatever their members are."""
         return tuple(cls for cls in self.on if issubclass(cls, BaseExceptionGroup))
 
     def delay(self, attempt: int, uniform: float, error: BaseException | None = None) -> float:
         """Give the seconds to wait after a failed attempt.
 
         Parameters: *attempt*, the number of the failed one, from 1; *uniform*, a random number in [0, 1);
-        *error*, what it failed with: if it has a ``retry_after`` (seconds or ``timedelta``; finite, not
-        negative), that is taken as it is, even above ``maximum``, because whoever raised it knows better. Of
-        the members of a group the longest counts.
+        *error*, its error. If that has a ``retry_after`` (seconds or ``timedelta``; finite, not negative), it
+        is taken as it is, even above ``maximum``, because whoever raised it knows better. For a group, the
+        longest of its members counts.
         Returns ``min(maximum, initial · multiplier ** (attempt - 1))`` times a factor in [1 - jitter, 1].
 
         >>> Retry(jitter=0.5).delay(1, 0.5)
@@ -166,5 +166,5 @@ def _retry_after(error: BaseException | None) -> float | None:
     try:
         asked = getattr(error, "retry_after", None)
         return seconds(asked) if isinstance(asked, int | float | timedelta) else None
-    except Exception:  # no duration, or an attribute that raises whatever it likes
+    except Exception:  # no duration, or an attribute that raises anything
         return None

@@ -1,8 +1,8 @@
 """Schedules: when a workflow is due, by cron text in a time zone.
 
-The cron text is read by the library cronsim, which knows the two nights of the time change. A job at half
-past two fires once in the night that has that time twice, at the first. In the night that lacks it, the job
-fires at the next moment that exists. A job for every hour or so many minutes fires by the time that passes.
+The library cronsim reads the cron text. It knows the two nights of the time change. In the night that has
+half past two twice, a job at that time fires once, at the first. In the night that lacks it, the job fires at
+the next moment that exists. A job for every hour, or every so many minutes, follows the passing time.
 """
 
 import json
@@ -65,10 +65,10 @@ class Schedule:
 
     Parameters: *name*, unique in the storage; *workflow*, the decorated function or its path; *cron*, five
     fields (minute, hour, day of the month, month, day of the week), or six with seconds in front; *timezone*,
-    a name of the IANA database; *args* and *kwargs* of each run; *overlap*, what happens when a tick comes
+    a name of the IANA database; *args* and *kwargs* of each run; *overlap*, what happens if a tick comes
     while a run of the schedule is still pending or executing: ``"skip"`` it, ``"queue"`` it behind that run,
-    or ``"allow"`` both; *catch_up*, a duration: ticks that were missed for less than this are made up;
-    *paused*: nothing is started.
+    or ``"allow"`` both; *catch_up*, a duration: ticks missed for less than this are made up; *paused*:
+    nothing is started.
 
     >>> Schedule("nightly", "shop.report", cron="30 2 * * *", timezone="Europe/Berlin").workflow
     'shop.report'
@@ -85,7 +85,7 @@ class Schedule:
     paused: bool = field(default=False, kw_only=True)
 
     def times(self, after: datetime) -> Iterator[datetime]:
-        """The next moments behind *after*, an aware datetime, in the schedule's time zone.
+        """The next moments after *after*, an aware datetime, in the schedule's time zone.
 
         >>> daily = Schedule("daily", "shop.report", cron="0 9 * * *")
         >>> next(daily.times(datetime(2027, 1, 1, 12, tzinfo=UTC))).isoformat()
@@ -95,7 +95,7 @@ class Schedule:
 
 
 def without_args(row: ScheduleRow) -> Schedule:
-    """The schedule of a row, without its arguments: those are the user's values, and are not loaded here."""
+    """The schedule of a row, without its arguments. They are the user's values, and are not loaded here."""
     return Schedule(row.name, paused=bool(row.paused), **json.loads(row.spec))
 
 
@@ -119,10 +119,10 @@ def ticks(schedule: Schedule, after: float, until: float) -> Iterator[float]:
 
 
 def due(schedule: Schedule, last: float, now: float) -> list[float]:
-    """The ticks to be fired now, oldest first.
+    """The ticks to fire now, oldest first.
 
-    *last*: the last moment that was looked at (that of the schedule's making, at first); *now*: the
-    present one; both in seconds since the epoch. What was missed for longer than ``catch_up`` is left out.
+    *last*: the last moment that was handled (at first, when the schedule was made); *now*: the present one.
+    Both are in seconds since the epoch. Ticks missed for longer than ``catch_up`` are left out.
     """
     return list(ticks(schedule, max(last, now - schedule.catch_up), now))
 

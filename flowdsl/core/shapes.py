@@ -1,9 +1,9 @@
-"""Encoders that are generated for dicts of one shape: the rows of a table, say, or the records of an API.
+"""Encoders that are generated for dicts of one shape, such as the rows of a table or the records of an API.
 
 Two dicts have the same shape if they have the same texts as keys, in the same order, and values of the same
-types. The encodings of the keys and their order are then the same for all of them, and one formatting
-operation makes the whole encoding. A shape that has been met ``_OFTEN`` times gets a function of its own,
-such as this one for ``{"id": 7, "city": "Bonn", "open": True}``::
+types. All of them share the encodings of the keys and their order, so one formatting operation makes the
+whole encoding. A shape that was met ``_OFTEN`` times gets a function of its own, such as this one for
+``{"id": 7, "city": "Bonn", "open": True}``::
 
     def encode(value, depth, memo):
         v0, v1, v2 = value.values()
@@ -17,8 +17,8 @@ such as this one for ``{"id": 7, "city": "Bonn", "open": True}``::
             note(error, value)
             raise
 
-where ``layout`` is ``b"d3:s4:citys%d:%bs2:idi%x;s4:open%b"``. What it returns is what the general encoder
-returns; the tests hold them side by side.
+where ``layout`` is ``b"d3:s4:citys%d:%bs2:idi%x;s4:open%b"``. It returns what the general encoder returns.
+The tests compare the two.
 """
 
 from collections.abc import Callable, Mapping
@@ -39,7 +39,7 @@ class Shapes:
     """The encoders of dicts, by shape.
 
     Parameters: *encoders*, type → encoder; *encode_key*, encodes a text; *general*, encodes any dict;
-    *float_bytes*, the eight bytes of a float; *note*, adds to an *unkeyable* error which item it is about.
+    *float_bytes*, the eight bytes of a float; *note*, adds to an *unkeyable* error which item it concerns.
     """
 
     def __init__(
@@ -58,8 +58,8 @@ class Shapes:
         self._known: dict[tuple[Any, ...], _Encoder | int] = {}
 
     def find(self, value: dict[Any, Any]) -> _Encoder:
-        """Return the encoder of *value*: the general one, until its shape has been met often enough."""
-        # The types of the keys belong to it: True equals 1, and a text of a subclass may equal a plain one.
+        """Return the encoder of *value*. It is the general one until its shape has been met often enough."""
+        # The types of the keys count too: True equals 1, and a text of a subclass may equal a plain one.
         shape = (*value, *map(type, value), *map(type, value.values()))
         found = self._known.get(shape, 0)
         if not isinstance(found, int):
@@ -108,4 +108,4 @@ _PLAIN: dict[type, tuple[bytes, str]] = {
     bool: (b"%b", 'b"T" if {0} else b"F", '),
     type(None): (b"N", ""),
 }
-"""Kinds that are written without a call of their encoder: their place in the layout, and what goes there."""
+"""Kinds that are written without calling their encoder: their place in the layout, and what goes there."""

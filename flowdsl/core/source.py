@@ -1,7 +1,7 @@
-"""A digest of what a function's body says, to notice that it has changed since something was recorded.
+"""A digest of a function's body. It shows that the body has changed since something was recorded.
 
-It is taken of the compiled code, so comments, layout, docstrings and line numbers do not count, and of what
-is loaded, not of what stands on disk by now. Bytecode is another one in each minor version of Python, so the
+The digest is made of the compiled code, so comments, layout, docstrings and line numbers do not count. It
+covers the loaded code, not what is on disk by now. Bytecode differs between minor versions of Python. So the
 digest names the version, and digests of different versions are not compared. It is no part of any key: a
 change is noticed, and ``version=`` makes it count.
 """
@@ -17,14 +17,14 @@ from typing import Any
 __all__ = ["SOURCE", "changed_source", "source_digest", "source_of"]
 
 SOURCE = "@"
-"""The name under which a digest stands among the defaults of a call; no parameter is called so."""
+"""The name of the digest among the defaults of a call. No parameter has this name."""
 
 _HAS_DOCSTRING = 0x4000000  # a flag of code objects, from Python 3.14 on
 _VERSION = f"{sys.version_info.major}{sys.version_info.minor:02d}"
 
 
 def source_digest(fn: Callable[..., Any]) -> str:
-    """Give the digest of *fn*, or of the function that it wraps; ``""`` for what has no Python code.
+    """Give the digest of *fn*, or of the function that it wraps. ``""`` if there is no Python code.
 
     >>> def f(x): return x + 1
     >>> def g(x):
@@ -38,7 +38,7 @@ def source_digest(fn: Callable[..., Any]) -> str:
 
 
 def changed_source(recorded: str, current: str) -> bool:
-    """Whether two texts of defaults (see :class:`flowdsl.core.bound.Bound`) tell of different sources.
+    """Whether two texts of defaults (see :class:`flowdsl.core.bound.Bound`) have different sources.
 
     >>> changed_source("rate=aa11 @=311.0a0a0a0a", "@=311.0b0b0b0b")
     True
@@ -50,7 +50,7 @@ def changed_source(recorded: str, current: str) -> bool:
 
 
 def source_of(defaults: str) -> str:
-    """The digest of the source in a text of defaults, ``""`` if there is none."""
+    """The digest of the source in a text of defaults; ``""`` if there is none."""
     return defaults.rpartition(f"{SOURCE}=")[2] if f"{SOURCE}=" in defaults else ""
 
 
@@ -83,7 +83,7 @@ def _constant(value: Any) -> Iterator[str]:
     if isinstance(value, CodeType):
         yield "code"
         yield from _parts(value)
-    elif isinstance(value, frozenset):  # its order is another one in each process
+    elif isinstance(value, frozenset):  # its order differs between processes
         yield from ("set", *sorted(repr(item) for item in value), "end")
     elif isinstance(value, tuple):
         yield "tuple"

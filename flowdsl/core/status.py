@@ -1,6 +1,6 @@
 """Statuses of runs and steps, and the legal changes between them as tables.
 
-The tables are the rule: the tests hold every change that a storage sees against them, and :func:`diagram`
+The tables are the rule. The tests compare every change that a storage sees with them, and :func:`diagram`
 draws the picture in the documentation from them.
 """
 
@@ -47,7 +47,7 @@ STEP_CHANGES: dict[StepStatus, frozenset[StepStatus]] = {
     StepStatus.FAILED: frozenset({StepStatus.PENDING, StepStatus.COMPLETED, StepStatus.FAILED}),
     StepStatus.UNDONE: frozenset({StepStatus.PENDING, StepStatus.COMPLETED, StepStatus.FAILED}),
 }
-"""From → to. A failed or undone step that is executed again starts over."""
+"""From → to. A failed or undone step that executes again starts over."""
 
 
 def diagram(changes: Mapping[Any, Iterable[Any]]) -> str:

@@ -1,14 +1,14 @@
 """The steps of a run laid out in time: a bar for each, in lanes, and the idle time between them.
 
 The rules
-    * A bar reaches from the beginning of the first attempt that is known to the end of the last one; one
-      without an end reaches to *now* while somebody executes the run, else it is a point.
+    * A bar reaches from the beginning of the first known attempt to the end of the last one. A bar without an
+      end reaches to *now* while somebody executes the run. Otherwise it is a point.
     * A bar and all that was called inside it make a *block*. Blocks that overlap in time lie in different
-      lanes; what was called inside a bar lies below it.
-    * *Idle* is a time in which no body executes: sleeps, waits, downtime. It counts when it is longer than a
-      tenth of the whole. Each idle time is shown as a fold of one width, however long it was.
+      lanes. What was called inside a bar lies below it.
+    * *Idle* is a time in which no body executes: sleeps, waits, downtime. It counts if it is longer than a
+      tenth of the whole. Each idle time is shown as a fold, and all folds have one width.
 
-Everything takes O(n log n) for n steps, and no recursion: journals are long and may be deep.
+Everything takes O(n log n) for n steps. Nothing is recursive, because journals are long and may be deep.
 """
 
 import heapq
@@ -26,13 +26,13 @@ from flowdsl.core.views import begun_at, extra_of, scope_owner
 __all__ = ["Bar", "Idle", "Timeline", "timeline_of"]
 
 IDLE_PART = 0.1
-"""Time without a body is idle when it is longer than this part of the whole."""
+"""A time without a body is idle if it is longer than this part of the whole."""
 
 IDLE_LEAST = 0.05
-"""Seconds: what is shorter is never folded."""
+"""Seconds. A shorter time is never folded."""
 
 FOLD = 0.05
-"""The part of the picture that one fold takes; all folds together take a third at most."""
+"""The part of the picture that one fold takes. All folds together take at most a third."""
 
 _NO_BODY = WAITS | {VALUE, "publish"}
 _WAITING = ("until", "deadline", "signal", "next")
@@ -44,8 +44,8 @@ class Bar:
     """One step, from *start* to *end* in seconds since the epoch, in *lane* (0: the top), *depth* calls deep.
 
     * ``status``: that of the record; without an outcome ``running``, ``waiting`` or ``interrupted``.
-    * ``ticks``: the beginnings of its attempts, as far as they are known.
-    * ``owner``: the key of the step in whose body it was called, ``""`` for the run's own.
+    * ``ticks``: the known beginnings of its attempts.
+    * ``owner``: the key of the step in whose body it was called; ``""`` for the run's own body.
     * ``replayed``: a later execution of the run answered it from its record.
     """
 
@@ -69,14 +69,14 @@ class Idle:
 
     @property
     def length(self) -> float:
-        """In seconds."""
+        """The length in seconds."""
         return self.end - self.start
 
 
 @frozen(slots=True)
 class Timeline:
-    """What :func:`timeline_of` gives: *bars* by their start, how many *lanes* they need, the *idle* times,
-    and the whole, from *begin* to *end*."""
+    """What :func:`timeline_of` gives: *bars* by their start, the number of *lanes*, the *idle* times, and the
+    whole, from *begin* to *end*."""
 
     bars: tuple[Bar, ...]
     lanes: int
@@ -86,7 +86,7 @@ class Timeline:
     _places: tuple[tuple[float, ...], tuple[float, ...]] = field(default=((), ()), repr=False)
 
     def place(self, moment: float, *, folded: bool = True) -> float:
-        """Where *moment* lies in the picture, from 0 (its left edge) to 1; *folded*: idle time is folded."""
+        """Where *moment* lies in the picture, from 0 (its left edge) to 1. *folded*: idle time is folded."""
         if not folded or not self.idle:
             whole = self.end - self.begin
             return min(max((moment - self.begin) / whole, 0.0), 1.0) if whole > 0 else 0.0
@@ -104,7 +104,7 @@ def timeline_of(
 
     Parameters: *status*, that of the run as it is shown (``interrupted`` for a running one that nobody
     executes); *journal*, all its records in order; *now*, in seconds since the epoch; *children*, by id, for
-    the times of steps that are runs of their own.
+    the times of steps that are runs themselves.
 
     >>> steps = [Step("r", "a", "charge", created_at=0.0, completed_at=2.0),
     ...          Step("r", "b", "bank", scope="a", created_at=0.5, completed_at=1.0)]
@@ -139,7 +139,7 @@ def _bar(step: Step, executing: bool, now: float, continued: int, children: Mapp
     start, end = min([step.created_at, *ticks]), step.completed_at
     status = str(step.status)
     child = children.get(str(extra.get("child", "")))
-    if child is not None:  # the record of a child is a copy of its outcome: the times are the child's
+    if child is not None:  # the record of a child copies its outcome, so the times are the child's
         start, end = child.created_at, child.finished_at
     if step.status is StepStatus.PENDING:
         waiting = any(name in extra for name in _WAITING)
@@ -165,7 +165,7 @@ class _Block:
 
 
 def _arrange(bars: Sequence[Bar]) -> int:
-    """Give each bar its owner, depth and lane; returns how many lanes there are."""
+    """Give each bar its owner, depth and lane. Returns the number of lanes."""
     blocks = {bar.step.key: _Block(bar, bar.start, bar.end) for bar in bars}
     known = blocks.keys()
     owners: dict[str, str | None] = {"": None}
@@ -178,7 +178,7 @@ def _arrange(bars: Sequence[Bar]) -> int:
         bar.owner = owner if owner is not None and owner != bar.step.key else ""
         inside[bar.owner].append(blocks[bar.step.key])
     ordered = _outside_in(inside)
-    for block in reversed(ordered):  # what is inside has its extent before what is around it
+    for block in reversed(ordered):  # inner ones first, so that their extent is known
         within = inside.get(block.bar.step.key)
         if within:
             block.inside = within
@@ -195,7 +195,7 @@ def _arrange(bars: Sequence[Bar]) -> int:
 
 
 def _outside_in(inside: Mapping[str, list[_Block]]) -> list[_Block]:
-    """All blocks, each behind the one that it lies in."""
+    """All blocks, each after the one that it lies in."""
     found = list(inside.get("", []))
     for block in found:  # grows while it is walked
         for one in inside.get(block.bar.step.key, []):
@@ -205,7 +205,7 @@ def _outside_in(inside: Mapping[str, list[_Block]]) -> list[_Block]:
 
 
 def _pack(blocks: list[_Block]) -> int:
-    """Put blocks into tracks, the first that is free, and say how many lanes the tracks take.
+    """Put each block into the first free track. Returns how many lanes the tracks take.
 
     A track is as high as its highest block.
     """
@@ -224,7 +224,7 @@ def _pack(blocks: list[_Block]) -> int:
             heights.append(0)
         heights[track] = max(heights[track], block.height)
         tracks.append(track)
-        # One that is a point takes its place all the same: two of them at one moment lie in two lanes.
+        # A point takes its place too, so two points at one moment lie in two lanes.
         heapq.heappush(busy, (max(block.end, block.start + 1e-9), track))
     tops, top = [], 0
     for height in heights:
@@ -239,7 +239,7 @@ def _pack(blocks: list[_Block]) -> int:
 
 
 def _idle(bars: Sequence[Bar], begin: float, end: float) -> tuple[Idle, ...]:
-    """The times in which no body executed that are long enough; *bars* by their start."""
+    """The times without an executing body that are long enough. *bars* are ordered by their start."""
     least = max((end - begin) * IDLE_PART, IDLE_LEAST)
     found = []
     reached = begin
@@ -259,7 +259,7 @@ def _folded(idle: Sequence[Idle], begin: float, end: float) -> tuple[tuple[float
     if not idle:
         return (), ()
     fold = min(FOLD, 1 / (3 * len(idle)))
-    # Summed piece by piece: the difference of large times would be rounded, to nothing or to too little.
+    # Summed piece by piece. The difference of large times would be rounded, to nothing or to too little.
     edges = [begin, *(edge for one in idle for edge in (one.start, one.end)), end]
     busy = sum(after - before for before, after in zip(edges[::2], edges[1::2], strict=True))
     if busy < 1e-6:

@@ -7,7 +7,7 @@ __all__ = ["is_known", "parts"]
 
 
 def parts(version: str) -> tuple[int, ...] | None:
-    """The numbers of a version; ``None`` for text that is none. No version is older than all.
+    """The numbers of a version. ``None`` for text that is no version. No version at all is the oldest.
 
     >>> parts("1.10"), parts(""), parts("blue")
     ((1, 10), (), None)
@@ -24,7 +24,7 @@ def parts(version: str) -> tuple[int, ...] | None:
 
 
 def is_known(version: str, known: str) -> bool:
-    """Whether code of version *known* may execute a run that was begun under *version*.
+    """Whether code of version *known* may execute a run that began under *version*.
 
     >>> is_known("1.9", "1.10"), is_known("2", "1.10"), is_known("blue", "2"), is_known("blue", "blue")
     (True, False, False, True)

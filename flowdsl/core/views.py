@@ -1,8 +1,8 @@
-"""Rows of the storage as the JSON that every face gives out: commands with ``--json``, and the web page.
-Names here are an interface: they are added to, never changed.
+"""Rows of the storage as JSON. Every face gives it out: commands with ``--json``, and the web page. The names
+here are an interface: they may be added to, never changed.
 
-Times are ISO 8601 in UTC, durations are seconds, arguments, results and errors are the readable previews that
-are stored beside the payloads.
+Times are ISO 8601 in UTC, and durations are seconds. Arguments, results and errors are the readable previews
+stored beside the payloads.
 """
 
 import json
@@ -53,7 +53,7 @@ def tag_texts(run: Run) -> list[str]:
 
 
 def run_view(run: Run, status: str) -> dict[str, Any]:
-    """A run; *status*: that of its row, or ``interrupted``."""
+    """A run. *status* is that of its row, or ``interrupted``."""
     return {
         "id": run.id,
         "workflow": run.workflow,
@@ -119,7 +119,7 @@ def show_view(
     children: Sequence[tuple[Run, str]] = (),
     signals: Iterable[Signal] = (),
 ) -> dict[str, Any]:
-    """A run with all that is recorded of it, as ``flowdsl show --json`` prints it.
+    """A run with all its records, as ``flowdsl show --json`` prints it.
 
     *journal*: its records in order; *children*: the runs that it called, each with its shown status.
 
@@ -156,7 +156,7 @@ def signal_view(signal: Signal) -> dict[str, Any]:
 
 
 def log_view(line: Line, paths: Mapping[str, str]) -> dict[str, Any]:
-    """What ``log()`` stored; *paths* as :func:`scope_paths` gives them."""
+    """A stored line of ``log()``. *paths* are as :func:`scope_paths` gives them."""
     return {
         "at": line.at.isoformat(),
         "message": line.message,
@@ -167,15 +167,15 @@ def log_view(line: Line, paths: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no infinity, and nothing that is not a number."""
+    """JSON has no infinity and no NaN, so these become text."""
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def scope_owner(scope: str, keys: Iterable[str] | Mapping[str, Any]) -> str | None:
     """The key, among *keys*, of the step in whose body *scope* lies.
 
-    The body of a step that executes again, is scheduled, or takes something back has the step's key and more
-    as its scope; a branch of ``gather`` has a name of its own.
+    If a step executes again, is scheduled, or takes something back, the scope of its body is the step's key
+    with more behind it. A branch of ``gather`` has a name of its own.
 
     >>> scope_owner("ab12~1", {"ab12"}), scope_owner("ab12/undo/1", {"ab12", "ab12/undo"})
     ('ab12', 'ab12/undo')
@@ -189,7 +189,7 @@ def scope_owner(scope: str, keys: Iterable[str] | Mapping[str, Any]) -> str | No
 
 
 def scope_paths(steps: Iterable[Step]) -> dict[str, str]:
-    """For each scope that something was recorded in, the path of its step, if that is recorded."""
+    """The path of the step for each scope with records, if that step is recorded."""
     by_key = {step.key: step for step in steps}
     found = {}
     for scope in {step.scope for step in by_key.values()}:
@@ -205,14 +205,14 @@ def step_span(step: Step) -> float | None:
 
 
 def whole_span(step: Step) -> float | None:
-    """How long a step took from the beginning of the first attempt that is known, waits included."""
+    """How long a step took from the beginning of the first known attempt, waits included."""
     if step.completed_at is None:
         return None
     return max(step.completed_at - min([step.created_at, *begun_at(step)]), 0.0)
 
 
 def begun_at(step: Step) -> tuple[float, ...]:
-    """When the attempts of a step began that are known, oldest first."""
+    """When the known attempts of a step began, oldest first."""
     begun = extra_of(step).get("begun") if step.extra else None
     return tuple(float(at) for at in begun if isinstance(at, int | float)) if isinstance(begun, list) else ()
 

@@ -1,8 +1,8 @@
 """The words that all faces share: signs and colours of statuses, and how times, durations and sizes read.
 
-Terminal, web page and notebook show one table of words: sign, word, then colour, so that a list reads without
-colours. Everything here is pure. What came from a storage passes :func:`clean` before a terminal shows it: a
-run's id or an error's message may hold whatever somebody put there, terminal escapes included.
+Terminal, web page and notebook use one table of words: sign, word, then colour. So a list can be read without
+colours. Everything here is pure. Text from a storage passes :func:`clean` before a terminal shows it. A run's
+id or an error's message may hold anything, terminal escapes included.
 """
 
 from collections.abc import Iterable
@@ -34,7 +34,7 @@ class State:
     """How one status is shown.
 
     * ``sign``: one character of one terminal column; ``word``: the status itself.
-    * ``colour``: a colour of every terminal, by its name.
+    * ``colour``: the name of a colour that every terminal has.
     * ``light`` and ``dark``: the same as hexadecimal, for text on a white and on a nearly black ground.
     """
 
@@ -58,17 +58,17 @@ STATES = {
         State("undone", "↶", "magenta", "#8250df", "#bc8cff"),
     )
 }
-"""Status → how it is shown. ``interrupted`` and ``waiting`` are never stored: a reader finds them out."""
+"""How each status is shown. ``interrupted`` and ``waiting`` are never stored: a reader finds them out."""
 
 ASCII = str.maketrans("…✓✗●○⊘↶→·–─━│├└┄┊┿", "~+x*ooo>----|||.:+")
-"""For terminals that know ASCII only: one character for one, so that columns stay."""
+"""For terminals that only know ASCII: one character for one, so columns stay aligned."""
 
 _LAST = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 _FIRST = datetime(1, 1, 1, tzinfo=UTC)
 
 
 def state_of(status: str) -> State:
-    """How *status* is shown; a word that is not in the table has no sign and no colour.
+    """How *status* is shown. A word that is not in the table has no sign and no colour.
 
     >>> state_of("completed").sign, state_of("strange").word
     ('✓', 'strange')
@@ -86,7 +86,7 @@ def status_text(status: str) -> str:
 
 
 def clean(text: str) -> str:
-    """*text* on one line and without anything that a terminal would obey.
+    """*text* on one line, without anything that a terminal would obey.
 
     >>> clean("two\\nlines \\x1b[31m")
     'two lines \\\\x1b[31m'
@@ -107,7 +107,7 @@ def owner_text(owner: str) -> str:
 
 
 def nearest(text: str, names: Iterable[str]) -> str:
-    """A hint that names what was probably meant, to stand behind an error; ``""`` if nothing is near.
+    """A hint at what was probably meant, to put behind an error. ``""`` if nothing is near.
 
     The end of a dotted name counts as the name. Names with unprintable characters are never offered.
 
@@ -129,7 +129,7 @@ def nearest(text: str, names: Iterable[str]) -> str:
 def instant(seconds: float) -> datetime:
     """A time in seconds since the epoch as an aware datetime in UTC.
 
-    A time that no calendar has is the last one, or the first: ``sleep_until(datetime.max)``, stored as a
+    A time outside the calendar becomes the last or first one. ``sleep_until(datetime.max)``, stored as a
     float, is rounded into the year 10000.
 
     >>> instant(0.0).isoformat(), instant(1e300).year
@@ -147,19 +147,19 @@ def iso(seconds: float | None) -> str | None:
 
 
 def moment(seconds: float | None, zone: bool = False) -> str:
-    """A time on the clock of the reader, to the second; with *zone*, saying which clock."""
+    """A time on the reader's clock, to the second. With *zone*, it says which clock."""
     if seconds is None:
         return ""
     found = instant(seconds)
     try:
         found = found.astimezone()
-    except (ValueError, OverflowError, OSError):  # the last and the first day, in other zones
+    except (ValueError, OverflowError, OSError):  # the last and first day, in other zones
         pass
     return f"{found:%Y-%m-%d %H:%M:%S %Z}" if zone else f"{found:%Y-%m-%d %H:%M:%S}"
 
 
 def span(seconds: float | None) -> str:
-    """A length of time in at most seven characters or so.
+    """A length of time, in about seven characters at most.
 
     >>> [span(s) for s in (0.0004, 0.25, 8.24, 75, 8000, 200_000)]
     ['<1ms', '250ms', '8.2s', '1m15s', '2h13m', '2d7h']
@@ -178,7 +178,7 @@ def span(seconds: float | None) -> str:
 
 
 def age(seconds: float) -> str:
-    """How long ago something was, roughly.
+    """Roughly how long ago something was.
 
     >>> age(3 * 3600 + 5), age(0.2), age(200_000)
     ('3h', '0s', '2d')
