@@ -1,30 +1,29 @@
 """The storage port: records in, records out.
 
 A storage keeps :mod:`flowdsl.core.records` whose payloads are opaque bytes. It never sees a function and
-never unpickles. Everything that writes is an *operation* (:mod:`flowdsl.storage.operations`), and the one
-writing primitive is ``commit(operations)``:
+never unpickles. Everything that writes is an *operation* (:mod:`flowdsl.storage.operations`). The only way to
+write is ``commit(operations)``:
 
-* All operations of one ``commit`` share one transaction, and when ``commit`` returns they are durable.
-* Operations of many runs may share a commit. Each operation that carries an ``epoch`` is checked against the
-  epoch of its run by itself; one that is fenced, or that asks for a run that is not there, *fails alone*: its
-  outcome says so, and the others take effect.
+* All operations of one ``commit`` share one transaction. When ``commit`` returns, they are durable.
+* Operations of many runs may share a commit. Each operation with an ``epoch`` is checked by itself against
+  the epoch of its run. If it is fenced, or its run does not exist, it *fails alone*: its outcome says so, and
+  the others take effect.
 * Order counts: an operation sees what the ones before it did.
-* If the transaction cannot be made durable, ``commit`` raises a :class:`~flowdsl.errors.StorageError` and
-  nothing of it took effect — unless ``StorageUnavailable.outcome_unknown`` is set. Every operation may be
-  sent a second time after an unknown outcome: it then has the outcome that it would have had the first time
-  (``OpenRun`` and ``ClaimRun`` when they carry a ``nonce``), but for the ``seq`` of a step.
-* A row that the storage cannot take (too large, a text that is not Unicode, a number beyond 64 bits) has the
-  outcome ``Unstorable``, whatever the operation; nothing of that operation takes effect.
+* If the transaction cannot be made durable, ``commit`` raises a :class:`~flowdsl.errors.StorageError`, and
+  nothing took effect — unless ``StorageUnavailable.outcome_unknown`` is set. After an unknown outcome, every
+  operation may be sent a second time. It then has the outcome of the first time, except for the ``seq`` of a
+  step. (``OpenRun`` and ``ClaimRun`` need a ``nonce`` for that.)
+* If the storage cannot take a row (too large, a text that is not Unicode, a number beyond 64 bits), the
+  outcome of any operation is ``Unstorable``, and nothing of that operation takes effect.
 
-The journal of a run is a log: records are appended, and the last of a key counts. So a storage keeps its rows
-in the order (run, seq) and no second index by key.
+The journal of a run is a log: records are appended, and the last record of a key counts. So a storage keeps
+its rows in the order (run, seq), without a second index by key.
 
-Leases are on the storage's own clock (the database's, where there is one), so that hosts need not agree on
-the time.
+Leases use the storage's own clock (the database's, if there is one), so hosts need not agree on the time.
 
 A backend implements ``commit``, the readers, ``clear`` and ``close``. ``commit_async``, ``wait_for_change``,
 ``attention`` and ``now`` have defaults that work in one process. The verbs ``set_… delete_… add_signal
-get_state`` stand on ``commit`` and need no implementation.
+get_state`` use ``commit`` and need no implementation.
 """
 
 import asyncio
@@ -132,7 +131,7 @@ __all__ = [
 
 @frozen(slots=True)
 class Attention:
-    """What an executing run must notice: is it still ours, should it stop, are there unread messages?"""
+    """What an executing run must know: is it still ours, should it stop, does it have unread messages?"""
 
     run_id: str
     epoch: int
@@ -142,17 +141,17 @@ class Attention:
 
 
 class Storage(ABC):
-    """Base class of all storages. Safe for use by many threads; values returned are never shared.
+    """Base class of all storages. Many threads may use one. Values that it returns are never shared.
 
-    * ``url``: how to open the same storage again in another process; ``None`` if that is impossible (memory).
+    * ``url``: how another process opens the same storage; ``None`` if that is impossible (memory).
     * ``patience``: for how many seconds the engine sends operations again while the storage is unavailable
       (:class:`~flowdsl.errors.StorageUnavailable`, unless that is ``lasting``).
-    * ``inline``: whether a commit takes microseconds, so that async code may call it on its event loop.
-    * ``shares``: of one that is ``inline``: whether callers that commit together pay much less than one by
+    * ``inline``: whether a commit takes microseconds, so async code may call it on its event loop.
+    * ``shares``: for an ``inline`` storage: whether callers pay much less if they commit together than one by
       one.
-    * ``awaits``: whether ``commit_async`` is made on the event loop, and waits as long as *patience* says
-      by itself.
-    * ``transacts``: whether a body can share a transaction with its record (:meth:`transaction`), and
+    * ``awaits``: whether ``commit_async`` happens on the event loop, and itself waits as long as *patience*
+      says.
+    * ``transacts``: whether a body can share a transaction with its record (:meth:`transaction`).
       ``alone``: whether such a transaction keeps all other writers waiting.
     """
 
@@ -171,35 +170,36 @@ class Storage(ABC):
 
     @abstractmethod
     def commit(self, operations: Sequence[Operation], /) -> list[Outcome]:
-        """Apply *operations* in order in one transaction; return one outcome for each, in order.
+        """Apply *operations* in order in one transaction. Returns one outcome for each, in order.
 
-        An empty sequence returns ``[]``. Raises ``ValueError`` for what is no operation (before anything is
-        applied) and :class:`~flowdsl.errors.StorageError` if the transaction fails.
+        An empty sequence returns ``[]``. Raises ``ValueError`` for anything that is no operation, before
+        anything is applied. Raises :class:`~flowdsl.errors.StorageError` if the transaction fails.
         """
 
     @abstractmethod
     def get_run(self, run_id: str, /) -> Run | None:
-        """The run of this id; ``None`` if there is none or it was pruned. ``ValueError`` for an empty id."""
+        """The run of this id. ``None`` if there is none or it was pruned. ``ValueError`` for an empty id."""
 
     @abstractmethod
     def list_runs(self, where: RunFilter = RunFilter(), /, *, payloads: bool = False) -> list[Run]:  # noqa: B008 - frozen
-        """The runs that match, by ``(created_at, id)``; none pruned, and none after an unknown ``after``.
+        """The runs that match, by ``(created_at, id)``. None is pruned. An unknown ``after`` gives none.
 
         Unless *payloads* are asked for, ``args`` is ``b""``, and ``result`` and ``error`` are ``None``.
         """
 
     @abstractmethod
     def get_step(self, run_id: str, key: str, /) -> Step | None:
-        """The record of this address, or ``None``. It looks through the journal of the run."""
+        """The record of this address, or ``None``. This looks through the journal of the run."""
 
     @abstractmethod
     def list_steps(
         self, run_id: str, /, *, after: int = 0, limit: int | None = None, payloads: bool = True
     ) -> list[Step]:
-        """The records of a run with ``seq > after`` in the order of ``seq``; an unknown run has none.
+        """The records of a run with ``seq > after``, in order of ``seq``. An unknown run has none.
 
-        With *limit*, the first so many. A page may hold a record that one of a later page replaces, by its
-        key; a page shorter than *limit* is the last. Without *payloads*, ``payload`` is ``None``.
+        With *limit*, only that many are returned, the first ones. A record in a page may be replaced by one
+        in a later page, by its key. A page shorter than *limit* is the last. Without *payloads*, ``payload``
+        is ``None``.
         """
 
     @abstractmethod
@@ -214,8 +214,9 @@ class Storage(ABC):
         limit: int | None = None,
         payloads: bool = True,
     ) -> list[Signal]:
-        """Messages of a run with ``seq > after``, in the order of arrival; of one *name* only, or only those
-        not taken. Without *payloads*, ``payload`` is ``b""`` and ``reply`` is ``None``."""
+        """Messages of a run with ``seq > after``, in order of arrival. With *name*, only of that name; with
+        *unread*, only those not taken. Without *payloads*, ``payload`` is ``b""`` and ``reply`` is
+        ``None``."""
 
     @abstractmethod
     def get_signal(self, run_id: str, signal_id: str, /) -> Signal | None:
@@ -237,7 +238,7 @@ class Storage(ABC):
 
     @abstractmethod
     def get_memo(self, key: str, /) -> Memo | None:
-        """The memo of this key, or ``None``. Expiry is the caller's to judge."""
+        """The memo of this key, or ``None``. The caller judges whether it has expired."""
 
     @abstractmethod
     def list_queues(self) -> list[QueueRow]:
@@ -257,16 +258,18 @@ class Storage(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Give up connections and files. To close twice is fine; other calls raise ``StorageUnavailable``."""
+        """Give up connections and files. Closing twice is fine. Other calls then raise
+        ``StorageUnavailable``."""
 
     def list_memos(self, *, after: str = "", limit: int | None = None) -> list[Memo]:
-        """Memos with a key above *after*, by key; with *limit*, the first so many. Only re-keying asks."""
+        """Memos with a key above *after*, by key. With *limit*, only the first ones. Only re-keying asks."""
         raise NotImplementedError(f"{type(self).__name__} lists no memos, which re-keying needs")
 
     def queue_counts(self) -> dict[str, QueueCounts]:
-        """What waits in each queue and what has begun, by its name; queues without such runs are left out.
+        """How many runs of each queue wait and have begun, by its name. Queues without such runs are left
+        out.
 
-        By default it reads all unfinished runs: a storage that can count does better.
+        By default this reads all unfinished runs. A storage that can count does better.
         """
         found: dict[str, QueueCounts] = {}
         for run in self.list_runs(RunFilter(status=(RunStatus.PENDING, RunStatus.RUNNING))):
@@ -280,13 +283,13 @@ class Storage(ABC):
         return found
 
     def count_pending(self) -> dict[str, int]:
-        """How many runs wait in each queue, by its name; queues in which none waits are left out."""
+        """How many runs wait in each queue, by its name. Queues without waiting runs are left out."""
         return {name: counts.pending for name, counts in self.queue_counts().items() if counts.pending}
 
     # Defaults that work in one process ---------------------------------------------------------------------
 
     async def commit_async(self, operations: Sequence[Operation], /) -> list[Outcome]:
-        """``commit`` from a coroutine: where it is *inline* as it is, else in a thread."""
+        """``commit`` from a coroutine: directly if the storage is *inline*, otherwise in a thread."""
         if self.inline:
             return self.commit(operations)
         return await asyncio.to_thread(self.commit, operations)
@@ -294,36 +297,36 @@ class Storage(ABC):
     def commit_within(self, connection: Any, operations: Sequence[Operation], /) -> list[Outcome]:
         """Apply *operations* in the transaction that the caller has open on *connection*, and leave it open.
 
-        Raises ``TypeError`` for a connection of another database driver, and in a storage without one.
+        Raises ``TypeError`` for a connection of another database driver, and if the storage has none.
         """
         raise TypeError(
             f"{type(self).__name__} has no transactions to share; connection= needs SQLite or PostgreSQL"
         )
 
     async def commit_within_async(self, connection: Any, operations: Sequence[Operation], /) -> list[Outcome]:
-        """``commit_within`` from a coroutine, where the connection may be one that is awaited."""
+        """``commit_within`` from a coroutine. The connection may be one that is awaited."""
         return self.commit_within(connection, operations)
 
     def transaction(self) -> AbstractContextManager[StepTransaction]:
-        """A transaction with a connection of its own, open from entering on.
+        """A transaction with a connection of its own. It is open from entering on.
 
-        :meth:`commit_transaction` commits it; leaving it otherwise rolls it back. Raises ``TypeError`` in a
-        storage without transactions (``transacts`` is false).
+        :meth:`commit_transaction` commits it. Leaving it without that rolls it back. Raises ``TypeError`` if
+        the storage has no transactions (``transacts`` is false).
         """
         raise TypeError(f"{type(self).__name__} has no transactions; that needs SQLite or PostgreSQL")
 
     def transaction_async(self) -> AbstractAsyncContextManager[StepTransaction]:
-        """The same for an async body, by default made and ended in threads."""
+        """As :meth:`transaction`, for an async body. By default it is made and ended in threads."""
         return in_threads(self.transaction())
 
     def commit_transaction(
         self, transaction: StepTransaction, operations: Sequence[Operation], /
     ) -> list[Outcome]:
-        """Apply *operations* in *transaction* and commit it, if every one of them takes effect; else nothing
-        does. One outcome for each.
+        """Apply *operations* in *transaction* and commit it, if every one of them takes effect. Otherwise
+        nothing does. Returns one outcome for each.
 
-        Raises :class:`~flowdsl.storage.transactions.NotCommitted` for what the body is to blame for, and
-        ``StorageError``, with ``outcome_unknown`` where the connection was lost.
+        Raises :class:`~flowdsl.storage.transactions.NotCommitted` if the body is to blame. Raises
+        ``StorageError`` too, with ``outcome_unknown`` if the connection was lost.
         """
         outcomes = transaction.commit(operations)
         if transaction.committed:
@@ -333,18 +336,18 @@ class Storage(ABC):
     async def commit_transaction_async(
         self, transaction: StepTransaction, operations: Sequence[Operation], /
     ) -> list[Outcome]:
-        """The same from a coroutine, by default in the thread of the transaction."""
+        """As :meth:`commit_transaction`, from a coroutine. By default it uses the transaction's thread."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(
             transaction.thread, self.commit_transaction, transaction, operations
         )
 
     def now(self) -> float:
-        """The storage's clock, in seconds since the epoch. Everything durable is on it, leases too."""
+        """The storage's clock, in seconds since the epoch. All durable times use it, leases too."""
         return time.time()
 
     def announce(self, operations: Iterable[Operation]) -> None:
-        """Say to those who wait what *operations*, now durable, are about. (``commit`` calls it.)"""
+        """Tell those who wait what *operations*, now durable, are about. (``commit`` calls it.)"""
         topics = topics_of(operations)
         if topics:
             self._changes.say(topics)
@@ -352,7 +355,7 @@ class Storage(ABC):
             self._changes.say_any()
 
     def notify(self, topics: Iterable[str] = ()) -> None:
-        """Wake all who wait here for a change of these *topics*; without, of whatever topic."""
+        """Wake all who wait here for a change of these *topics*. Without topics, wake everybody."""
         wanted = tuple(topics)
         if wanted:
             self._changes.say(wanted)
@@ -361,29 +364,29 @@ class Storage(ABC):
 
     def next_due(self, workflows: Collection[str], queues: Sequence[str] | None = None, /) -> float | None:
         """When ``ClaimNext`` may find a run of *workflows* (paths) in *queues*, in seconds on the storage's
-        clock: when the first pending one is due, or the first lease ends, whichever is earlier; 0.0 if there
-        is one already; ``None`` if there is none. Limits and versions do not count.
+        clock. That is when the first pending run is due, or the first lease ends, whichever is earlier. 0.0
+        if there is one already. ``None`` if there is none. Limits and versions do not count.
 
-        It is what an idle worker asks, so it should cost little and lock nothing. By default: in two seconds.
+        Idle workers ask this, so it should cost little and lock nothing. By default: in two seconds.
         """
         return self.now() + 2.0
 
     def wait_for_change(self, seen: int, timeout: float, /, topics: Iterable[str] = ()) -> int:
         """Wait until something may have changed since version *seen*, at most *timeout* seconds.
 
-        *topics* say what the caller cares for: ``run:<id>`` (a message, a reply, an item, a request to
-        cancel, the end) or ``queue:<name>`` (a run to be claimed); a change of anything else does not wake
+        *topics* say what the caller wants to hear of: ``run:<id>`` (a message, a reply, an item, a request to
+        cancel, the end) or ``queue:<name>`` (a run to be claimed). A change of anything else does not wake
         it. Without topics, any change does, steps included.
 
-        Returns the version to be passed the next time: that of now, or *seen* if nothing of the topics
-        changed; 0 is older than any. Spurious returns are allowed. A backend shared by processes overrides
-        this so that their commits are seen too: within a tenth of a second by topic, and within a second
-        without.
+        Returns the version to pass the next time: the present one, or *seen* if nothing of the topics
+        changed. 0 is older than any. It may return for no reason. If processes share the backend, it
+        overrides this so that their commits are seen too: within a tenth of a second by topic, and within a
+        second without.
         """
         return self._changes.wait(seen, timeout, topics)
 
     def attention(self, run_ids: Iterable[str], /) -> list[Attention]:
-        """What the given runs must notice; runs that do not exist are left out."""
+        """What the given runs must know. Runs that do not exist are left out."""
         found = []
         for run_id in run_ids:
             run = self.get_run(run_id)
@@ -395,10 +398,10 @@ class Storage(ABC):
     # The verbs of the field, standing on commit ------------------------------------------------------------
 
     def set_run(self, run: Run, /) -> None:
-        """Insert a run as it is, or replace all its fields but the epoch and the lease.
+        """Insert a run as it is, or replace all its fields except the epoch and the lease.
 
-        Raises ``ValueError`` for a pruned *run* and :class:`~flowdsl.errors.RunConflict` when its id belongs
-        to a pruned one.
+        Raises ``ValueError`` for a pruned *run*. Raises :class:`~flowdsl.errors.RunConflict` if its id
+        belongs to a pruned one.
         """
         if run.pruned:
             raise ValueError("a pruned run cannot be set; delete it with a tombstone")
@@ -413,28 +416,28 @@ class Storage(ABC):
         raise_unstorable(opened, updated)
 
     def delete_run(self, run_id: str, /) -> None:
-        """Delete a run with all that belongs to it; a missing one is no error."""
+        """Delete a run with all that belongs to it. A missing one is no error."""
         self.commit([DeleteRun(run_id)])
 
     def set_step(self, step: Step, /) -> None:
-        """Insert or replace a step record of an existing run; ``LookupError`` when the run is missing."""
+        """Insert or replace a step record of an existing run. ``LookupError`` if the run is missing."""
         (outcome,) = self.commit([PutStep(step)])
         raise_unstorable(outcome)
         if isinstance(outcome, Missing):
             raise LookupError(f"no run {step.run_id!r}")
 
     def delete_step(self, run_id: str, key: str, /) -> None:
-        """Delete a step record; a missing one is no error."""
+        """Delete a step record. A missing one is no error."""
         self.commit([DropSteps(run_id, (key,))])
 
     def add_signal(self, signal: Signal, /) -> bool:
-        """Store a message; ``False`` when the run is missing or has ended."""
+        """Store a message. ``False`` if the run is missing or has ended."""
         (outcome,) = self.commit([AddSignal(signal)])
         raise_unstorable(outcome)
         return isinstance(outcome, Done)
 
     def get_state(self, run_id: str, /) -> list[Step]:
-        """The store operations of a run in order; the run store's state is their fold."""
+        """The store operations of a run in order. Their fold is the state of the run store."""
         return [step for step in self.list_steps(run_id) if step.kind == STORE]
 
     def __enter__(self) -> Self:

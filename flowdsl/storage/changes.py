@@ -1,11 +1,11 @@
 """Waiting for changes, by topic, within one process.
 
-Each change gets the next version. A waiter says which version it has seen and which topics it cares for, and
-sleeps until one of them has a later one; a change of another topic does not wake it. No topics means: any
+Each change gets the next version. A waiter says which version it has seen and which topics it wants. It
+sleeps until one of them has a later version. A change of another topic does not wake it. No topics means: any
 change.
 
-Telling that something changed takes no lock unless somebody waits. A waiter announces itself before it looks
-at the versions, so a change is either seen by that look, or sees the waiter.
+Telling of a change takes no lock unless somebody waits. A waiter announces itself before it looks at the
+versions. So that look sees the change, or the change sees the waiter.
 """
 
 import itertools
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 
 __all__ = ["Changes"]
 
-_REMEMBERED = 8192  # topics whose version is known; of a forgotten one it is said that it may have changed
+_REMEMBERED = 8192  # topics whose version is known; a forgotten one counts as perhaps changed
 
 
 class _Waiter:
@@ -34,12 +34,12 @@ class Changes:
         self._lock = threading.Lock()
         self._numbers = itertools.count(2)
         self._versions: dict[str, int] = {}
-        self._forgotten = 1  # of topics that are not in _versions, changes up to this one may be unknown
+        self._forgotten = 1  # of topics missing in _versions, changes up to this one may be unknown
         self._waiters: set[_Waiter] = set()
         self.version = 1
 
     def say(self, topics: Iterable[str] = ()) -> None:
-        """Something changed: these topics, or what no topic tells."""
+        """These *topics* changed, or something that no topic tells."""
         version = next(self._numbers)
         for topic in topics:
             self._versions[topic] = version
@@ -50,7 +50,7 @@ class Changes:
             self._wake()
 
     def say_any(self) -> None:
-        """Something changed that no topic tells, as with each step."""
+        """Something changed that no topic tells, as every step does."""
         self.version = next(self._numbers)
         if self._waiters:
             self._wake()
@@ -76,7 +76,7 @@ class Changes:
             waiter.wake.set()
 
     def since(self, seen: int, topics: frozenset[str]) -> bool:
-        """Whether something of *topics* may have changed since version *seen*."""
+        """Whether any of *topics* may have changed since version *seen*."""
         if not topics:
             return self.version != seen
         versions = self._versions
@@ -89,11 +89,11 @@ class Changes:
         topics: Iterable[str] = (),
         pause: Callable[[float], float] = lambda left: left,
     ) -> int:
-        """Wait until something of *topics* changed since *seen*, at most *timeout* seconds; the version now,
-        or *seen* if nothing of them changed.
+        """Wait until any of *topics* has changed since *seen*, at most *timeout* seconds. Returns the present
+        version, or *seen* if none of them changed.
 
-        *pause* is called before each wait with the seconds left, and says how many to wait before looking
-        again.
+        *pause* is called before each wait with the seconds left. It says how many to wait before the next
+        look.
         """
         wanted = frozenset(topics)
         end = time.monotonic() + timeout
@@ -105,30 +105,30 @@ class Changes:
                 if self.since(seen, wanted):
                     return self.version
                 if (left := end - time.monotonic()) <= 0:
-                    return seen  # whatever else changed is no news to this waiter
+                    return seen  # other changes are no news to this waiter
                 waiter.wake.wait(pause(left))
             finally:
                 with self._lock:
                     self._waiters.discard(waiter)
 
     def nudge(self) -> None:
-        """Let one of those who wait look at once, as if it had slept enough."""
+        """Let one waiter look at once, as if it had slept enough."""
         with self._lock:
             for waiter in self._waiters:
                 waiter.wake.set()
                 return
 
     def waited_for(self) -> frozenset[str]:
-        """The topics that somebody waits for at this moment."""
+        """The topics that somebody waits for now."""
         with self._lock:
             return frozenset().union(*(waiter.topics for waiter in self._waiters))
 
     def before_fork(self) -> None:
-        """Let no other thread be at work here while the process forks."""
+        """Keep other threads from working here while the process forks."""
         self._lock.acquire()
 
     def after_fork(self, in_child: bool) -> None:
-        """Go on. The child has none of the threads that waited, and has missed what came meanwhile."""
+        """Go on. The child has none of the waiting threads, and has missed the changes meanwhile."""
         self._lock.release()
         if in_child:
             self._lock, self._waiters = threading.Lock(), set()

@@ -1,6 +1,6 @@
 """Records as the columns of a database, and back, for all backends that speak SQL.
 
-Columns are named as fields and stand in the order of the record, so that rows become records by position.
+Columns are named after fields and stand in the order of the record. So rows become records by position.
 """
 
 import json
@@ -68,12 +68,12 @@ def encode_run_field(name: str, value: Any) -> Any:
 
 
 def tag_items(tags: Tags) -> list[tuple[str, str | None]]:
-    """Tags as pairs; the value of a tag that is a name only is ``None``."""
+    """Tags as pairs. A tag that is only a name has the value ``None``."""
     return list(tags.items()) if isinstance(tags, Mapping) else [(name, None) for name in dict.fromkeys(tags)]
 
 
 def _encode_tags(tags: Tags) -> str:
-    # Not escaped to ASCII: what is no Unicode is then refused with the row, before any tag is stored.
+    # Not escaped to ASCII. So text that is no Unicode is refused with the row, before any tag is stored.
     if not tags:
         return ""
     return json.dumps(dict(tags) if isinstance(tags, Mapping) else list(tags), ensure_ascii=False)
@@ -91,12 +91,12 @@ _ENCODE: dict[str, Callable[[Any], Any]] = {
 
 
 def signal_values(run: int, signal: Signal) -> list[Any]:
-    """The columns of a new message, behind the number of its run."""
+    """The columns of a new message, after the number of its run."""
     return [run, *(getattr(signal, name) for name in NEW_SIGNAL)]
 
 
 def item_values(run: int, item: Item) -> list[Any]:
-    """The columns of an item, behind the number of its run."""
+    """The columns of an item, after the number of its run."""
     return [run, *(getattr(item, name) for name in ITEM_COLUMNS)]
 
 
@@ -116,12 +116,12 @@ _ASKED = SIGNAL_COLUMNS.index("asked") + 1
 _REPLY_FAILED = SIGNAL_COLUMNS.index("reply_failed") + 1
 
 
-# What damaged rows raise below. (Damage inside a payload is found by its checksum, above the storage.)
+# What damaged rows raise below. (A checksum above the storage finds damage inside a payload.)
 _DAMAGE = (AttributeError, KeyError, TypeError, ValueError)
 
 
 def run_of(row: Row) -> Run:
-    """A run from the columns ``RUN_COLUMNS``. Raises ``CorruptPayload`` when they make no run."""
+    """A run from the columns ``RUN_COLUMNS``. Raises ``CorruptPayload`` if they make no run."""
     values = list(row)
     try:
         values[_STATUS] = _RUN_STATUS[values[_STATUS]]
@@ -172,7 +172,7 @@ def schedule_of(row: Row) -> ScheduleRow:
 
 
 def attention_of(row: Row) -> Attention:
-    """What a run must notice, from a row of id, epoch, status, request to cancel and count. Raises
+    """What a run must know, from a row of id, epoch, status, request to cancel and count. Raises
     ``CorruptPayload``."""
     try:
         return Attention(row[0], row[1], _RUN_STATUS[row[2]], row[3], row[4])

@@ -1,8 +1,8 @@
 """What storages do around ``os.fork``.
 
-A fork copies one thread and all memory: locks that other threads hold stay held for ever in the child, and
-what another thread was changing stays half changed. So before a fork each storage comes to rest, and is let
-go on both sides.
+A fork copies one thread and all memory. Locks of other threads stay held for ever in the child, and what they
+were changing stays half changed. So each storage comes to rest before a fork, and goes on after it on both
+sides.
 """
 
 import os
@@ -27,7 +27,7 @@ _resting: list[Forkable] = []
 
 
 def rest_before_fork(storage: Forkable) -> None:
-    """Call the methods of *storage* around each fork from now on, for as long as it lives."""
+    """Call the methods of *storage* around each fork from now on, as long as it lives."""
     _living.add(storage)
 
 

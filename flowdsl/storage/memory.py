@@ -1,7 +1,7 @@
 """A storage in the memory of one process: for tests, and for runs that need not outlive it.
 
-It is also the reference: short enough to be read as the meaning of each operation, and the other backends
-must agree with it (see ``flowdsl.testing.storage.contract``).
+It is also the reference. It is short enough to be read as the meaning of each operation, and the other
+backends must agree with it (see ``flowdsl.testing.storage.contract``).
 """
 
 import heapq
@@ -91,10 +91,10 @@ _MISSING = Missing()
 
 
 class MemoryStorage(Storage):
-    """Keeps everything in this process; nothing survives it.
+    """Keeps everything in this process. Nothing survives it.
 
-    A commit costs microseconds, so ``inline`` is true. It cannot be opened from another process: pickling one
-    raises ``TypeError``. A forked child gets a copy of its own.
+    A commit costs microseconds, so ``inline`` is true. No other process can open it: pickling one raises
+    ``TypeError``. A forked child gets its own copy.
 
     >>> with MemoryStorage() as storage:
     ...     storage.set_run(Run(id="order-17", workflow="shop.checkout", key="k"))
@@ -109,7 +109,7 @@ class MemoryStorage(Storage):
         self._lock = threading.Lock()
         self._closed = False
         self._signal_seq = 0
-        self._epoch = 0  # the highest of a deleted run
+        self._epoch = 0  # the highest of all deleted runs
         self._forget_all()
         rest_before_fork(self)
 
@@ -454,7 +454,7 @@ class MemoryStorage(Storage):
         return _DONE
 
     def _owned(self, run_id: str, epoch: int | None) -> Entry | Fenced | Missing:
-        """The run, if it is there with this epoch; else the outcome that says why not."""
+        """The run, if it exists with this epoch. Otherwise the outcome that says why not."""
         entry = self._entries.get(run_id)
         if entry is None:
             return _MISSING
@@ -507,7 +507,7 @@ class MemoryStorage(Storage):
         found = (run for run in runs if matches(run, where))
         if where.limit is None:
             chosen = sorted(found, key=order, reverse=where.newest_first)
-        else:  # a page of thousands of runs does not sort them all
+        else:  # so that a page of thousands of runs does not sort them all
             pick = heapq.nlargest if where.newest_first else heapq.nsmallest
             chosen = pick(where.limit, found, key=order)
         return [_copy(run) if payloads else _bare(run) for run in chosen]
@@ -517,7 +517,7 @@ class MemoryStorage(Storage):
         with self._lock:
             entry = self._entry(run_id)
             found = None if entry is None else entry.steps.get(key)
-        # Numbered when it is read, not when it is put: that would be the larger half of a commit.
+        # Numbered when it is read. At the time of a put, that would take most of a commit.
         return None if found is None else found[1]._replace(seq=found[0])
 
     def list_steps(
@@ -549,7 +549,7 @@ class MemoryStorage(Storage):
             entry = self._entry(run_id)
             if entry is None:
                 return []
-            # Of thousands of messages, a wait looks at those only that are unread, and at one page of them.
+            # Even with thousands of messages, a wait looks only at unread ones, one page at a time.
             signals = map(entry.signals.__getitem__, entry.unread) if unread else entry.signals.values()
             matching = (one for one in signals if one.seq > after and (name is None or one.name == name))
             page = list(islice(matching, limit))
@@ -699,7 +699,7 @@ _APPLY: dict[type, Callable[[MemoryStorage, Any], Outcome]] = {
 
 
 def _rewritten(op: Rewrite, row: Any) -> Any:
-    """*row* with other bytes, if it has those that it is said to have; else ``None``."""
+    """*row* with other bytes, if it has the bytes that it should have. Otherwise ``None``."""
     if row is None or any(getattr(row, name) != value for name, value in op.was.items()):
         return None
     changes: dict[str, Any] = dict(op.now)
@@ -707,7 +707,7 @@ def _rewritten(op: Rewrite, row: Any) -> Any:
 
 
 def _copy(run: Run) -> Run:
-    # All else in a run is immutable.
+    # Everything else in a run is immutable.
     return evolve(run, tags=dict(run.tags)) if isinstance(run.tags, dict) else run
 
 

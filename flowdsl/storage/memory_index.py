@@ -1,4 +1,4 @@
-"""How the storage in memory holds runs, so that opening one among thousands looks at few."""
+"""How the storage in memory holds runs. Opening one among thousands looks at few of them."""
 
 import heapq
 from bisect import bisect_left, insort
@@ -16,8 +16,8 @@ __all__ = ["Entry", "Line", "matches", "order"]
 
 @define(slots=True)
 class Entry:
-    """A run with what belongs to it. Steps are kept in the order of ``seq``, which stands beside each;
-    ``unread``: ids of the messages that nobody has taken, in the order of arrival."""
+    """A run with all that belongs to it. Steps are kept in order of ``seq``, which stands beside each.
+    ``unread``: ids of the messages that nobody has taken, in order of arrival."""
 
     run: Run
     nonce: str
@@ -31,7 +31,7 @@ class Entry:
 
 @define(slots=True)
 class Line:
-    """The numbered runs of one key, sorted, so that finding the one to continue does not look at all."""
+    """The numbered runs of one key, sorted. So finding the one to continue does not look at all."""
 
     numbers: list[int] = field(factory=list)
     live: dict[str | None, list[tuple[int, str]]] = field(factory=dict)
@@ -46,7 +46,7 @@ class Line:
             insort(group, (run.number, run.id))
 
     def remove(self, run: Run) -> None:
-        """Take *run* out, as it was entered."""
+        """Remove *run*, as it was entered."""
         if run.number is None:
             return
         del self.numbers[bisect_left(self.numbers, run.number)]
@@ -68,12 +68,12 @@ class Line:
 
 
 def order(run: Run) -> tuple[float, str]:
-    """What lists of runs are ordered by."""
+    """The order of lists of runs."""
     return run.created_at, run.id
 
 
 def matches(run: Run, where: RunFilter) -> bool:
-    """Whether all conditions of *where* hold for *run*, but for its place in the list."""
+    """Whether all conditions of *where* hold for *run*, apart from its place in the list."""
     if isinstance(where.tags, Mapping):
         items = run.tags.items() if isinstance(run.tags, Mapping) else ()
         tagged = where.tags.items() <= set(items)
@@ -99,7 +99,7 @@ def _has_text(run: Run, text: str) -> bool:
 
 
 def _folded(text: str) -> str:
-    """*text* with its ASCII letters in lower case: as databases do it, which know no other letters."""
+    """*text* with its ASCII letters in lower case. Databases do so, and change no other letters."""
     return text.translate(_LOWER)
 
 

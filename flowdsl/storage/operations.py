@@ -1,10 +1,10 @@
-"""What is asked of a storage.
+"""What a storage can be asked to do.
 
 Everything that writes is an *operation*. A storage takes several at a time, in ``commit``, and gives one
-*outcome* for each (:mod:`flowdsl.storage.outcomes`). An operation that makes no sense (an empty id, a field
-that cannot be set) raises ``ValueError`` when it is made, so a storage never sees one.
+*outcome* for each (:mod:`flowdsl.storage.outcomes`). A senseless operation (an empty id, a field that cannot
+be set) raises ``ValueError`` when it is made, so a storage never sees one.
 
-What an operation means for a run's owner, epoch and status is decided in :mod:`flowdsl.core.ownership`.
+:mod:`flowdsl.core.ownership` decides what an operation means for a run's owner, epoch and status.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -59,7 +59,7 @@ def require_limit(limit: int | None) -> None:
 
 
 def _an_id(what: str, *names: str) -> Callable[[Any, "Attribute[Any]", Any], None]:
-    """A validator: the value, or these attributes of it, are ids."""
+    """A validator: the value is an id, or these attributes of it are."""
 
     def check(_: Any, __: "Attribute[Any]", value: Any) -> None:
         if not names:
@@ -90,25 +90,26 @@ def _keys(_: Any, __: "Attribute[Any]", keys: tuple[str, ...]) -> None:
 class OpenRun:
     """Insert a run owned by ``run.owner`` with a lease of *lease* seconds, or find the one to continue.
 
-    Its epoch is 1, or greater than that of every run deleted before: the owner of a deleted run never fits
+    Its epoch is 1, or greater than that of every run deleted before. So the owner of a deleted run never fits
     its successor.
 
-    With ``run.number`` ``None`` the id is given: if a run of this id exists (a pruned one included), the
-    outcome is ``Found((it,))``, else the run is inserted.
+    With ``run.number`` ``None`` the id is given. If a run of this id exists (a pruned one included), the
+    outcome is ``Found((it,))``. Otherwise the run is inserted.
 
-    With ``run.dedup``, if a run of the same workflow, queue and ``dedup`` is pending or running, the outcome
-    is ``Found((it,))``, whatever the id.
+    With ``run.dedup``, a run of the same workflow, queue and ``dedup`` may be pending or running. Then the
+    outcome is ``Found((it,))``, whatever the id.
 
-    Otherwise the run is numbered and ``run.id`` is only a prefix. Unless *fresh*, if runs of ``run.key``
-    exist that are ``pending`` or ``running`` with an owner not in *skip_owners* (no owner counts as not in
-    it), or ``failed`` and ``retryable``, the outcome is ``Found`` with the oldest of them, sixteen at most,
-    by number. Else the run is inserted with the next number of its key (1 + the highest) and the id
-    ``f"{prefix}-{number}"``, going on to the next number while that id is taken. With *number*, it gets that
-    one; if a run of its key has it or a higher one, or the id is taken, nothing happens: ``Missing()``.
+    Otherwise the run is numbered, and ``run.id`` is only a prefix. Unless *fresh*, runs of ``run.key`` are
+    looked for that can be continued. They are ``pending`` or ``running`` with an owner not in *skip_owners*
+    (no owner counts as not in it), or ``failed`` and ``retryable``. If there are any, the outcome is
+    ``Found`` with the oldest of them, at most sixteen, by number. Otherwise the run is inserted with the next
+    number of its key (1 + the highest) and the id ``f"{prefix}-{number}"``. If that id is taken, the next
+    number is tried. With *number*, the run gets that one. If a run of its key has it or a higher one, or the
+    id is taken, nothing happens: ``Missing()``.
 
-    Outcome: ``Opened(run as inserted)``, ``Found(runs)`` or ``Missing()``. Sent again after an unknown
-    outcome by the same ``run.owner`` with the same ``nonce``, an insertion that had happened is ``Opened``
-    again.
+    Outcome: ``Opened(run as inserted)``, ``Found(runs)`` or ``Missing()``. The same ``run.owner`` may send it
+    again with the same ``nonce`` after an unknown outcome. If the insertion had happened, the outcome is
+    ``Opened`` again.
     """
 
     run: Run = field(validator=_an_id("run", "id"))
@@ -123,14 +124,14 @@ class OpenRun:
 class ClaimRun:
     """Take a run over: compare-and-swap on its *epoch*.
 
-    Takes effect if the run exists, is not pruned, has exactly this epoch and, where given, one of the
-    statuses *if_status*, and (*force*, or it has no owner, or its lease has expired on the storage's clock).
-    Then owner := *owner*, epoch += 1, status := ``running``, ``finished_at`` := None, lease := now + *lease*,
-    and *changes* are applied as by ``UpdateRun``.
+    Takes effect if all of these hold: the run exists and is not pruned; it has exactly this epoch; it has one
+    of the statuses *if_status*, if given; and *force* is set, or it has no owner, or its lease has expired on
+    the storage's clock. Then owner := *owner*, epoch += 1, status := ``running``, ``finished_at`` := None,
+    lease := now + *lease*, and *changes* are applied as by ``UpdateRun``.
 
     Outcome: ``Opened(run after the claim)``, ``Fenced(run as it is)`` or ``Missing()`` (pruned ones
-    included). Sent again by the same *owner* with the same *nonce*, a claim that had happened is ``Opened``
-    again.
+    included). The same *owner* may send it again with the same *nonce*. If the claim had happened, the
+    outcome is ``Opened`` again.
     """
 
     run_id: str = field(validator=_an_id("run id"))
@@ -147,17 +148,18 @@ class ClaimRun:
 class ClaimNext:
     """Take the next runs that *owner* may execute, at most *limit*, each with a lease of *lease* seconds.
 
-    Taken are runs that are interrupted (``running``, not called by another run, without an owner or with a
-    lease that has passed), oldest first; then ``pending`` runs without an owner that are due, in the order
-    and within the limits of :mod:`flowdsl.core.queues`. A run without a queue counts as one of the queue
-    ``default``. Only runs of *workflows* (pairs of path and version known) are taken, none of a version that
-    is not known. With *queues*, pending ones only of those, and interrupted ones only of those or of none.
-    With *after*, ``(priority, created_at, id)`` of a pending run, the search begins behind it: a low-water
-    mark, for a storage in which passing over dead rows costs. Runs whose ids are in *skip* are not taken.
+    Interrupted runs come first, oldest first: they are ``running``, no other run has called them, and they
+    have no owner or a lease that has passed. Then come ``pending`` runs without an owner that are due, in the
+    order and within the limits of :mod:`flowdsl.core.queues`. A run without a queue counts as one of the
+    queue ``default``. Only runs of *workflows* (pairs of path and version known) are taken, and none of a
+    version that is not known. With *queues*, pending runs are taken only from those, and interrupted ones
+    only from those or from none. *after* is ``(priority, created_at, id)`` of a pending run: the search
+    begins after it. That is a low-water mark, for a storage in which passing over dead rows costs time. Runs
+    whose ids are in *skip* are not taken.
 
-    A taken run is ``running``; ``claimed_at`` is set when it was pending; ``recoveries`` += 1 if it had an
-    owner. Outcome: ``Claimed(runs as they now stand)``. Sent again by the same *owner* with the same
-    *nonce*, it is the same.
+    A taken run is ``running``. If it was pending, ``claimed_at`` is set. If it had an owner, ``recoveries``
+    += 1. Outcome: ``Claimed(runs as they now stand)``. If the same *owner* sends it again with the same
+    *nonce*, the outcome is the same.
     """
 
     owner: str
@@ -175,9 +177,9 @@ class UpdateRun:
     """Set fields of a run. *changes* maps names of :class:`~flowdsl.core.records.Run` fields (those in
     ``RUN_FIELDS``) to values.
 
-    With *epoch*, the run must have it, else ``Fenced``. With *if_status*, the run must have one of these,
-    else ``Fenced`` likewise — but with both, and all of *changes* in place already, it is
-    ``Done(existed=True)``: the same owner sends it again. With *lease*, the lease is renewed to now + *lease*
+    With *epoch*, the run must have it, otherwise ``Fenced``. With *if_status*, the run must have one of
+    these, otherwise ``Fenced`` too. But if both are given, and all of *changes* are in place already, the
+    same owner has sent it again: ``Done(existed=True)``. With *lease*, the lease is renewed to now + *lease*
     seconds. With *release*, the owner is dropped and the lease ends now.
 
     Outcome: ``Done()``, ``Fenced(run)`` or ``Missing()``.
@@ -193,13 +195,13 @@ class UpdateRun:
 
 @frozen(slots=True)
 class Restart:
-    """Begin the next generation of a run: ``generation`` += 1, epoch += 1, *changes* are applied as by
-    ``UpdateRun``, and the journal goes, with the messages that were taken, unless their sender asked for a
-    reply. Unread messages, published items and tags stay, and so does the owner. What the former generation
-    still sends is refused by its epoch.
+    """Begin the next generation of a run: ``generation`` += 1, epoch += 1, and *changes* are applied as by
+    ``UpdateRun``. The journal is deleted. So are the messages that were taken, unless their sender asked for
+    a reply. Unread messages, published items, tags and the owner stay. The epoch refuses what the former
+    generation still sends.
 
-    *epoch* as in ``UpdateRun``. If the run is in the generation that *changes* name already, and nobody has
-    claimed it since, nothing happens: ``Done(existed=True)``, for it is sent again.
+    *epoch* is as in ``UpdateRun``. The run may be in the generation that *changes* name already, and nobody
+    has claimed it since. Then it was sent again, and nothing happens: ``Done(existed=True)``.
 
     Outcome: ``Done()``, ``Fenced(run)`` or ``Missing()``.
     """
@@ -211,13 +213,13 @@ class Restart:
 
 @define(slots=True, unsafe_hash=True, init=False)  # each step makes one: it is neither frozen nor generated
 class PutStep:
-    """Append a step record to the journal of its run. An earlier one of the same key does not count any more.
+    """Append a step record to the journal of its run. An earlier one of the same key counts no more.
 
-    *epoch* as in ``UpdateRun``. With *once*, an existing record of the key counts on and nothing is appended:
-    ``Done(seq of the existing, existed=True)``. That looks through the journal of the run, so it is for what
-    happens seldom.
+    *epoch* is as in ``UpdateRun``. With *once*, an existing record of the key continues to count, and nothing
+    is appended: ``Done(seq of the existing, existed=True)``. That looks through the journal of the run, so it
+    is for rare events.
 
-    Sent again after an unknown outcome, the record is appended again, which changes nothing but its ``seq``.
+    Sent again after an unknown outcome, the record is appended again. That changes nothing but its ``seq``.
 
     Outcome: ``Done(seq)``, ``Fenced(run)``, ``Missing()`` (no such run).
     """
@@ -236,8 +238,8 @@ class PutStep:
 
 @frozen(slots=True)
 class DropSteps:
-    """Delete the step records of *keys*; those that are not there do not matter. Their ``seq`` are not given
-    again. *epoch* as in ``UpdateRun``.
+    """Delete the step records of *keys*. Missing ones do not matter. Their ``seq`` are not given again.
+    *epoch* is as in ``UpdateRun``.
 
     Outcome: ``Done()``, ``Fenced(run)`` or ``Missing()``.
     """
@@ -251,8 +253,8 @@ class DropSteps:
 class AddSignal:
     """Store a message for a run that has not ended (``pending``, ``running`` or ``failed``).
 
-    A message whose ``key`` is not ``None`` and equals that of an earlier one of the same run and name is
-    dropped: ``Done(seq of the earlier, existed=True)``. So is one whose ``id`` the run has already.
+    If its ``key`` is not ``None`` and equals that of an earlier message of the same run and name, it is
+    dropped: ``Done(seq of the earlier, existed=True)``. The same happens if the run has its ``id`` already.
 
     Outcome: ``Done(seq)``, ``Missing()`` (no such run) or ``Fenced(run)`` (``completed`` or ``cancelled``).
     """
@@ -262,7 +264,7 @@ class AddSignal:
 
 @frozen(slots=True)
 class TakeSignal:
-    """Mark message *signal_id* as taken by ``step.key`` and put the step, both or neither.
+    """Mark message *signal_id* as taken by ``step.key``, and put the step: both or neither.
 
     Outcome: ``Done(seq of the step)``, ``Fenced(run)``, or ``Missing()`` (no such run or message, or it is
     already taken by another key).
@@ -275,7 +277,7 @@ class TakeSignal:
 
 @frozen(slots=True)
 class Reply:
-    """Store the reply to a message; with *failed*, *payload* is an error. The first reply counts.
+    """Store the reply to a message. With *failed*, *payload* is an error. The first reply counts.
 
     *epoch* as in ``UpdateRun``. Outcome: ``Done()``, ``Done(existed=True)`` (there was one), ``Fenced(run)``,
     or ``Missing()`` (no such run or message).
@@ -292,7 +294,7 @@ class Reply:
 
 @frozen(slots=True)
 class Publish:
-    """Store an item of a channel. The owner of the run numbers them; an item that is there stays as it is.
+    """Store an item of a channel. The owner of the run numbers the items. An existing item stays as it is.
 
     *epoch* as in ``UpdateRun``. Outcome: ``Done()``, ``Done(existed=True)``, ``Fenced(run)`` or
     ``Missing()``.
@@ -306,9 +308,9 @@ class Publish:
 class DeleteRun:
     """Delete a run with its steps, messages and items. A missing one is no error. Outcome: ``Done()``.
 
-    With *tombstone*, a run whose id was given stays as a stub (``pruned``: no args, no result, no error
-    bytes) so that its id is never used again; readers do not show it, only ``OpenRun`` finds it. A stub keeps
-    it; without *tombstone*, it is deleted too.
+    With *tombstone*, a run whose id was given leaves a stub (``pruned``: no args, no result, no error bytes),
+    so that its id is never used again. Readers do not show it. Only ``OpenRun`` finds it. Another deletion
+    with *tombstone* keeps the stub; one without deletes it too.
     """
 
     run_id: str = field(validator=_an_id("run id"))
@@ -324,14 +326,14 @@ class PutMemo:
 
 @frozen(slots=True)
 class DropMemo:
-    """Delete a memo; a missing one is no error. Outcome: ``Done()``."""
+    """Delete a memo. A missing one is no error. Outcome: ``Done()``."""
 
     key: str = field(validator=_an_id("memo key"))
 
 
 @frozen(slots=True)
 class PutQueue:
-    """Insert or replace a queue; with *if_new*, one that is there stays: ``Done(existed=True)``. Else
+    """Insert or replace a queue. With *if_new*, an existing one stays: ``Done(existed=True)``. Otherwise
     ``Done()``."""
 
     row: QueueRow = field(validator=_an_id("queue", "name"))
@@ -340,16 +342,16 @@ class PutQueue:
 
 @frozen(slots=True)
 class DropQueue:
-    """Delete a queue; a missing one is no error. Outcome: ``Done()``."""
+    """Delete a queue. A missing one is no error. Outcome: ``Done()``."""
 
     name: str = field(validator=_an_id("queue name"))
 
 
 @frozen(slots=True)
 class PutSchedule:
-    """Insert or replace a schedule; with *if_new*, one that is there stays: ``Done(existed=True)``. With
-    *was*, it is replaced only while it stands as *was* says (but for its seal), else ``Missing()``. Else
-    ``Done()``."""
+    """Insert or replace a schedule. With *if_new*, an existing one stays: ``Done(existed=True)``. With *was*,
+    it is replaced only if it is as *was* says (apart from its seal), otherwise ``Missing()``. In all other
+    cases ``Done()``."""
 
     row: ScheduleRow = field(validator=_an_id("schedule", "name"))
     if_new: bool = False
@@ -358,7 +360,7 @@ class PutSchedule:
 
 @frozen(slots=True)
 class DropSchedule:
-    """Delete a schedule; a missing one is no error. Outcome: ``Done()``."""
+    """Delete a schedule. A missing one is no error. Outcome: ``Done()``."""
 
     name: str = field(validator=_an_id("schedule name"))
 
@@ -372,7 +374,7 @@ class PutWorker:
 
 @frozen(slots=True)
 class DropWorker:
-    """Delete a worker; a missing one is no error. Outcome: ``Done()``."""
+    """Delete a worker. A missing one is no error. Outcome: ``Done()``."""
 
     id: str = field(validator=_an_id("worker id"))
 
@@ -386,18 +388,18 @@ REWRITABLE: Mapping[str, tuple[tuple[str, ...], frozenset[str]]] = {
     "queue": (("name",), frozenset({"seal"})),
     "schedule": (("name",), frozenset({"args", "seal"})),
 }
-"""What ``Rewrite`` may replace: for each kind of record, what addresses one, and its fields of bytes."""
+"""What ``Rewrite`` may replace. For each kind of record: what addresses one, and its fields of bytes."""
 
 
 @frozen(slots=True)
 class Rewrite:
-    """Replace bytes of one record where they stand, as a new secret wants it. Nothing else changes: no
-    ``seq``, no epoch; nobody is woken; a run may execute meanwhile.
+    """Replace bytes of one record in its place, because the secret has changed. Nothing else changes: no
+    ``seq``, no epoch. Nobody is woken. A run may execute meanwhile.
 
-    *kind* and *key* say which record, see ``REWRITABLE``. *was* and *now* hold the same fields; *was* as they
-    were read.
+    *kind* and *key* say which record, see ``REWRITABLE``. *was* and *now* hold the same fields. *was* holds
+    them as they were read.
 
-    Outcome: ``Done()``, or ``Missing()`` if the record is gone or its bytes are not any more what *was* says.
+    Outcome: ``Done()``, or ``Missing()`` if the record is gone or its bytes are no longer those of *was*.
     """
 
     kind: str
@@ -443,7 +445,7 @@ _OPERATIONS = frozenset(Operation.__args__)
 
 
 def require_operations(operations: Sequence[Operation]) -> None:
-    """Raise ``ValueError`` for what is no operation. A storage asks before it applies the first."""
+    """Raise ``ValueError`` for anything that is no operation. A storage asks before it applies the first."""
     for operation in operations:
         if type(operation) not in _OPERATIONS:
             raise ValueError(f"not an operation: {operation!r}")

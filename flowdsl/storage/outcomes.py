@@ -1,4 +1,4 @@
-"""What becomes of an operation: one outcome for each."""
+"""The outcome of an operation. Each operation has one."""
 
 from attrs import define, frozen
 
@@ -22,7 +22,7 @@ __all__ = [
 
 @define(slots=True, unsafe_hash=True)  # as for PutStep
 class Done:
-    """It took effect (``existed``: it had already, and ``seq`` is that of the existing row)."""
+    """It took effect. ``existed``: it had before, and ``seq`` is that of the existing row."""
 
     seq: int = 0
     existed: bool = False
@@ -51,14 +51,14 @@ class Found:
 
 @frozen(slots=True)
 class Fenced:
-    """Refused: the run has another epoch or status than asked for; ``run`` is how it stands."""
+    """Refused: the run has another epoch or status than asked for. ``run`` is the run as it is."""
 
     run: Run
 
 
 @frozen(slots=True)
 class Missing:
-    """Refused: what the operation is about is not there."""
+    """Refused: the object of the operation does not exist."""
 
 
 @frozen(slots=True)
@@ -72,22 +72,22 @@ Outcome = Done | Opened | Claimed | Found | Fenced | Missing | Unstorable
 
 
 def raise_unstorable(*outcomes: Outcome) -> None:
-    """Raise what the storage says of a row that it cannot take."""
+    """Raise the storage's error for a row that it cannot take."""
     for outcome in outcomes:
         if isinstance(outcome, Unstorable):
             raise outcome.error
 
 
 def raise_not_storable(*outcomes: Outcome) -> None:
-    """As :func:`raise_unstorable`, where the row holds a value that somebody wants to store."""
+    """As :func:`raise_unstorable`, if the row holds a value that somebody wants to store."""
     for outcome in outcomes:
         if isinstance(outcome, Unstorable):
             raise not_storable(outcome)
 
 
 def not_storable(outcome: Unstorable, **where: str) -> ResultNotStorable | CorruptPayload:
-    """The error for whoever made the value that the storage cannot take; *where* names run and step. Nobody
-    made a row that was altered: that error stays itself."""
+    """The error for whoever made the value that the storage cannot take. *where* names run and step. Nobody
+    made an altered row, so its error stays as it is."""
     if isinstance(outcome.error, CorruptPayload):
         return outcome.error
     error = ResultNotStorable(str(outcome.error), **where)

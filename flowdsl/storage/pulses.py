@@ -1,8 +1,8 @@
-"""Which runs others have changed, for storages whose database does not say.
+"""Which runs others have changed, for storages whose database does not tell.
 
-Each run has a *pulse*, a number that grows with all that somebody may wait for: a message, a reply, an item,
-a request to cancel, the end. Whoever waits for a run looks at its pulse when somebody has committed, in one
-statement for all runs that are waited for.
+Each run has a *pulse*. This number grows with everything that somebody may wait for: a message, a reply, an
+item, a request to cancel, the end. After each commit, whoever waits for a run looks at its pulse. One
+statement reads the pulses of all runs that are waited for.
 """
 
 from collections.abc import Callable, Iterable
@@ -13,18 +13,18 @@ _REMEMBERED = 8192
 _RUN = "run:"
 
 Read = Callable[[list[str]], Iterable[tuple[str, int]]]
-"""Gives the pulses of runs, by id; those that are not there are left out."""
+"""Gives the pulses of runs, by id. Missing runs are left out."""
 
 
 class Pulses:
-    """The pulses of the runs that somebody waits for, as they were at the last look. Queues and schedules
-    have none: any commit may be about them."""
+    """The pulses of the runs that somebody waits for, as of the last look. Queues and schedules have none:
+    any commit may concern them."""
 
     def __init__(self) -> None:
         self._known: dict[str, int | None] = {}
 
     def learn(self, topics: Iterable[str], read: Read) -> bool:
-        """Look at runs that were not looked at before. If there are such, they may have changed meanwhile."""
+        """Look at runs that were not looked at before. If there are any, they may have changed meanwhile."""
         new = [topic for topic in topics if topic not in self._known]
         if not new:
             return False

@@ -1,4 +1,4 @@
-"""A storage that stands in front of another one: subclass it to see, change or refuse what passes."""
+"""A storage in front of another one. Subclass it to see, change or refuse what passes."""
 
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
@@ -25,8 +25,8 @@ __all__ = ["RelayStorage"]
 
 
 class RelayStorage(Storage):
-    """Hands everything on to *storage*. All that is written passes through ``commit`` or ``commit_async``;
-    what shares a user's transaction, through ``commit_transaction`` (and ``…_async``) or ``commit_within``.
+    """Passes everything on to *storage*. All writes pass through ``commit`` or ``commit_async``. Writes that
+    share a user's transaction pass through ``commit_transaction`` (and ``…_async``) or ``commit_within``.
 
     >>> from flowdsl.storage import MemoryStorage
     >>> RelayStorage(MemoryStorage()).list_runs()

@@ -1,4 +1,4 @@
-"""What those who wait for a change are told of: the topics of runs, queues and schedules."""
+"""Topics of runs, queues and schedules. Whoever waits for a change names some, and is told of those."""
 
 from collections.abc import Iterable, Iterator
 
@@ -30,32 +30,32 @@ __all__ = ["GIVEN_BACK_TOPIC", "QUEUES_TOPIC", "SCHEDULES_TOPIC", "queue_topic",
 
 
 def run_topic(run_id: str) -> str:
-    """What to wait for to hear of a run: a message, a reply, an item, a request to cancel, its end."""
+    """The topic of a run: a message, a reply, an item, a request to cancel, its end."""
     return f"run:{run_id}"
 
 
 def queue_topic(name: str) -> str:
-    """What to wait for to hear of runs that are enqueued, and of the queue being changed."""
+    """The topic of a queue: runs that are enqueued, and changes of the queue."""
     return f"queue:{name}"
 
 
 SCHEDULES_TOPIC = "schedules"
-"""What to wait for to hear of changed schedules."""
+"""The topic of changed schedules."""
 
 QUEUES_TOPIC = "queues"
-"""What to wait for to hear of all queues."""
+"""The topic of all queues."""
 
 GIVEN_BACK_TOPIC = "given back"
-"""What to wait for to hear of runs that their owner let go before their end."""
+"""The topic of runs that their owner let go before their end."""
 
 
 _SILENT = frozenset({PutStep, TakeSignal, DropSteps, PutMemo, DropMemo, PutWorker, DropWorker, Rewrite})
-"""Operations that are told to those only who wait for any change."""
+"""Operations that are told only to those who wait for any change."""
 
 
 def topics_of(operations: Iterable[Operation]) -> list[str]:
-    """What to say to those who wait, once *operations* are durable. Steps and renewed leases say nothing: who
-    wants to see them waits for any change."""
+    """The topics to tell once *operations* are durable. Steps and renewed leases have none: whoever wants to
+    see them waits for any change."""
     for operation in operations:
         if type(operation) not in _SILENT:
             return [topic for op in operations if type(op) not in _SILENT for topic in _topics_of(op)]

@@ -1,8 +1,8 @@
 """Transactions that the body of a step shares with its record.
 
 The body gets a connection in an open transaction. The storage adds the record to that transaction and commits
-it; so the rows of the user and the record are both there, or neither is. The body cannot end the transaction
-by itself: what it had written would then stand without the record.
+it. So the user's rows and the record are both there, or neither is. The body cannot end the transaction
+itself: its rows would then remain without the record.
 """
 
 import asyncio
@@ -19,8 +19,8 @@ __all__ = ["NotCommitted", "StepTransaction", "ended_by_itself", "in_threads", "
 
 
 class NotCommitted(Exception):
-    """The transaction was rolled back for an *error* that is the body's: a constraint that is checked at the
-    end, a deadlock with another transaction."""
+    """The transaction was rolled back for an *error* of the body: a constraint that is checked at the end, or
+    a deadlock with another transaction."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__(str(error))
@@ -28,16 +28,16 @@ class NotCommitted(Exception):
 
 
 class StepTransaction(ABC):
-    """An open transaction. ``connection`` is for the body, ``committed`` says whether it has ended well."""
+    """An open transaction. ``connection`` is for the body. ``committed`` says whether it has ended well."""
 
     connection: Any
     committed: bool = False
-    thread: Executor | None = None  # that begins and ends it for async code, and no other work does
+    thread: Executor | None = None  # it begins and ends this for async code, and does nothing else
 
     @abstractmethod
     def fault(self, error: BaseException | None) -> BaseException | None:
-        """What the end of a body means that has raised *error*, or ``None``: the error, if its transaction
-        cannot be committed any more."""
+        """What the end of a body means that has raised *error* (or ``None``). Returns the error if its
+        transaction can no longer be committed."""
 
     @abstractmethod
     def commit(self, operations: Sequence[Operation]) -> list[Outcome]:
@@ -45,7 +45,7 @@ class StepTransaction(ABC):
 
 
 def refuse(what: str) -> NoReturn:
-    """Raise for *what* a body has called on its connection."""
+    """Raise, because a body has called *what* on its connection."""
     raise TypeError(
         f"{what} is refused on the connection of a transactional step: its transaction is committed together "
         "with the step's record when the body returns, and rolled back when it raises"
@@ -63,9 +63,9 @@ def ended_by_itself() -> TypeError:
 
 @asynccontextmanager
 async def in_threads(transaction: AbstractContextManager[StepTransaction]) -> AsyncIterator[StepTransaction]:
-    """A *transaction* whose beginning and end block, for async code.
+    """A *transaction* for async code. Its beginning and end block.
 
-    It has a thread of its own: all those of a pool may be waiting for it to end.
+    It has its own thread, because all threads of a pool may be waiting for it to end.
     """
     loop = asyncio.get_running_loop()
     with ThreadPoolExecutor(1, thread_name_prefix="flowdsl-transaction") as thread:

@@ -1,8 +1,8 @@
 """From a URL to a storage.
 
-Built-in schemes are ``memory``, ``sqlite`` and ``postgresql``. Others come from plug-ins: the entry-point
-group ``flowdsl.storage``, whose names are schemes and whose values are callables that take the URL and
-return a ``Storage``.
+Built-in schemes are ``memory``, ``sqlite`` and ``postgresql``. Plug-ins add others by the entry-point group
+``flowdsl.storage``. Its names are schemes. Its values are callables that take the URL and return a
+``Storage``.
 """
 
 import os
@@ -14,22 +14,21 @@ from flowdsl.storage.base import Storage
 __all__ = ["DEFAULT_URL", "default_url", "open_storage", "postgres_class"]
 
 DEFAULT_URL = "sqlite:///.flowdsl/flow.db"
-"""Where runs are kept unless something else is said: a folder in the working directory."""
+"""Where runs are kept by default: a folder in the working directory."""
 
 ENTRY_POINTS = "flowdsl.storage"
 
 
 def default_url() -> str:
-    """The URL used when none is given: the environment variable ``FLOWDSL_STORAGE``, else ``DEFAULT_URL``."""
+    """The URL to use when none is given: the environment variable ``FLOWDSL_STORAGE``, or ``DEFAULT_URL``."""
     return os.environ.get("FLOWDSL_STORAGE") or DEFAULT_URL
 
 
 def open_storage(storage: str | Storage | None = None, /) -> Storage:
-    """Open the storage of a URL; a ``Storage`` is returned as it is, and ``None`` stands for
-    ``default_url()``.
+    """Open the storage of a URL. A ``Storage`` is returned as it is. ``None`` means ``default_url()``.
 
-    Raises ``ValueError`` for a URL of an unknown scheme or a malformed one, ``TypeError`` for anything else,
-    and :class:`~flowdsl.errors.StorageUnavailable` when it cannot be opened.
+    Raises ``ValueError`` for a malformed URL or an unknown scheme, and ``TypeError`` for anything else.
+    Raises :class:`~flowdsl.errors.StorageUnavailable` if it cannot be opened.
 
     >>> with open_storage("memory://") as storage:
     ...     type(storage).__name__
@@ -60,7 +59,7 @@ def open_storage(storage: str | Storage | None = None, /) -> Storage:
 
 
 def postgres_class() -> Any:
-    """``PostgresStorage``; ``ImportError`` says what to install where its driver is missing."""
+    """``PostgresStorage``. If its driver is missing, ``ImportError`` says what to install."""
     try:
         import psycopg  # noqa: F401 - whether it is there
     except ImportError:
@@ -71,7 +70,7 @@ def postgres_class() -> Any:
 
 
 def _open_plugin(scheme: str, url: str) -> Storage:
-    from importlib.metadata import entry_points  # slow to import, and seldom needed
+    from importlib.metadata import entry_points  # slow to import, and rarely needed
 
     plugins = {plugin.name: plugin for plugin in entry_points(group=ENTRY_POINTS)}
     if scheme not in plugins:
@@ -88,10 +87,10 @@ def _open_plugin(scheme: str, url: str) -> Storage:
 
 
 def _make_default_directory() -> None:
-    """The default directory is ours, so it keeps itself out of version control and to its owner."""
+    """The default directory is ours. So it keeps itself out of version control, and private to its owner."""
     directory = Path(DEFAULT_URL.removeprefix("sqlite:///")).parent
     try:
         directory.mkdir(mode=0o700)
-    except OSError:  # it is there, or cannot be made: opening the file says why
+    except OSError:  # it exists, or cannot be made: opening the file says why
         return
     (directory / ".gitignore").write_text("*\n")
