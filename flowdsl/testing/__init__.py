@@ -1,4 +1,4 @@
-"""What users test their workflows with. Names are imported when they are first used."""
+"""Tools for users who test their workflows. Names are imported at their first use."""
 
 from typing import TYPE_CHECKING, Any
 

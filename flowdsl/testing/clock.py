@@ -1,14 +1,14 @@
 """VirtualClock: time that passes only when nothing else can happen.
 
 The rules
-    The clock stands still while anything is runnable: a body, a step queued on an executor, the code that
-    started a run. When all runs wait and somebody waits for them, it jumps to the earliest timer, fires that
-    one, and lets everything settle before it looks again. So sleeps end at once, in the right order, and two
-    tests never differ by how fast a machine is.
+    The clock stands still while anything can run: a body, a step queued on an executor, the code that started
+    a run. When all runs wait, and somebody waits for them, it jumps to the earliest timer and fires it. It
+    lets everything settle before it looks again. So sleeps end at once and in the right order, and the speed
+    of a machine makes no difference to a test.
 
 The implementation
-    The engine counts what is runnable with ``enter`` and ``leave``; ``watching`` says that somebody waits for
-    a run's end. Where nobody does (a test started a run and has yet to signal it), the clock waits *grace*
+    The engine counts what can run with ``enter`` and ``leave``. ``watching`` says that somebody waits for a
+    run's end. If nobody does (a test has started a run and will signal it later), the clock waits *grace*
     real seconds before it jumps. On an event loop it also lets every ready callback run first.
 """
 
@@ -48,7 +48,7 @@ class _Timer:
 
 
 class _Waker(Waker):
-    """A waker that tells its clock, at the moment it is set, that its waiter is runnable again."""
+    """A waker that tells its clock, when it is set, that its waiter can run again."""
 
     __slots__ = ("_clock", "counted", "parked")
 
@@ -68,7 +68,8 @@ class VirtualClock:
     """A clock for tests: ``Runtime(clock=VirtualClock())``.
 
     Parameters: *start*, an aware datetime or seconds since the epoch; *autoskip*, whether it jumps by itself
-    when every run waits; *grace*, real seconds it waits before it jumps while nobody waits for a run's end.
+    when every run waits; *grace*, the real seconds that it waits before a jump if nobody waits for a run's
+    end.
 
     >>> clock = VirtualClock()
     >>> before = clock.now()
@@ -116,12 +117,12 @@ class VirtualClock:
         await self.await_(self.waker(asyncio.get_running_loop()), seconds)
 
     def advance(self, duration: Any) -> None:
-        """Let *duration* (seconds, timedelta, ``"3 days"``) pass: fire the timers in between, in order, each
-        after the ones before have settled.
+        """Let *duration* (seconds, timedelta, ``"3 days"``) pass. Timers in between fire in order, each after
+        the ones before have settled.
 
-        On an event loop use ``await clock.aadvance(…)``, which lets tasks run in between. Raises
-        ``RuntimeError`` there, because it would wait for code that cannot go on meanwhile, and for the same
-        reason :class:`~flowdsl.errors.FlowError` in a body of a run, where ``flowdsl.sleep`` is the way.
+        On an event loop use ``await clock.aadvance(…)``, which lets tasks run in between. This call raises
+        ``RuntimeError`` there, because it would wait for code that cannot go on meanwhile. For the same
+        reason it raises :class:`~flowdsl.errors.FlowError` in the body of a run. Use ``flowdsl.sleep`` there.
         """
         _require_no_body("advance", duration)
         if _on_a_loop():
@@ -157,13 +158,13 @@ class VirtualClock:
     # What the engine calls ---------------------------------------------------------------------------------
 
     def enter(self) -> None:
-        """One more thing is runnable."""
+        """One more thing can run."""
         with self._lock:
             self._busy += 1
             self._moves += 1
 
     def leave(self) -> None:
-        """One thing less is runnable."""
+        """One thing less can run."""
         with self._lock:
             self._busy -= 1
             self._moves += 1
@@ -171,7 +172,7 @@ class VirtualClock:
 
     @block
     def watching(self, *, inside: bool) -> Iterator[None]:
-        """The caller waits for a run's end; with *inside*, it is itself a run."""
+        """The caller waits for a run's end. With *inside*, the caller is itself a run."""
         with self._lock:
             if inside:
                 self._busy -= 1
@@ -193,7 +194,7 @@ class VirtualClock:
         return _Waker(self, loop)
 
     def call_later(self, seconds: float, ring: Callable[[], Any]) -> Callable[[], None]:
-        """Call *ring* after *seconds* of virtual time; returns what cancels that."""
+        """Call *ring* after *seconds* of virtual time. Returns what cancels that."""
         with self._lock:
             timer = self._add(seconds, ring)
 
@@ -282,7 +283,7 @@ class VirtualClock:
         timer.ring()
 
     def _idle(self) -> None:
-        """Something became less busy: settle whoever waits for that, and jump if nothing is runnable."""
+        """Something became less busy. Wake those who wait for that, and jump if nothing can run."""
         if self._busy > 0:
             return
         self._settled.notify_all()
@@ -294,12 +295,12 @@ class VirtualClock:
         if self._loops:
             loop = next(iter(self._loops))
             if loop in self._looking and not loop.is_closed():
-                return  # two that look for an idle moment would keep each other from finding it
+                return  # two that look for an idle moment would keep each other busy
             try:
                 loop.call_soon_threadsafe(self._jump_on_loop, loop, 0)
                 self._looking.add(loop)
                 return
-            except RuntimeError:  # that loop was closed with waits on it
+            except RuntimeError:  # that loop was closed while something waited on it
                 del self._loops[loop]
                 self._looking.discard(loop)
         self._jump()
@@ -308,7 +309,7 @@ class VirtualClock:
         timer = self._earliest()
         if self._busy <= 0 and not self._advancing and timer is not None:
             self._fire(timer)
-            if self._busy <= 0:  # it woke nobody whom we count
+            if self._busy <= 0:  # it woke nobody who is counted
                 self._idle()
 
     def _jump_on_loop(self, loop: asyncio.AbstractEventLoop, hops: int) -> None:

@@ -1,9 +1,9 @@
 """Storages that fail at a chosen moment, and a log of effects that no crash touches.
 
 The rules
-    A crash takes everything with it: after it, nothing that the dead code does reaches the storage. A
-    failure is one commit that did not happen (*lost*), or of which nobody knows (*unknown*); the next one
-    works again.
+    A crash takes everything with it: nothing that the dead code does afterwards reaches the storage. A
+    failure concerns one commit. It did not happen (*lost*), or nobody knows whether it did (*unknown*). The
+    next commit works again.
 """
 
 import json
@@ -26,12 +26,12 @@ Effect = Literal["crash", "acknowledged", "lost", "unknown", "kill"]
 
 
 class SimulatedCrash(BaseException):
-    """The process "died" here. It is no ``Exception``, so code under test does not handle it by mistake."""
+    """The process "died" here. This is no ``Exception``, so code under test does not handle it by mistake."""
 
 
 class RelayStorage(relay.RelayStorage):
-    """A storage that hands everything on to another one: subclass it to stand between. Closing it leaves the
-    other one open, for that is needed after the crash.
+    """A storage that passes everything on to another one. Subclass it to stand in between. Closing it leaves
+    the other one open, because that is needed after the crash.
 
     >>> from flowdsl.storage import MemoryStorage
     >>> RelayStorage(MemoryStorage()).list_runs()
@@ -45,20 +45,19 @@ class RelayStorage(relay.RelayStorage):
 class CrashingStorage(RelayStorage):
     """*storage*, until its *at*-th commit (from 1; ``None``: never).
 
-    Then, *when* ``"before"`` or ``"after"`` that commit took effect, by *outcome*:
+    At that commit, *when* ``"before"`` or ``"after"`` it took effect, the *outcome* is one of these:
 
-    * ``"crash"``: :class:`SimulatedCrash` is raised, then and at every later commit, the way nothing comes
-      out of a dead process. Go on with a new runtime over ``crashing.storage``.
-    * ``"acknowledged"``: the caller still hears that the commit took effect (so only ``"after"``); everything
+    * ``"crash"``: :class:`SimulatedCrash` is raised, then and at every later commit, because nothing comes
+      out of a dead process. Continue with a new runtime over ``crashing.storage``.
+    * ``"acknowledged"``: the caller still hears that the commit took effect (so only ``"after"``). Everything
       later crashes.
-    * ``"lost"``: ``StorageUnavailable``; the commit did not happen (so only ``"before"``), and later ones
-      work.
-    * ``"unknown"``: ``StorageUnavailable`` with ``outcome_unknown``; later ones work.
+    * ``"lost"``: ``StorageUnavailable``. The commit did not happen (so only ``"before"``). Later ones work.
+    * ``"unknown"``: ``StorageUnavailable`` with ``outcome_unknown``. Later ones work.
     * ``"kill"``: this process gets SIGKILL.
 
-    ``commits`` counts those begun so far, so a first run with ``at=None`` tells how many crash points there
-    are. Only commits of operations for which *counts* is true are counted; by default all. Raises
-    ``ValueError`` for what makes no sense.
+    ``commits`` counts those begun so far. So a first run with ``at=None`` tells how many crash points there
+    are. A commit counts only if *counts* is true for its operations; by default all count. Raises
+    ``ValueError`` for senseless values.
 
     >>> from flowdsl import Runtime, step, workflow
     >>> from flowdsl.storage import MemoryStorage
@@ -116,7 +115,7 @@ class CrashingStorage(RelayStorage):
     def commit_transaction(
         self, transaction: StepTransaction, operations: Sequence[Operation], /
     ) -> list[Outcome]:
-        """The same for what shares the transaction of a body."""
+        """As :meth:`commit`, for commits that share the transaction of a body."""
         with self._lock:
             if not self._counted(operations):
                 return self.storage.commit_transaction(transaction, operations)
@@ -126,7 +125,7 @@ class CrashingStorage(RelayStorage):
     async def commit_transaction_async(
         self, transaction: StepTransaction, operations: Sequence[Operation], /
     ) -> list[Outcome]:
-        """The same from a coroutine."""
+        """As :meth:`commit_transaction`, from a coroutine."""
         if not self._counted(operations):
             return await self.storage.commit_transaction_async(transaction, operations)
         if self.when == "before":
@@ -134,7 +133,7 @@ class CrashingStorage(RelayStorage):
         return self._struck(await self.storage.commit_transaction_async(transaction, operations))
 
     def _counted(self, operations: Sequence[Operation]) -> bool:
-        """Count a commit; whether it is the one."""
+        """Count a commit. Returns whether it is the chosen one."""
         if self.dead:
             raise SimulatedCrash("nothing comes out of a dead process")
         if self._counts is not None and not self._counts(operations):
@@ -159,10 +158,10 @@ class CrashingStorage(RelayStorage):
 
 
 class EffectLog:
-    """An append-only file of what really happened. It lies outside every storage, so it can say what a
-    crash must not repeat.
+    """An append-only file of what really happened. It is outside every storage, so it can say what a crash
+    must not repeat.
 
-    Each :meth:`note` is one line of JSON, written by one system call: what was noted before a SIGKILL is
+    Each :meth:`note` is one line of JSON, written by one system call. So a line noted before a SIGKILL is
     there after it, and lines of many processes do not mix.
 
     >>> import tempfile
@@ -176,7 +175,7 @@ class EffectLog:
         self.path = Path(path)
 
     def note(self, *what: Any) -> None:
-        """Append a line: values that JSON can hold."""
+        """Append a line. It holds values that JSON can hold."""
         line = json.dumps(what).encode() + b"\n"
         handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
@@ -185,7 +184,7 @@ class EffectLog:
             os.close(handle)
 
     def read(self) -> list[Any]:
-        """All lines, in order, each as a list; none if there is no file yet."""
+        """All lines, in order, each as a list. There are none if there is no file yet."""
         try:
             text = self.path.read_text(encoding="utf-8")
         except FileNotFoundError:

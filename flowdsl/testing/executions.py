@@ -14,8 +14,8 @@ __all__ = ["Effects", "Execution", "effects"]
 
 @frozen(slots=True)
 class Execution:
-    """One execution of a step's body: in which *run*, of which step (its *path*, its *key*), which
-    *attempt*, with which arguments.
+    """One execution of a step's body: its *run*, the *path* and *key* of the step, the *attempt*, and the
+    arguments.
     """
 
     run: str
@@ -39,19 +39,19 @@ class Execution:
 
 
 class Effects:
-    """Executions in the order in which they began. Iterable; ``len`` is their number."""
+    """Executions in the order in which they began. You can iterate over it. ``len`` is their number."""
 
     def __init__(self) -> None:
         self._executions: list[Execution] = []
         self._lock = threading.Lock()
 
     def add(self, execution: Execution) -> None:
-        """Note one."""
+        """Note one execution."""
         with self._lock:
             self._executions.append(execution)
 
     def of(self, step: Any) -> list[Execution]:
-        """Those of *step*: the decorated function, its path, or the last part of that."""
+        """Executions of *step*: the decorated function, its path, or the last part of the path."""
         path = getattr(step, "path", step)
         if not isinstance(path, str):
             raise TypeError(f"a step is the decorated function or its name; got {step!r}")
@@ -59,7 +59,7 @@ class Effects:
             return [one for one in self._executions if path in (one.path, one.name)]
 
     def count(self, step: Any, *args: Any, **kwargs: Any) -> int:
-        """How often the body of *step* was executed; with arguments, how often with exactly these."""
+        """How often the body of *step* was executed. With arguments: how often with exactly these."""
         found = self.of(step)
         if not args and not kwargs:
             return len(found)
@@ -91,9 +91,9 @@ class Effects:
 def effects() -> Iterator[Effects]:
     """Record each execution of each step body, on any runtime of this process, while the block lasts.
 
-    Yields :class:`Effects`. A step that is answered from its record executes nothing and is not in it;
-    neither is a plain call outside any run. Undo functions and handlers of events are in it. The arguments
-    are those of the call, without ``self``: the objects themselves, not copies.
+    Yields :class:`Effects`. It holds undo functions and handlers of events too. It does not hold a step that
+    is answered from its record, because that executes nothing. It does not hold plain calls outside any run.
+    The arguments are those of the call, without ``self``: the objects themselves, not copies.
 
     >>> from flowdsl import step, workflow
     >>> from flowdsl.testing import fresh_runtime

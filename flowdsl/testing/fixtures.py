@@ -1,4 +1,4 @@
-"""A store of its own for every call: a context manager, and a decorator that hypothesis examples can use."""
+"""A separate store for every call: as a context manager, and as a decorator that works with hypothesis."""
 
 import functools
 import inspect
@@ -16,7 +16,7 @@ R = TypeVar("R")
 
 
 class FreshRuntime:
-    """What :func:`fresh_runtime` returns; enter it with ``with`` or ``async with``, as often as you like."""
+    """The result of :func:`fresh_runtime`. Enter it with ``with`` or ``async with``, as often as you like."""
 
     def __init__(self, make: Callable[[], Storage], options: RuntimeOptions) -> None:
         self._make = make
@@ -51,7 +51,7 @@ class FreshRuntime:
 def fresh_runtime(**options: Unpack[RuntimeOptions]) -> FreshRuntime:
     """The current runtime for a ``with`` block, over a fresh storage in memory and a :class:`VirtualClock`.
 
-    *options* are those of :class:`~flowdsl.Runtime`, except ``storage``; a ``clock=`` replaces the virtual
+    *options* are those of :class:`~flowdsl.Runtime`, except ``storage``. A ``clock=`` replaces the virtual
     one. Leaving the block closes the runtime and its storage. Raises ``TypeError`` for ``storage=``: use
     ``Runtime(storage)`` or :func:`with_storage`.
 
@@ -74,12 +74,11 @@ def fresh_runtime(**options: Unpack[RuntimeOptions]) -> FreshRuntime:
 def with_storage(
     factory: Callable[[], Storage] | None = None, **options: Unpack[RuntimeOptions]
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Decorate a function, sync or async, so that each call of it has a current runtime over a store of its
-    own.
+    """Decorate a function, sync or async. Each call of it has a current runtime over its own store.
 
-    *factory* makes the storage (by default in memory), which is closed after the call; *options* are those
-    of :class:`~flowdsl.Runtime`. Under ``@given`` each example gets its own store, and no fixture is
-    involved. Raises ``TypeError`` when the parentheses are missing.
+    *factory* makes the storage (by default in memory), which is closed after the call. *options* are those of
+    :class:`~flowdsl.Runtime`. Under ``@given`` each example gets its own store, without a fixture. Raises
+    ``TypeError`` if the parentheses are missing.
 
     >>> from flowdsl import current_runtime
     >>> @with_storage()

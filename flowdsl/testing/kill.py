@@ -1,7 +1,7 @@
-"""``kill_after``: a script in a child process, SIGKILLed at a commit or after some time, and run again.
+"""``kill_after``: run a script in a child process, kill it at a commit or after some time, and run it again.
 
-The child is this module, executed: it puts a :class:`~flowdsl.testing.crash.CrashingStorage` between the
-engine and whatever storage the script opens, then executes the script as ``__main__``. The script needs no
+The child executes this module. It puts a :class:`~flowdsl.testing.crash.CrashingStorage` between the engine
+and the storage that the script opens. Then it executes the script as ``__main__``. The script needs no
 change."""
 
 import argparse
@@ -25,7 +25,7 @@ __all__ = ["KillReport", "Life", "kill_after"]
 
 @frozen(slots=True)
 class Life:
-    """One execution of the script: whether it was *killed*, its *returncode* and what it wrote."""
+    """One execution of the script: whether it was *killed*, its *returncode*, and its output."""
 
     killed: bool
     returncode: int
@@ -35,18 +35,18 @@ class Life:
 
 @frozen(slots=True)
 class KillReport:
-    """All executions of a script, in order; the last one was left alone."""
+    """All executions of a script, in order. The last one was not killed."""
 
     lives: tuple[Life, ...]
 
     @property
     def kills(self) -> int:
-        """How many of them were killed (one may end before its moment comes)."""
+        """How many executions were killed. One may end before its moment comes."""
         return sum(life.killed for life in self.lives)
 
     @property
     def last(self) -> Life:
-        """The one that was left alone."""
+        """The execution that was not killed."""
         return self.lives[-1]
 
 
@@ -60,16 +60,17 @@ def kill_after(
     cwd: str | os.PathLike[str] | None = None,
     timeout: float = 60.0,
 ) -> KillReport:
-    """Run a Python *script* with *args* in a child process, kill it with SIGKILL, and run it again, to the
+    """Run a Python *script* with *args* in a child process, kill it with SIGKILL, and run it again to the
     end.
 
-    *commits*: the number of the commit at which it is killed, from 1, *when* ``"before"`` or ``"after"``
-    that took effect; *seconds*: kill it after so many instead. Several numbers kill it several times, each
-    time in a new process, before the last run, which is left alone. *env* is added to the environment. Each
-    process gets *timeout* seconds. The storage must outlive the process: give the script a file.
+    *commits*: the number of the commit at which it is killed, from 1; *when*: ``"before"`` or ``"after"``
+    that commit took effect; *seconds*: kill it after this time instead. Several numbers kill it several
+    times, each time in a new process. The last run is not killed. *env* is added to the environment. Each
+    process has *timeout* seconds. The storage must outlive the process, so give the script a file.
 
-    Returns a :class:`KillReport`. Raises ``ValueError`` unless one of *commits* and *seconds* is given,
-    ``AssertionError`` with its output when a process ends with an error, and ``subprocess.TimeoutExpired``.
+    Returns a :class:`KillReport`. Raises ``ValueError`` unless one of *commits* and *seconds* is given.
+    Raises ``AssertionError`` with the output if a process ends with an error. Raises
+    ``subprocess.TimeoutExpired``.
 
     ::
 

@@ -1,5 +1,5 @@
-"""The pytest plugin, as a part of the package. An installed package brings it by itself, and lighter:
-``_flowdsl_pytest`` stands beside the package, so that it can be loaded without it.
+"""The pytest plugin, as a part of the package. An installed package loads it by itself, in a lighter form:
+``_flowdsl_pytest`` is beside the package, so it can be loaded without the package.
 """
 
 from _flowdsl_pytest import (

@@ -1,5 +1,5 @@
-"""Where tests stand between the engine and the bodies it executes: to note each execution, or to put
-another body in its place.
+"""The place of tests between the engine and the bodies that it executes. A test can note each execution here,
+or replace a body.
 """
 
 import functools
@@ -14,12 +14,12 @@ __all__ = ["Fakes", "Substitute", "fake_body", "fakes_by_path", "substituting"]
 
 
 Substitute = Callable[[Any, bool, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Callable[..., Any]]
-"""Called with ``(view, is_async, fn, args, kwargs)`` as each execution of a step's body, of an undo function
-or of an event's handler is about to begin; returns the function to call in place of *fn*, or *fn* itself."""
+"""Called with ``(view, is_async, fn, args, kwargs)`` just before each execution of a step's body, of an undo
+function or of an event's handler. Returns the function to call in place of *fn*, or *fn* itself."""
 
 
 class _Substituting(Hooks):
-    """Asks *substitute* what to execute in place of each body but those of workflows."""
+    """Asks *substitute* what to execute in place of each body, except bodies of workflows."""
 
     def __init__(self, substitute: Substitute) -> None:
         self._substitute = substitute
@@ -42,19 +42,17 @@ class _Substituting(Hooks):
 
 @block
 def substituting(substitute: Substitute) -> Iterator[None]:
-    """Ask *substitute* about every step body of this process that begins within the block, in whatever
-    thread.
-    """
+    """Within the block, ask *substitute* about every step body of this process that begins, in any thread."""
     with installed(_Substituting(substitute)):
         yield
 
 
 Fakes = Mapping[Any, Callable[..., Any]]
-"""Steps (or their names) and undo functions → what executes in place of their bodies."""
+"""Maps steps (or their names) and undo functions to what executes in place of their bodies."""
 
 
 def fakes_by_path(fakes: Fakes | None) -> dict[str, Callable[..., Any]]:
-    """*fakes* by the paths of the steps. Raises for what is no step, and for names that no step has."""
+    """*fakes* by the paths of the steps. Raises for anything that is no step, and for unknown names."""
     found = {}
     for key, fake in (fakes or {}).items():
         if not callable(fake):

@@ -1,7 +1,7 @@
 """Which code of the user is executing: the body of a workflow or that of a step, and on which line.
 
-A body of a workflow is executed again at each resume, so only there does it matter what the code looks at.
-Who stands around the bodies says here what it executes.
+Each resume executes a workflow's body again. So only there does it matter what the code looks at. Code that
+surrounds a body says here what it executes.
 """
 
 import linecache
@@ -47,14 +47,14 @@ _BY_THEMSELVES = frozenset(
         "zoneinfo",
     ]
 )
-"""What these modules look at is no business of the code that calls them."""
+"""Modules whose own looks at files and clocks do not concern the code that calls them."""
 
 _kind: ContextVar[str] = ContextVar("flowdsl-check-replay", default="")
 
 
 @block
 def executing(kind: str) -> Iterator[None]:
-    """The code in the block is a body of this *kind*: ``"workflow"``, ``"step"``, ``""`` for none."""
+    """The code in the block is a body of this *kind*: ``"workflow"``, ``"step"``, or ``""`` for none."""
     token = _kind.set(kind)
     try:
         yield
@@ -63,19 +63,19 @@ def executing(kind: str) -> Iterator[None]:
 
 
 def in_workflow_body() -> bool:
-    """Whether the body of a workflow, not that of a step, is executing here."""
+    """Whether the body of a workflow executes here, and not the body of a step."""
     return _kind.get() == "workflow"
 
 
 def in_step_body() -> bool:
-    """Whether the body of a step is executing here, and calls other steps."""
+    """Whether the body of a step executes here, and calls other steps."""
     return _kind.get() == "step"
 
 
 def user_frame(depth: int = 1) -> Any:
-    """The innermost frame of user code if nothing but libraries stand before it, else ``None``.
+    """The innermost frame of user code, if only libraries are before it. Otherwise ``None``.
 
-    Code of ours, and libraries that look at files and clocks for purposes of their own, hide it.
+    Our code hides it. So do libraries that look at files and clocks for their own purposes.
     """
     frame: Any = sys._getframe(depth)
     while frame is not None:
@@ -92,8 +92,8 @@ def user_frame(depth: int = 1) -> Any:
 
 
 def is_thread_of_user(depth: int = 1) -> bool:
-    """Whether nothing but libraries stands here, down to the beginning of a thread: user code has started it,
-    as ``asyncio.to_thread`` does."""
+    """Whether only libraries are here, down to the beginning of a thread. Then user code has started the
+    thread, as ``asyncio.to_thread`` does."""
     frame: Any = sys._getframe(depth)
     while frame is not None:
         module = str(frame.f_globals.get("__name__")).partition(".")[0]
@@ -111,7 +111,7 @@ def line_of(frame: Any) -> str:
 
 
 def line_of_code() -> str:
-    """Where the code of the workflow calls; ``""`` in a thread or task of its own."""
+    """Where the workflow's code makes the call. ``""`` in a thread or task of its own."""
     frame: Any = sys._getframe(1)
     while frame is not None and frame.f_code.co_filename.startswith((_PACKAGE, *_INSTALLED, *_GENERATED)):
         if frame.f_code.co_name in ("_run_once", "_worker", "_bootstrap"):  # of an event loop, pool, thread
@@ -121,7 +121,7 @@ def line_of_code() -> str:
 
 
 def program_paths() -> tuple[str, ...]:
-    """Where the program itself and what Python installs with it lie: to read these is to read no data."""
+    """Where the program and what Python installs with it are. Reading these is not reading data."""
     return (
         *_INSTALLED,
         _PACKAGE,
