@@ -1,9 +1,9 @@
-"""Moving the write-ahead log into the database file, off the thread of whoever commits.
+"""Moving the write-ahead log into the database file, in a thread of its own.
 
-SQLite would do it inside the commit that makes the log long, which then takes tens of milliseconds: in async
-code the event loop stands still. So a thread of its own does nearly all of it, beside the commits, and then
-the little that came meanwhile, between two commits: only a log that was moved whole is written from its
-beginning again.
+SQLite would do it inside the commit that makes the log long. That commit then takes tens of milliseconds, and
+in async code the event loop stands still. So a thread of its own moves nearly all of the log beside the
+commits. It moves the rest between two commits. That is needed because the log starts again from its beginning
+only when it was moved whole.
 """
 
 import sqlite3
@@ -19,7 +19,7 @@ _MOVE = "PRAGMA wal_checkpoint(PASSIVE)"
 
 
 class Checkpoints:
-    """Counts commits, and moves the log now and then. *lock* is held by whoever commits."""
+    """Counts commits, and moves the log now and then. Whoever commits holds *lock*."""
 
     def __init__(self, path: Path, lock: threading.Lock) -> None:
         self._path = path
@@ -37,7 +37,7 @@ class Checkpoints:
             )
             try:
                 thread.start()
-            except RuntimeError:  # the interpreter is about to end: whoever closes the file moves the log
+            except RuntimeError:  # the interpreter is ending: whoever closes the file moves the log
                 self._moving.release()
 
     def _move(self, writer: sqlite3.Connection) -> None:
@@ -50,14 +50,14 @@ class Checkpoints:
             with self._lock:
                 writer.execute(_MOVE).fetchone()
         except sqlite3.Error:
-            pass  # it was closed meanwhile, or is busy; what is wrong with the file, the next commit finds
+            pass  # it was closed meanwhile, or is busy; the next commit finds what is wrong with the file
         finally:
             self._moving.release()
 
     def acquire(self, timeout: float) -> bool:
-        """Keep any from beginning, and wait for one under way."""
+        """Let none begin, and wait for one under way."""
         return self._moving.acquire(timeout=timeout)
 
     def release(self) -> None:
-        """Let them begin again."""
+        """Let checkpoints begin again."""
         self._moving.release()

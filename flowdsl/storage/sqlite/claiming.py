@@ -1,5 +1,5 @@
-"""Taking the next runs of queues, inside a transaction of the writer. What may be taken is decided by
-:mod:`flowdsl.core.queues` and :mod:`flowdsl.core.ownership`; here are the reads."""
+"""Taking the next runs of queues, inside a transaction of the writer. :mod:`flowdsl.core.queues` and
+:mod:`flowdsl.core.ownership` decide what may be taken. The reads are here."""
 
 import json
 from collections.abc import Callable

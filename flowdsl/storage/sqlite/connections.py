@@ -1,4 +1,4 @@
-"""What one process has open of one database file: one connection that writes, several that read."""
+"""The open connections of one process to one database file: one that writes, several that read."""
 
 import logging
 import os
@@ -27,7 +27,7 @@ _LOOK = 0.05  # seconds between two looks whether the files are still in their p
 
 
 class Reader:
-    """A lent connection. Where an interrupt kept it from being given back, it closes when nobody holds it."""
+    """A lent connection. If an interrupt kept it from coming back, it closes when nobody holds it."""
 
     __slots__ = ("_connection", "_members", "execute")
 
@@ -39,7 +39,7 @@ class Reader:
         members.add(id(self))
 
     def close(self) -> None:
-        """Close it; twice is no error."""
+        """Close it. Closing twice is no error."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -49,9 +49,9 @@ class Reader:
 
 
 class ReaderPool:
-    """Lends each reader a connection of its own, so that no reader waits for another or for the writer.
+    """Lends each reader a connection of its own. So no reader waits for another or for the writer.
 
-    ``retire`` ends it: connections are closed as they come back, and the pool lends no more.
+    ``retire`` ends it: connections are closed when they come back, and the pool lends no more.
     """
 
     def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
@@ -62,7 +62,7 @@ class ReaderPool:
         self._retired = False
 
     def lend(self) -> Reader | None:
-        """A connection for the caller alone until it comes back; ``None`` once the pool is retired."""
+        """A connection for the caller alone, until it comes back. ``None`` if the pool is retired."""
         try:
             return self._idle.pop()
         except IndexError:
@@ -80,7 +80,7 @@ class ReaderPool:
             self._close_idle()
 
     def retire(self, patience: float) -> None:
-        """Close all connections; wait *patience* seconds for those that are lent. They close as they come."""
+        """Close all connections as they come back. Wait *patience* seconds for those that are lent."""
         with self._lock:
             self._retired = True
         limit = time.monotonic() + patience
@@ -106,13 +106,13 @@ def _check_log(path: Path, synchronous: str) -> None:
             f"Nothing was changed: copy both files to a safe place. "
             f"To go on without these commits, run: sqlite3 {path} 'PRAGMA wal_checkpoint(TRUNCATE)'"
         )
-    if lost:  # a power failure may do that, where nobody waited for the disk
+    if lost:  # a power failure may do that, if nobody waited for the disk
         logger.warning("the last %d commits in %s were not written completely, and are lost", lost, path)
 
 
 @define(slots=True)
 class Connections:
-    """All connections to a file. They are replaced together when one fails, none is repaired."""
+    """All connections to a file. When one fails, all are replaced together. None is repaired."""
 
     path: Path
     writer: Writer
@@ -125,7 +125,7 @@ class Connections:
 
     @classmethod
     def open(cls, path: Path, synchronous: str, patience: float) -> Self:
-        """Open *path*, and create it or update its schema if need be. Raises ``StorageError``."""
+        """Open *path*, and create it or update its schema if needed. Raises ``StorageError``."""
         create(path)
         _check_log(path, synchronous)
         return patiently(lambda: cls._try_open(path, synchronous), path, patience)
@@ -143,15 +143,15 @@ class Connections:
             if database is None:
                 raise StorageUnavailable(f"{path} was moved or deleted while it was opened; open it again")
             locks = FileLocks(path)
-        except BaseException:  # an interrupt too leaves no connection
+        except BaseException:  # an interrupt, too, must leave no connection open
             connection.close()
             raise
         readers = ReaderPool(lambda: connect(path, "PRAGMA query_only = 1"))
         return cls(path, Writer(connection), readers, locks, database, log, data_version)
 
     def complaint(self) -> str:
-        """Why nobody would ever find what is written now: the database or its log is not there any more;
-        empty if all is in place."""
+        """Why nobody would ever find what is written now: the database or its log is no longer in its place.
+        Empty if all is in place."""
         now = time.monotonic()
         if now < self._looked + _LOOK:
             return ""
@@ -172,10 +172,10 @@ class Connections:
         return bool(version != before)
 
     def close(self, patience: float = 5.0) -> None:
-        """Close all; wait *patience* seconds for readers at work. Closing never raises."""
+        """Close all. Wait *patience* seconds for readers at work. Closing never raises."""
         self.readers.retire(patience)
         self._locks.yield_to_close()
-        # The writer goes last: whoever closes last moves the write-ahead log into the file.
+        # The writer is closed last, because the last one to close moves the write-ahead log into the file.
         self.writer.connection.close()
         self._locks.close()
 

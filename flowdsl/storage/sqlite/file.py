@@ -18,22 +18,22 @@ __all__ = ["APPLICATION_ID", "connect", "create", "is_busy", "patiently", "prepa
 T = TypeVar("T")
 
 APPLICATION_ID = int.from_bytes(b"flow", "big")
-"""Written into the file's header, so that a database of another application is never taken for ours."""
+"""Written into the file's header, so that we never take another application's database for ours."""
 
 _ATTEMPT = 0.5  # seconds that SQLite itself waits for a lock, and the longest that Ctrl-C goes unheard
 PAUSE = 0.005  # seconds before trying again where SQLite refuses at once
 NEW_FILE = ("PRAGMA page_size = 2048",)
 WRITER = ("wal_autocheckpoint = 0", "journal_size_limit = 67108864", "cache_size = -16000")
-"""A step touches two pages, whatever their size: small ones make it cheaper. When the log is moved into the
-file is decided in ``checkpoint.py``."""
+"""Small pages make a step cheaper, because it touches two pages of whatever size. ``checkpoint.py`` decides
+when the log is moved into the file."""
 
 _OLDEST = (3, 35, 0)
-_SPARE = 1 << 20  # bytes: less room than this is called full
+_SPARE = 1 << 20  # bytes: less room than this counts as full
 
 _NOT_A_DATABASE = "{} is not an SQLite database; give another path or move that file away"
 
-# Opening a file and closing it drops every lock that this process holds on it (that is POSIX), so nobody may
-# be between the creation of a file and its first lock while another thread creates it too.
+# When a process opens and closes a file, it loses all its locks on it (so POSIX says). So no thread may be
+# between creating a file and its first lock while another thread creates it too.
 _creating = threading.Lock()
 
 # Result codes, see https://www.sqlite.org/rescode.html.
@@ -46,12 +46,12 @@ _IOERR_WRITE, _IOERR_SHMSIZE, _IOERR_TRUNCATE = 778, 4874, 1546
 
 
 def is_busy(error: sqlite3.Error) -> bool:
-    """Whether *error* says that another connection is at work, and nothing else is wrong."""
+    """Whether *error* only says that another connection is at work."""
     return _code(error) & 0xFF in (_BUSY, _LOCKED, _PROTOCOL)
 
 
 def translate(error: sqlite3.Error, path: Path) -> StorageError:
-    """What *error* of the driver means to a user of *path*: the only place that says so."""
+    """What *error* of the driver means to a user of *path*. Only this function says so."""
     code = _code(error)
     primary = code & 0xFF
     if primary == _FULL or (code in (_IOERR_WRITE, _IOERR_SHMSIZE, _IOERR_TRUNCATE) and _no_room(path)):
@@ -90,7 +90,7 @@ def _code(error: sqlite3.Error) -> int:
 
 
 def _no_room(path: Path) -> bool:
-    """Whether a failed write is explained by a file size limit, a full disk or an exhausted quota."""
+    """Whether a file size limit, a full disk or an exhausted quota explains a failed write."""
     try:
         import resource
     except ImportError:  # pragma: no cover - not on POSIX
@@ -109,7 +109,7 @@ def _no_room(path: Path) -> bool:
 
 
 def patiently(attempt: Callable[[], T], path: Path, patience: float) -> T:
-    """Call *attempt* until no lock is in its way, for *patience* seconds; raise what its error means."""
+    """Call *attempt* until no lock is in its way, for *patience* seconds. Raise what its error means."""
     limit = time.monotonic() + patience
     while True:
         try:
@@ -124,7 +124,7 @@ def patiently(attempt: Callable[[], T], path: Path, patience: float) -> T:
 
 
 def create(path: Path) -> None:
-    """Make sure that *path* is a file, readable and writable by its owner alone when it is new."""
+    """Make sure that *path* is a file. A new one can be read and written by its owner alone."""
     try:
         _refuse_orphaned_log(path)
         with _creating:
@@ -138,7 +138,7 @@ def create(path: Path) -> None:
                 f"{path} is a directory; give the path of a file in it, such as {path / 'flow.db'}",
                 lasting=True,
             )
-        if 0 < path.stat().st_size < 512:  # SQLite would take it for a new database, and write over it
+        if 0 < path.stat().st_size < 512:  # SQLite would take it for a new database and write over it
             raise StorageUnavailable(_NOT_A_DATABASE.format(path), lasting=True)
         if not os.access(path, os.R_OK | os.W_OK):
             raise StorageUnavailable(
@@ -152,7 +152,7 @@ def create(path: Path) -> None:
 
 
 def _refuse_orphaned_log(path: Path) -> None:
-    """SQLite would take the log of a database that was moved away for one of the new file, and delete it."""
+    """Refuse a log whose database was moved away. SQLite would take it for the new file's, and delete it."""
     log = path.with_name(path.name + "-wal")
     if (not path.exists() or not path.stat().st_size) and log.exists() and log.stat().st_size:
         raise StorageError(
@@ -179,10 +179,10 @@ def _make_directory(directory: Path) -> None:
 def connect(
     path: Path, *settings: str, factory: type[sqlite3.Connection] = sqlite3.Connection
 ) -> sqlite3.Connection:
-    """A connection in autocommit mode that may be used from any thread, after the statements *settings*.
+    """A connection in autocommit mode that any thread may use, after the statements *settings*.
 
-    It opens what is there and creates nothing: a new database beside the log of one that was moved away would
-    end that log.
+    It opens an existing file and creates nothing. A new database beside the log of one that was moved away
+    would end that log.
     """
     if sqlite3.sqlite_version_info < _OLDEST:
         raise StorageUnavailable(
@@ -201,15 +201,15 @@ def connect(
     try:
         for statement in settings:
             connection.execute(statement).close()
-    except BaseException:  # an interrupt too leaves no connection
+    except BaseException:  # an interrupt, too, must leave no connection open
         sqlite3.Connection.close(connection)
         raise
     return connection
 
 
 def copy_file(source: Path, target: Path) -> None:
-    """Copy the database *source* to the new file *target* by SQLite's own means, which see the log as
-    well."""
+    """Copy the database *source* to the new file *target*. SQLite itself does it, so the log is copied
+    too."""
     if target.exists():
         raise FileExistsError(f"{target} is there already: give the name of a new file")
     unfinished = target.with_name(target.name + ".unfinished")
@@ -222,7 +222,7 @@ def copy_file(source: Path, target: Path) -> None:
             (found,) = writer.execute("PRAGMA quick_check(1)").fetchone()
         if found != "ok":
             raise StorageError(f"{source} is damaged, and so would be its copy: {found}")
-        os.link(unfinished, target)  # unlike a rename, it never replaces what came in between
+        os.link(unfinished, target)  # unlike a rename, it never replaces a file that was made meanwhile
     except sqlite3.Error as error:
         raise translate(error, target) from error
     finally:
@@ -230,7 +230,7 @@ def copy_file(source: Path, target: Path) -> None:
 
 
 def prepare(connection: sqlite3.Connection, path: Path) -> None:
-    """Refuse what is not ours, switch to WAL, update the schema. After a busy error, call it again."""
+    """Refuse a database that is not ours, switch to WAL, update the schema. Call it again if it was busy."""
     supported = migrations("sqlite")
     newest = supported[-1].version
     found = _version(connection, path, newest)
@@ -247,9 +247,9 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _version(connection: sqlite3.Connection, path: Path, newest: int) -> int:
-    """The schema's version, 0 in an empty file. Refuses a newer one and a database that is not ours."""
+    """The schema's version; 0 in an empty file. Refuses a newer one, and a database that is not ours."""
     own = not connection.in_transaction
-    if own:  # one look: another process may be making the schema at this moment
+    if own:  # in one look, because another process may be making the schema now
         connection.execute("BEGIN")
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -284,7 +284,7 @@ def _migrate(connection: sqlite3.Connection, path: Path, supported: Sequence[Mig
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {supported[-1].version}")
         connection.execute("COMMIT")
-    except BaseException:  # an interrupt too leaves no transaction
+    except BaseException:  # an interrupt, too, must leave no transaction open
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise

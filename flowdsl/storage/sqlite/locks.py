@@ -1,18 +1,18 @@
 """Locks that a process cannot lose by reading its own database file.
 
-SQLite locks its files the POSIX way, and POSIX drops all locks of a process on a file as soon as the process
-closes any handle on it: ``shutil.copy("flow.db", …)`` is enough. Nobody tells SQLite. The next process that
-closes the database then takes itself for the last one, and deletes the write-ahead log that this process goes
-on writing to.
+SQLite locks its files the POSIX way. When a process closes any handle on a file, POSIX drops all locks of the
+process on it: ``shutil.copy("flow.db", …)`` is enough. Nobody tells SQLite. The next process that closes the
+database then takes itself for the last one. It deletes the write-ahead log, to which this process goes on
+writing.
 
 So while a database is open, this process also holds *open file description* locks on it. They belong to the
-handle, not to the process, and no other close drops them: a shared one on the bytes that SQLite locks
-exclusively before it deletes the log, and one on the byte of the shared memory that tells whether anybody is
-there. They only exist on Linux; elsewhere a log that was taken away is found by looking (see
+handle, not to the process, so no other close drops them. One is a shared lock on the bytes that SQLite locks
+exclusively before it deletes the log. The other is on the byte of the shared memory that tells whether
+anybody is there. These locks only exist on Linux. Elsewhere, a look finds that a log was taken away (see
 ``Connections.complaint``).
 
-A handle that is closed here would itself drop SQLite's locks. So all storages of a process on one file share
-one handle, and it is closed when the last of them is.
+If this module closed a handle of its own, that would drop SQLite's locks too. So all storages of a process on
+one file share one handle. It is closed with the last of them.
 """
 
 import os
@@ -39,7 +39,7 @@ _held: dict[tuple[int, int], "_Held"] = {}  # by device and inode
 
 @define(slots=True)
 class _Held:
-    """A handle that all storages of this process on one file share."""
+    """A handle shared by all storages of this process on one file."""
 
     handle: int
     users: int = 0
@@ -71,14 +71,14 @@ class FileLocks:
             _set(held.handle, True, start, length)
 
     def yield_to_close(self) -> None:
-        """Let SQLite take the file for itself, if this is the last storage of the process on it."""
+        """If this is the process's last storage on the file, let SQLite take the file for itself."""
         with _guard:
             for identity, start, length in self._files:
                 if _held[identity].users == 1:
                     _set(_held[identity].handle, False, start, length)
 
     def close(self) -> None:
-        """Give the handles back. The last storage closes them; SQLite must have closed its own before."""
+        """Give the handles back. The last storage closes them. SQLite must have closed its own before."""
         with _guard:
             for identity, _, _ in self._files:
                 held = _held[identity]
@@ -91,7 +91,7 @@ class FileLocks:
 
 def _set(handle: int, shared: bool, start: int, length: int) -> None:
     """Take a shared lock on those bytes, or give it back."""
-    assert fcntl is not None  # without it nothing is held
+    assert fcntl is not None  # without fcntl nothing is held
     kind = fcntl.F_RDLCK if shared else fcntl.F_UNLCK
     flock = struct.pack("hhqqi4x", kind, os.SEEK_SET, start, length, 0)
     fcntl.fcntl(handle, fcntl.F_OFD_SETLK, flock)

@@ -16,12 +16,12 @@ Row = tuple[Any, ...]
 
 _STEP_STATUS = {status.value: status for status in StepStatus}
 
-# What damaged rows raise below. (Damage inside a payload is found by its checksum, above the storage.)
+# What damaged rows raise below. (A checksum above the storage finds damage inside a payload.)
 _DAMAGE = (AttributeError, KeyError, TypeError, ValueError)
 
 
 def step_values(s: Step) -> Row:
-    """What the statements that store a step take, in the order of ``STEP_COLUMNS``."""
+    """The values for the statements that store a step, in the order of ``STEP_COLUMNS``."""
     return (
         s.key,
         s.path,
@@ -61,14 +61,14 @@ def tag_rows(run: int, tags: Tags) -> list[Row]:
 
 
 def steps_of(run_id: str, rows: list[Row]) -> list[Step]:
-    """Steps of one run from ``n`` and the columns ``STEP_COLUMNS``, the last of each key. Raises
-    ``CorruptPayload`` if they make none."""
+    """Steps of one run from ``n`` and the columns ``STEP_COLUMNS``; the last one of each key. Raises
+    ``CorruptPayload`` for rows that make no step."""
     steps: dict[str, Step] = {}
     try:  # one loop, written out: a journal has thousands of rows
         for n, k, p, ki, sc, oc, o, st, ar, de, pl, pr, cr, co, se, more in rows:
             at, cc, dr, ve, ex = USUAL if more is None else _decode_more(more)
             status = _STEP_STATUS[st]
-            steps.pop(k, None)  # so that the last one stands in its own place
+            steps.pop(k, None)  # so that the last one takes its own place
             steps[k] = step_of(
                 (
                     run_id,

@@ -1,10 +1,10 @@
 """All SQL of the SQLite storage.
 
-Statements hold placeholders only. What is put together here is put together from the names in this module,
-never from what a caller gave.
+Statements hold placeholders only. They are put together from the names in this module, never from what a
+caller gave.
 
-A step's ``seq`` in the database is ``runs.no << 32 | n``, so that the steps of a run stand together, in
-order, in the one b-tree that the table is. What is called ``seq`` outside is ``n``.
+In the database a step's ``seq`` is ``runs.no << 32 | n``. So the steps of a run stand together, in order, in
+the table's one b-tree. Outside the database, ``n`` is called ``seq``.
 """
 
 from collections.abc import Mapping
@@ -31,8 +31,8 @@ from flowdsl.storage.columns import (
 
 __all__: list[str] = []
 
-# What most steps have in common stands in one column, ``more``: JSON, or NULL where all is as usual. Each
-# column costs as much to read as the row itself, times ten thousand.
+# What most steps have in common stands in one column, ``more``: JSON, or NULL if all is as usual. A column
+# costs as much to read as the row itself, and there may be ten thousand rows.
 MORE = ("attempts", "concurrent", "draws", "version", "extra")
 USUAL = (1, False, 0, "", "")
 STEP_COLUMNS = [name for name in Step._fields if name not in ("run_id", "seq", *MORE)] + ["more"]
@@ -55,16 +55,15 @@ DATA_VERSION = "PRAGMA data_version"
 
 # Steps ------------------------------------------------------------------------------------------------------
 
-# One statement is one transaction: the epoch is checked and the step stored without BEGIN and COMMIT around
-# it. No row is stored when the run is missing or fenced, or when another process has stored one of this
-# number.
+# One statement is one transaction. It checks the epoch and stores the step without BEGIN and COMMIT. It
+# stores no row if the run is missing or fenced, or if another process has stored a step of this number.
 _APPEND = f"""
     INSERT OR IGNORE INTO steps (seq, {_list(STEP_COLUMNS)})
     SELECT ?, {_marks(len(STEP_COLUMNS))} FROM runs WHERE no = ? AND id = ? AND pruned = 0"""
 APPEND_STEP = _APPEND
 APPEND_STEP_FENCED = _APPEND + " AND epoch = ?"
 
-# The last step of the run, whatever was deleted; a run that has none begins at its own number.
+# The last step of the run, whatever was deleted. A run without steps begins at its own number.
 _LAST = "max(no << 32 | base, coalesce((SELECT max(seq) FROM steps WHERE seq < (runs.no + 1) << 32), 0))"
 _RANGE = "seq > ? << 32 AND seq < (? + 1) << 32"
 INSERT_STEP = f"INSERT INTO steps (seq, {_list(STEP_COLUMNS)}) VALUES (?, {_marks(len(STEP_COLUMNS))})"
@@ -116,7 +115,8 @@ LOST_RUNS = """
     SELECT no, id, workflow, version FROM runs
     WHERE status = 'running' AND pruned = 0 AND parent IS NULL AND (owner IS NULL OR lease_until <= ?)
         AND {queues} ORDER BY created_at, id LIMIT ?"""
-# Of a row of values SQLite searches no index that begins with an expression: the first value stands twice.
+# SQLite searches no index for a row of values that begins with an expression. So the first value stands
+# twice.
 PENDING_RUNS = f"""
     SELECT {_CANDIDATE} FROM runs INDEXED BY runs_pending
     WHERE status = 'pending' AND -priority >= ? AND (-priority, created_at, id) > (?, ?, ?)
@@ -125,7 +125,7 @@ PENDING_RUNS = f"""
         AND {_LANE} NOT IN (SELECT value FROM json_each(?))
         AND (serial IS NULL OR serial NOT IN (SELECT value FROM json_each(?))) AND {{queues}}
     ORDER BY -priority, created_at, id LIMIT ?"""
-# When the first run of each workflow is due. The index runs_due has their order.
+# When the first run of each workflow is due. The index runs_due has this order.
 FIRST_DUE = """
     SELECT min((
         SELECT coalesce(not_before, 0.0) FROM runs INDEXED BY runs_due
@@ -152,7 +152,7 @@ SAME_WORK = f"""
 
 
 def of_queues(statement: str, names: int | None, unqueued: bool) -> str:
-    """*statement* for *names* queues (``None``: all); *unqueued*: and for runs of none."""
+    """*statement* for *names* queues (``None``: all). With *unqueued*, also for runs of no queue."""
     if names is None:
         return statement.format(queues="1")
     term = f"coalesce(queue, 'default') IN ({_marks(names)})"
@@ -173,13 +173,13 @@ CLEAR = [f"DELETE FROM {table}" for table in _TABLES]
 
 @lru_cache(maxsize=512)
 def update_run(columns: tuple[str, ...]) -> str:
-    """The statement that sets *columns* (names of ours) of the run of a number."""
+    """The statement that sets *columns* (names of ours) of the run with a given number."""
     return f"UPDATE runs SET pulse = pulse + 1{_assigned(columns)} WHERE no = ?"
 
 
 @lru_cache(maxsize=512)
 def update_run_if(columns: tuple[str, ...], fenced: bool, statuses: int) -> str:
-    """The statement that sets *columns* of the run of an id, if its epoch and status are as asked for."""
+    """The statement that sets *columns* of the run with an id, if its epoch and status are as asked for."""
     pulse = "pulse" if columns == ("lease_until",) else "pulse + 1"  # a renewed lease is no news
     sql = f"UPDATE runs SET pulse = {pulse}{_assigned(columns)} WHERE id = ? AND pruned = 0"
     if fenced:
@@ -253,8 +253,8 @@ def list_runs(where: RunFilter, payloads: bool) -> tuple[str, list[Any]]:
 
 
 _BARE_RUN = _list(RUN_COLUMNS).replace('"args"', "x''").replace('"result"', "NULL").replace('"error"', "NULL")
-# LIKE knows the letters of ASCII, as the contract wants it. Each part reads an index only, and the workflows
-# one by one; the rows of runs are read for what is found.
+# LIKE knows the letters of ASCII, as the contract wants it. Each part reads only an index, and the workflows
+# one by one. Rows of runs are read only for what was found.
 _HAS_TEXT = """
     no IN (
         SELECT no FROM runs WHERE id LIKE ? ESCAPE '\\'
@@ -271,7 +271,7 @@ _HAS_TEXT = """
 
 
 def _pattern(text: str) -> str:
-    """What LIKE calls a text that contains *text*."""
+    """The pattern for LIKE that fits a text which contains *text*."""
     for char in "\\%_":
         text = text.replace(char, "\\" + char)
     return f"%{text}%"
