@@ -4,13 +4,15 @@ table of active runs."""
 import asyncio
 import logging
 import os
+import sys
 import threading
 import time
+import traceback
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from itertools import count
-from typing import Any
+from typing import Any, NoReturn
 
 from flowdsl.blocks import block
 from flowdsl.clock import Clock, ForeignClock, SystemClock, Waker
@@ -25,7 +27,7 @@ from flowdsl.errors import FlowError
 from flowdsl.hooks import HookChain
 from flowdsl.storage.base import Operation, Outcome, Storage
 
-__all__ = ["Engine", "engines", "engines_on"]
+__all__ = ["Engine", "end_of_child", "engines", "engines_on"]
 
 logger = logging.getLogger("flowdsl")
 
@@ -243,7 +245,7 @@ class Engine:
                 loop = asyncio.new_event_loop()
                 self._loop = loop
                 self._loop_thread = threading.Thread(
-                    target=loop.run_forever, name="flowdsl-loop", daemon=True
+                    target=_turn, args=(loop,), name="flowdsl-loop", daemon=True
                 )
                 self._loop_thread.start()
             return self._loop
@@ -306,6 +308,28 @@ class Engine:
     def close(self) -> None:
         """End what writes. The storage stays open: it belongs to the runtime."""
         self.committer.close()
+
+
+def end_of_child(error: BaseException | None) -> NoReturn:
+    """Work in a thread of ours was left by a forked child of the process that had begun it. Nobody waits for
+    it there; the thread of a pool would wait for other work for ever, and so would who waits for the child.
+    """
+    code = 0 if error is None else 1
+    if isinstance(error, SystemExit):
+        code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
+    elif error is not None:
+        traceback.print_exception(error)
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+    os._exit(code)
+
+
+def _turn(loop: asyncio.AbstractEventLoop) -> None:
+    process = os.getpid()
+    loop.run_forever()
+    if os.getpid() != process:
+        end_of_child(None)
 
 
 def _after_fork() -> None:

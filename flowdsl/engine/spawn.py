@@ -10,12 +10,11 @@ import asyncio
 import contextvars
 import os
 import sys
-import traceback
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, InvalidStateError
-from typing import Generic, NoReturn, TypeVar
+from typing import Generic, TypeVar
 
-from flowdsl.engine.engine import Engine
+from flowdsl.engine.engine import Engine, end_of_child
 from flowdsl.engine.user import Function, Value, Work
 
 __all__ = ["Beside", "Threads", "start_sync", "start_task", "value_of"]
@@ -67,26 +66,12 @@ def start_sync(
             raise RuntimeError("a StopIteration cannot be raised where its result is awaited") from error
         finally:
             if os.getpid() != process:
-                _end_of_child(sys.exception())
+                end_of_child(sys.exception())
             ended()
 
     if executor is None:
         return Beside(engine.thread(executes, name))
     return Beside(executor.submit(executes), executes)
-
-
-def _end_of_child(error: BaseException | None) -> NoReturn:
-    """*work* was left by a forked child of the process that had begun it. Nobody waits for it there, and the
-    thread of a pool would wait for other work for ever, and so would whoever waits for the child."""
-    code = 0 if error is None else 1
-    if isinstance(error, SystemExit):
-        code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
-    elif error is not None:
-        traceback.print_exception(error)
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            stream.flush()
-    os._exit(code)
 
 
 def start_task(

@@ -1,6 +1,6 @@
 """Every backend of ours keeps the contract that ships."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ class Restless(MemoryStorage):
     def list_runs(self, where: RunFilter = RunFilter(), /, *, payloads: bool = False) -> list[Run]:
         return super().list_runs(evolve(where, after=None), payloads=payloads)
 
-    def wait_for_change(self, seen: int, timeout: float, /, *_: Any) -> int:
+    def wait_for_change(self, seen: int, timeout: float, /, topics: Iterable[str] = ()) -> int:
         return seen + 1
 
 

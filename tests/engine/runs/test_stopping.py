@@ -346,7 +346,7 @@ def test_a_forked_child_of_an_async_body_ends_nothing(runtime: Runtime, effects:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
-@pytest.mark.parametrize("where", ["thread", "pool", "loop"])
+@pytest.mark.parametrize("where", ["thread", "pool", "loop", "awaits"])
 def test_a_forked_child_in_a_thread_of_ours_ends(runtime: Runtime, capfd, where):
     """Nobody waits in the child for what its parent's thread executed: it ends, whoever waits for it goes on."""
     if runtime.storage.url is None:
@@ -355,10 +355,13 @@ def test_a_forked_child_in_a_thread_of_ours_ends(runtime: Runtime, capfd, where)
     def forks():
         pid = os.fork()
         if pid == 0:
+            if where == "awaits":
+                return 0
             raise ValueError("the child")
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
     forked = step(forks, name="forked")
+    other = step(lambda: 1, name="other")
 
     @workflow
     def sync():
@@ -366,10 +369,12 @@ def test_a_forked_child_in_a_thread_of_ours_ends(runtime: Runtime, capfd, where)
 
     @workflow
     async def on_a_loop():
-        return forks()
+        found = forks()
+        await other.submit()
+        return found
 
-    flow = on_a_loop if where == "loop" else sync
-    assert flow.start().result(timeout=60) == (0 if where == "loop" else 1)
+    on_loop = where in ("loop", "awaits")
+    assert (on_a_loop if on_loop else sync).start().result(timeout=60) == (0 if on_loop else 1)
     assert [run.status for run in runtime.runs()] == [RunStatus.COMPLETED]
 
 
