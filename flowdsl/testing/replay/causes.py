@@ -78,7 +78,7 @@ _CALLS: dict[str, tuple[str, frozenset[str]]] = {
     "_thread": (PROCESS, frozenset({"get_ident", "get_native_id"})),
     "tempfile": (OUTSIDE, _ALL),
 }
-"""Modules whose functions give something else each time; an empty set stands for all of them."""
+"""Modules whose functions give something else each time. An empty set means all functions of a module."""
 
 _POSIX = {
     "urandom": CHANCE,
@@ -113,7 +113,7 @@ def _cause(module: str, name: str) -> str | None:
 
 @block
 def noticing(found: list[tuple[str, str]]) -> Iterator[None]:
-    """Note the calls that the bodies of workflows make of what gives something else each time: cause and
+    """Note when bodies of workflows call something that gives another result each time: its cause and
     place.
     """
 

@@ -1,12 +1,12 @@
 """``check_replay``: prove that a workflow can be continued from wherever it dies.
 
 The rules
-    The workflow is executed once, to its end. Then it is continued from crashes: *here*, in the same process,
-    where everything that it keeps in memory is still there; and *elsewhere*, in other processes, where
-    nothing of that is, and where every clock, the environment, the host, hashes and orders are others. Each
-    continued execution must make the same calls and come to the same end.
+    The workflow is executed once, to its end. Then it is continued from crashes. *Here*, in the same process,
+    everything that it keeps in memory is still there. *Elsewhere*, in other processes, nothing of that is
+    there, and every clock, the environment, the host, hashes and orders differ. Each continued execution must
+    make the same calls and come to the same end.
 
-    Once something differs, the cause is looked for by changing one thing at a time.
+    If something differs, its cause is looked for by changing one thing at a time.
 """
 
 import inspect
@@ -37,15 +37,15 @@ P = ParamSpec("P")
 
 logger = logging.getLogger("flowdsl")
 
-_USUAL = 25  # crashes that are tried unless the caller says otherwise
-_PROCESSES = 2  # in which a workflow is continued
+_USUAL = 25  # crashes that are tried by default
+_PROCESSES = 2  # processes in which a workflow is continued
 _LOOKS = 4  # executions that tell whether something differs by itself
 _BY_ITSELF = frozenset({cause.CHANCE, cause.IDS, cause.CLOCK, cause.PROCESS})
 _PROCESSES_FOR_SETS = 8  # the same, if the order of a set may matter: two of them may agree by chance
 
 
 class ReplayMismatch(AssertionError):
-    """A workflow does not replay. The message is the story; ``crash`` is the number of the commit after
+    """A workflow does not replay. The message is the whole story. ``crash`` is the number of the commit after
     which it died.
     """
 
@@ -56,9 +56,9 @@ class ReplayMismatch(AssertionError):
 
 @frozen(slots=True)
 class ReplayReport:
-    """What :func:`check_replay` did: the *value* or *error* of the workflow, the number of *crashes* tried
-    and of *executions*. ``only_here`` says why it was not continued in other processes, if it was not: then
-    nothing was said of clocks, settings and orders.
+    """What :func:`check_replay` did: the *value* or *error* of the workflow, and how many *crashes* and
+    *executions* there were. ``only_here`` says why it was not continued in other processes, if it was not.
+    Then clocks, settings and orders were not checked.
     """
 
     value: Any
@@ -72,7 +72,7 @@ Raised = type[BaseException] | tuple[type[BaseException], ...]
 
 
 class _Check:
-    """One check, with what it has found out so far."""
+    """One check, and what it has found so far."""
 
     def __init__(
         self, name: str, plan: Plan, fn: Any, watch: Sequence[Any], crashes: int | None, deaths: int
@@ -92,7 +92,7 @@ class _Check:
         """Execute to the end, then from every crash on."""
         try:
             self._elsewhere = Elsewhere(self._plan, self._fn.__module__)
-        except Exception as error:  # whatever the user's classes raise
+        except Exception as error:  # the user's classes may raise anything
             self._not_taken(error)
         self._executions += 1
         first = live(self._plan, MemoryStorage(), ())
@@ -160,7 +160,7 @@ class _Check:
     # Continued here ----------------------------------------------------------------------------------------
 
     def _points(self, commits: int) -> list[int]:
-        """After which of so many commits it dies: all, or some spread over them, the first ones included."""
+        """The commits after which it dies: all, or some spread over them. The first ones are included."""
         wanted = self._crashes
         if wanted is None or commits <= wanted:
             return list(range(1, commits + 1))
@@ -207,7 +207,7 @@ class _Check:
                 raise ReplayMismatch(story(self._name, first, sight, {}), sight.point)
 
     def _orders(self, first: Life) -> None:
-        """Where steps are concurrent, let them end in another order."""
+        """If steps are concurrent, let them end in another order."""
         if not _is_concurrent(first):
             return
         for number in dict.fromkeys((1, len(first.commits) // 2)):
@@ -242,7 +242,7 @@ class _Check:
     # What it depends on ------------------------------------------------------------------------------------
 
     def _causes_here(self, first: Life, point: Sequence[Any]) -> dict[str, Sequence[str]]:
-        """Nothing has changed but that it is executed again."""
+        """Causes of a difference here. Nothing has changed but that it executes again."""
         if _is_concurrent(first):
             same, other = (self._continue(point[:1], (one,)) for one in (cause.SAME_ORDER, cause.ORDER))
             if same and other and not difference(first, same) and difference(first, other):
@@ -264,7 +264,8 @@ class _Check:
         return _by_cause(noticed)
 
     def _causes_elsewhere(self, number: int, sight: Sight) -> dict[str, Sequence[str]]:
-        """It went well here. What differs there: that it is another process, or one of the changes."""
+        """Causes of a difference there. It went well here, so it is the other process, or one of the
+        changes."""
         ask = self._elsewhere
         assert ask is not None
         plain = ask.sight(number, sight.point, (), notice=True)
@@ -273,10 +274,10 @@ class _Check:
             own = [one for one in plain.noticed if one[0] in _BY_ITSELF]
             doubtful = len(found) > 1 or not set(found) <= {one for one, _ in own}
             if not found or (doubtful and own and self._differs_by_itself(ask, number, sight)):
-                return _by_cause(own)  # by chance each of the changes may seem to matter
+                return _by_cause(own)  # each of the changes may seem to matter by chance
             noticed = ask.sight(number, sight.point, sight.changes, notice=True).noticed
             told = {one for one, _ in noticed}
-            if len(found) > 1 and told & set(found):  # one change may bring another one about
+            if len(found) > 1 and told & set(found):  # one change may cause another one
                 found = [one for one in found if one in told]
             places: dict[str, Sequence[str]] = {
                 one: [place for c, place in noticed if c == one] for one in found
@@ -289,11 +290,11 @@ class _Check:
         return {self._hidden_cause(ask, number, plain): ()}
 
     def _differs_by_itself(self, ask: Elsewhere, number: int, sight: Sight) -> bool:
-        """Whether it differs although nothing has changed: if not at the first look, then at another."""
+        """Whether it differs although nothing has changed, at the first look or at another."""
         return any(ask.sight(number, sight.point, ()).what for _ in range(_LOOKS))
 
     def _hidden_cause(self, ask: Elsewhere, number: int, plain: Sight) -> str:
-        """Nothing has changed but the process, and it looked at nothing that could tell."""
+        """The cause if nothing has changed but the process, and it looked at nothing that could tell."""
         if " at 0x" in plain.what:
             return cause.PROCESS
         others = (ask.sight(other, plain.point, ()).what for other in range(4) if other != number)
@@ -316,8 +317,8 @@ def _is_concurrent(first: Life) -> bool:
 
 
 def _all_recorded(first: Life, plan: Plan) -> int:
-    """After which commit every step is recorded that makes durable calls of its own: elsewhere no body is
-    executed that could make them."""
+    """The commit after which every step that makes durable calls of its own is recorded. Elsewhere no body
+    executes that could make them."""
     left = set(plan.inner)
     for number, commit in enumerate(first.commits, 1):
         if not left:
@@ -329,7 +330,7 @@ def _all_recorded(first: Life, plan: Plan) -> int:
 
 
 def _look(one: Any) -> Any:
-    """How something that is watched stands now."""
+    """The present state of something that is watched."""
     if isinstance(one, str | PathLike):
         try:
             found = stat(one)
@@ -389,26 +390,26 @@ def check_replay(  # type: ignore[misc]  # a parameter may be named like an opti
 ) -> ReplayReport:
     """Execute *workflow* with these arguments to its end, then continue it from crashes, and compare.
 
-    It dies after each of its commits (of many, after some), and is continued in the same process, and a few
-    times in others, as on another machine half a year later. Results, calls, records that nobody asks for,
-    and the run store must be those of the execution without a crash. The body of each step is executed once;
-    afterwards what it returned or raised is played back. (Bodies that make durable calls of their own, and
-    those of mode ``try``, are executed again in this process.)
+    It dies after each of its commits (if there are many, after some). It is continued in the same process,
+    and a few times in others, as if on another machine half a year later. Results, calls, records that nobody
+    asks for, and the run store must be those of the execution without a crash. The body of each step executes
+    once. Afterwards its result or error is played back. (Bodies that make durable calls of their own, and
+    those of mode ``try``, execute again in this process.)
 
     Parameters:
 
     * *fakes*: steps (or their names) → functions to execute in place of their bodies.
-    * *crashes*: how many crashes are tried, 25 unless said otherwise; ``"all"`` for one at every commit.
+    * *crashes*: how many crashes are tried, by default 25; ``"all"`` for one at every commit.
     * *deaths*: how often it dies in one execution; ``2`` for a second crash in each recovery.
-    * *signals*: names and payloads of what the workflow waits for, sent as it starts.
+    * *signals*: names and payloads of the messages that the workflow waits for, sent as it starts.
     * *watch*: lists, files (``Path``) or functions that show effects which must not happen outside of steps.
     * *raises*: exceptions with which the workflow is expected to fail.
     * *lossy*, *outside_effects*: allow results that storage changes; files, sockets, processes in its body.
     * *options*: of the :class:`~flowdsl.Runtime`, such as ``codec``.
 
-    Returns a :class:`ReplayReport`. Raises :class:`ReplayMismatch`, whose text is the whole story; what the
-    workflow raises without any crash, unless *raises* allows it; ``TypeError`` for arguments that do not
-    fit, and :class:`~flowdsl.errors.StepNotFound` for fakes of steps that do not exist.
+    Returns a :class:`ReplayReport`. Raises :class:`ReplayMismatch`, whose text is the whole story. Raises
+    what the workflow raises without any crash, unless *raises* allows it. Raises ``TypeError`` for arguments
+    that do not fit, and :class:`~flowdsl.errors.StepNotFound` for fakes of steps that do not exist.
 
     >>> from flowdsl import step, workflow
     >>> @step
@@ -447,7 +448,7 @@ def check(
     options: Mapping[str, Any] | None = None,
     reads: bool = False,
 ) -> ReplayReport:
-    """As :func:`check_replay`; *fn* is the function that the user wrote, and *reads* allows it to look at
+    """As :func:`check_replay`. *fn* is the function that the user wrote. *reads* allows it to look at
     files."""
     for name, number in (("crashes", crashes), ("deaths", deaths)):
         if isinstance(number, bool) or not isinstance(number, int) or number < 1:

@@ -1,4 +1,4 @@
-"""``@replay_test``: the body of a test as a workflow that is checked."""
+"""``@replay_test``: execute the body of a test as a workflow, and check it."""
 
 import functools
 import inspect
@@ -35,12 +35,12 @@ def replay_test(
 
 
 def replay_test(fn: Any = None, /, **options: Any) -> Any:
-    """Decorate a test, sync or async: its body is executed as a workflow, and
+    """Decorate a test, sync or async. Its body executes as a workflow, and
     :func:`~flowdsl.testing.check_replay` checks it.
 
-    Steps that it calls are steps of that run, workflows are its children, and its assertions have to hold
-    in each execution. *options* are those of ``check_replay``. Fixtures and arguments, those of ``@given``
-    (written above it) too, are passed through.
+    Steps that it calls are steps of that run, and workflows are its children. Its assertions must hold in
+    each execution. *options* are those of ``check_replay``. Fixtures and arguments are passed through, also
+    those of ``@given`` (written above it).
 
     >>> from flowdsl import step
     >>> @step
@@ -85,6 +85,6 @@ def _replay_test(fn: Any, options: dict[str, Any]) -> Any:
 
 
 def _check_body(body: Any, fn: Any, name: str, options: dict[str, Any]) -> None:
-    """Check *body*, whose arguments are bound, as a workflow."""
+    """Check *body* as a workflow. Its arguments are bound already."""
     body.__module__, body.__qualname__ = fn.__module__, f"{fn.__qualname__}.<locals>.body"
     check(make_workflow(name=name)(body), fn, (), {}, reads=True, **options)  # a test looks at what was done

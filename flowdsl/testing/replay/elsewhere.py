@@ -1,7 +1,7 @@
-"""Other processes, each with another hash seed, that continue a workflow as another machine would.
+"""Other processes, each with another hash seed. They continue a workflow as another machine would.
 
-They are started when they are first needed, and serve all checks of this process, because starting Python
-costs more than a check.
+They start when they are first needed, and serve all checks of this process, because starting Python costs
+more than a check.
 """
 
 import atexit
@@ -23,12 +23,12 @@ from flowdsl.testing.replay.travel import modules_without_file, pack
 __all__ = ["Elsewhere", "Unreachable"]
 
 _SEEDS = (1, 2, 3, 4, 5, 6, 7, 8)
-_PATIENCE = 60.0  # seconds that one execution may take there
+_PATIENCE = 60.0  # seconds that one execution may take in such a process
 _ROOT = str(Path(__file__).parents[3])
 
 
 class Unreachable(Exception):
-    """A workflow cannot be executed in another process; the text says why."""
+    """A workflow cannot execute in another process. The text says why."""
 
 
 class _Process:
@@ -73,7 +73,7 @@ class _Process:
         self._modules = {}
 
     def execute(self, data: bytes, point: int, changes: tuple[str, ...], notice: bool) -> Sight:
-        """Continue there. Raises :class:`Unreachable` where nothing can be concluded from it."""
+        """Continue there. Raises :class:`Unreachable` if nothing can be concluded from it."""
         found = self._ask("execute", data, point, changes, notice, _surroundings())
         if isinstance(found, str):
             raise Unreachable(found)
@@ -108,7 +108,7 @@ class _Process:
 
 
 def _surroundings() -> other.Surroundings:
-    """What a process inherits when it is started, as it is here now: those serve for long."""
+    """What a process inherits at its start, as it is here now. The other processes live long."""
     try:
         directory = os.getcwd()
     except FileNotFoundError:  # it was deleted
@@ -127,8 +127,8 @@ def _close_all() -> None:
 
 
 class Elsewhere:
-    """Continues one workflow in other processes. Made before its first execution, so that what is in memory
-    then is what they begin with.
+    """Continues one workflow in other processes. It is made before the first execution. The processes begin
+    with what is in memory then.
     """
 
     def __init__(self, plan: Plan, main: str) -> None:
@@ -150,7 +150,7 @@ class Elsewhere:
         self._data = pickle.dumps((self._packed, more), 5)
 
     def sight(self, number: int, point: int, changes: tuple[str, ...], notice: bool = False) -> Sight:
-        """What it shows in the process *number*, continued after *point* commits. Raises
+        """What the workflow shows in process *number*, continued after *point* commits. Raises
         :class:`Unreachable`."""
         return self._process(_SEEDS[number]).execute(self._data, point, changes, notice)
 
@@ -170,7 +170,7 @@ class Elsewhere:
             process.restart()
 
     def numbers(self, wanted: int) -> Iterator[int]:
-        """Numbers of processes, the next one started while one is asked."""
+        """Numbers of processes. While one is asked, the next one starts."""
         count = min(wanted, len(_SEEDS))
         for number in range(count):
             for ahead in range(number, min(number + 2, count)):

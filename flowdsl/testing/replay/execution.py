@@ -1,8 +1,8 @@
-"""One execution of a workflow up to its end, watched: the first one, or one that continues from a crash.
+"""One execution of a workflow to its end, watched: the first one, or one that continues from a crash.
 
-A crash is not raised but *made*: the first n commits of an execution are put into an empty storage, which
-is exactly what a killed process leaves behind, and the workflow is called again. Bodies that the first
-execution completed are played back, so that each executes once however many crashes are tried.
+A crash is not raised but *made*. The first n commits of an execution are put into an empty storage. That is
+exactly what a killed process leaves behind. Then the workflow is called again. Bodies that the first
+execution completed are played back, so each executes once, however many crashes are tried.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ class _Recording(RelayStorage):
 
 
 class _Watching(Player):
-    """Notes replays and what was never asked for; sends the signals that the workflow waits for."""
+    """Notes replays and what was never asked for. Sends the signals that the workflow waits for."""
 
     def __init__(self, plan: Plan, life: Life, first: bool, storage: MemoryStorage) -> None:
         super().__init__(plan, life, first)
@@ -84,8 +84,8 @@ class _Watching(Player):
 
 
 def unfinished(before: Sequence[Commit], *, released: bool = False) -> MemoryStorage | None:
-    """What a process leaves behind that dies after these commits; ``None`` if no run of it is left to be
-    continued. With *released*, another process may continue them although the one that began them lives.
+    """What a process leaves behind that dies after these commits. ``None`` if it leaves no run to continue.
+    With *released*, another process may continue its runs although the first process lives.
     """
     storage = MemoryStorage()
     for commit in before:
@@ -101,8 +101,8 @@ def unfinished(before: Sequence[Commit], *, released: bool = False) -> MemorySto
 
 
 def live(plan: Plan, storage: MemoryStorage, before: Sequence[Commit], changes: tuple[str, ...] = ()) -> Life:
-    """Execute the workflow to its end on *storage*, which holds the commits *before*; *changes* tell what
-    has changed since.
+    """Execute the workflow to its end on *storage*, which holds the commits *before*. *changes* tell what has
+    changed since.
     """
     life = Life(before, changes, losers=plan.losers)
     for commit in before:
@@ -148,7 +148,7 @@ def _errors(plan: Plan, runtime: Runtime) -> list[tuple[str, Any, Any]]:
 
 
 def _call(plan: Plan) -> Any:
-    """Call the workflow in a context of its own, also where an event loop or a run executes here."""
+    """Call the workflow in its own context, even if an event loop or a run executes here."""
 
     def call() -> Any:
         return plan.workflow(*copy_of(plan.args), **copy_of(plan.kwargs))
@@ -174,7 +174,7 @@ def _in_thread(work: Any) -> Any:
     def execute() -> None:
         try:
             box.append((None, context.run(work)))
-        except BaseException as error:  # it is for the thread that waits
+        except BaseException as error:  # for the thread that waits
             box.append((error, None))
 
     thread = threading.Thread(target=execute, name="flowdsl-check-replay")

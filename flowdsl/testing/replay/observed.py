@@ -42,10 +42,10 @@ class Called:
 class Plan:
     """What is executed, and how, and what the first execution found out.
 
-    That is: which bodies had *begun* (and whether they are async), their *outcomes*, the order in which they
-    *ended*, which of them made durable calls of their own (*inner*), arguments that steps *changed*, calls
-    that leave no record (*unrecorded*), and who lost a race (*losers*). With *elsewhere* it is executed in
-    another process, where no body of a step executes.
+    It found out which bodies had *begun* (and whether they are async), their *outcomes*, the order in which
+    they *ended*, which of them made durable calls of their own (*inner*), arguments that steps *changed*,
+    calls that leave no record (*unrecorded*), and who lost a race (*losers*). With *elsewhere*, it executes
+    in another process, where no body of a step executes.
     """
 
     workflow: Any
@@ -69,9 +69,9 @@ class Plan:
 class Life:
     """What was seen of one execution, which continues the commits *before*.
 
-    ``puts`` are all records of it and of what it continued; ``strange`` are calls that the first execution
-    did not make; ``losers`` is what is known of races; ``effects``, ``reads`` and ``lost`` are what a body
-    did outside of every step.
+    ``puts`` are all its records, and those of what it continued. ``strange`` are calls that the first
+    execution did not make. ``losers`` is what is known of races. ``effects``, ``reads`` and ``lost`` are what
+    a body did outside every step.
     """
 
     before: Sequence[Commit]
@@ -104,15 +104,15 @@ class Life:
         return {place: step for place, step in self.puts.items() if step.kind in OBSERVABLE}
 
     def lost_a_race(self, step: Step) -> bool:
-        """Whether a record belongs to one that has lost a race."""
+        """Whether a record belongs to a loser of a race."""
         return self.losers.holds(step.run_id, step.key, step.scope)
 
 
 @frozen(slots=True)
 class Sight:
     """What a continued execution shows: *what* went differently (``""``: nothing), after how many commits
-    (*point*) it was continued, under which *changes*, the *calls* it made, and what its workflows looked at
-    (*noticed*: cause and place).
+    (*point*) it was continued, and under which *changes*. Also the *calls* that it made, and what its
+    workflows looked at (*noticed*: cause and place).
     """
 
     what: str
@@ -124,6 +124,6 @@ class Sight:
 
 
 def body_of(scope: str) -> str:
-    """The key of the step or undo in whose body *scope* lies; ``""`` in that of a workflow."""
+    """The key of the step or undo in whose body *scope* lies. ``""`` in the body of a workflow."""
     body, _, rest = scope.partition("/")
     return f"{body}/undo" if rest.startswith("undo/") else body.partition("~")[0]

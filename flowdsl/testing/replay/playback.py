@@ -1,14 +1,13 @@
-"""Stands around the bodies of an execution: executes them and remembers, or plays back what they did.
+"""Surrounds the bodies of an execution. It executes them and remembers, or plays back what they did.
 
-The rules
-    The first execution executes every body. A continued one executes none that the first has completed: it
-    gives what that returned or raised. A body that had not ended (it was cancelled, or timed out) does not
-    end again. A step that the first execution did not call is not executed at all: it is what differs, or
-    belongs to one that has lost a race, which came further this time.
+The rules The first execution executes every body. A continued one does not execute a body that the first has
+completed: it gives that body's result or error. A body that had not ended (it was cancelled, or timed out)
+does not end again. A step that the first execution did not call does not execute at all. Either it is a
+difference, or it belongs to a loser of a race that came further this time.
 
-    Two kinds are executed again nevertheless: steps that make durable calls of their own (those are to be
-    replayed too), and steps of mode ``try``, of which there is no record. In another process neither is: what
-    a workflow looks at is varied there, and bodies must not see that.
+    Two kinds execute again nevertheless: steps that make durable calls of their own (these are to be replayed
+    too), and steps of mode ``try``, which have no record. In another process neither kind executes: the check
+    varies there what a workflow looks at, and bodies must not see that.
 """
 
 import asyncio
@@ -29,18 +28,19 @@ from flowdsl.testing.user_code import executing, in_step_body, line_of_code
 
 __all__ = ["Player", "Strange"]
 
-_TURNS = 16  # by which bodies that ended one after the other are told apart
+_TURNS = 16  # they order bodies that ended one after the other
 _TURN = 0.003  # seconds that a thread waits for one turn
 _LONGEST = 100
 _PLAIN = (int, float, str, bytes, bool, type(None))
 
 
 class Strange(BaseException):
-    """A step was called that the first execution did not call. No ``Exception``: nobody may handle it."""
+    """A step was called that the first execution did not call. It is no ``Exception``, so nobody handles
+    it."""
 
 
 class Player(Hooks):
-    """Executes and remembers (*first*), or plays back. ``bodies`` are those of workflows, by run."""
+    """Executes and remembers (*first*), or plays back. ``bodies`` are the bodies of workflows, by run."""
 
     def __init__(self, plan: Plan, life: Life, first: bool) -> None:
         self._plan = plan
@@ -52,11 +52,11 @@ class Player(Hooks):
     # What the engine calls --------------------------------------------------------------------------------
 
     def jitter(self) -> float:
-        """The same each time."""
+        """The same jitter each time."""
         return 0.0
 
     def winner(self, run_id: str, key: str) -> int | None:
-        """The same each time."""
+        """The same winner each time."""
         return self._plan.losers.winners.get((run_id, key))
 
     def on_step_start(self, step: Any) -> None:
@@ -97,7 +97,7 @@ class Player(Hooks):
             self._threads[body.run_id] = threading.get_ident()
 
     def _instead(self, body: BodyView, proceed: Callable[[], Any]) -> Callable[..., Any]:
-        """What executes in place of a body."""
+        """The function that executes in place of a body."""
         plan, view = self._plan, body.step
         address = (view.run_id, view.key, view.attempt)
         lost = plan.losers.holds(view.run_id, view.key, body.scope)
@@ -119,7 +119,7 @@ class Player(Hooks):
     def _really(
         self, body: BodyView, proceed: Callable[[], Any], address: Address | None
     ) -> Callable[..., Any]:
-        """Execute it, or its fake; with an *address*, remember what comes of it."""
+        """Execute the body or its fake. With an *address*, remember its outcome."""
         self._life.really_ran += 1
         fn: Callable[..., Any] = lambda *_, **__: proceed()  # noqa: E731
         if body.path in self._plan.fakes:
@@ -156,7 +156,7 @@ def _given(outcome: Outcome) -> Any:
 
 
 def _outcome(outcome: Outcome, turns: int) -> Callable[..., Any]:
-    """Give *outcome*, all the later the earlier the body had ended among others."""
+    """Give *outcome*. The earlier the body had ended among others, the later this gives it."""
 
     def body(*_: Any, **__: Any) -> Any:
         time.sleep(turns * _TURN)
@@ -186,14 +186,14 @@ class _Remembering:
         self._args: dict[str, Any] = {}
 
     def body(self) -> Callable[..., Any]:
-        """What executes in place of the body."""
+        """The function that executes in place of the body."""
         return self._aexecute if self._view.is_async else self._execute
 
     def _execute(self, *args: Any, **kwargs: Any) -> Any:
         self._begin(args, kwargs)
         try:
             value = self._fn(*args, **kwargs)
-        except Exception as error:  # whatever the user's body raises
+        except Exception as error:  # a user's body may raise anything
             self._ended(error, None)
             raise
         self._ended(None, value)
@@ -203,14 +203,14 @@ class _Remembering:
         self._begin(args, kwargs)
         try:
             value = await self._fn(*args, **kwargs)
-        except Exception as error:  # whatever the user's body raises
+        except Exception as error:  # a user's body may raise anything
             self._ended(error, None)
             raise
         self._ended(None, value)
         return value
 
     def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Copy those arguments that can be changed, by name."""
+        """Copy the arguments that can be changed, by name."""
         try:
             named = dict(inspect.signature(self._view.fn).bind(*args, **kwargs).arguments)
         except (TypeError, ValueError):
@@ -220,7 +220,7 @@ class _Remembering:
 
     def _ended(self, error: BaseException | None, value: Any) -> None:
         plan = self._plan
-        if self._address not in plan.outcomes:  # else its timeout was quicker
+        if self._address not in plan.outcomes:  # otherwise its timeout was quicker
             plan.outcomes[self._address] = error, copy_of(value)
         plan.ended[self._address] = len(plan.ended)
         name = self._view.path.rpartition(".")[2]

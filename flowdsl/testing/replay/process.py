@@ -1,11 +1,11 @@
-"""The other process: it waits for workflows, and executes each in a child of its own, so that none finds
-anything in memory that another left there.
+"""The other process. It waits for workflows, and executes each in a child of its own. So no workflow finds
+anything in memory that another one left there.
 
-It is this module, executed, with another hash seed. Messages are pickles behind their length.
+The process executes this module, with another hash seed. Messages are pickles, each after its length.
 
-Importing flowdsl takes longer than all else, so it is done once. The process that did it stays as it is. A
-copy of it (a *place*) imports the modules of the user, and a copy of that executes one workflow. To begin
-anew, the place ends and the next one is made.
+Importing flowdsl takes longest, so it is done once. The process that did it stays as it is. A copy of it (a
+*place*) imports the modules of the user, and a copy of that executes one workflow. To begin anew, the place
+ends and the next one is made.
 """
 
 import importlib
@@ -42,7 +42,7 @@ def send(pipe: IO[bytes], message: Any) -> None:
 
 
 def receive(pipe: IO[bytes]) -> Any:
-    """Read a message. Raises ``EOFError`` when nobody writes any more."""
+    """Read a message. Raises ``EOFError`` if nobody writes any more."""
     head = pipe.read(_LENGTH.size)
     if len(head) < _LENGTH.size:
         raise EOFError
@@ -51,13 +51,13 @@ def receive(pipe: IO[bytes]) -> Any:
 
 
 class _Finder:
-    """Finds the modules of the test where that found them, whatever ``sys.path`` says."""
+    """Finds the modules of the test where the test found them, whatever ``sys.path`` says."""
 
     def __init__(self, files: dict[str, str]) -> None:
         self._files = files
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        """Only for those whose file is known."""
+        """Find only modules whose file is known."""
         file = self._files.get(name, "")
         if not file or not os.path.exists(file):
             return None
@@ -76,7 +76,7 @@ def _take_over(surroundings: Surroundings) -> None:
 
 
 def _prepare(paths: list[str], modules: dict[str, tuple[str, float]], surroundings: Surroundings) -> str:
-    """Import what is needed; what went wrong, or ``""``."""
+    """Import what is needed. Returns what went wrong, or ``""``."""
     _take_over(surroundings)
     sys.path[:] = paths
     finder: Any = _Finder({name: file for name, (file, _) in modules.items() if file})
@@ -84,7 +84,7 @@ def _prepare(paths: list[str], modules: dict[str, tuple[str, float]], surroundin
     try:
         for name in modules:
             importlib.import_module(name)
-    except BaseException as error:  # whatever the user's module raises
+    except BaseException as error:  # the user's module may raise anything
         return f"{type(error).__name__}: {error}"
     return ""
 
@@ -92,7 +92,7 @@ def _prepare(paths: list[str], modules: dict[str, tuple[str, float]], surroundin
 def _execute(
     data: bytes, point: int, changes: tuple[str, ...], notice: bool, surroundings: Surroundings
 ) -> Sight | str:
-    """What a continued execution shows; a text if nothing can be concluded."""
+    """What a continued execution shows. A text if nothing can be concluded."""
     try:
         _take_over(surroundings)
         plan, first = _loaded(data)
@@ -111,7 +111,7 @@ def _execute(
         return _sight(first, again, point, noticed)
     except NotTaken as error:
         return str(error)
-    except BaseException:  # it is told to the process that asked
+    except BaseException:  # the process that asked is told
         return traceback.format_exc()
 
 
@@ -137,7 +137,7 @@ def _sight(first: Life, again: Life, point: int, noticed: list[tuple[str, str]])
 
 
 def _serve(requests: IO[bytes], answers: IO[bytes]) -> int:
-    """Be a place until it is to begin anew (0), or nobody asks any more (1)."""
+    """Be a place until it must begin anew (0), or nobody asks any more (1)."""
     while True:
         try:
             what, *rest = receive(requests)
