@@ -582,11 +582,8 @@ class Runtime:
         return AioRuntime(self, self._engine)
 
 
-# ----------------------------------------------------------------------------------------------------------
-
-
 def _here(found: Any) -> Any:
-    """What an async step gives in sync code is its result."""
+    """In sync code, an async step gives its result."""
     return asyncio.run(found) if asyncio.iscoroutine(found) and not on_a_loop() else found
 
 

@@ -395,7 +395,7 @@ class Storage(ABC):
                 found.append(Attention(run_id, run.epoch, run.status, run.cancel_requested, unread))
         return found
 
-    # The verbs of the field, standing on commit ------------------------------------------------------------
+    # The verbs of the field, made of commits --------------------------------------------------------------
 
     def set_run(self, run: Run, /) -> None:
         """Insert a run as it is, or replace all its fields except the epoch and the lease.
