@@ -116,7 +116,7 @@ def _where(error: BaseException) -> str:
 def _frames(trace: TracebackType | None) -> Iterator[_Frame]:
     while trace is not None:
         code = trace.tb_frame.f_code
-        yield code.co_filename, trace.tb_lineno, code.co_name
+        yield code.co_filename, trace.tb_lineno or code.co_firstlineno, code.co_name
         trace = trace.tb_next
 
 

@@ -57,5 +57,6 @@ def of_the_user(frames: TracebackType | None) -> TracebackType | None:
         frames = frames.tb_next
     found: TracebackType | None = None
     for one in reversed(kept):
-        found = TracebackType(found, one.tb_frame, one.tb_lasti, one.tb_lineno)
+        line = -1 if one.tb_lineno is None else one.tb_lineno  # a signal may come where code has no line
+        found = TracebackType(found, one.tb_frame, one.tb_lasti, line)
     return found

@@ -4,11 +4,12 @@ import asyncio
 import os
 import signal
 import threading
+from types import TracebackType
 
 import pytest
 from support import Effects, Flavour
 
-from flowdsl import RunStatus, Runtime, step, workflow
+from flowdsl import Retry, RunStatus, Runtime, step, workflow
 from flowdsl.engine.scope import interrupting
 
 
@@ -372,3 +373,30 @@ def test_only_a_coroutine_is_thrown_away():
     asyncio.run(in_a_task())
     drop(True)
     assert seen == ["NoneType", "NoneType", "GeneratorExit"]
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, ValueError])
+def test_what_arrives_between_two_lines_arrives_as_itself(runtime: Runtime, flavour: Flavour, kind):
+    """A signal may come where the code has no line; such a traceback is shortened and shown like any other."""
+
+    def without_a_line():
+        cell = kind()
+        try:
+            (lambda: cell)()
+            raise cell
+        except kind as error:
+            assert error.__traceback__ is not None
+            return TracebackType(None, error.__traceback__.tb_frame, 0, -1)
+
+    assert without_a_line().tb_lineno is None
+
+    @flavour.step(retry=Retry(attempts=1))
+    def f():
+        raise kind("between").with_traceback(without_a_line())
+
+    @flavour.workflow(id="between")
+    def w():
+        yield f()
+
+    with pytest.raises(kind, match="between"):
+        flavour.call(w)

@@ -368,6 +368,6 @@ def test_nothing_altered_is_believed(attacked: Any, before: Any, changes: Any) -
             tried += taken
             if taken:
                 wrong += _wrong(runtime, seen, known, table, what)
-    assert tried > 10
+    assert tried > 3  # a row that stands as it stood, or that the database refuses, is not tried
     assert not wrong, "\n".join(map(str, wrong[:10]))
     assert _look(runtime, known) == seen
