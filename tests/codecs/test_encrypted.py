@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flowdsl import Retry, Runtime, log, step, store, workflow
 from flowdsl.codecs import Encrypted, JsonCodec, PickleCodec
 from flowdsl.codecs.payloads import Payloads
 from flowdsl.errors import CorruptPayload, StorageError
@@ -111,3 +112,30 @@ def test_says_which_extra_is_missing():
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert shown.count("\n") == 1
     assert 'pip install "flowdsl[encrypt]"' in shown
+
+
+def test_a_fork_reads_what_its_run_has_kept_beside_steps():
+    """Each record is sealed anew for the fork, as what it is: a line of the log, what a store holds, results, errors."""
+
+    @step
+    def last():
+        return "done"
+
+    @step(retry=Retry(attempts=1))
+    def refuse():
+        raise OSError("closed")
+
+    @workflow(id="kept")
+    def keep():
+        log("begun", amount=3)
+        store.set("stage", "paid")
+        try:
+            refuse()
+        except OSError as error:
+            return store.get("stage"), str(error), last()
+
+    with Runtime("memory://", codec=Encrypted(PickleCodec(), b"k" * 32)) as runtime:
+        found = keep()
+        fork = runtime.fork("kept", before=last, id="again")
+        assert fork.result() == found == ("paid", "closed", "done")
+        assert [line.fields for line in fork.logs()] == [line.fields for line in runtime.run("kept").logs()]

@@ -9,7 +9,7 @@ import uuid
 from attrs import evolve
 
 from flowdsl.core.facts import Forked, facts_of
-from flowdsl.core.kinds import AUDIT, BEAT, STORE
+from flowdsl.core.kinds import AUDIT, BEAT, LOG, STORE
 from flowdsl.core.records import Run, Step
 from flowdsl.core.status import RunStatus, StepStatus
 from flowdsl.engine.audit import audit
@@ -118,7 +118,7 @@ def _moved(engine: Engine, step: Step, run_id: str) -> Step:
     """The record for another run. Nothing is loaded; it is only sealed anew."""
     payload = step.payload
     if payload is not None:
-        kind = {STORE: "store", BEAT: "details"}.get(
+        kind = {STORE: "store", BEAT: "details", LOG: "log"}.get(
             step.kind, "error" if step.status is StepStatus.FAILED else "result"
         )
         payload = engine.payloads.reseal(payload, (step.run_id, step.key, kind), (run_id, step.key, kind))
