@@ -1,5 +1,6 @@
 """Re-keying: after it the new keys read everything, and the old ones nothing."""
 
+import pickle
 import signal
 import subprocess
 import sys
@@ -12,10 +13,11 @@ from postgres_server import postgres_url
 
 from flowdsl import Queue, Retry, Runtime, Schedule, log, now, publish, receive, sleep, step, store, workflow
 from flowdsl.codecs import Codec, Encrypted, JsonCodec, PickleCodec, Signed, envelope
+from flowdsl.codecs.payloads import _context as payloads_context
 from flowdsl.errors import CorruptPayload
 from flowdsl.rekeying import rekey
 from flowdsl.storage import MemoryStorage, Storage, open_storage
-from flowdsl.storage.operations import Operation, UpdateRun
+from flowdsl.storage.operations import Operation, PutStep, UpdateRun
 from flowdsl.storage.outcomes import Outcome
 from flowdsl.storage.relay import RelayStorage
 
@@ -39,6 +41,11 @@ def price(order: str) -> float:
 @step(retry=Retry(attempts=1))
 def charge(order: str) -> None:
     raise Declined(order, 402)
+
+
+@workflow
+def charge_only(order: str) -> None:
+    charge(order)
 
 
 @workflow(id="order-{order}")
@@ -237,6 +244,29 @@ def test_what_had_no_secret_is_sealed_on_request(monkeypatch: pytest.MonkeyPatch
     assert read(storage, PickleCodec()) == before
     with pytest.raises(ValueError, match="not both"):
         rekey(storage, secret=NEW, old_secret=OLD, unsealed=True)
+
+
+class Bomb:
+    """Where it is unpickled, it says so."""
+
+    loaded: list[str] = []
+
+    def __reduce__(self) -> Any:
+        return Bomb.loaded.append, ("loaded",)
+
+
+def test_no_record_is_loaded() -> None:
+    """The record of an exception is looked into, to find its parts; what is no plain record is left as it is, unloaded."""
+    storage = MemoryStorage()
+    with Runtime(storage), pytest.raises(Declined):
+        charge_only("7")
+    ((run, record),) = [(run, one) for run in storage.list_runs() for one in storage.list_steps(run.id)]
+    context = payloads_context(run.id, record.key, "error")
+    bomb = envelope.seal("error+pickle", pickle.dumps(Bomb()), context)
+    storage.commit([PutStep(record._replace(payload=bomb, seq=0))])
+    done = rekey(storage, Signed(PickleCodec(), "k", accept_plain=True), secret=NEW, unsealed=True)
+    assert [line.partition(":")[0] for line in done.refused] == [f"run {run.id}, step {record.key[:12]}"]
+    assert Bomb.loaded == []
 
 
 class Changes(RelayStorage):

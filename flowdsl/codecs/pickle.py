@@ -30,7 +30,7 @@ from flowdsl.codecs.base import BUILTIN, Codec
 from flowdsl.codecs.modules import MAIN_NAMES, find_module, found_by_name, here, missing, module_now
 from flowdsl.errors import StorageError
 
-__all__ = ["PickleCodec"]
+__all__ = ["PickleCodec", "plain_loads"]
 
 PROTOCOL = 5
 
@@ -86,6 +86,29 @@ class PickleCodec(Codec):
             start = 3 + int.from_bytes(data[1:3], "big")
             return _careful_loads(data[start:], data[3:start].decode("utf-8", "surrogatepass"))
         return _careful_loads(data, here())
+
+
+def plain_loads(data: bytes) -> Any:
+    """Load a pickle of plain values (dicts, lists, numbers, text, bytes); nothing is imported or called.
+
+    Raises ``StorageError`` for one that names a class or a function.
+
+    >>> plain_loads(pickle.dumps({"how": "text"}))
+    {'how': 'text'}
+    """
+    try:
+        return _PlainUnpickler(io.BytesIO(data)).load()
+    except StorageError:
+        raise
+    except Exception as error:  # whatever pickle makes of damaged bytes
+        raise _not_loadable(error) from error
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        raise StorageError(
+            f"a pickle that may hold plain values only names {module}.{name}; it was not loaded"
+        )
 
 
 @lru_cache(maxsize=8)

@@ -49,7 +49,8 @@ from flowdsl.codecs.exceptions.rebuild import (
     same_exception,
 )
 from flowdsl.codecs.modules import found_by_name
-from flowdsl.errors import StepFailed, StorageError
+from flowdsl.codecs.pickle import PickleCodec, plain_loads
+from flowdsl.errors import CorruptPayload, StepFailed, StorageError
 
 __all__ = ["pack_exception", "unpack_exception", "unwrap_pieces"]
 
@@ -116,10 +117,14 @@ def unwrap_pieces(body: bytes, innermost_id: str, codec: Codec) -> bytes:
     """Return the record of an exception with pieces as :func:`pack_exception` makes them today.
 
     Parameters: *body*, without what *codec* puts around it, made by the codec of id *innermost_id*. Earlier
-    releases wrapped each piece too.
+    releases wrapped each piece too. No object is loaded: the record is plain, and its pieces stay as they
+    are.
+    Raises ``StorageError`` for anything else.
     """
     innermost = codec.innermost.reader(innermost_id)
-    record = innermost.loads(body)
+    record = plain_loads(body) if isinstance(innermost, PickleCodec) else innermost.loads(body)
+    if not isinstance(record, dict):
+        raise CorruptPayload("the payload of an exception holds no record of one")
     if INNERMOST in record:
         return body
     wrapped_id = codec.id.removesuffix(codec.innermost.id) + innermost_id
