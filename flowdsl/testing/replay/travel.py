@@ -17,11 +17,24 @@ from typing import Any, cast
 
 import cloudpickle
 
+from flowdsl.codecs.exceptions.handling import (
+    args_of,
+    cause_of,
+    context_of,
+    dict_of,
+    set_cause,
+    set_context,
+    suppresses_context,
+)
+from flowdsl.codecs.exceptions.rebuild import members_of, put_together
 from flowdsl.decorators.steps import Step
 from flowdsl.decorators.wrapper import BoundWrapper, Wrapper, importable, parts_of
 from flowdsl.engine.registry import STEPS, WORKFLOWS
 
 __all__ = ["LeftBehind", "NotTaken", "modules_without_file", "pack", "unpack"]
+
+
+_HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: a class that Python code has made
 
 
 class NotTaken(BaseException):
@@ -57,6 +70,36 @@ def _decorated(rebuild: Any, parts: tuple[Any, ...]) -> Any:
     return made
 
 
+def _chain(error: BaseException, links: tuple[Any, Any, bool]) -> None:
+    """Hang on *error* what it hung on: its cause, its context, and whether that is shown."""
+    cause, context, error.__suppress_context__ = links
+    set_context(error, context)
+    if cause is not None:
+        set_cause(error, cause)
+
+
+def _reduced(error: BaseException) -> Any:
+    """*error* in its parts, as a run records it: pickle would call its ``__init__`` with other arguments than
+    it was made with, and would lose its cause."""
+    parts = (type(error), args_of(error), dict(dict_of(error)), members_of(error))
+    links = (cause_of(error), context_of(error), suppresses_context(error))
+    return put_together, parts, links, None, None, _chain
+
+
+def _pickles_itself(error: BaseException) -> bool:
+    """Whether its class says how it is pickled."""
+    own = (
+        "__reduce__",
+        "__reduce_ex__",
+        "__getstate__",
+        "__setstate__",
+        "__getnewargs__",
+        "__getnewargs_ex__",
+    )
+    written = [vars(kind) for kind in type(error).__mro__ if kind.__flags__ & _HEAP_TYPE]
+    return any(name in names for names in written for name in own)
+
+
 def _can_import(name: str | None) -> bool:
     """Whether another process finds module *name*."""
     if not name or name in ("__main__", "__mp_main__"):
@@ -88,6 +131,12 @@ class _Packer(cloudpickle.Pickler):  # type: ignore[misc]
                 self.modules[name] = None
             if not isinstance(obj, ModuleType):
                 return super().reducer_override(obj)
+        if (
+            isinstance(obj, BaseException)
+            and not isinstance(obj, BaseExceptionGroup)
+            and not _pickles_itself(obj)
+        ):
+            return _reduced(obj)
         try:
             reduced = super().reducer_override(obj)
             if reduced is NotImplemented:

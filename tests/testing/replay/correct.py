@@ -375,3 +375,19 @@ def what_a_test_keeps(seen: Any = LOCK) -> str:
 def memory_that_does_not_matter() -> str:
     RATES.setdefault("cup", 3)
     return charge(RATES["cup"])
+
+
+@step(retry=Retry(attempts=1))
+def raise_from() -> str:
+    try:
+        return str(1 // 0)
+    except ZeroDivisionError as error:
+        raise LookupError("no price") from error
+
+
+@correct()
+def looks_at_the_cause() -> str:
+    try:
+        return raise_from()
+    except LookupError as error:
+        return charge(type(error.__cause__).__name__)

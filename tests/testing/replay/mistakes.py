@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from flowdsl import gather, step, store, workflow
+from flowdsl import Retry, gather, step, store, workflow
 from flowdsl.testing.replay import causes as cause
 
 MISTAKES: dict[str, tuple[Any, str]] = {}
@@ -164,6 +164,27 @@ def id_cached() -> str:
 @mistake(cause.UNRECORDED)
 def chance_in_a_step_without_record() -> str:
     return charge(roll())
+
+
+class HttpError(Exception):
+    """Made with other arguments than it keeps: pickle cannot make it again."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(f"HTTP {code}: {text}")
+        self.code = code
+
+
+@step(retry=Retry(attempts=1))
+def fetch() -> str:
+    raise HttpError(503, "away")
+
+
+@mistake(cause.ENVIRONMENT)
+def behind_an_odd_exception() -> str:
+    try:
+        return fetch()
+    except HttpError:
+        return charge(os.environ.get("FLOWDSL_NOT_SET_REGION", "eu"))
 
 
 # this process, this host ------------------------------------------------------------------------------
