@@ -338,6 +338,11 @@ class Run(Generic[R]):
         return "interrupted" if is_interrupted(self._engine.storage, record) else str(status)
 
 
+def ask_only(run: Run[Any], name: str, payload: Any, key: str) -> None:
+    """Send *run* a question, and leave its answer where it is stored: nothing of it is loaded."""
+    question(run._engine, run.id, name, payload, key)
+
+
 def asked(engine: Engine, run_id: str, name: str, payload: Any, *, timeout: Any, key: str | None) -> Any:
     """Ask a run, from wherever this is called: inside a run as a durable call of it."""
     frame = current.get()
@@ -346,11 +351,6 @@ def asked(engine: Engine, run_id: str, name: str, payload: Any, *, timeout: Any,
     if frame.is_async:
         raise TypeError("ask() would block this async body; use `await runtime.aio.ask(…)`")
     return run_sync(ask(frame, run_id, name, payload, timeout=timeout, key=key))
-
-
-def ask_only(run: Run[Any], name: str, payload: Any, key: str) -> None:
-    """Send *run* a question, and leave its answer where it is stored: nothing of it is loaded."""
-    question(run._engine, run.id, name, payload, key)
 
 
 async def asked_async(

@@ -64,9 +64,7 @@ _MAX_CHAIN = 10
 _MAX_REPR = 200
 _MAX_TRACE = 40_000  # characters
 _FRAMES = 60  # the innermost, of a traceback that nobody has stored yet
-_FRAMES_AGAIN = (
-    10  # the outermost, of an exception that was loaded: the others are in the text that was stored
-)
+_FRAMES_AGAIN = 10  # the outermost, of one that was loaded: the others are in the text that was stored
 _warned: WeakSet[type] = WeakSet()
 
 
@@ -118,8 +116,7 @@ def unwrap_pieces(body: bytes, innermost_id: str, codec: Codec) -> bytes:
 
     Parameters: *body*, without what *codec* puts around it, made by the codec of id *innermost_id*. Earlier
     releases wrapped each piece too. No object is loaded: the record is plain, and its pieces stay as they
-    are.
-    Raises ``StorageError`` for anything else.
+    are. Raises ``StorageError`` for anything else.
     """
     innermost = codec.innermost.reader(innermost_id)
     record = plain_loads(body) if isinstance(innermost, PickleCodec) else innermost.loads(body)

@@ -7,6 +7,7 @@ from weakref import WeakKeyDictionary, ref
 from flowdsl.codecs.exceptions.handling import args_of, dict_of, set_args, text_of
 
 __all__ = [
+    "HEAP_TYPE",
     "TEXT",
     "TRACE",
     "alike",
@@ -19,7 +20,7 @@ __all__ = [
 TRACE = "__flow_traceback__"
 TEXT = "__flow_text__"
 
-_HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: made by a class statement, not in C
+HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: made by a class statement, not in C
 
 
 def attributes_of(error: BaseException) -> dict[str, Any]:
@@ -85,13 +86,13 @@ def put_together(
 
 
 def _is_slot(member: Any) -> bool:
-    return bool(member.__objclass__.__flags__ & _HEAP_TYPE)
+    return bool(member.__objclass__.__flags__ & HEAP_TYPE)
 
 
 def _new(cls: type[BaseException], args: tuple[Any, ...]) -> BaseException:
     """Call the ``__new__`` of the nearest built-in base: a class's own may want other arguments."""
     for base in cls.__mro__:
-        if issubclass(base, BaseException) and not base.__flags__ & _HEAP_TYPE:
+        if issubclass(base, BaseException) and not base.__flags__ & HEAP_TYPE:
             try:
                 return base.__new__(cls, *args)
             except TypeError:  # several built-in bases, and this is not the one that decides

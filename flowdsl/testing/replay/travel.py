@@ -26,15 +26,12 @@ from flowdsl.codecs.exceptions.handling import (
     set_context,
     suppresses_context,
 )
-from flowdsl.codecs.exceptions.rebuild import members_of, put_together
+from flowdsl.codecs.exceptions.rebuild import HEAP_TYPE, members_of, put_together
 from flowdsl.decorators.steps import Step
 from flowdsl.decorators.wrapper import BoundWrapper, Wrapper, importable, parts_of
 from flowdsl.engine.registry import STEPS, WORKFLOWS
 
 __all__ = ["LeftBehind", "NotTaken", "modules_without_file", "pack", "unpack"]
-
-
-_HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: a class that Python code has made
 
 
 class NotTaken(BaseException):
@@ -96,7 +93,7 @@ def _pickles_itself(error: BaseException) -> bool:
         "__getnewargs__",
         "__getnewargs_ex__",
     )
-    written = [vars(kind) for kind in type(error).__mro__ if kind.__flags__ & _HEAP_TYPE]
+    written = [vars(kind) for kind in type(error).__mro__ if kind.__flags__ & HEAP_TYPE]
     return any(name in names for names in written for name in own)
 
 
