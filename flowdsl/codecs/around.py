@@ -1,6 +1,7 @@
 """What codecs that go around another codec share: ``Signed(PickleCodec(), key)`` is one."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 from copy import copy
 from typing import Any, ClassVar, Self
 
@@ -30,7 +31,7 @@ class Around(Codec):
         self.stores_objects = codec.stores_objects
         self.hides = type(self).hides or codec.hides
 
-    def _around(self, codec: Codec) -> Self:
+    def around(self, codec: Codec) -> Self:
         """Return this codec, around another one."""
         other = copy(self)
         other._take(codec)
@@ -64,35 +65,33 @@ class Around(Codec):
 
     def reader(self, codec_id: str) -> Codec:
         """Return the codec for *codec_id*: this one around what wrote the inside, or one that did without."""
+        return self._reader(codec_id, self._codec.reader)
+
+    def proven_reader(self, codec_id: str) -> Codec:
+        """As :meth:`reader`, for what a key has proved; see :meth:`Codec.proven_reader`."""
+        return self._reader(codec_id, self._codec.proven_reader)
+
+    def _reader(self, codec_id: str, inside: Callable[[str], Codec]) -> Codec:
         if codec_id == self.id:
             return self
         prefix, _, inner = codec_id.partition("+")
-        return (
-            self._around(self._codec.reader(inner)) if prefix == self.prefix else self.bare_reader(codec_id)
-        )
+        return self.around(inside(inner)) if prefix == self.prefix else inside(codec_id)
 
-    def bare_reader(self, codec_id: str) -> Codec:
-        """Return the codec for what was written without this one."""
-        return self._codec.reader(codec_id)
-
-    def strip(self, codec_id: str, body: bytes) -> tuple[str, bytes]:
+    def strip(self, body: bytes) -> tuple[str, bytes]:
         """Take this codec and all inside it off; see :meth:`Codec.strip`."""
-        reader = self.reader(codec_id)
-        if not isinstance(reader, Around):
-            return reader.strip(codec_id, body)
-        return reader._codec.strip(reader._codec.id, reader.unwrap(body))
+        return self._codec.strip(self.unwrap(body))
 
     def clothe(self, codec_id: str, body: bytes) -> tuple[str, bytes]:
         """Put this codec and all inside it on again; see :meth:`Codec.clothe`."""
         inner_id, inner = self._codec.clothe(codec_id, body)
-        outer = self._around(self._codec.reader(inner_id))
+        outer = self.around(self._codec.proven_reader(inner_id))  # nothing is loaded
         return outer.id, outer.wrap(inner)
 
     def is_current(self, codec_id: str, body: bytes) -> bool:
         """Say whether *body* is as this codec would write it today, with the first of its keys."""
         if codec_id.partition("+")[0] != self.prefix:
             return False
-        reader = self.reader(codec_id)
+        reader = self.proven_reader(codec_id)  # nothing is loaded
         if not isinstance(reader, Around) or not reader.is_newest(body):
             return False
         return self._codec.is_current(reader._codec.id, reader.unwrap(body))

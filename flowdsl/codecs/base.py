@@ -53,17 +53,35 @@ class Codec(ABC):
     def reader(self, codec_id: str) -> "Codec":
         """Return the codec that loads payloads of *codec_id*: this one, or a built-in one.
 
-        Raises ``StorageError`` where there is none. Override it to keep reading what an older codec wrote, or
-        to refuse what :class:`Signed` refuses: payloads that anybody could have made.
+        Whoever can write to the storage chooses *codec_id*. So a codec that stores no objects never returns
+        one that does, such as ``PickleCodec``. Raises ``StorageError`` where there is none. Override it to
+        keep reading what an older codec wrote, or to refuse what :class:`Signed` refuses: payloads that
+        anybody could have made.
         """
         if codec_id == self.id:
             return self
-        if codec_id in BUILTIN:
+        if codec_id not in BUILTIN:
+            raise StorageError(
+                f"the payload was written by codec {codec_id!r}; this runtime has {self.id!r}, and built in "
+                f"are {', '.join(sorted(map(repr, BUILTIN)))}. Give the runtime the codec it was written with"
+            )
+        found = BUILTIN[codec_id]()
+        if found.stores_objects and not self.stores_objects:
+            raise StorageError(
+                f"the payload says that codec {codec_id!r} wrote it, but this runtime has {self.id!r}; it "
+                "was not loaded: loading it can execute code, and whoever can write to the storage could "
+                "have made it. If you trust the storage, read it with a codec whose reader() says so"
+            )
+        return found
+
+    def proven_reader(self, codec_id: str) -> "Codec":
+        """Return the codec for a payload of which a key has proved that a program of yours wrote it so.
+
+        As :meth:`reader`, but every built-in codec is good.
+        """
+        if codec_id != self.id and codec_id in BUILTIN:
             return BUILTIN[codec_id]()
-        raise StorageError(
-            f"the payload was written by codec {codec_id!r}; this runtime has {self.id!r}, and built in are "
-            f"{', '.join(sorted(map(repr, BUILTIN)))}. Give the runtime the codec it was written with"
-        )
+        return self.reader(codec_id)
 
     # What re-keying needs: codecs around others override these.
 
@@ -77,9 +95,9 @@ class Codec(ABC):
         """The codec that turns values into bytes: this one, unless it goes around another."""
         return self
 
-    def strip(self, codec_id: str, body: bytes) -> tuple[str, bytes]:
-        """Return the bytes that the innermost codec made, and its id; *codec_id* is what wrote *body*."""
-        return codec_id, body
+    def strip(self, body: bytes) -> tuple[str, bytes]:
+        """Return the id of the innermost codec, and the bytes that it made; this codec wrote *body*."""
+        return self.id, body
 
     def clothe(self, codec_id: str, body: bytes) -> tuple[str, bytes]:
         """Return what :meth:`strip` took off, put on again as it would be today, and the id of the whole."""

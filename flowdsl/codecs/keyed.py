@@ -1,12 +1,12 @@
 """What :class:`Signed` and :class:`Encrypted` share: keys, and what was written without any."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from flowdsl.codecs.around import Around
 from flowdsl.codecs.base import Codec
 from flowdsl.errors import StorageError
 
-__all__ = ["Keyed", "Keys", "key_list"]
+__all__ = ["Keyed", "Keys", "is_keyed", "key_list"]
 
 Keys = bytes | str | Sequence[bytes | str]
 
@@ -41,10 +41,11 @@ class Keyed(Around):
         """Whether what was not wrapped is loaded too."""
         return self._accept_plain
 
-    def bare_reader(self, codec_id: str) -> Codec:
-        """Return the codec for what was not wrapped. Raises ``StorageError`` unless that is accepted."""
-        if self._accept_plain:
-            return self._codec.reader(codec_id)
+    def _reader(self, codec_id: str, inside: Callable[[str], Codec]) -> Codec:
+        """As in ``Around``; the key proves who wrote what it opens. Raises ``StorageError`` for what was not
+        wrapped, unless that is accepted."""
+        if self._accept_plain or codec_id.partition("+")[0] == self.prefix:
+            return super()._reader(codec_id, self._codec.proven_reader)
         name = type(self).__name__
         raise StorageError(
             f"the payload was written by codec {codec_id!r}, not by {name}, so it was not loaded: whoever "
@@ -54,3 +55,12 @@ class Keyed(Around):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._codec!r}, <{len(self._keys)} key{'s' * (len(self._keys) > 1)}>)"
+
+
+def is_keyed(codec: Codec) -> bool:
+    """Say whether nobody without a key can make a payload that *codec* loads."""
+    while codec is not codec.innermost:
+        if isinstance(codec, Keyed) and not codec.accepts_plain:
+            return True
+        codec = codec.inside
+    return False

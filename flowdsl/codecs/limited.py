@@ -1,5 +1,6 @@
 """A limit to what is stored: large things belong elsewhere, and a record holds where."""
 
+from collections.abc import Callable
 from typing import ClassVar
 
 from flowdsl.codecs.around import Around
@@ -55,9 +56,8 @@ class Limited(Around):
             )
         return data
 
-    def reader(self, codec_id: str) -> Codec:
-        """Return the codec for *codec_id*, with the same limit."""
-        return self if codec_id == self.id else self._around(self._codec.reader(codec_id))
+    def _reader(self, codec_id: str, inside: Callable[[str], Codec]) -> Codec:
+        return self if codec_id == self.id else self.around(inside(codec_id))
 
     def is_current(self, codec_id: str, body: bytes) -> bool:
         """Say whether the inner codec would write *body* so today."""

@@ -12,7 +12,9 @@ from typing import Any
 
 from flowdsl.codecs.base import Codec
 from flowdsl.codecs.envelope import is_of_unsealed_row, opener, seal, sealer, unseal
+from flowdsl.codecs.exceptions.codec import ERROR, ErrorCodec, for_errors, marks_error
 from flowdsl.codecs.exceptions.pack import pack_exception, unpack_exception, unwrap_pieces
+from flowdsl.codecs.keyed import is_keyed
 from flowdsl.codecs.previews import Previews
 from flowdsl.codecs.stack import on_fresh_stack, ran_out, with_room
 from flowdsl.codecs.unstorable import describe_fault
@@ -22,7 +24,6 @@ __all__ = ["Payloads"]
 
 _logger = logging.getLogger("flowdsl")
 
-_ERROR = "error+"
 Place = tuple[str, str, str]
 """Run id, key and kind."""
 
@@ -52,6 +53,7 @@ class Payloads:
         "_codec",
         "_codec_id",
         "_dumps",
+        "_errors",
         "_exact",
         "_limit",
         "_loads",
@@ -70,11 +72,12 @@ class Payloads:
         *,
         previews: bool = True,
     ) -> None:
-        if codec.id.startswith(_ERROR):
-            raise ValueError(f"a codec id may not start with {_ERROR!r}: {codec.id!r}")
+        if marks_error(codec.id):
+            raise ValueError(f"a codec id may not contain '{ERROR}+': {codec.id!r}")
         # Both refuse an impossible id and an empty secret, here and now.
         self._seal = sealer(codec.id, secret)
-        self._seal_error = sealer(_ERROR + codec.id, secret)
+        self._errors = for_errors(codec)
+        self._seal_error = sealer(self._errors.id, secret)
         self._open = opener(codec.id, secret)
         self._codec = codec
         self._codec_id = codec.id
@@ -142,9 +145,7 @@ class Payloads:
             if body is not None:
                 return self._loads(body)
             codec_id, body = unseal(payload, context, self._secret)
-            if codec_id.startswith(_ERROR):
-                raise StorageError("the payload holds an exception, not a value")
-            return self._codec.reader(codec_id).loads(body)
+            return self._reader(codec_id).loads(body)
         except StorageError as error:
             _place(error, named or run_id, key)
             raise
@@ -168,10 +169,10 @@ class Payloads:
         its contract, and cannot store a dict of strings.
         """
         try:
-            body, loaded = with_room(lambda: pack_exception(error, self._codec))
+            body, loaded = with_room(lambda: pack_exception(error, self._errors))
             if isinstance(loaded, StepFailed) and not isinstance(error, StepFailed):
                 # It may be the stack, used up, that all better ways have failed for.
-                body, loaded = on_fresh_stack(lambda: pack_exception(error, self._codec))
+                body, loaded = on_fresh_stack(lambda: pack_exception(error, self._errors))
         except RecursionError:  # not even enough stack to begin on a fresh one: its caller has more
             raise
         except Exception as problem:  # whatever a codec raises
@@ -187,12 +188,27 @@ class Payloads:
         """Return the exception that *payload* holds for this place. Raises like :meth:`unpack`."""
         try:
             codec_id, body = unseal(payload, _context(run_id, key, kind), self._secret)
-            if not codec_id.startswith(_ERROR):
-                raise StorageError("the payload holds a value, not an exception")
-            return unpack_exception(body, self._codec.reader(codec_id[len(_ERROR) :]))
+            return unpack_exception(body, self._error_reader(codec_id))
         except StorageError as error:
             _place(error, run_id, key)
             raise
+
+    def _reader(self, codec_id: str) -> Codec:
+        """The codec that loads a value of *codec_id*. With a secret, that has proved the id."""
+        if marks_error(codec_id):
+            raise StorageError("the payload holds an exception, not a value")
+        codec = self._codec
+        return codec.reader(codec_id) if self._secret is None else codec.proven_reader(codec_id)
+
+    def _error_reader(self, codec_id: str) -> Codec:
+        """The codec that loads an exception of *codec_id*."""
+        if not marks_error(codec_id):
+            raise StorageError("the payload holds a value, not an exception")
+        outside = f"{ERROR}+"
+        if codec_id.startswith(outside) and (self._secret is not None or not is_keyed(self._codec)):
+            # The mark of earlier releases, which no signature covered: the key of the checksum covers it.
+            return ErrorCodec(self._reader(codec_id.removeprefix(outside)))
+        return self._errors.reader(codec_id) if self._secret is None else self._errors.proven_reader(codec_id)
 
     @property
     def secret(self) -> bytes | None:
@@ -228,20 +244,22 @@ class Payloads:
             if self._is_current(payload, context):
                 return None
             codec_id, body = unseal(payload, context, old._secret)
-            mark = _ERROR if codec_id.startswith(_ERROR) else ""
-            bare_id, body = old._codec.strip(codec_id.removeprefix(mark), body)
-            if mark:
-                body = unwrap_pieces(body, bare_id, old._codec)
-            codec_id, body = self._codec.clothe(bare_id, body)
+            if marks_error(codec_id):
+                writer = old._error_reader(codec_id)
+                bare_id, body = writer.strip(body)
+                codec_id, body = self._errors.clothe(bare_id, unwrap_pieces(body, writer))
+            else:
+                codec_id, body = self._codec.clothe(*old._reader(codec_id).strip(body))
         except StorageError as error:
             _place(error, run_id, key)
             raise
-        return seal(mark + codec_id, body, context, self._secret)
+        return seal(codec_id, body, context, self._secret)
 
     def _is_current(self, payload: bytes, context: bytes) -> bool:
         try:
             codec_id, body = unseal(payload, context, self._secret)
-            return self._codec.is_current(codec_id.removeprefix(_ERROR), body)
+            codec = self._errors if marks_error(codec_id) else self._codec
+            return codec.is_current(codec_id, body)
         except StorageError:
             return False
 

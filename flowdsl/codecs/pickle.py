@@ -96,8 +96,9 @@ def plain_loads(data: bytes) -> Any:
     >>> plain_loads(pickle.dumps({"how": "text"}))
     {'how': 'text'}
     """
+    start = 3 + int.from_bytes(data[1:3], "big") if data[:1] == _MAIN_HEADER else 0
     try:
-        return _PlainUnpickler(io.BytesIO(data)).load()
+        return _PlainUnpickler(io.BytesIO(data[start:])).load()
     except StorageError:
         raise
     except Exception as error:  # whatever pickle makes of damaged bytes

@@ -3,7 +3,7 @@
 from attrs import frozen
 
 from flowdsl.codecs.base import Codec
-from flowdsl.codecs.keyed import Keyed
+from flowdsl.codecs.keyed import Keyed, is_keyed
 from flowdsl.codecs.payloads import Payloads
 
 __all__ = ["Protection", "protection_of"]
@@ -53,16 +53,17 @@ def protection_of(payloads: Payloads) -> Protection:
     codec = payloads.codec
     return Protection(
         sealed=payloads.secret is not None,
-        keyed=_is_keyed(codec),
+        keyed=is_keyed(codec),
         hidden=codec.hides,
         previews=payloads.previews.shown,
-        executes=codec.innermost.stores_objects,
+        executes=codec.innermost.stores_objects or _accepts_plain(codec),
     )
 
 
-def _is_keyed(codec: Codec) -> bool:
+def _accepts_plain(codec: Codec) -> bool:
+    """Whether a part of *codec* reads what was not wrapped, by whatever built-in codec."""
     while codec is not codec.innermost:
-        if isinstance(codec, Keyed) and not codec.accepts_plain:
+        if isinstance(codec, Keyed) and codec.accepts_plain:
             return True
         codec = codec.inside
     return False

@@ -41,7 +41,8 @@ class TypedJsonCodec(JsonCodec):
     A value that JSON has not is an object with two members, ``{"$type": "Order", "$value": {…}}``. Besides
     the given *types* these are ``tuple``, ``set``, ``frozenset``, ``datetime``, ``date``, ``time``,
     ``timedelta``, ``decimal``, ``uuid``, ``bytes`` (base64), and ``dict`` as a list of pairs where keys are
-    no text. Everything else is plain JSON, and refused where :class:`JsonCodec` refuses it.
+    no text. Everything else is plain JSON, and refused where :class:`JsonCodec` refuses it: of a subclass of
+    ``dict``, ``list`` or ``tuple`` only what stands in it is stored.
 
     Raises ``TypeError`` for a class that is none of the three, ``ValueError`` for two of one name.
 
@@ -93,9 +94,10 @@ class TypedJsonCodec(JsonCodec):
             return {_TYPE: name, _VALUE: self._plain(write(value))}
         if kind in (tuple, set, frozenset):
             return {_TYPE: kind.__name__, _VALUE: [self._plain(part) for part in value]}
-        if kind is list:
+        # Subclasses become the plain type, or JSON would write what stands in them without a look at it.
+        if isinstance(value, list | tuple):
             return [self._plain(part) for part in value]
-        if kind is dict:
+        if isinstance(value, dict):
             if _TYPE not in value and all(type(key) is str for key in value):
                 return {key: self._plain(part) for key, part in value.items()}
             pairs = [[self._plain(key), self._plain(part)] for key, part in value.items()]

@@ -11,8 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowdsl.codecs import Codec, Encrypted, JsonCodec, PickleCodec, Signed
-from flowdsl.codecs.payloads import Payloads
+from flowdsl.codecs import (
+    Codec,
+    Compressed,
+    Encrypted,
+    JsonCodec,
+    Limited,
+    PickleCodec,
+    Signed,
+    TypedJsonCodec,
+)
+from flowdsl.codecs.envelope import seal
+from flowdsl.codecs.payloads import Payloads, _context
 from flowdsl.errors import CorruptPayload, MissingClass, ResultNotStorable, StorageError
 
 HERE = ("run-1", "ab" * 20, "step")
@@ -311,11 +321,56 @@ def test_json_loses_only_what_the_caller_sees_lost():
 
 
 def test_a_codec_that_was_changed_still_loads_old_payloads():
-    """A payload names its codec, so built-in ones load whatever the runtime has now."""
-    old, _ = Payloads(PickleCodec()).pack((1, 2), *HERE)
-    assert Payloads(JsonCodec()).unpack(old, *HERE) == (1, 2)
+    """A payload names its codec, so built-in ones that execute nothing load whatever the runtime has now."""
     old, _ = Payloads(JsonCodec()).pack([1, 2], *HERE)
     assert Payloads(PickleCodec()).unpack(old, *HERE) == [1, 2]
+    assert Payloads(TypedJsonCodec()).unpack(old, *HERE) == [1, 2]
+
+
+class Moving(JsonCodec):
+    """Writes JSON, and reads what was pickled before."""
+
+    def reader(self, codec_id: str) -> Codec:
+        return PickleCodec() if codec_id == "pickle" else super().reader(codec_id)
+
+
+@pytest.mark.parametrize(
+    "codec",
+    [
+        JsonCodec(),
+        TypedJsonCodec(),
+        Limited(Compressed(JsonCodec()), most=10**6),
+        Compressed(TypedJsonCodec()),
+    ],
+    ids=repr,
+)
+def test_json_unpickles_nothing_because_a_payload_says_so(codec):
+    """Whoever writes to the storage chooses the codec id. Who moves from pickle says so; a key proves who wrote it."""
+    for name in ("pickle", "zlib+pickle", "error+pickle", "zlib+error+pickle"):
+        forged = seal(name, b"\0" * name.startswith("zlib") + pickle.dumps(Evil()), _context(*HERE))
+        for read in (Payloads(codec).unpack, Payloads(codec).unpack_error):
+            with pytest.raises(StorageError):
+                read(forged, *HERE)
+        with pytest.raises(StorageError):
+            Payloads(Signed(codec, "key")).rekey(forged, *HERE, Payloads(codec))
+    assert not Evil.loaded
+    old, _ = Payloads(PickleCodec()).pack((1, 2), *HERE)
+    with pytest.raises(StorageError, match=r"'pickle' wrote it, but this runtime has .*reader\(\) says so"):
+        Payloads(codec).unpack(old, *HERE)
+    assert Payloads(Moving()).unpack(old, *HERE) == (1, 2)
+    proven, _ = Payloads(PickleCodec(), b"secret").pack((1, 2), *HERE)
+    assert Payloads(codec, b"secret").unpack(proven, *HERE) == (1, 2)
+    proven, _ = Payloads(PickleCodec(), b"secret").pack_error(KeyError(7), *HERE)
+    assert repr(Payloads(codec, b"secret").unpack_error(proven, *HERE)) == "KeyError(7)"
+
+
+class Evil:
+    """Shows that it was loaded."""
+
+    loaded = False
+
+    def __reduce__(self):
+        return setattr, (Evil, "loaded", True)
 
 
 class Reversed(Codec):
@@ -358,7 +413,7 @@ def test_what_a_codec_raises_is_wrapped():
         Payloads(Broken()).pack([1], *HERE)
 
 
-@pytest.mark.parametrize("codec_id", ["", "error+x", "x" * 250])
+@pytest.mark.parametrize("codec_id", ["", "error+x", "mine+error+x", "x" * 250])
 def test_impossible_codec_ids_are_refused_at_once(codec_id):
     """A codec whose id cannot be stored, or is taken, is refused before anything is written."""
     codec = Reversed()

@@ -16,6 +16,7 @@ KEY = b"k" * 32
         (JsonCodec(), None, ["change names", "read all values"]),
         (Signed(PickleCodec(), KEY), None, ["change names", "read all values"]),
         (Signed(PickleCodec(), KEY, accept_plain=True), None, ["execute code", "read all values"]),
+        (Signed(JsonCodec(), KEY, accept_plain=True), None, ["execute code", "read all values"]),
         (PickleCodec(), b"s", ["read all values"]),
         (Compressed(Encrypted(PickleCodec(), KEY)), None, ["change names"]),
         (Encrypted(PickleCodec(), KEY), b"s", []),

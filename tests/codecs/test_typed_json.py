@@ -1,7 +1,7 @@
 """JSON that keeps types: what comes back, what other languages see, and what is refused."""
 
 import json
-from collections import namedtuple
+from collections import OrderedDict, defaultdict, namedtuple
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -129,6 +129,22 @@ def test_everything_else_is_refused(value):
     else:
         with pytest.raises(ResultNotStorable):
             CODEC.dumps(value)
+
+
+class Row(dict):
+    pass
+
+
+Pair = namedtuple("Pair", "first second")
+
+
+@pytest.mark.parametrize("make", [dict, OrderedDict, lambda data: defaultdict(list, data), Row])
+def test_plain_data_makes_no_object(make):
+    """A mapping of any class that looks like an object's JSON comes back as a dict, wherever it stands."""
+    data = {"$type": "Order", "$value": {"number": 7, "lines": []}}
+    for value in (make(data), [make(data)], {"a": make(data)}):
+        assert CODEC.loads(CODEC.dumps(value)) == value
+    assert CODEC.loads(CODEC.dumps(Pair(make(data), 1))) == [data, 1]
 
 
 @pytest.mark.parametrize("types", [[int], ["Order"], [object]], ids=str)

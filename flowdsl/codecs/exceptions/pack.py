@@ -25,6 +25,7 @@ from typing import Any
 from weakref import WeakSet
 
 from flowdsl.codecs.base import Codec
+from flowdsl.codecs.exceptions.codec import ErrorCodec, for_values
 from flowdsl.codecs.exceptions.handling import (
     args_of,
     cause_of,
@@ -49,7 +50,6 @@ from flowdsl.codecs.exceptions.rebuild import (
     same_exception,
 )
 from flowdsl.codecs.modules import found_by_name
-from flowdsl.codecs.pickle import PickleCodec, plain_loads
 from flowdsl.errors import CorruptPayload, StepFailed, StorageError
 
 __all__ = ["pack_exception", "unpack_exception", "unwrap_pieces"]
@@ -71,7 +71,8 @@ _warned: WeakSet[type] = WeakSet()
 def pack_exception(error: BaseException, codec: Codec) -> tuple[bytes, BaseException]:
     """Return *error* as bytes, and the exception that :func:`unpack_exception` will make of them.
 
-    Raises what *codec* raises if it cannot store even a dict of strings.
+    *codec* has the mark of exceptions, see :mod:`flowdsl.codecs.exceptions.codec`. Raises what *codec* raises
+    if it cannot store even a dict of strings.
     """
     pieces = pieces_for(codec.innermost)
     trace = _trace(error)
@@ -100,7 +101,7 @@ def unpack_exception(body: bytes, codec: Codec) -> BaseException:
     try:
         record = codec.loads(body)
         # A record of an earlier release holds pieces that are wrapped themselves.
-        error = _load(record, pieces_for(codec.innermost if INNERMOST in record else codec))
+        error = _load(record, pieces_for(codec.innermost if INNERMOST in record else for_values(codec)))
         dict_of(error)[TRACE] = record["trace"]
     except StorageError:
         raise
@@ -111,24 +112,24 @@ def unpack_exception(body: bytes, codec: Codec) -> BaseException:
     return error
 
 
-def unwrap_pieces(body: bytes, innermost_id: str, codec: Codec) -> bytes:
+def unwrap_pieces(body: bytes, codec: Codec) -> bytes:
     """Return the record of an exception with pieces as :func:`pack_exception` makes them today.
 
-    Parameters: *body*, without what *codec* puts around it, made by the codec of id *innermost_id*. Earlier
-    releases wrapped each piece too. No object is loaded: the record is plain, and its pieces stay as they
-    are. Raises ``StorageError`` for anything else.
+    Parameters: *codec* made *body*, which stands here without what it puts around it. Earlier releases
+    wrapped each piece too. No object is loaded: the record is plain, and its pieces stay as they are. Raises
+    ``StorageError`` for anything else.
     """
-    innermost = codec.innermost.reader(innermost_id)
-    record = plain_loads(body) if isinstance(innermost, PickleCodec) else innermost.loads(body)
+    innermost = ErrorCodec(codec.innermost)
+    record = innermost.loads(body)
     if not isinstance(record, dict):
         raise CorruptPayload("the payload of an exception holds no record of one")
     if INNERMOST in record:
         return body
-    wrapped_id = codec.id.removesuffix(codec.innermost.id) + innermost_id
+    wrapped = for_values(codec)
 
     def bare(part: Any) -> Any:
         if isinstance(part, bytes):  # in such a record nothing but a piece is bytes
-            return codec.strip(wrapped_id, part)[1]
+            return wrapped.strip(part)[1]
         if isinstance(part, dict):
             return {name: bare(inner) for name, inner in part.items()}
         return [bare(inner) for inner in part] if isinstance(part, list) else part

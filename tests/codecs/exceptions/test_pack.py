@@ -529,8 +529,8 @@ def test_json_errors_are_readable():
 
 def test_exceptions_outlive_a_change_of_codec():
     """What an older codec of the runtime stored still loads."""
-    payload, _ = Payloads(PickleCodec()).pack_error(Declined(1, "x"), *HERE)
-    assert isinstance(Payloads(JsonCodec()).unpack_error(payload, *HERE), Declined)
+    payload, _ = Payloads(JsonCodec()).pack_error(Declined(1, "x"), *HERE)
+    assert isinstance(Payloads(PickleCodec()).unpack_error(payload, *HERE), Declined)
 
 
 def test_a_codec_that_cannot_store_a_dict():

@@ -1,0 +1,87 @@
+"""Codecs for the records of exceptions: the same as for values, with a mark that only exceptions have.
+
+The record of an exception holds *pieces*, each of which is loaded as an object, and names a class. So a value
+that a program stored for somebody else, an uploaded form for example, must never be read as such a record.
+The mark stands directly around the innermost codec. What signs or encrypts goes around the mark too, so it
+covers it: ``signed+error+pickle``. Earlier releases put it outside: ``error+signed+pickle``.
+"""
+
+from typing import Any, ClassVar
+
+from flowdsl.codecs.around import Around
+from flowdsl.codecs.base import Codec
+from flowdsl.codecs.pickle import PickleCodec, plain_loads
+from flowdsl.errors import StorageError
+
+__all__ = ["ERROR", "ErrorCodec", "for_errors", "for_values", "marks_error"]
+
+ERROR = "error"
+
+
+class ErrorCodec(Around):
+    """Reads and writes records of exceptions: dicts of plain values. It changes no byte.
+
+    Such a record is loaded as plain values, whatever the codec. Its pieces are loaded one by one.
+    """
+
+    prefix: ClassVar[str] = ERROR
+
+    def wrap(self, body: bytes) -> bytes:
+        """Return *body*."""
+        return body
+
+    def unwrap(self, data: bytes) -> bytes:
+        """Return *data*."""
+        return data
+
+    def loads(self, data: bytes) -> Any:
+        """Return the record. Raises ``StorageError`` where it would make an object."""
+        _, body = self._codec.strip(data)
+        innermost = self._codec.innermost
+        return plain_loads(body) if isinstance(innermost, PickleCodec) else innermost.loads(body)
+
+    def reader(self, codec_id: str) -> Codec:
+        """Return the codec for *codec_id*. Raises ``StorageError`` for what has no mark."""
+        _check(codec_id)
+        return super().reader(codec_id)
+
+    def proven_reader(self, codec_id: str) -> Codec:
+        """As :meth:`reader`, for what a key has proved."""
+        _check(codec_id)
+        return super().proven_reader(codec_id)
+
+
+def _check(codec_id: str) -> None:
+    if not codec_id.startswith(f"{ERROR}+"):
+        raise StorageError("the payload holds a value, not an exception")
+
+
+def marks_error(codec_id: str) -> bool:
+    """Say whether a payload of *codec_id* holds an exception.
+
+    >>> marks_error("signed+error+pickle"), marks_error("signed+pickle")
+    (True, False)
+    """
+    return ERROR in codec_id.split("+")[:-1]
+
+
+def for_errors(codec: Codec) -> Codec:
+    """Return *codec* with the mark inside all that goes around.
+
+    >>> from flowdsl.codecs import JsonCodec, Signed
+    >>> for_errors(Signed(JsonCodec(), "key")).id
+    'signed+error+json'
+    """
+    return codec.around(for_errors(codec.inside)) if isinstance(codec, Around) else ErrorCodec(codec)
+
+
+def for_values(codec: Codec) -> Codec:
+    """Return *codec* without the mark.
+
+    >>> from flowdsl.codecs import JsonCodec
+    >>> for_values(for_errors(JsonCodec())).id
+    'json'
+    """
+    if isinstance(codec, ErrorCodec):
+        return codec.inside
+    return codec.around(for_values(codec.inside)) if isinstance(codec, Around) else codec
