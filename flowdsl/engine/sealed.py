@@ -347,12 +347,13 @@ class SealedStorage(RelayStorage):
         return [self._requested(item) for item in self.storage.attention(run_ids)]
 
     def _requested(self, item: Attention) -> Attention:
-        """A request to cancel counts only if it is sealed."""
-        if item.cancel_requested is not None:
-            run = self.storage.get_run(item.run_id)
-            if run is not None and not self._is_good(run):
-                return evolve(item, cancel_requested=None)
-        return item
+        """A request to cancel counts only if it is sealed: what is acted on is what was checked, not what
+        was read before."""
+        if item.cancel_requested is None:
+            return item
+        run = self.storage.get_run(item.run_id)
+        sealed = run is not None and self._is_good(run)
+        return evolve(item, cancel_requested=run.cancel_requested if run is not None and sealed else None)
 
     # Checks ---------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import inspect
 import re
 import sqlite3
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from attacker import Attacker
 from postgres_server import postgres_url
 
 from flowdsl import Queue, Runtime, Schedule, aio, step, wait_for, workflow
-from flowdsl.engine.sealed import SealedStorage
+from flowdsl.engine.sealed import SealedStorage, sealed
 from flowdsl.errors import CorruptPayload
-from flowdsl.storage.base import Storage, Unstorable
+from flowdsl.storage import open_storage
+from flowdsl.storage.base import Attention, Storage, Unstorable
 from flowdsl.storage.operations import ClaimNext
+from flowdsl.storage.relay import RelayStorage
 
 SECRET = "only the application knows this"
 
@@ -68,6 +71,41 @@ def test_a_copy_of_a_run_that_waits_for_a_worker_is_not_executed(tmp_path: Path,
         _work_until(runtime, first, second)
     attacker.close()
     assert did == ["a", "a"]
+
+
+@workflow
+def waits() -> Any:
+    return wait_for("go")
+
+
+class Toggled(RelayStorage):
+    """Somebody writes a request to cancel into all runs, just for the moment in which requests are looked for."""
+
+    attacker: Attacker
+    looked = 0
+
+    def attention(self, run_ids: Iterable[str], /) -> list[Attention]:
+        self.attacker.connection.execute("UPDATE runs SET cancel_requested = 1.0")
+        found = super().attention(run_ids)
+        self.attacker.connection.execute("UPDATE runs SET cancel_requested = NULL")
+        self.looked += bool(found)
+        return found
+
+
+def test_a_request_to_cancel_that_is_gone_when_it_is_checked(tmp_path: Path, monkeypatch: Any) -> None:
+    """The request that is acted on is the one that was checked."""
+    monkeypatch.setenv("FLOWDSL_SECRET_KEY", SECRET)
+    url = f"sqlite:///{tmp_path}/flow.db"
+    with open_storage(url) as storage, Runtime(storage) as runtime:
+        run = waits.start()
+        toggled = Toggled(storage)
+        toggled.attacker = Attacker(url)
+        sealed_storage = sealed(toggled, runtime._engine.payloads)
+        assert [item.cancel_requested for item in sealed_storage.attention([run.id])] == [None]
+        assert toggled.looked == 1
+        toggled.attacker.close()
+        run.signal("go", 7)
+        assert run.result(60) == 7
 
 
 def test_one_altered_run_or_schedule_does_not_stop_the_others(
