@@ -23,7 +23,7 @@ from typing import Any, Protocol
 from attrs import evolve
 
 from flowdsl.core.queues import DEFAULT
-from flowdsl.core.records import Run, ScheduleRow, Tags, changed
+from flowdsl.core.records import Run, ScheduleRow, Tags, changed, fields_of
 from flowdsl.core.status import RunStatus
 
 __all__ = [
@@ -56,9 +56,7 @@ FOUND_AT_MOST = 16
 _LIVE = (RunStatus.PENDING, RunStatus.RUNNING)
 _NOT_CHANGEABLE = frozenset({"id", "epoch", "lease_until", "pruned"})
 
-RUN_FIELDS: frozenset[str] = frozenset(
-    name for name in Run.__slots__ if not name.startswith("__") and name not in _NOT_CHANGEABLE
-)
+RUN_FIELDS: frozenset[str] = frozenset(fields_of(Run)) - _NOT_CHANGEABLE
 """Names of the fields of a run that an operation may set."""
 
 

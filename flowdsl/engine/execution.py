@@ -286,6 +286,12 @@ class Execution:
         assert isinstance(found, kind)
         return found
 
+    def known(self, kind: type[P]) -> P | None:
+        """As :meth:`part`, for those who only look: ``None`` if nobody has asked for it yet."""
+        found = self._parts.get(kind)
+        assert found is None or isinstance(found, kind)
+        return found
+
     def _unreplayed(self) -> bool:
         with self.lock:
             return bool(self.journal.unused())

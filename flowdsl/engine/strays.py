@@ -67,10 +67,9 @@ def starting(call: Call) -> Iterator[None]:
 
 def _calls(run: Execution) -> list[UnderWay]:
     """The calls under way in the body of the run, or beside it."""
-    calls: list[UnderWay] = list(run.part(Starting))
-    beside = run.part(Scopes)
+    calls: list[UnderWay] = list(run.known(Starting) or ())
     with run.lock:
-        for scope in (run.scope, *beside):
+        for scope in (run.scope, *(run.known(Scopes) or ())):
             calls.extend(scope.active)
     return calls
 

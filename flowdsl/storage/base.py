@@ -48,6 +48,7 @@ from flowdsl.core.records import (
     Signal,
     Step,
     WorkerRow,
+    fields_of,
 )
 from flowdsl.core.status import RunStatus
 from flowdsl.errors import RunConflict
@@ -453,4 +454,4 @@ def run_changes(run: Run) -> dict[str, Any]:
     >>> "epoch" in run_changes(Run(id="a", workflow="w", key="k"))
     False
     """
-    return {name: getattr(run, name) for name in Run.__slots__ if name in RUN_FIELDS}
+    return {name: getattr(run, name) for name in fields_of(Run) if name in RUN_FIELDS}

@@ -160,7 +160,7 @@ class MemoryStorage(Storage):
         entry = self._entries.get(self._nonces.get(op.nonce, ""))
         if entry is not None and (entry.run.owner, entry.run.key) == (run.owner, run.key):
             return Opened(_copy(entry.run))
-        line = self._lines.setdefault(run.key, Line())
+        line = self._line(run.key)
         if not op.fresh and (oldest := line.oldest(op.skip_owners)):
             return Found(tuple(_copy(self._entries[run_id].run) for run_id in oldest))
         for number in numbers_for(op.number, line.numbers[-1] if line.numbers else 0):
@@ -471,7 +471,14 @@ class MemoryStorage(Storage):
         if run.status in (RunStatus.PENDING, RunStatus.RUNNING):
             self._unfinished[run.id] = None
         if run.number is not None:
-            self._lines.setdefault(run.key, Line()).add(run)
+            self._line(run.key).add(run)
+
+    def _line(self, key: str) -> Line:
+        """The numbered runs of *key*. It is made at the first look."""
+        line = self._lines.get(key)
+        if line is None:
+            line = self._lines[key] = Line()
+        return line
 
     def _unindex(self, run: Run) -> None:
         self._unfinished.pop(run.id, None)

@@ -58,6 +58,8 @@ class Line:
     def oldest(self, skip_owners: tuple[str, ...]) -> list[str]:
         """Ids of the oldest runs that a call may continue."""
         groups = [group for owner, group in self.live.items() if owner not in skip_owners]
+        if not groups and not self.failed:
+            return []
         oldest = [islice(group, FOUND_AT_MOST) for group in [*groups, self.failed]]
         return [run_id for _, run_id in islice(heapq.merge(*oldest), FOUND_AT_MOST)]
 

@@ -64,13 +64,7 @@ def topics_of(operations: Iterable[Operation]) -> list[str]:
 
 def _topics_of(op: Operation) -> Iterator[str]:
     match op:
-        case PutQueue():
-            yield from (queue_topic(op.row.name), QUEUES_TOPIC)
-        case DropQueue():
-            yield from (queue_topic(op.name), QUEUES_TOPIC)
-        case PutSchedule() | DropSchedule():
-            yield SCHEDULES_TOPIC
-        case UpdateRun():
+        case UpdateRun():  # this and the next are what every run makes, so they are asked for first
             if op.release or "cancel_requested" in op.changes or "status" in op.changes:
                 yield run_topic(op.run_id)
             if op.release and "status" not in op.changes:
@@ -80,6 +74,12 @@ def _topics_of(op: Operation) -> Iterator[str]:
         case OpenRun():
             if op.run.queue is not None:
                 yield from (queue_topic(op.run.queue), QUEUES_TOPIC)
+        case PutQueue():
+            yield from (queue_topic(op.row.name), QUEUES_TOPIC)
+        case DropQueue():
+            yield from (queue_topic(op.name), QUEUES_TOPIC)
+        case PutSchedule() | DropSchedule():
+            yield SCHEDULES_TOPIC
         case AddSignal():
             yield run_topic(op.signal.run_id)
         case Publish():

@@ -224,7 +224,7 @@ class GivenUp(set[str]):
 def end_given_up(state: Execution) -> Flow:
     """Cancel the children that the body has stopped waiting for, and undo them."""
     engine = state.engine
-    for run_id in sorted(state.part(GivenUp)):
+    for run_id in sorted(state.known(GivenUp) or ()):
         child: Run | None = yield Read(engine.storage, partial(engine.storage.get_run, run_id))
         if child is None or child.parent != state.id or child.status not in _UNFINISHED:
             continue

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from flowdsl.core.records import Run, RunFilter, Signal
+from flowdsl.core.records import Run, RunFilter, Signal, fields_of
 from flowdsl.core.status import RunStatus
 from flowdsl.storage.base import (
     AddSignal,
@@ -296,9 +296,9 @@ class RunContract:
         """All fields but the id, the epoch, the lease and the stub's mark can be set, and unset."""
         run = open_run(storage)
         full, plain = full_run(), evolve(run)
-        fixed = {"id", "epoch", "lease_until", "pruned"}
+        names = [name for name in fields_of(Run) if name not in {"id", "epoch", "lease_until", "pruned"}]
         for source in (full, plain):
-            for name in (field for field in Run.__slots__ if field not in fixed and field != "__weakref__"):
+            for name in names:
                 value = getattr(source, name)
                 assert storage.commit([UpdateRun("r", {name: value}, epoch=run.epoch)]) == [Done()]
                 assert getattr(storage.get_run("r"), name) == value
