@@ -41,7 +41,10 @@ from flowdsl.core.kinds import SILENT, STEP
 from flowdsl.core.records import Step
 from flowdsl.core.status import StepStatus
 
-__all__ = ["Decision", "Journal", "Verdict"]
+__all__ = ["CALLBACKS", "Decision", "Journal", "Verdict"]
+
+CALLBACKS = ("on_complete", "on_error")
+"""The scopes of callbacks. A retried run asks for none of their records, unless it ends so again."""
 
 _COMPLETED = StepStatus.COMPLETED
 _FAILED = StepStatus.FAILED
@@ -217,8 +220,8 @@ class Journal:
         )
 
     def unused(self) -> list[Step]:
-        """Closed records that no call of this execution asked for. Records under a scope that its own record
-        answered are left out."""
+        """Closed records that no call of this execution asked for. Records of callbacks are left out, and
+        those under a scope that its own record answered."""
         unused = [
             step
             for step in self
@@ -227,12 +230,14 @@ class Journal:
             and step.kind not in SILENT
             and step.key not in self._open
         ]
-        return [step for step in unused if not self._answered_above(step.scope)]
+        return [step for step in unused if not self._is_no_evidence(step.scope)]
 
-    def _answered_above(self, scope: str) -> bool:
-        """Whether the record of *scope*, or of one around it, answered it. Branch scopes are
-        ``<scope>/<branch>``."""
+    def _is_no_evidence(self, scope: str) -> bool:
+        """Whether the record of *scope*, or of one around it, answered it, or a callback is around it. Branch
+        scopes are ``<scope>/<branch>``."""
         while scope:
+            if scope in CALLBACKS:
+                return True
             if "/" in scope:
                 scope = scope.rpartition("/")[0]
                 continue

@@ -72,10 +72,11 @@ class Stop:
     * ``ending``: the body has ended badly, and no further branch may begin.
     * ``undoing``: the run is being undone, or was. A cancel is too late.
     * ``being_undone``: it is being undone at this moment.
-    * ``over``: the body and its branches have ended badly. Nothing that they left behind begins any more.
+    * ``over``: the body and its branches have ended. Nothing that they left behind begins any more.
     """
 
     __slots__ = (
+        "_admitted",
         "_ambient",
         "_cancel_body",
         "_children",
@@ -86,7 +87,6 @@ class Stop:
         "_run_id",
         "_ticks",
         "_told",
-        "_undo",
         "_unreplayed",
         "_wakers",
         "above",
@@ -120,7 +120,7 @@ class Stop:
         self.over = False
         self.above: Stop | None = None
         self._parent: Stop | None = None
-        self._undo: Scope | None = None
+        self._admitted: Scope | None = None
         self.being_undone = False
         self.listeners: set[Waker] = set()
         self._run_id = run_id
@@ -224,16 +224,18 @@ class Stop:
         self.ending = self.replaying = False
 
     def close(self) -> None:
-        """From now on take only calls of undo: a plan is being made of what to undo."""
+        """The body has ended. From now on take only calls that are admitted: those of undo and of
+        callbacks."""
         self.over = True
 
-    def undoes(self, scope: Scope) -> None:
-        """The body of an undo will execute in *scope*."""
-        self._undo = scope
+    def admits(self, scope: Scope) -> None:
+        """The body of an undo or of a callback will execute in *scope*."""
+        self._admitted = scope
 
-    def reopen(self) -> None:
-        """Undo has ended. A stop that a run above has got meanwhile reaches its body now."""
-        self.over, self._undo, self.being_undone = False, None, False
+    def undone(self) -> None:
+        """What follows a body that ended badly has ended. A stop that a run above has got meanwhile reaches
+        its body now."""
+        self._admitted, self.being_undone = None, False
         above = self._parent
         while above is not None:
             if above.reason is not None:
@@ -265,10 +267,10 @@ class Stop:
                 raise interrupt
 
     def check_late(self, scope: Scope) -> None:
-        """Raise if the body and its branches are over, unless a call in *scope* belongs to undo."""
+        """Raise if the body and its branches are over, unless a call in *scope* is admitted."""
         inside: Scope | None = scope
         while inside is not None:
-            if inside is self._undo:
+            if inside is self._admitted:
                 return
             inside = inside.parent
         late = FlowError(

@@ -48,7 +48,7 @@ def undo_step(run: Execution, step: Step, undo: Value) -> Flow:
     if undo is not None:
         called = _called(undo, run.engine.payloads.unpack(step.payload or b"", run.id, step.key, "result"))
     scope = Scope(step.scope, run.scope, run.is_async)
-    run.stop.undoes(scope)
+    run.stop.admits(scope)
     return perform(_UndoCall(Frame(run, scope, None, run.is_async), UndoOperation(step, called)))
 
 
@@ -113,7 +113,7 @@ class UndoOperation(Operation):
         while True:
             made += 1
             attempt = _UndoAttempt(call, self, made, called.defn.is_async)
-            run.stop.undoes(attempt.scope)
+            run.stop.admits(attempt.scope)
             failed = yield from self._attempt(attempt, called)
             if failed is None or not isinstance(failed, Exception):
                 return failed, None

@@ -2,11 +2,16 @@
 
 The order is always the same. Branches end first. Undo comes before the final status, and so do
 ``on_complete`` and ``on_error``. Hooks come after it.
+
+Once the body and its branches have ended, nothing that they left behind begins any more. Callbacks have a
+scope of their own, ``on_complete`` or ``on_error``: no call of the body is answered by a record of theirs,
+when a failed run is retried. What ``on_error`` calls is not undone.
 """
 
 import logging
 from collections.abc import Sequence
 
+from flowdsl.core.journal import CALLBACKS
 from flowdsl.core.records import Run, Step
 from flowdsl.core.status import RunStatus
 from flowdsl.engine.body import Body
@@ -15,9 +20,9 @@ from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import Execution, Frame
 from flowdsl.engine.operations.submit import Settle
 from flowdsl.engine.runs.undo import end_children, end_given_up, has_settled_child, quieten, undo_all
-from flowdsl.engine.scope import INTERRUPTS
+from flowdsl.engine.scope import INTERRUPTS, Scope
 from flowdsl.engine.stop import stopped_in
-from flowdsl.engine.strays import Strays, let_go
+from flowdsl.engine.strays import Strays, left_behind, let_go
 from flowdsl.engine.user import Function, Handle, Named, Value
 from flowdsl.errors import (
     CorruptPayload,
@@ -35,6 +40,8 @@ from flowdsl.storage.base import Fenced, Missing, Operation, UpdateRun, raise_no
 __all__ = ["ended", "release", "undo_on"]
 
 logger = logging.getLogger("flowdsl")
+
+_ON_COMPLETE, _ON_ERROR = CALLBACKS
 
 
 def ended(state: Execution, handle: Handle, error: BaseException | None, value: Value) -> Flow:
@@ -161,11 +168,8 @@ def _completed(state: Execution, handle: Handle, value: Value) -> Flow:
         "open_failures": (), "finished_at": engine.clock.now(),
     }  # fmt: skip
     if defn is not None and defn.on_complete is not None:
-        state.stop.reopen()
-        yield from _callback(
-            state, defn.on_complete, "on_complete", handle.ending(RunStatus.COMPLETED, (None, loaded))
-        )
-        yield from let_go(state)
+        ending = handle.ending(RunStatus.COMPLETED, (None, loaded))
+        yield from _callback(state, defn.on_complete, _ON_COMPLETE, ending)
         if state.stop.reason is not None:
             return (yield from _stopped(state, handle, state.stop.reason))
     stop = yield from _finish(state, changes)
@@ -203,7 +207,11 @@ def _end_failed(state: Execution, handle: Handle, error: BaseException, changes:
     }  # fmt: skip
     if defn is not None and defn.on_error is not None:
         ending = handle.ending(RunStatus.FAILED, (error, None))
-        yield from _callback(state, defn.on_error, "on_error", ending, error)
+        state.stop.lift()  # it may be the time of the run that is up
+        try:
+            yield from _callback(state, defn.on_error, _ON_ERROR, ending, error)
+        finally:
+            state.stop.undone()
     stop = yield from _finish(state, changes)
     if stop is not None:
         return Stopped(stop), None
@@ -244,13 +252,19 @@ def _finish(state: Execution, changes: Named) -> Effects[FlowError | None]:
 
 
 def _callback(state: Execution, fn: Function, what: str, *args: Value) -> Effects[None]:
-    """Call ``on_complete`` or ``on_error`` of a workflow inside the run. Its errors are logged."""
+    """Call ``on_complete`` or ``on_error`` of a workflow inside the run. Wait for what it began. Its errors
+    are logged."""
     import inspect
 
     is_async = inspect.iscoroutinefunction(fn)
-    frame = Frame(state, state.scope, None, is_async, callback=True)
-    body = Body(fn, args, {}, frame, callback=True)
+    scope = Scope(what, None, is_async)
+    state.stop.admits(scope)
+    left_behind(state, scope)
+    body = Body(fn, args, {}, Frame(state, scope, None, is_async, callback=True), callback=True)
     error, _ = (yield body) if is_async else body.sync()
+    if state.branches:
+        yield Settle(state, failed=False)
+    yield from let_go(state)
     if error is not None:
         if isinstance(error, INTERRUPTS):
             raise error

@@ -116,7 +116,7 @@ def undo_all(state: Execution, begin: Named, *, goes_on: bool = False) -> Effect
     try:
         return (yield from _undo_all(state, begin, goes_on))
     finally:
-        state.stop.reopen()
+        state.stop.undone()
 
 
 def _undo_all(state: Execution, begin: Named, goes_on: bool) -> Effects[bool]:
@@ -138,6 +138,8 @@ def _undo_all(state: Execution, begin: Named, goes_on: bool) -> Effects[bool]:
         elif step is not None:
             flow = undo_step(state, step, undo)
             error, _ = (yield from flow) if state.parent is None else (yield Unbroken(flow))
+            if state.branches:  # its body has submitted these, and did not wait
+                yield Settle(state, failed=False)
             if error is not None:
                 raise error
     return True

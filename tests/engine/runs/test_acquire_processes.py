@@ -188,7 +188,7 @@ def test_sigkill_under_load_never_repeats_an_acknowledged_step(tmp_path: Path):
             os.write(log, b"did %d\\n" % n)
             return n
 
-        @workflow
+        @workflow(id="load")
         def w():
             for n in range(300):
                 f(n)

@@ -127,15 +127,19 @@ def test_a_child_that_nobody_waits_for_any_more_is_cancelled(runtime: Runtime, e
     async def reserve():
         return effects("reserve")
 
+    limits: list[asyncio.Timeout] = []
+
     @workflow
     async def child():
         await reserve()
+        limits[0].reschedule(0)
         await asyncio.sleep(30)
 
     @workflow(id="w")
     async def parent():
         try:
-            async with asyncio.timeout(0.2):
+            async with asyncio.timeout(None) as limit:
+                limits.append(limit)
                 await child()
         except TimeoutError:
             return "went on"

@@ -1,0 +1,234 @@
+"""The end of a run: nothing that its body left behind begins any more, and callbacks are no part of the body."""
+
+import asyncio
+import contextlib
+import contextvars
+import logging
+import threading
+from collections.abc import Callable, Sequence
+
+import pytest
+from support import ONCE, Declined, Effects, Flavour, Relay
+
+import flowdsl
+from flowdsl import Runtime, StepStatus, aio, step, workflow
+from flowdsl.errors import RunCancelled, RunTimeout
+from flowdsl.storage import MemoryStorage
+from flowdsl.storage.base import Operation, Outcome, UpdateRun
+
+# What the body left behind ----------------------------------------------------------------------------------
+
+
+class Ending(Relay):
+    """Calls *ends* in front of the commit that ends a run."""
+
+    def __init__(self, ends: Callable[[], object]) -> None:
+        super().__init__(MemoryStorage())
+        self.inline = self.shares = False
+        self._ends = ends
+
+    def commit(self, operations: Sequence[Operation], /) -> list[Outcome]:
+        if any(isinstance(one, UpdateRun) and "finished_at" in one.changes for one in operations):
+            self._ends()
+        return self.inner.commit(operations)
+
+
+@pytest.mark.parametrize("how", ["fails", "fails with undo", "is cancelled", "completes"])
+def test_a_task_that_was_left_behind_begins_no_step_while_the_end_is_stored(how: str, effects: Effects):
+    """Else the step would complete, and nothing would undo it."""
+    tried = threading.Event()
+    go: list[Callable[[], object]] = []
+
+    def ends() -> None:
+        go[0]()
+        assert tried.wait(60)
+
+    @step(undo=lambda token: effects("undo", token), name="left.act")
+    async def act(token):
+        effects("act", token)
+        return token
+
+    @workflow(id="w")
+    async def w():
+        begin, loop = asyncio.Event(), asyncio.get_running_loop()
+        go.append(lambda: loop.call_soon_threadsafe(begin.set))
+
+        async def late():
+            try:
+                await begin.wait()
+                await act("late")
+            finally:
+                tried.set()
+
+        effects.task = asyncio.create_task(late())
+        if how != "fails":
+            await act("early")
+        if how == "is cancelled":
+            flowdsl.current_runtime().cancel("w")
+        if how != "completes":
+            raise Declined
+
+    async def main():
+        with contextlib.suppress(Declined, RunCancelled):
+            await w()
+        await asyncio.wait([effects.task])
+
+    with Runtime(Ending(ends)) as runtime:
+        asyncio.run(main())
+        left = [one for one in runtime.run("w").steps() if one.kind == "step" and one.status == "completed"]
+    assert len(left) == (how == "completes")
+    undone = how in ("fails with undo", "is cancelled")
+    assert effects == [("act", "early")] * (how != "fails") + [("undo", "early")] * undone
+
+
+def test_a_thread_that_was_left_behind_begins_no_step_while_the_end_is_stored(effects: Effects):
+    """The same in a sync run."""
+    begin, tried = threading.Event(), threading.Event()
+
+    def ends() -> None:
+        begin.set()
+        assert tried.wait(60)
+
+    @step(undo=lambda token: effects("undo", token), name="left.sync_act")
+    def act(token):
+        effects("act", token)
+
+    def late():
+        begin.wait(60)
+        try:
+            act("late")
+        except BaseException as error:
+            effects(type(error).__name__)
+        tried.set()
+
+    @workflow(id="w")
+    def w():
+        threading.Thread(target=contextvars.copy_context().run, args=(late,)).start()
+        raise Declined
+
+    with Runtime(Ending(ends)), pytest.raises(Declined):
+        w()
+    assert effects == ["Stopped"]
+
+
+# Callbacks --------------------------------------------------------------------------------------------------
+
+
+def test_no_record_of_a_callback_answers_the_body(
+    runtime: Runtime, flavour: Flavour, effects: Effects, caplog
+):
+    """A retried run makes the same call in its body: it executes, and nothing is said to be unused or changed."""
+    works: list[bool] = []
+
+    @flavour.step(name="back.tell", retry=ONCE)
+    def tell(what):
+        effects("tell", what)
+
+    @flavour.step(name="back.pay", retry=ONCE)
+    def pay():
+        if not works:
+            raise Declined
+
+    @flavour.body
+    def on_error(run, error):
+        yield tell("refused")
+
+    @flavour.workflow(id="w", on_error=on_error)
+    def w():
+        yield pay()
+        yield tell("refused" if len(works) > 1 else "paid")
+
+    for changed in (False, True):
+        works.clear()
+        with pytest.raises(Declined):
+            flavour.call(w)
+        works.extend([True] * (1 + changed))
+        with caplog.at_level(logging.WARNING, "flowdsl"):
+            runtime.retry("w").result(60)
+        assert [entry[1] for entry in effects.log] == ["refused", "refused" if changed else "paid"]
+        assert not caplog.records
+        runtime.delete("w")
+        effects.log.clear()
+
+
+def test_the_callback_of_a_run_whose_time_is_up_calls_steps(
+    runtime: Runtime, flavour, verbs, effects: Effects
+):
+    """With and without something to undo; what the callback does is not undone."""
+
+    @flavour.step(name="up.act", undo=flavour.body(lambda token: effects("undo", token)))
+    def act(token):
+        return token
+
+    @flavour.body
+    def on_error(run, error):
+        effects(type(error).__name__)
+        yield act("callback")
+        effects("told")
+
+    @flavour.workflow(timeout=10, on_error=on_error)
+    def w(acts):
+        if acts:
+            yield act("body")
+        yield verbs.sleep("1 day")
+
+    for acts in (False, True):
+        effects.log.clear()
+        with pytest.raises(RunTimeout):
+            flavour.call(w, acts)
+        assert effects == [("undo", "body")] * acts + ["RunTimeout", "told"]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_a_callback_has_submitted_ends_before_its_run(runtime: Runtime, effects: Effects, fails: bool):
+    """Nobody waits for it in the callback; its record is there when the run has ended."""
+
+    @step(name="submitted.tell", retry=ONCE)
+    async def tell():
+        await aio.sleep(5)
+        effects("told")
+
+    async def ended(run, *error):
+        tell.submit()
+
+    @workflow(id="w", on_complete=ended, on_error=ended)
+    async def w():
+        if fails:
+            raise Declined
+
+    async def main():
+        with contextlib.suppress(Declined):
+            await w()
+        return list(effects.log)
+
+    assert asyncio.run(main()) == ["told"]
+    assert [one.status for one in runtime.run("w").steps() if one.kind == "step"] == [StepStatus.COMPLETED]
+
+
+def test_what_an_undo_has_submitted_ends_before_its_run(runtime: Runtime, effects: Effects):
+    """The same for the body of an undo."""
+
+    @step(name="submitted.later")
+    async def later():
+        await aio.sleep(5)
+        effects("later")
+
+    async def undo(token):
+        later.submit()
+        effects("undo")
+
+    @step(name="submitted.act", undo=undo)
+    async def act():
+        return 1
+
+    @workflow(id="w")
+    async def w():
+        await act()
+        raise Declined
+
+    async def main():
+        with contextlib.suppress(Declined):
+            await w()
+        return list(effects.log)
+
+    assert asyncio.run(main()) == ["undo", "later"]
