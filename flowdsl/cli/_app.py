@@ -5,6 +5,7 @@ To add a command: a module of its name in this package, with a function of its n
 """
 
 import io
+import logging
 import os
 import sys
 import traceback
@@ -14,7 +15,7 @@ from typing import Any, NoReturn
 import click
 
 from flowdsl.cli._command import SHARED, Cli, Failure, Missing, Verbs
-from flowdsl.core.words import clean
+from flowdsl.core.words import clean_lines
 from flowdsl.errors import FlowError
 
 __all__ = ["COMMANDS", "cli"]
@@ -70,6 +71,7 @@ class Commands(Verbs):
     def main(self, *args: Any, **extra: Any) -> NoReturn:
         """Run and end with :class:`SystemExit`: 0, 1 for an error, 2 for wrong usage, 130 for Ctrl-C."""
         _fill_standard_streams()
+        _clean_log_lines()
         options = extra["obj"] = Cli()
         extra["standalone_mode"] = False
         try:
@@ -95,6 +97,20 @@ def _fill_standard_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+class _CleanLines(logging.Formatter):
+    """Lines of the log, tracebacks included, of which a terminal obeys nothing."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as text."""
+        return clean_lines(super().format(record))
+
+
+def _clean_log_lines() -> None:
+    """Where the user's code sets up no logging, warnings and errors go to standard error: clean."""
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(_CleanLines())
+
+
 def _explain(error: BaseException, options: Cli) -> int:
     """Print *error* and return the exit code."""
     if isinstance(error, KeyboardInterrupt | click.Abort):  # the latter is what click makes of the former
@@ -104,7 +120,7 @@ def _explain(error: BaseException, options: Cli) -> int:
         return FAILED
     if options.traceback:
         for text in traceback.format_exception(error):
-            sys.stderr.writelines(clean(line) + "\n" for line in text.splitlines())
+            sys.stderr.write(clean_lines(text.removesuffix("\n")) + "\n")
     message, hint, code = _message(error)
     try:
         options.out.error(message)

@@ -17,6 +17,7 @@ __all__ = [
     "State",
     "age",
     "clean",
+    "clean_lines",
     "instant",
     "iso",
     "moment",
@@ -94,6 +95,17 @@ def clean(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else " " if c.isspace() else repr(c)[1:-1] for c in text)
+
+
+def clean_lines(text: str) -> str:
+    """*text* of several lines, each one :func:`clean`. Lines behind the first are indented, so that none of
+    them can pass for one of the program's own.
+
+    >>> clean_lines("no run \x1b[2J\nerror: forged")
+    'no run \\x1b[2J\n  error: forged'
+    """
+    first, *more = text.split("\n")
+    return "\n".join([clean(first), *(line if line[:1] == " " else f"  {line}" for line in map(clean, more))])
 
 
 def owner_text(owner: str) -> str:

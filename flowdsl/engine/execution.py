@@ -21,6 +21,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from flowdsl.core.journal import Journal
 from flowdsl.core.records import Run, Step
+from flowdsl.core.words import clean_lines
 from flowdsl.engine.definitions import Invocation, WorkflowDef
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.failures import OpenFailures
@@ -365,9 +366,13 @@ class outside_runs:
 
 
 class _Where(logging.Filter):
-    """Adds the run and the step to each of our log records, so a format may ask for them."""
+    """Adds the run and the step to each of our log records, so a format may ask for them. Ids and names in
+    the message are text from outside: no terminal obeys it, and it forges no further line of the log."""
 
     def filter(self, record: logging.LogRecord) -> bool:
+        said = record.getMessage()
+        if not said.isprintable():
+            record.msg, record.args = clean_lines(said), ()
         frame = current.get()
         if not hasattr(record, "run"):
             record.run = None if frame is None else frame.run.id

@@ -9,11 +9,12 @@ from typing import Any
 from attrs import frozen
 from starlette.responses import Response, StreamingResponse
 
+from flowdsl.core.words import clean
 from flowdsl.errors import FlowError, RunNotFound, StepNotFound, StorageUnavailable
 
 __all__ = ["HEADERS", "Refusal", "html", "html_in_pieces", "json_response", "refusal_of", "see_other"]
 
-logger = logging.getLogger("flowdsl.web")
+logger = logging.getLogger("flowdsl")
 
 HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": (
@@ -58,7 +59,7 @@ def refusal_of(error: Exception) -> Refusal:
 
 
 def html(text: str, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """A page. What is no Unicode is shown escaped; HTML has no NUL."""
+    """A page."""
     return Response(_bytes(text), status, dict(headers or {}), "text/html")
 
 
@@ -80,7 +81,9 @@ def html_in_pieces(pieces: Iterator[str]) -> Response:
 
 
 def _bytes(text: str) -> bytes:
-    return text.replace("\0", "\ufffd").encode("utf-8", "backslashreplace")
+    """A page as bytes. Here, and nowhere else, what is not to be seen is escaped: what turns the direction of
+    text, controls, what is no Unicode."""
+    return "\n".join(map(clean, text.split("\n"))).encode()
 
 
 def json_response(document: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

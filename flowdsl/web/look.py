@@ -50,7 +50,7 @@ class Look:
             lstrip_blocks=True,
         )
         self._templates.filters.update(
-            clean=clean, span=span, text=text, state=state_of, short=short, tail=tail, q=quoted
+            clean=clean, span=span, state=state_of, short=short, tail=tail, q=quoted
         )
         self._templates.globals.update(
             href=href, file=self._names.__getitem__, ago=ago, stamp=stamp, name=step_name
@@ -81,11 +81,6 @@ class Look:
         """A page that says what is wrong."""
         context = {"base": base, "csrf": "", "kinds": (), "allow_actions": False}
         return self.page("error.html", status=status, said=said, **context)
-
-
-def text(value: str) -> str:
-    """A text of several lines without anything that is not to be seen."""
-    return "\n".join(clean(line) for line in value.split("\n"))
 
 
 def short(value: str, most: int = 160) -> str:
