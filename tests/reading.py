@@ -88,7 +88,7 @@ FOREIGN = {
     "perform.py": {"flow", "concurrent"},  # of a call: who overlaps whom is decided there
     "transact.py": {"args", "kwargs", "transacts", "__cause__"},  # of the body that gets a connection
     "step.py": {"args"},  # of an exception
-    "execution.py": {"run", "step"},  # of a record of the log
+    "execution.py": {"run", "step", "msg", "args"},  # of a record of the log
     "effects.py": {"__qualname__"},  # of a coroutine, which Python made
 }
 """Attributes of other modules' objects that a module of the engine sets all the same. Everywhere: ``run`` and
