@@ -16,7 +16,6 @@ their checksum.
 """
 
 import asyncio
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
@@ -52,13 +51,11 @@ from flowdsl.storage.base import (
 )
 from flowdsl.storage.operations import ClaimNext, PutQueue, PutSchedule
 from flowdsl.storage.outcomes import Claimed
+from flowdsl.storage.refused import leave_out
 from flowdsl.storage.relay import RelayStorage
 from flowdsl.storage.transactions import StepTransaction
 
 __all__ = ["SealedStorage", "sealed"]
-
-logger = logging.getLogger("flowdsl")
-
 
 _NEWEST = 16  # runs of a key that are searched for the highest number
 
@@ -264,7 +261,7 @@ class SealedStorage(RelayStorage):
         try:
             self._check_run(run, bare)
         except CorruptPayload as error:
-            logger.error("%s", str(error), extra={"run": run.id, "step": None})
+            leave_out(error)
             return False
         return True
 
@@ -337,9 +334,8 @@ class SealedStorage(RelayStorage):
         try:
             self._checked_row(row, f"schedule {row.name!r}")
         except CorruptPayload as error:
-            if row not in self._reported:
-                self._reported.add(row)
-                logger.error("%s", str(error), extra={"run": None, "step": None})
+            leave_out(error, known=row in self._reported)
+            self._reported.add(row)
             return False
         return True
 
