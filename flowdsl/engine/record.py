@@ -150,16 +150,16 @@ def replay(call: Call, record: Step, hooks: bool = True) -> Result:
             "on_step_replay", Attempt(call, record.attempts, False).step, value if error is None else error
         )
     if error is not None:
-        note_on(error, call, record.attempts, replayed=True)
+        note_on(error, call, record.attempts)
         run.failures.failed(call.key, call.scope, call.flow, error)
     return error, value
 
 
-def note_on(error: BaseException, call: Call, attempts: int, replayed: bool = False) -> None:
-    """Add to an exception which step failed, and how often."""
+def note_on(error: BaseException, call: Call, attempts: int) -> None:
+    """Add to an exception which step failed, and how often. A replay says the same: the body may read it."""
     note = (
         f"step {call.operation.path} ({call.key[:12]}) of run {call.run.id} failed after {attempts} "
-        f"attempt{'s' if attempts != 1 else ''}{', recorded earlier' if replayed else ''}"
+        f"attempt{'s' if attempts != 1 else ''}"
     )
     add_note(error, note)
 

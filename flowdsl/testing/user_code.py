@@ -9,6 +9,8 @@ import os
 import site
 import sys
 import sysconfig
+import threading
+import weakref
 from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
@@ -50,21 +52,39 @@ _BY_THEMSELVES = frozenset(
 """Modules whose own looks at files and clocks do not concern the code that calls them."""
 
 _kind: ContextVar[str] = ContextVar("flowdsl-check-replay", default="")
+_others: list[str] = []  # kinds of the bodies, other than workflows', that execute now
+_known: weakref.WeakSet[threading.Thread] = weakref.WeakSet()  # threads that no workflow has started
 
 
 @block
 def executing(kind: str) -> Iterator[None]:
     """The code in the block is a body of this *kind*: ``"workflow"``, ``"step"``, or ``""`` for none."""
     token = _kind.set(kind)
+    if kind == "workflow":
+        _known.update(threading.enumerate())
+    else:
+        _others.append(kind)
     try:
         yield
     finally:
         _kind.reset(token)
+        if kind != "workflow":
+            _known.update(threading.enumerate())
+            _others.remove(kind)
 
 
-def in_workflow_body() -> bool:
-    """Whether the body of a workflow executes here, and not the body of a step."""
-    return _kind.get() == "workflow"
+def in_workflow_body(depth: int = 1) -> bool:
+    """Whether the body of a workflow executes here, and not the body of a step.
+
+    A thread that appeared while no body of a step was executing is the workflow's too, if it is not ours.
+    """
+    kind = _kind.get()
+    if kind or _others or threading.current_thread() in _known:
+        return kind == "workflow"
+    frame: Any = sys._getframe(depth)
+    while frame is not None and not frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.f_back
+    return frame is None
 
 
 def in_step_body() -> bool:
@@ -92,15 +112,19 @@ def user_frame(depth: int = 1) -> Any:
 
 
 def is_thread_of_user(depth: int = 1) -> bool:
-    """Whether only libraries are here, down to the beginning of a thread. Then user code has started the
-    thread, as ``asyncio.to_thread`` does."""
+    """Whether only libraries are here, down to the beginning of a thread of a pool. Then user code has given
+    it what it executes, as ``asyncio.to_thread`` does."""
     frame: Any = sys._getframe(depth)
+    in_pool = False
     while frame is not None:
-        module = str(frame.f_globals.get("__name__")).partition(".")[0]
-        if module in _BY_THEMSELVES or not frame.f_code.co_filename.startswith((*_INSTALLED, *_GENERATED)):
+        module = str(frame.f_globals.get("__name__"))
+        if module.partition(".")[0] in _BY_THEMSELVES:
             return False
+        if not frame.f_code.co_filename.startswith((*_INSTALLED, *_GENERATED)):
+            return False
+        in_pool = in_pool or module == "concurrent.futures.thread"
         frame = frame.f_back
-    return True
+    return in_pool
 
 
 def line_of(frame: Any) -> str:

@@ -129,7 +129,7 @@ def noticing(found: list[tuple[str, str]]) -> Iterator[None]:
         else:
             return
         cause = _cause(str(module), name)
-        if cause is None or not in_workflow_body() or user_frame(2) is not caller:
+        if cause is None or not in_workflow_body(2) or user_frame(2) is not caller:
             return
         place = f"{str(module).lstrip('_')}.{name}() at {line_of(caller)}"
         if (cause, place) not in found:

@@ -20,14 +20,14 @@ from attrs import frozen
 
 from flowdsl.core.status import StepStatus
 from flowdsl.storage import MemoryStorage
-from flowdsl.storage.base import PutStep
 from flowdsl.testing.replay import causes as cause
 from flowdsl.testing.replay.elsewhere import Elsewhere, Unreachable
 from flowdsl.testing.replay.execution import live, unfinished
-from flowdsl.testing.replay.observed import Life, Plan, Sight
+from flowdsl.testing.replay.observed import Generations, Life, Plan, Sight
 from flowdsl.testing.replay.report import difference, lossy, story
 from flowdsl.testing.replay.sets import uses_sets
 from flowdsl.testing.replay.surroundings import CHANGES
+from flowdsl.testing.replay.transactions import Database
 from flowdsl.testing.replay.values import copy_of
 from flowdsl.testing.seam import Fakes, fakes_by_path
 
@@ -320,12 +320,12 @@ def _all_recorded(first: Life, plan: Plan) -> int:
     """The commit after which every step that makes durable calls of its own is recorded. Elsewhere no body
     executes that could make them."""
     left = set(plan.inner)
+    generations = Generations()
     for number, commit in enumerate(first.commits, 1):
         if not left:
             return max(number - 1, 1)
-        for operation in commit.operations:
-            if isinstance(operation, PutStep) and operation.step.status is not StepStatus.PENDING:
-                left.discard((operation.step.run_id, operation.step.key))
+        records = generations.records(commit.operations)
+        left -= {place for place, step in records if step.status is not StepStatus.PENDING}
     return len(first.commits) - 1
 
 
@@ -405,7 +405,8 @@ def check_replay(  # type: ignore[misc]  # a parameter may be named like an opti
     * *watch*: lists, files (``Path``) or functions that show effects which must not happen outside of steps.
     * *raises*: exceptions with which the workflow is expected to fail.
     * *lossy*, *outside_effects*: allow results that storage changes; files, sockets, processes in its body.
-    * *options*: of the :class:`~flowdsl.Runtime`, such as ``codec``.
+    * *options*: of the :class:`~flowdsl.Runtime`, such as ``codec``. ``storage`` is the database to which
+      transactional steps are connected, by default an empty SQLite file. No records go there.
 
     Returns a :class:`ReplayReport`. Raises :class:`ReplayMismatch`, whose text is the whole story. Raises
     what the workflow raises without any crash, unless *raises* allows it. Raises ``TypeError`` for arguments
@@ -457,15 +458,20 @@ def check(
             raise ValueError(
                 f"{name} is a number, 1 or more{' or all' * (name == 'crashes')}; got {number!r}"
             )
+    more = dict(options or {})
     plan = Plan(
         workflow,
         args,
         kwargs,
         inspect.iscoroutinefunction(workflow.__wrapped__),
         fakes_by_path(fakes),
-        dict(options or {}),
+        more,
         list(signals),
+        database=Database(more.pop("storage", None)),
     )
     name = f"{fn.__name__}({', '.join([*map(repr, args), *(f'{k}={v!r}' for k, v in kwargs.items())])})"
     wanted = None if crashes == "all" else int(crashes)
-    return _Check(name, plan, fn, list(watch), wanted, deaths).run(raises, lossy, outside_effects, reads)
+    try:
+        return _Check(name, plan, fn, list(watch), wanted, deaths).run(raises, lossy, outside_effects, reads)
+    finally:
+        plan.database.close()

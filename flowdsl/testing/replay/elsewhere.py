@@ -23,6 +23,7 @@ from flowdsl.testing.replay.travel import modules_without_file, pack
 __all__ = ["Elsewhere", "Unreachable"]
 
 _SEEDS = (1, 2, 3, 4, 5, 6, 7, 8)
+_IF_UNSET = ("1", "elsewhere")  # a number too, because whoever wants one may take no text in silence
 _PATIENCE = 60.0  # seconds that one execution may take in such a process
 _ROOT = str(Path(__file__).parents[3])
 
@@ -44,7 +45,7 @@ class _Process:
         environment = {**os.environ, "PYTHONHASHSEED": str(seed), "PYTHONPATH": path}
         environment.pop("PYTHONSTARTUP", None)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", other.__name__],
+            [sys.executable, "-m", other.__name__, _IF_UNSET[seed % 2]],
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

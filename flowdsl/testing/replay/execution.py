@@ -9,19 +9,22 @@ import asyncio
 import contextvars
 import threading
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from typing import Any
 
 from flowdsl.core.kinds import STEP
-from flowdsl.core.status import RunStatus, StepStatus
+from flowdsl.core.records import Run
+from flowdsl.core.status import RunStatus, StepStatus, is_final
 from flowdsl.runtime import Runtime
 from flowdsl.storage import MemoryStorage
 from flowdsl.storage.base import Operation, Outcome, UpdateRun
+from flowdsl.storage.transactions import StepTransaction
 from flowdsl.testing.clock import VirtualClock
 from flowdsl.testing.crash import RelayStorage
 from flowdsl.testing.replay.observed import Called, Commit, Life, Plan, body_of
 from flowdsl.testing.replay.playback import Player, Strange
 from flowdsl.testing.replay.side_effects import listening
+from flowdsl.testing.replay.transactions import Database
 from flowdsl.testing.replay.values import copy_of
 from flowdsl.testing.user_code import line_of_code
 
@@ -29,13 +32,39 @@ __all__ = ["live", "unfinished"]
 
 
 class _Recording(RelayStorage):
-    """Keeps what is committed."""
+    """Keeps what is committed. Bodies get connections of *database*, whose transactions are committed with
+    *keeps* only."""
 
-    def __init__(self, storage: MemoryStorage, life: Life, clock: VirtualClock) -> None:
+    def __init__(
+        self, storage: MemoryStorage, life: Life, clock: VirtualClock, database: Database, keeps: bool
+    ) -> None:
         super().__init__(storage)
+        self.transacts = self.alone = True
         self._life = life
         self._clock = clock
+        self._database = database
+        self._keeps = keeps
         self._order = threading.Lock()
+
+    def transaction(self) -> AbstractContextManager[StepTransaction]:
+        return self._database.storage.transaction()
+
+    def transaction_async(self) -> AbstractAsyncContextManager[StepTransaction]:
+        return self._database.storage.transaction_async()
+
+    def commit_transaction(
+        self, transaction: StepTransaction, operations: Sequence[Operation], /
+    ) -> list[Outcome]:
+        if self._keeps:
+            self._database.storage.commit_transaction(transaction, ())
+        return self.commit(operations)
+
+    async def commit_transaction_async(
+        self, transaction: StepTransaction, operations: Sequence[Operation], /
+    ) -> list[Outcome]:
+        if self._keeps:
+            await self._database.storage.commit_transaction_async(transaction, ())
+        return self.commit(operations)
 
     def commit(self, operations: Sequence[Operation], /) -> list[Outcome]:
         with self._order:
@@ -64,18 +93,20 @@ class _Watching(Player):
     def on_step_replay(self, step: Any, result: Any) -> None:
         record = self._storage.get_step(step.run_id, step.key)
         shown = f"{step.path.rpartition('.')[2]}({record.args if record else '…'})"
-        self._life.calls.append(Called(False, step.run_id, step.key, shown, line_of_code()))
+        self._life.calls.append(Called(False, self._life.place(step.run_id, step.key), shown, line_of_code()))
 
     def on_step_complete(self, step: Any, result: Any) -> None:
-        error, value = self._plan.outcomes.get((step.run_id, step.key, step.attempt), (None, result))
+        error, value = self._plan.outcomes.get(
+            (self._life.place(step.run_id, step.key), step.attempt), (None, result)
+        )
         if error is None and step.mode == "do":
             self._life.loaded.append((step.path.rpartition(".")[2], value, copy_of(result)))
 
     def on_run_complete(self, run: Any, result: Any) -> None:
         body = self.bodies.get(run.id)
-        self._plan.losers.learn(self._life.puts.values())
+        self._plan.losers.learn(self._life.puts)
         for row in body.unused() if body is not None else ():
-            if body_of(row.scope) or self._life.lost_a_race(row):
+            if body_of(row.scope) or self._life.is_chance(self._life.place(run.id, row.key), row.scope):
                 continue  # the body of a step may call something else each time
             self._life.unused.append(f"{row.path.rpartition('.')[2]}({row.args})")
 
@@ -93,7 +124,7 @@ def unfinished(before: Sequence[Commit], *, released: bool = False) -> MemorySto
     runs = storage.list_runs()
     if released:
         storage.commit([UpdateRun(run.id, {}, release=True) for run in runs if run.owner])
-    roots = [run for run in runs if run.parent is None]
+    roots = [run for run in runs if run.parent is None and run.started_by is None]
     if roots and all(run.status in (RunStatus.RUNNING, RunStatus.PENDING) for run in roots):
         return storage
     storage.close()
@@ -115,33 +146,54 @@ def live(plan: Plan, storage: MemoryStorage, before: Sequence[Commit], changes: 
     try:
         with (
             listening(life) if first else nullcontext(),
-            Runtime(_Recording(storage, life, clock), **options) as rt,
+            Runtime(_Recording(storage, life, clock, plan.database, keeps=first), **options) as rt,
         ):
+            _take_up(rt)
             try:
                 life.value = _call(plan)
             except (Exception, Strange) as error:  # it is compared, whatever it is
                 life.error = error
             if first:
-                life.loaded += _errors(plan, rt)
+                life.loaded += _errors(plan, life, rt)
+        life.left_alone = _left_alone(storage.list_runs())
     finally:
         storage.close()
-    plan.losers.learn(life.puts.values())
+    plan.losers.learn(life.puts)
     if first:
+        for run_id in life.left_alone:
+            plan.losers.add_run(run_id)  # they may come further the next time
         steps = life.journal().items()
-        plan.inner = {(run_id, body_of(step.scope)) for (run_id, _), step in steps if step.scope}
+        plan.inner = {place._replace(key=body_of(step.scope)) for place, step in steps if step.scope}
     return life
+
+
+def _take_up(runtime: Runtime) -> None:
+    """Continue the detached runs, as ``recover()`` does. The one that is checked is called again."""
+    for run in runtime.runs(status=RunStatus.RUNNING):
+        if run.started_by is not None:
+            runtime.resume(run.id)
+
+
+def _left_alone(runs: Sequence[Run]) -> set[str]:
+    """Detached runs that have not ended, and what they called. How far they came is a matter of timing."""
+    found = {run.id for run in runs if run.started_by is not None and not is_final(run.status)}
+    known = -1
+    while known != len(found):
+        known = len(found)
+        found |= {run.id for run in runs if run.parent in found}
+    return found
 
 
 def _several(hooks: Any) -> tuple[Any, ...]:
     return tuple(hooks) if isinstance(hooks, tuple | list) else (hooks,)
 
 
-def _errors(plan: Plan, runtime: Runtime) -> list[tuple[str, Any, Any]]:
+def _errors(plan: Plan, life: Life, runtime: Runtime) -> list[tuple[str, Any, Any]]:
     """The exceptions of steps that failed for good: as they were raised, and as their records give them."""
     found = []
     for run in runtime.runs():
         for step in run.steps():
-            raised, _ = plan.outcomes.get((run.id, step.key, step.attempts), (None, None))
+            raised, _ = plan.outcomes.get((life.place(run.id, step.key), step.attempts), (None, None))
             if step.kind == STEP and step.status == StepStatus.FAILED and raised is not None:
                 found.append((step.path.rpartition(".")[2], raised, step.error))
     return found

@@ -1,21 +1,32 @@
 """What ``check_replay`` executes, and what it sees of each execution."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from attrs import define, field, frozen
 
 from flowdsl.core.kinds import OBSERVABLE
 from flowdsl.core.records import Step
-from flowdsl.storage.base import Operation, PutStep, TakeSignal
-from flowdsl.testing.replay.races import Losers
+from flowdsl.storage.base import Operation, PutStep, Restart, TakeSignal
+from flowdsl.testing.replay.races import Losers, Place
+from flowdsl.testing.replay.transactions import Database
 
-__all__ = ["Address", "Called", "Commit", "Life", "Outcome", "Place", "Plan", "Sight", "body_of"]
+__all__ = [
+    "Address",
+    "Called",
+    "Commit",
+    "Generations",
+    "Life",
+    "Outcome",
+    "Plan",
+    "Sight",
+    "body_of",
+    "records_of",
+]
 
-Place = tuple[str, str]
-"""Run and key of a record."""
-Address = tuple[str, str, int]
-"""Run, key and attempt of one execution of a body."""
+Address = tuple[Place, int]
+"""Place and attempt of one execution of a body."""
 Outcome = tuple[BaseException | None, Any]
 
 
@@ -27,13 +38,39 @@ class Commit:
     at: float
 
 
+class Generations:
+    """In which generation each run is, by what was committed."""
+
+    def __init__(self) -> None:
+        self._restarts: Counter[str] = Counter()
+
+    def place(self, run_id: str, key: str) -> Place:
+        """Where a call stands that is made in the present generation."""
+        return Place(run_id, 1 + self._restarts[run_id], key)
+
+    def records(self, operations: Iterable[Operation]) -> Iterator[tuple[Place, Step]]:
+        """The records among *operations*, in their order, each with its place."""
+        for operation in operations:
+            if isinstance(operation, Restart):
+                self._restarts[operation.run_id] += 1
+            elif isinstance(operation, PutStep | TakeSignal):
+                step = operation.step
+                yield self.place(step.run_id, step.key), step
+
+
+def records_of(commits: Iterable[Commit]) -> Iterator[tuple[Place, Step]]:
+    """The records that *commits* brought, from the first commit of all on, each with its place."""
+    generations = Generations()
+    for commit in commits:
+        yield from generations.records(commit.operations)
+
+
 @frozen(slots=True)
 class Called:
     """One call of a step: whether its body *ran* or its record answered, and the line of code."""
 
     ran: bool
-    run: str
-    key: str
+    place: Place
     shown: str
     line: str
 
@@ -44,7 +81,8 @@ class Plan:
 
     It found out which bodies had *begun* (and whether they are async), their *outcomes*, the order in which
     they *ended*, which of them made durable calls of their own (*inner*), arguments that steps *changed*,
-    calls that leave no record (*unrecorded*), and who lost a race (*losers*). With *elsewhere*, it executes
+    calls that leave no record (*unrecorded*), and who lost a race (*losers*). Transactional steps get
+    connections of *database*. With *elsewhere*, it executes
     in another process, where no body of a step executes.
     """
 
@@ -63,6 +101,7 @@ class Plan:
     changed: list[str] = field(factory=list)
     unrecorded: dict[str, None] = field(factory=dict)
     losers: Losers = field(factory=Losers)
+    database: Database = field(factory=lambda: Database(None))
 
 
 @define(slots=True)
@@ -70,8 +109,8 @@ class Life:
     """What was seen of one execution, which continues the commits *before*.
 
     ``puts`` are all its records, and those of what it continued. ``strange`` are calls that the first
-    execution did not make. ``losers`` is what is known of races. ``effects``, ``reads`` and ``lost`` are what
-    a body did outside every step.
+    execution did not make. ``losers`` is what is known of races. ``left_alone`` are detached runs that had
+    not ended. ``effects``, ``reads`` and ``lost`` are what a body did outside every step.
     """
 
     before: Sequence[Commit]
@@ -90,22 +129,25 @@ class Life:
     really_ran: int = 0
     loaded: list[tuple[str, Any, Any]] = field(factory=list)
     losers: Losers = field(factory=Losers)
+    left_alone: set[str] = field(factory=set)
+    generations: Generations = field(factory=Generations)
 
     def note(self, operations: Sequence[Operation]) -> None:
         """Keep the records among *operations*."""
-        for operation in operations:
-            if isinstance(operation, PutStep | TakeSignal):
-                step = operation.step
-                self.puts.setdefault((step.run_id, step.key), step)
-                self.puts[step.run_id, step.key] = step
+        self.puts.update(self.generations.records(operations))
+
+    def place(self, run_id: str, key: str) -> Place:
+        """Where a call stands that is made now."""
+        return self.generations.place(run_id, key)
 
     def journal(self) -> dict[Place, Step]:
         """The records that must be the same in each execution."""
         return {place: step for place, step in self.puts.items() if step.kind in OBSERVABLE}
 
-    def lost_a_race(self, step: Step) -> bool:
-        """Whether a record belongs to a loser of a race."""
-        return self.losers.holds(step.run_id, step.key, step.scope)
+    def is_chance(self, place: Place, scope: str) -> bool:
+        """Whether a record is a matter of timing: it belongs to a loser of a race, or to a run that goes on
+        without the workflow that is checked."""
+        return place.run_id in self.left_alone or self.losers.holds(place, scope)
 
 
 @frozen(slots=True)

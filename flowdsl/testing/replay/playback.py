@@ -31,6 +31,7 @@ __all__ = ["Player", "Strange"]
 _TURNS = 16  # they order bodies that ended one after the other
 _TURN = 0.003  # seconds that a thread waits for one turn
 _LONGEST = 100
+_CONNECTION = "connection"  # what the body of a transactional step gets
 _PLAIN = (int, float, str, bytes, bool, type(None))
 
 
@@ -57,14 +58,14 @@ class Player(Hooks):
 
     def winner(self, run_id: str, key: str) -> int | None:
         """The same winner each time."""
-        return self._plan.losers.winners.get((run_id, key))
+        return self._plan.losers.winners.get(self._life.place(run_id, key))
 
     def on_step_start(self, step: Any) -> None:
         # Here, because the body may execute in another thread.
-        self._life.lines[step.run_id, step.key, step.attempt] = line_of_code()
+        self._life.lines[self._life.place(step.run_id, step.key), step.attempt] = line_of_code()
 
     def on_step_error(self, step: Any, error: BaseException, attempt: int) -> None:
-        address = (step.run_id, step.key, attempt)
+        address = (self._life.place(step.run_id, step.key), attempt)
         if self._first and isinstance(error, StepTimeout):
             if self._plan.begun.get(address):
                 self._plan.outcomes.pop(address, None)  # it is cancelled at the same moment each time
@@ -99,19 +100,20 @@ class Player(Hooks):
     def _instead(self, body: BodyView, proceed: Callable[[], Any]) -> Callable[..., Any]:
         """The function that executes in place of a body."""
         plan, view = self._plan, body.step
-        address = (view.run_id, view.key, view.attempt)
-        lost = plan.losers.holds(view.run_id, view.key, body.scope)
+        place = self._life.place(view.run_id, view.key)
+        address = (place, view.attempt)
+        lost = plan.losers.holds(place, body.scope)
         if lost:
-            plan.losers.add(view.run_id, view.key)  # for what it calls, whether or not it leaves a record
+            plan.losers.add(place)  # for what it calls, whether or not it leaves a record
         shown = str(Execution(view.run_id, view.path, view.key, 1, body.args, body.kwargs))
         line = self._life.lines.get(address) or line_of_code()
-        self._life.calls.append(Called(True, view.run_id, view.key, shown, line))
+        self._life.calls.append(Called(True, place, shown, line))
         if view.mode == "try":
             plan.unrecorded[f"{shown} is of mode 'try'"] = None
         if self._first:
             plan.begun[address] = body.is_async
             return self._really(body, proceed, address)
-        again = view.mode == "try" or address[:2] in plan.inner or in_step_body()
+        again = view.mode == "try" or place in plan.inner or (in_step_body() and address not in plan.outcomes)
         if again and not (plan.elsewhere and address in plan.outcomes):
             return self._really(body, proceed, None)
         return self._played(body, address, shown, lost)
@@ -123,7 +125,7 @@ class Player(Hooks):
         self._life.really_ran += 1
         fn: Callable[..., Any] = lambda *_, **__: proceed()  # noqa: E731
         if body.path in self._plan.fakes:
-            fn = fake_body(self._plan.fakes[body.path], body.is_async)
+            fn = fake_body(_without_connection(self._plan.fakes[body.path], body), body.is_async)
         return fn if address is None else _Remembering(self._plan, address, body, fn).body()
 
     def _played(self, body: BodyView, address: Address, shown: str, lost: bool) -> Callable[..., Any]:
@@ -146,6 +148,18 @@ class Player(Hooks):
             raise Strange(shown)
 
         return fake_body(strange, body.is_async)
+
+
+def _without_connection(fake: Callable[..., Any], body: BodyView) -> Callable[..., Any]:
+    """*fake*, which need not take the connection that the body of a transactional step gets."""
+    if _CONNECTION not in body.kwargs:
+        return fake
+    try:
+        inspect.signature(fake).bind(*body.args, **body.kwargs)
+    except (TypeError, ValueError):  # it has no such parameter, or no signature
+        kept = {name: value for name, value in body.kwargs.items() if name != _CONNECTION}
+        return lambda *args, **_: fake(*args, **kept)
+    return fake
 
 
 def _given(outcome: Outcome) -> Any:
@@ -216,7 +230,7 @@ class _Remembering:
         except (TypeError, ValueError):
             named = {f"argument {n}": value for n, value in enumerate(args, 1)} | kwargs
         self._args = {name: value for name, value in named.items() if not isinstance(value, _PLAIN)}
-        self._before = copy_of(self._args)
+        self._before = {name: copy_of(value) for name, value in self._args.items() if name != _CONNECTION}
 
     def _ended(self, error: BaseException | None, value: Any) -> None:
         plan = self._plan

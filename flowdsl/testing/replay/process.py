@@ -157,14 +157,14 @@ def _serve(requests: IO[bytes], answers: IO[bytes]) -> int:
                 send(answers, "the process ended before it was done")
 
 
-def main() -> None:
+def main(if_unset: str) -> None:
     """Serve until nobody asks any more."""
     requests = os.fdopen(os.dup(0), "rb")
     answers = os.fdopen(os.dup(1), "wb")
     nothing = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):  # user code may read and write; nobody listens
         os.dup2(nothing, stream)
-    another_host()
+    another_host(if_unset)
     ended = 0
     while not ended:
         place = os.fork()
@@ -174,4 +174,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])

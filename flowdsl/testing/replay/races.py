@@ -8,46 +8,55 @@ The rules
     To a loser belong its record, the calls in its body, the runs that it called, and so on down.
 """
 
-from collections.abc import Iterable
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from flowdsl.core.facts import ChildRun, Won, facts_of
 from flowdsl.core.records import Step
 
-__all__ = ["Losers"]
+__all__ = ["Losers", "Place"]
+
+
+class Place(NamedTuple):
+    """Where a call or its record stands. Two generations of a run may make the same call."""
+
+    run_id: str
+    generation: int
+    key: str
 
 
 class Losers:
-    """What is known of races: the place of each *winner*, by run and key, and what belongs to the losers."""
+    """What is known of races: the number of each *winner*, by place, and what belongs to the losers."""
 
     def __init__(self) -> None:
-        self.winners: dict[tuple[str, str], int] = {}
-        self._calls: set[tuple[str, str]] = set()
+        self.winners: dict[Place, int] = {}
+        self._calls: set[Place] = set()
         self._runs: set[str] = set()
 
-    def learn(self, steps: Iterable[Step]) -> None:
+    def learn(self, puts: Mapping[Place, Step]) -> None:
         """Take note of the races among these records."""
-        records = [(step, facts_of(step)) for step in steps]
+        records = [(place, step, facts_of(step)) for place, step in puts.items()]
         known = -1
         while known != len(self._calls) + len(self._runs):  # what belongs to a loser may stand in any order
             known = len(self._calls) + len(self._runs)
-            for step, facts in records:
+            for place, step, facts in records:
                 if isinstance(facts, Won):
-                    self._decided(step, facts)
+                    self._decided(place, facts)
                 child = facts.child if isinstance(facts, ChildRun) else ""
-                if child in self._runs or self.holds(step.run_id, step.key, step.scope):
-                    self.add(step.run_id, step.key)
+                if child in self._runs or self.holds(place, step.scope):
+                    self.add(place)
                     self._runs |= {child} - {""}
 
-    def _decided(self, step: Step, won: Won) -> None:
-        self.winners.setdefault((step.run_id, step.key), won.winner)
+    def _decided(self, place: Place, won: Won) -> None:
+        self.winners.setdefault(place, won.winner)
         for number, name in enumerate(won.among):
             if number != won.winner:
                 self._runs.add(name)  # it is the id of a run, or is the name of none
-                self._calls.add((step.run_id, name))
+                self._calls.add(place._replace(key=name))
 
-    def add(self, run_id: str, key: str) -> None:
+    def add(self, place: Place) -> None:
         """This call belongs to a loser."""
-        self._calls.add((run_id, key))
+        self._calls.add(place)
 
     def add_run(self, run_id: str) -> None:
         """This run belongs to a loser."""
@@ -57,11 +66,11 @@ class Losers:
         """Whether a run belongs to a loser."""
         return run_id in self._runs
 
-    def holds(self, run_id: str, key: str, scope: str) -> bool:
-        """Whether the call of *key* in *scope* belongs to a loser."""
-        if run_id in self._runs or (run_id, key) in self._calls:
+    def holds(self, place: Place, scope: str) -> bool:
+        """Whether the call at *place*, in *scope*, belongs to a loser."""
+        if place.run_id in self._runs or place in self._calls:
             return True
         parts = scope.split("/")
         around = {"/".join(parts[:n]) for n in range(1, len(parts) + 1)}
         around |= {name.partition("~")[0] for name in around}  # of a body that was undone
-        return any((run_id, name) in self._calls for name in around)
+        return any(place._replace(key=name) in self._calls for name in around)

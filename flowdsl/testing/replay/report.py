@@ -8,9 +8,9 @@ from flowdsl.core.kinds import STEP
 from flowdsl.core.records import Step
 from flowdsl.core.status import StepStatus
 from flowdsl.errors import NondeterminismError
-from flowdsl.storage.base import PutStep
 from flowdsl.testing.replay.causes import ADVICE
-from flowdsl.testing.replay.observed import Life, Place, Sight, body_of
+from flowdsl.testing.replay.observed import Life, Sight, body_of, records_of
+from flowdsl.testing.replay.races import Place
 from flowdsl.testing.replay.values import same
 
 __all__ = ["difference", "lossy", "story"]
@@ -57,7 +57,7 @@ def _calls(first: Life, again: Life, *, inside: bool = False) -> list[str]:
         steps = life.journal().items()
         return {
             place: step for place, step in steps
-            if bool(body_of(step.scope)) is inside and not again.lost_a_race(step)
+            if bool(body_of(step.scope)) is inside and not again.is_chance(place, step.scope)
         }  # fmt: skip
 
     recorded, now = counted(first), counted(again)
@@ -89,12 +89,10 @@ def _name(step: Any) -> str:
 
 def _repeated(again: Life) -> list[str]:
     done = {
-        (op.step.run_id, op.step.key)
-        for commit in again.before
-        for op in commit.operations
-        if isinstance(op, PutStep) and op.step.kind == STEP and op.step.status is StepStatus.COMPLETED
-    }
-    return [call.shown for call in again.calls if call.ran and (call.run, call.key) in done]
+        place for place, step in records_of(again.before)
+        if step.kind == STEP and step.status is StepStatus.COMPLETED
+    }  # fmt: skip
+    return [call.shown for call in again.calls if call.ran and call.place in done]
 
 
 def story(workflow: str, first: Life, seen: Sight, causes: Causes) -> str:
@@ -102,13 +100,8 @@ def story(workflow: str, first: Life, seen: Sight, causes: Causes) -> str:
     do.
     """
     where = " in another process" if seen.elsewhere else ""
-    recorded = {
-        (op.step.run_id, op.step.key)
-        for commit in first.commits[: seen.point]
-        for op in commit.operations
-        if isinstance(op, PutStep)
-    }
-    ran = [call for call in first.calls if (call.run, call.key) in recorded]
+    recorded = {place for place, _ in records_of(first.commits[: seen.point])}
+    ran = [call for call in first.calls if call.place in recorded]
     crash = f"it died after commit {seen.point} (of {len(first.commits)} without a crash)"
     lines = [f"{workflow} does not replay: {crash}, then continued{where}.", "  ran before the crash:"]
     lines += [f"    {call.shown}" for call in ran[:_MOST]]

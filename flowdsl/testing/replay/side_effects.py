@@ -84,7 +84,7 @@ def is_program(path: str) -> bool:
 def _kind(event: str, args: tuple[Any, ...]) -> str:
     """What an event means: ``"effect"``, ``"read"``, or ``""``, neither."""
     if event == "open":
-        if isinstance(args[0], int):
+        if isinstance(args[0], int) or os.fsdecode(args[0]) == os.devnull:
             return ""
         if isinstance(args[2], int) and args[2] & _WRITING:
             return "" if "__pycache__" in os.fsdecode(args[0]) else "effect"
@@ -99,7 +99,7 @@ def _kind(event: str, args: tuple[Any, ...]) -> str:
 def _audit(event: str, args: tuple[Any, ...]) -> None:
     if not _listeners or (event != "open" and event not in _EFFECTS and event not in _READS):
         return
-    if not in_workflow_body():
+    if not in_workflow_body(2):
         return
     kind = _kind(event, args)
     frame = user_frame(2) if kind else None

@@ -4,6 +4,7 @@
 is a context manager. Nothing here is ever used in the process of the test.
 """
 
+import functools
 import importlib
 import locale
 import os
@@ -21,7 +22,7 @@ from typing import Any
 from flowdsl.blocks import block
 from flowdsl.testing.replay.causes import CLOCK, DIRECTORY, ENVIRONMENT, ORDER, OUTSIDE, PROCESS, ZONE
 from flowdsl.testing.replay.side_effects import is_program
-from flowdsl.testing.user_code import user_frame
+from flowdsl.testing.user_code import is_thread_of_user, user_frame
 
 __all__ = ["CHANGES", "another_host", "elsewhere"]
 
@@ -31,8 +32,11 @@ SHIFT = timedelta(days=190, hours=13, minutes=7)
 
 _HOST = "elsewhere"
 _MORE = "FLOWDSL_ELSEWHERE"  # a variable
+_OURS = frozenset(["FLOWDSL_OLD_SECRET_KEY", "FLOWDSL_SECRET_KEY", "FLOWDSL_STORAGE"])
 _real_uname = getattr(os, "uname", None)
 _real_cpu_count = os.cpu_count
+_if_unset = "elsewhere"  # what a variable is that is not set here
+_files_are_here = True
 _real_ctime, _real_asctime = time.ctime, time.asctime
 
 
@@ -63,8 +67,13 @@ def asctime(moment: Any = None) -> str:
     return _real_asctime(time.localtime() if moment is None else moment)
 
 
-def another_host() -> None:
-    """Another machine: its name and its processors. Code of the user that is imported later finds these."""
+def another_host(if_unset: str) -> None:
+    """Another machine: its name and its processors. Code of the user that is imported later finds these.
+    Variables that are not set will be *if_unset*."""
+    global _if_unset
+    _if_unset = if_unset
+    for name in ("stat", "lstat", "access"):
+        _replace(name)
     low_level = [sys.modules[name] for name in ("posix", "_socket") if name in sys.modules]
     for module in (os, socket, *low_level):
         for name, fn in (("uname", uname), ("cpu_count", cpu_count), ("gethostname", gethostname)):
@@ -132,10 +141,12 @@ def _numpy_later() -> Iterator[None]:
 
 @block
 def other_environment() -> Iterator[None]:
-    """All variables have other values, and those that are not set are; there is one more."""
+    """All variables but ours have other values, and those that are not set are; there is one more. A
+    directory is another one that exists."""
     os.environ[_MORE] = _HOST
     for name, value in list(os.environ.items()):
-        os.environ[name] = str(int(value) + 1) if value.isdecimal() else f"{value}-elsewhere"
+        if name not in _OURS:
+            os.environ[name] = _other_value(value)
     kind: Any = type(os.environ)
     read = kind.__getitem__
 
@@ -143,9 +154,9 @@ def other_environment() -> Iterator[None]:
         try:
             return read(self, name)
         except KeyError:
-            if user_frame(2) is None:
+            if user_frame(2) is None and not is_thread_of_user(2):
                 raise
-            return "elsewhere"
+            return _if_unset
 
     kind.__getitem__ = set_elsewhere
     try:
@@ -153,6 +164,12 @@ def other_environment() -> Iterator[None]:
     finally:
         kind.__getitem__ = read
         del os.environ[_MORE]
+
+
+def _other_value(value: str) -> str:
+    if value.isdecimal():
+        return str(int(value) + 1)
+    return tempfile.gettempdir() if os.path.isabs(value) and os.path.isdir(value) else f"{value}-elsewhere"
 
 
 @block
@@ -191,27 +208,37 @@ def other_directory() -> Iterator[None]:
 @block
 def no_files() -> Iterator[None]:
     """Code of the user finds none of the files that lie here, except those of the program."""
-    found: Any = {name: getattr(os, name) for name in ("stat", "lstat", "access")}
-
-    def is_absent(path: Any) -> bool:
-        return not isinstance(path, int) and not is_program(os.fsdecode(path)) and user_frame(3) is not None
-
-    def absent(name: str) -> Callable[..., Any]:
-        def look(path: Any, *args: Any, **kwargs: Any) -> Any:
-            if is_absent(path):
-                raise FileNotFoundError(2, "it lies on another machine", path)
-            return found[name](path, *args, **kwargs)
-
-        return look
-
-    def no_access(path: Any, *args: Any, **kwargs: Any) -> bool:
-        return not is_absent(path) and bool(found["access"](path, *args, **kwargs))
-
-    os.stat, os.lstat, os.access = absent("stat"), absent("lstat"), no_access
+    global _files_are_here
+    _files_are_here = False
     try:
         yield
     finally:
-        os.stat, os.lstat, os.access = found["stat"], found["lstat"], found["access"]
+        _files_are_here = True
+
+
+def _is_absent(path: Any) -> bool:
+    if _files_are_here or isinstance(path, int) or is_program(os.fsdecode(path)):
+        return False
+    return user_frame(3) is not None or is_thread_of_user(3)
+
+
+def _replace(name: str) -> None:
+    """Let ``os.<name>`` find nothing where files are absent. Code that imports it later gets this one."""
+    real = getattr(os, name)
+
+    @functools.wraps(real)
+    def look(path: Any, *args: Any, **kwargs: Any) -> Any:
+        if not _is_absent(path):
+            return real(path, *args, **kwargs)
+        if name == "access":
+            return False
+        raise FileNotFoundError(2, "it lies on another machine", path)
+
+    for able in (os.supports_fd, os.supports_dir_fd, os.supports_follow_symlinks, os.supports_effective_ids):
+        if real in able:
+            able.add(look)
+    for module in (os, sys.modules.get("posix", os)):
+        setattr(module, name, look)
 
 
 @block

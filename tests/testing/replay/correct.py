@@ -1,6 +1,7 @@
 """Workflows that do replay, though some look as if they did not: check_replay must pass them."""
 
 import asyncio
+import contextlib
 import dataclasses
 import datetime
 import enum
@@ -10,8 +11,10 @@ import logging
 import os
 import random
 import re
+import sqlite3
 import threading
 import time
+import traceback
 import warnings
 import zoneinfo
 from collections import Counter, defaultdict
@@ -357,6 +360,114 @@ def beating() -> int:
     if done < 2:
         raise OSError
     return int(done)
+
+
+@workflow
+def letter(what: str) -> str:
+    """Goes on when the run that started it has ended."""
+    charge(what)
+    sleep("1 hour")
+    return charge(f"{what} later")
+
+
+@correct()
+def a_run_of_its_own_that_goes_on() -> str:
+    letter.options(detached=True).start("d")  # type: ignore[call-arg]
+    return charge("done")
+
+
+@workflow
+def letters(what: str) -> str:
+    """Calls a child, and starts a run that goes on."""
+    letter.options(detached=True).start(f"{what} of its own")  # type: ignore[call-arg]
+    return letter(what)
+
+
+@correct(crashes=12)
+def runs_of_their_own_below_others() -> str:
+    started = letters.options(detached=True).start("e")  # type: ignore[call-arg]
+    letters.options(detached=True).start("f")  # type: ignore[call-arg]
+    return charge(started.result())
+
+
+@step
+def poll() -> float:
+    """Finds something else each time."""
+    return random.random()
+
+
+@correct(deaths=2, crashes=6)
+def the_same_call_in_two_generations(left: int = 2) -> Any:
+    found = [charge("poll"), race(charge.submit("r"), charge.submit(f"s{left}")), child("same")]
+    found.append(charge(poll()))
+    sleep(60)
+    return [found, uuid4()] if left == 0 else continue_as_new(left - 1)
+
+
+@correct()
+async def generations_awaited(left: int = 1) -> Any:
+    found = await asyncio.gather(*(acharge(n) for n in range(2)))
+    await aio.sleep(60)
+    return [found, await acharge("end")] if left == 0 else continue_as_new(left - 1)
+
+
+@correct()
+def text_for_nobody() -> str:
+    with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing):
+        print("noise")
+    return charge("book")
+
+
+@correct()
+def notes_of_an_error() -> Any:
+    try:
+        fail("no")
+    except ValueError as error:
+        return charge(traceback.format_exception_only(error))
+
+
+@step(transaction=True)
+def seat(n: int, *, connection: Any = None) -> int:
+    """Its rows and its record are committed together."""
+    connection.execute("CREATE TABLE IF NOT EXISTS seats (n INTEGER PRIMARY KEY)")
+    connection.execute("INSERT INTO seats VALUES (?)", (n,))
+    return n
+
+
+@step(transaction=True)
+async def aseat(n: int, *, connection: Any = None) -> int:
+    """The same, async."""
+    return seat.__wrapped__(n, connection=connection)
+
+
+@step(transaction=True, undo=lambda n: None)
+def refused_seat(n: int, *, connection: Any = None) -> int:
+    """Has no table."""
+    connection.execute("INSERT INTO nothing VALUES (?)", (n,))
+    return n
+
+
+@step
+def two_seats(n: int) -> list[int]:
+    """Executes again in each recovery, but what it calls does not."""
+    return [seat(n), seat(n + 1)]
+
+
+@correct(deaths=2, crashes=6)
+def transactions() -> Any:
+    with contextlib.suppress(sqlite3.OperationalError):
+        refused_seat(0)
+    return [seat(1), seat(2), two_seats(3), charge("done")]
+
+
+@correct()
+async def transactions_awaited() -> Any:
+    return [*await asyncio.gather(aseat(1), aseat(2)), await aseat(3)]
+
+
+@correct(fakes={seat: lambda n: n, refused_seat: lambda n, connection: bool(connection) and n})
+def transactions_without_a_database() -> Any:
+    return [seat(1), refused_seat(2)]
 
 
 @correct()

@@ -6,6 +6,7 @@ import datetime
 import functools
 import os
 import random
+import sqlite3
 import threading
 import time
 import uuid
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 from replay_steps import careful, charge, refused
 
-from flowdsl import Retry, gather, step, store, wait_for, workflow
+from flowdsl import Retry, Runtime, gather, step, store, wait_for, workflow
 from flowdsl.aio import gather as gather_async
 from flowdsl.codecs import JsonCodec
 from flowdsl.errors import StepNotFound
@@ -443,6 +444,31 @@ def test_fakes_stand_in_for_bodies() -> None:
         return "fake"
 
     assert check_replay(flow, fakes={fake_me: fake, reply.path: lambda n: 10 * n}).value == [10, "fake"]
+
+
+def test_rows_of_transactional_steps_are_kept_once(tmp_path: Path) -> None:
+    """They go into the database that is named, as bodies execute: once. Records do not go there."""
+
+    @step(transaction=True)
+    def seat(n: int, *, connection: Any = None) -> int:
+        connection.execute("INSERT INTO seats VALUES (?)", (n,))
+        return n
+
+    @workflow
+    def flow() -> list[int]:
+        return [seat(1), seat(1)]
+
+    url = f"sqlite:///{tmp_path}/shop.db"
+    Runtime(url).close()
+    with sqlite3.connect(tmp_path / "shop.db") as mine:
+        mine.execute("CREATE TABLE seats (n INTEGER)")
+    assert check_replay(flow, options={"storage": url}, deaths=2).value == [1, 1]
+    assert mine.execute("SELECT n FROM seats").fetchall() == [(1,), (1,)]
+    with Runtime(url) as rt:
+        assert rt.runs() == []
+    with pytest.raises(TypeError, match="SQLite or PostgreSQL"):
+        check_replay(flow, options={"storage": "memory://"})
+    mine.close()
 
 
 def test_signals_are_sent() -> None:
