@@ -7,18 +7,20 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 from postgres_server import postgres_url
 
 from flowdsl import Runtime, step, workflow
-from flowdsl.core.records import Signal
+from flowdsl.core.records import Run, Signal
+from flowdsl.core.status import RunStatus
 from flowdsl.engine.commit import Committer
 from flowdsl.errors import StorageUnavailable
 from flowdsl.storage import MemoryStorage, Storage, open_storage
-from flowdsl.storage.operations import AddSignal, ClaimRun, Operation, PutStep, UpdateRun
-from flowdsl.storage.outcomes import Done, Fenced, Missing, Outcome
+from flowdsl.storage.operations import AddSignal, ClaimNext, ClaimRun, OpenRun, Operation, PutStep, UpdateRun
+from flowdsl.storage.outcomes import Claimed, Done, Fenced, Missing, Outcome
 from flowdsl.testing.storage.agreement import StorageMachine
 from flowdsl.testing.storage.contract import StorageContract
 from flowdsl.testing.storage.samples import a_step, open_run
@@ -83,6 +85,28 @@ def test_lost_connections_are_nobodys_fault(storage: PostgresStorage) -> None:
         _terminate_others(storage)
         assert storage.get_run("r") is not None
     assert len(storage.list_steps("r")) == 15
+
+
+def test_a_run_is_enqueued_and_claimed_in_few_statements(storage: PostgresStorage) -> None:
+    """Each statement is a round trip between enqueueing and the first line of the body."""
+    import psycopg
+
+    sent: list[str] = []
+
+    class Counted(psycopg.Connection[Any]):
+        def execute(self, query: Any, *values: Any, **how: Any) -> Any:
+            sent.append(str(query))
+            return super().execute(query, *values, **how)
+
+    run = Run(id="r", workflow="w", key="k", number=0, status=RunStatus.PENDING, queue="default")
+    with Counted.connect(storage._place.dsn) as connection:
+        storage.commit_within(connection, [OpenRun(run, 0.0, fresh=True, nonce="n")])
+        assert len(sent) == 4, sent  # the lock of its key, what is there, the row, who waits for it
+        sent.clear()
+        (claimed,) = storage.commit_within(connection, [ClaimNext("o", 60.0, (("w", ""),), nonce="m")])
+        assert isinstance(claimed, Claimed)
+        assert [run.id for run in claimed.runs] == ["r-1"]
+        assert len(sent) == 4, sent  # what is there, interrupted runs, pending runs, the update
 
 
 def test_a_server_that_does_not_answer_is_unavailable_after_its_patience(tmp_path: Path) -> None:

@@ -154,9 +154,9 @@ class Worker:
             self._forget_the_dead(started_at)
             while not self._stop.is_set() and not engine.closing:
                 try:
-                    begun, had = time.monotonic(), len(self._running)
+                    begun, had = time.monotonic(), set(self._running)
                     left = self._turn(started_at)
-                    if len(self._running) <= had:  # looking in vain takes at most a tenth of its time
+                    if had == set(self._running):  # looking in vain takes at most a tenth of its time
                         self._stop.wait(min(9 * (time.monotonic() - begun), 0.5))
                     if left:
                         seen = engine.storage.wait_for_change(seen, left, self._topics())

@@ -130,18 +130,20 @@ class Statements:
         self.lock_run: Sql = f"SELECT {head} FROM {s}.runs WHERE id = %s AND NOT pruned FOR NO KEY UPDATE"
         self.get_run: Sql = f"SELECT {runs} FROM {s}.runs WHERE id = %s AND NOT pruned"
         self.run_by_id: Sql = f"SELECT no, nonce, {runs} FROM {s}.runs WHERE id = %s"
-        self.run_by_nonce: Sql = f"""
-            SELECT {runs} FROM {s}.runs
-            WHERE nonce = %s AND nonce <> '' AND owner IS NOT DISTINCT FROM %s AND key = %s"""
+        by_nonce = "nonce = %s AND nonce <> '' AND owner IS NOT DISTINCT FROM %s AND key = %s"
+        self.run_by_nonce: Sql = f"SELECT {runs} FROM {s}.runs WHERE {by_nonce}"
         self.insert_run: Sql = f"""
             INSERT INTO {s}.runs (nonce, {runs}) VALUES ({_marks(len(RUN_COLUMNS) + 1)})
             ON CONFLICT (id) DO NOTHING RETURNING no"""
         self.replace_run: Sql = f"""
             UPDATE {s}.runs SET nonce = '', base = 0, {self._assigned(RUN_COLUMNS)} WHERE no = %s"""
         self.delete_run: Sql = f"DELETE FROM {s}.runs WHERE no = %s"
-        self.highest: Sql = f"""
+        # What opening a run asks first: the highest number and epoch so far, whether it was opened before,
+        # and the time.
+        self.opening: Sql = f"""
             SELECT (SELECT max(number) FROM {s}.runs WHERE key = %s),
-                (SELECT value FROM {s}.counters WHERE name = 'epoch')"""
+                (SELECT value FROM {s}.counters WHERE name = 'epoch'),
+                EXISTS (SELECT FROM {s}.runs WHERE {by_nonce}), {NOW}"""
         self.continuable: Sql = f"""
             SELECT {runs} FROM {s}.runs WHERE key = %s AND number IS NOT NULL AND (
                 (status IN ('pending', 'running') AND (owner IS NULL OR owner <> ALL(%s)))
@@ -154,8 +156,15 @@ class Statements:
         queued = "coalesce(queue, 'default')"
         lane = f"length({queued}) || ':' || {queued} || coalesce('/' || partition, '')"  # as lane_of
         skip = "FOR NO KEY UPDATE SKIP LOCKED"
-        self.claimed_by_nonce: Sql = f"""
-            SELECT {runs} FROM {s}.runs WHERE nonce = %s AND nonce <> '' AND owner = %s"""
+        by_nonce = "nonce = %s AND nonce <> '' AND owner = %s"
+        self.claimed_by_nonce: Sql = f"SELECT {runs} FROM {s}.runs WHERE {by_nonce}"
+        # What claiming asks first: whether it was done before, whether pending runs are serial, the time,
+        # and the declared queues. There is one row for each queue, and one if there is none.
+        self.claiming: Sql = f"""
+            SELECT EXISTS (SELECT FROM {s}.runs WHERE {by_nonce}),
+                EXISTS (SELECT FROM {s}.runs WHERE status = 'pending' AND serial <> ''), {NOW},
+                {_list(list(fields_of(QueueRow)))}
+            FROM (VALUES (1)) AS one LEFT JOIN {s}.queues ON true"""
         self.lost_runs: Sql = f"""
             SELECT no, {runs} FROM {s}.runs
             WHERE status = 'running' AND NOT pruned AND parent IS NULL
@@ -181,9 +190,6 @@ class Statements:
                 (SELECT min(CASE WHEN owner IS NULL THEN 0 ELSE lease_until END) FROM {s}.runs
                 WHERE status = 'running' AND NOT pruned AND parent IS NULL AND workflow = ANY(%s)
                     AND (%s::text[] IS NULL OR queue IS NULL OR {queued} = ANY(%s)))), {NOW}"""
-        self.has_serial: Sql = (
-            f"SELECT EXISTS (SELECT 1 FROM {s}.runs WHERE status = 'pending' AND serial <> '')"
-        )
         self.lock_claims: Sql = f"SELECT pg_advisory_xact_lock(hashtextextended('{schema}', 7))"
         self.take_runs: Sql = f"""
             UPDATE {s}.runs SET pulse = pulse + 1, status = 'running', finished_at = NULL, owner = %s,

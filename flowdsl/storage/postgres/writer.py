@@ -33,7 +33,7 @@ from flowdsl.core.ownership import (
     takes_messages,
     updated,
 )
-from flowdsl.core.queues import Candidate, Rooms, Taken, longest_window, queue_of
+from flowdsl.core.queues import Candidate, Queue, Rooms, Taken, longest_window, queue_of
 from flowdsl.core.records import QueueRow, Run, ScheduleRow, Step, changed
 from flowdsl.core.status import RunStatus
 from flowdsl.core.versions import is_known
@@ -292,15 +292,17 @@ class Transaction:
                     found = columns.run_of(rows[0][2:])
                     again = op.nonce and rows[0][1] == op.nonce and found.owner == run.owner
                     return Opened(found) if again else Found((found,))
-                ((_, epoch),) = yield self._sql.highest, (run.key,)
+                ((_, epoch, _, now),) = yield self._sql.opening, (run.key, "", run.owner, run.key)
+                self._now = self._now or now
                 opened = yield from self._insert_run(op, run.id, None, epoch)
                 if opened is not None:
                     return opened
-        if op.nonce:
-            rows = yield self._sql.run_by_nonce, (op.nonce, run.owner, run.key)
-            if rows:
-                return Opened(columns.run_of(rows[0]))
-        ((highest, epoch),) = yield self._sql.highest, (run.key,)
+        same = (op.nonce, run.owner, run.key)
+        ((highest, epoch, opened_before, now),) = yield self._sql.opening, (run.key, *same)
+        self._now = self._now or now
+        rows = (yield self._sql.run_by_nonce, same) if opened_before else []
+        if rows:
+            return Opened(columns.run_of(rows[0]))
         if highest and not op.fresh:
             rows = yield self._sql.continuable, (run.key, list(op.skip_owners), FOUND_AT_MOST)
             if rows:
@@ -354,10 +356,14 @@ class Transaction:
         return Opened(found[2]) if found else _MISSING
 
     def _claim_next(self, op: ClaimNext) -> Dialogue[Outcome]:
-        again = yield self._sql.claimed_by_nonce, (op.nonce, op.owner)
+        first = yield self._sql.claiming, (op.nonce, op.owner)
+        claimed_before, serial, now, *_ = first[0]
+        self._now = self._now or now
+        again = (yield self._sql.claimed_by_nonce, (op.nonce, op.owner)) if claimed_before else []
         if again:
             return Claimed(tuple(columns.run_of(row) for row in again))
-        found = yield from self._next_runs(op)
+        queues = {row[3]: queue_of(QueueRow(*row[3:])) for row in first if row[3] is not None}
+        found = yield from self._next_runs(op, queues, bool(queues or serial))
         if not found:
             return Claimed(())
         now = yield from self._clock()
@@ -371,15 +377,15 @@ class Transaction:
         yield self._sql.take_runs, values
         return Claimed(tuple(runs))
 
-    def _next_runs(self, op: ClaimNext) -> Dialogue[list[tuple[int, Run]]]:
+    def _next_runs(
+        self, op: ClaimNext, queues: dict[str, Queue], limited: bool
+    ) -> Dialogue[list[tuple[int, Run]]]:
         """The runs that *op* takes, with their numbers; their rows are locked. Rows that another worker has
         locked are passed over; where there are limits, one worker claims at a time, and looks at the clock
         when it is its turn."""
-        declared = yield self._sql.list_queues, ()
-        queues = {row[0]: queue_of(QueueRow(*row)) for row in declared}
-        ((serial,),) = yield self._sql.has_serial, ()
-        if limited := bool(queues or serial):
+        if limited:
             yield self._sql.lock_claims, ()
+            self._now = 0.0  # we may have waited
         now = yield from self._clock()
         known = dict(op.workflows)
         names = None if op.queues is None else list(op.queues)
