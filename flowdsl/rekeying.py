@@ -3,21 +3,18 @@
 It can be killed at any moment and started again. A record is rewritten as a whole, in its place, and only if
 it still is what was read; what was rewritten is recognised and passed over. Nothing is loaded, so nothing
 that is stored can be executed.
-
-The records of a run are rewritten before the run itself: the arguments of a run prove that its records are of
-a release that sealed none (see :mod:`flowdsl.engine.sealed`), as long as they stand as they were.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from flowdsl.codecs import Codec, PickleCodec
 from flowdsl.codecs.payloads import Payloads
 from flowdsl.codecs.seals import Seals
-from flowdsl.core.records import Item, Memo, Run, RunFilter, ScheduleRow, Signal, Step
+from flowdsl.core.records import Item, Memo, Run, RunFilter, ScheduleRow, Signal, Step, changed
 from flowdsl.core.status import StepStatus
 from flowdsl.errors import CorruptPayload, StorageError
 from flowdsl.storage.base import Storage
@@ -70,13 +67,14 @@ def rekey(
     * *old_secret*: what it was, if it changes. Stop all programs that use the storage first: they do not know
       the new one. To change only the keys of a codec, programs that have both may go on.
     * *old_codec*: what wrote the records, where *codec* cannot read them.
-    * *unsealed*: the records were written without a secret. Whatever they say is believed and sealed.
+    * *unsealed*: there are records without a seal, because there was no secret, or an earlier release wrote
+      them, which sealed none. Whatever they say is believed and sealed.
     * *dry_run*: change nothing, only count.
     * *progress*: called now and then with the number of records seen so far.
 
-    Records that neither the new nor the old keys fit are left as they are, and are named in the answer.
-    Raises ``ValueError`` where both *old_secret* and *unsealed* are given, and ``StorageError`` where the
-    storage fails.
+    Records that neither the new nor the old keys fit are left as they are, and are named in the answer. So
+    are sealed ones if there is no secret: nobody takes off a seal that he cannot check. Raises ``ValueError``
+    where both *old_secret* and *unsealed* are given, and ``StorageError`` where the storage fails.
 
     >>> from flowdsl.codecs import JsonCodec, Signed
     >>> from flowdsl.storage import MemoryStorage
@@ -150,19 +148,18 @@ class _Rekeying:
         run = self._storage.get_run(run_id)
         if run is None:
             return
-        old = self._old.is_of_unsealed_row(run.args, run.key, "", "args")
-        yield from self._steps(run_id, old)
+        yield from self._steps(run_id)
         yield from self._signals(run_id)
         for channel in self._storage.list_channels(run_id):
             yield from self._items(run_id, channel)
-        yield "run", (run_id,), partial(self._run, run, old)
+        yield "run", (run_id,), partial(self._run, run)
 
-    def _steps(self, run_id: str, old: bool) -> Iterator[Found]:
+    def _steps(self, run_id: str) -> Iterator[Found]:
         after = 0
         while page := self._storage.list_steps(run_id, after=after, limit=_PAGE):
             after = page[-1].seq
             for step in page:
-                yield "step", (run_id, step.seq), partial(self._step, step, old)
+                yield "step", (run_id, step.seq), partial(self._step, step)
 
     def _signals(self, run_id: str) -> Iterator[Found]:
         after = 0
@@ -185,7 +182,7 @@ class _Rekeying:
             for memo in page:
                 yield "memo", (memo.key,), partial(self._memo, memo)
         for queue in self._storage.list_queues():
-            yield "queue", (queue.name,), partial(self._sealed, queue, {}, {})
+            yield "queue", (queue.name,), partial(self._sealed, queue, {})
         for row in self._storage.list_schedules():
             yield "schedule", (row.name,), partial(self._schedule, row)
 
@@ -204,12 +201,9 @@ class _Rekeying:
             if was == now:
                 self.current += count
                 continue
-            changed = [name for name in was if was[name] != now[name]]
-            waiting.append(
-                Rewrite(
-                    kind, key, {name: was[name] for name in changed}, {name: now[name] for name in changed}
-                )
-            )
+            names = [name for name in was if was[name] != now[name]]
+            before, after = ({name: fields[name] for name in names} for fields in (was, now))
+            waiting.append(Rewrite(kind, key, before, after))
             if len(waiting) == _PAGE:
                 still &= self._commit(waiting)
                 waiting = []
@@ -230,25 +224,23 @@ class _Rekeying:
 
     # What each kind of record should be ---------------------------------------------------------------------
 
-    def _run(self, run: Run, old: bool) -> tuple[Fields, Fields]:
+    def _run(self, run: Run) -> tuple[Fields, Fields]:
         was: Fields = {"args": run.args, "result": run.result, "error": run.error}
         now: Fields = {
             "args": self._payload(run.args, run.key, "", "args"),
             "result": self._payload(run.result, run.id, "", "run"),
             "error": self._payload(run.error, run.id, "", "run"),
         }
+        self._check(run, run.seal, lambda seals: seals.fits_run(run) and seals.fits_cancel(run))
         was.update(seal=run.seal, cancel_seal=run.cancel_seal)
         now.update(seal=b"", cancel_seal=b"")
         if self._seals is not None:
-            fits = self._fits(run, lambda seals: seals.fits_run(run) and seals.fits_cancel(run), old)
-            now["seal"] = run.seal if fits else self._seals.of_run(run)
-            now["cancel_seal"] = (
-                run.cancel_seal if fits else self._seals.of_cancel(run.id, run.cancel_requested)
-            )
+            now["seal"] = self._seals.of_run(changed(run, now))
+            now["cancel_seal"] = self._seals.of_cancel(run.id, run.cancel_requested)
         return was, now
 
-    def _step(self, step: Step, old: bool) -> tuple[Fields, Fields]:
-        return self._sealed(step, {"payload": step.payload}, {"payload": self._step_payload(step)}, old)
+    def _step(self, step: Step) -> tuple[Fields, Fields]:
+        return self._sealed(step, {"payload": self._step_payload(step)})
 
     def _step_payload(self, step: Step) -> bytes | None:
         """The payload of a step, which is sealed for one of several kinds: most often the first one tried."""
@@ -262,56 +254,51 @@ class _Rekeying:
         raise problem or AssertionError("there are kinds")
 
     def _signal(self, signal: Signal) -> tuple[Fields, Fields]:
-        old = self._old.is_of_unsealed_row(signal.payload, signal.run_id, signal.id, "signal")
         kind = "refusal" if signal.reply_failed else "reply"
         was, now = self._sealed(
             signal,
-            {"payload": signal.payload, "reply": signal.reply},
             {
                 "payload": self._payload(signal.payload, signal.run_id, signal.id, "signal"),
                 "reply": self._payload(signal.reply, signal.run_id, signal.id, kind),
             },
-            old,
         )
         was["reply_seal"], now["reply_seal"] = signal.reply_seal, b""
-        if self._seals is not None and signal.reply is not None:
-            fits = self._fits(signal, lambda seals: seals.fits_reply(signal), old=False)
-            reply = signal.run_id, signal.id, signal.reply_preview, signal.reply_failed
-            now["reply_seal"] = signal.reply_seal if fits else self._seals.of_reply(*reply)
+        if signal.reply is not None:
+            self._check(signal, signal.reply_seal, lambda seals: seals.fits_reply(signal))
+            if self._seals is not None:
+                reply = signal.run_id, signal.id, signal.reply_preview, signal.reply_failed
+                now["reply_seal"] = self._seals.of_reply(*reply)
         return was, now
 
     def _item(self, item: Item) -> tuple[Fields, Fields]:
         payload = self._payload(item.payload, item.run_id, f"{item.n}@{item.channel}", "item")
-        return self._sealed(item, {"payload": item.payload}, {"payload": payload})
+        return self._sealed(item, {"payload": payload})
 
     def _memo(self, memo: Memo) -> tuple[Fields, Fields]:
-        payload = self._payload(memo.payload, "", memo.key, "memo")
-        old = self._old.is_of_unsealed_row(memo.payload, "", memo.key, "memo")
-        return self._sealed(memo, {"payload": memo.payload}, {"payload": payload}, old)
+        return self._sealed(memo, {"payload": self._payload(memo.payload, "", memo.key, "memo")})
 
     def _schedule(self, row: ScheduleRow) -> tuple[Fields, Fields]:
-        args = self._payload(row.args, row.name, "", "schedule")
-        return self._sealed(row, {"args": row.args}, {"args": args})
+        return self._sealed(row, {"args": self._payload(row.args, row.name, "", "schedule")})
 
-    def _sealed(self, row: Any, was: Fields, now: Fields, old: bool = False) -> tuple[Fields, Fields]:
-        """*was* and *now* with the seal of *row*; *old*: a release that sealed no rows wrote it."""
-        was["seal"], now["seal"] = row.seal, b""
-        if self._seals is not None:
-            fits = self._fits(row, lambda seals: bool(row.seal) and seals.fits(row.seal, row), old)
-            now["seal"] = row.seal if fits else self._seals.of(row)
-        return was, now
+    def _sealed(self, row: Any, payloads: Fields) -> tuple[Fields, Fields]:
+        """The bytes of *row* as they are, and as they should be with these *payloads*."""
+        self._check(row, row.seal, lambda seals: seals.fits(row.seal, row))
+        was: Fields = {name: getattr(row, name) for name in payloads}
+        given: Any = payloads
+        after = row._replace(**given) if isinstance(row, Step) else evolve(row, **given)
+        seal = b"" if self._seals is None else self._seals.of(after)
+        return {**was, "seal": row.seal}, {**payloads, "seal": seal}
 
-    def _fits(self, row: Any, fits: Callable[[Seals], bool], old: bool) -> bool:
-        """Whether *row* has its new seal. Raises ``CorruptPayload`` where it has no right to one."""
-        assert self._seals is not None
-        if fits(self._seals):
-            return True
-        if self._old_seals is None or fits(self._old_seals):
-            return False
-        if old and not row.seal:
-            return False
+    def _check(self, row: Any, seal: bytes, fits: Callable[[Seals], bool]) -> None:
+        """Raise ``CorruptPayload`` where *row* has no right to a new seal, or none to lose its own."""
+        known = [seals for seals in (self._seals, self._old_seals) if seals is not None]
+        if any(map(fits, known)) or (not seal and self._old_seals is None):
+            return
         raise CorruptPayload(
             f"{_named(row)}: its seal fits neither the new secret nor the old one; it was left as it is"
+            if known
+            else f"{_named(row)}: it has a seal, but there is no secret; it was left as it is. Set "
+            "FLOWDSL_SECRET_KEY. To do without a secret from now on, set FLOWDSL_OLD_SECRET_KEY instead"
         )
 
 

@@ -296,22 +296,42 @@ def test_programs_may_go_on_meanwhile() -> None:
 
 
 def test_records_of_a_release_that_sealed_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows without a seal count as good where only the old secret can have made their payload."""
+    """Rows without a seal are sealed on request only, although the secret has made their payloads."""
     storage = MemoryStorage()
     use(monkeypatch, OLD)
     with monkeypatch.context() as earlier:
         earlier.setattr("flowdsl.codecs.envelope._ROW_SEALED", 0)
         earlier.setattr("flowdsl.runtime.sealed", lambda storage, payloads: storage)
-        envelope.sealer.cache_clear()
+        envelope.sealer.cache_clear(), envelope.opener.cache_clear()
         with Runtime(storage) as runtime:
             with pytest.raises(Declined):
                 fails("8")
             sell.enqueue("9")
             runtime.signal("order-9", "how", ["early"])
-    envelope.sealer.cache_clear()
+    envelope.sealer.cache_clear(), envelope.opener.cache_clear()
+    assert rekey(storage, secret=NEW, old_secret=OLD).rewritten == 0
+    assert rekey(storage, secret=OLD, unsealed=True).refused == ()
     assert rekey(storage, secret=NEW, old_secret=OLD).refused == ()
     use(monkeypatch, NEW)
     with Runtime(storage) as runtime:
         (failed,) = runtime.runs(workflow=fails)
         assert repr(failed.exception()) == "Declined('8')"
         assert [one.name for one in runtime.storage.list_signals("order-9")] == ["how"]
+
+
+def test_no_seal_is_taken_off_without_the_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a secret, sealed records stay as they are; and with the old one, what does not fit it does."""
+    storage = MemoryStorage()
+    use(monkeypatch, OLD)
+    fill(storage, PickleCodec())
+    with Runtime(storage) as runtime:
+        before = runtime.export("order-7")
+    for options in ({}, {"unsealed": True}):
+        done = rekey(storage, **options)
+        assert done.rewritten == done.current == 0
+        assert any("there is no secret" in line for line in done.refused)
+    with Runtime(storage) as runtime:
+        assert runtime.export("order-7") == before
+    storage.commit([UpdateRun("order-7", {"seal": b"x" * 20})])
+    done = rekey(storage, old_secret=OLD)
+    assert [line for line in done.refused if line.startswith("run order-7: its seal fits neither")]

@@ -35,7 +35,7 @@ from zlib import crc32
 
 from flowdsl.errors import CorruptPayload
 
-__all__ = ["is_of_unsealed_row", "opener", "seal", "sealer", "unseal"]
+__all__ = ["opener", "seal", "sealer", "unseal"]
 
 FORMAT = 1
 CHECKSUM_SIZE = 16
@@ -45,7 +45,7 @@ SECRET_VARIABLE = "FLOWDSL_SECRET_KEY"
 _MAGIC = b"\xf1ow"
 _HEAD = _MAGIC + bytes([FORMAT])
 _KEYED = 1
-_ROW_SEALED = 2  # set with every keyed payload since rows have seals, see flowdsl.codecs.seals
+_ROW_SEALED = 2  # with every keyed payload since rows have seals; what has not got it is read, for rekey
 _MARK = Struct(">II")
 _pack_mark = _MARK.pack
 
@@ -113,19 +113,6 @@ def opener(codec_id: str, secret: bytes | None) -> Callable[[bytes, bytes], byte
 def _earlier_opener(codec_id: str, secret: bytes) -> Callable[[bytes, bytes], bytes | None]:
     """As :func:`opener`, for keyed payloads of releases whose rows had no seal."""
     return _opener_for(*_header_with(codec_id, secret, _KEYED))
-
-
-def is_of_unsealed_row(payload: bytes, context: bytes, secret: bytes) -> bool:
-    """Say whether *payload* is a good one of a release whose rows had no seal."""
-    return len(payload) > 4 and payload[4] == _KEYED and _opens(payload, context, secret)
-
-
-def _opens(payload: bytes, context: bytes, secret: bytes) -> bool:
-    try:
-        unseal(payload, context, secret)
-    except CorruptPayload:
-        return False
-    return True
 
 
 def _opener_for(header: bytes, key: bytes) -> Callable[[bytes, bytes], bytes | None]:

@@ -11,7 +11,7 @@ import logging
 from typing import Any
 
 from flowdsl.codecs.base import Codec
-from flowdsl.codecs.envelope import is_of_unsealed_row, opener, seal, sealer, unseal
+from flowdsl.codecs.envelope import opener, seal, sealer, unseal
 from flowdsl.codecs.exceptions.codec import ERROR, ErrorCodec, for_errors, marks_error
 from flowdsl.codecs.exceptions.pack import pack_exception, unpack_exception, unwrap_pieces
 from flowdsl.codecs.keyed import is_keyed
@@ -214,12 +214,6 @@ class Payloads:
     def secret(self) -> bytes | None:
         """The key of the checksums; ``None`` where they are plain."""
         return self._secret
-
-    def is_of_unsealed_row(self, payload: bytes | None, run_id: str, key: str, kind: str) -> bool:
-        """Say whether *payload* was sealed with the secret, for this place, before rows had seals."""
-        if self._secret is None or not payload:
-            return False
-        return is_of_unsealed_row(payload, _context(run_id, key, kind), self._secret)
 
     def reseal(self, payload: bytes, old: Place, new: Place) -> bytes:
         """Check *payload* for the *old* place and seal it for the *new* one; nothing is loaded.

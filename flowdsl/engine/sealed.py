@@ -9,10 +9,9 @@ The row of a run is changed piece by piece, so each change makes its seal anew. 
 row in the storage, and that row is checked first. Whoever may change it holds its epoch, or nobody executes
 it.
 
-**Rows of earlier releases** have no seal. They are accepted if something proves the release: a keyed payload
-without the mark that its row is sealed. Only such a release could write that. For a step, the payload of its
-run's arguments is the proof. Nobody can pass off a new run as an old one: its arguments have the mark under
-their checksum.
+**A row without a seal is refused**, whoever wrote it. Rows of earlier releases have none; ``flowdsl rekey
+--unsealed`` gives them one. Nothing else can: a proof that stands in the row itself can be kept by somebody,
+and put back beside other words.
 """
 
 import asyncio
@@ -62,17 +61,16 @@ _NEWEST = 16  # runs of a key that are searched for the highest number
 
 def sealed(storage: Storage, payloads: Payloads) -> Storage:
     """Return *storage*, with sealed rows if there is a secret."""
-    return storage if payloads.secret is None else SealedStorage(storage, payloads, payloads.secret)
+    return storage if payloads.secret is None else SealedStorage(storage, payloads.secret)
 
 
 class SealedStorage(RelayStorage):
     """Seals what is committed and checks what is read."""
 
-    def __init__(self, storage: Storage, payloads: Payloads, secret: bytes) -> None:
+    def __init__(self, storage: Storage, secret: bytes) -> None:
         super().__init__(storage)
         self.patience = storage.patience
         self._seals = Seals(secret)
-        self._payloads = payloads
         self._reported: set[ScheduleRow] = set()
 
     # Writing --------------------------------------------------------------------------------------------
@@ -221,7 +219,7 @@ class SealedStorage(RelayStorage):
         if next_generation:
             also = {"generation": row.generation + 1}
         after = evolve(row, **{**also, **changes})
-        if not row.seal or sealed_part(after) != sealed_part(row):
+        if sealed_part(after) != sealed_part(row):
             changes["seal"] = self._seals.of_run(after)
             after = evolve(after, seal=changes["seal"])
         changed[op.run_id] = after
@@ -314,9 +312,7 @@ class SealedStorage(RelayStorage):
         return None if memo is None else self._checked_memo(memo)
 
     def _checked_memo(self, memo: Memo) -> Memo:
-        if self._seals.fits(memo.seal, memo):
-            return memo
-        if memo.seal or not self._payloads.is_of_unsealed_row(memo.payload, "", memo.key, "memo"):
+        if not self._seals.fits(memo.seal, memo):
             raise _refused(f"the memo of step {memo.path}")
         return memo
 
@@ -356,36 +352,14 @@ class SealedStorage(RelayStorage):
     def _check_run(self, run: Run, bare: bool = False) -> None:
         if run.pruned:
             return
-        seals = self._seals
-        fits = bool(run.seal) and seals.fits_run(run, bare=bare)
-        if fits and seals.fits_cancel(run):
-            return
-        if not self._is_old(run):
+        if not self._seals.fits_run(run, bare=bare):
             raise _refused(f"run {run.id}", run=run.id)
-        # An old run that was continued since has a seal. Its request to cancel may still be without one.
-        if run.seal and not fits:
-            raise _refused(f"run {run.id}", run=run.id)
-        if run.cancel_seal and not seals.fits_cancel(run):
+        if not self._seals.fits_cancel(run):
             raise _refused(f"the request to cancel run {run.id}", run=run.id)
 
-    def _is_old(self, run: Run) -> bool:
-        """Whether a release that sealed no rows wrote the arguments of *run*."""
-        if not run.args and run.id:  # a list without payloads
-            found = self.storage.get_run(run.id)
-            run = run if found is None else found
-        return self._payloads.is_of_unsealed_row(run.args, run.key, "", "args")
-
     def _good_steps(self, run_id: str, steps: list[Step], bare: bool = False) -> list[Step]:
-        old: bool | None = None
         for step in steps:
-            if step.seal:
-                good = self._seals.fits(step.seal, step, bare=bare)
-            else:
-                if old is None:
-                    run = self.storage.get_run(run_id)
-                    old = run is not None and self._is_old(run)
-                good = old
-            if not good:
+            if not self._seals.fits(step.seal, step, bare=bare):
                 raise _refused(
                     f"step {step.path} ({step.key[:12]}) of run {run_id}", run=run_id, step=step.key
                 )
@@ -393,15 +367,7 @@ class SealedStorage(RelayStorage):
 
     def _check_signal(self, signal: Signal) -> None:
         where = f"message {signal.name!r} of run {signal.run_id}"
-        if signal.seal:
-            good = self._seals.fits(signal.seal, signal)
-        else:
-            payload = signal.payload
-            if not payload:  # a list without payloads
-                found = self.storage.get_signal(signal.run_id, signal.id)
-                payload = b"" if found is None else found.payload
-            good = self._payloads.is_of_unsealed_row(payload, signal.run_id, signal.id, "signal")
-        if not good:
+        if not self._seals.fits(signal.seal, signal):
             raise _refused(where, run=signal.run_id)
         if not self._seals.fits_reply(signal):
             raise _refused(f"the reply to {where}", run=signal.run_id)
@@ -437,6 +403,6 @@ def _refused(what: str, **facts: str) -> CorruptPayload:
     return CorruptPayload(
         f"{what} is not as it was written: its seal does not fit. Somebody who does not know "
         "FLOWDSL_SECRET_KEY has changed it, or it was written with another key or without one. It is not "
-        "used",
+        "used. If it is of the time before the key, and you trust what is stored: flowdsl rekey --unsealed",
         **facts,
     )

@@ -5,14 +5,18 @@ import logging
 import random
 import shutil
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from attacker import Attacker
 
 from flowdsl import Retry, Runtime, log, now, schedule, sleep, step, store, uuid4, wait_for, workflow
 from flowdsl.codecs import envelope
 from flowdsl.errors import CorruptPayload, FlowError, RunConflict
+from flowdsl.rekeying import rekey
+from flowdsl.storage import open_storage
 
 did: list[str] = []  # every effect of every body
 
@@ -278,39 +282,57 @@ def test_the_corpus_notices_a_seal_that_is_not_checked(
                 assert runtime.storage.list_signals("post-a")
 
 
-def test_a_run_of_a_release_that_sealed_no_rows_still_opens(tmp_path: Path, monkeypatch: Any) -> None:
-    """Such a run is seen, continued, and sealed from then on; without the key's payloads it is refused."""
-    monkeypatch.setenv("FLOWDSL_SECRET_KEY", "only the application knows this")
-    url = f"sqlite:///{tmp_path}/flow.db"
+@contextlib.contextmanager
+def earlier_release(monkeypatch: Any) -> Iterator[None]:
+    """While the context lasts, payloads are keyed and rows have no seal, as an earlier release wrote them."""
     with monkeypatch.context() as earlier:
         earlier.setattr("flowdsl.codecs.envelope._ROW_SEALED", 0)
         earlier.setattr("flowdsl.runtime.sealed", lambda storage, payloads: storage)
         envelope.sealer.cache_clear(), envelope.opener.cache_clear()
-        with Runtime(url) as runtime:
-            wait = waiting.start()
-            runtime.signal("waiting", "letter", "from before")
-            assert wait.result(timeout=30) == "from before"
-            numbers()
-            failing = post.start("old")
-            failing.signal("approval", {"by": "boss"})
-            with pytest.raises(ConnectionError):
-                failing.result(timeout=30)
+        yield
     envelope.sealer.cache_clear(), envelope.opener.cache_clear()
-    did.clear()
-    with Runtime(url) as runtime:
-        assert waiting.start().result(timeout=30) == "from before"
-        assert numbers() == "other"
-        assert did == []
+
+
+def test_what_an_earlier_release_wrote_is_sealed_on_request_only(tmp_path: Path, monkeypatch: Any) -> None:
+    """Rows without a seal are refused until somebody says that they are to be believed. Later, what somebody kept of
+    them is refused: under another name, and as it was."""
+    monkeypatch.setenv("FLOWDSL_SECRET_KEY", "only the application knows this")
+    url = f"sqlite:///{tmp_path}/flow.db"
+    with earlier_release(monkeypatch), Runtime(url) as runtime:
+        waiting.start()
+        runtime.signal("waiting", "rumour", "heard")
+        assert counted("b") == "b"
+        (counted_id,) = (run.id for run in runtime.runs(workflow=counted))
+        failing = post.start("old")
+        failing.signal("approval", {"by": "boss"})
         with pytest.raises(ConnectionError):
-            runtime.retry("post-old").result(timeout=30)
-        assert "publish old" in did
-        assert runtime.storage.get_run("post-old").seal  # type: ignore[union-attr]
-    with contextlib.closing(sqlite3.connect(tmp_path / "flow.db")) as database:
-        database.execute("UPDATE runs SET seal = x'', args = x'' WHERE id = 'numbers'")
-        database.commit()
+            failing.result(timeout=30)
+    attacker = Attacker(url)
+    kept = {table: attacker.rows(table) for table in attacker.columns}
     with Runtime(url) as runtime:
-        with pytest.raises(CorruptPayload, match="run numbers is not as it was written"):
-            runtime.run("numbers")
+        assert runtime.runs() == []
+        with pytest.raises(CorruptPayload, match=r"its seal does not fit.*flowdsl rekey --unsealed"):
+            runtime.run("waiting")
+    with open_storage(url) as storage:
+        assert rekey(storage, secret="only the application knows this").rewritten == 0
+        assert rekey(storage, secret="only the application knows this", unsealed=True).refused == ()
+    with Runtime(url) as runtime:
+        assert [run.id for run in runtime.runs(workflow=counted)] == [counted_id]
+        assert [one.preview for one in runtime.storage.list_signals("waiting")] == ["'heard'"]
+        assert len(runtime.storage.list_memos()) == 1
+    for table, read in {
+        "signals": lambda rt: rt.storage.list_signals("waiting"),
+        "memos": lambda rt: rt.storage.list_memos(),
+        "steps": lambda rt: rt.run(counted_id).steps(),
+        "runs": lambda rt: rt.run(counted_id),
+    }.items():
+        renamed = {"signals": "name", "memos": "expires_at", "steps": "path", "runs": "workflow"}[table]
+        place = attacker.columns[table].index(renamed)
+        other = 9e9 if table == "memos" else "approval"
+        for rows in (kept[table], [(*row[:place], other, *row[place + 1 :]) for row in kept[table]]):
+            with attacker.instead(table, rows), Runtime(url) as runtime, pytest.raises(CorruptPayload):
+                read(runtime)
+    attacker.close()
 
 
 def test_a_new_run_cannot_be_passed_off_as_an_old_one(
