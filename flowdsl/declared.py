@@ -3,12 +3,14 @@
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from attrs import evolve, frozen
 
 from flowdsl.core.queues import Queue, queue_of, row_of
-from flowdsl.core.records import QueueRow, RunFilter, ScheduleRow
+from flowdsl.core.records import QueueRow, RunFilter, ScheduleRow, WorkerRow
+from flowdsl.core.records import Run as RunRow
 from flowdsl.core.schedules import Schedule
 from flowdsl.core.status import RunStatus
 from flowdsl.core.words import nearest
@@ -16,8 +18,10 @@ from flowdsl.engine.engine import Engine
 from flowdsl.engine.registry import WORKFLOWS
 from flowdsl.engine.runs import schedules
 from flowdsl.engine.runs.worker import ALIVE
+from flowdsl.errors import CorruptPayload
 from flowdsl.handle import Run
 from flowdsl.storage.base import DropQueue, DropSchedule, PutQueue, PutSchedule
+from flowdsl.storage.refused import readable
 
 __all__ = ["Queues", "Schedules", "WorkerInfo", "loaded_workflows", "workers_of"]
 
@@ -30,7 +34,7 @@ class Queues:
 
     def list(self) -> list[Queue]:
         """All of them, by name."""
-        return [queue_of(row) for row in self._engine.storage.list_queues()]
+        return list(readable(queue_of, self._engine.storage.list_queues()))
 
     def put(self, queue: Queue) -> None:
         """Declare *queue*, or replace the one of its name."""
@@ -144,17 +148,21 @@ def workers_of(engine: Engine) -> list[WorkerInfo]:
         return []
     owners = tuple(row.id for row in rows)
     running = engine.storage.list_runs(RunFilter(status=(RunStatus.RUNNING,), owner=owners))
-    found = []
-    for row in rows:
+    return list(readable(partial(_worker, running=running), rows))
+
+
+def _worker(row: WorkerRow, running: Sequence[RunRow]) -> WorkerInfo:
+    executing = tuple(run.id for run in running if run.owner == row.id)
+    try:
         said = json.loads(row.spec)
-        found.append(
-            WorkerInfo(
-                row.id,
-                None if said["queues"] is None else tuple(said["queues"]),
-                said["concurrency"],
-                datetime.fromtimestamp(row.started_at, UTC),
-                datetime.fromtimestamp(row.seen_at, UTC),
-                tuple(run.id for run in running if run.owner == row.id),
-            )
+        queues, concurrency = said["queues"], said["concurrency"]
+        return WorkerInfo(
+            row.id,
+            None if queues is None else tuple(queues),
+            concurrency,
+            datetime.fromtimestamp(row.started_at, UTC),
+            datetime.fromtimestamp(row.seen_at, UTC),
+            executing,
         )
-    return found
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise CorruptPayload(f"worker {row.id!r} is damaged in the database: {error!r}") from error

@@ -131,6 +131,8 @@ def faults(place: Path) -> Iterator[str]:
         yield from printed("show", "--", run)
     for address, status, text in pages(place):
         yield from (f"{address}: {line}" for line in raw(text, is_markup="/api/" not in address))
+        if status >= 500:
+            yield f"{address}: {status}"
     for text in notebook(place):
         yield from raw(text)
 

@@ -20,6 +20,7 @@ from flowdsl.core.words import nearest
 from flowdsl.handle import is_interrupted
 from flowdsl.runtime import Runtime
 from flowdsl.storage import Storage, open_storage
+from flowdsl.storage.refused import left_out
 from flowdsl.storage.sqlite.url import sqlite_path
 from flowdsl.storage.urls import DEFAULT_URL, default_url
 
@@ -253,8 +254,12 @@ def opened(cli: Cli) -> Iterator[Runtime]:
         runtime = Runtime(cli.url)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    with runtime:
-        yield runtime
+    with left_out() as refused, runtime:
+        try:
+            yield runtime
+        finally:
+            for text in refused:
+                cli.out.note(("left out: ", "yellow"), text)
 
 
 @block

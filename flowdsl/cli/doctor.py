@@ -20,6 +20,7 @@ from flowdsl.core.records import RunFilter
 from flowdsl.core.status import RunStatus
 from flowdsl.errors import FlowError
 from flowdsl.runtime import Runtime
+from flowdsl.storage.refused import left_out
 from flowdsl.storage.sqlite.url import sqlite_path
 
 __all__ = ["doctor"]
@@ -157,7 +158,7 @@ def _no_database(cli: Cli, path: Path) -> Check:
 def _runs(cli: Cli) -> Iterator[Check]:
     """Open the storage as a program does, and look for runs that nobody executes."""
     try:
-        with Runtime(cli.url) as runtime:
+        with left_out() as refused, Runtime(cli.url) as runtime:
             if not cli.url.startswith("sqlite:"):
                 yield Check("storage", OK, f"{cli.url.partition('://')[0]}, reachable")
             live = list(every_run(runtime, RunFilter(status=(RunStatus.RUNNING,))))
@@ -166,6 +167,11 @@ def _runs(cli: Cli) -> Iterator[Check]:
     except (FlowError, ValueError, ImportError) as error:
         yield Check("storage", PROBLEM, " ".join(str(error).split()))
         return
+    if refused:
+        said = "; ".join(list(refused)[:_NAMED]) + (
+            f"; and {len(refused) - _NAMED} more" if len(refused) > _NAMED else ""
+        )
+        yield Check("records", PROBLEM, f"not used: {said}", {"refused": list(refused)})
     running = len(live) - len(left)
     facts: dict[str, object] = {"running": running, "interrupted": left, "failed": failed}
     if left:

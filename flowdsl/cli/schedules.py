@@ -17,6 +17,7 @@ from flowdsl.core.schedules import OVERLAPS, Schedule, without_args
 from flowdsl.core.words import iso, nearest, span
 from flowdsl.declared import loaded_workflows
 from flowdsl.runtime import Runtime
+from flowdsl.storage.refused import readable
 
 __all__ = ["schedules"]
 
@@ -188,9 +189,16 @@ def _next(schedule: Schedule, now: float) -> list[datetime]:
     return [] if schedule.paused else list(islice(schedule.times(datetime.fromtimestamp(now, UTC)), _SHOWN))
 
 
+def _that_is_one(row: ScheduleRow) -> ScheduleRow:
+    """*row*, unless it makes no schedule."""
+    without_args(row)
+    return row
+
+
 def _list(cli: Cli) -> None:
     with opened(cli) as runtime:
         rows, now = runtime.storage.list_schedules(), runtime.storage.now()
+        rows = list(readable(_that_is_one, rows))
     if cli.as_json:
         cli.out.document([_view(row, now) for row in rows])
     elif not rows:

@@ -27,6 +27,7 @@ from attrs import field, frozen
 from attrs.validators import instance_of
 
 from flowdsl.core.records import QueueRow, Run
+from flowdsl.errors import CorruptPayload
 
 __all__ = [
     "DEFAULT",
@@ -141,8 +142,11 @@ class Taken(NamedTuple):
 
 
 def queue_of(row: QueueRow) -> Queue:
-    """The queue that a row declares."""
-    return Queue(row.name, paused=bool(row.paused), **json.loads(row.spec or "{}"))
+    """The queue that a row declares. Raises ``CorruptPayload`` if it declares none."""
+    try:
+        return Queue(row.name, paused=bool(row.paused), **json.loads(row.spec or "{}"))
+    except (TypeError, ValueError) as error:
+        raise CorruptPayload(f"queue {row.name!r} is damaged in the database: {error!r}") from error
 
 
 def row_of(queue: Queue) -> QueueRow:

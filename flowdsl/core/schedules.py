@@ -16,8 +16,9 @@ from attrs import Attribute, field, frozen
 
 from flowdsl.core.durations import Duration, seconds
 from flowdsl.core.records import ScheduleRow
+from flowdsl.errors import CorruptPayload
 
-__all__ = ["OVERLAPS", "Schedule", "due", "tick_id", "ticks", "without_args"]
+__all__ = ["OVERLAPS", "Schedule", "due", "tick_id", "ticks", "without_args", "workflow_of"]
 
 OVERLAPS = ("skip", "queue", "allow")
 
@@ -95,8 +96,26 @@ class Schedule:
 
 
 def without_args(row: ScheduleRow) -> Schedule:
-    """The schedule of a row, without its arguments. They are the user's values, and are not loaded here."""
-    return Schedule(row.name, paused=bool(row.paused), **json.loads(row.spec))
+    """The schedule of a row, without its arguments. They are the user's values, and are not loaded here.
+
+    Raises ``CorruptPayload`` if the row makes no schedule.
+    """
+    try:
+        return Schedule(row.name, paused=bool(row.paused), **json.loads(row.spec))
+    except (TypeError, ValueError) as error:
+        raise _damaged(row, error) from error
+
+
+def workflow_of(row: ScheduleRow) -> str:
+    """The path of the workflow that a row names. Raises ``CorruptPayload`` if it names none."""
+    try:
+        return str(json.loads(row.spec)["workflow"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(row, error) from error
+
+
+def _damaged(row: ScheduleRow, error: Exception) -> CorruptPayload:
+    return CorruptPayload(f"schedule {row.name!r} is damaged in the database: {error!r}")
 
 
 def _cron(text: str, after: datetime) -> Iterator[datetime]:

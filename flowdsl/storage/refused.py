@@ -6,13 +6,17 @@ A list without them is of use; that they are missing must be said. Whoever leave
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
+from typing import TypeVar
 
 from flowdsl.blocks import block
 from flowdsl.errors import CorruptPayload
 
-__all__ = ["leave_out", "left_out"]
+__all__ = ["leave_out", "left_out", "readable"]
+
+Row = TypeVar("Row")
+Found = TypeVar("Found")
 
 logger = logging.getLogger("flowdsl")
 
@@ -32,6 +36,15 @@ def leave_out(error: CorruptPayload, *, known: bool = False) -> None:
         asked.setdefault(str(error), error)
     elif not known:
         logger.error("%s", str(error), extra={"run": error.run, "step": error.step})
+
+
+def readable(read: Callable[[Row], Found], rows: Iterable[Row]) -> Iterator[Found]:
+    """What *read* gives for each of *rows*; one for which it raises ``CorruptPayload`` is left out."""
+    for row in rows:
+        try:
+            yield read(row)
+        except CorruptPayload as error:
+            leave_out(error)
 
 
 @block

@@ -9,6 +9,7 @@ from starlette.responses import Response
 from flowdsl.acting import acting_as
 from flowdsl.core.views import run_view
 from flowdsl.errors import (
+    CorruptPayload,
     ResultNotStorable,
     RunConflict,
     RunFinished,
@@ -34,7 +35,7 @@ def of_run(asked: Asked) -> Response:
             about = OF_RUNS[asked.action](asked)
     except (RunFinished, RunConflict) as error:
         raise Refusal(409, _said(error)) from error
-    except StorageUnavailable:
+    except (CorruptPayload, StorageUnavailable):
         raise
     except (ResultNotStorable, StorageError, ValueError, TypeError) as error:
         raise Refusal(400, f"this cannot be stored, or means nothing: {type(error).__name__}") from error

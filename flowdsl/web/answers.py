@@ -10,9 +10,18 @@ from attrs import frozen
 from starlette.responses import Response, StreamingResponse
 
 from flowdsl.core.words import clean
-from flowdsl.errors import FlowError, RunNotFound, StepNotFound, StorageUnavailable
+from flowdsl.errors import CorruptPayload, FlowError, RunNotFound, StepNotFound, StorageUnavailable
 
-__all__ = ["HEADERS", "Refusal", "html", "html_in_pieces", "json_response", "refusal_of", "see_other"]
+__all__ = [
+    "HEADERS",
+    "Refusal",
+    "html",
+    "html_in_pieces",
+    "json_response",
+    "refusal_of",
+    "refused_text",
+    "see_other",
+]
 
 logger = logging.getLogger("flowdsl")
 
@@ -48,6 +57,8 @@ def refusal_of(error: Exception) -> Refusal:
         return Refusal(404, "there is no such run")
     if isinstance(error, StepNotFound):
         return Refusal(404, "there is no such step")
+    if isinstance(error, CorruptPayload):
+        return Refusal(422, refused_text(error))
     if isinstance(error, StorageUnavailable):
         logger.warning("the storage does not answer: %s", str(error))
         return Refusal(503, "the storage does not answer; try again")
@@ -56,6 +67,12 @@ def refusal_of(error: Exception) -> Refusal:
         return Refusal(500, "the storage cannot read what is asked for; the log of the server says more")
     logger.error("the page failed", exc_info=error)
     return Refusal(500, "the page failed; the log of the server says more")
+
+
+def refused_text(error: CorruptPayload) -> str:
+    """Which record is refused, and why; where the database is, is nobody's business."""
+    path = getattr(error, "path", None)
+    return str(error) if path is None else str(error).replace(path, "the database")
 
 
 def html(text: str, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

@@ -8,7 +8,8 @@ from starlette.responses import Response
 from flowdsl.core.advice import advice
 from flowdsl.core.kinds import BESIDE_STEPS
 from flowdsl.core.views import run_view, show_view
-from flowdsl.web.answers import Refusal, json_response
+from flowdsl.storage.refused import left_out
+from flowdsl.web.answers import Refusal, json_response, refused_text
 from flowdsl.web.asked import Asked
 from flowdsl.web.query import Cursor, Filters, number
 from flowdsl.web.reading import list_runs, read_run
@@ -23,9 +24,11 @@ def runs(asked: Asked) -> Response:
     query = asked.query
     filters = Filters.of(query, asked.runtime.storage.now())
     cursor = Cursor.of(next((value for name, value in query if name == "cursor"), ""))
-    listed = list_runs(asked.runtime, filters, cursor)
+    with left_out() as refused:
+        listed = list_runs(asked.runtime, filters, cursor)
     following = None if listed.next is None else str(listed.next)
-    return json_response({"runs": [run_view(row, status) for row, status in listed.rows], "next": following})
+    document = {"runs": [run_view(row, status) for row, status in listed.rows], "next": following}
+    return json_response({**document, "refused": [refused_text(error) for error in refused.values()]})
 
 
 def run(asked: Asked) -> Response:

@@ -6,6 +6,7 @@ to it. A stream begins with what is recorded and ends with its run.
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any, TypeVar
@@ -19,6 +20,7 @@ from flowdsl.core.records import Run, Step
 from flowdsl.core.status import is_final
 from flowdsl.core.views import log_view, run_view, scope_paths, step_view
 from flowdsl.entries import LogLine
+from flowdsl.errors import FlowError
 from flowdsl.runtime import Runtime
 from flowdsl.storage import Storage
 from flowdsl.web.answers import Refusal
@@ -28,6 +30,8 @@ from flowdsl.web.query import number
 from flowdsl.web.reading import shown_status
 
 __all__ = ["Pulse", "stream"]
+
+logger = logging.getLogger("flowdsl")
 
 _TICK = 1.0  # seconds between two looks while nothing is written: nobody writes that a process has died
 _PAUSE = 0.1  # seconds between two looks at least
@@ -145,7 +149,11 @@ async def _events(runtime: Runtime, run_id: str, after: int, pulse: Pulse) -> As
         spoke = time.monotonic()
         while not pulse.closed:
             position = after
-            news = await pulse.read(lambda: _look(runtime, run_id, position))  # noqa: B023 - called at once
+            try:
+                news = await pulse.read(lambda: _look(runtime, run_id, position))  # noqa: B023 - called at once
+            except FlowError as error:  # whoever asks again is told by the status
+                logger.warning("the events of run %s end: %s", run_id, str(error))
+                return
             if news is None:  # deleted meanwhile
                 yield _event("end", {"id": run_id, "status": "deleted"})
                 return

@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from flowdsl.core.words import age, clean, span, state_of
 from flowdsl.web.address import href
+from flowdsl.web.answers import refused_text
 
 __all__ = ["FIRST", "Look", "Static", "step_name"]
 
@@ -50,7 +51,7 @@ class Look:
             lstrip_blocks=True,
         )
         self._templates.filters.update(
-            clean=clean, span=span, state=state_of, short=short, tail=tail, q=quoted
+            clean=clean, refused=refused_text, span=span, state=state_of, short=short, tail=tail, q=quoted
         )
         self._templates.globals.update(
             href=href, file=self._names.__getitem__, ago=ago, stamp=stamp, name=step_name

@@ -12,6 +12,7 @@ from flowdsl.core.words import age, owner_text, span
 from flowdsl.declared import WorkerInfo, loaded_workflows
 from flowdsl.errors import StepNotFound
 from flowdsl.runtime import Runtime
+from flowdsl.storage.refused import readable
 
 __all__ = ["KINDS", "Row", "change", "rows_of"]
 
@@ -47,7 +48,7 @@ def rows_of(runtime: Runtime, kind: str) -> list[Row]:
         return [_worker(one, now) for one in runtime.workers()]
     if kind == "queues":
         return list(_queues(runtime))
-    return [_schedule(without_args(row), now) for row in runtime.storage.list_schedules()]
+    return list(readable(lambda row: _schedule(without_args(row), now), runtime.storage.list_schedules()))
 
 
 def change(runtime: Runtime, kind: str, name: str, action: str) -> None:

@@ -10,6 +10,7 @@ from flowdsl.core.status import is_final
 from flowdsl.core.timeline import Bar, Timeline, timeline_of
 from flowdsl.core.views import tag_texts
 from flowdsl.core.words import instant
+from flowdsl.storage.refused import left_out
 from flowdsl.web import parts
 from flowdsl.web.answers import Refusal, html, html_in_pieces
 from flowdsl.web.asked import Asked
@@ -28,11 +29,13 @@ def runs(asked: Asked) -> Response:
     now = asked.runtime.storage.now()
     filters = Filters.of(query, now)
     cursor = Cursor.of(next((value for name, value in query if name == "cursor"), ""))
-    listed = list_runs(asked.runtime, filters, cursor)
+    with left_out() as refused:
+        listed = list_runs(asked.runtime, filters, cursor)
     context = asked.context(
         here="runs",
         filters=filters,
         listed=listed,
+        refused=refused.values(),
         statuses=STATUSES,
         now=now,
         first=filters.query() or "?" if cursor is not None else None,
@@ -143,9 +146,10 @@ def _matches(bar: Bar, view: View) -> bool:
 def offered(asked: Asked) -> Response:
     """The table of queues, schedules or workers."""
     kind = asked.name
-    rows = rows_of(asked.runtime, kind)
+    with left_out() as refused:
+        rows = rows_of(asked.runtime, kind)
     columns = list(dict.fromkeys(name for row in rows for name in row.facts))
-    context = asked.context(here=kind, kind=kind, rows=rows, columns=columns)
+    context = asked.context(here=kind, kind=kind, rows=rows, columns=columns, refused=refused.values())
     return html(asked.look.page("offered.html", **context))
 
 

@@ -15,8 +15,10 @@ from attrs import evolve, frozen
 from flowdsl.core.records import Item, Run, RunFilter, Signal, Step
 from flowdsl.core.status import RunStatus
 from flowdsl.core.views import tag_texts
+from flowdsl.errors import CorruptPayload
 from flowdsl.handle import is_interrupted
 from flowdsl.runtime import Runtime
+from flowdsl.storage.refused import left_out, readable
 from flowdsl.web.query import Cursor, Filters
 
 __all__ = ["Channel", "Listed", "Whole", "list_runs", "read_run", "shown_status"]
@@ -168,6 +170,8 @@ class Whole:
         self.run = run
         self.status = shown_status(runtime, run)
         self.now = runtime.storage.now()
+        self.refused: dict[str, CorruptPayload] = {}
+        """Runs of its family that cannot be shown, once the family was asked for."""
 
     @cached_property
     def journal(self) -> tuple[Step, ...]:
@@ -194,7 +198,10 @@ class Whole:
     def children(self) -> tuple[tuple[Run, str], ...]:
         """The runs that it called, each with its status."""
         where = RunFilter(parent=self.run.id, newest_first=False, limit=_CHILDREN)
-        return tuple((child, shown_status(self._runtime, child)) for child in self._storage.list_runs(where))
+        with left_out() as refused:
+            found = self._storage.list_runs(where)
+        self.refused |= refused
+        return tuple((child, shown_status(self._runtime, child)) for child in found)
 
     @cached_property
     def channels(self) -> tuple[Channel, ...]:
@@ -210,9 +217,10 @@ class Whole:
     def related(self) -> Mapping[str, str]:
         """The runs that it names, by id, each with its status."""
         run = self.run
-        named = [
-            self._storage.get_run(name) for name in (run.parent, run.started_by, run.forked_from) if name
-        ]
+        names = [name for name in (run.parent, run.started_by, run.forked_from) if name]
+        with left_out() as refused:
+            named = list(readable(self._storage.get_run, names))
+        self.refused |= refused
         return {found.id: shown_status(self._runtime, found) for found in named if found is not None}
 
     @property

@@ -102,7 +102,7 @@ def year(report: Report, given: Any) -> None:
                     workers[place] = _worker(storage, clock, rng)
             _finish(storage, opened, clock[0])
         for runtime, _ in workers:
-            fire_due(engine_of(runtime), storage.list_schedules(), [report_of.path])
+            fire_due(engine_of(runtime), storage.list_schedules(), [report_of.path], set())
             runtime.close()
         _finish(storage, opened, clock[0])
     expected = {tick_id(one.name, moment) for one in _schedules() for moment in ticks(one, BEGIN, end)}
@@ -119,7 +119,7 @@ def _fire(storage: MemoryStorage, runtime: Runtime, mortal: Mortal) -> bool:
     """Let a worker fire what is due; whether it lives."""
     mortal.mortal = True
     try:
-        fire_due(engine_of(runtime), storage.list_schedules(), [report_of.path])
+        fire_due(engine_of(runtime), storage.list_schedules(), [report_of.path], set())
     except Died:
         runtime.close()
         return False

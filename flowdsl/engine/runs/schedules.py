@@ -11,13 +11,14 @@ from collections.abc import Iterable
 from attrs import evolve
 
 from flowdsl.core.records import ScheduleRow
-from flowdsl.core.schedules import Schedule, due, tick_id, ticks
+from flowdsl.core.schedules import Schedule, due, tick_id, ticks, without_args, workflow_of
 from flowdsl.engine.definitions import WorkflowDef
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.registry import WORKFLOWS
 from flowdsl.engine.runs.enqueue import Place, pending_row
-from flowdsl.errors import FlowError, StepNotFound
+from flowdsl.errors import CorruptPayload, FlowError, StepNotFound
 from flowdsl.storage.base import Opened, OpenRun, PutSchedule, raise_unstorable
+from flowdsl.storage.refused import leave_out
 
 __all__ = ["backfill", "fire_due", "row_of", "schedule_of", "trigger"]
 
@@ -34,7 +35,7 @@ def row_of(engine: Engine, schedule: Schedule, created_at: float) -> ScheduleRow
 def schedule_of(engine: Engine, row: ScheduleRow) -> Schedule:
     """The schedule of a row."""
     args, kwargs = engine.payloads.unpack(row.args, row.name, "", "schedule")
-    return Schedule(row.name, args=args, kwargs=kwargs, paused=bool(row.paused), **json.loads(row.spec))
+    return evolve(without_args(row), args=args, kwargs=kwargs)
 
 
 def _definition(schedule: Schedule) -> WorkflowDef | None:
@@ -65,14 +66,23 @@ def _open(engine: Engine, schedule: Schedule, run_id: str, *, always: bool, seri
     return isinstance(outcome, Opened)
 
 
-def fire_due(engine: Engine, rows: Iterable[ScheduleRow], workflows: Iterable[str]) -> float | None:
-    """Fire the due ticks of *workflows*. Returns when the next tick is, in seconds since the epoch."""
+def fire_due(
+    engine: Engine, rows: Iterable[ScheduleRow], workflows: Iterable[str], damaged: set[ScheduleRow]
+) -> float | None:
+    """Fire the due ticks of *workflows*. Returns when the next tick is, in seconds since the epoch. A row
+    that makes no schedule is passed over; the first time, when it is not yet among the *damaged*, that is
+    said."""
     known, now = set(workflows), engine.storage.now()
     soonest: float | None = None
     for row in rows:
-        if row.paused or json.loads(row.spec)["workflow"] not in known:
+        try:
+            if row.paused or workflow_of(row) not in known:
+                continue
+            schedule = schedule_of(engine, row)
+        except CorruptPayload as error:
+            leave_out(error, known=row in damaged)
+            damaged.add(row)
             continue
-        schedule = schedule_of(engine, row)
         fired = due(schedule, row.last, now)
         for moment in fired:
             _open(engine, schedule, tick_id(schedule.name, moment), always=False, serial=False)

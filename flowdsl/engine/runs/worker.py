@@ -29,7 +29,7 @@ from itertools import count
 
 from flowdsl.blocks import block
 from flowdsl.core.ownership import may_claim, may_come_from
-from flowdsl.core.records import Run, RunFilter, WorkerRow
+from flowdsl.core.records import Run, RunFilter, ScheduleRow, WorkerRow
 from flowdsl.core.status import RunStatus
 from flowdsl.core.versions import is_known
 from flowdsl.engine.definitions import WorkflowDef
@@ -127,6 +127,7 @@ class Worker:
         self._running: dict[str, Future[Value]] = {}
         self._left_alone: set[str] = set()
         self._unknown: set[tuple[str, str]] = set()
+        self._damaged: set[ScheduleRow] = set()
         self._sign_at = self._look_at = 0.0
         self._topic = f"worker:{engine.owned.owner}"
 
@@ -175,7 +176,7 @@ class Worker:
         storage = self._engine.storage
         known = self._known()
         self._say(started_at)
-        tick = fire_due(self._engine, storage.list_schedules(), known)
+        tick = fire_due(self._engine, storage.list_schedules(), known, self._damaged)
         again = self._sign_at
         self._running = {run_id: future for run_id, future in self._running.items() if not future.done()}
         room = min(self._concurrency - len(self._running), _AT_ONCE)

@@ -81,7 +81,7 @@ def translate(error: sqlite3.Error, path: Path) -> StorageError:
     if isinstance(error, sqlite3.ProgrammingError) and "closed" in str(error):
         return StorageUnavailable(f"{path} was closed while it was in use", lasting=True)
     if "decode" in str(error):
-        return CorruptPayload(f"a text in {path} is damaged: {error}")
+        return CorruptPayload(f"a text in {path} is damaged: {error}", path=str(path))
     return StorageError(f"SQLite failed on {path}: {error}")
 
 

@@ -42,7 +42,7 @@ class Office:
     def after(self, minutes):
         """Let so many minutes pass, and let a worker look; the minutes of the runs that are there."""
         self.storage.moment += 60 * minutes
-        fire_due(engine_of(self.rt), self.storage.list_schedules(), [tick.path])
+        fire_due(engine_of(self.rt), self.storage.list_schedules(), [tick.path], set())
         return self.minutes()
 
     def minutes(self):
