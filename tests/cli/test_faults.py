@@ -179,3 +179,12 @@ def test_no_colour_and_dumb_terminals(shop, terminal):
         assert "\x1b[3" not in terminal(*command, width=100, NO_COLOR="1").raw
         assert "\x1b" not in terminal(*command, width=100, TERM="dumb").raw
     assert os.environ.get("NO_COLOR") is None
+
+
+@pytest.mark.parametrize("command", ["runs", "doctor", "top"])
+def test_a_server_that_is_waited_for_is_named_at_once(command, tmp_path, spawn):
+    """Not when patience is over: whoever looks at the terminal knows why nothing happens."""
+    pytest.importorskip("psycopg")
+    process = spawn(command, "--storage", f"postgresql:///x?host={tmp_path}&patience=600")
+    assert "waiting for it, 600 s at most" in process.stderr.readline()
+    assert process.poll() is None

@@ -119,6 +119,16 @@ def test_a_server_that_does_not_answer_is_unavailable_after_its_patience(tmp_pat
     assert time.monotonic() - begun < 10
 
 
+def test_waiting_for_the_server_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """At the first failure, not when patience is over; and not again for each try."""
+    with pytest.raises(StorageUnavailable):
+        PostgresStorage(f"postgresql:///x?host={tmp_path}&patience=0.5")
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "does not answer" in record.getMessage()
+    assert record.getMessage().endswith("waiting for it, 0.5 s at most")
+
+
 def test_an_async_commit_asks_no_thread(storage: PostgresStorage, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the event loop one connection is pinned, for a lone step and for a group, and it means the same."""
     monkeypatch.setattr(asyncio, "to_thread", None)

@@ -1,6 +1,7 @@
 """Connections to the server: lent to threads, one pinned to each event loop, and what their errors mean."""
 
 import asyncio
+import logging
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -13,7 +14,18 @@ from flowdsl.blocks import block
 from flowdsl.errors import StorageError, StorageFull, StorageUnavailable
 from flowdsl.storage.postgres.url import Place
 
-__all__ = ["KEEP_ALIVE", "Connections", "PerLoop", "is_conflict", "is_outage", "leaked", "translate"]
+__all__ = [
+    "KEEP_ALIVE",
+    "Connections",
+    "Outage",
+    "PerLoop",
+    "is_conflict",
+    "is_outage",
+    "leaked",
+    "translate",
+]
+
+logger = logging.getLogger("flowdsl")
 
 _MOST = 16  # connections that one process lends at a time
 _KEPT = 8  # connections that wait for the next loan
@@ -64,6 +76,35 @@ def translate(error: psycopg.Error, place: Place) -> StorageError:
     if error.sqlstate in ("28000", "28P01", "3D000", "42501"):
         return StorageUnavailable(f"PostgreSQL refuses us: {text}", lasting=True)
     return StorageError(f"PostgreSQL failed: {text}")
+
+
+class Outage:
+    """Says once that the server does not answer, and once that it does again, however many callers wait."""
+
+    def __init__(self, patience: float) -> None:
+        self._patience = patience
+        self._lock = threading.Lock()
+        self._said = False
+
+    def begins(self, error: psycopg.Error) -> None:
+        """The server is not there, and will be waited for."""
+        with self._lock:
+            said, self._said = self._said, True
+        if not said:
+            text = str(error).strip().partition("\n")[0]
+            logger.warning(
+                "the PostgreSQL server does not answer (%s); waiting for it, %g s at most",
+                text,
+                self._patience,
+            )
+
+    def ends(self) -> None:
+        """The server has answered."""
+        if self._said:
+            with self._lock:
+                said, self._said = self._said, False
+            if said:
+                logger.info("the PostgreSQL server answers again")
 
 
 class Connections:

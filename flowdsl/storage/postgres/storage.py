@@ -41,7 +41,7 @@ from flowdsl.storage.base import Attention, Storage
 from flowdsl.storage.forking import rest_before_fork
 from flowdsl.storage.operations import Operation, require_id, require_limit, require_operations
 from flowdsl.storage.outcomes import Outcome
-from flowdsl.storage.postgres.connections import Connections, is_conflict, is_outage, translate
+from flowdsl.storage.postgres.connections import Connections, Outage, is_conflict, is_outage, translate
 from flowdsl.storage.postgres.drive import Threads, drive, drive_async
 from flowdsl.storage.postgres.listen import Listener
 from flowdsl.storage.postgres.rows import NotTaken, is_text, steps_of
@@ -84,6 +84,7 @@ class PostgresStorage(Storage):
         self._sql = Statements(place.schema)
         self._channel = "flowdsl_" + blake2b(place.schema.encode(), digest_size=8).hexdigest()
         self._connections = Connections(place)
+        self._outage = Outage(place.patience)
         self._threads = Threads()
         self._bodies = BodyConnections(
             place, self._new_transaction, self._patiently, self._patiently_async, self._threads
@@ -256,13 +257,18 @@ class PostgresStorage(Storage):
         end = time.monotonic() + self.patience
         while True:
             try:
-                return attempt()
+                found = attempt()
             except psycopg.Error as error:
                 outage = is_outage(error)
                 if outage:
                     self._connections.drop_idle()
                 if not (outage or is_conflict(error)) or time.monotonic() > end:
                     raise self._meaning(error) from error
+                if outage:
+                    self._outage.begins(error)
+            else:
+                self._outage.ends()
+                return found
             if outage:
                 time.sleep(_PAUSE)
 
@@ -271,10 +277,16 @@ class PostgresStorage(Storage):
         end = time.monotonic() + self.patience
         while True:
             try:
-                return await attempt()
+                found = await attempt()
             except psycopg.Error as error:
-                if not (is_conflict(error) or is_outage(error)) or time.monotonic() > end:
+                outage = is_outage(error)
+                if not (is_conflict(error) or outage) or time.monotonic() > end:
                     raise self._meaning(error) from error
+                if outage:
+                    self._outage.begins(error)
+            else:
+                self._outage.ends()
+                return found
             await asyncio.sleep(_PAUSE)
 
     def _meaning(self, error: psycopg.Error) -> Exception:
