@@ -267,7 +267,7 @@ class _Rekeying:
             self._check(signal, signal.reply_seal, lambda seals: seals.fits_reply(signal))
             if self._seals is not None:
                 reply = signal.run_id, signal.id, signal.reply_preview, signal.reply_failed
-                now["reply_seal"] = self._seals.of_reply(*reply)
+                now["reply_seal"] = self._seals.of_reply(*reply, now["reply"] or b"")
         return was, now
 
     def _item(self, item: Item) -> tuple[Fields, Fields]:

@@ -2,22 +2,24 @@
 
 A payload has its own checksum (:mod:`flowdsl.codecs.envelope`). The *seal* of a row covers everything else
 that decides what is executed or believed: names of workflows and steps, status, undo, sender and name of a
-message, ids of children. It is a keyed BLAKE2b of 20 bytes over the fields that are not at their default,
-each with its name, so that a later release can add fields.
+message, ids of children. It is a keyed BLAKE2b over the fields that are not at their default, each with its
+name, so that a later release can add fields.
+
+A seal has two parts. The first covers the row. The second covers the first, and the payloads of the row: the
+head of each, with its checksum. So a payload of another time is refused in a row of today. Lists that are
+read without payloads check the first part only, and whether there are payloads.
 
 What is not under it, because the storage itself or many processes change it:
 
 * who executes and when: ``owner``, ``epoch``, ``lease_until``, ``recoveries``, ``claimed_at``,
   ``not_before``; whether a run is ``pending`` or ``running``;
-* the order of rows (``seq``), the ``number`` of a run, which wait took a message (``taken_by``), labels
-  (``tags``);
-* the bytes of payloads, which are bound to their place by their own checksum. Whether one is there at all
-  *is* under the seal, or a result that is taken away would become ``None``.
+* the order of rows (``seq``), the ``number`` of a run (the id says it too), which wait took a message
+  (``taken_by``), labels (``tags``).
 
 None of these names code or a value. ``docs/guarantees.md`` says what altering them can do.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import blake2b
 from hmac import compare_digest
 from itertools import product
@@ -25,14 +27,24 @@ from typing import Any
 
 from attrs import NOTHING
 
+from flowdsl.codecs.envelope import head_of
 from flowdsl.core.records import Item, Memo, QueueRow, Run, ScheduleRow, Signal, Step, changed, fields_of
 from flowdsl.core.status import RunStatus
 
 __all__ = ["Seals", "sealed_part"]
 
-_SIZE = 20
+_SIZE = 20  # bytes of the part that covers the row
+_REST = 12  # and of the part that covers its payloads
 _PAYLOADS = frozenset({"args", "result", "error", "payload", "reply"})
 _SEALS = frozenset({"seal", "cancel_seal", "reply_seal"})
+_SEALED_PAYLOADS: dict[type, tuple[str, ...]] = {
+    Run: ("args", "result", "error"),
+    Step: ("payload",),
+    Signal: ("payload",),
+    Item: ("payload",),
+    Memo: ("payload",),
+    ScheduleRow: ("args",),
+}
 _THERE_OR_NOT: dict[type, tuple[str, ...]] = {Run: ("args", "result", "error"), Step: ("payload",)}
 _MOVING: dict[type, frozenset[str]] = {
     Run: frozenset(
@@ -87,15 +99,12 @@ def _same(stored: Any, digest: bytes) -> bool:
     return isinstance(stored, bytes) and compare_digest(stored, digest)  # SQLite stores text as well
 
 
-def _as_stored(row: Any, bare: bool) -> Iterator[Any]:
-    """*row*, and what it may have been with payloads that were left out when it was read."""
-    yield row
+def _as_stored(row: Any) -> Iterator[Any]:
+    """What a row may have been that was read without its payloads."""
     names = _THERE_OR_NOT.get(type(row), ())
-    if not bare or not names:
-        return
     for there in product((b"there", b""), repeat=len(names)):
         given: dict[str, Any] = dict(zip(names, there, strict=True))
-        yield row._replace(**given) if isinstance(row, Step) else changed(row, given)
+        yield changed(row, given) if isinstance(row, Run) else row._replace(**given) if given else row
 
 
 class Seals:
@@ -116,25 +125,37 @@ class Seals:
         said = ascii((kind, *sorted(parts.items()))) if isinstance(parts, Mapping) else ascii((kind, *parts))
         return blake2b(said.encode(), digest_size=_SIZE, key=self._key).digest()
 
+    def _seal(self, kind: str, parts: Mapping[str, Any] | Iterable[Any], payloads: Iterable[Any]) -> bytes:
+        row = self._digest(kind, parts)
+        heads = b"".join(b"%d:%b" % (len(head), head) for head in map(head_of, payloads))
+        return row + blake2b(row + heads, digest_size=_REST, key=self._key).digest()
+
+    def _fits(self, seal: Any, row: Any, of: Callable[[Any], bytes], bare: bool) -> bool:
+        if not bare:
+            return _same(seal, of(row))
+        if not isinstance(seal, bytes) or len(seal) != _SIZE + _REST:
+            return False
+        return any(_same(seal[:_SIZE], of(one)[:_SIZE]) for one in _as_stored(row))
+
     def of(self, row: Step | Signal | Item | Memo | QueueRow | ScheduleRow) -> bytes:
         """Return the seal of *row*."""
-        return self._digest(type(row).__name__, sealed_part(row))
+        return self._seal(type(row).__name__, sealed_part(row), _payloads(row))
 
     def fits(
         self, seal: bytes, row: Step | Signal | Item | Memo | QueueRow | ScheduleRow, *, bare: bool = False
     ) -> bool:
         """Say whether *seal* is that of *row*; *bare*: it was read without its payloads."""
-        return any(_same(seal, self.of(one)) for one in _as_stored(row, bare))
+        return self._fits(seal, row, self.of, bare)
 
     # Runs -----------------------------------------------------------------------------------------------
 
     def of_run(self, run: Run) -> bytes:
         """Return the seal of a run as it stands."""
-        return self._digest("run", {**sealed_part(run), "": run.id})
+        return self._seal("run", {**sealed_part(run), "": run.id}, _payloads(run))
 
     def fits_run(self, run: Run, *, bare: bool = False) -> bool:
         """Say whether a stored run has its seal; *bare*: it was read without its payloads."""
-        return any(_same(run.seal, self.of_run(one)) for one in _as_stored(run, bare))
+        return self._fits(run.seal, run, self.of_run, bare)
 
     def of_cancel(self, run_id: str, moment: float | None) -> bytes:
         """Return the seal of a request to cancel; of none, nothing."""
@@ -146,13 +167,27 @@ class Seals:
 
     # Replies --------------------------------------------------------------------------------------------
 
-    def of_reply(self, run_id: str, signal_id: str, preview: str, failed: bool) -> bytes:
-        """Return the seal of the reply to a message; its payload has a checksum of its own."""
-        return self._digest("reply", (run_id, signal_id, preview, failed))
+    def of_reply(self, run_id: str, signal_id: str, preview: str, failed: bool, payload: bytes) -> bytes:
+        """Return the seal of the reply to a message."""
+        return self._seal("reply", (run_id, signal_id, preview, failed), (payload,))
 
-    def fits_reply(self, signal: Signal) -> bool:
-        """Say whether the reply of a message, if there is one, has its seal."""
+    def fits_reply(self, signal: Signal, *, bare: bool = False) -> bool:
+        """Say whether the reply of a message, if there is one, has its seal; *bare*: it was read without its
+        payloads."""
         if not signal.reply_seal:
             return signal.reply is None and not signal.reply_failed and not signal.reply_preview
-        wanted = self.of_reply(signal.run_id, signal.id, signal.reply_preview, signal.reply_failed)
-        return _same(signal.reply_seal, wanted)
+
+        def of(one: Signal) -> bytes:
+            return self.of_reply(
+                one.run_id,
+                one.id,
+                one.reply_preview,
+                one.reply_failed,
+                b"" if one.reply is None else one.reply,
+            )
+
+        return self._fits(signal.reply_seal, signal, of, bare)
+
+
+def _payloads(row: Any) -> list[Any]:
+    return [getattr(row, name) for name in _SEALED_PAYLOADS.get(type(row), ())]

@@ -22,7 +22,7 @@ from typing import Any
 from attrs import evolve
 
 from flowdsl.codecs.payloads import Payloads
-from flowdsl.codecs.seals import Seals, sealed_part
+from flowdsl.codecs.seals import Seals
 from flowdsl.core.records import Item, Memo, QueueRow, Run, RunFilter, ScheduleRow, Signal, Step
 from flowdsl.core.status import RunStatus
 from flowdsl.engine.user import Named, Value
@@ -165,7 +165,8 @@ class SealedStorage(RelayStorage):
             case AddSignal(signal=signal):
                 return evolve(op, signal=evolve(signal, seal=self._seals.of(signal)))
             case Reply():
-                return evolve(op, seal=self._seals.of_reply(op.run_id, op.signal_id, op.preview, op.failed))
+                reply = op.run_id, op.signal_id, op.preview, op.failed, op.payload
+                return evolve(op, seal=self._seals.of_reply(*reply))
             case Publish(item=item):
                 return evolve(op, item=evolve(item, seal=self._seals.of(item)))
             case PutMemo(memo=memo):
@@ -219,9 +220,10 @@ class SealedStorage(RelayStorage):
         if next_generation:
             also = {"generation": row.generation + 1}
         after = evolve(row, **{**also, **changes})
-        if sealed_part(after) != sealed_part(row):
-            changes["seal"] = self._seals.of_run(after)
-            after = evolve(after, seal=changes["seal"])
+        seal = self._seals.of_run(after)
+        if seal != row.seal:
+            changes["seal"] = seal
+            after = evolve(after, seal=seal)
         changed[op.run_id] = after
         return evolve(op, changes=changes)
 
@@ -288,7 +290,7 @@ class SealedStorage(RelayStorage):
             run_id, name=name, unread=unread, after=after, limit=limit, payloads=payloads
         )
         for signal in found:
-            self._check_signal(signal)
+            self._check_signal(signal, not payloads)
         return found
 
     def get_signal(self, run_id: str, signal_id: str, /) -> Signal | None:
@@ -365,11 +367,11 @@ class SealedStorage(RelayStorage):
                 )
         return steps
 
-    def _check_signal(self, signal: Signal) -> None:
+    def _check_signal(self, signal: Signal, bare: bool = False) -> None:
         where = f"message {signal.name!r} of run {signal.run_id}"
-        if not self._seals.fits(signal.seal, signal):
+        if not self._seals.fits(signal.seal, signal, bare=bare):
             raise _refused(where, run=signal.run_id)
-        if not self._seals.fits_reply(signal):
+        if not self._seals.fits_reply(signal, bare=bare):
             raise _refused(f"the reply to {where}", run=signal.run_id)
 
     def _check_item(self, item: Item) -> bool:

@@ -1,0 +1,132 @@
+"""Sealed rows and their payloads: what belongs together cannot be taken apart and mixed."""
+
+import contextlib
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attacker import Attacker
+from postgres_server import postgres_url
+
+from flowdsl import Runtime, Schedule, publish, receive, step, workflow
+from flowdsl.errors import CorruptPayload
+
+SECRET = "only the application knows this"
+
+did: list[str] = []
+
+
+@step
+def pay(what: str) -> str:
+    did.append(what)
+    return what
+
+
+class Order:
+    """Two orders of one number have one key, whatever they cost."""
+
+    def __init__(self, number: int, cents: int) -> None:
+        self.number, self.cents = number, cents
+
+    def __flow_key__(self) -> int:
+        return self.number
+
+
+@step(memo=True)
+def price(what: str) -> int:
+    return next(_prices)
+
+
+@workflow(id="settled")
+def settle(order: Order) -> int:
+    publish("news", order.cents)
+    price("tea")
+    return receive("how").payload + int(pay(str(order.cents)))
+
+
+@workflow
+def told(cents: int) -> int:
+    return cents
+
+
+_prices = itertools.count()
+
+
+def _one_life(runtime: Runtime, cents: int) -> None:
+    """A run, a memo and a schedule that have had the same places before."""
+    if runtime.run("settled"):
+        runtime.delete("settled")
+        price.forget("tea")
+        runtime.schedules.delete("nightly")
+    run = settle.start(Order(7, cents))
+    run.signal("how", cents)
+    assert run.result(60) == 2 * cents
+    runtime.schedules.put(Schedule("nightly", told, cron="0 3 * * *", args=(cents,), paused=True))
+
+
+def _read(runtime: Runtime, table: str) -> Any:
+    """What a program reads of a table."""
+    run, storage = runtime.run("settled"), runtime.storage
+    assert run is not None
+    match table:
+        case "runs":
+            return run.args["order"].cents, run.result(60)
+        case "steps":
+            return [one.result() for one in run.steps()]
+        case "signals":
+            return storage.list_signals(run.id)
+        case "items":
+            return storage.list_items(run.id, "news")
+        case "memos":
+            return storage.list_memos()
+    return [one.args for one in runtime.schedules.list()]
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgres"])
+def test_a_payload_of_another_time_is_refused(database: str, tmp_path: Path, monkeypatch: Any) -> None:
+    """A payload belongs to its row as it is now: one of the same place and of another time is refused."""
+    monkeypatch.setenv("FLOWDSL_SECRET_KEY", SECRET)
+    url = f"sqlite:///{tmp_path}/flow.db" if database == "sqlite" else postgres_url()
+    with Runtime(url) as runtime, contextlib.closing(Attacker(url)) as attacker:
+        _one_life(runtime, 1)
+        before = {table: attacker.rows(table) for table in attacker.columns}
+        _one_life(runtime, 1000)
+        now = {table: _read(runtime, table) for table in attacker.columns}
+        tried = {("schedules", "args")}  # a schedule that is refused is left out
+        for table, columns in attacker.columns.items():
+            for place, column in enumerate(columns):
+                if column not in ("args", "result", "payload") or (table, column) == ("steps", "args"):
+                    continue
+                rows = attacker.rows(table)
+                pairs = [(n, old) for n in range(len(rows)) for old in {row[place] for row in before[table]}]
+                for n, old in pairs:
+                    if not old or not rows[n][place] or old == rows[n][place]:
+                        continue
+                    row = (*rows[n][:place], old, *rows[n][place + 1 :])
+                    with attacker.instead(table, [*rows[:n], row, *rows[n + 1 :]]) as taken:
+                        assert taken
+                        try:
+                            assert _read(runtime, table) in (now[table], [])
+                        except CorruptPayload:
+                            tried.add((table, column))
+    assert len(tried) == 7, tried
+
+
+def test_arguments_of_another_run_are_refused(tmp_path: Path, monkeypatch: Any) -> None:
+    """Two runs of one key have arguments that may stand at either: each is executed with its own or not at all."""
+    monkeypatch.setenv("FLOWDSL_SECRET_KEY", SECRET)
+    url = f"sqlite:///{tmp_path}/flow.db"
+    did.clear()
+    with Runtime(url) as runtime, contextlib.closing(Attacker(url)) as attacker:
+        for name, cents in (("A", 1), ("B", 1000)):
+            settle.options(id=name).enqueue(Order(7, cents))
+            runtime.signal(name, "how", cents)
+        place = attacker.columns["runs"].index("args")
+        (a, b) = attacker.rows("runs")
+        swapped = [(*a[:place], b[place], *a[place + 1 :]), (*b[:place], a[place], *b[place + 1 :])]
+        with attacker.instead("runs", swapped):
+            for name in "AB":
+                with pytest.raises(CorruptPayload, match=f"run {name} is not as it was written"):
+                    runtime.resume(name)
+    assert did == []
