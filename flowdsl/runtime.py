@@ -347,8 +347,9 @@ class Runtime:
         """Send a run a signal that one of its ``wait_for(name)`` takes, now or later. Returns the signal's
         id.
 
-        *sender* is stored with it; a second signal of the same *key* is dropped. Never blocks. Raises
-        :class:`~flowdsl.errors.RunNotFound`, :class:`~flowdsl.errors.RunFinished`, and
+        *sender* is stored with it; a second signal of the same *key* is dropped. It waits until the signal is
+        stored, not until the run takes it. On an event loop use ``await rt.aio.signal(…)``, which does not
+        block it. Raises :class:`~flowdsl.errors.RunNotFound`, :class:`~flowdsl.errors.RunFinished`, and
         :class:`~flowdsl.errors.ResultNotStorable` for a payload that cannot be stored.
         """
         found = send_signal(self._engine, checked_id(id), name, payload, sender=sender, key=key)

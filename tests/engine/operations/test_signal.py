@@ -1,11 +1,16 @@
 """Messages that a run sends to another run: once each."""
 
+import asyncio
+import threading
+
 import pytest
 from verbtools import with_a_crash_at_each_commit
 
 from flowdsl import Runtime, current_runtime, step, wait_for, workflow
 from flowdsl.errors import RunFinished
 from flowdsl.storage import MemoryStorage
+from flowdsl.storage.base import AddSignal
+from flowdsl.storage.relay import RelayStorage
 
 
 def unread(rt, run_id):
@@ -45,6 +50,33 @@ def test_a_message_is_sent_once_whatever_is_resumed(inbox, flavour):
         return flavour.call(sender)
 
     for rt, result in with_a_crash_at_each_commit(MemoryStorage, execute):
+        assert result == "sent"
+        assert unread(rt, "inbox") == ["1", "1", "2"]
+
+
+def test_an_awaited_message_leaves_the_event_loop_free(inbox):
+    """``await rt.aio.signal(…)`` in an async body: stored by another thread than the loop's, once each."""
+    loops = set()
+
+    class Watched(RelayStorage):
+        def commit(self, operations):
+            if any(isinstance(operation, AddSignal) for operation in operations):
+                assert threading.get_ident() not in loops
+            return super().commit(operations)
+
+    @workflow(id="sender")
+    async def sender():
+        loops.add(threading.get_ident())
+        await current_runtime().aio.signal("inbox", "n", 1)
+        await current_runtime().aio.signal("inbox", "n", 1)
+        await current_runtime().aio.signal("inbox", "n", 2)
+        return "sent"
+
+    def execute(rt):
+        inbox.start()
+        return asyncio.run(sender())
+
+    for rt, result in with_a_crash_at_each_commit(lambda: Watched(MemoryStorage()), execute):
         assert result == "sent"
         assert unread(rt, "inbox") == ["1", "1", "2"]
 
