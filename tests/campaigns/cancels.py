@@ -19,7 +19,7 @@ from typing import Any
 
 import stopped
 from attrs import field, frozen
-from stopped import RUN, Stop, World, draw, live, standing
+from stopped import GRAMMAR, RUN, Stop, World, live, standing
 
 from flowdsl import Runtime, current_run
 from flowdsl.errors import FlowError
@@ -164,7 +164,7 @@ def _inspect(path: Path) -> int:
 
 def _trial(index: int, given: Any, folder: Path) -> EffectLog:
     rng = random.Random(f"{given.seed}/{index}")
-    program, is_async, kind = draw(rng), rng.random() < 0.5, rng.choice(KINDS)
+    program, is_async, kind = GRAMMAR.program(rng.choice), rng.random() < 0.5, rng.choice(KINDS)
     kind = given.kind or kind
     hows = {"inside": ["cancel", "cancel", "task"] if is_async else ["cancel"]}.get(kind, [kind])
     stops = [

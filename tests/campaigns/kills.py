@@ -10,6 +10,7 @@ lies outside the storage, and what was written before a SIGKILL is there after i
 * in the end nothing is left open, and SQLite finds its file whole.
 """
 
+import itertools
 import json
 import os
 import random
@@ -37,7 +38,6 @@ from flowdsl.storage.migrations import Migration, migrations
 from flowdsl.storage.sqlite import file
 from flowdsl.testing import CrashingStorage, EffectLog, VirtualClock
 
-from .draw import draw
 from .faults import CUTS, KILL, SYNCS, TEAR, WRITES, shim
 from .lives import Ended, Life
 from .plants import PLANTS
@@ -373,7 +373,8 @@ def _trials(trial: Trial, calm: Calm, rng: random.Random) -> list[Trial]:
 
 
 def cases(seed: int, only: int | None) -> Iterator[tuple[int, Program, Flavour]]:
-    for index, program in enumerate(draw(programs.programs, seed)):
+    for index in itertools.count():
+        program = programs.PROGRAMS.of_seed(f"{seed}/{index}")
         if only is None or index == only:
             yield index, program, random.Random(f"{seed}/{index}").choice([SYNC, ASYNC])
         if index == only:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from postgres_server import postgres_url
-from verb_grammar import ENDINGS, Fault, random_program
+from verb_grammar import ENDINGS, GRAMMAR, Fault
 from verb_laws import Case
 
 from flowdsl.testing import EffectLog
@@ -31,7 +31,7 @@ def _check(index: int, given: Any, log: EffectLog) -> int:
     if given.plant:
         PLANTS[given.plant]()
     rng = random.Random(f"{given.seed}/{index}/how")
-    program = random_program(f"{given.seed}/{index}")
+    program = GRAMMAR.of_seed(f"{given.seed}/{index}")
     how: dict[str, Any] = {
         "is_async": rng.random() < 0.5,
         "kind": given.kind

@@ -18,7 +18,7 @@ from collections.abc import Generator, Iterator
 from typing import Any
 
 from attrs import field, frozen
-from hypothesis import strategies as st
+from generator import Choose, Grammar, Inner, Program
 from support import Crash, Flavour, Mortal
 
 from flowdsl import Retry, Runtime, step, workflow
@@ -84,66 +84,67 @@ class Submit:
     map: bool = False
 
 
-Program = tuple[Any, ...]
-
-small = st.integers(0, 2)
-calls = st.one_of(
-    st.builds(Do, st.just("plain"), small),
-    st.builds(Do, st.just("roll")),
-    st.builds(Do, st.just("flaky"), small),
-    st.builds(Do, st.just("boom"), small),
-)
-sequences = st.lists(calls, min_size=1, max_size=4).map(tuple)
+def _call(choose: Choose) -> Do:
+    kind = choose(("plain", "roll", "flaky", "boom"))
+    return Do(kind) if kind == "roll" else Do(kind, choose(range(3)))
 
 
-@st.composite
-def submits(draw: st.DrawFn) -> Submit:
+def _calls(choose: Choose, most: int) -> tuple[Do, ...]:
+    return tuple(_call(choose) for _ in range(choose(range(1, most + 1))))
+
+
+def _nest(choose: Choose, inner: Inner) -> Nest:
+    return Nest(choose(range(3)), inner(), choose(range(3)))
+
+
+def _submit(choose: Choose) -> Submit:
     """Some calls submitted together."""
-    if draw(st.booleans()):
-        args = draw(st.lists(st.integers(0, 20), min_size=1, max_size=4, unique=True))
+    if choose((False, True)):
+        args = [10 * number + choose(range(10)) for number in range(choose(range(1, 5)))]
         return Submit(tuple(Do("plain", arg) for arg in args), map=True)
-    some = draw(st.lists(calls, min_size=1, max_size=4))
-    return Submit(tuple(some), tuple(draw(st.permutations(range(len(some))))))
+    calls = _calls(choose, 4)
+    left, order = list(range(len(calls))), []
+    while left:
+        order.append(left.pop(choose(range(len(left)))))
+    return Submit(calls, tuple(order))
 
 
-@st.composite
-def besides(draw: st.DrawFn) -> Beside:
+def _beside(choose: Choose) -> Beside:
     """Branches that share no equal call: which of two equal ones comes first would be a matter of timing."""
-    branches = draw(st.lists(st.lists(calls, min_size=1, max_size=3), min_size=2, max_size=3))
-    first = draw(st.one_of(st.just([]), st.lists(calls, min_size=1, max_size=3)))
+    first = choose((False, True)) and _calls(choose, 3)
+    branches = [first or (), *(_calls(choose, 3) for _ in range(choose((2, 3))))]
     own = [
         tuple(Do("plain" if call.kind == "roll" else call.kind, call.arg + 10 * number) for call in branch)
-        for number, branch in enumerate([first, *branches])
+        for number, branch in enumerate(branches)
     ]
     return Beside(tuple(own[1:]), own[0])
 
 
-nests = st.recursive(
-    sequences,
-    lambda inner: st.lists(
-        st.one_of(calls, st.builds(Nest, small, inner, small)), min_size=1, max_size=3
-    ).map(tuple),
-    max_leaves=3,
+NESTED = Grammar(_call, _nest, depth=1, most=3, inner=2)
+
+
+def _in_turn(choose: Choose, _inner: Inner) -> Nest | Child:
+    if choose((True, False)):
+        return _nest(choose, lambda: NESTED.program(choose))
+    return Child(choose(range(3)), _calls(choose, 4))
+
+
+def _any(choose: Choose, inner: Inner) -> Any:
+    kind = choose(("in turn", "in turn", "beside", "submit"))
+    if kind == "in turn":
+        return _in_turn(choose, inner)
+    return _beside(choose) if kind == "beside" else _submit(choose)
+
+
+FLAT = Grammar(
+    lambda choose: Do("plain", choose(range(4))) if choose((True, False)) else Do("roll"), depth=0, most=7
 )
-sequential = st.lists(
-    st.one_of(calls, st.builds(Nest, small, nests, small), st.builds(Child, small, sequences)),
-    min_size=1,
-    max_size=5,
-).map(tuple)
+"""Programs of calls that succeed."""
+
+SEQUENTIAL = Grammar(_call, _in_turn, depth=1, most=5, holds=(False, True, True))
 """Programs that do one thing at a time."""
 
-programs = st.lists(
-    st.one_of(
-        calls,
-        calls,
-        st.builds(Nest, small, nests, small),
-        st.builds(Child, small, sequences),
-        besides(),
-        submits(),
-    ),
-    min_size=1,
-    max_size=4,
-).map(tuple)
+PROGRAMS = Grammar(_call, _any, depth=1, holds=(False, True, True))
 """All programs."""
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from attrs import frozen
 from stopped_bodies import async_call, call, meet
-from stopped_grammar import Failed, Program, World, draw, programs, sequential
+from stopped_grammar import GRAMMAR, Failed, Program, World, sequential
 
 from flowdsl import Runtime
 from flowdsl.errors import FlowError, RunCancelled
@@ -28,7 +28,7 @@ from flowdsl.storage import Storage
 from flowdsl.storage.base import Operation, Outcome
 from flowdsl.storage.relay import RelayStorage
 
-__all__ = ["RUN", "Moments", "Stop", "World", "draw", "live", "meet", "programs", "sequential", "standing"]
+__all__ = ["GRAMMAR", "RUN", "Moments", "Stop", "World", "live", "meet", "sequential", "standing"]
 
 RUN = "stopped"
 """The id of the run that a program is."""

@@ -1,18 +1,18 @@
-"""The programs that :mod:`stopped` stops: data, a tuple of nodes; and the world that their bodies act in."""
+"""The grammar of the programs that :mod:`stopped` stops, and the world that their bodies act in."""
 
 import itertools
-import random
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 from attrs import field, frozen
-from hypothesis import strategies as st
+from generator import Choose, Grammar, Inner, Program
 
 from flowdsl import current_run
 
 __all__ = [
+    "GRAMMAR",
     "Act",
     "Beside",
     "Boom",
@@ -23,8 +23,6 @@ __all__ = [
     "Program",
     "Swallow",
     "World",
-    "draw",
-    "programs",
     "sequential",
 ]
 
@@ -94,60 +92,30 @@ class Swallow:
     nodes: tuple[Any, ...]
 
 
-Program = tuple[Any, ...]
-
-_turns = st.integers(0, 3)
-UNDOS = ("plain", "plain", "plain", "plain", "none", "flaky", "calls")
-_acts = st.builds(Act, st.sampled_from([0, 0, 0, 1]), _turns, st.sampled_from(UNDOS))
-_booms = st.builds(Boom, st.sampled_from([True, True, True, False]))
 HOWS = (
     *("gather", "group", "branches", "left", "timeout"),
     *("start", "submit", "schedule", "race", "thread", "loose"),
 )
+UNDOS = ("plain", "plain", "plain", "plain", "none", "flaky", "calls")
 
 
-def _compound(inner: Any) -> Any:
-    some = st.lists(inner, min_size=1, max_size=3).map(tuple)
-    branches = st.lists(some, min_size=1, max_size=3).map(tuple)
-    return st.one_of(
-        st.builds(Nest, some),
-        st.builds(Call, some),
-        st.builds(Call, some),
-        st.builds(Guard, some, some),
-        st.builds(Swallow, some),
-        st.builds(Beside, st.sampled_from(HOWS), branches, _turns),
-    )
+def _leaf(choose: Choose) -> Any:
+    if choose((True, True, True, False)):
+        return Act(choose((0, 0, 0, 1)), choose(range(4)), choose(UNDOS))
+    return Boom(choose((True, True, True, False)))
 
 
-_nodes = st.recursive(st.one_of(_acts, _acts, _acts, _booms), _compound, max_leaves=5)
-programs = st.lists(_nodes, min_size=1, max_size=4).map(tuple)
-"""All programs."""
+def _holder(choose: Choose, inner: Inner) -> Any:
+    kind: Any = choose((Nest, Call, Call, Guard, Swallow, Beside, Beside))
+    if kind is Guard:
+        return Guard(inner(), inner())
+    if kind is Beside:
+        branches = tuple(inner() for _ in range(choose(range(1, 4))))
+        return Beside(choose(HOWS), branches, choose(range(4)))
+    return kind(inner())
 
 
-def draw(rng: random.Random, depth: int = 2) -> Program:
-    """A random program, without hypothesis."""
-
-    def node(depth: int) -> Any:
-        which = rng.randrange(11 if depth else 5)
-        if which < 4:
-            return Act(rng.choice([0, 0, 0, 1]), rng.randrange(4), rng.choice(UNDOS))
-        if which == 4:
-            return Boom(rng.random() < 0.75)
-        if which == 5:
-            return Nest(some(depth - 1))
-        if which == 6:
-            return Call(some(depth - 1))
-        if which == 7:
-            return Guard(some(depth - 1), some(depth - 1))
-        if which == 8:
-            return Swallow(some(depth - 1))
-        branches = tuple(some(depth - 1) for _ in range(rng.randint(1, 3)))
-        return Beside(rng.choice(HOWS), branches, rng.randrange(4))
-
-    def some(depth: int) -> Program:
-        return tuple(node(depth) for _ in range(rng.randint(1, 3)))
-
-    return tuple(node(depth) for _ in range(rng.randint(1, 4)))
+GRAMMAR = Grammar(_leaf, _holder)
 
 
 def sequential(program: Program, *, in_step: bool = False) -> bool:

@@ -14,7 +14,7 @@ import pytest
 import stopped
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stopped import RUN, Moments, Stop, World, meet, programs, standing
+from stopped import GRAMMAR, RUN, Moments, Stop, World, meet, standing
 from support import examples
 from verb_laws import fresh
 
@@ -47,7 +47,7 @@ def _quiet() -> Iterator[None]:
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 @settings(max_examples=examples(20), deadline=None)
-@given(program=programs, at=st.integers(0, 12), after=st.booleans(), body=st.booleans())
+@given(program=GRAMMAR.strategy, at=st.integers(0, 12), after=st.booleans(), body=st.booleans())
 def test_a_runtime_closed_at_any_moment_leaves_every_run_resumable(is_async, program, at, after, body):
     """At any commit or body: ``close()`` ends, and the next runtime brings every run to its end."""
     closed("memory", is_async, program, at, after, body)
@@ -55,7 +55,7 @@ def test_a_runtime_closed_at_any_moment_leaves_every_run_resumable(is_async, pro
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 @settings(max_examples=examples(2), deadline=None)
-@given(program=programs, at=st.integers(0, 12), after=st.booleans(), body=st.booleans())
+@given(program=GRAMMAR.strategy, at=st.integers(0, 12), after=st.booleans(), body=st.booleans())
 def test_a_runtime_on_postgresql_closed_at_any_moment_leaves_every_run_resumable(
     is_async, program, at, after, body
 ):

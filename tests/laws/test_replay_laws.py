@@ -5,7 +5,7 @@ import random
 import pytest
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
-from programs import ASYNC, DIED, SYNC, Do, Fault, World, execute, programs, sequential
+from programs import ASYNC, DIED, FLAT, PROGRAMS, SEQUENTIAL, SYNC, Do, Fault, World, execute
 from support import Flavour, examples
 from verb_laws import fresh
 
@@ -60,7 +60,7 @@ AT_THE_END = Fault(end=True)
 @flavours
 @kinds
 @settings(max_examples=examples(15))
-@given(program=programs, seed=st.integers(0, 1000))
+@given(program=PROGRAMS.strategy, seed=st.integers(0, 1000))
 def test_replay_executes_nothing_and_gives_the_same(flavour, kind, program, seed):
     """With everything recorded, no body executes, no record of its work changes, and the result is the same."""
     expected, _, _ = undisturbed(program, flavour)
@@ -78,7 +78,7 @@ def test_replay_executes_nothing_and_gives_the_same(flavour, kind, program, seed
 @flavours
 @kinds
 @settings(max_examples=examples(25))
-@given(program=programs, data=st.data())
+@given(program=PROGRAMS.strategy, data=st.data())
 def test_crash_anywhere_and_continue(flavour, kind, program, data):
     """Die at any commit or body, again during recovery: the result is that without faults."""
     survives(flavour, kind, program, data)
@@ -86,7 +86,7 @@ def test_crash_anywhere_and_continue(flavour, kind, program, data):
 
 @flavours
 @settings(max_examples=examples(2))
-@given(program=programs, data=st.data())
+@given(program=PROGRAMS.strategy, data=st.data())
 def test_crash_anywhere_and_continue_on_postgresql(flavour, program, data):
     """The same, where a commit is a statement that may have been made although nobody heard of it."""
     survives(flavour, "postgres", program, data)
@@ -116,7 +116,7 @@ def survives(flavour: Flavour, kind: str, program, data):
 
 
 @settings(max_examples=examples(6))
-@given(program=sequential)
+@given(program=SEQUENTIAL.strategy)
 @flavours
 def test_crash_at_every_single_point(flavour, program):
     """Exhaustively: before and after each commit of a sequential program."""
@@ -138,7 +138,7 @@ def test_crash_at_every_single_point(flavour, program):
 
 
 @settings(max_examples=examples(25))
-@given(program=sequential)
+@given(program=SEQUENTIAL.strategy)
 def test_memory_and_sqlite_agree(program):
     """The same program leaves the same journal on both, fault or no fault."""
     _, commits, _ = undisturbed(program, SYNC)
@@ -154,7 +154,7 @@ def test_memory_and_sqlite_agree(program):
 
 
 @settings(max_examples=examples(25))
-@given(program=sequential)
+@given(program=SEQUENTIAL.strategy)
 def test_sync_and_async_agree(program):
     """The same description has the same journal in both flavours, but for the names."""
     found = []
@@ -180,11 +180,6 @@ def test_sync_and_async_agree(program):
     assert found[0] == found[1]
 
 
-flat = st.lists(
-    st.one_of(st.builds(Do, st.just("plain"), st.integers(0, 3)), st.just(Do("roll"))), min_size=1, max_size=7
-).map(tuple)
-
-
 def recorded(program, flavour: Flavour, storage: Storage) -> World:
     """The world after *program* has been recorded as a whole without ending."""
     world = World()
@@ -196,7 +191,7 @@ def recorded(program, flavour: Flavour, storage: Storage) -> World:
 
 @flavours
 @settings(max_examples=examples(40))
-@given(program=flat, data=st.data())
+@given(program=FLAT.strategy, data=st.data())
 def test_removing_and_reordering_keeps_the_recorded_ones(flavour, program, data):
     """No body executes, whatever subset of the recorded calls is made in whatever order."""
     kept = tuple(data.draw(st.permutations(program)))[: data.draw(st.integers(0, len(program)))]
@@ -210,7 +205,7 @@ def test_removing_and_reordering_keeps_the_recorded_ones(flavour, program, data)
 
 @flavours
 @settings(max_examples=examples(40))
-@given(program=flat, more=st.lists(st.integers(10, 13), max_size=3), data=st.data())
+@given(program=FLAT.strategy, more=st.lists(st.integers(10, 13), max_size=3), data=st.data())
 def test_adding_behind_the_recorded_ones_keeps_them(flavour, program, more, data):
     """Calls behind the recorded ones of their path, and of other paths anywhere, are all that executes."""
     longer = [*program, *(Do("plain", arg) for arg in more)]
@@ -226,7 +221,7 @@ def test_adding_behind_the_recorded_ones_keeps_them(flavour, program, more, data
 
 @flavours
 @settings(max_examples=examples(40))
-@given(program=flat, more=st.lists(st.integers(10, 13), max_size=3), data=st.data())
+@given(program=FLAT.strategy, more=st.lists(st.integers(10, 13), max_size=3), data=st.data())
 def test_with_rerun_calls_may_be_added_anywhere(flavour, program, more, data):
     """``on_divergence="rerun"``: what is new executes, what is recorded does not, whatever the order."""
     changed = list(data.draw(st.permutations(program)))[: data.draw(st.integers(0, len(program)))]
@@ -243,7 +238,7 @@ def test_with_rerun_calls_may_be_added_anywhere(flavour, program, more, data):
 
 @flavours
 @settings(max_examples=examples(40))
-@given(program=flat, data=st.data())
+@given(program=FLAT.strategy, data=st.data())
 def test_a_changed_argument_is_caught_before_the_body(flavour, program, data):
     """Any one argument of any one call: a typed error, and nothing executes."""
     places = [n for n, call in enumerate(program) if call.kind == "plain"]
@@ -263,7 +258,9 @@ def test_a_changed_argument_is_caught_before_the_body(flavour, program, data):
 
 
 @settings(max_examples=examples(40))
-@given(program=programs, seeds=st.lists(st.integers(0, 10_000), min_size=2, max_size=5), data=st.data())
+@given(
+    program=PROGRAMS.strategy, seeds=st.lists(st.integers(0, 10_000), min_size=2, max_size=5), data=st.data()
+)
 def test_concurrent_branches_never_diverge(program, seeds, data):
     """Other timing in each execution, a death in each but the last, and never a false alarm."""
     expected, commits, _ = undisturbed(program, ASYNC)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stopped import Stop, live, programs, sequential, standing
+from stopped import GRAMMAR, Stop, live, sequential, standing
 from support import examples
 from verb_laws import fresh
 
@@ -29,7 +29,7 @@ def stops(*hows: str) -> st.SearchStrategy[Stop]:
 
 @settings(max_examples=examples(30), deadline=None)
 @given(
-    program=programs,
+    program=GRAMMAR.strategy,
     stops=st.lists(stops("cancel", "cancel", "task"), min_size=1, max_size=2),
     slow=st.sampled_from([0, 2, 5]),
     seed=st.integers(0, 99),
@@ -42,7 +42,7 @@ def test_what_an_async_run_has_completed_is_undone_once(program, stops, slow, se
 
 
 @settings(max_examples=examples(25), deadline=None)
-@given(program=programs, stops=st.lists(stops("cancel"), min_size=1, max_size=2))
+@given(program=GRAMMAR.strategy, stops=st.lists(stops("cancel"), min_size=1, max_size=2))
 def test_what_a_sync_run_has_completed_is_undone_once(program, stops):
     """The same with threads: cancels and failures at any commit or body."""
     with fresh("memory") as storage:
@@ -52,7 +52,7 @@ def test_what_a_sync_run_has_completed_is_undone_once(program, stops):
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 @settings(max_examples=examples(2), deadline=None)
-@given(program=programs, stops=st.lists(stops("cancel"), min_size=1, max_size=2))
+@given(program=GRAMMAR.strategy, stops=st.lists(stops("cancel"), min_size=1, max_size=2))
 def test_what_a_run_on_postgresql_has_completed_is_undone_once(is_async, program, stops):
     """The same on a server."""
     with fresh("postgres") as storage:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import EXAMPLES, examples
-from verb_grammar import BESIDE, ENDINGS, HOLDERS, LEAVES, Fault, kinds_of, programs, random_program
+from verb_grammar import BESIDE, ENDINGS, GRAMMAR, HOLDERS, LEAVES, Fault, kinds_of
 from verb_laws import Case, check_program
 
 KINDS = LEAVES + HOLDERS
@@ -112,7 +112,7 @@ def test_what_was_found_stays_mended(ending, program, is_async):
 
 @settings(max_examples=examples(40))
 @given(
-    program=programs(),
+    program=GRAMMAR.strategy,
     is_async=st.booleans(),
     kind=st.sampled_from(["memory", "memory", "sqlite"]),
     ending=st.sampled_from(ENDINGS),
@@ -129,5 +129,5 @@ def test_programs_of_all_verbs_survive_kills(program, is_async, kind, ending, ca
 
 def test_a_seed_is_a_program():
     """A campaign names its programs by their seeds, and every kind of node comes up."""
-    assert random_program("17") == random_program("17")
-    assert set().union(*(kinds_of(random_program(seed)) for seed in range(300))) == set(KINDS)
+    assert GRAMMAR.of_seed("17") == GRAMMAR.of_seed("17")
+    assert set().union(*(kinds_of(GRAMMAR.of_seed(seed)) for seed in range(300))) == set(KINDS)

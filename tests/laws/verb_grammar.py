@@ -1,30 +1,25 @@
-"""The grammar of random programs, and the places where their process dies.
+"""The grammar of programs that use every verb, and the places where their process dies.
 
-A program is data: a tuple of nodes ``(kind, *more)``, where *more* are programs in it. Made by hypothesis or
-from a seed.
+A node is ``(kind, *more)``, where *more* are programs in it.
 """
 
-import random
-from collections.abc import Callable, Sequence
 from typing import Any
 
 from attrs import frozen
-from hypothesis import strategies as st
+from generator import Grammar, Program
 
 __all__ = [
     "BESIDE",
     "ENDINGS",
+    "GRAMMAR",
     "HOLDERS",
     "LEAVES",
     "Fault",
     "Program",
     "Slot",
     "kinds_of",
-    "programs",
-    "random_program",
 ]
 
-Program = tuple[Any, ...]
 Slot = tuple[Any, ...]
 
 LEAVES = """
@@ -48,28 +43,7 @@ ENDINGS = ["return", "raise", "retry", "cancel", "anew"]
 anew, and that generation has nothing more to do. ``timeout``, its time is up, is for programs of one thread: with a
 deadline, a virtual clock that skips a moment too early ends everything."""
 
-Choose = Callable[[Sequence[Any]], Any]
-
-
-def _program(choose: Choose, depth: int, most: int) -> Program:
-    return tuple(_node(choose, depth) for _ in range(choose(range(1, most + 1))))
-
-
-def _node(choose: Choose, depth: int) -> Any:
-    if depth and choose([False, False, True]):
-        return (choose(HOLDERS), _program(choose, depth - 1, 3))
-    return (choose(LEAVES),)
-
-
-def random_program(seed: Any) -> Program:
-    """The program of a *seed* (anything that ``random.Random`` takes)."""
-    return _program(random.Random(seed).choice, 2, 5)
-
-
-@st.composite
-def programs(draw: st.DrawFn) -> Program:
-    """All programs; hypothesis can shrink them."""
-    return _program(lambda options: draw(st.sampled_from(options)), 2, 5)
+GRAMMAR = Grammar(lambda choose: (choose(LEAVES),), lambda choose, inner: (choose(HOLDERS), inner()), most=5)
 
 
 def kinds_of(program: Program) -> set[str]:

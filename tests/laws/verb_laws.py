@@ -8,7 +8,7 @@ A program is executed once without faults and then with them, and compared (:cla
 * nothing is left over: no run without an end, no owner, no step that is pending, nothing that executes;
 * with everything recorded, a replay executes nothing and writes nothing.
 
-Long campaigns call :func:`check_program` with programs of ``random_program(seed)``; the tests, with those
+Long campaigns call :func:`check_program` with programs of ``GRAMMAR.of_seed(seed)``; the tests, with those
 of ``programs()``, which hypothesis can shrink.
 """
 
