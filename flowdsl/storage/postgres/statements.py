@@ -35,6 +35,7 @@ _ARRAYS = {
 _UPPER, _LOWER = "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz"
 
 NOW = "extract(epoch from clock_timestamp())::double precision"
+_QUEUED = "coalesce(queue, 'default')"  # the queue of a run
 
 
 def _ours(text: str) -> Sql:
@@ -67,6 +68,7 @@ class Statements:
         self._steps(s, run_of)
         self._runs(s)
         self._claims(s, schema_text(schema))
+        self._queues(s)
         self._lives(s)
         self._messages(s, run_of)
         self._rows(s)
@@ -153,7 +155,7 @@ class Statements:
     def _claims(self, s: Sql, schema: Sql) -> None:
         runs = _list(RUN_COLUMNS)
         # Claiming. Rows that another worker is taking are passed over.
-        queued = "coalesce(queue, 'default')"
+        queued = _QUEUED
         lane = f"length({queued}) || ':' || {queued} || coalesce('/' || partition, '')"  # as lane_of
         skip = "FOR NO KEY UPDATE SKIP LOCKED"
         by_nonce = "nonce = %s AND nonce <> '' AND owner = %s"
@@ -198,15 +200,19 @@ class Statements:
             FROM unnest(%s::bigint[], %s::bigint[], %s::float8[], %s::bigint[])
                 AS t (no, epoch, claimed_at, recoveries)
             WHERE runs.no = t.no"""
+
+    def _queues(self, s: Sql) -> None:
+        # What the limits of queues count, and what waits in them.
+        runs = _list(RUN_COLUMNS)
         self.executing: Sql = f"""
-            SELECT {queued}, owner, partition, serial FROM {s}.runs
+            SELECT {_QUEUED}, owner, partition, serial FROM {s}.runs
             WHERE status = 'running' AND NOT pruned AND owner IS NOT NULL AND lease_until > %s"""
         self.queue_counts: Sql = f"""
             SELECT queue, count(*) FILTER (WHERE status = 'pending'),
                 count(*) FILTER (WHERE status = 'running'), min(created_at) FILTER (WHERE status = 'pending')
             FROM {s}.runs WHERE status IN ('pending', 'running') AND NOT pruned AND queue IS NOT NULL
             GROUP BY queue"""
-        self.begun: Sql = f"SELECT {queued}, claimed_at FROM {s}.runs WHERE claimed_at > %s"
+        self.begun: Sql = f"SELECT {_QUEUED}, claimed_at FROM {s}.runs WHERE claimed_at > %s"
         self.same_work: Sql = f"""
             SELECT nonce, {runs} FROM {s}.runs
             WHERE dedup = %s AND workflow = %s AND queue IS NOT DISTINCT FROM %s
