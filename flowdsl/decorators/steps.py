@@ -12,12 +12,13 @@ from flowdsl.decorators.options import StepOptions
 from flowdsl.decorators.wrapper import BoundFunction, BoundWrapper, CallOf, Function, Wrapper, annotations_of
 from flowdsl.engine.definitions import Decorated, Invocation, StepDef, invocation_of
 from flowdsl.engine.execution import Frame, current
+from flowdsl.engine.future import StepFuture
 from flowdsl.engine.operations.forget import forget_in
 from flowdsl.engine.operations.gather import map_async, map_sync
 from flowdsl.engine.operations.memo import forgetting
 from flowdsl.engine.operations.mode import call_in_run
 from flowdsl.engine.operations.send import send_off
-from flowdsl.engine.operations.submit import StepFuture, prepare, submit
+from flowdsl.engine.operations.submit import prepare, submit
 from flowdsl.engine.outside import say_if_outside
 from flowdsl.engine.record import crossing
 from flowdsl.engine.runs.outcome import on_a_loop

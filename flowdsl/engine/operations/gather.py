@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from flowdsl.core.keys import branch_scope
 from flowdsl.engine.execution import Frame, current
-from flowdsl.engine.operations.submit import StepFuture
+from flowdsl.engine.future import StepFuture
 from flowdsl.engine.scope import Scope
 from flowdsl.engine.strays import branch_of
 from flowdsl.engine.user import Args, SomeClock, Value, Work

@@ -15,7 +15,7 @@ from flowdsl.core.records import Step
 from flowdsl.engine.call import Call, Operation
 from flowdsl.engine.effects import Effects, Flow
 from flowdsl.engine.execution import Frame, current
-from flowdsl.engine.operations.submit import StepFuture
+from flowdsl.engine.future import StepFuture
 from flowdsl.engine.perform import durable
 from flowdsl.engine.record import complete, fail
 from flowdsl.engine.scope import Scope

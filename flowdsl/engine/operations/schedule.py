@@ -16,13 +16,14 @@ from flowdsl.engine.call import Call, Operation, identify
 from flowdsl.engine.definitions import Invocation, StepDef, step_definition
 from flowdsl.engine.effects import Effects, Flow, run_async, run_sync
 from flowdsl.engine.execution import Execution, Frame, current
+from flowdsl.engine.future import StepFuture
 from flowdsl.engine.operations.step import StepOperation
-from flowdsl.engine.operations.submit import StepFuture, Tally
 from flowdsl.engine.perform import durable, perform
 from flowdsl.engine.record import put, row
 from flowdsl.engine.registry import STEPS, step_called
 from flowdsl.engine.scope import SCHEDULED, Scope
 from flowdsl.engine.spawn import start_sync, start_task
+from flowdsl.engine.tally import Tally
 from flowdsl.engine.user import Args, Named, Value
 from flowdsl.engine.waiting import wait_out
 from flowdsl.errors import FlowError, StepNotFound, Stopped

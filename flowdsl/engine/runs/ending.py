@@ -18,9 +18,9 @@ from flowdsl.engine.body import Body
 from flowdsl.engine.effects import Commit, Effects, Flow
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import Execution, Frame
-from flowdsl.engine.operations.submit import Settle
 from flowdsl.engine.runs.undo import end_children, end_given_up, has_settled_child, quieten, undo_all
 from flowdsl.engine.scope import INTERRUPTS, Scope
+from flowdsl.engine.settle import Settle
 from flowdsl.engine.stop import stopped_in
 from flowdsl.engine.strays import Strays, left_behind, let_go
 from flowdsl.engine.user import Function, Handle, Named, Value

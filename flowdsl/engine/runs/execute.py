@@ -32,13 +32,13 @@ from flowdsl.engine.execution import Execution, Frame, current, outside_runs
 from flowdsl.engine.operations.continue_as_new import ContinuesAsNew
 from flowdsl.engine.operations.publish import Channels
 from flowdsl.engine.operations.schedule import arm_all
-from flowdsl.engine.operations.submit import Settle
 from flowdsl.engine.record import commit, flush, halted
 from flowdsl.engine.runs.acquire import Acquired, acquire
 from flowdsl.engine.runs.ending import ended, release, undo_on
 from flowdsl.engine.runs.outcome import on_a_loop, outcome_of
 from flowdsl.engine.runs.request import Request, arguments_of
 from flowdsl.engine.runs.versions import warn_of_version
+from flowdsl.engine.settle import Settle
 from flowdsl.engine.strays import Strays
 from flowdsl.engine.tracebacks import trim
 from flowdsl.engine.user import Handle, Named, Value

@@ -6,7 +6,7 @@ from concurrent.futures import Future
 
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import Frame
-from flowdsl.engine.operations.submit import StepFuture
+from flowdsl.engine.future import StepFuture
 from flowdsl.engine.runs.cancel import cancel
 from flowdsl.engine.runs.outcome import outcome_elsewhere, record_of
 from flowdsl.engine.user import Value

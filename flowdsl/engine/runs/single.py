@@ -13,10 +13,10 @@ from flowdsl.engine.definitions import Invocation, StepDef, WorkflowDef
 from flowdsl.engine.divergence import notice_of
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import current
+from flowdsl.engine.future import StepFuture
 from flowdsl.engine.operations.memo import implied, require_identity
 from flowdsl.engine.operations.mode import call_in_run
 from flowdsl.engine.operations.send import send_off
-from flowdsl.engine.operations.submit import StepFuture
 from flowdsl.engine.runs.execute import run_to_end
 from flowdsl.engine.runs.request import Request, request
 from flowdsl.engine.scope import StepView

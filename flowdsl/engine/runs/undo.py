@@ -26,12 +26,12 @@ from flowdsl.engine.effects import Commit, Effects, Flow, Read, Unbroken
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import Execution
 from flowdsl.engine.operations.step import Undos
-from flowdsl.engine.operations.submit import Settle
 from flowdsl.engine.operations.undo import undo_key, undo_step
 from flowdsl.engine.owner import is_interrupted
 from flowdsl.engine.record import commit, halted
 from flowdsl.engine.registry import STEPS
 from flowdsl.engine.runs.acquire import ended_with_parent, take
+from flowdsl.engine.settle import Settle
 from flowdsl.engine.strays import Strays
 from flowdsl.engine.user import Named, Value
 from flowdsl.errors import StepNotFound
