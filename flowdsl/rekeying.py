@@ -176,6 +176,8 @@ class _Rekeying:
                 yield "item", (run_id, channel, item.n), partial(self._item, item)
 
     def _beside_runs(self) -> Iterator[Found]:
+        for run in self._storage.list_runs(RunFilter(pruned=True)):  # each is small, with nothing but its row
+            yield "run", (run.id,), partial(self._run, run)
         after = ""
         while page := self._storage.list_memos(after=after, limit=_PAGE):
             after = page[-1].key

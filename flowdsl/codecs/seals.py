@@ -49,7 +49,7 @@ _THERE_OR_NOT: dict[type, tuple[str, ...]] = {Run: ("args", "result", "error"), 
 _MOVING: dict[type, frozenset[str]] = {
     Run: frozenset(
         {"id", "number", "owner", "epoch", "lease_until", "tags", "recoveries", "cancel_requested"}
-        | {"claimed_at", "not_before", "pruned"}
+        | {"claimed_at", "not_before"}
     ),
     Step: frozenset({"seq"}),
     Signal: frozenset({"seq", "taken_by", "reply_preview", "reply_failed"}),

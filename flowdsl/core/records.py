@@ -272,6 +272,7 @@ class RunFilter:
     * ``text``: stands in the id, the workflow, or a tag's name or value; ASCII letters in either case.
     * ``created_after`` is inclusive, ``created_before`` exclusive, both in seconds.
     * ``after``: continue after the run of this id, in the given order; ``limit``: at most this many.
+    * ``pruned``: the stubs of pruned runs instead of the runs.
     """
 
     status: tuple[RunStatus, ...] = ()
@@ -286,6 +287,7 @@ class RunFilter:
     newest_first: bool = True
     text: str = ""
     owner: tuple[str, ...] = ()
+    pruned: bool = False
 
 
 def fields_of(row: type[Any]) -> dict[str, Any]:

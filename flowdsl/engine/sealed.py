@@ -23,6 +23,7 @@ from attrs import evolve
 
 from flowdsl.codecs.payloads import Payloads
 from flowdsl.codecs.seals import Seals
+from flowdsl.core.ownership import stub
 from flowdsl.core.records import Item, Memo, QueueRow, Run, RunFilter, ScheduleRow, Signal, Step
 from flowdsl.core.status import RunStatus
 from flowdsl.engine.user import Named, Value
@@ -31,6 +32,7 @@ from flowdsl.storage.base import (
     AddSignal,
     Attention,
     ClaimRun,
+    DeleteRun,
     Fenced,
     Found,
     Missing,
@@ -160,6 +162,9 @@ class SealedStorage(RelayStorage):
                 return self._with_seal(op, changed, {"status": RunStatus.RUNNING, "finished_at": None})
             case UpdateRun():
                 return self._with_seal(op, changed, {}) if op.changes else op
+            case DeleteRun(tombstone=True):
+                gone = changed[op.run_id] if op.run_id in changed else self.get_run(op.run_id)
+                return op if gone is None else evolve(op, seal=self._seals.of_run(stub(gone, b"")))
             case Restart():
                 return self._with_seal(op, changed, {}, next_generation=True)
             case AddSignal(signal=signal):
@@ -352,8 +357,6 @@ class SealedStorage(RelayStorage):
     # Checks ---------------------------------------------------------------------------------------------
 
     def _check_run(self, run: Run, bare: bool = False) -> None:
-        if run.pruned:
-            return
         if not self._seals.fits_run(run, bare=bare):
             raise _refused(f"run {run.id}", run=run.id)
         if not self._seals.fits_cancel(run):

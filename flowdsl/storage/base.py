@@ -183,7 +183,8 @@ class Storage(ABC):
 
     @abstractmethod
     def list_runs(self, where: RunFilter = RunFilter(), /, *, payloads: bool = False) -> list[Run]:  # noqa: B008 - frozen
-        """The runs that match, by ``(created_at, id)``. None is pruned. An unknown ``after`` gives none.
+        """The runs that match, by ``(created_at, id)``. None is pruned, unless *where* asks for those. An
+        unknown ``after`` gives none.
 
         Unless *payloads* are asked for, ``args`` is ``b""``, and ``result`` and ``error`` are ``None``.
         """

@@ -374,7 +374,7 @@ class MemoryStorage(Storage):
             self._nonces.pop(entry.nonce, None)
             self._unindex(run)
             if op.tombstone and run.number is None:
-                self._stubs[run.id] = stub(run)
+                self._stubs[run.id] = stub(run, op.seal)
             else:
                 self._epoch = max(self._epoch, run.epoch)
         return _DONE
@@ -429,6 +429,9 @@ class MemoryStorage(Storage):
             if found is not None:
                 tables[op.kind][first] = found
             return _DONE if found is not None else _MISSING
+        if op.kind == "run" and (rewritten := _rewritten(op, self._stubs.get(first))) is not None:
+            self._stubs[first] = rewritten
+            return _DONE
         entry = self._entries.get(first)
         if entry is None:
             return _MISSING
@@ -504,12 +507,12 @@ class MemoryStorage(Storage):
     def list_runs(self, where: RunFilter = RunFilter(), /, *, payloads: bool = False) -> list[Run]:  # noqa: B008 - frozen
         with self._lock:
             self._require_open()
-            runs = [entry.run for entry in self._entries.values()]
-            behind = None if where.after is None else self._entries.get(where.after)
+            runs = list(self._stubs.values()) if where.pruned else [one.run for one in self._entries.values()]
         if where.after is not None:
+            behind = next((run for run in runs if run.id == where.after), None)
             if behind is None:
                 return []
-            mark, newest = order(behind.run), where.newest_first
+            mark, newest = order(behind), where.newest_first
             runs = [run for run in runs if (order(run) < mark if newest else order(run) > mark)]
         found = (run for run in runs if matches(run, where))
         if where.limit is None:

@@ -310,11 +310,12 @@ class DeleteRun:
 
     With *tombstone*, a run whose id was given leaves a stub (``pruned``: no args, no result, no error bytes),
     so that its id is never used again. Readers do not show it. Only ``OpenRun`` finds it. Another deletion
-    with *tombstone* keeps the stub; one without deletes it too.
+    with *tombstone* keeps the stub; one without deletes it too. *seal* is that of the stub.
     """
 
     run_id: str = field(validator=_an_id("run id"))
     tombstone: bool = False
+    seal: bytes = b""
 
 
 @frozen(slots=True)

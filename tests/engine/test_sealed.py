@@ -160,7 +160,7 @@ RUNS = 7
 # may stop a run, or have it executed again from what is recorded; it names no code and no value.
 FREE = {
     "runs": {
-        *("owner", "epoch", "lease_until", "recoveries", "not_before", "claimed_at", "number", "pruned"),
+        *("owner", "epoch", "lease_until", "recoveries", "not_before", "claimed_at", "number"),
         *("no", "base", "pulse", "nonce", "tags"),
     },
     "signals": {"seq", "taken_by"},

@@ -40,7 +40,7 @@ REFUSED = "refused"
 # What is not under the seal; docs/guarantees.md says the same. Everything else is.
 FREE = {
     "runs": {
-        *("no", "epoch", "owner", "lease_until", "recoveries", "claimed_at", "not_before", "pruned"),
+        *("no", "epoch", "owner", "lease_until", "recoveries", "claimed_at", "not_before"),
         *("base", "pulse", "nonce", "number", "tags"),
     },
     "steps": {"seq"},

@@ -10,7 +10,9 @@ from attacker import Attacker
 from postgres_server import postgres_url
 
 from flowdsl import Runtime, Schedule, publish, receive, step, workflow
-from flowdsl.errors import CorruptPayload
+from flowdsl.errors import CorruptPayload, RunFinished
+from flowdsl.rekeying import rekey
+from flowdsl.storage import MemoryStorage
 
 SECRET = "only the application knows this"
 
@@ -130,3 +132,76 @@ def test_arguments_of_another_run_are_refused(tmp_path: Path, monkeypatch: Any) 
                 with pytest.raises(CorruptPayload, match=f"run {name} is not as it was written"):
                     runtime.resume(name)
     assert did == []
+
+
+@workflow(id="parent-{what}")
+def parent(what: str) -> str:
+    reserve(what)
+    return child(what)
+
+
+@step(undo=lambda what: did.append(f"undone {what}"))
+def reserve(what: str) -> str:
+    return what
+
+
+@workflow(id="child-{what}")
+def child(what: str) -> str:
+    return pay(what)
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgres"])
+def test_nobody_prunes_without_the_key(database: str, tmp_path: Path, monkeypatch: Any) -> None:
+    """A stub of a pruned run is sealed: an invented one, and a run that somebody marks as pruned, end nothing."""
+    monkeypatch.setenv("FLOWDSL_SECRET_KEY", SECRET)
+    url = f"sqlite:///{tmp_path}/flow.db" if database == "sqlite" else postgres_url()
+    did.clear()
+    with Runtime(url) as runtime:
+        child("pruned"), child("a")
+        runtime.delete("child-a")
+        assert runtime.prune(0, status="completed") == 1
+        child("b")
+        with contextlib.closing(Attacker(url)) as attacker:
+            names, rows = attacker.columns["runs"], attacker.rows("runs")
+            (stub,) = (
+                dict(zip(names, row, strict=True)) for row in rows if row[names.index("id")] == "child-pruned"
+            )
+            (good,) = (
+                dict(zip(names, row, strict=True)) for row in rows if row[names.index("id")] == "child-b"
+            )
+            key = runtime.storage.get_run("child-b").key  # type: ignore[union-attr]
+            for forged in (
+                {**stub, "id": "child-a", "no": stub["no"] + 100},
+                {**good, "id": "child-a", "no": good["no"] + 100, "pruned": True},
+                {**stub, "id": "child-a", "no": stub["no"] + 100, "key": key, "seal": b""},
+            ):
+                with attacker.instead("runs", [*rows, tuple(forged.values())]) as taken:
+                    assert taken
+                    with pytest.raises(CorruptPayload, match="run child-a"):
+                        child("a")
+                    with pytest.raises(CorruptPayload, match="run child-a"):
+                        parent("a")
+                    assert runtime.run("parent-a").status == "running"  # type: ignore[union-attr]
+            marked = [
+                tuple({**good, "pruned": True}.values()),
+                *(row for row in rows if row != tuple(good.values())),
+            ]
+            with attacker.instead("runs", marked), pytest.raises(CorruptPayload, match="run child-b"):
+                child("b")
+        with pytest.raises(RunFinished, match="pruned"):
+            child("pruned")
+        assert parent("a") == "a"
+    assert did == ["pruned", "a", "b", "a"]
+
+
+def test_stubs_have_the_new_secret_too(monkeypatch: Any) -> None:
+    """After a change of the secret, an id that was used before its run was pruned is known as such."""
+    monkeypatch.setenv("FLOWDSL_SECRET_KEY", SECRET)
+    with MemoryStorage() as storage:
+        with Runtime(storage) as runtime:
+            child("pruned")
+            runtime.prune(0)
+        assert rekey(storage, secret="another", old_secret=SECRET).refused == ()
+        monkeypatch.setenv("FLOWDSL_SECRET_KEY", "another")
+        with Runtime(storage), pytest.raises(RunFinished, match="pruned"):
+            child("pruned")

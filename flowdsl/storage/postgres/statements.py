@@ -351,7 +351,7 @@ class Statements:
         s = self.schema
         run_of = f"(SELECT no FROM {s}.runs WHERE id = %s AND NOT pruned)"
         places: dict[str, tuple[Sql, Sql]] = {
-            "run": ("runs", "id = %s AND NOT pruned"),
+            "run": ("runs", "id = %s"),
             "step": ("steps", f"run = {run_of} AND seq = %s"),
             "signal": ("signals", f"run = {run_of} AND id = %s"),
             "item": ("items", f"run = {run_of} AND channel = %s AND n = %s"),
@@ -378,7 +378,7 @@ class Statements:
     def list_runs(self, where: RunFilter, payloads: bool) -> tuple[Sql, list[Any]]:
         """Statement and values for ``Storage.list_runs``."""
         s = self.schema
-        terms: list[Sql] = ["NOT pruned"]
+        terms: list[Sql] = ["pruned" if where.pruned else "NOT pruned"]
         values: list[Any] = []
 
         def term(text: Sql, *given: Any) -> None:
@@ -411,7 +411,7 @@ class Statements:
         if where.after is not None:
             side = "<" if where.newest_first else ">"
             term(
-                f"(created_at, id) {side} (SELECT created_at, id FROM {s}.runs WHERE id = %s AND NOT pruned)",
+                f"(created_at, id) {side} (SELECT created_at, id FROM {s}.runs WHERE id = %s AND {terms[0]})",
                 where.after,
             )
         order = "created_at DESC, id DESC" if where.newest_first else "created_at, id"

@@ -476,7 +476,7 @@ class Transaction:
         ):
             yield statement, (no,)
         if op.tombstone and run.number is None:
-            yield self._sql.replace_run, (*columns.run_values(stub(run)), no)
+            yield self._sql.replace_run, (*columns.run_values(stub(run, op.seal)), no)
         else:
             yield self._sql.delete_run, (no,)
             yield self._sql.keep_epoch, (run.epoch,)

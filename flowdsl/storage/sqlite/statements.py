@@ -214,7 +214,7 @@ def attention(count: int) -> str:
 
 def list_runs(where: RunFilter, payloads: bool) -> tuple[str, list[Any]]:
     """Statement and values for ``Storage.list_runs``."""
-    terms = ["pruned = 0"]
+    terms = [f"pruned = {where.pruned:d}"]
     values: list[Any] = []
 
     def term(text: str, *given: Any) -> None:
@@ -243,7 +243,7 @@ def list_runs(where: RunFilter, payloads: bool) -> tuple[str, list[Any]]:
     if where.after is not None:
         side = "<" if where.newest_first else ">"
         term(
-            f"(created_at, id) {side} (SELECT created_at, id FROM runs WHERE id = ? AND pruned = 0)",
+            f"(created_at, id) {side} (SELECT created_at, id FROM runs WHERE id = ? AND {terms[0]})",
             where.after,
         )
     order = "created_at DESC, id DESC" if where.newest_first else "created_at, id"
@@ -329,7 +329,7 @@ GET_MEMO = f"SELECT {_list(MEMO_COLUMNS)} FROM memos WHERE key = ?"
 LIST_MEMOS = f"SELECT {_list(MEMO_COLUMNS)} FROM memos WHERE key > ? ORDER BY key LIMIT ?"
 
 _REWRITTEN = {
-    "run": "UPDATE runs SET {} WHERE id = ? AND pruned = 0",
+    "run": "UPDATE runs SET {} WHERE id = ?",
     "step": "UPDATE steps SET {} WHERE seq = (SELECT no FROM runs WHERE id = ? AND pruned = 0) << 32 | ?",
     "signal": """
         UPDATE signals SET {} WHERE run = (SELECT no FROM runs WHERE id = ? AND pruned = 0) AND id = ?""",

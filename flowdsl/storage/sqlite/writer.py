@@ -383,7 +383,7 @@ class Transaction:
         for statement in (sql.DROP_SIGNALS, sql.DROP_ITEMS, sql.DROP_TAGS):
             self._execute(statement, (no,))
         if op.tombstone and run.number is None:
-            self._execute(sql.REPLACE_RUN, (no, *columns.run_values(stub(run))))
+            self._execute(sql.REPLACE_RUN, (no, *columns.run_values(stub(run, op.seal))))
         else:
             self._execute(sql.DELETE_RUN, (no,))
             self._execute(sql.KEEP_EPOCH, (run.epoch,))

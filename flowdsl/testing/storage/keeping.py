@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from flowdsl.core.records import Item, QueueRow, ScheduleRow, Signal, WorkerRow
+from flowdsl.core.records import Item, QueueRow, RunFilter, ScheduleRow, Signal, WorkerRow
 from flowdsl.core.status import RunStatus
 from flowdsl.storage.base import Storage
 from flowdsl.storage.operations import (
@@ -185,6 +185,23 @@ class KeepingContract:
             "c": (0, 1),
         }
         assert counts["c"].oldest is None
+
+    def test_stubs_of_pruned_runs_are_listed_on_request(self, storage: Storage) -> None:
+        """With the seal that they were given, in order and paged like runs; rewritten like runs."""
+        for number, name in enumerate(("a", "b", "c", "left")):
+            open_run(storage, name, created_at=float(number), status=RunStatus.COMPLETED)
+        open_run(storage, key="numbered", number=1)
+        storage.commit([DeleteRun(name, tombstone=True, seal=name.encode()) for name in "abc"])
+        pruned = RunFilter(pruned=True, newest_first=False)
+        assert [(run.id, run.seal) for run in storage.list_runs(pruned)] == [
+            ("a", b"a"),
+            ("b", b"b"),
+            ("c", b"c"),
+        ]
+        assert [run.id for run in storage.list_runs(evolve(pruned, after="a", limit=1))] == ["b"]
+        assert all(run.pruned for run in storage.list_runs(pruned))
+        storage.commit([Rewrite("run", ("b",), {"seal": b"b"}, {"seal": b"new"})])
+        assert [run.seal for run in storage.list_runs(pruned)] == [b"a", b"new", b"c"]
 
     def test_the_oldest_run_that_waits_is_known(self, storage: Storage) -> None:
         """Of each queue; one that has begun waits no more."""
