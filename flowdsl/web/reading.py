@@ -9,9 +9,11 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from itertools import islice
 from string import ascii_lowercase, ascii_uppercase
+from typing import TypeVar
 
 from attrs import evolve, frozen
 
+from flowdsl.core.damage import require_sound
 from flowdsl.core.records import Item, Run, RunFilter, Signal, Step
 from flowdsl.core.status import RunStatus
 from flowdsl.core.views import tag_texts
@@ -136,12 +138,21 @@ def _from(runtime: Runtime, where: RunFilter, cursor: Cursor | None, batch: int)
             where = evolve(where, created_before=before)
     while True:
         page = storage.list_runs(evolve(where, limit=batch))
-        for run in page:
+        for run in readable(_sound, page):
             if skip is None or (run.created_at, run.id) < (skip.created_at, skip.id):
                 yield run
         if len(page) < batch:
             return
         where, batch = evolve(where, after=page[-1].id), _BATCH
+
+
+_Row = TypeVar("_Row", Run, Step, Signal)
+
+
+def _sound(row: _Row) -> _Row:
+    """*row*, unless it is damaged."""
+    require_sound(row)
+    return row
 
 
 # ------------------------------------------------------------------------------------------------- one run
@@ -178,11 +189,11 @@ class Whole:
         """Its records, in order."""
         if not self.is_long:
             return self._beginning
-        return tuple(self._storage.list_steps(self.run.id, payloads=False))
+        return tuple(map(_sound, self._storage.list_steps(self.run.id, payloads=False)))
 
     @cached_property
     def _beginning(self) -> tuple[Step, ...]:
-        return tuple(self._storage.list_steps(self.run.id, limit=_MANY + 1, payloads=False))
+        return tuple(map(_sound, self._storage.list_steps(self.run.id, limit=_MANY + 1, payloads=False)))
 
     @property
     def is_long(self) -> bool:
@@ -192,14 +203,14 @@ class Whole:
     @cached_property
     def signals(self) -> tuple[Signal, ...]:
         """The messages that were sent to it."""
-        return tuple(self._storage.list_signals(self.run.id))
+        return tuple(map(_sound, self._storage.list_signals(self.run.id)))
 
     @cached_property
     def children(self) -> tuple[tuple[Run, str], ...]:
         """The runs that it called, each with its status."""
         where = RunFilter(parent=self.run.id, newest_first=False, limit=_CHILDREN)
         with left_out() as refused:
-            found = self._storage.list_runs(where)
+            found = list(readable(_sound, self._storage.list_runs(where)))
         self.refused |= refused
         return tuple((child, shown_status(self._runtime, child)) for child in found)
 
@@ -219,9 +230,10 @@ class Whole:
         run = self.run
         names = [name for name in (run.parent, run.started_by, run.forked_from) if name]
         with left_out() as refused:
-            named = list(readable(self._storage.get_run, names))
+            named = [run for run in readable(self._storage.get_run, names) if run is not None]
+            named = list(readable(_sound, named))
         self.refused |= refused
-        return {found.id: shown_status(self._runtime, found) for found in named if found is not None}
+        return {found.id: shown_status(self._runtime, found) for found in named}
 
     @property
     def last(self) -> int:
@@ -232,4 +244,4 @@ class Whole:
 def read_run(runtime: Runtime, run_id: str) -> Whole | None:
     """The run of this id, or ``None``."""
     run = runtime.storage.get_run(run_id) if run_id else None
-    return None if run is None else Whole(runtime, run)
+    return None if run is None else Whole(runtime, _sound(run))

@@ -26,9 +26,9 @@ def sealed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def altered(sealed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, client: Any) -> Callable[..., Any]:
     """A client of a copy in which somebody has changed something."""
-    monkeypatch.setenv("FLOWDSL_SECRET_KEY", SECRET)
 
-    def change(*statements: str, **options: Any) -> Any:
+    def change(*statements: str, unsealed: bool = False, **options: Any) -> Any:
+        monkeypatch.setenv("FLOWDSL_SECRET_KEY", "" if unsealed else SECRET)
         path = Path(shutil.copy(sealed, tmp_path / "flow.db"))
         with closing(sqlite3.connect(path)) as database:
             for statement in statements:
@@ -94,6 +94,27 @@ def test_whatever_of_a_run_is_altered_is_named(altered, statement, said):
     answer = altered(statement).get("/runs/order-2")
     assert answer.status_code == 422
     assert said in answer.text.replace("&#39;", "'")
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "value"),
+    [
+        ("runs", "args_preview", "x'ff'"),
+        ("runs", "created_at", "'soon'"),
+        ("steps", "created_at", "9e999"),
+        ("steps", "preview", "x'ff'"),
+        ("steps", "more", "'no JSON'"),
+        ("signals", "created_at", "'soon'"),
+        ("signals", "preview", "x'ff'"),
+    ],
+)
+def test_a_value_that_its_column_cannot_have_is_damage(table, column, value, altered):
+    """SQLite keeps what it is given, and nothing is sealed without a secret."""
+    page = altered(f"UPDATE {table} SET {column} = {value}", unsealed=True)
+    answer = page.get("/runs/order-2")
+    assert answer.status_code == 422
+    assert "run &#39;order-2&#39; is damaged" in answer.text
+    assert page.get("/").status_code == 200
 
 
 @pytest.mark.parametrize(
