@@ -106,6 +106,15 @@ class Queue:
     paused: bool = field(default=False, kw_only=True, validator=instance_of(bool))
 
 
+LOOKED_AT = 100
+"""How many pending runs a claim looks at, besides as many as it wants, in the order in which they are due.
+
+If these do not give what it wants, and there are more, it looks at the first runs of each *lane*. Runs of one
+lane are of the same workflow, version, queue, partition and serial key, so they share all limits. So a claim
+is as quick when 100,000 runs wait behind a limit, for their time or for another worker.
+"""
+
+
 class Candidate(NamedTuple):
     """A pending run, with what is needed to take it. *not_before* is in seconds on the storage's clock."""
 

@@ -1,10 +1,14 @@
 """Claiming the next runs: priority, limits, interrupted runs, and no run taken twice, on every storage."""
 
 import threading
+from tempfile import TemporaryDirectory
 
 import pytest
 from attrs import evolve
+from hypothesis import Phase, example, given, settings
+from hypothesis import strategies as st
 from postgres_server import postgres_url
+from support import examples
 
 from flowdsl.core.queues import Queue, row_of
 from flowdsl.core.records import Run, ScheduleRow
@@ -203,3 +207,101 @@ def test_many_workers_take_each_run_once(storage, limit):
     for thread in threads:
         thread.join(60)
     assert len(taken) == len(set(taken)) == 200
+
+
+crowds = st.lists(
+    st.fixed_dictionaries(
+        {
+            "count": st.sampled_from([1, 2, 60, 150]),
+            "workflow": st.sampled_from("wwwv"),
+            "version": st.sampled_from(["1", "2", "9"]),
+            "queue": st.sampled_from([None, "q", "narrow", "parted", "slow", "paused"]),
+            "partition": st.sampled_from([None, "a", "b"]),
+            "serial": st.sampled_from([None, None, "s", "t"]),
+            "priority": st.integers(0, 2),
+            "not_before": st.sampled_from([None, None, 1.0, 4e9]),
+        }
+    ),
+    min_size=3,
+    max_size=9,
+)
+claimers = st.lists(
+    st.tuples(
+        st.sampled_from(["me", "you"]),
+        st.sampled_from([1, 3, 40]),
+        st.sampled_from([None, None, ("q", "parted"), ("default",)]),
+        st.booleans(),
+    ),
+    min_size=2,
+    max_size=8,
+)
+
+
+def crowd(count, queue=None, **fields):
+    """Some runs of a kind."""
+    given = {
+        "workflow": "w",
+        "version": "1",
+        "partition": None,
+        "serial": None,
+        "priority": 0,
+        "not_before": None,
+    }
+    return given | {"count": count, "queue": queue} | fields
+
+
+MIXED = [
+    crowd(2, "q"),
+    crowd(150, "paused"),
+    crowd(3, not_before=1.0, priority=1),
+    crowd(3, not_before=1.0),
+    crowd(60, "parted", partition="a"),
+    crowd(60, version="9"),
+    crowd(2, "parted", partition="b", serial="s"),
+    crowd(2, "parted", partition="c"),
+]
+"""Runs that can begin before and behind many that cannot."""
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+@example(crowds=MIXED, claimers=[("me", 40, None, False)] * 2)
+@example(
+    crowds=MIXED, claimers=[("me", 3, None, True), ("you", 3, None, False), ("you", 40, ("default",), True)]
+)
+@settings(max_examples=examples(12), phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@given(crowds=crowds, claimers=claimers)
+def test_a_claim_among_many_takes_what_the_rules_choose(kind, crowds, claimers):
+    """However many wait behind limits, for their time or for other workers, a storage that reads a part of them
+    takes the same runs as one that goes through all."""
+    queues = (
+        Queue("narrow", concurrency=3),
+        Queue("parted", per_partition=1, per_worker=3),
+        Queue("slow", rate="4/day"),
+        Queue("paused", paused=True),
+    )
+    runs = []
+    for crowd in crowds:
+        fields = {name: value for name, value in crowd.items() if name != "count"}
+        runs += [
+            Run(f"r{len(runs) + n:04}", key="k", created_at=float(len(runs) + n), **fields)
+            for n in range(crowd["count"])
+        ]
+    plan = [PutQueue(row_of(queue)) for queue in queues] + [OpenRun(run, 0.0) for run in runs]
+    with (
+        TemporaryDirectory() as folder,
+        MemoryStorage() as plain,
+        open_storage(postgres_url() if kind == "postgres" else f"sqlite:///{folder}/flow.db") as storage,
+    ):
+        for each in (plain, storage):
+            each.commit(plan)
+        for owner, limit, names, ended in claimers:
+            expected = claim(plain, owner, limit, queues=names)
+            assert claim(storage, owner, limit, queues=names) == expected
+            if ended:
+                for each in (plain, storage):
+                    each.commit(
+                        [
+                            UpdateRun(run_id, {"status": RunStatus.COMPLETED}, release=True)
+                            for run_id in expected
+                        ]
+                    )

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import psycopg
 
-from flowdsl.storage.postgres.writer import Dialogue
+from flowdsl.storage.postgres.rows import Dialogue
 
 __all__ = ["Threads", "drive", "drive_async"]
 

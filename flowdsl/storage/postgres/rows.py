@@ -1,14 +1,19 @@
 """Steps as rows of PostgreSQL, and rows as steps; and what PostgreSQL does not take."""
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Generator, Iterable, Sequence
+from typing import Any, TypeVar
 
 from flowdsl.core.records import Step
 from flowdsl.core.status import StepStatus
 from flowdsl.errors import CorruptPayload
-from flowdsl.storage.postgres.statements import STEP_COLUMNS
+from flowdsl.storage.postgres.statements import STEP_COLUMNS, Sql
 
-__all__ = ["NotTaken", "checked", "is_text", "step_values", "steps_of"]
+__all__ = ["Dialogue", "NotTaken", "Row", "checked", "is_text", "step_values", "steps_of"]
+
+T = TypeVar("T")
+Row = tuple[Any, ...]
+Dialogue = Generator[tuple[Sql, Sequence[Any]], list[Row], T]
+"""Yields statements with their values, is sent their rows."""
 
 _STEP_STATUS = {status.value: status for status in StepStatus}
 _STATUS = STEP_COLUMNS.index("status")

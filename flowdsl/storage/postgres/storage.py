@@ -44,12 +44,12 @@ from flowdsl.storage.outcomes import Outcome
 from flowdsl.storage.postgres.connections import Connections, Outage, is_conflict, is_outage, translate
 from flowdsl.storage.postgres.drive import Threads, drive, drive_async
 from flowdsl.storage.postgres.listen import Listener
-from flowdsl.storage.postgres.rows import NotTaken, is_text, steps_of
+from flowdsl.storage.postgres.rows import NotTaken, Row, is_text, steps_of
 from flowdsl.storage.postgres.schema import prepare
 from flowdsl.storage.postgres.statements import Sql, Statements
 from flowdsl.storage.postgres.transactions import AsyncTransaction, BodyConnections
 from flowdsl.storage.postgres.url import postgres_place
-from flowdsl.storage.postgres.writer import REFUSED, Row, Single, Told, Transaction, single, unstorable
+from flowdsl.storage.postgres.writer import REFUSED, Single, Told, Transaction, single, unstorable
 from flowdsl.storage.transactions import StepTransaction
 
 __all__ = ["PostgresStorage"]

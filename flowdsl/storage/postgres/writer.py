@@ -9,10 +9,10 @@ An operation is refused for its values before any statement of it is sent. Where
 the same, the whole is begun anew with a savepoint for each operation.
 """
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from itertools import groupby
-from typing import Any, TypeVar
+from typing import Any
 
 import psycopg
 from attrs import define
@@ -33,10 +33,8 @@ from flowdsl.core.ownership import (
     takes_messages,
     updated,
 )
-from flowdsl.core.queues import Candidate, Queue, Rooms, Taken, longest_window, queue_of
-from flowdsl.core.records import QueueRow, Run, ScheduleRow, Step, changed
+from flowdsl.core.records import Run, ScheduleRow, Step, changed
 from flowdsl.core.status import RunStatus
-from flowdsl.core.versions import is_known
 from flowdsl.errors import StorageError
 from flowdsl.storage import columns
 from flowdsl.storage.operations import (
@@ -64,16 +62,12 @@ from flowdsl.storage.operations import (
     UpdateRun,
 )
 from flowdsl.storage.outcomes import Claimed, Done, Fenced, Found, Missing, Opened, Outcome, Unstorable
-from flowdsl.storage.postgres.rows import NotTaken, checked, is_text, step_values
+from flowdsl.storage.postgres.claiming import look_first, next_runs
+from flowdsl.storage.postgres.rows import Dialogue, NotTaken, Row, checked, is_text, step_values
 from flowdsl.storage.postgres.statements import Sql, Statements
 from flowdsl.storage.topics import topics_of
 
 __all__ = ["REFUSED", "Single", "Transaction", "single", "topic_key", "unstorable"]
-
-T = TypeVar("T")
-Row = tuple[Any, ...]
-Dialogue = Generator[tuple[Sql, Sequence[Any]], list[Row], T]
-"""Yields statements with their values, is sent their rows."""
 
 REFUSED = (psycopg.DataError, psycopg.IntegrityError, psycopg.ProgrammingError, psycopg.NotSupportedError)
 """What the driver raises for the values of a row."""
@@ -356,14 +350,15 @@ class Transaction:
         return Opened(found[2]) if found else _MISSING
 
     def _claim_next(self, op: ClaimNext) -> Dialogue[Outcome]:
-        first = yield self._sql.claiming, (op.nonce, op.owner)
-        claimed_before, serial, now, *_ = first[0]
-        self._now = self._now or now
-        again = (yield self._sql.claimed_by_nonce, (op.nonce, op.owner)) if claimed_before else []
+        first = yield from look_first(self._sql, op)
+        self._now = self._now or first.now
+        again = (yield self._sql.claimed_by_nonce, (op.nonce, op.owner)) if first.claimed_before else []
         if again:
             return Claimed(tuple(columns.run_of(row) for row in again))
-        queues = {row[3]: queue_of(QueueRow(*row[3:])) for row in first if row[3] is not None}
-        found = yield from self._next_runs(op, queues, bool(queues or serial))
+        if first.limited:
+            yield self._sql.lock_claims, ()
+            self._now = 0.0  # we may have waited
+        found = yield from next_runs(self._sql, op, first, (yield from self._clock()))
         if not found:
             return Claimed(())
         now = yield from self._clock()
@@ -376,44 +371,6 @@ class Transaction:
         values = (owner, op.nonce, now + op.lease, numbers, epochs, begun, recoveries)
         yield self._sql.take_runs, values
         return Claimed(tuple(runs))
-
-    def _next_runs(
-        self, op: ClaimNext, queues: dict[str, Queue], limited: bool
-    ) -> Dialogue[list[tuple[int, Run]]]:
-        """The runs that *op* takes, with their numbers; their rows are locked. Rows that another worker has
-        locked are passed over; where there are limits, one worker claims at a time, and looks at the clock
-        when it is its turn."""
-        if limited:
-            yield self._sql.lock_claims, ()
-            self._now = 0.0  # we may have waited
-        now = yield from self._clock()
-        known = dict(op.workflows)
-        names = None if op.queues is None else list(op.queues)
-        skip = [run_id for run_id in op.skip if is_text(run_id)]
-        rows = yield self._sql.lost_runs, (now, list(known), skip, names, names, op.limit)
-        lost = [(no, run) for no, run in map(_numbered, rows) if _is_known(run, known)]
-        executing = (yield self._sql.executing, (now,)) if limited else []
-        since = longest_window(queues.values())
-        begun = (yield self._sql.begun, (now - since,)) if since else []
-        rooms = Rooms(queues, Taken(executing, begun), owner=op.owner, now=now)
-        priority, created_at, run_id = op.after or (2**62, 0.0, "")
-        left = op.limit - len(lost)
-        size = 2 * left + 32 if limited else left
-        found: dict[str, tuple[int, Run]] = {}
-        chosen: list[Candidate] = []
-        while len(chosen) < left:
-            place = (-priority, created_at, run_id)
-            values = (*place, skip, now, list(known), names, names, *rooms.closed(), size)
-            page = yield self._sql.pending_runs, values
-            runs = [_numbered(row) for row in page]
-            mine = [(no, run) for no, run in runs if _is_known(run, known)]
-            found.update((run.id, (no, run)) for no, run in mine)
-            chosen += rooms.take([Candidate.of(run) for _, run in mine], left - len(chosen))
-            if len(page) < size:
-                break
-            last = runs[-1][1]
-            priority, created_at, run_id = last.priority, last.created_at, last.id
-        return [*lost, *(found[run.id] for run in chosen)]
 
     def _update_run(self, op: UpdateRun) -> Dialogue[Outcome]:
         head = yield from self._head(op.run_id)
@@ -663,15 +620,6 @@ class Transaction:
 def _head_of(row: Row) -> _Head:
     no, epoch, status, last = row
     return _Head(no, epoch, _STATUS[status], last)
-
-
-def _numbered(row: Row) -> tuple[int, Run]:
-    return row[0], columns.run_of(row[1:])
-
-
-def _is_known(run: Run, known: dict[str, str]) -> bool:
-    """Whether *run* is of a version that *known* covers."""
-    return run.workflow in known and is_known(run.version, known[run.workflow])
 
 
 def _check_run(run: Run) -> None:

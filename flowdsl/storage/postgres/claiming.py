@@ -1,0 +1,141 @@
+"""Taking the next runs of queues, inside a transaction of the writer. :mod:`flowdsl.core.queues` and
+:mod:`flowdsl.core.ownership` decide what may be taken. The reads are here.
+
+Rows that another worker has locked are passed over. Where there are limits, one worker claims at a time, and
+looks at the clock when it is its turn."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import frozen
+
+from flowdsl.core.queues import LOOKED_AT, Candidate, Queue, Rooms, Taken, longest_window, queue_of
+from flowdsl.core.records import QueueRow, Run
+from flowdsl.core.versions import is_known
+from flowdsl.storage import columns
+from flowdsl.storage.operations import ClaimNext
+from flowdsl.storage.postgres.rows import Dialogue, Row, is_text
+from flowdsl.storage.postgres.statements import Statements
+
+__all__ = ["First", "look_first", "next_runs"]
+
+Numbered = tuple[int, Run]
+"""A run, with the number of its row."""
+
+_END = (2**62, float("inf"), "")
+"""A place behind all runs."""
+
+
+@frozen(slots=True)
+class First:
+    """What a claim knows after its first look.
+
+    *claimed_before*: the same claim was sent before. *limited*: there are limits. *now* is in seconds on the
+    server's clock. Pending runs are looked at in order behind the place *begin*, up to the place *end*.
+    """
+
+    claimed_before: bool
+    limited: bool
+    now: float
+    begin: tuple[Any, ...]
+    end: tuple[Any, ...]
+    queues: dict[str, Queue]
+
+
+def look_first(sql: Statements, op: ClaimNext) -> Dialogue[First]:
+    """The first look, in one statement."""
+    priority, created_at, run_id = op.after or (2**62, 0.0, "")
+    begin = (-priority, created_at, run_id)
+    rows = yield sql.claiming, (op.nonce, op.owner, *begin, op.limit + LOOKED_AT - 1)
+    queues = {row[6]: queue_of(QueueRow(*row[6:])) for row in rows if row[6] is not None}
+    claimed_before, serial, now, *end = rows[0][:6]
+    return First(
+        claimed_before, bool(queues or serial), now, begin, _END if end[0] is None else tuple(end), queues
+    )
+
+
+def next_runs(sql: Statements, op: ClaimNext, first: First, now: float) -> Dialogue[list[Numbered]]:
+    """The runs that *op* takes now. Their rows are locked."""
+    claim = _Claim(sql, op, first.begin, now)
+    lost = yield from claim.lost()
+    taken = (yield from _taken(sql, first.queues, now)) if first.limited else Taken()
+    rooms = Rooms(first.queues, taken, owner=op.owner, now=now)
+    left = op.limit - len(lost)
+    size = 2 * left + 32 if first.limited else left
+    chosen = yield from claim.in_order(rooms, first.end, left, size)
+    if len(chosen) < left and first.end is not _END:
+        chosen += yield from claim.of_lanes(rooms, [run.id for _, run in chosen], left - len(chosen))
+    return lost + chosen
+
+
+def _taken(sql: Statements, queues: Mapping[str, Queue], now: float) -> Dialogue[Taken]:
+    executing = yield sql.executing, (now,)
+    rated = [name for name, queue in queues.items() if queue.rate is not None]
+    begun = (yield sql.begun, (rated, now - longest_window(queues.values()))) if rated else []
+    return Taken(executing, begun)
+
+
+class _Claim:
+    """What is asked for one claim: *begin* is the place behind which it looks, *now* its moment."""
+
+    def __init__(self, sql: Statements, op: ClaimNext, begin: tuple[Any, ...], now: float) -> None:
+        self._sql, self._op, self._begin, self._now = sql, op, begin, now
+        self._known = dict(op.workflows)
+        self._names = None if op.queues is None else list(op.queues)
+        self._skip = [run_id for run_id in op.skip if is_text(run_id)]
+
+    def lost(self) -> Dialogue[list[Numbered]]:
+        """Runs whose owner is gone."""
+        values = (self._now, list(self._known), self._skip, self._names, self._names, self._op.limit)
+        rows = yield self._sql.lost_runs, values
+        return self._ours(rows)
+
+    def in_order(self, rooms: Rooms, end: tuple[Any, ...], limit: int, size: int) -> Dialogue[list[Numbered]]:
+        """Pending runs up to the place *end*, in the order in which they are due, *size* at a time."""
+        chosen: list[Numbered] = []
+        place = self._begin
+        while len(chosen) < limit:
+            names = (self._names, self._names)
+            values = (*place, *end, self._skip, self._now, list(self._known), *names, *rooms.closed(), size)
+            page = yield self._sql.pending_runs, values
+            chosen += _chosen(rooms, self._ours(page), limit - len(chosen))
+            if len(page) < size:
+                break
+            last = _numbered(page[-1])[1]
+            place = (-last.priority, last.created_at, last.id)
+        return chosen
+
+    def of_lanes(self, rooms: Rooms, chosen: list[str], limit: int) -> Dialogue[list[Numbered]]:
+        """Pending runs wherever they stand, of the first of each lane. *chosen* are those that it has."""
+        groups = yield self._sql.groups, ()
+        full = rooms.closed().queues
+        names = [
+            name
+            for name, workflow, version, queue in groups
+            if queue not in full and self._knows(workflow, version, queue)
+        ]
+        skip = {*self._skip, *chosen}
+        most = self._op.limit + len(skip)
+        values = (names, *self._begin, most, self._now, *self._begin, most)
+        rows = yield self._sql.first_of_lanes, values
+        numbers = {run_id: no for no, run_id, *_ in rows if run_id not in skip}
+        candidates = [Candidate(*fields) for _, *fields in rows if fields[0] in numbers]
+        wanted = [numbers[run.id] for run in rooms.take(candidates, limit)]
+        locked = (yield self._sql.lock_pending, (wanted,)) if wanted else []
+        return [_numbered(row) for row in locked]
+
+    def _ours(self, rows: list[Row]) -> list[Numbered]:
+        return [(no, run) for no, run in map(_numbered, rows) if self._knows(run.workflow, run.version)]
+
+    def _knows(self, workflow: str, version: str, queue: str | None = None) -> bool:
+        named = queue is None or self._names is None or queue in self._names
+        return named and workflow in self._known and is_known(version, self._known[workflow])
+
+
+def _chosen(rooms: Rooms, runs: list[Numbered], limit: int) -> list[Numbered]:
+    found = {run.id: (no, run) for no, run in runs}
+    return [found[run.id] for run in rooms.take([Candidate.of(run) for _, run in runs], limit)]
+
+
+def _numbered(row: Row) -> Numbered:
+    return row[0], columns.run_of(row[1:])
