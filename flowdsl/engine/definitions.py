@@ -5,28 +5,22 @@ The engine sees those only as :class:`Decorated`: it can ask for the definition 
 :class:`Invocation`.
 """
 
-import gc
 import inspect
-import os
-import threading
-import weakref
 from collections.abc import Callable
 from concurrent.futures import Executor
 from functools import partial
 from types import MethodType
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Self, TypeVar
 from weakref import WeakValueDictionary
 
 from attrs import Factory, define, evolve, field, fields
 
 from flowdsl.core.binding import Binder, Bound, first_name
 from flowdsl.core.durations import seconds
-from flowdsl.core.encoders import ENCODERS
 from flowdsl.core.keys import object_path
 from flowdsl.core.records import Tags
 from flowdsl.core.retry import Retry
 from flowdsl.core.source import source_digest
-from flowdsl.engine.living import is_held
 from flowdsl.engine.option_checks import (
     DIVERGENCES,
     IN_DOUBT,
@@ -44,8 +38,8 @@ from flowdsl.engine.option_checks import (
     plain_function,
     unwrap,
 )
+from flowdsl.engine.twins import Twins, same_code
 from flowdsl.engine.user import Args, Function, Named, Value
-from flowdsl.errors import AmbiguousStep
 
 __all__ = ["NO_OPTIONS", "Decorated", "Invocation", "StepDef", "WorkflowDef", "known_undo", "step_definition"]
 
@@ -89,7 +83,6 @@ def _check_transaction(defn: "StepDef") -> None:
 
 
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-_ASKING = threading.RLock()
 
 NO_OPTIONS = ("fn", "path", "is_async", "binders", "twins", "owner", "transacts", "never_undone")
 """Fields of a definition that are not options of a decorator."""
@@ -101,53 +94,6 @@ def _owner_of(definition: "Definition") -> tuple[str, str] | None:
     name = getattr(fn, "__qualname__", "").rpartition(".")[0]
     is_method = name and not name.endswith("<locals>") and first_name(fn) == "self"
     return (fn.__module__, name) if is_method else None
-
-
-class _Same:
-    """A value of a closure, compared by identity first. Values that cannot be compared are different."""
-
-    def __init__(self, value: object) -> None:
-        self.value = value
-
-    def __eq__(self, other: object) -> bool:
-        mine, its = self.value, getattr(other, "value", None)
-        try:
-            return mine is its or bool(mine == its)
-        except Exception:  # a user's __eq__ may raise anything
-            return False
-
-    __hash__ = None  # type: ignore[assignment]
-
-
-def _layers(fn: Any) -> list[Any]:  # a function of the user's, or what was made of one
-    """A function, and what decorators with ``functools.wraps`` have wrapped in it."""
-    layers = [fn]
-    while (fn := getattr(fn, "__wrapped__", None)) is not None and fn not in layers:
-        layers.append(fn)
-    return layers
-
-
-def _code_of(fn: Any) -> Any:  # the same
-    """The code that the user wrote, under decorators with ``functools.wraps``; ``None`` if there is none."""
-    return getattr(_layers(fn)[-1], "__code__", None)
-
-
-def _made_of(fn: Function) -> list[_Same]:
-    """What tells two functions of one code apart: their closures and defaults."""
-    layers = _layers(fn)
-    found: list[object] = []
-    for layer in layers:
-        names = getattr(getattr(layer, "__code__", None), "co_freevars", ())
-        for name, cell in zip(names, getattr(layer, "__closure__", None) or (), strict=False):
-            if name == "__class__":  # for ``super()``: a new object each time the class is made
-                continue
-            try:
-                found.append(cell.cell_contents)
-            except ValueError:  # not filled yet
-                found.append(None)
-        found += getattr(layer, "__defaults__", None) or ()
-        found += (getattr(layer, "__kwdefaults__", None) or {}).values()
-    return [_Same(one) for one in found if not any(one is layer for layer in layers)]
 
 
 class Definition:
@@ -178,7 +124,7 @@ class Definition:
 
     if TYPE_CHECKING:
         _owner: tuple[str, str] | None
-        _twins: "weakref.WeakSet[Definition] | None"
+        _twins: Twins | None
         fn: Function
         path: str
         ignore: tuple[str, ...]
@@ -208,48 +154,12 @@ class Definition:
     def joins(self, before: "Definition") -> None:
         """This definition replaces *before*, which the same code has made (a factory, or a decorator without
         ``functools.wraps``). While both live, their records may be mixed up."""
-        code = _code_of(self.fn)
-        if before is self or code is None or _code_of(before.fn) is not code:
+        if before is self or not same_code(self.fn, before.fn):
             return
         if before._twins is None:
-            before._twins = weakref.WeakSet((before,))  # type: ignore[misc]  # a slot of the subclasses
+            before._twins = Twins(before)  # type: ignore[misc]  # a slot of the subclasses
         self._twins = before._twins  # type: ignore[misc]
         self._twins.add(self)
-
-    def _require_one(self) -> None:
-        """Raise if another living function of this name differs from this one by its closure or defaults.
-
-        A function that is about to be thrown away does no harm. Neither does one that only a traceback
-        holds."""
-        with _ASKING:  # a thread that checks keeps others out meanwhile
-            rival = self._living_rival()
-        if rival is None:
-            return
-        code = _code_of(self.fn)
-        raise AmbiguousStep(
-            f"{self.kind} {self.path} is two functions that one piece of code has made "
-            f"({os.path.basename(code.co_filename)}:{code.co_firstlineno}), with different closures or "
-            f"defaults: nothing tells their records apart. Give each a name of its own: @{self.kind}(name=…)",
-            step=self.path,
-        )
-
-    def _living_rival(self) -> "Definition | None":
-        if self._rival() is None:
-            return None
-        ENCODERS.reset()  # it remembers classes
-        for generation in range(3):  # the young ones are mostly enough
-            gc.collect(generation)
-            if self._rival() is None:
-                return None
-        while (rival := self._rival()) is not None and not is_held(rival):
-            cast("weakref.WeakSet[Definition]", self._twins).discard(rival)
-        return rival
-
-    def _rival(self) -> "Definition | None":
-        for twin in self._twins or ():
-            if twin.fn is not self.fn and _made_of(twin.fn) != _made_of(self.fn):
-                return twin
-        return None
 
     def is_receiver(self, value: object) -> bool:
         """Whether *value* is the ``self`` of a method that a decorator above called as a function."""
@@ -270,7 +180,7 @@ class Definition:
     def bind(self, receiver: Value, args: Args, kwargs: Named) -> Bound:
         """The arguments of one call, bound and encoded. *receiver* is ``self``, ``cls`` or ``None``."""
         if self._twins is not None:
-            self._require_one()
+            self._twins.require_one(self)
         binder = self._binders.get(receiver is not None) or self.binder(receiver is not None)
         return binder.bind(args, kwargs) if receiver is None else binder.bind(args, kwargs, receiver)
 
@@ -298,7 +208,7 @@ class StepDef(Definition):
     on_divergence: Divergence | None = None
     never_undone: bool = False  # a call said undo=None
     _binders: dict[bool, Binder] = field(factory=dict)
-    _twins: "weakref.WeakSet[Definition] | None" = None
+    _twins: Twins | None = None
     _owner: tuple[str, str] | None = field(init=False, default=Factory(_owner_of, takes_self=True))
     kind: ClassVar[str] = "step"
 
@@ -420,7 +330,7 @@ class WorkflowDef(Definition):
         default=False, kw_only=True, alias="transacts"
     )  # for a run that is one transactional step
     _binders: dict[bool, Binder] = field(factory=dict)
-    _twins: "weakref.WeakSet[Definition] | None" = None
+    _twins: Twins | None = None
     _owner: tuple[str, str] | None = field(init=False, default=Factory(_owner_of, takes_self=True))
     kind: ClassVar[str] = "workflow"
 
