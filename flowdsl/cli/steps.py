@@ -72,6 +72,17 @@ def _print_step(out: Output, step: Step) -> None:
     out.facts(facts)
 
 
+_TIMES = ("until", "deadline", "next", "begun")
+"""Facts that are moments, in seconds since the epoch."""
+
+
+def _fact(name: str, value: Any) -> str:
+    if name not in _TIMES:
+        return str(value)
+    times = value if isinstance(value, list) else [value]
+    return " and ".join(moment(at) if isinstance(at, int | float) else str(at) for at in times)
+
+
 def _text(name: str, value: Any, step: Step) -> Cell:
     if name == "created_at":
         return moment(step.created_at, zone=True)
@@ -82,5 +93,5 @@ def _text(name: str, value: Any, step: Step) -> Cell:
     if name == "scope":
         return value or ("the run", "dim")
     if name == "extra":
-        return ", ".join(f"{key}={item}" for key, item in value.items())
+        return ", ".join(f"{key}={_fact(key, item)}" for key, item in value.items())
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)

@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from flowdsl.core.words import age, clean, span, state_of
 from flowdsl.web.address import href
 from flowdsl.web.answers import refused_text
+from flowdsl.web.offers import KINDS
 
 __all__ = ["FIRST", "Look", "Static", "step_name"]
 
@@ -80,7 +81,7 @@ class Look:
 
     def error(self, status: int, said: str, base: str) -> str:
         """A page that says what is wrong."""
-        context = {"base": base, "csrf": "", "kinds": (), "allow_actions": False}
+        context = {"base": base, "csrf": "", "kinds": KINDS, "allow_actions": False}
         return self.page("error.html", status=status, said=said, **context)
 
 

@@ -311,6 +311,20 @@ def test_every_page_reads_well_at_every_width(look, serve, browser, dark):
             assert page.run("document.querySelectorAll('main').length") == 1
 
 
+def test_a_page_that_says_what_is_wrong_can_be_read_at_every_width(look, serve):
+    """What it says is to be seen, in a sentence, and the other pages are one click away."""
+    served = serve()
+    page = look("/", served=served)
+    seen = "[...document.querySelectorAll('main *, nav a')].filter((e) => e.checkVisibility()).map((e) => e.innerText)"
+    for width in WIDTHS:
+        page.resize(width, 800)
+        page.go(f"{served.url}/runs/none")
+        said = page.run(seen)
+        assert {"Nothing is here", "There is no such run.", "All runs"} <= set(said), width
+        assert {"Runs", "Queues", "Schedules", "Workers"} <= set(said), width
+    page.events.clear()  # the browser complains of the status
+
+
 def test_the_page_reads_without_script(look):
     """Error, bars, rows and a step's detail are there; a bar is a link to it."""
     run = failed(4)
