@@ -21,6 +21,7 @@ __all__ = [
     "executing",
     "in_step_body",
     "in_workflow_body",
+    "is_asked_by_user",
     "is_thread_of_user",
     "line_of",
     "line_of_code",
@@ -109,6 +110,20 @@ def user_frame(depth: int = 1) -> Any:
             return frame
         frame = frame.f_back
     return None
+
+
+def is_asked_by_user(depth: int = 1) -> bool:
+    """Whether user code asks what is asked here, itself or by functions of Python's own library. What other
+    libraries ask concerns themselves."""
+    frame: Any = sys._getframe(depth)
+    while frame is not None:
+        module = str(frame.f_globals.get("__name__")).partition(".")[0]
+        if module in _BY_THEMSELVES:
+            return False
+        if module not in sys.stdlib_module_names:
+            return not frame.f_code.co_filename.startswith((_PACKAGE, *_INSTALLED, *_GENERATED))
+        frame = frame.f_back
+    return is_thread_of_user(depth + 1)
 
 
 def is_thread_of_user(depth: int = 1) -> bool:

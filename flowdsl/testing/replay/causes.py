@@ -129,9 +129,15 @@ def noticing(found: list[tuple[str, str]]) -> Iterator[None]:
         else:
             return
         cause = _cause(str(module), name)
-        if cause is None or not in_workflow_body(2) or user_frame(2) is not caller:
+        if cause is None or not in_workflow_body(2):
             return
-        place = f"{str(module).lstrip('_')}.{name}() at {line_of(caller)}"
+        if user_frame(2) is caller:
+            where = f"at {line_of(caller)}"
+        elif caller.f_globals.get("__name__") == "concurrent.futures.thread":
+            where = "in a thread of its own"
+        else:
+            return
+        place = f"{str(module).lstrip('_')}.{name}() {where}"
         if (cause, place) not in found:
             found.append((cause, place))
 

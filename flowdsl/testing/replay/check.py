@@ -26,7 +26,7 @@ from flowdsl.testing.replay.execution import live, unfinished
 from flowdsl.testing.replay.observed import Generations, Life, Plan, Sight
 from flowdsl.testing.replay.report import difference, lossy, story
 from flowdsl.testing.replay.sets import uses_sets
-from flowdsl.testing.replay.surroundings import CHANGES
+from flowdsl.testing.replay.surroundings import CHANGES, IMPORTED
 from flowdsl.testing.replay.transactions import Database
 from flowdsl.testing.replay.values import copy_of
 from flowdsl.testing.seam import Fakes, fakes_by_path
@@ -41,6 +41,7 @@ _USUAL = 25  # crashes that are tried by default
 _PROCESSES = 2  # processes in which a workflow is continued
 _LOOKS = 4  # executions that tell whether something differs by itself
 _BY_ITSELF = frozenset({cause.CHANCE, cause.IDS, cause.CLOCK, cause.PROCESS})
+_AS_IMPORTED = "when a module is imported: a constant, a default, a field of a class"
 _PROCESSES_FOR_SETS = 8  # the same, if the order of a set may matter: two of them may agree by chance
 
 
@@ -227,7 +228,8 @@ class _Check:
             self._elsewhere.has_happened(first)
             for number in self._elsewhere.numbers(count):
                 self._executions += 1
-                sight = self._elsewhere.sight(number, points[number], tuple(changes))
+                imported = tuple(IMPORTED) if number == 1 else ()
+                sight = self._elsewhere.sight(number, points[number], tuple(changes), imported=imported)
                 if sight.what:
                     found = self._causes_elsewhere(number, sight)
                     raise ReplayMismatch(story(self._name, first, sight, found), sight.point)
@@ -268,6 +270,9 @@ class _Check:
         changes."""
         ask = self._elsewhere
         assert ask is not None
+        if number == 1 and not ask.sight(number, sight.point, sight.changes).what:
+            found = [c for c in IMPORTED if ask.sight(number, sight.point, (c,), imported=(c,)).what]
+            return {one: [_AS_IMPORTED] for one in found} or {cause.ANYTHING: ()}
         plain = ask.sight(number, sight.point, (), notice=True)
         if not plain.what:
             found = [one for one in sight.changes if ask.sight(number, sight.point, (one,)).what]

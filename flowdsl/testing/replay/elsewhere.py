@@ -41,6 +41,8 @@ class _Process:
         self._seed = seed
         self._owner = os.getpid()
         self._modules: dict[str, Any] = {}
+        self._imported: tuple[str, ...] = ()
+        self._only_plainly: set[str] = set()
         path = os.pathsep.join(filter(None, [_ROOT, os.environ.get("PYTHONPATH", "")]))
         environment = {**os.environ, "PYTHONHASHSEED": str(seed), "PYTHONPATH": path}
         environment.pop("PYTHONSTARTUP", None)
@@ -57,16 +59,26 @@ class _Process:
         """Whether it can still be asked."""
         return self._owner == os.getpid() and self._process.poll() is None
 
-    def prepare(self, modules: dict[str, Any]) -> None:
-        """Import *modules* there, as they are now. Raises :class:`Unreachable`."""
-        if any(self._modules.get(name, found) != found for name, found in modules.items()):
+    def prepare(self, modules: dict[str, Any], imported: tuple[str, ...]) -> None:
+        """Import *modules* there, as they are now, under the changes *imported*. Raises
+        :class:`Unreachable`. Modules that cannot be imported under any change are imported without."""
+        if self._only_plainly & modules.keys():
+            imported = ()
+        changed = any(self._modules.get(name, found) != found for name, found in modules.items())
+        if changed or imported != self._imported:
             self.restart()
+            self._imported = imported
         new = {name: found for name, found in modules.items() if name not in self._modules}
-        if new:
-            fault = self._ask("prepare", list(sys.path), new, _surroundings())
-            if fault:
-                raise Unreachable(f"its modules cannot be imported there: {fault}")
+        if not new:
+            return
+        fault = self._ask("prepare", list(sys.path), new, _surroundings(), imported)
+        if not fault:
             self._modules |= new
+        elif imported:
+            self._only_plainly |= new.keys()
+            self.prepare(modules, ())
+        else:
+            raise Unreachable(f"its modules cannot be imported there: {fault}")
 
     def restart(self) -> None:
         """Forget what was imported there."""
@@ -150,18 +162,26 @@ class Elsewhere:
         self._modules |= modules
         self._data = pickle.dumps((self._packed, more), 5)
 
-    def sight(self, number: int, point: int, changes: tuple[str, ...], notice: bool = False) -> Sight:
-        """What the workflow shows in process *number*, continued after *point* commits. Raises
-        :class:`Unreachable`."""
-        return self._process(_SEEDS[number]).execute(self._data, point, changes, notice)
+    def sight(
+        self,
+        number: int,
+        point: int,
+        changes: tuple[str, ...],
+        *,
+        notice: bool = False,
+        imported: tuple[str, ...] = (),
+    ) -> Sight:
+        """What the workflow shows in process *number*, continued after *point* commits. Its modules were
+        *imported* under some of the changes. Raises :class:`Unreachable`."""
+        return self._process(_SEEDS[number], imported).execute(self._data, point, changes, notice)
 
-    def _process(self, seed: int) -> _Process:
+    def _process(self, seed: int, imported: tuple[str, ...]) -> _Process:
         process = _processes.get(seed)
         if process is None or not process.serves():
             if process is not None:
                 process.close()
             process = _processes[seed] = _Process(seed)
-        process.prepare(self._modules)
+        process.prepare(self._modules, imported)
         return process
 
     def restart(self, number: int) -> None:

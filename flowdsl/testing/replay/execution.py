@@ -17,7 +17,7 @@ from flowdsl.core.records import Run
 from flowdsl.core.status import RunStatus, StepStatus, is_final
 from flowdsl.runtime import Runtime
 from flowdsl.storage import MemoryStorage
-from flowdsl.storage.base import Operation, Outcome, UpdateRun
+from flowdsl.storage.base import Fenced, Missing, Operation, Outcome, UpdateRun
 from flowdsl.storage.transactions import StepTransaction
 from flowdsl.testing.clock import VirtualClock
 from flowdsl.testing.crash import RelayStorage
@@ -70,8 +70,12 @@ class _Recording(RelayStorage):
         with self._order:
             outcomes = self.storage.commit(operations)
             if operations:
-                self._life.commits.append(Commit(tuple(operations), self._clock.now()))
-                self._life.note(operations)
+                done = [
+                    operation for operation, outcome in zip(operations, outcomes, strict=True)
+                    if not isinstance(outcome, Fenced | Missing)
+                ]  # fmt: skip
+                self._life.commits.append(Commit(tuple(done), self._clock.now()))
+                self._life.note(done)
         return outcomes
 
 

@@ -2,10 +2,12 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 from attrs import define, field, frozen
 
+from flowdsl.blocks import block
 from flowdsl.core.kinds import OBSERVABLE
 from flowdsl.core.records import Step
 from flowdsl.storage.base import Operation, PutStep, Restart, TakeSignal
@@ -44,9 +46,9 @@ class Generations:
     def __init__(self) -> None:
         self._restarts: Counter[str] = Counter()
 
-    def place(self, run_id: str, key: str) -> Place:
-        """Where a call stands that is made in the present generation."""
-        return Place(run_id, 1 + self._restarts[run_id], key)
+    def of(self, run_id: str) -> int:
+        """The present generation of a run."""
+        return 1 + self._restarts[run_id]
 
     def records(self, operations: Iterable[Operation]) -> Iterator[tuple[Place, Step]]:
         """The records among *operations*, in their order, each with its place."""
@@ -55,7 +57,7 @@ class Generations:
                 self._restarts[operation.run_id] += 1
             elif isinstance(operation, PutStep | TakeSignal):
                 step = operation.step
-                yield self.place(step.run_id, step.key), step
+                yield Place(step.run_id, self.of(step.run_id), step.key), step
 
 
 def records_of(commits: Iterable[Commit]) -> Iterator[tuple[Place, Step]]:
@@ -104,6 +106,9 @@ class Plan:
     database: Database = field(factory=lambda: Database(None))
 
 
+_generation: ContextVar[tuple[str, int]] = ContextVar("flowdsl-check-replay-generation", default=("", 1))
+
+
 @define(slots=True)
 class Life:
     """What was seen of one execution, which continues the commits *before*.
@@ -137,8 +142,18 @@ class Life:
         self.puts.update(self.generations.records(operations))
 
     def place(self, run_id: str, key: str) -> Place:
-        """Where a call stands that is made now."""
-        return self.generations.place(run_id, key)
+        """Where a call stands that is made here. The body that makes it may outlive its generation."""
+        executing, generation = _generation.get()
+        return Place(run_id, generation if executing == run_id else self.generations.of(run_id), key)
+
+    @block
+    def executing(self, run_id: str) -> Iterator[None]:
+        """The block is the body of a run, in its present generation."""
+        token = _generation.set((run_id, self.generations.of(run_id)))
+        try:
+            yield
+        finally:
+            _generation.reset(token)
 
     def journal(self) -> dict[Place, Step]:
         """The records that must be the same in each execution."""

@@ -75,7 +75,7 @@ class Player(Hooks):
     def execute_body(self, body: BodyView, proceed: Callable[[], Any]) -> Any:
         if body.step is None:
             self._workflow(body)
-            with executing(body.kind):
+            with executing(body.kind), self._life.executing(body.run_id):
                 return proceed()
         fn = self._instead(body, proceed)
         with executing("step"):
@@ -84,7 +84,7 @@ class Player(Hooks):
     async def execute_body_async(self, body: BodyView, proceed: Callable[[], Any]) -> Any:
         if body.step is None:
             self._workflow(body)
-            with executing(body.kind):
+            with executing(body.kind), self._life.executing(body.run_id):
                 return await proceed()
         fn = self._instead(body, proceed)
         with executing("step"):
@@ -138,6 +138,8 @@ class Player(Hooks):
                 return _outcome_async(outcome, turns)
             beside = threading.get_ident() != self._threads.get(body.run_id)
             return _outcome(outcome, turns if beside else 0)
+        if lost and not body.is_async and not plan.losers.holds_run(body.run_id):
+            return lambda *_, **__: None  # nobody takes it, and nothing would stop it: its run goes on
         if address in plan.begun or lost:
             return lambda *_, **__: body.ahold() if body.is_async else body.hold()
         if body.step.mode == "send":

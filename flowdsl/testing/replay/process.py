@@ -23,7 +23,7 @@ from flowdsl.testing.replay.causes import noticing
 from flowdsl.testing.replay.execution import live, unfinished
 from flowdsl.testing.replay.observed import Life, Plan, Sight
 from flowdsl.testing.replay.report import difference
-from flowdsl.testing.replay.surroundings import another_host, elsewhere
+from flowdsl.testing.replay.surroundings import IMPORTED, another_host, elsewhere
 from flowdsl.testing.replay.travel import NotTaken, unpack
 
 __all__ = ["Surroundings", "main", "receive", "send"]
@@ -75,15 +75,21 @@ def _take_over(surroundings: Surroundings) -> None:
     time.tzset()
 
 
-def _prepare(paths: list[str], modules: dict[str, tuple[str, float]], surroundings: Surroundings) -> str:
-    """Import what is needed. Returns what went wrong, or ``""``."""
+def _prepare(
+    paths: list[str],
+    modules: dict[str, tuple[str, float]],
+    surroundings: Surroundings,
+    changes: tuple[str, ...],
+) -> str:
+    """Import what is needed, where *changes* have happened. Returns what went wrong, or ``""``."""
     _take_over(surroundings)
-    sys.path[:] = paths
+    sys.path[:] = map(os.path.abspath, paths)
     finder: Any = _Finder({name: file for name, (file, _) in modules.items() if file})
     sys.meta_path.append(finder)
     try:
-        for name in modules:
-            importlib.import_module(name)
+        with elsewhere(changes, IMPORTED):
+            for name in modules:
+                importlib.import_module(name)
     except BaseException as error:  # the user's module may raise anything
         return f"{type(error).__name__}: {error}"
     return ""

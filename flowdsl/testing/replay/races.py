@@ -35,7 +35,7 @@ class Losers:
 
     def learn(self, puts: Mapping[Place, Step]) -> None:
         """Take note of the races among these records."""
-        records = [(place, step, facts_of(step)) for place, step in puts.items()]
+        records = [(place, step, facts_of(step)) for place, step in list(puts.items())]
         known = -1
         while known != len(self._calls) + len(self._runs):  # what belongs to a loser may stand in any order
             known = len(self._calls) + len(self._runs)

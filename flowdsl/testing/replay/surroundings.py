@@ -22,9 +22,9 @@ from typing import Any
 from flowdsl.blocks import block
 from flowdsl.testing.replay.causes import CLOCK, DIRECTORY, ENVIRONMENT, ORDER, OUTSIDE, PROCESS, ZONE
 from flowdsl.testing.replay.side_effects import is_program
-from flowdsl.testing.user_code import is_thread_of_user, user_frame
+from flowdsl.testing.user_code import is_asked_by_user, is_thread_of_user, user_frame
 
-__all__ = ["CHANGES", "another_host", "elsewhere"]
+__all__ = ["CHANGES", "IMPORTED", "another_host", "elsewhere"]
 
 SHIFT = timedelta(days=190, hours=13, minutes=7)
 """How much later the run is continued: another date, month, weekday and half of the day."""
@@ -103,22 +103,32 @@ def _time_machine() -> Any:
 
 @block
 def later() -> Iterator[None]:
-    """All clocks are half a year ahead. Needs time-machine; without it they are ahead by what it took."""
+    """All clocks are half a year ahead, numpy's too."""
+    with clocks_later(), _numpy_later():
+        yield
+
+
+@block
+def clocks_later() -> Iterator[None]:
+    """All clocks but numpy's are half a year ahead. Needs time-machine; without it they are ahead by what it
+    took."""
     time_machine = _time_machine()
     if time_machine is None:
         yield
         return
     time.ctime, time.asctime = ctime, asctime
-    with time_machine.travel(datetime.now(UTC) + SHIFT), _numpy_later():
-        yield
-    time.ctime, time.asctime = _real_ctime, _real_asctime
+    try:
+        with time_machine.travel(datetime.now(UTC) + SHIFT):
+            yield
+    finally:
+        time.ctime, time.asctime = _real_ctime, _real_asctime
 
 
 @block
 def _numpy_later() -> Iterator[None]:
     """numpy reads the clock of the machine by itself, so its type of dates is replaced."""
     numpy: Any = sys.modules.get("numpy")
-    if numpy is None:
+    if numpy is None or _time_machine() is None:
         yield
         return
     real = numpy.datetime64
@@ -141,8 +151,8 @@ def _numpy_later() -> Iterator[None]:
 
 @block
 def other_environment() -> Iterator[None]:
-    """All variables but ours have other values, and those that are not set are; there is one more. A
-    directory is another one that exists."""
+    """All variables but ours have other values, and those that are not set are, for user code; there is one
+    more. A directory is another one that exists."""
     os.environ[_MORE] = _HOST
     for name, value in list(os.environ.items()):
         if name not in _OURS:
@@ -154,7 +164,7 @@ def other_environment() -> Iterator[None]:
         try:
             return read(self, name)
         except KeyError:
-            if user_frame(2) is None and not is_thread_of_user(2):
+            if not is_asked_by_user(2):
                 raise
             return _if_unset
 
@@ -253,7 +263,9 @@ def other_names() -> Iterator[None]:
         thread.name, sys.argv = before
 
 
-CHANGES: Mapping[str, Callable[[], AbstractContextManager[None]]] = {
+Changes = Mapping[str, Callable[[], AbstractContextManager[None]]]
+
+CHANGES: Changes = {
     CLOCK: later,
     ENVIRONMENT: other_environment,
     ZONE: other_zone,
@@ -264,11 +276,19 @@ CHANGES: Mapping[str, Callable[[], AbstractContextManager[None]]] = {
 }
 """What may have changed, and how."""
 
+IMPORTED: Changes = {
+    CLOCK: clocks_later,  # pandas would keep numpy's
+    ENVIRONMENT: other_environment,
+    ZONE: other_zone,
+    DIRECTORY: other_directory,
+}
+"""What may have changed before a module is imported, and how."""
+
 
 @block
-def elsewhere(changes: tuple[str, ...]) -> Iterator[None]:
+def elsewhere(changes: tuple[str, ...], how: Changes = CHANGES) -> Iterator[None]:
     """Execute the block where all of *changes* have happened."""
     with ExitStack() as stack:
         for name in changes:
-            stack.enter_context(CHANGES[name]())
+            stack.enter_context(how[name]())
         yield

@@ -396,7 +396,7 @@ def poll() -> float:
     return random.random()
 
 
-@correct(deaths=2, crashes=6)
+@correct(deaths=2, crashes=4)
 def the_same_call_in_two_generations(left: int = 2) -> Any:
     found = [charge("poll"), race(charge.submit("r"), charge.submit(f"s{left}")), child("same")]
     found.append(charge(poll()))

@@ -23,6 +23,7 @@ import threading
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from os import stat
 from typing import Any
 
 import numpy as np
@@ -220,6 +221,58 @@ for _name, _look in SETTINGS.items():
 body("directory", cause.DIRECTORY, os.getcwd)
 body("directory_path", cause.DIRECTORY, lambda: str(pathlib.Path("x").absolute()))
 
+# what a module reads when it is imported ------------------------------------------------------------------
+
+STAGE = os.environ.get("FLOWDSL_TEST_UNSET", "dev")
+HOME = os.environ["HOME"]
+PLACE = os.getcwd()
+TODAY = datetime.date.today()
+OFFSET = time.timezone
+
+
+@mistake(cause.ENVIRONMENT)
+def imported_setting() -> str:
+    return charge([STAGE, HOME])
+
+
+@mistake(cause.DIRECTORY)
+def imported_directory() -> str:
+    return charge(PLACE)
+
+
+@mistake(cause.CLOCK)
+def imported_day() -> str:
+    return charge(TODAY)
+
+
+@mistake(cause.ZONE)
+def imported_zone() -> str:
+    return charge(OFFSET)
+
+
+@mistake(cause.CLOCK)
+def imported_in_a_default(day: datetime.date = datetime.date.today()) -> str:
+    return charge(day)
+
+
+# threads of the workflow ------------------------------------------------------------------------------
+
+
+def in_pool(look: Any, *args: Any) -> Any:
+    """What *look* gives in a thread."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(look, *args).result()
+
+
+def in_thread(look: Any) -> Any:
+    """The same, in a thread by hand."""
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: found.append(look()))
+    thread.start()
+    thread.join()
+    return found
+
+
 # what is outside --------------------------------------------------------------------------------------
 
 FOLDER = pathlib.Path(tempfile.gettempdir()) / f"flowdsl-mistakes-{os.getpid()}"
@@ -247,6 +300,29 @@ body("outside_resolved", cause.OUTSIDE, lambda: len(socket.getaddrinfo("localhos
 body("effect_write", "", lambda: (FOLDER / "out").write_text("x"))
 body("effect_command", "", lambda: subprocess.run([sys.executable, "-c", ""]).returncode)
 body("effect_folder", "", lambda: tempfile.mkdtemp(dir=FOLDER) and None)
+
+POOLED = {
+    "read": (cause.OUTSIDE, lambda: in_pool(FILE.read_text)),
+    "read_by_hand": (cause.OUTSIDE, lambda: in_thread(lambda: FILE.read_text())),
+    "size": (cause.OUTSIDE, lambda: in_pool(os.path.getsize, FILE)),
+    "size_imported": (cause.OUTSIDE, lambda: stat(FILE).st_size),
+    "setting": (cause.ENVIRONMENT, lambda: in_pool(os.getenv, "FLOWDSL_TEST_UNSET", "dev")),
+    "clock": (cause.CLOCK, lambda: in_pool(time.time)),
+    "chance": (cause.CHANCE, lambda: in_thread(lambda: random.random())),
+    "written": ("", lambda: in_pool((FOLDER / "out").write_text, "x")),
+    "command": ("", lambda: in_pool(subprocess.run, [sys.executable, "-c", ""]) and None),
+}
+for _name, (_blamed, _look) in POOLED.items():
+    body(f"thread_{_name}", _blamed, _look)
+
+
+@mistake(cause.ENVIRONMENT)
+def setting_that_must_be_a_number() -> str:
+    try:
+        return charge(int(os.getenv("FLOWDSL_TEST_UNSET", "5")))
+    except ValueError:
+        return charge(5)
+
 
 # sets -------------------------------------------------------------------------------------------------
 

@@ -87,8 +87,8 @@ def test_what_differs_by_itself_is_not_blamed_on_what_has_changed(monkeypatch: p
 
     real, plain = Elsewhere.sight, iter(["", "", "another call"])
 
-    def sight(self, number, point, changes, notice=False):
-        found = real(self, number, point, changes, notice)
+    def sight(self, number, point, changes, *, notice=False, imported=()):
+        found = real(self, number, point, changes, notice=notice, imported=imported)
         if notice:
             return found
         matters = len(changes) > 1 or changes == (causes.ENVIRONMENT,)
