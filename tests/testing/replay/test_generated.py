@@ -120,7 +120,7 @@ def test_an_example_replays(name: str, tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("flavour", [SYNC, ASYNC], ids=repr)
 @settings(max_examples=examples(3))
-@given(program=programs.programs)
+@given(program=programs.PROGRAMS.strategy)
 def test_generated_programs_replay(flavour: Flavour, program: Any) -> None:
     """Retries, nested steps, children, branches and submitted steps, from every commit on."""
     world = World()
