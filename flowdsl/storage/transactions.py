@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from flowdsl.storage.operations import Operation
 from flowdsl.storage.outcomes import Outcome
 
-__all__ = ["NotCommitted", "StepTransaction", "ended_by_itself", "in_threads", "refuse"]
+__all__ = ["NotCommitted", "StepTransaction", "Unending", "ended_by_itself", "in_threads", "refuse"]
 
 
 class NotCommitted(Exception):
@@ -75,3 +75,22 @@ async def in_threads(transaction: AbstractContextManager[StepTransaction]) -> As
             yield entered
         finally:
             await loop.run_in_executor(thread, transaction.__exit__, None, None, None)
+
+
+class Unending:
+    """Comes before the driver's class of a connection that a body gets: the body cannot end its
+    transaction."""
+
+    __slots__ = ()
+
+    def commit(self) -> NoReturn:
+        refuse("commit()")
+
+    def rollback(self) -> NoReturn:
+        refuse("rollback()")
+
+    def close(self) -> NoReturn:
+        refuse("close()")
+
+    def __enter__(self) -> NoReturn:
+        refuse("`with connection:`, which commits,")

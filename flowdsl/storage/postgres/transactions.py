@@ -26,7 +26,7 @@ from flowdsl.storage.postgres.connections import KEEP_ALIVE, PerLoop, is_conflic
 from flowdsl.storage.postgres.drive import Threads, drive
 from flowdsl.storage.postgres.url import Place
 from flowdsl.storage.postgres.writer import REFUSED, Transaction, unstorable
-from flowdsl.storage.transactions import NotCommitted, StepTransaction, ended_by_itself, refuse
+from flowdsl.storage.transactions import NotCommitted, StepTransaction, Unending, ended_by_itself, refuse
 
 __all__ = ["AsyncStepConnection", "AsyncTransaction", "BodyConnections", "StepConnection", "SyncTransaction"]
 
@@ -43,20 +43,8 @@ cut after some minutes, so that its locks do not stay."""
 _COMMIT = "RELEASE SAVEPOINT flowdsl_step; COMMIT"
 
 
-class StepConnection(psycopg.Connection[Any]):
+class StepConnection(Unending, psycopg.Connection[Any]):
     """What a sync body gets. It cannot end its transaction; ``transaction()`` on it makes a savepoint."""
-
-    def commit(self) -> NoReturn:
-        refuse("commit()")
-
-    def rollback(self) -> NoReturn:
-        refuse("rollback()")
-
-    def close(self) -> NoReturn:
-        refuse("close()")
-
-    def __enter__(self) -> NoReturn:
-        refuse("`with connection:`, which commits,")
 
 
 class AsyncStepConnection(psycopg.AsyncConnection[Any]):

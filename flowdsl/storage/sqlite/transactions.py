@@ -8,7 +8,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from flowdsl.blocks import block
 from flowdsl.storage.operations import Operation
@@ -16,29 +16,17 @@ from flowdsl.storage.outcomes import Done, Outcome
 from flowdsl.storage.sqlite import statements as sql
 from flowdsl.storage.sqlite.file import WRITER, connect, patiently, translate
 from flowdsl.storage.sqlite.writer import Transaction
-from flowdsl.storage.transactions import NotCommitted, StepTransaction, ended_by_itself, refuse
+from flowdsl.storage.transactions import NotCommitted, StepTransaction, Unending, ended_by_itself
 
 __all__ = ["SQLiteTransaction", "StepConnection", "begun"]
 
 
-class StepConnection(sqlite3.Connection):
+class StepConnection(Unending, sqlite3.Connection):
     """What a body gets. It cannot end its transaction, by method or by statement."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.refused = False
-
-    def commit(self) -> NoReturn:
-        refuse("commit()")
-
-    def rollback(self) -> NoReturn:
-        refuse("rollback()")
-
-    def close(self) -> NoReturn:
-        refuse("close()")
-
-    def __enter__(self) -> NoReturn:
-        refuse("`with connection:`, which commits,")
 
     def judge(self, action: int, *_: str | None) -> int:
         """What SQLite asks of each part of a statement: none may begin or end a transaction."""
