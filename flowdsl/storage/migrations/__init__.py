@@ -1,7 +1,7 @@
 """Numbered changes of the stored schema, one folder for each dialect.
 
-A file is named ``0001_what_it_does.sql``. Numbers start at 1 and have no gaps; the highest is the schema's
-version. Once released, a file is never edited: a change of the schema is a new file.
+A file is named ``0001_what_it_does.sql``. Numbers start at 1 and have no gaps. The highest number is the
+schema's version. A released file is never edited. Each change of the schema is a new file.
 """
 
 from pathlib import Path

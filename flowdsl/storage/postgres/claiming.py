@@ -1,8 +1,8 @@
 """Taking the next runs of queues, inside a transaction of the writer. :mod:`flowdsl.core.queues` and
 :mod:`flowdsl.core.ownership` decide what may be taken. The reads are here.
 
-Rows that another worker has locked are passed over. Where there are limits, one worker claims at a time, and
-looks at the clock when it is its turn."""
+Rows that another worker has locked are passed over. If there are limits, one worker claims at a time. It
+looks at the clock when its turn has come."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -76,7 +76,7 @@ def _taken(sql: Statements, queues: Mapping[str, Queue], now: float) -> Dialogue
 
 
 class _Claim:
-    """What is asked for one claim: *begin* is the place behind which it looks, *now* its moment."""
+    """What one claim asks for. *begin* is the place behind which it looks, *now* its moment."""
 
     def __init__(self, sql: Statements, op: ClaimNext, begin: tuple[Any, ...], now: float) -> None:
         self._sql, self._op, self._begin, self._now = sql, op, begin, now
@@ -106,7 +106,8 @@ class _Claim:
         return chosen
 
     def of_lanes(self, rooms: Rooms, chosen: list[str], limit: int) -> Dialogue[list[Numbered]]:
-        """Pending runs wherever they stand, of the first of each lane. *chosen* are those that it has."""
+        """Pending runs from the first ones of each lane, whatever their place. *chosen* are those that the
+        claim has already."""
         groups = yield self._sql.groups, ()
         full = rooms.closed().queues
         names = [

@@ -1,4 +1,5 @@
-"""Connections to the server: lent to threads, one pinned to each event loop, and what their errors mean."""
+"""Connections to the server, and what their errors mean. Threads borrow one. Each event loop has one of its
+own."""
 
 import asyncio
 import logging
@@ -27,8 +28,8 @@ __all__ = [
 
 logger = logging.getLogger("flowdsl")
 
-_MOST = 16  # connections that one process lends at a time
-_KEPT = 8  # connections that wait for the next loan
+_MOST = 16  # connections that one process lends at the same time
+_KEPT = 8  # connections that are kept for the next loan
 _SETTINGS = (
     "SET SESSION synchronous_commit = on; SET lock_timeout = {lock}; SET statement_timeout = '60s'; "
     "SET idle_in_transaction_session_timeout = '20s'"
@@ -43,7 +44,7 @@ KEEP_ALIVE: dict[str, Any] = {
 
 
 def is_conflict(error: psycopg.Error) -> bool:
-    """Whether two transactions were in each other's way: the same again will do."""
+    """Whether two transactions were in each other's way. Then the same is sent again."""
     conflicts = (
         psycopg.errors.DeadlockDetected,
         psycopg.errors.SerializationFailure,
@@ -54,7 +55,7 @@ def is_conflict(error: psycopg.Error) -> bool:
 
 
 def is_outage(error: psycopg.Error) -> bool:
-    """Whether the server or the way to it is gone for now."""
+    """Whether the server, or the way to it, is gone for now."""
     if isinstance(error, psycopg.errors.DiskFull | psycopg.errors.ProgramLimitExceeded):
         return False
     state = error.sqlstate or ""
@@ -64,7 +65,7 @@ def is_outage(error: psycopg.Error) -> bool:
 
 
 def translate(error: psycopg.Error, place: Place) -> StorageError:
-    """What *error* of the driver means to a user: the only place that says so."""
+    """What an *error* of the driver means to a user. Only this place says so."""
     text = str(error).strip().partition("\n")[0]
     if isinstance(error, psycopg.errors.DiskFull):
         return StorageFull(f"no space left on the database server ({text}); nothing acknowledged is lost")
@@ -79,7 +80,7 @@ def translate(error: psycopg.Error, place: Place) -> StorageError:
 
 
 class Outage:
-    """Says once that the server does not answer, and once that it does again, however many callers wait."""
+    """Says once that the server does not answer, and once that it answers again, for all callers."""
 
     def __init__(self, patience: float) -> None:
         self._patience = patience
@@ -87,7 +88,7 @@ class Outage:
         self._said = False
 
     def begins(self, error: psycopg.Error) -> None:
-        """The server is not there, and will be waited for."""
+        """The server is not there. Callers wait for it."""
         with self._lock:
             said, self._said = self._said, True
         if not said:
@@ -108,9 +109,9 @@ class Outage:
 
 
 class Connections:
-    """All connections of one storage in one process. Broken ones are closed, never repaired.
+    """All connections of one storage in one process. Broken ones are closed, and never repaired.
 
-    A forked child must not touch those of its parent: closing one would end the parent's session.
+    A forked child must not touch those of its parent. If it closed one, the parent's session would end.
     """
 
     def __init__(self, place: Place) -> None:
@@ -168,15 +169,15 @@ class Connections:
                 pinned.connection = await self._connect_async()
             try:
                 yield pinned.connection
-            except BaseException:  # an interrupt too
-                # What it was doing is not known: begin anew the next time.
+            except BaseException:  # an interrupt, too
+                # Nobody knows what it was doing. The next call begins anew.
                 connection, pinned.connection = pinned.connection, None
                 if connection is not None:
                     await connection.close()
                 raise
 
     def drop_idle(self) -> None:
-        """Close the connections that nobody uses: after an outage each of them is dead."""
+        """Close the connections that nobody uses. After an outage all of them are dead."""
         while self._idle:
             try:
                 self._idle.pop().close()
@@ -184,7 +185,7 @@ class Connections:
                 return
 
     def close(self) -> None:
-        """Close what nobody uses now; the rest is closed as it comes back."""
+        """Close what nobody uses now. The rest is closed when it comes back."""
         self._closed = True
         self.drop_idle()
         self._pinned.finish()
@@ -207,7 +208,7 @@ class _Pinned:
 
 
 class OfLoop(Protocol):
-    """What belongs to one event loop; ``finish`` closes its connections, without the loop."""
+    """What belongs to one event loop. ``finish`` closes its connections without the loop."""
 
     def finish(self) -> None: ...
 
@@ -216,7 +217,7 @@ L = TypeVar("L", bound=OfLoop)
 
 
 class PerLoop(Generic[L]):
-    """One of what *make* makes for each event loop; finished once the loop is closed or gone."""
+    """Calls *make* once for each event loop. What it made is finished once the loop is closed or gone."""
 
     def __init__(self, make: Callable[[], L]) -> None:
         self._make = make
@@ -224,7 +225,7 @@ class PerLoop(Generic[L]):
         self._found: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, L] = weakref.WeakKeyDictionary()
 
     def here(self) -> L:
-        """That of the running loop."""
+        """What belongs to the running loop."""
         loop = asyncio.get_running_loop()
         found = self._found.get(loop)
         if found is None:

@@ -1,5 +1,5 @@
-"""Sending the statements of a commit, on a connection that blocks and on one that is awaited, and the threads
-in which async code sends several."""
+"""How the statements of a commit are sent: on a connection that blocks, or on one that is awaited. Async code
+sends several statements in a thread."""
 
 import asyncio
 from collections.abc import Callable
@@ -18,8 +18,8 @@ _MOST = 8  # threads
 
 
 class Threads:
-    """A few threads for transactions of async code. They are our own: those of the loop's pool may all be
-    waiting for such a transaction."""
+    """A few threads for transactions of async code. They are our own, because all threads of the loop's pool
+    may be waiting for such a transaction."""
 
     def __init__(self) -> None:
         self._pool = self._new_pool()

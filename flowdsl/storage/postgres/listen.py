@@ -1,11 +1,11 @@
-"""Hearing of what others have changed.
+"""How a process hears of what others have changed.
 
-One thread of each process listens for notifications, from the first wait on. Before it relies on them it
-notifies itself: behind a pooler ``LISTEN`` is accepted, and nothing ever arrives. Then, and while there is no
-connection, it looks at the pulses of the runs that are waited for instead.
+One thread of each process listens for notifications, from the first wait on. First it notifies itself,
+because behind a pooler ``LISTEN`` is accepted, but nothing ever arrives. In that case, and while there is no
+connection, it looks at the pulses of those runs that somebody waits for.
 
-Only what somebody waits for is notified, for each notification makes the commits of the server wait for each
-other. So who waits says so in a table, and again as long as it waits.
+Notifications make the commits of the server wait for each other. So only what somebody waits for is notified.
+Whoever waits says so in a table, and says it again as long as it waits.
 """
 
 import threading
@@ -23,13 +23,13 @@ from flowdsl.storage.pulses import Pulses
 
 __all__ = ["Listener"]
 
-_KEPT = 60.0  # seconds that a wait stands in the table
-_TEST = 2.0  # seconds for a notification of our own to arrive
-_POLL = 0.1  # seconds between two looks where notifications do not arrive
+_KEPT = 60.0  # seconds for which a wait is in the table
+_TEST = 2.0  # seconds in which our own notification must arrive
+_POLL = 0.1  # seconds between two looks, if notifications do not arrive
 
 
 class Listener:
-    """Tells *changes* what other processes commit; *connect* gives it a connection of its own."""
+    """Tells *changes* what other processes commit. *connect* gives it its own connection."""
 
     def __init__(
         self,
@@ -49,12 +49,12 @@ class Listener:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._topics: dict[str, str] = {}  # what stands for a topic → the topic
-        self._until: dict[str, float] = {}  # when a wait was entered or renewed last, by topic
+        self._until: dict[str, float] = {}  # topic → when its wait was entered or renewed last
         self._pulses = Pulses()
 
     def learn(self, topics: frozenset[str], execute: Callable[[Sql, Any], Any]) -> bool:
-        """Enter waits for *topics* before they begin. If there were such that were not known, something may
-        have happened before: whoever waits looks once more."""
+        """Enter waits for *topics* before they begin. Returns whether any of them is new. Then something may
+        have happened before, and whoever waits has to look once more."""
         if self._thread is None:
             with self._lock:
                 if self._thread is None and not self._closed:
@@ -71,7 +71,7 @@ class Listener:
         return bool(new) | self._pulses.learn(topics, self._read_pulses)
 
     def close(self) -> None:
-        """End the thread, within a moment."""
+        """End the thread soon."""
         self._closed = True
 
     def _run(self) -> None:
@@ -101,7 +101,7 @@ class Listener:
         self._renew(connection)
 
     def _renew(self, connection: "psycopg.Connection[Any]") -> None:
-        """Keep the waits of those who wait for long in the table."""
+        """Keep the waits of those who wait for a long time in the table."""
         now = time.monotonic()
         due = [topic for topic in self._changes.waited_for() if now > self._until.get(topic, now)]
         if due:

@@ -1,4 +1,4 @@
-"""Steps as rows of PostgreSQL, and rows as steps; and what PostgreSQL does not take."""
+"""Steps as rows of PostgreSQL, and rows as steps. Also what PostgreSQL does not take."""
 
 from collections.abc import Generator, Iterable, Sequence
 from typing import Any, TypeVar
@@ -17,7 +17,7 @@ Dialogue = Generator[tuple[Sql, Sequence[Any]], list[Row], T]
 
 _STEP_STATUS = {status.value: status for status in StepStatus}
 _STATUS = STEP_COLUMNS.index("status")
-_LARGEST = 500_000_000  # bytes of a value: PostgreSQL takes twice as much, but not on its way there
+_LARGEST = 500_000_000  # bytes of a value; PostgreSQL takes twice as much, but its protocol does not
 _LONGEST = 2_000  # bytes of a text that stands in an index
 
 
@@ -26,8 +26,8 @@ class NotTaken(Exception):
 
 
 def is_text(value: str) -> bool:
-    """Whether a text can be stored: PostgreSQL takes neither NUL nor what is no Unicode. Whoever looks for
-    such a text finds nothing."""
+    """Whether a text can be stored. PostgreSQL takes no NUL, and nothing that is not Unicode. Whoever looks
+    for such a text finds nothing."""
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -36,8 +36,8 @@ def is_text(value: str) -> bool:
 
 
 def checked(values: Iterable[Any], indexed: Iterable[str | None] = ()) -> list[Any]:
-    """*values* as they are; raises :class:`NotTaken` for one that cannot be stored. *indexed* are texts among
-    them that stand in an index."""
+    """*values* as they are. Raises :class:`NotTaken` for one that cannot be stored. *indexed* are those texts
+    among them that an index holds."""
     found = list(values)
     for value in found:
         kind = type(value)
@@ -71,7 +71,7 @@ def steps_of(run_id: str, rows: list[tuple[Any, ...]]) -> list[Step]:
     steps: dict[str, Step] = {}
     try:
         for seq, key, path, kind, scope, occurrence, ordinal, status, *rest in rows:
-            steps.pop(key, None)  # so that the last one stands in its own place
+            steps.pop(key, None)  # so that the last one is in its own place
             steps[key] = Step(
                 run_id, key, path, seq, kind, scope, occurrence, ordinal, _STEP_STATUS[status], *rest
             )

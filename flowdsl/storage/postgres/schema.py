@@ -1,4 +1,4 @@
-"""The tables: made, and brought up to date, by one of many processes that start."""
+"""How the tables are made and migrated, by one of many processes that start."""
 
 from hashlib import blake2b
 from typing import Any
@@ -15,7 +15,7 @@ _OLDEST = 130000
 
 
 def prepare(connection: "psycopg.Connection[Any]", schema: str, quoted: Sql) -> None:
-    """Make the schema or migrate it. Raises ``SchemaMismatch`` for one of a newer flowdsl."""
+    """Make the schema, or migrate it. Raises ``SchemaMismatch`` if a newer flowdsl made it."""
     if connection.info.server_version < _OLDEST:
         raise StorageUnavailable(
             f"this PostgreSQL is version {connection.info.server_version // 10000}; "
@@ -30,7 +30,7 @@ def prepare(connection: "psycopg.Connection[Any]", schema: str, quoted: Sql) -> 
         return
     lock = int.from_bytes(blake2b(schema.encode(), digest_size=8).digest(), "big", signed=True)
     with connection.transaction():
-        # A large table takes its time, and who comes meanwhile waits for it.
+        # A large table takes its time. Whoever comes meanwhile waits.
         connection.execute("SET LOCAL lock_timeout = 0")
         connection.execute("SET LOCAL statement_timeout = 0")
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (lock,))

@@ -1,8 +1,7 @@
 """All SQL of the PostgreSQL storage, for one schema.
 
-Statements hold placeholders only. What is put together here is put together from the names in this module and
-the quoted name of the schema, never from what a caller gave. Names are qualified: a pooler forgets the search
-path.
+Statements hold only placeholders. They are put together from names in this module and the quoted name of the
+schema, never from what a caller gave. Names are qualified, because a pooler forgets the search path.
 """
 
 from collections.abc import Mapping
@@ -39,7 +38,7 @@ _QUEUED = "coalesce(queue, 'default')"  # the queue of a run
 
 
 def _ours(text: str) -> Sql:
-    """A *text* of which the checkers cannot see that it is put together from names of ours, or quoted."""
+    """A *text* that is put together from our own names, or is quoted. Type checkers cannot see that."""
     unchecked: Any = text
     ours: Sql = unchecked
     return ours
@@ -77,8 +76,8 @@ class Statements:
 
     def _steps(self, s: Sql, run_of: Sql) -> None:
         steps = _list(STEP_COLUMNS)
-        # Steps. One statement locks the run, checks its epoch and appends. If it had to wait for another one
-        # that appended too, its number is taken, and it is sent again.
+        # Steps. One statement locks the run, checks its epoch and appends. It may have to wait for another
+        # one that appends too. Then its number is taken, and it is sent again.
         append = f"""
             WITH r AS MATERIALIZED (
                 SELECT no, base FROM {s}.runs WHERE id = %s AND NOT pruned {{fence}} FOR NO KEY UPDATE)
@@ -92,8 +91,8 @@ class Statements:
             INSERT INTO {s}.steps (run, seq, {steps}) SELECT * FROM unnest(%s::bigint[], %s::bigint[],
             {arrays})"""
         last = f"greatest(base, coalesce((SELECT max(seq) FROM {s}.steps WHERE run = runs.no), 0))"
-        # The same for many steps of many runs: the first number of each run, and how many of its steps were
-        # taken.
+        # The same for many steps of many runs. It tells the first number of each run, and how many of its
+        # steps were taken.
         given = _list(STEP_COLUMNS, "g.")
         self.append_many: Sql = f"""
             WITH r AS MATERIALIZED (
@@ -155,7 +154,7 @@ class Statements:
 
     def _claims(self, s: Sql) -> None:
         runs = _list(RUN_COLUMNS)
-        # Claiming. Rows that another worker is taking are passed over.
+        # Claims. They pass over rows that another worker takes.
         queued = _QUEUED
         full = f"length({queued}) || ':' || {queued} || coalesce('/' || partition, '')"  # as lane_of
         skip = "FOR NO KEY UPDATE SKIP LOCKED"
@@ -233,7 +232,7 @@ class Statements:
                 AND status IN ('pending', 'running') AND NOT pruned LIMIT 1"""
 
     def _lanes(self, s: Sql, after: Sql, order: Sql) -> None:
-        # The index runs_lanes holds pending runs apart by what decides whether they can begin.
+        # The index runs_lanes keeps pending runs apart by what decides whether they can begin.
         code = "length(workflow) || ':' || workflow || length(version) || ':' || version"
         grp: Sql = f"md5({code} || {_QUEUED})::uuid"
         part = "coalesce(length(partition) || ':' || partition, '-')"
@@ -260,7 +259,7 @@ class Statements:
                     {order} LIMIT %s)) AS run"""
 
     def _lives(self, s: Sql) -> None:
-        # What is asked and said of runs that live.
+        # Questions about living runs, and their leases and tags.
         self.pulse: Sql = f"UPDATE {s}.runs SET pulse = pulse + 1 WHERE no = %s"
         self.pulses: Sql = f"SELECT id, pulse FROM {s}.runs WHERE NOT pruned AND id = ANY(%s)"
         self.attention: Sql = f"""
@@ -320,7 +319,7 @@ class Statements:
             SELECT channel, count(*) FROM {s}.items WHERE run = {run_of} GROUP BY channel ORDER BY channel"""
 
     def _rows(self, s: Sql) -> None:
-        # What stands by itself.
+        # Memos, queues, schedules and workers.
         self.get_memo: Sql = f"SELECT {_list(list(fields_of(Memo)))} FROM {s}.memos WHERE key = %s"
         self.list_memos: Sql = (
             f"SELECT {_list(list(fields_of(Memo)))} FROM {s}.memos WHERE key > %s ORDER BY key LIMIT %s"
@@ -373,14 +372,14 @@ class Statements:
 
     @lru_cache(maxsize=512)  # noqa: B019
     def update_run_if(self, columns: tuple[str, ...], lease: str, fenced: bool, statuses: bool) -> Sql:
-        """The statement that sets *columns* of the run of an id, if its epoch and status are as asked for,
-        and its lease: ``"renew"``, ``"release"`` or ``""``."""
+        """The statement that sets *columns* of the run of an id, if it has the epoch and status that are
+        asked for. *lease*: ``"renew"``, ``"release"`` or ``""``."""
         sets = [f'"{name}" = %s' for name in columns]
         if lease == "release":
             sets += ["owner = NULL", f"lease_until = {NOW}"]
         elif lease:
             sets.append(f"lease_until = {NOW} + %s")
-        if columns or lease == "release":  # a renewed lease is no news
+        if columns or lease == "release":  # a renewed lease is not news
             sets.append("pulse = pulse + 1")
         sql = f"UPDATE {self.schema}.runs SET {_ours(', '.join(sets))} WHERE id = %s AND NOT pruned"
         sql += " AND epoch = %s" if fenced else ""

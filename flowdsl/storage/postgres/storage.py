@@ -2,14 +2,14 @@
 
 How it is put together:
 
-* Steps are one fenced statement (``writer.py``), a lone one and a group alike. An async commit sends it on
-  the loop, on a connection pinned to it. What needs several statements is a transaction in a thread: it must
-  not wait, with its locks, for a loop that a call of a body is blocking.
-* Leases, and everything durable, are on the server's clock. It is asked now and then, and kept as an offset
-  to this host's monotonic time.
-* A connection that is lost, in the middle of a COMMIT too, is nobody's fault: the same operations are sent
-  again, until the server has been gone for *patience* seconds.
-* Who waits hears of changes by LISTEN, where that works, else by looking (``listen.py``).
+* Steps are one fenced statement (``writer.py``), whether there is one step or a group. An async commit sends
+  it on the loop, on the loop's own connection. Several statements are a transaction in a thread. Such a
+  transaction holds locks, and a body may block the loop, so it must not need the loop.
+* All leases and durable times are on the server's clock. We ask it now and then, and keep its offset to this
+  host's monotonic time.
+* If a connection is lost, even in the middle of a COMMIT, the same operations are sent again, until the
+  server has been gone for *patience* seconds.
+* Whoever waits hears of changes by LISTEN if that works, and otherwise by looking (``listen.py``).
 """
 
 import asyncio
@@ -56,7 +56,7 @@ __all__ = ["PostgresStorage"]
 
 T = TypeVar("T")
 
-_PAUSE = 0.05  # seconds before sending again
+_PAUSE = 0.05  # seconds before the same is sent again
 _CLOCK = 60.0  # seconds between two looks at the server's clock
 _LOOK = 0.5  # seconds between two looks for changes of no topic
 
@@ -64,10 +64,9 @@ _LOOK = 0.5  # seconds between two looks for changes of no topic
 class PostgresStorage(Storage):
     """Keeps runs in the PostgreSQL database of *url*, such as ``postgresql://ann@db/shop?schema=flow&patience=30``.
 
-    * ``schema``: where the tables are, ``flowdsl`` if it is not given; made if it is missing.
-    * ``patience``: for how many seconds a server that does not answer is waited for, before
-      ``StorageUnavailable``.
-    * ``prepare=no``: for a pooler that does not bear prepared statements.
+    * ``schema``: where the tables are. It is ``flowdsl`` if it is not given, and made if it is missing.
+    * ``patience``: seconds to wait for a server that does not answer, before ``StorageUnavailable``.
+    * ``prepare=no``: for a pooler that does not support prepared statements.
     * All other options are the driver's.
 
     Any number of hosts share it. Raises :class:`~flowdsl.errors.StorageUnavailable` if the server cannot be
@@ -90,7 +89,7 @@ class PostgresStorage(Storage):
             place, self._new_transaction, self._patiently, self._patiently_async, self._threads
         )
         self._closed = False
-        self._clock = (0.0, float("-inf"))  # the server's time less ours, and when that was found
+        self._clock = (0.0, float("-inf"))  # the server's time minus ours, and when that was measured
         self._clock_lock = threading.Lock()
         self._listener = self._new_listener()
         self._persist(lambda connection: prepare(connection, place.schema, self._sql.schema))
@@ -143,7 +142,7 @@ class PostgresStorage(Storage):
         return _filled(told, operations, lambda rest: self._in_transaction(connection, rest))
 
     def _at_once(self, operations: Sequence[Operation]) -> Single | Told:
-        """How to commit *operations* in one statement, or what is known of them without asking the server."""
+        """How to commit *operations* in one statement, or the outcomes that are known without the server."""
         try:
             if (statement := single(self._sql, operations)) is not None:
                 return statement
@@ -180,10 +179,10 @@ class PostgresStorage(Storage):
         return await drive_async(connection, self._new_transaction().apply(operations))
 
     async def commit_async(self, operations: Sequence[Operation], /) -> list[Outcome]:
-        """``commit`` without blocking the event loop: one statement is sent on the loop, and asks no thread.
+        """``commit`` without blocking the event loop. One statement is sent on the loop, without a thread.
 
-        A transaction of several statements holds locks between them. A loop may be blocked meanwhile, by a
-        call of a body that waits for just these locks. So a thread does it, which needs no loop to go on.
+        A transaction of several statements holds locks between them. Meanwhile a body may block the loop with
+        a call that waits for just these locks. So a thread sends them, which does not need the loop.
         """
         require_operations(operations)
         self._require_open()
@@ -253,7 +252,7 @@ class PostgresStorage(Storage):
         return self._patiently(lent)
 
     def _patiently(self, attempt: Callable[[], T]) -> T:
-        """Call *attempt*; while the server is away, or somebody is in the way, again."""
+        """Call *attempt*. Call it again while the server is away, or another transaction is in the way."""
         end = time.monotonic() + self.patience
         while True:
             try:
@@ -292,7 +291,7 @@ class PostgresStorage(Storage):
     def _meaning(self, error: psycopg.Error) -> Exception:
         meaning = translate(error, self._place)
         if isinstance(meaning, StorageUnavailable):
-            # It was tried for as long as we may. Whether the last try took effect, nobody knows.
+            # The time for trying is over. Nobody knows whether the last try took effect.
             meaning.lasting, meaning.outcome_unknown = True, is_outage(error)
         return meaning
 
@@ -301,7 +300,7 @@ class PostgresStorage(Storage):
     def _read(self, statement: Sql, values: Sequence[Any]) -> list[Row]:
         self._require_open()
         if not all(is_text(value) for value in values if isinstance(value, str)):
-            return []  # such a text is refused when it is written, so no row holds it
+            return []  # no row holds such a text, because writing it is refused
         try:
             return self._persist(
                 lambda connection: connection.execute(statement, values, binary=True).fetchall()
@@ -330,7 +329,7 @@ class PostgresStorage(Storage):
         require_limit(limit)
         statement = self._sql.list_steps if payloads else self._sql.list_steps_bare
         steps = steps_of(run_id, self._read(statement, (run_id, after, limit)))
-        while limit is not None and len(steps) < limit:  # some rows replaced others of the page
+        while limit is not None and len(steps) < limit:  # some rows of the page replaced others
             last = steps[-1].seq if steps else after
             more = self._read(statement, (run_id, last, limit - len(steps)))
             if not more:
@@ -444,7 +443,7 @@ class PostgresStorage(Storage):
 
     @property
     def listens(self) -> bool | None:
-        """Whether notifications of the server arrive; ``None`` while nobody has waited for one."""
+        """Whether notifications of the server arrive. ``None`` as long as nobody has waited for one."""
         return self._listener.works
 
     # Life --------------------------------------------------------------------------------------------------
@@ -477,7 +476,7 @@ class PostgresStorage(Storage):
 
 
 def _refused(error: psycopg.Error, operations: Sequence[Operation]) -> Told:
-    """What it means that one statement for all *operations* was refused: of a group, nothing is known."""
+    """What it means that one statement for all *operations* was refused. Of a group, nothing is known."""
     if is_conflict(error):
         raise error
     return [unstorable(error)] if len(operations) == 1 else [None] * len(operations)
@@ -486,14 +485,14 @@ def _refused(error: psycopg.Error, operations: Sequence[Operation]) -> Told:
 def _filled(
     told: Told, operations: Sequence[Operation], ask: Callable[[list[Operation]], list[Outcome]]
 ) -> list[Outcome]:
-    """All outcomes: those that are *told*, and for the others what comes of *ask*."""
+    """All outcomes: those that are *told*, and those that *ask* gives for the others."""
     rest = [operation for operation, outcome in zip(operations, told, strict=True) if outcome is None]
     more = iter(ask(rest) if rest else ())
     return [next(more) if outcome is None else outcome for outcome in told]
 
 
 def _require_transaction(connection: "psycopg.Connection[Any] | psycopg.AsyncConnection[Any]") -> None:
-    """Refuse a connection on which each statement would be committed by itself."""
+    """Raise for a connection that would commit each statement by itself."""
     if connection.autocommit and connection.info.transaction_status is TransactionStatus.IDLE:
         raise ValueError(
             "connection= commits by itself (autocommit) and has no transaction open: write "

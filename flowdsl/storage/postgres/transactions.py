@@ -1,8 +1,8 @@
 """Transactions of PostgreSQL that the body of a step shares with its record.
 
-The body gets a connection in an open transaction. A savepoint at its beginning tells in the end whether it is
-still the same transaction: releasing it and committing are sent together, so a body that has sent ``COMMIT``
-and ``BEGIN`` by itself commits no record.
+The body gets a connection in an open transaction. The transaction begins with a savepoint. At the end, the
+savepoint is released and the transaction committed in one message. If the body has sent ``COMMIT`` and
+``BEGIN`` by itself, the savepoint is gone, and no record is committed.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ from flowdsl.storage.transactions import NotCommitted, StepTransaction, Unending
 
 __all__ = ["AsyncStepConnection", "AsyncTransaction", "BodyConnections", "StepConnection", "SyncTransaction"]
 
-_MOST = 8  # bodies that one process executes in transactions at a time, and as many for each event loop
+_MOST = 8  # transactions of bodies that one process has open at a time, and as many for each event loop
 _OPEN = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
 _BEGIN = (
     "RESET ALL; BEGIN; SET LOCAL synchronous_commit = on; SET LOCAL lock_timeout = '20s'; "
@@ -44,7 +44,7 @@ _COMMIT = "RELEASE SAVEPOINT flowdsl_step; COMMIT"
 
 
 class StepConnection(Unending, psycopg.Connection[Any]):
-    """What a sync body gets. It cannot end its transaction; ``transaction()`` on it makes a savepoint."""
+    """What a sync body gets. It cannot end its transaction. ``transaction()`` on it makes a savepoint."""
 
 
 class AsyncStepConnection(psycopg.AsyncConnection[Any]):
@@ -64,7 +64,7 @@ class AsyncStepConnection(psycopg.AsyncConnection[Any]):
 
 
 class _Transaction(StepTransaction):
-    """What a transaction means, however its statements are sent."""
+    """What sync and async transactions have in common."""
 
     connection: Any
 
@@ -85,7 +85,7 @@ class _Transaction(StepTransaction):
         return error
 
     def _applied(self, error: psycopg.Error, operations: Sequence[Operation]) -> list[Outcome]:
-        """What it means that the record could not be added."""
+        """The outcomes if the record could not be added."""
         if isinstance(error, REFUSED) and not is_conflict(error):
             return [unstorable(error) for _ in operations]
         raise self._failed(error) from error
@@ -103,7 +103,7 @@ class _Transaction(StepTransaction):
             )
         if isinstance(error, psycopg.errors.InvalidSavepointSpecification):
             return NotCommitted(ended_by_itself())
-        return NotCommitted(error)  # a deferred constraint, a conflict with another transaction
+        return NotCommitted(error)  # a deferred constraint, or a conflict with another transaction
 
 
 def _all_done(outcomes: list[Outcome]) -> bool:
@@ -111,7 +111,7 @@ def _all_done(outcomes: list[Outcome]) -> bool:
 
 
 class SyncTransaction(_Transaction):
-    """Of a sync body."""
+    """The transaction of a sync body."""
 
     def __init__(self, connection: StepConnection, writer: Transaction) -> None:
         super().__init__(writer)
@@ -134,7 +134,7 @@ class SyncTransaction(_Transaction):
 
 
 class AsyncTransaction(_Transaction):
-    """Of an async body."""
+    """The transaction of an async body."""
 
     def __init__(self, connection: AsyncStepConnection, writer: Transaction, threads: Threads) -> None:
         super().__init__(writer)
@@ -145,8 +145,8 @@ class AsyncTransaction(_Transaction):
         raise AssertionError("an async transaction is committed by commit_async")
 
     async def commit_async(self, operations: Sequence[Operation]) -> list[Outcome]:
-        """The same as ``commit``, in a thread: from here to the end the run is locked, and the loop may be
-        blocked by a call that waits for it."""
+        """The same as ``commit``, in a thread. From here to the end the run is locked, and a call that waits
+        for it may block the loop."""
         same = SyncTransaction(_Same(self.connection.pgconn), self._writer)
         try:
             return await self._threads.call(lambda: same.commit(operations))
@@ -159,7 +159,7 @@ class _Same(StepConnection):
 
     def __init__(self, pgconn: PGconn) -> None:
         super().__init__(pgconn)
-        self.prepare_threshold = None  # the other one has given names to statements of its own
+        self.prepare_threshold = None  # the async one has given names to its own statements
 
     def __del__(self, __warn: Any = None) -> None:
         """Leave the session open."""
@@ -168,9 +168,9 @@ class _Same(StepConnection):
 class BodyConnections:
     """Connections for bodies, beside those of the storage itself.
 
-    One whose transaction was committed is kept for the next step. Any other one is closed: a body that a
-    timeout has left behind, or a task of it, may still hold it. *patiently* calls what may have to wait for
-    the server, *writer* makes what adds the record, *threads* commit for async code.
+    If its transaction was committed, a connection is kept for the next step. Otherwise it is closed, because
+    a body that a timeout has left behind, or a task of it, may still hold it. *patiently* calls what may have
+    to wait for the server. *writer* makes what adds the record. *threads* commit for async code.
     """
 
     def __init__(
@@ -206,7 +206,7 @@ class BodyConnections:
                 yield transaction
             finally:
                 if process != os.getpid():
-                    leaked.append(connection)  # of the parent of this forked child
+                    leaked.append(connection)  # it belongs to the parent of this forked child
                 elif transaction.committed and not self._closed:
                     self._free.append(connection)
                 else:
@@ -254,7 +254,7 @@ class BodyConnections:
         return connection
 
     def close(self) -> None:
-        """Close what no body uses now; the rest is closed when its body ends."""
+        """Close what no body uses now. The rest is closed when its body ends."""
         self._closed = True
         while self._free:
             psycopg.Connection.close(self._free.pop())

@@ -12,10 +12,10 @@ _OURS = ("schema", "patience", "prepare")
 
 @frozen(slots=True)
 class Place:
-    """Where a storage is: *dsn* for the driver, the *schema* that holds its tables, and how it is used.
+    """Where a storage is, and how it is used. *dsn* is for the driver. *schema* holds the tables.
 
     *patience*: seconds to wait for a server that does not answer. *prepare*: whether statements are prepared
-    on the server; a pooler between us and it may not bear that.
+    on the server. A pooler may not support that.
     """
 
     dsn: str
@@ -35,7 +35,7 @@ class Place:
 
 
 def postgres_place(url: str) -> Place:
-    """What a ``postgresql://`` URL means. Options of ours are taken out, all others are the driver's.
+    """What a ``postgresql://`` URL means. Our own options are taken out. All others are the driver's.
 
     >>> place = postgres_place("postgresql://ann@db/shop?schema=flow&patience=5&sslmode=require")
     >>> place.dsn, place.schema, place.patience

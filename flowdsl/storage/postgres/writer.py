@@ -1,12 +1,12 @@
 """What each operation means in PostgreSQL.
 
-Written once for connections that block and for those that are awaited: a commit is a generator that yields
-statements and is sent their rows. Steps, a lone update of a run and renewed leases are one statement, and so
-one transaction. All others share a transaction, which first locks the runs that it is about, in the order of
+It is written once, for connections that block and for those that are awaited. A commit is a generator: it
+yields statements, and is sent their rows. Steps, a lone update of a run, and renewed leases are each one
+statement, and so one transaction. All others share a transaction. It first locks its runs in the order of
 their ids, so that no two transactions wait for each other.
 
-An operation is refused for its values before any statement of it is sent. Where the server refuses them all
-the same, the whole is begun anew with a savepoint for each operation.
+If an operation has values that cannot be stored, it is refused before any of its statements is sent. If the
+server refuses them all the same, everything begins anew, with a savepoint for each operation.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -86,7 +86,7 @@ def unstorable(error: Exception) -> Unstorable:
 
 
 def topic_key(topic: str) -> str:
-    """What stands for a topic in the database: short, and always a text."""
+    """What stands for a topic in the database. It is short, and always a text."""
     return blake2b(topic.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
@@ -104,10 +104,10 @@ class Single:
 
 
 def single(sql: Statements, operations: Sequence[Operation]) -> Single | None:
-    """How to commit *operations* in one statement; ``None`` if that cannot be. Raises :class:`NotTaken` for a
-    lone operation.
+    """How to commit *operations* in one statement. ``None`` if that is not possible. Raises :class:`NotTaken`
+    for a lone operation whose values cannot be stored.
 
-    One statement holds its locks no longer than the server needs for it, whatever its client does meanwhile.
+    One statement holds its locks only as long as the server needs for it, whatever its client does meanwhile.
     """
     if len(operations) > 1:
         try:
@@ -145,7 +145,7 @@ def _lone_update(sql: Statements, op: UpdateRun) -> Single | None:
 
 
 def _many_steps(sql: Statements, operations: Sequence[Operation]) -> Single | None:
-    """Steps, and nothing else; those of one run under one epoch."""
+    """Only steps. Those of one run have one epoch."""
     epochs: dict[str, int | None] = {}
     rows: list[list[Any]] = []
     for place, op in enumerate(operations):
@@ -168,7 +168,7 @@ def _many_steps(sql: Statements, operations: Sequence[Operation]) -> Single | No
 
 
 def _renewals(sql: Statements, operations: Sequence[Operation]) -> Single | None:
-    """Leases that are renewed, and nothing else; each run once."""
+    """Only renewed leases, each run once."""
     rows: list[tuple[str, int, float]] = []
     for op in operations:
         if (
@@ -194,7 +194,7 @@ def _renewals(sql: Statements, operations: Sequence[Operation]) -> Single | None
 
 @define(slots=True)
 class _Head:
-    """What most operations need of a run; ``last`` is the seq of its last step."""
+    """What most operations need of a run. ``last`` is the seq of its last step."""
 
     no: int
     epoch: int
@@ -212,7 +212,7 @@ class Transaction:
         self._heads: dict[str, _Head | None] = {}
 
     def apply(self, operations: Sequence[Operation], careful: bool = False) -> Dialogue[list[Outcome]]:
-        """One outcome for each of *operations*, in order; *careful*: a savepoint for each."""
+        """One outcome for each of *operations*, in order. *careful*: with a savepoint for each."""
         yield from self._lock(operations)
         outcomes: list[Outcome] = []
         for steps, group in groupby(operations, key=lambda op: type(op) is PutStep and not op.once):
@@ -227,7 +227,7 @@ class Transaction:
         return outcomes
 
     def clear(self) -> Dialogue[None]:
-        """Delete everything, but not the memory of which epochs were used."""
+        """Delete everything, but remember which epochs were used."""
         ((epoch,),) = yield self._sql.highest_epoch, ()
         yield self._sql.keep_epoch, (epoch,)
         for statement in self._sql.clear:
@@ -245,7 +245,7 @@ class Transaction:
             self._heads = dict.fromkeys(ids) | {row[0]: _head_of(row[1:]) for row in found}
 
     def _clock(self) -> Dialogue[float]:
-        """The moment of this transaction, on the database's clock; most need none."""
+        """The moment of this transaction on the database's clock. Most transactions need none."""
         if not self._now:
             ((self._now,),) = yield self._sql.now, ()
         return self._now
@@ -357,7 +357,7 @@ class Transaction:
             return Claimed(tuple(columns.run_of(row) for row in again))
         if first.limited:
             yield self._sql.lock_claims, ()
-            self._now = 0.0  # we may have waited
+            self._now = 0.0  # we may have waited for the lock
         found = yield from next_runs(self._sql, op, first, (yield from self._clock()))
         if not found:
             return Claimed(())
@@ -598,7 +598,7 @@ class Transaction:
         return self._heads[run_id]
 
     def _owned(self, run_id: str, epoch: int | None) -> Dialogue[_Head | Fenced | Missing]:
-        """The head of the run, if it has this epoch; else the outcome that says why not."""
+        """The head of the run, if it has this epoch. Otherwise the outcome that says why not."""
         head = yield from self._head(run_id)
         if head is None:
             return _MISSING

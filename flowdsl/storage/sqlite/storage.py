@@ -2,12 +2,12 @@
 
 How it is put together:
 
-* One *writer* connection per process, behind a lock. ``BEGIN IMMEDIATE`` or a single statement, so a
-  transaction never begins as a reader and finds itself outdated when it wants to write.
-* *Readers* have connections of their own from a pool; with a write-ahead log they wait for nobody.
-* A lock held by another process is waited for, inside SQLite and around it, and never reported as "locked".
-* SQLite connections do not survive a fork, and worse, SQLite remembers locks that the child does not hold. So
-  before a fork everything is closed, and both sides open again when they need to.
+* One *writer* connection per process, behind a lock. ``BEGIN IMMEDIATE`` or a single statement, so no
+  transaction begins as a reader and then finds that it is outdated when it wants to write.
+* *Readers* take their own connections from a pool. With a write-ahead log they wait for nobody.
+* If another process holds a lock, we wait for it, inside SQLite and around it. "Locked" is never reported.
+* SQLite connections do not survive a fork. SQLite even remembers locks that the child does not hold. So
+  everything is closed before a fork, and both sides open again when they need to.
 """
 
 import json
@@ -53,8 +53,8 @@ __all__ = ["SQLiteStorage"]
 
 A = TypeVar("A")
 
-_POLL = 0.02  # seconds between two looks for commits of other processes, while somebody waits for them
-_REST = 5.0  # seconds that a fork waits for a commit under way
+_POLL = 0.02  # seconds between two looks for commits of other processes, if somebody waits for them
+_REST = 5.0  # seconds that a fork waits for a commit that has begun
 _LEVELS = ("full", "normal")
 _PATIENCE = 30.0  # seconds that a writer waits for other processes
 
@@ -62,15 +62,15 @@ _PATIENCE = 30.0  # seconds that a writer waits for other processes
 class SQLiteStorage(Storage):
     """Keeps runs in the SQLite file *path*, which is created with its directory if it is missing.
 
-    * *synchronous*: ``"full"`` (default) waits for the disk at each commit, so that what was acknowledged
-      survives a power failure. ``"normal"`` does not: a killed process loses nothing, a power failure may
+    * *synchronous*: ``"full"`` (default) waits for the disk at each commit. So what was acknowledged survives
+      a power failure. ``"normal"`` does not wait: a killed process loses nothing, but a power failure may
       lose the last commits.
     * *patience*: seconds to wait for another process that holds the write lock, before
       ``StorageUnavailable``.
 
-    Safe for many threads and processes on one machine; not for network file systems. It can be pickled: the
-    copy opens the same file. Raises :class:`~flowdsl.errors.StorageUnavailable` if the file cannot be opened
-    or is not ours, and :class:`~flowdsl.errors.SchemaMismatch` if a newer flowdsl wrote it.
+    It is safe for many threads and processes on one machine, but not on network file systems. It can be
+    pickled. The copy opens the same file. Raises :class:`~flowdsl.errors.StorageUnavailable` if the file
+    cannot be opened or is not ours, and :class:`~flowdsl.errors.SchemaMismatch` if a newer flowdsl wrote it.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as directory, SQLiteStorage(f"{directory}/flow.db") as storage:
@@ -102,14 +102,14 @@ class SQLiteStorage(Storage):
         self.url = sqlite_url(str(self._path), **{k: v for k, v in options.items() if v != usual[k]})
         self.inline = synchronous != "full"
         self.shares = self.transacts = self.alone = True
-        self._lock = threading.Lock()  # of the writer, and of what is open at all
-        self._open: list[Connections] = []  # one, or none: opened again by who needs it
+        self._lock = threading.Lock()  # guards the writer, and all that is open
+        self._open: list[Connections] = []  # one or none; whoever needs it opens it again
         self._checkpoints = Checkpoints(self._path, self._lock)
         self._pulses = Pulses()
-        self._watching = threading.Lock()  # held by the one waiter that looks for all
+        self._watching = threading.Lock()  # held by the waiter that looks on behalf of all
         self._refusal = ""
         self._rests = False
-        self._transactions = 0  # of bodies, open now
+        self._transactions = 0  # transactions of bodies that are open now
         weakref.finalize(self, _close_at_the_end, self._lock, self._open)
         rest_before_fork(self)
         with self._lock:
@@ -149,7 +149,7 @@ class SQLiteStorage(Storage):
     @block
     def transaction(self) -> Iterator[SQLiteTransaction]:
         with self._lock:
-            self._connections()  # the file is where it was
+            self._connections()  # the file has not been moved
         with begun(self._path, self._synchronous, self.patience, self.now) as transaction:
             self._transactions += 1
             try:
@@ -167,7 +167,7 @@ class SQLiteStorage(Storage):
     def _write(
         self, work: Callable[[Writer, A, float], list[Outcome]], argument: A, size: int
     ) -> list[Outcome]:
-        """Do *work* with the writer. A lock of another process is waited for, errors are mapped."""
+        """Do *work* with the writer. Wait for the locks of other processes, and map errors."""
         limit = None
         with self._lock:
             while True:
@@ -179,7 +179,7 @@ class SQLiteStorage(Storage):
                     if not is_busy(error) or time.monotonic() > limit:
                         meaning = translate(error, self._path)
                         if writer.connection.in_transaction or not isinstance(meaning, StorageFull):
-                            self._drop()  # what the error left behind is not known: begin anew the next time
+                            self._drop()  # nobody knows what the error left behind
                         raise meaning from error
                 else:
                     self._checkpoints.count(writer.connection, size)
@@ -209,7 +209,7 @@ class SQLiteStorage(Storage):
         require_limit(limit)
         statement = sql.LIST_STEPS if payloads else sql.LIST_STEPS_BARE
         steps = rows.steps_of(run_id, self._read(statement, (run_id, after, sql.limited(limit))))
-        while limit is not None and len(steps) < limit:  # some rows replaced others of the page
+        while limit is not None and len(steps) < limit:  # some rows of the page replaced others
             last = steps[-1].seq if steps else after
             more = self._read(statement, (run_id, last, limit - len(steps)))
             if not more:
@@ -303,9 +303,9 @@ class SQLiteStorage(Storage):
             reader: Reader | None = None
             try:
                 if (reader := readers.lend()) is None:
-                    continue  # all was closed in between
+                    continue  # it was closed in between
                 found = reader.execute(statement, values).fetchall()
-            except UnicodeEncodeError:  # such a text is refused when it is written, so no row holds it
+            except UnicodeEncodeError:  # no row holds such a text, because writing it is refused
                 if reader is not None:
                     readers.give_back(reader)
                 return []
@@ -322,7 +322,7 @@ class SQLiteStorage(Storage):
 
     def _readers(self) -> ReaderPool:
         try:
-            return self._open[0].readers  # without the lock: a writer may hold it for the time of an fsync
+            return self._open[0].readers  # without the lock: a writer may hold it as long as an fsync takes
         except IndexError:
             with self._lock:
                 return self._connections().readers
@@ -330,7 +330,7 @@ class SQLiteStorage(Storage):
     # Changes -----------------------------------------------------------------------------------------------
 
     def wait_for_change(self, seen: int, timeout: float, /, topics: Iterable[str] = ()) -> int:
-        """As in the base class; one of those who wait also looks for the commits of other processes."""
+        """As in the base class. One of those who wait also looks for commits of other processes."""
         self._require_open()
         wanted = frozenset(topics)
         if wanted and self._pulses.learn(wanted, self._read_pulses):
@@ -348,10 +348,10 @@ class SQLiteStorage(Storage):
             if watches:
                 self._watching.release()
             if not self._watching.locked():
-                self._changes.nudge()  # somebody else takes over
+                self._changes.nudge()  # another waiter takes over
 
     def _watch(self, left: float) -> float:
-        """Look for commits of other processes, and say what they changed; how long to sleep then."""
+        """Look for commits of other processes, and tell what they changed. Returns how long to sleep then."""
         if self._refusal or self._others_committed():
             topics = self._changes.waited_for()
             changed = self._pulses.changed(topics, self._read_pulses) if topics and not self._refusal else []
@@ -367,7 +367,7 @@ class SQLiteStorage(Storage):
 
     def _others_committed(self) -> bool:
         if not self._lock.acquire(blocking=False):
-            return False  # whoever holds it is committing, and will notify
+            return False  # whoever holds it commits, and will notify
         try:
             return self._connections().changed()
         except sqlite3.Error as error:
@@ -380,10 +380,10 @@ class SQLiteStorage(Storage):
     # Life --------------------------------------------------------------------------------------------------
 
     def backup(self, path: str | os.PathLike[str]) -> None:
-        """Copy everything into the new file *path*, as it stands at one moment, while others go on writing.
+        """Copy everything into the new file *path*, as it is at one moment. Others may go on writing.
 
-        The copy is a whole database: it is opened like any other. It appears under its name only when it is
-        complete and on disk. Raises ``FileExistsError`` if there is something of that name already, and
+        The copy is a whole database, and opens like any other. It gets its name only when it is complete and
+        on disk. Raises ``FileExistsError`` if there is something of that name already, and
         :class:`~flowdsl.errors.StorageError` if the copy cannot be made.
 
         >>> import tempfile
@@ -405,7 +405,8 @@ class SQLiteStorage(Storage):
             raise StorageUnavailable(self._refusal, lasting=True)
 
     def _connections(self) -> Connections:
-        """What is open; opened again if a fork or an error closed it. The caller holds the lock."""
+        """All that is open. It is opened again if a fork or an error has closed it. The caller holds the
+        lock."""
         if self._open:
             connections = self._open[0]
             complaint = connections.complaint()
@@ -416,16 +417,15 @@ class SQLiteStorage(Storage):
         self._require_open()
         connections = Connections.open(self._path, self._synchronous, self.patience)
         self._open.append(connections)
-        self._changes.say_all()  # nobody has watched meanwhile
+        self._changes.say_all()  # nobody has looked meanwhile
         return connections
 
     def _drop(self) -> None:
         if self._open:
             self._open.pop().close()
 
-    # SQLite connections do not survive a fork, and worse: SQLite remembers locks of this process that the
-    # child does not hold, so that even a new connection of the child would rely on them. A fork finds nothing
-    # open.
+    # SQLite connections do not survive a fork. SQLite even remembers locks of this process that the child
+    # does not hold, and a new connection of the child would rely on them. So nothing is open during a fork.
 
     def before_fork(self) -> None:
         self._rests = (
@@ -457,7 +457,7 @@ _leaked: list[Connections] = []
 
 
 def _close_at_the_end(lock: threading.Lock, connections: list[Connections]) -> None:
-    """Close what nobody closed, unless another thread is at work with it while the interpreter exits."""
+    """Close what nobody has closed, unless another thread still works with it while the interpreter exits."""
     if lock.acquire(timeout=1.0):
         try:
             while connections:

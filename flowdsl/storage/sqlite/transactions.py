@@ -1,7 +1,7 @@
 """Transactions of SQLite that the body of a step shares with its record.
 
-Each has a connection of its own, so that nothing a body sets on it outlives the body. ``BEGIN IMMEDIATE``
-takes the lock of the one writer at once: a body that has read cannot find itself outdated when it writes.
+Each has its own connection. So what a body sets on it does not outlive the body. ``BEGIN IMMEDIATE`` takes
+the lock of the one writer at once. So a body that has read is not outdated when it writes.
 """
 
 import os
@@ -29,7 +29,7 @@ class StepConnection(Unending, sqlite3.Connection):
         self.refused = False
 
     def judge(self, action: int, *_: str | None) -> int:
-        """What SQLite asks of each part of a statement: none may begin or end a transaction."""
+        """SQLite asks this about each part of a statement. No part may begin or end a transaction."""
         if action == sqlite3.SQLITE_TRANSACTION:
             self.refused = True
             return sqlite3.SQLITE_DENY
@@ -37,7 +37,7 @@ class StepConnection(Unending, sqlite3.Connection):
 
 
 class SQLiteTransaction(StepTransaction):
-    """A transaction in the file *path*; *now* tells the storage's time."""
+    """A transaction in the file *path*. *now* tells the storage's time."""
 
     def __init__(self, connection: StepConnection, path: Path, now: Callable[[], float]) -> None:
         self.connection: StepConnection = connection
@@ -56,13 +56,13 @@ class SQLiteTransaction(StepTransaction):
     def commit(self, operations: Sequence[Operation]) -> list[Outcome]:
         connection = self.connection
         connection.set_authorizer(None)
-        connection.row_factory, connection.text_factory = None, str  # a body may have set others
+        connection.row_factory, connection.text_factory = None, str  # a body may have changed them
         try:
             outcomes = Transaction(connection, self._now()).apply(operations)
             if all(isinstance(outcome, Done) for outcome in outcomes):
                 connection.execute(sql.COMMIT)
                 self.committed = True
-        except sqlite3.IntegrityError as error:  # of a constraint that is checked at the end
+        except sqlite3.IntegrityError as error:  # a constraint that is checked at the end
             raise NotCommitted(error) from error
         except sqlite3.Error as error:
             raise translate(error, self._path) from error
@@ -73,7 +73,7 @@ class SQLiteTransaction(StepTransaction):
 def begun(
     path: Path, synchronous: str, patience: float, now: Callable[[], float]
 ) -> Iterator[SQLiteTransaction]:
-    """A transaction that has begun; it is rolled back unless it is committed."""
+    """A transaction that has begun. It is rolled back if it is not committed."""
     connection = patiently(lambda: _begin(path, synchronous), path, patience)
     process = os.getpid()
     try:
@@ -90,7 +90,7 @@ def _end(connection: StepConnection) -> None:
     connection.set_authorizer(None)
     if connection.in_transaction:
         connection.execute(sql.ROLLBACK)
-    # A body that a timeout has left behind gets an error for whatever it does with it from now on.
+    # If a timeout has left the body behind, all that it does with the connection from now on is an error.
     sqlite3.Connection.close(connection)
 
 
@@ -106,7 +106,7 @@ def _begin(path: Path, synchronous: str) -> StepConnection:
     )
     try:
         connection.execute(sql.BEGIN)
-    except BaseException:  # an interrupt too leaves no connection
+    except BaseException:  # an interrupt, too, must leave no connection open
         sqlite3.Connection.close(connection)
         raise
     assert isinstance(connection, StepConnection)

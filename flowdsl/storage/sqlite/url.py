@@ -8,7 +8,8 @@ __all__ = ["sqlite_path", "sqlite_url"]
 
 
 def sqlite_path(url: str) -> tuple[str, dict[str, Any]]:
-    """The path and the options of a ``sqlite:///`` URL. ``~`` in front is the home directory, as in a shell.
+    """The path and the options of a ``sqlite:///`` URL. ``~`` at the beginning is the home directory, as in a
+    shell.
 
     >>> sqlite_path("sqlite:////var/lib/flow.db?synchronous=normal")
     ('/var/lib/flow.db', {'synchronous': 'normal'})
@@ -33,7 +34,7 @@ def sqlite_path(url: str) -> tuple[str, dict[str, Any]]:
                 options[name] = float(options[name])
             except ValueError:
                 raise ValueError(f"{name} is a number of seconds, not {options[name]!r}") from None
-    if "busy_timeout" in options:  # its former name
+    if "busy_timeout" in options:  # an earlier name of this option
         options.setdefault("patience", options.pop("busy_timeout"))
     return path, options
 

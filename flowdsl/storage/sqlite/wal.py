@@ -1,13 +1,13 @@
 """Whether the write-ahead log holds commits that SQLite will not see.
 
-After a crash SQLite reads its log up to the first frame whose checksum is wrong, and takes what follows for
-the remains of a commit that never happened. That is right for the one commit that was under way. It is wrong
-for a log that was damaged later: then commits that were acknowledged vanish without a word, and the next one
-writes over them. So the log is looked at before SQLite opens it.
+After a crash, SQLite reads its log up to the first frame with a wrong checksum. It takes the rest for a
+commit that never happened. That is right for the one commit that was being made. It is wrong if the log was
+damaged later: then acknowledged commits vanish without a word, and the next commit overwrites them. So we
+look at the log before SQLite opens it.
 
-How far SQLite will read is found by SQLite, on a copy of the log beside an empty database. What stands behind
-that is told by the frames themselves: they carry the salt of the log they belong to, and the last frame of
-each commit is marked. One mark may be the commit that was under way; two cannot.
+SQLite itself tells how far it will read: it opens a copy of the log beside an empty database. The frames
+behind that tell the rest. Each has the salt of its log, and the last frame of each commit has a mark. One
+mark may be the commit that was being made. Two cannot.
 """
 
 import os
@@ -23,9 +23,9 @@ _FRAME = 24  # bytes of a frame's header: page, size after commit or 0, two salt
 
 
 def lost_commits(path: Path) -> int:
-    """How many commits of the database *path* were acknowledged and will not be seen; 0 where all is well.
+    """How many acknowledged commits of the database *path* SQLite will not see. 0 if all is well.
 
-    A log that others are writing at this moment is looked at twice: what is damaged stays so.
+    Others may be writing the log at this moment, so we look twice. Damage stays.
     """
     first = _unseen(path)
     if first is None:
@@ -35,8 +35,8 @@ def lost_commits(path: Path) -> int:
 
 
 def _unseen(path: Path) -> tuple[bytes, int] | None:
-    """The first frame that SQLite will not read, and how many commits stand there and behind it, if at least
-    two."""
+    """The first frame that SQLite will not read, and how many commits are there and behind it. ``None`` for
+    fewer than two."""
     log = path.with_name(path.name + "-wal")
     try:
         if log.stat().st_size <= _HEADER + _FRAME:
@@ -47,8 +47,8 @@ def _unseen(path: Path) -> tuple[bytes, int] | None:
         frames = range(_HEADER, len(content) - length + 1, length)
         seen = _frames_seen(content, page_size)
     except (OSError, struct.error):
-        return None  # there is no log, or no room for a copy: SQLite will say what it finds
-    # A damaged header hides all frames, and its own salt may be wrong.
+        return None  # there is no log, or no room for a copy. SQLite will say what it finds
+    # A damaged header hides all frames, and the salt in it may be wrong.
     salt = content[_HEADER + 8 : _HEADER + 16] if seen == 0 else content[16:24]
     marks = [
         start
@@ -63,7 +63,7 @@ def _unseen(path: Path) -> tuple[bytes, int] | None:
 
 def _frames_seen(content: bytes, page_size: int) -> int:
     """How many frames SQLite reads of the log *content*."""
-    import tempfile  # slow to import, and only needed after a crash
+    import tempfile  # slow to import, and needed only after a crash
 
     with tempfile.TemporaryDirectory(prefix="flowdsl-") as directory:
         copy = os.path.join(directory, "copy")
@@ -78,7 +78,7 @@ def _frames_seen(content: bytes, page_size: int) -> int:
         with open(f"{copy}-wal", "wb") as file:
             file.write(content)
         with closing(sqlite3.connect(copy, isolation_level=None)) as connection:
-            for setting in ("synchronous = OFF", "user_version"):  # whatever reads makes it read the log
+            for setting in ("synchronous = OFF", "user_version"):  # any read makes SQLite read the log
                 with suppress(sqlite3.Error):
                     connection.execute(f"PRAGMA {setting}").fetchone()
             with open(f"{copy}-shm", "rb") as file:

@@ -1,12 +1,12 @@
-"""What each operation means in SQL, on the one connection of a process that writes.
+"""What each operation means in SQL, on the connection with which a process writes.
 
-Most commits of a lone run are one operation, and one statement is one transaction: no ``BEGIN``, no
-``COMMIT``. All others run inside one ``BEGIN IMMEDIATE``. An operation that is refused has changed nothing:
-the statement that can fail for its values comes first, and SQLite undoes a failed statement by itself.
+Most commits of a lone run are one operation. One statement is a transaction, without ``BEGIN`` and
+``COMMIT``. All other commits are inside one ``BEGIN IMMEDIATE``. A refused operation has changed nothing: its
+first statement is the one that can fail for its values, and SQLite takes back a failed statement by itself.
 
-Steps are numbered here. The number of the last one of each run that this process has written is remembered,
-so that the next is stored without a look; if another process has stored one since, the number is taken and
-the statement stores nothing. Then a transaction looks.
+Steps are numbered here. The writer remembers the number of the last step of each run that this process has
+written. So it stores the next step without a look. If another process has stored one since, that number is
+taken, and the statement stores nothing. Then a transaction looks.
 """
 
 import sqlite3
@@ -71,9 +71,9 @@ __all__ = ["Transaction", "Writer", "chunks_of", "is_unstorable", "unstorable"]
 _DONE = Done()
 _EXISTED = Done(existed=True)
 _MISSING = Missing()
-_FEW = 8  # operations that are not worth reading ahead for
-_NUMBER = 0xFFFFFFFF  # of a step within its run, in its seq
-_REMEMBERED = 10_000  # runs whose last number is remembered
+_FEW = 8  # for so few operations, reading ahead is not worth it
+_NUMBER = 0xFFFFFFFF  # bits of the seq that number the steps of one run
+_REMEMBERED = 10_000  # for so many runs the last number is remembered
 _STATUS = {status.value: status for status in RunStatus}
 
 
@@ -84,8 +84,8 @@ _UNSTORABLE = (sqlite3.Error, OverflowError, UnicodeEncodeError)
 def is_unstorable(error: Exception) -> bool:
     """Whether *error* is about the values of one row, not about the storage.
 
-    Those are: a row or value above SQLite's limit, an integer above 64 bits, a text that is no Unicode, a
-    type that has no place in a column, ``None`` where there must be a value.
+    These are: a row or value above SQLite's limit, an integer above 64 bits, a text that is not Unicode, a
+    type that no column takes, ``None`` where there must be a value.
     """
     if isinstance(error, (sqlite3.DataError, sqlite3.IntegrityError, OverflowError, UnicodeEncodeError)):
         return True
@@ -107,10 +107,11 @@ class Writer:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
         self._execute = connection.execute
-        self._lasts: dict[str, int] = {}  # of runs, the seq of the last step that this process stored
+        self._lasts: dict[str, int] = {}  # run → the seq of its last step that this process stored
 
     def commit(self, operations: Sequence[Operation], now: float) -> list[Outcome]:
-        """Apply *operations* durably; one outcome for each. Errors of the driver pass, with nothing done."""
+        """Apply *operations* durably. Returns one outcome for each. Errors of the driver pass, and then
+        nothing is done."""
         if len(operations) == 1:
             operation = operations[0]
             if type(operation) is PutStep:
@@ -129,8 +130,8 @@ class Writer:
         """Delete everything."""
         return self._transact(now, Transaction.clear)
 
-    # Where one statement changes nothing, or cannot say all that the outcome must say, it gives None: look
-    # closer.
+    # If one statement changes nothing, or cannot tell the whole outcome, the answer is None. Then a
+    # transaction looks.
 
     def _append(self, op: PutStep) -> Outcome | None:
         step = op.step
@@ -178,8 +179,8 @@ class Writer:
         try:
             outcomes = work(transaction)
             self._execute(sql.COMMIT)
-        except BaseException:  # an interrupt too leaves no transaction
-            if self.connection.in_transaction:  # some errors have rolled back already
+        except BaseException:  # an interrupt, too, must leave no transaction open
+            if self.connection.in_transaction:  # after some errors SQLite has rolled back by itself
                 self._execute(sql.ROLLBACK)
             raise
         if len(self._lasts) > _REMEMBERED:
@@ -190,7 +191,7 @@ class Writer:
 
 @define(slots=True)
 class _Head:
-    """What most operations need of a run; ``last`` is the seq of its last step."""
+    """What most operations need of a run. ``last`` is the seq of its last step."""
 
     no: int
     epoch: int
@@ -201,7 +202,7 @@ class _Head:
 class Transaction:
     """Applies operations inside a transaction that the caller has begun and will commit or roll back.
 
-    What was read of a run is remembered until an operation changes it: nobody else can write meanwhile.
+    What was read of a run is remembered until an operation changes it. Nobody else can write meanwhile.
     """
 
     def __init__(self, connection: sqlite3.Connection, now: float) -> None:
@@ -225,7 +226,7 @@ class Transaction:
         return outcomes
 
     def clear(self) -> list[Outcome]:
-        """Delete everything, but not the memory of which epochs were used."""
+        """Delete everything, but remember which epochs were used."""
         (epoch,) = self._one(sql.HIGHEST_EPOCH) or (0,)
         self._execute(sql.KEEP_EPOCH, (epoch,))
         for statement in sql.CLEAR:
@@ -233,7 +234,7 @@ class Transaction:
         return []
 
     def tell_lasts(self, lasts: dict[str, int]) -> None:
-        """Put into *lasts* what is known of the last steps of runs, now that it is durable."""
+        """Put into *lasts* what is known of the last steps of runs. It is durable now."""
         for run_id, head in self._heads.items():
             if head is None:
                 lasts.pop(run_id, None)
@@ -271,12 +272,13 @@ class Transaction:
         return _MISSING
 
     def _highest(self, key: str) -> tuple[int, int]:
-        """The highest number of the runs of *key*, and the highest epoch of the deleted runs; 0 for none."""
+        """The highest number of the runs of *key*, and the highest epoch of the deleted runs. 0 if there are
+        none."""
         number, epoch = self._one(sql.HIGHEST_NUMBER_AND_EPOCH, key) or (None, None)
         return number or 0, epoch or 0
 
     def _continuable(self, key: str, skip_owners: tuple[str, ...]) -> list[int]:
-        """Numbers of the oldest runs that ``may_continue``, found by the indexes that hold no others."""
+        """Numbers of the oldest runs that ``may_continue``. Indexes that hold no other runs find them."""
         groups = [self._execute(sql.LIVE_UNOWNED, (key, FOUND_AT_MOST)).fetchall()]
         owner = ""
         while row := self._one(sql.LIVE_OWNER_AFTER, key, owner):
@@ -508,7 +510,9 @@ class Transaction:
     def _rewrite(self, op: Rewrite) -> Outcome:
         fields = tuple(op.now)
 
-        def stored(name: str, value: bytes | None) -> bytes | None:  # no seal of a step takes no room
+        def stored(
+            name: str, value: bytes | None
+        ) -> bytes | None:  # steps without a seal need no room for it
             return None if op.kind == "step" and name == "seal" and not value else value
 
         now = [stored(name, op.now[name]) for name in fields]
@@ -531,7 +535,7 @@ class Transaction:
             return head
 
     def _read_heads(self, operations: Sequence[Operation]) -> None:
-        """Read at once what many operations would ask for one by one: a statement costs more than its row."""
+        """Read at once what many operations would ask for one by one. A statement costs more than its row."""
         for chunk in chunks_of({op.step.run_id for op in operations if type(op) is PutStep}
                              | {op.run_id for op in operations if type(op) is UpdateRun}):  # fmt: skip
             try:
@@ -539,11 +543,11 @@ class Transaction:
             except _UNSTORABLE as error:
                 if not is_unstorable(error):
                     raise
-                continue  # one of the ids is no Unicode: whose operation it is will be told that
+                continue  # one of the ids is not Unicode. Its own operation will say so
             self._heads.update((row[0], _head_of(row[0], row[1:])) for row in found)
 
     def _owned(self, run_id: str, epoch: int | None) -> _Head | Fenced | Missing:
-        """The head of the run, if it has this epoch; else the outcome that says why not."""
+        """The head of the run, if it has this epoch. Otherwise the outcome that says why not."""
         head = self._head(run_id)
         if head is None:
             return _MISSING
@@ -572,8 +576,8 @@ def _head_of(run_id: str, row: rows.Row) -> _Head:
 
 
 def chunks_of(ids: Iterable[str]) -> list[list[str]]:
-    """*ids* in lists of few sizes, so that there are few statements; the last one is filled up with an id of
-    it."""
+    """*ids* in lists of few sizes, so that there are few statements. The last list is filled up with one of
+    its ids."""
     wanted = list(ids)
     chunks = []
     for start in range(0, len(wanted), 512):
