@@ -1,7 +1,7 @@
-"""Recorded histories: can today's code continue a run that yesterday's code began?
+"""Whether today's code can continue a run that yesterday's code began.
 
-It can if all that is recorded is asked for again before anything is that is not. What executes meanwhile is
-said in :mod:`flowdsl.testing.history.paused`: nothing.
+It can if the code asks for all that is recorded before it asks for anything else. No body of a step executes
+meanwhile (see :mod:`flowdsl.testing.history.paused`).
 """
 
 import difflib
@@ -30,15 +30,16 @@ __all__ = ["HistoryMismatch", "HistoryReport", "check_history"]
 
 
 class HistoryMismatch(AssertionError):
-    """Today's code cannot continue a recorded run; the message shows the difference and what to do."""
+    """Today's code cannot continue a recorded run. The message shows the difference, and what to do."""
 
 
 @frozen(slots=True)
 class HistoryReport:
     """What :func:`check_history` found.
 
-    *run* and *workflow* of the history; how many records *replayed*; whether the code *ended*, or the calls
-    that it *stopped_at* because no record answers them; records that were *unused*, readable.
+    *run* and *workflow* are those of the history. *replayed*: how many records answered. *ended*: whether the
+    code came to its end. *stopped_at*: the calls at which it was held, because no record answers them.
+    *unused*: the records that it did not ask for, readable.
     """
 
     run: str
@@ -59,8 +60,8 @@ def check_history(
     """Replay a *history* (what ``flowdsl export RUN`` printed, or the path of a file with that) against
     today's code.
 
-    Recorded steps answer from the history. No body of a step executes: where the code calls one that is not
-    recorded, or waits, it is held, and that, or its end, is success. Time stands still.
+    Recorded steps answer from the history. No body of a step executes. The code is held where it waits, or
+    calls a step without a record. That is success, and so is its end. Time stands still.
 
     Parameters: *fakes*, decorated steps (or their paths) → functions to call instead of stopping there, for
     steps of mode ``try``, which have no records; *options* of the :class:`~flowdsl.Runtime`, such as the
@@ -114,7 +115,7 @@ def _known(path: str) -> bool:
 
 
 def _require(path: str, what: str) -> None:
-    """Have the workflow of this path registered, by importing its module if need be."""
+    """Register the workflow of this path. This imports its module if necessary."""
     parts = path.split(".")
     for length in range(len(parts) - 1, 0, -1):
         if _known(path):
@@ -135,7 +136,7 @@ def _require(path: str, what: str) -> None:
 
 
 class _Verdict:
-    """What is to be said of one history."""
+    """What the check finds in one history."""
 
     def __init__(self, name: str, history: History, held: Held, accepts: set[str]) -> None:
         self._name = name
@@ -200,11 +201,11 @@ class _Verdict:
         )
 
     def _may_come(self, step: Step) -> bool:
-        """Whether code that is held may yet come to what the run was waiting for."""
+        """Whether code that is held may still come to what the run was waiting for."""
         return self._held.outcome is None and step.kind in WAITS and step.status is StepStatus.PENDING
 
     def _is_recorded(self, raised: BaseException) -> bool:
-        """Whether the history ends with such an exception, or one of its steps has failed with it."""
+        """Whether the history ends with such an exception, or one of its steps failed with it."""
         engine, run = engine_of(self._held.runtime), self._history.run
         steps = [step for step in self._history.steps if step.kind != UNDO]
         errors = [StepRecord(engine, step).error for step in steps]

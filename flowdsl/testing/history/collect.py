@@ -1,4 +1,4 @@
-"""Histories as items of pytest: one test for each ``.json`` file of a folder."""
+"""Histories as tests of pytest: one for each ``.json`` file of a folder."""
 
 import sys
 import warnings
@@ -12,7 +12,7 @@ __all__ = ["HistoryFile", "HistoryItem", "missing_items"]
 
 
 class HistoryItem(pytest.Item):
-    """One history, replayed against the code as it is."""
+    """One history. It is replayed against today's code."""
 
     def runtest(self) -> None:
         """Replay it."""
@@ -27,7 +27,7 @@ class HistoryItem(pytest.Item):
             )
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
-        """The message alone, where that says it all."""
+        """Only the message, if that says everything."""
         from flowdsl.testing.history.check import HistoryMismatch
 
         if isinstance(excinfo.value, HistoryMismatch | ValueError):
@@ -60,7 +60,7 @@ def missing_items(
 
 
 def _configured() -> dict[str, Any]:
-    """Options of the default runtime, where the user has configured one: codecs hold keys."""
+    """Options of the default runtime, if the user has configured one. Its codec may hold keys."""
     module = sys.modules.get("flowdsl.runtime")
     if module is None:
         return {}

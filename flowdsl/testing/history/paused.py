@@ -1,12 +1,13 @@
-"""A recorded run, continued by today's code up to where nothing is recorded, and held there.
+"""Continues a recorded run with today's code, up to the first call without a record, and holds it there.
 
 The rules
-    Recorded steps answer from the history. Nothing else executes: a body without a record, a sleep, a wait
-    and a child run hold the code where it calls them. Nothing is sent, undone or called back.
+    Recorded steps answer from the history. Nothing else executes. A body without a record, a sleep, a wait
+    and a child run hold the code where it calls them. Nothing is sent or undone, and no callback is called.
 
 The implementation
-    The history goes into a storage in memory as an interrupted run, which is continued on a clock that stands
-    still. The body of the workflow is held at its end too; then the run is interrupted like any other.
+    The history goes into a storage in memory, as an interrupted run. That run is continued on a clock that
+    stands still. The body of the workflow is held at its end, too. Then the run is interrupted like any
+    other.
 """
 
 import asyncio
@@ -32,7 +33,7 @@ __all__ = ["Held", "Stop"]
 
 @frozen(slots=True)
 class Stop:
-    """A call that no record answers; *recorded*, if it would have been recorded."""
+    """A call that no record answers. *recorded*: whether it would have been recorded."""
 
     key: str
     path: str
@@ -42,7 +43,7 @@ class Stop:
 
 
 class _Holding(Hooks):
-    """Notes the run's state in memory, and holds what would execute."""
+    """Notes the run's state, and holds what would execute."""
 
     def __init__(self, held: "Held") -> None:
         self._held = held
@@ -78,7 +79,7 @@ class _Holding(Hooks):
         return await body.ahold()
 
     def _fake(self, body: BodyView) -> Callable[..., Any] | None:
-        """What executes in place of a body, if something does."""
+        """What executes instead of a body, if anything does."""
         if body.step is not None and body.step.mode == "send":
             return lambda *_, **__: None
         return self._held.fakes.get(body.path) if body.step is not None else None
@@ -97,8 +98,8 @@ class _Holding(Hooks):
 
 
 class Held:
-    """The run of *history*, with what was found when it was continued: its *body*, the calls that it
-    *stops* at, and the *outcome* of the body.
+    """The run of *history*, and what was found when it was continued: its *body*, the calls at which it
+    *stops*, and the *outcome* of the body.
     """
 
     def __init__(
@@ -121,7 +122,7 @@ class Held:
 
     @block
     def continued(self) -> Iterator[BaseException | None]:
-        """Continue it; yields what stopped it, if something did. It is held until the block ends.
+        """Continue it, and yield what stopped it, if anything did. It is held until the block ends.
 
         Raises what ``resume`` raises, and ``TimeoutError``.
         """
@@ -145,7 +146,7 @@ class Held:
             loop = engine_of(self.runtime)._loop
             if loop is not None:
                 asyncio.run_coroutine_threadsafe(_drained(loop), loop).result()
-            if not rests:  # nobody can stop such code, so nobody waits for it either
+            if not rests:  # nobody can stop such code, so nobody waits for it
                 engine_of(self.runtime).futures.clear()
                 engine_of(self.runtime)._background.clear()
                 raise TimeoutError(f"its code did not come to an end within {self._timeout:g} seconds")
@@ -162,7 +163,7 @@ async def _drained(loop: Any) -> None:
 
 
 def _stored(history: History) -> MemoryStorage:
-    """A storage that holds the run as if its process had died."""
+    """A storage that holds the run as it would be if its process had died."""
     storage = MemoryStorage()
     run = evolve(
         history.run,

@@ -1,5 +1,4 @@
-"""Two storages, one story: random operations on both must have the same outcomes and the same reads
-afterwards.
+"""Random operations on two storages must have the same outcomes on both, and the same reads afterwards.
 
 ::
 
@@ -9,8 +8,8 @@ afterwards.
 
     TestAgreement = Agreement.TestCase
 
-Numbers that a storage is free to choose are compared by what they mean: seqs by their order, epochs by how
-often a run was taken over, leases by whether they hold. Needs hypothesis.
+A storage is free to choose some numbers. These are compared by what they mean: seqs by their order, epochs by
+how often a run was taken over, leases by whether they hold. Needs hypothesis.
 """
 
 import itertools
@@ -70,7 +69,7 @@ PAYLOADS = st.binary(max_size=5)
 
 @frozen(slots=True)
 class Epoch:
-    """An epoch relative to the one that the run has before the commit; ``None``: no epoch is given."""
+    """An epoch, relative to the one that the run has before the commit. ``None``: no epoch is given."""
 
     ahead: int | None
 
@@ -120,7 +119,7 @@ STEPS = st.builds(
     concurrent=st.booleans(),
     draws=st.integers(0, 2**40),
     version=TEXTS,
-    # Hypothesis would draw these by their types alone: NaN for a moment, integers of more than 64 bits.
+    # By their types alone, hypothesis would draw NaN for a moment, and integers of more than 64 bits.
     seq=st.just(0),
     occurrence=st.integers(0, 9),
     ordinal=st.integers(0, 9),
@@ -202,7 +201,7 @@ FILTERS = st.builds(
 
 
 class _Side:
-    """One of the two storages, and how its own numbers are to be read."""
+    """One of the two storages, and how to read its own numbers."""
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
@@ -210,7 +209,7 @@ class _Side:
         self._seqs: dict[int, int] = {}
 
     def commit(self, operations: Sequence[Any]) -> list[Any]:
-        """Outcomes, comparable with those of the other side."""
+        """Outcomes that can be compared with those of the other side."""
         ready = [self._with_epoch(operation) for operation in operations]
         return [
             self.outcome(op, outcome) for op, outcome in zip(ready, self.storage.commit(ready), strict=True)
@@ -253,7 +252,7 @@ class _Side:
         return evolve(run, epoch=taken_over, lease_until=float(holds))
 
     def everything(self) -> dict[str, Any]:
-        """All that can be read, comparable with that of the other side."""
+        """All that can be read, in a form that can be compared with the other side's."""
         storage = self.storage
         runs = storage.list_runs(payloads=True)
         ids = [*(run.id for run in runs), "nobody"]
@@ -290,7 +289,7 @@ class StorageMachine(RuleBasedStateMachine):
     directory: Path
 
     def make_storages(self) -> tuple[Storage, Storage]:
-        """Two new, empty storages: the one to trust, and the one to compare with it."""
+        """Two new, empty storages: one to trust, and one to compare with it."""
         raise NotImplementedError("define make_storages(self) -> (Storage, Storage)")
 
     def __init__(self) -> None:
@@ -396,7 +395,7 @@ class StorageMachine(RuleBasedStateMachine):
                 side.storage.close()
                 side.storage = again
 
-    # Not an invariant: to read everything after each rule makes what fails ten times slower to shrink.
+    # This is no invariant: if everything is read after each rule, a failure shrinks ten times as slowly.
     @rule()
     def look(self) -> None:
         """All that can be read is the same."""

@@ -1,4 +1,4 @@
-"""What every storage must do, as tests that a backend inherits.
+"""What every storage must do. A backend inherits these tests.
 
 A backend joins with one method::
 
@@ -8,8 +8,8 @@ A backend joins with one method::
         def make_storage(self, directory):
             return MyStorage(directory / "data")
 
-``directory`` is empty and belongs to the test. A backend that needs a server may skip in ``make_storage``
-where there is none. :class:`flowdsl.testing.StorageMachine` compares two backends on random
+``directory`` is empty, and belongs to the test. A backend that needs a server may skip in ``make_storage`` if
+there is none. :class:`flowdsl.testing.StorageMachine` compares two backends on random
 operations.
 """
 

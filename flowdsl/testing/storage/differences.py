@@ -1,4 +1,4 @@
-"""Say field by field in what two records differ."""
+"""Tells field by field how two records differ."""
 
 from collections.abc import Sequence
 from typing import Any

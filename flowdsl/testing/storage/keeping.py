@@ -1,5 +1,5 @@
-"""The part of the storage contract that is about keeping: what is read is the reader's own, what was written
-is there when the storage is opened again, and who waits hears of it."""
+"""The part of the storage contract that is about keeping. What is read is the reader's own. What was written
+is there when the storage is opened again. Whoever waits hears of it."""
 
 import pickle
 import time
@@ -44,7 +44,7 @@ from flowdsl.testing.storage.samples import (
 
 __all__ = ["KeepingContract"]
 
-PATIENCE = 10.0  # seconds until a storage counts as one that never says a word
+PATIENCE = 10.0  # seconds after which a storage counts as one that tells nothing
 SCHEDULE = ScheduleRow("s", '{"cron": "0 2 * * *"}', b"\x00", True, 1.5, 2.5, b"\xff")
 
 
@@ -268,7 +268,7 @@ class KeepingContract:
         ids=["message", "reply", "item", "cancel", "end", "deletion"],
     )
     def test_waiting_for_a_run(self, storage: Storage, operation: Operation) -> None:
-        """Who waits for one run hears of its messages, replies and items, of a cancel, and of its end."""
+        """Whoever waits for one run hears of its messages, replies and items, of a cancel, and of its end."""
         open_run(storage)
         storage.commit([AddSignal(Signal("old", "r", "go"))])
         topics = [run_topic("r"), run_topic("nobody")]

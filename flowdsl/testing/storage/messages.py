@@ -1,5 +1,4 @@
-"""The part of the storage contract that is about what is said to a run and by it: messages, replies,
-items."""
+"""The part of the storage contract that is about messages, replies and published items."""
 
 from typing import Any
 

@@ -31,7 +31,7 @@ __all__ = ["RunContract"]
 
 RUNNING, COMPLETED, FAILED = RunStatus.RUNNING, RunStatus.COMPLETED, RunStatus.FAILED
 CANCELLED, PENDING = RunStatus.CANCELLED, RunStatus.PENDING
-EXPIRED = -1.0  # a lease that ended before it began, so that no test has to wait
+EXPIRED = -1.0  # a lease that has ended before it begins, so that no test has to wait
 
 
 def numbered(prefix: str = "n", **fields: Any) -> Run:

@@ -1,4 +1,4 @@
-"""Records for tests: with little in them, or with something unusual in every field."""
+"""Records for tests. Some have little in them, others something unusual in every field."""
 
 from typing import Any
 
@@ -55,7 +55,7 @@ def a_step(run_id: str = "r", key: str = "s", **fields: Any) -> Step:
 
 
 def open_run(storage: Storage, run_id: str = "r", lease: float = 60.0, **fields: Any) -> Run:
-    """Insert a run that must not be there yet; the run as the storage returns it."""
+    """Insert a run that must not be there yet. Returns the run as the storage returns it."""
     (outcome,) = storage.commit([OpenRun(a_run(run_id, **fields), lease)])
     assert isinstance(outcome, Opened)
     return outcome.run
