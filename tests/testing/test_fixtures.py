@@ -93,7 +93,8 @@ def test_options_are_those_of_a_runtime() -> None:
 def test_missing_parentheses_are_named() -> None:
     """``@with_storage`` over a test says what to write."""
 
-    def test_something() -> None: ...
+    def test_something() -> None:
+        """It is never called."""
 
     with pytest.raises(TypeError, match="parentheses"):
         with_storage(test_something)  # type: ignore[arg-type]

@@ -42,21 +42,25 @@ def checkout(amount: int) -> list[str]:
 @given(amount=st.integers())
 @with_storage()
 def test_any(amount: int) -> None:
+    """A law over workflows, each example on a storage of its own."""
     assert_type(checkout(amount), list[str])
 
 
 @given(st.integers(0, 9))
 @replay_test
 def test_twice(amount: int) -> None:
+    """A law whose body is executed and replayed."""
     assert charge(amount) == charge(amount)
 
 
 @replay_test(crashes=2, fakes={charge: lambda amount: "paid"})
-async def test_async(tmp_path: Path) -> None: ...
+async def test_async(tmp_path: Path) -> None:
+    """A replay test may be async, and takes fixtures."""
 
 
 @with_storage(lambda: SQLiteStorage("x.db"))
 async def test_fixtures(flow_runtime: Runtime, flow_clock: VirtualClock, flow_storage: MemoryStorage) -> None:
+    """Fixtures have types."""
     flow_clock.advance("3 days")
     await flow_clock.aadvance(5)
 
@@ -75,6 +79,7 @@ TestMachine = Machine.TestCase
 
 
 def test_the_rest(tmp_path: Path) -> None:
+    """All other names of the kit have types."""
     assert_type(check_replay(checkout, 5, signals=[("ok", 1)], watch=[tmp_path]), ReplayReport)
     with fresh_runtime(name="x") as runtime, effects() as done:
         assert_type(runtime, Runtime)
