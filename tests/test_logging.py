@@ -36,6 +36,26 @@ def test_only_warnings_and_errors_are_printed_without_a_handler(tmp_path):
     assert "attempt" not in out.stderr
 
 
+def test_a_line_that_cannot_be_made_is_no_error_of_the_program(tmp_path):
+    """As everywhere in the standard library's logging: standard error tells of it."""
+    out = python(
+        """
+        import logging, flowdsl
+        logging.getLogger("flowdsl").warning("%d", "no number")
+        print("goes on")
+        """,
+        cwd=tmp_path,
+    )
+    assert out.stdout == "goes on\n"
+    assert "--- Logging error ---" in out.stderr
+
+
+def test_no_line_of_the_log_is_forged(caplog):
+    """What a terminal obeys is escaped, and lines behind the first are indented."""
+    logging.getLogger("flowdsl").warning("run %s waits", "a\x1b[2J\u202e\nERROR all is lost")
+    assert caplog.messages == ["run a\\x1b[2J\\u202e\n  ERROR all is lost waits"]
+
+
 def test_every_record_says_run_and_step(storage, clock, caplog, effects: Effects):
     """A format with ``%(run)s`` and ``%(step)s`` never fails."""
 

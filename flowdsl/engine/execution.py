@@ -370,7 +370,10 @@ class _Where(logging.Filter):
     the message are text from outside: no terminal obeys it, and it forges no further line of the log."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        said = record.getMessage()
+        try:
+            said = record.getMessage()
+        except Exception:  # of a text in it; whoever handles the record says so, and no run ends by it
+            said = ""
         if not said.isprintable():
             record.msg, record.args = clean_lines(said), ()
         frame = current.get()

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from flowdsl import log, sleep, store, wait_for, workflow
+from flowdsl import Queue, Schedule, log, sleep, store, wait_for, workflow
 from flowdsl.core.records import Run, Step
 from flowdsl.core.status import RunStatus, StepStatus
 from flowdsl.storage import MemoryStorage
@@ -293,15 +293,19 @@ SMALL = """
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_every_page_reads_well_at_every_width(look, serve, browser, dark):
+def test_every_page_reads_well_at_every_width(look, serve, browser, runtime, dark):
     """No page scrolls sideways, texts have contrast, targets are large enough, one ``h1``."""
     run = failed(3)
+    runtime.queues.put(Queue("mail", concurrency=2, rate="100/min"))
+    runtime.schedules.put(Schedule("nightly", live, cron="30 2 * * *", timezone="Europe/Berlin"))
+    runtime.schedules.pause("nightly")
     served = serve(allow_actions=True)
     page = look("/", served=served, dark=dark)
     key = page.run(f"fetch('/api/runs/{run}').then(r => r.json()).then(d => d.steps.at(-1).key)")
     for width in WIDTHS:
         page.resize(width, 800)
-        for path in ("/", "/?q=nothing", f"/runs/{run}", f"/runs/{run}?step={key}"):
+        runs = ("/", "/?q=nothing", f"/runs/{run}", f"/runs/{run}?step={key}")
+        for path in (*runs, "/queues", "/schedules", "/workers"):
             page.go(served.url + path)
             assert page.run("document.documentElement.scrollWidth") <= width, path
             assert page.run(CONTRAST) == [], (path, width)
