@@ -4,6 +4,7 @@ Completing makes no database and raises nothing. What it offers goes onto a comm
 names that a shell takes literally are offered.
 """
 
+import logging
 import shlex
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
@@ -13,7 +14,8 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from flowdsl.cli._command import Cli, missing_database, opened, shown_status
+from flowdsl.blocks import block
+from flowdsl.cli._command import Cli, missing_database, shown_status
 from flowdsl.cli._find import every_run, find_run, recent_workflows
 from flowdsl.core.advice import awaited_names
 from flowdsl.core.kinds import CALLS
@@ -22,6 +24,7 @@ from flowdsl.core.status import StepStatus
 from flowdsl.core.words import clean
 from flowdsl.errors import FlowError
 from flowdsl.runtime import Runtime
+from flowdsl.storage.refused import left_out
 
 __all__ = [
     "RUN",
@@ -50,7 +53,7 @@ def _completes(
         try:
             if missing_database(cli.url) is not None:
                 return []
-            with opened(cli) as runtime:
+            with _silence(), left_out(), Runtime(cli.url) as runtime:
                 found = dict(find(runtime, ctx))
         except (FlowError, click.ClickException, ValueError, ImportError, OSError, sqlite3.Error):
             return []
@@ -61,6 +64,17 @@ def _completes(
         ]
 
     return complete
+
+
+@block
+def _silence() -> Iterator[None]:
+    """Nothing is logged: it would stand in the line that somebody types."""
+    logger = logging.getLogger("flowdsl")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def _storage_of(ctx: click.Context | None) -> str | None:

@@ -1,10 +1,13 @@
 """``flowdsl completion``: what a shell completes."""
 
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 
 import pytest
+from hostile import furnish
 
 from flowdsl import Runtime
 from flowdsl.core.records import Run
@@ -94,6 +97,16 @@ def test_a_damaged_database_is_silent(url, folder, offered):
     (folder / ".flowdsl").mkdir()
     (folder / ".flowdsl" / "flow.db").write_bytes(b"no database" * 1000)
     assert offered("flowdsl show ") == []
+
+
+def test_a_refused_record_is_silent(url, folder, offered, monkeypatch):
+    """The others are offered."""
+    monkeypatch.setenv("FLOWDSL_SECRET_KEY", "only we know")
+    furnish(url)
+    with closing(sqlite3.connect(folder / ".flowdsl" / "flow.db")) as database:
+        database.execute("UPDATE runs SET workflow = 'shop.evil' WHERE id = 'order-1'")
+        database.commit()
+    assert offered("flowdsl show order-") == ["order-2"]
 
 
 def test_the_storage_on_the_line_counts(shop, offered, folder, monkeypatch):
