@@ -11,6 +11,7 @@ from flowdsl.engine.execution import current
 from flowdsl.engine.registry import step_named
 from flowdsl.engine.runs.request import checked_id
 from flowdsl.handle import Run, asked_async
+from flowdsl.threads import wait_in_thread
 
 __all__ = ["AioRuntime"]
 
@@ -121,7 +122,7 @@ class AioRuntime:
                 if name in _HERE or self._executes_here(name, args):
                     found = method(*args, **kwargs)
                     return await found if asyncio.iscoroutine(found) else found
-                return await asyncio.to_thread(method, *args, **kwargs)
+                return await wait_in_thread(method, *args, **kwargs)
 
             call.__name__ = call.__qualname__ = name
             return call
@@ -142,7 +143,7 @@ class AioRuntime:
     ) -> None:
         """Work until this task is cancelled."""
         with self._runtime._working(queues, workflows, concurrency, drain) as worker:
-            working = asyncio.ensure_future(asyncio.to_thread(worker.work))
+            working = asyncio.ensure_future(wait_in_thread(worker.work))
             try:
                 await asyncio.shield(working)
             except asyncio.CancelledError:

@@ -54,6 +54,7 @@ from flowdsl.hooks import HookChain, Hooks
 from flowdsl.storage import Storage, open_storage
 from flowdsl.storage.base import DeleteRun, PutStep
 from flowdsl.storage.urls import default_url
+from flowdsl.threads import wait_in_thread
 
 __all__ = ["Runtime", "configure", "current_runtime"]
 
@@ -200,7 +201,7 @@ class Runtime:
 
     async def __aexit__(self, *exc: object) -> None:
         _runtimes.leave(self, self._tokens.pop())
-        await asyncio.to_thread(self.close)
+        await wait_in_thread(self.close)
 
     def _require_open(self) -> None:
         if self._closing.begun:

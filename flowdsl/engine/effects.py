@@ -17,6 +17,7 @@ from flowdsl.engine.stop import StoppedTask
 from flowdsl.engine.user import Value, Work
 from flowdsl.errors import Stopped
 from flowdsl.storage.base import Operation, Outcome, Storage
+from flowdsl.threads import in_thread
 
 __all__ = [
     "Commit",
@@ -227,4 +228,4 @@ class Read(Effect):
         return self.fn()
 
     async def aio(self) -> Value:
-        return self.fn() if self.storage.inline else await asyncio.to_thread(self.fn)
+        return self.fn() if self.storage.inline else await in_thread(self.fn)

@@ -10,7 +10,7 @@ import time
 import traceback
 import weakref
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Executor, Future, wait
 from itertools import count
 from typing import Any, NoReturn
 
@@ -26,6 +26,7 @@ from flowdsl.engine.user import Handle, SomeClock, Value, Work
 from flowdsl.errors import FlowError
 from flowdsl.hooks import HookChain
 from flowdsl.storage.base import Operation, Outcome, Storage
+from flowdsl.threads import ThreadPool
 
 __all__ = ["Engine", "end_of_child", "engines", "engines_on"]
 
@@ -78,10 +79,10 @@ class Engine:
         self.open_storage = open_storage
         self.make_handle = make_handle
         self.executor = executor
-        self._pool: ThreadPoolExecutor | None = None
+        self._pool: ThreadPool | None = None
         self._pool_lock = threading.Lock()
-        self._background_pool: ThreadPoolExecutor | None = None
-        self.coordinators: dict[int, ThreadPoolExecutor] = {}
+        self._background_pool: ThreadPool | None = None
+        self.coordinators: dict[int, ThreadPool] = {}
         self.replaced: dict[int, Executor] = {}
         self.hung: dict[int, list[Future[Value]]] = {}
         self.lock = threading.Lock()
@@ -174,16 +175,14 @@ class Engine:
             return self.executor
         with self._pool_lock:
             if self._pool is None:
-                self._pool = ThreadPoolExecutor(_default_workers(), thread_name_prefix="flowdsl-step")
+                self._pool = ThreadPool(_default_workers(), "flowdsl-step")
             return self._pool
 
     def background(self, work: Callable[[], Value]) -> Future[Value]:
         """Run *work* some time soon in a bounded pool; ``close`` waits for it."""
         with self._pool_lock:
             if self._background_pool is None:
-                self._background_pool = ThreadPoolExecutor(
-                    _default_workers(), thread_name_prefix="flowdsl-send"
-                )
+                self._background_pool = ThreadPool(_default_workers(), "flowdsl-send")
             future = self._background_pool.submit(self._at_work, work)
         self.awaits(future)
         return future
@@ -219,7 +218,11 @@ class Engine:
                 future.set_exception(error)
 
         self.awaits(future)
-        threading.Thread(target=run, name=name, daemon=True).start()
+        try:
+            threading.Thread(target=run, name=name, daemon=True).start()
+        except RuntimeError:  # Python starts no more threads
+            self._background.discard(future)
+            raise
         return future
 
     def background_async(self, make: Callable[[], Work[Value]]) -> Future[Value]:

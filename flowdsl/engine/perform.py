@@ -27,6 +27,7 @@ from flowdsl.engine.call import Call, Operation, identify
 from flowdsl.engine.divergence import diverged
 from flowdsl.engine.effects import Flow, Forked, Result, drive
 from flowdsl.engine.execution import Frame, current
+from flowdsl.engine.interruption import python_ends, refused_at_exit
 from flowdsl.engine.record import crossing, halted, replay, still_ours
 from flowdsl.engine.scope import UnderWay, control
 from flowdsl.engine.user import Value
@@ -56,7 +57,7 @@ def perform(call: Call) -> Flow:
     try:
         way = _entered(call) or _way(call)
         return way if isinstance(way, tuple) else (yield from way)
-    except (Stopped, StorageError) as error:
+    except (Stopped, StorageError, RuntimeError) as error:
         return _crossing(call, error)
     finally:
         _left(call)
@@ -69,7 +70,7 @@ def perform_here(call: Call) -> Value:
         way = _entered(call) or _way(call)
         error, value = way if isinstance(way, tuple) else drive(way)
         del way
-    except (Stopped, StorageError) as fault:
+    except (Stopped, StorageError, RuntimeError) as fault:
         error, value = _crossing(call, fault)
     except Forked as forked:
         error, value = forked.error, forked.value
@@ -83,10 +84,16 @@ def perform_here(call: Call) -> Value:
     return value
 
 
-def _crossing(call: Call, error: Stopped | StorageError) -> Result:
+def _crossing(call: Call, error: Stopped | StorageError | RuntimeError) -> Result:
     """What passes through the caller. An error of the storage is one of a read here; a failed write says so
     itself."""
-    return (halted(call.run, error, call) if isinstance(error, StorageError) else error), None
+    if isinstance(error, Stopped):
+        return error, None
+    if isinstance(error, StorageError):
+        return halted(call.run, error, call), None
+    if not refused_at_exit(error):
+        raise error
+    return halted(call.run, python_ends(call.run.id), call), None
 
 
 def _entered(call: Call) -> Flow | Result | None:

@@ -6,22 +6,23 @@ from types import ModuleType
 from typing import Any
 
 from flowdsl.engine.engine import Engine
+from flowdsl.threads import ThreadPool
 
 __all__ = ["coordinators", "elsewhere", "working"]
 
 
 def elsewhere(executor: Executor | None) -> bool:
     """Whether *executor* may execute in another process, so that work has to be pickled for it."""
-    return executor is not None and not isinstance(executor, ThreadPoolExecutor)
+    return executor is not None and not isinstance(executor, ThreadPoolExecutor | ThreadPool)
 
 
-def coordinators(engine: Engine, executor: Executor) -> ThreadPoolExecutor:
+def coordinators(engine: Engine, executor: Executor) -> ThreadPool:
     """Threads that wait for the workers of *executor*, as many as it has."""
     with engine.lock:
         found = engine.coordinators.get(id(executor))
         if found is None:
             workers = getattr(executor, "_max_workers", None) or 32
-            found = ThreadPoolExecutor(int(workers), thread_name_prefix="flowdsl-coordinator")
+            found = ThreadPool(int(workers), "flowdsl-coordinator")
             engine.coordinators[id(executor)] = found
     return found
 

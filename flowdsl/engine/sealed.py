@@ -14,7 +14,6 @@ it.
 and put back beside other words.
 """
 
-import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
@@ -55,6 +54,7 @@ from flowdsl.storage.outcomes import Claimed
 from flowdsl.storage.refused import leave_out
 from flowdsl.storage.relay import RelayStorage
 from flowdsl.storage.transactions import StepTransaction
+from flowdsl.threads import in_thread
 
 __all__ = ["SealedStorage", "sealed"]
 
@@ -97,10 +97,10 @@ class SealedStorage(RelayStorage):
         self, connection: Value, operations: Sequence[Operation], /
     ) -> list[Outcome]:
         commit = partial(self.storage.commit_within_async, connection)
-        ready = await asyncio.to_thread(self._ready, operations)
+        ready = await in_thread(self._ready, operations)
         good = _good(ready)
         outcomes = await commit(good)
-        while places := await asyncio.to_thread(self._again, good, outcomes):
+        while places := await in_thread(self._again, good, outcomes):
             _put(outcomes, places, await commit([good[place] for place in places]))
         return self._finished(ready, outcomes)
 
@@ -115,7 +115,7 @@ class SealedStorage(RelayStorage):
     async def commit_transaction_async(
         self, transaction: StepTransaction, operations: Sequence[Operation], /
     ) -> list[Outcome]:
-        ready = await asyncio.to_thread(self._ready, operations)
+        ready = await in_thread(self._ready, operations)
         if refused := _refusals(ready):
             return refused
         committing = self.storage.commit_transaction_async(transaction, _good(ready))

@@ -7,6 +7,7 @@ from flowdsl.clock import Waker
 from flowdsl.engine.effects import Effect, Effects
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import Execution, current
+from flowdsl.threads import wait_in_thread
 
 __all__ = ["Pause", "Watch", "check_waiting", "wait_out", "waker_for"]
 
@@ -115,4 +116,4 @@ class Watch(Effect):
         return version
 
     async def aio(self) -> int:
-        return await asyncio.to_thread(self.engine.storage.wait_for_change, self.seen, self.seconds)
+        return await wait_in_thread(self.engine.storage.wait_for_change, self.seen, self.seconds)

@@ -91,6 +91,7 @@ from flowdsl.storage.outcomes import (
 )
 from flowdsl.storage.topics import topics_of
 from flowdsl.storage.transactions import StepTransaction, in_threads
+from flowdsl.threads import in_thread
 
 __all__ = [
     "AddSignal",
@@ -294,7 +295,7 @@ class Storage(ABC):
         """``commit`` from a coroutine: directly if the storage is *inline*, otherwise in a thread."""
         if self.inline:
             return self.commit(operations)
-        return await asyncio.to_thread(self.commit, operations)
+        return await in_thread(self.commit, operations)
 
     def commit_within(self, connection: Any, operations: Sequence[Operation], /) -> list[Outcome]:
         """Apply *operations* in the transaction that the caller has open on *connection*, and leave it open.

@@ -8,12 +8,13 @@ itself: its rows would then remain without the record.
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from contextlib import AbstractContextManager, asynccontextmanager
 from typing import Any, NoReturn
 
 from flowdsl.storage.operations import Operation
 from flowdsl.storage.outcomes import Outcome
+from flowdsl.threads import ThreadPool
 
 __all__ = ["NotCommitted", "StepTransaction", "Unending", "ended_by_itself", "in_threads", "refuse"]
 
@@ -68,7 +69,7 @@ async def in_threads(transaction: AbstractContextManager[StepTransaction]) -> As
     It has its own thread, because all threads of a pool may be waiting for it to end.
     """
     loop = asyncio.get_running_loop()
-    with ThreadPoolExecutor(1, thread_name_prefix="flowdsl-transaction") as thread:
+    with ThreadPool(1, "flowdsl-transaction") as thread:
         entered = await loop.run_in_executor(thread, transaction.__enter__)
         entered.thread = thread
         try:

@@ -1,6 +1,5 @@
 """``ask``: send a message to a run and wait for its reply, from outside or from inside another run."""
 
-import asyncio
 import time
 from collections.abc import Generator
 
@@ -21,6 +20,7 @@ from flowdsl.engine.waiting import Pause
 from flowdsl.errors import RunFinished, RunNotFound, WaitTimeout
 from flowdsl.storage.base import AddSignal, Done
 from flowdsl.storage.topics import run_topic
+from flowdsl.threads import wait_in_thread
 
 __all__ = ["ask", "ask_from_outside", "ask_from_outside_async", "question"]
 
@@ -114,7 +114,7 @@ async def ask_from_outside_async(
     engine: Engine, run_id: str, name: str, payload: Value, *, timeout: Value, key: str | None
 ) -> Value:
     """Ask, and await the answer."""
-    return await asyncio.to_thread(ask_from_outside, engine, run_id, name, payload, timeout=timeout, key=key)
+    return await wait_in_thread(ask_from_outside, engine, run_id, name, payload, timeout=timeout, key=key)
 
 
 # From inside a run -----------------------------------------------------------------------------------------

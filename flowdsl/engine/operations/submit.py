@@ -12,6 +12,7 @@ from flowdsl.engine.definitions import Invocation, StepDef
 from flowdsl.engine.effects import run_async, run_sync
 from flowdsl.engine.execution import Frame
 from flowdsl.engine.future import StepFuture, working_for
+from flowdsl.engine.interruption import python_ends, refused_at_exit
 from flowdsl.engine.operations.step import StepOperation
 from flowdsl.engine.perform import perform
 from flowdsl.engine.pools import coordinators, elsewhere
@@ -68,7 +69,13 @@ def start(call: Call, is_async: bool, chosen: Executor | None = None) -> StepFut
         if tally is not None and not call.inline:
             tally.finish()
 
-    beside = start_sync(engine, work, executor=executor, ended=ended)
+    try:
+        beside = start_sync(engine, work, executor=executor, ended=ended)
+    except RuntimeError as error:
+        if not refused_at_exit(error):
+            raise
+        run.stop.halt(python_ends(run.id))
+        raise run.stop.stopped() from error
     found: StepFuture[Value] = StepFuture(beside, call, executor, tally)
     run.branches.add(found)
     return found

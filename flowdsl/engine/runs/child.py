@@ -83,9 +83,11 @@ class Child(Operation):
                 error, value = yield from whole(run.engine, asked, lambda: found.append(True))
         except asyncio.CancelledError as interrupt:  # before its body began, or after it ended
             error, value = interrupt, None
-        cancelled = isinstance(error, asyncio.CancelledError) and not isinstance(error, Stopped)
-        if cancelled and run.stop.reason is None and not run.stop.ending:  # the body itself cancels
-            run.part(GivenUp).add(asked.wanted.id)
+        interrupted = error is not None and not isinstance(error, Exception | Stopped)
+        if interrupted and run.stop.reason is None and not run.stop.ending:
+            # If the body goes on, it has given the child up: it has cancelled its task, or has handled the
+            # interrupt.
+            run.part(GivenUp)[asked.wanted.id] = isinstance(error, asyncio.CancelledError)
         if isinstance(error, Stopped):
             run.stop.halt(error.error)
         reason = run.stop.reason

@@ -21,21 +21,24 @@ from concurrent.futures import Future, wait
 
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import Execution, current
-from flowdsl.engine.runs.execute import interrupted
+from flowdsl.engine.interruption import closed
 from flowdsl.engine.runs.keeper import Keeper
 from flowdsl.engine.runs.outcome import OnLoop
 from flowdsl.engine.runs.worker import Worker
 from flowdsl.engine.user import Value
 from flowdsl.errors import StorageError
 from flowdsl.storage.base import UpdateRun
+from flowdsl.threads import ThreadPool
 
 __all__ = ["Closing"]
 
 logger = logging.getLogger("flowdsl")
 
-_PATIENCE = 30.0  # seconds that closing waits for bodies that cannot be stopped
-_AT_MOST = 35.0  # the longest time that a caller waits
+_PATIENCE = 28.0  # seconds that closing waits for bodies that cannot be stopped
+_AT_MOST = 35.0  # the longest time that a caller waits; the rest below fits into it
 _GOODBYE = 2.0  # seconds that a worker in another thread has to say that it ends
+_GIVING_BACK = 1.0  # the shortest time that the storage has to give runs back, in seconds
+_REST = 4.0  # seconds for what comes after that
 _TOLD = 1.0  # seconds to tell the run of a body that closes its runtime to stop
 _LOOK = 0.05  # seconds between two looks at what is still under way
 
@@ -56,6 +59,7 @@ class Closing:
         self._waiting: list[int] = []
         self._told = threading.Event()
         self._ended = threading.Event()
+        self._left_behind = False
         self._error: BaseException | None = None
 
     @property
@@ -74,7 +78,8 @@ class Closing:
             if not self._may_wait():
                 self._told.wait(_TOLD)
                 return
-            if not self._ended.wait(_AT_MOST):
+            if not self._left_behind and not self._ended.wait(_AT_MOST):
+                self._left_behind = True  # whoever asks again waits no second time
                 logger.warning(
                     "closing has not ended within %.0f s; the storage may hang. It is left behind", _AT_MOST
                 )
@@ -108,15 +113,16 @@ class Closing:
 
     def _close(self, blocked: Loop) -> None:
         try:
-            end = time.monotonic() + _PATIENCE
+            begun = time.monotonic()
+            end = begun + _PATIENCE
             self._tell()
             self._await_runs(blocked, end)
             for worker in list(self._workers):
                 worker.ended.wait(_GOODBYE)
             self._engine.end_work(max(end - time.monotonic(), 0.0))
-            self._give_back()
+            self._give_back(max(begun + _AT_MOST - _REST - time.monotonic(), _GIVING_BACK))
             self._engine.close()
-            self._keeper.close(_GOODBYE)
+            self._keeper.close(_GIVING_BACK)
             self._at_last()
         except BaseException as error:  # whoever closes gets it
             self._error = error
@@ -129,7 +135,7 @@ class Closing:
         for worker in list(self._workers):
             worker.stop()
         for state in self._engine.owned.executions():
-            state.stop.halt(interrupted(state.id), outside=True)
+            state.stop.halt(closed(state.id), outside=True)
         self._told.set()
 
     def _await_runs(self, blocked: Loop, end: float) -> None:
@@ -145,18 +151,30 @@ class Closing:
             else:
                 return
 
-    def _give_back(self) -> None:
-        """Let other runtimes have the runs that have not ended here."""
+    def _give_back(self, patience: float) -> None:
+        """Let other runtimes have the runs that have not ended here. If the storage does not answer within
+        *patience* seconds, their leases end by themselves: nobody renews them any more."""
         engine = self._engine
         left: list[Execution] = engine.owned.executions()
         for state in left:
             engine.owned.end(state.id, state)
         if not left:
             return
+        operations = [UpdateRun(state.id, {}, epoch=state.epoch, release=True) for state in left]
         try:
-            engine.commit(*(UpdateRun(state.id, {}, epoch=state.epoch, release=True) for state in left))
+            pool = ThreadPool(1, "flowdsl-gives-back")
+            pool.submit(engine.commit, *operations).result(patience)
         except StorageError as error:
             logger.warning("%d runs could not be given back: %s", len(left), str(error))
+        except TimeoutError:
+            logger.warning(
+                "%d runs could not be given back, because the storage does not answer; a transaction of a "
+                "body that was left behind may hold it. They are free when their leases are over", len(left),
+            )  # fmt: skip
+        except (
+            RuntimeError
+        ):  # Python is ending and starts no more threads; with this process, the runs are free
+            pass
 
 
 def _can_end(future: "Future[Value]", blocked: Loop) -> bool:

@@ -18,6 +18,8 @@ from flowdsl.engine.body import Body
 from flowdsl.engine.effects import Commit, Effects, Flow
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import Execution, Frame
+from flowdsl.engine.interruption import python_ends, refused_at_exit
+from flowdsl.engine.record import halted
 from flowdsl.engine.runs.undo import end_children, end_given_up, has_settled_child, quieten, undo_all
 from flowdsl.engine.scope import INTERRUPTS, Scope
 from flowdsl.engine.settle import Settle
@@ -79,6 +81,8 @@ def undo_on(state: Execution, handle: Handle) -> Flow:
 
 def _ended(state: Execution, handle: Handle, error: BaseException | None, value: Value) -> Flow:
     error = _unwrapped(state, error)
+    if isinstance(error, Exception) and refused_at_exit(error):
+        error = halted(state, python_ends(state.id), None)
     interrupted = error is not None and not isinstance(error, Exception | Stopped)
     if interrupted:
         state.stop.halt(FlowError(f"run {state.id} was interrupted by {type(error).__name__}", run=state.id))
@@ -268,6 +272,8 @@ def _callback(state: Execution, fn: Function, what: str, *args: Value) -> Effect
     if error is not None:
         if isinstance(error, INTERRUPTS):
             raise error
+        if refused_at_exit(error):
+            raise halted(state, python_ends(state.id), None) from error
         logger.error(
             "%s of workflow %s raised; the run is not affected", what, state.record.workflow,
             exc_info=state.engine.payloads.previews.exc_info(error), extra={"run": state.id, "step": None},

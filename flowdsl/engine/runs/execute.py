@@ -29,6 +29,7 @@ from flowdsl.engine.definitions import Invocation, WorkflowDef
 from flowdsl.engine.effects import Effects, Flow, Read, Result, run_async, run_sync
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import Execution, Frame, current, outside_runs
+from flowdsl.engine.interruption import closed
 from flowdsl.engine.operations.continue_as_new import ContinuesAsNew
 from flowdsl.engine.operations.publish import Channels
 from flowdsl.engine.operations.schedule import arm_all
@@ -45,7 +46,7 @@ from flowdsl.engine.user import Handle, Named, Value
 from flowdsl.errors import FlowError, ResultNotStorable, RunCancelled, Stopped, StorageError
 from flowdsl.storage.base import Restart
 
-__all__ = ["edge", "execute", "interrupted", "run_awaited", "run_to_end", "whole"]
+__all__ = ["edge", "execute", "run_awaited", "run_to_end", "whole"]
 
 logger = logging.getLogger("flowdsl")
 
@@ -182,7 +183,7 @@ def _generation(
             what = f"{record.workflow}: {state.journal.replayable()} recorded steps are replayed"
             state.writer.keep(audit(engine, record.id, acquired.action, what))
         if engine.closing:
-            state.stop.halt(interrupted(record.id), outside=True)
+            state.stop.halt(closed(record.id), outside=True)
         if acquired.continued and not record.undoing and not cancelled:
             arm_all(state)  # so that no virtual time passes before the body
         if record.undoing:
@@ -242,10 +243,3 @@ def _next(state: Execution, called: Invocation[WorkflowDef]) -> Effects[Executio
     following.inherit({Channels: state.part(Channels)})
     engine.owned.begin(record.id, following)
     return following
-
-
-def interrupted(run_id: str) -> FlowError:
-    """The error of a run that its runtime let go when it closed."""
-    return FlowError(
-        f"run {run_id} was interrupted because its runtime was closed; it can be resumed", run=run_id
-    )

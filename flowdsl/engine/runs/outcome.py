@@ -20,6 +20,7 @@ from flowdsl.engine.user import Value
 from flowdsl.engine.waiting import check_waiting
 from flowdsl.errors import FlowError, RunCancelled, RunNotFound, StorageError
 from flowdsl.storage.topics import run_topic
+from flowdsl.threads import wait_in_thread
 
 __all__ = [
     "OnLoop",
@@ -113,7 +114,7 @@ async def _awaited(engine: Engine, run_id: str) -> Value:
     if future is None:
         given_up = threading.Event()  # a thread that went on would keep the loop from closing
         try:
-            error, value = await asyncio.to_thread(_poll, engine, run_id, None, given_up)
+            error, value = await wait_in_thread(_poll, engine, run_id, None, given_up)
         finally:
             given_up.set()
     else:

@@ -35,7 +35,12 @@ def launch(engine: Engine, asked: Request, acquired: Acquired | None = None) -> 
             engine.clock.enter()
             acquired = evolve(acquired, counted=True)
         run_id, flow = acquired.run.id, edge(execute(engine, asked, acquired))
-    future = _begin(engine, asked.defn, flow, run_id, acquired is not None and acquired.counted)
+    try:
+        future = _begin(engine, asked.defn, flow, run_id, acquired is not None and acquired.counted)
+    except RuntimeError:  # Python starts no more threads
+        if acquired is not None:
+            release(engine, acquired.run)
+        raise
     engine.futures[run_id] = future
     future.add_done_callback(lambda _: _forget(engine, run_id, future))
     return run_id

@@ -12,6 +12,7 @@ from flowdsl.engine.user import Value
 from flowdsl.engine.waiting import check_waiting
 from flowdsl.errors import RunNotFound, WaitTimeout
 from flowdsl.storage.topics import run_topic
+from flowdsl.threads import wait_in_thread
 
 __all__ = ["Stream", "latest"]
 
@@ -69,7 +70,7 @@ class Stream:
         pages = self._pages()
         inline = self._engine.storage.inline
         while True:
-            page = next(pages, ()) if inline else await asyncio.to_thread(next, pages, ())
+            page = next(pages, ()) if inline else await wait_in_thread(next, pages, ())
             if page is None:
                 self._engine.require_open(self._run_id)
                 await asyncio.sleep(_TURN)

@@ -219,18 +219,21 @@ def _undo_child(state: Execution, step: Step | None, child_id: str) -> Flow:
     return None, None
 
 
-class GivenUp(set[str]):
-    """Ids of the children that a body has stopped waiting for."""
+class GivenUp(dict[str, bool]):
+    """Ids of the children that a body has stopped waiting for, and whether it has cancelled them. Others were
+    interrupted, and the body has gone on all the same."""
 
 
 def end_given_up(state: Execution) -> Flow:
     """Cancel the children that the body has stopped waiting for, and undo them."""
     engine = state.engine
-    for run_id in sorted(state.known(GivenUp) or ()):
+    for run_id, by_body in sorted((state.known(GivenUp) or {}).items()):
         child: Run | None = yield Read(engine.storage, partial(engine.storage.get_run, run_id))
         if child is None or child.parent != state.id or child.status not in _UNFINISHED:
             continue
         if is_interrupted(engine.storage, child):
+            if not by_body:  # so that a retry of this run does not wait for it once more
+                yield Commit(engine, (UpdateRun(run_id, {"cancel_requested": engine.clock.now()}),))
             final = RunStatus(child.undoing or RunStatus.CANCELLED)
             yield from end_abandoned(engine, child, final, state)
     return None, None

@@ -34,9 +34,9 @@ from flowdsl.core.status import RunStatus
 from flowdsl.core.versions import is_known
 from flowdsl.engine.definitions import WorkflowDef
 from flowdsl.engine.engine import Engine
+from flowdsl.engine.interruption import closed
 from flowdsl.engine.registry import STEPS, WORKFLOWS
 from flowdsl.engine.runs.acquire import Acquired
-from flowdsl.engine.runs.execute import interrupted
 from flowdsl.engine.runs.resume import request_of
 from flowdsl.engine.runs.schedules import fire_due
 from flowdsl.engine.runs.start import launch
@@ -324,7 +324,7 @@ class Worker:
         for run_id, future in self._running.items():
             state = engine.owned.get(run_id)
             if state is not None and not future.done():
-                state.stop.halt(interrupted(run_id), outside=True)
+                state.stop.halt(closed(run_id), outside=True)
         self._wait(_LET_GO, hurried=True)
         behind = [run_id for run_id, future in self._running.items() if not future.done()]
         if behind:

@@ -3,12 +3,12 @@ sends several statements in a thread."""
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import psycopg
 
 from flowdsl.storage.postgres.rows import Dialogue
+from flowdsl.threads import ThreadPool
 
 __all__ = ["Threads", "drive", "drive_async"]
 
@@ -24,8 +24,8 @@ class Threads:
     def __init__(self) -> None:
         self._pool = self._new_pool()
 
-    def _new_pool(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(_MOST, thread_name_prefix="flowdsl-postgres")
+    def _new_pool(self) -> ThreadPool:
+        return ThreadPool(_MOST, "flowdsl-postgres")
 
     async def call(self, work: Callable[[], T]) -> T:
         """What *work* returns in one of the threads."""

@@ -276,6 +276,37 @@ def test_a_storage_that_hangs_holds_nobody_up(monkeypatch: Any, caplog: Any) -> 
                 thread.join(60)
 
 
+def test_a_transaction_that_hangs_holds_nobody_up(monkeypatch: Any, caplog: Any, tmp_path: Path) -> None:
+    """Its body has the only writer of the database: it is left behind and reported once, and who asks again does not
+    wait."""
+    monkeypatch.setattr("flowdsl.engine.runs.closing._PATIENCE", 0.05)
+    monkeypatch.setattr("flowdsl.engine.runs.closing._GIVING_BACK", 0.05)
+    monkeypatch.setattr("flowdsl.engine.runs.closing._REST", 1000.0)
+    go_on.clear()
+    begun = threading.Event()
+
+    @step(transaction=True)
+    def holds(*, connection: Any) -> None:
+        begun.set()
+        go_on.wait(60)
+
+    @workflow(id="transaction")
+    def transaction() -> None:
+        holds()
+
+    runtime = Runtime(f"sqlite:///{tmp_path / 'flow.db'}")
+    with runtime:
+        transaction.start()
+        assert begun.wait(60)
+    runtime.close()
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert ["cannot be stopped" in text for text in said] == [True, False]
+    assert "could not be given back" in said[1]
+    go_on.set()
+    with Runtime(f"sqlite:///{tmp_path / 'flow.db'}"):
+        transaction()
+
+
 def test_an_error_of_the_storage_is_raised_where_the_runtime_was_closed() -> None:
     """By the one who began it; the others find it closed."""
 

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 
 import pytest
-from support import Effects, Flavour
+from support import Declined, Effects, Flavour
 
 import flowdsl
 from flowdsl import Retry, RunStatus, Runtime, StepStatus, aio, gather, step, workflow
@@ -405,3 +405,42 @@ def test_undoing_ends_what_it_has_begun_when_its_task_is_cancelled(runtime: Runt
         asyncio.run(main())
     assert runtime.run("w").status is RunStatus.FAILED
     assert effects == [("release", "taxi"), ("release", "table"), ("release", "room")]
+
+
+class Odd(BaseException):
+    """An exception of the user's that is no ``Exception``."""
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, Odd])
+def test_a_child_that_was_interrupted_is_cancelled_when_its_parent_goes_on(
+    runtime: Runtime, flavour: Flavour, effects: Effects, kind
+):
+    """The body handles the interrupt. Nobody waits for the child any more: it does not stay unfinished."""
+    fails = [True]
+
+    @flavour.step(name="swallowed.act", undo=flavour.body(lambda token: effects("undo", token)))
+    def act(token):
+        return token
+
+    @flavour.workflow(id="child")
+    def child():
+        yield act(1)
+        raise kind
+
+    @flavour.workflow(id="w")
+    def w():
+        try:
+            yield child()
+        except BaseException as error:
+            effects(type(error).__name__)
+        yield act(2)
+        if fails:
+            raise Declined
+
+    with pytest.raises(Declined):
+        flavour.call(w)
+    assert runtime.run("child").status is RunStatus.CANCELLED
+    fails.clear()
+    runtime.retry("w").result(60)
+    assert effects == [kind.__name__, ("undo", 1), ("undo", 2), "RunCancelled"]
+    assert runtime.run("child").status is RunStatus.CANCELLED
