@@ -330,7 +330,12 @@ def end_of_child(error: BaseException | None) -> NoReturn:
 
 def _turn(loop: asyncio.AbstractEventLoop) -> None:
     process = os.getpid()
-    loop.run_forever()
+    while True:
+        try:
+            loop.run_forever()
+        except (KeyboardInterrupt, SystemExit):
+            continue  # asyncio lets them leave the loop too. Their task has them, and others go on
+        break
     if os.getpid() != process:
         end_of_child(None)
 

@@ -9,7 +9,7 @@ from types import TracebackType
 import pytest
 from support import Effects, Flavour
 
-from flowdsl import Retry, RunStatus, Runtime, step, workflow
+from flowdsl import Retry, RunStatus, Runtime, aio, step, workflow
 from flowdsl.engine.scope import interrupting
 
 
@@ -400,3 +400,28 @@ def test_what_arrives_between_two_lines_arrives_as_itself(runtime: Runtime, flav
 
     with pytest.raises(kind, match="between"):
         flavour.call(w)
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_an_interrupt_in_a_started_run_ends_no_other_one(runtime: Runtime, effects: Effects, kind):
+    """Both execute on the event loop of the runtime, which goes on."""
+
+    @step
+    async def quits():
+        raise kind
+
+    @workflow(id="quits")
+    async def quitting():
+        await quits()
+
+    @workflow(id="waits")
+    async def waiting():
+        return await aio.wait_for("letter")
+
+    other = waiting.start()
+    first = quitting.start()
+    with pytest.raises(kind):
+        first.result(60)
+    assert first.status is RunStatus.RUNNING
+    other.signal("letter", "read")
+    assert other.result(60) == "read"

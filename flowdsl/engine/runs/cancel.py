@@ -8,6 +8,7 @@ from flowdsl.core.records import Run
 from flowdsl.core.status import RunStatus, is_final
 from flowdsl.engine.effects import drive, run_sync
 from flowdsl.engine.engine import Engine, engines_on
+from flowdsl.engine.execution import current
 from flowdsl.engine.owner import is_interrupted
 from flowdsl.engine.runs.acquire import Acquired, take
 from flowdsl.engine.runs.outcome import on_a_loop, watching
@@ -26,9 +27,18 @@ logger = logging.getLogger("flowdsl")
 def cancel_and_wait(engine: Engine, record: Run) -> None:
     """As :func:`cancel`. If that takes the run over, wait for its end."""
     begun = cancel(engine, record)
-    if begun is not None:
+    if begun is not None and not _inside(record.id):
         with watching(engine):
             wait([begun])
+
+
+def _inside(run_id: str) -> bool:
+    """Whether the caller belongs to that run or to a child of it, which has to end first."""
+    frame = current.get()
+    run = None if frame is None else frame.run
+    while run is not None and run.id != run_id:
+        run = run.parent
+    return run is not None
 
 
 def cancel(engine: Engine, record: Run) -> "Future[Value] | None":

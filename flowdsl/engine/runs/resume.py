@@ -5,9 +5,9 @@ import logging
 from attrs import evolve
 
 from flowdsl.core.records import Run, RunFilter
-from flowdsl.core.status import RunStatus
+from flowdsl.core.status import RunStatus, is_final
 from flowdsl.engine.definitions import StepDef, WorkflowDef
-from flowdsl.engine.effects import Effects, Flow, run_sync
+from flowdsl.engine.effects import Effects, Flow, drive, run_sync
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.owner import Liveness, is_interrupted, liveness
 from flowdsl.engine.registry import STEPS, WORKFLOWS
@@ -15,6 +15,7 @@ from flowdsl.engine.runs.acquire import Acquired, take
 from flowdsl.engine.runs.request import Request, arguments_of
 from flowdsl.engine.runs.single import single_run
 from flowdsl.engine.runs.start import launch
+from flowdsl.engine.runs.undo import end_abandoned
 from flowdsl.engine.user import Value
 from flowdsl.errors import FlowError, RecoveryLimit, RunConflict, RunFinished, StepNotFound
 
@@ -57,19 +58,21 @@ def continue_run(engine: Engine, record: Run, action: str = "") -> str:
 def recover(engine: Engine) -> list[str]:
     """Continue all interrupted runs whose workflow is imported here, oldest first. Returns their ids.
 
-    A run that cannot be continued does not stop the others. Its error is raised at the end.
+    Children go on with their parents. One whose parent has ended is ended too, and undone. A run that cannot
+    be continued does not stop the others. Its error is raised at the end.
     """
     found: list[str] = []
     failed: FlowError | None = None
     where = RunFilter(status=(RunStatus.PENDING, RunStatus.RUNNING), newest_first=False)
     for record in engine.storage.list_runs(where, payloads=True):
-        if record.parent is not None or loaded(record.workflow) is None:
-            continue
-        if not is_interrupted(engine.storage, record):
+        if loaded(record.workflow) is None or not is_interrupted(engine.storage, record):
             continue
         if record.status is RunStatus.PENDING and record.queue is not None:
             continue  # it waits for a worker
         try:
+            if record.parent is not None:
+                _end_orphan(engine, record, record.parent)
+                continue
             if record.recoveries >= RECOVERY_LIMIT:
                 raise RecoveryLimit(
                     f"run {record.id} was recovered {record.recoveries} times and its process died each "
@@ -91,6 +94,15 @@ def recover(engine: Engine) -> list[str]:
             failed.add_note(f"{len(found)} other runs were recovered: {', '.join(found[:20])}")
         raise failed
     return found
+
+
+def _end_orphan(engine: Engine, record: Run, parent_id: str) -> None:
+    """End an interrupted child whose parent has ended: nobody else would continue it."""
+    parent = engine.storage.get_run(parent_id)
+    if parent is not None and is_final(parent.status):
+        failed = parent.status is RunStatus.FAILED
+        final = RunStatus.FAILED if failed and record.cancel_requested is None else RunStatus.CANCELLED
+        drive(end_abandoned(engine, record, RunStatus(record.undoing or final)))
 
 
 def request_of(engine: Engine, record: Run) -> Request:

@@ -7,7 +7,8 @@ The rules
     undo that fails for good is reported once, and the others go on. It is tried again only if the run was
     retried and ends badly once more. 4. A completed child run is undone by its own steps' undo. A child with
     nothing to undo stays as it is, and so does one that another run has called (a fork has the records of its
-    origin's children). An unfinished child that nobody executes ends with its parent. 5. No undo is passed
+    origin's children). An unfinished child ends before its parent. If somebody still executes it, it is
+    cancelled and awaited. 5. No undo is passed
     over because its code is not loaded, for the record names the undo. 6. A run undoes only what it has done
     itself: no result that another run has shared, and nothing that an undo has called. What is undone is no
     longer shared. 7. In a child, an undo that has begun ends even if the run above cancels its task
@@ -20,11 +21,12 @@ from flowdsl.core.facts import ChildRun, FromMemo, Undoable, facts_of, generatio
 from flowdsl.core.journal import Journal
 from flowdsl.core.kinds import CHILD, STEP, UNDO
 from flowdsl.core.records import Run, RunFilter, Step
-from flowdsl.core.status import RunStatus, StepStatus
+from flowdsl.core.status import RunStatus, StepStatus, is_final
 from flowdsl.engine.definitions import known_undo
 from flowdsl.engine.effects import Commit, Effects, Flow, Read, Unbroken
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import Execution
+from flowdsl.engine.interruption import closed
 from flowdsl.engine.operations.step import Undos
 from flowdsl.engine.operations.undo import undo_key, undo_step
 from flowdsl.engine.owner import is_interrupted
@@ -34,12 +36,14 @@ from flowdsl.engine.runs.acquire import ended_with_parent, take
 from flowdsl.engine.settle import Settle
 from flowdsl.engine.strays import Strays
 from flowdsl.engine.user import Named, Value
-from flowdsl.errors import StepNotFound
+from flowdsl.engine.waiting import Watch
+from flowdsl.errors import StepNotFound, Stopped
 from flowdsl.storage.base import DropSteps, Operation, UpdateRun
 
 __all__ = ["end_abandoned", "end_children", "has_undo", "quieten", "undo_all"]
 
 _UNFINISHED = (RunStatus.PENDING, RunStatus.RUNNING)
+_LOOK = 0.5  # seconds between two looks at a child that somebody else executes
 
 
 # ------------------------------------------------------------------------------------------ what there is
@@ -250,8 +254,8 @@ def has_settled_child(state: Execution) -> Effects[bool]:
 
 def end_children(state: Execution, final: RunStatus) -> Effects[bool]:
     """End, as *final*, the children that a killed process has left unfinished: cancelled, or failed. Failed
-    ones go on when their parent is retried. A child that another process executes is only asked to stop, by
-    a cancel. Returns whether anything was undone."""
+    ones go on when their parent is retried. A child that somebody still executes is cancelled and awaited.
+    Returns whether anything was undone."""
     engine = state.engine
     where = RunFilter(parent=state.id, status=_UNFINISHED, newest_first=True)
     children: list[Run] = yield Read(engine.storage, lambda: engine.storage.list_runs(where, payloads=True))
@@ -259,9 +263,28 @@ def end_children(state: Execution, final: RunStatus) -> Effects[bool]:
     for child in children:
         if is_interrupted(engine.storage, child):
             undone |= yield from end_abandoned(engine, child, RunStatus(child.undoing or final), state)
-        elif final is RunStatus.CANCELLED:
-            yield Commit(engine, (UpdateRun(child.id, {"cancel_requested": engine.clock.now()}),))
+        else:
+            undone |= yield from _end_executing(state, child, final)
     return undone
+
+
+def _end_executing(state: Execution, child: Run, final: RunStatus) -> Effects[bool]:
+    """Cancel a child that another process executes, or a thread that an interrupt has left behind here. Wait
+    for its end: what it completes meanwhile has to be undone. Its process may die meanwhile."""
+    engine, seen, found = state.engine, 0, child
+    asked: Named = {"cancel_requested": engine.clock.now()}
+    yield Commit(engine, (UpdateRun(child.id, asked, if_status=_UNFINISHED),))
+    while not is_interrupted(engine.storage, found):
+        if is_final(found.status):
+            return found.status is not RunStatus.COMPLETED
+        if engine.closing:
+            raise Stopped(closed(state.id))
+        seen = yield Watch(engine, seen, _LOOK)
+        now: Run | None = yield Read(engine.storage, partial(engine.storage.get_run, child.id))
+        if now is None:
+            return False
+        found = now
+    return (yield from end_abandoned(engine, found, RunStatus(found.undoing or final), state))
 
 
 def end_abandoned(

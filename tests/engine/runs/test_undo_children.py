@@ -1,13 +1,17 @@
 """Undo across runs: children, forks, and runs that are cancelled from elsewhere."""
 
+import threading
+from collections.abc import Callable, Sequence
+
 import pytest
 from sagas import saga
-from support import ONCE, Crash, Declined, Effects, Mortal, script, spawn
+from support import ONCE, Crash, Declined, Effects, Mortal, Relay, script, spawn
 
-from flowdsl import RunStatus, Runtime, StepStatus
+from flowdsl import RunStatus, Runtime, StepStatus, step, wait_for, workflow
 from flowdsl.core.records import Step
 from flowdsl.errors import RunFinished
-from flowdsl.storage.base import PutStep
+from flowdsl.storage import MemoryStorage
+from flowdsl.storage.base import Operation, Outcome, PutStep, UpdateRun
 
 
 def test_cancelling_an_interrupted_run_undoes_its_steps(storage, clock, flavour, effects: Effects):
@@ -274,3 +278,88 @@ def test_a_fork_that_fails_leaves_the_children_of_its_origin_alone(runtime, flav
     (inner,) = runtime.run("w").children()
     assert [s.status for s in inner.steps()] == [StepStatus.COMPLETED]
     assert effects == ["last", "last"]
+
+
+class Watched(Relay):
+    """Notes how the child stands when its parent ends, and calls *asked* when the child is to be cancelled."""
+
+    def __init__(self, asked: Callable[[], object]) -> None:
+        super().__init__(MemoryStorage())
+        self.asked = asked
+        self.seen: list[RunStatus] = []
+
+    def commit(self, operations: Sequence[Operation], /) -> list[Outcome]:
+        outcomes = self.inner.commit(operations)
+        for one in operations:
+            changes = one.changes if isinstance(one, UpdateRun) else {}
+            if "finished_at" in changes and one.run_id == "w":
+                self.seen.append(self.inner.get_run("child").status)
+            if changes.get("cancel_requested") is not None and one.run_id == "child":
+                self.asked()
+        return outcomes
+
+
+@pytest.mark.parametrize("ends", [RunStatus.CANCELLED, RunStatus.FAILED])
+def test_a_child_that_an_interrupt_has_left_behind_ends_before_its_parent(effects: Effects, ends: RunStatus):
+    """It goes on in its thread. What it completes while its parent is taken up and ends badly is undone."""
+    begun, go = threading.Event(), threading.Event()
+    fails: list[bool] = []
+
+    @step(name="behind.act", undo=lambda token: effects("undo", token))
+    def act(token):
+        begun.set()
+        go.wait(60)
+        return token
+
+    @workflow(id="child")
+    def child():
+        act(1)
+        wait_for("nothing")
+
+    @workflow(id="w")
+    def w():
+        if fails:
+            raise Declined
+        child.start()
+        begun.wait(60)
+        raise KeyboardInterrupt
+
+    watched = Watched(go.set)
+    with Runtime(watched) as runtime:
+        with pytest.raises(KeyboardInterrupt):
+            w()
+        if ends is RunStatus.CANCELLED:
+            runtime.cancel("w")
+        else:
+            fails.append(True)
+            with pytest.raises(Declined):
+                w()
+    assert watched.seen == [ends]
+    assert effects == [("undo", 1)]
+
+
+@pytest.mark.parametrize("status", [RunStatus.CANCELLED, RunStatus.COMPLETED, RunStatus.FAILED])
+def test_recovering_ends_a_child_whose_parent_has_ended(storage, flavour, verbs, effects: Effects, status):
+    """Nobody else would continue it: what it did is undone."""
+
+    @flavour.step(name="orphan.act", undo=flavour.body(lambda token: effects("undo", token)))
+    def act(token):
+        return token
+
+    @flavour.workflow(id="child")
+    def child():
+        yield act(1)
+        raise KeyboardInterrupt
+
+    @flavour.workflow(id="w")
+    def w():
+        yield child()
+
+    with Runtime(storage) as runtime:
+        with pytest.raises(KeyboardInterrupt):
+            flavour.call(w)
+        storage.commit([UpdateRun("w", {"status": status, "finished_at": 1.0})])
+        assert runtime.recover() == []
+        ended = RunStatus.FAILED if status is RunStatus.FAILED else RunStatus.CANCELLED
+        assert runtime.run("child").status is ended
+        assert effects == [("undo", 1)]
