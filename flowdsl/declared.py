@@ -71,8 +71,9 @@ class Schedules:
         self._engine = engine
 
     def list(self) -> list[Schedule]:
-        """All of them, by name."""
-        return [schedules.schedule_of(self._engine, row) for row in self._engine.storage.list_schedules()]
+        """All of them, by name. One that is damaged is left out, and reported in the log."""
+        rows = self._engine.storage.list_schedules()
+        return list(readable(partial(schedules.schedule_of, self._engine), rows))
 
     def put(self, schedule: Schedule) -> None:
         """Add *schedule*, or replace the one of its name: it begins now."""
@@ -164,5 +165,5 @@ def _worker(row: WorkerRow, running: Sequence[RunRow]) -> WorkerInfo:
             datetime.fromtimestamp(row.seen_at, UTC),
             executing,
         )
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise CorruptPayload(f"worker {row.id!r} is damaged in the database: {error!r}") from error

@@ -236,7 +236,7 @@ def facts_of(step: Step) -> Facts:
             if mark in said:
                 return cls(**{one.name: said[one.name] for one in fields(cls) if one.name in said})
         return Facts(**{name: value for name in _COMMON if (value := said.get(name)) is not None})
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, RecursionError, TypeError, AttributeError) as error:
         raise CorruptPayload(
             f"the record of step {step.path} ({step.key[:12]}) of run {step.run_id} is damaged: "
             f"{step.extra[:80]!r} is not what a record says of its kind",

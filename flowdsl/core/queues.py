@@ -154,7 +154,7 @@ def queue_of(row: QueueRow) -> Queue:
     """The queue that a row declares. Raises ``CorruptPayload`` if it declares none."""
     try:
         return Queue(row.name, paused=bool(row.paused), **json.loads(row.spec or "{}"))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise CorruptPayload(f"queue {row.name!r} is damaged in the database: {error!r}") from error
 
 

@@ -102,7 +102,7 @@ def without_args(row: ScheduleRow) -> Schedule:
     """
     try:
         return Schedule(row.name, paused=bool(row.paused), **json.loads(row.spec))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise _damaged(row, error) from error
 
 
@@ -110,7 +110,7 @@ def workflow_of(row: ScheduleRow) -> str:
     """The path of the workflow that a row names. Raises ``CorruptPayload`` if it names none."""
     try:
         return str(json.loads(row.spec)["workflow"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise _damaged(row, error) from error
 
 

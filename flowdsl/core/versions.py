@@ -6,6 +6,9 @@ A worker executes runs of its own version and of older ones. It leaves newer one
 __all__ = ["is_known", "parts"]
 
 
+_LONG = 1000  # digits of no number that somebody counts; Python refuses to read 4,301
+
+
 def parts(version: str) -> tuple[int, ...] | None:
     """The numbers of a version. ``None`` for text that is no version. No version at all is the oldest.
 
@@ -15,7 +18,7 @@ def parts(version: str) -> tuple[int, ...] | None:
     if not version:
         return ()
     numbers = version.split(".")
-    if not all(number.isascii() and number.isdigit() for number in numbers):
+    if not all(number.isascii() and number.isdigit() and len(number) < _LONG for number in numbers):
         return None
     found = [int(number) for number in numbers]
     while found and found[-1] == 0 and len(found) > 1:

@@ -51,7 +51,7 @@ from flowdsl.storage.base import (
 )
 from flowdsl.storage.operations import ClaimNext, PutQueue, PutSchedule
 from flowdsl.storage.outcomes import Claimed
-from flowdsl.storage.refused import leave_out
+from flowdsl.storage.refused import page_of, readable
 from flowdsl.storage.relay import RelayStorage
 from flowdsl.storage.transactions import StepTransaction
 from flowdsl.threads import in_thread
@@ -73,7 +73,7 @@ class SealedStorage(RelayStorage):
         super().__init__(storage)
         self.patience = storage.patience
         self._seals = Seals(secret)
-        self._reported: set[ScheduleRow] = set()
+        self._known: set[str] = set()  # what was reported of rows that are left out
 
     # Writing --------------------------------------------------------------------------------------------
 
@@ -242,7 +242,7 @@ class SealedStorage(RelayStorage):
                     for run in runs:
                         self._check_run(run)
                 case Claimed(runs=runs):  # the other runs of the batch are executed
-                    return Claimed(tuple(run for run in runs if self._is_good(run)))
+                    return evolve(outcome, runs=tuple(run for run in runs if self._is_good(run)))
         except CorruptPayload as error:
             return Unstorable(error)
         return outcome
@@ -256,19 +256,17 @@ class SealedStorage(RelayStorage):
         return run
 
     def list_runs(self, where: RunFilter = RunFilter(), /, *, payloads: bool = False) -> list[Run]:  # noqa: B008 - frozen
-        return [
-            run
-            for run in self.storage.list_runs(where, payloads=payloads)
-            if self._is_good(run, not payloads)
-        ]
+        def read(page: RunFilter) -> list[Run]:
+            return self.storage.list_runs(page, payloads=payloads)
 
-    def _is_good(self, run: Run, bare: bool = False) -> bool:
-        try:
-            self._check_run(run, bare)
-        except CorruptPayload as error:
-            leave_out(error)
-            return False
-        return True
+        return page_of(read, partial(self._checked_run, bare=not payloads), where, self._known)
+
+    def _is_good(self, run: Run) -> bool:
+        return bool(list(readable(self._checked_run, [run], self._known)))
+
+    def _checked_run(self, run: Run, bare: bool = False) -> Run:
+        self._check_run(run, bare)
+        return run
 
     def get_step(self, run_id: str, key: str, /) -> Step | None:
         step = self.storage.get_step(run_id, key)
@@ -330,17 +328,11 @@ class SealedStorage(RelayStorage):
         return [self._checked_row(row, f"queue {row.name!r}") for row in self.storage.list_queues()]
 
     def list_schedules(self) -> list[ScheduleRow]:
-        return [row for row in self.storage.list_schedules() if self._is_good_schedule(row)]
+        return list(readable(self._checked_schedule, self.storage.list_schedules(), self._known))
 
-    def _is_good_schedule(self, row: ScheduleRow) -> bool:
-        """Whether a schedule has its seal. If not, this state of it is reported once."""
-        try:
-            self._checked_row(row, f"schedule {row.name!r}")
-        except CorruptPayload as error:
-            leave_out(error, known=row in self._reported)
-            self._reported.add(row)
-            return False
-        return True
+    def _checked_schedule(self, row: ScheduleRow) -> ScheduleRow:
+        checked: ScheduleRow = self._checked_row(row, f"schedule {row.name!r}")
+        return checked
 
     def attention(self, run_ids: Iterable[str], /) -> list[Attention]:
         return [self._requested(item) for item in self.storage.attention(run_ids)]

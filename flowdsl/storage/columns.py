@@ -4,13 +4,26 @@ Columns are named after fields and stand in the order of the record. So rows bec
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from operator import attrgetter
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_type_hints
 
 from attrs import evolve
 
-from flowdsl.core.records import Item, Memo, QueueRow, Run, ScheduleRow, Signal, Step, Tags, fields_of
+from flowdsl.core.records import (
+    Item,
+    Memo,
+    QueueCounts,
+    QueueRow,
+    Run,
+    ScheduleRow,
+    Signal,
+    Step,
+    Tags,
+    WorkerRow,
+    fields_of,
+)
 from flowdsl.core.status import RunStatus
 from flowdsl.errors import CorruptPayload
 from flowdsl.storage.base import Attention
@@ -22,6 +35,7 @@ __all__ = [
     "RUN_COLUMNS",
     "SIGNAL_COLUMNS",
     "attention_of",
+    "counts_of",
     "encode_run_field",
     "item_of",
     "item_values",
@@ -34,6 +48,7 @@ __all__ = [
     "signal_values",
     "tag_items",
     "values_of",
+    "worker_of",
 ]
 
 Row = tuple[Any, ...]
@@ -117,24 +132,84 @@ _REPLY_FAILED = SIGNAL_COLUMNS.index("reply_failed") + 1
 
 
 # What damaged rows raise below. (A checksum above the storage finds damage inside a payload.)
-_DAMAGE = (AttributeError, KeyError, TypeError, ValueError)
+_DAMAGE = (AttributeError, KeyError, TypeError, ValueError, RecursionError)
+
+_STORED: dict[Any, tuple[type, ...]] = {
+    str: (str,),
+    bytes: (bytes,),
+    int: (int,),
+    float: (float, int),
+    bool: (bool, int),
+    type(None): (type(None),),
+}
+_MOST = 2**62  # above it, counting on would leave the column
+
+
+def _types_of(row: type[Any]) -> list[frozenset[type]]:
+    """What may stand in the columns of *row*: what is not in the table above is stored as text."""
+    found = get_type_hints(row)
+    hints = [found[name] for name in fields_of(row)]
+    kinds = [get_args(hint) if isinstance(hint, UnionType) else (hint,) for hint in hints]
+    return [frozenset(kind for one in each for kind in _STORED.get(one, (str,))) for each in kinds]
+
+
+_TYPES = {row: _types_of(row) for row in (Run, ScheduleRow, WorkerRow)}
+_COUNTED = [RUN_COLUMNS.index(name) for name in ("epoch", "recoveries", "generation")]
+_MOMENTS = [RUN_COLUMNS.index(name) for name in ("created_at", "lease_until")]
+_seen: set[tuple[type, ...]] = set()  # types of good rows of runs, so that most are looked up at once
 
 
 def run_of(row: Row) -> Run:
     """A run from the columns ``RUN_COLUMNS``. Raises ``CorruptPayload`` if they make no run."""
     values = list(row)
     try:
+        _check_run(values)
         values[_STATUS] = _RUN_STATUS[values[_STATUS]]
-        tags = json.loads(values[_TAGS]) if values[_TAGS] else ()
-        values[_TAGS] = tuple(tags) if isinstance(tags, list) else tags
-        values[_FAILURES] = tuple(json.loads(values[_FAILURES])) if values[_FAILURES] else ()
+        values[_TAGS] = _decode_tags(values[_TAGS]) if values[_TAGS] else ()
+        values[_FAILURES] = tuple(_texts(json.loads(values[_FAILURES]))) if values[_FAILURES] else ()
     except _DAMAGE as error:
-        raise CorruptPayload(
-            f"run {values[0]!r} is damaged in the database: {error!r}", run=values[0]
-        ) from error
+        run_id = values[0] if isinstance(values[0], str) else repr(values[0])
+        raise CorruptPayload(f"run {run_id!r} is damaged in the database: {error!r}", run=run_id) from error
     values[_RETRYABLE] = values[_RETRYABLE] == 1
     values[_PRUNED] = values[_PRUNED] == 1
     return Run(*values)
+
+
+def _check_run(values: list[Any]) -> None:
+    types = tuple(map(type, values))
+    if types not in _seen:
+        _check_types(RUN_COLUMNS, types, _TYPES[Run])
+        if len(_seen) < 1000:
+            _seen.add(types)
+    for place in _COUNTED:
+        if values[place] >= _MOST:
+            raise ValueError(f"{RUN_COLUMNS[place]} is {values[place]}")
+    for place in _MOMENTS:
+        if values[place] != values[place]:
+            raise ValueError(f"{RUN_COLUMNS[place]} is no number")
+    if not values[0]:
+        raise ValueError("it has no id")
+
+
+def _check_types(names: Iterable[str], types: Iterable[type], allowed: Iterable[frozenset[type]]) -> None:
+    for name, kind, good in zip(names, types, allowed, strict=True):
+        if kind not in good:
+            raise TypeError(f"{name} holds {kind.__name__}")
+
+
+def _decode_tags(text: str) -> Tags:
+    tags = json.loads(text)
+    if isinstance(tags, dict):
+        _texts(tags.values())
+        return tags
+    return tuple(_texts(tags))
+
+
+def _texts(values: Iterable[Any]) -> Iterable[str]:
+    for value in values:
+        if not isinstance(value, str):
+            raise TypeError(f"{value!r:.80} is no text")
+    return values
 
 
 def last_of_each_key(steps: list[Step]) -> list[Step]:
@@ -166,9 +241,32 @@ def queue_of(row: Row) -> QueueRow:
 
 
 def schedule_of(row: Row) -> ScheduleRow:
-    """A schedule from its row."""
+    """A schedule from its row. Raises ``CorruptPayload`` if it makes none."""
+    _check_row("schedule", ScheduleRow, row)
     schedule = ScheduleRow(*row)
     return evolve(schedule, paused=bool(schedule.paused))
+
+
+def worker_of(row: Row) -> WorkerRow:
+    """A worker from its row. Raises ``CorruptPayload`` if it makes none."""
+    _check_row("worker", WorkerRow, row)
+    return WorkerRow(*row)
+
+
+def _check_row(what: str, cls: type[Any], row: Row) -> None:
+    names = list(fields_of(cls))
+    try:
+        _check_types(names, map(type, row), _TYPES[cls])
+        if not row[0]:
+            raise ValueError("it has no name")
+    except (TypeError, ValueError) as error:
+        raise CorruptPayload(f"{what} {row[0]!r} is damaged in the database: {error}") from error
+
+
+def counts_of(row: Row) -> tuple[str, QueueCounts]:
+    """How many runs of a queue there are, and when the oldest was made, if that is known."""
+    name, pending, running, oldest = row
+    return str(name), QueueCounts(pending, running, oldest if isinstance(oldest, int | float) else None)
 
 
 def attention_of(row: Row) -> Attention:

@@ -37,9 +37,10 @@ class Opened:
 
 @frozen(slots=True)
 class Claimed:
-    """These runs are ours, as they now stand; there may be none."""
+    """These runs are ours, as they now stand; there may be none. *damaged*: why others were passed over."""
 
     runs: tuple[Run, ...]
+    damaged: tuple[CorruptPayload, ...] = ()
 
 
 @frozen(slots=True)

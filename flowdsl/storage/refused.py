@@ -10,15 +10,20 @@ from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from typing import TypeVar
 
+from attrs import evolve
+
 from flowdsl.blocks import block
+from flowdsl.core.records import RunFilter
 from flowdsl.errors import CorruptPayload
 
-__all__ = ["leave_out", "left_out", "readable"]
+__all__ = ["leave_out", "left_out", "page_of", "readable"]
+
+logger = logging.getLogger("flowdsl")
 
 Row = TypeVar("Row")
 Found = TypeVar("Found")
 
-logger = logging.getLogger("flowdsl")
+_REMEMBERED = 1000  # texts that were said
 
 _asked: ContextVar[dict[str, CorruptPayload] | None] = ContextVar("asked", default=None)
 
@@ -38,13 +43,19 @@ def leave_out(error: CorruptPayload, *, known: bool = False) -> None:
         logger.error("%s", str(error), extra={"run": error.run, "step": error.step})
 
 
-def readable(read: Callable[[Row], Found], rows: Iterable[Row]) -> Iterator[Found]:
-    """What *read* gives for each of *rows*; one for which it raises ``CorruptPayload`` is left out."""
+def readable(
+    read: Callable[[Row], Found], rows: Iterable[Row], known: set[str] | None = None
+) -> Iterator[Found]:
+    """What *read* gives for each of *rows*; one for which it raises ``CorruptPayload`` is left out. *known*
+    holds what was said before, and is not logged again."""
     for row in rows:
         try:
             yield read(row)
         except CorruptPayload as error:
-            leave_out(error)
+            text = str(error)
+            leave_out(error, known=known is not None and text in known)
+            if known is not None and len(known) < _REMEMBERED:
+                known.add(text)
 
 
 @block
@@ -56,3 +67,17 @@ def left_out() -> Iterator[dict[str, CorruptPayload]]:
         yield found
     finally:
         _asked.reset(token)
+
+
+def page_of(
+    ask: Callable[[RunFilter], list[Row]], read: Callable[[Row], Found], where: RunFilter, known: set[str]
+) -> list[Found]:
+    """As many rows as *where* asks for, if there are so many good ones: for each that is left out, another
+    one is read."""
+    size = where.limit
+    while True:
+        rows = ask(where if size == where.limit else evolve(where, limit=size))
+        found = list(readable(read, rows, known))
+        if size is None or where.limit is None or len(found) >= where.limit or len(rows) < size:
+            return found[: where.limit]
+        size = where.limit + len(rows) - len(found)

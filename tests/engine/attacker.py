@@ -51,6 +51,10 @@ class Attacker:
     def rows(self, table: str) -> list[tuple[Any, ...]]:
         return self.connection.execute(f"SELECT * FROM {self._prefix}{table}").fetchall()  # type: ignore[no-any-return]
 
+    def execute(self, statement: str) -> None:
+        """Execute *statement*, in which ``{}`` stands before the name of a table."""
+        self.connection.execute(statement.replace("{}", self._prefix, 1))
+
     @contextlib.contextmanager
     def instead(self, table: str, rows: list[tuple[Any, ...]]) -> Iterator[bool]:
         """Other *rows* in a table, for the time of the block; ``False``: the database does not take them."""

@@ -16,7 +16,7 @@ from flowdsl.engine.definitions import WorkflowDef
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.registry import WORKFLOWS
 from flowdsl.engine.runs.enqueue import Place, pending_row
-from flowdsl.errors import CorruptPayload, FlowError, StepNotFound
+from flowdsl.errors import CorruptPayload, FlowError, StepNotFound, StorageError
 from flowdsl.storage.base import Opened, OpenRun, PutSchedule, raise_unstorable
 from flowdsl.storage.refused import leave_out
 
@@ -33,8 +33,13 @@ def row_of(engine: Engine, schedule: Schedule, created_at: float) -> ScheduleRow
 
 
 def schedule_of(engine: Engine, row: ScheduleRow) -> Schedule:
-    """The schedule of a row."""
-    args, kwargs = engine.payloads.unpack(row.args, row.name, "", "schedule")
+    """The schedule of a row. Raises ``CorruptPayload`` if it makes none, or its arguments do not load."""
+    try:
+        args, kwargs = engine.payloads.unpack(row.args, row.name, "", "schedule")
+    except CorruptPayload:
+        raise
+    except (StorageError, TypeError, ValueError) as error:
+        raise CorruptPayload(f"the arguments of schedule {row.name!r} do not load: {error}") from error
     return evolve(without_args(row), args=args, kwargs=kwargs)
 
 

@@ -45,6 +45,7 @@ from flowdsl.errors import FlowError, RecoveryLimit, StorageError, StorageUnavai
 from flowdsl.storage.base import DropWorker, PutWorker, UpdateRun, raise_unstorable
 from flowdsl.storage.operations import ClaimNext
 from flowdsl.storage.outcomes import Claimed
+from flowdsl.storage.refused import leave_out
 from flowdsl.storage.topics import GIVEN_BACK_TOPIC, QUEUES_TOPIC, SCHEDULES_TOPIC, queue_topic
 
 __all__ = ["ALIVE", "TAKEN_OVER_AT_MOST", "Worker", "ended_by_signal"]
@@ -126,6 +127,7 @@ class Worker:
         self.ended = threading.Event()
         self._running: dict[str, Future[Value]] = {}
         self._left_alone: set[str] = set()
+        self._passed_over: set[str] = set()  # what was said of damaged rows
         self._unknown: set[tuple[str, str]] = set()
         self._damaged: set[ScheduleRow] = set()
         self._sign_at = self._look_at = 0.0
@@ -265,6 +267,9 @@ class Worker:
             (outcome,) = engine.commit(operation)
             raise_unstorable(outcome)
             assert isinstance(outcome, Claimed)
+            for error in outcome.damaged:
+                leave_out(error, known=str(error) in self._passed_over)
+            self._passed_over.update(map(str, outcome.damaged))
             for run in outcome.runs:
                 engine.owned.reserve(run.id)
         return sum(self._begin(run) for run in outcome.runs)

@@ -12,6 +12,7 @@ from attrs import frozen
 from flowdsl.core.queues import LOOKED_AT, Candidate, Queue, Rooms, Taken, longest_window, queue_of
 from flowdsl.core.records import QueueRow, Run
 from flowdsl.core.versions import is_known
+from flowdsl.errors import CorruptPayload
 from flowdsl.storage import columns
 from flowdsl.storage.operations import ClaimNext
 from flowdsl.storage.postgres.rows import Dialogue, Row, is_text
@@ -22,6 +23,8 @@ __all__ = ["First", "look_first", "next_runs"]
 Numbered = tuple[int, Run]
 """A run, with the number of its row."""
 
+_PASSED_OVER = 1000  # most damaged rows that a claim looks at
+_PLACE = [columns.RUN_COLUMNS.index(name) for name in ("id", "priority", "created_at")]
 _END = (2**62, float("inf"), "")
 """A place behind all runs."""
 
@@ -54,9 +57,23 @@ def look_first(sql: Statements, op: ClaimNext) -> Dialogue[First]:
     )
 
 
-def next_runs(sql: Statements, op: ClaimNext, first: First, now: float) -> Dialogue[list[Numbered]]:
-    """The runs that *op* takes now. Their rows are locked."""
-    claim = _Claim(sql, op, first.begin, now)
+def next_runs(
+    sql: Statements, op: ClaimNext, first: First, now: float
+) -> Dialogue[tuple[list[Numbered], list[CorruptPayload]]]:
+    """The runs that *op* takes now, whose rows are locked; and why others were passed over: their rows are
+    damaged. These take no place of others."""
+    damaged: dict[str, CorruptPayload] = {}
+    while True:
+        known = len(damaged)
+        found = yield from _found(sql, op, first, now, damaged)
+        if len(damaged) == known or len(damaged) > _PASSED_OVER:
+            return found, list(damaged.values())
+
+
+def _found(
+    sql: Statements, op: ClaimNext, first: First, now: float, damaged: dict[str, CorruptPayload]
+) -> Dialogue[list[Numbered]]:
+    claim = _Claim(sql, op, first.begin, now, damaged)
     lost = yield from claim.lost()
     taken = (yield from _taken(sql, first.queues, now)) if first.limited else Taken()
     rooms = Rooms(first.queues, taken, owner=op.owner, now=now)
@@ -76,13 +93,22 @@ def _taken(sql: Statements, queues: Mapping[str, Queue], now: float) -> Dialogue
 
 
 class _Claim:
-    """What one claim asks for. *begin* is the place behind which it looks, *now* its moment."""
+    """What one claim asks for. *begin* is the place behind which it looks, *now* its moment. It looks at none
+    of the *damaged*, and adds to them."""
 
-    def __init__(self, sql: Statements, op: ClaimNext, begin: tuple[Any, ...], now: float) -> None:
+    def __init__(
+        self,
+        sql: Statements,
+        op: ClaimNext,
+        begin: tuple[Any, ...],
+        now: float,
+        damaged: dict[str, CorruptPayload],
+    ) -> None:
         self._sql, self._op, self._begin, self._now = sql, op, begin, now
         self._known = dict(op.workflows)
         self._names = None if op.queues is None else list(op.queues)
-        self._skip = [run_id for run_id in op.skip if is_text(run_id)]
+        self._skip = [*(run_id for run_id in op.skip if is_text(run_id)), *damaged]
+        self._damaged = damaged
 
     def lost(self) -> Dialogue[list[Numbered]]:
         """Runs whose owner is gone."""
@@ -101,8 +127,8 @@ class _Claim:
             chosen += _chosen(rooms, self._ours(page), limit - len(chosen))
             if len(page) < size:
                 break
-            last = _numbered(page[-1])[1]
-            place = (-last.priority, last.created_at, last.id)
+            run_id, priority, created_at = (page[-1][1 + column] for column in _PLACE)
+            place = (-priority, created_at, run_id)
         return chosen
 
     def of_lanes(self, rooms: Rooms, chosen: list[str], limit: int) -> Dialogue[list[Numbered]]:
@@ -123,10 +149,19 @@ class _Claim:
         candidates = [Candidate(*fields) for _, *fields in rows if fields[0] in numbers]
         wanted = [numbers[run.id] for run in rooms.take(candidates, limit)]
         locked = (yield self._sql.lock_pending, (wanted,)) if wanted else []
-        return [_numbered(row) for row in locked]
+        return self._numbered(locked)
 
     def _ours(self, rows: list[Row]) -> list[Numbered]:
-        return [(no, run) for no, run in map(_numbered, rows) if self._knows(run.workflow, run.version)]
+        return [(no, run) for no, run in self._numbered(rows) if self._knows(run.workflow, run.version)]
+
+    def _numbered(self, rows: list[Row]) -> list[Numbered]:
+        found = []
+        for row in rows:
+            try:
+                found.append((row[0], columns.run_of(row[1:])))
+            except CorruptPayload as error:
+                self._damaged[row[1]] = error
+        return found
 
     def _knows(self, workflow: str, version: str, queue: str | None = None) -> bool:
         named = queue is None or self._names is None or queue in self._names
@@ -136,7 +171,3 @@ class _Claim:
 def _chosen(rooms: Rooms, runs: list[Numbered], limit: int) -> list[Numbered]:
     found = {run.id: (no, run) for no, run in runs}
     return [found[run.id] for run in rooms.take([Candidate.of(run) for _, run in runs], limit)]
-
-
-def _numbered(row: Row) -> Numbered:
-    return row[0], columns.run_of(row[1:])

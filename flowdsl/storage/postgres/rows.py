@@ -75,7 +75,7 @@ def steps_of(run_id: str, rows: list[tuple[Any, ...]]) -> list[Step]:
             steps[key] = Step(
                 run_id, key, path, seq, kind, scope, occurrence, ordinal, _STEP_STATUS[status], *rest
             )
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise CorruptPayload(
             f"a step of run {run_id!r} is damaged in the database, behind {len(steps)} good ones: {error!r}",
             run=run_id,

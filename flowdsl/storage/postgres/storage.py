@@ -50,6 +50,7 @@ from flowdsl.storage.postgres.statements import Sql, Statements
 from flowdsl.storage.postgres.transactions import AsyncTransaction, BodyConnections
 from flowdsl.storage.postgres.url import postgres_place
 from flowdsl.storage.postgres.writer import REFUSED, Single, Told, Transaction, single, unstorable
+from flowdsl.storage.refused import page_of, readable
 from flowdsl.storage.transactions import StepTransaction
 
 __all__ = ["PostgresStorage"]
@@ -88,6 +89,7 @@ class PostgresStorage(Storage):
         self._bodies = BodyConnections(
             place, self._new_transaction, self._patiently, self._patiently_async, self._threads
         )
+        self._reported: set[str] = set()  # of damaged rows
         self._closed = False
         self._clock = (0.0, float("-inf"))  # the server's time minus ours, and when that was measured
         self._clock_lock = threading.Lock()
@@ -314,7 +316,10 @@ class PostgresStorage(Storage):
         return columns.run_of(found[0]) if found else None
 
     def list_runs(self, where: RunFilter = RunFilter(), /, *, payloads: bool = False) -> list[Run]:  # noqa: B008 - frozen
-        return [columns.run_of(row) for row in self._read(*self._sql.list_runs(where, payloads))]
+        def read(page: RunFilter) -> list[Row]:
+            return self._read(*self._sql.list_runs(page, payloads))
+
+        return page_of(read, columns.run_of, where, self._reported)
 
     def get_step(self, run_id: str, key: str, /) -> Step | None:
         require_id(run_id)
@@ -387,13 +392,14 @@ class PostgresStorage(Storage):
         return [Memo(*row) for row in self._read(self._sql.list_memos, (after, limit))]
 
     def queue_counts(self) -> dict[str, QueueCounts]:
-        return {row[0]: QueueCounts(*row[1:]) for row in self._read(self._sql.queue_counts, ())}
+        return dict(map(columns.counts_of, self._read(self._sql.queue_counts, ())))
 
     def list_queues(self) -> list[QueueRow]:
         return [QueueRow(*row) for row in self._read(self._sql.list_queues, ())]
 
     def list_schedules(self) -> list[ScheduleRow]:
-        return [ScheduleRow(*row) for row in self._read(self._sql.list_schedules, ())]
+        found = self._read(self._sql.list_schedules, ())
+        return list(readable(columns.schedule_of, found, self._reported))
 
     def next_due(self, workflows: Collection[str], queues: Sequence[str] | None = None, /) -> float | None:
         asked = [list(workflows), *[None if queues is None else list(queues)] * 2]
@@ -401,7 +407,8 @@ class PostgresStorage(Storage):
         return 0.0 if moment is not None and moment <= now else moment
 
     def list_workers(self) -> list[WorkerRow]:
-        return [WorkerRow(*row) for row in self._read(self._sql.list_workers, ())]
+        found = self._read(self._sql.list_workers, ())
+        return list(readable(columns.worker_of, found, self._reported))
 
     def attention(self, run_ids: Iterable[str], /) -> list[Attention]:
         wanted = list(run_ids)

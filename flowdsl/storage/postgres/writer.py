@@ -35,7 +35,7 @@ from flowdsl.core.ownership import (
 )
 from flowdsl.core.records import Run, ScheduleRow, Step, changed
 from flowdsl.core.status import RunStatus
-from flowdsl.errors import StorageError
+from flowdsl.errors import CorruptPayload, StorageError
 from flowdsl.storage import columns
 from flowdsl.storage.operations import (
     AddSignal,
@@ -242,7 +242,12 @@ class Transaction:
         ids = sorted({run_id for op in operations for run_id in _about(op) if is_text(run_id)})
         if ids:
             found = yield self._sql.lock_runs, (ids,)
-            self._heads = dict.fromkeys(ids) | {row[0]: _head_of(row[1:]) for row in found}
+            self._heads = dict.fromkeys(ids)
+            for row in found:
+                if row[3] in _STATUS:
+                    self._heads[row[0]] = _head_of(row[0], row[1:])
+                else:  # it is damaged: whose operation it is reads it again, and is told
+                    del self._heads[row[0]]
 
     def _clock(self) -> Dialogue[float]:
         """The moment of this transaction on the database's clock. Most transactions need none."""
@@ -266,6 +271,8 @@ class Transaction:
             return outcome
         except NotTaken as error:
             return unstorable(error)
+        except CorruptPayload as error:  # what it is about is damaged
+            return Unstorable(error)
 
     # Runs --------------------------------------------------------------------------------------------------
 
@@ -358,9 +365,9 @@ class Transaction:
         if first.limited:
             yield self._sql.lock_claims, ()
             self._now = 0.0  # we may have waited for the lock
-        found = yield from next_runs(self._sql, op, first, (yield from self._clock()))
+        found, damaged = yield from next_runs(self._sql, op, first, (yield from self._clock()))
         if not found:
-            return Claimed(())
+            return Claimed((), tuple(damaged))
         now = yield from self._clock()
         runs = [changed(run, claimed_next(run, owner=op.owner, lease=op.lease, now=now)) for _, run in found]
         for run in runs:
@@ -370,7 +377,7 @@ class Transaction:
         (owner,) = checked((op.owner,))
         values = (owner, op.nonce, now + op.lease, numbers, epochs, begun, recoveries)
         yield self._sql.take_runs, values
-        return Claimed(tuple(runs))
+        return Claimed(tuple(runs), tuple(damaged))
 
     def _update_run(self, op: UpdateRun) -> Dialogue[Outcome]:
         head = yield from self._head(op.run_id)
@@ -447,7 +454,11 @@ class Transaction:
         outcomes: list[Outcome] = []
         rows: list[list[Any]] = []
         for op in operations:
-            head = yield from self._owned(op.step.run_id, op.epoch)
+            try:
+                head = yield from self._owned(op.step.run_id, op.epoch)
+            except CorruptPayload as error:  # its run is damaged
+                outcomes.append(Unstorable(error))
+                continue
             if not isinstance(head, _Head):
                 outcomes.append(head)
                 continue
@@ -594,7 +605,7 @@ class Transaction:
     def _head(self, run_id: str) -> Dialogue[_Head | None]:
         if run_id not in self._heads:
             rows = (yield self._sql.lock_run, (run_id,)) if is_text(run_id) else []
-            self._heads[run_id] = _head_of(rows[0]) if rows else None
+            self._heads[run_id] = _head_of(run_id, rows[0]) if rows else None
         return self._heads[run_id]
 
     def _owned(self, run_id: str, epoch: int | None) -> Dialogue[_Head | Fenced | Missing]:
@@ -617,8 +628,10 @@ class Transaction:
         return Fenced(found[2]) if found else _MISSING
 
 
-def _head_of(row: Row) -> _Head:
+def _head_of(run_id: str, row: Row) -> _Head:
     no, epoch, status, last = row
+    if status not in _STATUS:
+        raise CorruptPayload(f"run {run_id!r} is damaged in the database: status {status!r}", run=run_id)
     return _Head(no, epoch, _STATUS[status], last)
 
 

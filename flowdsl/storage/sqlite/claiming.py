@@ -2,7 +2,7 @@
 :mod:`flowdsl.core.ownership` decide what may be taken. The reads are here."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from itertools import islice
 from typing import Any
 
@@ -17,27 +17,34 @@ __all__ = ["next_runs"]
 Execute = Callable[..., Any]
 
 
-def next_runs(execute: Execute, op: ClaimNext, now: float) -> list[int]:
-    """The numbers of the runs that *op* takes now."""
+def next_runs(execute: Execute, op: ClaimNext, now: float, without: Collection[int]) -> list[int]:
+    """The numbers of the runs that *op* takes now, but those *without* which it has to do; and of some whose
+    rows are damaged, for whoever reads them to see it."""
     known = dict(op.workflows)
-    lost = _lost(execute, op, known, now)
+    lost = _lost(execute, op, known, now, without)
     left = op.limit - len(lost)
-    return lost + _pending(execute, op, known, now, left) if left > 0 else lost
+    return lost + _pending(execute, op, known, now, left, without) if left > 0 else lost
 
 
-def _lost(execute: Execute, op: ClaimNext, known: dict[str, str], now: float) -> list[int]:
+def _lost(
+    execute: Execute, op: ClaimNext, known: dict[str, str], now: float, without: Collection[int]
+) -> list[int]:
     names = op.queues or ()
     statement = sql.of_queues(sql.LOST_RUNS, None if op.queues is None else len(names), True)
     found: list[int] = []
     for no, run_id, workflow, version in execute(statement, (now, *names, -1)):
-        if run_id not in op.skip and workflow in known and is_known(version, known[workflow]):
-            found.append(no)
+        if no in without or run_id in op.skip or workflow not in known:
+            continue
+        if not isinstance(version, str) or is_known(version, known[workflow]):
+            found.append(no)  # one that is damaged is found out when it is read
             if len(found) == op.limit:
                 break
     return found
 
 
-def _pending(execute: Execute, op: ClaimNext, known: dict[str, str], now: float, limit: int) -> list[int]:
+def _pending(
+    execute: Execute, op: ClaimNext, known: dict[str, str], now: float, limit: int, without: Collection[int]
+) -> list[int]:
     """The numbers of the pending runs that *op* takes, *limit* at most. Most claims find them among the first
     that are due. If these do not do, and there are more, the first runs of all lanes are looked at."""
     queues = {row[0]: queue_of(QueueRow(*row)) for row in execute(sql.LIST_QUEUES).fetchall()}
@@ -50,24 +57,36 @@ def _pending(execute: Execute, op: ClaimNext, known: dict[str, str], now: float,
     priority, created_at, run_id = op.after or (2**62, 0.0, "")
     place = (-priority, -priority, created_at, run_id)
     chosen: dict[str, int] = {}
+    odd: list[int] = []
     due = execute(sql.PENDING_RUNS, (now, *place))
-    for is_free, no, run_id, queue, *rest, workflow, version in islice(due, limit + LOOKED_AT):
-        if not is_free or run_id in op.skip or not may_be_ours(workflow, version, queue):
+    for is_free, no, run_id, queue, *rest, workflow, version in islice(due, limit + LOOKED_AT + len(without)):
+        if not is_free or no in without or run_id in op.skip or workflow not in known:
             continue
-        if rooms.take([Candidate(run_id, queue, *rest)], 1):
+        if not (_is_sound(run_id, queue, *rest) and _are_texts(version)):
+            odd.append(no)
+        elif may_be_ours(workflow, version, queue) and rooms.take([Candidate(run_id, queue, *rest)], 1):
             chosen[run_id] = no
             if len(chosen) == limit:
-                return list(chosen.values())
+                return [*odd, *chosen.values()]
     if due.fetchone() is None:
-        return list(chosen.values())
+        return [*odd, *chosen.values()]
     full = rooms.closed().queues
-    groups = [name for name, *group in execute(sql.GROUPS) if group[-1] not in full and may_be_ours(*group)]
-    most = limit + len(op.skip)
+    groups = [
+        name
+        for name, workflow, version, queue in execute(sql.GROUPS)
+        if isinstance(name, str)
+        and isinstance(version, str)
+        and queue not in full
+        and may_be_ours(workflow, version, queue)
+    ]
+    most = limit + len(op.skip) + len(without)
     rows = execute(sql.FIRST_OF_LANES, (json.dumps(groups), *place, most, now, *place, most)).fetchall()
-    numbers = {run_id: no for no, run_id, *_ in rows if run_id not in chosen and run_id not in op.skip}
-    candidates = [Candidate(*fields[:6]) for _, *fields in rows if fields[0] in numbers]
-    more = rooms.take(candidates, limit - len(chosen))
-    return [*chosen.values(), *(numbers[run.id] for run in more)]
+    left = [row for row in rows if row[0] not in without and row[1] not in chosen and row[1] not in op.skip]
+    sound = [row for row in left if _is_sound(*row[1:7])]
+    numbers = {run_id: no for no, run_id, *_ in sound}
+    more = rooms.take([Candidate(*fields[:6]) for _, *fields in sound], limit - len(chosen))
+    odd += (row[0] for row in left if not _is_sound(*row[1:7]))
+    return [*odd, *chosen.values(), *(numbers[run.id] for run in more)]
 
 
 def _taken(execute: Execute, queues: dict[str, Queue], now: float) -> Taken:
@@ -75,4 +94,20 @@ def _taken(execute: Execute, queues: dict[str, Queue], now: float) -> Taken:
     rated = [name for name, queue in queues.items() if queue.rate is not None]
     since = now - longest_window(queues.values())
     begun = execute(sql.BEGUN, (json.dumps(rated), since)).fetchall() if rated else []
-    return Taken(executing, begun)
+    return Taken(
+        [row for row in executing if all(one is None or isinstance(one, str) for one in row)],
+        [(queue, when) for queue, when in begun if isinstance(when, int | float)],
+    )
+
+
+def _are_texts(*values: Any) -> bool:
+    return all(isinstance(one, str) for one in values)
+
+
+def _is_sound(run_id: Any, queue: Any, priority: Any, created_at: Any, partition: Any, serial: Any) -> bool:
+    """Whether these values are of the types that they should be of. SQLite stores any value in any column."""
+    return (
+        _are_texts(run_id, queue, partition or "", serial or "")
+        and isinstance(priority, int)
+        and isinstance(created_at, int | float)
+    )

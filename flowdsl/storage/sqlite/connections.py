@@ -5,9 +5,9 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from attrs import define
 
@@ -37,6 +37,19 @@ class Reader:
         self._connection = connect()
         self.execute = self._connection.execute
         members.add(id(self))
+
+    def read(self, statement: str, values: Sequence[Any], text: Callable[[bytes], Any]) -> list[Any]:
+        """The rows of *statement*. If a text in them is no UTF-8, *text* makes what stands for texts."""
+        try:
+            return self.execute(statement, values).fetchall()
+        except sqlite3.OperationalError as error:
+            if text is str or "decode" not in str(error) or self._connection is None:
+                raise
+        self._connection.text_factory = text
+        try:
+            return self.execute(statement, values).fetchall()
+        finally:
+            self._connection.text_factory = str
 
     def close(self) -> None:
         """Close it. Closing twice is no error."""

@@ -10,14 +10,23 @@ from flowdsl.errors import CorruptPayload
 from flowdsl.storage.columns import tag_items
 from flowdsl.storage.sqlite.statements import MORE, USUAL
 
-__all__ = ["step_values", "steps_of", "tag_rows"]
+__all__ = ["or_bytes", "step_values", "steps_of", "tag_rows"]
 
 Row = tuple[Any, ...]
 
 _STEP_STATUS = {status.value: status for status in StepStatus}
 
 # What damaged rows raise below. (A checksum above the storage finds damage inside a payload.)
-_DAMAGE = (AttributeError, KeyError, TypeError, ValueError)
+_DAMAGE = (AttributeError, KeyError, TypeError, ValueError, RecursionError)
+
+
+def or_bytes(data: bytes) -> str | bytes:
+    """*data* as text; as it is, if it is no UTF-8. So one damaged text does not keep the others from being
+    read, and what needs a text refuses it."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data
 
 
 def step_values(s: Step) -> Row:

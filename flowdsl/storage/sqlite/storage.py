@@ -40,6 +40,7 @@ from flowdsl.storage.forking import rest_before_fork
 from flowdsl.storage.operations import Operation, require_id, require_limit, require_operations
 from flowdsl.storage.outcomes import Outcome
 from flowdsl.storage.pulses import Pulses
+from flowdsl.storage.refused import page_of, readable
 from flowdsl.storage.sqlite import rows
 from flowdsl.storage.sqlite import statements as sql
 from flowdsl.storage.sqlite.checkpoint import Checkpoints
@@ -110,6 +111,7 @@ class SQLiteStorage(Storage):
         self._refusal = ""
         self._rests = False
         self._transactions = 0  # transactions of bodies that are open now
+        self._reported: set[str] = set()  # what was said of damaged rows
         weakref.finalize(self, _close_at_the_end, self._lock, self._open)
         rest_before_fork(self)
         with self._lock:
@@ -190,11 +192,14 @@ class SQLiteStorage(Storage):
 
     def get_run(self, run_id: str, /) -> Run | None:
         require_id(run_id)
-        found = self._read(sql.GET_RUN, (run_id,))
+        found = self._read(sql.GET_RUN, (run_id,), text=rows.or_bytes)
         return columns.run_of(found[0]) if found else None
 
     def list_runs(self, where: RunFilter = RunFilter(), /, *, payloads: bool = False) -> list[Run]:  # noqa: B008 - frozen
-        return [columns.run_of(row) for row in self._read(*sql.list_runs(where, payloads))]
+        def read(page: RunFilter) -> list[rows.Row]:
+            return self._read(*sql.list_runs(page, payloads), text=rows.or_bytes)
+
+        return page_of(read, columns.run_of, where, self._reported)
 
     def get_step(self, run_id: str, key: str, /) -> Step | None:
         require_id(run_id)
@@ -267,24 +272,26 @@ class SQLiteStorage(Storage):
         return [Memo(*row) for row in self._read(sql.LIST_MEMOS, (after, -1 if limit is None else limit))]
 
     def queue_counts(self) -> dict[str, QueueCounts]:
-        return {row[0]: QueueCounts(*row[1:]) for row in self._read(sql.QUEUE_COUNTS, ())}
+        return dict(map(columns.counts_of, self._read(sql.QUEUE_COUNTS, (), text=rows.or_bytes)))
 
     def list_queues(self) -> list[QueueRow]:
         return [columns.queue_of(row) for row in self._read(sql.LIST_QUEUES, ())]
 
     def list_schedules(self) -> list[ScheduleRow]:
-        return [columns.schedule_of(row) for row in self._read(sql.LIST_SCHEDULES, ())]
+        found = self._read(sql.LIST_SCHEDULES, (), text=rows.or_bytes)
+        return list(readable(columns.schedule_of, found, self._reported))
 
     def next_due(self, workflows: Collection[str], queues: Sequence[str] | None = None, /) -> float | None:
         names, known = tuple(queues or ()), json.dumps(list(workflows))
         count = None if queues is None else len(names)
-        (first,) = self._read(sql.of_queues(sql.FIRST_DUE, count, False), (*names, known))
-        (lost,) = self._read(sql.of_queues(sql.LEASE_ENDS, count, True), (known, *names))
-        moment = min((moment for (moment,) in (first, lost) if moment is not None), default=None)
+        first = self._read(sql.of_queues(sql.FIRST_DUE, count, False), (*names, known), text=rows.or_bytes)
+        lost = self._read(sql.of_queues(sql.LEASE_ENDS, count, True), (known, *names), text=rows.or_bytes)
+        moment = min((one for (one,) in (*first, *lost) if isinstance(one, int | float)), default=None)
         return 0.0 if moment is not None and moment <= self.now() else moment
 
     def list_workers(self) -> list[WorkerRow]:
-        return [WorkerRow(*row) for row in self._read(sql.LIST_WORKERS, ())]
+        found = self._read(sql.LIST_WORKERS, (), text=rows.or_bytes)
+        return list(readable(columns.worker_of, found, self._reported))
 
     def attention(self, run_ids: Iterable[str], /) -> list[Attention]:
         wanted = list(run_ids)
@@ -296,7 +303,11 @@ class SQLiteStorage(Storage):
                 found[row[0]] = columns.attention_of(row)
         return [found[run_id] for run_id in wanted if run_id in found]
 
-    def _read(self, statement: str, values: Sequence[Any]) -> list[rows.Row]:
+    def _read(
+        self, statement: str, values: Sequence[Any], text: Callable[[bytes], Any] = str
+    ) -> list[rows.Row]:
+        """The rows of a statement. *text* makes text of the bytes of one that is no UTF-8: by default, no row
+        is read then."""
         limit = None
         while True:
             readers = self._readers()
@@ -304,7 +315,7 @@ class SQLiteStorage(Storage):
             try:
                 if (reader := readers.lend()) is None:
                     continue  # it was closed in between
-                found = reader.execute(statement, values).fetchall()
+                found = reader.read(statement, values, text)
             except UnicodeEncodeError:  # no row holds such a text, because writing it is refused
                 if reader is not None:
                     readers.give_back(reader)

@@ -101,11 +101,15 @@ def unstorable(error: Exception) -> Unstorable:
     return Unstorable(reason)
 
 
+_PASSED_OVER = 1000  # most damaged rows that a claim looks at
+
+
 class Writer:
     """The connection of a process that writes."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
+        connection.text_factory = rows.or_bytes
         self._execute = connection.execute
         self._lasts: dict[str, int] = {}  # run → the seq of its last step that this process stored
 
@@ -219,6 +223,8 @@ class Transaction:
         for operation in operations:
             try:
                 outcomes.append(_APPLY[type(operation)](self, operation))
+            except CorruptPayload as error:  # what it is about is damaged
+                outcomes.append(Unstorable(error))
             except _UNSTORABLE as error:
                 if not is_unstorable(error):
                     raise
@@ -324,13 +330,27 @@ class Transaction:
         again = self._execute(sql.CLAIMED_BY_NONCE, (op.nonce, op.owner)).fetchall()
         if again:
             return Claimed(tuple(self._by_number(no) for (no,) in again))
+        chosen, damaged = self._next_runs(op)
         claimed = []
-        for no in next_runs(self._execute, op, self._now):
-            run = self._by_number(no)
+        for no, run in chosen:
             changes = claimed_next(run, owner=op.owner, lease=op.lease, now=self._now)
             self._set_run(run.id, no, changes | {"nonce": op.nonce})
             claimed.append(self._by_number(no))
-        return Claimed(tuple(claimed))
+        return Claimed(tuple(claimed), tuple(damaged.values()))
+
+    def _next_runs(self, op: ClaimNext) -> tuple[list[tuple[int, Run]], dict[int, CorruptPayload]]:
+        """The runs that *op* takes, with their numbers; and those that were passed over since their rows are
+        damaged. They take no place of others."""
+        damaged: dict[int, CorruptPayload] = {}
+        while True:
+            chosen, before = [], len(damaged)
+            for no in next_runs(self._execute, op, self._now, damaged):
+                try:
+                    chosen.append((no, self._by_number(no)))
+                except CorruptPayload as error:
+                    damaged[no] = error
+            if len(damaged) == before or len(damaged) > _PASSED_OVER:
+                return chosen, damaged
 
     def _by_number(self, no: int) -> Run:
         row = self._one(sql.RUN_BY_NO, no)
@@ -544,7 +564,9 @@ class Transaction:
                 if not is_unstorable(error):
                     raise
                 continue  # one of the ids is not Unicode. Its own operation will say so
-            self._heads.update((row[0], _head_of(row[0], row[1:])) for row in found)
+            for run_id, *head in found:
+                if head[2] in _STATUS:  # otherwise its own operation will say so
+                    self._heads[run_id] = _head_of(run_id, head)
 
     def _owned(self, run_id: str, epoch: int | None) -> _Head | Fenced | Missing:
         """The head of the run, if it has this epoch. Otherwise the outcome that says why not."""
@@ -565,7 +587,7 @@ class Transaction:
         return Fenced(found[1]) if found else _MISSING
 
 
-def _head_of(run_id: str, row: rows.Row) -> _Head:
+def _head_of(run_id: str, row: Sequence[Any]) -> _Head:
     no, epoch, status, last = row
     try:
         return _Head(no, epoch, _STATUS[status], last)
