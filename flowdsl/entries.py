@@ -9,6 +9,7 @@ from flowdsl.codecs.payloads import Payloads
 from flowdsl.core.facts import Logged, facts_of
 from flowdsl.core.records import Step
 from flowdsl.core.status import StepStatus
+from flowdsl.core.words import clean
 from flowdsl.engine.engine import Engine
 from flowdsl.errors import CorruptPayload
 
@@ -108,7 +109,7 @@ class StepRecord:
         return self._engine.payloads.unpack_error(step.payload, step.run_id, step.key, "error")
 
     def __repr__(self) -> str:
-        return f"<step {self.path}({self.args}) {self.status} {self.preview}>"
+        return clean(f"<step {self.path}({self.args}) {self.status} {self.preview}>")
 
 
 @frozen(slots=True)

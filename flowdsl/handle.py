@@ -11,6 +11,7 @@ from flowdsl.core.kinds import AUDIT, BESIDE_STEPS, LOG
 from flowdsl.core.records import Run as RunRecord
 from flowdsl.core.records import RunFilter, Step, Tags
 from flowdsl.core.status import RunStatus
+from flowdsl.core.words import clean
 from flowdsl.engine.effects import drive, run_async, run_sync
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import Frame, current
@@ -313,8 +314,8 @@ class Run(Generic[R]):
         try:
             record, state = self._shown()
         except Exception as error:  # a repr raises nothing
-            return f"<Run {self.id} ({type(error).__name__})>"
-        return f"<Run {self.id} of {record.workflow}: {state}>"
+            return clean(f"<Run {self.id} ({type(error).__name__})>")
+        return clean(f"<Run {self.id} of {record.workflow}: {state}>")
 
     def _repr_html_(self) -> str:
         from flowdsl.drawing.run import run_html, shown_or_why

@@ -120,7 +120,15 @@ def notebook(place: Path) -> Iterator[str]:
         for run in runs:
             with suppress(FlowError):  # of a record that is refused
                 yield run.plot()._repr_svg_()
-                yield str(run.progress())
+
+
+def plain(place: Path) -> Iterator[str]:
+    """What a terminal shows of the same."""
+    with Runtime(f"sqlite:///{place}") as runtime:
+        for run in runtime.runs():
+            yield f"{run!r} {run.progress()}"
+            with suppress(FlowError):
+                yield repr((run.steps(), run.logs(), run.audit()))
 
 
 def faults(place: Path) -> Iterator[str]:
@@ -135,6 +143,8 @@ def faults(place: Path) -> Iterator[str]:
             yield f"{address}: {status}"
     for text in notebook(place):
         yield from raw(text)
+    for text in plain(place):
+        yield from raw(text, is_markup=False)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Generator, Iterator
 
 from flowdsl.core.records import Item
 from flowdsl.core.status import is_final
+from flowdsl.core.words import clean
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.operations.publish import checked_channel, item_of
 from flowdsl.engine.user import Value
@@ -81,7 +82,7 @@ class Stream:
                 yield item_of(self._engine, item)
 
     def __repr__(self) -> str:
-        return f"<stream {self._channel!r} of run {self._run_id}>"
+        return clean(f"<stream {self._channel!r} of run {self._run_id}>")
 
 
 def latest(engine: Engine, run_id: str, channel: str, timeout: float | None) -> Value:
