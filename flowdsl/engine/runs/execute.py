@@ -134,10 +134,7 @@ def execute(engine: Engine, asked: Request, acquired: Acquired) -> Flow:
         state.stop.halt(RunCancelled(f"run {record.id} was cancelled", run=record.id))
     handle = engine.make_handle(record)
     if acquired.continued:
-        logger.info(
-            "continuing run %s of %s: %d recorded steps are replayed",
-            record.id, asked.defn.path, journal.replayable(), extra={"run": record.id, "step": None},
-        )  # fmt: skip
+        _tell(state, acquired.action)
         warn_of_version(record, asked.defn)
     counted = acquired.counted or frame is not None or not engine.virtual
     with nullcontext() if counted else engine.busy():
@@ -146,6 +143,17 @@ def execute(engine: Engine, asked: Request, acquired: Acquired) -> Flow:
             if not isinstance(ended, Execution):
                 return ended
             state, acquired = ended, evolve(acquired, run=ended.record, continued=False)
+
+
+def _tell(state: Execution, action: str) -> None:
+    """Say that a run continues, in the log and in its audit."""
+    record, replayed = state.record, state.journal.replayable()
+    logger.info(
+        "continuing run %s of %s: %d recorded steps are replayed",
+        record.id, record.workflow, replayed, extra={"run": record.id, "step": None},
+    )  # fmt: skip
+    what = f"{record.workflow}: {replayed} recorded steps are replayed"
+    state.writer.keep(audit(state.engine, record.id, action, what))
 
 
 def _stored(engine: Engine, record: Run) -> tuple[list[Step], dict[str, int]]:
@@ -179,9 +187,6 @@ def _generation(
             late = RunCancelled(f"run {record.id} was cancelled", run=record.id)
             state.stop.replay(late if cancelled else state.stop.timed_out())
             cancelled = False
-        if acquired.continued:
-            what = f"{record.workflow}: {state.journal.replayable()} recorded steps are replayed"
-            state.writer.keep(audit(engine, record.id, acquired.action, what))
         if engine.closing:
             state.stop.halt(closed(record.id), outside=True)
         if acquired.continued and not record.undoing and not cancelled:
