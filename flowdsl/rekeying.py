@@ -20,6 +20,7 @@ from flowdsl.errors import CorruptPayload, StorageError
 from flowdsl.storage.base import Storage
 from flowdsl.storage.operations import Rewrite
 from flowdsl.storage.outcomes import Missing, raise_unstorable
+from flowdsl.storage.refused import left_out
 
 __all__ = ["Rekeyed", "rekey"]
 
@@ -87,8 +88,9 @@ def rekey(
     new = Payloads(codec, _bytes(secret))
     before = None if unsealed else _bytes(secret if old_secret is None else old_secret)
     work = _Rekeying(storage, new, Payloads(old_codec or codec, before), dry_run, progress or _say_nothing)
-    work.everything()
-    return Rekeyed(work.rewritten, work.current, tuple(work.refused))
+    with left_out() as damaged:
+        work.everything()
+    return Rekeyed(work.rewritten, work.current, (*work.refused, *damaged))
 
 
 def _bytes(secret: str | bytes | None) -> bytes | None:

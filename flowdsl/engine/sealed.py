@@ -16,6 +16,7 @@ and put back beside other words.
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from itertools import count
 from typing import Any
 
 from attrs import evolve
@@ -59,6 +60,8 @@ from flowdsl.threads import in_thread
 __all__ = ["SealedStorage", "sealed"]
 
 _NEWEST = 16  # runs of a key that are searched for the highest number
+_NEXT = 8  # numbers that are tried one after the other
+_MOST = 2**62  # no run has such a number
 
 
 def sealed(storage: Storage, payloads: Payloads) -> Storage:
@@ -89,7 +92,8 @@ class SealedStorage(RelayStorage):
         ready = self._ready(operations)
         good = _good(ready)
         outcomes = commit(good)
-        while places := self._again(good, outcomes):
+        tries = count()
+        while places := self._again(good, outcomes, next(tries)):
             _put(outcomes, places, commit([good[place] for place in places]))
         return self._finished(ready, outcomes)
 
@@ -100,7 +104,8 @@ class SealedStorage(RelayStorage):
         ready = await in_thread(self._ready, operations)
         good = _good(ready)
         outcomes = await commit(good)
-        while places := await in_thread(self._again, good, outcomes):
+        tries = count()
+        while places := await in_thread(self._again, good, outcomes, next(tries)):
             _put(outcomes, places, await commit([good[place] for place in places]))
         return self._finished(ready, outcomes)
 
@@ -197,13 +202,18 @@ class SealedStorage(RelayStorage):
         run = evolve(op.run, seal=self._seals.of_run(stored), cancel_seal=cancel)
         return evolve(op, run=run, number=number)
 
-    def _again(self, good: list[Operation], outcomes: list[Outcome]) -> list[int]:
+    def _again(self, good: list[Operation], outcomes: list[Outcome], tries: int) -> list[int]:
         """Places in *good* of runs that did not get their number, because another process was quicker. These
-        have the next number now."""
+        have the next number now. Numbers are not sealed: where somebody has written a large one, the steps to
+        it grow."""
         places = []
         for place, (op, outcome) in enumerate(zip(good, outcomes, strict=True)):
             if isinstance(op, OpenRun) and op.number is not None and isinstance(outcome, Missing):
-                good[place] = self._numbered(op, max(op.number + 1, self._next_number(op.run.key)))
+                number = max(op.number + 16 ** max(0, tries - _NEXT), self._next_number(op.run.key))
+                if number >= _MOST:
+                    outcomes[place] = Unstorable(_refused(f"the number of a run of {op.run.workflow}"))
+                    continue
+                good[place] = self._numbered(op, number)
                 places.append(place)
         return places
 

@@ -31,6 +31,7 @@ from flowdsl.storage.base import Attention
 __all__ = [
     "ITEM_COLUMNS",
     "MEMO_COLUMNS",
+    "MOST",
     "NEW_SIGNAL",
     "RUN_COLUMNS",
     "SIGNAL_COLUMNS",
@@ -142,7 +143,7 @@ _STORED: dict[Any, tuple[type, ...]] = {
     bool: (bool, int),
     type(None): (type(None),),
 }
-_MOST = 2**62  # above it, counting on would leave the column
+MOST = 2**62  # above it, counting on would leave the column
 
 
 def _types_of(row: type[Any]) -> list[frozenset[type]]:
@@ -182,7 +183,7 @@ def _check_run(values: list[Any]) -> None:
         if len(_seen) < 1000:
             _seen.add(types)
     for place in _COUNTED:
-        if values[place] >= _MOST:
+        if values[place] >= MOST:
             raise ValueError(f"{RUN_COLUMNS[place]} is {values[place]}")
     for place in _MOMENTS:
         if values[place] != values[place]:

@@ -12,6 +12,7 @@ from postgres_server import postgres_url
 
 from flowdsl import Queue, Runtime, Schedule, step, workflow
 from flowdsl.core.records import WorkerRow
+from flowdsl.errors import CorruptPayload, StorageError
 from flowdsl.storage.operations import ClaimNext, PutWorker
 from flowdsl.storage.outcomes import Claimed
 from flowdsl.storage.refused import left_out
@@ -175,3 +176,38 @@ def test_nothing_is_decided_by_the_row_of_a_worker(database: Any, monkeypatch: A
                         assert isinstance(outcome, Claimed)
                         claimed.append([run.id for run in outcome.runs])
                     assert claimed == [["r-0"], ["r-1"], []]
+
+
+@workflow
+def counted(what: str) -> str:
+    return what
+
+
+@pytest.mark.parametrize("secret", ["", "only we know"])
+def test_a_forged_number_ends(database: Any, secret: str, monkeypatch: Any) -> None:
+    """A number that no run can have, in a row that nobody reads: the next run of the key gets another one, or an
+    error says so."""
+    if secret:
+        monkeypatch.setenv("FLOWDSL_SECRET_KEY", secret)
+    url, damages = database
+    numbers = ["10000000000000", "4611686018427387900", "9223372036854775807"]
+    numbers += ["1e300", "'x'"] if damages is SQLITE else []
+    with Runtime(url) as runtime, contextlib.closing(Attacker(url)) as attacker:
+        for number in numbers:
+            assert counted(number) == counted(number) == number
+            attacker.execute(f"UPDATE {{}}runs SET number = {number}, pruned = '1' WHERE number = 1")
+            with contextlib.suppress(StorageError):
+                assert counted(number) == number
+        assert counted("b") == "b"
+        assert [run.id for run in runtime.runs(workflow=counted) if run.args == {"what": "b"}]
+
+
+def test_a_damaged_counter_of_epochs_is_named(tmp_path: Path) -> None:
+    """No run begins without an epoch; each is told why."""
+    url = f"sqlite:///{tmp_path}/flow.db"
+    with Runtime(url), contextlib.closing(Attacker(url)) as attacker:
+        paid(1)
+        attacker.execute("UPDATE {}counters SET value = 'x'")
+        with pytest.raises(CorruptPayload, match="the counter of epochs is damaged in the database: 'x'"):
+            paid(2)
+        assert paid(1) == 1

@@ -96,6 +96,9 @@ REPLACE_RUN = f"REPLACE INTO runs (no, base, {_list(RUN_COLUMNS)}) VALUES (?, 0,
 DELETE_RUN = "DELETE FROM runs WHERE no = ?"
 HIGHEST_NUMBER_AND_EPOCH = """
     SELECT (SELECT max(number) FROM runs WHERE key = ?), (SELECT value FROM counters WHERE name = 'epoch')"""
+HIGHEST_SOUND_NUMBER = """
+    SELECT max(number) FROM runs
+    WHERE key = ? AND typeof(number) = 'integer' AND number < 4611686018427387904"""
 PULSE = "UPDATE runs SET pulse = pulse + 1 WHERE no = ?"
 GET_RUN = f"SELECT {_list(RUN_COLUMNS)} FROM runs WHERE id = ? AND pruned = 0"
 

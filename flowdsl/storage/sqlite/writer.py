@@ -281,6 +281,10 @@ class Transaction:
         """The highest number of the runs of *key*, and the highest epoch of the deleted runs. 0 if there are
         none."""
         number, epoch = self._one(sql.HIGHEST_NUMBER_AND_EPOCH, key) or (None, None)
+        if number is not None and not _is_count(number):  # it is damaged: the others are looked at
+            (number,) = self._one(sql.HIGHEST_SOUND_NUMBER, key) or (None,)
+        if epoch is not None and not _is_count(epoch):
+            raise CorruptPayload(f"the counter of epochs is damaged in the database: {epoch!r}")
         return number or 0, epoch or 0
 
     def _continuable(self, key: str, skip_owners: tuple[str, ...]) -> list[int]:
@@ -585,6 +589,10 @@ class Transaction:
     def _fenced(self, run_id: str) -> Fenced | Missing:
         found = self._run(run_id)
         return Fenced(found[1]) if found else _MISSING
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and value < columns.MOST
 
 
 def _head_of(run_id: str, row: Sequence[Any]) -> _Head:
