@@ -6,8 +6,11 @@ Over the programs of ``stopped.py``, and over those of runs that wait for someth
 import asyncio
 import contextlib
 import logging
+import sqlite3
+import tempfile
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,7 +36,7 @@ from flowdsl import (
     workflow,
 )
 from flowdsl.errors import FlowError
-from flowdsl.storage import MemoryStorage
+from flowdsl.storage import MemoryStorage, SQLiteStorage
 
 
 @pytest.fixture(autouse=True)
@@ -47,10 +50,19 @@ def _quiet() -> Iterator[None]:
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 @settings(max_examples=examples(20), deadline=None)
-@given(program=GRAMMAR.strategy, at=st.integers(0, 12), after=st.booleans(), body=st.booleans())
-def test_a_runtime_closed_at_any_moment_leaves_every_run_resumable(is_async, program, at, after, body):
-    """At any commit or body: ``close()`` ends, and the next runtime brings every run to its end."""
-    closed("memory", is_async, program, at, after, body)
+@given(
+    program=GRAMMAR.strategy,
+    at=st.integers(0, 12),
+    after=st.booleans(),
+    body=st.booleans(),
+    called=st.booleans(),
+)
+def test_a_runtime_closed_at_any_moment_leaves_every_run_resumable(
+    is_async, program, at, after, body, called
+):
+    """At any commit or body: ``close()`` ends, and the next runtime brings every run to its end. The run was started,
+    or *called* in the caller's own thread or event loop."""
+    closed("memory", is_async, program, at, after, body, called)
 
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
@@ -63,7 +75,7 @@ def test_a_runtime_on_postgresql_closed_at_any_moment_leaves_every_run_resumable
     closed("postgres", is_async, program, at, after, body)
 
 
-def closed(kind: str, is_async: bool, program, at: int, after: bool, body: bool):
+def closed(kind: str, is_async: bool, program, at: int, after: bool, body: bool, called: bool = False):
     """Close a runtime on a storage of that *kind* at that moment, and go on in another one."""
     workflow = stopped.async_call if is_async else stopped.call
     closing: list[threading.Thread] = []
@@ -77,9 +89,12 @@ def closed(kind: str, is_async: bool, program, at: int, after: bool, body: bool)
         world = meet(World(), program, moments.body)
         runtime = Runtime(moments)
         with runtime, contextlib.suppress(FlowError, stopped.Failed):
-            run = workflow.options(id=RUN).start("p")
-            if at % 2:  # else it is left at once
-                run.result(60)
+            if called:
+                asyncio.run(_awaited()) if is_async else workflow.options(id=RUN)("p")
+            else:
+                run = workflow.options(id=RUN).start("p")
+                if at % 2:  # else it is left at once
+                    run.result(60)
         for thread in closing:
             thread.join(60)
             assert not thread.is_alive()
@@ -90,6 +105,10 @@ def closed(kind: str, is_async: bool, program, at: int, after: bool, body: bool)
             with contextlib.suppress(FlowError, stopped.Failed):
                 later.run(RUN) and later.resume(RUN).result(60)
         assert standing(storage, world) == []
+
+
+async def _awaited() -> None:
+    await stopped.async_call.options(id=RUN)("p")
 
 
 # Runs that wait -----------------------------------------------------------------------------------------------
@@ -241,6 +260,69 @@ def test_whatever_waits_a_runtime_closes_and_another_one_takes_it_up(kinds, by, 
             assert not thread.is_alive()
         assert [run.id for run in storage.list_runs() if run.owner is not None] == []
         _end_all(storage)
+
+
+# Transactions -------------------------------------------------------------------------------------------------
+
+
+def _insert(name: str, connection: sqlite3.Connection) -> None:
+    connection.execute("CREATE TABLE IF NOT EXISTS booked (name)")
+    connection.execute("INSERT INTO booked VALUES (?)", (name,))
+
+
+@step(name="closing.books", transaction=True)
+def books(name: str, *, connection: sqlite3.Connection) -> None:
+    _insert(name, connection)
+
+
+@step(name="closing.books_async", transaction=True)
+async def books_async(name: str, *, connection: sqlite3.Connection) -> None:
+    _insert(name, connection)
+    await asyncio.sleep(0)
+
+
+@workflow(name="closing.transacts")
+def transacts(name: str) -> None:
+    books(name)
+    note.submit(name).result()
+    books(f"{name}/more")
+
+
+@workflow(name="closing.transacts_async")
+async def transacts_async(name: str) -> None:
+    await aio.gather(books_async(name), books_async(f"{name}/more"))
+
+
+@settings(max_examples=examples(8), deadline=None)
+@given(
+    kinds=st.lists(st.sampled_from([transacts, transacts_async]), min_size=1, max_size=3),
+    at=st.integers(0, 15),
+    after=st.booleans(),
+)
+def test_a_runtime_closed_in_transactions_leaves_every_run_resumable(kinds, at, after):
+    """Closed at a commit, by another thread: what is booked is recorded, and in the end all is booked once."""
+    closing: list[threading.Thread] = []
+
+    def close(_: Stop) -> None:
+        closing.append(threading.Thread(target=runtime.close, daemon=True))
+        closing[-1].start()
+
+    names = [f"run-{number}" for number in range(len(kinds))]
+    with tempfile.TemporaryDirectory() as folder, SQLiteStorage(Path(folder) / "flow.db") as storage:
+        runtime = Runtime(Moments(storage, [Stop(at, "close", after)], close, 0, 0))
+        with runtime, contextlib.suppress(FlowError):
+            for kind, name in zip(kinds, names, strict=True):
+                kind.options(id=name).start(name)
+        for thread in closing:
+            thread.join(60)
+            assert not thread.is_alive()
+        assert [run.id for run in storage.list_runs() if run.owner is not None] == []
+        with Runtime(storage):
+            for kind, name in zip(kinds, names, strict=True):
+                kind.options(id=name).start(name).result(60)
+        with contextlib.closing(sqlite3.connect(Path(folder) / "flow.db")) as connection:
+            booked = [name for (name,) in connection.execute("SELECT name FROM booked")]
+    assert sorted(booked) == sorted([*names, *(f"{name}/more" for name in names)])
 
 
 def _work(runtime: Runtime) -> None:
