@@ -216,6 +216,8 @@ def _end_failed(state: Execution, handle: Handle, error: BaseException, changes:
             yield from _callback(state, defn.on_error, _ON_ERROR, ending, error)
         finally:
             state.stop.undone()
+        if state.stop.reason is not None:  # a cancel would have come too late
+            raise Stopped(state.stop.reason)
     stop = yield from _finish(state, changes)
     if stop is not None:
         return Stopped(stop), None
@@ -257,7 +259,7 @@ def _finish(state: Execution, changes: Named) -> Effects[FlowError | None]:
 
 def _callback(state: Execution, fn: Function, what: str, *args: Value) -> Effects[None]:
     """Call ``on_complete`` or ``on_error`` of a workflow inside the run. Wait for what it began. Its errors
-    are logged."""
+    are logged. Who calls this looks whether the run has to stop."""
     import inspect
 
     is_async = inspect.iscoroutinefunction(fn)
@@ -269,8 +271,10 @@ def _callback(state: Execution, fn: Function, what: str, *args: Value) -> Effect
     if state.branches:
         yield Settle(state, failed=False)
     yield from let_go(state)
-    if error is not None:
-        if isinstance(error, INTERRUPTS):
+    if isinstance(error, Stopped):
+        state.stop.halt(error.error)
+    elif error is not None:
+        if not isinstance(error, Exception):
             raise error
         if refused_at_exit(error):
             raise halted(state, python_ends(state.id), None) from error

@@ -232,3 +232,61 @@ def test_what_an_undo_has_submitted_ends_before_its_run(runtime: Runtime, effect
         return list(effects.log)
 
     assert asyncio.run(main()) == ["undo", "later"]
+
+
+@pytest.mark.parametrize("how", ["cancel", "timeout"])
+def test_a_run_may_be_stopped_in_its_callback(
+    runtime: Runtime, flavour: Flavour, verbs, effects: Effects, how: str
+):
+    """While ``on_complete`` waits: the run ends as told, and all is undone."""
+
+    @flavour.step(name="told.act", undo=flavour.body(lambda token: effects("undo", token)))
+    def act(token):
+        return token
+
+    @flavour.body
+    def on_complete(run):
+        yield act("callback")
+        if how == "cancel":
+            flowdsl.current_runtime().cancel("w")
+        yield verbs.sleep("1 day")
+
+    @flavour.workflow(id="w", timeout=10 if how == "timeout" else None, on_complete=on_complete)
+    def w():
+        yield act("body")
+
+    with pytest.raises(RunCancelled if how == "cancel" else RunTimeout):
+        flavour.call(w)
+    assert runtime.run("w").status == ("cancelled" if how == "cancel" else "failed")
+    assert effects == [("undo", "callback"), ("undo", "body")]
+
+
+class Odd(BaseException):
+    """No ``Exception``."""
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_is_no_exception_interrupts_a_run_in_its_callback(
+    runtime: Runtime, flavour: Flavour, effects: Effects, fails: bool
+):
+    """As it does in the body: the run is resumable, and its end is repeated."""
+    odd = [True]
+
+    def ended(run, *error):
+        effects("ended")
+        if odd:
+            odd.clear()
+            raise Odd
+
+    @flavour.workflow(id="w", on_complete=flavour.body(ended), on_error=flavour.body(ended))
+    def w():
+        if fails:
+            raise Declined
+
+    with pytest.raises(Odd):
+        flavour.call(w)
+    assert runtime.run("w").status == "running"
+    with contextlib.suppress(Declined):
+        flavour.call(w)
+    assert runtime.run("w").status == ("failed" if fails else "completed")
+    assert effects == ["ended", "ended"]
