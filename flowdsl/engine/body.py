@@ -12,7 +12,7 @@ from attrs import define, field
 
 from flowdsl.core.records import Step
 from flowdsl.engine.effects import Effect, Forked, Result
-from flowdsl.engine.execution import PROCESS, Execution, Frame, current
+from flowdsl.engine.execution import PROCESS, Execution, Frame, current, restore
 from flowdsl.engine.heart import Heart
 from flowdsl.engine.user import Args, Function, Named, Value
 from flowdsl.engine.waiting import Pause
@@ -163,7 +163,7 @@ class Body(Effect):
         except BaseException as error:  # whatever the user's body raises
             outcome = error, None
         finally:
-            current.reset(token)
+            restore(token)
         if process is not PROCESS[0]:
             raise Forked(*outcome)
         return outcome

@@ -16,7 +16,7 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from typing import Any, TypeAlias, TypeVar
 
 from flowdsl.core.journal import Journal
@@ -32,7 +32,17 @@ from flowdsl.errors import FlowError, LeaseLost, Stopped, StorageError
 from flowdsl.storage.operations import Operation, PutStep, TakeSignal, UpdateRun
 from flowdsl.storage.outcomes import Done, Fenced, Missing, Outcome, Unstorable, not_storable
 
-__all__ = ["PROCESS", "Bodies", "Branches", "Execution", "Frame", "Writer", "current", "outside_runs"]
+__all__ = [
+    "PROCESS",
+    "Bodies",
+    "Branches",
+    "Execution",
+    "Frame",
+    "Writer",
+    "current",
+    "outside_runs",
+    "restore",
+]
 
 P = TypeVar("P")
 
@@ -349,6 +359,15 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
+def restore(token: Token[Frame | None]) -> None:
+    """Undo ``current.set(…)`` of async code. A coroutine that is thrown away is closed in another context,
+    where there is nothing to undo."""
+    try:
+        current.reset(token)
+    except ValueError:
+        pass
+
+
 class outside_runs:
     """No body executes within the block: calls made there belong to no run.
 
@@ -362,7 +381,7 @@ class outside_runs:
         self._token = current.set(None)
 
     def __exit__(self, *_: object) -> None:
-        current.reset(self._token)
+        restore(self._token)
 
 
 class _Where(logging.Filter):

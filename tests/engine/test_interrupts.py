@@ -425,3 +425,33 @@ def test_an_interrupt_in_a_started_run_ends_no_other_one(runtime: Runtime, effec
     assert first.status is RunStatus.RUNNING
     other.signal("letter", "read")
     assert other.result(60) == "read"
+
+
+def test_a_run_that_is_thrown_away_is_resumable(runtime: Runtime, effects: Effects):
+    """Its event loop was left in the middle, and its coroutine is closed where nothing of it is known."""
+
+    @step(undo=lambda token: effects("undo"))
+    async def act():
+        effects("act")
+
+    @workflow(id="thrown")
+    async def thrown():
+        await act()
+        begun.set()
+        if effects.count("act") == 1:
+            await asyncio.sleep(3600)
+
+    loop, begun = asyncio.new_event_loop(), asyncio.Event()
+    coroutine = thrown()
+    task = loop.create_task(coroutine)
+    loop.run_until_complete(begun.wait())
+    coroutine.close()
+    run = runtime.run("thrown")
+    assert (run.status, run.record.owner) == (RunStatus.RUNNING, None)
+    task.cancel()
+    loop.run_until_complete(asyncio.wait([task]))
+    task.cancelled() or task.exception()
+    loop.close()
+    effects("act")
+    asyncio.run(thrown())
+    assert effects == ["act", "act"]

@@ -23,7 +23,8 @@ from stopped_bodies import async_call, call, meet
 from stopped_grammar import GRAMMAR, Failed, Program, World, sequential
 
 from flowdsl import Runtime
-from flowdsl.errors import FlowError, RunCancelled
+from flowdsl.clock import SystemClock
+from flowdsl.errors import FlowError, RunCancelled, RunTimeout
 from flowdsl.storage import Storage
 from flowdsl.storage.base import Operation, Outcome
 from flowdsl.storage.relay import RelayStorage
@@ -37,7 +38,8 @@ RUN = "stopped"
 @frozen
 class Stop:
     """When and how the run is told to stop: at the n-th commit (before or *after* it) or *body*, by ``cancel``,
-    or by the cancelling of the ``task`` that called it, *twice* or once."""
+    by the cancelling of the ``task`` that called it, *twice* or once, because its ``time`` is up, or, in a body, by
+    a ``KeyboardInterrupt``."""
 
     at: int
     how: str = "cancel"
@@ -129,6 +131,20 @@ class Moments(RelayStorage):
 
 # Executions -------------------------------------------------------------------------------------------------
 
+_LIMIT = 1000.0  # seconds that a run may take
+
+
+class _Clock(SystemClock):
+    """Time that can jump *ahead*, by so many seconds."""
+
+    ahead = 0.0
+
+    def now(self) -> float:
+        return super().now() + self.ahead
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.ahead
+
 
 def live(
     program: Program,
@@ -144,11 +160,16 @@ def live(
     """Execute *program* once, while it is told to stop, and then to its end; what happened. *how* may know other
     ways of stopping; it says whether this was one."""
     task: list[asyncio.Task[Any]] = []
+    clock = _Clock()
 
     def tell(stop: Stop) -> None:
         if how is not None and how(stop):
             return
-        if stop.how == "task" and task:
+        if stop.how == "time":
+            clock.ahead += 2 * _LIMIT
+        elif stop.how == "interrupt" and stop.body:
+            raise KeyboardInterrupt
+        elif stop.how == "task" and task:
             for _ in range(1 + stop.twice):
                 with contextlib.suppress(RuntimeError):  # the loop is closed: it has ended
                     task[0].get_loop().call_soon_threadsafe(task[0].cancel)
@@ -161,18 +182,16 @@ def live(
 
     async def main() -> None:
         moments.loop = asyncio.get_running_loop()
-        task.append(asyncio.create_task(async_call.options(id=RUN)("p")))
+        task.append(asyncio.create_task(async_call.options(id=RUN, timeout=_LIMIT)("p")))
         await asyncio.wait(task)
         task[0].cancelled() or task[0].exception()
 
-    with Runtime(moments) as runtime, Runtime(moments) as beside, runtime:
-        if is_async:
-            asyncio.run(main())
-        else:
-            with contextlib.suppress(Failed, RunCancelled):
-                call.options(id=RUN)("p")
-        with contextlib.suppress(FlowError):  # it has ended, or it was interrupted and is ended now
-            runtime.cancel(RUN)
+    with Runtime(moments, clock=clock) as runtime, Runtime(moments, clock=clock) as beside, runtime:
+        with contextlib.suppress(Failed, RunCancelled, RunTimeout, KeyboardInterrupt):
+            asyncio.run(main()) if is_async else call.options(id=RUN, timeout=_LIMIT)("p")
+        for _ in range(1 + len(stops)):  # an interrupt may come while it is being undone
+            with contextlib.suppress(FlowError):  # it has ended, or it was interrupted and is ended now
+                runtime.cancel(RUN)
         for thread in world.threads:
             thread.join(60)
     return world

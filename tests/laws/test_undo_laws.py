@@ -30,21 +30,21 @@ def stops(*hows: str) -> st.SearchStrategy[Stop]:
 @settings(max_examples=examples(30), deadline=None)
 @given(
     program=GRAMMAR.strategy,
-    stops=st.lists(stops("cancel", "cancel", "task"), min_size=1, max_size=2),
+    stops=st.lists(stops("cancel", "cancel", "task", "time"), min_size=1, max_size=2),
     slow=st.sampled_from([0, 2, 5]),
     seed=st.integers(0, 99),
 )
 def test_what_an_async_run_has_completed_is_undone_once(program, stops, slow, seed):
-    """Cancels, second cancels, cancelled tasks and failures at any commit or body, with slow commits."""
+    """Cancels, second cancels, cancelled tasks, timeouts and failures at any commit or body, with slow commits."""
     with fresh("memory") as storage:
         world = live(program, True, storage, stops, slow=slow, seed=seed)
         assert standing(storage, world, ordered=sequential(program)) == []
 
 
 @settings(max_examples=examples(25), deadline=None)
-@given(program=GRAMMAR.strategy, stops=st.lists(stops("cancel"), min_size=1, max_size=2))
+@given(program=GRAMMAR.strategy, stops=st.lists(stops("cancel", "time", "interrupt"), min_size=1, max_size=2))
 def test_what_a_sync_run_has_completed_is_undone_once(program, stops):
-    """The same with threads: cancels and failures at any commit or body."""
+    """The same with threads: cancels, timeouts, interrupts and failures at any commit or body."""
     with fresh("memory") as storage:
         world = live(program, False, storage, stops)
         assert standing(storage, world, ordered=sequential(program)) == []
