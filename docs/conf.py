@@ -14,7 +14,6 @@ html_title = "flowdsl"
 html_copy_source = False
 
 myst_heading_anchors = 4  # links to headings are those of a code forge
-suppress_warnings = ["misc.highlighting_failure"]  # blocks of mermaid
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the page of a name says what it takes in words
