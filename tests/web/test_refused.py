@@ -123,6 +123,17 @@ def test_a_value_that_its_column_cannot_have_is_damage(table, column, value, alt
     assert page.get("/").status_code == 200
 
 
+@pytest.mark.parametrize("column", ["status", "tags", "open_failures"])
+def test_a_row_that_makes_no_run_hides_no_other(column, altered):
+    """It is named in the list, and on the page of its own."""
+    page = altered(f"UPDATE runs SET {column} = '?' WHERE id = 'order-1'", unsealed=True)
+    listed = page.get("/")
+    assert listed.status_code == 200
+    assert 'data-run-id="order-2"' in listed.text
+    for answer in (listed, page.get("/runs/order-1")):
+        assert "run 'order-1' is damaged" in told(answer)
+
+
 @pytest.mark.parametrize(
     ("statement", "kind", "said"),
     [
