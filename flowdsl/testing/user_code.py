@@ -45,6 +45,7 @@ _BY_THEMSELVES = frozenset(
         "inspect",
         "linecache",
         "logging",
+        "mimetypes",
         "traceback",
         "warnings",
         "zoneinfo",

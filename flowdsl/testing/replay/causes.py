@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from flowdsl.blocks import block
-from flowdsl.testing.user_code import in_workflow_body, line_of, user_frame
+from flowdsl.testing.user_code import in_workflow_body, is_asked_by_user, line_of, user_frame
 
 __all__ = ["ADVICE", "noticing"]
 
@@ -47,8 +47,8 @@ ADVICE = {
     THREADS: "Call step.submit(…) or step.map(…): these threads know the run.",
     ANYTHING: (
         "Whatever can differ has to come from a step (or from now(), uuid4(), rng(), store): times, random "
-        "numbers, ids, settings, the order of a set, what was read from outside, what is kept in memory. In "
-        "a step, store.get() reads what is there now: change values with increment() and push()."
+        "numbers, ids, settings, the order of a set or of ends, what was read from outside, what is kept in "
+        "memory. In a step, store.get() reads what is there now: change values with increment() and push()."
     ),
 }
 """What to do, by cause."""
@@ -77,6 +77,8 @@ _CALLS: dict[str, tuple[str, frozenset[str]]] = {
     "_asyncio": (PROCESS, frozenset({"get_name"})),
     "_thread": (PROCESS, frozenset({"get_ident", "get_native_id"})),
     "tempfile": (OUTSIDE, _ALL),
+    "asyncio.tasks": (ORDER, frozenset({"as_completed", "wait"})),
+    "concurrent.futures._base": (ORDER, frozenset({"as_completed", "wait"})),
 }
 """Modules whose functions give something else each time. An empty set means all functions of a module."""
 
@@ -128,11 +130,14 @@ def noticing(found: list[tuple[str, str]]) -> Iterator[None]:
             module, name, caller = frame.f_globals.get("__name__"), frame.f_code.co_name, frame.f_back
         else:
             return
+        if name == "hash" and caller.f_code.co_name == "__hash__":
+            return  # a set or dictionary asks
         cause = _cause(str(module), name)
         if cause is None or not in_workflow_body(2):
             return
-        if user_frame(2) is caller:
-            where = f"at {line_of(caller)}"
+        user = user_frame(2)
+        if user is caller or (user is not None and cause is ENVIRONMENT and is_asked_by_user(2)):
+            where = f"at {line_of(user)}"
         elif caller.f_globals.get("__name__") == "concurrent.futures.thread":
             where = "in a thread of its own"
         else:

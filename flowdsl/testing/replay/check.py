@@ -252,7 +252,7 @@ class _Check:
         noticed: list[tuple[str, str]] = []
         with cause.noticing(noticed):
             self._continue(point, ())
-        drawn = any(one in (cause.CHANCE, cause.IDS) for one, _ in noticed)
+        drawn = any(one in (cause.CHANCE, cause.IDS, cause.ORDER) for one, _ in noticed)
         if self._elsewhere is not None and not drawn:
             try:
                 self._elsewhere.has_happened(first)

@@ -156,7 +156,7 @@ class Elsewhere:
         plan = self._plan
         options = {key: one for key, one in plan.options.items() if key not in ("hooks", "executor", "clock")}
         asked = (options, plan.signals, plan.is_async)
-        found = (plan.begun, plan.outcomes, plan.ended, plan.inner, plan.losers)
+        found = (plan.begun, plan.outcomes, plan.ended, plan.inner, plan.losers, plan.cut_off)
         seen = (first.commits, first.puts, first.value, first.error)
         more, modules = pack((asked, found, seen))
         self._modules |= modules

@@ -110,7 +110,7 @@ class _Watching(Player):
         body = self.bodies.get(run.id)
         self._plan.losers.learn(self._life.puts)
         for row in body.unused() if body is not None else ():
-            if body_of(row.scope) or self._life.is_chance(self._life.place(run.id, row.key), row.scope):
+            if body_of(row.scope) or self._life.is_chance(self._life.place(run.id, row.key), row):
                 continue  # the body of a step may call something else each time
             self._life.unused.append(f"{row.path.rpartition('.')[2]}({row.args})")
 
@@ -139,7 +139,7 @@ def live(plan: Plan, storage: MemoryStorage, before: Sequence[Commit], changes: 
     """Execute the workflow to its end on *storage*, which holds the commits *before*. *changes* tell what has
     changed since.
     """
-    life = Life(before, changes, losers=plan.losers)
+    life = Life(before, changes, losers=plan.losers, cut_off=plan.cut_off)
     for commit in before:
         life.note(commit.operations)
     first = not before
@@ -163,7 +163,9 @@ def live(plan: Plan, storage: MemoryStorage, before: Sequence[Commit], changes: 
     finally:
         storage.close()
     plan.losers.learn(life.puts)
+    life.learn_what_was_cut_off()
     if first:
+        plan.cut_off = life.cut_off or any(address not in plan.outcomes for address in plan.begun)
         for run_id in life.left_alone:
             plan.losers.add_run(run_id)  # they may come further the next time
         steps = life.journal().items()
@@ -179,8 +181,10 @@ def _take_up(runtime: Runtime) -> None:
 
 
 def _left_alone(runs: Sequence[Run]) -> set[str]:
-    """Detached runs that have not ended, and what they called. How far they came is a matter of timing."""
+    """Detached runs that have not ended, children that were cancelled, and what these called. How far they
+    came is a matter of timing."""
     found = {run.id for run in runs if run.started_by is not None and not is_final(run.status)}
+    found |= {run.id for run in runs if run.parent is not None and run.status is RunStatus.CANCELLED}
     known = -1
     while known != len(found):
         known = len(found)

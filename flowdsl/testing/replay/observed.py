@@ -10,6 +10,7 @@ from attrs import define, field, frozen
 from flowdsl.blocks import block
 from flowdsl.core.kinds import OBSERVABLE
 from flowdsl.core.records import Step
+from flowdsl.core.status import StepStatus
 from flowdsl.storage.base import Operation, PutStep, Restart, TakeSignal
 from flowdsl.testing.replay.races import Losers, Place
 from flowdsl.testing.replay.transactions import Database
@@ -84,8 +85,8 @@ class Plan:
     It found out which bodies had *begun* (and whether they are async), their *outcomes*, the order in which
     they *ended*, which of them made durable calls of their own (*inner*), arguments that steps *changed*,
     calls that leave no record (*unrecorded*), and who lost a race (*losers*). Transactional steps get
-    connections of *database*. With *elsewhere*, it executes
-    in another process, where no body of a step executes.
+    connections of *database*. *cut_off*: concurrent calls failed or did not end. With *elsewhere*, it
+    executes in another process, where no body of a step executes.
     """
 
     workflow: Any
@@ -104,6 +105,7 @@ class Plan:
     unrecorded: dict[str, None] = field(factory=dict)
     losers: Losers = field(factory=Losers)
     database: Database = field(factory=lambda: Database(None))
+    cut_off: bool = False
 
 
 _generation: ContextVar[tuple[str, int]] = ContextVar("flowdsl-check-replay-generation", default=("", 1))
@@ -115,7 +117,8 @@ class Life:
 
     ``puts`` are all its records, and those of what it continued. ``strange`` are calls that the first
     execution did not make. ``losers`` is what is known of races. ``left_alone`` are detached runs that had
-    not ended. ``effects``, ``reads`` and ``lost`` are what a body did outside every step.
+    not ended, and children that were cancelled. ``cut_off``: concurrent calls failed or did not end.
+    ``effects``, ``reads`` and ``lost`` are what a body did outside every step.
     """
 
     before: Sequence[Commit]
@@ -134,6 +137,7 @@ class Life:
     really_ran: int = 0
     loaded: list[tuple[str, Any, Any]] = field(factory=list)
     losers: Losers = field(factory=Losers)
+    cut_off: bool = False
     left_alone: set[str] = field(factory=set)
     generations: Generations = field(factory=Generations)
 
@@ -159,10 +163,18 @@ class Life:
         """The records that must be the same in each execution."""
         return {place: step for place, step in self.puts.items() if step.kind in OBSERVABLE}
 
-    def is_chance(self, place: Place, scope: str) -> bool:
-        """Whether a record is a matter of timing: it belongs to a loser of a race, or to a run that goes on
-        without the workflow that is checked."""
-        return place.run_id in self.left_alone or self.losers.holds(place, scope)
+    def is_chance(self, place: Place, step: Step) -> bool:
+        """Whether a record is a matter of timing: it belongs to a loser of a race, to a run that goes on
+        without the workflow that is checked, or to what one failure may have cut off."""
+        if self.cut_off and (step.concurrent or step.status is StepStatus.PENDING):
+            return True
+        return place.run_id in self.left_alone or self.losers.holds(place, step.scope)
+
+    def learn_what_was_cut_off(self) -> None:
+        """Where one of several concurrent calls fails or is cancelled, how far the others came is chance."""
+        for step in self.journal().values():
+            if step.status is StepStatus.PENDING or (step.concurrent and step.status is StepStatus.FAILED):
+                self.cut_off = True
 
 
 @frozen(slots=True)

@@ -31,6 +31,7 @@ __all__ = ["Player", "Strange"]
 _TURNS = 16  # they order bodies that ended one after the other
 _TURN = 0.003  # seconds that a thread waits for one turn
 _LONGEST = 100
+_SOON = 5.0  # real seconds
 _CONNECTION = "connection"  # what the body of a transactional step gets
 _PLAIN = (int, float, str, bytes, bool, type(None))
 
@@ -49,6 +50,7 @@ class Player(Hooks):
         self._first = first
         self.bodies: dict[str, BodyView] = {}
         self._threads: dict[str, int] = {}
+        self._tasks: dict[str, asyncio.Task[Any] | None] = {}
 
     # What the engine calls --------------------------------------------------------------------------------
 
@@ -96,6 +98,7 @@ class Player(Hooks):
         if body.kind == "workflow":
             self.bodies[body.run_id] = body
             self._threads[body.run_id] = threading.get_ident()
+            self._tasks[body.run_id] = asyncio.current_task() if body.is_async else None
 
     def _instead(self, body: BodyView, proceed: Callable[[], Any]) -> Callable[..., Any]:
         """The function that executes in place of a body."""
@@ -136,20 +139,39 @@ class Player(Hooks):
             turns = _TURNS - ended if ORDER in changes else 1 + ended if SAME_ORDER in changes else 0
             if body.is_async:
                 return _outcome_async(outcome, turns)
-            beside = threading.get_ident() != self._threads.get(body.run_id)
-            return _outcome(outcome, turns if beside else 0)
+            return _outcome(outcome, turns if self._is_beside(body) else 0)
         if lost and not body.is_async and not plan.losers.holds_run(body.run_id):
             return lambda *_, **__: None  # nobody takes it, and nothing would stop it: its run goes on
         if address in plan.begun or lost:
             return lambda *_, **__: body.ahold() if body.is_async else body.hold()
         if body.step.mode == "send":
             return fake_body(lambda *_, **__: None, body.is_async)
-        self._life.strange.append(shown)
+        if plan.cut_off and self._is_beside(body):
+            return self._cut_off(body, shown) if body.is_async else lambda *_, **__: None
 
         def strange(*_: Any, **__: Any) -> Any:
+            self._life.strange.append(shown)
             raise Strange(shown)
 
         return fake_body(strange, body.is_async)
+
+    def _is_beside(self, body: BodyView) -> bool:
+        """Whether a body executes beside the body of its workflow, in another task or thread."""
+        if threading.get_ident() != self._threads.get(body.run_id):
+            return True
+        return body.is_async and asyncio.current_task() is not self._tasks.get(body.run_id)
+
+    def _cut_off(self, body: BodyView, shown: str) -> Callable[..., Any]:
+        """A call that the first execution cut off before it was made: it will be cancelled soon."""
+
+        async def wait(*_: Any, **__: Any) -> Any:
+            try:
+                await asyncio.wait_for(body.ahold(), _SOON)
+            except TimeoutError:
+                self._life.strange.append(shown)
+                raise Strange(shown) from None
+
+        return wait
 
 
 def _without_connection(fake: Callable[..., Any], body: BodyView) -> Callable[..., Any]:

@@ -131,7 +131,7 @@ def _loaded(data: bytes) -> tuple[Plan, Life]:
         sys.modules[name] = module
     (options, signals, is_async), known, (commits, puts, value, error) = unpack(found)
     plan = Plan(workflow, args, kwargs, is_async, fakes, options, signals)
-    plan.begun, plan.outcomes, plan.ended, plan.inner, plan.losers = known
+    plan.begun, plan.outcomes, plan.ended, plan.inner, plan.losers, plan.cut_off = known
     return plan, Life((), (), error, value, commits, puts=puts)
 
 

@@ -57,9 +57,11 @@ def _calls(first: Life, again: Life, *, inside: bool = False) -> list[str]:
         steps = life.journal().items()
         return {
             place: step for place, step in steps
-            if bool(body_of(step.scope)) is inside and not again.is_chance(place, step.scope)
+            if bool(body_of(step.scope)) is inside and place not in chance
         }  # fmt: skip
 
+    both = (*first.journal().items(), *again.journal().items())
+    chance = {place for place, step in both if again.is_chance(place, step)}
     recorded, now = counted(first), counted(again)
     extra = [_line(s) for place, s in now.items() if place not in recorded]
     lost = [_line(s) for place, s in recorded.items() if place not in now]

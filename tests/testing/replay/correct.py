@@ -18,6 +18,7 @@ import traceback
 import warnings
 import zoneinfo
 from collections import Counter, defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import Any
 
@@ -468,6 +469,66 @@ async def transactions_awaited() -> Any:
 @correct(fakes={seat: lambda n: n, refused_seat: lambda n, connection: bool(connection) and n})
 def transactions_without_a_database() -> Any:
     return [seat(1), refused_seat(2)]
+
+
+@step(retry=Retry(attempts=1))
+async def afail(what: str) -> None:
+    """An async step that fails."""
+    raise LookupError(what)
+
+
+@step
+def slow_charge(what: Any) -> str:
+    """Others end, or begin, before it ends."""
+    sum(range(100_000))
+    return f"paid {what}"
+
+
+@correct(crashes=8)
+def others_withdrawn_by_a_failure() -> str:
+    try:
+        gather(fail.submit("x"), *[slow_charge.submit(n) for n in range(50)])
+    except ValueError:
+        return charge("handled")
+    return "?"
+
+
+@correct(crashes=8)
+async def others_cancelled_by_a_failure() -> str:
+    async def two(n: int) -> str:
+        return await acharge([n, await acharge(n)])
+
+    async def fails() -> None:
+        await acharge("x")
+        await afail("y")
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for n in range(3):
+                group.create_task(two(n))
+            group.create_task(fails())
+    except* LookupError as error:
+        await acharge(len(error.exceptions))
+    return await acharge("end")
+
+
+@correct()
+async def a_task_that_is_cancelled() -> str:
+    async def idle() -> None:
+        await aio.wait_for("nothing")
+
+    task = asyncio.create_task(idle())
+    await acharge(1)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    return await acharge(2)
+
+
+@correct()
+def pure_code_in_threads() -> str:
+    with ThreadPoolExecutor(2) as pool:
+        return charge(list(pool.map(len, ["a", "bb"])))
 
 
 @correct()

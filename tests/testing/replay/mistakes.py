@@ -212,6 +212,7 @@ SETTINGS = {
     "unset": lambda: os.getenv("FLOWDSL_TEST_UNSET", "off"),
     "unset_contained": lambda: "FLOWDSL_TEST_UNSET" in os.environ,
     "get": lambda: os.environ.get("FLOWDSL_TEST_UNSET"),
+    "copy": lambda: dict(os.environ),
     "expandvars": lambda: os.path.expandvars("$HOME/x"),
     "expanduser": lambda: os.path.expanduser("~/x"),
     "path_home": lambda: str(pathlib.Path.home()),
