@@ -322,8 +322,9 @@ class Committer:
         if self._thread is None:
             with self._starting:
                 if self._thread is None:
-                    self._thread = threading.Thread(target=self._serve, name="flowdsl-commit", daemon=True)
-                    self._thread.start()
+                    thread = threading.Thread(target=self._serve, name="flowdsl-commit", daemon=True)
+                    thread.start()  # raises when Python is ending
+                    self._thread = thread
         if self._wake.empty():
             self._wake.put(True)
 

@@ -54,8 +54,9 @@ class Keeper:
         if self._thread is None:
             with self._lock:
                 if self._thread is None and not self._closed:
-                    self._thread = threading.Thread(target=self._keep, name="flowdsl-keeper", daemon=True)
-                    self._thread.start()
+                    thread = threading.Thread(target=self._keep, name="flowdsl-keeper", daemon=True)
+                    thread.start()  # raises when Python is ending
+                    self._thread = thread
 
     def hurry(self) -> None:
         """Make what runs have buffered durable within a tenth of a second."""
