@@ -3,17 +3,19 @@
 import contextlib
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from attacker import Attacker
+from attrs import evolve
 from postgres_server import postgres_url
 
 from flowdsl import Queue, Runtime, Schedule, step, workflow
 from flowdsl.core.records import WorkerRow
 from flowdsl.errors import CorruptPayload, StorageError
-from flowdsl.storage.operations import ClaimNext, PutWorker
+from flowdsl.storage.operations import ClaimNext, PutSchedule, PutWorker
 from flowdsl.storage.outcomes import Claimed
 from flowdsl.storage.refused import left_out
 
@@ -211,3 +213,35 @@ def test_a_damaged_counter_of_epochs_is_named(tmp_path: Path) -> None:
         with pytest.raises(CorruptPayload, match="the counter of epochs is damaged in the database: 'x'"):
             paid(2)
         assert paid(1) == 1
+
+
+def test_a_forged_run_of_a_tick_holds_up_no_other(database: Any, monkeypatch: Any, caplog: Any) -> None:
+    """Whoever writes the run of a tick before it is due keeps that tick from being fired, and nothing else."""
+    monkeypatch.setenv("FLOWDSL_SECRET_KEY", "only we know")
+    url, _ = database
+    with Runtime(url) as runtime, contextlib.closing(Attacker(url)) as attacker:
+        for name in ("a", "b"):
+            runtime.schedules.put(Schedule(name, told, cron="* * * * *", args=(name,)))
+        rows = runtime.storage.list_schedules()
+        hour_ago = runtime.storage.now() - 600.0
+        runtime.storage.commit([PutSchedule(evolve(row, created_at=hour_ago, last=hour_ago)) for row in rows])
+        paid(1)
+        (done,), names = attacker.rows("runs"), attacker.columns["runs"]
+        start = hour_ago - hour_ago % 60
+        forged = []
+        for n in range(12):
+            tick = datetime.fromtimestamp(start + 60 * n, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            cells = dict(zip(names, done, strict=True))
+            forged.append(tuple({**cells, "no": cells["no"] + 1000 + n, "id": f"a@{tick}"}.values()))
+        with attacker.instead("runs", [done, *forged]) as taken:
+            assert taken
+            run = paid.enqueue(7)
+            worker = threading.Thread(target=runtime.work)
+            worker.start()
+            assert run.result(60) == 7
+            seen = 0
+            while not (fired := runtime.runs(workflow=told)):
+                seen = runtime.storage.wait_for_change(seen, 60.0)
+            assert {one.args["what"] for one in fired} == {"b"}
+            runtime.close()
+            worker.join(60)

@@ -90,7 +90,10 @@ def fire_due(
             continue
         fired = due(schedule, row.last, now)
         for moment in fired:
-            _open(engine, schedule, tick_id(schedule.name, moment), always=False, serial=False)
+            try:
+                _open(engine, schedule, tick_id(schedule.name, moment), always=False, serial=False)
+            except CorruptPayload as error:  # its run is there, and was altered: the others are not held up
+                leave_out(error)
         if fired:
             # somebody may have changed it meanwhile: then whoever looks next finds these ticks' runs
             engine.commit(PutSchedule(evolve(row, last=fired[-1]), was=row))
