@@ -58,7 +58,7 @@ def continue_run(engine: Engine, record: Run, action: str = "") -> str:
 def recover(engine: Engine) -> list[str]:
     """Continue all interrupted runs whose workflow is imported here, oldest first. Returns their ids.
 
-    Children go on with their parents. One whose parent has ended is ended too, and undone. A run that cannot
+    Children go on with their parents. One whose parent has ended is cancelled, and undone. A run that cannot
     be continued does not stop the others. Its error is raised at the end.
     """
     found: list[str] = []
@@ -97,12 +97,13 @@ def recover(engine: Engine) -> list[str]:
 
 
 def _end_orphan(engine: Engine, record: Run, parent_id: str) -> None:
-    """End an interrupted child whose parent has ended: nobody else would continue it."""
+    """Cancel an interrupted child whose parent has ended: nobody else would continue it. A failed parent does
+    so when it is retried, unless the child is to be cancelled."""
     parent = engine.storage.get_run(parent_id)
-    if parent is not None and is_final(parent.status):
-        failed = parent.status is RunStatus.FAILED
-        final = RunStatus.FAILED if failed and record.cancel_requested is None else RunStatus.CANCELLED
-        drive(end_abandoned(engine, record, RunStatus(record.undoing or final)))
+    if parent is None or not is_final(parent.status):
+        return
+    if parent.status is not RunStatus.FAILED or record.cancel_requested is not None:
+        drive(end_abandoned(engine, record, RunStatus(record.undoing or RunStatus.CANCELLED)))
 
 
 def request_of(engine: Engine, record: Run) -> Request:

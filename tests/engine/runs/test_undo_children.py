@@ -339,8 +339,9 @@ def test_a_child_that_an_interrupt_has_left_behind_ends_before_its_parent(effect
 
 
 @pytest.mark.parametrize("status", [RunStatus.CANCELLED, RunStatus.COMPLETED, RunStatus.FAILED])
-def test_recovering_ends_a_child_whose_parent_has_ended(storage, flavour, verbs, effects: Effects, status):
-    """Nobody else would continue it: what it did is undone."""
+def test_recovering_cancels_a_child_whose_parent_has_ended(storage, flavour, effects: Effects, status):
+    """Nobody else would continue it: what it did is undone. A failed parent does when it is retried, unless the child
+    is to be cancelled."""
 
     @flavour.step(name="orphan.act", undo=flavour.body(lambda token: effects("undo", token)))
     def act(token):
@@ -360,6 +361,9 @@ def test_recovering_ends_a_child_whose_parent_has_ended(storage, flavour, verbs,
             flavour.call(w)
         storage.commit([UpdateRun("w", {"status": status, "finished_at": 1.0})])
         assert runtime.recover() == []
-        ended = RunStatus.FAILED if status is RunStatus.FAILED else RunStatus.CANCELLED
-        assert runtime.run("child").status is ended
+        if status is RunStatus.FAILED:
+            assert runtime.run("child").status is RunStatus.RUNNING
+            storage.commit([UpdateRun("child", {"cancel_requested": 1.0})])
+            runtime.recover()
+        assert runtime.run("child").status is RunStatus.CANCELLED
         assert effects == [("undo", 1)]
