@@ -27,7 +27,7 @@ __all__ = ["Channel", "Listed", "Whole", "list_runs", "read_run", "shown_status"
 
 _BATCH = 500  # runs read at once while looking for those that only Python can tell
 _LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)  # as storages compare texts
-_PATIENCE = 0.06  # seconds that such a search may take; then the reader decides whether it goes on
+_PATIENCE = 0.06  # seconds of processor time for such a search; then the reader decides whether it goes on
 
 
 def shown_status(runtime: Runtime, run: Run) -> str:
@@ -58,7 +58,7 @@ def list_runs(runtime: Runtime, filters: Filters, cursor: Cursor | None) -> List
         if recent is not None:
             return recent
     rows: list[tuple[Run, str]] = []
-    until = time.monotonic() + _PATIENCE
+    until = time.thread_time() + _PATIENCE
     last: Run | None = None
     for run in _from(runtime, where, cursor, filters.limit + 1 if exact else _BATCH):
         if len(rows) == filters.limit:
@@ -68,7 +68,7 @@ def list_runs(runtime: Runtime, filters: Filters, cursor: Cursor | None) -> List
         status = shown_status(runtime, run)
         if exact or _wanted(filters, run, status):
             rows.append((run, status))
-        if not exact and time.monotonic() > until:
+        if not exact and time.thread_time() > until:
             return Listed(tuple(rows), Cursor(run.created_at, run.id), searched=True)
     return Listed(tuple(rows))
 
