@@ -25,6 +25,7 @@ __all__ = ["Elsewhere", "Unreachable"]
 _SEEDS = (1, 2, 3, 4, 5, 6, 7, 8)
 _IF_UNSET = ("1", "elsewhere")  # a number too, because whoever wants one may take no text in silence
 _PATIENCE = 60.0  # seconds that one execution may take in such a process
+_TO_IMPORT = 300.0  # seconds for the modules of the user, and for Python itself
 _ROOT = str(Path(__file__).parents[3])
 
 
@@ -99,9 +100,10 @@ class _Process:
         assert process.stdout is not None
         try:
             other.send(process.stdin, message)
-            if not select.select([process.stdout], [], [], _PATIENCE)[0]:
+            patience = _PATIENCE if message[0] == "execute" else _TO_IMPORT
+            if not select.select([process.stdout], [], [], patience)[0]:
                 self.close()
-                raise Unreachable(f"it did not end there within {_PATIENCE:g} seconds")
+                raise Unreachable(f"it did not end there within {patience:g} seconds")
             return other.receive(process.stdout)
         except (EOFError, OSError) as error:
             self.close()

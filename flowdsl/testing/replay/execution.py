@@ -9,12 +9,13 @@ import asyncio
 import contextvars
 import threading
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 from flowdsl.core.kinds import STEP
 from flowdsl.core.records import Run
 from flowdsl.core.status import RunStatus, StepStatus, is_final
+from flowdsl.errors import StepNotFound
 from flowdsl.runtime import Runtime
 from flowdsl.storage import MemoryStorage
 from flowdsl.storage.base import Fenced, Missing, Operation, Outcome, UpdateRun
@@ -177,7 +178,8 @@ def _take_up(runtime: Runtime) -> None:
     """Continue the detached runs, as ``recover()`` does. The one that is checked is called again."""
     for run in runtime.runs(status=RunStatus.RUNNING):
         if run.started_by is not None:
-            runtime.resume(run.id)
+            with suppress(StepNotFound):  # a body that has not come so far yet imports its module
+                runtime.resume(run.id)
 
 
 def _left_alone(runs: Sequence[Run]) -> set[str]:

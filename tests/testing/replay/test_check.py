@@ -471,6 +471,17 @@ def test_rows_of_transactional_steps_are_kept_once(tmp_path: Path) -> None:
     mine.close()
 
 
+def test_our_own_settings_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another machine with another secret could read no record at all."""
+    monkeypatch.setenv("FLOWDSL_SECRET_KEY", "a key of this test")
+
+    @workflow
+    def flow() -> str:
+        return charge("book")
+
+    assert check_replay(flow).only_here == ""
+
+
 def test_signals_are_sent() -> None:
     """What the workflow waits for comes as it starts, once."""
 
