@@ -352,9 +352,8 @@ class SealedStorage(RelayStorage):
         was read before."""
         if item.cancel_requested is None:
             return item
-        run = self.storage.get_run(item.run_id)
-        sealed = run is not None and self._is_good(run)
-        return evolve(item, cancel_requested=run.cancel_requested if run is not None and sealed else None)
+        (run,) = list(readable(self.get_run, [item.run_id], self._known)) or [None]
+        return evolve(item, cancel_requested=None if run is None else run.cancel_requested)
 
     # Checks ---------------------------------------------------------------------------------------------
 

@@ -275,7 +275,7 @@ def attention_of(row: Row) -> Attention:
     ``CorruptPayload``."""
     try:
         return Attention(row[0], row[1], _RUN_STATUS[row[2]], row[3], row[4])
-    except KeyError as error:
+    except (KeyError, TypeError) as error:
         raise CorruptPayload(
             f"run {row[0]!r} is damaged in the database: status {error}", run=row[0]
         ) from error

@@ -245,3 +245,37 @@ def test_a_forged_run_of_a_tick_holds_up_no_other(database: Any, monkeypatch: An
             assert {one.args["what"] for one in fired} == {"b"}
             runtime.close()
             worker.join(60)
+
+
+@pytest.mark.parametrize("secret", ["", "only we know"])
+def test_attention_is_paid_to_the_others(database: Any, secret: str, monkeypatch: Any, caplog: Any) -> None:
+    """A damaged run among those that execute here keeps nobody from hearing of a cancel."""
+    if secret:
+        monkeypatch.setenv("FLOWDSL_SECRET_KEY", secret)
+    url, damages = database
+    with Runtime(url) as runtime, contextlib.closing(Attacker(url)) as attacker:
+        for number in (0, 1):
+            paid.enqueue(number)
+        runtime.cancel("r-0")
+        before = attacker.rows("runs")
+        for value in damages["status"]:
+            with attacker.instead("runs", before):
+                attacker.execute(
+                    f"UPDATE {{}}runs SET status = {value}, cancel_requested = 1.0 WHERE id = 'r-1'"
+                )
+                heard = {
+                    one.run_id: one.cancel_requested for one in runtime.storage.attention(["r-0", "r-1"])
+                }
+                assert heard["r-0"]
+                assert "r-1" not in heard
+
+
+def test_a_text_that_is_none_names_its_run(tmp_path: Path) -> None:
+    """Whatever is read of a run: its steps, messages, items."""
+    url = f"sqlite:///{tmp_path}/flow.db"
+    with Runtime(url) as runtime, contextlib.closing(Attacker(url)) as attacker:
+        paid(1)
+        attacker.execute(f"UPDATE {{}}steps SET path = {NO_TEXT}")
+        with pytest.raises(CorruptPayload, match="a text of run 'r-1' is damaged") as caught:
+            runtime.run("r-1").steps()  # type: ignore[union-attr]
+        assert caught.value.run == "r-1"

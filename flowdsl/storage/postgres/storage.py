@@ -415,7 +415,8 @@ class PostgresStorage(Storage):
         for run_id in wanted:
             require_id(run_id)
         ids = [run_id for run_id in wanted if is_text(run_id)]
-        found = {row[0]: columns.attention_of(row) for row in self._read(self._sql.attention, (ids,))}
+        rows = self._read(self._sql.attention, (ids,))
+        found = {one.run_id: one for one in readable(columns.attention_of, rows, self._reported)}
         return [found[run_id] for run_id in wanted if run_id in found]
 
     # Changes -----------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ from flowdsl.core.records import (
     Step,
     WorkerRow,
 )
-from flowdsl.errors import StorageFull, StorageUnavailable
+from flowdsl.errors import CorruptPayload, StorageFull, StorageUnavailable
 from flowdsl.storage import columns
 from flowdsl.storage.base import Attention, Storage
 from flowdsl.storage.forking import rest_before_fork
@@ -204,7 +204,7 @@ class SQLiteStorage(Storage):
     def get_step(self, run_id: str, key: str, /) -> Step | None:
         require_id(run_id)
         require_id(key, "step key")
-        steps = rows.steps_of(run_id, self._read(sql.GET_STEP, (run_id, key)))
+        steps = rows.steps_of(run_id, self._read(sql.GET_STEP, (run_id, key), of=run_id))
         return steps[0] if steps else None
 
     def list_steps(
@@ -213,10 +213,10 @@ class SQLiteStorage(Storage):
         require_id(run_id)
         require_limit(limit)
         statement = sql.LIST_STEPS if payloads else sql.LIST_STEPS_BARE
-        steps = rows.steps_of(run_id, self._read(statement, (run_id, after, sql.limited(limit))))
+        steps = rows.steps_of(run_id, self._read(statement, (run_id, after, sql.limited(limit)), of=run_id))
         while limit is not None and len(steps) < limit:  # some rows of the page replaced others
             last = steps[-1].seq if steps else after
-            more = self._read(statement, (run_id, last, limit - len(steps)))
+            more = self._read(statement, (run_id, last, limit - len(steps)), of=run_id)
             if not more:
                 break
             steps = columns.last_of_each_key([*steps, *rows.steps_of(run_id, more)])
@@ -235,13 +235,13 @@ class SQLiteStorage(Storage):
     ) -> list[Signal]:
         require_id(run_id)
         require_limit(limit)
-        found = self._read(*sql.list_signals(run_id, name, unread, after, limit, payloads))
+        found = self._read(*sql.list_signals(run_id, name, unread, after, limit, payloads), of=run_id)
         return [columns.signal_of(run_id, row) for row in found]
 
     def get_signal(self, run_id: str, signal_id: str, /) -> Signal | None:
         require_id(run_id)
         require_id(signal_id, "signal id")
-        found = self._read(sql.GET_SIGNAL, (run_id, signal_id))
+        found = self._read(sql.GET_SIGNAL, (run_id, signal_id), of=run_id)
         return columns.signal_of(run_id, found[0]) if found else None
 
     def list_items(
@@ -250,32 +250,33 @@ class SQLiteStorage(Storage):
         require_id(run_id)
         require_id(channel, "channel")
         require_limit(limit)
-        found = self._read(sql.LIST_ITEMS, (run_id, channel, after, sql.limited(limit)))
+        found = self._read(sql.LIST_ITEMS, (run_id, channel, after, sql.limited(limit)), of=run_id)
         return [columns.item_of(run_id, row) for row in found]
 
     def last_item(self, run_id: str, channel: str, /) -> Item | None:
         require_id(run_id)
         require_id(channel, "channel")
-        found = self._read(sql.LAST_ITEM, (run_id, channel))
+        found = self._read(sql.LAST_ITEM, (run_id, channel), of=run_id)
         return columns.item_of(run_id, found[0]) if found else None
 
     def list_channels(self, run_id: str, /) -> dict[str, int]:
         require_id(run_id)
-        return dict(self._read(sql.LIST_CHANNELS, (run_id,)))
+        return dict(self._read(sql.LIST_CHANNELS, (run_id,), of=run_id))
 
     def get_memo(self, key: str, /) -> Memo | None:
         require_id(key, "memo key")
-        found = self._read(sql.GET_MEMO, (key,))
+        found = self._read(sql.GET_MEMO, (key,), text=rows.or_bytes)
         return Memo(*found[0]) if found else None
 
     def list_memos(self, *, after: str = "", limit: int | None = None) -> list[Memo]:
-        return [Memo(*row) for row in self._read(sql.LIST_MEMOS, (after, -1 if limit is None else limit))]
+        values = (after, -1 if limit is None else limit)
+        return [Memo(*row) for row in self._read(sql.LIST_MEMOS, values, text=rows.or_bytes)]
 
     def queue_counts(self) -> dict[str, QueueCounts]:
         return dict(map(columns.counts_of, self._read(sql.QUEUE_COUNTS, (), text=rows.or_bytes)))
 
     def list_queues(self) -> list[QueueRow]:
-        return [columns.queue_of(row) for row in self._read(sql.LIST_QUEUES, ())]
+        return [columns.queue_of(row) for row in self._read(sql.LIST_QUEUES, (), text=rows.or_bytes)]
 
     def list_schedules(self) -> list[ScheduleRow]:
         found = self._read(sql.LIST_SCHEDULES, (), text=rows.or_bytes)
@@ -297,17 +298,17 @@ class SQLiteStorage(Storage):
         wanted = list(run_ids)
         for run_id in wanted:
             require_id(run_id)
-        found = {}
+        found: dict[str, Attention] = {}
         for chunk in chunks_of(wanted):
-            for row in self._read(sql.attention(len(chunk)), chunk):
-                found[row[0]] = columns.attention_of(row)
+            read = self._read(sql.attention(len(chunk)), chunk, text=rows.or_bytes)
+            found.update((one.run_id, one) for one in readable(columns.attention_of, read, self._reported))
         return [found[run_id] for run_id in wanted if run_id in found]
 
     def _read(
-        self, statement: str, values: Sequence[Any], text: Callable[[bytes], Any] = str
+        self, statement: str, values: Sequence[Any], text: Callable[[bytes], Any] = str, of: str = ""
     ) -> list[rows.Row]:
         """The rows of a statement. *text* makes text of the bytes of one that is no UTF-8: by default, no row
-        is read then."""
+        is read then, and the error names the run *of* which they are."""
         limit = None
         while True:
             readers = self._readers()
@@ -325,7 +326,10 @@ class SQLiteStorage(Storage):
                     reader.close()
                 limit = limit or time.monotonic() + self.patience
                 if not is_busy(error) or time.monotonic() > limit:
-                    raise translate(error, self._path) from error
+                    meaning = translate(error, self._path)
+                    if of and isinstance(meaning, CorruptPayload):
+                        meaning = CorruptPayload(f"a text of run {of!r} is damaged: {error}", run=of)
+                    raise meaning from error
             else:
                 readers.give_back(reader)
                 return found
