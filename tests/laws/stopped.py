@@ -190,7 +190,8 @@ def live(
         with contextlib.suppress(Failed, RunCancelled, RunTimeout, KeyboardInterrupt):
             asyncio.run(main()) if is_async else call.options(id=RUN, timeout=_LIMIT)("p")
         for _ in range(1 + len(stops)):  # an interrupt may come while it is being undone
-            with contextlib.suppress(FlowError):  # it has ended, or it was interrupted and is ended now
+            # it has ended, or it was interrupted and is ended now
+            with contextlib.suppress(FlowError, KeyboardInterrupt):
                 runtime.cancel(RUN)
         for thread in world.threads:
             thread.join(60)
