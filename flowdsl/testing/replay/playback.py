@@ -90,7 +90,13 @@ class Player(Hooks):
                 return await proceed()
         fn = self._instead(body, proceed)
         with executing("step"):
-            return await fn(*body.args, **body.kwargs)
+            try:
+                return await fn(*body.args, **body.kwargs)
+            except asyncio.CancelledError:
+                place = self._life.place(body.step.run_id, body.step.key)
+                if not (self._first or self._plan.losers.holds(place, body.scope)):
+                    self._life.cut_off = True
+                raise
 
     # What executes ----------------------------------------------------------------------------------------
 
