@@ -267,6 +267,20 @@ def test_a_file_written_outside_of_steps_is_caught(tmp_path: Path) -> None:
     assert "happened again" in refused(flow, outside_effects=True, watch=[tmp_path / "out"])
 
 
+def test_a_handle_that_is_open_already_must_be_watched(tmp_path: Path) -> None:
+    """Nothing tells of what is written to it. It cannot go to another process, and the report says that."""
+    with (tmp_path / "log").open("a") as handle:
+
+        @workflow
+        def flow() -> str:
+            handle.write("paid\n")
+            handle.flush()
+            return charge("book")
+
+        assert "cannot be taken to another process" in check_replay(flow).only_here
+        assert "happened again" in refused(flow, watch=[tmp_path / "log"])
+
+
 def test_an_effect_that_is_watched_is_caught() -> None:
     """What the body of a workflow does to a list, or to what a function shows, counts as an effect."""
 
