@@ -21,6 +21,7 @@ class Codec(ABC):
     * ``stores_objects``: whether any Python object may be handed to ``dumps`` (as with pickle), or only
       ``None``, booleans, numbers, strings, lists, and dicts with string keys (as with JSON). Exceptions are
       stored accordingly.
+    * ``accepts_pickle``: whether a codec that stores no objects also loads the pickles of an earlier one.
     * ``hides``: whether only who has a key can read what was written. No previews are stored then.
 
     A codec holds no state that changes, and is called from several threads at once.
@@ -36,6 +37,7 @@ class Codec(ABC):
     id: str
     exact: frozenset[type] = frozenset()
     stores_objects: bool = False
+    accepts_pickle: bool = True
     hides: bool = False
 
     @abstractmethod
@@ -53,10 +55,10 @@ class Codec(ABC):
     def reader(self, codec_id: str) -> "Codec":
         """Return the codec that loads payloads of *codec_id*: this one, or a built-in one.
 
-        Whoever can write to the storage chooses *codec_id*. So a codec that stores no objects never returns
-        one that does, such as ``PickleCodec``. Raises ``StorageError`` where there is none. Override it to
-        keep reading what an older codec wrote, or to refuse what :class:`Signed` refuses: payloads that
-        anybody could have made.
+        So a runtime that gets another codec loses nothing. Whoever can write to the storage chooses
+        *codec_id*: a codec without ``accepts_pickle`` loads no pickle for it. Raises ``StorageError`` where
+        there is none. Override it to keep reading what an older codec wrote, or to refuse what
+        :class:`Signed` refuses: payloads that anybody could have made.
         """
         if codec_id == self.id:
             return self
@@ -66,11 +68,11 @@ class Codec(ABC):
                 f"are {', '.join(sorted(map(repr, BUILTIN)))}. Give the runtime the codec it was written with"
             )
         found = BUILTIN[codec_id]()
-        if found.stores_objects and not self.stores_objects:
+        if found.stores_objects and not (self.stores_objects or self.accepts_pickle):
             raise StorageError(
-                f"the payload says that codec {codec_id!r} wrote it, but this runtime has {self.id!r}; it "
-                "was not loaded: loading it can execute code, and whoever can write to the storage could "
-                "have made it. If you trust the storage, read it with a codec whose reader() says so"
+                f"the payload says that codec {codec_id!r} wrote it, but this runtime has {self.id!r} with "
+                "accept_pickle=False; it was not loaded: loading it can execute code, and whoever can write "
+                "to the storage could have made it"
             )
         return found
 

@@ -1,4 +1,4 @@
-"""JSON: readable everywhere, by anything, and by nothing that executes what it reads."""
+"""JSON: readable everywhere, by anything."""
 
 import json
 from typing import Any
@@ -20,12 +20,19 @@ class JsonCodec(Codec):
     as something that is not JSON: dict keys that are no strings, NaN and the infinities, text with lone
     surrogates, and everything else.
 
+    *accept_pickle*: also load what ``PickleCodec`` has written, so that a runtime that changes its codec
+    loses nothing. Each payload names its codec, and whoever can write to the storage can change that name.
+    If you do not trust the storage, set ``FLOWDSL_SECRET_KEY``, or give ``False``.
+
     >>> JsonCodec().loads(JsonCodec().dumps({"total": (1, 2.5)}))
     {'total': [1, 2.5]}
     """
 
     id = "json"
     exact = frozenset({type(None), bool, int, str})
+
+    def __init__(self, *, accept_pickle: bool = True) -> None:
+        self.accepts_pickle = accept_pickle
 
     def dumps(self, value: Any) -> bytes:
         """Return *value* as JSON in UTF-8. Raises ``ResultNotStorable``, with the path, for the rest."""

@@ -56,7 +56,7 @@ def protection_of(payloads: Payloads) -> Protection:
         keyed=is_keyed(codec),
         hidden=codec.hides,
         previews=payloads.previews.shown,
-        executes=codec.innermost.stores_objects or _accepts_plain(codec),
+        executes=(codec.innermost.stores_objects or codec.innermost.accepts_pickle or _accepts_plain(codec)),
     )
 
 

@@ -61,7 +61,8 @@ class TypedJsonCodec(JsonCodec):
     id = "typed-json"
     exact = frozenset({type(None), bool, int, str})
 
-    def __init__(self, types: Iterable[type] = ()) -> None:
+    def __init__(self, types: Iterable[type] = (), *, accept_pickle: bool = True) -> None:
+        super().__init__(accept_pickle=accept_pickle)
         self._readers: dict[str, Callable[[Any], Any]] = {
             "tuple": tuple,
             "set": set,

@@ -220,7 +220,7 @@ def own_tags(tags: Tags) -> Tags:
     return (dict(tags) if isinstance(tags, Mapping) else tuple(tags)) if tags else ()
 
 
-def stub(run: Run, seal: bytes) -> Run:
+def stub(run: Run, seal: bytes = b"") -> Run:
     """What remains of a run that is deleted with a tombstone: its identity and its times."""
     return Run(
         id=run.id,

@@ -169,7 +169,7 @@ class SealedStorage(RelayStorage):
                 return self._with_seal(op, changed, {}) if op.changes else op
             case DeleteRun(tombstone=True):
                 gone = changed[op.run_id] if op.run_id in changed else self.get_run(op.run_id)
-                return op if gone is None else evolve(op, seal=self._seals.of_run(stub(gone, b"")))
+                return op if gone is None else evolve(op, seal=self._seals.of_run(stub(gone)))
             case Restart():
                 return self._with_seal(op, changed, {}, next_generation=True)
             case AddSignal(signal=signal):

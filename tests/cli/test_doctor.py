@@ -251,7 +251,7 @@ def test_what_is_unprotected_is_said(shop, report, folder, monkeypatch, imports)
     (said,) = report()[1]["protection"]["unprotected"]
     assert said == "whoever can read the storage can read all values: use Encrypted for what is secret"
     (folder / "plain.py").write_text(
-        "import flowdsl\nflowdsl.configure('memory://', codec=flowdsl.codecs.JsonCodec())"
+        "import flowdsl\nflowdsl.configure('memory://', codec=flowdsl.codecs.JsonCodec(accept_pickle=False))"
     )
     monkeypatch.delenv("FLOWDSL_SECRET_KEY")
     first = report("--app", "plain")[1]["protection"]["unprotected"][0]

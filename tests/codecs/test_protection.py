@@ -13,7 +13,8 @@ KEY = b"k" * 32
     ("codec", "secret", "said"),
     [
         (PickleCodec(), None, ["execute code", "read all values"]),
-        (JsonCodec(), None, ["change names", "read all values"]),
+        (JsonCodec(), None, ["execute code", "read all values"]),
+        (JsonCodec(accept_pickle=False), None, ["change names", "read all values"]),
         (Signed(PickleCodec(), KEY), None, ["change names", "read all values"]),
         (Signed(PickleCodec(), KEY, accept_plain=True), None, ["execute code", "read all values"]),
         (Signed(JsonCodec(), KEY, accept_plain=True), None, ["execute code", "read all values"]),

@@ -51,8 +51,9 @@ def test_insertion_decides_id_number_epoch_and_lease_alone():
 
 def test_a_stub_holds_no_value_of_the_users():
     """Identity and times stay; arguments, result, error and tags do not."""
-    left = stub(full_run())
+    left = stub(full_run(), b"new")
     assert left.pruned
+    assert left.seal == b"new"
     assert (left.id, left.workflow, left.key, left.status) == (
         full_run().id, full_run().workflow, full_run().key, full_run().status,
     )  # fmt: skip
