@@ -1,14 +1,12 @@
 """Statuses of runs and steps, and the legal changes between them as tables.
 
-The tables are the rule. The tests compare every change that a storage sees with them, and :func:`diagram`
-draws the picture in the documentation from them.
+The tables are the rule. The tests compare every change that a storage sees with them, and the pictures in the
+documentation are drawn from them.
 """
 
-from collections.abc import Iterable, Mapping
 from enum import StrEnum
-from typing import Any
 
-__all__ = ["RUN_CHANGES", "STEP_CHANGES", "RunStatus", "StepStatus", "diagram", "is_final"]
+__all__ = ["RUN_CHANGES", "STEP_CHANGES", "RunStatus", "StepStatus", "is_final"]
 
 
 class RunStatus(StrEnum):
@@ -48,17 +46,6 @@ STEP_CHANGES: dict[StepStatus, frozenset[StepStatus]] = {
     StepStatus.UNDONE: frozenset({StepStatus.PENDING, StepStatus.COMPLETED, StepStatus.FAILED}),
 }
 """From → to. A failed or undone step that executes again starts over."""
-
-
-def diagram(changes: Mapping[Any, Iterable[Any]]) -> str:
-    """Draw a table of changes as a Mermaid state diagram.
-
-    >>> print(diagram({StepStatus.COMPLETED: [StepStatus.UNDONE]}))
-    stateDiagram-v2
-        completed --> undone
-    """
-    lines = [f"    {old} --> {new}" for old in changes for new in sorted(changes[old])]
-    return "\n".join(["stateDiagram-v2", *lines])
 
 
 def is_final(status: RunStatus) -> bool:

@@ -1,16 +1,12 @@
 """The tables of statuses: what storages see obeys them, and the documentation shows them."""
 
-from pathlib import Path
-
 import pytest
 from support import Effects
 
 from flowdsl import Retry, RunStatus, Runtime, StepStatus, step, workflow
-from flowdsl.core.status import RUN_CHANGES, STEP_CHANGES, diagram
+from flowdsl.core.status import RUN_CHANGES, STEP_CHANGES
 from flowdsl.errors import RunCancelled
 from flowdsl.storage import MemoryStorage
-
-CONCEPTS = Path(__file__).parents[2] / "docs" / "concepts.md"
 
 
 class Watched(MemoryStorage):
@@ -84,8 +80,3 @@ def test_every_change_that_a_storage_sees_is_in_the_tables():
         (StepStatus.COMPLETED, StepStatus.UNDONE),
         (StepStatus.UNDONE, StepStatus.COMPLETED),
     }
-
-
-def test_the_diagram_in_the_documentation_is_that_of_the_table():
-    """It is drawn from the table, so it cannot say anything else."""
-    assert diagram(RUN_CHANGES) in CONCEPTS.read_text()

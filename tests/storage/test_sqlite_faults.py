@@ -359,23 +359,24 @@ def test_a_damaged_page(path: Path) -> None:
         "UPDATE steps SET path = CAST(x'ff' AS TEXT)",
     ],
 )
-def test_a_damaged_row(path: Path, damage: str) -> None:
-    """A row that SQLite reads but that makes no record is an error of the storage."""
+def test_a_damaged_row(path: Path, damage: str, caplog) -> None:
+    """A row that SQLite reads but that makes no record is an error of the storage. A list of runs names it and
+    leaves it out, and of a commit only the operations about it fail."""
     with SQLiteStorage(path) as storage:
         open_run(storage, tags=("t",), open_failures=("a",))
         storage.commit([PutStep(a_step(attempts=2))])
         with closing(sqlite3.connect(path)) as connection:
             connection.execute(damage)
             connection.commit()
-        reads: list[Any] = [lambda: storage.get_run("r"), lambda: storage.list_runs()]
-        reads += [
-            lambda: storage.commit([OpenRun(a_run(), 60.0)]),
-            lambda: storage.commit([UpdateRun("r", epoch=9)]),
-        ]
-        if "runs SET status" in damage:
-            reads.append(lambda: storage.attention(["r"]))
-        if "steps" in damage:
-            reads = [lambda: storage.get_step("r", "s"), lambda: storage.list_steps("r")]
+        if "UPDATE steps" in damage:
+            reads: list[Any] = [lambda: storage.get_step("r", "s"), lambda: storage.list_steps("r")]
+        else:
+            reads = [lambda: storage.get_run("r")]
+            assert storage.list_runs() == []
+            assert "run 'r' is damaged" in caplog.text
+            for outcome in storage.commit([OpenRun(a_run(), 60.0), UpdateRun("r", epoch=9)]):
+                assert isinstance(outcome, Unstorable)
+                assert isinstance(outcome.error, CorruptPayload)
         for read in reads:
             with pytest.raises(CorruptPayload, match="damaged"):
                 read()
