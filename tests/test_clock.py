@@ -10,6 +10,8 @@ from support import Effects, Flavour
 from flowdsl import Retry, Runtime, aio, schedule, sleep, step, workflow
 from flowdsl.clock import SystemClock
 from flowdsl.errors import FlowError
+from flowdsl.storage import MemoryStorage
+from flowdsl.storage.base import OpenRun
 from flowdsl.testing import VirtualClock
 
 
@@ -416,3 +418,41 @@ def test_a_body_with_a_limit_counts_before_its_thread_has_begun(monkeypatch: pyt
     monkeypatch.setattr(threading.Thread, "run", late)
     with Runtime("memory://", clock=VirtualClock()):
         assert flow() == "in time"
+
+
+class OpensLate(MemoryStorage):
+    """While the run ``late`` is being opened, another run goes to sleep."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        super().__init__()
+        self.clock = clock
+
+    def commit(self, operations):
+        if any(isinstance(op, OpenRun) and op.run.id == "late" for op in operations):
+            self.clock.enter()
+            self.clock.leave()
+        return super().commit(operations)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_no_time_passes_before_a_called_run_begins(is_async):
+    """Its caller is about to execute code, although it waits for the run's end already."""
+    clock = VirtualClock(0.0, grace=60.0)
+
+    @workflow(id="sleeper")
+    def sleeper():
+        sleep("30 days")
+
+    @workflow(id="late")
+    def late():
+        return clock.now()
+
+    @workflow(id="late")
+    async def late_async():
+        return clock.now()
+
+    with Runtime(OpensLate(clock), clock=clock) as runtime:
+        sleeper.start()
+        clock.advance(0)  # until it sleeps
+        assert (asyncio.run(late_async()) if is_async else late()) == 0.0
+        runtime.cancel("sleeper")

@@ -2,6 +2,7 @@
 is told to stop."""
 
 import asyncio
+from contextlib import AbstractContextManager, nullcontext
 
 from flowdsl.clock import Waker
 from flowdsl.engine.effects import Effect, Effects
@@ -101,19 +102,25 @@ def check_waiting() -> None:
 
 class Watch(Effect):
     """Wait until the storage may have changed since version *seen*, *seconds* at most. Answers the version
-    then."""
+    then. If a virtual clock has *counted* the caller as one that can run, it does not do so meanwhile."""
 
-    __slots__ = ("engine", "seconds", "seen")
+    __slots__ = ("counted", "engine", "seconds", "seen")
 
-    def __init__(self, engine: Engine, seen: int, seconds: float) -> None:
+    def __init__(self, engine: Engine, seen: int, seconds: float, counted: bool = False) -> None:
         self.engine = engine
         self.seen = seen
         self.seconds = seconds
+        self.counted = counted
 
     def sync(self) -> int:
-        version = self.engine.storage.wait_for_change(self.seen, self.seconds)
+        with self._parked():
+            version = self.engine.storage.wait_for_change(self.seen, self.seconds)
         check_waiting()
         return version
 
     async def aio(self) -> int:
-        return await wait_in_thread(self.engine.storage.wait_for_change, self.seen, self.seconds)
+        with self._parked():
+            return await wait_in_thread(self.engine.storage.wait_for_change, self.seen, self.seconds)
+
+    def _parked(self) -> AbstractContextManager[None]:
+        return self.engine.parked() if self.counted else nullcontext()

@@ -56,18 +56,24 @@ class Acquired:
 
 
 def acquire(
-    engine: Engine, wanted: Run, *, fresh: bool = False, ancestors: tuple[str, ...] = (), again: bool = True
+    engine: Engine,
+    wanted: Run,
+    *,
+    fresh: bool = False,
+    ancestors: tuple[str, ...] = (),
+    again: bool = True,
+    counted: bool = False,
 ) -> Effects[Acquired]:
     """Open the run *wanted*, continue an interrupted or failed one, or wait for whoever executes it.
 
     For a run whose id is given, *wanted* has ``number`` ``None``. *ancestors* are the runs that wait for this
     call. Without *again*, a failed child of this very call is not continued: its failure is the outcome of
-    the call, and a killed parent had not recorded it yet.
+    the call, and a killed parent had not recorded it yet. *counted*: a virtual clock has counted the caller.
     """
     try:
         if wanted.number is None:
-            return (yield from _by_id(engine, wanted, ancestors, again))
-        return (yield from _by_key(engine, wanted, fresh))
+            return (yield from _by_id(engine, wanted, ancestors, again, counted))
+        return (yield from _by_key(engine, wanted, fresh, counted))
     except GeneratorExit:
         raise
     except BaseException as error:  # an interrupt too may come after a commit
@@ -110,7 +116,7 @@ def _open(engine: Engine, wanted: Run, fresh: bool, skip: tuple[str, ...]) -> Ef
     return outcome
 
 
-def _by_key(engine: Engine, wanted: Run, fresh: bool) -> Effects[Acquired]:
+def _by_key(engine: Engine, wanted: Run, fresh: bool, counted: bool) -> Effects[Acquired]:
     skip = [engine.owned.owner]
     while True:
         outcome = yield from _open(engine, wanted, fresh, tuple(skip))
@@ -123,7 +129,7 @@ def _by_key(engine: Engine, wanted: Run, fresh: bool) -> Effects[Acquired]:
         else:
             alive = liveness(run.owner, run.id)
             if alive is Liveness.UNKNOWN:
-                alive = yield from _wait_out(engine, run)
+                alive = yield from _wait_out(engine, run, counted)
             if alive is Liveness.ALIVE and run.lease_until > engine.storage.now():
                 skip.append(run.owner)
                 continue
@@ -132,7 +138,7 @@ def _by_key(engine: Engine, wanted: Run, fresh: bool) -> Effects[Acquired]:
             return Acquired(claimed, True, True)
 
 
-def _wait_out(engine: Engine, run: Run) -> Effects[Liveness]:
+def _wait_out(engine: Engine, run: Run, counted: bool) -> Effects[Liveness]:
     """Watch an owner of whom nothing is known. It renews its lease (alive), lets go, or the lease expires
     (unknown: claim)."""
     seen = 0
@@ -140,7 +146,7 @@ def _wait_out(engine: Engine, run: Run) -> Effects[Liveness]:
         left = run.lease_until - engine.storage.now()
         if left <= 0:
             return Liveness.UNKNOWN
-        seen = yield Watch(engine, seen, min(left, _LOOK))
+        seen = yield Watch(engine, seen, min(left, _LOOK), counted)
         engine.require_open(run.id)
         now = yield _read(engine, run.id)
         if now is None or now.epoch != run.epoch or now.status is not run.status or now.owner is None:
@@ -153,7 +159,9 @@ def _read(engine: Engine, run_id: str) -> Read:
     return Read(engine.storage, lambda: engine.storage.get_run(run_id))
 
 
-def _by_id(engine: Engine, wanted: Run, ancestors: tuple[str, ...], again: bool) -> Effects[Acquired]:
+def _by_id(
+    engine: Engine, wanted: Run, ancestors: tuple[str, ...], again: bool, counted: bool
+) -> Effects[Acquired]:
     outcome = yield from _open(engine, wanted, False, ())
     if isinstance(outcome, Opened):
         return Acquired(outcome.run, True)
@@ -184,12 +192,12 @@ def _by_id(engine: Engine, wanted: Run, ancestors: tuple[str, ...], again: bool)
                 claimed = yield from take(engine, run, force=dead)
             else:
                 joined = True
-                seen = yield Watch(engine, seen, _LOOK)
+                seen = yield Watch(engine, seen, _LOOK, counted)
                 engine.require_open(run.id)
         if claimed is not None:
             return Acquired(claimed, True, True)
         run = yield _read(engine, wanted.id)
-    return (yield from _by_id(engine, wanted, ancestors, again))  # it was deleted while we waited
+    return (yield from _by_id(engine, wanted, ancestors, again, counted))  # it was deleted while we waited
 
 
 def ended_with_parent(run_id: str) -> FlowError:

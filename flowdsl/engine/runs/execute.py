@@ -63,13 +63,13 @@ def edge(flow: Flow) -> Flow:
 
 def run_to_end(engine: Engine, asked: Request) -> Value:
     """Drive a run to its end in this thread, and return its result. For an async run, return a coroutine that
-    does this. A virtual clock may skip ahead meanwhile."""
-    flow = edge(whole(engine, asked))
+    does this. A virtual clock may skip ahead meanwhile, but not before the run begins."""
+    flow = edge(whole(engine, asked, counted=engine.virtual))
     if not engine.virtual:
         return run_async(flow) if asked.defn.is_async else run_sync(flow)
     if asked.defn.is_async:
         return _watched(engine, flow)
-    with engine.clock.watching(inside=False):
+    with engine.busy(), engine.clock.watching(inside=False):
         return run_sync(flow)
 
 
@@ -88,15 +88,23 @@ async def run_awaited(engine: Engine, asked: Request) -> Value:
 
 
 async def _watched(engine: Engine, flow: Flow) -> Value:
-    with engine.clock.watching(inside=False):
+    with engine.busy(), engine.clock.watching(inside=False):
         return await run_async(flow)
 
 
-def whole(engine: Engine, asked: Request, found: Callable[[], None] = lambda: None) -> Flow:
-    """Get the run and execute it to its end, or hand over its outcome. *found* is called in that case."""
+def whole(
+    engine: Engine, asked: Request, found: Callable[[], None] = lambda: None, *, counted: bool = False
+) -> Flow:
+    """Get the run and execute it to its end, or hand over its outcome. *found* is called in that case.
+    *counted*: a virtual clock counts the caller as one that can run."""
     try:
         acquired: Acquired = yield from acquire(
-            engine, asked.wanted, fresh=asked.fresh, ancestors=asked.ancestors, again=asked.again
+            engine,
+            asked.wanted,
+            fresh=asked.fresh,
+            ancestors=asked.ancestors,
+            again=asked.again,
+            counted=counted,
         )
     except StorageError as error:
         return Stopped(error), None
@@ -105,7 +113,7 @@ def whole(engine: Engine, asked: Request, found: Callable[[], None] = lambda: No
     if not acquired.owned:
         found()
         return outcome_of(engine, acquired.run)
-    return (yield from execute(engine, asked, acquired))
+    return (yield from execute(engine, asked, evolve(acquired, counted=counted)))
 
 
 def execute(engine: Engine, asked: Request, acquired: Acquired) -> Flow:
