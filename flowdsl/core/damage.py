@@ -1,7 +1,7 @@
-"""Records whose fields hold what they cannot: SQLite keeps a text in a column of numbers as it is.
+"""Steps and messages whose fields hold what they cannot: SQLite keeps a text in a column of numbers as it is.
 
-A storage does not look at each value that it reads. Who shows records asks here first, so that a damaged one
-is named instead of breaking a page.
+A storage looks at each value of a run, but not of the long lists of steps and messages. Who shows these asks
+here first, so that a damaged one is named instead of breaking a page.
 """
 
 import math
@@ -11,7 +11,7 @@ from operator import attrgetter
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from flowdsl.core.records import Run, Signal, Step, fields_of
+from flowdsl.core.records import Signal, Step, fields_of
 from flowdsl.errors import CorruptPayload
 
 __all__ = ["require_sound"]
@@ -20,7 +20,7 @@ _sound: set[tuple[type, tuple[type, ...]]] = set()
 """Kinds of records, each with types of all its fields that were found right."""
 
 
-def require_sound(row: Run | Step | Signal) -> None:
+def require_sound(row: Step | Signal) -> None:
     """Raise ``CorruptPayload`` for a record with a value that its field cannot have.
 
     >>> require_sound(Signal("s1", "order-7", "paid", created_at="soon"))
@@ -41,14 +41,10 @@ def require_sound(row: Run | Step | Signal) -> None:
             raise _damaged(row, name, values[place])
 
 
-def _damaged(row: Run | Step | Signal, name: str, value: Any) -> CorruptPayload:
-    if isinstance(row, Run):
-        run_id, what = row.id, ""
-    else:
-        run_id = row.run_id
-        what = f"step {row.path} of " if isinstance(row, Step) else f"message {row.name!r} of "
-    text = f"{what}run {run_id!r} is damaged: {name} is {value!r:.100}"
-    return CorruptPayload(text, run=str(run_id))
+def _damaged(row: Step | Signal, name: str, value: Any) -> CorruptPayload:
+    what = f"step {row.path}" if isinstance(row, Step) else f"message {row.name!r}"
+    text = f"{what} of run {row.run_id!r} is damaged: {name} is {value!r:.100}"
+    return CorruptPayload(text, run=str(row.run_id))
 
 
 @cache

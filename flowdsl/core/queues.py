@@ -116,7 +116,7 @@ is as quick when 100,000 runs wait behind a limit, for their time or for another
 
 
 class Candidate(NamedTuple):
-    """A pending run, with what is needed to take it. *not_before* is in seconds on the storage's clock."""
+    """A pending run that is due, with what is needed to take it."""
 
     id: str
     queue: str

@@ -7,7 +7,7 @@ ours. It is interrupted then, and can be resumed: the refusal says nothing about
 
 import concurrent.futures
 
-from flowdsl.codecs.exceptions.handling import cause_of, context_of, exceptions_of, text_of
+from flowdsl.codecs.exceptions.handling import cause_of, context_of, text_of, walk
 from flowdsl.errors import FlowError
 
 __all__ = ["closed", "python_ends", "refused_at_exit"]
@@ -30,16 +30,9 @@ def python_ends(run_id: str) -> FlowError:
 
 def refused_at_exit(error: BaseException | None) -> bool:
     """Whether *error*, or one that it comes from, is Python's refusal to begin work because it is ending."""
-    seen: set[int] = set()
-    chain = [error]
-    while chain:
-        link = chain.pop()
-        if link is None or id(link) in seen:
-            continue
-        seen.add(id(link))
+    for link in walk(error, cause_of, context_of):
         if type(link) is RuntimeError and "shutdown" in text_of(link):
             return _python_is_ending()
-        chain += [*exceptions_of(link), cause_of(link), context_of(link)]
     return False
 
 

@@ -20,6 +20,7 @@ from flowdsl.engine.attempt import Attempt
 from flowdsl.engine.call import Call
 from flowdsl.engine.effects import Commit, Effects, Flow, Result
 from flowdsl.engine.execution import Execution
+from flowdsl.engine.interruption import python_ends, refused_at_exit
 from flowdsl.engine.user import Value
 from flowdsl.errors import FlowError, Stopped, StorageError
 from flowdsl.storage.base import Done, Operation, Outcome, PutStep, UpdateRun
@@ -36,6 +37,7 @@ __all__ = [
     "pending",
     "put",
     "replay",
+    "require_python",
     "row",
     "still_ours",
     "whole",
@@ -270,6 +272,12 @@ def halted(run: Execution, error: FlowError, call: Call | None) -> Stopped:
             error.add_note(f"at step {call.operation.path} ({call.key[:12]}) of run {run.id}")
     run.stop.halt(error)
     return Stopped(error)
+
+
+def require_python(run: Execution, error: BaseException | None, call: Call | None) -> None:
+    """Stop the run, resumably, if *error* is Python's refusal to begin work because it is ending."""
+    if refused_at_exit(error):
+        raise halted(run, python_ends(run.id), call) from error
 
 
 @block

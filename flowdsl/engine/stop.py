@@ -28,6 +28,7 @@ from typing import TypeAlias
 
 from flowdsl.blocks import block
 from flowdsl.clock import Waker
+from flowdsl.codecs.exceptions.handling import context_of, walk
 from flowdsl.engine.scope import Scope, control, interrupting
 from flowdsl.engine.user import Value
 from flowdsl.errors import FlowError, RunCancelled, RunTimeout, Stopped
@@ -44,19 +45,9 @@ class StoppedTask(Stopped, asyncio.CancelledError):
 def stopped_in(error: BaseException | None, *, handled: bool = False) -> BaseException | None:
     """The :class:`~flowdsl.errors.Stopped` that *error* is, or that its group holds. With *handled*, also one
     in its chain, or the cancelling of a task: code that cleans up is handling these."""
-    seen: set[int] = set()
-    chain = [error]
-    while chain:
-        link = chain.pop()
-        if link is None or id(link) in seen:
-            continue
-        seen.add(id(link))
+    for link in walk(error, context_of) if handled else walk(error):
         if isinstance(link, Stopped) or (handled and isinstance(link, asyncio.CancelledError)):
             return link
-        if isinstance(link, BaseExceptionGroup):
-            chain.extend(link.exceptions)
-        if handled:
-            chain.append(link.__context__)
     return None
 
 

@@ -5,6 +5,7 @@ Columns are named after fields and stand in the order of the record. So rows bec
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from math import isfinite
 from operator import attrgetter
 from types import UnionType
 from typing import Any, get_args, get_type_hints
@@ -156,7 +157,8 @@ def _types_of(row: type[Any]) -> list[frozenset[type]]:
 
 _TYPES = {row: _types_of(row) for row in (Run, ScheduleRow, WorkerRow)}
 _COUNTED = [RUN_COLUMNS.index(name) for name in ("epoch", "recoveries", "generation")]
-_MOMENTS = [RUN_COLUMNS.index(name) for name in ("created_at", "lease_until")]
+_MOMENTS = [place for place, name in enumerate(RUN_COLUMNS) if name.endswith("_at")]
+_LEASE = RUN_COLUMNS.index("lease_until")
 _seen: set[tuple[type, ...]] = set()  # types of good rows of runs, so that most are looked up at once
 
 
@@ -186,8 +188,10 @@ def _check_run(values: list[Any]) -> None:
         if values[place] >= MOST:
             raise ValueError(f"{RUN_COLUMNS[place]} is {values[place]}")
     for place in _MOMENTS:
-        if values[place] != values[place]:
-            raise ValueError(f"{RUN_COLUMNS[place]} is no number")
+        if values[place] is not None and not isfinite(values[place]):
+            raise ValueError(f"{RUN_COLUMNS[place]} is {values[place]}")
+    if values[_LEASE] != values[_LEASE]:
+        raise ValueError("lease_until is no number")
     if not values[0]:
         raise ValueError("it has no id")
 

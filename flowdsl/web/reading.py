@@ -138,7 +138,7 @@ def _from(runtime: Runtime, where: RunFilter, cursor: Cursor | None, batch: int)
             where = evolve(where, created_before=before)
     while True:
         page = storage.list_runs(evolve(where, limit=batch))
-        for run in readable(_sound, page):
+        for run in page:
             if skip is None or (run.created_at, run.id) < (skip.created_at, skip.id):
                 yield run
         if len(page) < batch:
@@ -146,7 +146,7 @@ def _from(runtime: Runtime, where: RunFilter, cursor: Cursor | None, batch: int)
         where, batch = evolve(where, after=page[-1].id), _BATCH
 
 
-_Row = TypeVar("_Row", Run, Step, Signal)
+_Row = TypeVar("_Row", Step, Signal)
 
 
 def _sound(row: _Row) -> _Row:
@@ -210,7 +210,7 @@ class Whole:
         """The runs that it called, each with its status."""
         where = RunFilter(parent=self.run.id, newest_first=False, limit=_CHILDREN)
         with left_out() as refused:
-            found = list(readable(_sound, self._storage.list_runs(where)))
+            found = self._storage.list_runs(where)
         self.refused |= refused
         return tuple((child, shown_status(self._runtime, child)) for child in found)
 
@@ -231,7 +231,6 @@ class Whole:
         names = [name for name in (run.parent, run.started_by, run.forked_from) if name]
         with left_out() as refused:
             named = [run for run in readable(self._storage.get_run, names) if run is not None]
-            named = list(readable(_sound, named))
         self.refused |= refused
         return {found.id: shown_status(self._runtime, found) for found in named}
 
@@ -244,4 +243,4 @@ class Whole:
 def read_run(runtime: Runtime, run_id: str) -> Whole | None:
     """The run of this id, or ``None``."""
     run = runtime.storage.get_run(run_id) if run_id else None
-    return None if run is None else Whole(runtime, _sound(run))
+    return None if run is None else Whole(runtime, run)

@@ -5,6 +5,7 @@ A class may refuse assignment (a frozen dataclass does), compute ``args`` or ``_
 class: the fields that every exception has are reached by the descriptors of ``BaseException`` itself.
 """
 
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
 
@@ -23,6 +24,7 @@ __all__ = [
     "suppresses_context",
     "text_of",
     "traceback_of",
+    "walk",
 ]
 
 _NOTES = 20  # an exception that leaves a hundred nested steps does not need a hundred
@@ -77,6 +79,26 @@ def exceptions_of(error: BaseException) -> tuple[BaseException, ...]:
     if not isinstance(error, BaseExceptionGroup):
         return ()
     return _EXCEPTIONS.__get__(error)  # type: ignore[no-any-return]
+
+
+def walk(
+    error: BaseException | None, *ways: Callable[[BaseException], BaseException | None]
+) -> Iterator[BaseException]:
+    """Give *error*, the members of groups, and what *ways* lead to (:func:`cause_of`, :func:`context_of`).
+    Each is given once.
+
+    >>> [str(one) for one in walk(ExceptionGroup("both", [KeyError(1), KeyError(2)]))]
+    ['both (2 sub-exceptions)', '2', '1']
+    """
+    seen: set[int] = set()
+    chain = [error]
+    while chain:
+        link = chain.pop()
+        if link is None or id(link) in seen:
+            continue
+        seen.add(id(link))
+        yield link
+        chain += [*exceptions_of(link), *(way(link) for way in ways)]
 
 
 def set_cause(error: BaseException, cause: BaseException | None, *, suppress: bool | None = None) -> None:

@@ -43,7 +43,6 @@ from flowdsl.engine.effects import Effect, Effects, Flow, Result
 from flowdsl.engine.execution import Execution, Frame
 from flowdsl.engine.heart import Heart
 from flowdsl.engine.heartbeat import beat_of, details_before, heart_of, last_words
-from flowdsl.engine.interruption import python_ends, refused_at_exit
 from flowdsl.engine.operations.memo import find_memo, memo_of
 from flowdsl.engine.record import (
     flush,
@@ -51,6 +50,7 @@ from flowdsl.engine.record import (
     note_on,
     put,
     replay,
+    require_python,
     row,
     still_ours,
     whole,
@@ -401,8 +401,7 @@ class StepOperation(DurableOperation):
             return error, None
         if isinstance(error, ResultNotStorable):  # the body gave such a value to the run store
             raise halted(run, error, call) from None
-        if refused_at_exit(error):
-            raise halted(run, python_ends(run.id), call) from error
+        require_python(run, error, call)
         run.failures.left(scope, error)
         retry = self.defn.retry or run.engine.retry
         # A step inside has retried this already, and has given up.

@@ -21,9 +21,8 @@ from flowdsl.engine.call import Call, Operation
 from flowdsl.engine.definitions import Invocation, StepDef, step_definition, undo_path
 from flowdsl.engine.effects import Effect, Effects, Flow, Read, Result
 from flowdsl.engine.execution import Execution, Frame, current
-from flowdsl.engine.interruption import python_ends, refused_at_exit
 from flowdsl.engine.perform import perform
-from flowdsl.engine.record import commit, halted, row
+from flowdsl.engine.record import commit, require_python, row
 from flowdsl.engine.registry import step_called
 from flowdsl.engine.scope import Scope, StepView
 from flowdsl.engine.transact import no_transactions, transacted
@@ -118,8 +117,7 @@ class UndoOperation(Operation):
             failed = yield from self._attempt(attempt, called)
             if failed is None or not isinstance(failed, Exception):
                 return failed, None
-            if refused_at_exit(failed):
-                raise halted(run, python_ends(run.id), call) from failed
+            require_python(run, failed, call)
             if not retry.should_retry(failed, made):
                 return (yield from self._give_up(call, made, failed))
             delay = retry.delay(made, run.engine.hooks.jitter(), failed)

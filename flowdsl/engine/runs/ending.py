@@ -19,7 +19,7 @@ from flowdsl.engine.effects import Commit, Effects, Flow
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import Execution, Frame
 from flowdsl.engine.interruption import python_ends, refused_at_exit
-from flowdsl.engine.record import halted
+from flowdsl.engine.record import halted, require_python
 from flowdsl.engine.runs.undo import end_children, end_given_up, has_settled_child, quieten, undo_all
 from flowdsl.engine.scope import INTERRUPTS, Scope
 from flowdsl.engine.settle import Settle
@@ -276,8 +276,7 @@ def _callback(state: Execution, fn: Function, what: str, *args: Value) -> Effect
     elif error is not None:
         if not isinstance(error, Exception):
             raise error
-        if refused_at_exit(error):
-            raise halted(state, python_ends(state.id), None) from error
+        require_python(state, error, None)
         logger.error(
             "%s of workflow %s raised; the run is not affected", what, state.record.workflow,
             exc_info=state.engine.payloads.previews.exc_info(error), extra={"run": state.id, "step": None},
