@@ -23,13 +23,14 @@ from typing import Any, Protocol
 from attrs import evolve
 
 from flowdsl.core.queues import DEFAULT
-from flowdsl.core.records import Run, ScheduleRow, Tags, changed, fields_of
+from flowdsl.core.records import Run, ScheduleRow, Signal, Tags, changed, fields_of
 from flowdsl.core.status import RunStatus
 
 __all__ = [
     "FOUND_AT_MOST",
     "RUN_FIELDS",
     "Standing",
+    "arrived",
     "claimed",
     "claimed_next",
     "fits",
@@ -42,8 +43,11 @@ __all__ = [
     "may_continue",
     "may_take",
     "numbers_for",
+    "outlives_restart",
     "own_tags",
+    "remains",
     "restarted",
+    "sent_again",
     "stands",
     "stub",
     "takes_messages",
@@ -93,6 +97,12 @@ def inserted(run: Run, run_id: str, number: int | None, epoch: int, lease_until:
             "pruned": False,
         },
     )
+
+
+def sent_again(nonce: str, owner: str | None, last_nonce: str, run: Run) -> bool:
+    """Whether an opening or a claim of *owner* with this *nonce* has happened already. *last_nonce* is
+    that of the last opening or claim of *run*."""
+    return nonce != "" and last_nonce == nonce and run.owner == owner
 
 
 def may_continue(run: Run, skip_owners: Sequence[str]) -> bool:
@@ -201,6 +211,19 @@ def has_restarted(run: Run, epoch: int | None, changes: Mapping[str, Any]) -> bo
     return changes.get("generation") == run.generation and epoch in (None, run.epoch, run.epoch - 1)
 
 
+def outlives_restart(signal: Signal) -> bool:
+    """Whether a message stays when the next generation of its run begins: nobody has taken it, or its sender
+    waits for a reply."""
+    return signal.taken_by is None or signal.asked
+
+
+def arrived(signal: Signal, seq: int) -> Signal:
+    """A new message as it is stored: nobody has taken it or replied to it."""
+    return evolve(
+        signal, seq=seq, taken_by=None, reply=None, reply_preview="", reply_failed=False, reply_seal=b""
+    )
+
+
 def takes_messages(status: RunStatus) -> bool:
     """Whether a run of this status takes messages. A failed one does, because it may go on."""
     return status not in (RunStatus.COMPLETED, RunStatus.CANCELLED)
@@ -220,8 +243,16 @@ def own_tags(tags: Tags) -> Tags:
     return (dict(tags) if isinstance(tags, Mapping) else tuple(tags)) if tags else ()
 
 
+def remains(run: Run, tombstone: bool, seal: bytes) -> Run | None:
+    """What remains of a run that is deleted: with *tombstone*, of a run whose id was given, a stub with its
+    identity and its times. A stub remains as it is. ``None`` means that nothing remains."""
+    if not tombstone or run.number is not None:
+        return None
+    return run if run.pruned else stub(run, seal)
+
+
 def stub(run: Run, seal: bytes = b"") -> Run:
-    """What remains of a run that is deleted with a tombstone: its identity and its times."""
+    """The stub of a run: its identity and its times."""
     return Run(
         id=run.id,
         workflow=run.workflow,

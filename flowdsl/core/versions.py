@@ -3,7 +3,9 @@
 A worker executes runs of its own version and of older ones. It leaves newer ones to workers that know them.
 """
 
-__all__ = ["is_known", "parts"]
+from collections.abc import Mapping
+
+__all__ = ["is_known", "knows", "parts"]
 
 
 _LONG = 1000  # digits of no number that somebody counts; Python refuses to read 4,301
@@ -36,3 +38,12 @@ def is_known(version: str, known: str) -> bool:
         return True
     ours, theirs = parts(known), parts(version)
     return ours is not None and theirs is not None and theirs <= ours
+
+
+def knows(known: Mapping[str, str], workflow: str, version: str) -> bool:
+    """Whether a worker that has these workflows, each by path with its version, may execute a run.
+
+    >>> knows({"shop.checkout": "2"}, "shop.checkout", "1"), knows({}, "shop.checkout", "1")
+    (True, False)
+    """
+    return workflow in known and is_known(version, known[workflow])

@@ -224,12 +224,12 @@ bug(
     "no-epoch-memory",
     "a stale owner's record is taken, in memory",
     (
-        "step = op.step entry = self._entries.get(step.run_id) if entry is None: return _MISSING if op.epoch is not None",
+        "step = op.step data = tables.runs.get(step.run_id) if data is None: return _MISSING if op.epoch is not None",
         "step = op.step\n"
-        "        entry = self._entries.get(step.run_id)\n"
-        "        if entry is None:\n"
-        "            return _MISSING\n"
-        "        if False",
+        "    data = tables.runs.get(step.run_id)\n"
+        "    if data is None:\n"
+        "        return _MISSING\n"
+        "    if False",
     ),
     tests="tests/storage/test_contract.py",
 )
@@ -398,8 +398,8 @@ bug(
     "signal-taken-unrecorded",
     "a signal is taken, and the wait that took it is recorded later",
     (
-        "del entry.unread[signal.id] return self._put(entry, op.step)",
-        "del entry.unread[signal.id]\n        return _DONE",
+        "del data.unread[signal.id] return Done(data.append(op.step))",
+        "del data.unread[signal.id]\n    return _DONE",
     ),
     (
         "done = self._put(head, op.step) self._execute(sql.TAKE_SIGNAL",
