@@ -104,16 +104,16 @@ bug(
     "attempts-start-anew",
     "after a crash the attempts of a step are counted from one",
     ("if left > 0: yield from wait_out(run, left) return prior.attempts", "return 0"),
-    tests=f"tests/engine/operations/test_retries.py {VERBS}",
+    tests=f"tests/engine/test_retries.py {VERBS}",
 )
 bug(
     "attempt-not-recorded",
     "a failed attempt is not stored before the wait that follows it",
     (
-        'yield from put(call, row(call, _PENDING, None, "", number, facts, attempt), *more) engine.hooks',
+        'yield from put(call, row(call, StepStatus.PENDING, None, "", number, facts, attempt), *more) engine.hooks',
         "engine.hooks",
     ),
-    tests=f"tests/engine/operations/test_retries.py {VERBS}",
+    tests=f"tests/engine/test_retries.py {VERBS}",
 )
 bug(
     "jitter-after-the-cap",
@@ -204,7 +204,7 @@ bug(
     "a replay asks the memo again",
     (
         "yield from put(call, record) return replay(call, record)",
-        "return replay(call, record)\n        yield",
+        "return replay(call, record)\n    yield",
     ),
     tests=VERBS,
 )

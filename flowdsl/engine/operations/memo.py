@@ -9,17 +9,31 @@ from collections.abc import Iterator
 from itertools import count, takewhile
 
 from flowdsl.core.binding import Binder, Bound, changed_defaults
+from flowdsl.core.facts import FromMemo
 from flowdsl.core.keys import content_digest, step_key
 from flowdsl.core.records import Memo, Step
+from flowdsl.core.status import StepStatus
+from flowdsl.engine.call import Call
 from flowdsl.engine.definitions import StepDef
-from flowdsl.engine.effects import Effects, Read
+from flowdsl.engine.divergence import notice
+from flowdsl.engine.effects import Effects, Flow, Read
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import Execution
+from flowdsl.engine.record import put, replay, row
 from flowdsl.engine.user import Value
 from flowdsl.errors import UnkeyableArgument
 from flowdsl.storage.base import DeleteRun, DropMemo, Operation
 
-__all__ = ["find_memo", "forgetting", "implied", "memo_key", "memo_of", "require_identity", "shared"]
+__all__ = [
+    "answer_with",
+    "find_memo",
+    "forgetting",
+    "implied",
+    "memo_key",
+    "memo_of",
+    "require_identity",
+    "shared",
+]
 
 
 def memo_key(defn: StepDef, bound: Bound) -> str:
@@ -47,6 +61,17 @@ def find_memo(
     if memo is not None and memo.expires_at is not None and memo.expires_at <= engine.clock.now():
         memo = None
     return key, memo
+
+
+def answer_with(call: Call, memo: Memo) -> Flow:
+    """Copy the shared result *memo* into the run of *call*, and answer the call with it."""
+    run, operation = call.run, call.operation
+    notice(run, memo.path, memo.defaults, operation.defaults)
+    payloads = run.engine.payloads
+    payload = payloads.reseal(memo.payload, ("", memo.key, "memo"), (run.id, call.key, "result"))
+    record = row(call, StepStatus.COMPLETED, payload, memo.preview, 0, FromMemo())
+    yield from put(call, record)
+    return replay(call, record)
 
 
 def shared(engine: Engine, defn: StepDef, bound: Bound) -> tuple[str, Memo | None]:

@@ -20,18 +20,13 @@ If you edit this
     result itself. An effect's answer is valid only if the run still stands, so always look at outcomes.
 """
 
-import logging
 from collections.abc import Callable
 from time import monotonic
 
-from attrs import evolve
-
-from flowdsl.codecs.exceptions.handling import carry_history
 from flowdsl.core.binding import Bound
-from flowdsl.core.facts import ATTEMPTS, Facts, FromMemo, InDoubt, Retrying, Undoable, facts_of
+from flowdsl.core.facts import Facts, InDoubt, Undoable, facts_of
 from flowdsl.core.kinds import STEP
-from flowdsl.core.records import Memo, Step
-from flowdsl.core.retry import Retry
+from flowdsl.core.records import Step
 from flowdsl.core.status import StepStatus
 from flowdsl.engine.attempt import Attempt
 from flowdsl.engine.body import Body, execute_here
@@ -42,46 +37,21 @@ from flowdsl.engine.divergence import notice
 from flowdsl.engine.effects import Effect, Effects, Flow, Result
 from flowdsl.engine.execution import Execution, Frame
 from flowdsl.engine.heart import Heart
-from flowdsl.engine.heartbeat import beat_of, details_before, heart_of, last_words
-from flowdsl.engine.operations.memo import find_memo, memo_of
-from flowdsl.engine.record import (
-    flush,
-    halted,
-    note_on,
-    put,
-    replay,
-    require_python,
-    row,
-    still_ours,
-    whole,
-)
+from flowdsl.engine.heartbeat import beat_of, details_before, heart_of
+from flowdsl.engine.operations.memo import answer_with, find_memo, memo_of
+from flowdsl.engine.record import flush, halted, put, row, still_ours, whole
 from flowdsl.engine.registry import STEPS
-from flowdsl.engine.scope import INTERRUPTS
+from flowdsl.engine.retries import begun_with, facts_with, go_on, next_or_outcome
 from flowdsl.engine.strays import Strays, left_behind
 from flowdsl.engine.transact import no_transactions, transacted
 from flowdsl.engine.user import Function, Value
-from flowdsl.engine.waiting import wait_out
-from flowdsl.errors import ResultNotStorable, StepOutcomeUnknown, Stopped
+from flowdsl.errors import ResultNotStorable
 from flowdsl.storage.base import Operation, PutMemo
 
 __all__ = ["StepOperation", "Undos", "announced"]
 
-logger = logging.getLogger("flowdsl")
-
 _COMPLETED = StepStatus.COMPLETED
-_FAILED = StepStatus.FAILED
 _PENDING = StepStatus.PENDING
-
-_YEAR = 86_400.0 * 365
-
-
-def _after(facts: Facts | None, attempt: Attempt, begun: tuple[float, ...]) -> Facts | None:
-    """*facts* of a step after *attempt*. *begun* are the beginnings of earlier attempts; its own is the
-    last."""
-    if not begun:
-        return facts
-    return evolve(facts or Facts(), begun=(*begun, attempt.began)[-ATTEMPTS:])
-
 
 Elsewhere = Callable[[Call, Invocation[StepDef], Frame, Heart | None], Effect]
 
@@ -197,8 +167,8 @@ class StepOperation(DurableOperation):
         if self.defn.memo:
             key, memo = yield from find_memo(call.run, self.defn, self.called.receiver, self.bound)
             if memo is not None:
-                return (yield from self._answer_with(call, memo))
-        attempt = 0 if prior is None else (yield from self._take_up(call, prior))
+                return (yield from answer_with(call, memo))
+        attempt = 0 if prior is None else (yield from go_on(call, prior, in_doubt=self.defn.in_doubt))
         begun = () if prior is None else facts_of(prior).begun
         return (yield from self._attempts(call, attempt, key, begun))
 
@@ -217,10 +187,10 @@ class StepOperation(DurableOperation):
             self._details = details_before(call)
         while True:
             if failed is not None:
-                given_up = yield from self._failed(*failed, begun)
+                given_up = yield from next_or_outcome(*failed, begun, self.defn.retry)
                 if given_up is not None:
                     return given_up
-                begun = (*begun, failed[0].began)[-ATTEMPTS:]
+                begun = begun_with(begun, failed[0])
             made += 1
             if (
                 failed is not None and monotonic() > run.writer.held_until
@@ -371,7 +341,7 @@ class StepOperation(DurableOperation):
             undo = ""  # an undo has called this step, so it is not undone
         facts: Facts | None = None if undo is None else Undoable(undo, shared=memo_key)
         if begun:
-            facts = _after(facts, attempt, begun)
+            facts = facts_with(facts, begun, attempt)
         text = payloads.previews.value(value)
         record = row(call, _COMPLETED, payload, text, attempt.number, facts, attempt)
         if memo_key:
@@ -391,103 +361,12 @@ class StepOperation(DurableOperation):
             run.engine.hooks.fire("on_step_complete", attempt.step, loaded)
         return None, loaded
 
-    def _failed(
-        self, attempt: Attempt, error: BaseException, begun: tuple[float, ...]
-    ) -> Effects[Result | None]:
-        """What follows a failed attempt: the outcome of the step, or ``None`` when it is time for the next
-        attempt."""
-        call, run, scope = attempt.call, attempt.run, attempt.scope
-        if isinstance(error, (*INTERRUPTS, Stopped)) or not isinstance(error, Exception):
-            return error, None
-        if isinstance(error, ResultNotStorable):  # the body gave such a value to the run store
-            raise halted(run, error, call) from None
-        require_python(run, error, call)
-        run.failures.left(scope, error)
-        retry = self.defn.retry or run.engine.retry
-        # A step inside has retried this already, and has given up.
-        given_up = self.defn.retry is None and run.failures.blames_any(error)
-        if given_up or not retry.should_retry(error, attempt.number):
-            return (yield from self._gave_up(attempt, error, begun))
-        run.stop.check()
-        yield from self._back_off(attempt, retry, error, (*begun, attempt.began)[-ATTEMPTS:])
-        with run.lock:
-            run.journal.reopen(run.failures.inside(scope))
-        return None
-
     def _heart(self, call: Call, limit: float, attempt: int) -> Heart:
         """The heartbeats of an attempt, at most *limit* seconds apart."""
         stored = self.recorded or self._elsewhere is not None  # elsewhere they come through the storage
         run = call.run
         beat = beat_of(call, attempt)
         return heart_of(run, beat, limit, run.engine.ticks, self._details, stored=stored)
-
-    def _gave_up(self, attempt: Attempt, error: Exception, begun: tuple[float, ...]) -> Flow:
-        """Store the exception, and raise what was loaded from it, with the original's traceback."""
-        call, run = attempt.call, attempt.run
-        payload, loaded = run.engine.payloads.pack_error(error, run.id, call.key, "error")
-        text = run.engine.payloads.previews.error(error)
-        facts = _after(None, attempt, begun)
-        more = () if attempt.heart is None else last_words(call, attempt.number, attempt.heart)
-        yield from put(call, row(call, _FAILED, payload, text, attempt.number, facts, attempt), *more)
-        carry_history(error, loaded)
-        note_on(loaded, call, attempt.number)
-        run.failures.failed(call.key, call.scope, call.flow, loaded)
-        return loaded, None
-
-    def _back_off(
-        self, attempt: Attempt, retry: Retry, error: Exception, begun: tuple[float, ...]
-    ) -> Effects[None]:
-        """Store the failed attempt, then wait."""
-        call, engine, number = attempt.call, attempt.run.engine, attempt.number
-        delay = retry.delay(number, engine.hooks.jitter(), error)
-        previews = engine.payloads.previews
-        facts: Facts = Retrying(engine.clock.now() + delay, previews.error(error), begun=begun)
-        more = () if attempt.heart is None else last_words(call, number, attempt.heart)
-        yield from put(call, row(call, _PENDING, None, "", number, facts, attempt), *more)
-        engine.hooks.fire("on_step_retry", attempt.step, error, number, delay)
-        logger.info(
-            "step %s failed at attempt %d of %s (%s); next in %.3g s",
-            self.path,
-            number,
-            retry.attempts or "any",
-            previews.error_line(error),
-            delay,
-            extra={"run": call.run.id, "step": call.key},
-        )
-        yield from wait_out(call.run, delay)
-
-    def _take_up(self, call: Call, prior: Step) -> Effects[int]:
-        """Go on after an unfinished execution of an earlier process. Returns the number of attempts made."""
-        facts = facts_of(prior)
-        run = call.run
-        if isinstance(facts, InDoubt) and self.defn.in_doubt == "raise":
-            raise halted(
-                run,
-                StepOutcomeUnknown(
-                    f"step {self.path} ({call.shown}) of run {run.id} was executing when its process died; "
-                    "nobody knows "
-                    f"whether it took effect. Find out, then say so: Runtime.resolve({run.id!r}, "
-                    f"{call.key[:12]!r}, result=…), error=… or rerun=True",
-                    run=run.id,
-                    step=call.key,
-                ),
-                call,
-            )
-        if isinstance(facts, Retrying):
-            left = min(facts.next - run.engine.clock.now(), _YEAR)
-            if left > 0:
-                yield from wait_out(run, left)
-        return prior.attempts
-
-    def _answer_with(self, call: Call, memo: Memo) -> Flow:
-        """Copy a shared result into the run and answer with it."""
-        run = call.run
-        notice(run, memo.path, memo.defaults, self.defaults)
-        payloads = run.engine.payloads
-        payload = payloads.reseal(memo.payload, ("", memo.key, "memo"), (run.id, call.key, "result"))
-        record = row(call, _COMPLETED, payload, memo.preview, 0, FromMemo())
-        yield from put(call, record)
-        return replay(call, record)
 
 
 def announced(attempt: Attempt) -> Step:
