@@ -31,6 +31,8 @@ from flowdsl.errors import CorruptPayload
 
 __all__ = [
     "DEFAULT",
+    "LOOKED_AT",
+    "PASSED_OVER_AT_MOST",
     "Candidate",
     "Closed",
     "Queue",
@@ -113,6 +115,10 @@ If these do not give what it wants, and there are more, it looks at the first ru
 lane are of the same workflow, version, queue, partition and serial key, so they share all limits. So a claim
 is as quick when 100,000 runs wait behind a limit, for their time or for another worker.
 """
+
+
+PASSED_OVER_AT_MOST = 1000
+"""Most runs whose rows are damaged that a claim passes over."""
 
 
 class Candidate(NamedTuple):

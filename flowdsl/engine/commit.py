@@ -45,7 +45,7 @@ from contextvars import ContextVar
 from flowdsl.blocks import block
 from flowdsl.errors import StorageUnavailable
 from flowdsl.storage.base import Operation, Outcome, Storage
-from flowdsl.storage.transactions import StepTransaction, in_threads
+from flowdsl.storage.step_transactions import StepTransaction, in_threads
 
 __all__ = ["Committer", "Written"]
 

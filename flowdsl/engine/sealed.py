@@ -54,7 +54,7 @@ from flowdsl.storage.operations import ClaimNext, PutQueue, PutSchedule
 from flowdsl.storage.outcomes import Claimed
 from flowdsl.storage.refused import page_of, readable
 from flowdsl.storage.relay import RelayStorage
-from flowdsl.storage.transactions import StepTransaction
+from flowdsl.storage.step_transactions import StepTransaction
 from flowdsl.threads import in_thread
 
 __all__ = ["SealedStorage", "sealed"]

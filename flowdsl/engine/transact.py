@@ -25,7 +25,7 @@ from flowdsl.engine.execution import Execution
 from flowdsl.engine.user import Value, Work
 from flowdsl.errors import StorageUnavailable
 from flowdsl.storage.base import Done, Operation, Outcome, PutStep, UpdateRun
-from flowdsl.storage.transactions import NotCommitted, StepTransaction
+from flowdsl.storage.step_transactions import NotCommitted, StepTransaction
 
 __all__ = ["no_transactions", "transacted"]
 

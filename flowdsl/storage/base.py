@@ -89,8 +89,8 @@ from flowdsl.storage.outcomes import (
     raise_not_storable,
     raise_unstorable,
 )
+from flowdsl.storage.step_transactions import StepTransaction, in_threads
 from flowdsl.storage.topics import topics_of
-from flowdsl.storage.transactions import StepTransaction, in_threads
 from flowdsl.threads import in_thread
 
 __all__ = [
@@ -328,7 +328,7 @@ class Storage(ABC):
         """Apply *operations* in *transaction* and commit it, if every one of them takes effect. Otherwise
         nothing does. Returns one outcome for each.
 
-        Raises :class:`~flowdsl.storage.transactions.NotCommitted` if the body is to blame. Raises
+        Raises :class:`~flowdsl.storage.step_transactions.NotCommitted` if the body is to blame. Raises
         ``StorageError`` too, with ``outcome_unknown`` if the connection was lost.
         """
         outcomes = transaction.commit(operations)

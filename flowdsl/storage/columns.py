@@ -4,13 +4,13 @@ Columns are named after fields and stand in the order of the record. So rows bec
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import isfinite
 from operator import attrgetter
 from types import UnionType
-from typing import Any, get_args, get_type_hints
+from typing import Any, NamedTuple, get_args, get_type_hints
 
-from attrs import evolve
+from attrs import define, evolve
 
 from flowdsl.core.records import (
     Item,
@@ -36,9 +36,13 @@ __all__ = [
     "NEW_SIGNAL",
     "RUN_COLUMNS",
     "SIGNAL_COLUMNS",
+    "Head",
+    "StoredRun",
     "attention_of",
     "counts_of",
     "encode_run_field",
+    "has_status",
+    "head_of",
     "item_of",
     "item_values",
     "last_of_each_key",
@@ -48,6 +52,7 @@ __all__ = [
     "schedule_of",
     "signal_of",
     "signal_values",
+    "stored_run_of",
     "tag_items",
     "values_of",
     "worker_of",
@@ -176,6 +181,44 @@ def run_of(row: Row) -> Run:
     values[_RETRYABLE] = values[_RETRYABLE] == 1
     values[_PRUNED] = values[_PRUNED] == 1
     return Run(*values)
+
+
+class StoredRun(NamedTuple):
+    """A run with the number of its row, and the nonce of its last opening or claim."""
+
+    no: int
+    nonce: str
+    run: Run
+
+
+def stored_run_of(row: Row) -> StoredRun:
+    """A run from its number, its nonce and the columns ``RUN_COLUMNS``. Raises ``CorruptPayload`` if they
+    make no run."""
+    return StoredRun(row[0], row[1], run_of(row[2:]))
+
+
+@define(slots=True)
+class Head:
+    """What most operations need of a run. ``no`` is the number of its row, ``last`` the seq of its last
+    step."""
+
+    no: int
+    epoch: int
+    status: RunStatus
+    last: int
+
+
+def has_status(row: Sequence[Any]) -> bool:
+    """Whether the row of a head names a status. Otherwise it is damaged."""
+    return row[2] in _RUN_STATUS
+
+
+def head_of(run_id: str, row: Sequence[Any]) -> Head:
+    """A head from its columns. Raises ``CorruptPayload`` if they make none."""
+    no, epoch, status, last = row
+    if status not in _RUN_STATUS:
+        raise CorruptPayload(f"run {run_id!r} is damaged in the database: status {status!r}", run=run_id)
+    return Head(no, epoch, _RUN_STATUS[status], last)
 
 
 def _check_run(values: list[Any]) -> None:

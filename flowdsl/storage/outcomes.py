@@ -2,8 +2,10 @@
 
 from attrs import define, frozen
 
+from flowdsl.core.ownership import sent_again
 from flowdsl.core.records import Run
 from flowdsl.errors import CorruptPayload, ResultNotStorable, StorageError
+from flowdsl.storage.operations import OpenRun
 
 __all__ = [
     "Claimed",
@@ -14,6 +16,7 @@ __all__ = [
     "Opened",
     "Outcome",
     "Unstorable",
+    "existing",
     "not_storable",
     "raise_not_storable",
     "raise_unstorable",
@@ -70,6 +73,11 @@ class Unstorable:
 
 
 Outcome = Done | Opened | Claimed | Found | Fenced | Missing | Unstorable
+
+
+def existing(op: OpenRun, nonce: str, run: Run) -> Opened | Found:
+    """The outcome of an opening that meets *run*. *nonce* is that of the run's last opening or claim."""
+    return Opened(run) if sent_again(op.nonce, op.run.owner, nonce, run) else Found((run,))
 
 
 def raise_unstorable(*outcomes: Outcome) -> None:

@@ -19,7 +19,7 @@ from flowdsl.core.records import (
 from flowdsl.storage.base import Attention, Storage
 from flowdsl.storage.operations import Operation
 from flowdsl.storage.outcomes import Outcome
-from flowdsl.storage.transactions import StepTransaction
+from flowdsl.storage.step_transactions import StepTransaction
 
 __all__ = ["RelayStorage"]
 

@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 from flowdsl.errors import StorageUnavailable
 from flowdsl.storage import relay
 from flowdsl.storage.base import Operation, Outcome, Storage
-from flowdsl.storage.transactions import StepTransaction
+from flowdsl.storage.step_transactions import StepTransaction
 
 __all__ = ["CrashingStorage", "EffectLog", "RelayStorage", "SimulatedCrash"]
 

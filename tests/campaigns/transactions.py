@@ -30,7 +30,7 @@ from flowdsl.storage import open_storage
 from flowdsl.storage.operations import Operation
 from flowdsl.storage.outcomes import Outcome
 from flowdsl.storage.relay import RelayStorage
-from flowdsl.storage.transactions import StepTransaction
+from flowdsl.storage.step_transactions import StepTransaction
 
 from .lives import Life
 from .report import Report

@@ -17,7 +17,7 @@ from flowdsl.storage import MemoryStorage, open_storage
 from flowdsl.storage.operations import Operation
 from flowdsl.storage.outcomes import Outcome
 from flowdsl.storage.relay import RelayStorage
-from flowdsl.storage.transactions import StepTransaction
+from flowdsl.storage.step_transactions import StepTransaction
 
 QUICK = Retry(attempts=3, initial=0.001)
 

@@ -236,7 +236,7 @@ bug(
 bug(
     "no-epoch-sqlite",
     "a stale owner's record is taken, in SQLite",
-    ("return head if fits(head, epoch) else self._fenced(run_id)", "return head"),
+    ("return head if fits(head, epoch) else self.fenced(run_id)", "return head"),
     ("if op.epoch is None: cursor", "if True:\n                cursor"),
     tests="tests/storage/test_contract.py",
 )
@@ -402,8 +402,8 @@ bug(
         "del data.unread[signal.id]\n    return _DONE",
     ),
     (
-        "done = self._put(head, op.step) self._execute(sql.TAKE_SIGNAL",
-        "done = _DONE\n        self._execute(sql.TAKE_SIGNAL",
+        "done = tx.append(head, op.step) tx.execute(sql.TAKE_SIGNAL",
+        "done = _DONE\n    tx.execute(sql.TAKE_SIGNAL",
     ),
     tests=f"tests/storage/test_contract.py {VERBS}",
 )

@@ -13,9 +13,9 @@ from flowdsl.core.ownership import (
     sent_again,
     updated,
 )
-from flowdsl.storage.memory.tables import RunData, Tables, copy_of
+from flowdsl.storage.memory.tables import Tables, copy_of
 from flowdsl.storage.operations import ClaimRun, DeleteRun, OpenRun, Restart, UpdateRun
-from flowdsl.storage.outcomes import Done, Fenced, Found, Missing, Opened, Outcome
+from flowdsl.storage.outcomes import Done, Fenced, Found, Missing, Opened, Outcome, existing
 
 __all__ = ["claim_run", "delete_run", "open_run", "restart", "update_run"]
 
@@ -31,10 +31,10 @@ def open_run(tables: Tables, op: OpenRun) -> Outcome:
         work = run.workflow, run.queue, run.dedup
         for data in tables.unfinished():
             if (data.run.workflow, data.run.queue, data.run.dedup) == work:
-                return _found(op, data)
+                return existing(op, data.nonce, copy_of(data.run))
     if run.number is None:
-        if (existing := tables.runs.get(run.id)) is not None:
-            return _found(op, existing)
+        if (found := tables.runs.get(run.id)) is not None:
+            return existing(op, found.nonce, copy_of(found.run))
         if (pruned := tables.stubs.get(run.id)) is not None:
             return Found((pruned,))
         return _insert(tables, op, run.id, None)
@@ -49,11 +49,6 @@ def open_run(tables: Tables, op: OpenRun) -> Outcome:
         if run_id not in tables.runs and run_id not in tables.stubs:
             return _insert(tables, op, run_id, number)
     return _MISSING
-
-
-def _found(op: OpenRun, data: RunData) -> Outcome:
-    run = copy_of(data.run)
-    return Opened(run) if sent_again(op.nonce, op.run.owner, data.nonce, run) else Found((run,))
 
 
 def _insert(tables: Tables, op: OpenRun, run_id: str, number: int | None) -> Outcome:

@@ -47,11 +47,11 @@ from flowdsl.storage.postgres.listen import Listener
 from flowdsl.storage.postgres.rows import NotTaken, Row, is_text, steps_of
 from flowdsl.storage.postgres.schema import prepare
 from flowdsl.storage.postgres.statements import Sql, Statements
-from flowdsl.storage.postgres.transactions import AsyncTransaction, BodyConnections
+from flowdsl.storage.postgres.step_transactions import AsyncTransaction, BodyConnections
 from flowdsl.storage.postgres.url import postgres_place
 from flowdsl.storage.postgres.writer import REFUSED, Single, Told, Transaction, single, unstorable
 from flowdsl.storage.refused import page_of, readable
-from flowdsl.storage.transactions import StepTransaction
+from flowdsl.storage.step_transactions import StepTransaction
 
 __all__ = ["PostgresStorage"]
 

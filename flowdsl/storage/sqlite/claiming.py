@@ -1,23 +1,72 @@
-"""Taking the next runs of queues, inside a transaction of the writer. :mod:`flowdsl.core.queues` and
-:mod:`flowdsl.core.ownership` decide what may be taken. The reads are here."""
+"""Taking the next runs of queues, in SQLite. :mod:`flowdsl.core.queues` and :mod:`flowdsl.core.ownership`
+decide which those are. The reads are here."""
 
 import json
 from collections.abc import Callable, Collection
 from itertools import islice
 from typing import Any
 
-from flowdsl.core.queues import LOOKED_AT, Candidate, Queue, Rooms, Taken, longest_window, queue_of
-from flowdsl.core.records import QueueRow
-from flowdsl.core.versions import is_known
+from flowdsl.core.ownership import claimed_next
+from flowdsl.core.queues import (
+    LOOKED_AT,
+    PASSED_OVER_AT_MOST,
+    Candidate,
+    Queue,
+    Rooms,
+    Taken,
+    longest_window,
+    queue_of,
+)
+from flowdsl.core.records import QueueRow, Run
+from flowdsl.core.versions import knows
+from flowdsl.errors import CorruptPayload
+from flowdsl.storage import columns
 from flowdsl.storage.operations import ClaimNext
+from flowdsl.storage.outcomes import Claimed
 from flowdsl.storage.sqlite import statements as sql
+from flowdsl.storage.sqlite.transaction import Transaction
 
-__all__ = ["next_runs"]
+__all__ = ["claim_next"]
 
 Execute = Callable[..., Any]
 
 
-def next_runs(execute: Execute, op: ClaimNext, now: float, without: Collection[int]) -> list[int]:
+def claim_next(tx: Transaction, op: ClaimNext) -> Claimed:
+    """Take the next runs that the owner may execute."""
+    again = tx.execute(sql.CLAIMED_BY_NONCE, (op.nonce, op.owner)).fetchall()
+    if again:
+        return Claimed(tuple(_by_number(tx, no) for (no,) in again))
+    chosen, damaged = _next_runs(tx, op)
+    claimed = []
+    for no, run in chosen:
+        changes = claimed_next(run, owner=op.owner, lease=op.lease, now=tx.now)
+        tx.set_run(run.id, no, changes | {"nonce": op.nonce})
+        claimed.append(_by_number(tx, no))
+    return Claimed(tuple(claimed), tuple(damaged.values()))
+
+
+def _next_runs(tx: Transaction, op: ClaimNext) -> tuple[list[tuple[int, Run]], dict[int, CorruptPayload]]:
+    """The runs that *op* takes, with their numbers; and those that were passed over since their rows are
+    damaged. They take no place of others."""
+    damaged: dict[int, CorruptPayload] = {}
+    while True:
+        chosen, before = [], len(damaged)
+        for no in _numbers(tx.execute, op, tx.now, damaged):
+            try:
+                chosen.append((no, _by_number(tx, no)))
+            except CorruptPayload as error:
+                damaged[no] = error
+        if len(damaged) == before or len(damaged) > PASSED_OVER_AT_MOST:
+            return chosen, damaged
+
+
+def _by_number(tx: Transaction, no: int) -> Run:
+    row = tx.one(sql.RUN_BY_NO, no)
+    assert row is not None
+    return columns.run_of(row)
+
+
+def _numbers(execute: Execute, op: ClaimNext, now: float, without: Collection[int]) -> list[int]:
     """The numbers of the runs that *op* takes now, but those *without* which it has to do; and of some whose
     rows are damaged, for whoever reads them to see it."""
     known = dict(op.workflows)
@@ -35,7 +84,7 @@ def _lost(
     for no, run_id, workflow, version in execute(statement, (now, *names, -1)):
         if no in without or run_id in op.skip or workflow not in known:
             continue
-        if not isinstance(version, str) or is_known(version, known[workflow]):
+        if not isinstance(version, str) or knows(known, workflow, version):
             found.append(no)  # one that is damaged is found out when it is read
             if len(found) == op.limit:
                 break
@@ -52,7 +101,7 @@ def _pending(
 
     def may_be_ours(workflow: str, version: str, queue: str) -> bool:
         named = op.queues is None or queue in op.queues
-        return named and workflow in known and is_known(version, known[workflow])
+        return named and knows(known, workflow, version)
 
     priority, created_at, run_id = op.after or (2**62, 0.0, "")
     place = (-priority, -priority, created_at, run_id)

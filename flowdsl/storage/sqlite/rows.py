@@ -1,16 +1,27 @@
-"""Steps as rows of SQLite, and rows as steps."""
+"""Steps as rows of SQLite, and rows as steps. Also what SQLite does not take."""
 
 import json
+import sqlite3
 from functools import lru_cache
 from typing import Any
 
 from flowdsl.core.records import Step, Tags, step_of
 from flowdsl.core.status import StepStatus
-from flowdsl.errors import CorruptPayload
+from flowdsl.errors import CorruptPayload, StorageError
 from flowdsl.storage.columns import tag_items
+from flowdsl.storage.outcomes import Unstorable
 from flowdsl.storage.sqlite.statements import MORE, USUAL
 
-__all__ = ["or_bytes", "step_values", "steps_of", "tag_rows"]
+__all__ = [
+    "UNSTORABLE",
+    "Row",
+    "is_unstorable",
+    "or_bytes",
+    "step_values",
+    "steps_of",
+    "tag_rows",
+    "unstorable",
+]
 
 Row = tuple[Any, ...]
 
@@ -109,3 +120,27 @@ def steps_of(run_id: str, rows: list[Row]) -> list[Step]:
             run=run_id,
         ) from error
     return list(steps.values())
+
+
+UNSTORABLE = (sqlite3.Error, OverflowError, UnicodeEncodeError)
+"""What may be about the values of a row: see :func:`is_unstorable`."""
+
+
+def is_unstorable(error: Exception) -> bool:
+    """Whether *error* is about the values of one row, not about the storage.
+
+    These are: a row or value above SQLite's limit, an integer above 64 bits, a text that is not Unicode, a
+    type that no column takes, ``None`` where there must be a value.
+    """
+    if isinstance(error, (sqlite3.DataError, sqlite3.IntegrityError, OverflowError, UnicodeEncodeError)):
+        return True
+    return isinstance(error, (sqlite3.InterfaceError, sqlite3.ProgrammingError)) and "binding" in str(error)
+
+
+def unstorable(error: Exception) -> Unstorable:
+    """The outcome for a row that failed with *error*."""
+    reason = StorageError(
+        f"this record cannot be stored in SQLite: {error}; it is too large or holds a value of a wrong type"
+    )
+    reason.__cause__ = error
+    return Unstorable(reason)

@@ -7,7 +7,7 @@ In the database a step's ``seq`` is ``runs.no << 32 | n``. So the steps of a run
 the table's one b-tree. Outside the database, ``n`` is called ``seq``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -238,6 +238,18 @@ def attention(count: int) -> str:
         SELECT id, epoch, status, cancel_requested,
             (SELECT count(*) FROM signals WHERE run = runs.no AND taken_by IS NULL)
         FROM runs WHERE pruned = 0 AND id IN ({_marks(count)})"""
+
+
+def chunks_of(ids: Iterable[str]) -> list[list[str]]:
+    """*ids* in lists of few sizes, so that there are few statements. The last list is filled up with one of
+    its ids."""
+    wanted = list(ids)
+    chunks = []
+    for start in range(0, len(wanted), 512):
+        chunk = wanted[start : start + 512]
+        size = next(size for size in (1, 8, 64, 512) if size >= len(chunk))
+        chunks.append(chunk + chunk[:1] * (size - len(chunk)))
+    return chunks
 
 
 def list_runs(where: RunFilter, payloads: bool) -> tuple[str, list[Any]]:

@@ -43,12 +43,14 @@ from flowdsl.storage.pulses import Pulses
 from flowdsl.storage.refused import page_of, readable
 from flowdsl.storage.sqlite import rows
 from flowdsl.storage.sqlite import statements as sql
+from flowdsl.storage.sqlite.apply import apply
 from flowdsl.storage.sqlite.checkpoint import Checkpoints
 from flowdsl.storage.sqlite.connections import Connections, Reader, ReaderPool
 from flowdsl.storage.sqlite.file import PAUSE, copy_file, is_busy, translate
-from flowdsl.storage.sqlite.transactions import SQLiteTransaction, begun
+from flowdsl.storage.sqlite.step_transactions import SQLiteTransaction, begun
+from flowdsl.storage.sqlite.transaction import Transaction
 from flowdsl.storage.sqlite.url import sqlite_path, sqlite_url
-from flowdsl.storage.sqlite.writer import Transaction, Writer, chunks_of
+from flowdsl.storage.sqlite.writer import Writer
 
 __all__ = ["SQLiteStorage"]
 
@@ -146,7 +148,7 @@ class SQLiteStorage(Storage):
         require_operations(operations)
         if not connection.in_transaction:
             connection.execute("BEGIN IMMEDIATE")
-        return Transaction(connection, self.now()).apply(operations)
+        return apply(Transaction(connection, self.now()), operations)
 
     @block
     def transaction(self) -> Iterator[SQLiteTransaction]:
@@ -299,7 +301,7 @@ class SQLiteStorage(Storage):
         for run_id in wanted:
             require_id(run_id)
         found: dict[str, Attention] = {}
-        for chunk in chunks_of(wanted):
+        for chunk in sql.chunks_of(wanted):
             read = self._read(sql.attention(len(chunk)), chunk, text=rows.or_bytes)
             found.update((one.run_id, one) for one in readable(columns.attention_of, read, self._reported))
         return [found[run_id] for run_id in wanted if run_id in found]
@@ -376,7 +378,7 @@ class SQLiteStorage(Storage):
     def _read_pulses(self, run_ids: list[str]) -> list[tuple[str, int]]:
         return [
             (row[0], row[1])
-            for chunk in chunks_of(run_ids)
+            for chunk in sql.chunks_of(run_ids)
             for row in self._read(sql.pulses(len(chunk)), chunk)
         ]
 

@@ -19,7 +19,7 @@ from flowdsl.errors import StepNotFound
 from flowdsl.runtime import Runtime
 from flowdsl.storage import MemoryStorage
 from flowdsl.storage.base import Fenced, Missing, Operation, Outcome, UpdateRun
-from flowdsl.storage.transactions import StepTransaction
+from flowdsl.storage.step_transactions import StepTransaction
 from flowdsl.testing.clock import VirtualClock
 from flowdsl.testing.crash import RelayStorage
 from flowdsl.testing.replay.observed import Called, Commit, Life, Plan, body_of

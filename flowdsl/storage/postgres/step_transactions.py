@@ -26,7 +26,7 @@ from flowdsl.storage.postgres.connections import KEEP_ALIVE, PerLoop, is_conflic
 from flowdsl.storage.postgres.drive import Threads, drive
 from flowdsl.storage.postgres.url import Place
 from flowdsl.storage.postgres.writer import REFUSED, Transaction, unstorable
-from flowdsl.storage.transactions import NotCommitted, StepTransaction, Unending, ended_by_itself, refuse
+from flowdsl.storage.step_transactions import NotCommitted, StepTransaction, Unending, ended_by_itself, refuse
 
 __all__ = ["AsyncStepConnection", "AsyncTransaction", "BodyConnections", "StepConnection", "SyncTransaction"]
 

@@ -14,9 +14,10 @@ from flowdsl.blocks import block
 from flowdsl.storage.operations import Operation
 from flowdsl.storage.outcomes import Done, Outcome
 from flowdsl.storage.sqlite import statements as sql
+from flowdsl.storage.sqlite.apply import apply
 from flowdsl.storage.sqlite.file import WRITER, connect, patiently, translate
-from flowdsl.storage.sqlite.writer import Transaction
-from flowdsl.storage.transactions import NotCommitted, StepTransaction, Unending, ended_by_itself
+from flowdsl.storage.sqlite.transaction import Transaction
+from flowdsl.storage.step_transactions import NotCommitted, StepTransaction, Unending, ended_by_itself
 
 __all__ = ["SQLiteTransaction", "StepConnection", "begun"]
 
@@ -58,7 +59,7 @@ class SQLiteTransaction(StepTransaction):
         connection.set_authorizer(None)
         connection.row_factory, connection.text_factory = None, str  # a body may have changed them
         try:
-            outcomes = Transaction(connection, self._now()).apply(operations)
+            outcomes = apply(Transaction(connection, self._now()), operations)
             if all(isinstance(outcome, Done) for outcome in outcomes):
                 connection.execute(sql.COMMIT)
                 self.committed = True
