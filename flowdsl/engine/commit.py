@@ -32,22 +32,22 @@ If you edit this
 """
 
 import asyncio
-import copy
 import queue
 import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Generator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 
 from flowdsl.blocks import block
+from flowdsl.engine.batch import Request, commit_together, commit_together_async, deliver, fail, resolve
 from flowdsl.errors import StorageUnavailable
 from flowdsl.storage.base import Operation, Outcome, Storage
 from flowdsl.storage.step_transactions import StepTransaction, in_threads
 
-__all__ = ["Committer", "Written"]
+__all__ = ["Committer"]
 
 
 class _Holder:
@@ -67,42 +67,19 @@ _GOODBYE = 2.0  # seconds that the thread has to end
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0  # seconds between two tries while the storage is unavailable
 
 
-class Written(asyncio.CancelledError):
-    """The task was cancelled during its commit. *outcomes* are what that commit gave."""
-
-    def __init__(self, outcomes: object) -> None:
-        super().__init__()
-        self.outcomes = outcomes
-
-
-class _Request:
-    """What one caller wants to write. It waits for *future*; in a thread, it waits at ``gate``."""
-
-    __slots__ = ("done", "error", "future", "gate", "loop", "operations", "outcomes")
-
-    def __init__(self, operations: Sequence[Operation], future: asyncio.Future[None] | None = None) -> None:
-        self.operations = operations
-        self.gate: threading.Lock | None = None
-        self.outcomes: list[Outcome] = []
-        self.error: BaseException | None = None
-        self.done = False
-        self.future = future
-        self.loop = None if future is None else future.get_loop()
-
-
 class Committer:
     """Commits for many callers on one storage."""
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
         self._turn = threading.Lock()
-        self._pending: deque[_Request] = deque()
+        self._pending: deque[Request] = deque()
         self._wake: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
         self._closing = threading.Event()
-        self._turns: dict[asyncio.AbstractEventLoop, list[_Request]] = {}
-        self._loops: dict[asyncio.AbstractEventLoop, list[_Request]] = {}  # loops that commit at the moment
+        self._turns: dict[asyncio.AbstractEventLoop, list[Request]] = {}
+        self._loops: dict[asyncio.AbstractEventLoop, list[Request]] = {}  # loops that commit at the moment
         self._serving: set[asyncio.Task[None]] = set()
         self._bodies: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock]
         self._bodies = weakref.WeakKeyDictionary()
@@ -135,9 +112,7 @@ class Committer:
                     raise
             finally:
                 self._turn.release()
-        request = _Request(operations)
-        request.gate = threading.Lock()
-        request.gate.acquire()
+        request = Request(operations)
         self._pending.append(request)
         try:
             self._nudge()
@@ -145,10 +120,7 @@ class Committer:
             with self._turn:
                 if not request.done:
                     self._drain()
-        request.gate.acquire()
-        if request.error is not None:
-            raise request.error
-        return request.outcomes
+        return request.answered()
 
     async def commit_async(self, operations: Sequence[Operation]) -> list[Outcome]:
         """As :meth:`commit`, without blocking the event loop for a disk or a round trip.
@@ -162,32 +134,20 @@ class Committer:
         if self.storage.inline and not self._turn.locked():
             if not self.storage.shares or _is_idle(loop):
                 return self.storage.commit(operations)
-            request = _Request(operations, loop.create_future())
+            request = Request(operations, loop)
             self._join_turn(loop, request)
         elif self.storage.awaits:
-            request = _Request(operations, loop.create_future())
+            request = Request(operations, loop)
             self._join_loop(loop, request)
         else:
             if self._streak >= _TRUSTED and not self.storage.inline and _is_idle(loop):
                 outcomes = self._on_the_loop(operations)
                 if outcomes is not None:
                     return outcomes
-            request = _Request(operations, loop.create_future())
+            request = Request(operations, loop)
             self._pending.append(request)
             self._nudge()
-        cancelled: asyncio.CancelledError | None = None
-        while not request.done:
-            try:
-                assert request.future is not None
-                await request.future
-            except asyncio.CancelledError as error:
-                cancelled = cancelled or error
-                request.future = loop.create_future()
-        if cancelled is not None:
-            raise cancelled if request.error is not None else Written(request.outcomes)
-        if request.error is not None:
-            raise request.error
-        return request.outcomes
+        return await request.answered_async()
 
     def writes_here(self) -> bool:
         """Whether others wait for a commit of this thread, which a signal handler has interrupted."""
@@ -215,7 +175,7 @@ class Committer:
         self._streak = self._streak + 1 if time.perf_counter() - begun < _QUICK else 0
         return outcomes
 
-    def _join_turn(self, loop: asyncio.AbstractEventLoop, request: _Request) -> None:
+    def _join_turn(self, loop: asyncio.AbstractEventLoop, request: Request) -> None:
         """Commit together with whoever else writes in this turn of the loop."""
         turn = self._turns.get(loop)
         if turn is None:
@@ -230,12 +190,12 @@ class Committer:
             self._pending.extend(batch)
             self._nudge()
             return
-        outage = self._commit_together(batch, BaseException)  # no error may leave a caller waiting
+        outage = commit_together(batch, BaseException, self._timed)  # no error may leave a caller waiting
         if outage is not None:
-            self._fail([request for request in batch if not request.done], outage)
-        _resolve(batch)
+            fail(batch, outage)
+        resolve(batch)
 
-    def _join_loop(self, loop: asyncio.AbstractEventLoop, request: _Request) -> None:
+    def _join_loop(self, loop: asyncio.AbstractEventLoop, request: Request) -> None:
         """Commit on the loop: at once, or with whoever else comes while a commit of it is under way."""
         waiting = self._loops.get(loop)
         if waiting is None:
@@ -245,35 +205,17 @@ class Committer:
             serving.add_done_callback(self._serving.discard)
         waiting.append(request)
 
-    async def _serve_loop(self, loop: asyncio.AbstractEventLoop, waiting: list[_Request]) -> None:
+    async def _serve_loop(self, loop: asyncio.AbstractEventLoop, waiting: list[Request]) -> None:
         while waiting:
             batch = waiting[:_MOST]
             del waiting[:_MOST]
-            outage = await self._commit_together_async(batch)
+            outage = await commit_together_async(batch, self.storage.commit_async)
             if outage is not None:  # the storage has waited for the outage to end: all have one deadline
                 batch += waiting
                 waiting.clear()
-                self._fail([request for request in batch if not request.done], outage)
-            _resolve(batch)
+                fail(batch, outage)
+            resolve(batch)
         del self._loops[loop]
-
-    async def _commit_together_async(self, batch: list[_Request]) -> StorageUnavailable | None:
-        """As :meth:`_commit_together`, on the event loop."""
-        work = _together(batch, Exception)
-        try:
-            operations = next(work)
-            while True:
-                try:
-                    outcomes = await self.storage.commit_async(operations)
-                except asyncio.CancelledError:
-                    continue  # the loop is ending and callers wait; sending it again does no harm
-                except Exception as error:  # the generator decides about any error
-                    operations = work.throw(error)
-                else:
-                    operations = work.send(outcomes)
-        except StopIteration as end:
-            outage: StorageUnavailable | None = end.value
-            return outage
 
     @block
     def transaction(self) -> Iterator[StepTransaction]:
@@ -340,19 +282,19 @@ class Committer:
         While the storage is unavailable, all callers wait together, and new ones join them. That ends when
         the outage has lasted too long.
         """
-        batch: list[_Request] = []
+        batch: list[Request] = []
         pause = _FIRST_PAUSE
         while batch or self._pending:
             while self._pending and len(batch) < _MOST:
                 batch.append(self._pending.popleft())
             try:
-                outage = self._commit_together(batch, catch)
+                outage = commit_together(batch, catch, self._timed)
             except BaseException:  # an interrupt must not lose requests
                 self._pending.extendleft(request for request in reversed(batch) if not request.done)
                 self._wake.put(True)
                 raise
             finally:
-                self._deliver(batch)
+                deliver(batch)
             batch = [request for request in batch if not request.done]
             if outage is None:
                 self._outage, pause = None, _FIRST_PAUSE
@@ -365,55 +307,14 @@ class Committer:
                 self._closing.wait(min(pause, left))
                 pause = min(2 * pause, _LONGEST_PAUSE)
 
-    def _commit_together(
-        self, batch: list[_Request], catch: type[BaseException]
-    ) -> StorageUnavailable | None:
-        """Commit for *batch*. Returns the error if the storage is unavailable; then the rest is not done."""
-        work = _together(batch, catch)
-        try:
-            operations = next(work)
-            while True:
-                try:
-                    outcomes = self._timed(operations)
-                except BaseException as error:  # the generator decides about any error
-                    operations = work.throw(error)
-                else:
-                    operations = work.send(outcomes)
-        except StopIteration as end:
-            outage: StorageUnavailable | None = end.value
-            return outage
-
-    def _give_up(self, batch: list[_Request], error: StorageUnavailable) -> None:
+    def _give_up(self, batch: list[Request], error: StorageUnavailable) -> None:
         """The outage has lasted too long for *batch*, and for callers who came meanwhile. All have one
         deadline. Otherwise each would wait for those before it, and then as long again. The caller holds the
         turn."""
         while self._pending:
             batch.append(self._pending.popleft())
-        self._fail(batch, error)
-        self._deliver(batch)
-
-    @staticmethod
-    def _fail(batch: list[_Request], error: StorageUnavailable) -> None:
-        for request in batch:
-            request.error = copy.copy(error)  # each caller adds its own notes and traceback
-            request.done = True
-
-    @staticmethod
-    def _deliver(batch: list[_Request]) -> None:
-        """Hand over what is done, once to each caller."""
-        loops: dict[asyncio.AbstractEventLoop, list[_Request]] = {}
-        for request in batch:
-            if not request.done:
-                continue
-            if request.gate is not None:
-                request.gate.release()
-            elif request.loop is not None:
-                loops.setdefault(request.loop, []).append(request)
-        for loop, requests in loops.items():
-            try:
-                loop.call_soon_threadsafe(_resolve, requests)
-            except RuntimeError:  # that loop is closed and its callers are gone; what they wrote is kept
-                pass
+        fail(batch, error)
+        deliver(batch)
 
     def close(self) -> None:
         """End the thread. What is queued is committed first, but an outage is not waited out. If a storage
@@ -429,46 +330,8 @@ class Committer:
             self._thread = None
 
 
-def _together(
-    batch: list[_Request], catch: type[BaseException]
-) -> Generator[Sequence[Operation], list[Outcome], StorageUnavailable | None]:
-    """Yields what is to be committed for *batch*, and is sent the outcomes. Ends with the error, if the
-    storage is unavailable."""
-    if len(batch) > 1:
-        try:
-            outcomes = yield [op for request in batch for op in request.operations]
-        except StorageUnavailable as error:
-            return error
-        except catch:
-            pass  # one caller's operations are at fault: find out below whose
-        else:
-            start = 0
-            for request in batch:
-                end = start + len(request.operations)
-                request.outcomes = outcomes[start:end]
-                request.done = True
-                start = end
-            return None
-    for request in batch:
-        try:
-            request.outcomes = yield request.operations
-        except StorageUnavailable as error:
-            return error
-        except catch as error:
-            request.error = error
-        request.done = True
-    return None
-
-
 def _is_idle(loop: asyncio.AbstractEventLoop) -> bool:
     """Whether *loop* has no other callback ready. Then blocking it for a moment delays nobody. A loop that
     does not tell counts as busy."""
     ready = getattr(loop, "_ready", True)
     return not ready
-
-
-def _resolve(requests: list[_Request]) -> None:
-    for request in requests:
-        future = request.future
-        if future is not None and not future.done():
-            future.set_result(None)

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from flowdsl.core.records import Step
+from flowdsl.engine.batch import Written
 from flowdsl.engine.body import Body
-from flowdsl.engine.commit import Written
 from flowdsl.engine.definitions import Invocation, StepDef
 from flowdsl.engine.effects import Commit, Effect, Effects, Read
 from flowdsl.engine.engine import Engine

@@ -8,7 +8,8 @@ import pytest
 from committing import Slow, keys, put, waiting
 
 from flowdsl.core.records import Run, Step
-from flowdsl.engine.commit import Committer, Written
+from flowdsl.engine.batch import Written
+from flowdsl.engine.commit import Committer
 from flowdsl.errors import StorageFull, StorageUnavailable
 from flowdsl.storage import MemoryStorage
 from flowdsl.storage.base import Done, OpenRun, PutStep

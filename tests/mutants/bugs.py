@@ -308,7 +308,7 @@ bug(
         "except catch: pass",
         "except catch as error:\n"
         "                for request in batch:\n"
-        "                    request.error, request.done = error, True\n"
+        "                    request.fail(error)\n"
         "                return",
     ),
     tests="tests/engine/test_commit.py",
@@ -317,15 +317,15 @@ bug(
     "neighbour-dropped",
     "behind a shared commit that failed, only the first caller's operations are written",
     (
-        "try: request.outcomes = yield request.operations",
-        "try:\n            if request is batch[0]:\n                request.outcomes = yield request.operations",
+        "try: outcomes = yield request.operations",
+        "try:\n            outcomes = (yield request.operations) if request is batch[0] else []",
     ),
     tests="tests/engine/test_commit.py",
 )
 bug(
     "cancelled-commit-unknown",
     "a task that is cancelled while it commits does not learn of it",
-    ("cancelled = cancelled or error request.future = loop.create_future()", "raise"),
+    ("cancelled = cancelled or error self._future = self.loop.create_future()", "raise"),
     tests="tests/engine/test_commit.py tests/engine/runs/test_undo.py",
 )
 
