@@ -15,7 +15,7 @@ from flowdsl.core.records import Signal
 from flowdsl.storage.migrations import migrations
 from flowdsl.storage.operations import AddSignal, PutStep, UpdateRun
 from flowdsl.storage.postgres import PostgresStorage
-from flowdsl.storage.postgres.writer import topic_key
+from flowdsl.storage.postgres.rows import topic_key
 from flowdsl.testing.storage.samples import a_step, open_run
 
 

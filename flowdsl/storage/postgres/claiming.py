@@ -1,36 +1,73 @@
-"""Taking the next runs of queues, inside a transaction of the writer. :mod:`flowdsl.core.queues` and
-:mod:`flowdsl.core.ownership` decide what may be taken. The reads are here.
+"""Taking the next runs of queues, in PostgreSQL. :mod:`flowdsl.core.queues` and
+:mod:`flowdsl.core.ownership` decide which those are. The reads are here.
 
 Rows that another worker has locked are passed over. If there are limits, one worker claims at a time. It
-looks at the clock when its turn has come."""
+looks at the clock when its turn has come.
+"""
 
 from collections.abc import Mapping
 from typing import Any
 
 from attrs import frozen
 
-from flowdsl.core.queues import LOOKED_AT, Candidate, Queue, Rooms, Taken, longest_window, queue_of
-from flowdsl.core.records import QueueRow, Run
-from flowdsl.core.versions import is_known
+from flowdsl.core.ownership import claimed_next
+from flowdsl.core.queues import (
+    LOOKED_AT,
+    PASSED_OVER_AT_MOST,
+    Candidate,
+    Queue,
+    Rooms,
+    Taken,
+    longest_window,
+    queue_of,
+)
+from flowdsl.core.records import QueueRow, Run, changed
+from flowdsl.core.versions import knows
 from flowdsl.errors import CorruptPayload
 from flowdsl.storage import columns
 from flowdsl.storage.operations import ClaimNext
-from flowdsl.storage.postgres.rows import Dialogue, Row, is_text
+from flowdsl.storage.outcomes import Claimed
+from flowdsl.storage.postgres.rows import Dialogue, Row, checked, is_text
 from flowdsl.storage.postgres.statements import Statements
+from flowdsl.storage.postgres.transaction import Transaction
 
-__all__ = ["First", "look_first", "next_runs"]
+__all__ = ["claim_next"]
 
 Numbered = tuple[int, Run]
 """A run, with the number of its row."""
 
-_PASSED_OVER = 1000  # most damaged rows that a claim looks at
 _PLACE = [columns.RUN_COLUMNS.index(name) for name in ("id", "priority", "created_at")]
 _END = (2**62, float("inf"), "")
 """A place behind all runs."""
 
 
+def claim_next(tx: Transaction, op: ClaimNext) -> Dialogue[Claimed]:
+    """Take the next runs that the owner may execute."""
+    first = yield from _look_first(tx.sql, op)
+    tx.note_time(first.now)
+    again = (yield tx.sql.claimed_by_nonce, (op.nonce, op.owner)) if first.claimed_before else []
+    if again:
+        return Claimed(tuple(columns.run_of(row) for row in again))
+    if first.limited:
+        yield tx.sql.lock_claims, ()
+        tx.forget_time()
+    found, damaged = yield from _next_runs(tx.sql, op, first, (yield from tx.clock()))
+    if not found:
+        return Claimed((), tuple(damaged))
+    now = yield from tx.clock()
+    runs = [changed(run, claimed_next(run, owner=op.owner, lease=op.lease, now=now)) for _, run in found]
+    for run in runs:
+        tx.heads.pop(run.id, None)
+    numbers, epochs = [no for no, _ in found], [run.epoch for run in runs]
+    begun, recoveries = [run.claimed_at for run in runs], [run.recoveries for run in runs]
+    (owner,) = checked((op.owner,))
+    values = (owner, op.nonce, now + op.lease, numbers, epochs, begun, recoveries)
+    yield tx.sql.take_runs, values
+    return Claimed(tuple(runs), tuple(damaged))
+
+
 @frozen(slots=True)
-class First:
+class _First:
     """What a claim knows after its first look.
 
     *claimed_before*: the same claim was sent before. *limited*: there are limits. *now* is in seconds on the
@@ -45,20 +82,20 @@ class First:
     queues: dict[str, Queue]
 
 
-def look_first(sql: Statements, op: ClaimNext) -> Dialogue[First]:
+def _look_first(sql: Statements, op: ClaimNext) -> Dialogue[_First]:
     """The first look, in one statement."""
     priority, created_at, run_id = op.after or (2**62, 0.0, "")
     begin = (-priority, created_at, run_id)
     rows = yield sql.claiming, (op.nonce, op.owner, *begin, op.limit + LOOKED_AT - 1)
     queues = {row[6]: queue_of(QueueRow(*row[6:])) for row in rows if row[6] is not None}
     claimed_before, serial, now, *end = rows[0][:6]
-    return First(
+    return _First(
         claimed_before, bool(queues or serial), now, begin, _END if end[0] is None else tuple(end), queues
     )
 
 
-def next_runs(
-    sql: Statements, op: ClaimNext, first: First, now: float
+def _next_runs(
+    sql: Statements, op: ClaimNext, first: _First, now: float
 ) -> Dialogue[tuple[list[Numbered], list[CorruptPayload]]]:
     """The runs that *op* takes now, whose rows are locked; and why others were passed over: their rows are
     damaged. These take no place of others."""
@@ -66,12 +103,12 @@ def next_runs(
     while True:
         known = len(damaged)
         found = yield from _found(sql, op, first, now, damaged)
-        if len(damaged) == known or len(damaged) > _PASSED_OVER:
+        if len(damaged) == known or len(damaged) > PASSED_OVER_AT_MOST:
             return found, list(damaged.values())
 
 
 def _found(
-    sql: Statements, op: ClaimNext, first: First, now: float, damaged: dict[str, CorruptPayload]
+    sql: Statements, op: ClaimNext, first: _First, now: float, damaged: dict[str, CorruptPayload]
 ) -> Dialogue[list[Numbered]]:
     claim = _Claim(sql, op, first.begin, now, damaged)
     lost = yield from claim.lost()
@@ -165,7 +202,7 @@ class _Claim:
 
     def _knows(self, workflow: str, version: str, queue: str | None = None) -> bool:
         named = queue is None or self._names is None or queue in self._names
-        return named and workflow in self._known and is_known(version, self._known[workflow])
+        return named and knows(self._known, workflow, version)
 
 
 def _chosen(rooms: Rooms, runs: list[Numbered], limit: int) -> list[Numbered]:

@@ -1,14 +1,29 @@
 """Steps as rows of PostgreSQL, and rows as steps. Also what PostgreSQL does not take."""
 
 from collections.abc import Generator, Iterable, Sequence
+from hashlib import blake2b
 from typing import Any, TypeVar
+
+import psycopg
 
 from flowdsl.core.records import Step
 from flowdsl.core.status import StepStatus
-from flowdsl.errors import CorruptPayload
+from flowdsl.errors import CorruptPayload, StorageError
+from flowdsl.storage.outcomes import Unstorable
 from flowdsl.storage.postgres.statements import STEP_COLUMNS, Sql
 
-__all__ = ["Dialogue", "NotTaken", "Row", "checked", "is_text", "step_values", "steps_of"]
+__all__ = [
+    "REFUSED",
+    "Dialogue",
+    "NotTaken",
+    "Row",
+    "checked",
+    "is_text",
+    "step_values",
+    "steps_of",
+    "topic_key",
+    "unstorable",
+]
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
@@ -19,6 +34,17 @@ _STEP_STATUS = {status.value: status for status in StepStatus}
 _STATUS = STEP_COLUMNS.index("status")
 _LARGEST = 500_000_000  # bytes of a value; PostgreSQL takes twice as much, but its protocol does not
 _LONGEST = 2_000  # bytes of a text that stands in an index
+
+
+REFUSED = (psycopg.DataError, psycopg.IntegrityError, psycopg.ProgrammingError, psycopg.NotSupportedError)
+"""What the driver raises for the values of a row."""
+
+
+def unstorable(error: Exception) -> Unstorable:
+    """The outcome for a row that failed with *error*."""
+    reason = StorageError(f"this record cannot be stored in PostgreSQL: {str(error).strip()}")
+    reason.__cause__ = error
+    return Unstorable(reason)
 
 
 class NotTaken(Exception):
@@ -81,3 +107,8 @@ def steps_of(run_id: str, rows: list[tuple[Any, ...]]) -> list[Step]:
             run=run_id,
         ) from error
     return list(steps.values())
+
+
+def topic_key(topic: str) -> str:
+    """What stands for a topic in the database. It is short, and always a text."""
+    return blake2b(topic.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()

@@ -22,10 +22,12 @@ from flowdsl.blocks import block
 from flowdsl.errors import StorageFull, StorageUnavailable
 from flowdsl.storage.operations import Operation
 from flowdsl.storage.outcomes import Done, Outcome
+from flowdsl.storage.postgres.apply import apply
 from flowdsl.storage.postgres.connections import KEEP_ALIVE, PerLoop, is_conflict, is_outage, leaked
 from flowdsl.storage.postgres.drive import Threads, drive
+from flowdsl.storage.postgres.rows import REFUSED, unstorable
+from flowdsl.storage.postgres.transaction import Transaction
 from flowdsl.storage.postgres.url import Place
-from flowdsl.storage.postgres.writer import REFUSED, Transaction, unstorable
 from flowdsl.storage.step_transactions import NotCommitted, StepTransaction, Unending, ended_by_itself, refuse
 
 __all__ = ["AsyncStepConnection", "AsyncTransaction", "BodyConnections", "StepConnection", "SyncTransaction"]
@@ -121,7 +123,7 @@ class SyncTransaction(_Transaction):
         connection: StepConnection = self.connection
         connection.row_factory, connection.cursor_factory = tuple_row, psycopg.Cursor
         try:
-            outcomes = drive(connection, self._writer.apply(operations))
+            outcomes = drive(connection, apply(self._writer, operations))
         except psycopg.Error as error:
             return self._applied(error, operations)
         if _all_done(outcomes):

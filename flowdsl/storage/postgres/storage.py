@@ -41,15 +41,17 @@ from flowdsl.storage.base import Attention, Storage
 from flowdsl.storage.forking import rest_before_fork
 from flowdsl.storage.operations import Operation, require_id, require_limit, require_operations
 from flowdsl.storage.outcomes import Outcome
+from flowdsl.storage.postgres.apply import apply
 from flowdsl.storage.postgres.connections import Connections, Outage, is_conflict, is_outage, translate
 from flowdsl.storage.postgres.drive import Threads, drive, drive_async
 from flowdsl.storage.postgres.listen import Listener
-from flowdsl.storage.postgres.rows import NotTaken, Row, is_text, steps_of
+from flowdsl.storage.postgres.rows import REFUSED, NotTaken, Row, is_text, steps_of, unstorable
 from flowdsl.storage.postgres.schema import prepare
 from flowdsl.storage.postgres.statements import Sql, Statements
 from flowdsl.storage.postgres.step_transactions import AsyncTransaction, BodyConnections
+from flowdsl.storage.postgres.transaction import Transaction
 from flowdsl.storage.postgres.url import postgres_place
-from flowdsl.storage.postgres.writer import REFUSED, Single, Told, Transaction, single, unstorable
+from flowdsl.storage.postgres.writer import Single, Told, single
 from flowdsl.storage.refused import page_of, readable
 from flowdsl.storage.step_transactions import StepTransaction
 
@@ -158,7 +160,7 @@ class PostgresStorage(Storage):
         for careful in (False, True):
             try:
                 with connection.transaction():
-                    return drive(connection, self._new_transaction().apply(operations, careful))
+                    return drive(connection, apply(self._new_transaction(), operations, careful))
             except REFUSED as error:
                 if is_conflict(error) or careful:
                     raise
@@ -171,14 +173,14 @@ class PostgresStorage(Storage):
             return super().commit_within(connection, operations)
         _require_transaction(connection)
         require_operations(operations)
-        return drive(connection, self._new_transaction().apply(operations))
+        return drive(connection, apply(self._new_transaction(), operations))
 
     async def commit_within_async(self, connection: Any, operations: Sequence[Operation], /) -> list[Outcome]:
         if not isinstance(connection, psycopg.AsyncConnection):
             return self.commit_within(connection, operations)
         _require_transaction(connection)
         require_operations(operations)
-        return await drive_async(connection, self._new_transaction().apply(operations))
+        return await drive_async(connection, apply(self._new_transaction(), operations))
 
     async def commit_async(self, operations: Sequence[Operation], /) -> list[Outcome]:
         """``commit`` without blocking the event loop. One statement is sent on the loop, without a thread.

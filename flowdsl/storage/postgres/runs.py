@@ -1,0 +1,180 @@
+"""Opening, claiming, updating and deleting runs, in PostgreSQL."""
+
+from hashlib import blake2b
+
+from flowdsl.core.ownership import (
+    FOUND_AT_MOST,
+    claimed,
+    fits,
+    has_restarted,
+    in_place,
+    inserted,
+    numbers_for,
+    remains,
+    restarted,
+    sent_again,
+    updated,
+)
+from flowdsl.core.records import Run
+from flowdsl.storage import columns
+from flowdsl.storage.columns import Head
+from flowdsl.storage.operations import ClaimRun, DeleteRun, OpenRun, Restart, UpdateRun
+from flowdsl.storage.outcomes import Done, Fenced, Found, Missing, Opened, Outcome, existing
+from flowdsl.storage.postgres.rows import Dialogue, checked, is_text
+from flowdsl.storage.postgres.transaction import Transaction
+
+__all__ = ["claim_run", "delete_run", "key_lock", "open_run", "restart", "update_run"]
+
+_DONE = Done()
+_EXISTED = Done(existed=True)
+_MISSING = Missing()
+
+
+def open_run(tx: Transaction, op: OpenRun) -> Dialogue[Outcome]:
+    """Insert a run, or find the one that exists or is to be continued."""
+    run = op.run
+    _check_run(run)
+    if run.dedup is not None:
+        yield tx.sql.lock_keys, ([key_lock(f"dedup {run.workflow} {run.queue} {run.dedup}")],)
+        rows = yield tx.sql.same_work, (run.dedup, run.workflow, run.queue)
+        if rows:
+            return existing(op, rows[0][0], columns.run_of(rows[0][1:]))
+    if run.number is None:
+        for _ in range(2):  # another process may insert it while we look
+            rows = yield tx.sql.run_by_id, (run.id,)
+            if rows:
+                found = columns.stored_run_of(rows[0])
+                return existing(op, found.nonce, found.run)
+            ((_, epoch, _, now),) = yield tx.sql.opening, (run.key, "", run.owner, run.key)
+            tx.note_time(now)
+            opened = yield from _insert(tx, op, run.id, None, epoch)
+            if opened is not None:
+                return opened
+    same = (op.nonce, run.owner, run.key)
+    ((highest, epoch, opened_before, now),) = yield tx.sql.opening, (run.key, *same)
+    tx.note_time(now)
+    rows = (yield tx.sql.run_by_nonce, same) if opened_before else []
+    if rows:
+        return Opened(columns.run_of(rows[0]))
+    if highest and not op.fresh:
+        rows = yield tx.sql.continuable, (run.key, list(op.skip_owners), FOUND_AT_MOST)
+        if rows:
+            return Found(tuple(columns.run_of(row) for row in rows))
+    for number in numbers_for(op.number, highest or 0):
+        opened = yield from _insert(tx, op, f"{run.id}-{number}", number, epoch)
+        if opened is not None:
+            return opened
+    return _MISSING
+
+
+def _insert(
+    tx: Transaction, op: OpenRun, run_id: str, number: int | None, epoch: int
+) -> Dialogue[Opened | None]:
+    now = yield from tx.clock()
+    run = inserted(op.run, run_id, number, epoch + 1, now + op.lease)
+    rows = yield tx.sql.insert_run, (op.nonce, *checked(columns.run_values(run)))
+    if not rows:
+        return None
+    no = rows[0][0]
+    yield from tx.add_tags(no, run.tags)
+    tx.heads[run_id] = Head(no, run.epoch, run.status, 0)
+    return Opened(run)
+
+
+def claim_run(tx: Transaction, op: ClaimRun) -> Dialogue[Outcome]:
+    """Take a run over."""
+    found = yield from tx.run(op.run_id)
+    if found is None:
+        return _MISSING
+    no, nonce, run = found
+    if sent_again(op.nonce, op.owner, nonce, run):
+        return Opened(run)
+    now = yield from tx.clock()
+    changes = claimed(
+        run,
+        epoch=op.epoch,
+        owner=op.owner,
+        lease=op.lease,
+        force=op.force,
+        if_status=op.if_status,
+        changes=op.changes,
+        now=now,
+    )
+    if changes is None:
+        return Fenced(run)
+    yield from tx.set_run(op.run_id, no, changes | {"nonce": op.nonce})
+    found = yield from tx.run(op.run_id)
+    return Opened(found.run) if found else _MISSING
+
+
+def update_run(tx: Transaction, op: UpdateRun) -> Dialogue[Outcome]:
+    """Set fields of a run."""
+    head = yield from tx.head(op.run_id)
+    if head is None:
+        return _MISSING
+    if not fits(head, op.epoch, op.if_status):
+        found = yield from tx.run(op.run_id)
+        if found is not None and in_place(found.run, op.epoch, op.if_status, op.changes):
+            return _EXISTED
+        return Fenced(found.run) if found else _MISSING
+    now = (yield from tx.clock()) if op.release or op.lease is not None else 0.0
+    if changes := updated(op.changes, op.lease, op.release, now):
+        yield from tx.set_run(op.run_id, head.no, changes)
+    return _DONE
+
+
+def restart(tx: Transaction, op: Restart) -> Dialogue[Outcome]:
+    """Begin the next generation of a run."""
+    head = yield from tx.head(op.run_id)  # locks it
+    found = yield from tx.run(op.run_id)
+    if head is None or found is None:
+        return _MISSING
+    run = found.run
+    if has_restarted(run, op.epoch, op.changes):
+        return _EXISTED
+    if not fits(run, op.epoch):
+        return Fenced(run)
+    yield from tx.set_run(op.run_id, head.no, restarted(run, op.changes))
+    yield tx.sql.keep_last, (head.last, head.no)
+    yield tx.sql.drop_steps_of_run, (head.no,)
+    yield tx.sql.drop_taken, (head.no,)
+    return _DONE
+
+
+def delete_run(tx: Transaction, op: DeleteRun) -> Dialogue[Outcome]:
+    """Delete a run with all that belongs to it, or the stub that remained of it."""
+    if not is_text(op.run_id):
+        return _DONE
+    rows = yield tx.sql.run_by_id, (op.run_id,)
+    if not rows:
+        return _DONE
+    no, _, run = columns.stored_run_of(rows[0])
+    stub = remains(run, op.tombstone, op.seal)
+    if stub is run:
+        return _DONE
+    for statement in (
+        tx.sql.drop_steps_of_run,
+        tx.sql.drop_signals,
+        tx.sql.drop_items,
+        tx.sql.drop_tags,
+    ):
+        yield statement, (no,)
+    if stub is not None:
+        yield tx.sql.replace_run, (*columns.run_values(stub), no)
+    else:
+        yield tx.sql.delete_run, (no,)
+        yield tx.sql.keep_epoch, (run.epoch,)
+    tx.heads[op.run_id] = None
+    return _DONE
+
+
+def _check_run(run: Run) -> None:
+    names = [text for item in columns.tag_items(run.tags) for text in item]
+    checked([*columns.run_values(run), *names], (run.id, run.key, run.workflow, run.parent, *names))
+
+
+def key_lock(key: str) -> int:
+    """The number that is locked while runs of *key* are numbered."""
+    return int.from_bytes(
+        blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big", signed=True
+    )
