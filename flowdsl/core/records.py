@@ -14,6 +14,7 @@ from attrs import NOTHING, field, fields, frozen
 from flowdsl.core.status import RunStatus, StepStatus
 
 __all__ = [
+    "Attention",
     "Item",
     "Memo",
     "QueueCounts",
@@ -220,6 +221,17 @@ class QueueRow:
     spec: str = ""
     paused: bool = False
     seal: bytes = b""
+
+
+@frozen(slots=True)
+class Attention:
+    """What an executing run must know: is it still ours, should it stop, does it have unread messages?"""
+
+    run_id: str
+    epoch: int
+    status: RunStatus
+    cancel_requested: float | None
+    unread: int
 
 
 @frozen(slots=True)

@@ -28,16 +28,15 @@ get_state`` use ``commit`` and need no implementation.
 
 import asyncio
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, Self
 
-from attrs import evolve, frozen
+from attrs import evolve
 
-from flowdsl.core.kinds import STORE
-from flowdsl.core.ownership import RUN_FIELDS
 from flowdsl.core.records import (
+    Attention,
     Item,
     Memo,
     QueueCounts,
@@ -48,10 +47,8 @@ from flowdsl.core.records import (
     Signal,
     Step,
     WorkerRow,
-    fields_of,
 )
 from flowdsl.core.status import RunStatus
-from flowdsl.errors import RunConflict
 from flowdsl.storage.changes import Changes
 from flowdsl.storage.operations import (
     AddSignal,
@@ -91,6 +88,7 @@ from flowdsl.storage.outcomes import (
 )
 from flowdsl.storage.step_transactions import StepTransaction, in_threads
 from flowdsl.storage.topics import topics_of
+from flowdsl.storage.verbs import Verbs
 from flowdsl.threads import in_thread
 
 __all__ = [
@@ -131,18 +129,7 @@ __all__ = [
 ]
 
 
-@frozen(slots=True)
-class Attention:
-    """What an executing run must know: is it still ours, should it stop, does it have unread messages?"""
-
-    run_id: str
-    epoch: int
-    status: RunStatus
-    cancel_requested: float | None
-    unread: int
-
-
-class Storage(ABC):
+class Storage(Verbs):
     """Base class of all storages. Many threads may use one. Values that it returns are never shared.
 
     * ``url``: how another process opens the same storage; ``None`` if that is impossible (memory).
@@ -398,62 +385,8 @@ class Storage(ABC):
                 found.append(Attention(run_id, run.epoch, run.status, run.cancel_requested, unread))
         return found
 
-    # The verbs of the field, made of commits --------------------------------------------------------------
-
-    def set_run(self, run: Run, /) -> None:
-        """Insert a run as it is, or replace all its fields except the epoch and the lease.
-
-        Raises ``ValueError`` for a pruned *run*. Raises :class:`~flowdsl.errors.RunConflict` if its id
-        belongs to a pruned one.
-        """
-        if run.pruned:
-            raise ValueError("a pruned run cannot be set; delete it with a tombstone")
-        insert = OpenRun(evolve(run, number=None), 0.0)
-        opened, updated = self.commit(
-            [insert, UpdateRun(run.id, run_changes(run), release=run.owner is None)]
-        )
-        if isinstance(updated, Missing) and isinstance(opened, Found):
-            raise RunConflict(
-                f"the id {run.id!r} belonged to a run that was pruned; take another id", run=run.id
-            )
-        raise_unstorable(opened, updated)
-
-    def delete_run(self, run_id: str, /) -> None:
-        """Delete a run with all that belongs to it. A missing one is no error."""
-        self.commit([DeleteRun(run_id)])
-
-    def set_step(self, step: Step, /) -> None:
-        """Insert or replace a step record of an existing run. ``LookupError`` if the run is missing."""
-        (outcome,) = self.commit([PutStep(step)])
-        raise_unstorable(outcome)
-        if isinstance(outcome, Missing):
-            raise LookupError(f"no run {step.run_id!r}")
-
-    def delete_step(self, run_id: str, key: str, /) -> None:
-        """Delete a step record. A missing one is no error."""
-        self.commit([DropSteps(run_id, (key,))])
-
-    def add_signal(self, signal: Signal, /) -> bool:
-        """Store a message. ``False`` if the run is missing or has ended."""
-        (outcome,) = self.commit([AddSignal(signal)])
-        raise_unstorable(outcome)
-        return isinstance(outcome, Done)
-
-    def get_state(self, run_id: str, /) -> list[Step]:
-        """The store operations of a run in order. Their fold is the state of the run store."""
-        return [step for step in self.list_steps(run_id) if step.kind == STORE]
-
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-
-def run_changes(run: Run) -> dict[str, Any]:
-    """All fields of *run* that ``UpdateRun`` may set.
-
-    >>> "epoch" in run_changes(Run(id="a", workflow="w", key="k"))
-    False
-    """
-    return {name: getattr(run, name) for name in fields_of(Run) if name in RUN_FIELDS}

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, get_args, get_type_hints
 from attrs import define, evolve
 
 from flowdsl.core.records import (
+    Attention,
     Item,
     Memo,
     QueueCounts,
@@ -27,7 +28,6 @@ from flowdsl.core.records import (
 )
 from flowdsl.core.status import RunStatus
 from flowdsl.errors import CorruptPayload
-from flowdsl.storage.base import Attention
 
 __all__ = [
     "ITEM_COLUMNS",
@@ -45,7 +45,7 @@ __all__ = [
     "head_of",
     "item_of",
     "item_values",
-    "last_of_each_key",
+    "page_of_steps",
     "queue_of",
     "run_of",
     "run_values",
@@ -260,13 +260,27 @@ def _texts(values: Iterable[Any]) -> Iterable[str]:
     return values
 
 
-def last_of_each_key(steps: list[Step]) -> list[Step]:
+def _last_of_each_key(steps: list[Step]) -> list[Step]:
     """*steps* without those that a later one replaces."""
     found: dict[str, Step] = {}
     for step in steps:
         found.pop(step.key, None)
         found[step.key] = step
     return list(found.values())
+
+
+def page_of_steps(read: Callable[[int, int | None], list[Step]], after: int, limit: int | None) -> list[Step]:
+    """A whole page of the steps behind *after*. *read* gives those behind a place, *limit* rows at most.
+
+    Some rows of a page replace others of it, so more are read until the page is full.
+    """
+    steps = read(after, limit)
+    while limit is not None and len(steps) < limit:
+        more = read(steps[-1].seq if steps else after, limit - len(steps))
+        if not more:
+            break
+        steps = _last_of_each_key([*steps, *more])
+    return steps
 
 
 def signal_of(run_id: str, row: Row) -> Signal:

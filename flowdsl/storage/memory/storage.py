@@ -12,6 +12,7 @@ from attrs import evolve
 from flowdsl.core.listing import matches, place_of
 from flowdsl.core.ownership import free_at, may_come_from
 from flowdsl.core.records import (
+    Attention,
     Item,
     Memo,
     QueueRow,
@@ -24,7 +25,7 @@ from flowdsl.core.records import (
     step_of,
 )
 from flowdsl.errors import StorageUnavailable
-from flowdsl.storage.base import Attention, Storage
+from flowdsl.storage.base import Storage
 from flowdsl.storage.forking import rest_before_fork
 from flowdsl.storage.memory.apply import APPLY
 from flowdsl.storage.memory.tables import RunData, Tables, copy_of

@@ -27,8 +27,8 @@ from flowdsl.errors import CorruptPayload
 from flowdsl.storage import columns
 from flowdsl.storage.operations import ClaimNext
 from flowdsl.storage.outcomes import Claimed
+from flowdsl.storage.postgres.claim_statements import ClaimStatements
 from flowdsl.storage.postgres.rows import Dialogue, Row, checked, is_text
-from flowdsl.storage.postgres.statements import Statements
 from flowdsl.storage.postgres.transaction import Transaction
 
 __all__ = ["claim_next"]
@@ -43,15 +43,15 @@ _END = (2**62, float("inf"), "")
 
 def claim_next(tx: Transaction, op: ClaimNext) -> Dialogue[Claimed]:
     """Take the next runs that the owner may execute."""
-    first = yield from _look_first(tx.sql, op)
+    first = yield from _look_first(tx.sql.claims, op)
     tx.note_time(first.now)
-    again = (yield tx.sql.claimed_by_nonce, (op.nonce, op.owner)) if first.claimed_before else []
+    again = (yield tx.sql.claims.claimed_by_nonce, (op.nonce, op.owner)) if first.claimed_before else []
     if again:
         return Claimed(tuple(columns.run_of(row) for row in again))
     if first.limited:
-        yield tx.sql.lock_claims, ()
+        yield tx.sql.claims.lock_claims, ()
         tx.forget_time()
-    found, damaged = yield from _next_runs(tx.sql, op, first, (yield from tx.clock()))
+    found, damaged = yield from _next_runs(tx.sql.claims, op, first, (yield from tx.clock()))
     if not found:
         return Claimed((), tuple(damaged))
     now = yield from tx.clock()
@@ -62,7 +62,7 @@ def claim_next(tx: Transaction, op: ClaimNext) -> Dialogue[Claimed]:
     begun, recoveries = [run.claimed_at for run in runs], [run.recoveries for run in runs]
     (owner,) = checked((op.owner,))
     values = (owner, op.nonce, now + op.lease, numbers, epochs, begun, recoveries)
-    yield tx.sql.take_runs, values
+    yield tx.sql.claims.take_runs, values
     return Claimed(tuple(runs), tuple(damaged))
 
 
@@ -82,7 +82,7 @@ class _First:
     queues: dict[str, Queue]
 
 
-def _look_first(sql: Statements, op: ClaimNext) -> Dialogue[_First]:
+def _look_first(sql: ClaimStatements, op: ClaimNext) -> Dialogue[_First]:
     """The first look, in one statement."""
     priority, created_at, run_id = op.after or (2**62, 0.0, "")
     begin = (-priority, created_at, run_id)
@@ -95,7 +95,7 @@ def _look_first(sql: Statements, op: ClaimNext) -> Dialogue[_First]:
 
 
 def _next_runs(
-    sql: Statements, op: ClaimNext, first: _First, now: float
+    sql: ClaimStatements, op: ClaimNext, first: _First, now: float
 ) -> Dialogue[tuple[list[Numbered], list[CorruptPayload]]]:
     """The runs that *op* takes now, whose rows are locked; and why others were passed over: their rows are
     damaged. These take no place of others."""
@@ -108,7 +108,7 @@ def _next_runs(
 
 
 def _found(
-    sql: Statements, op: ClaimNext, first: _First, now: float, damaged: dict[str, CorruptPayload]
+    sql: ClaimStatements, op: ClaimNext, first: _First, now: float, damaged: dict[str, CorruptPayload]
 ) -> Dialogue[list[Numbered]]:
     claim = _Claim(sql, op, first.begin, now, damaged)
     lost = yield from claim.lost()
@@ -122,7 +122,7 @@ def _found(
     return lost + chosen
 
 
-def _taken(sql: Statements, queues: Mapping[str, Queue], now: float) -> Dialogue[Taken]:
+def _taken(sql: ClaimStatements, queues: Mapping[str, Queue], now: float) -> Dialogue[Taken]:
     executing = yield sql.executing, (now,)
     rated = [name for name, queue in queues.items() if queue.rate is not None]
     begun = (yield sql.begun, (rated, now - longest_window(queues.values()))) if rated else []
@@ -135,7 +135,7 @@ class _Claim:
 
     def __init__(
         self,
-        sql: Statements,
+        sql: ClaimStatements,
         op: ClaimNext,
         begin: tuple[Any, ...],
         now: float,

@@ -17,8 +17,9 @@ import psycopg
 from psycopg.sql import SQL, Identifier
 
 from flowdsl.storage.changes import Changes
+from flowdsl.storage.postgres.fragments import Sql
 from flowdsl.storage.postgres.rows import topic_key
-from flowdsl.storage.postgres.statements import Sql, Statements
+from flowdsl.storage.postgres.statements import Statements
 from flowdsl.storage.pulses import Pulses
 
 __all__ = ["Listener"]

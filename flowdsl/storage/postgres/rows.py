@@ -10,7 +10,8 @@ from flowdsl.core.records import Step
 from flowdsl.core.status import StepStatus
 from flowdsl.errors import CorruptPayload, StorageError
 from flowdsl.storage.outcomes import Unstorable
-from flowdsl.storage.postgres.statements import STEP_COLUMNS, Sql
+from flowdsl.storage.postgres.fragments import Sql
+from flowdsl.storage.postgres.statements import STEP_COLUMNS
 
 __all__ = [
     "REFUSED",

@@ -7,7 +7,7 @@ import psycopg
 
 from flowdsl.errors import SchemaMismatch, StorageUnavailable
 from flowdsl.storage.migrations import migrations
-from flowdsl.storage.postgres.statements import Sql
+from flowdsl.storage.postgres.fragments import Sql
 
 __all__ = ["prepare"]
 

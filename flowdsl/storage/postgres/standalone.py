@@ -14,8 +14,8 @@ from flowdsl.storage.operations import (
     PutWorker,
 )
 from flowdsl.storage.outcomes import Done, Missing, Outcome
+from flowdsl.storage.postgres.fragments import Sql
 from flowdsl.storage.postgres.rows import Dialogue, checked, is_text
-from flowdsl.storage.postgres.statements import Sql
 from flowdsl.storage.postgres.transaction import Transaction
 
 __all__ = ["drop", "put_memo", "put_queue", "put_schedule", "put_worker"]

@@ -6,7 +6,7 @@ schema, never from what a caller gave. Names are qualified, because a pooler for
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, LiteralString
+from typing import Any
 
 from flowdsl.core.records import (
     Memo,
@@ -19,11 +19,10 @@ from flowdsl.core.records import (
 )
 from flowdsl.core.status import RunStatus
 from flowdsl.storage.columns import ITEM_COLUMNS, NEW_SIGNAL, RUN_COLUMNS, SIGNAL_COLUMNS, tag_items
+from flowdsl.storage.postgres.claim_statements import ClaimStatements
+from flowdsl.storage.postgres.fragments import NOW, Sql, assigned, marks, names, ours, quoted
 
-__all__ = ["NOW", "STEP_COLUMNS", "Sql", "Statements"]
-
-Sql = LiteralString
-"""Text that no caller has a part in; the driver's types take no other."""
+__all__ = ["STEP_COLUMNS", "Statements"]
 
 STEP_COLUMNS = [name for name in Step._fields if name not in ("run_id", "seq")]
 _ARRAYS = {
@@ -33,41 +32,16 @@ _ARRAYS = {
 }  # fmt: skip
 _UPPER, _LOWER = "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz"
 
-NOW = "extract(epoch from clock_timestamp())::double precision"
-_QUEUED = "coalesce(queue, 'default')"  # the queue of a run
-
-
-def _ours(text: str) -> Sql:
-    """A *text* that is put together from our own names, or is quoted. Type checkers cannot see that."""
-    unchecked: Any = text
-    ours: Sql = unchecked
-    return ours
-
-
-def _list(names: list[str], prefix: str = "") -> Sql:
-    return _ours(", ".join(f'{prefix}"{name}"' for name in names))
-
-
-def _marks(count: int) -> Sql:
-    return _ours(", ".join(["%s"] * count))
-
-
-def schema_text(schema: str) -> Sql:
-    """The name of a schema as a literal of SQL, without its quotes."""
-    return _ours(schema.replace("'", "''").replace("%", "%%"))
-
 
 class Statements:
     """The statements for the tables in *schema*."""
 
     def __init__(self, schema: str) -> None:
-        s = _ours('"' + schema.replace('"', '""') + '"')
-        self.schema: Sql = s
+        s = self.schema = quoted(schema)
         run_of = f"(SELECT no FROM {s}.runs WHERE id = %s AND NOT pruned)"
         self._steps(s, run_of)
         self._runs(s)
-        self._claims(s)
-        self._takes(s, schema_text(schema))
+        self.claims = ClaimStatements(schema)
         self._queues(s)
         self._lives(s)
         self._messages(s, run_of)
@@ -75,7 +49,7 @@ class Statements:
         self._waits(s)
 
     def _steps(self, s: Sql, run_of: Sql) -> None:
-        steps = _list(STEP_COLUMNS)
+        steps = names(STEP_COLUMNS)
         # Steps. One statement locks the run, checks its epoch and appends. It may have to wait for another
         # one that appends too. Then its number is taken, and it is sent again.
         append = f"""
@@ -83,17 +57,17 @@ class Statements:
                 SELECT no, base FROM {s}.runs WHERE id = %s AND NOT pruned {{fence}} FOR NO KEY UPDATE)
             INSERT INTO {s}.steps (run, seq, {steps})
             SELECT no, greatest(base, coalesce((SELECT max(seq) FROM {s}.steps WHERE run = r.no), 0)) + 1,
-                {_marks(len(STEP_COLUMNS))} FROM r RETURNING seq"""
+                {marks(len(STEP_COLUMNS))} FROM r RETURNING seq"""
         self.append_step: Sql = append.format(fence="")
         self.append_step_fenced: Sql = append.format(fence="AND epoch = %s")
-        arrays = _ours(", ".join(f"%s::{_ARRAYS.get(name, 'text')}[]" for name in STEP_COLUMNS))
+        arrays = ours(", ".join(f"%s::{_ARRAYS.get(name, 'text')}[]" for name in STEP_COLUMNS))
         self.append_steps: Sql = f"""
             INSERT INTO {s}.steps (run, seq, {steps}) SELECT * FROM unnest(%s::bigint[], %s::bigint[],
             {arrays})"""
         last = f"greatest(base, coalesce((SELECT max(seq) FROM {s}.steps WHERE run = runs.no), 0))"
         # The same for many steps of many runs. It tells the first number of each run, and how many of its
         # steps were taken.
-        given = _list(STEP_COLUMNS, "g.")
+        given = names(STEP_COLUMNS, "g.")
         self.append_many: Sql = f"""
             WITH r AS MATERIALIZED (
                 SELECT no, id, epoch, {last} AS last FROM {s}.runs WHERE id = ANY(%s) AND NOT pruned
@@ -119,7 +93,7 @@ class Statements:
         self.list_steps_bare: Sql = self.list_steps.replace('"payload"', "NULL::bytea")
 
     def _runs(self, s: Sql) -> None:
-        runs = _list(RUN_COLUMNS)
+        runs = names(RUN_COLUMNS)
         last = f"greatest(base, coalesce((SELECT max(seq) FROM {s}.steps WHERE run = runs.no), 0))"
         # Runs.
         self.now: Sql = f"SELECT {NOW}"
@@ -135,10 +109,10 @@ class Statements:
         by_nonce = "nonce = %s AND nonce <> '' AND owner IS NOT DISTINCT FROM %s AND key = %s"
         self.run_by_nonce: Sql = f"SELECT {runs} FROM {s}.runs WHERE {by_nonce}"
         self.insert_run: Sql = f"""
-            INSERT INTO {s}.runs (nonce, {runs}) VALUES ({_marks(len(RUN_COLUMNS) + 1)})
+            INSERT INTO {s}.runs (nonce, {runs}) VALUES ({marks(len(RUN_COLUMNS) + 1)})
             ON CONFLICT (id) DO NOTHING RETURNING no"""
         self.replace_run: Sql = f"""
-            UPDATE {s}.runs SET nonce = '', base = 0, {self._assigned(RUN_COLUMNS)} WHERE no = %s"""
+            UPDATE {s}.runs SET nonce = '', base = 0, {assigned(RUN_COLUMNS)} WHERE no = %s"""
         self.delete_run: Sql = f"DELETE FROM {s}.runs WHERE no = %s"
         # What opening a run asks first: the highest number and epoch so far, whether it was opened before,
         # and the time.
@@ -152,111 +126,18 @@ class Statements:
                 OR (status = 'failed' AND retryable))
             ORDER BY number LIMIT %s"""
 
-    def _claims(self, s: Sql) -> None:
-        runs = _list(RUN_COLUMNS)
-        # Claims. They pass over rows that another worker takes.
-        queued = _QUEUED
-        full = f"length({queued}) || ':' || {queued} || coalesce('/' || partition, '')"  # as lane_of
-        skip = "FOR NO KEY UPDATE SKIP LOCKED"
-        after = "(-priority, created_at, id) > (%s, %s, %s)"
-        order = "ORDER BY -priority, created_at, id"
-        by_nonce = "nonce = %s AND nonce <> '' AND owner = %s"
-        self.claimed_by_nonce: Sql = f"SELECT {runs} FROM {s}.runs WHERE {by_nonce}"
-        # What claiming asks first: whether it was done before, whether pending runs are serial, the time,
-        # where the pending runs end that it looks at in order, and the declared queues. There is one row for
-        # each queue, and one if there is none.
-        self.claiming: Sql = f"""
-            SELECT EXISTS (SELECT FROM {s}.runs WHERE {by_nonce}),
-                EXISTS (SELECT FROM {s}.runs WHERE status = 'pending' AND serial <> ''), {NOW},
-                last.*, {_list(list(fields_of(QueueRow)), "queues.")}
-            FROM (VALUES (1)) AS one LEFT JOIN {s}.queues ON true LEFT JOIN (
-                SELECT -priority, created_at, id FROM {s}.runs
-                WHERE status = 'pending' AND {after} {order} OFFSET %s LIMIT 1) AS last ON true"""
-        self.lost_runs: Sql = f"""
-            SELECT no, {runs} FROM {s}.runs
-            WHERE status = 'running' AND NOT pruned AND parent IS NULL
-                AND (owner IS NULL OR lease_until <= %s) AND workflow = ANY(%s) AND id <> ALL(%s)
-                AND (%s::text[] IS NULL OR queue IS NULL OR {queued} = ANY(%s))
-            ORDER BY created_at, id LIMIT %s {skip}"""
-        self.pending_runs: Sql = f"""
-            SELECT no, {runs} FROM {s}.runs
-            WHERE status = 'pending' AND {after} AND (-priority, created_at, id) <= (%s, %s, %s)
-                AND id <> ALL(%s)
-                AND owner IS NULL AND NOT pruned AND (not_before IS NULL OR not_before <= %s)
-                AND workflow = ANY(%s) AND (%s::text[] IS NULL OR {queued} = ANY(%s))
-                AND {queued} <> ALL(%s::text[]) AND {full} <> ALL(%s::text[])
-                AND (serial IS NULL OR serial <> ALL(%s::text[]))
-            {order} LIMIT %s {skip}"""
-        self._lanes(s, after, order)
-        self.lock_pending: Sql = f"""
-            SELECT no, {runs} FROM {s}.runs
-            WHERE no = ANY(%s) AND status = 'pending' AND owner IS NULL AND NOT pruned {order} {skip}"""
-
-    def _takes(self, s: Sql, schema: Sql) -> None:
-        # When the first run of each workflow is due, and when the first lease ends, whichever is earlier.
-        self.next_due: Sql = f"""
-            SELECT least(
-                (SELECT min(first.due) FROM unnest(%s::text[]) AS known (path), LATERAL (
-                    SELECT coalesce(not_before, 0) AS due FROM {s}.runs
-                    WHERE status = 'pending' AND owner IS NULL AND NOT pruned AND workflow = known.path
-                        AND (%s::text[] IS NULL OR {_QUEUED} = ANY(%s))
-                    ORDER BY coalesce(not_before, 0) LIMIT 1) AS first),
-                (SELECT min(CASE WHEN owner IS NULL THEN 0 ELSE lease_until END) FROM {s}.runs
-                WHERE status = 'running' AND NOT pruned AND parent IS NULL AND workflow = ANY(%s)
-                    AND (%s::text[] IS NULL OR queue IS NULL OR {_QUEUED} = ANY(%s)))), {NOW}"""
-        self.lock_claims: Sql = f"SELECT pg_advisory_xact_lock(hashtextextended('{schema}', 7))"
-        self.take_runs: Sql = f"""
-            UPDATE {s}.runs SET pulse = pulse + 1, status = 'running', finished_at = NULL, owner = %s,
-                nonce = %s, lease_until = %s, epoch = t.epoch, claimed_at = t.claimed_at,
-                recoveries = t.recoveries
-            FROM unnest(%s::bigint[], %s::bigint[], %s::float8[], %s::bigint[])
-                AS t (no, epoch, claimed_at, recoveries)
-            WHERE runs.no = t.no"""
-
     def _queues(self, s: Sql) -> None:
         # What the limits of queues count, and what waits in them.
-        runs = _list(RUN_COLUMNS)
-        self.executing: Sql = f"""
-            SELECT {_QUEUED}, owner, partition, serial FROM {s}.runs
-            WHERE status = 'running' AND NOT pruned AND owner IS NOT NULL AND lease_until > %s"""
+        runs = names(RUN_COLUMNS)
         self.queue_counts: Sql = f"""
             SELECT queue, count(*) FILTER (WHERE status = 'pending'),
                 count(*) FILTER (WHERE status = 'running'), min(created_at) FILTER (WHERE status = 'pending')
             FROM {s}.runs WHERE status IN ('pending', 'running') AND NOT pruned AND queue IS NOT NULL
             GROUP BY queue"""
-        self.begun: Sql = f"""
-            SELECT {_QUEUED}, claimed_at FROM {s}.runs WHERE {_QUEUED} = ANY(%s) AND claimed_at > %s"""
         self.same_work: Sql = f"""
             SELECT nonce, {runs} FROM {s}.runs
             WHERE dedup = %s AND workflow = %s AND queue IS NOT DISTINCT FROM %s
                 AND status IN ('pending', 'running') AND NOT pruned LIMIT 1"""
-
-    def _lanes(self, s: Sql, after: Sql, order: Sql) -> None:
-        # The index runs_lanes keeps pending runs apart by what decides whether they can begin.
-        code = "length(workflow) || ':' || workflow || length(version) || ':' || version"
-        grp: Sql = f"md5({code} || {_QUEUED})::uuid"
-        part = "coalesce(length(partition) || ':' || partition, '-')"
-        lane: Sql = f"md5({part} || coalesce('/' || serial, ''))::uuid"
-        free: Sql = f"FROM {s}.runs WHERE status = 'pending' AND owner IS NULL AND NOT pruned"
-        self.groups: Sql = f"""
-            WITH RECURSIVE groups (no, name) AS (
-                (SELECT no, {grp} AS name {free} ORDER BY {grp} LIMIT 1)
-                UNION ALL SELECT next.* FROM groups, LATERAL (
-                    SELECT no, {grp} AS name {free} AND {grp} > groups.name ORDER BY {grp} LIMIT 1) AS next)
-            SELECT name, workflow, version, {_QUEUED} FROM groups JOIN {s}.runs USING (no)"""
-        in_lane: Sql = f"{free} AND {grp} = lanes.grp AND {lane} = lanes.lane AND coalesce(not_before, 0)"
-        candidate: Sql = f"no, id, {_QUEUED} AS queue, priority, created_at, partition, serial"
-        self.first_of_lanes: Sql = f"""
-            WITH RECURSIVE lanes (grp, lane) AS (
-                SELECT known.grp, first.* FROM unnest(%s::uuid[]) AS known (grp), LATERAL (
-                    SELECT {lane} AS lane {free} AND {grp} = known.grp ORDER BY {lane} LIMIT 1) AS first
-                UNION ALL SELECT lanes.grp, next.* FROM lanes, LATERAL (
-                    SELECT {lane} AS lane {free} AND {grp} = lanes.grp AND {lane} > lanes.lane
-                    ORDER BY {lane} LIMIT 1) AS next)
-            SELECT run.* FROM lanes, LATERAL (
-                (SELECT {candidate} {in_lane} = 0 AND {after} {order} LIMIT %s)
-                UNION ALL (SELECT {candidate} {in_lane} > 0 AND coalesce(not_before, 0) <= %s AND {after}
-                    {order} LIMIT %s)) AS run"""
 
     def _lives(self, s: Sql) -> None:
         # Questions about living runs, and their leases and tags.
@@ -286,14 +167,14 @@ class Statements:
 
     def _messages(self, s: Sql, run_of: Sql) -> None:
         # Messages and items.
-        signals = _list(SIGNAL_COLUMNS)
+        signals = names(SIGNAL_COLUMNS)
         self._signals: Sql = f"SELECT {signals} FROM {s}.signals WHERE run = {run_of} AND seq > %s"
         self._signals_bare: Sql = self._signals.replace('"payload"', "''::bytea").replace(
             '"reply"', "NULL::bytea"
         )
         self.get_signal: Sql = f"SELECT {signals} FROM {s}.signals WHERE run = {run_of} AND id = %s"
         self.add_signal: Sql = f"""
-            INSERT INTO {s}.signals (run, {_list(NEW_SIGNAL)}) VALUES ({_marks(len(NEW_SIGNAL) + 1)})
+            INSERT INTO {s}.signals (run, {names(NEW_SIGNAL)}) VALUES ({marks(len(NEW_SIGNAL) + 1)})
             RETURNING seq"""
         self.same_signal: Sql = f"""
             SELECT seq FROM {s}.signals WHERE run = %s AND (id = %s OR (name = %s AND key = %s)) ORDER BY id
@@ -309,10 +190,10 @@ class Statements:
             f"DELETE FROM {s}.signals WHERE run = %s AND taken_by IS NOT NULL AND NOT asked"
         )
         self.add_item: Sql = f"""
-            INSERT INTO {s}.items (run, {_list(ITEM_COLUMNS)}) VALUES ({_marks(len(ITEM_COLUMNS) + 1)})
+            INSERT INTO {s}.items (run, {names(ITEM_COLUMNS)}) VALUES ({marks(len(ITEM_COLUMNS) + 1)})
             ON CONFLICT DO NOTHING RETURNING n"""
         self.drop_items: Sql = f"DELETE FROM {s}.items WHERE run = %s"
-        items = f"SELECT {_list(ITEM_COLUMNS)} FROM {s}.items WHERE run = {run_of} AND channel = %s"
+        items = f"SELECT {names(ITEM_COLUMNS)} FROM {s}.items WHERE run = {run_of} AND channel = %s"
         self.list_items: Sql = f"{items} AND n > %s ORDER BY n LIMIT %s"
         self.last_item: Sql = f"{items} ORDER BY n DESC LIMIT 1"
         self.list_channels: Sql = f"""
@@ -320,9 +201,9 @@ class Statements:
 
     def _rows(self, s: Sql) -> None:
         # Memos, queues, schedules and workers.
-        self.get_memo: Sql = f"SELECT {_list(list(fields_of(Memo)))} FROM {s}.memos WHERE key = %s"
+        self.get_memo: Sql = f"SELECT {names(list(fields_of(Memo)))} FROM {s}.memos WHERE key = %s"
         self.list_memos: Sql = (
-            f"SELECT {_list(list(fields_of(Memo)))} FROM {s}.memos WHERE key > %s ORDER BY key LIMIT %s"
+            f"SELECT {names(list(fields_of(Memo)))} FROM {s}.memos WHERE key > %s ORDER BY key LIMIT %s"
         )
         self.put_memo: Sql = self._put("memos", Memo)
         self.drop_memo: Sql = f"DELETE FROM {s}.memos WHERE key = %s"
@@ -331,7 +212,7 @@ class Statements:
         self.put_worker: Sql = self._put("workers", WorkerRow)
         self.has_queue: Sql = f"SELECT 1 FROM {s}.queues WHERE name = %s"
         self.get_schedule: Sql = f"""
-            SELECT {_list(list(fields_of(ScheduleRow)))} FROM {s}.schedules WHERE name = %s FOR UPDATE"""
+            SELECT {names(list(fields_of(ScheduleRow)))} FROM {s}.schedules WHERE name = %s FOR UPDATE"""
         self.has_schedule: Sql = f"SELECT 1 FROM {s}.schedules WHERE name = %s"
         self.drop_queue: Sql = f"DELETE FROM {s}.queues WHERE name = %s"
         self.drop_schedule: Sql = f"DELETE FROM {s}.schedules WHERE name = %s"
@@ -351,24 +232,20 @@ class Statements:
 
     def _put(self, table: Sql, row: type[Any]) -> Sql:
         first, *others = fields_of(row)
-        sets = _ours(", ".join(f'"{name}" = excluded."{name}"' for name in others))
+        sets = ours(", ".join(f'"{name}" = excluded."{name}"' for name in others))
         columns = [first, *others]
         return f"""
-            INSERT INTO {self.schema}.{table} ({_list(columns)}) VALUES ({_marks(len(columns))})
-            ON CONFLICT ({_list([first])}) DO UPDATE SET {sets}"""
+            INSERT INTO {self.schema}.{table} ({names(columns)}) VALUES ({marks(len(columns))})
+            ON CONFLICT ({names([first])}) DO UPDATE SET {sets}"""
 
     def _all(self, table: Sql, row: type[Any]) -> Sql:
         columns = list(fields_of(row))
-        return f"SELECT {_list(columns)} FROM {self.schema}.{table} ORDER BY {_list(columns[:1])}"
-
-    @staticmethod
-    def _assigned(columns: list[str] | tuple[str, ...]) -> Sql:
-        return _ours(", ".join(f'"{name}" = %s' for name in columns))
+        return f"SELECT {names(columns)} FROM {self.schema}.{table} ORDER BY {names(columns[:1])}"
 
     @lru_cache(maxsize=512)  # noqa: B019 - one object for each schema
     def update_run(self, columns: tuple[str, ...]) -> Sql:
         """The statement that sets *columns* (names of ours) of the run of a number."""
-        return f"UPDATE {self.schema}.runs SET pulse = pulse + 1, {self._assigned(columns)} WHERE no = %s"
+        return f"UPDATE {self.schema}.runs SET pulse = pulse + 1, {assigned(columns)} WHERE no = %s"
 
     @lru_cache(maxsize=512)  # noqa: B019
     def update_run_if(self, columns: tuple[str, ...], lease: str, fenced: bool, statuses: bool) -> Sql:
@@ -381,7 +258,7 @@ class Statements:
             sets.append(f"lease_until = {NOW} + %s")
         if columns or lease == "release":  # a renewed lease is not news
             sets.append("pulse = pulse + 1")
-        sql = f"UPDATE {self.schema}.runs SET {_ours(', '.join(sets))} WHERE id = %s AND NOT pruned"
+        sql = f"UPDATE {self.schema}.runs SET {ours(', '.join(sets))} WHERE id = %s AND NOT pruned"
         sql += " AND epoch = %s" if fenced else ""
         sql += " AND status = ANY(%s)" if statuses else ""
         return sql + " RETURNING no"
@@ -400,8 +277,8 @@ class Statements:
             "schedule": ("schedules", "name = %s"),
         }
         table, where = places[kind]
-        same = _ours("".join(f' AND "{name}" IS NOT DISTINCT FROM %s' for name in fields))
-        return f"UPDATE {s}.{table} SET {self._assigned(fields)} WHERE {where}{same} RETURNING 1"
+        same = ours("".join(f' AND "{name}" IS NOT DISTINCT FROM %s' for name in fields))
+        return f"UPDATE {s}.{table} SET {assigned(fields)} WHERE {where}{same} RETURNING 1"
 
     def list_signals(
         self, run_id: str, name: str | None, unread: bool, after: int, limit: int | None, payloads: bool
@@ -455,7 +332,7 @@ class Statements:
                 where.after,
             )
         order = "created_at DESC, id DESC" if where.newest_first else "created_at, id"
-        columns = _list(RUN_COLUMNS)
+        columns = names(RUN_COLUMNS)
         if not payloads:
             columns = columns.replace('"args"', "''::bytea")
             columns = columns.replace('"result"', "NULL::bytea").replace('"error"', "NULL::bytea")

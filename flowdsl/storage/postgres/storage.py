@@ -15,7 +15,7 @@ How it is put together:
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from hashlib import blake2b
 from typing import Any, Self, TypeVar
@@ -23,36 +23,23 @@ from typing import Any, Self, TypeVar
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from flowdsl.core.records import (
-    Item,
-    Memo,
-    QueueCounts,
-    QueueRow,
-    Run,
-    RunFilter,
-    ScheduleRow,
-    Signal,
-    Step,
-    WorkerRow,
-)
 from flowdsl.errors import StorageUnavailable
-from flowdsl.storage import columns
-from flowdsl.storage.base import Attention, Storage
 from flowdsl.storage.forking import rest_before_fork
-from flowdsl.storage.operations import Operation, require_id, require_limit, require_operations
+from flowdsl.storage.operations import Operation, require_operations
 from flowdsl.storage.outcomes import Outcome
 from flowdsl.storage.postgres.apply import apply
 from flowdsl.storage.postgres.connections import Connections, Outage, is_conflict, is_outage, translate
 from flowdsl.storage.postgres.drive import Threads, drive, drive_async
+from flowdsl.storage.postgres.fragments import Sql
 from flowdsl.storage.postgres.listen import Listener
-from flowdsl.storage.postgres.rows import REFUSED, NotTaken, Row, is_text, steps_of, unstorable
+from flowdsl.storage.postgres.reading import PostgresReading
+from flowdsl.storage.postgres.rows import REFUSED, NotTaken, Row, is_text, unstorable
 from flowdsl.storage.postgres.schema import prepare
-from flowdsl.storage.postgres.statements import Sql, Statements
+from flowdsl.storage.postgres.statements import Statements
 from flowdsl.storage.postgres.step_transactions import AsyncTransaction, BodyConnections
 from flowdsl.storage.postgres.transaction import Transaction
 from flowdsl.storage.postgres.url import postgres_place
 from flowdsl.storage.postgres.writer import Single, Told, single
-from flowdsl.storage.refused import page_of, readable
 from flowdsl.storage.step_transactions import StepTransaction
 
 __all__ = ["PostgresStorage"]
@@ -64,7 +51,7 @@ _CLOCK = 60.0  # seconds between two looks at the server's clock
 _LOOK = 0.5  # seconds between two looks for changes of no topic
 
 
-class PostgresStorage(Storage):
+class PostgresStorage(PostgresReading):
     """Keeps runs in the PostgreSQL database of *url*, such as ``postgresql://ann@db/shop?schema=flow&patience=30``.
 
     * ``schema``: where the tables are. It is ``flowdsl`` if it is not given, and made if it is missing.
@@ -79,11 +66,10 @@ class PostgresStorage(Storage):
     transacts = awaits = True
 
     def __init__(self, url: str) -> None:
-        super().__init__()
         place = self._place = postgres_place(url)
+        super().__init__(Statements(place.schema))
         self.url = place.url
         self.patience = place.patience
-        self._sql = Statements(place.schema)
         self._channel = "flowdsl_" + blake2b(place.schema.encode(), digest_size=8).hexdigest()
         self._connections = Connections(place)
         self._outage = Outage(place.patience)
@@ -91,7 +77,6 @@ class PostgresStorage(Storage):
         self._bodies = BodyConnections(
             place, self._new_transaction, self._patiently, self._patiently_async, self._threads
         )
-        self._reported: set[str] = set()  # of damaged rows
         self._closed = False
         self._clock = (0.0, float("-inf"))  # the server's time minus ours, and when that was measured
         self._clock_lock = threading.Lock()
@@ -311,115 +296,6 @@ class PostgresStorage(Storage):
             )
         except UnicodeEncodeError:
             return []
-
-    def get_run(self, run_id: str, /) -> Run | None:
-        require_id(run_id)
-        found = self._read(self._sql.get_run, (run_id,))
-        return columns.run_of(found[0]) if found else None
-
-    def list_runs(self, where: RunFilter = RunFilter(), /, *, payloads: bool = False) -> list[Run]:  # noqa: B008 - frozen
-        def read(page: RunFilter) -> list[Row]:
-            return self._read(*self._sql.list_runs(page, payloads))
-
-        return page_of(read, columns.run_of, where, self._reported)
-
-    def get_step(self, run_id: str, key: str, /) -> Step | None:
-        require_id(run_id)
-        require_id(key, "step key")
-        steps = steps_of(run_id, self._read(self._sql.get_step, (run_id, key)))
-        return steps[0] if steps else None
-
-    def list_steps(
-        self, run_id: str, /, *, after: int = 0, limit: int | None = None, payloads: bool = True
-    ) -> list[Step]:
-        require_id(run_id)
-        require_limit(limit)
-        statement = self._sql.list_steps if payloads else self._sql.list_steps_bare
-        steps = steps_of(run_id, self._read(statement, (run_id, after, limit)))
-        while limit is not None and len(steps) < limit:  # some rows of the page replaced others
-            last = steps[-1].seq if steps else after
-            more = self._read(statement, (run_id, last, limit - len(steps)))
-            if not more:
-                break
-            steps = columns.last_of_each_key([*steps, *steps_of(run_id, more)])
-        return steps
-
-    def list_signals(
-        self,
-        run_id: str,
-        /,
-        *,
-        name: str | None = None,
-        unread: bool = False,
-        after: int = 0,
-        limit: int | None = None,
-        payloads: bool = True,
-    ) -> list[Signal]:
-        require_id(run_id)
-        require_limit(limit)
-        found = self._read(*self._sql.list_signals(run_id, name, unread, after, limit, payloads))
-        return [columns.signal_of(run_id, row) for row in found]
-
-    def get_signal(self, run_id: str, signal_id: str, /) -> Signal | None:
-        require_id(run_id)
-        require_id(signal_id, "signal id")
-        found = self._read(self._sql.get_signal, (run_id, signal_id))
-        return columns.signal_of(run_id, found[0]) if found else None
-
-    def list_items(
-        self, run_id: str, channel: str, /, *, after: int = 0, limit: int | None = None
-    ) -> list[Item]:
-        require_id(run_id)
-        require_id(channel, "channel")
-        require_limit(limit)
-        found = self._read(self._sql.list_items, (run_id, channel, after, limit))
-        return [columns.item_of(run_id, row) for row in found]
-
-    def last_item(self, run_id: str, channel: str, /) -> Item | None:
-        require_id(run_id)
-        require_id(channel, "channel")
-        found = self._read(self._sql.last_item, (run_id, channel))
-        return columns.item_of(run_id, found[0]) if found else None
-
-    def list_channels(self, run_id: str, /) -> dict[str, int]:
-        require_id(run_id)
-        return {row[0]: row[1] for row in self._read(self._sql.list_channels, (run_id,))}
-
-    def get_memo(self, key: str, /) -> Memo | None:
-        require_id(key, "memo key")
-        found = self._read(self._sql.get_memo, (key,))
-        return Memo(*found[0]) if found else None
-
-    def list_memos(self, *, after: str = "", limit: int | None = None) -> list[Memo]:
-        return [Memo(*row) for row in self._read(self._sql.list_memos, (after, limit))]
-
-    def queue_counts(self) -> dict[str, QueueCounts]:
-        return dict(map(columns.counts_of, self._read(self._sql.queue_counts, ())))
-
-    def list_queues(self) -> list[QueueRow]:
-        return [QueueRow(*row) for row in self._read(self._sql.list_queues, ())]
-
-    def list_schedules(self) -> list[ScheduleRow]:
-        found = self._read(self._sql.list_schedules, ())
-        return list(readable(columns.schedule_of, found, self._reported))
-
-    def next_due(self, workflows: Collection[str], queues: Sequence[str] | None = None, /) -> float | None:
-        asked = [list(workflows), *[None if queues is None else list(queues)] * 2]
-        ((moment, now),) = self._read(self._sql.next_due, asked * 2)
-        return 0.0 if moment is not None and moment <= now else moment
-
-    def list_workers(self) -> list[WorkerRow]:
-        found = self._read(self._sql.list_workers, ())
-        return list(readable(columns.worker_of, found, self._reported))
-
-    def attention(self, run_ids: Iterable[str], /) -> list[Attention]:
-        wanted = list(run_ids)
-        for run_id in wanted:
-            require_id(run_id)
-        ids = [run_id for run_id in wanted if is_text(run_id)]
-        rows = self._read(self._sql.attention, (ids,))
-        found = {one.run_id: one for one in readable(columns.attention_of, rows, self._reported)}
-        return [found[run_id] for run_id in wanted if run_id in found]
 
     # Changes -----------------------------------------------------------------------------------------------
 

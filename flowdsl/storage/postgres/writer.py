@@ -11,8 +11,9 @@ from attrs import define
 from flowdsl.storage import columns
 from flowdsl.storage.operations import Operation, PutStep, UpdateRun
 from flowdsl.storage.outcomes import Done, Outcome
+from flowdsl.storage.postgres.fragments import Sql
 from flowdsl.storage.postgres.rows import NotTaken, Row, checked, step_values
-from flowdsl.storage.postgres.statements import Sql, Statements
+from flowdsl.storage.postgres.statements import Statements
 from flowdsl.storage.topics import topics_of
 
 __all__ = ["Single", "Told", "single"]

@@ -23,6 +23,7 @@ from flowdsl.errors import CorruptPayload
 from flowdsl.storage import columns
 from flowdsl.storage.operations import ClaimNext
 from flowdsl.storage.outcomes import Claimed
+from flowdsl.storage.sqlite import claim_statements as claims
 from flowdsl.storage.sqlite import statements as sql
 from flowdsl.storage.sqlite.transaction import Transaction
 
@@ -33,7 +34,7 @@ Execute = Callable[..., Any]
 
 def claim_next(tx: Transaction, op: ClaimNext) -> Claimed:
     """Take the next runs that the owner may execute."""
-    again = tx.execute(sql.CLAIMED_BY_NONCE, (op.nonce, op.owner)).fetchall()
+    again = tx.execute(claims.CLAIMED_BY_NONCE, (op.nonce, op.owner)).fetchall()
     if again:
         return Claimed(tuple(_by_number(tx, no) for (no,) in again))
     chosen, damaged = _next_runs(tx, op)
@@ -79,7 +80,7 @@ def _lost(
     execute: Execute, op: ClaimNext, known: dict[str, str], now: float, without: Collection[int]
 ) -> list[int]:
     names = op.queues or ()
-    statement = sql.of_queues(sql.LOST_RUNS, None if op.queues is None else len(names), True)
+    statement = claims.of_queues(claims.LOST_RUNS, None if op.queues is None else len(names), True)
     found: list[int] = []
     for no, run_id, workflow, version in execute(statement, (now, *names, -1)):
         if no in without or run_id in op.skip or workflow not in known:
@@ -107,7 +108,7 @@ def _pending(
     place = (-priority, -priority, created_at, run_id)
     chosen: dict[str, int] = {}
     odd: list[int] = []
-    due = execute(sql.PENDING_RUNS, (now, *place))
+    due = execute(claims.PENDING_RUNS, (now, *place))
     for is_free, no, run_id, queue, *rest, workflow, version in islice(due, limit + LOOKED_AT + len(without)):
         if not is_free or no in without or run_id in op.skip or workflow not in known:
             continue
@@ -122,14 +123,14 @@ def _pending(
     full = rooms.closed().queues
     groups = [
         name
-        for name, workflow, version, queue in execute(sql.GROUPS)
+        for name, workflow, version, queue in execute(claims.GROUPS)
         if isinstance(name, str)
         and isinstance(version, str)
         and queue not in full
         and may_be_ours(workflow, version, queue)
     ]
     most = limit + len(op.skip) + len(without)
-    rows = execute(sql.FIRST_OF_LANES, (json.dumps(groups), *place, most, now, *place, most)).fetchall()
+    rows = execute(claims.FIRST_OF_LANES, (json.dumps(groups), *place, most, now, *place, most)).fetchall()
     left = [row for row in rows if row[0] not in without and row[1] not in chosen and row[1] not in op.skip]
     sound = [row for row in left if _is_sound(*row[1:7])]
     numbers = {run_id: no for no, run_id, *_ in sound}
@@ -139,10 +140,10 @@ def _pending(
 
 
 def _taken(execute: Execute, queues: dict[str, Queue], now: float) -> Taken:
-    executing = execute(sql.EXECUTING, (now,)).fetchall()
+    executing = execute(claims.EXECUTING, (now,)).fetchall()
     rated = [name for name, queue in queues.items() if queue.rate is not None]
     since = now - longest_window(queues.values())
-    begun = execute(sql.BEGUN, (json.dumps(rated), since)).fetchall() if rated else []
+    begun = execute(claims.BEGUN, (json.dumps(rated), since)).fetchall() if rated else []
     return Taken(
         [row for row in executing if all(one is None or isinstance(one, str) for one in row)],
         [(queue, when) for queue, when in begun if isinstance(when, int | float)],

@@ -7,7 +7,7 @@ In the database a step's ``seq`` is ``runs.no << 32 | n``. So the steps of a run
 the table's one b-tree. Outside the database, ``n`` is called ``seq``.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -28,6 +28,7 @@ from flowdsl.storage.columns import (
     SIGNAL_COLUMNS,
     tag_items,
 )
+from flowdsl.storage.sqlite.fragments import limited, marks, names
 
 __all__: list[str] = []
 
@@ -36,14 +37,6 @@ __all__: list[str] = []
 MORE = ("attempts", "concurrent", "draws", "version", "extra")
 USUAL = (1, False, 0, "", "")
 STEP_COLUMNS = [name for name in Step._fields if name not in ("run_id", "seq", *MORE)] + ["more"]
-
-
-def _list(names: list[str], prefix: str = "") -> str:
-    return ", ".join(f'{prefix}"{name}"' for name in names)
-
-
-def _marks(count: int) -> str:
-    return ", ".join("?" * count)
 
 
 # Transactions -----------------------------------------------------------------------------------------------
@@ -58,15 +51,15 @@ DATA_VERSION = "PRAGMA data_version"
 # One statement is one transaction. It checks the epoch and stores the step without BEGIN and COMMIT. It
 # stores no row if the run is missing or fenced, or if another process has stored a step of this number.
 _APPEND = f"""
-    INSERT OR IGNORE INTO steps (seq, {_list(STEP_COLUMNS)})
-    SELECT ?, {_marks(len(STEP_COLUMNS))} FROM runs WHERE no = ? AND id = ? AND pruned = 0"""
+    INSERT OR IGNORE INTO steps (seq, {names(STEP_COLUMNS)})
+    SELECT ?, {marks(len(STEP_COLUMNS))} FROM runs WHERE no = ? AND id = ? AND pruned = 0"""
 APPEND_STEP = _APPEND
 APPEND_STEP_FENCED = _APPEND + " AND epoch = ?"
 
 # The last step of the run, whatever was deleted. A run without steps begins at its own number.
 _LAST = "max(no << 32 | base, coalesce((SELECT max(seq) FROM steps WHERE seq < (runs.no + 1) << 32), 0))"
 _RANGE = "seq > ? << 32 AND seq < (? + 1) << 32"
-INSERT_STEP = f"INSERT INTO steps (seq, {_list(STEP_COLUMNS)}) VALUES (?, {_marks(len(STEP_COLUMNS))})"
+INSERT_STEP = f"INSERT INTO steps (seq, {names(STEP_COLUMNS)}) VALUES (?, {marks(len(STEP_COLUMNS))})"
 STEP_OF_KEY = f"SELECT seq & 4294967295 FROM steps WHERE {_RANGE} AND key = ? ORDER BY seq DESC LIMIT 1"
 KEEP_LAST = "UPDATE runs SET base = ? & 4294967295 WHERE no = ?"
 DROP_STEP = f"DELETE FROM steps WHERE {_RANGE} AND key = ?"
@@ -74,25 +67,25 @@ DROP_STEPS_OF_RUN = f"DELETE FROM steps WHERE {_RANGE}"
 
 _RUN_OF = "(SELECT no FROM runs WHERE id = ?1 AND pruned = 0)"
 GET_STEP = f"""
-    SELECT seq & 4294967295, {_list(STEP_COLUMNS)} FROM steps
+    SELECT seq & 4294967295, {names(STEP_COLUMNS)} FROM steps
     WHERE seq > {_RUN_OF} << 32 AND seq < ({_RUN_OF} + 1) << 32 AND key = ?2 ORDER BY seq DESC LIMIT 1"""
 _STEPS = f"""
     FROM steps WHERE seq > {_RUN_OF} << 32 | ?2 AND seq < ({_RUN_OF} + 1) << 32 ORDER BY seq LIMIT ?3"""
-LIST_STEPS = f"SELECT seq & 4294967295, {_list(STEP_COLUMNS)} {_STEPS}"
+LIST_STEPS = f"SELECT seq & 4294967295, {names(STEP_COLUMNS)} {_STEPS}"
 LIST_STEPS_BARE = LIST_STEPS.replace('"payload"', "NULL")
 
 # Runs -------------------------------------------------------------------------------------------------------
 
 _HEAD = f"no, epoch, status, {_LAST}"
 RUN_HEAD = f"SELECT {_HEAD} FROM runs WHERE id = ? AND pruned = 0"
-RUN_BY_ID = f"SELECT no, nonce, {_list(RUN_COLUMNS)} FROM runs WHERE id = ?"
-RUN_BY_NO = f"SELECT {_list(RUN_COLUMNS)} FROM runs WHERE no = ?"
+RUN_BY_ID = f"SELECT no, nonce, {names(RUN_COLUMNS)} FROM runs WHERE id = ?"
+RUN_BY_NO = f"SELECT {names(RUN_COLUMNS)} FROM runs WHERE no = ?"
 RUN_BY_NONCE = (
-    f"SELECT {_list(RUN_COLUMNS)} FROM runs WHERE nonce = ? AND nonce <> '' AND owner IS ? AND key = ?"
+    f"SELECT {names(RUN_COLUMNS)} FROM runs WHERE nonce = ? AND nonce <> '' AND owner IS ? AND key = ?"
 )
-_INSERT_RUN = f"INTO runs (nonce, {_list(RUN_COLUMNS)})"
-INSERT_RUN = f"INSERT {_INSERT_RUN} VALUES ({_marks(len(RUN_COLUMNS) + 1)})"
-REPLACE_RUN = f"REPLACE INTO runs (no, base, {_list(RUN_COLUMNS)}) VALUES (?, 0, {_marks(len(RUN_COLUMNS))})"
+_INSERT_RUN = f"INTO runs (nonce, {names(RUN_COLUMNS)})"
+INSERT_RUN = f"INSERT {_INSERT_RUN} VALUES ({marks(len(RUN_COLUMNS) + 1)})"
+REPLACE_RUN = f"REPLACE INTO runs (no, base, {names(RUN_COLUMNS)}) VALUES (?, 0, {marks(len(RUN_COLUMNS))})"
 DELETE_RUN = "DELETE FROM runs WHERE no = ?"
 HIGHEST_NUMBER_AND_EPOCH = """
     SELECT (SELECT max(number) FROM runs WHERE key = ?), (SELECT value FROM counters WHERE name = 'epoch')"""
@@ -100,7 +93,7 @@ HIGHEST_SOUND_NUMBER = """
     SELECT max(number) FROM runs
     WHERE key = ? AND typeof(number) = 'integer' AND number < 4611686018427387904"""
 PULSE = "UPDATE runs SET pulse = pulse + 1 WHERE no = ?"
-GET_RUN = f"SELECT {_list(RUN_COLUMNS)} FROM runs WHERE id = ? AND pruned = 0"
+GET_RUN = f"SELECT {names(RUN_COLUMNS)} FROM runs WHERE id = ? AND pruned = 0"
 
 _LIVE = "FROM runs WHERE number IS NOT NULL AND status IN ('pending', 'running') AND key = ?"
 LIVE_UNOWNED = f"SELECT number, no {_LIVE} AND owner IS NULL ORDER BY number LIMIT ?"
@@ -110,81 +103,14 @@ FAILED_RETRYABLE = """
     SELECT number, no FROM runs
     WHERE number IS NOT NULL AND status = 'failed' AND retryable = 1 AND key = ? ORDER BY number LIMIT ?"""
 
-# Claiming. The index runs_pending has the order in which runs are due. The index runs_lanes holds them apart
-# by what decides whether they can begin: those of one lane share all limits.
-_CANDIDATE = "no, id, coalesce(queue, 'default'), priority, created_at, partition, serial, workflow, version"
-LOST_RUNS = """
-    SELECT no, id, workflow, version FROM runs
-    WHERE status = 'running' AND pruned = 0 AND parent IS NULL AND (owner IS NULL OR lease_until <= ?)
-        AND {queues} ORDER BY created_at, id LIMIT ?"""
-# SQLite searches no index for a row of values that begins with an expression. So the first value stands
-# twice.
-_AFTER = "-priority >= ? AND (-priority, created_at, id) > (?, ?, ?)"
-_ORDER = "ORDER BY -priority, created_at, id"
-_FREE = "status = 'pending' AND owner IS NULL AND pruned = 0"
-PENDING_RUNS = f"""
-    SELECT owner IS NULL AND pruned = 0 AND coalesce(not_before, 0.0) <= ?, {_CANDIDATE}
-    FROM runs INDEXED BY runs_pending WHERE status = 'pending' AND {_AFTER} {_ORDER}"""
-_GROUP = (
-    "length(workflow) || ':' || workflow || length(version) || ':' || version || coalesce(queue, 'default')"
-)
-_LANE = "coalesce(length(partition) || ':' || partition, '-') || coalesce('/' || serial, '')"
-_LANES = f"FROM runs INDEXED BY runs_lanes WHERE {_FREE}"
-GROUPS = f"""
-    WITH RECURSIVE groups (no) AS (
-        SELECT (SELECT no {_LANES} ORDER BY {_GROUP} LIMIT 1)
-        UNION ALL SELECT (
-            SELECT no {_LANES} AND {_GROUP} > (SELECT {_GROUP} FROM runs WHERE no = groups.no)
-            ORDER BY {_GROUP} LIMIT 1)
-        FROM groups WHERE no IS NOT NULL)
-    SELECT {_GROUP}, workflow, version, coalesce(queue, 'default') FROM groups CROSS JOIN runs USING (no)"""
-_IN_LANE = (
-    f"SELECT no {_LANES} AND {_GROUP} = lanes.grp AND {_LANE} = lanes.lane AND coalesce(not_before, 0.0)"
-)
-FIRST_OF_LANES = f"""
-    WITH RECURSIVE lanes (grp, lane) AS (
-        SELECT value, (SELECT min({_LANE}) {_LANES} AND {_GROUP} = value) FROM json_each(?)
-        UNION ALL SELECT grp, (SELECT min({_LANE}) {_LANES} AND {_GROUP} = grp AND {_LANE} > lane)
-        FROM lanes WHERE lane IS NOT NULL)
-    SELECT {_CANDIDATE} FROM lanes CROSS JOIN runs ON no IN (
-        SELECT no FROM ({_IN_LANE} = 0.0 AND {_AFTER} {_ORDER} LIMIT ?)
-        UNION ALL SELECT no FROM ({_IN_LANE} > 0.0 AND coalesce(not_before, 0.0) <= ?
-            AND {_AFTER} {_ORDER} LIMIT ?))
-    WHERE lane IS NOT NULL"""
-# When the first run of each workflow is due. The index runs_due has this order.
-FIRST_DUE = """
-    SELECT min((
-        SELECT coalesce(not_before, 0.0) FROM runs INDEXED BY runs_due
-        WHERE status = 'pending' AND owner IS NULL AND pruned = 0 AND workflow = known.value AND {queues}
-        ORDER BY coalesce(not_before, 0.0) LIMIT 1))
-    FROM json_each(?) AS known"""
-LEASE_ENDS = """
-    SELECT min(CASE WHEN owner IS NULL THEN 0.0 ELSE lease_until END) FROM runs
-    WHERE status = 'running' AND pruned = 0 AND parent IS NULL
-        AND workflow IN (SELECT value FROM json_each(?)) AND {queues}"""
-EXECUTING = """
-    SELECT coalesce(queue, 'default'), owner, partition, serial FROM runs
-    WHERE status = 'running' AND pruned = 0 AND owner IS NOT NULL AND lease_until > ?"""
 QUEUE_COUNTS = """
     SELECT queue, sum(status = 'pending'), sum(status = 'running'),
         min(CASE WHEN status = 'pending' THEN created_at END)
     FROM runs WHERE status IN ('pending', 'running') AND pruned = 0 AND queue IS NOT NULL GROUP BY queue"""
-BEGUN = """
-    SELECT value, claimed_at FROM json_each(?)
-    CROSS JOIN runs INDEXED BY runs_begun ON coalesce(queue, 'default') = value AND claimed_at > ?"""
-CLAIMED_BY_NONCE = "SELECT no FROM runs WHERE nonce = ? AND nonce <> '' AND owner IS ?"
 SAME_WORK = f"""
-    SELECT nonce, {_list(RUN_COLUMNS)} FROM runs
+    SELECT nonce, {names(RUN_COLUMNS)} FROM runs
     WHERE dedup = ? AND workflow = ? AND queue IS ? AND status IN ('pending', 'running') AND pruned = 0
     LIMIT 1"""
-
-
-def of_queues(statement: str, names: int | None, unqueued: bool) -> str:
-    """*statement* for *names* queues (``None``: all). With *unqueued*, also for runs of no queue."""
-    if names is None:
-        return statement.format(queues="1")
-    term = f"coalesce(queue, 'default') IN ({_marks(names)})"
-    return statement.format(queues=f"({term} OR queue IS NULL)" if unqueued else term)
 
 
 ADD_TAG = "INSERT INTO run_tags (run, name, value) VALUES (?, ?, ?)"
@@ -212,7 +138,7 @@ def update_run_if(columns: tuple[str, ...], fenced: bool, statuses: int) -> str:
     sql = f"UPDATE runs SET pulse = {pulse}{_assigned(columns)} WHERE id = ? AND pruned = 0"
     if fenced:
         sql += " AND epoch = ?"
-    return sql + f" AND status IN ({_marks(statuses)})" if statuses else sql
+    return sql + f" AND status IN ({marks(statuses)})" if statuses else sql
 
 
 def _assigned(columns: tuple[str, ...]) -> str:
@@ -222,13 +148,13 @@ def _assigned(columns: tuple[str, ...]) -> str:
 @lru_cache(maxsize=8)
 def run_heads(count: int) -> str:
     """The statement that reads, of *count* runs, their id and what ``RUN_HEAD`` reads."""
-    return f"SELECT id, {_HEAD} FROM runs WHERE pruned = 0 AND id IN ({_marks(count)})"
+    return f"SELECT id, {_HEAD} FROM runs WHERE pruned = 0 AND id IN ({marks(count)})"
 
 
 @lru_cache(maxsize=8)
 def pulses(count: int) -> str:
     """The statement that reads the pulse of *count* runs."""
-    return f"SELECT id, pulse FROM runs WHERE pruned = 0 AND id IN ({_marks(count)})"
+    return f"SELECT id, pulse FROM runs WHERE pruned = 0 AND id IN ({marks(count)})"
 
 
 @lru_cache(maxsize=8)
@@ -237,19 +163,7 @@ def attention(count: int) -> str:
     return f"""
         SELECT id, epoch, status, cancel_requested,
             (SELECT count(*) FROM signals WHERE run = runs.no AND taken_by IS NULL)
-        FROM runs WHERE pruned = 0 AND id IN ({_marks(count)})"""
-
-
-def chunks_of(ids: Iterable[str]) -> list[list[str]]:
-    """*ids* in lists of few sizes, so that there are few statements. The last list is filled up with one of
-    its ids."""
-    wanted = list(ids)
-    chunks = []
-    for start in range(0, len(wanted), 512):
-        chunk = wanted[start : start + 512]
-        size = next(size for size in (1, 8, 64, 512) if size >= len(chunk))
-        chunks.append(chunk + chunk[:1] * (size - len(chunk)))
-    return chunks
+        FROM runs WHERE pruned = 0 AND id IN ({marks(count)})"""
 
 
 def list_runs(where: RunFilter, payloads: bool) -> tuple[str, list[Any]]:
@@ -263,12 +177,12 @@ def list_runs(where: RunFilter, payloads: bool) -> tuple[str, list[Any]]:
 
     if where.status:
         statuses = [RunStatus(status).value for status in where.status]
-        term(f"status IN ({_marks(len(statuses))})", *statuses)
+        term(f"status IN ({marks(len(statuses))})", *statuses)
     for name in ("workflow", "key", "parent"):
         if getattr(where, name) is not None:
             term(f"{name} = ?", getattr(where, name))
     if where.owner:
-        term(f"owner IN ({_marks(len(where.owner))})", *where.owner)
+        term(f"owner IN ({marks(len(where.owner))})", *where.owner)
     for tag, value in tag_items(where.tags):
         if isinstance(where.tags, Mapping):
             term("no IN (SELECT run FROM run_tags WHERE name = ? AND value = ?)", tag, value)
@@ -287,12 +201,12 @@ def list_runs(where: RunFilter, payloads: bool) -> tuple[str, list[Any]]:
             where.after,
         )
     order = "created_at DESC, id DESC" if where.newest_first else "created_at, id"
-    columns = _list(RUN_COLUMNS) if payloads else _BARE_RUN
+    columns = names(RUN_COLUMNS) if payloads else _BARE_RUN
     sql = f"SELECT {columns} FROM runs WHERE {' AND '.join(terms)} ORDER BY {order} LIMIT ?"
     return sql, [*values, limited(where.limit)]
 
 
-_BARE_RUN = _list(RUN_COLUMNS).replace('"args"', "x''").replace('"result"', "NULL").replace('"error"', "NULL")
+_BARE_RUN = names(RUN_COLUMNS).replace('"args"', "x''").replace('"result"', "NULL").replace('"error"', "NULL")
 # LIKE knows the letters of ASCII, as the contract wants it. Each part reads only an index, and the workflows
 # one by one. Rows of runs are read only for what was found.
 _HAS_TEXT = """
@@ -317,14 +231,9 @@ def _pattern(text: str) -> str:
     return f"%{text}%"
 
 
-def limited(limit: int | None) -> int:
-    """*limit* for ``LIMIT``."""
-    return -1 if limit is None else limit
-
-
 # Messages, items, memos -------------------------------------------------------------------------------------
 
-ADD_SIGNAL = f"INSERT INTO signals (run, {_list(NEW_SIGNAL)}) VALUES (?, {_marks(len(NEW_SIGNAL))})"
+ADD_SIGNAL = f"INSERT INTO signals (run, {names(NEW_SIGNAL)}) VALUES (?, {marks(len(NEW_SIGNAL))})"
 SAME_SIGNAL = """
     SELECT seq FROM signals WHERE run = ? AND id = ?
     UNION ALL SELECT seq FROM signals WHERE run = ? AND name = ? AND key = ? AND key IS NOT NULL"""
@@ -336,16 +245,16 @@ REPLY = """
     WHERE run = ? AND id = ?"""
 DROP_SIGNALS = "DELETE FROM signals WHERE run = ?"
 DROP_TAKEN = "DELETE FROM signals WHERE run = ? AND taken_by IS NOT NULL AND NOT asked"
-GET_SIGNAL = f"SELECT {_list(SIGNAL_COLUMNS)} FROM signals WHERE run = {_RUN_OF} AND id = ?2"
+GET_SIGNAL = f"SELECT {names(SIGNAL_COLUMNS)} FROM signals WHERE run = {_RUN_OF} AND id = ?2"
 _SIGNALS = "FROM signals WHERE run = (SELECT no FROM runs WHERE id = ? AND pruned = 0) AND seq > ?"
-_BARE_SIGNAL = _list(SIGNAL_COLUMNS).replace('"payload"', "x''").replace('"reply"', "NULL")
+_BARE_SIGNAL = names(SIGNAL_COLUMNS).replace('"payload"', "x''").replace('"reply"', "NULL")
 
 
 def list_signals(
     run_id: str, name: str | None, unread: bool, after: int, limit: int | None, payloads: bool
 ) -> tuple[str, list[Any]]:
     """Statement and values for ``Storage.list_signals``."""
-    columns = _list(SIGNAL_COLUMNS) if payloads else _BARE_SIGNAL
+    columns = names(SIGNAL_COLUMNS) if payloads else _BARE_SIGNAL
     sql, values = f"SELECT {columns} {_SIGNALS}", [run_id, after]
     if name is not None:
         sql += " AND name = ?"
@@ -356,17 +265,17 @@ def list_signals(
 
 
 HAS_ITEM = "SELECT 1 FROM items WHERE run = ? AND channel = ? AND n = ?"
-ADD_ITEM = f"INSERT INTO items (run, {_list(ITEM_COLUMNS)}) VALUES (?, {_marks(len(ITEM_COLUMNS))})"
+ADD_ITEM = f"INSERT INTO items (run, {names(ITEM_COLUMNS)}) VALUES (?, {marks(len(ITEM_COLUMNS))})"
 DROP_ITEMS = "DELETE FROM items WHERE run = ?"
-_ITEMS = f"SELECT {_list(ITEM_COLUMNS)} FROM items WHERE run = {_RUN_OF} AND channel = ?2"
+_ITEMS = f"SELECT {names(ITEM_COLUMNS)} FROM items WHERE run = {_RUN_OF} AND channel = ?2"
 LIST_ITEMS = f"{_ITEMS} AND n > ?3 ORDER BY n LIMIT ?4"
 LAST_ITEM = f"{_ITEMS} ORDER BY n DESC LIMIT 1"
 LIST_CHANNELS = f"SELECT channel, count(*) FROM items WHERE run = {_RUN_OF} GROUP BY channel ORDER BY channel"
 
-PUT_MEMO = f"REPLACE INTO memos ({_list(MEMO_COLUMNS)}) VALUES ({_marks(len(MEMO_COLUMNS))})"
+PUT_MEMO = f"REPLACE INTO memos ({names(MEMO_COLUMNS)}) VALUES ({marks(len(MEMO_COLUMNS))})"
 DROP_MEMO = "DELETE FROM memos WHERE key = ?"
-GET_MEMO = f"SELECT {_list(MEMO_COLUMNS)} FROM memos WHERE key = ?"
-LIST_MEMOS = f"SELECT {_list(MEMO_COLUMNS)} FROM memos WHERE key > ? ORDER BY key LIMIT ?"
+GET_MEMO = f"SELECT {names(MEMO_COLUMNS)} FROM memos WHERE key = ?"
+LIST_MEMOS = f"SELECT {names(MEMO_COLUMNS)} FROM memos WHERE key > ? ORDER BY key LIMIT ?"
 
 _REWRITTEN = {
     "run": "UPDATE runs SET {} WHERE id = ?",
@@ -393,12 +302,12 @@ def rewrite(kind: str, fields: tuple[str, ...]) -> str:
 
 def _put(table: str, row: type[Any]) -> str:
     columns = list(fields_of(row))
-    return f"REPLACE INTO {table} ({_list(columns)}) VALUES ({_marks(len(columns))})"
+    return f"REPLACE INTO {table} ({names(columns)}) VALUES ({marks(len(columns))})"
 
 
 def _all(table: str, row: type[Any]) -> str:
     columns = list(fields_of(row))
-    return f'SELECT {_list(columns)} FROM {table} ORDER BY "{columns[0]}"'
+    return f'SELECT {names(columns)} FROM {table} ORDER BY "{columns[0]}"'
 
 
 PUT_QUEUE = _put("queues", QueueRow)
@@ -406,7 +315,7 @@ HAS_QUEUE = "SELECT 1 FROM queues WHERE name = ?"
 DROP_QUEUE = "DELETE FROM queues WHERE name = ?"
 LIST_QUEUES = _all("queues", QueueRow)
 PUT_SCHEDULE = _put("schedules", ScheduleRow)
-GET_SCHEDULE = f"SELECT {_list(list(fields_of(ScheduleRow)))} FROM schedules WHERE name = ?"
+GET_SCHEDULE = f"SELECT {names(list(fields_of(ScheduleRow)))} FROM schedules WHERE name = ?"
 HAS_SCHEDULE = "SELECT 1 FROM schedules WHERE name = ?"
 DROP_SCHEDULE = "DELETE FROM schedules WHERE name = ?"
 LIST_SCHEDULES = _all("schedules", ScheduleRow)

@@ -10,43 +10,29 @@ How it is put together:
   everything is closed before a fork, and both sides open again when they need to.
 """
 
-import json
 import os
 import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from flowdsl.blocks import block
-from flowdsl.core.records import (
-    Item,
-    Memo,
-    QueueCounts,
-    QueueRow,
-    Run,
-    RunFilter,
-    ScheduleRow,
-    Signal,
-    Step,
-    WorkerRow,
-)
 from flowdsl.errors import CorruptPayload, StorageFull, StorageUnavailable
-from flowdsl.storage import columns
-from flowdsl.storage.base import Attention, Storage
 from flowdsl.storage.forking import rest_before_fork
-from flowdsl.storage.operations import Operation, require_id, require_limit, require_operations
+from flowdsl.storage.operations import Operation, require_operations
 from flowdsl.storage.outcomes import Outcome
 from flowdsl.storage.pulses import Pulses
-from flowdsl.storage.refused import page_of, readable
 from flowdsl.storage.sqlite import rows
 from flowdsl.storage.sqlite import statements as sql
 from flowdsl.storage.sqlite.apply import apply
 from flowdsl.storage.sqlite.checkpoint import Checkpoints
 from flowdsl.storage.sqlite.connections import Connections, Reader, ReaderPool
 from flowdsl.storage.sqlite.file import PAUSE, copy_file, is_busy, translate
+from flowdsl.storage.sqlite.fragments import chunks_of
+from flowdsl.storage.sqlite.reading import SQLiteReading
 from flowdsl.storage.sqlite.step_transactions import SQLiteTransaction, begun
 from flowdsl.storage.sqlite.transaction import Transaction
 from flowdsl.storage.sqlite.url import sqlite_path, sqlite_url
@@ -62,7 +48,7 @@ _LEVELS = ("full", "normal")
 _PATIENCE = 30.0  # seconds that a writer waits for other processes
 
 
-class SQLiteStorage(Storage):
+class SQLiteStorage(SQLiteReading):
     """Keeps runs in the SQLite file *path*, which is created with its directory if it is missing.
 
     * *synchronous*: ``"full"`` (default) waits for the disk at each commit. So what was acknowledged survives
@@ -113,7 +99,6 @@ class SQLiteStorage(Storage):
         self._refusal = ""
         self._rests = False
         self._transactions = 0  # transactions of bodies that are open now
-        self._reported: set[str] = set()  # what was said of damaged rows
         weakref.finalize(self, _close_at_the_end, self._lock, self._open)
         rest_before_fork(self)
         with self._lock:
@@ -192,120 +177,6 @@ class SQLiteStorage(Storage):
 
     # Reading -----------------------------------------------------------------------------------------------
 
-    def get_run(self, run_id: str, /) -> Run | None:
-        require_id(run_id)
-        found = self._read(sql.GET_RUN, (run_id,), text=rows.or_bytes)
-        return columns.run_of(found[0]) if found else None
-
-    def list_runs(self, where: RunFilter = RunFilter(), /, *, payloads: bool = False) -> list[Run]:  # noqa: B008 - frozen
-        def read(page: RunFilter) -> list[rows.Row]:
-            return self._read(*sql.list_runs(page, payloads), text=rows.or_bytes)
-
-        return page_of(read, columns.run_of, where, self._reported)
-
-    def get_step(self, run_id: str, key: str, /) -> Step | None:
-        require_id(run_id)
-        require_id(key, "step key")
-        steps = rows.steps_of(run_id, self._read(sql.GET_STEP, (run_id, key), of=run_id))
-        return steps[0] if steps else None
-
-    def list_steps(
-        self, run_id: str, /, *, after: int = 0, limit: int | None = None, payloads: bool = True
-    ) -> list[Step]:
-        require_id(run_id)
-        require_limit(limit)
-        statement = sql.LIST_STEPS if payloads else sql.LIST_STEPS_BARE
-        steps = rows.steps_of(run_id, self._read(statement, (run_id, after, sql.limited(limit)), of=run_id))
-        while limit is not None and len(steps) < limit:  # some rows of the page replaced others
-            last = steps[-1].seq if steps else after
-            more = self._read(statement, (run_id, last, limit - len(steps)), of=run_id)
-            if not more:
-                break
-            steps = columns.last_of_each_key([*steps, *rows.steps_of(run_id, more)])
-        return steps
-
-    def list_signals(
-        self,
-        run_id: str,
-        /,
-        *,
-        name: str | None = None,
-        unread: bool = False,
-        after: int = 0,
-        limit: int | None = None,
-        payloads: bool = True,
-    ) -> list[Signal]:
-        require_id(run_id)
-        require_limit(limit)
-        found = self._read(*sql.list_signals(run_id, name, unread, after, limit, payloads), of=run_id)
-        return [columns.signal_of(run_id, row) for row in found]
-
-    def get_signal(self, run_id: str, signal_id: str, /) -> Signal | None:
-        require_id(run_id)
-        require_id(signal_id, "signal id")
-        found = self._read(sql.GET_SIGNAL, (run_id, signal_id), of=run_id)
-        return columns.signal_of(run_id, found[0]) if found else None
-
-    def list_items(
-        self, run_id: str, channel: str, /, *, after: int = 0, limit: int | None = None
-    ) -> list[Item]:
-        require_id(run_id)
-        require_id(channel, "channel")
-        require_limit(limit)
-        found = self._read(sql.LIST_ITEMS, (run_id, channel, after, sql.limited(limit)), of=run_id)
-        return [columns.item_of(run_id, row) for row in found]
-
-    def last_item(self, run_id: str, channel: str, /) -> Item | None:
-        require_id(run_id)
-        require_id(channel, "channel")
-        found = self._read(sql.LAST_ITEM, (run_id, channel), of=run_id)
-        return columns.item_of(run_id, found[0]) if found else None
-
-    def list_channels(self, run_id: str, /) -> dict[str, int]:
-        require_id(run_id)
-        return dict(self._read(sql.LIST_CHANNELS, (run_id,), of=run_id))
-
-    def get_memo(self, key: str, /) -> Memo | None:
-        require_id(key, "memo key")
-        found = self._read(sql.GET_MEMO, (key,), text=rows.or_bytes)
-        return Memo(*found[0]) if found else None
-
-    def list_memos(self, *, after: str = "", limit: int | None = None) -> list[Memo]:
-        values = (after, -1 if limit is None else limit)
-        return [Memo(*row) for row in self._read(sql.LIST_MEMOS, values, text=rows.or_bytes)]
-
-    def queue_counts(self) -> dict[str, QueueCounts]:
-        return dict(map(columns.counts_of, self._read(sql.QUEUE_COUNTS, (), text=rows.or_bytes)))
-
-    def list_queues(self) -> list[QueueRow]:
-        return [columns.queue_of(row) for row in self._read(sql.LIST_QUEUES, (), text=rows.or_bytes)]
-
-    def list_schedules(self) -> list[ScheduleRow]:
-        found = self._read(sql.LIST_SCHEDULES, (), text=rows.or_bytes)
-        return list(readable(columns.schedule_of, found, self._reported))
-
-    def next_due(self, workflows: Collection[str], queues: Sequence[str] | None = None, /) -> float | None:
-        names, known = tuple(queues or ()), json.dumps(list(workflows))
-        count = None if queues is None else len(names)
-        first = self._read(sql.of_queues(sql.FIRST_DUE, count, False), (*names, known), text=rows.or_bytes)
-        lost = self._read(sql.of_queues(sql.LEASE_ENDS, count, True), (known, *names), text=rows.or_bytes)
-        moment = min((one for (one,) in (*first, *lost) if isinstance(one, int | float)), default=None)
-        return 0.0 if moment is not None and moment <= self.now() else moment
-
-    def list_workers(self) -> list[WorkerRow]:
-        found = self._read(sql.LIST_WORKERS, (), text=rows.or_bytes)
-        return list(readable(columns.worker_of, found, self._reported))
-
-    def attention(self, run_ids: Iterable[str], /) -> list[Attention]:
-        wanted = list(run_ids)
-        for run_id in wanted:
-            require_id(run_id)
-        found: dict[str, Attention] = {}
-        for chunk in sql.chunks_of(wanted):
-            read = self._read(sql.attention(len(chunk)), chunk, text=rows.or_bytes)
-            found.update((one.run_id, one) for one in readable(columns.attention_of, read, self._reported))
-        return [found[run_id] for run_id in wanted if run_id in found]
-
     def _read(
         self, statement: str, values: Sequence[Any], text: Callable[[bytes], Any] = str, of: str = ""
     ) -> list[rows.Row]:
@@ -378,7 +249,7 @@ class SQLiteStorage(Storage):
     def _read_pulses(self, run_ids: list[str]) -> list[tuple[str, int]]:
         return [
             (row[0], row[1])
-            for chunk in sql.chunks_of(run_ids)
+            for chunk in chunks_of(run_ids)
             for row in self._read(sql.pulses(len(chunk)), chunk)
         ]
 

@@ -14,6 +14,7 @@ from flowdsl.storage.columns import Head, StoredRun
 from flowdsl.storage.outcomes import Done, Fenced, Missing
 from flowdsl.storage.sqlite import rows
 from flowdsl.storage.sqlite import statements as sql
+from flowdsl.storage.sqlite.fragments import chunks_of
 
 __all__ = ["NUMBER", "Transaction"]
 
@@ -52,7 +53,7 @@ class Transaction:
 
     def read_heads(self, run_ids: Iterable[str]) -> None:
         """Read at once what many operations would ask for one by one. A statement costs more than its row."""
-        for chunk in sql.chunks_of(run_ids):
+        for chunk in chunks_of(run_ids):
             try:
                 found = self.execute(sql.run_heads(len(chunk)), chunk).fetchall()
             except rows.UNSTORABLE as error:

@@ -54,6 +54,7 @@ from flowdsl.storage.urls import open_storage
 from flowdsl.testing.storage.keeping import KeepingContract
 from flowdsl.testing.storage.lists import ListContract
 from flowdsl.testing.storage.messages import MessageContract
+from flowdsl.testing.storage.opening import OpeningContract
 from flowdsl.testing.storage.records import RecordContract
 from flowdsl.testing.storage.runs import RunContract
 from flowdsl.testing.storage.samples import a_run, a_step, full_memo, full_run, full_step, open_run
@@ -63,7 +64,9 @@ __all__ = ["StorageContract"]
 _THREADS = 8
 
 
-class StorageContract(RunContract, ListContract, RecordContract, MessageContract, KeepingContract):
+class StorageContract(
+    OpeningContract, RunContract, ListContract, RecordContract, MessageContract, KeepingContract
+):
     """Subclass it under a name that begins with ``Test`` and define :meth:`make_storage`."""
 
     def make_storage(self, directory: Path) -> Storage:

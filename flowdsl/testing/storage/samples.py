@@ -15,6 +15,7 @@ __all__ = [
     "full_run",
     "full_signal",
     "full_step",
+    "numbered",
     "open_run",
 ]
 
@@ -52,6 +53,11 @@ def a_step(run_id: str = "r", key: str = "s", **fields: Any) -> Step:
     """A completed step."""
     usual: dict[str, Any] = {"path": "shop.charge"}
     return Step(run_id=run_id, key=key, **(usual | fields))
+
+
+def numbered(prefix: str = "n", **fields: Any) -> Run:
+    """A run to be opened under the next number of its key."""
+    return a_run(prefix, number=0, **fields)
 
 
 def open_run(storage: Storage, run_id: str = "r", lease: float = 60.0, **fields: Any) -> Run:

@@ -1,0 +1,32 @@
+"""Parts that statements of SQLite are put together from."""
+
+from collections.abc import Iterable
+
+__all__ = ["chunks_of", "limited", "marks", "names"]
+
+
+def names(columns: list[str], prefix: str = "") -> str:
+    """A list of columns."""
+    return ", ".join(f'{prefix}"{name}"' for name in columns)
+
+
+def marks(count: int) -> str:
+    """Placeholders for *count* values."""
+    return ", ".join("?" * count)
+
+
+def limited(limit: int | None) -> int:
+    """*limit* for ``LIMIT``."""
+    return -1 if limit is None else limit
+
+
+def chunks_of(ids: Iterable[str]) -> list[list[str]]:
+    """*ids* in lists of few sizes, so that there are few statements. The last list is filled up with one of
+    its ids."""
+    wanted = list(ids)
+    chunks = []
+    for start in range(0, len(wanted), 512):
+        chunk = wanted[start : start + 512]
+        size = next(size for size in (1, 8, 64, 512) if size >= len(chunk))
+        chunks.append(chunk + chunk[:1] * (size - len(chunk)))
+    return chunks
