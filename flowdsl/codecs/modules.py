@@ -22,6 +22,7 @@ MAIN_NAMES = ("__main__", "__mp_main__")  # the second is the script in a child 
 _MOVED = {
     "flowdsl.codecs.pieces": "flowdsl.codecs.exceptions.pieces",
     "flowdsl.codecs.rebuild": "flowdsl.codecs.exceptions.rebuild",
+    "flowdsl.core.encoders": "flowdsl.core.unkeyable",
 }
 """Modules of ours that stored pickles name and that stand elsewhere now."""
 

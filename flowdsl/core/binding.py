@@ -20,10 +20,11 @@ from hashlib import blake2b
 from typing import Any
 
 from flowdsl.core.bound import NO_RECEIVER, Bound, Shape, changed_defaults, has_identity
-from flowdsl.core.encoding import ENCODERS, Unkeyable, encode
+from flowdsl.core.encoding import ENCODERS, encode
 from flowdsl.core.keys import object_path
 from flowdsl.core.quick_bind import Counted, QuickBind, generate
 from flowdsl.core.source import SOURCE
+from flowdsl.core.unkeyable import Unkeyable
 from flowdsl.errors import UnkeyableArgument
 
 __all__ = ["NO_RECEIVER", "Binder", "Bound", "changed_defaults", "first_name", "has_identity"]

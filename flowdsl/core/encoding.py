@@ -52,10 +52,8 @@ from flowdsl.core.arrays import reduction_of
 from flowdsl.core.encoders import (
     BUILTIN,
     ENCODERS,
-    MAX_DEPTH,
     Encoder,
     Memo,
-    Unkeyable,
     container,
     framed,
     global_name,
@@ -65,8 +63,9 @@ from flowdsl.core.keys import ENCODING_VERSION, object_path
 from flowdsl.core.models import Parts, model_class, model_parts, model_value
 from flowdsl.core.preview import preview
 from flowdsl.core.reductions import exception_parts, standard_type
+from flowdsl.core.unkeyable import Unkeyable
 
-__all__ = ["ENCODERS", "ENCODING_VERSION", "MAX_DEPTH", "Unkeyable", "encode"]
+__all__ = ["ENCODERS", "ENCODING_VERSION", "encode"]
 
 _T = TypeVar("_T")
 _Convert = Callable[[Any], object]

@@ -12,6 +12,7 @@ from flowdsl.decorators.options import MarkedStep, NamedStep, NamedWorkflow
 from flowdsl.decorators.steps import BoundStep, Step
 from flowdsl.decorators.workflows import BoundWorkflow, Workflow
 from flowdsl.engine.definitions import NO_OPTIONS, StepDef, WorkflowDef
+from flowdsl.engine.option_checks import checked_step_options, checked_workflow_options
 from flowdsl.engine.registry import HANDLERS, STEPS, WORKFLOWS, Handler
 
 __all__ = ["on", "step", "workflow"]
@@ -75,7 +76,7 @@ def step(fn: Any = None, *, name: str | None = None, **options: Any) -> Any:
     """
     if fn is None:
         StepDef.known(options)
-        StepDef.checked(options)
+        checked_step_options(options)
         return lambda fn: step(fn, name=name, **options)
     made: Step[Any, Any] = Step(fn, StepDef.build(fn, name=name, **options))
     register(made)
@@ -103,7 +104,7 @@ def workflow(fn: Any = None, *, name: str | None = None, **options: Any) -> Any:
     """
     if fn is None:
         WorkflowDef.known(options)
-        WorkflowDef.checked(options)
+        checked_workflow_options(options)
         return lambda fn: workflow(fn, name=name, **options)
     made: Workflow[Any, Any] = Workflow(fn, WorkflowDef.build(fn, name=name, **options))
     register(made)

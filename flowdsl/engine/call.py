@@ -7,12 +7,13 @@ and a key from the moment it is made, before anything is awaited.
 
 from typing import ClassVar
 
-from flowdsl.core.encoding import Unkeyable, encode
+from flowdsl.core.encoding import encode
 from flowdsl.core.facts import generation_of
 from flowdsl.core.keys import content_digest, step_key
 from flowdsl.core.kinds import LOG, VALUE
 from flowdsl.core.records import Step
 from flowdsl.core.status import StepStatus
+from flowdsl.core.unkeyable import Unkeyable
 from flowdsl.engine.effects import Flow, Result
 from flowdsl.engine.execution import Execution, Frame, current
 from flowdsl.engine.scope import Scope, UnderWay

@@ -16,25 +16,18 @@ from weakref import WeakValueDictionary
 from attrs import Factory, define, evolve, field, fields
 
 from flowdsl.core.binding import Binder, Bound, first_name
-from flowdsl.core.durations import seconds
 from flowdsl.core.keys import object_path
 from flowdsl.core.records import Tags
 from flowdsl.core.retry import Retry
 from flowdsl.core.source import source_digest
 from flowdsl.engine.option_checks import (
-    DIVERGENCES,
-    IN_DOUBT,
-    MODES,
     Divergence,
     Mode,
     check_ignored,
     check_template,
     checked_name,
-    checked_tags,
-    checked_timeout,
-    checked_version,
-    choice,
-    names,
+    checked_step_options,
+    checked_workflow_options,
     plain_function,
     unwrap,
 )
@@ -219,7 +212,9 @@ class StepDef(Definition):
         cls.known(options)
         plain = plain_function(fn, "step", name)
         path = name or object_path(plain)
-        return cls(plain, path, inspect.iscoroutinefunction(plain), **cls.checked(options)).consistent()
+        return cls(
+            plain, path, inspect.iscoroutinefunction(plain), **checked_step_options(options)
+        ).consistent()
 
     def consistent(self) -> Self:
         """Returns itself. Raises for options that contradict each other."""
@@ -255,42 +250,6 @@ class StepDef(Definition):
             return (*called.args[:place], connection, *called.args[place:]), called.kwargs
         return called.args, {**called.kwargs, CONNECTION: connection}
 
-    @staticmethod
-    def checked(options: Named) -> Named:
-        """The options as the definition holds them. Raises for wrong ones."""
-        done = dict(options)
-        if "mode" in done:
-            choice(done["mode"], MODES, "mode")
-        if done.get("retry") is not None and not isinstance(done["retry"], Retry):
-            raise TypeError(
-                f"retry= is a Retry(…); got {done['retry']!r}. For three attempts: Retry(attempts=3)"
-            )
-        if "timeout" in done:
-            done["timeout"] = checked_timeout(done["timeout"])
-        if "heartbeat" in done:
-            done["heartbeat"] = checked_timeout(done["heartbeat"], "heartbeat")
-        if done.get("expires") is not None:
-            done["expires"] = checked_timeout(done["expires"], "expires")
-        if "ignore" in done:
-            done["ignore"] = names(done["ignore"], "ignore")
-        if "version" in done:
-            done["version"] = checked_version(done["version"])
-        if "in_doubt" in done:
-            choice(done["in_doubt"], IN_DOUBT, "in_doubt")
-        if done.get("on_divergence") is not None:
-            choice(done["on_divergence"], DIVERGENCES, "on_divergence")
-        for option in ("key", "undo"):
-            if done.get(option) is not None and not callable(done[option]):
-                raise TypeError(f"{option}= is a function; got {done[option]!r}")
-        executor = done.get("executor")
-        if executor is not None and not callable(getattr(executor, "submit", None)):
-            raise TypeError(f"executor= is a concurrent.futures.Executor; got {executor!r}")
-        if not isinstance(done.get("memo", False), bool):
-            raise TypeError(f"memo= is True or False; got {done['memo']!r}")
-        if not isinstance(done.get("transaction", False), bool):
-            raise TypeError(f"transaction= is True or False; got {done['transaction']!r}")
-        return done
-
     @property
     def source(self) -> str:
         """A digest of the function's source."""
@@ -306,7 +265,7 @@ class StepDef(Definition):
     def evolve(self, **options: Value) -> Self:
         """The same step with other options."""
         self.known(options)
-        done = self.checked(options)
+        done = checked_step_options(options)
         never = self.never_undone if "undo" not in done else done["undo"] is None
         return evolve(self, **done, never_undone=never, binders={}).consistent()
 
@@ -341,7 +300,7 @@ class WorkflowDef(Definition):
         plain = plain_function(fn, "workflow", name)
         path = name or object_path(plain)
         cls.known(options)
-        done = cls.checked(options)
+        done = checked_workflow_options(options)
         check_ignored(plain, done["ignore"])
         if isinstance(done.get("id"), str):
             check_template(plain, done["id"], done["ignore"])
@@ -358,27 +317,6 @@ class WorkflowDef(Definition):
     def injected(self) -> tuple[str, ...]:
         """The connection, if the run is one transactional step."""
         return (CONNECTION,) if self._transacts else ()
-
-    @staticmethod
-    def checked(options: Named) -> Named:
-        """The options as the definition holds them. Raises for wrong ones."""
-        done = dict(options)
-        run_id = done.get("id")
-        if run_id is not None and not (callable(run_id) or (isinstance(run_id, str) and run_id.strip())):
-            raise TypeError(
-                f'workflow(id=…) is a template such as "order-{{order_id}}", or a function of the '
-                f"arguments; got {run_id!r}"
-            )
-        for option in ("on_complete", "on_error"):
-            if done.get(option) is not None and not callable(done[option]):
-                raise TypeError(f"{option}= is a function; got {done[option]!r}")
-        done["timeout"] = checked_timeout(done.get("timeout"))
-        if "cleanup" in done:
-            done["cleanup"] = seconds(done["cleanup"], "cleanup")
-        done["version"] = checked_version(done.get("version"))
-        done["ignore"] = names(done.get("ignore", ()), "ignore")
-        done["tags"] = checked_tags(done.get("tags"))
-        return done
 
 
 D = TypeVar("D", bound=Definition, covariant=True)

@@ -6,21 +6,20 @@ not.
 
 An :class:`Execution` is made of parts, and each part is the only one that changes its own fields: the journal
 (:mod:`flowdsl.core.journal`), :class:`~flowdsl.engine.stop.Stop`,
-:class:`~flowdsl.engine.failures.OpenFailures`, :class:`Writer`, :class:`Branches` and :class:`Bodies`. A verb
-may need a state of its own for each run. It keeps it in a class of its own, by ``execution.part(ThatClass)``.
+:class:`~flowdsl.engine.failures.OpenFailures`, :class:`~flowdsl.engine.writer.Writer`, :class:`Branches` and
+:class:`Bodies`. A verb may need a state of its own for each run. It keeps it in a class of its own, by
+``execution.part(ThatClass)``.
 """
 
 import logging
-import math
 import os
 import threading
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextvars import ContextVar, Token
 from typing import Any, TypeAlias, TypeVar
 
 from flowdsl.core.journal import Journal
-from flowdsl.core.records import Run, Step
+from flowdsl.core.records import Run
 from flowdsl.core.words import clean_lines
 from flowdsl.engine.definitions import Invocation, WorkflowDef
 from flowdsl.engine.engine import Engine
@@ -28,9 +27,7 @@ from flowdsl.engine.failures import OpenFailures
 from flowdsl.engine.scope import Scope, StepView
 from flowdsl.engine.stop import Stop
 from flowdsl.engine.user import Named, Value
-from flowdsl.errors import FlowError, LeaseLost, Stopped, StorageError
-from flowdsl.storage.operations import Operation, PutStep, TakeSignal, UpdateRun
-from flowdsl.storage.outcomes import Done, Fenced, Missing, Outcome, Unstorable, not_storable
+from flowdsl.engine.writer import Writer
 
 __all__ = [
     "PROCESS",
@@ -38,7 +35,6 @@ __all__ = [
     "Branches",
     "Execution",
     "Frame",
-    "Writer",
     "current",
     "outside_runs",
     "restore",
@@ -48,133 +44,6 @@ P = TypeVar("P")
 
 _Branch: TypeAlias = Any  # a future of a submitted call; its class stands above
 _Attempt: TypeAlias = Any  # an attempt; its class stands above
-
-
-class Writer:
-    """What a run writes under its epoch. Its records go to the journal first, or are written at once. It also
-    holds the failures that the retry of a failed run has yet to execute again.
-
-    ``buffer`` holds records that become durable with the next commit, and before the next body begins.
-    ``floor``: records up to this place in the order are no evidence of divergence any more. ``held_until``:
-    when our lease is over, as far as we know, on the monotonic clock. After that moment no body begins
-    before the storage has said that the run is still ours.
-    """
-
-    def __init__(self, run: "Execution") -> None:
-        record = run.record
-        self.run_id = record.id
-        self.epoch = record.epoch
-        self.held_until = math.inf if run.engine.virtual else time.monotonic() + _left(run)
-        self.buffer: dict[str, Step] = {}
-        self._beside: dict[str, tuple[Operation, ...]] = {}
-        self.floor = record.floor
-        self.reopened = set(record.open_failures)
-        self._open_failures = record.open_failures
-        self._run = run
-
-    def add(self, record: Step) -> None:
-        """Take a durable record into the journal."""
-        with self._run.lock:
-            self._run.journal.add(record)
-
-    def keep(self, record: Step, *more: Operation, soon: bool = False) -> None:
-        """Take *record* into the journal. It becomes durable with the next commit, and so does *more*.
-
-        With *soon*, others wait for the record. If the run makes no commit within a tenth of a second, it is
-        committed then.
-        """
-        with self._run.lock:
-            self._run.journal.add(record)
-            self.buffer[record.key] = record
-            if more:
-                self._beside[record.key] = more
-        if soon:
-            self._run.engine.owned.look_soon()
-
-    def put(self, record: Step) -> Operation:
-        """The write of *record*."""
-        return PutStep(record, self.epoch)
-
-    def buffered(self) -> list[Operation]:
-        """Writes of the records that are not durable yet. They stay in the buffer until :meth:`stored`.
-        Otherwise another branch would take them for durable while their commit is under way. Writing a record
-        twice does no harm."""
-        if not self.buffer:
-            return []
-        with self._run.lock:
-            found: list[Operation] = []
-            for key, step in self.buffer.items():
-                found += (PutStep(step, self.epoch), *self._beside.get(key, ()))
-            return found
-
-    def stored(self, operations: Iterable[Operation]) -> None:
-        """These operations are durable, and so are the buffered records among them."""
-        if not self.buffer:
-            return
-        with self._run.lock:
-            for operation in operations:
-                if isinstance(operation, PutStep) and self.buffer.get(operation.step.key) is operation.step:
-                    del self.buffer[operation.step.key]  # it may hold a newer one by now
-                    self._beside.pop(operation.step.key, None)
-
-    def answers(self, key: str) -> tuple[Operation, ...]:
-        """What has to be stored with the record of *key*, if its failure was open. The failure ends with it,
-        so a process that dies afterwards does not execute it once more."""
-        if key not in self.reopened:
-            return ()
-        with self._run.lock:
-            self.reopened.discard(key)
-            left = tuple(other for other in self._open_failures if other in self.reopened)
-        return (UpdateRun(self.run_id, {"open_failures": left}, epoch=self.epoch),)
-
-    def reopen(self, key: str) -> None:
-        """The failure of *key* is open again, because what answered it was rolled back."""
-        with self._run.lock:
-            self.reopened.add(key)
-
-    def holds(self, until: float) -> None:
-        """The lease was renewed, and holds until then by ``time.monotonic()``."""
-        self.held_until = until
-
-    def raise_floor(self, seq: int) -> None:
-        """Records up to *seq* are no evidence of divergence any more."""
-        self.floor = max(self.floor, seq)
-
-    def accept(self, outcome: Outcome, operation: Operation) -> int:
-        """The ``seq`` of a write that took effect; raises :class:`Stopped` for one that was refused."""
-        if isinstance(outcome, Done):
-            return outcome.seq
-        if isinstance(outcome, Unstorable):
-            step = operation.step if isinstance(operation, PutStep | TakeSignal) else None
-            error: FlowError = not_storable(outcome, run=self.run_id, step=step.key if step else "")
-        elif isinstance(outcome, Fenced | Missing):
-            error = self.lost(outcome)
-        else:
-            raise AssertionError(f"{outcome!r} answers {operation!r}")
-        self._run.stop.halt(error)
-        raise Stopped(error)
-
-    def lost(self, outcome: Outcome) -> LeaseLost:
-        """The error of a run that is no longer ours."""
-        what = (
-            f"another process owns it now (epoch {outcome.run.epoch}, ours was {self.epoch})"
-            if isinstance(outcome, Fenced)
-            else "it was deleted"
-        )
-        return LeaseLost(
-            f"run {self.run_id} cannot be written from here: {what}. What this process was executing is "
-            "discarded; "
-            f"call the workflow again to follow the run",
-            run=self.run_id,
-        )
-
-
-def _left(run: "Execution") -> float:
-    """Seconds until the lease of *run* is over. Where that cannot be told now, it counts as over."""
-    try:
-        return run.record.lease_until - run.engine.storage.now()
-    except StorageError:
-        return 0.0
 
 
 class Branches:
@@ -283,7 +152,7 @@ class Execution:
         cleanup = 60.0 if definition is None else definition.cleanup
         self.stop = Stop(record.id, deadline, engine.ticks, self.is_async, cleanup, self._unreplayed)
         self.failures = OpenFailures()
-        self.writer = Writer(self)
+        self.writer = Writer(engine, record, journal, self.lock, self.stop)
         self.branches = Branches()
         self.bodies = Bodies()
         self._parts: dict[type, object] = {}

@@ -7,23 +7,21 @@ from typing import Literal, cast
 
 from flowdsl.core.durations import seconds
 from flowdsl.core.records import Tags
-from flowdsl.engine.user import Function, Value
+from flowdsl.core.retry import Retry
+from flowdsl.engine.user import Function, Named, Value
 
 __all__ = [
     "DIVERGENCES",
-    "IN_DOUBT",
-    "MODES",
     "Divergence",
     "InDoubt",
     "Mode",
     "check_ignored",
     "check_template",
     "checked_name",
+    "checked_step_options",
     "checked_tags",
     "checked_timeout",
-    "checked_version",
-    "choice",
-    "names",
+    "checked_workflow_options",
     "plain_function",
     "unwrap",
 ]
@@ -32,9 +30,9 @@ Mode = Literal["do", "try", "send"]
 Divergence = Literal["raise", "rerun", "reuse"]
 InDoubt = Literal["rerun", "raise"]
 
-MODES = ("do", "try", "send")
+_MODES = ("do", "try", "send")
 DIVERGENCES = ("raise", "rerun", "reuse")
-IN_DOUBT = ("rerun", "raise")
+_IN_DOUBT = ("rerun", "raise")
 
 
 def unwrap(fn: Value) -> Function:
@@ -74,7 +72,7 @@ def checked_name(name: Value, what: str) -> None:
         raise ValueError(f"{what}(name=…) is a non-empty string; got {name!r}")
 
 
-def choice(value: Value, allowed: tuple[str, ...], option: str) -> None:
+def _check_choice(value: Value, allowed: tuple[str, ...], option: str) -> None:
     if value not in allowed:
         raise ValueError(f"{option} is one of {', '.join(map(repr, allowed))}; got {value!r}")
 
@@ -106,7 +104,7 @@ def checked_tags(tags: Value) -> Tags:
     raise TypeError(f"tags are strings, or a mapping of strings to strings; got {tags!r}")
 
 
-def checked_version(version: Value) -> str:
+def _checked_version(version: Value) -> str:
     """A version as text; ``None`` is no version."""
     if version is None:
         return ""
@@ -115,7 +113,7 @@ def checked_version(version: Value) -> str:
     return str(version)
 
 
-def names(value: Value, option: str) -> tuple[str, ...]:
+def _checked_names(value: Value, option: str) -> tuple[str, ...]:
     if isinstance(value, str):
         return (value,)
     names = tuple(value) if isinstance(value, Iterable) else (value,)
@@ -124,7 +122,7 @@ def names(value: Value, option: str) -> tuple[str, ...]:
     return names
 
 
-def parameters_of(fn: Function) -> tuple[str, ...] | None:
+def _parameters_of(fn: Function) -> tuple[str, ...] | None:
     """The names of a function's parameters; ``None`` if the function does not tell them."""
     try:
         return tuple(inspect.signature(fn).parameters)
@@ -135,7 +133,7 @@ def parameters_of(fn: Function) -> tuple[str, ...] | None:
 def check_ignored(fn: Function, ignore: tuple[str, ...]) -> None:
     """Raise for a name that is no parameter. A misspelt name would stay in the key, and make every call
     new."""
-    parameters = parameters_of(fn) if ignore else None
+    parameters = _parameters_of(fn) if ignore else None
     for name in ignore:
         if parameters is not None and name not in parameters:
             raise ValueError(
@@ -150,7 +148,7 @@ def check_template(fn: Function, template: str, ignore: tuple[str, ...]) -> None
         holes = [hole for _, hole, _, _ in Formatter().parse(template) if hole is not None]
     except ValueError as error:
         raise ValueError(f"workflow(id={template!r}) is no template: {error}") from None
-    parameters = parameters_of(fn) if holes else None
+    parameters = _parameters_of(fn) if holes else None
     if parameters is None:
         return
     for hole in holes:
@@ -160,3 +158,58 @@ def check_template(fn: Function, template: str, ignore: tuple[str, ...]) -> None
                 f"{getattr(fn, '__qualname__', fn)}() are "
                 f"{', '.join(repr(name) for name in parameters if name not in ignore) or '(none)'}"
             )
+
+
+def checked_step_options(options: Named) -> Named:
+    """The options of a step as the definition holds them. Raises for wrong ones."""
+    done = dict(options)
+    if "mode" in done:
+        _check_choice(done["mode"], _MODES, "mode")
+    if done.get("retry") is not None and not isinstance(done["retry"], Retry):
+        raise TypeError(f"retry= is a Retry(…); got {done['retry']!r}. For three attempts: Retry(attempts=3)")
+    if "timeout" in done:
+        done["timeout"] = checked_timeout(done["timeout"])
+    if "heartbeat" in done:
+        done["heartbeat"] = checked_timeout(done["heartbeat"], "heartbeat")
+    if done.get("expires") is not None:
+        done["expires"] = checked_timeout(done["expires"], "expires")
+    if "ignore" in done:
+        done["ignore"] = _checked_names(done["ignore"], "ignore")
+    if "version" in done:
+        done["version"] = _checked_version(done["version"])
+    if "in_doubt" in done:
+        _check_choice(done["in_doubt"], _IN_DOUBT, "in_doubt")
+    if done.get("on_divergence") is not None:
+        _check_choice(done["on_divergence"], DIVERGENCES, "on_divergence")
+    for option in ("key", "undo"):
+        if done.get(option) is not None and not callable(done[option]):
+            raise TypeError(f"{option}= is a function; got {done[option]!r}")
+    executor = done.get("executor")
+    if executor is not None and not callable(getattr(executor, "submit", None)):
+        raise TypeError(f"executor= is a concurrent.futures.Executor; got {executor!r}")
+    if not isinstance(done.get("memo", False), bool):
+        raise TypeError(f"memo= is True or False; got {done['memo']!r}")
+    if not isinstance(done.get("transaction", False), bool):
+        raise TypeError(f"transaction= is True or False; got {done['transaction']!r}")
+    return done
+
+
+def checked_workflow_options(options: Named) -> Named:
+    """The options of a workflow as the definition holds them. Raises for wrong ones."""
+    done = dict(options)
+    run_id = done.get("id")
+    if run_id is not None and not (callable(run_id) or (isinstance(run_id, str) and run_id.strip())):
+        raise TypeError(
+            f'workflow(id=…) is a template such as "order-{{order_id}}", or a function of the '
+            f"arguments; got {run_id!r}"
+        )
+    for option in ("on_complete", "on_error"):
+        if done.get(option) is not None and not callable(done[option]):
+            raise TypeError(f"{option}= is a function; got {done[option]!r}")
+    done["timeout"] = checked_timeout(done.get("timeout"))
+    if "cleanup" in done:
+        done["cleanup"] = seconds(done["cleanup"], "cleanup")
+    done["version"] = _checked_version(done.get("version"))
+    done["ignore"] = _checked_names(done.get("ignore", ()), "ignore")
+    done["tags"] = checked_tags(done.get("tags"))
+    return done

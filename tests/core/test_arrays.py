@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowdsl.core.encoding import Unkeyable, encode
+from flowdsl.core.encoding import encode
+from flowdsl.core.unkeyable import Unkeyable
 
 np = pytest.importorskip("numpy")
 hnp = pytest.importorskip("hypothesis.extra.numpy")
@@ -300,7 +301,7 @@ def test_array_libraries_are_not_imported_for_encoding() -> None:
     """Encoding plain values, and instances of any class, loads none of the three libraries."""
     code = (
         "import sys\n"
-        "from flowdsl.core.encoding import Unkeyable, encode\n"
+        "from flowdsl.core.encoding import encode\nfrom flowdsl.core.unkeyable import Unkeyable\n"
         "encode({'a': [1, 2.0]})\n"
         "try: encode(object())\n"
         "except Unkeyable: pass\n"

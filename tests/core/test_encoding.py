@@ -13,7 +13,8 @@ import attrs
 import pytest
 
 from flowdsl.core import encoders
-from flowdsl.core.encoding import ENCODERS, MAX_DEPTH, Unkeyable, encode
+from flowdsl.core.encoding import ENCODERS, encode
+from flowdsl.core.unkeyable import MAX_DEPTH, Unkeyable
 from flowdsl.errors import UnkeyableArgument
 
 # -------------------------------------------------------------------------------------------- classes

@@ -20,8 +20,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowdsl.core.encoding import Unkeyable, encode
+from flowdsl.core.encoding import encode
 from flowdsl.core.reductions import STANDARD_TYPES, standard_type
+from flowdsl.core.unkeyable import Unkeyable
 
 offsets = st.timedeltas(timedelta(hours=-23), timedelta(hours=23)).map(timezone)
 zones = st.sampled_from([UTC, timezone(timedelta(hours=2)), timezone(timedelta(0), "other name")]) | offsets

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowdsl.core.encoders import _any_dict
-from flowdsl.core.encoding import ENCODERS, Unkeyable, encode
+from flowdsl.core.encoding import ENCODERS, encode
+from flowdsl.core.unkeyable import Unkeyable
 
 leaves = (
     st.none()
