@@ -1,4 +1,4 @@
-"""Time is passed in: everything in flowdsl that reads a clock or waits does it through one of these."""
+"""Clocks. Everything in flowdsl that reads the time or waits is given a clock."""
 
 import asyncio
 import threading
@@ -7,7 +7,7 @@ from typing import Protocol
 
 __all__ = ["Clock", "ForeignClock", "SystemClock", "Waker"]
 
-_LONGEST = 86_400.0  # one wait of a lock; longer waits are repeated
+_LONGEST = 86_400.0  # of one wait of a lock; longer waits are repeated
 
 
 class Clock(Protocol):
@@ -38,7 +38,7 @@ class Waker:
         self._future: asyncio.Future[None] | None = None if loop is None else loop.create_future()
 
     def set(self) -> None:
-        """Wake the waiter, now or when it comes to wait."""
+        """Wake the waiter, now or as soon as it waits."""
         if self.is_set:
             return
         self.is_set = True
@@ -55,7 +55,7 @@ class Waker:
             self._future.set_result(None)
 
     def block(self, seconds: float | None) -> bool:
-        """Wait in a thread; ``True`` if woken, ``False`` when *seconds* (``None``: no end) have passed."""
+        """Wait in a thread. Return ``True`` if woken, ``False`` after *seconds* (``None``: no limit)."""
         assert self._event is not None
         end = None if seconds is None else time.monotonic() + seconds
         while not self.is_set:
@@ -66,7 +66,7 @@ class Waker:
         return True
 
     async def suspend(self, seconds: float | None) -> bool:
-        """Wait in a task; as :meth:`block`."""
+        """Wait in a task. Otherwise the same as :meth:`block`."""
         assert self._future is not None
         if self.is_set:
             return True
@@ -80,15 +80,15 @@ class Waker:
 
 
 class SystemClock:
-    """The machine's clock. Waiting goes by the monotonic clock, so setting the time fires nothing early or
-    twice."""
+    """The machine's clock. It waits by the monotonic clock, so nothing fires early or twice when somebody
+    sets the time."""
 
     def now(self) -> float:
         """Seconds since the Unix epoch, UTC."""
         return time.time()
 
     def monotonic(self) -> float:
-        """Seconds since some moment in this process; setting the machine's time does not touch them."""
+        """Seconds since some moment in this process. Setting the machine's time does not change them."""
         return time.monotonic()
 
     def sleep(self, seconds: float) -> None:
@@ -113,8 +113,8 @@ class SystemClock:
 
 
 class ForeignClock:
-    """Makes a clock that has only ``now``, ``sleep`` and ``asleep`` interruptible, by sleeping beside the
-    wait."""
+    """Makes a clock interruptible that has only ``now``, ``sleep`` and ``asleep``. The clock sleeps in
+    another thread or task, and the caller waits for it."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -138,7 +138,7 @@ class ForeignClock:
         def ring() -> None:
             try:
                 self._clock.sleep(seconds)
-            except BaseException as error:  # it is the waiter's, as if it had slept itself
+            except BaseException as error:  # raised in the waiter, as if it had slept itself
                 raised.append(error)
             rang.set()
             waker.set()

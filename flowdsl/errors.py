@@ -4,14 +4,14 @@
 
     FlowError
     ├── UnkeyableArgument          an argument has no canonical encoding (also a TypeError)
-    ├── NondeterminismError        the code asks for something else than what was recorded
+    ├── NondeterminismError        the code makes another call than the recorded one
     ├── RunConflict                one run id, two different meanings
     ├── RunNotFound                no run of that id (also a LookupError)
     ├── RunFinished                the run has ended; it takes no more signals or cancels
     ├── RunTimeout                 the run passed its deadline (also a TimeoutError)
     ├── RunCancelled               the run was cancelled
     ├── StepNotFound               no step of that name (also a LookupError)
-    ├── AmbiguousStep              two living functions of one factory have one name
+    ├── AmbiguousStep              two functions of one name are in use
     ├── StepFailed                 stands for an exception that could not be stored
     ├── StepTimeout                one attempt passed its timeout (also a TimeoutError)
     ├── StepOutcomeUnknown         an ``in_doubt="raise"`` step was executing when the process died
@@ -27,9 +27,9 @@
         ├── CorruptPayload         a stored payload fails its checksum
         └── MissingClass           a stored payload names a class that is not there any more
 
-Beside the tree stands :class:`Stopped`, which carries one of them across a body that must not swallow it.
+:class:`Stopped` is not in the tree. It carries one of these errors through a body that must not swallow it.
 
-Each error carries its facts as attributes (``run``, ``step``, …), given as keywords, besides the message.
+Each error has a message, and its facts as attributes (``run``, ``step``, …), which are given as keywords.
 """
 
 from typing import Any
@@ -113,7 +113,7 @@ class StepNotFound(FlowError, LookupError):
 
 
 class AmbiguousStep(FlowError):
-    """Two living functions that one piece of code made have one name; ``name=`` tells them apart."""
+    """The same code made two functions of one name, and both are in use. ``name=`` tells them apart."""
 
 
 class StepFailed(FlowError):
@@ -131,13 +131,13 @@ class StepOutcomeUnknown(FlowError):
 
 
 class ResultNotStorable(FlowError):
-    """A value cannot be stored, or does not load again; ``where`` names the attribute at fault."""
+    """A value cannot be stored, or does not load again. ``where`` names the attribute at fault."""
 
     where: str | None = None
 
 
 class Refused(FlowError):
-    """A run has refused a message; stands at the asker for an error that could not be stored."""
+    """A run refused a message with an error that could not be stored. The asker gets this in its place."""
 
 
 class WaitTimeout(FlowError, TimeoutError):
@@ -161,8 +161,8 @@ class StorageFull(StorageError):
 
 
 class StorageUnavailable(StorageError):
-    """The storage cannot be opened or reached. ``outcome_unknown`` is true when a commit may have
-    happened; ``lasting`` when trying again is of no use (it is closed, or no database)."""
+    """The storage cannot be opened or reached. ``outcome_unknown`` is true if a commit may have happened.
+    ``lasting`` is true if it does not help to try again (the storage is closed, or is no database)."""
 
     outcome_unknown: bool = False
     lasting: bool = False
@@ -181,11 +181,11 @@ class MissingClass(StorageError):
 
 
 class Stopped(BaseException):
-    """What crosses a body that must stop: the run was cancelled or timed out, its lease or storage was lost,
-    or it replays wrongly. ``error`` is the typed error.
+    """Raised in a body that must stop: the run was cancelled or timed out, its lease or storage was lost, or
+    it replays wrongly. ``error`` is the typed error.
 
-    It is no ``Exception``, so that ``except Exception`` does not take it for a failure of the body's own.
-    Later durable calls raise it again, and the caller of the workflow gets ``error``.
+    It is not an ``Exception``, so ``except Exception`` in the body does not catch it. Later durable calls
+    raise it again. The caller of the workflow gets ``error``.
     """
 
     def __init__(self, error: FlowError) -> None:

@@ -1,12 +1,12 @@
-"""Hooks: watch runs and steps, and stand around what they execute.
+"""Hooks: objects that are told about runs and steps, and that can wrap their bodies.
 
-Subclass :class:`Hooks`, override what you need, and give it to ``Runtime(hooks=…)``; several are called in
-the order given. :func:`installed` gives them to every runtime of the process.
+Subclass :class:`Hooks`, override what you need, and give an instance to ``Runtime(hooks=…)``. Several hooks
+are called in the order given. :func:`installed` gives hooks to every runtime of the process.
 
 The rules
-    An ``on_…`` method is only told: what it returns is ignored, and an exception in it is logged and changes
-    nothing. The others take part. What ``execute_body`` returns or raises is what the body returned or
-    raised. A method that nobody overrides costs nothing.
+    An ``on_…`` method only hears what happens. What it returns is ignored. An exception in it is logged and
+    changes nothing. The other methods take part: what ``execute_body`` returns or raises counts as the
+    outcome of the body. A method that nobody overrides costs nothing.
 """
 
 import logging
@@ -37,11 +37,11 @@ class BodyView:
     * ``kind``: ``"workflow"``, ``"step"`` (whatever its mode), ``"undo"``, ``"handler"`` (of an event) or
       ``"callback"`` (``on_complete``, ``on_error``).
     * ``path``: the name of the workflow or step, or of the function.
-    * ``run_id``: the run that it belongs to; ``""`` for what executes outside any run.
+    * ``run_id``: the run that it belongs to; ``""`` outside a run.
     * ``step``: the same view that ``on_step_start`` gets; ``None`` for workflows and callbacks.
-    * ``fn``: the function. ``args``, ``kwargs``: of the call, without ``self``. ``shown``: the same as one
-      line of text.
-    * ``is_async``: whether ``execute_body_async`` is asked. ``scope``: where the call stands, as in
+    * ``fn``: the function. ``args``, ``kwargs``: the arguments of the call, without ``self``. ``shown``:
+      these arguments as one line of text.
+    * ``is_async``: whether ``execute_body_async`` is called for it. ``scope``: the scope of the call, as in
       ``run.steps()``.
     """
 
@@ -57,16 +57,16 @@ class BodyView:
     scope: str = ""
 
     def hold(self) -> Any:
-        """Execute nothing: wait until the run is to stop (cancelled, interrupted, failed elsewhere), and
-        raise that. In ``execute_body``; raises ``TypeError`` where there is no run."""
+        """Execute nothing. Wait until the run must stop (it is cancelled, interrupted, or failed elsewhere),
+        and raise the reason. Use it in ``execute_body``. Raises ``TypeError`` outside a run."""
         raise TypeError(f"{self.path} executes outside any run, so nothing would ever end its waiting")
 
     async def ahold(self) -> Any:
-        """As :meth:`hold`, in ``execute_body_async``."""
+        """The same as :meth:`hold`, for ``execute_body_async``."""
         self.hold()
 
     def unused(self) -> list[Any]:
-        """The records of the run that its execution has not asked for up to now, as rows of the storage."""
+        """The records of the run that no call has asked for so far, as rows of the storage."""
         return []
 
 
@@ -99,7 +99,7 @@ class Hooks:
         """A step has completed; its result is stored (mode ``do``)."""
 
     def on_step_replay(self, step: Any, result: Any) -> None:
-        """A recorded step answered; ``result`` is its value or exception."""
+        """A step returned its recorded result. ``result`` is that value, or the exception."""
 
     def on_step_error(self, step: Any, error: BaseException, attempt: int) -> None:
         """An attempt has failed."""
@@ -111,16 +111,16 @@ class Hooks:
         """A waiting run took a signal."""
 
     def called_outside(self, path: str) -> None:
-        """A step was called as a plain call, in a thread or forked process that no run reaches into, while a
-        run executes here. Told each time; a warning says it once in a process."""
+        """A step was called in a thread or forked process that does not know the run that is executing, so it
+        was a plain call. Called each time. A warning also says so, once per process."""
 
     def execute_body(self, body: BodyView, proceed: Callable[[], Any]) -> Any:
-        """Execute a sync body: ``proceed()`` does, and returns or raises what it does. What this method
-        returns or raises counts as the body's.
+        """Execute a sync body. ``proceed()`` executes it, and returns or raises what the body does. What this
+        method returns or raises counts as the outcome of the body.
 
-        It is called where the body executes: in its thread, within its timeout, in its context (so
-        ``current_step()`` and verbs work). For a body on an executor in another process, ``proceed()`` sends
-        it there and waits. Of several hooks the first given is the outermost.
+        It is called where the body executes: in its thread, within its timeout, and in its context, so
+        ``current_step()`` and verbs work. If the body executes on an executor in another process,
+        ``proceed()`` sends it there and waits. If there are several hooks, the first is the outermost.
 
         >>> class Offline(Hooks):
         ...     def execute_body(self, body, proceed):
@@ -129,7 +129,7 @@ class Hooks:
         return proceed()
 
     async def execute_body_async(self, body: BodyView, proceed: Callable[[], Awaitable[Any]]) -> Any:
-        """As :meth:`execute_body`, for async bodies: ``await proceed()``, in the task of the body.
+        """The same as :meth:`execute_body`, for async bodies: ``await proceed()``, in the task of the body.
 
         >>> class Timed(Hooks):
         ...     async def execute_body_async(self, body, proceed):
@@ -139,28 +139,28 @@ class Hooks:
         return await proceed()
 
     def carry(self) -> Callable[[], AbstractContextManager[Any]] | None:
-        """Called where a body is sent to another process, inside ``execute_body``. What this returns has to
-        be picklable; there the body executes in the context manager that it makes.
+        """Called when a body is sent to another process, inside ``execute_body``. Return a picklable function
+        that makes a context manager. The body executes in that context manager, in the other process.
 
-        So what a hook keeps in a ContextVar, such as the span of a trace, reaches the body. ``None``: nothing
-        is carried.
+        So a value in a ContextVar, such as the span of a trace, can reach the body. If it returns ``None``,
+        nothing is carried.
         """
         return None
 
     def jitter(self) -> float:
         """A number in [0, 1) that spreads one retry: the delay is shortened by that share of the policy's
-        ``jitter``. Of several hooks the last one counts."""
+        ``jitter``. If there are several hooks, the last one counts."""
         return _random.random()
 
     def winner(self, run_id: str, key: str) -> int | None:
-        """Called when a ``race`` begins: which of those that race is to win, by its place, from 0; ``None``:
-        whichever ends well first. If the chosen one ends badly, the first of the others counts. Of several
-        hooks the last one counts."""
+        """Called when a ``race`` begins. Return which one shall win, by its place, from 0. ``None``: the
+        first that succeeds wins. If the chosen one fails, the first of the others that succeeds wins. If
+        there are several hooks, the last one counts."""
         return None
 
     def wrap_storage(self, storage: Any) -> Any:
-        """Called with the storage of a runtime as it is made; returns the one that it uses: that, or one that
-        relays to it."""
+        """Called with the storage when a runtime is made. Return the storage that the runtime shall use: the
+        same one, or one that relays to it."""
         return storage
 
 
@@ -168,7 +168,7 @@ _random = random.Random()  # spreads retries of many processes; never part of a 
 
 
 def _whoever(_run_id: str, _key: str) -> None:
-    """Nobody chooses."""
+    """No hook chooses a winner."""
 
 
 _EVENTS = (*(name for name in vars(Hooks) if name.startswith("on_")), "called_outside")
@@ -176,7 +176,7 @@ _PARTS = ("execute_body", "execute_body_async", "carry", "jitter", "winner", "wr
 
 
 def _overridden(hook: Any) -> dict[str, Any]:
-    """The methods of *hook* that do something: a chain calls no others."""
+    """The methods that *hook* overrides. A chain calls only these."""
     found = {}
     for name in (*_EVENTS, *_PARTS):
         method = getattr(hook, name, None)
@@ -192,12 +192,12 @@ def _overridden(hook: Any) -> dict[str, Any]:
 
 
 class HookChain:
-    """The hooks of one runtime, and those that are installed in the process.
+    """The hooks of one runtime, and the hooks that are installed in the process.
 
-    ``chain.has("on_step_start")`` tells whether anybody listens, ``listens`` whether anybody listens to
-    anything, so that the silent case costs one look-up. ``around`` and ``around_async`` execute a body within
-    the hooks that override ``execute_body``; they are ``None`` where none does. Without *tells*, what a hook
-    raises is logged without its text.
+    ``chain.has("on_step_start")`` says whether any hook has this method. ``listens`` says whether any hook
+    has any method, so a runtime without hooks needs only one look-up. ``around`` and ``around_async`` execute
+    a body within the hooks that override ``execute_body``. They are ``None`` if no hook does. Without
+    *tells*, an exception of a hook is logged without its text.
     """
 
     __slots__ = (
@@ -230,7 +230,7 @@ class HookChain:
                 _chains.add(self)
 
     def build(self, everywhere: bool = True) -> None:
-        """Look at the hooks anew: its own, and (*everywhere*) the installed ones."""
+        """Read the hooks again: its own, and the installed ones (*everywhere*)."""
         self.hooks = (*_installed, *self.own) if everywhere else self.own
         found: dict[str, tuple[Any, ...]] = {}
         for hook in self.hooks:
@@ -250,7 +250,7 @@ class HookChain:
         return event in self._listeners
 
     def carried(self) -> tuple[Callable[[], AbstractContextManager[Any]], ...]:
-        """What the hooks send along with a body."""
+        """What the hooks send to the other process with a body."""
         return tuple(found for carry in self._listeners.get("carry", ()) if (found := carry()) is not None)
 
     def wrapped(self, storage: Any) -> Any:
@@ -297,8 +297,8 @@ _installing = threading.RLock()
 def installed(*hooks: Hooks) -> Iterator[None]:
     """Give *hooks* to every runtime of this process, open or yet to be made, while the block lasts.
 
-    They stand around the runtimes' own hooks, those that were installed last outermost. Raises as
-    ``Runtime(hooks=…)`` does.
+    They wrap the runtimes' own hooks. The last installed is the outermost. Raises the same errors as
+    ``Runtime(hooks=…)``.
 
     >>> class Count(Hooks):
     ...     bodies = 0
@@ -314,7 +314,7 @@ def installed(*hooks: Hooks) -> Iterator[None]:
     (42, 1)
     """
     for hook in hooks:
-        _overridden(hook)  # raises for what is no hook, before anything has changed
+        _overridden(hook)  # raises if it is not a hook, before anything has changed
     with _installing:
         _installed[:0] = hooks
         _rebuild()

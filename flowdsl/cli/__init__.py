@@ -1,9 +1,8 @@
 """The command line ``flowdsl``: look at runs, continue them, clean up, and check the storage.
 
-One module for each command, of its name; modules with an underscore hold what commands share.
+Each command is in the module of its name. Modules with an underscore are shared by commands.
 :mod:`flowdsl.cli._app` lists the commands, and imports only the one that is called. Records are shown by the
-previews that are stored with them: nothing is unpickled, except by ``resume``, ``retry`` and ``fork``, which
-execute the user's code anyway.
+previews that are stored with them. Nothing is unpickled, except by commands that execute the user's code.
 """
 
 __all__ = ["main"]
@@ -15,5 +14,5 @@ def main() -> None:
         from flowdsl.cli._app import cli
 
         cli(prog_name="flowdsl")
-    except KeyboardInterrupt:  # while its modules were loaded; once they are, it ends by itself
+    except KeyboardInterrupt:  # while modules are being loaded; later, the command handles it
         raise SystemExit(130) from None

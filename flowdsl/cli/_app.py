@@ -1,4 +1,4 @@
-"""The group of all commands, and what becomes of errors: one line on standard error, and an exit code.
+"""The group of all commands. It turns an error into one line on standard error, and an exit code.
 
 To add a command: a module of its name in this package, with a function of its name that is decorated with
 :func:`flowdsl.cli._command.command`; its name in :data:`COMMANDS`; its section in ``docs/cli.md``.
@@ -77,20 +77,21 @@ class Commands(Verbs):
         try:
             code = super().main(*args, **extra)
             options.out.flush()
-        except (Exception, KeyboardInterrupt) as error:  # it is shown, and its exit code
+        except (Exception, KeyboardInterrupt) as error:  # every error becomes a line and an exit code
             code = _explain(error, options)
         sys.exit(code if isinstance(code, int) else 0)
 
 
 def _fill_standard_streams() -> None:
-    """Make sure that all three standard streams are there: whoever started us may have closed some.
+    """Make sure that all three standard streams exist. The program that started us may have closed some.
 
-    A file that is opened later would get the number of the missing one, and be written to as if it were it.
+    Otherwise a file that is opened later gets the number of a missing stream, and our output goes into that
+    file.
     """
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(number)
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - as long as the process
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - open until the process ends
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -98,7 +99,7 @@ def _fill_standard_streams() -> None:
 
 
 class _CleanLines(logging.Formatter):
-    """Lines of the log, tracebacks included, of which a terminal obeys nothing."""
+    """Makes log lines and tracebacks that contain no control characters for a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as text."""
@@ -106,16 +107,16 @@ class _CleanLines(logging.Formatter):
 
 
 def _clean_log_lines() -> None:
-    """Where the user's code sets up no logging, warnings and errors go to standard error: clean."""
+    """Clean the warnings and errors that go to standard error if the user's code sets up no logging."""
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(_CleanLines())
 
 
 def _explain(error: BaseException, options: Cli) -> int:
     """Print *error* and return the exit code."""
-    if isinstance(error, KeyboardInterrupt | click.Abort):  # the latter is what click makes of the former
+    if isinstance(error, KeyboardInterrupt | click.Abort):  # click turns the first into the second
         return INTERRUPTED
-    if isinstance(error, BrokenPipeError):  # whoever read has seen enough, as in `flowdsl runs | head`
+    if isinstance(error, BrokenPipeError):  # the reader has closed the pipe, as in `flowdsl runs | head`
         _drop_output()
         return FAILED
     if options.traceback:
@@ -126,13 +127,13 @@ def _explain(error: BaseException, options: Cli) -> int:
         options.out.error(message)
         if hint:
             options.out.hint(hint)
-    except OSError:  # such as a full disk: what was printed so far cannot be written either
+    except OSError:  # such as a full disk: then earlier output cannot be written either
         _drop_output()
     return code
 
 
 def _drop_output() -> None:
-    """Let what is still to be written to standard output go nowhere, also when the process ends."""
+    """Discard what is still to be written to standard output, even at the end of the process."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

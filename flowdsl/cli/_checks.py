@@ -1,4 +1,4 @@
-"""What ``flowdsl doctor`` looks at in an SQLite storage: it reads, and nothing is made or repaired."""
+"""The checks of ``flowdsl doctor`` for an SQLite storage. They only read; nothing is made or repaired."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ __all__ = ["OK", "PROBLEM", "WARNING", "Check", "sqlite_checks", "sqlite_race"]
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
 
 _LOW, _VERY_LOW = 256 << 20, 16 << 20  # bytes of free disk
-_LARGE_WAL = 64 << 20  # SQLite begins its log anew long before, unless a reader never ends
+_LARGE_WAL = 64 << 20  # SQLite restarts its log long before that, unless a reader never ends
 _NETWORK = ("nfs", "cifs", "smb", "afs", "ceph", "glusterfs", "lustre", "fuse.sshfs")
 
 _RACE_FIXED = (3, 51, 3)
@@ -34,7 +34,7 @@ _SYNCHRONOUS = {
 
 @frozen(slots=True)
 class Check:
-    """One line of the report. *name* and *facts* are what a program reads, as JSON."""
+    """One line of the report. Programs read *name* and *facts*, as JSON."""
 
     name: str
     state: str
@@ -53,7 +53,7 @@ def sqlite_race(version: tuple[int, ...]) -> bool:
 
 
 def sqlite_checks(path: Path, synchronous: str) -> Iterator[Check]:
-    """Look at the database file *path*. Ends early where nothing more can be said."""
+    """Check the database file *path*. Ends early if the file cannot be read further."""
     if path.is_dir():
         yield Check("schema", PROBLEM, "this is a directory; give the path of a file in it")
         return
@@ -102,7 +102,8 @@ def _integrity(database: sqlite3.Connection) -> Check:
 
 
 def _permissions(path: Path) -> Check:
-    """Who can read and write. A stored payload is executed when it is loaded, so writing it is power."""
+    """Who can read and write the file. Loading a stored pickle can execute code, so whoever can write can do
+    that."""
     folder = stat.S_IMODE(path.parent.stat().st_mode)
     mode = stat.S_IMODE(path.stat().st_mode)
     shown = f"mode {mode:04o}"
@@ -145,7 +146,7 @@ def _space(path: Path) -> Iterator[Check]:
 
 
 def file_system(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
-    """The type of the file system that holds *path*, ``""`` where that cannot be found out."""
+    """The type of the file system that holds *path*, or ``""`` if it cannot be found out."""
     try:
         lines = mounts.read_text().splitlines()
     except OSError:

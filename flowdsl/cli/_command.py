@@ -1,4 +1,4 @@
-"""What all commands share: their options, and opening a storage without making one."""
+"""The parts that all commands share: common options, and opening a storage without making one."""
 
 import functools
 import os
@@ -44,7 +44,7 @@ __all__ = [
 
 
 class Failure(click.ClickException):
-    """Ends the command with one line on standard error and exit code 1; *hint* is what to do about it."""
+    """Ends the command with one line on standard error and exit code 1. *hint* says what to do."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -52,7 +52,7 @@ class Failure(click.ClickException):
 
 
 class Missing(click.UsageError):
-    """Ends the command as wrong usage; *hint* is the whole command that would be right."""
+    """Ends the command as wrong usage. *hint* is the whole right command."""
 
     def __init__(self, message: str, hint: str) -> None:
         super().__init__(message, click.get_current_context())
@@ -60,7 +60,7 @@ class Missing(click.UsageError):
 
 
 class Verbs(click.Group):
-    """A group that answers a command that there is not with the nearest that there is."""
+    """A group of commands. For an unknown command it suggests the nearest one."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -68,7 +68,7 @@ class Verbs(click.Group):
         """The command that *args* begin with."""
         names = self.list_commands(ctx)
         unknown = args[0] not in names and not args[0].startswith("-")
-        if unknown and not ctx.resilient_parsing:  # such as the beginning of a name, to be completed
+        if unknown and not ctx.resilient_parsing:  # while a shell completes a name, it is not complete yet
             ctx.fail(f"no command {args[0]!r}{nearest(args[0], names)}")
         return super().resolve_command(ctx, args)
 
@@ -82,7 +82,7 @@ class Verbs(click.Group):
 
 @define
 class Cli:
-    """What a command is given: the options that all commands have, before or behind the command's name."""
+    """The options that all commands have, whether they were given before or after the command's name."""
 
     storage: str | None = None
     as_json: bool = False
@@ -101,13 +101,14 @@ class Cli:
 
     @property
     def tail(self) -> list[str]:
-        """What a further command needs to find the same storage. A URL with a password is not repeated."""
+        """The options with which another command finds the same storage. A URL with a password is not
+        repeated."""
         if self.storage is None or "@" in self.storage:
             return []
         return ["--storage", self.storage]
 
     def update(self, storage: str | None, as_json: bool, traceback: bool) -> None:
-        """Take options in; what is given last counts."""
+        """Take options in. The last one given counts."""
         self.storage = storage or self.storage
         self.traceback = traceback or self.traceback
         if traceback:
@@ -128,7 +129,7 @@ SHARED = (
 
 
 def command(**attributes: Any) -> Callable[[Callable[..., int | None]], click.Command]:
-    """Make a command of a function, which is called with the :class:`Cli` and its own options.
+    """Make a command of a function. It is called with the :class:`Cli` and its own options.
 
     What the function returns is the exit code; ``None`` is 0.
     """
@@ -140,7 +141,7 @@ def command(**attributes: Any) -> Callable[[Callable[..., int | None]], click.Co
 
 
 def verbs(**attributes: Any) -> Callable[[Callable[..., int | None]], Verbs]:
-    """Make a group of commands of a function, which is called where none of them is named."""
+    """Make a group of commands of a function. The function is called if no command is named."""
 
     def decorate(function: Callable[..., int | None]) -> Verbs:
         @functools.wraps(function)
@@ -165,7 +166,7 @@ def _with_shared(kind: type[_Made], function: Callable[..., int | None], attribu
 
 
 def shared(function: Callable[..., int | None]) -> Callable[..., int | None]:
-    """Hand the common options to the :class:`Cli`, which *function* gets as its first argument."""
+    """Give the common options to the :class:`Cli`. *function* gets the ``Cli`` as its first argument."""
 
     @functools.wraps(function)
     @click.pass_obj
@@ -188,14 +189,15 @@ def as_duration(_: click.Context, param: click.Parameter, value: str | None) -> 
 
 
 def as_moment(_: click.Context, param: click.Parameter, value: str | None) -> float | None:
-    """Read an option that is a time, or a duration before now; in seconds since the epoch.
+    """Read an option that is a time, or a duration before now. The result is in seconds since the epoch.
 
-    A time without a zone is on the clock of the reader.
+    A time without a zone is in local time.
     """
     if value is None:
         return None
     try:
-        # Times are shown in microseconds and stored finer: what is shown as this time counts as this.
+        # Times are shown in microseconds but stored more precisely. A row that is shown with this time must
+        # count.
         return datetime.fromisoformat(value).timestamp() - 5e-7
     except (ValueError, OverflowError, OSError):
         pass
@@ -208,7 +210,7 @@ def as_moment(_: click.Context, param: click.Parameter, value: str | None) -> fl
 
 
 def period(since: str, until: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """The options ``--since`` and ``--until``, which say what they are about."""
+    """The options ``--since`` and ``--until``, with these help texts."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         function = click.option("--until", metavar="WHEN", callback=as_moment, help=until)(function)
@@ -221,8 +223,8 @@ def period(since: str, until: str) -> Callable[[Callable[..., Any]], Callable[..
 
 
 def missing_database(url: str) -> Path | None:
-    """The file of an SQLite storage that is not there, or ``None``. Raises a usage error for a malformed
-    URL.
+    """The file of an SQLite storage, if the file does not exist; else ``None``. Raises a usage error for a
+    malformed URL.
     """
     if not url.startswith("sqlite:"):
         return None
@@ -235,7 +237,7 @@ def missing_database(url: str) -> Path | None:
 
 
 def existing_file(cli: Cli) -> Path:
-    """The file of the SQLite storage that is meant. Raises :class:`Failure` if it is not there."""
+    """The file of the SQLite storage of this command. Raises :class:`Failure` if it does not exist."""
     if not cli.url.startswith("sqlite:"):
         raise Failure("only an SQLite database is a file; use the tools of your database server")
     absent = missing_database(cli.url)
@@ -246,8 +248,8 @@ def existing_file(cli: Cli) -> Path:
 
 @block
 def opened(cli: Cli) -> Iterator[Runtime]:
-    """A runtime on the storage that is meant. A missing SQLite file is not made: commands are about runs that
-    exist.
+    """A runtime on the storage of this command. A missing SQLite file is not made, because commands are about
+    existing runs.
     """
     _require_database(cli)
     try:
@@ -264,7 +266,7 @@ def opened(cli: Cli) -> Iterator[Runtime]:
 
 @block
 def opened_storage(cli: Cli) -> Iterator[Storage]:
-    """The storage that is meant, as its bytes stand there: nothing is checked against a secret."""
+    """The storage of this command, as it is stored: nothing is checked against a secret."""
     _require_database(cli)
     try:
         storage = open_storage(cli.url)
@@ -281,7 +283,7 @@ def _require_database(cli: Cli) -> None:
 
 
 def shown_status(runtime: Runtime, run: Run) -> str:
-    """The status of a run, where a running one that nobody executes is ``interrupted``."""
+    """The status of a run. A running one that nobody executes is ``interrupted``."""
     if run.status is RunStatus.RUNNING and is_interrupted(runtime.storage, run):
         return "interrupted"
     return str(run.status)
@@ -298,5 +300,6 @@ def _no_database(url: str, path: Path) -> Failure:
 
 
 def _above(path: Path) -> Sequence[Path]:
-    """The directories above the working directory, where *path* is the default database in it."""
+    """The directories above the working directory. *path* is the default database in the working
+    directory."""
     return path.parents[2:]

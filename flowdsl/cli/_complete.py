@@ -1,7 +1,7 @@
-"""What a shell completes: ids of runs, names of workflows, steps and messages.
+"""Names that a shell completes: ids of runs, names of workflows, steps and messages.
 
-Completing makes no database and raises nothing. What it offers goes onto a command line as it is, so only
-names that a shell takes literally are offered.
+Completing makes no database and raises nothing. An offered name goes onto the command line unchanged, so only
+names that need no quotes are offered.
 """
 
 import logging
@@ -40,13 +40,13 @@ __all__ = [
 _MOST = 200  # runs that are offered, the newest
 
 Offered = tuple[str, str]
-"""What is offered, and a word about it."""
+"""An offered name, and a word about it."""
 
 
 def _completes(
     find: Callable[[Runtime, click.Context], Iterable[Offered]],
 ) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
-    """Make what *find* finds in the storage that is meant something that click asks for."""
+    """Make a completion function for click. It offers what *find* finds in the storage of this command."""
 
     def complete(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
         cli = Cli(storage=_storage_of(ctx))
@@ -68,7 +68,7 @@ def _completes(
 
 @block
 def _silence() -> Iterator[None]:
-    """Nothing is logged: it would stand in the line that somebody types."""
+    """Log nothing, because it would appear in the line that somebody types."""
     logger = logging.getLogger("flowdsl")
     before, logger.disabled = logger.disabled, True
     try:
@@ -95,7 +95,7 @@ def _runs(runtime: Runtime, _: click.Context) -> Iterator[Offered]:
 
 
 def _steps_of(runtime: Runtime, ctx: click.Context) -> list[Step]:
-    text: Any = ctx.params.get("run") or next(iter(ctx.args), None)  # the latter while an option is typed
+    text: Any = ctx.params.get("run") or next(iter(ctx.args), None)  # the second while an option is typed
     return runtime.storage.list_steps(find_run(runtime, text).id, payloads=False) if text else []
 
 

@@ -1,7 +1,6 @@
 """Executing the rest of a run, for ``flowdsl resume``, ``retry`` and ``fork``.
 
-With ``worker`` and ``schedules`` these are the only commands that import the user's code, and so the only
-ones that load what it stored.
+Only these commands, ``worker`` and ``schedules`` import the user's code. So only they load stored values.
 """
 
 import contextlib
@@ -38,7 +37,8 @@ APP = click.option(
 
 
 def execute(cli: Cli, text: str, app: str | None, how: Callable[[Runtime, str], Handle]) -> int:
-    """Continue the run that *text* means, as *how* says, with the code of module *app*; wait for its end."""
+    """Continue the run that *text* names with the code of module *app*, and wait for its end. *how* continues
+    it."""
     known = _peek(cli, text)
     if app is None:
         raise _app_missing(cli, known)
@@ -78,7 +78,7 @@ def execute(cli: Cli, text: str, app: str | None, how: Callable[[Runtime, str], 
 
 
 def _app_missing(cli: Cli, run: Run | None) -> click.UsageError:
-    """``--app`` was not given; for a run that is known, the hint is the command with it."""
+    """The error for a missing ``--app``. If the run is known, the hint is the whole command."""
     said = "--app MODULE is needed, to execute the code of the run"
     if run is None:
         return click.UsageError(said)
@@ -90,7 +90,8 @@ def _app_missing(cli: Cli, run: Run | None) -> click.UsageError:
 def _advised(
     cli: Cli, runtime: Runtime, run: Run, status: str, steps: Sequence[Step], error: BaseException | None
 ) -> list[list[str]]:
-    """The commands that lead on. A child that is in doubt comes before its parent, which waits for it."""
+    """The commands to use next. If a child is in doubt, they are about the child, because its parent waits
+    for it."""
     if isinstance(error, StepOutcomeUnknown) and error.run not in (None, run.id):
         child = runtime.storage.get_run(error.run)
         if child is not None:
@@ -100,19 +101,19 @@ def _advised(
 
 
 def _with_app(command: list[str], app: str) -> list[str]:
-    """The command with the module that was named, instead of the one that the workflow's name tells."""
+    """The command with the module that the user named, instead of the one in the workflow's name."""
     place = command.index("--app") + 1 if "--app" in command else len(command)
     return [*command[:place], app, *command[place + 1 :]] if place < len(command) else command
 
 
 def _forked_at(runtime: Runtime, run_id: str) -> int:
-    """The number of the record that says that this run is a fork: it follows all that was copied."""
+    """The number of the record of the fork itself. It comes after all copied records."""
     steps = runtime.storage.list_steps(run_id, payloads=False)
     return max((step.seq for step in steps if step.path == "flowdsl.fork"), default=0)
 
 
 def _peek(cli: Cli, text: str) -> Run | None:
-    """The run, if it is where the command line says; else the module may say where."""
+    """The run, if it is in the storage of the command line. If not, the module may name another storage."""
     if not cli.explicit and missing_database(cli.url) is not None:
         return None
     try:
@@ -126,7 +127,7 @@ def _peek(cli: Cli, text: str) -> Run | None:
 
 @block
 def app_runtime(cli: Cli) -> Iterator[Runtime]:
-    """The runtime that the imported module configured, or one on the storage of the command line."""
+    """The runtime that the imported module configured, or a runtime on the storage of the command line."""
     configured = set_default(None)
     set_default(configured)
     if configured is None or cli.explicit:
@@ -139,11 +140,13 @@ def app_runtime(cli: Cli) -> Iterator[Runtime]:
 
 @block
 def _interruptible(cli: Cli, runtime: Runtime) -> Iterator[None]:
-    """Code of the user executes in threads: Ctrl-C lets the run go, a second one leaves them behind."""
+    """The first Ctrl-C interrupts the run. A second one ends the process without waiting for the user's
+    threads."""
     try:
         yield
     except KeyboardInterrupt:
-        # The threads that execute steps would hold the process, so the next Ctrl-C is not an exception.
+        # An exception would wait for the threads that execute steps, so the next Ctrl-C ends the process at
+        # once.
         signal.signal(signal.SIGINT, lambda *_: os._exit(130))
         cli.out.note("interrupted; it can be resumed. Waiting for what is executing: Ctrl-C again leaves it")
         runtime.close()
@@ -151,7 +154,7 @@ def _interruptible(cli: Cli, runtime: Runtime) -> Iterator[None]:
 
 
 def _outcome(run: Handle) -> BaseException | None:
-    """Wait for the end of *run*; the error that it ended with."""
+    """Wait for the end of *run*. Return the error with which it ended, or ``None``."""
     try:
         run.result()
     except (Exception, SystemExit, CancelledError) as error:  # whatever the run has raised
@@ -168,7 +171,7 @@ def _told(record: Run, status: str, error: BaseException) -> str:
 
 @block
 def stdout_reserved(wanted: bool) -> Iterator[None]:
-    """While the user's code executes, what it prints goes to standard error, child processes included."""
+    """Send the output of the user's code to standard error while it executes, that of child processes too."""
     if not wanted:
         yield
         return

@@ -1,4 +1,4 @@
-"""Finding a run by part of its id, and naming what was probably meant where there is none."""
+"""Finding a run by part of its id. If there is none, the error suggests the nearest."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,7 +31,7 @@ def every_run(runtime: Runtime, where: RunFilter | None = None) -> Iterator[Run]
 
 
 def row_of(runtime: Runtime, run_id: str) -> Run:
-    """The row of a run that was there a moment ago."""
+    """The row of a run that existed a moment ago."""
     found = runtime.storage.get_run(run_id)
     if found is None:
         raise Failure(f"no run {run_id!r} in this storage any more")
@@ -39,8 +39,8 @@ def row_of(runtime: Runtime, run_id: str) -> Run:
 
 
 def find_run(runtime: Runtime, text: str) -> Run:
-    """The one run that *text* means: its id, the beginning of its id or of its key, or an id shortened by
-    ``…`` as tables show it.
+    """The one run that *text* names: its id, the beginning of its id or key, or an id that is shortened by
+    ``…`` as in tables.
     """
     found = runtime.storage.get_run(text) if text else None
     if found is not None:
@@ -49,7 +49,7 @@ def find_run(runtime: Runtime, text: str) -> Run:
     if not matches:
         near = nearest(text, (run.id for run in islice(every_run(runtime), _RECENT)))
         raise Failure(f"no run {text!r}{near}", "flowdsl runs")
-    # A child's id begins with its parent's: the beginning that they share means the parent.
+    # A child's id begins with its parent's id. The part that they share names the parent.
     first = min(matches, key=lambda run: len(run.id))
     if all(run is first or run.id.startswith(first.id + "/") for run in matches):
         return first
@@ -57,8 +57,8 @@ def find_run(runtime: Runtime, text: str) -> Run:
 
 
 def find_runs(runtime: Runtime, texts: Iterable[str]) -> list[Run]:
-    """The runs that *texts* mean, each once, in that order; raises before anything is done if one is not
-    found.
+    """The runs that *texts* name, each once, in that order. If one is not found, it raises before anything is
+    done.
     """
     return list({run.id: run for run in (find_run(runtime, text) for text in texts)}.values())
 
@@ -69,14 +69,14 @@ def recent_workflows(runtime: Runtime) -> list[str]:
 
 
 def named(steps: Iterable[Step], text: str) -> list[Step]:
-    """The steps that *text* means: the beginning of a key, or a name, or the end of it."""
+    """The steps that *text* names: the beginning of a key, or a name, or the end of a name."""
     if not text:
         return []
     return [s for s in steps if s.key.startswith(text) or s.path == text or s.path.endswith("." + text)]
 
 
 def near_step(steps: Sequence[Step], text: str) -> str:
-    """A hint that names the step that was probably meant by *text*; ``""`` if none is near."""
+    """A hint that names the step that is nearest to *text*; ``""`` if none is near."""
     return nearest(text, dict.fromkeys(step.path.rpartition(".")[2] for step in steps))
 
 

@@ -1,6 +1,6 @@
-"""Following a run: what is known of it now, and what has changed since the last look.
+"""Following a run: its present state, and what has changed since the last look.
 
-Only records that are new are read: a record that changes gets a new number.
+Only new records are read. A record that changes gets a new number.
 """
 
 import time
@@ -27,12 +27,13 @@ __all__ = ["Follower", "Look", "waits"]
 _TICK = (
     1.0  # seconds between two looks while nothing is written: that a process has died is written by nobody
 )
-_PAUSE = 0.1  # seconds between two looks at least, however busy the storage is
+_PAUSE = 0.1  # seconds between two looks, at least
 
 
 @frozen(slots=True)
 class Look:
-    """What one look found. *fresh*: the records that have changed since the one before; all, at the first."""
+    """The result of one look. *fresh*: the records that changed since the last look; at the first look,
+    all."""
 
     run: Run
     status: str
@@ -41,13 +42,14 @@ class Look:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more is to come, unless somebody retries the run."""
+        """Whether the run has ended, unless somebody retries it."""
         return is_final(self.run.status)
 
 
 @define
 class Follower:
-    """Looks at one run again and again. *steps* are the records by key, *logs* the lines, in order."""
+    """Looks at one run again and again. *steps* are its records by key. *logs* are its log lines, in
+    order."""
 
     runtime: Runtime
     run_id: str
@@ -57,9 +59,9 @@ class Follower:
     _generation: int = 1
 
     def looks(self) -> Iterator[Look]:
-        """One look now, one after each change and each second, and a last one when the run has ended."""
+        """Look now, after each change, each second, and once more when the run has ended."""
         storage, topics = self.runtime.storage, (run_topic(self.run_id),)
-        seen = storage.wait_for_change(0, 0.0, topics)  # before looking, so that no change is missed
+        seen = storage.wait_for_change(0, 0.0, topics)  # before the look, so no change is missed
         while True:
             look = self._look()
             yield look
@@ -69,14 +71,14 @@ class Follower:
             seen = storage.wait_for_change(seen, _TICK, topics)
 
     def _look(self) -> Look:
-        run = row_of(self.runtime, self.run_id)  # first: nothing is recorded after the end
+        run = row_of(self.runtime, self.run_id)  # before the records: nothing is recorded after the end
         changed = self.read(run)
         return Look(run, shown_status(self.runtime, run), self.runtime.storage.now(), tuple(changed))
 
     def read(self, run: Run) -> list[Step]:
-        """Read what is new of *run*, and return the records that have changed.
+        """Read the new records of *run*, and return those that have changed.
 
-        A run that began anew, by ``continue_as_new``, has a journal of its own.
+        After ``continue_as_new`` a run has a new journal.
         """
         if run.generation != self._generation:
             self._generation, self._seq = run.generation, 0
@@ -99,7 +101,7 @@ class Follower:
         return sorted(found, key=lambda step: (step.created_at, step.seq))
 
     def counts(self) -> dict[str, int]:
-        """How many steps are done, have failed, and are known at all; named as in ``Run.progress()``."""
+        """How many steps are done, have failed, and are known. The names are those of ``Run.progress()``."""
         found = Counter(step.status for step in self.steps.values() if step.kind in CALLS)
         return {
             "done": found[StepStatus.COMPLETED],
@@ -109,7 +111,7 @@ class Follower:
 
 
 def waits(step: Step) -> bool:
-    """Whether a step that has no outcome waits for a moment or a message, instead of executing."""
+    """Whether a step without an outcome waits for a moment or a message, and does not execute."""
     return any(name in extra_of(step) for name in ("until", "deadline", "signal", "next"))
 
 

@@ -1,7 +1,7 @@
 """Importing the user's code for ``--app``: a module by its name, or a script by its path.
 
-A script is imported under the name that its workflows were recorded with, its ``if __name__ == "__main__":``
-part is not executed, and classes that it pickled as its ``__main__`` are found in it: see
+A script is imported under the name with which its workflows were recorded. Its ``if __name__ == "__main__":``
+part is not executed. Classes that it pickled as ``__main__`` are found in it: see
 :mod:`flowdsl.codecs.modules`.
 """
 
@@ -22,7 +22,8 @@ __all__ = ["app_payloads", "load_app"]
 
 
 def app_payloads(app: str | None) -> Payloads:
-    """What packs values in the program *app*: the runtime that it configures, or else the default one."""
+    """Packs values as the program *app* does: with the codec of the runtime that it configures, else with the
+    default codec."""
     if app is not None:
         load_app(app)
         configured = set_default(None)
@@ -36,9 +37,8 @@ def app_payloads(app: str | None) -> Payloads:
 def load_app(app: str, workflow: str = "") -> ModuleType:
     """Import *app*, a module's name or the path of a file, with the working directory on the import path.
 
-    *workflow* is the path of the workflow that is wanted: it decides whether a file inside a package is
-    ``mod`` or ``package.mod``. Raises :class:`~flowdsl.cli._command.Failure` if the module is not there or
-    raises.
+    *workflow* is the path of the wanted workflow. It decides whether a file inside a package is ``mod`` or
+    ``package.mod``. Raises :class:`~flowdsl.cli._command.Failure` if the module does not exist or raises.
     """
     _on_path(Path.cwd())
     if not (app.endswith(".py") or os.sep in app):
@@ -59,7 +59,7 @@ def load_app(app: str, workflow: str = "") -> ModuleType:
 
 
 def _name_of(path: Path, workflow: str) -> tuple[str, Path]:
-    """The name of the module in *path*, and the folder that it is imported from."""
+    """The name of the module in *path*, and the folder from which it is imported."""
     root, parts = path.parent, [path.stem]
     while (root / "__init__.py").is_file():
         parts.insert(0, root.name)
@@ -89,7 +89,7 @@ def _import(name: str, app: str) -> ModuleType:
 
 
 def _execute(name: str, path: Path, app: str) -> ModuleType:
-    """Import a script. Not by its name: a script need not be called what an import statement can say."""
+    """Import a script by its path, because its name may not be valid in an import statement."""
     loader = SourceFileLoader(name, str(path))
     spec = spec_from_loader(name, loader)
     assert spec is not None

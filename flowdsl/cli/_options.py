@@ -10,7 +10,7 @@ from flowdsl.core.preview import preview
 __all__ = ["NOTHING", "as_json"]
 
 NOTHING: Any = object()
-"""What an option that was not given is: ``null`` is a value."""
+"""The value of an option that was not given. (``null`` is a value.)"""
 
 
 def as_json(_: click.Context, param: click.Parameter, value: str | None) -> Any:

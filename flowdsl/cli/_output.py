@@ -1,10 +1,10 @@
-"""What the command line prints, and how wide.
+"""Printing for the command line.
 
-In a terminal, :mod:`rich` fits tables to its width. Piped, nothing is shortened, coloured or drawn, so that
-``grep`` and ``awk`` see everything, and nothing of rich is needed. With ``--json``, one JSON document goes to
-standard output and nothing else. Notes, errors and hints always go to standard error.
+In a terminal, :mod:`rich` fits tables to its width. In a pipe, nothing is shortened, coloured or drawn, so
+``grep`` and ``awk`` see everything. With ``--json``, one JSON document goes to standard output and nothing
+else. Notes, errors and hints always go to standard error.
 
-Every text passes :func:`flowdsl.core.words.clean` here, and nowhere else.
+Here, and only here, every text passes :func:`flowdsl.core.words.clean`.
 """
 
 import json
@@ -31,15 +31,15 @@ Cell = str | tuple[str, str]
 Row = Sequence[Cell]
 
 _GAP = 2  # columns between those of a table
-_NARROWEST = 20  # columns; below, nothing sensible fits and a terminal wraps
+_NARROWEST = 20  # columns; in fewer, nothing sensible fits, and the terminal wraps lines
 
 
 @frozen(slots=True)
 class Column:
     """A column of a table.
 
-    One with *least* is shortened at its end where the terminal is too narrow, down to so many characters. One
-    with *wide* is left out in terminals of fewer columns than that.
+    *least*: if the terminal is too narrow, the column is shortened at its end, but not below this many
+    characters. *wide*: the column is left out in terminals with fewer columns than this.
     """
 
     title: str
@@ -49,7 +49,7 @@ class Column:
 
 
 HIDDEN = "–"
-"""Stands for a value that there is not, or whose preview is not stored."""
+"""Shown in place of a missing value, or of a value whose preview is not stored."""
 
 
 def status_cell(status: str) -> Cell:
@@ -58,7 +58,8 @@ def status_cell(status: str) -> Cell:
 
 
 def json_text(value: Any, indent: int | None = None) -> str:
-    """*value* as JSON of ASCII characters only: no terminal obeys any of it, and it loads to the same text.
+    """*value* as JSON in ASCII. It contains no control characters for a terminal, and loads as the same
+    value.
 
     >>> json_text("\\x9b31m ü")
     '"\\\\u009b31m \\\\u00fc"'
@@ -67,9 +68,9 @@ def json_text(value: Any, indent: int | None = None) -> str:
 
 
 class Output:
-    """Where one command writes. *as_json* silences everything on standard output but documents.
+    """Writes the output of one command. With *as_json*, only documents go to standard output.
 
-    *width* is that of the terminal in columns; ``None`` where nothing needs to fit.
+    *width* is the width of the terminal in columns, or ``None`` if nothing needs to fit.
     """
 
     def __init__(self, as_json: bool = False) -> None:
@@ -95,7 +96,7 @@ class Output:
         self.console.file.write(json_text(value, indent=2) + "\n")
 
     def entry(self, value: Any) -> None:
-        """Print *value* as one line of JSON, of several that follow each other, and let readers see it."""
+        """Print *value* as one of several lines of JSON, and flush it."""
         self.console.file.write(json_text(value) + "\n")
         self.flush()
 
@@ -107,24 +108,24 @@ class Output:
             _print(self.console, cells)
 
     def flush(self) -> None:
-        """Let whoever reads see what was printed."""
+        """Flush standard output."""
         self.console.file.flush()
 
     def note(self, *cells: Cell) -> None:
-        """Say something beside the result, on standard error."""
+        """Print a note on standard error, besides the result."""
         self.flush()
         _print(self._notes, cells)
 
     def error(self, text: str) -> None:
-        """Say on standard error that something went wrong, in one line."""
+        """Print an error on standard error, in one line."""
         self.note(("error: ", "bold red"), " ".join(text.split()))
 
     def hint(self, text: str) -> None:
-        """Say on standard error what to do about it."""
+        """Print on standard error what to do next."""
         self.note(("next: ", "bold"), text)
 
     def next(self, commands: Iterable[Sequence[str]]) -> None:
-        """End with the commands that lead on, a line each, to be pasted."""
+        """Print the commands to use next, one a line, so that they can be pasted."""
         for number, command in enumerate(commands):
             self.line((" " * 6 if number else "next: ", "bold"), shell_line(command))
 
@@ -152,7 +153,7 @@ class Output:
         self._draw(Padding(grid, (0, 0, 0, indent), expand=False))
 
     def table(self, columns: Sequence[Column], rows: Sequence[Row], indent: int = 0) -> None:
-        """Print a table that fits the terminal; nothing is shortened where there is none."""
+        """Print a table that fits the terminal. Without a terminal nothing is shortened."""
         if self.as_json:
             return
         if self.width is None:
@@ -177,7 +178,7 @@ class Output:
 
 
 class Picture(Output):
-    """Keeps what is printed, to be drawn as one piece that replaces the one before."""
+    """Keeps what is printed. It is drawn as one piece, which replaces the piece before."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
@@ -186,7 +187,7 @@ class Picture(Output):
         self._parts: list[RenderableType] = []
 
     def line(self, *cells: Cell) -> None:
-        """Keep a line of text; one that is too long is cut."""
+        """Keep a line of text. A line that is too long is cut."""
         self._parts.append(Text.assemble(*map(_text, cells), no_wrap=True, overflow="ellipsis"))
 
     def _draw(self, drawn: Padding) -> None:
@@ -214,7 +215,7 @@ def drawn_table(columns: Sequence[Column], rows: Iterable[Row], width: int, inde
             min_width=min(column.least, natural) or None,
         )
     for row in rows:
-        # Cells do not wrap, whatever their column says: that lets rich give it less room than its text needs.
+        # Cells never wrap, so rich may give a column less room than its text needs.
         table.add_row(*(_text(row[number], no_wrap=True, overflow="ellipsis") for number in shown))
     return Padding(table, (0, 0, 0, indent), expand=False)
 
@@ -229,7 +230,7 @@ def _text(cell: Cell, **how: Any) -> Text:
 
 
 class _Ascii:
-    """A file that knows ASCII only: signs become the nearest characters."""
+    """A file that takes only ASCII. Signs become the nearest ASCII characters."""
 
     encoding = "ascii"
 

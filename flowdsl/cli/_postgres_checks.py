@@ -1,4 +1,4 @@
-"""What ``flowdsl doctor`` looks at in a PostgreSQL storage: it reads, and nothing is made or repaired."""
+"""The checks of ``flowdsl doctor`` for a PostgreSQL storage. They only read; nothing is made or repaired."""
 
 import time
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from flowdsl.cli._checks import OK, PROBLEM, WARNING, Check
 
 __all__ = ["postgres_checks"]
 
-_APART = 60.0  # seconds between two clocks that are worth a word
+_APART = 60.0  # seconds between two clocks; from here on a warning
 _LONG = 300.0  # seconds: an older snapshot keeps dead rows from being removed
 _TEST = 2.0  # seconds for a notification of our own to arrive
 _DEAD = 100_000  # dead rows of a table, more than its living ones
@@ -16,7 +16,7 @@ _FILLFACTOR = 85  # of the table of runs: leases are renewed in place
 
 
 def postgres_checks(url: str) -> Iterator[Check]:
-    """Look at the server and the schema of *url*. Ends early where nothing more can be said."""
+    """Check the server and the schema of *url*. Ends early if the server cannot be reached."""
     import psycopg
 
     from flowdsl.storage.postgres.url import postgres_place
@@ -57,7 +57,7 @@ def _listen(connection: Any) -> Check:
 
 
 def _snapshots(connection: Any) -> Check:
-    """A transaction or replica that has been reading for long keeps all dead rows."""
+    """A transaction or replica that has been reading for a long time keeps all dead rows."""
     ((oldest,),) = connection.execute(
         "SELECT coalesce(max(extract(epoch FROM clock_timestamp() - xact_start)), 0)::float8 "
         "FROM pg_stat_activity WHERE backend_xmin IS NOT NULL AND pid <> pg_backend_pid()"

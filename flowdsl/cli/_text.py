@@ -1,4 +1,4 @@
-"""Shortening of texts whose end matters, for terminals."""
+"""Shortening texts for terminals, if their end matters."""
 
 from rich.cells import cell_len
 
@@ -18,7 +18,7 @@ def cut_start(text: str, width: int) -> str:
 
 
 def cut_middle(text: str, width: int) -> str:
-    """Beginning and end of an id: its end tells neighbours apart. Commands accept an id so shortened.
+    """The beginning and end of an id. The end tells similar ids apart. Commands accept such a shortened id.
 
     >>> cut_middle("checkout-53b95caf51b24ebf-12", 18)
     'checkout-53b95…-12'

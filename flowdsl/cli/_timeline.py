@@ -1,4 +1,4 @@
-"""The steps of a run drawn in time, as text: a bar for each, idle time folded."""
+"""A timeline of a run as text: a bar for each step, with idle time folded."""
 
 from collections.abc import Mapping, Sequence
 

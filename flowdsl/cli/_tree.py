@@ -1,8 +1,8 @@
-"""The steps of a run as a tree: a step called inside another one stands below it.
+"""The steps of a run as a tree. A step that was called inside another one is below it.
 
 Records name their scope: empty for the run itself, the key of the enclosing step, or the name of a branch. An
-enclosing step that has not ended may have no record yet; it gets a place of its own, so that what it did
-stands below it.
+enclosing step that has not ended may have no record yet. It gets a placeholder, and its inner steps are below
+that.
 """
 
 from collections import Counter, defaultdict
@@ -20,14 +20,14 @@ from flowdsl.core.words import moment, span, state_of
 
 __all__ = ["Node", "counted", "error_facts", "forest", "pending_text", "print_steps", "step_name"]
 
-_VERBS = "flowdsl."  # paths of calls that have no body of the user's
+_VERBS = "flowdsl."  # paths of calls without a user's body
 _DIGITS = 8  # of a key, at least, so that a key looks the same wherever it is shown
 
 
 @frozen(slots=True)
 class Node:
-    """One line of the tree: the lines drawn in front of it, and its step; ``None`` for one that has no
-    record, of which only the key is known.
+    """One line of the tree. *lead* is drawn in front of it. *step* is ``None`` for a step without a record,
+    of which only the key is known.
     """
 
     lead: str
@@ -36,10 +36,10 @@ class Node:
 
 
 def forest(steps: Sequence[Step], ended: bool = False) -> list[Node]:
-    """Order *steps* by the time they began, each followed by those called inside it.
+    """Order *steps* by the time when they began. Each is followed by the steps that were called inside it.
 
-    Where no step is recorded for a scope, it is a branch, or, unless the run has *ended*, the body of a step
-    that is executing or was; then there is a place for it.
+    A scope without a recorded step is a branch, or the body of a step that is or was executing. Such a scope
+    gets a placeholder, unless the run has *ended*.
 
     >>> inner = Step("r", "b", "shop.check", scope="a", created_at=2.0)
     >>> [node.lead for node in forest([inner, Step("r", "a", "shop.reserve", created_at=1.0)])]
@@ -54,7 +54,7 @@ def forest(steps: Sequence[Step], ended: bool = False) -> list[Node]:
     roots += [(scope, None) for scope in inside if scope and scope not in recorded]
     roots.sort(key=lambda root: (root[1] or inside[root[0]][0]).created_at)
     found: list[Node] = []
-    # What is still to come, the next one last: no recursion, as steps may be nested deeply.
+    # What is still to come, the next one last. There is no recursion, because steps may be nested deeply.
     waiting: list[tuple[str, str, str, Step | None]] = [("", "", *root) for root in reversed(roots)]
     while waiting:
         lead, further, key, root = waiting.pop()
@@ -96,7 +96,7 @@ def _row(node: Node, home: str, digits: int, children: Mapping[str, Run], short:
         return [key, node.lead + "?", status_cell("pending"), "", "", "", (unknown, "dim")]
     took, result = whole_span(step), error_lines(step.preview)[0] or HIDDEN
     child = children.get(str(extra_of(step).get("child", "")))
-    if child is not None:  # the record of a child is a copy of its outcome: the time is in the child
+    if child is not None:  # the record holds only the child's outcome; its time is in the child
         took = None if child.finished_at is None else max(child.finished_at - child.created_at, 0.0)
     if step.status is StepStatus.PENDING:
         result = pending_text(step)
@@ -108,7 +108,7 @@ def _row(node: Node, home: str, digits: int, children: Mapping[str, Run], short:
 
 
 def error_facts(shown: str, style: str) -> list[tuple[str, Cell]]:
-    """What is stored of an error: type and text, then the user's own line."""
+    """The stored parts of an error: type and text, then the user's line."""
     text, where, source = error_lines(shown)
     facts: list[tuple[str, Cell]] = [("error", (text, style))]
     if where:
@@ -123,7 +123,7 @@ def counted(steps: Sequence[Step]) -> str:
 
 
 def step_name(step: Step, home: str) -> str:
-    """How a step is called among those of its run, whose module's name with a dot is *home*."""
+    """The short name of a step. *home* is the name of the run's module with a dot."""
     if step.path.startswith(_VERBS):
         return step.path.removeprefix(_VERBS).replace("schedule." + home, "schedule.")
     kind = f" ({step.kind})" if step.kind not in WITH_BODY else ""
@@ -131,7 +131,7 @@ def step_name(step: Step, home: str) -> str:
 
 
 def pending_text(step: Step, executing: bool = False) -> str:
-    """What is known of a step that has a record but no outcome; *executing*: somebody executes the run."""
+    """Describe a step that has a record but no outcome. *executing*: somebody executes the run."""
     extra = extra_of(step)
     wake_at = extra.get("next")
     if isinstance(wake_at, int | float):
@@ -148,7 +148,7 @@ def pending_text(step: Step, executing: bool = False) -> str:
 
 def _digits(keys: Sequence[str]) -> int:
     """How many digits tell these keys apart."""
-    different = {key.partition("/")[0] for key in keys}  # behind the slash: that it is the undo of this step
+    different = {key.partition("/")[0] for key in keys}  # `KEY/undo/…` is the undo of a step
     digits = _DIGITS
     while digits < 40 and len({key[:digits] for key in different}) < len(different):
         digits += 1

@@ -20,7 +20,7 @@ from flowdsl.storage.topics import run_topic
 
 __all__ = ["ask"]
 
-_TICK = 1.0  # seconds between two looks at most, where nothing tells of a change
+_TICK = 1.0  # seconds between two looks, at most
 
 
 @command(
@@ -42,8 +42,8 @@ Examples:
 def ask(cli: Cli, run: str, name: str, payload: Any, timeout: float | None, key: str | None) -> int:
     """Send a message to a run and print its reply.
 
-    The run takes the message by receive(NAME), and answers by reply() or refuse(). Somebody has to execute it
-    meanwhile. The exit code is 1 if it refuses, or does not answer in time.
+    The run takes the message by receive(NAME), and answers by reply() or refuse(). Some process must execute
+    the run meanwhile. The exit code is 1 if the run refuses, or does not answer in time.
     """
     if not name.strip():
         raise click.UsageError("a message's name is not empty", click.get_current_context())
@@ -70,7 +70,7 @@ def ask(cli: Cli, run: str, name: str, payload: Any, timeout: float | None, key:
 
 
 def _sent(runtime: Runtime, run_id: str, name: str, key: str) -> Signal | None:
-    """The question of this key, if it was asked."""
+    """The question with this key, if it was asked."""
     known = runtime.storage.list_signals(run_id, name=name, payloads=False)
     found = next((signal for signal in known if signal.key == key), None)
     return None if found is None else runtime.storage.get_signal(run_id, found.id)
@@ -82,7 +82,7 @@ def _answer(runtime: Runtime, run: Run, name: str, key: str, timeout: float | No
     end = None if timeout is None else time.monotonic() + timeout
     seen = storage.wait_for_change(0, 0.0, topics)
     while True:
-        status = row_of(runtime, run.id).status  # first: nothing is answered after the end
+        status = row_of(runtime, run.id).status  # before the signal: nothing is answered after the end
         signal = _sent(runtime, run.id, name, key)
         if signal is not None and signal.reply is not None:
             return signal

@@ -21,8 +21,8 @@ Examples:
 def backup(cli: Cli, file: Path) -> None:
     """Copy the database into a new file.
 
-    Programs may use the database meanwhile. The copy is checked, and it is a database of its own:
-    `--storage sqlite:///FILE` reads it. Nothing is overwritten. For PostgreSQL use its own pg_dump.
+    Programs may use the database meanwhile. The copy is checked. It is a complete database: `--storage
+    sqlite:///FILE` reads it. No file is overwritten. For PostgreSQL, use pg_dump.
     """
     database = existing_file(cli)
     with opened(cli) as runtime:

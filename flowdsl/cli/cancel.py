@@ -17,9 +17,9 @@ Example:
 def cancel(cli: Cli, runs: tuple[str, ...]) -> None:
     """Ask runs to stop.
 
-    An interrupted run is cancelled at once. If it has steps to undo, the request waits for whoever resumes it
-    with its code. A run that is executing sees the request within a second, wherever that is, and stops at
-    its next durable call.
+    An interrupted run is cancelled at once. If it has steps to undo, the request waits until a process with
+    its code resumes the run. A run that is executing, in any process, sees the request within a second. It
+    stops at its next durable call.
     """
     with opened(cli) as runtime:
         found = find_runs(runtime, runs)

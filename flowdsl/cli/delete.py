@@ -20,9 +20,9 @@ Examples:
 @RUNS
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def delete(cli: Cli, runs: tuple[str, ...], yes: bool) -> None:
-    """Delete runs with all their records, as if they had never been.
+    """Delete runs with all their records.
 
-    Their ids are free again: the same call executes everything anew. Runs that they called are not deleted.
+    Their ids are free again: the same call executes everything again. Runs that they called are not deleted.
     """
     with opened(cli) as runtime:
         found = find_runs(runtime, runs)
@@ -44,7 +44,7 @@ def _confirmed(cli: Cli, runtime: Runtime, found: list[Run]) -> bool:
     try:
         return click.confirm(f"Delete {what} for ever?", err=True)
     except click.Abort as abort:
-        cli.out.note("")  # the question still stands on the line
+        cli.out.note("")  # end the line of the question
         if isinstance(abort.__context__, EOFError):
             return False
         raise

@@ -1,4 +1,4 @@
-"""``flowdsl doctor``: is everything in order here, and if not, what to do."""
+"""``flowdsl doctor``: check everything, and say what to do about problems."""
 
 import os
 import platform
@@ -46,7 +46,7 @@ Examples:
 )
 @APP
 def doctor(cli: Cli, app: str | None) -> int:
-    """Check versions, the storage, the state of its runs, and what stored data is protected against.
+    """Check versions, the storage and its runs, and how the stored data is protected.
 
     Nothing is changed. The exit code is 1 if there is a problem; warnings do not count.
     """
@@ -66,7 +66,7 @@ def doctor(cli: Cli, app: str | None) -> int:
 
 
 def _sign(check: Check) -> tuple[str, str]:
-    """What is unprotected is no fault, and no reason for a tick either."""
+    """The sign of a check. Missing protection is neither a fault nor a tick."""
     return UNPROTECTED if check.facts.get("unprotected") else SIGNS[check.state]
 
 
@@ -85,7 +85,7 @@ def _without_password(url: str) -> str:
 def _versions() -> Iterator[Check]:
     try:
         ours = version("flowdsl")
-    except PackageNotFoundError:  # a source tree on the path
+    except PackageNotFoundError:  # imported from a source tree
         ours = "not installed"
     yield Check("flowdsl", OK, ours, {"version": ours})
     python = platform.python_version()
@@ -115,7 +115,7 @@ def _storage(cli: Cli) -> Iterator[Check]:
         path = Path(name).absolute()
         yield Check("storage", OK, str(path), {"path": str(path)})
         for check in sqlite_checks(path, options.get("synchronous", "full").lower()):
-            # Opening it as a program does would migrate it, so not where that is still to be done.
+            # Opening an older database would migrate it, so it is not opened.
             openable &= check.state != PROBLEM and (check.name != "schema" or check.state == OK)
             yield check
     if openable:
@@ -128,11 +128,11 @@ def _postgres(url: str) -> Iterator[Check]:
     try:
         yield from postgres_checks(url)
     except (ImportError, ValueError):
-        pass  # said when it was opened
+        pass  # already reported when it was opened
 
 
 def _protection(app: str | None) -> Iterator[Check]:
-    """What stored data is protected against; *app* is the module whose codec is meant."""
+    """How the stored data is protected by the codec of the module *app*."""
     payloads = app_payloads(app)
     signed = payloads.secret is not None
     text = "checked for damage" + (

@@ -1,4 +1,4 @@
-"""``flowdsl export``: all that is recorded of a run."""
+"""``flowdsl export``: print all records of a run."""
 
 from flowdsl.cli._command import Cli, command, opened
 from flowdsl.cli._complete import RUN
@@ -17,8 +17,8 @@ Examples:
 def export(cli: Cli, run: str) -> None:
     """Print a run as JSON, with its steps and signals.
 
-    The document is complete: with the code, the run can be replayed from it. Payloads stand in it as they are
-    stored, in base64; nothing is unpickled. Who can read the file can read arguments and results.
+    With this document and the code, the run can be replayed. Payloads are in it as they are stored, in
+    base64; nothing is unpickled. Everybody who can read the file can read arguments and results.
     """
     with opened(cli) as runtime:
         document = runtime.export(find_run(runtime, run).id)

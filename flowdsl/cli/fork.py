@@ -34,7 +34,7 @@ Examples:
 def fork(cli: Cli, run: str, before: str, new_id: str | None, app: str | None) -> int:
     """Start a new run from the middle of another one.
 
-    The new run has what RUN had recorded before STEP; from there on, everything executes anew. RUN itself
+    The new run gets the records that RUN has from before STEP. From STEP on, everything executes. RUN itself
     stays as it is. Without --app the new run is only made, and `flowdsl resume` executes it. With --app,
     waiting and the exit code are as for `flowdsl resume`.
     """

@@ -1,4 +1,4 @@
-"""``flowdsl logs``: what a run said."""
+"""``flowdsl logs``: print what a run has logged."""
 
 from collections.abc import Mapping
 

@@ -50,8 +50,8 @@ def prune(
 ) -> None:
     """Delete runs that ended long ago.
 
-    One of --older-than, --since and --until is needed. The id of a run that was given one stays taken:
-    calling its workflow again says that the run was pruned.
+    One of --older-than, --since and --until is needed. If a run was given an id, that id cannot be used
+    again: calling its workflow says that the run was pruned.
     """
     if older_than is None and since is None and until is None:
         text = "say which runs: --older-than DURATION, --until WHEN or --since WHEN"
@@ -73,7 +73,7 @@ def prune(
 
 
 def _ended(runtime: Runtime, since: float | None, until: float, statuses: tuple[str, ...]) -> list[Run]:
-    """The runs that ended so, between these times."""
+    """The runs that ended with one of these statuses, between these times."""
     where = RunFilter(status=tuple(RunStatus(status) for status in statuses))
     return [
         run

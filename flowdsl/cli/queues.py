@@ -1,4 +1,4 @@
-"""``flowdsl queues``: the queues, with what waits in them; declaring, pausing and deleting them."""
+"""``flowdsl queues``: list, declare, pause and delete queues."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -38,7 +38,7 @@ Examples:
 def queues(cli: Cli) -> None:
     """List the queues, or declare, pause, resume or delete one.
 
-    Without a command it lists those that were declared or have runs.
+    Without a command it lists the queues that were declared or have runs.
     """
     _list(cli)
 
@@ -58,7 +58,7 @@ def list_(cli: Cli) -> None:
 def put(cli: Cli, name: str, **limits: Any) -> None:
     """Declare a queue, or replace its limits.
 
-    A limit that is not given is none. A pause stays.
+    A limit that is not given is removed. A paused queue stays paused.
     """
     with opened(cli) as runtime:
         there = {queue.name: queue for queue in runtime.queues.list()}.get(name)
@@ -93,7 +93,7 @@ def resume(cli: Cli, name: str) -> None:
 @command()
 @NAME
 def delete(cli: Cli, name: str) -> None:
-    """Take the limits of a queue away; its runs stay."""
+    """Delete a queue and its limits; its runs stay."""
     with opened(cli) as runtime:
         _require(name, (queue.name for queue in runtime.queues.list()))
         runtime.queues.delete(name)

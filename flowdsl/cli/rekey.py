@@ -1,4 +1,4 @@
-"""``flowdsl rekey``: rewrite what is stored with the keys of today."""
+"""``flowdsl rekey``: rewrite what is stored with the present keys."""
 
 import os
 
@@ -30,10 +30,10 @@ Examples:
 @click.option("--unsealed", is_flag=True, help="Believe and seal what was written without any secret.")
 @click.option("--dry-run", is_flag=True, help="Only count the records that would be rewritten.")
 def rekey(cli: Cli, app: str | None, unsealed: bool, dry_run: bool) -> int:
-    """Rewrite what is stored with the keys of today.
+    """Rewrite what is stored with the present keys.
 
-    The codec is that of --app, its newest key first. FLOWDSL_SECRET_KEY is the secret of today; where it
-    changes, FLOWDSL_OLD_SECRET_KEY is what it was. The command can be stopped at any moment and started
+    The codec is that of --app, with its newest key first. FLOWDSL_SECRET_KEY is the present secret. If it has
+    changed, FLOWDSL_OLD_SECRET_KEY is the old one. The command can be stopped at any moment and started
     again. The exit code is 1 if a record was left as it is.
     """
     old = os.environ.get(OLD_SECRET) or None
@@ -67,7 +67,7 @@ def rekey(cli: Cli, app: str | None, unsealed: bool, dry_run: bool) -> int:
 
 
 def _require_rest(storage: Storage) -> None:
-    """Raise :class:`Failure` while a process executes runs: it would go on with the old secret."""
+    """Raise :class:`Failure` if a process executes runs, because it would go on with the old secret."""
     running = storage.list_runs(RunFilter(status=(RunStatus.RUNNING,)))
     busy = [run.id for run in running if not is_interrupted(storage, run)]
     if busy:

@@ -1,4 +1,4 @@
-"""``flowdsl resolve``: say what came of a step in doubt. No code of the user executes."""
+"""``flowdsl resolve``: say how a step in doubt ended. No code of the user executes."""
 
 from typing import Any
 
@@ -32,11 +32,11 @@ Examples:
 @click.option("--error", metavar="TEXT", help="It failed: its caller gets a StepFailed with this message.")
 @click.option("--rerun", is_flag=True, help="It did not take effect: execute it again.")
 def resolve(cli: Cli, run: str, step: str, result: Any, error: str | None, rerun: bool) -> None:
-    """Say what came of a step in doubt.
+    """Say how a step in doubt ended.
 
-    A step marked in_doubt="raise" whose process died in its body stops its run: nobody knows whether it took
-    effect. Find out, then say so. STEP is its name or the beginning of its key. What is said stands in the
-    run's audit log.
+    This is for a step with in_doubt="raise" that was executing when its process died. Its run stops, because
+    nobody knows whether the step took effect. Find out, then say so. STEP is its name or the beginning of its
+    key. The run's audit keeps what you said.
     """
     if (result is not NOTHING) + (error is not None) + rerun != 1:
         text = "say one of --result JSON, --error TEXT and --rerun"
@@ -63,7 +63,7 @@ def resolve(cli: Cli, run: str, step: str, result: Any, error: str | None, rerun
 
 
 def _in_doubt(runtime: Runtime, run: Run, text: str) -> Step:
-    """The one step without an outcome that *text* means."""
+    """The one step without an outcome that *text* names."""
     if shown_status(runtime, run) == "running":
         raise Failure(f"run {run.id} is executing, so no step of it is in doubt")
     steps = [step for step in runtime.storage.list_steps(run.id, payloads=False) if step.kind == STEP]

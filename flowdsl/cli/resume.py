@@ -19,9 +19,9 @@ Examples:
 def resume(cli: Cli, run: str, app: str | None) -> int:
     """Continue an interrupted or failed run.
 
-    Recorded steps return what is recorded; the rest executes. MODULE is imported for that, a script without
-    its `if __name__ == "__main__":` part. If it calls configure(…), the run executes on that runtime, unless
-    --storage is given. The command waits for the end of the run. Its exit code is 0 only if the run
-    completes.
+    Recorded steps return their recorded results; the rest executes. For that, MODULE is imported; of a
+    script, the `if __name__ == "__main__":` part is not executed. If it calls configure(…), the run executes
+    on that runtime, unless --storage is given. The command waits for the end of the run. Its exit code is 0
+    only if the run completes.
     """
     return execute(cli, run, app, Runtime.resume)

@@ -19,7 +19,7 @@ Examples:
 def retry(cli: Cli, run: str, app: str | None) -> int:
     """Execute the failed steps of a run again.
 
-    What follows them executes too, everything else is replayed. MODULE, waiting and the exit code are as for
+    What follows them executes too. Everything else is replayed. MODULE, waiting and the exit code are as for
     `flowdsl resume`.
     """
     return execute(cli, run, app, Runtime.retry)

@@ -24,7 +24,7 @@ STATUSES = (*(str(status) for status in RunStatus), "interrupted")
 
 @frozen(slots=True)
 class Wanted:
-    """Which runs are listed: what the storage can tell by itself, and the rest."""
+    """Which runs are listed. The storage applies *where*; the rest is applied here."""
 
     where: RunFilter
     statuses: frozenset[str]
@@ -180,7 +180,7 @@ def print_runs(out: Output, found: list[tuple[Run, str]], now: float, indent: in
 
 
 def run_span(run: Run, status: str, now: float) -> Cell:
-    """How long a run took, or how long it executes by now."""
+    """How long a run took, or how long it has been executing."""
     if run.finished_at is not None:
         return span(max(run.finished_at - run.created_at, 0.0))
     return (span(max(now - run.created_at, 0.0)), "cyan") if status == "running" else ""

@@ -1,4 +1,4 @@
-"""``flowdsl schedules``: the schedules, with their next times; adding, pausing, firing and deleting them."""
+"""``flowdsl schedules``: list, add, pause, trigger and delete schedules."""
 
 from datetime import UTC, datetime
 from itertools import islice
@@ -71,7 +71,7 @@ def list_(cli: Cli) -> None:
 def put(cli: Cli, name: str, workflow: str, args: Any, kwargs: Any, app: str | None, **rest: Any) -> None:
     """Add a schedule, or replace the one of its name.
 
-    It begins now. MODULE defines the workflow, and how its arguments are stored.
+    It begins now. MODULE defines the workflow, and the codec for its arguments.
     """
     args, kwargs = ([] if args is NOTHING else args), ({} if kwargs is NOTHING else kwargs)
     if not isinstance(args, list) or not isinstance(kwargs, dict):
@@ -125,12 +125,12 @@ def trigger(cli: Cli, name: str, app: str | None) -> None:
 @click.argument("end", callback=as_moment)
 @APP
 def backfill(cli: Cli, name: str, start: float, end: float, app: str | None) -> None:
-    """Enqueue the runs of the ticks from START on, before END.
+    """Enqueue the runs of the ticks from START until just before END.
 
-    Both are a time or so long ago. Ticks whose runs are there are left out.
+    Both are a time, or how long ago. Ticks that have their run already are left out.
     """
     _load(cli, app)
-    # A time of the command line is read half a microsecond early, to find what is shown as it.
+    # `as_moment` reads a time half a microsecond early, so that rows shown with this time count.
     first, last = (datetime.fromtimestamp(round(moment + 5e-7, 6), UTC) for moment in (start, end))
     with app_runtime(cli) as runtime:
         _row(runtime, name)
@@ -185,12 +185,12 @@ def _opened(cli: Cli, ids: list[str]) -> None:
 
 
 def _next(schedule: Schedule, now: float) -> list[datetime]:
-    """Its next times, in its zone; a paused one has none."""
+    """Its next times, in its time zone. A paused schedule has none."""
     return [] if schedule.paused else list(islice(schedule.times(datetime.fromtimestamp(now, UTC)), _SHOWN))
 
 
 def _that_is_one(row: ScheduleRow) -> ScheduleRow:
-    """*row*, unless it makes no schedule."""
+    """Return *row*; raises if it is no valid schedule."""
     without_args(row)
     return row
 

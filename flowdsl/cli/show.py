@@ -26,7 +26,7 @@ from flowdsl.runtime import Runtime
 __all__ = ["show"]
 
 LIMIT = 200
-"""So many steps, children, messages and lines of the log are shown unless more are asked for."""
+"""How many steps, children, messages and log lines are shown by default."""
 
 
 @command(
@@ -48,8 +48,8 @@ Examples:
 def show(cli: Cli, run: str, limit: int | None, everything: bool, timeline: bool) -> None:
     """Show a run: facts, steps as a tree, children.
 
-    A step called inside another step stands below it, indented. The last lines are the commands that lead on,
-    if the run needs one. With --json there is no limit unless one is given.
+    A step that was called inside another step is below it, indented. If the run needs you, the last lines are
+    the commands to use next. With --json there is no limit unless you give one.
     """
     with opened(cli) as runtime:
         record = find_run(runtime, run)
@@ -78,9 +78,10 @@ def show(cli: Cli, run: str, limit: int | None, everything: bool, timeline: bool
 
 
 def _picked(journal: Sequence[Step], most: int) -> list[Step]:
-    """The records without those steps that are beyond *most*.
+    """The records with at most *most* steps.
 
-    Failed and unfinished steps are kept first, then the last ones, and those around them.
+    Failed and unfinished steps are kept first, then the last ones. The steps that enclose a kept one are kept
+    too.
     """
     steps = [step for step in journal if step.kind not in BESIDE_STEPS]
     if len(steps) <= most:
@@ -119,7 +120,7 @@ def _print_facts(out: Output, runtime: Runtime, run: Run, status: str) -> None:
 
 
 def _relations(run: Run, status: str) -> list[tuple[str, Cell]]:
-    """What a run has to do with others, and what was asked of it."""
+    """Related runs, tags, deadline, queue and the like."""
     facts: list[tuple[str, Cell]] = []
     if tags := tag_texts(run):
         facts.append(("tags", ", ".join(tags)))

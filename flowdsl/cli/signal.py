@@ -30,8 +30,8 @@ Examples:
 def signal(cli: Cli, run: str, name: str, payload: Any, sender: str | None, key: str | None) -> None:
     """Send a message to a run.
 
-    One wait_for(NAME) or receive(NAME) of the run takes it, now or later. The message is stored; it does not
-    matter whether the run is executing.
+    One wait_for(NAME) or receive(NAME) of the run takes it, now or later. The message is stored, so the run
+    need not be executing.
     """
     if not name.strip():
         raise click.UsageError("a signal's name is not empty", click.get_current_context())
@@ -40,7 +40,7 @@ def signal(cli: Cli, run: str, name: str, payload: Any, sender: str | None, key:
         value = None if payload is NOTHING else payload
         before = runtime.storage.list_signals(record.id, name=name, payloads=False)
         sent = runtime.signal(record.id, name, value, sender=sender, key=key)
-        dropped = sent in {one.id for one in before}  # the id of a message with a key derives from the key
+        dropped = sent in {one.id for one in before}  # the id of a message with a key is made from the key
         if sent not in {one.id for one in runtime.storage.list_signals(record.id, name=name, payloads=False)}:
             raise Failure(f"the signal could not be stored: are {name!r}, the sender and the key Unicode?")
         status = shown_status(runtime, row_of(runtime, record.id))

@@ -29,8 +29,8 @@ Examples:
 def steps(cli: Cli, run: str, step: str | None) -> None:
     """Show every field of the steps of a run.
 
-    All kinds of records are shown, in recorded order. STEP, the beginning of a key or the name of a step,
-    leaves the others out.
+    All kinds of records are shown, in recorded order. With STEP, only that one: give its name or the
+    beginning of its key.
     """
     with opened(cli) as runtime:
         record = find_run(runtime, run)

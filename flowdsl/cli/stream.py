@@ -17,7 +17,7 @@ from flowdsl.storage.topics import run_topic
 __all__ = ["stream"]
 
 _PAGE = 500  # items read at once
-_TICK = 1.0  # seconds between two looks at most, where nothing tells of a change
+_TICK = 1.0  # seconds between two looks, at most
 
 
 @command(
@@ -36,8 +36,8 @@ Examples:
 def stream(cli: Cli, run: str, channel: str | None, after: int, follow: bool) -> None:
     """Print what a run has published on a channel.
 
-    Without CHANNEL, its channels are listed. Items are readable previews. With --follow and --json, each item
-    is a document of its own.
+    Without CHANNEL, the channels of the run are listed. Items are shown as readable previews. With --follow
+    and --json, each item is a document of its own.
     """
     with opened(cli) as runtime:
         record = find_run(runtime, run)
@@ -76,7 +76,7 @@ def _items(runtime: Runtime, run_id: str, channel: str, after: int, follow: bool
     storage, topics = runtime.storage, (run_topic(run_id),)
     seen = storage.wait_for_change(0, 0.0, topics)
     while True:
-        ended = is_final(row_of(runtime, run_id).status)  # first: nothing is published after the end
+        ended = is_final(row_of(runtime, run_id).status)  # first: after the end nothing is published
         page = storage.list_items(run_id, channel, after=after, limit=_PAGE)
         yield from page
         if page:

@@ -19,9 +19,9 @@ Examples:
 @RUN
 @click.argument("tags", nargs=-1, required=True, metavar="NAME=VALUE...")
 def tag(cli: Cli, run: str, tags: tuple[str, ...]) -> None:
-    """Give a run tags, or other values to those that it has.
+    """Add tags to a run, or change the values of its tags.
 
-    `flowdsl runs --tag NAME=VALUE` finds it at once.
+    `flowdsl runs --tag NAME=VALUE` finds the run at once.
     """
     wanted = dict(_pair(text) for text in tags)
     with opened(cli) as runtime:

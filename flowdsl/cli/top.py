@@ -1,4 +1,4 @@
-"""``flowdsl top``: all runs that are not settled, with queues and workers, live."""
+"""``flowdsl top``: watch all runs that are not finished, with queues and workers."""
 
 import time
 from collections import Counter
@@ -26,16 +26,16 @@ __all__ = ["top"]
 
 _ORDER = ("running", "waiting", "interrupted", "failed", "pending")
 _UNSETTLED = (RunStatus.PENDING, RunStatus.RUNNING, RunStatus.FAILED)
-_HEAD = 4  # lines beside the rows: how many there are, an empty one, titles, how many more there are
-_QUEUES = 6  # shown, those first in which most runs wait
-_PAUSE = 0.5  # seconds between two pictures at least
-_TICK = 1.0  # seconds between two pictures at most: times go on, and nobody writes that a process has died
+_HEAD = 4  # lines besides the rows: counts, an empty line, titles, how many more
+_QUEUES = 6  # shown; those with the most waiting runs come first
+_PAUSE = 0.5  # seconds between two pictures, at least
+_TICK = 1.0  # seconds between two pictures, at most: times go on, and a dead process writes nothing
 
 
 @frozen(slots=True)
 class Line:
-    """One run, and how far it is: *progress* counts the steps of one that is ``running``, *now* says what it
-    does, waits for, or ended with.
+    """One run and its progress. *progress* counts the steps of a ``running`` run. *now* says what it does,
+    waits for, or ended with.
     """
 
     run: Run
@@ -46,14 +46,14 @@ class Line:
 
 @define
 class Watcher:
-    """Looks at all runs that are not settled, again and again; only what is new is read."""
+    """Looks at all runs that are not finished, again and again. Only new records are read."""
 
     runtime: Runtime
     where: RunFilter
     followers: dict[str, Follower] = field(factory=dict)
 
     def look(self, most: int | None = None) -> tuple[list[Line], Counter[str]]:
-        """The first *most* of them, and how many there are of each status."""
+        """The first *most* of these runs, and how many there are of each status."""
         found = [
             (run, shown_status(self.runtime, run))
             for run in every_run(self.runtime, self.where)
@@ -94,10 +94,10 @@ Examples:
 )
 @period("Only runs created since: a time, or so long ago.", "Only runs created before.")
 def top(cli: Cli, since: float | None, until: float | None) -> None:
-    """Watch all runs that are not settled.
+    """Watch all runs that are not finished.
 
     These are the runs that execute, wait, are interrupted, are pending, or have failed and can be retried. In
-    a terminal the table is drawn anew until Ctrl-C, below the queues and the workers. Elsewhere, and with
+    a terminal the table is updated until Ctrl-C, and the queues and workers are above it. In a pipe, and with
     --json, it is printed once.
     """
     where = RunFilter(status=_UNSETTLED, created_after=since, created_before=until)
@@ -116,7 +116,7 @@ def top(cli: Cli, since: float | None, until: float | None) -> None:
 
 
 def _live(console: Console, watcher: Watcher) -> None:
-    """Draw the table until Ctrl-C; what was drawn vanishes then."""
+    """Draw the table until Ctrl-C. Then it disappears."""
     storage = watcher.runtime.storage
     seen = storage.wait_for_change(0, 0.0)
     with Live(console=console, auto_refresh=False, screen=True) as live:
@@ -149,7 +149,7 @@ def _counted(counts: Counter[str]) -> list[Cell]:
 
 
 def _queues(runtime: Runtime) -> list[list[Cell]]:
-    """A line about the queues that have runs or are paused; none if there is no such queue."""
+    """A line about the queues that have runs or are paused. No line if there is no such queue."""
     counts = runtime.storage.queue_counts()
     paused = {queue.name for queue in runtime.queues.list() if queue.paused}
     names = sorted({*counts, *paused}, key=lambda name: (-counts.get(name, QueueCounts()).pending, name))
@@ -165,7 +165,7 @@ def _queues(runtime: Runtime) -> list[list[Cell]]:
 
 
 def _workers(runtime: Runtime) -> list[list[Cell]]:
-    """A line about the workers that live; that none does is said where runs wait for one."""
+    """A line about the workers that are alive. If none is alive, there is a line only if runs wait."""
     found = runtime.workers()
     if found:
         executing, room = sum(len(one.executing) for one in found), sum(one.concurrency for one in found)

@@ -46,8 +46,8 @@ def ui(
 ) -> int:
     """Serve a web page that shows the runs.
 
-    The link that is printed lets its reader in. Only programs of this machine can reach the page, unless
-    --host says otherwise.
+    It prints a link with a token; without the token nobody sees anything. Only programs on this machine can
+    reach the page, unless you give --host.
     """
     try:
         from flowdsl.web import app as page_of

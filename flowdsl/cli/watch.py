@@ -1,4 +1,5 @@
-"""``flowdsl watch``: a run while it executes, drawn anew in a terminal, line by line elsewhere."""
+"""``flowdsl watch``: a run while it executes. In a terminal the picture is updated; in a pipe there are
+lines."""
 
 from rich.console import Console
 from rich.live import Live
@@ -20,8 +21,8 @@ from flowdsl.entries import LogLine
 
 __all__ = ["watch"]
 
-_LOG_LINES = 8  # at most, in a terminal that is high enough
-_TITLES = 8  # lines that lists have besides their rows: titles, empty ones, how many more there are
+_LOG_LINES = 8  # at most, if the terminal is high enough
+_TITLES = 8  # lines besides the rows of lists: titles, empty lines, how many more
 _STATUS_WIDTH = len("! interrupted")
 
 
@@ -36,9 +37,9 @@ Examples:
 def watch(cli: Cli, run: str) -> int:
     """Watch a run until it ends.
 
-    In a terminal: its status, how many steps are done, those that are executing, and the last lines of its
-    log. Piped: one line for each change; with --json, each is a document of its own. The exit code is 0 only
-    if the run completes. Ctrl-C ends the watching, not the run.
+    In a terminal it shows the status, how many steps are done, the steps that are executing, and the last
+    lines of the log. In a pipe there is one line for each change; with --json, each is a document of its own.
+    The exit code is 0 only if the run completes. Ctrl-C ends the watching, not the run.
     """
     with opened(cli) as runtime:
         follower = Follower(runtime, find_run(runtime, run).id)
@@ -77,7 +78,7 @@ def _drawn(cli: Cli, console: Console, follower: Follower) -> Look:
 
 
 def _picture(cli: Cli, console: Console, follower: Follower, look: Look) -> Picture:
-    """What is to be seen in this terminal now; it fits into it."""
+    """The present picture. It fits into the terminal."""
     out = Picture(console)
     run = look.run
     out.line((run.id, "bold"), "  ", status_cell(look.status))

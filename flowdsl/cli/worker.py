@@ -72,9 +72,10 @@ def worker(
 ) -> int:
     """Claim runs and execute them, until SIGTERM or Ctrl-C.
 
-    MODULE is imported, a script without its `if __name__ == "__main__":` part. If it calls configure(…), the
-    worker works on that runtime, unless --storage is given. Told to end, it takes nothing new, lets what is
-    under way end, and gives the rest back. The exit code is 0 after SIGTERM, 130 after Ctrl-C.
+    MODULE is imported; of a script, the `if __name__ == "__main__":` part is not executed. If it calls
+    configure(…), the worker uses that runtime, unless --storage is given. At SIGTERM or Ctrl-C it takes no
+    new runs, lets executing runs end, and gives the others back. The exit code is 0 after SIGTERM, 130 after
+    Ctrl-C.
     """
     if (module is None) == (app is None):
         raise click.UsageError("one MODULE is needed, whose workflows are executed: --app MODULE")
@@ -93,8 +94,8 @@ def worker(
 
 @block
 def _ending() -> Iterator[None]:
-    """Bodies that do not end after the drain would hold the process: leave them behind. Others take their
-    runs over at once, as this process is gone then.
+    """End the process although bodies have not ended after the drain. Then other workers take over their runs
+    at once.
     """
     code, patience = 0, _PATIENCE
     try:
@@ -102,7 +103,7 @@ def _ending() -> Iterator[None]:
     except KeyboardInterrupt:
         code = 130
         raise
-    except SystemExit:  # told a second time
+    except SystemExit:  # a second SIGTERM
         code, patience = 128 + signal.SIGTERM, 0.1
         raise
     finally:
@@ -122,7 +123,7 @@ def _names(text: str | None) -> list[str]:
 
 @block
 def _leave_at_sigterm() -> Iterator[None]:
-    """SIGTERM is a good end before the work begins and after it, too."""
+    """Exit with code 0 at SIGTERM, before the work begins and after it too."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -135,8 +136,8 @@ def _leave_at_sigterm() -> Iterator[None]:
 
 @block
 def _runtime(cli: Cli, lease: float | None) -> Iterator[Runtime]:
-    """The runtime that the module configured, or one on the storage that is meant. A worker may come before
-    the first run, so it makes the database.
+    """The runtime that the module configured, or a runtime on the storage of this command. A worker may start
+    before the first run, so it makes the database.
     """
     configured = set_default(None)
     set_default(configured)
@@ -155,7 +156,7 @@ def _runtime(cli: Cli, lease: float | None) -> Iterator[Runtime]:
 
 
 def _tell(cli: Cli, runtime: Runtime, names: list[str], concurrency: int) -> None:
-    """Say what is worked at, and what is probably not meant."""
+    """Print the workflows and queues, and note a queue name that is probably mistyped."""
     known = {DEFAULT, *(row.name for row in runtime.storage.list_queues())}
     for name in names:
         near = nearest(name, known) if name not in known else ""

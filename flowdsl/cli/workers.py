@@ -1,4 +1,4 @@
-"""``flowdsl workers``: the workers that live."""
+"""``flowdsl workers``: list the workers that are alive."""
 
 from flowdsl.cli._command import Cli, command, opened
 from flowdsl.cli._output import Cell, Column
@@ -15,9 +15,9 @@ Examples:
   flowdsl workers --json"""
 )
 def workers(cli: Cli) -> None:
-    """List the workers that live, with what they execute.
+    """List the workers that are alive, with what they execute.
 
-    A worker that has given no sign of life for the time of a lease is left out.
+    A worker that was not seen for the time of a lease is left out.
     """
     with opened(cli) as runtime:
         found, now = runtime.workers(), runtime.storage.now()
