@@ -115,7 +115,7 @@ def _permissions(path: Path) -> Check:
         state, text = PROBLEM, f"this user cannot create files in {path.parent}, which SQLite has to"
     elif entered and (mode & (stat.S_IWGRP | stat.S_IWOTH) or replaceable):
         state = PROBLEM
-        text = f"other users can change it ({shown}), and programs execute what it says: chmod 600 {path}"
+        text = f"other users can change it ({shown}), and so execute code in your programs: chmod 600 {path}"
     elif entered and mode & (stat.S_IRGRP | stat.S_IROTH):
         state, text = WARNING, f"other users can read arguments and results ({shown}): chmod 600 {path}"
     elif mode & (stat.S_IRWXG | stat.S_IRWXO):

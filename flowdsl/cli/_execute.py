@@ -79,7 +79,7 @@ def execute(cli: Cli, text: str, app: str | None, how: Callable[[Runtime, str], 
 
 def _app_missing(cli: Cli, run: Run | None) -> click.UsageError:
     """The error for a missing ``--app``. If the run is known, the hint is the whole command."""
-    said = "--app MODULE is needed, to execute the code of the run"
+    said = "--app MODULE is needed to execute the code of the run"
     if run is None:
         return click.UsageError(said)
     module = module_of(run.workflow)
@@ -148,7 +148,7 @@ def _interruptible(cli: Cli, runtime: Runtime) -> Iterator[None]:
         # An exception would wait for the threads that execute steps, so the next Ctrl-C ends the process at
         # once.
         signal.signal(signal.SIGINT, lambda *_: os._exit(130))
-        cli.out.note("interrupted; it can be resumed. Waiting for what is executing: Ctrl-C again leaves it")
+        cli.out.note("interrupted; it can be resumed. Waiting for its steps; Ctrl-C again ends at once")
         runtime.close()
         raise
 

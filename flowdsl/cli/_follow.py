@@ -22,11 +22,7 @@ from flowdsl.storage.topics import run_topic
 
 __all__ = ["Follower", "Look", "waits"]
 
-"""Kinds of records that count as steps, as in ``Run.progress()``."""
-
-_TICK = (
-    1.0  # seconds between two looks while nothing is written: that a process has died is written by nobody
-)
+_TICK = 1.0  # seconds between two looks while nothing is written: a process that dies writes nothing
 _PAUSE = 0.1  # seconds between two looks, at least
 
 

@@ -25,4 +25,4 @@ def as_json(_: click.Context, param: click.Parameter, value: str | None) -> Any:
 
 
 def _refused(constant: str) -> Any:
-    raise ValueError(f"{constant} is no number of JSON")
+    raise ValueError(f"{constant} is not a JSON number")

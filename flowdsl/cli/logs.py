@@ -23,7 +23,7 @@ Examples:
   flowdsl logs order-17 --json"""
 )
 @RUN
-@period("Only lines logged since: a time, or so long ago.", "Only lines logged before.")
+@period("Only lines logged since: a time, or how long ago.", "Only lines logged before.")
 def logs(cli: Cli, run: str, since: float | None, until: float | None) -> None:
     """Print what a run has logged.
 

@@ -27,9 +27,9 @@ Examples:
     "--older-than",
     metavar="DURATION",
     callback=as_duration,
-    help='How long ago a run has ended at least, such as "30 days".',
+    help='Only runs that ended at least this long ago, such as "30 days".',
 )
-@period("Only runs that ended since: a time, or so long ago.", "Only runs that ended before.")
+@period("Only runs that ended since: a time, or how long ago.", "Only runs that ended before.")
 @click.option(
     "--status",
     "statuses",
@@ -37,7 +37,7 @@ Examples:
     type=click.Choice(ENDED),
     metavar="STATUS",
     default=("completed", "cancelled"),
-    help=f"Only runs that ended so: {', '.join(ENDED)}. May be repeated; completed and cancelled by default.",
+    help=f"Only this status: {', '.join(ENDED)}. May be repeated; completed and cancelled by default.",
 )
 @click.option("--dry-run", is_flag=True, help="Only list the runs that would be deleted.")
 def prune(

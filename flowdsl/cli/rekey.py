@@ -27,7 +27,7 @@ Examples:
   FLOWDSL_OLD_SECRET_KEY=… FLOWDSL_SECRET_KEY=… flowdsl rekey"""
 )
 @APP
-@click.option("--unsealed", is_flag=True, help="Believe and seal what was written without any secret.")
+@click.option("--unsealed", is_flag=True, help="Trust and seal records that were written without a secret.")
 @click.option("--dry-run", is_flag=True, help="Only count the records that would be rewritten.")
 def rekey(cli: Cli, app: str | None, unsealed: bool, dry_run: bool) -> int:
     """Rewrite what is stored with the present keys.

@@ -69,14 +69,14 @@ Examples:
 @click.option(
     "--tag", "tags", multiple=True, metavar="NAME[=VALUE]", help="Only runs with this tag; may be repeated."
 )
-@period("Only runs created since: a time, or so long ago.", "Only runs created before.")
+@period("Only runs created since: a time, or how long ago.", "Only runs created before.")
 @click.option(
     "--limit",
     metavar="N",
     type=click.IntRange(min=1),
     default=50,
     show_default=True,
-    help="Show at most so many runs.",
+    help="Show at most this many runs.",
 )
 @click.option("--all", "everything", is_flag=True, help="Show all of them.")
 def runs(

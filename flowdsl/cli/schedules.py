@@ -50,7 +50,7 @@ def list_(cli: Cli) -> None:
 @NAME
 @click.argument("workflow", shell_complete=workflow_names)
 @click.option("--cron", required=True, metavar="CRON", help='When, such as "30 2 * * *".')
-@click.option("--timezone", default="UTC", show_default=True, metavar="ZONE", help="Whose clock it goes by.")
+@click.option("--timezone", default="UTC", show_default=True, metavar="ZONE", help="The time zone of CRON.")
 @click.option("--args", callback=as_json, metavar="JSON", help="A list: the arguments of each run.")
 @click.option("--kwargs", callback=as_json, metavar="JSON", help="An object: its named arguments.")
 @click.option(
@@ -58,14 +58,14 @@ def list_(cli: Cli) -> None:
     type=click.Choice(OVERLAPS),
     default="skip",
     show_default=True,
-    help="What happens to a tick while a run is under way.",
+    help="What happens to a tick if the last run is still executing.",
 )
 @click.option(
     "--catch-up",
     default="1 hour",
     show_default=True,
     metavar="DURATION",
-    help="Make up ticks missed for less.",
+    help="Start a missed run late, if it is late by less than this.",
 )
 @APP
 def put(cli: Cli, name: str, workflow: str, args: Any, kwargs: Any, app: str | None, **rest: Any) -> None:
@@ -112,7 +112,7 @@ def resume(cli: Cli, name: str) -> None:
 @NAME
 @APP
 def trigger(cli: Cli, name: str, app: str | None) -> None:
-    """Enqueue a run of a schedule now, beside its ticks."""
+    """Enqueue a run of a schedule now, in addition to its ticks."""
     _load(cli, app)
     with app_runtime(cli) as runtime:
         _row(runtime, name)
@@ -156,7 +156,7 @@ for _one in (list_, put, pause, resume, trigger, backfill, delete):
 def _load(cli: Cli, app: str | None) -> None:
     if app is None:
         raise click.UsageError(
-            "--app MODULE is needed, which defines the workflow", click.get_current_context()
+            "--app MODULE is needed: the module that defines the workflow", click.get_current_context()
         )
     with stdout_reserved(cli.as_json):
         load_app(app)
@@ -181,7 +181,7 @@ def _opened(cli: Cli, ids: list[str]) -> None:
     if cli.as_json:
         cli.out.document({"enqueued": ids})
     elif not ids:
-        cli.out.note("nothing to enqueue: no tick in that time is without its run")
+        cli.out.note("nothing to enqueue: every tick in that time has its run")
 
 
 def _next(schedule: Schedule, now: float) -> list[datetime]:

@@ -41,7 +41,7 @@ Examples:
     "--limit",
     metavar="N",
     type=click.IntRange(min=1),
-    help=f"Show at most so many steps: failed and unfinished ones first, then the last. {LIMIT} by default.",
+    help=f"Show at most N steps: failed and unfinished ones first, then the last. {LIMIT} by default.",
 )
 @click.option("--all", "everything", is_flag=True, help="Show all of them.")
 @click.option("--timeline", is_flag=True, help="Draw the steps in time, instead of arguments and results.")
@@ -115,7 +115,7 @@ def _print_facts(out: Output, runtime: Runtime, run: Run, status: str) -> None:
     elif run.error_preview and status != "running":
         facts += error_facts(run.error_preview, state_of(status).colour)
     if status == "failed" and not run.retryable:
-        facts.append(("", "what it had done was taken back: only retry or fork execute it again"))
+        facts.append(("", "its steps were undone: only retry or fork execute it again"))
     out.facts([*facts, *_relations(run, status)])
 
 

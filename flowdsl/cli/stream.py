@@ -29,9 +29,7 @@ Examples:
 )
 @RUN
 @click.argument("channel", required=False, shell_complete=channel_names)
-@click.option(
-    "--after", metavar="N", type=click.IntRange(min=0), default=0, help="Pass over the first N items."
-)
+@click.option("--after", metavar="N", type=click.IntRange(min=0), default=0, help="Skip the first N items.")
 @click.option("--follow", is_flag=True, help="Wait for more items, until the run has ended.")
 def stream(cli: Cli, run: str, channel: str | None, after: int, follow: bool) -> None:
     """Print what a run has published on a channel.

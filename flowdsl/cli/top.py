@@ -92,7 +92,7 @@ Examples:
   flowdsl top --since "1 day"
   flowdsl top --json"""
 )
-@period("Only runs created since: a time, or so long ago.", "Only runs created before.")
+@period("Only runs created since: a time, or how long ago.", "Only runs created before.")
 def top(cli: Cli, since: float | None, until: float | None) -> None:
     """Watch all runs that are not finished.
 
@@ -169,10 +169,9 @@ def _workers(runtime: Runtime) -> list[list[Cell]]:
     found = runtime.workers()
     if found:
         executing, room = sum(len(one.executing) for one in found), sum(one.concurrency for one in found)
-        live = f"{len(found)} {'lives' if len(found) == 1 else 'live'}"
-        return [[("workers   ", "dim"), live, (f", {executing} of {room} runs", "dim")]]
+        return [[("workers   ", "dim"), f"{len(found)} alive", (f", {executing} of {room} runs", "dim")]]
     waiting = any(counts.pending for counts in runtime.storage.queue_counts().values())
-    return [[("workers   ", "dim"), ("none lives, and runs wait in a queue", "yellow")]] if waiting else []
+    return [[("workers   ", "dim"), ("none is alive, and runs wait in a queue", "yellow")]] if waiting else []
 
 
 def _print(out: Output, lines: Sequence[Line], now: float) -> None:

@@ -31,7 +31,7 @@ Examples:
     "allowed_hosts",
     multiple=True,
     metavar="NAME",
-    help="Another name by which the page may be asked for; may be repeated.",
+    help="Another host name under which the page may be reached; may be repeated.",
 )
 @click.option("--no-browser", is_flag=True, help="Do not open a browser.")
 @click.option("--app", metavar="MODULE", help="The code of the workflows, so that runs can be retried here.")

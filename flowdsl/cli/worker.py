@@ -52,13 +52,13 @@ Examples:
     show_default=True,
     metavar="DURATION",
     callback=as_duration,
-    help="How long what is under way may take to end.",
+    help="How long executing runs may take to end.",
 )
 @click.option(
     "--lease",
     metavar="DURATION",
     callback=as_duration,
-    help="How long after a kill others take over; 10 sec by default.",
+    help="How long after a kill other workers take over; 10 sec by default.",
 )
 def worker(
     cli: Cli,
@@ -78,13 +78,13 @@ def worker(
     Ctrl-C.
     """
     if (module is None) == (app is None):
-        raise click.UsageError("one MODULE is needed, whose workflows are executed: --app MODULE")
+        raise click.UsageError("name one module that defines the workflows: --app MODULE")
     names = list(dict.fromkeys([*single, *_names(several)]))
     with _leave_at_sigterm():
         with stdout_reserved(cli.as_json):
             load_app(module or app or "")
         if not loaded_workflows():
-            raise Failure(f"{module or app} defines no workflow: there is nothing to work at")
+            raise Failure(f"{module or app} defines no workflow: there is nothing to execute")
         with _runtime(cli, lease) as runtime:
             _tell(cli, runtime, names, concurrency or 16)
             with stdout_reserved(cli.as_json), _ending():
@@ -143,7 +143,7 @@ def _runtime(cli: Cli, lease: float | None) -> Iterator[Runtime]:
     set_default(configured)
     if configured is not None and not cli.explicit:
         if lease is not None:
-            raise click.UsageError("the module configures its own lease: --lease goes with --storage")
+            raise click.UsageError("the module configures its own lease: use --lease only with --storage")
         with configured:
             yield configured
         return

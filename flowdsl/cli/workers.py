@@ -24,7 +24,7 @@ def workers(cli: Cli) -> None:
     if cli.as_json:
         cli.out.document([_view(one) for one in found])
     elif not found:
-        cli.out.note("no worker lives: `flowdsl worker --app MODULE` starts one")
+        cli.out.note("no worker is alive: `flowdsl worker --app MODULE` starts one")
     else:
         columns = (
             Column("worker", least=12),

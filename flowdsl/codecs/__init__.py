@@ -1,4 +1,5 @@
-"""Codecs turn values into bytes and back; the envelope around them is checked before anything is loaded."""
+"""Codecs turn values into bytes and back. The envelope around the bytes is checked before anything is
+loaded."""
 
 from flowdsl.codecs.base import Codec
 from flowdsl.codecs.compressed import Compressed

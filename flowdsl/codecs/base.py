@@ -1,4 +1,4 @@
-"""What a codec is: object ↔ bytes. Whether they are still what was written is checked elsewhere."""
+"""The interface of a codec: object ↔ bytes. The envelope checks that the bytes are unchanged."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -15,16 +15,17 @@ BUILTIN: dict[str, Callable[[], "Codec"]] = {}
 class Codec(ABC):
     """Turns values into bytes and back. Subclass it to bring your own.
 
-    * ``id``: 1 to 100 characters, stored with each payload. The id names a format: whoever changes what
-      ``loads`` reads takes a new one.
-    * ``exact``: types whose values (of exactly this type) always load as themselves; not checked then.
-    * ``stores_objects``: whether any Python object may be handed to ``dumps`` (as with pickle), or only
-      ``None``, booleans, numbers, strings, lists, and dicts with string keys (as with JSON). Exceptions are
-      stored accordingly.
+    * ``id``: 1 to 100 characters, stored with each payload. The id names a format: if you change what
+      ``loads`` reads, take a new id.
+    * ``exact``: types whose values (of exactly this type) always load as themselves. They are not loaded
+      again as a check.
+    * ``stores_objects``: whether ``dumps`` takes any Python object (as with pickle), or only ``None``,
+      booleans, numbers, strings, lists, and dicts with string keys (as with JSON). Exceptions are stored
+      accordingly.
     * ``accepts_pickle``: whether a codec that stores no objects also loads the pickles of an earlier one.
-    * ``hides``: whether only who has a key can read what was written. No previews are stored then.
+    * ``hides``: whether nobody without a key can read what was written. Then no previews are stored.
 
-    A codec holds no state that changes, and is called from several threads at once.
+    A codec has no state that changes. It is called from several threads at once.
 
     >>> class Reversed(Codec):
     ...     id = "reversed"
@@ -42,23 +43,23 @@ class Codec(ABC):
 
     @abstractmethod
     def dumps(self, value: Any) -> bytes:
-        """Return *value* as bytes. Whatever is raised becomes ``ResultNotStorable``."""
+        """Return *value* as bytes. Any exception becomes ``ResultNotStorable``."""
 
     @abstractmethod
     def loads(self, data: bytes) -> Any:
-        """Return the value of which :meth:`dumps` made *data*.
+        """Return the value from which :meth:`dumps` made *data*.
 
-        *data* passed its checksum. Raise ``MissingClass`` where a class is gone; whatever else is raised
+        The checksum of *data* was right. Raise ``MissingClass`` if a class is gone. Any other exception
         becomes ``StorageError``.
         """
 
     def reader(self, codec_id: str) -> "Codec":
         """Return the codec that loads payloads of *codec_id*: this one, or a built-in one.
 
-        So a runtime that gets another codec loses nothing. Whoever can write to the storage chooses
-        *codec_id*: a codec without ``accepts_pickle`` loads no pickle for it. Raises ``StorageError`` where
-        there is none. Override it to keep reading what an older codec wrote, or to refuse what
-        :class:`Signed` refuses: payloads that anybody could have made.
+        So a runtime that gets another codec loses nothing. Somebody who can write to the storage can choose
+        *codec_id*, so a codec without ``accepts_pickle`` loads no pickle. Raises ``StorageError`` if there is
+        no such codec. Override it to read what an older codec of yours wrote, or to refuse payloads that
+        anybody could have made, as :class:`Signed` does.
         """
         if codec_id == self.id:
             return self
@@ -77,36 +78,38 @@ class Codec(ABC):
         return found
 
     def proven_reader(self, codec_id: str) -> "Codec":
-        """Return the codec for a payload of which a key has proved that a program of yours wrote it so.
+        """Return the codec for a payload if a key has proved that a program of yours wrote it.
 
-        As :meth:`reader`, but every built-in codec is good.
+        The same as :meth:`reader`, but every built-in codec is accepted.
         """
         if codec_id != self.id and codec_id in BUILTIN:
             return BUILTIN[codec_id]()
         return self.reader(codec_id)
 
-    # What re-keying needs: codecs around others override these.
+    # Re-keying needs these. Codecs that wrap others override them.
 
     @property
     def inside(self) -> "Codec":
-        """The codec that this one goes around: itself, if it goes around none."""
+        """The codec inside this one; this one itself, if it wraps none."""
         return self
 
     @property
     def innermost(self) -> "Codec":
-        """The codec that turns values into bytes: this one, unless it goes around another."""
+        """The codec that turns values into bytes: this one, unless it wraps another."""
         return self
 
     def strip(self, body: bytes) -> tuple[str, bytes]:
-        """Return the id of the innermost codec, and the bytes that it made; this codec wrote *body*."""
+        """Unwrap *body*, which this codec wrote. Return the id of the innermost codec, and the bytes that it
+        made."""
         return self.id, body
 
-    def clothe(self, codec_id: str, body: bytes) -> tuple[str, bytes]:
-        """Return what :meth:`strip` took off, put on again as it would be today, and the id of the whole."""
+    def wrap_again(self, codec_id: str, body: bytes) -> tuple[str, bytes]:
+        """Wrap what :meth:`strip` returned, as it would be wrapped today. Return the bytes, and the id of the
+        whole codec."""
         return codec_id, body
 
     def is_current(self, codec_id: str, body: bytes) -> bool:
-        """Say whether *body*, which *codec_id* wrote, is wrapped as it would be today."""
+        """Say whether *body*, which *codec_id* wrote, would be wrapped in the same way today."""
         return codec_id.rpartition("+")[0] == self.id.rpartition("+")[0]
 
     def __repr__(self) -> str:

@@ -1,10 +1,10 @@
-"""Compressed payloads: less to store, for a little work."""
+"""Compressed payloads."""
 
 import zlib
 from typing import ClassVar
 
-from flowdsl.codecs.around import Around
 from flowdsl.codecs.base import Codec
+from flowdsl.codecs.wrapping import WrappingCodec
 from flowdsl.errors import StorageError
 
 __all__ = ["Compressed"]
@@ -12,17 +12,18 @@ __all__ = ["Compressed"]
 _AS_IT_IS, _ZLIB = b"\0", b"\1"
 
 
-class Compressed(Around):
-    """Another codec's bytes, compressed with zlib. What was stored without it stays readable.
+class Compressed(WrappingCodec):
+    """Compresses another codec's bytes with zlib. Payloads that were stored without it stay readable.
 
     * *codec*: makes the bytes.
-    * *above*: bytes; shorter payloads, and those that do not get shorter, are stored as they are.
+    * *above*: bytes. Payloads that are shorter than this, or that compression does not make shorter, are
+      stored as they are.
     * *level*: 1 (quick) to 9 (small).
-    * *limit*: the most bytes that a payload is unpacked to. A few bytes that somebody else wrote could
-      otherwise fill the memory.
+    * *limit*: the largest size in bytes after unpacking. Without a limit, a few bytes that somebody else
+      wrote could fill the memory.
 
-    Encrypted bytes do not get shorter, so compress inside: ``Encrypted(Compressed(PickleCodec()), key)``.
-    Raises ``ValueError`` for numbers that make no sense.
+    Encrypted bytes do not get shorter, so compress first: ``Encrypted(Compressed(PickleCodec()), key)``.
+    Raises ``ValueError`` for impossible numbers.
 
     >>> from flowdsl.codecs import JsonCodec
     >>> codec = Compressed(JsonCodec())
@@ -45,7 +46,7 @@ class Compressed(Around):
         self._above, self._level, self._limit = above, level, limit
 
     def wrap(self, body: bytes) -> bytes:
-        """Return *body* compressed, where that makes it shorter."""
+        """Return *body*, compressed if that makes it shorter."""
         if len(body) > self._above:
             packed = zlib.compress(body, self._level)
             if len(packed) < len(body):
@@ -53,7 +54,8 @@ class Compressed(Around):
         return _AS_IT_IS + body
 
     def unwrap(self, data: bytes) -> bytes:
-        """Return the bytes. Raises ``StorageError`` for what is too long or was not compressed by this."""
+        """Return the bytes. Raises ``StorageError`` if they are too long, or were not compressed by this
+        codec."""
         if data[:1] == _AS_IT_IS:
             return data[1:]
         unpacker = zlib.decompressobj()

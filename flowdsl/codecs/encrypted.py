@@ -1,4 +1,4 @@
-"""Encrypted payloads: the storage, its backups and whoever reads them see nothing of your values."""
+"""Encrypted payloads: nobody who reads the storage or a backup can see your values."""
 
 import os
 from base64 import urlsafe_b64decode
@@ -16,18 +16,18 @@ _NONCE_SIZE = 12
 
 
 class Encrypted(Keyed):
-    """Another codec's bytes, encrypted with AES-256-GCM. Needs ``pip install "flowdsl[encrypt]"``.
+    """Encrypts another codec's bytes with AES-256-GCM. Needs ``pip install "flowdsl[encrypt]"``.
 
     * *codec*: makes the bytes.
-    * *key*: 32 random bytes (``os.urandom(32)``), or the same as base64 text (``Fernet.generate_key()``); any
-      other text is taken as a passphrase and stretched with scrypt, once. Or a sequence of keys: the first
-      encrypts, all decrypt. To change a key, put the new one in front, and drop the old one when nothing
-      encrypted with it is left. One key is good for 2**32 payloads.
-    * *accept_plain*: also load what *codec* wrote unencrypted. For the time of a change-over: as long as it
-      is set, whoever can write to the storage can leave the encryption off.
+    * *key*: 32 random bytes (``os.urandom(32)``), or the same as base64 text (``Fernet.generate_key()``). Any
+      other text is a passphrase, from which scrypt makes a key, once. Or a sequence of keys: the first
+      encrypts, all decrypt. To change a key, put the new one in front, and remove the old one when nothing is
+      encrypted with it any more. One key is enough for 2**32 payloads.
+    * *accept_plain*: also load what *codec* wrote unencrypted. Use it only while you change a storage: as
+      long as it is set, somebody who can write to the storage can store payloads without encryption.
 
-    No previews of values are stored beside what is encrypted, and no value is written to the log. Raises
-    ``ImportError`` where the extra is not installed, ``ValueError`` for no key or an empty one.
+    No previews of values are stored, and no value is written to the log. Raises ``ImportError`` if the extra
+    is not installed, and ``ValueError`` for no key or an empty one.
 
     >>> from flowdsl.codecs import JsonCodec
     >>> codec = Encrypted(JsonCodec(), b"32 bytes, better random than so!")
@@ -52,14 +52,14 @@ class Encrypted(Keyed):
         self._ciphers: list[tuple[bytes, Any]] = [(_name(k), AESGCM(k)) for k in keys]
 
     def wrap(self, body: bytes) -> bytes:
-        """Return name of the first key, nonce, and *body* encrypted."""
+        """Return the name of the first key, the nonce, and *body* encrypted."""
         name, cipher = self._ciphers[0]
         nonce = os.urandom(_NONCE_SIZE)
         encrypted: bytes = cipher.encrypt(nonce, body, self._associated(name))
         return name + nonce + encrypted
 
     def unwrap(self, data: bytes) -> bytes:
-        """Decrypt. Raises ``CorruptPayload`` where no key fits."""
+        """Decrypt. Raises ``CorruptPayload`` if no key fits."""
         name, nonce = data[:_NAME_SIZE], data[_NAME_SIZE : _NAME_SIZE + _NONCE_SIZE]
         for known, cipher in self._ciphers:
             if known == name and len(nonce) == _NONCE_SIZE:
@@ -73,11 +73,12 @@ class Encrypted(Keyed):
         raise CorruptPayload("no key of Encrypted opens the payload; it was not loaded")
 
     def is_newest(self, data: bytes) -> bool:
-        """Say whether it names the first key."""
+        """Say whether *data* names the first key."""
         return data[:_NAME_SIZE] == self._ciphers[0][0]
 
     def _associated(self, name: bytes) -> bytes:
-        # With the codec's id, or a body encrypted as JSON could be passed off as a pickle.
+        # The codec's id is covered too. Otherwise a body that was encrypted as JSON could be loaded as a
+        # pickle.
         return b"flowdsl 1 " + name + self._codec.id.encode()
 
 
@@ -93,5 +94,5 @@ def _aes_key(key: bytes) -> bytes:
 
 
 def _name(key: bytes) -> bytes:
-    """Return a name by which a payload tells its key, and which tells nothing of the key."""
+    """Return a name for *key*, which is stored with each payload and reveals nothing about the key."""
     return blake2b(key, digest_size=_NAME_SIZE, person=b"flowdsl aes name").digest()

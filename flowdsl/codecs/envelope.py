@@ -1,4 +1,5 @@
-"""The envelope around every stored payload: which codec made it, for which place, and is it undamaged.
+"""The envelope around every stored payload. It says which codec made the payload and for which place, and
+shows damage.
 
 ::
 
@@ -13,17 +14,17 @@
     …       16     BLAKE2b checksum
     …       rest   body: whatever the codec made
 
-The **checksum** decides. It covers all fields before it, then the context, then the body; each of them knows
-its length, so no two payloads are the same bytes to it. The *context* (which run, which step, which kind) is
-not stored, the reader supplies it: a payload that is copied to another row is refused like a damaged one.
-With a secret the checksum is keyed, and whoever can write to the storage but does not know the secret cannot
-make a payload that is accepted. Nothing is unpickled before it matches.
+The **checksum** decides. It covers all fields before it, then the context, then the body. The length of each
+is covered too, so no two payloads are the same bytes to it. The *context* (run, step, kind) is not stored;
+the reader supplies it. So a payload that is copied to another row is refused like a damaged one. With a
+secret, the checksum is keyed: somebody who can write to the storage but does not know the secret cannot make
+a payload that is accepted. Nothing is unpickled before the checksum matches.
 
-The **CRC and the fingerprint** decide nothing. They are there for the message of a refusal: they tell a moved
-payload and a changed secret from damage.
+The **CRC and the fingerprint** decide nothing. They help to say why a payload was refused: they distinguish a
+moved payload and a changed secret from damage.
 
-Whoever edits this: stored payloads outlive releases. A change of layout is a new format version, and the old
-one stays readable. Each stored step and each replayed one pass here, so every call counts: measure.
+Before you edit this: stored payloads outlive releases. A changed layout needs a new format version, and the
+old one must stay readable. Each stored and each replayed step passes here, so measure the speed.
 """
 
 from collections.abc import Callable
@@ -45,18 +46,18 @@ SECRET_VARIABLE = "FLOWDSL_SECRET_KEY"
 _MAGIC = b"\xf1ow"
 _HEAD = _MAGIC + bytes([FORMAT])
 _KEYED = 1
-_ROW_SEALED = 2  # with every keyed payload since rows have seals; what has not got it is read, for rekey
+_ROW_SEALED = 2  # set since rows have seals; a keyed payload without it is read only by rekey
 _MARK = Struct(">II")
 _pack_mark = _MARK.pack
 
 
 def seal(codec_id: str, body: bytes, context: bytes, secret: bytes | None = None) -> bytes:
-    """Put *body* into an envelope that only opens for the same *context* (and *secret*).
+    """Put *body* into an envelope that opens only with the same *context* (and *secret*).
 
     * *codec_id*: which codec made the body, 1 to 255 bytes of UTF-8; stored readable.
     * *context*: where the payload belongs; not stored.
-    * *secret*: key of the checksum, any non-empty length; ``None``: a plain checksum, which finds damage but
-      no forgery.
+    * *secret*: the key of the checksum, of any length but 0. ``None``: a plain checksum, which finds damage
+      but no forgery.
 
     Returns the payload. Raises ``ValueError`` for an impossible codec id or an empty secret.
 
@@ -69,8 +70,8 @@ def seal(codec_id: str, body: bytes, context: bytes, secret: bytes | None = None
 def unseal(payload: bytes, context: bytes, secret: bytes | None = None) -> tuple[str, bytes]:
     """Check *payload* and return the codec id and the body.
 
-    Parameters as in :func:`seal`. Raises ``CorruptPayload`` when the payload is damaged, belongs to another
-    context, or was sealed with another key, or without one. Nothing of the body has been interpreted by then.
+    Parameters as in :func:`seal`. Raises ``CorruptPayload`` if the payload is damaged, belongs to another
+    context, or was sealed with another key or without one. The body is not interpreted.
 
     >>> try: unseal(seal("json", b"[1]", b"run 7"), b"run 8")
     ... except CorruptPayload: print("refused")
@@ -89,7 +90,7 @@ def unseal(payload: bytes, context: bytes, secret: bytes | None = None) -> tuple
 
 
 def head_of(payload: bytes | None) -> bytes:
-    """Return the first bytes of a keyed *payload*, which stand for all of it: its checksum is among them.
+    """Return the first bytes of a keyed *payload*. They contain its checksum, so they identify all of it.
 
     >>> made = [seal("json", body, b"run 7", b"secret") for body in (b"[1]", b"[2]")]
     >>> len(head_of(made[0])) == len(made[0]) - len(b"[1]"), head_of(made[0]) == head_of(made[1])
@@ -114,16 +115,16 @@ def sealer(codec_id: str, secret: bytes | None) -> Callable[[bytes, bytes], byte
 
 @lru_cache(maxsize=256)
 def opener(codec_id: str, secret: bytes | None) -> Callable[[bytes, bytes], bytes | None]:
-    """Return a function of payload and context that returns the body if :func:`sealer` made the payload.
+    """Return a function of payload and context. It returns the body if :func:`sealer` made the payload.
 
-    Else it returns ``None``; :func:`unseal` then says why, or knows the other codec.
+    Otherwise it returns ``None``. Then :func:`unseal` finds out why, or finds the other codec.
     """
     return _opener_for(*_header(codec_id, secret))
 
 
 @lru_cache(maxsize=256)
 def _earlier_opener(codec_id: str, secret: bytes) -> Callable[[bytes, bytes], bytes | None]:
-    """As :func:`opener`, for keyed payloads of releases whose rows had no seal."""
+    """The same as :func:`opener`, for keyed payloads of releases whose rows had no seal."""
     return _opener_for(*_header_with(codec_id, secret, _KEYED))
 
 
@@ -131,13 +132,15 @@ def _opener_for(header: bytes, key: bytes) -> Callable[[bytes, bytes], bytes | N
     size = len(header) + _MARK.size + CHECKSUM_SIZE
 
     def open_one(payload: bytes, context: bytes) -> bytes | None:
-        # Made from what is asked for; what the payload says of itself only counts in the comparison.
+        # The header is made from what is asked for. What the payload says about itself is only compared with
+        # it.
         if type(payload) is not bytes:
             return None
         start = header + _pack_mark(crc32(context), len(context))
         body = payload[size:]
         expected = start + blake2b(start + context + body, digest_size=CHECKSUM_SIZE, key=key).digest()
-        # In constant time: whoever can time this must not learn a keyed checksum byte by byte.
+        # Compare in constant time, so that nobody can learn a keyed checksum byte by byte from the time it
+        # takes.
         return body if compare_digest(payload[:size], expected) else None
 
     return open_one
@@ -165,7 +168,7 @@ def _fingerprint(key: bytes) -> bytes:
 
 
 def _explain(payload: bytes, context: bytes, secret: bytes | None) -> CorruptPayload:
-    """Say, as far as the bytes tell, why a payload was refused."""
+    """Say why a payload was refused, as far as its bytes show it."""
     if not isinstance(payload, bytes):
         return CorruptPayload(f"the payload is damaged: it is no bytes, but {type(payload).__name__}")
     damaged = CorruptPayload(

@@ -1,4 +1,4 @@
-"""JSON: readable everywhere, by anything."""
+"""JSON, which every language can read."""
 
 import json
 from typing import Any
@@ -13,16 +13,15 @@ _SCALARS = frozenset({type(None), bool, int, float, str})
 
 
 class JsonCodec(Codec):
-    """Stores what JSON has: ``None``, booleans, numbers, strings, lists, and dicts with string keys.
+    """Stores values as JSON: ``None``, booleans, numbers, strings, lists, and dicts with string keys.
 
     Tuples come back as lists, and subclasses (named tuples, ``StrEnum`` members, ``OrderedDict``) as the
-    plain type; the step's caller sees that on the first run already. Refused, rather than altered or written
-    as something that is not JSON: dict keys that are no strings, NaN and the infinities, text with lone
-    surrogates, and everything else.
+    plain type. The caller of the step sees that on the first run already. Everything else is refused, and
+    never altered: dict keys that are not strings, NaN and the infinities, text with lone surrogates, objects.
 
-    *accept_pickle*: also load what ``PickleCodec`` has written, so that a runtime that changes its codec
-    loses nothing. Each payload names its codec, and whoever can write to the storage can change that name.
-    If you do not trust the storage, set ``FLOWDSL_SECRET_KEY``, or give ``False``.
+    *accept_pickle*: also load what ``PickleCodec`` has written, so that a runtime loses nothing when it
+    changes its codec. Each payload names its codec, and somebody who can write to the storage can change that
+    name. If you do not trust the storage, set ``FLOWDSL_SECRET_KEY``, or give ``False``.
 
     >>> JsonCodec().loads(JsonCodec().dumps({"total": (1, 2.5)}))
     {'total': [1, 2.5]}
@@ -35,7 +34,8 @@ class JsonCodec(Codec):
         self.accepts_pickle = accept_pickle
 
     def dumps(self, value: Any) -> bytes:
-        """Return *value* as JSON in UTF-8. Raises ``ResultNotStorable``, with the path, for the rest."""
+        """Return *value* as JSON in UTF-8. Raises ``ResultNotStorable``, with the path to the fault, for
+        other values."""
         try:
             return _dumps(value)
         except Exception as error:  # whatever the user's classes raise
@@ -48,7 +48,7 @@ class JsonCodec(Codec):
             ) from error
 
     def loads(self, data: bytes) -> Any:
-        """Return the value of a JSON text. Raises ``StorageError`` where it is none."""
+        """Return the value of a JSON text. Raises ``StorageError`` if *data* is not JSON."""
         try:
             return json.loads(data)
         except (ValueError, RecursionError) as error:
@@ -70,7 +70,7 @@ def _storable(value: Any) -> bool:
 
 
 def _check_keys(value: Any) -> None:
-    """Refuse what the json module would alter without a word: ``{1: "a"}`` becomes ``{"1": "a"}``."""
+    """Refuse keys that the json module would silently change: ``{1: "a"}`` becomes ``{"1": "a"}``."""
     if isinstance(value, dict):
         for key in value:
             if not isinstance(key, str):

@@ -1,9 +1,10 @@
-"""What :class:`Signed` and :class:`Encrypted` share: keys, and what was written without any."""
+"""The base class of :class:`Signed` and :class:`Encrypted`: keys, and payloads that were written without a
+key."""
 
 from collections.abc import Callable, Sequence
 
-from flowdsl.codecs.around import Around
 from flowdsl.codecs.base import Codec
+from flowdsl.codecs.wrapping import WrappingCodec
 from flowdsl.errors import StorageError
 
 __all__ = ["Keyed", "Keys", "is_keyed", "key_list"]
@@ -12,7 +13,7 @@ Keys = bytes | str | Sequence[bytes | str]
 
 
 def key_list(keys: Keys) -> list[bytes]:
-    """Return *keys*, one or several, as bytes. Raises ``ValueError`` where there is none or one is empty."""
+    """Return *keys*, one or several, as bytes. Raises ``ValueError`` if there is none or one is empty."""
     several = [keys] if isinstance(keys, bytes | str) else list(keys)
     for key in several:
         if not isinstance(key, bytes | str):
@@ -24,11 +25,11 @@ def key_list(keys: Keys) -> list[bytes]:
     return [key.encode() if isinstance(key, str) else key for key in several]
 
 
-class Keyed(Around):
-    """A codec around another one that takes bytes back only if they were made with one of its keys.
+class Keyed(WrappingCodec):
+    """A codec that wraps another one, and accepts only bytes that were made with one of its keys.
 
-    A payload that was not wrapped at all is refused: else whoever can write to the storage would leave the
-    wrapping off. *accept_plain* lifts that.
+    A payload that was not wrapped is refused. Otherwise somebody who can write to the storage could store
+    payloads without a wrapping. With *accept_plain* such payloads are accepted.
     """
 
     def __init__(self, codec: Codec, keys: list[bytes], *, accept_plain: bool) -> None:
@@ -38,12 +39,12 @@ class Keyed(Around):
 
     @property
     def accepts_plain(self) -> bool:
-        """Whether what was not wrapped is loaded too."""
+        """Whether payloads that were not wrapped are loaded too."""
         return self._accept_plain
 
     def _reader(self, codec_id: str, inside: Callable[[str], Codec]) -> Codec:
-        """As in ``Around``; the key proves who wrote what it opens. Raises ``StorageError`` for what was not
-        wrapped, unless that is accepted."""
+        """The same as in ``WrappingCodec``. The key proves who wrote what it opens. Raises ``StorageError``
+        for a payload that was not wrapped, unless such payloads are accepted."""
         if self._accept_plain or codec_id.partition("+")[0] == self.prefix:
             return super()._reader(codec_id, self._codec.proven_reader)
         name = type(self).__name__
@@ -58,7 +59,7 @@ class Keyed(Around):
 
 
 def is_keyed(codec: Codec) -> bool:
-    """Say whether nobody without a key can make a payload that *codec* loads."""
+    """Say whether only somebody with a key can make a payload that *codec* loads."""
     while codec is not codec.innermost:
         if isinstance(codec, Keyed) and not codec.accepts_plain:
             return True

@@ -1,23 +1,23 @@
-"""A limit to what is stored: large things belong elsewhere, and a record holds where."""
+"""A limit for the size of payloads. Store large values elsewhere, and return where they are."""
 
 from collections.abc import Callable
 from typing import ClassVar
 
-from flowdsl.codecs.around import Around
 from flowdsl.codecs.base import Codec
+from flowdsl.codecs.wrapping import WrappingCodec
 from flowdsl.errors import ResultNotStorable, StorageError
 
 __all__ = ["Limited"]
 
 
-class Limited(Around):
-    """Another codec's bytes, refused where there are too many. What is stored is the same as without it.
+class Limited(WrappingCodec):
+    """Refuses values for which another codec makes too many bytes. It does not change the bytes.
 
     * *codec*: makes the bytes.
     * *most*: bytes. A result above it raises ``ResultNotStorable``; a stored payload above it is not loaded.
 
-    Put it where the bytes are those you mean: ``Limited(Compressed(…))`` counts compressed ones. Raises
-    ``ValueError`` for a limit that is no positive whole number.
+    Its place decides which bytes count: ``Limited(Compressed(…))`` counts compressed ones. Raises
+    ``ValueError`` for a limit that is not a positive whole number.
 
     >>> from flowdsl.codecs import JsonCodec
     >>> codec = Limited(JsonCodec(), most=1000)
@@ -26,7 +26,7 @@ class Limited(Around):
     it has 2002 bytes, more than the 1000 that Limited allows; store it elsewhere and return where
     """
 
-    prefix: ClassVar[str] = ""  # it changes no byte, so it has no part in the id
+    prefix: ClassVar[str] = ""  # it changes no byte, so the id does not mention it
 
     def __init__(self, codec: Codec, *, most: int) -> None:
         if isinstance(most, bool) or not isinstance(most, int) or most < 1:
@@ -39,7 +39,7 @@ class Limited(Around):
         self.id = codec.id
 
     def wrap(self, body: bytes) -> bytes:
-        """Return *body*. Raises ``ResultNotStorable`` where it is too long."""
+        """Return *body*. Raises ``ResultNotStorable`` if it is too long."""
         if len(body) > self._most:
             raise ResultNotStorable(
                 f"it has {len(body)} bytes, more than the {self._most} that Limited allows; store it "
@@ -48,7 +48,7 @@ class Limited(Around):
         return body
 
     def unwrap(self, data: bytes) -> bytes:
-        """Return *data*. Raises ``StorageError`` where it is too long."""
+        """Return *data*. Raises ``StorageError`` if it is too long."""
         if len(data) > self._most:
             raise StorageError(
                 f"a stored payload has {len(data)} bytes, more than the {self._most} that Limited allows; it "
@@ -57,8 +57,8 @@ class Limited(Around):
         return data
 
     def _reader(self, codec_id: str, inside: Callable[[str], Codec]) -> Codec:
-        return self if codec_id == self.id else self.around(inside(codec_id))
+        return self if codec_id == self.id else self.with_inner(inside(codec_id))
 
     def is_current(self, codec_id: str, body: bytes) -> bool:
-        """Say whether the inner codec would write *body* so today."""
+        """Say whether the inner codec would write *body* in the same way today."""
         return self._codec.is_current(codec_id, body)

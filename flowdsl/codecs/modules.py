@@ -1,10 +1,12 @@
-"""Where a class or module that was stored by name is found in this process.
+"""Finding a class or module that was stored by name, in this process.
 
-``__main__`` is another module in every process. What is stored names the script's own module instead
-(:func:`flowdsl.core.naming.main_name`), and a reader translates back: to ``__main__`` where that script is
-what runs and has not been imported besides (importing it would execute it a second time), to the session's
-``__main__`` for what a notebook or a REPL wrote, which nobody can import, and to the module of that name
-everywhere else.
+``__main__`` is another module in every process. So a payload names the script's own module instead
+(:func:`flowdsl.core.naming.main_name`), and a reader translates this name:
+
+* to ``__main__``, if that script is what runs here and it was not imported besides (to import it would
+  execute it a second time);
+* to the session's ``__main__``, if a notebook or a REPL wrote the payload, because nobody can import that;
+* to the module of that name in all other cases.
 """
 
 import sys
@@ -15,9 +17,17 @@ from typing import Any
 from flowdsl.core.naming import main_name
 from flowdsl.errors import MissingClass, StorageError
 
-__all__ = ["MAIN_NAMES", "find_exception", "find_module", "found_by_name", "here", "missing", "module_now"]
+__all__ = [
+    "MAIN_NAMES",
+    "find_exception",
+    "find_module",
+    "found_by_name",
+    "missing",
+    "module_now",
+    "own_main_name",
+]
 
-MAIN_NAMES = ("__main__", "__mp_main__")  # the second is the script in a child that multiprocessing spawned
+MAIN_NAMES = ("__main__", "__mp_main__")  # the second is the script in a spawned child process
 
 _MOVED = {
     "flowdsl.codecs.pieces": "flowdsl.codecs.exceptions.pieces",
@@ -29,8 +39,8 @@ _MOVED = {
 _here: tuple[object, str] | None = None
 
 
-def here() -> str:
-    """Return :func:`main_name`, which is asked only once per ``__main__``: each load needs it."""
+def own_main_name() -> str:
+    """Return :func:`main_name`. It is computed once per ``__main__``, because each load needs it."""
     global _here
     main = sys.modules.get("__main__")
     if _here is None or _here[0] is not main:
@@ -41,13 +51,13 @@ def here() -> str:
 def module_now(module: str, written_as: str) -> str:
     """Return the name under which *module* is found here.
 
-    *written_as* is what ``__main__`` stood for in the process that stored it.
+    *written_as* is the module that was ``__main__`` in the process that stored it.
     """
     if module in MAIN_NAMES:
         module = written_as
     if module in MAIN_NAMES or module.startswith("notebook:"):
         return "__main__"
-    if module not in sys.modules and module == here():
+    if module not in sys.modules and module == own_main_name():
         return "__main__"
     return _MOVED.get(module, module)
 
@@ -61,7 +71,7 @@ def found_by_name(obj: Any) -> bool:
 
 
 def missing(module: str, name: str, error: Exception | None) -> MissingClass:
-    """Return the error for something stored by name that is not there any more."""
+    """Return the error for a class or function that was stored by name and no longer exists."""
     what = f"{module}.{name}" if name else f"module {module}"
     why = f" ({type(error).__name__}: {error})" if error is not None else ""
     todo = (
@@ -75,7 +85,7 @@ def missing(module: str, name: str, error: Exception | None) -> MissingClass:
 
 
 def find_module(module: str) -> ModuleType:
-    """Return the module that is stored as *module*. Raises ``MissingClass``."""
+    """Return the module that was stored as *module*. Raises ``MissingClass``."""
     try:
         return import_module(module_now(module, module))
     except ImportError as error:
@@ -85,9 +95,9 @@ def find_module(module: str) -> ModuleType:
 def find_exception(module: str, name: str) -> type[BaseException]:
     """Return the exception class that is stored by its names only.
 
-    The names may come from anybody, so they lead to a class through classes, and to nothing else: no
-    attribute is computed and nothing is called on the way. Raises ``MissingClass`` where there is nothing,
-    ``StorageError`` where it is no exception class.
+    Anybody may have written the names. So they are looked up through modules and classes only: no attribute
+    is computed, and nothing is called. Raises ``MissingClass`` if nothing is found, and ``StorageError`` if
+    it is not an exception class.
     """
     found: Any = find_module(module)
     for part in name.split("."):

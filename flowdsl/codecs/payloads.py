@@ -1,8 +1,8 @@
-"""Values and exceptions to sealed payloads and back: all that the engine knows of codecs.
+"""Values and exceptions to sealed payloads and back. The engine uses codecs only through this module.
 
-What is packed is loaded again at once, and the caller goes on with the loaded value. So the first run sees
-what a replay sees (a list where JSON had a tuple, a copy where it had an alias), and a value that does not
-load fails where it is made, not weeks later.
+A packed value is loaded again at once, and the caller gets the loaded value. So the first run sees what a
+replay sees (for example a list where JSON had a tuple). A value that does not load raises an error at once,
+and not weeks later.
 
 A payload is sealed for one place: run id, key and kind. See :mod:`flowdsl.codecs.envelope`.
 """
@@ -16,7 +16,7 @@ from flowdsl.codecs.exceptions.codec import ERROR, ErrorCodec, for_errors, marks
 from flowdsl.codecs.exceptions.pack import pack_exception, unpack_exception, unwrap_pieces
 from flowdsl.codecs.keyed import is_keyed
 from flowdsl.codecs.previews import Previews
-from flowdsl.codecs.stack import on_fresh_stack, ran_out, with_room
+from flowdsl.codecs.stack import on_fresh_stack, ran_out, with_enough_stack
 from flowdsl.codecs.unstorable import describe_fault
 from flowdsl.errors import ResultNotStorable, StepFailed, StorageError
 
@@ -31,10 +31,11 @@ Place = tuple[str, str, str]
 class Payloads:
     """Packs and unpacks for one runtime.
 
-    * *codec*: makes the bodies of new payloads; what other built-in codecs wrote stays readable.
+    * *codec*: makes the bodies of new payloads. Payloads of other built-in codecs stay readable.
     * *secret*: key of the checksums; ``None`` for plain ones.
-    * *check_limit*: above so many bytes a packed value is not loaded again, which a notice in the log says.
-    * *previews*: whether readable previews are made; a codec that hides values makes none either way.
+    * *check_limit*: bytes. A larger packed value is not loaded again; the log says so.
+    * *previews*: whether readable previews are made. With a codec that hides values there are none in any
+      case.
 
     ``previews`` makes them; see :class:`~flowdsl.codecs.previews.Previews`.
 
@@ -74,7 +75,7 @@ class Payloads:
     ) -> None:
         if marks_error(codec.id):
             raise ValueError(f"a codec id may not contain '{ERROR}+': {codec.id!r}")
-        # Both refuse an impossible id and an empty secret, here and now.
+        # Both raise at once for an impossible id or an empty secret.
         self._seal = sealer(codec.id, secret)
         self._errors = for_errors(codec)
         self._seal_error = sealer(self._errors.id, secret)
@@ -101,8 +102,8 @@ class Payloads:
     def pack(self, value: Any, run_id: str, key: str, kind: str) -> tuple[bytes, Any]:
         """Return *value* as a payload for this place, and the value as it will be loaded.
 
-        Raises ``ResultNotStorable`` when it cannot be stored or does not load again; its ``where`` leads to
-        the part at fault.
+        Raises ``ResultNotStorable`` if it cannot be stored or does not load again. Its ``where`` names the
+        part at fault.
         """
         try:
             body = self._dumps(value)
@@ -115,11 +116,14 @@ class Payloads:
                         *(kind, run_id, len(body), self._limit),
                     )
         except Exception as error:  # whatever a codec raises
-            body, value = self._with_room(value, error, run_id, key, kind)
+            body, value = self._with_enough_stack(value, error, run_id, key, kind)
         return self._seal(body, _context(run_id, key, kind)), value
 
-    def _with_room(self, value: Any, error: Exception, run_id: str, key: str, kind: str) -> tuple[bytes, Any]:
-        """Try again on a fresh stack where it is the stack that *error* is about; else say what is wrong."""
+    def _with_enough_stack(
+        self, value: Any, error: Exception, run_id: str, key: str, kind: str
+    ) -> tuple[bytes, Any]:
+        """If *error* says that the stack is used up, try again on a fresh stack. Otherwise say what is
+        wrong."""
 
         def again() -> tuple[bytes, Any]:
             body = self._dumps(value)
@@ -136,8 +140,8 @@ class Payloads:
         """Return the value that *payload* holds for this place. Errors name the run *named*, if it is not
         *run_id*.
 
-        Raises ``CorruptPayload`` when it is not what was stored here, ``MissingClass`` when a class is gone,
-        and ``StorageError`` when it does not load otherwise, or nobody knows its codec.
+        Raises ``CorruptPayload`` if it is not what was stored here, ``MissingClass`` if a class is gone, and
+        ``StorageError`` if it does not load for another reason, or its codec is unknown.
         """
         context = _context(run_id, key, kind)
         body = self._open(payload, context)
@@ -161,19 +165,20 @@ class Payloads:
     ) -> tuple[bytes, BaseException]:
         """Return an exception as a payload for this place, and the exception as it will be loaded.
 
-        That one is of the same type, or of a subclass that differs in ``str()`` only; a ``StepFailed`` stands
-        for what cannot be stored at all. It keeps the original's ``__traceback__``; a loaded one has the text
-        of it in ``__flow_traceback__``. Attributes that cannot be stored are left out, and a note says which.
+        The loaded exception has the same type, or a subclass that differs only in ``str()``. If it cannot be
+        stored at all, it is a ``StepFailed``. It keeps the original's ``__traceback__``. An exception that is
+        loaded later has the text of the traceback in ``__flow_traceback__``. Attributes that cannot be stored
+        are left out, and a note names them.
 
-        However odd the exception is, it raises nothing itself; ``ResultNotStorable`` where the codec breaks
-        its contract, and cannot store a dict of strings.
+        It raises nothing itself, however odd the exception is. Only if the codec breaks its contract, and
+        cannot store a dict of strings, it raises ``ResultNotStorable``.
         """
         try:
-            body, loaded = with_room(lambda: pack_exception(error, self._errors))
+            body, loaded = with_enough_stack(lambda: pack_exception(error, self._errors))
             if isinstance(loaded, StepFailed) and not isinstance(error, StepFailed):
-                # It may be the stack, used up, that all better ways have failed for.
+                # All better ways may have failed because the stack was used up.
                 body, loaded = on_fresh_stack(lambda: pack_exception(error, self._errors))
-        except RecursionError:  # not even enough stack to begin on a fresh one: its caller has more
+        except RecursionError:  # too little stack even to start another thread; the caller has more
             raise
         except Exception as problem:  # whatever a codec raises
             raise ResultNotStorable(
@@ -194,7 +199,7 @@ class Payloads:
             raise
 
     def _reader(self, codec_id: str) -> Codec:
-        """The codec that loads a value of *codec_id*. With a secret, that has proved the id."""
+        """The codec that loads a value of *codec_id*. A secret has proved the id, if there is one."""
         if marks_error(codec_id):
             raise StorageError("the payload holds an exception, not a value")
         codec = self._codec
@@ -206,13 +211,13 @@ class Payloads:
             raise StorageError("the payload holds a value, not an exception")
         outside = f"{ERROR}+"
         if codec_id.startswith(outside) and (self._secret is not None or not is_keyed(self._codec)):
-            # The mark of earlier releases, which no signature covered: the key of the checksum covers it.
+            # Earlier releases put the mark outside the signature. The keyed checksum covers it here.
             return ErrorCodec(self._reader(codec_id.removeprefix(outside)))
         return self._errors.reader(codec_id) if self._secret is None else self._errors.proven_reader(codec_id)
 
     @property
     def secret(self) -> bytes | None:
-        """The key of the checksums; ``None`` where they are plain."""
+        """The key of the checksums; ``None`` if they are plain."""
         return self._secret
 
     def reseal(self, payload: bytes, old: Place, new: Place) -> bytes:
@@ -228,10 +233,11 @@ class Payloads:
         return seal(codec_id, body, _context(*new), self._secret)
 
     def rekey(self, payload: bytes, run_id: str, key: str, kind: str, old: "Payloads") -> bytes | None:
-        """Return *payload*, which *old* wrote for this place, as this one would write it; nothing is loaded.
+        """Return *payload*, which *old* wrote for this place, as these payloads would write it. Nothing is
+        loaded.
 
-        ``None`` where it is so already. Raises ``CorruptPayload`` like :meth:`unpack`, and ``StorageError``
-        where neither of the two has its key.
+        Returns ``None`` if it is already written so. Raises ``CorruptPayload`` like :meth:`unpack`, and
+        ``StorageError`` if neither has its key.
         """
         context = _context(run_id, key, kind)
         try:
@@ -241,9 +247,9 @@ class Payloads:
             if marks_error(codec_id):
                 writer = old._error_reader(codec_id)
                 bare_id, body = writer.strip(body)
-                codec_id, body = self._errors.clothe(bare_id, unwrap_pieces(body, writer))
+                codec_id, body = self._errors.wrap_again(bare_id, unwrap_pieces(body, writer))
             else:
-                codec_id, body = self._codec.clothe(*old._reader(codec_id).strip(body))
+                codec_id, body = self._codec.wrap_again(*old._reader(codec_id).strip(body))
         except StorageError as error:
             _place(error, run_id, key)
             raise
@@ -282,7 +288,7 @@ class Payloads:
 
 
 def _context(run_id: str, key: str, kind: str) -> bytes:
-    """Join the three so that no other three give the same bytes."""
+    """Join the three parts. No other three parts give the same bytes."""
     try:
         if "\0" not in run_id and "\0" not in key:
             return f"0{run_id}\0{key}\0{kind}".encode()
@@ -298,7 +304,7 @@ def _reason(error: Exception) -> str:
 
 
 def _place(error: StorageError, run_id: str, key: str) -> None:
-    """Say in *error* which record it is about."""
+    """Add the place of the record to *error*."""
     if "run" not in error.__dict__:
         place = (
             f"run {run_id}, step {key[:12]}" if run_id and key else f"run {run_id}" if run_id else "a memo"

@@ -1,21 +1,21 @@
-"""Pickle, made to survive a change of process: the only home of cloudpickle.
+"""Pickle that other processes can load. Only this module uses cloudpickle.
 
-Plain pickle stores a class by name, which is right for stored results: they load with today's code. Four
-things it does not do are added here:
+Plain pickle stores a class by name. That is right for stored results: they load with the present code. This
+module adds four things:
 
-* **``__main__``.** A class of the script that runs is pickled as ``__main__.Order``, a name that means
-  something else in every process. The name of the script's module is put in front of such a pickle, and a
-  reader in another process looks there. The other way round, a pickle that names module ``script`` uses
-  ``__main__`` where ``script`` is what runs, instead of executing the script a second time. See
+* **``__main__``.** Pickle stores a class of the running script as ``__main__.Order``. That name means
+  something else in every process. So the name of the script's module is put in front of such a pickle, and a
+  reader in another process looks there. In turn, if a pickle names module ``script``, and ``script`` is what
+  runs, the reader uses ``__main__``, and does not execute the script a second time. See
   :mod:`flowdsl.codecs.modules`.
-* **What has no name.** Lambdas, local functions and local classes go to cloudpickle, which stores them by
-  value. What does have a name, also in ``__main__``, stays a name there too: a class by value would be
-  another class in the next process, and ``isinstance`` would deny it.
-* **Local classes come back as themselves.** cloudpickle finds the living class again, but then assigns all
-  its attributes anew, from copies: methods lose their closures. A class that lives in this process is left
-  alone.
-* **Exceptions as they are.** tblib, which Dask installs when it is imported, lets pickle keep frames and
-  causes. Only who has tblib could load that, so its functions are passed over.
+* **Objects without a name.** Lambdas, local functions and local classes go to cloudpickle, which stores them
+  by value. Everything that has a name is stored by name, in ``__main__`` too. A class that is stored by value
+  would be another class in the next process, and ``isinstance`` would be false.
+* **Local classes come back as themselves.** cloudpickle finds a class that still exists in this process, but
+  then overwrites its attributes with copies, so that methods lose their closures. Here such a class is not
+  changed.
+* **Exceptions without tblib.** Dask activates tblib, which makes pickle store frames and causes. Only a
+  process with tblib could load that. So the functions of tblib are not used.
 """
 
 import copyreg
@@ -27,7 +27,7 @@ from typing import Any
 from weakref import WeakSet
 
 from flowdsl.codecs.base import BUILTIN, Codec
-from flowdsl.codecs.modules import MAIN_NAMES, find_module, found_by_name, here, missing, module_now
+from flowdsl.codecs.modules import MAIN_NAMES, find_module, found_by_name, missing, module_now, own_main_name
 from flowdsl.errors import StorageError
 
 __all__ = ["PickleCodec", "plain_loads"]
@@ -35,9 +35,9 @@ __all__ = ["PickleCodec", "plain_loads"]
 PROTOCOL = 5
 
 _PLAIN_START = 0x80  # the first byte of every pickle of protocol 2 or later
-_MAIN_HEADER = b"m"  # therefore the first byte of what has the script's name in front
+_MAIN_HEADER = b"m"  # so this is the first byte if the script's name is in front
 _BY_NAME = (
-    b"\x93"  # the opcode STACK_GLOBAL: without it a pickle names no class, so nothing needs to be looked for
+    b"\x93"  # the opcode STACK_GLOBAL: a pickle without it names no class, so nothing needs to be looked up
 )
 _MAIN_TOKEN = b"_main__"
 _TBLIB = "tblib.pickling_support"
@@ -45,9 +45,9 @@ _TBLIB_TOKEN = _TBLIB.encode()
 
 
 class PickleCodec(Codec):
-    """Stores nearly everything, readable by Python only. The default.
+    """Stores nearly every Python object. Only Python can read it. This is the default codec.
 
-    Loading a pickle executes what it says: only open storages that you trust, or set ``FLOWDSL_SECRET_KEY``.
+    Loading a pickle can execute code. Open only storages that you trust, or set ``FLOWDSL_SECRET_KEY``.
 
     >>> PickleCodec().loads(PickleCodec().dumps({"total": (1, 2.5)}))
     {'total': (1, 2.5)}
@@ -58,40 +58,43 @@ class PickleCodec(Codec):
     stores_objects = True
 
     def dumps(self, value: Any) -> bytes:
-        """Pickle *value*; by cloudpickle what pickle cannot."""
+        """Pickle *value*. Use cloudpickle if pickle cannot."""
         try:
             data = pickle.dumps(value, PROTOCOL)
         except Exception:  # whatever the user's classes raise
             data = _dumps_by_value(value)
-        # find() is twice as fast as "in" here, and this stands in the way of every stored step.
+        # find() is twice as fast as "in" here, and every stored step passes this line.
         if data.find(_BY_NAME) < 0:
             return data
         if data.find(_TBLIB_TOKEN) >= 0:
             data = _dumps_by_value(value)
         if data.find(_MAIN_TOKEN) >= 0:
-            name = here().encode("utf-8", "surrogatepass")
+            name = own_main_name().encode("utf-8", "surrogatepass")
             return _MAIN_HEADER + len(name).to_bytes(2, "big") + name + data
         return data
 
     def loads(self, data: bytes) -> Any:
-        """Load *data*. Raises ``MissingClass`` where a class is gone, else ``StorageError``."""
+        """Load *data*. Raises ``MissingClass`` if a class is gone, and ``StorageError`` for any other
+        reason."""
         try:
-            if data.find(_BY_NAME) < 0 or (data[0] == _PLAIN_START and data.find(_spelled(here())) < 0):
+            if data.find(_BY_NAME) < 0 or (
+                data[0] == _PLAIN_START and data.find(_spelled(own_main_name())) < 0
+            ):
                 return pickle.loads(data)
         except (ImportError, AttributeError):
-            pass  # nearly always a class that is gone; loading once more, slowly, says which
+            pass  # nearly always a class is gone; the slow load below finds out which
         except Exception as error:  # whatever the user's classes raise
             raise _not_loadable(error) from error
         if data[:1] == _MAIN_HEADER:
             start = 3 + int.from_bytes(data[1:3], "big")
             return _careful_loads(data[start:], data[3:start].decode("utf-8", "surrogatepass"))
-        return _careful_loads(data, here())
+        return _careful_loads(data, own_main_name())
 
 
 def plain_loads(data: bytes) -> Any:
-    """Load a pickle of plain values (dicts, lists, numbers, text, bytes); nothing is imported or called.
+    """Load a pickle of plain values (dicts, lists, numbers, text, bytes). Nothing is imported or called.
 
-    Raises ``StorageError`` for one that names a class or a function.
+    Raises ``StorageError`` for a pickle that names a class or a function.
 
     >>> plain_loads(pickle.dumps({"how": "text"}))
     {'how': 'text'}
@@ -114,7 +117,8 @@ class _PlainUnpickler(pickle.Unpickler):
 
 @lru_cache(maxsize=8)
 def _spelled(name: str) -> bytes:
-    """Return how protocol 5 writes *name*, so that data that merely contains the letters is no hit."""
+    """Return the bytes with which protocol 5 writes *name*. Text that only contains the same letters does not
+    match."""
     text = name.encode("utf-8", "surrogatepass")
     return b"\x8c%c%b" % (len(text), text) if len(text) < 256 else text
 
@@ -135,7 +139,7 @@ def _not_loadable(error: Exception) -> StorageError:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Looks classes of ``__main__`` up where they are now."""
+    """Looks up classes of ``__main__`` in the module where they are now."""
 
     def __init__(self, file: io.BytesIO, written_as: str) -> None:
         super().__init__(file)
@@ -155,7 +159,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def dumps_by_value(value: Any) -> bytes:
-    """Pickle *value* as cloudpickle does: what stands in ``__main__`` or has no name travels by value."""
+    """Pickle *value* as cloudpickle does: objects of ``__main__``, and those without a name, by value."""
     import cloudpickle
 
     data: bytes = cloudpickle.dumps(value)
@@ -175,7 +179,7 @@ def _dumps_by_value(value: Any) -> bytes:
 
 
 def _make_pickler() -> Any:
-    """Make the pickler class on first use: cloudpickle takes its time to import."""
+    """Make the pickler class on first use, because cloudpickle is slow to import."""
     global _Pickler
     import cloudpickle
 
@@ -183,7 +187,8 @@ def _make_pickler() -> Any:
     given = [table for table in tables.maps if table is not copyreg.dispatch_table]
 
     class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-        """cloudpickle's, but names stay names in ``__main__`` and living classes are left alone."""
+        """cloudpickle's pickler, but objects of ``__main__`` are stored by name, and existing classes are not
+        changed."""
 
         @property
         def dispatch_table(self) -> Any:
@@ -203,8 +208,8 @@ def _make_pickler() -> Any:
 
 
 def _reducers() -> dict[type, Any]:
-    """How pickle reduces objects in this process, without what tblib has put there for exceptions (Dask does
-    so when it is imported): it keeps frames and causes, and only who has tblib could load it."""
+    """How pickle reduces objects in this process, without the functions that tblib adds for exceptions when
+    Dask is imported. Only a process with tblib could load what they store."""
     return {
         cls: reduce
         for cls, reduce in copyreg.dispatch_table.items()
@@ -213,11 +218,12 @@ def _reducers() -> dict[type, Any]:
 
 
 def set_class_state(cls: type, state: Any) -> type:
-    """Fill a class that was stored by value, unless it lives here. Stored pickles name this function."""
+    """Fill a class that was stored by value, unless it exists in this process. Stored pickles name this
+    function."""
     if cls not in _alive:
         from cloudpickle import cloudpickle
 
-        # Private, but every pickle of cloudpickle names it, so it stays.
+        # It is private, but every pickle of cloudpickle names it, so cloudpickle has to keep it.
         cloudpickle._class_setstate(cls, state)  # pyright: ignore[reportAttributeAccessIssue]
         _alive.add(cls)
     return cls

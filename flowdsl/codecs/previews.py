@@ -1,11 +1,12 @@
-"""The readable texts that are stored beside payloads: what people see without anything being loaded.
+"""Previews: readable texts that are stored beside payloads, so that people can read them without loading
+anything.
 
-Arguments, results and messages are shown by :func:`flowdsl.core.preview.preview`. An error is shown in up to
-three lines: its type and text, the innermost frame that is the user's own, and the source line there;
-:func:`flowdsl.core.preview.error_lines` takes them apart.
+:func:`flowdsl.core.preview.preview` makes the previews of arguments, results and messages. An error has up to
+three lines: its type and text, the innermost frame of the user's code, and the source line there.
+:func:`flowdsl.core.preview.error_lines` splits them.
 
-Where previews are off (``Runtime(previews=False)``, or a codec that hides values), every text is empty, and
-an error is known by its type only. Whoever writes a value into a log line asks here too.
+If previews are off (``Runtime(previews=False)``, or a codec that hides values), every text is empty, and of
+an error only the type is shown. Code that writes a value into a log line uses this module too.
 """
 
 import linecache
@@ -45,7 +46,7 @@ class _Bound(Protocol):
 class Previews:
     """Makes previews, or none.
 
-    * *shown*: whether values may be read by whoever reads the storage or the log.
+    * *shown*: whether people who read the storage or the log may see values.
 
     >>> Previews().value([1, 2]), Previews(shown=False).value([1, 2])
     ('[1, 2]', '')
@@ -64,7 +65,7 @@ class Previews:
         return bound.preview(limit) if self.shown else ""
 
     def text(self, text: str, limit: int = _TEXT) -> str:
-        """Return *text*, which may hold values of the user's, on one line."""
+        """Return *text*, which may contain values of the user, on one line."""
         return one_line(text, limit) if self.shown else ""
 
     def error(self, error: BaseException) -> str:
@@ -74,18 +75,18 @@ class Previews:
             return name
         try:
             where = _where(error)
-        except Exception:  # a frame may hold anything, and so may what finds its source
+        except Exception:  # code of the user may run when a frame's source is looked up
             where = ""
         return f"{self.error_line(error)}\n{where}" if where else self.error_line(error)
 
     def exc_info(self, error: BaseException) -> BaseException | None:
-        """Return what a log line may hold of *error* beside its text: the traceback with it, or nothing,
-        where values are not shown, or where its class does not let Python show it."""
+        """Return *error* for ``exc_info=`` of a log call, so that its traceback is logged. Return nothing if
+        values are not shown, or if Python cannot show this exception."""
         if not self.shown:
             return None
         try:
             format_exception(error)
-        except Exception:  # then a handler of the log would drop the whole line
+        except Exception:  # with it, a handler of the log would drop the whole line
             return None
         return error
 
@@ -96,10 +97,10 @@ class Previews:
 
 
 def _where(error: BaseException) -> str:
-    """The user's innermost frame and its source line, on two lines; ``""`` where none is known."""
+    """The user's innermost frame and its source line, on two lines; ``""`` if none is known."""
     frames = list(_frames(error.__traceback__))
     if not any(map(_is_users, frames)):
-        # Raised in another process, or loaded: the traceback is there as text.
+        # It was raised in another process, or loaded. Then the traceback is a text.
         stored = dict_of(error).get(TRACE)
         if isinstance(stored, str):
             frames = [(m["file"], int(m["line"]), m["name"]) for m in _FRAME.finditer(stored)]
@@ -121,7 +122,7 @@ def _frames(trace: TracebackType | None) -> Iterator[_Frame]:
 
 
 def _is_users(frame: _Frame) -> bool:
-    """Whether *frame* is neither ours, nor of the standard library, nor of an installed package."""
+    """Whether *frame* is user code: not flowdsl, not the standard library, not an installed package."""
     file = frame[0]
     if file.startswith((_OURS, "<frozen")):
         return False

@@ -1,4 +1,4 @@
-"""What stored data is protected against, and what not: for ``flowdsl doctor``."""
+"""How stored data is protected, and how it is not. ``flowdsl doctor`` shows this."""
 
 from attrs import frozen
 
@@ -16,7 +16,7 @@ class Protection:
     * ``sealed``: nobody without ``FLOWDSL_SECRET_KEY`` can alter them unnoticed.
     * ``keyed``: nobody without a key of the codec can make a payload that loads.
     * ``hidden``: nobody without a key of the codec can read values.
-    * ``previews``: values stand readable beside payloads, and in logs.
+    * ``previews``: readable previews of values are stored beside payloads and written to logs.
     * ``executes``: loading a payload can execute code.
 
     >>> from flowdsl.codecs import PickleCodec
@@ -32,7 +32,7 @@ class Protection:
     executes: bool
 
     def unprotected(self) -> list[str]:
-        """Say what is not protected, and what would, one line for each."""
+        """One line for each missing protection. It says what could happen, and what prevents it."""
         said = []
         if not self.sealed and self.executes and not self.keyed:
             said.append(
@@ -49,7 +49,7 @@ class Protection:
 
 
 def protection_of(payloads: Payloads) -> Protection:
-    """Return how what *payloads* packs is protected."""
+    """Return how the payloads that *payloads* makes are protected."""
     codec = payloads.codec
     return Protection(
         sealed=payloads.secret is not None,
@@ -61,7 +61,7 @@ def protection_of(payloads: Payloads) -> Protection:
 
 
 def _accepts_plain(codec: Codec) -> bool:
-    """Whether a part of *codec* reads what was not wrapped, by whatever built-in codec."""
+    """Whether a part of *codec* accepts payloads that were not wrapped."""
     while codec is not codec.innermost:
         if isinstance(codec, Keyed) and codec.accepts_plain:
             return True

@@ -1,22 +1,22 @@
 """Seals over rows: with a secret, nobody else can change what a record says.
 
 A payload has its own checksum (:mod:`flowdsl.codecs.envelope`). The *seal* of a row covers everything else
-that decides what is executed or believed: names of workflows and steps, status, undo, sender and name of a
-message, ids of children. It is a keyed BLAKE2b over the fields that are not at their default, each with its
-name, so that a later release can add fields.
+that decides what is executed or trusted: names of workflows and steps, status, undo, sender and name of a
+message, ids of children. It is a keyed BLAKE2b over the fields that do not have their default value, each
+with its name. So a later release can add fields.
 
-A seal has two parts. The first covers the row. The second covers the first, and the payloads of the row: the
-head of each, with its checksum. So a payload of another time is refused in a row of today. Lists that are
-read without payloads check the first part only, and whether there are payloads.
+A seal has two parts. The first covers the row. The second covers the first part, and the head of each payload
+with its checksum. So an older payload is refused in a newer row. Lists that are read without payloads check
+only the first part, and whether there are payloads.
 
-What is not under it, because the storage itself or many processes change it:
+These fields are not covered, because the storage itself or many processes change them:
 
 * who executes and when: ``owner``, ``epoch``, ``lease_until``, ``recoveries``, ``claimed_at``,
   ``not_before``; whether a run is ``pending`` or ``running``;
-* the order of rows (``seq``), the ``number`` of a run (the id says it too), which wait took a message
-  (``taken_by``), labels (``tags``).
+* the order of rows (``seq``), the ``number`` of a run (its id contains it too), which wait took a message
+  (``taken_by``), tags.
 
-None of these names code or a value. ``docs/guarantees.md`` says what altering them can do.
+None of these names code or a value. ``docs/guarantees.md`` says what somebody can do by changing them.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -59,7 +59,7 @@ _LIVE = (RunStatus.PENDING, RunStatus.RUNNING)
 
 
 def _sealed_fields(row: type) -> tuple[tuple[str, Any], ...]:
-    """Names of the fields under the seal of a row, with their defaults."""
+    """The names of the fields that the seal of a row covers, with their defaults."""
     if row in _known_fields:
         return _known_fields[row]
     payloads = _PAYLOADS if row is not Step else _PAYLOADS - {"args"}  # a step's are a preview
@@ -70,7 +70,7 @@ def _sealed_fields(row: type) -> tuple[tuple[str, Any], ...]:
 
 
 def sealed_part(row: Any) -> dict[str, Any]:
-    """Give the fields of *row* that its seal covers, but those at their default.
+    """The fields of *row* that its seal covers, without those that have their default value.
 
     >>> sealed_part(Memo("k", "shop.price", b"payload"))
     {'key': 'k', 'path': 'shop.price'}
@@ -79,7 +79,7 @@ def sealed_part(row: Any) -> dict[str, Any]:
     for name, default in _sealed_fields(type(row)):
         value = getattr(row, name)
         if default is NOTHING or value != default:
-            # A number is the same whether it was stored as an integer or not.
+            # 1 and 1.0 are the same, because a storage may return either.
             found[name] = (
                 str(value) if isinstance(value, str) else value if _is_plain(value) else float(value)
             )
@@ -100,7 +100,7 @@ def _same(stored: Any, digest: bytes) -> bool:
 
 
 def _as_stored(row: Any) -> Iterator[Any]:
-    """What a row may have been that was read without its payloads."""
+    """The rows that *row* may be, which was read without its payloads."""
     names = _THERE_OR_NOT.get(type(row), ())
     for there in product((b"there", b""), repeat=len(names)):
         given: dict[str, Any] = dict(zip(names, there, strict=True))
@@ -120,8 +120,8 @@ class Seals:
         self._key = blake2b(secret, digest_size=32, person=b"flowdsl row key").digest()
 
     def _digest(self, kind: str, parts: Mapping[str, Any] | Iterable[Any]) -> bytes:
-        # ascii() writes text, numbers, None, booleans and tuples of them the same in every Python, and no two
-        # alike.
+        # ascii() writes text, numbers, None, booleans and tuples of them in the same way in every Python, and
+        # never two values alike.
         said = ascii((kind, *sorted(parts.items()))) if isinstance(parts, Mapping) else ascii((kind, *parts))
         return blake2b(said.encode(), digest_size=_SIZE, key=self._key).digest()
 
@@ -144,25 +144,25 @@ class Seals:
     def fits(
         self, seal: bytes, row: Step | Signal | Item | Memo | QueueRow | ScheduleRow, *, bare: bool = False
     ) -> bool:
-        """Say whether *seal* is that of *row*; *bare*: it was read without its payloads."""
+        """Say whether *seal* is the seal of *row*. *bare*: the row was read without its payloads."""
         return self._fits(seal, row, self.of, bare)
 
     # Runs -----------------------------------------------------------------------------------------------
 
     def of_run(self, run: Run) -> bytes:
-        """Return the seal of a run as it stands."""
+        """Return the seal of a run."""
         return self._seal("run", {**sealed_part(run), "": run.id}, _payloads(run))
 
     def fits_run(self, run: Run, *, bare: bool = False) -> bool:
-        """Say whether a stored run has its seal; *bare*: it was read without its payloads."""
+        """Say whether a stored run has its right seal. *bare*: it was read without its payloads."""
         return self._fits(run.seal, run, self.of_run, bare)
 
     def of_cancel(self, run_id: str, moment: float | None) -> bytes:
-        """Return the seal of a request to cancel; of none, nothing."""
+        """Return the seal of a request to cancel, or nothing if there is no request."""
         return b"" if moment is None else self._digest("cancel", (run_id, moment))
 
     def fits_cancel(self, run: Run) -> bool:
-        """Say whether the request to cancel, if there is one, has its seal."""
+        """Say whether the request to cancel, if there is one, has its right seal."""
         return _same(run.cancel_seal, self.of_cancel(run.id, run.cancel_requested))
 
     # Replies --------------------------------------------------------------------------------------------
@@ -172,8 +172,8 @@ class Seals:
         return self._seal("reply", (run_id, signal_id, preview, failed), (payload,))
 
     def fits_reply(self, signal: Signal, *, bare: bool = False) -> bool:
-        """Say whether the reply of a message, if there is one, has its seal; *bare*: it was read without its
-        payloads."""
+        """Say whether the reply to a message, if there is one, has its right seal. *bare*: the message was
+        read without its payloads."""
         if not signal.reply_seal:
             return signal.reply is None and not signal.reply_failed and not signal.reply_preview
 

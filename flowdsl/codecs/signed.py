@@ -1,4 +1,4 @@
-"""Signed payloads: nothing is loaded that was not written with one of your keys."""
+"""Signed payloads: only what was written with one of your keys is loaded."""
 
 from hashlib import blake2b
 from hmac import compare_digest
@@ -14,17 +14,17 @@ _SIZE = 32
 
 
 class Signed(Keyed):
-    """Another codec's bytes with a signature (keyed BLAKE2b), which is checked before they are loaded.
+    """Adds a signature (keyed BLAKE2b) to another codec's bytes. It is checked before they are loaded.
 
     * *codec*: makes the bytes.
-    * *key*: ``bytes`` or ``str``, 32 random bytes at best; or a sequence of keys: the first signs, all
-      verify. To change a key, put the new one in front, and drop the old one when nothing signed with it is
-      left.
-    * *accept_plain*: also load what *codec* wrote without a signature. For the time of a change-over: as long
-      as it is set, the signature protects nothing.
+    * *key*: ``bytes`` or ``str``, best 32 random bytes. Or a sequence of keys: the first signs, all verify.
+      To change a key, put the new one in front, and remove the old one when nothing is signed with it any
+      more.
+    * *accept_plain*: also load what *codec* wrote without a signature. Use it only while you change a
+      storage: as long as it is set, the signature protects nothing.
 
-    The signature says who wrote a payload, not for which step; ``FLOWDSL_SECRET_KEY`` says both, for the
-    whole storage. Raises ``ValueError`` for no key or an empty one.
+    The signature proves who wrote a payload, but not for which step. ``FLOWDSL_SECRET_KEY`` proves both, for
+    the whole storage. Raises ``ValueError`` for no key or an empty one.
 
     >>> from flowdsl.codecs import JsonCodec
     >>> codec = Signed(JsonCodec(), ["new key", "old key"])
@@ -43,17 +43,17 @@ class Signed(Keyed):
         return self._signature(body, self._keys[0]) + body
 
     def unwrap(self, data: bytes) -> bytes:
-        """Check the signature and take it off. Raises ``CorruptPayload``."""
+        """Check the signature and remove it. Raises ``CorruptPayload`` if it is wrong."""
         body = data[_SIZE:]
         if any(compare_digest(data[:_SIZE], self._signature(body, key)) for key in self._keys):
             return body
         raise CorruptPayload("no key of Signed fits the signature of the payload; it was not loaded")
 
     def is_newest(self, data: bytes) -> bool:
-        """Say whether the first key signed it."""
+        """Say whether the first key signed *data*."""
         return compare_digest(data[:_SIZE], self._signature(data[_SIZE:], self._keys[0]))
 
     def _signature(self, body: bytes, key: bytes) -> bytes:
-        # With the codec's id, or a body signed as JSON could be passed off as a pickle.
+        # The codec's id is covered too. Otherwise a body that was signed as JSON could be loaded as a pickle.
         inner = self._codec.id.encode()
         return blake2b(b"%d:%b%b" % (len(inner), inner, body), digest_size=_SIZE, key=key).digest()

@@ -1,18 +1,18 @@
-"""A fresh stack, for work that must not fail because somebody else has used the present one up."""
+"""A fresh stack, for work that must not fail because the present stack is used up."""
 
 from collections.abc import Callable
 from threading import Thread
 from typing import TypeVar
 
-__all__ = ["on_fresh_stack", "ran_out", "with_room"]
+__all__ = ["on_fresh_stack", "ran_out", "with_enough_stack"]
 
 _T = TypeVar("_T")
 
 
-def with_room(work: Callable[[], _T]) -> _T:
-    """Do *work*; if the stack is too short for it, do it again on a fresh one.
+def with_enough_stack(work: Callable[[], _T]) -> _T:
+    """Do *work*. If the stack is too short, do it again on a fresh one.
 
-    >>> with_room(lambda: 21 * 2)
+    >>> with_enough_stack(lambda: 21 * 2)
     42
     """
     try:
@@ -24,7 +24,7 @@ def with_room(work: Callable[[], _T]) -> _T:
 
 
 def ran_out(error: BaseException) -> bool:
-    """Say whether *error*, or what it was raised from, is a ``RecursionError``."""
+    """Say whether *error*, or an error from which it was raised, is a ``RecursionError``."""
     link: BaseException | None = error
     for _ in range(10):
         if link is None or isinstance(link, RecursionError):
@@ -34,7 +34,7 @@ def ran_out(error: BaseException) -> bool:
 
 
 def on_fresh_stack(work: Callable[[], _T]) -> _T:
-    """Do *work* in a thread of its own, which has a stack of its own; return or raise what it does."""
+    """Do *work* in a new thread, which has a stack of its own. Return or raise what *work* does."""
     done: list[_T] = []
     failed: list[BaseException] = []
 

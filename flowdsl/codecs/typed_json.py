@@ -1,4 +1,4 @@
-"""JSON for models: types of yours come back as themselves, and any language can read what is stored."""
+"""JSON that keeps your types. Any language can read it."""
 
 import dataclasses
 from base64 import b64decode, b64encode
@@ -33,18 +33,18 @@ _STANDARD: dict[type, tuple[str, Callable[[Any], Any], Callable[[Any], Any]]] = 
 
 
 class TypedJsonCodec(JsonCodec):
-    """JSON that keeps types: pydantic models, dataclasses and enums that you name, and common ones besides.
+    """JSON that keeps types: the pydantic models, dataclasses and enums that you name, and common types.
 
-    * *types*: classes that may be stored. Only these are ever made from what is read, by the name they have
-      here: nothing in a payload can name another one.
+    * *types*: classes that may be stored. A payload names them by their class name. Only objects of these
+      classes are made when it is loaded; a payload cannot name another class.
 
-    A value that JSON has not is an object with two members, ``{"$type": "Order", "$value": {…}}``. Besides
-    the given *types* these are ``tuple``, ``set``, ``frozenset``, ``datetime``, ``date``, ``time``,
-    ``timedelta``, ``decimal``, ``uuid``, ``bytes`` (base64), and ``dict`` as a list of pairs where keys are
-    no text. Everything else is plain JSON, and refused where :class:`JsonCodec` refuses it: of a subclass of
-    ``dict``, ``list`` or ``tuple`` only what stands in it is stored.
+    A value that JSON does not have becomes an object with two members, ``{"$type": "Order", "$value": {…}}``.
+    Besides the given *types* these are ``tuple``, ``set``, ``frozenset``, ``datetime``, ``date``, ``time``,
+    ``timedelta``, ``decimal``, ``uuid``, ``bytes`` (base64), and ``dict`` with keys that are not text, as a
+    list of pairs. Everything else is plain JSON, and is refused if :class:`JsonCodec` refuses it. A subclass
+    of ``dict``, ``list`` or ``tuple`` is stored as plain data.
 
-    Raises ``TypeError`` for a class that is none of the three, ``ValueError`` for two of one name.
+    Raises ``TypeError`` for a class of another kind, and ``ValueError`` for two classes of one name.
 
     >>> from dataclasses import dataclass
     >>> @dataclass
@@ -81,7 +81,8 @@ class TypedJsonCodec(JsonCodec):
             self._readers[name], self._writers[cls] = read, (name, write)
 
     def dumps(self, value: Any) -> bytes:
-        """Return *value* as JSON in UTF-8. Raises ``ResultNotStorable``, with the path, for the rest."""
+        """Return *value* as JSON in UTF-8. Raises ``ResultNotStorable``, with the path to the fault, for
+        other values."""
         return super().dumps(self._plain(value))
 
     def loads(self, data: bytes) -> Any:
@@ -95,7 +96,7 @@ class TypedJsonCodec(JsonCodec):
             return {_TYPE: name, _VALUE: self._plain(write(value))}
         if kind in (tuple, set, frozenset):
             return {_TYPE: kind.__name__, _VALUE: [self._plain(part) for part in value]}
-        # Subclasses become the plain type, or JSON would write what stands in them without a look at it.
+        # Subclasses become the plain type. Otherwise json would write their content without asking us.
         if isinstance(value, list | tuple):
             return [self._plain(part) for part in value]
         if isinstance(value, dict):
@@ -124,7 +125,7 @@ class TypedJsonCodec(JsonCodec):
 
 
 def _ways(cls: type) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
-    """How an instance of *cls* is made plain, and how it is read."""
+    """Two functions: one makes an instance of *cls* plain, the other reads it."""
     if isinstance(cls, type) and hasattr(cls, "model_dump") and hasattr(cls, "model_validate"):
         model: Any = cls
         return (lambda value: value.model_dump(mode="json")), model.model_validate
@@ -139,7 +140,8 @@ def _ways(cls: type) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
 
 
 def _filled(cls: type, fields: dict[str, Any]) -> Any:
-    """A dataclass with these fields, without its ``__init__``: what is stored was made by it once."""
+    """Make a dataclass with these fields, without its ``__init__``, which already made the stored values
+    once."""
     made: Any = object.__new__(cls)
     for name, value in fields.items():
         object.__setattr__(made, name, value)

@@ -1,4 +1,4 @@
-"""Which part of a value is at fault when it cannot be stored: ``.client.lock``, ``['rows'][3]``."""
+"""Finding the part of a value that cannot be stored, such as ``.client.lock`` or ``['rows'][3]``."""
 
 from collections.abc import Callable, Mapping
 from types import FunctionType, MemberDescriptorType
@@ -14,12 +14,12 @@ _MAX_LABEL = 40
 
 
 def describe_fault(value: Any, storable: Callable[[Any], bool]) -> str:
-    """Return the path in *value* to the innermost part that is not *storable*; ``""`` for the value itself.
+    """Return the path in *value* to the innermost part that is not *storable*. ``""`` is the value itself.
 
-    *storable* says of any object whether it can be stored alone. It is asked some hundred times at most,
-    whatever the size: the parts of one object are halved until one is left. Looked into are dicts, lists,
-    tuples, sets, attributes (of dataclasses, attrs classes, slots and plain objects) and what functions close
-    over. Never raises.
+    *storable* says whether an object can be stored alone. It is called a few hundred times at most, whatever
+    the size, because the parts of an object are halved until one is left. The search goes into dicts, lists,
+    tuples, sets, attributes (of dataclasses, attrs classes, slots and plain objects), and the variables that
+    a function closes over. Never raises.
 
     >>> describe_fault({"rows": [1, 2, open]}, lambda v: "built-in" not in repr(v))
     "['rows'][2]"
@@ -60,12 +60,12 @@ def _parts(value: Any) -> list[Part]:
         if isinstance(value, FunctionType):
             return _closure(value)
         return [] if isinstance(value, type) else _attributes(value)
-    except Exception:  # a container of somebody's own that fails when it is looked into
+    except Exception:  # a user's container that raises when it is read
         return []
 
 
 def _attributes(value: Any) -> list[Part]:
-    """Return the attributes kept in ``__dict__`` and in slots, without running any code of the class."""
+    """Return the attributes in ``__dict__`` and in slots, without executing code of the class."""
     found: dict[str, Any] = {}
     for cls in type(value).__mro__:
         for name, member in vars(cls).items():

@@ -114,7 +114,7 @@ def _json(text: str, name: str) -> Any:
 
 
 def _refused(constant: str) -> Any:
-    raise ValueError(f"{constant} is no number of JSON")
+    raise ValueError(f"{constant} is not a JSON number")
 
 
 OF_RUNS: Mapping[str, Callable[[Asked], str]] = {

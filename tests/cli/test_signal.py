@@ -38,7 +38,7 @@ def test_a_signal_reaches_the_code(folder, doubtful, invoke, spawn):
         (["done", "go"], 1, "run done has ended: it is completed"),
         (["a", " "], 2, "a signal's name is not empty"),
         (["a", "go", "--payload", "text"], 2, "'text' is not JSON"),
-        (["a", "go", "--payload", "Infinity"], 2, "Infinity is no number of JSON"),
+        (["a", "go", "--payload", "Infinity"], 2, "Infinity is not a JSON number"),
         (["a", "go\udc80"], 1, "cannot be stored"),
     ],
 )

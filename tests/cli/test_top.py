@@ -118,5 +118,5 @@ def test_queues_and_workers_stand_above_the_runs(terminal, url, folder):
     assert "queues    mail ○2 ●0" in seen.text
     assert "night ○0 ●0 paused" in seen.text
     assert "idle" not in seen.text
-    assert "workers   none lives, and runs wait in a queue" in seen.text
+    assert "workers   none is alive, and runs wait in a queue" in seen.text
     assert max(map(cell_len, seen.text.replace("\r", "\n").splitlines())) <= 60

@@ -108,7 +108,7 @@ def test_the_runtime_of_the_module_is_used(clerk, folder, spawn):
 
 def test_what_is_wrong(folder, fault):
     """A module is needed, once, and names are not empty."""
-    assert "one MODULE is needed" in fault("worker", code=2)
-    assert "one MODULE is needed" in fault("worker", "a", "--app", "b", code=2)
+    assert "name one module that defines the workflows" in fault("worker", code=2)
+    assert "name one module that defines the workflows" in fault("worker", "a", "--app", "b", code=2)
     assert "names with commas" in fault("worker", "a", "--queues", "x,,y", code=2)
     assert "no module 'nowhere'" in fault("worker", "nowhere")

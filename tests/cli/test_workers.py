@@ -12,7 +12,7 @@ def test_who_lives(url, answer, invoke):
     """A worker is there with what it executes while it works, and gone when it has ended."""
     Runtime(url).close()
     assert answer("workers") == []
-    assert "no worker lives" in invoke("workers").stderr
+    assert "no worker is alive" in invoke("workers").stderr
     begun, go = threading.Event(), threading.Event()
 
     @workflow(name="clerk.job")

@@ -1,16 +1,16 @@
-"""Codecs for the records of exceptions: the same as for values, with a mark that only exceptions have.
+"""Codecs for the records of exceptions: the same as for values, plus a mark.
 
-The record of an exception holds *pieces*, each of which is loaded as an object, and names a class. So a value
-that a program stored for somebody else, an uploaded form for example, must never be read as such a record.
-The mark stands directly around the innermost codec. What signs or encrypts goes around the mark too, so it
-covers it: ``signed+error+pickle``. Earlier releases put it outside: ``error+signed+pickle``.
+The record of an exception names a class and holds *pieces*, each of which is loaded as an object. So a stored
+value from somebody else, for example an uploaded form, must never be read as such a record. The mark is
+directly around the innermost codec. Signing and encryption are around the mark, so they cover it:
+``signed+error+pickle``. Earlier releases put it outside: ``error+signed+pickle``.
 """
 
 from typing import Any, ClassVar
 
-from flowdsl.codecs.around import Around
 from flowdsl.codecs.base import Codec
 from flowdsl.codecs.pickle import PickleCodec, plain_loads
+from flowdsl.codecs.wrapping import WrappingCodec
 from flowdsl.errors import StorageError
 
 __all__ = ["ERROR", "ErrorCodec", "for_errors", "for_values", "marks_error"]
@@ -18,10 +18,10 @@ __all__ = ["ERROR", "ErrorCodec", "for_errors", "for_values", "marks_error"]
 ERROR = "error"
 
 
-class ErrorCodec(Around):
+class ErrorCodec(WrappingCodec):
     """Reads and writes records of exceptions: dicts of plain values. It changes no byte.
 
-    Such a record is loaded as plain values, whatever the codec. Its pieces are loaded one by one.
+    The record is loaded as plain values, with every codec. Its pieces are then loaded one by one.
     """
 
     prefix: ClassVar[str] = ERROR
@@ -35,18 +35,18 @@ class ErrorCodec(Around):
         return data
 
     def loads(self, data: bytes) -> Any:
-        """Return the record. Raises ``StorageError`` where it would make an object."""
+        """Return the record. Raises ``StorageError`` if it contains an object."""
         _, body = self._codec.strip(data)
         innermost = self._codec.innermost
         return plain_loads(body) if isinstance(innermost, PickleCodec) else innermost.loads(body)
 
     def reader(self, codec_id: str) -> Codec:
-        """Return the codec for *codec_id*. Raises ``StorageError`` for what has no mark."""
+        """Return the codec for *codec_id*. Raises ``StorageError`` if it has no mark."""
         _check(codec_id)
         return super().reader(codec_id)
 
     def proven_reader(self, codec_id: str) -> Codec:
-        """As :meth:`reader`, for what a key has proved."""
+        """The same as :meth:`reader`, for a payload that a key has proved."""
         _check(codec_id)
         return super().proven_reader(codec_id)
 
@@ -66,13 +66,15 @@ def marks_error(codec_id: str) -> bool:
 
 
 def for_errors(codec: Codec) -> Codec:
-    """Return *codec* with the mark inside all that goes around.
+    """Return *codec* with the mark directly around the innermost codec.
 
     >>> from flowdsl.codecs import JsonCodec, Signed
     >>> for_errors(Signed(JsonCodec(), "key")).id
     'signed+error+json'
     """
-    return codec.around(for_errors(codec.inside)) if isinstance(codec, Around) else ErrorCodec(codec)
+    return (
+        codec.with_inner(for_errors(codec.inside)) if isinstance(codec, WrappingCodec) else ErrorCodec(codec)
+    )
 
 
 def for_values(codec: Codec) -> Codec:
@@ -84,4 +86,4 @@ def for_values(codec: Codec) -> Codec:
     """
     if isinstance(codec, ErrorCodec):
         return codec.inside
-    return codec.around(for_values(codec.inside)) if isinstance(codec, Around) else codec
+    return codec.with_inner(for_values(codec.inside)) if isinstance(codec, WrappingCodec) else codec

@@ -1,8 +1,8 @@
-"""What is done with exceptions of users: reading and marking them in ways that no class can make fail.
+"""Reading and changing exceptions of users, in ways that their classes cannot make fail.
 
 A class may refuse assignment (a frozen dataclass does), compute ``args`` or ``__dict__``, and raise in
-``__str__``, ``add_note``, ``__eq__``, ``__bool__`` or ``__getattr__``. So nothing here goes through the
-class: the fields that every exception has are reached by the descriptors of ``BaseException`` itself.
+``__str__``, ``add_note``, ``__eq__``, ``__bool__`` or ``__getattr__``. So this module never uses the class.
+It reads and sets the fields of every exception by the descriptors of ``BaseException``.
 """
 
 from collections.abc import Callable, Iterator
@@ -33,7 +33,7 @@ _EXCEPTIONS: Any = vars(BaseExceptionGroup)["exceptions"]
 
 
 def text_of(error: BaseException) -> str:
-    """Return ``str(error)``, or a stand-in where that raises.
+    """Return ``str(error)``, or a replacement if that raises.
 
     >>> text_of(KeyError("k"))
     "'k'"
@@ -45,7 +45,7 @@ def text_of(error: BaseException) -> str:
 
 
 def args_of(error: BaseException) -> tuple[Any, ...]:
-    """Return the ``args`` that every exception has, also where its class hides them."""
+    """Return the ``args`` of *error*, even if its class hides them."""
     return _FIELDS["args"].__get__(error)  # type: ignore[no-any-return]
 
 
@@ -55,27 +55,27 @@ def set_args(error: BaseException, args: tuple[Any, ...]) -> None:
 
 
 def dict_of(error: BaseException) -> dict[str, Any]:
-    """Return the dict that every exception has, also where its class hides it."""
+    """Return the ``__dict__`` of *error*, even if its class hides it."""
     return _FIELDS["__dict__"].__get__(error)  # type: ignore[no-any-return]
 
 
 def cause_of(error: BaseException) -> BaseException | None:
-    """Return what *error* was raised ``from``."""
+    """Return the exception from which *error* was raised (``raise … from``)."""
     return _FIELDS["__cause__"].__get__(error)  # type: ignore[no-any-return]
 
 
 def context_of(error: BaseException) -> BaseException | None:
-    """Return what was being handled when *error* was raised."""
+    """Return the exception that was being handled when *error* was raised."""
     return _FIELDS["__context__"].__get__(error)  # type: ignore[no-any-return]
 
 
 def suppresses_context(error: BaseException) -> bool:
-    """Say whether *error* was raised ``from`` something, ``None`` included."""
+    """Say whether *error* was raised by ``raise … from``, ``from None`` included."""
     return bool(_FIELDS["__suppress_context__"].__get__(error))
 
 
 def exceptions_of(error: BaseException) -> tuple[BaseException, ...]:
-    """Return the members of a group; of any other exception, none."""
+    """Return the members of an exception group. Other exceptions have none."""
     if not isinstance(error, BaseExceptionGroup):
         return ()
     return _EXCEPTIONS.__get__(error)  # type: ignore[no-any-return]
@@ -84,8 +84,8 @@ def exceptions_of(error: BaseException) -> tuple[BaseException, ...]:
 def walk(
     error: BaseException | None, *ways: Callable[[BaseException], BaseException | None]
 ) -> Iterator[BaseException]:
-    """Give *error*, the members of groups, and what *ways* lead to (:func:`cause_of`, :func:`context_of`).
-    Each is given once.
+    """Yield *error*, the members of groups, and the exceptions to which *ways* lead (:func:`cause_of`,
+    :func:`context_of`). Each is yielded once.
 
     >>> [str(one) for one in walk(ExceptionGroup("both", [KeyError(1), KeyError(2)]))]
     ['both (2 sub-exceptions)', '2', '1']
@@ -102,14 +102,14 @@ def walk(
 
 
 def set_cause(error: BaseException, cause: BaseException | None, *, suppress: bool | None = None) -> None:
-    """Set what *error* was raised ``from``; *suppress*, whether its context is shown no more."""
+    """Set the cause of *error*. *suppress*: its context is no longer shown."""
     _FIELDS["__cause__"].__set__(error, cause)
     if suppress is not None:
         _FIELDS["__suppress_context__"].__set__(error, suppress)
 
 
 def set_context(error: BaseException, context: BaseException | None) -> None:
-    """Set what was being handled when *error* was raised."""
+    """Set the context of *error*: the exception that was being handled when it was raised."""
     _FIELDS["__context__"].__set__(error, context)
 
 
@@ -124,7 +124,7 @@ def set_traceback(error: BaseException, trace: TracebackType | None) -> None:
 
 
 def carry_history(error: BaseException, loaded: BaseException) -> None:
-    """Let *loaded*, which stands for *error*, show where that was raised and what led to it."""
+    """Give *loaded*, which replaces *error*, the traceback, cause and context of *error*."""
     if loaded is error:
         return
     set_traceback(loaded, traceback_of(error))
@@ -135,7 +135,8 @@ def carry_history(error: BaseException, loaded: BaseException) -> None:
 
 
 def add_note(error: BaseException, note: str) -> None:
-    """Add *note* to *error*, once. Where its class keeps notes in its own way, or it has many, there is none.
+    """Add *note* to *error*, once. Nothing is added if its class stores notes in its own way, or if it has
+    many.
 
     >>> error = ValueError("no")
     >>> add_note(error, "at step shop.charge"); add_note(error, "at step shop.charge")

@@ -1,17 +1,17 @@
-"""Exceptions to bytes and back, as the same type: ``except CardDeclined`` catches on replay what it caught.
+"""Exceptions to bytes and back, with the same type: ``except CardDeclined`` works in a replay too.
 
 An exception is stored as a *record*: a dict of plain values and *pieces*
-(:mod:`flowdsl.codecs.exceptions.pieces`). A piece is one object: where one cannot be stored, the others
+(:mod:`flowdsl.codecs.exceptions.pieces`). A piece is one object. If one piece cannot be stored, the others
 still can.
 
-How an exception is stored, the first of these that proves right when it is loaded again at once:
+There are three ways to store an exception. Each is tried in turn, and checked by loading it again at once:
 
-* ``whole``: as one piece. Right when type, text, arguments and attributes are the same again. An exception
-  class with its own ``__init__(code, message)`` fails here, for pickle calls it with ``args``.
-* ``parts``: class, ``args`` and attributes, put together without calling ``__init__``. If the text then
-  differs (it was made from an attribute that cannot be stored, say), the type is a subclass that differs in
-  its ``__str__`` alone.
-* ``text``: what it was called and said; it comes back as ``StepFailed``.
+* ``whole``: as one piece. This is right if type, text, arguments and attributes are the same again. An
+  exception class with its own ``__init__(code, message)`` fails here, because pickle calls it with ``args``.
+* ``parts``: class, ``args`` and attributes, put together without calling ``__init__``. If the text differs
+  then (for example because it was made from an attribute that cannot be stored), the type is a subclass with
+  another ``__str__``.
+* ``text``: the name of its type, and its text. It comes back as ``StepFailed``.
 
 Exception groups are stored in parts, each member as a record of its own, and so is the chain of causes.
 """
@@ -63,16 +63,16 @@ _logger = logging.getLogger("flowdsl")
 _MAX_CHAIN = 10
 _MAX_REPR = 200
 _MAX_TRACE = 40_000  # characters
-_FRAMES = 60  # the innermost, of a traceback that nobody has stored yet
-_FRAMES_AGAIN = 10  # the outermost, of one that was loaded: the others are in the text that was stored
+_FRAMES = 60  # of a traceback that was not stored before: the innermost frames
+_FRAMES_AGAIN = 10  # of a loaded exception: the outermost frames; the others are in the stored text
 _warned: WeakSet[type] = WeakSet()
 
 
 def pack_exception(error: BaseException, codec: Codec) -> tuple[bytes, BaseException]:
-    """Return *error* as bytes, and the exception that :func:`unpack_exception` will make of them.
+    """Return *error* as bytes, and the exception that :func:`unpack_exception` will make from them.
 
-    *codec* has the mark of exceptions, see :mod:`flowdsl.codecs.exceptions.codec`. Raises what *codec* raises
-    if it cannot store even a dict of strings.
+    *codec* has the mark of exceptions, see :mod:`flowdsl.codecs.exceptions.codec`. If *codec* cannot store
+    even a dict of strings, its exception is raised.
     """
     pieces = pieces_for(codec.innermost)
     trace = _trace(error)
@@ -100,7 +100,7 @@ def unpack_exception(body: bytes, codec: Codec) -> BaseException:
     """Return the exception stored in *body*. Raises ``MissingClass`` or another ``StorageError``."""
     try:
         record = codec.loads(body)
-        # A record of an earlier release holds pieces that are wrapped themselves.
+        # In a record of an earlier release, each piece is wrapped too.
         error = _load(record, pieces_for(codec.innermost if INNERMOST in record else for_values(codec)))
         dict_of(error)[TRACE] = record["trace"]
     except StorageError:
@@ -113,11 +113,10 @@ def unpack_exception(body: bytes, codec: Codec) -> BaseException:
 
 
 def unwrap_pieces(body: bytes, codec: Codec) -> bytes:
-    """Return the record of an exception with pieces as :func:`pack_exception` makes them today.
+    """Return the record of an exception, with pieces as :func:`pack_exception` makes them now.
 
-    Parameters: *codec* made *body*, which stands here without what it puts around it. Earlier releases
-    wrapped each piece too. No object is loaded: the record is plain, and its pieces stay as they are. Raises
-    ``StorageError`` for anything else.
+    *codec* made *body*, which was unwrapped already. Earlier releases wrapped each piece too. No object is
+    loaded: the record is plain, and its pieces stay as they are. Raises ``StorageError`` for anything else.
     """
     innermost = ErrorCodec(codec.innermost)
     record = innermost.loads(body)
@@ -128,7 +127,7 @@ def unwrap_pieces(body: bytes, codec: Codec) -> bytes:
     wrapped = for_values(codec)
 
     def bare(part: Any) -> Any:
-        if isinstance(part, bytes):  # in such a record nothing but a piece is bytes
+        if isinstance(part, bytes):  # in such a record only pieces are bytes
             return wrapped.strip(part)[1]
         if isinstance(part, dict):
             return {name: bare(inner) for name, inner in part.items()}
@@ -141,7 +140,8 @@ def unwrap_pieces(body: bytes, codec: Codec) -> bytes:
 
 
 def _record(error: BaseException, pieces: Pieces, above: set[int]) -> Record:
-    """Return *error* and what hangs on it; *above* holds the ids of the exceptions that this one hangs on."""
+    """Return the record of *error*, with its members and causes. *above*: ids of the exceptions that contain
+    this one."""
     above = above | {id(error)}
     record = next(filter(None, _attempts(error, pieces, above)))
     cause, context = cause_of(error), context_of(error)
@@ -177,7 +177,7 @@ def _whole(error: BaseException, pieces: ObjectPieces) -> Record | None:
 
 
 def _parts(error: BaseException, pieces: Pieces, members: list[Record] | None) -> Record | None:
-    """Store what can be stored of *error*; ``None`` where it cannot be put together from that."""
+    """Store the parts of *error* that can be stored; ``None`` if it cannot be put together from them."""
     lost: list[str] = []
     record: Record = {"how": "parts"}
     try:
@@ -192,7 +192,7 @@ def _parts(error: BaseException, pieces: Pieces, members: list[Record] | None) -
         text = text_of(error)
         if text_of(_put_together(record, pieces)) != text:
             record["text"] = pieces.put(text)
-            if not _goes_together(record, pieces):  # a class that forbids subclasses: rather it than its text
+            if not _goes_together(record, pieces):  # its class forbids subclasses: the text is lost
                 del record["text"]
     except Exception:  # whatever the user's classes raise
         return None
@@ -228,7 +228,7 @@ def _named(values: dict[str, Any], pieces: Pieces, lost: list[str]) -> dict[str,
 
 
 def _piece(value: Any, pieces: Pieces) -> tuple[Any] | None:
-    """Return the piece for *value* (in a tuple), or ``None`` where it cannot be stored and loaded again."""
+    """Return the piece for *value* (in a tuple), or ``None`` if it cannot be stored and loaded again."""
     try:
         piece = pieces.put(value)
         pieces.get(piece)
@@ -244,7 +244,7 @@ def _text_record(error: BaseException) -> Record:
 
 
 def _plain(text: str) -> str:
-    """Return *text* without what UTF-8 does not have."""
+    """Return *text* without characters that UTF-8 cannot encode."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
@@ -257,9 +257,9 @@ def _shown(value: Any) -> str:
 
 
 def _trace(error: BaseException) -> str:
-    """Return the traceback as text; before it, for an exception that was loaded, the stored one.
+    """Return the traceback as text. If the exception was loaded, the stored traceback comes before it.
 
-    Python takes long for a line of it, and what leaves nested steps comes by here at each of them.
+    Python needs much time for each line, and an exception that leaves nested steps passes here at each step.
     """
     earlier = dict_of(error).get(TRACE)
     frames, limit = traceback_of(error), _FRAMES_AGAIN
@@ -277,7 +277,7 @@ def _trace(error: BaseException) -> str:
 
 
 def _innermost(frames: TracebackType | None) -> TracebackType | None:
-    """The traceback without what lies before its last ``_FRAMES``."""
+    """The last ``_FRAMES`` of the traceback."""
     last = frames
     for _ in range(_FRAMES):
         if last is None:
@@ -309,7 +309,7 @@ def _load(record: Record, pieces: Pieces) -> BaseException:
 
 
 def _load_other(record: Record, pieces: Pieces) -> BaseException:
-    """Load a cause. It is only shown, so one that is gone must not hide the exception itself."""
+    """Load a cause. It is only shown, so a cause that cannot be loaded must not hide the exception."""
     try:
         return _load(record, pieces)
     except Exception as problem:  # whatever the user's classes raise
@@ -327,7 +327,7 @@ def _put_together(record: Record, pieces: Pieces) -> BaseException:
     )
     error = put_together(pieces.get_class(record["class"]), args, attributes, members, text)
     if record["lost"]:
-        # Not by add_note: it reads the attribute, and so runs the __getattr__ of a class that lost its parts.
+        # add_note() would read the attribute, and so call the __getattr__ of a class whose parts are missing.
         notes = dict_of(error).setdefault("__notes__", [])
         if isinstance(notes, list):
             notes.append(f"flowdsl could not store {', '.join(record['lost'])} with this exception")
@@ -338,7 +338,7 @@ def _put_together(record: Record, pieces: Pieces) -> BaseException:
 
 
 def _carry_tracebacks(error: BaseException | None, loaded: BaseException | None) -> None:
-    """Give the loaded exception, and those of its chain, the tracebacks of the originals."""
+    """Give the loaded exception and its causes the tracebacks of the originals."""
     for _ in range(_MAX_CHAIN):
         if error is None or loaded is None:
             return
@@ -354,7 +354,7 @@ def _behind(error: BaseException) -> BaseException | None:
 
 
 def _warn_of_local_class(error: BaseException, loaded: BaseException) -> None:
-    """Say once per class that other processes will know another class of that name."""
+    """Warn once per class that other processes will see another class of that name."""
     cls = original_type(error)
     if isinstance(loaded, StepFailed) and not issubclass(cls, StepFailed):
         return

@@ -1,8 +1,8 @@
-"""Pieces: one Python object each, made storable inside the record of an exception.
+"""Pieces: single Python objects that are stored in the record of an exception.
 
-Two kinds of codecs, two kinds of pieces. Where the codec stores any object, a piece is the bytes it makes of
-one. Where it stores what JSON has, a piece is such a value, and the few more that exceptions carry in their
-arguments (tuples, bytes, NaN) are spelled as a dict with one key, so that they come back exactly.
+If the codec stores any object, a piece is the bytes that it makes of one object. If the codec stores only
+what JSON has, a piece is such a value. A few other types that exceptions have in their arguments (tuples,
+bytes, NaN) are written as a dict with one key, so they come back exactly.
 """
 
 from base64 import b64decode, b64encode
@@ -12,14 +12,15 @@ from typing import Any
 from attrs import frozen
 
 from flowdsl.codecs.base import Codec
-from flowdsl.codecs.modules import MAIN_NAMES, find_exception, found_by_name, here
+from flowdsl.codecs.modules import MAIN_NAMES, find_exception, found_by_name, own_main_name
 
 __all__ = ["NotStored", "ObjectPieces", "Pieces", "PlainPieces", "pieces_for"]
 
 
 @frozen
 class NotStored:
-    """Stands in the ``args`` of a loaded exception for one that could not be stored, and looks like it."""
+    """Replaces, in the ``args`` of a loaded exception, a value that could not be stored. It has the same
+    repr."""
 
     text: str
 
@@ -34,7 +35,7 @@ class ObjectPieces:
         self._codec = codec
 
     def put(self, value: Any) -> Any:
-        """Return *value* as a piece; raises whatever the codec raises."""
+        """Return *value* as a piece. Raises what the codec raises."""
         return self._codec.dumps(value)
 
     def get(self, piece: Any) -> Any:
@@ -42,7 +43,7 @@ class ObjectPieces:
         return self._codec.loads(piece)
 
     def put_class(self, cls: type[BaseException]) -> Any:
-        """Return an exception class as a piece: by name, or by value where it has none."""
+        """Return an exception class as a piece: by name, or by value if it has no name."""
         return self._codec.dumps(cls)
 
     def get_class(self, piece: Any) -> Any:
@@ -51,10 +52,11 @@ class ObjectPieces:
 
 
 class PlainPieces:
-    """For codecs that store what JSON has. Classes are stored by name only."""
+    """For codecs that store only what JSON has. Classes are stored by name."""
 
     def put(self, value: Any) -> Any:
-        """Return *value* as a piece, subclasses as their plain base. Raises ``TypeError`` for all else."""
+        """Return *value* as a piece; a subclass becomes its plain base. Raises ``TypeError`` for other
+        types."""
         match value:
             case None | bool():
                 return value
@@ -104,13 +106,13 @@ class PlainPieces:
         raise ValueError(f"unknown piece {tag!r}")
 
     def put_class(self, cls: type[BaseException]) -> Any:
-        """Return an exception class by its names. Raises ``TypeError`` where they do not lead to it."""
+        """Return an exception class as its names. Raises ``TypeError`` if they do not lead to the class."""
         if not found_by_name(cls):
             raise TypeError(f"{cls.__qualname__} cannot be found by name")
-        return [here() if cls.__module__ in MAIN_NAMES else cls.__module__, cls.__qualname__]
+        return [own_main_name() if cls.__module__ in MAIN_NAMES else cls.__module__, cls.__qualname__]
 
     def get_class(self, piece: Any) -> type[BaseException]:
-        """Return the class of such names; only exception classes are ever returned."""
+        """Return the class with these names. Only exception classes are returned."""
         module, name = piece
         return find_exception(module, name)
 
@@ -119,7 +121,7 @@ Pieces = ObjectPieces | PlainPieces
 
 
 def pieces_for(codec: Codec) -> Pieces:
-    """Return the way *codec* has pieces made."""
+    """Return the way in which pieces are made for *codec*."""
     return ObjectPieces(codec) if codec.stores_objects else PlainPieces()
 
 

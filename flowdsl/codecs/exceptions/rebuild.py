@@ -1,4 +1,4 @@
-"""Taking an exception apart, and putting one together without calling its ``__init__``."""
+"""Taking an exception apart, and putting it together without calling its ``__init__``."""
 
 from types import GetSetDescriptorType, MemberDescriptorType
 from typing import Any
@@ -24,12 +24,12 @@ HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: made by a class statement, not in C
 
 
 def attributes_of(error: BaseException) -> dict[str, Any]:
-    """Return what is in ``__dict__``, without what flowdsl put there."""
+    """Return the attributes in ``__dict__``, without those of flowdsl."""
     return {name: value for name, value in dict_of(error).items() if name not in (TRACE, TEXT)}
 
 
 def members_of(error: BaseException) -> dict[str, Any]:
-    """Return what is in slots, and in the C fields of built-in exceptions (``errno``, ``start``)."""
+    """Return the values in slots, and in the C fields of built-in exceptions (``errno``, ``start``)."""
     found: dict[str, Any] = {}
     for name, member in _members(type(error)).items():
         try:
@@ -50,7 +50,7 @@ def _members(cls: type) -> dict[str, Any]:
     for name in ("__dict__", "__weakref__"):
         found.pop(name, None)
     if issubclass(cls, AttributeError):
-        # The object that lacked the attribute: nobody stores it, pickle neither.
+        # `obj` of an AttributeError: the object without the attribute. Pickle does not store it either.
         found.pop("obj", None)
     return found
 
@@ -64,7 +64,7 @@ def put_together(
 ) -> BaseException:
     """Return an exception of *cls* without calling its ``__init__``.
 
-    With *text*: of a subclass of it of the same name, whose ``str()`` is that text.
+    With *text*, it is a subclass of the same name, whose ``str()`` is that text.
     """
     if text is not None:
         cls = _with_text(cls)
@@ -73,10 +73,11 @@ def put_together(
     set_by_new = {name for name, value in members_of(error).items() if value is not None}
     for name, value in members.items():
         try:
-            # None in a C field means unset; written, it would make OSError show a second file name.
+            # None in a C field means that it is not set. If it were set to None, OSError would show a second
+            # file name.
             if value is not None or name in set_by_new or _is_slot(known[name]):
                 known[name].__set__(error, value)
-        except (KeyError, AttributeError, TypeError):  # gone from the class, or read-only
+        except (KeyError, AttributeError, TypeError):  # no longer in the class, or read-only
             continue
     dict_of(error).update(attributes)
     if text is not None:
@@ -90,12 +91,13 @@ def _is_slot(member: Any) -> bool:
 
 
 def _new(cls: type[BaseException], args: tuple[Any, ...]) -> BaseException:
-    """Call the ``__new__`` of the nearest built-in base: a class's own may want other arguments."""
+    """Call the ``__new__`` of the nearest built-in base, because that of the class may need other
+    arguments."""
     for base in cls.__mro__:
         if issubclass(base, BaseException) and not base.__flags__ & HEAP_TYPE:
             try:
                 return base.__new__(cls, *args)
-            except TypeError:  # several built-in bases, and this is not the one that decides
+            except TypeError:  # there are several built-in bases, and another one decides
                 continue
     return cls.__new__(cls, *args)
 
@@ -104,12 +106,13 @@ def _new(cls: type[BaseException], args: tuple[Any, ...]) -> BaseException:
 
 
 class _WithText:
-    """Mixed into the subclass of an exception class whose ``str()`` cannot be had otherwise."""
+    """Mixed into a subclass of an exception class, to give it the original text."""
 
     __slots__ = ()
 
     def __init_subclass__(cls, **_: Any) -> None:
-        """Keep the exception class from seeing this subclass: it may keep a registry of them."""
+        """Do not tell the exception class about this subclass, because the class may keep a registry of
+        subclasses."""
 
     def __str__(self) -> str:
         return str(dict_of(self)[TEXT])  # type: ignore[arg-type]
@@ -139,7 +142,7 @@ def _with_text(cls: type[BaseException]) -> type[BaseException]:
 
 
 def original_type(error: BaseException) -> type[BaseException]:
-    """Return the class of *error* as its author knows it."""
+    """Return the class of *error*, and not the subclass that flowdsl made for its text."""
     cls = type(error)
     original: type[BaseException] = cls.__dict__.get("__flow_original__", cls)
     return original
@@ -149,9 +152,9 @@ def original_type(error: BaseException) -> type[BaseException]:
 
 
 def same_exception(one: BaseException, two: BaseException) -> bool:
-    """Say whether *two*, loaded, is what *one* was: type, text, arguments and attributes.
+    """Say whether *two*, which was loaded, equals *one* in type, text, arguments and attributes.
 
-    A class that says itself how it is pickled may fill ``args`` in another way (pydantic's do).
+    A class that defines how it is pickled may fill ``args`` in another way, as pydantic's do.
     """
     return (
         type(one) is type(two)
@@ -167,7 +170,8 @@ def _reduces_itself(cls: type[BaseException]) -> bool:
 
 
 def alike(one: Any, two: Any, depth: int = 0) -> bool:
-    """Say whether *two* may pass for *one*. Objects that do not define equality pass by their type."""
+    """Say whether *two* counts as equal to *one*. Objects that do not define equality are compared by
+    type."""
     if one is two:
         return True
     if type(one) is not type(two) or depth > 20:

@@ -1,4 +1,4 @@
-"""What codecs that go around another codec share: ``Signed(PickleCodec(), key)`` is one."""
+"""The base class of codecs that wrap another codec, such as ``Signed(PickleCodec(), key)``."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -7,14 +7,14 @@ from typing import Any, ClassVar, Self
 
 from flowdsl.codecs.base import Codec
 
-__all__ = ["Around"]
+__all__ = ["WrappingCodec"]
 
 
-class Around(Codec):
-    """A codec that alters the bytes of another one: signs, encrypts, compresses them.
+class WrappingCodec(Codec):
+    """A codec that wraps another one: it signs, encrypts or compresses its bytes.
 
-    Subclasses define ``prefix`` (of the id), ``wrap`` and ``unwrap``. Raises ``TypeError`` where *codec* is
-    no codec.
+    Subclasses define ``prefix`` (of the id), ``wrap`` and ``unwrap``. Raises ``TypeError`` if *codec* is not
+    a codec.
     """
 
     prefix: ClassVar[str]
@@ -31,8 +31,8 @@ class Around(Codec):
         self.stores_objects = codec.stores_objects
         self.hides = type(self).hides or codec.hides
 
-    def around(self, codec: Codec) -> Self:
-        """Return this codec, around another one."""
+    def with_inner(self, codec: Codec) -> Self:
+        """Return a codec like this one, around another codec."""
         other = copy(self)
         other._take(codec)
         return other
@@ -43,11 +43,12 @@ class Around(Codec):
 
     @abstractmethod
     def unwrap(self, data: bytes) -> bytes:
-        """Return the bytes that :meth:`wrap` altered. Raises ``StorageError`` where they are none."""
+        """Return the bytes from which :meth:`wrap` made *body*. Raises ``StorageError`` for any other
+        bytes."""
 
     @property
     def inside(self) -> Codec:
-        """The codec that this one goes around."""
+        """The codec inside this one."""
         return self._codec
 
     @property
@@ -56,7 +57,7 @@ class Around(Codec):
         return self._codec.innermost
 
     def dumps(self, value: Any) -> bytes:
-        """Return *value* as the inner codec writes it, wrapped."""
+        """Return the bytes of the inner codec, wrapped."""
         return self.wrap(self._codec.dumps(value))
 
     def loads(self, data: bytes) -> Any:
@@ -64,40 +65,42 @@ class Around(Codec):
         return self._codec.loads(self.unwrap(data))
 
     def reader(self, codec_id: str) -> Codec:
-        """Return the codec for *codec_id*: this one around what wrote the inside, or one that did without."""
+        """Return the codec for *codec_id*: this one around the codec that wrote the inside, or a codec that
+        did not wrap it."""
         return self._reader(codec_id, self._codec.reader)
 
     def proven_reader(self, codec_id: str) -> Codec:
-        """As :meth:`reader`, for what a key has proved; see :meth:`Codec.proven_reader`."""
+        """The same as :meth:`reader`, for a payload that a key has proved. See
+        :meth:`Codec.proven_reader`."""
         return self._reader(codec_id, self._codec.proven_reader)
 
     def _reader(self, codec_id: str, inside: Callable[[str], Codec]) -> Codec:
         if codec_id == self.id:
             return self
         prefix, _, inner = codec_id.partition("+")
-        return self.around(inside(inner)) if prefix == self.prefix else inside(codec_id)
+        return self.with_inner(inside(inner)) if prefix == self.prefix else inside(codec_id)
 
     def strip(self, body: bytes) -> tuple[str, bytes]:
-        """Take this codec and all inside it off; see :meth:`Codec.strip`."""
+        """Unwrap this codec and all inside it; see :meth:`Codec.strip`."""
         return self._codec.strip(self.unwrap(body))
 
-    def clothe(self, codec_id: str, body: bytes) -> tuple[str, bytes]:
-        """Put this codec and all inside it on again; see :meth:`Codec.clothe`."""
-        inner_id, inner = self._codec.clothe(codec_id, body)
-        outer = self.around(self._codec.proven_reader(inner_id))  # nothing is loaded
+    def wrap_again(self, codec_id: str, body: bytes) -> tuple[str, bytes]:
+        """Wrap with this codec and all inside it; see :meth:`Codec.wrap_again`."""
+        inner_id, inner = self._codec.wrap_again(codec_id, body)
+        outer = self.with_inner(self._codec.proven_reader(inner_id))  # nothing is loaded
         return outer.id, outer.wrap(inner)
 
     def is_current(self, codec_id: str, body: bytes) -> bool:
-        """Say whether *body* is as this codec would write it today, with the first of its keys."""
+        """Say whether this codec would write *body* in the same way today, with the first of its keys."""
         if codec_id.partition("+")[0] != self.prefix:
             return False
         reader = self.proven_reader(codec_id)  # nothing is loaded
-        if not isinstance(reader, Around) or not reader.is_newest(body):
+        if not isinstance(reader, WrappingCodec) or not reader.is_newest(body):
             return False
         return self._codec.is_current(reader._codec.id, reader.unwrap(body))
 
     def is_newest(self, data: bytes) -> bool:
-        """Say whether *data* was wrapped with the first key. Codecs without keys have nothing to say."""
+        """Say whether *data* was wrapped with the first key. For codecs without keys this is always so."""
         return True
 
     def __repr__(self) -> str:

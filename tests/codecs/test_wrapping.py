@@ -1,4 +1,4 @@
-"""Codecs around others: compression, limits, and putting all of them on anew."""
+"""Codecs that wrap others: compression, limits, and wrapping again."""
 
 import os
 
