@@ -1,5 +1,5 @@
-"""The pytest plugin of flowdsl. It stands beside the package, so that a session that does not use flowdsl
-does not import it: nothing is, until a fixture, a history or a test asks for it.
+"""The pytest plugin of flowdsl. It is beside the package, not in it. So a session that does not use flowdsl
+does not import it: the package is imported when a fixture, a history or a test needs it.
 """
 
 import sys
@@ -34,8 +34,8 @@ _RUNTIME = "flowdsl.runtime"
 
 
 class _Session:
-    """The default runtime between tests: in memory, so that code that runs at import or collection writes
-    nothing either.
+    """The default runtime between tests. It is in memory, so code that executes at import or collection
+    writes nothing to disk.
     """
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class _Session:
         self.finder = _WhenImported(self.begin)
 
     def begin(self) -> None:
-        """Put one in place, unless flowdsl is not imported or the user has configured one."""
+        """Set the default runtime, unless flowdsl is not imported or the user has configured one."""
         module: Any = sys.modules.get(_RUNTIME)
         if module is None:
             self.finder.install()
@@ -57,7 +57,7 @@ class _Session:
         module.set_default(before)
 
     def end(self) -> None:
-        """Take it away again."""
+        """Remove it again."""
         self.finder.remove()
         if self.between is None:
             return
@@ -81,12 +81,12 @@ class _WhenImported:
             sys.meta_path.insert(0, self)
 
     def remove(self) -> None:
-        """Watch no more."""
+        """Stop watching."""
         if self in sys.meta_path:
             sys.meta_path.remove(self)
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        """Find nothing but the runtime; that one as everybody else would."""
+        """Find only the module of the runtime, as the other finders would."""
         if name != _RUNTIME:
             return None
         self.remove()
@@ -98,19 +98,20 @@ class _WhenImported:
 
 
 class _Loader:
-    """Loads a module as *loader*, which may serve others too (pytest's own does), then calls *then*."""
+    """Loads a module as *loader* does, then calls *then*. The loader may load other modules too, as pytest's
+    does."""
 
     def __init__(self, loader: Any, then: Callable[[], None]) -> None:
         self._loader = loader
         self._then = then
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        """As the loader does."""
+        """Create the module as the loader does."""
         made: ModuleType | None = self._loader.create_module(spec)
         return made
 
     def exec_module(self, module: ModuleType) -> None:
-        """As the loader does; the module keeps that one."""
+        """Execute the module as the loader does. The module keeps the original loader."""
         module.__loader__ = self._loader
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
@@ -122,12 +123,12 @@ _SESSION = pytest.StashKey[_Session]()
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Before anything is collected."""
+    """Set the default runtime before anything is collected."""
     session.config.stash.setdefault(_SESSION, _Session()).begin()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """After everything."""
+    """Remove the default runtime at the end."""
     found = config.stash.get(_SESSION, None)
     if found is not None:
         found.end()
@@ -135,7 +136,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.fixture(autouse=True)
 def _flow_default(request: pytest.FixtureRequest) -> Iterator[None]:
-    """The default runtime of a test is its own, in memory; one that the user configured is left alone."""
+    """Give each test a default runtime of its own, in memory. A runtime that the user configured is not
+    changed."""
     session = request.config.stash[_SESSION]
     session.begin()
     module: Any = sys.modules.get(_RUNTIME)
@@ -181,7 +183,7 @@ def flow_runtime(flow_storage: "MemoryStorage", flow_clock: "VirtualClock") -> "
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """``--flowdsl-histories`` and ``flowdsl_histories``."""
+    """Add the options ``--flowdsl-histories`` and ``flowdsl_histories``."""
     group = parser.getgroup("flowdsl")
     group.addoption(
         "--flowdsl-histories",
@@ -205,7 +207,7 @@ def _folders(config: pytest.Config) -> list[Path]:
 
 
 def _all_wanted(config: pytest.Config) -> bool:
-    """Whether histories are replayed wherever they lie: not if the user asked for some tests only."""
+    """Whether all histories are replayed. They are not if the user selected some tests."""
     known: dict[str, Any] | None = getattr(config, "workerinput", None)
     if known is not None:
         return bool(known["flowdsl_all_histories"])
@@ -220,7 +222,7 @@ def pytest_configure_node(node: Any) -> None:
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-    """A ``.json`` in one of the folders is a history."""
+    """Collect each ``.json`` file in one of the folders as a history."""
     if file_path.suffix != ".json":
         return None
     if not any(folder in file_path.resolve().parents for folder in _folders(parent.config)):
@@ -234,7 +236,7 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
 def pytest_collection_modifyitems(
     session: pytest.Session, config: pytest.Config, items: list[pytest.Item]
 ) -> None:
-    """Histories that lie elsewhere than the tests belong to them too."""
+    """Add histories from folders outside the tests."""
     folders = _folders(config)
     if folders and _all_wanted(config):
         from flowdsl.testing.history.collect import missing_items

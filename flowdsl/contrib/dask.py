@@ -1,4 +1,4 @@
-"""Steps and whole runs on a Dask cluster. Dask places the work; flowdsl keeps the record.
+"""Steps and whole runs on a Dask cluster. Dask decides where the work executes. flowdsl keeps the records.
 
 >>> from distributed import Client, LocalCluster                              # doctest: +SKIP
 >>> from flowdsl import Runtime
@@ -8,16 +8,15 @@
 ...         report(2027)                             # its submitted steps execute on the cluster
 
 The rules
-    A step's body executes on a worker; everything else of it (attempts, records, hooks) stays here. A whole
-    run (``executor.submit(workflow, …)``) executes on a worker, over the storage that its URL opens there.
-    Dask executes a task again when its worker dies. A step that was recorded is never repeated by that; a
-    body that was under way may be, unless it is ``in_doubt="raise"``.
-    Cancelling withdraws what no worker has begun. What has begun is waited for.
+    The body of a step executes on a worker. Its attempts, records and hooks stay here. A whole run
+    (``executor.submit(workflow, …)``) executes on a worker, with the storage that its URL opens there. Dask
+    executes a task again when its worker dies. That never repeats a recorded step. It may repeat a body that
+    was executing, unless the step is ``in_doubt="raise"``. Cancelling withdraws tasks that no worker has
+    begun. It waits for tasks that a worker has begun.
 
 The theory
-    Whether a task has begun is known by its worker alone. So each worker process keeps a small table: a task
-    that begins enters itself, and one that is withdrawn is entered by whoever withdraws it. Who comes first
-    wins.
+    Only the worker knows whether a task has begun. So each worker process has a small table. A task that
+    begins enters itself, and a withdrawal enters the task too. The first entry wins.
 """
 
 import asyncio
@@ -42,21 +41,21 @@ from flowdsl.runtime import Runtime, current_runtime
 
 __all__ = ["DaskExecutor"]
 
-_REMEMBERED = 10_000  # tasks of which a worker knows whether they have begun
+_REMEMBERED = 10_000  # tasks in the table of a worker
 
 
 class DaskExecutor(Executor):
     """An executor of a Dask cluster, for ``Runtime(executor=…)`` and ``@step(executor=…)``.
 
-    Parameters: *client*, a ``distributed.Client``, which stays the caller's to close; *runtime*, called
-    without arguments on the worker of a whole run, makes the :class:`~flowdsl.Runtime` to execute it in
-    (by default one over the URL of the current runtime's storage); further *options* go with each task
-    (``workers``, ``resources``, ``priority``, ``retries``, ``allow_other_workers``).
+    Parameters: *client*: a ``distributed.Client``, which the caller closes. *runtime*: a function without
+    arguments, called on the worker of a whole run. It makes the :class:`~flowdsl.Runtime` in which the run
+    executes; by default that is one with the URL of the current runtime's storage. Other *options* are given
+    to each task (``workers``, ``resources``, ``priority``, ``retries``, ``allow_other_workers``).
 
-    Workers need flowdsl and the user's modules. The keys of tasks begin with the path of the step or
-    workflow, so that Dask's dashboard tells them apart.
+    Workers need flowdsl and the user's modules. The key of a task begins with the path of its step or
+    workflow, so Dask's dashboard groups them.
 
-    Raises ``TypeError`` for what is no client, or an asynchronous one.
+    Raises ``TypeError`` if *client* is not a client, or is asynchronous.
     """
 
     def __init__(self, client: Any, *, runtime: Callable[[], Runtime] | None = None, **options: Any) -> None:
@@ -70,16 +69,17 @@ class DaskExecutor(Executor):
         self._live: set[Future[Any]] = set()
         self._closed = False
         workers = client.scheduler_info(n_workers=-1)["workers"].values()
-        # how many steps are waited for at a time: more than there are threads, so that none is idle
+        # how many steps wait for their result at a time: more than there are threads, so that no thread is
+        # idle
         self._max_workers = max(32, 2 * sum(worker["nthreads"] for worker in workers))
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
         """Execute ``fn(*args, **kwargs)`` on a worker.
 
-        A workflow becomes a run of its own there. Unless it has an id, the run gets the task's: when its
-        worker dies, the next one continues this run, and a run that had ended gives its result.
+        A workflow becomes a run of its own there. If it has no id, the run gets the id of the task. So when
+        its worker dies, the next one continues the same run, or returns the result if the run has ended.
 
-        Raises what pickling raises; ``TypeError`` for what a worker could not do.
+        Raises the errors of pickling, and ``TypeError`` for a function that a worker cannot execute.
         """
         if self._closed:
             raise RuntimeError("this executor was shut down")
@@ -102,8 +102,8 @@ class DaskExecutor(Executor):
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take nothing more; with *wait*, wait for what was submitted; with *cancel_futures*, withdraw what
-        no worker has begun. The cluster stays."""
+        """Accept no more tasks. With *wait*, wait for submitted tasks. With *cancel_futures*, withdraw those
+        that no worker has begun. The cluster stays."""
         self._closed = True
         live = list(self._live)
         if cancel_futures:
@@ -113,7 +113,7 @@ class DaskExecutor(Executor):
             _all_ended(live)
 
 
-_all_ended = wait  # a parameter of ``shutdown`` has the name
+_all_ended = wait  # because ``shutdown`` has a parameter named ``wait``
 
 
 class _TaskFuture(Future[Any]):
@@ -126,12 +126,12 @@ class _TaskFuture(Future[Any]):
         self._remote = remote
 
     def cancel(self) -> bool:
-        """Withdraw the task unless a worker has begun it; whether that worked."""
+        """Withdraw the task, unless a worker has begun it. Return whether that worked."""
         if self.done():
             return self.cancelled()
         try:
             begun = any(self._client.run(_withdraw, self._key, on_error="ignore").values())
-        except (OSError, TimeoutError, RuntimeError, ValueError):  # the scheduler is not there, or is leaving
+        except (OSError, TimeoutError, RuntimeError, ValueError):  # the scheduler is gone, or is closing
             return False
         if begun or not super().cancel():
             return False
@@ -139,11 +139,11 @@ class _TaskFuture(Future[Any]):
         return True
 
     def follow(self, remote: Any) -> None:
-        """The task has ended: so has this."""
+        """Take the outcome of the task, which has ended."""
         try:
             try:
                 value = remote.result()
-            except CancelledError:  # by somebody else: a scheduler that restarts, a person
+            except CancelledError:  # cancelled elsewhere: by a restart of the scheduler, or by a person
                 self.set_exception(RuntimeError(f"Dask dropped the task {self._key}"))
             except Exception as error:  # whatever the body raised
                 self.set_exception(error)
@@ -158,7 +158,7 @@ class _TaskFuture(Future[Any]):
 
 @frozen(slots=True)
 class _Same:
-    """Opens a runtime over the same storage."""
+    """Opens a runtime on the same storage, by its URL."""
 
     url: str
 
@@ -168,7 +168,7 @@ class _Same:
 
 @frozen(slots=True)
 class _Whole:
-    """A whole run: a workflow, or one with options, and what makes the runtime to execute it in."""
+    """A whole run: a workflow, perhaps with options, and the function that makes its runtime."""
 
     runtime: Callable[[], Runtime]
     workflow: Any
@@ -188,7 +188,7 @@ def _is_workflow(fn: Any) -> bool:
 
 
 def _named(fn: Any) -> str:
-    """What a dashboard shows."""
+    """The name that the dashboard shows."""
     if isinstance(fn, Sent):
         return fn.path
     if isinstance(fn, Decorated):
@@ -223,7 +223,7 @@ _lock = threading.Lock()
 
 
 def _enter(key: str, begins: bool) -> bool:
-    """Enter a task unless it is entered; whether it has begun."""
+    """Enter a task as begun, unless it was entered before. Return whether it has begun."""
     with _lock:
         found = _table.setdefault(key, begins)
         while len(_table) > _REMEMBERED:
@@ -232,7 +232,7 @@ def _enter(key: str, begins: bool) -> bool:
 
 
 def _withdraw(key: str) -> bool:
-    """Let the task *key* not begin here; whether it has."""
+    """Withdraw the task *key* on this worker. Return whether it has begun."""
     return _enter(key, False)
 
 

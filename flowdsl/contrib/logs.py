@@ -18,11 +18,11 @@ __all__ = ["RunFilter", "add_run"]
 
 
 class RunFilter(logging.Filter):
-    """Gives each record ``run_id`` and ``step``, the path of the step that is executing; both are ``""``
-    outside. ``trace_id`` and ``span_id`` are those of OpenTelemetry's current span, in hexadecimal digits;
-    both are ``""`` where there is none. It drops nothing.
+    """Adds to each record ``run_id`` and ``step``, the path of the step that is executing. Outside a run both
+    are ``""``. It also adds ``trace_id`` and ``span_id`` of OpenTelemetry's current span, in hexadecimal
+    digits; without a span both are ``""``. It drops no record.
 
-    Put it on a *handler*: a filter on a logger does not see the records of the loggers below it.
+    Add it to a *handler*. A filter of a logger does not see the records of the loggers below it.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -50,7 +50,7 @@ def _here() -> tuple[str, str]:
 
 
 def _trace() -> tuple[str, str]:
-    """Ids of the current span and its trace. Where nobody has imported OpenTelemetry, there is none."""
+    """The ids of the current trace and span. If OpenTelemetry was not imported, there are none."""
     api = sys.modules.get("opentelemetry.trace")
     if api is None:
         return "", ""

@@ -1,18 +1,20 @@
-"""Traces and metrics by OpenTelemetry; its API only, so without an SDK all of this is free of effect.
+"""Traces and metrics with OpenTelemetry. This module uses only the API, so without an SDK it has no effect.
 
 The rules
-    * One span for each execution of a run (``run <workflow>``) and each step that executed (``step <path>``).
-      Bodies execute in the context of their span. Failed attempts and waits are events of the step's span; a
-      replayed step has no span, the run's counts it.
-    * What executes a run again (a call, a resume, a retry), and a fork, is a new span, *linked* to the one
-      before. The link lies in the run, as the tag ``traceparent``, so that another process finds it.
-    * No value, message or argument is told unless ``values=True``, and none that the codec hides.
-    * Nothing that OpenTelemetry raises reaches a run.
+    * There is one span for each execution of a run (``run <workflow>``) and for each step that executed
+      (``step <path>``). Bodies execute in the context of their span. Failed attempts and waits are events of
+      the step's span. A replayed step has no span; the span of the run counts it.
+    * When a run executes again (by a call, a resume or a retry), it gets a new span, which is *linked* to the
+      span before. So does a fork. The link is stored in the run, as the tag ``traceparent``, so another
+      process finds it.
+    * Values, messages and arguments are left out, unless ``values=True``. Those that the codec hides are
+      always left out.
+    * An exception in OpenTelemetry never reaches a run.
 
 The theory
-    Hooks are told that an attempt has failed, and afterwards of the wait, if there is one; that it was the
-    last attempt nobody tells. So the span of a step that has failed stays open until the wait takes it up
-    again, or its run ends; then it ends as of when the attempt failed.
+    Hooks are called when an attempt has failed, and then when the wait begins, if there is one. No hook says
+    that an attempt was the last. So the span of a failed step stays open until the wait begins or the run
+    ends. If the run ends, the span gets the end time of the attempt.
 """
 
 import logging
@@ -55,8 +57,8 @@ _PROPAGATOR = TraceContextTextMapPropagator()
 
 @define(eq=False)
 class _Open:
-    """A span that has not ended: *began* on the monotonic clock; *failed*, when its last attempt did, in
-    nanoseconds since the epoch."""
+    """A span that has not ended. *began*: its start on the monotonic clock. *failed*: when its last attempt
+    failed, in nanoseconds since the epoch."""
 
     span: trace.Span
     context: contexts.Context
@@ -71,15 +73,16 @@ class _Open:
 class Tracing(Hooks):
     """Traces and measures the runs of a runtime: ``Runtime(hooks=[Tracing()])``.
 
-    Parameters: *tracer_provider* and *meter_provider*, by default OpenTelemetry's global ones; *values*,
-    whether arguments and messages of errors are told.
+    Parameters: *tracer_provider* and *meter_provider*: by default OpenTelemetry's global ones. *values*:
+    whether arguments and messages of errors are added.
 
     Spans: ``run <workflow>`` with ``flowdsl.run.id``, ``.workflow``, ``.number``, ``.generation``,
     ``.replayed``; ``step <path>`` with ``flowdsl.step.key``, ``.path``, ``.mode``, ``.attempts``; both with
     ``flowdsl.status``, and, if they failed, ``exception.type`` and status ERROR. Metrics: the histograms
-    ``flowdsl.run.duration`` and ``flowdsl.step.duration`` (seconds), the counters ``flowdsl.step.retries``
-    and ``flowdsl.step.replays``; of queues the gauge ``flowdsl.queue.depth``, how many runs wait, and the
-    histogram ``flowdsl.queue.latency``, how long they waited for a worker since they were due (seconds).
+    ``flowdsl.run.duration`` and ``flowdsl.step.duration`` (seconds), and the counters
+    ``flowdsl.step.retries`` and ``flowdsl.step.replays``. For queues, the gauge ``flowdsl.queue.depth`` is
+    how many runs wait, and the histogram ``flowdsl.queue.latency`` is how long a run waited for a worker
+    after it was due (seconds).
 
     >>> from flowdsl import Runtime, step
     >>> @step
@@ -113,7 +116,8 @@ class Tracing(Hooks):
         return storage
 
     def _depth(self, _: Any) -> Iterator[metrics.Observation]:
-        """How many runs wait, asked for when the meter is read. An outage of the storage tells nothing."""
+        """How many runs wait. It is read when the meter is read. If the storage does not answer, there is no
+        value."""
         for storage in list(self._storages):
             try:
                 counts = storage.count_pending()
@@ -134,7 +138,7 @@ class Tracing(Hooks):
 
     def on_run_start(self, run: Any) -> None:
         """Open the span of this execution."""
-        self._end_run(run.id, "interrupted")  # one whose end nobody told, because its body was torn off
+        self._end_run(run.id, "interrupted")  # its end was not reported: its body was torn off
         row = run.record
         self._claimed(row)
         attributes: dict[str, Any] = {
@@ -187,13 +191,13 @@ class Tracing(Hooks):
     # Steps -------------------------------------------------------------------------------------------------
 
     def on_step_start(self, step: Any) -> None:
-        """Open the span of the step, unless this is another attempt of one that is open."""
+        """Open the span of the step, unless it is open from an earlier attempt."""
         key = (step.run_id, step.key)
         opened = self._steps.get(key)
         if opened is not None and step.attempt > 1:
             opened.attempts, opened.failed = step.attempt, None
             return
-        self._end_step(key, "failed")  # the enclosing step is tried again, and so is this one
+        self._end_step(key, "failed")  # the enclosing step is retried, and so is this one
         around = contexts.get_current()
         if step.run_id in self._runs and not trace.get_current_span(around).get_span_context().is_valid:
             around = self._runs[step.run_id].context
@@ -221,7 +225,7 @@ class Tracing(Hooks):
         self._replays.add(1, {"path": step.path})
 
     def on_step_error(self, step: Any, error: BaseException, attempt: int) -> None:
-        """Note the attempt; the span ends when nothing takes the step up again."""
+        """Note the failed attempt. The span ends when it is known that no other attempt follows."""
         opened = self._steps.get((step.run_id, step.key))
         if opened is None:
             return
@@ -231,7 +235,7 @@ class Tracing(Hooks):
         opened.span.add_event("attempt failed", facts)
         opened.span.set_attribute("exception.type", _name(error))
         opened.failed, opened.took = time.time_ns(), _now() - opened.began
-        if not step.run_id or step.mode != "do":  # nothing takes these up again
+        if not step.run_id or step.mode != "do":  # these are not retried
             self._end_step((step.run_id, step.key), "failed")
 
     def on_step_retry(self, step: Any, error: BaseException, attempt: int, delay: float) -> None:
@@ -276,7 +280,7 @@ class Tracing(Hooks):
             return await proceed()
 
     def carry(self) -> Callable[[], AbstractContextManager[None]] | None:
-        """What lets a body in another process execute in the context of the span that is current here."""
+        """Lets a body in another process execute in the context of the current span."""
         carrier: dict[str, str] = {}
         _PROPAGATOR.inject(carrier)
         return partial(_attached, carrier) if carrier else None
@@ -295,7 +299,7 @@ class Tracing(Hooks):
         token = contexts.attach(opened.context)
         try:
             yield
-        except BaseException as torn:  # an interrupt, or what crosses a body that must stop
+        except BaseException as torn:  # an interrupt, or the signal that the body must stop
             if not isinstance(torn, Exception):
                 _quietly(self._torn, body, key, torn)
             raise
@@ -319,7 +323,7 @@ def _attached(carrier: dict[str, str]) -> Iterator[None]:
 
 
 def _is_told(torn: BaseException) -> bool:
-    """Whether a hook is told of the end that *torn* makes: of a run that is cancelled or timed out."""
+    """Whether a hook is called for the end that *torn* causes: if a run is cancelled or timed out."""
     return isinstance(torn, Stopped) and isinstance(torn.error, RunCancelled | RunTimeout)
 
 
@@ -339,7 +343,7 @@ def _links(tags: Mapping[str, str] | Sequence[str]) -> list[trace.Link]:
 
 
 def _previews() -> Previews:
-    """How values are shown here; of a codec that hides them, not at all."""
+    """Makes the texts of values here. If the codec hides values, they are empty."""
     engine = open_engine()
     return Previews(shown=False) if engine is None else engine.payloads.previews
 

@@ -1,5 +1,5 @@
-"""Pictures of runs, as text: SVG, and the HTML that a notebook shows. Everything here is pure.
+"""Pictures of runs as text: SVG, and the HTML for notebooks. Everything here is pure.
 
-It draws what is stored readable: nothing is loaded, and nothing that was stored is obeyed. Each picture holds
-its own style, which touches nothing outside it, and reads well on light and on dark pages.
+It draws only readable stored texts, and loads nothing. Stored text is escaped, so it never becomes markup.
+Each picture has its own style, which affects nothing outside it, and suits light and dark pages.
 """

@@ -1,4 +1,4 @@
-"""The axis of a timeline: round lengths of time since the beginning."""
+"""The axis of a timeline. Its marks are round lengths of time since the beginning."""
 
 from collections.abc import Iterator
 from math import ceil
@@ -30,7 +30,7 @@ def _busy(line: Timeline) -> list[tuple[float, float]]:
 
 
 def _round(seconds: float) -> float:
-    """The next length of time that people count in.
+    """The next round length of time.
 
     >>> [_round(s) for s in (0.0031, 0.7, 13, 400)]
     [0.005, 1, 15, 600]

@@ -1,7 +1,7 @@
 """Decorated functions and futures as HTML.
 
-A workflow shows the steps that its newest run recorded, and whether they still are what was executed then:
-``same``, ``changed`` (today's source is another one) or ``gone`` (no step of that name is defined here).
+A workflow shows the steps that its newest run recorded, and compares them with the present code: ``same``,
+``changed`` (the source is different now) or ``gone`` (no step of that name is defined here).
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ MOST = 60
 
 @frozen(slots=True)
 class Defined:
-    """What is shown of a decorated function: its *signature* as ``charge(order)``, the first line of its
+    """A decorated function as it is shown: its *signature*, such as ``charge(order)``, the first line of its
     *doc*, and the *options* that are not the default, as text by name."""
 
     kind: str
@@ -33,10 +33,10 @@ class Defined:
 
 
 def match_of(step: Step, sources: Mapping[str, str]) -> str:
-    """Whether *step* was recorded by what is defined now: ``same``, ``changed`` or ``gone``.
+    """Compare *step* with what is defined now: ``same``, ``changed`` or ``gone``.
 
     *sources* are the digests of the steps that are defined now, by path. Digests of different Python versions
-    are not compared: ``same``.
+    cannot be compared, and count as ``same``.
 
     >>> match_of(Step("r", "a", "shop.charge", defaults="@=311.aa"), {"shop.charge": "311.bb"})
     'changed'
@@ -48,7 +48,7 @@ def match_of(step: Step, sources: Mapping[str, str]) -> str:
 
 
 def step_html(step: Defined, runs: Sequence[tuple[Run, str]], now: float) -> str:
-    """Show a step, and the *runs* that ``rt.do`` made of it."""
+    """Show a step, and its *runs* that ``rt.do`` started."""
     parts = [_head(step)]
     if runs:
         parts.append(f"<div>executed by itself (<code>rt.do</code>)</div>{runs_table(runs, now)}")
@@ -62,7 +62,7 @@ def workflow_html(
     sources: Mapping[str, str],
     now: float,
 ) -> str:
-    """Show a workflow, its *newest* run with that run's state, and how the steps in its *journal* match
+    """Show a workflow, its *newest* run with its state, and how the steps in its *journal* match
     *sources*."""
     if newest is None:
         return card(_head(workflow) + '<div class="fd-quiet">no run is recorded</div>')
@@ -71,7 +71,7 @@ def workflow_html(
 
 
 def future_html(path: str, status: str, run_id: str, key: str) -> str:
-    """Show the future of a submitted step; what it holds is not asked for."""
+    """Show the future of a submitted step, without asking for its result."""
     about = f' data-run-id="{attribute(run_id)}"' if run_id else ""
     of = f' <span class="fd-quiet">of run <code>{safe(run_id, 100)}</code></span>' if run_id else ""
     return card(
@@ -81,7 +81,8 @@ def future_html(path: str, status: str, run_id: str, key: str) -> str:
 
 
 def changed_html(found: Mapping[str, str]) -> str:
-    """Say which steps were recorded before their code was changed: by path, the newest run that did."""
+    """Say which steps were recorded before their code was changed. *found* has the newest such run, by
+    path."""
     rows = "".join(
         f'<tr data-match="changed"><td><b>{safe(short_name(path), 60)}</b></td>'
         f"<td>run <code>{safe(run_id, 80)}</code> recorded it before its code was changed</td></tr>"
@@ -92,7 +93,7 @@ def changed_html(found: Mapping[str, str]) -> str:
 
 
 def changed_text(found: Mapping[str, str]) -> str:
-    """The same as text."""
+    """The same as :func:`changed_html`, as text."""
     names = ", ".join(short_name(path) for path in found)
     path, run_id = next(iter(found.items()))
     return (
@@ -132,7 +133,7 @@ def _matches(run: Run, journal: Sequence[Step], sources: Mapping[str, str]) -> s
 
 
 def match_of_path(path: str, steps: Sequence[Step], sources: Mapping[str, str]) -> str:
-    """How the last record of *path* matches."""
+    """How the last record of *path* matches the present code."""
     return match_of(next(step for step in reversed(steps) if step.path == path), sources)
 
 
@@ -158,7 +159,7 @@ def _again(run: Run, changed: Sequence[str]) -> str:
 
 
 def _how(run_id: str, path: str) -> str:
-    """How to execute a changed step once more; recorded results count until somebody says so."""
+    """How to execute a changed step again. Until then its recorded results count."""
     return (
         '<div class="fd-quiet">A run that continues takes what is recorded. To execute a changed step again: '
         f"<code>rt.fork({safe(repr(run_id))}, before={safe(repr(path))})</code> begins a new run there, "

@@ -1,4 +1,4 @@
-"""The steps of a run as a data frame, of pandas or polars: one row a step, in recorded order."""
+"""The steps of a run as a data frame of pandas or polars: one row for each step, in recorded order."""
 
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -42,7 +42,7 @@ def steps_frame(
     """A data frame of the steps in *journal*.
 
     *library*: ``"pandas"`` or ``"polars"``; by default the first of them that is installed. Raises
-    ``ImportError`` naming what to install, and ``ValueError`` for another name.
+    ``ImportError``, which says what to install, and ``ValueError`` for another name.
     """
     if library not in (None, *_LIBRARIES):
         raise ValueError(f"library= is 'pandas', 'polars' or None; got {library!r}")

@@ -1,4 +1,4 @@
-"""Several runs as HTML: what ``rt.runs()`` and a runtime show."""
+"""Several runs as HTML, for ``rt.runs()`` and a runtime."""
 
 from collections.abc import Sequence
 
@@ -33,7 +33,7 @@ def runtime_html(storage: str, name: str, closed: bool, runs: Sequence[tuple[Run
 
 
 def runs_table(runs: Sequence[tuple[Run, str]], now: float, count: int = 0) -> str:
-    """The table of *runs*, the first of *count*; what does not fit is counted."""
+    """The table of *runs*, the first of *count*. It says how many are not shown."""
     if not runs:
         return ""
     rows: list[str] = []

@@ -1,4 +1,5 @@
-"""The timeline of a run as a picture to keep: SVG by itself, everything else by matplotlib."""
+"""The timeline of a run as a picture that can be saved. SVG needs no library, the other formats need
+matplotlib."""
 
 from collections.abc import Sequence
 from os import PathLike
@@ -23,7 +24,7 @@ __all__ = ["Backend", "Plot", "plotted"]
 
 Backend = Literal["svg", "matplotlib"]
 
-_NAMED = 40  # bars whose names are written, at most
+_NAMED = 40  # bars with a written name, at most
 _WIDTH = 9.0  # inches
 
 
@@ -38,10 +39,10 @@ class Plot:
         return timeline_svg(self._line, self._title, alone=True)
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write the picture. The ending of *path* says as what: ``.svg`` needs nothing, ``.png`` and ``.pdf``
-        need matplotlib.
+        """Write the picture. The ending of *path* is the format: ``.svg`` needs nothing, ``.png`` and
+        ``.pdf`` need matplotlib.
 
-        Raises ``ValueError`` for another ending, and ``ImportError`` where matplotlib is not installed.
+        Raises ``ValueError`` for another ending, and ``ImportError`` if matplotlib is not installed.
         """
         file = Path(path)
         kind = file.suffix.lower()
@@ -70,7 +71,7 @@ def plotted(run: Run, state: str, journal: Sequence[Step], now: float, backend: 
 
 
 def figure(line: Timeline, title: str) -> "Figure":
-    """Draw *line* with matplotlib, without pyplot: no window, no global state."""
+    """Draw *line* with matplotlib, but without pyplot, which has windows and global state."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -94,7 +95,7 @@ def figure(line: Timeline, title: str) -> "Figure":
 
 
 def _draw(axes: "Axes", line: Timeline) -> None:
-    """All bars as one collection: a run may have thousands."""
+    """Draw all bars as one collection, because a run may have thousands."""
     from matplotlib.collections import PolyCollection
     from matplotlib.colors import to_rgba
 
@@ -131,12 +132,12 @@ def _is_hollow(bar: Bar) -> bool:
 
 
 def _top(axes: "Axes") -> Any:
-    """Places along the axis of time, heights in parts of the picture."""
+    """A transformation: x is a place on the time axis, y a part of the picture's height."""
     return axes.get_xaxis_transform()
 
 
 def _marks(line: Timeline) -> list[tuple[float, str]]:
-    """Places and texts for the axis, where they have room."""
+    """Places and texts for the axis that have enough room."""
     found: list[tuple[float, str]] = []
     for moment, text in marks(line):
         place = line.place(moment)

@@ -1,6 +1,6 @@
 """One run as HTML: its state, the user's line of an error, the timeline, and the steps as a table.
 
-A page has a limited size: parts are left out, and counted, before it is exceeded.
+The HTML has a limited size. Parts that do not fit are left out, and counted.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -35,8 +35,8 @@ _TABLE = 60_000  # characters of all rows of a table together
 def run_html(run: Run, state: str, journal: Sequence[Step], now: float) -> str:
     """Show *run* with the records of its *journal*.
 
-    Parameters: *state*, its status as it is shown (``interrupted`` for a running one that nobody executes);
-    *now*, in seconds since the epoch.
+    Parameters: *state*: its status as it is shown (``interrupted`` for a running one that nobody executes).
+    *now*: seconds since the epoch.
     """
     line = timeline_of(run, state, journal, now=now)
     parts = [run_line(run, state, now), _counted(run, line)]
@@ -56,32 +56,32 @@ def run_html(run: Run, state: str, journal: Sequence[Step], now: float) -> str:
 
 
 def card(content: str, run: Run | None = None, state: str = "") -> str:
-    """*content* with the style of all cards; of a *run*, it says which and in what *state*."""
+    """*content* in a card. If it is about a *run*, the card has its id and *state* as attributes."""
     about = "" if run is None else f' data-run-id="{attribute(run.id)}" data-status="{safe(state)}"'
     return f'<div class="flowdsl"{about}><style>{css()}</style>{content}</div>'
 
 
 def note_html(title: str, text: str) -> str:
-    """Show what could not be read, and why."""
+    """Show that something could not be read, and why."""
     return card(
         f'<div class="fd-head"><b>{safe(title)}</b></div><div class="fd-quiet">{safe(text, 500)}</div>'
     )
 
 
 def shown_or_why(title: str, draw: Callable[[], str]) -> str:
-    """What *draw* gives; where it raises, *title* and the error, for a front end shows nothing else then.
+    """The result of *draw*. If it raises, *title* and the error, because a notebook would show nothing.
 
     >>> "ZeroDivisionError" in shown_or_why("run order-17", lambda: str(1 / 0))
     True
     """
     try:
         return draw()
-    except Exception as error:  # of the storage, or of the user's own repr
+    except Exception as error:  # an error of the storage, or of the user's repr
         return note_html(title, f"cannot be shown: {type(error).__name__}: {error}")
 
 
 def run_line(run: Run, state: str, now: float) -> str:
-    """What a run is, in one line: state, name, arguments, how long it took."""
+    """A run in one line: state, name, arguments, how long it took."""
     number = f" <span class='fd-quiet'>run {run.number}</span>" if run.number and run.number > 1 else ""
     args = run.args_preview or (HIDDEN if hides(run) else "")
     return (
@@ -92,12 +92,12 @@ def run_line(run: Run, state: str, now: float) -> str:
 
 
 def hides(run: Run) -> bool:
-    """Whether the values of a completed run may not be read: every result has a text, ``None`` too."""
+    """Whether the values of a completed run are hidden. Otherwise every result has a text, even ``None``."""
     return run.status is RunStatus.COMPLETED and not run.result_preview
 
 
 def took(run: Run, state: str, now: float) -> str:
-    """How long a run took or has been going on; ``""`` for one that nobody executes."""
+    """How long a run took or has been executing; ``""`` if nobody executes it."""
     if run.finished_at is not None and state != "running":
         return length(max(run.finished_at - run.created_at, 0.0))
     return f"for {length(max(now - run.created_at, 0.0))} by now" if state == "running" else ""
@@ -135,7 +135,7 @@ def _relatives(run: Run) -> Iterator[tuple[str, str | None]]:
 
 
 def _error(preview: str) -> str:
-    """The user's line first, then what happened there."""
+    """The user's line, then the error."""
     text, where, source = error_lines(preview)
     lines = []
     if where:
@@ -150,7 +150,7 @@ def _table(line: Timeline) -> str:
     ordered = _outer_first(line.bars)
     shown = ordered[-ROWS:]
     rows: list[str] = []
-    for bar in reversed(shown):  # the last ones are the ones to keep
+    for bar in reversed(shown):  # the last ones are kept
         row = _row(bar)
         if sum(map(len, rows)) + len(row) > _TABLE:
             break
@@ -167,7 +167,7 @@ def _table(line: Timeline) -> str:
 
 
 def _outer_first(bars: Sequence[Bar]) -> list[Bar]:
-    """Bars by their beginning, each followed by those called inside it."""
+    """Bars in order of their beginning. Each is followed by the bars that were called inside it."""
     inside: dict[str, list[Bar]] = {}
     for bar in bars:
         inside.setdefault(bar.owner, []).append(bar)

@@ -1,4 +1,4 @@
-"""What all pictures share: colours of statuses on light and dark pages, and text that is safe in markup."""
+"""Shared by all pictures: colours of statuses on light and dark pages, and text that is safe in markup."""
 
 from functools import cache
 from html import escape
@@ -55,10 +55,11 @@ _PICTURE = """
 
 @cache
 def css(*, layout: bool = True) -> str:
-    """The style of a picture; without *layout*, only what an SVG needs. All rules are for ``.flowdsl``."""
+    """The style of a picture. Without *layout*, only the rules that an SVG needs. All rules are for
+    ``.flowdsl``."""
     rules = [_variables(".flowdsl", "light")]
     rules.append("@media (prefers-color-scheme:dark){" + _variables(".flowdsl", "dark") + "}")
-    # What the page of the notebook says wins over the system.
+    # The theme of the notebook wins over the system's.
     rules.append(_variables('.flowdsl:is([data-jp-theme-light="true"] *,.vscode-light *)', "light"))
     rules.append(
         _variables('.flowdsl:is([data-jp-theme-light="false"] *,.vscode-dark *,[theme="dark"] *)', "dark")
@@ -84,12 +85,12 @@ def _variables(selector: str, scheme: str) -> str:
 
 
 def state_class(status: str) -> str:
-    """The class of what is drawn for *status*; a word that is not in the table is drawn as ``pending``."""
+    """The CSS class for *status*. An unknown status is drawn as ``pending``."""
     return f"fd-{status if status in STATES else 'pending'}"
 
 
 def badge(status: str) -> str:
-    """A status as sign and word, in its colour.
+    """A status with its sign, in its colour.
 
     >>> badge("failed")
     '<b class="fd-failed fd-nowrap">✗ failed</b>'
@@ -99,7 +100,7 @@ def badge(status: str) -> str:
 
 
 def cut(text: str, most: int) -> str:
-    """The beginning of *text*, with a sign where something is left out.
+    """The beginning of *text*, with ``…`` if something is left out.
 
     >>> cut("order-17", 6)
     'order…'
@@ -108,7 +109,7 @@ def cut(text: str, most: int) -> str:
 
 
 def safe(text: str, most: int = 200) -> str:
-    """*text* for HTML and SVG: cut, escaped, and without characters that XML or a page has no place for.
+    """*text* for HTML and SVG: shortened, escaped, and without characters that XML or HTML does not allow.
 
     >>> safe("<b>\\x00")
     '&lt;b&gt;\\\\x00'
@@ -129,5 +130,5 @@ def length(seconds: float) -> str:
 
 
 def attribute(text: str) -> str:
-    """*text* as the value of an attribute, whole where it is no longer than a thousand characters."""
+    """*text* as the value of an attribute. It is shortened if it has more than a thousand characters."""
     return safe(text, 1000)

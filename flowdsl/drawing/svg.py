@@ -1,7 +1,8 @@
-"""A timeline as SVG: one bar a step, in lanes, over an axis of time in which idle time is folded.
+"""A timeline as SVG: one bar for each step, in lanes, over a time axis in which idle time is folded.
 
-A picture has a limited number of elements, however long the run was. Up to :data:`MOST` bars are drawn one by
-one. Of more, the longest, the failed and the unfinished ones are; all of them together are one shape behind.
+The number of elements is limited, however long the run was. Up to :data:`MOST` bars are drawn one by one. If
+there are more, the failed, the unfinished and the longest are drawn one by one, and all together are one
+shape behind them.
 """
 
 from collections import defaultdict
@@ -22,17 +23,17 @@ MOST = 250
 
 WIDTH = 900
 _LEFT, _RIGHT, _TOP = 2, 2, 20
-_LANE = 18.0  # height of a lane, where there is room
+_LANE = 18.0  # height of a lane, if there is room
 _ROOM = 360.0  # height of all lanes, at most
 _LEAST = 2.0  # width of a bar
-_LETTER = 6.1  # width of one, about
-_CHARACTERS = 90_000  # of all bars that are drawn one by one
+_LETTER = 6.1  # the width of one, about
+_CHARACTERS = 90_000  # of all bars that are drawn one by one, at most
 _PIECES = 2000  # of the shape of all bars, at most
 
 
 @define
 class _Scale:
-    """From moments and lanes to places in the picture."""
+    """Turns times and lanes into places in the picture."""
 
     line: Timeline
     lane: float
@@ -50,10 +51,10 @@ class _Scale:
 
 
 def timeline_svg(line: Timeline, title: str, *, alone: bool = False) -> str:
-    """Draw *line*. *title* is what is said to those who do not see it.
+    """Draw *line*. *title* is the text for people who cannot see it.
 
-    With *alone* the picture is a document of its own, with its style and a ground; else it stands in HTML
-    that has the style.
+    With *alone* the picture is a complete document, with style and background. Otherwise it is part of an
+    HTML page that has the style.
     """
     lanes = max(line.lanes, 1)
     scale = _Scale(line, min(_LANE, max(_ROOM / lanes, 0.5)))
@@ -63,7 +64,7 @@ def timeline_svg(line: Timeline, title: str, *, alone: bool = False) -> str:
         f'aria-label="{attribute(title)}"' + (' class="flowdsl"' if alone else "") + ">"
     ]
     if alone:
-        # The rules are for what lies in ``.flowdsl``, so everything drawn lies in a group.
+        # The rules are for elements inside ``.flowdsl``, so everything is drawn inside a group.
         parts.append(f"<title>{safe(title)}</title><style>{css(layout=False)}</style><g>")
         parts.append(
             f'<rect width="{WIDTH}" height="{_n(height)}" style="fill:var(--fd-ground)" fill="#ffffff"/>'
@@ -79,7 +80,7 @@ def timeline_svg(line: Timeline, title: str, *, alone: bool = False) -> str:
 
 
 def _chosen(scale: _Scale) -> tuple[list[Bar], list[str]]:
-    """The bars that are drawn one by one, and their drawing: those that matter first, until it is enough."""
+    """The bars that are drawn one by one, the most important first, until the limit; and their drawing."""
     plain = {"completed", "undone"}
     ranked = sorted(scale.line.bars, key=lambda bar: (bar.status in plain, bar.start - bar.end))
     drawn, room = [], _CHARACTERS
@@ -115,7 +116,7 @@ def _axis(scale: _Scale, height: float) -> Iterator[str]:
 
 
 def _marks(scale: _Scale) -> Iterator[tuple[float, str]]:
-    """Places and texts of the axis, where they have room."""
+    """Places and texts of the axis that have enough room."""
     folds = [(scale.x(idle.start), scale.x(idle.end)) for idle in scale.line.idle]
     last = -100.0
     for moment, text in marks(scale.line):
@@ -176,7 +177,7 @@ def _extent(scale: _Scale, bar: Bar) -> tuple[float, float]:
 
 
 def _names(scale: _Scale, bars: list[Bar]) -> Iterator[str]:
-    """The name of each bar, in it where it fits, else behind it where nothing else stands."""
+    """The name of each bar: inside it if it fits, else after it if there is room."""
     if scale.lane < 11:
         return
     after: dict[int, list[float]] = defaultdict(list)
@@ -207,7 +208,8 @@ def _names(scale: _Scale, bars: list[Bar]) -> Iterator[str]:
 
 
 def _shape(scale: _Scale, bars: Iterable[Bar]) -> Iterator[str]:
-    """Many bars as one shape a status: what touches in a row, but for a small gap, is one piece."""
+    """Many bars as one shape for each status. Bars of a lane with only a small gap between them become one
+    piece."""
     row = max(scale.lane, 3.0)
     extents: dict[tuple[str, int], list[tuple[float, float]]] = defaultdict(list)
     for bar in bars:
@@ -230,7 +232,7 @@ def _shape(scale: _Scale, bars: Iterable[Bar]) -> Iterator[str]:
 
 
 def _merged(extents: list[tuple[float, float]], gap: float) -> list[tuple[float, float]]:
-    """Sorted pieces with more than *gap* between them that cover all *extents*."""
+    """Sorted pieces that cover all *extents*, with more than *gap* between them."""
     extents.sort()
     found = [extents[0]]
     for left, right in extents[1:]:

@@ -1,7 +1,7 @@
-"""flowdsl in notebooks: which notebook this is, and runs shown while they execute.
+"""flowdsl in notebooks: live progress of runs, and the name of the notebook.
 
-``%load_ext flowdsl.notebook`` shows every run of every cell that takes longer than half a second, and says
-below a cell which recorded steps it changed.
+``%load_ext flowdsl.notebook`` shows every run that takes longer than half a second, in every cell. If a cell
+changes recorded steps, a note below the cell names them.
 
 >>> import flowdsl.notebook
 >>> flowdsl.notebook.name("sweep")

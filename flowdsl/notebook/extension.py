@@ -1,4 +1,4 @@
-"""``%load_ext flowdsl.notebook``: runs are shown live in every cell, and redefined steps are noticed."""
+"""``%load_ext flowdsl.notebook``: shows runs live in every cell, and notices redefined steps."""
 
 from contextlib import ExitStack
 from typing import Any
@@ -11,7 +11,7 @@ __all__ = ["load_ipython_extension", "unload_ipython_extension"]
 
 
 class _Extension:
-    """What stands around each cell."""
+    """Called before and after each cell."""
 
     def __init__(self) -> None:
         self._around: ExitStack | None = None
@@ -37,7 +37,7 @@ class _Extension:
             show({"text/html": changed_html(found), "text/plain": changed_text(found)})
 
     def end_live(self) -> None:
-        """Leave what the cell showed."""
+        """End the live pictures of the cell; their last state stays."""
         around, self._around = self._around, None
         if around is not None:
             around.close()

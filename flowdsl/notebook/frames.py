@@ -1,4 +1,5 @@
-"""What is shown of a run while it executes: state, how far it is, what it does; as HTML and as one line."""
+"""A frame shows a run while it executes: its state, its progress and what it does, as HTML and as one
+line."""
 
 from collections import Counter, deque
 from collections.abc import Sequence
@@ -24,8 +25,8 @@ LAST = 5
 
 @define
 class Frame:
-    """What is known of one run. ``seen`` is the number of its last record that was read; ``skipped`` says
-    that records before it were not, so that nothing can be counted by name."""
+    """The known state of one run. ``seen`` is the number of the last record that was read. ``skipped``: some
+    records were not read, so steps cannot be counted by name."""
 
     run: Run | None = None
     state: str = "running"
@@ -39,7 +40,7 @@ class Frame:
     _known: dict[str, str] = field(factory=dict)
 
     def take(self, run: Run, state: str, fresh: Sequence[Step], now: float, skipped: bool = False) -> None:
-        """Take in the row and the records that are new; *skipped*: others before them were not read."""
+        """Take in the row and the new records. *skipped*: some records before them were not read."""
         self.run, self.state, self.now = run, state, now
         self.skipped = self.skipped or skipped
         for step in fresh:
@@ -86,7 +87,7 @@ def line(frame: Frame) -> str:
 
 
 def html(frame: Frame) -> str:
-    """A card: the run, a bar of what is done, the steps by name, what came last."""
+    """A card: the run, a progress bar, the steps by name, and the last one."""
     run = frame.run
     if run is None:
         return card("")
@@ -114,7 +115,7 @@ def html(frame: Frame) -> str:
 
 
 def _count(frame: Frame) -> str:
-    """How many steps have completed; where not all were read, about how many were recorded."""
+    """How many steps have completed. If not all records were read, about how many were recorded."""
     return f"about {frame.seen:,}" if frame.skipped else f"{frame.total('completed'):,}"
 
 
@@ -126,7 +127,7 @@ def _elapsed(frame: Frame) -> float:
 
 
 def _names(frame: Frame) -> str:
-    """A row for each name: how many calls ended how, as a bar and in numbers."""
+    """A row for each name: how its calls ended, as a bar and in numbers."""
     shown = list(frame.counts.items())[:PATHS]
     most = max((counts.total() for _, counts in shown), default=0)
     rows = "".join(

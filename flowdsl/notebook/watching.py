@@ -2,11 +2,11 @@
 
 The rules
     * Outside :func:`live` nothing exists: no hook, no thread, no timer.
-    * A run is told of when it begins and when it ends, steps are not: what a run has done is read from its
-      records, in a thread of our own, beside the run.
-    * At most four frames a second, and less where a frame is dear: the thread works for a hundredth of the
-      time and rests for the others. No frame reads more than about :data:`READ` records, the last one
-      neither: reading costs as much as executing a quick step.
+    * Hooks report only the beginning and end of a run, not its steps. A thread of our own reads the records
+      of the run while it executes.
+    * There are at most four frames a second. If a frame takes long, there are fewer: the thread works for a
+      hundredth of the time. No frame, not even the last, reads more than about :data:`READ` records, because
+      reading one takes as long as executing a quick step.
 """
 
 import sys
@@ -46,13 +46,12 @@ class Screen(Protocol):
         """Draw the runs that have a new frame."""
 
     def close(self) -> None:
-        """Leave what was drawn last."""
+        """End the drawing. The last picture stays."""
 
 
 @define(eq=False)
 class Shown:
-    """One run that is watched: since when (monotonic), in which context its cell executes, what was seen of
-    it."""
+    """One watched run: since when (monotonic), the context of its cell, and its frame."""
 
     run: Run[Any]
     since: float
@@ -63,7 +62,7 @@ class Shown:
 
 
 class Watcher(Hooks):
-    """Is told of runs, and draws those that last longer than *after* seconds on *screen*."""
+    """Hears of runs by hooks, and draws those that take longer than *after* seconds on *screen*."""
 
     def __init__(self, screen: Screen, after: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._screen = screen
@@ -104,10 +103,10 @@ class Watcher(Hooks):
             if shown is None:
                 return
             if not shown.visible and self._after > 0:
-                del self._runs[run_id]  # over before anybody would have looked
+                del self._runs[run_id]  # it has ended before it was shown
                 return
         try:
-            self._look(shown)  # here, for its runtime may be closed before the next frame
+            self._look(shown)  # now, because its runtime may be closed before the next frame
         finally:
             with self._changed:
                 shown.ended = True
@@ -120,7 +119,7 @@ class Watcher(Hooks):
 
     @block
     def sooner(self, after: float) -> Iterator[None]:
-        """Show runs after *after* seconds already, while the block lasts."""
+        """In the block, show runs already after *after* seconds."""
         before, self._after = self._after, min(self._after, after)
         try:
             yield
@@ -138,8 +137,8 @@ class Watcher(Hooks):
         self._screen.close()
 
     def tick(self, last: bool = False) -> float | None:
-        """Draw what is due. Returns the seconds until something will be, ``None`` where there is nothing to
-        wait for."""
+        """Draw what is due. Return the seconds until the next frame, or ``None`` if there is nothing to wait
+        for."""
         now = self._clock()
         with self._changed:
             due = [one for one in self._runs.values() if one.visible or now - one.since >= self._after]
@@ -148,11 +147,11 @@ class Watcher(Hooks):
         for shown in due:
             try:
                 if not shown.visible and shown.run.parent is not None:
-                    self._forget(shown)  # a child is seen in its root
+                    self._forget(shown)  # a child is part of the picture of its root
                     continue
                 shown.visible = True
                 self._look(shown)
-            except FlowError:  # its runtime is closed, or somebody has deleted it
+            except FlowError:  # its runtime was closed, or it was deleted
                 self._forget(shown)
                 continue
             drawn.append(shown)
@@ -173,7 +172,7 @@ class Watcher(Hooks):
         while True:
             with self._changed:
                 if not self._closed and rest > 0:
-                    self._changed.wait(rest)  # a run that begins or ends in the meantime can wait as well
+                    self._changed.wait(rest)  # a run that begins or ends meanwhile waits for this rest too
                 if self._closed:
                     return
             begun = time.thread_time()
@@ -187,7 +186,7 @@ class Watcher(Hooks):
 
 
 def _look(shown: Shown) -> None:
-    """Take what was recorded since the last look into the frame; of too much, only the end."""
+    """Add the records since the last look to the frame. If there are too many, add only the last ones."""
     frame, run = shown.frame, shown.run
     seen = look(run, after=frame.seen, limit=READ)
     if len(seen.steps) < READ:
@@ -199,8 +198,8 @@ def _look(shown: Shown) -> None:
 
 
 def _last_number(run: Run[Any], known: int) -> int:
-    """About the highest number of a record of *run*, of which one is *known*: looked for in strides that
-    grow, then shrink."""
+    """About the highest number of a record of *run*. *known* is the number of one record. The search goes in
+    steps that grow, and then shrink."""
 
     def beyond(number: int) -> bool:
         return bool(records(run, after=number, limit=1))
@@ -217,7 +216,8 @@ def _last_number(run: Run[Any], known: int) -> int:
 
 
 def show(content: dict[str, str], name: str | None = None) -> Any:
-    """Put *content*, texts by their MIME type, below the cell; with a *name*, returns what draws over it."""
+    """Show *content* (texts by MIME type) below the cell. With a *name*, return a handle that can replace
+    it."""
     from IPython import display
 
     put: Callable[..., Any] = display.display
@@ -226,19 +226,19 @@ def show(content: dict[str, str], name: str | None = None) -> Any:
 
 @define
 class NotebookScreen:
-    """One output a run, drawn over in place."""
+    """Shows one output for each run, which is replaced in place."""
 
     handles: dict[str, Any] = field(factory=dict)
 
     def draw(self, shown: list[Shown]) -> None:
-        """Draw each in the output that is its own."""
+        """Draw each run in its own output."""
         for one in shown:
             content = {"text/html": html(one.frame), "text/plain": line(one.frame)}
             known = self.handles.get(one.run.id)
             if known is not None:
                 known.update(content, raw=True)
                 continue
-            # In the context of the cell that began the run, so that the output stands below that cell.
+            # In the context of the cell that began the run, so the output is below that cell.
             name = f"flowdsl-{id(one):x}-{len(self.handles)}"
             self.handles[one.run.id] = one.context.copy().run(show, content, name)
 
@@ -247,14 +247,14 @@ class NotebookScreen:
 
 
 class TerminalScreen:
-    """One line on standard error, drawn over in place."""
+    """Shows one line on standard error, which is replaced in place."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
         self._width = 0
 
     def draw(self, shown: list[Shown]) -> None:
-        """Draw the first that is not over; say how many others there are."""
+        """Draw the first run that has not ended, and say how many others there are."""
         first = next((one for one in shown if not one.ended), shown[-1])
         others = sum(not one.ended for one in shown) - (not first.ended)
         text = line(first.frame) + (f"  (+{others} more)" if others > 0 else "")
@@ -293,12 +293,12 @@ def screen() -> Screen | None:
 
 @block
 def live(after: Any = 0.5) -> Iterator[None]:
-    """Show each run that begins in the block while it executes, once it has taken longer than *after* (a
+    """Show each run that begins in the block while it executes, when it has taken longer than *after* (a
     duration; 0 shows all).
 
-    In a notebook this is one output for each run that was not begun by another one; in a terminal one line on
-    standard error; elsewhere nothing. The last frame stays. A block in another one shows its runs where that
-    one does, sooner if it says so.
+    In a notebook there is one output for each run that was not started by another run. In a terminal there is
+    one line on standard error. Elsewhere nothing is shown. The last frame stays. An inner block shows its
+    runs in the same place as the outer one; its *after* may be shorter.
 
     >>> import flowdsl.notebook
     >>> with flowdsl.notebook.live():

@@ -1,6 +1,8 @@
-"""The web page: runs, live, in a browser. ``flowdsl ui`` serves it; :func:`app` gives it to be mounted.
+"""The web page: runs, live, in a browser. ``flowdsl ui`` serves it. :func:`app` returns it, to be mounted in
+an app of yours.
 
-It needs the extra ``web`` (Starlette, uvicorn, Jinja2). Nothing is built, nothing comes from another host.
+It needs the extra ``web`` (Starlette, uvicorn, Jinja2). It has no build step, and loads nothing from another
+host.
 
 >>> from flowdsl.storage import MemoryStorage
 >>> page = app(MemoryStorage())

@@ -1,4 +1,4 @@
-"""What a person can do to a run, a queue or a schedule from the page."""
+"""Actions on runs, queues and schedules from the page."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -19,32 +19,32 @@ from flowdsl.errors import (
     StorageUnavailable,
 )
 from flowdsl.web.answers import Refusal, json_response, see_other
-from flowdsl.web.asked import Asked
-from flowdsl.web.offers import change
+from flowdsl.web.page_request import PageRequest
 from flowdsl.web.reading import shown_status
+from flowdsl.web.tables import change
 
-__all__ = ["OF_KINDS", "OF_RUNS", "of_offered", "of_run"]
+__all__ = ["OF_KINDS", "OF_RUNS", "act_on_row", "act_on_run"]
 
 
-def of_run(asked: Asked) -> Response:
-    """Do it, then on to the run."""
-    if not asked.name or asked.runtime.run(asked.name) is None:
+def act_on_run(request: PageRequest) -> Response:
+    """Do the action, then redirect to the run."""
+    if not request.name or request.runtime.run(request.name) is None:
         raise Refusal(404, "there is no such run")
     try:
         with acting_as("web"):
-            about = OF_RUNS[asked.action](asked)
+            about = OF_RUNS[request.action](request)
     except (RunFinished, RunConflict) as error:
         raise Refusal(409, _said(error)) from error
     except (CorruptPayload, StorageUnavailable):
         raise
     except (ResultNotStorable, StorageError, ValueError, TypeError) as error:
         raise Refusal(400, f"this cannot be stored, or means nothing: {type(error).__name__}") from error
-    if not asked.wants_json:
-        return see_other(asked.path("runs", about))
-    record = asked.runtime.storage.get_run(about)
+    if not request.wants_json:
+        return see_other(request.path("runs", about))
+    record = request.runtime.storage.get_run(about)
     if record is None:
         raise Refusal(404, "there is no such run")
-    return json_response(run_view(record, shown_status(asked.runtime, record)))
+    return json_response(run_view(record, shown_status(request.runtime, record)))
 
 
 _STATES = {
@@ -57,50 +57,50 @@ def _said(error: Exception) -> str:
     return next(text for kind, text in _STATES.items() if isinstance(error, kind))
 
 
-def _cancel(asked: Asked) -> str:
-    asked.runtime.cancel(asked.name)
-    return asked.name
+def _cancel(request: PageRequest) -> str:
+    request.runtime.cancel(request.name)
+    return request.name
 
 
 _NEEDS_CODE = "its code is not loaded here: serve the page with `flowdsl ui --app MODULE`"
 
 
-def _retry(asked: Asked) -> str:
+def _retry(request: PageRequest) -> str:
     try:
-        asked.runtime.retry(asked.name)
+        request.runtime.retry(request.name)
     except StepNotFound as error:
         raise Refusal(409, _NEEDS_CODE) from error
-    return asked.name
+    return request.name
 
 
-def _fork(asked: Asked) -> str:
-    before = _field(asked, "before")
-    return asked.runtime.fork(asked.name, before, id=asked.form.get("id") or None).id
+def _fork(request: PageRequest) -> str:
+    before = _field(request, "before")
+    return request.runtime.fork(request.name, before, id=request.form.get("id") or None).id
 
 
-def _signal(asked: Asked) -> str:
-    payload = asked.form.get("payload", "").strip()
+def _signal(request: PageRequest) -> str:
+    payload = request.form.get("payload", "").strip()
     value = _json(payload, "payload") if payload else None
-    asked.runtime.signal(asked.name, _field(asked, "name"), value, sender="web")
-    return asked.name
+    request.runtime.signal(request.name, _field(request, "name"), value, sender="web")
+    return request.name
 
 
-def _resolve(asked: Asked) -> str:
-    step = _field(asked, "step")
-    result, error, rerun = (asked.form.get(name, "") for name in ("result", "error", "rerun"))
+def _resolve(request: PageRequest) -> str:
+    step = _field(request, "step")
+    result, error, rerun = (request.form.get(name, "") for name in ("result", "error", "rerun"))
     if sum(bool(given) for given in (result, error, rerun)) != 1:
         raise Refusal(400, "say one of result (JSON), error and rerun")
     if rerun:
-        asked.runtime.resolve(asked.name, step, rerun=True)
+        request.runtime.resolve(request.name, step, rerun=True)
     elif error:
-        asked.runtime.resolve(asked.name, step, error=StepFailed(error, run=asked.name, step=step))
+        request.runtime.resolve(request.name, step, error=StepFailed(error, run=request.name, step=step))
     else:
-        asked.runtime.resolve(asked.name, step, result=_json(result, "result"))
-    return asked.name
+        request.runtime.resolve(request.name, step, result=_json(result, "result"))
+    return request.name
 
 
-def _field(asked: Asked, name: str) -> str:
-    found = asked.form.get(name, "").strip()
+def _field(request: PageRequest, name: str) -> str:
+    found = request.form.get(name, "").strip()
     if not found:
         raise Refusal(400, f"the field {name} is missing")
     return found
@@ -117,7 +117,7 @@ def _refused(constant: str) -> Any:
     raise ValueError(f"{constant} is not a JSON number")
 
 
-OF_RUNS: Mapping[str, Callable[[Asked], str]] = {
+OF_RUNS: Mapping[str, Callable[[PageRequest], str]] = {
     "cancel": _cancel,
     "retry": _retry,
     "fork": _fork,
@@ -133,15 +133,15 @@ OF_KINDS: Mapping[str, tuple[str, ...]] = {
 """Page → the actions of its rows."""
 
 
-def of_offered(asked: Asked) -> Response:
-    """Pause, resume or trigger, then back to the table."""
-    kind, _, action = asked.action.partition("/")
+def act_on_row(request: PageRequest) -> Response:
+    """Pause, resume or trigger, then redirect to the table."""
+    kind, _, action = request.action.partition("/")
     try:
-        change(asked.runtime, kind, asked.name, action)
+        change(request.runtime, kind, request.name, action)
     except StepNotFound as error:
         raise Refusal(409, _NEEDS_CODE) from error
     except LookupError:
         raise Refusal(404, f"there is no such {kind.removesuffix('s')}") from None
-    if asked.wants_json:
-        return json_response({"name": asked.name, "action": action})
-    return see_other(f"{asked.base}/{kind}")
+    if request.wants_json:
+        return json_response({"name": request.name, "action": action})
+    return see_other(f"{request.base}/{kind}")

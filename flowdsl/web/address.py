@@ -1,8 +1,8 @@
-"""Addresses: what a request's path means, and the path of a run.
+"""Addresses: reading the path of a request, and making the path of a run.
 
-A run's id is one percent-encoded segment, its slashes too. So the path is taken as it came, undecoded, and
-split before it is decoded. ``.`` and ``..`` would be folded by browsers: such an id stands in the query,
-behind an empty segment (``/runs/?id=..``).
+A run's id is one percent-encoded segment; its slashes are encoded too. So the raw path is split first, and
+then decoded. Browsers remove the segments ``.`` and ``..``. So such an id is in the query, after an empty
+segment (``/runs/?id=..``).
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ def base_of(scope: Mapping[str, Any]) -> str:
 
 
 def segments_of(scope: Mapping[str, Any]) -> list[str] | None:
-    """The decoded segments of the request's path below the mount; ``None`` for a path that means nothing."""
+    """The decoded segments of the request's path below the mount; ``None`` for an invalid path."""
     path: str = (scope.get("raw_path") or quote(scope["path"]).encode()).decode("latin-1")
     base = base_of(scope)
     if path.startswith(base + "/") or path == base:
@@ -37,7 +37,7 @@ def segments_of(scope: Mapping[str, Any]) -> list[str] | None:
 
 
 def href(base: str, kind: str, name: str, *more: str) -> str:
-    """The path of the *kind* (``runs``, ``queues``, …) of this *name*, and of what stands below it.
+    """The path of the *kind* (``runs``, ``queues``, …) with this *name*, and of the pages below it.
 
     >>> href("/flow", "runs", "orders/7", "cancel"), href("", "runs", "..")
     ('/flow/runs/orders%2F7/cancel', '/runs/?id=..')

@@ -1,4 +1,4 @@
-"""Answers: the headers that every one has, and the ways to make one."""
+"""Responses: the headers that every response has, and functions that make responses."""
 
 import json
 import logging
@@ -41,8 +41,8 @@ HEADERS: Mapping[str, str] = {
 
 @frozen
 class Refusal(Exception):
-    """Ends the handling of a request with this status and one line of text. The text holds nothing that the
-    client sent."""
+    """Ends the handling of a request with this status and one line of text. The text contains nothing that
+    the client sent."""
 
     status: int
     text: str
@@ -50,7 +50,7 @@ class Refusal(Exception):
 
 
 def refusal_of(error: Exception) -> Refusal:
-    """What an error is for the client."""
+    """The response that a client gets for *error*."""
     if isinstance(error, Refusal):
         return error
     if isinstance(error, RunNotFound):
@@ -70,7 +70,7 @@ def refusal_of(error: Exception) -> Refusal:
 
 
 def refused_text(error: CorruptPayload) -> str:
-    """Which record is refused, and why; where the database is, is nobody's business."""
+    """Which record is refused, and why. The text does not say where the database is."""
     path = getattr(error, "path", None)
     return str(error) if path is None else str(error).replace(path, "the database")
 
@@ -81,9 +81,9 @@ def html(text: str, status: int = 200, headers: Mapping[str, str] | None = None)
 
 
 def html_in_pieces(pieces: Iterator[str]) -> Response:
-    """A page whose first piece is sent while the others are still made.
+    """A page whose first piece is sent while the other pieces are still being made.
 
-    An error in the first one is raised here; one in the others is told at the end of the page.
+    An error in the first piece is raised here. An error in another piece is shown at the end of the page.
     """
     first = next(pieces, "")
 
@@ -98,8 +98,8 @@ def html_in_pieces(pieces: Iterator[str]) -> Response:
 
 
 def _bytes(text: str) -> bytes:
-    """A page as bytes. Here, and nowhere else, what is not to be seen is escaped: what turns the direction of
-    text, controls, what is no Unicode."""
+    """A page as bytes. Here, and only here, invisible characters are escaped: marks that turn the direction
+    of text, control characters, and what is not Unicode."""
     return "\n".join(map(clean, text.split("\n"))).encode()
 
 
@@ -110,5 +110,5 @@ def json_response(document: Any, status: int = 200, headers: Mapping[str, str] |
 
 
 def see_other(path: str) -> Response:
-    """On to *path*, by GET."""
+    """A redirect to *path*, by GET."""
     return Response(status_code=303, headers={"Location": path})

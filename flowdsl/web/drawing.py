@@ -1,8 +1,8 @@
-"""The timeline as a picture: places and lengths in percent, so that zooming is a matter of one width.
+"""The timeline as a picture. Places and lengths are in percent, so zooming changes only one width.
 
-At most :data:`MOST` bars are elements of their own; a longer run shows its most important ones so (failed and
-executing first, then the longest), and all the others as one shape behind them. Looking closer, by zoom or
-filter, brings them forth.
+At most :data:`MOST` bars are elements of their own. A longer run shows only its most important bars in this
+way (failed and executing ones first, then the longest), and all bars as one shape behind them. Zooming and
+filtering show the others.
 """
 
 import math
@@ -13,8 +13,8 @@ from attrs import field, frozen
 
 from flowdsl.core.timeline import Bar, Timeline
 from flowdsl.core.words import span, state_of
-from flowdsl.web.look import step_name
 from flowdsl.web.query import View
+from flowdsl.web.rendering import step_name
 
 __all__ = ["LANE", "MOST", "Drawn", "Picture", "picture", "spoken"]
 
@@ -24,15 +24,15 @@ MOST = 500
 LANE = 28
 """Pixels from one lane to the next."""
 
-_GRAIN = 2000  # parts of the whole that the shape of all bars can tell apart
+_GRAIN = 2000  # the resolution of the shape of all bars: parts of the whole width
 _TICKS = 8
-_EDGE, _INNER = 0.2, 99.4  # percent: the left edge, and what lies between the edges
-_WIDE = 10  # pixels of one percent, about, on a screen that is not small: whether a text fits
+_EDGE, _INNER = 0.2, 99.4  # percent: the left edge, and the width between the edges
+_WIDE = 10  # pixels of one percent on a screen that is not small, about; decides whether a text fits
 
 
 @frozen
 class Drawn:
-    """One bar: *x* and *width* in percent, *y* in pixels, its texts, and its attempts as places in it."""
+    """One bar: *x* and *width* in percent, *y* in pixels, its texts, and the places of its attempts."""
 
     bar: Bar
     x: float
@@ -48,7 +48,7 @@ class Drawn:
 
 @frozen
 class Fold:
-    """Idle time: where it lies, and how long it was."""
+    """Idle time: its place, and its length."""
 
     x: float
     width: float
@@ -57,7 +57,7 @@ class Fold:
 
 @frozen
 class Picture:
-    """All that the template draws."""
+    """Everything that the template draws."""
 
     bars: tuple[Drawn, ...]
     folds: tuple[Fold, ...]
@@ -75,7 +75,7 @@ _QUIET = ("sleep", "wait", "receive", "schedule", "value", "publish")
 
 
 def spoken(seconds: float | None) -> str:
-    """A length of time as it is read out.
+    """A length of time, as a screen reader says it.
 
     >>> spoken(1.2), spoken(75)
     ('1.2 s', '1 m 15 s')
@@ -90,7 +90,7 @@ def spoken(seconds: float | None) -> str:
 
 
 def picture(line: Timeline, matching: Sequence[Bar], view: View, home: str) -> Picture:
-    """Draw the bars of *line* that are *matching*, as *view* wants them; *home*: the module of the run."""
+    """Draw the bars of *line* that are *matching*, for *view*. *home*: the module of the run."""
     folded = not view.unfolded
 
     def place(moment: float) -> float:
@@ -145,8 +145,8 @@ def _drawn(bar: Bar, start: float, end: float, home: str) -> Drawn:
 
 
 def _ticks(bar: Bar) -> tuple[float, ...]:
-    """Where the attempts behind the first began, in percent of the bar; spread evenly where only their number
-    is known."""
+    """Where the attempts after the first began, in percent of the bar. If only their number is known, they
+    are spread evenly."""
     length = bar.end - bar.start
     if bar.ticks and length > 0:
         return tuple(
@@ -157,12 +157,12 @@ def _ticks(bar: Bar) -> tuple[float, ...]:
 
 
 def _axis(line: Timeline, folded: bool) -> tuple[tuple[float, str], ...]:
-    """Where the times stand below the picture: round lengths since the beginning, but none inside a fold."""
-    whole = line.end - line.begin
-    if whole <= 0:
+    """The times below the picture: round lengths since the beginning, but none inside a fold."""
+    details = line.end - line.begin
+    if details <= 0:
         return ()
-    busy = whole - sum(idle.length for idle in line.idle) if folded else whole
-    step = _round(max(busy, whole / 1000) / _TICKS)
+    busy = details - sum(idle.length for idle in line.idle) if folded else details
+    step = _round(max(busy, details / 1000) / _TICKS)
     found: list[tuple[float, str]] = []
     for start, end in _awake(line) if folded else [(line.begin, line.end)]:
         n = math.ceil((start - line.begin) / step - 1e-9)
@@ -209,7 +209,7 @@ def _round(seconds: float) -> float:
 
 
 def _shapes(places: Sequence[tuple[Bar, float, float]]) -> tuple[tuple[str, str], ...]:
-    """All bars as one shape for each status; those of a lane that touch are one piece."""
+    """All bars as one shape for each status. Bars of a lane that touch become one piece."""
     pieces: dict[tuple[str, int], list[list[int]]] = defaultdict(list)
     for bar, start, end in places:
         left = int(start / 100 * _GRAIN)

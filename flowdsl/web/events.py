@@ -1,7 +1,7 @@
 """Server-sent events: a run while it executes.
 
-However many pages are open, one thread waits for changes of the storage; each stream then reads what is new
-to it. A stream begins with what is recorded and ends with its run.
+One thread waits for changes of the storage, for any number of open pages. Then each stream reads what is new
+to it. A stream begins with the records so far, and ends with its run.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from flowdsl.runtime import Runtime
 from flowdsl.storage import Storage
 from flowdsl.web.answers import Refusal
 from flowdsl.web.api import LAST_SEQ
-from flowdsl.web.asked import Asked
+from flowdsl.web.page_request import PageRequest
 from flowdsl.web.query import number
 from flowdsl.web.reading import shown_status
 
@@ -33,10 +33,10 @@ __all__ = ["Pulse", "stream"]
 
 logger = logging.getLogger("flowdsl")
 
-_TICK = 1.0  # seconds between two looks while nothing is written: nobody writes that a process has died
-_PAUSE = 0.1  # seconds between two looks at least
-_COMMENT = 15.0  # seconds of silence at most
-_READERS = 2  # threads that read for all streams together
+_TICK = 1.0  # seconds between two looks while nothing is written: a process that dies writes nothing
+_PAUSE = 0.1  # seconds between two looks, at least
+_COMMENT = 15.0  # seconds of silence, at most
+_READERS = 2  # threads that read, for all streams together
 _BATCH = 1000  # records read at once
 
 
@@ -80,14 +80,14 @@ class Pulse:
             self._loop.call_soon_threadsafe(self._beat.set)
 
     def _at_home(self) -> None:
-        """Begin anew on another event loop."""
+        """Start again on another event loop."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             self._loop, self._task, self._streams = loop, None, 0
             self._readers = CapacityLimiter(_READERS)
 
     async def wait(self, timeout: float) -> None:
-        """Until something may have changed, *timeout* seconds at most."""
+        """Wait until something may have changed, *timeout* seconds at most."""
         try:
             await asyncio.wait_for(self._beat.wait(), timeout)
         except TimeoutError:
@@ -105,8 +105,8 @@ class Pulse:
 
 
 @frozen
-class News:
-    """What one look found: the row of the run, its records that are new, and whether there are more."""
+class Changes:
+    """The result of one look: the row of the run, its new records, and whether there are more."""
 
     run: Run
     status: str
@@ -114,31 +114,33 @@ class News:
     more: bool
 
 
-async def stream(asked: Asked, pulse: Pulse) -> Response:
+async def stream(request: PageRequest, pulse: Pulse) -> Response:
     """The events of a run."""
-    after = _position(asked)
-    if await pulse.read(lambda: asked.runtime.run(asked.name) if asked.name else None) is None:
+    after = _position(request)
+    if await pulse.read(lambda: request.runtime.run(request.name) if request.name else None) is None:
         raise Refusal(404, "there is no such run")
-    if asked.request.method == "HEAD":
+    if request.http.method == "HEAD":
         return Response(media_type="text/event-stream")
-    return StreamingResponse(_events(asked.runtime, asked.name, after, pulse), media_type="text/event-stream")
+    return StreamingResponse(
+        _events(request.runtime, request.name, after, pulse), media_type="text/event-stream"
+    )
 
 
-def _position(asked: Asked) -> int:
+def _position(request: PageRequest) -> int:
     """The number of the last record that the client has."""
-    sent = asked.request.headers.get("last-event-id", "").strip()
+    sent = request.http.headers.get("last-event-id", "").strip()
     if sent:
         return number([("Last-Event-ID", sent)], "Last-Event-ID", 0, LAST_SEQ, 0)
-    return number(asked.query, "steps_after", 0, LAST_SEQ, 0)
+    return number(request.query, "steps_after", 0, LAST_SEQ, 0)
 
 
-def _look(runtime: Runtime, run_id: str, after: int) -> News | None:
+def _look(runtime: Runtime, run_id: str, after: int) -> Changes | None:
     storage = runtime.storage
-    run = storage.get_run(run_id) if run_id else None  # first: nothing is recorded after the end
+    run = storage.get_run(run_id) if run_id else None  # before the records: nothing is recorded after the end
     if run is None:
         return None
     fresh = storage.list_steps(run_id, after=after, limit=_BATCH, payloads=False)
-    return News(run, shown_status(runtime, run), tuple(fresh), len(fresh) == _BATCH)
+    return Changes(run, shown_status(runtime, run), tuple(fresh), len(fresh) == _BATCH)
 
 
 async def _events(runtime: Runtime, run_id: str, after: int, pulse: Pulse) -> AsyncIterator[str]:
@@ -150,31 +152,31 @@ async def _events(runtime: Runtime, run_id: str, after: int, pulse: Pulse) -> As
         while not pulse.closed:
             position = after
             try:
-                news = await pulse.read(lambda: _look(runtime, run_id, position))  # noqa: B023 - called at once
-            except FlowError as error:  # whoever asks again is told by the status
+                changes = await pulse.read(lambda: _look(runtime, run_id, position))  # noqa: B023 - called at once
+            except FlowError as error:  # the next request gets the error as a status
                 logger.warning("the events of run %s end: %s", run_id, str(error))
                 return
-            if news is None:  # deleted meanwhile
+            if changes is None:  # deleted meanwhile
                 yield _event("end", {"id": run_id, "status": "deleted"})
                 return
-            if generation and news.run.generation != generation:  # its journal began anew
+            if generation and changes.run.generation != generation:  # it has a new journal
                 after = 0
-            generation = news.run.generation
-            row = run_view(news.run, news.status)
+            generation = changes.run.generation
+            row = run_view(changes.run, changes.status)
             said = []
             if row != shown:
                 said.append(_event("run", row))
                 shown = row
-            said += _told(news.fresh)
-            after = max([after, *(step.seq for step in news.fresh)])
-            if is_final(news.run.status) and not news.more:
-                said.append(_event("end", {"id": run_id, "status": news.status}))
+            said += _told(changes.fresh)
+            after = max([after, *(step.seq for step in changes.fresh)])
+            if is_final(changes.run.status) and not changes.more:
+                said.append(_event("end", {"id": run_id, "status": changes.status}))
                 yield "".join(said)
                 return
             if said or time.monotonic() - spoke >= _COMMENT:
                 yield "".join(said) or ":\n\n"
                 spoke = time.monotonic()
-            if not news.more:
+            if not changes.more:
                 await pulse.wait(_TICK)
     finally:
         pulse.leave()

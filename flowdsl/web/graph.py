@@ -1,19 +1,19 @@
-"""Who called what, as a picture: the workflow on the left, each step right of what calls it."""
+"""The graph of calls: the workflow is on the left, and each step is to the right of its callers."""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from attrs import frozen
 
-from flowdsl.web.look import step_name
 from flowdsl.web.parts import Calls
+from flowdsl.web.rendering import step_name
 
 __all__ = ["Edge", "Graph", "Node", "graph_of"]
 
 MOST = 40
 """Pictures of more nodes show nothing; then there is the table only."""
 
-_HIGH, _ROW, _GAP = 28, 44, 110  # pixels: a box, from one to the next, between two columns
+_HIGH, _ROW, _GAP = 28, 44, 110  # pixels: height of a box, distance of rows, gap between columns
 _CHAR, _PAD = 7.4, 22
 
 
@@ -30,7 +30,7 @@ class Node:
 
 @frozen
 class Edge:
-    """An arrow, and what stands at its end."""
+    """An arrow, and the label at its end."""
 
     path: str
     x: int
@@ -79,7 +79,7 @@ def graph_of(calls: Sequence[Calls], workflow: str, home: str) -> Graph | None:
 
 
 def _levels(calls: Sequence[Calls], workflow: str) -> dict[str, int]:
-    """The column of each box: right of all that call it, but for calls that lead back."""
+    """The column of each box: to the right of all its callers, except for calls that lead back."""
     below: dict[str, list[str]] = defaultdict(list)
     for one in calls:
         below[one.caller].append(one.callee)
@@ -97,7 +97,8 @@ def _levels(calls: Sequence[Calls], workflow: str) -> dict[str, int]:
 
 
 def _edge(caller: Node, callee: Node, calls: Calls, before: int) -> Edge:
-    """An arrow; *before*, how many others lead to the same box: its label stands farther away from it."""
+    """An arrow. *before*: how many other arrows lead to the same box; the more, the farther away is its
+    label."""
     start, end = caller.x + caller.width, callee.x
     y1, y2 = caller.y + _HIGH // 2, callee.y + _HIGH // 2
     text = f"×{calls.count}" + (f", {calls.failed} failed" if calls.failed else "")
@@ -108,7 +109,7 @@ def _edge(caller: Node, callee: Node, calls: Calls, before: int) -> Edge:
     middle = (start + end) // 2
     path = f"M{start} {y1}C{middle} {y1} {middle} {y2} {end} {y2}"
     if not before:
-        beside = y2 + 15 if y1 < y2 else y2 - 5  # on the side where the curve is not
+        beside = y2 + 15 if y1 < y2 else y2 - 5  # on the side without the curve
         return Edge(path, end - 8, beside, text, calls.failed > 0)
     t = max(0.75 - 0.2 * before, 0.3)
     near = 3 * t * t - 2 * t * t * t  # how far down the curve is there

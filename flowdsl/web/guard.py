@@ -1,12 +1,12 @@
-"""Who may look. Asked in this order, before anything else of a request is read:
+"""Decides who may see the page. These are checked in this order, before anything else of a request is read:
 
-1. *Host* is one of ours. (Else a page of a stranger could rebind its own name to this address.)
-2. *Origin*, where it is sent, is the Host's own.
-3. *Sec-Fetch-Site* is not of another site, but for a link that was clicked.
+1. *Host* is one of ours. (Otherwise another web site could let its own host name point to this address.)
+2. *Origin*, if it is sent, is that of the Host.
+3. *Sec-Fetch-Site* does not name another site, unless a link was clicked.
 4. The *token*: in a cookie, as ``Authorization: Bearer``, or as ``?token=``.
 
-Else 403, the same for every address. A form must also show a token of its own (CSRF), which no other site can
-read; with ``Authorization: Bearer`` it need not, for no browser sends that by itself.
+If one fails, the response is 403, the same for every address. A form must also send a CSRF token, which no
+other site can read. With ``Authorization: Bearer`` it need not, because no browser sends that by itself.
 """
 
 import hmac
@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl
 from attrs import field, frozen
 from starlette.requests import HTTPConnection
 
-__all__ = ["Guard", "Pass", "checked_hosts", "checked_token"]
+__all__ = ["Admission", "Guard", "checked_hosts", "checked_token"]
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\[\]:/@\s]+)(?::(\d{1,5}))?", re.ASCII)
 _LOCAL = ("localhost", "127.0.0.1", "[::1]")
@@ -28,7 +28,7 @@ _BITS = 24  # bytes of a token of our own
 
 
 def checked_token(token: str | bool | None) -> str | None:
-    """The token that is asked for; ``None`` for none. A token is made where none is given."""
+    """The token that readers must show; ``None``: they need none. If no token is given, one is made."""
     if token is None:
         return secrets.token_urlsafe(_BITS)
     if token is False:
@@ -41,7 +41,7 @@ def checked_token(token: str | bool | None) -> str | None:
 
 
 def checked_hosts(hosts: Iterable[str]) -> frozenset[str]:
-    """The names by which the page may be asked for, lower case, without ports."""
+    """The host names under which the page may be reached, in lower case, without ports."""
     if isinstance(hosts, str):
         raise TypeError(f"allowed_hosts= is a list of names; got the text {hosts!r}")
     found = {*_LOCAL}
@@ -57,8 +57,8 @@ def checked_hosts(hosts: Iterable[str]) -> frozenset[str]:
 
 
 @frozen
-class Pass:
-    """How a request was let in: by ``Authorization`` (*bearer*), or by ``?token=`` only (*by_query*)."""
+class Admission:
+    """How a request was admitted: by ``Authorization`` (*bearer*), or only by ``?token=`` (*by_query*)."""
 
     bearer: bool = False
     by_query: bool = False
@@ -66,14 +66,14 @@ class Pass:
 
 @frozen
 class Guard:
-    """Lets requests in. *token*: ``None`` asks for none; *hosts*: see :func:`checked_hosts`."""
+    """Admits requests. *token*: ``None`` means that none is needed. *hosts*: see :func:`checked_hosts`."""
 
     token: str | None
     hosts: frozenset[str]
     _secret: bytes = field(factory=lambda: secrets.token_bytes(32), repr=False)
 
-    def admit(self, request: HTTPConnection) -> Pass | None:
-        """How the request is let in; ``None`` if it is not."""
+    def admit(self, request: HTTPConnection) -> Admission | None:
+        """How the request is admitted; ``None`` if it is not."""
         sent = request.headers.getlist("host")
         host = _HOST.fullmatch(sent[0].lower()) if len(sent) == 1 else None
         if host is None or host[1] not in self.hosts:
@@ -94,21 +94,22 @@ class Guard:
             and request.headers.get("sec-fetch-dest", "document") == "document"
         )
 
-    def _with_token(self, request: HTTPConnection) -> Pass | None:
+    def _with_token(self, request: HTTPConnection) -> Admission | None:
         if self.token is None:
-            return Pass()
+            return Admission()
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and _same(given.strip(), self.token):
-            return Pass(bearer=True)
+            return Admission(bearer=True)
         cookie = request.cookies.get(self.cookie_name(request))
         if cookie is not None and _same(cookie, self.derived("cookie")):
-            return Pass()
+            return Admission()
         query = request.scope.get("query_string", b"").decode("latin-1")
         tokens = [value for name, value in parse_qsl(query, max_num_fields=None) if name == "token"]
-        return Pass(by_query=True) if any(_same(one, self.token) for one in tokens) else None
+        return Admission(by_query=True) if any(_same(one, self.token) for one in tokens) else None
 
     def cookie_name(self, request: HTTPConnection) -> str:
-        """The name of the cookie: another one for each port, since browsers send cookies to all of them."""
+        """The name of the cookie. It differs for each port, because browsers send a cookie to all ports of a
+        host."""
         port = request.headers.get("host", "").rpartition("]")[2].rpartition(":")[2]
         return f"flowdsl-{port}" if port.isdigit() else "flowdsl"
 
@@ -118,7 +119,7 @@ class Guard:
         return f"{self.cookie_name(request)}={value}; Path={path}; HttpOnly; SameSite=Lax"
 
     def derived(self, purpose: str) -> str:
-        """A secret that follows from the token and does not tell it."""
+        """A secret that is made from the token and does not reveal it."""
         key = self._secret if self.token is None else blake2b(self.token.encode("utf-8", "replace")).digest()
         return blake2b(purpose.encode(), key=key[:64], digest_size=24, person=b"flowdsl.web").hexdigest()
 
@@ -128,6 +129,6 @@ class Guard:
 
 
 def _same(one: str, other: str) -> bool:
-    """Compare without telling by the time it takes where they differ."""
+    """Compare in constant time, so that the time does not show where the texts differ."""
     encoded = (one.encode("utf-8", "surrogatepass"), other.encode("utf-8", "surrogatepass"))
     return hmac.compare_digest(*encoded)

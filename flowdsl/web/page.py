@@ -1,4 +1,5 @@
-"""The page as an ASGI app: who may look, which address is which, and what becomes of errors."""
+"""The page as an ASGI app: it admits requests, finds the handler of an address, and turns errors into
+responses."""
 
 from collections.abc import Callable, Iterable
 
@@ -14,15 +15,15 @@ from flowdsl.storage import Storage
 from flowdsl.web import actions, api, pages
 from flowdsl.web.address import base_of, segments_of
 from flowdsl.web.answers import HEADERS, Refusal, html, json_response, refusal_of, see_other
-from flowdsl.web.asked import Asked
 from flowdsl.web.events import Pulse, stream
 from flowdsl.web.guard import Guard, checked_hosts, checked_token
-from flowdsl.web.look import Look
-from flowdsl.web.offers import KINDS
+from flowdsl.web.page_request import PageRequest
+from flowdsl.web.rendering import Renderer
+from flowdsl.web.tables import KINDS
 
 __all__ = ["Page", "app"]
 
-Handler = Callable[[Asked], Response]
+Handler = Callable[[PageRequest], Response]
 
 _LARGEST = 1 << 20  # bytes of a request's body
 _READ = ("GET", "HEAD")
@@ -30,7 +31,7 @@ _READ = ("GET", "HEAD")
 
 @frozen
 class Route:
-    """One kind of address: *name* stands in its second or third segment."""
+    """One kind of address. *name* is its second or third segment."""
 
     handler: Handler | None
     methods: tuple[str, ...] = _READ
@@ -46,15 +47,16 @@ def app(
     allow_actions: bool = False,
     allowed_hosts: Iterable[str] = (),
 ) -> "Page":
-    """The web page of a storage's runs as an ASGI app, to be served or mounted below any prefix.
+    """A web page that shows the runs of a storage, as an ASGI app. Serve it, or mount it below any path.
 
-    Parameters: *storage_or_runtime*, a :class:`~flowdsl.storage.Storage`, its URL, or a
-    :class:`~flowdsl.Runtime` (then actions can execute the workflows that its process knows); *token*, what a
-    reader must show: ``None`` makes one of 192 random bits, ``False`` asks for none, because a login of your
-    own stands in front; *allow_actions*, whether runs can be cancelled, retried, forked, signalled and
-    resolved; *allowed_hosts*, names besides ``localhost`` by which the page may be asked for.
+    Parameters: *storage_or_runtime*: a :class:`~flowdsl.storage.Storage`, its URL, or a
+    :class:`~flowdsl.Runtime` (then actions can execute the workflows that its process knows). *token*: what a
+    reader must show. ``None`` makes one of 192 random bits; with ``False`` none is needed, because your own
+    login protects the page. *allow_actions*: whether runs can be cancelled, retried, forked, signalled and
+    resolved. *allowed_hosts*: host names besides ``localhost`` under which the page may be reached.
 
-    Closing the app never closes what was passed in. Raises ``ValueError`` for an empty token.
+    Closing the app never closes a storage or runtime that you passed in. Raises ``ValueError`` for an empty
+    token.
 
     >>> from flowdsl.storage import MemoryStorage
     >>> app(MemoryStorage(), token="a secret of ours").token
@@ -64,7 +66,7 @@ def app(
 
 
 class Page:
-    """What :func:`app` makes. *token* is what a reader must show (``None``: nothing)."""
+    """The app that :func:`app` makes. *token* is what a reader must show (``None``: nothing)."""
 
     def __init__(
         self,
@@ -81,10 +83,10 @@ class Page:
         )
         self.allow_actions = bool(allow_actions)
         self.pulse = Pulse(self.runtime.storage)
-        self._look = Look()
+        self._renderer = Renderer()
 
     def close(self) -> None:
-        """End open event streams, and close what was opened here; what was passed in stays open."""
+        """End open event streams, and close the runtime if it was opened here."""
         self.pulse.close()
         if self._owns_runtime:
             self.runtime.close()
@@ -113,38 +115,40 @@ class Page:
         try:
             admitted = self._guard.admit(request)
             if admitted is None:
-                return html(self._look.refused(), 403)
+                return html(self._renderer.refused(), 403)
             segments = segments_of(request.scope)
             is_api = segments is not None and segments[:1] == ["api"]
-            asked = Asked(request, self.runtime, self._guard, self._look, self.allow_actions, admitted)
-            route = self._route(segments, asked)
+            page_request = PageRequest(
+                request, self.runtime, self._guard, self._renderer, self.allow_actions, admitted
+            )
+            route = self._route(segments, page_request)
             if request.method not in route.methods:
                 allowed = {"Allow": ", ".join(route.methods)}
                 raise Refusal(405, f"this address knows {' and '.join(route.methods)}", allowed)
             if admitted.by_query and route.is_page and request.method in _READ:
-                return self._with_cookie(asked)
-            asked = asked.about(route.name, route.action)
+                return self._with_cookie(page_request)
+            page_request = page_request.about(route.name, route.action)
             if request.method == "POST":
-                await self._check_form(asked, request)
+                await self._check_form(page_request, request)
             if route.action == "events":
-                return await stream(asked, self.pulse)
+                return await stream(page_request, self.pulse)
             assert route.handler is not None
-            return await run_in_threadpool(route.handler, asked)
+            return await run_in_threadpool(route.handler, page_request)
         except Exception as error:  # a visitor sees a page, whatever it is
             refusal = refusal_of(error)
             as_json = is_api or "application/json" in request.headers.get("accept", "")
             if as_json:
                 return json_response({"error": refusal.text}, refusal.status, refusal.headers)
-            page = self._look.error(refusal.status, refusal.text, base_of(request.scope) or "")
+            page = self._renderer.error(refusal.status, refusal.text, base_of(request.scope) or "")
             return html(page, refusal.status, refusal.headers)
 
-    def _with_cookie(self, asked: Asked) -> Response:
-        """To the same address without the token, which is in a cookie from now on."""
-        answer = see_other(asked.here_without("token"))
-        answer.headers.append("Set-Cookie", self._guard.cookie(asked.request, asked.base or "/"))
+    def _with_cookie(self, page_request: PageRequest) -> Response:
+        """Redirect to the same address without the token, and set a cookie."""
+        answer = see_other(page_request.here_without("token"))
+        answer.headers.append("Set-Cookie", self._guard.cookie(page_request.http, page_request.base or "/"))
         return answer
 
-    async def _check_form(self, asked: Asked, request: Request) -> None:
+    async def _check_form(self, page_request: PageRequest, request: Request) -> None:
         if not self.allow_actions:
             raise Refusal(403, "this page only shows; `flowdsl ui --allow-actions` serves one that can act")
         body = b""
@@ -152,16 +156,16 @@ class Page:
             body += chunk
             if len(body) > _LARGEST:
                 raise Refusal(413, "a request holds one megabyte at most")
-        asked.read_form(body)
+        page_request.read_form(body)
 
-    def _route(self, segments: list[str] | None, asked: Asked) -> Route:
+    def _route(self, segments: list[str] | None, page_request: PageRequest) -> Route:
         match segments:
             case [""] | ["runs"]:
                 return Route(pages.runs, is_page=True)
             case ["runs", name]:
                 return Route(pages.run, name=name, is_page=True)
             case ["runs", name, action] if action in actions.OF_RUNS:
-                return Route(actions.of_run, ("POST",), name, action)
+                return Route(actions.act_on_run, ("POST",), name, action)
             case ["api", "runs"]:
                 return Route(api.runs)
             case ["api", "runs", name]:
@@ -171,16 +175,16 @@ class Page:
             case ["api", "runs", name, "history"]:
                 return Route(api.history, name=name)
             case [kind] if kind in KINDS:
-                return Route(pages.offered, name=kind, is_page=True)
+                return Route(pages.table, name=kind, is_page=True)
             case [kind, name, action] if action in actions.OF_KINDS.get(kind, ()):
-                return Route(actions.of_offered, ("POST",), name, f"{kind}/{action}")
-            case ["static", name] if name in self._look.static:
+                return Route(actions.act_on_row, ("POST",), name, f"{kind}/{action}")
+            case ["static", name] if name in self._renderer.static:
                 return Route(pages.static, name=name)
         raise Refusal(404, "there is nothing at this address")
 
 
 def _guarded(send: Send, is_head: bool) -> Send:
-    """*send*, with the headers that every response has; without a body for HEAD."""
+    """*send*, which adds the headers of every response, and removes the body for HEAD."""
 
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":

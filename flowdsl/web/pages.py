@@ -13,25 +13,25 @@ from flowdsl.core.words import instant
 from flowdsl.storage.refused import left_out
 from flowdsl.web import parts
 from flowdsl.web.answers import Refusal, html, html_in_pieces
-from flowdsl.web.asked import Asked
 from flowdsl.web.drawing import MOST, Picture, picture
 from flowdsl.web.graph import Graph, graph_of
-from flowdsl.web.offers import rows_of
+from flowdsl.web.page_request import PageRequest
 from flowdsl.web.query import STATUSES, Cursor, Filters, View
-from flowdsl.web.reading import Whole, list_runs, read_run
+from flowdsl.web.reading import RunDetails, list_runs, read_run
+from flowdsl.web.tables import rows_of
 
-__all__ = ["offered", "run", "runs", "static"]
+__all__ = ["run", "runs", "static", "table"]
 
 
-def runs(asked: Asked) -> Response:
+def runs(request: PageRequest) -> Response:
     """The list of runs."""
-    query = asked.query
-    now = asked.runtime.storage.now()
+    query = request.query
+    now = request.runtime.storage.now()
     filters = Filters.of(query, now)
     cursor = Cursor.of(next((value for name, value in query if name == "cursor"), ""))
     with left_out() as refused:
-        listed = list_runs(asked.runtime, filters, cursor)
-    context = asked.context(
+        listed = list_runs(request.runtime, filters, cursor)
+    context = request.context(
         here="runs",
         filters=filters,
         listed=listed,
@@ -44,51 +44,51 @@ def runs(asked: Asked) -> Response:
         tags=tag_texts,
         instant=instant,
     )
-    return html(asked.look.page("runs.html", **context))
+    return html(request.renderer.page("runs.html", **context))
 
 
-def run(asked: Asked) -> Response:
-    """One run. The head of a long one is sent before its records are read: a browser shows it while the rest
-    is made."""
-    view = View.of(asked.query)
-    whole = read_run(asked.runtime, asked.name)
-    if whole is None:
+def run(request: PageRequest) -> Response:
+    """One run. If it is long, the top of the page is sent before its records are read, so that a browser can
+    show it."""
+    view = View.of(request.query)
+    details = read_run(request.runtime, request.name)
+    if details is None:
         raise Refusal(404, "there is no such run")
-    home = whole.run.workflow.rpartition(".")[0] + "."
+    home = details.run.workflow.rpartition(".")[0] + "."
     stem = view.query(step="-").removesuffix("-")
-    context = asked.context(
+    context = request.context(
         here="run",
         link=lambda key: stem + quote(key),
-        whole=whole,
-        run=whole.run,
+        details=details,
+        run=details.run,
         view=view,
         home=home,
-        laid=Laid(whole, view, home),
-        ended=is_final(whole.run.status),
+        layout=StepLayout(details, view, home),
+        ended=is_final(details.run.status),
         parts=parts,
-        tags=tag_texts(whole.run),
+        tags=tag_texts(details.run),
         instant=instant,
     )
-    pieces = asked.look.pieces("run.html", **context)
-    return html_in_pieces(pieces) if whole.is_long else html("".join(pieces))
+    pieces = request.renderer.pieces("run.html", **context)
+    return html_in_pieces(pieces) if details.is_long else html("".join(pieces))
 
 
-class Laid:
-    """The steps of a run, laid out for *view* when the template first asks for them."""
+class StepLayout:
+    """The steps of a run, laid out for *view*. Each part is made when the template first needs it."""
 
-    def __init__(self, whole: Whole, view: View, home: str) -> None:
-        self._whole, self._view, self._home = whole, view, home
+    def __init__(self, details: RunDetails, view: View, home: str) -> None:
+        self._details, self._view, self._home = details, view, home
 
     @cached_property
     def line(self) -> Timeline:
         """All bars in time."""
-        whole = self._whole
-        children = {child.id: child for child, _ in whole.children}
-        return timeline_of(whole.run, whole.status, whole.journal, now=whole.now, children=children)
+        details = self._details
+        children = {child.id: child for child, _ in details.children}
+        return timeline_of(details.run, details.status, details.journal, now=details.now, children=children)
 
     @cached_property
     def matching(self) -> Sequence[Bar]:
-        """The bars that the filters let through."""
+        """The bars that match the filters."""
         if not self._view.name and not self._view.failed_only:
             return self.line.bars
         return [bar for bar in self.line.bars if _matches(bar, self._view)]
@@ -124,17 +124,17 @@ class Laid:
         chosen = self.detail
         if chosen is None:
             return []
-        return [row for row in parts.log_rows(self._whole) if row.key == chosen.step.key]
+        return [row for row in parts.log_rows(self._details) if row.key == chosen.step.key]
 
     @cached_property
     def calls(self) -> list[parts.Calls]:
         """Which step called which, how often."""
-        return parts.calls_of(self._whole, self.line.bars)
+        return parts.calls_of(self._details, self.line.bars)
 
     @property
     def graph(self) -> Graph | None:
-        """The calls as a picture; ``None`` where one would say nothing more."""
-        return graph_of(self.calls, self._whole.run.workflow, self._home)
+        """The calls as a picture; ``None`` if a picture would not show more."""
+        return graph_of(self.calls, self._details.run.workflow, self._home)
 
 
 def _matches(bar: Bar, view: View) -> bool:
@@ -143,18 +143,18 @@ def _matches(bar: Bar, view: View) -> bool:
     return not view.name or view.name.casefold() in bar.step.path.casefold()
 
 
-def offered(asked: Asked) -> Response:
+def table(request: PageRequest) -> Response:
     """The table of queues, schedules or workers."""
-    kind = asked.name
+    kind = request.name
     with left_out() as refused:
-        rows = rows_of(asked.runtime, kind)
+        rows = rows_of(request.runtime, kind)
     columns = list(dict.fromkeys(name for row in rows for name in row.facts))
-    context = asked.context(here=kind, kind=kind, rows=rows, columns=columns, refused=refused.values())
-    return html(asked.look.page("offered.html", **context))
+    context = request.context(here=kind, kind=kind, rows=rows, columns=columns, refused=refused.values())
+    return html(request.renderer.page("table.html", **context))
 
 
-def static(asked: Asked) -> Response:
-    """A static file; its name says what is in it, so it is kept for ever."""
-    found = asked.look.static[asked.name]
+def static(request: PageRequest) -> Response:
+    """A static file. Its name changes with its content, so browsers may keep it for ever."""
+    found = request.renderer.static[request.name]
     kept = {"Cache-Control": "private, max-age=31536000, immutable"}
     return Response(found.body, headers=kept, media_type=found.media_type)

@@ -16,7 +16,7 @@ from flowdsl.core.status import RunStatus, StepStatus, is_final
 from flowdsl.core.timeline import Bar
 from flowdsl.core.views import extra_of, scope_owner, scope_paths
 from flowdsl.core.words import instant, owner_text, span
-from flowdsl.web.reading import Whole
+from flowdsl.web.reading import RunDetails
 
 __all__ = [
     "Calls",
@@ -43,13 +43,13 @@ SHOWN = 500
 """So many lines of a part are shown at most; the newest ones."""
 
 
-def facts(whole: Whole) -> list[tuple[str, str]]:
-    """What is known of the run, name and text."""
-    run, now = whole.run, whole.now
+def facts(details: RunDetails) -> list[tuple[str, str]]:
+    """The facts about the run, as names and texts."""
+    run, now = details.run, details.now
     found = [("arguments", run.args_preview or "–")]
     if run.status is RunStatus.COMPLETED:
         found.append(("result", run.result_preview or "–"))
-    end = run.finished_at if is_final(run.status) else now if whole.status == "running" else None
+    end = run.finished_at if is_final(run.status) else now if details.status == "running" else None
     if end is not None:
         found.append(("took", span(max(end - run.created_at, 0.0))))
     if run.number is not None:
@@ -63,9 +63,9 @@ def facts(whole: Whole) -> list[tuple[str, str]]:
         found.append(("not before", f"{instant(run.not_before):%Y-%m-%d %H:%M:%S} UTC"))
     if run.version:
         found.append(("version", run.version))
-    if run.owner and whole.status == "running":
+    if run.owner and details.status == "running":
         found.append(("executed by", owner_text(run.owner)))
-    if run.owner and whole.status == "interrupted":
+    if run.owner and details.status == "interrupted":
         found.append(("was executed by", owner_text(run.owner)))
     if run.deadline is not None and not is_final(run.status):
         found.append(("deadline", f"{instant(run.deadline):%Y-%m-%d %H:%M:%S} UTC"))
@@ -76,9 +76,9 @@ def facts(whole: Whole) -> list[tuple[str, str]]:
     return found
 
 
-def commands(whole: Whole) -> list[str]:
-    """What a person could do next, as lines for a shell."""
-    return [shell_line(command) for command in advice(whole.run, whole.status, whole.journal)]
+def commands(details: RunDetails) -> list[str]:
+    """The commands to use next, as lines for a shell."""
+    return [shell_line(command) for command in advice(details.run, details.status, details.journal)]
 
 
 # --------------------------------------------------------------------------------------------------- errors
@@ -86,7 +86,7 @@ def commands(whole: Whole) -> list[str]:
 
 @frozen
 class Failure:
-    """An error: where in the user's code it was raised, the line that stands there, and its text."""
+    """An error: its text, where in the user's code it was raised, and the source line there."""
 
     where: str
     source: str
@@ -97,24 +97,24 @@ class Failure:
 
 
 def failure_of(preview: str, step: Step | None = None) -> Failure:
-    """The error that *preview* tells of."""
+    """The error in *preview*."""
     text, where, source = error_lines(preview)
     kind, _, message = text.partition(": ")
     name, key = ("", "") if step is None else (step.path, step.key)
     return Failure(where, source, kind, message, name, key)
 
 
-def failures(whole: Whole) -> list[Failure]:
-    """The errors that the run ended with: its own first, then those of the steps that a retry executes."""
-    run = whole.run
-    if whole.status in ("running", "completed") or not run.error_preview:
+def failures(details: RunDetails) -> list[Failure]:
+    """The errors with which the run ended: its own first, then those of the steps that a retry executes."""
+    run = details.run
+    if details.status in ("running", "completed") or not run.error_preview:
         return []
     own = failure_of(run.error_preview)
-    by_key = {step.key: step for step in whole.journal}
+    by_key = {step.key: step for step in details.journal}
     opened = [by_key[key] for key in run.open_failures if key in by_key]
     found = [failure_of(step.preview, step) for step in opened if step.status is StepStatus.FAILED]
     same = next((one for one in found if one.kind == own.kind), None)
-    if same is not None:  # the run's error is that of the step: it is told once, with the better place
+    if same is not None:  # the run's error is that of the step: show it once, with the better place
         found.remove(same)
         own = Failure(
             own.where or same.where, own.source or same.source, own.kind, own.message, same.step, same.key
@@ -122,22 +122,22 @@ def failures(whole: Whole) -> list[Failure]:
     return [own, *found][:SHOWN]
 
 
-def steps_in_doubt(whole: Whole) -> list[Step]:
-    """The steps of which nobody knows whether they took effect."""
-    if whole.status != "interrupted":
+def steps_in_doubt(details: RunDetails) -> list[Step]:
+    """The steps in doubt: nobody knows whether they took effect."""
+    if details.status != "interrupted":
         return []
-    return [step for step in whole.journal if in_doubt(step)]
+    return [step for step in details.journal if in_doubt(step)]
 
 
-def waited_for(whole: Whole) -> list[str]:
+def waited_for(details: RunDetails) -> list[str]:
     """The names of the messages that the run waits for."""
-    if is_final(whole.run.status):
+    if is_final(details.run.status):
         return []
-    return list(dict.fromkeys(name for step in whole.journal for name in awaited_names(step)))
+    return list(dict.fromkeys(name for step in details.journal for name in awaited_names(step)))
 
 
 def outcome_text(bar: Bar) -> str:
-    """What came of a step, on one line; for one without an outcome, what it waits for."""
+    """The outcome of a step, on one line. For a step without an outcome, what it waits for."""
     step = bar.step
     if step.status is StepStatus.PENDING:
         extra = extra_of(step)
@@ -151,7 +151,7 @@ def outcome_text(bar: Bar) -> str:
 
 
 def idempotency_key(step: Step) -> str:
-    """What ``current_step().idempotency_key`` was in the body of this step."""
+    """The value of ``current_step().idempotency_key`` in the body of this step."""
     generation = extra_of(step).get("generation")
     return f"{step.run_id}/{step.key}" + (f"~{generation}" if generation else "")
 
@@ -170,13 +170,13 @@ class LogRow:
     key: str = ""
 
 
-def log_rows(whole: Whole) -> list[LogRow]:
+def log_rows(details: RunDetails) -> list[LogRow]:
     """The newest lines of the log, oldest first."""
-    lines = [step for step in whole.journal if step.kind == "log"]
+    lines = [step for step in details.journal if step.kind == "log"]
     if not lines:
         return []
-    paths = scope_paths(whole.journal)
-    keys = {step.key for step in whole.journal}
+    paths = scope_paths(details.journal)
+    keys = {step.key for step in details.journal}
     return [_log_row(step, paths.get(step.scope, ""), keys) for step in lines[-SHOWN:]]
 
 
@@ -198,8 +198,8 @@ def _short(value: Any) -> str:
 
 @frozen
 class StoreRow:
-    """One key of the run's store: the last operation on it, the value if it is stored readable, how often it
-    was changed, and when last."""
+    """One key of the run's store: the last operation, the value if a preview is stored, how often it was
+    changed, and when last."""
 
     key: str
     operation: str
@@ -208,11 +208,11 @@ class StoreRow:
     at: datetime
 
 
-def store_rows(whole: Whole) -> list[StoreRow]:
-    """The keys of the run's store, as the operations on it tell."""
+def store_rows(details: RunDetails) -> list[StoreRow]:
+    """The keys of the run's store, from the operations on it."""
     last: dict[str, tuple[str, Step]] = {}
     changes: Counter[str] = Counter()
-    for step in whole.journal:
+    for step in details.journal:
         if step.kind == "store":
             extra = extra_of(step)
             key = str(extra.get("key", ""))
@@ -224,11 +224,11 @@ def store_rows(whole: Whole) -> list[StoreRow]:
     ]
 
 
-def audit_rows(whole: Whole) -> list[tuple[datetime, str, str, str]]:
-    """Who changed what by hand: when, who, the action, what."""
+def audit_rows(details: RunDetails) -> list[tuple[datetime, str, str, str]]:
+    """The entries of the audit: when, who, the action, what was changed."""
     rows = [
         (instant(step.created_at), step.preview, step.path.removeprefix("flowdsl."), step.args)
-        for step in whole.journal
+        for step in details.journal
         if step.kind == "audit"
     ]
     return rows[-SHOWN:]
@@ -246,7 +246,7 @@ class Message:
     reply: str = ""
 
 
-def messages(whole: Whole) -> list[Message]:
+def messages(details: RunDetails) -> list[Message]:
     """The messages that were sent to the run, oldest first."""
     return [
         Message(
@@ -257,7 +257,7 @@ def messages(whole: Whole) -> list[Message]:
             state="taken" if signal.taken_by else "unread",
             reply=_reply(signal),
         )
-        for signal in whole.signals[-SHOWN:]
+        for signal in details.signals[-SHOWN:]
     ]
 
 
@@ -273,7 +273,7 @@ def _reply(signal: Signal) -> str:
 
 @frozen
 class Calls:
-    """How often *caller* called *callee*, how often it failed; *depth*: how far from the run."""
+    """How often *caller* called *callee*, and how often that failed. *depth*: the distance from the run."""
 
     caller: str
     callee: str
@@ -282,8 +282,8 @@ class Calls:
     depth: int
 
 
-def calls_of(whole: Whole, bars: tuple[Bar, ...]) -> list[Calls]:
-    """Which step called which: the recorded calls, added up; each caller behind what called it."""
+def calls_of(details: RunDetails, bars: tuple[Bar, ...]) -> list[Calls]:
+    """Which step called which, counted. Each caller comes after its own caller."""
     paths: Mapping[str, str] = {bar.step.key: bar.step.path for bar in bars}
     counts: Counter[tuple[str, str]] = Counter()
     failed: Counter[tuple[str, str]] = Counter()
@@ -291,11 +291,11 @@ def calls_of(whole: Whole, bars: tuple[Bar, ...]) -> list[Calls]:
     for bar in bars:
         if bar.step.kind == "value":
             continue
-        pair = (paths.get(bar.owner, whole.run.workflow), bar.step.path)
+        pair = (paths.get(bar.owner, details.run.workflow), bar.step.path)
         counts[pair] += 1
         failed[pair] += bar.status == "failed"
         depths[pair] = min(depths.get(pair, bar.depth), bar.depth)
     order = {path: place for place, path in enumerate(dict.fromkeys(bar.step.path for bar in bars))}
-    order.setdefault(whole.run.workflow, -1)
+    order.setdefault(details.run.workflow, -1)
     pairs = sorted(counts, key=lambda pair: (depths[pair], order.get(pair[0], -1), order[pair[1]]))
     return [Calls(*pair, counts[pair], failed[pair], depths[pair]) for pair in pairs[:SHOWN]]

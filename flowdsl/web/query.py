@@ -1,4 +1,4 @@
-"""What stands behind the question mark: filters of the list, its cursor, and the view of one run."""
+"""The query of an address: filters of the list, its cursor, and the view of one run."""
 
 import base64
 import binascii
@@ -19,7 +19,7 @@ __all__ = ["STATUSES", "Cursor", "Filters", "View", "number"]
 
 STATUSES = (*(str(status) for status in RunStatus), "interrupted")
 LIMIT, MOST = 50, 500
-_LONGEST = 1000  # characters of a filter; longer ones match nothing that anybody names
+_LONGEST = 1000  # characters of a filter; a longer filter matches nothing
 
 Query = Sequence[tuple[str, str]]
 
@@ -45,7 +45,7 @@ def number(query: Query, name: str, default: int, most: int, least: int = 1) -> 
 
 @frozen
 class Cursor:
-    """A place in the list: behind the run of this id and time."""
+    """A place in the list: after the run with this id and time."""
 
     created_at: float
     id: str
@@ -56,7 +56,7 @@ class Cursor:
 
     @classmethod
     def of(cls, text: str) -> "Cursor | None":
-        """Read what ``str(cursor)`` gave; the empty text is the beginning."""
+        """Read the text of a cursor. An empty text is the beginning."""
         if not text:
             return None
         try:
@@ -72,7 +72,7 @@ class Cursor:
 
 @frozen
 class Filters:
-    """Which runs are listed: see the form on the list. *texts* are the times as they were given."""
+    """Which runs are listed, as in the form on the list. *texts* are the times as they were given."""
 
     statuses: tuple[str, ...] = ()
     workflow: str = ""
@@ -85,7 +85,7 @@ class Filters:
 
     @classmethod
     def of(cls, query: Query, now: float) -> "Filters":
-        """Read the filters of a query; *now*, for times that are given as a duration."""
+        """Read the filters of a query. *now* is needed for times that are given as a duration."""
         statuses = [value for name, value in query if name == "status" and value]
         if any(status not in STATUSES for status in statuses):
             raise Refusal(400, f"a status is one of {', '.join(STATUSES)}")
@@ -105,7 +105,7 @@ class Filters:
         )
 
     def query(self, cursor: Cursor | None = None) -> str:
-        """The query of a link to the same filters, beginning with ``?``; empty for none."""
+        """The query of a link with the same filters, beginning with ``?``; empty if there are none."""
         pairs = [("status", status) for status in self.statuses]
         pairs += [("tag", tag) for tag in self.tags]
         pairs += [("workflow", self.workflow), ("q", self.q), *self.texts.items()]
@@ -122,7 +122,8 @@ def _moment(text: str, name: str, now: float) -> float | None:
     if not text:
         return None
     try:
-        # Times are shown in microseconds and stored finer: what is shown as this time counts as this.
+        # Times are shown in microseconds but stored more precisely. A row that is shown with this time must
+        # count.
         return datetime.fromisoformat(text).timestamp() - 5e-7
     except (ValueError, OverflowError, OSError):
         pass
@@ -134,9 +135,9 @@ def _moment(text: str, name: str, now: float) -> float | None:
 
 @frozen
 class View:
-    """How one run is looked at: which steps, which part of the time, which step in detail.
+    """What is shown of one run: which steps, which part of the time, which step in detail.
 
-    *page*: the table's, from 1; *begin* and *end*: the part of the timeline in view, from 0 to 1.
+    *page*: the page of the table, from 1. *begin* and *end*: the visible part of the timeline, from 0 to 1.
     """
 
     name: str = ""
@@ -161,7 +162,8 @@ class View:
         )
 
     def query(self, **changes: Any) -> str:
-        """The query of a link to this view with *changes*, beginning with ``?``; empty for the usual one."""
+        """The query of a link to this view with *changes*, beginning with ``?``; empty for the default
+        view."""
         new = evolve(self, **changes)
         pairs = [("name", new.name), ("failed", "1" if new.failed_only else "")]
         pairs += [

@@ -1,6 +1,6 @@
-"""What the pages read: pages of the list, and one run with all that belongs to it.
+"""Reading for the pages: pages of the list, and one run with all its details.
 
-Only what is stored readable is read. Nothing is unpickled, counted or changed.
+Only readable texts are read. Nothing is unpickled, counted or changed.
 """
 
 import math
@@ -23,15 +23,15 @@ from flowdsl.runtime import Runtime
 from flowdsl.storage.refused import left_out, readable
 from flowdsl.web.query import Cursor, Filters
 
-__all__ = ["Channel", "Listed", "Whole", "list_runs", "read_run", "shown_status"]
+__all__ = ["Channel", "Listed", "RunDetails", "list_runs", "read_run", "shown_status"]
 
-_BATCH = 500  # runs read at once while looking for those that only Python can tell
+_BATCH = 500  # runs read at once while searching with filters that only Python can apply
 _LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)  # as storages compare texts
-_PATIENCE = 0.06  # seconds of processor time for such a search; then the reader decides whether it goes on
+_PATIENCE = 0.06  # seconds of processor time for such a search; then the reader decides whether to go on
 
 
 def shown_status(runtime: Runtime, run: Run) -> str:
-    """The status of a run, where a running one that nobody executes is ``interrupted``."""
+    """The status of a run. A running one that nobody executes is ``interrupted``."""
     if run.status is RunStatus.RUNNING and is_interrupted(runtime.storage, run):
         return "interrupted"
     return str(run.status)
@@ -42,8 +42,8 @@ def shown_status(runtime: Runtime, run: Run) -> str:
 
 @frozen
 class Listed:
-    """A page of the list. *next* is the cursor of the next one; *searched*: the search was given up for now,
-    and looking at the next page continues it."""
+    """A page of the list. *next* is the cursor of the next page. *searched*: the search was stopped for now,
+    and the next page continues it."""
 
     rows: tuple[tuple[Run, str], ...]
     next: Cursor | None = None
@@ -51,7 +51,7 @@ class Listed:
 
 
 def list_runs(runtime: Runtime, filters: Filters, cursor: Cursor | None) -> Listed:
-    """The runs that match, newest first, behind *cursor*."""
+    """The runs that match, newest first, after *cursor*."""
     where, exact = _where(runtime, filters)
     if filters.q or filters.tags:
         recent = _among_newest(runtime, filters, where, cursor)
@@ -76,7 +76,7 @@ def list_runs(runtime: Runtime, filters: Filters, cursor: Cursor | None) -> List
 def _among_newest(
     runtime: Runtime, filters: Filters, where: RunFilter, cursor: Cursor | None
 ) -> Listed | None:
-    """A whole page, if the next few hundred runs hold one: then the storage need not search through all."""
+    """A full page, if the next few hundred runs fill one. Then the storage need not search all runs."""
     rows: list[tuple[Run, str]] = []
     for run in islice(_from(runtime, evolve(where, text="", tags=()), cursor, _BATCH), _BATCH):
         status = shown_status(runtime, run)
@@ -90,7 +90,7 @@ def _among_newest(
 
 
 def _where(runtime: Runtime, filters: Filters) -> tuple[RunFilter, bool]:
-    """What the storage can tell by itself, and whether that is all."""
+    """The filters that the storage can apply, and whether these are all."""
     stored = {"running" if status == "interrupted" else status for status in filters.statuses}
     valued = dict(tag.split("=", 1) for tag in filters.tags if "=" in tag)
     names = tuple(tag for tag in filters.tags if "=" not in tag)
@@ -125,13 +125,13 @@ def _wanted(filters: Filters, run: Run, status: str) -> bool:
 
 
 def _from(runtime: Runtime, where: RunFilter, cursor: Cursor | None, batch: int) -> Iterator[Run]:
-    """The runs that match *where* behind *cursor*, read *batch* by *batch*."""
+    """The runs that match *where* after *cursor*, read in batches of *batch*."""
     storage = runtime.storage
     skip: Cursor | None = None
     if cursor is not None:
         if storage.get_run(cursor.id) is not None:
             where = evolve(where, after=cursor.id)
-        else:  # deleted since: go by the time
+        else:  # the run was deleted since: use the time
             skip = cursor
             above = math.nextafter(cursor.created_at, math.inf)
             before = above if where.created_before is None else min(where.created_before, above)
@@ -160,7 +160,7 @@ def _sound(row: _Row) -> _Row:
 
 @frozen
 class Channel:
-    """What a run has published on one channel: how many items, and the newest of them."""
+    """One channel of a run: how many items it has, and the newest of them."""
 
     name: str
     count: int
@@ -168,12 +168,12 @@ class Channel:
 
 
 _MANY = 500  # records
-_CHILDREN = 500  # shown of one run at most
-_ITEMS = 20  # shown of one channel at most
+_CHILDREN = 500  # of one run that are shown, at most
+_ITEMS = 20  # of one channel that are shown, at most
 
 
-class Whole:
-    """One run with all that belongs to it: its row at once, the rest when it is asked for first."""
+class RunDetails:
+    """One run with all its details. The row is read at once, the rest when it is first needed."""
 
     def __init__(self, runtime: Runtime, run: Run) -> None:
         self._runtime = runtime
@@ -197,7 +197,7 @@ class Whole:
 
     @property
     def is_long(self) -> bool:
-        """Whether it has so many records that reading them takes a while."""
+        """Whether it has so many records that reading them takes some time."""
         return len(self._beginning) > _MANY
 
     @cached_property
@@ -226,7 +226,7 @@ class Whole:
 
     @cached_property
     def related(self) -> Mapping[str, str]:
-        """The runs that it names, by id, each with its status."""
+        """The other runs that it names, by id, each with its status."""
         run = self.run
         names = [name for name in (run.parent, run.started_by, run.forked_from) if name]
         with left_out() as refused:
@@ -240,7 +240,7 @@ class Whole:
         return max((step.seq for step in self.journal), default=0)
 
 
-def read_run(runtime: Runtime, run_id: str) -> Whole | None:
+def read_run(runtime: Runtime, run_id: str) -> RunDetails | None:
     """The run of this id, or ``None``."""
     run = runtime.storage.get_run(run_id) if run_id else None
-    return None if run is None else Whole(runtime, run)
+    return None if run is None else RunDetails(runtime, run)

@@ -1,4 +1,4 @@
-"""Serving the page: what ``flowdsl ui`` does, by uvicorn."""
+"""Serving the page with uvicorn, for ``flowdsl ui``."""
 
 import asyncio
 import signal
@@ -17,14 +17,14 @@ from flowdsl.web.page import Page
 
 __all__ = ["serve", "server_of"]
 
-_PATIENCE = 3  # seconds that open requests have once the server is told to end
+_PATIENCE = 3  # seconds that open requests have to end when the server is told to end
 
 
 class _Protocol(H11Protocol):
-    """HTTP that answers what is no HTTP with our headers too."""
+    """The HTTP protocol. It sends our headers also in response to invalid HTTP."""
 
     def send_400_response(self, msg: str) -> None:
-        """Answer and hang up: 403 where the Host is missing or doubled, else 400."""
+        """Respond and close the connection: 403 if the Host is missing or doubled, else 400."""
         error = sys.exc_info()[1]
         foreign = isinstance(error, h11.RemoteProtocolError) and "Host:" in str(error)
         status, text = (403, b"Forbidden\n") if foreign else (400, b"this is no request of HTTP\n")
@@ -38,7 +38,7 @@ class _Protocol(H11Protocol):
 
 
 class _Server(uvicorn.Server):
-    """Says when it accepts connections, and leaves signals to us."""
+    """A server that says when it accepts connections, and leaves signals to us."""
 
     def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
         super().__init__(config)
@@ -46,17 +46,17 @@ class _Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Nothing: see :func:`serve`."""
+        """Capture no signals: :func:`serve` handles them."""
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin, and say so."""
+        """Start, and call ``ready``."""
         await super().startup(sockets)
         self._ready()
 
 
 def server_of(page: Page, ready: Callable[[], Any]) -> uvicorn.Server:
-    """A server of *page*; *ready* is called once it accepts connections. Signals are the caller's."""
+    """A server of *page*. *ready* is called when it accepts connections. The caller handles signals."""
     config = uvicorn.Config(
         page,
         http=_Protocol,
@@ -74,8 +74,8 @@ def server_of(page: Page, ready: Callable[[], Any]) -> uvicorn.Server:
 def serve(page: Page, host: str, port: int, ready: Callable[[str], Any]) -> int:
     """Serve *page* until SIGTERM or Ctrl-C, and return the exit code: 0 or 130.
 
-    *ready* is called with the URL, token included, once connections are accepted. Raises ``OSError`` for an
-    address that cannot be had.
+    *ready* is called with the URL, token included, when connections are accepted. Raises ``OSError`` if it
+    cannot listen at the address.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.create_server((host.strip("[]"), port), family=family)
@@ -89,7 +89,7 @@ async def _until_told(server: uvicorn.Server, page: Page, listening: socket.sock
     told: list[int] = []
 
     def end(number: int) -> None:
-        server.force_exit = bool(told)  # whoever says it twice means it
+        server.force_exit = bool(told)  # a second signal ends at once
         told.append(number)
         server.should_exit = True
         page.pulse.close()

@@ -1,4 +1,4 @@
-"""Templates, and the two static files under names that change with their content."""
+"""Templates and static files. The names of the two static files change with their content."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -13,9 +13,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from flowdsl.core.words import age, clean, span, state_of
 from flowdsl.web.address import href
 from flowdsl.web.answers import refused_text
-from flowdsl.web.offers import KINDS
+from flowdsl.web.tables import KINDS
 
-__all__ = ["FIRST", "Look", "Static", "step_name"]
+__all__ = ["FIRST", "Renderer", "Static", "step_name"]
 
 FIRST = "<!-- the first screenful -->"
 """Where a template says that a browser has something to show."""
@@ -25,14 +25,14 @@ _TYPES = {"css": "text/css", "js": "text/javascript"}
 
 @frozen
 class Static:
-    """A file that never changes under its name."""
+    """A file whose content never changes under this name."""
 
     body: bytes
     media_type: str
 
 
-class Look:
-    """How pages look. *static*: the files by their address's last segment."""
+class Renderer:
+    """Renders pages. *static*: the static files, by the last segment of their address."""
 
     def __init__(self) -> None:
         self.static: dict[str, Static] = {}
@@ -63,8 +63,8 @@ class Look:
         return self._templates.get_template(template).render(context)
 
     def pieces(self, template: str, **context: Any) -> Iterator[str]:
-        """Fill in a template, in two pieces: its first screenful, which it ends with :data:`FIRST`, and the
-        rest, which is made when it is asked for."""
+        """Fill in a template, in two pieces. The template marks the end of the first with :data:`FIRST`. The
+        rest is made when it is needed."""
         made = self._templates.get_template(template).generate(context)
         first, rest = [], ""
         for piece in made:
@@ -76,7 +76,7 @@ class Look:
         yield rest + "".join(made)
 
     def refused(self) -> str:
-        """What somebody sees who may not look: the same for every address."""
+        """The page for somebody who may not see anything. It is the same for every address."""
         return self.page("refused.html")
 
     def error(self, status: int, said: str, base: str) -> str:
@@ -86,7 +86,7 @@ class Look:
 
 
 def short(value: str, most: int = 160) -> str:
-    """A text on one line, at most so long."""
+    """A text on one line, shortened to *length* characters."""
     shown = clean(value)
     return shown if len(shown) <= most else shown[: most - 1] + "…"
 
@@ -97,7 +97,7 @@ def quoted(value: str) -> str:
 
 
 def step_name(path: str, home: str) -> str:
-    """How a step is called among those of a run whose module's name with a dot is *home*.
+    """The short name of a step. *home* is the name of the run's module with a dot.
 
     >>> step_name("shop.charge", "shop."), step_name("flowdsl.sleep", "shop."), step_name("bank.pay", "shop.")
     ('charge', 'sleep', 'pay')

@@ -1,4 +1,4 @@
-"""The tables of queues, schedules and workers, and what can be done with a row."""
+"""The tables of queues, schedules and workers, and the actions on a row."""
 
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -30,8 +30,8 @@ _LIMITS = {
 class Row:
     """One queue, schedule or worker.
 
-    *name* is its own, *shown* what people read; *facts*, what else is known of it, by the heading; *runs*,
-    the ids of those that it executes.
+    *name* is its name, and *shown* the text for people. *facts* are its other columns, by heading. *runs* are
+    the ids of the runs that it executes.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Row:
 
 
 def rows_of(runtime: Runtime, kind: str) -> list[Row]:
-    """The rows of a page. Nothing that is stored is loaded."""
+    """The rows of a page. No stored value is loaded."""
     now = runtime.storage.now()
     if kind == "workers":
         return [_worker(one, now) for one in runtime.workers()]
@@ -54,8 +54,8 @@ def rows_of(runtime: Runtime, kind: str) -> list[Row]:
 def change(runtime: Runtime, kind: str, name: str, action: str) -> None:
     """Pause, resume or trigger one.
 
-    Raises ``LookupError`` if there is none of this name, and its subclass ``StepNotFound`` where the code of
-    what is to be triggered is not loaded: then its arguments are not loaded either.
+    Raises ``LookupError`` if there is none of this name, and its subclass ``StepNotFound`` if the code of a
+    triggered workflow is not loaded. Then its arguments are not loaded either.
     """
     row = next((row for row in rows_of(runtime, kind) if row.name == name), None)
     if row is None:
