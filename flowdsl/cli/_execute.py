@@ -67,7 +67,7 @@ def execute(cli: Cli, text: str, app: str | None, how: Callable[[Runtime, str], 
         counts = {"executed": executed, "replayed": len(seqs) - executed}
         cli.out.document({**run_view(record, status), **counts, "next": commands})
     if error is not None:
-        cli.out.error(_told(record, status, error))
+        cli.out.error(_error_text(record, status, error))
         for command in commands:
             cli.out.hint(shell_line(command))
         return 1
@@ -162,7 +162,7 @@ def _outcome(run: Handle) -> BaseException | None:
     return None
 
 
-def _told(record: Run, status: str, error: BaseException) -> str:
+def _error_text(record: Run, status: str, error: BaseException) -> str:
     what = str(error) if isinstance(error, FlowError) else f"{type(error).__name__}: {error}"
     if record.status is RunStatus.FAILED:
         return f"run {record.id} failed: {what}"

@@ -92,7 +92,9 @@ class DaskExecutor(Executor):
                     "dies: that takes a storage that workers can reach, such as postgresql://…"
                 )
         elif _is_workflow(fn):
-            sent = _Whole(self._runtime or _Same(_shared_url(path)), _with_id(fn, args, kwargs, key))
+            sent = _WholeRun(
+                self._runtime or _SameStorage(_shared_url(path)), _with_id(fn, args, kwargs, key)
+            )
         data = PickleCodec().dumps((sent, args, kwargs))
         remote: Any = self.client.submit(_execute, key, data, key=key, pure=False, **self._options)
         future = _TaskFuture(self.client, key, remote)
@@ -157,7 +159,7 @@ class _TaskFuture(Future[Any]):
 
 
 @frozen(slots=True)
-class _Same:
+class _SameStorage:
     """Opens a runtime on the same storage, by its URL."""
 
     url: str
@@ -167,7 +169,7 @@ class _Same:
 
 
 @frozen(slots=True)
-class _Whole:
+class _WholeRun:
     """A whole run: a workflow, perhaps with options, and the function that makes its runtime."""
 
     runtime: Callable[[], Runtime]

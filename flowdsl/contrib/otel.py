@@ -56,7 +56,7 @@ _PROPAGATOR = TraceContextTextMapPropagator()
 
 
 @define(eq=False)
-class _Open:
+class _OpenSpan:
     """A span that has not ended. *began*: its start on the monotonic clock. *failed*: when its last attempt
     failed, in nanoseconds since the epoch."""
 
@@ -104,8 +104,8 @@ class Tracing(Hooks):
         self._storages: weakref.WeakSet[Storage] = weakref.WeakSet()
         meter.create_observable_gauge("flowdsl.queue.depth", [self._depth], "1", "runs that wait in a queue")
         self._values = values
-        self._runs: dict[str, _Open] = {}
-        self._steps: dict[tuple[str, str], _Open] = {}
+        self._runs: dict[str, _OpenSpan] = {}
+        self._steps: dict[tuple[str, str], _OpenSpan] = {}
         self._lock = threading.Lock()
 
     # Queues ------------------------------------------------------------------------------------------------
@@ -156,7 +156,7 @@ class Tracing(Hooks):
         span = self._tracer.start_span(
             f"run {row.workflow}", around, attributes=attributes, links=_links(row.tags)
         )
-        opened = _Open(span, trace.set_span_in_context(span, around), {"workflow": row.workflow}, _now())
+        opened = _OpenSpan(span, trace.set_span_in_context(span, around), {"workflow": row.workflow}, _now())
         with self._lock:
             self._runs[run.id] = opened
         if span.is_recording() and span.get_span_context().is_valid:
@@ -207,7 +207,7 @@ class Tracing(Hooks):
             "flowdsl.step.mode": step.mode,
         }
         span = self._tracer.start_span(f"step {step.path}", around, attributes=attributes)
-        opened = _Open(
+        opened = _OpenSpan(
             span, trace.set_span_in_context(span, around), {"path": step.path}, _now(), step.attempt
         )
         with self._lock:
@@ -256,7 +256,7 @@ class Tracing(Hooks):
         self._close(opened, status)
         self._step_duration.record(took, {**opened.labels, "status": status})
 
-    def _close(self, opened: _Open, status: str, error: BaseException | None = None) -> None:
+    def _close(self, opened: _OpenSpan, status: str, error: BaseException | None = None) -> None:
         span = opened.span
         span.set_attribute("flowdsl.status", status)
         if error is not None:

@@ -42,7 +42,7 @@ name."""
 class Screen(Protocol):
     """Where frames are drawn."""
 
-    def draw(self, shown: "list[Shown]") -> None:
+    def draw(self, shown: "list[WatchedRun]") -> None:
         """Draw the runs that have a new frame."""
 
     def close(self) -> None:
@@ -50,7 +50,7 @@ class Screen(Protocol):
 
 
 @define(eq=False)
-class Shown:
+class WatchedRun:
     """One watched run: since when (monotonic), the context of its cell, and its frame."""
 
     run: Run[Any]
@@ -68,7 +68,7 @@ class Watcher(Hooks):
         self._screen = screen
         self._after = after
         self._clock = clock
-        self._runs: dict[str, Shown] = {}
+        self._runs: dict[str, WatchedRun] = {}
         self._changed = threading.Condition()
         self._looking = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -79,7 +79,7 @@ class Watcher(Hooks):
         with self._changed:
             if run.id in self._runs or self._closed:
                 return
-            self._runs[run.id] = Shown(run, self._clock(), copy_context())
+            self._runs[run.id] = WatchedRun(run, self._clock(), copy_context())
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="flowdsl-live", daemon=True)
                 self._thread.start()
@@ -112,7 +112,7 @@ class Watcher(Hooks):
                 shown.ended = True
                 self._changed.notify()
 
-    def _look(self, shown: Shown) -> None:
+    def _look(self, shown: WatchedRun) -> None:
         with self._looking:
             if not shown.ended:
                 _look(shown)
@@ -163,7 +163,7 @@ class Watcher(Hooks):
             return FRAME
         return min(early, default=None)
 
-    def _forget(self, shown: Shown) -> None:
+    def _forget(self, shown: WatchedRun) -> None:
         with self._changed:
             self._runs.pop(shown.run.id, None)
 
@@ -185,7 +185,7 @@ class Watcher(Hooks):
                 rest = 0.0
 
 
-def _look(shown: Shown) -> None:
+def _look(shown: WatchedRun) -> None:
     """Add the records since the last look to the frame. If there are too many, add only the last ones."""
     frame, run = shown.frame, shown.run
     seen = look(run, after=frame.seen, limit=READ)
@@ -230,7 +230,7 @@ class NotebookScreen:
 
     handles: dict[str, Any] = field(factory=dict)
 
-    def draw(self, shown: list[Shown]) -> None:
+    def draw(self, shown: list[WatchedRun]) -> None:
         """Draw each run in its own output."""
         for one in shown:
             content = {"text/html": html(one.frame), "text/plain": line(one.frame)}
@@ -253,7 +253,7 @@ class TerminalScreen:
         self._stream = stream
         self._width = 0
 
-    def draw(self, shown: list[Shown]) -> None:
+    def draw(self, shown: list[WatchedRun]) -> None:
         """Draw the first run that has not ended, and say how many others there are."""
         first = next((one for one in shown if not one.ended), shown[-1])
         others = sum(not one.ended for one in shown) - (not first.ended)

@@ -10,7 +10,7 @@ import flowdsl.notebook
 from flowdsl import Retry, Runtime, step, workflow
 from flowdsl.notebook import watching
 from flowdsl.notebook.frames import html, line
-from flowdsl.notebook.watching import READ, Shown, TerminalScreen, Watcher
+from flowdsl.notebook.watching import READ, TerminalScreen, WatchedRun, Watcher
 
 
 @step
@@ -39,7 +39,7 @@ class Screen:
         self.html: list[str] = []
         self.closed = False
 
-    def draw(self, shown: list[Shown]) -> None:
+    def draw(self, shown: list[WatchedRun]) -> None:
         self.frames.append([(one.frame.state, line(one.frame)) for one in shown])
         self.html += [html(one.frame) for one in shown]
 
