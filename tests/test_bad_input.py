@@ -25,7 +25,7 @@ def refuses(error, match, call):
 
 
 def test_generators_are_refused_and_told_what_to_do():
-    """Sync and async, functions and methods, steps and workflows."""
+    """Generators, sync and async, functions and methods, are refused with advice, as steps and workflows."""
 
     def generator():
         yield 1
@@ -44,14 +44,14 @@ def test_generators_are_refused_and_told_what_to_do():
 
 @pytest.mark.parametrize("thing", [5, "name", None, [], object()])
 def test_what_is_no_function_is_refused(thing):
-    """As the only argument."""
+    """Something that is no function is refused as the argument of a decorator."""
     if thing is not None:
         refuses(TypeError, "function|decorates", lambda: step(thing))
         refuses(TypeError, "function|decorates", lambda: workflow(thing))
 
 
 def test_a_class_is_refused():
-    """Its methods are what can be decorated."""
+    """A class is refused, with the hint that its methods can be decorated."""
 
     class Shop: ...
 
@@ -60,7 +60,7 @@ def test_a_class_is_refused():
 
 
 def test_a_lambda_needs_a_name(runtime: Runtime):
-    """With one it works."""
+    """A lambda needs ``name=``, and then works."""
     refuses(TypeError, "name=", lambda: step(lambda x: x))
     refuses(TypeError, "name=", lambda: workflow(lambda x: x))
     double = step(name="lambdas.double")(lambda x: 2 * x)
@@ -69,7 +69,7 @@ def test_a_lambda_needs_a_name(runtime: Runtime):
 
 
 def test_a_callable_without_a_name_needs_one():
-    """The message says so."""
+    """A callable without a name is refused, and the message says what to give."""
     import functools
 
     refuses(TypeError, "name", lambda: step(functools.partial(print, 1)))
@@ -104,7 +104,7 @@ STEP_OPTIONS = [
 
 @pytest.mark.parametrize(("options", "match"), STEP_OPTIONS, ids=lambda value: str(value)[:40])
 def test_wrong_options_of_a_step(options, match):
-    """Refused at decoration, by name."""
+    """A wrong option of a step is refused by name when it is decorated."""
 
     def plain(): ...
 
@@ -113,7 +113,7 @@ def test_wrong_options_of_a_step(options, match):
 
 @pytest.mark.parametrize(("options", "match"), [row for row in STEP_OPTIONS if "name" not in row[0]], ids=str)
 def test_wrong_options_of_a_call(options, match):
-    """``s.options(…)`` checks the same."""
+    """``s.options(…)`` checks as the decorator does."""
 
     @step
     def f(): ...
@@ -140,7 +140,7 @@ WORKFLOW_OPTIONS = [
 
 @pytest.mark.parametrize(("options", "match"), WORKFLOW_OPTIONS, ids=str)
 def test_wrong_options_of_a_workflow(options, match):
-    """Refused at decoration, by name."""
+    """A wrong option of a workflow is refused by name when it is decorated."""
 
     def plain(): ...
 
@@ -149,7 +149,7 @@ def test_wrong_options_of_a_workflow(options, match):
 
 @pytest.mark.parametrize("option", ["on_complete", "on_error"])
 def test_an_async_callback_of_a_sync_workflow(option):
-    """Nobody could await it, so it is refused at decoration; an async workflow takes both kinds."""
+    """A sync workflow refuses an async callback, and an async workflow takes both kinds."""
 
     async def callback(*args): ...
 
@@ -162,7 +162,7 @@ def test_an_async_callback_of_a_sync_workflow(option):
 
 
 def test_wrong_options_of_a_run():
-    """``w.options(…)`` checks what it is given."""
+    """``w.options(…)`` checks its options."""
 
     @workflow
     def w(): ...
@@ -178,7 +178,7 @@ def test_wrong_options_of_a_run():
 
 
 def test_ignoring_a_parameter_that_is_not_there():
-    """Is refused where it is written, and the names that there are, are listed."""
+    """Ignoring an unknown parameter is refused, and the message lists the parameters."""
 
     def f(client): ...
 
@@ -192,7 +192,7 @@ def test_ignoring_a_parameter_that_is_not_there():
 
 @pytest.mark.parametrize("bad", [5, ["x"], object(), Hooks])
 def test_what_is_no_hook_is_refused(bad, tmp_path: Path):
-    """Alone or among others, before a storage is opened."""
+    """Something that is no hook is refused, alone or among others, before a storage is opened."""
     refuses(TypeError, "hooks=.*Hooks", lambda: Runtime(f"sqlite:///{tmp_path}/flow.db", hooks=bad))
     refuses(
         TypeError, "hooks=.*Hooks", lambda: Runtime(f"sqlite:///{tmp_path}/flow.db", hooks=[Hooks(), bad])
@@ -201,7 +201,7 @@ def test_what_is_no_hook_is_refused(bad, tmp_path: Path):
 
 
 def test_a_hook_that_would_have_to_be_awaited_is_refused():
-    """Nobody would await it."""
+    """An ``async def`` hook method is refused, because nobody would await it."""
 
     class Late(Hooks):
         async def on_run_start(self, run): ...
@@ -210,13 +210,13 @@ def test_a_hook_that_would_have_to_be_awaited_is_refused():
 
 
 def test_an_empty_name_of_a_step_is_refused(runtime: Runtime):
-    """It is not taken for an unknown one."""
+    """An empty name of a step is refused, and not looked up as an unknown one."""
     refuses(ValueError, "non-empty", lambda: runtime.do(""))
     assert runtime.runs() == []
 
 
 def test_positional_options_are_refused():
-    """Options are keywords."""
+    """Positional options are refused."""
     with pytest.raises(TypeError):
         step("do")
     with pytest.raises(TypeError):
@@ -227,7 +227,7 @@ def test_positional_options_are_refused():
 
 
 def test_arguments_that_do_not_fit(runtime: Runtime, flavour: Flavour, effects: Effects):
-    """Python's own words, with the step; nothing is recorded, nothing retried."""
+    """Arguments that do not fit raise Python's message with the step; nothing is recorded or retried."""
 
     @flavour.step
     def f(x, *, y):
@@ -258,7 +258,7 @@ def test_arguments_that_do_not_fit(runtime: Runtime, flavour: Flavour, effects: 
 def test_an_unkeyable_argument_names_step_parameter_and_path(
     runtime: Runtime, flavour: Flavour, effects: Effects
 ):
-    """And what to do: ``ignore``, ``key``, or an encoder."""
+    """The error for an argument without an encoding names step, parameter and path, and the remedies."""
 
     class Client: ...
 
@@ -280,7 +280,7 @@ def test_an_unkeyable_argument_names_step_parameter_and_path(
 
 
 def test_a_key_function_that_raises(runtime: Runtime):
-    """Its own error, before anything is recorded."""
+    """An exception of a ``key=`` function is raised as it is, before anything is recorded."""
 
     @step(key=lambda order: order["id"])
     def f(order): ...
@@ -300,13 +300,13 @@ def test_a_key_function_that_raises(runtime: Runtime):
 
 @pytest.mark.parametrize("bad", ["", " ", None, 5, b"x"])
 def test_ids_that_are_none(runtime: Runtime, bad):
-    """Every method that takes an id says what an id is."""
+    """Each method that takes an id refuses a wrong one, and says what an id is."""
     for method in (runtime.run, runtime.cancel, runtime.resume, runtime.retry, runtime.delete):
         refuses((TypeError, ValueError), "run id", lambda: method(bad))
 
 
 def test_filters_that_make_no_sense(runtime: Runtime):
-    """Each is refused by name."""
+    """A filter that makes no sense is refused by name."""
     from datetime import datetime
 
     naive = datetime(2026, 1, 1)
@@ -322,7 +322,7 @@ def test_filters_that_make_no_sense(runtime: Runtime):
 
 
 def test_wrong_options_of_a_runtime():
-    """Refused by type and name, before anything is opened."""
+    """A wrong option of a runtime is refused by type and name, before anything is opened."""
     for options, match in [
         ({"retry": 3}, "Retry"),
         ({"codec": "json"}, "Codec"),
@@ -340,7 +340,7 @@ def test_wrong_options_of_a_runtime():
 
 @pytest.mark.parametrize("event", ["", " ", None, 5])
 def test_events_without_a_name(event):
-    """``@on`` needs one."""
+    """``@on`` without a name is refused."""
     refuses((TypeError, ValueError), "event", lambda: on(event))
 
 
@@ -358,7 +358,7 @@ def test_events_without_a_name(event):
     ],
 )
 def test_storages_that_are_none(url, error, match, tmp_path, monkeypatch):
-    """The message says what a storage URL looks like."""
+    """Something that is no storage is refused, and the message shows a storage URL."""
     monkeypatch.chdir(tmp_path)
     refuses(error, match, lambda: Runtime(url))
 
@@ -375,7 +375,7 @@ def in_a_process(tmp_path: Path, code: str, *args: str) -> str:
 
 
 def test_a_path_that_cannot_be_opened(tmp_path: Path):
-    """A directory, or a file where a directory should be."""
+    """A directory, and a path below a file, cannot be opened, and the error says so."""
     (tmp_path / "file").write_text("x")
     refuses(StorageUnavailable, "flow", lambda: Runtime(f"sqlite:///{tmp_path}/file/flow.db"))
     (tmp_path / "flow").mkdir()
@@ -383,7 +383,7 @@ def test_a_path_that_cannot_be_opened(tmp_path: Path):
 
 
 def test_a_file_that_is_not_a_database(tmp_path: Path):
-    """It is left as it is."""
+    """A file that is no database is refused and not changed."""
     path = tmp_path / "notes.txt"
     path.write_bytes(b"This is a text, and no database. " * 100)
     before = path.read_bytes()
@@ -392,7 +392,7 @@ def test_a_file_that_is_not_a_database(tmp_path: Path):
 
 
 def test_a_database_of_somebody_else(tmp_path: Path):
-    """Another program's SQLite file is not taken for ours, and not changed."""
+    """The SQLite file of another program is refused and not changed."""
     path = tmp_path / "other.db"
     with sqlite3.connect(path) as connection:
         connection.execute("create table runs (name text)")
@@ -404,7 +404,7 @@ def test_a_database_of_somebody_else(tmp_path: Path):
 
 
 def test_a_read_only_directory(tmp_path: Path):
-    """Named, with the reason."""
+    """A read-only directory is named, with the reason."""
     folder = tmp_path / "locked"
     folder.mkdir()
     out = in_a_process(
@@ -438,7 +438,7 @@ def _read_only(folder: Path) -> Path:
 
 
 def test_a_full_disk(tmp_path: Path, flavour: Flavour, effects: Effects):
-    """``StorageFull``; nothing acknowledged is lost, and with space the run continues."""
+    """A full disk raises ``StorageFull``, nothing acknowledged is lost, and with space the run continues."""
 
     @flavour.step
     def f(x):
@@ -466,8 +466,8 @@ def test_a_full_disk(tmp_path: Path, flavour: Flavour, effects: Effects):
 
 
 def test_the_errors_are_one_tree():
-    """Every error of ours is a ``FlowError``; those of storages are ``StorageError``. ``Stopped`` is none, so that no
-    ``except Exception`` takes it."""
+    """Each error of ours is a ``FlowError``, storage errors are ``StorageError``, and ``Stopped`` is no
+    ``Exception``."""
     import flowdsl.errors as errors
 
     classes = [getattr(errors, name) for name in errors.__all__ if name != "Stopped"]
@@ -481,7 +481,7 @@ def test_the_errors_are_one_tree():
 
 
 def test_a_schema_of_the_future_is_refused(tmp_path: Path):
-    """Both versions are named."""
+    """A newer schema is refused, and the message has both versions."""
     from flowdsl.errors import SchemaMismatch
 
     path = tmp_path / "flow.db"
@@ -493,7 +493,7 @@ def test_a_schema_of_the_future_is_refused(tmp_path: Path):
 
 
 def test_a_file_that_vanishes_is_a_typed_error(tmp_path: Path, effects: Effects):
-    """Deleting the file under an open runtime loses nothing silently."""
+    """Deleting the file of an open runtime is a typed error, and loses nothing silently."""
     path = tmp_path / "flow.db"
 
     @step

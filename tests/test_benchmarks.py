@@ -60,7 +60,7 @@ def test_the_command_writes_a_table_and_json(
 
 
 def test_two_commits_are_compared_turn_by_turn() -> None:
-    """The ratio is the median over the turns, of the figures that both have."""
+    """The comparison of two commits is the median ratio over the turns, for the figures that both have."""
     turns = [
         ({"a": ("µs", 2.0), "new": ("µs", 1.0)}, {"a": ("µs", 1.0)}),
         ({"a": ("µs", 3.0), "new": ("µs", 1.0)}, {"a": ("µs", 1.0)}),
@@ -72,13 +72,13 @@ def test_two_commits_are_compared_turn_by_turn() -> None:
 
 
 def test_what_is_no_commit_cannot_be_measured(tmp_path: Path) -> None:
-    """The error says so."""
+    """A revision that does not exist is an error that says so."""
     with pytest.raises(ValueError, match="no-such-commit"):
         unpacked("no-such-commit", tmp_path)
 
 
 def test_a_figure_quotes_medians_and_judges_its_budget() -> None:
-    """A figure takes medians of samples and of ratios, and compares the right one with its budget."""
+    """A figure is a median of samples or ratios, and is compared with the right budget."""
     found = figure("x", [4.0, 2.0, 90.0], reference=[1.0, 1.0, 10.0], budget=Budget(3, "ratio"))
     assert (found.measured, found.best, found.ratio) == (4.0, 2.0, 4.0)
     assert (found.met, found.met_at_best) == (False, True)
@@ -87,7 +87,7 @@ def test_a_figure_quotes_medians_and_judges_its_budget() -> None:
 
 
 def test_what_a_storage_can_do_is_measured() -> None:
-    """Each figure of a storage is there and above nothing."""
+    """Each figure of a storage exists and is above zero."""
     with MemoryStorage() as storage:
         found = dict(measured(storage, seconds=0.01, pending=200))
     assert len(found) == 6
@@ -95,7 +95,8 @@ def test_what_a_storage_can_do_is_measured() -> None:
 
 
 def test_the_simulation_keeps_to_arithmetic() -> None:
-    """As much as is asked for while that is little, no more than the lanes can do, and more with more of them."""
+    """The simulation does the wanted work if it is little, never more than its servers can, and more with
+    more servers."""
     little = simulated(100, 1.0, seconds=5)
     assert little.steps == pytest.approx(100, rel=0.15)
     assert little.median == pytest.approx(Database().alone, rel=0.01)

@@ -167,8 +167,8 @@ def executed(folder: Path, fail: bool, monkeypatch: Any, **options: Any) -> dict
     ids=repr,
 )
 def test_encrypted_leaves_nothing_readable(codec: Any, fail: bool, tmp_path: Path, monkeypatch: Any) -> None:
-    """No value is in the database, its log, an export, HTML, a command's output or a log line; but the message
-    that the program itself gives to ``log()`` is in the standard library's logging."""
+    """With ``Encrypted`` no value is in the database, log, export, HTML, output or log lines, except the
+    message of ``log()`` in logging."""
     seen = executed(tmp_path, fail, monkeypatch, codec=codec)
     found = {(place, word) for place, text in seen.items() for word in WORDS if secret(word) in text}
     assert found <= {("log", "logged")}
@@ -176,7 +176,7 @@ def test_encrypted_leaves_nothing_readable(codec: Any, fail: bool, tmp_path: Pat
 
 @pytest.mark.parametrize("fail", [False, True], ids=["completed", "failed"])
 def test_without_previews_only_log_lines_are_readable(fail: bool, tmp_path: Path, monkeypatch: Any) -> None:
-    """With ``previews=False`` values are in payloads only (which anybody can load), never in texts."""
+    """With ``previews=False`` values are only in payloads, never in texts."""
     seen = executed(tmp_path, fail, monkeypatch, previews=False)
     texts = {
         place: text for place, text in seen.items() if not place.startswith("flow.db") and place != "export"
@@ -186,7 +186,7 @@ def test_without_previews_only_log_lines_are_readable(fail: bool, tmp_path: Path
 
 
 def test_with_previews_they_are(tmp_path: Path, monkeypatch: Any) -> None:
-    """The test can see: by default arguments, results and errors are shown."""
+    """By default arguments, results and errors are shown, so the canary can be seen."""
     seen = executed(tmp_path, True, monkeypatch)
     assert secret("argument") in seen["show patient"]
     assert secret("handled") in seen["show patient"]
@@ -228,7 +228,8 @@ def talker(text: str) -> str:
     "options", [{"codec": Encrypted(PickleCodec(), b"k" * 32)}, {"previews": False}], ids=["encrypted", "off"]
 )
 def test_no_verb_leaves_a_value_readable(options: Any, tmp_path: Path, caplog: Any) -> None:
-    """Messages, replies, beats, memos, channels, detached and queued runs, schedules, and what begins anew."""
+    """Messages, replies, heartbeats, memos, channels, other runs, schedules and generations leave no readable
+    value."""
     url = f"sqlite:///{tmp_path}/flow.db"
     caplog.set_level(logging.INFO, "flowdsl")
     with Runtime(url, **options) as runtime:

@@ -16,7 +16,7 @@ from flowdsl.testing import VirtualClock
 
 
 def test_it_starts_where_it_is_told():
-    """An aware datetime, or seconds; a naive datetime is refused."""
+    """A virtual clock starts at an aware datetime or at seconds, and refuses a naive datetime."""
     assert VirtualClock(1000.0).now() == 1000.0
     moment = datetime(2030, 5, 1, tzinfo=UTC)
     assert VirtualClock(moment).now() == moment.timestamp()
@@ -26,7 +26,7 @@ def test_it_starts_where_it_is_told():
 
 
 def test_sleeping_outside_a_run_returns_at_once():
-    """A test's own sleep is virtual too."""
+    """A sleep outside a run returns at once."""
     clock = VirtualClock()
     before = clock.now()
     clock.sleep(3600)
@@ -57,7 +57,7 @@ def test_waits_of_retries_take_no_time(runtime: Runtime, flavour: Flavour, clock
 
 
 def test_async_branches_sleep_side_by_side(runtime: Runtime, clock):
-    """The longest sleep counts, not the sum; they wake in order."""
+    """Concurrent async branches sleep for the longest time, not the sum, and wake in order."""
     woken = []
 
     @step
@@ -75,7 +75,7 @@ def test_async_branches_sleep_side_by_side(runtime: Runtime, clock):
 
 
 def test_threads_sleep_side_by_side(runtime: Runtime, clock):
-    """The same for submitted sync steps."""
+    """Concurrent submitted sync steps sleep for the longest time, not the sum."""
     woken = []
 
     @step
@@ -93,7 +93,7 @@ def test_threads_sleep_side_by_side(runtime: Runtime, clock):
 
 
 def test_runs_side_by_side(runtime: Runtime, clock):
-    """Started runs share the time."""
+    """Started runs share the virtual time."""
 
     @step
     def nap(seconds):
@@ -136,7 +136,7 @@ def test_queued_work_is_runnable(storage, clock):
 
 
 def test_without_autoskip_time_stands_still_until_advanced(storage):
-    """For tests that look at what is pending."""
+    """Without ``autoskip`` time stands still until ``advance`` is called."""
     clock = VirtualClock(autoskip=False)
     state = []
 
@@ -163,7 +163,7 @@ def test_without_autoskip_time_stands_still_until_advanced(storage):
 
 
 def test_advance_fires_in_order_and_stops_where_told(storage):
-    """Timers in between fire one after the other."""
+    """``advance`` fires timers in order, and stops at the given time."""
     clock = VirtualClock(autoskip=False)
     seen = []
 
@@ -189,7 +189,7 @@ def test_advance_fires_in_order_and_stops_where_told(storage):
 
 
 def test_advance_in_a_body_names_what_waits_there(storage, flavour):
-    """The clock stands still while a body executes, so it is an error at once, in a workflow and in a step."""
+    """``advance`` in the body of a workflow or step is an error that names what waits there."""
     clock = VirtualClock()
 
     def advance():
@@ -213,7 +213,7 @@ def test_advance_in_a_body_names_what_waits_there(storage, flavour):
 
 
 def test_advance_on_an_event_loop_names_the_awaitable_one():
-    """It would wait for code of that very loop; the error says what to write."""
+    """``advance`` on an event loop is an error that names ``aadvance``."""
 
     async def main():
         VirtualClock(autoskip=False).advance("3 days")
@@ -223,7 +223,7 @@ def test_advance_on_an_event_loop_names_the_awaitable_one():
 
 
 def test_aadvance_on_an_event_loop(storage):
-    """The same in async code, letting tasks run in between."""
+    """``aadvance`` advances time in async code, and lets tasks run in between."""
     clock = VirtualClock(autoskip=False)
     seen = []
 
@@ -251,7 +251,7 @@ def test_aadvance_on_an_event_loop(storage):
 
 
 def test_it_never_goes_back(storage, clock):
-    """A smaller sleep after a larger one does not turn time back."""
+    """A shorter sleep after a longer one does not turn time back."""
 
     @step
     def nap(x):
@@ -268,7 +268,7 @@ def test_it_never_goes_back(storage, clock):
 
 
 def test_the_system_clock():
-    """``now`` is the time of day in UTC; waits go by the monotonic clock."""
+    """The system clock tells UTC, and waits by the monotonic clock."""
     import time
 
     clock = SystemClock()
@@ -284,7 +284,7 @@ def test_the_system_clock():
 
 
 def test_a_sleep_beside_a_submitted_step_ends():
-    """A body in a thread keeps the clock still while it executes, and no longer."""
+    """A body in a thread stops the clock while it executes, and no longer."""
     asleep = threading.Event()
 
     class Telling(VirtualClock):
@@ -311,7 +311,7 @@ def test_a_sleep_beside_a_submitted_step_ends():
 
 
 def test_no_time_passes_between_a_result_and_who_waits_for_it():
-    """A thread that asked for a submitted step is runnable from the moment the step ends."""
+    """No time passes between a step's result and the thread that waits for it."""
     asking, parked = threading.Event(), threading.Event()
 
     class Telling(VirtualClock):
@@ -345,7 +345,7 @@ def test_no_time_passes_between_a_result_and_who_waits_for_it():
 
 @pytest.mark.parametrize("beside", [0, 1], ids=["branches alone", "beside a submitted step"])
 def test_no_time_passes_while_branches_work(beside):
-    """Gathered branches and submitted steps keep the clock still, and so does who waits for them."""
+    """No time passes while gathered branches and submitted steps execute."""
 
     @step
     def tool(n):
@@ -376,7 +376,7 @@ def test_no_time_passes_while_branches_work(beside):
 
 
 def test_a_branch_that_sleeps_beside_one_that_has_ended(clock, runtime: Runtime):
-    """The clock skips once all that is left of a gather sleeps."""
+    """Time passes when the remaining branches of a gather sleep."""
 
     @step
     async def quick(n):
@@ -399,7 +399,7 @@ def test_a_branch_that_sleeps_beside_one_that_has_ended(clock, runtime: Runtime)
 
 
 def test_a_body_with_a_limit_counts_before_its_thread_has_begun(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A virtual clock does not skip to the timeout of a step whose thread the machine has yet to execute."""
+    """Time does not jump to a step's timeout before its thread has begun."""
     real = threading.Thread.run
 
     def late(thread: threading.Thread) -> None:
@@ -436,7 +436,7 @@ class OpensLate(MemoryStorage):
 
 @pytest.mark.parametrize("is_async", [False, True])
 def test_no_time_passes_before_a_called_run_begins(is_async):
-    """Its caller is about to execute code, although it waits for the run's end already."""
+    """No time passes before the body of a called run begins."""
     clock = VirtualClock(0.0, grace=60.0)
 
     @workflow(id="sleeper")

@@ -52,7 +52,7 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 @pages
 def test_python_blocks_of_a_page_run_one_after_the_other(page: Path, reader: ModuleType) -> None:
-    """What a page shows works when it is pasted from top to bottom."""
+    """The Python blocks of a page work when they are executed from top to bottom."""
     for line, code in blocks(page, "python"):
         exec(compile("\n" * line + code, str(page), "exec"), reader.__dict__)
     for line, code in blocks(page, "pycon"):
@@ -76,7 +76,7 @@ def test_links_of_a_page_lead_somewhere(page: Path) -> None:
 
 
 def test_every_error_is_explained() -> None:
-    """The page of errors names each of them."""
+    """The page of errors explains each error."""
     page = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
     assert not [name for name in errors.__all__ if not re.search(rf"`(flowdsl\.errors\.)?{name}`", page)]
 
@@ -86,7 +86,7 @@ MODULES = "flowdsl aio errors storage codecs rekeying testing web notebook contr
 
 @pytest.mark.parametrize("name", MODULES)
 def test_every_public_name_is_documented(name: str) -> None:
-    """Each module that users import has its page of the reference, and each of its names a docstring."""
+    """Each public module has a page of the reference, and each of its names a docstring."""
     module = importlib.import_module(name if name == "flowdsl" else f"flowdsl.{name}")
     pages = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "reference").glob("*.md"))
     assert re.search(rf"automodule:: {re.escape(module.__name__)}$", pages, re.MULTILINE)
@@ -95,14 +95,14 @@ def test_every_public_name_is_documented(name: str) -> None:
 
 @pages
 def test_commands_of_a_page_exist(page: Path) -> None:
-    """Every ``flowdsl <command>`` in a block to paste is a command."""
+    """Each ``flowdsl <command>`` in a block exists."""
     shown = {name for _, code in blocks(page, "", "bash", "console", "sh") for name in COMMAND.findall(code)}
     assert shown <= set(COMMANDS)
 
 
 @pytest.mark.parametrize("system", ["Temporal", "DBOS", "Restate", "Prefect", "LangGraph", "joblib"])
 def test_ten_samples_of_each_system_are_said_in_code(system: str) -> None:
-    """And after them, what that system does and flowdsl does not."""
+    """The page has ten samples of each system, and says what that system does and flowdsl does not."""
     page = (ROOT / "docs" / "coming-from.md").read_text(encoding="utf-8")
     section = page.partition(f"\n## {system}\n")[2].partition("\n## ")[0]
     samples = re.split(r"^\*\*(\d+)\. ", section, flags=re.MULTILINE)[1:]
@@ -121,7 +121,7 @@ OTHERS = ".reply( .refuse( .ask( .tag( .heartbeat( .details .latest( .stream( .g
 
 
 def test_each_verb_has_an_example_that_runs() -> None:
-    """On the page of verbs, sync and awaited, with what belongs to them."""
+    """The page of verbs has an example of each verb, sync and async."""
     code = "\n".join(code for _, code in blocks(ROOT / "docs" / "verbs.md", "python"))
     assert [verb for verb in SYNC.split() if not re.search(rf"(?<![\w.]){verb}\(", code)] == []
     assert [verb for verb in AWAITED.split() if not re.search(rf"\baio\.{verb}[.(]", code)] == []

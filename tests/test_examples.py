@@ -58,7 +58,7 @@ def flowdsl(directory: Path, *args: str, check: bool = True) -> str:
 
 
 def test_index_writes_the_table_and_the_plot(tmp_path: Path) -> None:
-    """Each file of the library has its line in the table, and the plot is an image."""
+    """The table has a line for each file of the library, and the plot is an image."""
     printed = run(tmp_path, "index_stdlib.py", "--limit", "30")
 
     with (tmp_path / "out" / "modules.csv").open(newline="") as table:
@@ -73,7 +73,7 @@ def test_index_writes_the_table_and_the_plot(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["SIGKILL", "SIGINT"])
 def test_index_continues_where_it_was_stopped(tmp_path: Path, kind: str) -> None:
-    """Whether it is killed or interrupted, the next call says what it replays and executes only the rest."""
+    """After a kill or Ctrl-C the next call says what it replays, and executes only the rest."""
     process = start(tmp_path, "index_stdlib.py", "--limit", "300")
     assert process.stdout is not None
     for line in process.stdout:
@@ -94,7 +94,7 @@ def test_index_continues_where_it_was_stopped(tmp_path: Path, kind: str) -> None
 
 
 def test_index_runs_anew_once_it_has_completed(tmp_path: Path) -> None:
-    """A run that ended is not continued: the next call indexes again."""
+    """A run that has ended is not continued: the next call indexes again."""
     for _ in range(2):
         assert "8 steps executed, 0 replayed." in run(tmp_path, "index_stdlib.py", "--limit", "5")
 
@@ -112,7 +112,7 @@ def test_checkout_tells_the_whole_story(tmp_path: Path) -> None:
 
 
 def test_checkout_continues_in_another_process(tmp_path: Path) -> None:
-    """What one process reserved, the next one does not reserve again."""
+    """The next process does not reserve again what one process has reserved."""
     act = ("checkout.py", "--order", "7", "--bank")
     failed, mended, again = run(tmp_path, *act, "down"), run(tmp_path, *act, "up"), run(tmp_path, *act, "up")
 
@@ -124,7 +124,7 @@ def test_checkout_continues_in_another_process(tmp_path: Path) -> None:
 
 
 def test_an_approval_is_reminded_after_three_days_and_given_up_after_seven(tmp_path: Path) -> None:
-    """One is answered after its reminder, the other never; both were asked and reminded once."""
+    """Both approvals are asked and reminded once; one is answered after that, the other is given up."""
     told = run(tmp_path, "approval.py").splitlines()
 
     assert [line for line in told if "may we buy a desk?" in line] == [
@@ -141,7 +141,7 @@ def test_an_approval_is_reminded_after_three_days_and_given_up_after_seven(tmp_p
 
 
 def test_an_approval_goes_on_waiting_in_another_process(tmp_path: Path) -> None:
-    """It is killed while it waits; the decision comes while nobody executes it, and the next process takes it."""
+    """The process is killed while it waits, the decision comes meanwhile, and the next process takes it."""
     process = start(tmp_path, "approval.py", "chair")
     assert process.stdout is not None
     while "may we buy" not in process.stdout.readline():
@@ -161,7 +161,8 @@ SAGA = ("order_saga.py", "--order", "7", "--pause", "0", "--courier")
 
 
 def test_a_saga_takes_back_and_executes_again(tmp_path: Path) -> None:
-    """What was completed is undone, newest first; once the cause is mended, a retry does it all again."""
+    """Completed steps are undone, newest first, and after the cause is mended a retry does all of it
+    again."""
     failed, mended = run(tmp_path, *SAGA, "drives"), run(tmp_path, *SAGA, "flies")
 
     order = [
@@ -185,7 +186,7 @@ def test_a_saga_takes_back_and_executes_again(tmp_path: Path) -> None:
 
 
 def test_a_saga_killed_anywhere_takes_everything_back_once(tmp_path: Path) -> None:
-    """Killed after every second commit, while it does and while it undoes, each thing happens once all the same."""
+    """Killed after every second commit, while it works and while it undoes, each thing happens once."""
     told = "".join(lives(tmp_path, *SAGA, "drives", commits=[2] * 8))
 
     for happened in ("aside", "the bank takes", "the bank gives", "tent back", "7 failed"):
@@ -193,7 +194,7 @@ def test_a_saga_killed_anywhere_takes_everything_back_once(tmp_path: Path) -> No
 
 
 def test_duplicates_are_found_and_counted_once(tmp_path: Path) -> None:
-    """Three files, two of them equal, one empty; killed on the way, none is counted twice."""
+    """Of three files, two of them equal and one empty, none is counted twice after a kill."""
     shelf = tmp_path / "shelf" / "deep"
     shelf.mkdir(parents=True)
     for name, text in {"a": "tea" * 50, "b": "coffee", "c": "tea" * 50, "d": ""}.items():
@@ -207,7 +208,7 @@ def test_duplicates_are_found_and_counted_once(tmp_path: Path) -> None:
 
 
 def test_an_agent_pays_for_no_turn_twice(tmp_path: Path) -> None:
-    """Killed at several moments, the agent has asked its model four times and each tool once in the end."""
+    """An agent that is killed several times has asked its model four times and called each tool once."""
     told = "".join(lives(tmp_path, "agent.py", "json", "--pause", "0", "--yes", commits=[2, 3, 6, 8]))
 
     answer = "json/encoder.py is the longest"
@@ -220,7 +221,7 @@ def test_an_agent_pays_for_no_turn_twice(tmp_path: Path) -> None:
 
 
 def test_an_agent_asks_and_keeps_to_its_budget(tmp_path: Path) -> None:
-    """What a person refuses is not done; with few tokens there is no answer."""
+    """A refused action is not done, and with too few tokens there is no answer."""
     process = start(tmp_path, "agent.py", "--pause", "0", stdin=subprocess.PIPE)
     told, _ = process.communicate("n\n", timeout=60)
     assert "tool  save_note" not in told
@@ -230,7 +231,7 @@ def test_an_agent_asks_and_keeps_to_its_budget(tmp_path: Path) -> None:
 
 
 def test_a_cart_that_is_killed_answers_each_question_once(tmp_path: Path) -> None:
-    """Its process dies again and again while another one asks; the bank is paid once, for what was in it."""
+    """A cart that dies again and again while it is asked pays the bank once, for its items."""
     answers = []
 
     def shopper() -> None:
@@ -250,7 +251,7 @@ def test_a_cart_that_is_killed_answers_each_question_once(tmp_path: Path) -> Non
 
 
 def test_a_cart_tells_its_story(tmp_path: Path) -> None:
-    """Refusals are told apart from answers."""
+    """The printed story of the cart shows which messages were refused and which were answered."""
     told = run(tmp_path, "cart.py")
     assert "checkout -> refused: the cart is empty" in told
     assert "add spoon 1 -> refused: there is no 'spoon'" in told
@@ -258,7 +259,7 @@ def test_a_cart_tells_its_story(tmp_path: Path) -> None:
 
 
 def test_a_crawler_that_is_killed_finds_the_same(tmp_path: Path) -> None:
-    """Killed at moments that chance chose, it reads what is left, and counts the same words."""
+    """A crawler that is killed at random moments reads the rest, and counts the same words."""
     site = tmp_path / "site"
     site.mkdir()
     for n in range(12):
@@ -273,7 +274,7 @@ def test_a_crawler_that_is_killed_finds_the_same(tmp_path: Path) -> None:
 
 
 def test_a_subscription_bills_for_years(tmp_path: Path) -> None:
-    """One invoice a month, a generation each, and a journal that stays short."""
+    """There is one invoice a month, one generation each, and the journal stays short."""
     told = run(tmp_path, "subscription.py")
     assert told.count("Ada pays 5.00 €") + told.count("Ada pays 20.00 €") == 36, told
     assert "Ada paid for 36 months" in told
@@ -281,7 +282,7 @@ def test_a_subscription_bills_for_years(tmp_path: Path) -> None:
 
 
 def test_a_subscription_that_was_killed_can_be_cancelled(tmp_path: Path) -> None:
-    """The message comes while nobody executes it; the next process answers it."""
+    """A message that comes while nobody executes the run is answered by the next process."""
     process = start(tmp_path, "subscription.py", "--real", "Ada")
     while "receive" not in flowdsl(tmp_path, "steps", "subscription-Ada", check=False):
         assert process.poll() is None
@@ -293,7 +294,7 @@ def test_a_subscription_that_was_killed_can_be_cancelled(tmp_path: Path) -> None
 
 
 def test_a_page_that_lost_its_connection_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Server-sent events carry the number of their item; ``Last-Event-ID`` asks for what comes after."""
+    """Server-sent events carry the number of their item, and ``Last-Event-ID`` asks for later ones."""
     httpx = pytest.importorskip("httpx")
     pytest.importorskip("starlette")
     monkeypatch.syspath_prepend(str(EXAMPLES))
@@ -318,7 +319,7 @@ def test_a_page_that_lost_its_connection_goes_on(monkeypatch: pytest.MonkeyPatch
 
 
 def test_an_import_is_repaired_by_a_fork(tmp_path: Path) -> None:
-    """A row that fails stops the import; the fork keeps the rates, reads the mended file and loads all of it."""
+    """A bad row stops the import, and the fork keeps the rates, reads the mended file and loads all of it."""
     told = run(tmp_path, "etl.py")
 
     assert "=> failed: line 188, order 1187: invalid literal for int() with base 10: '1O'" in told
@@ -331,7 +332,7 @@ def test_an_import_is_repaired_by_a_fork(tmp_path: Path) -> None:
 
 
 def test_an_import_is_repaired_from_the_command_line(tmp_path: Path) -> None:
-    """Killed while it buys rates it continues; then the act of the fork is that of the command line."""
+    """A killed import continues, and the command line makes the repairing fork."""
     told = "".join(lives(tmp_path, "etl.py", "--act", "import", commits=[3, 3]))
     assert told.count("bought the rate of") == 5
     run(tmp_path, "etl.py", "--act", "mend")

@@ -1,4 +1,4 @@
-"""Run: the handle."""
+"""Run: the handle of a run."""
 
 import asyncio
 import threading
@@ -14,7 +14,7 @@ from flowdsl.storage.base import OpenRun, UpdateRun
 
 
 def test_what_a_handle_shows(runtime: Runtime, clock):
-    """id, workflow, args, tags, number, status, result, parent, children, times."""
+    """A handle shows id, workflow, args, tags, number, status, result, parent, children and times."""
 
     @step
     def f(x):
@@ -43,7 +43,7 @@ def test_what_a_handle_shows(runtime: Runtime, clock):
 
 
 def test_result_with_a_timeout_ends_the_wait_not_the_run(storage):
-    """The builtin ``TimeoutError``, in real time."""
+    """``result(timeout)`` raises the built-in ``TimeoutError`` in real time, and the run goes on."""
     gate = threading.Event()
 
     @workflow(id="slow")
@@ -67,7 +67,7 @@ def test_result_with_a_timeout_ends_the_wait_not_the_run(storage):
 
 
 def test_a_timeout_error_of_the_run_is_the_runs(runtime: Runtime):
-    """Not taken for the end of the wait."""
+    """A ``TimeoutError`` of the run is not taken for the end of the wait."""
 
     @workflow
     def w():
@@ -80,7 +80,7 @@ def test_a_timeout_error_of_the_run_is_the_runs(runtime: Runtime):
 
 
 def test_a_handle_of_a_run_that_another_runtime_executes(storage):
-    """It waits for what the storage says."""
+    """A handle in another runtime waits for what the storage says."""
     gate = threading.Event()
 
     @workflow(id="far")
@@ -100,7 +100,7 @@ def test_a_handle_of_a_run_that_another_runtime_executes(storage):
 
 
 def test_awaiting_a_handle_in_another_runtime(storage):
-    """``await run`` too."""
+    """``await run`` works in another runtime too."""
 
     @workflow(id="far")
     def w():
@@ -115,7 +115,7 @@ def test_awaiting_a_handle_in_another_runtime(storage):
 
 
 def test_result_on_the_event_loop_of_an_unfinished_run_is_refused(runtime: Runtime):
-    """It would block the loop that executes it; the message says ``await``."""
+    """``result()`` on the event loop that executes the run is refused, and the message says ``await``."""
 
     @workflow
     async def w():
@@ -136,8 +136,8 @@ def test_result_on_the_event_loop_of_an_unfinished_run_is_refused(runtime: Runti
 def test_a_notebook_may_wait_for_what_a_thread_executes(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch, in_notebook: bool
 ):
-    """A cell executes on an event loop, where ``result()`` of a sync run works; in a program it is refused there, and
-    what the loop itself executes is refused in both."""
+    """On an event loop ``result()`` of a sync run works in a notebook only, and of the loop's own run
+    never."""
     monkeypatch.setattr("flowdsl.engine.runs.outcome.in_notebook", lambda: in_notebook)
     go_on = threading.Event()
 
@@ -165,7 +165,8 @@ def test_a_notebook_may_wait_for_what_a_thread_executes(
 
 
 def test_an_interrupted_run_is_shown_as_such(runtime: Runtime):
-    """``running`` without a living owner; waiting for it without end is refused, naming the ways out."""
+    """A running run without a living owner is interrupted; an endless wait for it is refused with
+    remedies."""
 
     @workflow(id="i")
     def w():
@@ -182,7 +183,7 @@ def test_an_interrupted_run_is_shown_as_such(runtime: Runtime):
 
 
 def test_reprs_and_html_show_and_escape(runtime: Runtime):
-    """Readable, and safe to show in a page."""
+    """The repr and the HTML of a handle are readable and escaped."""
 
     @step
     def f(x):
@@ -204,7 +205,7 @@ def test_reprs_and_html_show_and_escape(runtime: Runtime):
 
 
 def test_a_deleted_run_raises_by_type(runtime: Runtime):
-    """A handle outlives its run; what it is asked then raises ``RunNotFound``."""
+    """A handle of a deleted run raises ``RunNotFound``."""
 
     @workflow(id="d")
     def w():
@@ -220,7 +221,8 @@ def test_a_deleted_run_raises_by_type(runtime: Runtime):
 
 
 def test_exception_of_every_kind_of_end(runtime: Runtime, flavour: Flavour):
-    """``None`` for completed, the error for failed, ``RunCancelled`` for cancelled."""
+    """``exception()`` is ``None`` for a completed run, the error of a failed one, and ``RunCancelled`` for a
+    cancelled one."""
     from flowdsl.errors import RunCancelled
 
     @flavour.workflow(id="e-{kind}")
@@ -244,7 +246,7 @@ def test_exception_of_every_kind_of_end(runtime: Runtime, flavour: Flavour):
 
 
 def test_steps_of_a_run_that_executes(runtime: Runtime):
-    """What is recorded so far, also from inside."""
+    """``steps()`` of an executing run shows what is recorded so far, from inside too."""
 
     @step
     def f(x):
@@ -259,7 +261,7 @@ def test_steps_of_a_run_that_executes(runtime: Runtime):
 
 
 def test_a_waiting_attempt_is_pending(storage, clock):
-    """While a step waits for its next attempt, its record says so."""
+    """A step that waits for its next attempt is pending in ``steps()``."""
     seen = []
 
     @step(retry=Retry(attempts=2, initial=5, jitter=0))
@@ -281,7 +283,7 @@ def test_a_waiting_attempt_is_pending(storage, clock):
 
 
 def test_numbers_and_ids(runtime: Runtime):
-    """A numbered run's id is readable, and its own."""
+    """The id of a numbered run is readable and unique."""
 
     @workflow
     def my_flow(x):
@@ -294,7 +296,7 @@ def test_numbers_and_ids(runtime: Runtime):
 
 
 def test_the_result_of_many_waiters(storage):
-    """Ten threads wait for one run."""
+    """Ten threads that wait for one run get its result."""
     gate = threading.Event()
 
     @workflow(id="many")
@@ -318,7 +320,7 @@ def test_the_result_of_many_waiters(storage):
 
 
 def test_a_wait_is_over_when_the_awaiting_task_is_cancelled(runtime: Runtime):
-    """Cancelling who waits does not cancel the run."""
+    """Cancelling a task that waits for a run does not cancel the run."""
 
     @workflow(id="w")
     async def w():
@@ -346,7 +348,7 @@ def test_a_wait_is_over_when_the_awaiting_task_is_cancelled(runtime: Runtime):
 
 
 def test_a_damaged_payload_is_named(runtime: Runtime):
-    """Whatever is altered in a stored run is refused by its id, and not taken for what the run has raised."""
+    """An altered payload of a run is refused with the run's id, and not taken for the run's exception."""
 
     @workflow(id="damaged")
     def w(x):
@@ -368,7 +370,7 @@ def test_a_damaged_payload_is_named(runtime: Runtime):
 
 @pytest.mark.parametrize("timeout", ["x", -1, True, float("nan"), []])
 def test_a_timeout_that_is_none_is_refused(runtime: Runtime, timeout):
-    """Whatever has come of the run: the error is about the timeout, says what one is, and is raised."""
+    """An invalid timeout is an error about the timeout, whatever the state of the run."""
 
     @workflow(id="r-{broken}")
     def w(broken):
@@ -387,7 +389,8 @@ def test_a_timeout_that_is_none_is_refused(runtime: Runtime, timeout):
 
 
 def test_who_gives_up_waiting_for_a_run_elsewhere_leaves_no_thread(storage):
-    """The loop ends at once, not with the run: here, not before its lease is over."""
+    """A task that gives up waiting for a run of another process leaves no thread, so the loop ends at
+    once."""
     away = RunRecord("far", "jobs.far", "0" * 40, status=RunStatus.RUNNING, owner="moon|||1||token")
     storage.commit([OpenRun(away, 20.0, False, (), "nonce")])
 

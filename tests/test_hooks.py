@@ -1,4 +1,4 @@
-"""Hooks: told of everything, in order, from every entry point, and never in the way."""
+"""Hooks: they are called for every event, in order, from every entry point, and cannot disturb a run."""
 
 import inspect
 import logging
@@ -11,7 +11,8 @@ from flowdsl.errors import RunCancelled
 
 
 def test_the_view_of_a_step(runtime: Runtime, flavour: Flavour, hooks: Recorder, clock):
-    """``run_id key path mode attempt``, and the duration when the attempt has ended."""
+    """The view of a step has ``run_id``, ``key``, ``path``, ``mode``, ``attempt``, and a duration after the
+    attempt."""
 
     @flavour.step
     def f():
@@ -36,7 +37,7 @@ def test_the_view_of_a_step(runtime: Runtime, flavour: Flavour, hooks: Recorder,
 
 
 def test_a_hook_may_call_the_one_it_overrides(runtime: Runtime, another):
-    """All of them stand on the base class, and do nothing there."""
+    """All hook methods exist on the base class, and do nothing there."""
     seen = []
 
     class Watch(Hooks):
@@ -54,7 +55,7 @@ def test_a_hook_may_call_the_one_it_overrides(runtime: Runtime, another):
 
 
 def test_hooks_have_these_parameters():
-    """All ten methods exist."""
+    """The ten hook methods have the documented parameters."""
     asked = {
         name: list(inspect.signature(getattr(Hooks, name)).parameters)[1:]
         for name in vars(Hooks)
@@ -75,7 +76,7 @@ def test_hooks_have_these_parameters():
 
 
 def test_the_run_in_a_hook_is_a_handle(runtime: Runtime, flavour: Flavour, hooks: Recorder):
-    """It can be asked for its status, arguments and steps."""
+    """The run in a hook is a handle with status, arguments and steps."""
     seen = []
 
     class Watch(Hooks):
@@ -99,7 +100,7 @@ def test_the_run_in_a_hook_is_a_handle(runtime: Runtime, flavour: Flavour, hooks
 
 
 def test_several_hooks_compose_in_order():
-    """Each event goes to each of them, in the order given."""
+    """Several hooks are each called for each event, in the order given."""
     order = []
 
     def make(name):
@@ -121,7 +122,7 @@ def test_several_hooks_compose_in_order():
 
 
 def test_one_hook_need_not_be_wrapped_in_a_list():
-    """``hooks=`` takes one or several."""
+    """``hooks=`` takes one hook or several."""
     recorder = Recorder()
 
     @workflow
@@ -148,7 +149,7 @@ EVENTS = [
 def test_a_hook_that_raises_changes_nothing(
     storage, clock, flavour: Flavour, effects: Effects, caplog, event
 ):
-    """The trap: it made a successful step run three times and end ``failed``. It is logged."""
+    """An exception in a hook is logged, and the step executes once and completes."""
     after = Recorder()
 
     def broken(self, *args):
@@ -187,7 +188,7 @@ def test_a_hook_that_raises_changes_nothing(
 
 
 def test_hooks_fire_the_same_from_every_entry_point(storage, clock):
-    """Called, started, done by name, resumed: the same events."""
+    """A call, a start, ``do`` by name and a resume call the same hooks."""
 
     @step(name="hooks.everywhere")
     def f(x):
@@ -213,7 +214,7 @@ def test_hooks_fire_the_same_from_every_entry_point(storage, clock):
 
 
 def test_resume_and_retry_fire_too(runtime: Runtime, hooks: Recorder):
-    """A continued run starts again, as far as hooks are concerned."""
+    """A continued run calls ``on_run_start`` again."""
     state = {"stop": True, "fail": True}
 
     @step(retry=ONCE)
@@ -241,7 +242,7 @@ def test_resume_and_retry_fire_too(runtime: Runtime, hooks: Recorder):
 
 
 def test_hooks_of_try_and_send(storage, clock):
-    """Modes that record nothing are told of as well."""
+    """Steps of the modes ``try`` and ``send`` call hooks too."""
     recorder = Recorder()
 
     @step(mode="try")
@@ -273,7 +274,7 @@ def test_hooks_of_try_and_send(storage, clock):
 
 
 def test_the_result_a_hook_sees_is_stored(runtime: Runtime, storage):
-    """``on_step_complete`` comes after the commit: whoever acts upon it acts upon what is kept."""
+    """``on_step_complete`` is called after the commit."""
     seen = []
 
     class Watch(Hooks):
@@ -305,7 +306,7 @@ def test_the_result_a_hook_sees_is_stored(runtime: Runtime, storage):
 
 
 def test_a_cancelled_run_fires_its_hook(runtime: Runtime, hooks: Recorder):
-    """And neither complete nor fail."""
+    """A cancelled run calls ``on_run_cancel``, and neither complete nor fail."""
 
     @step
     def f():
@@ -323,7 +324,7 @@ def test_a_cancelled_run_fires_its_hook(runtime: Runtime, hooks: Recorder):
 
 
 def test_a_listener_of_any_class_will_do():
-    """Hooks need not be subclassed: what has the method is called."""
+    """A hook need not be a subclass: a method of the right name is called."""
     seen = []
 
     class Duck:
@@ -340,7 +341,7 @@ def test_a_listener_of_any_class_will_do():
 
 
 def test_hooks_of_children_fire_for_the_child(runtime: Runtime, hooks: Recorder):
-    """A child run starts and completes between its parent's."""
+    """The hooks of a child are called between those of its parent."""
 
     @workflow(id="child")
     def child(): ...

@@ -1,4 +1,4 @@
-"""Hooks around bodies: they see each one, and what they return or raise is the body's."""
+"""Hooks around bodies: each body passes them, and what they return or raise counts as the body's outcome."""
 
 import asyncio
 import threading
@@ -83,7 +83,7 @@ def made():
 
 
 def test_every_kind_of_body_is_seen(made):
-    """Workflows, steps of every mode, submitted ones, undo functions, handlers and callbacks."""
+    """Hooks see workflows, steps of each mode, submitted steps, undo functions, handlers and callbacks."""
     around = Around()
     done = threading.Event()
 
@@ -132,7 +132,7 @@ def test_every_kind_of_body_is_seen(made):
 
 
 def test_async_bodies_are_awaited_within(made):
-    """The context of the hook is that of the body."""
+    """An async hook awaits the body in its own context."""
     around, found = Around(), []
 
     @step
@@ -156,7 +156,7 @@ def test_async_bodies_are_awaited_within(made):
 
 @pytest.mark.parametrize("where", ["inline", "timeout", "pool"])
 def test_the_hook_stands_in_the_thread_and_context_of_the_body(made, where):
-    """Inline, in the thread that a timeout needs, and on an executor; verbs work in it."""
+    """The hook executes in the thread and context of the body, also with a timeout and on an executor."""
     threads, spans = [], []
 
     class Watch(Around):
@@ -184,7 +184,7 @@ def test_the_hook_stands_in_the_thread_and_context_of_the_body(made, where):
 
 
 def test_a_body_in_another_process_is_sent_within(made):
-    """The hook stays here, around the sending and the waiting."""
+    """For a body in another process the hook stays here, around sending and waiting."""
     around = Around()
     with ProcessPoolExecutor(1) as pool:
         far = step(name="far", executor=pool)(abs)
@@ -199,7 +199,7 @@ def test_a_body_in_another_process_is_sent_within(made):
 
 
 def test_what_it_returns_and_raises_is_the_bodys(made):
-    """A value is recorded, an exception is retried and recorded."""
+    """A returned value is recorded, and a raised exception is retried and recorded, as the body's."""
 
     @step
     def charge(): ...
@@ -221,7 +221,7 @@ def test_what_it_returns_and_raises_is_the_bodys(made):
 
 
 def test_a_stand_in_keeps_to_the_timeout(made):
-    """It counts as the body, and so does the time that it takes."""
+    """A hook in place of the body is subject to the step's timeout."""
     release = threading.Event()
 
     class Slow(Hooks):
@@ -241,7 +241,7 @@ def test_a_stand_in_keeps_to_the_timeout(made):
 
 
 def test_the_first_given_is_the_outermost_and_installed_ones_are_further_out(made):
-    """Each is called with what the next one makes of the body."""
+    """The first given hook is the outermost, and installed hooks are further out."""
     names = []
 
     class Named(Hooks):
@@ -270,7 +270,7 @@ def test_the_first_given_is_the_outermost_and_installed_ones_are_further_out(mad
 
 
 def test_a_body_is_held_until_the_run_is_to_stop(made):
-    """Sync and async; a cancel ends the waiting."""
+    """``hold`` waits until the run is cancelled or stopped, sync and async."""
 
     class Hold(Hooks):
         def execute_body(self, body, proceed):
@@ -302,13 +302,13 @@ def test_a_body_is_held_until_the_run_is_to_stop(made):
 
 
 def test_outside_a_run_nothing_can_be_held():
-    """Nothing would end it."""
+    """``hold`` outside a run is refused, because nothing would end it."""
     with pytest.raises(TypeError, match="outside any run"):
         BodyView("handler", "note", "", None, print, (), {}, "", False).hold()
 
 
 def test_jitter_is_asked_for_each_retry(made):
-    """The last hook that has one counts."""
+    """``jitter`` is called for each retry, and the last hook that has it counts."""
     delays = []
 
     class Steady(Hooks):
@@ -328,7 +328,7 @@ def test_jitter_is_asked_for_each_retry(made):
 
 
 def test_the_storage_of_a_runtime_can_be_wrapped():
-    """What the runtime writes passes the wrapper; the runtime closes what it opened itself."""
+    """A hook can wrap the storage, which sees all writes, and the runtime closes only what it opened."""
     commits = []
 
     class Counting(RelayStorage):
@@ -348,7 +348,7 @@ def test_the_storage_of_a_runtime_can_be_wrapped():
 
 
 def test_the_hooks_are_checked():
-    """A coroutine function where a plain one belongs, and the reverse."""
+    """A coroutine function in place of a plain one, or the reverse, is refused."""
 
     class Plain(Hooks):
         async def execute_body(self, body, proceed):
@@ -367,7 +367,7 @@ def test_the_hooks_are_checked():
 
 
 def test_a_thread_pool_of_ones_own_is_no_other_process(made):
-    """It executes in its thread, within the hook."""
+    """With a thread pool of the user the body executes in its thread, within the hook."""
     around = Around()
     with ThreadPoolExecutor(1) as pool:
         near = step(name="near", executor=pool)(abs)

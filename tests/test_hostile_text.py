@@ -1,4 +1,4 @@
-"""Hostile text in a database: no face lets a terminal obey it, a reader be deceived, or a browser execute it."""
+"""Hostile text in a database: no terminal obeys it, no browser executes it, and no reader is misled."""
 
 import logging
 import re
@@ -157,7 +157,7 @@ def spoilt(place: Path) -> Path:
 
 
 def test_every_face_shows_hostile_text_as_text(spoilt):
-    """Lists and runs, as text, JSON, pages, the API, and in a notebook."""
+    """Lists and runs show hostile text as text: in text, JSON, pages, the API and notebooks."""
     assert list(faults(spoilt)) == []
 
 
@@ -181,8 +181,7 @@ OTHERS = (
 
 
 def test_every_command_is_tried(spoilt, monkeypatch):
-    """None prints what a terminal obeys, or a line that hostile text has forged; ``ui`` prints a link, and
-    ``worker`` log lines."""
+    """No command prints control characters or a forged line."""
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     tried = {command for command, *_ in OTHERS} | {of[0] for every in OF_RUNS.values() for of in every}
     assert tried == set(COMMANDS) - {"ui", "worker"}

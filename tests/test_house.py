@@ -20,7 +20,7 @@ MODULES = sorted(module.name for module in pkgutil.walk_packages(flowdsl.__path_
 
 
 def test_the_package_exports_its_public_names_and_nothing_else() -> None:
-    """``flowdsl.__all__`` is sorted and lists exactly what stands in ``flowdsl/__init__.py``."""
+    """``flowdsl.__all__`` is sorted, and lists exactly the public names of ``flowdsl/__init__.py``."""
     public = {
         name
         for name in dir(flowdsl)
@@ -30,7 +30,7 @@ def test_the_package_exports_its_public_names_and_nothing_else() -> None:
 
 
 def test_names_of_the_package_are_found_where_type_checkers_look_for_them() -> None:
-    """Imported when they are first used, they are those that the imports for type checkers name."""
+    """The names that are imported on first use are those that type checkers see."""
     tree = ast.parse(Path(flowdsl.__file__).read_text(encoding="utf-8"))
     homes = {
         name.name: node.module
@@ -44,7 +44,7 @@ def test_names_of_the_package_are_found_where_type_checkers_look_for_them() -> N
 
 
 def test_importing_flowdsl_imports_what_is_used() -> None:
-    """Modules are loaded by the first use of a name in them; a name that does not exist is an error."""
+    """A module is imported on first use of its name, and an unknown name is an error."""
     code = """
         import sys, flowdsl
         assert "flowdsl.core" not in sys.modules and "asyncio" not in sys.modules
@@ -68,7 +68,7 @@ def test_a_module_exports_names_that_it_has(name: str) -> None:
 
 
 def test_importing_flowdsl_imports_no_face_and_no_optional_library() -> None:
-    """click and rich come with the command line, numpy and its kin when they are used."""
+    """``import flowdsl`` imports neither click, rich nor numpy."""
     unwanted = (
         "click rich pytest numpy pandas polars cryptography flowdsl.cli flowdsl.testing flowdsl.web starlette "
         "uvicorn jinja2 flowdsl.notebook IPython matplotlib flowdsl.drawing.run flowdsl.contrib.otel opentelemetry"
@@ -80,7 +80,8 @@ def test_importing_flowdsl_imports_no_face_and_no_optional_library() -> None:
 
 
 def test_no_context_manager_of_ours_is_made_by_contextlib() -> None:
-    """It would set the traceback of the user's exception, which not every exception allows."""
+    """No context manager of ours comes from contextlib, which would set the traceback of the user's
+    exception."""
     found = [
         str(file)
         for file in LIBRARY.rglob("*.py")
@@ -99,7 +100,8 @@ def test_sources_and_tests_can_be_read() -> None:
 
 
 def test_the_modules_of_the_public_api_come_with_the_package() -> None:
-    """``import flowdsl`` is enough for ``flowdsl.aio.sleep``; what programs do not use is imported when asked for."""
+    """``import flowdsl`` is enough for ``flowdsl.aio.sleep``, and rarely used modules are imported on first
+    use."""
     code = "import flowdsl as f; print(f.aio.sleep, f.errors.FlowError, f.storage.Storage, f.codecs.Signed)"
     code += "; print(f.testing.VirtualClock); f.nonsense"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""The page for those who change flowdsl: what it names is there, and its pictures are of today."""
+"""The page about the inside of flowdsl: its tables are right, and its pictures are up to date."""
 
 import re
 import sys
@@ -18,13 +18,13 @@ OPERATIONS = sorted(module.name for module in (LIBRARY / "engine" / "operations"
 
 @pytest.mark.parametrize(("what", "path", "name"), PLACES, ids=[what for what, _, _ in PLACES])
 def test_what_is_looked_for_is_where_the_table_says(what: str, path: str, name: str) -> None:
-    """The module is there, and defines the name."""
+    """Each module in the tables exists, and defines the name."""
     text = (LIBRARY / path).read_text(encoding="utf-8")
     assert re.search(rf"^(?:(?:async )?def|class) {name}\b|^{name}\b *(?::[^=\n]*)?=", text, re.MULTILINE)
 
 
 def test_every_verb_and_every_command_is_in_the_table() -> None:
-    """A new module of a verb, or a new command, is named in it."""
+    """The tables name each module of a verb and each command."""
     named = {path for _, path, _ in PLACES}
     mode = "mode.py"  # chooses among step and send, and is no verb
     assert {f"engine/operations/{module}" for module in OPERATIONS if module != mode} <= named
@@ -32,7 +32,7 @@ def test_every_verb_and_every_command_is_in_the_table() -> None:
 
 
 def test_pictures_are_what_is_drawn_today(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The house follows the contracts of the linter, the statuses follow their tables."""
+    """The pictures are those that the import contracts and status tables give today."""
     monkeypatch.syspath_prepend(str(ROOT / "docs"))
     monkeypatch.delitem(sys.modules, "pictures", raising=False)
     from pictures import IMAGES, drawn

@@ -1,4 +1,4 @@
-"""Logging: the standard library's, as a library without handlers does it, with run and step in every record."""
+"""Logging: records go to the standard library's logging, with run and step."""
 
 import logging
 
@@ -9,7 +9,7 @@ from flowdsl import Hooks, Retry, Runtime, step, workflow
 
 
 def test_only_warnings_and_errors_are_printed_without_a_handler(tmp_path):
-    """The retry is not; the failure that no caller gets is, to standard error."""
+    """Without a handler, warnings and final failures that no caller gets are printed, and retries are not."""
     out = python(
         """
         from flowdsl import Runtime, step, workflow, Retry
@@ -37,7 +37,7 @@ def test_only_warnings_and_errors_are_printed_without_a_handler(tmp_path):
 
 
 def test_a_line_that_cannot_be_made_is_no_error_of_the_program(tmp_path):
-    """As everywhere in the standard library's logging: standard error tells of it."""
+    """A log line that cannot be made is reported on standard error, and raises nothing."""
     out = python(
         """
         import logging, flowdsl
@@ -51,13 +51,13 @@ def test_a_line_that_cannot_be_made_is_no_error_of_the_program(tmp_path):
 
 
 def test_no_line_of_the_log_is_forged(caplog):
-    """What a terminal obeys is escaped, and lines behind the first are indented."""
+    """Control characters in a log line are escaped, and its further lines are indented."""
     logging.getLogger("flowdsl").warning("run %s waits", "a\x1b[2J\u202e\nERROR all is lost")
     assert caplog.messages == ["run a\\x1b[2J\\u202e\n  ERROR all is lost waits"]
 
 
 def test_every_record_says_run_and_step(storage, clock, caplog, effects: Effects):
-    """A format with ``%(run)s`` and ``%(step)s`` never fails."""
+    """A format with ``%(run)s`` and ``%(step)s`` works for each record."""
 
     class Broken(Hooks):
         def on_run_start(self, run):
@@ -125,18 +125,18 @@ def test_every_record_says_run_and_step(storage, clock, caplog, effects: Effects
 
 
 def test_the_name_of_the_logger_is_the_package():
-    """So that one line configures it."""
+    """The logger has the name of the package."""
     names = [name for name in logging.root.manager.loggerDict if name.startswith("flowdsl")]
     assert "flowdsl" in names
 
 
 def test_warnings_are_seen_where_nobody_has_configured_logging():
-    """A handler of our own, even one that does nothing, would hide them: Python then prints none."""
+    """Without configured logging warnings are printed, because flowdsl adds no handler."""
     assert logging.getLogger("flowdsl").handlers == []
 
 
 def test_a_retry_is_logged_at_info_and_a_final_failure_is_raised(runtime: Runtime, caplog, hooks: Recorder):
-    """Nothing is logged that the caller gets anyway."""
+    """A retry is logged at INFO, and a failure that the caller gets is not logged."""
 
     @step(retry=Retry(attempts=3, jitter=0))
     def f():
@@ -153,7 +153,7 @@ def test_a_retry_is_logged_at_info_and_a_final_failure_is_raised(runtime: Runtim
 
 
 def test_an_ordinary_run_logs_nothing(runtime: Runtime, caplog):
-    """Not even at DEBUG, where nothing is worth a line."""
+    """An ordinary run logs nothing, even at DEBUG."""
 
     @step
     def f(x):

@@ -1,4 +1,4 @@
-"""The public names: where they are, and how they may be called."""
+"""The public names: their modules and parameters."""
 
 import inspect
 import subprocess
@@ -48,7 +48,7 @@ SIGNATURES = [
 
 @pytest.mark.parametrize(("fn", "any_way", "by_name"), SIGNATURES, ids=_name)
 def test_parameters_are_what_the_documentation_says(fn, any_way, by_name):
-    """Names and order; options are keywords only."""
+    """Parameters have the documented names and order, and options are keywords only."""
     parameters = inspect.signature(fn).parameters.values()
     kinds = {kind: [p.name for p in parameters if p.kind is kind] for kind in {p.kind for p in parameters}}
     assert kinds.pop(inspect.Parameter.POSITIONAL_OR_KEYWORD, []) == any_way.split()
@@ -102,7 +102,7 @@ def weigh(item: int, unit: str = "kg") -> float:
     ids=["function", "method", "bound", "classmethod"],
 )
 def test_a_decorated_function_keeps_what_it_is(made, name, doc, hints):
-    """Name, docstring, signature and annotations, for those who read them at run time."""
+    """A decorated function keeps name, docstring, signature and annotations."""
     plain = made.__wrapped__
     assert (made.__qualname__, made.__module__, made.__doc__) == (name, __name__, doc)
     assert made.__annotations__ == {

@@ -33,7 +33,8 @@ def options_of(command: list[str]) -> dict[str, object]:
 
 
 def test_the_units_of_systemd_fit() -> None:
-    """The service runs a command that there is, and is killed only after the drain; the timer has a time."""
+    """The systemd unit runs an existing command and kills it only after the drain, and the timer has a
+    time."""
     units = []
     for text in blocks("ini"):
         unit = configparser.ConfigParser(interpolation=None)
@@ -49,7 +50,7 @@ def test_the_units_of_systemd_fit() -> None:
 
 
 def test_the_manifest_of_kubernetes_fits() -> None:
-    """What the server's schema asks for is there, the selector finds the pods, and they have time to drain."""
+    """The Kubernetes manifest has the required fields, a matching selector, and enough time for the drain."""
     yaml = pytest.importorskip("yaml")
     (text,) = blocks("yaml")
     manifest = yaml.safe_load(text)
@@ -68,7 +69,7 @@ def test_the_manifest_of_kubernetes_fits() -> None:
 
 
 def test_two_hosts_whose_clocks_differ(tmp_path: Path) -> None:
-    """One is two hours ahead, one two behind: each run is executed once, and none before its time."""
+    """With one host two hours ahead and one two behind, each run executes once and not before its time."""
     code = script(
         tmp_path / "host.py",
         """

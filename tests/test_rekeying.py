@@ -1,4 +1,4 @@
-"""Re-keying: after it the new keys read everything, and the old ones nothing."""
+"""Re-keying: afterwards the new keys read everything, and the old ones nothing."""
 
 import pickle
 import signal
@@ -145,7 +145,7 @@ def test_everything_has_the_new_keys(
     was: str | None,
     now: str | None,
 ) -> None:
-    """All values read as before with the new keys alone, and a second time nothing is left to do."""
+    """All values read as before with only the new keys, and a second time there is nothing to do."""
 
     use(monkeypatch, was)
     fill(storage, old)
@@ -193,7 +193,7 @@ rekey(Dies(open_storage(url)), secret=secret, old_secret=old_secret)
 def test_it_can_be_killed_and_run_again(
     kind: str, when: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Killed just before or behind a commit, it goes on where it was, and nothing is lost."""
+    """After a kill before or after any commit re-keying goes on, and loses nothing."""
     url = f"sqlite:///{tmp_path}/flow.db" if kind == "sqlite" else postgres_url()
     use(monkeypatch, OLD)
     with open_storage(url) as storage:
@@ -210,7 +210,7 @@ def test_it_can_be_killed_and_run_again(
 
 
 def test_what_no_key_fits_is_left_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What somebody altered is not blessed with a new seal; all else is re-keyed."""
+    """An altered record gets no new seal and is named, and all others are re-keyed."""
     storage = MemoryStorage()
     use(monkeypatch, OLD)
     fill(storage, PickleCodec())
@@ -229,7 +229,7 @@ def test_what_no_key_fits_is_left_and_named(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_what_had_no_secret_is_sealed_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Records without a seal are refused, unless somebody says that they are to be believed; and back."""
+    """Records without a seal are refused, unless ``unsealed`` is given."""
     storage = MemoryStorage()
     fill(storage, PickleCodec())
     before = read(storage, PickleCodec())
@@ -256,7 +256,7 @@ class Bomb:
 
 
 def test_no_record_is_loaded() -> None:
-    """The record of an exception is looked into, to find its parts; what is no plain record is left as it is, unloaded."""
+    """The record of an exception is read only as plain data, and other data is left as it is."""
     storage = MemoryStorage()
     with Runtime(storage), pytest.raises(Declined):
         charge_only("7")
@@ -285,7 +285,7 @@ class Changes(RelayStorage):
 
 
 def test_programs_may_go_on_meanwhile() -> None:
-    """What programs with both keys write while the keys of a codec change is re-keyed too, or the next time."""
+    """What programs with both keys write meanwhile is re-keyed at once or the next time."""
     storage = MemoryStorage()
     fill(storage, Signed(PickleCodec(), "a"))
     codec = Signed(PickleCodec(), ["b", "a"])
@@ -296,7 +296,7 @@ def test_programs_may_go_on_meanwhile() -> None:
 
 
 def test_records_of_a_release_that_sealed_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows without a seal are sealed on request only, although the secret has made their payloads."""
+    """Rows without a seal are sealed only on request, although their payloads have the secret."""
     storage = MemoryStorage()
     use(monkeypatch, OLD)
     with monkeypatch.context() as earlier:
@@ -320,7 +320,8 @@ def test_records_of_a_release_that_sealed_none(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_no_seal_is_taken_off_without_the_secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a secret, sealed records stay as they are; and with the old one, what does not fit it does."""
+    """Without a secret sealed records stay as they are, and with the old one, records that it does not
+    fit."""
     storage = MemoryStorage()
     use(monkeypatch, OLD)
     fill(storage, PickleCodec())

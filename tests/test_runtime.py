@@ -1,4 +1,4 @@
-"""Runtime: which one is current, what opening and closing mean."""
+"""Runtime: which one is current, and what opening and closing mean."""
 
 import asyncio
 import os
@@ -27,7 +27,7 @@ def where():
 
 
 def test_inside_with_it_is_the_current_one():
-    """And the outer one again behind it."""
+    """Inside ``with`` a runtime is current, and afterwards the outer one is current again."""
     with Runtime("memory://") as outer:
         assert current_runtime() is outer
         with Runtime("memory://") as inner:
@@ -38,7 +38,7 @@ def test_inside_with_it_is_the_current_one():
 
 
 def test_leaving_the_outer_one_first_keeps_the_inner_one_current():
-    """As ``ExitStack`` and fixtures may do it."""
+    """If the outer runtime is left first, as by ``ExitStack``, the inner one stays current."""
     with Runtime("memory://") as around:
         one, two = Runtime("memory://"), Runtime("memory://")
         one.__enter__()
@@ -50,7 +50,7 @@ def test_leaving_the_outer_one_first_keeps_the_inner_one_current():
 
 
 def test_async_with():
-    """The same in async code."""
+    """``async with`` works like ``with``."""
 
     async def main():
         async with Runtime("memory://") as outer:
@@ -64,7 +64,7 @@ def test_async_with():
 
 
 def test_tasks_have_their_own_current_runtime():
-    """A ContextVar: two tasks with two runtimes do not see each other's."""
+    """Two tasks with two runtimes each have their own current runtime."""
 
     @workflow
     async def w(x):
@@ -85,7 +85,7 @@ def test_tasks_have_their_own_current_runtime():
 
 
 def test_pool_threads_find_the_innermost_open_one():
-    """Threads that inherit no context."""
+    """Threads without a context use the innermost open runtime."""
     with ThreadPoolExecutor(1) as pool:
         pool.submit(lambda: None).result()
         with Runtime("memory://") as outer:
@@ -97,7 +97,7 @@ def test_pool_threads_find_the_innermost_open_one():
 
 
 def test_without_any_there_is_a_default():
-    """One for the process, made when it is needed, on FLOWDSL_STORAGE."""
+    """Without a runtime there is one default for the process, on ``FLOWDSL_STORAGE``."""
     default = current_runtime()
     assert current_runtime() is default
     assert isinstance(default.storage, MemoryStorage)
@@ -107,7 +107,7 @@ def test_without_any_there_is_a_default():
 
 
 def test_configure_replaces_the_default(tmp_path):
-    """The previous default is closed; an open ``with`` still comes first."""
+    """``configure`` closes the previous default, and an open ``with`` still wins."""
     first = configure("memory://")
     assert current_runtime() is first
     second = configure(f"sqlite:///{tmp_path}/flow.db", name="second")
@@ -119,7 +119,8 @@ def test_configure_replaces_the_default(tmp_path):
 
 
 def test_the_default_storage_is_a_file_that_hides_itself(tmp_path):
-    """``.flowdsl/flow.db`` with a ``.gitignore`` of ``*``, readable by its owner only."""
+    """The default storage is ``.flowdsl/flow.db`` with a ``.gitignore`` of ``*``, readable by its owner
+    only."""
     code = """
         import os
         os.environ.pop("FLOWDSL_STORAGE", None)
@@ -139,7 +140,7 @@ def test_the_default_storage_is_a_file_that_hides_itself(tmp_path):
 
 
 def test_importing_makes_no_file_and_no_thread(tmp_path):
-    """Importing and decorating have no side effect."""
+    """Importing and decorating make no file and no thread."""
     out = python(
         """
         import os, threading
@@ -156,7 +157,7 @@ def test_importing_makes_no_file_and_no_thread(tmp_path):
 
 
 def test_a_run_inside_another_runtimes_run_has_its_own(effects: Effects):
-    """``rt.do`` on another runtime is a run there, not a step here."""
+    """``rt.do`` on another runtime inside a run is a run of that runtime."""
 
     @step
     def f(x):
@@ -176,7 +177,7 @@ def test_a_run_inside_another_runtimes_run_has_its_own(effects: Effects):
 
 
 def test_close_is_idempotent_and_leaves_instances_open():
-    """A storage that was passed in stays open; one made from a URL is closed."""
+    """Closing twice is harmless; a storage that was passed in stays open, and one from a URL is closed."""
     storage = MemoryStorage()
     runtime = Runtime(storage)
     runtime.close()
@@ -190,14 +191,14 @@ def test_close_is_idempotent_and_leaves_instances_open():
 
 
 def test_leaving_closes_it_after_an_error_too():
-    """Whatever the block raised."""
+    """A runtime is closed after any exception in its block."""
     with pytest.raises(ZeroDivisionError), Runtime("memory://") as runtime:
         raise ZeroDivisionError
     assert is_closed(runtime)
 
 
 def test_a_closed_one_cannot_be_entered_or_used():
-    """A typed error that says so."""
+    """A closed runtime raises a typed error."""
     runtime = Runtime("memory://")
     runtime.close()
     with pytest.raises(FlowError, match="closed"), runtime:
@@ -212,7 +213,7 @@ def test_a_closed_one_cannot_be_entered_or_used():
 
 
 def test_memory_urls_are_fresh_per_runtime():
-    """``memory://`` shares nothing."""
+    """Each runtime with ``memory://`` has a storage of its own."""
     with Runtime("memory://") as first:
         where()
         with Runtime("memory://") as second:
@@ -221,7 +222,7 @@ def test_memory_urls_are_fresh_per_runtime():
 
 
 def test_two_runtimes_on_one_storage_see_the_same_runs(storage):
-    """A run belongs to the storage."""
+    """Two runtimes on one storage see the same runs."""
 
     @workflow(id="shared")
     def w():
@@ -233,7 +234,7 @@ def test_two_runtimes_on_one_storage_see_the_same_runs(storage):
 
 
 def test_concurrent_closing_is_safe():
-    """Ten threads close at once; one does it, all return when it is done."""
+    """If ten threads close at once, one does it, and all return when it is done."""
     runtime = Runtime("memory://")
     with ThreadPoolExecutor(10) as pool:
         list(pool.map(lambda _: runtime.close(), range(10)))
@@ -241,7 +242,7 @@ def test_concurrent_closing_is_safe():
 
 
 def test_close_waits_for_nothing_that_is_not_ours():
-    """Threads of the runtime end with it."""
+    """``close`` ends the runtime's own threads, and waits for no others."""
     before = set(threading.enumerate())
 
     @step(mode="send")
@@ -269,7 +270,7 @@ def test_close_waits_for_nothing_that_is_not_ours():
 
 
 def test_a_thousand_async_runs_at_once(storage):
-    """Each is recorded, each gives its own result."""
+    """A thousand concurrent async runs are each recorded with their own result."""
 
     @step
     async def f(x):
@@ -288,7 +289,7 @@ def test_a_thousand_async_runs_at_once(storage):
 
 
 def test_many_threads_share_a_runtime(storage):
-    """Calls of one workflow from eight threads."""
+    """Eight threads that call one workflow share a runtime."""
 
     @step
     def f(x):
@@ -307,7 +308,7 @@ def test_many_threads_share_a_runtime(storage):
 
 
 def test_all_options_are_taken():
-    """The parameters of the contract."""
+    """A runtime takes all documented options."""
     from flowdsl import Retry
     from flowdsl.codecs import JsonCodec
 
@@ -330,31 +331,31 @@ def test_all_options_are_taken():
 
 @pytest.mark.parametrize("lease", [0, -1, "soon", float("nan"), None])
 def test_a_lease_is_a_duration_above_zero(lease):
-    """Refused when the runtime is made."""
+    """A lease that is not above zero is refused when the runtime is made."""
     with pytest.raises((TypeError, ValueError)):
         Runtime("memory://", lease=lease)
 
 
 def test_a_lease_may_be_written_as_people_do():
-    """As all durations."""
+    """A lease may be written like any duration."""
     Runtime("memory://", lease="1 min").close()
 
 
 def test_a_refused_option_leaves_nothing_open(tmp_path):
-    """Checked before the storage is opened."""
+    """A refused option leaves no storage open."""
     with pytest.raises(TypeError):
         Runtime(f"sqlite:///{tmp_path}/flow.db", codec="json")
     assert os.listdir(tmp_path) == []
 
 
 def test_open_storage_passes_instances_through():
-    """An instance is returned as it is."""
+    """``open_storage`` returns an instance as it is."""
     storage = MemoryStorage()
     assert open_storage(storage) is storage
 
 
 def test_a_third_party_clock_has_three_methods(storage, effects: Effects):
-    """``now``, ``sleep`` and ``asleep`` are all that the engine needs."""
+    """A clock needs only ``now``, ``sleep`` and ``asleep``."""
     from flowdsl import Retry
 
     class Jumping:
@@ -398,7 +399,7 @@ def test_a_third_party_clock_has_three_methods(storage, effects: Effects):
 
 
 def test_what_a_third_party_clock_raises_reaches_who_sleeps(storage, flavour):
-    """An interrupt in its ``sleep`` leaves the run to be continued, to the recorded moment."""
+    """An interrupt in the ``sleep`` of a user's clock leaves the run resumable at the recorded time."""
 
     class Interrupted:
         time, once = 1000.0, True
@@ -432,7 +433,7 @@ def test_what_a_third_party_clock_raises_reaches_who_sleeps(storage, flavour):
 
 
 def test_aio_twins_exist_for_every_method(storage):
-    """``rt.aio.<name>`` for all that one can ask."""
+    """``rt.aio`` has an awaitable form of each method that reads or writes."""
 
     @step
     def f(x):
@@ -472,7 +473,7 @@ def test_aio_twins_exist_for_every_method(storage):
 
 
 def test_cancelling_an_interrupted_run_is_immediate(storage):
-    """Nobody executes it, so nobody has to see the request."""
+    """Cancelling an interrupted run takes effect at once."""
     from flowdsl.errors import RunCancelled, RunFinished
 
     @workflow(id="i")
@@ -493,7 +494,7 @@ def test_cancelling_an_interrupted_run_is_immediate(storage):
 
 
 def test_cancel_reaches_a_run_of_another_runtime(storage, effects: Effects):
-    """The request is durable; an async run is stopped where it stands."""
+    """A cancel reaches an async run of another runtime where it waits."""
     from flowdsl.errors import RunCancelled
 
     @step
@@ -523,7 +524,7 @@ def test_cancel_reaches_a_run_of_another_runtime(storage, effects: Effects):
 
 
 def test_query(storage):
-    """``status`` and ``result`` of a run, and what is no query."""
+    """``query`` gives status and result of a run, and refuses unknown queries."""
 
     @workflow(id="q")
     def w():

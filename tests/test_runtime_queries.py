@@ -1,4 +1,4 @@
-"""What a runtime tells of its runs, and how it deletes them."""
+"""What a runtime says about its runs, and how it deletes them."""
 
 import pytest
 from support import Declined, Effects
@@ -10,7 +10,7 @@ from flowdsl.storage.base import UpdateRun
 
 
 def test_runs_filters_and_pages(runtime: Runtime, clock):
-    """By status, workflow, tags and time; newest first unless told; with a limit."""
+    """``runs`` filters by status, workflow, tags and time, and gives the newest first, with a limit."""
 
     @workflow(tags={"team": "a"})
     def w(x):
@@ -51,7 +51,7 @@ def test_runs_filters_and_pages(runtime: Runtime, clock):
 
 
 def test_delete_removes_a_run_as_if_it_had_never_been(runtime: Runtime, effects: Effects):
-    """Its id is free again."""
+    """After ``delete`` the id of a run is free again."""
 
     @step
     def f():
@@ -69,7 +69,7 @@ def test_delete_removes_a_run_as_if_it_had_never_been(runtime: Runtime, effects:
 
 
 def test_prune_leaves_a_tombstone(runtime: Runtime, clock):
-    """One run per id, ever: a pruned id never means another run, and the error says so."""
+    """The id of a pruned run is never used for another run, and the error says so."""
 
     @workflow(id="pruned-{x}")
     def w(x):
@@ -88,7 +88,7 @@ def test_prune_leaves_a_tombstone(runtime: Runtime, clock):
 
 
 def test_prune_goes_in_batches(runtime: Runtime, clock, monkeypatch):
-    """Whatever is kept between: all that is old is deleted, some in each commit."""
+    """``prune`` deletes all old runs, some in each commit."""
     monkeypatch.setattr(runtime_module, "_PRUNED_AT_ONCE", 3)
 
     @workflow(id="{x}")
@@ -105,7 +105,7 @@ def test_prune_goes_in_batches(runtime: Runtime, clock, monkeypatch):
 
 
 def test_prune_does_not_touch_what_may_continue(runtime: Runtime, clock):
-    """Interrupted and failed runs stay, unless failed ones are asked for."""
+    """``prune`` keeps interrupted runs, and failed ones unless asked."""
     stop = [True]
 
     @workflow

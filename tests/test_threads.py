@@ -1,4 +1,4 @@
-"""The pool of daemon threads does what that of the standard library does, and keeps no process alive."""
+"""A pool of daemon threads works like that of the standard library, and keeps no process alive."""
 
 import asyncio
 import contextvars
@@ -12,7 +12,7 @@ from flowdsl.threads import ThreadPool, in_thread, wait_in_thread
 
 
 def test_a_pool_works_with_no_more_threads_than_it_may_have():
-    """In the order of submitting; errors arrive as themselves."""
+    """Work executes in order of submission, on at most the given threads, and errors arrive as themselves."""
     here: set[threading.Thread] = set()
     both = threading.Barrier(2)
 
@@ -31,7 +31,7 @@ def test_a_pool_works_with_no_more_threads_than_it_may_have():
 
 
 def test_a_pool_without_a_limit_keeps_nothing_waiting():
-    """All of them wait for one another."""
+    """A pool without a limit executes work whose items all wait for each other."""
     met = threading.Barrier(40)
     pool = ThreadPool(None, "many")
     futures = [pool.submit(met.wait, 60) for _ in range(40)]
@@ -40,7 +40,7 @@ def test_a_pool_without_a_limit_keeps_nothing_waiting():
 
 
 def test_a_pool_that_is_shut_down_takes_no_more_work():
-    """What has not begun is dropped if asked for, and executed otherwise."""
+    """After shutdown a pool takes no work, and executes or drops what has not begun."""
     begun, go = threading.Event(), threading.Event()
     for drops in (False, True):
         begun.clear()
@@ -59,7 +59,7 @@ def test_a_pool_that_is_shut_down_takes_no_more_work():
 
 
 def test_the_threads_of_a_pool_that_nobody_has_end():
-    """Nobody has to shut it down."""
+    """The threads of a pool end when nobody uses it any more."""
     pool = ThreadPool(1, "lost")
     thread = pool.submit(threading.current_thread).result(60)
     del pool
@@ -70,7 +70,7 @@ def test_the_threads_of_a_pool_that_nobody_has_end():
 
 @pytest.mark.parametrize("call", [in_thread, wait_in_thread])
 def test_async_code_works_in_a_thread_with_its_context(call: Callable[..., object]):
-    """As ``asyncio.to_thread`` does."""
+    """Async code can execute a function in a thread with its context, as ``asyncio.to_thread`` does."""
     word = contextvars.ContextVar("word", default="none")
 
     async def main():

@@ -1,4 +1,4 @@
-"""The traps that peers fell into, one by one; each test is named after what went wrong."""
+"""Faults of other libraries, one test each, named after what went wrong there."""
 
 import asyncio
 import threading
@@ -25,7 +25,7 @@ def stopping():
 
 
 def test_a_set_gave_twenty_hashes_in_twenty_processes():
-    """Keys do not depend on PYTHONHASHSEED."""
+    """The key of a set does not depend on PYTHONHASHSEED."""
     code = """
         from flowdsl import step
         @step(name="hash.it")
@@ -36,7 +36,7 @@ def test_a_set_gave_twenty_hashes_in_twenty_processes():
 
 
 def test_an_object_changed_its_hash_after_one_store_and_load(runtime: Runtime):
-    """What a step returned has the same key when it is passed on, now and on replay."""
+    """A value that a step returned has the same key as an argument, now and on replay."""
     from dataclasses import dataclass
 
     @dataclass
@@ -73,7 +73,7 @@ def test_an_object_changed_its_hash_after_one_store_and_load(runtime: Runtime):
 
 
 def test_a_tuple_and_a_list_were_one_and_so_were_the_keys_one_and_quote_one():
-    """Types count."""
+    """A tuple and a list, and 1 and "1", have different keys."""
 
     @step
     def f(x): ...
@@ -83,7 +83,7 @@ def test_a_tuple_and_a_list_were_one_and_so_were_the_keys_one_and_quote_one():
 
 
 def test_completed_steps_ran_again_after_sigkill(storage, clock, effects: Effects):
-    """Acknowledged before it was stored: a step that the workflow saw is in the storage at that moment."""
+    """A step whose result the workflow saw is in the storage at that moment."""
     seen = []
 
     @step
@@ -102,7 +102,7 @@ def test_completed_steps_ran_again_after_sigkill(storage, clock, effects: Effect
 
 
 def test_the_cost_of_a_step_grew_with_their_number(clock):
-    """One commit of one operation per step, and no reading, however long the run is."""
+    """A step takes one commit and no read, however long the run is."""
     counted = []
 
     class Counting(MemoryStorage):
@@ -140,7 +140,7 @@ def test_the_cost_of_a_step_grew_with_their_number(clock):
 
 
 def test_a_replay_with_changed_arguments_gave_the_stale_result(runtime: Runtime, flavour: Flavour):
-    """It raises, before the body."""
+    """A replay with changed arguments raises before the body."""
     amount = [1]
     stop = stopping()
 
@@ -161,7 +161,7 @@ def test_a_replay_with_changed_arguments_gave_the_stale_result(runtime: Runtime,
 
 
 def test_the_same_run_id_with_other_arguments_gave_the_old_result(runtime: Runtime):
-    """It is a conflict."""
+    """The same run id with other arguments is a conflict."""
 
     @workflow(id="same")
     def w(x):
@@ -181,7 +181,7 @@ class Coded(Exception):
 
 
 def test_an_exception_came_back_as_type_error(runtime: Runtime, flavour: Flavour):
-    """``__init__(code, msg)``: caught as itself, first and on replay."""
+    """An exception with ``__init__(code, msg)`` is caught as itself, first and on replay."""
     stop = stopping()
     seen = []
 
@@ -204,7 +204,7 @@ def test_an_exception_came_back_as_type_error(runtime: Runtime, flavour: Flavour
 
 
 def test_a_tuple_came_back_as_a_list_after_resume(runtime: Runtime, flavour: Flavour):
-    """So the replay took another path than the first run."""
+    """A tuple stays a tuple after a resume, so the replay takes the same path."""
     stop = stopping()
     seen = []
 
@@ -225,7 +225,7 @@ def test_a_tuple_came_back_as_a_list_after_resume(runtime: Runtime, flavour: Fla
 
 
 def test_two_concurrent_branches_with_other_timing_could_not_be_resumed(runtime: Runtime):
-    """Two two-step branches: first a, then b is quicker."""
+    """Two branches of two steps are resumed although the other branch is quicker now."""
     quick = ["a"]
     stop = stopping()
 
@@ -252,7 +252,7 @@ def test_two_concurrent_branches_with_other_timing_could_not_be_resumed(runtime:
 
 
 def test_a_hook_that_raised_made_a_step_run_three_times(storage, clock, flavour: Flavour, effects: Effects):
-    """Hook and save stood inside the handler's ``try``."""
+    """A hook that raises does not make a step execute again."""
 
     class Broken(Hooks):
         def on_step_complete(self, step, result):
@@ -274,7 +274,7 @@ def test_a_hook_that_raised_made_a_step_run_three_times(storage, clock, flavour:
 
 
 def test_a_save_that_failed_made_a_step_run_again(storage, clock, flavour: Flavour, effects: Effects):
-    """The body is executed once; the error is the storage's."""
+    """If saving fails, the body does not execute again, and the error is the storage's."""
     hooks = Recorder()
 
     @flavour.step
@@ -293,7 +293,7 @@ def test_a_save_that_failed_made_a_step_run_again(storage, clock, flavour: Flavo
 
 
 def test_a_second_runtime_executed_a_live_run_of_the_first(storage, effects: Effects):
-    """On one file, in one process here; with two processes in ``test_ownership.py``."""
+    """A second runtime on the file does not execute a live run of the first."""
     gate, entered = threading.Event(), threading.Event()
 
     @workflow(id="live")
@@ -314,13 +314,13 @@ def test_a_second_runtime_executed_a_live_run_of_the_first(storage, effects: Eff
 
 
 def test_the_jitter_was_added_after_the_cap():
-    """No delay is above the maximum."""
+    """With jitter no delay exceeds the maximum."""
     retry = Retry(attempts=50, initial=10, maximum=20, jitter=1.0)
     assert max(retry.delay(n, u / 100) for n in range(1, 50) for u in range(100)) <= 20
 
 
 def test_zero_attempts_never_ran_the_step():
-    """Refused where it is written."""
+    """Zero attempts are refused where they are written."""
     with pytest.raises(ValueError, match="at least 1"):
         Retry(attempts=0)
 
@@ -335,7 +335,7 @@ def test_handler_not_found_was_retried_with_backoff(runtime: Runtime, clock):
 
 
 def test_the_result_was_published_before_it_was_stored(storage, clock):
-    """Nobody sees a run completed whose outcome is not in the storage."""
+    """Nobody sees a run as completed before its outcome is in the storage."""
     breaking = Breaking(storage)
     seen = []
 
@@ -363,7 +363,7 @@ def test_the_result_was_published_before_it_was_stored(storage, clock):
 
 
 def test_the_final_save_wiped_history_and_creation_time(runtime: Runtime, clock):
-    """A retry, a resume and the end keep what was there."""
+    """A retry, a resume and the end of a run keep its history and creation time."""
     stop = stopping()
     fail = [True]
 
@@ -396,7 +396,7 @@ def test_the_final_save_wiped_history_and_creation_time(runtime: Runtime, clock)
 
 
 def test_cancelled_was_overwritten_by_failed(runtime: Runtime):
-    """A body that raises on its way out does not change what was decided."""
+    """A body that raises while it is cancelled does not change the status."""
 
     @step
     def f():
@@ -416,7 +416,7 @@ def test_cancelled_was_overwritten_by_failed(runtime: Runtime):
 
 
 def test_a_drivers_locked_error_made_a_run_failed(tmp_path, effects: Effects):
-    """A busy database is waited for; no run fails of it."""
+    """A busy database is waited for, and fails no run."""
     import sqlite3
 
     path = tmp_path / "flow.db"
@@ -443,7 +443,7 @@ def test_a_drivers_locked_error_made_a_run_failed(tmp_path, effects: Effects):
 
 
 def test_polling_made_every_wait_a_second_long(storage, monkeypatch):
-    """A joiner hears of the end at once: it would also if it looked only once an hour by itself."""
+    """A joining call is told of the end at once, and does not depend on polling."""
     monkeypatch.setattr("flowdsl.engine.runs.outcome._LOOK", 3600.0)
     monkeypatch.setattr("flowdsl.engine.runs.acquire._LOOK", 3600.0)
     gate, entered = threading.Event(), threading.Event()
@@ -467,7 +467,7 @@ def test_polling_made_every_wait_a_second_long(storage, monkeypatch):
 
 
 def test_pickle_shipped_the_function_without_its_decorator():
-    """cloudpickle sees a decorated function, not a function."""
+    """cloudpickle sends a step with its decorator."""
     import pickle
 
     import cloudpickle
@@ -482,7 +482,7 @@ def test_pickle_shipped_the_function_without_its_decorator():
 
 
 def test_a_stale_owners_write_was_taken(storage, clock):
-    """The storage itself refuses it."""
+    """The storage refuses the write of a former owner."""
 
     @step
     def f(x):

@@ -4,7 +4,7 @@ from .command import campaign
 
 
 def test_a_chain_of_runs_leaves_nothing_behind() -> None:
-    """Killed while it goes on, each link is there once, has ended, and leaves no thread."""
+    """A chain of runs that is killed leaves each run once, ended, and no thread."""
     result = campaign("chain", "--count", "60")
     assert result["failed"] == 0, result["failures"]
     assert result["sync: executed"] >= 60

@@ -16,6 +16,6 @@ def test_eight_processes_share_a_file() -> None:
     ("plant", "says"), [("no-patience", "locked"), ("take-over-the-living", "LeaseLost")]
 )
 def test_a_planted_bug_is_found(plant: str, says: str) -> None:
-    """The campaign is red when a lock is an error, and when owners that live are taken for dead."""
+    """The campaign fails when a lock counts as an error, and when living owners count as dead."""
     result = campaign("crowd", "--kind", "shared", "--plant", plant, "--count", "15")
     assert says in repr(result["failures"])

@@ -6,7 +6,8 @@ from .command import campaign
 
 
 def test_nothing_damaged_is_taken_for_good() -> None:
-    """Bit flips and truncations of a stored database are refused by name, and other runs stay readable."""
+    """Flipped bits and truncations in a stored database are refused by name, and the other runs stay
+    readable."""
     result = campaign("damage", "--count", "30")
     assert result["failed"] == 0, result["failures"]
     assert min(result[kind] for kind in ("payload", "flip", "cut", "log flip", "log cut")) > 0
@@ -17,6 +18,6 @@ def test_nothing_damaged_is_taken_for_good() -> None:
     [("no-checksum", "payload", "was altered and read"), ("blind-to-the-log", "log flip", "gone without")],
 )
 def test_a_planted_bug_is_found(plant: str, kind: str, says: str) -> None:
-    """The campaign is red when payloads are not checked, and when nobody looks into the log."""
+    """The campaign fails when payloads are not checked, and when the log is not checked."""
     result = campaign("damage", "--kind", kind, "--plant", plant, "--count", "60")
     assert says in repr(result["failures"])

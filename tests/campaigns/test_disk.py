@@ -6,7 +6,7 @@ from .command import campaign
 
 
 def test_no_fault_of_the_disk_loses_anything() -> None:
-    """On a full, failing or read-only disk there is a typed error; when that is over, the run goes on."""
+    """A full, failing or read-only disk gives a typed error, and afterwards the run goes on."""
     result = campaign("disk", "--count", "12")
     assert result["failed"] == 0, result["failures"]
     assert result["trials"] == 12
@@ -17,6 +17,6 @@ def test_no_fault_of_the_disk_loses_anything() -> None:
     ("plant", "says"), [("acknowledge-what-failed", "executed again"), ("raw-errors", "sqlite3")]
 )
 def test_a_planted_bug_is_found(plant: str, says: str) -> None:
-    """The campaign is red when what could not be stored is acknowledged, and when errors have no type of ours."""
+    """The campaign fails when a lost commit is acknowledged, and when errors of the disk are not typed."""
     result = campaign("disk", "--kind", "limit", "--plant", plant, "--count", "40")
     assert says in repr(result["failures"])

@@ -9,7 +9,8 @@ from .kills import judge
 
 
 def test_no_kill_loses_or_doubles_anything() -> None:
-    """Programs that are killed at commits, system calls and moments, and again, end as if they had not been."""
+    """Programs that are killed at commits, at system calls and at random moments end as if they had not been
+    killed."""
     result = campaign("kills", "--count", "15")
     assert result["failed"] == 0, result["failures"]
     assert result["kills"] >= 15
@@ -19,7 +20,8 @@ def test_no_kill_loses_or_doubles_anything() -> None:
 
 @pytest.mark.parametrize("kind", ["migration", "beside", "stale"])
 def test_no_kill_in_company(kind: str) -> None:
-    """Kills while the schema is migrated, beside a second process, and an owner that wakes after its lease."""
+    """Kills during a migration, kills beside a second process, and an owner that wakes after its lease lose
+    nothing."""
     result = campaign("kills", "--kind", kind, "--count", "2")
     assert result["failed"] == 0, result["failures"]
     assert result["trials"] >= 1
@@ -39,13 +41,14 @@ def test_no_kill_in_company(kind: str) -> None:
     ],
 )
 def test_a_planted_bug_is_found(plant: str, kind: str, says: str) -> None:
-    """The campaign is red when flowdsl has this bug, and says what went wrong."""
+    """The campaign fails with each planted bug, and says what went wrong."""
     result = campaign("kills", "--plant", plant, "--kind", kind, "--count", "60")
     assert re.search(says, repr(result["failures"]))
 
 
 def test_what_the_oracle_holds_for_wrong() -> None:
-    """It says so of a step that is repeated, seen otherwise, of two owners, and of another result."""
+    """The oracle reports a repeated step, a step seen with another result, mixed owners, and another final
+    result."""
     good = [["begin", 1, [0], "a"], ["saw", 1, [0], "a"], ["saw", 2, [0], "a"], ["result", 2, 5]]
     assert judge(good, 5) == []
     assert "not 6" in judge(good, 6)[0]

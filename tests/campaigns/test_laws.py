@@ -6,7 +6,7 @@ from .command import campaign
 
 
 def test_programs_of_all_verbs_survive() -> None:
-    """Killed at every place where they can end, programs end as if they had not been."""
+    """Programs that are killed at every place where they can end have the same result as without a kill."""
     result = campaign("laws", "--count", "40")
     assert result["failed"] == 0, result["failures"]
     assert result["executions"] >= 40
@@ -14,5 +14,5 @@ def test_programs_of_all_verbs_survive() -> None:
 
 @pytest.mark.parametrize("plant", ["acknowledge-before-commit", "replay-something-else"])
 def test_a_planted_bug_is_found(plant: str) -> None:
-    """The campaign is red when flowdsl has this bug."""
+    """The campaign fails with each planted bug."""
     assert campaign("laws", "--plant", plant, "--count", "500")["failed"]

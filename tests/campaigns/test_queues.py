@@ -4,14 +4,14 @@ from .command import campaign
 
 
 def test_limits_hold_while_eight_workers_claim() -> None:
-    """Every run is claimed once, and no limit is passed at any moment."""
+    """Each run is claimed once, and no limit is exceeded at any moment."""
     result = campaign("claims", "--count", "300")
     assert result["failed"] == 0, result["failures"]
     assert result["claimed"] == 300
 
 
 def test_each_tick_has_one_run_although_workers_die() -> None:
-    """Twenty days, the nights of two time changes among them."""
+    """In twenty days with two time changes each tick has one run, although workers die."""
     result = campaign("year", "--count", "20")
     assert result["failed"] == 0, result["failures"]
     assert result["deaths"] > 10
@@ -19,7 +19,7 @@ def test_each_tick_has_one_run_although_workers_die() -> None:
 
 
 def test_killed_workers_repeat_nothing_that_was_seen() -> None:
-    """Four workers whose clocks are hours apart; every run ends with its value."""
+    """Four workers with clocks hours apart are killed, and each run still ends with its value."""
     result = campaign("fleet", "--count", "25")
     assert result["failed"] == 0, result["failures"]
     assert result["bodies"] >= 25 * 3

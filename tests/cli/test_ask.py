@@ -32,7 +32,7 @@ def cart(url, folder):
 
 
 def test_a_reply_is_printed(cart, invoke, answer):
-    """The reply is shown as a preview, harmless to a terminal; with --json it is a document."""
+    """The reply is printed as a preview without control characters; with --json it is a document."""
     result = invoke("ask", "cart-5", "add", "--payload", '"teapot"')
     assert (result.exit_code, result.stdout, result.stderr) == (0, "['teapot']\n", "")
     found = answer("ask", "cart", "add", "--payload", '"vase"')
@@ -42,7 +42,7 @@ def test_a_reply_is_printed(cart, invoke, answer):
 
 
 def test_a_refusal_is_an_error(cart, fault, invoke):
-    """What the run says against it is one line; with --json it is a document too. The exit code is 1."""
+    """A refusal is one line of error, with --json a document, and the exit code is 1."""
     said = fault("ask", "cart-5", "add", "--payload", '"lion"')
     assert said == "error: cart-5 refused add: LookupError: we sell no lions\n"
     result = invoke("ask", "cart-5", "add", "--payload", '"lion"', "--json")
@@ -50,7 +50,7 @@ def test_a_refusal_is_an_error(cart, fault, invoke):
 
 
 def test_no_reply_is_loaded(cart, invoke, fault, monkeypatch):
-    """However quick a run is, the command shows previews: it never unpickles what the run has said."""
+    """The command prints previews and never unpickles a reply, even if the run replies at once."""
     cart.ask("add", "vase", key="known")
 
     def refuse(*_):
@@ -63,7 +63,7 @@ def test_no_reply_is_loaded(cart, invoke, fault, monkeypatch):
 
 
 def test_a_key_is_asked_once(cart, invoke, fault):
-    """The reply to a key is the same however often it is asked for, after the end as well."""
+    """The same key always gets the same reply, even after the end of the run."""
     first = invoke("ask", "cart-5", "checkout", "--key", "order-21").stdout
     cart.result()
     assert invoke("ask", "cart-5", "checkout", "--key", "order-21").stdout == first
@@ -72,7 +72,8 @@ def test_a_key_is_asked_once(cart, invoke, fault):
 
 
 def test_no_answer_in_time(cart, fault):
-    """A run that does not listen to the name is given up after --timeout; the question stays, and can be waited for."""
+    """After --timeout the command gives up; the question stays, and another command can wait for the
+    reply."""
     said = fault("ask", "cart-5", "paint", "--timeout", "0.1s", "--key", "k")
     assert said.startswith("error: run cart-5 has not answered 'paint' in time; the question stays\n")
     assert said.endswith("next: flowdsl ask cart-5 paint --key k\n")
@@ -88,13 +89,13 @@ def test_no_answer_in_time(cart, fault):
     ],
 )
 def test_questions_that_cannot_be_asked(arguments, code, said, cart, fault):
-    """A slip is explained, and nothing is sent."""
+    """A question that cannot be asked is explained, and nothing is sent."""
     assert said in fault("ask", *arguments, code=code)
     assert cart.status == "running"
 
 
 def test_in_a_terminal_of_another_process(cart, terminal):
-    """What a person types is answered by the run in this process; a tag is there at once."""
+    """A run in this process answers a question from a terminal, and finds a new tag at once."""
     asked = terminal("ask", "cart-5", "add", "--payload", '"teapot"', width=80)
     assert (asked.code, asked.text) == (0, "['teapot']\n")
     tagged = terminal("tag", "cart-5", "stage=paid", width=80)

@@ -2,7 +2,7 @@
 
 
 def test_backup(shop, invoke, answer, folder):
-    """The copy is a storage of its own, and says how large it is."""
+    """The copy is a complete database, and the command prints its size."""
     shop.sell("x", id="order-17")
     result = invoke("backup", "copy.db")
     assert (result.exit_code, result.stderr) == (0, "")
@@ -12,7 +12,7 @@ def test_backup(shop, invoke, answer, folder):
 
 
 def test_backups_that_cannot_be_made(shop, fault, folder):
-    """Nothing is overwritten, a missing database is not made, and a server has tools of its own."""
+    """No file is overwritten, a missing database is not made, and a database server is refused."""
     assert "no database at" in fault("backup", "copy.db")
     shop.sell("x")
     (folder / "copy.db").touch()

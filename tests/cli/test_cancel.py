@@ -7,7 +7,7 @@ from flowdsl.core.records import Step
 
 
 def test_cancel_says_who_undoes_where_the_code_is_not_loaded(shop, invoke, answer):
-    """The request stays with the run, which is not cancelled before its steps are undone."""
+    """If steps must be undone, the request stays with the run, and the command says who undoes them."""
     run = shop.break_off("apples")
     with Runtime(shop.url) as runtime:
         storage = runtime.storage
@@ -22,7 +22,7 @@ def test_cancel_says_who_undoes_where_the_code_is_not_loaded(shop, invoke, answe
 
 
 def test_cancel(shop, invoke, answer):
-    """An interrupted run is cancelled at once; one that has ended cannot be."""
+    """An interrupted run is cancelled at once; a run that has ended cannot be cancelled."""
     run = shop.break_off("plums")
     assert invoke("cancel", run.id).stdout == f"cancelled {run.id}\n"
     (found,) = answer("runs")

@@ -64,7 +64,7 @@ def test_bash_takes_the_script(shop, folder):
 
 
 def test_names_are_completed(shop, offered, doubtful):
-    """Commands, ids, workflows, statuses, steps and the names of awaited messages."""
+    """Ids, workflows, statuses, steps and names of awaited messages are completed."""
     shop.sell("x", id="order-17")
     assert {"runs", "show", "completion"} <= set(offered("flowdsl "))
     assert offered("flowdsl show or") == ["order-17"]
@@ -75,14 +75,14 @@ def test_names_are_completed(shop, offered, doubtful):
 
 
 def test_no_database_is_made_and_nothing_is_said(folder, offered):
-    """Where there is none, and where the run is not known, nothing is offered."""
+    """Nothing is offered, and no database is made, if there is none or the run is unknown."""
     assert offered("flowdsl show ") == []
     assert offered("flowdsl steps nothing ") == []
     assert list(folder.iterdir()) == []
 
 
 def test_what_a_shell_would_not_take_literally_is_not_offered(url, folder, offered):
-    """An id with spaces, quotes, substitutions or escapes never comes onto a command line by completion."""
+    """An id with spaces, quotes, substitutions or escapes is never offered."""
     (folder / ".flowdsl").mkdir()
     with open_storage(url) as storage:
         for number, name in enumerate(
@@ -93,14 +93,14 @@ def test_what_a_shell_would_not_take_literally_is_not_offered(url, folder, offer
 
 
 def test_a_damaged_database_is_silent(url, folder, offered):
-    """Completing is no place for errors."""
+    """A damaged database offers nothing and prints nothing."""
     (folder / ".flowdsl").mkdir()
     (folder / ".flowdsl" / "flow.db").write_bytes(b"no database" * 1000)
     assert offered("flowdsl show ") == []
 
 
 def test_a_refused_record_is_silent(url, folder, offered, monkeypatch):
-    """The others are offered."""
+    """A refused record is left out silently, and the others are offered."""
     monkeypatch.setenv("FLOWDSL_SECRET_KEY", "only we know")
     furnish(url)
     with closing(sqlite3.connect(folder / ".flowdsl" / "flow.db")) as database:
@@ -110,7 +110,7 @@ def test_a_refused_record_is_silent(url, folder, offered, monkeypatch):
 
 
 def test_the_storage_on_the_line_counts(shop, offered, folder, monkeypatch):
-    """``--storage`` before or behind the command says whose runs are meant."""
+    """``--storage`` before or after the command decides whose runs are offered."""
     where = f"sqlite:///{folder}/.flowdsl/flow.db"
     shop.sell("x", id="order-17")
     monkeypatch.chdir("/")

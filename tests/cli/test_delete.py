@@ -2,7 +2,7 @@
 
 
 def test_delete_asks(shop, invoke, answer):
-    """Nothing is deleted without a yes, and what would be deleted is named."""
+    """Without a yes nothing is deleted, and the question names what would be deleted."""
     run = shop.sell("apples")
     for given in ("n\n", ""):
         result = invoke("delete", run.id, input=given)
@@ -17,7 +17,7 @@ def test_delete_asks(shop, invoke, answer):
 
 
 def test_delete_is_all_or_nothing(shop, invoke, answer):
-    """If one of the runs is not found, none is deleted; a run named twice is deleted once."""
+    """If one run is not found, none is deleted; a run that is named twice is deleted once."""
     for order in "ab":
         shop.sell(order, id=order)
     assert invoke("delete", "a", "b", "nothing", "--yes").exit_code == 1

@@ -37,21 +37,21 @@ def _shared():
 
 
 def test_every_command_has_a_section():
-    """There is a section for each command, in the order of the help, and a line in the table of contents."""
+    """The page has a section and a line in its table for each command, in the order of the help."""
     assert list(SECTIONS) == ["All commands", *(f"flowdsl {name}" for name in COMMANDS)]
     for name in COMMANDS:
         assert f"(#flowdsl-{name})" in TEXT.partition("## ")[0]
 
 
 def test_common_options_are_documented():
-    """What all commands share is said once, in the first section."""
+    """The first section of the page documents the options that all commands share."""
     for option in (*_shared(), "--version", "--help"):
         assert f"{option}" in SECTIONS["All commands"]
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_options_are_those_that_exist(name):
-    """The section of a command names all its options, and none that it does not have."""
+    """The section of a command names all its options, and no others."""
     section = SECTIONS[f"flowdsl {name}"]
     known = {option for param in _params(name) for option in param.opts if option.startswith("--")}
     prose = re.sub(r"^```.*?^```", "", section, flags=re.M | re.S)
@@ -64,14 +64,14 @@ def test_options_are_those_that_exist(name):
 
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_examples_are_valid(example):
-    """Each command line of the page is one that the parser accepts, up to where its output goes."""
+    """The parser accepts each command line of the page."""
     _, name, *arguments = shlex.split(re.split(r" (?:\||>>?) ", example)[0])
     _command(name).make_context(name, arguments).close()
 
 
 @pytest.mark.timeout(600)  # it starts many processes
 def test_the_sessions_are_what_the_commands_print(tmp_path):
-    """All commands of the page, executed one after the other, print what the page says."""
+    """All console sessions of the page, executed in order, print what the page shows."""
     session = Session(tmp_path, TEXT)
     for block in BLOCK.findall(TEXT):
         for command, said in commands(block):
@@ -81,12 +81,12 @@ def test_the_sessions_are_what_the_commands_print(tmp_path):
 
 @pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"ui", "worker"}))
 def test_each_command_has_a_session(name):
-    """Each command is executed on the page; the two that go on until they are stopped, elsewhere."""
+    """The page executes each command, except the two that run until they are stopped."""
     assert f"\n$ flowdsl {name}" in "".join(BLOCK.findall(TEXT))
 
 
 def test_examples_cover_the_commands():
-    """Each command is shown at least once, and so is each check of the doctor that is always made."""
+    """The page shows each command, and each check of ``flowdsl doctor`` that is always made."""
     assert {example.split()[1] for example in EXAMPLES} == set(COMMANDS)
     for title in TITLES.values():
         assert f"\n{title} " in SECTIONS["flowdsl doctor"]

@@ -32,7 +32,7 @@ def _fixed_sqlite(monkeypatch):
 
 
 def test_all_is_well(shop, invoke, report):
-    """A healthy storage gives no warning, and every check is named."""
+    """A healthy storage gives no warning, and the report names every check."""
     shop.sell("apples")
     code, checks = report()
     assert code == 0
@@ -50,7 +50,7 @@ def test_all_is_well(shop, invoke, report):
 
 
 def test_a_source_tree_that_is_not_installed(shop, report, monkeypatch):
-    """It is examined like any other."""
+    """A source tree that is not installed is checked like an installed package."""
 
     def version(name):
         raise PackageNotFoundError(name)
@@ -62,7 +62,7 @@ def test_a_source_tree_that_is_not_installed(shop, report, monkeypatch):
 
 
 def test_no_database_yet(report, folder):
-    """A default database that is missing is a warning, a named one is a problem; none is made."""
+    """A missing default database is a warning, a missing named one is a problem, and none is made."""
     code, checks = report()
     assert (code, checks["storage"]["state"]) == (0, "warning")
     code, checks = report("--storage", "sqlite:///other.db")
@@ -84,7 +84,7 @@ def test_no_database_yet(report, folder):
     ],
 )
 def test_old_sqlite(version, race, report, monkeypatch):
-    """SQLite with the WAL-reset race is a warning that names the version that has it fixed."""
+    """SQLite with the WAL-reset race is a warning that names the version with the fix."""
     monkeypatch.setattr(sqlite3, "sqlite_version_info", version)
     code, checks = report()
     assert code == 0
@@ -93,7 +93,7 @@ def test_old_sqlite(version, race, report, monkeypatch):
 
 
 def test_interrupted_runs(shop, report):
-    """Runs that nobody executes are named, and are no problem of the storage."""
+    """Runs that nobody executes are a warning that names them, and no problem."""
     run = shop.break_off("plums")
     shop.fail("pears")
     code, checks = report()
@@ -116,7 +116,7 @@ def test_interrupted_runs(shop, report):
     ],
 )
 def test_permissions(shop, report, folder, file, directory, state):
-    """What others can read is a warning, what they can change is a problem."""
+    """It is a warning if other users can read the file, and a problem if they can change it."""
     shop.sell("apples")
     (folder / ".flowdsl" / "flow.db").chmod(file)
     (folder / ".flowdsl").chmod(directory)
@@ -127,7 +127,7 @@ def test_permissions(shop, report, folder, file, directory, state):
 
 @pytest.mark.parametrize("name", ["flow.db", ".flowdsl"])
 def test_a_database_that_cannot_be_written(name, shop, report, monkeypatch):
-    """A file or a directory that this user cannot write to is a problem. (Root can, so this is played.)"""
+    """A file or directory that this user cannot write is a problem (simulated, because root can)."""
     shop.sell("apples")
     allowed = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: path.name != name and allowed(path, mode))
@@ -157,7 +157,7 @@ def test_a_newer_schema(shop, report, folder):
 
 
 def test_an_older_schema_is_not_migrated(shop, report, folder):
-    """A schema that is to be migrated is a warning, and stays as it is."""
+    """An older schema is a warning, and is not migrated."""
     shop.sell("apples")
     _change(folder, "PRAGMA user_version = 0")
     code, checks = report()
@@ -169,7 +169,7 @@ def test_an_older_schema_is_not_migrated(shop, report, folder):
 
 @pytest.mark.parametrize("kind", ["foreign", "junk", "directory"])
 def test_what_is_no_database_of_ours(kind, report, folder):
-    """The database of another application, a file that is none, and a directory are problems."""
+    """The database of another application, a file that is no database, and a directory are problems."""
     path = folder / "other.db"
     if kind == "foreign":
         database = sqlite3.connect(path)
@@ -184,7 +184,7 @@ def test_what_is_no_database_of_ours(kind, report, folder):
 
 
 def test_a_damaged_database(shop, report, folder):
-    """Damage is found, and what to do is said."""
+    """Damage of the database is a problem, and the report says what to do."""
     for order in range(40):
         shop.sell(f"{order}" * 50)
     path = folder / ".flowdsl" / "flow.db"
@@ -200,7 +200,7 @@ def test_a_damaged_database(shop, report, folder):
 
 
 def test_synchronous_normal(shop, report, folder):
-    """The mode that the URL asks for is told, with what it means."""
+    """The report names the mode in the URL, and says what it means."""
     shop.sell("apples")
     code, checks = report("--storage", "sqlite:///.flowdsl/flow.db?synchronous=normal")
     assert (code, checks["synchronous"]["mode"]) == (0, "normal")
@@ -224,7 +224,7 @@ def test_a_large_log(shop, report, monkeypatch):
 
 
 def test_other_storages(report, invoke):
-    """A storage that is no file is opened; one that cannot be is a problem, and its password is not shown."""
+    """A database server is opened; if that fails it is a problem, and the password is not shown."""
     code, checks = report("--storage", "memory://")
     assert (code, checks["storage"]["state"], checks["runs"]["failed"]) == (0, "ok", 0)
     result = invoke("doctor", "--storage", "nosuchdb://me:secret@host/x", "--json")
@@ -234,7 +234,7 @@ def test_other_storages(report, invoke):
 
 
 def test_signed_payloads(shop, report, monkeypatch):
-    """Whether payloads are signed is told, the secret is not."""
+    """The report says whether payloads are signed, and does not show the secret."""
     shop.sell("apples")
     assert report()[1]["payloads"]["signed"] is False
     monkeypatch.setenv("FLOWDSL_SECRET_KEY", "hush")
@@ -244,7 +244,8 @@ def test_signed_payloads(shop, report, monkeypatch):
 
 
 def test_what_is_unprotected_is_said(shop, report, folder, monkeypatch, imports):
-    """Without a secret and encryption it is told what others could do; --app looks at the program's own codec."""
+    """Without a secret and encryption the report says what others could do; --app uses the program's own
+    codec."""
     shop.sell("x")
     assert len(report()[1]["protection"]["unprotected"]) == 2
     monkeypatch.setenv("FLOWDSL_SECRET_KEY", "a secret of this test")
@@ -259,7 +260,7 @@ def test_what_is_unprotected_is_said(shop, report, folder, monkeypatch, imports)
 
 
 def test_network_file_systems_are_recognised(tmp_path):
-    """The file system is that of the longest mount point above the file."""
+    """The file system of a file is that of its longest mount point."""
     mounts = tmp_path / "mountinfo"
     mounts.write_text(
         "21 1 8:1 / / rw - ext4 /dev/sda1 rw\n"

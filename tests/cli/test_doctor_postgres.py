@@ -8,7 +8,7 @@ from flowdsl.storage import open_storage
 
 
 def test_all_is_well_on_postgresql(invoke):
-    """Version, clock, LISTEN, long snapshots, fillfactor and bloat are looked at."""
+    """The report checks version, clock, LISTEN, long snapshots, fillfactor and bloat."""
     url = postgres_url()
     open_storage(url).close()
     result = invoke("doctor", "--storage", url, "--json")
@@ -20,7 +20,7 @@ def test_all_is_well_on_postgresql(invoke):
 
 
 def test_a_server_that_is_not_there(invoke, tmp_path):
-    """It is a problem, in words."""
+    """A server that does not answer is a problem, explained in words."""
     result = invoke("doctor", "--storage", f"postgresql:///x?host={tmp_path}&patience=0", "--json")
     checks = {check["name"]: check for check in json.loads(result.stdout)["checks"]}
     assert result.exit_code == 1

@@ -13,7 +13,7 @@ from flowdsl.errors import CorruptPayload, RunNotFound, SchemaMismatch
 
 
 def test_export_is_complete(diary, answer, invoke, url):
-    """The document has the run, its steps and its signals, and equals that of the runtime."""
+    """The document has the run, its steps and its signals, and equals that of ``Runtime.export``."""
     diary(2)
     document = answer("export", "diary-2")
     assert list(document) == ["format", "version", "run", "steps", "signals"]
@@ -30,7 +30,7 @@ def test_export_is_complete(diary, answer, invoke, url):
 
 
 def test_an_export_can_be_replayed(diary, answer):
-    """From an export in another storage, the same code gives the same result and executes nothing."""
+    """The same code replays an export in another storage, with the same result, and executes nothing."""
     result = diary(3)
     history = read_export(answer("export", "diary-3"))
     with Runtime("memory://") as runtime:
@@ -75,7 +75,7 @@ def test_an_export_reads_as_what_was_written():
     ],
 )
 def test_what_is_no_export(change, error, said):
-    """A document of something else, a newer one and a damaged one are refused with a reason."""
+    """Other JSON, a newer format and a damaged document are refused, with the reason."""
     document = {**export_run(Run("a", "w", "k"), [], []), **change}
     with pytest.raises(error, match=said):
         read_export(document)

@@ -23,14 +23,14 @@ def _shell(script, *arguments):
 
 @pytest.mark.parametrize("closed", [">&-", "<&-", "<&- >&- 2>&-"])
 def test_closed_standard_streams(closed, shop):
-    """Started without standard streams, as by some daemons, a command does its work in silence."""
+    """A command that is started without standard streams, as by some daemons, works silently."""
     shop.sell("x")
     done = _shell(f'"$0" -m flowdsl runs {closed} | cat > /dev/null; "$0" -m flowdsl runs {closed} >&-')
     assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_full_disk_is_an_error(shop):
-    """What cannot be written is said once, with exit code 1."""
+    """Output that cannot be written is reported once, with exit code 1."""
     shop.sell("x")
     done = _shell('"$0" -m flowdsl runs > /dev/full')
     assert done.returncode == 1
@@ -74,14 +74,14 @@ def hostile(url, folder):
 )
 @pytest.mark.parametrize("options", [[], ["--json"], ["--traceback"]], ids=" ".join)
 def test_nothing_that_a_terminal_obeys_is_printed(command, options, hostile, invoke):
-    """Escapes, DEL, C1 controls and bidi marks are shown, not sent, in text, JSON, errors and hints."""
+    """Escapes, DEL, C1 controls and bidi marks are shown escaped in text, JSON, errors and hints."""
     output = invoke(*command, *options).output
     assert output
     assert all(line.isprintable() for line in output.split("\n"))
 
 
 def test_json_of_hostile_text_is_what_was_stored(hostile, answer):
-    """Escaping loses nothing."""
+    """JSON with hostile text loads as exactly what was stored."""
     (found,) = answer("runs")
     assert found["id"] == f"order-{HOSTILE}"
     assert found["tags"] == [HOSTILE]
@@ -89,7 +89,7 @@ def test_json_of_hostile_text_is_what_was_stored(hostile, answer):
 
 
 def test_a_sleep_until_the_last_date(url, folder, invoke, answer):
-    """``sleep_until(datetime.max)`` means for ever: the time is shown as the last one there is."""
+    """``sleep_until(datetime.max)`` never ends, and is shown with the last possible time."""
     (folder / ".flowdsl").mkdir()
     last = datetime.max.replace(tzinfo=UTC).timestamp()
     with open_storage(url) as storage:
@@ -105,7 +105,7 @@ def test_a_sleep_until_the_last_date(url, folder, invoke, answer):
 
 
 def test_a_step_in_doubt_is_resolved_not_resumed(doubtful, invoke, answer, spawn):
-    """Before and after a resume, which cannot work, the advice is to say what came of the step."""
+    """For a step in doubt the advice is to resolve it, both before a resume and after it fails."""
     run = doubtful("7")
     for _ in range(2):
         end = invoke("show", run).stdout.splitlines()[-3:]
@@ -121,7 +121,7 @@ def test_a_step_in_doubt_is_resolved_not_resumed(doubtful, invoke, answer, spawn
 
 
 def test_what_is_advised_can_be_pasted(doubtful, folder, answer):
-    """Ids with spaces and quotes are quoted for a shell, and a named storage is named again."""
+    """Commands to paste quote ids with spaces and quotes, and repeat a named storage."""
     where = f"sqlite:///{folder}/.flowdsl/flow.db"
     (folder / ".flowdsl").mkdir(exist_ok=True)
     with open_storage(where) as storage:
@@ -148,7 +148,7 @@ def _pasted(line):
 
 
 def test_following_the_hints_leads_to_the_end(doubtful, folder, invoke):
-    """From a step in doubt over resume and retry: each hint, pasted as it is printed, gives the next one."""
+    """Each hint, pasted as printed, leads to the next one, from a step in doubt to the end."""
     run = doubtful("signalled")
     settle, *others = _hints(invoke("show", run).stdout)
     assert len(others) == 2
@@ -165,7 +165,7 @@ def test_following_the_hints_leads_to_the_end(doubtful, folder, invoke):
 
 
 def test_the_hint_of_a_waiting_run_sends_the_message(waiting, invoke):
-    """The name is the one that the run waits for."""
+    """The hint for a waiting run names the message that it waits for."""
     waits = '{"signal": "it\'s approved"}'
     waiting.set_step(Step("a", "1" * 40, "flowdsl.wait", kind="wait", status=StepStatus.PENDING, extra=waits))
     _, send = _hints(invoke("show", "a").stdout)
@@ -173,7 +173,7 @@ def test_the_hint_of_a_waiting_run_sends_the_message(waiting, invoke):
 
 
 def test_no_colour_and_dumb_terminals(shop, terminal):
-    """NO_COLOR leaves colours out; TERM=dumb leaves out every sequence."""
+    """NO_COLOR turns colours off; TERM=dumb turns all escape sequences off."""
     shop.fail("x")
     for command in (["runs"], ["show", "checkout"], ["doctor"]):
         assert "\x1b[3" not in terminal(*command, width=100, NO_COLOR="1").raw
@@ -183,7 +183,7 @@ def test_no_colour_and_dumb_terminals(shop, terminal):
 
 @pytest.mark.parametrize("command", ["runs", "doctor", "top"])
 def test_a_server_that_is_waited_for_is_named_at_once(command, tmp_path, spawn):
-    """Not when patience is over: whoever looks at the terminal knows why nothing happens."""
+    """A message says at once, and not only after the patience, which server is waited for."""
     pytest.importorskip("psycopg")
     process = spawn(command, "--storage", f"postgresql:///x?host={tmp_path}&patience=600")
     assert "waiting for it, 600 s at most" in process.stderr.readline()

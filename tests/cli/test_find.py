@@ -5,7 +5,7 @@ from flowdsl.core.records import Run
 
 
 def test_ids_by_their_beginning(shop, answer, invoke, fault):
-    """The beginning of an id or key means the run as long as it is the only one; a whole id always does."""
+    """The beginning of an id or key is accepted if only one run has it; a whole id always is."""
     first, second = shop.sell("apples"), shop.fail("pears")
     shop.sell("x", id="order-1")
     shop.sell("y", id="order-10")
@@ -20,7 +20,7 @@ def test_ids_by_their_beginning(shop, answer, invoke, fault):
 
 
 def test_a_parent_is_meant_before_its_children(shop, url, answer):
-    """The id of a child begins with its parent's, so a beginning of both means the parent."""
+    """The beginning of an id that a parent and its child share names the parent."""
     shop.sell("x", id="a")
     with Runtime(url) as runtime:
         child = runtime.storage.get_run("a")

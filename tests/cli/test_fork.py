@@ -40,7 +40,7 @@ def trip(folder, answer):
 
 
 def test_fork_without_code(trip, spawn, answer):
-    """The new run is made and not executed; the command that is printed executes it from the step on."""
+    """The new run is made but not executed, and the printed command executes it from the step on."""
     stdout, stderr = spawn("fork", trip, "--before", "pay").communicate()
     made, following = stdout.splitlines()
     new = made.split()[1]
@@ -56,7 +56,7 @@ def test_fork_without_code(trip, spawn, answer):
 
 
 def test_fork_with_code(trip, spawn):
-    """With a module, the new run executes at once, under the id that is asked for."""
+    """With --app the new run executes at once, under the given id."""
     process = spawn("fork", trip, "--before", "book", "--id", "again", "--app", "travel.py", "--json")
     stdout, stderr = process.communicate()
     document = json.loads(stdout)
@@ -78,7 +78,7 @@ def test_fork_with_code(trip, spawn):
     ],
 )
 def test_forks_that_cannot_be_made(options, code, said, trip, spawn, answer):
-    """A step that is not there, an id that is taken and a module that is missing make no run."""
+    """An unknown step, an id in use, and a missing module make no run."""
     process = spawn("fork", trip, *(trip if option == "TRIP" else option for option in options))
     stdout, stderr = process.communicate()
     assert (process.returncode, stdout) == (code, "")

@@ -54,7 +54,7 @@ def fields_of(value, where=""):
     ],
 )
 def test_no_field_is_ever_missing(command, arguments, shop, diary, answer):
-    """Every field that a document once had is there."""
+    """Each document still has every field that it ever had."""
     shop.sell("x", id="sold")
     shop.fail("y", id="declined")
     shop.break_off("z", id="left")
@@ -63,14 +63,14 @@ def test_no_field_is_ever_missing(command, arguments, shop, diary, answer):
 
 
 def test_watch_has_its_fields(shop, diary, invoke):
-    """Each line says what it is about."""
+    """Each line of ``watch --json`` names its event and has the fields of that event."""
     diary(1)
     (line,) = invoke("watch", "diary-1", "--json").stdout.splitlines()
     assert FIELDS["watch"] - fields_of(json.loads(line)) == set()
 
 
 def test_the_list_names_every_command_with_a_document():
-    """A new command adds its fields to the list."""
+    """Each command with a document is in the list of fields."""
     elsewhere = {
         "resume",
         "retry",

@@ -9,7 +9,7 @@ from flowdsl.entries import LogLine
 
 
 def test_logs(diary, invoke, answer):
-    """Each line has its time, its step, its message and its fields, harmless to a terminal."""
+    """Each line has its time, step, message and fields, without control characters."""
     diary(2)
     lines = [line[19:].strip() for line in invoke("logs", "diary-2").stdout.splitlines()]
     assert lines == [

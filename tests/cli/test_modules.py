@@ -22,7 +22,7 @@ from flowdsl.cli._modules import load_app
     ],
 )
 def test_modules_that_cannot_be_imported(app, source, said, shop, folder, invoke, imports):
-    """A module that is not there or does not load is one line that says why."""
+    """A module that does not exist or raises is one line that says why."""
     if source is not None:
         (folder / f"{app.removesuffix('.py')}.py").write_text(source)
     run = shop.fail("x")
@@ -33,7 +33,8 @@ def test_modules_that_cannot_be_imported(app, source, said, shop, folder, invoke
 
 
 def test_a_file_in_a_package(folder, imports):
-    """A file inside a package is a module of it, or a script, as the run's workflow says."""
+    """A file inside a package is imported as part of it, or as a script, as the workflow of the run
+    requires."""
     package = folder / "pkg" / "sub"
     package.mkdir(parents=True)
     for place in (folder / "pkg", package):

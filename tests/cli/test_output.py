@@ -36,7 +36,7 @@ def printed(capsys, monkeypatch):
 
 @given(rows=st.lists(st.tuples(TEXTS, TEXTS, TEXTS, TEXTS), max_size=5), width=st.integers(40, 120))
 def test_a_table_fits(rows, width):
-    """A table is never wider than the terminal, and has a line for each row, whatever stands in it."""
+    """A table is never wider than the terminal, and each row is one line, whatever its text."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COLUMNS", str(width))
         out = Output()
@@ -49,7 +49,7 @@ def test_a_table_fits(rows, width):
 
 
 def test_piped_tables_are_whole(printed):
-    """Where there is no terminal, all columns are there, nothing is shortened, and columns stand in line."""
+    """Without a terminal all columns are there, aligned, and nothing is shortened."""
     text = "long " * 60
     lines = printed(lambda out: out.table(COLUMNS, [["a", text, "x", "1"], ["b", "short", "y", "日本"]]))
     assert lines[1] == f"a   {text}  x        1"
@@ -58,7 +58,7 @@ def test_piped_tables_are_whole(printed):
 
 
 def test_long_facts_wrap_behind_their_name(printed):
-    """A value that is longer than the line goes on below itself, whole."""
+    """A value longer than the line wraps below itself, complete."""
     value = "word " * 30 + "x" * 90
     lines = printed(lambda out: out.facts([("name", "short"), ("result", value)]), width=50)
     assert max(map(cell_len, lines)) <= 50
@@ -69,7 +69,7 @@ def test_long_facts_wrap_behind_their_name(printed):
 
 @given(st.text())
 def test_json_is_ascii_and_loads_to_the_same(text):
-    """No terminal obeys anything of a document, and nothing is lost in it: lone surrogates neither."""
+    """JSON contains nothing that a terminal obeys, and loses nothing, not even lone surrogates."""
     shown = json_text({text: [text]})
     assert shown.isascii()
     assert shown.isprintable()
@@ -78,12 +78,12 @@ def test_json_is_ascii_and_loads_to_the_same(text):
 
 @pytest.mark.parametrize("text", ["\x7f", "\x9b31m", "\u202e", "\u200b", "\u2028", "\ud800", "\0"])
 def test_what_is_not_printable_is_escaped(text):
-    """DEL, C1 controls, bidi and zero-width marks, separators and lone surrogates stand as escapes."""
+    """DEL, C1 controls, bidi and zero-width marks, separators and lone surrogates are printed as escapes."""
     assert json_text(text) == f'"\\u{ord(text[0]):04x}' + text[1:] + '"'
 
 
 def test_terminals_that_know_ascii_only(shop, spawn):
-    """With an ASCII terminal, signs and dots become ASCII, and JSON escapes what is not."""
+    """In an ASCII terminal, signs and dots become ASCII, and JSON escapes all other characters."""
     run = shop.fail("日本")
     env = {"PYTHONIOENCODING": "ascii", "PATH": "", "COLUMNS": "80"}
     listed, _ = spawn("runs", env=env).communicate()
@@ -97,7 +97,7 @@ def test_terminals_that_know_ascii_only(shop, spawn):
 @pytest.mark.parametrize("options", [[], ["--json"]])
 @pytest.mark.parametrize("orders", [1, 30])
 def test_a_closed_pipe_is_no_error(options, orders, shop, spawn):
-    """``flowdsl runs | head -1`` ends without a word, whether all of it fits into the pipe or not."""
+    """``flowdsl runs | head -1`` ends silently, whether or not the output fits into the pipe."""
     for order in range(orders):
         shop.sell(f"{order}" * 100)
     process = spawn("runs", "--all", *options)
@@ -107,6 +107,6 @@ def test_a_closed_pipe_is_no_error(options, orders, shop, spawn):
 
 
 def test_colours_can_be_switched_off(shop, terminal):
-    """NO_COLOR is respected."""
+    """NO_COLOR turns colours off."""
     shop.sell("apples")
     assert "\x1b[3" not in terminal("runs", width=100, NO_COLOR="1").raw

@@ -7,7 +7,7 @@ from flowdsl.errors import RunFinished
 
 
 def test_prune_deletes_what_ended_long_ago(shop, invoke, answer):
-    """Completed runs older than asked for go; failed and interrupted ones stay, unless they are asked for."""
+    """Completed runs that are old enough are deleted; failed ones only on request, interrupted ones never."""
     shop.sell("x", id="a")
     shop.fail("y", id="b")
     shop.break_off("z", id="c")
@@ -35,13 +35,13 @@ def test_prune_can_only_tell(shop, invoke, answer):
 
 @pytest.mark.parametrize("text", ["30", "1 month", "-1s", "soon"])
 def test_prune_refuses_what_is_no_duration(shop, fault, text):
-    """A duration that cannot be read is wrong usage, and says what can."""
+    """An unreadable duration is wrong usage, and the error shows readable ones."""
     shop.sell("x")
     assert "cannot read the duration" in fault("prune", "--older-than", text, code=2)
 
 
 def test_prune_between_two_times(shop, invoke, answer, fault):
-    """--since and --until say when a run has ended; one of the three options is needed."""
+    """--since and --until are about the end of a run, and one of the three options is required."""
     shop.sell("x", id="a")
     assert invoke("prune", "--since", "2999-01-01").stdout == "deleted 0 runs\n"
     assert invoke("prune", "--until", "1 hour").stdout == "deleted 0 runs\n"
@@ -50,7 +50,7 @@ def test_prune_between_two_times(shop, invoke, answer, fault):
 
 
 def test_a_pruned_id_stays_taken(shop, invoke, url):
-    """The id of a pruned run means that run for ever."""
+    """The id of a pruned run is never used for another run."""
     shop.ship_only("x")
     assert invoke("prune", "--since", "1 hour").stdout == "deleted 1 run\n"
     with Runtime(url), pytest.raises(RunFinished):

@@ -20,7 +20,7 @@ def post(url):
 
 
 def test_the_list_says_what_waits(post, answer, invoke):
-    """Declared queues and those with runs are there, with their depth, the oldest run's age and their limits."""
+    """The list has declared queues and queues with runs, with depth, age of the oldest run, and limits."""
     queues = {one["name"]: one for one in answer("queues")}
     assert {name: (one["pending"], one["running"], one["declared"]) for name, one in queues.items()} == {
         "default": (0, 0, False),
@@ -45,7 +45,8 @@ def test_a_pause_stays_when_limits_change(post, answer):
 
 
 def test_names_that_are_not_there(post, fault):
-    """The nearest queue or command is named, and a limit that is none is wrong usage."""
+    """An unknown queue or command gets the nearest as a suggestion, and an impossible limit is wrong
+    usage."""
     assert "no queue 'mial' (did you mean 'mail'?)" in fault("queues", "pause", "mial")
     assert "did you mean 'pause'?" in fault("queues", "pasue", "mail", code=2)
     assert "100/min" in fault("queues", "put", "mail", "--rate", "often", code=2)

@@ -21,7 +21,7 @@ def altered(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_list_names_what_it_leaves_out(altered: None, invoke: Any) -> None:
-    """The others are printed; what is left out is said once, on standard error."""
+    """A list shows the other records, and names the refused one once on standard error."""
     done = invoke("runs")
     assert done.exit_code == 0
     assert "order-2" in done.stdout
@@ -31,13 +31,13 @@ def test_a_list_names_what_it_leaves_out(altered: None, invoke: Any) -> None:
 
 
 def test_the_run_itself_is_an_error(altered: None, fault: Any) -> None:
-    """Whatever is asked about it."""
+    """Every command about a refused run is an error that names the record."""
     for command in ("show", "steps", "logs", "export", "cancel"):
         assert "error: run order-1 is not as it was written" in fault(command, "order-1")
 
 
 def test_doctor_finds_it(altered: None, invoke: Any) -> None:
-    """It is a problem, so the exit code says so."""
+    """``flowdsl doctor`` reports a refused record as a problem, with exit code 1."""
     done = invoke("doctor")
     assert done.exit_code == 1
     assert "not used: run order-1 is not as it was written" in done.stdout

@@ -17,7 +17,7 @@ def waits():
 
 
 def test_a_new_secret(shop, invoke, answer, monkeypatch):
-    """With the old secret beside it, the new one gets everything; a second time nothing is left."""
+    """With the old secret, ``rekey`` gives every record the new one; a second time there is nothing to do."""
     shop.sell("x", id="order-17")
     monkeypatch.setenv("FLOWDSL_SECRET_KEY", "first")
     assert answer("rekey", "--unsealed")["rewritten"] > 5
@@ -37,7 +37,7 @@ def test_a_new_secret(shop, invoke, answer, monkeypatch):
 
 
 def test_the_codec_of_the_program(folder, url, invoke, imports):
-    """The keys are those of the program that is named, the newest first."""
+    """``rekey`` uses the keys of the program named by --app, with the newest first."""
     with Runtime(url, codec=Signed(PickleCodec(), "old")):
         run = waits.start()
         run.signal("go", ["old"])
@@ -49,7 +49,7 @@ def test_the_codec_of_the_program(folder, url, invoke, imports):
 
 
 def test_not_while_programs_execute(shop, invoke, monkeypatch, url):
-    """The secret is not changed under the hands of a program that executes runs."""
+    """``rekey`` refuses to change the secret while a program executes runs."""
     with Runtime(url):
         run = waits.start()
         monkeypatch.setenv("FLOWDSL_SECRET_KEY", "first")
@@ -64,7 +64,7 @@ def test_not_while_programs_execute(shop, invoke, monkeypatch, url):
 
 
 def test_wrong_usage(shop, fault, invoke, monkeypatch):
-    """Without a database there is nothing to do, and a secret is either there or not."""
+    """A missing database, and --unsealed together with an old secret, are refused."""
     assert "no database at" in fault("rekey")
     shop.sell("x")
     monkeypatch.setenv("FLOWDSL_OLD_SECRET_KEY", "first")

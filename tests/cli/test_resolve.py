@@ -16,7 +16,7 @@ from flowdsl.core.status import StepStatus
     ],
 )
 def test_resolve(option, result, effects, doubtful, folder, spawn, answer):
-    """What a person says of a step in doubt is what the resumed run goes on with."""
+    """The resumed run goes on with the outcome that a person gave."""
     run = doubtful("7")
     stopped = spawn("resume", run, "--app", "bank")
     assert "\nnext: flowdsl resolve order-7 charge --result null\n" in stopped.communicate()[1]
@@ -32,7 +32,7 @@ def test_resolve(option, result, effects, doubtful, folder, spawn, answer):
 
 
 def test_resolve_says_what_is_next(doubtful, invoke):
-    """The command that continues the run is printed, and the audit line is shown with the run."""
+    """The command that continues the run is printed, and ``show`` has the audit entry."""
     run = doubtful("8")
     result = invoke("resolve", run, "bank.charge", "--result", '"paid"')
     assert result.stdout.splitlines() == [
@@ -43,7 +43,8 @@ def test_resolve_says_what_is_next(doubtful, invoke):
 
 
 def test_resolve_finds_the_one_in_doubt(waiting, invoke):
-    """Of several calls of a step, the one without an outcome is meant; several of them need a key."""
+    """Of several calls of a step the one without an outcome is chosen; if there are several, a key is
+    needed."""
     for digit, status in ("1", StepStatus.COMPLETED), ("2", StepStatus.PENDING):
         waiting.set_step(Step("a", digit * 40, "shop.pay", status=status, args=f"n={digit}"))
     assert invoke("resolve", "a", "pay", "--rerun").stdout.startswith("resolved shop.pay of a: rerun")
@@ -64,7 +65,7 @@ def test_resolve_finds_the_one_in_doubt(waiting, invoke):
     ],
 )
 def test_resolve_refuses(step, said, waiting, fault):
-    """A step that has an outcome, or is not there, is refused in one line."""
+    """A step with an outcome, or an unknown step, is refused in one line."""
     waiting.set_step(Step("a", "1" * 40, "shop.pay"))
     assert said in fault("resolve", "a", step, "--rerun")
 
@@ -74,5 +75,5 @@ def test_resolve_refuses(step, said, waiting, fault):
     [[], ["--rerun", "--error", "x"], ["--result", "{"], ["--result", "NaN"], ["--result", "[" * 99999]],
 )
 def test_resolve_wants_one_outcome(options, waiting, fault):
-    """No outcome, two of them, or what is no JSON is wrong usage, explained in one line."""
+    """No outcome, two outcomes, and invalid JSON are wrong usage, explained in one line."""
     assert "--help" in fault("resolve", "a", "pay", *options, code=2)

@@ -11,7 +11,7 @@ import pytest
 
 
 def test_resume_a_killed_script(script, effects, folder, spawn):
-    """A run whose process was killed goes on; what its code prints does not disturb the JSON."""
+    """A run whose process was killed goes on, and the output of its code does not disturb the JSON."""
     (folder / "die").touch()
     assert script(8) == -signal.SIGKILL
     (folder / "card").touch()
@@ -26,7 +26,7 @@ def test_resume_a_killed_script(script, effects, folder, spawn):
 
 
 def test_what_cannot_be_continued(shop, invoke, folder, imports):
-    """A run that is not there, has completed, or is not failed is refused with a reason."""
+    """An unknown run and a run that has completed are refused, with the reason."""
     (folder / "empty_module.py").touch()
     run = shop.sell("x", id="done")
     app = ["--app", "empty_module"]
@@ -74,7 +74,7 @@ def waits(folder, url):
 
 
 def test_ctrl_c_leaves_the_run_resumable(waits, spawn, answer):
-    """Ctrl-C while an async step waits ends with 130 at once; the run is interrupted."""
+    """Ctrl-C while an async step waits exits with 130 at once, and the run is interrupted."""
     process = spawn("resume", "checkout", "--app", "waits")
     assert process.stdout.readline() == "waiting\n"
     process.send_signal(signal.SIGINT)
@@ -85,7 +85,7 @@ def test_ctrl_c_leaves_the_run_resumable(waits, spawn, answer):
 
 
 def test_a_second_ctrl_c_leaves_a_step_behind(waits, spawn, answer):
-    """A sync step that does not end is waited for, until Ctrl-C comes again."""
+    """After Ctrl-C the command waits for a sync step, until Ctrl-C comes again."""
     process = spawn("resume", "block", "--app", "waits")
     assert process.stdout.readline() == "waiting\n"
     process.send_signal(signal.SIGINT)
@@ -96,7 +96,7 @@ def test_a_second_ctrl_c_leaves_a_step_behind(waits, spawn, answer):
 
 
 def test_waits_for_a_run_that_executes_elsewhere(waits, spawn, answer):
-    """Resuming a run that a living process executes does not execute it twice."""
+    """Resuming a run that a living process executes waits for it, and executes nothing twice."""
     first = spawn("resume", "checkout", "--app", "waits")
     assert first.stdout.readline() == "waiting\n"
     second = spawn("resume", "checkout", "--app", "waits")
@@ -111,7 +111,7 @@ def test_waits_for_a_run_that_executes_elsewhere(waits, spawn, answer):
 
 
 def test_ctrl_c_before_it_waits_is_no_other(waits, folder, spawn, answer):
-    """Ctrl-C that strikes while the run is being continued lets it go in the same way."""
+    """Ctrl-C while the run is being continued interrupts it in the same way."""
     early = """
         import os, signal, flowdsl.runtime
         from waits import *

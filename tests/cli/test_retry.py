@@ -7,7 +7,8 @@ import textwrap
 
 
 def test_retry_a_script(script, effects, folder, invoke, spawn):
-    """A script's run is retried from its file: its main part does not execute, its classes are found."""
+    """A run of a script is retried from its file: its main part does not execute, and its classes are
+    found."""
     assert script(7) == 1
     (folder / "card").touch()
     process = spawn("retry", "order-7", "--app", "jobs/shop-v2.py")
@@ -21,7 +22,7 @@ def test_retry_a_script(script, effects, folder, invoke, spawn):
 
 
 def test_a_run_that_fails_again(script, effects, spawn, folder):
-    """A run that fails is one line on standard error and exit code 1."""
+    """A run that fails again is one line on standard error, with exit code 1."""
     script(9)
     process = spawn("retry", "order-9", "--app", "jobs/shop-v2.py")
     _, stderr = process.communicate()
@@ -45,7 +46,7 @@ def test_the_module_has_to_define_the_workflow(script, folder, fault, imports):
 
 
 def test_the_module_is_asked_for(shop, invoke):
-    """Without --app it says which module it probably is, gives the whole command, and executes nothing."""
+    """Without --app the error names the probable module and the whole command, and nothing executes."""
     run = shop.fail("x")
     for command in ("resume", "retry"):
         result = invoke(command, run.id)
@@ -76,7 +77,7 @@ CONFIGURED = """
 
 
 def test_the_runtime_that_the_module_configures(folder, spawn):
-    """A run is found and continued where the module keeps it, with the codec of the module."""
+    """``retry`` uses the storage and codec that the module configures."""
     (folder / "conf.py").write_text(textwrap.dedent(CONFIGURED))
     assert subprocess.run([sys.executable, "conf.py"], capture_output=True).returncode == 1
     process = spawn("retry", "order-3", "--app", "conf", "--json")

@@ -25,7 +25,7 @@ def test_lists_runs_newest_first(shop, invoke):
 
 
 def test_a_run_that_nobody_executes_is_interrupted(shop, invoke, answer):
-    """A run left behind is shown as interrupted, and found as that, not as running."""
+    """A running run without a living owner is listed as interrupted, and is found by that status only."""
     run = shop.break_off("apples")
     assert "! interrupted" in invoke("runs").stdout
     (found,) = answer("runs", "--status", "interrupted")
@@ -34,7 +34,7 @@ def test_a_run_that_nobody_executes_is_interrupted(shop, invoke, answer):
 
 
 def test_a_run_that_executes_is_running(url, folder, answer, invoke):
-    """A run of a living process is shown as running, with the time it has taken so far."""
+    """A run of a living process is listed as running, with its time so far."""
     ready, go = threading.Event(), threading.Event()
 
     @workflow(name="shop.wait")
@@ -74,7 +74,7 @@ def test_a_run_that_executes_is_running(url, folder, answer, invoke):
     ],
 )
 def test_filters(shop, answer, options, expected):
-    """Each filter leaves out what does not match, and all of them hold together."""
+    """Each filter leaves out what does not match, and several filters hold together."""
     shop.sell("x", id="a")
     shop.fail("y", id="b", tags=("slow", "night"))
     shop.break_off("z", id="c")
@@ -82,7 +82,7 @@ def test_filters(shop, answer, options, expected):
 
 
 def test_since_and_until_meet(shop, answer):
-    """A run created at the very moment counts for --since and not for --until."""
+    """A run created at exactly the given moment is included by --since and excluded by --until."""
     run = shop.sell("x", id="a")
     moment = datetime.fromtimestamp(run.created_at, UTC).isoformat()
     assert "a" in {run["id"] for run in answer("runs", "--since", moment)}
@@ -90,7 +90,7 @@ def test_since_and_until_meet(shop, answer):
 
 
 def test_limit_says_that_there_are_more(shop, invoke):
-    """A list that was cut says so beside the list, and --all lifts the limit."""
+    """A limited list says that there are more, and --all lifts the limit."""
     for order in "abc":
         shop.sell(order, id=order)
     cut = invoke("runs", "--limit", "2")
@@ -102,7 +102,7 @@ def test_limit_says_that_there_are_more(shop, invoke):
 
 
 def test_pages_through_many_runs(shop, answer, monkeypatch):
-    """A filter that the storage does not know looks beyond the first page."""
+    """A filter that the storage cannot apply also finds runs after the first page."""
     monkeypatch.setattr("flowdsl.cli._find.PAGE", 2)
     for order in "abcde":
         shop.sell(order, id=order)
@@ -111,7 +111,7 @@ def test_pages_through_many_runs(shop, answer, monkeypatch):
 
 
 def test_json_says_what_a_run_is(shop, answer):
-    """Values are previews, times are in UTC, and what does not apply is null."""
+    """In JSON values are previews, times are in UTC, and what does not apply is null."""
     shop.sell("x", id="a")
     found = {run["id"]: run for run in answer("runs")}["a"]
     assert found["args"] == "order='x'"
@@ -124,7 +124,7 @@ def test_json_says_what_a_run_is(shop, answer):
 
 
 def test_empty_lists(shop, invoke, answer):
-    """A storage without matching runs is no error, and an empty JSON list is one."""
+    """A list without matching runs is no error, and in JSON it is an empty list."""
     with Runtime(shop.url):
         pass
     empty = invoke("runs")
@@ -135,7 +135,7 @@ def test_empty_lists(shop, invoke, answer):
 
 
 def test_a_missing_database_is_not_made(folder, invoke):
-    """Reading makes no database: it says that there is none, and where a parent directory has one."""
+    """Reading makes no database, and says that there is none."""
     result = invoke("runs", "--json")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith(f"error: no database at {folder}/.flowdsl/flow.db: nothing has run")
@@ -146,7 +146,7 @@ def test_a_missing_database_is_not_made(folder, invoke):
 
 
 def test_a_database_further_up_is_named(shop, invoke, folder, monkeypatch):
-    """In a subdirectory, the database of the directory above is pointed out."""
+    """In a subdirectory the error names the database of the directory above."""
     shop.sell("x")
     (folder / "deep").mkdir()
     monkeypatch.chdir(folder / "deep")
@@ -156,7 +156,7 @@ def test_a_database_further_up_is_named(shop, invoke, folder, monkeypatch):
 
 
 def test_the_storage_is_named_by_option_or_environment(shop, answer, monkeypatch, folder):
-    """--storage stands before or behind the command and beats FLOWDSL_STORAGE."""
+    """--storage works before and after the command, and wins over FLOWDSL_STORAGE."""
     shop.sell("x", id="a")
     where = f"sqlite:///{folder}/.flowdsl/flow.db"
     monkeypatch.chdir("/")
@@ -169,7 +169,7 @@ def test_the_storage_is_named_by_option_or_environment(shop, answer, monkeypatch
 
 @pytest.mark.parametrize("width", [60, 80, 120, 160])
 def test_fits_the_terminal(shop, terminal, width):
-    """In a terminal no line is wider than it, rows stay rows, and there are colours."""
+    """In a terminal no line is too wide, each row is one line, and there are colours."""
     shop.sell("a very long order that goes on and on, with 日本語 and 🍎 in it, and then some more of that")
     shop.fail("pears")
     seen = terminal("runs", width=width)
@@ -182,7 +182,7 @@ def test_fits_the_terminal(shop, terminal, width):
 
 
 def test_a_shortened_id_is_accepted(shop, terminal, answer):
-    """An id as a narrow terminal shows it, with its dots, is an argument of other commands."""
+    """Other commands accept an id that a narrow terminal shows shortened."""
     run = shop.fail("pears")
     shown = terminal("runs", width=60).lines[1].split()[0]
     assert "…" in shown
@@ -190,7 +190,7 @@ def test_a_shortened_id_is_accepted(shop, terminal, answer):
 
 
 def test_piped_output_is_whole_and_plain(shop, invoke):
-    """Piped, nothing is shortened and there is no escape sequence, whatever the length."""
+    """Piped output is never shortened and has no escape sequences."""
     order = "long " * 30
     run = shop.sell(order)
     stdout = invoke("runs").stdout
@@ -201,7 +201,7 @@ def test_piped_output_is_whole_and_plain(shop, invoke):
 
 
 def test_hostile_text_is_harmless(url, folder, invoke, answer):
-    """An id, a tag and an error that hold escape sequences do not reach the terminal as such."""
+    """Escape sequences in an id, a tag or an error do not reach the terminal."""
 
     @workflow(name="shop.evil", tags=("\x1b[2J",))
     def evil():

@@ -25,7 +25,7 @@ def nightly(folder, url, answer):
 
 
 def test_the_next_times_are_on_the_clock_of_the_zone(nightly, answer, invoke):
-    """Five times, each at half past two there; every field of the document stays."""
+    """The list shows five times on the clock of the time zone, and the JSON keeps its fields."""
     put = nightly("--kwargs", '{"copies": 2}')
     assert FIELDS["schedules"] - fields_of(put) == set()
     (listed,) = answer("schedules")
@@ -35,7 +35,8 @@ def test_the_next_times_are_on_the_clock_of_the_zone(nightly, answer, invoke):
 
 
 def test_by_hand(nightly, answer, url):
-    """A paused one has no next times; it is triggered and backfilled, each tick once, and deleted."""
+    """A paused schedule has no next times, and can be triggered, backfilled without repeating a tick, and
+    deleted."""
     nightly()
     assert answer("schedules", "pause", "nightly")["next"] == []
     assert len(answer("schedules", "resume", "nightly")["next"]) == 5
@@ -50,7 +51,7 @@ def test_by_hand(nightly, answer, url):
 
 
 def test_what_is_wrong(nightly, fault):
-    """The nearest name is told; what needs the code says so; times and lists are checked."""
+    """An unknown name gets a suggestion, a missing --app is named, and times and lists are checked."""
     nightly()
     assert "did you mean 'nightly'?" in fault("schedules", "pause", "nigthly")
     assert "--app MODULE is needed" in fault("schedules", "trigger", "nightly", code=2)

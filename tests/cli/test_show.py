@@ -11,7 +11,7 @@ from flowdsl.storage.base import PutStep
 
 
 def test_shows_facts_steps_and_children(shop, invoke):
-    """A run is shown with its facts, its steps in the order they began, and its children."""
+    """``show`` prints the facts of a run, its steps in the order of their beginning, and its children."""
     run = shop.sell("apples")
     lines = invoke("show", run.id).stdout.splitlines()
     assert lines[0] == f"{run.id}  ✓ completed"
@@ -28,7 +28,7 @@ def test_shows_facts_steps_and_children(shop, invoke):
 
 
 def test_shows_the_generation(url, invoke, answer):
-    """A run that has begun anew says how often, in text, in JSON and in its export."""
+    """The generation of a run is in the text, the JSON and the export."""
 
     @workflow(id="w")
     def w(n=1):
@@ -42,7 +42,7 @@ def test_shows_the_generation(url, invoke, answer):
 
 
 def test_shows_what_failed_and_what_to_do(shop, invoke):
-    """A failed run shows the error, the attempts of the step, and the command that continues."""
+    """``show`` of a failed run has the error, the attempts of the step, and the command that continues it."""
     run = shop.fail("pears")
     stdout = invoke("show", run.id).stdout
     assert "error      CardDeclined: no money for pears" in stdout
@@ -54,7 +54,7 @@ def test_shows_what_failed_and_what_to_do(shop, invoke):
 
 
 def test_shows_what_an_interrupted_run_was_doing(shop, invoke, answer):
-    """Steps inside a step that has no record stand below a place for it."""
+    """Steps inside a step without a record are below a placeholder."""
     run = shop.break_off("plums")
     stdout = invoke("show", run.id).stdout
     assert f"flowdsl resume {run.id} --app shop" in stdout
@@ -69,7 +69,7 @@ def test_shows_what_an_interrupted_run_was_doing(shop, invoke, answer):
 
 
 def test_json_of_show(shop, answer):
-    """``show --json`` is the run as ``runs`` has it, with its steps, children, signals and logs."""
+    """``show --json`` has the fields of ``runs``, and steps, children, signals and logs."""
     run = shop.sell("apples")
     shown = answer("show", run.id)
     (listed,) = answer("runs", "--workflow", "shop.checkout")
@@ -82,7 +82,7 @@ def test_json_of_show(shop, answer):
 
 
 def test_waiting_steps_logs_and_signals(url, folder, invoke, answer):
-    """What a run waits for, logged and was sent is shown, whoever wrote the records."""
+    """``show`` has what a run waits for, its log, and the messages to it."""
     (folder / ".flowdsl").mkdir()
     with open_storage(url) as storage:
         storage.set_run(Run(id="a", workflow="shop.wait", key="k"))
@@ -110,7 +110,7 @@ def test_waiting_steps_logs_and_signals(url, folder, invoke, answer):
 
 @pytest.mark.parametrize("width", [60, 80, 119, 120, 160])
 def test_fits_the_terminal(shop, terminal, width):
-    """No line is too wide; where columns would be too narrow, arguments and outcome share one."""
+    """No line is too wide; in a narrow terminal arguments and outcome share a column."""
     run = shop.fail(
         "a long order, 日本語 included, that does not fit into any column, whatever is done about it"
     )
@@ -123,7 +123,7 @@ def test_fits_the_terminal(shop, terminal, width):
 
 
 def test_an_error_is_shown_with_the_users_line(url, folder, invoke):
-    """Lists show what an error is; the run and the step also say where it was raised, in the user's code."""
+    """Lists show the type of an error; the run and the step also show where the user's code raised it."""
     (folder / ".flowdsl").mkdir()
     shown = "OSError: gone\nshop.py:17 in charge\npay(order)"
     with open_storage(url) as storage:
@@ -139,7 +139,7 @@ def test_an_error_is_shown_with_the_users_line(url, folder, invoke):
 
 
 def test_a_long_run_is_shown_in_part(url, folder, invoke, answer):
-    """Failed and unfinished steps come first, then the last, with those around them; the rest on request."""
+    """A long run shows failed and unfinished steps first, then the last ones and their enclosing steps."""
     (folder / ".flowdsl").mkdir()
     with open_storage(url) as storage:
         storage.set_run(Run("a", "shop.sell", "k", status=RunStatus.RUNNING))
@@ -159,7 +159,7 @@ def test_a_long_run_is_shown_in_part(url, folder, invoke, answer):
 
 
 def test_a_settled_run_needs_nothing(shop, invoke, answer):
-    """A run that completed ends without advice, in text and in JSON."""
+    """A completed run has no advice, in text and in JSON."""
     run = shop.sell("x")
     assert "next: " not in invoke("show", run.id).stdout
     assert answer("show", run.id)["next"] == []
@@ -169,7 +169,7 @@ def test_a_settled_run_needs_nothing(shop, invoke, answer):
     "command", [["show", "quiet"], ["runs"], ["steps", "quiet"], ["watch", "quiet"], ["top"]]
 )
 def test_values_without_previews(command, url, folder, invoke):
-    """Where no previews are stored, a dash stands for each value."""
+    """Without stored previews each value is a dash."""
 
     @step(name="shop.hide")
     def hide(secret):

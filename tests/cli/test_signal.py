@@ -7,7 +7,8 @@ from flowdsl.core.status import RunStatus, StepStatus
 
 
 def test_signal(waiting, invoke, answer):
-    """A signal is stored with its payload, sender and key; one of the same key is dropped, and says so."""
+    """A signal is stored with payload, sender and key; a second one with the key is dropped, and the command
+    says so."""
     result = invoke("signal", "a", "approved", "--payload", '{"by": "Eve"}', "--sender", "eve", "--key", "1")
     assert (result.exit_code, result.stdout) == (0, "sent approved to a\n")
     assert "the run is interrupted; it can take the signal when it is continued" in result.stderr
@@ -23,7 +24,7 @@ def test_signal(waiting, invoke, answer):
 
 
 def test_a_signal_reaches_the_code(folder, doubtful, invoke, spawn):
-    """What wait_for returns is what the command line was given, even for a run that nobody executed."""
+    """``wait_for`` returns the payload of the command, even if nobody executed the run when it was sent."""
     run = doubtful("signalled")
     invoke("signal", run, "approved", "--payload", '["日本", 1.5]')
     invoke("resolve", run, "charge", "--result", "1")
@@ -43,13 +44,13 @@ def test_a_signal_reaches_the_code(folder, doubtful, invoke, spawn):
     ],
 )
 def test_signals_that_cannot_be_sent(arguments, code, said, waiting, fault):
-    """An unknown or finished run, an empty name, and what is no JSON are refused in one line."""
+    """An unknown run, a finished run, an empty name and invalid JSON are refused in one line."""
     waiting.set_run(Run("done", "shop.wait", "k2", status=RunStatus.COMPLETED))
     assert said in fault("signal", *arguments, code=code)
 
 
 def test_what_was_typed_is_printed_harmless(waiting, invoke):
-    """Terminal escapes in a name or a message are shown, not obeyed."""
+    """Terminal escapes in a name or message are printed escaped."""
     waiting.set_step(Step("a", "1" * 40, "shop.pay", status=StepStatus.PENDING))
     for arguments in (["signal", "a", "go\x1b[31m"], ["resolve", "a", "pay", "--error", "no\x1b[31m\nway"]):
         result = invoke(*arguments)
@@ -59,7 +60,8 @@ def test_what_was_typed_is_printed_harmless(waiting, invoke):
 
 
 def test_another_name_than_the_awaited_one_is_pointed_out(waiting, invoke):
-    """It is sent all the same, for the run may wait for it later."""
+    """A signal with another name than the awaited one is sent, with a note, because the run may wait for it
+    later."""
     waiting.set_step(
         Step(
             "a",

@@ -5,7 +5,7 @@ from flowdsl.storage import open_storage
 
 
 def test_steps_shows_everything(shop, invoke, answer):
-    """Every field of every record is there, in recorded order."""
+    """``steps`` prints every field of every record, in recorded order."""
     run = shop.sell("apples")
     blocks = invoke("steps", run.id).stdout.strip().split("\n\n")
     assert [block.split()[0] for block in blocks] == [
@@ -25,7 +25,7 @@ def test_steps_shows_everything(shop, invoke, answer):
 
 
 def test_steps_of_a_key_or_a_name(shop, fault, answer):
-    """The beginning of a key, or the name of a step, picks steps out; one that is not there is an error."""
+    """The beginning of a key or the name of a step selects steps; an unknown one is an error."""
     run = shop.sell("apples")
     key = answer("steps", run.id, "charge")[0]["key"]
     assert [step["path"] for step in answer("steps", run.id, key[:8])] == ["shop.charge"]

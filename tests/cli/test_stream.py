@@ -44,7 +44,8 @@ def agent(url, folder):
 
 
 def test_items_are_printed_in_order(agent, invoke, answer):
-    """Each has its time and its preview, harmless to a terminal; --after passes over the first ones."""
+    """Each item has its time and its preview, without control characters, and --after skips the first
+    ones."""
     lines = invoke("stream", "agent-3", "tokens").stdout.splitlines()
     assert [line[21:] for line in lines] == ["'one'", r"'two\x1b[31m'", "'three'"]
     found = answer("stream", "agent-3", "tokens", "--after", "1")
@@ -52,7 +53,7 @@ def test_items_are_printed_in_order(agent, invoke, answer):
 
 
 def test_channels_are_listed(agent, invoke, answer):
-    """Without a channel, there is a table of them."""
+    """Without a channel the command lists the channels."""
     assert [line.split() for line in invoke("stream", "agent").stdout.splitlines()] == [
         ["channel", "items"],
         ["tokens", "3"],
@@ -61,7 +62,7 @@ def test_channels_are_listed(agent, invoke, answer):
 
 
 def test_a_channel_that_is_not_there(agent, invoke, answer):
-    """The nearest one is named; nothing is an empty list."""
+    """An unknown channel gets a suggestion, and an empty channel is an empty list."""
     result = invoke("stream", "agent-3", "tokns")
     assert (result.exit_code, result.stdout) == (0, "")
     assert result.stderr == "agent-3 has published nothing on 'tokns' (did you mean 'tokens'?)\n"
@@ -70,7 +71,7 @@ def test_a_channel_that_is_not_there(agent, invoke, answer):
 
 @pytest.mark.parametrize("options", [[], ["--json"]])
 def test_following_ends_with_the_run(options, agent, spawn):
-    """What is published while somebody looks is printed at once, a line each, until the run has ended."""
+    """--follow prints each new item at once, one a line, until the run has ended."""
     process = spawn("stream", "agent-3", "tokens", "--follow", "--after", "2", *options)
 
     def read():

@@ -4,7 +4,7 @@ import pytest
 
 
 def test_tags_are_added_and_replaced(shop, invoke, answer):
-    """Tags that are there keep their values unless they are named, and the run is found by the new ones at once."""
+    """Named tags are added or replaced, others stay, and the run is found by the new ones at once."""
     shop.sell("x", id="a")
     result = invoke("tag", "a", "env=test", "reviewed=yes")
     assert (result.exit_code, result.stdout) == (0, "a has the tags env=test, region=eu, reviewed=yes\n")
@@ -14,6 +14,6 @@ def test_tags_are_added_and_replaced(shop, invoke, answer):
 
 @pytest.mark.parametrize("text", ["urgent", "=x", ""])
 def test_what_is_no_tag(text, shop, fault):
-    """A tag has a name and a value."""
+    """A tag without a name or a value is refused."""
     shop.sell("x", id="a")
     assert f"a tag is NAME=VALUE, not {text!r}" in fault("tag", "a", text, code=2)

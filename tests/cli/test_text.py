@@ -12,7 +12,7 @@ from flowdsl.core.words import clean
 @pytest.mark.parametrize("cut", [cut_start, cut_middle])
 @given(value=st.text(max_size=60), width=st.integers(0, 70))
 def test_a_cut_text_fits(cut, value, width):
-    """A shortened text is never wider than asked for, and one that fits stays as it is."""
+    """A shortened text is never too wide, and a text that fits is unchanged."""
     shown = clean(value)
     done = cut(shown, width)
     assert cell_len(done) <= width

@@ -33,7 +33,8 @@ def long_wait(url, folder):
 
 
 def test_bars_lie_where_their_steps_were(long_wait, invoke):
-    """Steps that follow each other do not overlap, those at once do, and the idle day is folded."""
+    """Bars of steps one after the other do not overlap, bars of concurrent steps do, and idle time is
+    folded."""
     lines = invoke("show", long_wait, "--timeline").stdout.splitlines()
     start = next(n for n, line in enumerate(lines) if line.startswith("  step"))
     drawn = {line.split()[0]: line for line in lines[start + 1 : start + 6]}
@@ -51,7 +52,7 @@ def test_bars_lie_where_their_steps_were(long_wait, invoke):
 
 @pytest.mark.parametrize("width", [60, 80, 140])
 def test_it_fits_the_terminal(long_wait, terminal, width):
-    """No line is wider than the terminal, and bars have the colour of their status."""
+    """No line is wider than the terminal, and a bar has the colour of its status."""
     seen = terminal("show", long_wait, "--timeline", width=width)
     assert seen.code == 0
     assert max(map(cell_len, seen.lines)) <= width
@@ -59,5 +60,5 @@ def test_it_fits_the_terminal(long_wait, terminal, width):
 
 
 def test_json_does_not_care(long_wait, answer):
-    """A drawing is for people: the document stays as it is."""
+    """``--timeline`` does not change the JSON."""
     assert answer("show", long_wait, "--timeline") == answer("show", long_wait)

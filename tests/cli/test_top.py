@@ -35,7 +35,7 @@ def mixed(shop, url):
 
 
 def test_piped_it_is_one_table(mixed, invoke):
-    """All runs that are not settled are listed once, those that need somebody before those that wait their turn."""
+    """``top`` lists each unfinished run once; runs that need a person come first."""
     result = invoke("top")
     assert (result.exit_code, result.stderr) == (0, "")
     header, *rows = result.stdout.splitlines()
@@ -45,7 +45,7 @@ def test_piped_it_is_one_table(mixed, invoke):
 
 
 def test_json_is_one_document(mixed, answer):
-    """Each run has the fields of ``flowdsl runs``, and how far it is."""
+    """With --json each run has the fields of ``runs``, and its progress."""
     found = answer("top")
     (listed,) = [run for run in answer("runs") if run["id"] == "left"]
     left = found[1]
@@ -55,14 +55,14 @@ def test_json_is_one_document(mixed, answer):
 
 
 def test_period_and_nothing(mixed, answer, invoke):
-    """--since and --until leave runs out; if none is left, a note says so."""
+    """--since and --until leave runs out, and a note says if none is left."""
     assert answer("top", "--until", "1 hour") == []
     assert len(answer("top", "--since", "1 hour")) == 4
     assert invoke("top", "--since", "2999-01-01").stderr == "every run is settled\n"
 
 
 def test_a_run_whose_steps_all_wait_is_shown_as_waiting(url, folder):
-    """A sleeping run of a living process is waiting, and it is said until when."""
+    """A run of a living process whose steps all wait is shown as waiting, with the time until when."""
     (folder / ".flowdsl").mkdir()
     with Runtime(url) as runtime:
         owner = "elsewhere|boot|namespace|1|1|token"
@@ -76,7 +76,7 @@ def test_a_run_whose_steps_all_wait_is_shown_as_waiting(url, folder):
 
 @pytest.mark.parametrize("width", [60, 80, 140])
 def test_in_a_terminal_it_is_live_until_ctrl_c(mixed, width, terminal, url):
-    """The table is drawn anew when something changes, fits the terminal, and Ctrl-C ends it with 130."""
+    """The table is updated when something changes, fits the terminal, and Ctrl-C exits with 130."""
     acts = ["settle", "stop"]
 
     def follow(text, process):
@@ -99,7 +99,7 @@ def test_in_a_terminal_it_is_live_until_ctrl_c(mixed, width, terminal, url):
 
 
 def test_queues_and_workers_stand_above_the_runs(terminal, url, folder):
-    """Queues that have runs or are paused, and that nobody lives who would claim what waits."""
+    """The lines above the table show queues with runs, paused queues, and that no worker is alive."""
     (folder / ".flowdsl").mkdir()
     with Runtime(url, queues=[Queue("mail"), Queue("night"), Queue("idle")]) as runtime:
         runtime.queues.pause("night")

@@ -42,7 +42,7 @@ def end(process, number):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_prints_its_link_and_serves_until_it_is_told(database, number, code):
-    """One line; the link opens the page, and without its token nothing does."""
+    """The command prints one line with a link, which opens the page; without the token nothing does."""
     process, line = begin("--storage", database)
     try:
         assert line.startswith("http://127.0.0.1:")
@@ -57,7 +57,7 @@ def test_prints_its_link_and_serves_until_it_is_told(database, number, code):
 
 
 def test_json_prints_the_link_as_a_document(database):
-    """``--json``: one document."""
+    """With --json the link is one document."""
     process, line = begin("--storage", database, "--json", "--port", "0")
     try:
         while not line.rstrip().endswith("}"):
@@ -68,7 +68,7 @@ def test_json_prints_the_link_as_a_document(database):
 
 
 def test_a_database_that_is_not_there_is_not_made(tmp_path):
-    """One line, exit code 1."""
+    """A missing database is one line of error with exit code 1, and is not made."""
     process, line = begin("--storage", f"sqlite:///{tmp_path}/flow.db")
     _, errors = process.communicate(timeout=20)
     assert (process.returncode, line) == (1, "")
@@ -77,7 +77,7 @@ def test_a_database_that_is_not_there_is_not_made(tmp_path):
 
 
 def test_a_port_that_is_taken_is_an_error(database):
-    """One line that names it."""
+    """A port in use is one line of error that names it."""
     first, line = begin("--storage", database)
     try:
         port = line.partition("?")[0].rstrip("/").rpartition(":")[2]
@@ -90,7 +90,7 @@ def test_a_port_that_is_taken_is_an_error(database):
 
 
 def test_without_its_packages_one_line_says_what_to_install(database):
-    """No traceback; the rest of the command line goes on."""
+    """Without the extra packages one line says what to install."""
     code = "import sys; sys.modules['starlette'] = None; from flowdsl.cli import main; main()"
     command = [sys.executable, "-c", code, "ui", "--storage", database]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -100,7 +100,7 @@ def test_without_its_packages_one_line_says_what_to_install(database):
 
 
 def test_a_host_that_is_no_name_is_wrong_usage(database):
-    """Exit code 2."""
+    """An invalid host name is wrong usage, with exit code 2."""
     process, _ = begin("--storage", database, "--allowed-host", "http://x/")
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 2

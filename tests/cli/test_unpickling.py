@@ -81,13 +81,13 @@ def trap(folder, url):
     ],
 )
 def test_nothing_is_unpickled(trap, command, invoke):
-    """Looking, exporting, signalling, cancelling and deleting do not load a payload."""
+    """Commands that show, export, signal, cancel and delete load no payload."""
     result = invoke(*command)
     assert result.exit_code == 0, result.output
     assert not trap.exists()
 
 
 def test_previews_show_what_is_stored(trap, invoke):
-    """What is shown comes from the previews."""
+    """Shown values are the stored previews."""
     assert "trap=Trap()" in invoke("runs").stdout
     assert "Trap()" in invoke("show", "run-1").stdout

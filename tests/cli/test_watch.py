@@ -65,7 +65,7 @@ def _said(line):
 
 
 def test_piped_there_is_a_line_for_each_change(elsewhere, spawn):
-    """Steps, log and audit lines and the end are printed as they happen, each once, with nothing to obey."""
+    """In a pipe, steps, log lines, audit entries and the end are printed once, as they happen."""
     elsewhere.put(PAY)
     process = spawn("watch", "a")
     assert _said(process.stdout.readline()) == "● running a 0 done, 1 begun"
@@ -83,7 +83,7 @@ def test_piped_there_is_a_line_for_each_change(elsewhere, spawn):
 
 
 def test_json_is_a_document_on_each_line(elsewhere, spawn):
-    """Each change is one line of JSON that says what it is about; store operations are none."""
+    """With --json each change is one line that names its event; store operations are left out."""
     process = spawn("watch", "a", "--json")
     first = json.loads(process.stdout.readline())
     assert (first["event"], first["status"], first["id"]) == ("run", "running", "a")
@@ -102,7 +102,7 @@ def test_json_is_a_document_on_each_line(elsewhere, spawn):
 
 @pytest.mark.parametrize("width", [60, 80, 160])
 def test_in_a_terminal_the_picture_follows(width, elsewhere, terminal):
-    """What executes is drawn with its state, then the end; no line is wider than the terminal."""
+    """In a terminal the picture shows executing steps and then the end, and no line is too wide."""
     elsewhere.put(PAY, NAP, LINE)
     stages = ["● running", "1 done", "✓ completed"]
     acts = [lambda: elsewhere.put(PAID), lambda: elsewhere.end(RunStatus.COMPLETED, result_preview="'done'")]
@@ -125,7 +125,7 @@ def test_in_a_terminal_the_picture_follows(width, elsewhere, terminal):
 
 
 def test_a_picture_fits_the_height(elsewhere, terminal):
-    """Of a hundred executing steps and a hundred log lines, as many are shown as there is room for."""
+    """The picture shows as many of a hundred steps and log lines as fit the height."""
     elsewhere.put(*(PAY._replace(key=f"{n:040}") for n in range(100)))
     elsewhere.put(*(LINE._replace(key=f"log-{n}", preview=f"line {n}") for n in range(100)))
 
@@ -142,7 +142,7 @@ def test_a_picture_fits_the_height(elsewhere, terminal):
 
 
 def test_ctrl_c_ends_the_watching(elsewhere, spawn, answer):
-    """Ctrl-C ends with 130, says nothing, and does not touch the run."""
+    """Ctrl-C exits with 130, prints nothing, and does not change the run."""
     process = spawn("watch", "a")
     assert "running" in process.stdout.readline()
     process.send_signal(signal.SIGINT)
@@ -153,7 +153,7 @@ def test_ctrl_c_ends_the_watching(elsewhere, spawn, answer):
 
 
 def test_a_run_that_nobody_executes(elsewhere, spawn):
-    """A run whose process is gone is shown as interrupted, and watched until somebody continues it."""
+    """A run whose process is gone is shown as interrupted, and is watched until somebody continues it."""
     process = spawn("watch", "a")
     assert "● running" in process.stdout.readline()
     elsewhere.storage.commit([UpdateRun("a", release=True)])
@@ -164,7 +164,7 @@ def test_a_run_that_nobody_executes(elsewhere, spawn):
 
 
 def test_a_run_that_is_deleted(elsewhere, spawn):
-    """A run that is deleted under the eyes of the watcher is an error of one line."""
+    """A run that is deleted while it is watched is one line of error."""
     process = spawn("watch", "a")
     assert "running" in process.stdout.readline()
     elsewhere.storage.commit([DeleteRun("a")])
@@ -173,7 +173,7 @@ def test_a_run_that_is_deleted(elsewhere, spawn):
 
 
 def test_a_run_that_has_ended(shop, invoke, answer):
-    """A run that has ended before is one line and its exit code; one that is not there is an error."""
+    """A run that has ended is one line with its exit code, and an unknown run is an error."""
     sold, failed = shop.sell("x"), shop.fail("y")
     result = invoke("watch", sold.id)
     assert (result.exit_code, result.stderr, result.stdout.count("\n")) == (0, "", 1)

@@ -50,7 +50,7 @@ def until(found):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_executes_until_it_is_told(number, code, clerk, folder, url, spawn):
-    """It executes what is enqueued, lets what is under way end, and exits; only its document is printed."""
+    """A worker executes enqueued runs, lets them end, and exits; it prints only its document."""
     process = spawn("worker", "clerk", "--queues", "a,b", "--queue", "c", "--lease", "5 sec", "--json")
     with Runtime(url) as runtime:
         run = clerk.job.options(queue="b").enqueue("x")
@@ -67,7 +67,7 @@ def test_executes_until_it_is_told(number, code, clerk, folder, url, spawn):
 
 
 def test_what_does_not_end_in_time_is_given_back(clerk, folder, url, spawn):
-    """After the drain the process ends all the same, and the run waits for another worker."""
+    """After the drain the process exits, and another worker can take the unfinished run."""
     process = spawn("worker", "--app", "clerk.py", "--drain", "0.1 sec")
     with Runtime(url) as runtime:
         run = clerk.job.enqueue("x")
@@ -79,7 +79,7 @@ def test_what_does_not_end_in_time_is_given_back(clerk, folder, url, spawn):
 
 
 def test_told_a_second_time_it_ends_without_the_drain(clerk, folder, url, spawn):
-    """What is under way is given back although its body does not stop."""
+    """A second signal exits at once, and the run is given back although its body does not stop."""
     process = spawn("worker", "--app", "clerk.py", "--drain", "1 hour")
     with Runtime(url) as runtime:
         run = clerk.job.enqueue("x")
@@ -94,7 +94,7 @@ def test_told_a_second_time_it_ends_without_the_drain(clerk, folder, url, spawn)
 
 
 def test_the_runtime_of_the_module_is_used(clerk, folder, spawn):
-    """What the module configures holds, unless the storage is named."""
+    """A worker uses the runtime that the module configures, unless the command names a storage."""
     (folder / "configured").touch()
     with Runtime("sqlite:///own.db"):
         run = clerk.job.enqueue("x")
@@ -107,7 +107,7 @@ def test_the_runtime_of_the_module_is_used(clerk, folder, spawn):
 
 
 def test_what_is_wrong(folder, fault):
-    """A module is needed, once, and names are not empty."""
+    """Exactly one module is required, and queue names must not be empty."""
     assert "name one module that defines the workflows" in fault("worker", code=2)
     assert "name one module that defines the workflows" in fault("worker", "a", "--app", "b", code=2)
     assert "names with commas" in fault("worker", "a", "--queues", "x,,y", code=2)

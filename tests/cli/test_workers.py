@@ -9,7 +9,7 @@ from .test_json import FIELDS
 
 
 def test_who_lives(url, answer, invoke):
-    """A worker is there with what it executes while it works, and gone when it has ended."""
+    """A worker is listed with what it executes while it works, and not after it has ended."""
     Runtime(url).close()
     assert answer("workers") == []
     assert "no worker is alive" in invoke("workers").stderr

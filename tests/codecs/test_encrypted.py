@@ -20,13 +20,13 @@ OLD, NEW = b"o" * 32, b"n" * 32
 
 @given(st.binary(min_size=32, max_size=32), st.lists(st.text(st.characters(codec="utf-8"))))
 def test_comes_back_with_the_same_key(key, value):
-    """What was encrypted with a key is decrypted with it."""
+    """What a key encrypted, the same key decrypts."""
     assert Encrypted(JsonCodec(), key).loads(Encrypted(JsonCodec(), key).dumps(value)) == value
 
 
 @given(st.integers(0), st.integers(0, 100))
 def test_damage_is_refused(bit, length):
-    """A flipped bit anywhere and every truncation are found."""
+    """Each flipped bit and each truncation is refused."""
     codec = Encrypted(JsonCodec(), OLD)
     data = codec.dumps({"a": [1, 2], "text": "x" * 80})
     flipped = bytearray(data)
@@ -37,7 +37,7 @@ def test_damage_is_refused(bit, length):
 
 
 def test_nothing_is_readable():
-    """The text is not in the bytes, and encrypting it again gives other bytes."""
+    """The encrypted bytes do not contain the text, and each encryption gives other bytes."""
     codec = Encrypted(JsonCodec(), OLD)
     one, two = codec.dumps({"iban": "DE02"}), codec.dumps({"iban": "DE02"})
     assert b"iban" not in one
@@ -54,7 +54,7 @@ def test_keys_rotate():
 
 
 def test_keys_of_all_kinds():
-    """32 bytes, the text that Fernet makes, and a passphrase; bytes and text are the same key."""
+    """32 bytes, the text of Fernet, and a passphrase are keys, as bytes and as text."""
     generated = fernet.Fernet.generate_key()
     for key in (generated, "correct horse battery staple", "z" * 44 + "!"):
         data = Encrypted(JsonCodec(), key).dumps([1])
@@ -66,13 +66,13 @@ def test_keys_of_all_kinds():
 
 @pytest.mark.parametrize("key", ["", b"", [], [OLD, ""]])
 def test_empty_keys_are_refused(key):
-    """No key and an empty key are mistakes."""
+    """No key and an empty key are refused."""
     with pytest.raises(ValueError, match="key"):
         Encrypted(JsonCodec(), key)
 
 
 def test_unencrypted_payloads_are_refused():
-    """The encryption cannot be left off, unless that is asked for."""
+    """Unencrypted payloads are refused, unless ``accept_plain`` is set."""
     plain, _ = Payloads(PickleCodec()).pack((1, 2), *HERE)
     with pytest.raises(StorageError, match="not by Encrypted"):
         Payloads(Encrypted(PickleCodec(), OLD)).unpack(plain, *HERE)
@@ -81,7 +81,7 @@ def test_unencrypted_payloads_are_refused():
 
 
 def test_the_inner_codec_may_change():
-    """The same key with another inner codec still loads what the old one wrote, and only as that."""
+    """After a change of the inner codec, old payloads load with the codec that wrote them."""
     payload, _ = Payloads(Encrypted(PickleCodec(), OLD)).pack((1, 2), *HERE)
     assert Payloads(Encrypted(JsonCodec(), [NEW, OLD])).unpack(payload, *HERE) == (1, 2)
     with pytest.raises(CorruptPayload):
@@ -89,7 +89,7 @@ def test_the_inner_codec_may_change():
 
 
 def test_exceptions_are_encrypted_too():
-    """Message and traceback of a stored exception are not readable."""
+    """Message and traceback of an encrypted exception are not readable."""
     payloads = Payloads(Encrypted(PickleCodec(), OLD))
     payload, _ = payloads.pack_error(ValueError("iban DE02"), *HERE)
     assert b"iban" not in payload
@@ -97,12 +97,12 @@ def test_exceptions_are_encrypted_too():
 
 
 def test_repr_shows_no_key():
-    """The number of keys is shown, and the inner codec."""
+    """The repr shows how many keys there are and the inner codec, and no key."""
     assert repr(Encrypted(JsonCodec(), [NEW, OLD])) == "Encrypted(JsonCodec(), <2 keys>)"
 
 
 def test_says_which_extra_is_missing():
-    """Without the cryptography package, one line says what to install."""
+    """Without the cryptography package one line says what to install."""
     code = (
         "import sys; sys.modules['cryptography'] = None\n"
         "from flowdsl.codecs import Encrypted, JsonCodec\n"
@@ -115,7 +115,7 @@ def test_says_which_extra_is_missing():
 
 
 def test_a_fork_reads_what_its_run_has_kept_beside_steps():
-    """Each record is sealed anew for the fork, as what it is: a line of the log, what a store holds, results, errors."""
+    """A fork seals each copied record for itself: log lines, store, results and errors."""
 
     @step
     def last():

@@ -17,7 +17,7 @@ sealings = st.tuples(codec_ids, bodies, contexts, secrets)
 @given(sealings)
 @example(("pickle", b"x" * 100_000, b"run", b"k" * 64))
 def test_opens_for_what_was_sealed(sealing):
-    """Codec id and body come back for the same context and secret."""
+    """An envelope opens with the same context and secret, and gives codec id and body."""
     codec_id, body, context, secret = sealing
     assert unseal(seal(codec_id, body, context, secret), context, secret) == (codec_id, body)
 
@@ -35,7 +35,7 @@ def test_one_flipped_bit_is_refused(sealing, data):
 
 @pytest.mark.parametrize("secret", [None, b"secret"])
 def test_every_single_flip_and_truncation_is_refused(secret):
-    """All bits and all lengths of one payload, one by one."""
+    """Each flipped bit and each truncation of one payload is refused."""
     payload = seal("json", b'{"a": 1}', b"here", secret)
     damaged = [payload[:length] for length in range(len(payload))]
     damaged += [payload + b"\0", b"\0" + payload]
@@ -50,7 +50,7 @@ def test_every_single_flip_and_truncation_is_refused(secret):
 
 @given(sealings, contexts)
 def test_another_context_is_refused(sealing, elsewhere):
-    """A payload only opens for the context it was sealed for."""
+    """A payload opens only with its own context."""
     codec_id, body, context, secret = sealing
     payload = seal(codec_id, body, context, secret)
     if elsewhere != context:
@@ -60,7 +60,7 @@ def test_another_context_is_refused(sealing, elsewhere):
 
 @given(sealings, secrets)
 def test_another_secret_is_refused(sealing, other):
-    """A payload only opens with the secret it was sealed with, and without one if it had none."""
+    """A payload opens only with its own secret, or without one if it had none."""
     codec_id, body, context, secret = sealing
     payload = seal(codec_id, body, context, secret)
     if other != secret:
@@ -70,14 +70,14 @@ def test_another_secret_is_refused(sealing, other):
 
 @given(st.binary(max_size=200) | st.binary(max_size=90).map(b"\xf1ow\x01".__add__), contexts, secrets)
 def test_arbitrary_bytes_are_refused(payload, context, secret):
-    """Bytes that nobody sealed are refused, and nothing else is raised."""
+    """Arbitrary bytes are refused with CorruptPayload, and nothing else is raised."""
     with pytest.raises(CorruptPayload):
         unseal(payload, context, secret)
 
 
 @given(sealings, st.integers(1, 20))
 def test_no_byte_moves_between_context_and_body(sealing, count):
-    """Bytes at the start of the body cannot be passed off as the end of the context, nor the reverse."""
+    """Bytes cannot be moved between context and body."""
     codec_id, body, context, secret = sealing
     payload = seal(codec_id, body, context, secret)
     head = payload[: len(payload) - len(body)]
@@ -97,7 +97,7 @@ def refusal(payload, context=b"here", secret=None):
 
 
 def test_says_damaged():
-    """A changed body is called damaged."""
+    """A changed body is reported as damaged."""
     payload = bytearray(seal("json", b"[1, 2]", b"here"))
     payload[-1] ^= 1
     assert "is damaged" in refusal(bytes(payload))
@@ -106,39 +106,39 @@ def test_says_damaged():
 
 
 def test_says_that_it_belongs_elsewhere():
-    """A payload that was copied to another place is not called damaged."""
+    """A payload copied to another place is reported as misplaced, not as damaged."""
     assert "belongs to another run, step or kind" in refusal(seal("json", b"[1]", b"there"))
     assert "belongs to another" in refusal(seal("json", b"[1]", b"there", b"s"), secret=b"s")
 
 
 def test_says_that_the_format_is_newer():
-    """A payload of a later format says so."""
+    """A payload of a newer format is reported as such."""
     payload = bytearray(seal("json", b"[1]", b"here"))
     payload[3] = 2
     assert "has format 2" in refusal(bytes(payload))
 
 
 def test_an_unsealed_payload_is_refused_where_a_secret_is_set():
-    """Leaving the key off is no way around the key, and the message says what to do."""
+    """With a secret, a payload without a key is refused, and the message says what to do."""
     text = refusal(seal("pickle", b"evil", b"here"), secret=b"secret")
     assert "without a key" in text
     assert "FLOWDSL_SECRET_KEY unset" in text
 
 
 def test_says_which_variable_is_missing():
-    """A keyed payload read without the secret names the variable."""
+    """A keyed payload that is read without a secret names the environment variable."""
     assert "set FLOWDSL_SECRET_KEY" in refusal(seal("json", b"[1]", b"here", b"secret"))
 
 
 def test_says_that_the_key_is_another_one():
-    """A payload of another key is told from a damaged one, and no key is in the message."""
+    """A payload with another key is reported as such, and the message contains no key."""
     text = refusal(seal("json", b"[1]", b"here", b"old secret"), secret=b"new secret")
     assert "another key" in text
     assert "secret" not in text.replace("FLOWDSL_SECRET_KEY", "")
 
 
 def test_a_forged_fingerprint_helps_nobody():
-    """Copying the fingerprint of the right key onto a payload of another one is still refused."""
+    """A payload with another key is refused even with the fingerprint of the right key."""
     ours, theirs = (seal("json", b"[1]", b"here", key) for key in (b"ours", b"theirs"))
     forged = theirs[:10] + ours[10:14] + theirs[14:]
     assert "is damaged" in refusal(forged, secret=b"ours")
@@ -152,7 +152,7 @@ def test_impossible_codec_ids_are_refused(codec_id):
 
 
 def test_an_empty_secret_is_refused():
-    """An empty secret would be no secret, so it is not taken for one."""
+    """An empty secret is refused."""
     with pytest.raises(ValueError, match="empty"):
         seal("json", b"", b"", b"")
     with pytest.raises(ValueError, match="empty"):
@@ -166,6 +166,6 @@ GOLDEN_KEYED = bytes.fromhex(
 
 
 def test_the_format_stays_readable():
-    """Payloads that the first release wrote open for ever: these bytes are never changed."""
+    """Payloads of the first release still open; their bytes here never change."""
     assert unseal(GOLDEN_PLAIN, b"here") == ("json", b"[1]")
     assert unseal(GOLDEN_KEYED, b"here", b"secret") == ("json", b"[1]")

@@ -99,7 +99,7 @@ def caught_twice(flavour: Flavour, make):
     ],
 )
 def test_the_original_is_caught_first_and_on_replay(runtime: Runtime, flavour: Flavour, make):
-    """The trap: caught as itself first, and as ``TypeError`` on replay."""
+    """A step's exception is caught as its own class, first and on replay."""
     expected = make()
     if isinstance(expected, StopIteration) and flavour.is_async:
         pytest.skip("a coroutine cannot raise StopIteration")
@@ -113,7 +113,7 @@ def test_the_original_is_caught_first_and_on_replay(runtime: Runtime, flavour: F
 
 
 def test_an_except_branch_is_the_same_on_replay(runtime: Runtime, flavour: Flavour, effects: Effects):
-    """So the same compensation runs."""
+    """A replay takes the same ``except`` branch, and so executes the same compensation."""
     stop = [True]
 
     @flavour.step(retry=ONCE)
@@ -146,7 +146,7 @@ def test_an_except_branch_is_the_same_on_replay(runtime: Runtime, flavour: Flavo
 
 
 def test_a_note_names_step_run_and_attempts(runtime: Runtime, flavour: Flavour):
-    """On the first run and on replay."""
+    """The note names step, run and attempts, first and on replay."""
 
     @flavour.step(retry=Retry(attempts=2))
     def f():
@@ -167,7 +167,7 @@ def test_a_note_names_step_run_and_attempts(runtime: Runtime, flavour: Flavour):
 
 
 def test_the_traceback_leads_to_the_line_that_raised(runtime: Runtime):
-    """On the first run it is the real one."""
+    """The traceback shows the line that raised; on the first run it is the real traceback."""
     import traceback
 
     @step(retry=ONCE)
@@ -185,7 +185,7 @@ def test_the_traceback_leads_to_the_line_that_raised(runtime: Runtime):
 
 
 def test_the_cause_is_kept(runtime: Runtime, flavour: Flavour):
-    """``raise … from …`` reads the same at the caller's, first and on replay."""
+    """The caller sees ``raise … from …`` the same, first and on replay."""
 
     def make():
         try:
@@ -205,7 +205,8 @@ def test_the_cause_is_kept(runtime: Runtime, flavour: Flavour):
 def test_a_class_local_to_a_function_is_raised_as_itself_in_this_process(
     runtime: Runtime, flavour: Flavour, caplog
 ):
-    """Stored by value, and warned about."""
+    """A class local to a function is stored by value, with a warning, and raised as itself in this
+    process."""
 
     class Local(Exception):
         def __init__(self, code):
@@ -220,7 +221,7 @@ def test_a_class_local_to_a_function_is_raised_as_itself_in_this_process(
 
 
 def test_attributes_that_cannot_be_stored_do_not_change_the_type(runtime: Runtime, flavour: Flavour):
-    """The same ``except`` catches it, first and on replay, with the same message."""
+    """Attributes that cannot be stored change neither the type nor the message, first and on replay."""
     first, again = caught_twice(flavour, lambda: Holding("held"))
     for error in (first, again):
         assert isinstance(error, Holding)
@@ -228,13 +229,13 @@ def test_attributes_that_cannot_be_stored_do_not_change_the_type(runtime: Runtim
 
 
 def test_the_caller_sees_the_loaded_exception_on_the_first_run_too(runtime: Runtime, flavour: Flavour):
-    """What a replay cannot show is not shown the first time either."""
+    """The caller sees the loaded exception on the first run too, so a replay never shows less."""
     first, again = caught_twice(flavour, lambda: Holding("held"))
     assert hasattr(first, "lock") == hasattr(again, "lock")
 
 
 def test_the_exception_of_a_step_is_not_chained_to_ours(runtime: Runtime, flavour: Flavour):
-    """The user reads his own errors: no internal exception stands in its context."""
+    """The context of a step's exception contains no internal exception."""
     first, again = caught_twice(flavour, lambda: Declined(1, "no"))
     for error in (first, again):
         assert error.__cause__ is None
@@ -268,13 +269,13 @@ def test_an_error_group_can_be_split(runtime: Runtime):
 
 
 def test_an_error_of_ours_raised_by_a_body_is_an_ordinary_exception(runtime: Runtime, flavour: Flavour):
-    """A body may raise a ``FlowError`` of another storage; that stops nothing here."""
+    """A ``FlowError`` of another storage that a body raises is an ordinary exception."""
     first, again = caught_twice(flavour, lambda: FlowError("from elsewhere"))
     assert [str(first), str(again)] == ["from elsewhere"] * 2
 
 
 def test_the_run_raises_the_original(runtime: Runtime, flavour: Flavour):
-    """Now, from the handle, and to a joiner."""
+    """The run raises the original exception to its caller, from its handle, and to a joining call."""
 
     @flavour.workflow(id="fails")
     def w():
@@ -290,7 +291,7 @@ def test_the_run_raises_the_original(runtime: Runtime, flavour: Flavour):
 
 
 def test_an_exception_that_cannot_be_stored_at_all(runtime: Runtime, flavour: Flavour):
-    """An envelope raises the same type or a subclass of it, or ``StepFailed`` stands for it."""
+    """An exception that cannot be stored at all becomes a subclass of its type, or ``StepFailed``."""
 
     class Cruel(Exception):
         def __init__(self):

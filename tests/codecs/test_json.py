@@ -21,19 +21,19 @@ values = st.recursive(
 
 @given(values)
 def test_what_json_has_comes_back(value):
-    """Everything that JSON can hold comes back exactly, the order of keys and the kind of number too."""
+    """Every JSON value comes back exactly, with the order of keys and the kind of number."""
     loaded = JsonCodec().loads(JsonCodec().dumps(value))
     assert repr(loaded) == repr(value)
 
 
 @given(values)
 def test_it_is_plain_json(value):
-    """Any other reader of JSON reads the same."""
+    """Any other JSON reader reads the same value."""
     assert json.loads(JsonCodec().dumps(value).decode("utf-8")) == value
 
 
 def test_it_is_readable():
-    """Text stays text, without escapes that hide it."""
+    """Text is stored without escapes, so it stays readable."""
     assert JsonCodec().dumps({"name": "Zoë", "n": [1, 2]}).decode() == '{"name": "Zoë", "n": [1, 2]}'
 
 
@@ -44,7 +44,7 @@ class Colour(StrEnum):
 
 
 def test_subclasses_become_their_plain_base():
-    """Enum members of str, ordered dicts and tuples are written as what they are to JSON."""
+    """Members of ``StrEnum``, ordered dicts and tuples come back as their plain JSON types."""
     value = OrderedDict(colour=Colour.RED, pair=(1, True))
     assert repr(JsonCodec().loads(JsonCodec().dumps(value))) == "{'colour': 'red', 'pair': [1, True]}"
     assert JsonCodec().loads(JsonCodec().dumps({Colour.RED: 1})) == {"red": 1}
@@ -52,7 +52,7 @@ def test_subclasses_become_their_plain_base():
 
 @pytest.mark.parametrize("key", [1, 1.5, True, None, (1, 2), b"x"])
 def test_keys_that_are_no_strings_are_refused(key):
-    """The json module would write 1, True and None as strings without a word; that is refused."""
+    """Dict keys that are not strings are refused, because json would silently change them."""
     with pytest.raises(ResultNotStorable, match="keys of a dict must be strings") as caught:
         JsonCodec().dumps([{"deep": ({key: 1},)}])
     assert caught.value.where.startswith("[0]['deep'][0]")
@@ -64,7 +64,7 @@ def test_keys_that_are_no_strings_are_refused(key):
     ids=lambda value: type(value).__name__,
 )
 def test_what_json_does_not_have_is_refused(value):
-    """NaN, infinities, bytes, sets, objects, lone surrogates, and numbers that nobody parses."""
+    """NaN, infinities, bytes, sets, objects, lone surrogates and unreadable numbers are refused."""
     with pytest.raises(ResultNotStorable) as caught:
         JsonCodec().dumps({"a": [0, value]})
     assert caught.value.where == "['a'][1]"
@@ -73,6 +73,6 @@ def test_what_json_does_not_have_is_refused(value):
 
 @pytest.mark.parametrize("data", [b"", b"{", b"\xff", b"[1,]", b"[" * 100_000])
 def test_what_is_no_json_is_a_storage_error(data):
-    """Text that does not parse is a typed error."""
+    """Text that is not JSON is a typed error."""
     with pytest.raises(StorageError, match="not JSON"):
         JsonCodec().loads(data)

@@ -61,7 +61,7 @@ def payloads(request):
 @pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.id)
 @given(value=plain_values, place=places)
 def test_unpack_gives_what_pack_returned(codec, value, place):
-    """The value that pack returns is the value of every later unpack, of every codec."""
+    """For every codec, ``unpack`` returns the value that ``pack`` returned."""
     payloads = Payloads(codec)
     payload, seen = payloads.pack(value, *place)
     again = payloads.unpack(payload, *place)
@@ -71,7 +71,7 @@ def test_unpack_gives_what_pack_returned(codec, value, place):
 
 @given(value=any_values)
 def test_pickle_gives_back_what_it_was_given(value):
-    """With the default codec nothing changes at all, tuples and keys included."""
+    """With the default codec nothing changes, including tuples and keys."""
     payloads = Payloads(PickleCodec())
     payload, seen = payloads.pack(value, *HERE)
     assert repr(seen) == repr(value)
@@ -80,7 +80,7 @@ def test_pickle_gives_back_what_it_was_given(value):
 
 @given(value=any_values, bit=st.integers(0), secret=st.sampled_from([None, b"secret"]))
 def test_a_flipped_bit_never_reaches_the_codec(value, bit, secret):
-    """A damaged payload is refused before anything is loaded, whatever the codec."""
+    """A damaged payload is refused before anything is loaded, with every codec."""
 
     class Watched(PickleCodec):
         loaded = 0
@@ -103,7 +103,7 @@ def test_a_flipped_bit_never_reaches_the_codec(value, bit, secret):
 
 @given(one=places, two=places)
 def test_a_payload_only_loads_in_its_place(one, two):
-    """No two places are the same to the envelope, however their parts run together."""
+    """A payload loads only in its own place, even if the parts of two places join to the same text."""
     payloads = Payloads(PickleCodec())
     payload, _ = payloads.pack([1], *one)
     if one == two:
@@ -126,7 +126,7 @@ def test_a_payload_only_loads_in_its_place(one, two):
     ids=["letters", "nul to key", "nul to kind", "surrogates", "digits", "escaped"],
 )
 def test_places_that_run_together_are_told_apart(one, two):
-    """Moving characters, NULs too, from one part of a place to the next gives another place."""
+    """Moving characters, including NUL, between the parts of a place gives another place."""
     payloads = Payloads(JsonCodec())
     with pytest.raises(CorruptPayload):
         payloads.unpack(payloads.pack(1, *one)[0], *two)
@@ -134,7 +134,7 @@ def test_places_that_run_together_are_told_apart(one, two):
 
 @given(value=any_values, old=places, new=places)
 def test_reseal_moves_a_payload(value, old, new):
-    """A resealed payload loads in its new place, and only there."""
+    """A resealed payload loads in its new place only."""
     payloads = Payloads(PickleCodec(), b"secret")
     payload, seen = payloads.pack(value, *old)
     moved = payloads.reseal(payload, old, new)
@@ -150,14 +150,14 @@ def test_reseal_moves_a_payload(value, old, new):
 
 
 def test_the_caller_sees_the_loaded_value():
-    """With JSON a tuple is a list on the first run already, so that the replay takes the same path."""
+    """With JSON a tuple is a list on the first run already."""
     payload, seen = Payloads(JsonCodec()).pack({"a": (1, (2,))}, *HERE)
     assert seen == {"a": [1, [2]]}
     assert Payloads(JsonCodec()).unpack(payload, *HERE) == seen
 
 
 def test_the_loaded_value_is_no_alias():
-    """Changing the original later does not change what the caller goes on with."""
+    """Changing the original later does not change the loaded value."""
     original = {"rows": [1]}
     _, seen = Payloads(PickleCodec()).pack(original, *HERE)
     original["rows"].append(2)
@@ -166,7 +166,7 @@ def test_the_loaded_value_is_no_alias():
 
 @pytest.mark.parametrize("value", [None, True, 7, 2.5, "text", b"bytes"])
 def test_exact_scalars_are_not_loaded_again(value):
-    """An immutable scalar needs no check: it is returned as it is."""
+    """An immutable scalar is returned as it is, without a check."""
 
     class NeverLoads(PickleCodec):
         def loads(self, data):
@@ -183,7 +183,7 @@ class Loud(str):
 
 
 def test_subclasses_of_scalars_are_checked():
-    """Only values of exactly these types skip the check."""
+    """A subclass of a scalar type is loaded as a check."""
     value = Loud("x")
     value.state = 1
     with pytest.raises(ResultNotStorable, match="RuntimeError: no"):
@@ -191,7 +191,7 @@ def test_subclasses_of_scalars_are_checked():
 
 
 def test_large_values_are_not_loaded_again(caplog):
-    """Above the limit the original is returned, and a notice says that the check was skipped."""
+    """A value above the limit is returned without a check, and the log says so."""
     big = ["x" * 2000]
     payloads = Payloads(PickleCodec(), check_limit=1000)
     with caplog.at_level(logging.INFO, logger="flowdsl"):
@@ -249,7 +249,7 @@ def not_storable(value, codec=None):
 
 
 def test_names_the_attribute_at_fault():
-    """The error leads to the one attribute that cannot be stored."""
+    """The error names the attribute that cannot be stored."""
     error = not_storable(Result([1, 2], Client()))
     assert error.where == ".client.lock"
     assert "at .client.lock" in str(error)
@@ -259,21 +259,21 @@ def test_names_the_attribute_at_fault():
 
 
 def test_names_what_loads_no_more():
-    """A value that can be written but not read is refused when it is written."""
+    """A value that can be written but not loaded is refused when it is written."""
     error = not_storable({"ok": 1, "bad": [0, Unloadable()]})
     assert error.where == "['bad'][1]"
     assert "ValueError: cannot be restored" in str(error)
 
 
 def test_errors_of_the_value_itself_are_told():
-    """What __getstate__ raises is in the message, and never escapes as it is."""
+    """An exception of ``__getstate__`` is in the message, and never escapes."""
     error = not_storable(Unpicklable())
     assert error.where == ""
     assert "OSError: the socket is open" in str(error)
 
 
 def test_nesting_too_deep_is_refused():
-    """A value nested beyond the stack is refused like any other."""
+    """A value nested too deeply for the stack is refused like any other."""
     deep: list = []
     for _ in range(100_000):
         deep = [deep]
@@ -296,14 +296,14 @@ def test_nesting_too_deep_is_refused():
     ],
 )
 def test_json_says_where(value, where, text):
-    """JSON refuses what it would alter or cannot hold, and says where it is."""
+    """JSON refuses what it would change or cannot hold, and says where it is."""
     error = not_storable(value, JsonCodec())
     assert error.where == where
     assert text in str(error)
 
 
 def test_json_refuses_what_contains_itself():
-    """A cycle is refused, not followed for ever."""
+    """A value that contains itself is refused."""
     loop: list = [1]
     loop.append(loop)
     assert "contains itself" in str(not_storable(loop, JsonCodec()))
@@ -313,7 +313,7 @@ Point = namedtuple("Point", "x y")
 
 
 def test_json_loses_only_what_the_caller_sees_lost():
-    """Subclasses come back as the plain type, on the first run as on the replay."""
+    """Subclasses come back as the plain type, on the first run and on the replay."""
     assert Payloads(JsonCodec()).pack([Point(1, 2), Loud("x")], *HERE)[1] == [[1, 2], "x"]
 
 
@@ -321,7 +321,8 @@ def test_json_loses_only_what_the_caller_sees_lost():
 
 
 def test_a_codec_that_was_changed_still_loads_old_payloads():
-    """A payload names its codec, so built-in ones that execute nothing load whatever the runtime has now."""
+    """A payload names its codec, so built-in codecs that execute nothing load whatever the present codec
+    is."""
     old, _ = Payloads(JsonCodec()).pack([1, 2], *HERE)
     assert Payloads(PickleCodec()).unpack(old, *HERE) == [1, 2]
     assert Payloads(TypedJsonCodec()).unpack(old, *HERE) == [1, 2]
@@ -338,7 +339,7 @@ def test_a_codec_that_was_changed_still_loads_old_payloads():
     ids=repr,
 )
 def test_json_unpickles_nothing_because_a_payload_says_so(codec):
-    """Whoever writes to the storage chooses the codec id. With ``accept_pickle=False`` only a key proves it."""
+    """With ``accept_pickle=False`` a payload that names pickle loads only if a key proves it."""
     for name in ("pickle", "zlib+pickle", "error+pickle", "zlib+error+pickle"):
         forged = seal(name, b"\0" * name.startswith("zlib") + pickle.dumps(Evil()), _context(*HERE))
         for read in (Payloads(codec).unpack, Payloads(codec).unpack_error):
@@ -379,7 +380,7 @@ class Reversed(Codec):
 
 
 def test_codecs_of_the_user():
-    """A codec needs an id, dumps and loads; who does not have it is told its id."""
+    """A codec without an id, dumps or loads is refused, and the message names what is missing."""
     payloads = Payloads(Reversed())
     payload, seen = payloads.pack((1, 2), *HERE)
     assert payloads.unpack(payload, *HERE) == seen == (1, 2)
@@ -390,7 +391,7 @@ def test_codecs_of_the_user():
 
 
 def test_what_a_codec_raises_is_wrapped():
-    """An exception of a codec's own comes out as StorageError, with the original as its cause."""
+    """An exception of a codec becomes StorageError, with the original as its cause."""
 
     class Broken(Reversed):
         id = "broken"
@@ -408,7 +409,7 @@ def test_what_a_codec_raises_is_wrapped():
 
 @pytest.mark.parametrize("codec_id", ["", "error+x", "mine+error+x", "x" * 250])
 def test_impossible_codec_ids_are_refused_at_once(codec_id):
-    """A codec whose id cannot be stored, or is taken, is refused before anything is written."""
+    """A codec whose id cannot be stored, or is in use, is refused before anything is written."""
     codec = Reversed()
     codec.id = codec_id
     with pytest.raises(ValueError, match="codec id"):
@@ -416,13 +417,13 @@ def test_impossible_codec_ids_are_refused_at_once(codec_id):
 
 
 def test_an_empty_secret_is_refused_at_once():
-    """An empty secret protects nothing, and is not taken for one."""
+    """An empty secret is refused at once."""
     with pytest.raises(ValueError, match="FLOWDSL_SECRET_KEY"):
         Payloads(PickleCodec(), b"")
 
 
 def test_values_and_exceptions_are_not_mixed_up(payloads):
-    """A result is never loaded as an exception, nor the reverse."""
+    """A result never loads as an exception, and an exception never as a result."""
     value, _ = payloads.pack([1], *HERE)
     error, _ = payloads.pack_error(ValueError("x"), *HERE)
     with pytest.raises(StorageError, match="not an exception"):
@@ -443,7 +444,7 @@ def test_a_class_that_is_gone_is_named(monkeypatch):
 
 
 def test_no_secret_is_ever_shown():
-    """Neither the secret nor a codec's key is in an error or a repr."""
+    """No error and no repr shows the secret or a codec's key."""
     payloads = Payloads(Signed(PickleCodec(), "hunter2"), b"hunter3")
     payload, _ = payloads.pack([1], *HERE)
     texts = [repr(payloads), repr(Signed(PickleCodec(), "hunter2"))]

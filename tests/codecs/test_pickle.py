@@ -1,4 +1,4 @@
-"""The pickle codec: by name what has a name, ``__main__`` included; by value what has none."""
+"""The pickle codec: objects with a name are stored by name, ``__main__`` included, others by value."""
 
 import os
 import pickle
@@ -31,7 +31,7 @@ def there_and_back(value):
     st.recursive(st.integers() | st.text(), lambda parts: st.tuples(parts, parts) | st.sets(st.integers()))
 )
 def test_plain_values_are_plain_pickles(value):
-    """What pickle can do is left to pickle: any Python reads it without flowdsl."""
+    """A value that pickle can store is a plain pickle, which any Python loads without flowdsl."""
     assert pickle.loads(CODEC.dumps(value)) == value == there_and_back(value)
 
 
@@ -43,14 +43,14 @@ class Point:
 
 
 def test_classes_with_a_name_are_stored_by_name():
-    """An instance of a module's class is loaded with that very class."""
+    """An instance of a module's class loads as an instance of that class."""
     assert type(there_and_back(Point(1))) is Point
     assert there_and_back({"p": [Point(2)]})["p"][0].x == 2
     assert there_and_back(Point) is Point
 
 
 def test_lambdas_and_local_functions():
-    """A function without a name is stored with its code and what it closes over."""
+    """A function without a name is stored with its code and its closure."""
     offset = 10
 
     def add(number):
@@ -61,7 +61,7 @@ def test_lambdas_and_local_functions():
 
 
 def test_a_class_with_a_name_stays_one_beside_a_lambda():
-    """Storing one part by value does not turn the others into other classes."""
+    """Storing one part by value does not turn other classes into copies."""
     loaded = there_and_back([lambda: 1, Point(3)])
     assert type(loaded[1]) is Point
 
@@ -83,13 +83,13 @@ def local_class():
 
 
 def test_a_local_class_comes_back_as_itself():
-    """In this process an instance of a local class is loaded with that very class."""
+    """An instance of a local class loads as an instance of that very class, in the same process."""
     Local, _ = local_class()
     assert type(there_and_back(Local())) is Local
 
 
 def test_a_local_class_is_not_touched_by_loading():
-    """Its methods keep what they close over, and changes made since are not undone."""
+    """Loading does not change a local class: its closures and later changes stay."""
     Local, calls = local_class()
     call = Local.call
     data = CODEC.dumps(Local())
@@ -101,7 +101,7 @@ def test_a_local_class_is_not_touched_by_loading():
 
 
 def test_a_local_enum_keeps_its_members():
-    """A member of a local enum is loaded as that very member."""
+    """A member of a local enum loads as that very member."""
 
     class Colour(Enum):
         RED = 1
@@ -110,7 +110,7 @@ def test_a_local_enum_keeps_its_members():
 
 
 def test_what_even_cloudpickle_cannot_do_is_raised():
-    """The caller gets the reason as it is; Payloads makes a typed error of it."""
+    """The error of cloudpickle is raised as it is."""
     with pytest.raises(TypeError, match="generator"):
         CODEC.dumps([1, (number for number in range(3))])
 
@@ -127,7 +127,7 @@ class Restored:
 
 @pytest.mark.parametrize("error", [ValueError("bad"), AttributeError("bad"), ImportError("bad")])
 def test_a_class_that_cannot_be_restored_is_a_storage_error(error):
-    """Whatever loading raises is typed; what looks like a missing class and is none is not called one."""
+    """An error while loading is typed, and is MissingClass only if a class is missing."""
     with pytest.raises(StorageError, match=f"{type(error).__name__}: bad") as caught:
         there_and_back(Restored(error))
     assert not isinstance(caught.value, MissingClass)
@@ -135,14 +135,14 @@ def test_a_class_that_cannot_be_restored_is_a_storage_error(error):
 
 @given(st.integers(0, 200))
 def test_truncated_pickles_are_storage_errors(length):
-    """Bytes that end too early are a typed error (the envelope keeps them away, all the same)."""
+    """A truncated pickle is a typed error."""
     data = CODEC.dumps({"a": [1, 2, 3], "p": Point("x" * 300)})
     with pytest.raises(StorageError):
         CODEC.loads(data[:length])
 
 
 def test_a_missing_class_is_named(monkeypatch):
-    """Module and name are in the error, as text and as facts."""
+    """The error for a missing class names module and class, in its text and attributes."""
     data = CODEC.dumps(Point(1))
     monkeypatch.delitem(globals(), "Point")
     with pytest.raises(MissingClass, match=rf"{__name__}\.Point, which is not there") as caught:
@@ -151,7 +151,7 @@ def test_a_missing_class_is_named(monkeypatch):
 
 
 def test_a_missing_module_is_named(monkeypatch):
-    """A module that is gone is named with the class that was looked for."""
+    """The error for a missing module names the module and the class."""
     data = CODEC.dumps(Point(1)).replace(__name__.encode(), b"q" * len(__name__))
     with pytest.raises(MissingClass) as caught:
         CODEC.loads(data)
@@ -159,7 +159,7 @@ def test_a_missing_module_is_named(monkeypatch):
 
 
 def test_importing_the_codecs_does_not_import_cloudpickle():
-    """cloudpickle and cryptography are imported by whoever needs them first."""
+    """Importing the codecs imports neither cloudpickle nor cryptography."""
     code = "import sys, flowdsl.codecs; print('cloudpickle' in sys.modules, 'cryptography' in sys.modules)"
     assert run(["-c", code]) == "False False"
 
@@ -285,7 +285,7 @@ WORKER = """
 
 
 def test_a_process_that_never_heard_of_the_script(folder, tmp_path_factory):
-    """A worker imports the script's module; out of reach of it, the error names it and says what to do."""
+    """A process that cannot import the script gets an error that names it and says what to do."""
     run(["script.py", "write"], folder)
     code = textwrap.dedent(WORKER)
     executed(folder)
@@ -296,7 +296,7 @@ def test_a_process_that_never_heard_of_the_script(folder, tmp_path_factory):
 
 
 def test_a_module_run_by_its_dotted_name(folder):
-    """``python -m package.job`` and a process that imports it understand each other."""
+    """``python -m package.job`` and a process that imports the module load each other's objects."""
     package = folder / "package"
     package.mkdir()
     (package / "__init__.py").touch()
@@ -310,7 +310,7 @@ def test_a_module_run_by_its_dotted_name(folder):
 
 
 def test_a_script_that_was_imported_besides(folder):
-    """Where the script's module was imported on purpose, its name means that module, not ``__main__``."""
+    """If the script's module was also imported, its name means that module, not ``__main__``."""
     run([*IMPORTED, "write"], folder)
     with open(folder / "script.py", "a") as file:
         file.write(
@@ -322,7 +322,7 @@ def test_a_script_that_was_imported_besides(folder):
 
 
 def test_children_of_multiprocessing(folder):
-    """A spawned child, where the script is called ``__mp_main__``, writes and reads for its parent."""
+    """A spawned child, where the script is ``__mp_main__``, and its parent load each other's objects."""
     with open(folder / "script.py", "a") as file:
         file.write(
             "    import multiprocessing\n"
@@ -365,7 +365,7 @@ NOTEBOOK = "globals()['__vsc_ipynb_file__'] = '/home/me/analysis.ipynb'"
     ("before", "after"), [("", ""), (NOTEBOOK, NOTEBOOK), (NOTEBOOK, "")], ids=["-c", "notebook", "renamed"]
 )
 def test_sessions_that_nobody_can_import(folder, before, after):
-    """What ``-c``, a REPL or a notebook wrote loads in the next session that defines the class."""
+    """Objects of ``-c``, a REPL or a notebook load in the next session that defines the class."""
     run(["-c", textwrap.dedent(SESSION.format(setup=before)), "write"], folder)
     code = textwrap.dedent(SESSION.format(setup=after))
     assert run(["-c", code, "read"], folder) == ""
@@ -373,7 +373,7 @@ def test_sessions_that_nobody_can_import(folder, before, after):
 
 
 def test_a_module_as_a_value_is_not_executed_twice(folder):
-    """A stored function that refers to the script's module finds ``__main__`` where the script is running."""
+    """A stored function that uses the script's module finds ``__main__`` where the script runs."""
     code = (
         "import sys, script\n"
         "from flowdsl.codecs import PickleCodec\n"
@@ -394,7 +394,8 @@ def test_a_module_as_a_value_is_not_executed_twice(folder):
 
 
 def test_a_local_class_in_another_process(folder):
-    """What was stored by value needs nothing of the writer, and is one class however often it is loaded."""
+    """An object stored by value loads without the writer's code, and its class is one class however often it
+    loads."""
     write = (
         "from flowdsl.codecs import PickleCodec\n"
         "def make():\n"
@@ -417,7 +418,7 @@ def test_a_local_class_in_another_process(folder):
 
 
 def test_without_main_nothing_is_recorded(folder):
-    """The name of the script is only put in front of pickles that need it."""
+    """The script's name is put only before pickles that need it."""
     assert CODEC.dumps([1, Point(1)])[:1] == b"\x80"
     assert CODEC.dumps("__main__")[:1] == b"\x80"
     code = "from flowdsl.codecs import PickleCodec\nclass A: pass\nprint(PickleCodec().dumps(A())[:1])"
@@ -426,7 +427,7 @@ def test_without_main_nothing_is_recorded(folder):
 
 
 def test_this_file_is_where_it_seems(folder):
-    """The tests above run the flowdsl that is tested here."""
+    """The tests of other processes execute the flowdsl of this checkout."""
     shown = run(["-c", "import flowdsl; print(flowdsl.__file__)"], folder)
     import flowdsl
 
@@ -435,7 +436,7 @@ def test_this_file_is_where_it_seems(folder):
 
 @pytest.mark.parametrize("module", ["flowdsl.codecs.pieces", "flowdsl.codecs.exceptions.pieces"])
 def test_a_module_of_ours_that_moved_is_found_under_both_names(module):
-    """A pickle that names a class of flowdsl by the module where it stood earlier still loads."""
+    """A pickle that names an earlier module of flowdsl still loads."""
     data = pickle.dumps(NotStored("x"), 5)
     name = b"flowdsl.codecs.exceptions.pieces"
     assert data.count(name) == 1

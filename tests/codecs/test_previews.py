@@ -31,7 +31,7 @@ class Odd(Exception):
 
 
 def test_an_error_is_shown_with_the_users_own_line():
-    """Type and text come first, then file, line and function, then the source line."""
+    """The preview of an error has type and text, then file, line and function, then the source line."""
     text, where, source = error_lines(Previews().error(caught(own_code)))
     line = own_code.__code__.co_firstlineno + 1
     assert (text, where) == ("ValueError: no such card", f"test_previews.py:{line} in own_code")
@@ -39,14 +39,14 @@ def test_an_error_is_shown_with_the_users_own_line():
 
 
 def test_an_error_raised_in_a_library_is_shown_where_the_user_called_it():
-    """The innermost frame of the standard library is passed over."""
+    """The preview of an error in a library shows the user's line that called it."""
     _, where, source = error_lines(Previews().error(caught(library_code)))
     assert where.endswith("in library_code")
     assert source == 'json.loads("{")'
 
 
 def test_an_error_loaded_from_a_stored_text_keeps_its_place():
-    """Without a living traceback, the stored text of one says where it was raised."""
+    """Without a traceback object, the stored text of the traceback gives the place."""
     original = caught(own_code)
     loaded = ValueError("no such card")
     loaded.__dict__["__flow_traceback__"] = "".join(traceback.format_exception(original))
@@ -65,12 +65,12 @@ def test_an_error_loaded_from_a_stored_text_keeps_its_place():
     ids=["lines", "long", "odd", "key", "empty"],
 )
 def test_an_error_that_was_never_raised_is_one_line(error, text):
-    """The text is cut, put on one line, and replaced where it cannot be had."""
+    """The preview of an error that was never raised is one shortened line, even if its text cannot be had."""
     assert Previews().error(error) == text
 
 
 def test_without_previews_nothing_is_told():
-    """Values, calls and texts are empty; of an error only the type is left."""
+    """Without previews values, calls and texts are empty, and an error is only its type."""
     hidden = Previews(shown=False)
     assert (hidden.value("x"), hidden.text("x")) == ("", "")
     assert hidden.error(caught(own_code)) == hidden.error_line(caught(own_code)) == "ValueError"

@@ -1,4 +1,4 @@
-"""What is said of the protection of stored data."""
+"""The report on the protection of stored data."""
 
 import pytest
 
@@ -25,14 +25,14 @@ KEY = b"k" * 32
     ids=repr,
 )
 def test_what_is_unprotected_is_said(codec, secret, said):
-    """Each gap is named with what closes it, and a runtime without gaps is told nothing."""
+    """Each gap is named with what closes it, and without gaps nothing is said."""
     found = protection_of(Payloads(codec, secret)).unprotected()
     assert len(found) == len(said)
     assert all(part in line for part, line in zip(said, found, strict=True))
 
 
 def test_previews_are_told_apart_from_encryption():
-    """Previews can be off without encryption; with it they always are."""
+    """Previews can be switched off without encryption; with encryption they are always off."""
     assert not protection_of(Payloads(JsonCodec(), previews=False)).previews
     assert not protection_of(Payloads(Encrypted(JsonCodec(), KEY))).previews
     assert protection_of(Payloads(JsonCodec())).previews

@@ -16,7 +16,7 @@ keys = st.text(min_size=1) | st.binary(min_size=1)
 
 @given(keys, st.lists(st.integers()))
 def test_comes_back_with_the_same_key(key, value):
-    """What was signed with a key loads with it, be it text or bytes."""
+    """What a key signed, as text or bytes, the same key loads."""
     if isinstance(key, str):
         try:
             key.encode()
@@ -27,7 +27,7 @@ def test_comes_back_with_the_same_key(key, value):
 
 @given(st.integers(0))
 def test_one_flipped_bit_is_refused(bit):
-    """A change anywhere, in signature or body, is found."""
+    """A change anywhere in signature or body is refused."""
     data = bytearray(Signed(JsonCodec(), "key").dumps({"a": [1, 2]}))
     data[bit // 8 % len(data)] ^= 1 << bit % 8
     with pytest.raises(CorruptPayload):
@@ -35,7 +35,7 @@ def test_one_flipped_bit_is_refused(bit):
 
 
 def test_another_key_is_refused_before_loading():
-    """A pickle of somebody else is not loaded, and the error names no key."""
+    """A pickle signed with another key is not loaded, and the error contains no key."""
     data = Signed(PickleCodec(), "their key").dumps([1])
     with pytest.raises(CorruptPayload, match="no key of Signed fits") as caught:
         Signed(PickleCodec(), ["our key", "old key"]).loads(data)
@@ -53,13 +53,13 @@ def test_keys_rotate():
 
 @pytest.mark.parametrize("key", ["", b"", [], ["good", ""]])
 def test_empty_keys_are_refused(key):
-    """No key and an empty key are mistakes."""
+    """No key and an empty key are refused."""
     with pytest.raises(ValueError, match="key"):
         Signed(JsonCodec(), key)
 
 
 def test_keys_of_other_types_are_refused():
-    """A key is text or bytes."""
+    """A key that is neither text nor bytes is refused."""
     with pytest.raises(TypeError, match="bytes or str"):
         Signed(JsonCodec(), [1])
 
@@ -76,13 +76,13 @@ class Evil:
 @pytest.mark.parametrize("wrap", [Signed, Encrypted])
 @pytest.mark.parametrize("inner", [5, None, JsonCodec, "json"])
 def test_what_is_no_codec_is_refused(wrap, inner):
-    """A class that was not called is none either; the message shows one."""
+    """Something that is no codec, such as a codec class, is refused, and the message shows a codec."""
     with pytest.raises(TypeError, match=r"PickleCodec\(\)"):
         wrap(inner, b"k" * 32)
 
 
 def test_unsigned_payloads_are_refused():
-    """Whoever can write to the storage cannot leave the signature off by naming a built-in codec."""
+    """Somebody who can write to the storage cannot avoid the signature by naming a built-in codec."""
     forged, _ = Payloads(PickleCodec()).pack([1], *HERE)
     evil = pickle.dumps(Evil())
     assert b"setattr" in evil
@@ -92,14 +92,14 @@ def test_unsigned_payloads_are_refused():
 
 
 def test_unsigned_payloads_load_where_that_is_asked_for():
-    """For a change-over, what the inner codec and built-in ones wrote may be accepted."""
+    """With ``accept_plain`` unsigned payloads load."""
     plain, _ = Payloads(PickleCodec()).pack((1, 2), *HERE)
     payloads = Payloads(Signed(JsonCodec(), "key", accept_plain=True))
     assert payloads.unpack(plain, *HERE) == (1, 2)
 
 
 def test_the_inner_codec_may_change():
-    """The same key with another inner codec still loads what the old one signed."""
+    """After a change of the inner codec, old signed payloads still load."""
     signed, _ = Payloads(Signed(PickleCodec(), "key")).pack((1, 2), *HERE)
     assert Payloads(Signed(JsonCodec(), ["new", "key"])).unpack(signed, *HERE) == (1, 2)
     with pytest.raises(CorruptPayload):
@@ -107,14 +107,14 @@ def test_the_inner_codec_may_change():
 
 
 def test_a_signature_is_not_good_for_another_codec():
-    """Bytes signed as JSON are not accepted as a pickle."""
+    """Bytes that were signed as JSON do not load as a pickle."""
     data = Signed(JsonCodec(), "key").dumps([1])
     with pytest.raises(CorruptPayload):
         Signed(PickleCodec(), "key").loads(data)
 
 
 def test_wrapping_twice():
-    """Signed and encrypted go together, and the id tells how."""
+    """Signing and encryption can be combined, and the id shows how."""
     codec = Signed(Encrypted(JsonCodec(), b"k" * 32), "key")
     assert codec.id == "signed+encrypted+json"
     assert codec.loads(codec.dumps([1])) == [1]
@@ -123,6 +123,6 @@ def test_wrapping_twice():
 
 
 def test_repr_shows_no_key():
-    """The number of keys is shown, and the inner codec."""
+    """The repr shows how many keys there are and the inner codec, and no key."""
     assert repr(Signed(JsonCodec(), ["hunter2", "hunter3"])) == "Signed(JsonCodec(), <2 keys>)"
     assert repr(Signed(JsonCodec(), "hunter2")) == "Signed(JsonCodec(), <1 key>)"

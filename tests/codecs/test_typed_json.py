@@ -69,14 +69,14 @@ values = st.recursive(
 
 @given(values)
 def test_every_value_comes_back_as_itself(value):
-    """Types are kept at any depth, and a member called ``$type`` is no type."""
+    """Values of all types keep their type at any depth, and a member named ``$type`` stays plain data."""
     found = CODEC.loads(CODEC.dumps(value))
     assert found == value
     assert repr(type(found)) == repr(type(value))
 
 
 def test_other_languages_see_names_and_plain_values():
-    """The form is documented: an object with the name of the type and its plain value."""
+    """A value is stored in the documented form: an object with the type's name and the plain value."""
     order = Order(7, [Line("tea", Decimal("1.50"))])
     assert json.loads(CODEC.dumps({"order": order, "at": date(2024, 2, 29)})) == {
         "order": {
@@ -97,7 +97,7 @@ def test_other_languages_see_names_and_plain_values():
 
 
 def test_pydantic_models_come_back_validated():
-    """A model is written as pydantic writes JSON, and read by its ``model_validate``."""
+    """A pydantic model is written as pydantic writes JSON, and read by ``model_validate``."""
     pydantic = pytest.importorskip("pydantic")
 
     class Item(pydantic.BaseModel):
@@ -114,7 +114,7 @@ def test_pydantic_models_come_back_validated():
 
 
 def test_a_payload_cannot_name_another_type():
-    """Only the given types are made; a name that is none of them is a ``MissingClass``."""
+    """Only the given types are made; another name raises ``MissingClass``."""
     with pytest.raises(MissingClass, match="'os.system'"):
         CODEC.loads(b'{"$type": "os.system", "$value": "true"}')
     with pytest.raises(MissingClass, match="'Line'"):
@@ -123,7 +123,7 @@ def test_a_payload_cannot_name_another_type():
 
 @pytest.mark.parametrize("value", [object(), namedtuple("P", "x")(1), float("nan"), {"a": {1, object()}}, 1j])
 def test_everything_else_is_refused(value):
-    """What it does not know is not altered in silence, except where JsonCodec does so."""
+    """A value of another type is refused and not silently changed, except where JsonCodec does so."""
     if isinstance(value, tuple):
         assert CODEC.loads(CODEC.dumps(value)) == [1]
     else:
@@ -140,7 +140,7 @@ Pair = namedtuple("Pair", "first second")
 
 @pytest.mark.parametrize("make", [dict, OrderedDict, lambda data: defaultdict(list, data), Row])
 def test_plain_data_makes_no_object(make):
-    """A mapping of any class that looks like an object's JSON comes back as a dict, wherever it stands."""
+    """A mapping that looks like the stored form of an object comes back as a dict."""
     data = {"$type": "Order", "$value": {"number": 7, "lines": []}}
     for value in (make(data), [make(data)], {"a": make(data)}):
         assert CODEC.loads(CODEC.dumps(value)) == value
@@ -149,25 +149,25 @@ def test_plain_data_makes_no_object(make):
 
 @pytest.mark.parametrize("types", [[int], ["Order"], [object]], ids=str)
 def test_types_that_it_cannot_keep_are_refused(types):
-    """``types=`` takes models, dataclasses and enums."""
+    """A class that is no model, dataclass or enum is refused."""
     with pytest.raises(TypeError, match="pydantic models"):
         TypedJsonCodec(types=types)
 
 
 def test_two_types_of_one_name_are_refused():
-    """The name in the JSON has to tell them apart."""
+    """Two types with one name are refused."""
     with pytest.raises(ValueError, match="'Order'"):
         TypedJsonCodec(types=[Order, dataclass(type("Order", (), {"__qualname__": "Order"}))])
 
 
 def test_errors_are_stored_too():
-    """An exception with a typed argument comes back as its type."""
+    """An exception with an argument of a given type keeps its type."""
     payloads = Payloads(CODEC)
     payload, loaded = payloads.pack_error(ValueError("no", 7), "r", "k", "error")
     assert loaded.args == payloads.unpack_error(payload, "r", "k", "error").args == ("no", 7)
 
 
 def test_times_of_day_and_spans_are_exact():
-    """Microseconds and signs are kept."""
+    """Times and spans keep microseconds and signs."""
     for value in (time(1, 2, 3, 4), timedelta(days=-1, microseconds=7), UUID(int=7)):
         assert CODEC.loads(CODEC.dumps(value)) == value

@@ -92,7 +92,7 @@ def closing(part):
     ],
 )
 def test_names_the_path(value, path):
-    """Containers, attributes, slots and closures are looked into."""
+    """The path leads through containers, attributes, slots and closures."""
     found = describe_fault(value, storable)
     assert found == path or (path.endswith("<") and found.startswith(path))
 
@@ -102,7 +102,7 @@ boxes = st.sampled_from([Data, Attrs, Slots, Plain, lambda v: [0, v], lambda v: 
 
 @given(st.lists(boxes, max_size=15))
 def test_the_path_leads_to_the_part(layers):
-    """However it is wrapped, following the path from the value arrives at the part at fault."""
+    """Following the path from the value leads to the part at fault, however deep it is."""
     value = BAD
     for layer in layers:
         value = layer(value)
@@ -110,7 +110,7 @@ def test_the_path_leads_to_the_part(layers):
 
 
 def test_is_asked_little_of_a_large_value():
-    """The parts of a large value are halved, not tried one by one."""
+    """For a large value only a few parts are tried, by halving."""
     asked = []
     value = [0] * 100_000 + [BAD] + [0] * 100_000
 
@@ -123,7 +123,7 @@ def test_is_asked_little_of_a_large_value():
 
 
 def test_ends_in_a_cycle_and_in_the_deep():
-    """A value that contains itself, and one of great depth, end the search."""
+    """A value that contains itself and a very deep value end the search."""
     loop: list = []
     loop.append(loop)
     assert describe_fault(loop, lambda part: False) in ("", "[0]")
@@ -134,7 +134,7 @@ def test_ends_in_a_cycle_and_in_the_deep():
 
 
 def test_a_repr_that_raises_does_no_harm():
-    """A key that cannot be shown is shown by its type."""
+    """A key whose repr raises is shown by its type."""
 
     class Odd:
         def __repr__(self):
@@ -145,7 +145,7 @@ def test_a_repr_that_raises_does_no_harm():
 
 
 def test_a_container_that_raises_does_no_harm():
-    """A mapping that fails when it is looked into is named as a whole."""
+    """A mapping that raises when it is read is named as a whole."""
 
     class Odd(dict):
         def items(self):
@@ -155,7 +155,7 @@ def test_a_container_that_raises_does_no_harm():
 
 
 def test_a_real_lock():
-    """With pickle's own opinion of what is storable."""
+    """The search works with pickle's own test, for a real lock."""
 
     def picklable(part):
         try:

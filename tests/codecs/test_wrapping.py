@@ -17,7 +17,7 @@ OLD, NEW = b"o" * 32, b"n" * 32
 
 @given(st.binary(max_size=3000) | st.integers(0, 5000).map(lambda n: b"a" * n), st.integers(0, 2000))
 def test_compressed_gives_back_what_it_was_given(value, above):
-    """Whatever the value and the limit, and it never stores more than one byte beside it."""
+    """Any value comes back, and at most one byte more is stored than without compression."""
     codec = Compressed(PickleCodec(), above=above)
     data = codec.dumps(value)
     assert codec.loads(data) == value
@@ -29,13 +29,13 @@ def test_compressed_gives_back_what_it_was_given(value, above):
     [(b"\1not zlib", "does not unpack"), (b"\2", "does not unpack"), (b"", "does not unpack")],
 )
 def test_what_was_not_compressed_by_it_is_refused(data, reason):
-    """Bytes that are no compressed payload raise a ``StorageError``."""
+    """Bytes that are no compressed payload raise ``StorageError``."""
     with pytest.raises(StorageError, match=reason):
         Compressed(PickleCodec()).loads(data)
 
 
 def test_a_small_payload_that_unpacks_to_much_is_refused():
-    """No more than ``limit`` bytes are unpacked, and a payload of just so many is read."""
+    """At most ``limit`` bytes are unpacked, and a payload of exactly that size is read."""
     data = Compressed(JsonCodec()).dumps("x" * 100_000)
     assert Compressed(JsonCodec(), limit=100_002).loads(data) == "x" * 100_000
     with pytest.raises(StorageError, match="more than 1000 bytes"):
@@ -45,13 +45,13 @@ def test_a_small_payload_that_unpacks_to_much_is_refused():
 
 
 def test_what_was_stored_without_compression_stays_readable():
-    """A runtime that compresses reads what an earlier one did not."""
+    """A compressing codec reads payloads that were stored without compression."""
     payload, _ = Payloads(PickleCodec()).pack([1, 2], *PLACE)
     assert Payloads(Compressed(PickleCodec())).unpack(payload, *PLACE) == [1, 2]
 
 
 def test_a_limit_refuses_to_store_and_to_load():
-    """A value above the limit is ``ResultNotStorable``, a payload above it is not loaded."""
+    """A value above the limit raises ``ResultNotStorable``, and a payload above it is not loaded."""
     small, large = Payloads(Limited(PickleCodec(), most=100)), Payloads(PickleCodec())
     with pytest.raises(ResultNotStorable, match="more than the 100"):
         small.pack("x" * 200, *PLACE)
@@ -62,7 +62,8 @@ def test_a_limit_refuses_to_store_and_to_load():
 
 
 def test_an_error_above_the_limit_is_stored_as_text():
-    """The step's own error is not replaced by one about its size."""
+    """A step's error that exceeds the limit is stored as text, and not replaced by an error about its
+    size."""
     _, loaded = Payloads(Limited(PickleCodec(), most=4000)).pack_error(
         ValueError("x" * 3000, "y" * 3000), *ERROR
     )
@@ -71,7 +72,7 @@ def test_an_error_above_the_limit_is_stored_as_text():
 
 @pytest.mark.parametrize("options", [{"above": -1}, {"level": 0}, {"level": True}, {"limit": 0}])
 def test_senseless_numbers_are_refused(options):
-    """Each option says what it takes."""
+    """An impossible number is refused, and the message says what the option takes."""
     with pytest.raises(ValueError, match="whole number"):
         Compressed(PickleCodec(), **options)
 
@@ -92,7 +93,8 @@ def codecs(key):
 @pytest.mark.parametrize("old", codecs(OLD), ids=repr)
 @pytest.mark.parametrize("secrets", [(None, None), (None, b"s"), (b"s", b"t"), (b"s", None)], ids=str)
 def test_a_payload_is_rekeyed_without_being_loaded(old, new, secrets):
-    """Value and error open with the new codec and secret only, and a second time there is nothing to do."""
+    """A re-keyed payload opens only with the new codec and secret, and a second time there is nothing to
+    do."""
     before, after = Payloads(old, secrets[0]), Payloads(new, secrets[1])
     for place, payload in (
         (PLACE, before.pack({"a": [1, "x" * 2000]}, *PLACE)[0]),
@@ -111,7 +113,7 @@ def test_a_payload_is_rekeyed_without_being_loaded(old, new, secrets):
 
 
 def test_what_another_key_wrote_is_not_rekeyed():
-    """A payload that does not open with the old keys is refused, and says where it stands."""
+    """A payload that the old keys do not open is refused, and the message names its place."""
     payload, _ = Payloads(Encrypted(PickleCodec(), os.urandom(32))).pack(1, *PLACE)
     with pytest.raises(CorruptPayload, match="run run-1"):
         Payloads(PickleCodec()).rekey(payload, *PLACE, Payloads(Encrypted(PickleCodec(), OLD)))

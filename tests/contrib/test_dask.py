@@ -70,7 +70,8 @@ def prefixes(executor: DaskExecutor) -> set[str]:
 
 
 def test_steps_execute_on_workers(executor: DaskExecutor, tmp_path: Path) -> None:
-    """In order, on other processes, with store, nested steps and logs; keys begin with the step's path."""
+    """Steps execute in other processes, with store, nested steps and logs, and the keys of tasks begin with
+    the step's path."""
     with Runtime(url_of(tmp_path), executor=executor) as runtime:
         found = worker_steps.squares(6)
         assert [square for square, _, _ in found] == [0, 1, 4, 9, 16, 25]
@@ -85,7 +86,7 @@ def test_steps_execute_on_workers(executor: DaskExecutor, tmp_path: Path) -> Non
 
 
 def test_a_killed_worker_repeats_no_completed_step(executor: DaskExecutor, tmp_path: Path) -> None:
-    """Dask gives the run to another worker, which replays what was recorded and continues."""
+    """When a worker dies, another worker continues the run from its records."""
     with Runtime(url_of(tmp_path)) as runtime:
         assert executor.submit(steps.order, str(tmp_path)).result(DEADLINE) == (0, 1)
         (run,) = runtime.runs()
@@ -94,7 +95,7 @@ def test_a_killed_worker_repeats_no_completed_step(executor: DaskExecutor, tmp_p
 
 
 def test_in_doubt_holds_although_dask_repeats_tasks(executor: DaskExecutor, tmp_path: Path) -> None:
-    """The body does not begin a second time: a person decides, and the audit tells where it began."""
+    """A step in doubt does not begin a second time, and the audit says where it began."""
     with Runtime(url_of(tmp_path), executor=executor) as runtime:
         with pytest.raises(StepOutcomeUnknown, match="its worker died"):
             steps.pays(str(tmp_path))
@@ -108,14 +109,14 @@ def test_in_doubt_holds_although_dask_repeats_tasks(executor: DaskExecutor, tmp_
 
 
 def test_in_doubt_needs_a_storage_that_workers_reach(executor: DaskExecutor, tmp_path: Path) -> None:
-    """In memory nobody could tell a second execution from the first, so the body never begins."""
+    """With ``memory://`` a step in doubt is refused, because nothing could notice a second execution."""
     with Runtime("memory://", executor=executor), pytest.raises(TypeError, match="workers can reach"):
         steps.pays(str(tmp_path))
     assert count(tmp_path, "charge") == 0
 
 
 def test_cancel_withdraws_what_has_not_begun(executor: DaskExecutor, tmp_path: Path) -> None:
-    """Two bodies are under way and end; the other four never begin."""
+    """A cancel waits for two bodies that have begun, and the other four never begin."""
     with Runtime(url_of(tmp_path), executor=executor):
         run = steps.crowd.start(str(tmp_path))
         until(lambda: len(list(tmp_path.glob("begun-*"))) == 2)
@@ -130,7 +131,7 @@ def test_cancel_withdraws_what_has_not_begun(executor: DaskExecutor, tmp_path: P
 
 
 def test_whole_runs(executor: DaskExecutor, tmp_path: Path) -> None:
-    """Each submission is a run of its own, sync or async; one with an id is executed once."""
+    """Each submission is a run of its own, sync or async; a workflow with an id executes once."""
     with Runtime(url_of(tmp_path)) as runtime:
         assert list(executor.map(steps.double, [1, 2, 2])) == [2, 4, 4]
         assert len(runtime.runs(workflow=steps.double)) == 3
@@ -146,7 +147,7 @@ def test_whole_runs(executor: DaskExecutor, tmp_path: Path) -> None:
 
 
 def test_what_is_wrong(executor: DaskExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is no client is refused, after the end nothing is taken, and a missing extra is named."""
+    """A wrong client, work after shutdown, and a missing extra are refused with the reason."""
     with pytest.raises(TypeError, match=r"distributed\.Client"):
         DaskExecutor("tcp://scheduler:8786")
     ended = DaskExecutor(executor.client)

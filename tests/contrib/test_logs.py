@@ -25,7 +25,7 @@ def lines():
 
 
 def test_lines_say_where_they_come_from(runtime: Runtime, lines):
-    """The run's body, a step's body, and neither."""
+    """A log line has the run and step of the body that wrote it, and neither outside a run."""
     log = logging.getLogger("shop")
 
     @step
@@ -43,7 +43,7 @@ def test_lines_say_where_they_come_from(runtime: Runtime, lines):
 
 
 def test_structlog_gets_the_same(runtime: Runtime):
-    """As a processor; outside nothing is added."""
+    """The structlog processor adds run and step inside a run, and nothing outside."""
     structlog = pytest.importorskip("structlog")
     kept = structlog.testing.LogCapture()
     log = structlog.wrap_logger(structlog.PrintLogger(), processors=[add_run, kept])
@@ -64,7 +64,7 @@ def test_structlog_gets_the_same(runtime: Runtime):
 
 
 def test_lines_say_to_which_trace_they_belong():
-    """Ids of the span that a body executes in; outside there are none."""
+    """A log line has the ids of the span in which its body executes, and none without a span."""
     sdk = pytest.importorskip("opentelemetry.sdk.trace")
     from opentelemetry.trace import get_current_span
 

@@ -95,7 +95,8 @@ def child(x):
 
 
 def test_spans_nest_as_calls_do(storage, clock, kit):
-    """A step below its run or step, a child below what called it, a root below what is current."""
+    """The parent of a step's span is its step or run, that of a child its caller, that of a root the current
+    span."""
 
     @workflow(id="w-{x}")
     def w(x):
@@ -124,7 +125,8 @@ def test_spans_nest_as_calls_do(storage, clock, kit):
 
 
 def test_bodies_execute_inside_their_span(storage, clock, kit):
-    """Sync, async, in threads of ``submit`` and ``map``, and with a timeout."""
+    """Sync and async bodies, bodies in threads of ``submit`` and ``map``, and bodies with a timeout execute
+    in their span."""
     seen = {}
 
     def look(name):
@@ -177,14 +179,14 @@ def elsewhere(executor):
 
 
 def test_bodies_in_other_processes_execute_inside_their_span(tmp_path, kit):
-    """So that what they do is told below it."""
+    """Bodies in other processes execute in their span."""
     with ProcessPoolExecutor(1) as pool, Runtime(f"sqlite:///{tmp_path}/flow.db", hooks=kit.tracing):
         found = elsewhere.options(fresh=True)(pool)
     assert sorted(found) == sorted(id_of(span) for span in kit.spans() if span.name.endswith("span_there"))
 
 
 def test_failed_attempts_are_events_of_one_span(storage, clock, kit):
-    """With the wait, the number and the type; the last one makes the span an error."""
+    """A failed attempt is an event with number, wait and type, and the last one makes the span an error."""
 
     @step(retry=Retry(attempts=3, initial=2, jitter=0))
     def broken(x):
@@ -212,7 +214,7 @@ def test_failed_attempts_are_events_of_one_span(storage, clock, kit):
 
 
 def test_a_continued_run_is_a_new_span_linked_to_the_one_before(tmp_path, kit):
-    """From another process too: the link lies in the run. Replayed steps have no span, the run's counts them."""
+    """A run that continues, in another process too, has a new span with a link, and counts replayed steps."""
     works = []
 
     @step(retry=ONCE)
@@ -245,7 +247,7 @@ def test_a_continued_run_is_a_new_span_linked_to_the_one_before(tmp_path, kit):
 
 
 def test_every_end_of_a_run_ends_its_spans(storage, clock, kit):
-    """Cancelled, interrupted, timed out; and the steps that were under way."""
+    """Cancelled, interrupted and timed-out runs end their spans and those of their executing steps."""
 
     @step
     def stops(how):
@@ -280,7 +282,7 @@ def test_every_end_of_a_run_ends_its_spans(storage, clock, kit):
 
 
 def test_metrics_have_names_and_statuses_but_no_ids(storage, clock, kit):
-    """Durations, retries, replays."""
+    """Metrics count durations, retries and replays, by name and status and never by id."""
     calls = []
 
     @step(retry=Retry(attempts=2, jitter=0))
@@ -336,7 +338,7 @@ def pays(card):
     [(False, None, False), (True, None, True), (True, "encrypted", False)],
 )
 def test_values_are_told_only_on_request_and_never_when_they_are_hidden(values, codec, told):
-    """Arguments and messages of errors."""
+    """Arguments and messages are added on request only, and never if they are hidden."""
     kit = Kit(values=values)
     hidden = Encrypted(PickleCodec(), bytes(range(32))) if codec else PickleCodec()
     with Runtime("memory://", codec=hidden, hooks=kit.tracing), pytest.raises(ValueError):
@@ -346,7 +348,7 @@ def test_values_are_told_only_on_request_and_never_when_they_are_hidden(values, 
 
 
 def test_an_exporter_that_raises_disturbs_nothing(storage, clock, caplog):
-    """It is logged."""
+    """An exporter that raises is logged and disturbs no run."""
 
     class Broken(SpanExporter):
         def export(self, spans):
@@ -359,7 +361,7 @@ def test_an_exporter_that_raises_disturbs_nothing(storage, clock, caplog):
 
 
 def test_without_an_sdk_nothing_happens(storage, clock):
-    """No tag, no write, the same results."""
+    """Without an SDK there is no tag and no write, and results are the same."""
     with Runtime(storage, clock=clock, hooks=Tracing()) as runtime:
         assert child(3) == 3
         (run,) = runtime.runs()
@@ -367,7 +369,7 @@ def test_without_an_sdk_nothing_happens(storage, clock):
 
 
 def test_a_step_outside_a_run_and_rt_do_are_traced(storage, clock, kit):
-    """``rt.do`` is a run of one step; ``try`` outside is a step alone."""
+    """``rt.do`` is traced as a run with one step; a ``try`` step outside a run has a span of its own."""
     with Runtime(storage, clock=clock, hooks=kit.tracing) as runtime:
         runtime.do(inner, 1)
         runtime.try_(inner, 2)
@@ -376,7 +378,8 @@ def test_a_step_outside_a_run_and_rt_do_are_traced(storage, clock, kit):
 
 
 def test_queues_tell_how_many_wait_and_how_long(storage, clock, kit):
-    """The depth is that of the storage now; the wait of a run is measured once, from when it was due."""
+    """The depth of a queue is read from the storage, and the wait of a run is measured once, from when it was
+    due."""
     with Runtime(storage, clock=clock, hooks=[kit.tracing]) as runtime:
         hold.enqueue(), hold.options(queue="mail").enqueue(), hold.options(queue="mail").enqueue()
         assert kit.points("flowdsl.queue.depth") == {(("queue", "default"),): 1, (("queue", "mail"),): 2}

@@ -1,4 +1,4 @@
-"""What a person would do next with a run."""
+"""Advice: the commands that a person should use next with a run."""
 
 import json
 
@@ -19,18 +19,18 @@ def _pending(kind="step", path="shop.pay", key="ab12" * 10, **extra):
 
 @pytest.mark.parametrize("status", ["completed", "cancelled", "pending", "running"])
 def test_a_run_that_needs_nobody_gets_no_advice(status):
-    """A settled run and one that executes need nothing."""
+    """A finished run and an executing run get no advice."""
     assert advice(_run(), status, [_pending(), _pending("sleep", until=9e9)]) == []
 
 
 def test_a_failed_run_is_retried_unless_it_is_settled():
-    """What a retry would refuse is not advised."""
+    """A failed run gets ``retry``, unless a retry would be refused."""
     assert advice(_run(), "failed", []) == [["flowdsl", "retry", "order 7", "--app", "shop"]]
     assert advice(_run(retryable=False), "failed", []) == []
 
 
 def test_an_interrupted_run_is_resumed():
-    """With the module that its workflow's name tells, and whatever else the caller adds."""
+    """An interrupted run gets ``resume`` with the module in its workflow's name, and the caller's options."""
     found = advice(_run(), "interrupted", [_pending()], ["--storage", "sqlite:///a b.db"])
     assert [shell_line(one) for one in found] == [
         "flowdsl resume 'order 7' --app shop --storage 'sqlite:///a b.db'"
@@ -38,26 +38,26 @@ def test_an_interrupted_run_is_resumed():
 
 
 def test_a_step_in_doubt_is_resolved_first():
-    """Resuming cannot work before; all that can be said of the step is offered."""
+    """A run with a step in doubt gets all three answers of ``resolve``, because ``resume`` would fail."""
     found = advice(_run(), "interrupted", [_pending(intent=True), _pending("wait", signal="go")])
     assert {one[1] for one in found} == {"resolve"}
     assert [one[3:5] for one in found] == [["pay", "--result"], ["pay", "--error"], ["pay", "--rerun"]]
 
 
 def test_steps_in_doubt_of_one_name_are_meant_by_their_keys():
-    """A name that means two steps is no advice."""
+    """If two steps in doubt have one name, the advice uses their keys."""
     steps = [_pending(key=digit * 40, intent=True) for digit in "ab"]
     found = advice(_run(), "interrupted", steps)
     assert {one[3] for one in found} == {"a" * 12, "b" * 12}
 
 
 def test_a_step_that_is_executing_is_not_in_doubt():
-    """While somebody executes the run, its steps are simply under way."""
+    """A step of a run that is executing is not in doubt."""
     assert advice(_run(), "running", [_pending(intent=True)]) == []
 
 
 def test_a_waiting_run_is_told_the_names_that_it_waits_for():
-    """Each awaited name once; an interrupted run is resumed first."""
+    """A waiting run gets ``signal`` for each awaited name once, and ``resume`` first if it is interrupted."""
     steps = [_pending("wait", signal="paid"), _pending("wait", signal="paid"), _pending("wait", names=["a"])]
     names = [["flowdsl", "signal", "order 7", "paid"], ["flowdsl", "signal", "order 7", "a"]]
     assert advice(_run(), "running", steps) == names

@@ -34,7 +34,7 @@ DISTINCT = [
 
 
 def test_other_types_have_other_encodings() -> None:
-    """No two annotations that differ share an encoding, nor do they share one with what they are made of."""
+    """Two different annotations never share an encoding, nor with their parts."""
     assert len({encode(value) for value in DISTINCT}) == len(DISTINCT)
 
 
@@ -50,12 +50,12 @@ def test_other_types_have_other_encodings() -> None:
     ids=str,
 )
 def test_equal_types_have_one_encoding(one: Any, same: Any) -> None:
-    """Unions and literals have no order, however they are written."""
+    """Unions and literals have no order, so equal types have one encoding."""
     assert one == same
     assert encode(one) == encode(same)
 
 
 def test_what_is_known_by_its_identity_only_is_refused() -> None:
-    """A type variable is no other than itself, and no other process has it."""
+    """A type variable is refused, because no other process has the same one."""
     with pytest.raises(UnkeyableArgument):
         encode(typing.TypeVar("T"))

@@ -48,7 +48,7 @@ def distinct(*values: Any) -> bool:
 
 @given(arrays)
 def test_memory_layout_does_not_count(array: Any) -> None:
-    """Order in memory, byte order, strides and copies make no difference."""
+    """Memory order, byte order, strides and copies do not change the encoding of an array."""
     code = encode(array)
     padded = np.zeros((*array.shape, 2), array.dtype)
     padded[..., 0] = array
@@ -64,7 +64,7 @@ def test_memory_layout_does_not_count(array: Any) -> None:
 
 @given(arrays, st.data())
 def test_values_shape_and_dtype_count(array: Any, data: st.DataObject) -> None:
-    """Another value, shape, dtype or kind of container is another key."""
+    """Another value, shape, dtype or kind of container changes the encoding."""
     assert distinct(array, array[None], array.tolist(), array.astype("O"))
     if array.size:
         place = data.draw(st.integers(0, array.size - 1))
@@ -75,7 +75,7 @@ def test_values_shape_and_dtype_count(array: Any, data: st.DataObject) -> None:
 
 
 def test_numpy_scalars_are_their_own_values() -> None:
-    """A numpy scalar differs from Python's number, other widths, and an array without dimensions."""
+    """A numpy scalar differs from a Python number, from another width, and from a zero-dimensional array."""
     assert distinct(1, np.int64(1), np.int32(1), np.float64(1), 1.0, np.bool_(True), True, np.array(1))
     assert distinct("a", np.str_("a"), b"a", np.bytes_(b"a"), np.array("a"))
     assert encode(np.longlong(1)) == encode(np.int64(1))
@@ -84,7 +84,7 @@ def test_numpy_scalars_are_their_own_values() -> None:
 
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "c8", "c16"])
 def test_zeros_are_two_and_nans_are_one_in_arrays(dtype: str) -> None:
-    """-0.0 differs from 0.0 in an array, and all NaNs are one, in both parts of complex numbers."""
+    """In arrays -0.0 differs from 0.0, and all NaNs are equal, also in parts of complex numbers."""
     zero, nan = np.zeros(2, dtype), np.full(2, np.nan, dtype)
     negative = -nan
     assert distinct(zero, -zero, nan)
@@ -94,7 +94,7 @@ def test_zeros_are_two_and_nans_are_one_in_arrays(dtype: str) -> None:
 
 
 def test_large_arrays_are_hashed_by_content() -> None:
-    """An array above the size that is copied counts by each byte all the same."""
+    """Each byte of an array counts, even above the size that is copied."""
     array = np.arange(100_000)
     other = array.copy()
     other[-1] = 0
@@ -103,7 +103,7 @@ def test_large_arrays_are_hashed_by_content() -> None:
 
 
 def test_object_arrays_count_by_element() -> None:
-    """An object array counts by its elements, and is refused where one of them is."""
+    """An object array is encoded by its elements, and refused if an element has no encoding."""
     assert encode(np.array(["a", 1, None], "O")) == encode(np.array(["a", 1, None], "O"))
     assert distinct(np.array(["a", 1], "O"), np.array(["a", 1.0], "O"), np.array([["a", 1]], "O"))
     with pytest.raises(Unkeyable) as caught:
@@ -112,7 +112,7 @@ def test_object_arrays_count_by_element() -> None:
 
 
 def test_structured_arrays_count_by_field() -> None:
-    """Fields and their names count; the padding between them, which holds anything, does not."""
+    """The fields and names of a structured array count; its padding does not."""
     packed, aligned = np.dtype([("a", "i1"), ("b", "f8")]), np.dtype([("a", "i1"), ("b", "f8")], align=True)
     noise = np.frombuffer(b"\x01" + b"\xff" * 7 + np.float64(2).tobytes(), aligned)
     assert encode(noise) == encode(np.array([(1, 2.0)], packed))
@@ -121,7 +121,7 @@ def test_structured_arrays_count_by_field() -> None:
 
 
 def test_masked_arrays_count_by_what_is_seen() -> None:
-    """What lies under the mask makes no difference; the mask does."""
+    """The mask of a masked array counts; the values under it do not."""
     seen = np.ma.array([1, 2], mask=[False, True])
     assert encode(seen) == encode(np.ma.array([1, 99], mask=[False, True]))
     assert distinct(seen, np.ma.array([1, 0]), np.array([1, 0]))
@@ -132,7 +132,7 @@ class Image(np.ndarray):  # type: ignore[misc]
 
 
 def test_array_subclasses_and_dtypes() -> None:
-    """A subclass of ndarray is not an ndarray, and a dtype is a value of its own."""
+    """A subclass of ndarray differs from ndarray, and a dtype is a value of its own."""
     array = np.arange(4).reshape(2, 2)
     assert distinct(array, array.view(Image), array.view(np.recarray))
     assert distinct(np.dtype("f8"), np.dtype("f4"), np.dtype([("a", "f8")]), np.float64, "<f8")
@@ -140,7 +140,7 @@ def test_array_subclasses_and_dtypes() -> None:
 
 
 def test_long_doubles_are_refused() -> None:
-    """A type whose size depends on the platform cannot have the same key on all of them."""
+    """A type whose size depends on the platform is refused."""
     if np.dtype(np.longdouble).itemsize == 8:
         pytest.skip("long double is double here")
     with pytest.raises(Unkeyable, match="differs between platforms"):
@@ -148,7 +148,7 @@ def test_long_doubles_are_refused() -> None:
 
 
 def test_what_numpy_has_besides_arrays() -> None:
-    """A function of numpy counts by its path; a random generator is refused."""
+    """A function of numpy is encoded by its path; a random generator is refused."""
     assert distinct(np.mean, np.median, np.int64)
     with pytest.raises(Unkeyable):
         encode(np.random.default_rng(1))
@@ -199,20 +199,20 @@ FRAMES = {
 
 
 def test_pandas_values_are_told_apart() -> None:
-    """All that makes a frame, series, index or scalar another one makes another key."""
+    """Each difference between two frames, series, indexes or scalars of pandas changes the encoding."""
     assert distinct(*(make() for make in FRAMES.values()))
 
 
 @pytest.mark.parametrize("name", FRAMES)
 def test_pandas_values_are_the_same_when_made_again(name: str) -> None:
-    """Made again, copied, or stored and loaded, a pandas value keeps its key."""
+    """A pandas value that is made again, copied, or stored and loaded has the same encoding."""
     value = FRAMES[name]()
     assert encode(value) == encode(FRAMES[name]()) == encode(copy.deepcopy(value))
     assert encode(pickle.loads(pickle.dumps(value))) == encode(value)
 
 
 def test_what_does_not_count_of_a_frame() -> None:
-    """Blocks, ``attrs``, how a counting index is kept and the order of unordered categories do not count."""
+    """Blocks, ``attrs``, the kind of a range index, and the order of unordered categories do not count."""
     frame = pd.DataFrame({"a": [1, 2], "b": [3, 4]})
     built = frame[["a"]].copy()
     built["b"] = frame["b"]
@@ -227,12 +227,12 @@ def test_what_does_not_count_of_a_frame() -> None:
 
 
 def test_columns_of_numbers_are_taken_as_arrays() -> None:
-    """A column that numpy keeps is encoded as its array, not number by number."""
+    """A column of numbers is encoded as its array."""
     assert encode(np.arange(3.0))[len("x13:numpy.ndarray") :] in encode(pd.Series(np.arange(3.0)))
 
 
 def test_a_frame_with_a_strange_object_is_refused() -> None:
-    """An object without an encoding in a cell is found."""
+    """A frame with an object without an encoding in a cell is refused."""
     with pytest.raises(Unkeyable, match="no canonical encoding"):
         encode(pd.DataFrame({"a": [object()]}))
 
@@ -263,13 +263,13 @@ POLARS = {
 
 
 def test_polars_values_are_told_apart() -> None:
-    """All that makes a polars frame or series another one makes another key."""
+    """Each difference between two frames or series of polars changes the encoding."""
     assert distinct(*(make() for make in POLARS.values()))
 
 
 @pytest.mark.parametrize("name", POLARS)
 def test_polars_values_are_the_same_when_made_again(name: str) -> None:
-    """Made again, in chunks, or stored and loaded, a polars value keeps its key."""
+    """A polars value that is made again, in chunks, or stored and loaded has the same encoding."""
     value = POLARS[name]()
     assert encode(value) == encode(POLARS[name]())
     assert encode(pickle.loads(pickle.dumps(value))) == encode(value)
@@ -278,7 +278,7 @@ def test_polars_values_are_the_same_when_made_again(name: str) -> None:
 
 
 def test_categories_of_polars_count_by_name() -> None:
-    """A categorical counts by its strings, not by the numbers that a process gave them."""
+    """A polars categorical is encoded by its strings, not by the numbers of this process."""
     code = (
         "import polars as pl; from flowdsl.core.encoding import encode\n"
         "earlier = pl.Series({!r}, dtype=pl.Categorical)\n"
@@ -289,7 +289,7 @@ def test_categories_of_polars_count_by_name() -> None:
 
 
 def test_a_query_is_refused() -> None:
-    """A lazy frame is a question, not a value."""
+    """A lazy frame is refused."""
     with pytest.raises(Unkeyable):
         encode(pl.LazyFrame({"a": [1]}))
 
@@ -298,7 +298,7 @@ def test_a_query_is_refused() -> None:
 
 
 def test_array_libraries_are_not_imported_for_encoding() -> None:
-    """Encoding plain values, and instances of any class, loads none of the three libraries."""
+    """Encoding plain values and instances of classes imports none of the three libraries."""
     code = (
         "import sys\n"
         "from flowdsl.core.encoding import encode\nfrom flowdsl.core.unkeyable import Unkeyable\n"
@@ -311,7 +311,7 @@ def test_array_libraries_are_not_imported_for_encoding() -> None:
 
 
 def test_encodings_of_arrays_are_golden() -> None:
-    """Encodings of arrays and frames of numbers are what they were when they were first released."""
+    """Encodings of arrays and frames of numbers never change."""
     assert encode(np.array([[1, -2]], ">i4")) == (
         b"x13:numpy.ndarrayt3:s3:<i4t2:i1;i2;y8:\x01\x00\x00\x00\xfe\xff\xff\xff"
     )

@@ -1,4 +1,4 @@
-"""Binding calls: what counts of their arguments, what is left out, what is refused, and calling again."""
+"""Binding calls: which arguments count, which are left out, which are refused, and calling again."""
 
 import inspect
 import pickle
@@ -77,7 +77,7 @@ def fitting(draw: st.DrawFn, task: Callable[..., Any]) -> Any:
 
 @given(functions(), calls)
 def test_binding_is_pythons(task: Callable[..., Any], call: Any) -> None:
-    """Any call is bound, or refused, as Python itself does it, and can be made again from its arguments."""
+    """Binding accepts or refuses a call exactly as Python does, and the call can be made again."""
     args, kwargs = call
     binder = Binder(task, path="jobs.task")
     try:
@@ -105,7 +105,7 @@ def test_binding_is_pythons(task: Callable[..., Any], call: Any) -> None:
     ],
 )
 def test_calls_that_do_not_fit_are_refused_like_pythons(args: Any, kwargs: Any, message: str) -> None:
-    """The message is that of Python, and names the step."""
+    """The error for a wrong call has Python's message, and names the step."""
 
     def task(a: Any, /, b: Any = 0, *, c: Any) -> None: ...
 
@@ -125,7 +125,7 @@ def typed(value: Any) -> Any:
 
 @given(functions(), st.data())
 def test_two_calls_have_one_key_exactly_if_they_mean_the_same(task: Any, data: st.DataObject) -> None:
-    """How arguments are passed makes no difference; what arrives does."""
+    """Two calls have one key exactly if the function gets the same arguments."""
     binder = Binder(task, path="jobs.task")
     a = binder.bind(*data.draw(fitting(task)))
     b = binder.bind(*data.draw(fitting(task)))
@@ -134,7 +134,7 @@ def test_two_calls_have_one_key_exactly_if_they_mean_the_same(task: Any, data: s
 
 @given(functions(), st.data())
 def test_an_added_optional_parameter_changes_nothing(task: Any, data: st.DataObject) -> None:
-    """Optional parameters that are added leave the old calls their keys, and no default has changed."""
+    """A new optional parameter changes neither key nor defaults of old calls."""
     old = Binder(task, path="jobs.task")
     signature = inspect.signature(task)
     extra = inspect.Parameter("extra", inspect.Parameter.KEYWORD_ONLY, default=5)
@@ -169,12 +169,12 @@ def key_of(fn: Any, *args: Any, **kwargs: Any) -> str:
 
 
 def test_names_count_and_places_do_not() -> None:
-    """Parameters may change places and kinds; another name is another argument."""
+    """Parameters may change places and kinds; a renamed one changes the key."""
     assert key_of(charge, 10) == key_of(moved, amount=10) != key_of(renamed, 10)
 
 
 def test_what_encodes_as_the_default_is_left_out() -> None:
-    """Passing a default explicitly is like not passing it; what is merely equal to it is not."""
+    """An explicit default is left out; a value that is only equal to it is not."""
 
     def task(count: Any = 1, items: Any = (1, [2]), ratio: Any = 0.5) -> None: ...
 
@@ -189,7 +189,7 @@ def test_a_key_is_that_of_its_parts() -> None:
 
 
 def test_ignored_parameters_do_not_count() -> None:
-    """An ignored parameter is not encoded, not among the arguments, and not in the preview."""
+    """An ignored parameter is not encoded, not stored, and not shown."""
     binder = Binder(charge, path="shop.charge", ignore=("client",))
     call = binder.bind((10,), {"client": object()})
     assert call.canonical == binder.bind((10,), {"client": object()}).canonical
@@ -199,13 +199,13 @@ def test_ignored_parameters_do_not_count() -> None:
 
 
 def test_an_unknown_name_in_ignore_is_refused_when_built() -> None:
-    """A misspelt name in ``ignore=`` is said, with the names there are."""
+    """An unknown name in ``ignore=`` is refused, and the message lists the parameters."""
     with pytest.raises(ValueError, match=r"'shop.charge'.*'clint'.*'amount', 'currency', 'client'"):
         Binder(charge, path="shop.charge", ignore=("clint",))
 
 
 def test_key_stands_for_the_arguments() -> None:
-    """With ``key=``, only what it returns counts; it gets the arguments as they were passed."""
+    """With ``key=`` only its result counts, and it gets the arguments as they were passed."""
     binder = Binder(charge, path="shop.charge", key=lambda amount, **_: amount["id"])
     one = binder.bind(({"id": 1, "x": object()},), {})
     assert one.canonical == binder.bind(({"id": 1},), {"currency": "USD"}).canonical
@@ -216,7 +216,7 @@ def test_key_stands_for_the_arguments() -> None:
 
 
 def test_arguments_are_checked_before_key_is_called() -> None:
-    """A call that does not fit is refused as such, whatever ``key=`` would do with it."""
+    """A call that does not fit is refused before ``key=`` is called."""
     binder = Binder(charge, path="shop.charge", key=lambda **_: 1 / 0)
     with pytest.raises(TypeError, match="missing a required argument: 'amount'"):
         binder.bind((), {})
@@ -225,7 +225,7 @@ def test_arguments_are_checked_before_key_is_called() -> None:
 
 
 def test_variable_arguments_count_under_their_names() -> None:
-    """``*args`` is a tuple and ``**kwargs`` a dict; empty ones do not count and do not show."""
+    """``*args`` is encoded as a tuple and ``**kwargs`` as a dict; empty ones are left out."""
 
     def task(*args: Any, **kwargs: Any) -> None: ...
 
@@ -260,7 +260,7 @@ class Branch(Shop):
 
 
 def test_a_receiver_counts_if_it_has_an_identity() -> None:
-    """``self`` counts by ``__flow_key__`` or not at all, ``cls`` by its path."""
+    """``self`` counts only with ``__flow_key__``, and ``cls`` by its path."""
     binder = Binder(Shop.sell, path="shop.sell", receiver=True)
     plain = binder.bind(("pen",), {}, Shop())
     assert plain.canonical == binder.bind(("pen",), {}, Shop()).canonical
@@ -275,19 +275,19 @@ def test_a_receiver_counts_if_it_has_an_identity() -> None:
 
 
 def test_who_has_an_identity() -> None:
-    """A class and an instance with ``__flow_key__`` have one; there is none to miss without a receiver."""
+    """A class and an instance with ``__flow_key__`` have an identity, and a function needs none."""
     assert [has_identity(it) for it in (Shop(), Shop, Branch(1), NO_RECEIVER)] == [False, True, True, True]
     assert Binder.has_identity(Branch(1))
 
 
 def test_the_receiver_can_be_ignored() -> None:
-    """``ignore=("self",)`` leaves even a receiver with an identity out."""
+    """``ignore=("self",)`` leaves out even a receiver with an identity."""
     binder = Binder(Shop.sell, path="shop.sell", receiver=True, ignore=("self",))
     assert binder.bind(("pen",), {}, Branch(1)).canonical == binder.bind(("pen",), {}, Branch(2)).canonical
 
 
 def test_key_gets_the_receiver_if_it_asks_for_it() -> None:
-    """``key=`` whose first parameter is ``self`` is called like the method; else without the receiver."""
+    """A ``key=`` function whose first parameter is ``self`` gets the receiver; others do not."""
     with_self = Binder(Shop.sell, path="shop.sell", receiver=True, key=lambda self, item: (self.city, item))
     without = Binder(Shop.sell, path="shop.sell", receiver=True, key=lambda item: item)
     assert with_self.bind(("pen",), {}, Branch(1)).arguments == {"item": "pen"}
@@ -298,7 +298,7 @@ def test_key_gets_the_receiver_if_it_asks_for_it() -> None:
 
 
 def test_a_method_that_takes_its_receiver_among_others() -> None:
-    """A method of the form ``def m(*args)`` binds without its receiver like any other."""
+    """A method ``def m(*args)`` binds without its receiver."""
     binder = Binder(Shop.sell_loosely, path="shop.sell", receiver=True)
     assert binder.bind(("pen",), {}, Shop()).arguments == {"args": ("pen",)}
 
@@ -311,7 +311,7 @@ def defaults_of(fn: Any, *args: Any) -> str:
 
 
 def test_a_changed_default_is_told_and_an_added_one_is_not() -> None:
-    """The record of left-out defaults names those that were changed, by type and value."""
+    """The stored defaults show changed defaults by type and value, and no added ones."""
 
     def old(a: Any = 1, b: Any = "x", c: Any = None) -> None: ...
 
@@ -324,7 +324,7 @@ def test_a_changed_default_is_told_and_an_added_one_is_not() -> None:
 
 
 def test_a_mutable_default_is_looked_at_each_time() -> None:
-    """A default list that the body has filled is left out all the same, but told to be another one."""
+    """A default list that a body has changed is left out of the key, but recorded as changed."""
 
     def task(seen: list[int] = []) -> None: ...
 
@@ -339,7 +339,7 @@ def test_a_mutable_default_is_looked_at_each_time() -> None:
 
 
 def test_a_default_without_an_encoding_is_no_problem() -> None:
-    """An unkeyable default is left out and known by its type; passing another such object is refused."""
+    """A default without an encoding is left out and recorded by type; passing such an object is refused."""
     unset = object()
 
     def task(value: Any = unset) -> None: ...
@@ -361,7 +361,7 @@ class Order:
 
 
 def test_an_unkeyable_argument_is_named_with_its_place_and_what_to_do() -> None:
-    """The error names step, parameter, attribute path and class, says what to do, and can be stored."""
+    """The error names step, parameter, attribute and class, says what to do, and can be stored."""
     binder = Binder(charge, path="shop.charge")
     with pytest.raises(UnkeyableArgument) as caught:
         binder.bind(({"order": Order([0, object()])},), {})
@@ -385,7 +385,7 @@ def test_an_unkeyable_argument_is_named_with_its_place_and_what_to_do() -> None:
     ],
 )
 def test_unkeyable_results_of_key_and_flow_key_are_named(binder: Any, receiver: Any, parameter: str) -> None:
-    """What ``key=`` or ``__flow_key__`` returns is named as the culprit, without useless advice."""
+    """The error for a result of ``key=`` or ``__flow_key__`` names it, and gives no useless advice."""
     with pytest.raises(UnkeyableArgument) as caught:
         binder.bind((1,), {}, receiver)
     assert caught.value.parameter == parameter  # type: ignore[attr-defined]
@@ -393,7 +393,7 @@ def test_unkeyable_results_of_key_and_flow_key_are_named(binder: Any, receiver: 
 
 
 def test_deep_and_endless_arguments_are_refused() -> None:
-    """Depth, cycles and an exhausted stack are all typed refusals."""
+    """Too deep arguments, cycles, and a used-up stack are typed refusals."""
 
     class Endless:
         def __flow_key__(self) -> Any:
@@ -408,7 +408,7 @@ def test_deep_and_endless_arguments_are_refused() -> None:
 
 
 def test_what_has_no_signature_is_refused_when_built() -> None:
-    """A C function of which Python knows no signature is refused with the way out."""
+    """A C function without a signature is refused, and the message says what to do."""
     with pytest.raises(TypeError, match="wrap it in a function"):
         Binder(dict.update, path="builtins.update")
 
@@ -417,7 +417,7 @@ def test_what_has_no_signature_is_refused_when_built() -> None:
 
 
 def test_calling_again_needs_what_was_ignored() -> None:
-    """Without its ignored argument a call cannot be made again, unless there is a default."""
+    """A call with an ignored argument cannot be made again, unless the parameter has a default."""
 
     def task(client: Any, item: str, retries: int = 3) -> None: ...
 
@@ -431,7 +431,7 @@ def test_calling_again_needs_what_was_ignored() -> None:
 
 
 def test_calling_again_with_a_parameter_that_is_gone() -> None:
-    """A stored argument that the function does not take any more is named."""
+    """A stored argument whose parameter is gone is named."""
     with pytest.raises(TypeError, match="no parameter 'colour' any more"):
         Binder(charge, path="shop.charge").call_with({"amount": 1, "colour": "red"})
 
@@ -440,7 +440,7 @@ def test_calling_again_with_a_parameter_that_is_gone() -> None:
 
 
 def test_explanations_tell_what_went_into_the_key() -> None:
-    """An explanation shows counted, defaulted and ignored arguments, and the key that a call gets."""
+    """An explanation shows counted, defaulted and ignored arguments, and the key."""
     call = Binder(charge, path="shop.charge", ignore=("client",)).bind((10,), {})
     text = call.explain(scope="ab", version="2", occurrence=1)
     for line in (
@@ -458,7 +458,7 @@ def test_explanations_tell_what_went_into_the_key() -> None:
 
 
 def test_previews_never_raise() -> None:
-    """An argument whose repr raises, or that is huge, is shown all the same."""
+    """An argument whose repr raises, or that is huge, is still shown."""
 
     class Broken:
         def __repr__(self) -> str:

@@ -30,7 +30,7 @@ def test_numbers_are_seconds(number: float) -> None:
 
 @given(st.timedeltas(timedelta(0)))
 def test_timedeltas_are_their_length(delta: timedelta) -> None:
-    """A ``timedelta`` is its length."""
+    """A ``timedelta`` is its number of seconds."""
     assert seconds(delta) == delta.total_seconds()
 
 
@@ -69,7 +69,7 @@ def test_parts_add_up(data: st.DataObject) -> None:
     ],
 )
 def test_durations_of_the_documentation(text: str, expected: float) -> None:
-    """The forms that the documentation shows mean what it says."""
+    """The durations in the documentation mean what it says."""
     assert seconds(text) == expected
 
 
@@ -109,7 +109,7 @@ def test_durations_of_the_documentation(text: str, expected: float) -> None:
     ],
 )
 def test_nonsense_is_refused_with_the_text_and_examples(text: str) -> None:
-    """What cannot be read is refused, showing the text and what could be written."""
+    """An unreadable text is refused, and the message shows it with readable examples."""
     with pytest.raises(ValueError, match="cannot read the duration") as caught:
         seconds(text)
     assert repr(text[:20])[:-1] in str(caught.value)
@@ -121,7 +121,7 @@ def test_nonsense_is_refused_with_the_text_and_examples(text: str) -> None:
     ("text", "reason"), [("1 month", "fixed length"), ("2 Years", "fixed"), ("-1s", "negative")]
 )
 def test_why_a_text_is_refused_is_said(text: str, reason: str) -> None:
-    """Months, years and negative durations are refused with the reason."""
+    """Months, years and negative texts are refused, with the reason."""
     with pytest.raises(ValueError, match=reason):
         seconds(text)
 
@@ -130,20 +130,20 @@ def test_why_a_text_is_refused_is_said(text: str, reason: str) -> None:
     "value", [-1, -0.1, float("nan"), float("inf"), -timedelta(1), 10**400, Decimal("-1")]
 )
 def test_negative_and_endless_durations_are_refused(value: Any) -> None:
-    """A duration is finite and not negative."""
+    """A negative or infinite duration is refused."""
     with pytest.raises(ValueError, match="finite and not negative"):
         seconds(value)
 
 
 @pytest.mark.parametrize("value", [None, True, b"5s", [1], 1j, object()])
 def test_other_types_are_refused(value: Any) -> None:
-    """What is no number, timedelta or text is a ``TypeError`` that names its type."""
+    """Another type is a ``TypeError`` that names it."""
     with pytest.raises(TypeError, match=type(value).__name__):
         seconds(value)
 
 
 def test_other_numbers_are_taken() -> None:
-    """Fractions, decimals and numpy's numbers are numbers; minus zero is zero."""
+    """Fractions, decimals and numpy numbers are accepted, and minus zero is zero."""
     np = pytest.importorskip("numpy")
     assert [seconds(value) for value in (Fraction(1, 2), Decimal("0.5"), np.float32(0.5))] == [0.5] * 3  # type: ignore[arg-type]
     assert str(seconds(-0.0)) == "0.0"

@@ -156,7 +156,7 @@ def depth(value: Any) -> int:
 @example({1: 2}, {1.0: 2})
 @example([[]], [()])
 def test_keys_are_equal_exactly_if_values_are(a: Any, b: Any) -> None:
-    """Two values have one encoding exactly if they are equal by type and value."""
+    """Two values have one encoding exactly if type and value are equal."""
     assert (encode(a) == encode(b)) == same(a, b)
 
 
@@ -164,21 +164,21 @@ def test_keys_are_equal_exactly_if_values_are(a: Any, b: Any) -> None:
 @example("\udc80")
 @example(-(2**70))
 def test_an_encoding_can_be_read_back(value: Any) -> None:
-    """Nothing is lost: a decoder gets the value back, as long as no container is folded."""
+    """A value can be decoded from its encoding, if no container is folded into a digest."""
     assume(depth(value) <= encoders._FOLD_DEPTH)
     assert same(decode(encode(value)), value)
 
 
 @given(values, values)
 def test_no_encoding_begins_another(a: Any, b: Any) -> None:
-    """No encoding is the beginning of another, so encodings can be put side by side."""
+    """No encoding is the beginning of another, so encodings can be joined."""
     left, right = encode(a), encode(b)
     assert left == right or not right.startswith(left)
 
 
 @given(values)
 def test_a_copy_and_a_loaded_pickle_have_the_same_encoding(value: Any) -> None:
-    """Copies, and what comes back from storage, are the same value."""
+    """A copy of a value, and the value loaded from its pickle, have the same encoding."""
     code = encode(value)
     assert encode(copy.deepcopy(value)) == code
     assert encode(pickle.loads(pickle.dumps(value))) == code
@@ -186,7 +186,7 @@ def test_a_copy_and_a_loaded_pickle_have_the_same_encoding(value: Any) -> None:
 
 @given(st.dictionaries(scalars.filter(hashable), values), st.randoms())
 def test_order_of_mappings_and_sets_does_not_count(value: dict[Any, Any], rng: random.Random) -> None:
-    """A dict, set or frozenset filled in another order is the same value."""
+    """The order of a dict, set or frozenset does not count."""
     items = list(value.items())
     rng.shuffle(items)
     names = [name for name, _ in items]
@@ -197,7 +197,7 @@ def test_order_of_mappings_and_sets_does_not_count(value: dict[Any, Any], rng: r
 
 @given(values, st.integers(0, 6))
 def test_sharing_does_not_count(value: Any, levels: int) -> None:
-    """The same object twice is the same as two equal objects, at any depth."""
+    """Using one object twice is the same as using two equal objects."""
     shared, apart = [value, value], [value, copy.deepcopy(value)]
     for _ in range(levels):
         shared, apart = [shared, shared], [apart, copy.deepcopy(apart)]
@@ -206,7 +206,7 @@ def test_sharing_does_not_count(value: Any, levels: int) -> None:
 
 @given(small, small, st.integers(encoders._FOLD_DEPTH, 8))
 def test_what_is_folded_still_counts(a: Any, b: Any, levels: int) -> None:
-    """Values that differ only in a part that is folded into a digest are told apart."""
+    """Values that differ in a part that is folded into a digest have different encodings."""
     padding = "so long that the encoding is longer than a digest"
     for _ in range(levels):
         a, b = [a, padding], [b, padding]
@@ -222,7 +222,7 @@ def test_the_seven_values_of_the_design_are_seven() -> None:
 
 
 def test_zeros_are_two_and_nans_are_one() -> None:
-    """-0.0 differs from 0.0, and all NaNs are one, also in complex numbers and inside containers."""
+    """-0.0 differs from 0.0, and all NaNs are equal, also in complex numbers and containers."""
     assert encode(0.0) != encode(-0.0)
     assert encode(complex(0, 0.0)) != encode(complex(0, -0.0))
     assert encode([NAN]) == encode([OTHER_NAN]) == encode([-NAN])
@@ -231,17 +231,17 @@ def test_zeros_are_two_and_nans_are_one() -> None:
 
 
 def test_unicode_is_taken_as_it_is() -> None:
-    """Composed and decomposed letters are different strings to Python, and to us."""
+    """Composed and decomposed letters are different strings, as in Python."""
     assert encode("\u00e9") != encode("e\u0301")
 
 
 def test_a_huge_integer_is_no_problem() -> None:
-    """Integers beyond Python's limit of decimal digits are encoded."""
+    """An integer beyond Python's limit of decimal digits is encoded."""
     assert encode(10**5000) != encode(10**5000 + 1)
 
 
 def test_things_shared_many_times_cost_what_they_cost_once() -> None:
-    """A value of 2**150 leaves by sharing is encoded at once."""
+    """A value that shares its parts, and would have 2**150 leaves, is encoded quickly."""
     value: Any = [1]
     for _ in range(150):
         value = [value, value]

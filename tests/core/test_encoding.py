@@ -140,14 +140,14 @@ SUBCLASSES = [
 
 @pytest.mark.parametrize(("value", "other", "base"), SUBCLASSES, ids=lambda value: type(value).__name__)
 def test_a_subclass_is_not_its_base(value: Any, other: Any, base: Any) -> None:
-    """A subclass of a builtin differs from its base and by its content, whatever methods it overrides."""
+    """A subclass of a built-in type differs from it, and its content counts, whatever it overrides."""
     assert encode(value) != encode(base)
     assert encode(value) != encode(other)
     assert encode(value) == encode(copy.deepcopy(value))
 
 
 def test_dataclasses_count_the_fields_that_they_compare() -> None:
-    """A ``compare=False`` field does not count; class and other fields do; slots make no difference."""
+    """A dataclass is encoded by its class and the fields that it compares, with or without slots."""
     assert encode(Order(1, ["a"], note="x")) == encode(Order(1, ["a"], note="y"))
     assert encode(Order(1, ["a"])) != encode(Order(1, ["b"]))
     assert encode(Line("a")) != encode(Line("a", -0.0))
@@ -155,19 +155,20 @@ def test_dataclasses_count_the_fields_that_they_compare() -> None:
 
 
 def test_attrs_classes_count_as_they_compare() -> None:
-    """``eq=False`` is left out, ``eq=function`` counts by what it returns, ``cmp_using`` by the value."""
+    """An attrs class is encoded by its comparison: ``eq=False`` is left out, ``eq=function`` counts by its
+    result."""
     assert encode(Parcel(1, "Box", cache=object())) == encode(Parcel(1, "bOX"))
     assert encode(Parcel(1)) != encode(Parcel(2))
     assert encode(Parcel(1, data=[1])) != encode(Parcel(1, data=[2]))
 
 
 def test_named_tuples_are_known_by_their_class() -> None:
-    """Two named tuple classes with the same content differ from each other and from a tuple."""
+    """Named tuples of two classes differ from each other and from a tuple."""
     assert len({encode(Point(1, 2)), encode(Place(1, 2)), encode((1, 2)), encode(Point(2, 1))}) == 4
 
 
 def test_enum_members_are_known_by_class_and_name() -> None:
-    """An alias is its member; members of another enum, combinations of flags and bare values all differ."""
+    """An enum alias equals its member; members of other enums, combined flags and plain values differ."""
     assert encode(Colour.RED) == encode(Colour.CRIMSON)
     members = [
         Colour.RED,
@@ -182,14 +183,14 @@ def test_enum_members_are_known_by_class_and_name() -> None:
 
 
 def test_mappings_that_compare_in_their_own_way() -> None:
-    """OrderedDicts compare with their order, Counters without zeros, defaultdicts without their factory."""
+    """OrderedDict counts its order, Counter no zeros, defaultdict no factory."""
     assert encode(OrderedDict(a=1, b=2)) != encode(OrderedDict(b=2, a=1))
     assert encode(Counter(a=1, b=0)) == encode(Counter(a=1))
     assert encode(defaultdict(int, a=1)) == encode(defaultdict(list, a=1))
 
 
 def test_classes_and_functions_are_known_by_path() -> None:
-    """A class, function, method of a class, or decorated function counts by the path where it is found."""
+    """A class or function is encoded by the path where it is found."""
     found = [Order, Line, int, len, str.upper, dict.fromkeys, dict.__init__, local_function, cached]
     assert len({encode(value) for value in found}) == len(found)
     assert b"test_encoding.Order" in encode(Order)
@@ -215,7 +216,7 @@ class Savings(Account):
 
 
 def test_flow_key_speaks_for_an_instance() -> None:
-    """``__flow_key__`` of any class counts, with the class of the instance."""
+    """The result of ``__flow_key__`` counts, together with the class."""
     assert encode(Account(1)) == encode(Account(1))
     assert len({encode(Account(1)), encode(Account(2)), encode(Savings(1)), encode(1)}) == 4
 
@@ -231,7 +232,7 @@ class Fresh:
 
 
 def test_keys_made_on_the_fly_are_not_mixed_up() -> None:
-    """Deep inside, where encodings are remembered by object, one that is gone is not taken for the next."""
+    """An object made by ``__flow_key__`` is never mistaken for a later one at the same address."""
     different: Any = [Fresh(number) for number in range(20)]
     equal: Any = [Fresh(0) for _ in range(20)]
     for _ in range(encoders._FOLD_DEPTH):
@@ -240,7 +241,7 @@ def test_keys_made_on_the_fly_are_not_mixed_up() -> None:
 
 
 def test_the_order_of_fields_does_not_count() -> None:
-    """Fields may change places in the class."""
+    """The order of fields in the class does not count."""
 
     def make(*names: str) -> Any:
         cls = make_dataclass("Pair", names)
@@ -251,7 +252,7 @@ def test_the_order_of_fields_does_not_count() -> None:
 
 
 def test_bound_methods_count_with_their_object() -> None:
-    """A bound method is its function and its object; of an object without an encoding it has none."""
+    """A bound method is encoded by its function and its object, and refused if the object has no encoding."""
     assert encode(Account(1).show) == encode(Account(1).show)
     assert encode(Account(1).show) != encode(Account(2).show)
     with pytest.raises(Unkeyable, match=r"__self__"):
@@ -277,7 +278,7 @@ def registered_plain() -> Any:
 
 
 def test_registered_types_are_encoded_under_their_path(registered_plain: None) -> None:
-    """A registered converter serves the class and its subclasses, which stay apart; unregistering ends it."""
+    """A registered encoder also serves subclasses, which stay different; unregistering removes it."""
     one, two = Plain(), Plain()
     two.x = 1  # type: ignore[attr-defined]
     assert encode(one) == encode(Plain())
@@ -288,14 +289,14 @@ def test_registered_types_are_encoded_under_their_path(registered_plain: None) -
 
 
 def test_registering_again_replaces(registered_plain: None) -> None:
-    """A second registration counts at once, also for a class that was already encoded."""
+    """A second registration counts at once, even if the class was encoded before."""
     before = encode(Derived())
     encode.register(Plain)(lambda plain: "something else")
     assert encode(Derived()) != before
 
 
 def test_the_nearest_class_decides(registered_plain: None) -> None:
-    """A ``__flow_key__`` of a subclass is nearer than what was registered for its base."""
+    """A subclass's ``__flow_key__`` wins over an encoder that is registered for its base."""
 
     class Keyed(Plain):
         def __flow_key__(self) -> str:
@@ -306,19 +307,19 @@ def test_the_nearest_class_decides(registered_plain: None) -> None:
 
 @pytest.mark.parametrize("cls", [int, dict, object, OrderedDict])
 def test_builtin_encodings_are_fixed(cls: type) -> None:
-    """A builtin type cannot be registered, for that would change what stored keys mean."""
+    """A built-in type cannot be registered, because that would change stored keys."""
     with pytest.raises(TypeError, match="fixed"):
         encode.register(cls)
 
 
 def test_register_takes_a_class() -> None:
-    """Forgetting the class in ``@encode.register`` is said at once."""
+    """``@encode.register`` without a class is refused at once."""
     with pytest.raises(TypeError, match="takes a class"):
         encode.register(lambda value: value)  # type: ignore[arg-type]
 
 
 def test_plans_of_classes_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A program that makes classes without end does not keep them all alive."""
+    """Classes that are no longer used are not kept alive."""
     monkeypatch.setattr(encoders, "_MAX_PLANS", len(ENCODERS) + 10)
     for number in range(50):
         encode(type(f"C{number}", (int,), {})(1))
@@ -383,7 +384,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("value", "where", "reason"), REFUSED, ids=range(len(REFUSED)))
 def test_what_has_no_encoding_is_refused_with_its_place(value: Any, where: str, reason: str) -> None:
-    """A refusal names the attribute path and the reason, and is an ``UnkeyableArgument``."""
+    """The error for a value without an encoding names its attribute path and the reason."""
     with pytest.raises(Unkeyable, match=reason) as caught:
         encode(value)
     assert caught.value.where == where
@@ -391,7 +392,7 @@ def test_what_has_no_encoding_is_refused_with_its_place(value: Any, where: str, 
 
 
 def test_a_cycle_is_refused_where_it_closes() -> None:
-    """A value that contains itself is refused, naming the place that leads back."""
+    """A value that contains itself is refused, and the message names the place."""
     value: dict[str, Any] = {"a": [1]}
     value["a"].append({"back": value["a"]})
     with pytest.raises(Unkeyable, match="contains itself") as caught:
@@ -401,7 +402,7 @@ def test_a_cycle_is_refused_where_it_closes() -> None:
 
 
 def test_a_flow_key_that_returns_its_object_is_a_cycle() -> None:
-    """``__flow_key__`` returning ``self`` is refused, not an endless loop."""
+    """A ``__flow_key__`` that returns ``self`` is refused."""
     account = Account(None)
     account.number = account
     with pytest.raises(Unkeyable, match="contains itself"):
@@ -409,7 +410,7 @@ def test_a_flow_key_that_returns_its_object_is_a_cycle() -> None:
 
 
 def test_a_flow_key_that_recurses_is_refused() -> None:
-    """An endless recursion of user code becomes a typed refusal."""
+    """A ``__flow_key__`` that recurses without end is refused."""
 
     class Endless:
         def __flow_key__(self) -> Any:
@@ -424,7 +425,7 @@ def test_a_flow_key_that_recurses_is_refused() -> None:
     [(1, lambda inner: [inner]), (1, lambda inner: {"a": inner}), (2, lambda inner: Basket([inner]))],
 )
 def test_deep_nesting_is_encoded_up_to_a_limit_and_then_refused(step: int, wrap: Any) -> None:
-    """Up to ``MAX_DEPTH`` levels are encoded; any more, even thousands, are refused by type."""
+    """Up to ``MAX_DEPTH`` levels are encoded, and deeper values are refused."""
     value: Any = 0
     for _ in range(MAX_DEPTH // step):
         value = wrap(value)
@@ -439,7 +440,7 @@ def test_deep_nesting_is_encoded_up_to_a_limit_and_then_refused(step: int, wrap:
 
 
 def test_a_refusal_survives_being_stored() -> None:
-    """A pickled refusal comes back as itself, with all but the value."""
+    """A pickled refusal keeps everything but the value."""
     with pytest.raises(Unkeyable) as caught:
         encode([object()])
     loaded = pickle.loads(pickle.dumps(caught.value))
@@ -486,7 +487,7 @@ def named(name: str, *items: int) -> Named:
 
 
 def test_attributes_of_subclasses_of_builtins_count() -> None:
-    """Each attribute, in ``__dict__`` or in a slot, tells two instances apart; so does the content."""
+    """Each attribute of a subclass of a built-in type counts, in ``__dict__`` and in slots."""
     values = [
         Prompt("hi", "small"),
         Prompt("hi", "large"),
@@ -508,7 +509,7 @@ def test_attributes_of_subclasses_of_builtins_count() -> None:
 
 
 def test_an_attribute_without_encoding_is_named() -> None:
-    """The refusal leads to the attribute, at any depth; one that leads back is a cycle."""
+    """The error names the attribute without an encoding, at any depth, or the cycle."""
     with pytest.raises(Unkeyable) as caught:
         encode([Prompt("hi", object())])  # type: ignore[arg-type]
     assert caught.value.where == "[0].model"
@@ -530,7 +531,8 @@ def declined(*args: Any, **attributes: Any) -> Declined:
 
 
 def test_exceptions_count_with_class_arguments_and_attributes() -> None:
-    """What an exception says counts; where it has been (notes, causes, tracebacks) does not."""
+    """An exception is encoded by class, arguments and attributes; notes, causes and tracebacks do not
+    count."""
     values = [
         declined("no"),
         declined("yes"),

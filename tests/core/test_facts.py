@@ -1,4 +1,4 @@
-"""What only one kind of record has to say, as text and back."""
+"""Facts: small typed values of one kind of record, as text and back."""
 
 import pytest
 from attrs import fields
@@ -62,7 +62,7 @@ def _said(text: str) -> Facts:
 
 @given(any_facts)
 def test_facts_survive_their_text(given):
-    """What a record says is read as what was written, by class and by value."""
+    """Facts read from their text equal the written ones, by class and by value."""
     read = _said(given.to_json())
     assert type(read) is type(given)
     if isinstance(given, Forked):
@@ -72,7 +72,7 @@ def test_facts_survive_their_text(given):
 
 
 def test_every_class_is_among_the_generated_ones():
-    """A new class of facts is found by the law above, or this test names it."""
+    """The test of all facts covers each class of facts."""
     classes = {cls for cls in vars(facts).values() if isinstance(cls, type) and issubclass(cls, Facts)}
     assert len(classes) == 17
     assert all([one.name for one in fields(cls)[:2]] == ["generation", "begun"] for cls in classes)
@@ -103,19 +103,19 @@ def test_every_class_is_among_the_generated_ones():
     ],
 )  # fmt: skip
 def test_text_of_the_first_release_is_read(text, expected):
-    """Databases hold these texts."""
+    """The text of facts of the first release is still read."""
     assert _said(text) == expected
 
 
 @pytest.mark.parametrize("text", ["not json", "[1]", "7", '"until"', '{"until": "soon"}', '{"op": "set"}'])
 def test_damaged_text_is_an_error_that_names_its_record(text):
-    """What a record says decides what is executed, so nothing is guessed from damaged text."""
+    """Damaged text of facts is an error that names the record."""
     with pytest.raises(CorruptPayload, match="shop.pay") as caught:
         _said(text)
     assert (caught.value.run, caught.value.step) == ("r", "k")
 
 
 def test_generation_of_a_step_without_a_record_is_nought():
-    """A step that was never undone is in its first generation."""
+    """A step that was never undone has generation 0."""
     assert generation_of(None) == 0
     assert generation_of(Step("r", "k", "p", extra='{"child": "b", "generation": 3}')) == 3

@@ -38,18 +38,18 @@ def find_python(version: str) -> str:
 
 @pytest.mark.parametrize("name", golden_cases.values())
 def test_encodings_are_golden(name: str) -> None:
-    """The encoding of each value is what it was when it was first released."""
+    """Encodings equal those of the golden file."""
     assert golden_cases.current()["encodings"][name] == golden_cases.golden()["encodings"][name]
 
 
 @pytest.mark.parametrize("name", golden_cases.calls())
 def test_keys_are_golden(name: str) -> None:
-    """The key of each call is what it was when it was first released."""
+    """Keys equal those of the golden file."""
     assert golden_cases.calls()[name] == golden_cases.golden()["keys"][name]
 
 
 def test_nothing_was_taken_out_of_the_golden_file() -> None:
-    """Each golden entry still has its case, and no two entries are equal."""
+    """Each golden entry has its case, and no two entries are equal."""
     golden = golden_cases.golden()
     assert set(golden["encodings"]) == set(golden_cases.values())
     assert set(golden["keys"]) == set(golden_cases.calls())
@@ -59,11 +59,11 @@ def test_nothing_was_taken_out_of_the_golden_file() -> None:
 
 @pytest.mark.parametrize("seed", [*map(str, range(20)), "4294967295"])
 def test_keys_are_the_same_under_every_hash_seed(seed: str) -> None:
-    """A new process, whatever its hash seed, makes the golden encodings and keys."""
+    """A process with any hash seed makes the golden encodings and keys."""
     assert run_script(sys.executable, seed) == golden_cases.golden()
 
 
 @pytest.mark.parametrize("version", SUPPORTED)
 def test_keys_are_the_same_in_every_python(version: str) -> None:
-    """Each supported Python that is installed makes the golden encodings and keys."""
+    """Each supported, installed Python makes the golden encodings and keys."""
     assert run_script(find_python(version), "0") == golden_cases.golden()

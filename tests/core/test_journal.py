@@ -1,4 +1,4 @@
-"""Laws of the pure decision: what a call means, given the journal."""
+"""Laws of the journal: recorded, execute or diverged."""
 
 import itertools
 
@@ -55,13 +55,13 @@ def executed(program):
 
 @given(calls)
 def test_an_empty_journal_executes_everything(program):
-    """Nothing is recorded, nothing diverges."""
+    """With an empty journal each call executes, and none diverges."""
     assert len(executed(program)) == len(program)
 
 
 @given(calls)
 def test_a_full_journal_answers_everything(program):
-    """The same program again: each call by its own record, and none is left."""
+    """With a full journal each call gets its own record, and none is left."""
     steps = executed(program)
     journal = Journal(steps)
     caller = Caller(journal)
@@ -73,7 +73,7 @@ def test_a_full_journal_answers_everything(program):
 
 @given(calls, st.data())
 def test_replay_only_advances(program, data):
-    """Of any prefix that was recorded the rest executes, and nothing diverges."""
+    """After a recorded prefix the other calls execute, and none diverges."""
     steps = executed(program)
     cut = data.draw(st.integers(0, len(program)))
     journal = Journal(steps[:cut])
@@ -88,7 +88,7 @@ def test_replay_only_advances(program, data):
 
 @given(calls, st.data())
 def test_any_subset_in_any_order_is_recorded(program, data):
-    """Calls can be removed and reordered; those not made are reported as unused."""
+    """Any subset of recorded calls, in any order, gets its records; the others are reported as unused."""
     steps = executed(program)
     journal = Journal(steps)
     caller = Caller(journal)
@@ -100,7 +100,7 @@ def test_any_subset_in_any_order_is_recorded(program, data):
 
 @given(calls, st.data())
 def test_one_changed_argument_diverges(program, data):
-    """And the record it contradicts is the one of its place."""
+    """A call with a changed argument diverges from the record at its place."""
     if not program:
         return
     steps = executed(program)
@@ -117,7 +117,7 @@ def test_one_changed_argument_diverges(program, data):
 
 @given(calls, st.lists(st.tuples(st.sampled_from("fghi"), st.integers(10, 12)), max_size=4))
 def test_calls_added_behind_execute(program, more):
-    """Whatever comes behind all that was recorded is new."""
+    """Calls after all recorded ones execute."""
     caller = Caller(Journal(executed(program)))
     for path, arg in program:
         assert caller.call(path, arg)[0].verdict is RECORDED
@@ -127,7 +127,7 @@ def test_calls_added_behind_execute(program, more):
 
 @given(calls, calls)
 def test_calls_that_are_not_sequential_never_diverge(program, other):
-    """They match by content, or execute."""
+    """Calls that are not sequential match by content or execute, and never diverge."""
     caller = Caller(Journal(executed(program)))
     for path, arg in other:
         assert caller.call(path, arg, sequential=False)[0].verdict in (RECORDED, EXECUTE)
@@ -135,7 +135,7 @@ def test_calls_that_are_not_sequential_never_diverge(program, other):
 
 @given(calls, calls)
 def test_concurrent_records_are_no_evidence(program, other):
-    """What overlapped when it was recorded contradicts nobody."""
+    """A record of an overlapping call is no evidence of a divergence."""
 
     caller = Caller(Journal([step._replace(concurrent=True) for step in executed(program)]))
     for path, arg in other:
@@ -144,7 +144,7 @@ def test_concurrent_records_are_no_evidence(program, other):
 
 @given(calls, calls)
 def test_deciding_changes_no_record(program, other):
-    """But for what counts as used, a decision has no effect."""
+    """A decision changes nothing but which records count as used."""
     steps = executed(program)
     journal = Journal(steps)
     caller = Caller(journal)
@@ -156,7 +156,7 @@ def test_deciding_changes_no_record(program, other):
 
 @given(calls, st.data())
 def test_the_floor_hides_older_records_from_divergence(program, data):
-    """Records older than an undo or a forget never diverge, and still answer."""
+    """Records before an undo or a forget cause no divergence, and can still be matched."""
     steps = executed(program)
     floor = data.draw(st.integers(0, len(steps)))
     caller = Caller(Journal(steps, floor=floor))
@@ -170,7 +170,7 @@ def test_the_floor_hides_older_records_from_divergence(program, data):
 
 
 def test_another_path_or_scope_or_ordinal_is_no_evidence():
-    """Only the record of the same scope, path and ordinal contradicts."""
+    """Only a record of the same scope, path and ordinal is evidence of a divergence."""
     journal = Journal([record("k", "f", 0, scope="s")])
     assert journal.decide("x", "s", "f", 0).verdict is DIVERGED
     assert journal.decide("x", "", "f", 0).verdict is EXECUTE
@@ -179,21 +179,21 @@ def test_another_path_or_scope_or_ordinal_is_no_evidence():
 
 
 def test_another_version_is_no_evidence():
-    """It is another key on purpose."""
+    """A call with another version does not diverge."""
     journal = Journal([record("k", "f", 0, version="1")])
     assert journal.decide("x", "", "f", 0, version="2").verdict is EXECUTE
     assert journal.decide("x", "", "f", 0, version="1").verdict is DIVERGED
 
 
 def test_a_used_record_is_no_evidence():
-    """It belongs to another call of this execution."""
+    """A record that another call of this execution used is no evidence."""
     journal = Journal([record("k", "f", 0)])
     assert journal.decide("k", "", "f", 0).verdict is RECORDED
     assert journal.decide("x", "", "f", 0).verdict is EXECUTE
 
 
 def test_reused_records_count_as_used():
-    """``on_divergence="reuse"`` uses the record for another call."""
+    """A record that ``on_divergence="reuse"`` gave to a call counts as used."""
     journal = Journal([record("k", "f", 0)])
     assert journal.decide("x", "", "f", 0).verdict is DIVERGED
     journal.use("k")
@@ -202,7 +202,7 @@ def test_reused_records_count_as_used():
 
 
 def test_a_pending_record_executes_with_what_is_known():
-    """Attempts of an earlier process are handed on."""
+    """A call with a pending record executes, and gets the attempts of the earlier process."""
     pending = record("k", "f", 0, status=StepStatus.PENDING, attempts=2)
     decision = Journal([pending]).decide("k", "", "f", 0)
     assert (decision.verdict, decision.record) == (EXECUTE, pending)
@@ -210,7 +210,7 @@ def test_a_pending_record_executes_with_what_is_known():
 
 
 def test_undone_records_execute_and_are_no_evidence():
-    """As if they had never been."""
+    """Undone records are not used, and are no evidence."""
     journal = Journal([record("k", "f", 0, status=StepStatus.UNDONE)])
     assert journal.decide("k", "", "f", 0).verdict is EXECUTE
     assert journal.decide("x", "", "f", 0).verdict is EXECUTE
@@ -218,7 +218,7 @@ def test_undone_records_execute_and_are_no_evidence():
 
 
 def test_open_failures_execute_and_are_no_evidence():
-    """A retry executes them, with mended arguments or not."""
+    """Open failures execute again, even with other arguments."""
     failed = record("k", "f", 0, status=StepStatus.FAILED)
     assert Journal([failed]).decide("k", "", "f", 0).verdict is RECORDED
     assert Journal([failed], open_failures=["k"]).decide("k", "", "f", 0).verdict is EXECUTE
@@ -228,7 +228,7 @@ def test_open_failures_execute_and_are_no_evidence():
 
 
 def test_an_open_failure_that_was_executed_again_is_recorded():
-    """Adding its new record closes it."""
+    """An open failure that has executed again is answered by its new record."""
     failed = record("k", "f", 0, status=StepStatus.FAILED)
     journal = Journal([failed], open_failures=["k"])
     journal.add(record("k", "f", 0))
@@ -236,14 +236,14 @@ def test_an_open_failure_that_was_executed_again_is_recorded():
 
 
 def test_reopened_failures_execute_again():
-    """What failed inside an outer step executes again in its next attempt."""
+    """A failure inside an outer step executes again in its next attempt."""
     journal = Journal([record("k", "f", 0, status=StepStatus.FAILED)])
     journal.reopen(["k"])
     assert journal.decide("k", "", "f", 0).verdict is EXECUTE
 
 
 def test_a_changed_default_diverges():
-    """The key is the same; the record keeps the defaults it used."""
+    """A changed default diverges: the key is the same, but the record keeps the default that it used."""
     journal = Journal([record("k", "f", 0, defaults="rate=aa")])
     assert journal.decide("k", "", "f", 0, defaults="rate=bb").verdict is DIVERGED
     assert journal.decide("k", "", "f", 0, defaults="rate=aa").verdict is RECORDED
@@ -252,7 +252,7 @@ def test_a_changed_default_diverges():
 
 
 def test_records_below_an_answered_one_count_as_used():
-    """However deep, through branches too."""
+    """All records below a used record count as used, at any depth and through branches."""
     outer = record("o", "f")
     inner = record("i", "g", scope="o")
     deepest = record("d", "h", scope="i")
@@ -264,7 +264,7 @@ def test_records_below_an_answered_one_count_as_used():
 
 
 def test_records_below_an_unfinished_one_are_unused():
-    """A pending outer step executes its body, so that its inner records are asked for."""
+    """Records below a pending record count as unused, because its body executes again."""
     journal = Journal([record("o", "f", status=StepStatus.PENDING), record("i", "g", scope="o")])
     journal.decide("o", "", "f", 0)
     assert [step.key for step in journal.unused()] == ["i"]
@@ -272,14 +272,14 @@ def test_records_below_an_unfinished_one_are_unused():
 
 @pytest.mark.parametrize("kind", ["log", "audit", "undo"])
 def test_records_that_are_no_calls_neither_diverge_nor_count(kind):
-    """They are notes."""
+    """Records that are no calls neither diverge nor count as unused."""
     journal = Journal([record("k", "f", 0, kind=kind)])
     assert journal.decide("x", "", "f", 0).verdict is EXECUTE
     assert journal.unused() == []
 
 
 def test_dropping_forgets_the_record_and_raises_the_floor():
-    """After a forget the call executes, and its old neighbours are no evidence."""
+    """After a forget the call executes, and older records are no evidence."""
     journal = Journal([record("a", "f", 0, seq=1), record("b", "f", 1, seq=2)])
     journal.decide("a", "", "f", 0)
     journal.drop("a", 2)
@@ -289,7 +289,7 @@ def test_dropping_forgets_the_record_and_raises_the_floor():
 
 
 def test_how_many_are_replayed():
-    """Closed steps, without the open failures."""
+    """The number of replayed steps counts closed steps without open failures."""
     journal = Journal(
         [
             record("a"),

@@ -1,4 +1,4 @@
-"""Names that hold in every process, and the digests that address calls."""
+"""Names that are equal in every process, and the digests that identify calls."""
 
 from typing import Any
 
@@ -25,20 +25,20 @@ parts = st.tuples(texts, texts, texts, st.binary(max_size=4))
 
 @given(parts, parts)
 def test_content_digests_are_equal_exactly_if_all_parts_are(a: Any, b: Any) -> None:
-    """No two different calls feed the same bytes to the hash."""
+    """Two different calls never give the hash the same bytes."""
     assert (content_digest(*a) == content_digest(*b)) == (a == b)
 
 
 @given(texts, texts, texts, st.binary(max_size=4))
 def test_a_boundary_between_parts_cannot_be_moved(a: str, b: str, c: str, canonical: bytes) -> None:
-    """Characters moved from one part to the next make another digest."""
+    """Moving characters from one part to the next changes the digest."""
     found = {content_digest(a + b, c, "", canonical), content_digest(a, b + c, "", canonical)}
     assert len(found) == (1 if not b else 2)
 
 
 @given(st.tuples(parts, st.integers(0, 3)), st.tuples(parts, st.integers(0, 3)))
 def test_step_keys_are_equal_exactly_if_content_and_occurrence_are(a: Any, b: Any) -> None:
-    """A key is that of one call and one occurrence of it, and has 40 hex digits."""
+    """Step keys are equal exactly if content and occurrence are equal, and have 40 hex digits."""
     left, right = (step_key(content_digest(*content), occurrence) for content, occurrence in (a, b))
     assert (left == right) == (a == b)
     assert len(left) == 40
@@ -46,7 +46,7 @@ def test_step_keys_are_equal_exactly_if_content_and_occurrence_are(a: Any, b: An
 
 
 def test_kinds_of_keys_do_not_meet() -> None:
-    """A step, a run and a branch of the same parts have different keys."""
+    """A step, a run and a branch with the same parts have different keys."""
     content = content_digest("", "a", "", b"")
     found = {step_key(content), step_key(content, 1), run_key("a", "", b""), branch_scope("", "a", 0, 0)}
     assert len(found) == 4
@@ -54,7 +54,7 @@ def test_kinds_of_keys_do_not_meet() -> None:
 
 @given(st.tuples(texts, texts, st.integers(0, 2), st.integers(0, 2)), st.data())
 def test_branch_scopes_are_equal_exactly_if_all_parts_are(a: Any, data: st.DataObject) -> None:
-    """Scope, kind, ordinal and index all make another branch."""
+    """Branch scopes are equal exactly if scope, kind, ordinal and index are equal."""
     b = data.draw(st.tuples(texts, texts, st.integers(0, 2), st.integers(0, 2)))
     assert (branch_scope(*a) == branch_scope(*b)) == (a == b)
 
@@ -67,7 +67,7 @@ def test_short_keys_are_beginnings() -> None:
 
 
 def test_the_explanation_names_all_that_counts() -> None:
-    """An explanation tells each part of the key, what was left out and why, and ends with the key itself."""
+    """The explanation has each part of the key, what was left out and why, and ends with the key."""
     text = explain(
         path="shop.charge",
         canonical=b"x",
@@ -103,7 +103,7 @@ class Outer:
 
 
 def test_paths_of_functions_and_classes() -> None:
-    """A path is module and qualified name; C methods without a module count as builtins."""
+    """A path is module and qualified name; a C method without a module counts as a built-in."""
     assert object_path(Outer.Inner.method) == f"{__name__}.Outer.Inner.method"
     assert object_path(Outer) == f"{__name__}.Outer"
     assert object_path(len) == "builtins.len"
@@ -111,6 +111,6 @@ def test_paths_of_functions_and_classes() -> None:
 
 
 def test_what_has_no_name_has_no_path() -> None:
-    """Asking for the path of a value is a mistake that is named."""
+    """The path of a value without a name is an error that says so."""
     with pytest.raises(TypeError, match="int object has no qualified name"):
         object_path(3)

@@ -1,4 +1,4 @@
-"""Models of pydantic and structs of msgspec: what counts of them is what ``==`` compares."""
+"""Models of pydantic and structs of msgspec: the encoding covers what ``==`` compares."""
 
 from typing import Any, Generic, TypeVar
 
@@ -68,13 +68,13 @@ def seen(a: int, value: Any) -> Any:
     ids=lambda value: type(value).__name__,
 )
 def test_equal_models_have_one_encoding(one: Any, same: Any) -> None:
-    """What the library calls equal is encoded alike."""
+    """Models that are equal for their library have one encoding."""
     assert one == same
     assert encode(one) == encode(same)
 
 
 def test_other_values_and_types_have_other_encodings() -> None:
-    """Fields, extra fields, private attributes and the class tell models apart."""
+    """Fields, extra fields, private attributes and the class change the encoding."""
     values = [
         Order(number=1),
         Order(number=2),
@@ -100,6 +100,6 @@ def test_other_values_and_types_have_other_encodings() -> None:
 
 
 def test_a_part_without_encoding_is_named() -> None:
-    """The refusal leads to the field."""
+    """The error names the field without an encoding."""
     with pytest.raises(UnkeyableArgument, match=r"value\._seen \(object\)"):
         encode(seen(1, object()))

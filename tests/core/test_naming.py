@@ -59,7 +59,8 @@ def front_end(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_notebooks_are_known_by_their_file(
     facts: Any, session: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A notebook is its file where a front end tells it, else a token of its kernel; a terminal is none."""
+    """A notebook has the name of its file if the front end tells it, else a token of its kernel; a terminal
+    has none."""
     if session:
         monkeypatch.setenv("JPY_SESSION_NAME", session)
     as_main(monkeypatch, **facts)
@@ -69,7 +70,7 @@ def test_notebooks_are_known_by_their_file(
 
 @pytest.mark.usefixtures("front_end")
 def test_what_a_person_says_wins_over_the_front_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The environment is asked first, then the name given in the notebook, then the file."""
+    """The environment variable wins over the name given in the notebook, and that over the file."""
     monkeypatch.setenv("JPY_SESSION_NAME", "/home/me/Sales.ipynb")
     as_main(monkeypatch, get_ipython=Shell)
     assert counted_name("folder/sweep") == "sweep"
@@ -91,13 +92,13 @@ def test_a_name_is_for_notebooks_only(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", ["", "  ", "?", "/", None, 3])
 @pytest.mark.usefixtures("front_end")
 def test_an_empty_name_is_refused(name: Any) -> None:
-    """A name that says nothing would be shared by all who give it."""
+    """An empty name is refused."""
     with pytest.raises(ValueError, match="non-empty"):
         name_notebook(name)
 
 
 def test_a_cell_is_known_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its file is one that the kernel has made up; any other file is known by its last part."""
+    """A file that the kernel made up for a cell does not count; any other file counts by its last part."""
 
     class Compiler:
         def format_code_name(self, name: str) -> tuple[str, str] | None:
@@ -115,7 +116,7 @@ def test_a_cell_is_known_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("front_end")
 def test_two_kernels_have_two_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever directory they stand in."""
+    """Two kernels have two tokens, whatever their directories."""
     as_main(monkeypatch, get_ipython=Shell)
     first = main_name()
     monkeypatch.setattr(Session, "session", "another")
@@ -123,7 +124,7 @@ def test_two_kernels_have_two_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_repl_stays_main(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A REPL has no file, or names that of Python's own REPL; either way no other process can import it."""
+    """A REPL stays ``__main__``, because no other process can import it."""
     as_main(monkeypatch)
     assert main_name() == "__main__"
     as_main(
@@ -135,7 +136,7 @@ def test_a_repl_stays_main(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_profiled_script_keeps_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A profiler or debugger that runs a script gives it a spec that says nothing; then its file counts."""
+    """A script under a profiler or debugger keeps the name of its file."""
     as_main(monkeypatch, __file__="/home/me/job.py", __spec__=ModuleSpec("__main__", None))
     assert main_name() == "job"
 
@@ -189,7 +190,7 @@ def run_python(*arguments: str, cwd: Path, stdin: str = "") -> list[str]:
 def test_main_is_known_by_what_was_started(
     arguments: list[str], stdin: str, name: str, tmp_path: Path
 ) -> None:
-    """A script or module that is run has the name by which others import it; ``-c`` and stdin have none."""
+    """A script or module that is run has its import name; ``-c`` and stdin have none."""
     (tmp_path / "pkg").mkdir()
     (tmp_path / "pkg" / "__init__.py").touch()
     for file in ("job.py", "pkg/mod.py", "pkg/__main__.py"):
@@ -198,6 +199,6 @@ def test_main_is_known_by_what_was_started(
 
 
 def test_a_spawned_child_knows_the_script_by_the_same_name(tmp_path: Path) -> None:
-    """What multiprocessing calls ``__mp_main__`` in a child is the script of the parent."""
+    """In a child of multiprocessing, ``__mp_main__`` has the name of the parent's script."""
     (tmp_path / "job.py").write_text(SPAWNING)
     assert run_python("job.py", cwd=tmp_path) == ["job.Result", "job.Result"]

@@ -1,4 +1,4 @@
-"""Who may write a run: the rules, over rows."""
+"""Ownership: who may write a run, as rules over rows."""
 
 import pytest
 from attrs import evolve
@@ -42,7 +42,7 @@ NOTHING = {"if_status": (), "changes": {}, "lease": 60.0}
 
 
 def test_insertion_decides_id_number_epoch_and_lease_alone():
-    """The stored run is the wanted one but for these."""
+    """Opening changes only id, number, epoch and lease of the wanted row."""
     run = inserted(full_run(), "q", 7, 3, 99.5)
     changed = {name for name in fields_of(Run) if getattr(run, name) != getattr(full_run(), name)}
     assert changed == {"id", "number", "epoch", "lease_until"}
@@ -50,7 +50,7 @@ def test_insertion_decides_id_number_epoch_and_lease_alone():
 
 
 def test_a_stub_holds_no_value_of_the_users():
-    """Identity and times stay; arguments, result, error and tags do not."""
+    """The stub of a pruned run keeps identity and times, and no arguments, result, error or tags."""
     left = stub(full_run(), b"new")
     assert left.pruned
     assert left.seal == b"new"
@@ -62,7 +62,7 @@ def test_a_stub_holds_no_value_of_the_users():
 
 @given(runs, st.integers(1, 3), st.booleans(), st.floats(0, 10))
 def test_a_claim_raises_the_epoch_or_is_refused(run, epoch, force, now):
-    """Whoever claims names the epoch as it is, and the run is free or its owner is known to be gone."""
+    """A claim needs the present epoch, and a run that is free or whose owner is known to be gone."""
     changes = claimed(run, epoch=epoch, owner="she", force=force, now=now, **NOTHING)
     free = force or run.owner is None or run.lease_until <= now
     assert (changes is not None) == (free and run.epoch == epoch)
@@ -75,7 +75,7 @@ def test_a_claim_raises_the_epoch_or_is_refused(run, epoch, force, now):
 
 @given(runs, runs)
 def test_of_two_claims_with_one_epoch_the_second_is_refused(run, other):
-    """However free the run is."""
+    """Of two claims with one epoch the second is refused, even if the run is free."""
     first = claimed(run, epoch=run.epoch, owner="you", force=True, now=11.0, **NOTHING)
     after = evolve(run, **first)
     assert claimed(after, epoch=run.epoch, owner="she", force=True, now=11.0, **NOTHING) is None
@@ -83,14 +83,14 @@ def test_of_two_claims_with_one_epoch_the_second_is_refused(run, other):
 
 @given(runs)
 def test_a_call_continues_what_can_go_on(run):
-    """Only numbered runs that have not ended for good, and that no living owner of ours holds."""
+    """A call continues only a numbered run that has not ended for good and has no living owner."""
     expected = run.number is not None and RunStatus.RUNNING in RUN_CHANGES[run.status]
     expected &= run.retryable if run.status is RunStatus.FAILED else run.owner != "me"
     assert may_continue(run, ("me",)) == expected
 
 
 def test_release_and_lease():
-    """A release wins over a lease; without either the lease stays as it is."""
+    """A release wins over a lease; without either the lease stays."""
     assert updated({}, 5.0, True, 10.0) == {"owner": None, "lease_until": 10.0}
     assert updated({"floor": 1}, 5.0, False, 10.0) == {"floor": 1, "lease_until": 15.0}
     assert updated({"floor": 1}, None, False, 10.0) == {"floor": 1}
@@ -108,13 +108,13 @@ def test_release_and_lease():
     ],
 )
 def test_an_update_sent_again(epoch, if_status, changes, expected):
-    """It is known by its epoch, and by everything being in place."""
+    """An update that is sent again is recognised by its epoch and its values."""
     assert in_place(evolve(a_run(), epoch=1), epoch, if_status, changes) is expected
 
 
 @given(runs)
 def test_a_generation_begins_once(run):
-    """It has an epoch of its own, and a restart that is sent again by the same owner is known by both."""
+    """A generation has a new epoch, and beginning it again by the same owner changes nothing."""
     changes = {"generation": run.generation + 1, "args": b"x"}
     assert not has_restarted(run, run.epoch, changes)
     after = evolve(run, **restarted(run, changes))
@@ -127,7 +127,7 @@ def test_a_generation_begins_once(run):
 
 
 def test_messages():
-    """A failed run takes them, for it may go on; one wait takes a message, as often as it asks."""
+    """A failed run accepts messages, and one wait may take its message again and again."""
     assert [str(status) for status in RunStatus if takes_messages(status)] == ["pending", "running", "failed"]
     assert may_take(None, "k")
     assert may_take("k", "k")
@@ -135,5 +135,5 @@ def test_messages():
 
 
 def test_what_may_be_set():
-    """Neither identity nor what fences owners."""
+    """An update cannot change identity or what fences owners."""
     assert set(fields_of(Run)) - RUN_FIELDS == {"id", "epoch", "lease_until", "pruned"}

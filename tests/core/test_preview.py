@@ -20,7 +20,7 @@ anything = st.recursive(
 
 @given(anything, st.integers(1, 120))
 def test_a_preview_is_one_short_printable_line(value: Any, limit: int) -> None:
-    """Whatever the value, its preview fits the limit, stays on one line and can be stored."""
+    """The preview of any value fits the limit, is one line, and can be stored."""
     text = preview(value, limit)
     assert 0 < len(text) <= limit
     assert text.isprintable()
@@ -29,7 +29,7 @@ def test_a_preview_is_one_short_printable_line(value: Any, limit: int) -> None:
 
 @given(anything)
 def test_a_small_value_is_shown_as_it_is(value: Any) -> None:
-    """A value that is small enough is shown as ``repr`` shows it."""
+    """A small value is shown by its ``repr``."""
     text = repr(value)
     if len(text) <= 60:
         assert preview(value, 60) == text
@@ -37,7 +37,7 @@ def test_a_small_value_is_shown_as_it_is(value: Any) -> None:
 
 @given(anything)
 def test_what_does_not_fit_is_cut_with_a_sign(value: Any) -> None:
-    """A preview that is not complete ends with an ellipsis."""
+    """An incomplete preview ends with an ellipsis."""
     whole, cut = preview(value, 10_000), preview(value, 12)
     assert cut == whole if len(whole) <= 12 else cut == whole[:11] + "…"
 
@@ -120,12 +120,12 @@ class Loud:
     ids=lambda value: type(value).__name__,
 )
 def test_kinds_of_values(value: Any, text: str) -> None:
-    """Own reprs are respected, generated ones are drawn with limits, broken ones are named."""
+    """A user's repr is used, a generated one is limited, and a broken one is replaced by the type."""
     assert preview(value).replace(f"{__name__}.", "test_preview.") == text
 
 
 def test_a_repr_written_by_hand_is_never_passed_over() -> None:
-    """A class that masks its content stays masked inside every kind of container."""
+    """A class that masks its content stays masked in every container."""
     secret = Secret("hunter2")
     holders = [
         [secret],
@@ -141,7 +141,7 @@ def test_a_repr_written_by_hand_is_never_passed_over() -> None:
 
 
 def test_huge_values_are_only_looked_at_from_the_front() -> None:
-    """What is not shown is not visited: of a million objects only the first few are asked for their repr."""
+    """Of a million objects only the first few are asked for their repr."""
     asked = 0
 
     class Counted:
@@ -158,7 +158,7 @@ def test_huge_values_are_only_looked_at_from_the_front() -> None:
 
 
 def test_nesting_is_cut() -> None:
-    """Deep and endless nesting ends in an ellipsis."""
+    """Deep and endless nesting ends with an ellipsis."""
     value: list[Any] = []
     value.append(value)
     assert preview(value) == "[[[[[[[…]]]]]]]"
@@ -169,7 +169,7 @@ def test_nesting_is_cut() -> None:
 
 
 def test_long_strings_and_bytes_are_cut_before_they_are_escaped() -> None:
-    """A string of gigabytes would cost as little as one of a kilobyte: only its beginning is looked at."""
+    """Only the beginning of a long string is read."""
 
     looked_at = []
 
@@ -185,7 +185,7 @@ def test_long_strings_and_bytes_are_cut_before_they_are_escaped() -> None:
 
 
 def test_arrays_and_frames_are_summed_up() -> None:
-    """Arrays and frames show kind, shape, dtype or columns, not their content."""
+    """Arrays and frames are shown by kind, shape, dtype or columns, not by content."""
     np, pd, pl = (pytest.importorskip(name) for name in ("numpy", "pandas", "polars"))
     assert preview(np.zeros((3, 4))) == "<ndarray 3×4 of float64>"
     assert preview(np.float64(1.5)) == repr(np.float64(1.5))
@@ -196,7 +196,7 @@ def test_arrays_and_frames_are_summed_up() -> None:
 
 
 def test_interrupts_are_not_swallowed() -> None:
-    """A ``KeyboardInterrupt`` in a repr is not ours to keep."""
+    """A ``KeyboardInterrupt`` in a repr is raised."""
 
     class Interrupted:
         def __repr__(self) -> str:
@@ -208,7 +208,7 @@ def test_interrupts_are_not_swallowed() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from(["a", "b"]), anything), max_size=4), st.integers(1, 80))
 def test_arguments_are_shown_by_name(arguments: list[tuple[str, Any]], limit: int) -> None:
-    """Arguments are shown as ``name=value``, separated by commas, within the limit."""
+    """Arguments are shown as ``name=value``, with commas, within the limit."""
     places = [(name, place) for place, (name, _) in enumerate(arguments)]
     text = preview_call(places, [value for _, value in arguments], limit)
     assert len(text) <= limit

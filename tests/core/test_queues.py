@@ -54,7 +54,7 @@ def counts(executing, queue):
 
 @given(CANDIDATES, TAKEN, QUEUES, st.integers(0, 5))
 def test_no_limit_is_passed_by_what_is_chosen(candidates, taken, queues, limit):
-    """Whatever is pending and taken: what is chosen keeps every limit that was not passed before."""
+    """The chosen runs exceed no limit that was not exceeded before."""
     chosen = choose(candidates, taken, queues, owner="me", now=100.0, limit=limit)
     assert len(chosen) <= limit
     after = [*taken.executing, *((run.queue, "me", run.partition, run.serial) for run in chosen)]
@@ -82,7 +82,7 @@ def test_no_limit_is_passed_by_what_is_chosen(candidates, taken, queues, limit):
 
 @given(CANDIDATES, TAKEN, QUEUES)
 def test_nothing_is_passed_over_that_has_a_place(candidates, taken, queues):
-    """One that was not chosen does not fit behind those that were."""
+    """A run that was not chosen does not fit after the chosen ones."""
     chosen = choose(candidates, taken, queues, owner="me", now=100.0, limit=100)
     more = Taken(
         [*taken.executing, *((run.queue, "me", run.partition, run.serial) for run in chosen)],
@@ -95,7 +95,7 @@ def test_nothing_is_passed_over_that_has_a_place(candidates, taken, queues):
 
 @given(CANDIDATES, TAKEN, QUEUES, st.integers(1, 4), st.integers(1, 6))
 def test_reading_on_where_nothing_is_closed_finds_the_same(candidates, taken, queues, size, limit):
-    """As a storage does that reads some candidates at a time, and none of what has no place left."""
+    """Reading candidates in parts chooses the same runs as reading all of them."""
     whole = choose(candidates, taken, queues, owner="me", now=100.0, limit=limit)
     rooms = Rooms(queues, taken, owner="me", now=100.0)
     left = sorted(candidates, key=lambda run: (-run.priority, run.created_at, run.id))
@@ -118,14 +118,14 @@ def test_reading_on_where_nothing_is_closed_finds_the_same(candidates, taken, qu
 
 @given(CANDIDATES)
 def test_without_limits_it_is_priority_then_age(candidates):
-    """Larger priorities first, older ones first among equals."""
+    """Without limits, larger priorities come first, then older runs."""
     free = [run._replace(serial=None) for run in candidates]
     chosen = choose(free, Taken(), {}, owner="me", now=0.0, limit=100)
     assert chosen == sorted(free, key=lambda run: (-run.priority, run.created_at, run.id))
 
 
 def test_a_full_queue_does_not_hold_up_another():
-    """The first in order has no place; the second, of another queue, has."""
+    """A full queue does not delay another queue."""
     runs = [Candidate("1", "full", priority=9), Candidate("2", "free")]
     taken = Taken([("full", "you", None, None)])
     queues = {"full": Queue("full", concurrency=1)}
@@ -133,7 +133,7 @@ def test_a_full_queue_does_not_hold_up_another():
 
 
 def test_runs_without_a_partition_share_one():
-    """No partition is one partition too."""
+    """Runs without a partition share one partition."""
     runs = [Candidate("1", "a"), Candidate("2", "a"), Candidate("3", "a", partition="p")]
     queues = {"a": Queue("a", per_partition=1)}
     assert [run.id for run in choose(runs, Taken(), queues, owner="me", now=0.0, limit=9)] == ["1", "3"]
@@ -143,14 +143,14 @@ def test_runs_without_a_partition_share_one():
     ("rate", "error"), [("0/min", ValueError), ("100", ValueError), ("1/year", ValueError), (100, ValueError)]
 )
 def test_a_rate_is_readable(rate, error):
-    """A number per sec, min, hour or day."""
+    """A rate is a number per sec, min, hour or day."""
     with pytest.raises(error, match="rate="):
         Queue("a", rate=rate)
 
 
 @pytest.mark.parametrize("limit", ["concurrency", "per_worker", "per_partition"])
 def test_limits_are_at_least_one(limit):
-    """Nought is a pause, and a pause is said as such."""
+    """A limit is at least 1; for 0 the message names ``pause``."""
     with pytest.raises(ValueError, match="pause it"):
         Queue("a", **{limit: 0})
     with pytest.raises(TypeError, match="whole number"):

@@ -60,7 +60,7 @@ def outcome(bind: Any) -> Any:
 def test_a_generated_binder_is_the_stepwise_one(
     binder: Binder, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
-    """Values, encoding, defaults and refusals are the same, whatever the signature and the call."""
+    """A generated binder gives the same values, encoding, defaults and refusals as binding step by step."""
     assert outcome(lambda: binder.bind(args, kwargs)) == outcome(
         lambda: binder._bind_stepwise(args, kwargs, NO_RECEIVER)
     )
@@ -68,7 +68,7 @@ def test_a_generated_binder_is_the_stepwise_one(
 
 @pytest.mark.parametrize("name", ["flow_left_out", "class", "not a name"])
 def test_a_signature_that_cannot_be_written_down_is_bound_step_by_step(name: str) -> None:
-    """A parameter may be called anything that ``inspect.Signature`` takes."""
+    """A parameter may have any name that ``inspect.Signature`` accepts."""
 
     def function() -> None: ...
 
@@ -79,7 +79,7 @@ def test_a_signature_that_cannot_be_written_down_is_bound_step_by_step(name: str
 
 
 def test_what_has_no_encoding_is_named() -> None:
-    """The refusal of the quick way is that of the stepwise one."""
+    """The quick way refuses a value with the same message as binding step by step."""
 
     def charge(order: Any, *rest: Any, **facts: Any) -> None: ...
 
@@ -91,7 +91,7 @@ def test_what_has_no_encoding_is_named() -> None:
 
 
 def test_an_error_in_the_users_code_is_the_users() -> None:
-    """What ``__flow_key__`` raises arrives as it is."""
+    """An exception of ``__flow_key__`` is raised as it is."""
 
     class Broken:
         def __init__(self, error: Exception) -> None:

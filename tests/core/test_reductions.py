@@ -1,4 +1,4 @@
-"""Canonical encoding of the standard library's types: the same exactly if ``==`` says so, where sensible."""
+"""Encoding of the standard library's types: equal exactly if ``==`` says so, where that makes sense."""
 
 import copy
 import pickle
@@ -57,7 +57,7 @@ def agree(a: Any, b: Any) -> bool:
 
 @given(moments, moments, zones, zones)
 def test_aware_datetimes_are_their_instant(a: datetime, b: datetime, first: tzinfo, second: tzinfo) -> None:
-    """Two aware datetimes are the same exactly if they are the same instant, whatever their zones are."""
+    """Two aware datetimes have one encoding exactly if they are the same instant."""
     left, right = a.replace(tzinfo=first), b.replace(tzinfo=second)
     assert agree(left, right)
     assert encode(left) == encode(left.astimezone(second))
@@ -66,14 +66,15 @@ def test_aware_datetimes_are_their_instant(a: datetime, b: datetime, first: tzin
 
 @given(numbers, numbers)
 def test_decimals_are_their_number(a: Decimal, b: Decimal) -> None:
-    """Decimals are the same exactly if they are equal, trailing zeros or not; but the zeros are two."""
+    """Decimals have one encoding exactly if they are equal, with or without trailing zeros; 0 and -0
+    differ."""
     assert agree(a, b) or (a == b == 0 and a.is_signed() != b.is_signed())
     assert encode(a) == encode(a * Decimal("1.000")) or not a
 
 
 @given(st.lists(st.integers(0, 9), min_size=40, max_size=60), st.integers(0, 39), st.integers(-80, 80))
 def test_no_digit_of_a_decimal_is_lost(digits: list[int], place: int, exponent: int) -> None:
-    """Any digit counts, also beyond the precision of the current context."""
+    """Each digit of a decimal counts, beyond the context's precision too."""
     value = Decimal((0, (1, *digits), exponent))
     digits[place] = (digits[place] + 1) % 10
     assert encode(value) != encode(Decimal((0, (1, *digits), exponent)))
@@ -81,21 +82,21 @@ def test_no_digit_of_a_decimal_is_lost(digits: list[int], place: int, exponent: 
 
 @given(st.integers(-4, 4), st.integers(-4, 4), st.sampled_from([-3, -1, 1, 2, 3]), st.integers(-4, 4))
 def test_ranges_are_their_sequence(start: int, stop: int, step: int, other: int) -> None:
-    """Ranges are the same exactly if they give the same numbers."""
+    """Ranges have one encoding exactly if they give the same numbers."""
     assert agree(range(start, stop, step), range(start, other, step))
     assert agree(range(start, stop, step), range(start, stop, step + (step > 0)))
 
 
 @given(st.times(), st.times(), zones, zones)
 def test_aware_times_compare_with_their_offset(a: time, b: time, first: tzinfo, second: tzinfo) -> None:
-    """Aware times are the same exactly if Python says so, and never the same as naive ones."""
+    """Aware times have one encoding exactly if they are equal, and never that of a naive time."""
     left, right = a.replace(tzinfo=first), b.replace(tzinfo=second)
     assert agree(left, right)
     assert encode(left) != encode(a)
 
 
 def test_types_that_look_alike_differ() -> None:
-    """Equal-looking values of different standard types are different values."""
+    """Values of different types that look equal have different encodings."""
     numeric = [1, 1.0, Decimal(1), Fraction(1), timedelta(microseconds=1), UUID(int=1), range(1, 2), slice(1)]
     temporal = [date(2024, 1, 1), datetime(2024, 1, 1), datetime(2024, 1, 1, tzinfo=UTC), time(0)]
     zoned = [timedelta(0), time(0, tzinfo=UTC), UTC, ZoneInfo("UTC"), "UTC"]
@@ -104,14 +105,14 @@ def test_types_that_look_alike_differ() -> None:
 
 
 def test_zeros_and_nans_of_decimals_are_as_those_of_floats() -> None:
-    """-0 differs from 0 and all NaNs are one."""
+    """Decimal -0 differs from 0, and all NaNs are equal."""
     assert encode(Decimal("-0.0")) == encode(Decimal("-0")) != encode(Decimal("0.00"))
     assert encode(Decimal("NaN")) == encode(Decimal("-NaN")) == encode(Decimal("sNaN123"))
     assert len({encode(Decimal(text)) for text in ("Infinity", "-Infinity", "NaN", "0")}) == 4
 
 
 def test_the_hour_that_comes_twice() -> None:
-    """An aware time in the repeated hour counts with its fold; of a naive one the fold means nothing."""
+    """In the repeated hour, ``fold`` counts for an aware time and not for a naive one."""
     berlin = ZoneInfo("Europe/Berlin")
     first = datetime(2024, 10, 27, 2, 30, tzinfo=berlin)
     assert encode(first) != encode(first.replace(fold=1))
@@ -120,20 +121,20 @@ def test_the_hour_that_comes_twice() -> None:
 
 
 def test_the_ends_of_time_are_encoded() -> None:
-    """Instants outside of what a datetime can hold are no problem."""
+    """Instants outside the range of datetime are encoded."""
     east = timezone(timedelta(hours=14))
     assert encode(datetime.min.replace(tzinfo=east)) != encode(datetime.min.replace(tzinfo=UTC))
     assert encode(datetime.max.replace(tzinfo=timezone(timedelta(hours=-12)))) != encode(datetime.max)
 
 
 def test_a_time_in_a_zone_without_a_date_keeps_its_zone() -> None:
-    """Where the zone gives no offset, ``==`` ignores it; the key does not."""
+    """The key counts a zone that gives no offset, although ``==`` ignores it."""
     assert encode(time(1, tzinfo=ZoneInfo("Asia/Tokyo"))) != encode(time(1, tzinfo=ZoneInfo("Europe/Paris")))
     assert encode(time(1, tzinfo=ZoneInfo("Asia/Tokyo"))) != encode(time(1))
 
 
 def test_zones_are_known_by_name_and_offset() -> None:
-    """A ZoneInfo is its key, a timezone its offset; a ZoneInfo from a file without a key is refused."""
+    """A ZoneInfo is encoded by its key, a timezone by its offset; a ZoneInfo without a key is refused."""
     assert encode(timezone(timedelta(hours=1), "A")) == encode(timezone(timedelta(hours=1), "B"))
     assert encode(ZoneInfo.no_cache("Asia/Tokyo")) == encode(ZoneInfo("Asia/Tokyo"))
     with pytest.raises(Unkeyable, match="has no name"):
@@ -148,7 +149,7 @@ def nameless_zone() -> ZoneInfo:
 
 
 def test_windows_paths_have_no_case() -> None:
-    """Paths of Windows are the same in any case and with either slash; paths of POSIX are not."""
+    """Windows paths ignore case and the kind of slash; POSIX paths do not."""
     assert encode(PureWindowsPath("C:/Data")) == encode(PureWindowsPath("c:\\data"))
     assert encode(PurePosixPath("Data")) != encode(PurePosixPath("data"))
     assert encode(PurePosixPath("a//b/.")) == encode(PurePosixPath("a/b"))
@@ -175,19 +176,19 @@ class Folder(type(Path())):  # type: ignore[misc]
     ],
 )
 def test_subclasses_are_not_their_base(value: Any, base: Any, other: Any) -> None:
-    """A subclass of a standard type counts with its own class."""
+    """A subclass of a standard type differs from it."""
     assert encode(value) == encode(type(value)(value) if isinstance(value, Decimal | PurePath) else value)
     assert len({encode(value), encode(base), encode(other)}) == 3
 
 
 def test_names_in_encodings_are_unique() -> None:
-    """No two standard types share the name they have in encodings."""
+    """No two standard types have the same name in encodings."""
     found = [*STANDARD_TYPES.values(), *(standard_type(cls) for cls in (Decimal, Fraction, ZoneInfo))]
     assert len({name for name, _ in filter(None, found)}) == len(found)
 
 
 def test_a_class_that_only_calls_itself_like_a_standard_one() -> None:
-    """A class is standard by what it is, not by the name it bears."""
+    """A user's class with the name of a standard class is not taken for it."""
     pretender = type("Decimal", (), {"__module__": "decimal"})
     assert standard_type(pretender) is None
     with pytest.raises(Unkeyable):
@@ -212,13 +213,13 @@ def test_a_class_that_only_calls_itself_like_a_standard_one() -> None:
     ids=lambda value: type(value).__name__,
 )
 def test_equal_values_of_the_standard_library_have_one_encoding(one: Any, same: Any) -> None:
-    """What is written in another way and equal is encoded alike."""
+    """Equal values that are written differently have one encoding."""
     assert one == same
     assert encode(one) == encode(same)
 
 
 def test_values_of_the_standard_library_that_differ() -> None:
-    """Other values, and other types of the same content, have other encodings."""
+    """Different values, and different types with the same content, have different encodings."""
     values = [
         *(deque([1]), deque([2]), [1], MappingProxyType({"a": 1}), ChainMap({"a": 1}), {"a": 1}),
         *(SimpleNamespace(a=1), SimpleNamespace(a=2), UserDict(a=1), UserString("a"), "a"),
@@ -247,6 +248,6 @@ class Frozen(Mapping[str, int]):
 
 
 def test_mappings_of_ones_own_count_by_their_items() -> None:
-    """A class that takes its equality from ``Mapping`` is encoded as its items, under its own path."""
+    """A class with the equality of ``Mapping`` is encoded by its items and its path."""
     assert encode(Frozen(a=1, b=2)) == encode(Frozen(b=2, a=1))
     assert len({encode(value) for value in (Frozen(a=1), Frozen(a=2), {"a": 1})}) == 3

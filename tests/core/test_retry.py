@@ -66,7 +66,7 @@ def test_an_exception_may_say_when_to_retry(asked: Any, delay: float) -> None:
     "asked", [None, -1, float("nan"), float("inf"), True, "120", timedelta(seconds=-1), 10**400]
 )
 def test_a_senseless_retry_after_is_passed_over(asked: Any) -> None:
-    """What is no finite, non-negative number or timedelta does not stop the retry."""
+    """A ``retry_after`` that is no finite, non-negative number or timedelta is ignored."""
     assert Retry(jitter=0).delay(1, 0.0, Busy(asked)) == 1.0
 
 
@@ -96,13 +96,13 @@ class Declined(OSError):
     ],
 )
 def test_which_errors_are_retried(retry: Retry, error: BaseException, expected: bool) -> None:
-    """What is in ``on`` and not in ``never`` is retried; ``never`` is stronger; subclasses count."""
+    """An error in ``on`` and not in ``never`` is retried, subclasses too; ``never`` wins."""
     assert retry.should_retry(error, 1) is expected
 
 
 @given(st.integers(1, 50), st.integers(1, 60))
 def test_attempts_are_counted(attempts: int, attempt: int) -> None:
-    """A body is executed ``attempts`` times in all."""
+    """A body executes at most ``attempts`` times."""
     assert Retry(attempts=attempts).should_retry(OSError(), attempt) == (attempt < attempts)
 
 
@@ -136,18 +136,18 @@ def test_attempts_are_counted(attempts: int, attempt: int) -> None:
     ],
 )
 def test_senseless_policies_are_refused(facts: dict[str, Any], error: type[Exception], message: str) -> None:
-    """Each wrong value is refused when the policy is made, saying what is expected."""
+    """A wrong value is refused when the policy is made, and the message says what is expected."""
     with pytest.raises(error, match=message):
         Retry(**facts)
 
 
 def test_durations_may_be_written_out() -> None:
-    """``initial`` and ``maximum`` take all that a duration can be."""
+    """``initial`` and ``maximum`` accept every form of a duration."""
     assert Retry(initial="500ms", maximum=timedelta(minutes=1)) == Retry(initial=0.5, maximum=60)
 
 
 def test_a_policy_is_a_frozen_value() -> None:
-    """A policy cannot be changed, compares by value, and survives copy and pickle."""
+    """A policy is immutable, compares by value, and can be copied and pickled."""
     retry = Retry(attempts=5, on=OSError)
     assert pickle.loads(pickle.dumps(retry)) == copy.deepcopy(retry) == retry != Retry()
     assert hash(copy.copy(retry)) == hash(retry)
@@ -171,7 +171,7 @@ def test_a_policy_is_a_frozen_value() -> None:
     ],
 )
 def test_a_group_is_retried_if_each_member_would_be(retry: Retry, error: BaseException, again: bool) -> None:
-    """All members count, at any depth; a class of groups that ``on`` or ``never`` names counts by itself."""
+    """A group is retried if all its members would be, or if its own class is named."""
     assert retry.should_retry(error, 1) is again
 
 
@@ -182,7 +182,8 @@ def test_none_attempts_have_no_end() -> None:
 
 
 def test_an_exception_whose_attributes_raise_waits_as_usual() -> None:
-    """Asking for ``retry_after`` never raises, and the longest of a group counts."""
+    """An exception whose attributes raise waits as usual, and for a group the longest ``retry_after``
+    counts."""
 
     class Odd(Exception):
         @property

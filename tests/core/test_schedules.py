@@ -22,7 +22,7 @@ def year(cron, zone):
 
 @pytest.mark.parametrize("zone", [BERLIN, NEW_YORK])
 def test_a_nightly_job_fires_once_each_day_of_a_year(zone):
-    """365 ticks on 365 days: a time that is missing fires at the next that exists, a double one at its first."""
+    """A nightly job fires 365 times a year; a missing time fires at the next one, a repeated time once."""
     spring, autumn = CHANGES[zone]
     found = year("30 2 * * *", zone)
     assert [moment.date() for moment in found] == [
@@ -36,14 +36,14 @@ def test_a_nightly_job_fires_once_each_day_of_a_year(zone):
 
 @pytest.mark.parametrize("zone", [BERLIN, NEW_YORK])
 def test_an_hourly_job_fires_by_the_time_that_passes(zone):
-    """8,760 ticks in a year, each an hour behind the one before."""
+    """An hourly job fires 8,760 times a year, one hour apart."""
     found = [moment.timestamp() for moment in year("0 * * * *", zone)]
     assert len(found) == 8760
     assert {later - earlier for earlier, later in pairwise(found)} == {3600.0}
 
 
 def test_missed_ticks_are_made_up_within_catch_up():
-    """What is older than ``catch_up`` is left out; nothing before the schedule was made."""
+    """Ticks older than ``catch_up``, and ticks before the schedule was made, are left out."""
     schedule = Schedule("s", "w", cron="*/10 * * * *", catch_up="1 hour")
     now = datetime(2027, 1, 1, 12, 5, tzinfo=UTC).timestamp()
     made = now - 25 * 60
@@ -53,13 +53,13 @@ def test_missed_ticks_are_made_up_within_catch_up():
 
 
 def test_the_id_of_a_tick_is_its_moment_in_utc():
-    """Whole seconds, with a Z."""
+    """The id of a tick is its time in UTC, in whole seconds, with a Z."""
     moment = datetime(2027, 10, 31, 2, 30, tzinfo=ZoneInfo(BERLIN))
     assert tick_id("nightly", moment.timestamp()) == "nightly@2027-10-31T00:30:00Z"
 
 
 def test_times_are_in_the_zone_of_the_schedule():
-    """The next five, as a person there reads them."""
+    """The next five times are given in the zone of the schedule."""
     schedule = Schedule("s", "w", cron="0 9 * * 1-5", timezone=NEW_YORK)
     found = list(islice(schedule.times(datetime(2027, 1, 1, tzinfo=UTC)), 3))
     assert [moment.isoformat() for moment in found] == [
@@ -83,6 +83,6 @@ def test_times_are_in_the_zone_of_the_schedule():
     ],
 )
 def test_bad_options_are_refused(options):
-    """With the option's name, and what it should be."""
+    """A wrong option is refused, and the message names it and what it should be."""
     with pytest.raises((ValueError, TypeError)):
         Schedule(**{"name": "s", "workflow": "w", **options})

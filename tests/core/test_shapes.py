@@ -37,14 +37,14 @@ def general(value: dict[Any, Any]) -> bytes:
 
 @given(st.fixed_dictionaries(dict.fromkeys(NAMES, values)))
 def test_a_generated_encoder_gives_what_the_general_one_gives(row: dict[str, Any]) -> None:
-    """A shape that was met often is encoded as it was when it was new."""
+    """A generated encoder gives the same bytes as the general one, for a new and a known shape."""
     new = general(row)
     assert all(encode(row) == new for _ in range(12))
 
 
 @given(st.lists(values, min_size=8, max_size=20))
 def test_lists_of_one_type_are_encoded_like_all_others(items: list[Any]) -> None:
-    """A list is the encodings of its items side by side, however it is encoded."""
+    """A list is encoded as its items side by side, by both encoders."""
     assert encode(items) == b"l%d:" % len(items) + b"".join(ENCODERS[type(i)](i, 1, None) for i in items)
 
 
@@ -61,12 +61,12 @@ def test_lists_of_one_type_are_encoded_like_all_others(items: list[Any]) -> None
     ids=["floats", "infinities", "nan", "texts", "ints", "bools"],
 )
 def test_lists_of_hard_values_of_one_type(items: list[Any]) -> None:
-    """NaN, infinities, signs and lone surrogates are what they are alone."""
+    """NaN, infinities, signs and lone surrogates are encoded in a list as they are alone."""
     assert encode(items) == b"l%d:" % len(items) + b"".join(encode(item) for item in items)
 
 
 def test_keys_of_other_types_are_another_shape() -> None:
-    """A text of a subclass as a key, or True beside 1, is told apart also when the shape is known."""
+    """A key of a subclass of str, and True beside 1, make another shape."""
     for _ in range(12):
         plain, own = encode({"a": 1}), encode({Text("a"): 1})
         number, truth = encode({1: 0}), encode({True: 0})
@@ -74,7 +74,7 @@ def test_keys_of_other_types_are_another_shape() -> None:
 
 
 def test_a_class_that_is_registered_later_is_encoded_anew() -> None:
-    """``register`` reaches dicts whose shape was known before."""
+    """A class that is registered later is encoded in the new way, in known shapes too."""
 
     class Money:
         def __init__(self, amount: int) -> None:
@@ -93,7 +93,7 @@ def test_a_class_that_is_registered_later_is_encoded_anew() -> None:
 
 
 def test_a_refusal_names_the_place_in_a_known_shape() -> None:
-    """The path to what has no encoding is the same as in a dict whose shape is new."""
+    """In a known shape the error names the same path as in a new one."""
     for _ in range(12):
         encode({"a": 1, "b": {"c": None}})
         with pytest.raises(Unkeyable) as caught:
@@ -102,7 +102,7 @@ def test_a_refusal_names_the_place_in_a_known_shape() -> None:
 
 
 def test_deep_dicts_of_one_shape_that_cannot_be_encoded_are_refused_at_once() -> None:
-    """The work does not double with each level."""
+    """Refusing deep dicts of one shape takes no more work per level."""
     value: Any = object()
     for _ in range(150):
         value = {"a": value}

@@ -34,7 +34,7 @@ class Watched(MemoryStorage):
 
 
 def test_every_change_that_a_storage_sees_is_in_the_tables():
-    """Through failures, retries, undo and cancelling, each of which happens here."""
+    """Every status change in failures, retries, undo and cancels is in the tables."""
     storage, effects = Watched(), Effects()
 
     @step(undo=lambda booking: effects("undo"))

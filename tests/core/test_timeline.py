@@ -31,7 +31,7 @@ def journals(draw):
 
 @given(journals())
 def test_bars_that_overlap_lie_in_different_lanes(steps):
-    """Two bars of one lane never overlap in time."""
+    """Two bars of one lane never overlap."""
     line = timeline_of(RUN, "running", steps, now=210.0)
     for one in line.bars:
         for other in line.bars:
@@ -41,7 +41,7 @@ def test_bars_that_overlap_lie_in_different_lanes(steps):
 
 @given(journals())
 def test_what_was_called_inside_a_bar_lies_below_it(steps):
-    """A nested bar is one call deeper than its owner, and lower."""
+    """A nested bar is one level below its owner."""
     line = timeline_of(RUN, "completed", steps, now=210.0)
     by_key = {bar.step.key: bar for bar in line.bars}
     assert len(by_key) == len(steps)
@@ -54,7 +54,7 @@ def test_what_was_called_inside_a_bar_lies_below_it(steps):
 
 @given(journals(), st.lists(st.integers(90, 260), min_size=2))
 def test_places_keep_the_order_of_time(steps, moments):
-    """Folded or not, what is later never lies further left, and all lies inside the picture."""
+    """A later time is never left of an earlier one, and all times are inside the picture."""
     line = timeline_of(RUN, "running", steps, now=210.0)
     for folded in (True, False):
         places = [line.place(float(moment), folded=folded) for moment in sorted(moments)]
@@ -66,7 +66,7 @@ def test_places_keep_the_order_of_time(steps, moments):
 
 @given(journals())
 def test_no_body_executes_in_idle_time(steps):
-    """A fold is longer than a tenth of the whole, and no body lies in it."""
+    """An idle fold is longer than a tenth of the whole, and no body executes in it."""
     line = timeline_of(RUN, "completed", steps, now=210.0)
     for idle in line.idle:
         assert idle.length > (line.end - line.begin) / 10
@@ -74,7 +74,7 @@ def test_no_body_executes_in_idle_time(steps):
 
 
 def test_a_long_sleep_is_one_fold():
-    """Three days of sleep take no more room than a twentieth of the picture."""
+    """A sleep of three days is one fold, at most a twentieth of the picture."""
     steps = [
         step("reserve", 100.0, 101.0),
         step("nap", 101.0, 101.0 + 3 * 86400, kind="sleep"),
@@ -90,7 +90,7 @@ def test_a_long_sleep_is_one_fold():
 
 
 def test_a_step_without_an_outcome_reaches_to_now_only_while_its_run_executes():
-    """An interrupted run's open step is a point, and says what it is."""
+    """An open step of an interrupted run is a point, with its status."""
     steps = [step("charge", 150.0)]
     (running,) = timeline_of(RUN, "running", steps, now=180.0).bars
     (lost,) = timeline_of(RUN, "interrupted", steps, now=180.0).bars
@@ -101,7 +101,7 @@ def test_a_step_without_an_outcome_reaches_to_now_only_while_its_run_executes():
 
 
 def test_what_a_later_execution_answered_from_its_record_is_replayed():
-    """Steps before the last continuing were replayed by it, later ones were not."""
+    """Steps from before the last execution count as replayed, later ones do not."""
     steps = [
         step("a", 100.0, 101.0, seq=1),
         Step("r", "audit-1", "flowdsl.retry", kind="audit", seq=2, created_at=102.0),
@@ -111,7 +111,7 @@ def test_what_a_later_execution_answered_from_its_record_is_replayed():
 
 
 def test_the_times_of_a_child_are_its_own():
-    """The record of a child run is a copy of its outcome; its bar shows when the child executed."""
+    """The bar of a child run shows when the child executed."""
     child = Run("r/c", "shop.ship", "k", created_at=110.0, finished_at=150.0)
     steps = [step("ship", 150.0, 150.0, kind="child", extra='{"child": "r/c"}')]
     (bar,) = timeline_of(RUN, "completed", steps, now=210.0, children={"r/c": child}).bars
@@ -119,7 +119,7 @@ def test_the_times_of_a_child_are_its_own():
 
 
 def test_deep_nesting_needs_no_recursion():
-    """Two thousand steps, each inside the one before, have two thousand lanes."""
+    """Two thousand nested steps have two thousand lanes."""
     steps = [
         step(f"s{n}", 100.0 + n / 1e3, 199.0 - n / 1e3, scope=f"s{n - 1}" if n else "") for n in range(2000)
     ]

@@ -1,4 +1,4 @@
-"""The words that all faces share."""
+"""The words and signs that all faces share."""
 
 import pytest
 from hypothesis import given
@@ -20,7 +20,7 @@ def _contrast(one, other):
 
 
 def test_every_status_has_a_sign_and_a_colour():
-    """Whatever a run or a step can be is in the table, and what only readers find out as well."""
+    """The table has each status of runs and steps, and those that only readers see."""
     assert set(STATES) == {*map(str, RunStatus), *map(str, StepStatus), "interrupted", "waiting"}
     assert all(len(state.sign) == 1 and state.colour for state in STATES.values())
     assert status_text("interrupted") == "! interrupted"
@@ -28,19 +28,19 @@ def test_every_status_has_a_sign_and_a_colour():
 
 @pytest.mark.parametrize("state", STATES.values(), ids=lambda state: state.word)
 def test_colours_can_be_read_on_white_and_on_black(state):
-    """Text in these colours has a contrast of 4.5 at least."""
+    """Each colour has a contrast of at least 4.5."""
     assert _contrast(state.light, "#ffffff") >= 4.5
     assert _contrast(state.dark, "#161b22") >= 4.5
 
 
 def test_every_sign_has_an_ascii_form():
-    """A terminal that knows ASCII only shows each sign as one character."""
+    """Each sign has one ASCII character."""
     assert all(state.sign.translate(ASCII).isascii() for state in STATES.values())
 
 
 @given(st.text())
 def test_clean_text_is_printable_and_one_line(text):
-    """Nothing that a terminal obeys is left, and what was printable stays."""
+    """Cleaned text has nothing that a terminal obeys, and keeps everything printable."""
     shown = clean(text)
     assert shown.isprintable()
     assert clean(shown) == shown
@@ -48,7 +48,7 @@ def test_clean_text_is_printable_and_one_line(text):
 
 @given(st.floats(allow_nan=False))
 def test_every_time_can_be_shown(seconds):
-    """A time beyond the calendar is shown as its last or first one."""
+    """A time outside the calendar is shown as the first or last time."""
     assert moment(seconds)
     assert moment(seconds, zone=True)
     assert iso(seconds) == instant(seconds).isoformat()
@@ -56,12 +56,12 @@ def test_every_time_can_be_shown(seconds):
 
 @given(st.floats(min_value=0, max_value=1e12))
 def test_lengths_of_time_are_short(seconds):
-    """A column for lengths of time is narrow."""
+    """A length of time is short."""
     assert 0 < len(span(seconds)) <= 12
 
 
 def test_near_names_are_offered():
-    """A slip of the finger names what was meant; what is unlike anything names nothing."""
+    """A mistyped name gets the nearest name, and an unlike name gets none."""
     assert nearest("ordr-17", ["order-17", "crawl-3"]) == " (did you mean 'order-17'?)"
     assert nearest("chekout", ["shop.checkout"]) == " (did you mean 'shop.checkout'?)"
     assert nearest("zebra", ["order-17"]) == ""
@@ -69,5 +69,5 @@ def test_near_names_are_offered():
 
 
 def test_sizes():
-    """Sizes have a unit that fits."""
+    """A size has a fitting unit."""
     assert [size(n) for n in (0, 1023, 1024, 1 << 40)] == ["0 B", "1023 B", "1.0 KiB", "1.0 TiB"]

@@ -73,7 +73,8 @@ def make_class(flavour: Flavour, effects: Effects, identity: bool):
 def test_all_kinds_work_outside_and_inside_runs(
     runtime: Runtime, flavour: Flavour, effects: Effects, identity
 ):
-    """The same results; inside, each is recorded under its own path."""
+    """Steps and workflows of all kinds give the same results outside and inside runs, under their own
+    paths."""
     Shop = make_class(flavour, effects, identity)
     shop = Shop("a")
     assert flavour.call(shop.price, 1) == ("a", 1)
@@ -88,7 +89,7 @@ def test_all_kinds_work_outside_and_inside_runs(
 
 
 def test_class_dot_method_of_instance(runtime: Runtime, flavour: Flavour, effects: Effects):
-    """``Shop.price(shop, 1)`` is ``shop.price(1)``, the same step with the same key."""
+    """``Shop.price(shop, 1)`` is the same step with the same key as ``shop.price(1)``."""
     Shop = make_class(flavour, effects, True)
     shop = Shop("a")
 
@@ -104,7 +105,7 @@ def test_class_dot_method_of_instance(runtime: Runtime, flavour: Flavour, effect
 
 
 def test_self_is_left_out_of_the_key(runtime: Runtime, effects: Effects):
-    """Without ``__flow_key__`` two objects are not told apart, and a resumed one finds its records."""
+    """Without ``__flow_key__``, ``self`` is no part of the key, and a new object finds the records."""
     Shop = make_class(Flavour(False), effects, False)
     stop = [True]
 
@@ -123,13 +124,13 @@ def test_self_is_left_out_of_the_key(runtime: Runtime, effects: Effects):
 
 
 def test_self_with_an_identity_counts(runtime: Runtime, effects: Effects):
-    """``__flow_key__`` tells two objects apart."""
+    """With ``__flow_key__`` two objects have different keys."""
     Shop = make_class(Flavour(False), effects, True)
     assert Shop("a").price.key(1) == Shop("a").price.key(1) != Shop("b").price.key(1)
 
 
 def test_cls_counts(runtime: Runtime, effects: Effects):
-    """The same classmethod of two classes is two calls."""
+    """A classmethod of two classes has two keys."""
     Shop = make_class(Flavour(False), effects, False)
 
     class Branch(Shop):
@@ -145,8 +146,8 @@ def test_cls_counts(runtime: Runtime, effects: Effects):
 
 
 def test_a_classmethod_over_a_step_knows_its_class_whatever_the_class(runtime: Runtime):
-    """In classes with slots, enums and subclasses, with ``submit`` too, on every Python; nothing is left
-    over."""
+    """A classmethod over a step knows its class, in slots, enums and subclasses, and leaves nothing
+    behind."""
 
     @dataclass(slots=True)
     class Slots:
@@ -177,7 +178,7 @@ def test_a_classmethod_over_a_step_knows_its_class_whatever_the_class(runtime: R
 
 
 def test_runs_of_methods_are_told_apart_by_identity(runtime: Runtime, effects: Effects):
-    """An interrupted run of one shop is not continued by a call on another."""
+    """An interrupted run of one object is not continued by a call on another."""
     stops = []
 
     class Shop(Plain):
@@ -199,7 +200,8 @@ def test_runs_of_methods_are_told_apart_by_identity(runtime: Runtime, effects: E
 
 
 def test_templates_and_options_of_method_workflows(runtime: Runtime):
-    """``id=`` sees the arguments without ``self``; ``options`` and ``start`` work on bound ones."""
+    """The ``id=`` of a method workflow sees the arguments without ``self``, and ``options`` and ``start``
+    work."""
 
     class Shop(Plain):
         @workflow(id="sale-{item}")
@@ -214,7 +216,8 @@ def test_templates_and_options_of_method_workflows(runtime: Runtime):
 
 
 def test_the_id_of_a_method_workflow_may_come_from_self(runtime: Runtime):
-    """A template names it; a function gets it if its first parameter is called like the method's."""
+    """The ``id=`` of a method workflow may use ``self``, in a template or as the first parameter of a
+    function."""
 
     class Shop(Plain):
         @workflow(id="{self.name}-{item}")
@@ -235,7 +238,7 @@ def test_the_id_of_a_method_workflow_may_come_from_self(runtime: Runtime):
 
 
 def test_submit_map_and_options_of_bound_steps(runtime: Runtime, flavour: Flavour, effects: Effects):
-    """All that a step can do, its bound form can."""
+    """A bound step has everything that a step has: ``submit``, ``map``, ``options``."""
     Shop = make_class(flavour, effects, False)
     shop = Shop("a")
 
@@ -281,7 +284,7 @@ def test_dataclass_methods_and_properties_are_untouched(runtime: Runtime):
 
 
 def test_inheritance_and_super(runtime: Runtime):
-    """An overridden step calls the one below it: two steps, one in the scope of the other."""
+    """An overriding step that calls ``super()`` makes two steps, one in the scope of the other."""
 
     class Base:
         @step
@@ -323,7 +326,7 @@ def test_a_step_over_a_bound_method(runtime: Runtime):
 
 
 def test_other_decorators_below_and_above(runtime: Runtime):
-    """A wrapped function is a function: ``functools.wraps`` below, anything above."""
+    """Other decorators work below a step (``functools.wraps``) and above it."""
     import functools
 
     def shout(fn):
@@ -353,7 +356,7 @@ def test_other_decorators_below_and_above(runtime: Runtime):
 
 
 def test_positional_only_keyword_only_and_variable_arguments(runtime: Runtime, flavour: Flavour):
-    """Every kind of parameter binds as in Python."""
+    """Positional-only, keyword-only and variable arguments bind as in Python."""
 
     @flavour.step
     def f(a, /, b, *rest, c, d=4, **more):
@@ -370,7 +373,8 @@ def test_positional_only_keyword_only_and_variable_arguments(runtime: Runtime, f
 
 
 def test_parameters_with_names_of_ours(runtime: Runtime):
-    """A user's ``self``, ``key``, ``id``, ``timeout``, ``limit``, ``fn`` or ``mode`` is just a parameter."""
+    """Parameters named ``self``, ``key``, ``id``, ``timeout``, ``limit``, ``fn`` or ``mode`` are ordinary
+    parameters."""
 
     @step
     def f(key, id, timeout=1, limit=2, fn=3, mode=4, args=5, kwargs=6):
@@ -388,7 +392,7 @@ def test_parameters_with_names_of_ours(runtime: Runtime):
 
 
 def test_async_methods_of_every_kind_can_be_gathered(runtime: Runtime, effects: Effects):
-    """Bound async steps are coroutines like any other."""
+    """Bound async steps can be gathered like any coroutine."""
     Shop = make_class(Flavour(True), effects, False)
     shop = Shop("a")
 
@@ -402,7 +406,7 @@ def test_async_methods_of_every_kind_can_be_gathered(runtime: Runtime, effects: 
 
 
 def test_callable_objects_and_partials_are_refused_or_work(runtime: Runtime):
-    """A callable without a name needs one, and then works."""
+    """A callable object or partial needs ``name=``, and then works."""
     import functools
 
     def add(a, b):

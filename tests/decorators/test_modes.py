@@ -43,7 +43,7 @@ def test_do_is_the_default_and_is_recorded(runtime, flavour: Flavour):
 
 
 def test_do_makes_three_attempts_by_default(runtime, flavour: Flavour, effects: Effects):
-    """``Retry()`` is the policy of those who say nothing."""
+    """A step without ``retry=`` makes three attempts."""
 
     @flavour.step
     def f():
@@ -62,7 +62,7 @@ def test_do_makes_three_attempts_by_default(runtime, flavour: Flavour, effects: 
 
 
 def test_try_is_not_recorded_and_not_retried(runtime, flavour: Flavour, effects: Effects):
-    """Mode ``try``: one attempt, no record, the original exception, ``retry=`` ignored."""
+    """A ``try`` step has one attempt, no record, the original exception, and ignores ``retry=``."""
     error = Declined(7, "no")
 
     @flavour.step(mode="try", retry=Retry(attempts=5))
@@ -84,7 +84,7 @@ def test_try_is_not_recorded_and_not_retried(runtime, flavour: Flavour, effects:
 
 
 def test_try_executes_again_on_a_replay(runtime, flavour: Flavour, effects: Effects):
-    """What is not recorded is not replayed."""
+    """A ``try`` step executes again on a replay."""
     stop = [True]
 
     @flavour.step(mode="try")
@@ -104,7 +104,7 @@ def test_try_executes_again_on_a_replay(runtime, flavour: Flavour, effects: Effe
 
 
 def test_do_steps_inside_a_try_step_are_durable(runtime, flavour: Flavour, effects: Effects):
-    """The body of a ``try`` step stands in the run."""
+    """Steps inside a ``try`` step are recorded in the run."""
     stop = [True]
 
     @flavour.step
@@ -128,7 +128,7 @@ def test_do_steps_inside_a_try_step_are_durable(runtime, flavour: Flavour, effec
 
 
 def test_send_returns_none_at_once_and_close_drains(storage, clock, effects: Effects):
-    """The caller does not wait, and ``close`` does."""
+    """A ``send`` step returns ``None`` at once, and ``close`` waits for it."""
     gate = threading.Event()
 
     @step(mode="send")
@@ -150,7 +150,7 @@ def test_send_returns_none_at_once_and_close_drains(storage, clock, effects: Eff
 
 
 def test_an_async_send_step_may_be_awaited(runtime, storage, clock, effects: Effects):
-    """Awaiting a sent step gives ``None`` at once."""
+    """Awaiting an async ``send`` step gives ``None`` at once."""
 
     @step(mode="send")
     async def notify(x):
@@ -166,7 +166,7 @@ def test_an_async_send_step_may_be_awaited(runtime, storage, clock, effects: Eff
 
 
 def test_the_errors_of_send_go_to_hook_and_log(storage, clock, hooks: Recorder, caplog, flavour: Flavour):
-    """Attempt 1, once; nobody else hears of it."""
+    """The error of a ``send`` step goes once to hooks and the log, as attempt 1, and to nobody else."""
 
     @flavour.step(mode="send", retry=Retry(attempts=4))
     def notify():
@@ -186,7 +186,7 @@ def test_the_errors_of_send_go_to_hook_and_log(storage, clock, hooks: Recorder, 
 
 
 def test_the_body_of_a_sent_step_stands_outside_the_run(storage, clock, effects: Effects):
-    """Steps that it calls are plain calls."""
+    """Steps that a ``send`` step calls are plain calls."""
 
     @step
     def inner():
@@ -208,7 +208,7 @@ def test_the_body_of_a_sent_step_stands_outside_the_run(storage, clock, effects:
 
 
 def test_send_repeats_on_resume(storage, clock, effects: Effects):
-    """It is not recorded, so a resume sends again."""
+    """A ``send`` step is not recorded, so a resume sends again."""
     stop = [True]
 
     @step(mode="send")
@@ -229,7 +229,7 @@ def test_send_repeats_on_resume(storage, clock, effects: Effects):
 
 
 def test_send_outside_a_run_is_a_background_call(storage, clock, effects: Effects):
-    """Outside a run, mode ``send`` goes to the background too."""
+    """Outside a run, a ``send`` step executes in the background."""
 
     @step(mode="send")
     def notify(x):
@@ -242,7 +242,7 @@ def test_send_outside_a_run_is_a_background_call(storage, clock, effects: Effect
 
 @pytest.mark.parametrize("mode", ["doo", "", None, 3, ["do"]])
 def test_an_unknown_mode_is_refused_at_decoration(mode):
-    """The message names the modes."""
+    """An unknown mode is refused when the step is decorated, and the message lists the modes."""
     with pytest.raises((ValueError, TypeError), match="'do', 'try', 'send'"):
         step(mode=mode)(lambda: None)
 
@@ -251,7 +251,7 @@ def test_an_unknown_mode_is_refused_at_decoration(mode):
 
 
 def test_do_outside_a_run_is_durable_by_itself(runtime: Runtime, flavour: Flavour, effects: Effects):
-    """A run of its own, one per path and arguments: completed means stored."""
+    """``rt.do`` outside a run is a run of its own for each path and arguments, whose result is stored."""
 
     @flavour.step
     def f(x):
@@ -266,7 +266,7 @@ def test_do_outside_a_run_is_durable_by_itself(runtime: Runtime, flavour: Flavou
 
 
 def test_a_failed_do_is_executed_again(runtime: Runtime, flavour: Flavour, effects: Effects):
-    """Failed → executed again, as the same run."""
+    """A failed ``rt.do`` executes again, as the same run."""
 
     @flavour.step(retry=Retry(attempts=2))
     def f():
@@ -284,7 +284,7 @@ def test_a_failed_do_is_executed_again(runtime: Runtime, flavour: Flavour, effec
 
 
 def test_delete_and_forget_drop_what_do_stored(runtime: Runtime, effects: Effects):
-    """Both make the next call execute."""
+    """After ``delete`` or ``forget`` the next ``rt.do`` executes."""
 
     @step
     def f(x):
@@ -299,7 +299,7 @@ def test_delete_and_forget_drop_what_do_stored(runtime: Runtime, effects: Effect
 
 
 def test_do_by_name(runtime: Runtime):
-    """The path, or its last part where only one ends so."""
+    """``rt.do`` accepts the path of a step, or its last part if only one step has it."""
     assert runtime.do("modes.only_here", 4) == 8
     assert runtime.do("only_here", 5) == 10
 
@@ -307,7 +307,7 @@ def test_do_by_name(runtime: Runtime):
 def test_an_unknown_name_raises_with_near_matches_and_stores_nothing(
     runtime: Runtime, clock, hooks: Recorder
 ):
-    """The trap: *handler not found*, retried with backoff."""
+    """``rt.do`` with an unknown name raises, names the nearest, and stores nothing."""
     before = clock.now()
     with pytest.raises(StepNotFound, match=r"modes\.only_here"):
         runtime.do("modes.only_hear", 4)
@@ -319,7 +319,7 @@ def test_an_unknown_name_raises_with_near_matches_and_stores_nothing(
 
 
 def test_an_unknown_name_in_a_run_is_not_retried(runtime: Runtime, clock):
-    """Inside a run too: one typed error, no record."""
+    """An unknown name inside a run is one typed error, without retries and without a record."""
 
     @workflow
     def w():
@@ -332,7 +332,7 @@ def test_an_unknown_name_in_a_run_is_not_retried(runtime: Runtime, clock):
 
 
 def test_do_of_what_is_no_step(runtime: Runtime):
-    """A plain function, or an empty name, is refused by type."""
+    """``rt.do`` of a plain function or an empty name is refused."""
     with pytest.raises(TypeError, match="@step"):
         runtime.do(len, [1])
     with pytest.raises((TypeError, ValueError)):
@@ -340,7 +340,7 @@ def test_do_of_what_is_no_step(runtime: Runtime):
 
 
 def test_do_in_a_run_is_a_step_of_that_run(runtime: Runtime, flavour: Flavour, effects: Effects):
-    """Inside a run, ``rt.do(s)`` is ``s``."""
+    """Inside a run, ``rt.do(s)`` is the same as ``s``."""
 
     @flavour.step
     def f(x):
@@ -358,7 +358,7 @@ def test_do_in_a_run_is_a_step_of_that_run(runtime: Runtime, flavour: Flavour, e
 
 
 def test_do_makes_a_try_step_durable(runtime: Runtime, effects: Effects):
-    """The verb says the mode, not the decorator."""
+    """``rt.do`` makes a ``try`` step durable: the verb decides the mode."""
 
     @step(mode="try")
     def f():
@@ -368,7 +368,7 @@ def test_do_makes_a_try_step_durable(runtime: Runtime, effects: Effects):
 
 
 def test_try_outside_a_run(runtime: Runtime, flavour: Flavour, hooks: Recorder, effects: Effects):
-    """One attempt, its own exception, hooks as everywhere, no record."""
+    """``rt.try_`` outside a run has one attempt, the original exception, hooks, and no record."""
     error = Declined(1, "no")
 
     @flavour.step
@@ -385,7 +385,7 @@ def test_try_outside_a_run(runtime: Runtime, flavour: Flavour, hooks: Recorder, 
 
 
 def test_execute_step_means_the_same_execution_by_id(runtime: Runtime, flavour: Flavour, effects: Effects):
-    """The id says which execution; other arguments under it are a conflict."""
+    """The id of ``execute_step`` names the execution, and other arguments under it are a conflict."""
 
     @flavour.step
     def f(x):
@@ -400,7 +400,7 @@ def test_execute_step_means_the_same_execution_by_id(runtime: Runtime, flavour: 
 
 
 def test_execute_step_in_a_run_is_keyed_by_the_id(runtime: Runtime, effects: Effects):
-    """Inside a run two ids are two steps, whatever the arguments."""
+    """Inside a run, two ids of ``execute_step`` are two steps, whatever the arguments."""
 
     @step
     def f(x):
@@ -425,13 +425,13 @@ def test_execute_step_in_a_run_is_keyed_by_the_id(runtime: Runtime, effects: Eff
 
 @pytest.mark.parametrize("bad", ["", " ", None, 3])
 def test_execute_step_refuses_an_id_that_is_none(runtime: Runtime, bad):
-    """An id is a string that is not empty."""
+    """The id of ``execute_step`` must be a non-empty string."""
     with pytest.raises((TypeError, ValueError), match="step_id"):
         runtime.execute_step(bad, double, 1)
 
 
 def test_execute_step_by_mode(runtime: Runtime, effects: Effects):
-    """``mode="try"`` records nothing; an unknown mode is refused."""
+    """``execute_step`` with ``mode="try"`` records nothing, and an unknown mode is refused."""
 
     @step
     def f():
@@ -444,7 +444,7 @@ def test_execute_step_by_mode(runtime: Runtime, effects: Effects):
 
 
 def test_do_of_a_method_needs_an_identity(runtime: Runtime, effects: Effects):
-    """A ``self`` without ``__flow_key__`` cannot be told from another one."""
+    """``rt.do`` of a method is refused if its ``self`` has no ``__flow_key__``."""
 
     class Shop:
         @step
@@ -457,7 +457,7 @@ def test_do_of_a_method_needs_an_identity(runtime: Runtime, effects: Effects):
 
 
 def test_do_of_a_method_with_an_identity(runtime: Runtime, effects: Effects):
-    """Two shops are two runs, one shop is one."""
+    """``rt.do`` of a method makes one run for each object with its own ``__flow_key__``."""
 
     class Shop:
         def __init__(self, name):
@@ -477,7 +477,7 @@ def test_do_of_a_method_with_an_identity(runtime: Runtime, effects: Effects):
 
 
 def test_do_of_an_async_step_in_sync_code_gives_its_result(runtime: Runtime, effects: Effects):
-    """Where no event loop runs, ``do``, ``try_`` and ``execute_step`` wait for the step."""
+    """In sync code, ``do``, ``try_`` and ``execute_step`` wait for an async step."""
 
     @step
     async def g(x):
@@ -488,7 +488,7 @@ def test_do_of_an_async_step_in_sync_code_gives_its_result(runtime: Runtime, eff
 
 
 def test_the_twin_of_do_leaves_the_loop_free_for_a_sync_step(runtime: Runtime):
-    """The body executes in a thread; one that waits for the loop would else wait for ever."""
+    """``await rt.aio.do`` executes a sync body in a thread, so it may wait for the event loop."""
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -503,7 +503,7 @@ def test_the_twin_of_do_leaves_the_loop_free_for_a_sync_step(runtime: Runtime):
 
 
 def test_the_awaitable_twins(runtime: Runtime, effects: Effects):
-    """``rt.aio.do`` and the like execute without blocking the loop."""
+    """``rt.aio.do`` and the others execute without blocking the loop."""
 
     @step
     def f(x):
@@ -526,7 +526,7 @@ def test_the_awaitable_twins(runtime: Runtime, effects: Effects):
 
 
 def test_a_closed_runtime_executes_nothing(storage):
-    """Typed, and naming what to do."""
+    """A closed runtime raises a typed error that says what to do."""
     runtime = Runtime(storage)
     runtime.close()
     with pytest.raises(FlowError, match="closed"):

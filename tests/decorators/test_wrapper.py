@@ -132,7 +132,7 @@ def module(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("pickler", ["pickle", "cloudpickle"])
 def test_by_reference_from_a_module(module: Path, pickler):
-    """Every form, dumped here and loaded in a fresh interpreter, is decorated there."""
+    """Each form of decorated function can be pickled by reference, and is decorated in a new interpreter."""
     dump = f"""
         import sys, {pickler} as pickler
         from shopping import *
@@ -160,7 +160,7 @@ def test_by_reference_from_a_module(module: Path, pickler):
 
 @pytest.mark.parametrize("pickler", ["pickle", "cloudpickle"])
 def test_by_value_from_main(tmp_path: Path, pickler):
-    """A script's own functions are loaded where the script is not, with decorator, options and path."""
+    """Functions of a script are pickled by value, with decorator, options and path."""
     forms = [form for form in FORMS if not form.startswith("Shop")] if pickler == "pickle" else FORMS
     path = script(tmp_path / "main_script.py", MODULE)
     with path.open("a") as file:
@@ -188,7 +188,7 @@ def test_by_value_from_main(tmp_path: Path, pickler):
 
 
 def test_by_value_from_the_command_line(tmp_path: Path):
-    """``python -c``: nobody can import it, so it travels as code."""
+    """Functions of ``python -c`` are pickled by value, because nobody can import them."""
     data = tmp_path / "data"
     python(
         """
@@ -215,7 +215,7 @@ def test_by_value_from_the_command_line(tmp_path: Path):
 
 
 def test_options_travel(module: Path):
-    """Retry, version, timeout and name are those of the decorator."""
+    """Retry, version, timeout and name are pickled with the function."""
     out = python(
         """
         import cloudpickle, pickle
@@ -255,7 +255,7 @@ class Holder:
 
 
 def test_copy_and_deepcopy_give_the_function_itself():
-    """As with plain functions."""
+    """``copy`` and ``deepcopy`` of a decorated function return the function itself."""
     for thing in (module_step, module_flow):
         assert copy.copy(thing) is thing
         assert copy.deepcopy(thing) is thing
@@ -264,7 +264,7 @@ def test_copy_and_deepcopy_give_the_function_itself():
 
 
 def test_deepcopy_of_a_bound_step_binds_the_copy():
-    """A bound method of a copied object is that object's."""
+    """A deep copy of a bound step is bound to the copied object."""
     holder = Holder([1])
     other = copy.deepcopy(holder.get)
     holder.n.append(2)
@@ -273,7 +273,7 @@ def test_deepcopy_of_a_bound_step_binds_the_copy():
 
 @pytest.mark.parametrize("dumps", [pickle.dumps, cloudpickle.dumps], ids=["pickle", "cloudpickle"])
 def test_a_bound_step_travels_with_its_object(dumps):
-    """Here it is loaded in the same process."""
+    """A bound step is pickled with its object."""
     loaded = pickle.loads(dumps(Holder(5).get))
     assert type(loaded).__name__ == "BoundStep"
     assert loaded() == 5
@@ -282,14 +282,14 @@ def test_a_bound_step_travels_with_its_object(dumps):
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_every_pickle_protocol(protocol):
-    """From 0 to the newest."""
+    """Every protocol of pickle works."""
     assert pickle.loads(pickle.dumps(module_step, protocol)) is module_step
     local = step(Retry and (lambda x: x + 1), name="lambda.step")
     assert pickle.loads(pickle.dumps(local, protocol))(1) == 2
 
 
 def test_a_function_local_to_a_function_travels_by_value(runtime: Runtime):
-    """With its closure."""
+    """A function local to a function is pickled by value, with its closure."""
     base = 10
 
     @step
@@ -310,7 +310,7 @@ def test_a_function_local_to_a_function_travels_by_value(runtime: Runtime):
 
 
 def test_loading_by_value_registers_nothing(runtime: Runtime):
-    """A name goes on to mean what was decorated here."""
+    """Loading a function by value registers nothing, so its name still means what was decorated here."""
 
     def make(value):
         @step(name="pickled.name")
@@ -329,7 +329,8 @@ def test_loading_by_value_registers_nothing(runtime: Runtime):
 
 
 def test_a_step_that_was_replaced_in_its_module_travels_by_value(monkeypatch):
-    """By reference only where the import finds this very object."""
+    """A step that was replaced in its module is pickled by value, because an import would find another
+    object."""
     old = module_step
     monkeypatch.setitem(globals(), "module_step", step(lambda x: -x, name="other"))
     loaded = pickle.loads(pickle.dumps(old))
@@ -352,7 +353,7 @@ def test_steps_are_results_and_arguments(runtime: Runtime):
 
 
 def test_name_docstring_signature_and_module_are_kept():
-    """What inspection shows is the function."""
+    """A decorated function keeps name, docstring, signature and module."""
     assert module_step.__name__ == "module_step"
     assert module_step.__qualname__ == "module_step"
     assert module_step.__doc__ == "Doc."
@@ -366,7 +367,7 @@ def test_name_docstring_signature_and_module_are_kept():
 
 
 def test_coroutine_functions_are_seen_as_such():
-    """``inspect`` and ``asyncio`` agree that an async step is async."""
+    """``inspect`` and ``asyncio`` see that an async step is async."""
     import asyncio
 
     @step
@@ -381,7 +382,7 @@ def test_coroutine_functions_are_seen_as_such():
 
 
 def test_use_in_a_process_pool_outside_a_run(module: Path):
-    """``multiprocessing`` pickles the function by reference: there it is a plain call."""
+    """In a process pool a step is pickled by reference, and is a plain call there."""
     path = script(
         module / "pools.py",
         """
@@ -400,7 +401,7 @@ def test_use_in_a_process_pool_outside_a_run(module: Path):
 
 
 def test_values_of_a_scripts_own_classes_load_in_another_process(tmp_path: Path):
-    """A result whose class stands in ``__main__`` is found in the script's module by whoever reads it."""
+    """A value of a class in a script's ``__main__`` loads in another process."""
     path = script(
         tmp_path / "script_with_class.py",
         """

@@ -40,7 +40,7 @@ def job(x):
 
 
 def test_a_workflow_says_which_recorded_steps_are_what_they_were(runtime: Runtime):
-    """The same, changed, or not defined any more; and how to execute one again."""
+    """A workflow shows which recorded steps are the same, changed or gone, and how to execute one again."""
     first = define(CELL)
     first["job"](1)
     html = first["job"]._repr_html_()
@@ -60,7 +60,7 @@ def test_a_workflow_says_which_recorded_steps_are_what_they_were(runtime: Runtim
 
 
 def test_a_loop_is_one_row_a_name(runtime: Runtime):
-    """A run of many steps does not fill the page."""
+    """A loop of many calls is one row for each name."""
 
     @step
     def roll(n):
@@ -78,7 +78,7 @@ def test_a_loop_is_one_row_a_name(runtime: Runtime):
 
 
 def test_a_step_shows_what_it_is(runtime: Runtime):
-    """Signature, the first line of its docstring, the options that are not the default, and runs of ``rt.do``."""
+    """A step shows its signature, the first line of its docstring, its options, and its runs by ``rt.do``."""
 
     @step(retry=Retry(attempts=5), timeout="5 min")
     def charge(order, *, fee=1):
@@ -101,7 +101,7 @@ def test_a_step_shows_what_it_is(runtime: Runtime):
 
 
 def test_looking_makes_no_database(tmp_path, monkeypatch):
-    """Neither a runtime nor a file."""
+    """Showing a function makes neither a runtime nor a file."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("FLOWDSL_STORAGE")
     cell = define(CELL)
@@ -111,7 +111,8 @@ def test_looking_makes_no_database(tmp_path, monkeypatch):
 
 
 def test_a_list_of_runs_is_a_table(runtime: Runtime):
-    """With state, name, arguments and outcome; a slice of it too; what does not fit is counted."""
+    """A list of runs, or a slice of it, is a table with state, name, arguments and outcome, and counts what
+    does not fit."""
     job = define(CELL)["job"]
     for n in range(3):
         job(n)
@@ -129,7 +130,7 @@ def test_a_list_of_runs_is_a_table(runtime: Runtime):
 
 
 def test_a_runtime_shows_its_newest_runs(tmp_path):
-    """And what kind of storage it has, but no path and no password; a closed one says so."""
+    """A runtime shows its newest runs and the kind of its storage, but no path and no password."""
     job = define(CELL)["job"]
     with Runtime(f"sqlite:///{tmp_path}/flow.db", name="shop") as runtime:
         assert "no run is stored" in runtime._repr_html_()
@@ -142,7 +143,7 @@ def test_a_runtime_shows_its_newest_runs(tmp_path):
 
 
 def test_a_future_shows_how_it_stands(runtime: Runtime):
-    """Without waiting for it, and without asking it for what it holds."""
+    """A future shows its state, without waiting for it and without asking for its result."""
     gate = threading.Event()
     shown = []
 
@@ -192,7 +193,7 @@ class Counting(SQLiteStorage):
 
 
 def test_a_look_reads_once(tmp_path):
-    """The row and the journal, once; a list not at all, for it was read when it was made."""
+    """Showing a run reads its row and journal once; showing a list reads nothing."""
     job = define(CELL)["job"]
     with Counting(tmp_path / "flow.db") as storage, Runtime(storage) as runtime:
         job(1)
@@ -210,7 +211,7 @@ def test_a_look_reads_once(tmp_path):
 
 @pytest.mark.parametrize("broken", ["run", "runtime", "workflow", "runs"])
 def test_what_cannot_be_read_is_said_instead_of_raised(tmp_path, broken):
-    """A front end that gets an exception shows a traceback of ours, or nothing."""
+    """An exception while drawing is shown in words, because a notebook would show a traceback or nothing."""
     job = define(CELL)["job"]
     runtime = Runtime(f"sqlite:///{tmp_path}/flow.db")
     with runtime:
@@ -225,7 +226,7 @@ def test_what_cannot_be_read_is_said_instead_of_raised(tmp_path, broken):
 
 
 def test_values_that_nobody_may_read_are_a_dash():
-    """Arguments and results, of the run and of its steps, in every list."""
+    """With hidden values, arguments and results are dashes in every list."""
     job = define(CELL)["job"]
     with Runtime("memory://", previews=False) as runtime:
         job("4111-1111")

@@ -49,7 +49,8 @@ def run(runtime: Runtime) -> Run:
 
 
 def test_a_plot_is_an_svg_of_its_own(run: Run, tmp_path):
-    """Well-formed, with a title a bar, without script, link or foreign object; a file without any library."""
+    """A plot is a well-formed SVG with a title for each bar and no script or link, saved without any
+    library."""
     plot = run.plot()
     svg = plot._repr_svg_()
     root = ElementTree.fromstring(svg)
@@ -67,7 +68,7 @@ def test_a_plot_is_an_svg_of_its_own(run: Run, tmp_path):
 
 
 def test_other_pictures_are_matplotlibs(run: Run, tmp_path):
-    """A figure without pyplot, and files by their ending."""
+    """Other formats are made by matplotlib without pyplot, and chosen by the ending of the file."""
     pytest.importorskip("matplotlib")
     figure = run.plot(backend="matplotlib")
     assert type(figure).__module__ == "matplotlib.figure"
@@ -79,7 +80,7 @@ def test_other_pictures_are_matplotlibs(run: Run, tmp_path):
 
 
 def test_wrong_plots_are_refused(run: Run, tmp_path):
-    """With what would be right."""
+    """A wrong backend or file ending is refused, and the message says what is right."""
     with pytest.raises(ValueError, match="'svg' or 'matplotlib'"):
         run.plot(backend="plotly")
     with pytest.raises(ValueError, match=r"\.svg, \.png or \.pdf"):
@@ -88,7 +89,7 @@ def test_wrong_plots_are_refused(run: Run, tmp_path):
 
 @pytest.mark.parametrize("library", ["pandas", "polars"])
 def test_a_frame_has_a_row_a_step(run: Run, library):
-    """In recorded order, with previews, aware times and seconds."""
+    """A data frame has a row for each step in recorded order, with previews, aware times and seconds."""
     pytest.importorskip(library)
     frame = run.to_dataframe(library)
     steps = run.steps()
@@ -111,7 +112,7 @@ def test_a_frame_has_a_row_a_step(run: Run, library):
 
 @pytest.mark.parametrize("library", ["pandas", "polars"])
 def test_a_frame_without_steps_has_its_columns(runtime: Runtime, library):
-    """And their types, so that code that reads it works."""
+    """A data frame without steps has the same columns and types."""
     pytest.importorskip(library)
 
     @workflow
@@ -125,7 +126,7 @@ def test_a_frame_without_steps_has_its_columns(runtime: Runtime, library):
 
 
 def test_without_a_library_both_are_named(run: Run, monkeypatch):
-    """And the one that was asked for."""
+    """If no data frame library is installed, the error names both."""
     real = importlib.import_module
 
     def missing(name, *args):
@@ -143,7 +144,7 @@ def test_without_a_library_both_are_named(run: Run, monkeypatch):
 
 
 def test_without_matplotlib_it_is_named(run: Run, monkeypatch, tmp_path):
-    """For what needs it, and only for that."""
+    """Without matplotlib the error names it, only for pictures that need it."""
     real = builtins.__import__
 
     def missing(name, *args):
@@ -158,7 +159,7 @@ def test_without_matplotlib_it_is_named(run: Run, monkeypatch, tmp_path):
 
 
 def test_attempts_are_ticks_of_their_bar(runtime: Runtime):
-    """Where each began, and the waits between them; a step that needed one attempt has none."""
+    """Attempts and the waits between them are marks in their bar; a single attempt has none."""
     tries = []
 
     @step(retry=Retry(attempts=3, initial=10, multiplier=2, jitter=0))

@@ -44,7 +44,7 @@ def rows_of(found):
 
 
 def test_a_page_shows_the_run_and_its_steps():
-    """Name, arguments, state, times and outcome; then a row for each step."""
+    """The page of a run has name, arguments, state, times and outcome, and a row for each step."""
     steps = [
         recorded("reserve", args="item='cup'", preview="'r-1'"),
         recorded("charge", StepStatus.FAILED, at=1.5, preview="Declined: no", attempts=3),
@@ -61,7 +61,7 @@ def test_a_page_shows_the_run_and_its_steps():
 
 
 def test_elements_carry_what_they_show():
-    """Run, steps and bars say which they are and how they stand."""
+    """Run, steps and bars carry their ids and states as attributes."""
     found = page([recorded("charge", StepStatus.FAILED)], state="failed")
     assert (found.get("data-run-id"), found.get("data-status")) == ("order-7", "failed")
     of_step = [one for one in found.iter() if one.get("data-step-key") == "charge"]
@@ -70,7 +70,7 @@ def test_elements_carry_what_they_show():
 
 
 def test_the_users_line_comes_first():
-    """Of an error: where it was, the source line there, then type and text."""
+    """An error shows its place and source line first, then type and message."""
     preview = "Declined: no\nshop.py:17 in charge\n    bank.pay(order)"
     found = page(state="failed", error_preview=preview, result_preview="")
     assert "shop.py:17 in charge bank.pay(order)Declined: no" in text(found)
@@ -78,7 +78,7 @@ def test_the_users_line_comes_first():
 
 
 def test_a_step_inside_another_stands_below_it():
-    """Indented, and in a lane of its own."""
+    """A nested step is indented and has a lane of its own."""
     outer, inner = recorded("outer"), recorded("inner", scope="outer", at=0.2, completed_at=0.4)
     found = page([inner, outer])
     assert [row[0] for row in rows_of(found)[1:]] == ["outer", "└ inner"]
@@ -88,7 +88,7 @@ def test_a_step_inside_another_stands_below_it():
 
 
 def test_a_page_shows_where_a_long_run_stands():
-    """The last steps are shown, and how many were left out."""
+    """A long run shows its last steps, and how many were left out."""
     rows = rows_of(page([recorded(f"s{n}", at=float(n)) for n in range(ROWS + 30)]))
     assert len(rows) == ROWS + 2
     assert rows[1] == ["… 30 earlier ones"]
@@ -96,14 +96,14 @@ def test_a_page_shows_where_a_long_run_stands():
 
 
 def test_long_texts_are_shortened():
-    """A long argument does not fill the page."""
+    """A long argument is shortened."""
     (cell,) = [cell for cell in page([recorded("f", args="x" * 900)]).iter("code") if "xx" in text(cell)]
     assert text(cell) == "x" * (TEXT - 1) + "…"
 
 
 @pytest.mark.parametrize("state", ["running", "interrupted", "pending", "cancelled"])
 def test_a_run_that_goes_on_is_shown_in_every_state(state):
-    """Without an end, an outcome or steps; the state is named."""
+    """A run without an end, an outcome or steps is shown, in every state."""
     found = text(page(state=state, finished_at=None, result_preview=""))
     assert state in found
     assert ("by now" in found) is (state == "running")
@@ -112,7 +112,7 @@ def test_a_run_that_goes_on_is_shown_in_every_state(state):
 
 
 def test_what_the_run_logged_is_folded():
-    """Message and fields, without loading anything."""
+    """Log lines show message and fields, without loading anything."""
     line = recorded("l", kind="log", preview="loaded", extra='{"fields": {"rows": 12}}')
     found = page([line])
     assert "1 line of log" in text(found)
@@ -133,7 +133,7 @@ def test_nothing_that_was_stored_is_taken_for_markup():
 
 
 def test_a_page_holds_no_script_no_foreign_url_and_styles_nothing_else():
-    """Every rule is for what lies in a card of ours."""
+    """The page has no script and no foreign URL, and each style rule is only for our cards."""
     html = shown([recorded("f")])
     assert not re.search(r"<script|\son\w+=|@import|url\(|<link|<iframe", html)
     assert re.findall(r"https?://[^\"' ]+", html) == ["http://www.w3.org/2000/svg"]
@@ -157,7 +157,7 @@ MANY = {
 @pytest.mark.parametrize("shape", MANY)
 @pytest.mark.parametrize("count", [200, 10_000])
 def test_no_run_makes_a_large_page(shape, count):
-    """However many steps, and whatever they hold."""
+    """The page stays small, whatever the number and content of steps."""
     html = shown([MANY[shape](n) for n in range(count)], args_preview="<" * 9999, result_preview="&" * 9999)
     assert len(html.encode("utf-8")) <= LIMIT
     ElementTree.fromstring(html)
@@ -189,12 +189,12 @@ times = st.floats(0, 1e6) | st.sampled_from([0.0, 1.0, 1.5, 9.0, 1e9])
     st.sampled_from(["running", "interrupted", "completed", "failed", "?"]),
 )
 def test_any_journal_is_shown(journal, state):
-    """Whatever is stored, the page is well-formed."""
+    """The page of any journal is well-formed."""
     page(journal, state, finished_at=None, created_at=5.0)
 
 
 def test_what_cannot_be_read_is_said():
-    """A front end shows nothing of an object whose HTML raises."""
+    """An error while drawing is shown in words, because a notebook would show nothing."""
 
     def broken():
         raise OSError("<disk>")

@@ -29,7 +29,7 @@ def bars(picture):
 
 
 def test_a_bar_lies_where_its_step_was_in_time():
-    """Left edge and width follow the clock."""
+    """The left edge and width of a bar follow the clock."""
     found = bars(drawn([recorded("a", 0.0, 1.0), recorded("b", 1.0, 4.0)]))
     (_, first), (_, second) = found["a"], found["b"]
     assert float(second.get("width")) > 2.9 * float(first.get("width"))
@@ -37,7 +37,7 @@ def test_a_bar_lies_where_its_step_was_in_time():
 
 
 def test_what_overlaps_lies_in_lanes():
-    """One below the other."""
+    """Overlapping bars are in different lanes."""
     found = bars(drawn([recorded("a", 0.0, 2.0), recorded("b", 1.0, 3.0), recorded("c", 2.5, 3.0)]))
     tops = {key: rect.get("y") for key, (_, rect) in found.items()}
     assert tops["a"] != tops["b"]
@@ -45,7 +45,7 @@ def test_what_overlaps_lies_in_lanes():
 
 
 def test_idle_time_is_folded_and_says_its_length():
-    """A sleep of an hour does not press the steps together."""
+    """An idle hour is folded, and its length is written."""
     picture = drawn([recorded("a", 0.0, 1.0), recorded("b", 3601.0, 3602.0)])
     (idle,) = [one for one in picture.iter() if one.get("data-idle") is not None]
     assert "1h0m" in "".join(idle.itertext())
@@ -53,7 +53,7 @@ def test_idle_time_is_folded_and_says_its_length():
 
 
 def test_a_bar_tells_itself():
-    """For those who cannot see it, and on pointing."""
+    """A bar has a text for people who cannot see it, and on pointing."""
     steps = [recorded("charge", 0.0, 1.2, attempts=3, extra='{"begun": [0.0, 0.5, 1.0]}')]
     ((group, _),) = bars(drawn(steps)).values()
     assert group.find(f"{SVG}title").text == "charge, completed, 3 attempts, 1.2s"
@@ -61,7 +61,7 @@ def test_a_bar_tells_itself():
 
 
 def test_of_many_bars_the_ones_that_matter_are_drawn_one_by_one():
-    """The failed, the unfinished and the longest; the others are a shape."""
+    """Of many bars the failed, unfinished and longest are drawn one by one, and the others as a shape."""
     steps = [recorded(f"s{n}", n * 1.0, n + 0.5) for n in range(3000)]
     steps.append(recorded("long", 0.0, 2999.0))
     picture = drawn(steps)
@@ -71,7 +71,7 @@ def test_of_many_bars_the_ones_that_matter_are_drawn_one_by_one():
 
 
 def test_a_picture_of_its_own_needs_nothing():
-    """Role, label, title and style are in it."""
+    """A picture alone contains role, label, title and style."""
     picture = drawn([recorded("a", 0.0, 1.0)], alone=True)
     assert (picture.get("role"), picture.get("aria-label")) == ("img", "checkout")
     assert picture.find(f"{SVG}title").text == "checkout"
@@ -79,6 +79,6 @@ def test_a_picture_of_its_own_needs_nothing():
 
 
 def test_points_and_empty_runs_are_drawn():
-    """Steps that took no time, in a run that took none."""
+    """Steps without duration, in a run without duration, are drawn."""
     found = bars(drawn([recorded("a", 0.0, 0.0), recorded("b", 0.0, 0.0)], end=0.0))
     assert all(float(rect.get("width")) > 0 for _, rect in found.values())

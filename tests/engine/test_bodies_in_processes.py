@@ -44,7 +44,7 @@ def url_of(tmp_path: Path) -> str:
 
 @pytest.mark.parametrize("shared", [True, False])
 def test_bodies_execute_in_workers(pool: ProcessPoolExecutor, tmp_path: Path, shared: bool) -> None:
-    """Results come back in input order from other processes, with either storage."""
+    """Submitted bodies execute in worker processes, and results come back in input order, on each storage."""
     with Runtime(url_of(tmp_path) if shared else "memory://", executor=pool):
         found = steps.squares(6)
     assert [square for square, _, _ in found] == [0, 1, 4, 9, 16, 25]
@@ -52,7 +52,7 @@ def test_bodies_execute_in_workers(pool: ProcessPoolExecutor, tmp_path: Path, sh
 
 
 def test_store_steps_and_logs_work_in_workers(pool: ProcessPoolExecutor, tmp_path: Path) -> None:
-    """Increments of all workers are 1..n, nested steps are recorded, and each log line is kept once."""
+    """Store calls, nested steps and log lines in workers take effect once."""
     with Runtime(url_of(tmp_path), executor=pool) as runtime:
         found, total = steps.counts(8)
         (run,) = runtime.runs(workflow=steps.counts)
@@ -64,7 +64,7 @@ def test_store_steps_and_logs_work_in_workers(pool: ProcessPoolExecutor, tmp_pat
 
 
 def test_memory_storage_is_refused_in_workers(pool: ProcessPoolExecutor) -> None:
-    """A store call in a worker cannot reach memory storage, and a typed error says so."""
+    """A store call in a worker with ``memory://`` raises a typed error."""
     with (
         Runtime("memory://", executor=pool),
         pytest.raises(StorageError, match="worker process cannot reach it"),
@@ -73,7 +73,7 @@ def test_memory_storage_is_refused_in_workers(pool: ProcessPoolExecutor) -> None
 
 
 def test_killed_worker_is_a_failed_attempt(pool: ProcessPoolExecutor, tmp_path: Path) -> None:
-    """When its process is killed the step is tried again in a new pool, and the run goes on."""
+    """A killed worker is a failed attempt, and the next attempt executes in a new pool."""
     with Runtime(url_of(tmp_path), executor=pool) as runtime:
         context = pool._mp_context  # the shared pool is not to be broken for the others
         with ProcessPoolExecutor(1, context) as fragile, Runtime(runtime.storage, executor=fragile):
@@ -83,8 +83,7 @@ def test_killed_worker_is_a_failed_attempt(pool: ProcessPoolExecutor, tmp_path: 
 
 
 def test_a_worker_that_hangs_is_given_up(tmp_path: Path) -> None:
-    """A body that gives no heartbeat is left behind, and the next attempt goes on where it was, in a new pool if
-    no worker is left."""
+    """A silent body is left behind, and the next attempt goes on, in a new pool if no worker is left."""
     flag = tmp_path / "flag"
     context = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(1, context) as lonely, Runtime(url_of(tmp_path), executor=lonely) as rt:
@@ -97,13 +96,13 @@ def test_a_worker_that_hangs_is_given_up(tmp_path: Path) -> None:
 
 
 def test_heartbeats_from_workers_need_a_shared_storage(pool: ProcessPoolExecutor, tmp_path: Path) -> None:
-    """A typed error says what is missing."""
+    """Heartbeats from workers with ``memory://`` raise a typed error that says what is missing."""
     with Runtime("memory://", executor=pool), pytest.raises(StorageError, match="heartbeats"):
         steps.given_up(str(tmp_path / "flag"))
 
 
 def test_exceptions_come_back_as_themselves(pool: ProcessPoolExecutor) -> None:
-    """A worker's exception arrives with its type and attributes, and shows the user's lines there."""
+    """A worker's exception has its type and attributes, and shows the user's lines."""
     with Runtime("memory://", executor=pool), pytest.raises(steps.Declined) as caught:
         steps.declined()
     assert caught.value.code == 7
@@ -115,7 +114,7 @@ def test_exceptions_come_back_as_themselves(pool: ProcessPoolExecutor) -> None:
 
 @pytest.mark.parametrize("make", [Inline, lambda: ThreadPoolExecutor(2)])
 def test_whatever_implements_the_interface(make: Any) -> None:
-    """An executor of one's own and a thread pool do the same."""
+    """A user's executor and a thread pool work like a process pool."""
     executor = make()
     with Runtime("memory://", executor=executor):
         assert [square for square, _, _ in steps.squares(3)] == [0, 1, 4]
@@ -135,7 +134,7 @@ class Repeating(Executor):
 
 
 def test_what_an_engine_repeats_stays_in_doubt(tmp_path: Path) -> None:
-    """The second execution finds the record of the first before the body, and a person decides."""
+    """A step in doubt that an executor repeats does not begin a second time."""
     with Runtime(url_of(tmp_path), executor=Repeating()) as runtime:
         with pytest.raises(StepOutcomeUnknown, match="its worker died"):
             steps.pays(str(tmp_path / "paid"))
@@ -149,7 +148,7 @@ def test_what_an_engine_repeats_stays_in_doubt(tmp_path: Path) -> None:
 
 
 def test_what_an_engine_repeats_replays_what_was_recorded(tmp_path: Path) -> None:
-    """Steps and store operations inside a body take effect once, although the body executes twice."""
+    """If an executor repeats a body, its inner steps and store operations take effect once."""
     with Runtime(url_of(tmp_path), executor=Repeating()) as runtime:
         assert steps.counts(1) == ([(1, 100)], 1)
         (run,) = runtime.runs()
@@ -170,7 +169,7 @@ class Never(Executor):
 
 
 def test_cancel_withdraws_what_has_not_begun() -> None:
-    """The run ends although its worker never comes."""
+    """Cancelling a run withdraws bodies that no worker has begun, and the run ends."""
     executor = Never()
     with Runtime("memory://", executor=executor):
         run = steps.pays.start("nowhere")

@@ -33,7 +33,7 @@ def committer(storage):
 
 
 def test_a_lone_caller_commits_at_once(committer, storage):
-    """Nobody waits to be joined, and no thread is started."""
+    """A lone caller commits at once, without another thread."""
     (outcome,) = committer.commit([put("a")])
     assert isinstance(outcome, Done)
     assert storage.batches == [1]
@@ -41,7 +41,7 @@ def test_a_lone_caller_commits_at_once(committer, storage):
 
 
 def test_callers_that_come_meanwhile_share_the_next_commit(committer, storage):
-    """Ten callers, two transactions."""
+    """Ten concurrent callers need two transactions."""
     storage.gate.clear()
     with ThreadPoolExecutor(10) as pool:
         first = pool.submit(committer.commit, [put("first")])
@@ -58,7 +58,7 @@ def test_callers_that_come_meanwhile_share_the_next_commit(committer, storage):
 
 
 def test_each_gets_its_own_outcomes(committer, storage):
-    """In the order of its own operations."""
+    """Each caller of a shared commit gets the outcomes of its own operations, in order."""
     storage.gate.clear()
     with ThreadPoolExecutor(4) as pool:
         first = pool.submit(committer.commit, [])
@@ -74,7 +74,7 @@ def test_each_gets_its_own_outcomes(committer, storage):
 
 
 def test_what_one_writes_cannot_fail_another(committer, storage):
-    """A shared transaction that fails is tried one by one; only the poisoned caller sees the error."""
+    """If a shared transaction fails, each caller is tried alone, and only the one at fault gets the error."""
     storage.gate.clear()
     storage.poison = {"bad"}
     with ThreadPoolExecutor(6) as pool:
@@ -93,7 +93,7 @@ def test_what_one_writes_cannot_fail_another(committer, storage):
 
 
 def test_async_callers_share_commits(committer, storage):
-    """A thousand tasks, a handful of transactions, and the loop is never blocked."""
+    """A thousand tasks share a few transactions, and the loop is never blocked."""
 
     async def main():
         ticks = 0
@@ -117,7 +117,7 @@ def test_async_callers_share_commits(committer, storage):
 
 
 def test_an_inline_storage_is_called_on_the_loop():
-    """A write of microseconds is not worth a thread hop."""
+    """A storage that answers at once is called on the loop, without a thread."""
     storage = MemoryStorage()
     storage.commit([OpenRun(Run(id="r", workflow="w", key="k", owner="o"), 30.0)])
     committer = Committer(storage)
@@ -135,7 +135,7 @@ def test_an_inline_storage_is_called_on_the_loop():
 
 
 def test_sync_and_async_callers_share(committer, storage):
-    """Threads and tasks form one batch."""
+    """Threads and tasks share one batch."""
     storage.gate.clear()
 
     async def main(pool):
@@ -155,7 +155,7 @@ def test_sync_and_async_callers_share(committer, storage):
 
 
 def test_the_error_of_an_async_caller_is_its_own(committer, storage):
-    """The others of its batch do not see it."""
+    """An error of one async caller does not reach the others of its batch."""
     storage.poison = {"bad"}
 
     async def main():
@@ -170,7 +170,7 @@ def test_the_error_of_an_async_caller_is_its_own(committer, storage):
 
 
 def test_a_cancelled_async_caller_loses_nothing_of_others(committer, storage):
-    """What it wrote is stored, and it learns of that; those beside it get their outcomes."""
+    """A cancelled caller whose operations were written learns that, and the others get their outcomes."""
     storage.gate.clear()
 
     async def main():
@@ -195,7 +195,7 @@ def test_a_cancelled_async_caller_loses_nothing_of_others(committer, storage):
 
 
 def test_a_cancelled_async_caller_learns_what_was_written(committer, storage):
-    """While its operations are being written it waits, and is told their outcomes with the cancelling."""
+    """A caller that is cancelled while its operations are being written gets their outcomes."""
     storage.gate.clear()
 
     async def main():
@@ -215,7 +215,7 @@ def test_a_cancelled_async_caller_learns_what_was_written(committer, storage):
 
 
 def test_a_loop_that_is_gone_does_not_stop_the_others(committer, storage):
-    """Its callers are gone; the thread goes on for everybody else."""
+    """Callers of a closed loop do not stop the committing thread."""
     storage.gate.clear()
 
     async def leave():
@@ -255,7 +255,7 @@ class Interrupting(Slow):
 
 @pytest.mark.parametrize("after", [False, True])
 def test_an_interrupt_of_the_leader_loses_no_follower(after):
-    """Their requests go back to the queue: sent twice perhaps, dropped never."""
+    """If the leading caller is interrupted, the requests of the others are sent, perhaps twice."""
     storage = Interrupting()
     MemoryStorage.commit(storage, [OpenRun(Run(id="r", workflow="w", key="k", owner="o"), 30.0)])
     committer = Committer(storage)
@@ -288,7 +288,7 @@ def test_an_interrupt_of_the_leader_loses_no_follower(after):
 
 
 def test_closing_waits_for_a_thread_that_is_being_started(committer, monkeypatch):
-    """The keeper may have asked for it at that very moment."""
+    """Closing waits for a committing thread that is just being started."""
     starting, go_on = threading.Event(), threading.Event()
 
     class SlowlyStarted(threading.Thread):
@@ -311,7 +311,7 @@ def test_closing_waits_for_a_thread_that_is_being_started(committer, monkeypatch
 
 
 def test_nothing_ends_the_thread_that_commits(committer, storage):
-    """Whatever a storage raises arrives where it was caused, and the next caller is served."""
+    """No exception of a storage ends the committing thread; it reaches its caller."""
 
     class Odd(BaseException):
         pass
@@ -327,7 +327,7 @@ def test_nothing_ends_the_thread_that_commits(committer, storage):
 
 
 def test_many_threads_lose_nothing(committer, storage):
-    """Eight threads, a hundred commits each."""
+    """Eight threads with a hundred commits each lose nothing."""
 
     def work(n):
         for m in range(100):
@@ -340,7 +340,7 @@ def test_many_threads_lose_nothing(committer, storage):
 
 
 def test_close_commits_what_is_queued(storage):
-    """And may be called twice."""
+    """``close`` commits what is queued, and can be called twice."""
     committer = Committer(storage)
 
     async def main():
@@ -395,7 +395,7 @@ def away():
 
 
 def test_a_batch_is_sent_again_as_one_while_the_storage_is_away(away):
-    """It is nobody's fault, so nobody's operations are tried alone; when the storage is back all go on."""
+    """While the storage is away a batch is sent again as a whole, and all callers go on when it is back."""
     away.away = 3
     outcomes = together(away, "abc")
     assert all(isinstance(one[0], Done) for one in outcomes)
@@ -404,7 +404,7 @@ def test_a_batch_is_sent_again_as_one_while_the_storage_is_away(away):
 
 
 def test_an_outage_has_one_deadline_for_everybody(away):
-    """When it has lasted too long, all callers of the batch get the typed error, and the next is told at once."""
+    """After the patience all callers of the batch get the typed error, and the next caller at once."""
     away.away, away.patience = 1000, 0.1
     first, *others = together(away, "abc")
     assert isinstance(first[0], Done)
@@ -414,7 +414,7 @@ def test_an_outage_has_one_deadline_for_everybody(away):
 
 
 def test_what_lasts_is_not_tried_again(committer, storage):
-    """A closed storage, or one that is none, fails at once."""
+    """A closed storage, or a file that is no database, fails at once."""
     storage.poison, storage.error = {"a"}, StorageUnavailable("closed", lasting=True)
     with pytest.raises(StorageUnavailable):
         committer.commit([put("a")])
@@ -422,7 +422,7 @@ def test_what_lasts_is_not_tried_again(committer, storage):
 
 
 def test_who_comes_during_an_outage_shares_its_deadline(committer, storage):
-    """Nobody waits for the patience of those before it, and then for its own."""
+    """A caller during an outage shares the deadline of the others."""
     storage.poison, storage.error = {"a"}, StorageUnavailable("gone", lasting=True)
     storage.gate.clear()
     with ThreadPoolExecutor(4) as pool:
@@ -436,7 +436,7 @@ def test_who_comes_during_an_outage_shares_its_deadline(committer, storage):
 
 
 def test_those_that_come_during_an_outage_join_the_next_try():
-    """A lone caller that finds the storage away waits together with all others, and one batch goes through."""
+    """A lone caller that meets an outage waits with the others, and one batch is tried."""
     sizes: list[int] = []
     back = threading.Event()
 

@@ -37,7 +37,7 @@ def quick():
 
 
 def test_what_is_written_in_one_turn_of_a_loop_is_one_commit(quick):
-    """Ten tasks that write in the same turn share; each gets its own outcome, in order."""
+    """Ten tasks that write in one turn of the loop share a commit, and each gets its own outcome."""
     committer = Committer(quick)
 
     async def main():
@@ -50,7 +50,7 @@ def test_what_is_written_in_one_turn_of_a_loop_is_one_commit(quick):
 
 
 def test_a_lone_task_commits_at_once(quick):
-    """Nobody else is ready, so there is nobody to wait for: not even one turn of the loop passes."""
+    """A lone task commits at once, and waits for no turn of the loop."""
     committer = Committer(quick)
 
     async def main():
@@ -65,7 +65,7 @@ def test_a_lone_task_commits_at_once(quick):
 
 
 def test_in_a_turn_one_callers_fault_is_not_anothers(quick):
-    """The batch fails, so each is tried by itself, and only the one at fault hears of it."""
+    """If a batch of a turn fails, each caller is tried alone, and only the one at fault gets the error."""
     committer = Committer(quick)
     quick.poison.add("k3")
 
@@ -78,7 +78,7 @@ def test_in_a_turn_one_callers_fault_is_not_anothers(quick):
 
 
 def test_whatever_a_turn_meets_reaches_those_who_wait(quick):
-    """An error that is no ``Exception`` too: nobody waits for ever."""
+    """Any exception in a turn, even one that is no ``Exception``, reaches the waiting callers."""
     committer = Committer(quick)
 
     class Crash(BaseException):
@@ -96,7 +96,7 @@ def test_whatever_a_turn_meets_reaches_those_who_wait(quick):
 
 
 def test_a_lone_commit_of_a_quick_disk_needs_no_other_thread(storage):
-    """After a series of quick commits it happens on the loop, which has nothing else to do."""
+    """After quick commits a lone commit happens on the loop."""
     committer = Committer(storage)
     threads = []
     plain = storage.commit

@@ -82,7 +82,7 @@ def alterations(damages: dict[str, list[str]]) -> Iterator[tuple[str, str]]:
 
 @pytest.mark.parametrize("secret", ["", "only we know"])
 def test_a_damaged_run_stops_no_other(database: Any, secret: str, monkeypatch: Any, caplog: Any) -> None:
-    """Whatever stands in its row, the others are listed, and claimed although it would be the first."""
+    """A damaged run is left out, and the other runs are listed and claimed."""
     if secret:
         monkeypatch.setenv("FLOWDSL_SECRET_KEY", secret)
     caplog.set_level("CRITICAL", "flowdsl")
@@ -129,7 +129,7 @@ def test_a_damaged_run_stops_no_other(database: Any, secret: str, monkeypatch: A
 def test_a_damaged_schedule_or_worker_stops_nobody(
     table: str, change: str, tmp_path: Path, caplog: Any
 ) -> None:
-    """Workers execute what waits; lists show the others."""
+    """A damaged schedule or worker is left out of lists, and workers execute the other runs."""
     url = f"sqlite:///{tmp_path}/flow.db"
     with Runtime(url) as runtime:
         for name in ("a", "b"):
@@ -156,7 +156,8 @@ def test_a_damaged_schedule_or_worker_stops_nobody(
 
 @pytest.mark.parametrize("database", ["sqlite", "postgres"], indirect=True)
 def test_nothing_is_decided_by_the_row_of_a_worker(database: Any, monkeypatch: Any) -> None:
-    """It has no seal: whatever it says, the same runs are claimed, with the same limits."""
+    """The row of a worker decides nothing: whatever it says, the same runs are claimed with the same
+    limits."""
     monkeypatch.setenv("FLOWDSL_SECRET_KEY", "only we know")
     url, _ = database
     with Runtime(url, queues=[Queue("default", concurrency=2, per_worker=1)]) as runtime:
@@ -187,8 +188,7 @@ def counted(what: str) -> str:
 
 @pytest.mark.parametrize("secret", ["", "only we know"])
 def test_a_forged_number_ends(database: Any, secret: str, monkeypatch: Any) -> None:
-    """A number that no run can have, in a row that nobody reads: the next run of the key gets another one, or an
-    error says so."""
+    """A forged number makes the next run get another number, or an error says so."""
     if secret:
         monkeypatch.setenv("FLOWDSL_SECRET_KEY", secret)
     url, damages = database
@@ -205,7 +205,7 @@ def test_a_forged_number_ends(database: Any, secret: str, monkeypatch: Any) -> N
 
 
 def test_a_damaged_counter_of_epochs_is_named(tmp_path: Path) -> None:
-    """No run begins without an epoch; each is told why."""
+    """With a damaged counter of epochs no run begins, and the error names it."""
     url = f"sqlite:///{tmp_path}/flow.db"
     with Runtime(url), contextlib.closing(Attacker(url)) as attacker:
         paid(1)
@@ -216,7 +216,7 @@ def test_a_damaged_counter_of_epochs_is_named(tmp_path: Path) -> None:
 
 
 def test_a_forged_run_of_a_tick_holds_up_no_other(database: Any, monkeypatch: Any, caplog: Any) -> None:
-    """Whoever writes the run of a tick before it is due keeps that tick from being fired, and nothing else."""
+    """A forged run of a future tick stops this tick, and nothing else."""
     monkeypatch.setenv("FLOWDSL_SECRET_KEY", "only we know")
     url, _ = database
     with Runtime(url) as runtime, contextlib.closing(Attacker(url)) as attacker:
@@ -249,7 +249,7 @@ def test_a_forged_run_of_a_tick_holds_up_no_other(database: Any, monkeypatch: An
 
 @pytest.mark.parametrize("secret", ["", "only we know"])
 def test_attention_is_paid_to_the_others(database: Any, secret: str, monkeypatch: Any, caplog: Any) -> None:
-    """A damaged run among those that execute here keeps nobody from hearing of a cancel."""
+    """A damaged run among executing ones does not stop cancels of the others."""
     if secret:
         monkeypatch.setenv("FLOWDSL_SECRET_KEY", secret)
     url, damages = database
@@ -271,7 +271,7 @@ def test_attention_is_paid_to_the_others(database: Any, secret: str, monkeypatch
 
 
 def test_a_text_that_is_none_names_its_run(tmp_path: Path) -> None:
-    """Whatever is read of a run: its steps, messages, items."""
+    """A text column of a run, step, message or item that is no text is an error that names the run."""
     url = f"sqlite:///{tmp_path}/flow.db"
     with Runtime(url) as runtime, contextlib.closing(Attacker(url)) as attacker:
         paid(1)

@@ -25,7 +25,7 @@ def scaled_by(n):
 
 
 def test_two_living_functions_of_one_factory_are_ambiguous(runtime: Runtime):
-    """A call of either says to give a name, in a run and by hand."""
+    """Two functions of one factory that are both in use are ambiguous, in a run and by hand."""
     double, triple = scaled_by(2), scaled_by(3)
 
     @workflow
@@ -40,14 +40,14 @@ def test_two_living_functions_of_one_factory_are_ambiguous(runtime: Runtime):
 
 
 def test_what_is_gone_or_alike_is_not_ambiguous(runtime: Runtime):
-    """Only living functions count, and only different closures."""
+    """A function that is gone, or has the same closure, is not ambiguous."""
     scaled_by(2)
     triple, again = scaled_by(3), scaled_by(3)
     assert runtime.do(triple, 2) == runtime.do(again, 2) == 6
 
 
 def test_what_only_a_traceback_holds_is_not_ambiguous(runtime: Runtime):
-    """A function that failed is called again, as in a notebook, while its error is kept."""
+    """A function that only the traceback of a kept error holds is not ambiguous, as in a notebook."""
 
     def adding(n):
         return step(lambda x: x + n, name="shop.adding")
@@ -75,7 +75,7 @@ def test_what_only_a_traceback_holds_is_not_ambiguous(runtime: Runtime):
 
 
 def test_methods_of_two_living_classes_of_one_factory_are_ambiguous(runtime: Runtime):
-    """Of each kind; a class that is gone is replaced, and ``super()`` alone tells nothing apart."""
+    """Methods of two classes of one factory are ambiguous, and a class that is gone is replaced."""
 
     def shop(tax):
         class Shop:
@@ -110,7 +110,8 @@ def logged(fn):
 
 
 def test_under_a_decorator_with_wraps_the_wrapped_functions_are_compared(runtime: Runtime):
-    """A function that was edited replaces the one before; two of one factory are ambiguous as ever."""
+    """Below a decorator with ``wraps`` the wrapped functions are compared: an edited one replaces, two of one
+    factory are ambiguous."""
     before = step(name="shop.price")(logged(lambda x: x))
     after = step(name="shop.price")(logged(lambda x: x + 1))
     assert runtime.do(after, 1) == 2
@@ -127,7 +128,7 @@ def test_under_a_decorator_with_wraps_the_wrapped_functions_are_compared(runtime
 
 
 def test_a_logged_error_keeps_no_function_alive(clock, caplog):
-    """What a log handler collects holds no frames, so that a function made again is not ambiguous."""
+    """A logged error holds no frames, so a function that is made again is not ambiguous."""
 
     def make(found):
         @workflow(name="shop.order", id="order")
@@ -145,7 +146,7 @@ def test_a_logged_error_keeps_no_function_alive(clock, caplog):
 
 
 def test_a_decorator_above_a_step_leaves_self_out(runtime: Runtime):
-    """A property too: an object without a key can be the receiver."""
+    """A decorator above a step leaves ``self`` out of the key, a property too."""
 
     class Shop:
         def __init__(self):
@@ -178,7 +179,7 @@ def test_what_is_patched_in_place_of_the_function_can_be_undone():
 
 
 def test_patches_of_the_function_can_be_nested(monkeypatch):
-    """Each gives back what was there before it; so does pytest's ``monkeypatch``."""
+    """Nested patches restore what was there before, and so does pytest's ``monkeypatch``."""
 
     @step
     def charge(x):
@@ -196,7 +197,7 @@ def test_patches_of_the_function_can_be_nested(monkeypatch):
 
 
 def test_a_method_is_patched_at_its_class():
-    """``mock.patch.object(Class.method, "__wrapped__")`` is for all instances, and ends."""
+    """``mock.patch.object(Class.method, "__wrapped__")`` works for all instances, and ends."""
 
     class Shop:
         @step
@@ -210,7 +211,7 @@ def test_a_method_is_patched_at_its_class():
 
 @pytest.mark.parametrize("name", ["sleep", "wait_for", "receive"])
 def test_a_forgotten_await_names_the_verb(name):
-    """Python's warning says ``sleep``, not what the engine calls its coroutine."""
+    """Python's warning about a forgotten ``await`` names the verb."""
 
     @workflow(name="forgets")
     async def forgets():
@@ -227,7 +228,7 @@ def call_at_once(pool, w):
 
 
 def test_threads_that_ask_at_once_are_no_rivals_holders(runtime):
-    """A function that only a traceback holds stays no rival when eight threads call its successor at once."""
+    """A function that only a traceback holds is no rival when eight threads call its successor."""
 
     def made(number):
         @workflow(id="n-{number}-{x}")

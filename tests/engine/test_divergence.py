@@ -1,4 +1,4 @@
-"""Code that asks for something else than what was recorded."""
+"""Code that makes another call than the recorded one."""
 
 import asyncio
 
@@ -31,7 +31,7 @@ def interrupted(flavour: Flavour, w, *args):
 
 
 def test_a_changed_argument_is_caught_before_the_body(runtime: Runtime, flavour: Flavour, effects: Effects):
-    """The trap: the stale result without a word. The error shows both argument lists and the line."""
+    """A changed argument raises before the body, and the error shows both argument lists and the line."""
     world = World(10)
 
     @flavour.step
@@ -61,7 +61,7 @@ def test_a_changed_argument_is_caught_before_the_body(runtime: Runtime, flavour:
 
 
 def test_the_source_line_is_shown_in_async_code_too(runtime: Runtime):
-    """The line of the ``await``, not one of ours."""
+    """In async code the error shows the user's line of the ``await``."""
     world = World(10)
 
     @step
@@ -80,7 +80,8 @@ def test_the_source_line_is_shown_in_async_code_too(runtime: Runtime):
 
 
 def test_it_cannot_be_swallowed_and_compensates_nothing(runtime: Runtime, flavour: Flavour, effects: Effects):
-    """``except Exception: refund()`` does not see it; once the code is mended the run continues."""
+    """``except Exception`` does not catch the divergence, nothing compensates, and mended code continues the
+    run."""
     world = World(10)
 
     @flavour.step
@@ -114,7 +115,7 @@ def test_it_cannot_be_swallowed_and_compensates_nothing(runtime: Runtime, flavou
 
 
 def test_after_it_later_durable_calls_re_raise(runtime: Runtime, flavour: Flavour, effects: Effects):
-    """Even a bare ``except`` cannot go on in a run that has diverged."""
+    """After a divergence later durable calls raise it again, even after a bare ``except``."""
     world = World(1)
 
     @flavour.step
@@ -142,7 +143,7 @@ def test_after_it_later_durable_calls_re_raise(runtime: Runtime, flavour: Flavou
 
 @pytest.mark.parametrize("where", ["runtime", "step", "options"])
 def test_rerun_executes_the_changed_call(storage, clock, flavour: Flavour, effects: Effects, where):
-    """``on_divergence="rerun"``: of the runtime, the step or the call."""
+    """``on_divergence="rerun"`` of the runtime, the step or the call executes the changed call."""
     world = World(1)
     options = {"on_divergence": "rerun"}
 
@@ -166,7 +167,7 @@ def test_rerun_executes_the_changed_call(storage, clock, flavour: Flavour, effec
 
 
 def test_reuse_takes_the_recorded_result(runtime: Runtime, flavour: Flavour, effects: Effects, caplog):
-    """``on_divergence="reuse"``: the result of the recorded call, with a warning, each time."""
+    """``on_divergence="reuse"`` gives the recorded result, with a warning each time."""
     world = World(1)
 
     @flavour.step(on_divergence="reuse")
@@ -189,7 +190,7 @@ def test_reuse_takes_the_recorded_result(runtime: Runtime, flavour: Flavour, eff
 
 
 def test_reuse_of_a_recorded_failure(runtime: Runtime, effects: Effects):
-    """The recorded exception is the recorded result."""
+    """``on_divergence="reuse"`` raises the recorded exception."""
     world = World(1)
 
     @step(on_divergence="reuse", retry=ONCE)
@@ -215,7 +216,7 @@ def test_reuse_of_a_recorded_failure(runtime: Runtime, effects: Effects):
 
 @pytest.mark.parametrize("bad", ["ignore", "", None, 1])
 def test_policies_are_validated(bad):
-    """Unknown ones are refused where they are given, and the message lists them."""
+    """An unknown policy is refused where it is given, and the message lists the policies."""
     if bad is not None:
         with pytest.raises((TypeError, ValueError), match="'raise', 'rerun', 'reuse'"):
             step(on_divergence=bad)(lambda: None)
@@ -224,7 +225,7 @@ def test_policies_are_validated(bad):
 
 
 def test_calls_may_be_removed(runtime: Runtime, effects: Effects, caplog):
-    """The recorded ones that remain still match."""
+    """If calls are removed, the others still match."""
     world = World(0, 1, 2, 3)
 
     @step
@@ -246,7 +247,7 @@ def test_calls_may_be_removed(runtime: Runtime, effects: Effects, caplog):
 
 
 def test_calls_may_be_reordered(runtime: Runtime, effects: Effects):
-    """Recorded calls match by content."""
+    """If calls are reordered, they match by content."""
     world = World(0, 1, 2, 3)
 
     @step
@@ -267,7 +268,7 @@ def test_calls_may_be_reordered(runtime: Runtime, effects: Effects):
 
 
 def test_calls_may_be_added_behind_the_recorded_ones(runtime: Runtime, effects: Effects):
-    """And of another path anywhere."""
+    """Calls may be added after the recorded ones, and calls of another path anywhere."""
     world = World(0, 1)
 
     @step
@@ -293,7 +294,7 @@ def test_calls_may_be_added_behind_the_recorded_ones(runtime: Runtime, effects: 
 
 
 def test_a_call_added_in_front_raises_and_says_that_rerun_lets_it_pass(runtime: Runtime, effects: Effects):
-    """It cannot be told from a changed one; with ``rerun`` on that step it passes."""
+    """A call added before the recorded ones diverges, and the message says that ``rerun`` accepts it."""
     world = World(1, 2)
     policy = [None]
 
@@ -318,7 +319,7 @@ def test_a_call_added_in_front_raises_and_says_that_rerun_lets_it_pass(runtime: 
 
 
 def test_a_changed_version_is_no_divergence(runtime: Runtime, effects: Effects):
-    """It is another key: it executes, without a word of divergence."""
+    """A call with another version executes, without a divergence."""
     world = World()
     version = [1]
 
@@ -339,7 +340,7 @@ def test_a_changed_version_is_no_divergence(runtime: Runtime, effects: Effects):
 
 
 def test_an_added_optional_parameter_changes_no_key(runtime: Runtime, effects: Effects):
-    """Old records still match the new signature."""
+    """With a new optional parameter old records still match."""
     world = World()
 
     def make(new):
@@ -372,7 +373,7 @@ def test_an_added_optional_parameter_changes_no_key(runtime: Runtime, effects: E
 
 
 def test_a_changed_default_counts_as_a_changed_argument(runtime: Runtime, effects: Effects):
-    """The record keeps the defaults it used."""
+    """A changed default counts as a changed argument."""
     world = World()
 
     def make(default):
@@ -399,7 +400,7 @@ def test_a_changed_default_counts_as_a_changed_argument(runtime: Runtime, effect
 
 
 def test_a_failed_attempt_in_waiting_is_evidence_too(storage, effects: Effects):
-    """A step whose next attempt was due has a record; other arguments contradict it."""
+    """The record of a step that waits for its next attempt is evidence of a divergence."""
     from flowdsl.testing import VirtualClock
 
     world = World(1)
@@ -426,7 +427,7 @@ def test_a_failed_attempt_in_waiting_is_evidence_too(storage, effects: Effects):
 
 
 def test_an_open_failure_is_no_evidence(runtime: Runtime, effects: Effects):
-    """A failed step may be called again with mended arguments."""
+    """A failed step may be called again with other arguments."""
     world = World("wrong")
 
     @step(retry=ONCE)
@@ -446,7 +447,7 @@ def test_an_open_failure_is_no_evidence(runtime: Runtime, effects: Effects):
 
 
 def test_a_changed_argument_of_a_child_is_caught(runtime: Runtime, flavour: Flavour, effects: Effects):
-    """A child run is called like a step."""
+    """A changed argument of a child diverges, as for a step."""
     world = World(1)
 
     @flavour.workflow
@@ -467,7 +468,7 @@ def test_a_changed_argument_of_a_child_is_caught(runtime: Runtime, flavour: Flav
 
 
 def test_swapping_two_partly_recorded_calls(runtime: Runtime, effects: Effects):
-    """The second of two calls comes first now and has no record: that reads as a changed call."""
+    """If two calls swap and only one was recorded, the new first one reads as a changed call."""
     world = World(1, 2)
 
     @step
@@ -489,7 +490,7 @@ def test_swapping_two_partly_recorded_calls(runtime: Runtime, effects: Effects):
 
 
 def test_two_argument_lists_that_read_the_same_are_told_apart(runtime: Runtime, effects: Effects):
-    """``1`` and ``True`` diverge; long values that differ in the middle too."""
+    """Arguments that print the same, such as ``1`` and ``True``, still diverge."""
     for number, (old, new) in enumerate(
         [(1, True), ("x" * 500 + "a" + "y" * 500, "x" * 500 + "b" + "y" * 500)]
     ):
@@ -512,7 +513,7 @@ def test_two_argument_lists_that_read_the_same_are_told_apart(runtime: Runtime, 
 
 
 def test_arguments_that_differ_beyond_what_is_kept_of_them(runtime: Runtime, effects: Effects):
-    """Two equal lines are no diff: the message says that what is kept is shortened."""
+    """If the arguments differ beyond the stored preview, the message says that the preview is shortened."""
     world = World("a" * 1000 + "1")
 
     @step

@@ -1,4 +1,4 @@
-"""Divergence where calls overlap, and in the scope of a step."""
+"""Divergence of concurrent calls, and in the scope of a step."""
 
 import asyncio
 import random
@@ -30,7 +30,7 @@ def interrupted(flavour: Flavour, w, *args):
 
 
 def test_other_timing_of_concurrent_branches_is_no_divergence(runtime: Runtime, effects: Effects):
-    """The trap: two concurrent two-step branches with other timing could not be resumed."""
+    """Two concurrent branches of two steps are resumed with other timing, without a divergence."""
 
     @step
     async def f(x):
@@ -62,7 +62,7 @@ def test_other_timing_of_concurrent_branches_is_no_divergence(runtime: Runtime, 
 
 
 def test_submitted_calls_never_diverge(runtime: Runtime, flavour: Flavour, effects: Effects):
-    """A submitted call matches by content alone, however quick the workers were."""
+    """A submitted call matches by content alone, whatever the workers' speed."""
     world = World(1, 2, 3)
 
     @flavour.step
@@ -87,7 +87,7 @@ def test_submitted_calls_never_diverge(runtime: Runtime, flavour: Flavour, effec
 def test_a_sequential_record_is_no_evidence_against_a_submitted_call(
     runtime: Runtime, flavour: Flavour, effects: Effects
 ):
-    """A loop that became a ``map``, in another order: what is recorded is taken, the rest executes."""
+    """A loop that became a ``map`` in another order uses its records, and the rest executes."""
     world = World()
 
     @flavour.step
@@ -108,7 +108,7 @@ def test_a_sequential_record_is_no_evidence_against_a_submitted_call(
 
 
 def test_map_never_diverges(runtime: Runtime, flavour: Flavour, effects: Effects):
-    """The same for ``map``."""
+    """Calls of ``map`` never diverge."""
     world = World(1, 2, 3)
 
     @flavour.step
@@ -129,7 +129,7 @@ def test_map_never_diverges(runtime: Runtime, flavour: Flavour, effects: Effects
 
 
 def test_calls_of_another_thread_or_task_do_not_diverge(runtime: Runtime, effects: Effects):
-    """They match by content, and are no evidence against the scope's own calls."""
+    """Calls of another thread or task match by content, and are no evidence."""
     world = World("t1", "main")
 
     @step
@@ -157,7 +157,7 @@ def test_calls_of_another_thread_or_task_do_not_diverge(runtime: Runtime, effect
 
 
 def test_sequential_calls_behind_a_gather_still_diverge(runtime: Runtime, effects: Effects):
-    """Concurrency of one part of the scope does not switch off the check of the rest."""
+    """Sequential calls after a ``gather`` still diverge."""
     world = World(1)
 
     @step
@@ -178,7 +178,7 @@ def test_sequential_calls_behind_a_gather_still_diverge(runtime: Runtime, effect
 
 
 def test_inside_a_step_the_default_is_rerun(runtime: Runtime, flavour: Flavour, effects: Effects):
-    """A step body may be nondeterministic."""
+    """Inside a step the default policy is ``rerun``."""
     world = World(1)
 
     @flavour.step
@@ -202,7 +202,7 @@ def test_inside_a_step_the_default_is_rerun(runtime: Runtime, flavour: Flavour, 
 
 
 def test_inside_a_step_raise_can_be_asked_for(runtime: Runtime, effects: Effects):
-    """The step's own option beats the default of the scope."""
+    """Inside a step the step's own option wins over the default."""
     world = World(1)
 
     @step(on_divergence="raise")

@@ -94,7 +94,8 @@ def chain(error):
 
 @given(programs)
 def test_a_failure_is_open_if_it_left_the_body_and_nothing_began_afterwards(program):
-    """Whatever was caught, kept, raised again or replaced meanwhile."""
+    """A failure is open if it left the body and nothing began afterwards, whatever was caught and raised
+    again."""
     world, error = outcome(program)
     if error is None:
         return  # the run has completed: nobody asks
@@ -107,7 +108,7 @@ def test_a_failure_is_open_if_it_left_the_body_and_nothing_began_afterwards(prog
 
 @given(programs)
 def test_no_failure_of_a_body_that_goes_on_stays_open_behind_the_next_call(program):
-    """To begin something is to have handled what one saw."""
+    """A failure of a body that goes on is no longer open after its next call."""
     world, _ = outcome(program)
     world.failures.begun(world.scope, ME)
     assert not world.failures.open
@@ -115,7 +116,7 @@ def test_no_failure_of_a_body_that_goes_on_stays_open_behind_the_next_call(progr
 
 @given(programs, st.booleans())
 def test_what_is_inside_a_step_is_handled_when_the_step_succeeds(program, succeeds):
-    """Its own failure leads elsewhere: the inner ones execute again with it."""
+    """A failure inside a step is handled when the step succeeds, and executes again if the step fails."""
     world = World(scope=Scope("outer", Scope("", None, False, home=ME), False, of_step=True, home=ME))
     try:
         run(world, program)
@@ -129,7 +130,8 @@ def test_what_is_inside_a_step_is_handled_when_the_step_succeeds(program, succee
 
 
 def test_the_failure_of_a_submitted_call_belongs_to_nobody_until_it_is_asked_for():
-    """What the caller begins meanwhile has not handled it; once he has asked, it has."""
+    """The failure of a submitted call is handled only by calls that begin after the caller has asked for
+    it."""
     failures, scope, call = OpenFailures(), Scope("", None, False, home=ME), object()
     failures.failed("k", scope, call, Declined())
     failures.begun(scope, ME)
@@ -141,7 +143,8 @@ def test_the_failure_of_a_submitted_call_belongs_to_nobody_until_it_is_asked_for
 
 @pytest.mark.parametrize("tried", [True, False])
 def test_a_call_in_a_try_step_is_begun_for_its_caller_too(tried):
-    """A step of mode ``try`` is no durable call itself; one of mode ``do`` stands for what it calls."""
+    """A call in a ``try`` step handles failures for its caller, and a ``do`` step stands for its inner
+    calls."""
     failures, outer = OpenFailures(), Scope("", None, False, home=ME)
     failures.failed("k", outer, ME, Declined())
     failures.begun(Scope("body", outer, False, of_step=not tried, tried=tried, home=ME), ME)
@@ -149,7 +152,7 @@ def test_a_call_in_a_try_step_is_begun_for_its_caller_too(tried):
 
 
 def test_members_of_a_group_lead_to_it():
-    """What concurrent branches have raised together leaves together."""
+    """The members of an exception group leave the body together with it."""
     failures, scope = OpenFailures(), Scope("", None, False, home=ME)
     errors = [Declined(str(n)) for n in range(3)]
     for n, error in enumerate(errors):

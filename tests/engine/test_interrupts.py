@@ -18,7 +18,7 @@ from flowdsl.engine.scope import interrupting
 def test_an_interrupt_leaves_the_run_resumable_and_releases_it(
     runtime: Runtime, flavour: Flavour, effects: Effects, kind, where
 ):
-    """Not failed, no ``on_error``, and the lease is given back at once."""
+    """An interrupt leaves the run resumable, calls no ``on_error``, and gives the lease back at once."""
     stop = [True]
 
     @flavour.step
@@ -50,7 +50,8 @@ def test_an_interrupt_leaves_the_run_resumable_and_releases_it(
 def test_durable_calls_in_finally_and_except_re_raise(
     runtime: Runtime, flavour: Flavour, effects: Effects, kind
 ):
-    """Cleaning up on Ctrl-C is not recorded as if it had been decided."""
+    """During an interrupt durable calls in ``finally`` and ``except`` raise it again, and nothing is
+    recorded."""
     stop = [True]
 
     @flavour.step
@@ -77,7 +78,7 @@ def test_durable_calls_in_finally_and_except_re_raise(
 
 
 def test_an_interrupt_handled_before_the_run_does_not_count(runtime: Runtime, effects: Effects):
-    """A run that is started while a ``KeyboardInterrupt`` is being handled executes its steps."""
+    """A run that starts while a ``KeyboardInterrupt`` is being handled executes its steps."""
 
     @step
     def f():
@@ -94,7 +95,7 @@ def test_an_interrupt_handled_before_the_run_does_not_count(runtime: Runtime, ef
 
 
 def test_an_interrupt_that_the_body_handled_is_over(runtime: Runtime, flavour: Flavour, effects: Effects):
-    """Behind the ``except`` block durable calls go on."""
+    """After the body has handled an interrupt, durable calls go on."""
 
     @flavour.step
     def f():
@@ -112,7 +113,7 @@ def test_an_interrupt_that_the_body_handled_is_over(runtime: Runtime, flavour: F
 
 
 def test_a_generator_that_is_closed_may_call_steps(runtime: Runtime, effects: Effects):
-    """``break`` out of a generator with a ``finally`` is no interrupt."""
+    """A generator that is closed may call steps in its ``finally``."""
 
     @step
     def release(x):
@@ -136,7 +137,7 @@ def test_a_generator_that_is_closed_may_call_steps(runtime: Runtime, effects: Ef
 
 
 def test_cancelling_the_surrounding_task_leaves_the_run_resumable(runtime: Runtime, effects: Effects):
-    """The task is cancelled, the run is not; its ``finally`` does nothing durable."""
+    """Cancelling the task around a run leaves the run resumable, and its ``finally`` does nothing durable."""
     stop = [True]
 
     @step
@@ -178,7 +179,7 @@ def test_cancelling_the_surrounding_task_leaves_the_run_resumable(runtime: Runti
 
 
 def test_cancelling_inside_a_gather_leaves_the_run_resumable(runtime: Runtime, effects: Effects):
-    """Branches are cancelled with their task; what was in flight executes again."""
+    """Cancelling a gather cancels its branches, and what was in flight executes again."""
     stop = [True]
 
     @step
@@ -211,7 +212,7 @@ def test_cancelling_inside_a_gather_leaves_the_run_resumable(runtime: Runtime, e
 
 
 def test_cancelling_a_task_of_the_bodys_own_is_no_interrupt(runtime: Runtime, effects: Effects):
-    """Code may well cancel and await a task, and go on with durable calls, inside the ``except`` too."""
+    """A body may cancel and await its own task, and go on with durable calls."""
 
     @step
     async def f(x):
@@ -233,7 +234,7 @@ def test_cancelling_a_task_of_the_bodys_own_is_no_interrupt(runtime: Runtime, ef
 
 
 def test_a_real_ctrl_c_in_a_sync_body(runtime: Runtime, effects: Effects):
-    """SIGINT in the main thread, in the middle of a step."""
+    """SIGINT in the main thread during a step leaves the run resumable."""
     stop = [True]
 
     @step
@@ -253,7 +254,7 @@ def test_a_real_ctrl_c_in_a_sync_body(runtime: Runtime, effects: Effects):
 
 
 def test_a_real_ctrl_c_in_asyncio_run(runtime: Runtime, effects: Effects):
-    """``asyncio.run`` turns SIGINT into a cancellation; the run stays resumable."""
+    """SIGINT in ``asyncio.run`` leaves the run resumable."""
     stop = [True]
 
     @step
@@ -274,7 +275,7 @@ def test_a_real_ctrl_c_in_asyncio_run(runtime: Runtime, effects: Effects):
 
 
 def test_ctrl_c_while_submitted_steps_execute(runtime: Runtime, effects: Effects):
-    """Nobody waits for threads that cannot be stopped; what they finish late is kept or refused."""
+    """Ctrl-C does not wait for submitted steps, and their late results are kept or refused."""
     gate, entered = threading.Event(), threading.Event()
     stop = [True]
 
@@ -301,7 +302,7 @@ def test_ctrl_c_while_submitted_steps_execute(runtime: Runtime, effects: Effects
 
 
 def test_closing_a_runtime_interrupts_its_runs_resumably(storage, effects: Effects):
-    """A started run is let go and continues elsewhere."""
+    """Closing a runtime interrupts a started run, which continues elsewhere."""
     entered, gate = threading.Event(), threading.Event()
 
     @step
@@ -332,7 +333,7 @@ def test_closing_a_runtime_interrupts_its_runs_resumably(storage, effects: Effec
 def test_an_interrupt_in_a_hook_or_callback_is_an_interrupt(
     runtime: Runtime, flavour: Flavour, effects: Effects
 ):
-    """``on_complete`` that is interrupted is called again: at least once."""
+    """An interrupted ``on_complete`` is called again."""
 
     def complete(run):
         if effects("complete") == 1:
@@ -352,7 +353,7 @@ def test_an_interrupt_in_a_hook_or_callback_is_an_interrupt(
 
 
 def test_only_a_coroutine_is_thrown_away():
-    """Closing a generator is no interrupt; a coroutine that is closed outside any task is dropped."""
+    """Closing a generator is no interrupt, and only a coroutine outside any task is dropped."""
     seen = []
 
     def body(is_async):
@@ -377,7 +378,7 @@ def test_only_a_coroutine_is_thrown_away():
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, ValueError])
 def test_what_arrives_between_two_lines_arrives_as_itself(runtime: Runtime, flavour: Flavour, kind):
-    """A signal may come where the code has no line; such a traceback is shortened and shown like any other."""
+    """An exception that arrives between two lines of code arrives as itself."""
 
     def without_a_line():
         cell = kind()
@@ -404,7 +405,7 @@ def test_what_arrives_between_two_lines_arrives_as_itself(runtime: Runtime, flav
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
 def test_an_interrupt_in_a_started_run_ends_no_other_one(runtime: Runtime, effects: Effects, kind):
-    """Both execute on the event loop of the runtime, which goes on."""
+    """An interrupt in a started run does not end the runtime's event loop or its other runs."""
 
     @step
     async def quits():
@@ -428,7 +429,7 @@ def test_an_interrupt_in_a_started_run_ends_no_other_one(runtime: Runtime, effec
 
 
 def test_a_run_that_is_thrown_away_is_resumable(runtime: Runtime, effects: Effects):
-    """Its event loop was left in the middle, and its coroutine is closed where nothing of it is known."""
+    """A run whose event loop was abandoned in the middle is resumable."""
 
     @step(undo=lambda token: effects("undo"))
     async def act():

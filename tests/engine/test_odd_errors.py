@@ -217,7 +217,8 @@ class End(StopIteration):
 @pytest.mark.parametrize("error", [Frozen(), Empty(), End(), StopIteration()], ids=lambda e: type(e).__name__)
 @pytest.mark.parametrize("name", WAYS)
 def test_an_odd_exception_arrives_on_every_way(name: str, error: BaseException) -> None:
-    """Called, submitted, gathered, awaited, of a child, with limits: on the system's clock and a virtual one."""
+    """An odd exception arrives as itself when it is called, submitted, gathered, awaited or limited, on both
+    clocks."""
     arrives(name, None, error)
     arrives(name, VirtualClock(), error)
 
@@ -227,13 +228,13 @@ def test_an_odd_exception_arrives_on_every_way(name: str, error: BaseException) 
     raised().filter(lambda error: isinstance(error, Exception)), st.sampled_from(sorted(WAYS)), st.booleans()
 )
 def test_any_exception_arrives_on_any_way(error: Exception, name: str, virtual: bool) -> None:
-    """Whatever its class does, it is itself, or of a subclass of its class."""
+    """Any generated exception arrives as itself, or as a subclass of its class."""
     arrives(name, VirtualClock() if virtual else None, error)
 
 
 @pytest.mark.parametrize("error", [Frozen(), Empty()], ids=lambda e: type(e).__name__)
 def test_an_odd_exception_passes_what_tests_stand_around_it(error: Exception) -> None:
-    """The kits for tests let it pass as it is."""
+    """An odd exception passes the test kits unchanged."""
     thrown[:] = [error]
     with pytest.raises(type(error)), Runtime("memory://"), effects():
         WAYS["called"]()
@@ -241,7 +242,7 @@ def test_an_odd_exception_passes_what_tests_stand_around_it(error: Exception) ->
 
 
 def test_a_failure_that_nobody_asked_for_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """An exception that Python itself cannot show takes no line of the log with it."""
+    """An exception that Python cannot show is still logged."""
 
     class Hidden(Exception):
         __notes__ = property(lambda self: 1 // 0)
@@ -257,7 +258,7 @@ def test_a_failure_that_nobody_asked_for_is_logged(caplog: pytest.LogCaptureFixt
 
 
 def test_awaiting_a_run_that_raised_a_stop_iteration_ends() -> None:
-    """asyncio cannot carry it, so the one who waits gets what a coroutine would raise."""
+    """Awaiting a run that raised ``StopIteration`` gives the ``RuntimeError`` of a coroutine."""
     thrown[:] = [StopIteration()]
 
     async def main() -> None:
@@ -287,7 +288,7 @@ def around(swallowed: type[BaseException] | None = None) -> Any:
 
 @pytest.mark.parametrize("error", [Frozen(), Empty(), StopIteration(), End(), KeyError(), GeneratorExit()])
 def test_a_block_lets_an_exception_pass(error: BaseException) -> None:
-    """It is the same object; what comes behind the block is done."""
+    """An exception passes a block as the same object, and the code after the yield executes."""
     seen.clear()
     with pytest.raises(type(error)) as caught:
         with around():
@@ -297,7 +298,7 @@ def test_a_block_lets_an_exception_pass(error: BaseException) -> None:
 
 
 def test_a_block_may_end_an_exception() -> None:
-    """As with ``contextlib``: one that the generator handles goes no further, and one that it raises comes instead."""
+    """A block's generator may handle the exception or replace it, as with ``contextlib``."""
     seen.clear()
     with around(KeyError) as given:
         raise KeyError(given)

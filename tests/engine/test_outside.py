@@ -1,4 +1,4 @@
-"""Steps that are called where no run reaches: said once in a process, told to the hooks each time."""
+"""Steps that are called outside the reach of a run: one warning per process, and a hook each time."""
 
 import os
 import threading
@@ -37,7 +37,8 @@ def in_a_thread(fn):
 
 
 def test_a_step_in_a_bare_thread_of_a_body_is_said_once(silent):
-    """One warning per process, which names the step and what to use; the hooks hear of each."""
+    """A step in a bare thread of a body warns once per process, names the remedy, and calls the hook each
+    time."""
     told = Told()
 
     @workflow
@@ -54,7 +55,7 @@ def test_a_step_in_a_bare_thread_of_a_body_is_said_once(silent):
 
 
 def test_plain_calls_while_nothing_executes_are_nobodys_business(silent):
-    """In a thread or not: a unit test calls steps like functions."""
+    """Plain calls while nothing executes give no warning, in threads or not."""
     told = Told()
     with Runtime("memory://", hooks=told):
         charge()
@@ -63,7 +64,7 @@ def test_plain_calls_while_nothing_executes_are_nobodys_business(silent):
 
 
 def test_the_main_thread_may_call_steps_beside_a_run(silent):
-    """A run that was started in the background does not make it suspicious."""
+    """The main thread may call steps while a run executes in the background, without a warning."""
     go = threading.Event()
 
     @workflow
@@ -80,7 +81,7 @@ def test_the_main_thread_may_call_steps_beside_a_run(silent):
 
 
 def test_steps_of_the_run_in_its_own_threads_are_no_plain_calls(silent):
-    """``submit`` knows its run."""
+    """Steps in threads of ``submit`` are steps of the run."""
     told = Told()
 
     @workflow
@@ -94,7 +95,7 @@ def test_steps_of_the_run_in_its_own_threads_are_no_plain_calls(silent):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_forked_child_of_a_body_says_so(silent, tmp_path):
-    """It holds no run, so what it does is a plain call."""
+    """A forked child of a body makes plain calls, and says so."""
     said = tmp_path / "said"
 
     @workflow

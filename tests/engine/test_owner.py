@@ -1,4 +1,4 @@
-"""Who is alive."""
+"""Whether an owner is alive."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ from flowdsl.engine.owner import Liveness, liveness, new_owner
 
 
 def test_liveness_of_owners():
-    """This process, a dead one, one with a reused pid, another boot, another host."""
+    """Liveness of this process, a dead one, a reused pid, another boot, and another host."""
     owner, token = new_owner()
     host, pid, started, _ = owner.rsplit("|", 3)
     assert liveness(f"{host}|{pid}|{started}|nobody", "r") is Liveness.DEAD
@@ -30,7 +30,7 @@ def test_liveness_of_owners():
 
 
 def test_a_zombie_is_dead():
-    """A process that has ended and was not waited for executes nothing."""
+    """A zombie process counts as dead."""
     owner, token = new_owner()
     host = owner.rsplit("|", 3)[0]
     process = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)

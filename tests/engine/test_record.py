@@ -1,4 +1,4 @@
-"""What somebody may act upon is durable before he begins: a body, a child, a branch."""
+"""Values that a body, child or branch may act upon are durable before it begins."""
 
 import threading
 
@@ -16,7 +16,7 @@ from flowdsl.storage.base import PutStep
 
 
 def test_a_body_does_not_begin_while_another_branch_commits_the_value_that_it_got(storage):
-    """The value stands in the commit of a step beside; that is under way when the third body wants to begin."""
+    """A third body does not begin while the commit of the value that it got is under way."""
     started, go, held = threading.Event(), threading.Event(), threading.Event()
     durable = []
 
@@ -61,7 +61,7 @@ def nothing(run):
 
 
 def test_a_flush_that_comes_too_late_commits_nothing(storage, flavour):
-    """Of two branches that want to make the same value durable, the second finds nothing left to do."""
+    """A branch whose values another branch has just committed commits nothing."""
 
     @flavour.workflow(id="w")
     def w():
@@ -77,7 +77,8 @@ def test_a_flush_that_comes_too_late_commits_nothing(storage, flavour):
 
 @pytest.mark.parametrize("verb", ["call", "start", "schedule", "send", "step"])
 def test_whoever_gets_the_time_gets_the_same_after_a_crash(storage, clock, flavour, verbs, verb):
-    """Wherever the process dies: no second child, no divergence, and nothing acts upon a time that is lost."""
+    """Wherever the process dies, a call that got the time gets the same time, without a second child or a
+    divergence."""
     seen = []
 
     @flavour.step(name="buffer.act")
@@ -128,7 +129,7 @@ def test_whoever_gets_the_time_gets_the_same_after_a_crash(storage, clock, flavo
 
 
 def test_values_stand_before_the_step_behind_them(runtime, effects: Effects):
-    """A fork from a child's call replays the time that was taken before it."""
+    """A fork from a child's call replays the time taken before it."""
 
     @workflow(name="buffer.inner")
     def inner():

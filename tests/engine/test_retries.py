@@ -1,4 +1,4 @@
-"""Attempts, delays, and what survives a crash between them."""
+"""Retries: attempts, delays, and what survives a crash between them."""
 
 import pytest
 from hypothesis import given
@@ -30,7 +30,7 @@ def failing(flavour: Flavour, effects: Effects, times: int, **options):
 
 
 def test_a_step_is_attempted_until_it_succeeds(runtime, flavour: Flavour, effects, clock):
-    """The delays grow by the multiplier up to the maximum."""
+    """A step is attempted until it succeeds, with delays that grow up to the maximum."""
     before = clock.now()
     assert flavour.call(failing(flavour, effects, 3, retry=EXACT)) == 4
     assert clock.now() - before == 1 + 3 + 5
@@ -39,7 +39,7 @@ def test_a_step_is_attempted_until_it_succeeds(runtime, flavour: Flavour, effect
 
 
 def test_after_the_last_attempt_the_original_exception_is_raised(runtime, flavour: Flavour, effects, clock):
-    """Exactly ``attempts`` executions, and no wait behind the last one."""
+    """After exactly ``attempts`` executions the original exception is raised, without another wait."""
     before = clock.now()
     with pytest.raises(OSError, match="attempt 4"):
         flavour.call(failing(flavour, effects, 9, retry=EXACT))
@@ -48,7 +48,7 @@ def test_after_the_last_attempt_the_original_exception_is_raised(runtime, flavou
 
 
 def test_one_attempt_means_no_retry(runtime, flavour: Flavour, effects, clock):
-    """``attempts`` counts the first."""
+    """``attempts=1`` means no retry."""
     with pytest.raises(OSError, match="attempt 1"):
         flavour.call(failing(flavour, effects, 9, retry=Retry(attempts=1)))
     assert effects.count("f") == 1
@@ -56,27 +56,27 @@ def test_one_attempt_means_no_retry(runtime, flavour: Flavour, effects, clock):
 
 @pytest.mark.parametrize("attempts", [0, -1, 1.5, True, "3"])
 def test_attempts_are_validated(attempts):
-    """The trap: ``attempts=0`` never ran the step."""
+    """``attempts=0`` is refused, because the step would never execute."""
     with pytest.raises((TypeError, ValueError), match="attempts"):
         Retry(attempts=attempts)
 
 
 def test_the_runtimes_policy_holds_for_steps_that_have_none(storage, clock, flavour: Flavour, effects):
-    """By ``retry``, else the runtime's, else ``Retry()``."""
+    """A step without ``retry=`` uses the runtime's policy, else ``Retry()``."""
     with Runtime(storage, clock=clock, retry=Retry(attempts=5)):
         with pytest.raises(OSError, match="attempt 5"):
             flavour.call(failing(flavour, effects, 9))
 
 
 def test_the_steps_policy_beats_the_runtimes(storage, clock, flavour: Flavour, effects):
-    """A step's own ``retry`` counts."""
+    """A step's own policy wins over the runtime's."""
     with Runtime(storage, clock=clock, retry=Retry(attempts=5)):
         with pytest.raises(OSError, match="attempt 2"):
             flavour.call(failing(flavour, effects, 9, retry=Retry(attempts=2)))
 
 
 def test_options_change_the_policy_of_one_call(runtime, effects):
-    """``s.options(retry=…)(…)`` is the same step."""
+    """``s.options(retry=…)(…)`` is the same step with another policy."""
 
     @step
     def f():
@@ -99,7 +99,7 @@ def test_options_change_the_policy_of_one_call(runtime, effects):
     [TypeError, NameError, AttributeError, ImportError, SyntaxError, NotImplementedError, AssertionError],
 )
 def test_programming_errors_are_not_retried(runtime, flavour: Flavour, effects, error):
-    """By default ``never`` holds the errors that no waiting mends."""
+    """By default errors that waiting does not mend are not retried."""
 
     @flavour.step
     def f():
@@ -116,7 +116,7 @@ def test_programming_errors_are_not_retried(runtime, flavour: Flavour, effects, 
 
 
 def test_never_may_be_emptied(runtime, effects):
-    """What is not in ``never`` and in ``on`` is retried."""
+    """With an empty ``never`` they are retried if they are in ``on``."""
 
     @step(retry=Retry(never=()))
     def f():
@@ -133,7 +133,7 @@ def test_never_may_be_emptied(runtime, effects):
 
 
 def test_what_is_outside_on_is_not_retried(runtime, effects):
-    """``on=`` lists what is retried."""
+    """Only errors in ``on=`` are retried."""
 
     @step(retry=Retry(on=(ConnectionError,)))
     def f(kind):
@@ -152,7 +152,7 @@ def test_what_is_outside_on_is_not_retried(runtime, effects):
 
 
 def test_retry_after_of_the_exception_is_waited_for(runtime, clock, effects):
-    """An exception may carry ``retry_after``; it is taken as it is."""
+    """A ``retry_after`` of the exception is the delay, unchanged."""
 
     class Busy(Exception):
         retry_after = 120.0
@@ -173,7 +173,7 @@ def test_retry_after_of_the_exception_is_waited_for(runtime, clock, effects):
 
 
 def test_attempts_survive_a_crash(runtime, clock, flavour: Flavour, effects, hooks: Recorder):
-    """Two attempts before the crash and two after it are four, not five."""
+    """Two attempts before a crash leave two of four."""
     stop = []
 
     class Dies(Recorder):
@@ -210,7 +210,7 @@ def test_attempts_survive_a_crash(runtime, clock, flavour: Flavour, effects, hoo
 
 
 def test_the_delay_survives_a_crash(storage, effects):
-    """The wait that was begun is finished by whoever continues, and no more than that."""
+    """A wait that was interrupted by a crash lasts only for its rest."""
     w = failing(Flavour(False), effects, 1, retry=Retry(initial=30, jitter=0))
     clock = VirtualClock()
 
@@ -246,7 +246,7 @@ def test_the_retry_counter_is_not_reset_by_other_steps(runtime, effects):
 
 
 def test_hooks_count_errors_and_waits(runtime, flavour: Flavour, hooks: Recorder, effects):
-    """``on_step_error`` once per failed attempt, ``on_step_retry`` once per wait."""
+    """``on_step_error`` is called for each failed attempt, and ``on_step_retry`` for each wait."""
     with pytest.raises(OSError):
         flavour.call(failing(flavour, effects, 9, retry=Retry(attempts=3, initial=2, multiplier=2, jitter=0)))
     assert [(str(error), attempt, step.attempt) for step, error, attempt in hooks.of("step_error")] == [
@@ -266,7 +266,7 @@ def test_hooks_count_errors_and_waits(runtime, flavour: Flavour, hooks: Recorder
     jitter=st.floats(0, 1),
 )
 def test_every_delay_is_within_its_bounds(attempts, fails, initial, multiplier, maximum, jitter):
-    """``min(maximum, initial·multiplierⁿ⁻¹)`` times a factor in [1-jitter, 1], never above ``maximum``."""
+    """Each delay is ``min(maximum, initial·multiplierⁿ⁻¹)`` times a factor in [1-jitter, 1]."""
     effects, hooks = Effects(), Recorder()
     retry = Retry(attempts, initial, multiplier, maximum, jitter)
     w = failing(Flavour(False), effects, fails, retry=retry)
@@ -285,7 +285,7 @@ def test_every_delay_is_within_its_bounds(attempts, fails, initial, multiplier, 
 
 
 def test_delays_are_spread(runtime, hooks: Recorder, effects):
-    """The trap: jitter added after the cap, or none at all."""
+    """Jitter spreads delays, and is applied before the maximum."""
 
     @step(retry=Retry(attempts=2, initial=10, maximum=10, jitter=0.5))
     def f(x):
@@ -305,7 +305,7 @@ def test_delays_are_spread(runtime, hooks: Recorder, effects):
 
 
 def test_a_retried_async_step_does_not_block_its_siblings(runtime, clock, effects):
-    """While one branch waits for its next attempt, others go on."""
+    """While an async step waits for its next attempt, other branches go on."""
     import asyncio
 
     @step(retry=Retry(attempts=2, initial=60, jitter=0))
@@ -354,14 +354,14 @@ def nested(flavour: Flavour, effects: Effects, **outermost):
 
 
 def test_default_retries_do_not_multiply(runtime, flavour: Flavour, effects, clock):
-    """What an inner step has given up on is not tried again by those around it: three executions, not 27."""
+    """Nested default retries do not multiply: three executions, not 27."""
     with pytest.raises(OSError):
         flavour.call(nested(flavour, effects))
     assert effects.count("inner") == 3
 
 
 def test_a_retry_of_its_own_tries_again_what_an_inner_step_has_given_up_on(runtime, flavour, effects, clock):
-    """It was asked for: twice three executions."""
+    """An explicit ``retry=`` of the outer step retries what an inner step has given up on."""
     with pytest.raises(OSError):
         flavour.call(nested(flavour, effects, retry=Retry(attempts=2)))
     assert effects.count("inner") == 6

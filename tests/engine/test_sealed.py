@@ -227,8 +227,7 @@ def attack(original: Path, folder: Path, cell: Cell) -> Path | None:
 def test_every_alteration_is_refused_or_without_effect(
     original: Path, tmp_path: Path, monkeypatch: Any, caplog: Any
 ) -> None:
-    """Each cell of each table is altered, one at a time: what is seen and done then is what was before, or an
-    error says that the record was changed."""
+    """Each altered cell of each table is refused with an error, or has no effect."""
     monkeypatch.setenv("FLOWDSL_SECRET_KEY", "only the application knows this")
     shutil.copy(original, tmp_path / "flow.db")
     before = everything(tmp_path / "flow.db")
@@ -261,7 +260,7 @@ def test_every_alteration_is_refused_or_without_effect(
 def test_the_corpus_notices_a_seal_that_is_not_checked(
     original: Path, tmp_path: Path, monkeypatch: Any, plant: str
 ) -> None:
-    """Where a check is left out, an altered record has an effect: it is the seal that refuses it."""
+    """Without the check of a seal, an altered record has an effect, so the corpus can notice it."""
     monkeypatch.setenv("FLOWDSL_SECRET_KEY", "only the application knows this")
     monkeypatch.setattr(f"flowdsl.codecs.seals.Seals.{plant}", lambda *_, **__: True)
     cells: list[Cell] = {
@@ -294,8 +293,7 @@ def earlier_release(monkeypatch: Any) -> Iterator[None]:
 
 
 def test_what_an_earlier_release_wrote_is_sealed_on_request_only(tmp_path: Path, monkeypatch: Any) -> None:
-    """Rows without a seal are refused until somebody says that they are to be believed. Later, what somebody kept of
-    them is refused: under another name, and as it was."""
+    """Rows without a seal are refused until ``--unsealed`` seals them, and kept copies are refused later."""
     monkeypatch.setenv("FLOWDSL_SECRET_KEY", "only the application knows this")
     url = f"sqlite:///{tmp_path}/flow.db"
     with earlier_release(monkeypatch), Runtime(url) as runtime:
@@ -338,7 +336,7 @@ def test_what_an_earlier_release_wrote_is_sealed_on_request_only(tmp_path: Path,
 def test_a_new_run_cannot_be_passed_off_as_an_old_one(
     original: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    """Without its seals a run of today is refused: its arguments say that its rows are sealed."""
+    """A run of today is refused without its seals, because its arguments say that its rows are sealed."""
     monkeypatch.setenv("FLOWDSL_SECRET_KEY", "only the application knows this")
     path = attack(original, tmp_path, ("runs", {"id": "numbers"}, "seal", b""))
     assert path is not None

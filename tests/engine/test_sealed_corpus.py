@@ -350,7 +350,7 @@ def before(attacked: tuple[Runtime, Attacker], caplog: Any) -> tuple[Seen, list[
 
 
 def test_every_table_holds_something(attacked: tuple[Runtime, Attacker]) -> None:
-    """There is a row of every table, or nobody could alter one."""
+    """The corpus has a row of every table."""
     _, attacker = attacked
     empty = {table for table in attacker.columns if not attacker.rows(table)}
     assert empty <= {"waits"}
@@ -358,7 +358,7 @@ def test_every_table_holds_something(attacked: tuple[Runtime, Attacker]) -> None
 
 @pytest.mark.parametrize("changes", [_alterations, _moves])
 def test_nothing_altered_is_believed(attacked: Any, before: Any, changes: Any) -> None:
-    """Cells of every column of every table are altered, rows of every table moved, copied and deleted; one at a time."""
+    """Altered cells of each column, and moved, copied and deleted rows of each table, are never believed."""
     (runtime, attacker), (seen, known) = attacked, before
     wrong: list[Any] = []
     tried = 0

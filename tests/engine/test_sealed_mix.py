@@ -87,7 +87,7 @@ def _read(runtime: Runtime, table: str) -> Any:
 
 @pytest.mark.parametrize("database", ["sqlite", "postgres"])
 def test_a_payload_of_another_time_is_refused(database: str, tmp_path: Path, monkeypatch: Any) -> None:
-    """A payload belongs to its row as it is now: one of the same place and of another time is refused."""
+    """A payload of another time of the same place is refused in a newer row."""
     monkeypatch.setenv("FLOWDSL_SECRET_KEY", SECRET)
     url = f"sqlite:///{tmp_path}/flow.db" if database == "sqlite" else postgres_url()
     with Runtime(url) as runtime, contextlib.closing(Attacker(url)) as attacker:
@@ -116,7 +116,7 @@ def test_a_payload_of_another_time_is_refused(database: str, tmp_path: Path, mon
 
 
 def test_arguments_of_another_run_are_refused(tmp_path: Path, monkeypatch: Any) -> None:
-    """Two runs of one key have arguments that may stand at either: each is executed with its own or not at all."""
+    """Two runs of one key execute with their own arguments, or not at all."""
     monkeypatch.setenv("FLOWDSL_SECRET_KEY", SECRET)
     url = f"sqlite:///{tmp_path}/flow.db"
     did.clear()
@@ -152,7 +152,7 @@ def child(what: str) -> str:
 
 @pytest.mark.parametrize("database", ["sqlite", "postgres"])
 def test_nobody_prunes_without_the_key(database: str, tmp_path: Path, monkeypatch: Any) -> None:
-    """A stub of a pruned run is sealed: an invented one, and a run that somebody marks as pruned, end nothing."""
+    """A forged stub of a pruned run, and a run marked as pruned, end nothing."""
     monkeypatch.setenv("FLOWDSL_SECRET_KEY", SECRET)
     url = f"sqlite:///{tmp_path}/flow.db" if database == "sqlite" else postgres_url()
     did.clear()
@@ -195,7 +195,7 @@ def test_nobody_prunes_without_the_key(database: str, tmp_path: Path, monkeypatc
 
 
 def test_stubs_have_the_new_secret_too(monkeypatch: Any) -> None:
-    """After a change of the secret, an id that was used before its run was pruned is known as such."""
+    """After a change of the secret the id of a pruned run is still known as used."""
     monkeypatch.setenv("FLOWDSL_SECRET_KEY", SECRET)
     with MemoryStorage() as storage:
         with Runtime(storage) as runtime:

@@ -49,7 +49,7 @@ def _work_until(runtime: Runtime, *run_ids: str) -> None:
 
 
 def test_a_copy_of_a_run_that_waits_for_a_worker_is_not_executed(tmp_path: Path, monkeypatch: Any) -> None:
-    """A run is sealed with its number: nobody can make three of one, under other numbers."""
+    """A copy of a waiting run under another number is not executed."""
     monkeypatch.setenv("FLOWDSL_SECRET_KEY", SECRET)
     url = f"sqlite:///{tmp_path}/flow.db"
     did.clear()
@@ -93,7 +93,7 @@ class Toggled(RelayStorage):
 
 
 def test_a_request_to_cancel_that_is_gone_when_it_is_checked(tmp_path: Path, monkeypatch: Any) -> None:
-    """The request that is acted on is the one that was checked."""
+    """The request to cancel that is executed is the one that was checked."""
     monkeypatch.setenv("FLOWDSL_SECRET_KEY", SECRET)
     url = f"sqlite:///{tmp_path}/flow.db"
     with open_storage(url) as storage, Runtime(storage) as runtime:
@@ -111,7 +111,7 @@ def test_a_request_to_cancel_that_is_gone_when_it_is_checked(tmp_path: Path, mon
 def test_one_altered_run_or_schedule_does_not_stop_the_others(
     tmp_path: Path, monkeypatch: Any, caplog: Any
 ) -> None:
-    """A worker leaves out what was altered, and executes the rest."""
+    """A worker leaves out an altered run or schedule, and executes the others."""
     monkeypatch.setenv("FLOWDSL_SECRET_KEY", SECRET)
     url = f"sqlite:///{tmp_path}/flow.db"
     did.clear()
@@ -134,7 +134,7 @@ def test_one_altered_run_or_schedule_does_not_stop_the_others(
 def test_a_queue_whose_limits_were_altered_is_not_worked(
     tmp_path: Path, monkeypatch: Any, caplog: Any
 ) -> None:
-    """The storage keeps to the limits of queues, and cannot check their seals: so that is done before."""
+    """A queue whose limits were altered is checked before the storage uses it, and not worked."""
     monkeypatch.setenv("FLOWDSL_SECRET_KEY", SECRET)
     url = f"sqlite:///{tmp_path}/flow.db"
     did.clear()
@@ -189,7 +189,7 @@ async def booking_async(what: str) -> Any:
 def test_what_shares_a_transaction_with_the_user_is_sealed(
     kind: str, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    """The record of a transactional step, and a run that is enqueued on the user's connection."""
+    """Records of transactional steps, and runs enqueued on the user's connection, are sealed."""
     monkeypatch.setenv("FLOWDSL_SECRET_KEY", SECRET)
     url = f"sqlite:///{tmp_path}/flow.db" if kind == "sqlite" else postgres_url()
     did.clear()
@@ -217,7 +217,7 @@ def test_what_shares_a_transaction_with_the_user_is_sealed(
 
 
 def test_every_way_into_the_storage_and_out_of_it_is_sealed() -> None:
-    """Whatever takes operations or gives records is the sealed storage's own: a new one cannot be forgotten."""
+    """The sealed storage defines each method that takes operations or returns records itself."""
     records = {
         "Run",
         "Step",

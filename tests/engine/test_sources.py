@@ -42,7 +42,7 @@ def edited(flavour, effects, number, **options):
 def test_a_changed_step_is_noticed_once_in_a_run_and_its_result_is_kept(
     storage, clock, flavour, effects: Effects, caplog
 ):
-    """The log names it, and ``version=``; steps that stayed the same are not named."""
+    """A changed step is logged once per run with the hint to ``version=``, and its result is kept."""
     w, *keep = edited(flavour, effects, 1)
     with Runtime(Mortal(storage, 6), clock=clock), pytest.raises(Crash):
         flavour.call(w)
@@ -61,7 +61,7 @@ def test_a_changed_step_is_noticed_once_in_a_run_and_its_result_is_kept(
 
 
 def test_an_unchanged_step_is_not_noticed(storage, clock, flavour, effects: Effects, caplog):
-    """Decorating the same source again, as another process does, is no change."""
+    """Decorating the same source again is no change."""
     w, *keep = edited(flavour, effects, 1)
     with Runtime(Mortal(storage, 6), clock=clock), pytest.raises(Crash):
         flavour.call(w)
@@ -73,7 +73,7 @@ def test_an_unchanged_step_is_not_noticed(storage, clock, flavour, effects: Effe
 
 
 def test_the_source_is_no_part_of_the_key(runtime, flavour, effects: Effects):
-    """``explain_key`` shows it as not counted; a version makes another key."""
+    """``explain_key`` shows the source as not counted, and a version makes another key."""
     _, old, _ = edited(flavour, effects, 1)
     _, new, _ = edited(flavour, effects, 2)
     _, other, _ = edited(flavour, effects, 2, version=2)
@@ -83,7 +83,7 @@ def test_the_source_is_no_part_of_the_key(runtime, flavour, effects: Effects):
 
 
 def test_a_shared_result_of_another_source_is_noticed(runtime, flavour, effects: Effects, caplog):
-    """Of ``memo=True`` and of ``Runtime.do``; it is taken all the same."""
+    """A shared result of ``memo=True`` or ``Runtime.do`` from another source is logged and used."""
     for number in (1, 2, 3):
         _, f, _ = edited(flavour, effects, number, memo=True)
 
@@ -104,7 +104,7 @@ def test_a_shared_result_of_another_source_is_noticed(runtime, flavour, effects:
 
 
 def test_explaining_a_key_makes_no_database(tmp_path, monkeypatch):
-    """Outside any runtime there is nothing recorded to look at."""
+    """``explain_key`` outside any runtime makes no database."""
     out = python(
         """
         import os
@@ -120,7 +120,7 @@ def test_explaining_a_key_makes_no_database(tmp_path, monkeypatch):
 
 
 def test_a_digest_is_of_what_a_body_does():
-    """Not of comments, docstrings, layout, defaults and lines; and the same in every process."""
+    """A digest ignores comments, docstrings, layout, defaults and lines, and is equal in every process."""
 
     def f(x, y=1):
         """Text."""
@@ -150,7 +150,7 @@ def test_a_digest_is_of_what_a_body_does():
 def test_adding_an_optional_parameter_still_hits_and_changing_a_default_misses(
     runtime, flavour, effects: Effects, caplog
 ):
-    """For ``memo=True`` and for ``Runtime.do``; a changed back default finds what it had."""
+    """With a new optional parameter a shared result is found, and with a changed default it is not."""
     caplog.set_level(logging.ERROR)
 
     def signature(fn):

@@ -65,7 +65,7 @@ ENDS = {"cancel": RunStatus.CANCELLED, "timeout": RunStatus.FAILED}
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", ["flat", "nested", "submitted", "child"])
 def test_it_crosses(storage, clock, flavour: Flavour, effects: Effects, kind, shape):
-    """``except Exception`` never sees it, no retry executes again, no later call executes."""
+    """A stop passes ``except Exception``, no retry executes, and no later call executes."""
     world = World(storage, clock, flavour, effects)
 
     @flavour.step(retry=MANY)
@@ -126,7 +126,7 @@ def test_it_crosses(storage, clock, flavour: Flavour, effects: Effects, kind, sh
 
 @pytest.mark.parametrize("kind", ["full", "unavailable", "lock"])
 def test_once_mended_the_run_goes_on(storage, clock, flavour: Flavour, effects: Effects, kind):
-    """It was resumable: the same call completes it, and executes only what was not stored."""
+    """After the cause is removed the same call completes, and executes only what was not stored."""
     world = World(storage, clock, flavour, effects)
     mended = []
 
@@ -154,7 +154,7 @@ def test_once_mended_the_run_goes_on(storage, clock, flavour: Flavour, effects: 
 
 
 def test_the_first_reason_wins(storage, clock, effects: Effects):
-    """What stops the run second is a consequence, and is not reported instead."""
+    """The first reason to stop wins, and later ones are not reported."""
     world = World(storage, clock, Flavour(False), effects)
 
     @step
@@ -176,7 +176,8 @@ def test_the_first_reason_wins(storage, clock, effects: Effects):
 
 
 def test_it_crosses_a_gather_with_return_exceptions(runtime: Runtime, effects: Effects):
-    """``return_exceptions=True`` hands it over as a value; the run ends as it must all the same."""
+    """``gather`` with ``return_exceptions=True`` returns the stop as a value, and the run stops
+    nevertheless."""
     from flowdsl import workflow
 
     @step
@@ -202,7 +203,7 @@ def test_it_crosses_a_gather_with_return_exceptions(runtime: Runtime, effects: E
 
 
 def test_what_was_queued_when_it_stopped_does_not_begin(storage, clock, effects: Effects):
-    """A thousand submitted calls on one thread: after the disk is full no further body executes."""
+    """After a full disk none of a thousand queued calls begins."""
     from concurrent.futures import ThreadPoolExecutor
 
     from flowdsl import workflow
@@ -226,7 +227,7 @@ def test_what_was_queued_when_it_stopped_does_not_begin(storage, clock, effects:
 
 
 def test_a_divergence_in_a_branch_stops_the_others(runtime: Runtime, effects: Effects):
-    """A sequential call that diverges beside nothing: later branches do not begin."""
+    """A divergence in one branch stops later branches from beginning."""
     from flowdsl import workflow
 
     amount = [1]
@@ -266,7 +267,7 @@ class Unreadable(Breaking):
 
 @pytest.mark.parametrize("what", ["memo", "damaged memo", "store"])
 def test_what_cannot_be_read_crosses_too(storage, clock, flavour: Flavour, effects: Effects, what):
-    """A memo or a store that cannot be read is no failure of the step: no body handles it, and the run can go on."""
+    """A memo or store that cannot be read stops the run, and no body handles it."""
     broken = Unreadable(storage)
     broken.when = lambda operation: False
     verbs = aio.store if flavour.is_async else store
@@ -308,7 +309,8 @@ def test_what_cannot_be_read_crosses_too(storage, clock, flavour: Flavour, effec
 
 @pytest.mark.parametrize("what", ["now", "start", "forget"])
 def test_what_touches_the_storage_outside_of_a_call_crosses_too(storage, clock, effects: Effects, what):
-    """A damaged value, a child that cannot be recorded, a step that cannot be forgotten: no body handles it."""
+    """A damaged value, and a child or forget that cannot be recorded, stop the run, and no body handles
+    it."""
     broken = Breaking(storage)
 
     @step

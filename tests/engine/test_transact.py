@@ -71,7 +71,7 @@ both = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 
 @both
 def test_rows_and_record_are_committed_together(database: Database, is_async: bool) -> None:
-    """Both are there when the call has returned, and a replay executes nothing."""
+    """The user's rows and the record exist when the call has returned, and a replay executes nothing."""
     trip = make_booking(database, is_async)
     with Runtime(database.url) as rt:
         assert perform(trip, "ann", is_async) == "ANN"
@@ -84,7 +84,7 @@ def test_rows_and_record_are_committed_together(database: Database, is_async: bo
 
 @both
 def test_an_attempt_that_fails_is_rolled_back(database: Database, is_async: bool) -> None:
-    """Only the rows of the attempt that succeeded are there."""
+    """Only rows of the successful attempt exist."""
     left = [2]
 
     def fails_twice(connection: Any) -> str:
@@ -104,7 +104,8 @@ def test_an_attempt_that_fails_is_rolled_back(database: Database, is_async: bool
 
 @both
 def test_undo_may_be_transactional_too(database: Database, is_async: bool) -> None:
-    """What it does and what it records are one transaction; an attempt that fails is rolled back."""
+    """An undo with ``transaction=True`` commits rows and record together, and a failed attempt is rolled
+    back."""
     attempts: list[str] = []
 
     def cancel(name: str, *, connection: Any) -> None:
@@ -141,7 +142,8 @@ def test_undo_may_be_transactional_too(database: Database, is_async: bool) -> No
 
 @both
 def test_a_storage_without_transactions_is_refused_before_the_body(is_async: bool) -> None:
-    """The error says which storages have them; nothing is recorded."""
+    """A storage without transactions is refused before the body, nothing is recorded, and the error names
+    suitable storages."""
     trip = make_booking(Database("memory", ""), is_async)
     with Runtime(MemoryStorage()) as rt:
         with pytest.raises(TypeError, match=r"MemoryStorage has no transactions.*SQLite or PostgreSQL"):
@@ -162,13 +164,13 @@ def test_a_storage_without_transactions_is_refused_before_the_body(is_async: boo
     ids=lambda options: next(iter(options)),
 )
 def test_options_that_do_not_go_with_it(options: dict[str, Any]) -> None:
-    """They are refused when the step is decorated, or given other options."""
+    """Options that do not go with ``transaction=True`` are refused, at the decorator and in ``options``."""
     with pytest.raises(TypeError, match="transaction"):
         step(**{"transaction": True, "name": "book", **options})(lambda *, connection: None)
 
 
 def test_a_body_without_the_parameter_is_refused() -> None:
-    """It could not use the transaction."""
+    """A body without the parameter ``connection`` is refused."""
     with pytest.raises(TypeError, match="give it a parameter `connection`"):
 
         @step(transaction=True)
@@ -176,7 +178,7 @@ def test_a_body_without_the_parameter_is_refused() -> None:
 
 
 def test_it_executes_where_it_is_called(database: Database) -> None:
-    """``submit`` and ``map`` are refused, inside a run and outside."""
+    """``submit`` and ``map`` of a transactional step are refused, inside a run and outside."""
 
     @step(transaction=True)
     def book(name: str, *, connection: Any = None) -> None: ...
@@ -207,7 +209,7 @@ def test_it_executes_where_it_is_called(database: Database) -> None:
     ids=["commit", "rollback", "close", "with", "COMMIT", "ROLLBACK", "COMMIT BEGIN"],
 )
 def test_a_body_cannot_end_its_transaction(database: Database, ends: Callable[[Any], Any]) -> None:
-    """It is told so once, and no record stands beside what it has done."""
+    """A body that ends its transaction gets an error, and no record is stored."""
     trip = make_booking(database, False, ends)
     with Runtime(database.url) as rt:
         with pytest.raises(TypeError, match="its transaction"):
@@ -219,7 +221,7 @@ def test_a_body_cannot_end_its_transaction(database: Database, ends: Callable[[A
 
 
 def test_the_connection_counts_for_no_key(database: Database) -> None:
-    """The key is that of the same step without it, wherever the parameter stands; who passes one in a run is told."""
+    """``connection`` is not part of the key, and passing one in a run is refused."""
 
     def plain(name: str, seat: int = 1) -> None: ...
     def first(connection: Any, name: str, seat: int = 1) -> Any:
@@ -247,7 +249,8 @@ def test_the_connection_counts_for_no_key(database: Database) -> None:
 
 @both
 def test_nothing_else_is_stored_by_the_body(database: Database, is_async: bool) -> None:
-    """What would stand although the transaction is rolled back is refused; values and log lines go with the record."""
+    """Steps, ``store``, ``publish`` and messages are refused in the body; values and log lines go with the
+    record."""
 
     @step
     def other() -> None: ...
@@ -275,7 +278,7 @@ def test_nothing_else_is_stored_by_the_body(database: Database, is_async: bool) 
 
 @both
 def test_an_owner_that_was_overtaken_commits_nothing(database: Database, is_async: bool) -> None:
-    """The fence of the record keeps the rows out, too."""
+    """A former owner's rows are rolled back with its record."""
     runs = "runs" if database.kind != "postgres" else database.table.replace("booked", "runs")
 
     def overtaken(connection: Any) -> str:
@@ -292,7 +295,7 @@ def test_an_owner_that_was_overtaken_commits_nothing(database: Database, is_asyn
 
 
 def test_a_result_that_cannot_be_stored_takes_its_rows_back(database: Database) -> None:
-    """The run stays resumable."""
+    """A result that cannot be stored rolls its rows back, and the run stays resumable."""
     results: list[Any] = [open_storage, lambda: 1]
     trip = make_booking(database, False, lambda connection: (x for x in ()) if results.pop() else 1)
     with Runtime(database.url), pytest.raises(ResultNotStorable):
@@ -338,7 +341,8 @@ class Lossy(RelayStorage):
 def test_a_connection_lost_in_commit_is_never_guessed(
     database: Database, is_async: bool, before: bool
 ) -> None:
-    """The storage is asked: what took effect is taken, what did not is one more attempt."""
+    """After a connection lost during COMMIT the database is asked, and the step has completed or is attempted
+    again."""
     trip = make_booking(database, is_async)
     storage = Lossy(database.url, before)
     with Runtime(storage) as rt:
@@ -351,7 +355,8 @@ def test_a_connection_lost_in_commit_is_never_guessed(
 
 @both
 def test_a_server_that_cuts_the_connection_in_the_body(postgres: Database, is_async: bool) -> None:
-    """The attempt failed and was rolled back; the next one has another connection."""
+    """If the server cuts the connection in the body, the attempt is rolled back and the next has a new
+    connection."""
     pids: list[int] = []
 
     def cut(connection: Any) -> str:
@@ -371,7 +376,7 @@ def test_a_server_that_cuts_the_connection_in_the_body(postgres: Database, is_as
 def test_a_constraint_that_is_checked_at_the_end_is_the_steps_failure(
     postgres: Database, is_async: bool
 ) -> None:
-    """The caller can catch it."""
+    """A constraint that is checked at COMMIT is a failure of the step, which the caller can catch."""
     postgres.execute("ALTER TABLE booked ADD UNIQUE (name) DEFERRABLE INITIALLY DEFERRED")
     postgres.execute("INSERT INTO booked VALUES ('ann')")
     trip = make_booking(postgres, is_async)
@@ -383,7 +388,7 @@ def test_a_constraint_that_is_checked_at_the_end_is_the_steps_failure(
 
 
 def test_a_failed_statement_that_the_body_passes_over(postgres: Database) -> None:
-    """Such a transaction cannot be committed; with a savepoint around the statement it can."""
+    """A failed statement that the body ignores fails the commit, unless a savepoint surrounds it."""
     import psycopg
 
     def passes_over(connection: Any) -> str:
@@ -412,7 +417,7 @@ def test_a_failed_statement_that_the_body_passes_over(postgres: Database) -> Non
 
 
 def test_what_a_body_sets_on_its_connection_ends_with_it(database: Database) -> None:
-    """Neither the storage nor the next body is disturbed."""
+    """Settings that a body makes on its connection do not reach the next body."""
     seen: list[Any] = []
 
     def sets(connection: Any) -> str:
@@ -430,7 +435,7 @@ def test_what_a_body_sets_on_its_connection_ends_with_it(database: Database) -> 
 
 
 def test_a_body_that_its_timeout_leaves_behind_writes_nothing(database: Database) -> None:
-    """Its transaction is rolled back, and its connection is closed under it."""
+    """A body that its timeout left behind is rolled back, and its connection is closed."""
     import threading
 
     late, ended = threading.Event(), threading.Event()
@@ -460,7 +465,8 @@ def test_a_body_that_its_timeout_leaves_behind_writes_nothing(database: Database
 
 
 def test_others_write_while_an_async_body_is_in_its_transaction(database: Database) -> None:
-    """No lock that a body holds blocks the event loop which it waits on: what others write comes behind it."""
+    """Other steps of the event loop wait until an async body's transaction has ended, without blocking the
+    loop."""
 
     @step
     async def plain(n: int) -> int:
@@ -496,7 +502,7 @@ def test_others_write_while_an_async_body_is_in_its_transaction(database: Databa
 
 @both
 def test_cancelling_in_a_body_rolls_back(database: Database, is_async: bool) -> None:
-    """An interrupt leaves the run resumable, and nothing of the attempt."""
+    """Cancelling in a body rolls back and leaves the run resumable."""
     interrupts: list[type[BaseException]] = [KeyboardInterrupt]
 
     def interrupted(connection: Any) -> str:
@@ -514,7 +520,7 @@ def test_cancelling_in_a_body_rolls_back(database: Database, is_async: bool) -> 
 
 
 def test_a_task_that_is_cancelled_while_its_transaction_is_committed(database: Database) -> None:
-    """The commit is waited for: its record is known when the cancelling arrives."""
+    """A task that is cancelled during COMMIT learns whether its record was stored."""
 
     async def main() -> None:
         task = asyncio.create_task(trip("ann"))
@@ -543,7 +549,7 @@ def test_a_task_that_is_cancelled_while_its_transaction_is_committed(database: D
 
 
 def test_sqlite_gives_a_connection_of_its_own_kind(tmp_path: Path) -> None:
-    """What takes an ``sqlite3.Connection`` takes it."""
+    """On SQLite the connection is an ``sqlite3.Connection``."""
     database = open_database("full", tmp_path)
     trip = make_booking(database, False, lambda connection: str(isinstance(connection, sqlite3.Connection)))
     with Runtime(database.url):

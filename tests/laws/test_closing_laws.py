@@ -60,8 +60,7 @@ def _quiet() -> Iterator[None]:
 def test_a_runtime_closed_at_any_moment_leaves_every_run_resumable(
     is_async, program, at, after, body, called
 ):
-    """At any commit or body: ``close()`` ends, and the next runtime brings every run to its end. The run was started,
-    or *called* in the caller's own thread or event loop."""
+    """A runtime that is closed at any commit or body leaves each run resumable by the next runtime."""
     closed("memory", is_async, program, at, after, body, called)
 
 
@@ -71,7 +70,7 @@ def test_a_runtime_closed_at_any_moment_leaves_every_run_resumable(
 def test_a_runtime_on_postgresql_closed_at_any_moment_leaves_every_run_resumable(
     is_async, program, at, after, body
 ):
-    """The same on a server."""
+    """A runtime on PostgreSQL that is closed at any commit or body leaves each run resumable."""
     closed("postgres", is_async, program, at, after, body)
 
 
@@ -232,7 +231,8 @@ KINDS = [
     after=st.booleans(),
 )
 def test_whatever_waits_a_runtime_closes_and_another_one_takes_it_up(kinds, by, at, after):
-    """Runs that wait, sleep, retry, call, race, ask, publish; closed by threads at a commit, by a body, or by leaving."""
+    """A runtime with waiting, sleeping, retrying, calling, racing, asking and publishing runs closes, and the
+    next goes on."""
     closing: list[threading.Thread] = []
 
     def close(_: Stop) -> None:
@@ -300,7 +300,7 @@ async def transacts_async(name: str) -> None:
     after=st.booleans(),
 )
 def test_a_runtime_closed_in_transactions_leaves_every_run_resumable(kinds, at, after):
-    """Closed at a commit, by another thread: what is booked is recorded, and in the end all is booked once."""
+    """A runtime that is closed during transactions leaves each run resumable, and each row exists once."""
     closing: list[threading.Thread] = []
 
     def close(_: Stop) -> None:

@@ -62,7 +62,7 @@ AT_THE_END = Fault(end=True)
 @settings(max_examples=examples(15))
 @given(program=PROGRAMS.strategy, seed=st.integers(0, 1000))
 def test_replay_executes_nothing_and_gives_the_same(flavour, kind, program, seed):
-    """With everything recorded, no body executes, no record of its work changes, and the result is the same."""
+    """A replay of a completed run executes no body, changes no record of work, and gives the same result."""
     expected, _, _ = undisturbed(program, flavour)
     world = World(seed)
     with fresh(kind) as storage:
@@ -80,7 +80,7 @@ def test_replay_executes_nothing_and_gives_the_same(flavour, kind, program, seed
 @settings(max_examples=examples(25))
 @given(program=PROGRAMS.strategy, data=st.data())
 def test_crash_anywhere_and_continue(flavour, kind, program, data):
-    """Die at any commit or body, again during recovery: the result is that without faults."""
+    """After a death at any commit or body, and again in recovery, the result is that without faults."""
     survives(flavour, kind, program, data)
 
 
@@ -88,7 +88,8 @@ def test_crash_anywhere_and_continue(flavour, kind, program, data):
 @settings(max_examples=examples(2))
 @given(program=PROGRAMS.strategy, data=st.data())
 def test_crash_anywhere_and_continue_on_postgresql(flavour, program, data):
-    """The same, where a commit is a statement that may have been made although nobody heard of it."""
+    """On PostgreSQL, after a death at any commit, even an unacknowledged one, the result is that without
+    faults."""
     survives(flavour, "postgres", program, data)
 
 
@@ -119,7 +120,7 @@ def survives(flavour: Flavour, kind: str, program, data):
 @given(program=SEQUENTIAL.strategy)
 @flavours
 def test_crash_at_every_single_point(flavour, program):
-    """Exhaustively: before and after each commit of a sequential program."""
+    """A death before and after each commit of a sequential program leaves the result unchanged."""
     expected, commits, _ = undisturbed(program, flavour)
     for commit in range(commits):
         for after in (False, True):
@@ -140,7 +141,7 @@ def test_crash_at_every_single_point(flavour, program):
 @settings(max_examples=examples(25))
 @given(program=SEQUENTIAL.strategy)
 def test_memory_and_sqlite_agree(program):
-    """The same program leaves the same journal on both, fault or no fault."""
+    """A program has the same journal on memory and SQLite, with and without a fault."""
     _, commits, _ = undisturbed(program, SYNC)
     found = []
     for kind in ("memory", "sqlite"):
@@ -156,7 +157,7 @@ def test_memory_and_sqlite_agree(program):
 @settings(max_examples=examples(25))
 @given(program=SEQUENTIAL.strategy)
 def test_sync_and_async_agree(program):
-    """The same description has the same journal in both flavours, but for the names."""
+    """A program has the same journal in sync and async form, except for names."""
     found = []
     for flavour in (SYNC, ASYNC):
         world = World()
@@ -193,7 +194,7 @@ def recorded(program, flavour: Flavour, storage: Storage) -> World:
 @settings(max_examples=examples(40))
 @given(program=FLAT.strategy, data=st.data())
 def test_removing_and_reordering_keeps_the_recorded_ones(flavour, program, data):
-    """No body executes, whatever subset of the recorded calls is made in whatever order."""
+    """Any subset of recorded calls, in any order, executes no body."""
     kept = tuple(data.draw(st.permutations(program)))[: data.draw(st.integers(0, len(program)))]
     with fresh("memory") as storage:
         world = recorded(program, flavour, storage)
@@ -207,7 +208,7 @@ def test_removing_and_reordering_keeps_the_recorded_ones(flavour, program, data)
 @settings(max_examples=examples(40))
 @given(program=FLAT.strategy, more=st.lists(st.integers(10, 13), max_size=3), data=st.data())
 def test_adding_behind_the_recorded_ones_keeps_them(flavour, program, more, data):
-    """Calls behind the recorded ones of their path, and of other paths anywhere, are all that executes."""
+    """If calls are added after the recorded ones, and of other paths anywhere, only these execute."""
     longer = [*program, *(Do("plain", arg) for arg in more)]
     for _ in range(data.draw(st.integers(0, 3))):
         longer.insert(data.draw(st.integers(0, len(longer))), Do("flaky", 0))
@@ -223,7 +224,7 @@ def test_adding_behind_the_recorded_ones_keeps_them(flavour, program, more, data
 @settings(max_examples=examples(40))
 @given(program=FLAT.strategy, more=st.lists(st.integers(10, 13), max_size=3), data=st.data())
 def test_with_rerun_calls_may_be_added_anywhere(flavour, program, more, data):
-    """``on_divergence="rerun"``: what is new executes, what is recorded does not, whatever the order."""
+    """With ``on_divergence="rerun"`` only new calls execute, in any order."""
     changed = list(data.draw(st.permutations(program)))[: data.draw(st.integers(0, len(program)))]
     kept = len(changed)
     for arg in more:
@@ -240,7 +241,7 @@ def test_with_rerun_calls_may_be_added_anywhere(flavour, program, more, data):
 @settings(max_examples=examples(40))
 @given(program=FLAT.strategy, data=st.data())
 def test_a_changed_argument_is_caught_before_the_body(flavour, program, data):
-    """Any one argument of any one call: a typed error, and nothing executes."""
+    """A changed argument of any call is a typed error, and nothing executes."""
     places = [n for n, call in enumerate(program) if call.kind == "plain"]
     if not places:
         return
@@ -262,7 +263,7 @@ def test_a_changed_argument_is_caught_before_the_body(flavour, program, data):
     program=PROGRAMS.strategy, seeds=st.lists(st.integers(0, 10_000), min_size=2, max_size=5), data=st.data()
 )
 def test_concurrent_branches_never_diverge(program, seeds, data):
-    """Other timing in each execution, a death in each but the last, and never a false alarm."""
+    """Concurrent branches with other timing in each execution, killed in all but the last, never diverge."""
     expected, commits, _ = undisturbed(program, ASYNC)
     world = World(random.Random(repr(seeds)).random())
     with fresh("memory") as storage:

@@ -35,7 +35,8 @@ def stops(*hows: str) -> st.SearchStrategy[Stop]:
     seed=st.integers(0, 99),
 )
 def test_what_an_async_run_has_completed_is_undone_once(program, stops, slow, seed):
-    """Cancels, second cancels, cancelled tasks, timeouts and failures at any commit or body, with slow commits."""
+    """Completed steps of an async run are undone once, after cancels, timeouts and failures at any commit or
+    body."""
     with fresh("memory") as storage:
         world = live(program, True, storage, stops, slow=slow, seed=seed)
         assert standing(storage, world, ordered=sequential(program)) == []
@@ -44,7 +45,7 @@ def test_what_an_async_run_has_completed_is_undone_once(program, stops, slow, se
 @settings(max_examples=examples(25), deadline=None)
 @given(program=GRAMMAR.strategy, stops=st.lists(stops("cancel", "time", "interrupt"), min_size=1, max_size=2))
 def test_what_a_sync_run_has_completed_is_undone_once(program, stops):
-    """The same with threads: cancels, timeouts, interrupts and failures at any commit or body."""
+    """Completed steps of a sync run with threads are undone once, after any stop at any commit or body."""
     with fresh("memory") as storage:
         world = live(program, False, storage, stops)
         assert standing(storage, world, ordered=sequential(program)) == []
@@ -54,7 +55,7 @@ def test_what_a_sync_run_has_completed_is_undone_once(program, stops):
 @settings(max_examples=examples(2), deadline=None)
 @given(program=GRAMMAR.strategy, stops=st.lists(stops("cancel"), min_size=1, max_size=2))
 def test_what_a_run_on_postgresql_has_completed_is_undone_once(is_async, program, stops):
-    """The same on a server."""
+    """Completed steps of a run on PostgreSQL are undone once, after any stop."""
     with fresh("postgres") as storage:
         world = live(program, is_async, storage, stops)
         assert standing(storage, world, ordered=sequential(program)) == []

@@ -37,7 +37,7 @@ def of_its_turn(points, is_async, thinned=1):
 @both
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_verb_survives_a_kill_at_every_point(kind, is_async):
-    """Before and after each commit and in each body of a program that has nothing else, however it ends."""
+    """A program with one verb survives a kill before and after each commit and in each body."""
     # where it asks, two runs take turns, which takes real time
     mine = ENDINGS[KINDS.index(kind) % len(ENDINGS)]
     for ending in ENDINGS if EXAMPLES > 1 else [mine]:
@@ -48,7 +48,7 @@ def test_each_verb_survives_a_kill_at_every_point(kind, is_async):
 
 @pytest.mark.parametrize("ending", [*ENDINGS, "timeout"])
 def test_each_verb_comes_to_each_end(ending):
-    """One kill somewhere, for each kind of node and each ending, sync and async by turns."""
+    """Each verb survives a kill in programs of each ending, sync and async."""
     for number, kind in enumerate(KINDS):
         if ending == "timeout" and kind in BESIDE:
             continue
@@ -60,7 +60,7 @@ def test_each_verb_comes_to_each_end(ending):
 @both
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_each_verb_survives_a_kill_on_sqlite(ending, is_async):
-    """One kill somewhere, for each kind of node."""
+    """Each verb survives a kill on SQLite."""
     for number, kind in enumerate(KINDS):
         if number % len(ENDINGS) == (ENDINGS.index(ending) + is_async) % len(ENDINGS) or EXAMPLES > 1:
             case = Case(alone(kind), is_async=is_async, kind="sqlite", ending=ending, cancel_at=1)
@@ -70,7 +70,7 @@ def test_each_verb_survives_a_kill_on_sqlite(ending, is_async):
 @both
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_each_verb_survives_a_kill_on_postgresql(ending, is_async):
-    """One kill somewhere, for kinds that make more of a storage than steps; the campaign has the rest."""
+    """Verbs that use more of a storage than steps survive a kill on PostgreSQL."""
     turn = 2 * ENDINGS.index(ending) + is_async
     for number, kind in enumerate(ON_A_SERVER):
         if number % 8 == turn or EXAMPLES > 1:
@@ -81,7 +81,7 @@ def test_each_verb_survives_a_kill_on_postgresql(ending, is_async):
 @both
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_a_program_with_every_verb_survives(ending, is_async):
-    """A kill at every n-th of its many places, and one while it recovers."""
+    """A program with every verb survives kills at many places, and one more in recovery."""
     whole = (*((kind,) for kind in LEAVES), *((kind, BODY) for kind in HOLDERS))
     assert kinds_of(whole) == set(KINDS)
     case = Case(whole, is_async=is_async, ending=ending, cancel_at=30)
@@ -104,7 +104,7 @@ FOUND = [
 @both
 @pytest.mark.parametrize(("ending", "program"), FOUND, ids=range(len(FOUND)))
 def test_what_was_found_stays_mended(ending, program, is_async):
-    """A kill at every place, and one while it recovers from every third."""
+    """Programs that once found a bug survive a kill at every place, and one more in recovery."""
     case = Case(program, is_async=is_async, ending=ending)
     for number, fault in enumerate(of_its_turn(case.points(), is_async)):
         case.check([fault] if number % 3 else [fault, Fault(number % 5)])
@@ -121,13 +121,13 @@ def test_what_was_found_stays_mended(ending, program, is_async):
     pause=st.sampled_from([1.0, 7200.0]),
 )
 def test_programs_of_all_verbs_survive_kills(program, is_async, kind, ending, cancel_at, deaths, pause):
-    """Whatever the program, wherever it dies and dies again: as if it had not."""
+    """Any generated program survives kills anywhere, in recovery too, as if it had not been killed."""
     check_program(
         program, [deaths], pause=pause, is_async=is_async, kind=kind, ending=ending, cancel_at=cancel_at
     )
 
 
 def test_a_seed_is_a_program():
-    """A campaign names its programs by their seeds, and every kind of node comes up."""
+    """A seed always makes the same program, and every kind of node occurs."""
     assert GRAMMAR.of_seed("17") == GRAMMAR.of_seed("17")
     assert set().union(*(kinds_of(GRAMMAR.of_seed(seed)) for seed in range(300))) == set(KINDS)

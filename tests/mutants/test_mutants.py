@@ -5,7 +5,7 @@ from .runner import ROOT, judge, planted
 
 
 def test_there_are_bugs_enough():
-    """In steps, runs and storages, and at least one for each verb; the tests that have to notice are there."""
+    """The planted bugs are in steps, runs, storages and every verb, and their tests exist."""
     assert len(BUGS) >= 60
     words = (
         "store sleep wait gather schedule handler send now uuid4 rng log fork resolve forget undo child memo"
@@ -15,14 +15,13 @@ def test_there_are_bugs_enough():
 
 
 def test_each_bug_has_a_place():
-    """The text that it replaces stands once in flowdsl."""
+    """The text that a planted bug replaces occurs once in flowdsl."""
     for bug in BUGS.values():
         planted(ROOT / "flowdsl", bug)
 
 
 def test_what_the_runner_says():
-    """Of a bug, that it was killed; of a change that nobody can notice, that it survived; of one whose text is
-    gone, that it is lost."""
+    """The runner reports a killed bug, a survivor, and a bug whose text is gone."""
     tests = ("tests/core/test_facts.py",)
     harmless = Bug("harmless", "", (("class OpenFailures:", "class OpenFailures:  # the same"),), tests)
     facts = judge(harmless)

@@ -38,13 +38,13 @@ def results(book) -> list[tuple[str, list[str]]]:
 
 
 def test_there_are_four() -> None:
-    """One for each thing to show."""
+    """There are four example notebooks, one for each topic."""
     assert [book.stem for book in BOOKS] == ["debugging", "first_steps", "pipeline", "sweep"]
 
 
 @of_each
 def test_a_notebook_executes_and_shows_what_is_stored(book: Path, tmp_path: Path) -> None:
-    """In an empty directory; only the cells that say so raise."""
+    """Each notebook executes in an empty directory, and only marked cells raise."""
     stored = nbformat.read(book, as_version=4)
     fresh = nbformat.read(book, as_version=4)
     client = nbclient.NotebookClient(
@@ -60,7 +60,7 @@ def test_a_notebook_executes_and_shows_what_is_stored(book: Path, tmp_path: Path
 
 @of_each
 def test_the_outputs_are_kept_and_name_no_machine(book: Path) -> None:
-    """Every cell was executed, in order, and no path of the author's is in what it printed."""
+    """Each cell of a stored notebook was executed in order, and no output names the author's machine."""
     cells = [one for one in nbformat.read(book, as_version=4).cells if one.cell_type == "code"]
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     for cell in cells:

@@ -31,7 +31,8 @@ NAMED = "import flowdsl.notebook; flowdsl.notebook.name('sweep')\n"
 
 
 def test_two_unnamed_notebooks_of_one_directory_never_meet(tmp_path: Path) -> None:
-    """The second begins a run of its own; each says once how to name it; a shared id is a conflict."""
+    """Two unnamed notebooks of one directory have their own runs, each warns once, and a shared id
+    conflicts."""
     first = execute(tmp_path, FAILING + "job(1)", "job(1)", "job.options(id='mine')(1)")
     assert "OSError" in texts(first[0], "error")
     assert texts(first[0], "stderr").count("FLOWDSL_NOTEBOOK") == 1
@@ -46,7 +47,7 @@ def test_two_unnamed_notebooks_of_one_directory_never_meet(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("by", ["environment", "call"])
 def test_a_named_notebook_continues_in_the_next_kernel(tmp_path: Path, by: str) -> None:
-    """What was recorded answers, and nothing has to be said."""
+    """A named notebook continues its runs in the next kernel, without a warning."""
     environment = {"FLOWDSL_NOTEBOOK": "sweep.ipynb"} if by == "environment" else {}
     naming = NAMED if by == "call" else ""
     execute(tmp_path, naming + FAILING + "job(1)", **environment)
@@ -56,7 +57,7 @@ def test_a_named_notebook_continues_in_the_next_kernel(tmp_path: Path, by: str) 
 
 
 def test_a_name_may_come_after_the_decorators_but_not_after_a_run(tmp_path: Path) -> None:
-    """What was decorated is renamed; a run that was begun stays where it is."""
+    """A name given after decorators renames them, and a run that has begun keeps its name."""
     cells = (PASSING, NAMED, "job(1)", "job.path, fetch.path", NAMED, NAMED.replace("sweep", "other"))
     *_, ran, paths, same, other = execute(tmp_path, *cells)
     assert "FLOWDSL_NOTEBOOK" not in texts(ran, "stderr")

@@ -74,7 +74,7 @@ def watched(screen: Screen, after: float, clock: Clock) -> Watcher:
 
 
 def test_a_run_is_shown_once_it_takes_longer(storage, clock_of_frames):
-    """Not before; then at every frame, and for the last time when it has ended."""
+    """A run is shown when it has taken long enough, then at each frame, and once more at its end."""
     screen = Screen()
     watcher = watched(screen, 0.5, clock_of_frames)
     waits = []
@@ -101,7 +101,7 @@ def test_a_run_is_shown_once_it_takes_longer(storage, clock_of_frames):
 
 
 def test_a_quick_run_is_not_shown_but_with_after_0(storage, clock_of_frames):
-    """Over before anybody would have looked; ``after=0`` shows all."""
+    """A quick run is not shown, and with ``after=0`` every run is."""
     for after, count in ((0.5, 0), (0, 1)):
         screen = Screen()
         watcher = watched(screen, after, clock_of_frames)
@@ -112,7 +112,7 @@ def test_a_quick_run_is_not_shown_but_with_after_0(storage, clock_of_frames):
 
 
 def test_a_child_is_seen_in_its_root(storage, clock_of_frames):
-    """One output a root run."""
+    """A child is part of the output of its root run."""
     screen = Screen()
     watcher = watched(screen, 0, clock_of_frames)
 
@@ -128,7 +128,7 @@ def test_a_child_is_seen_in_its_root(storage, clock_of_frames):
 
 
 def test_a_frame_says_what_failed(storage, clock_of_frames):
-    """State, counts by name, and the error; as well-formed markup without a script."""
+    """A frame shows state, counts by name and the error, as well-formed markup without a script."""
     screen = Screen()
     watcher = watched(screen, 0, clock_of_frames)
 
@@ -152,7 +152,7 @@ def test_a_frame_says_what_failed(storage, clock_of_frames):
 
 
 def test_of_many_records_only_the_last_are_read(storage, clock_of_frames):
-    """A frame costs the same however quick the steps are."""
+    """Of many records only the last are read, so each frame takes the same time."""
     screen = Screen()
     watcher = watched(screen, 0, clock_of_frames)
     read: list[int] = []
@@ -186,7 +186,7 @@ def our_threads() -> list[str]:
 
 
 def test_nothing_exists_where_nobody_looks():
-    """Standard error of a test is no terminal: no hook, no thread."""
+    """If standard error is no terminal, there is no hook and no thread."""
     with flowdsl.notebook.live(after=0), Runtime("memory://"):
         child(1)
         assert not our_threads()
@@ -201,7 +201,7 @@ class Terminal(io.StringIO):
 
 
 def test_a_terminal_shows_one_line(monkeypatch):
-    """Drawn over in place, ended by a line feed, and everything of ours is gone afterwards."""
+    """A terminal shows one line, replaced in place and ended by a line feed."""
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)
     monkeypatch.setattr("flowdsl.notebook.watching._columns", lambda: 60)
@@ -219,7 +219,7 @@ def test_a_terminal_shows_one_line(monkeypatch):
 
 
 def test_of_several_runs_the_terminal_shows_one_and_counts_the_others(storage, clock_of_frames):
-    """One line is one line."""
+    """Of several runs the terminal shows one and counts the others."""
     terminal = Terminal()
     watcher = watched(TerminalScreen(terminal), 0, clock_of_frames)  # type: ignore[arg-type]
     gate, began = threading.Event(), threading.Barrier(4)
@@ -241,6 +241,6 @@ def test_of_several_runs_the_terminal_shows_one_and_counts_the_others(storage, c
 
 
 def test_a_duration_is_checked():
-    """As everywhere."""
+    """``after`` is checked as any duration."""
     with pytest.raises(ValueError), flowdsl.notebook.live(after=-1):
         pass

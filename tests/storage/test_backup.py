@@ -32,7 +32,7 @@ def _runs(file: Path) -> list[str]:
 
 
 def test_the_copy_has_all_that_was_committed(database: Path, tmp_path: Path) -> None:
-    """What still stands in the log is copied as well, while a program uses the database and goes on."""
+    """A backup has all commits, also those that are only in the log, while a program uses the database."""
     with open_storage(f"sqlite:///{database}") as storage:
         storage.set_run(Run("b", "shop.order", "k2"))
         back_up(database, tmp_path / "copy.db")
@@ -42,7 +42,7 @@ def test_the_copy_has_all_that_was_committed(database: Path, tmp_path: Path) -> 
 
 
 def test_the_copy_is_one_file_of_its_owner(database: Path, tmp_path: Path) -> None:
-    """Nobody else can read it, and nothing lies beside it."""
+    """A backup is one file that only its owner can read."""
     (tmp_path / "copies").mkdir()
     back_up(database, tmp_path / "copies" / "copy.db")
     assert os.listdir(tmp_path / "copies") == ["copy.db"]
@@ -50,7 +50,7 @@ def test_the_copy_is_one_file_of_its_owner(database: Path, tmp_path: Path) -> No
 
 
 def test_nothing_is_overwritten(database: Path, tmp_path: Path) -> None:
-    """A file that is there stays as it is."""
+    """A backup never overwrites a file."""
     (tmp_path / "copy.db").write_text("precious")
     with pytest.raises(FileExistsError, match=r"copy\.db is there already"):
         back_up(database, tmp_path / "copy.db")
@@ -58,7 +58,7 @@ def test_nothing_is_overwritten(database: Path, tmp_path: Path) -> None:
 
 
 def test_a_damaged_page_is_found(database: Path, tmp_path: Path) -> None:
-    """The copy is looked through before it gets its name."""
+    """A backup is checked before it gets its name, and a damaged page is found."""
     with sqlite3.connect(database) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         size = connection.execute("PRAGMA page_size").fetchone()[0]

@@ -50,7 +50,7 @@ def claim(storage, owner="me", limit=10, **more):
 
 
 def test_priority_then_age(storage):
-    """Larger priorities first, then older ones; each once, and they are running then."""
+    """Claims take larger priorities first, then older runs, each once, and the runs are then running."""
     enqueue(storage, "old", created_at=1.0)
     enqueue(storage, "older", created_at=0.5)
     enqueue(storage, "urgent", created_at=9.0, priority=5)
@@ -64,7 +64,8 @@ def test_priority_then_age(storage):
 
 
 def test_when_the_next_run_is_due(storage):
-    """What an idle worker asks: a delay, a lease that ends, what waits already; others' runs do not count."""
+    """The next due time counts delays, leases and waiting runs, and not runs that this worker does not
+    know."""
     assert storage.next_due(["w"]) is None
     later = storage.now() + 600
     enqueue(storage, "delayed", not_before=later)
@@ -82,7 +83,7 @@ def test_when_the_next_run_is_due(storage):
 
 
 def test_a_schedule_that_has_changed_is_not_replaced(storage):
-    """Unless it still is as it was read; one that is gone does not come back."""
+    """A schedule is replaced only if it is still as it was read, and a deleted one does not come back."""
     row = ScheduleRow("s", "{}", b"args", False, 1.5, 2.5)
     assert storage.commit([PutSchedule(row, was=row)]) == [Missing()]
     storage.commit([PutSchedule(row)])
@@ -93,7 +94,7 @@ def test_a_schedule_that_has_changed_is_not_replaced(storage):
 
 
 def test_what_is_not_due_or_not_known_stays(storage):
-    """A delay, another workflow, a newer version and another queue are left alone."""
+    """Runs with a delay, of another workflow, a newer version or another queue are not claimed."""
     enqueue(storage, "later", not_before=storage.now() + 1000)
     enqueue(storage, "newer", version="3")
     enqueue(storage, "elsewhere", queue="other")
@@ -104,7 +105,8 @@ def test_what_is_not_due_or_not_known_stays(storage):
 
 
 def test_limits_of_queues_hold(storage):
-    """All together, per worker, per partition; a pause gives nothing."""
+    """Limits of a queue hold for all workers, per worker and per partition, and a paused queue gives
+    nothing."""
     storage.commit([PutQueue(row_of(Queue("q", concurrency=3, per_worker=2, per_partition=1)))])
     for n in range(6):
         enqueue(storage, f"r{n}", created_at=float(n), partition=f"p{n // 2}")
@@ -119,7 +121,7 @@ def test_limits_of_queues_hold(storage):
 
 
 def test_what_is_full_hides_nothing_behind_it(storage):
-    """However many runs of a full partition, a full queue or a busy serial key come first."""
+    """Runs of a full partition, a full queue or a busy serial key hide no run behind them."""
     storage.commit(
         [PutQueue(row_of(Queue("q", per_partition=1))), PutQueue(row_of(Queue("f", concurrency=1)))]
     )
@@ -140,7 +142,7 @@ def test_what_is_full_hides_nothing_behind_it(storage):
 
 
 def test_a_rate_counts_what_began_lately(storage):
-    """Two a minute are two, whoever takes them and however quickly they end."""
+    """A rate of two a minute gives two, whoever takes them and however quickly they end."""
     storage.commit([PutQueue(row_of(Queue("q", rate="2/min")))])
     for n in range(4):
         enqueue(storage, f"r{n}", created_at=float(n))
@@ -151,7 +153,7 @@ def test_a_rate_counts_what_began_lately(storage):
 
 
 def test_runs_of_one_serial_key_execute_one_by_one(storage):
-    """Whatever their queues."""
+    """Runs of one serial key execute one after the other, in any queues."""
     for n, queue in enumerate(["a", "b"]):
         enqueue(storage, f"r{n}", created_at=float(n), queue=queue, serial="s")
     assert claim(storage) == ["r0"]
@@ -161,7 +163,7 @@ def test_runs_of_one_serial_key_execute_one_by_one(storage):
 
 
 def test_interrupted_runs_are_taken_over(storage):
-    """One that was given back does not count as a recovery, one whose owner died does; children are left to
+    """An interrupted run is taken over; only a dead owner counts as a recovery, and children are left to
     their parents."""
     storage.commit([OpenRun(Run("given", "w", "k", status=RunStatus.RUNNING, owner=None), 0.0)])
     storage.commit([OpenRun(Run("dead", "w", "k", status=RunStatus.RUNNING, owner="ghost"), -1.0)])
@@ -173,7 +175,7 @@ def test_interrupted_runs_are_taken_over(storage):
 
 
 def test_sent_again_it_is_the_same(storage):
-    """After an unknown outcome the same nonce gives the same runs."""
+    """After an unknown outcome, a claim with the same nonce gives the same runs."""
     for n in range(3):
         enqueue(storage, f"r{n}", created_at=float(n))
     assert claim(storage, limit=2, nonce="n1") == claim(storage, limit=2, nonce="n1") == ["r0", "r1"]
@@ -181,7 +183,7 @@ def test_sent_again_it_is_the_same(storage):
 
 
 def test_the_same_work_is_enqueued_once(storage):
-    """While a run of the same ``dedup`` is unfinished, another one finds it."""
+    """While a run with the same ``dedup`` is unfinished, enqueueing returns it."""
     enqueue(storage, "first", dedup="d")
     (outcome,) = storage.commit([OpenRun(Run("second", "w", "k", queue="q", dedup="d"), 0.0)])
     assert isinstance(outcome, Found)
@@ -192,7 +194,7 @@ def test_the_same_work_is_enqueued_once(storage):
 
 @pytest.mark.parametrize("limit", [1, 7])
 def test_many_workers_take_each_run_once(storage, limit):
-    """Eight threads claim 200 runs: no run twice, none left."""
+    """Eight threads that claim 200 runs take each once."""
     for n in range(200):
         enqueue(storage, f"r{n:03}", created_at=float(n))
     taken: list[str] = []
@@ -271,8 +273,7 @@ MIXED = [
 @settings(max_examples=examples(12), phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(crowds=crowds, claimers=claimers)
 def test_a_claim_among_many_takes_what_the_rules_choose(kind, crowds, claimers):
-    """However many wait behind limits, for their time or for other workers, a storage that reads a part of them
-    takes the same runs as one that goes through all."""
+    """A claim takes the same runs as one that reads all of them, however many wait."""
     queues = (
         Queue("narrow", concurrency=3),
         Queue("parted", per_partition=1, per_worker=3),

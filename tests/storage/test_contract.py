@@ -54,6 +54,6 @@ class Restless(MemoryStorage):
     ],
 )
 def test_a_storage_that_does_not_come_to_an_end_fails(check: Callable[..., None], said: str) -> None:
-    """What would make the suite read or wait for ever is an error of the storage."""
+    """A storage that would make the contract suite read or wait for ever fails it."""
     with pytest.raises(AssertionError, match=said):
         check(TestMemory(), Restless())

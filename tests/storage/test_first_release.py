@@ -26,7 +26,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_what_was_recorded_is_read(path: Path) -> None:
-    """Runs, steps in their order, messages and the run store are as they were."""
+    """Runs, ordered steps, messages and stores of the first release are read unchanged."""
     with SQLiteStorage(path) as storage:
         statuses = {run.id: str(run.status) for run in storage.list_runs()}
         assert statuses == {
@@ -53,7 +53,7 @@ def test_what_was_recorded_is_read(path: Path) -> None:
 
 
 def test_its_runs_go_on(path: Path) -> None:
-    """What was completed is not executed again; what was not, is."""
+    """Runs of the first release go on, and completed steps do not execute again."""
 
     @step(name="shop.reserve")
     def reserve(order):

@@ -12,7 +12,7 @@ from flowdsl.testing.storage.samples import a_run, a_step, open_run
 
 
 def test_it_stays_in_its_process() -> None:
-    """Pickling or copying one raises a ``TypeError`` that says what to use instead."""
+    """A memory storage cannot be pickled or copied, and the ``TypeError`` says what to use."""
     with MemoryStorage() as storage:
         for attempt in (pickle.dumps, copy.copy, copy.deepcopy):
             with pytest.raises(TypeError, match="sqlite:///"):
@@ -20,7 +20,7 @@ def test_it_stays_in_its_process() -> None:
 
 
 def test_a_closed_one_says_so() -> None:
-    """A closed storage is named in the error."""
+    """The error of a closed memory storage names it."""
     storage = MemoryStorage()
     storage.close()
     with pytest.raises(StorageUnavailable, match="MemoryStorage was closed"):
@@ -28,14 +28,14 @@ def test_a_closed_one_says_so() -> None:
 
 
 def test_repr() -> None:
-    """Its ``repr`` says how much is in it."""
+    """The repr of a memory storage says how much it holds."""
     with MemoryStorage() as storage:
         open_run(storage)
         assert repr(storage) == "MemoryStorage(1 runs)"
 
 
 def test_nothing_is_kept_of_what_is_deleted() -> None:
-    """Deleting all runs leaves no index entries behind, and opening in vain makes none."""
+    """Deleting all runs leaves no index entries."""
     with MemoryStorage() as storage:
         empty = {name: value for name, value in vars(storage).items() if isinstance(value, dict)}
         assert all(not value for value in empty.values())

@@ -68,7 +68,7 @@ def test_a_new_database_has_the_newest_version(path: Path) -> None:
 
 
 def test_an_older_schema_is_migrated(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Opening a database of an older release brings it up to date, once, with its data."""
+    """Opening a database of an older release migrates it once, with its data."""
     monkeypatch.setattr(database, "migrations", lambda dialect: later())
     for _ in range(2):
         with SQLiteStorage(path) as storage:
@@ -84,7 +84,7 @@ def test_an_older_schema_is_migrated(path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_processes_migrate_once(path: Path) -> None:
-    """Of processes that open an older database at once one migrates it, and all can use it."""
+    """Of several processes that open an older database, one migrates it, and all can use it."""
     script = """
 say("ready")
 hear()
@@ -102,7 +102,7 @@ with open_storage(url) as storage:
 
 
 def test_a_migration_that_fails_changes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When one statement fails, no migration is kept, and the release before still opens the file."""
+    """If a migration fails, none of it is kept, and the older release can still open the file."""
     twice = "CREATE TABLE good (x); CREATE TABLE good (x);"
     broken = [*later(), Migration(len(later()) + 1, "0004", twice)]
     with monkeypatch.context() as patch:
@@ -132,7 +132,7 @@ def test_a_newer_schema_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_schema_that_changes_while_it_is_open(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process of the older release that meets the newer schema when it opens again is refused then."""
+    """A process of an older release that meets the newer schema later is refused then."""
     with SQLiteStorage(path) as storage:
         with monkeypatch.context() as patch:
             patch.setattr(database, "migrations", lambda dialect: later())
@@ -144,7 +144,7 @@ def test_a_schema_that_changes_while_it_is_open(path: Path, monkeypatch: pytest.
 
 
 def test_statements_are_split_where_they_end() -> None:
-    """Semicolons in texts and comments end no statement, and several may stand in a line."""
+    """Semicolons in texts and comments do not end a statement, and a line may have several."""
     script = "-- a; b\nCREATE TABLE t (x DEFAULT ';');INSERT INTO t\nVALUES ('a;b'); SELECT 1"
     with closing(sqlite3.connect(":memory:")) as connection:
         for statement in database.statements(script):
@@ -153,7 +153,7 @@ def test_statements_are_split_where_they_end() -> None:
 
 
 def test_no_database_of_another_application_is_migrated(tmp_path: Path) -> None:
-    """A file that merely has our version number is not ours."""
+    """A file with our version number but without our mark is not migrated."""
     with closing(sqlite3.connect(tmp_path / "flow.db")) as connection:
         connection.execute("PRAGMA user_version = 1")
     with pytest.raises(StorageUnavailable):
@@ -161,7 +161,7 @@ def test_no_database_of_another_application_is_migrated(tmp_path: Path) -> None:
 
 
 def test_a_schema_that_is_made_while_somebody_looks(tmp_path: Path) -> None:
-    """Whoever opens a new file while another process makes its schema sees all of that or nothing, and takes it for ours."""
+    """A process that opens a new file while another makes its schema sees all of it or nothing."""
     path = tmp_path / "flow.db"
 
     class Looking:

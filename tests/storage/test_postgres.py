@@ -75,7 +75,7 @@ def _terminate_others(storage: PostgresStorage) -> None:
 
 
 def test_lost_connections_are_nobodys_fault(storage: PostgresStorage) -> None:
-    """Operations and questions are sent again; what was sent twice counts once."""
+    """After a lost connection operations and reads are sent again, and count once."""
     open_run(storage)
     for number in range(5):
         _terminate_others(storage)
@@ -88,7 +88,7 @@ def test_lost_connections_are_nobodys_fault(storage: PostgresStorage) -> None:
 
 
 def test_a_run_is_enqueued_and_claimed_in_few_statements(storage: PostgresStorage) -> None:
-    """Each statement is a round trip between enqueueing and the first line of the body."""
+    """Enqueueing and claiming a run take few round trips to the server."""
     import psycopg
 
     sent: list[str] = []
@@ -110,7 +110,7 @@ def test_a_run_is_enqueued_and_claimed_in_few_statements(storage: PostgresStorag
 
 
 def test_a_server_that_does_not_answer_is_unavailable_after_its_patience(tmp_path: Path) -> None:
-    """Callers wait until a deadline, not for ever, and are told that it lasts."""
+    """If the server does not answer, callers wait until a deadline and then get a lasting error."""
     pytest.importorskip("psycopg")
     begun = time.monotonic()
     with pytest.raises(StorageUnavailable, match="did not answer") as caught:
@@ -120,7 +120,7 @@ def test_a_server_that_does_not_answer_is_unavailable_after_its_patience(tmp_pat
 
 
 def test_waiting_for_the_server_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """At the first failure, not when patience is over; and not again for each try."""
+    """Waiting for the server is logged once, at the first failure."""
     with pytest.raises(StorageUnavailable):
         PostgresStorage(f"postgresql:///x?host={tmp_path}&patience=0.5")
     (record,) = caplog.records
@@ -130,7 +130,7 @@ def test_waiting_for_the_server_is_said_once(tmp_path: Path, caplog: pytest.LogC
 
 
 def test_an_async_commit_asks_no_thread(storage: PostgresStorage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the event loop one connection is pinned, for a lone step and for a group, and it means the same."""
+    """An async commit, alone or in a group, uses one connection on the event loop, and no thread."""
     monkeypatch.setattr(asyncio, "to_thread", None)
     open_run(storage)
 
@@ -151,7 +151,7 @@ def test_an_async_commit_asks_no_thread(storage: PostgresStorage, monkeypatch: p
 
 
 def test_async_runs_commit_on_their_loop(storage: PostgresStorage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Their steps ask no thread, one by one and in groups; what they record is what others read."""
+    """Steps of async runs commit on their loop without a thread, and other readers see them."""
     sent: list[int] = []
     commit_async = storage.commit_async
 
@@ -181,7 +181,7 @@ def test_async_runs_commit_on_their_loop(storage: PostgresStorage, monkeypatch: 
 
 
 def test_a_blocked_loop_keeps_no_lock() -> None:
-    """A call of a body may block its loop, and wait for a run that an async commit of the same loop has locked."""
+    """A body that blocks its loop never waits for locks of an async commit of that loop."""
 
     async def main(storage: PostgresStorage) -> None:
         for number in range(5):
@@ -198,7 +198,7 @@ def test_a_blocked_loop_keeps_no_lock() -> None:
 
 
 def test_groups_are_one_statement(storage: PostgresStorage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps of many runs, and leases that are renewed; of those that are refused it is asked why."""
+    """The steps of many runs are one statement, the renewal of leases too, and refused ones are explained."""
     for name in "abc":
         open_run(storage, name)
     storage.commit([UpdateRun("b", {}, epoch=1, release=True), ClaimRun("b", 1, "other", 30.0)])
@@ -227,7 +227,7 @@ def test_groups_are_one_statement(storage: PostgresStorage, monkeypatch: pytest.
 
 
 def test_no_number_of_async_callers_makes_an_outage_longer(storage: PostgresStorage) -> None:
-    """While the server is away all wait together; then each gets its own error, and the runs stay resumable."""
+    """During an outage all async callers wait together, each gets its error, and runs stay resumable."""
     open_run(storage)
 
     async def callers() -> list[object]:
@@ -251,8 +251,7 @@ def test_no_number_of_async_callers_makes_an_outage_longer(storage: PostgresStor
 
 
 def test_other_processes_are_heard(storage: PostgresStorage) -> None:
-    """A message, a reply or a cancel of another storage wakes who waits for that run; a step or another run does
-    not."""
+    """A message, reply or cancel from another storage wakes the waiting run, and a step does not."""
     open_run(storage)
     open_run(storage, "q")
     seen = storage.wait_for_change(0, 10.0, ["run:r"])
@@ -269,7 +268,7 @@ def test_other_processes_are_heard(storage: PostgresStorage) -> None:
 
 
 def test_many_start_at_once() -> None:
-    """Of those that open a schema that is not there one makes it, and all can use it."""
+    """Of several processes that open a missing schema, one makes it, and all can use it."""
     url = postgres_url()
     with ThreadPoolExecutor(6) as pool:
         storages = list(pool.map(PostgresStorage, [url] * 6))
@@ -280,7 +279,7 @@ def test_many_start_at_once() -> None:
 
 
 def test_runs_go_on_in_another_runtime() -> None:
-    """What one process recorded another one takes up; the same as on every other storage."""
+    """A run that one process recorded goes on in another."""
 
     @step
     def charge(n: int) -> int:
@@ -308,7 +307,7 @@ def test_runs_go_on_in_another_runtime() -> None:
 
 
 def test_the_clock_is_the_servers(storage: PostgresStorage) -> None:
-    """It is kept as an offset to monotonic time, so that it is not asked each time."""
+    """The server's clock counts, kept as an offset from the monotonic clock."""
     ((there,),) = storage._read(storage._sql.now, ())
     assert abs(storage.now() - there) < 5
     statements: list[object] = []
@@ -321,14 +320,14 @@ def test_the_clock_is_the_servers(storage: PostgresStorage) -> None:
     "url", ["postgresql://h/d?schema=", "postgresql://h/d?patience=soon", "postgresql://h/d?prepare=maybe"]
 )
 def test_malformed_urls(url: str) -> None:
-    """Each option says what it takes."""
+    """A malformed URL is refused, and the message says what the option takes."""
     pytest.importorskip("psycopg")
     with pytest.raises(ValueError, match="schema|patience|prepare"):
         open_storage(url)
 
 
 def test_a_storage_without_its_driver_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In one line."""
+    """A missing driver is one line that says what to install."""
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(ImportError, match=r"pip install 'flowdsl\[postgres\]'"):
         open_storage("postgresql://host/database")

@@ -47,7 +47,8 @@ def proxied(url: str, fate: Callable[[], str] = lambda: "", mute: bool = False) 
 
 
 def test_where_notifications_do_not_arrive_it_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A notification to ourselves tells; then a message and the end of a run are seen all the same."""
+    """Behind a pooler without notifications the storage notices, and looks for messages and ends of runs
+    itself."""
     monkeypatch.setattr(listen, "_TEST", 0.1)
     url = postgres_url()
     with proxied(url, mute=True) as muted, PostgresStorage(muted) as storage, PostgresStorage(url) as other:
@@ -61,7 +62,7 @@ def test_where_notifications_do_not_arrive_it_looks(monkeypatch: pytest.MonkeyPa
 
 
 def test_runs_and_workers_behind_a_pooler(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker takes what is enqueued, and a run gets its message."""
+    """Behind a pooler a worker gets enqueued runs, and a run its message."""
     monkeypatch.setattr(listen, "_TEST", 0.1)
 
     @workflow
@@ -83,7 +84,7 @@ def test_runs_and_workers_behind_a_pooler(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_commit_whose_answer_is_lost_counts_once() -> None:
-    """Every third commit loses its connection, before the server has it or behind; nobody notices."""
+    """Commits whose connection is lost before or after the server has them count once."""
     turns = itertools.cycle(["", "", "before", "", "", "after"])
     url = postgres_url()
 

@@ -30,7 +30,7 @@ def asked(storage: PostgresStorage, query: str, *values: Any) -> list[tuple[Any,
 
 
 def test_an_older_schema_is_migrated_by_one_of_many_that_start() -> None:
-    """The tables of the first version, with a run; each change is made once, and the run is there for all."""
+    """An older schema is migrated once, although many processes start."""
     url = postgres_url()
     quoted = f'"{schema_of(url)}"'
     dsn = url.replace(f"&schema={schema_of(url)}", "").replace(f"?schema={schema_of(url)}", "")
@@ -56,7 +56,7 @@ def test_an_older_schema_is_migrated_by_one_of_many_that_start() -> None:
 
 
 def test_room_for_leases_and_no_index_on_them() -> None:
-    """Renewed leases stay in their page: fillfactor 85, and nothing that indexes ``lease_until``."""
+    """Renewed leases stay in their page: fillfactor 85, and no index on ``lease_until``."""
     with PostgresStorage(url := postgres_url()) as storage:
         ((options,),) = asked(
             storage,
@@ -70,7 +70,7 @@ def test_room_for_leases_and_no_index_on_them() -> None:
 
 
 def test_no_session_waits_for_ever() -> None:
-    """Statements, locks and idle transactions have an end, and a dead host is noticed by TCP."""
+    """Statements, locks and idle transactions have a time limit, and TCP notices a dead host."""
     with PostgresStorage(postgres_url()) as storage, storage._connections.connect() as connection:
         names = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
         found = {name: connection.execute(f"SHOW {name}".encode()).fetchone() for name in names}
@@ -88,7 +88,7 @@ def test_no_session_waits_for_ever() -> None:
 
 
 def test_names_need_no_search_path() -> None:
-    """A pooler forgets it: everything works where it leads nowhere."""
+    """The storage works with a search path that leads nowhere."""
 
     @step
     def charge(n: int) -> int:
@@ -107,7 +107,7 @@ def test_names_need_no_search_path() -> None:
 
 
 def test_only_what_is_waited_for_is_notified() -> None:
-    """Notifications make commits wait for each other: a step has none, nor a message that nobody awaits."""
+    """Only changes that somebody waits for are notified, and never a step."""
     with PostgresStorage(postgres_url()) as storage, storage._connections.connect() as ear:
         open_run(storage)
         open_run(storage, "q")

@@ -29,7 +29,7 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SQLiteSt
 
 
 def test_two_processes_fence_each_other(storage: SQLiteStorage) -> None:
-    """A run taken over by another process refuses what its old owner writes, and the other way round."""
+    """Of two processes, each is refused when the other has taken over the run."""
     open_run(storage, lease=-1.0)
     script = """
 with open_storage(url) as storage:
@@ -51,7 +51,7 @@ with open_storage(url) as storage:
 
 
 def test_a_live_run_is_found_not_opened_again(storage: SQLiteStorage) -> None:
-    """A second process that wants a run of the first gets to know its owner and lease, and no run."""
+    """A second process that wants a run gets its owner and lease, and not the run."""
     open_run(storage, owner="parent")
     storage.commit([OpenRun(a_run("n", number=0, owner="parent"), 60.0)])
     script = """
@@ -65,7 +65,7 @@ with open_storage(url) as storage:
 
 
 def test_processes_and_threads_at_once(storage: SQLiteStorage) -> None:
-    """Processes with threads commit, claim and read at once: no error, nothing lost, each claim won once."""
+    """Processes with threads that commit, claim and read at once lose nothing, and each claim is won once."""
     open_run(storage)
     for i in range(30):
         open_run(storage, f"c{i}", lease=-1.0, owner=None)
@@ -100,7 +100,7 @@ with open_storage(url) as storage:
 
 
 def test_processes_create_the_same_files_at_once(tmp_path: Path) -> None:
-    """Processes that create the same databases at the same moment all succeed."""
+    """Several processes can create the same databases at once."""
     script = """
 say("ready")
 hear()
@@ -122,7 +122,7 @@ for i in range(12):
 
 
 def test_a_lock_held_for_long_is_waited_for(storage: SQLiteStorage, tmp_path: Path) -> None:
-    """While another connection holds the write lock, writers wait and readers do not; no error surfaces."""
+    """While another connection holds the write lock, writers wait, readers do not, and no error occurs."""
     open_run(storage)
     with (
         closing(sqlite3.connect(tmp_path / "flow.db", isolation_level=None)) as other,
@@ -138,7 +138,7 @@ def test_a_lock_held_for_long_is_waited_for(storage: SQLiteStorage, tmp_path: Pa
 
 
 def test_a_lock_held_for_ever_is_reported(tmp_path: Path) -> None:
-    """After its patience a writer says who to look for, nothing is stored, and later it works again."""
+    """After its patience a writer gets an error that says what to look for, and later writes work."""
     with SQLiteStorage(tmp_path / "flow.db", patience=0.1) as storage:
         open_run(storage)
         with closing(sqlite3.connect(tmp_path / "flow.db", isolation_level=None)) as other:
@@ -176,7 +176,7 @@ def test_readers_do_not_wait_for_a_commit(storage: SQLiteStorage) -> None:
 
 
 def test_commits_of_other_processes_are_noticed(storage: SQLiteStorage) -> None:
-    """Who waits for a change wakes up when another process commits, again and again."""
+    """A process that waits for a change wakes at each commit of another process."""
     open_run(storage)
     script = """
 with open_storage(url) as storage:
@@ -198,7 +198,7 @@ with open_storage(url) as storage:
 
 
 def test_a_foreign_commit_is_noticed_within_a_tenth_of_a_second(storage: SQLiteStorage) -> None:
-    """No pause between the commit and the waiter's return is longer; pauses are counted, not made."""
+    """A commit of another process is noticed within a tenth of a second."""
     open_run(storage)
     version = storage.wait_for_change(0, 60.0)
     with SQLiteStorage(storage._path) as other:
@@ -218,7 +218,7 @@ def test_a_foreign_commit_is_noticed_within_a_tenth_of_a_second(storage: SQLiteS
 
 
 def test_what_is_noticed_before_is_noticed_later(storage: SQLiteStorage) -> None:
-    """A foreign commit between two waits ends the second; an own one wakes nobody twice."""
+    """A commit of another process between two waits ends the second, and an own commit wakes nobody twice."""
     open_run(storage)
     version = storage.wait_for_change(0, 60.0)
     with SQLiteStorage(storage._path) as other:
@@ -234,7 +234,7 @@ def test_what_is_noticed_before_is_noticed_later(storage: SQLiteStorage) -> None
 
 
 def test_a_fork_on_both_sides(storage: SQLiteStorage, tmp_path: Path) -> None:
-    """Parent and child both go on writing and reading after a fork, and see each other's commits."""
+    """After a fork, parent and child both write and read, and see each other's commits."""
     open_run(storage)
     storage.commit([PutStep(a_step(key="before"), 1)])
 
@@ -248,7 +248,7 @@ def test_a_fork_on_both_sides(storage: SQLiteStorage, tmp_path: Path) -> None:
 
 
 def test_a_child_outlives_its_parents_storage(storage: SQLiteStorage, tmp_path: Path) -> None:
-    """What a forked child commits is kept though the parent closes: it has locks of its own."""
+    """Commits of a forked child are kept although the parent closes its storage."""
     open_run(storage)
     told, tell = os.pipe()
     heard, hear = os.pipe()
@@ -277,7 +277,7 @@ def test_a_child_outlives_its_parents_storage(storage: SQLiteStorage, tmp_path: 
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 def test_forks_while_threads_commit(kind: str, tmp_path: Path) -> None:
-    """A fork in the middle of other threads' commits and reads leaves neither side stuck."""
+    """A fork while other threads commit and read blocks neither side."""
     storage = (
         MemoryStorage() if kind == "memory" else SQLiteStorage(tmp_path / "flow.db", synchronous="normal")
     )
@@ -313,7 +313,7 @@ def test_forks_while_threads_commit(kind: str, tmp_path: Path) -> None:
 def test_a_fork_inside_a_commit_is_refused_in_the_child(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where a fork could not wait for a commit under way, the child refuses to use the file."""
+    """A child that was forked inside a commit refuses to use the file."""
     monkeypatch.setattr("flowdsl.storage.sqlite.storage._REST", 0.01)
     with SQLiteStorage(tmp_path / "flow.db") as storage:
         open_run(storage)
@@ -324,7 +324,7 @@ def test_a_fork_inside_a_commit_is_refused_in_the_child(
 
 
 def test_two_storages_of_one_process(tmp_path: Path) -> None:
-    """Two storages on one file in one process do not take each other's locks away."""
+    """Two storages on one file in one process do not release each other's locks."""
     with SQLiteStorage(tmp_path / "flow.db") as one:
         open_run(one)
         with SQLiteStorage(tmp_path / "flow.db") as two:

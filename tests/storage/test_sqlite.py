@@ -49,7 +49,8 @@ def writer(storage: SQLiteStorage) -> sqlite3.Connection:
 
 
 def test_arguments() -> None:
-    """Unknown levels, no patience, databases in memory and URLs are refused before anything is opened."""
+    """Unknown levels, zero patience, in-memory databases and bad URLs are refused before anything is
+    opened."""
     for arguments in ({"synchronous": "off"}, {"synchronous": None}, {"patience": -1}):
         with pytest.raises(ValueError):
             SQLiteStorage("flow.db", **arguments)  # type: ignore[arg-type]
@@ -62,14 +63,14 @@ def test_arguments() -> None:
 
 
 def test_repr(path: Path) -> None:
-    """Its ``repr`` says where it is."""
+    """The repr of an SQLite storage says where it is."""
     with SQLiteStorage(path) as storage:
         assert repr(storage) == f"SQLiteStorage({str(path)!r}, synchronous='full')"
 
 
 @pytest.mark.parametrize(("level", "number"), [("full", 2), ("normal", 1)])
 def test_durability(path: Path, level: str, number: int) -> None:
-    """The level asked for is what SQLite works with, also after all was opened again."""
+    """SQLite uses the chosen level of ``synchronous``, after reopening too."""
     with SQLiteStorage(path, synchronous=level) as storage:
         for _ in range(2):
             assert writer(storage).execute("PRAGMA synchronous").fetchone() == (number,)
@@ -80,7 +81,7 @@ def test_durability(path: Path, level: str, number: int) -> None:
 
 
 def test_readers_cannot_write(storage: SQLiteStorage) -> None:
-    """A connection lent to a reader refuses to change anything."""
+    """A reader's connection cannot write."""
     (handles,) = storage._open
     reader = handles.readers.lend()
     assert reader is not None
@@ -90,7 +91,7 @@ def test_readers_cannot_write(storage: SQLiteStorage) -> None:
 
 
 def test_few_connections_are_kept(storage: SQLiteStorage) -> None:
-    """However many readers there were at once, few connections stay open."""
+    """After many concurrent readers only a few connections stay open."""
     (handles,) = storage._open
     readers = [handles.readers.lend() for _ in range(50)]
     for reader in readers:
@@ -100,7 +101,7 @@ def test_few_connections_are_kept(storage: SQLiteStorage) -> None:
 
 
 def test_a_forgotten_storage_closes_itself(path: Path) -> None:
-    """A storage that nobody closed is closed with its last reference, and leaves no log behind."""
+    """A storage that nobody closed closes with its last reference, and leaves no log."""
     storage = SQLiteStorage(path)
     open_run(storage)
     storage.list_runs()
@@ -111,7 +112,7 @@ def test_a_forgotten_storage_closes_itself(path: Path) -> None:
 
 
 def test_an_exit_closes_what_is_open(path: Path) -> None:
-    """A process that ends without closing its storage leaves no log behind, with threads at work or not."""
+    """A process that exits without closing its storage leaves no log, with or without threads."""
     script = """
 import threading
 storage = open_storage(url)
@@ -161,7 +162,7 @@ def instructions_of(storage: SQLiteStorage, work: Callable[[], object]) -> int:
 
 
 def test_a_step_is_one_statement(storage: SQLiteStorage) -> None:
-    """A new step, or an update of a run, is a single statement with the fence in it."""
+    """A new step, or an update of a run, is one statement that includes the fence."""
     open_run(storage)
     for operation, statement in [
         (PutStep(a_step(), 1), "INSERT"),
@@ -179,7 +180,7 @@ def test_a_step_is_one_statement(storage: SQLiteStorage) -> None:
 
 
 def test_a_batch_is_one_transaction(storage: SQLiteStorage) -> None:
-    """Operations that are committed together share one transaction, and all runs are read in one go."""
+    """Operations of one commit are one transaction, and all its runs are read at once."""
     for run_id in "rq":
         open_run(storage, run_id)
     operations = [PutStep(a_step("rq"[i % 2], f"s{i}"), 1) for i in range(100)]
@@ -188,7 +189,7 @@ def test_a_batch_is_one_transaction(storage: SQLiteStorage) -> None:
 
 
 def test_the_cost_of_a_step_does_not_grow(storage: SQLiteStorage) -> None:
-    """The thousandth step, signal or replacement costs what the tenth did, and so does what is done to them."""
+    """The thousandth step, signal or replacement costs the same as the tenth."""
     open_run(storage)
 
     def costs(number: int) -> list[int]:
@@ -214,7 +215,7 @@ def test_the_cost_of_a_step_does_not_grow(storage: SQLiteStorage) -> None:
 
 @pytest.mark.parametrize("owners", [1, 3])
 def test_opening_among_many_runs_of_a_key(storage: SQLiteStorage, owners: int) -> None:
-    """Opening a run costs the same with three thousand live runs of its key as with three."""
+    """Opening a run costs the same with three and with three thousand live runs of its key."""
 
     def opened(number: int, nonce: str) -> int:
         skip = tuple(f"owner-{i}" for i in range(owners))
@@ -239,7 +240,7 @@ _NO_TABLE = ("CONSTANT ROW", "VIRTUAL TABLE INDEX 1:")  # a value, and the value
 
 
 def test_nothing_is_searched_by_walking(storage: SQLiteStorage) -> None:
-    """No statement walks a table: each finds its rows by an index, and lists come in the order of one."""
+    """Each statement finds its rows by an index, and lists come in the order of an index."""
     statements: dict[str, Any] = {
         name: value
         for name, value in vars(sql).items()
@@ -281,7 +282,7 @@ def test_nothing_is_searched_by_walking(storage: SQLiteStorage) -> None:
 
 
 def test_runs_without_tags_cost_nothing_extra(storage: SQLiteStorage) -> None:
-    """Only tags that are there are stored."""
+    """A run without tags stores none."""
     plain, tagged = OpenRun(a_run("plain"), 60.0), OpenRun(a_run("tagged", tags=("a", "b")), 60.0)
     seen = [
         statements_of(storage, lambda op=op: storage.commit([op])).count("INSERT") for op in (plain, tagged)
@@ -290,7 +291,7 @@ def test_runs_without_tags_cost_nothing_extra(storage: SQLiteStorage) -> None:
 
 
 def test_a_journal_is_read_in_one_statement(storage: SQLiteStorage) -> None:
-    """Ten thousand steps come in one read, in order."""
+    """Ten thousand steps are read by one statement, in order."""
     open_run(storage)
     storage.commit([PutStep(a_step(key=f"s{i}"), 1) for i in range(10_000)])
     assert [step.key for step in storage.list_steps("r")] == [f"s{i}" for i in range(10_000)]
@@ -300,7 +301,7 @@ def test_a_journal_is_read_in_one_statement(storage: SQLiteStorage) -> None:
 
 
 def test_the_file_can_be_read_by_people(storage: SQLiteStorage, path: Path) -> None:
-    """Statuses, kinds, previews and tags stand in the file as text, for other tools to query."""
+    """Statuses, kinds, previews and tags are readable text for other tools."""
     open_run(storage, tags={"env": "prod"}, args_preview="(order=17)")
     storage.commit([PutStep(a_step(attempts=3, preview="ok"))])
     with closing(sqlite3.connect(path)) as connection:
@@ -311,7 +312,7 @@ def test_the_file_can_be_read_by_people(storage: SQLiteStorage, path: Path) -> N
 
 
 def test_unusual_fields_share_a_column(storage: SQLiteStorage, path: Path) -> None:
-    """A step whose attempts, draws and so on are as usual stores nothing for them."""
+    """A step without unusual fields stores nothing for them."""
     open_run(storage)
     steps = [
         a_step(key="usual"),
@@ -330,7 +331,7 @@ def test_unusual_fields_share_a_column(storage: SQLiteStorage, path: Path) -> No
 
 
 def test_many_threads_wait_and_one_looks(storage: SQLiteStorage) -> None:
-    """Of many who wait one looks for foreign commits; when it leaves, another takes over."""
+    """Of many waiting threads one looks for foreign commits, and another takes over when it leaves."""
     version = storage.wait_for_change(0, 0.0)
     looks: list[int] = []
     looked = threading.Semaphore(0)
@@ -367,7 +368,7 @@ def test_many_threads_wait_and_one_looks(storage: SQLiteStorage) -> None:
 
 
 def test_a_backup_is_a_whole_database(storage: SQLiteStorage, path: Path) -> None:
-    """It holds all that was committed, what stands only in the log too, in one file of its owner's."""
+    """A backup has all commits, also those in the log, in one file of its owner."""
     open_run(storage)
     storage.commit([PutStep(full_step(), 1)])
     copy = path.with_name("copy.db")
@@ -388,7 +389,7 @@ def test_a_backup_is_a_whole_database(storage: SQLiteStorage, path: Path) -> Non
 
 
 def test_a_backup_while_others_write(storage: SQLiteStorage, path: Path) -> None:
-    """It is the state of one moment: of a commit that is made meanwhile all is in it or nothing."""
+    """A backup during a commit has all of it or nothing."""
     open_run(storage)
     stop = threading.Event()
 

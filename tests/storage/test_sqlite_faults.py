@@ -55,7 +55,7 @@ def storage(request: pytest.FixtureRequest, path: Path) -> Iterator[SQLiteStorag
 
 @pytest.mark.parametrize("synchronous", ["full", "normal"])
 def test_a_kill_loses_nothing_acknowledged(path: Path, synchronous: str) -> None:
-    """After SIGKILL in the middle of commits, every step and signal that was acknowledged is there."""
+    """After SIGKILL during commits each acknowledged step and signal exists."""
     script = """
 from concurrent.futures import ThreadPoolExecutor
 storage = open_storage(url)
@@ -85,7 +85,7 @@ with ThreadPoolExecutor(2) as pool:
 
 
 def test_a_kill_leaves_all_of_a_commit_or_nothing(path: Path) -> None:
-    """A commit of many operations is there as a whole, or not at all, however its process ended."""
+    """A commit of many operations exists as a whole or not at all after a kill."""
     script = """
 storage = open_storage(url)
 open_run(storage)
@@ -128,7 +128,7 @@ FILLED = ["StorageFull True", "still full", "still full", "True", "Done", "True"
 
 @pytest.mark.parametrize("synchronous", ["full", "normal"])
 def test_a_file_size_limit_is_a_full_storage(path: Path, synchronous: str) -> None:
-    """At the file size limit a commit raises ``StorageFull``; when it is lifted all goes on."""
+    """At a file size limit a commit raises ``StorageFull``, and works again without the limit."""
     with SQLiteStorage(path) as storage:
         open_run(storage)
     script = """
@@ -144,7 +144,7 @@ def make_room():
 
 
 def test_a_full_disk(tmp_path: Path) -> None:
-    """On a full disk a commit raises ``StorageFull``; reads go on, and commits once there is room."""
+    """On a full disk a commit raises ``StorageFull``, reads work, and commits work when there is room."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = shutil.which("mount") and subprocess.run(
@@ -192,7 +192,7 @@ def test_not_a_database(path: Path, content: bytes) -> None:
     "setting", ["CREATE TABLE t (x)", "PRAGMA application_id = 7", "PRAGMA user_version = 1"]
 )
 def test_the_database_of_another_application(path: Path, setting: str) -> None:
-    """A database with tables, an id or a version of somebody else is refused and left as it was."""
+    """A database with tables, id or version of another application is refused and not changed."""
     with closing(sqlite3.connect(path)) as connection:
         connection.execute(setting)
         connection.commit()
@@ -204,21 +204,21 @@ def test_the_database_of_another_application(path: Path, setting: str) -> None:
 
 
 def test_an_empty_file_is_a_new_database(path: Path) -> None:
-    """An empty file, which a process that died too early leaves behind, is used."""
+    """An empty file, as a process leaves that died early, is a new database."""
     path.touch()
     with SQLiteStorage(path) as storage:
         open_run(storage)
 
 
 def test_a_directory(path: Path) -> None:
-    """A directory instead of a file is refused, and the message names a file in it."""
+    """A directory is refused, and the message names a file in it."""
     path.mkdir()
     with pytest.raises(StorageUnavailable, match=r"directory.*flow\.db"):
         SQLiteStorage(path)
 
 
 def test_a_path_that_cannot_be(tmp_path: Path) -> None:
-    """A path below a file, or with a name that is too long, is refused by name."""
+    """A path below a file, or with a too long name, is refused by name."""
     (tmp_path / "file").touch()
     for path in (tmp_path / "file" / "flow.db", tmp_path / ("x" * 300)):
         with pytest.raises(StorageUnavailable, match="cannot create"):
@@ -226,7 +226,7 @@ def test_a_path_that_cannot_be(tmp_path: Path) -> None:
 
 
 def test_what_another_user_may_not_write(tmp_path: Path) -> None:
-    """A read-only directory and a read-only file are refused, with what to check."""
+    """A read-only directory or file is refused, and the message says what to check."""
     directory = tmp_path / "locked"
     path = directory / "flow.db"
     with SQLiteStorage(path) as storage:
@@ -260,7 +260,8 @@ def test_what_another_user_may_not_write(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_goes_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is written where nobody would find it; the next call opens what stands there."""
+    """After its folder was moved away, the storage writes nothing there, and the next call opens what
+    exists."""
     monkeypatch.setattr("flowdsl.storage.sqlite.connections._LOOK", 0.0)
     path = tmp_path / "data" / "flow.db"
     with SQLiteStorage(path) as storage:
@@ -273,7 +274,7 @@ def test_a_folder_that_goes_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_database_that_is_moved_away_from_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The log holds what is nowhere else. A new database in its place would destroy it, so none is made."""
+    """No new database is made beside a log without a database, because that would destroy the log."""
     monkeypatch.setattr("flowdsl.storage.sqlite.connections._LOOK", 0.0)
     path = tmp_path / "flow.db"
     with SQLiteStorage(path) as storage:
@@ -292,7 +293,7 @@ def test_a_database_that_is_moved_away_from_its_log(tmp_path: Path, monkeypatch:
 
 
 def test_reading_makes_no_database(path: Path) -> None:
-    """Where the database was moved away a moment ago, an open storage puts no empty one beside its log."""
+    """An open storage whose database was moved away makes no empty one beside its log."""
     with SQLiteStorage(path) as storage:
         open_run(storage)
         path.rename(path.with_name("moved.db"))
@@ -303,7 +304,7 @@ def test_reading_makes_no_database(path: Path) -> None:
 
 
 def test_a_log_that_is_taken_away(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What would be written into a log that nobody finds is refused."""
+    """A write to a log that was deleted is refused."""
     monkeypatch.setattr("flowdsl.storage.sqlite.connections._LOOK", 0.0)
     with SQLiteStorage(path) as storage:
         open_run(storage)
@@ -314,7 +315,7 @@ def test_a_log_that_is_taken_away(path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("name", ["flow.db", "flow.db-shm", "flow.db-wal"])
 def test_reading_the_own_files_costs_no_lock(path: Path, name: str) -> None:
-    """A process that copies its files while they are open keeps its log: the next process does not delete it."""
+    """A process that copies its own open files keeps its locks and its log."""
     with SQLiteStorage(path) as storage:
         open_run(storage)
         shutil.copy(path.with_name(name), path.with_name("copy"))
@@ -331,7 +332,7 @@ def test_reading_the_own_files_costs_no_lock(path: Path, name: str) -> None:
 
 
 def test_a_damaged_page(path: Path) -> None:
-    """Damage that SQLite finds is a ``StorageError`` that says how to salvage what is left."""
+    """Damage that SQLite finds is a ``StorageError`` that says how to save the rest."""
     with SQLiteStorage(path) as storage:
         open_run(storage)
         storage.commit([PutStep(a_step(key=f"s{i}", payload=bytes(100))) for i in range(500)])
@@ -360,8 +361,8 @@ def test_a_damaged_page(path: Path) -> None:
     ],
 )
 def test_a_damaged_row(path: Path, damage: str, caplog) -> None:
-    """A row that SQLite reads but that makes no record is an error of the storage. A list of runs names it and
-    leaves it out, and of a commit only the operations about it fail."""
+    """A damaged row is an error of the storage; lists name it and leave it out, and only its operations
+    fail."""
     with SQLiteStorage(path) as storage:
         open_run(storage, tags=("t",), open_failures=("a",))
         storage.commit([PutStep(a_step(attempts=2))])
@@ -386,7 +387,7 @@ def test_a_damaged_row(path: Path, damage: str, caplog) -> None:
 
 
 def test_a_row_that_is_too_large_fails_alone(storage: SQLiteStorage) -> None:
-    """Of a commit, what is too large for SQLite is refused as ``Unstorable``; all the rest is stored."""
+    """A row too large for SQLite is refused as ``Unstorable``, and the rest of the commit is stored."""
     (handles,) = storage._open
     handles.writer.connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 10_000)
     large = bytes(10_001)
@@ -410,7 +411,7 @@ def test_a_row_that_is_too_large_fails_alone(storage: SQLiteStorage) -> None:
     "bad", ["\ud800", 2**70, object(), "large"], ids=["surrogate", "integer", "type", "large"]
 )
 def test_whatever_cannot_be_stored_fails_alone(storage: SQLiteStorage, bad: Any, alone: bool) -> None:
-    """What has no place in a column is refused, whole and alone, by every operation."""
+    """A value that no column can hold is refused alone, by each operation."""
     (handles,) = storage._open
     handles.writer.connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 10_000)
     bad = "x" * 20_000 if bad == "large" else bad
@@ -476,7 +477,7 @@ def interrupted_at(line: int, work: Callable[[], object]) -> bool:
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_an_interrupt_anywhere_in_a_commit(storage: SQLiteStorage, count: int) -> None:
-    """Ctrl-C at any line of a commit leaves all of it or nothing, and a storage that works."""
+    """Ctrl-C at any line of a commit leaves all of it or nothing, and the storage works."""
     line = 0
     interrupted = True
     while interrupted:

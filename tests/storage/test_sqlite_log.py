@@ -1,4 +1,4 @@
-"""A damaged write-ahead log: SQLite would drop the commits behind the damage without a word."""
+"""A damaged write-ahead log: SQLite would silently drop the commits after the damage."""
 
 import shutil
 import sqlite3
@@ -44,7 +44,7 @@ def damaged(directory: Path, copy: Path, place: float) -> Path:
 
 
 def test_no_acknowledged_commit_vanishes_from_a_damaged_log(left_behind: Path, tmp_path: Path) -> None:
-    """With a bit flipped anywhere in the log, it opens with all commits but the last, or says that it is damaged."""
+    """With a flipped bit in the log the database opens with all but the last commit, or reports damage."""
     refused = 0
     for i in range(60):
         path = damaged(left_behind, tmp_path / str(i), i / 59)
@@ -61,7 +61,7 @@ def test_no_acknowledged_commit_vanishes_from_a_damaged_log(left_behind: Path, t
 
 
 def test_going_on_without_what_was_lost(left_behind: Path, tmp_path: Path) -> None:
-    """What the message says lets the storage open again, with the commits before the damage."""
+    """The advice in the message opens the storage again, with the commits before the damage."""
     path = damaged(left_behind, tmp_path / "copy", 0.75)
     with pytest.raises(StorageError) as caught:
         SQLiteStorage(path)
@@ -76,7 +76,7 @@ def test_going_on_without_what_was_lost(left_behind: Path, tmp_path: Path) -> No
 def test_without_waiting_for_the_disk_a_loss_is_a_warning(
     left_behind: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With ``synchronous=normal`` a power failure may lose the last commits: that is logged, and work goes on."""
+    """With ``synchronous=normal`` lost commits after a power failure are a warning, and work goes on."""
     path = damaged(left_behind, tmp_path / "copy", 0.75)
     with SQLiteStorage(path, synchronous="normal") as storage:
         assert 10 < len(storage.list_steps("r")) < 30
@@ -85,7 +85,7 @@ def test_without_waiting_for_the_disk_a_loss_is_a_warning(
 
 
 def test_a_log_that_is_whole_is_no_reason_to_worry(left_behind: Path, tmp_path: Path) -> None:
-    """A log left by a killed process, one cut off in its last commit, and one in use are all read."""
+    """A log after a kill, a log cut in its last commit, and a log in use are read without a warning."""
     for cut in (0, 100, 2000):
         path = damaged(left_behind, tmp_path / str(cut), 1.0)
         log = path.with_name("flow.db-wal")
@@ -96,7 +96,7 @@ def test_a_log_that_is_whole_is_no_reason_to_worry(left_behind: Path, tmp_path: 
 
 
 def test_a_log_in_use_is_no_reason_to_worry(tmp_path: Path) -> None:
-    """While another process commits without a pause, nothing looks lost."""
+    """A log that another process writes all the time is no reason for a warning."""
     script = """
 storage = open_storage(url)
 open_run(storage)
@@ -110,7 +110,7 @@ for i in range(10**6):
 
 
 def test_no_log_no_loss(tmp_path: Path) -> None:
-    """A database that was closed, an empty log and a file that is none are not looked into."""
+    """Without a log, with an empty log, and with a file that is no log, nothing is checked."""
     SQLiteStorage(tmp_path / "flow.db").close()
     assert lost_commits(tmp_path / "flow.db") == 0
     for content in (b"", b"x" * 40, b"x" * 10_000, bytes(10_000)):

@@ -56,7 +56,7 @@ TestMachine.settings = settings(
 
 
 def test_runs_continue_on_it(tmp_path: Path) -> None:
-    """It holds what the engine needs: opened by its URL, a run that died goes on."""
+    """A run that died goes on on the documented storage, opened by its URL."""
 
     @step
     def add(n: int) -> int:

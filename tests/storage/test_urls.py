@@ -22,7 +22,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_memory() -> None:
-    """Each ``memory://`` is a storage of its own, without options."""
+    """Each ``memory://`` is a new storage, and takes no options."""
     with open_storage("memory://") as one, open_storage("memory://") as two:
         assert isinstance(one, MemoryStorage)
         assert one.inline
@@ -35,7 +35,8 @@ def test_memory() -> None:
 
 
 def test_sqlite(tmp_path: Path) -> None:
-    """Three slashes are relative, four absolute; both give a URL that opens the same file from anywhere."""
+    """Three slashes are a relative path, four an absolute one, and the storage's URL opens the same file from
+    anywhere."""
     absolute = f"sqlite:///{tmp_path}/data/flow.db"
     for url in ("sqlite:///data/flow.db", absolute, "sqlite:///data/../data/flow.db"):
         with open_storage(url) as storage:
@@ -50,7 +51,7 @@ def test_sqlite(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["50%", "a#b", "a?b=c", "a;b&c", os.fsdecode(b"no\xff utf-8"), *HOSTILE])
 def test_any_file_name(tmp_path: Path, name: str) -> None:
-    """Whatever a file is called, its storage's URL and its pickle open it again."""
+    """The URL and the pickle of a storage open its file again, whatever its name."""
     path = tmp_path / name
     with SQLiteStorage(path) as storage:
         assert path.exists()
@@ -61,7 +62,7 @@ def test_any_file_name(tmp_path: Path, name: str) -> None:
 
 
 def test_working_directory_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A storage stays on its file when the working directory changes, and so do its copies."""
+    """A storage keeps its file when the working directory changes, and so do its copies."""
     with SQLiteStorage("flow.db") as storage:
         open_run(storage)
         (tmp_path / "other").mkdir()
@@ -94,7 +95,7 @@ def test_working_directory_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     ],
 )
 def test_what_is_no_url(tmp_path: Path, url: str, message: str) -> None:
-    """A URL that cannot be meant is refused in one line that says what to write, and nothing is created."""
+    """An impossible URL is refused in one line that shows a right one, and nothing is created."""
     with pytest.raises(ValueError, match=message) as caught:
         open_storage(url)
     assert "\n" not in str(caught.value)
@@ -103,19 +104,19 @@ def test_what_is_no_url(tmp_path: Path, url: str, message: str) -> None:
 
 @pytest.mark.parametrize("value", [7, b"sqlite:///flow.db", Path("flow.db"), MemoryStorage, ["memory://"]])
 def test_what_is_neither_url_nor_storage(value: Any) -> None:
-    """Other types raise ``TypeError``."""
+    """Another type raises ``TypeError``."""
     with pytest.raises(TypeError, match="a storage is a URL"):
         open_storage(value)
 
 
 def test_a_storage_is_taken_as_it_is() -> None:
-    """An instance passes through, unopened and unclosed."""
+    """An instance is returned as it is, neither opened nor closed."""
     with MemoryStorage() as storage:
         assert open_storage(storage) is storage
 
 
 def test_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a URL, runs are kept in a directory of the owner's alone that version control does not see."""
+    """Without a URL records are in a directory of the owner that version control ignores."""
     assert default_url() == DEFAULT_URL == "sqlite:///.flowdsl/flow.db"
     for _ in range(2):
         with open_storage() as storage:
@@ -131,7 +132,7 @@ def test_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_default_directory_that_is_there_is_left_alone(tmp_path: Path) -> None:
-    """An existing ``.flowdsl`` keeps its mode and its files, and another directory gets no ``.gitignore``."""
+    """An existing ``.flowdsl`` keeps its mode and files, and another directory gets no ``.gitignore``."""
     (tmp_path / ".flowdsl").mkdir(mode=0o755)
     with open_storage(), open_storage("sqlite:///other/flow.db"):
         pass
@@ -141,7 +142,7 @@ def test_a_default_directory_that_is_there_is_left_alone(tmp_path: Path) -> None
 
 
 def test_permissions(tmp_path: Path) -> None:
-    """A new database and what SQLite lays beside it are for their owner alone, whatever the umask."""
+    """Only the owner can read a new database and the files beside it, with any umask."""
     mask = os.umask(0)
     try:
         with SQLiteStorage("flow.db") as storage:
@@ -153,7 +154,7 @@ def test_permissions(tmp_path: Path) -> None:
 
 
 def test_plug_ins(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other schemes come from the entry points of installed packages, and must give a storage."""
+    """Entry points of installed packages add schemes, and must return a storage."""
     module = type(sys)("storage_plugin")
     opened: list[str] = []
 
@@ -182,7 +183,7 @@ def test_plug_ins(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_tilde_is_the_home_directory(tmp_path, monkeypatch):
-    """``~`` means what it means in a shell; one of nobody is refused, and ``./~`` is a file of that name."""
+    """``~`` is the home directory, an unknown user is refused, and ``./~`` is a file."""
     monkeypatch.setenv("HOME", str(tmp_path))
     assert sqlite_path("sqlite:///~/flow.db")[0] == f"{tmp_path}/flow.db"
     assert sqlite_path("sqlite:///./~/flow.db")[0] == "./~/flow.db"

@@ -33,7 +33,7 @@ def commits() -> int:
 
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_run_continues_from_every_crash(when: str) -> None:
-    """Wherever it dies, the next runtime ends the run, and a recorded step is not executed again."""
+    """After a crash at any commit the next runtime ends the run, and recorded steps do not execute again."""
     last = commits()
     for at in range(1, last + 1):
         storage = CrashingStorage(MemoryStorage(), at, when=when)  # type: ignore[arg-type]
@@ -47,7 +47,7 @@ def test_a_run_continues_from_every_crash(when: str) -> None:
 
 
 def test_nothing_comes_out_of_a_dead_process() -> None:
-    """After the crash every further commit fails too."""
+    """After the crash each further commit fails."""
     storage = CrashingStorage(MemoryStorage(), 1)
     for _ in range(2):
         with pytest.raises(SimulatedCrash):
@@ -56,7 +56,7 @@ def test_nothing_comes_out_of_a_dead_process() -> None:
 
 
 def test_an_acknowledged_commit_is_heard_of_and_nothing_later_happens() -> None:
-    """The process learns of it, and dies before its next one."""
+    """After an acknowledged commit the process goes on, and dies before its next commit."""
     storage = CrashingStorage(MemoryStorage(), 2, when="after", outcome="acknowledged")
     with effects() as done:
         with pytest.raises(SimulatedCrash), Runtime(storage):
@@ -68,7 +68,7 @@ def test_an_acknowledged_commit_is_heard_of_and_nothing_later_happens() -> None:
 
 
 def test_a_lost_commit_is_an_error_and_the_next_one_works() -> None:
-    """A failure is over when it has happened; the run goes on when it is called again."""
+    """A lost commit raises once, the next one works, and the run continues when it is called."""
     storage = CrashingStorage(MemoryStorage(), 2, outcome="lost")
     with Runtime(storage):
         with pytest.raises(StorageUnavailable) as caught:
@@ -79,7 +79,7 @@ def test_a_lost_commit_is_an_error_and_the_next_one_works() -> None:
 
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_an_unknown_outcome_says_so(when: str) -> None:
-    """Whether such a commit took effect, the run can be called again."""
+    """After a commit with an unknown outcome the run can be called again."""
     storage = CrashingStorage(MemoryStorage(), 2, when=when, outcome="unknown")  # type: ignore[arg-type]
     with Runtime(storage):
         with pytest.raises(StorageUnavailable) as caught:
@@ -89,7 +89,7 @@ def test_an_unknown_outcome_says_so(when: str) -> None:
 
 
 def test_only_what_counts_is_counted() -> None:
-    """A filter picks the commits that matter."""
+    """A filter chooses the commits that count."""
     storage = CrashingStorage(MemoryStorage(), 1, counts=lambda operations: len(operations) > 5)
     with Runtime(storage):
         assert checkout(1) == "paid 1, paid 2"
@@ -108,13 +108,13 @@ def test_only_what_counts_is_counted() -> None:
     ],
 )
 def test_crashes_that_make_no_sense_are_refused(options: dict[str, object]) -> None:
-    """What is asked for is checked at once."""
+    """An impossible crash is refused at once."""
     with pytest.raises(ValueError):
         CrashingStorage(MemoryStorage(), **{"at": 1, **options})  # type: ignore[arg-type]
 
 
 def test_an_effect_log_counts_what_was_noted(tmp_path: Path) -> None:
-    """Lines begin with what they are about."""
+    """The effect log counts lines by what they begin with."""
     log = EffectLog(tmp_path / "effects")
     assert log.read() == []
     log.note("charge", 1)
@@ -151,7 +151,7 @@ def script(tmp_path: Path) -> Path:
 
 
 def test_a_killed_script_ends_when_it_is_run_again(script: Path, tmp_path: Path) -> None:
-    """Killed after its second step was recorded, then once more, it executes each step once."""
+    """A script that is killed twice executes each recorded step once."""
     env = {"FLOWDSL_STORAGE": f"sqlite:///{tmp_path}/flow.db"}
     report = kill_after(script, str(tmp_path / "log"), commits=[3, 1], env=env)
     assert report.kills == 2
@@ -160,7 +160,7 @@ def test_a_killed_script_ends_when_it_is_run_again(script: Path, tmp_path: Path)
 
 
 def test_a_script_killed_in_a_step_executes_it_again(script: Path, tmp_path: Path) -> None:
-    """Before its record is durable a body is in flight: at least once."""
+    """A script that is killed in a step executes that step again."""
     env = {"FLOWDSL_STORAGE": f"sqlite:///{tmp_path}/flow.db"}
     report = kill_after(script, str(tmp_path / "log"), commits=2, when="before", env=env)
     assert [life.killed for life in report.lives] == [True, False]
@@ -168,7 +168,7 @@ def test_a_script_killed_in_a_step_executes_it_again(script: Path, tmp_path: Pat
 
 
 def test_a_script_can_be_killed_at_any_moment(script: Path, tmp_path: Path) -> None:
-    """After some time instead of at a commit; the second run ends well."""
+    """A script can be killed after some time, and the second execution ends well."""
     env = {"FLOWDSL_STORAGE": f"sqlite:///{tmp_path}/flow.db"}
     report = kill_after(script, str(tmp_path / "log"), seconds=0.01, env=env)
     assert report.kills == 1
@@ -176,7 +176,7 @@ def test_a_script_can_be_killed_at_any_moment(script: Path, tmp_path: Path) -> N
 
 
 def test_a_script_that_fails_is_shown(tmp_path: Path) -> None:
-    """Its output is in the error."""
+    """The error of a script that fails shows its output."""
     path = tmp_path / "bad.py"
     path.write_text("print('hello'); 1 / 0\n")
     with pytest.raises(AssertionError, match="ZeroDivisionError"):

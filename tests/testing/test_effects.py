@@ -42,7 +42,7 @@ def work(n: int) -> int:
 
 
 def test_each_attempt_is_an_execution() -> None:
-    """Run, step, attempt and arguments are noted."""
+    """Each attempt is noted, with run, step, attempt and arguments."""
     with fresh_runtime() as runtime, effects() as done:
         assert work(7) == 7
         (run,) = runtime.runs()
@@ -55,7 +55,7 @@ def test_each_attempt_is_an_execution() -> None:
 
 
 def test_a_replay_is_no_execution() -> None:
-    """A step that its record answers executes nothing."""
+    """A replayed step is not noted."""
     with fresh_runtime() as runtime, effects() as done:
         assert runtime.do(flaky, 1, []) == 1
         assert runtime.do(flaky, 1, []) == 1
@@ -63,7 +63,7 @@ def test_a_replay_is_no_execution() -> None:
 
 
 def test_nothing_is_noted_outside_the_block() -> None:
-    """Blocks nest, and end."""
+    """Nothing is noted outside the block, and blocks can be nested."""
     with fresh_runtime() as runtime:
         with effects() as outer:
             runtime.do(flaky, 1, [])
@@ -77,7 +77,7 @@ def test_nothing_is_noted_outside_the_block() -> None:
 
 
 def test_methods_threads_and_async_steps_are_noted() -> None:
-    """Wherever a body executes, it is seen."""
+    """Bodies of methods, threads and async steps are noted."""
 
     @step
     async def fetch(n: int) -> int:
@@ -100,13 +100,13 @@ def test_methods_threads_and_async_steps_are_noted() -> None:
 
 
 def test_a_step_is_named_by_itself_or_its_path() -> None:
-    """Anything else is a TypeError."""
+    """A step is named by itself or its path, and anything else is a TypeError."""
     with Runtime("memory://"), effects() as done, pytest.raises(TypeError, match="a step is"):
         done.count(17)
 
 
 def test_bodies_in_other_processes_are_noted_and_faked() -> None:
-    """A body of a process pool executes there and is seen here; a fake stands in for it in this process."""
+    """A body in a process pool executes there and is noted here, and a fake replaces it here."""
 
     @workflow
     def flow() -> int:
@@ -122,7 +122,7 @@ def test_bodies_in_other_processes_are_noted_and_faked() -> None:
 
 
 def test_what_is_sent_undone_and_handled_is_noted() -> None:
-    """Steps of mode ``send``, undo functions and handlers of events execute as well."""
+    """Bodies of ``send`` steps, undo functions and event handlers are noted."""
 
     def unbook(room: str) -> None: ...
 

@@ -32,14 +32,14 @@ def patient(n: int) -> int:
 @given(n=st.integers())
 @with_storage()
 def test_every_example_has_a_store_of_its_own(n: int) -> None:
-    """Nothing of the example before is there, and no health check fails."""
+    """Each example has an empty storage, and no health check of hypothesis fails."""
     assert patient(n) == 2 * n
     assert len(current_runtime().runs()) == 1
 
 
 @given(n=st.integers())
 def test_a_fresh_runtime_serves_inside_an_example(n: int) -> None:
-    """The context manager does the same."""
+    """``fresh_runtime`` works inside an example."""
     with fresh_runtime() as runtime:
         assert current_runtime() is runtime
         assert patient(n) == 2 * n
@@ -49,7 +49,7 @@ def test_a_fresh_runtime_serves_inside_an_example(n: int) -> None:
 
 
 def test_async_functions_have_their_store_too() -> None:
-    """The decorator keeps a coroutine function what it is."""
+    """The decorated async function stays a coroutine function."""
 
     @with_storage()
     async def example(n: int) -> int:
@@ -62,7 +62,7 @@ def test_async_functions_have_their_store_too() -> None:
 
 
 def test_a_factory_makes_the_storage(tmp_path: Path) -> None:
-    """Any storage will do; it is closed after the call."""
+    """A factory may make any storage, which is closed after the call."""
     made: list[SQLiteStorage] = []
 
     def factory() -> SQLiteStorage:
@@ -80,7 +80,7 @@ def test_a_factory_makes_the_storage(tmp_path: Path) -> None:
 
 
 def test_options_are_those_of_a_runtime() -> None:
-    """A clock given replaces the virtual one; a storage is refused."""
+    """A given clock replaces the virtual one, and a given storage is refused."""
     clock = SystemClock()
     with fresh_runtime(clock=clock, name="mine") as runtime:
         assert engine_of(runtime).name == "mine"
@@ -91,7 +91,7 @@ def test_options_are_those_of_a_runtime() -> None:
 
 
 def test_missing_parentheses_are_named() -> None:
-    """``@with_storage`` over a test says what to write."""
+    """``@with_storage`` without parentheses is refused, and the message says what to write."""
 
     def test_something() -> None:
         """It is never called."""

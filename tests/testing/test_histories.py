@@ -154,7 +154,7 @@ def waiting() -> Iterator[dict[str, Any]]:
 
 
 def test_unchanged_code_goes_on_where_it_stood(waiting: dict[str, Any]) -> None:
-    """Recorded steps answer, no body executes, and time stands still."""
+    """Recorded steps return their results, no body executes, and time stands still."""
     report = check_history(waiting)
     assert (report.workflow, report.replayed, report.ended) == ("shop.checkout", 2, False)
     assert report.stopped_at == ("wait_for('approved')",)
@@ -163,7 +163,8 @@ def test_unchanged_code_goes_on_where_it_stood(waiting: dict[str, Any]) -> None:
 
 
 def test_a_new_version_keeps_the_way_of_runs_in_flight(waiting: dict[str, Any]) -> None:
-    """A body that asks ``current_run().version`` may be deployed; one that takes the new way at once may not."""
+    """Code that keeps the old way for ``current_run().version`` is accepted, and code that does not is
+    refused."""
 
     @workflow(name="shop.checkout", version="2")
     def checkout(item: str, amount: int) -> list[str]:
@@ -185,7 +186,7 @@ def test_a_new_version_keeps_the_way_of_runs_in_flight(waiting: dict[str, Any]) 
 
 
 def test_a_history_is_readable_and_holds_no_code(waiting: dict[str, Any], tmp_path: Path) -> None:
-    """It goes through a file of JSON, in which arguments and results can be read."""
+    """A history is JSON with readable arguments and results, and no code."""
     path = tmp_path / "order.json"
     path.write_text(json.dumps(waiting))
     for text in ('"shop.checkout"', "amount=5", "paid 5"):
@@ -194,7 +195,7 @@ def test_a_history_is_readable_and_holds_no_code(waiting: dict[str, Any], tmp_pa
 
 
 def test_a_changed_argument_is_refused_with_a_diff(waiting: dict[str, Any]) -> None:
-    """The step, both argument lists and the line are named."""
+    """A changed argument is refused with the step, both argument lists and the line."""
 
     @deployed
     def checkout(item: str, amount: int) -> None:
@@ -208,7 +209,7 @@ def test_a_changed_argument_is_refused_with_a_diff(waiting: dict[str, Any]) -> N
 
 
 def test_a_renamed_step_is_refused_with_a_diff(waiting: dict[str, Any]) -> None:
-    """It would be executed although it was, under its old name."""
+    """A renamed step is refused, because it would execute again."""
 
     @step
     def pay(amount: int) -> str:
@@ -242,7 +243,7 @@ def test_a_renamed_step_is_refused_with_a_diff(waiting: dict[str, Any]) -> None:
 
 
 def test_what_code_has_not_come_to_is_not_called_missing(waiting: dict[str, Any]) -> None:
-    """Behind the first call that differs, records are only marked as not reached."""
+    """Records after the first difference are shown as not reached, and not as missing."""
 
     @step
     def book(item: str) -> str:
@@ -259,7 +260,7 @@ def test_what_code_has_not_come_to_is_not_called_missing(waiting: dict[str, Any]
 
 
 def test_what_is_new_on_purpose_can_be_accepted(waiting: dict[str, Any]) -> None:
-    """A call before recorded ones is no mistake if the file says so."""
+    """A call before recorded ones is accepted if the file says so."""
 
     @step
     def greet() -> None:
@@ -278,7 +279,7 @@ def test_what_is_new_on_purpose_can_be_accepted(waiting: dict[str, Any]) -> None
 
 
 def test_a_call_that_is_gone_is_told_and_nothing_else(waiting: dict[str, Any]) -> None:
-    """Calls may be removed: the run can go on."""
+    """A removed call is a warning, because the run can go on."""
 
     @deployed
     def checkout(item: str, amount: int) -> None:
@@ -289,7 +290,7 @@ def test_a_call_that_is_gone_is_told_and_nothing_else(waiting: dict[str, Any]) -
 
 
 def test_calls_may_be_added_behind_what_is_recorded(waiting: dict[str, Any]) -> None:
-    """Steps, sleeps, waits and children that come next hold the code, and execute nothing."""
+    """New steps, sleeps, waits and children after the records stop the check, and execute nothing."""
 
     @workflow
     def child(item: str) -> None:
@@ -318,7 +319,7 @@ def test_calls_may_be_added_behind_what_is_recorded(waiting: dict[str, Any]) -> 
 
 
 def test_code_that_raises_on_what_is_recorded_is_refused(waiting: dict[str, Any]) -> None:
-    """A result that today's code cannot use strands the run."""
+    """Code that raises on a recorded result is refused."""
 
     @deployed
     def checkout(item: str, amount: int) -> Any:
@@ -330,7 +331,7 @@ def test_code_that_raises_on_what_is_recorded_is_refused(waiting: dict[str, Any]
 
 
 def test_arguments_that_do_not_fit_any_more_are_refused(waiting: dict[str, Any]) -> None:
-    """A parameter that is gone strands the run; a new one with a default does not."""
+    """A removed parameter is refused, and a new one with a default is accepted."""
 
     @deployed
     def checkout(item: str) -> None: ...
@@ -345,7 +346,7 @@ def test_arguments_that_do_not_fit_any_more_are_refused(waiting: dict[str, Any])
 
 
 def test_a_missing_workflow_is_named(waiting: dict[str, Any]) -> None:
-    """It says what is missing, and how a renamed one keeps its runs."""
+    """A missing workflow is named, with how a renamed one keeps its runs."""
     waiting["run"]["workflow"] = "json.no_such_workflow"
     story = refused(waiting)
     assert "json.no_such_workflow" in story
@@ -353,7 +354,7 @@ def test_a_missing_workflow_is_named(waiting: dict[str, Any]) -> None:
 
 
 def test_code_that_never_comes_to_an_end_is_refused(waiting: dict[str, Any]) -> None:
-    """A body that blocks, or goes round in circles, has a time limit."""
+    """Code that blocks or loops for ever is refused after a time limit."""
     stop = threading.Event()
 
     @deployed
@@ -365,7 +366,7 @@ def test_code_that_never_comes_to_an_end_is_refused(waiting: dict[str, Any]) -> 
 
 
 def test_no_history_is_a_typed_error(tmp_path: Path, waiting: dict[str, Any]) -> None:
-    """Other JSON, no JSON, and a newer format say so."""
+    """Other JSON, no JSON, and a newer format are typed errors."""
     path = tmp_path / "x.json"
     for text in ("[1]", "{}", "no"):
         path.write_text(text)
@@ -376,7 +377,7 @@ def test_no_history_is_a_typed_error(tmp_path: Path, waiting: dict[str, Any]) ->
 
 
 def test_failures_replay() -> None:
-    """An exception that a record gives may end the run; another one may not."""
+    """An exception from a record may end the run, and another exception is refused."""
 
     @step(retry=Retry(attempts=1))
     def decline() -> None:
@@ -407,7 +408,7 @@ def test_failures_replay() -> None:
 
 
 def test_no_undo_callback_handler_or_sent_body_executes() -> None:
-    """Whatever the end of the run would call is not called."""
+    """No undo, callback, event handler or sent body executes."""
 
     def unbook(room: str) -> None:
         noted("undo")
@@ -443,7 +444,7 @@ def test_no_undo_callback_handler_or_sent_body_executes() -> None:
 
 
 def test_a_step_without_record_can_be_faked() -> None:
-    """Mode ``try`` leaves no record, so the code is held there, unless there is a fake."""
+    """A ``try`` step, which has no record, stops the check, unless it has a fake."""
 
     @step(mode="try")
     def quote() -> int:
@@ -462,7 +463,7 @@ def test_a_step_without_record_can_be_faked() -> None:
 
 
 def test_all_that_a_run_records_replays() -> None:
-    """From every commit on, nothing of it is a false alarm."""
+    """Histories from each commit of a run with everything are accepted."""
 
     @step
     def nested(n: int) -> int:
@@ -491,7 +492,7 @@ def test_all_that_a_run_records_replays() -> None:
 
 
 def test_async_runs_replay() -> None:
-    """Branches go on beside each other, each up to its own next call."""
+    """Branches of an async run are replayed side by side, each up to its next call."""
 
     async def branch(item: str) -> str:
         await areserve(item)
@@ -510,7 +511,7 @@ def test_async_runs_replay() -> None:
 
 
 def test_keys_of_codecs_are_needed() -> None:
-    """What is encrypted can be replayed with the codec that has the key, and says so without."""
+    """An encrypted history replays with the right codec, and without it the error says so."""
     codec = Encrypted(PickleCodec(), b"32 bytes, better random than so!")
 
     @deployed

@@ -54,7 +54,7 @@ def passes(session: pytest.Pytester, *options: str, **outcomes: int) -> None:
 
 
 def test_the_fixtures_belong_together(session: pytest.Pytester) -> None:
-    """The runtime is current, over the storage and the clock of the same test."""
+    """``flow_runtime`` is current, over the storage and clock of the same test."""
     session.makepyfile("""
         from shop import *
 
@@ -70,7 +70,7 @@ def test_the_fixtures_belong_together(session: pytest.Pytester) -> None:
 
 
 def test_the_default_runtime_is_fresh_for_each_test(session: pytest.Pytester) -> None:
-    """Without any fixture nothing is shared between tests, and nothing is written."""
+    """Without a fixture tests share nothing, and nothing is written."""
     session.makepyfile("""
         import asyncio, unittest
         from shop import *
@@ -104,7 +104,7 @@ def test_the_default_runtime_is_fresh_for_each_test(session: pytest.Pytester) ->
 
 
 def test_code_that_runs_at_import_writes_nothing(session: pytest.Pytester) -> None:
-    """Collection has a runtime in memory too."""
+    """During collection the default runtime is in memory."""
     session.makepyfile("""
         from shop import *
 
@@ -117,7 +117,7 @@ def test_code_that_runs_at_import_writes_nothing(session: pytest.Pytester) -> No
 
 
 def test_an_explicit_runtime_is_left_alone(session: pytest.Pytester) -> None:
-    """What a test makes itself is used as it is, a file included."""
+    """A runtime that a test makes is used as it is, with a file too."""
     session.makepyfile("""
         from shop import *
 
@@ -141,7 +141,7 @@ def test_an_explicit_runtime_is_left_alone(session: pytest.Pytester) -> None:
 
 
 def test_a_runtime_configured_for_the_session_is_left_alone(session: pytest.Pytester) -> None:
-    """``configure`` in a conftest or a fixture of wider scope holds for all tests."""
+    """``configure`` in a conftest or a wider fixture holds for all tests."""
     session.makeconftest("""
         import pytest
         from shop import *
@@ -165,7 +165,7 @@ def test_a_runtime_configured_for_the_session_is_left_alone(session: pytest.Pyte
 
 
 def test_plain_functions_need_nothing(session: pytest.Pytester) -> None:
-    """A step outside a run is a plain call, and every body can be had undecorated."""
+    """Outside a run a step is a plain call, and ``__wrapped__`` is the plain function."""
     session.makepyfile("""
         from shop import *
 
@@ -177,7 +177,7 @@ def test_plain_functions_need_nothing(session: pytest.Pytester) -> None:
 
 
 def test_it_works_under_xdist(session: pytest.Pytester) -> None:
-    """Workers have their own runtimes."""
+    """Under pytest-xdist each worker has its own runtimes."""
     session.makepyfile("""
         import pytest
         from shop import *
@@ -191,7 +191,7 @@ def test_it_works_under_xdist(session: pytest.Pytester) -> None:
 
 
 def test_it_works_with_async_tests(session: pytest.Pytester) -> None:
-    """Runners of async tests find the fixtures and the default runtime: pytest-asyncio, and anyio on asyncio."""
+    """pytest-asyncio and anyio on asyncio find the fixtures and the default runtime."""
     pytest.importorskip("pytest_asyncio")
     pytest.importorskip("anyio")
     session.makeini(
@@ -274,7 +274,7 @@ def test_it_works_with_async_tests(session: pytest.Pytester) -> None:
 
 
 def test_it_works_under_hypothesis(session: pytest.Pytester) -> None:
-    """``with_storage`` gives each example its own store, and no health check fails."""
+    """Under hypothesis ``with_storage`` gives each example a storage, and no health check fails."""
     session.makepyfile("""
         from hypothesis import given, strategies as st
         from flowdsl.testing import with_storage
@@ -298,7 +298,7 @@ LIGHT = ("-p", "no:flowdsl", "-p", "_flowdsl_pytest")
 
 
 def test_a_session_without_flowdsl_does_not_import_it(session: pytest.Pytester) -> None:
-    """Nothing of the package, nor what it needs, is imported until a fixture is used."""
+    """Nothing of flowdsl is imported until a fixture is used."""
     session.makepyfile("""
         import sys
 
@@ -317,7 +317,7 @@ def test_a_session_without_flowdsl_does_not_import_it(session: pytest.Pytester) 
 
 
 def test_a_test_that_imports_flowdsl_late_writes_nothing(session: pytest.Pytester) -> None:
-    """Also where it is imported in the test's own body, the default runtime is in memory."""
+    """If a test imports flowdsl in its body, the default runtime is in memory."""
     session.makepyfile("""
         def check():
             from shop import MemoryStorage, current_runtime, quick
@@ -368,7 +368,7 @@ def recorded():
 
 
 def test_histories_are_tests(session: pytest.Pytester, histories: Path) -> None:
-    """Each file of the folder is an item, which has an id, and is there under pytest-xdist too."""
+    """Each history of the folder is a test with an id, under pytest-xdist too."""
     result = session.runpytest_inprocess("-v", "--flowdsl-histories", "recorded")
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines(["*recorded/order.json::replay PASSED*"])
@@ -378,7 +378,7 @@ def test_histories_are_tests(session: pytest.Pytester, histories: Path) -> None:
 
 
 def test_histories_of_the_configuration_are_tests(session: pytest.Pytester, histories: Path) -> None:
-    """They belong to the whole session, and not to a part of it that was asked for by name."""
+    """Histories belong to a whole session, and not to one with selected tests."""
     session.makeini(f"{INI}flowdsl_histories = recorded\n")
     session.runpytest_inprocess().assert_outcomes(passed=2)
     session.runpytest_inprocess("-k", "replay").assert_outcomes(passed=1, deselected=1)
@@ -389,7 +389,7 @@ def test_histories_of_the_configuration_are_tests(session: pytest.Pytester, hist
 
 
 def test_a_deploy_that_strands_a_run_is_red_with_a_diff(session: pytest.Pytester, histories: Path) -> None:
-    """What fails is the history, and it shows the difference instead of a traceback."""
+    """A history that today's code cannot continue fails, with the difference and without a traceback."""
     session.makepyfile(orders=RECORDED.replace("charge(5)", "charge(6)"))
     (histories / "other.json").write_text("{}")
     result = session.runpytest_subprocess(*QUICK, "--flowdsl-histories", "recorded")
@@ -400,7 +400,7 @@ def test_a_deploy_that_strands_a_run_is_red_with_a_diff(session: pytest.Pytester
 
 
 def test_a_folder_that_is_not_there_is_an_error(session: pytest.Pytester) -> None:
-    """A misspelt folder must not be green."""
+    """A folder of histories that does not exist is an error."""
     session.makepyfile("def test_it():\n    pass")
     result = session.runpytest_inprocess("--flowdsl-histories", "recrded")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
@@ -408,7 +408,7 @@ def test_a_folder_that_is_not_there_is_an_error(session: pytest.Pytester) -> Non
 
 
 def test_names_of_flowdsl_testing_come_when_they_are_asked_for() -> None:
-    """All are listed, and there is no other."""
+    """The names of ``flowdsl.testing`` are imported on first use, and all are listed."""
     import flowdsl.testing
 
     assert {"check_replay", "effects"} <= set(dir(flowdsl.testing))

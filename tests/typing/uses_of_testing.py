@@ -42,20 +42,20 @@ def checkout(amount: int) -> list[str]:
 @given(amount=st.integers())
 @with_storage()
 def test_any(amount: int) -> None:
-    """A law over workflows, each example on a storage of its own."""
+    """A law over workflows is typed, with a storage for each example."""
     assert_type(checkout(amount), list[str])
 
 
 @given(st.integers(0, 9))
 @replay_test
 def test_twice(amount: int) -> None:
-    """A law whose body is executed and replayed."""
+    """A replay law is typed."""
     assert charge(amount) == charge(amount)
 
 
 @replay_test(crashes=2, fakes={charge: lambda amount: "paid"})
 async def test_async(tmp_path: Path) -> None:
-    """A replay test may be async, and takes fixtures."""
+    """An async replay test with fixtures is typed."""
 
 
 @with_storage(lambda: SQLiteStorage("x.db"))

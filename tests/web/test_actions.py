@@ -48,7 +48,7 @@ def broken(n=1):
 
 
 def test_without_actions_nothing_can_be_sent(client):
-    """No form that posts, no token for one, and a refusal that says how to allow it."""
+    """Without actions there is no form and no token, and a POST is refused with the remedy."""
     run = failed()
     page = client()
     for address in ("/", f"/runs/{run}"):
@@ -62,7 +62,7 @@ def test_without_actions_nothing_can_be_sent(client):
 
 
 def test_every_form_has_the_token_of_the_page(client):
-    """The list and a run carry it; each form that posts does too, and only a dialog holds one."""
+    """The list and a run have the token, each form that posts has it, and only a dialog holds such a form."""
     run = failed()
     page = client(allow_actions=True)
     assert token_of(page.get("/").text)
@@ -79,7 +79,7 @@ def test_every_form_has_the_token_of_the_page(client):
 
 
 def test_a_post_needs_the_token_of_a_form(client):
-    """A cookie alone is not enough: another page could make a browser send it."""
+    """A cookie alone is not enough for a POST, because another page could make a browser send it."""
     run = broken()
     page = client(allow_actions=True, show_token=False)
     page.get("/", params={"token": TOKEN})
@@ -93,7 +93,7 @@ def test_a_post_needs_the_token_of_a_form(client):
 
 
 def test_the_token_of_forms_differs_from_the_other_secrets(client):
-    """Who sees one does not know another."""
+    """The CSRF token reveals nothing about the other secrets."""
     page = client(allow_actions=True, show_token=False)
     cookie = page.get("/", params={"token": TOKEN}).headers["set-cookie"]
     assert token_of(page.get("/").text) not in cookie
@@ -101,7 +101,7 @@ def test_the_token_of_forms_differs_from_the_other_secrets(client):
 
 
 def test_cancel_stops_a_run(client):
-    """303 back to the run; as JSON its row; a second time 409."""
+    """Cancel redirects to the run, gives JSON its row, and a second time is 409."""
     run = asks.start(1)
     page = client(allow_actions=True)
     answer = page.post("/runs/asks-1/cancel")
@@ -114,7 +114,7 @@ def test_cancel_stops_a_run(client):
 
 
 def test_retry_executes_the_failed_steps_again(client, monkeypatch):
-    """Here, where the code is known."""
+    """Retry executes the failed steps here, if the code is known."""
     run = broken(2)
     monkeypatch.setitem(globals(), "works", True)
     answer = client(allow_actions=True).post(f"/runs/{run}/retry", headers=JSON)
@@ -123,7 +123,7 @@ def test_retry_executes_the_failed_steps_again(client, monkeypatch):
 
 
 def test_retry_without_the_code_names_app(client):
-    """409 where the workflow is not known."""
+    """Retry without the code is 409, and names ``--app``."""
     storage = MemoryStorage()
     storage.set_run(Run("x", "nowhere.work", "k", status=RunStatus.FAILED))
     answer = client(of=storage, allow_actions=True).post("/runs/x/retry", headers=JSON)
@@ -132,7 +132,7 @@ def test_retry_without_the_code_names_app(client):
 
 
 def test_fork_leads_to_the_new_run(client):
-    """Under an id of one's own, where one is given; an id that is taken is 409."""
+    """Fork redirects to the new run, under the given id, and an id in use is 409."""
     run = broken(3)
     page = client(allow_actions=True)
     answer = page.post(f"/runs/{run}/fork", data={"before": "fragile", "id": "a/new one"})
@@ -144,7 +144,7 @@ def test_fork_leads_to_the_new_run(client):
 
 
 def test_a_message_reaches_the_run(client):
-    """With its payload; bad JSON and a missing name are 400, and nothing is sent."""
+    """A message is sent with its payload; bad JSON and a missing name are 400."""
     run = asks.start(4)
     page = client(allow_actions=True)
     for data in (
@@ -185,7 +185,7 @@ def doubtful():
     ],
 )
 def test_a_person_says_what_came_of_a_step_in_doubt(client, said, status, outcome):
-    """One of result, error and rerun."""
+    """Resolve takes exactly one of result, error and rerun."""
     storage = doubtful()
     page = client(of=storage, allow_actions=True)
     assert "Resolve…" in page.get("/runs/doubt").text
@@ -195,7 +195,7 @@ def test_a_person_says_what_came_of_a_step_in_doubt(client, said, status, outcom
 
 
 def test_what_is_too_large_is_refused(client):
-    """413 above a megabyte, also without a length."""
+    """A body above a megabyte is 413, also without a length."""
     run = broken(5)
     page = client(allow_actions=True)
     assert page.post(f"/runs/{run}/signal", content=b"a=" + b"x" * (1 << 20)).status_code == 413
@@ -206,7 +206,7 @@ def test_what_is_too_large_is_refused(client):
     "body", [b"\xff\xfe", b"name=%ff", b"a=1&" * 500, b"{}", b"\x00", b"%", b"name=%ED%A0%80"]
 )
 def test_odd_bodies_are_400(client, body):
-    """Whatever a client sends, the server answers."""
+    """An odd body is answered with 400."""
     run = broken(6)
     answer = client(allow_actions=True).post(f"/runs/{run}/signal", content=body)
     assert answer.status_code == 400
@@ -217,7 +217,7 @@ def test_odd_bodies_are_400(client, body):
 
 
 def test_an_action_on_no_run_is_404(client):
-    """Nothing is made of an id that is not there."""
+    """An action on an unknown id is 404, and makes nothing."""
     page = client(allow_actions=True)
     for action in ("cancel", "retry", "fork", "signal", "resolve"):
         assert (
@@ -230,7 +230,7 @@ def test_an_action_on_no_run_is_404(client):
 
 
 def test_reading_changes_nothing_in_the_file(tmp_path, client):
-    """GET and HEAD leave the database byte for byte as it is."""
+    """GET and HEAD leave the database file byte for byte as it is."""
     path = tmp_path / "flow.db"
     with Runtime(f"sqlite:///{path}"):
         run = failed("9")
@@ -253,7 +253,7 @@ def test_reading_changes_nothing_in_the_file(tmp_path, client):
 
 
 def test_closing_the_page_leaves_what_was_passed_in_open(runtime):
-    """A runtime and a storage go on."""
+    """Closing the page leaves a given runtime or storage open."""
     from flowdsl.web import app
 
     app(runtime).close()
@@ -264,7 +264,7 @@ def test_closing_the_page_leaves_what_was_passed_in_open(runtime):
 
 
 def test_every_action_stands_in_the_audit(client, monkeypatch):
-    """With ``web`` as who."""
+    """Each action is in the audit, by ``web``."""
     page = client(allow_actions=True)
     run = broken(8)
     monkeypatch.setitem(globals(), "works", True)
@@ -294,7 +294,7 @@ def test_every_action_stands_in_the_audit(client, monkeypatch):
 
 
 def test_json_is_answered_with_the_row(client):
-    """As the list has it."""
+    """A JSON request gets the row of the list."""
     run = broken(7)
     answer = client(allow_actions=True).post(
         f"/runs/{run}/fork", data={"before": "fragile", "id": "f7"}, headers=JSON

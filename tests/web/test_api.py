@@ -54,7 +54,7 @@ def paged(page, **query):
     [{}, {"workflow": "shop.w1"}, {"workflow": "w1"}, {"q": "run-0"}, {"until": "1970-01-01T00:00:20+00:00"}],
 )
 def test_pages_show_every_run_once(client, query):
-    """Whatever the filter and the size of a page, in the order of the list."""
+    """Pages show each run once, in order, with any filter and size."""
     page = client(of=many(100))
     ids = paged(page, limit=500, **query)
     assert ids
@@ -63,7 +63,7 @@ def test_pages_show_every_run_once(client, query):
 
 
 def test_a_page_goes_on_behind_a_run_that_was_deleted_meanwhile(client):
-    """The cursor keeps its place in time."""
+    """The next page is right although the run at the cursor was deleted."""
     storage = many(30)
     page = client(of=storage)
     first = page.get("/api/runs", params={"limit": 10}).json()
@@ -74,7 +74,7 @@ def test_a_page_goes_on_behind_a_run_that_was_deleted_meanwhile(client):
 
 
 def test_rows_are_those_of_the_command_line(client, runtime):
-    """``flowdsl runs --json`` and ``flowdsl show --json``, field by field."""
+    """JSON rows and runs equal those of ``flowdsl runs`` and ``flowdsl show``, field by field."""
     run = failed()
     page = client()
     record = runtime.storage.get_run(run)
@@ -102,7 +102,7 @@ def test_steps_come_in_pages(client):
 
 
 def test_the_history_is_what_export_gives(client, runtime):
-    """As a file whose name is plain, whatever the id is."""
+    """The history is the export, as a file with a plain name for any id."""
     run = failed('ä/../\\ "x"\r\n')
     answer = client().get(f"/api/runs/{quote(run, safe='')}/history")
     assert answer.json() == json.loads(json.dumps(runtime.export(run)))
@@ -137,7 +137,7 @@ IDS = [
 @pytest.mark.parametrize("run_id", IDS)
 @pytest.mark.parametrize("mount", ["", "/flow ä/x"])
 def test_every_id_has_an_address(client, run_id, mount):
-    """One segment, whatever is in it; what the list links to is that run, below any prefix."""
+    """Any id is one segment of an address, and links from the list lead to the run, below any prefix."""
     storage = MemoryStorage()
     storage.set_run(Run(run_id, "shop.w", "k", status=RunStatus.COMPLETED, created_at=1.0, finished_at=2.0))
     storage.set_run(Run("other", "shop.w", "k", status=RunStatus.COMPLETED, created_at=1.0, parent=run_id))
@@ -163,7 +163,7 @@ def test_every_id_has_an_address(client, run_id, mount):
 
 
 def test_filters_select(client):
-    """By status (also those that nobody executes), tag, time and text."""
+    """Filters select by status, also interrupted, and by tag, time and text."""
     storage = MemoryStorage()
     base = Run("base", "shop.pay", "k", created_at=100.0, status=RunStatus.COMPLETED)
     for run in (
@@ -196,7 +196,8 @@ def test_filters_select(client):
 
 @pytest.mark.parametrize("text", ["%", "_", "\\", "100%", "a_b", "É", "ENV", "prod", "SELL", "nothing"])
 def test_the_search_means_what_is_typed(client, tmp_path, text):
-    """No character is a wildcard, letters of ASCII are alike; the newest runs and all others agree."""
+    """The search takes no character as a wildcard, ignores case in ASCII, and treats new and old runs
+    alike."""
     storages = [MemoryStorage(), open_storage(f"sqlite:///{tmp_path}/flow.db")]
     ids = [*("100% sure", "a_b", "axb", "back\\slash", "É", "é"), *(f"other-{n}" for n in range(3))]
     found = []
@@ -223,7 +224,7 @@ BAD = [
 
 @pytest.mark.parametrize("query", BAD)
 def test_bad_filters_are_refused_in_one_line(client, query):
-    """400, on the page and in the API, without an echo."""
+    """A bad filter is 400 in one line without an echo, on the page and in the API."""
     for address in ("/api/runs", "/"):
         answer = client().get(f"{address}?{query}")
         assert answer.status_code == 400
@@ -236,7 +237,7 @@ def test_bad_filters_are_refused_in_one_line(client, query):
     "query", ["steps_after=x", "steps_after=-1", "limit=0", "page=x", "begin=2", "end=nan", "name=%ff"]
 )
 def test_bad_views_are_refused(client, query):
-    """400 for a run's page and document."""
+    """A bad view of a run is 400, on the page and in the API."""
     run = failed()
     address = f"/api/runs/{run}" if query[0] in "sl" else f"/runs/{run}"
     assert client().get(f"{address}?{query}").status_code == 400
@@ -249,14 +250,14 @@ def test_bad_views_are_refused(client, query):
     st.sampled_from(["q", "cursor", "status", "tag", "id", "limit", "name", "page", "since"]),
 )
 def test_nothing_that_is_asked_breaks_the_page(client, text, address, name):
-    """Any text in any field is answered, never by a fault of the server."""
+    """Any text in any field is answered, and never with 500."""
     query = quote(text.encode("utf-8", "surrogatepass"), safe="")
     for url in (f"{address}?{name}={query}", f"{address}{query}", f"{address}?{query}"):
         assert client().get(url).status_code in (200, 400, 404)
 
 
 def test_nothing_of_address_or_storage_stands_in_an_error(client):
-    """404 echoes neither what was asked for nor what there is."""
+    """A 404 echoes neither the address nor the storage."""
     failed("secret-order")
     for address in (
         "/runs/echo-me",
@@ -273,7 +274,7 @@ def test_nothing_of_address_or_storage_stands_in_an_error(client):
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "POST"])
 def test_methods_that_an_address_has_not_are_405(client, method):
-    """With ``Allow``; an action knows POST only."""
+    """A method that an address does not have is 405 with ``Allow``."""
     run = failed()
     page = client(allow_actions=True)
     answer = page.request(method, f"/runs/{run}")
@@ -283,7 +284,7 @@ def test_methods_that_an_address_has_not_are_405(client, method):
 
 
 def test_head_is_get_without_the_body(client):
-    """Same status and headers."""
+    """HEAD has the status and headers of GET."""
     run = failed()
     for address in ("/", f"/runs/{run}", "/api/runs", "/nowhere"):
         get, head = client().get(address), client().head(address)
@@ -292,7 +293,7 @@ def test_head_is_get_without_the_body(client):
 
 
 def test_lone_surrogates_and_control_characters_are_shown_escaped(client):
-    """What a storage in memory may hold is text all the same."""
+    """Lone surrogates and control characters are shown escaped."""
     storage = MemoryStorage()
     storage.set_run(Run("x", "shop.\udcff\x00", "k", args_preview="\ud800\x1b[31m", tags=("\udfff",)))
     storage.set_step(Step("x", "a" * 40, "p\udcff", args="\ud800", preview="\x00"))

@@ -88,7 +88,7 @@ def shown(kind):
 
 
 def test_from_the_list_to_a_step_by_keyboard(look):
-    """Tab to a run, Enter; ``/`` filters; arrows move between bars, Enter opens one, Escape closes it."""
+    """By keyboard a reader opens a run, filters, moves between bars, and opens and closes a step."""
     run = failed()
     page = look("/")
     page.run("document.querySelector('[data-run-link]').focus()")
@@ -147,7 +147,7 @@ def asleep():
 
 
 def test_failed_only_zoom_and_idle_time(look, serve):
-    """Each control does what it says, by mouse and by key."""
+    """Failed only, zoom and idle time work by mouse and key."""
     page = look("/runs/asleep", served=serve(asleep()))
     page.click("#failed-only")
     page.until(f"{shown('[data-bar]')}.join() === 'charge'")
@@ -173,7 +173,7 @@ def test_failed_only_zoom_and_idle_time(look, serve):
 
 
 def test_a_running_run_is_followed_without_moving_anything(look):
-    """Steps appear, the status changes; focus, what is being typed, and scrolling stay."""
+    """A live page adds steps and changes the status, and moves no focus, input or scroll position."""
     run = live.start()
     page = look("/runs/live")
     page.until(
@@ -196,7 +196,7 @@ def test_a_running_run_is_followed_without_moving_anything(look):
 
 
 def test_a_hidden_tab_asks_nothing(look):
-    """The stream is closed while nobody looks, and opened again when somebody does."""
+    """A hidden tab closes its event stream, and opens it again when it is shown."""
     run = live.start()
     page = look("/runs/live")
     page.until("document.querySelectorAll('[data-bar]').length >= 3")
@@ -213,7 +213,7 @@ def test_a_hidden_tab_asks_nothing(look):
 
 
 def test_only_the_button_in_the_dialog_acts(look):
-    """A click asks first, and names the run; Escape and *Not now* do nothing."""
+    """A click opens a dialog that names the run, and only its button acts."""
     run = live.start()
     page = look("/runs/live", allow_actions=True)
     page.click("[data-open=do-cancel]")
@@ -231,7 +231,8 @@ def test_only_the_button_in_the_dialog_acts(look):
 
 
 def test_ten_thousand_steps_stay_light(look, serve):
-    """At most a thousand elements with a step, a page below a megabyte, and a filter over all of them."""
+    """Ten thousand steps make a page below a megabyte with a thousand elements, and the filter covers all
+    steps."""
     served = serve(long(10_000, failing={9_876}))
     page = look("/runs/long", served=served)
     elements = "document.querySelectorAll('[data-step-key]').length"
@@ -294,7 +295,7 @@ SMALL = """
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_every_page_reads_well_at_every_width(look, serve, browser, runtime, dark):
-    """No page scrolls sideways, texts have contrast, targets are large enough, one ``h1``."""
+    """At each width no page scrolls sideways, and contrast, target sizes and headings are right."""
     run = failed(3)
     runtime.queues.put(Queue("mail", concurrency=2, rate="100/min"))
     runtime.schedules.put(Schedule("nightly", live, cron="30 2 * * *", timezone="Europe/Berlin"))
@@ -316,7 +317,7 @@ def test_every_page_reads_well_at_every_width(look, serve, browser, runtime, dar
 
 
 def test_a_page_that_says_what_is_wrong_can_be_read_at_every_width(look, serve):
-    """What it says is to be seen, in a sentence, and the other pages are one click away."""
+    """A page with an error is visible at each width, says what is wrong in a sentence, and links on."""
     served = serve()
     page = look("/", served=served)
     seen = "[...document.querySelectorAll('main *, nav a')].filter((e) => e.checkVisibility()).map((e) => e.innerText)"
@@ -330,7 +331,7 @@ def test_a_page_that_says_what_is_wrong_can_be_read_at_every_width(look, serve):
 
 
 def test_the_page_reads_without_script(look):
-    """Error, bars, rows and a step's detail are there; a bar is a link to it."""
+    """Without script a page has error, bars, rows and details, and a bar links to its step."""
     run = failed(4)
     page = look(f"/runs/{run}", script=False)
     markup = page.run("document.documentElement.outerHTML")
@@ -341,7 +342,7 @@ def test_the_page_reads_without_script(look):
 
 
 def test_the_colours_are_those_of_all_faces(look):
-    """The style sheet says the colours of the table of words."""
+    """The style sheet has the colours of the table of statuses."""
     from flowdsl.core.words import STATES
 
     look("/")

@@ -71,7 +71,7 @@ class Reader:
 
 
 def test_an_ended_run_is_told_at_once(client):
-    """The row, its steps with their numbers, its log, the end."""
+    """An ended run sends its row, its numbered steps, its log, and the end."""
     run = waits.start()
     run.signal("go")
     run.result()
@@ -92,7 +92,7 @@ def test_an_ended_run_is_told_at_once(client):
 
 
 def test_a_reader_goes_on_where_it_was(client):
-    """``Last-Event-ID`` leaves out what was told."""
+    """``Last-Event-ID`` skips what was sent."""
     run = count.start(30)
     run.result()
     page = client()
@@ -105,7 +105,7 @@ def test_a_reader_goes_on_where_it_was(client):
 
 
 def test_more_records_than_are_read_at_once_are_all_told(client):
-    """Two thousand steps, in order, once."""
+    """Two thousand steps are sent in order, once."""
     run = count.start(2100)
     run.result()
     told = events_of(client().get(f"/api/runs/{run.id}/events").text)
@@ -114,14 +114,14 @@ def test_more_records_than_are_read_at_once_are_all_told(client):
 
 
 def test_a_failed_run_ends_its_stream(client):
-    """``end`` says how."""
+    """A failed run ends its stream with ``end`` and its status."""
     told = events_of(client().get(f"/api/runs/{failed()}/events").text)
     assert told[-1][0] == "end"
     assert told[-1][2]["status"] == "failed"
 
 
 def test_a_running_run_is_followed_to_its_end(serve):
-    """What happens after the stream was opened comes by itself."""
+    """A running run is followed to its end."""
     served = serve()
     run = waits.start()
     with Reader(served.port, "/api/runs/waits/events") as reader:
@@ -134,7 +134,7 @@ def test_a_running_run_is_followed_to_its_end(serve):
 
 
 def test_many_readers_cost_no_thread_each(serve):
-    """Fifty open streams need no more threads than a few."""
+    """Fifty open streams need only a few threads."""
     served = serve()
     run = waits.start()
     with ExitStack() as stack:
@@ -156,7 +156,7 @@ def test_many_readers_cost_no_thread_each(serve):
 
 
 def test_the_page_closes_with_streams_open(serve):
-    """Nobody has to hang up first."""
+    """The page closes while streams are open."""
     served = serve()
     run = waits.start()
     with Reader(served.port, "/api/runs/waits/events") as reader:

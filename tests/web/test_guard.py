@@ -22,7 +22,7 @@ ADDRESSES = [
 
 @pytest.mark.parametrize("address", ADDRESSES)
 def test_without_the_token_every_address_is_forbidden_alike(client, address):
-    """Whether something is there is not to be learnt without the token."""
+    """Without the token each address gives the same 403, whether or not something is there."""
     answer = client(show_token=False).get(address)
     assert answer.status_code == 403
     assert answer.text == client(show_token=False).get("/").text
@@ -41,7 +41,7 @@ def test_without_the_token_every_address_is_forbidden_alike(client, address):
     ],
 )
 def test_a_foreign_host_is_refused_even_with_the_token(client, host):
-    """A stranger's name that was rebound to this machine shows nothing."""
+    """A foreign host name is refused, even with the token."""
     assert client(headers={"Host": host}).get("/").status_code == 403
 
 
@@ -49,13 +49,13 @@ def test_a_foreign_host_is_refused_even_with_the_token(client, host):
     "host", ["localhost", "LOCALHOST:1", "127.0.0.1:65535", "[::1]:80", "flow.example.org:1"]
 )
 def test_our_own_names_are_let_in_at_any_port(client, host):
-    """Local names always, others when they are allowed."""
+    """Local names are always accepted, and others if they are allowed, at any port."""
     page = client(allowed_hosts=["flow.example.org"], headers={"Host": host})
     assert page.get("/").status_code == 200
 
 
 def test_a_doubled_host_is_foreign(client):
-    """Two Host headers may mean two things to two programs."""
+    """Two Host headers are refused."""
     answer = client().get("/", headers=[("Host", "localhost"), ("Host", "localhost")])
     assert answer.status_code == 403
 
@@ -64,12 +64,12 @@ def test_a_doubled_host_is_foreign(client):
     "origin", ["http://evil.example", "null", "http://localhost:1", "localhost:8000", ""]
 )
 def test_a_foreign_origin_is_refused(client, origin):
-    """Origin is the Host's own, port and all."""
+    """A foreign Origin is refused, the port included."""
     assert client(headers={"Origin": origin}).get("/").status_code == 403
 
 
 def test_our_own_origin_is_let_in(client):
-    """A form of the page sends the page's origin, over TLS as well."""
+    """Our own Origin is accepted, over TLS as well."""
     for origin in (URL, URL.replace("http:", "https:")):
         assert client(headers={"Origin": origin}).get("/").status_code == 200
 
@@ -87,13 +87,13 @@ def test_our_own_origin_is_let_in(client):
     ],
 )
 def test_other_sites_may_only_link_here(client, site, mode, dest, method, status):
-    """A link in a chat opens; what another site loads or posts does not."""
+    """A link from another site opens, and a load or post from it is refused."""
     sent = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": mode, "Sec-Fetch-Dest": dest}
     assert client(headers=sent).request(method, "/").status_code == status
 
 
 def test_the_token_in_the_query_becomes_a_cookie(client):
-    """The link that is printed opens the page, and the address bar does not keep the token."""
+    """The printed link sets a cookie, and the address bar does not keep the token."""
     page = client(show_token=False)
     answer = page.get("/", params={"token": TOKEN, "q": "a b", "status": "failed"})
     assert answer.status_code == 303
@@ -106,7 +106,7 @@ def test_the_token_in_the_query_becomes_a_cookie(client):
 
 
 def test_the_token_in_the_query_counts_for_one_request_of_the_api(client):
-    """``/api/`` answers at once and sets no cookie."""
+    """On ``/api/`` the token in the query counts once, and sets no cookie."""
     page = client(show_token=False)
     answer = page.get("/api/runs", params={"token": TOKEN})
     assert (answer.status_code, "set-cookie" in answer.headers) == (200, False)
@@ -114,7 +114,7 @@ def test_the_token_in_the_query_counts_for_one_request_of_the_api(client):
 
 
 def test_the_redirect_never_leaves_this_host(client):
-    """A path that begins with two slashes is no name of another host."""
+    """The redirect stays on this host, although the path begins with two slashes."""
     answer = client(show_token=False).get(f"{URL}//evil.example/?token={TOKEN}")
     assert answer.status_code == 404
     assert "location" not in answer.headers
@@ -124,7 +124,7 @@ def test_the_redirect_never_leaves_this_host(client):
     "shown", ["", TOKEN[:-1], TOKEN + "x", TOKEN.upper(), "é", "\udcff".encode("utf-8", "replace").decode()]
 )
 def test_another_token_is_refused(client, shown):
-    """In the query, as a bearer, and as a cookie."""
+    """A wrong token is refused in the query, as a bearer and as a cookie."""
     page = client(show_token=False)
     assert page.get("/", params={"token": shown}).status_code == 403
     assert page.get("/", headers={"Authorization": f"Bearer {shown}".encode()}).status_code == 403
@@ -133,14 +133,14 @@ def test_another_token_is_refused(client, shown):
 
 
 def test_no_token_is_asked_where_a_login_stands_in_front(client):
-    """``token=False`` says so; host and origin count all the same."""
+    """With ``token=False`` no token is needed, and host and origin are still checked."""
     page = client(token=False, show_token=False)
     assert page.get("/").status_code == 200
     assert page.get("/", headers={"Host": "evil.example"}).status_code == 403
 
 
 def test_tokens_that_are_made_are_long_and_different():
-    """At least 128 random bits; an empty one is refused."""
+    """A made token has at least 128 random bits, and an empty one is refused."""
     one, other = app(MemoryStorage()).token, app(MemoryStorage()).token
     assert one != other
     assert re.fullmatch(r"[\w-]{22,}", one)
@@ -156,7 +156,7 @@ def test_tokens_that_are_made_are_long_and_different():
 @pytest.mark.parametrize("address", ADDRESSES)
 @pytest.mark.parametrize("shown", [True, False])
 def test_every_response_has_the_headers(client, address, shown):
-    """Errors too; nothing is kept, framed, sniffed or shared."""
+    """Each response, errors too, has the headers against keeping, framing, sniffing and sharing."""
     headers = client(show_token=shown).get(address).headers
     policy = dict(part.strip().split(" ", 1) for part in headers["content-security-policy"].split(";"))
     assert policy == {
@@ -177,7 +177,7 @@ def test_every_response_has_the_headers(client, address, shown):
 
 
 def test_static_files_are_kept_under_their_hash(client):
-    """The page names them, and only they may be kept."""
+    """A static file has its hash in its name, and may be kept."""
     page = client()
     names = re.findall(r'"(/static/[^"]+)"', page.get("/").text)
     assert len(names) == 2

@@ -45,7 +45,7 @@ REQUESTS = {
 
 
 def test_every_request_is_answered_with_our_headers(serve):
-    """With the token shown: the status that is due, the headers, and the server lives on."""
+    """Each raw request gets the right status and our headers, and the server lives on."""
     served = serve(allow_actions=True)
     wrong = {}
     for what, (request, status) in REQUESTS.items():
@@ -66,7 +66,7 @@ def test_every_request_is_answered_with_our_headers(serve):
 
 
 def test_without_the_token_all_looks_the_same(serve):
-    """Two addresses, one that exists and one that does not."""
+    """Without the token an address that exists looks like one that does not."""
     served = serve()
     answers = [served.raw(f"GET {path} HTTP/1.1\n{HEAD}", token=None) for path in ("/", "/static/x")]
     assert answers[0].startswith(b"HTTP/1.1 403 ")
@@ -75,14 +75,14 @@ def test_without_the_token_all_looks_the_same(serve):
 
 
 def test_the_server_does_not_say_what_it_is(serve):
-    """No name and no version of a program."""
+    """No response names the server program or its version."""
     answer = serve().raw(f"GET / HTTP/1.1\n{HEAD}").partition(b"\r\n\r\n")[0].lower()
     assert b"uvicorn" not in answer
     assert b"\r\nserver:" not in answer
 
 
 def test_a_body_without_an_end_is_cut_off(serve):
-    """413 as soon as it is too large, before it has ended."""
+    """A body without an end is 413 as soon as it is too large."""
     served = serve(allow_actions=True)
     chunk = f"{1 << 16:x}\r\n".encode() + b"x" * (1 << 16) + b"\r\n"
     head = (

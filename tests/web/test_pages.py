@@ -47,7 +47,7 @@ def failed(order="17"):
 
 
 def test_the_list_shows_runs_with_status_and_link(client):
-    """One row a run, the newest first, with a link that leads to it."""
+    """The list has a row for each run, newest first, with status and a link."""
     failed("1")
     failed("2")
     page = client()
@@ -61,7 +61,7 @@ def test_the_list_shows_runs_with_status_and_link(client):
 
 
 def test_the_page_of_a_run_shows_steps_as_bars_and_rows(client):
-    """The same steps, once as a bar and once as a row, nested ones below."""
+    """A run's steps are bars and rows, with nested ones below."""
     run = failed()
     text = client().get(f"/runs/{run}").text
     assert f'data-run-id="{run}" data-status="failed"' in text
@@ -88,7 +88,7 @@ def section(text, name):
 
 
 def test_the_line_of_the_user_stands_first_in_an_error(client):
-    """File, function and source line, then type and message; told once, although run and step both say it."""
+    """An error shows file, function and source line first, then type and message, once."""
     storage = MemoryStorage()
     run = Run("x", "shop.sell", "k", status=RunStatus.FAILED, error_preview=ERROR, open_failures=("a" * 40,))
     storage.set_run(run)
@@ -129,7 +129,7 @@ def inner(n):
 
 
 def test_what_belongs_to_a_run_has_its_parts(client):
-    """Log, store, messages; a part that is empty is left out."""
+    """A run shows log, store and messages, and leaves empty parts out."""
     run = busy.start()
     page = client()
     while "flowdsl.wait_for" not in (text := page.get("/runs/busy").text):
@@ -147,7 +147,7 @@ def test_what_belongs_to_a_run_has_its_parts(client):
 
 
 def test_family_links_lead_to_parent_and_children(client):
-    """Each link names its run."""
+    """Links to parent and children name their run."""
     outer()
     page = client()
     assert 'data-run-link data-run-id="inner-1"' in page.get("/runs/outer").text
@@ -155,7 +155,7 @@ def test_family_links_lead_to_parent_and_children(client):
 
 
 def test_the_graph_counts_who_called_what(client):
-    """As a picture, and as a table."""
+    """The graph counts calls, as a picture and as a table."""
     text = client().get(f"/runs/{failed('33')}").text
     graph = section(text, "graph")
     assert "checkout → reserve 1" in graph
@@ -164,7 +164,7 @@ def test_the_graph_counts_who_called_what(client):
 
 
 def test_values_that_are_hidden_are_shown_as_a_dash(client):
-    """Where there are no previews there is nothing to show."""
+    """Hidden values are dashes."""
     storage = MemoryStorage()
     storage.set_run(Run("x", "shop.sell", "k", status=RunStatus.COMPLETED))
     storage.set_step(Step("x", "a" * 40, "shop.charge", completed_at=1.0))
@@ -174,7 +174,7 @@ def test_values_that_are_hidden_are_shown_as_a_dash(client):
 
 
 def test_replies_and_channels_are_shown(client):
-    """What was answered to a message, and what was published, the newest first."""
+    """Replies and channels are shown, the newest items first."""
     storage = MemoryStorage()
     storage.set_run(Run("x", "shop.sell", "k", generation=3, started_by="boss", queue="mail", priority=5))
     for n, asked in enumerate((True, True, False)):
@@ -197,7 +197,7 @@ def test_replies_and_channels_are_shown(client):
 
 
 def test_the_head_of_a_long_run_is_sent_before_its_steps_are_read(client):
-    """A browser shows it while the rest is made; what goes wrong then is told at the end of the page."""
+    """The top of a long run's page is sent first, and a later error is shown at the end of the page."""
 
     class Slow(MemoryStorage):
         def list_steps(self, run_id, /, *, after=0, limit=None, payloads=True):
@@ -224,7 +224,7 @@ def test_the_head_of_a_long_run_is_sent_before_its_steps_are_read(client):
 
 
 def test_the_detail_of_a_step_has_its_own_log(client):
-    """Lines that it wrote itself, and none of the run's or of another step."""
+    """The detail of a step has only its own log lines."""
     storage = MemoryStorage()
     storage.set_run(Run("x", "shop.sell", "k", status=RunStatus.COMPLETED, created_at=1e9, finished_at=2e9))
     for number, scope, said in ((1, "a" * 40, "in a"), (2, "b" * 40, "in b"), (3, "", "in the run")):
@@ -240,7 +240,7 @@ def test_the_detail_of_a_step_has_its_own_log(client):
 
 
 def test_every_status_can_be_told_without_colour(client):
-    """Each has its sign and its word, in the list, on its page, and in the filter."""
+    """Each status has its sign and word in the list, on the page and in the filter."""
     storage = MemoryStorage()
     for status in RunStatus:
         storage.set_run(Run(str(status), "shop.sell", "k", status=status, created_at=1e9))

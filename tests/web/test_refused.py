@@ -49,7 +49,7 @@ RENAMED = "UPDATE runs SET workflow = 'shop.evil' WHERE id = 'order-1'"
 
 
 def test_the_page_of_an_altered_run_says_that_it_is_refused(altered, tmp_path):
-    """422, as a page and as JSON, for whatever is asked about this run; where the database is stays hidden."""
+    """The page of an altered run is 422, as HTML and JSON, and does not show where the database is."""
     page = altered(RENAMED, allow_actions=True)
     for address in (
         "/runs/order-1",
@@ -66,7 +66,7 @@ def test_the_page_of_an_altered_run_says_that_it_is_refused(altered, tmp_path):
 
 
 def test_the_list_shows_the_others_and_names_the_altered_one(altered):
-    """On the page once, in the JSON under ``refused``."""
+    """The list shows the other runs, and names the altered one once, in JSON under ``refused``."""
     page = altered(RENAMED)
     text = page.get("/").text
     assert 'data-run-id="order-2"' in text
@@ -79,7 +79,7 @@ def test_the_list_shows_the_others_and_names_the_altered_one(altered):
 
 
 def test_a_run_of_the_family_that_is_altered_is_named(altered):
-    """The page of its child and of its parent are shown all the same."""
+    """An altered parent or child is named on the pages of the others."""
     page = altered(RENAMED)
     assert "run order-1 is not as it was written" in page.get("/runs/part-1").text
     page = altered("UPDATE runs SET workflow = 'shop.evil' WHERE id = 'part-1'")
@@ -96,7 +96,7 @@ def test_a_run_of_the_family_that_is_altered_is_named(altered):
     ],
 )
 def test_whatever_of_a_run_is_altered_is_named(altered, statement, said):
-    """A step, a message, an item; damage that no seal finds, too."""
+    """An altered or damaged step, message or item is named."""
     answer = altered(statement).get("/runs/order-2")
     assert answer.status_code == 422
     assert said.casefold() in told(answer)
@@ -115,7 +115,7 @@ def test_whatever_of_a_run_is_altered_is_named(altered, statement, said):
     ],
 )
 def test_a_value_that_its_column_cannot_have_is_damage(table, column, value, altered):
-    """SQLite keeps what it is given, and nothing is sealed without a secret."""
+    """A value that its column cannot have counts as damage, without a secret too."""
     page = altered(f"UPDATE {table} SET {column} = {value}", unsealed=True)
     answer = page.get("/runs/order-2")
     assert answer.status_code == 422
@@ -125,7 +125,7 @@ def test_a_value_that_its_column_cannot_have_is_damage(table, column, value, alt
 
 @pytest.mark.parametrize("column", ["status", "tags", "open_failures"])
 def test_a_row_that_makes_no_run_hides_no_other(column, altered):
-    """It is named in the list, and on the page of its own."""
+    """A row that is no valid run is named in the list and on its page, and hides no other."""
     page = altered(f"UPDATE runs SET {column} = '?' WHERE id = 'order-1'", unsealed=True)
     listed = page.get("/")
     assert listed.status_code == 200
@@ -142,21 +142,21 @@ def test_a_row_that_makes_no_run_hides_no_other(column, altered):
     ],
 )
 def test_the_other_lists_name_what_they_leave_out(altered, statement, kind, said):
-    """Schedules and workers."""
+    """The tables of schedules and workers name what they leave out."""
     answer = altered(statement).get(f"/{kind}")
     assert answer.status_code == 200
     assert said.casefold() in told(answer)
 
 
 def test_an_altered_queue_is_refused_by_name(altered):
-    """Nobody may claim from queues whose limits nobody knows: the page says which it is."""
+    """The page of queues is refused with the name of the altered queue, because nobody may claim."""
     answer = altered("UPDATE queues SET spec = '{}'").get("/queues")
     assert answer.status_code == 422
     assert "queue 'mail' is not as it was written" in told(answer)
 
 
 def test_events_end_where_a_step_is_refused(altered):
-    """The stream has begun by then; who asks for the run is told why."""
+    """The events end at a refused step, and the page of the run says why."""
     page = altered("UPDATE steps SET preview = 'x' WHERE path LIKE '%price'")
     answer = page.get("/api/runs/order-2/events")
     assert (answer.status_code, answer.text) == (200, "")

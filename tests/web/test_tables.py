@@ -38,7 +38,7 @@ def offering(runtime):
 
 
 def test_each_has_a_page(client, offering):
-    """A row each, marked; the pages are named on all others."""
+    """Queues, schedules and workers each have a table with marked rows, linked from all pages."""
     page = client()
     for kind, one, names in (
         ("queues", "queue", ["a/b &lt;c&gt;", "mail"]),
@@ -51,7 +51,7 @@ def test_each_has_a_page(client, offering):
 
 
 def test_a_queue_is_paused_and_resumed(client, offering):
-    """303 back; a name that is not there is 404; without actions 403."""
+    """Pausing and resuming a queue is 303, an unknown name 404, and without actions 403."""
     page = client(allow_actions=True)
 
     def paused():
@@ -70,7 +70,7 @@ def test_a_queue_is_paused_and_resumed(client, offering):
 
 
 def test_a_schedule_is_triggered(client, offering):
-    """Once; one whose code is not loaded says what serves it, and nothing of it is loaded."""
+    """A schedule is triggered once, and without its code the refusal says what to do, and loads nothing."""
     page = client(allow_actions=True)
     assert page.post("/schedules/nightly/trigger").status_code == 303
     (run,) = offering.runs(workflow=report)
@@ -82,7 +82,7 @@ def test_a_schedule_is_triggered(client, offering):
 
 
 def test_what_the_tables_say(client, runtime):
-    """Queues count their runs, schedules say when they are due, workers link to what they execute."""
+    """Queues show their runs, schedules their next times, workers links to what they execute."""
     runtime.queues.put(Queue("mail", concurrency=4, rate="100/min"))
     runtime.schedules.put(
         Schedule("nightly", report, cron="0 2 * * *", timezone="Europe/Berlin", args=(Bomb(),))
@@ -116,7 +116,7 @@ def test_what_the_tables_say(client, runtime):
 
 
 def test_a_box_stands_right_of_all_that_call_it():
-    """Also of those that are called later; a call of itself moves nothing."""
+    """A box is right of all its callers, also later ones, except itself."""
     calls = [
         Calls(*pair, 1, 0, 1)
         for pair in (("w", "check"), ("w", "quote"), ("quote", "check"), ("check", "check"))

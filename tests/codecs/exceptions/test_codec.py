@@ -1,4 +1,4 @@
-"""The mark of exceptions: a value never becomes one, whatever somebody writes beside it."""
+"""The mark of exceptions: no value is ever loaded as an exception."""
 
 import pickle
 from typing import Any
@@ -50,7 +50,7 @@ def kept(codec: Codec) -> Any:
     ids=repr,
 )
 def test_a_signed_value_is_no_exception(codec: Codec) -> None:
-    """A value that was signed or encrypted is refused where somebody without the key calls it an exception."""
+    """A signed or encrypted value is refused if somebody without the key marks it as an exception."""
     payloads = Payloads(codec)
     payload, _ = payloads.pack(kept(codec), *PLACE)
     codec_id, body = unseal(payload, _context(*PLACE))
@@ -65,7 +65,7 @@ def test_a_signed_value_is_no_exception(codec: Codec) -> None:
 
 
 def test_a_signed_exception_is_no_value() -> None:
-    """Nor is an exception taken for a value."""
+    """A signed or encrypted exception is refused if somebody without the key marks it as a value."""
     payloads = Payloads(Signed(PickleCodec(), KEY))
     payload, _ = payloads.pack_error(ValueError("x"), *PLACE)
     codec_id, body = unseal(payload, _context(*PLACE))
@@ -86,7 +86,8 @@ def test_a_signed_exception_is_no_value() -> None:
     ids=repr,
 )
 def test_exceptions_of_earlier_releases(codec: Codec, secret: bytes | None) -> None:
-    """Their mark stood outside. It is believed where a key covers it, or nothing is covered anyway."""
+    """The mark of earlier releases, outside the signature, is accepted only if a key covers it or nothing is
+    signed."""
     payloads = Payloads(codec, secret)
     payload, _ = payloads.pack_error(KeyError("k", 7), *PLACE)
     codec_id, body = unseal(payload, _context(*PLACE), secret)
@@ -99,7 +100,7 @@ def test_exceptions_of_earlier_releases(codec: Codec, secret: bytes | None) -> N
 
 
 def test_the_record_of_an_exception_is_plain() -> None:
-    """Loading it makes no object before its pieces are looked at."""
+    """Loading the record of an exception makes no object before its pieces are checked."""
     payloads = Payloads(PickleCodec())
     forged = seal("error+pickle", pickle.dumps(Bomb()), _context(*PLACE))
     with pytest.raises(StorageError, match="plain values only"):

@@ -38,7 +38,8 @@ def check(error: BaseException, payloads: Payloads) -> None:
 @settings(max_examples=60)
 @given(raised())
 def test_with_pickle_an_odd_exception_comes_back_as_its_type(error: BaseException) -> None:
-    """It is stored, loaded, noted and shown without raising, and is of its class or a subclass of it."""
+    """An odd exception is stored, loaded, noted and shown without raising, and keeps its class or gets a
+    subclass."""
     check(error, Payloads(PickleCodec()))
     _, loaded = Payloads(PickleCodec()).pack_error(error, *PLACE)
     assert issubclass(type(loaded), type(error)), text_of(loaded)
@@ -47,14 +48,14 @@ def test_with_pickle_an_odd_exception_comes_back_as_its_type(error: BaseExceptio
 @settings(max_examples=60)
 @given(raised())
 def test_with_json_an_odd_exception_raises_nothing(error: BaseException) -> None:
-    """The same with a codec that stores plain values; StepFailed stands for what it cannot hold."""
+    """With JSON an odd exception raises nothing, and becomes StepFailed if JSON cannot hold it."""
     check(error, Payloads(JsonCodec()))
 
 
 @settings(max_examples=60)
 @given(raised())
 def test_without_previews_an_odd_exception_is_its_type(error: BaseException) -> None:
-    """No text of it is asked for."""
+    """Without previews the text of an exception is never asked for."""
     assert Previews(shown=False).error(error) == type(error).__name__
 
 
@@ -79,7 +80,7 @@ class AttrsFrozen(Exception):
     "error", [Frozen(7, "no"), FrozenSlots(code=7), AttrsFrozen(7)], ids=lambda e: type(e).__name__
 )
 def test_frozen_exceptions_come_back_equal(error: Any, codec: Any) -> None:
-    """Type, fields and text of a frozen dataclass are as they were, and it takes notes and a cause."""
+    """A frozen dataclass exception keeps type, fields and text, and takes notes and a cause."""
     add_note(error, "a note")
     set_cause(error, KeyError("k"))
     payload, loaded = Payloads(codec).pack_error(error, *PLACE)
@@ -92,7 +93,7 @@ def test_frozen_exceptions_come_back_equal(error: Any, codec: Any) -> None:
 
 
 def test_a_validation_error_of_pydantic_comes_back() -> None:
-    """Its class is final and fills ``args`` when it is loaded; it is the same error."""
+    """A pydantic error, whose class is final and fills ``args`` when loaded, comes back equal."""
     pydantic = pytest.importorskip("pydantic")
     with pytest.raises(pydantic.ValidationError) as caught:
         pydantic.TypeAdapter(int).validate_python("x")
@@ -103,7 +104,7 @@ def test_a_validation_error_of_pydantic_comes_back() -> None:
 
 
 def test_an_error_is_stored_when_the_stack_is_used_up() -> None:
-    """A ``RecursionError`` that is packed near the end of the stack is stored as what it is."""
+    """A ``RecursionError`` that is packed near the end of the stack is stored as itself."""
 
     def deeper() -> Any:
         try:
@@ -141,7 +142,8 @@ def let_through() -> None:
 @settings(max_examples=40)
 @given(raised().filter(lambda error: isinstance(error, Exception)))
 def test_a_step_that_raises_an_odd_exception_raises_it_in_its_workflow(error: Exception) -> None:
-    """The body executes once, ``except`` catches it now and on replay, and an uncaught one fails the run."""
+    """A step with an odd exception executes once, ``except`` catches it now and on replay, and uncaught it
+    fails the run."""
     bodies.clear()
     thrown.append(error)
     with Runtime("memory://") as runtime:

@@ -47,7 +47,7 @@ from flowdsl.errors import MissingClass, ResultNotStorable, StepFailed, StorageE
 @pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.id)
 @pytest.mark.parametrize("error", ZOO, ids=lambda error: type(error).__name__)
 def test_comes_back_as_the_same(error, codec):
-    """Type, text, arguments and attributes are the same on the first run and on every replay."""
+    """An exception has the same type, text, arguments and attributes on the first run and on every replay."""
     for loaded in there_and_back(error, codec):
         assert type(loaded) is type(error)
         assert text(loaded) == text(error)
@@ -67,7 +67,7 @@ classes = st.sampled_from([Declined, NoArgs, FromClient, ValueError, OSError, Ke
 @pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.id)
 @given(cls=classes, one=storable, two=storable, extra=attributes, notes=st.lists(st.text(), max_size=2))
 def test_any_exception_keeps_type_and_text(codec, cls, one, two, extra, notes):
-    """Whatever an exception carries, it is caught by the same except, twice in a row, and says the same."""
+    """The same ``except`` catches any exception twice in a row, and its text is the same."""
     try:
         error = cls(one) if cls is Grows else cls(one, two)
     except TypeError:
@@ -91,7 +91,8 @@ def test_any_exception_keeps_type_and_text(codec, cls, one, two, extra, notes):
 
 @BOTH
 def test_init_is_not_called_again(codec, monkeypatch):
-    """An exception that pickle would build by its __init__ with the wrong arguments is built without it."""
+    """An exception is rebuilt without calling its ``__init__``, which would get the wrong arguments from
+    pickle."""
     error = Declined(402, "no")
     calls = []
     monkeypatch.setattr(Declined, "__init__", lambda self, *args: calls.append(args))
@@ -101,7 +102,7 @@ def test_init_is_not_called_again(codec, monkeypatch):
 
 
 def test_except_catches_what_it_caught_before():
-    """The except branch of the first run is the branch of the replay."""
+    """A replay takes the except branch of the first run."""
     for loaded in there_and_back(Declined(402, "no money"), PickleCodec()):
         try:
             raise loaded
@@ -113,7 +114,7 @@ def test_except_catches_what_it_caught_before():
 
 
 def test_os_errors_keep_their_facts():
-    """errno and filename are there, and a second file name is not invented."""
+    """An OSError keeps errno and filename, and gets no second file name."""
     for codec in CODECS:
         for loaded in there_and_back(os_error(), codec):
             assert isinstance(loaded, FileNotFoundError)
@@ -121,14 +122,14 @@ def test_os_errors_keep_their_facts():
 
 
 def test_unicode_errors_keep_their_facts():
-    """The undecodable bytes are stored by JSON too."""
+    """A UnicodeError keeps its undecodable bytes, with JSON too."""
     for codec in CODECS:
         for loaded in there_and_back(unicode_error(), codec):
             assert (loaded.object, loaded.start, loaded.end) == (b"ab\xff", 2, 3)
 
 
 def test_slots_are_kept():
-    """Slots hold what they held: a value, None, and nothing."""
+    """Slots keep their values, ``None``, and being unset."""
     for codec in CODECS:
         for loaded in there_and_back(Slotted(7), codec):
             assert (loaded.code, loaded.detail) == (7, None)
@@ -137,7 +138,8 @@ def test_slots_are_kept():
 
 @BOTH
 def test_attributes_that_cannot_be_stored_are_left_out(codec):
-    """The rest is kept, type and text too, and a note names what is missing."""
+    """Attributes that cannot be stored are left out, type and text are kept, and a note names what is
+    missing."""
     lock = threading.Lock()
     error = FromClient(lock, 7)
     shown = str(error)
@@ -156,7 +158,8 @@ def test_attributes_that_cannot_be_stored_are_left_out(codec):
 
 @BOTH
 def test_arguments_that_cannot_be_stored_are_shown(codec):
-    """Something that looks like the argument takes its place, so that the others keep theirs."""
+    """An argument that cannot be stored is replaced by an object of the same repr, so the others keep their
+    places."""
     lock = threading.Lock()
     error = ValueError("busy", lock, 3)
     first, again = there_and_back(error, codec)
@@ -169,14 +172,14 @@ def test_arguments_that_cannot_be_stored_are_shown(codec):
 
 
 def test_json_simplifies_what_it_would_lose():
-    """An enum member in an exception becomes the number it is, as in any JSON value."""
+    """With JSON an enum member in an exception becomes its number, as in any JSON value."""
     error = Declined(Status.GONE, "x")
     assert there_and_back(error, JsonCodec())[1].code == 410
     assert there_and_back(error, PickleCodec())[1].code is Status.GONE
 
 
 def test_an_error_of_the_standard_library_with_an_open_file():
-    """urllib's HTTPError holds a socket; code, url and type survive it."""
+    """urllib's HTTPError, which holds a socket, keeps code, url and type."""
     error = urllib.error.HTTPError("http://x", 404, "Not Found", {"a": "b"}, open(os.devnull, "rb"))
     with error:
         for codec in CODECS[:2]:
@@ -202,7 +205,7 @@ class Final(Exception):
 
 @BOTH
 def test_a_class_that_counts_its_subclasses_does_not_see_ours(codec):
-    """The subclass with the stored text passes by __init_subclass__."""
+    """The class of an exception is not told of the subclass that keeps the text."""
     error = Final(threading.Lock())
     for loaded in there_and_back(error, codec):
         assert isinstance(loaded, Final)
@@ -232,13 +235,13 @@ class SealedError(Exception, metaclass=Sealed):
 
 @BOTH
 def test_where_text_and_type_cannot_both_be_kept_the_type_is(codec):
-    """Code branches on types."""
+    """If text and type cannot both be kept, the type is kept."""
     for loaded in there_and_back(SealedError(threading.Lock()), codec):
         assert type(loaded) is SealedError
 
 
 def test_an_exception_with_a_stored_text_can_be_pickled_and_copied():
-    """Users may send on what they caught."""
+    """A loaded exception with a stored text can be pickled and copied."""
     error = FromClient(threading.Lock(), 7)
     loaded, _ = there_and_back(error, PickleCodec())
     for other in (pickle.loads(pickle.dumps(loaded)), copy.copy(loaded)):
@@ -265,7 +268,7 @@ def chained():
 
 @pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.id)
 def test_causes_are_kept(codec):
-    """Cause and context come back with their types, as deep as they go."""
+    """Causes and contexts come back with their types, at any depth."""
     for loaded in there_and_back(chained(), codec):
         assert type(loaded.__cause__) is Declined
         assert loaded.__cause__.code == 1
@@ -275,7 +278,7 @@ def test_causes_are_kept(codec):
 
 
 def test_a_suppressed_context_stays_suppressed():
-    """What ``from None`` hid is not stored."""
+    """A context that ``from None`` hides is not stored."""
     try:
         try:
             raise KeyError("hidden")
@@ -288,7 +291,7 @@ def test_a_suppressed_context_stays_suppressed():
 
 
 def test_chains_end():
-    """A chain that bites its tail, and one without end, are cut."""
+    """A chain with a cycle and a very long chain are cut."""
     one, two = ValueError("one"), ValueError("two")
     one.__cause__, two.__cause__ = two, one
     assert there_and_back(one, PickleCodec())[1].__cause__.__cause__ is None
@@ -305,7 +308,7 @@ def test_chains_end():
 
 
 def test_a_cause_that_is_gone_does_not_hide_the_error(monkeypatch):
-    """A cause is only shown, so a class of it that is gone is told in its place."""
+    """A cause whose class is gone is replaced by text, and does not hide the exception."""
     payload, _ = Payloads(PickleCodec()).pack_error(chained(), *HERE)
     monkeypatch.delattr(zoo, "Declined")
     loaded = Payloads(PickleCodec()).unpack_error(payload, *HERE)
@@ -316,7 +319,7 @@ def test_a_cause_that_is_gone_does_not_hide_the_error(monkeypatch):
 
 @BOTH
 def test_groups_are_split_as_before(codec):
-    """``except*`` sees the members that it saw on the first run."""
+    """``except*`` splits a loaded group as it split the original."""
     group = ExceptionGroup("g", [Declined(1, "a"), KeyError("b"), ValueError(threading.Lock())])
     for loaded in there_and_back(group, codec):
         declined, rest = loaded.split(Declined)
@@ -325,7 +328,7 @@ def test_groups_are_split_as_before(codec):
 
 
 def test_a_member_that_cannot_be_stored_is_replaced():
-    """A group keeps its other members when one of them has to become StepFailed."""
+    """A group keeps its other members if one of them has to become StepFailed."""
 
     class Local(Exception):
         """Not found by name, so JSON cannot store it."""
@@ -342,7 +345,7 @@ def fails_here():
 
 
 def test_the_traceback_is_kept_as_text():
-    """A replayed exception tells where the original was raised; it is not shown twice."""
+    """A loaded exception has the original traceback as text, once."""
     try:
         fails_here()
     except Declined as error:
@@ -356,7 +359,7 @@ def test_the_traceback_is_kept_as_text():
 
 
 def test_the_traceback_survives_a_second_storing():
-    """A step's exception that fails the run still tells where the step failed."""
+    """A step's exception that fails the run still shows where the step failed."""
     try:
         fails_here()
     except Declined as error:
@@ -380,7 +383,8 @@ def test_the_traceback_is_bounded():
 
 
 def test_a_local_class_comes_back_as_itself():
-    """In this process the very class is raised, and a warning says that other processes will not know it."""
+    """A local class comes back as itself in this process, with a warning that other processes will not know
+    it."""
     seen = []
 
     class Local(Exception):
@@ -403,7 +407,7 @@ def test_a_local_class_comes_back_as_itself():
 
 
 def test_a_local_class_with_an_init_of_its_own():
-    """Two difficulties at once."""
+    """A local class with its own ``__init__`` comes back as itself."""
 
     class Local(Exception):
         """Wants two arguments."""
@@ -420,7 +424,7 @@ def test_a_local_class_with_an_init_of_its_own():
 
 
 def test_a_warning_that_is_an_error_replaces_nothing(caplog):
-    """Where warnings are errors the exception is stored all the same, and the text is logged."""
+    """If warnings are errors, the exception is stored nevertheless, and the text of the warning is logged."""
 
     class Local(Exception):
         """Not found by name."""
@@ -432,7 +436,8 @@ def test_a_warning_that_is_an_error_replaces_nothing(caplog):
 
 
 def test_json_cannot_store_a_class_without_a_name():
-    """StepFailed stands for it, with its name, its text and its traceback."""
+    """With JSON an exception of a class without a name becomes StepFailed, with its name, text and
+    traceback."""
 
     class Local(Exception):
         """Not found by name."""
@@ -457,7 +462,7 @@ class Impossible(Exception):
 
 @pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.id)
 def test_what_cannot_be_stored_at_all_is_told(codec):
-    """Storing never raises on account of the exception."""
+    """Storing an exception never raises because of the exception."""
     for loaded in there_and_back(Impossible("why"), codec):
         assert isinstance(loaded, StepFailed | Impossible)
         assert "why" in str(loaded)
@@ -468,7 +473,7 @@ def test_what_cannot_be_stored_at_all_is_told(codec):
 
 @BOTH
 def test_a_class_that_is_gone_is_named(codec, monkeypatch):
-    """An exception whose class was removed raises MissingClass: no other except branch may run instead."""
+    """An exception whose class was removed raises MissingClass, so that no other except branch runs."""
     payload, _ = Payloads(codec).pack_error(Declined(1, "x"), *HERE)
     monkeypatch.delattr(zoo, "Declined")
     with pytest.raises(MissingClass) as caught:
@@ -498,14 +503,14 @@ def forged(class_names):
     ],
 )
 def test_json_looks_up_nothing_but_exception_classes(names):
-    """A payload made by hand cannot name a function or another class."""
+    """A payload made by hand cannot name a function or a class that is no exception."""
     with pytest.raises(StorageError, match="no exception class"):
         Payloads(JsonCodec()).unpack_error(forged(names), *HERE)
 
 
 @pytest.mark.parametrize("names", [["no_such_module", "X"], ["os", "no_such"], ["zoo", "Outer.no_such"]])
 def test_json_names_that_lead_nowhere(names):
-    """A class that is not there is MissingClass, with its names."""
+    """JSON that names a missing class raises MissingClass with the names."""
     with pytest.raises(MissingClass) as caught:
         Payloads(JsonCodec()).unpack_error(forged(names), *HERE)
     assert caught.value.module == names[0]
@@ -513,13 +518,13 @@ def test_json_names_that_lead_nowhere(names):
 
 @pytest.mark.parametrize("names", [None, [], ["os"], 7, ["os", 7], [1, "x"], ["zoo", ""], ["", "x"]])
 def test_json_that_is_no_record_at_all(names):
-    """Nonsense in a payload is a StorageError, not a TypeError."""
+    """JSON that is no record of an exception raises StorageError."""
     with pytest.raises(StorageError):
         Payloads(JsonCodec()).unpack_error(forged(names), *HERE)
 
 
 def test_json_errors_are_readable():
-    """What JSON stores of an exception can be read by eye."""
+    """The JSON of an exception is readable."""
     payload, _ = Payloads(JsonCodec()).pack_error(Declined(402, "no"), *HERE)
     record = json.loads(unseal(payload, _context(*HERE))[1])
     assert record["class"] == ["zoo", "Declined"]
@@ -528,13 +533,13 @@ def test_json_errors_are_readable():
 
 
 def test_exceptions_outlive_a_change_of_codec():
-    """What an older codec of the runtime stored still loads."""
+    """Exceptions that an older codec stored still load after a change of codec."""
     payload, _ = Payloads(JsonCodec()).pack_error(Declined(1, "x"), *HERE)
     assert isinstance(Payloads(PickleCodec()).unpack_error(payload, *HERE), Declined)
 
 
 def test_a_codec_that_cannot_store_a_dict():
-    """A codec that breaks its contract is told apart from the exception."""
+    """A codec that cannot store a dict raises its own error, apart from the exception's."""
 
     class Texts(Codec):
         id = "texts"
@@ -550,7 +555,7 @@ def test_a_codec_that_cannot_store_a_dict():
 
 
 def test_what_another_library_does_to_pickle_is_not_stored(monkeypatch):
-    """Dask lets pickle keep frames and contexts, by a library that whoever loads would need."""
+    """Exceptions are stored without tblib, which Dask activates and a reader would need."""
     tblib = pytest.importorskip("tblib.pickling_support")
     monkeypatch.setitem(copyreg.dispatch_table, ValueError, tblib.pickle_exception)
     try:

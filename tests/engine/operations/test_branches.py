@@ -17,7 +17,7 @@ ONCE = Retry(attempts=1)
 
 
 def test_results_come_in_input_order(runtime):
-    """``submit`` and ``gather``, ``map`` with a bound: the order is that of the input."""
+    """Results of ``submit``, ``gather`` and a limited ``map`` are in input order."""
     at_once, most, lock = [], [], threading.Lock()
 
     @step
@@ -38,7 +38,7 @@ def test_results_come_in_input_order(runtime):
 
 
 def test_the_first_failure_is_raised_and_the_others_end(runtime, effects: Effects):
-    """What is under way is finished or cancelled: nothing is left behind, and a virtual clock still skips."""
+    """After the first failure the other branches end or are cancelled, and a virtual clock goes on."""
 
     @step(retry=ONCE)
     def f(n):
@@ -75,7 +75,7 @@ def test_the_first_failure_is_raised_and_the_others_end(runtime, effects: Effect
 
 
 def test_identity_is_deterministic_whatever_the_timing(storage, clock):
-    """Branches of several steps with identical arguments and random delays, resumed again and again."""
+    """Branches with identical arguments and random delays find their records at each resume."""
     from flowdsl.storage import MemoryStorage
 
     chance = random.Random(5)
@@ -115,7 +115,7 @@ def test_identity_is_deterministic_whatever_the_timing(storage, clock):
 
 
 def test_a_run_completes_after_its_last_branch_then_on_complete_fires(runtime, flavour, verbs, clock):
-    """``schedule`` with a delay: the run waits for it."""
+    """A run waits for a scheduled branch, and then ``on_complete`` is called."""
     order = []
 
     @flavour.step
@@ -135,7 +135,7 @@ def test_a_run_completes_after_its_last_branch_then_on_complete_fires(runtime, f
 
 
 def test_a_failing_branch_fails_the_run(runtime, flavour, verbs):
-    """``on_error`` is called and ``on_complete`` never; a retry executes the branch again and nothing else."""
+    """A failing branch fails the run, ``on_error`` is called, and a retry executes only this branch."""
     seen, broken, done = [], [True], []
 
     @flavour.step(retry=ONCE)
@@ -168,7 +168,7 @@ def test_a_failing_branch_fails_the_run(runtime, flavour, verbs):
 
 
 def test_what_is_no_step_cannot_be_scheduled(runtime, flavour, verbs):
-    """It raises at the call."""
+    """Scheduling something that is no step raises at the call."""
 
     @flavour.workflow
     def w(what):
@@ -181,7 +181,7 @@ def test_what_is_no_step_cannot_be_scheduled(runtime, flavour, verbs):
 
 
 def test_a_branch_scheduled_by_a_step_that_is_replayed_still_happens_once(storage, clock, effects: Effects):
-    """Pending branches are armed from the journal, wherever the run died."""
+    """A branch that a replayed step scheduled happens once, wherever the run died."""
 
     @step(name="armed.later")
     def later(n):
@@ -214,7 +214,7 @@ def test_a_branch_scheduled_by_a_step_that_is_replayed_still_happens_once(storag
 
 @pytest.mark.parametrize("started", [False, True])
 def test_one_child_for_each_call_across_crashes(storage, clock, flavour, started):
-    """Parent and child see each other, and there is exactly one child whatever crashes."""
+    """Each call has exactly one child, whatever crashes, and parent and child know each other."""
 
     @flavour.step(name="kids.f")
     def f(n):
@@ -249,7 +249,7 @@ def test_one_child_for_each_call_across_crashes(storage, clock, flavour, started
 
 
 def test_children_that_wait_for_children_do_not_deadlock(runtime):
-    """A hundred started children that start and wait for one each."""
+    """A hundred children that each start a child and wait for it do not deadlock."""
 
     @workflow(name="deep.child")
     def child(n, depth):
@@ -263,7 +263,7 @@ def test_children_that_wait_for_children_do_not_deadlock(runtime):
 
 
 def test_a_failing_child_raises_in_its_parent_and_continues_with_it(runtime, flavour, effects: Effects):
-    """The child's own error; the parent's retry continues the child."""
+    """The parent gets the child's own error, and its retry continues the child."""
     broken = [True]
 
     @flavour.step(retry=ONCE)
@@ -290,7 +290,7 @@ def test_a_failing_child_raises_in_its_parent_and_continues_with_it(runtime, fla
 
 
 def test_a_failed_child_whose_parent_died_is_not_executed_again(storage, clock, flavour, effects: Effects):
-    """Its failure is the outcome of the parent's call, whether or not the parent lived to record that."""
+    """A failed child whose parent died before recording that is not executed again."""
 
     @flavour.step(retry=ONCE, name="lost.f")
     def f():
@@ -324,7 +324,7 @@ def test_a_failed_child_whose_parent_died_is_not_executed_again(storage, clock, 
 
 
 def test_cancelling_the_parent_cancels_the_children(storage, flavour, verbs):
-    """Called and started ones, while they wait; all end as cancelled."""
+    """Cancelling a parent cancels its called and started children while they wait."""
 
     @flavour.workflow(name="c.child")
     def child(n):
@@ -346,7 +346,7 @@ def test_cancelling_the_parent_cancels_the_children(storage, flavour, verbs):
 
 
 def test_cancelling_an_interrupted_parent_cancels_its_children(storage, clock, flavour, verbs):
-    """A killed process left both unfinished; no child stays behind."""
+    """Cancelling an interrupted parent leaves no child unfinished."""
 
     @flavour.workflow(name="i.child")
     def child():
@@ -366,7 +366,7 @@ def test_cancelling_an_interrupted_parent_cancels_its_children(storage, clock, f
 
 
 def test_a_cancel_that_its_process_did_not_live_to_see_is_kept(storage, clock, flavour, verbs, effects):
-    """The request is durable: who continues the run cancels it, and executes nothing."""
+    """A request to cancel is kept if the process dies, and the next process cancels and executes nothing."""
     from flowdsl.storage.base import UpdateRun
 
     @flavour.step
@@ -390,7 +390,8 @@ def test_a_cancel_that_its_process_did_not_live_to_see_is_kept(storage, clock, f
 
 @pytest.mark.parametrize("how", ["sleep", "submit", "body"])
 def test_an_async_run_is_cancelled_at_once_wherever_it_stands(storage, how):
-    """It sleeps, has a submitted step in flight, or stands in a step's body."""
+    """An async run is cancelled at once while it sleeps, waits for a submitted step, or is in a step's
+    body."""
     here = threading.Event()
 
     @step
@@ -417,7 +418,7 @@ def test_an_async_run_is_cancelled_at_once_wherever_it_stands(storage, how):
 
 
 def test_a_run_is_cancelled_from_another_process(tmp_path):
-    """A sleeping run in another process sees the request within its second or so."""
+    """A sleeping run of another process is cancelled within about a second."""
     code = script(
         tmp_path / "sleeps.py",
         """
@@ -439,7 +440,7 @@ def test_a_run_is_cancelled_from_another_process(tmp_path):
 
 
 def test_gather_begins_nothing_when_one_of_its_arguments_is_wrong(runtime: Runtime, effects: Effects):
-    """What is refused leaves no branch behind that executes all the same."""
+    """If one argument of ``gather`` is wrong, no branch executes."""
 
     @step
     async def f(n):
@@ -460,7 +461,7 @@ def test_gather_begins_nothing_when_one_of_its_arguments_is_wrong(runtime: Runti
     ("policy", "executed"), [("raise", []), ("rerun", ["recorded", "changed"]), ("reuse", ["recorded"])]
 )
 def test_a_changed_argument_of_schedule_is_a_divergence(storage, clock, effects: Effects, policy, executed):
-    """What was scheduled before the crash and what is now would both execute."""
+    """A changed argument of ``schedule`` diverges, because otherwise both branches would execute."""
     given = ["recorded"]
 
     @step
@@ -483,7 +484,7 @@ def test_a_changed_argument_of_schedule_is_a_divergence(storage, clock, effects:
 
 
 def test_no_virtual_time_passes_before_the_body_of_a_continued_run(runtime: Runtime, clock):
-    """Its branches are armed first and wait at once; the run is runnable all the same."""
+    """No virtual time passes before the body of a continued run, although its branches wait."""
     stop = [True]
 
     @step
@@ -506,7 +507,8 @@ def test_no_virtual_time_passes_before_the_body_of_a_continued_run(runtime: Runt
 
 @pytest.mark.parametrize("beside", [False, True], ids=["sync step", "async step"])
 def test_who_waits_for_a_scheduled_branch_lets_virtual_time_pass(runtime: Runtime, clock, beside):
-    """Alone or gathered, in sync and async code: the branch's delay is skipped, and not more than that."""
+    """Waiting for a scheduled branch skips its delay and no more, in sync and async code, alone or
+    gathered."""
 
     @step
     def f(x):

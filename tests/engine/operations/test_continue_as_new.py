@@ -30,7 +30,7 @@ def counting(flavour, effects, upto=3):
 
 
 def test_the_next_generation_begins_under_the_same_id(runtime, flavour, effects):
-    """The journal is that of the last generation, the result too; generations count from 1."""
+    """The next generation has the same id, its own journal and result, and generations count from 1."""
     w = counting(flavour, effects)
     assert flavour.call(w) == (3, 4)
     run = runtime.run("w")
@@ -42,7 +42,7 @@ def test_the_next_generation_begins_under_the_same_id(runtime, flavour, effects)
 
 
 def test_a_crash_at_each_commit_around_the_change(flavour, effects):
-    """Each generation's step is executed, and none is lost or begun from the wrong arguments."""
+    """After a crash at each commit around the change no generation is lost or begins with wrong arguments."""
     w = counting(flavour, effects, 2)
     for rt, result in with_a_crash_at_each_commit(MemoryStorage, lambda rt: flavour.call(w)):
         assert result == (2, 3)
@@ -52,7 +52,8 @@ def test_a_crash_at_each_commit_around_the_change(flavour, effects):
 
 
 def test_a_call_is_held_against_the_first_arguments(storage):
-    """The same call joins or continues the run whatever generation it is in; another one is a conflict."""
+    """A call with the first arguments joins or continues the run in any generation, and other arguments
+    conflict."""
 
     @workflow(id="w")
     def w(n):
@@ -89,7 +90,7 @@ def test_messages_channels_and_tags_stay(storage, flavour, verbs):
 
 
 def test_nothing_of_the_run_may_be_under_way(runtime):
-    """With a branch or a child unfinished it is refused, and says which."""
+    """``continue_as_new`` with an unfinished branch or child is refused, and the message names it."""
 
     @step
     def late():
@@ -115,7 +116,7 @@ def test_nothing_of_the_run_may_be_under_way(runtime):
 
 
 def test_it_belongs_in_a_workflows_body(runtime):
-    """In a step, or outside a run, it says where it belongs."""
+    """``continue_as_new`` in a step or outside a run is refused, and the message says where it belongs."""
 
     @step(retry=None)
     def inside():
@@ -132,7 +133,7 @@ def test_it_belongs_in_a_workflows_body(runtime):
 
 
 def test_arguments_that_do_not_fit_are_refused_before_anything_is_lost(runtime):
-    """A wrong argument is a ``TypeError`` in the body; the generation goes on."""
+    """Arguments that do not fit are a ``TypeError`` in the body, and the generation goes on."""
 
     @workflow(id="w")
     def w(n):
@@ -144,7 +145,7 @@ def test_arguments_that_do_not_fit_are_refused_before_anything_is_lost(runtime):
 
 
 def test_a_body_cannot_swallow_it(runtime):
-    """``except Exception`` does not stop it: the next generation begins."""
+    """``except Exception`` does not stop ``continue_as_new``."""
 
     @workflow(id="w")
     def w(n=0):
@@ -159,7 +160,7 @@ def test_a_body_cannot_swallow_it(runtime):
 
 
 def test_a_real_kill_in_a_later_generation(tmp_path):
-    """Killed in generation 3, the run goes on there, not at the beginning."""
+    """A run that is killed in generation 3 goes on in generation 3."""
     code = script(
         tmp_path / "goes_on.py",
         """
@@ -188,7 +189,7 @@ def test_a_real_kill_in_a_later_generation(tmp_path):
 
 
 def test_many_generations_leave_nothing_behind(runtime):
-    """A thousand generations leave one short journal, and no deeper stack."""
+    """A thousand generations leave one short journal, and the stack does not grow."""
 
     @workflow(id="w")
     def w(n):
@@ -200,7 +201,7 @@ def test_many_generations_leave_nothing_behind(runtime):
 
 
 def test_undo_ends_with_its_generation(runtime, effects):
-    """What a former generation completed is settled: a later failure does not take it back."""
+    """A step of a former generation is not undone by a later failure."""
 
     @step(undo=lambda n: effects("undo", n))
     def act(n):
@@ -240,7 +241,7 @@ class SlowKeeper(Relay):
 
 
 def test_a_flush_that_comes_late_leaves_nothing_in_the_next_generation():
-    """What was buffered is stored before the change; the keeper, which stores it a second time, is refused."""
+    """Buffered records are stored before the change, and storing them again late is refused."""
     storage = SlowKeeper(MemoryStorage())
 
     @workflow(id="w")
@@ -268,7 +269,7 @@ class Interrupted(Relay):
 
 
 def test_an_interrupt_at_the_change_gives_the_run_back(storage):
-    """The lease is released under the epoch of the generation that has begun; the next call goes on with it."""
+    """An interrupt at the change releases the lease under the new epoch, and the next call continues."""
 
     @workflow(id="w")
     def w(n=0):
@@ -283,7 +284,8 @@ def test_an_interrupt_at_the_change_gives_the_run_back(storage):
 
 
 def test_what_has_ended_does_not_hold_it_up(flavour, verbs, effects):
-    """A branch that its record answers, and the loser of a race: killed at any commit, the run begins anew."""
+    """A branch with a record and the loser of a race do not hold up the next generation, after a kill at any
+    commit."""
 
     @flavour.step
     def work(n):
@@ -311,7 +313,7 @@ def test_what_has_ended_does_not_hold_it_up(flavour, verbs, effects):
 
 
 def test_a_branch_that_ended_before_the_crash_does_not_hold_it_up(storage, clock, flavour, verbs, effects):
-    """Its record answers it, although it had no time yet to ask."""
+    """A branch that ended before the crash does not hold up the next generation."""
 
     @flavour.step
     def work():
@@ -336,7 +338,7 @@ def test_a_branch_that_ended_before_the_crash_does_not_hold_it_up(storage, clock
 
 
 def test_a_branch_that_has_failed_fails_the_run(runtime, flavour, verbs):
-    """There is no next generation for it."""
+    """A branch that has failed fails the run, and there is no next generation."""
 
     @flavour.step(retry=Retry(attempts=1))
     def late():

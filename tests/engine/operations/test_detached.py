@@ -11,7 +11,7 @@ from flowdsl.storage import MemoryStorage
 
 
 def test_exactly_one_run_for_each_call(flavour):
-    """A crash at each commit of the caller leaves one run for each call, and the caller does not wait for it."""
+    """Each call starts one run, after a crash at each commit, and the caller does not wait for it."""
 
     @flavour.workflow
     def other(n):
@@ -41,7 +41,7 @@ def test_exactly_one_run_for_each_call(flavour):
 
 
 def test_the_caller_ends_and_is_cancelled_without_it(storage):
-    """The caller completes while it waits; cancelling the caller leaves it alone."""
+    """The caller ends and is cancelled without the detached run."""
 
     @workflow(id="other-{n}")
     def other(n):
@@ -68,7 +68,7 @@ def test_the_caller_ends_and_is_cancelled_without_it(storage):
 
 
 def test_a_failing_caller_undoes_nothing_of_it(runtime, effects):
-    """A run that was started detached is not taken back with its starter."""
+    """A failing caller does not undo a detached run."""
     from flowdsl import step
 
     @step(undo=lambda: effects("undone"))
@@ -91,7 +91,7 @@ def test_a_failing_caller_undoes_nothing_of_it(runtime, effects):
 
 
 def test_a_chain_of_starts_leaves_no_ancestor_running(runtime):
-    """Each run starts the next and ends; none waits for another."""
+    """In a chain of starts each starter ends without waiting for the next run."""
 
     @workflow(id="link-{n}")
     def link(n):
@@ -107,7 +107,7 @@ def test_a_chain_of_starts_leaves_no_ancestor_running(runtime):
 
 
 def test_outside_a_run_it_is_an_ordinary_start(runtime):
-    """There is nothing to be detached from; ``started_by`` is ``None``."""
+    """Outside a run a detached start is an ordinary start, and ``started_by`` is ``None``."""
 
     @workflow
     def other():
@@ -117,7 +117,7 @@ def test_outside_a_run_it_is_an_ordinary_start(runtime):
 
 
 def test_a_detached_call_that_waits_is_refused(runtime):
-    """Calling is waiting; the message says ``.start``."""
+    """A detached call that would wait is refused, and the message names ``.start``."""
 
     @workflow
     def other():
@@ -132,7 +132,7 @@ def test_a_detached_call_that_waits_is_refused(runtime):
 
 
 def test_a_starter_that_dies_has_started_it(storage):
-    """The run is recorded before ``start`` returns, so whoever recovers executes it."""
+    """The detached run is recorded before ``start`` returns, so it executes although the starter dies."""
 
     @workflow
     def other():

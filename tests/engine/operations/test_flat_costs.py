@@ -35,7 +35,7 @@ class Counting(Relay):
 
 
 def test_the_last_of_many_messages_costs_what_the_first_did():
-    """Of 500 in a row, each is read a few times and takes one commit."""
+    """Each of 500 messages takes one commit and a constant number of reads."""
 
     @workflow(id="inbox")
     def inbox():
@@ -56,7 +56,7 @@ def test_the_last_of_many_messages_costs_what_the_first_did():
 
 
 def test_items_are_stored_with_the_next_commit():
-    """10,000 items take few commits, and those of a stretch of code are durable before a body begins."""
+    """10,000 items take few commits, and the items so far are durable before a body begins."""
     seen = []
 
     @step

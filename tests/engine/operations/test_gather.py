@@ -29,7 +29,7 @@ def shown(found):
 
 
 def test_gather_gives_errors_in_their_places(runtime):
-    """Results and exceptions, in the order of the input."""
+    """``gather`` gives results and exceptions in the order of the input."""
 
     @workflow
     def w():
@@ -39,7 +39,7 @@ def test_gather_gives_errors_in_their_places(runtime):
 
 
 def test_map_gives_errors_in_their_places(runtime):
-    """The same for ``map``, with and without a limit."""
+    """``map`` gives results and exceptions in the order of the input, with and without a limit."""
 
     @workflow
     def w(limit):
@@ -49,7 +49,7 @@ def test_map_gives_errors_in_their_places(runtime):
 
 
 def test_the_awaited_ones(runtime):
-    """``aio.gather`` and an async step's ``map``."""
+    """``aio.gather`` and an async step's ``map`` give errors in their places."""
 
     @workflow
     async def w():
@@ -63,7 +63,7 @@ def test_the_awaited_ones(runtime):
 
 
 def test_handled_failures_are_replayed(runtime):
-    """Errors that were returned are handled: the run completes, and a replay gives them again."""
+    """Errors that were returned are handled: the run completes, and a replay returns them again."""
 
     @workflow(id="w")
     def w():
@@ -73,7 +73,7 @@ def test_handled_failures_are_replayed(runtime):
 
 
 def test_without_it_the_first_error_is_raised(runtime):
-    """As ever."""
+    """Without ``return_exceptions`` the first error is raised."""
 
     @workflow
     def w():

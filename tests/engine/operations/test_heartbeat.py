@@ -1,4 +1,4 @@
-"""``heartbeat=``: a step says that it lives; one that does not is given up, and the next attempt goes on."""
+"""``heartbeat=``: a silent step is given up, and the next attempt goes on from the last details."""
 
 import asyncio
 import threading
@@ -14,7 +14,7 @@ from flowdsl.testing import VirtualClock
 
 
 def test_the_next_attempt_goes_on_where_the_last_one_said(runtime):
-    """``details`` of the last beat are given to the next attempt."""
+    """The next attempt gets the ``details`` of the last heartbeat."""
     seen = []
 
     @step(heartbeat="30 sec", retry=Retry(attempts=3, initial=0))
@@ -37,7 +37,7 @@ def test_the_next_attempt_goes_on_where_the_last_one_said(runtime):
 
 
 def test_an_async_body_that_hangs_is_given_up():
-    """A body that does not beat for longer than the limit is cancelled; the attempt is lost."""
+    """An async body that is silent longer than the limit is cancelled, and the attempt fails."""
     tries = []
 
     @step(heartbeat="30 sec", retry=Retry(attempts=2, initial=0))
@@ -59,7 +59,7 @@ def test_an_async_body_that_hangs_is_given_up():
 
 
 def test_a_submitted_sync_body_that_hangs_is_given_up():
-    """On a pool the body is left behind, and what it does later is discarded."""
+    """A silent sync body on a pool is left behind, and its later outcome is discarded."""
     clock = VirtualClock()
     tries = []
 
@@ -80,7 +80,7 @@ def test_a_submitted_sync_body_that_hangs_is_given_up():
 
 
 def test_an_inline_sync_body_ends_first_and_is_then_lost():
-    """It cannot be stopped; when it ends late, its result is dropped."""
+    """A silent sync body that the workflow calls directly runs to its end, and its result is discarded."""
     clock = VirtualClock()
     late = [60.0]
 
@@ -100,7 +100,7 @@ def test_an_inline_sync_body_ends_first_and_is_then_lost():
 
 
 def test_a_body_that_beats_may_take_as_long_as_it_likes():
-    """The limit is between two beats, not for the whole."""
+    """A body may take any time if the pauses between its heartbeats are short enough."""
 
     @step(heartbeat="30 sec", retry=Retry(attempts=1))
     async def long():
@@ -129,7 +129,7 @@ class Counting(Relay):
 
 
 def test_beats_are_throttled(flavour):
-    """At most five are stored in the time of one limit, however often the body beats."""
+    """At most five heartbeats are stored within one limit."""
 
     @flavour.step(heartbeat="30 sec")
     def busy():
@@ -150,7 +150,7 @@ def test_beats_are_throttled(flavour):
 
 
 def test_the_next_process_goes_on_where_the_last_one_said(storage):
-    """What was said survives the process, and the retry of a run that failed goes on there too."""
+    """The details survive the process, and the retry of a failed run gets them too."""
     begun = []
 
     @step(heartbeat="30 sec", retry=Retry(attempts=1))
@@ -175,7 +175,7 @@ def test_the_next_process_goes_on_where_the_last_one_said(storage):
 
 
 def test_the_last_words_before_a_failure_reach_the_next_process(storage):
-    """A beat that was throttled is stored with the attempt that failed behind it."""
+    """The last heartbeat before a failure is stored with the failed attempt."""
     seen = []
 
     @step(heartbeat="30 sec", retry=Retry(attempts=5, initial=0))
@@ -202,7 +202,7 @@ def test_the_last_words_before_a_failure_reach_the_next_process(storage):
 
 
 def test_a_step_in_doubt_stays_in_doubt(storage):
-    """A beat does not take the place of the intent: what died behind one is not executed again."""
+    """A heartbeat does not replace the intent: a step in doubt stays in doubt."""
     begun = []
 
     @step(heartbeat="30 sec", in_doubt="raise")
@@ -222,7 +222,7 @@ def test_a_step_in_doubt_stays_in_doubt(storage):
 
 
 def test_a_body_that_was_given_up_beats_in_vain():
-    """What it says when the step has ended changes nothing."""
+    """Heartbeats of a body that was given up change nothing."""
     tries, late, go_on, ended = [], [], threading.Event(), threading.Event()
 
     @step(heartbeat=0.05, retry=Retry(attempts=None, initial=0))
@@ -254,7 +254,7 @@ def test_a_body_that_was_given_up_beats_in_vain():
 
 
 def test_without_the_option_a_beat_is_refused(runtime):
-    """``heartbeat()`` in a step that has no ``heartbeat=`` says so."""
+    """``heartbeat()`` in a step without ``heartbeat=`` is an error that says so."""
 
     @step(retry=None)
     def plain():
@@ -270,6 +270,6 @@ def test_without_the_option_a_beat_is_refused(runtime):
 
 @pytest.mark.parametrize("limit", [0, -1, "soon"])
 def test_the_limit_is_a_duration(limit):
-    """Above nothing, and readable."""
+    """The limit is a positive, readable duration."""
     with pytest.raises((TypeError, ValueError)):
         step(heartbeat=limit)(lambda: None)

@@ -1,4 +1,4 @@
-"""Steps whose outcome nobody knows: ``in_doubt`` and idempotency keys."""
+"""Steps with an unknown outcome: ``in_doubt`` and idempotency keys."""
 
 import pytest
 from support import Crash, Effects, Flavour, Mortal, Recorder, script, spawn
@@ -45,7 +45,7 @@ def die(flavour: Flavour, storage, w) -> None:
 
 
 def test_by_default_it_executes_again(storage, flavour: Flavour, effects: Effects):
-    """In flight means at least once."""
+    """By default a step that was executing at a crash executes again."""
     w, _ = dying(flavour, effects)
     die(flavour, storage, w)
     with Runtime(storage, clock=VirtualClock()):
@@ -54,7 +54,7 @@ def test_by_default_it_executes_again(storage, flavour: Flavour, effects: Effect
 
 
 def test_raise_stops_the_run_and_a_person_decides(storage, flavour: Flavour, effects: Effects):
-    """``StepOutcomeUnknown``, as often as it is called; not failed, not swallowed, nothing executed."""
+    """``in_doubt="raise"`` raises ``StepOutcomeUnknown`` at each call, and nothing executes or fails."""
     w, pay = dying(flavour, effects, in_doubt="raise", retry=Retry(attempts=5))
     die(flavour, storage, w)
     hooks = Recorder()
@@ -71,7 +71,8 @@ def test_raise_stops_the_run_and_a_person_decides(storage, flavour: Flavour, eff
 
 
 def test_a_failed_attempt_is_not_in_doubt(storage, flavour: Flavour, effects: Effects):
-    """A crash while waiting for the next attempt: it is known that the last one failed."""
+    """A crash in the wait between two attempts leaves no doubt, because the last attempt is known to have
+    failed."""
 
     class Interrupting(VirtualClock):
         def wait(self, waker, seconds, **more):
@@ -99,7 +100,7 @@ def test_a_failed_attempt_is_not_in_doubt(storage, flavour: Flavour, effects: Ef
 
 
 def test_an_interrupt_in_the_body_is_in_doubt_too(storage, flavour: Flavour, effects: Effects):
-    """Nobody knows how far it had come."""
+    """After an interrupt in the body the step is in doubt."""
 
     @flavour.step(in_doubt="raise")
     def pay():
@@ -120,7 +121,7 @@ def test_an_interrupt_in_the_body_is_in_doubt_too(storage, flavour: Flavour, eff
 
 
 def test_a_recorded_outcome_is_not_in_doubt(runtime: Runtime, flavour: Flavour, effects: Effects):
-    """Completed or failed, it is known."""
+    """A recorded outcome leaves no doubt, whether completed or failed."""
     stop = [True]
 
     @flavour.step(in_doubt="raise", retry=Retry(attempts=1))
@@ -148,7 +149,7 @@ def test_a_recorded_outcome_is_not_in_doubt(runtime: Runtime, flavour: Flavour, 
 
 
 def test_a_failed_run_retries_such_a_step(runtime: Runtime, flavour: Flavour, effects: Effects):
-    """An open failure is known; executing it again is what was asked for."""
+    """A retry of a failed run executes such a step again."""
 
     @flavour.step(in_doubt="raise", retry=Retry(attempts=1))
     def pay():
@@ -168,7 +169,7 @@ def test_a_failed_run_retries_such_a_step(runtime: Runtime, flavour: Flavour, ef
 def test_the_idempotency_key_is_stable_across_attempts_and_resumes(
     storage, flavour: Flavour, effects: Effects
 ):
-    """And another one in another run, and for another call."""
+    """The idempotency key is equal for all attempts and resumes, and differs for other runs and calls."""
     keys = []
 
     @flavour.step(retry=Retry(attempts=4))
@@ -203,7 +204,7 @@ def test_the_idempotency_key_is_stable_across_attempts_and_resumes(
 
 @pytest.mark.parametrize("word", ["result", "error", "rerun"])
 def test_sigkill_in_the_body_and_a_word_from_another_process(tmp_path, word):
-    """The process is killed while it pays; called again, the run stops; then somebody says what came of it."""
+    """After a SIGKILL in the body the run stops at each call until another process resolves the step."""
     code = script(
         tmp_path / "pays.py",
         """

@@ -14,7 +14,7 @@ from flowdsl.testing import VirtualClock
 
 
 def test_items_are_read_in_order_from_any_place(runtime, flavour):
-    """``stream`` gives all items, ``after=n`` passes over the first n, ``latest`` gives the last."""
+    """``stream`` gives all items in order, ``after=n`` skips the first n, and ``latest`` gives the last."""
 
     @flavour.workflow(id="w")
     def w():
@@ -56,7 +56,7 @@ def test_a_replay_publishes_nothing_twice(flavour):
 
 
 def test_a_retried_step_publishes_once(runtime):
-    """However often its body is tried, one call of ``publish`` is one item."""
+    """A step that is retried publishes the item of one call once."""
     fails = [True, True]
 
     @step
@@ -74,7 +74,7 @@ def test_a_retried_step_publishes_once(runtime):
 
 
 def test_items_are_durable_before_a_body_acts_upon_them(storage):
-    """When a step begins, what was published before it can be read by another process."""
+    """Before a step begins, other processes can read what was published."""
     seen = []
 
     with Runtime(storage) as rt, Runtime(storage) as other:
@@ -113,7 +113,7 @@ def test_follow_waits_for_what_comes(storage):
 
 
 def test_a_stream_can_be_iterated_in_async_code(storage):
-    """``async for`` follows without blocking the loop, reconnecting with ``after=``."""
+    """``async for`` follows without blocking the loop, and continues with ``after=``."""
 
     @workflow(id="w")
     async def w():
@@ -142,7 +142,7 @@ def test_a_stream_can_be_iterated_in_async_code(storage):
 
 
 def test_latest_waits_at_most_its_timeout(storage):
-    """With ``timeout=``, ``latest`` waits for the first item, then ``WaitTimeout``."""
+    """``latest`` with ``timeout=`` waits for the first item, and then raises ``WaitTimeout``."""
 
     @workflow(id="w")
     def w():
@@ -162,7 +162,7 @@ def test_latest_waits_at_most_its_timeout(storage):
 
 
 def test_items_go_with_their_run(runtime):
-    """They stay when the run has ended, and are deleted with it."""
+    """Items stay after the end of the run, and are deleted with it."""
 
     @workflow(id="w")
     def w():
@@ -176,14 +176,14 @@ def test_items_go_with_their_run(runtime):
 
 
 def test_outside_a_run_there_is_nothing_to_publish_to(runtime):
-    """``publish`` outside a run says where it belongs."""
+    """``publish`` outside a run is refused, and the message says where it belongs."""
     with pytest.raises(FlowError, match="inside a run"):
         publish("c", 1)
 
 
 @pytest.mark.parametrize("channel", ["", None, 7])
 def test_the_channel_is_a_text(runtime, channel):
-    """A channel is named by a non-empty text."""
+    """The name of a channel is a non-empty text."""
 
     @workflow
     def w():
@@ -194,7 +194,7 @@ def test_the_channel_is_a_text(runtime, channel):
 
 
 def test_another_process_reads_what_a_killed_one_published(tmp_path):
-    """After a real kill items are there, and the continued run adds the rest, none twice."""
+    """After a real kill the items are there, and the continued run adds the rest, none twice."""
     code = script(
         tmp_path / "publishes.py",
         """
@@ -225,7 +225,7 @@ def test_another_process_reads_what_a_killed_one_published(tmp_path):
 
 
 def test_the_present_run_reads_its_own_channel():
-    """A body may look at what it has published itself."""
+    """A body can read what it has published itself."""
     with Runtime("memory://", clock=VirtualClock()):
 
         @workflow

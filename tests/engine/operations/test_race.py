@@ -1,4 +1,4 @@
-"""``race``: the first that ends well wins, and a replay takes the same."""
+"""``race``: the first that succeeds wins, and a replay takes the same winner."""
 
 import threading
 
@@ -11,7 +11,7 @@ from flowdsl.testing import VirtualClock
 
 
 def test_the_first_wins_and_the_others_are_withdrawn(storage, effects):
-    """What waits longer is cancelled; the result is that of the quicker one."""
+    """The result is that of the quickest, and the others are cancelled."""
 
     @workflow
     def child(name):
@@ -31,7 +31,7 @@ def test_the_first_wins_and_the_others_are_withdrawn(storage, effects):
 
 
 def test_a_failure_does_not_win(runtime):
-    """One that fails leaves the race to the others."""
+    """A failure does not win a race."""
 
     @step(retry=None)
     def fails():
@@ -49,7 +49,7 @@ def test_a_failure_does_not_win(runtime):
 
 
 def test_if_all_fail_their_errors_come_in_a_group(runtime):
-    """An ``ExceptionGroup`` of all errors, in the order given."""
+    """If all fail, ``race`` raises an ``ExceptionGroup`` of their errors in the order given."""
 
     @step
     def fails(n):
@@ -65,7 +65,7 @@ def test_if_all_fail_their_errors_come_in_a_group(runtime):
 
 
 def test_a_replay_takes_the_recorded_winner():
-    """Timing may be another after a crash; the winner is not."""
+    """After a crash the recorded winner wins, whatever the timing."""
     storage, clock = MemoryStorage(), VirtualClock()
     gates = {1: threading.Event(), 2: threading.Event()}
 
@@ -97,7 +97,7 @@ def test_a_replay_takes_the_recorded_winner():
 
 
 def test_async_races_take_coroutines_too(runtime):
-    """In async bodies coroutines are branches of their own, as in ``gather``; losers are cancelled."""
+    """In async bodies coroutines are branches of a race, and losers are cancelled."""
     import asyncio
 
     @step
@@ -115,7 +115,7 @@ def test_async_races_take_coroutines_too(runtime):
 
 
 def test_nothing_to_race(runtime):
-    """A race of nobody has no winner."""
+    """A race of nothing is refused."""
 
     @workflow
     def w():

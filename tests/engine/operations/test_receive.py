@@ -11,7 +11,7 @@ from flowdsl.testing import VirtualClock
 
 
 def test_the_oldest_over_all_names_comes_first(runtime, flavour, verbs):
-    """Names do not order messages, their arrival does; a message says its name, payload and sender."""
+    """``receive`` takes the oldest message of all names, with name, payload and sender."""
 
     @flavour.step
     def tell():
@@ -33,7 +33,7 @@ def test_the_oldest_over_all_names_comes_first(runtime, flavour, verbs):
 
 
 def test_where_looks_at_the_payload(runtime, flavour, verbs):
-    """A predicate or the items of a dict choose among the names."""
+    """A predicate, or the items of a dict, select messages by payload."""
 
     @flavour.step
     def tell():
@@ -51,7 +51,7 @@ def test_where_looks_at_the_payload(runtime, flavour, verbs):
 
 
 def test_a_timeout_raises_and_names_all(storage, clock, flavour, verbs):
-    """``WaitTimeout`` says which messages did not come, and is replayed as such."""
+    """``WaitTimeout`` names the messages that did not come, and a replay raises it again."""
 
     @flavour.step
     def after():
@@ -73,7 +73,7 @@ def test_a_timeout_raises_and_names_all(storage, clock, flavour, verbs):
 
 @pytest.mark.parametrize("names", [(), (1,), ("",)])
 def test_names_are_checked(runtime, names):
-    """At least one name, and each a text."""
+    """``receive`` needs at least one name, and each name is a text."""
 
     @workflow
     def w():
@@ -102,7 +102,7 @@ def answering(flavour, verbs, count):
 
 
 def test_ask_gets_the_reply(storage, flavour, verbs):
-    """``run.ask`` sends and waits for ``reply``; ``refuse`` raises its error at the asker."""
+    """``run.ask`` returns the reply, and raises the error of ``refuse``."""
     w = answering(flavour, verbs, 3)
     with Runtime(storage) as rt:
         run = w.start()
@@ -114,7 +114,7 @@ def test_ask_gets_the_reply(storage, flavour, verbs):
 
 
 def test_ask_can_be_awaited(storage):
-    """``rt.aio.ask`` waits without blocking the loop that answers."""
+    """``rt.aio.ask`` waits without blocking the event loop."""
     import asyncio
 
     @workflow(id="w")
@@ -132,7 +132,7 @@ def test_ask_can_be_awaited(storage):
 
 
 def test_the_first_reply_counts(storage):
-    """A second reply or refusal to the same message is passed over in silence."""
+    """A second reply or refusal to a message is ignored."""
 
     @workflow(id="w")
     def w():
@@ -146,7 +146,7 @@ def test_the_first_reply_counts(storage):
 
 
 def test_a_message_that_nobody_asked_can_be_replied_to(runtime):
-    """A reply to a plain signal goes nowhere, and is no error."""
+    """A reply to a plain signal is ignored."""
 
     @step
     def tell():
@@ -163,7 +163,7 @@ def test_a_message_that_nobody_asked_can_be_replied_to(runtime):
 
 
 def test_an_answered_key_gives_the_reply_again_even_after_the_end(storage):
-    """The same key asks once; the reply stays readable when the run has ended."""
+    """The same key asks once, and the reply can be read after the end of the run."""
 
     @workflow(id="w")
     def w():
@@ -182,7 +182,7 @@ def test_an_answered_key_gives_the_reply_again_even_after_the_end(storage):
 
 
 def test_a_run_that_ends_without_replying(storage):
-    """Who asks is not left waiting: ``RunFinished``."""
+    """If the run ends without a reply, the asker gets ``RunFinished``."""
 
     @workflow(id="w")
     def w():
@@ -194,7 +194,7 @@ def test_a_run_that_ends_without_replying(storage):
 
 
 def test_asking_takes_no_longer_than_its_timeout(storage):
-    """``WaitTimeout`` ends the wait, not the run; the question stays."""
+    """``WaitTimeout`` ends the asker's wait, and the question stays."""
 
     @workflow(id="w")
     def w():
@@ -221,7 +221,7 @@ class Odd(Exception):
 
 
 def test_an_error_that_cannot_be_stored_is_refused_as_such(storage):
-    """It arrives with its text, as itself or as ``Refused``."""
+    """An error that cannot be stored reaches the asker with its text, as itself or as ``Refused``."""
 
     @workflow(id="w")
     def w():
@@ -233,7 +233,7 @@ def test_an_error_that_cannot_be_stored_is_refused_as_such(storage):
 
 
 def test_a_reply_survives_a_crash_at_each_commit(flavour, verbs):
-    """Killed anywhere between message and reply, the question has one answer, and the body sees each message once."""
+    """After a crash at each commit a question has one answer, and the body sees each message once."""
     w = answering(flavour, verbs, 3)
 
     def execute(rt):
@@ -250,7 +250,7 @@ def test_a_reply_survives_a_crash_at_each_commit(flavour, verbs):
 
 
 def test_five_hundred_questions(storage):
-    """A run that answers 500 questions gives each its own answer."""
+    """Each of 500 questions gets its own answer."""
 
     @workflow(id="w")
     def w():
@@ -273,7 +273,7 @@ def test_five_hundred_questions(storage):
 
 
 def test_a_kill_between_message_and_reply(tmp_path):
-    """A real kill while the run holds a message: the next process answers it, and who asks waits through it."""
+    """After a kill between message and reply the next process answers, while the asker waits."""
     code = script(
         tmp_path / "answers.py",
         """
@@ -309,7 +309,7 @@ def test_a_kill_between_message_and_reply(tmp_path):
 
 
 def test_messages_keep_their_place_beside_wait_for(runtime, flavour, verbs):
-    """``wait_for`` and ``receive`` take from the same queue."""
+    """``wait_for`` and ``receive`` take from the same queue of messages."""
 
     @flavour.step
     def tell():
@@ -330,7 +330,7 @@ def test_messages_keep_their_place_beside_wait_for(runtime, flavour, verbs):
 
 
 def test_a_message_reads_well():
-    """Its repr shows name and payload."""
+    """The repr of a message shows name and payload."""
     with Runtime("memory://", clock=VirtualClock()) as rt:
 
         @step

@@ -1,4 +1,4 @@
-"""What a step returns: stored, checked, loaded; the same on the first run as on replay."""
+"""Results of steps: stored, checked, loaded, and the same on the first run as on replay."""
 
 import threading
 from dataclasses import dataclass
@@ -71,14 +71,14 @@ def twice(flavour: Flavour, runtime: Runtime, make):
     ids=repr,
 )
 def test_values_come_back_equal(runtime: Runtime, flavour: Flavour, value):
-    """The trap: a tuple came back as a list, and the replay took another path."""
+    """Every value comes back equal, so a replay takes the path of the first run."""
     first, again = twice(flavour, runtime, lambda: value)
     assert first == again == value
     assert type(first) is type(again) is type(value)
 
 
 def test_the_caller_sees_the_loaded_value_on_the_first_run_too(storage, clock, flavour: Flavour):
-    """``JsonCodec`` loses tuples, on the first run as on replay."""
+    """With ``JsonCodec`` a tuple is a list on the first run as on replay."""
     with Runtime(storage, clock=clock, codec=JsonCodec()) as runtime:
         first, again = twice(flavour, runtime, lambda: {"a": (1, 2)})
         assert first == again == {"a": [1, 2]}
@@ -92,7 +92,7 @@ def test_the_caller_sees_the_loaded_value_on_the_first_run_too(storage, clock, f
 
 
 def test_aliasing_is_lost_on_the_first_run_too(runtime: Runtime, flavour: Flavour):
-    """What the body keeps a hold of is not what the caller gets."""
+    """The caller's result is a copy, on the first run too."""
     kept = []
 
     def make():
@@ -106,7 +106,7 @@ def test_aliasing_is_lost_on_the_first_run_too(runtime: Runtime, flavour: Flavou
 
 
 def test_a_caller_that_changes_a_result_does_not_change_the_record(runtime: Runtime):
-    """Values returned are copies."""
+    """Changing a returned value does not change the record."""
 
     @step
     def f():
@@ -135,7 +135,8 @@ def test_a_caller_that_changes_a_result_does_not_change_the_record(runtime: Runt
 def test_what_cannot_be_stored_names_the_culprit(
     runtime: Runtime, flavour: Flavour, effects: Effects, make, where
 ):
-    """``ResultNotStorable``: not retried, not swallowed, the run stays resumable."""
+    """``ResultNotStorable`` names the part at fault, is not retried or caught, and leaves the run
+    resumable."""
 
     @flavour.step(retry=Retry(attempts=5))
     def f():
@@ -165,7 +166,7 @@ def test_what_cannot_be_stored_names_the_culprit(
 def test_after_the_code_is_mended_a_run_with_such_a_result_continues(
     runtime: Runtime, flavour: Flavour, effects: Effects
 ):
-    """The step executes again, since it was never acknowledged."""
+    """After the code is mended, the step executes again and the run continues."""
     fixed = []
 
     @flavour.step
@@ -187,7 +188,8 @@ def test_after_the_code_is_mended_a_run_with_such_a_result_continues(
 def test_a_workflow_result_that_cannot_be_stored(
     runtime: Runtime, flavour: Flavour, effects: Effects, hooks: Recorder
 ):
-    """The same for what the workflow returns: resumable, not failed, no ``on_error``."""
+    """A workflow result that cannot be stored leaves the run resumable, not failed, and calls no
+    ``on_error``."""
     fixed = []
 
     @flavour.step
@@ -208,7 +210,7 @@ def test_a_workflow_result_that_cannot_be_stored(
 
 
 def test_a_large_result_is_stored(runtime: Runtime, flavour: Flavour):
-    """Megabytes are no special case."""
+    """A result of megabytes is stored."""
     first, again = twice(flavour, runtime, lambda: b"x" * 3_000_000)
     assert first == again == b"x" * 3_000_000
 
@@ -230,7 +232,8 @@ class Small(MemoryStorage):
 
 @pytest.mark.parametrize("where", ["run", "step", "resolve"])
 def test_a_result_too_large_for_the_storage_is_not_said_to_be_stored(clock, flavour: Flavour, where):
-    """The error is the storage's word; the run can be continued, and no ``except`` of its body sees it."""
+    """A result too large for the storage raises its error, which no ``except`` of the body sees, and the run
+    can continue."""
     size = [2000]
 
     @flavour.step(in_doubt="raise" if where == "resolve" else "rerun")
@@ -262,7 +265,7 @@ def test_a_result_too_large_for_the_storage_is_not_said_to_be_stored(clock, flav
 
 
 def test_previews_are_readable_and_short(runtime: Runtime):
-    """Arguments and results are shown without loading anything."""
+    """Previews of arguments and results are readable without loading anything."""
 
     @step
     def f(items, name="n"):
@@ -315,7 +318,7 @@ def stopped(runtime: Runtime, flavour: Flavour, effects: Effects):
 def test_a_corrupted_payload_is_refused_and_nothing_executes(
     runtime: Runtime, flavour: Flavour, effects: Effects
 ):
-    """Typed, naming run and step, resumable: put the bytes back and the run continues."""
+    """A corrupted payload is a typed error with run and step; with the right bytes the run continues."""
     w = stopped(runtime, flavour, effects)
     (record,) = runtime.storage.list_steps("damaged")
     damage(runtime.storage, "damaged", lambda data: data[:-1] + bytes([data[-1] ^ 1]))
@@ -329,7 +332,7 @@ def test_a_corrupted_payload_is_refused_and_nothing_executes(
 
 
 def test_a_payload_of_another_step_is_refused(runtime: Runtime, effects: Effects):
-    """Payloads are bound to their place."""
+    """A payload of another step is refused."""
 
     @step
     def f(x):
@@ -353,7 +356,7 @@ def test_a_payload_of_another_step_is_refused(runtime: Runtime, effects: Effects
 def test_a_missing_class_is_named_and_the_run_stays_resumable(
     runtime: Runtime, flavour: Flavour, effects: Effects, monkeypatch
 ):
-    """Rename a class, and the error says which one is missed; give it back, and the run continues."""
+    """A missing class is named, and with the class the run continues."""
     import sys
 
     w = stopped(runtime, flavour, effects)
@@ -367,7 +370,7 @@ def test_a_missing_class_is_named_and_the_run_stays_resumable(
 
 
 def test_a_result_stored_by_another_codec_still_loads(storage, clock, effects: Effects):
-    """The envelope names its codec, so changing the runtime's loses nothing."""
+    """A result of another codec still loads, because the envelope names its codec."""
     stop = [True]
 
     @step
@@ -389,7 +392,7 @@ def test_a_result_stored_by_another_codec_still_loads(storage, clock, effects: E
 
 
 def test_signed_payloads_need_the_key(storage, clock, monkeypatch, effects: Effects):
-    """With ``FLOWDSL_SECRET_KEY`` another key, or none, loads nothing."""
+    """With ``FLOWDSL_SECRET_KEY``, another key or no key loads nothing."""
     stop = [True]
 
     @step
@@ -416,7 +419,7 @@ def test_signed_payloads_need_the_key(storage, clock, monkeypatch, effects: Effe
 
 
 def test_results_of_steps_with_the_same_result_are_independent(runtime: Runtime, flavour: Flavour):
-    """Two steps that return one object give two."""
+    """Two steps that return the same object give two objects."""
     shared = [0]
 
     @flavour.step
@@ -435,7 +438,7 @@ def test_results_of_steps_with_the_same_result_are_independent(runtime: Runtime,
 def test_memo_shares_results_across_runs(
     runtime: Runtime, flavour: Flavour, effects: Effects, hooks: Recorder
 ):
-    """A hit is copied into the run, with no attempt of its own."""
+    """A memo hit is copied into the run, without an attempt of its own."""
 
     @flavour.step(memo=True)
     def f(x):
@@ -452,7 +455,7 @@ def test_memo_shares_results_across_runs(
 
 
 def test_a_replay_never_depends_on_the_memo_again(runtime: Runtime, effects: Effects):
-    """Forgetting the memo does not touch the run that had copied it."""
+    """Forgetting a memo does not change a run that has copied it."""
     stop = [False]
 
     @step(memo=True)
@@ -477,7 +480,7 @@ def test_a_replay_never_depends_on_the_memo_again(runtime: Runtime, effects: Eff
 
 
 def test_memos_expire(runtime: Runtime, clock, effects: Effects):
-    """``expires=`` counts from the moment the result was recorded."""
+    """``expires=`` counts from the moment when the result was recorded."""
 
     @step(memo=True, expires="1 hour")
     def f():
@@ -495,7 +498,7 @@ def test_memos_expire(runtime: Runtime, clock, effects: Effects):
 
 
 def test_a_changed_default_is_a_miss_of_the_memo(runtime: Runtime, effects: Effects):
-    """What was computed with another default is another result."""
+    """A changed default is a miss of the memo."""
 
     def make(rate):
         @step(memo=True, name="memo.rated")
@@ -515,7 +518,7 @@ def test_a_changed_default_is_a_miss_of_the_memo(runtime: Runtime, effects: Effe
 
 
 def test_memo_of_a_method_needs_an_identity(runtime: Runtime):
-    """``self`` without ``__flow_key__`` has none."""
+    """``memo=True`` of a method is refused if ``self`` has no ``__flow_key__``."""
     from flowdsl.errors import UnkeyableArgument
 
     class Shop:
@@ -532,7 +535,7 @@ def test_memo_of_a_method_needs_an_identity(runtime: Runtime):
 
 
 def test_a_failure_is_not_memoised(runtime: Runtime, flavour: Flavour, effects: Effects):
-    """Only results are shared."""
+    """A failure is not shared as a memo."""
 
     @flavour.step(memo=True, retry=Retry(attempts=1))
     def f():

@@ -1,4 +1,4 @@
-"""Messages that a run sends to another run: once each."""
+"""Messages that a run sends to another run: each is sent once."""
 
 import asyncio
 import threading
@@ -55,7 +55,7 @@ def test_a_message_is_sent_once_whatever_is_resumed(inbox, flavour):
 
 
 def test_an_awaited_message_leaves_the_event_loop_free(inbox):
-    """``await rt.aio.signal(…)`` in an async body: stored by another thread than the loop's, once each."""
+    """``await rt.aio.signal(…)`` in an async body is stored by another thread, once for each call."""
     loops = set()
 
     class Watched(RelayStorage):
@@ -82,7 +82,7 @@ def test_an_awaited_message_leaves_the_event_loop_free(inbox):
 
 
 def test_a_retried_step_sends_once(runtime, inbox):
-    """In a step, too, a call is one message however often the body is tried."""
+    """A step that is retried sends the message of one call once."""
     fails = [True, True]
 
     @step
@@ -102,7 +102,7 @@ def test_a_retried_step_sends_once(runtime, inbox):
 
 
 def test_a_replay_sends_nothing_to_a_run_that_has_ended(storage, inbox):
-    """The message was sent; that its receiver has ended since does not change the replay."""
+    """A replay sends nothing again, although the receiver has ended since."""
     fails = [True]
 
     @step
@@ -128,7 +128,7 @@ def test_a_replay_sends_nothing_to_a_run_that_has_ended(storage, inbox):
 
 
 def test_a_receiver_that_has_ended_is_an_error_every_time(storage, inbox):
-    """``RunFinished`` reaches the body, on the first run and on the replay."""
+    """``RunFinished`` reaches the body on the first run and on the replay."""
 
     @workflow(id="sender")
     def sender():
@@ -143,7 +143,7 @@ def test_a_receiver_that_has_ended_is_an_error_every_time(storage, inbox):
 
 
 def test_a_key_of_ones_own_counts(runtime, inbox):
-    """A given ``key`` drops the second message, from a run as from outside."""
+    """A second message with the same ``key`` is dropped, from a run as from outside."""
 
     @workflow
     def sender():

@@ -22,7 +22,7 @@ YEARS = 10 * 365 * 86_400.0
      ("1 day", 86_400), ("2 weeks", 1_209_600), ("15m", 900), ("1h30m", 5400)],
 )  # fmt: skip
 def test_sleep_lasts_as_long_as_it_says(runtime, clock, flavour, verbs, duration, seconds):
-    """Every form of a duration means its seconds."""
+    """Each form of a duration sleeps for its seconds."""
 
     @flavour.workflow
     def w():
@@ -35,7 +35,7 @@ def test_sleep_lasts_as_long_as_it_says(runtime, clock, flavour, verbs, duration
 
 @pytest.mark.parametrize("duration", ["1 month", "2 years", -1, "-5 min", "soon", "", float("nan")])
 def test_nonsense_is_no_duration(runtime, flavour, verbs, duration):
-    """Months, years, negatives and nonsense raise ``ValueError``, and nothing is recorded."""
+    """Months, years, negative and unreadable durations raise ``ValueError``, and nothing is recorded."""
 
     @flavour.workflow
     def w():
@@ -47,7 +47,7 @@ def test_nonsense_is_no_duration(runtime, flavour, verbs, duration):
 
 
 def test_sleep_until_a_moment(runtime, clock, flavour, verbs):
-    """It sleeps to an aware moment; a naive one and other things are refused; one in the past passes at once."""
+    """``sleep_until`` takes an aware time, refuses a naive one, and returns at once for a past one."""
     moment = datetime.fromtimestamp(clock.now(), UTC) + timedelta(days=3)
 
     @flavour.workflow
@@ -72,7 +72,7 @@ def test_sleep_until_a_moment(runtime, clock, flavour, verbs):
 
 
 def test_an_elapsed_sleep_is_not_slept_again(storage, clock, flavour, verbs, effects: Effects):
-    """A run that died after its sleep replays it at once."""
+    """A sleep that has ended is replayed at once."""
 
     @flavour.step
     def after():
@@ -93,7 +93,7 @@ def test_an_elapsed_sleep_is_not_slept_again(storage, clock, flavour, verbs, eff
 
 
 def test_a_resume_sleeps_what_is_left_by_the_wall_clock(storage, flavour, verbs):
-    """Across restarts the wall clock rules: what passed while nobody executed the run counts."""
+    """A resume sleeps only for the rest of the time, by the wall clock."""
     first = VirtualClock(0.0)
 
     @flavour.workflow
@@ -109,7 +109,7 @@ def test_a_resume_sleeps_what_is_left_by_the_wall_clock(storage, flavour, verbs)
 
 
 def test_a_longer_sleep_in_the_code_does_not_change_one_that_has_begun(storage, clock, effects: Effects):
-    """The duration is no part of the identity."""
+    """A changed duration in the code does not change a sleep that has begun."""
     long = ["1 hour"]
 
     @workflow
@@ -127,7 +127,7 @@ def test_a_longer_sleep_in_the_code_does_not_change_one_that_has_begun(storage, 
 
 @pytest.mark.parametrize("jump", [YEARS, -YEARS])
 def test_a_clock_that_is_set_fires_no_sleep_early_or_twice(storage, wall, flavour, verbs, effects, jump):
-    """The wall clock goes forwards or backwards by years: a sleep takes as long as it would have."""
+    """A wall clock that is set by years changes no sleep."""
 
     @flavour.step
     def woke():
@@ -151,7 +151,7 @@ def test_a_clock_that_is_set_fires_no_sleep_early_or_twice(storage, wall, flavou
 
 @pytest.mark.parametrize("jump", [YEARS, -YEARS])
 def test_a_clock_that_is_set_does_not_move_a_runs_deadline(storage, wall, flavour, verbs, jump):
-    """The deadline of a run goes by the time that passes."""
+    """The deadline of a run does not move when the clock is set."""
 
     @flavour.step
     def sets():
@@ -172,7 +172,7 @@ def test_a_clock_that_is_set_does_not_move_a_runs_deadline(storage, wall, flavou
 
 @pytest.mark.parametrize("jump", [YEARS, -YEARS])
 def test_a_clock_that_is_set_does_not_move_the_timeout_of_a_wait(storage, wall, jump):
-    """A wait that is woken by another signal waits on for what is left of its time."""
+    """A wait that another signal wakes goes on for the rest of its time, although the clock is set."""
 
     @workflow(id="w")
     def w():
@@ -190,7 +190,7 @@ def test_a_clock_that_is_set_does_not_move_the_timeout_of_a_wait(storage, wall, 
 
 
 def test_a_signal_does_not_end_a_sleep(runtime, clock, flavour, verbs):
-    """What is sent to a run that sleeps is kept; the sleep goes on."""
+    """A signal to a sleeping run is kept, and the sleep goes on."""
 
     @flavour.step
     def tell():
@@ -208,7 +208,7 @@ def test_a_signal_does_not_end_a_sleep(runtime, clock, flavour, verbs):
 
 
 def test_a_signal_does_not_cut_short_the_wait_between_attempts(runtime, clock):
-    """A step's backoff lasts although signals come, to its run and to another branch of it."""
+    """A signal does not shorten the wait between attempts."""
     from flowdsl import Retry
 
     tries = []
@@ -239,7 +239,7 @@ def test_a_signal_does_not_cut_short_the_wait_between_attempts(runtime, clock):
 
 
 def test_thousands_of_sleeping_async_runs_cost_no_thread_each(storage):
-    """Three thousand runs sleep on one event loop, on a handful of threads."""
+    """Three thousand sleeping runs need one event loop and a few threads."""
     count = 3000 if storage.inline else 300
     most = []
 
@@ -259,7 +259,7 @@ def test_thousands_of_sleeping_async_runs_cost_no_thread_each(storage):
 
 
 def test_a_run_deadline_survives_a_restart(storage, flavour, verbs, effects: Effects):
-    """A resume has only what is left of the run's time; then the run fails with ``RunTimeout``."""
+    """A resumed run has only the rest of its deadline, and then fails with ``RunTimeout``."""
 
     @flavour.workflow(timeout=1000)
     def w():
@@ -276,7 +276,7 @@ def test_a_run_deadline_survives_a_restart(storage, flavour, verbs, effects: Eff
 
 
 def test_retrying_a_timed_out_run_starts_a_new_deadline_of_the_same_length(runtime, clock, flavour, verbs):
-    """However often it is retried, a run has its timeout, not more."""
+    """A retry of a timed-out run starts a new deadline of the same length, and no more."""
 
     @flavour.workflow(timeout=100, id="w")
     def w():
@@ -294,7 +294,7 @@ def test_retrying_a_timed_out_run_starts_a_new_deadline_of_the_same_length(runti
 
 
 def test_verbs_of_the_other_kind_are_refused(runtime, flavour):
-    """A sync verb in an async body, and the reverse, raises ``TypeError`` that names the alternative."""
+    """A sync verb in an async body, or the reverse, raises a ``TypeError`` that names the right verb."""
     wrong = flowdsl if flavour.is_async else aio
 
     @flavour.workflow
@@ -307,6 +307,6 @@ def test_verbs_of_the_other_kind_are_refused(runtime, flavour):
 
 
 def test_sleep_outside_a_run_says_where_it_belongs():
-    """A durable verb needs a run."""
+    """``sleep`` outside a run is refused, and the message says where it belongs."""
     with pytest.raises(FlowError, match="inside a run"):
         flowdsl.sleep(1)

@@ -15,7 +15,7 @@ class Stop(BaseException):
 def test_a_step_runs_once_and_a_replay_returns_its_record(
     runtime: Runtime, flavour: Flavour, effects: Effects
 ):
-    """What was recorded is returned, not executed again, when an interrupted run continues."""
+    """When an interrupted run continues, a recorded step returns its result and does not execute."""
     crash = [True]
 
     @flavour.step
@@ -39,7 +39,7 @@ def test_a_step_runs_once_and_a_replay_returns_its_record(
 
 
 def test_outside_a_run_a_step_is_a_plain_call(runtime: Runtime, flavour: Flavour, effects: Effects):
-    """Unit tests of steps need no run, and nothing is recorded."""
+    """Outside a run a step is a plain call, and nothing is recorded."""
 
     @flavour.step
     def double(x):
@@ -52,7 +52,7 @@ def test_outside_a_run_a_step_is_a_plain_call(runtime: Runtime, flavour: Flavour
 
 
 def test_outside_a_run_even_what_has_no_key_may_be_passed():
-    """A plain call asks for no key."""
+    """Outside a run a step accepts arguments without an encoding."""
 
     @step
     def same(x):
@@ -117,7 +117,7 @@ def test_occurrence_counts_equal_calls_and_ordinal_all_calls_of_a_path(runtime: 
 
 
 def test_key_predicts_the_key_of_the_first_call(runtime: Runtime, flavour: Flavour):
-    """``s.key(*a)`` is the key of a first such call in a run."""
+    """``s.key(*a)`` is the key of the first such call in a run."""
 
     @flavour.step(version=3)
     def f(x, y=2):
@@ -139,7 +139,7 @@ def test_key_predicts_the_key_of_the_first_call(runtime: Runtime, flavour: Flavo
 
 
 def test_the_result_is_durable_before_the_caller_sees_it(storage, clock):
-    """The trap: acknowledged, then lost. A save that fails never shows the caller a result."""
+    """A result is stored before the caller sees it, and a save that fails shows no result."""
     seen = []
 
     @step
@@ -159,7 +159,7 @@ def test_the_result_is_durable_before_the_caller_sees_it(storage, clock):
 
 
 def test_a_run_is_recorded_before_its_body_executes(runtime: Runtime, flavour: Flavour):
-    """When the body begins, the run can be found."""
+    """When the body of a run begins, the run can be found in the storage."""
 
     @flavour.workflow
     def w():
@@ -173,7 +173,7 @@ def test_a_run_is_recorded_before_its_body_executes(runtime: Runtime, flavour: F
 def test_a_custom_base_exception_leaves_the_run_resumable(
     runtime: Runtime, flavour: Flavour, effects: Effects
 ):
-    """What is no Exception is no failure of the run."""
+    """A user's exception that derives only from ``BaseException`` leaves the run resumable."""
     stop = [True]
 
     @flavour.step
@@ -195,7 +195,7 @@ def test_a_custom_base_exception_leaves_the_run_resumable(
 
 
 def test_equal_values_in_other_order_are_the_same_call(runtime: Runtime):
-    """Dicts and sets count by content."""
+    """Dicts and sets with equal content in another order are the same call."""
 
     @step
     def f(x):
@@ -208,7 +208,7 @@ def test_equal_values_in_other_order_are_the_same_call(runtime: Runtime):
 
 
 def test_ignored_parameters_are_neither_counted_nor_stored(runtime: Runtime):
-    """``ignore=`` leaves a parameter out of key and record."""
+    """An ignored parameter is neither in the key nor in the record."""
 
     @step(ignore=("client",))
     def fetch(url, client=None):
@@ -226,7 +226,7 @@ def test_ignored_parameters_are_neither_counted_nor_stored(runtime: Runtime):
 
 
 def test_key_callable_replaces_the_arguments(runtime: Runtime):
-    """With ``key=``, what it returns is what counts."""
+    """With ``key=`` only its result identifies the call."""
 
     @step(key=lambda order: order["id"])
     def ship(order):
@@ -245,7 +245,7 @@ def test_the_version_is_part_of_the_key():
 
 
 def test_identity_is_taken_at_the_call_not_at_the_await(runtime: Runtime, effects: Effects):
-    """An argument that changes between call and await counts as it was at the call."""
+    """A call is identified by its arguments at the call, and not at the await."""
 
     @step
     async def total(items):
@@ -267,7 +267,7 @@ def test_identity_is_taken_at_the_call_not_at_the_await(runtime: Runtime, effect
 
 
 def test_occurrence_is_taken_at_the_call(runtime: Runtime, effects: Effects):
-    """Two equal calls awaited in the other order keep the numbers of their calls."""
+    """Two equal calls that are awaited in reverse order keep the occurrences of their calls."""
 
     @step
     async def f(x):
@@ -286,7 +286,7 @@ def test_occurrence_is_taken_at_the_call(runtime: Runtime, effects: Effects):
 
 
 def test_what_a_body_does_to_its_arguments_is_not_seen_in_the_record(runtime: Runtime):
-    """The readable arguments are those of the call."""
+    """The recorded arguments are those of the call, although the body changes them."""
 
     @step
     def pop(items):
@@ -304,7 +304,7 @@ def test_what_a_body_does_to_its_arguments_is_not_seen_in_the_record(runtime: Ru
 def test_try_around_a_failing_step_takes_the_same_branch_on_replay(
     runtime: Runtime, flavour: Flavour, effects: Effects
 ):
-    """A handled failure is replayed, not executed again."""
+    """A handled failure is replayed and does not execute again, so the same branch is taken."""
     stop = [True]
 
     @flavour.step(retry=Retry(attempts=1))
@@ -333,7 +333,7 @@ def test_try_around_a_failing_step_takes_the_same_branch_on_replay(
 
 
 def test_unused_records_are_reported_by_name(runtime: Runtime, caplog: pytest.LogCaptureFixture):
-    """Records that a completed replay never asked for are named in a warning."""
+    """A completed replay warns of each record that no call used."""
     stop = [True]
 
     @step
@@ -362,7 +362,7 @@ def test_unused_records_are_reported_by_name(runtime: Runtime, caplog: pytest.Lo
 
 
 def test_decorating_again_replaces_quietly(runtime: Runtime, caplog: pytest.LogCaptureFixture):
-    """A notebook cell that is run twice registers its steps again, and the last one counts."""
+    """Decorating again, as in a notebook cell, replaces the step without a warning."""
     cell = '@step(name="cell.f")\ndef f():\n    return {value}\n'
     first, second = ({"step": step}, {"step": step})
     exec(cell.format(value=1), first)
@@ -373,7 +373,7 @@ def test_decorating_again_replaces_quietly(runtime: Runtime, caplog: pytest.LogC
 
 
 def test_an_async_step_in_a_sync_run_is_refused_with_the_alternative(runtime: Runtime):
-    """The message says what to do instead, and nothing is recorded."""
+    """An async step in a sync run is refused, the message says what to do, and nothing is recorded."""
 
     @step
     async def fetch(): ...
@@ -389,7 +389,7 @@ def test_an_async_step_in_a_sync_run_is_refused_with_the_alternative(runtime: Ru
 
 
 def test_a_sync_step_in_an_async_run_works_and_warns_once(runtime: Runtime):
-    """It blocks the loop, and the warning names ``submit``."""
+    """A sync step in an async run blocks the loop and warns once, naming ``submit``."""
 
     @step
     def double(x):
@@ -412,7 +412,7 @@ def test_a_sync_step_in_an_async_run_works_and_warns_once(runtime: Runtime):
 
 
 def test_a_sync_step_in_a_thread_of_an_async_run_blocks_nothing_and_does_not_warn(runtime: Runtime):
-    """``asyncio.to_thread(step)`` is a step of the run, and there is nothing to warn of."""
+    """``asyncio.to_thread(step)`` is a step of the run, without a warning."""
 
     @step
     def double(x):
@@ -428,7 +428,7 @@ def test_a_sync_step_in_a_thread_of_an_async_run_blocks_nothing_and_does_not_war
 
 
 def test_hooks_see_first_execution_and_replay(runtime: Runtime, flavour: Flavour, hooks: Recorder):
-    """A replayed step fires ``on_step_replay`` only."""
+    """A first execution calls the hooks of a step, and a replay only ``on_step_replay``."""
     stop = [True]
 
     @flavour.step

@@ -7,7 +7,7 @@ from flowdsl import Retry, Runtime, step, workflow
 
 
 def test_steps_nest_and_inner_records_stand_in_the_scope_of_the_outer(runtime: Runtime, flavour: Flavour):
-    """A step called in a step has the outer step as scope."""
+    """The scope of a step called in a step is the outer step."""
 
     @flavour.step
     def inner(x):
@@ -36,7 +36,7 @@ def test_steps_nest_and_inner_records_stand_in_the_scope_of_the_outer(runtime: R
 def test_when_the_outer_step_is_retried_the_inner_results_are_replayed(
     runtime: Runtime, flavour: Flavour, effects: Effects
 ):
-    """A retry of the outer body finds the inner records."""
+    """A retry of the outer step replays the inner steps."""
 
     @flavour.step
     def inner(x):
@@ -61,7 +61,7 @@ def test_when_the_outer_step_is_retried_the_inner_results_are_replayed(
 def test_a_failed_inner_step_is_executed_again_when_the_outer_one_is_retried(
     runtime: Runtime, flavour: Flavour, effects: Effects
 ):
-    """An inner failure that leaves the outer body is open, so the retry of the outer body gets past it."""
+    """A failed inner step executes again when the outer step is retried."""
 
     @flavour.step(retry=Retry(attempts=1))
     def inner():
@@ -84,7 +84,7 @@ def test_a_failed_inner_step_is_executed_again_when_the_outer_one_is_retried(
 def test_an_inner_success_is_kept_although_it_failed_in_an_earlier_attempt(
     runtime: Runtime, flavour: Flavour, effects: Effects
 ):
-    """What failed in attempt 1 of the outer step and completed in attempt 2 is not open any more."""
+    """An inner step that failed in the first attempt and completed in the second is not open."""
     fixed = []
 
     @flavour.step(retry=Retry(attempts=1))
@@ -114,7 +114,7 @@ def test_an_inner_success_is_kept_although_it_failed_in_an_earlier_attempt(
 def test_a_step_that_was_answered_by_its_own_record_does_not_enter_its_body(
     runtime: Runtime, effects: Effects
 ):
-    """The inner steps of a recorded step are not asked for, and that is no reason to warn."""
+    """If a recorded step is replayed, its inner records are unused, without a warning."""
     stop = [True]
 
     @step
@@ -141,7 +141,7 @@ def test_a_step_that_was_answered_by_its_own_record_does_not_enter_its_body(
 def test_a_crash_inside_an_outer_step_keeps_its_inner_records(
     runtime: Runtime, flavour: Flavour, effects: Effects
 ):
-    """The outer step was in flight and executes again; the inner one was acknowledged and does not."""
+    """After a crash the outer step executes again, and its recorded inner steps do not."""
     stop = [True]
 
     @flavour.step

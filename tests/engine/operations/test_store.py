@@ -15,7 +15,7 @@ ONCE = Retry(attempts=1)
 
 
 def test_what_each_operation_returns(runtime, flavour, verbs):
-    """Writes return what they document, reads a copy."""
+    """Writes return what the documentation says, and reads return a copy."""
 
     @flavour.workflow
     def w():
@@ -32,7 +32,7 @@ def test_what_each_operation_returns(runtime, flavour, verbs):
 
 
 def test_what_a_step_reads_is_its_own(runtime, flavour, verbs):
-    """A step that changes what it has read, or an item after it was stored, changes no state."""
+    """Changing a value that was read, or an item after it was stored, does not change the store."""
 
     @flavour.step
     def f():
@@ -53,7 +53,8 @@ def test_what_a_step_reads_is_its_own(runtime, flavour, verbs):
 
 
 def test_values_that_cannot_be_applied_change_nothing(runtime, flavour, verbs):
-    """Increments of text and by non-numbers, pushes on what is no list, things that cannot be stored: an error each."""
+    """Incrementing text or by a non-number, pushing to what is no list, and unstorable values raise and
+    change nothing."""
 
     @flavour.workflow
     def w():
@@ -89,7 +90,8 @@ def test_values_that_cannot_be_applied_change_nothing(runtime, flavour, verbs):
 def test_a_value_that_cannot_be_stored_leaves_the_run_resumable(
     runtime, flavour, verbs, effects: Effects, where
 ):
-    """The code is at fault: nothing is retried, undone or failed, and when it is mended the run goes on."""
+    """An unstorable value leaves the run resumable: nothing is retried, undone or failed, and mended code
+    goes on."""
     value = [threading.Lock()]
 
     @flavour.step(undo=lambda result: effects("undo"))
@@ -116,7 +118,7 @@ def test_a_value_that_cannot_be_stored_leaves_the_run_resumable(
 
 
 def test_the_store_belongs_to_one_run(runtime):
-    """Two runs of one workflow do not see each other's keys."""
+    """Two runs of one workflow have separate stores."""
 
     @workflow
     def w(n):
@@ -127,7 +129,7 @@ def test_the_store_belongs_to_one_run(runtime):
 
 
 def test_keys_vanish_when_the_run_completes_after_on_complete(runtime, flavour):
-    """``on_complete`` still reads them; afterwards the state is empty."""
+    """``on_complete`` reads the store, and afterwards it is empty."""
     seen = []
 
     @flavour.workflow(on_complete=lambda run: seen.append(run.state()))
@@ -145,7 +147,7 @@ def test_keys_vanish_when_the_run_completes_after_on_complete(runtime, flavour):
 
 
 def test_on_complete_reads_the_store_by_its_verbs(runtime):
-    """``on_complete`` is inside the run: ``store`` works there."""
+    """``on_complete`` can use the verbs of ``store``."""
     seen = []
 
     @workflow(on_complete=lambda run: seen.append(store.get("a")))
@@ -157,7 +159,7 @@ def test_on_complete_reads_the_store_by_its_verbs(runtime):
 
 
 def test_keys_stay_while_a_failed_run_can_be_retried(runtime, flavour, verbs):
-    """A failed run keeps its state, readable from outside, and its retry goes on from it."""
+    """A failed run keeps its store, and its retry goes on from it."""
     broken = [True]
 
     @flavour.step(retry=ONCE)
@@ -180,7 +182,7 @@ def test_keys_stay_while_a_failed_run_can_be_retried(runtime, flavour, verbs):
 
 
 def test_200_concurrent_threads_get_each_number_once(storage):
-    """200 branches in threads increment once each and get exactly 1..200."""
+    """200 threads that increment once get exactly 1 to 200."""
 
     @step
     def one(n):
@@ -196,7 +198,7 @@ def test_200_concurrent_threads_get_each_number_once(storage):
 
 
 def test_200_concurrent_tasks_get_each_number_once(storage):
-    """200 branches in tasks, by ``map`` and by ``gather``, get exactly 1..200."""
+    """200 tasks that increment once, by ``map`` and by ``gather``, get exactly 1 to 200."""
 
     @step
     async def one(n):
@@ -215,7 +217,7 @@ def test_200_concurrent_tasks_get_each_number_once(storage):
 
 
 def test_a_step_that_pushes_fails_and_is_retried_leaves_one_item(runtime, flavour, verbs, effects: Effects):
-    """Its second attempt gets the first one's result; so does a replay."""
+    """A second attempt, and a replay, get the result of the first push."""
 
     @flavour.step(retry=Retry(attempts=3, jitter=0))
     def f(item):
@@ -232,7 +234,7 @@ def test_a_step_that_pushes_fails_and_is_retried_leaves_one_item(runtime, flavou
 
 
 def test_a_replay_adds_nothing(storage, clock, flavour, verbs):
-    """Wherever the run dies, each write has taken effect once in the end."""
+    """Wherever the run dies, each write takes effect once."""
 
     @flavour.step
     def f():
@@ -258,7 +260,7 @@ def test_a_replay_adds_nothing(storage, clock, flavour, verbs):
 
 
 def test_two_pushes_of_one_branch_keep_their_order(runtime):
-    """However branches interleave, each one's own items stand in its order."""
+    """The pushes of one branch keep their order, however branches interleave."""
 
     @step
     async def f(n):
@@ -278,7 +280,7 @@ def test_two_pushes_of_one_branch_keep_their_order(runtime):
 
 
 def test_reads_of_the_body_are_replayed_and_reads_of_a_step_are_live(storage, clock):
-    """A replay sees what the first run saw; a step sees what is there."""
+    """A read in the body is replayed, and a read in a step gives the present value."""
     broken, seen = [True], []
 
     @step(retry=ONCE)
@@ -304,7 +306,7 @@ def test_reads_of_the_body_are_replayed_and_reads_of_a_step_are_live(storage, cl
 
 
 def test_a_changed_write_diverges_and_reuse_takes_the_recorded_one(storage, clock):
-    """Another value at a resume is a changed call: it raises, or the recorded write stands."""
+    """A changed value of a write diverges, and with ``reuse`` the recorded write stands."""
     value = ["a"]
 
     @step
@@ -327,7 +329,7 @@ def test_a_changed_write_diverges_and_reuse_takes_the_recorded_one(storage, cloc
 
 
 def test_the_state_is_read_from_another_process(tmp_path):
-    """``rt.query(id, "state")`` reads what a run in another process has stored."""
+    """``rt.query(id, "state")`` reads the store of a run in another process."""
     python(
         """
         import sys
@@ -349,7 +351,7 @@ def test_the_state_is_read_from_another_process(tmp_path):
 
 
 def test_an_unknown_query_is_an_error(runtime):
-    """A query has four names; others raise, and so does an unknown run."""
+    """An unknown query and an unknown run raise."""
 
     @workflow(id="w")
     def w():

@@ -19,7 +19,7 @@ def pool():
 
 
 def test_map_gives_results_in_input_order(runtime: Runtime, flavour: Flavour):
-    """Whatever order they end in; several iterables go side by side, the shortest counts."""
+    """``map`` gives results in input order, and with several iterables ends with the shortest."""
 
     @flavour.step
     def f(x, y=0):
@@ -41,7 +41,7 @@ def test_map_gives_results_in_input_order(runtime: Runtime, flavour: Flavour):
 
 
 def test_map_takes_a_generator_that_calls_steps(runtime: Runtime):
-    """The items are made first, in the body's own flow."""
+    """``map`` reads a generator in the body's own flow, so its items may come from steps."""
 
     @step
     def make(x):
@@ -59,7 +59,7 @@ def test_map_takes_a_generator_that_calls_steps(runtime: Runtime):
 
 
 def test_identity_is_taken_at_submit_in_the_callers_scope(runtime: Runtime, flavour: Flavour):
-    """Occurrence and scope do not depend on which worker is quicker."""
+    """The key of a submitted step does not depend on the workers' speed."""
 
     @flavour.step
     def f(items):
@@ -87,7 +87,7 @@ def test_identity_is_taken_at_submit_in_the_callers_scope(runtime: Runtime, flav
 
 
 def test_map_in_async_code_takes_identity_at_the_call(runtime: Runtime, effects: Effects):
-    """Not when it is awaited."""
+    """In async code ``map`` identifies its steps at the call, and not when it is awaited."""
 
     @step
     async def f(x):
@@ -105,7 +105,7 @@ def test_map_in_async_code_takes_identity_at_the_call(runtime: Runtime, effects:
 
 
 def test_submitted_steps_are_recorded_and_replayed(runtime: Runtime, flavour: Flavour, effects: Effects):
-    """A resume executes only those that were not."""
+    """A resume executes only submitted steps that were not recorded."""
     stop = [True]
 
     @flavour.step
@@ -129,7 +129,7 @@ def test_submitted_steps_are_recorded_and_replayed(runtime: Runtime, flavour: Fl
 
 
 def test_sync_steps_execute_on_the_steps_executor(runtime: Runtime, pool):
-    """All of them, whoever asks for the result."""
+    """Sync steps execute on their ``executor=``, whoever asks for the result."""
 
     @step(executor=pool)
     def f(x):
@@ -143,7 +143,7 @@ def test_sync_steps_execute_on_the_steps_executor(runtime: Runtime, pool):
 
 
 def test_the_runtimes_executor_is_the_default(storage, clock, pool):
-    """``Runtime(executor=…)`` for steps that name none."""
+    """``Runtime(executor=…)`` is for steps without an executor of their own."""
 
     @step
     def f(x):
@@ -158,7 +158,7 @@ def test_the_runtimes_executor_is_the_default(storage, clock, pool):
 
 
 def test_sync_steps_submitted_in_async_code_execute_in_threads(runtime: Runtime):
-    """``await s.submit(…)`` is the way to call them without blocking the loop."""
+    """``await s.submit(…)`` executes a sync step in a thread."""
 
     @step
     def f(x):
@@ -172,7 +172,7 @@ def test_sync_steps_submitted_in_async_code_execute_in_threads(runtime: Runtime)
 
 
 def test_async_steps_submitted_in_sync_code(runtime: Runtime, effects: Effects):
-    """They execute on the runtime's own loop, side by side."""
+    """In sync code submitted async steps execute concurrently on the runtime's loop."""
 
     @step
     async def f(x):
@@ -188,7 +188,7 @@ def test_async_steps_submitted_in_sync_code(runtime: Runtime, effects: Effects):
 
 
 def test_steps_that_wait_for_steps_do_not_exhaust_a_bounded_pool(runtime: Runtime, pool):
-    """Nested submits on two threads."""
+    """Nested submits do not exhaust a pool of two threads."""
 
     @step(executor=pool)
     def leaf(x):
@@ -206,7 +206,7 @@ def test_steps_that_wait_for_steps_do_not_exhaust_a_bounded_pool(runtime: Runtim
 
 
 def test_nested_map_on_the_default_pool(runtime: Runtime):
-    """The same without an executor."""
+    """A nested ``map`` does not exhaust the default pool."""
 
     @step
     def leaf(x):
@@ -225,7 +225,7 @@ def test_nested_map_on_the_default_pool(runtime: Runtime):
 
 @pytest.mark.parametrize("limit", [1, 2, 5])
 def test_limit_bounds_how_many_execute_at_once(runtime: Runtime, flavour: Flavour, limit):
-    """Never more than ``limit``, and all of them in the end."""
+    """At most ``limit`` steps execute at once, and all of them in the end."""
     lock, now, most = threading.Lock(), [0], [0]
 
     def enter():
@@ -262,7 +262,7 @@ def test_limit_bounds_how_many_execute_at_once(runtime: Runtime, flavour: Flavou
 
 @pytest.mark.parametrize("limit", [0, -1, 1.5, "2", True])
 def test_a_limit_that_makes_no_sense(limit):
-    """Refused at the call."""
+    """An impossible ``limit`` is refused at the call."""
 
     @step
     def f(x): ...
@@ -275,7 +275,7 @@ def test_a_limit_that_makes_no_sense(limit):
 def test_map_raises_the_original_exception_of_the_first_item_that_failed(
     runtime: Runtime, flavour: Flavour, effects: Effects, limit
 ):
-    """Those that had begun end and are recorded; the run can be continued."""
+    """``map`` raises the first failure after the executing steps ended and were recorded."""
     fixed = []
 
     @flavour.step(retry=ONCE)
@@ -300,7 +300,7 @@ def test_map_raises_the_original_exception_of_the_first_item_that_failed(
 
 
 def test_after_a_failure_a_limited_map_begins_no_more(runtime: Runtime, flavour: Flavour, effects: Effects):
-    """With one at a time, nothing behind the failed item executes."""
+    """After a failure, ``map`` with a limit of one begins no other item."""
 
     @flavour.step(retry=ONCE)
     def f(x):
@@ -320,7 +320,7 @@ def test_after_a_failure_a_limited_map_begins_no_more(runtime: Runtime, flavour:
 
 
 def test_time_goes_on_after_a_map_that_failed(runtime: Runtime, clock):
-    """Calls that were withdrawn do not keep a virtual clock from skipping."""
+    """Steps that ``map`` withdrew do not stop a virtual clock."""
 
     @step(retry=ONCE)
     def f(x):
@@ -348,7 +348,7 @@ def test_time_goes_on_after_a_map_that_failed(runtime: Runtime, clock):
 
 
 def test_time_goes_on_while_submitted_steps_wait(runtime: Runtime, clock):
-    """A future whose step waits for its next attempt is waited for in virtual time."""
+    """A virtual clock skips the wait between attempts of a submitted step."""
 
     @step(retry=Retry(attempts=2, initial=60, maximum=60, jitter=0))
     def f(x):
@@ -366,7 +366,7 @@ def test_time_goes_on_while_submitted_steps_wait(runtime: Runtime, clock):
 
 
 def test_a_future_answers_as_futures_do(runtime: Runtime):
-    """``result``, ``exception``, ``done``, ``add_done_callback``, and ``result(timeout)``."""
+    """A future has ``result``, ``exception``, ``done``, ``add_done_callback`` and ``result(timeout)``."""
     gate, called = threading.Event(), threading.Event()
 
     @step(retry=ONCE)
@@ -395,7 +395,7 @@ def test_a_future_answers_as_futures_do(runtime: Runtime):
 
 
 def test_a_run_waits_for_what_it_submitted(runtime: Runtime, flavour: Flavour, effects: Effects):
-    """Nobody asks for the result, and it is recorded before the run completes."""
+    """A run completes only after the steps that it submitted are recorded."""
 
     @flavour.step
     def f(x):
@@ -414,7 +414,7 @@ def test_a_run_waits_for_what_it_submitted(runtime: Runtime, flavour: Flavour, e
 
 
 def test_a_failure_that_nobody_asked_for_is_logged(runtime: Runtime, flavour: Flavour, caplog):
-    """It is no failure of the run, and no secret either."""
+    """A failure of a submitted step that nobody asked for is logged, and does not fail the run."""
 
     @flavour.step(retry=ONCE)
     def f():
@@ -433,7 +433,7 @@ def test_a_failure_that_nobody_asked_for_is_logged(runtime: Runtime, flavour: Fl
 def test_outside_a_run_submit_and_map_execute_without_a_record(
     runtime: Runtime, flavour: Flavour, effects: Effects
 ):
-    """Unit tests of code that fans out need no run."""
+    """Outside a run ``submit`` and ``map`` execute without a record."""
 
     @flavour.step
     def f(x):
@@ -452,7 +452,7 @@ def test_outside_a_run_submit_and_map_execute_without_a_record(
 
 
 def test_retries_hold_for_submitted_steps(runtime: Runtime, flavour: Flavour, effects: Effects):
-    """Each call has its own attempts."""
+    """Each submitted step has its own attempts."""
 
     @flavour.step(retry=Retry(attempts=3, jitter=0))
     def f(x):
@@ -474,12 +474,12 @@ def test_retries_hold_for_submitted_steps(runtime: Runtime, flavour: Flavour, ef
 
 
 def test_the_current_runtime_is_found_in_pool_threads(runtime: Runtime, pool):
-    """Threads that inherit no context find the innermost open one."""
+    """A pool thread without a context uses the innermost open runtime."""
     assert pool.submit(current_runtime).result() is runtime
 
 
 def test_an_async_step_cancelled_before_it_began_never_begins(runtime: Runtime, effects: Effects):
-    """From sync code it begins on a loop in another thread; what ``cancel()`` says holds there too."""
+    """An async step that is cancelled before it begins never begins, and ``cancel()`` says so."""
 
     @step
     async def f(x):
@@ -500,7 +500,7 @@ def test_an_async_step_cancelled_before_it_began_never_begins(runtime: Runtime, 
 
 
 def test_an_async_run_waits_for_a_task_of_another_loop(runtime: Runtime, effects: Effects):
-    """A sync body in a thread has submitted an async step and has not waited for it: the run does."""
+    """A run waits for an async step that a sync body in a thread has submitted."""
     gate = threading.Event()
 
     @step
@@ -523,7 +523,7 @@ def test_an_async_run_waits_for_a_task_of_another_loop(runtime: Runtime, effects
 
 @pytest.mark.parametrize("timeout", ["x", -1, True, float("nan"), []])
 def test_a_timeout_that_is_none_is_refused(runtime: Runtime, timeout):
-    """Done or not, failed or not: the error is about the timeout, and says what one is."""
+    """An invalid timeout is an error about the timeout, whether or not the future is done."""
 
     @step(retry=ONCE)
     def f(broken):

@@ -59,7 +59,7 @@ class Scrambled(Executor):
 
 @pytest.mark.parametrize("make", [Immediate, lambda: Scrambled(1), lambda: Scrambled(2)])
 def test_executors_of_ones_own(runtime: Runtime, effects: Effects, make):
-    """Whatever submits a function and gives a future."""
+    """Any object with ``submit`` that returns a future works as an executor."""
 
     @step
     def inner(x):
@@ -113,7 +113,7 @@ def processes():
 
 
 def test_a_process_pool(runtime: Runtime, processes, effects: Effects):
-    """The body executes there, everything durable here."""
+    """A body executes in the process pool, and everything durable here."""
     stop = [True]
     there = in_process.options(executor=processes)
 
@@ -136,7 +136,7 @@ def test_a_process_pool(runtime: Runtime, processes, effects: Effects):
 
 
 def test_methods_in_a_process_pool(runtime: Runtime, processes):
-    """``self`` and ``cls`` go with them."""
+    """``self`` and ``cls`` are sent to the process pool."""
     scale = Scale(3)
 
     @workflow
@@ -148,7 +148,7 @@ def test_methods_in_a_process_pool(runtime: Runtime, processes):
 
 
 def test_a_process_pool_in_async_code(runtime: Runtime, processes):
-    """Awaited like any other future."""
+    """In async code a step on a process pool is awaited like any future."""
 
     @workflow
     async def w():
@@ -159,7 +159,7 @@ def test_a_process_pool_in_async_code(runtime: Runtime, processes):
 
 
 def test_a_local_function_in_a_process_pool(runtime: Runtime, processes):
-    """What cannot be imported there is sent by value."""
+    """A function that a worker cannot import is sent by value."""
     offset = 100
 
     def local(x):

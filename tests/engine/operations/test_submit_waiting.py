@@ -10,7 +10,7 @@ from flowdsl import step, workflow
 
 
 def test_the_functions_of_concurrent_futures_take_them(runtime):
-    """``wait`` and ``as_completed`` give the futures that they were given."""
+    """``concurrent.futures.wait`` and ``as_completed`` take the futures, and return the same objects."""
 
     @step
     def double(n):
@@ -29,7 +29,8 @@ def test_the_functions_of_concurrent_futures_take_them(runtime):
 
 @pytest.mark.parametrize("is_async", [False, True])
 def test_the_functions_of_asyncio_take_them(runtime, is_async):
-    """``wait``, with and without a timeout, ``gather`` and ``as_completed``; callbacks come on the event loop."""
+    """``asyncio.wait``, ``gather`` and ``as_completed`` take the futures, and callbacks come on the event
+    loop."""
 
     @Flavour(is_async).step
     def double(n):

@@ -6,7 +6,7 @@ from flowdsl import current_run, step, workflow
 
 
 def test_tags_are_filterable_at_once(runtime):
-    """From the body and from outside; old ones stay, the same name is replaced."""
+    """Tags from the body and from outside are found at once; new values replace old ones."""
 
     @workflow(id="w", tags={"shop": "north"})
     def w():
@@ -22,7 +22,7 @@ def test_tags_are_filterable_at_once(runtime):
 
 
 def test_names_that_were_plain_stay(runtime):
-    """Tags without a value keep their names beside new ones."""
+    """Tags without a value stay beside new ones."""
 
     @workflow(id="w", tags=("urgent",))
     def w():
@@ -34,7 +34,7 @@ def test_names_that_were_plain_stay(runtime):
 
 
 def test_values_are_texts(runtime):
-    """Anything else is a ``TypeError``, and nothing changes."""
+    """A value that is no text is a ``TypeError``, and no tag changes."""
 
     @workflow(id="w")
     def w():
@@ -47,7 +47,7 @@ def test_values_are_texts(runtime):
 
 
 def test_a_step_may_tag_too(runtime):
-    """A tag is written once more on a retry, which changes nothing."""
+    """A step may tag, and a retry writes the same tag again."""
 
     @step
     def mark():

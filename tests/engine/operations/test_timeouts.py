@@ -15,7 +15,8 @@ ONCE = Retry(attempts=1)
 
 
 def test_an_async_step_is_cancelled_at_its_timeout(runtime, clock, effects: Effects):
-    """The body gets a cancellation, the caller a ``StepTimeout`` that is a ``TimeoutError``."""
+    """At its timeout an async step is cancelled, and the caller gets a ``StepTimeout``, which is a
+    ``TimeoutError``."""
 
     @step(timeout=5, retry=ONCE)
     async def slow():
@@ -39,7 +40,7 @@ def test_an_async_step_is_cancelled_at_its_timeout(runtime, clock, effects: Effe
 
 
 def test_a_sync_step_is_left_behind_at_its_timeout_and_says_so(runtime, caplog, effects: Effects):
-    """Its body goes on in a thread; its outcome is discarded, and both are said."""
+    """At its timeout a sync step is left behind and its outcome discarded, and the log says both."""
     gate, ended = threading.Event(), threading.Event()
 
     @step(timeout=0.05, retry=ONCE)
@@ -65,7 +66,7 @@ def test_a_sync_step_is_left_behind_at_its_timeout_and_says_so(runtime, caplog, 
 
 
 def test_a_step_within_its_timeout_is_not_disturbed(runtime, effects: Effects):
-    """Its result, its exceptions and its nested steps are as without a timeout."""
+    """Within its timeout a step has the same result, exceptions and nested steps as without one."""
 
     @step
     def inner(x):
@@ -88,7 +89,7 @@ def test_a_step_within_its_timeout_is_not_disturbed(runtime, effects: Effects):
 
 
 def test_a_timeout_is_of_one_attempt_and_is_retried(runtime, clock, effects: Effects):
-    """Three attempts, each with its own time."""
+    """A timeout is for one attempt, and a retry has the whole time again."""
 
     @step(timeout=5, retry=Retry(attempts=3, initial=1, multiplier=1, jitter=0))
     async def slow():
@@ -106,7 +107,7 @@ def test_a_timeout_is_of_one_attempt_and_is_retried(runtime, clock, effects: Eff
 
 
 def test_a_body_that_was_left_behind_records_nothing_more(runtime, effects: Effects):
-    """A durable call that it makes later does not execute."""
+    """A body that was left behind executes no later durable call."""
     gate, ended = threading.Event(), threading.Event()
 
     @step
@@ -137,7 +138,7 @@ def test_a_body_that_was_left_behind_records_nothing_more(runtime, effects: Effe
 
 
 def test_a_timeout_error_of_the_body_is_the_bodys(runtime):
-    """What the body raises is not taken for the step's timeout."""
+    """A ``TimeoutError`` of the body is not taken for the step's timeout."""
 
     @step(timeout=60, retry=ONCE)
     async def f():
@@ -154,7 +155,7 @@ def test_a_timeout_error_of_the_body_is_the_bodys(runtime):
 
 @pytest.mark.parametrize("timeout", [0, -1, "soon", "1 month", float("nan"), float("inf"), True, [1]])
 def test_timeouts_are_validated_at_decoration(timeout):
-    """Nothing, negatives and nonsense are refused."""
+    """Zero, negative and unreadable timeouts are refused when the step is decorated."""
     with pytest.raises((TypeError, ValueError)):
         step(timeout=timeout)(lambda: None)
     with pytest.raises((TypeError, ValueError)):
@@ -164,7 +165,7 @@ def test_timeouts_are_validated_at_decoration(timeout):
 
 
 def test_an_async_run_is_stopped_at_its_deadline(runtime, clock, hooks: Recorder, effects: Effects):
-    """``RunTimeout`` crosses the body, whatever it catches; the run is failed."""
+    """``RunTimeout`` passes through the body, whatever it catches, and the run has failed."""
 
     @step
     async def slow():
@@ -189,7 +190,7 @@ def test_an_async_run_is_stopped_at_its_deadline(runtime, clock, hooks: Recorder
 
 
 def test_a_run_that_waits_for_a_retry_is_stopped_at_its_deadline(runtime, clock):
-    """A pause between attempts ends with the run's time."""
+    """The wait between attempts ends at the run's deadline."""
 
     @step(retry=Retry(attempts=9, initial=30, maximum=30, jitter=0))
     def f():
@@ -206,7 +207,7 @@ def test_a_run_that_waits_for_a_retry_is_stopped_at_its_deadline(runtime, clock)
 
 
 def test_a_sync_run_past_its_deadline_makes_no_further_step(runtime, clock, effects: Effects):
-    """A body cannot be stopped: it ends, and the next durable call does not begin."""
+    """After the deadline a sync run ends its present step, and begins no other."""
 
     @step
     def slow():
@@ -225,7 +226,7 @@ def test_a_sync_run_past_its_deadline_makes_no_further_step(runtime, clock, effe
 
 
 def test_a_sync_run_whose_last_step_passed_the_deadline_has_timed_out(runtime, clock):
-    """Sync and async runs agree: past the deadline is past the deadline."""
+    """A sync run whose last step passed the deadline has timed out, as an async run has."""
 
     @step
     def slow():
@@ -240,7 +241,7 @@ def test_a_sync_run_whose_last_step_passed_the_deadline_has_timed_out(runtime, c
 
 
 def test_retrying_a_timed_out_run_starts_a_new_deadline(runtime, clock, effects: Effects):
-    """What was recorded is replayed, and the time begins anew."""
+    """A retry replays the records, and starts a new deadline."""
 
     @step
     async def fast():
@@ -267,7 +268,7 @@ def test_retrying_a_timed_out_run_starts_a_new_deadline(runtime, clock, effects:
 
 
 def test_an_interrupted_run_keeps_its_deadline(runtime, clock):
-    """A crash buys no time."""
+    """An interrupted run keeps its deadline."""
     stop = [True]
 
     @step
@@ -287,7 +288,7 @@ def test_an_interrupted_run_keeps_its_deadline(runtime, clock):
 
 
 def test_options_give_one_call_its_timeout(runtime, clock):
-    """``w.options(timeout=…)`` beats the decorator's."""
+    """``w.options(timeout=…)`` wins over the decorator."""
 
     @step
     async def slow():
@@ -302,7 +303,7 @@ def test_options_give_one_call_its_timeout(runtime, clock):
 
 
 def test_the_timeout_of_options_holds_for_one_call(runtime, clock, effects: Effects):
-    """``s.options(timeout=…)`` leaves the step as it was."""
+    """``s.options(timeout=…)`` holds for one call and does not change the step."""
 
     @step(retry=ONCE)
     async def slow():
@@ -320,7 +321,7 @@ def test_the_timeout_of_options_holds_for_one_call(runtime, clock, effects: Effe
 
 
 def test_a_left_behind_body_does_not_keep_the_run_from_ending(storage, caplog):
-    """On real time too: the run fails while the body still executes."""
+    """A body that was left behind does not keep the run from failing, in real time."""
     gate = threading.Event()
 
     @step(timeout=0.05, retry=ONCE)

@@ -13,7 +13,7 @@ ONCE = Retry(attempts=1)
 
 
 def test_values_are_the_same_at_every_replay(storage, clock, flavour):
-    """``now``, ``uuid4`` and ``rng``: what a step body acted upon is what a replay sees, wherever the run died."""
+    """A replay sees the ``now``, ``uuid4`` and ``rng`` on which a step acted, wherever the run died."""
     seen = []
 
     @flavour.step(name="values.f", ignore=("value",))
@@ -45,7 +45,7 @@ def test_values_are_the_same_at_every_replay(storage, clock, flavour):
 def test_values_that_no_step_acted_upon_are_the_same_too_where_the_process_could_say_goodbye(
     storage, clock, flavour, end
 ):
-    """After an interrupt or a failure, a replay sees the time that the body saw, and its log lines stand once."""
+    """After an interrupt or a failure a replay sees the same values, and log lines exist once."""
     seen = []
 
     @flavour.workflow(id="w")
@@ -67,7 +67,7 @@ def test_values_that_no_step_acted_upon_are_the_same_too_where_the_process_could
 
 
 def test_a_log_line_is_stored_once_and_not_repeated_by_a_replay(storage, clock, flavour, caplog):
-    """Each line stands once in the run's logs, with its fields; a second attempt of a step logs its own."""
+    """A log line is stored once with its fields, and a second attempt of a step logs its own."""
     tries, broken = [], [True]
     caplog.set_level("INFO", "flowdsl")
 
@@ -105,7 +105,7 @@ def test_a_log_line_is_stored_once_and_not_repeated_by_a_replay(storage, clock, 
 
 
 def test_events_call_every_handler_on_the_runtime_that_sends(storage, clock, effects: Effects):
-    """Functions, steps and workflows; what unregisters them works."""
+    """An event calls functions, steps and workflows, and handlers can be unregistered."""
     other = Runtime("memory://")
 
     @flowdsl.on("order.paid")
@@ -136,7 +136,7 @@ def test_events_call_every_handler_on_the_runtime_that_sends(storage, clock, eff
 
 
 def test_progress_shows_counts_and_the_running_step(storage):
-    """From the handle and by query, while a step executes."""
+    """The handle and a query show counts and the running step."""
     inside, go_on = threading.Event(), threading.Event()
 
     @step
@@ -168,7 +168,7 @@ def test_progress_shows_counts_and_the_running_step(storage):
 
 
 def test_a_memo_is_shared_until_it_expires_or_is_forgotten(storage, clock, flavour, effects: Effects):
-    """Another run takes the result; after a day, or ``forget``, the body executes again."""
+    """Another run takes the shared result; after it expires or is forgotten, the body executes again."""
 
     @flavour.step(memo=True, expires="1 day")
     def f(n):
@@ -188,7 +188,7 @@ def test_a_memo_is_shared_until_it_expires_or_is_forgotten(storage, clock, flavo
 
 
 def test_any_text_can_be_logged(runtime):
-    """A message that is no Unicode, a lone surrogate in a file name say, is stored escaped; nothing is lost."""
+    """A message with lone surrogates is stored escaped."""
 
     @workflow(id="w")
     def w():

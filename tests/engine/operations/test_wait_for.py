@@ -10,7 +10,7 @@ from flowdsl.errors import RunFinished, RunNotFound, WaitTimeout
 
 
 def test_early_signals_are_kept_and_come_in_order(runtime, flavour, verbs):
-    """A hundred signals before the first wait never block; each wait takes the oldest of its name."""
+    """A hundred signals before the first wait are kept, and each wait takes the oldest of its name."""
 
     @flavour.step
     def tell():
@@ -31,7 +31,7 @@ def test_early_signals_are_kept_and_come_in_order(runtime, flavour, verbs):
 
 @pytest.mark.parametrize("where", [{"id": 7}, lambda payload: payload["id"] == 7])
 def test_a_wait_takes_the_oldest_that_matches(runtime, flavour, verbs, where):
-    """A predicate or the items of a dict choose; what does not match stays for another wait."""
+    """A predicate, or the items of a dict, select a signal; others stay for another wait."""
 
     @flavour.step
     def tell():
@@ -47,7 +47,7 @@ def test_a_wait_takes_the_oldest_that_matches(runtime, flavour, verbs, where):
 
 
 def test_a_timeout_raises_and_is_replayed(storage, clock, flavour, verbs):
-    """``WaitTimeout`` is a ``TimeoutError``; a signal that comes later does not change a recorded timeout."""
+    """``WaitTimeout`` is a ``TimeoutError``, and a later signal does not change a recorded timeout."""
 
     @flavour.step
     def after():
@@ -72,7 +72,7 @@ def test_a_timeout_raises_and_is_replayed(storage, clock, flavour, verbs):
 
 
 def test_a_signal_before_the_deadline_beats_the_timeout_even_when_it_is_read_later(storage, flavour, verbs):
-    """The process was dead when the time was up; the signal had come before."""
+    """A signal before the deadline wins, although the process was dead at the deadline."""
     from flowdsl.testing import VirtualClock
 
     @flavour.workflow(id="w")
@@ -94,7 +94,7 @@ def test_a_signal_before_the_deadline_beats_the_timeout_even_when_it_is_read_lat
 
 
 def test_a_kill_while_waiting_then_a_restart_then_the_signal(tmp_path):
-    """The run continues with a signal that came from another process, after a real kill."""
+    """After a real kill while waiting, a signal from another process lets the run continue."""
     code = script(
         tmp_path / "waits.py",
         """
@@ -120,7 +120,7 @@ def test_a_kill_while_waiting_then_a_restart_then_the_signal(tmp_path):
 
 
 def test_a_signal_reaches_a_run_of_another_runtime(storage, flavour, verbs):
-    """Two runtimes on one storage: who waits in one is woken from the other."""
+    """A signal from another runtime on the storage wakes the waiting run."""
 
     @flavour.workflow(id="w")
     def w():
@@ -134,7 +134,7 @@ def test_a_signal_reaches_a_run_of_another_runtime(storage, flavour, verbs):
 
 
 def test_sender_and_key(runtime, hooks):
-    """A second signal of the same key is dropped; the hook gets a view of each that was taken."""
+    """A second signal with the same key is dropped, and the hook is called for each taken signal."""
 
     @step
     def tell():
@@ -155,7 +155,7 @@ def test_sender_and_key(runtime, hooks):
 
 
 def test_wrong_signals_raise_typed_errors(runtime, flavour, verbs):
-    """An unknown run, one that has ended, an empty name, a name that is no text."""
+    """An unknown run, a finished run, an empty name and a name that is no text raise typed errors."""
 
     @flavour.workflow(id="w")
     def w():
@@ -172,7 +172,7 @@ def test_wrong_signals_raise_typed_errors(runtime, flavour, verbs):
 
 
 def test_two_branches_take_one_signal_each(runtime):
-    """No signal is taken twice, whoever waits."""
+    """Two waiting branches take one signal each."""
     import asyncio
 
     @step

@@ -25,7 +25,8 @@ def take_over(storage, run_id: str) -> None:
 
 
 def test_the_write_of_a_stale_owner_is_refused_by_the_storage(storage, clock, effects: Effects):
-    """``LeaseLost``; the body's result is discarded, and nothing is released that is not ours."""
+    """The storage refuses the write of a former owner with ``LeaseLost``, and the body's result is
+    discarded."""
 
     @step
     def f(x):
@@ -50,7 +51,7 @@ def test_the_write_of_a_stale_owner_is_refused_by_the_storage(storage, clock, ef
 
 
 def test_a_stale_owner_cannot_finish_the_run(storage, clock):
-    """Nor write its outcome."""
+    """A former owner cannot write the outcome of the run."""
 
     @workflow(id="stolen")
     def w():
@@ -65,8 +66,7 @@ def test_a_stale_owner_cannot_finish_the_run(storage, clock):
 
 @pytest.mark.parametrize("options", [{"id": "mine"}, {}], ids=["id", "numbered"])
 def test_a_run_is_ours_from_its_commit_on(storage, clock, options):
-    """Others of this process see a living owner as soon as the storage has made a run ours, opened or
-    claimed."""
+    """From the commit that opens or claims a run, other threads of the process see a living owner."""
     seen: list[tuple[type, bool]] = []
 
     class Peeping(Relay):
@@ -92,7 +92,7 @@ def test_a_run_is_ours_from_its_commit_on(storage, clock, options):
 
 
 def test_a_run_that_ended_meanwhile_is_not_executed_again(storage, clock, effects: Effects):
-    """Who saw it running, and its owner no more, gets the outcome that was stored in between."""
+    """A caller that saw the run running, and then no owner, gets the outcome that was stored meanwhile."""
 
     class Late(Relay):
         def commit(self, operations, /):
@@ -115,7 +115,7 @@ def test_a_run_that_ended_meanwhile_is_not_executed_again(storage, clock, effect
 
 
 def test_a_run_that_is_deleted_while_it_executes_is_lost(storage, clock):
-    """It does not come back to life."""
+    """A run that is deleted while it executes is not stored again."""
 
     @step
     def f(x):
@@ -134,7 +134,7 @@ def test_a_run_that_is_deleted_while_it_executes_is_lost(storage, clock):
 
 
 def test_an_owner_elsewhere_is_waited_for_until_its_lease_runs_out(storage):
-    """Of another host nothing is known: the lease decides."""
+    """An owner on another host is waited for until its lease is over."""
 
     @workflow(id="far")
     def w():
@@ -160,7 +160,7 @@ def _interrupted():
 
 
 def test_an_owner_elsewhere_that_renews_is_alive(storage):
-    """A numbered call does not wait for it: it starts the next number once it has seen the renewal."""
+    """A numbered call that sees the owner on another host renew its lease starts the next number."""
     from flowdsl.storage.base import UpdateRun
 
     stop = [True]
@@ -194,7 +194,7 @@ def test_an_owner_elsewhere_that_renews_is_alive(storage):
 
 
 def test_leases_are_renewed_while_a_run_executes(storage):
-    """A body that takes longer than the lease loses nothing."""
+    """A body that takes longer than the lease does not lose its run."""
     gate = threading.Event()
 
     @step
@@ -218,7 +218,7 @@ def test_leases_are_renewed_while_a_run_executes(storage):
 
 
 def test_a_lease_that_is_lost_stops_an_async_run_where_it_stands(storage, effects: Effects):
-    """The keeper notices within a moment; the body is cancelled."""
+    """An async run whose lease is lost is cancelled within a moment."""
 
     @step
     async def forever():
@@ -251,7 +251,7 @@ def stand_still(seconds: float) -> None:
 def test_no_body_begins_when_the_lease_is_over_and_somebody_has_the_run(
     storage, effects: Effects, monkeypatch: pytest.MonkeyPatch, is_taken: bool
 ):
-    """A process that stood still asks the storage first; if the run is free, it goes on."""
+    """A process that stood still past its lease begins no body if another process has the run."""
     monkeypatch.setattr(Keeper, "_keep", lambda self: None)
 
     @step
@@ -279,7 +279,7 @@ def test_no_body_begins_when_the_lease_is_over_and_somebody_has_the_run(
 def test_no_attempt_begins_when_the_lease_is_over_and_somebody_has_the_run(
     storage, effects: Effects, monkeypatch: pytest.MonkeyPatch
 ):
-    """The same after the wait between two attempts, in an async run."""
+    """An async run that stood still past its lease begins no further attempt if another process has it."""
     monkeypatch.setattr(Keeper, "_keep", lambda self: None)
 
     @step(retry=Retry(attempts=3, initial=0.15, jitter=0.0))
@@ -309,7 +309,7 @@ def test_no_attempt_begins_when_the_lease_is_over_and_somebody_has_the_run(
 
 
 def test_a_start_whose_commit_may_have_happened_leaves_an_abandoned_run(storage, clock):
-    """Nobody executes what ``start`` recorded and could not know of, even while its error is looked at."""
+    """A ``start`` whose commit failed with an unknown outcome leaves a run that nobody here executes."""
 
     @workflow(id="w")
     def w():
@@ -326,7 +326,7 @@ def test_a_start_whose_commit_may_have_happened_leaves_an_abandoned_run(storage,
 
 
 def test_the_keeper_outlives_whatever_a_storage_raises(storage, caplog):
-    """A fault that is no ``StorageError`` is logged with its traceback, and leases are still looked after."""
+    """The renewal of leases goes on after any error of the storage, which is logged with its traceback."""
     failures = [KeyError("a bug in a backend")]
     looked = threading.Event()
 

@@ -92,7 +92,8 @@ def kill(process: "subprocess.Popen[str]") -> None:
 
 @pytest.mark.parametrize("name", ["job", "known"])
 def test_after_sigkill_the_run_continues_at_once(program: Path, name):
-    """Acknowledged steps are kept, the one in flight executes again, and nobody waits for the lease."""
+    """After SIGKILL the run continues at once, recorded steps are kept, and the step in flight executes
+    again."""
     kill(hang(program, name, 1, LEASE="3600"))
     begun = time.monotonic()
     assert finish(spawn(program, name, "3")) == "result [0, 10, 20]"
@@ -105,7 +106,7 @@ def test_after_sigkill_the_run_continues_at_once(program: Path, name):
 
 
 def test_killed_again_and_again(program: Path):
-    """Dying in every step in turn, each time further: every acknowledged step was executed once."""
+    """If each process dies one step later, each recorded step was executed once."""
     for at in range(3):
         kill(hang(program, "job", at))
     assert finish(spawn(program, "job", "3")) == "result [0, 10, 20]"
@@ -115,7 +116,7 @@ def test_killed_again_and_again(program: Path):
 
 
 def test_a_second_process_on_a_live_id_joins(program: Path):
-    """The trap: a second process on the same file executed a live run of the first."""
+    """A second process that calls a live run joins it."""
     first = hang(program, "known", 1)
     second = spawn(program, "known", "3")
     with pytest.raises(subprocess.TimeoutExpired):
@@ -127,7 +128,7 @@ def test_a_second_process_on_a_live_id_joins(program: Path):
 
 
 def test_a_second_process_without_an_id_starts_its_own_number(program: Path):
-    """It neither waits for a live run nor continues it."""
+    """A second process without an id starts the next number at once."""
     first = hang(program, "job", 1)
     assert finish(spawn(program, "job", "3")) == "result [0, 10, 20]"
     assert finish(first, "\n") == "result [0, 10, 20]"
@@ -137,7 +138,7 @@ def test_a_second_process_without_an_id_starts_its_own_number(program: Path):
 
 
 def test_a_joiner_takes_over_when_the_owner_is_killed(program: Path):
-    """It waits, sees the owner die, and finishes the run."""
+    """A waiting process sees the owner die, and finishes the run."""
     first = hang(program, "known", 1, LEASE="3600")
     second = spawn(program, "known", "3")
     with pytest.raises(subprocess.TimeoutExpired):
@@ -148,7 +149,7 @@ def test_a_joiner_takes_over_when_the_owner_is_killed(program: Path):
 
 
 def test_a_stopped_process_loses_its_run_with_its_lease(program: Path):
-    """The lease decides, although the process is there. When it wakes, its writes are refused, and it stops."""
+    """A stopped process loses its run with its lease, and its later writes are refused."""
     first = hang(program, "known", 1, LEASE="0.5")
     first.send_signal(signal.SIGSTOP)
     assert finish(spawn(program, "known", "3")) == "result [0, 10, 20]"
@@ -160,7 +161,7 @@ def test_a_stopped_process_loses_its_run_with_its_lease(program: Path):
 
 
 def test_ctrl_c_in_a_process_releases_the_run(program: Path):
-    """The record has no owner any more, and the exit code is that of Python."""
+    """After Ctrl-C the run has no owner, and the exit code is Python's."""
     process = hang(program, "known", 1)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
@@ -173,7 +174,7 @@ def test_ctrl_c_in_a_process_releases_the_run(program: Path):
 
 
 def test_sigkill_under_load_never_repeats_an_acknowledged_step(tmp_path: Path):
-    """Killed at random moments: what the workflow saw, it never computes again."""
+    """Under load and SIGKILL at random moments no result that the workflow saw is computed again."""
     path = script(
         tmp_path / "load.py",
         """
@@ -268,7 +269,7 @@ FORK = """
 
 
 def test_a_forked_child_holds_no_run(tmp_path: Path):
-    """Its steps are plain calls, its runs are its own, and the parent's run goes on undisturbed."""
+    """In a forked child steps are plain calls, and the parent's run goes on."""
     process = spawn(script(tmp_path / "forking.py", FORK))
     assert finish(process) == "fine"
     assert (tmp_path / "effects").read_text().splitlines() == [
@@ -312,7 +313,7 @@ def test_multiprocessing_workers_share_the_storage(tmp_path: Path):
 
 
 def test_the_exit_of_an_interpreter_drains_what_was_sent(tmp_path: Path):
-    """A script that ends without closing its runtime loses no background call."""
+    """A script that exits without closing its runtime still executes its background calls."""
     path = script(
         tmp_path / "ends.py",
         """
@@ -342,7 +343,7 @@ def test_the_exit_of_an_interpreter_drains_what_was_sent(tmp_path: Path):
 
 
 def test_the_exit_of_an_interpreter_lets_started_runs_go(tmp_path: Path):
-    """They are interrupted, resumably, and do not keep the process from ending."""
+    """At exit, started runs are interrupted, resumable, and do not keep the process alive."""
     path = script(
         tmp_path / "started.py",
         """
@@ -378,7 +379,7 @@ def test_the_exit_of_an_interpreter_lets_started_runs_go(tmp_path: Path):
 
 
 def test_a_stale_process_is_refused_by_the_file_itself(program: Path):
-    """Its run was taken over while it hung; when it goes on, its write is refused and it says so."""
+    """A process that hung while its run was taken over is refused, and says so."""
     process = hang(program, "known", 1)
     with SQLiteStorage(program.parent / "flow.db") as storage:
         take_over(storage, "the-job")
@@ -392,7 +393,7 @@ def test_a_stale_process_is_refused_by_the_file_itself(program: Path):
 
 
 def test_memory_storages_are_of_one_process(tmp_path: Path):
-    """A forked child has its own copy: what it writes does not come back."""
+    """A memory storage in a forked child is a copy, whose writes do not come back."""
     storage = MemoryStorage()
     with Runtime(storage) as runtime:
 
@@ -443,5 +444,5 @@ with Runtime("sqlite:///" + os.path.join(FOLDER, "flow.db")):
 
 
 def test_a_forked_child_has_its_own_threads_that_wait_for_workers(tmp_path: Path):
-    """Those of its parent are not there any more."""
+    """A forked child does not use its parent's threads."""
     assert finish(spawn(script(tmp_path / "forking.py", FORK_WITH_WORKERS))) == "fine"

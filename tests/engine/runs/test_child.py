@@ -7,7 +7,7 @@ from flowdsl import Runtime
 
 
 def test_a_child_is_a_run_of_its_own(runtime: Runtime, flavour: Flavour, effects: Effects):
-    """Its id derives from the parent's step key; handle, parent and children know each other."""
+    """A child's id derives from the parent's step key, and handle, parent and children name each other."""
 
     @flavour.step
     def f(x):
@@ -36,7 +36,7 @@ def test_a_child_is_a_run_of_its_own(runtime: Runtime, flavour: Flavour, effects
 def test_a_child_that_was_interrupted_continues_with_its_parent(
     runtime: Runtime, flavour: Flavour, effects: Effects
 ):
-    """The same call finds the same child."""
+    """An interrupted child continues with its parent, by the same call."""
     stop = [True]
 
     @flavour.step
@@ -65,7 +65,7 @@ def test_a_child_that_was_interrupted_continues_with_its_parent(
 def test_a_failed_child_continues_when_its_parent_is_called_again(
     runtime: Runtime, flavour: Flavour, effects: Effects
 ):
-    """The child's open step executes again, its others are replayed."""
+    """When the parent is called again, the child's open step executes, and its other steps are replayed."""
     fixed = []
 
     @flavour.step
@@ -97,7 +97,7 @@ def test_a_failed_child_continues_when_its_parent_is_called_again(
 
 
 def test_a_divergent_child_is_no_failure_of_the_parent(runtime: Runtime, flavour: Flavour, effects: Effects):
-    """What stops the child crosses the parent's body too."""
+    """A divergence in a child stops the parent too, and does not fail it."""
     from flowdsl.errors import NondeterminismError
 
     args = [1]

@@ -1,4 +1,4 @@
-"""Closing a runtime: it ends in time, whoever asks for it and wherever, and every run can be taken up."""
+"""Closing a runtime: it ends in time, for any caller, and each run can be continued."""
 
 import asyncio
 import contextlib
@@ -77,7 +77,7 @@ def _steps_of(runtime: Runtime, run_id: str, kind: str) -> None:
 
 
 def test_a_runtime_that_is_left_on_an_event_loop_gives_its_runs_back(tmp_path: Path) -> None:
-    """The loop stands still meanwhile, so the runs on it cannot end before the storage is closed."""
+    """Leaving a runtime on its event loop blocks the loop, and gives its runs back."""
     url = f"sqlite:///{tmp_path}/flow.db"
 
     async def main() -> None:
@@ -96,7 +96,7 @@ def test_a_runtime_that_is_left_on_an_event_loop_gives_its_runs_back(tmp_path: P
 
 @pytest.mark.parametrize("closed", [False, True])
 def test_runs_of_an_event_loop_that_has_stopped_hold_nobody_up(closed: bool) -> None:
-    """They cannot end: they are given back at once."""
+    """Runs on a stopped event loop cannot end, and are given back at once."""
     loop = asyncio.new_event_loop()
 
     async def begin() -> Any:
@@ -121,7 +121,7 @@ def test_runs_of_an_event_loop_that_has_stopped_hold_nobody_up(closed: bool) -> 
 @pytest.mark.parametrize("where", ["body", "step"])
 @pytest.mark.parametrize("started", [False, True])
 def test_a_body_may_close_its_runtime(where: str, started: bool) -> None:
-    """It does not wait for itself, nor does who leaves the runtime; and its next step begins no more."""
+    """A body that closes its runtime does not wait for itself, and its next step does not begin."""
     with MemoryStorage() as storage:
         with Runtime(storage):
             with pytest.raises(FlowError, match="its runtime was closed"):
@@ -131,7 +131,7 @@ def test_a_body_may_close_its_runtime(where: str, started: bool) -> None:
 
 
 def test_a_hook_may_close_the_runtime() -> None:
-    """In a thread of the runtime it does not wait for that thread."""
+    """A hook in a thread of the runtime can close the runtime."""
 
     class Closes(Hooks):
         def on_run_complete(self, run: Any, result: Any) -> None:
@@ -144,7 +144,8 @@ def test_a_hook_may_close_the_runtime() -> None:
 
 
 def test_who_waits_for_a_run_hears_of_the_closing() -> None:
-    """A reader of a channel, of the last item, of a reply, of the result: each gets an error."""
+    """Each waiting reader of a channel, an item, a reply or a result gets an error when the runtime
+    closes."""
     ended: list[str] = []
 
     def wait(read: Callable[[], Any]) -> threading.Thread:
@@ -201,7 +202,7 @@ def busy(storage: Any = None) -> None:
 
 
 def test_a_handler_of_a_signal_may_close_the_runtime() -> None:
-    """It interrupts a commit of a body: the locks that this one holds are not waited for."""
+    """A signal handler that interrupts a commit can close the runtime without waiting for its locks."""
     with MemoryStorage() as inner:
         storage = Interrupted(inner)
         with Runtime(storage) as runtime:
@@ -214,7 +215,7 @@ def test_a_handler_of_a_signal_may_close_the_runtime() -> None:
 
 
 def test_whoever_closes_at_the_same_time_waits_for_the_end() -> None:
-    """All of them return when it is closed, and a handler that interrupts one of them returns at once."""
+    """All concurrent callers of ``close`` return when it is closed."""
     with MemoryStorage() as storage:
         runtime = Runtime(storage)
         with runtime:
@@ -236,7 +237,7 @@ def test_whoever_closes_at_the_same_time_waits_for_the_end() -> None:
 def test_a_body_that_does_not_stop_is_left_behind_and_its_run_is_given_back(
     monkeypatch: Any, caplog: Any
 ) -> None:
-    """Another runtime takes the run up at once; what is left behind records nothing any more."""
+    """A body that does not stop is left behind, and another runtime continues its run at once."""
     monkeypatch.setattr("flowdsl.engine.runs.closing._PATIENCE", 0.05)
     go_on.clear()
     with MemoryStorage() as storage:
@@ -251,7 +252,7 @@ def test_a_body_that_does_not_stop_is_left_behind_and_its_run_is_given_back(
 
 
 def test_a_storage_that_hangs_holds_nobody_up(monkeypatch: Any, caplog: Any) -> None:
-    """Closing is left behind; the leases end by themselves."""
+    """A storage that hangs is left behind, and its leases end by themselves."""
     monkeypatch.setattr("flowdsl.engine.runs.closing._PATIENCE", 0.05)
     monkeypatch.setattr("flowdsl.engine.runs.closing._AT_MOST", 0.1)
     hang, back = threading.Event(), threading.Event()
@@ -277,8 +278,7 @@ def test_a_storage_that_hangs_holds_nobody_up(monkeypatch: Any, caplog: Any) -> 
 
 
 def test_a_transaction_that_hangs_holds_nobody_up(monkeypatch: Any, caplog: Any, tmp_path: Path) -> None:
-    """Its body has the only writer of the database: it is left behind and reported once, and who asks again does not
-    wait."""
+    """A hanging transaction with the only writer is left behind and reported once."""
     monkeypatch.setattr("flowdsl.engine.runs.closing._PATIENCE", 0.05)
     monkeypatch.setattr("flowdsl.engine.runs.closing._GIVING_BACK", 0.05)
     monkeypatch.setattr("flowdsl.engine.runs.closing._REST", 1000.0)
@@ -308,7 +308,7 @@ def test_a_transaction_that_hangs_holds_nobody_up(monkeypatch: Any, caplog: Any,
 
 
 def test_an_error_of_the_storage_is_raised_where_the_runtime_was_closed() -> None:
-    """By the one who began it; the others find it closed."""
+    """An error of the storage is raised to the first caller of ``close``."""
 
     class Fails(MemoryStorage):
         def close(self) -> None:
@@ -325,7 +325,7 @@ def test_an_error_of_the_storage_is_raised_where_the_runtime_was_closed() -> Non
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_a_forked_child_does_not_wait_for_a_closing_of_its_parent(monkeypatch: Any) -> None:
-    """The thread that closes is not there in the child."""
+    """A forked child does not wait for the thread of its parent that closes the runtime."""
     monkeypatch.setattr("flowdsl.engine.runs.closing._PATIENCE", 0.05)
     hangs, back = threading.Event(), threading.Event()
 

@@ -119,7 +119,7 @@ def ended(tmp_path: Path, how: str) -> tuple[list[str], str, Any, list[Any]]:
 
 @pytest.mark.parametrize("how", ["sync", "async"])
 def test_a_run_in_a_thread_of_the_user_goes_on_after_the_main_thread(tmp_path: Path, how: str):
-    """Python waits for such a thread, and so do runtimes: its run submits steps, and completes."""
+    """A run in a user's thread goes on after the main thread, submits steps, and completes."""
     printed, _, run, _ = ended(tmp_path, how)
     assert printed == ["done"]
     assert run.status is RunStatus.COMPLETED
@@ -127,7 +127,7 @@ def test_a_run_in_a_thread_of_the_user_goes_on_after_the_main_thread(tmp_path: P
 
 @pytest.mark.parametrize("how", ["own pool", "to_thread", "wraps"])
 def test_a_run_that_python_refuses_work_at_its_end_stays_resumable(tmp_path: Path, how: str):
-    """A pool of the user's own takes no more work, nor does ``asyncio.to_thread``: that is no failure of the run."""
+    """A run that Python refuses work at its end is resumable, and has not failed."""
     printed, _, run, steps = ended(tmp_path, how)
     assert printed == ["FlowError True"]
     assert (run.status, run.owner) == (RunStatus.RUNNING, None)
@@ -135,7 +135,7 @@ def test_a_run_that_python_refuses_work_at_its_end_stays_resumable(tmp_path: Pat
 
 
 def test_a_started_run_is_interrupted_when_the_process_ends(tmp_path: Path):
-    """While a submitted step of another run is still executing; nothing fails, and nothing is undone."""
+    """A started run is interrupted when the process ends, without failing or undoing anything."""
     printed, _, run, steps = ended(tmp_path, "daemon")
     assert printed == []
     assert (run.status, run.owner) == (RunStatus.RUNNING, None)
@@ -143,7 +143,7 @@ def test_a_started_run_is_interrupted_when_the_process_ends(tmp_path: Path):
 
 
 def test_a_submitted_step_that_hangs_does_not_keep_the_process_alive(tmp_path: Path):
-    """It is left behind and reported, once; its run is given back."""
+    """A submitted step that hangs is left behind and reported once, and its run is given back."""
     _, errors, run, _ = ended(tmp_path, "hangs")
     assert (run.status, run.owner) == (RunStatus.RUNNING, None)
     assert errors.count("closing") == 1, errors

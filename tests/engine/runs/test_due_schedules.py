@@ -66,7 +66,7 @@ def office():
 
 
 def test_a_tick_is_left_out_while_a_run_is_under_way(office):
-    """With ``skip``, and one by hand counts; the tick is not made up later."""
+    """With ``skip`` a tick is left out while a run executes, and is not made up later."""
     office.put(overlap="skip")
     assert office.after(1) == [1]
     assert office.after(1) == [1]
@@ -78,7 +78,7 @@ def test_a_tick_is_left_out_while_a_run_is_under_way(office):
 
 
 def test_a_tick_waits_behind_the_run_before(office):
-    """With ``queue`` each has its run, and a worker gets them one by one."""
+    """With ``queue`` each tick has its run, one after the other."""
     office.put(overlap="queue")
     assert office.after(1) == [1]
     assert office.after(2) == [1, 2, 3]
@@ -91,7 +91,7 @@ def test_a_tick_waits_behind_the_run_before(office):
 
 
 def test_ticks_overlap(office):
-    """With ``allow`` all of them are there at once."""
+    """With ``allow`` the runs of ticks overlap."""
     office.put(overlap="allow")
     office.after(1)
     assert office.after(3) == [1, 2, 3, 4]
@@ -100,7 +100,7 @@ def test_ticks_overlap(office):
 
 
 def test_what_was_missed_for_too_long_is_left_out(office):
-    """Five minutes are made up, not the hour before; once fired, a tick is not fired again."""
+    """Ticks missed within ``catch_up`` are made up once, and older ones are left out."""
     office.put(overlap="allow", catch_up="5 min")
     assert office.after(60.5) == [56, 57, 58, 59, 60]
     assert office.after(0) == [56, 57, 58, 59, 60]
@@ -110,7 +110,7 @@ def test_what_was_missed_for_too_long_is_left_out(office):
 
 
 def test_a_pause(office):
-    """Nothing fires meanwhile; afterwards ``catch_up`` says what is made up."""
+    """A paused schedule does not fire, and afterwards ``catch_up`` decides what is made up."""
     office.put(overlap="allow", catch_up="2 min")
     office.rt.schedules.pause("s")
     assert office.after(10) == []

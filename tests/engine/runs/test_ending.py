@@ -1,4 +1,4 @@
-"""The end of a run: nothing that its body left behind begins any more, and callbacks are no part of the body."""
+"""The end of a run: nothing that its body left behind begins, and callbacks are not part of the body."""
 
 import asyncio
 import contextlib
@@ -35,7 +35,8 @@ class Ending(Relay):
 
 @pytest.mark.parametrize("how", ["fails", "fails with undo", "is cancelled", "completes"])
 def test_a_task_that_was_left_behind_begins_no_step_while_the_end_is_stored(how: str, effects: Effects):
-    """Else the step would complete, and nothing would undo it."""
+    """A task that was left behind begins no step while the end of the run is stored, because nothing would
+    undo it."""
     tried = threading.Event()
     go: list[Callable[[], object]] = []
 
@@ -82,7 +83,7 @@ def test_a_task_that_was_left_behind_begins_no_step_while_the_end_is_stored(how:
 
 
 def test_a_thread_that_was_left_behind_begins_no_step_while_the_end_is_stored(effects: Effects):
-    """The same in a sync run."""
+    """A thread that was left behind begins no step while the end of a sync run is stored."""
     begin, tried = threading.Event(), threading.Event()
 
     def ends() -> None:
@@ -117,7 +118,7 @@ def test_a_thread_that_was_left_behind_begins_no_step_while_the_end_is_stored(ef
 def test_no_record_of_a_callback_answers_the_body(
     runtime: Runtime, flavour: Flavour, effects: Effects, caplog
 ):
-    """A retried run makes the same call in its body: it executes, and nothing is said to be unused or changed."""
+    """A record of a callback answers no call of a retried body, and is no divergence."""
     works: list[bool] = []
 
     @flavour.step(name="back.tell", retry=ONCE)
@@ -154,7 +155,7 @@ def test_no_record_of_a_callback_answers_the_body(
 def test_the_callback_of_a_run_whose_time_is_up_calls_steps(
     runtime: Runtime, flavour, verbs, effects: Effects
 ):
-    """With and without something to undo; what the callback does is not undone."""
+    """The callback of a run past its deadline may call steps, and they are not undone."""
 
     @flavour.step(name="up.act", undo=flavour.body(lambda token: effects("undo", token)))
     def act(token):
@@ -181,7 +182,7 @@ def test_the_callback_of_a_run_whose_time_is_up_calls_steps(
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_what_a_callback_has_submitted_ends_before_its_run(runtime: Runtime, effects: Effects, fails: bool):
-    """Nobody waits for it in the callback; its record is there when the run has ended."""
+    """What a callback submits without waiting is recorded before the run ends."""
 
     @step(name="submitted.tell", retry=ONCE)
     async def tell():
@@ -206,7 +207,7 @@ def test_what_a_callback_has_submitted_ends_before_its_run(runtime: Runtime, eff
 
 
 def test_what_an_undo_has_submitted_ends_before_its_run(runtime: Runtime, effects: Effects):
-    """The same for the body of an undo."""
+    """What an undo submits without waiting is recorded before the run ends."""
 
     @step(name="submitted.later")
     async def later():
@@ -238,7 +239,7 @@ def test_what_an_undo_has_submitted_ends_before_its_run(runtime: Runtime, effect
 def test_a_run_may_be_stopped_in_its_callback(
     runtime: Runtime, flavour: Flavour, verbs, effects: Effects, how: str
 ):
-    """While ``on_complete`` waits: the run ends as told, and all is undone."""
+    """A run that is cancelled while ``on_complete`` waits is undone and ends as cancelled."""
 
     @flavour.step(name="told.act", undo=flavour.body(lambda token: effects("undo", token)))
     def act(token):
@@ -269,7 +270,8 @@ class Odd(BaseException):
 def test_what_is_no_exception_interrupts_a_run_in_its_callback(
     runtime: Runtime, flavour: Flavour, effects: Effects, fails: bool
 ):
-    """As it does in the body: the run is resumable, and its end is repeated."""
+    """An exception that is no ``Exception`` in a callback leaves the run resumable, and its end is
+    repeated."""
     odd = [True]
 
     def ended(run, *error):

@@ -13,7 +13,7 @@ from flowdsl.errors import RunFinished, StorageFull
 
 
 def test_a_completed_run(runtime: Runtime, flavour: Flavour, hooks: Recorder):
-    """It has a status, a result, times, and its hooks fired in order."""
+    """A completed run has a status, a result, times, and its hooks were called in order."""
 
     @flavour.workflow
     def w(x):
@@ -33,7 +33,7 @@ def test_a_completed_run(runtime: Runtime, flavour: Flavour, hooks: Recorder):
 
 
 def test_a_run_whose_code_raised_is_failed(runtime: Runtime, flavour: Flavour, hooks: Recorder):
-    """The error is stored, raised, and handed to the hook."""
+    """The error of a failed run is stored, raised, and given to the hook."""
 
     @flavour.workflow
     def w():
@@ -51,7 +51,8 @@ def test_a_run_whose_code_raised_is_failed(runtime: Runtime, flavour: Flavour, h
 
 
 def test_on_complete_and_on_error(runtime: Runtime, flavour: Flavour, effects: Effects):
-    """They are called before ``result()`` returns, with the run as it will be."""
+    """``on_complete`` and ``on_error`` are called before ``result()`` returns, with the run in its final
+    state."""
 
     def complete(run):
         effects("complete", run.status, run.result())
@@ -73,7 +74,7 @@ def test_on_complete_and_on_error(runtime: Runtime, flavour: Flavour, effects: E
 
 
 def test_a_callback_that_raises_changes_nothing(runtime: Runtime, flavour: Flavour, caplog):
-    """It is logged; the run ends as it did."""
+    """An exception in a callback is logged, and does not change the end of the run."""
 
     def broken(*args):
         raise RuntimeError("callback")
@@ -93,7 +94,7 @@ def test_a_callback_that_raises_changes_nothing(runtime: Runtime, flavour: Flavo
 
 
 def test_cancel_while_the_last_step_executes(runtime: Runtime, hooks: Recorder):
-    """The request was taken, so the run ends cancelled although its body went through."""
+    """A run that is cancelled during its last step ends cancelled."""
     from flowdsl.errors import RunCancelled
 
     @step
@@ -117,7 +118,7 @@ def test_cancel_while_the_last_step_executes(runtime: Runtime, hooks: Recorder):
 
 
 def test_a_full_disk_is_no_failure_of_the_run(storage, clock, flavour: Flavour, effects: Effects):
-    """The error crosses ``except Exception``; the run stays resumable and continues."""
+    """A full disk passes ``except Exception``, leaves the run resumable, and the run continues."""
     breaking = Breaking(storage)
 
     @flavour.step
@@ -148,7 +149,7 @@ def test_a_full_disk_is_no_failure_of_the_run(storage, clock, flavour: Flavour, 
 
 
 def test_a_swallowed_stop_does_not_complete_the_run(storage, clock, flavour: Flavour, effects: Effects):
-    """A bare ``except:`` hides nothing: the run ends as it must."""
+    """A stop that a bare ``except:`` swallows still stops the run."""
     breaking = Breaking(storage)
 
     @flavour.step
@@ -181,7 +182,7 @@ def test_a_swallowed_stop_does_not_complete_the_run(storage, clock, flavour: Fla
 def test_a_save_that_fails_does_not_execute_the_body_again(
     storage, clock, flavour: Flavour, effects: Effects
 ):
-    """Persisting is not the body: no retry, and not the step's failure."""
+    """A save that fails neither executes the body again nor counts as the step's failure."""
     breaking = Breaking(storage)
 
     @flavour.step(retry=Retry(attempts=5))
@@ -209,7 +210,7 @@ def test_a_save_that_fails_does_not_execute_the_body_again(
 
 
 def test_what_is_left_of_a_failed_gather_starts_no_further_steps(runtime: Runtime, effects: Effects):
-    """After a run has ended, a task that it left behind makes no durable calls in its name."""
+    """A task that a failed gather left behind starts no step after the end of the run."""
 
     @step(retry=ONCE)
     async def bad():

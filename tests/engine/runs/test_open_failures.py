@@ -13,7 +13,7 @@ from flowdsl.errors import RunConflict
 def test_handled_failures_are_replayed_and_the_open_one_executes(
     runtime: Runtime, flavour: Flavour, effects: Effects
 ):
-    """A fallback is not undone by retrying what failed after it."""
+    """A handled failure is replayed, and only the open failure executes again."""
     fixed = []
 
     @flavour.step(retry=ONCE)
@@ -51,7 +51,7 @@ def test_handled_failures_are_replayed_and_the_open_one_executes(
 def test_a_failing_fallback_is_open_and_the_handled_failure_is_not(
     runtime: Runtime, flavour: Flavour, effects: Effects
 ):
-    """A fallback that fails inside ``except`` is what failed; what it stood in for was handled."""
+    """A fallback that fails inside ``except`` is open, and the failure that it handled is not."""
     fixed = []
 
     @flavour.step(retry=ONCE)
@@ -83,7 +83,7 @@ def test_a_failing_fallback_is_open_and_the_handled_failure_is_not(
 def test_a_numbered_run_that_compensated_by_hand_starts_a_new_number(
     runtime: Runtime, flavour: Flavour, effects: Effects
 ):
-    """Continuing would build on what was taken back."""
+    """A numbered run that compensated by hand is not continued; a call starts a new number."""
 
     @flavour.step
     def reserve():
@@ -119,7 +119,7 @@ def test_a_numbered_run_that_compensated_by_hand_starts_a_new_number(
 def test_a_try_step_behind_a_failure_is_no_compensation(
     runtime: Runtime, flavour: Flavour, effects: Effects, inside: bool
 ):
-    """It leaves no record, so the failure stays open; but what is durable in its body counts."""
+    """A ``try`` step after a failure is no compensation, but durable calls in its body are."""
 
     @flavour.step(retry=ONCE)
     def charge():
@@ -160,7 +160,7 @@ def test_a_try_step_behind_a_failure_is_no_compensation(
     ],
 )
 def test_a_look_behind_a_failure_is_no_compensation(runtime: Runtime, effects: Effects, handle, numbers):
-    """What only reads the run store, or logs, takes nothing back; what writes may."""
+    """Reading the store or logging after a failure is no compensation, but writing may be."""
 
     @step(retry=ONCE)
     def charge():
@@ -186,7 +186,8 @@ def test_a_look_behind_a_failure_is_no_compensation(runtime: Runtime, effects: E
 def test_a_run_with_an_id_that_compensated_by_hand_names_retry_and_fork(
     runtime: Runtime, effects: Effects, how
 ):
-    """The stored error comes back, and a note says what to do; wrapping it changes nothing."""
+    """A run with an id that compensated by hand raises its stored error, with a note that names retry and
+    fork."""
 
     class Wrapped(Exception): ...
 
@@ -228,7 +229,7 @@ def test_a_run_with_an_id_that_compensated_by_hand_names_retry_and_fork(
 def test_a_body_that_raised_by_itself_can_be_fixed_and_continued(
     runtime: Runtime, flavour: Flavour, effects: Effects
 ):
-    """No step failed; the recorded ones are replayed and the mended code goes on."""
+    """If the body raised by itself, its steps are replayed and the mended code goes on."""
     fixed = []
 
     @flavour.step
@@ -250,7 +251,7 @@ def test_a_body_that_raised_by_itself_can_be_fixed_and_continued(
 
 
 def test_all_concurrent_failures_are_open(runtime: Runtime, effects: Effects):
-    """Of branches that failed side by side each executes again, and the completed ones do not."""
+    """Each of several concurrent failures executes again, and completed branches do not."""
     fixed = []
 
     @step(retry=ONCE)
@@ -276,7 +277,7 @@ def test_all_concurrent_failures_are_open(runtime: Runtime, effects: Effects):
 
 
 def test_failures_of_a_map_stay_open_whatever_the_workers_did_next(runtime: Runtime, effects: Effects):
-    """A worker that goes on with the next item has not handled the failure of the one before."""
+    """A failure in ``map`` stays open although its worker went on with the next item."""
     fixed = []
     pool = ThreadPoolExecutor(1)
 
@@ -304,7 +305,7 @@ def test_failures_of_a_map_stay_open_whatever_the_workers_did_next(runtime: Runt
 
 
 def test_a_background_task_that_failed_before_the_next_step_is_open(runtime: Runtime, effects: Effects):
-    """A failure that the body has not seen yet was not handled by what the body did meanwhile."""
+    """A failure that the body has not seen is open, whatever the body did meanwhile."""
     fixed = []
 
     @step(retry=ONCE)
@@ -337,7 +338,7 @@ def test_a_background_task_that_failed_before_the_next_step_is_open(runtime: Run
 def test_a_submitted_failure_that_was_handled_is_replayed(
     runtime: Runtime, flavour: Flavour, effects: Effects
 ):
-    """Once the body has seen it and gone on, it is not open, whoever executed it."""
+    """A submitted failure that the body has seen and handled is replayed."""
     fixed = []
 
     @flavour.step(retry=ONCE)
@@ -370,7 +371,7 @@ def test_a_submitted_failure_that_was_handled_is_replayed(
 
 
 def test_a_failure_inside_a_failed_step_stays_open_with_it(runtime: Runtime, effects: Effects):
-    """While nobody has seen the outer failure, the inner one is not handled either."""
+    """A failure inside a failed step is open as long as the outer failure is."""
     fixed = []
 
     @step(retry=ONCE)

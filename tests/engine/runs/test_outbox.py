@@ -26,7 +26,7 @@ def url():
 
 
 def test_postgres(url):
-    """A rollback takes the run back, a commit keeps it; autocommit without a transaction is refused."""
+    """On PostgreSQL a rollback removes the enqueued run, a commit keeps it, and autocommit is refused."""
     import psycopg
 
     with Runtime(url) as rt, psycopg.connect(url.partition("?")[0] + host_of(url)) as mine:
@@ -44,7 +44,7 @@ def test_postgres(url):
 
 
 def test_postgres_async(url):
-    """The same on an ``AsyncConnection``, which only the awaited twin takes."""
+    """``await rt.aio.enqueue`` takes an ``AsyncConnection``, and the plain call refuses it."""
     import psycopg
 
     async def main():
@@ -62,7 +62,7 @@ def test_postgres_async(url):
 
 
 def test_sqlite_async(tmp_path):
-    """A connection of ``sqlite3`` is used on the thread that it belongs to."""
+    """With SQLite the awaited enqueue uses the connection on its own thread."""
 
     async def main():
         async with Runtime(f"sqlite:///{tmp_path}/flow.db") as rt:

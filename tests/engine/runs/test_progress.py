@@ -11,7 +11,7 @@ from flowdsl.storage.base import PutStep
 
 
 def test_a_long_step_of_another_process_shows_up_with_its_start(tmp_path):
-    """It runs for as long as that process lives; what was done before is counted."""
+    """Another process sees a long step with its start, and the count of earlier steps."""
     code = script(
         tmp_path / "long.py",
         """
@@ -49,7 +49,7 @@ def test_a_long_step_of_another_process_shows_up_with_its_start(tmp_path):
 
 
 def test_quick_steps_cost_no_extra_write(storage, clock):
-    """One record each, and none says that it is executing."""
+    """Quick steps write one record each, and none that says it is executing."""
     puts = []
 
     class Counting(Relay):

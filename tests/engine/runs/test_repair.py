@@ -1,4 +1,4 @@
-"""Repair by hand, and the audit entries that it leaves."""
+"""Repair by hand, and the audit entries of it."""
 
 import os
 import threading
@@ -43,7 +43,8 @@ def three(flavour, effects, broken):
 
 @pytest.mark.parametrize("by", ["key", "short key"])
 def test_fork_copies_what_was_recorded_before_the_point(runtime, flavour, effects: Effects, by):
-    """The new run replays what came before and executes the rest; the old one stays as it is."""
+    """A fork replays what was recorded before the point and executes the rest, and the old run does not
+    change."""
     w, f = three(flavour, effects, [])
     flavour.call(w)
     key = runtime.run("w").steps()[1].key
@@ -56,7 +57,8 @@ def test_fork_copies_what_was_recorded_before_the_point(runtime, flavour, effect
 
 
 def test_fork_by_path_means_the_first_such_step(runtime, flavour, effects: Effects):
-    """A path, its end or the decorated function; unknown ones are refused by name."""
+    """A fork point is a path, its end or the decorated function, the first such step counts, and an unknown
+    one is named."""
     w, f = three(flavour, effects, [])
     flavour.call(w)
     for before in ("three.f", "f", f):
@@ -69,7 +71,8 @@ def test_fork_by_path_means_the_first_such_step(runtime, flavour, effects: Effec
 
 
 def test_fork_takes_the_store_and_the_drawn_values_of_before(runtime):
-    """Values before the point are replayed, those behind it are fresh."""
+    """A fork replays values of the store and of ``now`` and the like from before the point, and makes new
+    ones after it."""
 
     @step
     def mark(n):
@@ -93,7 +96,7 @@ def test_fork_takes_the_store_and_the_drawn_values_of_before(runtime):
 
 
 def test_retry_executes_the_open_failure_and_leaves_an_entry(runtime, flavour, effects: Effects):
-    """``rt.retry`` continues a failed run, and the run says who did so."""
+    """``rt.retry`` executes the open failure, and the audit says who did it."""
     broken = [True]
     w, f = three(flavour, effects, broken)
     with pytest.raises(OSError):
@@ -106,7 +109,7 @@ def test_retry_executes_the_open_failure_and_leaves_an_entry(runtime, flavour, e
 
 
 def test_resume_continues_an_interrupted_run_and_leaves_an_entry(storage, clock, flavour, effects: Effects):
-    """``rt.resume`` executes what is missing, from the stored arguments."""
+    """``rt.resume`` executes what is missing from the stored arguments, and the audit says so."""
     w, f = three(flavour, effects, [])
     with Runtime(Mortal(storage, 2), clock=clock), pytest.raises(Crash):
         flavour.call(w)
@@ -116,7 +119,7 @@ def test_resume_continues_an_interrupted_run_and_leaves_an_entry(storage, clock,
 
 
 def test_forget_inside_a_run_is_recorded_once(storage, clock, effects: Effects):
-    """The next replay executes the step once more, and only the next one."""
+    """After ``forget`` the next replay executes the step again, once."""
     broken = [True]
 
     @step(name="forget.f")
@@ -147,7 +150,7 @@ def test_forget_inside_a_run_is_recorded_once(storage, clock, effects: Effects):
 
 
 def test_reuse_takes_the_recorded_result_and_leaves_one_entry(storage, clock, flavour, effects: Effects):
-    """``on_divergence="reuse"`` says in the run what was called with what; a replay does not say it twice."""
+    """With ``on_divergence="reuse"`` the audit says once what was called with what."""
     value, broken = ["a"], [True]
 
     @flavour.step(on_divergence="reuse")
@@ -185,7 +188,7 @@ def test_reuse_takes_the_recorded_result_and_leaves_one_entry(storage, clock, fl
     ("what", "answer"), [({"result": 7}, 7), ({"error": KeyError("k")}, KeyError), ({"rerun": True}, "body")]
 )
 def test_resolve_says_what_came_of_a_step_in_doubt(storage, clock, flavour, what, answer):
-    """After a kill in the body the run stops; a person's word continues it."""
+    """After a kill in the body the run stops, and continues when a person resolves the step."""
     calls = []
 
     @flavour.step(in_doubt="raise")
@@ -217,7 +220,7 @@ def test_resolve_says_what_came_of_a_step_in_doubt(storage, clock, flavour, what
 
 
 def test_a_step_of_a_run_that_executes_is_not_in_doubt(runtime):
-    """What its process records counts, so a person's word is refused."""
+    """A step of a run that is executing cannot be resolved."""
     inside, go = threading.Event(), threading.Event()
 
     @step(in_doubt="raise", name="busy.f")
@@ -240,7 +243,7 @@ def test_a_step_of_a_run_that_executes_is_not_in_doubt(runtime):
 
 
 def test_resolve_by_path_means_the_step_without_an_outcome(storage, clock, flavour):
-    """Two calls before it have completed; the word is about the third."""
+    """``resolve`` by path means the call without an outcome, although earlier calls have completed."""
 
     @flavour.step(in_doubt="raise", name="third.f")
     def f(n):
@@ -266,7 +269,7 @@ def test_resolve_by_path_means_the_step_without_an_outcome(storage, clock, flavo
 
 @pytest.mark.parametrize("by_id", [True, False])
 def test_a_fork_that_was_cut_off_is_never_executed(storage, clock, effects: Effects, by_id):
-    """Its process died while it copied: what is there says so, nobody continues it, and forking again makes it anew."""
+    """A fork whose process died while it copied is marked, never executes, and is made again."""
 
     @step(name="cut.f")
     def f(n):

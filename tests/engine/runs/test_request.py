@@ -14,7 +14,7 @@ ONCE = Retry(attempts=1)
 
 
 def test_an_id_is_one_run_ever(runtime: Runtime, flavour: Flavour, effects: Effects):
-    """Completed → its stored result, and nothing executes."""
+    """A call of a completed run returns its stored result, and nothing executes."""
 
     @flavour.workflow(id="order-{order_id}")
     def w(order_id):
@@ -28,7 +28,7 @@ def test_an_id_is_one_run_ever(runtime: Runtime, flavour: Flavour, effects: Effe
 
 
 def test_the_same_id_with_other_arguments_is_a_conflict(runtime: Runtime, flavour: Flavour):
-    """The trap: the old result, silently. Both argument lists are shown."""
+    """The same id with other arguments raises ``RunConflict``, which shows both argument lists."""
 
     @flavour.workflow(id="order-{order_id}")
     def w(order_id, amount):
@@ -42,7 +42,7 @@ def test_the_same_id_with_other_arguments_is_a_conflict(runtime: Runtime, flavou
 
 
 def test_the_same_id_with_another_workflow_is_a_conflict(runtime: Runtime):
-    """The id belongs to the workflow that took it."""
+    """The same id with another workflow raises ``RunConflict``."""
 
     @workflow(name="first", id="same")
     def first(x):
@@ -58,7 +58,7 @@ def test_the_same_id_with_another_workflow_is_a_conflict(runtime: Runtime):
 
 
 def test_ids_by_callable_and_by_option(runtime: Runtime, flavour: Flavour):
-    """A function of the arguments, or one given for the call, which wins."""
+    """An id is made by a function of the arguments, or given for the call, and the given one wins."""
 
     @flavour.workflow(id=lambda x, y=2: f"sum-{x + y}")
     def w(x, y=2):
@@ -72,7 +72,7 @@ def test_ids_by_callable_and_by_option(runtime: Runtime, flavour: Flavour):
 
 
 def test_the_template_takes_defaults_attributes_items_and_formats(runtime: Runtime):
-    """It is a format string over all arguments, defaults included."""
+    """An id template is a format string over all arguments, defaults included."""
     from dataclasses import dataclass
 
     @dataclass
@@ -89,7 +89,8 @@ def test_the_template_takes_defaults_attributes_items_and_formats(runtime: Runti
 
 @pytest.mark.parametrize("template", ["o-{z}", "o-{z.x}", "o-{}", "o-{0}", "o-{x", "o-{left}"])
 def test_a_template_that_no_call_can_fill_is_refused_at_decoration(template):
-    """It names what is no parameter, or one that is left out, or is no template; the message shows it."""
+    """A template with an unknown or ignored parameter, or bad syntax, is refused when the workflow is
+    decorated."""
     with pytest.raises(ValueError, match="o-"):
 
         @workflow(id=template, ignore=("left",))
@@ -98,7 +99,8 @@ def test_a_template_that_no_call_can_fill_is_refused_at_decoration(template):
 
 @pytest.mark.parametrize(("template", "args"), [("o-{x}", (None,)), ("o-{x.y}", (1,)), ("o-{x[0]}", ("",))])
 def test_a_template_that_cannot_be_filled(runtime: Runtime, template, args):
-    """``None`` in it is refused, and so is what is not there; the message shows template and arguments."""
+    """``None`` or a missing attribute in a template is refused, and the message shows template and
+    arguments."""
 
     @workflow(id=template)
     def w(x): ...
@@ -110,7 +112,7 @@ def test_a_template_that_cannot_be_filled(runtime: Runtime, template, args):
 
 @pytest.mark.parametrize("bad", [None, 5, "", "  ", b"x"])
 def test_a_callable_id_that_gives_no_id(runtime: Runtime, bad):
-    """An id is a string that is not empty."""
+    """An id function that returns no non-empty string is refused."""
 
     @workflow(id=lambda x: bad)
     def w(x): ...
@@ -121,7 +123,8 @@ def test_a_callable_id_that_gives_no_id(runtime: Runtime, bad):
 
 
 def test_an_id_that_the_storage_cannot_take(tmp_path):
-    """A file name that is no Unicode, say: the error is typed and shows it, from a call as from a fork."""
+    """An id that is no Unicode, such as a file name, is a typed error that shows it, from a call and from a
+    fork."""
 
     @step
     def read(): ...
@@ -142,7 +145,7 @@ def test_an_id_that_the_storage_cannot_take(tmp_path):
 
 @pytest.mark.parametrize("bad", ["", " ", 5, b"x"])
 def test_an_option_that_is_no_id(bad):
-    """Refused where it is given."""
+    """An option that is no id is refused where it is given."""
 
     @workflow
     def w(): ...
@@ -152,7 +155,7 @@ def test_an_option_that_is_no_id(bad):
 
 
 def test_equal_calls_are_one_key(runtime: Runtime):
-    """Keyword or positional, default or not: the same run is continued."""
+    """Equal calls continue the same run, by keyword or position, with defaults or without."""
     stop = [True] * 3
 
     @workflow
@@ -169,7 +172,7 @@ def test_equal_calls_are_one_key(runtime: Runtime):
 
 
 def test_other_arguments_are_another_run(runtime: Runtime):
-    """An interrupted run is not continued by a call with other arguments."""
+    """A call with other arguments does not continue an interrupted run."""
     stop = [True]
 
     @workflow
@@ -186,7 +189,7 @@ def test_other_arguments_are_another_run(runtime: Runtime):
 
 
 def test_ignored_arguments_do_not_tell_runs_apart(runtime: Runtime, effects: Effects):
-    """They are not stored either; a resume by id uses the default or says what is missing."""
+    """Runs that differ only in ignored arguments are the same run."""
     stop = [True, True]
 
     @workflow(ignore=("client",), id="i-{x}")
@@ -205,7 +208,7 @@ def test_ignored_arguments_do_not_tell_runs_apart(runtime: Runtime, effects: Eff
 
 
 def test_a_resume_without_an_ignored_argument_says_what_is_missing(runtime: Runtime):
-    """No default, no value: the parameter is named."""
+    """A resume without a stored value for an ignored parameter uses its default, or names it."""
 
     @workflow(ignore=("client",), id="m-{x}")
     def w(x, client):
@@ -218,7 +221,7 @@ def test_a_resume_without_an_ignored_argument_says_what_is_missing(runtime: Runt
 
 
 def test_arguments_without_a_key_are_refused(runtime: Runtime):
-    """The parameter, the path to the culprit and the ways out are named."""
+    """An argument without an encoding is refused, and the message names parameter, place and remedies."""
 
     @workflow
     def w(order): ...
@@ -247,7 +250,7 @@ def waiting(runtime: Runtime, monkeypatch) -> threading.Event:
 
 
 def test_a_call_joins_the_run_that_executes(runtime: Runtime, waiting, effects: Effects):
-    """It waits and gets the owner's outcome; the body executes once."""
+    """A call of an executing run waits for the owner's outcome, and the body executes once."""
     entered, gate = threading.Event(), threading.Event()
 
     @workflow(id="j")
@@ -271,7 +274,7 @@ def test_a_call_joins_the_run_that_executes(runtime: Runtime, waiting, effects: 
 
 
 def test_a_call_from_another_runtime_joins(runtime: Runtime, another, effects: Effects):
-    """The same on one storage, whoever asks."""
+    """A call from another runtime on the storage waits too."""
     gate, entered = threading.Event(), threading.Event()
 
     @workflow(id="j")
@@ -292,7 +295,7 @@ def test_a_call_from_another_runtime_joins(runtime: Runtime, another, effects: E
 
 
 def test_a_joined_failure_is_the_callers_too(runtime: Runtime, waiting, effects: Effects):
-    """The owner's outcome, failure included: the joiner does not execute it again."""
+    """A joining call gets the owner's failure, and does not execute the run again."""
     gate, entered = threading.Event(), threading.Event()
 
     @workflow(id="j")
@@ -323,7 +326,7 @@ def test_a_joined_failure_is_the_callers_too(runtime: Runtime, waiting, effects:
 
 
 def test_async_calls_join(runtime: Runtime, effects: Effects):
-    """Two tasks on one id: one body, two results."""
+    """Two tasks with one id have one body and two results."""
 
     @step
     async def f():
@@ -341,7 +344,7 @@ def test_async_calls_join(runtime: Runtime, effects: Effects):
 
 
 def test_a_joiner_claims_the_run_when_its_owner_lets_go(runtime: Runtime, waiting, effects: Effects):
-    """The owner is interrupted; the waiting call continues the run."""
+    """If the owner is interrupted, the waiting call continues the run."""
     gate, entered = threading.Event(), threading.Event()
 
     @step
@@ -371,7 +374,7 @@ def test_a_joiner_claims_the_run_when_its_owner_lets_go(runtime: Runtime, waitin
 
 
 def test_a_run_that_would_join_itself_gets_a_conflict(runtime: Runtime, flavour: Flavour):
-    """It would wait for ever."""
+    """A run that would wait for itself gets ``RunConflict``."""
 
     @flavour.workflow(id="loop")
     def w(n):
@@ -382,7 +385,7 @@ def test_a_run_that_would_join_itself_gets_a_conflict(runtime: Runtime, flavour:
 
 
 def test_a_grandchild_that_would_join_its_grandparent_gets_a_conflict(runtime: Runtime):
-    """Through other runs and through steps."""
+    """A run that would wait for itself through other runs and steps gets ``RunConflict``."""
 
     @workflow(id="top")
     def top():
@@ -401,7 +404,7 @@ def test_a_grandchild_that_would_join_its_grandparent_gets_a_conflict(runtime: R
 
 
 def test_concurrent_numbered_calls_are_runs_of_their_own(runtime: Runtime):
-    """Without an id a call does not wait for the one that executes: it starts the next number."""
+    """A concurrent call without an id starts the next number."""
     barrier = threading.Barrier(3)
 
     @workflow
@@ -415,7 +418,7 @@ def test_concurrent_numbered_calls_are_runs_of_their_own(runtime: Runtime):
 
 
 def test_an_interrupted_run_of_another_runtime_is_continued(runtime: Runtime, another, effects: Effects):
-    """Any runtime on the storage goes on with what nobody executes."""
+    """Any runtime on the storage continues an interrupted run."""
     stop = [True]
 
     @step
@@ -467,7 +470,7 @@ def test_the_version_of_a_workflow(runtime: Runtime):
 
 
 def test_resume_continues_in_the_background(runtime: Runtime, flavour: Flavour, effects: Effects):
-    """From the stored arguments; a completed run cannot be resumed."""
+    """``resume`` continues in the background from the stored arguments, and refuses a completed run."""
     from flowdsl.errors import RunFinished
 
     stop = [True]
@@ -491,7 +494,7 @@ def test_resume_continues_in_the_background(runtime: Runtime, flavour: Flavour, 
 
 
 def test_recover_continues_all_interrupted_runs(runtime: Runtime, effects: Effects):
-    """Oldest first; completed and failed ones are left alone."""
+    """``recover`` continues all interrupted runs, oldest first, and no completed or failed ones."""
     stop = [True] * 3
 
     @workflow
@@ -510,7 +513,7 @@ def test_recover_continues_all_interrupted_runs(runtime: Runtime, effects: Effec
 
 
 def test_recover_passes_over_a_run_that_cannot_be_continued(runtime: Runtime, caplog):
-    """It is raised in the end, and named in the log; the others go on all the same."""
+    """``recover`` logs a run that cannot continue, starts the others, and raises the error at the end."""
     stop = [True] * 4
 
     @workflow(id="r-{x}")
@@ -532,7 +535,7 @@ def test_recover_passes_over_a_run_that_cannot_be_continued(runtime: Runtime, ca
 
 
 def test_a_run_whose_arguments_do_not_load_is_not_taken_to_cancel_it(runtime: Runtime):
-    """It stays interrupted, for a process that can: not this one's, which executes nothing of it."""
+    """Cancelling a run whose arguments do not load here leaves it interrupted for another process."""
 
     @workflow(id="r")
     def w():

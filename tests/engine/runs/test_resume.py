@@ -1,4 +1,4 @@
-"""How failed and interrupted runs continue: called again, retried by hand, whatever is open."""
+"""How failed and interrupted runs continue: by a call, by hand, and which failures are open."""
 
 import pytest
 from support import ONCE, Crash, Declined, Effects, Flavour, Mortal
@@ -8,7 +8,7 @@ from flowdsl.errors import RunConflict, RunFinished, RunNotFound
 
 
 def test_a_failed_run_continues_when_called_again(runtime: Runtime, flavour: Flavour, effects: Effects):
-    """The open failure executes again, everything else is replayed; it is the same run."""
+    """A failed run that is called again executes its open failure and replays everything else."""
     fixed = []
 
     @flavour.step
@@ -37,7 +37,7 @@ def test_a_failed_run_continues_when_called_again(runtime: Runtime, flavour: Fla
 
 
 def test_a_retried_failure_counts_its_attempts_anew(runtime: Runtime, effects: Effects):
-    """Calling a failed run again gives the open step all its attempts."""
+    """A call of a failed run gives the open step all its attempts."""
 
     @step(retry=Retry(attempts=3))
     def f():
@@ -81,8 +81,8 @@ def test_retry_by_hand(runtime: Runtime, flavour: Flavour, effects: Effects):
 
 @pytest.mark.parametrize("outcome", ["returns", "fails again"])
 def test_a_kill_behind_what_a_retry_executed(storage, clock, flavour: Flavour, effects: Effects, outcome):
-    """What the retry of a failed run has recorded is not executed again when its process dies, be it that the
-    step returned or that it failed once more and the body, now mended, handled that."""
+    """A step that a retry recorded, as a result or as a handled failure, does not execute again after a
+    kill."""
 
     @flavour.step(name="retried.f", retry=ONCE)
     def f():
@@ -123,14 +123,14 @@ def test_a_kill_behind_what_a_retry_executed(storage, clock, flavour: Flavour, e
 
 
 def test_retry_of_an_unknown_run(runtime: Runtime):
-    """A missing run is named."""
+    """The retry of an unknown run is an error that names it."""
     for method in (runtime.retry, runtime.resume, runtime.cancel):
         with pytest.raises(RunNotFound, match="nowhere"):
             method("nowhere")
 
 
 def test_numbers_count_the_runs_of_one_key(runtime: Runtime, flavour: Flavour):
-    """A call of a workflow that completed runs anew, with the next number."""
+    """A call of a numbered workflow that completed starts the next number."""
 
     @flavour.workflow
     def w(x):
@@ -145,7 +145,7 @@ def test_numbers_count_the_runs_of_one_key(runtime: Runtime, flavour: Flavour):
 
 
 def test_fresh_always_starts_a_new_number(runtime: Runtime, flavour: Flavour, effects: Effects):
-    """Even where an interrupted run could be continued."""
+    """``fresh=True`` starts a new number, even if an interrupted run could continue."""
     stop = [True]
 
     @flavour.step
@@ -167,7 +167,7 @@ def test_fresh_always_starts_a_new_number(runtime: Runtime, flavour: Flavour, ef
 
 
 def test_fresh_with_an_id_is_an_error():
-    """An id is one run, so there is no fresh one."""
+    """``fresh=True`` is refused for a workflow with an id."""
 
     @workflow
     def w(): ...
@@ -182,7 +182,7 @@ def test_fresh_with_an_id_is_an_error():
 
 
 def test_the_oldest_interrupted_run_continues_first(runtime: Runtime):
-    """Two interrupted runs of one key continue in the order of their numbers."""
+    """Of two interrupted runs of one key, the one with the lower number continues first."""
     stops = [True, True]
 
     @workflow
@@ -198,7 +198,7 @@ def test_the_oldest_interrupted_run_continues_first(runtime: Runtime):
 
 
 def test_continuing_says_so_in_one_info_line(runtime: Runtime, caplog):
-    """How many recorded steps are replayed is said, once, at INFO."""
+    """Continuing logs one INFO line with the number of replayed steps."""
     stop = [True]
 
     @step

@@ -9,7 +9,7 @@ from flowdsl import Runtime, step, workflow
 
 
 def test_start_returns_once_the_run_is_recorded(runtime: Runtime, flavour: Flavour):
-    """The handle of ``start`` can be found in the storage at once."""
+    """``start`` returns after the run was recorded."""
 
     @flavour.workflow
     def w(x):
@@ -25,7 +25,7 @@ def test_start_returns_once_the_run_is_recorded(runtime: Runtime, flavour: Flavo
 
 
 def test_a_started_run_can_be_awaited(runtime: Runtime):
-    """``await run`` gives the result in async code."""
+    """``await run`` gives the result of a started run."""
 
     @step
     async def f(x):
@@ -46,7 +46,7 @@ def test_a_started_run_can_be_awaited(runtime: Runtime):
 
 
 def test_many_sync_runs_get_a_thread_each(runtime: Runtime):
-    """Fifty runs that wait for each other do not deadlock on a bounded pool."""
+    """Fifty sync runs that wait for each other do not deadlock."""
     import threading
 
     barrier = threading.Barrier(50)
@@ -63,7 +63,7 @@ def test_many_sync_runs_get_a_thread_each(runtime: Runtime):
 def test_a_started_run_that_failed_and_was_continued_shows_its_new_outcome(
     runtime: Runtime, flavour: Flavour
 ):
-    """What a handle says comes from the storage, not from what happened here first."""
+    """A handle shows the outcome in the storage, also after the run failed and was continued."""
     fixed = []
 
     @flavour.workflow
@@ -88,7 +88,7 @@ async def _wait(run):
 
 
 def test_a_parent_starts_children_side_by_side(runtime: Runtime):
-    """``w.start`` in a run gives handles of children; the parent ends after them."""
+    """``w.start`` in a run starts children concurrently, and the parent ends after them."""
 
     @workflow
     async def child(x):
@@ -114,7 +114,7 @@ def test_a_parent_starts_children_side_by_side(runtime: Runtime):
 
 
 def test_children_that_wait_for_one_another_get_a_thread_each(runtime: Runtime):
-    """Sync runs started in a run do not share a bounded pool: forty can meet."""
+    """Forty started sync children that wait for each other each get a thread."""
     import threading
 
     barrier = threading.Barrier(40)

@@ -1,4 +1,4 @@
-"""What happens to a run that is told to stop: cleaning up, settling, undoing, closing, forking."""
+"""Stopping a run: cleaning up, settling, undoing, closing, forking."""
 
 import asyncio
 import os
@@ -18,7 +18,8 @@ ONCE = Retry(attempts=1)
 def test_cleaning_up_executes_and_is_recorded_while_a_cancel_is_handled(
     runtime: Runtime, flavour: Flavour, effects: Effects
 ):
-    """In ``finally`` and ``except``; behind them the stop is raised again."""
+    """While a cancel is handled, steps in ``finally`` and ``except`` execute and are recorded, and then the
+    stop goes on."""
 
     @flavour.step
     def work(n):
@@ -47,7 +48,7 @@ def test_cleaning_up_executes_and_is_recorded_while_a_cancel_is_handled(
 
 
 def test_cleaning_up_ends_when_its_time_is_over(runtime: Runtime, effects: Effects):
-    """``cleanup=`` is how long; then durable calls stop again."""
+    """After the time of ``cleanup=`` durable calls stop again."""
 
     @step
     def close():
@@ -68,7 +69,7 @@ def test_cleaning_up_ends_when_its_time_is_over(runtime: Runtime, effects: Effec
 
 
 def test_a_crash_while_cleaning_up_goes_on_with_it(storage, clock, effects: Effects):
-    """The next process replays up to the stop, and cleans up from where the last one died."""
+    """After a crash while cleaning up, the next process goes on cleaning up."""
     dies = [True]
 
     @step
@@ -100,7 +101,7 @@ def test_a_crash_while_cleaning_up_goes_on_with_it(storage, clock, effects: Effe
 
 
 def test_a_stop_leaves_groups_as_itself(runtime: Runtime):
-    """``TaskGroup`` puts nothing around it, and the run stays resumable."""
+    """A stop leaves a ``TaskGroup`` as itself, and the run stays resumable."""
 
     @step
     async def connect():
@@ -117,7 +118,7 @@ def test_a_stop_leaves_groups_as_itself(runtime: Runtime):
 
 
 def test_a_child_that_nobody_waits_for_any_more_is_cancelled(runtime: Runtime, effects: Effects):
-    """A timeout around it ends it, and its steps are undone."""
+    """A child that nobody waits for after a timeout is cancelled, and its steps are undone."""
 
     @step
     async def release(item):
@@ -189,7 +190,7 @@ def giving_up(effects: Effects, fails: list[bool]):
 
 
 def test_a_child_that_was_given_up_is_cancelled_although_its_parent_fails(runtime, effects: Effects):
-    """It is undone, and when the parent is retried it is given up again, without being executed."""
+    """A child that was given up is cancelled although its parent fails, and a retry gives it up again."""
     fails = [True]
     parent = giving_up(effects, fails)
     with pytest.raises(LookupError):
@@ -204,7 +205,7 @@ def test_a_child_that_was_given_up_is_cancelled_although_its_parent_fails(runtim
 
 
 def test_a_child_that_was_given_up_stays_so_when_its_parent_dies(storage, clock, effects: Effects):
-    """The process dies between the end of the child and that of the parent."""
+    """A child that was given up stays so if the process dies before the end of the parent."""
     parent = giving_up(effects, [])
 
     def is_the_end(operations):
@@ -221,7 +222,7 @@ def test_a_child_that_was_given_up_stays_so_when_its_parent_dies(storage, clock,
 
 
 def test_a_run_that_begins_while_its_runtime_closes_stays_resumable(storage, clock):
-    """Closing ends at once, and the run goes on in the next runtime."""
+    """A run that begins while its runtime closes ends at once, and goes on in the next runtime."""
 
     @workflow(id="w")
     def w():
@@ -237,7 +238,7 @@ def test_a_run_that_begins_while_its_runtime_closes_stays_resumable(storage, clo
 
 
 def test_a_run_started_in_a_callback_is_independent(runtime: Runtime):
-    """It is no child of the run that is about to end."""
+    """A run that a callback starts is no child of the run."""
 
     @workflow(id="other")
     def other():
@@ -253,7 +254,7 @@ def test_a_run_started_in_a_callback_is_independent(runtime: Runtime):
 
 
 def test_a_workflow_called_inside_a_runtime_of_the_body_is_no_child(runtime: Runtime):
-    """The innermost ``with Runtime()`` counts."""
+    """A workflow that is called inside ``with Runtime()`` in a body is no child."""
 
     @workflow
     def inner():
@@ -271,7 +272,7 @@ def test_a_workflow_called_inside_a_runtime_of_the_body_is_no_child(runtime: Run
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_forked_child_ends_nothing(runtime: Runtime, effects: Effects):
-    """It raises, and the run of its parent goes on."""
+    """A forked child raises at durable calls, and its parent's run goes on."""
     if runtime.storage.url is None:
         pytest.skip("a storage in memory is copied by a fork")
 
@@ -307,7 +308,7 @@ def test_a_forked_child_ends_nothing(runtime: Runtime, effects: Effects):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.parametrize("where", ["step", "body"])
 def test_a_forked_child_of_an_async_body_ends_nothing(runtime: Runtime, effects: Effects, where):
-    """The same, from a step and from the body of the run; the child sees its own error."""
+    """A forked child of an async body raises its own error, in a step and in the workflow."""
     if runtime.storage.url is None:
         pytest.skip("a storage in memory is copied by a fork")
 
@@ -352,7 +353,7 @@ def test_a_forked_child_of_an_async_body_ends_nothing(runtime: Runtime, effects:
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize("where", ["thread", "pool", "loop", "awaits"])
 def test_a_forked_child_in_a_thread_of_ours_ends(runtime: Runtime, capfd, where):
-    """Nobody waits in the child for what its parent's thread executed: it ends, whoever waits for it goes on."""
+    """A fork in a thread of a runtime ends, so a parent that waits for it goes on."""
     if runtime.storage.url is None:
         pytest.skip("a storage in memory is copied by a fork")
 
@@ -383,7 +384,7 @@ def test_a_forked_child_in_a_thread_of_ours_ends(runtime: Runtime, capfd, where)
 
 
 def test_default_retries_do_not_multiply(runtime: Runtime, effects: Effects):
-    """What an inner step has given up on is retried only by a ``retry=`` of one's own."""
+    """A failure that an inner step has given up on is retried only by an explicit ``retry=``."""
 
     @step
     def inner():
@@ -404,7 +405,7 @@ def test_default_retries_do_not_multiply(runtime: Runtime, effects: Effects):
 
 
 def test_a_traceback_holds_the_frames_of_the_user(runtime: Runtime):
-    """At most two are ours."""
+    """A traceback has the user's frames and at most two of flowdsl."""
 
     @step(retry=ONCE)
     def charge():
@@ -431,7 +432,8 @@ class CancelsAtTheFirstReplay(Hooks):
 def test_a_cancel_during_a_replay_comes_where_the_journal_ends(
     storage, clock, flavour: Flavour, effects: Effects
 ):
-    """Code that cleans up sees all that was done, and takes none of it for not done."""
+    """A cancel during a replay takes effect after the recorded steps, so clean-up code sees all that was
+    done."""
     dies = [True]
 
     @flavour.step

@@ -1,5 +1,4 @@
-"""What becomes of children, tasks and threads when a run stops or ends: its time is theirs, cleaning up may call
-them, and none that nobody waits for goes on."""
+"""Children, tasks and threads when a run stops or ends: none goes on without being waited for."""
 
 import asyncio
 import contextvars
@@ -25,7 +24,7 @@ def statuses(runtime: Runtime) -> list[RunStatus]:
 
 @pytest.mark.parametrize("how", ["call", "start"])
 def test_the_time_of_a_run_is_that_of_its_children(runtime: Runtime, flavour: Flavour, verbs, how):
-    """A child that waits when the time of its parent is up ends with it, and its body catches no ``RunTimeout``."""
+    """A waiting child ends at its parent's deadline, and its body catches no ``RunTimeout``."""
     caught = []
 
     @flavour.workflow
@@ -46,7 +45,7 @@ def test_the_time_of_a_run_is_that_of_its_children(runtime: Runtime, flavour: Fl
 
 
 def test_a_run_that_waits_for_another_one_is_cancelled_at_once(storage):
-    """A sync body in ``result()`` of a run that is not its child, and one that calls a run which executes already."""
+    """A sync run that waits for the result of another run is cancelled at once."""
 
     @workflow(id="other")
     def other():
@@ -77,7 +76,7 @@ def test_a_run_that_waits_for_another_one_is_cancelled_at_once(storage):
 def test_cleaning_up_may_start_children_and_branches(
     runtime: Runtime, flavour: Flavour, verbs, effects: Effects
 ):
-    """Started, submitted, gathered: all of it executes and is recorded."""
+    """Clean-up code may start, submit and gather, and all of it executes and is recorded."""
 
     @flavour.step
     def close(what):
@@ -106,7 +105,7 @@ def test_cleaning_up_may_start_children_and_branches(
 def test_the_undo_of_a_child_takes_no_time_from_cleaning_up(
     runtime: Runtime, flavour: Flavour, verbs, effects: Effects, how
 ):
-    """Ten minutes of it, before the parent's ``finally`` is reached with its one minute."""
+    """Ten minutes of undoing a child take no time from the parent's minute for cleaning up."""
 
     @flavour.step
     def release(what):
@@ -139,7 +138,7 @@ def test_the_undo_of_a_child_takes_no_time_from_cleaning_up(
 
 
 def test_branches_of_a_gather_clean_up(runtime: Runtime, effects: Effects):
-    """Coroutines of ``aio.gather`` in a ``finally`` are part of the cleaning up."""
+    """Coroutines of ``aio.gather`` in a ``finally`` execute as part of cleaning up."""
 
     @step
     async def close(what):
@@ -185,7 +184,7 @@ def booking(effects: Effects):
 def test_a_child_left_behind_by_an_async_run_that_completes_is_cancelled(
     runtime: Runtime, effects: Effects, how
 ):
-    """In a task of the body's own, or in a branch that lost a race: it is undone, and does not stay ``running``."""
+    """A child that an async run left behind in a task, or as the loser of a race, is cancelled and undone."""
     _, abook = booking(effects)
 
     @workflow
@@ -214,7 +213,7 @@ def test_a_child_left_behind_by_an_async_run_that_completes_is_cancelled(
 
 
 def test_a_child_left_behind_in_a_thread_is_cancelled(runtime: Runtime, effects: Effects):
-    """The same for a sync run, whose body has a thread of its own."""
+    """A child that a sync run left behind in a thread is cancelled and undone."""
     book, _ = booking(effects)
     begun, ended = threading.Event(), threading.Event()
 
@@ -244,7 +243,7 @@ def test_a_child_left_behind_in_a_thread_is_cancelled(runtime: Runtime, effects:
 
 @pytest.mark.parametrize("end", ["fails", "cancelled"])
 def test_a_step_in_a_thread_of_an_async_run_is_awaited_and_undone(storage, effects: Effects, end):
-    """``asyncio.to_thread`` of a sync step cannot be cancelled: what it completes is undone all the same."""
+    """A sync step in ``asyncio.to_thread`` is awaited when its run ends, and undone."""
     begun, go = threading.Event(), threading.Event()
 
     @step(undo=lambda what: effects("release", what))
@@ -272,7 +271,8 @@ def test_a_step_in_a_thread_of_an_async_run_is_awaited_and_undone(storage, effec
 
 @pytest.mark.parametrize("how", ["group", "timeout", "cancel"])
 def test_the_undo_of_a_child_is_not_broken_off(runtime: Runtime, effects: Effects, how):
-    """By a sibling that fails, by a timeout around it, by a cancel of the parent: it is not begun twice."""
+    """The undo of a child is not interrupted by a sibling's failure, a timeout or a cancel, and happens
+    once."""
 
     async def release(what):
         effects("begin", what)
@@ -315,7 +315,7 @@ def test_the_undo_of_a_child_is_not_broken_off(runtime: Runtime, effects: Effect
 
 
 def test_a_run_of_gather_ends_with_its_deadline(runtime: Runtime):
-    """Branches that are started and waited for by ``gather`` have the time of the run, however deep."""
+    """Branches that ``gather`` waits for, at any depth, end at the run's deadline."""
 
     @workflow
     def inner():
@@ -351,7 +351,7 @@ class Telling(RelayStorage):
 
 
 def test_a_child_that_is_just_being_started_ends_with_its_parents(storage):
-    """A cancel that is told while a grandchild is opened does not leave it ``running``."""
+    """A grandchild that is just being started when its run is cancelled does not stay running."""
 
     @workflow
     async def inner(n):
@@ -374,7 +374,7 @@ def test_a_child_that_is_just_being_started_ends_with_its_parents(storage):
 
 
 def test_undoing_ends_what_it_has_begun_when_its_task_is_cancelled(runtime: Runtime, effects: Effects):
-    """However often: a sync undo that has executed is recorded, and is not executed again by the resume."""
+    """A recorded sync undo does not execute again, however often its task is cancelled."""
 
     def release(what):
         effects("release", what)
@@ -415,7 +415,7 @@ class Odd(BaseException):
 def test_a_child_that_was_interrupted_is_cancelled_when_its_parent_goes_on(
     runtime: Runtime, flavour: Flavour, effects: Effects, kind
 ):
-    """The body handles the interrupt. Nobody waits for the child any more: it does not stay unfinished."""
+    """An interrupted child whose parent handles the interrupt and goes on is cancelled."""
     fails = [True]
 
     @flavour.step(name="swallowed.act", undo=flavour.body(lambda token: effects("undo", token)))

@@ -1,4 +1,4 @@
-"""Undo: what a failed or cancelled run has completed is taken back."""
+"""Undo: completed steps of a failed or cancelled run are reversed."""
 
 import asyncio
 import threading
@@ -14,7 +14,7 @@ from flowdsl.storage.base import PutStep
 
 
 def test_the_undo_of_every_completed_step_runs_newest_first(runtime, flavour, effects: Effects):
-    """Each gets the step's result; the run is failed afterwards, with its own error."""
+    """Each undo gets the step's result, newest first, and then the run fails with its own error."""
     w, _ = saga(flavour, effects, [True])
     with pytest.raises(Declined):
         flavour.call(w)
@@ -26,7 +26,7 @@ def test_the_undo_of_every_completed_step_runs_newest_first(runtime, flavour, ef
 
 
 def test_undone_steps_execute_again_when_the_run_is_retried(runtime, flavour, effects: Effects):
-    """The retry does the whole saga anew, and completes."""
+    """A retry executes undone steps again, and completes."""
     broken = [True]
     w, _ = saga(flavour, effects, broken)
     with pytest.raises(Declined):
@@ -41,7 +41,7 @@ def test_undone_steps_execute_again_when_the_run_is_retried(runtime, flavour, ef
 
 
 def test_a_kill_during_undoing_continues_undoing(storage, clock, flavour):
-    """Wherever it dies after the failure: nothing of the body executes again, and each undo is acknowledged once."""
+    """A kill during undoing goes on undoing: no body executes again, and each undo is recorded once."""
     for at in range(1, 12):
         for after in (False, True):
             effects = Effects()
@@ -71,7 +71,7 @@ def test_a_kill_during_undoing_continues_undoing(storage, clock, flavour):
 def test_a_failing_undo_is_retried_then_reported_without_stopping_the_others(
     runtime, effects: Effects, caplog
 ):
-    """Its attempts go by its policy; then the log says what was not undone, and the run still fails with its error."""
+    """A failing undo is retried by its policy and then logged; the run fails with its own error."""
 
     @step(retry=Retry(attempts=3, jitter=0), name="undo.bad")
     def bad(result):
@@ -108,7 +108,7 @@ def test_a_failing_undo_is_retried_then_reported_without_stopping_the_others(
 
 
 def test_a_cancelled_run_undoes_and_is_then_cancelled(runtime, flavour, verbs, effects: Effects):
-    """The status is set after undoing; hooks and waiters see it then."""
+    """A cancelled run undoes its steps first, and then hooks and waiters see it cancelled."""
     seen = []
 
     @flavour.step(name="cancelled.release")
@@ -138,7 +138,7 @@ def test_a_cancelled_run_undoes_and_is_then_cancelled(runtime, flavour, verbs, e
 
 
 def test_a_step_that_cancels_its_own_run_does_not_cancel_the_undo(runtime, flavour, effects: Effects):
-    """The run stops at its next call, and the cancelling of its task does not strike what comes then."""
+    """A step that cancels its own run, or its task, does not cancel the undo."""
 
     @flavour.step(name="own.release", retry=Retry(attempts=2, initial=1, jitter=0))
     def release(result):
@@ -163,7 +163,7 @@ def test_a_step_that_cancels_its_own_run_does_not_cancel_the_undo(runtime, flavo
 
 
 def test_a_timed_out_run_undoes(runtime, flavour, verbs, effects: Effects):
-    """A run past its deadline is failed, so it is undone."""
+    """A run past its deadline fails and is undone."""
 
     @flavour.step(name="late.release")
     def release(result):
@@ -212,8 +212,8 @@ def test_bodies_in_flight_are_awaited_and_covered(runtime, effects: Effects):
 
 
 def test_what_a_plain_gather_leaves_behind_ends_before_the_undo(storage, clock, effects: Effects):
-    """Tasks that go on when ``asyncio.gather`` has raised are cancelled; what they completed is undone, and a
-    child that one of them had called is ended."""
+    """Tasks and children that a plain ``asyncio.gather`` left behind end, and their completed steps are
+    undone."""
 
     @step(name="stray.release")
     async def release(result):
@@ -269,7 +269,7 @@ def test_what_a_plain_gather_leaves_behind_ends_before_the_undo(storage, clock, 
 
 
 def test_the_undo_is_the_one_that_the_call_was_given(runtime, effects: Effects):
-    """``options(undo=…)`` and plain functions work; sync undos in async runs and the reverse too."""
+    """``options(undo=…)`` and plain functions are undos, sync in async runs and the reverse too."""
 
     def plain(result):
         effects("plain", result)
@@ -305,7 +305,7 @@ def test_the_undo_is_the_one_that_the_call_was_given(runtime, effects: Effects):
 
 
 def test_an_undo_may_call_steps_and_the_store(runtime, effects: Effects):
-    """It is itself inside the run."""
+    """An undo executes inside the run, and may call steps and the store."""
 
     @step(name="deep.note")
     def note(what):
@@ -373,7 +373,8 @@ def is_undo_record(path, status):
 
 
 def test_an_undo_that_failed_for_good_is_reported_once(storage, clock, flavour, effects: Effects, caplog):
-    """Also when the process dies while the others are undone: it is not tried again, and the others go on."""
+    """An undo that failed for good is reported once and not tried again after a crash, and the others go
+    on."""
     w, _keep = stuck(flavour, effects, Retry(attempts=2, jitter=0))
     dies = Mortal(storage, is_undo_record("stuck.bad", StepStatus.FAILED), after=True)
     with Runtime(dies, clock=clock), pytest.raises(Crash):
@@ -385,7 +386,7 @@ def test_an_undo_that_failed_for_good_is_reported_once(storage, clock, flavour, 
 
 
 def test_attempts_of_an_undo_survive_a_crash(storage, clock, flavour, effects: Effects):
-    """It has as many as its policy says, and what is left of the wait is waited for."""
+    """The attempts of an undo, and the rest of its wait, survive a crash."""
     w, _keep = stuck(flavour, effects, Retry(attempts=3, initial=600, maximum=600, jitter=0))
     dies = Mortal(storage, is_undo_record("stuck.bad", StepStatus.PENDING), after=True)
     with Runtime(dies, clock=clock), pytest.raises(Crash):
@@ -404,7 +405,7 @@ def test_attempts_of_an_undo_survive_a_crash(storage, clock, flavour, effects: E
 def test_an_undo_that_failed_is_tried_again_when_the_retried_run_fails_again(
     runtime, flavour, effects: Effects
 ):
-    """That is another end of the run."""
+    """An undo that failed is tried again when the retried run fails again."""
     w, _keep = stuck(flavour, effects, ONCE)
     for times in (1, 2):
         with pytest.raises(Declined):
@@ -413,7 +414,7 @@ def test_an_undo_that_failed_is_tried_again_when_the_retried_run_fails_again(
 
 
 def test_what_an_undo_had_done_is_not_done_again_by_its_retry(storage, clock, flavour, effects: Effects):
-    """Steps that it called are replayed, across its attempts and a crash between them."""
+    """Steps that an undo called are replayed in its next attempt and after a crash."""
 
     @flavour.step(name="partly.refund")
     def refund(n):
@@ -451,7 +452,7 @@ def test_what_an_undo_had_done_is_not_done_again_by_its_retry(storage, clock, fl
 def test_an_undo_that_a_call_was_given_is_found_after_a_kill(
     storage, clock, flavour, effects: Effects, caplog
 ):
-    """By its name where it is a step; one that is local to a function is reported as lost, and does not stop the rest."""
+    """After a kill an undo that is a step is found by its name, and a local function is reported as lost."""
 
     @flavour.step(name="given.release")
     def release(result):
@@ -482,7 +483,7 @@ def test_an_undo_that_a_call_was_given_is_found_after_a_kill(
 
 
 def test_an_undo_knows_its_step_and_what_is_undone_gets_another_idempotency_key(runtime, flavour):
-    """A refund can be deduplicated as well; who refunded a payment and charges again wants both to happen."""
+    """An undo has an idempotency key of its own, and an undone step gets a new one."""
     keys, broken = {"charge": [], "refund": []}, [True]
 
     def note(what):

@@ -1,4 +1,4 @@
-"""What undo takes back and what it leaves alone: by the word of a call, by who has done it, by who shares it."""
+"""What undo reverses and what it leaves alone: by options, by origin, by memo."""
 
 import pytest
 from support import Effects
@@ -25,7 +25,7 @@ def book(effects: Effects):
 
 
 def test_a_call_may_say_that_nothing_undoes_it(runtime: Runtime, book, effects: Effects):
-    """``options(undo=None)`` holds for that call, not for others of the same step."""
+    """``options(undo=None)`` prevents the undo of that call only."""
 
     @workflow(id="w")
     def w():
@@ -39,7 +39,7 @@ def test_a_call_may_say_that_nothing_undoes_it(runtime: Runtime, book, effects: 
 
 
 def test_a_child_that_has_ended_is_undone_as_its_calls_said(runtime: Runtime, book, effects: Effects):
-    """By the very function that ``options(undo=…)`` gave, even if that is local and the child ended long ago."""
+    """A child that ended long ago is undone by the function in ``options(undo=…)``, even a local one."""
 
     @workflow
     def child():
@@ -56,8 +56,7 @@ def test_a_child_that_has_ended_is_undone_as_its_calls_said(runtime: Runtime, bo
 
 
 def test_what_an_undo_has_done_is_not_undone(runtime: Runtime, book, effects: Effects):
-    """Steps that an undo calls, those that they call, and its children: not by a kill in the middle, nor by the next
-    failure."""
+    """Steps and children that an undo calls are never undone, after a kill or a later failure."""
     dies = [True]
 
     @step
@@ -95,7 +94,7 @@ def test_what_an_undo_has_done_is_not_undone(runtime: Runtime, book, effects: Ef
 
 
 def test_a_result_that_another_run_has_shared_is_its_own_to_undo(runtime: Runtime, effects: Effects):
-    """A run that took it from the memo leaves it; when the run that made it is undone, it is shared no more."""
+    """A memo result is undone only by the run that made it, and is then no longer shared."""
 
     @step(memo=True, undo=lambda what: effects("release", what))
     def book(what):

@@ -15,7 +15,7 @@ from flowdsl.storage.base import Operation, Outcome, PutStep, UpdateRun
 
 
 def test_cancelling_an_interrupted_run_undoes_its_steps(storage, clock, flavour, effects: Effects):
-    """Nobody executes it, so who cancels it takes it over to undo."""
+    """Cancelling an interrupted run takes it over and undoes its steps."""
     w, _ = saga(flavour, effects, [])
     with Runtime(Mortal(storage, 3), clock=clock), pytest.raises(Crash):
         flavour.call(w)
@@ -26,7 +26,7 @@ def test_cancelling_an_interrupted_run_undoes_its_steps(storage, clock, flavour,
 
 
 def test_a_completed_child_is_undone_by_its_own_steps(storage, clock, flavour):
-    """Also when the process dies in the middle of that; the child keeps its status."""
+    """A completed child is undone by its own steps, after a crash too, and keeps its status."""
     for at in range(1, 20):
         effects = Effects()
 
@@ -73,7 +73,7 @@ def test_a_completed_child_is_undone_by_its_own_steps(storage, clock, flavour):
 
 
 def test_an_undone_child_runs_again_when_its_parent_is_retried(runtime, flavour, effects: Effects):
-    """The retry has a new child; the old one stays as it was."""
+    """A retry of the parent starts a new child, and the undone one stays as it was."""
     broken = [True]
 
     @flavour.step(name="again.release")
@@ -115,7 +115,7 @@ def is_undo_record(path, status):
 
 
 def test_a_child_with_nothing_to_undo_stays_as_it_is(runtime, flavour, effects: Effects):
-    """Its parent's retry replays it."""
+    """A child without anything to undo stays as it is, and a retry of its parent replays it."""
     broken = [True]
 
     @flavour.step(name="plain.f")
@@ -149,7 +149,7 @@ def test_a_child_with_nothing_to_undo_stays_as_it_is(runtime, flavour, effects: 
 def test_a_parent_that_fails_ends_children_of_a_killed_process(
     storage, clock, flavour, verbs, effects: Effects, has_undo
 ):
-    """Nobody executes them: they fail with their parent, what they did is undone, and they go on with its retry."""
+    """Children of a killed process fail and are undone with their parent, and continue with its retry."""
     broken = []
 
     @flavour.step(name="left.release")
@@ -193,7 +193,7 @@ def test_a_parent_that_fails_ends_children_of_a_killed_process(
 
 
 def test_cancelling_where_the_code_is_not_loaded_leaves_a_request(tmp_path, caplog):
-    """Steps have to be undone by their code: whoever has it undoes and cancels; nothing executes before."""
+    """Cancelling without the code leaves a request; a process with the code undoes and cancels."""
     code = script(
         tmp_path / "faraway.py",
         """
@@ -233,7 +233,7 @@ def test_cancelling_where_the_code_is_not_loaded_leaves_a_request(tmp_path, capl
 
 
 def test_cancelling_where_the_code_is_not_loaded_is_done_at_once_if_nothing_has_to_be_undone(storage, clock):
-    """An interrupted run whose steps have no undo, and its children, are cancelled by anybody."""
+    """Cancelling without the code is done at once if nothing must be undone."""
     from flowdsl.core.records import Run as RunRecord
 
     with Runtime(storage, clock=clock) as rt:
@@ -248,7 +248,7 @@ def test_cancelling_where_the_code_is_not_loaded_is_done_at_once_if_nothing_has_
 
 
 def test_a_fork_that_fails_leaves_the_children_of_its_origin_alone(runtime, flavour, effects: Effects):
-    """It has their outcome; what they did belongs to the run that called them."""
+    """A fork that fails does not undo the children of the run from which it was made."""
 
     @flavour.step(name="origin.release")
     def release(result):
@@ -301,7 +301,8 @@ class Watched(Relay):
 
 @pytest.mark.parametrize("ends", [RunStatus.CANCELLED, RunStatus.FAILED])
 def test_a_child_that_an_interrupt_has_left_behind_ends_before_its_parent(effects: Effects, ends: RunStatus):
-    """It goes on in its thread. What it completes while its parent is taken up and ends badly is undone."""
+    """A child that an interrupt left behind in its thread ends before its parent, and its steps are
+    undone."""
     begun, go = threading.Event(), threading.Event()
     fails: list[bool] = []
 
@@ -340,8 +341,7 @@ def test_a_child_that_an_interrupt_has_left_behind_ends_before_its_parent(effect
 
 @pytest.mark.parametrize("status", [RunStatus.CANCELLED, RunStatus.COMPLETED, RunStatus.FAILED])
 def test_recovering_cancels_a_child_whose_parent_has_ended(storage, flavour, effects: Effects, status):
-    """Nobody else would continue it: what it did is undone. A failed parent does when it is retried, unless the child
-    is to be cancelled."""
+    """``recover`` cancels and undoes a child whose parent has ended, unless the parent can be retried."""
 
     @flavour.step(name="orphan.act", undo=flavour.body(lambda token: effects("undo", token)))
     def act(token):

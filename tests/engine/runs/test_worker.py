@@ -49,7 +49,8 @@ class Working:
 
 
 def test_an_enqueued_run_is_executed_by_a_worker(storage, rt):
-    """It is pending until then; without an id each enqueueing is a new run."""
+    """An enqueued run is pending until a worker executes it, and without an id each enqueueing is a new
+    run."""
 
     @workflow
     def double(n):
@@ -64,7 +65,7 @@ def test_an_enqueued_run_is_executed_by_a_worker(storage, rt):
 
 
 def test_async_workflows_and_many_runs(storage, rt):
-    """Two hundred runs of two kinds, sixteen at a time, each once."""
+    """Two hundred sync and async runs execute once each, sixteen at a time."""
     seen = []
 
     @step
@@ -88,7 +89,7 @@ def test_async_workflows_and_many_runs(storage, rt):
 
 
 def test_options_say_where_and_when(storage, rt):
-    """Queue, priority, delay, tags and id; they go with ``enqueue`` alone."""
+    """Queue, priority, delay, tags and id are options of ``enqueue`` only."""
 
     @workflow
     def w(n):
@@ -106,7 +107,7 @@ def test_options_say_where_and_when(storage, rt):
 
 
 def test_the_same_work_is_one_run_and_gets_the_later_arguments(storage, rt):
-    """``dedup`` returns the unfinished run; what was given later reaches it as a message."""
+    """``dedup`` returns the unfinished run, which gets the later arguments as a message."""
 
     @workflow
     def w(n):
@@ -120,7 +121,7 @@ def test_the_same_work_is_one_run_and_gets_the_later_arguments(storage, rt):
 
 
 def test_debounce_puts_the_start_off(storage, rt):
-    """Each further enqueueing moves the start."""
+    """With ``debounce`` each further enqueueing delays the start."""
 
     @workflow
     def w():
@@ -133,7 +134,7 @@ def test_debounce_puts_the_start_off(storage, rt):
 
 
 def test_limits_hold_across_workers(storage, rt):
-    """Two at a time, however many workers there are."""
+    """A concurrency of two holds for all workers together."""
     rt.queues.put(Queue("q", concurrency=2))
     lock, now, most = threading.Lock(), [0], [0]
     gate = threading.Semaphore(0)
@@ -157,7 +158,7 @@ def test_limits_hold_across_workers(storage, rt):
 
 
 def test_queues_are_rows(storage, rt):
-    """List, pause, resume, delete; declaring one again resets nothing."""
+    """Queues can be listed, paused, resumed and deleted, and declaring one again changes nothing."""
     rt.queues.put(Queue("q", concurrency=2, rate="5/min"))
     rt.queues.pause("q")
     with Runtime(storage, queues=[Queue("q", concurrency=9), Queue("r")]) as other:
@@ -168,7 +169,7 @@ def test_queues_are_rows(storage, rt):
 
 
 def test_a_run_enqueues_once(storage, rt):
-    """Inside a run a call is one run, with its starter's id."""
+    """A run that enqueues another does so once, and its id is the starter of that run."""
 
     @workflow
     def other(n):
@@ -184,7 +185,7 @@ def test_a_run_enqueues_once(storage, rt):
 
 
 def test_what_is_not_finished_is_given_back(storage, rt):
-    """Told to stop, the worker lets a waiting run go, and another one continues it at once."""
+    """A worker that is told to stop gives a waiting run back, and another worker continues it at once."""
 
     @workflow(id="w")
     def w():
@@ -203,7 +204,7 @@ def test_what_is_not_finished_is_given_back(storage, rt):
 
 
 def test_what_kills_its_workers_is_parked(storage, rt):
-    """After five take-overs it fails with ``RecoveryLimit``, and can be retried by hand."""
+    """A run that was taken over five times fails with ``RecoveryLimit``, and can be retried by hand."""
 
     @workflow(id="w")
     def w():
@@ -218,7 +219,7 @@ def test_what_kills_its_workers_is_parked(storage, rt):
 
 
 def test_unknown_and_newer_runs_are_left_alone(storage, rt):
-    """A worker takes only what it can execute."""
+    """A worker leaves runs that it does not know, and runs of newer versions, alone."""
 
     @workflow(version="2")
     def w():
@@ -255,7 +256,7 @@ class Unloadable:
 
 
 def test_a_run_that_cannot_be_loaded_holds_up_no_other(storage, rt, monkeypatch, caplog):
-    """With one place only, and tried first: it is reported once, and stays as it is for another worker."""
+    """A run that cannot be loaded is reported once, and delays no other run."""
 
     @workflow
     def w(given):
@@ -275,7 +276,7 @@ def test_a_run_that_cannot_be_loaded_holds_up_no_other(storage, rt, monkeypatch,
 
 
 def test_work_can_be_awaited_and_cancelled(storage):
-    """``await rt.aio.work()`` ends with its task."""
+    """``await rt.aio.work()`` ends when its task is cancelled."""
 
     @workflow
     def w():
@@ -294,7 +295,7 @@ def test_work_can_be_awaited_and_cancelled(storage):
 
 
 def test_enqueueing_in_the_users_own_transaction(tmp_path):
-    """The run is there if the caller commits, and is not if he rolls back."""
+    """A run enqueued in the user's transaction exists only after the commit."""
 
     @workflow
     def w():
@@ -315,7 +316,7 @@ def test_enqueueing_in_the_users_own_transaction(tmp_path):
 
 
 def test_a_killed_worker_repeats_no_completed_step(tmp_path):
-    """SIGKILL in the second step: the next worker executes only that one."""
+    """After SIGKILL in the second step the next worker executes only that step."""
     code = script(
         tmp_path / "works.py",
         """
@@ -350,7 +351,7 @@ def test_a_killed_worker_repeats_no_completed_step(tmp_path):
 
 
 def test_schedules_fire_each_tick_once(storage, rt):
-    """What is due is made up within ``catch_up``, whoever fires it; a run's id is its moment."""
+    """A due tick fires once, whoever fires it, and late ticks within ``catch_up``."""
     seen = []
 
     @workflow
@@ -366,7 +367,7 @@ def test_schedules_fire_each_tick_once(storage, rt):
 
 
 def test_schedules_are_rows(storage, rt):
-    """Put, pause, resume, trigger, backfill, delete."""
+    """Schedules can be put, paused, resumed, triggered, backfilled and deleted."""
 
     @workflow
     def report():

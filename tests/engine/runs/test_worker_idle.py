@@ -60,7 +60,7 @@ class Skipping(RelayStorage):
 
 
 def test_an_idle_worker_costs_next_to_nothing(storage, monkeypatch):
-    """Less than one statement a second, signs of life, schedules and delayed runs included."""
+    """An idle worker sends less than one statement a second, with schedules and delayed runs."""
     statements = []
     if storage.url and storage.url.startswith("postgres"):
         import psycopg
@@ -113,7 +113,7 @@ class Working:
 
 
 def test_what_is_enqueued_or_given_back_wakes_a_worker(storage):
-    """In whatever queue; nothing waits for the next look."""
+    """A run that is enqueued or given back in any queue wakes a worker at once."""
 
     @workflow(id="w-{n}")
     def w(n):
@@ -135,7 +135,8 @@ def test_what_is_enqueued_or_given_back_wakes_a_worker(storage):
 
 
 def test_a_body_that_does_not_stop_gives_its_run_back(storage):
-    """Another worker executes it at once; what the first one still writes is refused."""
+    """A body that does not stop gives its run back, another worker executes it, and late writes are
+    refused."""
     begun, go, bodies = threading.Semaphore(0), threading.Event(), []
 
     @step
@@ -182,7 +183,7 @@ class Wakes(RelayStorage):
 
 
 def test_a_waiting_run_is_not_woken_by_others(storage):
-    """Thirty runs begin and end beside it in the same worker."""
+    """A waiting run is not woken by thirty other runs of the same worker."""
     wakes = Wakes(storage)
 
     @step
@@ -213,7 +214,7 @@ def test_a_waiting_run_is_not_woken_by_others(storage):
 
 
 def test_what_nobody_here_can_execute_is_reported_once(caplog):
-    """Each unknown workflow and each newer version, with one of its runs."""
+    """Each unknown workflow and each newer version is reported once, with one of its runs."""
 
     @workflow(version="2")
     def w():
@@ -235,7 +236,7 @@ def test_what_nobody_here_can_execute_is_reported_once(caplog):
 
 
 def test_a_pause_is_not_lost_to_a_worker_that_fires(storage):
-    """A schedule that was changed since it was read is not overwritten."""
+    """A worker that fires a schedule does not overwrite a pause that was set meanwhile."""
 
     @workflow
     def w():

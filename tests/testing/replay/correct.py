@@ -1,4 +1,4 @@
-"""Workflows that do replay, though some look as if they did not: check_replay must pass them."""
+"""Workflows that replay, although some look as if they did not: check_replay must accept them."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Workflows that do not replay, by what they depend on: what check_replay must find, and whom it must blame."""
+"""Workflows that do not replay: check_replay must find each, and blame the right cause."""
 
 import asyncio
 import collections

@@ -1,4 +1,4 @@
-"""check_replay: what it must catch, what it must let pass, and what it tells."""
+"""check_replay: what it must find, what it must accept, and what it reports."""
 
 import asyncio
 import copy
@@ -199,9 +199,8 @@ def _fresh_memory() -> None:
 
 @pytest.mark.parametrize("made", MISTAKES, ids=lambda made: made.__name__)
 def test_a_mistake_is_caught_and_explained(made: Any) -> None:
-    """Each of the usual mistakes makes a difference from some crash on, and the story names it, shows it, and
-    says what to do.
-    """
+    """Each usual mistake makes a difference after some crash, and the report names it, shows it, and says
+    what to do."""
     cause, place = MISTAKES[made]
     story = refused(made)
     assert f"{made.__name__}() does not replay: it died after commit " in story
@@ -212,7 +211,7 @@ def test_a_mistake_is_caught_and_explained(made: Any) -> None:
 
 
 def test_an_exception_that_loads_differently_is_caught() -> None:
-    """An attribute that gets lost is named, although the type is kept."""
+    """A lost attribute of an exception is named, although the type is kept."""
 
     class Declined(Exception):
         def __init__(self, code: int) -> None:
@@ -237,7 +236,7 @@ def test_an_exception_that_loads_differently_is_caught() -> None:
 
 
 def test_a_lossy_codec_is_caught() -> None:
-    """A tuple that comes back as a list."""
+    """A tuple that comes back as a list is reported."""
 
     @step
     def pair() -> Any:
@@ -254,7 +253,7 @@ def test_a_lossy_codec_is_caught() -> None:
 
 
 def test_a_file_written_outside_of_steps_is_caught(tmp_path: Path) -> None:
-    """Opening a file to write to it, in the body of a workflow, is an effect."""
+    """A file that a workflow's body opens for writing is reported as an effect."""
 
     @workflow
     def flow() -> None:
@@ -268,7 +267,8 @@ def test_a_file_written_outside_of_steps_is_caught(tmp_path: Path) -> None:
 
 
 def test_a_handle_that_is_open_already_must_be_watched(tmp_path: Path) -> None:
-    """Nothing tells of what is written to it. It cannot go to another process, and the report says that."""
+    """Writing to an open handle is seen only with ``watch``, and the report says why no other process checks
+    it."""
     with (tmp_path / "log").open("a") as handle:
 
         @workflow
@@ -282,7 +282,7 @@ def test_a_handle_that_is_open_already_must_be_watched(tmp_path: Path) -> None:
 
 
 def test_an_effect_that_is_watched_is_caught() -> None:
-    """What the body of a workflow does to a list, or to what a function shows, counts as an effect."""
+    """A change of a watched list, or of what a watched function returns, is reported as an effect."""
 
     @workflow
     def flow() -> None:
@@ -298,14 +298,14 @@ def test_an_effect_that_is_watched_is_caught() -> None:
 
 
 def test_what_comes_from_steps_and_verbs_replays() -> None:
-    """Times, random numbers and settings may differ, as long as a record keeps them."""
+    """Times, random numbers and settings from steps and verbs are accepted."""
     report = check_replay(careful, 3, deaths=2)
     assert report.value[-2] == 3
     assert report.crashes > 10
 
 
 def test_a_mutated_result_is_no_mistake() -> None:
-    """A caller owns what it gets: it is loaded from the record at each execution."""
+    """Changing a result of a step is accepted, because each execution loads its own."""
 
     @step
     def basket() -> list[str]:
@@ -321,7 +321,7 @@ def test_a_mutated_result_is_no_mistake() -> None:
 
 
 def test_async_workflows_and_branches_replay() -> None:
-    """Concurrent steps whose results stand in input order are no mistake; nor is a running loop."""
+    """Concurrent steps with results in input order are accepted, in a running event loop too."""
 
     @workflow
     async def flow() -> list[int]:
@@ -335,7 +335,7 @@ def test_async_workflows_and_branches_replay() -> None:
 
 
 def test_threads_children_and_nested_steps_replay() -> None:
-    """Everything that a run consists of may be there."""
+    """Threads, children and nested steps are accepted."""
 
     @step
     def outer(n: int) -> str:
@@ -356,7 +356,7 @@ def test_threads_children_and_nested_steps_replay() -> None:
 
 
 def test_branches_inside_steps_replay() -> None:
-    """What is recorded in a branch of a step's body is answered for by the step's own record."""
+    """Branches inside a step's body are covered by the step's own record."""
 
     async def branch(n: int) -> int:
         return await reply(n)
@@ -373,7 +373,7 @@ def test_branches_inside_steps_replay() -> None:
 
 
 def test_undo_functions_are_executed_once() -> None:
-    """What takes back a step is played back like the step itself; the steps it calls are not lost."""
+    """An undo function executes once, and its steps are not reported as missing."""
     undone: list[str] = []
 
     def plain(what: str) -> None:
@@ -402,7 +402,7 @@ def test_undo_functions_are_executed_once() -> None:
 
 
 def test_failures_and_retries_replay() -> None:
-    """A workflow may fail, as long as it always fails alike; attempts are played back one by one."""
+    """A workflow may fail if it always fails in the same way, and attempts are replayed one by one."""
     attempts: list[int] = []
 
     @step(retry=Retry(attempts=3))
@@ -427,7 +427,7 @@ def test_failures_and_retries_replay() -> None:
 
 
 def test_bodies_are_executed_once() -> None:
-    """However many crashes are tried, the world is changed once."""
+    """However many crashes are tried, each body executes once."""
     counted: list[Any] = []
 
     @step
@@ -444,7 +444,7 @@ def test_bodies_are_executed_once() -> None:
 
 
 def test_fakes_stand_in_for_bodies() -> None:
-    """Steps are replaced by function or by path, sync or async."""
+    """``fakes`` replace steps by function or by path, sync or async."""
 
     @workflow
     async def flow() -> Any:
@@ -461,7 +461,8 @@ def test_fakes_stand_in_for_bodies() -> None:
 
 
 def test_rows_of_transactional_steps_are_kept_once(tmp_path: Path) -> None:
-    """They go into the database that is named, as bodies execute: once. Records do not go there."""
+    """Rows of transactional steps are committed once to the named database, and records are not stored
+    there."""
 
     @step(transaction=True)
     def seat(n: int, *, connection: Any = None) -> int:
@@ -486,7 +487,8 @@ def test_rows_of_transactional_steps_are_kept_once(tmp_path: Path) -> None:
 
 
 def test_our_own_settings_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another machine with another secret could read no record at all."""
+    """flowdsl's own settings stay the same in other processes, because another secret could read no
+    record."""
     monkeypatch.setenv("FLOWDSL_SECRET_KEY", "a key of this test")
 
     @workflow
@@ -497,7 +499,7 @@ def test_our_own_settings_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_signals_are_sent() -> None:
-    """What the workflow waits for comes as it starts, once."""
+    """Signals are sent once, when the workflow starts."""
 
     @workflow
     def flow() -> list[Any]:
@@ -507,7 +509,7 @@ def test_signals_are_sent() -> None:
 
 
 def test_the_arguments_are_copies() -> None:
-    """A workflow may change its arguments: another process has its own."""
+    """A workflow may change its arguments, because each process has its own copy."""
 
     @workflow
     def flow(order: dict[str, int]) -> str:
@@ -520,7 +522,7 @@ def test_the_arguments_are_copies() -> None:
 
 
 def test_memory_is_left_as_the_first_execution_left_it() -> None:
-    """Globals and caches are put back in place."""
+    """Globals and caches are restored after the check."""
     before = copy.copy(CACHE)
 
     @workflow
@@ -537,7 +539,7 @@ def test_memory_is_left_as_the_first_execution_left_it() -> None:
 
 
 def test_what_makes_no_sense_is_refused() -> None:
-    """Wrong arguments, fakes of nothing, and a number of crashes that is none."""
+    """Wrong arguments, fakes of unknown steps, and an impossible number of crashes are refused."""
 
     @workflow
     def flow(n: int) -> str:
@@ -556,7 +558,7 @@ def test_what_makes_no_sense_is_refused() -> None:
 
 
 def test_only_a_workflow_can_be_checked() -> None:
-    """A step or a plain function is a TypeError."""
+    """A step or plain function is a TypeError."""
     with pytest.raises(TypeError, match="decorated with @workflow"):
         check_replay(charge)
 

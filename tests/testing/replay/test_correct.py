@@ -8,7 +8,7 @@ from flowdsl.testing import check_replay
 
 @pytest.mark.parametrize("name", CORRECT)
 def test_no_false_alarm(name: str) -> None:
-    """What only looks as if it did not replay passes, in other processes too."""
+    """A correct workflow is accepted, in other processes too."""
     made, options = CORRECT[name]
     report = check_replay(made, **options)
     assert report.crashes >= 1

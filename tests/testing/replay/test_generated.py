@@ -1,4 +1,4 @@
-"""check_replay and check_history pass what is correct: all examples, and generated programs."""
+"""check_replay and check_history accept all examples and generated programs."""
 
 import importlib.util
 import sys
@@ -112,7 +112,7 @@ CASES: dict[str, Callable[[ModuleType, Path], ReplayReport]] = {
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in EXAMPLES.glob("*.py")))
 def test_an_example_replays(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every example that ships is what its users should write."""
+    """Each example replays."""
     report = CASES[name](example(name, monkeypatch), tmp_path)
     assert report.error is None
     assert report.crashes >= 3
@@ -122,7 +122,8 @@ def test_an_example_replays(name: str, tmp_path: Path, monkeypatch: pytest.Monke
 @settings(max_examples=examples(3))
 @given(program=programs.PROGRAMS.strategy)
 def test_generated_programs_replay(flavour: Flavour, program: Any) -> None:
-    """Retries, nested steps, children, branches and submitted steps, from every commit on."""
+    """Generated programs with retries, nesting, children, branches and submitted steps replay from each
+    commit."""
     world = World()
     programs._world = world
     world.nodes[()] = program

@@ -30,7 +30,7 @@ def _fresh_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.filterwarnings("ignore:step mistakes.charge is called outside any run")
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_mistake_is_found_and_blamed(name: str) -> None:
-    """Whatever a workflow depends on beside its steps, check_replay is red, and names that."""
+    """check_replay reports each dependency of a workflow outside its steps, and names it."""
     made, blamed = MISTAKES[name]
     with pytest.raises(Exception) as caught:
         check_replay(made)
@@ -45,14 +45,14 @@ def test_a_mistake_is_found_and_blamed(name: str) -> None:
 
 
 def test_the_first_of_several_is_a_race() -> None:
-    """``asyncio.wait(…, FIRST_COMPLETED)`` is explained, and the verb that records the choice is named."""
+    """``asyncio.wait(…, FIRST_COMPLETED)`` is explained, and the report names ``race``."""
     made, _ = MISTAKES["order_first_completed"]
     with pytest.raises(AssertionError, match=r"race\(\)"):
         check_replay(made)
 
 
 def test_other_processes_begin_where_the_test_stands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """They serve for long: a test that has moved, or has set a variable since, is continued with what it has."""
+    """Long-lived processes begin with the present directory and environment of the test."""
     made, _ = MISTAKES["directory"]
     for folder in (tmp_path, tmp_path.parent):
         monkeypatch.chdir(folder)

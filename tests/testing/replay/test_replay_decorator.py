@@ -1,4 +1,4 @@
-"""replay_test: the body of a test is checked."""
+"""replay_test: it checks the body of a test."""
 
 import asyncio
 import datetime
@@ -28,7 +28,8 @@ async def reply(n: int) -> int:
 
 @replay_test
 def test_the_body_of_a_test_is_checked(tmp_path: Path) -> None:
-    """A test is a workflow; its fixtures are passed through, and its assertions hold at each execution."""
+    """The body of a test is checked as a workflow, with its fixtures, and its assertions hold in each
+    execution."""
     assert tmp_path.is_dir()
     assert charge(5) == "paid 5"
     assert len(careful(1)) == 8
@@ -41,7 +42,7 @@ async def check_async(n: int) -> None:
 
 
 def test_async_tests_are_checked_too() -> None:
-    """The decorator keeps a coroutine function what it is."""
+    """An async test stays a coroutine function."""
     asyncio.run(check_async(1))
 
 
@@ -49,13 +50,13 @@ def test_async_tests_are_checked_too() -> None:
 @given(st.integers(0, 2))
 @replay_test(fakes={charge: lambda what: what})
 def test_arguments_of_hypothesis_are_passed_through(n: int) -> None:
-    """``@given`` stands above the decorator."""
+    """Arguments of ``@given`` are passed through."""
     with effects():
         assert charge(n) == n
 
 
 def test_a_test_that_does_not_replay_fails() -> None:
-    """And one that fails anyway fails with its own error."""
+    """A test that does not replay fails, and a test that fails anyway fails with its own error."""
 
     @replay_test
     def clock() -> None:
@@ -72,7 +73,7 @@ def test_a_test_that_does_not_replay_fails() -> None:
 
 
 def test_what_helpers_in_other_modules_do_counts_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clock that a helper reads, and what another module of the package keeps, are like one's own."""
+    """Clocks and globals of helpers in other modules count too."""
     (tmp_path / "store_for_test").mkdir()
     for name, text in {
         "__init__": "",

@@ -1,4 +1,4 @@
-"""What check_replay tells of a mistake."""
+"""The report of check_replay about a mistake."""
 
 import datetime
 import random
@@ -16,7 +16,8 @@ from flowdsl.testing.replay.elsewhere import Elsewhere
 
 
 def test_the_story_of_a_crash() -> None:
-    """It tells what ran, what was replayed, where it went differently, on which line, why, and what to do."""
+    """The report has what ran, what was replayed, where it went differently, on which line, why, and what to
+    do."""
 
     @workflow
     def flow() -> str:
@@ -36,7 +37,7 @@ def test_the_story_of_a_crash() -> None:
 
 
 def test_hypothesis_shrinks_to_the_smallest_input() -> None:
-    """Under ``@given`` the input is the smallest that fails, and the crash the earliest."""
+    """Under ``@given`` the report has the smallest input and the earliest crash."""
 
     @workflow
     def flow(n: int) -> str:
@@ -52,7 +53,7 @@ def test_hypothesis_shrinks_to_the_smallest_input() -> None:
 
 
 def test_it_dies_between_two_writes_to_the_store() -> None:
-    """A step that reads, then writes, does so again after a crash in between; one that increments does not."""
+    """A crash between two store writes of a step repeats a read and write, and not an increment."""
 
     @step
     def read_and_write() -> None:
@@ -79,7 +80,7 @@ def test_it_dies_between_two_writes_to_the_store() -> None:
 
 
 def test_what_differs_by_itself_is_not_blamed_on_what_has_changed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half of all random numbers agree: a change that seems to matter is looked at again."""
+    """A difference by chance is not blamed on the changed surroundings."""
 
     @workflow
     def flow() -> str:
