@@ -37,7 +37,8 @@ class Statements:
     """The statements for the tables in *schema*."""
 
     def __init__(self, schema: str) -> None:
-        s = self.schema = quoted(schema)
+        s: Sql = quoted(schema)
+        self.schema: Sql = s
         run_of = f"(SELECT no FROM {s}.runs WHERE id = %s AND NOT pruned)"
         self._steps(s, run_of)
         self._runs(s)
