@@ -5,9 +5,11 @@ import json
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+from typing import Any
 
-from .bugs import BUGS
-from .runner import copied, judge, tested
+from .bugs import BUGS, Bug
+from .runner import Workshop, judge
 
 WHOLE = ("tests", "--ignore=tests/mutants", "--ignore=tests/typing")
 
@@ -25,18 +27,31 @@ def main() -> int:
         parser.error(f"no such mutants: {', '.join(unknown)}; there are {', '.join(BUGS)}")
     bugs = [BUGS[name] for name in asked.names or BUGS]
     tests = WHOLE if asked.whole else tuple(sorted({test for bug in bugs for test in bug.tests}))
+    workshops = [Workshop() for _ in range(asked.jobs)]
     if not asked.trust:
-        with copied() as folder:
-            code, said = tested(folder, tests)
+        code, said = workshops[0].tested(tests)
         if code:
             print(said[-4000:], file=sys.stderr)
             print("the tests are red without a bug, so they can say nothing about one", file=sys.stderr)
             return 2
+    free = SimpleQueue[Workshop]()
+    for workshop in workshops:
+        free.put(workshop)
+
+    def judged(bug: Bug) -> dict[str, Any]:
+        workshop = free.get()
+        try:
+            return judge(workshop, bug, WHOLE if asked.whole else None)
+        finally:
+            free.put(workshop)
+
     count: Counter[str] = Counter()
     with ThreadPoolExecutor(asked.jobs) as pool:
-        for facts in pool.map(lambda bug: judge(bug, WHOLE if asked.whole else None), bugs):
+        for facts in pool.map(judged, bugs):
             count[facts["outcome"]] += 1
             print(json.dumps(facts), flush=True)
+    for workshop in workshops:
+        workshop.close()
     print(json.dumps({"mutants": len(bugs), **count}), flush=True)
     return 0 if count["killed"] == len(bugs) else 1
 

@@ -770,3 +770,112 @@ bug(
     ("if future.lost or future.key in recorded or run.journal.answers(future.key)", "if False"),
     tests="tests/engine/operations/test_continue_as_new.py",
 )
+
+# Closing, claiming, sealing, faces -----------------------------------------------------------------------------
+
+bug(
+    "run-for-two-places",
+    "a claim that looks further takes a run that it has already",
+    (
+        "row[0] not in without and row[1] not in chosen and row[1] not in op.skip",
+        "row[0] not in without and row[1] not in op.skip",
+    ),
+    tests="tests/storage/test_claims.py::test_a_claim_among_many_takes_what_the_rules_choose",
+)
+bug(
+    "short-page",
+    "a page has a run less for each that is damaged",
+    ("len(found) >= where.limit or len(rows) < size", "True"),
+    tests="tests/engine/test_damaged_rows.py tests/engine/test_sealed_ways.py",
+)
+bug(
+    "timer-outlives-its-wait",
+    "a virtual clock jumps to the end of a wait that was woken before",
+    (
+        "return waker.is_set timer.cancelled = True return waker.is_set and not timer.fired",
+        "return waker.is_set\n            return waker.is_set and not timer.fired",
+    ),
+    tests="tests/test_clock.py",
+)
+bug(
+    "unloadable-run-in-the-way",
+    "a worker takes a run that it cannot execute again and again",
+    ("skip=tuple(self._left_alone)", "skip=()"),
+    tests="tests/engine/runs/test_worker.py::test_a_run_that_cannot_be_loaded_holds_up_no_other",
+)
+bug(
+    "own-pool-shut-down",
+    "code that has shut its own pool down is taken for the end of Python",
+    ("return _python_is_ending() return False", "return True\n    return False"),
+    tests="tests/engine/test_interruption.py",
+)
+bug(
+    "ended-run-has-no-reply",
+    "what a run has answered cannot be read when it has ended",
+    (
+        "signal.reply is not None: if signal.reply_failed",
+        "signal.reply is not None and run is not None and not is_final(run.status):\n"
+        "        if signal.reply_failed",
+    ),
+    tests="tests/engine/operations/test_receive.py::test_an_answered_key_gives_the_reply_again_even_after_the_end",
+)
+bug(
+    "names-in-turn",
+    "who receives several names gets all messages of the first before those of the second",
+    (
+        "return list(merge(*map(of, names), key=lambda signal: signal.seq))[:most]",
+        "return [signal for name in names for signal in of(name)][:most]",
+    ),
+    tests="tests/engine/operations/test_receive.py::test_the_oldest_over_all_names_comes_first",
+)
+bug(
+    "closing-keeps-the-lease",
+    "a run that closing leaves behind is not given back",
+    (
+        "UpdateRun(state.id, {}, epoch=state.epoch, release=True) for state in left]",
+        "UpdateRun(state.id, {}, epoch=state.epoch) for state in left]",
+    ),
+    tests="tests/engine/runs/test_closing.py::test_a_body_that_does_not_stop_is_left_behind_and_its_run_is_given_back",
+)
+bug(
+    "lost-commit-guessed",
+    "when the connection is lost in COMMIT, the transaction counts as lost too",
+    (
+        "return found if found is not None and found.status is last.status else None",
+        "return None if found is None or found.status is last.status else found",
+    ),
+    tests="tests/engine/test_transact.py::test_a_connection_lost_in_commit_is_never_guessed",
+)
+bug(
+    "seal-of-the-row-before",
+    "the second change of a run in one commit is sealed as if there had been no first",
+    ("changed[op.run_id] = after", "changed.setdefault(op.run_id, row)"),
+    tests="tests/engine/test_sealed_ways.py tests/engine/test_sealed.py",
+)
+bug(
+    "undo-answered-by-the-last-one",
+    "a run that was retried and fails again is not undone, for its steps were undone before",
+    (
+        "operations.append(DropSteps(state.id, tuple(earlier), state.epoch)) yield",
+        "pass\n    earlier = []\n    yield",
+    ),
+    tests="tests/engine/runs/test_undo.py",
+)
+bug(
+    "failed-branch-left-behind",
+    "a run whose branch has failed begins anew",
+    ("called.bind() _require_no_failed_branch(run)", "called.bind()"),
+    tests="tests/engine/operations/test_continue_as_new.py::test_a_branch_that_has_failed_fails_the_run",
+)
+bug(
+    "page-under-any-name",
+    "the page answers a request by a name that is not ours",
+    ("if host is None or host[1] not in self.hosts:", "if host is None:"),
+    tests="tests/web/test_guard.py::test_a_foreign_host_is_refused_even_with_the_token",
+)
+bug(
+    "first-of-many",
+    "the beginning of several ids means the shortest",
+    ('if all(run is first or run.id.startswith(first.id + "/") for run in matches):', "if matches:"),
+    tests="tests/cli/test_find.py::test_ids_by_their_beginning",
+)

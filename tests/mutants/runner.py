@@ -15,10 +15,10 @@ from typing import Any
 
 from .bugs import Bug
 
-__all__ = ["ROOT", "Lost", "copied", "judge", "planted", "tested"]
+__all__ = ["ROOT", "Lost", "Workshop", "judge", "planted"]
 
 ROOT = Path(__file__).resolve().parents[2]
-SLOWEST = 900  # seconds for the tests of one bug; one that hangs counts as noticed
+SLOWEST = 300  # seconds for one test; one that hangs counts as noticed
 
 
 class Lost(Exception):
@@ -40,7 +40,7 @@ def _pattern(text: str) -> re.Pattern[str]:
 
 @cache
 def _sources(package: Path) -> dict[Path, str]:
-    """All files of a package."""
+    """All files of a package, as they were when this was asked first."""
     return {path: path.read_text(encoding="utf-8") for path in sorted(package.rglob("*.py"))}
 
 
@@ -64,43 +64,68 @@ def planted(package: Path, bug: Bug) -> dict[Path, str]:
     return changed
 
 
-@contextmanager
-def copied() -> Iterator[Path]:
-    """A folder with a copy of the sources, beside the tests and whatever they read."""
-    with tempfile.TemporaryDirectory(prefix="flowdsl-mutant-") as name:
-        folder = Path(name)
+class Workshop:
+    """A folder with a copy of the sources, beside the tests and whatever they read. Bugs are planted there, one at a
+    time. What Python has compiled stays from one bug to the next."""
+
+    def __init__(self) -> None:
+        self._temporary = tempfile.TemporaryDirectory(prefix="flowdsl-mutant-")
+        self.folder = Path(self._temporary.name)
+        self._plantings = 0
         for path in ROOT.glob("[!.]*"):
             if path.name == "flowdsl":
-                shutil.copytree(path, folder / path.name)  # with what is compiled already
+                shutil.copytree(path, self.folder / path.name)  # with what is compiled already
             else:
-                (folder / path.name).symlink_to(path)
-        yield folder
+                (self.folder / path.name).symlink_to(path)
+
+    def close(self) -> None:
+        """Remove the folder."""
+        self._temporary.cleanup()
+
+    @contextmanager
+    def bug(self, bug: Bug) -> Iterator[None]:
+        """Plant *bug*, and take it out in the end. Raises :class:`Lost`."""
+        package = self.folder / "flowdsl"
+        changed = planted(package, bug)
+        before = {path: (path.read_bytes(), path.stat().st_mtime) for path in changed}
+        self._plantings += 1
+        try:
+            for path, source in changed.items():
+                path.write_text(source, encoding="utf-8")
+                # Python compiles a file again when its time has changed, in whole seconds.
+                moment = before[path][1] + self._plantings
+                os.utime(path, (moment, moment))
+            yield
+        finally:
+            for path, (text, moment) in before.items():
+                path.write_bytes(text)
+                os.utime(path, (moment, moment))
+
+    def tested(self, tests: tuple[str, ...]) -> tuple[int, str]:
+        """Execute *tests* until one fails. Returns pytest's exit code and what it said. *tests* may hold options too."""
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider"]
+        command += ["--timeout", str(SLOWEST), "-W", "ignore::pytest.PytestUnhandledThreadExceptionWarning"]
+        # Under CI pytest explains failed comparisons at full length, which can take minutes and nobody reads here.
+        left_out = ("CI", "BUILD_NUMBER", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX")
+        inherited = {name: value for name, value in os.environ.items() if name not in left_out}
+        try:
+            done = subprocess.run(
+                [*command, *tests],
+                cwd=self.folder,
+                env={**inherited, "PYTHONPATH": str(self.folder)},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                timeout=3 * SLOWEST,
+            )
+        except subprocess.TimeoutExpired:
+            return 1, "it hangs"
+        return done.returncode, done.stdout
 
 
-def tested(folder: Path, tests: tuple[str, ...]) -> tuple[int, str]:
-    """Execute *tests* in *folder* until one fails; pytest's exit code and the end of what it said."""
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider"]
-    command += ["--timeout", "90", "-W", "ignore::pytest.PytestUnhandledThreadExceptionWarning"]
-    # Under CI pytest explains failed comparisons at full length, which can take minutes and nobody reads here.
-    inherited = {name: value for name, value in os.environ.items() if name not in ("CI", "BUILD_NUMBER")}
-    try:
-        done = subprocess.run(
-            [*command, *tests],
-            cwd=folder,
-            env={**inherited, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            timeout=SLOWEST,
-        )
-    except subprocess.TimeoutExpired:
-        return 1, "it hangs"
-    return done.returncode, done.stdout
-
-
-def judge(bug: Bug, tests: tuple[str, ...] | None = None) -> dict[str, Any]:
+def judge(workshop: Workshop, bug: Bug, tests: tuple[str, ...] | None = None) -> dict[str, Any]:
     """Plant *bug*, execute its *tests* (or these), and say what came of it.
 
     ``outcome`` is ``killed``, ``survived``, ``lost`` (its text is gone: see ``why``) or ``broken`` (the tests
@@ -108,17 +133,15 @@ def judge(bug: Bug, tests: tuple[str, ...] | None = None) -> dict[str, Any]:
     """
     began = time.monotonic()
     facts: dict[str, Any] = {"mutant": bug.name, "what": bug.what}
-    with copied() as folder:
-        try:
-            for path, source in planted(folder / "flowdsl", bug).items():
-                path.write_text(source, encoding="utf-8")
-        except Lost as error:
-            return {**facts, "outcome": "lost", "why": str(error)}
-        code, said = tested(folder, tests or bug.tests)
+    try:
+        with workshop.bug(bug):
+            code, said = workshop.tested(tests or bug.tests)
+    except Lost as error:
+        return {**facts, "outcome": "lost", "why": str(error)}
     facts["outcome"] = {0: "survived", 1: "killed"}.get(code, "broken")
-    failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", said, re.MULTILINE)
+    failed = re.search(r"^(?:FAILED|ERROR) (\S+)(.*)", said, re.MULTILINE)
     if failed:
-        facts["by"] = failed[0]
+        facts["by"], facts["how"] = failed[1], failed[2].strip(" -")[:100]
     elif facts["outcome"] == "broken":
         facts["why"] = said[-2000:]
     return {**facts, "seconds": round(time.monotonic() - began, 1)}
