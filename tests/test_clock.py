@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from support import Effects, Flavour
+from verbsupport import until
 
-from flowdsl import Retry, Runtime, aio, schedule, sleep, step, workflow
+from flowdsl import Retry, Runtime, aio, schedule, sleep, step, wait_for, workflow
 from flowdsl.clock import SystemClock
 from flowdsl.errors import FlowError
 from flowdsl.storage import MemoryStorage
@@ -250,6 +251,31 @@ def test_aadvance_on_an_event_loop(storage):
     assert seen == [(0, 10.0), (1, 20.0), (2, 30.0)]
 
 
+def test_the_timeout_of_a_wait_that_has_ended_moves_no_clock(runtime, clock):
+    """A message comes before the timeout. Then the run waits without one, and no time passes."""
+
+    @step
+    def tell():
+        runtime.signal("talks", "first")
+
+    @workflow(id="talks")
+    def main():
+        schedule(tell, delay="1 hour")
+        wait_for("first", timeout="1 day")
+        wait_for("second")
+
+    def answer():
+        until(lambda: runtime.run("talks") and "'second'" in [s.args for s in runtime.run("talks").steps()])
+        runtime.signal("talks", "second")
+
+    before = clock.now()
+    thread = threading.Thread(target=answer)
+    thread.start()
+    main()
+    thread.join()
+    assert clock.now() - before == 3600
+
+
 def test_it_never_goes_back(storage, clock):
     """A shorter sleep after a longer one does not turn time back."""
 
@@ -456,3 +482,23 @@ def test_no_time_passes_before_a_called_run_begins(is_async):
         clock.advance(0)  # until it sleeps
         assert (asyncio.run(late_async()) if is_async else late()) == 0.0
         runtime.cancel("sleeper")
+
+
+def test_no_time_passes_when_a_child_ends_whose_branches_have_ended(runtime, clock):
+    """Its parent goes on at once, and is not stopped by a time limit that is far away."""
+
+    @workflow
+    async def leaf():
+        pass
+
+    @workflow
+    async def child():
+        await leaf.start()
+
+    @workflow(timeout="10 days")
+    async def parent():
+        await child()
+        return clock.now()
+
+    before = clock.now()
+    assert asyncio.run(parent()) == before

@@ -2,9 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError
+from contextlib import nullcontext
 
+from flowdsl.blocks import block
 from flowdsl.codecs.previews import Previews
 from flowdsl.engine.effects import Effect
 from flowdsl.engine.execution import Execution
@@ -62,19 +64,32 @@ class Settle(Effect):
         while branches := self._take():
             here = [(branch, task) for branch in branches if (task := branch.task_here()) is not None]
             await self._wait([task for branch, task in here if not branch.scheduled], branches)
-            with self.run.engine.parked():
-                await self._wait([task for _, task in here], branches)
+            for branch, task in here:
+                with self._parked(branch):
+                    await self._wait([task], branches)
             if self.interrupted:
                 continue
             for branch in branches:
                 waiting = branch.as_asyncio()
-                with self.run.engine.parked():
+                with self._parked(branch):
                     await self._wait([waiting], branches)
                 if not waiting.cancelled():
                     _collect(branch, waiting.exception(), errors)
         if self._cancelled is not None:
             raise self._cancelled
         return errors
+
+    @block
+    def _parked(self, branch: StepFuture[Value]) -> Iterator[None]:
+        """Until *branch* ends, a virtual clock may skip ahead. Then the body is about to go on."""
+        tally = branch._tally
+        held = tally is not None and tally.hold()
+        try:
+            with self.run.engine.parked() if held or (tally is None and not branch.done()) else nullcontext():
+                yield
+        finally:
+            if held and tally is not None:
+                tally.let_go()
 
     async def _wait(
         self, futures: "Sequence[asyncio.Future[Value]]", branches: list[StepFuture[Value]]

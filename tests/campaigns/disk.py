@@ -123,8 +123,7 @@ def _hurt(trial: Trial, fault: Fault, place: Path) -> int:
     if trial.plant:
         PLANTS[trial.plant]()
     disk = _Disk(fault, place)
-    programs._world = world = Noting(seed=1, log=trial.log, life=1)
-    world.nodes[()] = trial.program
+    programs.meet(Noting(seed=1, log=trial.log, life=1), trial.program)
     call = partial(trial.flavour.call, STEPS[trial.flavour.is_async]["whole"].options(id="the-run"))
     disk.hurt()
     storage = runtime = None
@@ -145,8 +144,7 @@ def _hurt(trial: Trial, fault: Fault, place: Path) -> int:
 
 def _again(trial: Trial, place: Path) -> int:
     """Another process."""
-    programs._world = world = Noting(seed=2, log=trial.log, life=2)
-    world.nodes[()] = trial.program
+    programs.meet(Noting(seed=2, log=trial.log, life=2), trial.program)
     with Runtime(f"sqlite:///{place}/flow.db", clock=VirtualClock(3_000_000.0)):
         whole = STEPS[trial.flavour.is_async]["whole"].options(id="the-run")
         trial.log.note("result", 2, trial.flavour.call(whole))

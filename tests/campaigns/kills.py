@@ -169,8 +169,7 @@ def _live(trial: Trial, number: int, death: Death, calm: bool = False) -> int:
         shim().arm("flow.db", _CALLS, 0, KILL)
     elif death.how in ("write", "tear"):
         shim().arm("flow.db", _CALLS, int(death.at), TEAR if death.how == "tear" else KILL)
-    programs._world = world = Noting(seed=number, log=trial.log, life=number, stops=death.stops)
-    world.nodes[()] = trial.program
+    world = programs.meet(Noting(seed=number, log=trial.log, life=number, stops=death.stops), trial.program)
     storage = SQLiteStorage(trial.path)
     relay: Any = CrashingStorage(storage, None)
     if death.how == "commit":

@@ -14,11 +14,12 @@ import pytest
 from attacker import Attacker
 from postgres_server import postgres_url
 
-from flowdsl import Queue, Runtime, Schedule, aio, step, wait_for, workflow
+from flowdsl import Queue, RunStatus, Runtime, Schedule, aio, step, wait_for, workflow
 from flowdsl.engine.sealed import SealedStorage, sealed
 from flowdsl.errors import CorruptPayload
+from flowdsl.runtime import engine_of
 from flowdsl.storage import open_storage
-from flowdsl.storage.base import Attention, Storage, Unstorable
+from flowdsl.storage.base import Attention, Storage, Unstorable, UpdateRun
 from flowdsl.storage.operations import ClaimNext
 from flowdsl.storage.relay import RelayStorage
 
@@ -214,6 +215,19 @@ def test_what_shares_a_transaction_with_the_user_is_sealed(
         _work_until(runtime, *within)
     attacker.close()
     assert did == ["within", "within"]
+
+
+def test_two_changes_of_a_run_in_one_commit(monkeypatch: Any) -> None:
+    """The second is sealed upon the first, so the row fits its seal afterwards."""
+    monkeypatch.setenv("FLOWDSL_SECRET_KEY", SECRET)
+    with Runtime("memory://") as runtime:
+        run = paid.options(id="twice").start("a")
+        run.result()
+        changes = {"status": RunStatus.FAILED}, {"retryable": False}
+        engine_of(runtime).storage.commit([UpdateRun(run.id, change) for change in changes])
+        found = runtime.run(run.id)
+        assert found is not None
+        assert found.status == "failed"
 
 
 def test_every_way_into_the_storage_and_out_of_it_is_sealed() -> None:

@@ -14,10 +14,12 @@ import contextvars
 import itertools
 import random
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from attrs import field, frozen
+from bodies import Bodies, Body, Threads
 from generator import Choose, Grammar, Inner, Program
 from support import Crash, Flavour, Mortal
 
@@ -200,6 +202,16 @@ class World:
 
 
 _world = World()
+
+
+def meet(world: World, program: Program) -> World:
+    """Let the bodies of *program* note in *world*."""
+    global _world
+    _world = world
+    world.nodes[()] = program
+    return world
+
+
 _slot: contextvars.ContextVar[Slot] = contextvars.ContextVar("slot")
 
 
@@ -218,94 +230,141 @@ def _act(kind: str, arg: int) -> Any:
     return [kind, arg, execution]
 
 
-# Steps ------------------------------------------------------------------------------------------------------
+# Steps, and what each kind of node does with them ----------------------------------------------------------------
 
 _QUICK = {n: Retry(attempts=n, initial=1, jitter=0) for n in range(1, 6)}
 
 
-def _make_steps(flavour: Flavour) -> dict[str, Any]:
-    name = repr(flavour)
+class Player(Bodies):
+    """The steps and workflows of one flavour."""
 
-    async def turns(arg: int) -> None:
-        for _ in range(_world.delay(_place(arg))):
-            await asyncio.sleep(0)
+    def __init__(self, flavour: Flavour) -> None:
+        super().__init__(flavour.is_async)
+        name = f"programs.{flavour!r}"
 
-    def leaf(kind: str, attempts: int) -> Any:
-        if flavour.is_async:
+        def leaf(kind: str, attempts: int) -> Any:
+            return step(name=f"{name}.{kind}", retry=_QUICK[attempts])(self.made(partial(self._leaf, kind)))
 
-            async def act(arg: int = 0) -> Any:
-                await turns(arg)
-                value = _act(kind, arg)
-                await turns(arg)
-                return value
+        self.steps: dict[str, Any] = {
+            "plain": leaf("plain", 1),
+            "roll": leaf("roll", 1),
+            "flaky": leaf("flaky", 5),
+            "boom": leaf("boom", 2),
+            "nest": step(name=f"{name}.nest", retry=_QUICK[5])(self.made(self._nest)),
+            "child": workflow(name=f"{name}.child")(self.made(self._child)),
+            "whole": workflow(name=f"{name}.whole")(self.made(self._whole)),
+        }
+        self.play = self.made(self._play)
 
-            return step(name=f"programs.{name}.{kind}", retry=_QUICK[attempts])(act)
+    def _leaf(self, kind: str, arg: int = 0) -> Body:
+        yield from self._turns(arg)
+        value = _act(kind, arg)
+        yield from self._turns(arg)
+        return value
 
-        def act_now(arg: int = 0) -> Any:
-            return _act(kind, arg)
+    def _turns(self, arg: int) -> Body:
+        """Async bodies take some turns of the event loop."""
+        if self.is_async:
+            for _ in range(_world.delay(_place(arg))):
+                yield from self.wait(asyncio.sleep(0))
 
-        return step(name=f"programs.{name}.{kind}", retry=_QUICK[attempts])(act_now)
-
-    def nest(arg: int) -> Generator[Any, Any, Any]:
+    def _nest(self, arg: int) -> Body:
         slot = _slot.get()
         node = _world.nodes[slot]
         execution = _world.begin(slot)
-        found = yield from interpret(node.nodes, slot, flavour)
+        found = yield from self._play(node.nodes, slot)
         if _world.times(slot) <= node.fails:
             raise OSError("nest")
         return ["nest", arg, found, execution]
 
-    def child(arg: int) -> Generator[Any, Any, Any]:
+    def _child(self, arg: int) -> Body:
         slot = _slot.get()
-        return (yield from interpret(_world.nodes[slot].nodes, slot, flavour))
+        return (yield from self._play(_world.nodes[slot].nodes, slot))
 
-    def whole() -> Generator[Any, Any, Any]:
-        return (yield from interpret(_world.nodes[()], (), flavour))
+    def _whole(self) -> Body:
+        return (yield from self._play(_world.nodes[()], ()))
 
-    return {
-        "plain": leaf("plain", 1),
-        "roll": leaf("roll", 1),
-        "flaky": leaf("flaky", 5),
-        "boom": leaf("boom", 2),
-        "nest": step(name=f"programs.{name}.nest", retry=_QUICK[5])(_driven(nest, flavour)),
-        "child": workflow(name=f"programs.{name}.child")(_driven(child, flavour)),
-        "whole": workflow(name=f"programs.{name}.whole")(_driven(whole, flavour)),
-    }
+    def _play(self, nodes: Program, slot: Slot) -> Body:
+        """Execute *nodes*; the pure part of what they gave."""
+        found = []
+        for index, node in enumerate(nodes):
+            found.append((yield from self._one(node, (*slot, index))))
+        return found
 
+    def _one(self, node: Any, slot: Slot) -> Body:
+        _world.nodes[slot] = node
+        if isinstance(node, Do):
+            return (yield from _pure(slot, self._call(slot, self.steps[node.kind], *_args(node))))
+        if isinstance(node, Nest):
+            return (yield from _pure(slot, self._call(slot, self.steps["nest"], node.arg)))
+        if isinstance(node, Child):
+            return (yield from self._call(slot, self.steps["child"], node.arg))
+        if isinstance(node, Beside):
+            return (yield from self._beside(node, slot))
+        return (yield from self._submitted(node, slot))
 
-# Interpretation: written once, as a generator of operations -------------------------------------------------
+    def _call(self, slot: Slot, fn: Any, *args: Any) -> Body:
+        """Call *fn*, whose body finds its *slot*."""
+        token = _slot.set(slot)
+        try:
+            return (yield from self.wait(fn(*args)))
+        finally:
+            _slot.reset(token)
 
+    def _beside(self, node: Beside, slot: Slot) -> Body:
+        branches = [(branch, (*slot, "b", n)) for n, branch in enumerate(node.branches)]
+        first = node.first, (*slot, "f")
+        if self.is_async:
+            return (yield from self.wait(self._in_tasks(branches, first)))
+        threads = Threads([partial(self.play, *branch) for branch in branches])
+        try:
+            mine = self.play(*first)
+        finally:
+            threads.join()
+        return [threads.results(), mine]
 
-def interpret(nodes: Program, slot: Slot, flavour: Flavour) -> Generator[Any, Any, list[Any]]:
-    """Execute *nodes*; the pure part of what they gave."""
-    found = []
-    for index, node in enumerate(nodes):
-        found.append((yield from _one(node, (*slot, index), flavour)))
-    return found
+    async def _in_tasks(self, branches: list[tuple[Program, Slot]], first: tuple[Program, Slot]) -> list[Any]:
+        tasks = [asyncio.create_task(self.play(*branch)) for branch in branches]
+        try:
+            mine = await self.play(*first)
+            return [await asyncio.gather(*tasks), mine]
+        except BaseException:
+            for task in tasks:  # nobody will ask them, and that is not worth a line in the log
+                task.add_done_callback(lambda task: task.cancelled() or task.exception())
+            raise
 
+    def _submitted(self, node: Submit, slot: Slot) -> Body:
+        if node.map:
+            calls = [call.arg for call in node.calls]
+            values = yield from self._call((*slot, "map"), self.steps["plain"].map, calls)
+            for call, value in zip(node.calls, values, strict=True):
+                _world.saw((*slot, "map", call.arg), value[-1])
+            return [value[:-1] for value in values]
+        futures = []
+        for index, call in enumerate(node.calls):
+            token = _slot.set((*slot, index))
+            futures.append(self.steps[call.kind].submit(*_args(call)))
+            _slot.reset(token)
+        found = {}
+        for index in node.ask:
+            future = futures[index]
+            result = self.wait(future) if self.is_async else self._result(future)
+            found[index] = yield from _pure((*slot, index), result)
+        return [found[index] for index in range(len(futures))]
 
-def _one(node: Any, slot: Slot, flavour: Flavour) -> Generator[Any, Any, Any]:
-    _world.nodes[slot] = node
-    steps = STEPS[flavour.is_async]
-    if isinstance(node, Do):
-        return (yield from _pure(slot, ("call", slot, steps[node.kind], _args(node))))
-    if isinstance(node, Nest):
-        return (yield from _pure(slot, ("call", slot, steps["nest"], (node.arg,))))
-    if isinstance(node, Child):
-        return (yield ("call", slot, steps["child"], (node.arg,)))
-    if isinstance(node, Beside):
-        sequences = [interpret(branch, (*slot, "b", n), flavour) for n, branch in enumerate(node.branches)]
-        return (yield ("beside", sequences, interpret(node.first, (*slot, "f"), flavour)))
-    return (yield from _submitted(node, slot, steps))
+    def _result(self, future: Any) -> Body:
+        return future.result()
+        yield
 
 
 def _args(node: Do) -> tuple[int, ...]:
     return () if node.kind == "roll" else (node.arg,)
 
 
-def _pure(slot: Slot, operation: Any) -> Generator[Any, Any, Any]:
+def _pure(slot: Slot, call: Body) -> Body:
+    """What *call* gives, without the number of the execution, which the world sees."""
     try:
-        value = yield operation
+        value = yield from call
     except Boom as error:
         _world.saw(slot, ("boom", error.execution))
         return ("boom", error.arg)
@@ -313,153 +372,8 @@ def _pure(slot: Slot, operation: Any) -> Generator[Any, Any, Any]:
     return value[:-1]
 
 
-def _submitted(node: Submit, slot: Slot, steps: dict[str, Any]) -> Generator[Any, Any, Any]:
-    if node.map:
-        values = yield ("map", (*slot, "map"), steps["plain"], [call.arg for call in node.calls])
-        for call, value in zip(node.calls, values, strict=True):
-            _world.saw((*slot, "map", call.arg), value[-1])
-        return [value[:-1] for value in values]
-    futures = []
-    for index, call in enumerate(node.calls):
-        futures.append((yield ("submit", (*slot, index), steps[call.kind], _args(call))))
-    found = {}
-    for index in node.ask:
-        found[index] = yield from _pure((*slot, index), ("result", futures[index]))
-    return [found[index] for index in range(len(futures))]
-
-
-def _with_slot(slot: Slot, fn: Any, *args: Any) -> Any:
-    token = _slot.set(slot)
-    try:
-        return fn(*args)
-    finally:
-        _slot.reset(token)
-
-
-def _sync(generator: Generator[Any, Any, Any]) -> Any:
-    return _drive(generator, _perform)
-
-
-def _drive(generator: Generator[Any, Any, Any], perform: Any) -> Any:
-    try:
-        operation = next(generator)
-        while True:
-            error = value = None
-            try:
-                value = perform(operation)
-            except BaseException as caught:
-                error = caught
-            operation = generator.send(value) if error is None else generator.throw(error)
-    except StopIteration as stop:
-        return stop.value
-
-
-def _perform(operation: Any) -> Any:
-    what, *rest = operation
-    if what == "call":
-        slot, fn, args = rest
-        return _with_slot(slot, fn, *args)
-    if what == "submit":
-        slot, fn, args = rest
-        return _with_slot(slot, fn.submit, *args)
-    if what == "map":
-        slot, fn, args = rest
-        return _with_slot(slot, fn.map, args)
-    if what == "result":
-        return rest[0].result()
-    sequences, first = rest
-    return _in_threads(sequences, first)
-
-
-def _in_threads(sequences: Any, first: Any) -> Any:
-    """Branches in threads that inherit the context, as ``asyncio.to_thread`` has it."""
-    found: list[Any] = [None] * len(sequences)
-    errors: list[BaseException] = []
-
-    def work(index: int) -> None:
-        try:
-            found[index] = _sync(sequences[index])
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [
-        threading.Thread(target=contextvars.copy_context().run, args=(work, index), daemon=True)
-        for index in range(len(sequences))
-    ]
-    for thread in threads:
-        thread.start()
-    try:
-        mine = _sync(first)
-    finally:
-        for thread in threads:
-            thread.join()
-    if errors:
-        raise errors[0]
-    return [found, mine]
-
-
-async def _async(generator: Generator[Any, Any, Any]) -> Any:
-    try:
-        operation = next(generator)
-        while True:
-            error = value = None
-            try:
-                value = await _aperform(operation)
-            except BaseException as caught:
-                error = caught
-            operation = generator.send(value) if error is None else generator.throw(error)
-    except StopIteration as stop:
-        return stop.value
-
-
-async def _aperform(operation: Any) -> Any:
-    what, *rest = operation
-    if what == "call":
-        slot, fn, args = rest
-        token = _slot.set(slot)
-        try:
-            return await fn(*args)
-        finally:
-            _slot.reset(token)
-    if what == "submit":
-        slot, fn, args = rest
-        return _with_slot(slot, fn.submit, *args)
-    if what == "map":
-        slot, fn, args = rest
-        token = _slot.set(slot)
-        try:
-            return await fn.map(args)
-        finally:
-            _slot.reset(token)
-    if what == "result":
-        return await rest[0]
-    sequences, first = rest
-    tasks = [asyncio.create_task(_async(sequence)) for sequence in sequences]
-    try:
-        mine = await _async(first)
-        return [await asyncio.gather(*tasks), mine]
-    except BaseException:
-        for task in tasks:  # nobody will ask them, and that is not worth a line in the log
-            task.add_done_callback(lambda task: task.cancelled() or task.exception())
-        raise
-
-
-def _driven(fn: Any, flavour: Flavour) -> Any:
-    import functools
-
-    @functools.wraps(fn)
-    async def async_body(*args: Any) -> Any:
-        return await _async(fn(*args))
-
-    @functools.wraps(fn)
-    def sync_body(*args: Any) -> Any:
-        return _sync(fn(*args))
-
-    return async_body if flavour.is_async else sync_body
-
-
 SYNC, ASYNC = Flavour(False), Flavour(True)
-STEPS = {False: _make_steps(SYNC), True: _make_steps(ASYNC)}
+STEPS = {flavour.is_async: Player(flavour).steps for flavour in (SYNC, ASYNC)}
 
 
 # Executions -------------------------------------------------------------------------------------------------
@@ -497,9 +411,7 @@ def execute(
 
     What has been recorded by earlier executions on *storage* is continued. *options* are the runtime's.
     """
-    global _world
-    _world = world
-    world.nodes[()] = program
+    meet(world, program)
     world.state.update(dead=False, execution=world.state["execution"] + 1, die_at=fault.body, bodies=0)
     mortal = Mortal(
         storage, _completes if fault.end else fault.commit, after=fault.after, error=lambda: _die(world)

@@ -19,8 +19,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from attrs import frozen
-from stopped_bodies import async_call, call, meet
-from stopped_grammar import GRAMMAR, Failed, Program, World, sequential
+from stopped_bodies import PLAYERS, meet
+from stopped_grammar import Failed, Program, World
 
 from flowdsl import Runtime
 from flowdsl.clock import SystemClock
@@ -29,7 +29,9 @@ from flowdsl.storage import Storage
 from flowdsl.storage.base import Operation, Outcome
 from flowdsl.storage.relay import RelayStorage
 
-__all__ = ["GRAMMAR", "RUN", "Moments", "Stop", "World", "live", "meet", "sequential", "standing"]
+__all__ = [
+    *("PLAYERS", "GRAMMAR", "RUN", "Moments", "Stop", "World", "live", "meet", "sequential", "standing"),
+]
 
 RUN = "stopped"
 """The id of the run that a program is."""
@@ -179,16 +181,17 @@ def live(
 
     moments = Moments(storage, stops, tell, slow, seed)
     world = meet(world or World(), program, moments.body)
+    call = PLAYERS[is_async].call.options(id=RUN, timeout=_LIMIT)
 
     async def main() -> None:
         moments.loop = asyncio.get_running_loop()
-        task.append(asyncio.create_task(async_call.options(id=RUN, timeout=_LIMIT)("p")))
+        task.append(asyncio.create_task(call("p")))
         await asyncio.wait(task)
         task[0].cancelled() or task[0].exception()
 
     with Runtime(moments, clock=clock) as runtime, Runtime(moments, clock=clock) as beside, runtime:
         with contextlib.suppress(Failed, RunCancelled, RunTimeout, KeyboardInterrupt):
-            asyncio.run(main()) if is_async else call.options(id=RUN, timeout=_LIMIT)("p")
+            asyncio.run(main()) if is_async else call("p")
         for _ in range(1 + len(stops)):  # an interrupt may come while it is being undone
             # it has ended, or it was interrupted and is ended now
             with contextlib.suppress(FlowError, KeyboardInterrupt):

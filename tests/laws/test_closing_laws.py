@@ -76,7 +76,7 @@ def test_a_runtime_on_postgresql_closed_at_any_moment_leaves_every_run_resumable
 
 def closed(kind: str, is_async: bool, program, at: int, after: bool, body: bool, called: bool = False):
     """Close a runtime on a storage of that *kind* at that moment, and go on in another one."""
-    workflow = stopped.async_call if is_async else stopped.call
+    call = stopped.PLAYERS[is_async].call.options(id=RUN)
     closing: list[threading.Thread] = []
 
     def close(_: Stop) -> None:
@@ -89,9 +89,9 @@ def closed(kind: str, is_async: bool, program, at: int, after: bool, body: bool,
         runtime = Runtime(moments)
         with runtime, contextlib.suppress(FlowError, stopped.Failed):
             if called:
-                asyncio.run(_awaited()) if is_async else workflow.options(id=RUN)("p")
+                asyncio.run(_awaited(call)) if is_async else call("p")
             else:
-                run = workflow.options(id=RUN).start("p")
+                run = call.start("p")
                 if at % 2:  # else it is left at once
                     run.result(60)
         for thread in closing:
@@ -106,8 +106,8 @@ def closed(kind: str, is_async: bool, program, at: int, after: bool, body: bool,
         assert standing(storage, world) == []
 
 
-async def _awaited() -> None:
-    await stopped.async_call.options(id=RUN)("p")
+async def _awaited(call: Any) -> None:
+    await call("p")
 
 
 # Runs that wait -----------------------------------------------------------------------------------------------

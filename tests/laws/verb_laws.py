@@ -274,8 +274,10 @@ def _tidy(world: World, storage: Storage) -> None:
 
 def _was_cut(left: Snapshot, step: Any, cut: bool) -> bool:
     """Whether a cancelled run, a run whose time is up, or a branch of a run that ends early, may leave *step* as
-    it was."""
+    it was. So may the loser of a race: if its process dies before it is told, it ends with its parent."""
     if "what never comes" in step.args or "what never comes" in step.path:
+        return True
+    if cut and left.runs[step.run_id].workflow.endswith(".waiter"):
         return True
     return left.runs[step.run_id].status is RunStatus.CANCELLED or (cut and "/scheduled" in step.scope)
 

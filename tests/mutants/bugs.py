@@ -786,7 +786,7 @@ bug(
     "short-page",
     "a page has a run less for each that is damaged",
     ("len(found) >= where.limit or len(rows) < size", "True"),
-    tests="tests/engine/test_damaged_rows.py tests/engine/test_sealed_ways.py",
+    tests="tests/engine/test_damaged_rows.py::test_a_damaged_run_stops_no_other",
 )
 bug(
     "timer-outlives-its-wait",
@@ -795,7 +795,7 @@ bug(
         "return waker.is_set timer.cancelled = True return waker.is_set and not timer.fired",
         "return waker.is_set\n            return waker.is_set and not timer.fired",
     ),
-    tests="tests/test_clock.py",
+    tests="tests/test_clock.py::test_the_timeout_of_a_wait_that_has_ended_moves_no_clock",
 )
 bug(
     "unloadable-run-in-the-way",
@@ -850,7 +850,7 @@ bug(
     "seal-of-the-row-before",
     "the second change of a run in one commit is sealed as if there had been no first",
     ("changed[op.run_id] = after", "changed.setdefault(op.run_id, row)"),
-    tests="tests/engine/test_sealed_ways.py tests/engine/test_sealed.py",
+    tests="tests/engine/test_sealed_ways.py::test_two_changes_of_a_run_in_one_commit",
 )
 bug(
     "undo-answered-by-the-last-one",
@@ -878,4 +878,13 @@ bug(
     "the beginning of several ids means the shortest",
     ('if all(run is first or run.id.startswith(first.id + "/") for run in matches):', "if matches:"),
     tests="tests/cli/test_find.py::test_ids_by_their_beginning",
+)
+bug(
+    "clock-jumps-at-a-childs-end",
+    "a virtual clock jumps to a far time limit while a child with ended branches hands its outcome over",
+    (
+        "with self.run.engine.parked() if held or (tally is None and not branch.done()) else nullcontext():",
+        "with self.run.engine.parked():",
+    ),
+    tests="tests/test_clock.py::test_no_time_passes_when_a_child_ends_whose_branches_have_ended",
 )

@@ -124,7 +124,5 @@ def test_an_example_replays(name: str, tmp_path: Path, monkeypatch: pytest.Monke
 def test_generated_programs_replay(flavour: Flavour, program: Any) -> None:
     """Generated programs with retries, nesting, children, branches and submitted steps replay from each
     commit."""
-    world = World()
-    programs._world = world
-    world.nodes[()] = program
+    programs.meet(World(), program)
     check_replay(STEPS[flavour.is_async]["whole"])

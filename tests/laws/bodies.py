@@ -1,0 +1,81 @@
+"""What interprets the bodies of random programs: written once, as generators, for sync and async.
+
+A body says ``yield from self.wait(call)`` for each durable call. An async body is a coroutine that delegates to its
+generator. So ``sys.exception()`` is what it is in code of a user, and the engine knows by it who cleans up. (The form
+``x = yield call`` of :class:`support.Flavour` reads more easily, but awaits outside of the generator.)
+"""
+
+import contextvars
+import functools
+import threading
+import types
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
+
+__all__ = ["Bodies", "Body", "Threads"]
+
+Body = Generator[Any, Any, Any]
+
+
+class Bodies:
+    """Base of whatever holds the steps and workflows of programs, sync or async."""
+
+    def __init__(self, is_async: bool) -> None:
+        self.is_async = is_async
+
+    def made(self, body: Callable[..., Body]) -> Callable[..., Any]:
+        """A function or a coroutine function whose body is this."""
+
+        @functools.wraps(body)
+        def now(*args: Any) -> Any:
+            try:
+                next(body(*args))
+            except StopIteration as end:
+                return end.value
+            raise AssertionError("a sync body waits for nothing")
+
+        @functools.wraps(body)
+        async def awaited(*args: Any) -> Any:
+            return await types.coroutine(body)(*args)
+
+        return awaited if self.is_async else now
+
+    def wait(self, call: Any) -> Body:
+        """What *call* gives; in async bodies it is awaited."""
+        return (yield from call.__await__()) if self.is_async else call
+
+
+class Threads:
+    """Each of *calls* in a thread that has a copy of this context, as ``asyncio.to_thread`` has it. They begin at once.
+    You can iterate over the threads."""
+
+    def __init__(self, calls: list[Callable[[], Any]]) -> None:
+        self._found: list[Any] = [None] * len(calls)
+        self._errors: list[BaseException] = []
+        self._threads = [
+            threading.Thread(target=contextvars.copy_context().run, args=(self._work, n, call), daemon=True)
+            for n, call in enumerate(calls)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _work(self, n: int, call: Callable[[], Any]) -> None:
+        try:
+            self._found[n] = call()
+        except BaseException as error:
+            self._errors.append(error)
+
+    def join(self) -> None:
+        """Wait for all."""
+        for thread in self._threads:
+            thread.join()
+
+    def results(self) -> list[Any]:
+        """Wait for all, and give their results, or raise the first error."""
+        self.join()
+        if self._errors:
+            raise self._errors[0]
+        return self._found
+
+    def __iter__(self) -> Iterator[threading.Thread]:
+        return iter(self._threads)
