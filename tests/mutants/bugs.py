@@ -859,7 +859,7 @@ bug(
         "operations.append(DropSteps(state.id, tuple(earlier), state.epoch)) yield",
         "pass\n    earlier = []\n    yield",
     ),
-    tests="tests/engine/runs/test_undo.py",
+    tests="tests/engine/runs/test_undo.py::test_an_undo_that_failed_is_tried_again_when_the_retried_run_fails_again",
 )
 bug(
     "failed-branch-left-behind",
