@@ -1,5 +1,5 @@
 """Generated programs that use every verb, in this process, killed at every place where a life can end: before and after
-each commit and in each body, and some once more while they recover. The grammar stands in ``verb_programs.py``, the
+each commit and in each body, and some once more while they recover. The grammar stands in ``verb_grammar.py``, the
 laws in ``verb_laws.py``: result, effects, run store and journal are those of an execution without faults. The full form
 takes a PostgreSQL server as well; with ``--kind`` all programs are on ``memory``, ``sqlite`` or ``postgres``.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from postgres_server import postgres_url
-from verb_grammar import ENDINGS, GRAMMAR, Fault
+from verb_grammar import GRAMMAR, Fault, endings_of
 from verb_laws import Case
 
 from flowdsl.testing import EffectLog
@@ -36,7 +36,7 @@ def _check(index: int, given: Any, log: EffectLog) -> int:
         "is_async": rng.random() < 0.5,
         "kind": given.kind
         or rng.choice(["memory", "memory", "memory", "sqlite", *["postgres"] * (given.count >= FULL)]),
-        "ending": rng.choice([*ENDINGS, "return"]),
+        "ending": rng.choice([*endings_of(program), "return"]),
         "cancel_at": rng.randrange(8),
     }
     faults: list[Fault] = []

@@ -1,8 +1,23 @@
-"""The generator of the programs of all laws.
+"""The generator of the programs of all laws, and where their process dies.
 
 A program is data: a tuple of nodes. A :class:`Grammar` says which nodes there are. All chance is in a function
 *choose*, which is given options and returns one of them. So hypothesis can make a program and shrink it, and
 a campaign can make one from a seed.
+
+There are three grammars, because three kinds of laws ask for different programs and know by different things what must
+be true. All share this generator, what interprets bodies (``bodies.py``) and the storage whose process dies
+(``support.Mortal``).
+
+* ``programs.py``, replay and recovery. Calls are often *equal*: the same step with the same arguments, so that
+  occurrences and ordinals matter. Hence a call does not tell its place by its arguments. The place lies outside, in a
+  context variable, and the world knows what was seen there. Calls can be removed, reordered and changed.
+* ``verb_*.py``, every verb and every ending. Each call tells its place by its arguments, so records can be read: the
+  journal, the run store and the messages of two executions are compared, with and without deaths. Time is virtual.
+* ``stopped*.py``, undo and closing. Programs are stopped in the middle of whatever they do, by real threads and event
+  loops in real time. Whatever came of it, tokens are counted: what is taken back, how often, in which order. Here
+  bodies also swallow and clean up.
+
+One world for all would have to be the union of the three, with most of it switched off in each law.
 """
 
 import random
@@ -12,7 +27,7 @@ from typing import Any
 from attrs import frozen
 from hypothesis import strategies as st
 
-__all__ = ["Choose", "Grammar", "Inner", "Program"]
+__all__ = ["Choose", "Fault", "Grammar", "Inner", "Program"]
 
 Program = tuple[Any, ...]
 Choose = Callable[[Sequence[Any]], Any]
@@ -65,3 +80,14 @@ class Grammar:
         if depth and choose(self.holds):
             return self.holder(choose, lambda: self._program(choose, depth - 1, self.inner))
         return self.leaf(choose)
+
+
+@frozen
+class Fault:
+    """Where a life ends: at its *at*-th commit (from 0), before it takes effect or *after*; or, with *body*, when its
+    *at*-th body begins; or, with *end*, at the commit that would complete the run."""
+
+    at: int = 0
+    after: bool = False
+    body: bool = False
+    end: bool = False

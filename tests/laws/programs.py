@@ -20,7 +20,7 @@ from typing import Any
 
 from attrs import field, frozen
 from bodies import Bodies, Body, Threads
-from generator import Choose, Grammar, Inner, Program
+from generator import Choose, Fault, Grammar, Inner, Program
 from support import Crash, Flavour, Mortal
 
 from flowdsl import Retry, Runtime, step, workflow
@@ -381,28 +381,12 @@ STEPS = {flavour.is_async: Player(flavour).steps for flavour in (SYNC, ASYNC)}
 DIED = object()
 
 
-@frozen
-class Fault:
-    """Where an execution dies: at a commit (before it takes effect or *after*), or when a body begins.
-
-    With *end*, at the commit that would complete the run.
-    """
-
-    commit: int | None = None
-    after: bool = False
-    body: int | None = None
-    end: bool = False
-
-
-NONE = Fault()
-
-
 def execute(
     program: Program,
     world: World,
     storage: Storage,
     flavour: Flavour,
-    fault: Fault = NONE,
+    fault: Fault | None = None,
     *,
     run_id: str | None = None,
     **options: Any,
@@ -412,10 +396,10 @@ def execute(
     What has been recorded by earlier executions on *storage* is continued. *options* are the runtime's.
     """
     meet(world, program)
-    world.state.update(dead=False, execution=world.state["execution"] + 1, die_at=fault.body, bodies=0)
-    mortal = Mortal(
-        storage, _completes if fault.end else fault.commit, after=fault.after, error=lambda: _die(world)
-    )
+    die_at = fault.at if fault and fault.body else None
+    world.state.update(dead=False, execution=world.state["execution"] + 1, die_at=die_at, bodies=0)
+    at = None if fault is None or fault.body else _completes if fault.end else fault.at
+    mortal = Mortal(storage, at, after=fault is not None and fault.after, error=lambda: _die(world))
     clock = VirtualClock(1_000_000.0 * world.state["execution"])
     with Runtime(mortal, clock=clock, **options):
         try:

@@ -20,7 +20,7 @@ from typing import Any
 
 from attrs import frozen
 from stopped_bodies import PLAYERS, meet
-from stopped_grammar import Failed, Program, World
+from stopped_grammar import GRAMMAR, Failed, Program, World, sequential
 
 from flowdsl import Runtime
 from flowdsl.clock import SystemClock
@@ -30,7 +30,16 @@ from flowdsl.storage.base import Operation, Outcome
 from flowdsl.storage.relay import RelayStorage
 
 __all__ = [
-    *("PLAYERS", "GRAMMAR", "RUN", "Moments", "Stop", "World", "live", "meet", "sequential", "standing"),
+    "GRAMMAR",
+    "PLAYERS",
+    "RUN",
+    "Moments",
+    "Stop",
+    "World",
+    "live",
+    "meet",
+    "sequential",
+    "standing",
 ]
 
 RUN = "stopped"

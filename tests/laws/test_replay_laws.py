@@ -3,9 +3,10 @@
 import random
 
 import pytest
+from generator import Fault
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
-from programs import ASYNC, DIED, FLAT, PROGRAMS, SEQUENTIAL, SYNC, Do, Fault, World, execute
+from programs import ASYNC, DIED, FLAT, PROGRAMS, SEQUENTIAL, SYNC, Do, World, execute
 from support import Flavour, examples
 from verb_laws import fresh
 
@@ -98,8 +99,8 @@ def survives(flavour: Flavour, kind: str, program, data):
     expected, commits, bodies = undisturbed(program, flavour)
     world = World(data.draw(st.integers(0, 1000)))
     faults = st.one_of(
-        st.builds(Fault, commit=st.integers(0, commits - 1), after=st.booleans()),
-        st.builds(Fault, body=st.integers(0, max(bodies - 1, 0))),
+        st.builds(Fault, st.integers(0, commits - 1), after=st.booleans()),
+        st.builds(Fault, st.integers(0, max(bodies - 1, 0)), body=st.just(True)),
     )
     run_id = data.draw(st.sampled_from([None, "the-run"]))
     with fresh(kind) as storage:
@@ -147,7 +148,7 @@ def test_memory_and_sqlite_agree(program):
     for kind in ("memory", "sqlite"):
         world = World()
         with fresh(kind) as storage:
-            execute(program, world, storage, SYNC, Fault(commit=commits // 2))
+            execute(program, world, storage, SYNC, Fault(commits // 2))
             half = records(storage)
             execute(program, world, storage, SYNC)
             found.append((half, records(storage), world.executed))

@@ -5,8 +5,7 @@ A node is ``(kind, *more)``, where *more* are programs in it.
 
 from typing import Any
 
-from attrs import frozen
-from generator import Grammar, Program
+from generator import Fault, Grammar, Program
 
 __all__ = [
     "BESIDE",
@@ -17,6 +16,7 @@ __all__ = [
     "Fault",
     "Program",
     "Slot",
+    "endings_of",
     "kinds_of",
 ]
 
@@ -40,8 +40,15 @@ BESIDE |= {"asked", "raced", "detached", "tolerant"}
 
 ENDINGS = ["return", "raise", "retry", "cancel", "anew"]
 """How a program ends: with its result; with an exception; with one, and is then retried; it is cancelled; it begins
-anew, and that generation has nothing more to do. ``timeout``, its time is up, is for programs of one thread: with a
-deadline, a virtual clock that skips a moment too early ends everything."""
+anew, and that generation has nothing more to do. A program that does one thing at a time may also end with ``timeout``:
+its time is up. (Where things happen at the same time, a virtual clock may still jump to a far time limit in a moment in
+which nobody counts as able to run.)"""
+
+
+def endings_of(program: Program) -> list[str]:
+    """All that *program* may end with."""
+    return ENDINGS if BESIDE & kinds_of(program) else [*ENDINGS, "timeout"]
+
 
 GRAMMAR = Grammar(lambda choose: (choose(LEAVES),), lambda choose, inner: (choose(HOLDERS), inner()), most=5)
 
@@ -54,13 +61,3 @@ def kinds_of(program: Program) -> set[str]:
         for one in inner:
             found |= kinds_of(one)
     return found
-
-
-@frozen
-class Fault:
-    """Where a life ends: at its *at*-th commit (from 0), before it takes effect or *after*; or, with *body*,
-    when its *at*-th body begins."""
-
-    at: int
-    after: bool = False
-    body: bool = False

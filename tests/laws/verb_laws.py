@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from postgres_server import postgres_url
-from support import Crash, Flavour, Mortal, unreachable
+from support import Crash, Flavour, Mortal
 from verb_grammar import BESIDE, Fault, Program, kinds_of
 from verb_programs import PLAYERS
 from verb_world import Failed, Snapshot, World
@@ -40,10 +40,7 @@ __all__ = ["Case", "check_program"]
 
 
 class _Process(Mortal):
-    """The storage of a process that dies as a whole: what waits in it does not wait on.
-
-    What the keeper of leases writes does not count: when it comes is a matter of real time.
-    """
+    """The storage of a process that dies as a whole: what waits in it does not wait on."""
 
     def __init__(self, world: World, storage: Storage, fault: Fault | None) -> None:
         at = None if fault is None or fault.body else fault.at
@@ -61,13 +58,6 @@ class _Process(Mortal):
                 if state is not None:
                     state.stop.halt(FlowError("the process is dead", run=state.id), outside=True)
         return Crash()
-
-    def commit(self, operations: Any, /) -> Any:
-        if threading.current_thread().name == "flowdsl-keeper":
-            if self.dead:
-                raise unreachable()
-            return self.inner.commit(operations)
-        return super().commit(operations)
 
 
 # Lives ------------------------------------------------------------------------------------------------------

@@ -1,16 +1,15 @@
 """How each kind of node of a random program is executed: as a real workflow over real steps.
 
-The grammar is in ``verb_grammar.py``, what bodies note in ``verbworld().py``; the verbs between runs are in
+The grammar is in ``verb_grammar.py``, what bodies note in ``verb_world.py``; the verbs between runs are in
 ``verb_talks.py``. The laws, and the lives that end anywhere, are in ``verb_laws.py``.
 """
 
 import asyncio
-import contextvars
-import threading
-from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
+from bodies import Threads
 from support import Flavour
 from verb_grammar import Program, Slot
 from verb_talks import Talks, attempt
@@ -452,7 +451,7 @@ class Player(Talks):
         calls = [((*slot, n), (("step",), node, ("step",))) for n, node in enumerate(body)]
         if self.flavour.is_async:
             return (yield asyncio.gather(*(self._two(at, nodes) for at, nodes in calls)))
-        return _in_threads([lambda at=at, nodes=nodes: self._two_now(at, nodes) for at, nodes in calls])
+        return Threads([partial(self._two_now, at, nodes) for at, nodes in calls]).results()
 
     async def _two(self, at: Slot, nodes: Program) -> Any:
         return [await self.nested((*at, "a"), nodes), await self.work((*at, "b"))]
@@ -463,29 +462,6 @@ class Player(Talks):
 
 def _take_back(slot: Slot) -> None:
     world().take_back(slot)
-
-
-def _in_threads(calls: list[Callable[[], Any]]) -> list[Any]:
-    found: list[Any] = [None] * len(calls)
-    errors: list[BaseException] = []
-
-    def work(n: int) -> None:
-        try:
-            found[n] = calls[n]()
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [
-        threading.Thread(target=contextvars.copy_context().run, args=(work, n), daemon=True)
-        for n in range(len(calls))
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
-    return found
 
 
 PLAYERS = {False: Player(Flavour(False)), True: Player(Flavour(True))}
