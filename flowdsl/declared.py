@@ -21,7 +21,7 @@ from flowdsl.engine.runs.worker import ALIVE
 from flowdsl.errors import CorruptPayload
 from flowdsl.handle import Run
 from flowdsl.storage.base import DropQueue, DropSchedule, PutQueue, PutSchedule
-from flowdsl.storage.refused import readable
+from flowdsl.storage.left_out import readable
 
 __all__ = ["Queues", "Schedules", "WorkerInfo", "loaded_workflows", "workers_of"]
 

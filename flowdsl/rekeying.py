@@ -18,9 +18,9 @@ from flowdsl.core.records import Item, Memo, Run, RunFilter, ScheduleRow, Signal
 from flowdsl.core.status import StepStatus
 from flowdsl.errors import CorruptPayload, StorageError
 from flowdsl.storage.base import Storage
+from flowdsl.storage.left_out import left_out
 from flowdsl.storage.operations import Rewrite
 from flowdsl.storage.outcomes import Missing, raise_unstorable
-from flowdsl.storage.refused import left_out
 
 __all__ = ["Rekeyed", "rekey"]
 

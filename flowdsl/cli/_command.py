@@ -20,7 +20,7 @@ from flowdsl.core.words import nearest
 from flowdsl.handle import is_interrupted
 from flowdsl.runtime import Runtime
 from flowdsl.storage import Storage, open_storage
-from flowdsl.storage.refused import left_out
+from flowdsl.storage.left_out import left_out
 from flowdsl.storage.sqlite.url import sqlite_path
 from flowdsl.storage.urls import DEFAULT_URL, default_url
 

@@ -24,7 +24,7 @@ from flowdsl.core.status import StepStatus
 from flowdsl.core.words import clean
 from flowdsl.errors import FlowError
 from flowdsl.runtime import Runtime
-from flowdsl.storage.refused import left_out
+from flowdsl.storage.left_out import left_out
 
 __all__ = [
     "RUN",

@@ -20,7 +20,7 @@ from flowdsl.core.records import RunFilter
 from flowdsl.core.status import RunStatus
 from flowdsl.errors import FlowError
 from flowdsl.runtime import Runtime
-from flowdsl.storage.refused import left_out
+from flowdsl.storage.left_out import left_out
 from flowdsl.storage.sqlite.url import sqlite_path
 
 __all__ = ["doctor"]

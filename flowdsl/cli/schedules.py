@@ -17,7 +17,7 @@ from flowdsl.core.schedules import OVERLAPS, Schedule, without_args
 from flowdsl.core.words import iso, nearest, span
 from flowdsl.declared import loaded_workflows
 from flowdsl.runtime import Runtime
-from flowdsl.storage.refused import readable
+from flowdsl.storage.left_out import readable
 
 __all__ = ["schedules"]
 

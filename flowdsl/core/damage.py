@@ -1,4 +1,4 @@
-"""Steps and messages whose fields hold what they cannot: SQLite keeps a text in a column of numbers as it is.
+"""Steps and messages with a value that its field cannot hold. (SQLite keeps a text in a column of numbers.)
 
 A storage looks at each value of a run, but not of the long lists of steps and messages. Who shows these asks
 here first, so that a damaged one is named instead of breaking a page.

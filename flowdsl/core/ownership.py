@@ -36,8 +36,9 @@ __all__ = [
     "fits",
     "free_at",
     "has_restarted",
-    "in_place",
+    "has_updated",
     "inserted",
+    "is_unchanged",
     "may_claim",
     "may_come_from",
     "may_continue",
@@ -48,7 +49,6 @@ __all__ = [
     "remains",
     "restarted",
     "sent_again",
-    "stands",
     "stub",
     "takes_messages",
     "updated",
@@ -179,8 +179,9 @@ def may_come_from(run: Run, queues: Sequence[str] | None) -> bool:
     return (run.queue or DEFAULT) in queues
 
 
-def stands(found: ScheduleRow | None, was: ScheduleRow | None) -> bool:
-    """Whether a schedule is still as it *was*. With ``None``, any state is right."""
+def is_unchanged(found: ScheduleRow | None, was: ScheduleRow | None) -> bool:
+    """Whether a schedule that was *found* is as it *was* (but for its seal). If *was* is ``None``, any is
+    right."""
     if was is None:
         return True
     return found is not None and evolve(found, seal=b"") == evolve(was, seal=b"")
@@ -193,7 +194,9 @@ def updated(changes: Mapping[str, Any], lease: float | None, release: bool, now:
     return {**changes, "lease_until": now + lease} if lease is not None else dict(changes)
 
 
-def in_place(run: Run, epoch: int | None, if_status: Sequence[RunStatus], changes: Mapping[str, Any]) -> bool:
+def has_updated(
+    run: Run, epoch: int | None, if_status: Sequence[RunStatus], changes: Mapping[str, Any]
+) -> bool:
     """Whether an update that the status refuses has already been made, and the same owner sends it
     again."""
     again = bool(changes) and bool(if_status) and epoch is not None and run.epoch == epoch

@@ -39,8 +39,8 @@ __all__ = [
     "Rooms",
     "Taken",
     "choose",
-    "lane_of",
     "longest_window",
+    "partition_key",
     "queue_of",
     "row_of",
     "window",
@@ -198,15 +198,15 @@ def choose(
 
 
 class Closed(NamedTuple):
-    """Where nothing more can begin, whatever is pending: names of *queues*, *lanes* (:func:`lane_of`) and
-    *serials*. A storage need not look at their runs."""
+    """Where nothing more can begin, whatever is pending: names of *queues*, *partitions*
+    (:func:`partition_key`) and *serials*. A storage need not look at their runs."""
 
     queues: list[str]
-    lanes: list[str]
+    partitions: list[str]
     serials: list[str]
 
 
-def lane_of(queue: str, partition: str | None) -> str:
+def partition_key(queue: str, partition: str | None) -> str:
     """A text for one partition of a queue. Each has a different one."""
     return f"{len(queue)}:{queue}" + ("" if partition is None else f"/{partition}")
 
@@ -244,7 +244,7 @@ class Rooms:
         return chosen
 
     def closed(self) -> Closed:
-        """Queues, lanes and serial keys that have no place left."""
+        """Queues, partitions and serial keys that have no place left."""
         used = self._used
         queues = [
             name
@@ -255,13 +255,13 @@ class Rooms:
                 if room[0] in places
             )
         ]
-        lanes, serials = [], []
+        partitions, serials = [], []
         for (kind, name, *rest), count in used.items():
             if kind == "serial":
                 serials.append(name)
             elif kind == "partition" and count >= self._places.get(name, {}).get(kind, count + 1):
-                lanes.append(lane_of(name, rest[0] if rest else None))
-        return Closed(queues, lanes, serials)
+                partitions.append(partition_key(name, rest[0] if rest else None))
+        return Closed(queues, partitions, serials)
 
 
 _ALWAYS = {"serial": 1}

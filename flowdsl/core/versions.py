@@ -8,7 +8,7 @@ from collections.abc import Mapping
 __all__ = ["is_known", "knows", "parts"]
 
 
-_LONG = 1000  # digits of no number that somebody counts; Python refuses to read 4,301
+_LONG = 1000  # digits; nobody counts so far, and Python refuses to read a number of 4,301
 
 
 def parts(version: str) -> tuple[int, ...] | None:

@@ -24,9 +24,9 @@ from flowdsl.engine.sealing import Ready, Sealing, altered, refusals, to_commit
 from flowdsl.engine.user import Value
 from flowdsl.errors import CorruptPayload
 from flowdsl.storage.base import Attention, Storage
+from flowdsl.storage.left_out import page_of, readable
 from flowdsl.storage.operations import Operation
 from flowdsl.storage.outcomes import Claimed, Fenced, Found, Opened, Outcome, Unstorable
-from flowdsl.storage.refused import page_of, readable
 from flowdsl.storage.relay import RelayStorage
 from flowdsl.storage.step_transactions import StepTransaction
 from flowdsl.threads import in_thread

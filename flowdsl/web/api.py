@@ -8,7 +8,7 @@ from starlette.responses import Response
 from flowdsl.core.advice import advice
 from flowdsl.core.kinds import BESIDE_STEPS
 from flowdsl.core.views import run_view, show_view
-from flowdsl.storage.refused import left_out
+from flowdsl.storage.left_out import left_out
 from flowdsl.web.answers import Refusal, json_response, refused_text
 from flowdsl.web.page_request import PageRequest
 from flowdsl.web.query import Cursor, Filters, number

@@ -10,7 +10,7 @@ from flowdsl.core.status import is_final
 from flowdsl.core.timeline import Bar, Timeline, timeline_of
 from flowdsl.core.views import tag_texts
 from flowdsl.core.words import instant
-from flowdsl.storage.refused import left_out
+from flowdsl.storage.left_out import left_out
 from flowdsl.web import parts
 from flowdsl.web.answers import Refusal, html, html_in_pieces
 from flowdsl.web.drawing import MOST, Picture, picture

@@ -20,7 +20,7 @@ from flowdsl.core.views import tag_texts
 from flowdsl.errors import CorruptPayload
 from flowdsl.handle import is_interrupted
 from flowdsl.runtime import Runtime
-from flowdsl.storage.refused import left_out, readable
+from flowdsl.storage.left_out import left_out, readable
 from flowdsl.web.query import Cursor, Filters
 
 __all__ = ["Channel", "Listed", "RunDetails", "list_runs", "read_run", "shown_status"]

@@ -12,7 +12,7 @@ from flowdsl.core.words import age, owner_text, span
 from flowdsl.declared import WorkerInfo, loaded_workflows
 from flowdsl.errors import StepNotFound
 from flowdsl.runtime import Runtime
-from flowdsl.storage.refused import readable
+from flowdsl.storage.left_out import readable
 
 __all__ = ["KINDS", "Row", "change", "rows_of"]
 

@@ -10,7 +10,7 @@ from flowdsl.core.ownership import (
     claimed,
     fits,
     has_restarted,
-    in_place,
+    has_updated,
     inserted,
     may_continue,
     may_take,
@@ -109,7 +109,7 @@ def test_release_and_lease():
 )
 def test_an_update_sent_again(epoch, if_status, changes, expected):
     """An update that is sent again is recognised by its epoch and its values."""
-    assert in_place(evolve(a_run(), epoch=1), epoch, if_status, changes) is expected
+    assert has_updated(evolve(a_run(), epoch=1), epoch, if_status, changes) is expected
 
 
 @given(runs)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowdsl.core.queues import Candidate, Queue, Rooms, Taken, choose, lane_of, window
+from flowdsl.core.queues import Candidate, Queue, Rooms, Taken, choose, partition_key, window
 
 NAMES = st.sampled_from(["a", "b", "undeclared"])
 PARTITIONS = st.sampled_from([None, "p", "q"])
@@ -106,7 +106,7 @@ def test_reading_on_where_nothing_is_closed_finds_the_same(candidates, taken, qu
             run
             for run in left
             if run.queue not in closed.queues
-            and lane_of(run.queue, run.partition) not in closed.lanes
+            and partition_key(run.queue, run.partition) not in closed.partitions
             and run.serial not in closed.serials
         ]
         page, left = left[:size], left[size:]

@@ -15,9 +15,9 @@ from postgres_server import postgres_url
 from flowdsl import Queue, Runtime, Schedule, step, workflow
 from flowdsl.core.records import WorkerRow
 from flowdsl.errors import CorruptPayload, StorageError
+from flowdsl.storage.left_out import left_out
 from flowdsl.storage.operations import ClaimNext, PutSchedule, PutWorker
 from flowdsl.storage.outcomes import Claimed
-from flowdsl.storage.refused import left_out
 
 
 @step

@@ -18,7 +18,7 @@ from flowdsl.engine.registry import WORKFLOWS
 from flowdsl.engine.runs.enqueue import Place, pending_row
 from flowdsl.errors import CorruptPayload, FlowError, StepNotFound, StorageError
 from flowdsl.storage.base import Opened, OpenRun, PutSchedule, raise_unstorable
-from flowdsl.storage.refused import leave_out
+from flowdsl.storage.left_out import leave_out
 
 __all__ = ["backfill", "fire_due", "row_of", "schedule_of", "trigger"]
 

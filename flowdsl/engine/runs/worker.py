@@ -43,9 +43,9 @@ from flowdsl.engine.runs.start import launch
 from flowdsl.engine.user import Value
 from flowdsl.errors import FlowError, RecoveryLimit, StorageError, StorageUnavailable
 from flowdsl.storage.base import DropWorker, PutWorker, UpdateRun, raise_unstorable
+from flowdsl.storage.left_out import leave_out
 from flowdsl.storage.operations import ClaimNext
 from flowdsl.storage.outcomes import Claimed
-from flowdsl.storage.refused import leave_out
 from flowdsl.storage.topics import GIVEN_BACK_TOPIC, QUEUES_TOPIC, SCHEDULES_TOPIC, queue_topic
 
 __all__ = ["ALIVE", "TAKEN_OVER_AT_MOST", "Worker", "ended_by_signal"]

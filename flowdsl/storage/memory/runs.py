@@ -4,7 +4,7 @@ from flowdsl.core.ownership import (
     claimed,
     fits,
     has_restarted,
-    in_place,
+    has_updated,
     inserted,
     numbers_for,
     outlives_restart,
@@ -88,7 +88,7 @@ def update_run(tables: Tables, op: UpdateRun) -> Outcome:
         return _MISSING
     run = data.run
     if not fits(run, op.epoch, op.if_status):
-        if in_place(run, op.epoch, op.if_status, op.changes):
+        if has_updated(run, op.epoch, op.if_status, op.changes):
             return _EXISTED
         return Fenced(copy_of(run))
     tables.change(data, updated(op.changes, op.lease, op.release, tables.now()))

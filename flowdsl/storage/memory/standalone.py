@@ -1,6 +1,6 @@
 """Memos, queues, schedules and workers, in memory: records that belong to no run."""
 
-from flowdsl.core.ownership import stands
+from flowdsl.core.ownership import is_unchanged
 from flowdsl.storage.memory.tables import Tables
 from flowdsl.storage.operations import (
     DropMemo,
@@ -60,7 +60,7 @@ def put_schedule(tables: Tables, op: PutSchedule) -> Outcome:
     """Insert or replace a schedule."""
     if op.if_new and op.row.name in tables.schedules:
         return _EXISTED
-    if not stands(tables.schedules.get(op.row.name), op.was):
+    if not is_unchanged(tables.schedules.get(op.row.name), op.was):
         return _MISSING
     tables.schedules[op.row.name] = op.row
     return _DONE

@@ -20,7 +20,7 @@ class ClaimStatements:
         runs = names(RUN_COLUMNS)
         # Claims. They pass over rows that another worker takes.
         queued = QUEUED
-        full = f"length({queued}) || ':' || {queued} || coalesce('/' || partition, '')"  # as lane_of
+        full = f"length({queued}) || ':' || {queued} || coalesce('/' || partition, '')"  # as partition_key
         skip = "FOR NO KEY UPDATE SKIP LOCKED"
         after = "(-priority, created_at, id) > (%s, %s, %s)"
         order = "ORDER BY -priority, created_at, id"

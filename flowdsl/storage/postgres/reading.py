@@ -19,11 +19,11 @@ from flowdsl.core.records import (
 )
 from flowdsl.storage import columns
 from flowdsl.storage.base import Storage
+from flowdsl.storage.left_out import page_of, readable
 from flowdsl.storage.operations import require_id, require_limit
 from flowdsl.storage.postgres.fragments import Sql
 from flowdsl.storage.postgres.rows import Row, is_text, steps_of
 from flowdsl.storage.postgres.statements import Statements
-from flowdsl.storage.refused import page_of, readable
 
 __all__ = ["PostgresReading"]
 

@@ -7,7 +7,7 @@ from flowdsl.core.ownership import (
     claimed,
     fits,
     has_restarted,
-    in_place,
+    has_updated,
     inserted,
     numbers_for,
     remains,
@@ -114,7 +114,7 @@ def update_run(tx: Transaction, op: UpdateRun) -> Dialogue[Outcome]:
         return _MISSING
     if not fits(head, op.epoch, op.if_status):
         found = yield from tx.run(op.run_id)
-        if found is not None and in_place(found.run, op.epoch, op.if_status, op.changes):
+        if found is not None and has_updated(found.run, op.epoch, op.if_status, op.changes):
             return _EXISTED
         return Fenced(found.run) if found else _MISSING
     now = (yield from tx.clock()) if op.release or op.lease is not None else 0.0

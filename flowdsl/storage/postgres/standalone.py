@@ -1,6 +1,6 @@
 """Memos, queues, schedules and workers, in PostgreSQL: records that belong to no run."""
 
-from flowdsl.core.ownership import stands
+from flowdsl.core.ownership import is_unchanged
 from flowdsl.storage import columns
 from flowdsl.storage.operations import (
     DropMemo,
@@ -47,7 +47,7 @@ def put_schedule(tx: Transaction, op: PutSchedule) -> Dialogue[Outcome]:
         return _EXISTED
     if op.was is not None:
         found = yield tx.sql.get_schedule, (op.row.name,)
-        if not stands(columns.schedule_of(found[0]) if found else None, op.was):
+        if not is_unchanged(columns.schedule_of(found[0]) if found else None, op.was):
             return _MISSING
     yield tx.sql.put_schedule, values
     return _DONE

@@ -20,8 +20,8 @@ from flowdsl.core.records import (
 )
 from flowdsl.storage import columns
 from flowdsl.storage.base import Storage
+from flowdsl.storage.left_out import page_of, readable
 from flowdsl.storage.operations import require_id, require_limit
-from flowdsl.storage.refused import page_of, readable
 from flowdsl.storage.sqlite import claim_statements as claims
 from flowdsl.storage.sqlite import rows
 from flowdsl.storage.sqlite import statements as sql

@@ -10,7 +10,7 @@ from flowdsl.core.ownership import (
     claimed,
     fits,
     has_restarted,
-    in_place,
+    has_updated,
     inserted,
     numbers_for,
     remains,
@@ -129,7 +129,7 @@ def update_run(tx: Transaction, op: UpdateRun) -> Outcome:
         return _MISSING
     if not fits(head, op.epoch, op.if_status):
         found = tx.run(op.run_id)
-        if found is not None and in_place(found.run, op.epoch, op.if_status, op.changes):
+        if found is not None and has_updated(found.run, op.epoch, op.if_status, op.changes):
             return _EXISTED
         return Fenced(found.run) if found else _MISSING
     if changes := updated(op.changes, op.lease, op.release, tx.now):

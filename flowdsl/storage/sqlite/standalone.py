@@ -1,6 +1,6 @@
 """Memos, queues, schedules and workers, in SQLite: records that belong to no run."""
 
-from flowdsl.core.ownership import stands
+from flowdsl.core.ownership import is_unchanged
 from flowdsl.storage import columns
 from flowdsl.storage.operations import (
     DropMemo,
@@ -49,7 +49,7 @@ def put_schedule(tx: Transaction, op: PutSchedule) -> Outcome:
         return _EXISTED
     if op.was is not None:
         found = tx.one(sql.GET_SCHEDULE, op.row.name)
-        if not stands(columns.schedule_of(found) if found else None, op.was):
+        if not is_unchanged(columns.schedule_of(found) if found else None, op.was):
             return _MISSING
     tx.execute(sql.PUT_SCHEDULE, columns.values_of(op.row))
     return _DONE
