@@ -24,7 +24,7 @@ _MAX_ITEMS = 50  # items of one container; the text is cut anyway
 _MAX_DEPTH = 6
 _SHORT = 60  # characters of a string that is small
 _FEW = 10  # items of a container that is small
-_LARGE = 10**20
+_LOW, _HIGH = -(10**20), 10**20  # a number between them is small
 _QUICK_TYPES = frozenset({bool, float, type(None)})
 
 
@@ -39,7 +39,7 @@ def preview(value: Any, limit: int = _LIMIT) -> str:
     """
     kind = type(value)
     if kind is int:
-        small = -_LARGE < value < _LARGE
+        small = _LOW < value < _HIGH
     elif kind is dict:
         small = _is_small_dict(value, 3)
     else:
@@ -68,11 +68,11 @@ def preview_call(
     for name, place in places:
         value = values[place]
         # A number, the most frequent value, is shown without a call.
-        shown = str(value) if type(value) is int and -_LARGE < value < _LARGE else preview(value, limit)
+        shown = repr(value) if type(value) is int and _LOW < value < _HIGH else preview(value, limit)
         text = f"{text}, {name}={shown}" if text else f"{name}={shown}"
         if len(text) > limit:
-            break
-    return text if len(text) <= limit else _cut(text, limit)
+            return _cut(text, limit)
+    return text
 
 
 def one_line(text: str, limit: int = _LIMIT) -> str:
@@ -107,7 +107,7 @@ def _is_small(value: Any, levels: int) -> bool:
     if kind is str:
         return len(value) < _SHORT
     if kind is int:
-        return bool(-_LARGE < value < _LARGE)
+        return bool(_LOW < value < _HIGH)
     if kind in _QUICK_TYPES:
         return True
     if kind is dict:
@@ -131,7 +131,7 @@ def _are_small(items: abc.Iterable[Any], levels: int) -> bool:
             if len(item) >= _SHORT:
                 return False
         elif kind is int:
-            if not -_LARGE < item < _LARGE:
+            if not _LOW < item < _HIGH:
                 return False
         elif kind not in _QUICK_TYPES and not _is_small(item, levels - 1):
             return False

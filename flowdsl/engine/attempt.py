@@ -19,7 +19,7 @@ class Attempt(Frame):
     __slots__ = ("_details", "began", "call", "duration", "heart", "number")
 
     def __init__(
-        self, call: Call, number: int, is_async: bool, heart: Heart | None = None, *, tried: bool = False
+        self, call: Call, number: int, is_async: bool, heart: Heart | None = None, tried: bool = False
     ) -> None:
         run = self.run = call.run
         self.call = call

@@ -147,7 +147,7 @@ def replay(call: Call, record: Step, hooks: bool = True) -> Result:
     except FlowError as fault:
         raise halted(run, fault, call) from None
     chain = run.engine.hooks
-    if hooks and chain.has("on_step_replay"):
+    if hooks and chain.listens and chain.has("on_step_replay"):
         chain.fire(
             "on_step_replay", Attempt(call, record.attempts, False).step, value if error is None else error
         )

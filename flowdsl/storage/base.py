@@ -338,11 +338,7 @@ class Storage(Verbs):
 
     def announce(self, operations: Iterable[Operation]) -> None:
         """Tell those who wait what *operations*, now durable, are about. (``commit`` calls it.)"""
-        topics = topics_of(operations)
-        if topics:
-            self._changes.say(topics)
-        else:
-            self._changes.say_any()
+        self._changes.say(topics_of(operations))
 
     def notify(self, topics: Iterable[str] = ()) -> None:
         """Wake all who wait here for a change of these *topics*. Without topics, wake everybody."""

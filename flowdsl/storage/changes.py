@@ -39,19 +39,13 @@ class Changes:
         self.version = 1
 
     def say(self, topics: Iterable[str] = ()) -> None:
-        """These *topics* changed, or something that no topic tells."""
+        """These *topics* changed. Without topics: something that no topic tells, as every step does."""
         version = next(self._numbers)
         for topic in topics:
             self._versions[topic] = version
         self.version = version
         if len(self._versions) > _REMEMBERED:
             self._forget()
-        if self._waiters:
-            self._wake()
-
-    def say_any(self) -> None:
-        """Something changed that no topic tells, as every step does."""
-        self.version = next(self._numbers)
         if self._waiters:
             self._wake()
 

@@ -220,7 +220,7 @@ class StepOperation(DurableOperation):
         """An attempt that begins now."""
         defn = self.defn
         heart = None if defn.heartbeat is None else self._heart(call, defn.heartbeat, number)
-        return Attempt(call, number, defn.is_async, heart, tried=not self.recorded)
+        return Attempt(call, number, defn.is_async, heart, not self.recorded)
 
     def _begins(self, attempt: Attempt) -> None:
         """The body is about to begin."""
