@@ -26,9 +26,6 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from os import stat
 from typing import Any
 
-import numpy as np
-import pandas as pd
-
 from flowdsl import Retry, gather, step, store, workflow
 from flowdsl.testing.replay import causes as cause
 
@@ -101,17 +98,13 @@ CLOCKS = {
     "now_utc": lambda: datetime.datetime.now(datetime.UTC).strftime("%B"),
     "formatdate": email.utils.formatdate,
     "email_localtime": lambda: email.utils.localtime().month,
-    "numpy_now": lambda: str(np.datetime64("now")),
-    "numpy_today": lambda: str(np.datetime64("today")),
-    "pandas_now": lambda: pd.Timestamp.now().month,
-    "pandas_today": lambda: str(pd.to_datetime("today").date()),
     "zone": lambda: datetime.datetime(2026, 5, 1, tzinfo=datetime.UTC).astimezone().isoformat(),
     "fromtimestamp": lambda: datetime.datetime.fromtimestamp(0).isoformat(),
     "tzname": lambda: time.localtime(0).tm_zone,
 }
 for _name, _look in CLOCKS.items():
     _blamed = cause.ZONE if _name in ("zone", "fromtimestamp", "tzname") else cause.CLOCK
-    body(f"clock_{_name}", "" if _name == "numpy_now" else _blamed, _look)
+    body(f"clock_{_name}", _blamed, _look)
 
 
 @mistake(cause.CLOCK)
@@ -140,8 +133,6 @@ CHANCES = {
 }
 for _name, _look in CHANCES.items():
     body(f"chance_{_name}", cause.CHANCE, _look)
-body("chance_numpy", "", lambda: float(np.random.rand()))
-body("chance_numpy_generator", "", lambda: float(np.random.default_rng().random()))
 body("id_uuid4", cause.IDS, lambda: str(uuid.uuid4()))
 body("id_uuid1", cause.IDS, lambda: str(uuid.uuid1()))
 
@@ -293,7 +284,6 @@ FILES = {
     "isfile": lambda: os.path.isfile(FILE),
     "size": lambda: os.path.getsize(FILE),
     "changed": lambda: FILE.stat().st_mtime,
-    "read_csv": lambda: len(pd.read_csv(FILE)),
 }
 for _name, _look in FILES.items():
     body(f"outside_{_name}", cause.OUTSIDE, _look)

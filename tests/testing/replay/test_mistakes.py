@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import array_mistakes  # noqa: F401  (it adds to MISTAKES)
 import mistakes
 import pytest
 from mistakes import MISTAKES
