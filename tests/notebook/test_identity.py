@@ -45,13 +45,10 @@ def test_two_unnamed_notebooks_of_one_directory_never_meet(tmp_path: Path) -> No
     assert "FLOWDSL_NOTEBOOK" in conflict
 
 
-@pytest.mark.parametrize("by", ["environment", "call"])
-def test_a_named_notebook_continues_in_the_next_kernel(tmp_path: Path, by: str) -> None:
-    """A named notebook continues its runs in the next kernel, without a warning."""
-    environment = {"FLOWDSL_NOTEBOOK": "sweep.ipynb"} if by == "environment" else {}
-    naming = NAMED if by == "call" else ""
-    execute(tmp_path, naming + FAILING + "job(1)", **environment)
-    (outputs,) = execute(tmp_path, naming + PASSING + "job(1)", **environment)
+def test_a_named_notebook_continues_in_the_next_kernel(tmp_path: Path) -> None:
+    """A named notebook continues its runs in the next kernel, whether the environment or a call names it."""
+    execute(tmp_path, FAILING + "job(1)", FLOWDSL_NOTEBOOK="sweep")
+    (outputs,) = execute(tmp_path, NAMED + PASSING + "job(1)")
     assert texts(outputs, "text/plain") == "'result of the first notebook'"
     assert "FLOWDSL_NOTEBOOK" not in texts(outputs, "stderr")
 
