@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import forked
+
 from flowdsl import Hooks, Retry, Runtime, step, workflow
 from flowdsl.errors import FlowError, StorageUnavailable
 from flowdsl.storage.base import Operation, Outcome, Storage
@@ -278,9 +280,9 @@ def script(path: Path, code: str) -> Path:
     return path
 
 
-def spawn(path: Path, *args: str, **env: str) -> "subprocess.Popen[str]":
+def spawn(path: Path, *args: str, **env: str) -> forked.Popen:
     """Start a script; talk with it by its pipes."""
-    return subprocess.Popen(
+    return forked.Popen(
         [sys.executable, str(path), *args],
         cwd=path.parent,
         env={**os.environ, **env},

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 from click.testing import CliRunner, Result
 
@@ -148,14 +149,14 @@ def answer(invoke: Invoke) -> Callable[..., Any]:
 
 
 @pytest.fixture
-def spawn(folder: Path) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
+def spawn(folder: Path) -> Iterator[Callable[..., forked.Popen]]:
     """Start a real ``flowdsl`` in a process of its own; whatever still executes in the end is killed."""
-    started: list[subprocess.Popen[str]] = []
+    started: list[forked.Popen] = []
 
-    def run(*arguments: str, **options: Any) -> "subprocess.Popen[str]":
+    def run(*arguments: str, **options: Any) -> forked.Popen:
         command = [sys.executable, "-m", "flowdsl.cli", *arguments]
         pipe: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        started.append(subprocess.Popen(command, **{**pipe, **options}))
+        started.append(forked.Popen(command, **{**pipe, **options}))
         return started[-1]
 
     yield run
@@ -245,7 +246,7 @@ def script(folder):
     path.write_text(textwrap.dedent(SCRIPT))
 
     def run(number):
-        done = subprocess.run([sys.executable, str(path), str(number)], capture_output=True, text=True)
+        done = forked.run([sys.executable, str(path), str(number)], capture_output=True, text=True)
         return done.returncode
 
     return run
@@ -297,7 +298,7 @@ def doubtful(folder):
 
     def run(order):
         (folder / "die").touch()
-        done = subprocess.run([sys.executable, "bank.py", order], capture_output=True)
+        done = forked.run([sys.executable, "bank.py", order], capture_output=True)
         assert done.returncode == 9
         return f"order-{order}"
 

@@ -1,6 +1,6 @@
 """The sessions of ``docs/cli.md``: its console blocks, executed one after the other in a new directory.
 
-``PYTHONPATH=. python tests/cli/sessions.py`` writes into the page what the commands print today. The test of the page
+``PYTHONPATH=.:tests python tests/cli/sessions.py`` writes into the page what the commands print today. The test of the page
 compares instead, without what differs each time: times, lengths of time, versions, places.
 """
 
@@ -12,7 +12,9 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
+import forked
 from click.testing import CliRunner
 
 from flowdsl.cli._app import cli
@@ -22,6 +24,8 @@ BLOCK = re.compile(r"^```console\n(.*?)^```$", re.M | re.S)
 SCRIPT = re.compile(r"^```python\n# (\w+\.py)\n(.*?)^```$", re.M | re.S)
 WIDTH = 96
 READERS = ("runs", "show", "steps", "logs", "export", "stream", "top", "doctor", "workers")
+SHELL = set("|<>$&;()*?~#`")
+"""What only a shell understands."""
 LISTS = ("flowdsl queues", "flowdsl schedules")
 
 _DIFFERS = [
@@ -86,21 +90,26 @@ class Session:
         process may know another one of that name.
         """
         reads = command in LISTS or f"{command} ".startswith(tuple(f"flowdsl {name} " for name in READERS))
-        if reads and not set("|>$&") & set(command) and "--app" not in command:
+        if reads and not SHELL & set(command) and "--app" not in command:
             with contextlib.chdir(self.folder):
                 runner = CliRunner(env={"FLOWDSL_STORAGE": None, **self.environment})
                 done_here = runner.invoke(cli, shlex.split(command)[1:], prog_name="flowdsl")
             return done_here.output.rstrip("\n").splitlines()
-        done = subprocess.run(
-            ["bash", "-c", command],
-            cwd=self.folder,
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            text=True,
-            timeout=60,
-        )
+        options: dict[str, Any] = {
+            "cwd": self.folder,
+            "env": self.environment,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.STDOUT,
+            "stdin": subprocess.DEVNULL,
+            "text": True,
+            "timeout": 60,
+        }
+        words = [] if SHELL & set(command) else shlex.split(command)
+        programs = {"flowdsl": [sys.executable, "-m", "flowdsl"], "python": [sys.executable]}
+        if words and words[0] in programs:
+            done = forked.run([*programs[words[0]], *words[1:]], **options)
+        else:
+            done = subprocess.run(["bash", "-c", command], **options)
         return done.stdout.rstrip("\n").splitlines()
 
 

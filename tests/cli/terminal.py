@@ -5,9 +5,10 @@ import os
 import pty
 import re
 import struct
-import subprocess
 import termios
 from collections.abc import Callable
+
+import forked
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -34,7 +35,7 @@ class Terminal:
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))
         env = {**os.environ, "TERM": "xterm-256color", **environment}
-        process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=env)
+        process = forked.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=env)
         os.close(slave)
         seen = b""
         while chunk := self._read():

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from contextlib import closing
 
+import forked
 import pytest
 from hostile import furnish
 
@@ -27,7 +28,7 @@ def offered(folder):
         }
         if shell == "fish":
             asked["COMP_CWORD"] = words[-1]
-        done = subprocess.run(
+        done = forked.run(
             [sys.executable, "-m", "flowdsl"], env={**os.environ, **asked}, capture_output=True, text=True
         )
         assert done.stderr == ""

@@ -2,10 +2,12 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from datetime import UTC, datetime
 
+import forked
 import pytest
 
 from flowdsl import Retry, Runtime, step, workflow
@@ -127,7 +129,7 @@ def test_what_is_advised_can_be_pasted(doubtful, folder, answer):
     with open_storage(where) as storage:
         storage.set_run(Run("a 'b' $c", "shop.wait", "k", status=RunStatus.RUNNING))
     command = [sys.executable, "-m", "flowdsl", "show", "a 'b' $c", "--storage", where]
-    shown = subprocess.run(command, capture_output=True, text=True, cwd="/").stdout.splitlines()[-1]
+    shown = forked.run(command, capture_output=True, text=True, cwd="/").stdout.splitlines()[-1]
     line = shown.removeprefix("next: ").replace("flowdsl", f"{sys.executable} -m flowdsl", 1)
     done = subprocess.run(
         ["sh", "-c", line.replace("--app shop", "--app json")], capture_output=True, text=True
@@ -142,9 +144,9 @@ def _hints(printed):
 
 
 def _pasted(line):
-    """Execute a hint in a shell."""
-    command = line.replace("flowdsl", f"{sys.executable} -m flowdsl", 1)
-    return subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+    """Execute a hint, taken apart as a shell does."""
+    command = [sys.executable, "-m", *shlex.split(line)]
+    return forked.run(command, capture_output=True, text=True)
 
 
 def test_following_the_hints_leads_to_the_end(doubtful, folder, invoke):

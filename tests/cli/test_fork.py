@@ -1,10 +1,10 @@
 """``flowdsl fork``."""
 
 import json
-import subprocess
 import sys
 import textwrap
 
+import forked
 import pytest
 
 TRIP = """
@@ -34,7 +34,7 @@ TRIP = """
 def trip(folder, answer):
     """A trip that was made, by its id."""
     (folder / "travel.py").write_text(textwrap.dedent(TRIP))
-    subprocess.run([sys.executable, "travel.py"], check=True, capture_output=True)
+    forked.run([sys.executable, "travel.py"], check=True, capture_output=True)
     (run,) = answer("runs")
     return run["id"]
 

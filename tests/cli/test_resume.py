@@ -3,10 +3,10 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 import textwrap
 
+import forked
 import pytest
 
 
@@ -69,7 +69,7 @@ def waits(folder, url):
     (folder / "waits.py").write_text(textwrap.dedent(WAITS))
     program = "import os, waits\nwaits.{0}.start('{0}')\nos._exit(9)"
     for name in ("checkout", "block"):
-        done = subprocess.run([sys.executable, "-c", program.format(name)], cwd=folder)
+        done = forked.run([sys.executable, "-c", program.format(name)], cwd=folder)
         assert done.returncode == 9
 
 

@@ -1,9 +1,10 @@
 """``flowdsl retry``, with scripts in processes of their own."""
 
 import json
-import subprocess
 import sys
 import textwrap
+
+import forked
 
 
 def test_retry_a_script(script, effects, folder, invoke, spawn):
@@ -79,7 +80,7 @@ CONFIGURED = """
 def test_the_runtime_that_the_module_configures(folder, spawn):
     """``retry`` uses the storage and codec that the module configures."""
     (folder / "conf.py").write_text(textwrap.dedent(CONFIGURED))
-    assert subprocess.run([sys.executable, "conf.py"], capture_output=True).returncode == 1
+    assert forked.run([sys.executable, "conf.py"], capture_output=True).returncode == 1
     process = spawn("retry", "order-3", "--app", "conf", "--json")
     document = json.loads(process.communicate()[0])
     assert (process.returncode, document["status"], document["result"]) == (0, "completed", "'paid'")

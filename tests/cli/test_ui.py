@@ -8,6 +8,7 @@ import sys
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+import forked
 import pytest
 
 from flowdsl import Runtime
@@ -23,7 +24,7 @@ def database(tmp_path):
 
 def begin(*arguments):
     """The command, once it has printed its first line; and the line."""
-    process = subprocess.Popen(
+    process = forked.Popen(
         [sys.executable, "-m", "flowdsl", "ui", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -93,7 +94,7 @@ def test_without_its_packages_one_line_says_what_to_install(database):
     """Without the extra packages one line says what to install."""
     code = "import sys; sys.modules['starlette'] = None; from flowdsl.cli import main; main()"
     command = [sys.executable, "-c", code, "ui", "--storage", database]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = forked.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr == "error: the web page needs more packages: pip install 'flowdsl[web]'\n"
