@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from flowdsl.core.ownership import (
     RUN_FIELDS,
+    arrived,
     claimed,
     fits,
     has_restarted,
@@ -14,14 +15,17 @@ from flowdsl.core.ownership import (
     inserted,
     may_continue,
     may_take,
+    outlives_restart,
+    remains,
     restarted,
+    sent_again,
     stub,
     takes_messages,
     updated,
 )
 from flowdsl.core.records import Run, fields_of
 from flowdsl.core.status import RUN_CHANGES, RunStatus
-from flowdsl.testing.storage.samples import a_run, full_run
+from flowdsl.testing.storage.samples import a_run, full_run, full_signal
 
 statuses = st.sampled_from(list(RunStatus))
 owners = st.none() | st.sampled_from(["me", "you"])
@@ -58,6 +62,25 @@ def test_a_stub_holds_no_value_of_the_users():
         full_run().id, full_run().workflow, full_run().key, full_run().status,
     )  # fmt: skip
     assert (left.args, left.result, left.error, left.args_preview, left.tags) == (b"", None, None, "", ())
+
+
+def test_what_remains_of_a_deleted_run():
+    """Only a run whose id was given leaves a stub, and a stub stays as it is until it is deleted itself."""
+    run = evolve(full_run(), number=None)
+    left = remains(run, True, b"new")
+    assert left == stub(run, b"new")
+    assert remains(left, True, b"newer") is left
+    assert remains(left, False, b"") is None
+    assert remains(run, False, b"") is None
+    assert remains(evolve(run, number=1), True, b"") is None
+
+
+@given(runs, st.sampled_from(["", "n", "m"]), st.sampled_from(["", "n", "m"]), owners)
+def test_what_was_sent_again(run, nonce, last, owner):
+    """An opening or a claim was sent before if the run has its nonce and its owner; no nonce tells nothing."""
+    assert sent_again(nonce, owner, last, run) == (
+        nonce in ("n", "m") and nonce == last and owner == run.owner
+    )
 
 
 @given(runs, st.integers(1, 3), st.booleans(), st.floats(0, 10))
@@ -132,6 +155,17 @@ def test_messages():
     assert may_take(None, "k")
     assert may_take("k", "k")
     assert not may_take("k", "other")
+
+
+def test_a_new_message_is_untouched():
+    """A message arrives unread and without a reply, whatever its sender says of that."""
+    new = arrived(full_signal(), 7)
+    assert (new.seq, new.taken_by, new.reply, new.reply_failed) == (7, None, None, False)
+    assert (new.id, new.payload, new.key) == (full_signal().id, full_signal().payload, full_signal().key)
+    assert outlives_restart(new)
+    taken = evolve(new, taken_by="k", asked=False)
+    assert not outlives_restart(taken)
+    assert outlives_restart(evolve(taken, asked=True))
 
 
 def test_what_may_be_set():

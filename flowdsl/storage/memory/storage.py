@@ -85,9 +85,9 @@ class MemoryStorage(Storage):
         with self._lock:
             if self._closed:
                 self._require_open()
-            tables, outcomes = self._tables, []
+            outcomes = []
             for operation in operations:
-                outcomes.append(APPLY[type(operation)](tables, operation))
+                outcomes.append(APPLY[type(operation)](self._tables, operation))
         self.announce(operations)
         return outcomes
 

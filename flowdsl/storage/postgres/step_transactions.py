@@ -86,7 +86,7 @@ class _Transaction(StepTransaction):
             )
         return error
 
-    def _applied(self, error: psycopg.Error, operations: Sequence[Operation]) -> list[Outcome]:
+    def _refusals(self, error: psycopg.Error, operations: Sequence[Operation]) -> list[Outcome]:
         """The outcomes if the record could not be added."""
         if isinstance(error, REFUSED) and not is_conflict(error):
             return [unstorable(error) for _ in operations]
@@ -125,7 +125,7 @@ class SyncTransaction(_Transaction):
         try:
             outcomes = drive(connection, apply(self._writer, operations))
         except psycopg.Error as error:
-            return self._applied(error, operations)
+            return self._refusals(error, operations)
         if _all_done(outcomes):
             try:
                 connection.execute(_COMMIT, prepare=False)
@@ -149,14 +149,14 @@ class AsyncTransaction(_Transaction):
     async def commit_async(self, operations: Sequence[Operation]) -> list[Outcome]:
         """The same as ``commit``, in a thread. From here to the end the run is locked, and a call that waits
         for it may block the loop."""
-        same = SyncTransaction(_Same(self.connection.pgconn), self._writer)
+        same = SyncTransaction(_SameSession(self.connection.pgconn), self._writer)
         try:
             return await self._threads.call(lambda: same.commit(operations))
         finally:
             self.committed = same.committed
 
 
-class _Same(StepConnection):
+class _SameSession(StepConnection):
     """The session of an async connection, for statements that block. It does not own it."""
 
     def __init__(self, pgconn: PGconn) -> None:
@@ -196,7 +196,7 @@ class BodyConnections:
     def _forget(self) -> None:
         self._free: list[StepConnection] = []  # append and pop are atomic
         self._loans = threading.Semaphore(_MOST)
-        self._loops = PerLoop(_OfLoop)
+        self._loops = PerLoop(_LoopConnections)
 
     @block
     def transaction(self) -> Iterator[SyncTransaction]:
@@ -242,7 +242,7 @@ class BodyConnections:
                 else:
                     await _roll_back_async(connection)
 
-    async def _begin_async(self, here: "_OfLoop") -> AsyncStepConnection:
+    async def _begin_async(self, here: "_LoopConnections") -> AsyncStepConnection:
         if here.free:
             connection = here.free.pop()
         else:
@@ -268,7 +268,7 @@ class BodyConnections:
         self._forget()
 
 
-class _OfLoop:
+class _LoopConnections:
     """The connections for bodies of one event loop."""
 
     def __init__(self) -> None:

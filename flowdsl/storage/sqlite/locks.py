@@ -34,11 +34,11 @@ _SHARED_FIRST, _SHARED_SIZE = 0x40000002, 510
 _MEMORY_IN_USE = 128  # a byte of the file "-shm"
 
 _guard = threading.Lock()
-_held: dict[tuple[int, int], "_Held"] = {}  # by device and inode
+_held: dict[tuple[int, int], "_SharedHandle"] = {}  # by device and inode
 
 
 @define(slots=True)
-class _Held:
+class _SharedHandle:
     """A handle shared by all storages of this process on one file."""
 
     handle: int
@@ -65,7 +65,7 @@ class FileLocks:
             identity = (status.st_dev, status.st_ino)
             held = _held.get(identity)
             if held is None:
-                held = _held[identity] = _Held(os.open(path, os.O_RDWR | os.O_CLOEXEC))
+                held = _held[identity] = _SharedHandle(os.open(path, os.O_RDWR | os.O_CLOEXEC))
             held.users += 1
             self._files.append((identity, start, length))
             _set(held.handle, True, start, length)

@@ -127,7 +127,7 @@ class StorageContract(
     def test_nonsense_is_refused_before_anything_is_applied(
         self, storage: Storage, make: Callable[[], Any]
     ) -> None:
-        """Empty ids and what is unknown raise ``ValueError``, and nothing of the commit happens."""
+        """An empty id or an unknown operation raises ``ValueError``, and nothing of the commit happens."""
         open_run(storage)
         storage.commit([PutStep(a_step()), AddSignal(Signal("x", "r", "go"))])
         before = storage.get_run("r"), storage.list_steps("r"), storage.list_signals("r")
@@ -168,7 +168,7 @@ class StorageContract(
             read(storage)
 
     def test_an_empty_commit(self, storage: Storage) -> None:
-        """Nothing to do is done."""
+        """A commit without operations has no outcomes."""
         assert storage.commit([]) == []
         assert storage.commit(()) == []
 
@@ -200,7 +200,7 @@ class StorageContract(
             storage.set_run(a_run("q", pruned=True))
 
     def test_other_verbs(self, storage: Storage) -> None:
-        """Steps and signals are set, sent and deleted one at a time; what is not there is said or ignored."""
+        """Steps and signals are set, sent and deleted one at a time. A missing run is named or ignored."""
         with pytest.raises(LookupError):
             storage.set_step(a_step())
         assert storage.add_signal(Signal("x", "r", "go")) is False
@@ -230,7 +230,7 @@ class StorageContract(
     # Threads -----------------------------------------------------------------------------------------------
 
     def test_threads_share_a_storage(self, storage: Storage) -> None:
-        """Many threads write and read at once; nothing is lost, and each number is given once in a run."""
+        """Many threads write and read at once. Nothing is lost, and each number is given once in a run."""
         for i in range(_THREADS):
             open_run(storage, f"r{i}")
         open_run(storage, "shared")
@@ -257,7 +257,7 @@ class StorageContract(
         assert len(storage.list_steps("shared")) == len(storage.list_signals("shared")) == _THREADS * 25
 
     def test_one_thread_gets_the_run(self, storage: Storage) -> None:
-        """Of many that open or claim the same run at once, one gets it; of numbers, each gets its own."""
+        """Of many threads that open or claim one run at once, one gets it. Numbers are given once."""
         barrier = threading.Barrier(_THREADS)
 
         def work(i: int) -> list[bool]:
@@ -330,7 +330,7 @@ class StorageContract(
                 call()
 
     def test_other_processes_open_it_by_url(self, storage: Storage) -> None:
-        """What has a URL opens again from it or from a pickle; what has none cannot be copied."""
+        """A storage with a URL opens again from it or from a pickle. One without cannot be copied."""
         if storage.url is None:
             for copier in (pickle.dumps, copy.copy, copy.deepcopy):
                 with pytest.raises(TypeError):

@@ -1,5 +1,5 @@
-"""The part of the storage contract that is about keeping. What is read is the reader's own. What was written
-is there when the storage is opened again. Whoever waits hears of it."""
+"""The part of the storage contract that is about keeping records. They are there when the storage is opened
+again. No reader can change them. Whoever waits for one hears of it."""
 
 import pickle
 import time
@@ -148,7 +148,7 @@ class KeepingContract:
         was: dict[str, bytes | None],
         now: dict[str, bytes | None],
     ) -> None:
-        """Only these bytes change, and only while they are what was read."""
+        """A rewrite changes only the named bytes, and only while they are as they were read."""
         fill(storage)
         before = everything(storage)
         assert storage.commit([Rewrite(kind, key, was, now)]) == [Done()]
@@ -187,7 +187,7 @@ class KeepingContract:
         assert counts["c"].oldest is None
 
     def test_stubs_of_pruned_runs_are_listed_on_request(self, storage: Storage) -> None:
-        """With the seal that they were given, in order and paged like runs; rewritten like runs."""
+        """Stubs are listed and rewritten as runs are, each with the seal that it was given."""
         for number, name in enumerate(("a", "b", "c", "left")):
             open_run(storage, name, created_at=float(number), status=RunStatus.COMPLETED)
         open_run(storage, key="numbered", number=1)
@@ -204,13 +204,13 @@ class KeepingContract:
         assert [run.seal for run in storage.list_runs(pruned)] == [b"a", b"new", b"c"]
 
     def test_the_oldest_run_that_waits_is_known(self, storage: Storage) -> None:
-        """Of each queue; one that has begun waits no more."""
+        """The oldest waiting run of each queue is known. A run that has begun waits no more."""
         for number, status in enumerate([RunStatus.RUNNING, RunStatus.PENDING, RunStatus.PENDING]):
             open_run(storage, f"r{number}", queue="a", status=status, created_at=float(number))
         assert storage.queue_counts()["a"].oldest == 1.0
 
     def test_what_cannot_be_rewritten(self) -> None:
-        """What is no record's address, and fields that hold no bytes, are refused when they are named."""
+        """An address of no record, or a field without bytes, is refused when the operation is made."""
         for kind, key, was in (
             ("run", ("r",), {"status": b""}),
             ("run", ("r", 1), {"args": b""}),
@@ -221,7 +221,7 @@ class KeepingContract:
                 Rewrite(kind, key, was, was)
 
     def test_rows_of_queues_schedules_and_workers(self, storage: Storage) -> None:
-        """They read back as they were put, by name, and are replaced as a whole or left as they are."""
+        """Rows are read by name as they were put. They are replaced as a whole, or left as they are."""
         queues = [QueueRow("b"), QueueRow("a", "{}", True, b"\xff")]
         assert storage.commit([PutQueue(row) for row in queues]) == [Done()] * 2
         same(storage.list_queues(), queues[::-1])
@@ -240,7 +240,7 @@ class KeepingContract:
         )
 
     def test_waiting_for_a_change(self, storage: Storage) -> None:
-        """A waiter returns after a commit, at once for an old version, and in vain after its timeout."""
+        """A waiter returns after a commit, at once if its version is old, and otherwise after its timeout."""
         version = storage.wait_for_change(0, PATIENCE)
         assert storage.wait_for_change(version, 0.0) == version
         assert storage.wait_for_change(version, 0.01) == version

@@ -49,7 +49,7 @@ class MessageContract:
         assert storage.get_signal("r", "nothing") is storage.get_signal("nobody", "x") is None
 
     def test_signals_wait_in_line(self, storage: Storage) -> None:
-        """Signals are kept in the order of arrival, by name, however many, waited for or not."""
+        """Signals are kept in order of arrival, however many they are, and whether anybody waits or not."""
         open_run(storage)
         storage.commit([AddSignal(Signal(f"x{i}", "r", "ab"[i % 2])) for i in range(50)])
         for i in range(50, 100):
@@ -206,7 +206,7 @@ class MessageContract:
     # Generations -------------------------------------------------------------------------------------------
 
     def test_the_next_generation(self, storage: Storage) -> None:
-        """The journal and the taken messages go; what is unread, asked, published or a tag stays."""
+        """A restart deletes the journal and taken messages. Unread and asked ones, items and tags stay."""
         run = open_run(storage, tags=("t",))
         signals = [Signal("taken", "r", "go", key="k"), Signal("unread", "r", "go")]
         signals.append(Signal("asked", "r", "go", asked=True))

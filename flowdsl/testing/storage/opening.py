@@ -123,7 +123,7 @@ class OpeningContract:
         ],
     )
     def test_which_runs_are_continued(self, storage: Storage, fields: Any, continued: bool) -> None:
-        """A call finds live runs but for those of owners to skip, and failed ones that can be retried."""
+        """A call finds live runs, except those of owners to skip, and failed ones that can be retried."""
         (first,) = storage.commit([OpenRun(numbered(**fields), 60.0)])
         assert isinstance(first, Opened)
         (second,) = storage.commit([OpenRun(numbered(), 60.0, skip_owners=("me", "nobody"))])

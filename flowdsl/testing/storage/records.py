@@ -71,7 +71,7 @@ class RecordContract:
         assert [step.seq for step in steps] == sorted(step.seq for step in steps)
 
     def test_the_same_step_twice_in_a_commit(self, storage: Storage) -> None:
-        """Of two records of one address in one commit the later one stays."""
+        """Of two records of one address in one commit, the later one counts."""
         open_run(storage)
         steps = [a_step(preview="1"), a_step(key="t"), a_step(preview="2"), a_step("nobody")]
         first, other, second, missing = storage.commit([PutStep(step) for step in steps])
@@ -167,7 +167,7 @@ class RecordContract:
             same(list(folded.values()), storage.list_steps("r"))
 
     def test_lists_without_payloads(self, storage: Storage) -> None:
-        """Who only wants to look does not load what is large."""
+        """A list without payloads leaves out the large bytes."""
         open_run(storage, args=b"a", result=b"r", error=b"e", args_preview="shown")
         storage.commit([PutStep(full_step()), AddSignal(full_signal()), Reply("r", "x", b"reply", "shown")])
         (step,) = storage.list_steps("r", payloads=False)

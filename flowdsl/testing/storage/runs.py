@@ -148,7 +148,7 @@ class RunContract:
                 assert getattr(storage.get_run("r"), name) == value
 
     def test_update_by_status(self, storage: Storage) -> None:
-        """What must not overwrite an end names the status it expects: cancelled does not become failed."""
+        """An update that names the status it expects changes no other: cancelled does not become failed."""
         open_run(storage, status=CANCELLED)
         run = storage.get_run("r")
         assert run is not None
@@ -159,7 +159,7 @@ class RunContract:
         assert storage.commit([evolve(late, if_status=(RUNNING, CANCELLED))]) == [Done()]
 
     def test_update_sent_again(self, storage: Storage) -> None:
-        """The owner's change of status sent again is done already; without an epoch it is refused."""
+        """The owner's change of status, sent again, is done already. Without an epoch it is refused."""
         open_run(storage)
         finish = UpdateRun("r", {"status": COMPLETED, "result": b"r"}, epoch=1, if_status=(RUNNING,))
         assert storage.commit([finish]) == [Done()]
@@ -221,7 +221,7 @@ class RunContract:
         assert storage.get_run("nobody") is None
 
     def test_a_tombstone_keeps_the_id(self, storage: Storage) -> None:
-        """A pruned run is a stub that only opening its id finds, and no operation touches it."""
+        """A pruned run is a stub. Only an opening of its id finds it, and no operation changes it."""
         run = open_run(
             storage, tags=("t",), args=b"a", result=b"r", error=b"e", args_preview="secret", parent="p"
         )
