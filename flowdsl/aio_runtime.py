@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 from flowdsl.core.status import RunStatus
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import current
+from flowdsl.engine.operations.ask import ask_async
 from flowdsl.engine.registry import step_named
 from flowdsl.engine.runs.request import checked_id
-from flowdsl.handle import Run, asked_async
+from flowdsl.handle import Run
 from flowdsl.threads import wait_in_thread
 
 __all__ = ["AioRuntime"]
@@ -131,7 +132,7 @@ class AioRuntime:
         self, id: str, name: str, payload: Any = None, *, timeout: Any = None, key: str | None = None
     ) -> Any:
         """In an async body, asking is a durable call of it."""
-        return await asked_async(self._engine, checked_id(id), name, payload, timeout=timeout, key=key)
+        return await ask_async(self._engine, checked_id(id), name, payload, timeout=timeout, key=key)
 
     async def _enqueued(self, workflow: Any, /, *args: Any, connection: Any, **kwargs: Any) -> Run:
         """On the event loop, for the caller's connection belongs to it."""

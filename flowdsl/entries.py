@@ -7,13 +7,13 @@ from attrs import frozen
 
 from flowdsl.codecs.payloads import Payloads
 from flowdsl.core.facts import Logged, facts_of
-from flowdsl.core.records import Step
+from flowdsl.core.records import Run, Step
 from flowdsl.core.status import StepStatus
 from flowdsl.core.words import clean
 from flowdsl.engine.engine import Engine
 from flowdsl.errors import CorruptPayload
 
-__all__ = ["AuditEntry", "LogLine", "StepRecord", "when"]
+__all__ = ["AuditEntry", "LogLine", "Look", "StepRecord", "when"]
 
 
 def when(seconds: float | None) -> datetime | None:
@@ -159,3 +159,14 @@ class AuditEntry:
         """The entry that a record of kind ``audit`` holds."""
         at = datetime.fromtimestamp(record.created_at, UTC)
         return cls(at, record.preview, record.path.removeprefix("flowdsl."), record.args)
+
+
+@frozen(slots=True)
+class Look:
+    """What one look at a run found: its row, its state (``interrupted`` for a running one that nobody
+    executes), records in order, and when that was, in seconds since the epoch."""
+
+    run: Run
+    state: str
+    steps: list[Step]
+    now: float

@@ -4,18 +4,16 @@ from collections.abc import Callable, Generator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Generic, Literal, SupportsIndex, cast, overload
 
-from attrs import frozen
-
 from flowdsl.core.durations import wait_limit
 from flowdsl.core.kinds import AUDIT, BESIDE_STEPS, LOG
 from flowdsl.core.records import Run as RunRecord
 from flowdsl.core.records import RunFilter, Step, Tags
 from flowdsl.core.status import RunStatus
 from flowdsl.core.words import clean
-from flowdsl.engine.effects import drive, run_async, run_sync
+from flowdsl.engine.effects import drive
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import Frame, current
-from flowdsl.engine.operations.ask import ask, ask_from_outside, ask_from_outside_async, question
+from flowdsl.engine.operations.ask import ask_sync, question
 from flowdsl.engine.operations.race import Racer
 from flowdsl.engine.operations.signal import send
 from flowdsl.engine.operations.store import state_of
@@ -29,19 +27,16 @@ from flowdsl.engine.runs.request import arguments_of
 from flowdsl.engine.runs.stream import Stream, latest
 from flowdsl.engine.runs.tagging import tag
 from flowdsl.engine.tracebacks import trim
-from flowdsl.entries import AuditEntry, LogLine, StepRecord, when
+from flowdsl.entries import AuditEntry, LogLine, Look, StepRecord, when
 from flowdsl.errors import CorruptPayload, MissingClass
 
 __all__ = [
     "AuditEntry",
     "LogLine",
-    "Look",
     "Run",
     "Runs",
     "StepRecord",
     "ask_only",
-    "asked",
-    "asked_async",
     "is_interrupted",
     "look",
     "racer_of",
@@ -228,7 +223,7 @@ class Run(Generic[R]):
 
     def ask(self, name: str, payload: Any = None, *, timeout: Any = None, key: str | None = None) -> Any:
         """Send a message to this run and wait for its reply; see ``Runtime.ask``."""
-        return asked(self._engine, self.id, name, payload, timeout=timeout, key=key)
+        return ask_sync(self._engine, self.id, name, payload, timeout=timeout, key=key)
 
     def tag(self, **tags: str) -> None:
         """Add *tags* to the run, or replace those of the same names; ``Runtime.runs(tags=…)`` finds it at
@@ -344,26 +339,6 @@ def ask_only(run: Run[Any], name: str, payload: Any, key: str) -> None:
     question(run._engine, run.id, name, payload, key)
 
 
-def asked(engine: Engine, run_id: str, name: str, payload: Any, *, timeout: Any, key: str | None) -> Any:
-    """Ask a run, from wherever this is called: inside a run as a durable call of it."""
-    frame = current.get()
-    if frame is None or frame.run.engine.storage is not engine.storage:
-        return ask_from_outside(engine, run_id, name, payload, timeout=timeout, key=key)
-    if frame.is_async:
-        raise TypeError("ask() would block this async body; use `await runtime.aio.ask(…)`")
-    return run_sync(ask(frame, run_id, name, payload, timeout=timeout, key=key))
-
-
-async def asked_async(
-    engine: Engine, run_id: str, name: str, payload: Any, *, timeout: Any, key: str | None
-) -> Any:
-    """The same, awaited."""
-    frame = current.get()
-    if frame is None or frame.run.engine.storage is not engine.storage:
-        return await ask_from_outside_async(engine, run_id, name, payload, timeout=timeout, key=key)
-    return await run_async(ask(frame, run_id, name, payload, timeout=timeout, key=key))
-
-
 def _published(run_id: str) -> None:
     """Let a run that reads its own channel find what it has published just now."""
     frame = current.get()
@@ -402,17 +377,6 @@ class Runs(list[Run[Any]]):
             return runs_html(rows, len(self), now)
 
         return shown_or_why("runs", draw)
-
-
-@frozen(slots=True)
-class Look:
-    """What one look at a run found: its row, its state (``interrupted`` for a running one that nobody
-    executes), records in order, and when that was, in seconds since the epoch."""
-
-    run: RunRecord
-    state: str
-    steps: list[Step]
-    now: float
 
 
 def look(run: Run[Any], *, after: int = 0, limit: int | None = None) -> Look:

@@ -4,7 +4,6 @@ import pytest
 from support import Declined, Effects
 
 from flowdsl import Retry, RunStatus, Runtime, StepStatus, step, workflow
-from flowdsl import runtime as runtime_module
 from flowdsl.errors import RunConflict, RunFinished
 from flowdsl.storage.base import UpdateRun
 
@@ -89,7 +88,7 @@ def test_prune_leaves_a_tombstone(runtime: Runtime, clock):
 
 def test_prune_goes_in_batches(runtime: Runtime, clock, monkeypatch):
     """``prune`` deletes all old runs, some in each commit."""
-    monkeypatch.setattr(runtime_module, "_PRUNED_AT_ONCE", 3)
+    monkeypatch.setattr("flowdsl.engine.runs.prune._AT_ONCE", 3)
 
     @workflow(id="{x}")
     def w(x):

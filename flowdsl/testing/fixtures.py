@@ -5,7 +5,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar, Unpack, cast
 
-from flowdsl.runtime import Runtime, RuntimeOptions
+from flowdsl.runtime import Runtime
+from flowdsl.runtime_options import RuntimeOptions
 from flowdsl.storage import MemoryStorage, Storage
 from flowdsl.testing.clock import VirtualClock
 

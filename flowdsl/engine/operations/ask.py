@@ -9,9 +9,9 @@ from flowdsl.core.kinds import ASK
 from flowdsl.core.records import Run, Signal, Step
 from flowdsl.core.status import is_final
 from flowdsl.engine.call import Call, Operation, keyed
-from flowdsl.engine.effects import Commit, Effect, Effects, Flow, Read, Result
+from flowdsl.engine.effects import Commit, Effect, Effects, Flow, Read, Result, run_async, run_sync
 from flowdsl.engine.engine import Engine
-from flowdsl.engine.execution import Frame
+from flowdsl.engine.execution import Frame, current
 from flowdsl.engine.operations.signal import message_to, sent
 from flowdsl.engine.perform import durable
 from flowdsl.engine.record import complete, crossing, fail, flush, pending
@@ -22,7 +22,7 @@ from flowdsl.storage.base import AddSignal, Done
 from flowdsl.storage.topics import run_topic
 from flowdsl.threads import wait_in_thread
 
-__all__ = ["ask", "ask_from_outside", "ask_from_outside_async", "question"]
+__all__ = ["ask_async", "ask_sync", "question"]
 
 _LOOK = 0.5  # longest time between two looks, in seconds, where nothing tells of a change
 _SOON = 0.005, 0.25  # seconds between two looks of a run that waits: first, and longest
@@ -91,7 +91,7 @@ def _waits(
         seen = yield seen, left
 
 
-def ask_from_outside(
+def _ask_from_outside(
     engine: Engine, run_id: str, name: str, payload: Value, *, timeout: Value, key: str | None
 ) -> Value:
     """Ask, and block until the answer is there."""
@@ -110,11 +110,11 @@ def ask_from_outside(
     return value
 
 
-async def ask_from_outside_async(
+async def _ask_from_outside_async(
     engine: Engine, run_id: str, name: str, payload: Value, *, timeout: Value, key: str | None
 ) -> Value:
     """Ask, and await the answer."""
-    return await wait_in_thread(ask_from_outside, engine, run_id, name, payload, timeout=timeout, key=key)
+    return await wait_in_thread(_ask_from_outside, engine, run_id, name, payload, timeout=timeout, key=key)
 
 
 # From inside a run -----------------------------------------------------------------------------------------
@@ -186,7 +186,34 @@ class Ask(Operation):
             pause = min(pause * 2, longest)
 
 
-def ask(frame: Frame, run_id: str, name: str, payload: Value, *, timeout: Value, key: str | None) -> Flow:
+def _ask_inside(
+    frame: Frame, run_id: str, name: str, payload: Value, *, timeout: Value, key: str | None
+) -> Flow:
     """Ask, as a durable call of the executing run."""
     limit = None if timeout is None else seconds(timeout, "timeout")
     return durable(frame, Ask(run_id, name, payload, limit, key))
+
+
+# From anywhere ---------------------------------------------------------------------------------------------
+
+
+def ask_sync(
+    engine: Engine, run_id: str, name: str, payload: Value, *, timeout: Value, key: str | None
+) -> Value:
+    """Ask a run, from wherever this is called. Inside a run of the same storage it is a durable call."""
+    frame = current.get()
+    if frame is None or frame.run.engine.storage is not engine.storage:
+        return _ask_from_outside(engine, run_id, name, payload, timeout=timeout, key=key)
+    if frame.is_async:
+        raise TypeError("ask() would block this async body; use `await runtime.aio.ask(…)`")
+    return run_sync(_ask_inside(frame, run_id, name, payload, timeout=timeout, key=key))
+
+
+async def ask_async(
+    engine: Engine, run_id: str, name: str, payload: Value, *, timeout: Value, key: str | None
+) -> Value:
+    """The same, awaited."""
+    frame = current.get()
+    if frame is None or frame.run.engine.storage is not engine.storage:
+        return await _ask_from_outside_async(engine, run_id, name, payload, timeout=timeout, key=key)
+    return await run_async(_ask_inside(frame, run_id, name, payload, timeout=timeout, key=key))

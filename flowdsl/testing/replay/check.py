@@ -13,7 +13,6 @@ import inspect
 import logging
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from os import PathLike, stat
 from typing import Any, Literal, ParamSpec, overload
 
 from attrs import frozen
@@ -25,10 +24,11 @@ from flowdsl.testing.replay.elsewhere import Elsewhere, Unreachable
 from flowdsl.testing.replay.execution import live, unfinished
 from flowdsl.testing.replay.observed import Generations, Life, Plan, Sight
 from flowdsl.testing.replay.report import difference, lossy, story
+from flowdsl.testing.replay.search import Causes, causes_elsewhere, causes_here, is_concurrent
 from flowdsl.testing.replay.sets import uses_sets
 from flowdsl.testing.replay.surroundings import CHANGES, IMPORTED
 from flowdsl.testing.replay.transactions import Database
-from flowdsl.testing.replay.values import copy_of
+from flowdsl.testing.replay.values import state_of
 from flowdsl.testing.seam import Fakes, fakes_by_path
 
 __all__ = ["ReplayMismatch", "ReplayReport", "check", "check_replay"]
@@ -39,9 +39,6 @@ logger = logging.getLogger("flowdsl")
 
 _USUAL = 25  # crashes that are tried by default
 _PROCESSES = 2  # processes in which a workflow is continued
-_LOOKS = 4  # executions that tell whether something differs by itself
-_BY_ITSELF = frozenset({cause.CHANCE, cause.IDS, cause.CLOCK, cause.PROCESS})
-_AS_IMPORTED = "when a module is imported: a constant, a default, a field of a class"
 _PROCESSES_FOR_SETS = 8  # the same, if the order of a set may matter: two of them may agree by chance
 
 
@@ -172,7 +169,7 @@ class _Check:
     def _here(self, first: Life, commits: Sequence[Any], before: tuple[Any, ...], deaths: int) -> None:
         for number in self._points(len(commits)):
             point = (*before, *commits[:number])
-            seen = [_look(one) for one in self._watch]
+            seen = [state_of(one) for one in self._watch]
             again = self._continue(point, ())
             if again is None:
                 return
@@ -194,22 +191,24 @@ class _Check:
         what = difference(first, again)
         if what:
             sight = Sight(what, len(again.before), again.changes, False, tuple(again.calls))
-            found = {cause.ORDER: ()} if again.changes else self._causes_here(first, again.before)
+            found: Causes = {cause.ORDER: ()}
+            if not again.changes:
+                found = causes_here(self._plan, self._elsewhere, self._continue, first, again.before)
             raise ReplayMismatch(story(self._name, first, sight, found), sight.point)
 
     def _watched(self, first: Life, again: Life, seen: Sequence[Any]) -> None:
         for one, earlier in zip(self._watch, seen, strict=True):
-            if _look(one) != earlier:
+            if state_of(one) != earlier:
                 what = (
                     "an effect outside of every step happened again, although no step was executed:\n"
-                    f"    {earlier!r} → {_look(one)!r}\n    Put it into a step."
+                    f"    {earlier!r} → {state_of(one)!r}\n    Put it into a step."
                 )
                 sight = Sight(what, len(again.before), (), False, tuple(again.calls))
                 raise ReplayMismatch(story(self._name, first, sight, {}), sight.point)
 
     def _orders(self, first: Life) -> None:
         """If steps are concurrent, let them end in another order."""
-        if not _is_concurrent(first):
+        if not is_concurrent(first):
             return
         for number in dict.fromkeys((1, len(first.commits) // 2)):
             again = self._continue(first.commits[:number], (cause.ORDER,)) if number else None
@@ -223,7 +222,8 @@ class _Check:
             return
         begin, end = _all_recorded(first, self._plan), len(first.commits) - 1
         points = [begin + (end - begin) * quarters // 4 for quarters in (0, 4, 2, 1, 0, 3, 0, 4)]
-        count = _PROCESSES_FOR_SETS if uses_sets(self._fn, self._plan) else _PROCESSES
+        has_sets = uses_sets(self._fn, self._plan)
+        count = _PROCESSES_FOR_SETS if has_sets else _PROCESSES
         try:
             self._elsewhere.has_happened(first)
             for number in self._elsewhere.numbers(count):
@@ -231,7 +231,7 @@ class _Check:
                 imported = tuple(IMPORTED) if number == 1 else ()
                 sight = self._elsewhere.sight(number, points[number], tuple(changes), imported=imported)
                 if sight.what:
-                    found = self._causes_elsewhere(number, sight)
+                    found = causes_elsewhere(self._elsewhere, number, sight, uses_sets=has_sets)
                     raise ReplayMismatch(story(self._name, first, sight, found), sight.point)
         except Unreachable as error:
             self._not_taken(error)
@@ -240,85 +240,6 @@ class _Check:
         self._elsewhere = None
         self._why_not = str(error)
         logger.info("check_replay continued %s in this process only: %s", self._name, str(error))
-
-    # What it depends on ------------------------------------------------------------------------------------
-
-    def _causes_here(self, first: Life, point: Sequence[Any]) -> dict[str, Sequence[str]]:
-        """Causes of a difference here. Nothing has changed but that it executes again."""
-        if _is_concurrent(first):
-            same, other = (self._continue(point[:1], (one,)) for one in (cause.SAME_ORDER, cause.ORDER))
-            if same and other and not difference(first, same) and difference(first, other):
-                return {cause.ORDER: ()}
-        noticed: list[tuple[str, str]] = []
-        with cause.noticing(noticed):
-            self._continue(point, ())
-        drawn = any(one in (cause.CHANCE, cause.IDS, cause.ORDER) for one, _ in noticed)
-        if self._elsewhere is not None and not drawn:
-            try:
-                self._elsewhere.has_happened(first)
-                looks = _LOOKS if any(one in _BY_ITSELF for one, _ in noticed) else 1
-                if not any(self._elsewhere.sight(0, len(point), ()).what for _ in range(looks)):
-                    return {cause.MEMORY: []}
-            except Unreachable:
-                pass
-        noticed += [(cause.ARGUMENT, change) for change in self._plan.changed]
-        noticed += [(cause.UNRECORDED, call) for call in self._plan.unrecorded]
-        return _by_cause(noticed)
-
-    def _causes_elsewhere(self, number: int, sight: Sight) -> dict[str, Sequence[str]]:
-        """Causes of a difference there. It went well here, so it is the other process, or one of the
-        changes."""
-        ask = self._elsewhere
-        assert ask is not None
-        if number == 1 and not ask.sight(number, sight.point, sight.changes).what:
-            found = [c for c in IMPORTED if ask.sight(number, sight.point, (c,), imported=(c,)).what]
-            return {one: [_AS_IMPORTED] for one in found} or {cause.ANYTHING: ()}
-        plain = ask.sight(number, sight.point, (), notice=True)
-        if not plain.what:
-            found = [one for one in sight.changes if ask.sight(number, sight.point, (one,)).what]
-            own = [one for one in plain.noticed if one[0] in _BY_ITSELF]
-            doubtful = len(found) > 1 or not set(found) <= {one for one, _ in own}
-            if not found or (doubtful and own and self._differs_by_itself(ask, number, sight)):
-                return _by_cause(own)  # each of the changes may seem to matter by chance
-            noticed = ask.sight(number, sight.point, sight.changes, notice=True).noticed
-            told = {one for one, _ in noticed}
-            if len(found) > 1 and told & set(found):  # one change may cause another one
-                found = [one for one in found if one in told]
-            places: dict[str, Sequence[str]] = {
-                one: [place for c, place in noticed if c == one] for one in found
-            }
-            return places or {cause.ANYTHING: ()}
-        noticed = plain.noticed
-        own = [one for one in noticed if one[0] not in (cause.ENVIRONMENT, cause.DIRECTORY)]
-        if own:
-            return _by_cause(own)
-        return {self._hidden_cause(ask, number, plain): ()}
-
-    def _differs_by_itself(self, ask: Elsewhere, number: int, sight: Sight) -> bool:
-        """Whether it differs although nothing has changed, at the first look or at another."""
-        return any(ask.sight(number, sight.point, ()).what for _ in range(_LOOKS))
-
-    def _hidden_cause(self, ask: Elsewhere, number: int, plain: Sight) -> str:
-        """The cause if nothing has changed but the process, and it looked at nothing that could tell."""
-        if " at 0x" in plain.what:
-            return cause.PROCESS
-        others = (ask.sight(other, plain.point, ()).what for other in range(4) if other != number)
-        if all(what == plain.what for what in others):
-            return cause.MEMORY
-        ask.restart(number)
-        same_seed = ask.sight(number, plain.point, ()).what == plain.what
-        return cause.SETS if same_seed and uses_sets(self._fn, self._plan) else cause.MEMORY
-
-
-def _by_cause(noticed: Iterable[tuple[str, str]]) -> dict[str, Sequence[str]]:
-    found: dict[str, Sequence[str]] = {}
-    for one, place in noticed:
-        found[one] = [*found.get(one, ()), place]
-    return found or {cause.ANYTHING: ()}
-
-
-def _is_concurrent(first: Life) -> bool:
-    return any(step.concurrent for step in first.puts.values())
 
 
 def _all_recorded(first: Life, plan: Plan) -> int:
@@ -332,17 +253,6 @@ def _all_recorded(first: Life, plan: Plan) -> int:
         records = generations.records(commit.operations)
         left -= {place for place, step in records if step.status is not StepStatus.PENDING}
     return len(first.commits) - 1
-
-
-def _look(one: Any) -> Any:
-    """The present state of something that is watched."""
-    if isinstance(one, str | PathLike):
-        try:
-            found = stat(one)
-        except FileNotFoundError:
-            return None
-        return found.st_size, found.st_mtime_ns
-    return copy_of(one() if callable(one) else one)
 
 
 @overload

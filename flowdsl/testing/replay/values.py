@@ -2,9 +2,10 @@
 
 import copy
 import re
+from os import PathLike, stat
 from typing import Any
 
-__all__ = ["copy_of", "same"]
+__all__ = ["copy_of", "same", "state_of"]
 
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
@@ -31,3 +32,14 @@ def same(first: Any, second: Any) -> bool:
 
 def _looks(value: Any) -> str:
     return _ADDRESS.sub("", repr(value))
+
+
+def state_of(one: Any) -> Any:
+    """The present state of something that is watched: a file, what a function returns, or a value."""
+    if isinstance(one, str | PathLike):
+        try:
+            found = stat(one)
+        except FileNotFoundError:
+            return None
+        return found.st_size, found.st_mtime_ns
+    return copy_of(one() if callable(one) else one)

@@ -1,0 +1,28 @@
+"""Deleting runs that ended long ago."""
+
+from flowdsl.core.records import RunFilter
+from flowdsl.core.status import RunStatus
+from flowdsl.engine.engine import Engine
+from flowdsl.storage.operations import DeleteRun
+
+__all__ = ["prune"]
+
+_AT_ONCE = 200  # runs that are looked at, and deleted in one commit
+
+
+def prune(engine: Engine, older_than: float, status: tuple[RunStatus, ...]) -> int:
+    """Delete the runs that have one of the final states *status*, and ended more than *older_than* seconds
+    ago. Returns how many. A run whose id was given leaves a stub, so that its id still means that run."""
+    limit = engine.clock.now() - older_than
+    pruned, after = 0, None
+    while True:
+        some = RunFilter(status=status, newest_first=False, after=after, limit=_AT_ONCE)
+        found = engine.storage.list_runs(some)
+        gone = [run for run in found if run.finished_at is not None and run.finished_at <= limit]
+        if gone:
+            engine.commit(*(DeleteRun(run.id, tombstone=True) for run in gone))
+            pruned += len(gone)
+        if len(found) < _AT_ONCE:
+            return pruned
+        kept = [run.id for run in found if run not in gone]
+        after = kept[-1] if kept else after
