@@ -1,1 +1,1 @@
-"""What flowdsl costs, beside raw ``sqlite3`` doing the same writes: ``python -m benchmarks``."""
+"""The cost of flowdsl, compared with raw ``sqlite3`` that makes the same writes: ``python -m benchmarks``."""

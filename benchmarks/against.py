@@ -1,8 +1,8 @@
-"""An earlier commit of ours beside this one: ``python -m benchmarks --against REV``.
+"""Comparison with an earlier commit: ``python -m benchmarks --against REV``.
 
-The figures of two machines do not compare, nor do those of two afternoons on one machine. So both commits are
-measured in turns, each with its own benchmarks in a process of its own, and what is told is the median of the
-ratios of the turns.
+Figures of two machines, or of two afternoons on one machine, cannot be compared. So both commits are measured
+in turns, each by its own benchmarks in a process of its own. The result is the median of the ratios of the
+turns.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ class Comparison:
 
 
 def unpacked(revision: str, directory: Path) -> Path:
-    """The tree of *revision* in *directory*. Raises ``ValueError`` for what is no commit of ours."""
+    """The tree of *revision* in *directory*. Raises ``ValueError`` if it is not a commit."""
     done = subprocess.run(
         ["git", "-C", str(ROOT), "archive", "--format=tar", revision], capture_output=True, check=False
     )

@@ -1,7 +1,7 @@
-"""What people look at: pages of the web page, a long run in a browser, and a run that is shown live.
+"""The faces: pages of the web page, a long run in a browser, and a run that is shown live.
 
-Pages and live runs are measured in processor time of this process, which other programs on the machine change
-little. What the browser shows is measured in time that passes, as its reader waits.
+Pages and live runs are measured in processor time of this process, which hardly depends on other programs.
+The browser is measured in real time, because its reader waits.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ from flowdsl.web.server import server_of
 __all__ = ["faces"]
 
 _TOKEN = "a token of the benchmarks"
-_FEW = 100  # runs, and steps, beside which many are measured
+_FEW = 100  # runs and steps, as the small case for comparison
 _BATCH = 1_000
 
 
@@ -54,7 +54,7 @@ def _storage(scale: Scale) -> SQLiteStorage:
 
 
 def _listed(scale: Scale, number: int) -> Storage:
-    """A storage of so many runs."""
+    """A storage with this many runs."""
     storage = _storage(scale)
     statuses = (RunStatus.COMPLETED, RunStatus.COMPLETED, RunStatus.FAILED)
     for start in range(0, number, _BATCH):
@@ -76,7 +76,7 @@ def _listed(scale: Scale, number: int) -> Storage:
 
 
 def _long(scale: Scale) -> Storage:
-    """A storage of one long run, and of one with few steps."""
+    """A storage with a long run and a short run."""
     storage = _storage(scale)
     for name, number in (("long", scale.journal), ("short", _FEW)):
         end = 1e9 + number
@@ -110,13 +110,13 @@ def _step(run: str, n: int) -> Step:
 
 
 class _Asking:
-    """Asks a page for addresses, as a server would, without one."""
+    """Sends requests to the page without a server."""
 
     def __init__(self, storage: Storage) -> None:
         self.page = app(storage, token=_TOKEN)
 
     def get(self, path: str, first: bool = False) -> tuple[float, int]:
-        """Milliseconds of processor time until the page, or its *first* piece, is there; and its bytes."""
+        """Milliseconds of processor time until the page, or its *first* piece, is complete; and its bytes."""
         begun, ended, size = process_time(), 0.0, 0
 
         async def send(message: Any) -> None:
@@ -241,7 +241,7 @@ class _Served:
 
 
 class _Html:
-    """Draws frames as a notebook does, and shows them to nobody."""
+    """Draws frames as a notebook does, and shows them nowhere."""
 
     def draw(self, shown: list[Shown]) -> None:
         for one in shown:
@@ -252,7 +252,7 @@ class _Html:
 
 
 def _live(scale: Scale, where: str, screen: Callable[[], Any]) -> Figure:
-    """A run in memory that is drawn from its first moment, in turns with one at which nobody looks."""
+    """A run in memory that is drawn from the beginning, in turns with one that is not drawn."""
     looked_at, alone = [], []
 
     def run(times: list[float]) -> None:

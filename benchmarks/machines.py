@@ -1,4 +1,5 @@
-"""Many processes: steps on PostgreSQL beside raw psycopg, claims, and how soon workers begin and take over.
+"""Many processes: steps on PostgreSQL compared with raw psycopg, claims, and how soon workers begin and take
+over.
 
 The server is the one that ``FLOWDSL_TEST_POSTGRES`` names, else the one of the wheel that the tests bring.
 """
@@ -50,7 +51,7 @@ def _new_url() -> str:
 
 
 class _Raw:
-    """One table without an index, and psycopg: the least that a durable row costs there."""
+    """One table without an index, and psycopg: the lowest possible cost of a durable row."""
 
     def __init__(self, url: str) -> None:
         import psycopg
@@ -67,7 +68,7 @@ class _Raw:
         self._insert = f'INSERT INTO "{schema}".raw VALUES ({", ".join(["%s"] * len(row))})'.encode()
 
     def write(self, rows: int) -> float:
-        """Insert so many, each in a commit of its own; seconds for all."""
+        """Insert *count* rows, each in a commit of its own. Return the seconds for all."""
         start = perf_counter()
         for _ in range(rows):
             self._connection.execute(self._insert, self._row, binary=True)
@@ -79,7 +80,7 @@ class _Raw:
 
 
 def machines(scale: Scale) -> Iterator[Figure]:
-    """Everything; nothing where there is no server."""
+    """Measure everything; nothing if there is no server."""
     try:
         _server()
     except ImportError:
@@ -124,14 +125,14 @@ _told = threading.Semaphore(0)
 
 @step
 def _here() -> None:
-    """Note when it begins."""
+    """Note when the step begins."""
     _begins.append(perf_counter())
     _told.release()
 
 
 @workflow
 def _one() -> None:
-    """A run that says when it begins."""
+    """A run that notes when it begins."""
     _here()
 
 
@@ -203,7 +204,7 @@ def _taken_over(scale: Scale, raw: _Raw) -> Figure:
 
 
 def _claims(scale: Scale, holds: bool, raw: _Raw) -> Figure:
-    """Claims in batches, from a low-water mark, by eight workers; with *holds*, while a snapshot is open."""
+    """Claims in batches, by eight workers. With *holds*, a snapshot is open meanwhile."""
     import psycopg
 
     url, pending = _new_url(), max(scale.listed, _BATCH)
@@ -232,7 +233,7 @@ def _claims(scale: Scale, holds: bool, raw: _Raw) -> Figure:
 
 
 def _claimed(storage: Storage, pending: int) -> list[float]:
-    """Claims a second, for each tenth of what is *pending*."""
+    """Claims a second, for each tenth of the *pending* runs."""
     moments: list[float] = []
     lock = threading.Lock()
 

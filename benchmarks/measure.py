@@ -1,8 +1,8 @@
 """Samples and figures: how a measurement becomes a line of the table.
 
-A measurement and its reference are sampled in turns, round by round, so that whatever else the machine
-does meanwhile hits both. A figure quotes the median of the samples, the median of the ratios of the rounds,
-and the best sample, which is what the machine can do when nothing else runs.
+A measurement and its reference are sampled in turns, round by round, so other work of the machine affects
+both. A figure has the median of the samples, the median of the ratios of the rounds, and the best sample,
+which shows what the machine can do when nothing else runs.
 """
 
 import dataclasses
@@ -25,8 +25,8 @@ class Scale:
 
     directory: Path
     rounds: int = 120
-    steps: int = 25  # of one round: shorter than a slice of the scheduler
-    repeats: int = 9  # of what is measured as a whole
+    steps: int = 25  # of one round, which is shorter than a time slice of the scheduler
+    repeats: int = 9  # of measurements that are made as a whole
     journal: int = 10_000
     fan_out: int = 1_000
     runs: int = 1_000
@@ -36,12 +36,12 @@ class Scale:
 
     @classmethod
     def quick(cls, directory: Path) -> "Scale":
-        """Less of everything, for a look within a minute."""
+        """Fewer samples, for a result within a minute."""
         return cls(directory, rounds=20, repeats=2, processes=3, listed=10_000)
 
     @classmethod
     def tiny(cls, directory: Path) -> "Scale":
-        """As little as shows that a benchmark works; its figures mean nothing."""
+        """Just enough to show that a benchmark works. Its figures mean nothing."""
         return cls(
             directory,
             rounds=2,
@@ -58,7 +58,8 @@ class Scale:
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """At most *limit*, or at least it (``least``): of what was measured, or of its ratio to the reference."""
+    """A limit for the measured value, or for its ratio to the reference. With ``least`` it is a lower
+    limit."""
 
     limit: float
     of: str = "measured"
@@ -78,8 +79,9 @@ class Budget:
 class Figure:
     """One line of the table.
 
-    ``best`` is the best single sample, ``ratio`` the median of measured / reference. ``met`` judges the
-    median, ``met_at_best`` the best sample: of an absolute budget on a busy machine it says more.
+    ``best`` is the best single sample, ``ratio`` the median of measured / reference. ``met`` compares the
+    median with the budget, ``met_at_best`` the best sample. On a busy machine the best sample says more about
+    an absolute budget.
     """
 
     name: str
@@ -108,7 +110,7 @@ def figure(
     reference_name: str = "",
     budget: Budget | None = None,
 ) -> Figure:
-    """Make a figure from samples and, round by round beside them, those of the reference."""
+    """Make a figure from samples, and from those of the reference in the same rounds."""
     measured = median(samples)
     ratio = median(a / b for a, b in zip(samples, reference, strict=True)) if reference else None
     best = max(samples) if budget is not None and budget.least else min(samples)
@@ -140,6 +142,6 @@ def seconds_of(work: Callable[[], Any]) -> float:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Begin with no garbage of what came before."""
+    """Collect the garbage of earlier measurements first."""
     gc.collect()
     yield

@@ -1,4 +1,4 @@
-"""What a process pays: importing, starting to resume, memory."""
+"""Costs of a process: the import, the start of a resume, memory."""
 
 import os
 import subprocess
@@ -78,15 +78,15 @@ def _python(code: str, *arguments: object, check: bool = True) -> str:
 
 
 def imports(scale: Scale) -> Iterator[Figure]:
-    """``import flowdsl`` beside the imports it cannot do without, process start included."""
+    """``import flowdsl`` compared with the imports that it needs, process start included."""
 
     def milliseconds(code: str) -> float:
         start = time.perf_counter()
         _python(code)
         return (time.perf_counter() - start) * 1e3
 
-    # The package imports its names when they are first used, so both are told: what a plug-in pays, and what
-    # a program pays.
+    # The package imports its names on first use. So both are measured: the cost for a plug-in, and the cost
+    # for a program.
     for code, budget in (("import flowdsl", Budget(1.2, "ratio")), (_USES, None)):
         milliseconds(code)  # compiles and caches
         pairs = [(milliseconds(code), milliseconds(f"import {_REFERENCE}")) for _ in range(scale.processes)]
@@ -101,7 +101,7 @@ def imports(scale: Scale) -> Iterator[Figure]:
 
 
 def resumed(scale: Scale) -> Iterator[Figure]:
-    """From the start of a process to the first step that is executed behind 20 replayed ones."""
+    """From the start of a process to the first step that executes after 20 replayed ones."""
     path = scale.directory / "resume.db"
 
     def milliseconds(code: str, *arguments: object) -> float:
@@ -124,7 +124,8 @@ def resumed(scale: Scale) -> Iterator[Figure]:
 
 
 def memory(scale: Scale) -> Iterator[Figure]:
-    """Peak resident memory of a process that executes a long run, beside one that writes as many raw rows."""
+    """Peak resident memory of a process that executes a long run, compared with one that writes as many raw
+    rows."""
     times, beside = [], []
     for number in range(max(scale.processes // 3, 1)):
         url = f"sqlite:///{scale.directory}/peak-{number}.db?synchronous=normal"

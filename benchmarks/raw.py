@@ -1,7 +1,7 @@
-"""The reference: ``sqlite3`` from the standard library, writing and reading the same bytes, and nothing else.
+"""The reference: ``sqlite3`` of the standard library, which only writes and reads the same bytes.
 
-The table has the columns of flowdsl's, no index and no key; each insert is one statement in autocommit mode.
-That is the least that SQLite can do for a durable row, so the ratio is the whole price of keys, index,
+The table has flowdsl's columns, but no index and no key. Each insert is one statement in autocommit mode.
+That is the lowest possible cost of a durable row in SQLite. So the ratio shows the whole cost of keys, index,
 journal, codec and fencing.
 """
 
@@ -44,7 +44,7 @@ class Raw:
         self.insert = f"INSERT INTO steps VALUES ({', '.join('?' * len(row))})"
 
     def write(self, rows: int) -> float:
-        """Insert so many rows, each in a commit of its own; seconds for all."""
+        """Insert *count* rows, each in a commit of its own. Return the seconds for all."""
         execute, insert, row = self.connection.execute, self.insert, self.row
         start = perf_counter()
         for _ in range(rows):
@@ -52,7 +52,7 @@ class Raw:
         return perf_counter() - start
 
     def write_together(self, batches: Iterable[int]) -> float:
-        """Insert rows in one commit for each batch; seconds for all."""
+        """Insert rows, one commit for each batch. Return the seconds for all."""
         connection, row = self.connection, self.row
         start = perf_counter()
         for size in batches:
@@ -62,7 +62,7 @@ class Raw:
         return perf_counter() - start
 
     def read(self, value: Any) -> float:
-        """Select all rows, and load a pickle of *value* for each; seconds for all."""
+        """Select all rows, and load a pickle of *value* for each. Return the seconds for all."""
         body = pickle.dumps(value)
         start = perf_counter()
         for _ in self.connection.execute("SELECT * FROM steps").fetchall():

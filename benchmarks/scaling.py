@@ -1,8 +1,8 @@
-"""``python -m benchmarks.scaling [URL…]``: what one database can do, and how far that goes.
+"""``python -m benchmarks.scaling [URL…]``: what one database can do, and what many workers need.
 
 It measures each storage that is named (steps a second by commits of 1, 10 and 100; by 1, 4 and 8 writers;
-claims in batches of 20), then simulates workers that share databases. ``docs/scaling.md`` tells what to make
-of the figures.
+claims in batches of 20), then simulates workers that share databases. ``docs/scaling.md`` explains the
+figures.
 """
 
 import argparse
@@ -31,7 +31,7 @@ _numbers = count()
 
 
 def _rate(work: Callable[[], int], seconds: float, threads: int = 1) -> float:
-    """How much *work* does in a second, by so many threads."""
+    """How much *work* this many threads do in a second."""
     done, end = [0] * threads, time.monotonic() + seconds
 
     def repeat(place: int) -> None:
@@ -48,7 +48,7 @@ def _rate(work: Callable[[], int], seconds: float, threads: int = 1) -> float:
 
 
 def measured(storage: Storage, seconds: float = 2.0, pending: int = 2_000) -> Iterator[tuple[str, float]]:
-    """What *storage* does in a second; each figure takes so many *seconds*."""
+    """How much *storage* does in a second. Each figure is measured for *seconds*."""
     run_id = f"scaling-{next(_numbers)}"
     storage.commit([OpenRun(Run(run_id, "w", "k", owner="me"), 3600.0)])
 
@@ -81,15 +81,15 @@ def measured(storage: Storage, seconds: float = 2.0, pending: int = 2_000) -> It
 
 @frozen
 class Database:
-    """One database as a server with *lanes*, of which each commit takes one for a while: *alone* seconds for
-    one step, and less for each of several. The defaults are PostgreSQL's of docs/scaling.md."""
+    """One database as a server with *lanes*. Each commit uses one lane: for *alone* seconds if it has one
+    step, and less for each of several. The defaults are PostgreSQL's in docs/scaling.md."""
 
     lanes: int = 8
     alone: float = 8 / 4_299
     shares: tuple[tuple[int, float], ...] = ((1, 1.0), (10, 172 / 418), (100, 64 / 418), (1_000, 50 / 418))
 
     def seconds(self, steps: int) -> float:
-        """How long a commit of so many *steps* takes a lane."""
+        """How long a commit of *steps* uses a lane."""
         below, above = self.shares[0], self.shares[-1]
         for point in self.shares:
             below = point if point[0] <= steps else below
@@ -102,7 +102,7 @@ class Database:
 
 @frozen
 class Outcome:
-    """What a simulation found: *steps* a second, and how long a step waited for its commit, in seconds."""
+    """The result of a simulation: *steps* a second, and how long a step waited for its commit, in seconds."""
 
     steps: float
     median: float
@@ -127,8 +127,8 @@ def simulated(
 ) -> Outcome:
     """Simulate *workers* that execute one step after the other, each *body* seconds long on average.
 
-    *per_process* of them share a process, which has one commit under way for each database, and puts into
-    the next one what has come meanwhile. Runs are spread over so many *databases*.
+    *per_process* of them share a process. A process makes one commit at a time on each database, and steps
+    that end meanwhile go into the next one. Runs are spread over *databases*.
     """
     chance, events, order = random.Random(seed), [], count()
     servers = [_Server(Database(), Database().lanes, deque()) for _ in range(databases)]
@@ -179,7 +179,7 @@ def simulated(
 
 
 def _needed(workers: int, per_day: float, per_process: int) -> tuple[int, Outcome]:
-    """The smallest number of databases that keeps up with *per_day* steps, and how it is then."""
+    """The smallest number of databases that is enough for *per_day* steps, and the outcome with it."""
     body = workers / (per_day / 86_400)
     for databases in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32):
         found = simulated(workers, body, per_process=per_process, databases=databases)

@@ -1,4 +1,4 @@
-"""Steps in one run: one after the other, replayed, and side by side."""
+"""Steps in one run: one after the other, replayed, and concurrent."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ def url(storage: str, directory: Path) -> str:
 
 
 def named(storage: str) -> str:
-    """The storage as the table names it."""
+    """The name of the storage in the table."""
     return "memory" if storage == "memory" else f"SQLite {storage.upper()}"
 
 
@@ -105,7 +105,7 @@ def _replayed(scale: Scale, storage: str, row: Row, is_async: bool) -> Figure:
 
 
 def fan_out(scale: Scale) -> Iterator[Figure]:
-    """Many steps side by side in one run, in turns with as many raw inserts."""
+    """Many concurrent steps in one run, in turns with as many raw inserts."""
     row = sample_row(scale.directory)
     for is_async in (False, True):
         for storage in _STORAGES:

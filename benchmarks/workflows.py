@@ -1,4 +1,4 @@
-"""What is measured: small steps, so that everything that is left is flowdsl."""
+"""The measured workflows. Their steps do almost nothing, so the time is that of flowdsl."""
 
 import asyncio
 from collections.abc import Callable
@@ -26,7 +26,7 @@ async def areserve(number: int) -> dict[str, Any]:
 
 @workflow(ignore=("between",))
 def in_turns(rounds: int, count: int, between: Callable[[], Any]) -> list[float]:
-    """Seconds of *count* steps, for each round; what they are compared with runs between the rounds."""
+    """The seconds of *count* steps, for each round. The reference is measured between the rounds."""
     times = []
     for turn in range(rounds):
         start = perf_counter()
@@ -51,12 +51,12 @@ async def in_turns_async(rounds: int, count: int, between: Callable[[], Any]) ->
 
 
 class Stopped(Exception):
-    """Ends a run so that the next call continues it: all its steps are recorded, and replayed."""
+    """Ends a run so that the next call continues it and replays all its steps."""
 
 
 @workflow(id="again-{count}")
 def again(count: int) -> None:
-    """*count* steps, and then never an end."""
+    """*count* steps, and then a stop, so the run never ends."""
     for number in range(count):
         reserve(number)
     raise Stopped
@@ -72,7 +72,7 @@ async def again_async(count: int) -> None:
 
 @workflow
 def fan_out(count: int) -> float:
-    """Seconds of *count* steps side by side."""
+    """The seconds of *count* concurrent steps."""
     start = perf_counter()
     reserve.map(range(count))
     return perf_counter() - start
@@ -96,7 +96,7 @@ async def three_steps(batch: int, number: int) -> int:  # noqa: ARG001 - it is p
 
 
 async def side_by_side(batch: int, runs: int) -> float:
-    """Seconds of *runs* concurrent runs."""
+    """The seconds of *runs* concurrent runs."""
     start = perf_counter()
     await asyncio.gather(*(three_steps(batch, number) for number in range(runs)))
     return perf_counter() - start

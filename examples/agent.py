@@ -3,10 +3,10 @@
     python examples/agent.py                 asks you before the agent writes a file
     python examples/agent.py --yes           allows it
 
-A turn of a model is slow and costs money, so each is a step: kill the agent anywhere and run it again, and no
-turn that was paid for is paid for again, no tool that has answered is called again. Its answer is streamed
-word by word, a tool that changes something waits for a person, and a budget ends the talk. The model
-here is a local stand-in that speaks as the usual chat APIs do; put your client's call in ``ask_model``.
+A turn of a model is slow and costs money, so each turn is a step. Kill the agent at any moment and run it
+again: it pays for no turn twice, and calls no tool twice that has answered. The answer is streamed word by
+word. A tool that changes something waits for a person. A budget ends the talk. The model here is a local
+stand-in with the form of the usual chat APIs; put your client's call into ``ask_model``.
 """
 
 import argparse
@@ -53,20 +53,20 @@ TOOLS: dict[str, Callable[..., Any]] = {
     "count_lines": count_lines.submit,
     "save_note": save_note.submit,
 }
-ASK_FIRST = {"save_note"}  # what a person has to allow
+ASK_FIRST = {"save_note"}  # a person must allow these
 
 # The agent --------------------------------------------------------------------------------------------------
 
 
 class RateLimited(Exception):
-    """What an API raises when it is asked too often; ``retry_after`` is in seconds."""
+    """Raised by an API that is asked too often. ``retry_after`` is in seconds."""
 
     retry_after = 0.2
 
 
 @step(retry=Retry(attempts=5, on=(RateLimited, ConnectionError)), timeout="2 min")
 async def ask_model(messages: list[Message]) -> Message:
-    """One turn, whose words are shown as they come. A real API gives them one by one, too."""
+    """One turn. Its words are published as they come, as from a real API."""
     reply = await stand_in(messages)
     for word in reply["content"].split():
         publish("answer", word)
@@ -74,18 +74,18 @@ async def ask_model(messages: list[Message]) -> Message:
 
 
 async def use_tool(call: dict[str, Any]) -> Message:
-    """Execute one tool call, if it is allowed; a failure is an answer too, which the model can read."""
+    """Execute one tool call, if it is allowed. A failure is also an answer, which the model can read."""
     try:
         if call["name"] in ASK_FIRST and not await allowed(call):
             return {"role": "tool", "tool_call_id": call["id"], "content": "error: a person has refused it"}
         answer = json.dumps(await TOOLS[call["name"]](**json.loads(call["arguments"])))
-    except Exception as error:  # what stops a run, such as a cancel, passes through this
+    except Exception as error:  # a stop of the run, such as a cancel, is not caught here
         answer = f"error: {error!r}"
     return {"role": "tool", "tool_call_id": call["id"], "content": answer}
 
 
 async def allowed(call: dict[str, Any]) -> bool:
-    """Show the call to a person, and wait for the word: days, if need be."""
+    """Show the call to a person, and wait for the answer, for days if necessary."""
     publish("approvals", {"id": call["id"], "call": f"{call['name']}({call['arguments']})"})
     decision = await aio.wait_for("decision", where={"id": call["id"]})
     return bool(decision["yes"])
@@ -93,8 +93,8 @@ async def allowed(call: dict[str, Any]) -> bool:
 
 @workflow
 async def agent(question: str, budget: int = 5000) -> str:
-    """Ask the model, execute the tool calls of a turn side by side, tell it the results, until it answers or
-    has used its budget of tokens."""
+    """Ask the model, execute the tool calls of a turn concurrently, and tell it the results, until it answers
+    or has used its budget of tokens."""
     messages: list[Message] = [{"role": "user", "content": question}]
     spent = 0
     while spent < budget:
@@ -116,7 +116,7 @@ class Model:
 
 
 async def stand_in(messages: list[Message]) -> Message:
-    """Looks up which module of a package is the longest, as a model would: with one mistake on its way."""
+    """Finds the longest module of a package as a model would, with one mistake on the way."""
     Model.asked += 1
     if Model.asked == 2:
         tell("model  429: too many requests")

@@ -1,10 +1,12 @@
-"""Words that stream to a browser as server-sent events, and go on where a lost connection ended.
+"""Words that stream to a browser as server-sent events. After a lost connection the stream goes on where it
+was.
 
     pip install 'flowdsl[web]'
     python examples/agent_web.py             then open http://127.0.0.1:8000
 
-Each word is published, so it is durable. A page that loses its connection asks for what comes after the last
-event that it saw (browsers send its id by themselves), even of a server that was killed and started again.
+Each word is published, so it is durable. A page that loses its connection asks for the words after the last
+one that it saw (browsers send the id by themselves). This works even if the server was killed and started
+again.
 """
 
 import json
@@ -51,7 +53,7 @@ async def talk(question: str) -> int:
 
 
 def make_app(runtime: Runtime) -> Starlette:
-    """The server; the talks lie in the storage of *runtime*."""
+    """The server. The talks are in the storage of *runtime*."""
 
     async def page(request: Request) -> Response:
         return HTMLResponse(PAGE)
@@ -78,7 +80,7 @@ def make_app(runtime: Runtime) -> Starlette:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with runtime:
-            await runtime.aio.recover()  # talks that a killed server left go on
+            await runtime.aio.recover()  # continue the talks of a killed server
             yield
 
     routes = [

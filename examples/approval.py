@@ -6,8 +6,8 @@ tells two stories on a virtual clock: a week passes in a moment. For real, with 
 
     python examples/approval.py chair
 
-waits for as long as it takes. Kill it and start it again: it goes on waiting, and asks nobody twice. Answer
-from another terminal, whether it is running or not:
+waits as long as necessary. Kill it and start it again: it goes on waiting, and asks nobody twice. Answer from
+another terminal, whether it is running or not:
 
     flowdsl signal approval-chair decision --payload '{"yes": true, "by": "ann"}'
 """
@@ -28,7 +28,7 @@ def mail(to: str, text: str) -> None:
 
 @step
 def order(item: str, approved_by: str) -> str:
-    """What the approval is for."""
+    """The action that needs the approval."""
     return f"{item}: ordered, approved by {approved_by}"
 
 
@@ -54,7 +54,7 @@ def tell(line: str) -> None:
 
 
 def on_a_virtual_clock() -> None:
-    """One that is answered after the reminder, one that is not."""
+    """Play two approvals: one is answered after the reminder, the other is not."""
     clock = VirtualClock(autoskip=False)
     with Runtime("memory://", clock=clock) as runtime:
         chair = approval.start("chair", "ann")

@@ -1,12 +1,12 @@
-"""A shopping cart as an entity: one run that answers questions, for as long as it takes.
+"""A shopping cart as an entity: one long-lived run that answers questions.
 
     python examples/cart.py                          the whole story in one process
     python examples/cart.py serve Ada                execute Ada's cart, in one terminal …
     python examples/cart.py ask Ada add tea 3        … and ask it from another one
     python examples/cart.py ask Ada checkout
 
-Kill ``serve`` anywhere and start it again: nothing that was added is lost, and no question is answered twice
-in different ways. The cart begins anew after every 100 changes, so its journal stays short.
+Kill ``serve`` at any moment and start it again: no item is lost, and each question has one answer. After
+every 100 changes the cart begins anew, so its journal stays short.
 """
 
 import argparse
@@ -24,7 +24,7 @@ CHANGES = 100  # in one generation
 
 @step
 def charge(customer: str, cents: int) -> str:
-    """Take the money. The idempotency key of the step is what a real bank would get."""
+    """Take the money. A real bank would get the idempotency key of the step."""
     tell(f"  the bank takes {cents / 100:.2f} € from {customer}")
     return f"receipt for {cents / 100:.2f} €"
 
@@ -65,7 +65,7 @@ def tell(line: str) -> None:
 
 
 def ask(runtime: Runtime, customer: str, name: str, item: str | None = None, count: int = 1) -> None:
-    """Ask the cart, and say what it answers."""
+    """Ask the cart, and print its answer."""
     payload: dict[str, Any] = {} if item is None else {"item": item, "count": count}
     try:
         answer = runtime.ask(f"cart-{customer}", name, payload, timeout="1 min")

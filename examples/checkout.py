@@ -2,8 +2,8 @@
 
     python examples/checkout.py
 
-tells the whole story: first the bank is down, then it is up again, then the customer clicks once more. To
-see that the records outlive the process, play the acts one by one:
+tells the whole story: the bank is down, then it is up again, then the customer clicks once more. The records
+survive the process; to see that, play the acts one by one:
 
     python examples/checkout.py --order 7 --bank down
     python examples/checkout.py --order 7 --bank up
@@ -17,7 +17,7 @@ from typing import Any
 
 from flowdsl import Hooks, Retry, Runtime, step, workflow
 
-# What the shop depends on -----------------------------------------------------------------------------------
+# Services of the shop -----------------------------------------------------------------------------------
 
 
 class BankDown(Exception):
@@ -51,7 +51,7 @@ def charge(order: int, cents: int) -> str:
 
 @step(mode="try")
 def recommend(item: str) -> str:
-    """Mode "try": one attempt, no record. For what may fail, and what may come out otherwise next time."""
+    """Mode "try": one attempt, no record. For what may fail, or may give another result next time."""
     if not Bank.is_up:
         raise ConnectionError("the recommendation service is down as well")
     return f"people who bought {item} also bought a mug"
@@ -59,13 +59,13 @@ def recommend(item: str) -> str:
 
 @step(mode="send")
 def count_event(event: str) -> None:
-    """Mode "send": in the background, nobody waits, no record. It happens again when a run continues."""
+    """Mode "send": in the background, without a record. It happens again when a run continues."""
     tell(f"(in the background: counted one {event})")
 
 
 @workflow(id="order-{order}")
 def checkout(order: int, item: str, cents: int) -> dict[str, str]:
-    """One run per order, ever: the id says so."""
+    """There is one run for each order, because the id contains the order."""
     count_event("checkout")
     try:
         tell(recommend(item))
@@ -85,7 +85,7 @@ def tell(line: str) -> None:
 
 
 class Story(Hooks):
-    """Tells, in brackets, what flowdsl does with the durable steps."""
+    """Prints, in brackets, what flowdsl does with the durable steps."""
 
     def on_step_replay(self, step: Any, result: Any) -> None:
         tell(f"[{name(step)}: not executed, the record says {result!r}]")

@@ -3,8 +3,8 @@
     python examples/crawler.py DIRECTORY             counts the words of every page that index.html leads to
     python examples/crawler.py                       makes a small site first
 
-Kill it anywhere and run it again: pages that were read are not read again, and a directory that was half
-scanned is continued where the last heartbeat said.
+Kill it at any moment and run it again: no page is read twice, and a directory that was scanned in part is
+continued after the last heartbeat.
 """
 
 import argparse
@@ -21,7 +21,8 @@ TAG = re.compile(r"<[^>]*>")
 
 @step(heartbeat="30 sec", retry=Retry(attempts=3, initial=0.1))
 def survey(root: str) -> dict[str, int]:
-    """The size of every file below *root*. It beats after each file, and goes on from the last beat."""
+    """The size of every file below *root*. It sends a heartbeat after each file, and goes on from the last
+    one."""
     sizes: dict[str, int] = dict(current_step().details or {})  # type: ignore[union-attr]
     for path in sorted(Path(root).rglob("*.html")):
         name = str(path.relative_to(root))
@@ -41,7 +42,8 @@ def read(root: str, page: str) -> tuple[int, list[str]]:
 
 @workflow
 def crawl(root: str) -> dict[str, int]:
-    """Read every page that can be reached from ``index.html``, side by side, level by level."""
+    """Read every page that can be reached from ``index.html``, level by level. Pages of a level are read
+    concurrently."""
     known = survey(root)
     words: dict[str, int] = {}
     level = ["index.html"]

@@ -3,9 +3,9 @@
     python examples/etl.py
 
 imports ``orders.csv``, in which somebody typed ``1O`` for ``10``. The run fails there. Calling it again would
-not help: that the file was read is recorded, with the typo. So the file is mended and the run is *forked*
-before the step that reads: the rates, which cost money, are kept, and the rest executes anew. The same, act
-by act:
+not help, because the content of the file is recorded, with the typo. So the file is mended, and the run is
+*forked* before the step that reads it. The fork keeps the rates, which cost money, and executes the rest. The
+same, act by act:
 
     python examples/etl.py --act import
     python examples/etl.py --act mend
@@ -29,7 +29,7 @@ asked_before: set[str] = set()
 
 
 class BadRow(ValueError):
-    """A row that cannot be understood. Another attempt would read it the same way."""
+    """A row that cannot be understood. Another attempt would not help."""
 
 
 # The steps --------------------------------------------------------------------------------------------------
@@ -37,7 +37,7 @@ class BadRow(ValueError):
 
 @step(retry=Retry(attempts=4, initial=0.05, on=ConnectionError))
 def fetch_rate(currency: str, day: str) -> float:
-    """Stands for a service that fails now and then, and costs money when it does not."""
+    """Stands for a service that costs money, and fails now and then."""
     if currency in ("JPY", "USD") and currency not in asked_before:
         asked_before.add(currency)
         tell(f"  no rate for {currency} just now")
@@ -48,7 +48,7 @@ def fetch_rate(currency: str, day: str) -> float:
 
 @step
 def extract(source: str) -> list[dict[str, str]]:
-    """Read the file; what was read is recorded."""
+    """Read the file. Its content is recorded."""
     with open(source, newline="", encoding="utf-8") as lines:
         rows = list(csv.DictReader(lines))
     tell(f"  read {len(rows)} rows")
@@ -72,7 +72,7 @@ def transform(rows: list[dict[str, str]], rates: dict[str, float]) -> list[tuple
 
 @step
 def load(target: str, rows: list[tuple[Any, ...]]) -> int:
-    """Write the table, all rows or none. A step may execute twice, so the rows replace themselves."""
+    """Write the table, all rows or none. A step may execute twice, so new rows replace old ones."""
     with closing(sqlite3.connect(target)) as db, db:
         db.execute(
             "CREATE TABLE IF NOT EXISTS orders"
@@ -85,7 +85,7 @@ def load(target: str, rows: list[tuple[Any, ...]]) -> int:
 
 @workflow
 def import_orders(source: str, target: str, day: str) -> int:
-    """Rates first, because they are dear; then the file."""
+    """Get the rates first, because they cost money. Then read the file."""
     rates = {currency: fetch_rate(currency, day) for currency in RATES}
     rows = transform(extract(source), rates)
     log("converted", rows=len(rows), euros=round(sum(row[-1] for row in rows), 2))
@@ -120,7 +120,7 @@ def fork(runtime: Runtime) -> None:
     tell(f"3. Fork run {failed.id} before the file is read. No rate is bought again.")
     repaired = runtime.fork(failed.id, before=extract)
     tell(f"  => {repaired.result()} orders, by run {repaired.id}")
-    runtime.delete(failed.id)  # else the next call would continue it
+    runtime.delete(failed.id)  # otherwise the next call would continue it
 
 
 def show(target: Path) -> None:

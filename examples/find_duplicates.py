@@ -1,10 +1,10 @@
-"""Find files with the same content: a fan-out over real files, with counters that survive a kill.
+"""Find files with the same content: one step for each of many files, with counters that survive a kill.
 
     python examples/find_duplicates.py [DIR]
 
-hashes every file below DIR (by default, the standard library of the Python that runs this), several at a
-time. Each file is a step; the counters live in the run's store, and are shown while the run goes on. Kill it
-anywhere and run it again: no file that was hashed is read again, and none is counted twice.
+hashes every file below DIR (by default, the standard library of this Python), several at a time. Each file is
+a step. The counters are in the run's store, and are shown while the run executes. Kill it at any moment and
+run it again: no hashed file is read again, and none is counted twice.
 """
 
 import argparse
@@ -27,7 +27,7 @@ readers = ThreadPoolExecutor(8, thread_name_prefix="reader")
 
 @step
 def list_files(root: str) -> list[str]:
-    """A step: what a directory holds may change before the run continues."""
+    """List the files. This is a step, because the directory may change before the run continues."""
     found = []
     for folder, children, names in os.walk(root):
         children[:] = set(children) - SKIPPED
@@ -51,7 +51,7 @@ def digest(root: str, file: str) -> tuple[str, int]:
 
 @workflow
 def find_duplicates(root: str) -> dict[str, Any]:
-    """Hash all files, sixteen under way at a time, and group them by content."""
+    """Hash all files, sixteen at a time, and group them by content."""
     files = list_files(root)
     store.set("known", len(files))
     digests = digest.map([root] * len(files), files, limit=16)
@@ -72,9 +72,10 @@ def main() -> int:
     root = Path(parser.parse_args().root).resolve()
     if not root.is_dir():
         parser.error(f"{root} is not a directory")
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)  # says that it continues
+    # Print that a run continues.
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     try:
-        with Runtime():  # leaving it interrupts the run, so that it can go on
+        with Runtime():  # leaving the block interrupts the run, and the next call continues it
             report = watch(find_duplicates.start(str(root)))
     except KeyboardInterrupt:
         print("\nInterrupted. Run it again to continue.")

@@ -1,8 +1,8 @@
-"""Index the standard library of the Python that runs this: a workflow over about 700 real source files.
+"""Index the standard library of this Python: a workflow over about 700 real source files.
 
-Each file is parsed in a step, the results are reduced to a report, and the report is written as a table
-(``modules.csv``) and as a plot (``packages.svg``). Stop it anywhere, with Ctrl-C or ``kill -9``, and run it
-again: what was recorded is replayed, and the rest is executed.
+A step parses each file. The results are summed up in a report, which is written as a table (``modules.csv``)
+and as a plot (``packages.svg``). Stop it at any moment, with Ctrl-C or ``kill -9``, and run it again:
+recorded steps are replayed, and the rest is executed.
 
     python examples/index_stdlib.py [--out DIR] [--limit N] [--fresh] [--storage URL]
 """
@@ -42,7 +42,7 @@ console = Console(highlight=False)
 
 @dataclass(frozen=True)
 class Module:
-    """What one source file holds."""
+    """The numbers of one source file."""
 
     name: str
     lines: int = 0
@@ -73,7 +73,7 @@ class Report:
     documented: int
     unreadable: int
     packages: tuple[tuple[str, int, int], ...]  # name, definitions, documented ones; the largest first
-    imported: tuple[tuple[str, int], ...]  # name, by how many modules; the most imported first
+    imported: tuple[tuple[str, int], ...]  # name, number of modules that import it; the most imported first
 
 
 # The durable part -------------------------------------------------------------------------------------------
@@ -81,7 +81,8 @@ class Report:
 
 @step
 def find_sources(root: str, limit: int | None) -> list[str]:
-    """List the source files below *root*: a step, because a directory may change before a run continues."""
+    """List the source files below *root*. This is a step, because the directory may change before a run
+    continues."""
     found = []
     for directory, children, files in os.walk(root):
         children[:] = set(children) - SKIPPED
@@ -96,7 +97,7 @@ def measure(root: str, file: str) -> Module:
     name = file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
     try:
         with tokenize.open(Path(root, file)) as source, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about the library's code, which is not ours to judge
+            warnings.simplefilter("ignore")  # warnings about the library's code do not matter here
             text = source.read()
             tree = ast.parse(text)
     except (SyntaxError, UnicodeDecodeError) as error:
@@ -177,12 +178,12 @@ def reduce_to_report(python: str, modules: Iterable[Module]) -> Report:
 
 
 def ranked(counts: Counter[str], n: int) -> list[tuple[str, int]]:
-    """The *n* highest counts, equal ones by name, so that the order never depends on chance."""
+    """The *n* highest counts. Equal counts are sorted by name, so the order is always the same."""
     return sorted(((k, v) for k, v in counts.items() if v), key=lambda item: (-item[1], item[0]))[:n]
 
 
 def replace(path: str, text: str) -> str:
-    """Write a file so that a reader sees the old one or the new one, never a half."""
+    """Write a file so that a reader sees the old or the new one, and never a part."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     draft = Path(f"{path}.part")
     draft.write_text(text, encoding="utf-8")
@@ -282,7 +283,8 @@ def axis(highest: int) -> list[int]:
 
 
 class Watch(Hooks):
-    """Counts executed and replayed steps and shows them: as a bar in a terminal, else a line now and then."""
+    """Counts executed and replayed steps. It shows them as a bar in a terminal, else as a line now and
+    then."""
 
     def __init__(self, progress: Progress | None) -> None:
         self.progress = progress
@@ -351,7 +353,7 @@ def options() -> argparse.Namespace:
 def main() -> int:
     asked = options()
     out = Path(asked.out).resolve()
-    # flowdsl says through its logger that it continues a run; logging is silent unless one asks for it.
+    # flowdsl logs at INFO that it continues a run. Logging prints that only if it is configured.
     logging.getLogger("flowdsl").addHandler(Printed())
     logging.getLogger("flowdsl").setLevel(logging.INFO)
     progress = bar_in_a_terminal()

@@ -1,9 +1,9 @@
-"""An order as a saga: when a step fails for good, what was completed before it is taken back, newest first.
+"""An order as a saga: when a step fails for good, the completed steps are undone, newest first.
 
     python examples/order_saga.py
 
-plays two acts: the courier refuses, so the payment is refunded and the goods are released; then the courier
-has learned to fly, and ``retry`` executes everything again. Kill it anywhere, also while it takes back, and
+plays two acts. The courier refuses, so the payment is refunded and the goods are released. Then the courier
+has learned to fly, and ``retry`` executes everything again. Kill it at any moment, even while it undoes, and
 run it again: it goes on where it was.
 """
 
@@ -18,7 +18,7 @@ from flowdsl import Retry, Runtime, current_step, step, workflow
 
 
 class CourierRefuses(Exception):
-    """No waiting helps: somebody has to change something."""
+    """Waiting does not help: somebody has to change something."""
 
 
 class World:
@@ -38,7 +38,7 @@ def happens(what: str) -> None:
 
 @step
 def release(reservation: dict[str, Any]) -> None:
-    """Takes ``reserve`` back; called with what that returned."""
+    """Undoes ``reserve``. It is called with the result of ``reserve``."""
     happens(f"the warehouse puts {reservation['count']} × {reservation['item']} back")
 
 
@@ -50,7 +50,7 @@ def reserve(item: str, count: int) -> dict[str, Any]:
 
 @step(retry=Retry(attempts=5, initial=1))
 def refund(payment: dict[str, Any]) -> None:
-    """Takes ``charge`` back. An undo is a step: it is retried, and a kill does not lose it."""
+    """Undoes ``charge``. An undo is a step: it is retried, and a kill does not lose it."""
     happens(f"the bank gives {payment['cents'] / 100:.2f} € back")
 
 
@@ -73,7 +73,7 @@ def ship(item: str, address: str) -> str:
 
 @workflow(id="saga-{order}")
 def place_order(order: str, item: str, count: int, cents: int, address: str) -> str:
-    """No ``try``, no clean-up code: the steps say how they are taken back."""
+    """There is no ``try`` and no clean-up code, because the steps name their undo."""
     reserve(item, count)
     charge(cents)
     return ship(item, address)
@@ -88,8 +88,8 @@ def tell(line: str) -> None:
 
 
 def play(order: str) -> None:
-    """One call, and what is recorded after it. An order that was taken back executes again by ``retry`` only:
-    a second delivery of the same order must not charge again."""
+    """Make one call, and show what is recorded after it. An order that was undone executes again only by
+    ``retry``, because a second delivery of the same order must not charge again."""
     with Runtime() as runtime:
         before = runtime.run(f"saga-{order}")
         try:

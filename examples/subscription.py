@@ -4,7 +4,8 @@
     python examples/subscription.py --real Ada       on the real clock; kill it, and run it again
 
 Each month is a generation: the run sleeps until the day, bills, and begins anew under its id with
-``continue_as_new``. A message ``cancel`` ends it at once, ``plan`` changes the price from the next month on.
+``continue_as_new``. The message ``cancel`` ends it at once. The message ``plan`` changes the price from the
+next month on.
 """
 
 import argparse
@@ -20,7 +21,8 @@ PLANS = {"small": 500, "large": 2000}
 
 @step(retry=Retry(attempts=None, initial="1 hour", maximum="1 day"))  # a bank that is down is asked again
 def bill(customer: str, month: str, cents: int) -> str:
-    """Charge one month. The step's idempotency key makes it once, whatever is retried."""
+    """Charge one month. With the step's idempotency key the bank charges once, even if the step is
+    retried."""
     tell(f"{month}: {customer} pays {cents / 100:.2f} €")
     return f"{month}: {cents} cents"
 
