@@ -59,7 +59,7 @@ class BodyView:
     def hold(self) -> Any:
         """Execute nothing. Wait until the run must stop (it is cancelled, interrupted, or failed elsewhere),
         and raise the reason. Use it in ``execute_body``. Raises ``TypeError`` outside a run."""
-        raise TypeError(f"{self.path} executes outside any run, so nothing would ever end its waiting")
+        raise TypeError(f"{self.path} executes outside any run, so nothing would end the wait")
 
     async def ahold(self) -> Any:
         """The same as :meth:`hold`, for ``execute_body_async``."""

@@ -176,7 +176,7 @@ def _fingerprint(key: bytes) -> bytes:
 def _explain(payload: bytes, context: bytes, secret: bytes | None) -> CorruptPayload:
     """Say why a payload was refused, as far as its bytes show it."""
     if not isinstance(payload, bytes):
-        return CorruptPayload(f"the payload is damaged: it is no bytes, but {type(payload).__name__}")
+        return CorruptPayload(f"the payload is damaged: it is not bytes but {type(payload).__name__}")
     damaged = CorruptPayload(
         f"the payload ({len(payload)} bytes) is damaged: its checksum does not match, so it was not loaded. "
         "Restore it from a backup, or forget this step so that it executes again"

@@ -183,7 +183,7 @@ class Payloads:
         except Exception as problem:  # whatever a codec raises
             raise ResultNotStorable(
                 f"codec {self._codec_id!r} cannot store the record of an exception, a dict of strings "
-                f"({_reason(problem)}); every codec has to",
+                f"({_reason(problem)}); every codec must",
                 run=run_id,
                 key=key,
             ) from problem

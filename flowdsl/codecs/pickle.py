@@ -111,7 +111,7 @@ def plain_loads(data: bytes) -> Any:
 class _PlainUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         raise StorageError(
-            f"a pickle that may hold plain values only names {module}.{name}; it was not loaded"
+            f"a pickle that may hold only plain values names {module}.{name}; it was not loaded"
         )
 
 

@@ -21,7 +21,7 @@ class WrappingCodec(Codec):
 
     def __init__(self, codec: Codec) -> None:
         if not isinstance(codec, Codec):
-            raise TypeError(f"{type(self).__name__} goes around a codec such as PickleCodec(); got {codec!r}")
+            raise TypeError(f"{type(self).__name__} wraps a codec such as PickleCodec(); got {codec!r}")
         self._take(codec)
 
     def _take(self, codec: Codec) -> None:

@@ -88,8 +88,8 @@ class DaskExecutor(Executor):
         if isinstance(fn, Sent):
             if not fn.repeatable:
                 raise TypeError(
-                    f"step {path} is in_doubt='raise', and Dask executes again what was on a worker that "
-                    "dies: that takes a storage that workers can reach, such as postgresql://…"
+                    f"step {path} has in_doubt='raise', and Dask repeats the tasks of a worker that dies. So "
+                    "it needs a storage that workers can reach, such as postgresql://…"
                 )
         elif _is_workflow(fn):
             sent = _WholeRun(

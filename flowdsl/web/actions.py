@@ -38,7 +38,7 @@ def act_on_run(request: PageRequest) -> Response:
     except (CorruptPayload, StorageUnavailable):
         raise
     except (ResultNotStorable, StorageError, ValueError, TypeError) as error:
-        raise Refusal(400, f"this cannot be stored, or means nothing: {type(error).__name__}") from error
+        raise Refusal(400, f"this value cannot be stored or used: {type(error).__name__}") from error
     if not request.wants_json:
         return see_other(request.path("runs", about))
     record = request.runtime.storage.get_run(about)

@@ -124,7 +124,7 @@ class Page:
             route = self._route(segments, page_request)
             if request.method not in route.methods:
                 allowed = {"Allow": ", ".join(route.methods)}
-                raise Refusal(405, f"this address knows {' and '.join(route.methods)}", allowed)
+                raise Refusal(405, f"this address accepts {' and '.join(route.methods)}", allowed)
             if admitted.by_query and route.is_page and request.method in _READ:
                 return self._with_cookie(page_request)
             page_request = page_request.about(route.name, route.action)
@@ -155,7 +155,7 @@ class Page:
         async for chunk in request.stream():
             body += chunk
             if len(body) > _LARGEST:
-                raise Refusal(413, "a request holds one megabyte at most")
+                raise Refusal(413, "a request has one megabyte at most")
         page_request.read_form(body)
 
     def _route(self, segments: list[str] | None, page_request: PageRequest) -> Route:

@@ -63,10 +63,10 @@ class Cursor:
             found = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
             created_at, run_id = found
         except (ValueError, TypeError, binascii.Error, RecursionError):
-            raise Refusal(400, "this cursor is none of ours") from None
+            raise Refusal(400, "this cursor is not valid") from None
         usual = isinstance(created_at, int | float) and isinstance(run_id, str) and bool(run_id)
         if not usual or isinstance(created_at, bool) or not math.isfinite(created_at):
-            raise Refusal(400, "this cursor is none of ours")
+            raise Refusal(400, "this cursor is not valid")
         return cls(float(created_at), run_id)
 
 
@@ -130,7 +130,7 @@ def _moment(text: str, name: str, now: float) -> float | None:
     try:
         return now - seconds(text, name)
     except (ValueError, OverflowError):
-        raise Refusal(400, f'{name} is a time such as 2026-01-31 14:00, or so long ago: "2 hours"') from None
+        raise Refusal(400, f'{name} is a time such as 2026-01-31 14:00, or how long ago: "2 hours"') from None
 
 
 @frozen

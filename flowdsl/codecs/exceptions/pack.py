@@ -121,7 +121,7 @@ def unwrap_pieces(body: bytes, codec: Codec) -> bytes:
     innermost = ErrorCodec(codec.innermost)
     record = innermost.loads(body)
     if not isinstance(record, dict):
-        raise CorruptPayload("the payload of an exception holds no record of one")
+        raise CorruptPayload("the payload is marked as an exception, but holds no record of one")
     if INNERMOST in record:
         return body
     wrapped = for_values(codec)

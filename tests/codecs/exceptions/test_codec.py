@@ -103,6 +103,6 @@ def test_the_record_of_an_exception_is_plain() -> None:
     """Loading the record of an exception makes no object before its pieces are checked."""
     payloads = Payloads(PickleCodec())
     forged = seal("error+pickle", pickle.dumps(Bomb()), _context(*PLACE))
-    with pytest.raises(StorageError, match="plain values only"):
+    with pytest.raises(StorageError, match="only plain values"):
         payloads.unpack_error(forged, *PLACE)
     assert loaded == []
