@@ -1,7 +1,7 @@
 """Reads the sources and the tests as syntax trees, and prints what ``test_house.py`` does not allow.
 
-It is a process of its own, because Python 3.11 cannot parse any more once a syntax tree was too deep for it, and some
-tests show what becomes of such a one.
+It is a process of its own: after a syntax tree that was too deep, Python 3.11 cannot parse any more, and some
+tests make such trees.
 """
 
 import ast

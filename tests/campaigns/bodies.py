@@ -1,7 +1,7 @@
-"""The oracle of bodies: none may begin after somebody has seen its result.
+"""The oracle of bodies: no body may begin after somebody has seen its result.
 
-Bodies note that they begin, callers that they have a result, each with the moment on the machine's monotonic clock,
-which all processes share.
+Bodies note when they begin, and callers when they have a result, by the machine's monotonic clock, which all
+processes share.
 """
 
 import time

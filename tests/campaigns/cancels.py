@@ -1,9 +1,10 @@
-"""Generated programs that are cancelled at random moments, sync and async: from inside at a commit or in a body, by the
-cancelling of their task, from another process, and after a SIGKILL at a commit, which may strike again while they are
-being undone. The grammar and its world stand in ``tests/laws/stopped.py``.
+"""Generated programs, sync and async, that are cancelled at random moments: from inside at a commit or in a
+body, by cancelling their task, from another process, and after a SIGKILL at a commit. Another SIGKILL may
+come while they are being undone. The grammar and its world are in ``tests/laws/stopped.py``.
 
-In the end no run is unfinished; of a run that ended badly, or that such a run had called, no completed step is left
-standing: each was undone once (with kills, an undo that was in flight may have begun again), and of any other run, none.
+In the end no run is unfinished. In a run that failed or was cancelled, and in the runs that it had called,
+each completed step was undone once. (After a kill, an undo that was in flight may have begun again.) In all
+other runs no step was undone.
 """
 
 import os

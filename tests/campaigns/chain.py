@@ -1,9 +1,9 @@
-"""A chain of detached runs: each starts the next and ends. Executed by a worker, whose process is killed while it goes
-on, also between the start of the next run and the end of its starter.
+"""A chain of detached runs: each starts the next and ends. A worker executes them. Its process is killed at
+any moment, even between the start of the next run and the end of its starter.
 
-The oracle is a file in which each link notes itself, with what its process holds, and the rows: every run is there once,
-has ended, and was started by the one before; the last life has as many objects and threads at its end as when it was a
-thousand links old. Its memory grows by what SQLite keeps of the file, 16 MB at most, and by no more.
+The oracle is a file in which each link notes itself and the memory of its process, and the rows. Every run
+exists once, has ended, and was started by the one before. At its end the last process has as many objects and
+threads as after a thousand links. Its memory has grown by at most the 16 MB that SQLite keeps of the file.
 """
 
 import gc

@@ -1,8 +1,9 @@
-"""Eight processes on one SQLite file, with all of its locks: each calls a thousand runs of five steps.
+"""Eight processes on one SQLite file, each of which calls a thousand runs of five steps.
 
 * ``own``: runs that no other process calls;
-* ``shared``: the same runs in all of them, in another order each: one executes a run, the others wait for it;
-* ``numbered``: the same call in all of them at the same time; each is a run of its own.
+* ``shared``: the same runs in all processes, each in another order: one executes a run, the others wait for
+  it;
+* ``numbered``: the same call in all processes at the same time; each is a run of its own.
 
 No process may see an error, least of all that the database is locked. Every step is executed once, and everybody who
 asks for a run gets the values of that one execution.

@@ -2,11 +2,12 @@
 
 * ``payload``: a bit of one stored payload (arguments, result or exception of a run, outcome of a step, signal, memo).
   It is refused with ``CorruptPayload``, which names the run and the step, and everything else reads as before;
-* ``flip`` and ``cut``: anywhere in the file of a database that was closed. No payload reads otherwise than it was
-  stored, and whatever goes wrong is a typed error. What SQLite does not notice is counted: rows that are gone, and
-  facts beside the payloads that have changed;
-* ``log flip`` and ``log cut``: anywhere in the write-ahead log of a process that was killed. With a bit flipped no
-  acknowledged commit vanishes without an error; of a log that ends earlier nobody can tell, so that is counted.
+* ``flip`` and ``cut``: anywhere in the file of a database that was closed. Each payload reads as it was
+  stored, and each fault is a typed error. What SQLite does not notice is counted: missing rows, and changed
+  facts beside the payloads;
+* ``log flip`` and ``log cut``: anywhere in the write-ahead log of a process that was killed. After a flipped
+  bit no acknowledged commit disappears without an error. Nobody can notice that a log is shorter, so that is
+  counted.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Disks that are full, that cannot be written, and that fail, while a program executes.
+"""Full, read-only and failing disks while a program executes.
 
 * ``error``: a system call of SQLite fails, once or from then on: writes, syncs and truncations with ``EIO`` or
   ``ENOSPC``, opening with ``EMFILE`` or ``EACCES``, writes that write only half;
@@ -6,9 +6,10 @@
 * ``full``: a small file system fills up;
 * ``read-only``: a file system is read-only when the process starts.
 
-Three lives: the first is hurt. It has to see a :class:`~flowdsl.errors.StorageError` or none at all. Then the fault is
-lifted, and the same process has to go on and end the run; then a new process asks again. The oracle is that of
-``kills``: what a caller saw is never executed again and never another value, and the result is that without faults.
+The first process meets the fault. It must get a :class:`~flowdsl.errors.StorageError` or no error. Then the
+fault is removed, and the same process must go on and end the run. Then a new process calls the run again. The
+oracle is that of ``kills``: what a caller saw never executes again and never changes, and the result is that
+without faults.
 """
 
 import ctypes

@@ -3,15 +3,15 @@
 Each duel is of one of these kinds:
 
 * ``call``: both call the workflow at the same moment;
-* ``left``: its process was killed in the middle, and both continue it;
+* ``left``: the run's process was killed in the middle, and both continue the run;
 * ``enqueued``: both are workers, and the run waits in a queue;
-* ``killed``: both call, and whoever executes is killed between two steps or in a body;
-* ``zombie``: the owner stands still (SIGSTOP) before a commit, behind one, in a body or between two steps, until its
-  lease is over and the other one has ended the run. Then it goes on.
+* ``killed``: both call, and the process that executes is killed between two steps or in a body;
+* ``zombie``: the owner stands still (SIGSTOP) before or after a commit, in a body or between two steps, until
+  its lease is over and the other one has ended the run. Then it goes on.
 
-The run must end with its value, for whoever asks. No body may begin once its result was seen, and what a zombie
-writes must be refused: no record of it may replace one of its successor. The one overlap is a body that was executing
-when its lease was lost.
+The run must end with its value for every caller. No body may begin after its result was seen. The writes of a
+zombie must be refused: no record of it may replace one of its successor. Only a body that was executing when
+its lease was lost may overlap.
 """
 
 import os

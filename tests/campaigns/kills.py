@@ -1,13 +1,14 @@
-"""Programs in child processes that are SIGKILLed: at every commit, at system calls, at random moments, while they
-recover, and while the schema is migrated; with a second process that waits for the run, and with a stale owner.
+"""Programs in child processes that are killed with SIGKILL: at each commit, at system calls, at random
+moments, in recovery, and during a migration of the schema. Some have a second process that waits for the run,
+or a stale owner.
 
-The oracle is a file that every body and every caller writes a line into (:class:`flowdsl.testing.EffectLog`). It
-lies outside the storage, and what was written before a SIGKILL is there after it:
+The oracle is a file to which every body and every caller appends a line (:class:`flowdsl.testing.EffectLog`).
+It is outside the storage, and its lines survive a SIGKILL:
 
-* what a caller saw is never executed again, and every later process sees the same;
-* the lines of two processes do not interleave: one owner;
+* a step whose result a caller saw never executes again, and every later process sees the same result;
+* the lines of two processes are never mixed, because a run has one owner;
 * the result is that of an execution without faults, on another storage;
-* in the end nothing is left open, and SQLite finds its file whole.
+* in the end no run is unfinished, and SQLite finds no fault in its file.
 """
 
 import itertools

@@ -1,6 +1,6 @@
-"""Processes that cost a fork: a campaign has everything imported, and each life is a copy of it.
+"""Processes that start quickly: a campaign imports everything once, and each life is a fork of it.
 
-The campaign itself has no threads and no open storage, so that its copies are whole.
+The campaign itself has no threads and no open storage, so it can be forked safely.
 """
 
 import contextlib

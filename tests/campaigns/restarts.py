@@ -1,11 +1,11 @@
 """A PostgreSQL server that is stopped at once and started again, and a network that loses connections at a COMMIT.
 
 Processes execute runs through a proxy of ours: sync and async steps, groups of steps, the run store, items, messages,
-transactional steps. Meanwhile the server is restarted *count* times (``pg_ctl stop -m immediate``), now and then for
-longer than callers are to wait, and ten times as many commits lose their connection: half of them before the server
-gets them, half when it has made them and its answer is lost. A caller who is told that the server is away calls
-again. In the end each run has its value, nothing was done twice that counts once, nothing that was seen was done
-again, and nobody has waited past the deadline.
+transactional steps. Meanwhile the server is restarted *count* times (``pg_ctl stop -m immediate``), sometimes
+for longer than callers wait. Ten times as many commits lose their connection: half of them before the server
+gets them, half after it has made them. A caller who is told that the server is away calls again. In the end
+each run has its value, each row exists once, no step whose result was seen executed again, and nobody has
+waited longer than the deadline.
 """
 
 import asyncio

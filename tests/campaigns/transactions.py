@@ -1,16 +1,16 @@
 """Transactional steps that are killed at every moment: the user's table and the journal agree.
 
 Each trial is one run of four steps, sync or async, on SQLite or PostgreSQL: two transactional ones that insert a row
-each, one of which fails at its first attempt after its row was inserted, and at the end the undo of both, for every
-third run. Lives of it are killed, one after the other, at one of the moments
+each, one of which fails at its first attempt after its row was inserted. Every third run undoes both at the
+end. Its processes are killed, one after the other, at one of these moments:
 
 * ``before``: the transaction has begun, the body has not;
 * ``body``: a row is inserted;
 * ``commit``: the body has returned, nothing is committed;
 * ``after``: all is committed, the workflow has not heard of it;
-* ``time``: whenever.
+* ``time``: at any moment.
 
-The last life is left alone, and then the table holds what the journal says, and each row once.
+The last process is not killed. Then the table must agree with the journal, and each row must exist once.
 """
 
 import asyncio

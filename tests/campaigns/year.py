@@ -1,9 +1,8 @@
 """A year of schedules on a clock that jumps, fired by workers that die at any commit.
 
-Two schedules fire every hour by the time that passes, two each night at half past two, in two zones; the
-nights of both time changes are in it. A worker dies before or after a commit, now and then, and others go on from
-what the storage holds. Nobody is away for longer than ``catch_up``. Then each tick has one run, and no run is of
-no tick.
+Two schedules fire every hour, and two each night at half past two, in two zones. The year has both time
+changes. Sometimes a worker dies before or after a commit, and others go on from the storage. No pause is
+longer than ``catch_up``. In the end each tick has one run, and each run has a tick.
 """
 
 import random

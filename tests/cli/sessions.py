@@ -1,7 +1,7 @@
 """The sessions of ``docs/cli.md``: its console blocks, executed one after the other in a new directory.
 
-``PYTHONPATH=.:tests python tests/cli/sessions.py`` writes into the page what the commands print today. The test of the page
-compares instead, without what differs each time: times, lengths of time, versions, places.
+``PYTHONPATH=.:tests python tests/cli/sessions.py`` writes the present output of the commands into the page. The
+test of the page compares the two, and ignores what differs each time: times, durations, versions, paths.
 """
 
 import contextlib

@@ -1,9 +1,9 @@
-"""The values and calls behind ``golden_keys.json``. Changing what stands there is a breaking change.
+"""The values and calls of ``golden_keys.json``. Changing an entry of that file is a breaking change.
 
 Also a script, which needs nothing but the standard library and this repository:
 
 * ``python golden_cases.py`` prints the encodings and keys of this interpreter as JSON;
-* ``python golden_cases.py --add`` adds entries for new cases to the file, and touches no old one.
+* ``python golden_cases.py --add`` adds entries for new cases to the file, and changes no old one.
 """
 
 import ipaddress

@@ -1,7 +1,7 @@
 """Which failures are open: laws over generated programs, without a runtime.
 
 A program is a tree: steps that succeed or fail, ``try`` blocks, and a body that goes on or raises. It is executed
-twice: by plain Python, with :class:`OpenFailures` told of what happens, and by the law itself, read off the
+twice: by plain Python, which tells :class:`OpenFailures` what happens, and by the law itself. The law is the
 definition: a failure is open if its exception left the body and no call began afterwards.
 """
 

@@ -1,10 +1,10 @@
 """Random programs: made by hypothesis, executed as real workflows over real steps, killed anywhere.
 
-A program is data: a tuple of nodes, each with a *slot* that names its place. Bodies note in the
-:class:`World`, which lies outside every storage, what they executed and what their callers saw. So the laws
-can be checked without knowing how the engine works:
+A program is data: a tuple of nodes, each with a *slot* that names its place. The :class:`World` is outside
+every storage. In it bodies note what they executed, and callers what they saw. So the laws can be checked
+without knowing how the engine works:
 
-* a slot whose outcome was seen is never executed again, and is seen the same ever after;
+* a slot whose outcome was seen never executes again, and every later caller sees the same outcome;
 * the outcome of the program is that of an execution without faults.
 """
 

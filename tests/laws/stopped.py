@@ -1,12 +1,12 @@
 """Random programs that are stopped anywhere: by a cancel, by the cancelling of their task, by a failure.
 
-A program is data, a tuple of nodes. Its steps give tokens, each execution another one, and their undo takes
-a token back; the :class:`World`, which lies outside every storage, notes both. So the law needs no knowledge
-of how undo works: of a run that ended badly, or that was called by one, every token is taken back once, the
-newest first, and of any other run, none. Tokens that nothing takes back (``options(undo=None)``, and those of
-steps that an undo has called) begin with a ``k``.
+A program is data, a tuple of nodes. Each execution of a step makes a token, and its undo takes the token
+back. The :class:`World`, which is outside every storage, notes both. So the law need not know how undo works.
+In a run that failed or was cancelled, or that such a run called, each token is taken back once, the newest
+first. In any other run no token is taken back. Tokens that nothing takes back (``options(undo=None)``, and
+those of steps that an undo called) begin with a ``k``.
 
-:class:`Moments` stands in front of a storage: it stops the run at a commit, and makes commits slow.
+:class:`Moments` wraps a storage: it stops the run at a commit, and makes commits slow.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
-"""The law of closing: at any moment, by whomever, it ends, and another runtime takes every run up.
+"""The law of closing: at any moment, for any caller, it ends, and another runtime continues every run.
 
-Over the programs of ``stopped.py``, and over those of runs that wait for something, beside each other.
+It is tested with the programs of ``stopped.py``, and with concurrent runs that wait for something.
 """
 
 import asyncio

@@ -5,7 +5,7 @@ A program is executed once without faults and then with them, and compared (:cla
 * the result, the run store, the journal's shape and the log are those of the execution without faults;
 * the :class:`World` saw nothing that must not be: see there;
 * what had to be undone was undone, newest first; the callbacks of the end were called, and events heard;
-* nothing is left over: no run without an end, no owner, no step that is pending, nothing that executes;
+* nothing is left over: no unfinished run, no owner, no pending step, nothing that executes;
 * with everything recorded, a replay executes nothing and writes nothing.
 
 Long campaigns call :func:`check_program` with programs of ``GRAMMAR.of_seed(seed)``; the tests, with those

@@ -1,10 +1,10 @@
-"""What really happened, over all lives of a random program: it lies outside every storage.
+"""The world: what really happened in all processes of a random program, kept outside every storage.
 
-Every body notes here what it did, and every caller what it saw. The world says at once what must not have been:
-what is recorded is never executed again, whether or not the caller lived to see it; what was acknowledged is
-seen the same ever after; the attempts of a step go on where the dead process left them; a wait ends when it
-was to end, neither in full again after a restart nor early; what was undone is not undone again; from one life
-to the next the journal only advances.
+Every body notes here what it did, and every caller what it saw. The world raises at once if one of these laws
+is broken. A recorded step never executes again, even if its caller died before it saw the result. An
+acknowledged result never changes. The attempts of a step go on where the dead process left them. A wait ends
+at its time, and neither early nor a whole wait later. An undone step is not undone again. From one process to
+the next the journal only advances.
 """
 
 import math

@@ -1,7 +1,8 @@
-"""A server between PostgreSQL and its clients, on a port of this host, that does what networks and poolers do.
+"""A proxy between PostgreSQL and its clients, on a port of this host. It behaves like bad networks and
+poolers.
 
-It reads the protocol as far as it has to: it knows the statement behind each message, whether that commits
-something, and when its answer is complete.
+It reads only the necessary part of the protocol: the statement of each message, whether it commits something,
+and when its answer is complete.
 """
 
 import asyncio

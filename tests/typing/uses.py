@@ -1,7 +1,7 @@
-"""What mypy and pyright have to see of flowdsl: this file is checked by both and never executed.
+"""The types of flowdsl, as mypy and pyright must see them. Both check this file, and it is never executed.
 
-A decorated function keeps its parameters and its return type. Where a line must be refused, it says so for
-each checker, and both complain about a comment that ignores nothing.
+A decorated function keeps its parameters and its return type. A line that must be refused has an ignoring
+comment for each checker, and both report a comment that ignores nothing.
 """
 
 from collections.abc import Callable, Coroutine
