@@ -21,7 +21,7 @@ from flowdsl.core.records import Run, Step
 from flowdsl.core.status import RunStatus, StepStatus
 from flowdsl.hooks import installed
 from flowdsl.notebook.frames import html
-from flowdsl.notebook.watching import WatchedRun, TerminalScreen, Watcher
+from flowdsl.notebook.watching import TerminalScreen, WatchedRun, Watcher
 from flowdsl.storage import SQLiteStorage, Storage
 from flowdsl.storage.base import OpenRun, PutStep
 from flowdsl.web import Page, app

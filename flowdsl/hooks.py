@@ -167,7 +167,7 @@ class Hooks:
 _random = random.Random()  # spreads retries of many processes; never part of a result
 
 
-def _whoever(_run_id: str, _key: str) -> None:
+def _no_winner(_run_id: str, _key: str) -> None:
     """No hook chooses a winner."""
 
 
@@ -241,7 +241,7 @@ class HookChain:
             _nested(found.get("execute_body_async"))
         )
         self.jitter: Callable[[], float] = found.get("jitter", (_random.random,))[-1]
-        self.winner: Callable[[str, str], int | None] = found.get("winner", (_whoever,))[-1]
+        self.winner: Callable[[str, str], int | None] = found.get("winner", (_no_winner,))[-1]
         self.listens = any(name in found for name in _EVENTS)
         self._listeners = found
 

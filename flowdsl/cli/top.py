@@ -110,7 +110,7 @@ def top(cli: Cli, since: float | None, until: float | None) -> None:
         if cli.as_json:
             cli.out.document([{**run_view(one.run, one.status), "progress": one.progress} for one in lines])
         elif not lines:
-            cli.out.note("every run is settled")
+            cli.out.note("every run is finished")
         else:
             _print(cli.out, lines, runtime.storage.now())
 
@@ -131,7 +131,7 @@ def _live(console: Console, watcher: Watcher) -> None:
             if lines:
                 _print(out, lines, storage.now())
             else:
-                out.line(("every run is settled", "dim"))
+                out.line(("every run is finished", "dim"))
             if counts.total() > len(lines):
                 out.line((f"and {counts.total() - len(lines)} more", "dim"))
             live.update(out.whole, refresh=True)

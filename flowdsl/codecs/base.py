@@ -9,7 +9,7 @@ from flowdsl.errors import StorageError
 __all__ = ["BUILTIN", "Codec"]
 
 BUILTIN: dict[str, Callable[[], "Codec"]] = {}
-"""Codecs that need no key, by id: payloads of theirs load whatever codec the runtime has now."""
+"""Codecs that need no key, by id. Their payloads load with any codec of the runtime."""
 
 
 class Codec(ABC):

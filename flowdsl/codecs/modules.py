@@ -34,7 +34,7 @@ _MOVED = {
     "flowdsl.codecs.rebuild": "flowdsl.codecs.exceptions.rebuild",
     "flowdsl.core.encoders": "flowdsl.core.unkeyable",
 }
-"""Modules of ours that stored pickles name and that stand elsewhere now."""
+"""Earlier names of our modules that stored pickles contain, and their present names."""
 
 _here: tuple[object, str] | None = None
 

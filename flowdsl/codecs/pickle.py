@@ -169,7 +169,7 @@ def dumps_by_value(value: Any) -> bytes:
 _Pickler: Any = None
 
 _alive: WeakSet[type] = WeakSet()
-"""Classes without a name that live in this process."""
+"""Classes without a name that exist in this process."""
 
 
 def _dumps_by_value(value: Any) -> bytes:

@@ -29,7 +29,7 @@ _STANDARD: dict[type, tuple[str, Callable[[Any], Any], Callable[[Any], Any]]] = 
     UUID: ("uuid", str, UUID),
     bytes: ("bytes", lambda value: b64encode(value).decode(), b64decode),
 }
-"""Type → its name in the JSON, how it is made plain, and how it is read."""
+"""For each type: its name in the JSON, how it is made plain, and how it is read."""
 
 
 class TypedJsonCodec(JsonCodec):

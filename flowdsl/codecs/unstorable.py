@@ -7,7 +7,8 @@ from typing import Any
 __all__ = ["describe_fault"]
 
 Part = tuple[str, Any, Any]
-"""How it is written behind its whole ({0} for the name, {1} for its repr), the name, and the part itself."""
+"""One part of a value: the format of its place in a path ({0} is the name, {1} its repr), the name, and the
+part."""
 
 _MAX_DEPTH = 20
 _MAX_LABEL = 40

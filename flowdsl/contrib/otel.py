@@ -49,7 +49,7 @@ __all__ = ["Tracing"]
 logger = logging.getLogger("flowdsl")
 
 _FIRST_CLAIM = 2
-"""The epoch of a run that a worker executes for the first time: enqueueing it was the first."""
+"""The epoch of a run that a worker executes for the first time. (Enqueueing it was epoch 1.)"""
 
 _CARRIER = "traceparent"
 _PROPAGATOR = TraceContextTextMapPropagator()

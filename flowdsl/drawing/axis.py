@@ -9,7 +9,7 @@ from flowdsl.core.words import span
 __all__ = ["marks"]
 
 _COUNTED = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21_600, 43_200)
-"""Seconds that people count in."""
+"""Round lengths of time, in seconds."""
 
 _DAY = 86_400.0
 

@@ -17,7 +17,7 @@ from flowdsl.drawing.style import attribute, badge, safe
 __all__ = ["Defined", "changed_html", "changed_text", "future_html", "match_of", "step_html", "workflow_html"]
 
 MOST = 60
-"""Records shown one by one; of more, one row a name."""
+"""How many records are shown one by one. If there are more, there is one row for each name."""
 
 
 @frozen(slots=True)

@@ -33,7 +33,7 @@ COLUMNS = {
     "completed_at": _TIME,
     "duration": _NUMBER,
 }
-"""The columns and what they hold: readable previews, whole numbers, aware times in UTC, seconds."""
+"""The columns and their types: readable previews, whole numbers, aware times in UTC, seconds."""
 
 
 def steps_frame(

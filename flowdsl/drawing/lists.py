@@ -11,7 +11,7 @@ from flowdsl.drawing.style import HIDDEN, attribute, badge, safe
 __all__ = ["runs_html", "runs_table", "runtime_html"]
 
 MOST = 50
-"""So many runs are shown, the first ones of the list."""
+"""How many runs are shown: the first ones of the list."""
 
 _TEXT = 120
 _TABLE = 120_000  # characters of all rows together

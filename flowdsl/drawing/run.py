@@ -18,16 +18,16 @@ from flowdsl.drawing.svg import timeline_svg
 __all__ = ["card", "hides", "note_html", "run_html", "run_line", "short_name", "shown_or_why", "took"]
 
 ROWS = 100
-"""So many steps are shown in the table: the last ones, that is where a run stands."""
+"""How many steps the table shows: the last ones, because they show where the run is."""
 
 OPEN = 15
-"""A table of more rows than this is folded."""
+"""A table with more rows than this is folded."""
 
 LOGS = 30
-"""So many lines of the log are shown, the last ones."""
+"""How many lines of the log are shown: the last ones."""
 
 TEXT = 160
-"""So many characters of an argument or a result are shown."""
+"""How many characters of an argument or a result are shown."""
 
 _TABLE = 60_000  # characters of all rows of a table together
 

@@ -8,13 +8,13 @@ from flowdsl.core.words import STATES, span, state_of
 __all__ = ["HIDDEN", "attribute", "badge", "css", "cut", "length", "safe", "state_class"]
 
 HIDDEN = "–"
-"""Stands for a value that nobody may read: of a codec that hides, or with ``previews=False``."""
+"""Shown in place of a hidden value: the codec hides values, or ``previews=False``."""
 
 _INK = {
     "light": ("#1f2328", "#57606a", "#ffffff", "#d0d7de"),
     "dark": ("#e6edf3", "#9aa4af", "#0d1117", "#30363d"),
 }
-"""Text, quiet text, ground and lines of both schemes."""
+"""Colours of text, quiet text, background and lines, for light and dark."""
 
 _LAYOUT = """
 @{font:13px/1.45 system-ui,-apple-system,"Segoe UI",sans-serif;color:var(--fd-text);\
@@ -39,7 +39,8 @@ max-width:28em;white-space:normal}
 @ .fd-nowrap{white-space:nowrap}
 """
 
-"""``@`` stands for the class, three times: else what a front end says of all tables and code would win."""
+"""``@`` is replaced by the class, three times. Otherwise a notebook's own style for tables and code would
+win."""
 
 _PICTURE = """
 .flowdsl .fd-axis{fill:var(--fd-quiet);font:11px system-ui,sans-serif}

@@ -19,7 +19,7 @@ from flowdsl.drawing.style import attribute, css, length, safe, state_class
 __all__ = ["MOST", "timeline_svg"]
 
 MOST = 250
-"""So many bars are drawn one by one."""
+"""How many bars are drawn one by one."""
 
 WIDTH = 900
 _LEFT, _RIGHT, _TOP = 2, 2, 20

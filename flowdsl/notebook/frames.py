@@ -17,10 +17,10 @@ from flowdsl.drawing.style import attribute, badge, safe
 __all__ = ["Frame", "html", "line"]
 
 PATHS = 12
-"""Names of steps that are counted one by one."""
+"""How many names of steps are counted one by one."""
 
 LAST = 5
-"""Records shown: the ones that came last."""
+"""How many records are shown: the last ones."""
 
 
 @define

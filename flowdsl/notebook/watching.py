@@ -35,8 +35,8 @@ SHARE = 0.01
 """The part of the time that drawing may take."""
 
 READ = 100
-"""Records read for one frame, at most: of more only the last ones are, and the others are not counted by
-name."""
+"""Records read for one frame, at most. If there are more, only the last ones are read, and the others are not
+counted by name."""
 
 
 class Screen(Protocol):

@@ -124,13 +124,13 @@ OF_RUNS: Mapping[str, Callable[[PageRequest], str]] = {
     "signal": _signal,
     "resolve": _resolve,
 }
-"""Action → what does it; each gives the id of the run to look at afterwards."""
+"""The function of each action. It returns the id of the run to show afterwards."""
 
 OF_KINDS: Mapping[str, tuple[str, ...]] = {
     "queues": ("pause", "resume"),
     "schedules": ("pause", "resume", "trigger"),
 }
-"""Page → the actions of its rows."""
+"""The actions of the rows of each table."""
 
 
 def act_on_row(request: PageRequest) -> Response:

@@ -36,7 +36,7 @@ HEADERS: Mapping[str, str] = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-"""Headers of every response, errors too; a response may set its own ``Cache-Control``."""
+"""Headers of every response, errors too. A response may set its own ``Cache-Control``."""
 
 
 @frozen

@@ -19,7 +19,7 @@ from flowdsl.web.rendering import step_name
 __all__ = ["LANE", "MOST", "Drawn", "Picture", "picture", "spoken"]
 
 MOST = 500
-"""So many bars, and so many rows of the table, are elements at once."""
+"""How many bars, and how many rows of the table, are elements at once."""
 
 LANE = 28
 """Pixels from one lane to the next."""

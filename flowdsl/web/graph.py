@@ -11,7 +11,7 @@ from flowdsl.web.rendering import step_name
 __all__ = ["Edge", "Graph", "Node", "graph_of"]
 
 MOST = 40
-"""Pictures of more nodes show nothing; then there is the table only."""
+"""A picture of more nodes is unreadable; then only the table is shown."""
 
 _HIGH, _ROW, _GAP = 28, 44, 110  # pixels: height of a box, distance of rows, gap between columns
 _CHAR, _PAD = 7.4, 22

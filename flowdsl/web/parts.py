@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 SHOWN = 500
-"""So many lines of a part are shown at most; the newest ones."""
+"""How many lines of a part are shown, at most: the newest ones."""
 
 
 def facts(details: RunDetails) -> list[tuple[str, str]]:

@@ -18,7 +18,7 @@ from flowdsl.web.tables import KINDS
 __all__ = ["FIRST", "Renderer", "Static", "step_name"]
 
 FIRST = "<!-- the first screenful -->"
-"""Where a template says that a browser has something to show."""
+"""A template puts this where a browser has enough to show a first screen."""
 
 _TYPES = {"css": "text/css", "js": "text/javascript"}
 

@@ -58,7 +58,7 @@ def test_period_and_nothing(mixed, answer, invoke):
     """--since and --until leave runs out, and a note says if none is left."""
     assert answer("top", "--until", "1 hour") == []
     assert len(answer("top", "--since", "1 hour")) == 4
-    assert invoke("top", "--since", "2999-01-01").stderr == "every run is settled\n"
+    assert invoke("top", "--since", "2999-01-01").stderr == "every run is finished\n"
 
 
 def test_a_run_whose_steps_all_wait_is_shown_as_waiting(url, folder):

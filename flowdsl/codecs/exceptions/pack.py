@@ -56,7 +56,8 @@ __all__ = ["pack_exception", "unpack_exception", "unwrap_pieces"]
 
 Record = dict[str, Any]
 INNERMOST = "innermost"
-"""In a record: its pieces were made by the innermost codec, so that only the whole is signed or encrypted."""
+"""In a record, this says that the innermost codec made the pieces, and that only the whole record is signed
+or encrypted."""
 
 _logger = logging.getLogger("flowdsl")
 
