@@ -1,5 +1,8 @@
 """The verbs of :mod:`flowdsl.verbs` that wait, awaited. Meaning, parameters and errors are the same."""
 
+# The overloads of `gather`, `race` and `schedule` stand here and in verbs.py. A type cannot say "the same,
+# awaited" of a function with overloads: mypy and pyright apply a decorator to the first overload only.
+
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import datetime
 from typing import Any, Literal, ParamSpec, TypeVar, overload

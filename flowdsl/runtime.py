@@ -20,12 +20,13 @@ from flowdsl.core.records import RunFilter
 from flowdsl.core.signatures import shows_options
 from flowdsl.core.status import is_final
 from flowdsl.current import Current
+from flowdsl.engine.definitions import Invocation, WorkflowDef
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import current
 from flowdsl.engine.operations.send import send_event
 from flowdsl.engine.registry import step_called
 from flowdsl.engine.runs.closing import Closing
-from flowdsl.engine.runs.enqueue import enqueue, enqueue_within, enqueue_within_async
+from flowdsl.engine.runs.enqueue import Enqueueable, Place, enqueue, enqueue_within, enqueue_within_async
 from flowdsl.engine.runs.fork import fork
 from flowdsl.engine.runs.keeper import Keeper
 from flowdsl.engine.runs.outcome import on_a_loop
@@ -258,12 +259,13 @@ class Runtime(Client):
         asked = self._enqueueing(workflow, args, kwargs)
         return Run(self._engine, await enqueue_within_async(self._engine, *asked, connection))
 
-    def _enqueueing(self, workflow: Any, args: Any, kwargs: Any) -> tuple[Any, Any, Any]:
+    def _enqueueing(
+        self, workflow: object, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Invocation[WorkflowDef], dict[str, Any], Place]:
         self._require_open()
-        if not hasattr(workflow, "enqueueing"):
+        if not isinstance(workflow, Enqueueable):
             raise TypeError(f"enqueue() takes a function decorated with @workflow; got {workflow!r}")
-        called, options, place = workflow.enqueueing(args, kwargs)
-        return called, options, place
+        return workflow.enqueueing(args, kwargs)
 
     def work(
         self,

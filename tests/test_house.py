@@ -91,9 +91,10 @@ def test_no_context_manager_of_ours_is_made_by_contextlib() -> None:
 
 
 def test_sources_and_tests_can_be_read() -> None:
-    """Functions and files of tests have an end; every test says in one sentence what it shows; none sleeps.
+    """Functions, modules and files of tests have an end. Every test says in one sentence what it shows; none sleeps.
 
-    Who catches everything says why. So does the engine where it gives up a type; it sets no foreign attribute.
+    A blanket ``except`` says why, and so does the engine where it gives up a type. The engine sets no attribute of a
+    class that another module defines, and no module changes a name in another one.
     """
     done = subprocess.run([sys.executable, TESTS / "reading.py"], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == []

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 import flowdsl
+import flowdsl.verbs
+from flowdsl import Runtime
 from flowdsl.cli._app import COMMANDS
 
 ROOT = Path(__file__).parent.parent
@@ -29,6 +31,14 @@ def test_every_verb_and_every_command_is_in_the_table() -> None:
     mode = "mode.py"  # chooses among step and send, and is no verb
     assert {f"engine/operations/{module}" for module in OPERATIONS if module != mode} <= named
     assert {f"cli/{command}.py" for command in COMMANDS} <= named
+
+
+def test_every_call_of_the_api_is_in_the_table() -> None:
+    """The table names each verb and each method of a runtime."""
+    named = " ".join(what for what, _, _ in PLACES)
+    verbs = [verb for verb in flowdsl.verbs.__all__ if not re.search(rf"`{verb}\b", named)]
+    methods = [name for name in dir(Runtime) if name[0] != "_" and f"`rt.{name}`" not in named]
+    assert not verbs + methods
 
 
 def test_pictures_are_what_is_drawn_today(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,6 +56,18 @@ def test_parameters_are_what_the_documentation_says(fn, any_way, by_name):
     assert kinds == {}
 
 
+METHODS = """aio ask cancel close delete do enqueue execute_step export fork prune query queues recover resolve resume
+retry run runs schedules send signal storage try_ work workers"""
+
+
+def test_a_runtime_has_these_methods_and_no_others() -> None:
+    """Nothing else is public on it; each method is also awaited by ``rt.aio``."""
+    with Runtime("memory://") as rt:
+        assert sorted(name for name in dir(rt) if not name.startswith("_")) == METHODS.split()
+        methods = [name for name in METHODS.split() if callable(getattr(rt, name))]
+        assert all(callable(getattr(rt.aio, name)) for name in methods)
+
+
 def test_modules_are_reached_from_the_package():
     """``import flowdsl`` is enough for ``flowdsl.aio.sleep`` and ``flowdsl.testing.VirtualClock``."""
     code = """if True:

@@ -6,7 +6,7 @@ a run each call enqueues once, because the id derives from the caller's run and 
 """
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from attrs import define, evolve
 
@@ -44,6 +44,7 @@ ENQUEUED = "enqueued"
 """The message that carries the arguments of a later enqueueing to a deduplicated run."""
 
 
+@runtime_checkable
 class Enqueueable(Protocol):
     """A workflow, or one with options for a call."""
 
