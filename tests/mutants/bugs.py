@@ -45,7 +45,7 @@ bug(
     "occurrence-dropped",
     "equal calls have one key",
     ("self.key = key = step_key(content, occurrence)", "self.key = key = step_key(content, 0)"),
-    tests=f"tests/engine/operations/test_step.py {CORE}",
+    tests="tests/engine/operations/test_step.py::test_identical_calls_are_numbered_by_occurrence",
 )
 bug(
     "key-without-arguments",
@@ -54,14 +54,14 @@ bug(
         "content_digest(scope.id, path, operation.version, operation.canonical)",
         'content_digest(scope.id, path, operation.version, b"")',
     ),
-    tests=f"tests/engine/operations/test_step.py {CORE}",
+    tests="tests/engine/operations/test_step.py::test_occurrence_counts_equal_calls_and_ordinal_all_calls_of_a_path",
 )
 bug(
     "default-in-key",
     "an argument that is its default is part of the key",
     ("if value is default: left_out |= bit continue", "if False:\n                    continue"),
     ("if code == default_code or (default_code is _LIVE and code == _code_or_none(default)):", "if False:"),
-    tests="tests/core/test_binding.py",
+    tests="tests/core/test_binding.py::test_a_mutable_default_is_looked_at_each_time",
 )
 bug(
     "minus-zero",
@@ -70,20 +70,20 @@ bug(
         'return b"f" + (_pack_float(value) if value == value',
         'return b"f" + (_pack_float(value + 0.0) if value == value',
     ),
-    tests="tests/core/test_encoding.py",
+    tests="tests/core/test_encoding.py::test_dataclasses_count_the_fields_that_they_compare",
 )
 bug(
     "set-order",
     "a set is encoded in the order of this process",
     ("codes.sort() return head % len(codes)", "return head % len(codes)"),
-    tests="tests/core/test_encoding.py tests/core/test_golden.py",
+    tests="tests/core/test_golden.py::test_encodings_are_golden",
 )
 bug(
     "divergence-off",
     "nobody asks whether the arguments have changed",
     ("if sequential and self._steps:", "if False:"),
     ("if concurrent or not self._steps or self._positions == {}:", "if True:"),
-    tests=f"tests/core/test_journal.py {CORE}",
+    tests="tests/core/test_journal.py::test_one_changed_argument_diverges",
 )
 bug(
     "handled-failure-again",
@@ -98,13 +98,13 @@ bug(
     "retry-executed-twice",
     "what the retry of a failed run has executed is still open when its process dies",
     ("if writer.reopened and call is not None: operations += writer.answers(call.key)", "pass"),
-    tests="tests/engine/runs/test_resume.py",
+    tests="tests/engine/runs/test_resume.py::test_a_kill_behind_what_a_retry_executed",
 )
 bug(
     "attempts-start-anew",
     "after a crash the attempts of a step are counted from one",
     ("if left > 0: yield from wait_out(run, left) return prior.attempts", "return 0"),
-    tests=f"tests/engine/test_retries.py {VERBS}",
+    tests="tests/engine/test_retries.py::test_attempts_survive_a_crash",
 )
 bug(
     "attempt-not-recorded",
@@ -113,13 +113,13 @@ bug(
         'yield from put(call, row(call, StepStatus.PENDING, None, "", number, facts, attempt), *more) engine.hooks',
         "engine.hooks",
     ),
-    tests=f"tests/engine/test_retries.py {VERBS}",
+    tests="tests/engine/test_retries.py::test_attempts_survive_a_crash",
 )
 bug(
     "jitter-after-the-cap",
     "a delay may be longer than the longest",
     ("* (1.0 - self.jitter * uniform)", "* (1.0 + self.jitter * uniform)"),
-    tests="tests/core/test_retry.py",
+    tests="tests/core/test_retry.py::test_a_delay_is_never_above_the_maximum",
 )
 bug(
     "hook-inside-the-try",
@@ -128,13 +128,13 @@ bug(
         'logger.error("hook %s raised; the run is not affected", event, exc_info=self._tells, extra=where)',
         "raise",
     ),
-    tests="tests/test_hooks.py",
+    tests="tests/test_hooks.py::test_a_hook_that_raises_changes_nothing",
 )
 bug(
     "in-doubt-without-intent",
     "that a step in doubt has begun is not recorded",
     ('if self.defn.in_doubt == "raise": doubt', "if False:\n                doubt"),
-    tests=f"tests/engine/operations/test_in_doubt.py {VERBS}",
+    tests="tests/engine/operations/test_in_doubt.py::test_raise_stops_the_run_and_a_person_decides",
 )
 bug(
     "storage-error-swallowed",
@@ -143,13 +143,13 @@ bug(
         "outcomes = run.engine.storage.commit(operations) except StorageError as error: raise halted(run, error, call) from error",
         "outcomes = run.engine.storage.commit(operations)\n    except StorageError:\n        return 0",
     ),
-    tests="tests/engine/test_stop.py",
+    tests="tests/engine/test_stop.py::test_it_crosses",
 )
 bug(
     "divergence-swallowed",
     "what must not be swallowed is an exception like others",
     ("class Stopped(BaseException):", "class Stopped(Exception):"),
-    tests="tests/engine/test_stop.py",
+    tests="tests/engine/test_stop.py::test_it_crosses",
 )
 bug(
     "interrupt-recorded",
@@ -164,7 +164,7 @@ bug(
         "        current.reset(token)\n"
         "    if process",
     ),
-    tests="tests/engine/test_interrupts.py",
+    tests="tests/engine/test_interrupts.py::test_an_interrupt_leaves_the_run_resumable_and_releases_it",
 )
 bug(
     "loaded-value-not-seen",
@@ -173,7 +173,7 @@ bug(
         "return self._told(attempt, loaded) def _completed(",
         "return self._told(attempt, value)\n\n    def _completed(",
     ),
-    tests="tests/engine/operations/test_results.py",
+    tests="tests/engine/operations/test_results.py::test_the_caller_sees_the_loaded_value_on_the_first_run_too",
 )
 bug(
     "tuple-to-list",
@@ -182,7 +182,7 @@ bug(
         "return pickle.loads(data) except (ImportError, AttributeError):",
         "found = pickle.loads(data)\n                return list(found) if type(found) is tuple else found\n        except (ImportError, AttributeError):",
     ),
-    tests=f"tests/codecs/test_payloads.py {VERBS}",
+    tests="tests/codecs/test_payloads.py::test_pickle_gives_back_what_it_was_given",
 )
 bug(
     "exception-by-name-only",
@@ -191,13 +191,13 @@ bug(
         'record = {**_record(error, pieces, set()), "trace": trace, INNERMOST: True}',
         'record = {**_text_record(error), "trace": trace, INNERMOST: True}',
     ),
-    tests="tests/codecs/test_exceptions.py",
+    tests="tests/codecs/test_exceptions.py::test_the_original_is_caught_first_and_on_replay",
 )
 bug(
     "checksum-not-checked",
     "what was altered in the storage is loaded",
     ("return body if compare_digest(payload[:size], expected) else None", "return body"),
-    tests="tests/codecs/test_envelope.py",
+    tests="tests/codecs/test_envelope.py::test_one_flipped_bit_is_refused",
 )
 bug(
     "memo-not-copied",
@@ -215,7 +215,7 @@ bug(
         "if memo is not None and memo.expires_at is not None and memo.expires_at <= engine.clock.now(): memo = None",
         "pass",
     ),
-    tests="tests/engine/operations/test_value.py",
+    tests="tests/engine/operations/test_value.py::test_a_memo_is_shared_until_it_expires_or_is_forgotten",
 )
 
 # Runs: who owns them, and how they end ---------------------------------------------------------------------
@@ -231,26 +231,26 @@ bug(
         "        return _MISSING\n"
         "    if False",
     ),
-    tests="tests/storage/test_contract.py",
+    tests="tests/storage/test_contract.py::TestMemory::test_the_next_generation_fences_off_the_former",
 )
 bug(
     "no-epoch-sqlite",
     "a stale owner's record is taken, in SQLite",
     ("return head if fits(head, epoch) else self.fenced(run_id)", "return head"),
     ("if op.epoch is None: cursor", "if True:\n                cursor"),
-    tests="tests/storage/test_contract.py",
+    tests="tests/storage/test_contract.py::TestSQLiteFull::test_replies_that_have_no_place",
 )
 bug(
     "lease-never-checked",
     "a run whose owner may live is taken over",
     ("free = force or run.owner is None or run.lease_until <= now", "free = True"),
-    tests="tests/core/test_ownership.py tests/storage/test_contract.py",
+    tests="tests/storage/test_contract.py::TestMemory::test_claim_needs_a_free_run",
 )
 bug(
     "owner-taken-for-dead",
     "a living process of this host counts as gone",
     ("return Liveness.ALIVE if now and started else Liveness.UNKNOWN", "return Liveness.DEAD"),
-    tests="tests/engine/test_owner.py tests/engine/runs/test_acquire.py",
+    tests="tests/engine/test_owner.py::test_a_zombie_is_dead",
 )
 bug(
     "lease-not-renewed",
@@ -272,19 +272,19 @@ bug(
         "    if stop is not None:\n"
         "        return Stopped(stop), None",
     ),
-    tests="tests/test_hooks.py tests/engine/runs/test_execute.py",
+    tests="tests/test_hooks.py::test_the_result_a_hook_sees_is_stored",
 )
 bug(
     "other-arguments-joined",
     "an id with other arguments gets the result of the first ones",
     ("if run.key != wanted.key:", "if False:"),
-    tests="tests/engine/runs/test_request.py",
+    tests="tests/engine/runs/test_request.py::test_the_same_id_with_other_arguments_is_a_conflict",
 )
 bug(
     "prune-without-tombstone",
     "an id that was pruned is used again",
     ("DeleteRun(run.id, tombstone=True) for run in gone", "DeleteRun(run.id) for run in gone"),
-    tests="tests/test_runtime_queries.py tests/engine/runs/test_request.py tests/test_runtime.py",
+    tests="tests/test_runtime_queries.py::test_prune_leaves_a_tombstone",
 )
 bug(
     "cancelled-as-failed",
@@ -293,13 +293,13 @@ bug(
         "if isinstance(stop, RunCancelled): return (yield from _cancelled(state, handle, stop))",
         "if isinstance(stop, RunCancelled):\n        return (yield from _failed(state, handle, stop))",
     ),
-    tests="tests/engine/runs/test_undo.py tests/engine/operations/test_branches.py",
+    tests="tests/engine/runs/test_undo.py::test_a_cancelled_run_undoes_and_is_then_cancelled",
 )
 bug(
     "cancel-not-durable",
     "a request to stop does not outlive the process",
     ("cancelled = record.cancel_requested is not None", "cancelled = False"),
-    tests="tests/engine/operations/test_branches.py",
+    tests="tests/engine/operations/test_branches.py::test_cancelling_an_interrupted_parent_cancels_its_children",
 )
 bug(
     "neighbour-fails-too",
@@ -311,7 +311,7 @@ bug(
         "                    request.fail(error)\n"
         "                return",
     ),
-    tests="tests/engine/test_commit.py",
+    tests="tests/engine/test_commit.py::test_what_one_writes_cannot_fail_another",
 )
 bug(
     "neighbour-dropped",
@@ -320,13 +320,13 @@ bug(
         "try: outcomes = yield request.operations",
         "try:\n            outcomes = (yield request.operations) if request is batch[0] else []",
     ),
-    tests="tests/engine/test_commit.py",
+    tests="tests/engine/test_commit.py::test_what_one_writes_cannot_fail_another",
 )
 bug(
     "cancelled-commit-unknown",
     "a task that is cancelled while it commits does not learn of it",
     ("cancelled = cancelled or error self._future = self.loop.create_future()", "raise"),
-    tests="tests/engine/test_commit.py tests/engine/runs/test_undo.py",
+    tests="tests/engine/test_commit.py::test_a_cancelled_async_caller_loses_nothing_of_others",
 )
 
 # The verbs --------------------------------------------------------------------------------------------------
@@ -338,13 +338,13 @@ bug(
         "operation = StoreWrite(op, key, item)",
         "operation = StoreWrite(op, key, item)\n    operation.canonical += str(frame.step and frame.step.attempt).encode()",
     ),
-    tests=f"tests/engine/operations/test_store.py {VERBS}",
+    tests="tests/engine/operations/test_store.py::test_a_step_that_pushes_fails_and_is_retried_leaves_one_item",
 )
 bug(
     "store-read-not-recorded",
     "a replay reads what the store holds now",
     ('keep(call, payload, run.engine.payloads.previews.value(loaded[0]) if loaded else "")', "str(payload)"),
-    tests=f"tests/engine/operations/test_store.py {VERBS}",
+    tests="tests/engine/operations/test_store.py::test_reads_of_the_body_are_replayed_and_reads_of_a_step_are_live",
 )
 bug(
     "store-live-value",
@@ -353,13 +353,13 @@ bug(
         "return copy.deepcopy(dict(self.values) if key is None else self.values.get(key, default))",
         "return dict(self.values) if key is None else self.values.get(key, default)",
     ),
-    tests="tests/engine/operations/test_store.py",
+    tests="tests/engine/operations/test_store.py::test_what_a_step_reads_is_its_own",
 )
 bug(
     "sleep-in-full-again",
     "after a restart a sleep begins anew",
     ("left = facts.until - now", "left = self._length if self._length is not None else facts.until - now"),
-    tests=f"tests/engine/operations/test_sleep.py {VERBS}",
+    tests="tests/engine/operations/test_sleep.py::test_a_resume_sleeps_what_is_left_by_the_wall_clock",
 )
 bug(
     "sleep-not-recorded-first",
@@ -368,13 +368,13 @@ bug(
         "yield from pending(call, facts) yield from wait_out(call.run, left)",
         "str((pending, facts))\n        yield from wait_out(call.run, left)",
     ),
-    tests=f"tests/engine/operations/test_sleep.py {VERBS}",
+    tests="tests/engine/operations/test_sleep.py::test_an_elapsed_sleep_is_not_slept_again",
 )
 bug(
     "wait-in-full-again",
     "after a restart the timeout of a wait begins anew",
     ("left = None if deadline is None else deadline - now", "left = self._limit"),
-    tests=f"tests/engine/operations/test_wait_for.py {VERBS}",
+    tests="tests/engine/operations/test_wait_for.py::test_a_signal_before_the_deadline_beats_the_timeout_even_when_it_is_read_later",
 )
 bug(
     "late-signal-loses",
@@ -383,7 +383,7 @@ bug(
         "taken = yield from self._take(call, deadline if late else None)",
         "taken = None if late else (yield from self._take(call, None))",
     ),
-    tests="tests/engine/operations/test_wait_for.py tests/engine/operations/test_sleep.py",
+    tests="tests/engine/operations/test_wait_for.py::test_a_signal_before_the_deadline_beats_the_timeout_even_when_it_is_read_later",
 )
 bug(
     "newest-signal-first",
@@ -392,7 +392,7 @@ bug(
         "for signal in page: if deadline is not None",
         "for signal in page[::-1]:\n                if deadline is not None",
     ),
-    tests=f"tests/engine/operations/test_wait_for.py {VERBS}",
+    tests="tests/engine/operations/test_wait_for.py::test_a_wait_takes_the_oldest_that_matches",
 )
 bug(
     "signal-taken-unrecorded",
@@ -405,13 +405,13 @@ bug(
         "done = tx.append(head, op.step) tx.execute(sql.TAKE_SIGNAL",
         "done = _DONE\n    tx.execute(sql.TAKE_SIGNAL",
     ),
-    tests=f"tests/storage/test_contract.py {VERBS}",
+    tests="tests/storage/test_contract.py::TestMemory::test_taking",
 )
 bug(
     "gather-in-any-order",
     "results come in another order than the branches",
     ("return [item.result() for item in items]", "return [item.result() for item in items][::-1]"),
-    tests="tests/engine/operations/test_branches.py",
+    tests="tests/engine/operations/test_branches.py::test_results_come_in_input_order",
 )
 bug(
     "gather-one-scope",
@@ -420,7 +420,7 @@ bug(
         'branch = branch_scope(scope.id, "gather", ordinal, index)',
         'branch = branch_scope(scope.id, "gather", ordinal, 0)',
     ),
-    tests="tests/engine/operations/test_branches.py",
+    tests="tests/engine/operations/test_branches.py::test_the_first_failure_is_raised_and_the_others_end",
 )
 bug(
     "branches-not-awaited",
@@ -429,7 +429,7 @@ bug(
         "run.branches.remember(record.key, found) run.branches.add(found)",
         "run.branches.remember(record.key, found)",
     ),
-    tests=f"tests/engine/operations/test_branches.py {VERBS}",
+    tests="tests/engine/operations/test_branches.py::test_a_run_completes_after_its_last_branch_then_on_complete_fires",
 )
 bug(
     "branches-not-armed",
@@ -438,7 +438,7 @@ bug(
         "not record.undoing and not cancelled: arm_all(state)",
         "not record.undoing and not cancelled:\n                pass",
     ),
-    tests=f"tests/engine/operations/test_branches.py {VERBS}",
+    tests="tests/engine/operations/test_branches.py::test_a_branch_scheduled_by_a_step_that_is_replayed_still_happens_once",
 )
 bug(
     "schedule-in-full-again",
@@ -453,13 +453,13 @@ bug(
         "for path, fn, is_async in HANDLERS.of(event):",
         "for path, fn, is_async in list(HANDLERS.of(event))[:1]:",
     ),
-    tests="tests/decorators/test_modes.py tests/engine/operations/test_value.py",
+    tests="tests/engine/operations/test_value.py::test_events_call_every_handler_on_the_runtime_that_sends",
 )
 bug(
     "send-raises",
     "what a step that was sent off raises reaches the sender",
     ("engine.background(work) return None", "fn(*args, **kwargs)\n    return None"),
-    tests="tests/decorators/test_modes.py",
+    tests="tests/decorators/test_modes.py::test_send_returns_none_at_once_and_close_drains",
 )
 bug(
     "now-not-recorded",
@@ -468,32 +468,32 @@ bug(
         'keep(call, payload, datetime.fromtimestamp(moment, UTC).isoformat(" ", "milliseconds"))',
         "str(payload)",
     ),
-    tests=f"tests/engine/operations/test_value.py {VERBS}",
+    tests="tests/engine/operations/test_value.py::test_values_are_the_same_at_every_replay",
 )
 bug(
     "uuid4-by-chance",
     "a replay draws another UUID",
     ("return uuid.UUID(bytes=_seed(frame.run, frame.scope)[:16], version=4)", "return uuid.uuid4()"),
-    tests=f"tests/engine/operations/test_value.py {VERBS}",
+    tests="tests/engine/operations/test_value.py::test_values_are_the_same_at_every_replay",
 )
 bug(
     "rng-by-chance",
     "a replay draws other numbers",
     ('return random.Random(int.from_bytes(_seed(frame.run, frame.scope), "big"))', "return random.Random()"),
-    tests=f"tests/engine/operations/test_value.py {VERBS}",
+    tests="tests/engine/operations/test_value.py::test_values_are_the_same_at_every_replay",
 )
 bug(
     "draws-not-counted",
     "all UUIDs of a scope are one",
     ("self.draws = number + 1", "self.draws = number"),
-    tests="tests/engine/operations/test_value.py",
+    tests="tests/engine/operations/test_value.py::test_values_are_the_same_at_every_replay",
 )
 bug(
     "value-after-the-body",
     "a body may act upon a time that is not durable",
     ("or call.run.writer.buffer", "or False"),
     ("if run.writer.buffer: yield from flush(run) if self.defn.transaction:", "if self.defn.transaction:"),
-    tests=f"tests/engine/operations/test_value.py {VERBS}",
+    tests="tests/engine/operations/test_value.py::test_values_are_the_same_at_every_replay",
 )
 bug(
     "log-again",
@@ -502,7 +502,7 @@ bug(
         "def answer(self, call: Call, record: Step) -> Flow: return None, None yield def _shown",
         "def answer(self, call: Call, record: Step) -> Flow:\n        return self.execute(call, None)\n\n\ndef _shown",
     ),
-    tests="tests/engine/operations/test_value.py",
+    tests="tests/engine/operations/test_value.py::test_a_log_line_is_stored_once_and_not_repeated_by_a_replay",
 )
 bug(
     "child-by-chance",
@@ -511,7 +511,7 @@ bug(
         'wanted = evolve(wanted, id=f"{call.run.origin}/{call.key[:16]}{again}"',
         'import os\n        wanted = evolve(wanted, id=f"{call.run.origin}/{os.urandom(4).hex()}{again}"',
     ),
-    tests=f"tests/engine/operations/test_branches.py {VERBS}",
+    tests="tests/engine/operations/test_branches.py::test_one_child_for_each_call_across_crashes",
 )
 bug(
     "failed-child-again",
@@ -807,7 +807,7 @@ bug(
     "own-pool-shut-down",
     "code that has shut its own pool down is taken for the end of Python",
     ("return _python_is_ending() return False", "return True\n    return False"),
-    tests="tests/engine/test_interruption.py",
+    tests="tests/engine/test_interruption.py::test_a_pool_that_the_body_has_shut_down_is_a_failure_like_others",
 )
 bug(
     "ended-run-has-no-reply",

@@ -1,5 +1,7 @@
 """The tool that plants bugs works. What it finds: ``python -m tests.mutants``."""
 
+import re
+
 from .bugs import BUGS, Bug
 from .runner import ROOT, Workshop, judge, planted
 
@@ -16,9 +18,10 @@ def test_there_are_bugs_enough():
 def test_the_tests_that_have_to_notice_are_there():
     """The file of each test that has to notice a bug exists, and the function in it."""
     for test in {test for bug in BUGS.values() for test in bug.tests}:
-        path, _, name = test.partition("::")
+        path, *names = test.split("::")
         text = (ROOT / path).read_text(encoding="utf-8")
-        assert f"def {name.partition('[')[0]}" in text, test
+        name = names[0].partition("[")[0] if names else ""
+        assert re.search(rf"^(?:async )?(?:def|class) {name}", text, re.MULTILINE), test
 
 
 def test_each_bug_has_a_place():
