@@ -47,7 +47,7 @@ if TYPE_CHECKING:  # Python knows defaults of type variables from 3.13 on
     from matplotlib.figure import Figure
     from typing_extensions import TypeVar
 
-    from flowdsl.drawing.frame import Library
+    from flowdsl.drawing.dataframe import Library
     from flowdsl.drawing.plot import Backend, Plot
 
     R = TypeVar("R", covariant=True, default=Any)
@@ -293,7 +293,7 @@ class Run(Generic[R]):
         *library*: ``"pandas"`` or ``"polars"``; by default the first of them that is installed. Raises
         ``ImportError`` where none is.
         """
-        from flowdsl.drawing.frame import steps_frame
+        from flowdsl.drawing.dataframe import steps_frame
 
         record, state = self._shown()
         storage = self._engine.storage

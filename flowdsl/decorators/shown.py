@@ -9,7 +9,7 @@ from attrs import fields
 
 from flowdsl.core.records import Run, RunFilter
 from flowdsl.core.retry import Retry
-from flowdsl.drawing.definitions import Defined, match_of, step_html, workflow_html
+from flowdsl.drawing.definitions import FunctionView, match_of, step_html, workflow_html
 from flowdsl.drawing.run import shown_or_why
 from flowdsl.engine.definitions import NO_OPTIONS, StepDef, WorkflowDef
 from flowdsl.engine.registry import STEPS
@@ -33,7 +33,7 @@ def shown_step(defn: StepDef) -> str:
             [] if runtime is None else runtime.storage.list_runs(RunFilter(workflow=defn.path, limit=_RUNS))
         )
         rows = [(run, _state(runtime, run)) for run in runs]
-        return step_html(_defined("step", defn), rows, 0.0 if runtime is None else runtime.storage.now())
+        return step_html(_view("step", defn), rows, 0.0 if runtime is None else runtime.storage.now())
 
     return shown_or_why(f"step {defn.path}", draw)
 
@@ -45,12 +45,12 @@ def shown_workflow(defn: WorkflowDef) -> str:
         runtime = _runtime()
         newest = [] if runtime is None else runtime.storage.list_runs(RunFilter(workflow=defn.path, limit=1))
         if runtime is None or not newest:
-            return workflow_html(_defined("workflow", defn), None, [], {}, 0.0)
+            return workflow_html(_view("workflow", defn), None, [], {}, 0.0)
         (run,) = newest
         journal = runtime.storage.list_steps(run.id)
         sources = {path: found.source for path in {s.path for s in journal} if (found := STEPS.get(path))}
         shown = (run, _state(runtime, run))
-        return workflow_html(_defined("workflow", defn), shown, journal, sources, runtime.storage.now())
+        return workflow_html(_view("workflow", defn), shown, journal, sources, runtime.storage.now())
 
     return shown_or_why(f"workflow {defn.path}", draw)
 
@@ -91,11 +91,11 @@ def _state(runtime: Runtime | None, run: Run) -> str:
     return "interrupted" if lost else str(run.status)
 
 
-def _defined(kind: str, defn: StepDef | WorkflowDef) -> Defined:
+def _view(kind: str, defn: StepDef | WorkflowDef) -> FunctionView:
     name = defn.path.rpartition(".")[2]
     prefix = "async " if defn.is_async else ""
     doc = (inspect.getdoc(defn.fn) or "").partition("\n")[0]
-    return Defined(kind, defn.path, f"{prefix}{name}{_signature(defn.fn)}", doc, _options(defn))
+    return FunctionView(kind, defn.path, f"{prefix}{name}{_signature(defn.fn)}", doc, _options(defn))
 
 
 def _signature(fn: Any) -> str:

@@ -14,14 +14,22 @@ from flowdsl.drawing.lists import runs_table
 from flowdsl.drawing.run import card, run_line, short_name
 from flowdsl.drawing.style import attribute, badge, safe
 
-__all__ = ["Defined", "changed_html", "changed_text", "future_html", "match_of", "step_html", "workflow_html"]
+__all__ = [
+    "FunctionView",
+    "changed_html",
+    "changed_text",
+    "future_html",
+    "match_of",
+    "step_html",
+    "workflow_html",
+]
 
 MOST = 60
 """How many records are shown one by one. If there are more, there is one row for each name."""
 
 
 @frozen(slots=True)
-class Defined:
+class FunctionView:
     """A decorated function as it is shown: its *signature*, such as ``charge(order)``, the first line of its
     *doc*, and the *options* that are not the default, as text by name."""
 
@@ -47,7 +55,7 @@ def match_of(step: Step, sources: Mapping[str, str]) -> str:
     return "changed" if changed_source(step.defaults, f"{SOURCE}={now}") else "same"
 
 
-def step_html(step: Defined, runs: Sequence[tuple[Run, str]], now: float) -> str:
+def step_html(step: FunctionView, runs: Sequence[tuple[Run, str]], now: float) -> str:
     """Show a step, and its *runs* that ``rt.do`` started."""
     parts = [_head(step)]
     if runs:
@@ -56,7 +64,7 @@ def step_html(step: Defined, runs: Sequence[tuple[Run, str]], now: float) -> str
 
 
 def workflow_html(
-    workflow: Defined,
+    workflow: FunctionView,
     newest: tuple[Run, str] | None,
     journal: Sequence[Step],
     sources: Mapping[str, str],
@@ -105,7 +113,7 @@ def changed_text(found: Mapping[str, str]) -> str:
 # ------------------------------------------------------------------------------------------------------ parts
 
 
-def _head(one: Defined) -> str:
+def _head(one: FunctionView) -> str:
     doc = f"<div>{safe(one.doc, 300)}</div>" if one.doc else ""
     options = ", ".join(f"{name}={text}" for name, text in one.options.items())
     shown = f" · <code>{safe(options, 300)}</code>" if options else ""

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 
 from flowdsl import Retry, Run, Runtime, StepStatus, log, now, sleep, step, workflow
-from flowdsl.drawing.frame import COLUMNS
+from flowdsl.drawing.dataframe import COLUMNS
 
 
 @step
@@ -134,7 +134,7 @@ def test_without_a_library_both_are_named(run: Run, monkeypatch):
             raise ImportError(name)
         return real(name, *args)
 
-    monkeypatch.setattr("flowdsl.drawing.frame.import_module", missing)
+    monkeypatch.setattr("flowdsl.drawing.dataframe.import_module", missing)
     with pytest.raises(ImportError, match="pip install pandas.*pip install polars"):
         run.to_dataframe()
     with pytest.raises(ImportError, match="pip install polars"):
