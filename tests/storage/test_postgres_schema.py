@@ -125,3 +125,15 @@ def test_only_what_is_waited_for_is_notified() -> None:
             if len(heard) == 2:
                 break
         assert heard == [topic_key("run:r")] * 2
+
+
+def test_waits_that_ended_long_ago_are_forgotten() -> None:
+    """The first wait of a process deletes the waits that ended long ago, and no others."""
+    with PostgresStorage(postgres_url()) as storage, storage._connections.connect() as ear:
+        waits = f"{storage._sql.schema}.waits"
+        ear.execute(f"INSERT INTO {waits} VALUES ('old', 0), ('new', 1e12)".encode())
+        ear.execute(f"LISTEN {storage._channel}".encode())
+        storage.wait_for_change(0, 0.0, ["run:r"])
+        next(ear.notifies(timeout=60))  # what its listener sends itself, once it has tidied up
+        topics = {topic for (topic,) in ear.execute(f"SELECT topic FROM {waits}".encode())}
+        assert topics == {"new", topic_key("run:r")}

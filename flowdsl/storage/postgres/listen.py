@@ -80,6 +80,7 @@ class Listener:
             try:
                 with self._connect() as connection:
                     connection.execute(SQL("LISTEN {}").format(Identifier(self._channel)))
+                    connection.execute(self._sql.forget_waits)
                     self.works = self._arrives(connection)
                     self._changes.say_all()  # something may have been missed before
                     while not self._closed:

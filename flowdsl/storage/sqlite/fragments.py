@@ -5,9 +5,9 @@ from collections.abc import Iterable
 __all__ = ["chunks_of", "limited", "marks", "names"]
 
 
-def names(columns: list[str], prefix: str = "") -> str:
+def names(columns: list[str]) -> str:
     """A list of columns."""
-    return ", ".join(f'{prefix}"{name}"' for name in columns)
+    return ", ".join(f'"{name}"' for name in columns)
 
 
 def marks(count: int) -> str:
