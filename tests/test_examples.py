@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import forked
 import pytest
 
 from flowdsl import Runtime
@@ -22,11 +23,11 @@ from flowdsl.testing import kill_after
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
-def start(directory: Path, script: str, *args: str, **pipes: Any) -> "subprocess.Popen[str]":
+def start(directory: Path, script: str, *args: str, **pipes: Any) -> forked.Popen:
     """Start an example that keeps its records in *directory*."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("FLOWDSL_")}
     command = [sys.executable, "-W", "error", str(EXAMPLES / script), *args]
-    return subprocess.Popen(
+    return forked.Popen(
         command, cwd=directory, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **pipes
     )
 
@@ -51,10 +52,9 @@ def flowdsl(directory: Path, *args: str, check: bool = True) -> str:
     """Run a command of flowdsl on the records in *directory*; what it printed."""
     command = [sys.executable, "-m", "flowdsl.cli", *args]
     env = {name: value for name, value in os.environ.items() if not name.startswith("FLOWDSL_")}
-    done = subprocess.run(
-        command, cwd=directory, env=env, capture_output=True, text=True, timeout=60, check=check
-    )
-    return done.stdout
+    done = forked.run(command, cwd=directory, env=env, capture_output=True, text=True, check=check)
+    stdout: str = done.stdout
+    return stdout
 
 
 def test_index_writes_the_table_and_the_plot(tmp_path: Path) -> None:
@@ -74,23 +74,23 @@ def test_index_writes_the_table_and_the_plot(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["SIGKILL", "SIGINT"])
 def test_index_continues_where_it_was_stopped(tmp_path: Path, kind: str) -> None:
     """After a kill or Ctrl-C the next call says what it replays, and executes only the rest."""
-    process = start(tmp_path, "index_stdlib.py", "--limit", "300")
+    process = start(tmp_path, "index_stdlib.py", "--limit", "130")
     assert process.stdout is not None
     for line in process.stdout:
-        if line.startswith("100 of 303 steps"):
+        if line.startswith("100 of 133 steps"):
             process.send_signal(getattr(signal, kind))
             break
     process.communicate(timeout=60)
     assert process.returncode == (130 if kind == "SIGINT" else -signal.SIGKILL)
 
-    printed = run(tmp_path, "index_stdlib.py", "--limit", "300")
+    printed = run(tmp_path, "index_stdlib.py", "--limit", "130")
     continuing = re.search(
         r"^continuing run \S+ of .*: (\d+) recorded steps are replayed$", printed, re.MULTILINE
     )
     assert continuing, printed
     replayed = int(continuing[1])
-    assert 100 <= replayed < 303
-    assert f"{303 - replayed} steps executed, {replayed} replayed." in printed
+    assert 100 <= replayed < 133
+    assert f"{133 - replayed} steps executed, {replayed} replayed." in printed
 
 
 def test_index_runs_anew_once_it_has_completed(tmp_path: Path) -> None:

@@ -2,10 +2,11 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+import forked
 
 __all__ = ["campaign"]
 
@@ -14,14 +15,13 @@ ROOT = Path(__file__).parents[2]
 
 def campaign(*arguments: str) -> dict[str, Any]:
     """The result of ``python -m tests.campaigns`` with *arguments*; its exit code has to fit."""
-    done = subprocess.run(
+    done = forked.run(
         [sys.executable, "-m", "tests.campaigns", *arguments],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
         capture_output=True,
         text=True,
         timeout=110,
-        check=False,
     )
     try:
         result: dict[str, Any] = json.loads(done.stdout)

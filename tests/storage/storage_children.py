@@ -8,6 +8,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+import forked
+
 PRELUDE = """
 import os, sys
 from flowdsl.core.records import *
@@ -31,7 +33,7 @@ class Child:
 
     def __init__(self, script: str, url: str, *arguments: object) -> None:
         command = [sys.executable, "-W", "error", "-c", PRELUDE + script, url, *map(str, arguments)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = forked.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def hear(self) -> str:
         """The next line that the child says; ``""`` when it has ended."""

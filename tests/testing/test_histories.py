@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -361,7 +362,9 @@ def test_code_that_never_comes_to_an_end_is_refused(waiting: dict[str, Any]) -> 
     def checkout(item: str, amount: int) -> None:
         stop.wait()
 
+    begun = time.monotonic()
     assert "did not come to an end" in refused(waiting, timeout=0.01)
+    assert time.monotonic() - begun < 20, "closing its runtime waits for nobody"
     stop.set()
 
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from flowdsl import Runtime, step, wait_for, workflow
+from flowdsl import Retry, Runtime, step, wait_for, workflow
 from flowdsl.core.records import Run, Step
 from flowdsl.core.status import RunStatus, StepStatus
 from flowdsl.storage import MemoryStorage
@@ -26,7 +26,7 @@ def fragile():
 @workflow(id="fragile-{n}")
 def breaks(n):
     """Fails in its step."""
-    return fragile.options(retry=None)()
+    return fragile.options(retry=Retry(attempts=1))()
 
 
 @workflow(id="asks-{n}")

@@ -147,8 +147,11 @@ class Held:
             if loop is not None:
                 asyncio.run_coroutine_threadsafe(_drained(loop), loop).result()
             if not rests:  # nobody can stop such code, so nobody waits for it
-                engine_of(self.runtime).futures.clear()
-                engine_of(self.runtime)._background.clear()
+                engine = engine_of(self.runtime)
+                engine.futures.clear()
+                engine._background.clear()
+                for state in engine.owned.executions():
+                    engine.owned.end(state.id, state)
                 raise TimeoutError(f"its code did not come to an end within {self._timeout:g} seconds")
             if self.body is not None and clock._busy <= 0 and clock._moves == before:
                 return
