@@ -36,7 +36,7 @@ def execute_here(frame: Frame, fn: Function, args: Args, kwargs: Named, callback
         if around is None:
             outcome = None, fn(*args, **kwargs)
         else:
-            outcome = None, around(_seen(frame, fn, args, kwargs, callback), lambda: fn(*args, **kwargs))
+            outcome = None, around(_view_of(frame, fn, args, kwargs, callback), lambda: fn(*args, **kwargs))
     except BaseException as error:  # whatever the user's body raises
         outcome = error, None
     finally:
@@ -88,7 +88,7 @@ class Body(Effect):
     def _sync(self) -> Result:
         return execute_here(self.frame, self.fn, self.args, self.kwargs, self.callback)
 
-    def _left(self, begun: float) -> float:
+    def _seconds_left(self, begun: float) -> float:
         """Seconds that the body has left. *begun* is when it began, on the engine's ticks."""
         left = [] if self.heart is None or self.inline else [self.heart.left()]
         if self.timeout is not None:
@@ -120,7 +120,7 @@ class Body(Effect):
         begun = engine.ticks()
         counted.enter_context(engine.busy())  # else a virtual clock skips to the limit
         threading.Thread(target=context.run, args=(work,), name="flowdsl-timeout", daemon=True).start()
-        while not box and (left := self._left(begun)) > 0:
+        while not box and (left := self._seconds_left(begun)) > 0:
             engine.clock_wait(waker, left, real=True)
             if self.heart is None or self.inline:
                 break
@@ -173,7 +173,7 @@ class Body(Effect):
         if around is None:
             coroutine: Awaitable[Value] = self.fn(*self.args, **self.kwargs)
             return coroutine
-        seen = _seen(self.frame, self.fn, self.args, self.kwargs, self.callback)
+        seen = _view_of(self.frame, self.fn, self.args, self.kwargs, self.callback)
         return around(seen, lambda: self.fn(*self.args, **self.kwargs))
 
     async def _aio_with_limits(self) -> Result:
@@ -210,7 +210,7 @@ class Body(Effect):
 
 
 @define(slots=True, eq=False)
-class _Seen(BodyView):
+class _RunBodyView(BodyView):
     """What hooks see of a body in a run. A hook can also hold the body there."""
 
     run: Execution = field(kw_only=True)
@@ -237,7 +237,7 @@ class _Seen(BodyView):
         return Stopped(self.run.stop.reason or FlowError(f"run {run_id} is about to end", run=run_id))
 
 
-def _seen(frame: Frame, fn: Function, args: Args, kwargs: Named, callback: bool) -> BodyView:
+def _view_of(frame: Frame, fn: Function, args: Args, kwargs: Named, callback: bool) -> BodyView:
     run, step = frame.run, frame.step
     shown = scope = ""
     kind: BodyKind = "step"
@@ -251,7 +251,7 @@ def _seen(frame: Frame, fn: Function, args: Args, kwargs: Named, callback: bool)
             kind, shown = "undo", run.engine.payloads.previews.value(args[0])
         elif call is not None:
             fn, shown, scope = call.operation.fn, call.shown, call.scope.id
-    return _Seen(kind, path, run.id, step, fn, args, kwargs, shown, frame.is_async, scope, run=run)
+    return _RunBodyView(kind, path, run.id, step, fn, args, kwargs, shown, frame.is_async, scope, run=run)
 
 
 class Stoppable(Effect):

@@ -325,7 +325,7 @@ class _Waiters:
 
     def append(self, waiter: Value) -> None:
         """Tell *waiter* of our future, not of the one inside it."""
-        told: Value = _Told(self._own, waiter)
+        told: Value = _WaiterRelay(self._own, waiter)
         self._own._future._waiters.append(told)
 
     def remove(self, waiter: Value) -> None:
@@ -334,7 +334,7 @@ class _Waiters:
         inside[:] = [told for told in inside if getattr(told, "waiter", told) is not waiter]
 
 
-class _Told:
+class _WaiterRelay:
     """Tells a waiter that *own* has ended."""
 
     def __init__(self, own: StepFuture[Value], waiter: Value) -> None:

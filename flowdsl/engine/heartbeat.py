@@ -43,7 +43,7 @@ def beat_of(call: Call, attempt: int) -> Step:
     )
 
 
-def _said(engine: Engine, beat: Step, details: Value) -> Step:
+def _with_details(engine: Engine, beat: Step, details: Value) -> Step:
     """*beat* after the body has said *details*."""
     now = engine.clock.now()
     payload, loaded = engine.payloads.pack(details, beat.run_id, beat.key, "details")
@@ -78,7 +78,7 @@ def last_words(call: Call, attempt: int, heart: Heart) -> tuple[Operation, ...]:
     """What has to be stored when an *attempt* has failed, so that the next one begins with its details."""
     if heart.details is None:
         return ()
-    return (PutStep(_said(call.run.engine, beat_of(call, attempt), heart.details), call.run.epoch),)
+    return (PutStep(_with_details(call.run.engine, beat_of(call, attempt), heart.details), call.run.epoch),)
 
 
 def heart_of(
@@ -95,7 +95,7 @@ def heart_of(
 
     def store(details: Value) -> None:
         if stored:
-            drive(_beats(run, _said(run.engine, beat, details)))
+            drive(_beats(run, _with_details(run.engine, beat, details)))
 
     return Heart(limit, ticks, store, details)
 

@@ -45,8 +45,8 @@ def at_once(frame: Frame, operation: Operation) -> Value:
     """Perform an *operation* that neither waits nor awaits, in any body; return its value."""
     call = identify(frame, operation)
     with crossing(call.run, call):
-        way = _way(call)
-        error, value = way if isinstance(way, tuple) else drive(way)
+        decided = _decide(call)
+        error, value = decided if isinstance(decided, tuple) else drive(decided)
     if error is not None:
         raise error
     return value
@@ -55,27 +55,27 @@ def at_once(frame: Frame, operation: Operation) -> Value:
 def perform(call: Call) -> Flow:
     """Answer *call* from its record, or execute it. Note before and after who overlaps whom."""
     try:
-        way = _entered(call) or _way(call)
-        return way if isinstance(way, tuple) else (yield from way)
+        decided = _enter(call) or _decide(call)
+        return decided if isinstance(decided, tuple) else (yield from decided)
     except (Stopped, StorageError, RuntimeError) as error:
         return _crossing(call, error)
     finally:
-        _left(call)
+        _leave(call)
 
 
 def perform_here(call: Call) -> Value:
     """As :func:`perform`, for a sync body, which waits. If nothing has to be awaited, no generator is
     made."""
     try:
-        way = _entered(call) or _way(call)
-        error, value = way if isinstance(way, tuple) else drive(way)
-        del way
+        decided = _enter(call) or _decide(call)
+        error, value = decided if isinstance(decided, tuple) else drive(decided)
+        del decided
     except (Stopped, StorageError, RuntimeError) as fault:
         error, value = _crossing(call, fault)
     except Forked as forked:
         error, value = forked.error, forked.value
     finally:
-        _left(call)
+        _leave(call)
     if error is not None:
         try:
             raise error
@@ -96,7 +96,7 @@ def _crossing(call: Call, error: Stopped | StorageError | RuntimeError) -> Resul
     return halted(call.run, python_ends(call.run.id), call), None
 
 
-def _entered(call: Call) -> Flow | Result | None:
+def _enter(call: Call) -> Flow | Result | None:
     """*call* is under way from now on, and learns whether another one overlaps it. Returns the outcome if its
     run has been told to stop."""
     run, scope = call.run, call.scope
@@ -128,18 +128,18 @@ def _entered(call: Call) -> Flow | Result | None:
         elif not run.stop.replaying:
             return run.stop.stopped(), None
     if monotonic() > run.writer.held_until:
-        return _entered_late(call)
+        return _enter_late(call)
     return None
 
 
-def _entered_late(call: Call) -> Flow:
+def _enter_late(call: Call) -> Flow:
     """The lease ran out meanwhile. Check that the run is still ours before anything begins."""
     yield from still_ours(call.run)
-    way = _way(call)
-    return way if isinstance(way, tuple) else (yield from way)
+    decided = _decide(call)
+    return decided if isinstance(decided, tuple) else (yield from decided)
 
 
-def _left(call: Call) -> None:
+def _leave(call: Call) -> None:
     """*call* has ended."""
     active, run = call.scope.active, call.run
     if run.engine.virtual:
@@ -158,7 +158,7 @@ def _counted_once(active: Iterable[UnderWay]) -> bool:
     return any(call.counts for call in active)
 
 
-def _way(call: Call) -> Flow | Result:
+def _decide(call: Call) -> Flow | Result:
     """Recorded, execute or diverged: only this asks. Gives the outcome, or the flow that leads to it."""
     run, operation = call.run, call.operation
     if not operation.recorded:

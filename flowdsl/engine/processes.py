@@ -71,16 +71,16 @@ class RemoteBody(Effect):
     def sync(self) -> Result:
         called = self.called
         if self.call.run.engine.hooks.around is None:
-            return self._there()
+            return self._execute_on_pool()
         return Body(self._raising, called.args, called.kwargs, self.frame).sync()
 
     def _raising(self, *_args: Value, **_kwargs: Value) -> Value:
-        error, value = self._there()
+        error, value = self._execute_on_pool()
         if error is not None:
             raise error
         return value
 
-    def _there(self) -> Result:
+    def _execute_on_pool(self) -> Result:
         defn, run = self.called.defn, self.call.run
         future = None
         try:

@@ -40,7 +40,7 @@ __all__ = [
     "require_python",
     "row",
     "still_ours",
-    "whole",
+    "with_buffered",
 ]
 
 _COMPLETED = StepStatus.COMPLETED
@@ -194,7 +194,7 @@ def commit(run: Execution, call: Call | None, *operations: Operation) -> Effects
     storage = run.engine.storage
     if storage.inline and not storage.shares:  # sync or async, it is called directly
         return _commit_now(run, call, operations)
-    operations, buffered = whole(run, call, operations)
+    operations, buffered = with_buffered(run, call, operations)
     if not operations:  # another branch has committed what was to be flushed here
         return 0
     try:
@@ -207,7 +207,7 @@ def commit(run: Execution, call: Call | None, *operations: Operation) -> Effects
 def _commit_now(run: Execution, call: Call | None, operations: tuple[Operation, ...]) -> int:
     writer, buffered = run.writer, 0
     if writer.buffer or writer.reopened:
-        operations, buffered = whole(run, call, operations)
+        operations, buffered = with_buffered(run, call, operations)
     if not operations:
         return 0
     try:
@@ -220,7 +220,7 @@ def _commit_now(run: Execution, call: Call | None, operations: tuple[Operation, 
     )
 
 
-def whole(
+def with_buffered(
     run: Execution, call: Call | None, operations: tuple[Operation, ...]
 ) -> tuple[tuple[Operation, ...], int]:
     """*operations* after what has to be committed with them, and how many were buffered."""

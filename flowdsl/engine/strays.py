@@ -148,7 +148,7 @@ class _LetGo(Effect):
     def __init__(self, run: Execution) -> None:
         self.run = run
 
-    def _left(self) -> bool:
+    def _any_left(self) -> bool:
         """Whether any children are left. They are told to end."""
         left = False
         for call in _calls(self.run):
@@ -161,13 +161,13 @@ class _LetGo(Effect):
         return left
 
     def sync(self) -> None:
-        if self._left():
+        if self._any_left():
             with self.run.engine.parked():
-                while self._left():
+                while self._any_left():
                     time.sleep(_LOOK)
 
     async def aio(self) -> None:
-        if self._left():
+        if self._any_left():
             with self.run.engine.parked():
-                while self._left():
+                while self._any_left():
                     await asyncio.sleep(_LOOK)

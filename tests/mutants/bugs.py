@@ -170,8 +170,8 @@ bug(
     "loaded-value-not-seen",
     "on the first run the caller sees what the body returned, on replay what was stored",
     (
-        "return self._told(attempt, loaded) def _completed(",
-        "return self._told(attempt, value)\n\n    def _completed(",
+        "return self._tell_hooks(attempt, loaded) def _completed(",
+        "return self._tell_hooks(attempt, value)\n\n    def _completed(",
     ),
     tests="tests/engine/operations/test_results.py::test_the_caller_sees_the_loaded_value_on_the_first_run_too",
 )
@@ -683,7 +683,7 @@ bug(
     "heartbeat-last-words-lost",
     "what a body said last before it failed is not there for the next attempt in another process",
     (
-        "return (PutStep(_said(call.run.engine, beat_of(call, attempt), heart.details), call.run.epoch),)",
+        "return (PutStep(_with_details(call.run.engine, beat_of(call, attempt), heart.details), call.run.epoch),)",
         "return ()",
     ),
     tests="tests/engine/operations/test_heartbeat.py",

@@ -39,7 +39,7 @@ from flowdsl.engine.execution import Execution, Frame
 from flowdsl.engine.heart import Heart
 from flowdsl.engine.heartbeat import beat_of, details_before, heart_of
 from flowdsl.engine.operations.memo import answer_with, find_memo, memo_of
-from flowdsl.engine.record import flush, halted, put, row, still_ours, whole
+from flowdsl.engine.record import flush, halted, put, row, still_ours, with_buffered
 from flowdsl.engine.registry import STEPS
 from flowdsl.engine.retries import begun_with, facts_with, go_on, next_or_outcome
 from flowdsl.engine.strays import Strays, left_behind
@@ -142,7 +142,7 @@ class StepOperation(DurableOperation):
         # Nothing is awaited or written before the first attempt of a sync body. If the storage commits at
         # once, nothing is awaited after it either. Then no generator is needed.
         attempt = self._attempt(call, 1)
-        error, value = self._here(attempt)
+        error, value = self._execute_sync(attempt)
         if error is None:
             return self._succeeded(attempt, value)
         return self._attempts(call, 1, failed=(attempt, error))
@@ -156,7 +156,9 @@ class StepOperation(DurableOperation):
         attempt = self._attempt(call, 1)
         if call.run.writer.buffer:
             yield from flush(call.run)
-        error, value = (yield from self._there(attempt)) if self.defn.is_async else self._here(attempt)
+        error, value = (
+            (yield from self._execute_async(attempt)) if self.defn.is_async else self._execute_sync(attempt)
+        )
         if error is None:
             call.run.engine.hooks.fire("on_step_complete", attempt.step, value)
         return error, value
@@ -205,10 +207,14 @@ class StepOperation(DurableOperation):
             if self.defn.transaction:
                 error, value = yield from self._in_transaction(attempt, memo_key, begun)
                 if error is None:
-                    return self._told(attempt, value)
+                    return self._tell_hooks(attempt, value)
                 failed = attempt, error
                 continue
-            error, value = (yield from self._there(attempt)) if self.defn.is_async else self._here(attempt)
+            error, value = (
+                (yield from self._execute_async(attempt))
+                if self.defn.is_async
+                else self._execute_sync(attempt)
+            )
             if error is None:
                 done = self._succeeded(attempt, value, memo_key, begun)
                 return done if isinstance(done, tuple) else (yield from done)
@@ -229,7 +235,7 @@ class StepOperation(DurableOperation):
             run.engine.hooks.fire("on_step_start", attempt.step)
         run.bodies.begin(attempt.call.key, attempt)
 
-    def _here(self, attempt: Attempt) -> Result:
+    def _execute_sync(self, attempt: Attempt) -> Result:
         """Execute a sync body. It executes in this thread unless it has limits or another place. A thread
         always drives it, so no driver is needed."""
         defn, called = self.defn, self.called
@@ -245,7 +251,7 @@ class StepOperation(DurableOperation):
         assert outcome is not None
         return outcome
 
-    def _there(self, attempt: Attempt) -> Flow:
+    def _execute_async(self, attempt: Attempt) -> Flow:
         """Execute an async body."""
         outcome: Result | None = None
         self._begins(attempt)
@@ -267,7 +273,7 @@ class StepOperation(DurableOperation):
         def records(value: Value) -> tuple[Operation, ...]:
             attempt.ended()
             record, loaded, more = self._completed(attempt, value, memo_key, begun)
-            operations, buffered = whole(run, call, (run.writer.put(record), *more))
+            operations, buffered = with_buffered(run, call, (run.writer.put(record), *more))
             made[:] = [(record, loaded, operations[:buffered])]
             return operations
 
@@ -321,8 +327,8 @@ class StepOperation(DurableOperation):
         record, loaded, more = self._completed(attempt, value, memo_key, begun)
         stored = put(attempt.call, record, *more)
         if stored:
-            return self._known(attempt, loaded, stored)
-        return self._told(attempt, loaded)
+            return self._tell_when_stored(attempt, loaded, stored)
+        return self._tell_hooks(attempt, loaded)
 
     def _completed(
         self, attempt: Attempt, value: Value, memo_key: str, begun: tuple[float, ...]
@@ -348,11 +354,11 @@ class StepOperation(DurableOperation):
             return record, loaded, (PutMemo(memo_of(run, defn, memo_key, record, payload)),)
         return record, loaded, ()
 
-    def _known(self, attempt: Attempt, loaded: Value, stored: Effects[None]) -> Flow:
+    def _tell_when_stored(self, attempt: Attempt, loaded: Value, stored: Effects[None]) -> Flow:
         yield from stored
-        return self._told(attempt, loaded)
+        return self._tell_hooks(attempt, loaded)
 
-    def _told(self, attempt: Attempt, loaded: Value) -> Result:
+    def _tell_hooks(self, attempt: Attempt, loaded: Value) -> Result:
         """Tell the hooks: the result is durable."""
         run = attempt.run
         if run.failures.open:

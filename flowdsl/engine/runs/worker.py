@@ -177,7 +177,7 @@ class Worker:
         """Fire and take what is due. Returns for how many seconds nothing is due."""
         storage = self._engine.storage
         known = self._known()
-        self._say(started_at)
+        self._report(started_at)
         tick = fire_due(self._engine, storage.list_schedules(), known, self._damaged)
         again = self._sign_at
         self._running = {run_id: future for run_id, future in self._running.items() if not future.done()}
@@ -207,7 +207,7 @@ class Worker:
         taken = [QUEUES_TOPIC] if self._queues is None else map(queue_topic, self._queues)
         return [self._topic, SCHEDULES_TOPIC, GIVEN_BACK_TOPIC, *taken]
 
-    def _say(self, started_at: float) -> None:
+    def _report(self, started_at: float) -> None:
         """Report that this worker lives."""
         now = self._engine.storage.now()
         if now < self._sign_at:
