@@ -12,7 +12,7 @@ is a breaking change.
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Any
+from typing import Any, cast
 
 from flowdsl.core.naming import main_name
 
@@ -106,6 +106,13 @@ def step_key(content: bytes, occurrence: int = 0) -> str:
     return blake2b(b"flowdsl again %d:%b" % (occurrence, content), digest_size=_DIGEST_SIZE).hexdigest()
 
 
+@lru_cache(maxsize=4096)
+def _begun_run(path: str, version: str) -> Any:
+    """As :func:`_begun`, for a run."""
+    head = b"flowdsl run %d " % ENCODING_VERSION + _framed(path, version)
+    return blake2b(head, digest_size=_DIGEST_SIZE)
+
+
 def run_key(path: str, version: str, canonical: bytes) -> str:
     """Give the key under which runs of the same workflow and arguments are numbered, as 40 hex digits.
 
@@ -115,8 +122,9 @@ def run_key(path: str, version: str, canonical: bytes) -> str:
     >>> len(run_key("shop.checkout", "", b""))
     40
     """
-    head = b"flowdsl run %d " % ENCODING_VERSION + _framed(path, version)
-    return blake2b(head + canonical, digest_size=_DIGEST_SIZE).hexdigest()
+    digest = _begun_run(path, version).copy()
+    digest.update(canonical)
+    return cast(str, digest.hexdigest())
 
 
 def branch_scope(scope: str, kind: str, ordinal: int, index: int) -> str:

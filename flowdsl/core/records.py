@@ -5,7 +5,7 @@ Times are seconds since the Unix epoch, UTC. ``lease_until`` is on the storage's
 runtime's.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -28,6 +28,7 @@ __all__ = [
     "WorkerRow",
     "changed",
     "fields_of",
+    "run_from",
     "step_of",
 ]
 
@@ -107,10 +108,18 @@ def changed(run: Run, changes: Mapping[str, Any]) -> Run:
     >>> changed(Run(id="a", workflow="w", key="k"), {"number": 2}).number
     2
     """
-    if not _RUN_FIELDS.issuperset(changes):
-        raise TypeError(f"not a field of Run: {', '.join(sorted(set(changes) - _RUN_FIELDS))}")
+    values = {**run.__dict__, **changes}
+    if len(values) != len(_RUN_FIELDS):
+        raise TypeError(f"not a field of Run: {', '.join(sorted(set(changes).difference(_RUN_FIELDS)))}")
     made = object.__new__(Run)
-    object.__setattr__(made, "__dict__", {**run.__dict__, **changes})  # half as large as one filled in place
+    object.__setattr__(made, "__dict__", values)  # half as large as one filled in place
+    return made
+
+
+def run_from(values: Sequence[Any]) -> Run:
+    """A run from all its fields in order, as a database gives them. Quicker than ``Run(*values)``."""
+    made = object.__new__(Run)
+    object.__setattr__(made, "__dict__", dict(zip(_RUN_FIELDS, values, strict=True)))
     return made
 
 
@@ -314,4 +323,4 @@ def fields_of(row: type[Any]) -> dict[str, Any]:
     return {one.name: one.default for one in fields(row)}
 
 
-_RUN_FIELDS = frozenset(fields_of(Run))
+_RUN_FIELDS = tuple(fields_of(Run))

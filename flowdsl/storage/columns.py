@@ -25,6 +25,7 @@ from flowdsl.core.records import (
     Tags,
     WorkerRow,
     fields_of,
+    run_from,
 )
 from flowdsl.core.status import RunStatus
 from flowdsl.errors import CorruptPayload
@@ -106,7 +107,7 @@ def _encode_keys(keys: tuple[str, ...]) -> str:
 
 
 _ENCODE: dict[str, Callable[[Any], Any]] = {
-    "status": lambda status: RunStatus(status).value,
+    "status": lambda status: (status if type(status) is RunStatus else RunStatus(status))._value_,
     "tags": _encode_tags,
     "open_failures": _encode_keys,
 }
@@ -180,7 +181,7 @@ def run_of(row: Row) -> Run:
         raise CorruptPayload(f"run {run_id!r} is damaged in the database: {error!r}", run=run_id) from error
     values[_RETRYABLE] = values[_RETRYABLE] == 1
     values[_PRUNED] = values[_PRUNED] == 1
-    return Run(*values)
+    return run_from(values)
 
 
 class StoredRun(NamedTuple):

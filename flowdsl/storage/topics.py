@@ -1,6 +1,6 @@
 """Topics of runs, queues and schedules. Whoever waits for a change names some, and is told of those."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 
 from flowdsl.storage.operations import (
     AddSignal,
@@ -62,27 +62,33 @@ def topics_of(operations: Iterable[Operation]) -> list[str]:
     return []
 
 
-def _topics_of(op: Operation) -> Iterator[str]:
+def _topics_of(op: Operation) -> Sequence[str]:
     match op:
         case UpdateRun():  # this and the next are what every run makes, so they are asked for first
-            if op.release or "cancel_requested" in op.changes or "status" in op.changes:
-                yield run_topic(op.run_id)
-            if op.release and "status" not in op.changes:
-                yield GIVEN_BACK_TOPIC
-            if op.changes.get("queue") is not None:
-                yield from (queue_topic(op.changes["queue"]), QUEUES_TOPIC)
+            return _topics_of_update(op)
         case OpenRun():
-            if op.run.queue is not None:
-                yield from (queue_topic(op.run.queue), QUEUES_TOPIC)
+            return () if op.run.queue is None else (queue_topic(op.run.queue), QUEUES_TOPIC)
         case PutQueue():
-            yield from (queue_topic(op.row.name), QUEUES_TOPIC)
+            return queue_topic(op.row.name), QUEUES_TOPIC
         case DropQueue():
-            yield from (queue_topic(op.name), QUEUES_TOPIC)
+            return queue_topic(op.name), QUEUES_TOPIC
         case PutSchedule() | DropSchedule():
-            yield SCHEDULES_TOPIC
+            return (SCHEDULES_TOPIC,)
         case AddSignal():
-            yield run_topic(op.signal.run_id)
+            return (run_topic(op.signal.run_id),)
         case Publish():
-            yield run_topic(op.item.run_id)
+            return (run_topic(op.item.run_id),)
         case ClaimRun() | Reply() | Restart() | DeleteRun():
-            yield run_topic(op.run_id)
+            return (run_topic(op.run_id),)
+    return ()
+
+
+def _topics_of_update(op: UpdateRun) -> list[str]:
+    topics, ends = [], "status" in op.changes
+    if op.release or ends or "cancel_requested" in op.changes:
+        topics.append(run_topic(op.run_id))
+    if op.release and not ends:
+        topics.append(GIVEN_BACK_TOPIC)
+    if op.changes.get("queue") is not None:
+        topics += (queue_topic(op.changes["queue"]), QUEUES_TOPIC)
+    return topics

@@ -9,9 +9,8 @@ from itertools import islice
 
 from attrs import define, field
 
-from flowdsl.core.ownership import FOUND_AT_MOST, may_continue
+from flowdsl.core.ownership import FOUND_AT_MOST, LIVE, may_continue
 from flowdsl.core.records import Run
-from flowdsl.core.status import RunStatus
 
 __all__ = ["NumberedRuns"]
 
@@ -47,6 +46,19 @@ class NumberedRuns:
             if not group and group is not self.failed:
                 del self.live[run.owner]
 
+    def replace(self, before: Run, after: Run) -> None:
+        """A run was entered as *before*, and is *after* now. Its number stays."""
+        if before.number is None:
+            return
+        mark = (before.number, before.id)
+        was, now = self._group(before), self._group(after)
+        if was is not None:
+            del was[bisect_left(was, mark)]
+        if now is not None:
+            insort(now, mark)
+        if was is not None and not was and was is not self.failed:
+            del self.live[before.owner]
+
     def oldest(self, skip_owners: tuple[str, ...]) -> list[str]:
         """Ids of the oldest runs that a call may continue."""
         groups = [group for owner, group in self.live.items() if owner not in skip_owners]
@@ -56,6 +68,6 @@ class NumberedRuns:
         return [run_id for _, run_id in islice(heapq.merge(*oldest), FOUND_AT_MOST)]
 
     def _group(self, run: Run) -> list[tuple[int, str]] | None:
-        if run.status in (RunStatus.PENDING, RunStatus.RUNNING):
+        if run.status in LIVE:
             return self.live.setdefault(run.owner, [])
         return self.failed if may_continue(run, ()) else None

@@ -6,9 +6,9 @@ Whoever reads or changes a table holds the lock of the storage.
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from attrs import define, evolve, field
+from attrs import define, evolve
 
-from flowdsl.core.ownership import own_tags
+from flowdsl.core.ownership import LIVE, own_tags
 from flowdsl.core.records import (
     Item,
     Memo,
@@ -20,7 +20,6 @@ from flowdsl.core.records import (
     WorkerRow,
     changed,
 )
-from flowdsl.core.status import RunStatus
 from flowdsl.storage.memory.numbered import NumberedRuns
 from flowdsl.storage.outcomes import Fenced, Missing
 
@@ -29,7 +28,7 @@ __all__ = ["RunData", "Tables", "copy_of"]
 _MISSING = Missing()
 
 
-@define(slots=True)
+@define(slots=True, init=False)
 class RunData:
     """A run with all that belongs to it.
 
@@ -41,12 +40,19 @@ class RunData:
 
     run: Run
     nonce: str
-    steps: dict[str, tuple[int, Step]] = field(factory=dict)
-    last: int = 0
-    signals: dict[str, Signal] = field(factory=dict)
-    unread: dict[str, None] = field(factory=dict)
-    sent: dict[tuple[str, str], int] = field(factory=dict)
-    channels: dict[str, dict[int, Item]] = field(factory=dict)
+    steps: dict[str, tuple[int, Step]]
+    last: int
+    signals: dict[str, Signal]
+    unread: dict[str, None]
+    sent: dict[tuple[str, str], int]
+    channels: dict[str, dict[int, Item]]
+
+    def __init__(self, run: Run, nonce: str) -> None:
+        self.run = run
+        self.nonce = nonce
+        self.last = 0
+        self.steps, self.signals, self.unread = {}, {}, {}
+        self.sent, self.channels = {}, {}
 
     def append(self, step: Step) -> int:
         """Put *step* at the end of the journal. Returns its ``seq``."""
@@ -129,9 +135,17 @@ class Tables:
         """Set fields of a run."""
         if "tags" in changes:
             changes["tags"] = own_tags(changes["tags"])
-        self._leave(data.run)
-        data.run = changed(data.run, changes)
-        self._enter(data.run)
+        before = data.run
+        data.run = after = changed(before, changes)
+        if (before.key, before.number) != (after.key, after.number):
+            self._leave(before)
+            self._enter(after)
+            return
+        self._unfinished.pop(after.id, None)
+        if after.status in LIVE:
+            self._unfinished[after.id] = None
+        if after.number is not None:
+            self._numbered[after.key].replace(before, after)
 
     def take(self, data: RunData, changes: dict[str, Any], nonce: str) -> None:
         """Set fields of a run that a claim with this *nonce* takes."""
@@ -155,7 +169,7 @@ class Tables:
         return self._last_signal
 
     def _enter(self, run: Run) -> None:
-        if run.status in (RunStatus.PENDING, RunStatus.RUNNING):
+        if run.status in LIVE:
             self._unfinished[run.id] = None
         if run.number is not None:
             self.numbered(run.key).add(run)

@@ -26,13 +26,16 @@ def require_limit(limit: int | None) -> None:
 def an_id(what: str, *names: str) -> Callable[[Any, "Attribute[Any]", Any], None]:
     """A validator: the value is an id, or these attributes of it are."""
 
-    def check(_: Any, __: "Attribute[Any]", value: Any) -> None:
-        if not names:
-            require_id(value, what)
-        for name in names:
-            require_id(getattr(value, name), f"{what} {name}".replace("run_id", "run id"))
+    labels = [(name, f"{what} {name}".replace("run_id", "run id")) for name in names]
 
-    return check
+    def check_attributes(_: Any, __: "Attribute[Any]", value: Any) -> None:
+        for name, label in labels:
+            require_id(getattr(value, name), label)
+
+    def check_value(_: Any, __: "Attribute[Any]", value: Any) -> None:
+        require_id(value, what)
+
+    return check_attributes if labels else check_value
 
 
 def an_address(step: Step) -> None:

@@ -6,7 +6,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from attrs import field, frozen
+from attrs import define, field, frozen, setters
 
 from flowdsl.core.records import Run
 from flowdsl.core.status import RunStatus
@@ -15,7 +15,7 @@ from flowdsl.storage.operations.checks import an_id, settable
 __all__ = ["ClaimNext", "ClaimRun", "DeleteRun", "OpenRun", "Restart", "UpdateRun"]
 
 
-@frozen(slots=True)
+@define(slots=True, unsafe_hash=True, on_setattr=setters.NO_OP)  # every run makes one: it is not frozen
 class OpenRun:
     """Insert a run owned by ``run.owner`` with a lease of *lease* seconds, or find the one to continue.
 
@@ -101,7 +101,7 @@ class ClaimNext:
     skip: tuple[str, ...] = ()
 
 
-@frozen(slots=True)
+@define(slots=True, unsafe_hash=True, on_setattr=setters.NO_OP)  # every run makes one: it is not frozen
 class UpdateRun:
     """Set fields of a run. *changes* maps names of :class:`~flowdsl.core.records.Run` fields (those in
     ``RUN_FIELDS``) to values.
