@@ -5,16 +5,19 @@ exception lets it: a frozen dataclass raises. Then that error would arrive in pl
 of ours is made by ``contextlib``.
 """
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import wraps
 from types import TracebackType
-from typing import Any, Generic, ParamSpec, TypeVar, cast
+from typing import Any, Generic, ParamSpec, TypeVar
 
 __all__ = ["block"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+_ENDED = object()
 
 
 class _Block(AbstractContextManager[T], Generic[T]):
@@ -23,20 +26,21 @@ class _Block(AbstractContextManager[T], Generic[T]):
     __slots__ = ("_around",)
 
     def __init__(self, around: Iterator[T]) -> None:
-        self._around = cast("Generator[T, None, None]", around)
+        self._around: Any = around  # it is a generator
 
     def __enter__(self) -> T:
-        return next(self._around)
+        entered: T = next(self._around)
+        return entered
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, frames: TracebackType | None
     ) -> bool:
         around = self._around
         try:
-            if error is None:
-                next(around)
-            else:
+            if error is not None:
                 around.throw(error)
+            elif next(around, _ENDED) is _ENDED:
+                return False
         except StopIteration as end:
             return error is not None and end is not error
         except BaseException as raised:  # whatever the block raises, or raises in its place

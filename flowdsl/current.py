@@ -91,12 +91,13 @@ class Current(Generic[R]):
 
     def find(self) -> R | None:
         """The runtime that is meant here, ``None`` where there is none yet."""
-        found = self.entered_in_body()
         body = _executing()
-        if found is None and body is not None:
-            found = next((one for one in self._open if self._engine_of(one) is body.engine), None)
-        if found is not None:
-            return found
+        if body is not None:
+            found = self.entered_in_body()
+            if found is None:
+                found = next((one for one in self._open if self._engine_of(one) is body.engine), None)
+            if found is not None:
+                return found
         here = self._here.get()
         if here is not None and here.runtime in self._open:
             return here.runtime

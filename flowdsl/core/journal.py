@@ -82,13 +82,14 @@ class Journal:
     def __init__(
         self, steps: Iterable[Step] = (), *, open_failures: Iterable[str] = (), floor: int = 0
     ) -> None:
-        self._steps = {step.key: step for step in steps}
+        self._steps = {step.key: step for step in steps} if steps else {}
         self.get = self._steps.get  # key → its record, whatever the status, or None
         self._used: set[str] = set()
         # A failure that was executed again is no longer open. The process may have died before the run ended.
-        self._open = {
-            key for key in open_failures if key in self._steps and self._steps[key].status is _FAILED
-        }
+        self._open: set[str] = set()
+        for key in open_failures:
+            if key in self._steps and self._steps[key].status is _FAILED:
+                self._open.add(key)
         self._floor = floor
         self._positions: dict[tuple[str, str, int], Step] | None = None
 
@@ -222,6 +223,8 @@ class Journal:
     def unused(self) -> list[Step]:
         """Closed records that no call of this execution asked for. Records of callbacks are left out, and
         those under a scope that its own record answered."""
+        if self._steps.keys() <= self._used:  # as after most executions
+            return []
         unused = [
             step
             for step in self

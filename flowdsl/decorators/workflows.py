@@ -8,10 +8,17 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, Unpack, cast, overload
 
 from flowdsl.decorators.options import CallOptions
-from flowdsl.decorators.wrapper import BoundFunction, BoundWrapper, CallOf, Function, Wrapper, annotations_of
-from flowdsl.engine.definitions import Decorated, Invocation, WorkflowDef
+from flowdsl.decorators.wrapper import (
+    BoundFunction,
+    BoundWrapper,
+    CallOf,
+    Function,
+    Wrapper,
+    annotations_of,
+)
+from flowdsl.engine.definitions import Decorated, Invocation, WorkflowDef, invocation_of
 from flowdsl.engine.effects import named, run_async, run_sync
-from flowdsl.engine.execution import Frame, current, outside_runs
+from flowdsl.engine.execution import Frame, current, outside_runs, restore
 from flowdsl.engine.operations.mode import refuse_mixing
 from flowdsl.engine.option_checks import checked_tags, checked_timeout
 from flowdsl.engine.runs.child import call_child, start_child
@@ -175,17 +182,19 @@ def _call(called: Invocation[WorkflowDef], options: dict[str, Any]) -> Any:
         name = defn.path.rpartition(".")[2]
         raise TypeError(f"a detached run is not waited for: write {name}.options(detached=True).start(…)")
     if frame is None:
-        engine, defn = current_engine(), called.defn
+        engine = current_engine()
         __tracebackhide__ = True
+        outside = current.set(None)
         try:
-            with outside_runs():
-                asked = request(engine, called, **options)
-                if defn.is_async:
-                    return named(run_awaited(engine, asked), defn.path)
-                return run_to_end(engine, asked)
+            asked = request(engine, called, **options)
+            if defn.is_async:
+                return named(run_awaited(engine, asked), defn.path)
+            return run_to_end(engine, asked)
         except BaseException as error:  # only its traceback is changed
             trim(error)
             raise
+        finally:
+            restore(outside)
     if defn.is_async is not frame.is_async:
         refuse_mixing(
             frame, defn.is_async, "workflow", defn.path, f"`{defn.path.rpartition('.')[2]}.start(…).result()`"
@@ -204,7 +213,7 @@ def _enqueue(called: Invocation[WorkflowDef], options: dict[str, Any], place: Pl
 
 
 def _only_for_enqueue(options: dict[str, Any]) -> None:
-    given = [name for name in PLACES if name in options]
+    given = [name for name in options if name in PLACES] if options else []
     if given:
         raise TypeError(f"{', '.join(given)}= say where a run waits for a worker: write .enqueue(…)")
 
@@ -265,22 +274,32 @@ class Workflow(_WorkflowCalls[P, R], Wrapper, Function):
         def __get__(self, instance: object, owner: type[Any] | None = None, /) -> Workflow[P, R]: ...
         def __get__(self, instance: Any, owner: Any = None, /) -> Any: ...
 
+    else:
+        __getattribute__ = object.__getattribute__  # what wrapt's does, at a third of the price
+
     @property
     def _defn(self) -> WorkflowDef:
         return self._self_defn  # type: ignore[no-any-return]
 
     def invocation(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Invocation[WorkflowDef]:
         """A call of it."""
-        defn, fn, receiver = self._self_defn, self.__wrapped__, None
-        if args and defn.is_receiver(args[0]):  # by a decorator above
-            receiver, args = args[0], args[1:]
-            fn = MethodType(fn, receiver)
-        return Invocation(defn, fn, receiver, args, kwargs)
+        return _invocation(self._self_defn, self.__wrapped__, args, kwargs)
 
     def _self_call(self, wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        defn = self._self_defn
         if instance is None:
-            return _call(self.invocation(args, kwargs), {})
-        return _call(Invocation(self._self_defn, wrapped, instance, args, kwargs), {})
+            return _call(_invocation(defn, wrapped, args, kwargs), {})
+        return _call(Invocation(defn, wrapped, instance, args, kwargs), {})
+
+
+def _invocation(
+    defn: WorkflowDef, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Invocation[WorkflowDef]:
+    receiver = None
+    if args and defn.is_receiver(args[0]):  # by a decorator above
+        receiver, args = args[0], args[1:]
+        fn = MethodType(fn, receiver)
+    return invocation_of((defn, fn, receiver, args, kwargs))
 
 
 class BoundWorkflow(_WorkflowCalls[P, R], BoundWrapper, BoundFunction):

@@ -117,7 +117,7 @@ class CallOf:
 
     def __call__(self, wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         wrapper: Any = self._wrapper()
-        return wrapper._self_call(wrapped, instance, args, kwargs)
+        return type(wrapper)._self_call(wrapper, wrapped, instance, args, kwargs)
 
 
 class Wrapper(Decorated):

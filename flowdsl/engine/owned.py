@@ -14,15 +14,34 @@ The implementation
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
-from flowdsl.blocks import block
 from flowdsl.core.records import Run
 from flowdsl.engine.owner import new_owner, register_here
 
 __all__ = ["Owned"]
 
 E = TypeVar("E")
+
+
+_Mark: TypeAlias = tuple[str, str, bool]
+"""Who is about to own a run, its id (``""``: any), and whether that is a prefix, which a number follows."""
+
+
+class _Taking:
+    """Keeps a mark among *marks* for the length of a block."""
+
+    __slots__ = ("_mark", "_marks")
+
+    def __init__(self, marks: list[_Mark], mark: _Mark) -> None:
+        self._marks = marks
+        self._mark = mark
+
+    def __enter__(self) -> None:
+        self._marks.append(self._mark)
+
+    def __exit__(self, *_: object) -> None:
+        self._marks.remove(self._mark)
 
 
 class Owned(Generic[E]):
@@ -33,7 +52,7 @@ class Owned(Generic[E]):
         self._lock = threading.Lock()
         self._runs: dict[str, E | None] = {}
         self._cancelled: set[str] = set()
-        self._taking: list[tuple[str, str, bool]] = []
+        self._taking: list[_Mark] = []
         self._watchers: list[Callable[[], None]] = []
         self._hurried: list[Callable[[], None]] = []
         self.owner = ""
@@ -51,25 +70,13 @@ class Owned(Generic[E]):
         self.owner = owner
         register_here(token, executes)
 
-    @block
-    def taking(self, run: Run) -> Iterator[None]:
-        """A commit is under way that may make *run*, or the next number of it, ours."""
-        mark = (self.owner, run.id, run.number == 0)
-        self._taking.append(mark)
-        try:
-            yield
-        finally:
-            self._taking.remove(mark)
+    def taking(self, run: Run) -> "_Taking":
+        """In this block a commit is under way that may make *run*, or the next number of it, ours."""
+        return _Taking(self._taking, (self.owner, run.id, run.number == 0))
 
-    @block
-    def taking_any(self) -> Iterator[None]:
-        """A commit is under way that may make any run ours."""
-        mark = (self.owner, "", False)
-        self._taking.append(mark)
-        try:
-            yield
-        finally:
-            self._taking.remove(mark)
+    def taking_any(self) -> "_Taking":
+        """In this block a commit is under way that may make any run ours."""
+        return _Taking(self._taking, (self.owner, "", False))
 
     def _takes(self, owner: str, run_id: str) -> bool:
         return any(

@@ -180,6 +180,8 @@ class Stop:
         self._halt_children(error, outside=True)
 
     def _halt_children(self, error: FlowError, outside: bool) -> None:
+        if not self._children:  # a child that is adopted from now on looks for the reason itself
+            return
         with self._lock:
             children = [child for child in self._children if not child.being_undone]
         for child in children:
@@ -334,6 +336,8 @@ class Stop:
 
     def wake(self) -> None:
         """Wake everything that waits. It then looks again."""
+        if not self._wakers:  # whoever waits from now on looks first
+            return
         with self._lock:
             wakers = list(self._wakers)
         for waker in wakers:

@@ -508,8 +508,8 @@ bug(
     "child-by-chance",
     "after a crash a call has another child",
     (
-        'wanted = evolve(wanted, id=f"{call.run.origin}/{call.key[:16]}{again}"',
-        'import os\n        wanted = evolve(wanted, id=f"{call.run.origin}/{os.urandom(4).hex()}{again}"',
+        'wanted = changed(wanted, {"id": f"{call.run.origin}/{call.key[:16]}{again}"',
+        'import os\n        wanted = changed(wanted, {"id": f"{call.run.origin}/{os.urandom(4).hex()}{again}"',
     ),
     tests="tests/engine/operations/test_branches.py::test_one_child_for_each_call_across_crashes",
 )
@@ -749,7 +749,7 @@ bug(
     "generation-keeps-its-epoch",
     "what the former generation of a run has under way lands in the journal of the next",
     ('"generation": run.generation + 1, "epoch": run.epoch + 1}', '"generation": run.generation + 1}'),
-    ("begun = evolve(record, epoch=record.epoch + 1, **changes)", "begun = evolve(record, **changes)"),
+    ('begun = changed(record, {**changes, "epoch": record.epoch + 1})', "begun = changed(record, changes)"),
     tests="tests/engine/operations/test_continue_as_new.py",
 )
 bug(

@@ -14,10 +14,9 @@ The implementation
 
 import logging
 from collections.abc import Mapping
+from typing import NamedTuple
 
-from attrs import evolve, frozen
-
-from flowdsl.core.records import Run
+from flowdsl.core.records import Run, changed
 from flowdsl.core.status import RunStatus
 from flowdsl.engine.effects import Commit, Effects, Read
 from flowdsl.engine.engine import Engine
@@ -43,15 +42,13 @@ _LOOK = 0.5  # longest time between two looks at a run that somebody else execut
 _ENDED = (RunStatus.COMPLETED, RunStatus.CANCELLED)
 
 
-@frozen
-class Acquired:
+class Acquired(NamedTuple):
     """The outcome of :func:`acquire`: a run that is ours (``owned``), new or continued, or one that has
     ended."""
 
     run: Run
     owned: bool
     continued: bool = False
-    counted: bool = False  # whether a virtual clock already counts it as runnable
     action: str = "continue"  # its name in the audit, if it is continued
 
 
@@ -106,7 +103,7 @@ def open_now(
 
 def _open(engine: Engine, wanted: Run, fresh: bool, skip: tuple[str, ...]) -> Effects[Opened | Found]:
     if wanted.owner != engine.owned.owner:
-        wanted = evolve(wanted, owner=engine.owned.owner)
+        wanted = changed(wanted, {"owner": engine.owned.owner})
     with engine.owned.taking(wanted):
         (outcome,) = yield Commit(engine, (OpenRun(wanted, engine.lease, fresh, skip, engine.nonce()),))
         if isinstance(outcome, Opened):

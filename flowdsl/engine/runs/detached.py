@@ -6,11 +6,9 @@ parent: its starter neither cancels nor undoes it.
 
 import contextvars
 
-from attrs import evolve
-
 from flowdsl.core.facts import ChildRun
 from flowdsl.core.kinds import START
-from flowdsl.core.records import Step
+from flowdsl.core.records import Step, changed
 from flowdsl.engine.call import Call, Operation
 from flowdsl.engine.definitions import Invocation, WorkflowDef
 from flowdsl.engine.effects import Flow
@@ -50,7 +48,7 @@ class StartDetached(Operation):
         """The run that *call* asks for."""
         run = call.run
         asked = request_in(call, self._called, self._options)
-        return evolve(asked, wanted=evolve(asked.wanted, started_by=run.id), ancestors=())
+        return asked._replace(wanted=changed(asked.wanted, {"started_by": run.id}), ancestors=())
 
     def execute(self, call: Call, prior: Step | None) -> Flow:
         run, engine = call.run, call.run.engine

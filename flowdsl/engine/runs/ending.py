@@ -44,6 +44,7 @@ __all__ = ["ended", "release", "undo_on"]
 logger = logging.getLogger("flowdsl")
 
 _ON_COMPLETE, _ON_ERROR = CALLBACKS
+_COMPLETED = RunStatus.COMPLETED
 
 
 def ended(state: Execution, handle: Handle, error: BaseException | None, value: Value) -> Flow:
@@ -167,12 +168,12 @@ def _completed(state: Execution, handle: Handle, value: Value) -> Flow:
     if unused:
         _report_unused(state, unused)
     changes = {
-        "status": RunStatus.COMPLETED, "result": payload,
+        "status": _COMPLETED, "result": payload,
         "result_preview": engine.payloads.previews.value(value), "error": None, "error_preview": "",
         "open_failures": (), "finished_at": engine.clock.now(),
     }  # fmt: skip
     if defn is not None and defn.on_complete is not None:
-        ending = handle.ending(RunStatus.COMPLETED, (None, loaded))
+        ending = handle.ending(_COMPLETED, (None, loaded))
         yield from _callback(state, defn.on_complete, _ON_COMPLETE, ending)
         if state.stop.reason is not None:
             return (yield from _stopped(state, handle, state.stop.reason))

@@ -14,7 +14,7 @@ from flowdsl.core.durations import seconds
 from flowdsl.core.facts import ChildRun
 from flowdsl.core.kinds import START
 from flowdsl.core.queues import DEFAULT
-from flowdsl.core.records import Run, Step
+from flowdsl.core.records import Run, Step, changed
 from flowdsl.core.status import RunStatus
 from flowdsl.engine.call import Call, Operation
 from flowdsl.engine.definitions import Invocation, WorkflowDef
@@ -94,16 +94,18 @@ def pending_row(engine: Engine, called: Invocation[WorkflowDef], options: Named,
     """The row of a run that waits for a worker."""
     now = engine.storage.now()
     wait = max(place.delay, place.debounce or 0.0)
-    return evolve(
+    return changed(
         request(engine, called, **options).wanted,
-        status=RunStatus.PENDING,
-        owner=None,
-        queue=place.queue,
-        priority=place.priority,
-        partition=place.partition,
-        dedup=place.dedup,
-        serial=place.serial,
-        not_before=now + wait if wait else None,
+        {
+            "status": RunStatus.PENDING,
+            "owner": None,
+            "queue": place.queue,
+            "priority": place.priority,
+            "partition": place.partition,
+            "dedup": place.dedup,
+            "serial": place.serial,
+            "not_before": now + wait if wait else None,
+        },
     )
 
 
@@ -207,8 +209,8 @@ class Enqueue(Operation):
         row = pending_row(engine, self._called, self._options, self._place)
         if row.number is not None:
             again = f"~{call.generation}" if call.generation else ""
-            row = evolve(row, id=f"{run.origin}/{call.key[:16]}{again}", number=None)
-        row = evolve(row, started_by=run.id)
+            row = changed(row, {"id": f"{run.origin}/{call.key[:16]}{again}", "number": None})
+        row = changed(row, {"started_by": run.id})
         with crossing(run, call):
             run_id = yield from put(engine, row, self._called, self._place)
         return (yield from complete(call, run_id, ChildRun(run_id)))

@@ -18,11 +18,9 @@ import logging
 from collections.abc import Callable
 from contextlib import nullcontext
 
-from attrs import evolve
-
 from flowdsl.core.journal import Journal
 from flowdsl.core.kinds import AUDIT
-from flowdsl.core.records import Run, Step
+from flowdsl.core.records import Run, Step, changed
 from flowdsl.engine.audit import CLEANUP, audit
 from flowdsl.engine.body import Body, Stoppable
 from flowdsl.engine.definitions import Invocation, WorkflowDef
@@ -49,6 +47,8 @@ from flowdsl.storage.base import Restart
 __all__ = ["edge", "execute", "run_awaited", "run_to_end", "whole"]
 
 logger = logging.getLogger("flowdsl")
+
+_COUNTED = nullcontext()  # a virtual clock counts the run already, or there is none
 
 
 def edge(flow: Flow) -> Flow:
@@ -113,15 +113,16 @@ def whole(
     if not acquired.owned:
         found()
         return outcome_of(engine, acquired.run)
-    return (yield from execute(engine, asked, evolve(acquired, counted=counted)))
+    return (yield from execute(engine, asked, acquired, counted=counted))
 
 
-def execute(engine: Engine, asked: Request, acquired: Acquired) -> Flow:
-    """Execute a run of ours from its journal on, generation by generation, until it ends."""
-    record, called = acquired.run, asked.called
+def execute(engine: Engine, asked: Request, acquired: Acquired, *, counted: bool = False) -> Flow:
+    """Execute a run of ours from its journal on, generation by generation, until it ends. *counted*: a
+    virtual clock counts the run as one that can run."""
+    record, called, continued = acquired.run, asked.called, acquired.continued
     steps: list[Step] = []
-    parts: dict[type, object] = {}
-    if acquired.continued:
+    parts: dict[type, object] | None = None
+    if continued:
         try:
             found = yield Read(engine.storage, lambda: _stored(engine, record))
             steps, channels, called = found[0], found[1], _stored_call(engine, record, called)
@@ -137,20 +138,21 @@ def execute(engine: Engine, asked: Request, acquired: Acquired) -> Flow:
     frame = current.get()
     journal = Journal(steps, open_failures=record.open_failures, floor=record.floor)
     state = Execution(engine, record, journal, asked.defn, None if frame is None else frame.run, called)
-    state.inherit(parts)
+    if parts is not None:
+        state.inherit(parts)
     if engine.owned.begin(record.id, state):
         state.stop.halt(RunCancelled(f"run {record.id} was cancelled", run=record.id))
     handle = engine.make_handle(record)
-    if acquired.continued:
+    if continued:
         _tell(state, acquired.action)
         warn_of_version(record, asked.defn)
-    counted = acquired.counted or frame is not None or not engine.virtual
-    with nullcontext() if counted else engine.busy():
+    counted = counted or frame is not None or not engine.virtual
+    with _COUNTED if counted else engine.busy():
         while True:
-            ended = yield from _generation(state, handle, acquired, asked.cleans_up)
+            ended = yield from _generation(state, handle, continued, asked.cleans_up)
             if not isinstance(ended, Execution):
                 return ended
-            state, acquired = ended, evolve(acquired, run=ended.record, continued=False)
+            state, continued = ended, False
 
 
 def _tell(state: Execution, action: str) -> None:
@@ -179,7 +181,7 @@ def _stored_call(engine: Engine, record: Run, called: Invocation[WorkflowDef]) -
 
 
 def _generation(
-    state: Execution, handle: Handle, acquired: Acquired, cleans_up: bool
+    state: Execution, handle: Handle, continued: bool, cleans_up: bool
 ) -> Effects[Result | Execution]:
     """Execute one generation of a run: to its end, or up to the next generation. A run that *cleans_up* was
     called while its parent handled a cancel or a timeout."""
@@ -187,17 +189,17 @@ def _generation(
     if parent is not None:
         parent.stop.adopt(state.stop, cleans_up=cleans_up)
     try:
-        if record.generation == 1 or acquired.continued:
+        if record.generation == 1 or continued:
             engine.hooks.fire("on_run_start", handle)
         cancelled = record.cancel_requested is not None
-        cleaning = any(step.kind == AUDIT and step.path == CLEANUP for step in state.journal)
+        cleaning = continued and any(s.kind == AUDIT and s.path == CLEANUP for s in state.journal)
         if cleaning and not record.undoing and (cancelled or state.stop.past_deadline()):
             late = RunCancelled(f"run {record.id} was cancelled", run=record.id)
             state.stop.replay(late if cancelled else state.stop.timed_out())
             cancelled = False
         if engine.closing:
             state.stop.halt(closed(record.id), outside=True)
-        if acquired.continued and not record.undoing and not cancelled:
+        if continued and not record.undoing and not cancelled:
             arm_all(state)  # so that no virtual time passes before the body
         if record.undoing:
             return (yield from undo_on(state, handle))
@@ -250,7 +252,7 @@ def _next(state: Execution, called: Invocation[WorkflowDef]) -> Effects[Executio
     }
     yield from flush(state)  # first, so that a value that cannot be stored keeps the run in this generation
     yield from commit(state, None, Restart(record.id, state.epoch, changes))
-    begun = evolve(record, epoch=record.epoch + 1, **changes)
+    begun = changed(record, {**changes, "epoch": record.epoch + 1})
     following = Execution(engine, begun, Journal(), called.defn, state.parent, called)
     following.writer.holds(state.writer.held_until)
     following.inherit({Channels: state.part(Channels)})

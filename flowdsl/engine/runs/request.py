@@ -1,13 +1,12 @@
 """What one call of a workflow asks for: a run, and the body to execute."""
 
 import string
-
-from attrs import evolve, frozen
+from typing import NamedTuple
 
 from flowdsl.core.binding import first_name
 from flowdsl.core.keys import run_key
 from flowdsl.core.preview import preview
-from flowdsl.core.records import Run, Tags
+from flowdsl.core.records import Run, Tags, changed
 from flowdsl.core.status import RunStatus
 from flowdsl.engine.call import Call
 from flowdsl.engine.definitions import Invocation, WorkflowDef
@@ -20,8 +19,7 @@ from flowdsl.errors import FlowError, ResultNotStorable
 __all__ = ["Request", "arguments_of", "checked_id", "request", "request_in"]
 
 
-@frozen
-class Request:
+class Request(NamedTuple):
     """One call of a workflow: the run it asks for, and the body to execute. It *cleans_up* if the calling run
     was handling a cancel or a timeout when it made the call."""
 
@@ -36,6 +34,10 @@ class Request:
     def defn(self) -> WorkflowDef:
         """The workflow."""
         return self.called.defn
+
+
+_NEW = Run(id="-", workflow="-", key="-", status=RunStatus.RUNNING)
+"""The row of a run that begins at once. Copying it is quicker than making one field by field."""
 
 
 class _Template(string.Formatter):
@@ -103,8 +105,9 @@ def request(
     """Give a call of a workflow its identity. Raises for arguments that do not fit or have no key."""
     defn = called.defn
     bound = called.bind()
-    if run_id is None:
-        run_id = run_id_of(called, bound.arguments)
+    arguments = bound.arguments
+    if run_id is None and defn.id is not None:
+        run_id = run_id_of(called, arguments)
     if fresh and run_id is not None:
         raise ValueError(
             f"fresh=True starts a new number, but run {run_id!r} has an id, and an id is one run for ever"
@@ -114,32 +117,41 @@ def request(
     now = engine.clock.now()
     limit = timeout if timeout is not None else defn.timeout
     try:
-        stored, _ = engine.payloads.pack(bound.arguments, key, "", "args")
+        stored, _ = engine.payloads.pack(arguments, key, "", "args")
     except ResultNotStorable:
         stored = b""  # it can be called again, but not resumed by id
-    wanted = Run(
-        id=run_id
-        if run_id is not None
-        else f"{defn.path.rpartition('.')[2].replace('<', '').replace('>', '')}-{key[:16]}",
-        workflow=defn.path,
-        key=key,
-        number=None if run_id is not None else 0,
-        status=RunStatus.RUNNING,
-        args=stored,
-        args_preview=engine.payloads.previews.call(bound),
-        tags=defn.tags if tags is None else tags,
-        created_at=now,
-        owner=engine.owned.owner,
-        deadline=None if limit is None else now + limit,
-        version=defn.version,
+    wanted = changed(
+        _NEW,
+        {
+            "id": f"{_last_name(defn.path)}-{key[:16]}" if run_id is None else run_id,
+            "workflow": defn.path,
+            "key": key,
+            "number": 0 if run_id is None else None,
+            "args": stored,
+            "args_preview": engine.payloads.previews.call(bound),
+            "tags": defn.tags if tags is None else tags,
+            "created_at": now,
+            "owner": engine.owned.owner,
+            "deadline": None if limit is None else now + limit,
+            "version": defn.version,
+        },
     )
+    return Request(called, wanted, fresh, _ancestors())
+
+
+def _last_name(path: str) -> str:
+    return path.rpartition(".")[2].replace("<", "").replace(">", "")
+
+
+def _ancestors() -> tuple[str, ...]:
+    """Ids of the runs whose bodies execute here, the innermost first."""
     frame = current.get()
-    ancestors: list[str] = []
-    state = frame.run if frame is not None else None
+    state = None if frame is None else frame.run
+    found: list[str] = []
     while state is not None:
-        ancestors.append(state.id)
+        found.append(state.id)
         state = state.parent
-    return Request(called, wanted, fresh, tuple(ancestors))
+    return tuple(found)
 
 
 def request_in(call: Call, called: Invocation[WorkflowDef], options: Named) -> Request:
@@ -149,8 +161,8 @@ def request_in(call: Call, called: Invocation[WorkflowDef], options: Named) -> R
     wanted = asked.wanted
     if wanted.number is not None:
         again = f"~{call.generation}" if call.generation else ""
-        wanted = evolve(wanted, id=f"{call.run.origin}/{call.key[:16]}{again}", number=None)
-    return evolve(asked, wanted=wanted, fresh=False)
+        wanted = changed(wanted, {"id": f"{call.run.origin}/{call.key[:16]}{again}", "number": None})
+    return asked._replace(wanted=wanted, fresh=False)
 
 
 def arguments_of(engine: Engine, record: Run) -> Named:

@@ -2,8 +2,6 @@
 
 import logging
 
-from attrs import evolve
-
 from flowdsl.core.records import Run, RunFilter
 from flowdsl.core.status import RunStatus, is_final
 from flowdsl.engine.definitions import StepDef, WorkflowDef
@@ -118,7 +116,7 @@ def request_of(engine: Engine, record: Run) -> Request:
     arguments = arguments_of(engine, record)
     if isinstance(source, WorkflowDef):
         return Request(source.call_with(arguments), record)
-    return evolve(single_run(engine, source.call_with(arguments), record.id), wanted=record)
+    return single_run(engine, source.call_with(arguments), record.id)._replace(wanted=record)
 
 
 def as_flow(flow: Effects[Value]) -> Flow:

@@ -2,8 +2,6 @@
 
 from concurrent.futures import Future
 
-from attrs import evolve
-
 from flowdsl.engine.definitions import WorkflowDef
 from flowdsl.engine.effects import Flow, run_async, run_sync
 from flowdsl.engine.engine import Engine
@@ -21,6 +19,7 @@ __all__ = ["launch"]
 def launch(engine: Engine, asked: Request, acquired: Acquired | None = None) -> str:
     """Begin *asked*, and return the id of its run once that is recorded. Its outcome goes to
     ``engine.futures``."""
+    counted = False
     if acquired is None:
         acquired = open_now(engine, asked.wanted, fresh=asked.fresh, ancestors=asked.ancestors)
     if acquired is None:  # somebody executes it, and we join
@@ -31,12 +30,12 @@ def launch(engine: Engine, asked: Request, acquired: Acquired | None = None) -> 
         release(engine, acquired.run)
         return acquired.run.id
     else:
-        if engine.virtual:
+        counted = engine.virtual
+        if counted:
             engine.clock.enter()
-            acquired = evolve(acquired, counted=True)
-        run_id, flow = acquired.run.id, edge(execute(engine, asked, acquired))
+        run_id, flow = acquired.run.id, edge(execute(engine, asked, acquired, counted=counted))
     try:
-        future = _begin(engine, asked.defn, flow, run_id, acquired is not None and acquired.counted)
+        future = _begin(engine, asked.defn, flow, run_id, counted)
     except RuntimeError:  # Python starts no more threads
         if acquired is not None:
             release(engine, acquired.run)
