@@ -19,7 +19,7 @@ __all__ = ["AioRuntime"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_HERE = ("send", "resume", "retry", "recover")  # what they begin belongs to this event loop
+_HERE = ("send", "resume", "retry", "recover")  # the runs that these begin belong to this event loop
 _STEP_AT = {"do": 0, "try_": 0, "execute_step": 1}
 
 
@@ -135,7 +135,7 @@ class AioRuntime:
         return await ask_async(self._engine, checked_id(id), name, payload, timeout=timeout, key=key)
 
     async def _enqueued(self, workflow: Any, /, *args: Any, connection: Any, **kwargs: Any) -> Run:
-        """On the event loop, for the caller's connection belongs to it."""
+        """Enqueue on the event loop, because the caller's connection belongs to it."""
         found: Run = await self._runtime._enqueue_within(workflow, args, kwargs, connection)
         return found
 

@@ -1,8 +1,8 @@
-"""Context managers that let whatever leaves their block pass as it is.
+"""Context managers that pass on unchanged whatever leaves their block.
 
-``contextlib.contextmanager`` sets the ``__traceback__`` of an exception that leaves its block, and not every
-exception lets it: a frozen dataclass raises. Then that error would arrive in place of the user's own. So none
-of ours is made by ``contextlib``.
+``contextlib.contextmanager`` sets the ``__traceback__`` of an exception that leaves its block. Some
+exceptions refuse that, such as one that is a frozen dataclass. The user would then get that refusal in place
+of their own error. So flowdsl makes none of its context managers with ``contextlib``.
 """
 
 from collections.abc import Callable, Iterator
@@ -56,8 +56,8 @@ def _is_stop(error: BaseException) -> bool:
 
 
 def block(around: Callable[P, Iterator[T]]) -> Callable[P, AbstractContextManager[T]]:
-    """Make a context manager of a generator function that yields once: what comes before is done when the
-    block begins, what comes after when it ends.
+    """Make a context manager of a generator function that yields once. The part before the ``yield`` is
+    executed when the block begins, the part after it when the block ends.
 
     >>> @block
     ... def counted(counts):

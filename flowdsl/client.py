@@ -35,7 +35,7 @@ _NOTHING: Any = object()
 
 
 class Client:
-    """The runs in the storage of *engine*."""
+    """What can be asked of the runs in a *storage*, which *engine* uses."""
 
     def __init__(self, engine: Engine, storage: Storage) -> None:
         self._engine = engine
@@ -109,7 +109,7 @@ class Client:
             return run.progress()
         raise ValueError(f"a query is one of 'status', 'result', 'progress', 'state'; got {what!r}")
 
-    # Signals and events ------------------------------------------------------------------------------------
+    # Messages to runs --------------------------------------------------------------------------------------
 
     def signal(
         self,

@@ -1,11 +1,12 @@
 """Which Runtime is meant here.
 
 The rules
-    Inside ``with Runtime(…)`` that one, in whatever the block calls (a ContextVar). Where the context does
-    not reach (a thread of a pool), the one that the process entered last and has not left. Else the default:
-    :func:`flowdsl.configure`'s, or one that is made at the first use.
+    Inside ``with Runtime(…)`` that Runtime is meant, in whatever the block calls (a ContextVar says so). A
+    thread of a pool has another context. There, the Runtime that the process entered last and has not left is
+    meant. If there is none, the default is meant: that of :func:`flowdsl.configure`, or one that is made at
+    the first use.
     In a body the Runtime that executes it is meant, unless the body itself has entered another one.
-    At the end of the process all that are open are closed.
+    At the end of the process all open Runtimes are closed.
 """
 
 import atexit
@@ -123,7 +124,7 @@ class Current(Generic[R]):
         return previous if previous in self._open else None
 
     def _at_exit(self) -> None:
-        """Close all that are open, at the same time: together they take no longer than one."""
+        """Close all open runtimes at the same time, so that together they take no longer than one."""
         beside = [threading.Thread(target=runtime.close, daemon=True) for runtime in list(self._open)[1:]]
         for thread in beside:
             try:

@@ -98,7 +98,7 @@ class Schedules:
         self._engine.commit(DropSchedule(name))
 
     def trigger(self, name: str) -> Run[Any]:
-        """Start a run of it now, beside its ticks."""
+        """Start one more run of it now. Its ticks go on as before."""
         schedule = schedules.schedule_of(self._engine, self._found(name))
         return Run(self._engine, schedules.trigger(self._engine, schedule))
 

@@ -1,8 +1,8 @@
 """New keys for what is stored: each record is rewritten as today's codec and secret would write it.
 
-It can be killed at any moment and started again. A record is rewritten as a whole, in its place, and only if
-it still is what was read; what was rewritten is recognised and passed over. Nothing is loaded, so nothing
-that is stored can be executed.
+It can be killed at any moment and started again. A record is rewritten as a whole and in its place, and only
+if nobody has changed it since it was read. Records that are rewritten already are recognised and passed over.
+Nothing is loaded, so nothing that is stored can be executed.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -133,12 +133,12 @@ class _Rekeying:
             found += [run.id for run in page]
             if len(page) < _PAGE:
                 if not page and last is not None and self._storage.get_run(last) is None:
-                    found = []  # somebody deleted the run behind which the list was to go on
+                    found = []  # somebody deleted the run after which the list would go on
                     continue
                 return found
 
     def _until_still(self, find: Callable[[], Iterator[Found]], what: str) -> None:
-        """Rewrite what *find* finds, again as long as others write there at the same time."""
+        """Rewrite what *find* finds. Do it again while others change it at the same time."""
         refused = list(self.refused)
         for again in range(_TRIES):
             self.refused = list(refused)
@@ -193,7 +193,8 @@ class _Rekeying:
     # Rewriting ----------------------------------------------------------------------------------------------
 
     def _rewrite_all(self, found: Iterator[Found], *, count: bool) -> bool:
-        """Rewrite what *found* names; say whether all of it stood still meanwhile. *count* what was so."""
+        """Rewrite what *found* names. Returns whether nobody changed any of it meanwhile. With *count*, count
+        the records that are up to date already."""
         still = True
         waiting: list[Rewrite] = []
         for kind, key, bytes_of in found:

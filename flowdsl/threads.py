@@ -1,10 +1,10 @@
 """Threads that do not keep Python from ending.
 
 When the main thread has ended, Python first waits for the threads of ``concurrent.futures``. From then on
-they take no more work, ``asyncio.to_thread`` included. Functions registered with ``atexit`` are called after
-that. So runs could begin nothing any more before their runtime was told to close, and a body that hung in
-such a thread kept the process alive for ever. Threads of ours are daemons: they work until runtimes have
-closed.
+these threads take no more work, and neither does ``asyncio.to_thread``. Only after that does Python call what
+is registered with ``atexit``, which closes the runtimes. So with such threads, runs could begin nothing in
+that time, and a body that hung would keep the process alive for ever. The threads here are daemons: they work
+until the runtimes have closed.
 """
 
 import asyncio
@@ -121,7 +121,7 @@ _pools: dict[str, ThreadPool] = {}
 
 
 def _new_pools() -> None:
-    """Of those of before a fork, no thread is in the child."""
+    """Make the pools. A forked child makes new ones, because it has no threads of its parent."""
     _pools["short"] = ThreadPool(_WORKERS, "flowdsl-async")
     _pools["long"] = ThreadPool(None, "flowdsl-waits")
 
@@ -133,12 +133,12 @@ os.register_at_fork(after_in_child=_new_pools)
 
 
 async def in_thread(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-    """As ``asyncio.to_thread``, in one of a few threads of ours."""
+    """As ``asyncio.to_thread``, but in a pool of this module, which has few threads."""
     return await _in("short", partial(fn, *args, **kwargs))
 
 
 async def wait_in_thread(fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-    """The same for what may take long: it keeps no other work waiting."""
+    """The same for work that may take long. The number of threads is not limited, so no other work waits."""
     return await _in("long", partial(fn, *args, **kwargs))
 
 

@@ -1,13 +1,14 @@
 """``@classmethod`` over a decorated function.
 
 The theory
-    Up to Python 3.12 a classmethod binds what it wraps; since 3.13 it makes a plain method of it. Calling
-    that works, but ``Class.price.submit(…)`` reaches the step without its class. The two the other way
-    round, a step over a classmethod, bind as ever. So once the class is made, they change places.
+    Up to Python 3.12 a classmethod binds what it wraps. Since 3.13 it makes a plain method of it. A call of
+    that works, but ``Class.price.submit(…)`` reaches the step without its class. A step over a classmethod
+    binds in every version. So when the class is made, the two decorators change places.
 
 The implementation
-    Who decorates a function in the body of a class puts something into its namespace that Python tells, by
-    ``__set_name__``, when the class is made. It takes itself out again.
+    A decorator that is used in the body of a class puts an object into the namespace of the class. When the
+    class is made, Python calls ``__set_name__`` of that object. The object swaps the decorators, and removes
+    itself from the class.
 """
 
 import sys
@@ -22,7 +23,7 @@ _NAME = "__flowdsl_classmethods__"
 
 
 class _Swap:
-    """Waits in the body of a class for the class."""
+    """Swaps the decorators when the class is made."""
 
     def __set_name__(self, owner: type[Any], name: str) -> None:
         delattr(owner, name)
@@ -32,8 +33,8 @@ class _Swap:
 
 
 def bind_later(fn: Any) -> None:
-    """Let a classmethod over what *fn* is decorated to be bound, if *fn* is decorated in the body of a
-    class."""
+    """*fn* is being decorated. If that happens in the body of a class, let a classmethod over it be swapped
+    when the class is made."""
     owner = getattr(fn, "__qualname__", "").rpartition(".")[0]
     if not owner or owner.endswith("<locals>") or isinstance(fn, classmethod | staticmethod):
         return

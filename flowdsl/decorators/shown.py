@@ -19,9 +19,9 @@ from flowdsl.storage.urls import DEFAULT_URL
 
 __all__ = ["defined_steps", "recorded_otherwise", "shown_step", "shown_workflow"]
 
-_RUNS = 5  # of a step by itself
+_RUNS = 5  # runs that ``rt.do`` made of a step
 _LOOKED_INTO = 10  # runs in which a redefined step is looked for
-_RECORDS = 2000  # of each of them
+_RECORDS = 2000  # steps of each of these runs
 
 
 def shown_step(defn: StepDef) -> str:

@@ -277,8 +277,8 @@ class Engine:
         self._background, self._working = set(), set()
         self._tasks = set()
         if self._loop is not None and self._loop_thread is threading.current_thread():
-            # A body on it has forked. Nobody here waits for what it executes, and it would go on for ever,
-            # taking the bytes that wake the parent's.
+            # A body on this loop has forked. In the child nobody waits for what the loop executes. It would
+            # go on for ever, and take the bytes that are to wake the loop of the parent.
             self._loop.stop()
         self._loop = self._loop_thread = None
         self.owned.reset_after_fork()
@@ -314,9 +314,8 @@ class Engine:
 
 
 def end_of_child(error: BaseException | None) -> NoReturn:
-    """Work in a thread of ours was left by a forked child of the process that had begun it. Nobody waits for
-    it there; the thread of a pool would wait for other work for ever, and so would who waits for the child.
-    """
+    """End a forked child whose work in a thread of ours has ended. Nobody in the child waits for the work.
+    The thread would wait for other work for ever, and so would the process that waits for the child."""
     code = 0 if error is None else 1
     if isinstance(error, SystemExit):
         code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
@@ -334,7 +333,7 @@ def _turn(loop: asyncio.AbstractEventLoop) -> None:
         try:
             loop.run_forever()
         except (KeyboardInterrupt, SystemExit):
-            continue  # asyncio lets them leave the loop too. Their task has them, and others go on
+            continue  # it leaves the loop too. Its own task has it already, and other tasks go on
         break
     if os.getpid() != process:
         end_of_child(None)

@@ -260,7 +260,9 @@ class _Where(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         try:
             said = record.getMessage()
-        except Exception:  # of a text in it; whoever handles the record says so, and no run ends by it
+        except (
+            Exception
+        ):  # its text cannot be made. The handler of the record reports that, and no run ends by it
             said = ""
         if not said.isprintable():
             record.msg, record.args = clean_lines(said), ()

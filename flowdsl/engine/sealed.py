@@ -6,8 +6,8 @@ knows nothing of seals, and never reads a row without one. A row that does not f
 a list of runs, the bad run is left out and reported, so that one does not hide the others.
 
 **A row without a seal is refused**, whoever wrote it. Rows of earlier releases have none; ``flowdsl rekey
---unsealed`` gives them one. Nothing else can: a proof that stands in the row itself can be kept by somebody,
-and put back beside other words.
+--unsealed`` gives them one. Nothing in the row itself can replace a seal: whoever changes the row could keep
+it, and put it beside other content.
 """
 
 from collections.abc import Callable, Iterable, Sequence

@@ -12,10 +12,10 @@ __all__ = ["Tally", "parked"]
 
 
 class Tally:
-    """A submitted step as one more runnable thing on a virtual *clock*.
+    """A submitted step: one more thing that a virtual *clock* counts as able to run.
 
-    A thread that waits for it is not runnable meanwhile, and is again from the moment the step ends. There
-    must be no moment in which neither counts, or time would pass while code is about to run.
+    A thread that waits for the step does not count until the step ends. There must be no moment in which
+    neither counts. Otherwise time would pass while code is about to run.
     """
 
     __slots__ = ("_clock", "_done", "_held", "_lock", "_waiting")
@@ -36,14 +36,14 @@ class Tally:
         self._clock.leave()
 
     def hold(self) -> bool:
-        """Somebody is to be woken when the step ends, which comes a little later: until :meth:`let_go`, the
-        clock stands still. ``False``: it has ended."""
+        """Somebody will be woken when the step ends, and wakes a little later. Until then (:meth:`let_go`)
+        the clock stands still. ``False``: the step has ended already."""
         with self._lock:
             self._held += not self._done
             return not self._done
 
     def let_go(self) -> None:
-        """He was woken."""
+        """Whoever called :meth:`hold` was woken."""
         with self._lock:
             if self._done:
                 self._clock.leave()

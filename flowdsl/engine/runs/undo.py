@@ -2,17 +2,18 @@
 
 The rules
     1. Undo begins when all branches have ended. Its start is recorded together with the outcome that the run
-    will have. After a kill in the undo, the undo continues, and the body does not execute again. 2. Each undo
-    is a durable call of its own (:mod:`flowdsl.engine.operations.undo`). Its attempts survive a crash. 3. An
-    undo that fails for good is reported once, and the others go on. It is tried again only if the run was
-    retried and ends badly once more. 4. A completed child run is undone by its own steps' undo. A child with
-    nothing to undo stays as it is, and so does one that another run has called (a fork has the records of its
-    origin's children). An unfinished child ends before its parent. If somebody still executes it, it is
-    cancelled and awaited. 5. No undo is passed
-    over because its code is not loaded, for the record names the undo. 6. A run undoes only what it has done
-    itself: no result that another run has shared, and nothing that an undo has called. What is undone is no
-    longer shared. 7. In a child, an undo that has begun ends even if the run above cancels its task
-    meanwhile.
+       will have. After a kill in the undo, the undo continues, and the body does not execute again.
+    2. Each undo is a durable call of its own (:mod:`flowdsl.engine.operations.undo`). Its attempts survive a
+       crash.
+    3. An undo that fails for good is reported once, and the others go on. It is tried again only if the run
+       was retried and ends badly once more.
+    4. A completed child run is undone by its own steps' undo. A child with nothing to undo stays as it is,
+       and so does one that another run has called (a fork has the records of its origin's children). An
+       unfinished child ends before its parent. If somebody still executes it, it is cancelled and awaited.
+    5. No undo is passed over because its code is not loaded, for the record names the undo.
+    6. A run undoes only what it has done itself: no result that another run has shared, and nothing that an
+       undo has called. What is undone is no longer shared.
+    7. In a child, an undo that has begun ends even if the run above cancels its task meanwhile.
 """
 
 from functools import partial
