@@ -74,8 +74,8 @@ class _Transacted(Effect):
         """As ``sync``, in a task. If the task is cancelled, the beginning or end of the transaction is not
         interrupted."""
         committer, storage = self.engine.committer, self.engine.storage
-        whole = committer.transaction_async()
-        transaction, cancelled = await _settled(whole.__aenter__())
+        transaction_block = committer.transaction_async()
+        transaction, cancelled = await _settled(transaction_block.__aenter__())
         answer: Answer = cancelled, []
         try:
             if cancelled is None:
@@ -90,7 +90,7 @@ class _Transacted(Effect):
         except (NotCommitted, StorageUnavailable) as fault:
             answer = _meaning(fault), []
         finally:
-            _, late = await _settled(whole.__aexit__(None, None, None))
+            _, late = await _settled(transaction_block.__aexit__(None, None, None))
         if cancelled is not None or late is not None:
             raise Written(answer)
         return answer

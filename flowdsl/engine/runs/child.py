@@ -18,7 +18,7 @@ from flowdsl.engine.perform import durable
 from flowdsl.engine.record import complete, crossing, fail, flush
 from flowdsl.engine.runs.acquire import Acquired, open_now
 from flowdsl.engine.runs.ending import release
-from flowdsl.engine.runs.execute import execute, whole
+from flowdsl.engine.runs.execute import acquire_and_execute, execute
 from flowdsl.engine.runs.request import Request, request_in
 from flowdsl.engine.runs.undo import GivenUp
 from flowdsl.engine.spawn import Threads
@@ -78,7 +78,7 @@ class Child(Operation):
             if self._acquired is not None:
                 error, value = yield from execute(run.engine, asked, self._acquired)
             else:
-                error, value = yield from whole(run.engine, asked, lambda: found.append(True))
+                error, value = yield from acquire_and_execute(run.engine, asked, lambda: found.append(True))
         except asyncio.CancelledError as interrupt:  # before its body began, or after it ended
             error, value = interrupt, None
         interrupted = error is not None and not isinstance(error, Exception | Stopped)

@@ -44,16 +44,16 @@ from flowdsl.engine.user import Handle, Named, Value
 from flowdsl.errors import FlowError, ResultNotStorable, RunCancelled, Stopped, StorageError
 from flowdsl.storage.base import Restart
 
-__all__ = ["edge", "execute", "run_awaited", "run_to_end", "whole"]
+__all__ = ["acquire_and_execute", "execute", "run_awaited", "run_to_end", "stop_as_error"]
 
 logger = logging.getLogger("flowdsl")
 
 _COUNTED = nullcontext()  # a virtual clock counts the run already, or there is none
 
 
-def edge(flow: Flow) -> Flow:
-    """The edge between a run and code that called it from outside. What crossed the body arrives there as
-    itself."""
+def stop_as_error(flow: Flow) -> Flow:
+    """*flow*, for code outside the run. What stopped the run reaches that code as the typed error, not as
+    ``Stopped``."""
     try:
         error, value = yield from flow
     except Stopped as crossing:
@@ -64,7 +64,7 @@ def edge(flow: Flow) -> Flow:
 def run_to_end(engine: Engine, asked: Request) -> Value:
     """Drive a run to its end in this thread, and return its result. For an async run, return a coroutine that
     does this. A virtual clock may skip ahead meanwhile, but not before the run begins."""
-    flow = edge(whole(engine, asked, counted=engine.virtual))
+    flow = stop_as_error(acquire_and_execute(engine, asked, counted=engine.virtual))
     if not engine.virtual:
         return run_async(flow) if asked.defn.is_async else run_sync(flow)
     if asked.defn.is_async:
@@ -92,7 +92,7 @@ async def _watched(engine: Engine, flow: Flow) -> Value:
         return await run_async(flow)
 
 
-def whole(
+def acquire_and_execute(
     engine: Engine, asked: Request, found: Callable[[], None] = lambda: None, *, counted: bool = False
 ) -> Flow:
     """Get the run and execute it to its end, or hand over its outcome. *found* is called in that case.

@@ -85,10 +85,10 @@ def single_run(engine: Engine, called: Invocation[StepDef], run_id: str) -> Requ
         version=defn.version,
         transacts=defn.transaction,
     )
-    whole: Invocation[WorkflowDef] = Invocation(
+    invocation: Invocation[WorkflowDef] = Invocation(
         as_workflow, body, called.receiver, called.args, called.kwargs
     )
-    return request(engine, whole, run_id=run_id)
+    return request(engine, invocation, run_id=run_id)
 
 
 def _try(engine: Engine, called: Invocation[StepDef], view: StepView) -> Value:

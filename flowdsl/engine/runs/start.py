@@ -7,7 +7,7 @@ from flowdsl.engine.effects import Flow, run_async, run_sync
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.runs.acquire import Acquired, open_now
 from flowdsl.engine.runs.ending import release
-from flowdsl.engine.runs.execute import edge, execute, whole
+from flowdsl.engine.runs.execute import acquire_and_execute, execute, stop_as_error
 from flowdsl.engine.runs.outcome import OnLoop, on_a_loop
 from flowdsl.engine.runs.request import Request
 from flowdsl.engine.spawn import start_sync, start_task
@@ -23,7 +23,7 @@ def launch(engine: Engine, asked: Request, acquired: Acquired | None = None) -> 
     if acquired is None:
         acquired = open_now(engine, asked.wanted, fresh=asked.fresh, ancestors=asked.ancestors)
     if acquired is None:  # somebody executes it, and we join
-        run_id, flow = asked.wanted.id, edge(whole(engine, asked))
+        run_id, flow = asked.wanted.id, stop_as_error(acquire_and_execute(engine, asked))
     elif not acquired.owned:
         return acquired.run.id
     elif engine.closing:  # closing began while it was being opened, so the next runtime begins it
@@ -33,7 +33,7 @@ def launch(engine: Engine, asked: Request, acquired: Acquired | None = None) -> 
         counted = engine.virtual
         if counted:
             engine.clock.enter()
-        run_id, flow = acquired.run.id, edge(execute(engine, asked, acquired, counted=counted))
+        run_id, flow = acquired.run.id, stop_as_error(execute(engine, asked, acquired, counted=counted))
     try:
         future = _begin(engine, asked.defn, flow, run_id, counted)
     except RuntimeError:  # Python starts no more threads
