@@ -190,7 +190,7 @@ def identify(frame: Frame, operation: Operation) -> Call:
         path = "" if frame.step is None else frame.step.path
         raise TypeError(
             f"{operation.path} is called in the body of the transactional step {path}: it would be stored by "
-            "itself, whether the transaction is committed or not. Call it before the step, or behind it"
+            "itself, whether the transaction is committed or not. Call it before the step, or after it"
         )
     return Call(frame, operation)
 

@@ -257,7 +257,7 @@ class Committer:
         if holder is not None and holder.committer is self:
             raise TypeError(
                 "the body of a transactional step keeps all other writers of its database waiting, so "
-                "nothing else can be stored from it: do that before the step, or behind it"
+                "nothing else can be stored from it: do that before the step, or after it"
             )
 
     def _nudge(self) -> None:

@@ -1,7 +1,7 @@
 """The undo of one step: called with the step's result, under its own retry policy.
 
 The rules
-    1. Its key is that of the step, with ``/undo`` behind it, and its body has a scope of its own for each
+    1. Its key is that of the step, followed by ``/undo``, and its body has a scope of its own for each
        time that the step was undone. It is never evidence of a changed program.
     2. What it takes back becomes ``undone`` in the commit that records it.
     3. One that fails for good is reported and recorded. That is no failure of the run, which goes on with
@@ -53,7 +53,7 @@ def undo_step(run: Execution, step: Step, undo: Value) -> Flow:
 
 
 def _shared_no_more(run: Execution, step: Step) -> Effects[tuple[Write, ...]]:
-    """What drops the result of a step that is undone from those that other runs may take, if it is there."""
+    """The write after which other runs share the result of *step* no more, if they share it now."""
     facts, storage = facts_of(step), run.engine.storage
     key = facts.shared if isinstance(facts, Undoable) else ""
     if not key:
@@ -132,7 +132,7 @@ class UndoOperation(Operation):
         return f"{undo_key(self.step)}/{generation_of(self.step)}"
 
     def _take_up(self, run: Execution, prior: Step) -> Effects[int]:
-        """Go on behind the attempts of an earlier process; how many there were."""
+        """Go on after the attempts of an earlier process. Returns how many there were."""
         facts = facts_of(prior)
         if isinstance(facts, Retrying):
             yield from _wait(run, facts.next - run.engine.clock.now())
@@ -201,7 +201,7 @@ class UndoOperation(Operation):
         return self._row(call, StepStatus.COMPLETED, attempts), undone
 
     def _put(self, call: Call, *records: Step, beside: tuple[Write, ...] = ()) -> Effects[None]:
-        """Make *records* durable in one commit, with what is done *beside*."""
+        """Make *records* durable in one commit, together with the writes *beside*."""
         puts = (call.run.writer.put(record) for record in records)
         seq = yield from commit(call.run, call, *puts, *beside)
         self._stored(call, seq, *records)
@@ -227,7 +227,7 @@ class UndoOperation(Operation):
 
 
 class _UndoCall(Call):
-    """The call of an undo: what it is, is said by the step that it takes back."""
+    """The call of an undo. It has its identity from the step that it takes back."""
 
     __slots__ = ()
 
@@ -238,7 +238,7 @@ class _UndoCall(Call):
 
 
 class _UndoAttempt(Attempt):
-    """One attempt of an undo, in the scope of this time that its step is undone."""
+    """One attempt of an undo. Each time that a step is undone, its undo has a scope of its own."""
 
     __slots__ = ()
 

@@ -1,8 +1,8 @@
 """Values that a replay must see again: the time, random numbers, ids; and log lines that it must not repeat.
 
 ``now`` is recorded, together with the next record or before the next body begins, whichever comes first.
-``uuid4`` and ``rng`` are derived from the run and the call's place in its scope, so they cost nothing. A fork
-draws what its origin drew before the point of the fork, and its own behind it.
+``uuid4`` and ``rng`` are derived from the run and the call's place in its scope, so they cost nothing. Up to
+the point where it was forked, a fork draws what its origin drew. After that point its draws are its own.
 """
 
 import logging

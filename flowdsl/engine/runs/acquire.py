@@ -1,4 +1,4 @@
-"""Ownership: get a run to execute it, or get its outcome; and keep the runs that are owned.
+"""Ownership: get a run to execute it, or get its outcome.
 
 The rules
     If two processes have one run, only one can record. A run is taken over only if its owner is provably
@@ -8,8 +8,7 @@ The rules
 
 The implementation
     :func:`acquire` is a loop around two compare-and-swap operations (``OpenRun``, ``ClaimRun``).
-    :class:`Keeper` is one thread per engine. It renews leases, and looks whether a run was cancelled, taken
-    over or signalled from outside.
+    :mod:`flowdsl.engine.runs.keeper` keeps the runs that are ours.
 """
 
 import logging

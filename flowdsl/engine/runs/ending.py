@@ -260,7 +260,7 @@ def _finish(state: Execution, changes: Named) -> Effects[FlowError | None]:
 
 def _callback(state: Execution, fn: Function, what: str, *args: Value) -> Effects[None]:
     """Call ``on_complete`` or ``on_error`` of a workflow inside the run. Wait for what it began. Its errors
-    are logged. Who calls this looks whether the run has to stop."""
+    are logged. The caller checks whether the run has to stop."""
     import inspect
 
     is_async = inspect.iscoroutinefunction(fn)

@@ -1,9 +1,10 @@
 """Surrounds the bodies of an execution. It executes them and remembers, or plays back what they did.
 
-The rules The first execution executes every body. A continued one does not execute a body that the first has
-completed: it gives that body's result or error. A body that had not ended (it was cancelled, or timed out)
-does not end again. A step that the first execution did not call does not execute at all. Either it is a
-difference, or it belongs to a loser of a race that came further this time.
+The rules
+    The first execution executes every body. A continued one does not execute a body that the first has
+    completed: it gives that body's result or error. A body that had not ended (it was cancelled, or timed
+    out) does not end again. A step that the first execution did not call does not execute at all. Either it
+    is a difference, or it belongs to a loser of a race that came further this time.
 
     Two kinds execute again nevertheless: steps that make durable calls of their own (these are to be replayed
     too), and steps of mode ``try``, which have no record. In another process neither kind executes: the check
