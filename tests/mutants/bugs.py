@@ -622,7 +622,7 @@ bug(
     "last-stop-wins",
     "a later reason to stop replaces the first",
     ("if self.reason is None: self.reason = error", "if True:\n                self.reason = error"),
-    tests="tests/engine/test_stop.py tests/engine/operations/test_timeouts.py tests/engine/runs/test_undo.py",
+    tests="tests/engine/runs/test_stopping.py::test_the_first_reason_to_stop_wins",
 )
 bug(
     "flush-dropped",

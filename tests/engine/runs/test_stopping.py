@@ -1,6 +1,7 @@
 """Stopping a run: cleaning up, settling, undoing, closing, forking."""
 
 import asyncio
+import contextlib
 import os
 import traceback
 
@@ -45,6 +46,33 @@ def test_cleaning_up_executes_and_is_recorded_while_a_cancel_is_handled(
     assert runtime.run("w").status is RunStatus.CANCELLED
     assert [s.status for s in runtime.run("w").steps()] == [StepStatus.COMPLETED] * 3
     assert "cleanup" in [entry.action for entry in runtime.run("w").audit()]
+
+
+def test_the_first_reason_to_stop_wins(runtime: Runtime, flavour: Flavour, effects: Effects):
+    """A cancelled run goes on cleaning up, and is cancelled, although a result meanwhile cannot be stored."""
+
+    @flavour.step
+    def work():
+        effects("work")
+
+    @flavour.step
+    def unstorable():
+        return (n for n in range(3))
+
+    @flavour.workflow(id="w")
+    def w():
+        try:
+            runtime.cancel("w")
+            yield work()
+        finally:
+            with contextlib.suppress(Stopped):
+                yield unstorable()
+            yield work()
+
+    with pytest.raises(RunCancelled):
+        flavour.call(w)
+    assert effects == ["work"]
+    assert runtime.run("w").status is RunStatus.CANCELLED
 
 
 def test_cleaning_up_ends_when_its_time_is_over(runtime: Runtime, effects: Effects):
