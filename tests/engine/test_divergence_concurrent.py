@@ -156,6 +156,30 @@ def test_calls_of_another_thread_or_task_do_not_diverge(runtime: Runtime, effect
         asyncio.run(w())
 
 
+def test_a_call_that_another_one_has_overlapped_is_no_evidence(runtime: Runtime, effects: Effects):
+    """A call of the body's own task counts as concurrent if another task called before it had ended."""
+    world = World(1)
+
+    @step
+    async def f(x):
+        effects("f", x)
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+    @workflow
+    async def w():
+        other = asyncio.create_task(f("other"))
+        await f(world.values[0])
+        await other
+        world.maybe_stop()
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(w())
+    world.values = (2,)
+    asyncio.run(w())
+    assert effects == [("f", 1), ("f", "other"), ("f", 2)]
+
+
 def test_sequential_calls_behind_a_gather_still_diverge(runtime: Runtime, effects: Effects):
     """Sequential calls after a ``gather`` still diverge."""
     world = World(1)

@@ -634,7 +634,7 @@ bug(
     "overlap-one-sided",
     "of two calls that overlap, the first counts as sequential",
     ("next(iter(active)).concurrent = True", "pass"),
-    tests=f"tests/engine/test_divergence.py tests/engine/test_divergence_concurrent.py {CORE}",
+    tests="tests/engine/test_divergence_concurrent.py::test_a_call_that_another_one_has_overlapped_is_no_evidence",
 )
 bug(
     "another-process-is-this-one",
