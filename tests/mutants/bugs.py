@@ -39,7 +39,7 @@ bug(
         "        stored = ()\n"
         "        if stored:",
     ),
-    tests=f"{CORE} {VERBS}",
+    tests=f"{CORE}::test_crash_at_every_single_point",
 )
 bug(
     "occurrence-dropped",
@@ -92,7 +92,7 @@ bug(
         "if status is _UNDONE or (self._open and key in self._open):",
         "if status is _UNDONE or status is _FAILED:",
     ),
-    tests=f"{CORE} {VERBS}",
+    tests=f"{CORE}::test_replay_executes_nothing_and_gives_the_same",
 )
 bug(
     "retry-executed-twice",
@@ -206,7 +206,7 @@ bug(
         "yield from put(call, record) return replay(call, record)",
         "return replay(call, record)\n    yield",
     ),
-    tests=VERBS,
+    tests=f"{VERBS}::test_each_verb_survives_a_kill_at_every_point[memo-sync]",
 )
 bug(
     "memo-forever",
@@ -444,7 +444,7 @@ bug(
     "schedule-in-full-again",
     "after a restart a delay begins anew",
     ("wait = facts.at - run.engine.clock.now()", "wait = facts.at - record.created_at"),
-    tests=VERBS,
+    tests=f"{VERBS}::test_each_verb_survives_a_kill_at_every_point[schedule-async]",
 )
 bug(
     "one-handler",
@@ -580,7 +580,7 @@ bug(
     "open-failure-handled-in-a-branch",
     "a failure that a branch handled executes again when the step around it is retried",
     ("seen = whose == scope.home or _returned(whose)", "seen = whose == scope.home"),
-    tests=VERBS,
+    tests=f"{VERBS}::test_what_was_found_stays_mended",
 )
 
 # What the house was cut into -----------------------------------------------------------------------------------
