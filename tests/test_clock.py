@@ -252,7 +252,7 @@ def test_aadvance_on_an_event_loop(storage):
 
 
 def test_the_timeout_of_a_wait_that_has_ended_moves_no_clock(runtime, clock):
-    """A message comes before the timeout. Then the run waits without one, and no time passes."""
+    """After a message ended a wait before its timeout, no time passes in a later wait without a timeout."""
 
     @step
     def tell():

@@ -40,8 +40,8 @@ def save(x):
 
 
 def test_cells_show_their_runs_and_what_they_change(tmp_path: Path) -> None:
-    """One output for a run that takes long, in its own cell, its last frame stays; none for a quick one. A cell that
-    changes a recorded step says so, once, and one that changes nothing does not."""
+    """A long run has one output in its own cell, a quick run has none, and a cell that changes a recorded step
+    says so once."""
     cells = (BEGIN, "job(1)", "job(6)", "await crawl(6)", CHANGED, CHANGED, BEGIN, "job")
     defined, quick, slow, awaited, changed, again, back, shown = execute(
         tmp_path, *cells, FLOWDSL_NOTEBOOK="live"
