@@ -1,4 +1,4 @@
-"""Who acts by hand. The audit of a run that is changed names them."""
+"""Who changes a run by hand. The audit of the run names them."""
 
 import getpass
 import os
@@ -15,10 +15,10 @@ _named: ContextVar[str | None] = ContextVar("flowdsl_acting", default=None)
 
 @block
 def acting_as(who: str) -> Iterator[None]:
-    """What is changed in the block was changed by *who*.
+    """In the block, changes are made by *who*.
 
-    Then sending a message and cancelling leave an entry in the audit too, which they do not when a program
-    does so.
+    Sending a message and cancelling then leave an entry in the audit too. They leave none if a program does
+    so without this block.
 
     >>> with acting_as("web"):
     ...     who_acts()
@@ -32,12 +32,12 @@ def acting_as(who: str) -> Iterator[None]:
 
 
 def is_named() -> bool:
-    """Whether somebody acts by hand here and has a name."""
+    """Whether a name was given for changes here."""
     return _named.get() is not None
 
 
 def who_acts() -> str:
-    """Who acts here: the name given, else ``user@host:pid``."""
+    """The name of whoever makes changes here: the given name, else ``user@host:pid``."""
     found = _named.get()
     if found is not None:
         return found

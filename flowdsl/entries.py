@@ -1,4 +1,4 @@
-"""What can be seen of a run: its steps, its log and its audit, as plain values."""
+"""The steps, log lines and audit entries of a run, as plain values."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -41,7 +41,7 @@ class StepRecord:
 
     @property
     def scope(self) -> str:
-        """Where the call stood: ``""`` for the run itself, else the key of the enclosing step or the name
+        """Where the call was made: ``""`` for the run itself, else the key of the enclosing step or the name
         of the branch."""
         return self._step.scope
 
@@ -91,7 +91,7 @@ class StepRecord:
         return when(self._step.completed_at)
 
     def result(self) -> Any:
-        """The stored result; raises the stored error of a failed step."""
+        """The stored result. For a failed step it raises the stored error."""
         error = self.error
         if error is not None:
             raise error
@@ -114,8 +114,8 @@ class StepRecord:
 
 @frozen(slots=True)
 class LogLine:
-    """What one ``log(message, **fields)`` stored: *at*, an aware datetime in UTC; *step*, the scope it was
-    called in (``None``: the run itself)."""
+    """A line that ``log(message, **fields)`` stored: *at*, an aware datetime in UTC; *step*, the scope of the
+    call (``None``: the run itself)."""
 
     at: datetime
     message: str
@@ -124,9 +124,9 @@ class LogLine:
 
     @classmethod
     def of(cls, record: Step, payloads: Payloads | None = None) -> "LogLine":
-        """The line that a record of kind ``log`` holds.
+        """The line in a record of kind ``log``.
 
-        A codec that hides values has put it into the payload; without *payloads* it stays there.
+        If the codec hides values, the line is in the payload, and is read only with *payloads*.
         """
         message: str = record.preview
         fields: dict[str, Any] = {}
@@ -146,8 +146,8 @@ class LogLine:
 
 @frozen(slots=True)
 class AuditEntry:
-    """What somebody changed in a run by hand: *at*, an aware datetime in UTC; *who*, as ``user@host:pid``;
-    *action*, such as ``"retry"`` or ``"resolve"``; *what*, readable."""
+    """A change of a run by hand: *at*, an aware datetime in UTC; *who*, as ``user@host:pid``; *action*, such
+    as ``"retry"`` or ``"resolve"``; *what* was changed, readable."""
 
     at: datetime
     who: str
@@ -156,15 +156,15 @@ class AuditEntry:
 
     @classmethod
     def of(cls, record: Step) -> "AuditEntry":
-        """The entry that a record of kind ``audit`` holds."""
+        """The entry in a record of kind ``audit``."""
         at = datetime.fromtimestamp(record.created_at, UTC)
         return cls(at, record.preview, record.path.removeprefix("flowdsl."), record.args)
 
 
 @frozen(slots=True)
 class Look:
-    """What one look at a run found: its row, its state (``interrupted`` for a running one that nobody
-    executes), records in order, and when that was, in seconds since the epoch."""
+    """The result of one look at a run: its row, its state (``interrupted`` for a running one that nobody
+    executes), its records in order, and the time of the look, in seconds since the epoch."""
 
     run: Run
     state: str

@@ -1,7 +1,7 @@
 """The verbs of sync bodies: sleep, wait, store, branch, and recorded values.
 
 ``now``, ``uuid4``, ``rng``, ``log``, ``current_run``, ``current_step`` and ``send`` are plain calls in sync
-and async bodies alike; the others have their awaited twins in :mod:`flowdsl.aio`.
+and async bodies. The others have an async form in :mod:`flowdsl.aio`.
 """
 
 import random
@@ -59,10 +59,9 @@ P = ParamSpec("P")
 
 
 def sleep(duration: Any) -> None:
-    """Sleep durably: the wake-up time is recorded first, and a resume waits for what is left of it.
+    """Sleep durably. The wake-up time is recorded first, so a resume waits only for the rest of the time.
 
-    *duration*: seconds, a timedelta, or text such as ``"3 days"``. How long is not part of the step's
-    identity.
+    *duration*: seconds, a timedelta, or text such as ``"3 days"``. It is not part of the key.
 
     >>> from flowdsl import Runtime, sleep, workflow
     >>> from flowdsl.testing import VirtualClock
@@ -88,8 +87,9 @@ def wait_for(
 ) -> Any:
     """Wait for the oldest signal of this name and return its payload.
 
-    *timeout*: a duration, after which :class:`~flowdsl.errors.WaitTimeout` is raised; *where*: a function of
-    the payload, or items that it must have. Signals that came earlier are kept; see ``Runtime.signal``.
+    *timeout*: a duration, after which :class:`~flowdsl.errors.WaitTimeout` is raised. *where*: a function of
+    the payload, or a dict of items that it must have. Signals that came earlier are kept. See
+    ``Runtime.signal``.
     """
     return run_sync(receiving.wait_for(inside("wait_for", is_async=False), name, timeout, where))
 
@@ -98,7 +98,7 @@ def receive(
     *names: str, timeout: Any = None, where: Callable[[Any], bool] | Mapping[str, Any] | None = None
 ) -> Message:
     """Wait for the oldest signal of any of *names*, and return the whole message: ``name``, ``payload``,
-    ``sender``, with ``reply(value)`` and ``refuse(error)`` for who asked by ``Run.ask``.
+    ``sender``. If it was sent by ``Run.ask``, answer with ``reply(value)`` or ``refuse(error)``.
 
     *timeout* and *where* as in :func:`wait_for`.
 
@@ -121,9 +121,9 @@ def race(a: Awaitable[T1], b: Awaitable[T2], /) -> T1 | T2: ...
 @overload
 def race(*futures_or_runs: Awaitable[T]) -> T: ...
 def race(*futures_or_runs: Any) -> Any:
-    """The result of the first of these futures and runs that ends well; the others are withdrawn.
+    """The result of the first of these futures and runs that succeeds. The others are given up.
 
-    Which one won is recorded, so that a replay takes the same. If all fail, their errors are raised as an
+    The winner is recorded, so a replay takes the same one. If all fail, their errors are raised as an
     ``ExceptionGroup``.
     """
     frame = inside("race", is_async=False)
@@ -131,7 +131,7 @@ def race(*futures_or_runs: Any) -> Any:
 
 
 def publish(channel: str, item: Any) -> None:
-    """Append *item* to *channel* of the run, durably and once, for ``Run.stream`` and ``Run.latest``.
+    """Append *item* to *channel* of the run, durably and once. ``Run.stream`` and ``Run.latest`` read it.
 
     >>> from flowdsl import Runtime, publish, workflow
     >>> @workflow
@@ -150,8 +150,8 @@ def continue_as_new(*args: Any, **kwargs: Any) -> NoReturn:
     """End this generation of the run and begin the next with these arguments, under the same id, in one
     commit.
 
-    The journal is dropped; unread messages, published items and tags stay. It never returns. Raises
-    :class:`~flowdsl.errors.FlowError` while branches or children of the run are unfinished.
+    The journal is deleted. Unread messages, published items and tags stay. It never returns. Raises
+    :class:`~flowdsl.errors.FlowError` if branches or children of the run are unfinished.
 
     >>> from flowdsl import Runtime, continue_as_new, current_run, workflow
     >>> @workflow
@@ -198,10 +198,10 @@ def gather(*futures_or_runs: Awaitable[T], return_exceptions: Literal[False] = F
 @overload
 def gather(*futures_or_runs: Awaitable[T], return_exceptions: Literal[True]) -> list[T | BaseException]: ...
 def gather(*futures_or_runs: Any, return_exceptions: bool = False) -> Any:
-    """Wait for futures of ``submit`` and runs of ``start``; their results, in order.
+    """Wait for futures of ``submit`` and runs of ``start``. Return their results, in order.
 
-    The first failure is raised once the others were cancelled or have ended. With *return_exceptions*,
-    errors stand in their places instead.
+    The first failure is raised when the others have ended or were cancelled. With *return_exceptions*, errors
+    are returned in their places instead.
     """
     return gathering.gather_sync(futures_or_runs, return_exceptions)
 
@@ -213,8 +213,8 @@ def schedule(step: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> An
 @overload
 def schedule(step: str, /, *args: Any, delay: Any = 0, **kwargs: Any) -> Any: ...
 def schedule(step: Any, /, *args: Any, delay: Any = 0, **kwargs: Any) -> Any:
-    """Start *step* as a branch of the run, after *delay*. The run completes when all its branches have; one
-    that fails, fails it.
+    """Start *step* as a branch of the run, after *delay*. The run completes when all its branches have
+    completed. If a branch fails, the run fails.
 
     Returns the branch's future.
     """
@@ -222,8 +222,8 @@ def schedule(step: Any, /, *args: Any, delay: Any = 0, **kwargs: Any) -> Any:
 
 
 class _Store:
-    """State of the run, atomic under concurrent branches. Writes take effect once, whatever is retried or
-    replayed."""
+    """The state of the run. Concurrent branches change it atomically. A write takes effect once, even if it
+    is retried or replayed."""
 
     def get(self, key: str, default: Any = None) -> Any:
         """A copy of the value of *key*, or *default*."""
@@ -239,18 +239,18 @@ class _Store:
         run_sync(stores.write(inside("store.set", is_async=False), "set", key, value))
 
     def push(self, key: str, item: Any) -> int:
-        """Append to the list *key*, which is created if need be; returns its new length. ``TypeError`` if
-        it is no list."""
+        """Append *item* to the list *key*, which is made if it is missing. Return its new length. Raises
+        ``TypeError`` if it is not a list."""
         length: int = run_sync(stores.write(inside("store.push", is_async=False), "push", key, item))
         return length
 
     def increment(self, key: str, delta: Any = 1) -> Any:
-        """Add *delta* to the number *key*, from 0 if it is missing; returns the new value. ``TypeError``
-        if it is no number."""
+        """Add *delta* to the number *key*, which is 0 if it is missing. Return the new value. Raises
+        ``TypeError`` if it is not a number."""
         return run_sync(stores.write(inside("store.increment", is_async=False), "increment", key, delta))
 
     def delete(self, key: str) -> bool:
-        """Delete *key*; whether it was there."""
+        """Delete *key*. Return whether it existed."""
         found: bool = run_sync(stores.write(inside("store.delete", is_async=False), "delete", key))
         return found
 
@@ -259,7 +259,7 @@ store = _Store()
 
 
 def now() -> datetime:
-    """The time, aware, in UTC; a replay gets the recorded one."""
+    """The present time, an aware datetime in UTC. A replay gets the recorded time."""
     frame = current.get()
     if frame is None:
         return datetime.now(UTC)
@@ -267,7 +267,7 @@ def now() -> datetime:
 
 
 def uuid4() -> uuid.UUID:
-    """A UUID that a replay gets again."""
+    """A random UUID. A replay gets the recorded one."""
     frame = current.get()
     if frame is None:
         return uuid.uuid4()
@@ -275,7 +275,7 @@ def uuid4() -> uuid.UUID:
 
 
 def rng() -> random.Random:
-    """A seeded random generator; a replay gets the same one."""
+    """A seeded random generator. A replay gets the same seed."""
     frame = current.get()
     if frame is None:
         return random.Random()
@@ -283,16 +283,16 @@ def rng() -> random.Random:
 
 
 def log(message: str, /, **fields: Any) -> None:
-    """Store a line with the run, once; a replay does not repeat it. Shown by ``Run.logs()`` and ``flowdsl
-    show``."""
+    """Store a line with the run, once; a replay does not repeat it. ``Run.logs()`` and ``flowdsl show`` show
+    it."""
     frame = current.get()
     if frame is not None:
         values.log(frame, message, fields)
 
 
 def send(event: str, payload: Any = None) -> None:
-    """Call every ``@on(event)`` handler with *payload*, in the background. Inside a run this repeats on
-    resume."""
+    """Call every ``@on(event)`` handler with *payload*, in the background. It is not recorded, so a resume
+    sends again."""
     frame = current.get()
     if frame is not None:
         drive(flush(frame.run))
@@ -309,7 +309,7 @@ def current_run() -> Run[Any] | None:
 
 
 def current_step() -> StepView | None:
-    """The step that is executing here, or ``None``. Its ``idempotency_key`` is the same for every attempt
-    and resume."""
+    """The step that is executing here, or ``None``. Its ``idempotency_key`` is the same for all attempts and
+    resumes."""
     frame = current.get()
     return None if frame is None else frame.step

@@ -1,4 +1,4 @@
-"""``@workflow``, ``@step`` and ``@on``, and what they make of functions."""
+"""``@workflow``, ``@step`` and ``@on``, and the objects that they make of functions."""
 
 from flowdsl.decorators.marks import on, step, workflow
 from flowdsl.decorators.steps import Step

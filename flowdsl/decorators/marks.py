@@ -1,4 +1,4 @@
-"""``@workflow``, ``@step`` and ``@on``: they mark functions and register names, nothing else."""
+"""``@workflow``, ``@step`` and ``@on``: they only mark functions and register names."""
 
 from __future__ import annotations
 
@@ -59,15 +59,16 @@ def step(fn: Any = None, *, name: str | None = None, **options: Any) -> Any:
 
     Parameters: *mode*, ``"do"`` (durable, retried), ``"try"`` (one attempt, no record) or ``"send"`` (in the
     background); *name* in records, by default ``module.qualname``; *retry*, a :class:`Retry`; *timeout* of
-    one attempt, a duration; *key*, a function of the arguments whose result stands for them in the key;
-    *ignore*, parameters that do not count; *version*, part of the key; *memo*, share results across runs,
-    until they *expires*; *in_doubt*, ``"rerun"`` or ``"raise"``: what to do when a process died in the body;
-    *undo*, what takes a completed step back when its run fails; *executor* for ``submit``; *transaction*:
-    the body gets ``connection=``, and what it writes there is committed together with its record;
+    one attempt, a duration; *key*, a function of the arguments, whose result identifies the call instead of
+    them; *ignore*, parameters that do not count; *version*, part of the key; *memo*, whether results are
+    shared among runs, and *expires*, for how long; *in_doubt*, ``"rerun"`` or ``"raise"``: what to do if the
+    process died in the body; *undo*, a function or step that reverses the step when its run fails; *executor*
+    for ``submit``; *transaction*: the body gets ``connection=``, and its writes there are committed together
+    with its record;
     *on_divergence*, ``"raise"``, ``"rerun"`` or ``"reuse"``.
 
-    Outside a run a step is a plain call. Raises ``TypeError`` and ``ValueError`` for options that make no
-    sense, at decoration.
+    Outside a run a step is a plain call. Raises ``TypeError`` or ``ValueError`` for wrong options, when the
+    function is decorated.
 
     >>> @step(timeout="5 min")
     ... def fetch(url): ...
@@ -90,14 +91,14 @@ def workflow(fn: Callable[P, R], **options: Unpack[NamedWorkflow]) -> Workflow[P
 def workflow(fn: None = None, **options: Unpack[NamedWorkflow]) -> _WorkflowDecorator: ...
 @shows_options(WorkflowDef, without=NO_OPTIONS, name_at=0)
 def workflow(fn: Any = None, *, name: str | None = None, **options: Any) -> Any:
-    """Make a function a workflow: each call is a run, and a run that was interrupted continues when it is
-    called again.
+    """Make a function a workflow: each call is a run, and an interrupted run continues when it is called
+    again.
 
     Parameters: *name* in records; *id*, a template such as ``"order-{order_id}"`` or a function of the
-    arguments: one run per id, ever; *ignore*, parameters that do not count and are not stored; *timeout* of
-    the whole run, a duration; *cleanup*, how long cleaning up may take once the run is cancelled or has timed
-    out, 1 minute by default; *version*; *on_complete(run)* and *on_error(run, error)*; *tags*, names or a
-    mapping to find runs by.
+    arguments: an id belongs to one run for ever; *ignore*, parameters that do not count and are not stored;
+    *timeout* of the whole run, a duration; *cleanup*, how long cleaning up may take after a cancel or
+    timeout, 1 minute by default; *version*; *on_complete(run)* and *on_error(run, error)*, functions that are
+    called at the end; *tags*, names or a mapping by which runs are found.
 
     >>> @workflow(id="order-{order_id}")
     ... def checkout(order_id): ...
@@ -113,7 +114,7 @@ def workflow(fn: Any = None, *, name: str | None = None, **options: Any) -> Any:
 
 
 def register(made: Step[Any, Any] | Workflow[Any, Any]) -> None:
-    """Let what was decorated be found by its name."""
+    """Register a decorated function under its name."""
     if isinstance(made, Step):
         STEPS.add(made.definition)
     else:
@@ -121,7 +122,7 @@ def register(made: Step[Any, Any] | Workflow[Any, Any]) -> None:
 
 
 def _handler(fn: Any) -> Handler:
-    """What an event calls: a workflow is started, a step's function is called as it is."""
+    """The function that an event calls. A workflow is started; a step's function is called as it is."""
     if isinstance(fn, Workflow | BoundWorkflow):
         return Handler(fn.path, fn.start, False)
     if isinstance(fn, Step | BoundStep):
@@ -141,7 +142,8 @@ def on(event: str, handler: Any = None, /) -> Any:
     """Register a handler of *event*: ``@on("order.paid")`` over a function, step or workflow, or
     ``on("order.paid", handler)``.
 
-    The second form returns the function that unregisters; the first leaves it as ``handler.unsubscribe``.
+    The second form returns a function that unregisters the handler. In the first form that function is
+    ``handler.unsubscribe``.
     """
     if not isinstance(event, str) or not event.strip():
         raise ValueError(f"an event is named by a non-empty string; got {event!r}")

@@ -1,5 +1,5 @@
-"""The options of steps and workflows, said once. What they mean is told by ``step`` and ``workflow``, which
-values they take is checked by :mod:`flowdsl.engine.definitions`."""
+"""The options of steps and workflows, written once. ``step`` and ``workflow`` explain them.
+:mod:`flowdsl.engine.definitions` checks their values."""
 
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
@@ -32,25 +32,25 @@ class _BesideMode(TypedDict, total=False):
 
 
 class StepOptions(_BesideMode, total=False):
-    """Of ``s.options(…)``."""
+    """The options of ``s.options(…)``."""
 
     mode: Mode
 
 
 class NamedStep(StepOptions, total=False):
-    """Of ``@step(…)``."""
+    """The options of ``@step(…)``."""
 
     name: str | None
 
 
 class MarkedStep(_BesideMode, total=False):
-    """The same without the mode, which decides about the type of a call."""
+    """The options of ``@step(…)`` without the mode, which decides the type of a call."""
 
     name: str | None
 
 
 class NamedWorkflow(TypedDict, total=False):
-    """Of ``@workflow(…)``."""
+    """The options of ``@workflow(…)``."""
 
     name: str | None
     id: str | Callable[..., str] | None
@@ -64,7 +64,7 @@ class NamedWorkflow(TypedDict, total=False):
 
 
 class CallOptions(TypedDict, total=False):
-    """Of ``w.options(…)``."""
+    """The options of ``w.options(…)``."""
 
     id: str | None
     timeout: Duration | None

@@ -1,4 +1,4 @@
-"""What ``@step`` makes of a function, and what one can do with it."""
+"""Decorated steps: calls, ``submit``, ``map``, ``options``, ``key``, ``explain_key`` and ``forget``."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ B = TypeVar("B")
 
 
 class Mapped(list[T]):
-    """What ``map`` of a sync step gives: a list; in async code, something to await for that list."""
+    """The result of ``map`` of a sync step: a list. In async code, await it to get the list."""
 
     def __await__(self) -> Generator[Any, None, list[T]]:
         return list(self)
@@ -48,7 +48,7 @@ class Mapped(list[T]):
 
 
 class _StepCalls(Decorated, Generic[P, R]):
-    """What one can do with a step, bound or not."""
+    """The methods of a step, bound or not."""
 
     if TYPE_CHECKING:
 
@@ -62,7 +62,7 @@ class _StepCalls(Decorated, Generic[P, R]):
 
     @property
     def definition(self) -> StepDef:
-        """What the engine knows of the step."""
+        """The step as the engine knows it."""
         return self._defn
 
     def _repr_html_(self) -> str:
@@ -71,7 +71,7 @@ class _StepCalls(Decorated, Generic[P, R]):
         return shown_step(self._defn)
 
     @property
-    def _is_coroutine(self) -> Any:  # what asyncio.iscoroutinefunction looks for
+    def _is_coroutine(self) -> Any:  # asyncio.iscoroutinefunction looks for this
         return getattr(asyncio.coroutines, "_is_coroutine", True) if self._defn.is_async else None
 
     @overload
@@ -81,7 +81,7 @@ class _StepCalls(Decorated, Generic[P, R]):
     @overload
     def submit(self, /, *args: P.args, **kwargs: P.kwargs) -> StepFuture[R]: ...
     def submit(self, /, *args: Any, **kwargs: Any) -> StepFuture[Any]:
-        """Start the step beside the caller, on its executor (an async step: as a task), and return its
+        """Start the step in the background, on its executor (an async step: as a task), and return its
         future.
 
         Outside a run it executes the same way, without a record.
@@ -147,12 +147,12 @@ class _StepCalls(Decorated, Generic[P, R]):
     def map(
         self, /, *iterables: Iterable[Any], limit: int | None = None, return_exceptions: bool = False
     ) -> Any:
-        """Call the step on each item (or on items of several iterables side by side), concurrently.
+        """Call the step on each item (or on items of several iterables in parallel), concurrently.
 
-        Returns the results in the order of the items. Of several exceptions that of the first item is raised,
-        once the calls that had begun have ended; others do not begin then. At most *limit* calls execute at a
-        time. In async code, await it. With *return_exceptions*, errors stand in the places of results, and
-        all calls are made.
+        Returns the results in the order of the items. After a failure no other call begins. When the
+        executing calls have ended, the exception of the first failed item is raised. At most *limit* calls
+        execute at a time. In async code, await it. With *return_exceptions*, all calls are made, and errors
+        are in the places of their results.
         """
         if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
             raise ValueError(f"limit is a whole number of 1 or more; got {limit!r}")
@@ -165,7 +165,7 @@ class _StepCalls(Decorated, Generic[P, R]):
         return Mapped(found) if frame is None and on_a_loop() else found
 
     def _prepared(self, frame: Frame | None, args: tuple[Any, ...]) -> Callable[[], StepFuture[Any]]:
-        """Take the identity of one call now; what is returned submits it."""
+        """Identify one call now. Return a function that submits it."""
         called = self.invocation(args, {})
         if frame is None:
             return lambda: submit_outside(current_engine(), called)
@@ -177,20 +177,20 @@ class _StepCalls(Decorated, Generic[P, R]):
         return Step(self.__wrapped__, self._defn.evolve(**options))  # type: ignore[attr-defined]
 
     def key(self, /, *args: P.args, **kwargs: P.kwargs) -> str:
-        """The key of a first such call in the body of a run, 40 hex digits."""
+        """The key of the first such call in the body of a run, 40 hex digits."""
         return str(self.invocation(args, kwargs).bind().key(version=self._defn.version))
 
     def explain_key(self, /, *args: P.args, **kwargs: P.kwargs) -> str:
-        """What goes into the key of such a call, readable; and whether the step's source has changed since
-        a result was recorded, which is said and does not count."""
+        """The parts of the key of such a call, as readable text. It also says whether the step's source has
+        changed since a result was recorded; the source is no part of the key."""
         bound = self.invocation(args, kwargs).bind()
         engine = current_engine() if self._defn.memo else open_engine()
         notes = notes_on(engine, self._defn, bound)
         return str(bound.explain(version=self._defn.version, notes=notes))
 
     def forget(self, /, *args: P.args, **kwargs: P.kwargs) -> None:
-        """Drop the stored result of such a call: of ``memo=True`` and of ``Runtime.do``; inside a run,
-        that of its first such call."""
+        """Delete the stored result of such a call: of ``memo=True`` and of ``Runtime.do``, or, inside a run,
+        of its first such call."""
         bound = self.invocation(args, kwargs).bind()
         engine, frame = current_engine(), current.get()
         with nullcontext() if frame is None else crossing(frame.run):
@@ -239,9 +239,9 @@ class Step(_StepCalls[P, R], Wrapper, Function):
         def __get__(self, instance: Any, owner: Any = None, /) -> Any: ...
 
     else:
-        __getattribute__ = object.__getattribute__  # what wrapt's does, at a third of the price
+        __getattribute__ = object.__getattribute__  # the same as wrapt's, in a third of the time
 
-        def __call__(self, /, *args: Any, **kwargs: Any) -> Any:  # the same, at half the price
+        def __call__(self, /, *args: Any, **kwargs: Any) -> Any:  # the same as wrapt's, in half the time
             frame = current.get()
             if frame is None:
                 return self._self_call(self.__wrapped__, None, args, kwargs)
@@ -254,7 +254,7 @@ class Step(_StepCalls[P, R], Wrapper, Function):
     def invocation(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Invocation[StepDef]:
         """A call of it."""
         defn, fn, receiver = self._self_defn, self.__wrapped__, self._self_receiver
-        if receiver is None and args and defn.is_receiver(args[0]):  # by a property or decorator above
+        if receiver is None and args and defn.is_receiver(args[0]):  # passed by a property or decorator above
             receiver, args = args[0], args[1:]
             fn = MethodType(fn, receiver)
         return invocation_of((defn, fn, receiver, args, kwargs))

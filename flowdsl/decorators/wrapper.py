@@ -1,15 +1,15 @@
-"""What both decorated functions and methods are: a wrapt proxy that stays itself when copied and pickled. The
-only home of wrapt.
+"""The wrapper of decorated functions and methods: a wrapt proxy that can be copied and pickled. Only this
+module uses wrapt.
 
 The rules
     A decorated function is the function: name, docstring, signature, types, binding to instances and classes.
-    Calling it asks the engine; everything else is passed through.
+    A call goes to the engine. Everything else goes to the function.
 
 The theory
-    A wrapt proxy claims the class of what it wraps, so ``isinstance(f, FunctionType)`` holds — and
-    cloudpickle, seeing a function, would ship the bare function and lose the decorator in silence. So both
-    the wrapper and the wrapper of a bound method own up to their class and say how they are rebuilt: by
-    reference where an import finds this very object, else by value, from the function and its options.
+    A wrapt proxy has the class of the object that it wraps, so ``isinstance(f, FunctionType)`` is true.
+    Therefore cloudpickle would send the bare function and silently lose the decorator. So the wrapper, and
+    that of a bound method, show their own class while they are pickled, and say how they are rebuilt: by
+    reference if an import finds this very object, else by value, from the function and its options.
 
 If you edit this
     ``self._self_…`` attributes live on the proxy, all others on the function.
@@ -35,7 +35,7 @@ from flowdsl.engine.option_checks import unwrap
 if TYPE_CHECKING:
 
     class Function:
-        """What the type checkers see of the wrapt proxy."""
+        """The wrapt proxy as type checkers see it."""
 
         __name__: str
         __qualname__: str
@@ -93,7 +93,7 @@ def _load(data: bytes) -> Any:
 
 
 def _rebuild(kind: type[Any], fn: Any, options: dict[str, Any]) -> Any:
-    """Make a wrapper again from its function and options; unlike decorating, that registers nothing."""
+    """Make a wrapper again from its function and options. Unlike decorating, this registers nothing."""
     return kind(fn, kind.definition_type(fn=unwrap(fn), **options))
 
 
@@ -107,8 +107,8 @@ annotations_of = property(_annotations)
 
 
 class CallOf:
-    """What wrapt calls for a wrapper, which it does not keep alive: a decorated function that nobody holds
-    any more is gone at once, and not only when cycles are collected."""
+    """The function that wrapt calls for a wrapper. It does not refer to the wrapper, so an unused decorated
+    function is deleted at once, and not only when cycles are collected."""
 
     __slots__ = ("_wrapper",)
 
@@ -139,7 +139,7 @@ class Wrapper(Decorated):
         return kind(wrapped, self._self_defn)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """What ``__wrapped__`` was before is remembered, so that patches can be nested."""
+        """Remember the earlier ``__wrapped__``, so that patches can be nested."""
         if name == "__wrapped__":
             known = (*self._self_patched, self.__wrapped__)
             at = next((at for at, one in enumerate(known) if one is value), len(known))
@@ -147,7 +147,7 @@ class Wrapper(Decorated):
         super().__setattr__(name, value)
 
     def __delattr__(self, name: str) -> None:
-        """Deleting ``__wrapped__`` gives it back what it was before, as ``mock.patch.object`` expects."""
+        """Deleting ``__wrapped__`` restores the earlier one, as ``mock.patch.object`` expects."""
         if name == "__wrapped__":
             *before, last = self._self_patched or (self._self_original,)
             super().__setattr__(name, last)
@@ -188,9 +188,9 @@ class Wrapper(Decorated):
 
 
 def parts_of(wrapper: Any) -> tuple[Any, tuple[Any, ...]]:
-    """What makes *wrapper* again: a function, and its arguments, the undecorated function among them."""
+    """How to make *wrapper* again: a function and its arguments, which include the undecorated function."""
     defn = wrapper._self_defn
-    stays = ("fn", "executor")  # threads and processes do not travel
+    stays = ("fn", "executor")  # threads and processes cannot be pickled
     names = [name for name in type(defn).__slots__ if not name.startswith("_") and name not in stays]
     return _rebuild, (type(wrapper), wrapper.__wrapped__, {name: getattr(defn, name) for name in names})
 
@@ -225,7 +225,7 @@ class BoundWrapper(Wrapper):
             super(Wrapper, self).__delattr__(name)
 
     def _is_the_method(self) -> bool:
-        """Whether it is the method itself, as ``Class.method`` is, and not one that is bound."""
+        """Whether it is the method itself, as ``Class.method`` is, and not a bound method."""
         return self._self_instance is None and inspect.isfunction(self._self_parent._self_original)
 
     @property
