@@ -260,9 +260,7 @@ class _Where(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         try:
             said = record.getMessage()
-        except (
-            Exception
-        ):  # its text cannot be made. The handler of the record reports that, and no run ends by it
+        except Exception:  # no text can be made of it: the record's handler reports that, and no run ends
             said = ""
         if not said.isprintable():
             record.msg, record.args = clean_lines(said), ()
