@@ -111,7 +111,8 @@ def _enter(call: Call) -> Flow | Result | None:
             run.failures.begun(scope, flow)
         if active:
             if len(active) == 1:
-                next(iter(active)).concurrent = True
+                for other in tuple(active):  # it may end meanwhile, without the lock
+                    other.concurrent = True
             call.concurrent = True
             if virtual and call.counts and _counted_once(active):
                 run.engine.clock.enter()

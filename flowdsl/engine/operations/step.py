@@ -23,7 +23,6 @@ If you edit this
 from collections.abc import Callable
 from time import monotonic
 
-from flowdsl.core.binding import Bound
 from flowdsl.core.facts import Facts, InDoubt, Undoable, facts_of
 from flowdsl.core.kinds import STEP
 from flowdsl.core.records import Step
@@ -91,10 +90,11 @@ class StepOperation(DurableOperation):
 
     def __init__(self, called: Invocation[StepDef], mode: str | None = None) -> None:
         self.called = called
-        defn = self.defn = called.defn
-        self.bound: Bound = defn.bind(called.receiver, called.args, called.kwargs)
-        self.canonical = self.bound.canonical
-        self.defaults = self.bound.defaults
+        defn, _, receiver, args, kwargs = called
+        self.defn = defn
+        bound = self.bound = defn.bind(receiver, args, kwargs)
+        self.canonical = bound.canonical
+        self.defaults = bound.defaults
         self.path = defn.path
         self.version = defn.version
         self.mode = mode or defn.mode
@@ -238,12 +238,12 @@ class StepOperation(DurableOperation):
     def _execute_sync(self, attempt: Attempt) -> Result:
         """Execute a sync body. It executes in this thread unless it has limits or another place. A thread
         always drives it, so no driver is needed."""
-        defn, called = self.defn, self.called
+        defn, fn, _, args, kwargs = self.called
         outcome: Result | None = None
         self._begins(attempt)
         try:
             if defn.timeout is None and attempt.heart is None and self._elsewhere is None:
-                outcome = execute_here(attempt, called.fn, called.args, called.kwargs)
+                outcome = execute_here(attempt, fn, args, kwargs)
             else:
                 outcome = self._body(attempt).sync()
         finally:
