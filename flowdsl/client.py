@@ -158,7 +158,7 @@ class Client:
         self._note(id, "cancel", "the run")
 
     def _note(self, id: str, action: str, what: str) -> None:
-        """Say in the audit what somebody with a name did; what a program does is no change by hand."""
+        """Write into the audit what a person with a name did. What a program does is no change by hand."""
         if is_named():
             self._engine.commit(PutStep(audit(self._engine, id, action, what)))
 

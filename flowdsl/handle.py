@@ -205,7 +205,7 @@ class Run(Generic[R]):
 
     @property
     def parent(self) -> "Run[Any] | None":
-        """The run that called this one."""
+        """The run that called this one; ``None`` if none did, or if it was deleted."""
         parent = self.record.parent
         known = parent is not None and self._engine.storage.get_run(parent) is not None
         return Run(self._engine, parent) if known and parent is not None else None
@@ -240,7 +240,7 @@ class Run(Generic[R]):
         return latest(self._engine, self.id, channel, wait_limit(timeout))
 
     def stream(self, channel: str, after: int = 0, follow: bool = False) -> Stream:
-        """The items that the run has published on *channel*, the first *after* passed over.
+        """The items that the run has published on *channel*, without the first *after* of them.
 
         Iterate over it; in async code with ``async for``. With *follow* it waits for what comes, until the
         run has ended.
@@ -347,7 +347,7 @@ def _published(run_id: str) -> None:
 
 
 def racer_of(frame: Frame) -> Callable[[Any], Racer | None]:
-    """What makes a racer of a handle of a run, for ``race``."""
+    """The function that turns a handle of a run into a racer, for ``race``."""
 
     def make(item: Any) -> Racer | None:
         return RunRacer(item._engine, frame, item.id) if isinstance(item, Run) else None

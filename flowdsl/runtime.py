@@ -57,8 +57,8 @@ class Runtime(Client):
     URL: ``memory://``, ``sqlite:///path``; by default ``FLOWDSL_STORAGE`` or ``sqlite:///.flowdsl/flow.db``.
     *retry*, the policy of steps that have none; *codec*, how results become bytes; *hooks*, one or several
     :class:`~flowdsl.Hooks`; *clock*, a :class:`~flowdsl.clock.Clock`; *executor*, where submitted steps
-    execute; *on_divergence*, ``"raise"``, ``"rerun"`` or ``"reuse"``; *lease*, seconds until a run of a
-    process of which nothing is known may be taken over; *name*, for logs; *previews*, whether arguments,
+    execute; *on_divergence*, ``"raise"``, ``"rerun"`` or ``"reuse"``; *lease*, the seconds after which a run
+    may be taken over if nothing is known of its process; *name*, for logs; *previews*, whether arguments,
     results and texts of errors may be stored readable and written to the log.
 
     Inside ``with Runtime(…):`` (or ``async with``) it is the current one; leaving closes it.
@@ -133,9 +133,9 @@ class Runtime(Client):
         """Drain ``send`` work, interrupt started runs resumably, end threads; closing twice is no error.
 
         It takes half a minute at most: a body that needs longer is left behind and reported, and its run is
-        given back. Whoever closes what another thread is closing waits for that. In a body of its own it
-        returns at once, and closing goes on when the body has ended. A storage that was given as an instance
-        stays open.
+        given back. If another thread is closing the runtime already, this call waits for that. In a body that
+        the runtime executes, this call returns at once, and closing goes on when the body has ended. A
+        storage that was given as an instance stays open.
         """
         self._closing.close()
 
@@ -235,8 +235,8 @@ class Runtime(Client):
     def recover(self) -> list[Run[Any]]:
         """Continue all interrupted runs whose workflow is imported here, oldest first, in the background.
 
-        One that cannot be continued (its arguments do not load, it was recovered too often) is logged, and
-        its error is raised when all others go on.
+        A run may not be able to continue: its arguments do not load, or it was recovered too often. Then that
+        is logged, and its error is raised when all others go on.
         """
         self._require_open()
         return [Run(self._engine, run_id) for run_id in recover(self._engine)]
@@ -331,7 +331,7 @@ class Runtime(Client):
 
 
 def _here(found: Any) -> Any:
-    """In sync code, an async step gives its result."""
+    """What a step by hand gives. In sync code an async step is awaited here."""
     return asyncio.run(found) if asyncio.iscoroutine(found) and not on_a_loop() else found
 
 
@@ -359,23 +359,24 @@ def current_runtime() -> Runtime:
 
 
 def current_engine() -> Engine:
-    """What executes runs of the current runtime. (For the decorators and verbs.)"""
+    """The engine of the current runtime. (For the decorators and verbs.)"""
     return _runtimes.get()._engine
 
 
 def engine_of(runtime: Runtime) -> Engine:
-    """What executes runs of *runtime*. (For :mod:`flowdsl.testing`.)"""
+    """The engine of *runtime*. (For :mod:`flowdsl.testing`.)"""
     return runtime._engine
 
 
 def open_engine() -> Engine | None:
-    """As :func:`current_engine`, but no runtime is made: ``None`` where there is none."""
+    """As :func:`current_engine`, but this makes no runtime: ``None`` if there is none."""
     found = _runtimes.find()
     return None if found is None else found._engine
 
 
 def engine_entered_in_body() -> Engine | None:
-    """That of the runtime that the executing body has itself entered: workflows it calls are no children."""
+    """The engine of the runtime that the executing body has entered itself, if it has. Workflows that the
+    body calls there are no children of its run."""
     found = _runtimes.entered_in_body()
     return None if found is None else found._engine
 
