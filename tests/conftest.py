@@ -42,7 +42,39 @@ def pytest_configure(config: pytest.Config) -> None:
     ``PYTHONDONTWRITEBYTECODE`` is set, each would compile it anew."""
     if not hasattr(config, "workerinput"):
         compileall.compile_dir(Path(flowdsl.__file__).parent, quiet=2)
+        if config.getoption("numprocesses", None) and config.args == config.getini("testpaths"):
+            _rewrite_tests(config)
         _use_memory(config)
+
+
+def _rewrite_tests(config: pytest.Config) -> None:
+    """Write what pytest makes of the assertions of each test file, in two processes. Each worker would do it
+    anew, which takes twice as long as all else that it does before its first test."""
+    try:
+        from _pytest.assertion.rewrite import (
+            PYC_TAIL,
+            _read_pyc,
+            _rewrite_test,
+            _write_pyc,
+            assertstate_key,
+            get_cache_dir,
+            try_makedirs,
+        )
+    except ImportError:  # another pytest names them otherwise; then the workers do it
+        return
+    files = sorted(Path(__file__).parent.rglob("test_*.py"))
+    other = os.fork() if hasattr(os, "fork") else None
+    try:
+        for path in files if other is None else files[0 if other else 1 :: 2]:
+            pyc = get_cache_dir(path) / (path.stem + PYC_TAIL)
+            if _read_pyc(path, pyc) is None and try_makedirs(pyc.parent):
+                stat, code = _rewrite_test(path, config)
+                _write_pyc(config.stash[assertstate_key], code, stat, pyc)
+    finally:
+        if other == 0:
+            os._exit(0)
+    if other:
+        os.waitpid(other, 0)
 
 
 def _use_memory(config: pytest.Config) -> None:

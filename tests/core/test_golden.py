@@ -57,7 +57,7 @@ def test_nothing_was_taken_out_of_the_golden_file() -> None:
         assert len(set(entries.values())) == len(entries)
 
 
-@pytest.mark.parametrize("seed", [*map(str, range(20)), "4294967295"])
+@pytest.mark.parametrize("seed", ["0", "1", "2", "3", "4294967295"])
 def test_keys_are_the_same_under_every_hash_seed(seed: str) -> None:
     """A process with any hash seed makes the golden encodings and keys."""
     assert run_script(sys.executable, seed) == golden_cases.golden()

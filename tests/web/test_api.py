@@ -134,8 +134,9 @@ IDS = [
 ]
 
 
-@pytest.mark.parametrize("run_id", IDS)
-@pytest.mark.parametrize("mount", ["", "/flow ä/x"])
+@pytest.mark.parametrize(
+    ("run_id", "mount"), [(one, "/flow ä/x") for one in IDS] + [(one, "") for one in IDS[::4]]
+)
 def test_every_id_has_an_address(client, run_id, mount):
     """Any id is one segment of an address, and links from the list lead to the run, below any prefix."""
     storage = MemoryStorage()
