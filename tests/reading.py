@@ -69,6 +69,28 @@ def patched_modules(code: Trees) -> Iterator[str]:
                 yield f"{place} patches {ast.unparse(node)}: ask for a seam instead"
 
 
+TRICKS = {
+    "_getframe": {"callsite.py", "classmethods.py", "user_code.py"},
+    "exec": {"quick_bind.py", "shapes.py"},
+    "eval": set(),
+    "get_referrers": {"living.py"},
+    "setprofile": {"causes.py"},
+    "settrace": set(),
+    "_current_frames": set(),
+}
+"""What no reader expects, and the modules that use it all the same. ``docs/internals.md`` says why."""
+
+
+def tricks(code: Trees) -> Iterator[str]:
+    """Where the library uses a trick that the page for developers does not name."""
+    for place, node in nodes(
+        {path: tree for path, tree in code.items() if LIBRARY in path.parents}, ast.Call
+    ):
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        if name in TRICKS and place.rpartition("/")[2].partition(":")[0] not in TRICKS[name]:
+            yield f"{place} calls {name}: find a plainer way, or say why in docs/internals.md"
+
+
 def module_of(package: str, name: str) -> Path:
     """The file that ``from package import name`` would import, if *name* is a module."""
     return LIBRARY.parent.joinpath(*package.split("."), f"{name}.py")
@@ -176,6 +198,7 @@ if __name__ == "__main__":
         *long_functions(code),
         *long_modules(code),
         *patched_modules(code),
+        *tricks(code),
         *blanket_excepts(code),
         *unexplained_types(engine),
         *foreign_attributes(engine),
