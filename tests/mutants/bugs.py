@@ -517,19 +517,19 @@ bug(
     "failed-child-again",
     "a child that failed executes again because its parent died",
     ("again = run.journal.get(call.key) is not None", "again = True"),
-    tests="tests/engine/operations/test_branches.py",
+    tests="tests/engine/operations/test_branches.py::test_a_failed_child_whose_parent_died_is_not_executed_again",
 )
 bug(
     "children-not-told",
     "children go on when their parent is cancelled",
     ("child.halt(error, outside=outside)", "pass"),
-    tests="tests/engine/operations/test_branches.py",
+    tests="tests/engine/operations/test_branches.py::test_cancelling_the_parent_cancels_the_children",
 )
 bug(
     "undo-oldest-first",
     "undo goes from the oldest step to the newest",
     ("for step in list(state.journal)[::-1]:", "for step in list(state.journal):"),
-    tests="tests/engine/runs/test_undo.py",
+    tests="tests/engine/runs/test_undo.py::test_the_undo_of_every_completed_step_runs_newest_first",
 )
 bug(
     "undo-start-not-recorded",
@@ -538,7 +538,7 @@ bug(
         "operations: list[Operation] = [UpdateRun(state.id, begin, epoch=state.epoch)]",
         "operations: list[Operation] = [UpdateRun(state.id, {}, epoch=state.epoch)]",
     ),
-    tests=f"tests/engine/runs/test_undo.py {VERBS}",
+    tests="tests/engine/runs/test_undo.py::test_an_undo_that_failed_for_good_is_reported_once",
 )
 bug(
     "undo-not-recorded",
@@ -547,25 +547,25 @@ bug(
         "yield from self._put(call, *self._undone(call, attempt.number), beside=self.beside)",
         "pass",
     ),
-    tests=f"tests/engine/runs/test_undo.py {VERBS}",
+    tests="tests/engine/runs/test_undo.py::test_the_undo_of_every_completed_step_runs_newest_first",
 )
 bug(
     "failing-undo-stops",
     "an undo that fails keeps the others from being undone",
     ("return (yield from self._give_up(call, made, failed))", "return failed, None"),
-    tests="tests/engine/runs/test_undo.py",
+    tests="tests/engine/runs/test_undo.py::test_a_failing_undo_is_retried_then_reported_without_stopping_the_others",
 )
 bug(
     "fork-copies-the-point",
     "a fork has the step before which it is to begin",
     ("copied = [s for s in steps if s.seq < point.seq", "copied = [s for s in steps if s.seq <= point.seq"),
-    tests="tests/engine/runs/test_repair.py",
+    tests="tests/engine/runs/test_repair.py::test_fork_copies_what_was_recorded_before_the_point",
 )
 bug(
     "resolve-executes",
     "a step that was resolved with a result executes again",
     ("status=StepStatus.COMPLETED, attempts=found.attempts + 1,", "attempts=found.attempts + 1,"),
-    tests=f"tests/engine/runs/test_repair.py {VERBS}",
+    tests="tests/engine/runs/test_repair.py::test_resolve_says_what_came_of_a_step_in_doubt",
 )
 bug(
     "forget-keeps",
@@ -574,7 +574,7 @@ bug(
         "changed = found._replace(seq=0, status=StepStatus.UNDONE, payload=None",
         "changed = found._replace(seq=0, payload=None",
     ),
-    tests="tests/engine/runs/test_repair.py",
+    tests="tests/engine/runs/test_repair.py::test_forget_inside_a_run_is_recorded_once",
 )
 bug(
     "open-failure-handled-in-a-branch",
@@ -592,31 +592,31 @@ bug(
         'return None claim = {"owner": owner, "status": RunStatus.RUNNING, "finished_at": None} return {**claim, **changes, "epoch": run.epoch + 1,',
         'return None\n    claim = {"owner": owner, "status": RunStatus.RUNNING, "finished_at": None}\n    return {**claim, **changes, "epoch": run.epoch,',
     ),
-    tests="tests/core/test_ownership.py",
+    tests="tests/core/test_ownership.py::test_a_claim_raises_the_epoch_or_is_refused",
 )
 bug(
     "message-for-two-waits",
     "a message that one wait has taken is taken by another",
     ("return taken_by is None or taken_by == step_key", "return True"),
-    tests="tests/core/test_ownership.py tests/storage/test_contract.py",
+    tests="tests/core/test_ownership.py::test_messages",
 )
 bug(
     "ended-run-takes-messages",
     "a message to a completed run is stored",
     ("return status not in (RunStatus.COMPLETED, RunStatus.CANCELLED)", "return True"),
-    tests="tests/core/test_ownership.py tests/storage/test_contract.py",
+    tests="tests/core/test_ownership.py::test_messages",
 )
 bug(
     "handled-failure-stays-open",
     "a failure that the body has handled is executed again",
     ("self._handled(key) place = place.parent", "pass\n                place = place.parent"),
-    tests="tests/engine/test_failures.py",
+    tests="tests/engine/test_failures.py::test_no_failure_of_a_body_that_goes_on_stays_open_behind_the_next_call",
 )
 bug(
     "group-blames-nobody",
     "a failure in an exception group is not found",
     ("chain.extend(exceptions_of(link)) chain += [cause_of(link), None", "chain += [cause_of(link), None"),
-    tests="tests/engine/test_failures.py",
+    tests="tests/engine/test_failures.py::test_a_failure_is_open_if_it_left_the_body_and_nothing_began_afterwards",
 )
 bug(
     "last-stop-wins",
@@ -628,7 +628,7 @@ bug(
     "flush-dropped",
     "a body acts upon values that are not durable",
     ("if run.writer.buffer: yield from commit(run, None)", "if False:\n        yield from commit(run, None)"),
-    tests=f"tests/engine/test_record.py {VERBS}",
+    tests="tests/engine/test_record.py::test_a_body_does_not_begin_while_another_branch_commits_the_value_that_it_got",
 )
 bug(
     "overlap-one-sided",
@@ -640,13 +640,13 @@ bug(
     "another-process-is-this-one",
     "check_replay changes nothing in another process",
     ("with elsewhere(changes): if notice:", "with elsewhere(()):\n            if notice:"),
-    tests="tests/testing/replay/test_mistakes.py",
+    tests="tests/testing/replay/test_mistakes.py::test_a_mistake_is_found_and_blamed[clock_localtime]",
 )
 bug(
     "strange-step-forgotten",
     "check_replay does not mind a step that the first execution did not call",
     ("-> Any: self._life.strange.append(shown)", "-> Any:\n            pass"),
-    tests="tests/testing/replay/test_mistakes.py",
+    tests="tests/testing/replay/test_mistakes.py::test_a_mistake_is_found_and_blamed[imported_day]",
 )
 bug(
     "clock-jumps-while-busy",
@@ -656,7 +656,7 @@ bug(
         "if self._busy <= 0 and not self._advancing and timer is not None:",
         "if not self._advancing and timer is not None:",
     ),
-    tests="tests/test_clock.py",
+    tests="tests/test_clock.py::test_threads_sleep_side_by_side",
 )
 
 # Messages between runs, queues, schedules, heartbeats, transactions, other keys --------------------------------
@@ -665,19 +665,19 @@ bug(
     "race-loser-goes-on",
     "what has lost a race is not withdrawn",
     ("self._withdraw(winner) run.stop.check()", "run.stop.check()"),
-    tests="tests/engine/operations/test_race.py",
+    tests="tests/engine/operations/test_race.py::test_the_first_wins_and_the_others_are_withdrawn",
 )
 bug(
     "race-failure-wins",
     "the first that ends wins a race, even if it has failed",
     ("if found[0] is None and chosen in (None, number):", "if chosen in (None, number):"),
-    tests="tests/engine/operations/test_race.py",
+    tests="tests/engine/operations/test_race.py::test_if_all_fail_their_errors_come_in_a_group",
 )
 bug(
     "publish-counts-anew",
     "a continued run numbers its published items from the beginning",
     ("self._counts = dict(counts)", "self._counts = {}"),
-    tests="tests/engine/operations/test_publish.py",
+    tests="tests/engine/operations/test_publish.py::test_a_replay_publishes_nothing_twice",
 )
 bug(
     "heartbeat-last-words-lost",
@@ -686,43 +686,43 @@ bug(
         "return (PutStep(_with_details(call.run.engine, beat_of(call, attempt), heart.details), call.run.epoch),)",
         "return ()",
     ),
-    tests="tests/engine/operations/test_heartbeat.py",
+    tests="tests/engine/operations/test_heartbeat.py::test_the_last_words_before_a_failure_reach_the_next_process",
 )
 bug(
     "heartbeat-silence-unseen",
     "a body that has been silent for too long is as good as one that beats",
     ("return self._missed or self.left() <= 0", "return False"),
-    tests="tests/engine/operations/test_heartbeat.py",
+    tests="tests/engine/operations/test_heartbeat.py::test_an_inline_sync_body_ends_first_and_is_then_lost",
 )
 bug(
     "queue-limit-passed",
     "one run more than the limit of a queue executes",
     ("if all(used[room] < places.get(room[0]", "if all(used[room] <= places.get(room[0]"),
-    tests="tests/core/test_queues.py",
+    tests="tests/storage/test_claims.py::test_limits_of_queues_hold",
 )
 bug(
     "priority-ignored",
     "what waits longest is next, whatever its priority",
     ("key=lambda run: (-run.priority, run.created_at, run.id)", "key=lambda run: (run.created_at, run.id)"),
-    tests="tests/core/test_queues.py",
+    tests="tests/storage/test_claims.py::test_priority_then_age",
 )
 bug(
     "paused-schedule-fires",
     "a schedule that is paused starts runs",
     ("if row.paused or workflow_of(row)", "if workflow_of(row)"),
-    tests="tests/engine/runs/test_due_schedules.py",
+    tests="tests/engine/runs/test_due_schedules.py::test_a_pause",
 )
 bug(
     "generation-counts-items-anew",
     "the next generation of a run numbers its published items from the beginning",
     ("following.inherit({Channels: state.part(Channels)})", "pass"),
-    tests="tests/engine/operations/test_continue_as_new.py tests/engine/operations/test_publish.py",
+    tests="tests/engine/operations/test_continue_as_new.py::test_messages_channels_and_tags_stay",
 )
 bug(
     "transaction-body-stores",
     "the body of a transactional step may store what stays although it is rolled back",
     ("body.frame.transacts = True", "pass"),
-    tests="tests/engine/test_transact.py",
+    tests="tests/engine/test_transact.py::test_nothing_else_is_stored_by_the_body",
 )
 bug(
     "postgres-epoch-anew",

@@ -18,7 +18,7 @@ from .bugs import Bug
 __all__ = ["ROOT", "Lost", "Workshop", "judge", "planted"]
 
 ROOT = Path(__file__).resolve().parents[2]
-SLOWEST = 300  # seconds for one test; one that hangs counts as noticed
+SLOWEST = 120  # seconds for one test; one that hangs counts as noticed
 
 
 class Lost(Exception):
