@@ -259,7 +259,7 @@ bug(
         "UpdateRun(state.id, {}, epoch=state.epoch, lease=self._engine.lease)",
         "UpdateRun(state.id, {}, epoch=state.epoch)",
     ),
-    tests="tests/engine/runs/test_acquire.py",
+    tests="tests/engine/runs/test_acquire.py::test_leases_are_renewed_while_a_run_executes",
 )
 bug(
     "published-before-stored",
