@@ -731,44 +731,44 @@ bug(
         "inserted(op.run, run_id, number, epoch + 1, now + op.lease)",
         "inserted(op.run, run_id, number, 1, now + op.lease)",
     ),
-    tests="tests/storage/test_postgres.py",
+    tests="tests/storage/test_postgres.py::TestContract::test_a_deleted_run_leaves_no_owner",
 )
 bug(
     "worker-takes-what-kills-it",
     "a run whose process died each time is taken over for ever",
     ("if run.recoveries > TAKEN_OVER_AT_MOST:", "if False:"),
-    tests="tests/engine/runs/test_worker.py",
+    tests="tests/engine/runs/test_worker.py::test_what_kills_its_workers_is_parked",
 )
 bug(
     "dry-run-writes",
     "to ask what a change of the secret would do is to change it",
     ("if rewrites and not self._dry_run else []", "if rewrites else []"),
-    tests="tests/test_rekeying.py",
+    tests="tests/test_rekeying.py::test_everything_has_the_new_keys",
 )
 bug(
     "generation-keeps-its-epoch",
     "what the former generation of a run has under way lands in the journal of the next",
     ('"generation": run.generation + 1, "epoch": run.epoch + 1}', '"generation": run.generation + 1}'),
     ('begun = changed(record, {**changes, "epoch": record.epoch + 1})', "begun = changed(record, changes)"),
-    tests="tests/engine/operations/test_continue_as_new.py",
+    tests="tests/engine/operations/test_continue_as_new.py::test_a_flush_that_comes_late_leaves_nothing_in_the_next_generation",
 )
 bug(
     "cancel-breaks-into-replay",
     "a cancel that comes during a replay takes what was done for not done",
     ("self.replaying = self.replaying or replaying", "pass"),
-    tests="tests/engine/runs/test_stopping.py",
+    tests="tests/engine/runs/test_stopping.py::test_a_cancel_during_a_replay_comes_where_the_journal_ends",
 )
 bug(
     "given-up-child-fails",
     "a child that its parent has stopped waiting for ends failed with it",
     ("yield from end_given_up(state) if (yield from end_children(", "if (yield from end_children("),
-    tests="tests/engine/runs/test_stopping.py",
+    tests="tests/engine/runs/test_stopping.py::test_a_child_that_was_given_up_is_cancelled_although_its_parent_fails",
 )
 bug(
     "ended-branch-in-the-way",
     "a run cannot begin anew after a crash because of a branch that has ended before it",
     ("if future.lost or future.key in recorded or run.journal.answers(future.key)", "if False"),
-    tests="tests/engine/operations/test_continue_as_new.py",
+    tests="tests/engine/operations/test_continue_as_new.py::test_what_has_ended_does_not_hold_it_up",
 )
 
 # Closing, claiming, sealing, faces -----------------------------------------------------------------------------

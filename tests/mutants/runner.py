@@ -139,9 +139,9 @@ def judge(workshop: Workshop, bug: Bug, tests: tuple[str, ...] | None = None) ->
     except Lost as error:
         return {**facts, "outcome": "lost", "why": str(error)}
     facts["outcome"] = {0: "survived", 1: "killed"}.get(code, "broken")
-    failed = re.search(r"^(?:FAILED|ERROR) (\S+)(.*)", said, re.MULTILINE)
+    failed = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - (.*))?$", said, re.MULTILINE)
     if failed:
-        facts["by"], facts["how"] = failed[1], failed[2].strip(" -")[:100]
+        facts["by"], facts["how"] = failed[1], (failed[2] or "")[:100]
     elif facts["outcome"] == "broken":
         facts["why"] = said[-2000:]
     return {**facts, "seconds": round(time.monotonic() - began, 1)}
