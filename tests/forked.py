@@ -113,6 +113,7 @@ class _Server:
             self._requests.sendall(data)
 
     def close(self) -> None:
+        self._requests.shutdown(socket.SHUT_RDWR)  # a fork of this process may hold it open
         self._requests.close()
         self._process.wait()
 
