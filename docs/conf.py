@@ -17,13 +17,18 @@ myst_heading_anchors = 4  # links to headings are those of a code forge
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the page of a name says what it takes in words
-autodoc_default_options = {"members": True, "show-inheritance": True}
+# ``Runtime`` shows what it has from ``Client``, which nobody names. What comes from these ancestors is not
+# shown.
+ANCESTORS = (
+    "BaseException, dict, list, str, tuple, Enum, Generic, Protocol, ABC, Executor, Mapping, Storage, Hooks"
+)
+autodoc_default_options = {"members": True, "show-inheritance": True, "inherited-members": ANCESTORS}
 # Names of other libraries, and those of our own that are not public, have no page to lead to.
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!flowdsl\.).*"),
     (
         r"py:.*",
-        r"flowdsl\.(core|engine|handle|hooks|clock|drawing|decorators|verbs|runtime|current|aio_runtime|\w+\.\w+\.).*",
+        r"flowdsl\.(core|engine|handle|hooks|clock|drawing|decorators|verbs|runtime|client|current|aio_runtime|\w+\.\w+\.).*",
     ),
     (r"py:.*", r"flowdsl\.(storage|codecs|testing|web|notebook)\.[a-z]\w*\..*"),
 ]
