@@ -8,8 +8,8 @@ A program is executed once without faults and then with them, and compared (:cla
 * nothing is left over: no unfinished run, no owner, no pending step, nothing that executes;
 * with everything recorded, a replay executes nothing and writes nothing.
 
-Long campaigns call :func:`check_program` with programs of ``GRAMMAR.of_seed(seed)``; the tests, with those
-of ``programs()``, which hypothesis can shrink.
+The tests take their programs from ``GRAMMAR.strategy``, which hypothesis can shrink. A campaign takes those of
+``GRAMMAR.of_seed(seed)``.
 """
 
 import atexit
