@@ -616,7 +616,7 @@ bug(
     "group-blames-nobody",
     "a failure in an exception group is not found",
     ("chain.extend(exceptions_of(link)) chain += [cause_of(link), None", "chain += [cause_of(link), None"),
-    tests="tests/engine/test_failures.py::test_a_failure_is_open_if_it_left_the_body_and_nothing_began_afterwards",
+    tests="tests/engine/test_failures.py::test_members_of_a_group_lead_to_it",
 )
 bug(
     "last-stop-wins",
