@@ -646,7 +646,7 @@ bug(
     "strange-step-forgotten",
     "check_replay does not mind a step that the first execution did not call",
     ("-> Any: self._life.strange.append(shown)", "-> Any:\n            pass"),
-    tests="tests/testing/replay/test_mistakes.py::test_a_mistake_is_found_and_blamed[imported_day]",
+    tests="tests/testing/replay/test_report.py::test_the_story_of_a_crash",
 )
 bug(
     "clock-jumps-while-busy",

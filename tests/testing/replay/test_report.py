@@ -31,6 +31,7 @@ def test_the_story_of_a_crash() -> None:
     assert story.startswith("flow() does not replay: it died after commit 1 (of 4 without a crash)")
     assert "ran before the crash:\n    charge('first'), which had begun and was not recorded" in story
     assert f"charge(what='{datetime.date.today()}')" in story
+    assert "calls that the first execution did not make:\n        charge(" in story
     assert "test_report.py:" in story
     assert "it depends on: the wall clock\n" in story
     assert "what to do:" in story
