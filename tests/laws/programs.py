@@ -281,7 +281,9 @@ class Player(Bodies):
         slot = _slot.get()
         return (yield from self._play(_world.nodes[slot].nodes, slot))
 
-    def _whole(self) -> Body:
+    def _whole(self, program: Program = ()) -> Body:
+        """The program of this world, or *program* in a process whose world is empty."""
+        _world.nodes.setdefault((), program)
         return (yield from self._play(_world.nodes[()], ()))
 
     def _play(self, nodes: Program, slot: Slot) -> Body:

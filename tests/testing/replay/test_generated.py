@@ -125,4 +125,4 @@ def test_generated_programs_replay(flavour: Flavour, program: Any) -> None:
     """Generated programs with retries, nesting, children, branches and submitted steps replay from each
     commit."""
     programs.meet(World(), program)
-    check_replay(STEPS[flavour.is_async]["whole"])
+    check_replay(STEPS[flavour.is_async]["whole"], program)
