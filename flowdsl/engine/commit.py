@@ -112,6 +112,7 @@ class Committer:
                     raise
             finally:
                 self._turn.release()
+        self._refuse_beside()
         request = Request(operations)
         self._pending.append(request)
         try:
@@ -258,6 +259,17 @@ class Committer:
             raise TypeError(
                 "the body of a transactional step keeps all other writers of its database waiting, so "
                 "nothing else can be stored from it: do that before the step, or after it"
+            )
+
+    def _refuse_beside(self) -> None:
+        """Raise on an event loop that a transaction needs for its end: to block it would be to wait for
+        ever."""
+        loop = asyncio._get_running_loop()
+        body = None if loop is None else self._bodies.get(loop)
+        if body is not None and body.locked():
+            raise StorageUnavailable(
+                "a blocking write on this event loop would wait for a transaction that ends on it: await the "
+                "async form, or write from another thread"
             )
 
     def _nudge(self) -> None:

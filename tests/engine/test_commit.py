@@ -3,10 +3,13 @@
 import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any
 
 import pytest
 from committing import Slow, keys, put, waiting
 
+from flowdsl import Runtime, step, workflow
 from flowdsl.core.records import Run, Step
 from flowdsl.engine.batch import Written
 from flowdsl.engine.commit import Committer
@@ -466,3 +469,30 @@ def test_those_that_come_during_an_outage_join_the_next_try():
         thread.join(20)
     committer.close()
     assert len(inner.list_runs()) == 20
+
+
+def test_a_blocking_write_beside_a_transaction_on_the_same_event_loop_is_refused(tmp_path: Path):
+    """A blocking write raises while a transaction on the same event loop is under way, and waits for nothing."""
+
+    async def main(runtime: Runtime) -> None:
+        begun, refused = asyncio.Event(), asyncio.Event()
+
+        @step(transaction=True)
+        async def books(*, connection: Any) -> str:
+            begun.set()
+            await refused.wait()
+            return "booked"
+
+        @workflow(id="trip")
+        async def trip() -> str:
+            return await books()
+
+        booking = asyncio.create_task(trip())
+        await begun.wait()
+        with pytest.raises(StorageUnavailable, match="on this event loop"):
+            runtime.signal("trip", "news", 1)
+        refused.set()
+        assert await booking == "booked"
+
+    with Runtime(f"sqlite:///{tmp_path}/flow.db") as runtime:
+        asyncio.run(main(runtime))

@@ -15,7 +15,7 @@ from flowdsl.core.journal import CALLBACKS
 from flowdsl.core.records import Run, Step
 from flowdsl.core.status import RunStatus
 from flowdsl.engine.body import Body
-from flowdsl.engine.effects import Commit, Effects, Flow
+from flowdsl.engine.effects import Commit, Effects, Flow, drive
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import Execution, Frame
 from flowdsl.engine.interruption import python_ends, refused_at_exit
@@ -39,7 +39,7 @@ from flowdsl.errors import (
 )
 from flowdsl.storage.base import Fenced, Missing, Operation, UpdateRun, raise_not_storable
 
-__all__ = ["ended", "release", "undo_on"]
+__all__ = ["ended", "give_back", "release", "undo_on"]
 
 logger = logging.getLogger("flowdsl")
 
@@ -55,7 +55,7 @@ def ended(state: Execution, handle: Handle, error: BaseException | None, value: 
         crossing = Stopped(fault)
     except Stopped as stop:
         crossing = stop
-    _let_go(state, crossing.error)
+    yield from _let_go(state, crossing.error)
     return crossing, None
 
 
@@ -76,7 +76,7 @@ def undo_on(state: Execution, handle: Handle) -> Flow:
         crossing = Stopped(fault)
     except Stopped as stop:
         crossing = stop
-    _let_go(state, crossing.error)
+    yield from _let_go(state, crossing.error)
     return crossing, None
 
 
@@ -111,7 +111,7 @@ def _ended(state: Execution, handle: Handle, error: BaseException | None, value:
         error.run = error.run or state.id
         return (yield from _stopped(state, handle, error))
     if error is not None and not isinstance(error, Exception):
-        _let_go(state, error)
+        yield from _let_go(state, error)
         return error, None
     if error is not None:
         assert isinstance(error, Exception)
@@ -151,7 +151,7 @@ def _stopped(state: Execution, handle: Handle, stop: FlowError) -> Flow:
         return (yield from _cancelled(state, handle, stop))
     if isinstance(stop, RunTimeout):
         return (yield from _failed(state, handle, stop))
-    _let_go(state, stop)
+    yield from _let_go(state, stop)
     return Stopped(stop), None
 
 
@@ -161,7 +161,7 @@ def _completed(state: Execution, handle: Handle, value: Value) -> Flow:
         payload, loaded = engine.payloads.pack(value, state.id, "", "run")
     except ResultNotStorable as error:
         error.run = state.id
-        _let_go(state, error)
+        yield from _let_go(state, error)
         return Stopped(error), None
     yield from end_given_up(state)
     unused = state.journal.unused()
@@ -251,7 +251,7 @@ def _finish(state: Execution, changes: Named) -> Effects[FlowError | None]:
         raise_not_storable(outcome)
     except (StorageError, ResultNotStorable) as error:
         error.run = error.run or state.id
-        _let_go(state, error)
+        yield from _let_go(state, error)
         return error
     if isinstance(outcome, Fenced | Missing):
         return state.writer.lost(outcome)
@@ -284,15 +284,15 @@ def _callback(state: Execution, fn: Function, what: str, *args: Value) -> Effect
         )  # fmt: skip
 
 
-def _let_go(state: Execution, reason: BaseException) -> None:
+def _let_go(state: Execution, reason: BaseException) -> Effects[None]:
     """Give the lease back at once if we still have it, with the values that the body has seen. A run that
     replays wrongly does not store these."""
     if not isinstance(reason, LeaseLost):
         seen = () if isinstance(reason, NondeterminismError | CorruptPayload) else state.writer.buffered()
-        release(state.engine, state.record, seen)
+        yield from give_back(state.engine, state.record, seen)
 
 
-def release(engine: Engine, record: Run, operations: Sequence[Operation] = ()) -> None:
+def give_back(engine: Engine, record: Run, operations: Sequence[Operation] = ()) -> Effects[None]:
     """Give the lease back after *operations*. Errors are logged. A run that is not ours is left alone (it may
     be another owner's by now, or this is a forked child). A run that has begun anew in the same moment is
     ours under its next epoch."""
@@ -300,9 +300,10 @@ def release(engine: Engine, record: Run, operations: Sequence[Operation] = ()) -
         return
     engine.owned.release(record.id)
     try:
-        *_, outcome = engine.commit(*operations, UpdateRun(record.id, {}, epoch=record.epoch, release=True))
+        ended = UpdateRun(record.id, {}, epoch=record.epoch, release=True)
+        *_, outcome = yield Commit(engine, (*operations, ended))
         if isinstance(outcome, Fenced) and outcome.run.owner == record.owner:
-            engine.commit(UpdateRun(record.id, {}, epoch=outcome.run.epoch, release=True))
+            yield Commit(engine, (UpdateRun(record.id, {}, epoch=outcome.run.epoch, release=True),))
     except BaseException as error:  # the run has its outcome, whatever fails here
         logger.warning(
             "the lease of run %s could not be released: %s",
@@ -313,6 +314,11 @@ def release(engine: Engine, record: Run, operations: Sequence[Operation] = ()) -
         engine.owned.renew()  # so that this process, too, counts the run as abandoned
         if not isinstance(error, Exception):
             raise
+
+
+def release(engine: Engine, record: Run) -> None:
+    """As :func:`give_back`, for code that an interrupt is leaving: it can wait for no effect."""
+    drive(give_back(engine, record))
 
 
 def _report_unused(state: Execution, unused: list[Step]) -> None:

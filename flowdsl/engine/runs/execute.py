@@ -33,7 +33,7 @@ from flowdsl.engine.operations.publish import Channels
 from flowdsl.engine.operations.schedule import arm_all
 from flowdsl.engine.record import commit, flush, halted
 from flowdsl.engine.runs.acquire import Acquired, acquire
-from flowdsl.engine.runs.ending import ended, release, undo_on
+from flowdsl.engine.runs.ending import ended, give_back, release, undo_on
 from flowdsl.engine.runs.outcome import on_a_loop, outcome_of
 from flowdsl.engine.runs.request import Request, arguments_of
 from flowdsl.engine.runs.versions import warn_of_version
@@ -127,7 +127,7 @@ def execute(engine: Engine, asked: Request, acquired: Acquired, *, counted: bool
             found = yield Read(engine.storage, lambda: _stored(engine, record))
             steps, channels, called = found[0], found[1], _stored_call(engine, record, called)
         except StorageError as error:
-            release(engine, record)
+            yield from give_back(engine, record)
             return Stopped(error), None
         except BaseException:  # an interrupt, too, must give the lease back
             release(engine, record)

@@ -6,14 +6,16 @@ import contextvars
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 from support import ONCE, Declined, Effects, Flavour, Relay
 
 import flowdsl
 from flowdsl import Runtime, StepStatus, aio, step, workflow
-from flowdsl.errors import RunCancelled, RunTimeout
-from flowdsl.storage import MemoryStorage
+from flowdsl.errors import ResultNotStorable, RunCancelled, RunTimeout
+from flowdsl.storage import MemoryStorage, SQLiteStorage
 from flowdsl.storage.base import Operation, Outcome, UpdateRun
 
 # What the body left behind ----------------------------------------------------------------------------------
@@ -292,3 +294,33 @@ def test_what_is_no_exception_interrupts_a_run_in_its_callback(
         flavour.call(w)
     assert runtime.run("w").status == ("failed" if fails else "completed")
     assert effects == ["ended", "ended"]
+
+
+def test_a_run_that_is_given_back_lets_a_transaction_on_its_event_loop_end(tmp_path: Path):
+    """A run that gives its lease back waits for no transaction that needs the same event loop."""
+    begun, returned = asyncio.Event(), asyncio.Event()
+
+    @step(transaction=True)
+    async def books(*, connection: Any) -> str:
+        begun.set()
+        await returned.wait()
+        for _ in range(100):
+            await asyncio.sleep(0)
+        return "booked"
+
+    @workflow
+    async def trip() -> str:
+        return await books()
+
+    @workflow
+    async def unstorable() -> object:
+        await begun.wait()
+        returned.set()
+        return threading.Lock()
+
+    with SQLiteStorage(tmp_path / "flow.db") as storage, Runtime(storage):
+        runs = trip.start(), unstorable.start()
+        assert runs[0].result(60) == "booked"
+        with pytest.raises(ResultNotStorable):
+            runs[1].result(60)
+        assert [run.owner for run in storage.list_runs()] == [None, None]
