@@ -182,8 +182,19 @@ def to_the_end(world: World, storage: Storage, faults: Sequence[Fault] = (), pau
         if isinstance(outcome, StepOutcomeUnknown):
             _resolve(world, storage, outcome)
         elif not (outcome == "failed" and world.ending == "retry" and not world.open):
+            _end_orphans(world, storage)
             return outcome
     raise AssertionError("it does not come to an end")
+
+
+def _end_orphans(world: World, storage: Storage) -> None:
+    """End the losers of races that a dead process left, and that their parents did not ask for again."""
+    runs = world.before.runs
+    lost = [run for run in runs.values() if run.parent and run.status is RunStatus.RUNNING]
+    if any(runs[str(run.parent)].status is RunStatus.COMPLETED for run in lost):
+        with Runtime(storage, clock=world.clock) as runtime:
+            runtime.recover()
+        world.before = Snapshot.of(storage)
 
 
 def _resolve(world: World, storage: Storage, error: StepOutcomeUnknown) -> None:
@@ -227,13 +238,26 @@ def _shape(world: World, storage: Storage) -> Any:
     steps = [step for step in left.steps.values() if step.kind in _SHAPED]
     # a branch may begin or not while its run fails
     failed = {run.id for run in left.runs.values() if fails or run.status is not RunStatus.COMPLETED}
-    counted = [step for step in steps if not (step.run_id in failed and "/scheduled" in step.scope)]
+    counted = [step for step in steps if not (step.run_id in failed and _in_a_branch(left, step))]
     # how far the loser of a race came is a matter of timing
     counted = [step for step in counted if left.runs[step.run_id].status is not RunStatus.CANCELLED]
     counted = [step for step in counted if not step.path.endswith(".waiter")]
+    counted = [step for step in counted if not left.runs[step.run_id].workflow.endswith(".waiter")]
     logs = [step.extra for step in left.steps.values() if step.kind == "log"]
     shown = sorted((run.id, dict(run.tags), _items(storage, run.id)) for run in left.runs.values())
     return len(left.runs), sorted(logs), shown, Counter((s.kind, s.path, str(s.status)) for s in counted)
+
+
+def _in_a_branch(left: Snapshot, step: Any) -> bool:
+    """Whether *step* is called in a scheduled branch: by itself, or by a step there, even by one that has no
+    record because its process died."""
+    keys = {one.key: one for one in left.steps.values() if one.run_id == step.run_id}
+    while "/scheduled" not in step.scope:
+        caller = step.scope.partition("~")[0].partition("/")[0]
+        if caller not in keys:
+            return step.kind == "message" and step.scope != ""
+        step = keys[caller]
+    return True
 
 
 def _items(storage: Storage, run_id: str) -> list[Any]:
