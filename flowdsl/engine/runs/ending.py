@@ -317,7 +317,7 @@ def give_back(engine: Engine, record: Run, operations: Sequence[Operation] = ())
 
 
 def release(engine: Engine, record: Run) -> None:
-    """As :func:`give_back`, for code that an interrupt is leaving: it can wait for no effect."""
+    """As :func:`give_back`, at once: for code that is no flow, or that an interrupt is leaving."""
     drive(give_back(engine, record))
 
 
