@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Generator, Iterable
 from contextlib import nullcontext
-from types import MethodType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, Unpack, overload
 
 from flowdsl.decorators.options import StepOptions
-from flowdsl.decorators.wrapper import BoundFunction, BoundWrapper, CallOf, Function, Wrapper, annotations_of
-from flowdsl.engine.definitions import Decorated, Invocation, StepDef, invocation_of
+from flowdsl.decorators.wrapper import BoundFunction, BoundWrapper, FreeWrapper, Function, annotations_of
+from flowdsl.engine.definitions import Decorated, Invocation, StepDef
 from flowdsl.engine.execution import Frame, current
 from flowdsl.engine.future import StepFuture
 from flowdsl.engine.operations.forget import forget_in
@@ -199,18 +198,11 @@ class _StepCalls(Decorated, Generic[P, R]):
             forget_in(frame, self._defn, bound)
 
 
-class Step(_StepCalls[P, R], Wrapper, Function):
+class Step(_StepCalls[P, R], FreeWrapper, Function):
     """A function decorated with ``@step``."""
 
     definition_type = StepDef
     __annotations__ = annotations_of  # pyright: ignore
-
-    def __init__(self, wrapped: Any, defn: StepDef) -> None:
-        super().__init__(wrapped, CallOf(self))
-        self._self_defn = defn
-        self._self_original = wrapped
-        self._self_patched = ()
-        self._self_receiver: Any = wrapped.__self__ if isinstance(wrapped, MethodType) else None
 
     if TYPE_CHECKING:
 
@@ -250,14 +242,6 @@ class Step(_StepCalls[P, R], Wrapper, Function):
     @property
     def _defn(self) -> StepDef:
         return self._self_defn  # type: ignore[no-any-return]
-
-    def invocation(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Invocation[StepDef]:
-        """A call of it."""
-        defn, fn, receiver = self._self_defn, self.__wrapped__, self._self_receiver
-        if receiver is None and args and defn.is_receiver(args[0]):  # passed by a property or decorator above
-            receiver, args = args[0], args[1:]
-            fn = MethodType(fn, receiver)
-        return invocation_of((defn, fn, receiver, args, kwargs))
 
     def _self_call(self, wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         frame = current.get()

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from types import MethodType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, Unpack, cast, overload
 
 from flowdsl.decorators.options import CallOptions
 from flowdsl.decorators.wrapper import (
     BoundFunction,
     BoundWrapper,
-    CallOf,
+    FreeWrapper,
     Function,
-    Wrapper,
     annotations_of,
 )
-from flowdsl.engine.definitions import Decorated, Invocation, WorkflowDef, invocation_of
+from flowdsl.engine.definitions import Decorated, Invocation, WorkflowDef
 from flowdsl.engine.effects import named, run_async, run_sync
 from flowdsl.engine.execution import Frame, current, outside_runs, restore
 from flowdsl.engine.operations.mode import refuse_mixing
@@ -240,17 +238,11 @@ def _calling_body() -> Frame | None:
     return None if frame is None or frame.callback or engine_entered_in_body() is not None else frame
 
 
-class Workflow(_WorkflowCalls[P, R], Wrapper, Function):
+class Workflow(_WorkflowCalls[P, R], FreeWrapper, Function):
     """A function decorated with ``@workflow``."""
 
     definition_type = WorkflowDef
     __annotations__ = annotations_of  # pyright: ignore
-
-    def __init__(self, wrapped: Any, defn: WorkflowDef) -> None:
-        super().__init__(wrapped, CallOf(self))
-        self._self_defn = defn
-        self._self_original = wrapped
-        self._self_patched = ()
 
     if TYPE_CHECKING:
 
@@ -277,29 +269,15 @@ class Workflow(_WorkflowCalls[P, R], Wrapper, Function):
     else:
         __getattribute__ = object.__getattribute__  # what wrapt's does, at a third of the price
 
+        def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+            return _call(self.invocation(args, kwargs), {})
+
     @property
     def _defn(self) -> WorkflowDef:
         return self._self_defn  # type: ignore[no-any-return]
 
-    def invocation(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Invocation[WorkflowDef]:
-        """A call of it."""
-        return _invocation(self._self_defn, self.__wrapped__, args, kwargs)
-
     def _self_call(self, wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        defn = self._self_defn
-        if instance is None:
-            return _call(_invocation(defn, wrapped, args, kwargs), {})
-        return _call(Invocation(defn, wrapped, instance, args, kwargs), {})
-
-
-def _invocation(
-    defn: WorkflowDef, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Invocation[WorkflowDef]:
-    receiver = None
-    if args and defn.is_receiver(args[0]):  # by a decorator above
-        receiver, args = args[0], args[1:]
-        fn = MethodType(fn, receiver)
-    return invocation_of((defn, fn, receiver, args, kwargs))
+        return _call(Invocation(self._self_defn, wrapped, instance, args, kwargs), {})
 
 
 class BoundWorkflow(_WorkflowCalls[P, R], BoundWrapper, BoundFunction):

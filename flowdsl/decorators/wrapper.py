@@ -24,12 +24,13 @@ import inspect
 import sys
 import threading
 import weakref
+from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 import wrapt
 
 from flowdsl.codecs.pickle import PickleCodec, dumps_by_value
-from flowdsl.engine.definitions import Decorated, Invocation
+from flowdsl.engine.definitions import Decorated, Invocation, invocation_of, receiver_of
 from flowdsl.engine.option_checks import unwrap
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ else:
     Function = wrapt.FunctionWrapper
     BoundFunction = wrapt.BoundFunctionWrapper
 
-__all__ = ["BoundFunction", "BoundWrapper", "CallOf", "Function", "Wrapper", "importable", "parts_of"]
+__all__ = ["BoundFunction", "BoundWrapper", "FreeWrapper", "Function", "importable", "parts_of"]
 
 
 class _Guard(threading.local):
@@ -193,6 +194,28 @@ def parts_of(wrapper: Any) -> tuple[Any, tuple[Any, ...]]:
     stays = ("fn", "executor")  # threads and processes cannot be pickled
     names = [name for name in type(defn).__slots__ if not name.startswith("_") and name not in stays]
     return _rebuild, (type(wrapper), wrapper.__wrapped__, {name: getattr(defn, name) for name in names})
+
+
+class FreeWrapper(Wrapper):
+    """A decorated function as it was decorated, not looked up at an instance or a class."""
+
+    if TYPE_CHECKING:
+        _self_receiver: Any
+
+    def __init__(self, wrapped: Any, defn: Any) -> None:
+        super().__init__(wrapped, CallOf(self))  # type: ignore[call-arg]
+        self._self_defn = defn
+        self._self_original = wrapped
+        self._self_patched = ()
+        self._self_receiver = receiver_of(wrapped)
+
+    def invocation(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Invocation[Any]:
+        """A call of it with *args* and *kwargs*."""
+        defn, fn, receiver = self._self_defn, self.__wrapped__, self._self_receiver
+        if receiver is None and args and defn.is_receiver(args[0]):  # passed by a property or decorator above
+            receiver, args = args[0], args[1:]
+            fn = MethodType(fn, receiver)
+        return invocation_of((defn, fn, receiver, args, kwargs))
 
 
 class _Rebuilt:

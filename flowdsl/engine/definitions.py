@@ -17,6 +17,7 @@ from attrs import Factory, define, evolve, field, fields
 
 from flowdsl.core.binding import Binder, Bound, first_name
 from flowdsl.core.keys import object_path
+from flowdsl.core.preview import preview
 from flowdsl.core.records import Tags
 from flowdsl.core.retry import Retry
 from flowdsl.core.source import source_digest
@@ -77,7 +78,7 @@ def _check_transaction(defn: "StepDef") -> None:
 
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
-NO_OPTIONS = ("fn", "path", "is_async", "binders", "twins", "owner", "transacts", "never_undone")
+NO_OPTIONS = ("fn", "path", "is_async", "receiver", "binders", "twins", "owner", "transacts", "never_undone")
 """Fields of a definition that are not options of a decorator."""
 
 
@@ -89,8 +90,14 @@ def _owner_of(definition: "Definition") -> tuple[str, str] | None:
     return (fn.__module__, name) if is_method else None
 
 
+def receiver_of(fn: Value) -> Value:
+    """The object or class that a bound method is bound to; ``None`` for any other function."""
+    return fn.__self__ if isinstance(fn, MethodType) else None
+
+
 class Definition:
-    """A function and its options. Calls are bound to the names of its parameters."""
+    """A function and its options. Calls are bound to the names of its parameters. *receiver* is what the
+    function was bound to when it was decorated: ``workflow(obj.method)``."""
 
     __slots__ = ()
     kind: ClassVar[str]
@@ -120,6 +127,7 @@ class Definition:
         _twins: Twins | None
         fn: Function
         path: str
+        receiver: Value
         ignore: tuple[str, ...]
         _binders: dict[bool, Binder]
 
@@ -163,12 +171,25 @@ class Definition:
     def call(self, args: Args, kwargs: Named) -> "Invocation[Self]":
         """A call of the plain function, made by something that names it (a record,
         ``schedule("charge")``)."""
-        return Invocation(self, self.fn, None, args, kwargs)
+        receiver = self.receiver
+        fn = self.fn if receiver is None else MethodType(self.fn, receiver)
+        return Invocation(self, fn, receiver, args, kwargs)
 
     def call_with(self, arguments: Named) -> "Invocation[Self]":
         """A call with stored *arguments*, by parameter name."""
-        args, kwargs = self.binder(False).call_with(arguments)
+        args, kwargs = self.binder(self.receiver is not None).call_with(arguments)
         return self.call(args, kwargs)
+
+    def require_by_name(self, called: "Invocation[Self]", what: str) -> None:
+        """Raise if *called* is a method of an object that nobody who has only the name of this definition
+        knows. *what* is about to be stored. A record holds arguments, and no receiver."""
+        if called.receiver is not None and called.receiver is not self.receiver:
+            name = self.path.rpartition(".")[2]
+            raise TypeError(
+                f"{self.kind} {self.path} was called on {preview(called.receiver, 80)}, and {what} stores "
+                "arguments only, so that object would not be found again. Use a function that makes it and "
+                f"calls {name}(), or decorate the bound method: {self.kind}(obj.{name}, name=…)"
+            )
 
     def bind(self, receiver: Value, args: Args, kwargs: Named) -> Bound:
         """The arguments of one call, bound and encoded. *receiver* is ``self``, ``cls`` or ``None``."""
@@ -200,6 +221,7 @@ class StepDef(Definition):
     transaction: bool = False
     on_divergence: Divergence | None = None
     never_undone: bool = False  # a call said undo=None
+    receiver: Value = None
     _binders: dict[bool, Binder] = field(factory=dict)
     _twins: Twins | None = None
     _owner: tuple[str, str] | None = field(init=False, default=Factory(_owner_of, takes_self=True))
@@ -213,7 +235,11 @@ class StepDef(Definition):
         plain = plain_function(fn, "step", name)
         path = name or object_path(plain)
         return cls(
-            plain, path, inspect.iscoroutinefunction(plain), **checked_step_options(options)
+            plain,
+            path,
+            inspect.iscoroutinefunction(plain),
+            receiver=receiver_of(fn),
+            **checked_step_options(options),
         ).consistent()
 
     def consistent(self) -> Self:
@@ -285,6 +311,7 @@ class WorkflowDef(Definition):
     on_complete: Function | None = None
     on_error: Function | None = None
     tags: Tags = ()
+    receiver: Value = None
     _transacts: bool = field(
         default=False, kw_only=True, alias="transacts"
     )  # for a run that is one transactional step
@@ -311,7 +338,7 @@ class WorkflowDef(Definition):
                     f"{option}= of workflow {path} is async, but the workflow is not, so nobody could await "
                     "it; make it a plain function, or the workflow `async def`"
                 )
-        return cls(plain, path, is_async, **done)
+        return cls(plain, path, is_async, receiver=receiver_of(fn), **done)
 
     @property
     def injected(self) -> tuple[str, ...]:

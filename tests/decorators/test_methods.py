@@ -1,13 +1,15 @@
 """Steps and workflows as functions, methods, classmethods and staticmethods."""
 
 import asyncio
+import functools
+import threading
 from dataclasses import dataclass
 from enum import Enum
 
 import pytest
 from support import Effects, Flavour
 
-from flowdsl import RunStatus, Runtime, step, workflow
+from flowdsl import RunStatus, Runtime, schedule, step, workflow
 
 
 class Plain:
@@ -327,7 +329,6 @@ def test_a_step_over_a_bound_method(runtime: Runtime):
 
 def test_other_decorators_below_and_above(runtime: Runtime):
     """Other decorators work below a step (``functools.wraps``) and above it."""
-    import functools
 
     def shout(fn):
         @functools.wraps(fn)
@@ -407,7 +408,6 @@ def test_async_methods_of_every_kind_can_be_gathered(runtime: Runtime, effects: 
 
 def test_callable_objects_and_partials_are_refused_or_work(runtime: Runtime):
     """A callable object or partial needs ``name=``, and then works."""
-    import functools
 
     def add(a, b):
         return a + b
@@ -425,3 +425,118 @@ def test_callable_objects_and_partials_are_refused_or_work(runtime: Runtime):
         return partial(2), adder(1)
 
     assert w() == (3, 11)
+
+
+class Scale(Plain):
+    """Multiplies by its name. Nothing of it is decorated."""
+
+    def times(self, x, y=1):
+        return self.name * x * y
+
+    @classmethod
+    def of_class(cls, x, y=1):
+        return cls.__name__, x * y
+
+    @staticmethod
+    def of_nobody(x, y=1):
+        return x * y
+
+    def __call__(self, x, y=1):
+        return self.name * x * y
+
+
+class KnownScale(Scale):
+    """The same, with an identity."""
+
+    def __flow_key__(self):
+        return self.name
+
+
+GIVEN = {
+    "a bound method": (Scale(3).times, 6),
+    "of an object with an identity": (KnownScale(3).times, 6),
+    "a bound classmethod": (KnownScale.of_class, ("KnownScale", 2)),
+    "a staticmethod": (Scale.of_nobody, 2),
+    "a callable object": (Scale(3), 6),
+    "a partial": (functools.partial(Scale.of_nobody, y=5), 10),
+    "a partial of a bound method": (functools.partial(Scale(3).times, y=5), 30),
+    "a method of a builtin": ("-".join, "a-b"),
+}
+
+
+@pytest.mark.parametrize("what", GIVEN)
+def test_a_workflow_made_of_what_is_bound_is_the_same_however_it_is_called(what):
+    """A workflow of a bound method, or of anything callable, gets its receiver, and has one key, whether it is
+    called, started or enqueued."""
+    given, expected = GIVEN[what]
+    made = workflow(given, name="made")
+    args = (["a", "b"],) if what == "a method of a builtin" else (2,)
+    with Runtime("memory://") as rt:
+        worker = threading.Thread(target=rt.work)
+        worker.start()
+        tagged = made.options(tags={"a": "b"})
+        assert made(*args) == tagged(*args) == expected
+        assert made.start(*args).result(60) == tagged.start(*args).result(60) == expected
+        assert made.enqueue(*args).result(60) == tagged.enqueue(*args).result(60) == expected
+        assert rt.enqueue(made, *args).result(60) == expected
+        assert len({run.record.key for run in rt.runs()}) == 1
+        rt.close()
+        worker.join()
+
+
+@pytest.mark.parametrize("what", GIVEN)
+def test_a_step_made_of_what_is_bound_is_the_same_however_it_is_called(runtime: Runtime, what):
+    """A step of a bound method, or of anything callable, gets its receiver, whether it is called, submitted,
+    mapped or scheduled."""
+    given, expected = GIVEN[what]
+    made = step(given, name="made")
+    arg = ["a", "b"] if what == "a method of a builtin" else 2
+
+    @workflow
+    def w():
+        patient = made.options(timeout=60)
+        return [
+            *[made(arg), patient(arg), *made.map([arg]), *patient.map([arg])],
+            *[made.submit(arg).result(), patient.submit(arg).result(), schedule(made, arg).result()],
+        ]
+
+    assert w() == [expected] * 7
+    assert made(arg) == expected
+
+
+def test_a_workflow_of_a_bound_method_is_resumed_on_its_object(runtime: Runtime):
+    """A run of ``workflow(obj.method)`` that was interrupted is resumed by its id, on the same object."""
+    stops = [True]
+
+    class Shop(Plain):
+        def sell(self, item):
+            if stops.pop() if stops else False:
+                raise KeyboardInterrupt
+            return self.name, item
+
+    sell = workflow(Shop("a").sell, name="shop.sell")
+    with pytest.raises(KeyboardInterrupt):
+        sell.options(id="sale")(7)
+    assert runtime.resume("sale").result(60) == ("a", 7)
+
+
+def test_what_stores_arguments_only_refuses_a_method(runtime: Runtime, effects: Effects):
+    """A record has no receiver. So a method is not enqueued, and not scheduled as a branch: nobody could call
+    it."""
+    Shop = make_class(Flavour(False), effects, True)
+    shop = Shop("a")
+
+    @workflow
+    def w():
+        schedule(shop.price, 1)
+
+    for sell in (shop.sell, Shop.sell_class):
+        with pytest.raises(TypeError, match="stores arguments only"):
+            sell.enqueue(1)
+    with pytest.raises(TypeError, match="stores arguments only"):
+        w()
+    first, second = (workflow(Scale(n).times, name="times") for n in (3, 5))
+    with pytest.raises(TypeError, match=r"name=…"):
+        first.enqueue(2)
+    assert (first(2), second(2), second.start(2).result(60)) == (6, 10, 10)
+    assert [run.status for run in runtime.runs(workflow="times")] == [RunStatus.COMPLETED] * 3

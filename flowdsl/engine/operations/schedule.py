@@ -67,9 +67,11 @@ def schedule(frame: Frame, step: Value, args: Args, kwargs: Named, delay: Value)
     if not isinstance(step, str) and step_definition(step) is None:
         raise TypeError(f"schedule() takes a function decorated with @step, or the name of one; got {step!r}")
     called = step_called(step, args, kwargs)
-    if STEPS.get(called.defn.path) is None:
-        path = called.defn.path
+    path = called.defn.path
+    known = STEPS.get(path)
+    if known is None:
         raise StepNotFound(f"step {path} is not registered in this application", step=path)
+    known.require_by_name(called, "schedule()")
     return durable(frame, Schedule(called, seconds(delay, "delay")))
 
 

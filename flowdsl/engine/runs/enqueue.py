@@ -24,6 +24,7 @@ from flowdsl.engine.execution import Frame
 from flowdsl.engine.operations.signal import message_to
 from flowdsl.engine.perform import at_once
 from flowdsl.engine.record import complete, crossing, flush
+from flowdsl.engine.registry import WORKFLOWS
 from flowdsl.engine.runs.request import request
 from flowdsl.engine.user import Named, Value
 from flowdsl.storage.base import AddSignal, Done, Opened, OpenRun, UpdateRun, raise_unstorable
@@ -91,7 +92,10 @@ class Place:
 
 
 def pending_row(engine: Engine, called: Invocation[WorkflowDef], options: Named, place: Place) -> Run:
-    """The row of a run that waits for a worker."""
+    """The row of a run that waits for a worker. Raises ``TypeError`` for a method of an object that no worker
+    knows."""
+    known = WORKFLOWS.get(called.defn.path) or called.defn
+    known.require_by_name(called, "enqueue()")
     now = engine.storage.now()
     wait = max(place.delay, place.debounce or 0.0)
     return changed(

@@ -26,6 +26,11 @@ RECOVERY_LIMIT = 50
 processes."""
 
 
+class _Misfit(FlowError, TypeError):
+    """What is stored of a run is not enough to call its function: an argument is missing or not taken any
+    more, or the function is a method."""
+
+
 def loaded(path: str) -> WorkflowDef | StepDef | None:
     """The workflow of this path, or the step that ``Runtime.do`` made a run of. ``None`` if its module is not
     imported."""
@@ -114,9 +119,13 @@ def request_of(engine: Engine, record: Run) -> Request:
             step=record.workflow,
         )
     arguments = arguments_of(engine, record)
-    if isinstance(source, WorkflowDef):
-        return Request(source.call_with(arguments), record)
-    return single_run(engine, source.call_with(arguments), record.id)._replace(wanted=record)
+    try:
+        if isinstance(source, WorkflowDef):
+            return Request(source.call_with(arguments), record)
+        called = source.call_with(arguments)
+    except TypeError as error:
+        raise _Misfit(f"run {record.id}: {error}", run=record.id, step=record.workflow) from None
+    return single_run(engine, called, record.id)._replace(wanted=record)
 
 
 def as_flow(flow: Effects[Value]) -> Flow:

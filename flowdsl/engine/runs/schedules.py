@@ -5,6 +5,7 @@ schedule's row says up to where the ticks were handled.
 """
 
 import json
+import logging
 import uuid
 from collections.abc import Iterable
 
@@ -21,6 +22,8 @@ from flowdsl.storage.base import Opened, OpenRun, PutSchedule, raise_unstorable
 from flowdsl.storage.left_out import leave_out
 
 __all__ = ["backfill", "fire_due", "row_of", "schedule_of", "trigger"]
+
+logger = logging.getLogger("flowdsl")
 
 
 def row_of(engine: Engine, schedule: Schedule, created_at: float) -> ScheduleRow:
@@ -94,6 +97,10 @@ def fire_due(
                 _open(engine, schedule, tick_id(schedule.name, moment), always=False, serial=False)
             except CorruptPayload as error:  # its run is there, and was altered: the others are not held up
                 leave_out(error)
+            except TypeError as error:  # its arguments do not fit the workflow as it is here
+                _report_once(schedule, error, row, damaged)
+                fired = []  # another worker's may be another version
+                break
         if fired:
             # somebody may have changed it meanwhile: then whoever looks next finds these ticks' runs
             engine.commit(PutSchedule(evolve(row, last=fired[-1]), was=row))
@@ -101,6 +108,14 @@ def fire_due(
         if following is not None:
             soonest = following if soonest is None else min(soonest, following)
     return soonest
+
+
+def _report_once(schedule: Schedule, error: TypeError, row: ScheduleRow, reported: set[ScheduleRow]) -> None:
+    if row not in reported:
+        logger.error(
+            "schedule %s starts no run here: %s", schedule.name, str(error), extra={"run": None, "step": None}
+        )
+        reported.add(row)
 
 
 def trigger(engine: Engine, schedule: Schedule) -> str:

@@ -11,7 +11,7 @@ from support import script, spawn
 
 from flowdsl import Queue, Runtime, Schedule, current_run, step, wait_for, workflow
 from flowdsl.core.status import RunStatus
-from flowdsl.errors import RecoveryLimit
+from flowdsl.errors import FlowError, RecoveryLimit
 from flowdsl.storage import MemoryStorage, SQLiteStorage
 from flowdsl.storage.base import ClaimRun, UpdateRun
 
@@ -405,3 +405,68 @@ def test_schedules_are_rows(storage, rt):
     assert rt.schedules.list() == []
     with pytest.raises(LookupError, match="no schedule"):
         rt.schedules.pause("daily")
+
+
+def test_a_run_whose_arguments_do_not_fit_is_left_alone(storage, rt, caplog):
+    """A run that the code here cannot call, because its function has other parameters now or is a method, is
+    reported and left alone, by a worker and by ``recover``. Others go on."""
+
+    class Shop:
+        @workflow(name="sell")
+        def sell(self):
+            raise KeyboardInterrupt
+
+    @workflow(name="misfit")
+    def before(n):
+        raise KeyboardInterrupt
+
+    @workflow(name="fits")
+    def fits():
+        raise KeyboardInterrupt
+
+    for call in (Shop().sell.options(id="a"), before.options(id="b"), fits.options(id="c")):
+        with pytest.raises(KeyboardInterrupt):
+            call(*([1] if call._source is before else []))
+
+    @workflow(name="misfit")
+    def after(n, more):
+        return n
+
+    @workflow(name="fits")
+    def now_fits():
+        return "done"
+
+    with pytest.raises(TypeError, match="no value for 'more'"):
+        rt.resume("b")
+    with pytest.raises(FlowError, match="run a: .*'self'"):
+        rt.recover()
+    assert rt.run("c").result(60) == "done"
+    late = now_fits.enqueue()
+    with Working(storage):
+        assert late.result(60) == "done"
+    assert [rt.run(run_id).status for run_id in "ab"] == ["running", "running"]
+    assert "run b cannot be executed: run b: misfit() cannot be called" in caplog.text.replace(
+        "after()", "misfit()"
+    )
+
+
+def test_a_schedule_whose_arguments_do_not_fit_stops_no_worker(storage, rt, caplog):
+    """A schedule whose arguments the workflow does not take is reported once. The worker goes on."""
+
+    @workflow
+    def tick(word):
+        return word
+
+    fired = threading.Event()
+
+    @workflow
+    def works():
+        fired.set()
+
+    rt.schedules.put(Schedule("broken", tick, cron="* * * * * *"))
+    rt.schedules.put(Schedule("works", works, cron="* * * * * *"))
+    with Working(storage):
+        assert fired.wait(60)
+        assert tick.enqueue("hi").result(60) == "hi"
+    assert len(rt.runs(workflow=tick.path)) == 1
+    assert caplog.text.count("schedule broken starts no run here: tick() missing") == 1
