@@ -112,10 +112,24 @@ class Cli:
         self.storage = storage or self.storage
         self.traceback = traceback or self.traceback
         if traceback:
-            os.environ["FLOWDSL_TRACEBACK"] = "full"
+            _keep_tracebacks_whole(click.get_current_context())
         if as_json and not self.as_json:
             self.as_json = True
             self.out = Output(as_json=True)
+
+
+def _keep_tracebacks_whole(context: click.Context) -> None:
+    """Ask for whole tracebacks until the command ends. Then the environment is as it was."""
+    before = os.environ.get("FLOWDSL_TRACEBACK")
+    os.environ["FLOWDSL_TRACEBACK"] = "full"
+
+    def restore() -> None:
+        if before is None:
+            os.environ.pop("FLOWDSL_TRACEBACK", None)
+        else:
+            os.environ["FLOWDSL_TRACEBACK"] = before
+
+    context.find_root().call_on_close(restore)
 
 
 SHARED = (

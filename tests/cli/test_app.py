@@ -1,6 +1,7 @@
 """The group of commands: help, versions, errors and exit codes."""
 
 import importlib.metadata
+import os
 import signal
 import subprocess
 import sys
@@ -92,6 +93,7 @@ def test_traceback_shows_where(shop, invoke, monkeypatch):
         assert result.exit_code == 1
         assert "Traceback" in result.stderr
         assert "error: ZeroDivisionError: " in result.stderr
+        assert "FLOWDSL_TRACEBACK" not in os.environ  # whoever called the command goes on as before
 
 
 def test_ctrl_c_at_a_question(shop, spawn, answer):
