@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from support import FLAVOURS, Effects, Flavour, Recorder
 
 import flowdsl
 from flowdsl import Runtime
+from flowdsl.core.encoders import ENCODERS
 from flowdsl.runtime import set_default
 from flowdsl.storage import MemoryStorage, SQLiteStorage, Storage
 from flowdsl.testing import VirtualClock
@@ -95,6 +96,28 @@ def pytest_collection_finish() -> None:
     """What was imported and collected stays: without it the collections that tests cause take no time."""
     gc.collect()
     gc.freeze()
+
+
+_LOOKED_AFTER = 100  # tests: a look at all objects takes as long as a few tests
+_since = 0
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(
+    item: pytest.Item, nextitem: pytest.Item | None
+) -> Generator[None, object, object]:
+    """What tests have imported stays too. A function that is defined again, as in each case of a parametrised
+    test, causes collections. Late in a session they took most of the time of such a test."""
+    global _since
+    result = yield
+    _since += 1
+    if _since >= _LOOKED_AFTER and nextitem is not None and nextitem.path != item.path:
+        _since = 0
+        ENCODERS.reset()  # it remembers classes of tests
+        gc.unfreeze()  # what has become garbage since
+        gc.collect()
+        gc.freeze()
+    return result
 
 
 @pytest.fixture(autouse=True)
