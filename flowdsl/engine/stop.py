@@ -37,6 +37,8 @@ __all__ = ["Stop", "StoppedTask", "stopped_in"]
 
 Ticks: TypeAlias = Callable[[], float]
 
+_CLEANS_UP = (RunCancelled, RunTimeout)  # stops that a body may handle
+
 
 class StoppedTask(Stopped, asyncio.CancelledError):
     """What crosses an async body: to asyncio, its task is being cancelled."""
@@ -131,7 +133,7 @@ class Stop:
         With *outside*, the reason comes from beyond the run's own code, and the body of an async run is
         cancelled at once.
         """
-        cleans_up = isinstance(error, RunCancelled | RunTimeout)
+        cleans_up = isinstance(error, _CLEANS_UP)
         replaying = cleans_up and self.reason is None and bool(self._unreplayed())
         with self._lock:
             if self.reason is None:
@@ -202,7 +204,7 @@ class Stop:
         """What was under way when the run was told to stop took time to end: a child was undone. The time for
         cleaning up begins now."""
         with self._lock:
-            if isinstance(self.reason, RunCancelled | RunTimeout):
+            if isinstance(self.reason, _CLEANS_UP):
                 self.deadline = self._ticks() + self._cleanup
 
     def end_branches(self) -> None:
@@ -278,7 +280,7 @@ class Stop:
 
     def cleaning(self) -> bool:
         """Whether the calling flow of control is handling a cancel or a timeout, and has time to clean up."""
-        if not isinstance(self.reason, RunCancelled | RunTimeout):
+        if not isinstance(self.reason, _CLEANS_UP):
             return False
         error = sys.exception()
         if error is None or error is self._ambient or stopped_in(error, handled=True) is None:

@@ -67,9 +67,13 @@ def starting(call: Call) -> Iterator[None]:
 
 def _calls(run: Execution) -> list[UnderWay]:
     """The calls under way in the body of the run, or beside it."""
-    calls: list[UnderWay] = list(run.known(Starting) or ())
+    beginning, scopes = run.known(Starting), run.known(Scopes)
+    # As in most runs. A call adds itself first, and then looks whether it is too late: no lock is needed.
+    if not (beginning or scopes or run.scope.active):
+        return []
+    calls: list[UnderWay] = list(beginning or ())
     with run.lock:
-        for scope in (run.scope, *(run.known(Scopes) or ())):
+        for scope in (run.scope, *(scopes or ())):
             calls.extend(scope.active)
     return calls
 

@@ -1,28 +1,21 @@
 """Topics of runs, queues and schedules. Whoever waits for a change names some, and is told of those."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from flowdsl.storage.operations import (
     AddSignal,
     ClaimRun,
     DeleteRun,
-    DropMemo,
     DropQueue,
     DropSchedule,
-    DropSteps,
-    DropWorker,
     OpenRun,
     Operation,
     Publish,
-    PutMemo,
     PutQueue,
     PutSchedule,
-    PutStep,
-    PutWorker,
     Reply,
     Restart,
-    Rewrite,
-    TakeSignal,
     UpdateRun,
 )
 
@@ -49,46 +42,52 @@ GIVEN_BACK_TOPIC = "given back"
 """The topic of runs that their owner let go before their end."""
 
 
-_SILENT = frozenset({PutStep, TakeSignal, DropSteps, PutMemo, DropMemo, PutWorker, DropWorker, Rewrite})
-"""Operations that are told only to those who wait for any change."""
-
-
-def topics_of(operations: Iterable[Operation]) -> list[str]:
+def topics_of(operations: Iterable[Operation]) -> Sequence[str]:
     """The topics to tell once *operations* are durable. Steps and renewed leases have none: whoever wants to
     see them waits for any change."""
-    for operation in operations:
-        if type(operation) not in _SILENT:
-            return [topic for op in operations if type(op) not in _SILENT for topic in _topics_of(op)]
-    return []
+    found: list[str] = []
+    for op in operations:
+        topics = _TOPICS.get(type(op))
+        if topics is not None:
+            found += topics(op)
+    return found
 
 
-def _topics_of(op: Operation) -> Sequence[str]:
-    match op:
-        case UpdateRun():  # this and the next are what every run makes, so they are asked for first
-            return _topics_of_update(op)
-        case OpenRun():
-            return () if op.run.queue is None else (queue_topic(op.run.queue), QUEUES_TOPIC)
-        case PutQueue():
-            return queue_topic(op.row.name), QUEUES_TOPIC
-        case DropQueue():
-            return queue_topic(op.name), QUEUES_TOPIC
-        case PutSchedule() | DropSchedule():
-            return (SCHEDULES_TOPIC,)
-        case AddSignal():
-            return (run_topic(op.signal.run_id),)
-        case Publish():
-            return (run_topic(op.item.run_id),)
-        case ClaimRun() | Reply() | Restart() | DeleteRun():
-            return (run_topic(op.run_id),)
-    return ()
+def _of_opening(op: OpenRun) -> Sequence[str]:
+    return () if op.run.queue is None else (queue_topic(op.run.queue), QUEUES_TOPIC)
 
 
-def _topics_of_update(op: UpdateRun) -> list[str]:
-    topics, ends = [], "status" in op.changes
-    if op.release or ends or "cancel_requested" in op.changes:
-        topics.append(run_topic(op.run_id))
-    if op.release and not ends:
+def _of_update(op: UpdateRun) -> Sequence[str]:
+    changes, release = op.changes, op.release
+    ends = "status" in changes
+    topics = [run_topic(op.run_id)] if release or ends or "cancel_requested" in changes else []
+    if release and not ends:
         topics.append(GIVEN_BACK_TOPIC)
-    if op.changes.get("queue") is not None:
-        topics += (queue_topic(op.changes["queue"]), QUEUES_TOPIC)
+    if changes.get("queue") is not None:
+        topics += (queue_topic(changes["queue"]), QUEUES_TOPIC)
     return topics
+
+
+def _of_run(op: ClaimRun | Reply | Restart | DeleteRun) -> Sequence[str]:
+    return (run_topic(op.run_id),)
+
+
+def _of_schedule(_: PutSchedule | DropSchedule) -> Sequence[str]:
+    return (SCHEDULES_TOPIC,)
+
+
+_TOPICS: dict[type, Callable[[Any], Sequence[str]]] = {
+    OpenRun: _of_opening,
+    UpdateRun: _of_update,
+    ClaimRun: _of_run,
+    Reply: _of_run,
+    Restart: _of_run,
+    DeleteRun: _of_run,
+    AddSignal: lambda op: (run_topic(op.signal.run_id),),
+    Publish: lambda op: (run_topic(op.item.run_id),),
+    PutQueue: lambda op: (queue_topic(op.row.name), QUEUES_TOPIC),
+    DropQueue: lambda op: (queue_topic(op.name), QUEUES_TOPIC),
+    PutSchedule: _of_schedule,
+    DropSchedule: _of_schedule,
+}
+"""What each kind of operation tells. Those that are not here tell only those who wait for any change."""

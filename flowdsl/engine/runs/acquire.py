@@ -38,6 +38,7 @@ logger = logging.getLogger("flowdsl")
 
 _LOOK = 0.5  # longest time between two looks at a run that somebody else executes, in seconds
 
+_FAILED = RunStatus.FAILED
 _ENDED = (RunStatus.COMPLETED, RunStatus.CANCELLED)
 
 
@@ -67,9 +68,18 @@ def acquire(
     the call, and a killed parent had not recorded it yet. *counted*: a virtual clock has counted the caller.
     """
     try:
-        if wanted.number is None:
-            return (yield from _by_id(engine, wanted, ancestors, again, counted))
-        return (yield from _by_key(engine, wanted, fresh, counted))
+        skip = [] if wanted.number is None else [engine.owned.owner]
+        while True:
+            outcome = yield from _open(engine, wanted, fresh, tuple(skip))
+            if isinstance(outcome, Opened):
+                return Acquired(outcome.run, True)
+            run = outcome.runs[0]
+            if wanted.number is None:
+                acquired = yield from _by_id(engine, wanted, run, ancestors, again, counted)
+            else:
+                acquired = yield from _by_key(engine, wanted, run, skip, counted)
+            if acquired is not None:
+                return acquired
     except GeneratorExit:
         raise
     except BaseException as error:  # an interrupt too may come after a commit
@@ -107,31 +117,28 @@ def _open(engine: Engine, wanted: Run, fresh: bool, skip: tuple[str, ...]) -> Ef
         (outcome,) = yield Commit(engine, (OpenRun(wanted, engine.lease, fresh, skip, engine.nonce()),))
         if isinstance(outcome, Opened):
             engine.owned.reserve(outcome.run.id)  # ours from now on, although it has not begun
+            return outcome
     raise_unstorable(outcome)
-    assert isinstance(outcome, Opened | Found)
+    assert isinstance(outcome, Found)
     return outcome
 
 
-def _by_key(engine: Engine, wanted: Run, fresh: bool, counted: bool) -> Effects[Acquired]:
-    skip = [engine.owned.owner]
-    while True:
-        outcome = yield from _open(engine, wanted, fresh, tuple(skip))
-        if isinstance(outcome, Opened):
-            return Acquired(outcome.run, True)
-        assert isinstance(outcome, Found)
-        run = outcome.runs[0]
-        if run.owner is None or run.status is RunStatus.FAILED:
-            claimed = yield from take(engine, run, limit=_limit(wanted))
-        else:
-            alive = liveness(run.owner, run.id)
-            if alive is Liveness.UNKNOWN:
-                alive = yield from _wait_out(engine, run, counted)
-            if alive is Liveness.ALIVE and run.lease_until > engine.storage.now():
-                skip.append(run.owner)
-                continue
-            claimed = yield from take(engine, run, force=alive is Liveness.DEAD)
-        if claimed is not None:
-            return Acquired(claimed, True, True)
+def _by_key(
+    engine: Engine, wanted: Run, run: Run, skip: list[str], counted: bool
+) -> Effects[Acquired | None]:
+    """Continue *run*, the oldest of its key. ``None``: open once more, because somebody else was quicker, or
+    executes it and stands in *skip* now."""
+    if run.owner is None or run.status is _FAILED:
+        claimed = yield from take(engine, run, limit=_limit(wanted))
+    else:
+        alive = liveness(run.owner, run.id)
+        if alive is Liveness.UNKNOWN:
+            alive = yield from _wait_out(engine, run, counted)
+        if alive is Liveness.ALIVE and run.lease_until > engine.storage.now():
+            skip.append(run.owner)
+            return None
+        claimed = yield from take(engine, run, force=alive is Liveness.DEAD)
+    return None if claimed is None else Acquired(claimed, True, True)
 
 
 def _wait_out(engine: Engine, run: Run, counted: bool) -> Effects[Liveness]:
@@ -156,13 +163,11 @@ def _read(engine: Engine, run_id: str) -> Read:
 
 
 def _by_id(
-    engine: Engine, wanted: Run, ancestors: tuple[str, ...], again: bool, counted: bool
-) -> Effects[Acquired]:
-    outcome = yield from _open(engine, wanted, False, ())
-    if isinstance(outcome, Opened):
-        return Acquired(outcome.run, True)
-    assert isinstance(outcome, Found)
-    run: Run | None = outcome.runs[0]
+    engine: Engine, wanted: Run, found: Run, ancestors: tuple[str, ...], again: bool, counted: bool
+) -> Effects[Acquired | None]:
+    """Continue the run *found*, or wait for its outcome. ``None``: it was deleted meanwhile, so open once
+    more."""
+    run: Run | None = found
     joined = False
     seen = 0
     while run is not None:
@@ -171,7 +176,7 @@ def _by_id(
         # if it was taken back, it executes again with its parent: somebody asked for that explicitly
         settled = not (run.retryable or _is_child_of(run, wanted))
         known = joined or settled or by_itself
-        if run.status in _ENDED or (run.status is RunStatus.FAILED and known):
+        if run.status in _ENDED or (run.status is _FAILED and known):
             return Acquired(run, False)
         if run.id in ancestors:
             raise RunConflict(
@@ -180,7 +185,7 @@ def _by_id(
                 run=run.id,
             )
         claimed = None
-        if run.owner is None or run.status is RunStatus.FAILED:
+        if run.owner is None or run.status is _FAILED:
             claimed = yield from take(engine, run, limit=_limit(wanted))
         else:
             dead = liveness(run.owner, run.id) is Liveness.DEAD
@@ -193,7 +198,7 @@ def _by_id(
         if claimed is not None:
             return Acquired(claimed, True, True)
         run = yield _read(engine, wanted.id)
-    return (yield from _by_id(engine, wanted, ancestors, again, counted))  # it was deleted while we waited
+    return None
 
 
 def ended_with_parent(run_id: str) -> FlowError:
@@ -252,9 +257,9 @@ def claim(
     changes: Named = dict(also or {})
     if run.status is RunStatus.RUNNING and run.owner is not None:
         changes["recoveries"] = run.recoveries + 1
-    if run.status is RunStatus.FAILED:
+    if run.status is _FAILED:
         changes["cancel_requested"] = None  # the request came too late for the last execution
-    if run.status is RunStatus.FAILED and run.deadline is not None:
+    if run.status is _FAILED and run.deadline is not None:
         length = run.deadline - run.created_at if limit is None else limit
         changes["deadline"] = engine.clock.now() + max(length, 0.0)
     # The owner may have ended it since we looked, and an end raises no epoch.

@@ -45,6 +45,7 @@ logger = logging.getLogger("flowdsl")
 
 _ON_COMPLETE, _ON_ERROR = CALLBACKS
 _COMPLETED = RunStatus.COMPLETED
+_REFUSED = (Fenced, Missing)  # a union would be made anew for each run
 
 
 def ended(state: Execution, handle: Handle, error: BaseException | None, value: Value) -> Flow:
@@ -253,7 +254,7 @@ def _finish(state: Execution, changes: Named) -> Effects[FlowError | None]:
         error.run = error.run or state.id
         yield from _let_go(state, error)
         return error
-    if isinstance(outcome, Fenced | Missing):
+    if isinstance(outcome, _REFUSED):
         return state.writer.lost(outcome)
     return None
 

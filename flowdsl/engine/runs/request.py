@@ -1,6 +1,7 @@
 """What one call of a workflow asks for: a run, and the body to execute."""
 
 import string
+from functools import lru_cache
 from typing import NamedTuple
 
 from flowdsl.core.binding import first_name
@@ -140,6 +141,7 @@ def request(
     return Request(called, wanted, fresh, _ancestors())
 
 
+@lru_cache
 def _last_name(path: str) -> str:
     return path.rpartition(".")[2].replace("<", "").replace(">", "")
 
