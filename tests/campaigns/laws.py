@@ -2,6 +2,7 @@
 each commit and in each body, and some once more while they recover. The grammar stands in ``verb_grammar.py``, the
 laws in ``verb_laws.py``: result, effects, run store and journal are those of an execution without faults. The full form
 takes a PostgreSQL server as well; with ``--kind`` all programs are on ``memory``, ``sqlite`` or ``postgres``.
+``--seed`` and ``--only`` repeat one program: a failure names its number as *trial*, and the storage.
 """
 
 import random
@@ -25,31 +26,51 @@ __all__ = ["laws"]
 FULL = 10_000
 """From so many executions on, a server takes part."""
 
+_MOST = 100
+"""So many failures say enough."""
 
-def _check(index: int, given: Any, log: EffectLog) -> int:
+
+def _check(index: int, given: Any, log: EffectLog, folder: Path) -> int:
     """All executions of one program."""
     if given.plant:
         PLANTS[given.plant]()
+    tempfile.tempdir = str(folder)  # nothing cleans up when this process ends
     rng = random.Random(f"{given.seed}/{index}/how")
     program = GRAMMAR.of_seed(f"{given.seed}/{index}")
     how: dict[str, Any] = {
         "is_async": rng.random() < 0.5,
-        "kind": given.kind
-        or rng.choice(["memory", "memory", "memory", "sqlite", *["postgres"] * (given.count >= FULL)]),
+        "kind": given.kind or _kind(index, given),
         "ending": rng.choice([*endings_of(program), "return"]),
         "cancel_at": rng.randrange(8),
     }
-    faults: list[Fault] = []
+
+    def wrong(error: Exception, *when: Any) -> None:
+        log.note("wrong", f"{program}, {how}, {when}: {type(error).__name__}: {error}")
+
     try:
         case = Case(program, **how)
-        for point in case.points():
-            again = [Fault(rng.randrange(20), rng.random() < 0.5)] if rng.random() < 0.3 else []
-            faults = [point, *again]
-            case.check(faults, rng.choice([1.0, 7200.0]))
-            log.note("checked", how["kind"], how["ending"], len(faults))
     except Exception as error:  # a law that does not hold, or whatever came out of an execution
-        log.note("wrong", f"{program}, {how}, {faults}: {type(error).__name__}: {error}")
+        wrong(error)
+        return 0
+    failures = 0
+    for point in case.points():
+        again = [Fault(rng.randrange(20), rng.random() < 0.5)] if rng.random() < 0.3 else []
+        faults, pause = [point, *again], rng.choice([1.0, 7200.0])
+        log.note("checked", how["kind"], how["ending"], len(faults))
+        try:
+            case.check(faults, pause)
+        except Exception as error:
+            wrong(error, faults, pause)
+            failures += 1
+            if failures == 3:  # the program is known by now
+                break
     return 0
+
+
+def _kind(index: int, given: Any) -> str:
+    """The storage of a program: a draw of its own, so that ``--only`` and ``--kind`` change nothing else."""
+    kinds = ["memory", "memory", "memory", "sqlite", *["postgres"] * (given.count >= FULL)]
+    return random.Random(f"{given.seed}/{index}/kind").choice(kinds)
 
 
 def laws(report: Report, given: Any) -> None:
@@ -58,11 +79,15 @@ def laws(report: Report, given: Any) -> None:
     if given.kind == "postgres" or given.count >= FULL:
         postgres_url()  # starts the server, for all processes to come
     with tempfile.TemporaryDirectory(prefix="flowdsl-laws-", dir=given.directory) as directory:
-        while report.counts["executions"] < given.count and len(report.failures) < (1 if given.plant else 5):
-            log = EffectLog(Path(directory) / str(index))
-            ended = Life(partial(_check, index, given, log), limit=600).wait()
+        while report.counts["executions"] < given.count and len(report.failures) < (
+            1 if given.plant else _MOST
+        ):
+            with tempfile.TemporaryDirectory(dir=directory) as folder:
+                log = EffectLog(Path(folder) / "log")
+                ended = Life(partial(_check, index, given, log, Path(folder)), limit=600).wait()
+                lines = log.read()
             report.counts["programs"] += 1
-            for what, *rest in log.read():
+            for what, *rest in lines:
                 if what == "wrong":
                     report.fail(index, *rest)
                     continue
@@ -73,7 +98,6 @@ def laws(report: Report, given: Any) -> None:
                 report.counts[f"that end with a {ending}"] += 1
             if ended != Ended():
                 report.fail(index, f"the process ended with {ended}")
-            log.path.unlink(missing_ok=True)
             if given.only is not None:
                 return
             index += 1

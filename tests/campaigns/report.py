@@ -1,6 +1,7 @@
 """What a campaign found: counts, and the trials that failed."""
 
 import json
+import sys
 import time
 from collections import Counter
 from typing import Any
@@ -21,8 +22,10 @@ class Report:
         self._began = time.monotonic()
 
     def fail(self, trial: Any, *what: str) -> None:
-        """*trial* went wrong: *what* says how."""
-        self.failures.append({"trial": trial, "what": [one[:2000] for one in what]})
+        """*trial* went wrong: *what* says how. This is said at once, in case the campaign does not come to its end."""
+        failure = {"trial": trial, "what": [one[:2000] for one in what]}
+        self.failures.append(failure)
+        print(json.dumps(failure), file=sys.stderr, flush=True)
 
     def skip(self, what: str, reason: str) -> None:
         """*what* could not be tried."""

@@ -64,11 +64,16 @@ class _Process(Mortal):
 
 
 @cache
-def _postgres() -> Storage:
+def _kept(kind: str) -> Storage:
     """The one of this process: to empty it takes less than to make another one."""
-    from flowdsl.storage import PostgresStorage
+    if kind == "postgres":
+        from flowdsl.storage import PostgresStorage
 
-    storage = PostgresStorage(postgres_url())
+        storage: Storage = PostgresStorage(postgres_url())
+    else:
+        folder = tempfile.TemporaryDirectory()
+        atexit.register(folder.cleanup)
+        storage = SQLiteStorage(Path(folder.name) / "flow.db", synchronous="normal")
     atexit.register(storage.close)
     return storage
 
@@ -80,16 +85,9 @@ def fresh(kind: str) -> Iterator[Storage]:
         with MemoryStorage() as storage:
             yield storage
         return
-    if kind == "postgres":
-        storage = _postgres()
-        storage.clear()
-        yield storage
-        return
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        SQLiteStorage(Path(folder) / "flow.db", synchronous="normal") as storage,
-    ):
-        yield storage
+    storage = _kept(kind)
+    storage.clear()
+    yield storage
 
 
 @contextmanager
@@ -233,7 +231,7 @@ _SHAPED |= {"message", "ask", "reply", "race", "start"}
 
 def _shape(world: World, storage: Storage) -> Any:
     """What is left in the storage when the program has ended."""
-    left = Snapshot.of(storage)
+    left = world.before
     fails = world.ending not in ("return", "anew") or "lost_child" in kinds_of(world.program)
     steps = [step for step in left.steps.values() if step.kind in _SHAPED]
     # a branch may begin or not while its run fails
@@ -272,9 +270,9 @@ def _items(storage: Storage, run_id: str) -> list[Any]:
 _ENDED = (RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED)
 
 
-def _tidy(world: World, storage: Storage) -> None:
+def _tidy(world: World) -> None:
     """Nothing is left over."""
-    left = Snapshot.of(storage)
+    left = world.before
     for run in left.runs.values():
         if run.status not in _ENDED or run.owner is not None or run.undoing:
             world.wrong.append(
@@ -296,9 +294,9 @@ def _was_cut(left: Snapshot, step: Any, cut: bool) -> bool:
     return left.runs[step.run_id].status is RunStatus.CANCELLED or (cut and "/scheduled" in step.scope)
 
 
-def _undone(world: World, storage: Storage, outcome: Any) -> None:
+def _undone(world: World, outcome: Any) -> None:
     """What had to be undone was, in order."""
-    left = Snapshot.of(storage)
+    left = world.before
     undoing = (".undoable", ".plainly_undoable")
     for place, step in left.steps.items():
         if not step.path.endswith(undoing) or step.kind != "step":
@@ -335,7 +333,7 @@ def _hooked(world: World, outcome: Any) -> None:
 def _talked(world: World, storage: Storage) -> None:
     """However a run ended: its items are there once, its messages were taken once, its replies can be read, and of
     each start there is one run."""
-    left = Snapshot.of(storage)
+    left = world.before
     taken: Counter[str] = Counter()
     for step in left.steps.values():
         facts = facts_of(step)
@@ -351,15 +349,16 @@ def _talked(world: World, storage: Storage) -> None:
         answered = {
             step.args for step in left.steps.values() if step.kind == "reply" and step.run_id == run.id
         }
-        replies = [one for one in storage.list_signals(run.id) if one.asked and one.reply is not None]
-        if len(answered) > len(replies) and any(one.asked for one in storage.list_signals(run.id)):
+        asked = [one for one in storage.list_signals(run.id) if one.asked] if answered else []
+        replies = [one for one in asked if one.reply is not None]
+        if asked and len(answered) > len(replies):
             world.wrong.append(f"{run.id} answered {answered}, and {len(replies)} replies can be read")
 
 
 def _judge(world: World, storage: Storage, outcome: Any) -> None:
-    _tidy(world, storage)
+    _tidy(world)
     _talked(world, storage)
-    _undone(world, storage, outcome)
+    _undone(world, outcome)
     _hooked(world, outcome)
     assert not world.wrong, "\n".join(dict.fromkeys(world.wrong))
 
@@ -374,7 +373,7 @@ def _fixed_point(world: World, storage: Storage, outcome: Any) -> None:
     _same("the outcome of a replay", _outcome(again), _outcome(outcome))
     if "try_" not in kinds_of(world.program):
         assert not tried, f"a replay executed {tried}"
-    after = Snapshot.of(storage)
+    after = world.before
     changed = [step for place, step in after.steps.items() if before.steps.get(place) != step]
     assert not changed, f"a replay wrote {changed}"
     assert len(after.steps) == len(before.steps)
