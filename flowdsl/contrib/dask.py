@@ -186,7 +186,7 @@ async def _awaited(found: Any) -> Any:
 
 
 def _is_workflow(fn: Any) -> bool:
-    return hasattr(fn, "enqueueing") or (isinstance(fn, Decorated) and isinstance(fn.definition, WorkflowDef))
+    return isinstance(fn, Decorated) and isinstance(fn.definition, WorkflowDef)
 
 
 def _named(fn: Any) -> str:
@@ -195,9 +195,6 @@ def _named(fn: Any) -> str:
         return fn.path
     if isinstance(fn, Decorated):
         return fn.definition.path
-    source = getattr(fn, "_source", None)
-    if isinstance(source, Decorated):  # a workflow with options
-        return source.definition.path
     return str(getattr(fn, "__qualname__", type(fn).__qualname__))
 
 

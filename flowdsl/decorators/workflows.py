@@ -104,12 +104,21 @@ class _WorkflowCalls(Decorated, Generic[P, R]):
         return _Configured(self, {}).options(**options)
 
 
-class _Configured(Generic[P, R]):
+class _Configured(Decorated, Generic[P, R]):
     """A workflow with options for one call."""
 
     def __init__(self, source: _WorkflowCalls[P, R], options: dict[str, Any]) -> None:
         self._source = source
         self._options = options
+
+    @property
+    def definition(self) -> WorkflowDef:
+        """What the engine knows of the workflow."""
+        return self._source.definition
+
+    def invocation(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Invocation[WorkflowDef]:
+        """A call of it."""
+        return self._source.invocation(args, kwargs)
 
     def options(self, **options: Unpack[CallOptions]) -> _Configured[P, R]:
         """The same with more options; what is given here replaces what was given before."""
@@ -131,7 +140,7 @@ class _Configured(Generic[P, R]):
             if options.get(flag):
                 given[flag] = True
         merged = self._options | given
-        if "fresh" in merged and ("run_id" in merged or self._source._defn.id is not None):
+        if "fresh" in merged and ("run_id" in merged or self.definition.id is not None):
             raise ValueError(
                 "fresh=True starts a new number, but this run has an id, and an id is one run for ever"
             )
@@ -145,7 +154,7 @@ class _Configured(Generic[P, R]):
         place = Place.of({name: options.pop(name) for name in PLACES if name in options})
         options.pop("detached", None)
         options.pop("fresh", None)
-        return self._source.invocation(args, kwargs), options, place
+        return self.invocation(args, kwargs), options, place
 
     @overload
     def enqueue(
@@ -159,7 +168,7 @@ class _Configured(Generic[P, R]):
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run to the end."""
-        return cast(R, _call(self._source.invocation(args, kwargs), self._options))
+        return cast(R, _call(self.invocation(args, kwargs), self._options))
 
     @overload
     def start(
@@ -169,7 +178,7 @@ class _Configured(Generic[P, R]):
     def start(self, /, *args: P.args, **kwargs: P.kwargs) -> Run[R]: ...
     def start(self, /, *args: Any, **kwargs: Any) -> Run[Any]:
         """Begin without waiting for the end."""
-        return _start(self._source.invocation(args, kwargs), self._options)
+        return _start(self.invocation(args, kwargs), self._options)
 
 
 def _call(called: Invocation[WorkflowDef], options: dict[str, Any]) -> Any:

@@ -267,6 +267,18 @@ class Engine:
                 return
             wait(list(self._background), left)
 
+    @property
+    def own_loop(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop of :meth:`loop`, if there is one by now."""
+        return self._loop
+
+    def abandon(self) -> None:
+        """Wait no more for what executes here, and hold no run: its code does not end."""
+        self.futures.clear()
+        self._background.clear()
+        for state in self.owned.executions():
+            self.owned.end(state.id, state)
+
     def reset_after_fork(self) -> None:
         """In a forked child, hold no run, and share no lock or thread with the parent."""
         self.futures = {}

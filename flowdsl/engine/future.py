@@ -8,13 +8,14 @@ import asyncio
 import threading
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import CancelledError, Executor, Future
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from contextvars import Context
 from typing import Generic, TypeVar
 
 from flowdsl.blocks import block
 from flowdsl.core.durations import wait_limit
 from flowdsl.engine.call import Call
+from flowdsl.engine.engine import Engine
 from flowdsl.engine.scope import control
 from flowdsl.engine.spawn import Beside, value_of
 from flowdsl.engine.tally import Tally, parked
@@ -61,7 +62,7 @@ class StepFuture(Generic[T]):
         self._future = beside.future
         self._work = beside.work
         self._tally = tally
-        self._call = call
+        self.call = call
         self._executor = executor
         self._callbacks: list[_Callback] = []
         self.seen = self.lost = False
@@ -98,14 +99,14 @@ class StepFuture(Generic[T]):
         from flowdsl.drawing.definitions import future_html
 
         path, run_id, key = "", "", ""
-        if self._call is not None:
-            path, run_id, key = self._call.operation.path, self._call.run.id, self._call.key
+        if self.call is not None:
+            path, run_id, key = self.call.operation.path, self.call.run.id, self.call.key
         return future_html(path or "a step outside any run", self._status(), run_id, key)
 
     @property
     def key(self) -> str:
         """The key of the step, of a branch its scope; ``""`` outside any run."""
-        return self.scheduled if self._call is None else self._call.key
+        return self.scheduled if self.call is None else self.call.key
 
     def _status(self) -> str:
         """How it stands, in the words of the statuses; nothing that it holds is touched."""
@@ -141,7 +142,7 @@ class StepFuture(Generic[T]):
 
     def _handed_over(self) -> None:
         """A failure now belongs to the flow of control that asked."""
-        call = self._call
+        call = self.call
         if call is not None and self._future.done():
             call.run.failures.handed(call.key, control(call.frame.is_async))
 
@@ -149,7 +150,7 @@ class StepFuture(Generic[T]):
         assert self._work is not None
         fresh: Future[T] = Future()
         self._future = fresh
-        call = self._call
+        call = self.call
         if call is not None and call.submitted and call.run.engine.virtual:
             call.run.engine.clock.leave()  # it is no longer one more thing beside the thread that asked
             call.is_inline()
@@ -162,9 +163,9 @@ class StepFuture(Generic[T]):
         return value
 
     def _refuse_in_loop(self) -> None:
-        if self._task is not None:
+        if self.task is not None:
             try:
-                inside = asyncio.get_running_loop() is self._task.get_loop()
+                inside = asyncio.get_running_loop() is self.task.get_loop()
             except RuntimeError:
                 inside = False
             if inside:
@@ -186,13 +187,33 @@ class StepFuture(Generic[T]):
         return None
 
     @property
-    def _task(self) -> "asyncio.Task[T] | None":
+    def task(self) -> "asyncio.Task[T] | None":
+        """The task that executes it, if one does."""
         return self._beside.task
 
     def task_here(self) -> "asyncio.Future[T] | None":
         """The task that executes it, if that is one of the running loop: no other can be waited for there."""
-        task = self._task
+        task = self.task
         return task if task is not None and task.get_loop() is asyncio.get_running_loop() else None
+
+    def failure(self, engine: Engine) -> BaseException | None:
+        """Wait in this thread until it has ended; its error, or ``None``. That does not count as asking for
+        its outcome. Raises ``CancelledError``."""
+        with engine.parked() if self._tally is None else self._tally.parked():
+            return self._future.exception()
+
+    @block
+    def awaited(self, engine: Engine) -> Iterator[None]:
+        """In the block a task waits for its end, so a virtual clock may skip ahead. After its end, the clock
+        stands still until the task goes on."""
+        tally = self._tally
+        held = tally is not None and tally.hold()
+        try:
+            with engine.parked() if held or (tally is None and not self.done()) else nullcontext():
+                yield
+        finally:
+            if held and tally is not None:
+                tally.let_go()
 
     def as_asyncio(self) -> "asyncio.Future[T]":
         """The same as a future of the running loop."""
@@ -220,19 +241,19 @@ class StepFuture(Generic[T]):
 
     def cancel(self) -> bool:
         """Cancel the step if it has not begun (an async one also while it executes); whether that worked."""
-        if self._task is not None:
-            loop = self._task.get_loop()
-            if self._task.done():
+        if self.task is not None:
+            loop = self.task.get_loop()
+            if self.task.done():
                 return False
-            loop.call_soon_threadsafe(self._task.cancel)
+            loop.call_soon_threadsafe(self.task.cancel)
             return True
         return self.withdraw()
 
     def withdraw(self) -> bool:
         """Cancel the step unless it has begun; whether that worked."""
-        if self._task is not None:
+        if self.task is not None:
             return False
-        call = self._call
+        call = self.call
         was = self._future.cancelled()
         if not self._future.cancel():
             return False
@@ -282,7 +303,7 @@ class StepFuture(Generic[T]):
             with parked(self._tally):
                 return (yield from waiting.__await__())
         except asyncio.CancelledError:  # by a stop its task ends as a cancelled one
-            call = self._call
+            call = self.call
             if call is None or call.run.stop.reason is None:
                 raise
             raise call.run.stop.stopped() from None

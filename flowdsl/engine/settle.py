@@ -2,11 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import CancelledError
-from contextlib import nullcontext
 
-from flowdsl.blocks import block
 from flowdsl.codecs.previews import Previews
 from flowdsl.engine.effects import Effect
 from flowdsl.engine.execution import Execution
@@ -41,7 +39,7 @@ class Settle(Effect):
             self.run.stop.end_branches()
             told = self.interrupted or isinstance(self.run.stop.reason, RunCancelled | RunTimeout)
             for branch in branches:
-                if branch._task is None or told:
+                if branch.task is None or told:
                     branch.cancel()
         return [branch for branch in branches if not branch.cancelled()]
 
@@ -52,8 +50,7 @@ class Settle(Effect):
                 continue
             for branch in branches:
                 try:
-                    with branch._tally.parked() if branch._tally else self.run.engine.parked():
-                        error = branch._future.exception()
+                    error = branch.failure(self.run.engine)
                 except CancelledError:
                     continue
                 _collect(branch, error, errors)
@@ -65,13 +62,13 @@ class Settle(Effect):
             here = [(branch, task) for branch in branches if (task := branch.task_here()) is not None]
             await self._wait([task for branch, task in here if not branch.scheduled], branches)
             for branch, task in here:
-                with self._parked(branch):
+                with branch.awaited(self.run.engine):
                     await self._wait([task], branches)
             if self.interrupted:
                 continue
             for branch in branches:
                 waiting = branch.as_asyncio()
-                with self._parked(branch):
+                with branch.awaited(self.run.engine):
                     await self._wait([waiting], branches)
                 if not waiting.cancelled():
                     _collect(branch, waiting.exception(), errors)
@@ -79,24 +76,12 @@ class Settle(Effect):
             raise self._cancelled
         return errors
 
-    @block
-    def _parked(self, branch: StepFuture[Value]) -> Iterator[None]:
-        """Until *branch* ends, a virtual clock may skip ahead. Then the body is about to go on."""
-        tally = branch._tally
-        held = tally is not None and tally.hold()
-        try:
-            with self.run.engine.parked() if held or (tally is None and not branch.done()) else nullcontext():
-                yield
-        finally:
-            if held and tally is not None:
-                tally.let_go()
-
     async def _wait(
         self, futures: "Sequence[asyncio.Future[Value]]", branches: list[StepFuture[Value]]
     ) -> None:
         """Wait for *futures*. If this task is cancelled meanwhile it learns of that afterwards, and the
         branches are cancelled at once."""
-        tasks = [branch for branch in branches if branch._task in futures]
+        tasks = [branch for branch in branches if branch.task in futures]
         while True:
             pending = [future for future in futures if not future.done()]
             if not pending and all(branch.done() for branch in tasks):
@@ -106,7 +91,7 @@ class Settle(Effect):
             except asyncio.CancelledError as error:
                 self._cancelled = error
                 for branch in branches:
-                    if branch._task is not None and not branch._task.cancelling():
+                    if branch.task is not None and not branch.task.cancelling():
                         branch.cancel()
 
 
@@ -116,7 +101,7 @@ def _collect(branch: StepFuture[Value], error: BaseException | None, errors: lis
     if branch.scheduled:
         errors.append(error)
     elif not branch.seen and not isinstance(error, Stopped):
-        call = branch._call
+        call = branch.call
         previews = Previews() if call is None else call.run.engine.payloads.previews
         logger.error(
             "step %s was submitted and failed, and nobody asked for its result",

@@ -883,8 +883,8 @@ bug(
     "clock-jumps-at-a-childs-end",
     "a virtual clock jumps to a far time limit while a child with ended branches hands its outcome over",
     (
-        "with self.run.engine.parked() if held or (tally is None and not branch.done()) else nullcontext():",
-        "with self.run.engine.parked():",
+        "with engine.parked() if held or (tally is None and not self.done()) else nullcontext():",
+        "with engine.parked():",
     ),
     tests="tests/test_clock.py::test_no_time_passes_when_a_child_ends_whose_branches_have_ended",
 )

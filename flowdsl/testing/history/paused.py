@@ -143,15 +143,11 @@ class Held:
                 rests = clock._settled.wait_for(
                     lambda: clock._busy <= 0 or future.done(), timeout=max(end - time.monotonic(), 0.01)
                 )
-            loop = engine_of(self.runtime)._loop
+            loop = engine_of(self.runtime).own_loop
             if loop is not None:
                 asyncio.run_coroutine_threadsafe(_drained(loop), loop).result()
             if not rests:  # nobody can stop such code, so nobody waits for it
-                engine = engine_of(self.runtime)
-                engine.futures.clear()
-                engine._background.clear()
-                for state in engine.owned.executions():
-                    engine.owned.end(state.id, state)
+                engine_of(self.runtime).abandon()
                 raise TimeoutError(f"its code did not come to an end within {self._timeout:g} seconds")
             if self.body is not None and clock._busy <= 0 and clock._moves == before:
                 return
