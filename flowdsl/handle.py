@@ -17,7 +17,7 @@ from flowdsl.engine.operations.ask import ask_sync, question
 from flowdsl.engine.operations.race import Racer
 from flowdsl.engine.operations.signal import send
 from flowdsl.engine.operations.store import state_of
-from flowdsl.engine.owner import is_interrupted
+from flowdsl.engine.owner import is_interrupted, shown_status
 from flowdsl.engine.record import flush
 from flowdsl.engine.runs.cancel import cancel_and_wait
 from flowdsl.engine.runs.outcome import await_outcome, record_of, wait_for_outcome
@@ -41,6 +41,7 @@ __all__ = [
     "look",
     "racer_of",
     "records",
+    "shown_status",
 ]
 
 if TYPE_CHECKING:  # Python knows defaults of type variables from 3.13 on
@@ -117,7 +118,7 @@ class Run(Generic[R]):
     @property
     def interrupted(self) -> bool:
         """Whether it is ``running`` but nobody executes it: call it again, or ``resume`` it."""
-        return is_interrupted(self._engine.storage, self.record)
+        return shown_status(self._engine.storage, self.record) == "interrupted"
 
     @property
     def version(self) -> str:
@@ -322,16 +323,13 @@ class Run(Generic[R]):
         return shown_or_why(f"run {self.id}", draw)
 
     def _shown(self) -> tuple[RunRecord, str]:
-        record = self.record
-        return record, self._state(record, self.status)
+        record, ending = self.record, self._ending  # its callbacks see how it is about to end
+        return record, str(ending[0]) if ending is not None else shown_status(self._engine.storage, record)
 
     def _as_listed(self) -> tuple[RunRecord, str]:
         """The row that a list was made of, and its state."""
         record = self._listed or self.record
-        return record, self._state(record, record.status)
-
-    def _state(self, record: RunRecord, status: RunStatus) -> str:
-        return "interrupted" if is_interrupted(self._engine.storage, record) else str(status)
+        return record, shown_status(self._engine.storage, record)
 
 
 def ask_only(run: Run[Any], name: str, payload: Any, key: str) -> None:

@@ -403,3 +403,15 @@ def test_who_gives_up_waiting_for_a_run_elsewhere_leaves_no_thread(storage):
     asyncio.run(main())
     with Runtime(storage) as runtime:
         assert not runtime.run("far").interrupted
+
+
+def test_a_run_that_waits_for_a_worker_is_not_interrupted(runtime: Runtime):
+    """A pending run has no owner, and is shown as pending: nothing of it was interrupted."""
+
+    @workflow
+    def w():
+        return 1
+
+    run = w.enqueue()
+    assert (run.status, run.interrupted) == (RunStatus.PENDING, False)
+    assert repr(run) == f"<Run {run.id} of {run.workflow}: pending>"

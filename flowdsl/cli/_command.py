@@ -4,7 +4,6 @@ import functools
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,10 +13,8 @@ from attrs import define, field
 from flowdsl.blocks import block
 from flowdsl.cli._output import Output
 from flowdsl.core.durations import seconds
-from flowdsl.core.records import Run
-from flowdsl.core.status import RunStatus
+from flowdsl.core.filters import written_moment
 from flowdsl.core.words import nearest
-from flowdsl.handle import is_interrupted
 from flowdsl.runtime import Runtime
 from flowdsl.storage import Storage, open_storage
 from flowdsl.storage.left_out import left_out
@@ -38,7 +35,6 @@ __all__ = [
     "opened",
     "opened_storage",
     "period",
-    "shown_status",
     "verbs",
 ]
 
@@ -210,13 +206,7 @@ def as_moment(_: click.Context, param: click.Parameter, value: str | None) -> fl
     if value is None:
         return None
     try:
-        # Times are shown in microseconds but stored more precisely. A row that is shown with this time must
-        # count.
-        return datetime.fromisoformat(value).timestamp() - 5e-7
-    except (ValueError, OverflowError, OSError):
-        pass
-    try:
-        return time.time() - seconds(value)
+        return written_moment(value, time.time())
     except ValueError:
         examples = '2026-01-31, "2026-01-31 14:00", "2 hours" or 30m'
         text = f"{value!r} is neither a time nor a duration, such as {examples}"
@@ -294,13 +284,6 @@ def _require_database(cli: Cli) -> None:
     absent = missing_database(cli.url)
     if absent is not None:
         raise _no_database(cli.url, absent)
-
-
-def shown_status(runtime: Runtime, run: Run) -> str:
-    """The status of a run. A running one that nobody executes is ``interrupted``."""
-    if run.status is RunStatus.RUNNING and is_interrupted(runtime.storage, run):
-        return "interrupted"
-    return str(run.status)
 
 
 def _no_database(url: str, path: Path) -> Failure:

@@ -15,7 +15,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from flowdsl.blocks import block
-from flowdsl.cli._command import Cli, missing_database, shown_status
+from flowdsl.cli._command import Cli, missing_database
 from flowdsl.cli._find import every_run, find_run, recent_workflows
 from flowdsl.core.advice import awaited_names
 from flowdsl.core.kinds import CALLS
@@ -23,6 +23,7 @@ from flowdsl.core.records import Step
 from flowdsl.core.status import StepStatus
 from flowdsl.core.words import clean
 from flowdsl.errors import FlowError
+from flowdsl.handle import shown_status
 from flowdsl.runtime import Runtime
 from flowdsl.storage.left_out import left_out
 
@@ -91,7 +92,7 @@ def _literal(name: str) -> bool:
 
 def _runs(runtime: Runtime, _: click.Context) -> Iterator[Offered]:
     for run in islice(every_run(runtime), _MOST):
-        yield run.id, f"{shown_status(runtime, run)} {run.workflow}"
+        yield run.id, f"{shown_status(runtime.storage, run)} {run.workflow}"
 
 
 def _steps_of(runtime: Runtime, ctx: click.Context) -> list[Step]:

@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from flowdsl.blocks import block
-from flowdsl.cli._command import Cli, Failure, Missing, missing_database, opened, shown_status
+from flowdsl.cli._command import Cli, Failure, Missing, missing_database, opened
 from flowdsl.cli._find import find_run, row_of
 from flowdsl.cli._modules import load_app
 from flowdsl.cli._output import HIDDEN, status_cell
@@ -27,6 +27,7 @@ from flowdsl.core.views import run_view
 from flowdsl.core.words import owner_text, span
 from flowdsl.errors import FlowError, StepOutcomeUnknown
 from flowdsl.handle import Run as Handle
+from flowdsl.handle import shown_status
 from flowdsl.runtime import Runtime, set_default
 
 __all__ = ["APP", "app_runtime", "execute", "stdout_reserved"]
@@ -52,12 +53,12 @@ def execute(cli: Cli, text: str, app: str | None, how: Callable[[Runtime, str], 
                 handle = how(runtime, run.id)
                 if handle.id != run.id:
                     before = _forked_at(runtime, handle.id)
-                elif shown_status(runtime, run) == "running" and run.owner is not None:
+                elif shown_status(runtime.storage, run) == "running" and run.owner is not None:
                     cli.out.note(f"it is executed by {owner_text(run.owner)}: waiting for it")
                 error = _outcome(handle)
             took = time.monotonic() - began
             record = row_of(runtime, handle.id)
-            status = shown_status(runtime, record)
+            status = shown_status(runtime.storage, record)
             steps = runtime.storage.list_steps(handle.id, payloads=False)
             commands = _advised(cli, runtime, record, status, steps, error)
     seqs = [step.seq for step in steps if step.kind in WITH_BODY]
@@ -95,7 +96,7 @@ def _advised(
     if isinstance(error, StepOutcomeUnknown) and error.run not in (None, run.id):
         child = runtime.storage.get_run(error.run)
         if child is not None:
-            shown = shown_status(runtime, child)
+            shown = shown_status(runtime.storage, child)
             return advice(child, shown, runtime.storage.list_steps(child.id, payloads=False), cli.tail)
     return advice(run, status, steps, cli.tail)
 

@@ -10,13 +10,13 @@ from typing import Any
 
 from attrs import define, field, frozen
 
-from flowdsl.cli._command import shown_status
 from flowdsl.cli._find import row_of
 from flowdsl.core.kinds import CALLS, LOG
 from flowdsl.core.records import Run, Step
 from flowdsl.core.status import StepStatus, is_final
 from flowdsl.core.views import extra_of
 from flowdsl.entries import LogLine
+from flowdsl.handle import shown_status
 from flowdsl.runtime import Runtime
 from flowdsl.storage.topics import run_topic
 
@@ -69,7 +69,7 @@ class Follower:
     def _look(self) -> Look:
         run = row_of(self.runtime, self.run_id)  # before the records: nothing is recorded after the end
         changed = self.read(run)
-        return Look(run, shown_status(self.runtime, run), self.runtime.storage.now(), tuple(changed))
+        return Look(run, shown_status(self.runtime.storage, run), self.runtime.storage.now(), tuple(changed))
 
     def read(self, run: Run) -> list[Step]:
         """Read the new records of *run*, and return those that have changed.

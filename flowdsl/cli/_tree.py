@@ -16,11 +16,10 @@ from flowdsl.core.preview import error_lines
 from flowdsl.core.records import Run, Step
 from flowdsl.core.status import StepStatus
 from flowdsl.core.views import extra_of, scope_owner, whole_span
-from flowdsl.core.words import moment, span, state_of
+from flowdsl.core.words import moment, short_path, span, state_of
 
 __all__ = ["Node", "counted", "error_facts", "forest", "pending_text", "print_steps", "step_name"]
 
-_VERBS = "flowdsl."  # paths of calls without a user's body
 _DIGITS = 8  # of a key, at least, so that a key looks the same wherever it is shown
 
 
@@ -124,10 +123,8 @@ def counted(steps: Sequence[Step]) -> str:
 
 def step_name(step: Step, home: str) -> str:
     """The short name of a step. *home* is the name of the run's module with a dot."""
-    if step.path.startswith(_VERBS):
-        return step.path.removeprefix(_VERBS).replace("schedule." + home, "schedule.")
-    kind = f" ({step.kind})" if step.kind not in WITH_BODY else ""
-    return step.path.removeprefix(home) + kind
+    kind = f" ({step.kind})" if step.kind not in WITH_BODY and not step.path.startswith("flowdsl.") else ""
+    return short_path(step.path, home) + kind
 
 
 def pending_text(step: Step, executing: bool = False) -> str:

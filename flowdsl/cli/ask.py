@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from flowdsl.cli._command import Cli, Failure, as_duration, command, opened, shown_status
+from flowdsl.cli._command import Cli, Failure, as_duration, command, opened
 from flowdsl.cli._complete import RUN, message_names
 from flowdsl.cli._find import find_run, row_of
 from flowdsl.cli._options import NOTHING, as_json
@@ -14,7 +14,7 @@ from flowdsl.core.advice import shell_line
 from flowdsl.core.preview import error_lines
 from flowdsl.core.records import Run, Signal
 from flowdsl.core.status import is_final
-from flowdsl.handle import ask_only
+from flowdsl.handle import ask_only, shown_status
 from flowdsl.runtime import Runtime
 from flowdsl.storage.topics import run_topic
 
@@ -55,7 +55,7 @@ def ask(cli: Cli, run: str, name: str, payload: Any, timeout: float | None, key:
             if handle is None:
                 raise Failure(f"run {record.id} was deleted just now")
             ask_only(handle, name, None if payload is NOTHING else payload, key)
-        if shown_status(runtime, record) == "interrupted":
+        if shown_status(runtime.storage, record) == "interrupted":
             cli.out.note("nobody executes the run; it can answer when it is continued")
         answered = _answer(runtime, record, name, key, timeout)
     text = error_lines(answered.reply_preview)[0]

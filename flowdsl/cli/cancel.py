@@ -1,9 +1,10 @@
 """``flowdsl cancel``: ask runs to stop."""
 
-from flowdsl.cli._command import Cli, command, opened, shown_status
+from flowdsl.cli._command import Cli, command, opened
 from flowdsl.cli._complete import RUNS
 from flowdsl.cli._find import find_runs, row_of
 from flowdsl.core.advice import module_of
+from flowdsl.handle import shown_status
 
 __all__ = ["cancel"]
 
@@ -26,7 +27,7 @@ def cancel(cli: Cli, runs: tuple[str, ...]) -> None:
         for run in found:
             runtime.cancel(run.id)
         records = [row_of(runtime, run.id) for run in found]
-        waiting = [record for record in records if shown_status(runtime, record) == "interrupted"]
+        waiting = [record for record in records if shown_status(runtime.storage, record) == "interrupted"]
     for record in records:
         cancelled = str(record.status) == "cancelled"
         cli.out.line("cancelled " if cancelled else "asked to stop: ", record.id)

@@ -2,10 +2,11 @@
 
 import click
 
-from flowdsl.cli._command import Cli, Failure, command, opened, shown_status
+from flowdsl.cli._command import Cli, Failure, command, opened
 from flowdsl.cli._complete import RUNS
 from flowdsl.cli._find import find_runs
 from flowdsl.core.records import Run
+from flowdsl.handle import shown_status
 from flowdsl.runtime import Runtime
 
 __all__ = ["delete"]
@@ -38,7 +39,7 @@ def delete(cli: Cli, runs: tuple[str, ...], yes: bool) -> None:
 
 def _confirmed(cli: Cli, runtime: Runtime, found: list[Run]) -> bool:
     for run in found:
-        status = shown_status(runtime, run)
+        status = shown_status(runtime.storage, run)
         cli.out.note(run.id, "  ", (status, "bold red" if status == "running" else ""))
     what = "this run" if len(found) == 1 else f"these {len(found)} runs"
     try:

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from flowdsl.cli._checks import OK, PROBLEM, WARNING, Check, sqlite_checks, sqlite_race
-from flowdsl.cli._command import Cli, command, missing_database, shown_status
+from flowdsl.cli._command import Cli, command, missing_database
 from flowdsl.cli._execute import APP
 from flowdsl.cli._find import every_run
 from flowdsl.cli._modules import app_payloads
@@ -19,6 +19,7 @@ from flowdsl.codecs.protection import protection_of
 from flowdsl.core.records import RunFilter
 from flowdsl.core.status import RunStatus
 from flowdsl.errors import FlowError
+from flowdsl.handle import shown_status
 from flowdsl.runtime import Runtime
 from flowdsl.storage.left_out import left_out
 from flowdsl.storage.sqlite.url import sqlite_path
@@ -162,7 +163,7 @@ def _runs(cli: Cli) -> Iterator[Check]:
             if not cli.url.startswith("sqlite:"):
                 yield Check("storage", OK, f"{cli.url.partition('://')[0]}, reachable")
             live = list(every_run(runtime, RunFilter(status=(RunStatus.RUNNING,))))
-            left = [run.id for run in live if shown_status(runtime, run) == "interrupted"]
+            left = [run.id for run in live if shown_status(runtime.storage, run) == "interrupted"]
             failed = sum(1 for _ in every_run(runtime, RunFilter(status=(RunStatus.FAILED,))))
     except (FlowError, ValueError, ImportError) as error:
         yield Check("storage", PROBLEM, " ".join(str(error).split()))

@@ -2,7 +2,7 @@
 
 import click
 
-from flowdsl.cli._command import Cli, Failure, command, opened, shown_status
+from flowdsl.cli._command import Cli, Failure, command, opened
 from flowdsl.cli._complete import RUN, step_names
 from flowdsl.cli._execute import APP, execute
 from flowdsl.cli._find import find_run, named, near_step, row_of
@@ -10,6 +10,7 @@ from flowdsl.core.advice import module_of, shell_line
 from flowdsl.core.kinds import BESIDE_STEPS, WITH_BODY
 from flowdsl.core.views import run_view
 from flowdsl.handle import Run as Handle
+from flowdsl.handle import shown_status
 from flowdsl.runtime import Runtime
 
 __all__ = ["fork"]
@@ -56,7 +57,7 @@ def fork(cli: Cli, run: str, before: str, new_id: str | None, app: str | None) -
         return execute(cli, run, app, make)
     with opened(cli) as runtime:
         made = row_of(runtime, make(runtime, find_run(runtime, run).id).id)
-        status = shown_status(runtime, made)
+        status = shown_status(runtime.storage, made)
         steps = sum(step.kind in WITH_BODY for step in runtime.storage.list_steps(made.id, payloads=False))
     command = ["flowdsl", "resume", made.id, "--app", module_of(made.workflow), *cli.tail]
     cli.out.line("made ", (made.id, "bold"), (f"  {steps} recorded before", "dim"))

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from flowdsl.cli._command import Cli, Failure, command, opened, shown_status
+from flowdsl.cli._command import Cli, Failure, command, opened
 from flowdsl.cli._complete import RUN, step_names
 from flowdsl.cli._find import find_run, named, near_step
 from flowdsl.cli._options import NOTHING, as_json
@@ -14,6 +14,7 @@ from flowdsl.core.preview import preview
 from flowdsl.core.records import Run, Step
 from flowdsl.core.status import StepStatus
 from flowdsl.errors import StepFailed
+from flowdsl.handle import shown_status
 from flowdsl.runtime import Runtime
 
 __all__ = ["resolve"]
@@ -64,7 +65,7 @@ def resolve(cli: Cli, run: str, step: str, result: Any, error: str | None, rerun
 
 def _in_doubt(runtime: Runtime, run: Run, text: str) -> Step:
     """The one step without an outcome that *text* names."""
-    if shown_status(runtime, run) == "running":
+    if shown_status(runtime.storage, run) == "running":
         raise Failure(f"run {run.id} is executing, so no step of it is in doubt")
     steps = [step for step in runtime.storage.list_steps(run.id, payloads=False) if step.kind == STEP]
     matching = named(steps, text)

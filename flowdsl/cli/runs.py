@@ -6,7 +6,7 @@ from itertools import islice
 import click
 from attrs import evolve, frozen
 
-from flowdsl.cli._command import Cli, command, opened, period, shown_status
+from flowdsl.cli._command import Cli, command, opened, period
 from flowdsl.cli._complete import workflow_names
 from flowdsl.cli._find import every_run, recent_workflows
 from flowdsl.cli._output import HIDDEN, Cell, Column, Output, status_cell
@@ -15,6 +15,7 @@ from flowdsl.core.records import Run, RunFilter
 from flowdsl.core.status import RunStatus
 from flowdsl.core.views import run_view, tag_texts
 from flowdsl.core.words import age, moment, nearest, span
+from flowdsl.handle import shown_status
 from flowdsl.runtime import Runtime
 
 __all__ = ["print_runs", "run_span", "runs"]
@@ -149,7 +150,7 @@ def _wanted(
 
 def _matching(runtime: Runtime, wanted: Wanted) -> Iterator[tuple[Run, str]]:
     for run in every_run(runtime, wanted.where):
-        status = shown_status(runtime, run)
+        status = shown_status(runtime.storage, run)
         if wanted(run, status):
             yield run, status
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import click
 
-from flowdsl.cli._command import Cli, command, opened, shown_status
+from flowdsl.cli._command import Cli, command, opened
 from flowdsl.cli._complete import RUN
 from flowdsl.cli._find import find_run
 from flowdsl.cli._output import HIDDEN, Cell, Column, Output, status_cell
@@ -21,6 +21,7 @@ from flowdsl.core.timeline import Timeline, timeline_of
 from flowdsl.core.views import scope_owner, scope_paths, show_view, tag_texts
 from flowdsl.core.words import age, moment, owner_text, span, state_of
 from flowdsl.entries import LogLine
+from flowdsl.handle import shown_status
 from flowdsl.runtime import Runtime
 
 __all__ = ["show"]
@@ -56,11 +57,11 @@ def show(cli: Cli, run: str, limit: int | None, everything: bool, timeline: bool
         journal = runtime.storage.list_steps(record.id, payloads=False)
         children = runtime.storage.list_runs(RunFilter(parent=record.id, newest_first=False))
         signals = runtime.storage.list_signals(record.id, payloads=False)
-        status = shown_status(runtime, record)
+        status = shown_status(runtime.storage, record)
         commands = advice(record, status, journal, cli.tail)
         most = len(journal) if everything else limit or (len(journal) if cli.as_json else LIMIT)
         if cli.as_json:
-            shown = [(child, shown_status(runtime, child)) for child in children]
+            shown = [(child, shown_status(runtime.storage, child)) for child in children]
             document = show_view(record, status, _picked(journal, most), shown, signals)
             cli.out.document({**document, "next": commands})
             return
@@ -169,7 +170,7 @@ def _print_steps(
 def _print_children(out: Output, runtime: Runtime, children: Sequence[Run], most: int) -> None:
     if children:
         out.heading("children", _count(len(children), "run"))
-        shown = [(child, shown_status(runtime, child)) for child in children[-most:]]
+        shown = [(child, shown_status(runtime.storage, child)) for child in children[-most:]]
         print_runs(out, shown, runtime.storage.now(), indent=2)
         _left_out(out, len(shown), len(children), "children")
 

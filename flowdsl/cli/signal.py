@@ -4,11 +4,12 @@ from typing import Any
 
 import click
 
-from flowdsl.cli._command import Cli, Failure, command, opened, shown_status
+from flowdsl.cli._command import Cli, Failure, command, opened
 from flowdsl.cli._complete import RUN, message_names
 from flowdsl.cli._find import find_run, row_of
 from flowdsl.cli._options import NOTHING, as_json
 from flowdsl.core.advice import awaited_names
+from flowdsl.handle import shown_status
 
 __all__ = ["signal"]
 
@@ -43,7 +44,7 @@ def signal(cli: Cli, run: str, name: str, payload: Any, sender: str | None, key:
         dropped = sent in {one.id for one in before}  # the id of a message with a key is made from the key
         if sent not in {one.id for one in runtime.storage.list_signals(record.id, name=name, payloads=False)}:
             raise Failure(f"the signal could not be stored: are {name!r}, the sender and the key Unicode?")
-        status = shown_status(runtime, row_of(runtime, record.id))
+        status = shown_status(runtime.storage, row_of(runtime, record.id))
         steps = runtime.storage.list_steps(record.id, payloads=False)
         awaited = list(dict.fromkeys(one for step in steps for one in awaited_names(step)))
     if dropped:

@@ -2,10 +2,11 @@
 
 import click
 
-from flowdsl.cli._command import Cli, command, opened, shown_status
+from flowdsl.cli._command import Cli, command, opened
 from flowdsl.cli._complete import RUN
 from flowdsl.cli._find import find_run, row_of
 from flowdsl.core.views import run_view, tag_texts
+from flowdsl.handle import shown_status
 
 __all__ = ["tag"]
 
@@ -29,7 +30,7 @@ def tag(cli: Cli, run: str, tags: tuple[str, ...]) -> None:
         assert handle is not None
         handle.tag(**wanted)
         record = row_of(runtime, handle.id)
-        status = shown_status(runtime, record)
+        status = shown_status(runtime.storage, record)
     cli.out.line(f"{record.id} has the tags {', '.join(tag_texts(record))}")
     if cli.as_json:
         cli.out.document(run_view(record, status))

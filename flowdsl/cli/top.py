@@ -8,7 +8,7 @@ from attrs import define, field, frozen
 from rich.console import Console
 from rich.live import Live
 
-from flowdsl.cli._command import Cli, command, opened, period, shown_status
+from flowdsl.cli._command import Cli, command, opened, period
 from flowdsl.cli._find import every_run
 from flowdsl.cli._follow import Follower, waits
 from flowdsl.cli._output import Cell, Column, Output, Picture, status_cell
@@ -20,6 +20,7 @@ from flowdsl.core.records import QueueCounts, Run, RunFilter
 from flowdsl.core.status import RunStatus
 from flowdsl.core.views import run_view
 from flowdsl.core.words import STATES, age, moment
+from flowdsl.handle import shown_status
 from flowdsl.runtime import Runtime
 
 __all__ = ["top"]
@@ -55,7 +56,7 @@ class Watcher:
     def look(self, most: int | None = None) -> tuple[list[Line], Counter[str]]:
         """The first *most* of these runs, and how many there are of each status."""
         found = [
-            (run, shown_status(self.runtime, run))
+            (run, shown_status(self.runtime.storage, run))
             for run in every_run(self.runtime, self.where)
             if run.status is not RunStatus.FAILED or run.retryable
         ]

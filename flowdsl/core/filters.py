@@ -3,9 +3,10 @@
 from datetime import datetime
 from typing import Any
 
+from flowdsl.core.durations import seconds
 from flowdsl.core.status import RunStatus
 
-__all__ = ["checked_limit", "moment", "path_of", "statuses"]
+__all__ = ["checked_limit", "moment", "path_of", "statuses", "written_moment"]
 
 
 def statuses(status: Any) -> tuple[RunStatus, ...]:
@@ -53,6 +54,25 @@ def moment(when: Any, what: str) -> float | None:
     if isinstance(when, int | float) and not isinstance(when, bool):
         return float(when)
     raise TypeError(f"{what} is an aware datetime or seconds since the epoch; got {when!r}")
+
+
+def written_moment(text: str, now: float) -> float:
+    """A time that a person has written, or a duration before *now*, as seconds since the epoch. A time
+    without a zone is in local time. Raises ``ValueError`` for anything else.
+
+    >>> written_moment("1970-01-01T00:00:10+00:00", 0.0), written_moment("2 min", 150.0)
+    (9.9999995, 30.0)
+    """
+    try:
+        # Times are shown in microseconds but stored more precisely. A row that is shown with this time must
+        # count.
+        return datetime.fromisoformat(text).timestamp() - 5e-7
+    except (ValueError, OverflowError, OSError):
+        pass
+    try:
+        return now - seconds(text)
+    except OverflowError as error:
+        raise ValueError(f"{text!r} is too long ago") from error
 
 
 def checked_limit(limit: Any) -> int | None:

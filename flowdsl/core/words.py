@@ -23,6 +23,8 @@ __all__ = [
     "moment",
     "nearest",
     "owner_text",
+    "round_length",
+    "short_path",
     "size",
     "span",
     "state_of",
@@ -215,3 +217,38 @@ def size(count: int) -> str:
         if value < 1024:
             return f"{value:.1f} {unit}"
     return f"{value / 1024:.1f} TiB"
+
+
+_ROUND = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21_600, 43_200)
+"""Round lengths of time, in seconds."""
+
+_DAY = 86_400.0
+
+
+def round_length(seconds: float) -> float:
+    """The next round length of time.
+
+    >>> [round_length(s) for s in (0.0031, 0.7, 13, 400)]
+    [0.005, 1, 15, 600]
+    """
+    if seconds > _ROUND[-1]:
+        return _DAY * -(-seconds // _DAY)
+    if seconds > 0.5:
+        return next(base for base in _ROUND if seconds <= base)
+    power = 1.0
+    while power > seconds and power > 1e-6:
+        power /= 10
+    return next((power * n for n in (1, 2, 5) if power * n >= seconds), power * 10)
+
+
+def short_path(path: str, home: str) -> str:
+    """The name of a step beside others of its run. *home* is the name of the run's module with a dot.
+
+    >>> [short_path(path, "shop.") for path in ("shop.pay", "bank.pay", "flowdsl.schedule.shop.pay")]
+    ['pay', 'bank.pay', 'schedule.pay']
+    """
+    verb = path.removeprefix(_VERBS)
+    return verb.replace("schedule." + home, "schedule.") if verb != path else path.removeprefix(home)
+
+
+_VERBS = "flowdsl."  # paths of calls without a user's body

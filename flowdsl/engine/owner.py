@@ -15,10 +15,18 @@ from functools import cache
 from pathlib import Path
 
 from flowdsl.core.records import Run
-from flowdsl.core.status import is_final
+from flowdsl.core.status import RunStatus, is_final
 from flowdsl.storage.base import Storage
 
-__all__ = ["Liveness", "is_abandoned", "is_interrupted", "liveness", "new_owner", "register_here"]
+__all__ = [
+    "Liveness",
+    "is_abandoned",
+    "is_interrupted",
+    "liveness",
+    "new_owner",
+    "register_here",
+    "shown_status",
+]
 
 
 class Liveness(Enum):
@@ -129,3 +137,10 @@ def is_interrupted(storage: Storage, record: Run) -> bool:
     if is_final(record.status):
         return False
     return record.owner is None or is_abandoned(record.owner, record.id, record.lease_until, storage.now())
+
+
+def shown_status(storage: Storage, record: Run) -> str:
+    """The status of a run as people see it. A ``running`` one that nobody executes is ``interrupted``."""
+    if record.status is RunStatus.RUNNING and is_interrupted(storage, record):
+        return "interrupted"
+    return str(record.status)

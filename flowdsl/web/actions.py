@@ -18,9 +18,9 @@ from flowdsl.errors import (
     StorageError,
     StorageUnavailable,
 )
+from flowdsl.handle import shown_status
 from flowdsl.web.answers import Refusal, json_response, see_other
 from flowdsl.web.page_request import PageRequest
-from flowdsl.web.reading import shown_status
 from flowdsl.web.tables import change
 
 __all__ = ["OF_KINDS", "OF_RUNS", "act_on_row", "act_on_run"]
@@ -44,7 +44,7 @@ def act_on_run(request: PageRequest) -> Response:
     record = request.runtime.storage.get_run(about)
     if record is None:
         raise Refusal(404, "there is no such run")
-    return json_response(run_view(record, shown_status(request.runtime, record)))
+    return json_response(run_view(record, shown_status(request.runtime.storage, record)))
 
 
 _STATES = {

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from attrs import field, frozen
 
 from flowdsl.core.timeline import Bar, Timeline
-from flowdsl.core.words import span, state_of
+from flowdsl.core.words import round_length, span, state_of
 from flowdsl.web.query import View
 from flowdsl.web.rendering import step_name
 
@@ -162,7 +162,7 @@ def _axis(line: Timeline, folded: bool) -> tuple[tuple[float, str], ...]:
     if details <= 0:
         return ()
     busy = details - sum(idle.length for idle in line.idle) if folded else details
-    step = _round(max(busy, details / 1000) / _TICKS)
+    step = round_length(max(busy, details / 1000) / _TICKS)
     found: list[tuple[float, str]] = []
     for start, end in _awake(line) if folded else [(line.begin, line.end)]:
         n = math.ceil((start - line.begin) / step - 1e-9)
@@ -190,22 +190,6 @@ def _length(seconds: float, step: float) -> str:
 def _awake(line: Timeline) -> list[tuple[float, float]]:
     edges = [line.begin, *(at for idle in line.idle for at in (idle.start, idle.end)), line.end]
     return list(zip(edges[::2], edges[1::2], strict=True))
-
-
-def _round(seconds: float) -> float:
-    """The next round length of time.
-
-    >>> _round(0.013), _round(50), _round(4000)
-    (0.02, 60, 7200)
-    """
-    if seconds <= 0:
-        return 1.0
-    if seconds < 20:
-        unit: float = 10 ** math.floor(math.log10(seconds))
-        return next((m * unit for m in (1, 2, 5) if m * unit >= seconds * (1 - 1e-9)), 10 * unit)
-    minute, hour, day = 60, 3600, 86400
-    lengths = (30, *(n * minute for n in (1, 2, 5, 10, 30)), *(n * hour for n in (1, 2, 6, 12)), day)
-    return next((one for one in lengths if one >= seconds), math.ceil(seconds / day) * day)
 
 
 def _shapes(places: Sequence[tuple[Bar, float, float]]) -> tuple[tuple[str, str], ...]:

@@ -21,13 +21,13 @@ from flowdsl.core.status import is_final
 from flowdsl.core.views import log_view, run_view, scope_paths, step_view
 from flowdsl.entries import LogLine
 from flowdsl.errors import FlowError
+from flowdsl.handle import shown_status
 from flowdsl.runtime import Runtime
 from flowdsl.storage import Storage
 from flowdsl.web.answers import Refusal
 from flowdsl.web.api import LAST_SEQ
 from flowdsl.web.page_request import PageRequest
 from flowdsl.web.query import number
-from flowdsl.web.reading import shown_status
 
 __all__ = ["Pulse", "stream"]
 
@@ -140,7 +140,7 @@ def _look(runtime: Runtime, run_id: str, after: int) -> Changes | None:
     if run is None:
         return None
     fresh = storage.list_steps(run_id, after=after, limit=_BATCH, payloads=False)
-    return Changes(run, shown_status(runtime, run), tuple(fresh), len(fresh) == _BATCH)
+    return Changes(run, shown_status(runtime.storage, run), tuple(fresh), len(fresh) == _BATCH)
 
 
 async def _events(runtime: Runtime, run_id: str, after: int, pulse: Pulse) -> AsyncIterator[str]:

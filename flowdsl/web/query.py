@@ -5,13 +5,12 @@ import binascii
 import json
 import math
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 
 from attrs import evolve, field, frozen
 
-from flowdsl.core.durations import seconds
+from flowdsl.core.filters import written_moment
 from flowdsl.core.status import RunStatus
 from flowdsl.web.answers import Refusal
 
@@ -122,14 +121,8 @@ def _moment(text: str, name: str, now: float) -> float | None:
     if not text:
         return None
     try:
-        # Times are shown in microseconds but stored more precisely. A row that is shown with this time must
-        # count.
-        return datetime.fromisoformat(text).timestamp() - 5e-7
-    except (ValueError, OverflowError, OSError):
-        pass
-    try:
-        return now - seconds(text, name)
-    except (ValueError, OverflowError):
+        return written_moment(text, now)
+    except ValueError:
         raise Refusal(400, f'{name} is a time such as 2026-01-31 14:00, or how long ago: "2 hours"') from None
 
 

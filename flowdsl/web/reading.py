@@ -18,23 +18,16 @@ from flowdsl.core.records import Item, Run, RunFilter, Signal, Step
 from flowdsl.core.status import RunStatus
 from flowdsl.core.views import tag_texts
 from flowdsl.errors import CorruptPayload
-from flowdsl.handle import is_interrupted
+from flowdsl.handle import shown_status
 from flowdsl.runtime import Runtime
 from flowdsl.storage.left_out import left_out, readable
 from flowdsl.web.query import Cursor, Filters
 
-__all__ = ["Channel", "Listed", "RunDetails", "list_runs", "read_run", "shown_status"]
+__all__ = ["Channel", "Listed", "RunDetails", "list_runs", "read_run"]
 
 _BATCH = 500  # runs read at once while searching with filters that only Python can apply
 _LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)  # as storages compare texts
 _PATIENCE = 0.06  # seconds of processor time for such a search; then the reader decides whether to go on
-
-
-def shown_status(runtime: Runtime, run: Run) -> str:
-    """The status of a run. A running one that nobody executes is ``interrupted``."""
-    if run.status is RunStatus.RUNNING and is_interrupted(runtime.storage, run):
-        return "interrupted"
-    return str(run.status)
 
 
 # ------------------------------------------------------------------------------------------------ the list
@@ -65,7 +58,7 @@ def list_runs(runtime: Runtime, filters: Filters, cursor: Cursor | None) -> List
             assert last is not None
             return Listed(tuple(rows), Cursor(last.created_at, last.id))
         last = run
-        status = shown_status(runtime, run)
+        status = shown_status(runtime.storage, run)
         if exact or _wanted(filters, run, status):
             rows.append((run, status))
         if not exact and time.thread_time() > until:
@@ -79,7 +72,7 @@ def _among_newest(
     """A full page, if the next few hundred runs fill one. Then the storage need not search all runs."""
     rows: list[tuple[Run, str]] = []
     for run in islice(_from(runtime, evolve(where, text="", tags=()), cursor, _BATCH), _BATCH):
-        status = shown_status(runtime, run)
+        status = shown_status(runtime.storage, run)
         if not _wanted(filters, run, status):
             continue
         if len(rows) == filters.limit:
@@ -179,7 +172,7 @@ class RunDetails:
         self._runtime = runtime
         self._storage = runtime.storage
         self.run = run
-        self.status = shown_status(runtime, run)
+        self.status = shown_status(runtime.storage, run)
         self.now = runtime.storage.now()
         self.refused: dict[str, CorruptPayload] = {}
         """Runs of its family that cannot be shown, once the family was asked for."""
@@ -212,7 +205,7 @@ class RunDetails:
         with left_out() as refused:
             found = self._storage.list_runs(where)
         self.refused |= refused
-        return tuple((child, shown_status(self._runtime, child)) for child in found)
+        return tuple((child, shown_status(self._runtime.storage, child)) for child in found)
 
     @cached_property
     def channels(self) -> tuple[Channel, ...]:
@@ -232,7 +225,7 @@ class RunDetails:
         with left_out() as refused:
             named = [run for run in readable(self._storage.get_run, names) if run is not None]
         self.refused |= refused
-        return {found.id: shown_status(self._runtime, found) for found in named}
+        return {found.id: shown_status(self._runtime.storage, found) for found in named}
 
     @property
     def last(self) -> int:

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from attrs import frozen
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from flowdsl.core.words import age, clean, span, state_of
+from flowdsl.core.words import age, clean, short_path, span, state_of
 from flowdsl.web.address import href
 from flowdsl.web.answers import refused_text
 from flowdsl.web.tables import KINDS
@@ -102,10 +102,7 @@ def step_name(path: str, home: str) -> str:
     >>> step_name("shop.charge", "shop."), step_name("flowdsl.sleep", "shop."), step_name("bank.pay", "shop.")
     ('charge', 'sleep', 'pay')
     """
-    own = path.removeprefix(home)
-    verb = own.removeprefix("flowdsl.")
-    if verb != own:  # such as `schedule.shop.charge`
-        return verb.replace("." + home, ".")
+    own = short_path(path, home)
     return own if own != path else tail(path)
 
 
