@@ -35,6 +35,9 @@ __all__ = [
 Tags = Mapping[str, str] | tuple[str, ...]
 
 
+_new, _set = object.__new__, object.__setattr__
+
+
 @frozen(slots=False)  # making a frozen one with slots takes twice as long
 class Run:
     """One run.
@@ -102,24 +105,24 @@ class Run:
     cancel_seal: bytes = b""
 
 
-def changed(run: Run, changes: Mapping[str, Any]) -> Run:
+def changed(run: Run, changes: dict[str, Any]) -> Run:
     """*run* with other values in some fields. Gives what ``attrs.evolve`` gives, in a tenth of the time.
 
     >>> changed(Run(id="a", workflow="w", key="k"), {"number": 2}).number
     2
     """
-    values = {**run.__dict__, **changes}
-    if len(values) != len(_RUN_FIELDS):
+    values = run.__dict__ | changes
+    if len(values) != _RUN_WIDTH:
         raise TypeError(f"not a field of Run: {', '.join(sorted(set(changes).difference(_RUN_FIELDS)))}")
-    made = object.__new__(Run)
-    object.__setattr__(made, "__dict__", values)  # half as large as one filled in place
+    made = _new(Run)
+    _set(made, "__dict__", values)  # half as large as one filled in place
     return made
 
 
 def run_from(values: Sequence[Any]) -> Run:
     """A run from all its fields in order, as a database gives them. Quicker than ``Run(*values)``."""
-    made = object.__new__(Run)
-    object.__setattr__(made, "__dict__", dict(zip(_RUN_FIELDS, values, strict=True)))
+    made = _new(Run)
+    _set(made, "__dict__", dict(zip(_RUN_FIELDS, values, strict=True)))
     return made
 
 
@@ -324,3 +327,4 @@ def fields_of(row: type[Any]) -> dict[str, Any]:
 
 
 _RUN_FIELDS = tuple(fields_of(Run))
+_RUN_WIDTH = len(_RUN_FIELDS)

@@ -28,22 +28,6 @@ _Mark: TypeAlias = tuple[str, str, bool]
 """Who is about to own a run, its id (``""``: any), and whether that is a prefix, which a number follows."""
 
 
-class _Taking:
-    """Keeps a mark among *marks* for the length of a block."""
-
-    __slots__ = ("_mark", "_marks")
-
-    def __init__(self, marks: list[_Mark], mark: _Mark) -> None:
-        self._marks = marks
-        self._mark = mark
-
-    def __enter__(self) -> None:
-        self._marks.append(self._mark)
-
-    def __exit__(self, *_: object) -> None:
-        self._marks.remove(self._mark)
-
-
 class Owned(Generic[E]):
     """Maps run ids to executions, and holds the name of their owner. ``None``: the run is ours, but not
     begun."""
@@ -70,13 +54,22 @@ class Owned(Generic[E]):
         self.owner = owner
         register_here(token, executes)
 
-    def taking(self, run: Run) -> "_Taking":
-        """In this block a commit is under way that may make *run*, or the next number of it, ours."""
-        return _Taking(self._taking, (self.owner, run.id, run.number == 0))
+    def taking(self, run: Run) -> _Mark:
+        """From now on until :meth:`took`, a commit is under way that may make *run*, or the next number of
+        it, ours. Returns the mark that ``took`` removes."""
+        return self._marked((self.owner, run.id, run.number == 0))
 
-    def taking_any(self) -> "_Taking":
-        """In this block a commit is under way that may make any run ours."""
-        return _Taking(self._taking, (self.owner, "", False))
+    def taking_any(self) -> _Mark:
+        """As :meth:`taking`, for a commit that may make any run ours."""
+        return self._marked((self.owner, "", False))
+
+    def _marked(self, mark: _Mark) -> _Mark:
+        self._taking.append(mark)
+        return mark
+
+    def took(self, mark: _Mark) -> None:
+        """The commit that *mark* stands for has ended, and what it made ours is reserved."""
+        self._taking.remove(mark)
 
     def _takes(self, owner: str, run_id: str) -> bool:
         return any(

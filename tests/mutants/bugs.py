@@ -508,8 +508,8 @@ bug(
     "child-by-chance",
     "after a crash a call has another child",
     (
-        'wanted = changed(wanted, {"id": f"{call.run.origin}/{call.key[:16]}{again}"',
-        'import os\n        wanted = changed(wanted, {"id": f"{call.run.origin}/{os.urandom(4).hex()}{again}"',
+        'also |= {"id": f"{call.run.origin}/{call.key[:16]}{again}"',
+        'import os\n        also |= {"id": f"{call.run.origin}/{os.urandom(4).hex()}{again}"',
     ),
     tests="tests/engine/operations/test_branches.py::test_one_child_for_each_call_across_crashes",
 )

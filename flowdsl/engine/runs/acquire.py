@@ -113,11 +113,14 @@ def open_now(
 def _open(engine: Engine, wanted: Run, fresh: bool, skip: tuple[str, ...]) -> Effects[Opened | Found]:
     if wanted.owner != engine.owned.owner:
         wanted = changed(wanted, {"owner": engine.owned.owner})
-    with engine.owned.taking(wanted):
+    mark = engine.owned.taking(wanted)
+    try:
         (outcome,) = yield Commit(engine, (OpenRun(wanted, engine.lease, fresh, skip, engine.nonce()),))
         if isinstance(outcome, Opened):
             engine.owned.reserve(outcome.run.id)  # ours from now on, although it has not begun
             return outcome
+    finally:
+        engine.owned.took(mark)
     raise_unstorable(outcome)
     assert isinstance(outcome, Found)
     return outcome
@@ -273,8 +276,11 @@ def claim(
 
 def take(engine: Engine, run: Run, **how: Value) -> Effects[Run | None]:
     """As :func:`claim`, for a run that will execute here. It counts as ours from now on."""
-    with engine.owned.taking(run):
+    mark = engine.owned.taking(run)
+    try:
         claimed = yield from claim(engine, run, **how)
         if claimed is not None:
             engine.owned.reserve(claimed.id)
+    finally:
+        engine.owned.took(mark)
     return claimed

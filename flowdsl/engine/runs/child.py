@@ -8,7 +8,7 @@ import asyncio
 
 from flowdsl.core.facts import ChildRun
 from flowdsl.core.kinds import CHILD
-from flowdsl.core.records import Run, Step, changed
+from flowdsl.core.records import Run, Step
 from flowdsl.engine.call import Call, Operation, identify
 from flowdsl.engine.definitions import Invocation, WorkflowDef
 from flowdsl.engine.effects import Effects, Flow, Read, drive
@@ -54,10 +54,9 @@ class Child(Operation):
     def request(self, call: Call) -> Request:
         """The run that *call* asks for."""
         run = call.run
-        asked = request_in(call, self._called, self._options)
-        wanted = changed(asked.wanted, {"parent": run.id, "parent_key": call.key})
+        asked = request_in(call, self._called, self._options, parent=run.id, parent_key=call.key)
         again = run.journal.get(call.key) is not None  # an open failure: the parent is being retried
-        return asked._replace(wanted=wanted, again=again, cleans_up=call.cleans_up)
+        return asked._replace(again=again, cleans_up=call.cleans_up)
 
     def begins_with(self, acquired: Acquired) -> None:
         """The run is ours already."""

@@ -8,7 +8,7 @@ import contextvars
 
 from flowdsl.core.facts import ChildRun
 from flowdsl.core.kinds import START
-from flowdsl.core.records import Step, changed
+from flowdsl.core.records import Step
 from flowdsl.engine.call import Call, Operation
 from flowdsl.engine.definitions import Invocation, WorkflowDef
 from flowdsl.engine.effects import Flow
@@ -46,9 +46,8 @@ class StartDetached(Operation):
 
     def request(self, call: Call) -> Request:
         """The run that *call* asks for."""
-        run = call.run
-        asked = request_in(call, self._called, self._options)
-        return asked._replace(wanted=changed(asked.wanted, {"started_by": run.id}), ancestors=())
+        asked = request_in(call, self._called, self._options, started_by=call.run.id)
+        return asked._replace(ancestors=())
 
     def execute(self, call: Call, prior: Step | None) -> Flow:
         run, engine = call.run, call.run.engine

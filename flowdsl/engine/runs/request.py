@@ -157,15 +157,14 @@ def _ancestors() -> tuple[str, ...]:
     return tuple(found)
 
 
-def request_in(call: Call, called: Invocation[WorkflowDef], options: Named) -> Request:
-    """What *call* of a run asks for. A run without an id gets one that derives from the call. So one call has
-    one run, whatever crashes."""
+def request_in(call: Call, called: Invocation[WorkflowDef], options: Named, **also: Value) -> Request:
+    """What *call* of a run asks for; *also* are further fields of the run. A run without an id gets one that
+    derives from the call. So one call has one run, whatever crashes."""
     asked = request(call.run.engine, called, **options)
-    wanted = asked.wanted
-    if wanted.number is not None:
+    if asked.wanted.number is not None:
         again = f"~{call.generation}" if call.generation else ""
-        wanted = changed(wanted, {"id": f"{call.run.origin}/{call.key[:16]}{again}", "number": None})
-    return asked._replace(wanted=wanted, fresh=False)
+        also |= {"id": f"{call.run.origin}/{call.key[:16]}{again}", "number": None}
+    return asked._replace(wanted=changed(asked.wanted, also), fresh=False)
 
 
 def arguments_of(engine: Engine, record: Run) -> Named:

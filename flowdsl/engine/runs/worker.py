@@ -263,7 +263,8 @@ class Worker:
             nonce=engine.nonce(),
             skip=tuple(self._left_alone),
         )
-        with engine.owned.taking_any():
+        mark = engine.owned.taking_any()
+        try:
             (outcome,) = engine.commit(operation)
             raise_unstorable(outcome)
             assert isinstance(outcome, Claimed)
@@ -272,6 +273,8 @@ class Worker:
             self._passed_over.update(map(str, outcome.damaged))
             for run in outcome.runs:
                 engine.owned.reserve(run.id)
+        finally:
+            engine.owned.took(mark)
         return sum(self._begin(run) for run in outcome.runs)
 
     def _begin(self, run: Run) -> bool:

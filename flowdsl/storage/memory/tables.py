@@ -137,7 +137,9 @@ class Tables:
             changes["tags"] = own_tags(changes["tags"])
         before = data.run
         data.run = after = changed(before, changes)
-        if (before.key, before.number) != (after.key, after.number):
+        if ("key" in changes or "number" in changes) and (
+            (before.key, before.number) != (after.key, after.number)
+        ):
             self._leave(before)
             self._enter(after)
             return
