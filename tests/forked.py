@@ -4,7 +4,7 @@ Importing takes most of the time of a test that starts ``flowdsl`` or a script. 
 are those of ``subprocess``, for commands that begin with ``sys.executable``. Their process is forked from one
 that serves a whole test session. It begins as a new one would: ``__main__``, arguments, environment, directory,
 streams and warnings are its own. What needs another interpreter (a hash seed, a change before the import)
-takes ``subprocess``.
+takes ``subprocess``. ``Popen.importing(...)`` makes a class whose processes have imported more.
 """
 
 import atexit
@@ -24,7 +24,7 @@ import types
 import warnings
 from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 __all__ = ["Popen", "run"]
 
@@ -35,8 +35,17 @@ _LATE = {"bench", "ui"}  # commands that import what few tests need
 class Popen(subprocess.Popen):  # type: ignore[type-arg]
     """A process that is forked; see ``subprocess.Popen``."""
 
+    imports: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def importing(cls, *modules: str) -> "type[Popen]":
+        """A class whose processes are forked from one of their own, which has imported these *modules* too."""
+        return type("Popen", (cls,), {"imports": modules})
+
     def _execute_child(self, args: Any, *rest: Any) -> None:
-        _, _, _, _, cwd, env, _, _, _, child_in, to_child, from_child, child_out, errors, child_err, *_ = rest
+        _, _, _, _, cwd, env, _, _, _, child_in, to_child, from_child, child_out, errors, child_err, *more = (
+            rest
+        )
         assert args[0] == sys.executable, args
         streams = [child_in, child_out, child_err]
         given = [n if fd == -1 else fd for n, fd in enumerate(streams)]
@@ -45,8 +54,9 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
             "args": [os.fspath(arg) for arg in args[1:]],
             "cwd": os.path.abspath(cwd or os.getcwd()),
             "env": dict(os.environ if env is None else env),
+            "session": more[-2],
         }
-        _server().ask(asked, [*given, answers])
+        _server(self.imports).ask(asked, [*given, answers])
         os.close(answers)
         self._answers = os.fdopen(told, "rb", buffering=0)
         self.pid = int(self._told())
@@ -98,10 +108,10 @@ def run(
 
 
 class _Server:
-    def __init__(self) -> None:
+    def __init__(self, imports: tuple[str, ...]) -> None:
         self._lock = threading.Lock()
         self._requests, other = socket.socketpair()
-        command = [sys.executable, __file__, str(other.fileno())]
+        command = [sys.executable, __file__, str(other.fileno()), *imports]
         self._process = subprocess.Popen(command, pass_fds=[other.fileno()], start_new_session=True)
         other.close()
         atexit.register(self.close)
@@ -119,8 +129,8 @@ class _Server:
 
 
 @cache
-def _server() -> _Server:
-    return _Server()
+def _server(imports: tuple[str, ...]) -> _Server:
+    return _Server(imports)
 
 
 def _serve(requests: socket.socket) -> dict[str, Any] | None:
@@ -135,16 +145,18 @@ def _serve(requests: socket.socket) -> dict[str, Any] | None:
             pid = os.fork()
             if not pid:
                 requests.close()
+                found: dict[str, Any] = json.loads(data)
+                if found["session"]:
+                    os.setsid()
+                os.write(fds[3], b"%d\n" % os.getpid())
                 os.close(fds.pop())
                 for number, fd in enumerate(fds):
                     os.dup2(fd, number)
                     os.close(fd)
-                found: dict[str, Any] = json.loads(data)
                 return found
             try:
                 for fd in (0, 1, 2, *fds[:3]):
                     os.close(fd)
-                os.write(fds[3], b"%d\n" % pid)
                 os.write(fds[3], b"%d\n" % os.waitpid(pid, 0)[1])
             finally:  # whatever happens: it is not to serve
                 os._exit(0)
@@ -214,7 +226,7 @@ def _without_our_frames(kind: Any, error: BaseException, frames: types.Traceback
     sys.__excepthook__(kind, error.with_traceback(frames), frames)
 
 
-def _import_flowdsl() -> None:
+def _import(modules: list[str]) -> None:
     import asyncio  # noqa: F401
     import importlib
 
@@ -224,13 +236,15 @@ def _import_flowdsl() -> None:
     for name in COMMANDS:
         if name not in _LATE:
             importlib.import_module(f"flowdsl.cli.{name}")
+    for name in modules:
+        importlib.import_module(name)
 
 
 if __name__ == "__main__":
     _folder, *_paths = sys.path
     _paths = [path for path in _paths if path not in os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     sys.path[0] = str(Path(__file__).parent.parent)
-    _import_flowdsl()
+    _import(sys.argv[2:])
     gc.freeze()
     _asked = _serve(socket.socket(fileno=int(sys.argv[1])))
     if _asked is not None:

@@ -258,10 +258,18 @@ class Breaking(Relay):
 
 
 def python(
-    code: str, *args: str, cwd: Path | None = None, check: bool = True, **env: str
+    code: str,
+    *args: str,
+    cwd: Path | None = None,
+    check: bool = True,
+    **env: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Run *code* in a fresh interpreter; its output. With *check*, it has to end well."""
-    done = subprocess.run(
+    """Run *code* in a process of its own; its output. With *check*, it has to end well.
+
+    It is forked, unless *env* gives it a seed for hashes.
+    """
+    start = subprocess.run if "PYTHONHASHSEED" in env else forked.run
+    done = start(
         [sys.executable, "-c", textwrap.dedent(code), *args],
         cwd=cwd,
         env={**os.environ, **env},

@@ -152,6 +152,7 @@ def test_importing_makes_no_file_and_no_thread(tmp_path):
         print(os.listdir("."), threading.active_count())
         """,
         cwd=tmp_path,
+        PYTHONHASHSEED="0",  # a new interpreter, which has to import
     )
     assert out.stdout == "[] 1\n"
 

@@ -8,6 +8,7 @@ import textwrap
 from enum import Enum
 from pathlib import Path
 
+import forked
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -161,7 +162,7 @@ def test_a_missing_module_is_named(monkeypatch):
 def test_importing_the_codecs_does_not_import_cloudpickle():
     """Importing the codecs imports neither cloudpickle nor cryptography."""
     code = "import sys, flowdsl.codecs; print('cloudpickle' in sys.modules, 'cryptography' in sys.modules)"
-    assert run(["-c", code]) == "False False"
+    assert run(["-c", code], start=subprocess.run) == "False False"
 
 
 # ------------------------------------------------------------------------------------ between processes
@@ -219,12 +220,12 @@ SCRIPT = """
 """
 
 
-def run(arguments, folder=None, **env):
+def run(arguments, folder=None, *, start=forked.run):
     """Run Python in a folder and return what it prints; its errors are shown where it fails."""
-    done = subprocess.run(
+    done = start(
         [sys.executable, "-W", "error", *arguments],
         cwd=folder,
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **env},
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
         timeout=60,
@@ -260,9 +261,10 @@ def test_classes_of_a_script_load_everywhere(folder, writer, reader):
 
     And nobody executes the script a second time for it.
     """
-    run([*writer, "write"], folder)
+    start = subprocess.run if (writer, reader) == (AS_SCRIPT, AS_MODULE) else forked.run  # both kinds
+    run([*writer, "write"], folder, start=start)
     executed(folder)
-    run([*reader, "read"], folder)
+    run([*reader, "read"], folder, start=start)
     assert len(executed(folder)) == 1
 
 

@@ -3,12 +3,12 @@
 import copy
 import inspect
 import pickle
-import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
 import cloudpickle
+import forked
 import pytest
 from support import python, script
 
@@ -140,7 +140,7 @@ def test_by_reference_from_a_module(module: Path, pickler):
         forms = {FORMS!r}
         sys.stdout.buffer.write(pickler.dumps([(form, eval(form)) for form in forms]))
     """
-    data = subprocess.run(
+    data = forked.run(
         [sys.executable, "-c", textwrap.dedent(dump)], cwd=module, capture_output=True, check=True
     ).stdout
     assert len(data) < 3000  # names, not code
@@ -173,7 +173,7 @@ def test_by_value_from_main(tmp_path: Path, pickler):
                 """
             )
         )
-    subprocess.run([sys.executable, str(path)], cwd=tmp_path, check=True)
+    forked.run([sys.executable, str(path)], cwd=tmp_path, check=True)
     path.unlink()
     load = textwrap.dedent(CHECK.format(imports="")) + textwrap.dedent(
         """
@@ -396,7 +396,7 @@ def test_use_in_a_process_pool_outside_a_run(module: Path):
             print("fine")
         """,
     )
-    done = subprocess.run([sys.executable, str(path)], cwd=module, capture_output=True, text=True, check=True)
+    done = forked.run([sys.executable, str(path)], cwd=module, capture_output=True, text=True, check=True)
     assert done.stdout == "fine\n"
 
 
@@ -436,7 +436,7 @@ def test_values_of_a_scripts_own_classes_load_in_another_process(tmp_path: Path)
                     pass
         """,
     )
-    subprocess.run([sys.executable, str(path)], cwd=tmp_path, check=True)
+    forked.run([sys.executable, str(path)], cwd=tmp_path, check=True)
     out = python(
         """
         from flowdsl import Runtime

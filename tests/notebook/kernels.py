@@ -1,13 +1,33 @@
-"""Notebooks executed by a kernel of their own, as a pipeline does it: nobody tells the kernel their file."""
+"""Notebooks executed by a kernel of their own, as a pipeline does it: nobody tells the kernel their file.
+
+The kernels are forked from a process that has imported what they need.
+"""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import forked
+import jupyter_client.launcher
 import nbformat
 from nbclient import NotebookClient
 
-__all__ = ["execute", "texts"]
+__all__ = ["execute", "forking", "texts"]
+
+_Kernel = forked.Popen.importing("tests.notebook.imported")
+
+
+@contextmanager
+def forking() -> Iterator[None]:
+    """Fork the kernels that begin in the meantime."""
+    started = jupyter_client.launcher.Popen
+    jupyter_client.launcher.Popen = _Kernel
+    try:
+        yield
+    finally:
+        jupyter_client.launcher.Popen = started
 
 
 def execute(folder: Path, *cells: str, **environment: str) -> list[list[Any]]:
@@ -26,7 +46,8 @@ def execute(folder: Path, *cells: str, **environment: str) -> list[list[Any]]:
     given = {"FLOWDSL_STORAGE": f"sqlite:///{folder}/flow.db", **environment}
     left_out = {"JPY_SESSION_NAME", "FLOWDSL_NOTEBOOK"}
     env = {name: value for name, value in os.environ.items() if name not in left_out}
-    client.execute(env=env | given)
+    with forking():
+        client.execute(env=env | given)
     return [list(cell.outputs) for cell in book.cells]
 
 
