@@ -75,7 +75,11 @@ _EXECUTE = Decision(Verdict.EXECUTE)
 
 
 class Journal:
-    """The records of one run. Not thread-safe: the run's lock guards it."""
+    """The records of one run.
+
+    Threads :meth:`add` to it without a lock, because each change of a dict or a set is one step of the
+    interpreter. Whoever reads it and then changes it holds the lock of the run.
+    """
 
     __slots__ = ("_floor", "_open", "_positions", "_steps", "_used", "get")
 
@@ -193,10 +197,10 @@ class Journal:
     def add(self, step: Step) -> None:
         """Take a record that was just stored."""
         key, steps = step.key, self._steps
+        self._used.add(key)  # first, so that nobody finds the record unused
         if key in steps:
             del steps[key]  # to keep the order of storing
         steps[key] = step
-        self._used.add(key)
         if self._open:
             self._open.discard(key)
 

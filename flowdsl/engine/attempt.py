@@ -3,7 +3,7 @@
 from flowdsl.engine.call import Call
 from flowdsl.engine.execution import Frame
 from flowdsl.engine.heart import Heart
-from flowdsl.engine.scope import Scope, StepView
+from flowdsl.engine.scope import Scope, StepView, control
 
 __all__ = ["Attempt"]
 
@@ -13,10 +13,10 @@ class Attempt(Frame):
     once the body has ended.
 
     Each call of a step makes one. A view for hooks and ``current_step()`` is made only when one of them
-    looks.
+    looks, and a scope only when the body makes a durable call. ``opened`` is the scope, once it was made.
     """
 
-    __slots__ = ("_details", "began", "call", "duration", "heart", "number")
+    __slots__ = ("_details", "_home", "_tried", "began", "call", "duration", "heart", "number", "opened")
 
     def __init__(
         self, call: Call, number: int, is_async: bool, heart: Heart | None = None, tried: bool = False
@@ -25,15 +25,35 @@ class Attempt(Frame):
         self.call = call
         self.number = number
         self.heart = heart
-        self.scope = Scope(
-            call.body_scope() if call.generation else call.key, call.scope, is_async, not tried, tried
-        )
+        self.opened: Scope | None = None
+        self._tried = tried
+        self._home: object = None
         self.is_async = is_async
         self.abandoned = self.callback = self.transacts = False
         self._step: StepView | None = None
         self._details = None if heart is None else heart.details  # what the last attempt said
         self.began: float = run.engine.clock.now()
         self.duration: float | None = None
+
+    @property
+    def scope(self) -> Scope:  # type: ignore[override]  # made when somebody looks
+        """Where the calls of the body are counted."""
+        return self.opened or self._open()
+
+    def _open(self) -> Scope:
+        with self.run.lock:  # two threads of the body may make its first calls
+            if self.opened is None:
+                call, tried = self.call, self._tried
+                self.opened = Scope(
+                    call.body_scope(), call.scope, self.is_async, not tried, tried, self._home
+                )
+            return self.opened
+
+    def entered(self) -> None:
+        """The calling flow of control executes the body."""
+        self._home = control(self.is_async)
+        if self.opened is not None:
+            self.opened.entered()
 
     @property
     def step(self) -> StepView:

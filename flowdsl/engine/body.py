@@ -27,7 +27,7 @@ logger = logging.getLogger("flowdsl")
 def execute_here(frame: Frame, fn: Function, args: Args, kwargs: Named, callback: bool = False) -> Result:
     """Execute a sync body in its frame and in this thread, for as long as it takes. Returns
     ``(error, value)``, whatever it raised."""
-    frame.scope.entered()
+    frame.entered()
     process = PROCESS[0]
     outcome: Result
     token = current.set(frame)
@@ -151,7 +151,7 @@ class Body(Effect):
 
     async def aio(self) -> Result:
         frame = self.frame
-        frame.scope.entered()
+        frame.entered()
         process = PROCESS[0]
         outcome: Result
         token = current.set(frame)

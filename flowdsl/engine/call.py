@@ -115,12 +115,8 @@ class Call(UnderWay):
         self.flow: object = None
         path = operation.path
         content = content_digest(scope.id, path, operation.version, operation.canonical)
-        counts, ordinals = scope.counts, scope.ordinals
-        with run.lock:
-            self.occurrence = occurrence = counts.get(content, 0)
-            counts[content] = occurrence + 1
-            self.ordinal = ordinal = ordinals.get(path, 0)
-            ordinals[path] = ordinal + 1
+        self.occurrence = occurrence = next(scope.counts[content])
+        self.ordinal: int = next(scope.ordinals[path])
         self.key = key = step_key(content, occurrence) if occurrence else content.hex()
         known = run.journal.get(key)
         if known is not None:

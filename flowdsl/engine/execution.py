@@ -203,6 +203,10 @@ class Frame:
         self.is_async = is_async
         self.abandoned = self.transacts = False
 
+    def entered(self) -> None:
+        """The calling flow of control executes the body."""
+        self.scope.entered()
+
     @property
     def step(self) -> StepView | None:
         """The step whose body this is, or in whose body it stands. ``None`` in the body of a run."""

@@ -60,7 +60,10 @@ def perform(call: Call) -> Flow:
     except (Stopped, StorageError, RuntimeError) as error:
         return _crossing(call, error)
     finally:
-        _leave(call)
+        if call.run.engine.virtual:
+            _leave_counted(call)
+        else:
+            call.scope.ends(call)
 
 
 def perform_here(call: Call) -> Value:
@@ -75,7 +78,10 @@ def perform_here(call: Call) -> Value:
     except Forked as forked:
         error, value = forked.error, forked.value
     finally:
-        _leave(call)
+        if call.run.engine.virtual:
+            _leave_counted(call)
+        else:
+            call.scope.ends(call)
     if error is not None:
         try:
             raise error
@@ -103,24 +109,13 @@ def _enter(call: Call) -> Flow | Result | None:
     virtual = run.engine.virtual
     beside = call.submitted or call.queued
     call.flow = flow = call if beside else control(True) if scope.is_async else get_ident()
-    active = scope.active
-    if virtual:
-        call.counts_here(current.get() is call.frame)
-    with run.lock:
-        if run.failures.open and call.operation.durable:
+    if run.failures.open and call.operation.durable:
+        with run.lock:
             run.failures.begun(scope, flow)
-        if active:
-            if len(active) == 1:
-                for other in tuple(active):  # it may end meanwhile, without the lock
-                    other.concurrent = True
-            call.concurrent = True
-            if virtual and call.counts and _counted_once(active):
-                run.engine.clock.enter()
-        elif beside or scope.home != flow:
-            call.concurrent = True
-        active.add(call)
-    if call.queued and virtual:
-        run.engine.clock.leave()
+    if virtual:
+        _enter_counted(call, flow)
+    else:
+        scope.begins(call, flow)
     if run.stop.over and not call.operation.begun:
         run.stop.check_late(scope)
     if run.stop.reason is not None:  # the call may have got its identity before that
@@ -140,16 +135,25 @@ def _enter_late(call: Call) -> Flow:
     return decided if isinstance(decided, tuple) else (yield from decided)
 
 
-def _leave(call: Call) -> None:
-    """*call* has ended."""
-    active, run = call.scope.active, call.run
-    if run.engine.virtual:
-        with run.lock:
-            active.discard(call)
-            if call.counts and _counted_once(active):
-                run.engine.clock.leave()
-    else:
-        active.discard(call)
+def _enter_counted(call: Call, flow: object) -> None:
+    """*call* is under way. A virtual clock counts it, if another one stands for the flow of the run."""
+    run, scope = call.run, call.scope
+    call.counts_here(current.get() is call.frame)
+    with run.lock:
+        if call.counts and _counted_once(scope.active):
+            run.engine.clock.enter()
+        scope.begins(call, flow)
+    if call.queued:
+        run.engine.clock.leave()
+
+
+def _leave_counted(call: Call) -> None:
+    """*call* has ended, and a virtual clock counts it no more."""
+    run, scope = call.run, call.scope
+    with run.lock:
+        scope.ends(call)
+        if call.counts and _counted_once(scope.active):
+            run.engine.clock.leave()
 
 
 def _counted_once(active: Iterable[UnderWay]) -> bool:

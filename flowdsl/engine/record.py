@@ -177,8 +177,7 @@ def put(call: Call, record: Step, *more: Operation) -> Effects[None] | tuple[()]
     storage = run.engine.storage
     if storage.inline and not (storage.shares and call.scope.is_async):
         _commit_now(run, call, operations)
-        with run.lock:
-            run.journal.add(record)
+        run.journal.add(record)
         return ()
     return _put(call, record, operations)
 

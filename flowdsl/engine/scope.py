@@ -3,6 +3,8 @@
 import asyncio
 import sys
 import threading
+from collections import defaultdict
+from itertools import count
 
 from attrs import define, field
 
@@ -38,11 +40,15 @@ class Scope:
     """A place where calls are counted: the run, the body of a step, or a branch. The body of a step has
     ``of_step``; in mode ``try`` it has ``tried`` too.
 
-    ``home`` is the flow of control that executes the scope. ``active`` are the calls under way in it.
+    ``home`` is the flow of control that executes the scope. ``active`` are the calls under way in it, and
+    ``alone`` is the last of them that ``home`` has made: no other can be without overlap. ``counts`` and
+    ``ordinals`` number equal calls, and calls of one path. Threads share a scope without a lock: taking the
+    ``next`` number is one step of the interpreter, and so is adding to ``active``.
     """
 
     __slots__ = (
         "active",
+        "alone",
         "counts",
         "draws",
         "home",
@@ -69,20 +75,38 @@ class Scope:
         self.parent = parent
         self.is_async = is_async
         self.home = home
-        self.counts: dict[bytes, int] = {}
-        self.ordinals: dict[str, int] = {}
+        self.counts: defaultdict[bytes, count[int]] = defaultdict(count)
+        self.ordinals: defaultdict[str, count[int]] = defaultdict(count)
         self.active: set[UnderWay] = set()
+        self.alone: UnderWay | None = None
         self.draws = 0
 
     def entered(self) -> None:
         """The calling flow of control executes the scope."""
         self.home = control(True) if self.is_async else threading.get_ident()
 
-    def ordinal(self, path: str) -> int:
-        """The number of this call of *path*, whatever its arguments. The caller holds the run's lock."""
-        found = self.ordinals.get(path, 0)
-        self.ordinals[path] = found + 1
-        return found
+    def begins(self, call: UnderWay, flow: object) -> None:
+        """*call*, which *flow* makes, is under way from now on. It learns whether another one overlaps it,
+        and so does the other. A call of a flow that does not execute the scope always counts as overlapped.
+
+        Of two calls that begin at the same time, the one that is added last sees the other.
+        """
+        before = self.alone
+        if flow != self.home:
+            call.concurrent = True
+        else:
+            self.alone = call
+        self.active.add(call)
+        if len(self.active) > 1:
+            call.concurrent = True
+            if before is not None:
+                before.concurrent = True
+
+    def ends(self, call: UnderWay) -> None:
+        """*call* has ended."""
+        self.active.discard(call)
+        if self.alone is call:
+            self.alone = None
 
     def draw(self) -> int:
         """The number of this random draw. The caller holds the run's lock."""

@@ -74,7 +74,7 @@ def _calls(run: Execution) -> list[UnderWay]:
     calls: list[UnderWay] = list(beginning or ())
     with run.lock:
         for scope in (run.scope, *(scopes or ())):
-            calls.extend(scope.active)
+            calls.extend(tuple(scope.active))
     return calls
 
 
@@ -101,8 +101,7 @@ class Strays(Effect):
         """The flows of control that make the calls under way."""
         if self.scope is None:
             return {call.flow for call in _calls(self.run)}
-        with self.run.lock:
-            return {call.flow for call in self.scope.active}
+        return {call.flow for call in tuple(self.scope.active)}  # they may end meanwhile
 
     def _in_threads(self) -> bool:
         mine = threading.get_ident()

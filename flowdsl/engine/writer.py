@@ -49,8 +49,7 @@ class Writer:
 
     def add(self, record: Step) -> None:
         """Take a durable record into the journal."""
-        with self._lock:
-            self._journal.add(record)
+        self._journal.add(record)
 
     def keep(self, record: Step, *more: Operation, soon: bool = False) -> None:
         """Take *record* into the journal. It becomes durable with the next commit, and so does *more*.

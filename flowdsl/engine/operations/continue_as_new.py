@@ -73,5 +73,5 @@ def _under_way(run: Execution) -> tuple[int, bool]:
             for future in futures
             if future.lost or future.key in recorded or run.journal.answers(future.key)
         }
-        more = any(call.key not in ending for call in run.scope.active)
+        more = any(call.key not in ending for call in tuple(run.scope.active))
     return sum(future.key not in ending for future in futures), more

@@ -260,8 +260,9 @@ class StepOperation(DurableOperation):
         finally:
             self._ended(attempt, outcome)
         assert outcome is not None
-        if attempt.scope.active and outcome[0] is not None:
-            yield Strays(attempt.run, attempt.scope)
+        scope = attempt.opened
+        if scope is not None and scope.active and outcome[0] is not None:
+            yield Strays(attempt.run, scope)
         return outcome
 
     def _in_transaction(self, attempt: Attempt, memo_key: str, begun: tuple[float, ...]) -> Flow:
@@ -311,8 +312,8 @@ class StepOperation(DurableOperation):
         """The body has ended once, with *outcome*. ``None``: it was interrupted."""
         call = attempt.call
         call.run.bodies.end(call.key, None)
-        if attempt.scope.active:
-            left_behind(call.run, attempt.scope)
+        if attempt.opened is not None and attempt.opened.active:
+            left_behind(call.run, attempt.opened)
         attempt.ended()
         if attempt.heart is not None:
             attempt.heart.close()

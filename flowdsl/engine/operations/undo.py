@@ -245,7 +245,7 @@ class _UndoAttempt(Attempt):
     def __init__(self, call: Call, operation: UndoOperation, number: int, is_async: bool) -> None:
         super().__init__(call, number, is_async)
         run = call.run
-        self.scope = Scope(operation.body_scope(), call.scope, is_async, of_step=True)
+        self.opened = Scope(operation.body_scope(), call.scope, is_async, of_step=True)
         self._step = StepView(
             *(run.id, call.key, operation.path, operation.mode, number, self.began),
             generation=generation_of(operation.step),
