@@ -49,7 +49,7 @@ def _quiet() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
-@settings(max_examples=examples(20), deadline=None)
+@settings(max_examples=examples(12), deadline=None)
 @given(
     program=GRAMMAR.strategy,
     at=st.integers(0, 12),
@@ -223,7 +223,7 @@ KINDS = [
 ]
 
 
-@settings(max_examples=examples(25), deadline=None)
+@settings(max_examples=examples(15), deadline=None)
 @given(
     kinds=st.lists(st.sampled_from(KINDS), min_size=1, max_size=4),
     by=st.sampled_from(["thread", "body", "both", "leaving", "worker"]),

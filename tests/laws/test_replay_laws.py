@@ -60,7 +60,7 @@ AT_THE_END = Fault(end=True)
 
 @flavours
 @kinds
-@settings(max_examples=examples(15))
+@settings(max_examples=examples(8))
 @given(program=PROGRAMS.strategy, seed=st.integers(0, 1000))
 def test_replay_executes_nothing_and_gives_the_same(flavour, kind, program, seed):
     """A replay of a completed run executes no body, changes no record of work, and gives the same result."""
@@ -78,7 +78,7 @@ def test_replay_executes_nothing_and_gives_the_same(flavour, kind, program, seed
 
 @flavours
 @kinds
-@settings(max_examples=examples(25))
+@settings(max_examples=examples(12))
 @given(program=PROGRAMS.strategy, data=st.data())
 def test_crash_anywhere_and_continue(flavour, kind, program, data):
     """After a death at any commit or body, and again in recovery, the result is that without faults."""
@@ -117,7 +117,7 @@ def survives(flavour: Flavour, kind: str, program, data):
         assert len(top(storage)) == 1
 
 
-@settings(max_examples=examples(6))
+@settings(max_examples=examples(2))
 @given(program=SEQUENTIAL.strategy)
 @flavours
 def test_crash_at_every_single_point(flavour, program):
@@ -139,7 +139,7 @@ def test_crash_at_every_single_point(flavour, program):
                     assert len(world.executed) == executed
 
 
-@settings(max_examples=examples(25))
+@settings(max_examples=examples(12))
 @given(program=SEQUENTIAL.strategy)
 def test_memory_and_sqlite_agree(program):
     """A program has the same journal on memory and SQLite, with and without a fault."""
@@ -155,7 +155,7 @@ def test_memory_and_sqlite_agree(program):
     assert found[0] == found[1]
 
 
-@settings(max_examples=examples(25))
+@settings(max_examples=examples(12))
 @given(program=SEQUENTIAL.strategy)
 def test_sync_and_async_agree(program):
     """A program has the same journal in sync and async form, except for names."""
@@ -192,7 +192,7 @@ def recorded(program, flavour: Flavour, storage: Storage) -> World:
 
 
 @flavours
-@settings(max_examples=examples(40))
+@settings(max_examples=examples(20))
 @given(program=FLAT.strategy, data=st.data())
 def test_removing_and_reordering_keeps_the_recorded_ones(flavour, program, data):
     """Any subset of recorded calls, in any order, executes no body."""
@@ -206,7 +206,7 @@ def test_removing_and_reordering_keeps_the_recorded_ones(flavour, program, data)
 
 
 @flavours
-@settings(max_examples=examples(40))
+@settings(max_examples=examples(20))
 @given(program=FLAT.strategy, more=st.lists(st.integers(10, 13), max_size=3), data=st.data())
 def test_adding_behind_the_recorded_ones_keeps_them(flavour, program, more, data):
     """If calls are added after the recorded ones, and of other paths anywhere, only these execute."""
@@ -222,7 +222,7 @@ def test_adding_behind_the_recorded_ones_keeps_them(flavour, program, more, data
 
 
 @flavours
-@settings(max_examples=examples(40))
+@settings(max_examples=examples(20))
 @given(program=FLAT.strategy, more=st.lists(st.integers(10, 13), max_size=3), data=st.data())
 def test_with_rerun_calls_may_be_added_anywhere(flavour, program, more, data):
     """With ``on_divergence="rerun"`` only new calls execute, in any order."""
@@ -239,7 +239,7 @@ def test_with_rerun_calls_may_be_added_anywhere(flavour, program, more, data):
 
 
 @flavours
-@settings(max_examples=examples(40))
+@settings(max_examples=examples(20))
 @given(program=FLAT.strategy, data=st.data())
 def test_a_changed_argument_is_caught_before_the_body(flavour, program, data):
     """A changed argument of any call is a typed error, and nothing executes."""
@@ -259,7 +259,7 @@ def test_a_changed_argument_is_caught_before_the_body(flavour, program, data):
         assert len(world.executed) == before
 
 
-@settings(max_examples=examples(40))
+@settings(max_examples=examples(20))
 @given(
     program=PROGRAMS.strategy, seeds=st.lists(st.integers(0, 10_000), min_size=2, max_size=5), data=st.data()
 )

@@ -27,7 +27,7 @@ def stops(*hows: str) -> st.SearchStrategy[Stop]:
     )
 
 
-@settings(max_examples=examples(30), deadline=None)
+@settings(max_examples=examples(15), deadline=None)
 @given(
     program=GRAMMAR.strategy,
     stops=st.lists(stops("cancel", "cancel", "task", "time"), min_size=1, max_size=2),
@@ -42,7 +42,7 @@ def test_what_an_async_run_has_completed_is_undone_once(program, stops, slow, se
         assert standing(storage, world, ordered=sequential(program)) == []
 
 
-@settings(max_examples=examples(25), deadline=None)
+@settings(max_examples=examples(15), deadline=None)
 @given(program=GRAMMAR.strategy, stops=st.lists(stops("cancel", "time", "interrupt"), min_size=1, max_size=2))
 def test_what_a_sync_run_has_completed_is_undone_once(program, stops):
     """Completed steps of a sync run with threads are undone once, after any stop at any commit or body."""
