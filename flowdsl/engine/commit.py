@@ -83,6 +83,7 @@ class Committer:
         self._serving: set[asyncio.Task[None]] = set()
         self._bodies: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock]
         self._bodies = weakref.WeakKeyDictionary()
+        self._needed: set[asyncio.AbstractEventLoop] = set()  # a body holds the turn, and ends on that loop
         self._writer = 0  # the thread that commits
         self._streak = 0  # quick commits in a row
         self._outage: tuple[float, float] | None = None  # when it began, and when it was last seen
@@ -112,9 +113,9 @@ class Committer:
                     raise
             finally:
                 self._turn.release()
-        self._refuse_beside()
         request = Request(operations)
         self._pending.append(request)
+        self._refuse_beside(request)
         try:
             self._nudge()
         except RuntimeError:  # the interpreter is ending and starts no more threads
@@ -237,9 +238,24 @@ class Committer:
                 yield transaction
             return
         self._refuse_within()
-        first = self._bodies.setdefault(asyncio.get_running_loop(), asyncio.Lock())
-        async with first, in_threads(self.transaction()) as transaction:  # a thread only for the next one
+        loop = asyncio.get_running_loop()
+        first = self._bodies.setdefault(loop, asyncio.Lock())
+        async with first, in_threads(self._needing(loop)) as transaction:  # a thread only for the next one
             yield transaction
+
+    @block
+    def _needing(self, loop: asyncio.AbstractEventLoop) -> Iterator[StepTransaction]:
+        """A transaction in a thread of its own, whose body executes on *loop*. Who waits for the turn at its
+        beginning is served first, because it may be *loop* that waits. Its end needs *loop* no more."""
+        with self._turn:
+            self._needed.add(loop)
+            try:
+                self._drain(BaseException)
+                with self.storage.transaction() as transaction:
+                    yield transaction
+                    self._needed.discard(loop)
+            finally:
+                self._needed.discard(loop)
 
     @block
     def within(self) -> Iterator[None]:
@@ -261,12 +277,12 @@ class Committer:
                 "nothing else can be stored from it: do that before the step, or after it"
             )
 
-    def _refuse_beside(self) -> None:
-        """Raise on an event loop that a transaction needs for its end: to block it would be to wait for
-        ever."""
+    def _refuse_beside(self, request: Request) -> None:
+        """Withdraw *request* and raise on an event loop that a transaction needs for its end: to block it
+        would be to wait for ever. A transaction that begins now serves the request first."""
         loop = asyncio._get_running_loop()
-        body = None if loop is None else self._bodies.get(loop)
-        if body is not None and body.locked():
+        if loop is not None and loop in self._needed and request in self._pending:
+            self._pending.remove(request)
             raise StorageUnavailable(
                 "a blocking write on this event loop would wait for a transaction that ends on it: await the "
                 "async form, or write from another thread"

@@ -14,8 +14,8 @@ from flowdsl.core.records import Run, Step
 from flowdsl.engine.batch import Written
 from flowdsl.engine.commit import Committer
 from flowdsl.errors import StorageFull, StorageUnavailable
-from flowdsl.storage import MemoryStorage
-from flowdsl.storage.base import Done, OpenRun, PutStep
+from flowdsl.storage import MemoryStorage, SQLiteStorage
+from flowdsl.storage.base import Done, Opened, OpenRun, PutStep
 from flowdsl.storage.relay import RelayStorage
 
 
@@ -496,3 +496,40 @@ def test_a_blocking_write_beside_a_transaction_on_the_same_event_loop_is_refused
 
     with Runtime(f"sqlite:///{tmp_path}/flow.db") as runtime:
         asyncio.run(main(runtime))
+
+
+def test_a_blocking_write_beside_a_transaction_that_has_not_begun_is_stored(tmp_path: Path):
+    """While a transaction waits for another writer, a blocking write on its event loop does not need its end. It
+    is stored before the transaction begins."""
+    writes, goes_on = threading.Event(), threading.Event()
+
+    class Held(SQLiteStorage):
+        def commit(self, operations):
+            writes.set()
+            assert goes_on.wait(60)
+            return super().commit(operations)
+
+    async def main(committer: Committer) -> None:
+        began = asyncio.Event()
+
+        async def books() -> None:
+            async with committer.transaction_async():
+                began.set()
+
+        booking = asyncio.create_task(books())
+        await asyncio.sleep(0)  # now it waits for its turn, in a thread
+        threading.Thread(target=lambda: (waiting(committer, 1), goes_on.set())).start()
+        (outcome,) = committer.commit([OpenRun(Run("b", "w", "k"), 0.0)])
+        assert isinstance(outcome, Opened)
+        assert not began.is_set()
+        await booking
+
+    with Held(tmp_path / "flow.db") as storage:
+        committer = Committer(storage)
+        other = threading.Thread(target=committer.commit, args=([OpenRun(Run("a", "w", "k"), 0.0)],))
+        other.start()
+        assert writes.wait(60)
+        asyncio.run(main(committer))
+        other.join(60)
+        committer.close()
+        assert {run.id for run in storage.list_runs()} == {"a", "b"}
