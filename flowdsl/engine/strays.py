@@ -19,7 +19,7 @@ from typing import Any
 from flowdsl.blocks import block
 from flowdsl.core.kinds import CHILD
 from flowdsl.engine.call import Call
-from flowdsl.engine.effects import Effect, Effects
+from flowdsl.engine.effects import Effect
 from flowdsl.engine.execution import Execution
 from flowdsl.engine.scope import Scope, UnderWay, control
 from flowdsl.errors import FlowError, RunCancelled
@@ -78,11 +78,11 @@ def _calls(run: Execution) -> list[UnderWay]:
     return calls
 
 
-def let_go(run: Execution) -> Effects[None]:
-    """The body has ended well. The rules above say what happens to its calls. No new ones begin."""
+def let_go(run: Execution) -> Effect | None:
+    """The body has ended well, and no new calls begin. Returns what is to be done about those that are under
+    way (the rules above say what), ``None`` if there are none."""
     run.stop.close()
-    if _calls(run):
-        yield _LetGo(run)
+    return _LetGo(run) if _calls(run) else None
 
 
 class Strays(Effect):

@@ -20,7 +20,7 @@ from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import Execution, Frame
 from flowdsl.engine.interruption import python_ends, refused_at_exit
 from flowdsl.engine.record import halted, require_python
-from flowdsl.engine.runs.undo import end_children, end_given_up, has_settled_child, quieten, undo_all
+from flowdsl.engine.runs.undo import GivenUp, end_children, end_given_up, has_settled_child, quieten, undo_all
 from flowdsl.engine.scope import INTERRUPTS, Scope
 from flowdsl.engine.settle import Settle
 from flowdsl.engine.stop import stopped_in
@@ -99,7 +99,8 @@ def _ended(state: Execution, handle: Handle, error: BaseException | None, value:
     if error is None and state.stop.reason is None and state.stop.past_deadline():
         state.stop.halt(state.stop.timed_out())
     if error is None and state.stop.reason is None:
-        yield from let_go(state)
+        if (strays := let_go(state)) is not None:
+            yield strays
         if state.branches:  # something that the body had left behind began these
             yield Settle(state, failed=False)
     if isinstance(error, Stopped) or (
@@ -164,7 +165,8 @@ def _completed(state: Execution, handle: Handle, value: Value) -> Flow:
         error.run = state.id
         yield from _let_go(state, error)
         return Stopped(error), None
-    yield from end_given_up(state)
+    if state.known(GivenUp):
+        yield from end_given_up(state)
     unused = state.journal.unused()
     if unused:
         _report_unused(state, unused)
@@ -193,7 +195,8 @@ def _failed(state: Execution, handle: Handle, error: Exception) -> Flow:
     still_open = tuple(dict.fromkeys((*state.failures.open, *blamed)))  # the latter for an explicit retry
     payload, _ = engine.payloads.pack_error(error, state.id, "", "run")
     yield from quieten(state)
-    yield from end_given_up(state)
+    if state.known(GivenUp):
+        yield from end_given_up(state)
     if (yield from end_children(state, RunStatus.FAILED)) or (yield from has_settled_child(state)):
         retryable = False
     changes = {
@@ -272,7 +275,8 @@ def _callback(state: Execution, fn: Function, what: str, *args: Value) -> Effect
     error, _ = (yield body) if is_async else body.sync()
     if state.branches:
         yield Settle(state, failed=False)
-    yield from let_go(state)
+    if (strays := let_go(state)) is not None:
+        yield strays
     if isinstance(error, Stopped):
         state.stop.halt(error.error)
     elif error is not None:

@@ -16,7 +16,6 @@ If you edit this
 
 import logging
 from collections.abc import Callable
-from contextlib import nullcontext
 
 from flowdsl.core.journal import Journal
 from flowdsl.core.kinds import AUDIT
@@ -47,8 +46,6 @@ from flowdsl.storage.base import Restart
 __all__ = ["acquire_and_execute", "execute", "run_awaited", "run_to_end", "stop_as_error"]
 
 logger = logging.getLogger("flowdsl")
-
-_COUNTED = nullcontext()  # a virtual clock counts the run already, or there is none
 
 
 def stop_as_error(flow: Flow) -> Flow:
@@ -146,13 +143,18 @@ def execute(engine: Engine, asked: Request, acquired: Acquired, *, counted: bool
     if continued:
         _tell(state, acquired.action)
         warn_of_version(record, asked.defn)
-    counted = counted or frame is not None or not engine.virtual
-    with _COUNTED if counted else engine.busy():
+    uncounted = engine.virtual and not counted and frame is None
+    if uncounted:
+        engine.clock.enter()
+    try:
         while True:
             ended = yield from _generation(state, handle, continued, asked.cleans_up)
             if not isinstance(ended, Execution):
                 return ended
             state, continued = ended, False
+    finally:
+        if uncounted:
+            engine.clock.leave()
 
 
 def _tell(state: Execution, action: str) -> None:
