@@ -237,7 +237,7 @@ bug(
     "no-epoch-sqlite",
     "a stale owner's record is taken, in SQLite",
     ("return head if fits(head, epoch) else self.fenced(run_id)", "return head"),
-    ("if op.epoch is None: cursor", "if True:\n                cursor"),
+    ("fenced = op.epoch is not None", "fenced = False"),
     tests="tests/storage/test_contract.py::TestSQLiteFull::test_replies_that_have_no_place",
 )
 bug(

@@ -1,11 +1,11 @@
 """Parts that statements of SQLite are put together from."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 __all__ = ["chunks_of", "limited", "marks", "names"]
 
 
-def names(columns: list[str]) -> str:
+def names(columns: Sequence[str]) -> str:
     """A list of columns."""
     return ", ".join(f'"{name}"' for name in columns)
 

@@ -25,9 +25,9 @@ def add_signal(tx: Transaction, op: AddSignal) -> Outcome:
         return Done(row[0], existed=True)
     if not takes_messages(head.status):
         return tx.fenced(signal.run_id)
-    cursor = tx.execute(sql.ADD_SIGNAL, columns.signal_values(head.no, signal))
+    seq = tx.insert("signals", ("run", *columns.NEW_SIGNAL), columns.signal_values(head.no, signal))
     tx.execute(sql.PULSE, (head.no,))
-    return Done(cursor.lastrowid or 0)
+    return Done(seq)
 
 
 def take_signal(tx: Transaction, op: TakeSignal) -> Outcome:

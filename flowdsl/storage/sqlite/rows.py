@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -10,11 +11,12 @@ from flowdsl.core.status import StepStatus
 from flowdsl.errors import CorruptPayload, StorageError
 from flowdsl.storage.columns import tag_items
 from flowdsl.storage.outcomes import Unstorable
-from flowdsl.storage.sqlite.statements import MORE, USUAL
+from flowdsl.storage.sqlite.statements import MORE, STEP_COLUMNS, USUAL
 
 __all__ = [
     "UNSTORABLE",
     "Row",
+    "given",
     "is_unstorable",
     "or_bytes",
     "step_values",
@@ -40,13 +42,50 @@ def or_bytes(data: bytes) -> str | bytes:
         return data
 
 
-def step_values(step: Step) -> Row:
-    """The values for the statements that store a step, in the order of ``STEP_COLUMNS``."""
+def given(
+    columns: Iterable[str], values: Iterable[Any]
+) -> tuple[tuple[str, ...], tuple[str, ...], list[Any]]:
+    """Those *columns* that have a value, those that are NULL, and the values as the driver binds them.
+
+    For every ``None``, ``bool`` and ``bytes``, ``sqlite3`` looks for an adapter, which takes longer than to
+    store the value. It looks for none for an ``int`` and a ``bytearray``.
+    """
+    full, null, bound = [], [], []
+    for name, value in zip(columns, values, strict=True):
+        if value is None:
+            null.append(name)
+            continue
+        full.append(name)
+        kind = type(value)
+        if kind is bytes and len(value) < _COPIED:
+            value = bytearray(value)
+        elif kind is bool:
+            value = 1 if value else 0
+        bound.append(value)
+    return tuple(full), tuple(null), bound
+
+
+_COPIED = 32_768  # bytes: to copy more takes longer than to look for an adapter
+# Nearly all steps are like this: they have ended, are not sealed, and the rest is as usual.
+_ENDED = tuple(name for name in STEP_COLUMNS if name not in ("seal", "more"))
+
+
+def step_values(step: Step) -> tuple[tuple[str, ...], Sequence[Any]]:
+    """The columns of a step that are not NULL, and their values."""
     # Taken apart in one go: to ask for each field by its name costs five times as much.
     _, k, p, _, ki, sc, oc, o, status, at, ar, de, pl, pr, cr, co, cc, dr, ve, ex, seal = step
     st = status._value_  # a plain str: for a subclass, sqlite3 would look for an adapter
-    more = None if (at, cc, dr, ve, ex) == USUAL else _encode_more(at, cc, dr, ve, ex)
-    return k, p, ki, sc, oc, o, st, ar, de, pl, pr, cr, co, seal or None, more
+    if (at, cc, dr, ve, ex) == USUAL:
+        if not seal and pl is not None and co is not None:
+            payload = bytearray(pl) if len(pl) < _COPIED else pl  # see given
+            return _ENDED, (k, p, ki, sc, oc, o, st, ar, de, payload, pr, cr, co)
+        more = None
+    else:
+        more = _encode_more(at, cc, dr, ve, ex)
+    columns, _, values = given(
+        STEP_COLUMNS, (k, p, ki, sc, oc, o, st, ar, de, pl, pr, cr, co, seal or None, more)
+    )
+    return columns, values
 
 
 @lru_cache(maxsize=4096)

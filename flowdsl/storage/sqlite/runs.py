@@ -89,8 +89,7 @@ def _continuable(tx: Transaction, key: str, skip_owners: tuple[str, ...]) -> lis
 
 def _insert(tx: Transaction, op: OpenRun, run_id: str, number: int | None, epoch: int) -> Outcome:
     run = inserted(op.run, run_id, number, epoch + 1, tx.now + op.lease)
-    cursor = tx.execute(sql.INSERT_RUN, (op.nonce, *columns.run_values(run)))
-    no = cursor.lastrowid or 0
+    no = tx.insert("runs", ("nonce", *columns.RUN_COLUMNS), (op.nonce, *columns.run_values(run)))
     if run.tags:
         tx.executemany(sql.ADD_TAG, rows.tag_rows(no, run.tags))
     tx.heads[run_id] = columns.Head(no, run.epoch, run.status, no << 32)

@@ -23,7 +23,6 @@ from flowdsl.core.status import RunStatus
 from flowdsl.storage.columns import (
     ITEM_COLUMNS,
     MEMO_COLUMNS,
-    NEW_SIGNAL,
     RUN_COLUMNS,
     SIGNAL_COLUMNS,
     tag_items,
@@ -48,18 +47,21 @@ DATA_VERSION = "PRAGMA data_version"
 
 # Steps ------------------------------------------------------------------------------------------------------
 
+
 # One statement is one transaction. It checks the epoch and stores the step without BEGIN and COMMIT. It
 # stores no row if the run is missing or fenced, or if another process has stored a step of this number.
-_APPEND = f"""
-    INSERT OR IGNORE INTO steps (seq, {names(STEP_COLUMNS)})
-    SELECT ?, {marks(len(STEP_COLUMNS))} FROM runs WHERE no = ? AND id = ? AND pruned = 0"""
-APPEND_STEP = _APPEND
-APPEND_STEP_FENCED = _APPEND + " AND epoch = ?"
+@lru_cache(maxsize=64)
+def append_step(columns: tuple[str, ...], fenced: bool) -> str:
+    """The statement that stores a step with these *columns*; the others are NULL."""
+    sql = f"""
+        INSERT OR IGNORE INTO steps (seq, {names(columns)})
+        SELECT ?, {marks(len(columns))} FROM runs WHERE no = ? AND id = ? AND pruned = 0"""
+    return sql + " AND epoch = ?" if fenced else sql
+
 
 # The last step of the run, whatever was deleted. A run without steps begins at its own number.
 _LAST = "max(no << 32 | base, coalesce((SELECT max(seq) FROM steps WHERE seq < (runs.no + 1) << 32), 0))"
 _RANGE = "seq > ? << 32 AND seq < (? + 1) << 32"
-INSERT_STEP = f"INSERT INTO steps (seq, {names(STEP_COLUMNS)}) VALUES (?, {marks(len(STEP_COLUMNS))})"
 STEP_OF_KEY = f"SELECT seq & 4294967295 FROM steps WHERE {_RANGE} AND key = ? ORDER BY seq DESC LIMIT 1"
 KEEP_LAST = "UPDATE runs SET base = ? & 4294967295 WHERE no = ?"
 DROP_STEP = f"DELETE FROM steps WHERE {_RANGE} AND key = ?"
@@ -83,8 +85,6 @@ RUN_BY_NO = f"SELECT {names(RUN_COLUMNS)} FROM runs WHERE no = ?"
 RUN_BY_NONCE = (
     f"SELECT {names(RUN_COLUMNS)} FROM runs WHERE nonce = ? AND nonce <> '' AND owner IS ? AND key = ?"
 )
-_INSERT_RUN = f"INTO runs (nonce, {names(RUN_COLUMNS)})"
-INSERT_RUN = f"INSERT {_INSERT_RUN} VALUES ({marks(len(RUN_COLUMNS) + 1)})"
 REPLACE_RUN = f"REPLACE INTO runs (no, base, {names(RUN_COLUMNS)}) VALUES (?, 0, {marks(len(RUN_COLUMNS))})"
 DELETE_RUN = "DELETE FROM runs WHERE no = ?"
 HIGHEST_NUMBER_AND_EPOCH = """
@@ -126,23 +126,33 @@ CLEAR = [f"DELETE FROM {table}" for table in _TABLES]
 
 
 @lru_cache(maxsize=512)
-def update_run(columns: tuple[str, ...]) -> str:
-    """The statement that sets *columns* (names of ours) of the run with a given number."""
-    return f"UPDATE runs SET pulse = pulse + 1{_assigned(columns)} WHERE no = ?"
+def update_run(columns: tuple[str, ...], emptied: tuple[str, ...]) -> str:
+    """The statement that sets *columns* (names of ours) of the run with a given number, and makes those that
+    are *emptied* NULL."""
+    return f"UPDATE runs SET pulse = pulse + 1{_assigned(columns, emptied)} WHERE no = ?"
 
 
 @lru_cache(maxsize=512)
-def update_run_if(columns: tuple[str, ...], fenced: bool, statuses: int) -> str:
-    """The statement that sets *columns* of the run with an id, if its epoch and status are as asked for."""
-    pulse = "pulse" if columns == ("lease_until",) else "pulse + 1"  # a renewed lease is no news
-    sql = f"UPDATE runs SET pulse = {pulse}{_assigned(columns)} WHERE id = ? AND pruned = 0"
+def update_run_if(columns: tuple[str, ...], emptied: tuple[str, ...], fenced: bool, statuses: int) -> str:
+    """The same for the run with an id, if its epoch and status are as asked for."""
+    pulse = "pulse" if columns == ("lease_until",) and not emptied else "pulse + 1"  # a lease is no news
+    sql = f"UPDATE runs SET pulse = {pulse}{_assigned(columns, emptied)} WHERE id = ? AND pruned = 0"
     if fenced:
         sql += " AND epoch = ?"
     return sql + f" AND status IN ({marks(statuses)})" if statuses else sql
 
 
-def _assigned(columns: tuple[str, ...]) -> str:
-    return "".join(f', "{name}" = ?' for name in columns)
+def _assigned(columns: tuple[str, ...], emptied: tuple[str, ...]) -> str:
+    given = "".join(f', "{name}" = ?' for name in columns)
+    return given + "".join(f', "{name}" = NULL' for name in emptied)
+
+
+@lru_cache(maxsize=256)
+def insert(table: str, columns: tuple[str, ...], null: tuple[str, ...] = ()) -> str:
+    """The statement that adds a row to *table* with values for *columns* (names of ours), and NULL in those
+    that are *null*."""
+    values = ", ".join(["?"] * len(columns) + ["NULL"] * len(null))
+    return f"INSERT INTO {table} ({names(columns + null)}) VALUES ({values})"
 
 
 @lru_cache(maxsize=8)
@@ -233,7 +243,6 @@ def _pattern(text: str) -> str:
 
 # Messages, items, memos -------------------------------------------------------------------------------------
 
-ADD_SIGNAL = f"INSERT INTO signals (run, {names(NEW_SIGNAL)}) VALUES (?, {marks(len(NEW_SIGNAL))})"
 SAME_SIGNAL = """
     SELECT seq FROM signals WHERE run = ? AND id = ?
     UNION ALL SELECT seq FROM signals WHERE run = ? AND name = ? AND key = ? AND key IS NOT NULL"""

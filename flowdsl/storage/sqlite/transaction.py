@@ -4,7 +4,7 @@ What was read of a run is remembered until an operation changes it. Nobody else 
 """
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from flowdsl.core.ownership import fits
@@ -84,17 +84,23 @@ class Transaction:
 
     def set_run(self, run_id: str, no: int, changes: dict[str, Any]) -> None:
         """Set fields of the run with number *no*."""
-        values = [columns.encode_run_field(name, value) for name, value in changes.items()]
-        self.execute(sql.update_run(tuple(changes)), (*values, no))
+        full, null, values = rows.given(changes, map(columns.encode_run_field, changes, changes.values()))
+        self.execute(sql.update_run(full, null), (*values, no))
         if "tags" in changes:
             self.execute(sql.DROP_TAGS, (no,))
             self.executemany(sql.ADD_TAG, rows.tag_rows(no, changes["tags"]))
         if "status" in changes or "epoch" in changes:
             self.heads.pop(run_id, None)
 
+    def insert(self, table: str, names: Sequence[str], values: Sequence[Any]) -> int:
+        """Add a row, and return its number."""
+        full, null, bound = rows.given(names, values)
+        return self.execute(sql.insert(table, full, null), bound).lastrowid or 0
+
     def append(self, head: Head, step: Step) -> Done:
         """Append a step to the journal of a run."""
-        self.execute(sql.INSERT_STEP, (head.last + 1, *rows.step_values(step)))
+        full, values = rows.step_values(step)
+        self.execute(sql.insert("steps", ("seq", *full)), (head.last + 1, *values))
         head.last += 1
         return Done(head.last & NUMBER)
 

@@ -70,12 +70,11 @@ class Writer:
         if last is None or op.once:
             return None
         seq = last + 1
-        values = (seq, *rows.step_values(step), last >> 32, step.run_id)
+        given, values = rows.step_values(step)
+        fenced = op.epoch is not None
+        values = (seq, *values, last >> 32, step.run_id)
         try:
-            if op.epoch is None:
-                cursor = self._execute(sql.APPEND_STEP, values)
-            else:
-                cursor = self._execute(sql.APPEND_STEP_FENCED, (*values, op.epoch))
+            cursor = self._execute(sql.append_step(given, fenced), (*values, op.epoch) if fenced else values)
         except rows.UNSTORABLE as error:
             if rows.is_unstorable(error):
                 return rows.unstorable(error)
@@ -88,10 +87,10 @@ class Writer:
     def _update(self, op: UpdateRun, now: float) -> Outcome | None:
         if "tags" in op.changes or not (changes := updated(op.changes, op.lease, op.release, now)):
             return None
-        values = [columns.encode_run_field(name, value) for name, value in changes.items()]
+        full, null, values = rows.given(changes, map(columns.encode_run_field, changes, changes.values()))
         fence = () if op.epoch is None else (op.epoch,)
         statuses = tuple(status.value for status in op.if_status)
-        statement = sql.update_run_if(tuple(changes), bool(fence), len(statuses))
+        statement = sql.update_run_if(full, null, bool(fence), len(statuses))
         try:
             cursor = self._execute(statement, (*values, op.run_id, *fence, *statuses))
         except rows.UNSTORABLE as error:
