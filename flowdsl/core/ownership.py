@@ -61,7 +61,9 @@ FOUND_AT_MOST = 16
 LIVE = (RunStatus.PENDING, RunStatus.RUNNING)
 """The statuses of runs that have not ended."""
 
-_FAILED = RunStatus.FAILED  # naming a member looks it up anew each time, which takes ten times as long
+# Naming a member looks it up anew each time, which takes ten times as long.
+_PENDING, _RUNNING, _FAILED = RunStatus.PENDING, RunStatus.RUNNING, RunStatus.FAILED
+_ENDED = (RunStatus.COMPLETED, RunStatus.CANCELLED)
 _NOT_CHANGEABLE = frozenset({"id", "epoch", "lease_until", "pruned"})
 
 RUN_FIELDS: frozenset[str] = frozenset(fields_of(Run)) - _NOT_CHANGEABLE
@@ -138,7 +140,7 @@ def claimed(
     free = force or run.owner is None or run.lease_until <= now
     if not free or not fits(run, epoch, if_status):
         return None
-    claim = {"owner": owner, "status": RunStatus.RUNNING, "finished_at": None}
+    claim = {"owner": owner, "status": _RUNNING, "finished_at": None}
     return {**claim, **changes, "epoch": run.epoch + 1, "lease_until": now + lease}
 
 
@@ -147,28 +149,28 @@ def claimed_next(run: Run, *, owner: str, lease: float, now: float) -> dict[str,
     Taking it from an owner that has died counts (``recoveries``). A run that was given back does not
     count."""
     changes: dict[str, Any] = {}
-    if run.claimed_at is None and run.status is RunStatus.PENDING:
+    if run.claimed_at is None and run.status is _PENDING:
         changes["claimed_at"] = now
     if run.owner is not None:
         changes["recoveries"] = run.recoveries + 1
-    claim = {"owner": owner, "status": RunStatus.RUNNING, "finished_at": None}
+    claim = {"owner": owner, "status": _RUNNING, "finished_at": None}
     return {**claim, **changes, "epoch": run.epoch + 1, "lease_until": now + lease}
 
 
 def may_claim(run: Run, now: float) -> bool:
     """Whether a worker may take a run: it is pending and due, or running and nobody executes it. A run that
     another run has called is continued by that one."""
-    if run.status is RunStatus.PENDING:
+    if run.status is _PENDING:
         return run.owner is None and (run.not_before is None or run.not_before <= now)
     interrupted = run.owner is None or run.lease_until <= now
-    return run.status is RunStatus.RUNNING and run.parent is None and interrupted
+    return run.status is _RUNNING and run.parent is None and interrupted
 
 
 def free_at(run: Run) -> float | None:
     """From when on a worker may take a run, as it stands now. ``None`` means never."""
-    if run.status is RunStatus.PENDING:
+    if run.status is _PENDING:
         return (run.not_before or 0.0) if run.owner is None else None
-    if run.status is RunStatus.RUNNING and run.parent is None:
+    if run.status is _RUNNING and run.parent is None:
         return 0.0 if run.owner is None else run.lease_until
     return None
 
@@ -178,7 +180,7 @@ def may_come_from(run: Run, queues: Sequence[str] | None) -> bool:
     a run that was not enqueued."""
     if queues is None:
         return True
-    if run.queue is None and run.status is RunStatus.RUNNING:
+    if run.queue is None and run.status is _RUNNING:
         return True
     return (run.queue or DEFAULT) in queues
 
@@ -233,7 +235,7 @@ def arrived(signal: Signal, seq: int) -> Signal:
 
 def takes_messages(status: RunStatus) -> bool:
     """Whether a run of this status takes messages. A failed one does, because it may go on."""
-    return status not in (RunStatus.COMPLETED, RunStatus.CANCELLED)
+    return status not in _ENDED
 
 
 def may_take(taken_by: str | None, step_key: str) -> bool:

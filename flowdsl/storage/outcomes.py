@@ -2,10 +2,9 @@
 
 from attrs import define, frozen
 
-from flowdsl.core.ownership import sent_again
+from flowdsl.core.opening import Decision
 from flowdsl.core.records import Run
 from flowdsl.errors import CorruptPayload, ResultNotStorable, StorageError
-from flowdsl.storage.operations import OpenRun
 
 __all__ = [
     "Claimed",
@@ -16,8 +15,8 @@ __all__ = [
     "Opened",
     "Outcome",
     "Unstorable",
-    "existing",
     "not_storable",
+    "opened",
     "raise_not_storable",
     "raise_unstorable",
 ]
@@ -75,9 +74,11 @@ class Unstorable:
 Outcome = Done | Opened | Claimed | Found | Fenced | Missing | Unstorable
 
 
-def existing(op: OpenRun, nonce: str, run: Run) -> Opened | Found:
-    """The outcome of an opening that meets *run*. *nonce* is that of the run's last opening or claim."""
-    return Opened(run) if sent_again(op.nonce, op.run.owner, nonce, run) else Found((run,))
+def opened(decision: Decision) -> Opened | Found | Missing:
+    """The outcome of an opening."""
+    if isinstance(decision, Run):
+        return Opened(decision)
+    return Found(decision) if decision else Missing()
 
 
 def raise_unstorable(*outcomes: Outcome) -> None:

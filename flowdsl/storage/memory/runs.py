@@ -1,21 +1,23 @@
 """Opening, claiming, updating and deleting runs, in memory."""
 
+from typing import Any
+
+from flowdsl.core.opening import BY_ID, CONTINUABLE, PLACE, Place, Question, answered
 from flowdsl.core.ownership import (
     claimed,
     fits,
     has_restarted,
     has_updated,
-    inserted,
-    numbers_for,
     outlives_restart,
     remains,
     restarted,
     sent_again,
     updated,
 )
+from flowdsl.core.records import Run
 from flowdsl.storage.memory.tables import Tables, copy_of
 from flowdsl.storage.operations import ClaimRun, DeleteRun, OpenRun, Restart, UpdateRun
-from flowdsl.storage.outcomes import Done, Fenced, Found, Missing, Opened, Outcome, existing
+from flowdsl.storage.outcomes import Done, Fenced, Missing, Opened, Outcome, opened
 
 __all__ = ["claim_run", "delete_run", "open_run", "restart", "update_run"]
 
@@ -26,35 +28,40 @@ _MISSING = Missing()
 
 def open_run(tables: Tables, op: OpenRun) -> Outcome:
     """Insert a run, or find the one that exists or is to be continued."""
+    return opened(answered(op, lambda question: _answer(tables, op, question)))
+
+
+def _answer(tables: Tables, op: OpenRun, question: Question) -> Any:
     run = op.run
-    if run.dedup is not None:
-        work = run.workflow, run.queue, run.dedup
-        for data in tables.unfinished():
-            if (data.run.workflow, data.run.queue, data.run.dedup) == work:
-                return existing(op, data.nonce, copy_of(data.run))
-    if run.number is None:
-        if (found := tables.runs.get(run.id)) is not None:
-            return existing(op, found.nonce, copy_of(found.run))
+    if isinstance(question, Run):
+        if question.id in tables.runs or question.id in tables.stubs:
+            return False
+        tables.insert(copy_of(question), op.nonce)
+        return True
+    if question is PLACE:
+        before = None if run.number is None else tables.opened_by(op.nonce)
+        if before is not None and (before.run.owner, before.run.key) != (run.owner, run.key):
+            before = None
+        return Place(
+            0 if run.number is None else tables.numbered(run.key).highest,
+            tables.highest_epoch,
+            tables.now(),
+            None if before is None else copy_of(before.run),
+        )
+    if question is CONTINUABLE:
+        oldest = tables.numbered(run.key).oldest(op.skip_owners)
+        return tuple(copy_of(tables.runs[run_id].run) for run_id in oldest)
+    if question is BY_ID:
         if (pruned := tables.stubs.get(run.id)) is not None:
-            return Found((pruned,))
-        return _insert(tables, op, run.id, None)
-    before = tables.opened_by(op.nonce)
-    if before is not None and (before.run.owner, before.run.key) == (run.owner, run.key):
-        return Opened(copy_of(before.run))
-    numbered = tables.numbered(run.key)
-    if not op.fresh and (oldest := numbered.oldest(op.skip_owners)):
-        return Found(tuple(copy_of(tables.runs[run_id].run) for run_id in oldest))
-    for number in numbers_for(op.number, numbered.highest):
-        run_id = f"{run.id}-{number}"
-        if run_id not in tables.runs and run_id not in tables.stubs:
-            return _insert(tables, op, run_id, number)
-    return _MISSING
-
-
-def _insert(tables: Tables, op: OpenRun, run_id: str, number: int | None) -> Outcome:
-    run = inserted(op.run, run_id, number, tables.highest_epoch + 1, tables.now() + op.lease)
-    tables.insert(run, op.nonce)
-    return Opened(copy_of(run))
+            return "", pruned
+        found = tables.runs.get(run.id)
+    else:
+        work = run.workflow, run.queue, run.dedup
+        same = (
+            one for one in tables.unfinished() if (one.run.workflow, one.run.queue, one.run.dedup) == work
+        )
+        found = next(same, None)
+    return None if found is None else (found.nonce, copy_of(found.run))
 
 
 def claim_run(tables: Tables, op: ClaimRun) -> Outcome:

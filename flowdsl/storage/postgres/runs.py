@@ -1,15 +1,15 @@
 """Opening, claiming, updating and deleting runs, in PostgreSQL."""
 
 from hashlib import blake2b
+from typing import Any
 
+from flowdsl.core.opening import BY_ID, CONTINUABLE, PLACE, Place, Question, opening
 from flowdsl.core.ownership import (
     FOUND_AT_MOST,
     claimed,
     fits,
     has_restarted,
     has_updated,
-    inserted,
-    numbers_for,
     remains,
     restarted,
     sent_again,
@@ -19,7 +19,7 @@ from flowdsl.core.records import Run
 from flowdsl.storage import columns
 from flowdsl.storage.columns import Head
 from flowdsl.storage.operations import ClaimRun, DeleteRun, OpenRun, Restart, UpdateRun
-from flowdsl.storage.outcomes import Done, Fenced, Found, Missing, Opened, Outcome, existing
+from flowdsl.storage.outcomes import Done, Fenced, Missing, Opened, Outcome, opened
 from flowdsl.storage.postgres.rows import Dialogue, checked, is_text
 from flowdsl.storage.postgres.transaction import Transaction
 
@@ -32,53 +32,50 @@ _MISSING = Missing()
 
 def open_run(tx: Transaction, op: OpenRun) -> Dialogue[Outcome]:
     """Insert a run, or find the one that exists or is to be continued."""
+    _check_run(op.run)
+    questions = opening(op)
+    try:
+        question = next(questions)
+        while True:
+            question = questions.send((yield from _answer(tx, op, question)))
+    except StopIteration as end:
+        return opened(end.value)
+
+
+def _answer(tx: Transaction, op: OpenRun, question: Question) -> Dialogue[Any]:
     run = op.run
-    _check_run(run)
-    if run.dedup is not None:
-        yield tx.sql.lock_keys, ([key_lock(f"dedup {run.workflow} {run.queue} {run.dedup}")],)
-        rows = yield tx.sql.same_work, (run.dedup, run.workflow, run.queue)
-        if rows:
-            return existing(op, rows[0][0], columns.run_of(rows[0][1:]))
-    if run.number is None:
-        for _ in range(2):  # another process may insert it while we look
-            rows = yield tx.sql.run_by_id, (run.id,)
-            if rows:
-                found = columns.stored_run_of(rows[0])
-                return existing(op, found.nonce, found.run)
-            ((_, epoch, _, now),) = yield tx.sql.opening, (run.key, "", run.owner, run.key)
-            tx.note_time(now)
-            opened = yield from _insert(tx, op, run.id, None, epoch)
-            if opened is not None:
-                return opened
-    same = (op.nonce, run.owner, run.key)
-    ((highest, epoch, opened_before, now),) = yield tx.sql.opening, (run.key, *same)
+    if isinstance(question, Run):
+        return (yield from _insert(tx, op, question))
+    if question is PLACE:
+        return (yield from _place(tx, op))
+    if question is CONTINUABLE:
+        rows = yield tx.sql.continuable, (run.key, list(op.skip_owners), FOUND_AT_MOST)
+        return tuple(columns.run_of(row) for row in rows)
+    if question is BY_ID:
+        rows = yield tx.sql.run_by_id, (run.id,)
+        return columns.stored_run_of(rows[0])[1:] if rows else None
+    yield tx.sql.lock_keys, ([key_lock(f"dedup {run.workflow} {run.queue} {run.dedup}")],)
+    rows = yield tx.sql.same_work, (run.dedup, run.workflow, run.queue)
+    return (rows[0][0], columns.run_of(rows[0][1:])) if rows else None
+
+
+def _place(tx: Transaction, op: OpenRun) -> Dialogue[Place]:
+    same = ("" if op.run.number is None else op.nonce, op.run.owner, op.run.key)
+    ((highest, epoch, opened_before, now),) = yield tx.sql.opening, (op.run.key, *same)
     tx.note_time(now)
     rows = (yield tx.sql.run_by_nonce, same) if opened_before else []
-    if rows:
-        return Opened(columns.run_of(rows[0]))
-    if highest and not op.fresh:
-        rows = yield tx.sql.continuable, (run.key, list(op.skip_owners), FOUND_AT_MOST)
-        if rows:
-            return Found(tuple(columns.run_of(row) for row in rows))
-    for number in numbers_for(op.number, highest or 0):
-        opened = yield from _insert(tx, op, f"{run.id}-{number}", number, epoch)
-        if opened is not None:
-            return opened
-    return _MISSING
+    moment = yield from tx.clock()
+    return Place(highest or 0, epoch, moment, columns.run_of(rows[0]) if rows else None)
 
 
-def _insert(
-    tx: Transaction, op: OpenRun, run_id: str, number: int | None, epoch: int
-) -> Dialogue[Opened | None]:
-    now = yield from tx.clock()
-    run = inserted(op.run, run_id, number, epoch + 1, now + op.lease)
+def _insert(tx: Transaction, op: OpenRun, run: Run) -> Dialogue[bool]:
     rows = yield tx.sql.insert_run, (op.nonce, *checked(columns.run_values(run)))
     if not rows:
-        return None
+        return False
     no = rows[0][0]
     yield from tx.add_tags(no, run.tags)
-    tx.heads[run_id] = Head(no, run.epoch, run.status, 0)
-    return Opened(run)
+    tx.heads[run.id] = Head(no, run.epoch, run.status, 0)
+    return True
 
 
 def claim_run(tx: Transaction, op: ClaimRun) -> Dialogue[Outcome]:

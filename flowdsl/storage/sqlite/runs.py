@@ -5,23 +5,23 @@ from heapq import merge
 from itertools import islice
 from typing import Any
 
+from flowdsl.core.opening import BY_ID, CONTINUABLE, PLACE, Place, Question, answered
 from flowdsl.core.ownership import (
     FOUND_AT_MOST,
     claimed,
     fits,
     has_restarted,
     has_updated,
-    inserted,
-    numbers_for,
     remains,
     restarted,
     sent_again,
     updated,
 )
+from flowdsl.core.records import Run
 from flowdsl.errors import CorruptPayload
 from flowdsl.storage import columns
 from flowdsl.storage.operations import ClaimRun, DeleteRun, OpenRun, Restart, UpdateRun
-from flowdsl.storage.outcomes import Done, Fenced, Found, Missing, Opened, Outcome, existing
+from flowdsl.storage.outcomes import Done, Fenced, Missing, Opened, Outcome, opened
 from flowdsl.storage.sqlite import rows
 from flowdsl.storage.sqlite import statements as sql
 from flowdsl.storage.sqlite.transaction import Transaction
@@ -35,40 +35,34 @@ _MISSING = Missing()
 
 def open_run(tx: Transaction, op: OpenRun) -> Outcome:
     """Insert a run, or find the one that exists or is to be continued."""
+    return opened(answered(op, lambda question: _answer(tx, op, question)))
+
+
+def _answer(tx: Transaction, op: OpenRun, question: Question) -> Any:
     run = op.run
-    if run.dedup is not None:
-        same = tx.one(sql.SAME_WORK, run.dedup, run.workflow, run.queue)
-        if same is not None:
-            return existing(op, same[0], columns.run_of(same[1:]))
-    if run.number is None:
-        if (row := tx.one(sql.RUN_BY_ID, run.id)) is not None:
-            found = columns.stored_run_of(row)
-            return existing(op, found.nonce, found.run)
-        return _insert(tx, op, run.id, None, _highest(tx, run.key)[1])
-    if op.nonce and (row := tx.one(sql.RUN_BY_NONCE, op.nonce, run.owner, run.key)):
-        return Opened(columns.run_of(row))
-    highest, epoch = _highest(tx, run.key)
-    if highest and not op.fresh and (oldest := _continuable(tx, run.key, op.skip_owners)):
-        found_rows = [tx.one(sql.RUN_BY_NO, no) for no in oldest]
-        return Found(tuple(columns.run_of(row) for row in found_rows if row))
-    for number in numbers_for(op.number, highest):
-        try:
-            return _insert(tx, op, f"{run.id}-{number}", number, epoch)
-        except sqlite3.IntegrityError as error:
-            if "runs.id" not in str(error):
-                raise
-    return _MISSING
+    if isinstance(question, Run):
+        return _insert(tx, op, question)
+    if question is PLACE:
+        return _place(tx, op)
+    if question is CONTINUABLE:
+        oldest = [tx.one(sql.RUN_BY_NO, no) for no in _continuable(tx, run.key, op.skip_owners)]
+        return tuple(columns.run_of(row) for row in oldest if row)
+    if question is BY_ID:
+        row = tx.one(sql.RUN_BY_ID, run.id)
+        return None if row is None else columns.stored_run_of(row)[1:]
+    row = tx.one(sql.SAME_WORK, run.dedup, run.workflow, run.queue)
+    return None if row is None else (row[0], columns.run_of(row[1:]))
 
 
-def _highest(tx: Transaction, key: str) -> tuple[int, int]:
-    """The highest number of the runs of *key*, and the highest epoch of the deleted runs. 0 if there are
-    none."""
-    number, epoch = tx.one(sql.HIGHEST_NUMBER_AND_EPOCH, key) or (None, None)
+def _place(tx: Transaction, op: OpenRun) -> Place:
+    key, nonce = op.run.key, "" if op.run.number is None else op.nonce
+    number, epoch, no = tx.one(sql.OPENING, key, nonce, op.run.owner) or (None, None, None)
+    before = None if no is None else tx.one(sql.RUN_BY_NO, no)
     if number is not None and not _is_count(number):  # it is damaged: the others are looked at
         (number,) = tx.one(sql.HIGHEST_SOUND_NUMBER, key) or (None,)
     if epoch is not None and not _is_count(epoch):
         raise CorruptPayload(f"the counter of epochs is damaged in the database: {epoch!r}")
-    return number or 0, epoch or 0
+    return Place(number or 0, epoch or 0, tx.now, None if before is None else columns.run_of(before))
 
 
 def _is_count(value: Any) -> bool:
@@ -87,13 +81,17 @@ def _continuable(tx: Transaction, key: str, skip_owners: tuple[str, ...]) -> lis
     return [no for _, no in islice(merge(*groups), FOUND_AT_MOST)]
 
 
-def _insert(tx: Transaction, op: OpenRun, run_id: str, number: int | None, epoch: int) -> Outcome:
-    run = inserted(op.run, run_id, number, epoch + 1, tx.now + op.lease)
-    no = tx.insert("runs", ("nonce", *columns.RUN_COLUMNS), (op.nonce, *columns.run_values(run)))
+def _insert(tx: Transaction, op: OpenRun, run: Run) -> bool:
+    try:
+        no = tx.insert("runs", ("nonce", *columns.RUN_COLUMNS), (op.nonce, *columns.run_values(run)))
+    except sqlite3.IntegrityError as error:
+        if "runs.id" not in str(error):
+            raise
+        return False
     if run.tags:
         tx.executemany(sql.ADD_TAG, rows.tag_rows(no, run.tags))
-    tx.heads[run_id] = columns.Head(no, run.epoch, run.status, no << 32)
-    return Opened(run)
+    tx.heads[run.id] = columns.Head(no, run.epoch, run.status, no << 32)
+    return True
 
 
 def claim_run(tx: Transaction, op: ClaimRun) -> Outcome:

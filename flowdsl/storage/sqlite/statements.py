@@ -82,13 +82,12 @@ _HEAD = f"no, epoch, status, {_LAST}"
 RUN_HEAD = f"SELECT {_HEAD} FROM runs WHERE id = ? AND pruned = 0"
 RUN_BY_ID = f"SELECT no, nonce, {names(RUN_COLUMNS)} FROM runs WHERE id = ?"
 RUN_BY_NO = f"SELECT {names(RUN_COLUMNS)} FROM runs WHERE no = ?"
-RUN_BY_NONCE = (
-    f"SELECT {names(RUN_COLUMNS)} FROM runs WHERE nonce = ? AND nonce <> '' AND owner IS ? AND key = ?"
-)
 REPLACE_RUN = f"REPLACE INTO runs (no, base, {names(RUN_COLUMNS)}) VALUES (?, 0, {marks(len(RUN_COLUMNS))})"
 DELETE_RUN = "DELETE FROM runs WHERE no = ?"
-HIGHEST_NUMBER_AND_EPOCH = """
-    SELECT (SELECT max(number) FROM runs WHERE key = ?), (SELECT value FROM counters WHERE name = 'epoch')"""
+# Where a new run stands: the highest number and epoch so far, and whether it was opened before.
+OPENING = """
+    SELECT (SELECT max(number) FROM runs WHERE key = ?1), (SELECT value FROM counters WHERE name = 'epoch'),
+        (SELECT no FROM runs WHERE nonce = ?2 AND nonce <> '' AND owner IS ?3 AND key = ?1)"""
 HIGHEST_SOUND_NUMBER = """
     SELECT max(number) FROM runs
     WHERE key = ? AND typeof(number) = 'integer' AND number < 4611686018427387904"""
