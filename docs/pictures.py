@@ -98,44 +98,50 @@ def _head(x: int, y: int, way: str) -> str:
 
 
 ORDER = """
-import os, signal, sys, time
+import os, signal, sys
 from flowdsl import Runtime, step, workflow
+from flowdsl.testing import VirtualClock
+
+how, begins = sys.argv[1:]
+clock = VirtualClock(float(begins))
 
 @step
 def reserve(order):
-    time.sleep(0.5)
+    clock.sleep(0.5)
 
 @step
 def charge(order):
-    time.sleep(0.8)
+    clock.sleep(0.8)
 
 @step
 def label(order):
-    time.sleep(0.4)
-    if sys.argv[1] == "kill":
+    clock.sleep(0.4)
+    if how == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
 
 @step
 def hand_over(order):
-    time.sleep(0.6)
+    clock.sleep(0.6)
 
 @workflow(id="order-{order}")
 def checkout(order):
     reserve(order), charge(order), label(order), hand_over(order)
 
-with Runtime("sqlite:///orders.db"):
+with Runtime("sqlite:///orders.db", clock=clock):
     checkout(7)
 """
 
 
 def run() -> str:
-    """A run that was killed in its third step, and continued by another process."""
+    """A run that was killed in its third step, and continued by another process. Both have clocks of their
+    own, so the picture is the same each time."""
     with tempfile.TemporaryDirectory() as directory:
         script = Path(directory, "shop.py")
         script.write_text(ORDER)
         env = {**os.environ, "PYTHONPATH": str(ROOT)}
-        for how in ("kill", "continue"):
-            subprocess.run([sys.executable, script.name, how], cwd=directory, env=env, check=how != "kill")
+        for how, begins in (("kill", "0"), ("continue", "3")):
+            command = [sys.executable, script.name, how, begins]
+            subprocess.run(command, cwd=directory, env=env, check=how != "kill")
         with Runtime(f"sqlite:///{directory}/orders.db") as runtime:
             found = runtime.run("order-7")
             assert found is not None
