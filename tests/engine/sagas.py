@@ -1,10 +1,11 @@
-"""A workflow whose steps can be undone."""
+"""A workflow whose steps can be undone, and the commit of an undo."""
 
 from support import ONCE, Declined
 
 from flowdsl import Retry
+from flowdsl.storage.base import PutStep
 
-__all__ = ["saga"]
+__all__ = ["is_undo_record", "saga"]
 
 
 def saga(flavour, effects, broken, **options):
@@ -33,3 +34,10 @@ def saga(flavour, effects, broken, **options):
         return (yield charge())
 
     return w, (release, reserve, charge)
+
+
+def is_undo_record(path, status):
+    """Says of a commit whether it stores such a record."""
+    return lambda operations: any(
+        isinstance(op, PutStep) and (op.step.path, op.step.status) == (path, status) for op in operations
+    )

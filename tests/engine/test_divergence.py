@@ -3,31 +3,11 @@
 import asyncio
 
 import pytest
-from support import Effects, Flavour
+from diverging import World, interrupted
+from support import ONCE, Effects, Flavour
 
-from flowdsl import Retry, RunStatus, Runtime, step, workflow
+from flowdsl import RunStatus, Runtime, step, workflow
 from flowdsl.errors import NondeterminismError
-
-ONCE = Retry(attempts=1)
-
-
-class World:
-    """What a body reads from outside, and where it stops."""
-
-    def __init__(self, *values):
-        self.values = values
-        self.stop = True
-
-    def maybe_stop(self):
-        if self.stop:
-            self.stop = False
-            raise KeyboardInterrupt
-
-
-def interrupted(flavour: Flavour, w, *args):
-    """Call *w*, which stops."""
-    with pytest.raises(KeyboardInterrupt):
-        flavour.call(w, *args)
 
 
 def test_a_changed_argument_is_caught_before_the_body(runtime: Runtime, flavour: Flavour, effects: Effects):

@@ -4,29 +4,11 @@ import asyncio
 import random
 
 import pytest
+from diverging import World, interrupted
 from support import Effects, Flavour
 
 from flowdsl import Runtime, step, workflow
 from flowdsl.errors import NondeterminismError
-
-
-class World:
-    """What a body reads from outside, and where it stops."""
-
-    def __init__(self, *values):
-        self.values = values
-        self.stop = True
-
-    def maybe_stop(self):
-        if self.stop:
-            self.stop = False
-            raise KeyboardInterrupt
-
-
-def interrupted(flavour: Flavour, w, *args):
-    """Call *w*, which stops."""
-    with pytest.raises(KeyboardInterrupt):
-        flavour.call(w, *args)
 
 
 def test_other_timing_of_concurrent_branches_is_no_divergence(runtime: Runtime, effects: Effects):

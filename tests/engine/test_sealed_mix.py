@@ -7,22 +7,13 @@ from typing import Any
 
 import pytest
 from attacker import Attacker
+from paying import SECRET, did, pay
 from postgres_server import postgres_url
 
 from flowdsl import Runtime, Schedule, publish, receive, step, workflow
 from flowdsl.errors import CorruptPayload, RunFinished
 from flowdsl.rekeying import rekey
 from flowdsl.storage import MemoryStorage
-
-SECRET = "only the application knows this"
-
-did: list[str] = []
-
-
-@step
-def pay(what: str) -> str:
-    did.append(what)
-    return what
 
 
 class Order:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from attacker import Attacker
+from paying import SECRET, did, pay
 from postgres_server import postgres_url
 
 from flowdsl import Queue, RunStatus, Runtime, Schedule, aio, step, wait_for, workflow
@@ -22,16 +23,6 @@ from flowdsl.storage import open_storage
 from flowdsl.storage.base import Attention, Storage, Unstorable, UpdateRun
 from flowdsl.storage.operations import ClaimNext
 from flowdsl.storage.relay import RelayStorage
-
-SECRET = "only the application knows this"
-
-did: list[str] = []
-
-
-@step
-def pay(what: str) -> str:
-    did.append(what)
-    return what
 
 
 @workflow

@@ -6,15 +6,13 @@ import threading
 from collections.abc import Sequence
 
 import pytest
-from support import Declined, Effects, Flavour
+from support import ONCE, Declined, Effects, Flavour
 
 import flowdsl
-from flowdsl import Retry, RunStatus, Runtime, StepStatus, aio, gather, step, workflow
+from flowdsl import RunStatus, Runtime, StepStatus, aio, gather, step, workflow
 from flowdsl.errors import RunCancelled, RunTimeout
 from flowdsl.storage.base import OpenRun, Operation, Outcome
 from flowdsl.storage.relay import RelayStorage
-
-ONCE = Retry(attempts=1)
 
 
 def statuses(runtime: Runtime) -> list[RunStatus]:

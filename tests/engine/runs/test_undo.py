@@ -4,13 +4,12 @@ import asyncio
 import threading
 
 import pytest
-from sagas import saga
+from sagas import is_undo_record, saga
 from support import ONCE, Crash, Declined, Effects, Mortal
 
 import flowdsl
 from flowdsl import Retry, RunStatus, Runtime, StepStatus, step, workflow
 from flowdsl.errors import RunCancelled, RunTimeout
-from flowdsl.storage.base import PutStep
 
 
 def test_the_undo_of_every_completed_step_runs_newest_first(runtime, flavour, effects: Effects):
@@ -363,13 +362,6 @@ def stuck(flavour, effects, retry):
         yield fails()
 
     return w, (bad, good)
-
-
-def is_undo_record(path, status):
-    """Says of a commit whether it stores such a record."""
-    return lambda operations: any(
-        isinstance(op, PutStep) and (op.step.path, op.step.status) == (path, status) for op in operations
-    )
 
 
 def test_an_undo_that_failed_for_good_is_reported_once(storage, clock, flavour, effects: Effects, caplog):

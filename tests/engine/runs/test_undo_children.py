@@ -4,14 +4,14 @@ import threading
 from collections.abc import Callable, Sequence
 
 import pytest
-from sagas import saga
+from sagas import is_undo_record, saga
 from support import ONCE, Crash, Declined, Effects, Mortal, Relay, script, spawn
 
 from flowdsl import RunStatus, Runtime, StepStatus, step, wait_for, workflow
 from flowdsl.core.records import Step
 from flowdsl.errors import RunFinished
 from flowdsl.storage import MemoryStorage
-from flowdsl.storage.base import Operation, Outcome, PutStep, UpdateRun
+from flowdsl.storage.base import Operation, Outcome, UpdateRun
 
 
 def test_cancelling_an_interrupted_run_undoes_its_steps(storage, clock, flavour, effects: Effects):
@@ -105,13 +105,6 @@ def test_an_undone_child_runs_again_when_its_parent_is_retried(runtime, flavour,
     assert runtime.retry("w").result() == 2
     assert effects == ["reserve", "release", "reserve"]
     assert len(runtime.run("w").children()) == 2
-
-
-def is_undo_record(path, status):
-    """Says of a commit whether it stores such a record."""
-    return lambda operations: any(
-        isinstance(op, PutStep) and (op.step.path, op.step.status) == (path, status) for op in operations
-    )
 
 
 def test_a_child_with_nothing_to_undo_stays_as_it_is(runtime, flavour, effects: Effects):
