@@ -6,6 +6,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextvars import ContextVar
 
 import pytest
+from support import ONCE
 
 import flowdsl
 from flowdsl import Hooks, Retry, Runtime, current_step, on, send, step, store, workflow
@@ -15,7 +16,6 @@ from flowdsl.storage import MemoryStorage
 from flowdsl.testing import VirtualClock
 from flowdsl.testing.crash import RelayStorage
 
-ONCE = Retry(attempts=1)
 span: ContextVar[str] = ContextVar("span", default="")
 
 

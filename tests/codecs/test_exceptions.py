@@ -1,12 +1,10 @@
 """The exception a caller catches: the original, on the first run and on replay."""
 
 import pytest
-from support import Effects, Flavour
+from support import ONCE, Effects, Flavour
 
 from flowdsl import Retry, Runtime, step, workflow
 from flowdsl.errors import FlowError
-
-ONCE = Retry(attempts=1)
 
 
 class Declined(Exception):

@@ -14,12 +14,11 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from support import ONCE
 
 from flowdsl import Retry, RunStatus, Runtime, aio, step, workflow
 from flowdsl.codecs import Encrypted, PickleCodec
 from flowdsl.contrib.otel import Tracing
-
-ONCE = Retry(attempts=1)
 
 
 @workflow

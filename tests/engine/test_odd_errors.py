@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from odd import raised
+from support import ONCE
 
-from flowdsl import Retry, Runtime, aio, gather, race, schedule, step, workflow
+from flowdsl import Runtime, aio, gather, race, schedule, step, workflow
 from flowdsl.blocks import block
 from flowdsl.testing import VirtualClock, check_replay, effects
 
-ONCE = Retry(attempts=1)
 thrown: list[BaseException] = []
 WAYS: dict[str, Any] = {}
 

@@ -6,14 +6,12 @@ import threading
 from contextlib import nullcontext
 
 import pytest
-from support import Crash, Effects, Mortal, examples, script, spawn
+from support import ONCE, Crash, Effects, Mortal, examples, script, spawn
 from verbsupport import until
 
 import flowdsl
-from flowdsl import Retry, RunStatus, Runtime, aio, step, workflow
+from flowdsl import RunStatus, Runtime, aio, step, workflow
 from flowdsl.errors import NondeterminismError, RunCancelled
-
-ONCE = Retry(attempts=1)
 
 
 def test_results_come_in_input_order(runtime):

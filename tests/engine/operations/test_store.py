@@ -5,13 +5,11 @@ import threading
 from decimal import Decimal
 
 import pytest
-from support import Crash, Effects, Mortal, python
+from support import ONCE, Crash, Effects, Mortal, python
 
 import flowdsl
 from flowdsl import Retry, RunStatus, Runtime, aio, step, store, workflow
 from flowdsl.errors import ResultNotStorable
-
-ONCE = Retry(attempts=1)
 
 
 def test_what_each_operation_returns(runtime, flavour, verbs):

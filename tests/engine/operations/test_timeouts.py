@@ -6,12 +6,10 @@ import threading
 import time
 
 import pytest
-from support import Effects, Recorder
+from support import ONCE, Effects, Recorder
 
 from flowdsl import Retry, RunStatus, Runtime, step, workflow
 from flowdsl.errors import RunTimeout, StepTimeout
-
-ONCE = Retry(attempts=1)
 
 
 def test_an_async_step_is_cancelled_at_its_timeout(runtime, clock, effects: Effects):

@@ -3,13 +3,11 @@
 import threading
 
 import pytest
-from support import Crash, Effects, Mortal
+from support import ONCE, Crash, Effects, Mortal
 from verbsupport import until
 
 import flowdsl
 from flowdsl import Retry, Runtime, step, workflow
-
-ONCE = Retry(attempts=1)
 
 
 def test_values_are_the_same_at_every_replay(storage, clock, flavour):

@@ -4,14 +4,12 @@ import os
 import threading
 
 import pytest
-from support import Crash, Effects, Mortal
+from support import ONCE, Crash, Effects, Mortal
 
 import flowdsl
-from flowdsl import Retry, RunStatus, Runtime, step, workflow
+from flowdsl import RunStatus, Runtime, step, workflow
 from flowdsl.errors import RunConflict, RunFinished, StepNotFound, StepOutcomeUnknown
 from flowdsl.runtime import engine_of
-
-ONCE = Retry(attempts=1)
 
 
 def audits(rt, run_id):

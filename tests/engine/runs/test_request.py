@@ -4,13 +4,11 @@ import asyncio
 import threading
 
 import pytest
-from support import Effects, Flavour
+from support import ONCE, Effects, Flavour
 
-from flowdsl import Retry, RunStatus, Runtime, step, workflow
+from flowdsl import RunStatus, Runtime, step, workflow
 from flowdsl.errors import CorruptPayload, FlowError, RunConflict, StorageError, UnkeyableArgument
 from flowdsl.storage.base import UpdateRun
-
-ONCE = Retry(attempts=1)
 
 
 def test_an_id_is_one_run_ever(runtime: Runtime, flavour: Flavour, effects: Effects):

@@ -6,14 +6,12 @@ import os
 import traceback
 
 import pytest
-from support import Crash, Effects, Flavour, Mortal
+from support import ONCE, Crash, Effects, Flavour, Mortal
 
 import flowdsl
-from flowdsl import Hooks, Retry, RunStatus, Runtime, StepStatus, step, workflow
+from flowdsl import Hooks, RunStatus, Runtime, StepStatus, step, workflow
 from flowdsl.errors import ResultNotStorable, RunCancelled, RunTimeout, Stopped
 from flowdsl.storage.base import UpdateRun
-
-ONCE = Retry(attempts=1)
 
 
 def test_cleaning_up_executes_and_is_recorded_while_a_cancel_is_handled(
