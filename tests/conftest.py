@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
-from support import FLAVOURS, Effects, Flavour, Recorder
+from support import FLAVOURS, Effects, Flavour, Recorder, sqlite_storage
 
 import flowdsl
 from flowdsl import Runtime
 from flowdsl.core.encoders import ENCODERS
 from flowdsl.runtime import set_default
-from flowdsl.storage import MemoryStorage, SQLiteStorage, Storage
+from flowdsl.storage import MemoryStorage, Storage
 from flowdsl.testing import VirtualClock
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell does for what it starts in the background
@@ -135,7 +135,7 @@ def _nothing_is_left_over(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture(params=["memory", "sqlite"])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
     """A storage of each kind."""
-    made: Storage = MemoryStorage() if request.param == "memory" else SQLiteStorage(tmp_path / "flow.db")
+    made: Storage = MemoryStorage() if request.param == "memory" else sqlite_storage(tmp_path / "flow.db")
     yield made
     made.close()
 

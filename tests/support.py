@@ -6,6 +6,7 @@ import inspect
 import os
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ import forked
 
 from flowdsl import Hooks, Retry, Runtime, step, workflow
 from flowdsl.errors import FlowError, StorageUnavailable
+from flowdsl.storage import SQLiteStorage
 from flowdsl.storage.base import Operation, Outcome, Storage
 from flowdsl.testing.crash import RelayStorage
 
@@ -114,6 +116,24 @@ class Flavour:
 
 
 FLAVOURS = (Flavour(False), Flavour(True))
+
+
+# storages ----------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _empty_database() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        SQLiteStorage(path := Path(folder) / "flow.db").close()
+        return path.read_bytes()
+
+
+def sqlite_storage(path: Path, **options: Any) -> SQLiteStorage:
+    """``SQLiteStorage(path, …)``. A new file is a copy of an empty database, which takes a fifth of the time."""
+    if not path.exists():
+        path.touch(0o600)
+        path.write_bytes(_empty_database())
+    return SQLiteStorage(path, **options)
 
 
 # effects ---------------------------------------------------------------------------------------------

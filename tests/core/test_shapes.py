@@ -3,8 +3,9 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import examples
 
 from flowdsl.core.encoders import _any_dict
 from flowdsl.core.encoding import ENCODERS, encode
@@ -35,6 +36,7 @@ def general(value: dict[Any, Any]) -> bytes:
     return _any_dict(value, 1, None)
 
 
+@settings(max_examples=examples(20))
 @given(st.fixed_dictionaries(dict.fromkeys(NAMES, values)))
 def test_a_generated_encoder_gives_what_the_general_one_gives(row: dict[str, Any]) -> None:
     """A generated encoder gives the same bytes as the general one, for a new and a known shape."""
@@ -42,6 +44,7 @@ def test_a_generated_encoder_gives_what_the_general_one_gives(row: dict[str, Any
     assert all(encode(row) == new for _ in range(12))
 
 
+@settings(max_examples=examples(20))
 @given(st.lists(values, min_size=8, max_size=20))
 def test_lists_of_one_type_are_encoded_like_all_others(items: list[Any]) -> None:
     """A list is encoded as its items side by side, by both encoders."""

@@ -8,12 +8,12 @@ from attrs import evolve
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 from postgres_server import postgres_url
-from support import examples
+from support import examples, sqlite_storage
 
 from flowdsl.core.queues import Queue, row_of
 from flowdsl.core.records import Run, ScheduleRow
 from flowdsl.core.status import RunStatus
-from flowdsl.storage import MemoryStorage, SQLiteStorage, open_storage
+from flowdsl.storage import MemoryStorage, open_storage
 from flowdsl.storage.base import Done, Missing, OpenRun, PutQueue, PutSchedule, UpdateRun
 from flowdsl.storage.operations import ClaimNext
 from flowdsl.storage.outcomes import Found, Opened
@@ -27,7 +27,7 @@ def storage(request, tmp_path):
     if request.param == "postgres":
         made = open_storage(postgres_url())
     else:
-        made = MemoryStorage() if request.param == "memory" else SQLiteStorage(tmp_path / "flow.db")
+        made = MemoryStorage() if request.param == "memory" else sqlite_storage(tmp_path / "flow.db")
     yield made
     made.close()
 
@@ -270,7 +270,7 @@ MIXED = [
 @example(
     crowds=MIXED, claimers=[("me", 3, None, True), ("you", 3, None, False), ("you", 40, ("default",), True)]
 )
-@settings(max_examples=examples(12), phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@settings(max_examples=examples(6), phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(crowds=crowds, claimers=claimers)
 def test_a_claim_among_many_takes_what_the_rules_choose(kind, crowds, claimers):
     """A claim takes the same runs as one that reads all of them, however many wait."""

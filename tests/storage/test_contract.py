@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from attrs import evolve
+from support import sqlite_storage
 
 from flowdsl.core.records import Run, RunFilter, Step
 from flowdsl.storage import MemoryStorage, SQLiteStorage, Storage
@@ -25,7 +26,7 @@ class TestSQLiteFull(StorageContract):
 
 class TestSQLiteNormal(StorageContract):
     def make_storage(self, directory: Path) -> Storage:
-        return SQLiteStorage(directory / "flow.db", synchronous="normal")
+        return sqlite_storage(directory / "flow.db", synchronous="normal")
 
 
 class Restless(MemoryStorage):

@@ -7,19 +7,19 @@ import threading
 from datetime import UTC, datetime
 
 import pytest
-from support import script, spawn
+from support import script, spawn, sqlite_storage
 
 from flowdsl import Queue, Runtime, Schedule, current_run, step, wait_for, workflow
 from flowdsl.core.status import RunStatus
 from flowdsl.errors import FlowError, RecoveryLimit
-from flowdsl.storage import MemoryStorage, SQLiteStorage
+from flowdsl.storage import MemoryStorage
 from flowdsl.storage.base import ClaimRun, UpdateRun
 
 
 @pytest.fixture(params=["memory", "sqlite"])
 def storage(request, tmp_path):
     """A storage of each kind."""
-    made = MemoryStorage() if request.param == "memory" else SQLiteStorage(tmp_path / "flow.db")
+    made = MemoryStorage() if request.param == "memory" else sqlite_storage(tmp_path / "flow.db")
     yield made
     made.close()
 
@@ -352,16 +352,17 @@ def test_a_killed_worker_repeats_no_completed_step(tmp_path):
 
 def test_schedules_fire_each_tick_once(storage, rt):
     """A due tick fires once, whoever fires it, and late ticks within ``catch_up``."""
-    seen = []
+    seen, three = [], threading.Event()
 
     @workflow
     def tick(word):
         seen.append((word, current_run().id))
+        if len(seen) >= 3:
+            three.set()
 
     rt.schedules.put(Schedule("often", tick, cron="* * * * * *", args=("hi",), overlap="allow"))
     with Working(storage), Working(storage):
-        while len(seen) < 3:
-            pass
+        assert three.wait(60)
     assert len(seen) == len(set(seen))
     assert all(word == "hi" and run_id.startswith("often@") and run_id.endswith("Z") for word, run_id in seen)
 

@@ -5,9 +5,10 @@ import threading
 from pathlib import Path
 
 import pytest
+from support import sqlite_storage
 
 from flowdsl import Runtime, Schedule, step, wait_for, workflow
-from flowdsl.storage import MemoryStorage, SQLiteStorage, open_storage
+from flowdsl.storage import MemoryStorage, open_storage
 from flowdsl.storage.base import PutSchedule, UpdateRun
 from flowdsl.storage.relay import RelayStorage
 from flowdsl.storage.topics import SCHEDULES_TOPIC
@@ -22,7 +23,7 @@ def make(kind, tmp_path):
     """A storage of a kind."""
     if kind == "memory":
         return MemoryStorage()
-    return SQLiteStorage(tmp_path / "flow.db") if kind == "sqlite" else open_storage(postgres_url())
+    return sqlite_storage(tmp_path / "flow.db") if kind == "sqlite" else open_storage(postgres_url())
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgres"])
@@ -173,12 +174,17 @@ def test_a_body_that_does_not_stop_gives_its_run_back(storage):
 class Wakes(RelayStorage):
     """Counts how often somebody who waits for run ``w`` is told of a change."""
 
-    woken = slept = 0
+    woken = 0
+
+    def __init__(self, storage):
+        super().__init__(storage)
+        self.slept = threading.Event()
 
     def wait_for_change(self, seen, timeout, /, topics=()):
         found = self.storage.wait_for_change(seen, timeout, topics)
         self.woken += "run:w" in topics and found != seen
-        self.slept += "run:w" in topics and found == seen
+        if "run:w" in topics and found == seen:
+            self.slept.set()
         return found
 
 
@@ -203,8 +209,7 @@ def test_a_waiting_run_is_not_woken_by_others(storage):
         while not any(step.kind == "wait" for step in rt.storage.list_steps("w")):
             pass
         assert other.enqueue(0).result(DEADLINE) == 0
-        while not wakes.slept:
-            pass
+        assert wakes.slept.wait(DEADLINE)
         before = wakes.woken
         runs = [other.enqueue(n) for n in range(30)]
         assert [run.result(DEADLINE) for run in runs] == list(range(30))
