@@ -283,7 +283,7 @@ bug(
 bug(
     "prune-without-tombstone",
     "an id that was pruned is used again",
-    ("DeleteRun(run.id, tombstone=True) for run in gone", "DeleteRun(run.id) for run in gone"),
+    ("DeleteRun(run_id, tombstone=True) for run_id in gone", "DeleteRun(run_id) for run_id in gone"),
     tests="tests/test_runtime_queries.py::test_prune_leaves_a_tombstone",
 )
 bug(

@@ -14,15 +14,19 @@ def prune(engine: Engine, older_than: float, status: tuple[RunStatus, ...]) -> i
     """Delete the runs that have one of the final states *status*, and ended more than *older_than* seconds
     ago. Returns how many. A run whose id was given leaves a stub, so that its id still means that run."""
     limit = engine.clock.now() - older_than
-    pruned, after = 0, None
+    pruned = 0
+    after: str | None = None
     while True:
         some = RunFilter(status=status, newest_first=False, after=after, limit=_AT_ONCE)
         found = engine.storage.list_runs(some)
-        gone = [run for run in found if run.finished_at is not None and run.finished_at <= limit]
+        gone = []
+        for run in found:
+            if run.finished_at is not None and run.finished_at <= limit:
+                gone.append(run.id)
+            else:
+                after = run.id
         if gone:
-            engine.commit(*(DeleteRun(run.id, tombstone=True) for run in gone))
+            engine.commit(*(DeleteRun(run_id, tombstone=True) for run_id in gone))
             pruned += len(gone)
         if len(found) < _AT_ONCE:
             return pruned
-        kept = [run.id for run in found if run not in gone]
-        after = kept[-1] if kept else after

@@ -51,6 +51,7 @@ class Listener:
         self._thread: threading.Thread | None = None
         self._topics: dict[str, str] = {}  # what stands for a topic → the topic
         self._until: dict[str, float] = {}  # topic → when its wait was entered or renewed last
+        self._forgot = time.monotonic()  # when outdated waits were dropped last
         self._pulses = Pulses()
 
     def learn(self, topics: frozenset[str], execute: Callable[[Sql, Any], Any]) -> bool:
@@ -65,11 +66,22 @@ class Listener:
         stale = [topic for topic in topics if now > self._until.get(topic, 0.0)]
         if not stale:
             return False
-        self._topics.update((topic_key(topic), topic) for topic in stale)
-        execute(self._sql.wait, (_KEPT, [topic_key(topic) for topic in stale]))
-        new = [topic for topic in stale if topic not in self._until]
-        self._until.update(dict.fromkeys(stale, now + _KEPT / 2))
+        keys = {topic_key(topic): topic for topic in stale}
+        execute(self._sql.wait, (_KEPT, list(keys)))
+        with self._lock:
+            new = [topic for topic in stale if topic not in self._until]
+            self._topics.update(keys)
+            self._until.update(dict.fromkeys(stale, now + _KEPT / 2))
+            self._forget(now)
         return bool(new) | self._pulses.learn(topics, self._read_pulses)
+
+    def _forget(self, now: float) -> None:
+        """Drop the waits that were not renewed, now and then. They are outdated in the table, too."""
+        if now < self._forgot + _KEPT:
+            return
+        self._forgot = now
+        for topic in [topic for topic, until in self._until.items() if now > until + _KEPT / 2]:
+            del self._until[topic], self._topics[topic_key(topic)]
 
     def close(self) -> None:
         """End the thread soon."""
@@ -105,10 +117,13 @@ class Listener:
     def _renew(self, connection: "psycopg.Connection[Any]") -> None:
         """Keep the waits of those who wait for a long time in the table."""
         now = time.monotonic()
-        due = [topic for topic in self._changes.waited_for() if now > self._until.get(topic, now)]
+        due = [topic for topic in self._changes.waited_for() if now > self._until.get(topic, 0.0)]
         if due:
-            connection.execute(self._sql.wait, (_KEPT, [topic_key(topic) for topic in due]))
-            self._until.update(dict.fromkeys(due, now + _KEPT / 2))
+            keys = {topic_key(topic): topic for topic in due}
+            connection.execute(self._sql.wait, (_KEPT, list(keys)))
+            with self._lock:
+                self._topics.update(keys)
+                self._until.update(dict.fromkeys(due, now + _KEPT / 2))
 
     def _poll(self) -> None:
         topics = self._changes.waited_for()

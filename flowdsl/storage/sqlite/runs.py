@@ -71,6 +71,8 @@ def _is_count(value: Any) -> bool:
 
 def _continuable(tx: Transaction, key: str, skip_owners: tuple[str, ...]) -> list[int]:
     """Numbers of the oldest runs that ``may_continue``. Indexes that hold no other runs find them."""
+    if tx.one(sql.MAY_CONTINUE, key, key) == (0,):  # so it is nearly always
+        return []
     groups = [tx.execute(sql.LIVE_UNOWNED, (key, FOUND_AT_MOST)).fetchall()]
     owner = ""
     while row := tx.one(sql.LIVE_OWNER_AFTER, key, owner):

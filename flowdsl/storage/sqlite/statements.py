@@ -98,9 +98,10 @@ _LIVE = "FROM runs WHERE number IS NOT NULL AND status IN ('pending', 'running')
 LIVE_UNOWNED = f"SELECT number, no {_LIVE} AND owner IS NULL ORDER BY number LIMIT ?"
 LIVE_OWNED = f"SELECT number, no {_LIVE} AND owner = ? ORDER BY number LIMIT ?"
 LIVE_OWNER_AFTER = f"SELECT owner {_LIVE} AND owner > ? ORDER BY owner LIMIT 1"
-FAILED_RETRYABLE = """
-    SELECT number, no FROM runs
-    WHERE number IS NOT NULL AND status = 'failed' AND retryable = 1 AND key = ? ORDER BY number LIMIT ?"""
+_FAILED = "FROM runs WHERE number IS NOT NULL AND status = 'failed' AND retryable = 1 AND key = ?"
+FAILED_RETRYABLE = f"SELECT number, no {_FAILED} ORDER BY number LIMIT ?"
+_ANY_LIVE = _LIVE.replace("FROM runs", "FROM runs INDEXED BY runs_live")  # else it reads all of the key
+MAY_CONTINUE = f"SELECT EXISTS (SELECT 1 {_ANY_LIVE}) OR EXISTS (SELECT 1 {_FAILED})"
 
 QUEUE_COUNTS = """
     SELECT queue, sum(status = 'pending'), sum(status = 'running'),
