@@ -145,6 +145,7 @@ EVENTS = [
 ]
 
 
+@pytest.mark.parametrize("storage", ["memory"], indirect=True)
 @pytest.mark.parametrize("event", EVENTS)
 def test_a_hook_that_raises_changes_nothing(
     storage, clock, flavour: Flavour, effects: Effects, caplog, event

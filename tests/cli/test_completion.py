@@ -46,13 +46,13 @@ def test_the_script_is_printed(shell, invoke, answer):
     assert answer("completion", shell)["script"] + "\n" == script
 
 
-def test_bash_takes_the_script(shop, folder):
+def test_bash_takes_the_script(shop, folder, invoke):
     """In a real bash, a command, an option and an id are completed."""
     shop.sell("x", id="order-17")
     (folder / "flowdsl").write_text(f'#!/bin/sh\nexec {sys.executable} -m flowdsl "$@"\n')
     (folder / "flowdsl").chmod(0o755)
     program = """
-        eval "$(flowdsl completion bash)"
+        eval "$SCRIPT"
         for line in "flowdsl sho" "flowdsl show or" "flowdsl runs --sta"; do
             COMP_WORDS=($line) COMP_CWORD=$((${#COMP_WORDS[@]} - 1)) COMPREPLY=()
             _flowdsl_completion flowdsl 2>/dev/null
@@ -60,6 +60,7 @@ def test_bash_takes_the_script(shop, folder):
         done
     """
     env = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
+    env["SCRIPT"] = invoke("completion", "bash").stdout
     done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, env=env)
     assert done.stdout.split("\n") == ["show", "order-17", "--status", ""]
 

@@ -23,11 +23,11 @@ def _shell(script, *arguments):
     return subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=30)
 
 
-@pytest.mark.parametrize("closed", [">&-", "<&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("closed", [">&-", "<&- > /dev/null", "<&- >&- 2>&-"])
 def test_closed_standard_streams(closed, shop):
     """A command that is started without standard streams, as by some daemons, works silently."""
     shop.sell("x")
-    done = _shell(f'"$0" -m flowdsl runs {closed} | cat > /dev/null; "$0" -m flowdsl runs {closed} >&-')
+    done = _shell(f'"$0" -m flowdsl runs {closed}')
     assert (done.returncode, done.stderr) == (0, "")
 
 

@@ -79,6 +79,7 @@ def caught_twice(flavour: Flavour, make):
     return seen
 
 
+@pytest.mark.parametrize("storage", ["memory"], indirect=True)  # all take what a codec made as bytes
 @pytest.mark.parametrize(
     "make",
     [
