@@ -518,7 +518,7 @@ def test_a_blocking_write_beside_a_transaction_that_has_not_begun_is_stored(tmp_
 
         booking = asyncio.create_task(books())
         await asyncio.sleep(0)  # now it waits for its turn, in a thread
-        threading.Thread(target=lambda: (waiting(committer, 1), goes_on.set())).start()
+        threading.Thread(target=lambda: (waiting(committer, 1), goes_on.set()), daemon=True).start()
         (outcome,) = committer.commit([OpenRun(Run("b", "w", "k"), 0.0)])
         assert isinstance(outcome, Opened)
         assert not began.is_set()
