@@ -9,6 +9,8 @@ from urllib.parse import urlencode
 
 import pytest
 
+from flowdsl.storage import Storage, open_storage
+
 
 @cache
 def _server() -> str:
@@ -39,3 +41,16 @@ def postgres_url(**options: object) -> str:
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
     options = {"schema": f"t_{uuid.uuid4().hex[:16]}", **options}
     return f"{server}{'&' if '?' in server else '?'}{urlencode(options)}"
+
+
+@cache
+def _shared() -> str:
+    return postgres_url()
+
+
+def emptied_postgres() -> Storage:
+    """A storage in a schema that tests share, which takes less than half of what a new one takes. It is not like
+    new: ids that were used have other epochs."""
+    storage = open_storage(_shared())
+    storage.clear()
+    return storage

@@ -7,7 +7,7 @@ import pytest
 from attrs import evolve
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
-from postgres_server import postgres_url
+from postgres_server import emptied_postgres, postgres_url
 from support import examples, sqlite_storage
 
 from flowdsl.core.queues import Queue, row_of
@@ -25,7 +25,7 @@ WORKFLOWS = (("w", "2"),)
 def storage(request, tmp_path):
     """A storage of each kind."""
     if request.param == "postgres":
-        made = open_storage(postgres_url())
+        made = emptied_postgres()
     else:
         made = MemoryStorage() if request.param == "memory" else sqlite_storage(tmp_path / "flow.db")
     yield made

@@ -5,13 +5,12 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
-from postgres_server import postgres_url
+from postgres_server import emptied_postgres, postgres_url
 
 from flowdsl import Runtime, step, workflow
 from flowdsl.core.records import Run, Signal
@@ -40,14 +39,7 @@ class TestContract(StorageContract):
 
 class Agreement(StorageMachine):
     def make_storages(self) -> tuple[Storage, Storage]:
-        storage = open_storage(_one_schema())  # tables are made once, for all examples
-        storage.clear()
-        return MemoryStorage(), storage
-
-
-@cache
-def _one_schema() -> str:
-    return postgres_url()
+        return MemoryStorage(), emptied_postgres()
 
 
 TestAgreement = Agreement.TestCase
