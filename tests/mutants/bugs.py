@@ -888,3 +888,48 @@ bug(
     ),
     tests="tests/test_clock.py::test_no_time_passes_when_a_child_ends_whose_branches_have_ended",
 )
+
+# Opening and ending a run ----------------------------------------------------------------------------------
+
+bug(
+    "child-of-no-call",
+    "the run of a child does not know which call made it",
+    ("self._options, parent=run.id, parent_key=call.key)", "self._options, parent=run.id)"),
+    tests="tests/engine/runs/test_undo_children.py::test_a_call_does_not_continue_a_run_whose_failed_child_was_undone",
+)
+bug(
+    "retried-child-is-the-old-one",
+    "a child that begins again after an undo has the id of the one before",
+    (
+        'if asked.wanted.number is not None: again = f"~{call.generation}" if call.generation else ""',
+        'if asked.wanted.number is not None:\n        again = ""',
+    ),
+    tests="tests/engine/runs/test_child.py tests/engine/runs/test_undo_children.py",
+)
+bug(
+    "deleted-run-joined",
+    "a run that was deleted while somebody waited for it is given as if it were there",
+    (
+        "run = yield _read(engine, wanted.id) return None",
+        "run = yield _read(engine, wanted.id)\n    return Acquired(found, False)",
+    ),
+    tests="tests/engine/runs/test_acquire.py::test_a_run_that_is_deleted_before_it_is_continued_begins_anew",
+)
+bug(
+    "stray-calls-unseen",
+    "calls that a body left behind are looked for only in branches",
+    ("if not (beginning or scopes or run.scope.active):", "if not (beginning or scopes):"),
+    tests="tests/engine/runs/test_undo.py::test_what_a_plain_gather_leaves_behind_ends_before_the_undo",
+)
+bug(
+    "moved-run-found-where-it-was",
+    "the memory storage finds a run that was renumbered by its former number",
+    ('("key" in changes or "number" in changes)', '("key" in changes and "number" in changes)'),
+    tests="tests/storage/test_contract.py",
+)
+bug(
+    "giving-back-untold",
+    "nobody is told that a run was given back before its end",
+    ("if release and not ends:", "if False:"),
+    tests="tests/engine/runs/test_worker_idle.py::test_what_is_enqueued_or_given_back_wakes_a_worker",
+)

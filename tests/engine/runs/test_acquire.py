@@ -12,7 +12,7 @@ from flowdsl import Retry, RunStatus, Runtime, step, workflow
 from flowdsl.engine.runs.keeper import Keeper
 from flowdsl.errors import LeaseLost, StorageUnavailable
 from flowdsl.runtime import engine_of
-from flowdsl.storage.base import ClaimRun, Found, Opened, PutStep
+from flowdsl.storage.base import ClaimRun, DeleteRun, Found, Opened, PutStep
 
 # A stale owner, in one process
 
@@ -131,6 +131,31 @@ def test_a_run_that_is_deleted_while_it_executes_is_lost(storage, clock):
         w()
     assert storage.get_run("gone") is None
     assert storage.list_steps("gone") == []
+
+
+def test_a_run_that_is_deleted_before_it_is_continued_begins_anew(storage, clock, effects: Effects):
+    """An interrupted run that somebody deletes while a call is about to continue it begins anew."""
+
+    class Deleting(Relay):
+        def commit(self, operations):
+            if isinstance(operations[0], ClaimRun):
+                self.inner.commit([DeleteRun(operations[0].run_id)])
+            return self.inner.commit(operations)
+
+    @workflow(id="gone")
+    def w():
+        if effects("w") == 1:
+            raise KeyboardInterrupt
+        return "done"
+
+    with Runtime(storage, clock=clock), pytest.raises(KeyboardInterrupt):
+        w()
+    before = storage.get_run("gone")
+    with Runtime(Deleting(storage), clock=clock):
+        assert w() == "done"
+    after = storage.get_run("gone")
+    assert after.status is RunStatus.COMPLETED
+    assert after.epoch > before.epoch
 
 
 def test_an_owner_elsewhere_is_waited_for_until_its_lease_runs_out(storage):

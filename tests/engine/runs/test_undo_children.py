@@ -72,6 +72,37 @@ def test_a_completed_child_is_undone_by_its_own_steps(storage, clock, flavour):
             rt.delete("w")
 
 
+def test_a_call_does_not_continue_a_run_whose_failed_child_was_undone(storage, clock, effects: Effects):
+    """A run whose child failed and was undone is settled: the next call starts another run."""
+
+    @step
+    def release(result):
+        effects("release")
+
+    @step(undo=release)
+    def reserve():
+        effects("reserve")
+
+    @workflow
+    def child():
+        reserve()
+        if effects("child") == 1:
+            raise Declined
+        return "reserved"
+
+    @workflow
+    def parent():
+        return child()
+
+    with Runtime(storage, clock=clock) as rt:
+        with pytest.raises(Declined):
+            parent()
+        assert effects == ["reserve", "child", "release"]
+        assert parent() == "reserved"
+        assert effects == ["reserve", "child", "release", "reserve", "child"]
+        assert [run.number for run in rt.runs(workflow=parent.path)] == [2, 1]
+
+
 def test_an_undone_child_runs_again_when_its_parent_is_retried(runtime, flavour, effects: Effects):
     """A retry of the parent starts a new child, and the undone one stays as it was."""
     broken = [True]

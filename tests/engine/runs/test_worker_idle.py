@@ -90,10 +90,18 @@ def test_an_idle_worker_costs_next_to_nothing(storage, monkeypatch):
 
 
 class Patient(RelayStorage):
-    """A worker on it looks only when it is woken, or after a minute."""
+    """A worker on it looks only when it is woken, or after a minute. ``idle``: it has looked, and waits."""
+
+    def __init__(self, storage):
+        super().__init__(storage)
+        self.idle = threading.Event()
 
     def wait_for_change(self, seen, timeout, /, topics=()):
-        return self.storage.wait_for_change(seen, DEADLINE if SCHEDULES_TOPIC in topics else timeout, topics)
+        if SCHEDULES_TOPIC not in topics:
+            return self.storage.wait_for_change(seen, timeout, topics)
+        if seen:
+            self.idle.set()
+        return self.storage.wait_for_change(seen, DEADLINE, topics)
 
 
 class Working:
@@ -120,19 +128,21 @@ def test_what_is_enqueued_or_given_back_wakes_a_worker(storage):
     def w(n):
         return wait_for("go")
 
-    with Runtime(storage) as rt:
-        with Working(Patient(storage), queues=["a", "b"]), Working(Patient(storage)) as second:
+    # what closes tells all that wait on its own storage
+    elsewhere = storage if isinstance(storage, MemoryStorage) else open_storage(storage.url)
+    with elsewhere, Runtime(storage) as rt:
+        with Working(Patient(storage), queues=["a", "b"]), Working(Patient(elsewhere)) as second:
             runs = [w.options(queue=queue).enqueue(queue) for queue in ("a", "undeclared")]
             for run in runs:
                 while run.status != "running":
                     pass
-            second.close()
-            for run in runs:
-                rt.signal(run.id, "go", run.queue)
-            assert runs[0].result(DEADLINE / 2) == "a"
-        assert rt.storage.get_run(runs[1].id).owner is None
-        with Working(Patient(storage)):
-            assert runs[1].result(DEADLINE / 2) == "undeclared"
+            third = Patient(storage)
+            with Working(third):
+                assert third.idle.wait(DEADLINE)
+                second.close()
+                for run in runs:
+                    rt.signal(run.id, "go", run.queue)
+                assert [run.result(DEADLINE / 2) for run in runs] == ["a", "undeclared"]
 
 
 def test_a_body_that_does_not_stop_gives_its_run_back(storage):
