@@ -1,5 +1,6 @@
 """Opening, claiming, updating and deleting runs, in memory."""
 
+from functools import partial
 from typing import Any
 
 from flowdsl.core.opening import BY_ID, CONTINUABLE, PLACE, Place, Question, answered
@@ -28,17 +29,12 @@ _MISSING = Missing()
 
 def open_run(tables: Tables, op: OpenRun) -> Outcome:
     """Insert a run, or find the one that exists or is to be continued."""
-    return opened(answered(op, lambda question: _answer(tables, op, question)))
+    return opened(answered(op, partial(_answer, tables, op)))
 
 
 def _answer(tables: Tables, op: OpenRun, question: Question) -> Any:
     run = op.run
-    if isinstance(question, Run):
-        if question.id in tables.runs or question.id in tables.stubs:
-            return False
-        tables.insert(copy_of(question), op.nonce)
-        return True
-    if question is PLACE:
+    if question is PLACE:  # every opening asks this and the next, so they stand first
         before = None if run.number is None else tables.opened_by(op.nonce)
         if before is not None and (before.run.owner, before.run.key) != (run.owner, run.key):
             before = None
@@ -48,6 +44,11 @@ def _answer(tables: Tables, op: OpenRun, question: Question) -> Any:
             tables.now(),
             None if before is None else copy_of(before.run),
         )
+    if isinstance(question, Run):
+        if question.id in tables.runs or question.id in tables.stubs:
+            return False
+        tables.insert(copy_of(question), op.nonce)
+        return True
     if question is CONTINUABLE:
         oldest = tables.numbered(run.key).oldest(op.skip_owners)
         return tuple(copy_of(tables.runs[run_id].run) for run_id in oldest)

@@ -1,6 +1,7 @@
 """Opening, claiming, updating and deleting runs, in SQLite."""
 
 import sqlite3
+from functools import partial
 from heapq import merge
 from itertools import islice
 from typing import Any
@@ -35,7 +36,7 @@ _MISSING = Missing()
 
 def open_run(tx: Transaction, op: OpenRun) -> Outcome:
     """Insert a run, or find the one that exists or is to be continued."""
-    return opened(answered(op, lambda question: _answer(tx, op, question)))
+    return opened(answered(op, partial(_answer, tx, op)))
 
 
 def _answer(tx: Transaction, op: OpenRun, question: Question) -> Any:
