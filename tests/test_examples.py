@@ -186,8 +186,8 @@ def test_a_saga_takes_back_and_executes_again(tmp_path: Path) -> None:
 
 
 def test_a_saga_killed_anywhere_takes_everything_back_once(tmp_path: Path) -> None:
-    """Killed after every second commit, while it works and while it undoes, each thing happens once."""
-    told = "".join(lives(tmp_path, *SAGA, "drives", commits=[2] * 8))
+    """Killed after every third commit, while it works and while it undoes, each thing happens once."""
+    told = "".join(lives(tmp_path, *SAGA, "drives", commits=[3] * 5))
 
     for happened in ("aside", "the bank takes", "the bank gives", "tent back", "7 failed"):
         assert told.count(happened) == 1, told

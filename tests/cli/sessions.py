@@ -26,6 +26,10 @@ WIDTH = 96
 READERS = ("runs", "show", "steps", "logs", "export", "stream", "top", "doctor", "workers")
 SHELL = set("|<>$&;()*?~#`")
 """What only a shell understands."""
+QUOTED = re.compile("'[^']*'|\"[^\"$`]*\"")
+"""What a shell, as ``shlex``, leaves as it is."""
+GIVEN = re.compile(r"([A-Z_]+)=([\w-]+) ")
+"""A variable for one command."""
 LISTS = ("flowdsl queues", "flowdsl schedules")
 
 _DIFFERS = [
@@ -95,16 +99,20 @@ class Session:
                 runner = CliRunner(env={"FLOWDSL_STORAGE": None, **self.environment})
                 done_here = runner.invoke(cli, shlex.split(command)[1:], prog_name="flowdsl")
             return done_here.output.rstrip("\n").splitlines()
+        given = GIVEN.match(command)
+        environment = self.environment
+        if given:
+            command, environment = command[given.end() :], {**environment, given[1]: given[2]}
         options: dict[str, Any] = {
             "cwd": self.folder,
-            "env": self.environment,
+            "env": environment,
             "stdout": subprocess.PIPE,
             "stderr": subprocess.STDOUT,
             "stdin": subprocess.DEVNULL,
             "text": True,
             "timeout": 60,
         }
-        words = [] if SHELL & set(command) else shlex.split(command)
+        words = [] if SHELL & set(QUOTED.sub("", command)) else shlex.split(command)
         programs = {"flowdsl": [sys.executable, "-m", "flowdsl"], "python": [sys.executable]}
         if words and words[0] in programs:
             done = forked.run([*programs[words[0]], *words[1:]], **options)

@@ -6,13 +6,15 @@ import socket
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
+import jinja2
 import pytest
 
 from flowdsl import Runtime
 from flowdsl.storage import MemoryStorage, Storage
-from flowdsl.web import Page, app
+from flowdsl.web import Page, app, rendering
 from flowdsl.web.server import server_of
 
 with warnings.catch_warnings():  # newer releases would rather have httpx2
@@ -24,6 +26,28 @@ TOKEN = "a token of this test, long enough"
 URL = "http://localhost:8000"
 
 Client = Callable[..., TestClient]
+
+
+class _Compiled(jinja2.BytecodeCache):
+    """Templates as they were compiled for the first page of this process: the others compile none."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, bytes] = {}
+
+    def load_bytecode(self, bucket: Any) -> None:
+        if bucket.key in self._found:
+            bucket.bytecode_from_string(self._found[bucket.key])
+
+    def dump_bytecode(self, bucket: Any) -> None:
+        self._found[bucket.key] = bucket.bytecode_to_string()
+
+
+_compiled = _Compiled()
+
+
+@pytest.fixture(autouse=True)
+def _compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rendering, "Environment", partial(jinja2.Environment, bytecode_cache=_compiled))
 
 
 @pytest.fixture
