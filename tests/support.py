@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import forked
+import pytest
 
 from flowdsl import Hooks, Retry, Runtime, step, workflow
 from flowdsl.errors import FlowError, StorageUnavailable
@@ -119,6 +120,9 @@ FLAVOURS = (Flavour(False), Flavour(True))
 
 
 # storages ----------------------------------------------------------------------------------------------
+
+in_memory = pytest.mark.parametrize("storage", ["memory"], indirect=True)
+"""For tests of many values to which the kind of storage makes no difference."""
 
 
 @functools.cache

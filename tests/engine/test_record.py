@@ -75,7 +75,11 @@ def test_a_flush_that_comes_too_late_commits_nothing(storage, flavour):
     assert [s.kind for s in storage.list_steps("w")] == ["value"]
 
 
-@pytest.mark.parametrize("verb", ["call", "start", "schedule", "send", "step"])
+@pytest.mark.parametrize(
+    ("verb", "storage"),
+    [("call", "memory"), ("start", "sqlite"), ("schedule", "memory"), ("send", "sqlite"), ("step", "memory")],
+    indirect=["storage"],
+)
 def test_whoever_gets_the_time_gets_the_same_after_a_crash(storage, clock, flavour, verbs, verb):
     """Wherever the process dies, a call that got the time gets the same time, without a second child or a
     divergence."""

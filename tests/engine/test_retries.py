@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import Effects, Flavour, Recorder
+from support import Effects, Flavour, Recorder, in_memory
 
 from flowdsl import Retry, Runtime, step, workflow
 from flowdsl.storage import MemoryStorage
@@ -94,6 +94,7 @@ def test_options_change_the_policy_of_one_call(runtime, effects):
     assert run.steps()[0].key == f.key()
 
 
+@in_memory
 @pytest.mark.parametrize(
     "error",
     [TypeError, NameError, AttributeError, ImportError, SyntaxError, NotImplementedError, AssertionError],

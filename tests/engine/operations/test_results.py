@@ -4,7 +4,7 @@ import threading
 from dataclasses import dataclass
 
 import pytest
-from support import Effects, Flavour, Recorder
+from support import Effects, Flavour, Recorder, in_memory
 
 from flowdsl import Retry, RunStatus, Runtime, step, workflow
 from flowdsl.codecs import JsonCodec
@@ -53,6 +53,7 @@ def twice(flavour: Flavour, runtime: Runtime, make):
     return seen
 
 
+@in_memory
 @pytest.mark.parametrize(
     "value",
     [

@@ -5,7 +5,7 @@ import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from support import Crash, Effects, Mortal
+from support import Crash, Effects, Mortal, in_memory
 from verbsupport import until
 
 import flowdsl
@@ -16,6 +16,7 @@ from flowdsl.testing import VirtualClock
 YEARS = 10 * 365 * 86_400.0
 
 
+@in_memory
 @pytest.mark.parametrize(
     ("duration", "seconds"),
     [(5, 5), (0.5, 0.5), (0, 0), (timedelta(hours=1), 3600), ("30 sec", 30), ("5 min", 300), ("2 hours", 7200),
@@ -33,6 +34,7 @@ def test_sleep_lasts_as_long_as_it_says(runtime, clock, flavour, verbs, duration
     assert clock.now() - before == seconds
 
 
+@in_memory
 @pytest.mark.parametrize("duration", ["1 month", "2 years", -1, "-5 min", "soon", "", float("nan")])
 def test_nonsense_is_no_duration(runtime, flavour, verbs, duration):
     """Months, years, negative and unreadable durations raise ``ValueError``, and nothing is recorded."""
