@@ -2,10 +2,10 @@
 
 import contextlib
 import sqlite3
-import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 from support import Effects, Flavour, script
 
@@ -369,7 +369,7 @@ def test_storages_that_are_none(url, error, match, tmp_path, monkeypatch):
 def in_a_process(tmp_path: Path, code: str, *args: str) -> str:
     """What a script prints that is run as nobody, where that matters."""
     path = script(tmp_path / "check.py", code)
-    done = subprocess.run([sys.executable, str(path), *args], cwd=tmp_path, capture_output=True, text=True)
+    done = forked.run([sys.executable, str(path), *args], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -2,12 +2,12 @@
 
 import pickle
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 from postgres_server import postgres_url
 
@@ -201,7 +201,7 @@ def test_it_can_be_killed_and_run_again(
         before = read(storage, PickleCodec())
         planned = rekey(storage, secret=NEW, old_secret=OLD, dry_run=True)
         command = [sys.executable, "-c", DIES, url, when, NEW, OLD]
-        assert subprocess.run(command, timeout=100).returncode == -signal.SIGKILL
+        assert forked.run(command, timeout=100).returncode == -signal.SIGKILL
         left = rekey(storage, secret=NEW, old_secret=OLD, dry_run=True)
         assert planned.rewritten > left.rewritten > 0
         assert rekey(storage, secret=NEW, old_secret=OLD).rewritten == left.rewritten

@@ -1,8 +1,8 @@
 """Encrypted payloads: nothing is readable without a key, nothing accepted that was not made with one."""
 
-import subprocess
 import sys
 
+import forked
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -109,7 +109,7 @@ def test_says_which_extra_is_missing():
         "try: Encrypted(JsonCodec(), 'key')\n"
         "except ImportError as error: print(error)\n"
     )
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    shown = forked.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert shown.count("\n") == 1
     assert 'pip install "flowdsl[encrypt]"' in shown
 
