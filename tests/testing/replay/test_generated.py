@@ -36,7 +36,7 @@ def agent(module: ModuleType, _: Path) -> ReplayReport:
 
 
 def agent_web(module: ModuleType, _: Path) -> ReplayReport:
-    return check_replay(module.talk, "why?", deaths=2)
+    return check_replay(module.talk, "why?")
 
 
 def approval(module: ModuleType, _: Path) -> ReplayReport:
