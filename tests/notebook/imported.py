@@ -1,11 +1,10 @@
 """What the kernels that tests fork have imported: they and the example notebooks spend most of their time on it."""
 
-import importlib
+import importlib.util
 import os
 
-os.environ["MPLBACKEND"] = (
-    "module://matplotlib_inline.backend_inline"  # as a kernel has it when this is imported
-)
+# A kernel has this before anything imports matplotlib, which looks at it once.
+os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
 
 MODULES = (
     "ipykernel.kernelapp",
