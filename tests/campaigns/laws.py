@@ -76,6 +76,8 @@ def _kind(index: int, given: Any) -> str:
 def laws(report: Report, given: Any) -> None:
     """``count`` executions that are killed, of as many programs as it takes, or of the program *only*."""
     index = given.only or 0
+    if given.directory:
+        tempfile.tempdir = str(given.directory)  # the server's files are there as well
     if given.kind == "postgres" or given.count >= FULL:
         postgres_url()  # starts the server, for all processes to come
     with tempfile.TemporaryDirectory(prefix="flowdsl-laws-", dir=given.directory) as directory:
