@@ -3,8 +3,8 @@
 import asyncio
 import sys
 import threading
-from collections import defaultdict
 from itertools import count
+from typing import TypeVar
 
 from attrs import define, field
 
@@ -13,6 +13,8 @@ from flowdsl.engine.user import Value
 from flowdsl.errors import FlowError, Stopped
 
 __all__ = ["INTERRUPTS", "SCHEDULED", "Scope", "StepView", "UnderWay", "control", "interrupting"]
+
+K = TypeVar("K")
 
 INTERRUPTS = (KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError)
 """Exceptions that leave a run resumable when they leave its body."""
@@ -34,6 +36,19 @@ class UnderWay:
     counts: bool
     flow: object
     submitted: bool
+
+
+class Numbers(dict[K, "count[int]"]):
+    """A counter for each key, made when it is first asked for. Threads that ask at once get the same one.
+
+    A ``defaultdict`` would not do. To make a counter may collect garbage, and a finalizer may let another
+    thread make one too. The last one would replace the other, and give its numbers again.
+    """
+
+    __slots__ = ()
+
+    def __missing__(self, key: K) -> "count[int]":
+        return self.setdefault(key, count())
 
 
 class Scope:
@@ -75,8 +90,8 @@ class Scope:
         self.parent = parent
         self.is_async = is_async
         self.home = home
-        self.counts: defaultdict[bytes, count[int]] = defaultdict(count)
-        self.ordinals: defaultdict[str, count[int]] = defaultdict(count)
+        self.counts: Numbers[bytes] = Numbers()
+        self.ordinals: Numbers[str] = Numbers()
         self.active: set[UnderWay] = set()
         self.alone: UnderWay | None = None
         self.draws = 0
@@ -99,8 +114,10 @@ class Scope:
         self.active.add(call)
         if len(self.active) > 1:
             call.concurrent = True
-            if before is not None:
-                before.concurrent = True
+            # ``home`` may have made a call since the first look, which did not see this one yet.
+            for other in (before, self.alone):
+                if other is not None:
+                    other.concurrent = True
 
     def ends(self, call: UnderWay) -> None:
         """*call* has ended."""

@@ -633,7 +633,7 @@ bug(
 bug(
     "overlap-one-sided",
     "of two calls that overlap, the first counts as sequential",
-    ("before.concurrent = True", "pass"),
+    ("other.concurrent = True", "pass"),
     tests="tests/engine/test_divergence_concurrent.py::test_a_call_that_another_one_has_overlapped_is_no_evidence",
 )
 bug(
