@@ -62,6 +62,8 @@ _holder: ContextVar[_Holder | None] = ContextVar("flowdsl_transaction", default=
 _QUICK = 0.001  # seconds: a commit that takes less may block an event loop that has nothing else to do
 _TRUSTED = 16  # after so many quick commits in a row, the next is expected to be quick too
 
+_LOOK = 0.02  # seconds between two looks of an event loop that waits for its turn
+
 _MOST = 1000  # callers that share a transaction
 _GOODBYE = 2.0  # seconds that the thread has to end
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0  # seconds between two tries while the storage is unavailable
@@ -227,8 +229,19 @@ class Committer:
                 yield transaction
             return
         self._refuse_within()
-        with self._turn, self.storage.transaction() as transaction:
-            yield transaction
+        self._take_turn()
+        try:
+            with self.storage.transaction() as transaction:
+                yield transaction
+        finally:
+            self._turn.release()
+
+    def _take_turn(self) -> None:
+        """Wait for the turn. Raises on an event loop that a transaction needs for its end."""
+        loop = asyncio._get_running_loop()
+        while not self._turn.acquire(timeout=-1 if loop is None else _LOOK):
+            if loop in self._needed:
+                raise _beside()
 
     @asynccontextmanager
     async def transaction_async(self) -> AsyncIterator[StepTransaction]:
@@ -281,12 +294,12 @@ class Committer:
         """Withdraw *request* and raise on an event loop that a transaction needs for its end: to block it
         would be to wait for ever. A transaction that begins now serves the request first."""
         loop = asyncio._get_running_loop()
-        if loop is not None and loop in self._needed and request in self._pending:
-            self._pending.remove(request)
-            raise StorageUnavailable(
-                "a blocking write on this event loop would wait for a transaction that ends on it: await the "
-                "async form, or write from another thread"
-            )
+        if loop is not None and loop in self._needed:
+            try:
+                self._pending.remove(request)
+            except ValueError:  # it was taken up meanwhile
+                return
+            raise _beside()
 
     def _nudge(self) -> None:
         if self._thread is None:
@@ -356,6 +369,13 @@ class Committer:
             if thread is not threading.current_thread():
                 thread.join(_GOODBYE)
             self._thread = None
+
+
+def _beside() -> StorageUnavailable:
+    return StorageUnavailable(
+        "a blocking write on this event loop would wait for a transaction that ends on it: await the "
+        "async form, or write from another thread"
+    )
 
 
 def _is_idle(loop: asyncio.AbstractEventLoop) -> bool:

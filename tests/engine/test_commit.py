@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from committing import Slow, keys, put, waiting
 
 from flowdsl import Runtime, step, workflow
 from flowdsl.core.records import Run, Step
-from flowdsl.engine.batch import Written
+from flowdsl.engine.batch import Request, Written
 from flowdsl.engine.commit import Committer
 from flowdsl.errors import StorageFull, StorageUnavailable
 from flowdsl.storage import MemoryStorage, SQLiteStorage
@@ -533,3 +534,42 @@ def test_a_blocking_write_beside_a_transaction_that_has_not_begun_is_stored(tmp_
         other.join(60)
         committer.close()
         assert {run.id for run in storage.list_runs()} == {"a", "b"}
+
+
+def test_a_blocking_write_that_a_transaction_takes_up_meanwhile_waits_for_it(tmp_path: Path):
+    """A blocking write is looked at for the last time just when a beginning transaction takes it up. It is
+    stored, and raises nothing."""
+
+    class TakenUp(deque[Request]):
+        def remove(self, request: Request) -> None:
+            super().remove(request)
+            request.succeed([])
+            request.open_gate()
+            super().remove(request)
+
+    async def main(committer: Committer) -> None:
+        async with committer.transaction_async():
+            committer._pending = TakenUp()
+            assert committer.commit([OpenRun(Run("b", "w", "k"), 0.0)]) == []
+
+    with SQLiteStorage(tmp_path / "flow.db") as storage:
+        committer = Committer(storage)
+        asyncio.run(main(committer))
+        committer.close()
+
+
+def test_a_blocking_transaction_beside_one_on_the_same_event_loop_is_refused(tmp_path: Path):
+    """A sync transaction raises on an event loop that another transaction needs for its end. It would wait for
+    ever."""
+
+    async def main(committer: Committer) -> None:
+        async with committer.transaction_async():
+            with pytest.raises(StorageUnavailable, match="on this event loop"), committer.transaction():
+                raise AssertionError
+        with committer.transaction():
+            pass
+
+    with SQLiteStorage(tmp_path / "flow.db") as storage:
+        committer = Committer(storage)
+        asyncio.run(main(committer))
+        committer.close()
