@@ -109,7 +109,7 @@ class Listener:
 
     def _listen(self, connection: "psycopg.Connection[Any]") -> None:
         heard = {note.payload for note in connection.notifies(timeout=0.5, stop_after=1)}
-        topics = [self._topics[key] for key in heard if key in self._topics]
+        topics = [topic for key in heard if (topic := self._topics.get(key)) is not None]
         if topics:
             self._changes.say(topics)
         self._renew(connection)
