@@ -10,6 +10,7 @@ The rules
     a durable call fails                    its failure is open, and belongs to the flow that called
     that flow begins another durable call   it has handled the failures that it saw
     somebody asks a future for its result   the failure belongs to the one who asked, from now on
+    gather(return_exceptions=True) ends     failures of its tasks belong to the one who called it
     the body of a step succeeds             the failures inside it were handled
     the body of a step ends with an error   failures that it saw are open if they stand in that error's chain
     that step is tried again                what is open inside it executes again
@@ -32,7 +33,7 @@ If you edit this
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from flowdsl.codecs.exceptions.handling import cause_of, context_of, exceptions_of, suppresses_context
 from flowdsl.engine.scope import Scope
@@ -63,6 +64,15 @@ class OpenFailures:
         if key in self.open:
             with self._lock:
                 self.open[key] = (self.open[key][0], flow)
+
+    def returned(self, tasks: Iterable[object], flow: object) -> None:
+        """The errors of *tasks* were given to *flow* as values."""
+        if not self.open:
+            return
+        with self._lock:
+            for key, (scope, whose) in self.open.items():
+                if any(whose is task for task in tasks):
+                    self.open[key] = (scope, flow)
 
     def begun(self, scope: Scope, flow: object) -> None:
         """*flow* begins a durable call in *scope*. The failures that it has seen were handled, and so was all

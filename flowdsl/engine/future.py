@@ -142,8 +142,11 @@ class StepFuture(Generic[T]):
 
     def _handed_over(self) -> None:
         """A failure now belongs to the flow of control that asked."""
-        call = self.call
-        if call is not None and self._future.done():
+        call, task = self.call, self.task
+        ended = self._future.done() or (
+            task is not None and task.done()
+        )  # its task tells the future a turn later
+        if call is not None and ended:
             call.run.failures.handed(call.key, control(call.frame.is_async))
 
     def _inline(self) -> T:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from flowdsl.core.keys import branch_scope
 from flowdsl.engine.execution import Frame, current
 from flowdsl.engine.future import StepFuture
-from flowdsl.engine.scope import Scope
+from flowdsl.engine.scope import Scope, control
 from flowdsl.engine.strays import branch_of
 from flowdsl.engine.user import Args, SomeClock, Value, Work
 
@@ -109,6 +109,8 @@ async def gather_async(frame: Frame | None, items: Args, return_exceptions: bool
         if task in done and error is not None:
             task.result()
     if return_exceptions:
+        if frame is not None:
+            frame.run.failures.returned(tasks, control(True))
         return [task.result() if error is None else error for task, error in zip(tasks, errors, strict=True)]
     return [task.result() for task in tasks]
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from flowdsl import aio, gather, step, workflow
+from flowdsl import Retry, aio, gather, step, workflow
 
 
 @step(retry=None)
@@ -81,3 +81,29 @@ def test_without_it_the_first_error_is_raised(runtime):
 
     with pytest.raises(ValueError, match="1 is odd"):
         w()
+
+
+@pytest.mark.parametrize("submitted", [True, False], ids=["futures", "branches"])
+def test_errors_that_came_as_values_are_not_executed_again(runtime, effects, submitted):
+    """A failed step whose error ``gather`` returned is replayed when the step around it is tried again."""
+
+    @step(retry=Retry(attempts=1))
+    async def refused(n):
+        effects("refused", n)
+        raise ValueError(n)
+
+    @step(retry=Retry(attempts=2, initial=0))
+    async def around():
+        calls = [refused.submit(n) if submitted else refused(n) for n in range(2)]
+        found = await aio.gather(*calls, return_exceptions=True)
+        if effects("around") < 2:
+            raise OSError("not yet")
+        return shown(found)
+
+    @workflow
+    async def w():
+        return await around()
+
+    assert asyncio.run(w()) == ["ValueError(0)", "ValueError(1)"]
+    assert effects.count("around") == 2
+    assert [effects.count("refused", n) for n in range(2)] == [1, 1]
