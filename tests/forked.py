@@ -243,7 +243,8 @@ def _import(modules: list[str]) -> None:
 if __name__ == "__main__":
     _folder, *_paths = sys.path
     _paths = [path for path in _paths if path not in os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-    del sys.path[0]  # the flowdsl that is installed is tested, as any started process would import it
+    # The installed flowdsl is found first, as any process would find it; at the end stands what tests import.
+    sys.path[:] = [*sys.path[1:], str(Path(__file__).parent.parent)]
     _import(sys.argv[2:])
     gc.freeze()
     _asked = _serve(socket.socket(fileno=int(sys.argv[1])))
