@@ -341,7 +341,15 @@ def histories(session: pytest.Pytester) -> Path:
     session.makepyfile(orders=RECORDED)
     code = "import orders, json; print(json.dumps(orders.recorded()))"
     done = forked.run(
-        [sys.executable, "-c", code], cwd=session.path, capture_output=True, text=True, check=True
+        [
+            sys.executable,
+            "-c",
+            "import sys; sys.dont_write_bytecode = True; " + code,
+        ],  # it soon has other code
+        cwd=session.path,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     folder = session.mkdir("recorded")
     (folder / "order.json").write_text(done.stdout)

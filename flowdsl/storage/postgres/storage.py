@@ -306,6 +306,7 @@ class PostgresStorage(PostgresReading):
         wanted = frozenset(topics)
         if wanted:
             if self._listener.learn(wanted, self._read_nothing):
+                self._changes.say(wanted)  # another thread may have looked before the wait was entered
                 return self._changes.version
             return self._changes.wait(seen, timeout, wanted)
         if timeout < _LOOK:

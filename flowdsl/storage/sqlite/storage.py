@@ -222,6 +222,7 @@ class SQLiteStorage(SQLiteReading):
         self._require_open()
         wanted = frozenset(topics)
         if wanted and self._pulses.learn(wanted, self._read_pulses):
+            self._changes.say(wanted)  # another thread may have looked before the pulse was read
             return self._changes.version
         watches = False
 

@@ -11,7 +11,7 @@ from flowdsl import Runtime, Schedule, step, wait_for, workflow
 from flowdsl.storage import MemoryStorage, open_storage
 from flowdsl.storage.base import PutSchedule, UpdateRun
 from flowdsl.storage.relay import RelayStorage
-from flowdsl.storage.topics import SCHEDULES_TOPIC
+from flowdsl.storage.topics import SCHEDULES_TOPIC, run_topic
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "storage"))
 from postgres_server import postgres_url
@@ -264,3 +264,20 @@ def test_a_pause_is_not_lost_to_a_worker_that_fires(storage):
         rt.storage.commit([PutSchedule(row, was=row)])
         (paused,) = rt.schedules.list()
         assert paused.paused
+
+
+def test_a_wait_that_another_one_entered_first_misses_nothing(storage):
+    """What happens after a look is seen by its wait, even if another thread entered the same wait in between."""
+
+    @workflow(id="w")
+    def w():
+        return wait_for("go")
+
+    elsewhere = storage if isinstance(storage, MemoryStorage) else open_storage(storage.url)
+    with elsewhere, Runtime(elsewhere) as other, Runtime(storage):
+        run = w.enqueue()
+        topics = [run_topic(run.id)]
+        before = storage.wait_for_change(0, 0)
+        other.signal(run.id, "go", 1)
+        storage.wait_for_change(before, 0, topics)  # the other thread
+        assert storage.wait_for_change(before, 5, topics) != before
