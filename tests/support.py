@@ -282,11 +282,7 @@ class Breaking(Relay):
 
 
 def python(
-    code: str,
-    *args: str,
-    cwd: Path | None = None,
-    check: bool = True,
-    **env: str,
+    code: str, *args: str, cwd: Path | None = None, check: bool = True, **env: str
 ) -> subprocess.CompletedProcess[str]:
     """Run *code* in a process of its own; its output. With *check*, it has to end well.
 

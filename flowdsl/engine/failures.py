@@ -69,9 +69,10 @@ class OpenFailures:
         """The errors of *tasks* were given to *flow* as values."""
         if not self.open:
             return
+        among = set(tasks)
         with self._lock:
             for key, (scope, whose) in self.open.items():
-                if any(whose is task for task in tasks):
+                if whose in among:
                     self.open[key] = (scope, flow)
 
     def begun(self, scope: Scope, flow: object) -> None:

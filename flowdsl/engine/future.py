@@ -143,9 +143,8 @@ class StepFuture(Generic[T]):
     def _handed_over(self) -> None:
         """A failure now belongs to the flow of control that asked."""
         call, task = self.call, self.task
-        ended = self._future.done() or (
-            task is not None and task.done()
-        )  # its task tells the future a turn later
+        # A task that has ended tells the future a turn of its loop later.
+        ended = self._future.done() or (task is not None and task.done())
         if call is not None and ended:
             call.run.failures.handed(call.key, control(call.frame.is_async))
 

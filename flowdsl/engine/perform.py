@@ -60,10 +60,7 @@ def perform(call: Call) -> Flow:
     except (Stopped, StorageError, RuntimeError) as error:
         return _crossing(call, error)
     finally:
-        if call.run.engine.virtual:
-            _leave_counted(call)
-        else:
-            call.scope.ends(call)
+        _leave(call)
 
 
 def perform_here(call: Call) -> Value:
@@ -78,10 +75,7 @@ def perform_here(call: Call) -> Value:
     except Forked as forked:
         error, value = forked.error, forked.value
     finally:
-        if call.run.engine.virtual:
-            _leave_counted(call)
-        else:
-            call.scope.ends(call)
+        _leave(call)
     if error is not None:
         try:
             raise error
@@ -147,9 +141,12 @@ def _enter_counted(call: Call, flow: object) -> None:
         run.engine.clock.leave()
 
 
-def _leave_counted(call: Call) -> None:
-    """*call* has ended, and a virtual clock counts it no more."""
+def _leave(call: Call) -> None:
+    """*call* has ended. A virtual clock counts it no more."""
     run, scope = call.run, call.scope
+    if not run.engine.virtual:
+        scope.ends(call)
+        return
     with run.lock:
         scope.ends(call)
         if call.counts and _counted_once(scope.active):
