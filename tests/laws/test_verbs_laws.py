@@ -98,6 +98,7 @@ FOUND = [
     ("return", (("submitted", (("in_vain",), ("started", (("sleep",),)))),)),
     ("retry", (("lost_child", (("branches", (("get",), ("step",))),)), ("silent",))),
     ("return", (("schedule",), ("step",), ("flaky",))),
+    ("return", (("nested", (("mapped", (("handled",), ("doubt",), ("asked",))),)),)),
 ]
 """Programs that once broke a law, or by which a planted bug was noticed."""
 

@@ -212,13 +212,18 @@ async def map_async(
         failures = [one for one in done if _has_failed(one)]  # asking for each marks it as seen
         failed = failed or (bool(failures) and not return_exceptions)
     found = []
+    cancelled: StepFuture[Value] | None = None
     for future in futures:
         future.is_seen()
-        if not future.cancelled():
+        if future.cancelled():
+            cancelled = cancelled or future
+        else:
             try:
                 found.append(await future)
             except Exception as error:  # an error of the user's, to be returned
                 if not return_exceptions:
                     raise
                 found.append(error)
+    if cancelled is not None:  # no other one has failed, so it was the run that stopped
+        await cancelled
     return found

@@ -70,6 +70,39 @@ def test_raise_stops_the_run_and_a_person_decides(storage, flavour: Flavour, eff
     assert not {"step_error", "run_fail", "step_retry"} & set(hooks.names())
 
 
+def test_map_with_a_call_in_doubt_gives_no_shorter_list(storage, flavour: Flavour, effects: Effects):
+    """If one call of ``map`` is in doubt, the run stops. The step that called ``map`` does not get the results of
+    the others alone."""
+
+    @flavour.step(in_doubt="raise")
+    def pay(n):
+        if effects("pay", n) == 1 and n == 1:
+            storage_of_the_process.dead = True
+            raise Crash
+        return n
+
+    @flavour.step
+    def pay_all():
+        return (yield pay.map(range(3)))
+
+    @flavour.workflow(id="doubt")
+    def w():
+        return (yield pay_all())
+
+    die(flavour, storage, w)
+    with Runtime(storage, clock=VirtualClock()) as rt:
+        with pytest.raises(StepOutcomeUnknown):
+            flavour.call(w)
+        steps = rt.run("doubt").steps()
+        assert not [one for one in steps if one.path.endswith("pay_all") and one.status == "completed"]
+        for one in steps:
+            if one.status == "pending" and one.path.endswith(
+                ".pay"
+            ):  # the others may have been under way too
+                rt.resolve("doubt", one.key, result=int(one.args[-1]))
+        assert flavour.call(w) == [0, 1, 2]
+
+
 def test_a_failed_attempt_is_not_in_doubt(storage, flavour: Flavour, effects: Effects):
     """A crash in the wait between two attempts leaves no doubt, because the last attempt is known to have
     failed."""
