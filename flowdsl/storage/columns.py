@@ -38,6 +38,7 @@ __all__ = [
     "RUN_COLUMNS",
     "SIGNAL_COLUMNS",
     "Head",
+    "Row",
     "StoredRun",
     "attention_of",
     "counts_of",

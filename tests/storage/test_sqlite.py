@@ -29,6 +29,8 @@ from flowdsl.storage.base import (
     UpdateRun,
 )
 from flowdsl.storage.sqlite import statements as sql
+from flowdsl.storage.sqlite.read_statements import ReadStatements as reads
+from flowdsl.storage.sqlite.read_statements import attention
 from flowdsl.testing.storage.samples import a_run, a_step, full_memo, full_step, open_run
 
 
@@ -243,7 +245,7 @@ def test_nothing_is_searched_by_walking(storage: SQLiteStorage) -> None:
     """Each statement finds its rows by an index, and lists come in the order of an index."""
     statements: dict[str, Any] = {
         name: value
-        for name, value in vars(sql).items()
+        for name, value in (*vars(sql).items(), *vars(reads).items())
         if isinstance(value, str)
         and not name.startswith("_")  # a part of statements
         and value.strip().startswith(("SELECT", "INSERT", "UPDATE", "DELETE", "REPLACE"))
@@ -258,18 +260,18 @@ def test_nothing_is_searched_by_walking(storage: SQLiteStorage) -> None:
         RunFilter(after="r", limit=1),
         RunFilter(created_after=1.0, created_before=2.0),
     ):
-        statements[str(where)] = sql.list_runs(where, False)[0]
+        statements[str(where)] = reads.list_runs(where, False)[0]
     for unread in (True, False):
-        statements[f"signals {unread}"] = sql.list_signals("r", "go", unread, 0, 1, True)[0]
-    statements |= {"attention": sql.attention(8), "run_heads": sql.run_heads(8)}
+        statements[f"signals {unread}"] = reads.list_signals("r", "go", unread, 0, 1, True)[0]
+    statements |= {"attention": attention(8), "run_heads": sql.run_heads(8)}
     queued = "coalesce(queue, 'default') IN (?)"
     for name, template in statements.items():
         statement = template.replace("{queues}", queued)
         if name in (
             "HIGHEST_EPOCH",
-            "LIST_QUEUES",
-            "LIST_SCHEDULES",
-            "LIST_WORKERS",
+            "list_queues",
+            "list_schedules",
+            "list_workers",
         ):  # all of few, or of clear()
             continue
         numbered = [int(number) for number in re.findall(r"\?(\d)", statement)]
@@ -277,7 +279,7 @@ def test_nothing_is_searched_by_walking(storage: SQLiteStorage) -> None:
         plan = writer(storage).execute(f"EXPLAIN QUERY PLAN {statement}", [None] * marks).fetchall()
         walks = [line for *_, line in plan if line.startswith("SCAN") and not line.endswith(_NO_TABLE)]
         assert not walks, (name, plan)
-        if "limit=1" in name or name == "LIST_STEPS":
+        if "limit=1" in name or name == "list_steps":
             assert not [line for *_, line in plan if "TEMP B-TREE" in line], (name, plan)
 
 

@@ -2,7 +2,23 @@
 
 from typing import Any, LiteralString
 
-__all__ = ["NOW", "QUEUED", "Sql", "assigned", "marks", "names", "ours", "quoted", "schema_text"]
+from flowdsl.core.records import Step
+
+__all__ = [
+    "NOW",
+    "QUEUED",
+    "STEP_COLUMNS",
+    "Sql",
+    "assigned",
+    "marks",
+    "names",
+    "ours",
+    "quoted",
+    "schema_text",
+]
+
+STEP_COLUMNS = [name for name in Step._fields if name not in ("run_id", "seq")]
+"""The columns of a step, but for its run and number."""
 
 Sql = LiteralString
 """Text that no caller has a part in; the driver's types take no other."""

@@ -10,8 +10,7 @@ from flowdsl.core.records import Step
 from flowdsl.core.status import StepStatus
 from flowdsl.errors import CorruptPayload, StorageError
 from flowdsl.storage.outcomes import Unstorable
-from flowdsl.storage.postgres.fragments import Sql
-from flowdsl.storage.postgres.statements import STEP_COLUMNS
+from flowdsl.storage.postgres.fragments import STEP_COLUMNS, Sql
 
 __all__ = [
     "REFUSED",

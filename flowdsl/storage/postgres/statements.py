@@ -1,36 +1,31 @@
-"""All SQL of the PostgreSQL storage, for one schema.
+"""The SQL of what the PostgreSQL storage writes, and reads for it, for one schema.
 
 Statements hold only placeholders. They are put together from names in this module and the quoted name of the
 schema, never from what a caller gave. Names are qualified, because a pooler forgets the search path.
 """
 
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
 from flowdsl.core.records import (
     Memo,
     QueueRow,
-    RunFilter,
     ScheduleRow,
-    Step,
     WorkerRow,
     fields_of,
 )
-from flowdsl.core.status import RunStatus
-from flowdsl.storage.columns import ITEM_COLUMNS, NEW_SIGNAL, RUN_COLUMNS, SIGNAL_COLUMNS, tag_items
+from flowdsl.storage.columns import ITEM_COLUMNS, NEW_SIGNAL, RUN_COLUMNS
 from flowdsl.storage.postgres.claim_statements import ClaimStatements
-from flowdsl.storage.postgres.fragments import NOW, Sql, assigned, marks, names, ours, quoted
+from flowdsl.storage.postgres.fragments import NOW, STEP_COLUMNS, Sql, assigned, marks, names, ours, quoted
+from flowdsl.storage.postgres.read_statements import ReadStatements
 
-__all__ = ["STEP_COLUMNS", "Statements"]
+__all__ = ["Statements"]
 
-STEP_COLUMNS = [name for name in Step._fields if name not in ("run_id", "seq")]
 _ARRAYS = {
     "occurrence": "bigint", "ordinal": "bigint", "attempts": "bigint", "payload": "bytea", "draws": "bigint",
     "created_at": "double precision", "completed_at": "double precision", "concurrent": "boolean", "seal":
     "bytea",
 }  # fmt: skip
-_UPPER, _LOWER = "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz"
 
 
 class Statements:
@@ -39,17 +34,17 @@ class Statements:
     def __init__(self, schema: str) -> None:
         s: Sql = quoted(schema)
         self.schema: Sql = s
-        run_of = f"(SELECT no FROM {s}.runs WHERE id = %s AND NOT pruned)"
-        self._steps(s, run_of)
+        self._steps(s)
         self._runs(s)
+        self.reads = ReadStatements(schema)
         self.claims = ClaimStatements(schema)
         self._queues(s)
         self._lives(s)
-        self._messages(s, run_of)
+        self._messages(s)
         self._rows(s)
         self._waits(s)
 
-    def _steps(self, s: Sql, run_of: Sql) -> None:
+    def _steps(self, s: Sql) -> None:
         steps = names(STEP_COLUMNS)
         # Steps. One statement locks the run, checks its epoch and appends. It may have to wait for another
         # one that appends too. Then its number is taken, and it is sent again.
@@ -87,11 +82,6 @@ class Statements:
         self.keep_last: Sql = f"UPDATE {s}.runs SET base = greatest(base, %s) WHERE no = %s"
         self.drop_steps: Sql = f"DELETE FROM {s}.steps WHERE run = %s AND key = ANY(%s)"
         self.drop_steps_of_run: Sql = f"DELETE FROM {s}.steps WHERE run = %s"
-        self.get_step: Sql = f"""
-            SELECT seq, {steps} FROM {s}.steps WHERE run = {run_of} AND key = %s ORDER BY seq DESC LIMIT 1"""
-        self.list_steps: Sql = f"""
-            SELECT seq, {steps} FROM {s}.steps WHERE run = {run_of} AND seq > %s ORDER BY seq LIMIT %s"""
-        self.list_steps_bare: Sql = self.list_steps.replace('"payload"', "NULL::bytea")
 
     def _runs(self, s: Sql) -> None:
         runs = names(RUN_COLUMNS)
@@ -105,7 +95,6 @@ class Statements:
             SELECT id, {head} FROM {s}.runs WHERE id = ANY(%s) AND NOT pruned ORDER BY id FOR NO KEY UPDATE"""
         self.lock_keys: Sql = "SELECT pg_advisory_xact_lock(k) FROM unnest(%s::bigint[]) k ORDER BY k"
         self.lock_run: Sql = f"SELECT {head} FROM {s}.runs WHERE id = %s AND NOT pruned FOR NO KEY UPDATE"
-        self.get_run: Sql = f"SELECT {runs} FROM {s}.runs WHERE id = %s AND NOT pruned"
         self.run_by_id: Sql = f"SELECT no, nonce, {runs} FROM {s}.runs WHERE id = %s"
         by_nonce = "nonce = %s AND nonce <> '' AND owner IS NOT DISTINCT FROM %s AND key = %s"
         self.run_by_nonce: Sql = f"SELECT {runs} FROM {s}.runs WHERE {by_nonce}"
@@ -128,13 +117,8 @@ class Statements:
             ORDER BY number LIMIT %s"""
 
     def _queues(self, s: Sql) -> None:
-        # What the limits of queues count, and what waits in them.
+        # What waits in a queue.
         runs = names(RUN_COLUMNS)
-        self.queue_counts: Sql = f"""
-            SELECT queue, count(*) FILTER (WHERE status = 'pending'),
-                count(*) FILTER (WHERE status = 'running'), min(created_at) FILTER (WHERE status = 'pending')
-            FROM {s}.runs WHERE status IN ('pending', 'running') AND NOT pruned AND queue IS NOT NULL
-            GROUP BY queue"""
         self.same_work: Sql = f"""
             SELECT nonce, {runs} FROM {s}.runs
             WHERE dedup = %s AND workflow = %s AND queue IS NOT DISTINCT FROM %s
@@ -143,11 +127,6 @@ class Statements:
     def _lives(self, s: Sql) -> None:
         # Questions about living runs, and their leases and tags.
         self.pulse: Sql = f"UPDATE {s}.runs SET pulse = pulse + 1 WHERE no = %s"
-        self.pulses: Sql = f"SELECT id, pulse FROM {s}.runs WHERE NOT pruned AND id = ANY(%s)"
-        self.attention: Sql = f"""
-            SELECT id, epoch, status, cancel_requested,
-                (SELECT count(*) FROM {s}.signals WHERE run = runs.no AND taken_by IS NULL)
-            FROM {s}.runs WHERE NOT pruned AND id = ANY(%s)"""
         # All leases that an owner renews.
         self.renew: Sql = f"""
             WITH r AS MATERIALIZED (
@@ -166,14 +145,8 @@ class Statements:
         tables = ("runs", "run_tags", "steps", "signals", "items", "memos", "queues", "schedules", "workers")
         self.clear: list[Sql] = [f"DELETE FROM {s}.{table}" for table in tables]
 
-    def _messages(self, s: Sql, run_of: Sql) -> None:
+    def _messages(self, s: Sql) -> None:
         # Messages and items.
-        signals = names(SIGNAL_COLUMNS)
-        self._signals: Sql = f"SELECT {signals} FROM {s}.signals WHERE run = {run_of} AND seq > %s"
-        self._signals_bare: Sql = self._signals.replace('"payload"', "''::bytea").replace(
-            '"reply"', "NULL::bytea"
-        )
-        self.get_signal: Sql = f"SELECT {signals} FROM {s}.signals WHERE run = {run_of} AND id = %s"
         self.add_signal: Sql = f"""
             INSERT INTO {s}.signals (run, {names(NEW_SIGNAL)}) VALUES ({marks(len(NEW_SIGNAL) + 1)})
             RETURNING seq"""
@@ -194,18 +167,9 @@ class Statements:
             INSERT INTO {s}.items (run, {names(ITEM_COLUMNS)}) VALUES ({marks(len(ITEM_COLUMNS) + 1)})
             ON CONFLICT DO NOTHING RETURNING n"""
         self.drop_items: Sql = f"DELETE FROM {s}.items WHERE run = %s"
-        items = f"SELECT {names(ITEM_COLUMNS)} FROM {s}.items WHERE run = {run_of} AND channel = %s"
-        self.list_items: Sql = f"{items} AND n > %s ORDER BY n LIMIT %s"
-        self.last_item: Sql = f"{items} ORDER BY n DESC LIMIT 1"
-        self.list_channels: Sql = f"""
-            SELECT channel, count(*) FROM {s}.items WHERE run = {run_of} GROUP BY channel ORDER BY channel"""
 
     def _rows(self, s: Sql) -> None:
         # Memos, queues, schedules and workers.
-        self.get_memo: Sql = f"SELECT {names(list(fields_of(Memo)))} FROM {s}.memos WHERE key = %s"
-        self.list_memos: Sql = (
-            f"SELECT {names(list(fields_of(Memo)))} FROM {s}.memos WHERE key > %s ORDER BY key LIMIT %s"
-        )
         self.put_memo: Sql = self._put("memos", Memo)
         self.drop_memo: Sql = f"DELETE FROM {s}.memos WHERE key = %s"
         self.put_queue: Sql = self._put("queues", QueueRow)
@@ -218,9 +182,6 @@ class Statements:
         self.drop_queue: Sql = f"DELETE FROM {s}.queues WHERE name = %s"
         self.drop_schedule: Sql = f"DELETE FROM {s}.schedules WHERE name = %s"
         self.drop_worker: Sql = f"DELETE FROM {s}.workers WHERE id = %s"
-        self.list_queues: Sql = self._all("queues", QueueRow)
-        self.list_schedules: Sql = self._all("schedules", ScheduleRow)
-        self.list_workers: Sql = self._all("workers", WorkerRow)
 
     def _waits(self, s: Sql) -> None:
         # Waiting.
@@ -239,10 +200,6 @@ class Statements:
         return f"""
             INSERT INTO {self.schema}.{table} ({names(columns)}) VALUES ({marks(len(columns))})
             ON CONFLICT ({names([first])}) DO UPDATE SET {sets}"""
-
-    def _all(self, table: Sql, row: type[Any]) -> Sql:
-        columns = list(fields_of(row))
-        return f"SELECT {names(columns)} FROM {self.schema}.{table} ORDER BY {names(columns[:1])}"
 
     @lru_cache(maxsize=512)  # noqa: B019 - one object for each schema
     def update_run(self, columns: tuple[str, ...]) -> Sql:
@@ -281,62 +238,3 @@ class Statements:
         table, where = places[kind]
         same = ours("".join(f' AND "{name}" IS NOT DISTINCT FROM %s' for name in fields))
         return f"UPDATE {s}.{table} SET {assigned(fields)} WHERE {where}{same} RETURNING 1"
-
-    def list_signals(
-        self, run_id: str, name: str | None, unread: bool, after: int, limit: int | None, payloads: bool
-    ) -> tuple[Sql, list[Any]]:
-        """Statement and values for ``Storage.list_signals``."""
-        sql, values = (self._signals if payloads else self._signals_bare), [run_id, after]
-        if name is not None:
-            sql += " AND name = %s"
-            values.append(name)
-        if unread:
-            sql += " AND taken_by IS NULL"
-        return sql + " ORDER BY seq LIMIT %s", [*values, limit]
-
-    def list_runs(self, where: RunFilter, payloads: bool) -> tuple[Sql, list[Any]]:
-        """Statement and values for ``Storage.list_runs``."""
-        s = self.schema
-        terms: list[Sql] = ["pruned" if where.pruned else "NOT pruned"]
-        values: list[Any] = []
-
-        def term(text: Sql, *given: Any) -> None:
-            terms.append(text)
-            values.extend(given)
-
-        if where.status:
-            term("status = ANY(%s)", [RunStatus(status).value for status in where.status])
-        for name in ("workflow", "key", "parent"):
-            if getattr(where, name) is not None:
-                term(f"{name} = %s", getattr(where, name))
-        if where.owner:
-            term("owner = ANY(%s)", list(where.owner))
-        for tag, value in tag_items(where.tags):
-            tagged = f"EXISTS (SELECT FROM {s}.run_tags t WHERE t.run = runs.no AND t.name = %s"
-            if isinstance(where.tags, Mapping):
-                term(f"{tagged} AND t.value = %s)", tag, value)
-            else:
-                term(f"{tagged})", tag)
-        if where.created_after is not None:
-            term("created_at >= %s", where.created_after)
-        if where.created_before is not None:
-            term("created_at < %s", where.created_before)
-        if where.text:
-            lower = f"translate({{}}, '{_UPPER}', '{_LOWER}')"
-            has = f"position({lower.format('%s')} in {lower}) > 0"
-            tags = f"EXISTS (SELECT FROM {s}.run_tags t WHERE t.run = runs.no AND ({{}} OR {{}}))"
-            tags = tags.format(has.format("t.name"), has.format("coalesce(t.value, '')"))
-            term(f"({has.format('id')} OR {has.format('workflow')} OR {tags})", *[where.text] * 4)
-        if where.after is not None:
-            side = "<" if where.newest_first else ">"
-            term(
-                f"(created_at, id) {side} (SELECT created_at, id FROM {s}.runs WHERE id = %s AND {terms[0]})",
-                where.after,
-            )
-        order = "created_at DESC, id DESC" if where.newest_first else "created_at, id"
-        columns = names(RUN_COLUMNS)
-        if not payloads:
-            columns = columns.replace('"args"', "''::bytea")
-            columns = columns.replace('"result"', "NULL::bytea").replace('"error"', "NULL::bytea")
-        sql = f"SELECT {columns} FROM {s}.runs WHERE {' AND '.join(terms)} ORDER BY {order} LIMIT %s"
-        return sql, [*values, where.limit]

@@ -286,7 +286,7 @@ class PostgresStorage(PostgresReading):
 
     # Reading -----------------------------------------------------------------------------------------------
 
-    def _read(self, statement: Sql, values: Sequence[Any]) -> list[Row]:
+    def _read(self, statement: Sql, values: Sequence[Any], of: str = "") -> list[Row]:
         self._require_open()
         if not all(is_text(value) for value in values if isinstance(value, str)):
             return []  # no row holds such a text, because writing it is refused
@@ -322,7 +322,7 @@ class PostgresStorage(PostgresReading):
 
     def _read_pulses(self, run_ids: list[str]) -> list[tuple[str, int]]:
         ids = [run_id for run_id in run_ids if is_text(run_id)]
-        return [(row[0], row[1]) for row in self._read(self._sql.pulses, (ids,))]
+        return [(row[0], row[1]) for row in self._read(self._sql.reads.pulses, (ids,))]
 
     def _new_listener(self) -> Listener:
         connect = self._connections.connect

@@ -25,6 +25,7 @@ from flowdsl.storage.operations import ClaimNext
 from flowdsl.storage.outcomes import Claimed
 from flowdsl.storage.sqlite import claim_statements as claims
 from flowdsl.storage.sqlite import statements as sql
+from flowdsl.storage.sqlite.read_statements import ReadStatements
 from flowdsl.storage.sqlite.transaction import Transaction
 
 __all__ = ["claim_next"]
@@ -97,7 +98,7 @@ def _pending(
 ) -> list[int]:
     """The numbers of the pending runs that *op* takes, *limit* at most. Most claims find them among the first
     that are due. If these do not do, and there are more, the first runs of all lanes are looked at."""
-    queues = {row[0]: queue_of(QueueRow(*row)) for row in execute(sql.LIST_QUEUES).fetchall()}
+    queues = {row[0]: queue_of(QueueRow(*row)) for row in execute(ReadStatements.list_queues).fetchall()}
     rooms = Rooms(queues, _taken(execute, queues, now), owner=op.owner, now=now)
 
     def may_be_ours(workflow: str, version: str, queue: str) -> bool:

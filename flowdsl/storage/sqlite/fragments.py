@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-__all__ = ["chunks_of", "limited", "marks", "names"]
+__all__ = ["chunks_of", "marks", "names"]
 
 
 def names(columns: Sequence[str]) -> str:
@@ -13,11 +13,6 @@ def names(columns: Sequence[str]) -> str:
 def marks(count: int) -> str:
     """Placeholders for *count* values."""
     return ", ".join("?" * count)
-
-
-def limited(limit: int | None) -> int:
-    """*limit* for ``LIMIT``."""
-    return -1 if limit is None else limit
 
 
 def chunks_of(ids: Iterable[str]) -> list[list[str]]:

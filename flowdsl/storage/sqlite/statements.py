@@ -1,4 +1,4 @@
-"""All SQL of the SQLite storage.
+"""The SQL of what the SQLite storage writes, and reads for it.
 
 Statements hold placeholders only. They are put together from the names in this module, never from what a
 caller gave.
@@ -7,27 +7,22 @@ In the database a step's ``seq`` is ``runs.no << 32 | n``. So the steps of a run
 the table's one b-tree. Outside the database, ``n`` is called ``seq``.
 """
 
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
 from flowdsl.core.records import (
     QueueRow,
-    RunFilter,
     ScheduleRow,
     Step,
     WorkerRow,
     fields_of,
 )
-from flowdsl.core.status import RunStatus
 from flowdsl.storage.columns import (
     ITEM_COLUMNS,
     MEMO_COLUMNS,
     RUN_COLUMNS,
-    SIGNAL_COLUMNS,
-    tag_items,
 )
-from flowdsl.storage.sqlite.fragments import limited, marks, names
+from flowdsl.storage.sqlite.fragments import marks, names
 
 __all__: list[str] = []
 
@@ -67,15 +62,6 @@ KEEP_LAST = "UPDATE runs SET base = ? & 4294967295 WHERE no = ?"
 DROP_STEP = f"DELETE FROM steps WHERE {_RANGE} AND key = ?"
 DROP_STEPS_OF_RUN = f"DELETE FROM steps WHERE {_RANGE}"
 
-_RUN_OF = "(SELECT no FROM runs WHERE id = ?1 AND pruned = 0)"
-GET_STEP = f"""
-    SELECT seq & 4294967295, {names(STEP_COLUMNS)} FROM steps
-    WHERE seq > {_RUN_OF} << 32 AND seq < ({_RUN_OF} + 1) << 32 AND key = ?2 ORDER BY seq DESC LIMIT 1"""
-_STEPS = f"""
-    FROM steps WHERE seq > {_RUN_OF} << 32 | ?2 AND seq < ({_RUN_OF} + 1) << 32 ORDER BY seq LIMIT ?3"""
-LIST_STEPS = f"SELECT seq & 4294967295, {names(STEP_COLUMNS)} {_STEPS}"
-LIST_STEPS_BARE = LIST_STEPS.replace('"payload"', "NULL")
-
 # Runs -------------------------------------------------------------------------------------------------------
 
 _HEAD = f"no, epoch, status, {_LAST}"
@@ -92,7 +78,6 @@ HIGHEST_SOUND_NUMBER = """
     SELECT max(number) FROM runs
     WHERE key = ? AND typeof(number) = 'integer' AND number < 4611686018427387904"""
 PULSE = "UPDATE runs SET pulse = pulse + 1 WHERE no = ?"
-GET_RUN = f"SELECT {names(RUN_COLUMNS)} FROM runs WHERE id = ? AND pruned = 0"
 
 _LIVE = "FROM runs WHERE number IS NOT NULL AND status IN ('pending', 'running') AND key = ?"
 LIVE_UNOWNED = f"SELECT number, no {_LIVE} AND owner IS NULL ORDER BY number LIMIT ?"
@@ -103,10 +88,6 @@ FAILED_RETRYABLE = f"SELECT number, no {_FAILED} ORDER BY number LIMIT ?"
 _ANY_LIVE = _LIVE.replace("FROM runs", "FROM runs INDEXED BY runs_live")  # else it reads all of the key
 MAY_CONTINUE = f"SELECT EXISTS (SELECT 1 {_ANY_LIVE}) OR EXISTS (SELECT 1 {_FAILED})"
 
-QUEUE_COUNTS = """
-    SELECT queue, sum(status = 'pending'), sum(status = 'running'),
-        min(CASE WHEN status = 'pending' THEN created_at END)
-    FROM runs WHERE status IN ('pending', 'running') AND pruned = 0 AND queue IS NOT NULL GROUP BY queue"""
 SAME_WORK = f"""
     SELECT nonce, {names(RUN_COLUMNS)} FROM runs
     WHERE dedup = ? AND workflow = ? AND queue IS ? AND status IN ('pending', 'running') AND pruned = 0
@@ -161,86 +142,6 @@ def run_heads(count: int) -> str:
     return f"SELECT id, {_HEAD} FROM runs WHERE pruned = 0 AND id IN ({marks(count)})"
 
 
-@lru_cache(maxsize=8)
-def pulses(count: int) -> str:
-    """The statement that reads the pulse of *count* runs."""
-    return f"SELECT id, pulse FROM runs WHERE pruned = 0 AND id IN ({marks(count)})"
-
-
-@lru_cache(maxsize=8)
-def attention(count: int) -> str:
-    """The statement that reads what *count* runs must notice."""
-    return f"""
-        SELECT id, epoch, status, cancel_requested,
-            (SELECT count(*) FROM signals WHERE run = runs.no AND taken_by IS NULL)
-        FROM runs WHERE pruned = 0 AND id IN ({marks(count)})"""
-
-
-def list_runs(where: RunFilter, payloads: bool) -> tuple[str, list[Any]]:
-    """Statement and values for ``Storage.list_runs``."""
-    terms = [f"pruned = {where.pruned:d}"]
-    values: list[Any] = []
-
-    def term(text: str, *given: Any) -> None:
-        terms.append(text)
-        values.extend(given)
-
-    if where.status:
-        statuses = [RunStatus(status).value for status in where.status]
-        term(f"status IN ({marks(len(statuses))})", *statuses)
-    for name in ("workflow", "key", "parent"):
-        if getattr(where, name) is not None:
-            term(f"{name} = ?", getattr(where, name))
-    if where.owner:
-        term(f"owner IN ({marks(len(where.owner))})", *where.owner)
-    for tag, value in tag_items(where.tags):
-        if isinstance(where.tags, Mapping):
-            term("no IN (SELECT run FROM run_tags WHERE name = ? AND value = ?)", tag, value)
-        else:
-            term("no IN (SELECT run FROM run_tags WHERE name = ?)", tag)
-    if where.created_after is not None:
-        term("created_at >= ?", where.created_after)
-    if where.created_before is not None:
-        term("created_at < ?", where.created_before)
-    if where.text:
-        term(_HAS_TEXT, *[_pattern(where.text)] * 4)
-    if where.after is not None:
-        side = "<" if where.newest_first else ">"
-        term(
-            f"(created_at, id) {side} (SELECT created_at, id FROM runs WHERE id = ? AND {terms[0]})",
-            where.after,
-        )
-    order = "created_at DESC, id DESC" if where.newest_first else "created_at, id"
-    columns = names(RUN_COLUMNS) if payloads else _BARE_RUN
-    sql = f"SELECT {columns} FROM runs WHERE {' AND '.join(terms)} ORDER BY {order} LIMIT ?"
-    return sql, [*values, limited(where.limit)]
-
-
-_BARE_RUN = names(RUN_COLUMNS).replace('"args"', "x''").replace('"result"', "NULL").replace('"error"', "NULL")
-# LIKE knows the letters of ASCII, as the contract wants it. Each part reads only an index, and the workflows
-# one by one. Rows of runs are read only for what was found.
-_HAS_TEXT = """
-    no IN (
-        SELECT no FROM runs WHERE id LIKE ? ESCAPE '\\'
-        UNION ALL
-        SELECT no FROM runs WHERE workflow IN (
-            WITH RECURSIVE known(name) AS (
-                SELECT min(workflow) FROM runs
-                UNION ALL
-                SELECT (SELECT min(workflow) FROM runs WHERE workflow > name) FROM known
-                WHERE name IS NOT NULL)
-            SELECT name FROM known WHERE name LIKE ? ESCAPE '\\')
-        UNION ALL
-        SELECT run FROM run_tags WHERE name LIKE ? ESCAPE '\\' OR value LIKE ? ESCAPE '\\')"""
-
-
-def _pattern(text: str) -> str:
-    """The pattern for LIKE that fits a text which contains *text*."""
-    for char in "\\%_":
-        text = text.replace(char, "\\" + char)
-    return f"%{text}%"
-
-
 # Messages, items, memos -------------------------------------------------------------------------------------
 
 SAME_SIGNAL = """
@@ -254,38 +155,11 @@ REPLY = """
     WHERE run = ? AND id = ?"""
 DROP_SIGNALS = "DELETE FROM signals WHERE run = ?"
 DROP_TAKEN = "DELETE FROM signals WHERE run = ? AND taken_by IS NOT NULL AND NOT asked"
-GET_SIGNAL = f"SELECT {names(SIGNAL_COLUMNS)} FROM signals WHERE run = {_RUN_OF} AND id = ?2"
-_SIGNALS = "FROM signals WHERE run = (SELECT no FROM runs WHERE id = ? AND pruned = 0) AND seq > ?"
-_BARE_SIGNAL = names(SIGNAL_COLUMNS).replace('"payload"', "x''").replace('"reply"', "NULL")
-
-
-def list_signals(
-    run_id: str, name: str | None, unread: bool, after: int, limit: int | None, payloads: bool
-) -> tuple[str, list[Any]]:
-    """Statement and values for ``Storage.list_signals``."""
-    columns = names(SIGNAL_COLUMNS) if payloads else _BARE_SIGNAL
-    sql, values = f"SELECT {columns} {_SIGNALS}", [run_id, after]
-    if name is not None:
-        sql += " AND name = ?"
-        values.append(name)
-    if unread:
-        sql += " AND taken_by IS NULL"
-    return sql + " ORDER BY seq LIMIT ?", [*values, limited(limit)]
-
-
 HAS_ITEM = "SELECT 1 FROM items WHERE run = ? AND channel = ? AND n = ?"
 ADD_ITEM = f"INSERT INTO items (run, {names(ITEM_COLUMNS)}) VALUES (?, {marks(len(ITEM_COLUMNS))})"
 DROP_ITEMS = "DELETE FROM items WHERE run = ?"
-_ITEMS = f"SELECT {names(ITEM_COLUMNS)} FROM items WHERE run = {_RUN_OF} AND channel = ?2"
-LIST_ITEMS = f"{_ITEMS} AND n > ?3 ORDER BY n LIMIT ?4"
-LAST_ITEM = f"{_ITEMS} ORDER BY n DESC LIMIT 1"
-LIST_CHANNELS = f"SELECT channel, count(*) FROM items WHERE run = {_RUN_OF} GROUP BY channel ORDER BY channel"
-
 PUT_MEMO = f"REPLACE INTO memos ({names(MEMO_COLUMNS)}) VALUES ({marks(len(MEMO_COLUMNS))})"
 DROP_MEMO = "DELETE FROM memos WHERE key = ?"
-GET_MEMO = f"SELECT {names(MEMO_COLUMNS)} FROM memos WHERE key = ?"
-LIST_MEMOS = f"SELECT {names(MEMO_COLUMNS)} FROM memos WHERE key > ? ORDER BY key LIMIT ?"
-
 _REWRITTEN = {
     "run": "UPDATE runs SET {} WHERE id = ?",
     "step": "UPDATE steps SET {} WHERE seq = (SELECT no FROM runs WHERE id = ? AND pruned = 0) << 32 | ?",
@@ -314,20 +188,14 @@ def _put(table: str, row: type[Any]) -> str:
     return f"REPLACE INTO {table} ({names(columns)}) VALUES ({marks(len(columns))})"
 
 
-def _all(table: str, row: type[Any]) -> str:
-    columns = list(fields_of(row))
-    return f'SELECT {names(columns)} FROM {table} ORDER BY "{columns[0]}"'
-
-
 PUT_QUEUE = _put("queues", QueueRow)
 HAS_QUEUE = "SELECT 1 FROM queues WHERE name = ?"
 DROP_QUEUE = "DELETE FROM queues WHERE name = ?"
-LIST_QUEUES = _all("queues", QueueRow)
+
 PUT_SCHEDULE = _put("schedules", ScheduleRow)
 GET_SCHEDULE = f"SELECT {names(list(fields_of(ScheduleRow)))} FROM schedules WHERE name = ?"
 HAS_SCHEDULE = "SELECT 1 FROM schedules WHERE name = ?"
 DROP_SCHEDULE = "DELETE FROM schedules WHERE name = ?"
-LIST_SCHEDULES = _all("schedules", ScheduleRow)
+
 PUT_WORKER = _put("workers", WorkerRow)
 DROP_WORKER = "DELETE FROM workers WHERE id = ?"
-LIST_WORKERS = _all("workers", WorkerRow)

@@ -26,12 +26,12 @@ from flowdsl.storage.operations import Operation, require_operations
 from flowdsl.storage.outcomes import Outcome
 from flowdsl.storage.pulses import Pulses
 from flowdsl.storage.sqlite import rows
-from flowdsl.storage.sqlite import statements as sql
 from flowdsl.storage.sqlite.apply import apply
 from flowdsl.storage.sqlite.checkpoint import Checkpoints
 from flowdsl.storage.sqlite.connections import Connections, Reader, ReaderPool
 from flowdsl.storage.sqlite.file import PAUSE, copy_file, is_busy, translate
 from flowdsl.storage.sqlite.fragments import chunks_of
+from flowdsl.storage.sqlite.read_statements import pulses
 from flowdsl.storage.sqlite.reading import SQLiteReading
 from flowdsl.storage.sqlite.step_transactions import SQLiteTransaction, begun
 from flowdsl.storage.sqlite.transaction import Transaction
@@ -177,11 +177,10 @@ class SQLiteStorage(SQLiteReading):
 
     # Reading -----------------------------------------------------------------------------------------------
 
-    def _read(
-        self, statement: str, values: Sequence[Any], text: Callable[[bytes], Any] = str, of: str = ""
-    ) -> list[rows.Row]:
-        """The rows of a statement. *text* makes text of the bytes of one that is no UTF-8: by default, no row
-        is read then, and the error names the run *of* which they are."""
+    def _read(self, statement: str, values: Sequence[Any], of: str = "") -> list[rows.Row]:
+        """The rows of a statement. If a text of run *of* is no UTF-8, the error names the run. Where rows of
+        many runs are read, such a text comes as bytes, so that the other rows are read."""
+        text: Callable[[bytes], Any] = str if of else rows.or_bytes
         limit = None
         while True:
             readers = self._readers()
@@ -249,9 +248,7 @@ class SQLiteStorage(SQLiteReading):
 
     def _read_pulses(self, run_ids: list[str]) -> list[tuple[str, int]]:
         return [
-            (row[0], row[1])
-            for chunk in chunks_of(run_ids)
-            for row in self._read(sql.pulses(len(chunk)), chunk)
+            (row[0], row[1]) for chunk in chunks_of(run_ids) for row in self._read(pulses(len(chunk)), chunk)
         ]
 
     def _others_committed(self) -> bool:
