@@ -28,6 +28,7 @@ from typing import Any
 
 import programs
 from attrs import evolve, frozen
+from bodies import to_its_end
 from programs import STEPS
 
 from flowdsl import Runtime
@@ -125,7 +126,7 @@ def _hurt(trial: Trial, fault: Fault, place: Path) -> int:
         PLANTS[trial.plant]()
     disk = _Disk(fault, place)
     programs.meet(Noting(seed=1, log=trial.log, life=1), trial.program)
-    call = partial(trial.flavour.call, STEPS[trial.flavour.is_async]["whole"].options(id="the-run"))
+    call = partial(to_its_end, STEPS[trial.is_async]["whole"].options(id="the-run"), trial.is_async)
     disk.hurt()
     storage = runtime = None
     try:
@@ -147,8 +148,8 @@ def _again(trial: Trial, place: Path) -> int:
     """Another process."""
     programs.meet(Noting(seed=2, log=trial.log, life=2), trial.program)
     with Runtime(f"sqlite:///{place}/flow.db", clock=VirtualClock(3_000_000.0)):
-        whole = STEPS[trial.flavour.is_async]["whole"].options(id="the-run")
-        trial.log.note("result", 2, trial.flavour.call(whole))
+        whole = STEPS[trial.is_async]["whole"].options(id="the-run")
+        trial.log.note("result", 2, to_its_end(whole, trial.is_async))
     return 0
 
 
@@ -199,10 +200,10 @@ def disk(report: Report, given: Any) -> None:
         small = Path(directory)
         if not reason:
             _mount(small, f"size={_SMALL}")
-        for index, program, flavour in cases(given.seed, given.only):
+        for index, program, is_async in cases(given.seed, given.only):
             rng = random.Random(f"{given.seed}/{index}/disk")
             with folder_in(given.directory) as folder:
-                trial = Trial(program, flavour, (), named=True, plant=given.plant, folder=folder)
+                trial = Trial(program, is_async, (), named=True, plant=given.plant, folder=folder)
                 calm = calm_life(evolve(trial, plant=None))
             for fault in _faults(calm, rng, kinds):
                 if report.counts["trials"] >= given.count or len(report.failures) >= (
@@ -236,4 +237,4 @@ def _try(trial: Trial, fault: Fault, place: Path, calm: Calm, report: Report) ->
     for _, name, _ in errors:
         report.counts[f"{fault.kind}: {name}"] += 1
     if wrong:
-        report.fail(f"{fault}; {trial.program}, {trial.flavour}", *wrong, json.dumps(lines))
+        report.fail(f"{fault}; {trial.program}, {trial.is_async=}", *wrong, json.dumps(lines))

@@ -28,8 +28,8 @@ from typing import Any
 
 import programs
 from attrs import evolve, field, frozen
-from programs import ASYNC, STEPS, SYNC, Program, Slot, World
-from support import Flavour
+from bodies import to_its_end
+from programs import STEPS, Program, Slot, World
 
 from flowdsl import RunStatus, Runtime
 from flowdsl.engine import owner
@@ -87,7 +87,7 @@ class Trial:
     """One database: *program* as a run, by a given id or by its number, and the lives that it gets."""
 
     program: Program
-    flavour: Flavour
+    is_async: bool
     deaths: tuple[Death, ...]
     named: bool = False
     recovers: bool = False
@@ -192,15 +192,15 @@ def _live(trial: Trial, number: int, death: Death, calm: bool = False, alone: bo
 
 
 def _outcome(trial: Trial, runtime: Runtime) -> Any:
-    whole = STEPS[trial.flavour.is_async]["whole"]
+    whole = STEPS[trial.is_async]["whole"]
     if trial.named:
-        return trial.flavour.call(whole.options(id="the-run"))
+        return to_its_end(whole.options(id="the-run"), trial.is_async)
     known = [run for run in runtime.runs() if run.parent is None]
     if known and known[0].status is RunStatus.COMPLETED:  # to call it again would be the next number
         return known[0].result()
     if trial.recovers and (found := runtime.recover()):
         return found[0].result()
-    return trial.flavour.call(whole)
+    return to_its_end(whole, trial.is_async)
 
 
 def inspect(trial: Trial, path: Path | None = None) -> int:
@@ -270,7 +270,7 @@ def calm_life(trial: Trial) -> Calm:
     """Measure *trial* without faults, and see what it gives elsewhere."""
 
     def elsewhere() -> int:
-        result, _ = programs.execute(trial.program, World(), MemoryStorage(), trial.flavour)
+        result, _ = programs.execute(trial.program, World(), MemoryStorage(), trial.is_async)
         trial.log.note("expected", result)
         return 0
 
@@ -375,11 +375,11 @@ def _trials(trial: Trial, calm: Calm, rng: random.Random) -> list[Trial]:
     return found
 
 
-def cases(seed: int, only: int | None) -> Iterator[tuple[int, Program, Flavour]]:
+def cases(seed: int, only: int | None) -> Iterator[tuple[int, Program, bool]]:
     for index in itertools.count():
         program = programs.PROGRAMS.of_seed(f"{seed}/{index}")
         if only is None or index == only:
-            yield index, program, random.Random(f"{seed}/{index}").choice([SYNC, ASYNC])
+            yield index, program, random.Random(f"{seed}/{index}").choice([False, True])
         if index == only:
             return
 
@@ -388,10 +388,10 @@ def kills(report: Report, given: Any) -> None:
     """Kill until there were *count* kills (or stale owners), or one program (*only*) has been killed everywhere."""
     if not shim():
         report.skip("kills at a write", shim().reason)
-    for index, program, flavour in cases(given.seed, given.only):
+    for index, program, is_async in cases(given.seed, given.only):
         rng = random.Random(f"{given.seed}/{index}/deaths")
         with folder_in(given.directory) as folder:
-            plain = Trial(program, flavour, (), folder=folder)
+            plain = Trial(program, is_async, (), folder=folder)
             calm = calm_life(plain)
         report.counts["programs"] += 1
         for trial in _trials(evolve(plain, plant=given.plant), calm, rng):

@@ -5,44 +5,78 @@ generator. So ``sys.exception()`` is what it is in code of a user, and the engin
 ``x = yield call`` of :class:`support.Flavour` reads more easily, but awaits outside of the generator.)
 """
 
+import asyncio
 import contextvars
 import functools
+import inspect
 import threading
 import types
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
-__all__ = ["Bodies", "Body", "Threads"]
+import flowdsl.aio
+from flowdsl import step, workflow
+
+__all__ = ["Bodies", "Body", "Threads", "to_its_end"]
 
 Body = Generator[Any, Any, Any]
 
 
 class Bodies:
-    """Base of whatever holds the steps and workflows of programs, sync or async."""
+    """Base of whatever holds the steps and workflows of programs, sync or async, whose names begin with *name*."""
 
-    def __init__(self, is_async: bool) -> None:
+    def __init__(self, name: str, is_async: bool) -> None:
+        self.name = f"{name}.{'async' if is_async else 'sync'}"
         self.is_async = is_async
+        self.verbs: Any = flowdsl.aio if is_async else flowdsl
 
-    def made(self, body: Callable[..., Body]) -> Callable[..., Any]:
-        """A function or a coroutine function whose body is this."""
+    def made(self, body: Callable[..., Any]) -> Callable[..., Any]:
+        """A function or a coroutine function whose body is this: a generator, or a function that waits for nothing."""
+        if not inspect.isgeneratorfunction(body):
+            return _coroutine(body) if self.is_async else body
 
         @functools.wraps(body)
-        def now(*args: Any) -> Any:
+        def now(*args: Any, **kwargs: Any) -> Any:
             try:
-                next(body(*args))
+                next(body(*args, **kwargs))
             except StopIteration as end:
                 return end.value
             raise AssertionError("a sync body waits for nothing")
 
         @functools.wraps(body)
-        async def awaited(*args: Any) -> Any:
-            return await types.coroutine(body)(*args)
+        async def awaited(*args: Any, **kwargs: Any) -> Any:
+            return await types.coroutine(body)(*args, **kwargs)
 
         return awaited if self.is_async else now
+
+    def step(self, name: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
+        """``@step``."""
+        return lambda body: step(name=f"{self.name}.{name}", **options)(self.made(body))
+
+    def workflow(self, name: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
+        """``@workflow``."""
+        return lambda body: workflow(name=f"{self.name}.{name}", **options)(self.made(body))
 
     def wait(self, call: Any) -> Body:
         """What *call* gives; in async bodies it is awaited."""
         return (yield from call.__await__()) if self.is_async else call
+
+
+def _coroutine(body: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(body)
+    async def awaited(*args: Any, **kwargs: Any) -> Any:
+        return body(*args, **kwargs)
+
+    return awaited
+
+
+def to_its_end(call: Callable[..., Any], is_async: bool) -> Any:
+    """What *call* gives to a caller that is in no run; an async one has an event loop of its own."""
+
+    async def main() -> Any:
+        return await call()
+
+    return asyncio.run(main()) if is_async else call()
 
 
 class Threads:

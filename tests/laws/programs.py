@@ -19,11 +19,11 @@ from functools import partial
 from typing import Any
 
 from attrs import field, frozen
-from bodies import Bodies, Body, Threads
+from bodies import Bodies, Body, Threads, to_its_end
 from generator import Choose, Fault, Grammar, Inner, Program
-from support import Crash, Flavour, Mortal
+from support import Crash, Mortal
 
-from flowdsl import Retry, Runtime, step, workflow
+from flowdsl import Retry, Runtime
 from flowdsl.storage import Storage
 from flowdsl.storage.base import UpdateRun
 from flowdsl.testing import VirtualClock
@@ -236,23 +236,22 @@ _QUICK = {n: Retry(attempts=n, initial=1, jitter=0) for n in range(1, 6)}
 
 
 class Player(Bodies):
-    """The steps and workflows of one flavour."""
+    """The steps and workflows, sync or async, and what each kind of node does with them."""
 
-    def __init__(self, flavour: Flavour) -> None:
-        super().__init__(flavour.is_async)
-        name = f"programs.{flavour!r}"
+    def __init__(self, is_async: bool) -> None:
+        super().__init__("programs", is_async)
 
         def leaf(kind: str, attempts: int) -> Any:
-            return step(name=f"{name}.{kind}", retry=_QUICK[attempts])(self.made(partial(self._leaf, kind)))
+            return self.step(kind, retry=_QUICK[attempts])(partial(self._leaf, kind))
 
         self.steps: dict[str, Any] = {
             "plain": leaf("plain", 1),
             "roll": leaf("roll", 1),
             "flaky": leaf("flaky", 5),
             "boom": leaf("boom", 2),
-            "nest": step(name=f"{name}.nest", retry=_QUICK[5])(self.made(self._nest)),
-            "child": workflow(name=f"{name}.child")(self.made(self._child)),
-            "whole": workflow(name=f"{name}.whole")(self.made(self._whole)),
+            "nest": self.step("nest", retry=_QUICK[5])(self._nest),
+            "child": self.workflow("child")(self._child),
+            "whole": self.workflow("whole")(self._whole),
         }
         self.play = self.made(self._play)
 
@@ -374,8 +373,7 @@ def _pure(slot: Slot, call: Body) -> Body:
     return value[:-1]
 
 
-SYNC, ASYNC = Flavour(False), Flavour(True)
-STEPS = {flavour.is_async: Player(flavour).steps for flavour in (SYNC, ASYNC)}
+STEPS = {is_async: Player(is_async).steps for is_async in (False, True)}
 
 
 # Executions -------------------------------------------------------------------------------------------------
@@ -387,7 +385,7 @@ def execute(
     program: Program,
     world: World,
     storage: Storage,
-    flavour: Flavour,
+    is_async: bool,
     fault: Fault | None = None,
     *,
     run_id: str | None = None,
@@ -405,8 +403,8 @@ def execute(
     clock = VirtualClock(1_000_000.0 * world.state["execution"])
     with Runtime(mortal, clock=clock, **options):
         try:
-            whole = STEPS[flavour.is_async]["whole"]
-            result = flavour.call(whole if run_id is None else whole.options(id=run_id))
+            whole = STEPS[is_async]["whole"]
+            result = to_its_end(whole if run_id is None else whole.options(id=run_id), is_async)
         except BaseException as error:
             if not world.state["dead"] and not mortal.dead:
                 raise

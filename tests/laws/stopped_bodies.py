@@ -10,7 +10,7 @@ from bodies import Bodies, Body, Threads
 from stopped_grammar import Act, Beside, Boom, Call, Failed, Guard, Nest, Program, Swallow, World
 
 import flowdsl.aio
-from flowdsl import Retry, current_run, step, workflow
+from flowdsl import Retry, current_run
 
 __all__ = ["PLAYERS", "meet"]
 
@@ -38,9 +38,7 @@ class Player(Bodies):
     """The steps and workflows, sync or async, and what each kind of node does with them."""
 
     def __init__(self, is_async: bool) -> None:
-        super().__init__(is_async)
-        self.verbs: Any = flowdsl.aio if is_async else flowdsl
-        name = "stopped.async_" if is_async else "stopped."
+        super().__init__("stopped", is_async)
         take_back, once = self.made(self._take_back), Retry(attempts=1)
         self.undos = {
             "plain": take_back,
@@ -48,12 +46,12 @@ class Player(Bodies):
             "flaky": self.made(self._take_back_flaky),
             "calls": self.made(self._take_back_calling),
         }
-        self.kept = step(name=f"{name}kept", undo=take_back)(self.made(self._kept))
-        self.more = step(name=f"{name}take_back_more", retry=_QUICK)(self.made(self._take_back_more))
-        self.act = step(name=f"{name}act", undo=take_back, retry=_QUICK)(self.made(self._act))
-        self.boom = step(name=f"{name}boom", retry=once)(self.made(self._boom))
-        self.nest = step(name=f"{name}nest", undo=take_back, retry=_QUICK)(self.made(self._nest))
-        self.call = workflow(name=f"{name}call")(self.made(self._call))
+        self.kept = self.step("kept", undo=take_back)(self._kept)
+        self.more = self.step("take_back_more", retry=_QUICK)(self._take_back_more)
+        self.act = self.step("act", undo=take_back, retry=_QUICK)(self._act)
+        self.boom = self.step("boom", retry=once)(self._boom)
+        self.nest = self.step("nest", undo=take_back, retry=_QUICK)(self._nest)
+        self.call = self.workflow("call")(self._call)
         self.branch = self.made(self._branch)
 
     # Steps and workflows
@@ -64,10 +62,9 @@ class Player(Bodies):
             yield from self.wait(_turn(1))
         _world.undid_it(token)
 
-    def _kept(self, token: Any) -> Body:
+    def _kept(self, token: Any) -> Any:
         """What an undo does stays."""
         return _world.did_it(kept=True)
-        yield
 
     def _take_back_more(self, how: str, token: Any) -> Body:
         """An undo that fails at first, or calls others."""
@@ -93,10 +90,9 @@ class Player(Bodies):
             raise Failed
         return _world.did_it(kept=node.undo == "none")
 
-    def _boom(self, place: str) -> Body:
+    def _boom(self, place: str) -> None:
         """Fail."""
         raise Failed(place)
-        yield
 
     def _nest(self, place: str) -> Body:
         """Call others."""

@@ -22,13 +22,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from bodies import Body, to_its_end
 from postgres_server import postgres_url
-from support import Crash, Flavour, Mortal
+from support import Crash, Mortal
 from verb_grammar import BESIDE, Fault, Program, kinds_of
 from verb_programs import PLAYERS
 from verb_world import Failed, Snapshot, World
 
-from flowdsl import Run, RunStatus, Runtime, StepStatus
+from flowdsl import RunStatus, Runtime, StepStatus
 from flowdsl.core.facts import ChildRun, Waiting, facts_of
 from flowdsl.errors import FlowError, RunCancelled, RunTimeout, StepOutcomeUnknown
 from flowdsl.runtime import engine_of
@@ -111,7 +112,7 @@ def live(world: World, storage: Storage, fault: Fault | None = None) -> Any:
             process.runtime = runtime
             try:
                 _take_up_detached(world, runtime)
-                outcome = world.flavour.call(_whole(world, runtime))
+                outcome = to_its_end(_whole(world, runtime), world.is_async)
             except (Failed, RunTimeout):
                 outcome = "failed"
             except RunCancelled:
@@ -132,28 +133,18 @@ def live(world: World, storage: Storage, fault: Fault | None = None) -> Any:
 
 def _whole(world: World, runtime: Runtime) -> Any:
     """The program, and the detached runs that it does not wait for when it is cancelled."""
-    main, process = PLAYERS[world.flavour.is_async].main, world.process
-    if world.ending == "timeout":
-        main = main.options(timeout="3000 days")
+    player, process = PLAYERS[world.is_async], world.process
+    main = player.main.options(timeout="3000 days") if world.ending == "timeout" else player.main
 
-    def left() -> list[Run[Any]]:
-        return [] if process.dead else [run for run in runtime.runs() if run.started_by is not None]
-
-    def whole() -> Any:
+    def whole() -> Body:
         try:
-            return main()
+            return (yield from player.wait(main()))
         finally:
-            for run in left():
-                run.exception()
+            left = [] if process.dead else [run for run in runtime.runs() if run.started_by is not None]
+            for run in left:
+                yield from player.wait(run if world.is_async else run.exception())
 
-    async def awhole() -> Any:
-        try:
-            return await main()
-        finally:
-            for run in left():
-                await run
-
-    return awhole if world.flavour.is_async else whole
+    return player.made(whole)
 
 
 def _take_up_detached(world: World, runtime: Runtime) -> None:
@@ -400,7 +391,7 @@ class Case:
         ending: str = "return",
         cancel_at: int = 0,
     ) -> None:
-        self._how = Flavour(is_async), program, ending, cancel_at
+        self._how = is_async, program, ending, cancel_at
         self.kind = kind
         self.ending = ending
         world = World(*self._how)

@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any
 
 from bodies import Threads
-from support import Flavour
 from verb_grammar import Program, Slot
 from verb_talks import Talks, attempt
 from verb_world import Failed, Refused, world
@@ -30,103 +29,99 @@ def _hear(slot: Slot) -> None:
 
 
 class Player(Talks):
-    """The steps and workflows of one flavour, and what each kind of node does with them."""
+    """The steps and workflows, sync or async, and what each kind of node does with them."""
 
-    def __init__(self, flavour: Flavour) -> None:
-        self.flavour = flavour
-        self.verbs: Any = flowdsl.aio if flavour.is_async else flowdsl
+    def __init__(self, is_async: bool) -> None:
+        super().__init__("laws", is_async)
         self._steps()
         self._undoing_steps()
         self._workflows()
         self.talks()
 
-    def _step(self, name: str, **options: Any) -> Any:
-        return self.flavour.step(name=f"laws.{self.flavour!r}.{name}", **options)
-
     def _steps(self) -> None:
         quick = Retry(attempts=4, initial=1, jitter=0)
 
-        @self._step("work")
+        @self.step("work")
         def work(slot: Slot) -> Any:
             world().did(slot)
             return slot
 
-        @self._step("timed")
+        @self.step("timed")
         def timed(slot: Slot) -> Any:
             world().woke(slot, world().dues.get(slot))
             world().did(slot)
             return slot
 
-        @self._step("flaky", retry=quick)
+        @self.step("flaky", retry=quick)
         def flaky(slot: Slot) -> Any:
-            pushed = yield self.verbs.store.push("flaky", slot)
+            pushed = yield from self.wait(self.verbs.store.push("flaky", slot))
             flowdsl.log("attempt", slot=repr(slot))
-            yield work((*slot, "inner"))
+            yield from self.wait(work((*slot, "inner")))
             world().did(slot)
             if attempt() < 3:
                 raise OSError(slot)
             return pushed
 
-        @self._step("refused", retry=Retry(attempts=2, initial=1, jitter=0))
+        @self.step("refused", retry=Retry(attempts=2, initial=1, jitter=0))
         def refused(slot: Slot) -> Any:
             world().did(slot)
             raise Refused(17, slot)
 
-        @self._step("gate", retry=Retry(attempts=1))
+        @self.step("gate", retry=Retry(attempts=1))
         def gate(slot: Slot) -> Any:
             world().did(slot)
             if not world().open:
                 raise Failed
             return slot
 
-        @self._step("memo", memo=True, expires="1 hour", ignore=("slot",))
+        @self.step("memo", memo=True, expires="1 hour", ignore=("slot",))
         def memo(number: int, slot: Slot = ()) -> Any:
             world().did(slot)
             return ("memo", number)
 
-        @self._step("doubt", in_doubt="raise")
+        @self.step("doubt", in_doubt="raise")
         def doubt(slot: Slot) -> Any:
             world().did(slot)
             return slot
 
-        @self._step("tried", mode="try")
+        @self.step("tried", mode="try")
         def tried(slot: Slot) -> Any:
             world().did(slot)
             return slot
 
-        @self._step("act", ignore=("value",))
+        @self.step("act", ignore=("value",))
         def act(slot: Slot, value: Any = None) -> Any:
             world().act(slot, value)
             return slot
 
-        @self._step("tell")
+        @self.step("tell")
         def tell(run_id: str, name: str, payload: Any, slot: Slot) -> Any:
             world().did(slot)
             flowdsl.current_runtime().signal(run_id, name, payload, sender="laws", key=repr(slot))
             return slot
 
-        @self._step("storing", retry=quick)
+        @self.step("storing", retry=quick)
         def storing(slot: Slot) -> Any:
-            found = [(yield self.verbs.store.increment("of steps", 2))]
-            yield self.verbs.store.set(repr(slot), slot)
-            found.append((yield self.verbs.store.delete(repr(slot))))
-            found.append((yield self.verbs.store.push("of steps too", slot)))
+            found = [(yield from self.wait(self.verbs.store.increment("of steps", 2)))]
+            yield from self.wait(self.verbs.store.set(repr(slot), slot))
+            found.append((yield from self.wait(self.verbs.store.delete(repr(slot)))))
+            found.append((yield from self.wait(self.verbs.store.push("of steps too", slot))))
             world().did(slot)
             if attempt() < 2:
                 raise OSError(slot)
             return found
 
-        @self._step("scheduling")
+        @self.step("scheduling")
         def scheduling(slot: Slot) -> Any:
             world().did(slot)
-            yield self.verbs.schedule(work, (*slot, "scheduled"), delay="1 hour")
+            yield from self.wait(self.verbs.schedule(work, (*slot, "scheduled"), delay="1 hour"))
             return slot
 
-        @self._step("nested")
+        @self.step("nested")
         def nested(slot: Slot, body: Program) -> Any:
             return (yield from self.play(slot, body))
 
-        @self._step("retried", retry=quick)
+        @self.step("retried", retry=quick)
         def retried(slot: Slot, body: Program) -> Any:
             found = yield from self.play(slot, body)
             if attempt() < 2:
@@ -138,44 +133,42 @@ class Player(Talks):
         self.storing, self.scheduling, self.nested, self.retried = storing, scheduling, nested, retried
 
     def _undoing_steps(self) -> None:
-        @self._step("take_back", retry=Retry(attempts=3, initial=1, jitter=0))
+        @self.step("take_back", retry=Retry(attempts=3, initial=1, jitter=0))
         def take_back(slot: Slot) -> None:
             world().tries["undo", *slot] += 1
             if world().tries["undo", *slot] == 1:
                 raise OSError("at the second attempt")
             world().take_back(slot)
 
-        @self._step("cannot_take_back", retry=Retry(attempts=2, initial=1, jitter=0))
+        @self.step("cannot_take_back", retry=Retry(attempts=2, initial=1, jitter=0))
         def cannot_take_back(slot: Slot) -> None:
             raise OSError("never")
 
         def undoing(name: str, undo: Any) -> Any:
-            @self._step(name, undo=undo)
+            @self.step(name, undo=undo)
             def undoable(slot: Slot) -> Any:
-                yield self.verbs.store.push("undoables", slot)
+                yield from self.wait(self.verbs.store.push("undoables", slot))
                 world().did(slot)
                 return slot
 
             return undoable
 
         self.undoable = undoing("undoable", take_back)
-        self.plainly_undoable = undoing("plainly_undoable", self.flavour.body(_take_back))
+        self.plainly_undoable = undoing("plainly_undoable", self.made(_take_back))
         self.stubborn = undoing("stubborn", cannot_take_back)
 
     def _workflows(self) -> None:
-        name = f"laws.{self.flavour!r}"
-
-        @self.flavour.workflow(name=f"{name}.child")
+        @self.workflow("child")
         def child(slot: Slot, body: Program) -> Any:
             return (yield from self.play(slot, body))
 
-        @self.flavour.workflow(name=f"{name}.lost")
+        @self.workflow("lost")
         def lost(slot: Slot, body: Program) -> Any:
             yield from self.play(slot, body)
-            yield self.refused((*slot, "lost"))
+            yield from self.wait(self.refused((*slot, "lost")))
 
-        @self.flavour.workflow(
-            name=f"{name}.main",
+        @self.workflow(
+            "main",
             id="main",
             on_complete=lambda run: world().ends.append("complete"),
             on_error=lambda run, error: world().ends.append(type(error).__name__),
@@ -188,15 +181,14 @@ class Player(Talks):
             if world().ending == "raise":
                 raise Failed
             if world().ending == "retry":
-                yield self.gate(("gate",))
+                yield from self.wait(self.gate(("gate",)))
             if world().ending == "anew":
-                yield self.verbs.sleep(
-                    "100 days"
-                )  # all branches have ended by then, if nobody was dead so long
+                # all branches have ended by then, if nobody was dead so long
+                yield from self.wait(self.verbs.sleep("100 days"))
                 yield from self._begin_anew()
             if world().ending == "timeout":
-                yield self.verbs.wait_for("what never comes")
-            return found, (yield self.verbs.store.items())
+                yield from self.wait(self.verbs.wait_for("what never comes"))
+            return found, (yield from self.wait(self.verbs.store.items()))
 
         self.child, self.lost, self.main = child, lost, main
 
@@ -205,7 +197,7 @@ class Player(Talks):
             try:
                 flowdsl.continue_as_new()
             except FlowError:
-                yield self.verbs.sleep("1 hour")
+                yield from self.wait(self.verbs.sleep("1 hour"))
 
     def play(self, at: Slot, body: Program) -> Any:
         """Execute *body* whose place is *at*; what its nodes gave."""
@@ -218,7 +210,7 @@ class Player(Talks):
     # Steps
 
     def _same(self, slot: Slot, call: Any) -> Any:
-        value = yield call
+        value = yield from self.wait(call)
         world().expect(slot, value, slot)
         world().saw(slot, value)
         return value
@@ -230,12 +222,12 @@ class Player(Talks):
         return (yield from self._same(slot, self.doubt(slot)))
 
     def on_try_(self, slot: Slot) -> Any:
-        value = yield self.tried(slot)
+        value = yield from self.wait(self.tried(slot))
         world().expect(slot, value, slot)
         return value
 
     def on_flaky(self, slot: Slot) -> Any:
-        value = yield self.flaky(slot)
+        value = yield from self.wait(self.flaky(slot))
         world().saw(slot, value)
         return value is not None
 
@@ -257,71 +249,74 @@ class Player(Talks):
     def on_memo(self, slot: Slot) -> Any:
         """The second call is answered by the memo, which may have expired when that is replayed."""
         for at in (slot, (*slot, "again")):
-            value = yield self.memo(len(slot) % 2, at)
+            value = yield from self.wait(self.memo(len(slot) % 2, at))
             world().expect(at, value, ("memo", len(slot) % 2))
             world().saw(at, value)
         return value
 
     def on_handled(self, slot: Slot) -> Any:
         try:
-            yield self.refused(slot)
+            yield from self.wait(self.refused(slot))
         except Refused as error:
             world().expect(slot, (error.code, error.slot, str(error)), (17, slot, "code 17"))
-            yield self.work((*slot, "handled"))
+            yield from self.wait(self.work((*slot, "handled")))
             world().saw(slot, "handled")
             return error.code
         raise AssertionError
 
     def on_silent(self, slot: Slot) -> Any:
         try:
-            yield self.refused(slot)
+            yield from self.wait(self.refused(slot))
         except Refused as error:
             world().saw(slot, error.code)
             return error.code
         raise AssertionError
 
     def on_nested(self, slot: Slot, body: Program) -> Any:
-        return (yield self.nested(slot, body))
+        return (yield from self.wait(self.nested(slot, body)))
 
     def on_retried(self, slot: Slot, body: Program) -> Any:
-        return (yield self.retried(slot, body))
+        return (yield from self.wait(self.retried(slot, body)))
 
     # The run store
 
     def on_increment(self, slot: Slot) -> Any:
-        value = yield self.verbs.store.increment("n", 1)
+        value = yield from self.wait(self.verbs.store.increment("n", 1))
         world().saw(slot, value)
         return value > 0
 
     def on_push(self, slot: Slot) -> Any:
-        value = yield self.verbs.store.push("l", slot)
+        value = yield from self.wait(self.verbs.store.push("l", slot))
         world().saw(slot, value)
         return value > 0
 
     def on_set(self, slot: Slot) -> Any:
-        yield self.verbs.store.set(repr(slot), slot)
-        value = yield self.verbs.store.get(repr(slot))
+        yield from self.wait(self.verbs.store.set(repr(slot), slot))
+        value = yield from self.wait(self.verbs.store.get(repr(slot)))
         world().expect(slot, value, slot)
 
     def on_delete(self, slot: Slot) -> Any:
-        yield self.verbs.store.set(repr(slot), 1)
-        found = (yield self.verbs.store.delete(repr(slot))), (yield self.verbs.store.delete(repr(slot)))
+        yield from self.wait(self.verbs.store.set(repr(slot), 1))
+        found = (
+            (yield from self.wait(self.verbs.store.delete(repr(slot)))),
+            (yield from self.wait(self.verbs.store.delete(repr(slot)))),
+        )
         world().expect(slot, found, (True, False))
 
     def on_get(self, slot: Slot) -> Any:
-        value = yield self.verbs.store.get("n", "none")
+        value = yield from self.wait(self.verbs.store.get("n", "none"))
         if flowdsl.current_step() is None:  # in a step, reads are live
-            yield self.act(slot, value)
+            yield from self.wait(self.act(slot, value))
             world().saw(slot, value)
 
     def on_items(self, slot: Slot) -> Any:
-        value = yield self.verbs.store.items()
+        value = yield from self.wait(self.verbs.store.items())
         if flowdsl.current_step() is None:
-            yield self.act(slot, value)
+            yield from self.wait(self.act(slot, value))
             world().saw(slot, value)
 
     def on_store_in_step(self, slot: Slot) -> Any:
-        value = yield self.storing(slot)
+        value = yield from self.wait(self.storing(slot))
         world().saw(slot, value)
         return len(value)
 
@@ -330,50 +325,54 @@ class Player(Talks):
     def on_sleep(self, slot: Slot) -> Any:
         seconds = world().length(slot, 72)
         due = world().due("sleep", f"{seconds:g} s", seconds)
-        yield self.verbs.sleep(timedelta(seconds=seconds))
+        yield from self.wait(self.verbs.sleep(timedelta(seconds=seconds)))
         world().woke(slot, due)
 
     def on_sleep_until(self, slot: Slot) -> Any:
         moment = flowdsl.now() + timedelta(hours=5)
-        yield self.verbs.sleep_until(moment)
+        yield from self.wait(self.verbs.sleep_until(moment))
         if moment.timestamp() > world().clock.now() + 0.01 and not world().process.dead:
             world().wrong.append(f"{slot} slept until {moment} and woke before that")
 
     def on_early(self, slot: Slot) -> Any:
         name = f"early {slot}"
-        yield self.tell(flowdsl.current_run().id, name, slot, (*slot, "tell"))
-        value = yield self.verbs.wait_for(name, timeout="1 day")
+        yield from self.wait(self.tell(flowdsl.current_run().id, name, slot, (*slot, "tell")))
+        value = yield from self.wait(self.verbs.wait_for(name, timeout="1 day"))
         world().expect(slot, value, slot)
 
     def on_late(self, slot: Slot) -> Any:
         name = f"late {slot}"
         run_id = flowdsl.current_run().id
-        yield self.verbs.schedule(self.tell, run_id, name, slot, (*slot, "scheduled"), delay="1 hour")
-        value = yield self.verbs.wait_for(name, timeout="10 days")
+        yield from self.wait(
+            self.verbs.schedule(self.tell, run_id, name, slot, (*slot, "scheduled"), delay="1 hour")
+        )
+        value = yield from self.wait(self.verbs.wait_for(name, timeout="10 days"))
         world().expect(slot, value, slot)
 
     def on_chosen(self, slot: Slot) -> Any:
         name, run_id = f"chosen {slot}", flowdsl.current_run().id
-        yield self.tell(run_id, name, {"to": "others"}, (*slot, "tell", 0))
-        yield self.tell(run_id, name, {"to": "me", "slot": slot}, (*slot, "tell", 1))
-        value = yield self.verbs.wait_for(name, where={"to": "me"})
+        yield from self.wait(self.tell(run_id, name, {"to": "others"}, (*slot, "tell", 0)))
+        yield from self.wait(self.tell(run_id, name, {"to": "me", "slot": slot}, (*slot, "tell", 1)))
+        value = yield from self.wait(self.verbs.wait_for(name, where={"to": "me"}))
         world().expect(slot, value, {"to": "me", "slot": slot})
-        value = yield self.verbs.wait_for(name, where=lambda payload: payload["to"] == "others")
+        value = yield from self.wait(
+            self.verbs.wait_for(name, where=lambda payload: payload["to"] == "others")
+        )
         world().expect(slot, value, {"to": "others"})
 
     def on_two_signals(self, slot: Slot) -> Any:
         name, run_id = f"two {slot}", flowdsl.current_run().id
         for n in range(2):
-            yield self.tell(run_id, name, n, (*slot, "tell", n))
+            yield from self.wait(self.tell(run_id, name, n, (*slot, "tell", n)))
         for n in range(2):
-            value = yield self.verbs.wait_for(name)
+            value = yield from self.wait(self.verbs.wait_for(name))
             world().expect(slot, value, n)
 
     def on_in_vain(self, slot: Slot) -> Any:
         name, seconds = f"never {slot}", world().length(slot, 2)
         due = world().due("wait", repr(name), seconds)
         try:
-            yield self.verbs.wait_for(name, timeout=seconds)
+            yield from self.wait(self.verbs.wait_for(name, timeout=seconds))
         except WaitTimeout:
             world().woke(slot, due)
             return "in vain"
@@ -382,16 +381,16 @@ class Player(Talks):
     # Recorded values
 
     def on_now(self, slot: Slot) -> Any:
-        yield self.act(slot, flowdsl.now())
+        yield from self.wait(self.act(slot, flowdsl.now()))
 
     def on_uuid4(self, slot: Slot) -> Any:
         value = str(flowdsl.uuid4())
-        yield self.act(slot, value)
+        yield from self.wait(self.act(slot, value))
         return value
 
     def on_rng(self, slot: Slot) -> Any:
         value = flowdsl.rng().random()
-        yield self.act(slot, value)
+        yield from self.wait(self.act(slot, value))
         return value
 
     def on_log(self, slot: Slot) -> Any:
@@ -411,46 +410,54 @@ class Player(Talks):
     def on_schedule(self, slot: Slot) -> Any:
         seconds, there = world().length(slot, 1), (*slot, "scheduled")
         world().arm(there, world().due("schedule", f"slot={there!r}", seconds))
-        yield self.verbs.schedule(self.timed, there, delay=seconds)
+        yield from self.wait(self.verbs.schedule(self.timed, there, delay=seconds))
 
     def on_schedule_from_step(self, slot: Slot) -> Any:
-        yield self.scheduling(slot)
+        yield from self.wait(self.scheduling(slot))
 
     def on_child(self, slot: Slot, body: Program) -> Any:
-        return (yield self.child(slot, body))
+        return (yield from self.wait(self.child(slot, body)))
 
     def on_started(self, slot: Slot, body: Program) -> Any:
         run = self.child.start(slot, body)
-        yield self.work((*slot, "beside"))
-        return (yield run if self.flavour.is_async else run.result())
+        yield from self.wait(self.work((*slot, "beside")))
+        return (yield from self.wait(run if self.is_async else run.result()))
 
     def on_lost_child(self, slot: Slot, body: Program) -> Any:
         try:
-            yield self.lost(slot, body)
+            yield from self.wait(self.lost(slot, body))
         except Refused as error:
-            yield self.work((*slot, "handled"))
+            yield from self.wait(self.work((*slot, "handled")))
             return error.code
         raise AssertionError
 
     def on_submitted(self, slot: Slot, body: Program) -> Any:
         futures = [self.nested.submit((*slot, n), (node,)) for n, node in enumerate(body)]
-        return (yield self.verbs.gather(*futures))
+        return (yield from self.wait(self.verbs.gather(*futures)))
 
     def on_mapped(self, slot: Slot, body: Program) -> Any:
-        return (yield self.nested.map([(*slot, n) for n in range(len(body))], [(node,) for node in body]))
+        return (
+            yield from self.wait(
+                self.nested.map([(*slot, n) for n in range(len(body))], [(node,) for node in body])
+            )
+        )
 
     def on_branches(self, slot: Slot, body: Program) -> Any:
-        if not self.flavour.is_async:
+        if not self.is_async:
             futures = [self.nested.submit((*slot, n), (node,)) for n, node in enumerate(body)]
             return [future.result() for future in reversed(futures)][::-1]
-        branch = self.flavour.body(lambda at, body: (yield from self.play(at, body)))
-        return (yield self.verbs.gather(*(branch((*slot, n), (node,)) for n, node in enumerate(body))))
+        branch = self.made(self.play)
+        return (
+            yield from self.wait(
+                self.verbs.gather(*(branch((*slot, n), (node,)) for n, node in enumerate(body)))
+            )
+        )
 
     def on_plain(self, slot: Slot, body: Program) -> Any:
         """Tasks or threads of the body's own, each with several steps of its own content."""
         calls = [((*slot, n), (("step",), node, ("step",))) for n, node in enumerate(body)]
-        if self.flavour.is_async:
-            return (yield asyncio.gather(*(self._two(at, nodes) for at, nodes in calls)))
+        if self.is_async:
+            return (yield from self.wait(asyncio.gather(*(self._two(at, nodes) for at, nodes in calls))))
         return Threads([partial(self._two_now, at, nodes) for at, nodes in calls]).results()
 
     async def _two(self, at: Slot, nodes: Program) -> Any:
@@ -464,4 +471,4 @@ def _take_back(slot: Slot) -> None:
     world().take_back(slot)
 
 
-PLAYERS = {False: Player(Flavour(False)), True: Player(Flavour(True))}
+PLAYERS = {is_async: Player(is_async) for is_async in (False, True)}

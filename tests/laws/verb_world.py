@@ -13,7 +13,7 @@ from collections import Counter
 from typing import Any
 
 from attrs import define, field, frozen
-from support import Crash, Flavour
+from support import Crash
 from verb_grammar import BESIDE, Fault, Program, Slot, kinds_of
 
 import flowdsl
@@ -57,7 +57,7 @@ class Snapshot:
 class World:
     """What happened over all lives of a program."""
 
-    flavour: Flavour
+    is_async: bool
     program: Program
     ending: str = "return"
     cancel_at: int = 0
@@ -264,7 +264,7 @@ class World:
         self.woken |= set(self.lengths)
 
 
-_world: World = World(Flavour(False), ())
+_world: World = World(False, ())
 
 
 def world() -> World:
