@@ -44,6 +44,7 @@ __all__ = [
     "may_come_from",
     "may_continue",
     "may_take",
+    "merged_tags",
     "numbers_for",
     "outlives_restart",
     "own_tags",
@@ -250,6 +251,15 @@ def own_tags(tags: Tags) -> Tags:
     (('a',), ())
     """
     return (dict(tags) if isinstance(tags, Mapping) else tuple(tags)) if tags else ()
+
+
+def merged_tags(old: Tags, new: Mapping[str, str]) -> dict[str, str]:
+    """The *old* tags of a run with *new* ones, whose values count. A tag that was only a name has no value.
+
+    >>> merged_tags(("urgent",), {"shop": "north"}), merged_tags({"shop": "south"}, {"shop": "north"})
+    ({'urgent': '', 'shop': 'north'}, {'shop': 'north'})
+    """
+    return {**(old if isinstance(old, Mapping) else dict.fromkeys(old, "")), **new}
 
 
 def remains(run: Run, tombstone: bool, seal: bytes) -> Run | None:

@@ -21,6 +21,7 @@ from flowdsl.engine.user import Named
 from flowdsl.errors import CorruptPayload
 from flowdsl.storage.operations import (
     AddSignal,
+    AddTags,
     ClaimNext,
     ClaimRun,
     DeleteRun,
@@ -88,6 +89,8 @@ class Sealing:
                 return self._with_seal(op, changed, {"status": RunStatus.RUNNING, "finished_at": None})
             case UpdateRun():
                 return self._with_seal(op, changed, {}) if op.changes else op
+            case AddTags() if op.run_id not in changed:  # a seal covers no tags, but an altered run gets none
+                changed[op.run_id] = self._checked.get_run(op.run_id)
             case DeleteRun(tombstone=True):
                 gone = changed[op.run_id] if op.run_id in changed else self._checked.get_run(op.run_id)
                 return op if gone is None else evolve(op, seal=self._seals.of_run(stub(gone)))

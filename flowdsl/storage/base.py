@@ -52,6 +52,7 @@ from flowdsl.core.status import RunStatus
 from flowdsl.storage.changes import Changes
 from flowdsl.storage.operations import (
     AddSignal,
+    AddTags,
     ClaimNext,
     ClaimRun,
     DeleteRun,
@@ -93,6 +94,7 @@ from flowdsl.threads import in_thread
 
 __all__ = [
     "AddSignal",
+    "AddTags",
     "Attention",
     "ClaimNext",
     "ClaimRun",
@@ -142,6 +144,8 @@ class Storage(Verbs):
       says.
     * ``transacts``: whether a body can share a transaction with its record (:meth:`transaction`).
       ``alone``: whether such a transaction keeps all other writers waiting.
+    * ``merges_tags``: whether it applies ``AddTags``, as it should. If not, the engine reads the tags and
+      writes them all with the new ones. Then a tag may be lost that another process adds at the same time.
     """
 
     url: str | None = None
@@ -150,6 +154,7 @@ class Storage(Verbs):
     awaits: bool = False
     transacts: bool = False
     alone: bool = False
+    merges_tags: bool = False
     patience: float = 30.0
 
     def __init__(self) -> None:

@@ -41,6 +41,7 @@ class RelayStorage(Storage):
         self.patience = storage.patience
         self.transacts = storage.transacts
         self.alone = storage.alone
+        self.merges_tags = storage.merges_tags
         self.url = storage.url
 
     def commit(self, operations: Sequence[Operation], /) -> list[Outcome]:

@@ -933,3 +933,15 @@ bug(
     ("if release and not ends:", "if False:"),
     tests="tests/engine/runs/test_worker_idle.py::test_what_is_enqueued_or_given_back_wakes_a_worker",
 )
+bug(
+    "tags-merged-too-early",
+    "tags are merged with those that the run had before the commit",
+    ("if engine.storage.merges_tags:", "if False:"),
+    tests="tests/engine/operations/test_tag.py::test_tags_of_others_are_kept",
+)
+bug(
+    "added-tags-replace-the-others",
+    "tags that are added are the only ones that the run has then",
+    ('return {**(old if isinstance(old, Mapping) else dict.fromkeys(old, "")), **new}', "return dict(new)"),
+    tests="tests/storage/test_contract.py::TestMemory::test_tags_are_added",
+)

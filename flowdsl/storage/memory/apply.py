@@ -6,7 +6,7 @@ from typing import Any
 from flowdsl.storage.memory.claiming import claim_next
 from flowdsl.storage.memory.messages import add_signal, publish, reply, take_signal
 from flowdsl.storage.memory.rewriting import rewrite
-from flowdsl.storage.memory.runs import claim_run, delete_run, open_run, restart, update_run
+from flowdsl.storage.memory.runs import add_tags, claim_run, delete_run, open_run, restart, update_run
 from flowdsl.storage.memory.standalone import (
     drop_memo,
     drop_queue,
@@ -21,6 +21,7 @@ from flowdsl.storage.memory.steps import drop_steps, put_step
 from flowdsl.storage.memory.tables import Tables
 from flowdsl.storage.operations import (
     AddSignal,
+    AddTags,
     ClaimNext,
     ClaimRun,
     DeleteRun,
@@ -51,6 +52,7 @@ APPLY: dict[type, Callable[[Tables, Any], Outcome]] = {
     ClaimRun: claim_run,
     ClaimNext: claim_next,
     UpdateRun: update_run,
+    AddTags: add_tags,
     Restart: restart,
     DeleteRun: delete_run,
     PutStep: put_step,

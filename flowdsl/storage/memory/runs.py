@@ -9,6 +9,7 @@ from flowdsl.core.ownership import (
     fits,
     has_restarted,
     has_updated,
+    merged_tags,
     outlives_restart,
     remains,
     restarted,
@@ -17,10 +18,10 @@ from flowdsl.core.ownership import (
 )
 from flowdsl.core.records import Run
 from flowdsl.storage.memory.tables import Tables, copy_of
-from flowdsl.storage.operations import ClaimRun, DeleteRun, OpenRun, Restart, UpdateRun
+from flowdsl.storage.operations import AddTags, ClaimRun, DeleteRun, OpenRun, Restart, UpdateRun
 from flowdsl.storage.outcomes import Done, Fenced, Missing, Opened, Outcome, opened
 
-__all__ = ["claim_run", "delete_run", "open_run", "restart", "update_run"]
+__all__ = ["add_tags", "claim_run", "delete_run", "open_run", "restart", "update_run"]
 
 _DONE = Done()
 _EXISTED = Done(existed=True)
@@ -100,6 +101,15 @@ def update_run(tables: Tables, op: UpdateRun) -> Outcome:
             return _EXISTED
         return Fenced(copy_of(run))
     tables.change(data, updated(op.changes, op.lease, op.release, tables.now()))
+    return _DONE
+
+
+def add_tags(tables: Tables, op: AddTags) -> Outcome:
+    """Add tags to those of a run."""
+    data = tables.runs.get(op.run_id)
+    if data is None:
+        return _MISSING
+    tables.change(data, {"tags": merged_tags(data.run.tags, op.tags)})
     return _DONE
 
 

@@ -49,7 +49,7 @@ class MemoryStorage(Storage):
     <RunStatus.PENDING: 'pending'>
     """
 
-    inline = True
+    inline = merges_tags = True
 
     def __init__(self) -> None:
         super().__init__()

@@ -10,7 +10,15 @@ from collections.abc import Sequence
 from flowdsl.storage.operations.checks import require_id, require_limit
 from flowdsl.storage.operations.messages import AddSignal, Publish, Reply, TakeSignal
 from flowdsl.storage.operations.rewriting import REWRITABLE, Rewrite
-from flowdsl.storage.operations.runs import ClaimNext, ClaimRun, DeleteRun, OpenRun, Restart, UpdateRun
+from flowdsl.storage.operations.runs import (
+    AddTags,
+    ClaimNext,
+    ClaimRun,
+    DeleteRun,
+    OpenRun,
+    Restart,
+    UpdateRun,
+)
 from flowdsl.storage.operations.standalone import (
     DropMemo,
     DropQueue,
@@ -26,6 +34,7 @@ from flowdsl.storage.operations.steps import DropSteps, PutStep
 __all__ = [
     "REWRITABLE",
     "AddSignal",
+    "AddTags",
     "ClaimNext",
     "ClaimRun",
     "DeleteRun",
@@ -58,6 +67,7 @@ Operation = (
     | ClaimRun
     | ClaimNext
     | UpdateRun
+    | AddTags
     | Restart
     | PutStep
     | DropSteps

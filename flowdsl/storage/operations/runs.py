@@ -12,7 +12,7 @@ from flowdsl.core.records import Run
 from flowdsl.core.status import RunStatus
 from flowdsl.storage.operations.checks import an_id, settable
 
-__all__ = ["ClaimNext", "ClaimRun", "DeleteRun", "OpenRun", "Restart", "UpdateRun"]
+__all__ = ["AddTags", "ClaimNext", "ClaimRun", "DeleteRun", "OpenRun", "Restart", "UpdateRun"]
 
 
 @define(slots=True, unsafe_hash=True, on_setattr=setters.NO_OP)  # every run makes one: it is not frozen
@@ -120,6 +120,20 @@ class UpdateRun:
     if_status: tuple[RunStatus, ...] = ()
     lease: float | None = None
     release: bool = False
+
+
+@frozen(slots=True)
+class AddTags:
+    """Add *tags*, values by name, to those of a run, by ``merged_tags`` of :mod:`flowdsl.core.ownership`.
+
+    The tags are read in the transaction that writes them, so two processes may add tags at the same time. A
+    storage is sent this only if its ``merges_tags`` is true.
+
+    Outcome: ``Done()`` or ``Missing()`` (pruned ones included).
+    """
+
+    run_id: str = field(validator=an_id("run id"))
+    tags: Mapping[str, str]
 
 
 @frozen(slots=True)

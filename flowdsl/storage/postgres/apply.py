@@ -13,6 +13,7 @@ from typing import Any
 from flowdsl.errors import CorruptPayload
 from flowdsl.storage.operations import (
     AddSignal,
+    AddTags,
     ClaimNext,
     ClaimRun,
     DeleteRun,
@@ -40,7 +41,15 @@ from flowdsl.storage.postgres.claiming import claim_next
 from flowdsl.storage.postgres.messages import add_signal, publish, reply, take_signal
 from flowdsl.storage.postgres.rewriting import rewrite
 from flowdsl.storage.postgres.rows import REFUSED, Dialogue, NotTaken, topic_key, unstorable
-from flowdsl.storage.postgres.runs import claim_run, delete_run, key_lock, open_run, restart, update_run
+from flowdsl.storage.postgres.runs import (
+    add_tags,
+    claim_run,
+    delete_run,
+    key_lock,
+    open_run,
+    restart,
+    update_run,
+)
 from flowdsl.storage.postgres.standalone import drop, put_memo, put_queue, put_schedule, put_worker
 from flowdsl.storage.postgres.steps import drop_steps, put_step, put_steps
 from flowdsl.storage.postgres.transaction import Transaction
@@ -114,6 +123,7 @@ APPLY: dict[type, Callable[[Transaction, Any], Dialogue[Outcome]]] = {
     ClaimRun: claim_run,
     ClaimNext: claim_next,
     UpdateRun: update_run,
+    AddTags: add_tags,
     Restart: restart,
     PutStep: put_step,
     DropSteps: drop_steps,

@@ -10,6 +10,7 @@ from flowdsl.core.ownership import (
     fits,
     has_restarted,
     has_updated,
+    merged_tags,
     remains,
     restarted,
     sent_again,
@@ -18,12 +19,12 @@ from flowdsl.core.ownership import (
 from flowdsl.core.records import Run
 from flowdsl.storage import columns
 from flowdsl.storage.columns import Head
-from flowdsl.storage.operations import ClaimRun, DeleteRun, OpenRun, Restart, UpdateRun
+from flowdsl.storage.operations import AddTags, ClaimRun, DeleteRun, OpenRun, Restart, UpdateRun
 from flowdsl.storage.outcomes import Done, Fenced, Missing, Opened, Outcome, opened
 from flowdsl.storage.postgres.rows import Dialogue, checked, is_text
 from flowdsl.storage.postgres.transaction import Transaction
 
-__all__ = ["claim_run", "delete_run", "key_lock", "open_run", "restart", "update_run"]
+__all__ = ["add_tags", "claim_run", "delete_run", "key_lock", "open_run", "restart", "update_run"]
 
 _DONE = Done()
 _EXISTED = Done(existed=True)
@@ -117,6 +118,15 @@ def update_run(tx: Transaction, op: UpdateRun) -> Dialogue[Outcome]:
     now = (yield from tx.clock()) if op.release or op.lease is not None else 0.0
     if changes := updated(op.changes, op.lease, op.release, now):
         yield from tx.set_run(op.run_id, head.no, changes)
+    return _DONE
+
+
+def add_tags(tx: Transaction, op: AddTags) -> Dialogue[Outcome]:
+    """Add tags to those of a run, which is locked."""
+    found = yield from tx.run(op.run_id)
+    if found is None:
+        return _MISSING
+    yield from tx.set_run(op.run_id, found.no, {"tags": merged_tags(found.run.tags, op.tags)})
     return _DONE
 
 

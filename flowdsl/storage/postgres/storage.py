@@ -63,7 +63,7 @@ class PostgresStorage(PostgresReading):
     reached or refuses us, and :class:`~flowdsl.errors.SchemaMismatch` if a newer flowdsl made the tables.
     """
 
-    transacts = awaits = True
+    transacts = awaits = merges_tags = True
 
     def __init__(self, url: str) -> None:
         place = self._place = postgres_place(url)

@@ -10,6 +10,7 @@ from typing import Any
 from flowdsl.errors import CorruptPayload
 from flowdsl.storage.operations import (
     AddSignal,
+    AddTags,
     ClaimNext,
     ClaimRun,
     DeleteRun,
@@ -37,7 +38,7 @@ from flowdsl.storage.sqlite.claiming import claim_next
 from flowdsl.storage.sqlite.messages import add_signal, publish, reply, take_signal
 from flowdsl.storage.sqlite.rewriting import rewrite
 from flowdsl.storage.sqlite.rows import UNSTORABLE, is_unstorable, unstorable
-from flowdsl.storage.sqlite.runs import claim_run, delete_run, open_run, restart, update_run
+from flowdsl.storage.sqlite.runs import add_tags, claim_run, delete_run, open_run, restart, update_run
 from flowdsl.storage.sqlite.standalone import drop, put_memo, put_queue, put_schedule, put_worker
 from flowdsl.storage.sqlite.steps import drop_steps, put_step
 from flowdsl.storage.sqlite.transaction import Transaction
@@ -70,6 +71,7 @@ APPLY: dict[type, Callable[[Transaction, Any], Outcome]] = {
     ClaimRun: claim_run,
     ClaimNext: claim_next,
     UpdateRun: update_run,
+    AddTags: add_tags,
     Restart: restart,
     DeleteRun: delete_run,
     PutStep: put_step,

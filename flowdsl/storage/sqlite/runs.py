@@ -13,6 +13,7 @@ from flowdsl.core.ownership import (
     fits,
     has_restarted,
     has_updated,
+    merged_tags,
     remains,
     restarted,
     sent_again,
@@ -21,13 +22,13 @@ from flowdsl.core.ownership import (
 from flowdsl.core.records import Run
 from flowdsl.errors import CorruptPayload
 from flowdsl.storage import columns
-from flowdsl.storage.operations import ClaimRun, DeleteRun, OpenRun, Restart, UpdateRun
+from flowdsl.storage.operations import AddTags, ClaimRun, DeleteRun, OpenRun, Restart, UpdateRun
 from flowdsl.storage.outcomes import Done, Fenced, Missing, Opened, Outcome, opened
 from flowdsl.storage.sqlite import rows
 from flowdsl.storage.sqlite import statements as sql
 from flowdsl.storage.sqlite.transaction import Transaction
 
-__all__ = ["claim_run", "delete_run", "open_run", "restart", "update_run"]
+__all__ = ["add_tags", "claim_run", "delete_run", "open_run", "restart", "update_run"]
 
 _DONE = Done()
 _EXISTED = Done(existed=True)
@@ -134,6 +135,15 @@ def update_run(tx: Transaction, op: UpdateRun) -> Outcome:
         return Fenced(found.run) if found else _MISSING
     if changes := updated(op.changes, op.lease, op.release, tx.now):
         tx.set_run(op.run_id, head.no, changes)
+    return _DONE
+
+
+def add_tags(tx: Transaction, op: AddTags) -> Outcome:
+    """Add tags to those of a run."""
+    found = tx.run(op.run_id)
+    if found is None:
+        return _MISSING
+    tx.set_run(op.run_id, found.no, {"tags": merged_tags(found.run.tags, op.tags)})
     return _DONE
 
 

@@ -90,7 +90,7 @@ class SQLiteStorage(SQLiteReading):
         usual = {"synchronous": "full", "patience": _PATIENCE}
         self.url = sqlite_url(str(self._path), **{k: v for k, v in options.items() if v != usual[k]})
         self.inline = synchronous != "full"
-        self.shares = self.transacts = self.alone = True
+        self.shares = self.transacts = self.alone = self.merges_tags = True
         self._lock = threading.Lock()  # guards the writer, and all that is open
         self._open: list[Connections] = []  # one or none; whoever needs it opens it again
         self._checkpoints = Checkpoints(self._path, self._lock)

@@ -30,6 +30,7 @@ from flowdsl.errors import RunConflict, StorageUnavailable
 from flowdsl.storage.base import Storage
 from flowdsl.storage.operations import (
     AddSignal,
+    AddTags,
     ClaimRun,
     DeleteRun,
     DropMemo,
@@ -96,6 +97,7 @@ class StorageContract(
             lambda: UpdateRun("r", {"lease_until": 7.0}),
             lambda: UpdateRun("r", {"pruned": True}),
             lambda: UpdateRun("r", {"status = 'x'; --": "x"}),
+            lambda: AddTags("", {"a": "1"}),
             lambda: Restart("", None),
             lambda: Restart("r", None, {"epoch": 7}),
             lambda: PutStep(a_step("")),

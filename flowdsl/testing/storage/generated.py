@@ -7,6 +7,7 @@ from flowdsl.core.records import Item, Memo, QueueRow, Run, RunFilter, Signal, S
 from flowdsl.core.status import RunStatus, StepStatus
 from flowdsl.storage.operations import (
     AddSignal,
+    AddTags,
     ClaimRun,
     DeleteRun,
     DropMemo,
@@ -143,6 +144,7 @@ OPERATIONS = st.one_of(
         st.none() | LEASES,
         st.booleans(),
     ),
+    st.builds(AddTags, IDS, st.dictionaries(NAMES, st.sampled_from("12"), max_size=2)),
     st.builds(PutStep, STEPS, EPOCHS, st.booleans()),
     st.builds(PutStep, STEPS, EPOCHS, st.just(False)),
     st.builds(DropSteps, IDS, st.lists(KEYS, max_size=3).map(tuple), EPOCHS),

@@ -1,11 +1,23 @@
 """The part of the storage contract that is about finding runs: filters, pages, tags, attention."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from attrs import evolve
 
 from flowdsl.core.records import RunFilter, Signal
 from flowdsl.core.status import RunStatus
-from flowdsl.storage.base import AddSignal, Attention, DeleteRun, OpenRun, Storage, TakeSignal, UpdateRun
+from flowdsl.storage.base import (
+    AddSignal,
+    AddTags,
+    Attention,
+    DeleteRun,
+    OpenRun,
+    Storage,
+    TakeSignal,
+    UpdateRun,
+)
+from flowdsl.storage.outcomes import Done, Missing
 from flowdsl.testing.storage.samples import HOSTILE, a_run, a_step, open_run
 
 __all__ = ["ListContract"]
@@ -127,6 +139,31 @@ class ListContract:
         assert run.tags == {"new": "1", "both": "2"}
         storage.commit([UpdateRun("r", {"tags": ()})])
         assert storage.list_runs(RunFilter(tags=("both",))) == []
+
+    def test_tags_are_added(self, storage: Storage) -> None:
+        """New tags stand beside the old ones, and filters follow. One commit may add tags several times."""
+        if not storage.merges_tags:
+            pytest.skip("it leaves that to the engine")
+        open_run(storage, tags=("old", "both"))
+        given = {"new": "1", "both": "2"}
+        added = storage.commit([AddTags("r", given), AddTags("r", {"new": "3"}), AddTags("nobody", given)])
+        assert added == [Done(), Done(), Missing()]
+        given["new"] = "4"
+        for where in (RunFilter(tags=("old",)), RunFilter(tags={"new": "3", "both": "2"})):
+            (run,) = storage.list_runs(where)
+            assert run.tags == {"old": "", "new": "3", "both": "2"}
+        storage.commit([DeleteRun("r", tombstone=True)])
+        assert storage.commit([AddTags("r", given)]) == [Missing()]
+
+    def test_threads_that_add_tags(self, storage: Storage) -> None:
+        """No tag is lost, however many add some at the same time."""
+        if not storage.merges_tags:
+            pytest.skip("it leaves that to the engine")
+        open_run(storage)
+        names = [f"{thread}-{n}" for thread in range(4) for n in range(10)]
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda name: storage.commit([AddTags("r", {name: "1"})]), names))
+        assert [run.tags for run in storage.list_runs()] == [dict.fromkeys(names, "1")]
 
     def test_values_are_not_shared(self, storage: Storage) -> None:
         """Neither the mapping given nor the one returned gives access to what is stored."""
