@@ -99,6 +99,7 @@ FOUND = [
     ("retry", (("lost_child", (("branches", (("get",), ("step",))),)), ("silent",))),
     ("return", (("schedule",), ("step",), ("flaky",))),
     ("return", (("nested", (("mapped", (("handled",), ("doubt",), ("asked",))),)),)),
+    ("raise", (("child", (("child", (("stubborn",),)),)),)),
 ]
 """Programs that once broke a law, or by which a planted bug was noticed."""
 

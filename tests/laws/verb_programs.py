@@ -142,6 +142,7 @@ class Player(Talks):
 
         @self.step("cannot_take_back", retry=Retry(attempts=2, initial=1, jitter=0))
         def cannot_take_back(slot: Slot) -> None:
+            world().fails_to_take_back(slot, attempt())
             raise OSError("never")
 
         def undoing(name: str, undo: Any) -> Any:

@@ -157,6 +157,15 @@ class World:
                 self.wrong.append(f"{slot} was undone, which was recorded, and is undone again")
             self.undone.append(slot)
 
+    def fails_to_take_back(self, slot: Slot, attempt: int) -> None:
+        """The *attempt* of an undo at *slot* fails. It is the last one, or another follows."""
+        with self.lock:
+            if self.process.dead:
+                raise Crash
+            if attempt < self.tries["in vain", *slot]:
+                self.wrong.append(f"{slot} could not be undone, which was recorded, and is undone again")
+            self.tries["in vain", *slot] = attempt
+
     # What waits tell
 
     def length(self, slot: Slot, hours: int) -> int:
@@ -261,6 +270,8 @@ class World:
             if run.status is RunStatus.FAILED:
                 self.closed -= {(run.id, key) for key in run.open_failures}
         self.seen.clear()  # what was undone executes again, and with it what it had called
+        for slot in [slot for slot in self.tries if slot[0] == "in vain"]:
+            del self.tries[slot]  # such an undo is tried again if the run fails once more
         self.woken |= set(self.lengths)
 
 

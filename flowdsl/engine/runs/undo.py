@@ -7,9 +7,10 @@ The rules
        crash.
     3. An undo that fails for good is reported once, and the others go on. It is tried again only if the run
        was retried and ends badly once more.
-    4. A completed child run is undone by its own steps' undo. A child with nothing to undo stays as it is,
-       and so does one that another run has called (a fork has the records of its origin's children). An
-       unfinished child ends before its parent. If somebody still executes it, it is cancelled and awaited.
+    4. A completed child run is undone by its own steps' undo, once: in the commit that ends its undo, the
+       record of its parent becomes ``undone``. A child with nothing to undo stays as it is, and so does one
+       that another run has called (a fork has the records of its origin's children). An unfinished child ends
+       before its parent. If somebody still executes it, it is cancelled and awaited.
     5. No undo is passed over because its code is not loaded, for the record names the undo.
     6. A run undoes only what it has done itself: no result that another run has shared, and nothing that an
        undo has called. What is undone is no longer shared.
@@ -83,8 +84,8 @@ def has_undo(engine: Engine, run_id: str) -> bool:
 
 
 def _was_undone(engine: Engine, run_id: str) -> bool:
-    """Whether a child was undone before, by a process that died before its parent's record said so."""
-    done = {(UNDO, StepStatus.COMPLETED), (CHILD, StepStatus.UNDONE)}
+    """Whether undos of a run have ended, well or not."""
+    done = {(UNDO, StepStatus.COMPLETED), (UNDO, StepStatus.FAILED), (CHILD, StepStatus.UNDONE)}
     return any((step.kind, step.status) in done for step in engine.storage.list_steps(run_id))
 
 
@@ -127,7 +128,7 @@ def undo_all(state: Execution, begin: Named, *, goes_on: bool = False) -> Effect
 def _undo_all(state: Execution, begin: Named, goes_on: bool) -> Effects[bool]:
     plan = yield Read(state.engine.storage, lambda: _plan(state, goes_on))
     if not plan:
-        return False
+        return goes_on and (yield Read(state.engine.storage, lambda: _was_undone(state.engine, state.id)))
     operations: list[Operation] = [UpdateRun(state.id, begin, epoch=state.epoch)]
     earlier = [undo_key(step) for step, _, _ in plan if step is not None]
     earlier = [key for key in earlier if not goes_on and state.journal.get(key) is not None]
@@ -139,7 +140,7 @@ def _undo_all(state: Execution, begin: Named, goes_on: bool) -> Effects[bool]:
     state.stop.lift()
     for step, undo, child in plan:
         if child is not None:
-            yield from _undo_child(state, step, child)
+            yield from _undo_child(state, child)
         elif step is not None:
             flow = undo_step(state, step, undo)
             error, _ = (yield from flow) if state.parent is None else (yield Unbroken(flow))
@@ -208,20 +209,34 @@ def _plan(state: Execution, goes_on: bool) -> list[tuple[Step | None, Value, str
 # ------------------------------------------------------------------------------------------------ children
 
 
-def _undo_child(state: Execution, step: Step | None, child_id: str) -> Flow:
-    """Undo a completed child by its own steps. If the parent has a record of it, that becomes
-    ``undone``."""
+def _undo_child(state: Execution, child_id: str) -> Effects[None]:
+    """Undo a completed child by its own steps."""
     engine = state.engine
     record: Run | None = yield Read(engine.storage, lambda: engine.storage.get_run(child_id))
     if record is not None:
         yield from end_abandoned(engine, record, RunStatus(record.undoing or record.status), state)
+
+
+def _end_undone(state: Execution, child: Run, end: UpdateRun) -> Effects[None]:
+    """*end* the undo of a completed child. In the same commit its record here becomes ``undone``. If
+    its caller died before it recorded the outcome, there is none. It gets one, so that a retry calls another
+    child."""
+    key = child.parent_key or ""
+    step = state.journal.get(key)
     if step is None:
-        return None, None
-    undone = ChildRun(child_id, generation=generation_of(step) + 1).to_json()
+        step = Step(
+            state.id, key, child.workflow, kind=CHILD, args=child.args_preview, concurrent=True,
+            created_at=child.created_at, completed_at=child.finished_at,
+        )  # fmt: skip
+    else:
+        facts = facts_of(step)
+        if not isinstance(facts, ChildRun) or facts.child != child.id:  # the child of a later call
+            yield Commit(state.engine, (end,))
+            return
+    undone = ChildRun(child.id, generation=generation_of(step) + 1).to_json()
     settled = step._replace(seq=0, status=StepStatus.UNDONE, extra=undone)
-    state.writer.raise_floor((yield from commit(state, None, state.writer.put(settled))))
+    state.writer.raise_floor((yield from commit(state, None, state.writer.put(settled), end)))
     state.writer.add(settled)
-    return None, None
 
 
 class GivenUp(dict[str, bool]):
@@ -299,7 +314,7 @@ def end_abandoned(
         error = ended_with_parent(record.id)
         facts["error"], _ = engine.payloads.pack_error(error, record.id, "", "run")
         facts["error_preview"] = f"FlowError: {error}"
-    elif unfinished:
+    elif unfinished and final is RunStatus.CANCELLED:
         facts["error_preview"] = f"run {record.id} was cancelled"
     claimed = yield from take(engine, record, force=True, also=facts)
     if claimed is None:
@@ -320,7 +335,11 @@ def end_abandoned(
             "floor": state.writer.floor,
             "finished_at": record.finished_at or engine.clock.now(),
         }  # fmt: skip
-        yield Commit(engine, (UpdateRun(record.id, changes, epoch=claimed.epoch, release=True),))
+        end = UpdateRun(record.id, changes, epoch=claimed.epoch, release=True)
+        if parent is not None and final is RunStatus.COMPLETED:
+            yield from _end_undone(parent, record, end)
+        else:
+            yield Commit(engine, (end,))
     finally:
         engine.owned.release(record.id)
         if state is not None:

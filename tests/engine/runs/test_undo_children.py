@@ -1,5 +1,6 @@
 """Undo across runs: children, forks, and runs that are cancelled from elsewhere."""
 
+import itertools
 import threading
 from collections.abc import Callable, Sequence
 
@@ -8,10 +9,11 @@ from sagas import is_undo_record, saga
 from support import ONCE, Crash, Declined, Effects, Mortal, Relay, script, spawn
 
 from flowdsl import RunStatus, Runtime, StepStatus, step, wait_for, workflow
-from flowdsl.core.records import Step
-from flowdsl.errors import RunFinished
+from flowdsl.core.records import RunFilter, Step
+from flowdsl.errors import RunFinished, RunTimeout
 from flowdsl.storage import MemoryStorage
 from flowdsl.storage.base import Operation, Outcome, UpdateRun
+from flowdsl.testing import VirtualClock
 
 
 def test_cancelling_an_interrupted_run_undoes_its_steps(storage, clock, flavour, effects: Effects):
@@ -70,6 +72,129 @@ def test_a_completed_child_is_undone_by_its_own_steps(storage, clock, flavour):
             assert list(dict.fromkeys(effects.log)) == [("release", 11), ("release", 10), ("release", 0)]
             rt.delete(inner.id)
             rt.delete("w")
+
+
+def test_an_undo_that_failed_in_a_child_is_not_tried_again_after_a_kill(flavour):
+    """An undo that failed for good in a child, or in a child of that, is not tried again, wherever the process
+    dies."""
+
+    @flavour.step(name="deep.release", retry=ONCE)
+    def release(n):
+        effects("release", n)
+        raise OSError
+
+    @flavour.step(undo=release, name="deep.reserve")
+    def reserve(n):
+        return n
+
+    @flavour.workflow(name="deep.inner")
+    def inner():
+        yield reserve(3)
+
+    @flavour.workflow(name="deep.outer")
+    def outer():
+        yield reserve(1)
+        yield inner()
+
+    @flavour.workflow(id="w", name="deep.w")
+    def w():
+        yield outer()
+        raise Declined
+
+    for at in itertools.count():
+        effects, storage = Effects(), MemoryStorage()
+        dies = Mortal(storage, at, after=True)
+        with Runtime(dies, clock=VirtualClock()), pytest.raises((Crash, Declined)):
+            flavour.call(w)
+        with Runtime(storage, clock=VirtualClock()) as rt:
+            if rt.run("w").status is RunStatus.RUNNING:
+                with pytest.raises(Declined):
+                    flavour.call(w)
+            assert effects == [("release", 3), ("release", 1)]
+            assert [run.status for run in rt.runs()] == [RunStatus.COMPLETED] * 2 + [RunStatus.FAILED]
+            assert [run.error_preview for run in storage.list_runs(RunFilter(parent="w"))] == [""]
+            children = [s for run in rt.runs() for s in run.steps() if s.kind == "child"]
+            assert [s.status for s in children] == [StepStatus.UNDONE] * 2
+        if not dies.dead:
+            break
+    assert at > 15
+
+
+def test_a_retry_runs_a_child_anew_that_was_undone_before_its_parent_knew_its_outcome(
+    storage, clock, flavour, effects: Effects
+):
+    """If a process dies between the end of a child and its record in the parent, and the child is undone, a
+    retry of the parent starts a new child."""
+
+    @flavour.step(name="late.release")
+    def release(n):
+        effects("release")
+
+    @flavour.step(undo=release, name="late.reserve")
+    def reserve():
+        return effects("reserve")
+
+    @flavour.workflow(name="late.child")
+    def child():
+        return (yield reserve())
+
+    @flavour.workflow(id="w", name="late.w", timeout=60)
+    def parent():
+        return (yield child())
+
+    dies = Mortal(storage, lambda ops: any(_ends_child(op) for op in ops), after=True)
+    with Runtime(dies, clock=clock), pytest.raises(Crash):
+        flavour.call(parent)
+    clock.advance(100)
+    with Runtime(storage, clock=clock) as rt:
+        with pytest.raises(RunTimeout):
+            flavour.call(parent)
+        assert effects == ["reserve", "release"]
+        assert [(s.path, s.status) for s in rt.run("w").steps()] == [("late.child", StepStatus.UNDONE)]
+        assert rt.retry("w").result() == 2
+    assert effects == ["reserve", "release", "reserve"]
+
+
+def _ends_child(op: Operation) -> bool:
+    return isinstance(op, UpdateRun) and op.run_id != "w" and op.changes.get("status") == "completed"
+
+
+def test_a_run_is_settled_if_a_killed_process_had_undone_its_child(storage, clock, flavour, effects: Effects):
+    """A run whose unfinished child was undone is settled, even if the process dies before that child ends."""
+    broken = []
+
+    @flavour.step(name="halfway.release")
+    def release(n):
+        effects("release")
+
+    @flavour.step(undo=release, name="halfway.reserve")
+    def reserve():
+        effects("reserve")
+
+    @flavour.workflow(name="halfway.child")
+    def child():
+        yield reserve()
+        if not broken:
+            raise KeyboardInterrupt
+
+    @flavour.workflow(id="w", name="halfway.w")
+    def parent():
+        if broken:
+            raise Declined
+        yield child()
+
+    with Runtime(storage, clock=clock), pytest.raises(KeyboardInterrupt):
+        flavour.call(parent)
+    broken.append(1)
+    dies = Mortal(storage, is_undo_record("halfway.release", StepStatus.COMPLETED), after=True)
+    with Runtime(dies, clock=clock), pytest.raises(Crash):
+        flavour.call(parent)
+    with Runtime(storage, clock=clock), pytest.raises(Declined):
+        flavour.call(parent)
+    broken.clear()
+    with Runtime(storage, clock=clock), pytest.raises(Declined):
+        flavour.call(parent)  # what it had done was taken back, so this gives its failure again
+    assert effects == ["reserve", "release"]
 
 
 def test_a_call_does_not_continue_a_run_whose_failed_child_was_undone(storage, clock, effects: Effects):
