@@ -64,7 +64,7 @@ def generate(
         f"  return ({''.join(f'{name}, ' for name in names)}), b''.join((b'A'{codes},)), flow_left_out"
     )
     exec("\n".join(lines), known)
-    made: QuickBind = known["flow_bind"]
+    made: QuickBind = known.pop("flow_bind")  # kept there, it would hold itself
     return made
 
 

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Awaitable
 from contextlib import ExitStack
+from functools import partial
 from typing import Never
 
 from attrs import define, field
@@ -254,6 +255,43 @@ def _view_of(frame: Frame, fn: Function, args: Args, kwargs: Named, callback: bo
     return _RunBodyView(kind, path, run.id, step, fn, args, kwargs, shown, frame.is_async, scope, run=run)
 
 
+class _Cancelling:
+    """Cancels the body of *run*, which *task* executes on *loop*, and counts how often."""
+
+    __slots__ = ("_limit", "_loop", "_over", "_run", "_task", "cancels")
+
+    def __init__(self, run: Execution, loop: asyncio.AbstractEventLoop, task: "asyncio.Task[Value]") -> None:
+        self._run = run
+        self._loop = loop
+        self._task = task
+        self.cancels = 0
+        self._over = False
+        self._limit: asyncio.TimerHandle | None = None
+
+    def stop(self) -> None:
+        """Cancel the body, and once more when its time for cleaning up is over. What follows the body (undo,
+        the end) must not be cancelled."""
+        run, limit = self._run, self._limit
+        if self._over or self.cancels > 1:
+            return
+        told = self.cancels > 0 or limit is not None
+        early = told and not run.stop.past_deadline()  # it is told again, or its time was extended
+        if not early and (limit is not None or not run.stop.was_told(self._task)):
+            self.cancels += 1
+            self._task.cancel()
+        left = run.stop.left()
+        if left is not None and not run.engine.virtual and (early or limit is None):
+            if limit is not None:
+                limit.cancel()
+            self._limit = self._loop.call_later(left, self.stop)
+
+    def end(self) -> None:
+        """The body has ended."""
+        self._over = True
+        if self._limit is not None:
+            self._limit.cancel()
+
+
 class Stoppable(Effect):
     """Execute the body of a run. An async body is cancelled as soon as the run is told to stop, or passes
     its deadline."""
@@ -272,28 +310,8 @@ class Stoppable(Effect):
         loop = asyncio.get_running_loop()
         task = asyncio.current_task()
         assert task is not None
-        cancels = 0
-        over = False
-        limit: asyncio.TimerHandle | None = None
-
-        def stop() -> None:
-            """Cancel the body, and once more when its time for cleaning up is over. What follows the body
-            (undo, the end) must not be cancelled."""
-            nonlocal cancels, limit
-            if over or cancels > 1:
-                return
-            told = cancels > 0 or limit is not None
-            early = told and not run.stop.past_deadline()  # it is told again, or its time was extended
-            if not early and (limit is not None or not run.stop.was_told(task)):
-                cancels += 1
-                task.cancel()
-            left = run.stop.left()
-            if left is not None and not run.engine.virtual and (early or limit is None):
-                if limit is not None:
-                    limit.cancel()
-                limit = loop.call_later(left, stop)
-
-        run.stop.cancelled_by(lambda: loop.call_soon_threadsafe(stop))
+        cancelling = _Cancelling(run, loop, task)
+        run.stop.cancelled_by(partial(loop.call_soon_threadsafe, cancelling.stop))
         timer = None
         engine = run.engine
         left = run.stop.left()
@@ -303,12 +321,11 @@ class Stoppable(Effect):
             with engine.alarm(left, run.stop.expire):
                 error, value = await self.body.aio()
         finally:
-            over = True
             run.stop.cancelled_by(None)
-            for handle in (timer, limit):
-                if handle is not None:
-                    handle.cancel()
-        for _ in range(cancels):
+            cancelling.end()
+            if timer is not None:
+                timer.cancel()
+        for _ in range(cancelling.cancels):
             task.uncancel()
         if (
             isinstance(error, asyncio.CancelledError)

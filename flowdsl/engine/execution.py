@@ -16,6 +16,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextvars import ContextVar, Token
+from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 from flowdsl.core.journal import Journal
@@ -150,7 +151,14 @@ class Execution:
         left = None if record.deadline is None else record.deadline - engine.clock.now()
         deadline = None if left is None else engine.ticks() + left
         cleanup = 60.0 if definition is None else definition.cleanup
-        self.stop = Stop(record.id, deadline, engine.ticks, self.is_async, cleanup, self._unreplayed)
+        self.stop = Stop(
+            record.id,
+            deadline,
+            engine.ticks,
+            self.is_async,
+            cleanup,
+            partial(_unreplayed, journal, self.lock),
+        )
         self.failures = OpenFailures()
         self.writer = Writer(engine, record, journal, self.lock, self.stop)
         self.branches = Branches()
@@ -172,10 +180,6 @@ class Execution:
         assert found is None or isinstance(found, kind)
         return found
 
-    def _unreplayed(self) -> bool:
-        with self.lock:
-            return bool(self.journal.unused())
-
     @property
     def parts(self) -> dict[type, object]:
         """What verbs know of this run."""
@@ -184,6 +188,12 @@ class Execution:
     def inherit(self, parts: dict[type, object]) -> None:
         """Take over what verbs knew of the same run from its last execution here."""
         self._parts.update(parts)
+
+
+def _unreplayed(journal: Journal, lock: "threading.RLock") -> bool:
+    """Whether the *journal* holds records that no call has asked for."""
+    with lock:
+        return bool(journal.unused())
 
 
 class Frame:

@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import gc
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from unittest import mock
@@ -250,3 +251,41 @@ def test_threads_that_ask_at_once_are_no_rivals_holders(runtime):
                 held = error.__traceback__
             assert call_at_once(pool, made(number)) == [number] * 8
             del held
+
+
+def made_each_time(kind):
+    """A factory of workflows, which makes a step each time."""
+
+    def plain(n):
+        added = step(lambda x: x + n, name="shop.added")
+        return workflow(lambda x: added(x), name="shop.order")
+
+    def nested(n):
+        inner = plain(n)
+        return workflow(lambda x: inner(x), name="shop.outer")
+
+    def awaited(n):
+        @step(name="shop.added")
+        async def added(x):
+            return x + n
+
+        @workflow(name="shop.order")
+        async def order(x):
+            return await added(x)
+
+        return lambda x: asyncio.run(order(x))
+
+    return {"plain": plain, "nested": nested, "awaited": awaited}[kind]
+
+
+@pytest.mark.parametrize("kind", ["plain", "nested", "awaited"])
+def test_a_run_that_has_ended_holds_no_function(runtime: Runtime, monkeypatch, kind):
+    """A function whose run has ended is gone as soon as nobody has it, so no garbage has to be collected before
+    one that replaces it is called."""
+    make = made_each_time(kind)
+    monkeypatch.setattr(gc, "collect", lambda *_: pytest.fail("garbage was collected"))
+    gc.disable()  # it would hide what is held
+    try:
+        assert [make(n)(1) for n in range(3)] == [1, 2, 3]
+    finally:
+        gc.enable()
