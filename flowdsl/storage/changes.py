@@ -76,6 +76,12 @@ class Changes:
         versions = self._versions
         return seen < self._forgotten or any(versions.get(topic, 0) > seen for topic in topics)
 
+    def _latest(self, topics: frozenset[str]) -> int:
+        """The present version, and not one before the last change of *topics*. Two threads that tell of
+        changes at once may leave the lower number as the version; a waiter would then never sleep."""
+        versions = self._versions
+        return max([self.version, *(versions.get(topic, self._forgotten) for topic in topics)])
+
     def wait(
         self,
         seen: int,
@@ -97,7 +103,7 @@ class Changes:
                 self._waiters.add(waiter)
             try:
                 if self.since(seen, wanted):
-                    return self.version
+                    return self._latest(wanted)
                 if (left := end - time.monotonic()) <= 0:
                     return seen  # other changes are no news to this waiter
                 waiter.wake.wait(pause(left))

@@ -1,8 +1,12 @@
-"""Which runs others have changed, for storages whose database does not tell.
+"""What others have changed, by topic, for storages whose database does not tell.
 
 Each run has a *pulse*. This number grows with everything that somebody may wait for: a message, a reply, an
-item, a request to cancel, the end. After each commit, whoever waits for a run looks at its pulse. One
+item, a request to cancel, the end. After commits of others, whoever waits for a run looks at its pulse. One
 statement reads the pulses of all runs that are waited for.
+
+One waiter finds that others have committed, and looks for all who wait at that moment. Those who come later
+have missed that look. So a topic is *current* only if it was looked at since others committed. Whoever begins
+to wait looks at those of its topics that are not.
 """
 
 from collections.abc import Callable, Iterable
@@ -22,33 +26,31 @@ class Pulses:
 
     def __init__(self) -> None:
         self._known: dict[str, int | None] = {}
+        self._current: set[str] = set()
 
-    def learn(self, topics: Iterable[str], read: Read) -> bool:
-        """Look at runs that were not looked at before. If there are any, they may have changed meanwhile."""
-        new = [topic for topic in topics if topic not in self._known]
-        if not new:
-            return False
+    def outdate(self) -> None:
+        """Others have committed, so any topic may have changed."""
+        self._current = set()
+
+    def look(self, topics: Iterable[str], read: Read) -> list[str]:
+        """Those of *topics* that may have changed since they were looked at. One that was never looked at may
+        have."""
+        current = self._current  # what others commit while this reads makes it a look of the past
+        wanted = [topic for topic in topics if topic not in current]
+        if not wanted:
+            return []
         if len(self._known) > _REMEMBERED:
-            self._known = {}
-        self._known.update(_look(new, read))
-        return True
-
-    def changed(self, topics: Iterable[str], read: Read) -> list[str]:
-        """Those of *topics* whose run has another pulse than at the last look."""
-        wanted = list(topics)
-        seen = _look(wanted, read)
+            self._known, current = {}, set()
+            self._current = current
+        seen: dict[str, int | None] = dict.fromkeys(wanted)
+        runs = [topic.removeprefix(_RUN) for topic in wanted if topic.startswith(_RUN)]
+        if runs:
+            seen.update((_RUN + run_id, pulse) for run_id, pulse in read(runs))
         changed = [
             topic
             for topic in wanted
             if not topic.startswith(_RUN) or self._known.get(topic, -1) != seen[topic]
         ]
         self._known.update(seen)
+        current.update(wanted)
         return changed
-
-
-def _look(topics: list[str], read: Read) -> dict[str, int | None]:
-    found: dict[str, int | None] = dict.fromkeys(topics)
-    wanted = [topic.removeprefix(_RUN) for topic in topics if topic.startswith(_RUN)]
-    if wanted:
-        found.update((_RUN + run_id, pulse) for run_id, pulse in read(wanted))
-    return found

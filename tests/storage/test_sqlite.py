@@ -15,6 +15,7 @@ from storage_children import Child
 
 from flowdsl.core.records import RunFilter, Signal
 from flowdsl.core.status import RunStatus
+from flowdsl.errors import StorageUnavailable
 from flowdsl.storage import SQLiteStorage
 from flowdsl.storage.base import (
     AddSignal,
@@ -364,6 +365,33 @@ def test_many_threads_wait_and_one_looks(storage: SQLiteStorage) -> None:
         assert all(waiter.result(30) != version for waiter in waiters)
     assert not storage._watching.locked()
     assert isinstance(storage.commit([PutStep(a_step(), 1)])[0], Done)
+
+
+def test_a_look_that_fails_wakes_all_who_wait(
+    storage: SQLiteStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the waiter that found a commit of others cannot read what it changed, the others look themselves."""
+    version = storage.wait_for_change(0, 0.0, ["run:a", "run:b"])
+    read, failed = storage._read_pulses, threading.Event()
+
+    def fails_once(run_ids: list[str]) -> list[tuple[str, int]]:
+        if failed.is_set():
+            return read(run_ids)
+        failed.set()
+        raise StorageUnavailable("the disk is gone")
+
+    with ThreadPoolExecutor(2) as pool, SQLiteStorage(storage._path) as other:
+        waiters = [
+            pool.submit(storage.wait_for_change, version, 60.0, [topic]) for topic in ("run:a", "run:b")
+        ]
+        while storage._changes.waited_for() != {"run:a", "run:b"}:
+            assert not any(waiter.done() for waiter in waiters)
+        monkeypatch.setattr(storage, "_read_pulses", fails_once)
+        other.commit([OpenRun(a_run(), 60.0)])
+        errors = [waiter.exception(30) for waiter in waiters]
+    assert failed.is_set()
+    assert sorted(str(error) for error in errors) == ["None", "the disk is gone"]
+    assert all(waiter.result() != version for waiter in waiters if waiter.exception() is None)
 
 
 # Copies -----------------------------------------------------------------------------------------------------

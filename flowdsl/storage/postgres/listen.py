@@ -69,11 +69,11 @@ class Listener:
         keys = {topic_key(topic): topic for topic in stale}
         execute(self._sql.wait, (_KEPT, list(keys)))
         with self._lock:
-            new = [topic for topic in stale if topic not in self._until]
+            new = [topic for topic in stale if now > self._until.get(topic, 0.0) + _KEPT / 2]
             self._topics.update(keys)
             self._until.update(dict.fromkeys(stale, now + _KEPT / 2))
             self._forget(now)
-        return bool(new) | self._pulses.learn(topics, self._read_pulses)
+        return bool(new) | bool(self._pulses.look(topics, self._read_pulses))
 
     def _forget(self, now: float) -> None:
         """Drop the waits that were not renewed, now and then. They are outdated in the table, too."""
@@ -126,8 +126,8 @@ class Listener:
                 self._until.update(dict.fromkeys(due, now + _KEPT / 2))
 
     def _poll(self) -> None:
-        topics = self._changes.waited_for()
-        if topics and (changed := self._pulses.changed(topics, self._read_pulses)):
+        self._pulses.outdate()
+        if changed := self._pulses.look(self._changes.waited_for(), self._read_pulses):
             self._changes.say(changed)
         time.sleep(_POLL)
 

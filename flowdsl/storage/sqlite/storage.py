@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from flowdsl.blocks import block
-from flowdsl.errors import CorruptPayload, StorageFull, StorageUnavailable
+from flowdsl.errors import CorruptPayload, StorageError, StorageFull, StorageUnavailable
 from flowdsl.storage.forking import rest_before_fork
 from flowdsl.storage.operations import Operation, require_operations
 from flowdsl.storage.outcomes import Outcome
@@ -220,14 +220,15 @@ class SQLiteStorage(SQLiteReading):
         """As in the base class. One of those who wait also looks for commits of other processes."""
         self._require_open()
         wanted = frozenset(topics)
-        if wanted and self._pulses.learn(wanted, self._read_pulses):
-            self._changes.say(wanted)  # another thread may have looked before the pulse was read
+        if self._look(wanted):
             return self._changes.version
         watches = False
 
         def pause(left: float) -> float:
             nonlocal watches
             watches = watches or self._watching.acquire(blocking=False)
+            if not self._refusal:
+                self._look(wanted)  # once more: it may have missed a look for those who waited before it
             return self._watch(left) if watches else left
 
         try:
@@ -238,12 +239,25 @@ class SQLiteStorage(SQLiteReading):
             if not self._watching.locked():
                 self._changes.nudge()  # another waiter takes over
 
+    def _look(self, topics: Iterable[str]) -> bool:
+        """Tell which of *topics* may have changed since they were looked at. Returns whether any has."""
+        changed = self._pulses.look(topics, self._read_pulses)
+        if changed:
+            self._changes.say(changed)
+        return bool(changed)
+
     def _watch(self, left: float) -> float:
         """Look for commits of other processes, and tell what they changed. Returns how long to sleep then."""
-        if self._refusal or self._others_committed():
-            topics = self._changes.waited_for()
-            changed = self._pulses.changed(topics, self._read_pulses) if topics and not self._refusal else []
-            self._changes.say(changed)
+        if self._refusal:
+            self._changes.say()
+        elif self._others_committed():
+            self._pulses.outdate()
+            self._changes.say()  # for those who wait for any change
+            try:
+                self._look(self._changes.waited_for())
+            except StorageError:
+                self._changes.say_all()  # nobody looks at this commit again
+                raise
         return min(left, _POLL)
 
     def _read_pulses(self, run_ids: list[str]) -> list[tuple[str, int]]:

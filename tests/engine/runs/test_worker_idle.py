@@ -11,7 +11,7 @@ from flowdsl import Runtime, Schedule, step, wait_for, workflow
 from flowdsl.storage import MemoryStorage, open_storage
 from flowdsl.storage.base import PutSchedule, UpdateRun
 from flowdsl.storage.relay import RelayStorage
-from flowdsl.storage.topics import SCHEDULES_TOPIC, run_topic
+from flowdsl.storage.topics import QUEUES_TOPIC, SCHEDULES_TOPIC, run_topic
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "storage"))
 from postgres_server import postgres_url
@@ -266,9 +266,8 @@ def test_a_pause_is_not_lost_to_a_worker_that_fires(storage):
         assert paused.paused
 
 
-def settled(storage):
+def settled(storage, topics):
     """The version of a storage that has ears by now: those of PostgreSQL say once that they hear."""
-    topics = [run_topic("another")]
     seen = storage.wait_for_change(0, 0, topics)
     while (now := storage.wait_for_change(seen, 1, topics)) != seen:
         seen = now
@@ -286,7 +285,27 @@ def test_a_wait_that_another_one_entered_first_misses_nothing(storage):
     with elsewhere, Runtime(elsewhere) as other, Runtime(storage):
         run = w.enqueue()
         topics = [run_topic(run.id)]
-        before = settled(storage)
+        before = settled(storage, [run_topic("another")])
         other.signal(run.id, "go", 1)
         storage.wait_for_change(before, 0, topics)  # the other thread
+        assert storage.wait_for_change(before, 5, topics) != before
+
+
+@pytest.mark.parametrize("what", ["run", "queue"])
+def test_a_wait_that_begins_late_misses_nothing(storage, what):
+    """What happens between a look and its wait is seen by that wait, even if somebody who waits for something
+    else has heard of it first."""
+
+    @workflow(id="w-{n}")
+    def w(n):
+        return wait_for("go")
+
+    elsewhere = storage if isinstance(storage, MemoryStorage) else open_storage(storage.url)
+    with elsewhere, Runtime(storage), Runtime(elsewhere) as other:
+        run = w.enqueue(1)
+        topics = [run_topic(run.id) if what == "run" else QUEUES_TOPIC]
+        before = settled(storage, topics)
+        anything = storage.wait_for_change(0, 0)
+        other.signal(run.id, "go", 1) if what == "run" else w.enqueue(2)
+        assert storage.wait_for_change(anything, DEADLINE) != anything  # somebody else hears of it first
         assert storage.wait_for_change(before, 5, topics) != before
