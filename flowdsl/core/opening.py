@@ -8,46 +8,34 @@ The order
     5. Otherwise the run gets the next number that is free, or the one that is wanted, or none.
 
 :func:`opening` asks for what it must know, one question after the other. A storage answers each: it reads and
-inserts rows, and decides nothing.
+inserts rows, and decides nothing. A storage that cannot answer at once collects its answers in
+:class:`Answers`.
 """
 
-from collections.abc import Callable, Generator
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeAlias, TypeVar
 
-from flowdsl.core.ownership import inserted, numbers_for, sent_again
+from flowdsl.core.ownership import inserted, sent_again
 from flowdsl.core.records import Run
 
-__all__ = ["BY_ID", "CONTINUABLE", "PLACE", "SAME_WORK", "Place", "answered", "opening"]
-
-SAME_WORK = "same work"
-"""Which run of the same workflow, queue and ``dedup`` has not ended? Answer: its nonce and the run, or
-``None``."""
-
-BY_ID = "by id"
-"""Which run has this id, pruned or not? Answer: its nonce and the run, or ``None``."""
-
-PLACE = "place"
-"""Where does a new run stand? Answer: a :class:`Place`."""
-
-CONTINUABLE = "continuable"
-"""Which are the oldest runs of the key that ``may_continue``, at most ``FOUND_AT_MOST``? Answer: a tuple."""
+__all__ = ["Answers", "Decision", "Found", "Place", "Rows", "Unanswered", "Wanted", "opening"]
 
 _TRIES = 3  # where an id is free at one look and taken at the next, since another process inserts it
 
+Place: TypeAlias = tuple[int, int, float, Run | None]
+"""Where a new run stands.
 
-class Place(NamedTuple):
-    """Where a new run stands.
+* The last number of its key; 0 for none, and for a run whose id is given.
+* The highest epoch of all deleted runs, and the time on the storage's clock.
+* The run that an opening of this nonce, owner and key has inserted, if there is one. Nobody asks for a run
+  whose id is given.
+"""
 
-    * ``highest``: the last number of its key; 0 for none, and for a run whose id is given.
-    * ``epoch``: the highest of all deleted runs; ``now``: the time on the storage's clock.
-    * ``before``: the run that an opening of this nonce, owner and key has inserted, if there is one. Nobody
-      asks for a run whose id is given.
-    """
+Found: TypeAlias = tuple[str, Run]
+"""A run, after the nonce of its last opening or claim."""
 
-    highest: int
-    epoch: int
-    now: float
-    before: Run | None = None
+Decision: TypeAlias = Run | tuple[Run, ...]
+"""The run that was opened; or those that were found instead. No run: it cannot have that number."""
 
 
 class Wanted(Protocol):
@@ -65,52 +53,114 @@ class Wanted(Protocol):
     def number(self) -> int | None: ...
 
 
-Decision = Run | tuple[Run, ...]
-"""The run that was opened; or those that were found instead. No run: it cannot have that number."""
-
-Question = str | Run
-"""One of the questions above; or a run to be inserted. Answer to that: whether its id was free."""
+W = TypeVar("W", bound=Wanted, contravariant=True)
+T = TypeVar("T", contravariant=True)
 
 
-def opening(op: Wanted) -> Generator[Question, Any, Decision]:
-    """Open ``op.run``, or find the one that exists or is to be continued. Yields questions, is sent the
-    answers."""
+class Rows(Protocol[T, W]):
+    """The rows of a storage, as :func:`opening` asks for them. *at* is where they are (tables, a
+    transaction)."""
+
+    def same_work(self, at: T, op: W, /) -> Found | None:
+        """Which run of the same workflow, queue and ``dedup`` has not ended?"""
+        ...
+
+    def by_id(self, at: T, op: W, /) -> Found | None:
+        """Which run has this id, pruned or not?"""
+        ...
+
+    def place(self, at: T, op: W, /) -> Place:
+        """Where does a new run stand?"""
+        ...
+
+    def continuable(self, at: T, op: W, /) -> Sequence[Run]:
+        """Which are the oldest runs of the key that ``may_continue``, at most ``FOUND_AT_MOST``?"""
+        ...
+
+    def insert(self, at: T, op: W, run: Run, /) -> bool:
+        """Insert *run*. Was its id free?"""
+        ...
+
+
+def opening(op: W, rows: Rows[T, W], at: T) -> Decision:
+    """Open ``op.run``, or find the one that exists or is to be continued."""
     run = op.run
-    if run.dedup is not None and (same := (yield SAME_WORK)) is not None:
-        return _existing(op, *same)
+    if run.dedup is not None and (same := rows.same_work(at, op)) is not None:
+        return _existing(op, same)
     if run.number is None:
-        for _ in range(_TRIES):
-            if (found := (yield BY_ID)) is not None:
-                return _existing(op, *found)
-            place: Place = yield PLACE
-            new = inserted(run, run.id, None, place.epoch + 1, place.now + op.lease)
-            if (yield new):
-                return new
-        return ()
-    place = yield PLACE
-    if place.before is not None:
-        return place.before
-    if place.highest and not op.fresh and (oldest := (yield CONTINUABLE)):
+        return _by_id(op, rows, at)
+    highest, epoch, now, before = rows.place(at, op)
+    if before is not None:
+        return before
+    if highest and not op.fresh and (oldest := rows.continuable(at, op)):
         return tuple(oldest)
-    for number in numbers_for(op.number, place.highest):
-        new = inserted(run, f"{run.id}-{number}", number, place.epoch + 1, place.now + op.lease)
-        if (yield new):
+    wanted = op.number
+    number = highest + 1 if wanted is None else wanted
+    if number <= highest:
+        return ()
+    while True:
+        new = inserted(run, f"{run.id}-{number}", number, epoch + 1, now + op.lease)
+        if rows.insert(at, op, new):
+            return new
+        if wanted is not None:
+            return ()
+        number += 1
+
+
+def _by_id(op: W, rows: Rows[T, W], at: T) -> Decision:
+    for _ in range(_TRIES):
+        if (found := rows.by_id(at, op)) is not None:
+            return _existing(op, found)
+        _, epoch, now, _ = rows.place(at, op)
+        new = inserted(op.run, op.run.id, None, epoch + 1, now + op.lease)
+        if rows.insert(at, op, new):
             return new
     return ()
 
 
-def _existing(op: Wanted, nonce: str, run: Run) -> Decision:
-    """The decision of an opening that meets *run*. *nonce* is that of the run's last opening or claim."""
+def _existing(op: Wanted, found: Found) -> Decision:
+    """The decision of an opening that meets a run."""
+    nonce, run = found
     return run if sent_again(op.nonce, op.run.owner, nonce, run) else (run,)
 
 
-def answered(op: Wanted, answer: Callable[[Question], Any]) -> Decision:
-    """The decision about *op*, if *answer* answers the questions at once."""
-    questions = opening(op)
-    try:
-        question = next(questions)
-        while True:
-            question = questions.send(answer(question))
-    except StopIteration as end:
-        decision: Decision = end.value
-        return decision
+class Unanswered(Exception):
+    """The next question: its *name*, that of a method of :class:`Rows`; and the *run* if one is to be
+    inserted."""
+
+    def __init__(self, name: str, run: Run | None = None) -> None:
+        super().__init__(name)
+        self.name = name
+        self.run = run
+
+
+class Answers:
+    """The rows of a storage that has to ask elsewhere. :func:`opening` asks its questions from the beginning
+    each time. The answers so far are *given*, in order, and the first question without one is raised."""
+
+    def __init__(self, given: Sequence[Any]) -> None:
+        self._given = iter(given)
+
+    def _answer(self, name: str, run: Run | None = None) -> Any:
+        for answer in self._given:
+            return answer
+        raise Unanswered(name, run)
+
+    def same_work(self, at: object, op: Wanted) -> Found | None:
+        found: Found | None = self._answer("same_work")
+        return found
+
+    def by_id(self, at: object, op: Wanted) -> Found | None:
+        found: Found | None = self._answer("by_id")
+        return found
+
+    def place(self, at: object, op: Wanted) -> Place:
+        place: Place = self._answer("place")
+        return place
+
+    def continuable(self, at: object, op: Wanted) -> Sequence[Run]:
+        oldest: Sequence[Run] = self._answer("continuable")
+        return oldest
+
+    def insert(self, at: object, op: Wanted, run: Run) -> bool:
+        return bool(self._answer("insert", run))

@@ -16,8 +16,7 @@ The rules
 A storage reads rows, asks here, and writes the answer. It decides nothing itself.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import count
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from attrs import evolve
@@ -45,7 +44,6 @@ __all__ = [
     "may_continue",
     "may_take",
     "merged_tags",
-    "numbers_for",
     "outlives_restart",
     "own_tags",
     "remains",
@@ -78,17 +76,6 @@ class Standing(Protocol):
     def epoch(self) -> int: ...
     @property
     def status(self) -> RunStatus: ...
-
-
-def numbers_for(wanted: int | None, highest: int) -> Iterable[int]:
-    """The numbers that a new run may get, in order. *highest* is the last number of its key; 0 means none.
-
-    >>> list(numbers_for(3, 2)), list(numbers_for(2, 2)), next(iter(numbers_for(None, 2)))
-    ([3], [], 3)
-    """
-    if wanted is None:
-        return count(highest + 1)
-    return (wanted,) if wanted > highest else ()
 
 
 def inserted(run: Run, run_id: str, number: int | None, epoch: int, lease_until: float) -> Run:

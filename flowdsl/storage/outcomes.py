@@ -30,7 +30,7 @@ class Done:
     existed: bool = False
 
 
-@frozen(slots=True)
+@define(slots=True, unsafe_hash=True)
 class Opened:
     """The run is ours, as it now stands."""
 

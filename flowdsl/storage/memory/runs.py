@@ -1,9 +1,6 @@
 """Opening, claiming, updating and deleting runs, in memory."""
 
-from functools import partial
-from typing import Any
-
-from flowdsl.core.opening import BY_ID, CONTINUABLE, PLACE, Place, Question, answered
+from flowdsl.core.opening import Found, Place, opening
 from flowdsl.core.ownership import (
     claimed,
     fits,
@@ -30,40 +27,48 @@ _MISSING = Missing()
 
 def open_run(tables: Tables, op: OpenRun) -> Outcome:
     """Insert a run, or find the one that exists or is to be continued."""
-    return opened(answered(op, partial(_answer, tables, op)))
+    return opened(opening(op, _ROWS, tables))
 
 
-def _answer(tables: Tables, op: OpenRun, question: Question) -> Any:
-    run = op.run
-    if question is PLACE:  # every opening asks this and the next, so they stand first
-        before = None if run.number is None else tables.opened_by(op.nonce)
+class _Rows:
+    """The rows of an opening, in the tables."""
+
+    def same_work(self, tables: Tables, op: OpenRun) -> Found | None:
+        work = op.run.workflow, op.run.queue, op.run.dedup
+        for one in tables.unfinished():
+            if (one.run.workflow, one.run.queue, one.run.dedup) == work:
+                return one.nonce, copy_of(one.run)
+        return None
+
+    def by_id(self, tables: Tables, op: OpenRun) -> Found | None:
+        run_id = op.run.id
+        if (pruned := tables.stubs.get(run_id)) is not None:
+            return "", pruned
+        found = tables.runs.get(run_id)
+        return None if found is None else (found.nonce, copy_of(found.run))
+
+    def place(self, tables: Tables, op: OpenRun) -> Place:
+        run = op.run
+        if run.number is None:
+            return 0, tables.highest_epoch, tables.now(), None
+        before = tables.opened_by(op.nonce)
         if before is not None and (before.run.owner, before.run.key) != (run.owner, run.key):
             before = None
-        return Place(
-            0 if run.number is None else tables.numbered(run.key).highest,
-            tables.highest_epoch,
-            tables.now(),
-            None if before is None else copy_of(before.run),
-        )
-    if isinstance(question, Run):
-        if question.id in tables.runs or question.id in tables.stubs:
+        highest = tables.numbered(run.key).highest
+        return highest, tables.highest_epoch, tables.now(), None if before is None else copy_of(before.run)
+
+    def continuable(self, tables: Tables, op: OpenRun) -> list[Run]:
+        oldest = tables.numbered(op.run.key).oldest(op.skip_owners)
+        return [copy_of(tables.runs[run_id].run) for run_id in oldest] if oldest else []
+
+    def insert(self, tables: Tables, op: OpenRun, run: Run) -> bool:
+        if run.id in tables.runs or run.id in tables.stubs:
             return False
-        tables.insert(copy_of(question), op.nonce)
+        tables.insert(copy_of(run), op.nonce)
         return True
-    if question is CONTINUABLE:
-        oldest = tables.numbered(run.key).oldest(op.skip_owners)
-        return tuple(copy_of(tables.runs[run_id].run) for run_id in oldest)
-    if question is BY_ID:
-        if (pruned := tables.stubs.get(run.id)) is not None:
-            return "", pruned
-        found = tables.runs.get(run.id)
-    else:
-        work = run.workflow, run.queue, run.dedup
-        same = (
-            one for one in tables.unfinished() if (one.run.workflow, one.run.queue, one.run.dedup) == work
-        )
-        found = next(same, None)
-    return None if found is None else (found.nonce, copy_of(found.run))
+
+
+_ROWS = _Rows()
 
 
 def claim_run(tables: Tables, op: ClaimRun) -> Outcome:

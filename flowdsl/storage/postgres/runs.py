@@ -3,7 +3,7 @@
 from hashlib import blake2b
 from typing import Any
 
-from flowdsl.core.opening import BY_ID, CONTINUABLE, PLACE, Place, Question, opening
+from flowdsl.core.opening import Answers, Place, Unanswered, opening
 from flowdsl.core.ownership import (
     FOUND_AT_MOST,
     claimed,
@@ -34,25 +34,25 @@ _MISSING = Missing()
 def open_run(tx: Transaction, op: OpenRun) -> Dialogue[Outcome]:
     """Insert a run, or find the one that exists or is to be continued."""
     _check_run(op.run)
-    questions = opening(op)
-    try:
-        question = next(questions)
-        while True:
-            question = questions.send((yield from _answer(tx, op, question)))
-    except StopIteration as end:
-        return opened(end.value)
+    answers: list[Any] = []
+    while True:
+        try:
+            return opened(opening(op, Answers(answers), None))
+        except Unanswered as unanswered:
+            question = unanswered
+        answers.append((yield from _answer(tx, op, question)))
 
 
-def _answer(tx: Transaction, op: OpenRun, question: Question) -> Dialogue[Any]:
+def _answer(tx: Transaction, op: OpenRun, question: Unanswered) -> Dialogue[Any]:
     run = op.run
-    if isinstance(question, Run):
-        return (yield from _insert(tx, op, question))
-    if question is PLACE:
+    if question.run is not None:
+        return (yield from _insert(tx, op, question.run))
+    if question.name == "place":
         return (yield from _place(tx, op))
-    if question is CONTINUABLE:
+    if question.name == "continuable":
         rows = yield tx.sql.continuable, (run.key, list(op.skip_owners), FOUND_AT_MOST)
-        return tuple(columns.run_of(row) for row in rows)
-    if question is BY_ID:
+        return [columns.run_of(row) for row in rows]
+    if question.name == "by_id":
         rows = yield tx.sql.run_by_id, (run.id,)
         return columns.stored_run_of(rows[0])[1:] if rows else None
     yield tx.sql.lock_keys, ([key_lock(f"dedup {run.workflow} {run.queue} {run.dedup}")],)
@@ -66,7 +66,7 @@ def _place(tx: Transaction, op: OpenRun) -> Dialogue[Place]:
     tx.note_time(now)
     rows = (yield tx.sql.run_by_nonce, same) if opened_before else []
     moment = yield from tx.clock()
-    return Place(highest or 0, epoch, moment, columns.run_of(rows[0]) if rows else None)
+    return highest or 0, epoch, moment, columns.run_of(rows[0]) if rows else None
 
 
 def _insert(tx: Transaction, op: OpenRun, run: Run) -> Dialogue[bool]:

@@ -1,12 +1,11 @@
 """Opening, claiming, updating and deleting runs, in SQLite."""
 
 import sqlite3
-from functools import partial
 from heapq import merge
 from itertools import islice
 from typing import Any
 
-from flowdsl.core.opening import BY_ID, CONTINUABLE, PLACE, Place, Question, answered
+from flowdsl.core.opening import Found, Place, opening
 from flowdsl.core.ownership import (
     FOUND_AT_MOST,
     claimed,
@@ -37,34 +36,39 @@ _MISSING = Missing()
 
 def open_run(tx: Transaction, op: OpenRun) -> Outcome:
     """Insert a run, or find the one that exists or is to be continued."""
-    return opened(answered(op, partial(_answer, tx, op)))
+    return opened(opening(op, _ROWS, tx))
 
 
-def _answer(tx: Transaction, op: OpenRun, question: Question) -> Any:
-    run = op.run
-    if isinstance(question, Run):
-        return _insert(tx, op, question)
-    if question is PLACE:
-        return _place(tx, op)
-    if question is CONTINUABLE:
-        oldest = [tx.one(sql.RUN_BY_NO, no) for no in _continuable(tx, run.key, op.skip_owners)]
-        return tuple(columns.run_of(row) for row in oldest if row)
-    if question is BY_ID:
-        row = tx.one(sql.RUN_BY_ID, run.id)
+class _Rows:
+    """The rows of an opening, in a transaction."""
+
+    def same_work(self, tx: Transaction, op: OpenRun) -> Found | None:
+        row = tx.one(sql.SAME_WORK, op.run.dedup, op.run.workflow, op.run.queue)
+        return None if row is None else (row[0], columns.run_of(row[1:]))
+
+    def by_id(self, tx: Transaction, op: OpenRun) -> Found | None:
+        row = tx.one(sql.RUN_BY_ID, op.run.id)
         return None if row is None else columns.stored_run_of(row)[1:]
-    row = tx.one(sql.SAME_WORK, run.dedup, run.workflow, run.queue)
-    return None if row is None else (row[0], columns.run_of(row[1:]))
+
+    def place(self, tx: Transaction, op: OpenRun) -> Place:
+        key, nonce = op.run.key, "" if op.run.number is None else op.nonce
+        number, epoch, no = tx.one(sql.OPENING, key, nonce, op.run.owner) or (None, None, None)
+        before = None if no is None else tx.one(sql.RUN_BY_NO, no)
+        if number is not None and not _is_count(number):  # it is damaged: the others are looked at
+            (number,) = tx.one(sql.HIGHEST_SOUND_NUMBER, key) or (None,)
+        if epoch is not None and not _is_count(epoch):
+            raise CorruptPayload(f"the counter of epochs is damaged in the database: {epoch!r}")
+        return number or 0, epoch or 0, tx.now, None if before is None else columns.run_of(before)
+
+    def continuable(self, tx: Transaction, op: OpenRun) -> list[Run]:
+        oldest = [tx.one(sql.RUN_BY_NO, no) for no in _continuable(tx, op.run.key, op.skip_owners)]
+        return [columns.run_of(row) for row in oldest if row]
+
+    def insert(self, tx: Transaction, op: OpenRun, run: Run) -> bool:
+        return _insert(tx, op, run)
 
 
-def _place(tx: Transaction, op: OpenRun) -> Place:
-    key, nonce = op.run.key, "" if op.run.number is None else op.nonce
-    number, epoch, no = tx.one(sql.OPENING, key, nonce, op.run.owner) or (None, None, None)
-    before = None if no is None else tx.one(sql.RUN_BY_NO, no)
-    if number is not None and not _is_count(number):  # it is damaged: the others are looked at
-        (number,) = tx.one(sql.HIGHEST_SOUND_NUMBER, key) or (None,)
-    if epoch is not None and not _is_count(epoch):
-        raise CorruptPayload(f"the counter of epochs is damaged in the database: {epoch!r}")
-    return Place(number or 0, epoch or 0, tx.now, None if before is None else columns.run_of(before))
+_ROWS = _Rows()
 
 
 def _is_count(value: Any) -> bool:
