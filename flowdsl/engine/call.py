@@ -110,7 +110,7 @@ class Call(UnderWay):
         self.concurrent = not operation.sequential
         self.submitted = self.queued = self.inline = self.counts = False
         self.generation = 0
-        self.cleans_up = self.run.stop.reason is not None and self.run.stop.cleaning()
+        self.cleans_up = run.stop.halted and run.stop.cleaning()
         self.began: float | None = None
         self.flow: object = None
         path = operation.path

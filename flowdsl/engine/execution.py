@@ -27,7 +27,7 @@ from flowdsl.engine.engine import Engine
 from flowdsl.engine.failures import OpenFailures
 from flowdsl.engine.scope import Scope, StepView
 from flowdsl.engine.stop import Stop
-from flowdsl.engine.user import Named, Value
+from flowdsl.engine.user import Handle, Named, Value
 from flowdsl.engine.writer import Writer
 
 __all__ = [
@@ -164,6 +164,19 @@ class Execution:
         self.branches = Branches()
         self.bodies = Bodies()
         self._parts: dict[type, object] = {}
+        self._handle: Handle = None
+
+    @property
+    def handle(self) -> Handle:
+        """What users get of the run."""
+        if self._handle is None:
+            self._handle = self.engine.make_handle(self.record)
+        return self._handle
+
+    def tell(self, event: str, *more: Value) -> None:
+        """Tell the hooks what has become of the run."""
+        if self.engine.hooks.listens:
+            self.engine.hooks.fire(event, self.handle, *more)
 
     def part(self, kind: type[P]) -> P:
         """The one instance of *kind* for this run. It is made at the first look, without arguments."""

@@ -9,6 +9,10 @@ The implementation
     ``reserve`` and ``begin`` put a run in; ``release`` and ``end`` take it out. A reserved run has no
     execution yet. An owner's name belongs to a table. After :meth:`renew`, a run that an old name still holds
     counts as abandoned, unless it is in the table.
+
+    A run is put in without the lock, by one step of the interpreter. Only if its last execution here has not
+    been taken out yet, the lock keeps the two apart. ``begin`` enters the execution before it looks whether
+    the run was cancelled, and ``cancels`` does it the other way round. So one of them sees the other.
 """
 
 import threading
@@ -57,13 +61,13 @@ class Owned(Generic[E]):
     def taking(self, run: Run) -> _Mark:
         """From now on until :meth:`took`, a commit is under way that may make *run*, or the next number of
         it, ours. Returns the mark that ``took`` removes."""
-        return self._marked((self.owner, run.id, run.number == 0))
+        mark = (self.owner, run.id, run.number == 0)
+        self._taking.append(mark)
+        return mark
 
     def taking_any(self) -> _Mark:
         """As :meth:`taking`, for a commit that may make any run ours."""
-        return self._marked((self.owner, "", False))
-
-    def _marked(self, mark: _Mark) -> _Mark:
+        mark = (self.owner, "", False)
         self._taking.append(mark)
         return mark
 
@@ -79,8 +83,9 @@ class Owned(Generic[E]):
 
     def reserve(self, run_id: str) -> None:
         """A run is ours, but does not execute yet."""
-        with self._lock:
-            self._runs[run_id] = None
+        if self._runs.setdefault(run_id, None) is not None:
+            with self._lock:
+                self._runs[run_id] = None
 
     def release(self, run_id: str) -> None:
         """A run of ours will not execute here after all. One that executes stays."""
@@ -91,9 +96,9 @@ class Owned(Generic[E]):
 
     def begin(self, run_id: str, execution: E) -> bool:
         """A run of ours executes from now on. Answers whether it was cancelled after it became ours."""
-        with self._lock:
-            self._runs[run_id] = execution
-            cancelled = run_id in self._cancelled
+        self._runs[run_id] = execution
+        cancelled = run_id in self._cancelled
+        if cancelled:
             self._cancelled.discard(run_id)
         for watcher in self._watchers:
             watcher()
@@ -103,9 +108,13 @@ class Owned(Generic[E]):
         """A run is to be cancelled. Returns its execution, if there is one, to be told. A run that has not
         begun is told when it begins."""
         with self._lock:
-            if self._runs.get(run_id, self) is None:
+            found = self._runs.get(run_id)
+            if found is None and run_id in self._runs:
                 self._cancelled.add(run_id)
-            return self._runs.get(run_id)
+                found = self._runs.get(run_id)
+                if found is not None:
+                    self._cancelled.discard(run_id)
+            return found
 
     def end(self, run_id: str, execution: E) -> None:
         """The run no longer executes here."""

@@ -112,7 +112,7 @@ def _enter(call: Call) -> Flow | Result | None:
         scope.begins(call, flow)
     if run.stop.over and not call.operation.begun:
         run.stop.check_late(scope)
-    if run.stop.reason is not None:  # the call may have got its identity before that
+    if run.stop.halted:  # the call may have got its identity before that
         if call.cleans_up or run.stop.cleaning():
             note_cleanup(run)
         elif not run.stop.replaying:

@@ -56,7 +56,8 @@ def stopped_in(error: BaseException | None, *, handled: bool = False) -> BaseExc
 class Stop:
     """The stop of one run. Only its own methods change it.
 
-    * ``reason``: the error that later durable calls raise again. ``None`` while the run goes on.
+    * ``reason``: the error that later durable calls raise again. ``None`` while the run goes on. ``halted``:
+      whether there is a reason, or the run has ended here. That is a reason too, made when somebody asks.
     * ``deadline``: when its time is up, on the engine's ticks. After a cancel or a timeout, it is the end of
       the time for cleaning up.
     * ``above``: its parent, if that or a run above it has a deadline.
@@ -77,6 +78,7 @@ class Stop:
         "_is_async",
         "_lock",
         "_parent",
+        "_reason",
         "_run_id",
         "_ticks",
         "_told",
@@ -86,9 +88,9 @@ class Stop:
         "being_undone",
         "deadline",
         "ending",
+        "halted",
         "listeners",
         "over",
-        "reason",
         "replaying",
         "undoing",
     )
@@ -103,7 +105,8 @@ class Stop:
         unreplayed: Callable[[], object] = bool,
     ) -> None:
         self._unreplayed = unreplayed
-        self.reason: FlowError | None = None
+        self._reason: FlowError | None = None
+        self.halted = False
         self.replaying = False
         self._cleanup = cleanup
         self._told: set[object] = set()
@@ -134,10 +137,10 @@ class Stop:
         cancelled at once.
         """
         cleans_up = isinstance(error, _CLEANS_UP)
-        replaying = cleans_up and self.reason is None and bool(self._unreplayed())
+        replaying = cleans_up and not self.halted and bool(self._unreplayed())
         with self._lock:
-            if self.reason is None:
-                self.reason = error
+            if not self.halted:
+                self._reason, self.halted = error, True
                 if cleans_up:
                     self.deadline = self._ticks() + self._cleanup
                     self.replaying = self.replaying or replaying
@@ -197,15 +200,22 @@ class Stop:
             yield
         finally:
             with self._lock:
-                if self.reason is error:
-                    self.reason = None
+                if self._reason is error:
+                    self._reason, self.halted = None, False
 
     def cleans_up_from_now(self) -> None:
         """What was under way when the run was told to stop took time to end: a child was undone. The time for
         cleaning up begins now."""
         with self._lock:
-            if isinstance(self.reason, _CLEANS_UP):
+            if isinstance(self._reason, _CLEANS_UP):
                 self.deadline = self._ticks() + self._cleanup
+
+    def end(self) -> None:
+        """The run has ended here. What it has left behind is stopped at its next durable call."""
+        self.halted = True
+        if self._children and (reason := self.reason) is not None:
+            self._halt_children(reason, outside=False)
+        self.wake()
 
     def end_branches(self) -> None:
         """The body has ended badly. No further branch may begin."""
@@ -215,8 +225,8 @@ class Stop:
     def lift(self) -> None:
         """Let durable calls execute again, for undo."""
         self.undoing = self.being_undone = True
-        self.reason = self.deadline = None
-        self.ending = self.replaying = False
+        self._reason = self.deadline = None
+        self.halted = self.ending = self.replaying = False
 
     def close(self) -> None:
         """The body has ended. From now on take only calls that are admitted: those of undo and of
@@ -233,7 +243,7 @@ class Stop:
         self._admitted, self.being_undone = None, False
         above = self._parent
         while above is not None:
-            if above.reason is not None:
+            if above.halted:
                 above._cancel()
             above = above._parent
 
@@ -243,10 +253,19 @@ class Stop:
 
     # Asking ------------------------------------------------------------------------------------------------
 
+    @property
+    def reason(self) -> FlowError | None:
+        """Why the run is to stop."""
+        if self.halted and self._reason is None:
+            why = f"run {self._run_id} has ended here; a task or thread that it left behind called a step"
+            with self._lock:
+                self._reason = self._reason or FlowError(why, run=self._run_id)
+        return self._reason
+
     def check(self, *, replays: bool = False) -> None:
         """Raise the stop before a durable call begins, or before it goes on to wait. With *replays*, the
         call's record may still answer it."""
-        if self.reason is not None:
+        if self.halted:
             if (replays and self.replaying) or self.cleaning():
                 return
             raise self.stopped()
@@ -276,11 +295,11 @@ class Stop:
 
     def must_stop(self) -> bool:
         """Whether durable calls here must neither begin nor wait."""
-        return self.reason is not None and not self.cleaning()
+        return self.halted and not self.cleaning()
 
     def cleaning(self) -> bool:
         """Whether the calling flow of control is handling a cancel or a timeout, and has time to clean up."""
-        if not isinstance(self.reason, _CLEANS_UP):
+        if not isinstance(self._reason, _CLEANS_UP):
             return False
         error = sys.exception()
         if error is None or error is self._ambient or stopped_in(error, handled=True) is None:
@@ -296,11 +315,12 @@ class Stop:
 
     def stopped(self) -> Stopped:
         """The exception that passes through the body."""
-        assert self.reason is not None
+        reason = self.reason
+        assert reason is not None
         if not self._is_async:
-            return Stopped(self.reason)
+            return Stopped(reason)
         self._told.add(control(True))
-        return StoppedTask(self.reason)
+        return StoppedTask(reason)
 
     def was_told(self, task: object) -> bool:
         """Whether the stop has passed through a durable call of that task, so it need not be cancelled."""

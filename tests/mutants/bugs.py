@@ -266,8 +266,8 @@ bug(
     "that a run is complete is told before it is stored",
     (
         "stop = yield from _finish(state, changes) if stop is not None: return Stopped(stop), None "
-        'engine.hooks.fire("on_run_complete", handle, loaded)',
-        'engine.hooks.fire("on_run_complete", handle, loaded)\n'
+        'state.tell("on_run_complete", loaded)',
+        'state.tell("on_run_complete", loaded)\n'
         "    stop = yield from _finish(state, changes)\n"
         "    if stop is not None:\n"
         "        return Stopped(stop), None",
@@ -290,8 +290,8 @@ bug(
     "cancelled-as-failed",
     "a run that was cancelled ends as failed",
     (
-        "if isinstance(stop, RunCancelled): return (yield from _cancelled(state, handle, stop))",
-        "if isinstance(stop, RunCancelled):\n        return (yield from _failed(state, handle, stop))",
+        "if isinstance(stop, RunCancelled): return (yield from _cancelled(state, stop))",
+        "if isinstance(stop, RunCancelled):\n        return (yield from _failed(state, stop))",
     ),
     tests="tests/engine/runs/test_undo.py::test_a_cancelled_run_undoes_and_is_then_cancelled",
 )
@@ -621,7 +621,10 @@ bug(
 bug(
     "last-stop-wins",
     "a later reason to stop replaces the first",
-    ("if self.reason is None: self.reason = error", "if True:\n                self.reason = error"),
+    (
+        "if not self.halted: self._reason, self.halted = error, True",
+        "if True:\n                self._reason, self.halted = error, True",
+    ),
     tests="tests/engine/runs/test_stopping.py::test_the_first_reason_to_stop_wins",
 )
 bug(
@@ -727,7 +730,7 @@ bug(
 bug(
     "epoch-anew",
     "a run that takes the id of a deleted one has the epochs of that again",
-    ("inserted(run, run.id, None, place.epoch + 1,", "inserted(run, run.id, None, 1,"),
+    ("inserted(op.run, op.run.id, None, epoch + 1,", "inserted(op.run, op.run.id, None, 1,"),
     tests="tests/storage/test_contract.py::TestMemory::test_a_deleted_run_leaves_no_owner",
 )
 bug(

@@ -25,7 +25,7 @@ from flowdsl.engine.scope import INTERRUPTS, Scope
 from flowdsl.engine.settle import Settle
 from flowdsl.engine.stop import stopped_in
 from flowdsl.engine.strays import Strays, left_behind, let_go
-from flowdsl.engine.user import Function, Handle, Named, Value
+from flowdsl.engine.user import Function, Named, Value
 from flowdsl.errors import (
     CorruptPayload,
     FlowError,
@@ -48,10 +48,10 @@ _COMPLETED = RunStatus.COMPLETED
 _REFUSED = (Fenced, Missing)  # a union would be made anew for each run
 
 
-def ended(state: Execution, handle: Handle, error: BaseException | None, value: Value) -> Flow:
+def ended(state: Execution, error: BaseException | None, value: Value) -> Flow:
     """Give the run the end that its body's outcome asks for."""
     try:
-        return (yield from _ended(state, handle, error, value))
+        return (yield from _ended(state, error, value))
     except StorageError as fault:
         crossing = Stopped(fault)
     except Stopped as stop:
@@ -60,19 +60,17 @@ def ended(state: Execution, handle: Handle, error: BaseException | None, value: 
     return crossing, None
 
 
-def undo_on(state: Execution, handle: Handle) -> Flow:
+def undo_on(state: Execution) -> Flow:
     """Continue the undo of a run whose process died in it. Then give the run the end that was planned."""
     record = state.record
     try:
         if record.undoing == RunStatus.CANCELLED:
             return (
-                yield from _cancelled(
-                    state, handle, RunCancelled(f"run {record.id} was cancelled", run=record.id)
-                )
+                yield from _cancelled(state, RunCancelled(f"run {record.id} was cancelled", run=record.id))
             )
         error = state.engine.payloads.unpack_error(record.error or b"", record.id, "", "run")
         yield from undo_all(state, {"undoing": record.undoing}, goes_on=True)
-        return (yield from _end_failed(state, handle, error, {"retryable": False}))
+        return (yield from _end_failed(state, error, {"retryable": False}))
     except StorageError as fault:
         crossing = Stopped(fault)
     except Stopped as stop:
@@ -81,7 +79,7 @@ def undo_on(state: Execution, handle: Handle) -> Flow:
     return crossing, None
 
 
-def _ended(state: Execution, handle: Handle, error: BaseException | None, value: Value) -> Flow:
+def _ended(state: Execution, error: BaseException | None, value: Value) -> Flow:
     error = _unwrapped(state, error)
     if isinstance(error, Exception) and refused_at_exit(error):
         error = halted(state, python_ends(state.id), None)
@@ -90,35 +88,33 @@ def _ended(state: Execution, handle: Handle, error: BaseException | None, value:
         state.stop.halt(FlowError(f"run {state.id} was interrupted by {type(error).__name__}", run=state.id))
     if error is not None:
         state.stop.end_branches()
-    if state.is_async and (error is not None or state.stop.reason is not None):
+    if state.is_async and (error is not None or state.stop.halted):
         yield Strays(state)
     if state.branches:
         failures = yield Settle(state, failed=error is not None, interrupted=interrupted)
         if failures and error is None:
             error = failures[0]
-    if error is None and state.stop.reason is None and state.stop.past_deadline():
+    if error is None and not state.stop.halted and state.stop.past_deadline():
         state.stop.halt(state.stop.timed_out())
-    if error is None and state.stop.reason is None:
+    if error is None and not state.stop.halted:
         if (strays := let_go(state)) is not None:
             yield strays
         if state.branches:  # something that the body had left behind began these
             yield Settle(state, failed=False)
-    if isinstance(error, Stopped) or (
-        state.stop.reason is not None and not interrupted
-    ):  # even if the body swallowed it
+    if isinstance(error, Stopped) or (state.stop.halted and not interrupted):  # even if the body swallowed it
         stop = error.error if isinstance(error, Stopped) else state.stop.reason
         assert stop is not None
-        return (yield from _stopped(state, handle, stop))
+        return (yield from _stopped(state, stop))
     if isinstance(error, ResultNotStorable):  # the body gave such a value to the run store
         error.run = error.run or state.id
-        return (yield from _stopped(state, handle, error))
+        return (yield from _stopped(state, error))
     if error is not None and not isinstance(error, Exception):
         yield from _let_go(state, error)
         return error, None
     if error is not None:
         assert isinstance(error, Exception)
-        return (yield from _failed(state, handle, error))
-    return (yield from _completed(state, handle, value))
+        return (yield from _failed(state, error))
+    return (yield from _completed(state, value))
 
 
 def _unwrapped(state: Execution, error: BaseException | None) -> BaseException | None:
@@ -147,17 +143,17 @@ def _member(group: BaseExceptionGroup[BaseException], *kinds: type[BaseException
     return None
 
 
-def _stopped(state: Execution, handle: Handle, stop: FlowError) -> Flow:
+def _stopped(state: Execution, stop: FlowError) -> Flow:
     """Give the run the end that *stop* asks for. Its body must not swallow that."""
     if isinstance(stop, RunCancelled):
-        return (yield from _cancelled(state, handle, stop))
+        return (yield from _cancelled(state, stop))
     if isinstance(stop, RunTimeout):
-        return (yield from _failed(state, handle, stop))
+        return (yield from _failed(state, stop))
     yield from _let_go(state, stop)
     return Stopped(stop), None
 
 
-def _completed(state: Execution, handle: Handle, value: Value) -> Flow:
+def _completed(state: Execution, value: Value) -> Flow:
     engine, defn = state.engine, state.definition
     try:
         payload, loaded = engine.payloads.pack(value, state.id, "", "run")
@@ -176,18 +172,18 @@ def _completed(state: Execution, handle: Handle, value: Value) -> Flow:
         "open_failures": (), "finished_at": engine.clock.now(),
     }  # fmt: skip
     if defn is not None and defn.on_complete is not None:
-        ending = handle.ending(_COMPLETED, (None, loaded))
+        ending = state.handle.ending(_COMPLETED, (None, loaded))
         yield from _callback(state, defn.on_complete, _ON_COMPLETE, ending)
         if state.stop.reason is not None:
-            return (yield from _stopped(state, handle, state.stop.reason))
+            return (yield from _stopped(state, state.stop.reason))
     stop = yield from _finish(state, changes)
     if stop is not None:
         return Stopped(stop), None
-    engine.hooks.fire("on_run_complete", handle, loaded)
+    state.tell("on_run_complete", loaded)
     return None, loaded
 
 
-def _failed(state: Execution, handle: Handle, error: Exception) -> Flow:
+def _failed(state: Execution, error: Exception) -> Flow:
     engine = state.engine
     state.failures.left(state.scope, error)
     blamed = tuple(state.failures.blames(error))
@@ -205,17 +201,17 @@ def _failed(state: Execution, handle: Handle, error: Exception) -> Flow:
     }  # fmt: skip
     if (yield from undo_all(state, changes | {"undoing": str(RunStatus.FAILED)})):
         changes["retryable"] = False
-    return (yield from _end_failed(state, handle, error, changes))
+    return (yield from _end_failed(state, error, changes))
 
 
-def _end_failed(state: Execution, handle: Handle, error: BaseException, changes: Named) -> Flow:
+def _end_failed(state: Execution, error: BaseException, changes: Named) -> Flow:
     engine, defn = state.engine, state.definition
     changes = changes | {
         "status": RunStatus.FAILED, "finished_at": engine.clock.now(), "undoing": "",
         "floor": state.writer.floor,
     }  # fmt: skip
     if defn is not None and defn.on_error is not None:
-        ending = handle.ending(RunStatus.FAILED, (error, None))
+        ending = state.handle.ending(RunStatus.FAILED, (error, None))
         state.stop.lift()  # it may be the time of the run that is up
         try:
             yield from _callback(state, defn.on_error, _ON_ERROR, ending, error)
@@ -226,11 +222,11 @@ def _end_failed(state: Execution, handle: Handle, error: BaseException, changes:
     stop = yield from _finish(state, changes)
     if stop is not None:
         return Stopped(stop), None
-    engine.hooks.fire("on_run_fail", handle, error)
+    state.tell("on_run_fail", error)
     return error, None
 
 
-def _cancelled(state: Execution, handle: Handle, error: RunCancelled) -> Flow:
+def _cancelled(state: Execution, error: RunCancelled) -> Flow:
     yield from quieten(state)
     yield from end_children(state, RunStatus.CANCELLED)
     begin = {"undoing": str(RunStatus.CANCELLED)}
@@ -242,7 +238,7 @@ def _cancelled(state: Execution, handle: Handle, error: RunCancelled) -> Flow:
     stop = yield from _finish(state, changes)
     if stop is not None:
         return Stopped(stop), None
-    state.engine.hooks.fire("on_run_cancel", handle)
+    state.tell("on_run_cancel")
     return error, None
 
 

@@ -39,7 +39,7 @@ from flowdsl.engine.runs.versions import warn_of_version
 from flowdsl.engine.settle import Settle
 from flowdsl.engine.strays import Strays
 from flowdsl.engine.tracebacks import trim
-from flowdsl.engine.user import Handle, Named, Value
+from flowdsl.engine.user import Named, Value
 from flowdsl.errors import FlowError, ResultNotStorable, RunCancelled, Stopped, StorageError
 from flowdsl.storage.base import Restart
 
@@ -139,7 +139,6 @@ def execute(engine: Engine, asked: Request, acquired: Acquired, *, counted: bool
         state.inherit(parts)
     if engine.owned.begin(record.id, state):
         state.stop.halt(RunCancelled(f"run {record.id} was cancelled", run=record.id))
-    handle = engine.make_handle(record)
     if continued:
         _tell(state, acquired.action)
         warn_of_version(record, asked.defn)
@@ -148,7 +147,7 @@ def execute(engine: Engine, asked: Request, acquired: Acquired, *, counted: bool
         engine.clock.enter()
     try:
         while True:
-            ended = yield from _generation(state, handle, continued, asked.cleans_up)
+            ended = yield from _generation(state, continued, asked.cleans_up)
             if not isinstance(ended, Execution):
                 return ended
             state, continued = ended, False
@@ -182,9 +181,7 @@ def _stored_call(engine: Engine, record: Run, called: Invocation[WorkflowDef]) -
     return called._replace(args=args, kwargs=kwargs)
 
 
-def _generation(
-    state: Execution, handle: Handle, continued: bool, cleans_up: bool
-) -> Effects[Result | Execution]:
+def _generation(state: Execution, continued: bool, cleans_up: bool) -> Effects[Result | Execution]:
     """Execute one generation of a run: to its end, or up to the next generation. A run that *cleans_up* was
     called while its parent handled a cancel or a timeout."""
     engine, record, parent = state.engine, state.record, state.parent
@@ -192,7 +189,7 @@ def _generation(
         parent.stop.adopt(state.stop, cleans_up=cleans_up)
     try:
         if record.generation == 1 or continued:
-            engine.hooks.fire("on_run_start", handle)
+            state.tell("on_run_start")
         cancelled = record.cancel_requested is not None
         cleaning = continued and any(s.kind == AUDIT and s.path == CLEANUP for s in state.journal)
         if cleaning and not record.undoing and (cancelled or state.stop.past_deadline()):
@@ -204,11 +201,11 @@ def _generation(
         if continued and not record.undoing and not cancelled:
             arm_all(state)  # so that no virtual time passes before the body
         if record.undoing:
-            return (yield from undo_on(state, handle))
+            return (yield from undo_on(state))
         if cancelled:  # its process died before it saw the request
             stop = RunCancelled(f"run {record.id} was cancelled", run=record.id)
             state.stop.halt(stop)
-            return (yield from ended(state, handle, Stopped(stop), None))
+            return (yield from ended(state, Stopped(stop), None))
         assert state.called is not None
         defn, fn, _, args, kwargs = state.called
         body = Body(fn, args, kwargs, Frame(state, state.scope, None, defn.is_async))
@@ -218,7 +215,7 @@ def _generation(
                 return (yield from _next(state, state.stop.reason.called))
             except Stopped as stopped:
                 failure = stopped
-        return (yield from ended(state, handle, failure, value))
+        return (yield from ended(state, failure, value))
     except BaseException:  # an interrupt in a hook or callback, or while the outcome was being stored
         release(engine, record)
         raise
@@ -226,12 +223,7 @@ def _generation(
         engine.owned.end(record.id, state)
         if parent is not None:
             parent.stop.release(state.stop)
-        state.stop.halt(
-            FlowError(
-                f"run {record.id} has ended here; a task or thread that it left behind called a step",
-                run=record.id,
-            )
-        )
+        state.stop.end()
 
 
 def _next(state: Execution, called: Invocation[WorkflowDef]) -> Effects[Execution]:
