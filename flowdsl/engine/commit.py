@@ -254,19 +254,21 @@ class Committer:
         loop = asyncio.get_running_loop()
         first = self._bodies.setdefault(loop, asyncio.Lock())
         async with first, in_threads(self._needing(loop)) as transaction:  # a thread only for the next one
-            yield transaction
+            try:
+                yield transaction
+            finally:  # from here on its thread ends it
+                self._needed.discard(loop)
 
     @block
     def _needing(self, loop: asyncio.AbstractEventLoop) -> Iterator[StepTransaction]:
         """A transaction in a thread of its own, whose body executes on *loop*. Who waits for the turn at its
-        beginning is served first, because it may be *loop* that waits. Its end needs *loop* no more."""
+        beginning is served first, because it may be *loop* that waits."""
         with self._turn:
             self._needed.add(loop)
             try:
                 self._drain(BaseException)
                 with self.storage.transaction() as transaction:
                     yield transaction
-                    self._needed.discard(loop)
             finally:
                 self._needed.discard(loop)
 

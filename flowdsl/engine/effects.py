@@ -193,7 +193,8 @@ class Unbroken(Effect):
                     task.cancel()
                 cancelled = error
         if cancelled is not None:
-            task.cancelled() or task.exception()  # marks its error as seen
+            if not task.cancelled():
+                task.exception()  # marks its error as seen
             raise cancelled
         return None, task.result()
 

@@ -4,13 +4,13 @@ import asyncio
 import threading
 
 import pytest
-from committing import Slow, put
+from committing import Slow, put, waiting
 
 from flowdsl.core.records import Run
 from flowdsl.engine.commit import Committer
 from flowdsl.errors import StorageFull
-from flowdsl.storage import MemoryStorage
-from flowdsl.storage.base import Done, OpenRun
+from flowdsl.storage import MemoryStorage, SQLiteStorage
+from flowdsl.storage.base import Done, Opened, OpenRun
 
 
 @pytest.fixture
@@ -118,4 +118,26 @@ def test_a_lone_commit_of_a_quick_disk_needs_no_other_thread(storage):
         assert threads[0] != threading.get_ident()
         assert threads[-1] == threading.get_ident()
     finally:
+        committer.close()
+
+
+def test_a_blocking_write_after_a_body_waits_for_the_end_of_its_transaction(tmp_path):
+    """When the body of a transaction has ended, the end of the transaction needs its event loop no more. A blocking
+    write on that loop is stored after it."""
+    goes_on = threading.Event()
+
+    async def main(committer):
+        block = committer.transaction_async()
+        transaction = await block.__aenter__()
+        transaction.thread.submit(goes_on.wait, 60)  # so the end of the transaction is still to come
+        ending = asyncio.create_task(block.__aexit__(None, None, None))
+        await asyncio.sleep(0)
+        threading.Thread(target=lambda: (waiting(committer, 1), goes_on.set()), daemon=True).start()
+        (outcome,) = committer.commit([OpenRun(Run("r", "w", "k"), 0.0)])
+        assert isinstance(outcome, Opened)
+        await ending
+
+    with SQLiteStorage(tmp_path / "flow.db") as storage:
+        committer = Committer(storage)
+        asyncio.run(main(committer))
         committer.close()
