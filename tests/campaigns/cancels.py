@@ -1,6 +1,6 @@
 """Generated programs, sync and async, that are cancelled at random moments: from inside at a commit or in a
 body, by cancelling their task, from another process, and after a SIGKILL at a commit. Another SIGKILL may
-come while they are being undone. The grammar and its world are in ``tests/laws/stopped.py``.
+come while they are being undone. See ``tests/laws/stopped.py``.
 
 In the end no run is unfinished. In a run that failed or was cancelled, and in the runs that it had called,
 each completed step was undone once. (After a kill, an undo that was in flight may have begun again.) In all
@@ -18,9 +18,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import stopped
-from attrs import field, frozen
-from stopped import GRAMMAR, RUN, Stop, World, live, standing
+from attrs import define, field
+from grammar import STOPPED
+from stopped import RUN, Moments, Stop, live, standing
+from stopped_bodies import World
+from worlds import meet
 
 from flowdsl import Runtime, current_run
 from flowdsl.errors import FlowError
@@ -36,7 +38,7 @@ __all__ = ["cancels"]
 KINDS = ("inside", "inside", "inside", "outside", "kill")
 
 
-@frozen(eq=False, kw_only=True)
+@define(eq=False, kw_only=True)
 class Noting(World):
     """A world that is there after its process was killed."""
 
@@ -104,7 +106,7 @@ def _first(
         if stop.how == "outside":
             assert other is not None
             other.cancel()
-            stopped.Moments.pause = 0.03  # until it is seen
+            Moments.pause = 0.03  # until it is seen
         return stop.how in ("kill", "outside")
 
     live(program, is_async, storage, stops, slow=slow, seed=seed, world=Noting(log=log, life=1), how=how)
@@ -112,7 +114,7 @@ def _first(
     return 0
 
 
-def _later(path: Path, number: int, at: int | None, program: Any) -> int:
+def _later(path: Path, number: int, at: int | None) -> int:
     """A life that ends what is unfinished; it is killed at its commit number *at*."""
     log = EffectLog(path.with_name("effects"))
     with SQLiteStorage(path, synchronous="normal") as inner:
@@ -122,8 +124,8 @@ def _later(path: Path, number: int, at: int | None, program: Any) -> int:
             os.kill(os.getpid(), signal.SIGKILL)
 
         stops = [] if at is None else [Stop(at, "kill", after=number % 2 == 0)]
-        storage = stopped.Moments(inner, stops, tell, 0, 0)
-        stopped.meet(Noting(log=log, life=number), program)
+        storage = Moments(inner, stops, tell, 0, 0)
+        meet(Noting(log=log, life=number))
         with Runtime(storage) as runtime:
             if runtime.run(RUN) is not None:
                 try:
@@ -151,7 +153,7 @@ def _inspect(path: Path) -> int:
             (run.id, step.result())
             for run in runtime.runs()
             for step in run.steps()
-            if step.kind == "step" and re.search("(act|nest)$", step.path)
+            if step.kind == "step" and re.search("(act|nested)$", step.path)
             if step.status in ("completed", "undone")
         }
         # a body that was in flight when its process died may have no record, or another one
@@ -165,7 +167,7 @@ def _inspect(path: Path) -> int:
 
 def _trial(index: int, given: Any, folder: Path) -> EffectLog:
     rng = random.Random(f"{given.seed}/{index}")
-    program, is_async, kind = GRAMMAR.program(rng.choice), rng.random() < 0.5, rng.choice(KINDS)
+    program, is_async, kind = STOPPED.program(rng.choice), rng.random() < 0.5, rng.choice(KINDS)
     kind = given.kind or kind
     hows = {"inside": ["cancel", "cancel", "task"] if is_async else ["cancel"]}.get(kind, [kind])
     stops = [
@@ -189,7 +191,7 @@ def _trial(index: int, given: Any, folder: Path) -> EffectLog:
         log.note("wrong", f"the first life ended with {ended}")
     again = [rng.randrange(12) for _ in range(rng.randrange(3))] if kind == "kill" else []
     for number, at in enumerate([*again, None], 2):
-        ended = Life(partial(_later, path, number, at, program)).wait()
+        ended = Life(partial(_later, path, number, at)).wait()
         if ended.code or (ended.signal and not ended.killed):
             log.note("wrong", f"life {number} ended with {ended}")
     if any(line[0] == "wrong" for line in log.read()):

@@ -26,10 +26,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import programs
 from attrs import evolve, frozen
 from bodies import to_its_end
-from programs import STEPS
+from programs import PLAYERS
+from worlds import meet
 
 from flowdsl import Runtime
 from flowdsl.errors import StorageError
@@ -125,8 +125,8 @@ def _hurt(trial: Trial, fault: Fault, place: Path) -> int:
     if trial.plant:
         PLANTS[trial.plant]()
     disk = _Disk(fault, place)
-    programs.meet(Noting(seed=1, log=trial.log, life=1), trial.program)
-    call = partial(to_its_end, STEPS[trial.is_async]["whole"].options(id="the-run"), trial.is_async)
+    meet(Noting(program=trial.program, seed=1, log=trial.log, life=1))
+    call = partial(to_its_end, PLAYERS[trial.is_async].whole.options(id="the-run"), trial.is_async)
     disk.hurt()
     storage = runtime = None
     try:
@@ -146,9 +146,9 @@ def _hurt(trial: Trial, fault: Fault, place: Path) -> int:
 
 def _again(trial: Trial, place: Path) -> int:
     """Another process."""
-    programs.meet(Noting(seed=2, log=trial.log, life=2), trial.program)
+    meet(Noting(program=trial.program, seed=2, log=trial.log, life=2))
     with Runtime(f"sqlite:///{place}/flow.db", clock=VirtualClock(3_000_000.0)):
-        whole = STEPS[trial.is_async]["whole"].options(id="the-run")
+        whole = PLAYERS[trial.is_async].whole.options(id="the-run")
         trial.log.note("result", 2, to_its_end(whole, trial.is_async))
     return 0
 

@@ -26,10 +26,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import programs
-from attrs import evolve, field, frozen
+from attrs import define, evolve, field, frozen
 from bodies import to_its_end
-from programs import STEPS, Program, Slot, World
+from grammar import REPLAYED, Program, Slot
+from programs import PLAYERS, World, execute
+from worlds import meet
 
 from flowdsl import RunStatus, Runtime
 from flowdsl.engine import owner
@@ -116,7 +117,7 @@ class Trial:
 # One life: this executes in the child -----------------------------------------------------------------------
 
 
-@frozen(eq=False, kw_only=True)
+@define(eq=False, kw_only=True)
 class Noting(World):
     """The world of a program, outside of its process."""
 
@@ -170,7 +171,7 @@ def _live(trial: Trial, number: int, death: Death, calm: bool = False, alone: bo
         shim().arm("flow.db", _CALLS, 0, KILL)
     elif death.how in ("write", "tear"):
         shim().arm("flow.db", _CALLS, int(death.at), TEAR if death.how == "tear" else KILL)
-    world = programs.meet(Noting(seed=number, log=trial.log, life=number, stops=death.stops), trial.program)
+    world = meet(Noting(program=trial.program, seed=number, log=trial.log, life=number, stops=death.stops))
     storage = SQLiteStorage(trial.path)
     relay: Any = CrashingStorage(storage, None)
     if death.how == "commit":
@@ -192,7 +193,7 @@ def _live(trial: Trial, number: int, death: Death, calm: bool = False, alone: bo
 
 
 def _outcome(trial: Trial, runtime: Runtime) -> Any:
-    whole = STEPS[trial.is_async]["whole"]
+    whole = PLAYERS[trial.is_async].whole
     if trial.named:
         return to_its_end(whole.options(id="the-run"), trial.is_async)
     known = [run for run in runtime.runs() if run.parent is None]
@@ -270,7 +271,7 @@ def calm_life(trial: Trial) -> Calm:
     """Measure *trial* without faults, and see what it gives elsewhere."""
 
     def elsewhere() -> int:
-        result, _ = programs.execute(trial.program, World(), MemoryStorage(), trial.is_async)
+        result, _ = execute(trial.program, World(), MemoryStorage(), trial.is_async)
         trial.log.note("expected", result)
         return 0
 
@@ -377,7 +378,7 @@ def _trials(trial: Trial, calm: Calm, rng: random.Random) -> list[Trial]:
 
 def cases(seed: int, only: int | None) -> Iterator[tuple[int, Program, bool]]:
     for index in itertools.count():
-        program = programs.PROGRAMS.of_seed(f"{seed}/{index}")
+        program = REPLAYED.of_seed(f"{seed}/{index}")
         if only is None or index == only:
             yield index, program, random.Random(f"{seed}/{index}").choice([False, True])
         if index == only:

@@ -1,6 +1,6 @@
 """Generated programs that use every verb, in this process, killed at every place where a life can end: before and after
-each commit and in each body, and some once more while they recover. The grammar stands in ``verb_grammar.py``, the
-laws in ``verb_laws.py``: result, effects, run store and journal are those of an execution without faults. The full form
+each commit and in each body, and some once more while they recover. The grammar is ``grammar.VERBS``, the
+laws are in ``verb_laws.py``: result, effects, run store and journal are those of an execution without faults. The full form
 takes a PostgreSQL server as well; with ``--kind`` all programs are on ``memory``, ``sqlite`` or ``postgres``.
 ``--seed`` and ``--only`` repeat one program: a failure names its number as *trial*, and the storage.
 """
@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from grammar import VERBS, Fault, endings_of
 from postgres_server import postgres_url
-from verb_grammar import GRAMMAR, Fault, endings_of
 from verb_laws import Case
 
 from flowdsl.testing import EffectLog
@@ -36,7 +36,7 @@ def _check(index: int, given: Any, log: EffectLog, folder: Path) -> int:
         PLANTS[given.plant]()
     tempfile.tempdir = str(folder)  # nothing cleans up when this process ends
     rng = random.Random(f"{given.seed}/{index}/how")
-    program = GRAMMAR.of_seed(f"{given.seed}/{index}")
+    program = VERBS.of_seed(f"{given.seed}/{index}")
     how: dict[str, Any] = {
         "is_async": rng.random() < 0.5,
         "kind": given.kind or _kind(index, given),

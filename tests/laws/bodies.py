@@ -1,4 +1,4 @@
-"""What interprets the bodies of random programs: written once, as generators, for sync and async.
+"""What executes random programs. Bodies are written once, as generators, for sync and async.
 
 A body says ``yield from self.wait(call)`` for each durable call. An async body is a coroutine that delegates to its
 generator. So ``sys.exception()`` is what it is in code of a user, and the engine knows by it who cleans up. (The form
@@ -11,8 +11,10 @@ import functools
 import inspect
 import threading
 import types
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
+
+from grammar import Program, Slot
 
 import flowdsl.aio
 from flowdsl import step, workflow
@@ -61,6 +63,36 @@ class Bodies:
         """What *call* gives; in async bodies it is awaited."""
         return (yield from call.__await__()) if self.is_async else call
 
+    def play(self, slot: Slot, program: Program) -> Body:
+        """Execute *program*, which stands at *slot*; what its nodes gave. The method ``on_…`` of a kind is given the
+        slot of the node and what is in it."""
+        found = []
+        for n, (kind, *more) in enumerate(program):
+            found.append((yield from getattr(self, f"on_{kind}")((*slot, n), *more)))
+        return found
+
+    def beside(self, branches: Sequence[Callable[[], Any]], first: Callable[[], Any] | None = None) -> Body:
+        """The results of *branches*, each in a task or a thread of its own, and of what the body does meanwhile."""
+        if self.is_async:
+            return (yield from _in_tasks(branches, first).__await__())
+        threads = Threads(branches)
+        try:
+            mine = first and first()
+        finally:
+            threads.join()
+        return threads.results(), mine
+
+
+async def _in_tasks(branches: Sequence[Callable[[], Any]], first: Callable[[], Any] | None) -> Any:
+    tasks = [asyncio.create_task(branch()) for branch in branches]
+    try:
+        mine = first and await first()
+        return await asyncio.gather(*tasks), mine
+    except BaseException:
+        for task in tasks:  # nobody will ask them, and that is not worth a line in the log
+            task.add_done_callback(lambda task: task.cancelled() or task.exception())
+        raise
+
 
 def _coroutine(body: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(body)
@@ -83,7 +115,7 @@ class Threads:
     """Each of *calls* in a thread that has a copy of this context, as ``asyncio.to_thread`` has it. They begin at once.
     You can iterate over the threads."""
 
-    def __init__(self, calls: list[Callable[[], Any]]) -> None:
+    def __init__(self, calls: Sequence[Callable[[], Any]]) -> None:
         self._found: list[Any] = [None] * len(calls)
         self._errors: list[BaseException] = []
         self._threads = [

@@ -1,6 +1,6 @@
 """Random programs that are stopped anywhere: by a cancel, by the cancelling of their task, by a failure.
 
-A program is data, a tuple of nodes. Each execution of a step makes a token, and its undo takes the token
+The programs are those of ``grammar.STOPPED``. Each execution of a step makes a token, and its undo takes the token
 back. The :class:`World`, which is outside every storage, notes both. So the law need not know how undo works.
 In a run that failed or was cancelled, or that such a run called, each token is taken back once, the newest
 first. In any other run no token is taken back. Tokens that nothing takes back (``options(undo=None)``, and
@@ -16,11 +16,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from attrs import frozen
-from stopped_bodies import PLAYERS, meet
-from stopped_grammar import GRAMMAR, Failed, Program, World, sequential
+from grammar import Program
+from stopped_bodies import PLAYERS, Failed, World
+from worlds import meet
 
 from flowdsl import Runtime
 from flowdsl.clock import SystemClock
@@ -30,15 +32,10 @@ from flowdsl.storage.base import Operation, Outcome
 from flowdsl.storage.relay import RelayStorage
 
 __all__ = [
-    "GRAMMAR",
-    "PLAYERS",
     "RUN",
     "Moments",
     "Stop",
-    "World",
     "live",
-    "meet",
-    "sequential",
     "standing",
 ]
 
@@ -189,18 +186,19 @@ def live(
                 beside.cancel(RUN)
 
     moments = Moments(storage, stops, tell, slow, seed)
-    world = meet(world or World(), program, moments.body)
-    call = PLAYERS[is_async].call.options(id=RUN, timeout=_LIMIT)
+    world = meet(world or World())
+    world.on_body = moments.body
+    call = partial(PLAYERS[is_async].child.options(id=RUN, timeout=_LIMIT), (), program)
 
     async def main() -> None:
         moments.loop = asyncio.get_running_loop()
-        task.append(asyncio.create_task(call("p")))
+        task.append(asyncio.create_task(call()))
         await asyncio.wait(task)
         task[0].cancelled() or task[0].exception()
 
     with Runtime(moments, clock=clock) as runtime, Runtime(moments, clock=clock) as beside, runtime:
         with contextlib.suppress(Failed, RunCancelled, RunTimeout, KeyboardInterrupt):
-            asyncio.run(main()) if is_async else call("p")
+            asyncio.run(main()) if is_async else call()
         for _ in range(1 + len(stops)):  # an interrupt may come while it is being undone
             # it has ended, or it was interrupted and is ended now
             with contextlib.suppress(FlowError, KeyboardInterrupt):
@@ -237,7 +235,7 @@ def standing(storage: Storage, world: World, again: int = 0, *, ordered: bool = 
             wrong.append(f"{run_id} was undone in the order {undone}")
     for run_id in runs:
         for record in storage.list_steps(run_id):
-            undoable = record.path.endswith(("act", "nest")) and record.kind == "step"
+            undoable = record.path.endswith(("act", "nested")) and record.kind == "step"
             undoable &= not record.preview.startswith("'k")
             if undoable and record.status == "completed" and is_bad(run_id):
                 wrong.append(f"{record.path}({record.args}) of {run_id} was left standing")

@@ -1,32 +1,62 @@
-"""The bodies of the programs that :mod:`stopped` stops: each node as a call of a real step or workflow."""
+"""The bodies of the programs that :mod:`stopped` stops, and the world that they act in."""
 
 import asyncio
 import contextlib
-import functools
-from collections.abc import Callable
+import itertools
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
+import worlds
+from attrs import define, field
 from bodies import Bodies, Body, Threads
-from stopped_grammar import Act, Beside, Boom, Call, Failed, Guard, Nest, Program, Swallow, World
+from grammar import Program, Slot
+from worlds import world
 
 import flowdsl.aio
 from flowdsl import Retry, current_run
 
-__all__ = ["PLAYERS", "meet"]
+__all__ = ["PLAYERS", "Failed", "World"]
 
-_world = World()
-_on_body: Callable[[], object] = lambda: None
-_programs: dict[tuple[Any, ...], Any] = {}
+
+class Failed(Exception):
+    """What a failing step raises."""
+
+
+@define(eq=False)
+class World(worlds.World):
+    """What really happened. ``did``: the tokens of each run; ``undid``: how often each was taken back, in that order;
+    ``threads``: what bodies have left behind. *on_body* is called when a body begins."""
+
+    on_body: Callable[[], object] = lambda: None
+    did: list[tuple[str, Any]] = field(factory=list)
+    undid: Counter[Any] = field(factory=Counter)
+    threads: list[threading.Thread] = field(factory=list)
+    tries: Counter[Any] = field(factory=Counter)
+    tokens: Iterator[int] = field(factory=lambda: itertools.count(1))
+
+    def did_it(self, kept: bool = False) -> Any:
+        """A body is about to return: its token; of one that nothing takes back, with *kept*."""
+        with self.lock:
+            token: Any = f"k{next(self.tokens)}" if kept else next(self.tokens)
+            self.did.append((current_run().id, token))
+            return token
+
+    def undid_it(self, token: Any) -> None:
+        """The undo of *token* is about to return."""
+        with self.lock:
+            self.undid[token] += 1
+
+    def fails(self, place: Any, times: int) -> bool:
+        """Whether the body at *place* is to fail once more."""
+        with self.lock:
+            self.tries[place] += 1
+            return self.tries[place] <= times
+
+
 _QUICK = Retry(attempts=3, initial=0.0, jitter=0.0)
-
-
-def meet(world: World, program: Program, on_body: Callable[[], object] = lambda: None) -> World:
-    """Let the bodies of *program* act in *world*, and call *on_body* when they begin."""
-    global _world, _on_body
-    _world, _on_body = world, on_body
-    _programs.clear()
-    _programs["p"] = program
-    return world
 
 
 async def _turn(times: int) -> None:
@@ -39,7 +69,7 @@ class Player(Bodies):
 
     def __init__(self, is_async: bool) -> None:
         super().__init__("stopped", is_async)
-        take_back, once = self.made(self._take_back), Retry(attempts=1)
+        take_back = self.made(self._take_back)
         self.undos = {
             "plain": take_back,
             "none": None,
@@ -49,26 +79,26 @@ class Player(Bodies):
         self.kept = self.step("kept", undo=take_back)(self._kept)
         self.more = self.step("take_back_more", retry=_QUICK)(self._take_back_more)
         self.act = self.step("act", undo=take_back, retry=_QUICK)(self._act)
-        self.boom = self.step("boom", retry=once)(self._boom)
-        self.nest = self.step("nest", undo=take_back, retry=_QUICK)(self._nest)
-        self.call = self.workflow("call")(self._call)
-        self.branch = self.made(self._branch)
+        self.fail = self.step("fail", retry=Retry(attempts=1))(self._fail)
+        self.nested = self.step("nested", undo=take_back, retry=_QUICK)(self._nested)
+        self.child = self.workflow("child")(self._child)
+        self.branch = self.made(self._child)
 
     # Steps and workflows
 
     def _take_back(self, token: Any) -> Body:
-        _on_body()
+        world().on_body()
         if self.is_async:
             yield from self.wait(_turn(1))
-        _world.undid_it(token)
+        world().undid_it(token)
 
     def _kept(self, token: Any) -> Any:
         """What an undo does stays."""
-        return _world.did_it(kept=True)
+        return world().did_it(kept=True)
 
     def _take_back_more(self, how: str, token: Any) -> Body:
         """An undo that fails at first, or calls others."""
-        if how == "flaky" and _world.fails(("undo", token), 1):
+        if how == "flaky" and world().fails(("undo", token), 1):
             raise Failed
         if how == "calls":
             yield from self.wait(self.kept(token))
@@ -80,97 +110,74 @@ class Player(Bodies):
     def _take_back_calling(self, token: Any) -> Body:
         yield from self.wait(self.more("calls", token))
 
-    def _act(self, place: str) -> Body:
+    def _act(self, slot: Slot, turns: int, fails: int = 0, kept: bool = False) -> Body:
         """Do something that can be undone."""
-        node = _programs[place]
-        _on_body()
+        world().on_body()
         if self.is_async:
-            yield from self.wait(_turn(node.turns))
-        if _world.fails((current_run().id, place), node.fails):
+            yield from self.wait(_turn(turns))
+        if world().fails((current_run().id, slot), fails):
             raise Failed
-        return _world.did_it(kept=node.undo == "none")
+        return world().did_it(kept)
 
-    def _boom(self, place: str) -> None:
-        """Fail."""
-        raise Failed(place)
+    def _fail(self, slot: Slot) -> None:
+        raise Failed(slot)
 
-    def _nest(self, place: str) -> Body:
+    def _nested(self, slot: Slot, program: Program) -> Body:
         """Call others."""
-        yield from self.play(_programs[place].nodes, place)
-        return _world.did_it()
+        yield from self.play(slot, program)
+        return world().did_it()
 
-    def _call(self, place: str) -> Body:
-        """A workflow in the workflow."""
-        yield from self.play(_programs[place], place)
-
-    def _branch(self, place: str) -> Body:
-        yield from self.play(_programs[place], place)
+    def _child(self, slot: Slot, program: Program) -> Body:
+        yield from self.play(slot, program)
 
     # Nodes
 
-    def play(self, nodes: Program, place: str) -> Body:
-        """Execute *nodes*, which stand at *place*."""
-        for index, node in enumerate(nodes):
-            here = f"{place}.{index}"
-            _programs[here] = node.nodes if isinstance(node, Call) else node
-            if isinstance(node, Act):
-                act = self.act if node.undo == "plain" else self.act.options(undo=self.undos[node.undo])
-                yield from self.wait(act(here))
-            elif isinstance(node, Nest):
-                yield from self.wait(self.nest(here))
-            elif isinstance(node, Guard):
-                try:
-                    yield from self.play(node.nodes, here)
-                finally:
-                    yield from self.play(node.after, f"{here}.f")
-            elif isinstance(node, Swallow):
-                with contextlib.suppress(BaseException):
-                    yield from self.play(node.nodes, here)
-            elif isinstance(node, Call):
-                yield from self.wait(self.call(here))
-            elif isinstance(node, Boom):
-                with contextlib.suppress(*([Failed] if node.handled else [])):
-                    yield from self.wait(self.boom(here))
-            else:
-                yield from self._beside(node, here)
+    def on_act(self, slot: Slot, fails: int, turns: int, undo: str) -> Body:
+        act = self.act if undo == "plain" else self.act.options(undo=self.undos[undo])
+        yield from self.wait(act(slot, turns, fails, undo == "none"))
 
-    def _beside(self, node: Beside, place: str) -> Body:
+    def on_fail(self, slot: Slot, handled: bool) -> Body:
+        with contextlib.suppress(*([Failed] if handled else [])):
+            yield from self.wait(self.fail(slot))
+
+    def on_nested(self, slot: Slot, program: Program) -> Body:
+        yield from self.wait(self.nested(slot, program))
+
+    def on_child(self, slot: Slot, program: Program) -> Body:
+        yield from self.wait(self.child(slot, program))
+
+    def on_guard(self, slot: Slot, program: Program, after: Program) -> Body:
+        try:
+            yield from self.play(slot, program)
+        finally:
+            yield from self.play((*slot, "finally"), after)
+
+    def on_swallow(self, slot: Slot, program: Program) -> Body:
+        with contextlib.suppress(BaseException):
+            yield from self.play(slot, program)
+
+    def on_at_once(self, slot: Slot, branches: tuple[Program, ...], how: str, turns: int) -> Body:
         """The ways that both kinds of bodies have. What a sync one cannot do, it does with ``start``."""
-        if node.how == "submit":
-            calls = [self.act.submit(each) for each in _acts_of(node, place)]
-            yield from self.wait(self.verbs.gather(*calls))
-        elif node.how == "schedule":
-            for each in _acts_of(node, place):
-                yield from self.wait(self.verbs.schedule(self.act, each))
-        elif self.is_async and node.how != "start":
-            yield from self.wait(_beside_in_tasks(node, place))
-        elif node.how == "race":
+        calls = [((*slot, n), branch) for n, branch in enumerate(branches)]
+        if how == "submit":
+            yield from self.wait(self.verbs.gather(*(self.act.submit(at, turns) for at, _ in calls)))
+        elif how == "schedule":
+            for at, _ in calls:
+                yield from self.wait(self.verbs.schedule(self.act, at, turns))
+        elif self.is_async and how != "start":
+            yield from self.wait(_in_tasks(how, calls, turns))
+        elif how == "race":
             try:
-                flowdsl.race(*(self.call.start(each) for each in _branches(node, place)))
+                flowdsl.race(*(self.child.start(*call) for call in calls))
             except ExceptionGroup as failed:
-                raise Failed(place) from failed
-        elif node.how in ("thread", "loose"):
-            threads = Threads([functools.partial(self.branch, each) for each in _branches(node, place)])
-            _world.threads.extend(threads)
-            if node.how == "thread":
+                raise Failed(slot) from failed
+        elif how in ("thread", "loose"):
+            threads = Threads([partial(self.branch, *call) for call in calls])
+            world().threads.extend(threads)
+            if how == "thread":
                 threads.results()
         else:
-            runs = [self.call.start(each) for each in _branches(node, place)]
-            yield from self.wait(self.verbs.gather(*runs))
-
-
-def _branches(node: Beside, place: str) -> list[str]:
-    """The places of the branches."""
-    places = {f"{place}.b{number}": branch for number, branch in enumerate(node.branches)}
-    _programs.update(places)
-    return list(places)
-
-
-def _acts_of(node: Beside, place: str) -> list[str]:
-    """The places of as many single steps."""
-    places = {f"{place}.s{number}": Act(0, node.turns) for number in range(len(node.branches))}
-    _programs.update(places)
-    return list(places)
+            yield from self.wait(self.verbs.gather(*(self.child.start(*call) for call in calls)))
 
 
 PLAYERS = {is_async: Player(is_async) for is_async in (False, True)}
@@ -179,44 +186,36 @@ PLAYERS = {is_async: Player(is_async) for is_async in (False, True)}
 # What async bodies alone can do -----------------------------------------------------------------------------
 
 
-async def _beside_in_tasks(node: Beside, place: str) -> None:
-    how = node.how
+async def _in_tasks(how: str, calls: list[tuple[Slot, Program]], turns: int) -> None:
+    branches = [] if how == "thread" else [PLAYERS[True].branch(*call) for call in calls]
     if how == "thread":
-        await asyncio.gather(*(asyncio.to_thread(PLAYERS[False].act, each) for each in _acts_of(node, place)))
+        await asyncio.gather(*(asyncio.to_thread(PLAYERS[False].act, at, turns) for at, _ in calls))
     elif how in ("group", "race"):
         try:
-            await (_group if how == "group" else _race)(node, place)
+            await (_group if how == "group" else flowdsl.aio.race)(*branches)
         except* Failed as failed:
-            raise Failed(place) from failed
+            raise Failed(how) from failed
     elif how == "timeout":
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(None) as limit:
-                expiring = asyncio.create_task(_expire(limit, node.turns * 3))
-                await asyncio.gather(*_coroutines(node, place))
+                expiring = asyncio.create_task(_expire(limit, turns * 3))
+                await asyncio.gather(*branches)
         expiring.cancel()
     elif how in ("gather", "branches"):
-        await (asyncio.gather if how == "gather" else flowdsl.aio.gather)(*_coroutines(node, place))
+        await (asyncio.gather if how == "gather" else flowdsl.aio.gather)(*branches)
     else:
-        tasks = [asyncio.create_task(branch) for branch in _coroutines(node, place)]
-        await _turn(node.turns * 3)
+        tasks = [asyncio.create_task(branch) for branch in branches]
+        await _turn(turns * 3)
         if how == "left":
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
 
 
-def _coroutines(node: Beside, place: str) -> list[Any]:
-    return [PLAYERS[True].branch(each) for each in _branches(node, place)]
-
-
-async def _group(node: Beside, place: str) -> None:
+async def _group(*branches: Any) -> None:
     async with asyncio.TaskGroup() as group:
-        for branch in _coroutines(node, place):
+        for branch in branches:
             group.create_task(branch)
-
-
-async def _race(node: Beside, place: str) -> None:
-    await flowdsl.aio.race(*_coroutines(node, place))
 
 
 async def _expire(limit: asyncio.Timeout, turns: int) -> None:

@@ -10,16 +10,20 @@ import sqlite3
 import tempfile
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-import stopped
+from bodies import to_its_end
+from grammar import STOPPED
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stopped import GRAMMAR, RUN, Moments, Stop, World, meet, standing
+from processes import fresh
+from stopped import RUN, Moments, Stop, standing
+from stopped_bodies import PLAYERS, Failed, World
 from support import examples
-from verb_laws import fresh
+from worlds import meet
 
 from flowdsl import (
     Retry,
@@ -51,7 +55,7 @@ def _quiet() -> Iterator[None]:
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 @settings(max_examples=examples(12), deadline=None)
 @given(
-    program=GRAMMAR.strategy,
+    program=STOPPED.strategy,
     at=st.integers(0, 12),
     after=st.booleans(),
     body=st.booleans(),
@@ -66,7 +70,7 @@ def test_a_runtime_closed_at_any_moment_leaves_every_run_resumable(
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 @settings(max_examples=examples(2), deadline=None)
-@given(program=GRAMMAR.strategy, at=st.integers(0, 12), after=st.booleans(), body=st.booleans())
+@given(program=STOPPED.strategy, at=st.integers(0, 12), after=st.booleans(), body=st.booleans())
 def test_a_runtime_on_postgresql_closed_at_any_moment_leaves_every_run_resumable(
     is_async, program, at, after, body
 ):
@@ -76,7 +80,7 @@ def test_a_runtime_on_postgresql_closed_at_any_moment_leaves_every_run_resumable
 
 def closed(kind: str, is_async: bool, program, at: int, after: bool, body: bool, called: bool = False):
     """Close a runtime on a storage of that *kind* at that moment, and go on in another one."""
-    call = stopped.PLAYERS[is_async].call.options(id=RUN)
+    child = PLAYERS[is_async].child.options(id=RUN)
     closing: list[threading.Thread] = []
 
     def close(_: Stop) -> None:
@@ -85,29 +89,25 @@ def closed(kind: str, is_async: bool, program, at: int, after: bool, body: bool,
 
     with fresh(kind) as storage:
         moments = Moments(storage, [Stop(at, "close", after, body)], close, 0, 0)
-        world = meet(World(), program, moments.body)
+        world = meet(World(on_body=moments.body))
         runtime = Runtime(moments)
-        with runtime, contextlib.suppress(FlowError, stopped.Failed):
+        with runtime, contextlib.suppress(FlowError, Failed):
             if called:
-                asyncio.run(_awaited(call)) if is_async else call("p")
+                to_its_end(partial(child, (), program), is_async)
             else:
-                run = call.start("p")
+                run = child.start((), program)
                 if at % 2:  # else it is left at once
                     run.result(60)
         for thread in closing:
             thread.join(60)
             assert not thread.is_alive()
-        meet(world, program)
+        world.on_body = lambda: None
         with Runtime(storage) as later:
             for left in later.runs(status="running"):
                 assert left.record.owner is None, left.id
-            with contextlib.suppress(FlowError, stopped.Failed):
+            with contextlib.suppress(FlowError, Failed):
                 later.run(RUN) and later.resume(RUN).result(60)
         assert standing(storage, world) == []
-
-
-async def _awaited(call: Any) -> None:
-    await call("p")
 
 
 # Runs that wait -----------------------------------------------------------------------------------------------
@@ -120,7 +120,7 @@ def note(text: str) -> str:
 
 @step(name="closing.fails", retry=Retry(attempts=None, initial=1000.0))
 def fails() -> None:
-    raise stopped.Failed
+    raise Failed
 
 
 @workflow(name="closing.waits")

@@ -3,12 +3,12 @@
 import random
 
 import pytest
-from generator import Fault
+from grammar import FLAT, REPLAYED, SEQUENTIAL, Fault
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
-from programs import DIED, FLAT, PROGRAMS, SEQUENTIAL, Do, World, execute
+from processes import fresh
+from programs import DIED, World, execute
 from support import examples
-from verb_laws import fresh
 
 from flowdsl.core.records import RunFilter
 from flowdsl.errors import NondeterminismError
@@ -22,9 +22,9 @@ def undisturbed(program, is_async: bool):
     """Result, number of commits and of bodies of an execution without faults."""
     world = World()
     with fresh("memory") as storage:
-        result, commits = execute(program, world, storage, is_async)
+        result, process = execute(program, world, storage, is_async)
     assert world.wrong == []
-    return result, commits, world.state["bodies"]
+    return result, process.commits, process.bodies
 
 
 def records(storage: Storage):
@@ -61,7 +61,7 @@ AT_THE_END = Fault(end=True)
 @both
 @kinds
 @settings(max_examples=examples(8))
-@given(program=PROGRAMS.strategy, seed=st.integers(0, 1000))
+@given(program=REPLAYED.strategy, seed=st.integers(0, 1000))
 def test_replay_executes_nothing_and_gives_the_same(is_async, kind, program, seed):
     """A replay of a completed run executes no body, changes no record of work, and gives the same result."""
     expected, _, _ = undisturbed(program, is_async)
@@ -79,7 +79,7 @@ def test_replay_executes_nothing_and_gives_the_same(is_async, kind, program, see
 @both
 @kinds
 @settings(max_examples=examples(12))
-@given(program=PROGRAMS.strategy, data=st.data())
+@given(program=REPLAYED.strategy, data=st.data())
 def test_crash_anywhere_and_continue(is_async, kind, program, data):
     """After a death at any commit or body, and again in recovery, the result is that without faults."""
     survives(is_async, kind, program, data)
@@ -87,7 +87,7 @@ def test_crash_anywhere_and_continue(is_async, kind, program, data):
 
 @both
 @settings(max_examples=examples(2))
-@given(program=PROGRAMS.strategy, data=st.data())
+@given(program=REPLAYED.strategy, data=st.data())
 def test_crash_anywhere_and_continue_on_postgresql(is_async, program, data):
     """On PostgreSQL, after a death at any commit, even an unacknowledged one, the result is that without
     faults."""
@@ -163,7 +163,7 @@ def test_sync_and_async_agree(program):
     for is_async in (False, True):
         world = World()
         with fresh("memory") as storage:
-            result, commits = execute(program, world, storage, is_async)
+            result, process = execute(program, world, storage, is_async)
             rows = [
                 (
                     s.path.rpartition(".")[2],
@@ -178,8 +178,13 @@ def test_sync_and_async_agree(program):
                 for run in storage.list_runs(RunFilter(newest_first=False))
                 for s in storage.list_steps(run.id)
             ]
-            found.append((result, commits, sorted(map(repr, rows)), world.executed))
+            found.append((result, process.commits, sorted(map(repr, rows)), world.executed))
     assert found[0] == found[1]
+
+
+def given_by(program):
+    """What the calls of *program* give."""
+    return [[kind, *(number or [0])] for kind, *number in program]
 
 
 def recorded(program, is_async: bool, storage: Storage) -> World:
@@ -201,7 +206,7 @@ def test_removing_and_reordering_keeps_the_recorded_ones(is_async, program, data
         world = recorded(program, is_async, storage)
         before = len(world.executed)
         result, _ = execute(kept, world, storage, is_async)
-        assert result == [[call.kind, call.arg] for call in kept]
+        assert result == given_by(kept)
         assert len(world.executed) == before
 
 
@@ -210,14 +215,14 @@ def test_removing_and_reordering_keeps_the_recorded_ones(is_async, program, data
 @given(program=FLAT.strategy, more=st.lists(st.integers(10, 13), max_size=3), data=st.data())
 def test_adding_behind_the_recorded_ones_keeps_them(is_async, program, more, data):
     """If calls are added after the recorded ones, and of other paths anywhere, only these execute."""
-    longer = [*program, *(Do("plain", arg) for arg in more)]
+    longer = [*program, *(("plain", arg) for arg in more)]
     for _ in range(data.draw(st.integers(0, 3))):
-        longer.insert(data.draw(st.integers(0, len(longer))), Do("flaky", 0))
+        longer.insert(data.draw(st.integers(0, len(longer))), ("failing", 0))
     with fresh("memory") as storage:
         world = recorded(program, is_async, storage)
         before = len(world.executed)
         result, _ = execute(tuple(longer), world, storage, is_async)
-        assert result == [[call.kind, call.arg] for call in longer]
+        assert result == given_by(longer)
         assert len(world.executed) == before + len(longer) - len(program)
 
 
@@ -229,12 +234,12 @@ def test_with_rerun_calls_may_be_added_anywhere(is_async, program, more, data):
     changed = list(data.draw(st.permutations(program)))[: data.draw(st.integers(0, len(program)))]
     kept = len(changed)
     for arg in more:
-        changed.insert(data.draw(st.integers(0, len(changed))), Do("plain", arg))
+        changed.insert(data.draw(st.integers(0, len(changed))), ("plain", arg))
     with fresh("memory") as storage:
         world = recorded(program, is_async, storage)
         before = len(world.executed)
         result, _ = execute(tuple(changed), world, storage, is_async, on_divergence="rerun")
-        assert result == [[call.kind, call.arg] for call in changed]
+        assert result == given_by(changed)
         assert len(world.executed) == before + len(changed) - kept
 
 
@@ -243,11 +248,11 @@ def test_with_rerun_calls_may_be_added_anywhere(is_async, program, more, data):
 @given(program=FLAT.strategy, data=st.data())
 def test_a_changed_argument_is_caught_before_the_body(is_async, program, data):
     """A changed argument of any call is a typed error, and nothing executes."""
-    places = [n for n, call in enumerate(program) if call.kind == "plain"]
+    places = [n for n, call in enumerate(program) if call[0] == "plain"]
     if not places:
         return
     place = data.draw(st.sampled_from(places))
-    changed = (*program[:place], Do("plain", 99), *program[place + 1 :])
+    changed = (*program[:place], ("plain", 99), *program[place + 1 :])
     with fresh("memory") as storage:
         world = recorded(program, is_async, storage)
         before = len(world.executed)
@@ -255,13 +260,13 @@ def test_a_changed_argument_is_caught_before_the_body(is_async, program, data):
             execute(changed, world, storage, is_async)
         assert len(world.executed) == before
         result, _ = execute(program, world, storage, is_async)
-        assert result == [[call.kind, call.arg] for call in program]
+        assert result == given_by(program)
         assert len(world.executed) == before
 
 
 @settings(max_examples=examples(20))
 @given(
-    program=PROGRAMS.strategy, seeds=st.lists(st.integers(0, 10_000), min_size=2, max_size=5), data=st.data()
+    program=REPLAYED.strategy, seeds=st.lists(st.integers(0, 10_000), min_size=2, max_size=5), data=st.data()
 )
 def test_concurrent_branches_never_diverge(program, seeds, data):
     """Concurrent branches with other timing in each execution, killed in all but the last, never diverge."""

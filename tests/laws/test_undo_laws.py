@@ -4,11 +4,12 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+from grammar import STOPPED, sequential
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stopped import GRAMMAR, Stop, live, sequential, standing
+from processes import fresh
+from stopped import Stop, live, standing
 from support import examples
-from verb_laws import fresh
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +30,7 @@ def stops(*hows: str) -> st.SearchStrategy[Stop]:
 
 @settings(max_examples=examples(15), deadline=None)
 @given(
-    program=GRAMMAR.strategy,
+    program=STOPPED.strategy,
     stops=st.lists(stops("cancel", "cancel", "task", "time"), min_size=1, max_size=2),
     slow=st.sampled_from([0, 2, 5]),
     seed=st.integers(0, 99),
@@ -43,7 +44,7 @@ def test_what_an_async_run_has_completed_is_undone_once(program, stops, slow, se
 
 
 @settings(max_examples=examples(15), deadline=None)
-@given(program=GRAMMAR.strategy, stops=st.lists(stops("cancel", "time", "interrupt"), min_size=1, max_size=2))
+@given(program=STOPPED.strategy, stops=st.lists(stops("cancel", "time", "interrupt"), min_size=1, max_size=2))
 def test_what_a_sync_run_has_completed_is_undone_once(program, stops):
     """Completed steps of a sync run with threads are undone once, after any stop at any commit or body."""
     with fresh("memory") as storage:
@@ -53,7 +54,7 @@ def test_what_a_sync_run_has_completed_is_undone_once(program, stops):
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 @settings(max_examples=examples(2), deadline=None)
-@given(program=GRAMMAR.strategy, stops=st.lists(stops("cancel"), min_size=1, max_size=2))
+@given(program=STOPPED.strategy, stops=st.lists(stops("cancel"), min_size=1, max_size=2))
 def test_what_a_run_on_postgresql_has_completed_is_undone_once(is_async, program, stops):
     """Completed steps of a run on PostgreSQL are undone once, after any stop."""
     with fresh("postgres") as storage:

@@ -1,13 +1,13 @@
 """The laws, over generated programs that use every verb, killed at any commit and again while they recover.
 
-The programs are in ``verb_grammar.py`` and ``verb_programs.py``, the laws in ``verb_laws.py``.
+The programs are those of ``grammar.VERBS``, the laws are in ``verb_laws.py``.
 """
 
 import pytest
+from grammar import ENDINGS, HOLDERS, LEAVES, VERBS, Fault, endings_of, kinds_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import EXAMPLES, examples
-from verb_grammar import ENDINGS, GRAMMAR, HOLDERS, LEAVES, Fault, endings_of, kinds_of
 from verb_laws import Case, check_program
 
 KINDS = LEAVES + HOLDERS
@@ -115,7 +115,7 @@ def test_what_was_found_stays_mended(ending, program, is_async):
 
 @settings(max_examples=examples(20))
 @given(
-    program=GRAMMAR.strategy,
+    program=VERBS.strategy,
     is_async=st.booleans(),
     kind=st.sampled_from(["memory", "memory", "sqlite"]),
     cancel_at=st.integers(0, 8),
@@ -133,5 +133,5 @@ def test_programs_of_all_verbs_survive_kills(program, is_async, kind, cancel_at,
 
 def test_a_seed_is_a_program():
     """A seed always makes the same program, and every kind of node occurs."""
-    assert GRAMMAR.of_seed("17") == GRAMMAR.of_seed("17")
-    assert set().union(*(kinds_of(GRAMMAR.of_seed(seed)) for seed in range(300))) == set(KINDS)
+    assert VERBS.of_seed("17") == VERBS.of_seed("17")
+    assert set().union(*(kinds_of(VERBS.of_seed(seed)) for seed in range(300))) == set(KINDS)

@@ -1,4 +1,4 @@
-"""The laws that hold for every program of ``verb_programs.py``, wherever its process dies.
+"""The laws that hold for every program of ``grammar.VERBS``, wherever its process dies.
 
 A program is executed once without faults and then with them, and compared (:class:`Case`):
 
@@ -8,107 +8,42 @@ A program is executed once without faults and then with them, and compared (:cla
 * nothing is left over: no unfinished run, no owner, no pending step, nothing that executes;
 * with everything recorded, a replay executes nothing and writes nothing.
 
-The tests take their programs from ``GRAMMAR.strategy``, which hypothesis can shrink. A campaign takes those of
-``GRAMMAR.of_seed(seed)``.
+The tests take their programs from ``VERBS.strategy``, which hypothesis can shrink. A campaign takes those of
+``VERBS.of_seed(seed)``.
 """
 
-import atexit
-import tempfile
-import threading
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import cache
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from bodies import Body, to_its_end
-from postgres_server import postgres_url
-from support import Crash, Mortal
-from verb_grammar import BESIDE, Fault, Program, kinds_of
+from grammar import BESIDE, Fault, Program, kinds_of
+from processes import Process, fresh, threads_die
+from support import Crash
 from verb_programs import PLAYERS
 from verb_world import Failed, Snapshot, World
 
 from flowdsl import RunStatus, Runtime, StepStatus
 from flowdsl.core.facts import ChildRun, Waiting, facts_of
-from flowdsl.errors import FlowError, RunCancelled, RunTimeout, StepOutcomeUnknown
+from flowdsl.errors import RunCancelled, RunTimeout, StepOutcomeUnknown
 from flowdsl.runtime import engine_of
-from flowdsl.storage import MemoryStorage, SQLiteStorage, Storage
+from flowdsl.storage import Storage
 from flowdsl.storage.base import UpdateRun
 from flowdsl.testing import VirtualClock
 
 __all__ = ["Case", "check_program"]
 
 
-class _Process(Mortal):
-    """The storage of a process that dies as a whole: what waits in it does not wait on."""
-
-    def __init__(self, world: World, storage: Storage, fault: Fault | None) -> None:
-        at = None if fault is None or fault.body else fault.at
-        super().__init__(storage, at, after=fault is not None and fault.after, error=self.die)
-        self.world = world
-        self.runtime: Any = None
-        self.died_at: float | None = None
-
-    def die(self) -> BaseException:
-        """Everything ends here."""
-        self.dead = True
-        if self.died_at is None:
-            self.died_at = self.world.clock.now()
-            for state in engine_of(self.runtime).owned.executions():
-                if state is not None:
-                    state.stop.halt(FlowError("the process is dead", run=state.id), outside=True)
-        return Crash()
-
-
 # Lives ------------------------------------------------------------------------------------------------------
-
-
-@cache
-def _kept(kind: str) -> Storage:
-    """The one of this process: to empty it takes less than to make another one."""
-    if kind == "postgres":
-        from flowdsl.storage import PostgresStorage
-
-        storage: Storage = PostgresStorage(postgres_url())
-    else:
-        folder = tempfile.TemporaryDirectory()
-        atexit.register(folder.cleanup)
-        storage = SQLiteStorage(Path(folder.name) / "flow.db", synchronous="normal")
-    atexit.register(storage.close)
-    return storage
-
-
-@contextmanager
-def fresh(kind: str) -> Iterator[Storage]:
-    """An empty storage: ``memory``, ``sqlite`` or ``postgres``."""
-    if kind == "memory":
-        with MemoryStorage() as storage:
-            yield storage
-        return
-    storage = _kept(kind)
-    storage.clear()
-    yield storage
-
-
-@contextmanager
-def _threads_die() -> Iterator[None]:
-    """A thread that the death of its process ends says nothing: the keeper, whose flush another one
-    commits."""
-    before = threading.excepthook
-    threading.excepthook = lambda given: None if given.exc_type is Crash else before(given)
-    try:
-        yield
-    finally:
-        threading.excepthook = before
 
 
 def live(world: World, storage: Storage, fault: Fault | None = None) -> Any:
     """One life of a process that executes the program: the outcome; raises ``Crash`` if it died."""
-    process = _Process(world, storage, fault)
-    world.begin(process, fault)
+    process = Process(storage, fault, world.clock)
+    world.begin(process)
     try:
-        with _threads_die(), Runtime(process, clock=world.clock, lease=3600.0) as runtime:
+        with threads_die(), Runtime(process, clock=world.clock, lease=3600.0) as runtime:
             process.runtime = runtime
             try:
                 _take_up_detached(world, runtime)
@@ -391,10 +326,10 @@ class Case:
         ending: str = "return",
         cancel_at: int = 0,
     ) -> None:
-        self._how = is_async, program, ending, cancel_at
+        self._world = partial(World, program, is_async=is_async, ending=ending, cancel_at=cancel_at)
         self.kind = kind
         self.ending = ending
-        world = World(*self._how)
+        world = self._world()
         with fresh(kind) as storage:
             outcome = to_the_end(world, storage)
             self._expected = _outcome(outcome), _sorted(_state(storage)), _shape(world, storage)
@@ -415,7 +350,7 @@ class Case:
         The first life ends at the first of *faults*, the second one at the second, and so on; then nothing
         happens any more. Between two lives *pause* seconds pass, on a virtual clock.
         """
-        world = World(*self._how)
+        world = self._world()
         with fresh(self.kind) as storage:
             outcome = to_the_end(world, storage, faults, pause)
             _judge(world, storage, outcome)

@@ -1,18 +1,17 @@
 """How each kind of node of a random program is executed: as a real workflow over real steps.
 
-The grammar is in ``verb_grammar.py``, what bodies note in ``verb_world.py``; the verbs between runs are in
+The grammar is ``grammar.VERBS``; what bodies note in ``verb_world.py``; the verbs between runs are in
 ``verb_talks.py``. The laws, and the lives that end anywhere, are in ``verb_laws.py``.
 """
 
-import asyncio
 from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from bodies import Threads
-from verb_grammar import Program, Slot
+from grammar import Program, Slot
 from verb_talks import Talks, attempt
-from verb_world import Failed, Refused, world
+from verb_world import Failed, Refused
+from worlds import world
 
 import flowdsl
 import flowdsl.aio
@@ -200,14 +199,6 @@ class Player(Talks):
             except FlowError:
                 yield from self.wait(self.verbs.sleep("1 hour"))
 
-    def play(self, at: Slot, body: Program) -> Any:
-        """Execute *body* whose place is *at*; what its nodes gave."""
-        found = []
-        for n, (kind, *inner) in enumerate(body):
-            slot = (*at, n)
-            found.append((yield from getattr(self, f"on_{kind}")(slot, *inner)))
-        return found
-
     # Steps
 
     def _same(self, slot: Slot, call: Any) -> Any:
@@ -235,13 +226,13 @@ class Player(Talks):
     def on_undoable(self, slot: Slot) -> Any:
         yield from self._same(slot, self.undoable(slot))
         with world().lock:
-            if slot not in world().undoables and not world().process.dead:
+            if slot not in world().undoables and not world().dead:
                 world().undoables.append(slot)
 
     def on_plainly_undoable(self, slot: Slot) -> Any:
         yield from self._same(slot, self.plainly_undoable(slot))
         with world().lock:
-            if slot not in world().undoables and not world().process.dead:
+            if slot not in world().undoables and not world().dead:
                 world().undoables.append(slot)
 
     def on_stubborn(self, slot: Slot) -> Any:
@@ -332,7 +323,7 @@ class Player(Talks):
     def on_sleep_until(self, slot: Slot) -> Any:
         moment = flowdsl.now() + timedelta(hours=5)
         yield from self.wait(self.verbs.sleep_until(moment))
-        if moment.timestamp() > world().clock.now() + 0.01 and not world().process.dead:
+        if moment.timestamp() > world().clock.now() + 0.01 and not world().dead:
             world().wrong.append(f"{slot} slept until {moment} and woke before that")
 
     def on_early(self, slot: Slot) -> Any:
@@ -454,18 +445,14 @@ class Player(Talks):
             )
         )
 
-    def on_plain(self, slot: Slot, body: Program) -> Any:
+    def on_own_tasks(self, slot: Slot, body: Program) -> Any:
         """Tasks or threads of the body's own, each with several steps of its own content."""
-        calls = [((*slot, n), (("step",), node, ("step",))) for n, node in enumerate(body)]
-        if self.is_async:
-            return (yield from self.wait(asyncio.gather(*(self._two(at, nodes) for at, nodes in calls))))
-        return Threads([partial(self._two_now, at, nodes) for at, nodes in calls]).results()
+        branch = self.made(self._two)
+        return (yield from self.beside([partial(branch, (*slot, n), node) for n, node in enumerate(body)]))[0]
 
-    async def _two(self, at: Slot, nodes: Program) -> Any:
-        return [await self.nested((*at, "a"), nodes), await self.work((*at, "b"))]
-
-    def _two_now(self, at: Slot, nodes: Program) -> Any:
-        return [self.nested((*at, "a"), nodes), self.work((*at, "b"))]
+    def _two(self, at: Slot, node: Any) -> Any:
+        nested = yield from self.wait(self.nested((*at, "a"), (("step",), node, ("step",))))
+        return [nested, (yield from self.wait(self.work((*at, "b"))))]
 
 
 def _take_back(slot: Slot) -> None:

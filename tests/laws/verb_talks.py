@@ -3,8 +3,9 @@
 from typing import Any
 
 from bodies import Bodies
-from verb_grammar import Slot
-from verb_world import Refused, world
+from grammar import Slot
+from verb_world import Refused
+from worlds import world
 
 import flowdsl
 from flowdsl import Retry

@@ -8,13 +8,13 @@ the next the journal only advances.
 """
 
 import math
-import threading
 from collections import Counter
 from typing import Any
 
+import worlds
 from attrs import define, field, frozen
+from grammar import BESIDE, Slot, kinds_of
 from support import Crash
-from verb_grammar import BESIDE, Fault, Program, Slot, kinds_of
 
 import flowdsl
 from flowdsl import RunStatus, StepStatus
@@ -22,7 +22,7 @@ from flowdsl.core.records import RunFilter
 from flowdsl.storage import Storage
 from flowdsl.testing import VirtualClock
 
-__all__ = ["Failed", "Refused", "Snapshot", "World", "world"]
+__all__ = ["Failed", "Refused", "Snapshot", "World"]
 
 
 class Failed(Exception):
@@ -54,18 +54,15 @@ class Snapshot:
 
 
 @define(eq=False)
-class World:
+class World(worlds.World):
     """What happened over all lives of a program."""
 
-    is_async: bool
-    program: Program
+    is_async: bool = False
     ending: str = "return"
     cancel_at: int = 0
     clock: VirtualClock = field(factory=VirtualClock)
-    wrong: list[str] = field(factory=list)
     done: Counter[Slot] = field(factory=Counter)
     tries: Counter[Slot] = field(factory=Counter)
-    seen: dict[Slot, Any] = field(factory=dict)
     acted: dict[Any, Any] = field(factory=dict)
     heard: Counter[Slot] = field(factory=Counter)
     sent: set[Slot] = field(factory=set)
@@ -84,11 +81,8 @@ class World:
     before: Snapshot = field(factory=lambda: Snapshot({}, {}))
     commits: list[int] = field(factory=list)
     bodies: list[int] = field(factory=list)
-    fault: Fault | None = None
-    process: Any = None
     began: float = 0.0
     begun: set[tuple[str, str]] = field(factory=set)
-    lock: Any = field(factory=threading.RLock)
 
     # What bodies tell
 
@@ -98,18 +92,14 @@ class World:
         assert view is not None
         place = (view.run_id, view.key)
         with self.lock:
-            if self.process.dead:
-                raise Crash
-            number = self.bodies[-1]
-            self.bodies[-1] += 1
-            if self.fault is not None and self.fault.body and number == self.fault.at:
-                raise self.process.die()
+            self.process.body()
             if view.mode == "do":
                 self._may(slot, place, view.attempt)
             self.places[place] = slot
             self.taken_back.discard(slot)
             self.done[slot] += 1
-            cancel = self.ending == "cancel" and not self.cancelled and sum(self.bodies) > self.cancel_at
+            bodies = sum(self.bodies) + self.process.bodies
+            cancel = self.ending == "cancel" and not self.cancelled and bodies > self.cancel_at
             self.cancelled = self.cancelled or cancel
         if cancel:
             flowdsl.current_runtime().cancel("main")
@@ -126,17 +116,9 @@ class World:
         if left is not None and left.status is StepStatus.PENDING and attempt != left.attempts + 1:
             self.wrong.append(f"{slot} had made {left.attempts} attempts and went on with number {attempt}")
 
-    def saw(self, slot: Slot, value: Any) -> None:
-        """The caller at *slot* sees *value*, which must be the same ever after."""
-        with self.lock:
-            if self.process.dead:
-                return
-            if self.seen.setdefault(slot, value) != value:
-                self.wrong.append(f"{slot} was seen as {self.seen[slot]} and then as {value}")
-
     def expect(self, slot: Slot, value: Any, expected: Any) -> None:
         """The caller at *slot* has to see *expected*."""
-        if (type(value), value) != (type(expected), expected) and not self.process.dead:
+        if (type(value), value) != (type(expected), expected) and not self.dead:
             self.wrong.append(f"{slot} is {expected!r} and was seen as {value!r}")
 
     def act(self, slot: Slot, value: Any) -> None:
@@ -151,7 +133,7 @@ class World:
     def take_back(self, slot: Slot) -> None:
         """What was done at *slot* is undone."""
         with self.lock:
-            if self.process.dead:
+            if self.dead:
                 raise Crash
             if slot in self.taken_back:
                 self.wrong.append(f"{slot} was undone, which was recorded, and is undone again")
@@ -192,12 +174,12 @@ class World:
         """The wait at *slot* has ended."""
         now = self.clock.now()
         with self.lock:
-            if due is None or self.process.dead or slot in self.woken:
+            if due is None or self.dead or slot in self.woken:
                 return
             self.woken.add(slot)
             # threads of the body's own count for no virtual clock: any other wait may end meanwhile
             kinds = kinds_of(self.program)
-            late = math.inf if "plain" in kinds else 60 if BESIDE & kinds else 1
+            late = math.inf if "own_tasks" in kinds else 60 if BESIDE & kinds else 1
             if not due - 0.01 <= now <= max(due, self.began) + late:
                 self.wrong.append(
                     f"{slot} was to wait until {due - self.began:+} and woke at {now - self.began:+}"
@@ -205,18 +187,17 @@ class World:
 
     # Lives
 
-    def begin(self, process: Any, fault: Fault | None) -> None:
+    def begin(self, process: Any) -> None:
         """A life begins."""
-        global _world
-        _world = self
-        self.process, self.fault, self.began = process, fault, self.clock.now()
-        self.bodies.append(0)
+        worlds.meet(self)
+        self.process, self.began = process, self.clock.now()
         self.begun.clear()
         self.armed.clear()
 
     def end(self, storage: Storage) -> None:
         """A life has ended: what it left only advances from what was left before."""
         self.commits.append(self.process.commits)
+        self.bodies.append(self.process.bodies)
         now, before = Snapshot.of(storage), self.before
         self._advanced(before, now)
         self.before = now
@@ -273,11 +254,3 @@ class World:
         for slot in [slot for slot in self.tries if slot[0] == "in vain"]:
             del self.tries[slot]  # such an undo is tried again if the run fails once more
         self.woken |= set(self.lengths)
-
-
-_world: World = World(False, ())
-
-
-def world() -> World:
-    """The world of the program that is executing."""
-    return _world

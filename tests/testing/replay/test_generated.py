@@ -7,11 +7,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import programs
 import pytest
+from grammar import REPLAYED
 from hypothesis import given, settings
-from programs import STEPS, World
+from programs import PLAYERS, World
 from support import examples
+from worlds import meet
 
 from flowdsl.testing import ReplayReport, check_replay
 
@@ -120,9 +121,9 @@ def test_an_example_replays(name: str, tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 @settings(max_examples=examples(3))
-@given(program=programs.PROGRAMS.strategy)
+@given(program=REPLAYED.strategy)
 def test_generated_programs_replay(is_async: bool, program: Any) -> None:
     """Generated programs with retries, nesting, children, branches and submitted steps replay from each
     commit."""
-    programs.meet(World(), program)
-    check_replay(STEPS[is_async]["whole"], program)
+    meet(World(program=program))
+    check_replay(PLAYERS[is_async].whole, program)
