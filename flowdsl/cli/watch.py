@@ -7,7 +7,7 @@ from rich.live import Live
 from flowdsl.cli._command import Cli, command, opened
 from flowdsl.cli._complete import RUN
 from flowdsl.cli._find import find_run
-from flowdsl.cli._follow import Follower, Look, waits
+from flowdsl.cli._follow import Follower, waits
 from flowdsl.cli._output import HIDDEN, Cell, Column, Picture, status_cell
 from flowdsl.cli._tree import pending_text, step_name
 from flowdsl.cli.logs import log_cells
@@ -18,6 +18,7 @@ from flowdsl.core.status import RunStatus, StepStatus
 from flowdsl.core.views import log_view, run_view, scope_paths, step_view
 from flowdsl.core.words import moment, span, state_of, status_text
 from flowdsl.entries import LogLine
+from flowdsl.following import Look
 
 __all__ = ["watch"]
 

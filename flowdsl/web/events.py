@@ -12,16 +12,15 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, TypeVar
 
 from anyio import CapacityLimiter, to_thread
-from attrs import define, field, frozen
+from attrs import define, field
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
-from flowdsl.core.records import Run, Step
-from flowdsl.core.status import is_final
+from flowdsl.core.records import Step
 from flowdsl.core.views import log_view, run_view, scope_paths, step_view
 from flowdsl.entries import LogLine
 from flowdsl.errors import FlowError
-from flowdsl.handle import shown_status
+from flowdsl.following import PAUSE, TICK, Following
 from flowdsl.runtime import Runtime
 from flowdsl.storage import Storage
 from flowdsl.web.answers import Refusal
@@ -33,8 +32,6 @@ __all__ = ["Pulse", "stream"]
 
 logger = logging.getLogger("flowdsl")
 
-_TICK = 1.0  # seconds between two looks while nothing is written: a process that dies writes nothing
-_PAUSE = 0.1  # seconds between two looks, at least
 _COMMENT = 15.0  # seconds of silence, at most
 _READERS = 2  # threads that read, for all streams together
 _BATCH = 1000  # records read at once
@@ -96,22 +93,12 @@ class Pulse:
     async def _watch(self) -> None:
         seen = 0
         while self._streams and not self.closed:
-            now = await run_in_threadpool(self.storage.wait_for_change, seen, _TICK)
+            now = await run_in_threadpool(self.storage.wait_for_change, seen, TICK)
             if now != seen:
                 seen, beat = now, self._beat
                 self._beat = asyncio.Event()
                 beat.set()
-            await asyncio.sleep(_PAUSE)
-
-
-@frozen
-class Changes:
-    """The result of one look: the row of the run, its new records, and whether there are more."""
-
-    run: Run
-    status: str
-    fresh: tuple[Step, ...]
-    more: bool
+            await asyncio.sleep(PAUSE)
 
 
 async def stream(request: PageRequest, pulse: Pulse) -> Response:
@@ -134,50 +121,36 @@ def _position(request: PageRequest) -> int:
     return number(request.query, "steps_after", 0, LAST_SEQ, 0)
 
 
-def _look(runtime: Runtime, run_id: str, after: int) -> Changes | None:
-    storage = runtime.storage
-    run = storage.get_run(run_id) if run_id else None  # before the records: nothing is recorded after the end
-    if run is None:
-        return None
-    fresh = storage.list_steps(run_id, after=after, limit=_BATCH, payloads=False)
-    return Changes(run, shown_status(runtime.storage, run), tuple(fresh), len(fresh) == _BATCH)
-
-
 async def _events(runtime: Runtime, run_id: str, after: int, pulse: Pulse) -> AsyncIterator[str]:
     pulse.open()
     try:
+        following = Following(runtime.storage, run_id, after)
         shown: dict[str, Any] | None = None
-        generation = 0
         spoke = time.monotonic()
         while not pulse.closed:
-            position = after
             try:
-                changes = await pulse.read(lambda: _look(runtime, run_id, position))  # noqa: B023 - called at once
+                look = await pulse.read(lambda: following.look(_BATCH))
             except FlowError as error:  # the next request gets the error as a status
                 logger.warning("the events of run %s end: %s", run_id, str(error))
                 return
-            if changes is None:  # deleted meanwhile
+            if look is None:  # deleted meanwhile
                 yield _event("end", {"id": run_id, "status": "deleted"})
                 return
-            if generation and changes.run.generation != generation:  # it has a new journal
-                after = 0
-            generation = changes.run.generation
-            row = run_view(changes.run, changes.status)
+            row = run_view(look.run, look.status)
             said = []
             if row != shown:
                 said.append(_event("run", row))
                 shown = row
-            said += _told(changes.fresh)
-            after = max([after, *(step.seq for step in changes.fresh)])
-            if is_final(changes.run.status) and not changes.more:
-                said.append(_event("end", {"id": run_id, "status": changes.status}))
+            said += _told(look.fresh)
+            if look.ended:
+                said.append(_event("end", {"id": run_id, "status": look.status}))
                 yield "".join(said)
                 return
             if said or time.monotonic() - spoke >= _COMMENT:
                 yield "".join(said) or ":\n\n"
                 spoke = time.monotonic()
-            if not changes.more:
-                await pulse.wait(_TICK)
+            if not look.more:
+                await pulse.wait(TICK)
     finally:
         pulse.leave()
 
