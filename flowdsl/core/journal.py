@@ -83,9 +83,7 @@ class Journal:
 
     __slots__ = ("_floor", "_open", "_positions", "_steps", "_used", "get")
 
-    def __init__(
-        self, steps: Iterable[Step] = (), *, open_failures: Iterable[str] = (), floor: int = 0
-    ) -> None:
+    def __init__(self, steps: Iterable[Step] = (), open_failures: Iterable[str] = (), floor: int = 0) -> None:
         self._steps = {step.key: step for step in steps} if steps else {}
         self.get = self._steps.get  # key → its record, whatever the status, or None
         self._used: set[str] = set()

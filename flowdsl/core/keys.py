@@ -12,7 +12,7 @@ is a breaking change.
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Any, cast
+from typing import Any
 
 from flowdsl.core.naming import main_name
 
@@ -124,7 +124,8 @@ def run_key(path: str, version: str, canonical: bytes) -> str:
     """
     digest = _begun_run(path, version).copy()
     digest.update(canonical)
-    return cast(str, digest.hexdigest())
+    key: str = digest.hexdigest()
+    return key
 
 
 def branch_scope(scope: str, kind: str, ordinal: int, index: int) -> str:

@@ -35,9 +35,6 @@ __all__ = [
 Tags = Mapping[str, str] | tuple[str, ...]
 
 
-_new, _set = object.__new__, object.__setattr__
-
-
 @frozen(slots=False)  # making a frozen one with slots takes twice as long
 class Run:
     """One run.
@@ -114,15 +111,15 @@ def changed(run: Run, changes: dict[str, Any]) -> Run:
     values = run.__dict__ | changes
     if len(values) != _RUN_WIDTH:
         raise TypeError(f"not a field of Run: {', '.join(sorted(set(changes).difference(_RUN_FIELDS)))}")
-    made = _new(Run)
-    _set(made, "__dict__", values)  # half as large as one filled in place
+    made = _blank()
+    _fill(made, values)  # half as large as one filled in place
     return made
 
 
 def run_from(values: Sequence[Any]) -> Run:
     """A run from all its fields in order, as a database gives them. Quicker than ``Run(*values)``."""
-    made = _new(Run)
-    _set(made, "__dict__", dict(zip(_RUN_FIELDS, values, strict=True)))
+    made = _blank()
+    _fill(made, dict(zip(_RUN_FIELDS, values, strict=True)))
     return made
 
 
@@ -326,5 +323,7 @@ def fields_of(row: type[Any]) -> dict[str, Any]:
     return {one.name: one.default for one in fields(row)}
 
 
+_blank: Callable[[], Run] = partial(object.__new__, Run)
+_fill: Callable[[Run, dict[str, Any]], None] = Run.__dict__["__dict__"].__set__  # it is frozen
 _RUN_FIELDS = tuple(fields_of(Run))
 _RUN_WIDTH = len(_RUN_FIELDS)

@@ -296,17 +296,19 @@ class Stoppable(Effect):
     """Execute the body of a run. An async body is cancelled as soon as the run is told to stop, or passes
     its deadline."""
 
-    __slots__ = ("body", "run")
+    __slots__ = ("args", "fn", "frame", "kwargs")
 
-    def __init__(self, run: Execution, body: Body) -> None:
-        self.run = run
-        self.body = body
+    def __init__(self, fn: Function, args: Args, kwargs: Named, frame: Frame) -> None:
+        self.fn = fn
+        self.args = args
+        self.kwargs = kwargs
+        self.frame = frame
 
     def sync(self) -> Result:
-        return self.body.sync()
+        return execute_here(self.frame, self.fn, self.args, self.kwargs)
 
     async def aio(self) -> Result:
-        run = self.run
+        run = self.frame.run
         loop = asyncio.get_running_loop()
         task = asyncio.current_task()
         assert task is not None
@@ -319,7 +321,7 @@ class Stoppable(Effect):
             timer = loop.call_later(left, run.stop.expire)
         try:
             with engine.alarm(left, run.stop.expire):
-                error, value = await self.body.aio()
+                error, value = await Body(self.fn, self.args, self.kwargs, self.frame).aio()
         finally:
             run.stop.cancelled_by(None)
             cancelling.end()

@@ -96,7 +96,7 @@ class Engine:
     def nonce(self) -> str:
         """A name for one attempt to get a run. No other attempt has it: the owner's token is random, and a
         counter follows it."""
-        return f"{self.owned.owner.rpartition('|')[2]}-{next(self._attempts)}"
+        return f"{self.owned.token}-{next(self._attempts)}"
 
     # Time --------------------------------------------------------------------------------------------------
 

@@ -51,27 +51,24 @@ class Branches:
     """Futures of what a run executes beside its body; the run ends only when all of them have."""
 
     def __init__(self) -> None:
-        self._futures: list[_Branch] = []
+        self.added: list[_Branch] = []  # since the last look
         self._known: Named = {}
         self._lock = threading.Lock()
-
-    def __bool__(self) -> bool:
-        return bool(self._futures)
 
     def add(self, future: _Branch) -> None:
         """The run has to see *future* ended before it ends itself."""
         with self._lock:
-            self._futures.append(future)
+            self.added.append(future)
 
     def unfinished(self) -> list[Any]:  # futures of submit; their class stands above
         """Those that have yet to end."""
         with self._lock:
-            return [future for future in self._futures if not future.done()]
+            return [future for future in self.added if not future.done()]
 
     def take(self) -> list[Value]:
         """Those that were added since the last look."""
         with self._lock:
-            found, self._futures = self._futures, []
+            found, self.added = self.added, []
         return found
 
     def known(self, key: str) -> _Branch | None:
@@ -159,11 +156,11 @@ class Execution:
             cleanup,
             partial(_unreplayed, journal, self.lock),
         )
-        self.failures = OpenFailures()
+        self.failures = OpenFailures(self.lock)
         self.writer = Writer(engine, record, journal, self.lock, self.stop)
         self.branches = Branches()
         self.bodies = Bodies()
-        self._parts: dict[type, object] = {}
+        self._parts: dict[type, Any] = {}  # one of each type
         self._handle: Handle = None
 
     @property
@@ -180,17 +177,16 @@ class Execution:
 
     def part(self, kind: type[P]) -> P:
         """The one instance of *kind* for this run. It is made at the first look, without arguments."""
-        found = self._parts.get(kind)
-        if found is None:
-            with self.lock:
-                found = self._parts.setdefault(kind, kind())
-        assert isinstance(found, kind)
-        return found
+        found: P | None = self._parts.get(kind)
+        if found is not None:
+            return found
+        with self.lock:
+            made: P = self._parts.setdefault(kind, kind())
+        return made
 
     def known(self, kind: type[P]) -> P | None:
         """As :meth:`part`, for those who only look: ``None`` if nobody has asked for it yet."""
-        found = self._parts.get(kind)
-        assert found is None or isinstance(found, kind)
+        found: P | None = self._parts.get(kind)
         return found
 
     @property

@@ -44,14 +44,14 @@ __all__ = ["OpenFailures"]
 class OpenFailures:
     """The failures of one run. ``open`` maps the key of each open failure to its scope and to the flow of
     control that has it. A flow is a task, the number of a thread, or the submitted call if nobody has asked
-    for its result yet."""
+    for its result yet. *lock* is that of the run."""
 
     __slots__ = ("_lock", "_raised", "open")
 
-    def __init__(self) -> None:
+    def __init__(self, lock: threading.RLock) -> None:
         self.open: dict[str, tuple[Scope, object]] = {}
         self._raised: dict[int, tuple[str, BaseException]] = {}
-        self._lock = threading.RLock()
+        self._lock = lock
 
     def failed(self, key: str, scope: Scope, flow: object, error: BaseException) -> None:
         """The durable call *key*, made in *scope*, failed, and *error* goes to *flow*."""

@@ -33,8 +33,8 @@ _Mark: TypeAlias = tuple[str, str, bool]
 
 
 class Owned(Generic[E]):
-    """Maps run ids to executions, and holds the name of their owner. ``None``: the run is ours, but not
-    begun."""
+    """Maps run ids to executions, and holds the name of their owner, which ends with a random token.
+    ``None``: the run is ours, but not begun."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -43,7 +43,7 @@ class Owned(Generic[E]):
         self._taking: list[_Mark] = []
         self._watchers: list[Callable[[], None]] = []
         self._hurried: list[Callable[[], None]] = []
-        self.owner = ""
+        self.owner = self.token = ""
         self.renew()
 
     def renew(self) -> None:
@@ -55,7 +55,7 @@ class Owned(Generic[E]):
             table = ref()
             return table is not None and (run_id in table or table._takes(owner, run_id))
 
-        self.owner = owner
+        self.owner, self.token = owner, token
         register_here(token, executes)
 
     def taking(self, run: Run) -> _Mark:

@@ -36,7 +36,12 @@ class Writer:
     ) -> None:
         self.run_id = record.id
         self.epoch = record.epoch
-        self.held_until = math.inf if engine.virtual else time.monotonic() + _seconds_held(engine, record)
+        self.held_until = math.inf
+        if not engine.virtual:
+            try:
+                self.held_until = time.monotonic() + record.lease_until - engine.storage.now()
+            except StorageError:  # where that cannot be told now, it counts as over
+                self.held_until = 0.0
         self.buffer: dict[str, Step] = {}
         self._beside: dict[str, tuple[Operation, ...]] = {}
         self.floor = record.floor
@@ -141,11 +146,3 @@ class Writer:
             f"call the workflow again to follow the run",
             run=self.run_id,
         )
-
-
-def _seconds_held(engine: Engine, record: Run) -> float:
-    """Seconds until the lease of *record* is over. Where that cannot be told now, it counts as over."""
-    try:
-        return record.lease_until - engine.storage.now()
-    except StorageError:
-        return 0.0

@@ -5,6 +5,7 @@ twice: by plain Python, which tells :class:`OpenFailures` what happens, and by t
 definition: a failure is open if its exception left the body and no call began afterwards.
 """
 
+import threading
 from dataclasses import dataclass, field
 
 import pytest
@@ -25,7 +26,7 @@ class Declined(Exception):
 class World:
     """The body of one run, and what was seen of it."""
 
-    failures: OpenFailures = field(default_factory=OpenFailures)
+    failures: OpenFailures = field(default_factory=lambda: OpenFailures(threading.RLock()))
     scope: Scope = field(default_factory=lambda: Scope("", None, False, home=ME))
     calls: int = 0
     raised: dict[str, tuple[int, Exception]] = field(default_factory=dict)  # key → when, what
@@ -132,7 +133,7 @@ def test_what_is_inside_a_step_is_handled_when_the_step_succeeds(program, succee
 def test_the_failure_of_a_submitted_call_belongs_to_nobody_until_it_is_asked_for():
     """The failure of a submitted call is handled only by calls that begin after the caller has asked for
     it."""
-    failures, scope, call = OpenFailures(), Scope("", None, False, home=ME), object()
+    failures, scope, call = OpenFailures(threading.RLock()), Scope("", None, False, home=ME), object()
     failures.failed("k", scope, call, Declined())
     failures.begun(scope, ME)
     assert set(failures.open) == {"k"}
@@ -145,7 +146,7 @@ def test_the_failure_of_a_submitted_call_belongs_to_nobody_until_it_is_asked_for
 def test_a_call_in_a_try_step_is_begun_for_its_caller_too(tried):
     """A call in a ``try`` step handles failures for its caller, and a ``do`` step stands for its inner
     calls."""
-    failures, outer = OpenFailures(), Scope("", None, False, home=ME)
+    failures, outer = OpenFailures(threading.RLock()), Scope("", None, False, home=ME)
     failures.failed("k", outer, ME, Declined())
     failures.begun(Scope("body", outer, False, of_step=not tried, tried=tried, home=ME), ME)
     assert bool(failures.open) is not tried
@@ -153,7 +154,7 @@ def test_a_call_in_a_try_step_is_begun_for_its_caller_too(tried):
 
 def test_members_of_a_group_lead_to_it():
     """The members of an exception group leave the body together with it."""
-    failures, scope = OpenFailures(), Scope("", None, False, home=ME)
+    failures, scope = OpenFailures(threading.RLock()), Scope("", None, False, home=ME)
     errors = [Declined(str(n)) for n in range(3)]
     for n, error in enumerate(errors):
         failures.failed(f"k{n}", scope, object() if n else ME, error)

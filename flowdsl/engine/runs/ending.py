@@ -37,7 +37,7 @@ from flowdsl.errors import (
     Stopped,
     StorageError,
 )
-from flowdsl.storage.base import Fenced, Missing, Operation, UpdateRun, raise_not_storable
+from flowdsl.storage.base import Done, Fenced, Missing, Operation, UpdateRun, raise_not_storable
 
 __all__ = ["ended", "give_back", "release", "undo_on"]
 
@@ -80,7 +80,8 @@ def undo_on(state: Execution) -> Flow:
 
 
 def _ended(state: Execution, error: BaseException | None, value: Value) -> Flow:
-    error = _unwrapped(state, error)
+    if error is not None:
+        error = _unwrapped(state, error)
     if isinstance(error, Exception) and refused_at_exit(error):
         error = halted(state, python_ends(state.id), None)
     interrupted = error is not None and not isinstance(error, Exception | Stopped)
@@ -90,7 +91,7 @@ def _ended(state: Execution, error: BaseException | None, value: Value) -> Flow:
         state.stop.end_branches()
     if state.is_async and (error is not None or state.stop.halted):
         yield Strays(state)
-    if state.branches:
+    if state.branches.added:
         failures = yield Settle(state, failed=error is not None, interrupted=interrupted)
         if failures and error is None:
             error = failures[0]
@@ -99,7 +100,7 @@ def _ended(state: Execution, error: BaseException | None, value: Value) -> Flow:
     if error is None and not state.stop.halted:
         if (strays := let_go(state)) is not None:
             yield strays
-        if state.branches:  # something that the body had left behind began these
+        if state.branches.added:  # something that the body had left behind began these
             yield Settle(state, failed=False)
     if isinstance(error, Stopped) or (state.stop.halted and not interrupted):  # even if the body swallowed it
         stop = error.error if isinstance(error, Stopped) else state.stop.reason
@@ -117,7 +118,7 @@ def _ended(state: Execution, error: BaseException | None, value: Value) -> Flow:
     return (yield from _completed(state, value))
 
 
-def _unwrapped(state: Execution, error: BaseException | None) -> BaseException | None:
+def _unwrapped(state: Execution, error: BaseException) -> BaseException | None:
     """The exception of a body, without groups around a stop or an interrupt. ``TaskGroup`` and anyio make
     such groups."""
     if not isinstance(error, BaseExceptionGroup):
@@ -248,6 +249,8 @@ def _finish(state: Execution, changes: Named) -> Effects[FlowError | None]:
     buffered = state.writer.buffered()
     try:
         *_, outcome = yield Commit(state.engine, (*buffered, operation))
+        if isinstance(outcome, Done):
+            return None
         raise_not_storable(outcome)
     except (StorageError, ResultNotStorable) as error:
         error.run = error.run or state.id
@@ -269,7 +272,7 @@ def _callback(state: Execution, fn: Function, what: str, *args: Value) -> Effect
     left_behind(state, scope)
     body = Body(fn, args, {}, Frame(state, scope, None, is_async, callback=True), callback=True)
     error, _ = (yield body) if is_async else body.sync()
-    if state.branches:
+    if state.branches.added:
         yield Settle(state, failed=False)
     if (strays := let_go(state)) is not None:
         yield strays

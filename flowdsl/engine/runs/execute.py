@@ -21,7 +21,7 @@ from flowdsl.core.journal import Journal
 from flowdsl.core.kinds import AUDIT
 from flowdsl.core.records import Run, Step, changed
 from flowdsl.engine.audit import CLEANUP, audit
-from flowdsl.engine.body import Body, Stoppable
+from flowdsl.engine.body import Stoppable
 from flowdsl.engine.definitions import Invocation, WorkflowDef
 from flowdsl.engine.effects import Effects, Flow, Read, Result, run_async, run_sync
 from flowdsl.engine.engine import Engine
@@ -61,13 +61,18 @@ def stop_as_error(flow: Flow) -> Flow:
 def run_to_end(engine: Engine, asked: Request) -> Value:
     """Drive a run to its end in this thread, and return its result. For an async run, return a coroutine that
     does this. A virtual clock may skip ahead meanwhile, but not before the run begins."""
-    flow = stop_as_error(acquire_and_execute(engine, asked, counted=engine.virtual))
-    if not engine.virtual:
-        return run_async(flow) if asked.defn.is_async else run_sync(flow)
-    if asked.defn.is_async:
-        return _watched(engine, flow)
-    with engine.busy(), engine.clock.watching(inside=False):
-        return run_sync(flow)
+    flow = acquire_and_execute(engine, asked, counted=engine.virtual)
+    if asked.called.defn.is_async:
+        flow = stop_as_error(flow)
+        return _watched(engine, flow) if engine.virtual else run_async(flow)
+    try:
+        if not engine.virtual:
+            return run_sync(flow)
+        with engine.busy(), engine.clock.watching(inside=False):
+            return run_sync(flow)
+    except Stopped as crossing:
+        stop = crossing.error
+    raise stop
 
 
 async def run_awaited(engine: Engine, asked: Request) -> Value:
@@ -133,8 +138,10 @@ def execute(engine: Engine, asked: Request, acquired: Acquired, *, counted: bool
         counts.begin(channels)
         parts = {Channels: counts}
     frame = current.get()
-    journal = Journal(steps, open_failures=record.open_failures, floor=record.floor)
-    state = Execution(engine, record, journal, asked.defn, None if frame is None else frame.run, called)
+    journal = Journal(steps, record.open_failures, record.floor)
+    state = Execution(
+        engine, record, journal, asked.called.defn, None if frame is None else frame.run, called
+    )
     if parts is not None:
         state.inherit(parts)
     if engine.owned.begin(record.id, state):
@@ -208,9 +215,9 @@ def _generation(state: Execution, continued: bool, cleans_up: bool) -> Effects[R
             return (yield from ended(state, Stopped(stop), None))
         assert state.called is not None
         defn, fn, _, args, kwargs = state.called
-        body = Body(fn, args, kwargs, Frame(state, state.scope, None, defn.is_async))
-        failure, value = yield Stoppable(state, body)
-        if isinstance(state.stop.reason, ContinuesAsNew):
+        frame = Frame(state, state.scope, None, defn.is_async)
+        failure, value = yield Stoppable(fn, args, kwargs, frame)
+        if state.stop.halted and isinstance(state.stop.reason, ContinuesAsNew):
             try:
                 return (yield from _next(state, state.stop.reason.called))
             except Stopped as stopped:
@@ -234,7 +241,7 @@ def _next(state: Execution, called: Invocation[WorkflowDef]) -> Effects[Executio
     yield Settle(state, failed=False)  # losers of races, and branches that records answer
     bound = called.bind()
     try:
-        args, _ = engine.payloads.pack(bound.arguments, record.key, "", "args")
+        args = engine.payloads.pack_arguments(bound.arguments, record.key)
     except ResultNotStorable as error:
         raise halted(state, error, None) from None
     changes: Named = {

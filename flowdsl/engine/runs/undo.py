@@ -111,7 +111,7 @@ def quieten(state: Execution) -> Effects[None]:
     too."""
     state.stop.close()
     yield Strays(state, threads=True)
-    if state.branches:  # begun in this very moment
+    if state.branches.added:  # begun in this very moment
         yield Settle(state, failed=True)
 
 
@@ -144,7 +144,7 @@ def _undo_all(state: Execution, begin: Named, goes_on: bool) -> Effects[bool]:
         elif step is not None:
             flow = undo_step(state, step, undo)
             error, _ = (yield from flow) if state.parent is None else (yield Unbroken(flow))
-            if state.branches:  # its body has submitted these, and did not wait
+            if state.branches.added:  # its body has submitted these, and did not wait
                 yield Settle(state, failed=False)
             if error is not None:
                 raise error

@@ -51,13 +51,12 @@ class NumberedRuns:
         if before.number is None:
             return
         mark = (before.number, before.id)
-        was, now = self._group(before), self._group(after)
-        if was is not None:
-            del was[bisect_left(was, mark)]
-        if now is not None:
-            insort(now, mark)
-        if was is not None and not was and was is not self.failed:
+        if before.status in LIVE and len(self.live[before.owner]) == 1:  # of a key that few ask for at once
             del self.live[before.owner]
+        elif (was := self._group(before)) is not None:
+            del was[bisect_left(was, mark)]
+        if (now := self._group(after)) is not None:
+            insort(now, mark)
 
     def oldest(self, skip_owners: tuple[str, ...]) -> list[str]:
         """Ids of the oldest runs that a call may continue."""

@@ -82,12 +82,15 @@ class MemoryStorage(Storage):
 
     def commit(self, operations: Sequence[Operation], /) -> list[Outcome]:
         require_operations(operations)
-        with self._lock:
+        self._lock.acquire()  # as ``with`` does, at half of the price
+        try:
             if self._closed:
                 self._require_open()
             outcomes = []
             for operation in operations:
                 outcomes.append(APPLY[type(operation)](self._tables, operation))
+        finally:
+            self._lock.release()
         self.announce(operations)
         return outcomes
 

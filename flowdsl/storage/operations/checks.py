@@ -30,10 +30,13 @@ def an_id(what: str, *names: str) -> Callable[[Any, "Attribute[Any]", Any], None
 
     def check_attributes(_: Any, __: "Attribute[Any]", value: Any) -> None:
         for name, label in labels:
-            require_id(getattr(value, name), label)
+            one = getattr(value, name)
+            if type(one) is not str or not one:  # each run and each step comes through here
+                require_id(one, label)
 
     def check_value(_: Any, __: "Attribute[Any]", value: Any) -> None:
-        require_id(value, what)
+        if type(value) is not str or not value:
+            require_id(value, what)
 
     return check_attributes if labels else check_value
 
