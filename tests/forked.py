@@ -4,7 +4,8 @@ Importing takes most of the time of a test that starts ``flowdsl`` or a script. 
 are those of ``subprocess``, for commands that begin with ``sys.executable``. Their process is forked from one
 that serves a whole test session. It begins as a new one would: ``__main__``, arguments, environment, directory,
 streams and warnings are its own. What needs another interpreter (a hash seed, a change before the import)
-takes ``subprocess``. ``Popen.importing(...)`` makes a class whose processes have imported more.
+takes ``subprocess``. ``Popen.importing(...)`` makes a class whose processes have imported more, or begin with
+other variables, such as a library to preload.
 """
 
 import atexit
@@ -36,11 +37,13 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
     """A process that is forked; see ``subprocess.Popen``."""
 
     imports: ClassVar[tuple[str, ...]] = ()
+    begins: ClassVar[tuple[tuple[str, str], ...]] = ()
 
     @classmethod
-    def importing(cls, *modules: str) -> "type[Popen]":
-        """A class whose processes are forked from one of their own, which has imported these *modules* too."""
-        return type("Popen", (cls,), {"imports": modules})
+    def importing(cls, *modules: str, **variables: str) -> "type[Popen]":
+        """A class whose processes are forked from one of their own, which has imported these *modules* too. That
+        one was started with *variables* in its environment; a fork has only those that it is given."""
+        return type("Popen", (cls,), {"imports": modules, "begins": tuple(variables.items())})
 
     def _execute_child(self, args: Any, *rest: Any) -> None:
         _, _, _, _, cwd, env, _, _, _, child_in, to_child, from_child, child_out, errors, child_err, *more = (
@@ -56,7 +59,7 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
             "env": dict(os.environ if env is None else env),
             "session": more[-2],
         }
-        _server(self.imports).ask(asked, [*given, answers])
+        _server(self.imports, self.begins).ask(asked, [*given, answers])
         os.close(answers)
         self._answers = os.fdopen(told, "rb", buffering=0)
         self.pid = int(self._told())
@@ -85,14 +88,20 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
 
 
 def run(
-    command: list[Any], *, input: Any = None, timeout: float = 60, check: bool = False, **options: Any
+    command: list[Any],
+    *,
+    input: Any = None,
+    timeout: float = 60,
+    check: bool = False,
+    start: type[Popen] = Popen,
+    **options: Any,
 ) -> subprocess.CompletedProcess[Any]:
-    """Execute *command* to its end; see ``subprocess.run``."""
+    """Execute *command* to its end; see ``subprocess.run``. *start* is what makes the process."""
     if options.pop("capture_output", False):
         options |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     if input is not None:
         options["stdin"] = subprocess.PIPE
-    with Popen(command, **options) as process:
+    with start(command, **options) as process:
         try:
             out, err = process.communicate(input, timeout=timeout)
         except BaseException:
@@ -108,11 +117,16 @@ def run(
 
 
 class _Server:
-    def __init__(self, imports: tuple[str, ...]) -> None:
+    def __init__(self, imports: tuple[str, ...], begins: tuple[tuple[str, str], ...]) -> None:
         self._lock = threading.Lock()
         self._requests, other = socket.socketpair()
         command = [sys.executable, __file__, str(other.fileno()), *imports]
-        self._process = subprocess.Popen(command, pass_fds=[other.fileno()], start_new_session=True)
+        self._process = subprocess.Popen(
+            command,
+            pass_fds=[other.fileno()],
+            start_new_session=True,
+            env={**os.environ, **dict(begins)},
+        )
         other.close()
         atexit.register(self.close)
 
@@ -129,8 +143,8 @@ class _Server:
 
 
 @cache
-def _server(imports: tuple[str, ...]) -> _Server:
-    return _Server(imports)
+def _server(imports: tuple[str, ...], begins: tuple[tuple[str, str], ...]) -> _Server:
+    return _Server(imports, begins)
 
 
 def _serve(requests: socket.socket) -> dict[str, Any] | None:

@@ -8,10 +8,13 @@ import sys
 from pathlib import Path
 
 _TESTS = Path(__file__).parents[1]
-for _folder in (
-    _TESTS,
-    _TESTS / "laws",
-    _TESTS / "storage",
-):  # as pytest has it: the grammar of programs and the helpers stand there
-    if str(_folder) not in sys.path:
-        sys.path.insert(0, str(_folder))
+
+
+def see_helpers() -> None:
+    """Let this process find, as pytest does, the grammar of programs and the helpers of the tests."""
+    for folder in (_TESTS, _TESTS / "laws", _TESTS / "storage"):
+        if str(folder) not in sys.path:
+            sys.path.insert(0, str(folder))
+
+
+see_helpers()

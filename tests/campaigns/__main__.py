@@ -9,6 +9,7 @@ import warnings
 from importlib import import_module
 from pathlib import Path
 
+from . import see_helpers
 from .faults import preload
 
 FULL = {
@@ -36,6 +37,7 @@ def main() -> int:
     )
     given = parser.parse_args()
     preload("tests.campaigns", sys.argv[1:])
+    see_helpers()  # a fork of a process that has imported this begins with another path
     report_module = import_module(".report", __package__)
     for name in ("flowdsl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -10,7 +10,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["BREAK", "CUTS", "FAIL", "KILL", "OPENS", "SHORTEN", "SYNCS", "TEAR", "WRITES", "preload", "shim"]
+__all__ = [
+    "BREAK", "CUTS", "FAIL", "KILL", "OPENS", "SHORTEN", "SYNCS", "TEAR", "WRITES", "preload", "preloaded", "shim",
+]  # fmt: skip
 
 WRITES, SYNCS, CUTS, OPENS = 1, 2, 4, 8
 """Kinds of calls."""
@@ -26,11 +28,17 @@ def preload(module: str, arguments: list[str]) -> None:
     """Start this program (``python -m module arguments``) anew with the shim, unless that was done already."""
     if _VARIABLE in os.environ:
         return
-    library, reason = _compile()
-    environment = {**os.environ, _VARIABLE: reason}
-    if library:
-        environment["LD_PRELOAD"] = " ".join(filter(None, [os.environ.get("LD_PRELOAD"), library]))
+    environment = {**os.environ, **preloaded()}
     os.execve(sys.executable, [sys.executable, "-m", module, *arguments], environment)
+
+
+def preloaded() -> dict[str, str]:
+    """The variables with which a process begins with the shim. They name a library that was compiled just now."""
+    library, reason = _compile()
+    found = {_VARIABLE: reason}
+    if library:
+        found["LD_PRELOAD"] = " ".join(filter(None, [os.environ.get("LD_PRELOAD"), library]))
+    return found
 
 
 def _compile() -> tuple[str, str]:
@@ -69,12 +77,13 @@ class Shim:
             number, long = ctypes.c_int, ctypes.c_long
             self._library.faults_arm.argtypes = [ctypes.c_char_p, number, long, number, number]
             self._library.faults_seen.restype = long
-            *others, mine = os.environ.pop(
-                "LD_PRELOAD"
-            ).split()  # it is loaded: nobody needs the file any more
-            shutil.rmtree(os.path.dirname(mine), ignore_errors=True)
-            if others:
-                os.environ["LD_PRELOAD"] = " ".join(others)
+            if libraries := os.environ.pop("LD_PRELOAD", "").split():  # a fork has no variable of its own
+                *others, mine = libraries
+                shutil.rmtree(
+                    os.path.dirname(mine), ignore_errors=True
+                )  # loaded: nobody needs the file any more
+                if others:
+                    os.environ["LD_PRELOAD"] = " ".join(others)
 
     def __bool__(self) -> bool:
         return self._library is not None
