@@ -121,8 +121,9 @@ def pytest_runtest_protocol(
 
 
 @pytest.fixture(autouse=True)
-def _nothing_is_left_over(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The default runtime of a test is its own, in memory."""
+def _flow_default(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The default runtime of a test is its own, in memory. That of the plugin, in whose place this is, is made for
+    each test; this one only for a test that has no other, which few are."""
     monkeypatch.setenv("FLOWDSL_STORAGE", "memory://")
     monkeypatch.delenv("FLOWDSL_SECRET_KEY", raising=False)
     before = set_default(None)
