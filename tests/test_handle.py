@@ -48,7 +48,7 @@ def test_result_with_a_timeout_ends_the_wait_not_the_run(storage):
 
     @workflow(id="slow")
     def w():
-        gate.wait(30)
+        gate.wait(60)
         return "late"
 
     with Runtime(storage) as runtime:
@@ -60,10 +60,10 @@ def test_result_with_a_timeout_ends_the_wait_not_the_run(storage):
             assert type(caught.value) is TimeoutError
             with pytest.raises(TimeoutError):
                 one.exception(timeout=0.05)
-        assert time.monotonic() - begun < 10
+        assert time.monotonic() - begun < 50
         assert run.status is RunStatus.RUNNING
         gate.set()
-        assert run.result(30) == "late"
+        assert run.result(60) == "late"
 
 
 def test_a_timeout_error_of_the_run_is_the_runs(runtime: Runtime):
@@ -75,8 +75,8 @@ def test_a_timeout_error_of_the_run_is_the_runs(runtime: Runtime):
 
     run = w.start()
     with pytest.raises(TimeoutError, match="mine"):
-        run.result(30)
-    assert str(run.exception(30)) == "mine"
+        run.result(60)
+    assert str(run.exception(60)) == "mine"
 
 
 def test_a_handle_of_a_run_that_another_runtime_executes(storage):
@@ -85,17 +85,17 @@ def test_a_handle_of_a_run_that_another_runtime_executes(storage):
 
     @workflow(id="far")
     def w():
-        gate.wait(30)
+        gate.wait(60)
         return "done"
 
     with Runtime(storage) as other, Runtime(storage):
         run = w.start()
         theirs = other.run("far")
         found = []
-        thread = threading.Thread(target=lambda: found.append(theirs.result(30)))
+        thread = threading.Thread(target=lambda: found.append(theirs.result(60)))
         thread.start()
         gate.set()
-        thread.join(30)
+        thread.join(60)
         assert found == ["done"] == [run.result()]
 
 
@@ -301,21 +301,21 @@ def test_the_result_of_many_waiters(storage):
 
     @workflow(id="many")
     def w():
-        gate.wait(30)
+        gate.wait(60)
         return "once"
 
     with Runtime(storage) as runtime:
         run = w.start()
         found = []
-        threads = [threading.Thread(target=lambda: found.append(run.result(30))) for _ in range(5)]
+        threads = [threading.Thread(target=lambda: found.append(run.result(60))) for _ in range(5)]
         threads += [
-            threading.Thread(target=lambda: found.append(runtime.run("many").result(30))) for _ in range(5)
+            threading.Thread(target=lambda: found.append(runtime.run("many").result(60))) for _ in range(5)
         ]
         for thread in threads:
             thread.start()
         gate.set()
         for thread in threads:
-            thread.join(30)
+            thread.join(60)
         assert found == ["once"] * 10
 
 
@@ -392,7 +392,7 @@ def test_who_gives_up_waiting_for_a_run_elsewhere_leaves_no_thread(storage):
     """A task that gives up waiting for a run of another process leaves no thread, so the loop ends at
     once."""
     away = RunRecord("far", "jobs.far", "0" * 40, status=RunStatus.RUNNING, owner="moon|||1||token")
-    storage.commit([OpenRun(away, 20.0, False, (), "nonce")])
+    storage.commit([OpenRun(away, 600.0, False, (), "nonce")])
 
     async def main():
         async with Runtime(storage) as runtime:

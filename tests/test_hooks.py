@@ -202,7 +202,7 @@ def test_hooks_fire_the_same_from_every_entry_point(storage, clock):
     expected = ["run_start", "step_start", "step_complete", "run_complete"]
     for call in (
         lambda runtime: w(1),
-        lambda runtime: w.start(2).result(30),
+        lambda runtime: w.start(2).result(60),
         lambda runtime: w.options(id="mine")(3),
         lambda runtime: runtime.do(f, 4),
         lambda runtime: runtime.do("hooks.everywhere", 5),
@@ -233,8 +233,8 @@ def test_resume_and_retry_fire_too(runtime: Runtime, hooks: Recorder):
     with pytest.raises(KeyboardInterrupt):
         w()
     with pytest.raises(Declined):
-        runtime.resume("hooked").result(30)
-    runtime.retry("hooked").result(30)
+        runtime.resume("hooked").result(60)
+    runtime.retry("hooked").result(60)
     assert hooks.names() == [
         "run_start",
         "run_start", "step_start", "step_error", "run_fail",

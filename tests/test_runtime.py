@@ -264,7 +264,7 @@ def test_close_waits_for_nothing_that_is_not_ours():
 
     with Runtime("memory://") as runtime:
         w()
-        w.start().result(30)
+        w.start().result(60)
         assert runtime.runs()
     left = [t for t in set(threading.enumerate()) - before if t.name.startswith("flowdsl") and t.is_alive()]
     assert left == []
@@ -516,7 +516,7 @@ def test_cancel_reaches_a_run_of_another_runtime(storage, effects: Effects):
             await asyncio.sleep(0.01)
         await asyncio.to_thread(other.cancel, "c")
         with pytest.raises(RunCancelled):
-            await asyncio.wait_for(task, 10)
+            await asyncio.wait_for(task, 60)
 
     with Runtime(storage) as other, Runtime(storage):
         asyncio.run(main())

@@ -300,16 +300,16 @@ def test_a_second_runtime_executed_a_live_run_of_the_first(storage, effects: Eff
     def w():
         effects("body")
         entered.set()
-        gate.wait(30)
+        gate.wait(60)
         return "owner's"
 
     with Runtime(storage) as first, Runtime(storage) as second:
         run = w.start()
-        entered.wait(30)
+        entered.wait(60)
         assert first.recover() == second.recover() == []
         assert not first.run("live").interrupted
         gate.set()
-        assert run.result(30) == "owner's"
+        assert run.result(60) == "owner's"
     assert effects == ["body"]
 
 
@@ -451,18 +451,18 @@ def test_polling_made_every_wait_a_second_long(storage, monkeypatch):
     @workflow(id="joined")
     def w():
         entered.set()
-        gate.wait(30)
+        gate.wait(60)
         return "told"
 
     with Runtime(storage) as other, Runtime(storage):
         w.start()
-        entered.wait(30)
+        entered.wait(60)
         heard = []
         handle = other.run("joined")
         joiner = threading.Thread(target=lambda: heard.append(handle.result(60)), daemon=True)
         joiner.start()
         gate.set()
-        joiner.join(30)
+        joiner.join(60)
         assert heard == ["told"]
 
 

@@ -20,7 +20,7 @@ HOSTILE = "a\x9b31mred\u202etxt\x7f\u200b\u2028\x1b[2J"
 
 def _shell(script, *arguments):
     command = ["sh", "-c", script, sys.executable, *arguments]
-    return subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=30)
+    return subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=60)
 
 
 @pytest.mark.parametrize("closed", [">&-", "<&- > /dev/null", "<&- >&- 2>&-"])

@@ -37,7 +37,7 @@ def begin(*arguments):
 def end(process, number):
     """Its exit code, and what else it has printed."""
     process.send_signal(number)
-    rest = process.communicate(timeout=20)
+    rest = process.communicate(timeout=60)
     return process.returncode, *rest
 
 
@@ -71,7 +71,7 @@ def test_json_prints_the_link_as_a_document(database):
 def test_a_database_that_is_not_there_is_not_made(tmp_path):
     """A missing database is one line of error with exit code 1, and is not made."""
     process, line = begin("--storage", f"sqlite:///{tmp_path}/flow.db")
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=60)
     assert (process.returncode, line) == (1, "")
     assert "no database" in errors
     assert not list(tmp_path.iterdir())
@@ -83,7 +83,7 @@ def test_a_port_that_is_taken_is_an_error(database):
     try:
         port = line.partition("?")[0].rstrip("/").rpartition(":")[2]
         second, printed = begin("--storage", database, "--port", port)
-        _, errors = second.communicate(timeout=20)
+        _, errors = second.communicate(timeout=60)
         assert (second.returncode, printed) == (1, "")
         assert f"port {port}" in errors
     finally:
@@ -103,6 +103,6 @@ def test_without_its_packages_one_line_says_what_to_install(database):
 def test_a_host_that_is_no_name_is_wrong_usage(database):
     """An invalid host name is wrong usage, with exit code 2."""
     process, _ = begin("--storage", database, "--allowed-host", "http://x/")
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == 2
     assert "flow.example.org" in errors

@@ -59,10 +59,10 @@ def test_executes_until_it_is_told(number, code, clerk, folder, url, spawn):
         assert (set(worker.queues), worker.executing) == ({"a", "b", "c"}, (run.id,))
         process.send_signal(number)
         (folder / "go").touch()
-        out, _ = process.communicate(timeout=20)
+        out, _ = process.communicate(timeout=60)
         assert process.returncode == code
         assert set(json.loads(out)) == FIELDS["worker"]
-        assert run.result(timeout=5) == "X"
+        assert run.result(timeout=60) == "X"
         assert runtime.workers() == []
 
 
@@ -73,7 +73,7 @@ def test_what_does_not_end_in_time_is_given_back(clerk, folder, url, spawn):
         run = clerk.job.enqueue("x")
         until((folder / "began").exists)
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
         assert process.returncode == 0
         assert runtime.run(run.id).status == "running"
 
@@ -100,9 +100,9 @@ def test_the_runtime_of_the_module_is_used(clerk, folder, spawn):
         run = clerk.job.enqueue("x")
         (folder / "go").touch()
         process = spawn("worker", "clerk")
-        assert run.result(timeout=20) == "X"
+        assert run.result(timeout=60) == "X"
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
         assert process.returncode == 0
 
 

@@ -18,10 +18,10 @@ def test_who_lives(url, answer, invoke):
     @workflow(name="clerk.job")
     def job():
         begun.set()
-        go.wait(20)
+        go.wait(60)
 
     def look(run_id):
-        assert begun.wait(20)
+        assert begun.wait(60)
         (listed,) = answer("workers")
         assert set(listed) == FIELDS["workers"]
         assert (listed["queues"], listed["concurrency"], listed["executing"]) == (["a"], 2, [run_id])

@@ -235,7 +235,7 @@ def test_a_continued_run_is_a_new_span_linked_to_the_one_before(tmp_path, kit):
     with Runtime(url, hooks=later.tracing) as runtime:
         w()
         fork = runtime.fork("one", before=flaky)
-        fork.result(30)
+        fork.result(60)
     first, (again, forked) = kit.named(".w"), [s for s in later.spans() if s.name.endswith(".w")]
     assert first.links == ()
     assert [link.context.span_id for link in again.links] == [id_of(first)]

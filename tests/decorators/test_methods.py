@@ -214,7 +214,7 @@ def test_templates_and_options_of_method_workflows(runtime: Runtime):
     assert shop.sell(7) == ("a", 7)
     assert runtime.run("sale-7") is not None
     assert shop.sell.options(id="mine")(8) == ("a", 8)
-    assert shop.sell.start(9).result(30) == ("a", 9)
+    assert shop.sell.start(9).result(60) == ("a", 9)
 
 
 def test_the_id_of_a_method_workflow_may_come_from_self(runtime: Runtime):

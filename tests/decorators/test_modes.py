@@ -133,7 +133,7 @@ def test_send_returns_none_at_once_and_close_drains(storage, clock, effects: Eff
 
     @step(mode="send")
     def notify(x):
-        gate.wait(10)
+        gate.wait(60)
         effects("notified", x)
 
     @workflow
@@ -495,7 +495,7 @@ def test_the_twin_of_do_leaves_the_loop_free_for_a_sync_step(runtime: Runtime):
 
         @step
         def f():
-            return asyncio.run_coroutine_threadsafe(asyncio.sleep(0, "on the loop"), loop).result(20)
+            return asyncio.run_coroutine_threadsafe(asyncio.sleep(0, "on the loop"), loop).result(60)
 
         return await runtime.aio.do(f), await runtime.aio.try_(f), await runtime.aio.execute_step("one", f)
 

@@ -149,7 +149,7 @@ def test_a_future_shows_how_it_stands(runtime: Runtime):
 
     @step(retry=Retry(attempts=1))
     def slow(fails):
-        gate.wait(30)
+        gate.wait(60)
         if fails:
             raise OSError
 

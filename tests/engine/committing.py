@@ -26,7 +26,7 @@ class Slow(MemoryStorage):
 
     def commit(self, operations):
         self.entered.release()
-        assert self.gate.wait(30)
+        assert self.gate.wait(60)
         self.batches.append(len(operations))
         if any(isinstance(op, PutStep) and op.step.key in self.poison for op in operations):
             raise self.error

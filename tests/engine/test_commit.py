@@ -284,8 +284,8 @@ def test_an_interrupt_of_the_leader_loses_no_follower(after):
         waiting(committer, 6)
         storage.interrupt = True
         storage.gate.set()
-        first.result(30)
-        results = [other.result(30) for other in others]
+        first.result(60)
+        results = [other.result(60) for other in others]
     assert results.count("interrupted") == 1
     assert keys(storage) == {"first"} | {f"k{n}" for n in range(6)}
     committer.close()
@@ -310,8 +310,8 @@ def test_closing_waits_for_a_thread_that_is_being_started(committer, monkeypatch
         closed = pool.submit(committer.close)
         wait([closed], timeout=0.05)
         go_on.set()
-        wanted.result(30)
-        closed.result(30)
+        wanted.result(60)
+        closed.result(60)
 
 
 def test_nothing_ends_the_thread_that_commits(committer, storage):
@@ -467,7 +467,7 @@ def test_those_that_come_during_an_outage_join_the_next_try():
         pass
     back.set()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
     committer.close()
     assert len(inner.list_runs()) == 20
 

@@ -283,14 +283,14 @@ def test_ctrl_c_while_submitted_steps_execute(runtime: Runtime, effects: Effects
     def slow(x):
         entered.set()
         if stop:
-            gate.wait(30)
+            gate.wait(60)
         return effects("slow", x)
 
     @workflow
     def w():
         futures = [slow.submit(x) for x in range(3)]
         if stop:
-            entered.wait(30)
+            entered.wait(60)
             raise KeyboardInterrupt
         return [future.result() for future in futures]
 
@@ -310,7 +310,7 @@ def test_closing_a_runtime_interrupts_its_runs_resumably(storage, effects: Effec
         effects("f", x)
         if x == 0:
             entered.set()
-            gate.wait(30)
+            gate.wait(60)
         return x
 
     @workflow(id="closed")
@@ -320,7 +320,7 @@ def test_closing_a_runtime_interrupts_its_runs_resumably(storage, effects: Effec
     runtime = Runtime(storage)
     with runtime:
         w.start()
-        entered.wait(30)
+        entered.wait(60)
         closer = threading.Timer(0.05, gate.set)
         closer.start()
     assert storage.get_run("closed").status is RunStatus.RUNNING

@@ -33,7 +33,7 @@ def test_a_body_does_not_begin_while_another_branch_commits_the_value_that_it_go
     @step(name="buffer.beside")
     def beside():
         started.set()
-        go.wait(10)
+        go.wait(60)
 
     @step
     def act(at):
@@ -42,10 +42,10 @@ def test_a_body_does_not_begin_while_another_branch_commits_the_value_that_it_go
     @workflow(id="w")
     def w():
         future = beside.submit()
-        started.wait(10)
+        started.wait(60)
         at = now()
         go.set()
-        held.wait(10)
+        held.wait(60)
         act(at)
         future.result()
 

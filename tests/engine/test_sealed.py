@@ -101,13 +101,13 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Any:
             run.signal("rumour", {"by": "somebody"}, sender="press")
             run.signal("approval", {"by": "boss"}, sender="boss", key="k")
             with pytest.raises(ConnectionError):
-                run.result(timeout=30)
+                run.result(timeout=60)
             counted("b"), counted("b"), numbers()
             wait = waiting.start()
             gone = waiting.options(id="gone").start()
             gone.cancel()
             with contextlib.suppress(FlowError):
-                gone.result(timeout=30)
+                gone.result(timeout=60)
             runtime.signal("waiting", "reminder", "unread")
             while not any(one.kind == "step" for one in wait.steps()):
                 pass
@@ -134,8 +134,8 @@ def everything(path: Path) -> dict[str, Any]:
             "numbers": numbers,
             "child": lambda: child("a"),
             "counted": lambda: counted("b"),
-            "post": lambda: post.start("a").result(timeout=20),
-            "gone": lambda: waiting.options(id="gone").start().result(timeout=20),
+            "post": lambda: post.start("a").result(timeout=60),
+            "gone": lambda: waiting.options(id="gone").start().result(timeout=60),
         }.items():
             try:
                 seen[f"call {name}"] = repr(call())
@@ -145,7 +145,7 @@ def everything(path: Path) -> dict[str, Any]:
                 seen[f"call {name}"] = type(error).__name__
         wait = waiting.start()
         runtime.signal("waiting", "letter", "mine")
-        seen["letter"] = wait.result(timeout=30)
+        seen["letter"] = wait.result(timeout=60)
         run = runtime.run("waiting")
         assert run is not None
         seen["waited"] = [(s.path, str(s.status)) for s in run.steps()]
@@ -304,7 +304,7 @@ def test_what_an_earlier_release_wrote_is_sealed_on_request_only(tmp_path: Path,
         failing = post.start("old")
         failing.signal("approval", {"by": "boss"})
         with pytest.raises(ConnectionError):
-            failing.result(timeout=30)
+            failing.result(timeout=60)
     attacker = Attacker(url)
     kept = {table: attacker.rows(table) for table in attacker.columns}
     with Runtime(url) as runtime:

@@ -235,7 +235,7 @@ def test_of_several_runs_the_terminal_shows_one_and_counts_the_others(storage, c
         watcher.tick()
         gate.set()
         for run in runs:
-            run.result(30)
+            run.result(60)
     watcher.close()
     assert "(+2 more)" in terminal.getvalue()
 

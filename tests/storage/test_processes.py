@@ -134,7 +134,7 @@ def test_a_lock_held_for_long_is_waited_for(storage: SQLiteStorage, tmp_path: Pa
             assert storage.list_steps("r") == []
         assert not any(writer.done() for writer in writers)
         other.execute("COMMIT")
-        assert [type(writer.result(30)[0]) for writer in writers] == [Done, Done]
+        assert [type(writer.result(60)[0]) for writer in writers] == [Done, Done]
 
 
 def test_a_lock_held_for_ever_is_reported(tmp_path: Path) -> None:
@@ -161,18 +161,18 @@ def test_readers_do_not_wait_for_a_commit(storage: SQLiteStorage) -> None:
     class SlowStorage(SQLiteStorage):
         def now(self) -> float:  # asked for while the writer's lock is held
             inside.set()
-            proceed.wait(30)
+            proceed.wait(60)
             return super().now()
 
     with SlowStorage(storage._path) as slow, ThreadPoolExecutor(1) as pool:
         slow.get_run("r")
         writer = pool.submit(slow.commit, [PutStep(a_step(), 1)])
-        assert inside.wait(30)
+        assert inside.wait(60)
         assert slow.get_run("r") is not None
         assert slow.list_steps("r") == []
         assert not writer.done()
         proceed.set()
-        assert isinstance(writer.result(30)[0], Done)
+        assert isinstance(writer.result(60)[0], Done)
 
 
 def test_commits_of_other_processes_are_noticed(storage: SQLiteStorage) -> None:
@@ -191,7 +191,7 @@ with open_storage(url) as storage:
             with ThreadPoolExecutor(3) as pool:
                 waiters = [pool.submit(storage.wait_for_change, version, 60.0) for _ in range(3)]
                 child.tell(str(number))
-                assert all(waiter.result(30) != version for waiter in waiters)
+                assert all(waiter.result(60) != version for waiter in waiters)
             assert len(storage.list_signals("r")) == number
         child.tell()
         child.rest()
@@ -305,7 +305,7 @@ def test_forks_while_threads_commit(kind: str, tmp_path: Path) -> None:
 
                 assert in_fork(work) == "Done True"
             done.set()
-            count = sum(worker.result(30) for worker in workers)
+            count = sum(worker.result(60) for worker in workers)
         forks = 8 if kind == "sqlite" else 0
         assert len(storage.list_steps("r")) == count + forks
 

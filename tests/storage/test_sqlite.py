@@ -348,21 +348,21 @@ def test_many_threads_wait_and_one_looks(storage: SQLiteStorage) -> None:
     storage._others_committed = look  # type: ignore[method-assign]
     with ThreadPoolExecutor(8) as pool:
         impatient = pool.submit(storage.wait_for_change, version, 0.0)
-        assert impatient.result(30) == version
+        assert impatient.result(60) == version
         short = pool.submit(storage.wait_for_change, version, 0.15)
-        assert looked.acquire(timeout=30)
+        assert looked.acquire(timeout=60)
         waiters = [pool.submit(storage.wait_for_change, version, 60.0) for _ in range(6)]
-        assert short.result(30) == version
+        assert short.result(60) == version
         looks.clear()
         while looked.acquire(blocking=False):
             pass
         for _ in range(3):
-            assert looked.acquire(timeout=30)
+            assert looked.acquire(timeout=60)
         assert len(set(looks)) == 1
         with SQLiteStorage(storage._path) as other:
             (opened,) = other.commit([OpenRun(a_run(), 60.0)])
         assert isinstance(opened, Opened)
-        assert all(waiter.result(30) != version for waiter in waiters)
+        assert all(waiter.result(60) != version for waiter in waiters)
     assert not storage._watching.locked()
     assert isinstance(storage.commit([PutStep(a_step(), 1)])[0], Done)
 
@@ -388,7 +388,7 @@ def test_a_look_that_fails_wakes_all_who_wait(
             assert not any(waiter.done() for waiter in waiters)
         monkeypatch.setattr(storage, "_read_pulses", fails_once)
         other.commit([OpenRun(a_run(), 60.0)])
-        errors = [waiter.exception(30) for waiter in waiters]
+        errors = [waiter.exception(60) for waiter in waiters]
     assert failed.is_set()
     assert sorted(str(error) for error in errors) == ["None", "the disk is gone"]
     assert all(waiter.result() != version for waiter in waiters if waiter.exception() is None)
@@ -437,7 +437,7 @@ def test_a_backup_while_others_write(storage: SQLiteStorage, path: Path) -> None
                 storage.backup(path.with_name(f"{copy}.db"))
         finally:
             stop.set()
-        assert writing.result(30) > 0
+        assert writing.result(60) > 0
     for copy in range(5):
         with SQLiteStorage(path.with_name(f"{copy}.db")) as again:
             keys = [step.key for step in again.list_steps("r")]

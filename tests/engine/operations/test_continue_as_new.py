@@ -185,7 +185,7 @@ def test_a_real_kill_in_a_later_generation(tmp_path):
     first.kill()
     first.communicate()
     second = spawn(code, "second")
-    assert second.communicate(timeout=30)[0] == "work 2\nwork 3\nwork 4\n5\n"
+    assert second.communicate(timeout=60)[0] == "work 2\nwork 3\nwork 4\n5\n"
 
 
 def test_many_generations_leave_nothing_behind(runtime):

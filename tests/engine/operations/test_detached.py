@@ -34,7 +34,7 @@ def test_exactly_one_run_for_each_call(flavour):
         assert set(runs) == {first, second}
         rt.recover()
         for run in runs.values():
-            assert run.result(20) == 2
+            assert run.result(60) == 2
             assert run.started_by == "w"
             assert run.parent is None
         assert rt.run("w").children() == []
@@ -61,10 +61,10 @@ def test_the_caller_ends_and_is_cancelled_without_it(storage):
         until(lambda: rt.run("other-1"))
         caller.cancel()
         with pytest.raises(Exception, match="cancelled"):
-            caller.result(20)
+            caller.result(60)
         for n in (0, 1):
             rt.run(f"other-{n}").signal("go", n)
-            assert rt.run(f"other-{n}").result(20) == n
+            assert rt.run(f"other-{n}").result(60) == n
 
 
 def test_a_failing_caller_undoes_nothing_of_it(runtime, effects):
@@ -101,7 +101,7 @@ def test_a_chain_of_starts_leaves_no_ancestor_running(runtime):
 
     link(0)
     assert runtime.run("link-0").status == "completed"
-    assert until(lambda: runtime.run("link-200")).result(20) == 200
+    assert until(lambda: runtime.run("link-200")).result(60) == 200
     until(lambda: not runtime.runs(status="running"))
     until(lambda: not [one for one in threading.enumerate() if one.name.startswith("flowdsl-link-")])
 
@@ -148,4 +148,4 @@ def test_a_starter_that_dies_has_started_it(storage):
     with Runtime(storage) as rt:
         rt.recover()
         (run,) = rt.runs(workflow=other)
-        assert run.result(20) == "ran"
+        assert run.result(60) == "ran"

@@ -261,7 +261,7 @@ def test_sigkill_in_the_body_and_a_word_from_another_process(tmp_path, word):
     process = spawn(code)
     assert process.stdout.readline() == "paying\n"
     process.kill()
-    process.communicate(timeout=20)
+    process.communicate(timeout=60)
     with Runtime(f"sqlite:///{tmp_path}/flow.db") as rt:
         for _ in range(2):
             out, _ = spawn(code).communicate(timeout=60)

@@ -156,7 +156,7 @@ def test_latest_waits_at_most_its_timeout(storage):
             run.latest("c", timeout=0.01)
         timer = threading.Timer(0.0, run.signal, ("go",))
         timer.start()
-        assert run.latest("c", timeout=20) == "here"
+        assert run.latest("c", timeout=60) == "here"
         timer.join()
         run.signal("end")
 
@@ -220,7 +220,7 @@ def test_another_process_reads_what_a_killed_one_published(tmp_path):
     with Runtime(f"sqlite:///{tmp_path}/flow.db") as rt:
         assert list(rt.run("w").stream("c")) == [0, 1, 2]
         second = spawn(code, "second")
-        assert second.communicate(timeout=30)[1] == ""
+        assert second.communicate(timeout=60)[1] == ""
         assert list(rt.run("w").stream("c")) == [0, 1, 2, 3]
 
 

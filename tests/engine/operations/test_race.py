@@ -71,7 +71,7 @@ def test_a_replay_takes_the_recorded_winner():
 
     @step
     def one(n):
-        gates[n].wait(20)
+        gates[n].wait(60)
         return n
 
     @step

@@ -243,7 +243,7 @@ def test_a_reply_survives_a_crash_at_each_commit(flavour, verbs):
         for n in (1, 2):
             rt.signal("w", "double", n, key=f"s{n}")
         rt.signal("w", "stop", key="end")
-        return run.result(20)
+        return run.result(60)
 
     for _, result in with_a_crash_at_each_commit(MemoryStorage, execute):
         assert result == "stopped"
@@ -299,13 +299,13 @@ def test_a_kill_between_message_and_reply(tmp_path):
         from concurrent.futures import ThreadPoolExecutor
 
         with ThreadPoolExecutor(1) as pool:
-            answer = pool.submit(rt.ask, "w", "ask", 4, timeout=30)
+            answer = pool.submit(rt.ask, "w", "ask", 4, timeout=60)
             assert first.stdout.readline() == "thinking\n"
             first.kill()
             first.communicate()
             second = spawn(code, "second")
-            assert answer.result(30) == 8
-            assert second.communicate(timeout=30)[0] == "thinking\n"
+            assert answer.result(60) == 8
+            assert second.communicate(timeout=60)[0] == "thinking\n"
 
 
 def test_messages_keep_their_place_beside_wait_for(runtime, flavour, verbs):

@@ -371,7 +371,7 @@ def test_a_future_answers_as_futures_do(runtime: Runtime):
 
     @step(retry=ONCE)
     def f(x):
-        gate.wait(30)
+        gate.wait(60)
         if x < 0:
             raise Declined(x)
         return x
@@ -384,7 +384,7 @@ def test_a_future_answers_as_futures_do(runtime: Runtime):
         assert not good.done()
         good.add_done_callback(lambda future: called.set())
         gate.set()
-        assert called.wait(30)
+        assert called.wait(60)
         assert isinstance(bad.exception(), Declined)
         assert good.exception() is None
         with pytest.raises(Declined):
@@ -517,7 +517,7 @@ def test_an_async_run_waits_for_a_task_of_another_loop(runtime: Runtime, effects
         await outer.submit()
         asyncio.get_running_loop().call_soon(gate.set)
 
-    asyncio.run(asyncio.wait_for(w(), 20))
+    asyncio.run(asyncio.wait_for(w(), 60))
     assert effects == ["slow"]
 
 

@@ -19,7 +19,7 @@ def test_the_functions_of_concurrent_futures_take_them(runtime):
     @workflow
     def w():
         first = [double.submit(n) for n in range(3)]
-        done, pending = concurrent.futures.wait(first, timeout=20)
+        done, pending = concurrent.futures.wait(first, timeout=60)
         second = [double.submit(n) for n in range(3, 6)]
         found = [future.result() for future in concurrent.futures.as_completed(second)]
         return done == set(first), pending, sorted(found)

@@ -43,7 +43,7 @@ def test_a_sync_step_is_left_behind_at_its_timeout_and_says_so(runtime, caplog, 
 
     @step(timeout=0.05, retry=ONCE)
     def slow():
-        gate.wait(10)
+        gate.wait(60)
         effects("late")
         ended.set()
         return "late"
@@ -59,7 +59,7 @@ def test_a_sync_step_is_left_behind_at_its_timeout_and_says_so(runtime, caplog, 
     assert f"step {slow.path} of run {run.id}" in str(caught.value)
     assert [s.status for s in run.steps()] == ["failed"]
     gate.set()
-    assert ended.wait(10)
+    assert ended.wait(60)
     assert [s.status for s in run.steps()] == ["failed"]
 
 
@@ -114,7 +114,7 @@ def test_a_body_that_was_left_behind_records_nothing_more(runtime, effects: Effe
 
     @step(timeout=0.05, retry=ONCE)
     def slow():
-        gate.wait(10)
+        gate.wait(60)
         try:
             inner()
         finally:
@@ -126,7 +126,7 @@ def test_a_body_that_was_left_behind_records_nothing_more(runtime, effects: Effe
             slow()
         except TimeoutError:
             gate.set()
-            ended.wait(10)
+            ended.wait(60)
         return "went on"
 
     assert w() == "went on"
@@ -324,7 +324,7 @@ def test_a_left_behind_body_does_not_keep_the_run_from_ending(storage, caplog):
 
     @step(timeout=0.05, retry=ONCE)
     def slow():
-        gate.wait(10)
+        gate.wait(60)
 
     @workflow
     def w():
@@ -334,5 +334,5 @@ def test_a_left_behind_body_does_not_keep_the_run_from_ending(storage, caplog):
         begun = time.monotonic()
         with caplog.at_level(logging.WARNING, "flowdsl"), pytest.raises(StepTimeout):
             w()
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 50
         gate.set()

@@ -144,7 +144,7 @@ def test_progress_shows_counts_and_the_running_step(storage):
     @step(name="progress.slow")
     def slow():
         inside.set()
-        go_on.wait(10)
+        go_on.wait(60)
 
     @workflow(id="w")
     def w():
@@ -154,7 +154,7 @@ def test_progress_shows_counts_and_the_running_step(storage):
 
     with Runtime(storage) as rt:
         run = w.start()
-        inside.wait(10)
+        inside.wait(60)
         found = rt.query("w", "progress")
         assert (found["done"], found["known"], found["failed"]) == (2, 3, 0)
         (entry,) = run.progress()["running"]

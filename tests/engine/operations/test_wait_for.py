@@ -116,7 +116,7 @@ def test_a_kill_while_waiting_then_a_restart_then_the_signal(tmp_path):
         assert first.communicate()[0] == "before\n"
         second = spawn(code)
         rt.signal("w", "go", "on")
-        assert second.communicate(timeout=30)[0] == "got on\n"
+        assert second.communicate(timeout=60)[0] == "got on\n"
 
 
 def test_a_signal_reaches_a_run_of_another_runtime(storage, flavour, verbs):
@@ -130,7 +130,7 @@ def test_a_signal_reaches_a_run_of_another_runtime(storage, flavour, verbs):
         run = w.start()
         until(lambda: two.storage.list_steps("w"))
         one.signal("w", "go", 1)
-        assert run.result(20) == 1
+        assert run.result(60) == 1
 
 
 def test_sender_and_key(runtime, hooks):

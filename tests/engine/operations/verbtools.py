@@ -16,7 +16,7 @@ _PAUSE = threading.Event()
 
 def until(true: Callable[[], Any]) -> Any:
     """Wait until something is so that another thread or process brings about."""
-    for _ in range(6000):
+    for _ in range(12_000):
         if found := true():
             return found
         _PAUSE.wait(0.005)

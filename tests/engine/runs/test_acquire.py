@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 
 import pytest
 from attrs import evolve
@@ -12,7 +11,7 @@ from flowdsl import Retry, RunStatus, Runtime, step, workflow
 from flowdsl.engine.runs.keeper import Keeper
 from flowdsl.errors import LeaseLost, StorageUnavailable
 from flowdsl.runtime import engine_of
-from flowdsl.storage.base import ClaimRun, DeleteRun, Found, Opened, PutStep
+from flowdsl.storage.base import ClaimRun, DeleteRun, Found, Opened, PutStep, UpdateRun
 
 # A stale owner, in one process
 
@@ -163,21 +162,18 @@ def test_an_owner_elsewhere_is_waited_for_until_its_lease_runs_out(storage):
 
     @workflow(id="far")
     def w():
-        return "done"
+        return storage.now()
 
-    with Runtime(storage, lease=0.3) as runtime:
-        from attrs import evolve
-
+    with Runtime(storage) as runtime:
         with pytest.raises(KeyboardInterrupt):
             workflow(id="far", name=w.path)(_interrupted)()
         record = storage.get_run("far")
-        storage.commit([ClaimRun("far", record.epoch, "otherhost|boot|ns|1|2|token", 0.3, force=True)])
-        begun = time.monotonic()
+        storage.commit([ClaimRun("far", record.epoch, "otherhost|boot|ns|1|2|token", 60.0, force=True)])
         assert not runtime.run("far").interrupted
-        assert w() == "done"
-        assert time.monotonic() - begun >= 0.25
+        storage.commit([UpdateRun("far", {}, epoch=record.epoch + 1, lease=0.3)])
+        lease_until = storage.get_run("far").lease_until
+        assert w() >= lease_until
         assert storage.get_run("far").epoch == 3
-        assert evolve(record, owner=None).owner is None
 
 
 def _interrupted():
@@ -186,8 +182,6 @@ def _interrupted():
 
 def test_an_owner_elsewhere_that_renews_is_alive(storage):
     """A numbered call that sees the owner on another host renew its lease starts the next number."""
-    from flowdsl.storage.base import UpdateRun
-
     stop = [True]
 
     @workflow
@@ -201,12 +195,12 @@ def test_an_owner_elsewhere_that_renews_is_alive(storage):
             w()
         (run,) = runtime.runs()
         record = storage.get_run(run.id)
-        storage.commit([ClaimRun(run.id, record.epoch, "otherhost|boot|ns|1|2|token", 1.0, force=True)])
+        storage.commit([ClaimRun(run.id, record.epoch, "otherhost|boot|ns|1|2|token", 60.0, force=True)])
         beat = threading.Event()
 
         def renew():
             while not beat.wait(0.05):
-                storage.commit([UpdateRun(run.id, {}, epoch=record.epoch + 1, lease=1.0)])
+                storage.commit([UpdateRun(run.id, {}, epoch=record.epoch + 1, lease=60.0)])
 
         thread = threading.Thread(target=renew)
         thread.start()
@@ -238,7 +232,7 @@ def test_leases_are_renewed_while_a_run_executes(storage):
         while run.status == "running" and storage.get_run("long").lease_until <= first + 0.3:
             seen = storage.wait_for_change(seen, 0.1)
         gate.set()
-        assert run.result(30) == "kept"
+        assert run.result(60) == "kept"
     assert storage.get_run("long").epoch == 1
 
 
@@ -260,7 +254,7 @@ def test_a_lease_that_is_lost_stops_an_async_run_where_it_stands(storage, effect
             await asyncio.sleep(0.01)
         take_over(storage, "taken")
         with pytest.raises(LeaseLost):
-            await asyncio.wait_for(task, 30)
+            await asyncio.wait_for(task, 60)
 
     with Runtime(storage, lease=0.3):
         asyncio.run(main())
@@ -364,7 +358,7 @@ def test_the_keeper_outlives_whatever_a_storage_raises(storage, caplog):
 
     @workflow
     def w():
-        assert looked.wait(20)
+        assert looked.wait(60)
 
     with Runtime(Faulty(storage)):
         w()

@@ -43,7 +43,7 @@ def test_a_long_step_of_another_process_shows_up_with_its_start(tmp_path):
         assert began - 5 < entry["started_at"].timestamp() <= began
         assert (found["done"], found["failed"], found["known"]) == (3, 1, 5)
         process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
         found = rt.run("w").progress()
         assert (found["done"], found["failed"], found["known"], found["running"]) == (3, 1, 5, [])
 

@@ -224,7 +224,7 @@ def test_a_step_of_a_run_that_executes_is_not_in_doubt(runtime):
     @step(in_doubt="raise", name="busy.f")
     def f():
         inside.set()
-        go.wait(10)
+        go.wait(60)
         return "body"
 
     @workflow(id="w")
@@ -232,7 +232,7 @@ def test_a_step_of_a_run_that_executes_is_not_in_doubt(runtime):
         return f()
 
     run = w.start()
-    inside.wait(10)
+    inside.wait(60)
     with pytest.raises(RunConflict, match="executing"):
         runtime.resolve("w", f, result="person")
     go.set()

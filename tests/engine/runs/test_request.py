@@ -201,7 +201,7 @@ def test_ignored_arguments_do_not_tell_runs_apart(runtime: Runtime, effects: Eff
         with pytest.raises(KeyboardInterrupt):
             w(1, client=object())
     assert runtime.run("i-1").args == {"x": 1}
-    assert runtime.resume("i-1").result(30) == 1
+    assert runtime.resume("i-1").result(60) == 1
     assert effects == [False, False, True]
 
 
@@ -255,19 +255,19 @@ def test_a_call_joins_the_run_that_executes(runtime: Runtime, waiting, effects: 
     def w():
         effects("body")
         entered.set()
-        gate.wait(30)
+        gate.wait(60)
         return "owner's"
 
     results = []
     first = w.start()
-    entered.wait(30)
+    entered.wait(60)
     joiner = threading.Thread(target=lambda: results.append(w()))
     joiner.start()
-    assert waiting.wait(30)
+    assert waiting.wait(60)
     assert results == []
     gate.set()
-    joiner.join(30)
-    assert results == [first.result(30)] == ["owner's"]
+    joiner.join(60)
+    assert results == [first.result(60)] == ["owner's"]
     assert effects == ["body"]
 
 
@@ -279,16 +279,16 @@ def test_a_call_from_another_runtime_joins(runtime: Runtime, another, effects: E
     def w():
         effects("body")
         entered.set()
-        gate.wait(30)
+        gate.wait(60)
         return "owner's"
 
     run = w.start()
-    entered.wait(30)
+    entered.wait(60)
     with another():
         other = w.start()
         gate.set()
-        assert other.result(30) == "owner's"
-    assert run.result(30) == "owner's"
+        assert other.result(60) == "owner's"
+    assert run.result(60) == "owner's"
     assert effects == ["body"]
 
 
@@ -300,11 +300,11 @@ def test_a_joined_failure_is_the_callers_too(runtime: Runtime, waiting, effects:
     def w():
         effects("body")
         entered.set()
-        gate.wait(30)
+        gate.wait(60)
         raise LookupError("owner's")
 
     first = w.start()
-    entered.wait(30)
+    entered.wait(60)
     errors = []
 
     def join():
@@ -315,10 +315,10 @@ def test_a_joined_failure_is_the_callers_too(runtime: Runtime, waiting, effects:
 
     joiner = threading.Thread(target=join)
     joiner.start()
-    assert waiting.wait(30)
+    assert waiting.wait(60)
     gate.set()
-    joiner.join(30)
-    assert isinstance(first.exception(30), LookupError)
+    joiner.join(60)
+    assert isinstance(first.exception(60), LookupError)
     assert errors == ["owner's"]
     assert effects == ["body"]
 
@@ -354,21 +354,21 @@ def test_a_joiner_claims_the_run_when_its_owner_lets_go(runtime: Runtime, waitin
         value = f()
         if effects("body") == 1:
             entered.set()
-            gate.wait(30)
+            gate.wait(60)
             raise KeyboardInterrupt
         return value
 
     first = w.start()
-    entered.wait(30)
+    entered.wait(60)
     results = []
     joiner = threading.Thread(target=lambda: results.append(w()))
     joiner.start()
-    assert waiting.wait(30)
+    assert waiting.wait(60)
     gate.set()
-    joiner.join(30)
+    joiner.join(60)
     assert results == [1]
     assert effects == ["f", "body", "body"]
-    assert first.result(30) == 1
+    assert first.result(60) == 1
 
 
 def test_a_run_that_would_join_itself_gets_a_conflict(runtime: Runtime, flavour: Flavour):
@@ -407,11 +407,11 @@ def test_concurrent_numbered_calls_are_runs_of_their_own(runtime: Runtime):
 
     @workflow
     def w():
-        barrier.wait(30)
+        barrier.wait(60)
         return "met"
 
     runs = [w.start() for _ in range(3)]
-    assert [r.result(30) for r in runs] == ["met"] * 3
+    assert [r.result(60) for r in runs] == ["met"] * 3
     assert sorted(r.number for r in runs) == [1, 2, 3]
 
 
@@ -486,7 +486,7 @@ def test_resume_continues_in_the_background(runtime: Runtime, flavour: Flavour, 
 
     with pytest.raises(KeyboardInterrupt):
         flavour.call(w, 1, 5, 6, z=7)
-    assert runtime.resume("r-1").result(30) == (1, 1, (5, 6), 2, {"z": 7})
+    assert runtime.resume("r-1").result(60) == (1, 1, (5, 6), 2, {"z": 7})
     with pytest.raises(RunFinished):
         runtime.resume("r-1")
 
@@ -506,7 +506,7 @@ def test_recover_continues_all_interrupted_runs(runtime: Runtime, effects: Effec
             w(x)
     w(9)
     runs = runtime.recover()
-    assert sorted(r.result(30) for r in runs) == [0, 1, 2]
+    assert sorted(r.result(60) for r in runs) == [0, 1, 2]
     assert runtime.recover() == []
 
 
@@ -528,7 +528,7 @@ def test_recover_passes_over_a_run_that_cannot_be_continued(runtime: Runtime, ca
     with pytest.raises(FlowError, match="r-0") as caught:
         runtime.recover()
     assert "r-1, r-3" in caught.value.__notes__[0]
-    assert [runtime.run(f"r-{x}").result(30) for x in (1, 3)] == [1, 3]
+    assert [runtime.run(f"r-{x}").result(60) for x in (1, 3)] == [1, 3]
     assert [r.run for r in caplog.records if r.levelname == "ERROR"] == ["r-0", "r-2"]
 
 

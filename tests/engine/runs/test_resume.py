@@ -74,7 +74,7 @@ def test_retry_by_hand(runtime: Runtime, flavour: Flavour, effects: Effects):
     (run,) = runtime.runs()
     again = runtime.retry(run.id)
     assert again.id == run.id
-    assert again.result(30) == 5
+    assert again.result(60) == 5
     with pytest.raises((RunConflict, RunFinished)):
         runtime.retry(run.id)
 

@@ -21,7 +21,7 @@ def test_start_returns_once_the_run_is_recorded(runtime: Runtime, flavour: Flavo
         assert runtime.run(run.id) == run
         return run
 
-    assert go().result(30) == 2
+    assert go().result(60) == 2
 
 
 def test_a_started_run_can_be_awaited(runtime: Runtime):
@@ -53,11 +53,11 @@ def test_many_sync_runs_get_a_thread_each(runtime: Runtime):
 
     @workflow
     def w(x):
-        barrier.wait(30)
+        barrier.wait(60)
         return x
 
     runs = [w.start(x) for x in range(50)]
-    assert [r.result(30) for r in runs] == list(range(50))
+    assert [r.result(60) for r in runs] == list(range(50))
 
 
 def test_a_started_run_that_failed_and_was_continued_shows_its_new_outcome(
@@ -75,10 +75,10 @@ def test_a_started_run_that_failed_and_was_continued_shows_its_new_outcome(
 
     run = w.start()
     with pytest.raises(Declined):
-        run.result(30)
+        run.result(60)
     fixed.append(True)
     assert flavour.call(w) == "fine"
-    assert run.result(30) == "fine"
+    assert run.result(60) == "fine"
     assert run.exception() is None
     assert asyncio.run(_wait(run)) == "fine"
 
@@ -121,7 +121,7 @@ def test_children_that_wait_for_one_another_get_a_thread_each(runtime: Runtime):
 
     @workflow
     def child(x):
-        barrier.wait(30)
+        barrier.wait(60)
         return x
 
     @workflow

@@ -260,7 +260,7 @@ def test_a_run_that_begins_while_its_runtime_closes_stays_resumable(storage, clo
     with Runtime(storage, clock=clock):
         run = w.start()
         run.signal("go", 7)
-        assert run.result(30) == 7
+        assert run.result(60) == 7
 
 
 def test_a_run_started_in_a_callback_is_independent(runtime: Runtime):
@@ -275,7 +275,7 @@ def test_a_run_started_in_a_callback_is_independent(runtime: Runtime):
         return 2
 
     assert w() == 2
-    assert runtime.run("other").result(30) == 1
+    assert runtime.run("other").result(60) == 1
     assert runtime.run("other").parent is None
 
 

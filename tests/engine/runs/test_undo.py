@@ -192,7 +192,7 @@ def test_bodies_in_flight_are_awaited_and_covered(runtime, effects: Effects):
 
     @step(undo=release, name="flight.reserve")
     def reserve():
-        failing.wait(10)
+        failing.wait(60)
         return "late"
 
     @step(retry=ONCE)

@@ -44,7 +44,7 @@ class Working:
 
     def __exit__(self, *exc):
         self.runtime.close()
-        self.thread.join(20)
+        self.thread.join(60)
         assert not self.thread.is_alive()
 
 
@@ -60,7 +60,7 @@ def test_an_enqueued_run_is_executed_by_a_worker(storage, rt):
     assert first.id != second.id
     assert (first.status, first.queue) == ("pending", "default")
     with Working(storage):
-        assert first.result(20) == second.result(20) == 8
+        assert first.result(60) == second.result(60) == 8
     assert rt.workers() == []
 
 
@@ -84,7 +84,7 @@ def test_async_workflows_and_many_runs(storage, rt):
 
     runs = [(sync if n % 2 else other).enqueue(n) for n in range(60)]
     with Working(storage):
-        assert [run.result(40) for run in runs] == [n if n % 2 else -n for n in range(60)]
+        assert [run.result(60) for run in runs] == [n if n % 2 else -n for n in range(60)]
     assert sorted(seen) == list(range(1, 60, 2))
 
 
@@ -116,7 +116,7 @@ def test_the_same_work_is_one_run_and_gets_the_later_arguments(storage, rt):
     one = w.options(dedup="d").enqueue(1)
     assert w.options(dedup="d").enqueue(2).id == one.id
     with Working(storage):
-        assert one.result(20) == (1, {"args": (2,), "kwargs": {}})
+        assert one.result(60) == (1, {"args": (2,), "kwargs": {}})
     assert w.options(dedup="d").enqueue(3).id != one.id
 
 
@@ -144,7 +144,7 @@ def test_limits_hold_across_workers(storage, rt):
         with lock:
             now[0] += 1
             most[0] = max(most[0], now[0])
-        gate.acquire(timeout=20)
+        gate.acquire(timeout=60)
         with lock:
             now[0] -= 1
 
@@ -153,7 +153,7 @@ def test_limits_hold_across_workers(storage, rt):
         for _ in runs:
             gate.release()
         for run in runs:
-            run.result(40)
+            run.result(60)
     assert most[0] <= 2
 
 
@@ -199,7 +199,7 @@ def test_what_is_not_finished_is_given_back(storage, rt):
     assert (record.status, record.owner, record.recoveries) == ("running", None, 0)
     with Working(storage):
         rt.signal("w", "go", 7)
-        assert rt.run("w").result(20) == 7
+        assert rt.run("w").result(60) == 7
     assert rt.storage.get_run("w").recoveries == 0
 
 
@@ -214,8 +214,8 @@ def test_what_kills_its_workers_is_parked(storage, rt):
     changes = {"status": RunStatus.RUNNING, "owner": "ghost", "recoveries": 5}
     rt.storage.commit([UpdateRun("w", changes)])
     with Working(storage):
-        assert isinstance(rt.run("w").exception(20), RecoveryLimit)
-    assert rt.retry("w").result(20) == "lived"
+        assert isinstance(rt.run("w").exception(60), RecoveryLimit)
+    assert rt.retry("w").result(60) == "lived"
 
 
 def test_unknown_and_newer_runs_are_left_alone(storage, rt):
@@ -235,7 +235,7 @@ def test_unknown_and_newer_runs_are_left_alone(storage, rt):
         return "done"
 
     with Working(storage):
-        assert last.enqueue().result(20) == "done"
+        assert last.enqueue().result(60) == "done"
     assert newer.status == unknown.status == "pending"
 
 
@@ -266,13 +266,13 @@ def test_a_run_that_cannot_be_loaded_holds_up_no_other(storage, rt, monkeypatch,
     rt.storage.commit([ClaimRun(lost.id, 1, "gone", 0.0, changes={"status": RunStatus.RUNNING})])
     monkeypatch.setattr(Unloadable, "broken", True)
     with Working(storage, concurrency=1):
-        assert [w.enqueue(n).result(20) for n in range(3)] == ["done"] * 3
+        assert [w.enqueue(n).result(60) for n in range(3)] == ["done"] * 3
     said = [record.getMessage() for record in caplog.records if "cannot be executed" in record.getMessage()]
     assert sorted(text.split()[1] for text in said) == sorted([lost.id, pending.id])
     assert (lost.status, pending.status) == ("running", "pending")
     monkeypatch.setattr(Unloadable, "broken", False)
     with Working(storage, concurrency=1):
-        assert lost.result(20) == pending.result(20) == "done"
+        assert lost.result(60) == pending.result(60) == "done"
 
 
 def test_work_can_be_awaited_and_cancelled(storage):
@@ -344,9 +344,9 @@ def test_a_killed_worker_repeats_no_completed_step(tmp_path):
     second = spawn(code, "second")
     assert second.stdout.readline() == "two\n"
     with Runtime(f"sqlite:///{tmp_path}/flow.db") as rt:
-        rt.run("w").result(20)
+        rt.run("w").result(60)
     second.send_signal(signal.SIGTERM)
-    assert second.communicate(timeout=20) == ("", "")
+    assert second.communicate(timeout=60) == ("", "")
     assert second.returncode == 0
 
 
@@ -401,7 +401,7 @@ def test_schedules_are_rows(storage, rt):
         == []
     )
     with Working(storage):
-        assert {run.result(20) for run in (by_hand, *days)} == {"printed"}
+        assert {run.result(60) for run in (by_hand, *days)} == {"printed"}
     rt.schedules.delete("daily")
     assert rt.schedules.list() == []
     with pytest.raises(LookupError, match="no schedule"):
