@@ -81,7 +81,7 @@ class Journal:
     interpreter. Whoever reads it and then changes it holds the lock of the run.
     """
 
-    __slots__ = ("_floor", "_open", "_positions", "_steps", "_used", "get")
+    __slots__ = ("_floor", "_open", "_positions", "_steps", "_used", "get", "quiet")
 
     def __init__(self, steps: Iterable[Step] = (), open_failures: Iterable[str] = (), floor: int = 0) -> None:
         self._steps = {step.key: step for step in steps} if steps else {}
@@ -94,6 +94,8 @@ class Journal:
                 self._open.add(key)
         self._floor = floor
         self._positions: dict[tuple[str, str, int], Step] | None = None
+        # No record can speak against a call without one, as in every first execution.
+        self.quiet = not self._steps
 
     def __len__(self) -> int:
         return len(self._steps)
@@ -114,15 +116,6 @@ class Journal:
             return None
         self._used.add(key)
         return record
-
-    def fresh(self, key: str, scope: str, path: str, ordinal: int, version: str, concurrent: bool) -> bool:
-        """Whether a call has no record, and nothing speaks against executing it. If not, ask
-        :meth:`decide`."""
-        if key in self._steps:
-            return False
-        if concurrent or not self._steps or self._positions == {}:  # as in every first execution
-            return True
-        return self._evidence(scope, path, ordinal, version) is None
 
     def decide(
         self,
@@ -176,6 +169,7 @@ class Journal:
                 and step.status is not _UNDONE
                 and step.kind not in SILENT
             }
+            self.quiet = not self._positions
         other = self._positions.get((scope, path, ordinal))
         if other is None or other.key in self._used or other.key in self._open:
             return None
@@ -212,6 +206,7 @@ class Journal:
         self._used.discard(key)
         self._floor = max(self._floor, floor)
         self._positions = None
+        self.quiet = False
 
     def replayable(self) -> int:
         """How many steps a replay can answer from the journal."""

@@ -8,9 +8,16 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, Unpack, overload
 
 from flowdsl.decorators.options import StepOptions
-from flowdsl.decorators.wrapper import BoundFunction, BoundWrapper, FreeWrapper, Function, annotations_of
-from flowdsl.engine.definitions import Decorated, Invocation, StepDef
-from flowdsl.engine.execution import Frame, current
+from flowdsl.decorators.wrapper import (
+    BoundFunction,
+    BoundWrapper,
+    FreeWrapper,
+    Function,
+    annotations_of,
+    call_of,
+)
+from flowdsl.engine.definitions import Decorated, StepDef
+from flowdsl.engine.execution import Frame, calling, current
 from flowdsl.engine.future import StepFuture
 from flowdsl.engine.operations.forget import forget_in
 from flowdsl.engine.operations.gather import map_async, map_sync
@@ -234,10 +241,10 @@ class Step(_StepCalls[P, R], FreeWrapper, Function):
         __getattribute__ = object.__getattribute__  # the same as wrapt's, in a third of the time
 
         def __call__(self, /, *args: Any, **kwargs: Any) -> Any:  # the same as wrapt's, in half the time
-            frame = current.get()
+            frame = calling()
             if frame is None:
                 return self._self_call(self.__wrapped__, None, args, kwargs)
-            return call_in_run(frame, self.invocation(args, kwargs))
+            return call_in_run(frame, call_of(self, args, kwargs))
 
     @property
     def _defn(self) -> StepDef:
@@ -255,7 +262,7 @@ class Step(_StepCalls[P, R], FreeWrapper, Function):
             return send_off(engine, defn, wrapped, args, kwargs, view)
         if instance is None:
             instance = self._self_receiver
-        return call_in_run(frame, Invocation(defn, wrapped, instance, args, kwargs))
+        return call_in_run(frame, (defn, wrapped, instance, args, kwargs))
 
 
 class BoundStep(_StepCalls[P, R], BoundWrapper, BoundFunction):

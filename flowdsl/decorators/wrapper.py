@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 import wrapt
 
 from flowdsl.codecs.pickle import PickleCodec, dumps_by_value
-from flowdsl.engine.definitions import Decorated, Invocation, invocation_of, receiver_of
+from flowdsl.engine.definitions import Decorated, Invocation, Parts, receiver_of
 from flowdsl.engine.option_checks import unwrap
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ else:
     Function = wrapt.FunctionWrapper
     BoundFunction = wrapt.BoundFunctionWrapper
 
-__all__ = ["BoundFunction", "BoundWrapper", "FreeWrapper", "Function", "importable", "parts_of"]
+__all__ = ["BoundFunction", "BoundWrapper", "FreeWrapper", "Function", "call_of", "importable", "parts_of"]
 
 
 class _Guard(threading.local):
@@ -211,11 +211,18 @@ class FreeWrapper(Wrapper):
 
     def invocation(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Invocation[Any]:
         """A call of it with *args* and *kwargs*."""
-        defn, fn, receiver = self._self_defn, self.__wrapped__, self._self_receiver
-        if receiver is None and args and defn.is_receiver(args[0]):  # passed by a property or decorator above
-            receiver, args = args[0], args[1:]
-            fn = MethodType(fn, receiver)
-        return invocation_of((defn, fn, receiver, args, kwargs))
+        return Invocation(*call_of(self, args, kwargs))
+
+
+def call_of(wrapper: FreeWrapper, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Parts[Any]:
+    """A call of *wrapper* with *args* and *kwargs*. This is no method: to look one up at a proxy makes an
+    object."""
+    defn: Any = wrapper._self_defn
+    fn, receiver = wrapper.__wrapped__, wrapper._self_receiver
+    if receiver is None and args and defn.is_receiver(args[0]):  # passed by a property or decorator above
+        receiver, args = args[0], args[1:]
+        fn = MethodType(fn, receiver)
+    return defn, fn, receiver, args, kwargs
 
 
 class _Rebuilt:

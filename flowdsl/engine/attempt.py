@@ -1,9 +1,13 @@
 """One execution of a step's body: its number, when it began, and the frame that it executes in."""
 
+from threading import get_ident
+from typing import Self
+
 from flowdsl.engine.call import Call
 from flowdsl.engine.execution import Frame
 from flowdsl.engine.heart import Heart
 from flowdsl.engine.scope import Scope, StepView, control
+from flowdsl.engine.user import Value
 
 __all__ = ["Attempt"]
 
@@ -18,22 +22,32 @@ class Attempt(Frame):
 
     __slots__ = ("_details", "_home", "_tried", "began", "call", "duration", "heart", "number", "opened")
 
-    def __init__(
+    call: Call
+    number: int
+    began: float
+    duration: float | None
+    heart: Heart | None
+    opened: Scope | None
+    _details: Value
+    _home: object
+    _tried: bool
+
+    def begin(
         self, call: Call, number: int, is_async: bool, heart: Heart | None = None, tried: bool = False
-    ) -> None:
+    ) -> Self:
+        """Let this new object be the *number*-th attempt of *call*, which begins now. Returns itself. (An
+        ``__init__`` would take three times as long.)"""
         run = self.run = call.run
         self.call = call
         self.number = number
         self.heart = heart
-        self.opened: Scope | None = None
-        self._tried = tried
-        self._home: object = None
         self.is_async = is_async
         self.abandoned = self.callback = self.transacts = False
-        self._step: StepView | None = None
+        self.opened = self.duration = self._step = self._home = None
+        self._tried = tried
         self._details = None if heart is None else heart.details  # what the last attempt said
-        self.began: float = run.engine.clock.now()
-        self.duration: float | None = None
+        self.began = run.engine.now()
+        return self
 
     @property
     def scope(self) -> Scope:  # type: ignore[override]  # made when somebody looks
@@ -51,7 +65,7 @@ class Attempt(Frame):
 
     def entered(self) -> None:
         """The calling flow of control executes the body."""
-        self._home = control(self.is_async)
+        self._home = control(True) if self.is_async else get_ident()
         if self.opened is not None:
             self.opened.entered()
 
@@ -69,6 +83,6 @@ class Attempt(Frame):
 
     def ended(self) -> None:
         """The body has ended."""
-        self.duration = self.run.engine.clock.now() - self.began
+        self.duration = self.run.engine.now() - self.began
         if self._step is not None:
             self._step.duration = self.duration

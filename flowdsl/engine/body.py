@@ -13,7 +13,7 @@ from attrs import define, field
 
 from flowdsl.core.records import Step
 from flowdsl.engine.effects import Effect, Forked, Result
-from flowdsl.engine.execution import PROCESS, Execution, Frame, current, restore
+from flowdsl.engine.execution import PROCESS, Execution, Frame, current, enters, leaves, restore
 from flowdsl.engine.heart import Heart
 from flowdsl.engine.user import Args, Function, Named, Value
 from flowdsl.engine.waiting import Pause
@@ -31,17 +31,17 @@ def execute_here(frame: Frame, fn: Function, args: Args, kwargs: Named, callback
     frame.entered()
     process = PROCESS[0]
     outcome: Result
-    token = current.set(frame)
+    token = enters(frame)
     try:
         around = frame.run.engine.hooks.around
         if around is None:
-            outcome = None, fn(*args, **kwargs)
+            outcome = None, fn(*args, **kwargs) if kwargs else fn(*args)
         else:
             outcome = None, around(_view_of(frame, fn, args, kwargs, callback), lambda: fn(*args, **kwargs))
     except BaseException as error:  # whatever the user's body raises
         outcome = error, None
     finally:
-        current.reset(token)
+        leaves(token)
     if process is not PROCESS[0]:
         raise Forked(*outcome)
     return outcome

@@ -5,7 +5,7 @@ An :class:`Operation` describes what a call does; there is one class per verb, i
 and a key from the moment it is made, before anything is awaited.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from flowdsl.core.encoding import encode
 from flowdsl.core.facts import generation_of
@@ -100,30 +100,42 @@ class Call(UnderWay):
         "scope",
     )
 
-    def __init__(self, frame: Frame, operation: Operation) -> None:
-        run = frame.run
-        scope = frame.scope
+    frame: Frame
+    run: Execution
+    scope: Scope
+    operation: Operation
+    queued: bool
+    inline: bool
+    cleans_up: bool
+    began: float | None
+    generation: int
+    occurrence: int
+    ordinal: int
+    _shown: str | None
+
+    def take_place(self, frame: Frame, operation: Operation) -> Self:
+        """Let this new object be the call of *operation* in *frame*. It gets its numbers and its key. Returns
+        itself. (An ``__init__`` would take longer.)"""
+        run = self.run = frame.run
+        scope = self.scope = frame.scope
         self.frame = frame
-        self.run: Execution = run
-        self.scope: Scope = scope
         self.operation = operation
         self.concurrent = not operation.sequential
         self.submitted = self.queued = self.inline = self.counts = False
         self.generation = 0
         self.cleans_up = run.stop.halted and run.stop.cleaning()
-        self.began: float | None = None
-        self.flow: object = None
+        self.began = self.flow = self._shown = None
         path = operation.path
         content = content_digest(scope.id, path, operation.version, operation.canonical)
-        self.occurrence = occurrence = next(scope.counts[content])
-        self.ordinal: int = next(scope.ordinals[path])
+        self.occurrence = occurrence = scope.occurrence(content)
+        self.ordinal = scope.ordinal(path)
         self.key = key = step_key(content, occurrence) if occurrence else content.hex()
         known = run.journal.get(key)
         if known is not None:
             run.journal.use(key)  # it is asked for even if nobody awaits it, such as one that lost a race
-        self._shown: str | None = None
         if known is None or known.status is not _COMPLETED:  # an answered call needs no preview
             self._shown = operation.preview() if run.engine.payloads.previews.shown else ""
+        return self
 
     @property
     def shown(self) -> str:
@@ -181,14 +193,14 @@ def identify(frame: Frame, operation: Operation) -> Call:
     stop = run.stop
     if stop.over:
         stop.check_late(frame.scope)
-    stop.check(replays=True)
+    stop.check(True)
     if frame.transacts and operation.kind not in _WITH_THE_STEP:
         path = "" if frame.step is None else frame.step.path
         raise TypeError(
             f"{operation.path} is called in the body of the transactional step {path}: it would be stored by "
             "itself, whether the transaction is committed or not. Call it before the step, or after it"
         )
-    return Call(frame, operation)
+    return Call().take_place(frame, operation)
 
 
 def inside(verb: str, *, is_async: bool | None = None) -> Frame:

@@ -60,11 +60,13 @@ class Engine:
         make_handle: Callable[[Run], Handle] = lambda record: record,
     ) -> None:
         self.storage = storage
+        self.at_once = storage.inline, storage.inline and not storage.shares
         self.committer = Committer(storage)
         self.payloads = payloads
         source = clock or SystemClock()
         self.clock: SomeClock = source if hasattr(source, "await_") else ForeignClock(source)
         self.virtual = bool(getattr(self.clock, "virtual", False))
+        self.now: Callable[[], float] = self.clock.now
         self.ticks: Callable[[], float] = getattr(self.clock, "monotonic", self.clock.now)
         self.hooks = hooks or HookChain()
         self.retry = retry or Retry()

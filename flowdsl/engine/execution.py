@@ -36,7 +36,11 @@ __all__ = [
     "Branches",
     "Execution",
     "Frame",
+    "calling",
     "current",
+    "enters",
+    "frame_of",
+    "leaves",
     "outside_runs",
     "restore",
 ]
@@ -82,23 +86,21 @@ class Branches:
 
 
 class Bodies:
-    """The step bodies of a run that are executing."""
+    """The step bodies of a run that are ``executing``: the attempt of each, by the key of its step."""
 
     def __init__(self) -> None:
-        self._executing: dict[str, _Attempt] = {}
+        self.executing: dict[str, _Attempt] = {}
         self._announced: set[tuple[str, int]] = set()
         self.left_behind = 0
-        self.begin = self._executing.__setitem__  # step key, attempt
-        self.end = self._executing.pop  # step key, None
         self._lock = threading.Lock()
 
     def call(self, key: str) -> Value | None:
         """The call whose body executes."""
-        found = self._executing.get(key)
+        found = self.executing.get(key)
         return None if found is None else found.call
 
     def __iter__(self) -> Iterator[_Attempt]:
-        return iter(list(self._executing.values()))
+        return iter(list(self.executing.values()))
 
     def to_announce(self, before: float) -> list[_Attempt]:
         """The attempts of ``do`` steps that began before that moment; each once."""
@@ -212,15 +214,13 @@ class Frame:
 
     __slots__ = ("_step", "abandoned", "callback", "is_async", "run", "scope", "transacts")
 
-    def __init__(
-        self, run: Execution, scope: Scope, step: StepView | None, is_async: bool, *, callback: bool = False
-    ) -> None:
-        self.callback = callback
-        self.run = run
-        self.scope = scope
-        self._step = step
-        self.is_async = is_async
-        self.abandoned = self.transacts = False
+    run: Execution
+    scope: Scope
+    is_async: bool
+    abandoned: bool
+    callback: bool
+    transacts: bool
+    _step: StepView | None
 
     def entered(self) -> None:
         """The calling flow of control executes the body."""
@@ -236,7 +236,24 @@ class Frame:
         self.abandoned = True
 
 
+def frame_of(
+    run: Execution, scope: Scope, step: StepView | None, is_async: bool, *, callback: bool = False
+) -> Frame:
+    """The frame of a body that is no attempt of a step."""
+    made = Frame()
+    made.callback = callback
+    made.run = run
+    made.scope = scope
+    made._step = step
+    made.is_async = is_async
+    made.abandoned = made.transacts = False
+    return made
+
+
 current: ContextVar[Frame | None] = ContextVar("flowdsl_current", default=None)
+calling, enters, leaves = current.get, current.set, current.reset
+"""The frame that makes this call; a body is entered; it is left. Each step does all three, so the methods are
+looked up once."""
 
 PROCESS = [object()]
 """Holds one object. A forked child replaces it, so the two can be told apart."""

@@ -60,7 +60,10 @@ def perform(call: Call) -> Flow:
     except (Stopped, StorageError, RuntimeError) as error:
         return _crossing(call, error)
     finally:
-        _leave(call)
+        if call.run.engine.virtual:
+            _leave_counted(call)
+        else:
+            call.scope.ends(call)
 
 
 def perform_here(call: Call) -> Value:
@@ -75,7 +78,10 @@ def perform_here(call: Call) -> Value:
     except Forked as forked:
         error, value = forked.error, forked.value
     finally:
-        _leave(call)
+        if call.run.engine.virtual:
+            _leave_counted(call)
+        else:
+            call.scope.ends(call)
     if error is not None:
         try:
             raise error
@@ -141,12 +147,9 @@ def _enter_counted(call: Call, flow: object) -> None:
         run.engine.clock.leave()
 
 
-def _leave(call: Call) -> None:
+def _leave_counted(call: Call) -> None:
     """*call* has ended. A virtual clock counts it no more."""
     run, scope = call.run, call.scope
-    if not run.engine.virtual:
-        scope.ends(call)
-        return
     with run.lock:
         scope.ends(call)
         if call.counts and _counted_once(scope.active):
@@ -167,19 +170,17 @@ def _decide(call: Call) -> Flow | Result:
         if run.stop.replaying and not run.journal.unused() and not run.stop.cleaning():
             return run.stop.stopped(), None
         return operation.execute(call, None)
-    journal, path = run.journal, operation.path
-    key = call.key
-    record = None if journal.get(key) is None else journal.answer(key, operation.defaults)
+    journal, key = run.journal, call.key
+    known = journal.get(key) is not None
+    record = journal.answer(key, operation.defaults) if known else None
     prior: Step | None = None
     if record is None and run.stop.replaying and not (call.cleans_up or run.stop.cleaning()):
         return run.stop.stopped(), None
-    if record is None and not journal.fresh(
-        key, call.scope.id, path, call.ordinal, operation.version, call.concurrent
-    ):
+    if record is None and (known or not (journal.quiet or call.concurrent)):
         decision = journal.decide(
             key,
             call.scope.id,
-            path,
+            operation.path,
             call.ordinal,
             defaults=operation.defaults,
             version=operation.version,

@@ -65,13 +65,13 @@ def row(
         facts = evolve(facts or Facts(), generation=call.generation)
     ended = None
     if attempt is None:
-        now = run.engine.clock.now()
+        now = run.engine.now()
         began = call.began or now
         ended = None if status is _PENDING else now
     else:
         began = attempt.began
         if status is not _PENDING:
-            ended = run.engine.clock.now() if attempt.duration is None else began + attempt.duration
+            ended = run.engine.now() if attempt.duration is None else began + attempt.duration
     return step_of((
         run.id,
         call.key,
@@ -149,7 +149,9 @@ def replay(call: Call, record: Step, hooks: bool = True) -> Result:
     chain = run.engine.hooks
     if hooks and chain.listens and chain.has("on_step_replay"):
         chain.fire(
-            "on_step_replay", Attempt(call, record.attempts, False).step, value if error is None else error
+            "on_step_replay",
+            Attempt().begin(call, record.attempts, False).step,
+            value if error is None else error,
         )
     if error is not None:
         note_on(error, call, record.attempts)
@@ -173,9 +175,9 @@ def put(call: Call, record: Step, *more: Operation) -> Effects[None] | tuple[()]
     """Make a record durable, together with *more*, and take it into the journal. A storage that commits at
     once does it here. For any other, the caller gives the answer to ``yield from``."""
     run = call.run
-    operations = (PutStep(record, run.epoch), *more)
-    storage = run.engine.storage
-    if storage.inline and not (storage.shares and call.scope.is_async):
+    operation = PutStep(record, run.epoch)
+    operations = (operation, *more) if more else (operation,)
+    if run.engine.at_once[call.scope.is_async]:
         _commit_now(run, call, operations)
         run.journal.add(record)
         return ()
@@ -190,8 +192,7 @@ def _put(call: Call, record: Step, operations: tuple[Operation, ...]) -> Effects
 def commit(run: Execution, call: Call | None, *operations: Operation) -> Effects[int]:
     """Commit *operations* of a run after what it has buffered. Answers the ``seq`` of the first. A refused or
     failed write stops the run, resumably."""
-    storage = run.engine.storage
-    if storage.inline and not storage.shares:  # sync or async, it is called directly
+    if run.engine.at_once[True]:  # sync or async, it is called directly
         return _commit_now(run, call, operations)
     operations, buffered = with_buffered(run, call, operations)
     if not operations:  # another branch has committed what was to be flushed here

@@ -4,7 +4,6 @@ import asyncio
 import sys
 import threading
 from itertools import count
-from typing import TypeVar
 
 from attrs import define, field
 
@@ -13,8 +12,6 @@ from flowdsl.engine.user import Value
 from flowdsl.errors import FlowError, Stopped
 
 __all__ = ["INTERRUPTS", "SCHEDULED", "Scope", "StepView", "UnderWay", "control", "interrupting"]
-
-K = TypeVar("K")
 
 INTERRUPTS = (KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError)
 """Exceptions that leave a run resumable when they leave its body."""
@@ -38,33 +35,24 @@ class UnderWay:
     submitted: bool
 
 
-class Numbers(dict[K, "count[int]"]):
-    """A counter for each key, made when it is first asked for. Threads that ask at once get the same one.
-
-    A ``defaultdict`` would not do. To make a counter may collect garbage, and a finalizer may let another
-    thread make one too. The last one would replace the other, and give its numbers again.
-    """
-
-    __slots__ = ()
-
-    def __missing__(self, key: K) -> "count[int]":
-        return self.setdefault(key, count())
-
-
 class Scope:
     """A place where calls are counted: the run, the body of a step, or a branch. The body of a step has
     ``of_step``; in mode ``try`` it has ``tried`` too.
 
     ``home`` is the flow of control that executes the scope. ``active`` are the calls under way in it, and
-    ``alone`` is the last of them that ``home`` has made: no other can be without overlap. ``counts`` and
-    ``ordinals`` number equal calls, and calls of one path. Threads share a scope without a lock: taking the
-    ``next`` number is one step of the interpreter, and so is adding to ``active``.
+    ``alone`` is the last of them that ``home`` has made: no other can be without overlap. ``contents`` holds
+    the content of each call once, and ``ordinals`` a counter for each path.
+
+    Threads share a scope without a lock: ``setdefault`` is one step of the interpreter, and so are taking the
+    ``next`` number and adding to ``active``. A ``defaultdict`` would not do. To make a counter may collect
+    garbage, and a finalizer may let another thread make one too. The last one would replace the other, and
+    give its numbers again.
     """
 
     __slots__ = (
         "active",
         "alone",
-        "counts",
+        "contents",
         "draws",
         "home",
         "id",
@@ -72,6 +60,7 @@ class Scope:
         "of_step",
         "ordinals",
         "parent",
+        "repeats",
         "tried",
     )
 
@@ -90,8 +79,9 @@ class Scope:
         self.parent = parent
         self.is_async = is_async
         self.home = home
-        self.counts: Numbers[bytes] = Numbers()
-        self.ordinals: Numbers[str] = Numbers()
+        self.contents: dict[bytes, bytes] = {}
+        self.repeats: dict[bytes, count[int]] = {}
+        self.ordinals: dict[str, count[int]] = {}
         self.active: set[UnderWay] = set()
         self.alone: UnderWay | None = None
         self.draws = 0
@@ -124,6 +114,17 @@ class Scope:
         self.active.discard(call)
         if self.alone is call:
             self.alone = None
+
+    def occurrence(self, content: bytes) -> int:
+        """Number a call among the equal ones of the scope. *content* is an object of this call alone: the
+        first one is the one that is found again."""
+        if self.contents.setdefault(content, content) is content:
+            return 0
+        return next(self.repeats.setdefault(content, count(1)))
+
+    def ordinal(self, path: str) -> int:
+        """Number a call among those of its path."""
+        return next(self.ordinals.get(path) or self.ordinals.setdefault(path, count()))
 
     def draw(self) -> int:
         """The number of this random draw. The caller holds the run's lock."""

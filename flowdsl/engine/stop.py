@@ -262,7 +262,7 @@ class Stop:
                 self._reason = self._reason or FlowError(why, run=self._run_id)
         return self._reason
 
-    def check(self, *, replays: bool = False) -> None:
+    def check(self, replays: bool = False) -> None:
         """Raise the stop before a durable call begins, or before it goes on to wait. With *replays*, the
         call's record may still answer it."""
         if self.halted:

@@ -22,7 +22,7 @@ from flowdsl.engine.audit import audit
 from flowdsl.engine.body import Body
 from flowdsl.engine.definitions import Decorated, StepDef, step_definition
 from flowdsl.engine.engine import Engine
-from flowdsl.engine.execution import Execution, Frame
+from flowdsl.engine.execution import Execution, frame_of
 from flowdsl.engine.heartbeat import heart_of
 from flowdsl.engine.record import crossing
 from flowdsl.engine.scope import Scope, StepView
@@ -182,7 +182,7 @@ def execute(data: bytes) -> tuple[str, bytes, list[Step]]:
     with ExitStack() as around:
         for enter in job.around:
             around.enter_context(enter())
-        error, value = Body(fn, job.args, job.kwargs, Frame(state, scope, view, False)).sync()
+        error, value = Body(fn, job.args, job.kwargs, frame_of(state, scope, view, False)).sync()
     _last.run, _last.parts = run_key, state.parts
     logged = list(state.writer.buffer.values())
     if error is None:

@@ -11,7 +11,7 @@ versions. So that look sees the change, or the change sees the waiter.
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 __all__ = ["Changes"]
 
@@ -38,13 +38,13 @@ class Changes:
         self._waiters: set[_Waiter] = set()
         self.version = 1
 
-    def say(self, topics: Iterable[str] = ()) -> None:
+    def say(self, topics: Collection[str] = ()) -> None:
         """These *topics* changed. Without topics: something that no topic tells, as every step does."""
         version = next(self._numbers)
         for topic in topics:
             self._versions[topic] = version
         self.version = version
-        if len(self._versions) > _REMEMBERED:
+        if topics and len(self._versions) > _REMEMBERED:
             self._forget()
         if self._waiters:
             self._wake()

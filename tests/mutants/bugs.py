@@ -82,7 +82,7 @@ bug(
     "divergence-off",
     "nobody asks whether the arguments have changed",
     ("if sequential and self._steps:", "if False:"),
-    ("if concurrent or not self._steps or self._positions == {}:", "if True:"),
+    ("self.quiet = not self._positions", "self.quiet = True"),
     tests="tests/core/test_journal.py::test_one_changed_argument_diverges",
 )
 bug(
@@ -157,11 +157,11 @@ bug(
     (
         "lambda: fn(*args, **kwargs)) except BaseException as error:  # whatever the user's body raises\n"
         "outcome = error, None "
-        "finally: current.reset(token) if process",
+        "finally: leaves(token) if process",
         "lambda: fn(*args, **kwargs))\n    except BaseException as error:\n"
         "        outcome = (RuntimeError() if isinstance(error, KeyboardInterrupt) else error), None\n"
         "    finally:\n"
-        "        current.reset(token)\n"
+        "        leaves(token)\n"
         "    if process",
     ),
     tests="tests/engine/test_interrupts.py::test_an_interrupt_leaves_the_run_resumable_and_releases_it",

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable
 
 from flowdsl.core.keys import branch_scope
-from flowdsl.engine.execution import Frame, current
+from flowdsl.engine.execution import Frame, current, frame_of
 from flowdsl.engine.future import StepFuture
 from flowdsl.engine.scope import Scope, control
 from flowdsl.engine.strays import branch_of
@@ -68,7 +68,7 @@ async def gather_async(frame: Frame | None, items: Args, return_exceptions: bool
     tasks = []
     ordinal, cleans_up = 0, frame is not None and frame.run.stop.cleaning()
     if frame is not None:
-        ordinal = next(frame.scope.ordinals["flowdsl.gather"])
+        ordinal = frame.scope.ordinal("flowdsl.gather")
     branches: list[asyncio.Task[Value]] = []
     others: list[asyncio.Task[Value]] = []
     for index, item in enumerate(items):
@@ -153,7 +153,7 @@ async def _awaited(item: Value) -> Value:
 
 async def _branch(frame: Frame, scope: Scope, coroutine: Work[Value], cleans_up: bool) -> Value:
     scope.entered()
-    current.set(Frame(frame.run, scope, frame.step, True))
+    current.set(frame_of(frame.run, scope, frame.step, True))
     return await (frame.run.stop.handled_in(coroutine) if cleans_up else coroutine)
 
 

@@ -5,7 +5,7 @@ import warnings
 
 from flowdsl.engine.call import identify
 from flowdsl.engine.callsite import user_level
-from flowdsl.engine.definitions import Invocation, StepDef
+from flowdsl.engine.definitions import Parts, StepDef
 from flowdsl.engine.effects import named, run_async
 from flowdsl.engine.execution import Frame
 from flowdsl.engine.operations.send import send_step
@@ -16,9 +16,9 @@ from flowdsl.engine.user import Value
 __all__ = ["call_in_run", "refuse_mixing"]
 
 
-def call_in_run(frame: Frame, called: Invocation[StepDef], mode: str | None = None) -> Value:
+def call_in_run(frame: Frame, called: Parts[StepDef], mode: str | None = None) -> Value:
     """Call the step by its mode. Its identity is taken here. An async step gives a coroutine for the rest."""
-    defn = called.defn
+    defn = called[0]
     mode = mode or defn.mode
     if mode == "send":
         return send_step(frame, called)
@@ -26,7 +26,7 @@ def call_in_run(frame: Frame, called: Invocation[StepDef], mode: str | None = No
         refuse_mixing(
             frame, defn.is_async, "step", defn.path, f"`{defn.path.rpartition('.')[2]}.submit(…).result()`"
         )
-    call = identify(frame, StepOperation(called, mode))
+    call = identify(frame, StepOperation().bind(called, mode))
     return named(run_async(perform(call)), defn.path) if defn.is_async else perform_here(call)
 
 

@@ -14,7 +14,7 @@ from flowdsl.core.kinds import RACE
 from flowdsl.core.records import Step
 from flowdsl.engine.call import Call, Operation
 from flowdsl.engine.effects import Effects, Flow
-from flowdsl.engine.execution import Frame, current
+from flowdsl.engine.execution import Frame, current, frame_of
 from flowdsl.engine.future import StepFuture
 from flowdsl.engine.perform import durable
 from flowdsl.engine.record import complete, fail
@@ -93,7 +93,7 @@ class _Branch:
     async def _executed(self) -> Value:
         assert self._scope is not None
         self._scope.entered()
-        current.set(Frame(self._frame.run, self._scope, self._frame.step, True))
+        current.set(frame_of(self._frame.run, self._scope, self._frame.step, True))
         stop = self._frame.run.stop
         return await (stop.handled_in(self._coroutine) if self._cleans_up else self._coroutine)
 

@@ -15,7 +15,7 @@ from flowdsl.core.status import StepStatus
 from flowdsl.engine.call import Call, Operation, identify
 from flowdsl.engine.definitions import Invocation, StepDef, step_definition
 from flowdsl.engine.effects import Effects, Flow, run_async, run_sync
-from flowdsl.engine.execution import Execution, Frame, current
+from flowdsl.engine.execution import Execution, Frame, current, frame_of
 from flowdsl.engine.future import StepFuture
 from flowdsl.engine.operations.step import StepOperation
 from flowdsl.engine.perform import durable, perform
@@ -101,7 +101,7 @@ def _arm(run: Execution, record: Step, defn: StepDef, left: float | None) -> Ste
     arguments = run.engine.payloads.unpack(record.payload or b"", run.id, record.key, "result")
     called = defn.call_with(arguments)
     scope = Scope(record.key + SCHEDULED, run.scope, defn.is_async)
-    frame = Frame(run, scope, None, defn.is_async)
+    frame = frame_of(run, scope, None, defn.is_async)
     with run.lock:
         found: StepFuture[Value] | None = run.branches.known(record.key)
         if found is None:
@@ -119,7 +119,7 @@ def _branch(frame: Frame, called: Invocation[StepDef], left: float) -> Flow:
         yield from _wait(frame.run, left)
     except Stopped as stopped:
         return stopped, None
-    call = identify(frame, StepOperation(called, "do"))
+    call = identify(frame, StepOperation().bind(called, "do"))
     call.is_submitted()  # what the body does next does not handle its failure
     return (yield from perform(call))
 

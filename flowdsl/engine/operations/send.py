@@ -8,7 +8,7 @@ from collections.abc import Generator
 from functools import partial
 
 from flowdsl.engine.call import identify
-from flowdsl.engine.definitions import Invocation, StepDef
+from flowdsl.engine.definitions import Parts, StepDef
 from flowdsl.engine.effects import drive
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.execution import Frame, current
@@ -57,14 +57,15 @@ def send_event(engine: Engine, event: Value, payload: Value) -> None:
             current.reset(token)
 
 
-def send_step(frame: Frame, called: Invocation[StepDef]) -> Value:
+def send_step(frame: Frame, called: Parts[StepDef]) -> Value:
     """Send off a step of *frame*'s run."""
-    operation = StepOperation(called, "send")
+    defn, fn, _, args, kwargs = called
+    operation = StepOperation().bind(called, "send")
     call = identify(frame, operation)
     engine = frame.run.engine
     drive(flush(frame.run))
     view = StepView(frame.run.id, call.key, operation.path, "send", 1, engine.clock.now())
-    return send_off(engine, called.defn, called.fn, called.args, called.kwargs, view, call.shown)
+    return send_off(engine, defn, fn, args, kwargs, view, call.shown)
 
 
 def send_off(

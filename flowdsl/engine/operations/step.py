@@ -22,7 +22,9 @@ If you edit this
 
 from collections.abc import Callable
 from time import monotonic
+from typing import Self
 
+from flowdsl.core.bound import Bound
 from flowdsl.core.facts import Facts, InDoubt, Undoable, facts_of
 from flowdsl.core.kinds import STEP
 from flowdsl.core.records import Step
@@ -31,7 +33,7 @@ from flowdsl.engine.attempt import Attempt
 from flowdsl.engine.body import Body, execute_here
 from flowdsl.engine.call import Call
 from flowdsl.engine.call import Operation as DurableOperation
-from flowdsl.engine.definitions import Invocation, StepDef
+from flowdsl.engine.definitions import Invocation, Parts, StepDef
 from flowdsl.engine.divergence import notice
 from flowdsl.engine.effects import Effect, Effects, Flow, Result
 from flowdsl.engine.execution import Execution, Frame
@@ -72,48 +74,59 @@ class StepOperation(DurableOperation):
 
     __slots__ = (
         "_details",
-        "_elsewhere",
         "bound",
-        "called",
         "canonical",
         "defaults",
         "defn",
         "durable",
+        "elsewhere",
         "mode",
         "on_divergence",
+        "parts",
         "path",
         "recorded",
         "version",
     )
 
     kind = STEP
+    parts: Parts[StepDef]
+    defn: StepDef
+    bound: Bound
+    elsewhere: Elsewhere | None
+    _details: Value
 
-    def __init__(self, called: Invocation[StepDef], mode: str | None = None) -> None:
-        self.called = called
-        defn, _, receiver, args, kwargs = called
+    def bind(self, called: Parts[StepDef], mode: str) -> Self:
+        """Let this new object be the call of a step in this mode. Its arguments are bound and encoded now.
+        Returns itself. (An ``__init__`` would take longer.)"""
+        defn, _, receiver, args, kwargs = self.parts = called
         self.defn = defn
         bound = self.bound = defn.bind(receiver, args, kwargs)
         self.canonical = bound.canonical
         self.defaults = bound.defaults
         self.path = defn.path
         self.version = defn.version
-        self.mode = mode or defn.mode
-        self.recorded = self.durable = self.mode == "do"
+        self.mode = mode
+        self.recorded = self.durable = mode == "do"
         self.on_divergence = defn.on_divergence
-        self._elsewhere: Elsewhere | None = None
-        self._details: Value = None
+        self.elsewhere = self._details = None
+        return self
 
     def preview(self, limit: int = 200) -> str:
         return self.bound.preview(limit)
 
     @property
+    def called(self) -> Invocation[StepDef]:
+        """The call that it performs."""
+        return Invocation(*self.parts)
+
+    @property
     def fn(self) -> Function:
         """The function that is called."""
-        return self.called.fn
+        return self.parts[1]
 
     def executes_on(self, elsewhere: Elsewhere) -> None:
         """Let *elsewhere* make the effect that executes the body on an executor of other processes."""
-        self._elsewhere = elsewhere
+        self.elsewhere = elsewhere
 
     def answer(self, call: Call, record: Step) -> None:
         if record.defaults != self.defaults:
@@ -141,7 +154,7 @@ class StepOperation(DurableOperation):
             return self._attempts(call, 0)
         # Nothing is awaited or written before the first attempt of a sync body. If the storage commits at
         # once, nothing is awaited after it either. Then no generator is needed.
-        attempt = self._attempt(call, 1)
+        attempt = Attempt().begin(call, 1, False)
         error, value = self._execute_sync(attempt)
         if error is None:
             return self._succeeded(attempt, value)
@@ -167,7 +180,7 @@ class StepOperation(DurableOperation):
         """Answer from what all runs share, or go on after an unfinished execution of an earlier process."""
         key = ""
         if self.defn.memo:
-            key, memo = yield from find_memo(call.run, self.defn, self.called.receiver, self.bound)
+            key, memo = yield from find_memo(call.run, self.defn, self.parts[2], self.bound)
             if memo is not None:
                 return (yield from answer_with(call, memo))
         attempt = 0 if prior is None else (yield from go_on(call, prior, in_doubt=self.defn.in_doubt))
@@ -226,23 +239,23 @@ class StepOperation(DurableOperation):
         """An attempt that begins now."""
         defn = self.defn
         heart = None if defn.heartbeat is None else self._heart(call, defn.heartbeat, number)
-        return Attempt(call, number, defn.is_async, heart, not self.recorded)
+        return Attempt().begin(call, number, defn.is_async, heart, not self.recorded)
 
     def _begins(self, attempt: Attempt) -> None:
         """The body is about to begin."""
         run = attempt.run
         if run.engine.hooks.listens:
             run.engine.hooks.fire("on_step_start", attempt.step)
-        run.bodies.begin(attempt.call.key, attempt)
+        run.bodies.executing[attempt.call.key] = attempt
 
     def _execute_sync(self, attempt: Attempt) -> Result:
         """Execute a sync body. It executes in this thread unless it has limits or another place. A thread
         always drives it, so no driver is needed."""
-        defn, fn, _, args, kwargs = self.called
+        defn, fn, _, args, kwargs = self.parts
         outcome: Result | None = None
         self._begins(attempt)
         try:
-            if defn.timeout is None and attempt.heart is None and self._elsewhere is None:
+            if defn.timeout is None and attempt.heart is None and self.elsewhere is None:
                 outcome = execute_here(attempt, fn, args, kwargs)
             else:
                 outcome = self._body(attempt).sync()
@@ -300,9 +313,9 @@ class StepOperation(DurableOperation):
     def _body(self, attempt: Attempt) -> Effect:
         """The effect that executes the body once."""
         call, timeout = attempt.call, self.defn.timeout
-        if self._elsewhere is not None and not self.defn.transaction:
-            return self._elsewhere(call, self.called, attempt, attempt.heart)
-        _, fn, _, args, kwargs = self.called
+        if self.elsewhere is not None and not self.defn.transaction:
+            return self.elsewhere(call, self.called, attempt, attempt.heart)
+        _, fn, _, args, kwargs = self.parts
         if attempt.heart is None:
             return Body(fn, args, kwargs, attempt, timeout)
         inline = call.inline or not (call.submitted or call.queued)
@@ -311,7 +324,7 @@ class StepOperation(DurableOperation):
     def _ended(self, attempt: Attempt, outcome: Result | None) -> None:
         """The body has ended once, with *outcome*. ``None``: it was interrupted."""
         call = attempt.call
-        call.run.bodies.end(call.key, None)
+        call.run.bodies.executing.pop(call.key, None)
         if attempt.opened is not None and attempt.opened.active:
             left_behind(call.run, attempt.opened)
         attempt.ended()
@@ -370,7 +383,7 @@ class StepOperation(DurableOperation):
 
     def _heart(self, call: Call, limit: float, attempt: int) -> Heart:
         """The heartbeats of an attempt, at most *limit* seconds apart."""
-        stored = self.recorded or self._elsewhere is not None  # elsewhere they come through the storage
+        stored = self.recorded or self.elsewhere is not None  # elsewhere they come through the storage
         run = call.run
         beat = beat_of(call, attempt)
         return heart_of(run, beat, limit, run.engine.ticks, self._details, stored=stored)

@@ -33,7 +33,7 @@ def submit(frame: Frame, called: Invocation[StepDef]) -> StepFuture[Value]:
 def prepare(frame: Frame, called: Invocation[StepDef]) -> Callable[[], StepFuture[Value]]:
     """Take the identity of a call now; what is returned starts it."""
     called.defn.require_inline()
-    operation = StepOperation(called)
+    operation = StepOperation().bind(called, called.defn.mode)
     call = identify(frame, operation)
     return lambda: start(call, operation.defn.is_async, operation.defn.executor)
 

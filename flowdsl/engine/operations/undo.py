@@ -10,6 +10,7 @@ The rules
 
 import logging
 from collections.abc import Callable
+from typing import Self
 
 from flowdsl.core.facts import Facts, Retrying, Undoable, facts_of, generation_of
 from flowdsl.core.kinds import UNDO
@@ -20,7 +21,7 @@ from flowdsl.engine.body import Body
 from flowdsl.engine.call import Call, Operation
 from flowdsl.engine.definitions import Invocation, StepDef, step_definition, undo_path
 from flowdsl.engine.effects import Effect, Effects, Flow, Read, Result
-from flowdsl.engine.execution import Execution, Frame, current
+from flowdsl.engine.execution import Execution, Frame, current, frame_of
 from flowdsl.engine.perform import perform
 from flowdsl.engine.record import commit, require_python, row
 from flowdsl.engine.registry import step_called
@@ -49,7 +50,7 @@ def undo_step(run: Execution, step: Step, undo: Value) -> Flow:
         called = _called(undo, run.engine.payloads.unpack(step.payload or b"", run.id, step.key, "result"))
     scope = Scope(step.scope, run.scope, run.is_async)
     run.stop.admits(scope)
-    return perform(_UndoCall(Frame(run, scope, None, run.is_async), UndoOperation(step, called)))
+    return perform(_UndoCall().of(frame_of(run, scope, None, run.is_async), UndoOperation(step, called)))
 
 
 def _shared_no_more(run: Execution, step: Step) -> Effects[tuple[Write, ...]]:
@@ -112,7 +113,7 @@ class UndoOperation(Operation):
         made = 0 if prior is None else (yield from self._take_up(run, prior))
         while True:
             made += 1
-            attempt = _UndoAttempt(call, self, made, called.defn.is_async)
+            attempt = _UndoAttempt().of(call, self, made, called.defn.is_async)
             run.stop.admits(attempt.scope)
             failed = yield from self._attempt(attempt, called)
             if failed is None or not isinstance(failed, Exception):
@@ -231,10 +232,12 @@ class _UndoCall(Call):
 
     __slots__ = ()
 
-    def __init__(self, frame: Frame, operation: UndoOperation) -> None:
-        super().__init__(frame, operation)
+    def of(self, frame: Frame, operation: UndoOperation) -> Self:
+        """Let this new object be the call of *operation*, which no body makes. Returns itself."""
+        self.take_place(frame, operation)
         self.key = undo_key(operation.step)
         self._shown = operation.preview()
+        return self
 
 
 class _UndoAttempt(Attempt):
@@ -242,8 +245,9 @@ class _UndoAttempt(Attempt):
 
     __slots__ = ()
 
-    def __init__(self, call: Call, operation: UndoOperation, number: int, is_async: bool) -> None:
-        super().__init__(call, number, is_async)
+    def of(self, call: Call, operation: UndoOperation, number: int, is_async: bool) -> Self:
+        """Let this new object be the *number*-th attempt. It begins now. Returns itself."""
+        self.begin(call, number, is_async)
         run = call.run
         self.opened = Scope(operation.body_scope(), call.scope, is_async, of_step=True)
         self._step = StepView(
@@ -251,11 +255,12 @@ class _UndoAttempt(Attempt):
             generation=generation_of(operation.step),
             origin=run.origin,
         )
+        return self
 
 
 def _wait(run: Execution, delay: float) -> Effects[None]:
     if delay > 0:
-        token = current.set(Frame(run, run.scope, None, run.is_async))  # it is the run that waits
+        token = current.set(frame_of(run, run.scope, None, run.is_async))  # it is the run that waits
         try:
             yield Pause(run, delay)
         finally:

@@ -17,7 +17,7 @@ from flowdsl.core.status import RunStatus
 from flowdsl.engine.body import Body
 from flowdsl.engine.effects import Commit, Effects, Flow, drive
 from flowdsl.engine.engine import Engine
-from flowdsl.engine.execution import Execution, Frame
+from flowdsl.engine.execution import Execution, frame_of
 from flowdsl.engine.interruption import python_ends, refused_at_exit
 from flowdsl.engine.record import halted, require_python
 from flowdsl.engine.runs.undo import GivenUp, end_children, end_given_up, has_settled_child, quieten, undo_all
@@ -270,7 +270,7 @@ def _callback(state: Execution, fn: Function, what: str, *args: Value) -> Effect
     scope = Scope(what, None, is_async)
     state.stop.admits(scope)
     left_behind(state, scope)
-    body = Body(fn, args, {}, Frame(state, scope, None, is_async, callback=True), callback=True)
+    body = Body(fn, args, {}, frame_of(state, scope, None, is_async, callback=True), callback=True)
     error, _ = (yield body) if is_async else body.sync()
     if state.branches.added:
         yield Settle(state, failed=False)

@@ -25,7 +25,7 @@ from flowdsl.engine.body import Stoppable
 from flowdsl.engine.definitions import Invocation, WorkflowDef
 from flowdsl.engine.effects import Effects, Flow, Read, Result, run_async, run_sync
 from flowdsl.engine.engine import Engine
-from flowdsl.engine.execution import Execution, Frame, current, outside_runs
+from flowdsl.engine.execution import Execution, current, frame_of, outside_runs
 from flowdsl.engine.interruption import closed
 from flowdsl.engine.operations.continue_as_new import ContinuesAsNew
 from flowdsl.engine.operations.publish import Channels
@@ -215,7 +215,7 @@ def _generation(state: Execution, continued: bool, cleans_up: bool) -> Effects[R
             return (yield from ended(state, Stopped(stop), None))
         assert state.called is not None
         defn, fn, _, args, kwargs = state.called
-        frame = Frame(state, state.scope, None, defn.is_async)
+        frame = frame_of(state, state.scope, None, defn.is_async)
         failure, value = yield Stoppable(fn, args, kwargs, frame)
         if state.stop.halted and isinstance(state.stop.reason, ContinuesAsNew):
             try:

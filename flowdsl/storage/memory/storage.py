@@ -81,16 +81,14 @@ class MemoryStorage(Storage):
     # Writing -----------------------------------------------------------------------------------------------
 
     def commit(self, operations: Sequence[Operation], /) -> list[Outcome]:
-        require_operations(operations)
-        self._lock.acquire()  # as ``with`` does, at half of the price
-        try:
+        if len(operations) > 1:  # a single one is found unknown before anything is applied
+            require_operations(operations)
+        with self._lock:  # an interrupt that strikes between acquire() and ``try`` would leave it locked
             if self._closed:
                 self._require_open()
             outcomes = []
             for operation in operations:
                 outcomes.append(APPLY[type(operation)](self._tables, operation))
-        finally:
-            self._lock.release()
         self.announce(operations)
         return outcomes
 
