@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple
 
+from attrs import frozen
+
 from flowdsl.core.records import Run, changed
 from flowdsl.core.status import RunStatus
 from flowdsl.engine.effects import Commit, Effects, Read
@@ -57,6 +59,23 @@ _acquired: Callable[[tuple[Run, bool, bool, str]], Acquired] = partial(tuple.__n
 """Made from all its fields. Much quicker, and each run makes one."""
 
 
+@frozen(slots=True)
+class _Caller:
+    """Who wants a run that exists. The fields are the arguments of :func:`acquire`."""
+
+    engine: Engine
+    wanted: Run
+    ancestors: tuple[str, ...]
+    again: bool
+    counted: bool
+
+    def watch(self, run_id: str, seen: int, seconds: float = _LOOK) -> Effects[int]:
+        """Wait until the storage may have changed since version *seen*. Returns the version then."""
+        version: int = yield Watch(self.engine, seen, seconds, self.counted)
+        self.engine.require_open(run_id)
+        return version
+
+
 def acquire(
     engine: Engine,
     wanted: Run,
@@ -89,10 +108,11 @@ def acquire(
             raise_unstorable(outcome)
             assert isinstance(outcome, Found)
             run = outcome.runs[0]
+            caller = _Caller(engine, wanted, ancestors, again, counted)
             if wanted.number is None:
-                acquired = yield from _by_id(engine, wanted, run, ancestors, again, counted)
+                acquired = yield from _by_id(caller, run)
             else:
-                acquired = yield from _by_key(engine, wanted, run, skip, counted)
+                acquired = yield from _by_key(caller, run, skip)
             if acquired is not None:
                 return acquired
     except GeneratorExit:
@@ -125,17 +145,16 @@ def open_now(
     return None
 
 
-def _by_key(
-    engine: Engine, wanted: Run, run: Run, skip: list[str], counted: bool
-) -> Effects[Acquired | None]:
+def _by_key(caller: _Caller, run: Run, skip: list[str]) -> Effects[Acquired | None]:
     """Continue *run*, the oldest of its key. ``None``: open once more, because somebody else was quicker, or
     executes it and stands in *skip* now."""
+    engine = caller.engine
     if run.owner is None or run.status is _FAILED:
-        claimed = yield from take(engine, run, limit=_limit(wanted))
+        claimed = yield from take(engine, run, limit=_limit(caller.wanted))
     else:
         alive = liveness(run.owner, run.id)
         if alive is Liveness.UNKNOWN:
-            alive = yield from _wait_out(engine, run, counted)
+            alive = yield from _wait_out(caller, run)
         if alive is Liveness.ALIVE and run.lease_until > engine.storage.now():
             skip.append(run.owner)
             return None
@@ -143,16 +162,16 @@ def _by_key(
     return None if claimed is None else Acquired(claimed, True, True)
 
 
-def _wait_out(engine: Engine, run: Run, counted: bool) -> Effects[Liveness]:
+def _wait_out(caller: _Caller, run: Run) -> Effects[Liveness]:
     """Watch an owner of whom nothing is known. It renews its lease (alive), lets go, or the lease expires
     (unknown: claim)."""
+    engine = caller.engine
     seen = 0
     while True:
         left = run.lease_until - engine.storage.now()
         if left <= 0:
             return Liveness.UNKNOWN
-        seen = yield Watch(engine, seen, min(left, _LOOK), counted)
-        engine.require_open(run.id)
+        seen = yield from caller.watch(run.id, seen, min(left, _LOOK))
         now = yield _read(engine, run.id)
         if now is None or now.epoch != run.epoch or now.status is not run.status or now.owner is None:
             return Liveness.UNKNOWN
@@ -164,23 +183,22 @@ def _read(engine: Engine, run_id: str) -> Read:
     return Read(engine.storage, lambda: engine.storage.get_run(run_id))
 
 
-def _by_id(
-    engine: Engine, wanted: Run, found: Run, ancestors: tuple[str, ...], again: bool, counted: bool
-) -> Effects[Acquired | None]:
+def _by_id(caller: _Caller, found: Run) -> Effects[Acquired | None]:
     """Continue the run *found*, or wait for its outcome. ``None``: it was deleted meanwhile, so open once
     more."""
+    engine, wanted = caller.engine, caller.wanted
     run: Run | None = found
     joined = False
     seen = 0
     while run is not None:
         _same(run, wanted)
-        by_itself = not again and _failed_by_itself(run, wanted)
+        by_itself = not caller.again and _failed_by_itself(run, wanted)
         # if it was taken back, it executes again with its parent: somebody asked for that explicitly
         settled = not (run.retryable or _is_child_of(run, wanted))
         known = joined or settled or by_itself
         if run.status in _ENDED or (run.status is _FAILED and known):
             return Acquired(run, False)
-        if run.id in ancestors:
+        if run.id in caller.ancestors:
             raise RunConflict(
                 f"run {run.id!r} was called from inside itself and would wait for itself for ever; give "
                 "the inner call another id",
@@ -195,8 +213,7 @@ def _by_id(
                 claimed = yield from take(engine, run, force=dead)
             else:
                 joined = True
-                seen = yield Watch(engine, seen, _LOOK, counted)
-                engine.require_open(run.id)
+                seen = yield from caller.watch(run.id, seen)
         if claimed is not None:
             return Acquired(claimed, True, True)
         run = yield _read(engine, wanted.id)
