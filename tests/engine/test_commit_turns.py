@@ -133,9 +133,12 @@ def test_a_blocking_write_after_a_body_waits_for_the_end_of_its_transaction(tmp_
         ending = asyncio.create_task(block.__aexit__(None, None, None))
         await asyncio.sleep(0)
         threading.Thread(target=lambda: (waiting(committer, 1), goes_on.set()), daemon=True).start()
-        (outcome,) = committer.commit([OpenRun(Run("r", "w", "k"), 0.0)])
+        try:
+            (outcome,) = committer.commit([OpenRun(Run("r", "w", "k"), 0.0)])
+        finally:
+            goes_on.set()
+            await ending
         assert isinstance(outcome, Opened)
-        await ending
 
     with SQLiteStorage(tmp_path / "flow.db") as storage:
         committer = Committer(storage)

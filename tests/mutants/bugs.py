@@ -948,3 +948,18 @@ bug(
     ('return {**(old if isinstance(old, Mapping) else dict.fromkeys(old, "")), **new}', "return dict(new)"),
     tests="tests/storage/test_contract.py::TestMemory::test_tags_are_added",
 )
+bug(
+    "transaction-needs-its-loop-too-long",
+    "a blocking write is refused while a transaction ends whose body is over",
+    (
+        "finally: # from here on its thread ends it self._needed.discard(loop)",
+        "finally:\n                pass",
+    ),
+    tests="tests/engine/test_commit_turns.py::test_a_blocking_write_after_a_body_waits_for_the_end_of_its_transaction",
+)
+bug(
+    "run-holds-itself",
+    "a run that has ended is held by itself, with its functions, until garbage is collected",
+    ("partial(_unreplayed, journal, self.lock)", "lambda: _unreplayed(self.journal, self.lock)"),
+    tests="tests/engine/test_definitions.py::test_a_run_that_has_ended_holds_no_function",
+)
