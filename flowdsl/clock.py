@@ -83,8 +83,9 @@ class SystemClock:
     """The machine's clock. It waits by the monotonic clock, so nothing fires early or twice when somebody
     sets the time."""
 
-    now = staticmethod(time.time)
-    """Seconds since the Unix epoch, UTC."""
+    def now(self) -> float:
+        """Seconds since the Unix epoch, UTC."""
+        return time.time()
 
     def monotonic(self) -> float:
         """Seconds since some moment in this process. Setting the machine's time does not change them."""
