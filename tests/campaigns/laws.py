@@ -5,8 +5,12 @@ takes a PostgreSQL server as well; with ``--kind`` all programs are on ``memory`
 ``--seed`` and ``--only`` repeat one program: a failure names its number as *trial*, and the storage.
 """
 
+import itertools
+import os
 import random
+import shutil
 import tempfile
+from collections import deque
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +21,7 @@ from verb_laws import Case
 
 from flowdsl.testing import EffectLog
 
-from .lives import Ended, Life
+from .lives import Ended, Life, end_all
 from .plants import PLANTS
 from .report import Report
 
@@ -25,6 +29,8 @@ __all__ = ["laws"]
 
 FULL = 10_000
 """From so many executions on, a server takes part."""
+
+_AT_A_TIME = (os.cpu_count() or 1) + 1
 
 _MOST = 100
 """So many failures say enough."""
@@ -73,33 +79,49 @@ def _kind(index: int, given: Any) -> str:
     return random.Random(f"{given.seed}/{index}/kind").choice(kinds)
 
 
+class _Trial:
+    """The program *index*, all of whose executions are in a process of their own."""
+
+    def __init__(self, index: int, given: Any, directory: str) -> None:
+        self.index = index
+        self._folder = Path(directory) / str(index)
+        self._folder.mkdir()
+        self._log = EffectLog(self._folder / "log")
+        self._life = Life(partial(_check, index, given, self._log, self._folder), limit=1800)
+
+    def tell(self, report: Report) -> None:
+        """Wait for its end, and report what was found."""
+        ended = self._life.wait()
+        report.counts["programs"] += 1
+        for what, *rest in self._log.read():
+            if what == "wrong":
+                report.fail(self.index, *rest)
+                continue
+            kind, ending, deaths = rest
+            report.counts["executions"] += 1
+            report.counts["kills"] += deaths
+            report.counts[f"on {kind}"] += 1
+            report.counts[f"that end with a {ending}"] += 1
+        if ended != Ended():
+            report.fail(self.index, f"the process ended with {ended}")
+        shutil.rmtree(self._folder)
+
+
 def laws(report: Report, given: Any) -> None:
-    """``count`` executions that are killed, of as many programs as it takes, or of the program *only*."""
-    index = given.only or 0
+    """``count`` executions that are killed, of as many programs as it takes, or of the program *only*. A few
+    programs execute at the same time, and are reported in the order of their numbers."""
+    numbers = itertools.count() if given.only is None else iter([given.only])
+    most = 1 if given.plant else _MOST
     if given.directory:
         tempfile.tempdir = str(given.directory)  # the server's files are there as well
     if given.kind == "postgres" or given.count >= FULL:
         postgres_url()  # starts the server, for all processes to come
     with tempfile.TemporaryDirectory(prefix="flowdsl-laws-", dir=given.directory) as directory:
-        while report.counts["executions"] < given.count and len(report.failures) < (
-            1 if given.plant else _MOST
-        ):
-            with tempfile.TemporaryDirectory(dir=directory) as folder:
-                log = EffectLog(Path(folder) / "log")
-                ended = Life(partial(_check, index, given, log, Path(folder)), limit=600).wait()
-                lines = log.read()
-            report.counts["programs"] += 1
-            for what, *rest in lines:
-                if what == "wrong":
-                    report.fail(index, *rest)
-                    continue
-                kind, ending, deaths = rest
-                report.counts["executions"] += 1
-                report.counts["kills"] += deaths
-                report.counts[f"on {kind}"] += 1
-                report.counts[f"that end with a {ending}"] += 1
-            if ended != Ended():
-                report.fail(index, f"the process ended with {ended}")
-            if given.only is not None:
+        under_way: deque[_Trial] = deque()
+        while report.counts["executions"] < given.count and len(report.failures) < most:
+            for index in itertools.islice(numbers, _AT_A_TIME - len(under_way)):
+                under_way.append(_Trial(index, given, directory))
+            if not under_way:
                 return
-            index += 1
+            under_way.popleft().tell(report)
+        end_all()

@@ -18,10 +18,12 @@ _living: set[int] = set()
 
 
 def end_all() -> None:
-    """Kill whoever still lives."""
+    """Kill whoever still lives, and wait for them: their files can be removed then."""
     while _living:
-        with contextlib.suppress(ProcessLookupError):  # it was just waited for
-            os.kill(_living.pop(), signal.SIGKILL)
+        pid = _living.pop()
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):  # it was just waited for
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
 
 
 @frozen
