@@ -12,12 +12,12 @@ an error only the type is shown. Code that writes a value into a log line uses t
 import linecache
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from traceback import format_exception
 from types import TracebackType
 from typing import Protocol
 
-from attrs import frozen
+from attrs import field, frozen
 
 from flowdsl.codecs.exceptions.handling import dict_of, text_of
 from flowdsl.codecs.exceptions.rebuild import TRACE, original_type
@@ -55,10 +55,12 @@ class Previews:
     """
 
     shown: bool = True
+    value: Callable[..., str] = field(init=False, repr=False, eq=False)
+    """Return one line for a value, of at most *limit* (200) characters."""
 
-    def value(self, value: object, limit: int = 200) -> str:
-        """Return one line for *value*, of at most *limit* characters."""
-        return preview(value, limit) if self.shown else ""
+    def __attrs_post_init__(self) -> None:
+        # Each step shows a value. So the choice is made once.
+        object.__setattr__(self, "value", preview if self.shown else _nothing)
 
     def call(self, bound: _Bound, limit: int = 200) -> str:
         """Return one line for the arguments of a call."""
@@ -94,6 +96,10 @@ class Previews:
         """Return type and text of *error*, on one line."""
         name = original_type(error).__name__
         return f"{name}: {one_line(text_of(error), _TEXT)}" if self.shown else name
+
+
+def _nothing(*_: object) -> str:
+    return ""
 
 
 def _where(error: BaseException) -> str:

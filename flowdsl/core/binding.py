@@ -140,26 +140,36 @@ class Binder:
 
     # ---------------------------------------------------------------------------------------------- a call
 
-    def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], receiver: Any = NO_RECEIVER) -> Bound:
+    def bind(
+        self,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        receiver: Any = NO_RECEIVER,
+        into: Bound | None = None,
+    ) -> Bound:
         """Bind the arguments of one call, and encode those that count.
 
         Parameters: *args* and *kwargs* without the receiver; *receiver*, the ``self`` or ``cls`` if there is
-        one. Returns a :class:`Bound`. Raises ``TypeError`` like Python's own for arguments that do not fit.
-        Raises :class:`~flowdsl.errors.UnkeyableArgument` for one that has no canonical encoding.
+        one; *into*, a new :class:`Bound` to fill. Returns a :class:`Bound`. Raises ``TypeError`` as Python
+        does for arguments that do not fit. Raises :class:`~flowdsl.errors.UnkeyableArgument` for one that has
+        no canonical encoding.
         """
         if self._quick is not None:
             try:
-                values, canonical, left_out = self._quick(*args, **kwargs)
+                values, canonical, left_out = self._quick(*args, **kwargs) if kwargs else self._quick(*args)
             except (TypeError, RecursionError):  # does not fit, or has no encoding: said below
                 pass
             else:
                 if receiver is not NO_RECEIVER:
                     canonical = self._receiver_code(receiver) + canonical
                 defaults = self._defaults_of(left_out) if left_out else self._source
-                return Bound(self.shape, values, canonical, defaults, left_out, receiver, None)
-        return self._bind_stepwise(args, kwargs, receiver)
+                bound = Bound() if into is None else into
+                return bound.fill(self.shape, values, canonical, defaults, left_out, receiver)
+        return self._bind_stepwise(args, kwargs, receiver, Bound() if into is None else into)
 
-    def _bind_stepwise(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], receiver: Any) -> Bound:
+    def _bind_stepwise(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], receiver: Any, into: Bound
+    ) -> Bound:
         """Bind any call. If it cannot be bound, say what is wrong with it."""
         if kwargs:
             values = self._bind_names(args, kwargs)
@@ -167,7 +177,7 @@ class Binder:
             tail = self._tails.get(len(args))
             values = args + tail if tail is not None else self._bind_slowly(args, kwargs)
         if self.key is not None:
-            return self._bind_key(self.key, values, args, kwargs, receiver)
+            return self._bind_key(self.key, values, args, kwargs, receiver, into)
         codes = [b"A"] if receiver is NO_RECEIVER else [self._receiver_code(receiver), b"A"]
         left_out = place = 0
         try:
@@ -186,7 +196,7 @@ class Binder:
         except RecursionError:
             raise self._unkeyable(Unkeyable.no_stack(values[place]), self._name_at(place)) from None
         defaults = self._defaults_of(left_out) if left_out else self._source
-        return Bound(self.shape, values, b"".join(codes), defaults, left_out, receiver, None)
+        return into.fill(self.shape, values, b"".join(codes), defaults, left_out, receiver)
 
     def _bind_names(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
         """Bind a call whose keywords all name parameters. Any other call goes the slow way."""
@@ -238,6 +248,7 @@ class Binder:
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
         receiver: Any,
+        into: Bound,
     ) -> Bound:
         first = (receiver,) if self._key_takes_receiver and receiver is not NO_RECEIVER else ()
         value = key(*first, *args, **kwargs)
@@ -246,7 +257,7 @@ class Binder:
         except Unkeyable as error:
             raise self._unkeyable(error, "key()") from None
         head = b"" if receiver is NO_RECEIVER else self._receiver_code(receiver)
-        return Bound(self.shape, values, head + b"K" + code, self._source, 0, receiver, value)
+        return into.fill(self.shape, values, head + b"K" + code, self._source, 0, receiver, value)
 
     # -------------------------------------------------------------------------------- receivers, defaults
 

@@ -1,7 +1,7 @@
 """One bound call: what counts of it, what is stored of it, and what people can be told about it."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from flowdsl.core.keys import content_digest, explain, step_key
 from flowdsl.core.preview import preview, preview_call
@@ -86,7 +86,10 @@ class Bound:
 
     __slots__ = ("_key_value", "_left_out", "_receiver", "_shape", "_values", "canonical", "defaults")
 
-    def __init__(
+    canonical: bytes
+    defaults: str
+
+    def fill(
         self,
         shape: Shape,
         values: tuple[Any, ...],
@@ -94,8 +97,9 @@ class Bound:
         defaults: str,
         left_out: int,
         receiver: Any,
-        key_value: Any,
-    ) -> None:
+        key_value: Any = None,
+    ) -> Self:
+        """Let this new object be that call. Returns itself. (A subclass of it may be made by its user.)"""
         self._shape = shape
         self._values = values
         self.canonical = canonical
@@ -103,6 +107,7 @@ class Bound:
         self._left_out = left_out
         self._receiver = receiver
         self._key_value = key_value
+        return self
 
     @property
     def arguments(self) -> dict[str, Any]:

@@ -81,12 +81,13 @@ class Journal:
     interpreter. Whoever reads it and then changes it holds the lock of the run.
     """
 
-    __slots__ = ("_floor", "_open", "_positions", "_steps", "_used", "get", "quiet")
+    __slots__ = ("_floor", "_open", "_positions", "_steps", "_used", "get", "quiet", "use")
 
     def __init__(self, steps: Iterable[Step] = (), open_failures: Iterable[str] = (), floor: int = 0) -> None:
         self._steps = {step.key: step for step in steps} if steps else {}
         self.get = self._steps.get  # key → its record, whatever the status, or None
         self._used: set[str] = set()
+        self.use = self._used.add  # key: its record counts as used, although its call may not ask for it
         # A failure that was executed again is no longer open. The process may have died before the run ended.
         self._open: set[str] = set()
         for key in open_failures:
@@ -181,10 +182,6 @@ class Journal:
         """Whether a call of *key* is answered by its record."""
         record = self._steps.get(key)
         return record is not None and record.status in (_COMPLETED, _FAILED) and key not in self._open
-
-    def use(self, key: str) -> None:
-        """Count the record of *key* as used, although another call took it (``on_divergence="reuse"``)."""
-        self._used.add(key)
 
     def add(self, step: Step) -> None:
         """Take a record that was just stored."""

@@ -64,8 +64,13 @@ class Attempt(Frame):
             return self.opened
 
     def entered(self) -> None:
-        """The calling flow of control executes the body."""
-        self._home = control(True) if self.is_async else get_ident()
+        """The calling flow of control executes the body. A task that awaits its own call is known from the
+        call."""
+        if not self.is_async:
+            self._home = get_ident()
+        else:
+            flow = self.call.flow
+            self._home = control(True) if flow is self.call else flow
         if self.opened is not None:
             self.opened.entered()
 

@@ -172,7 +172,8 @@ class Body(Effect):
     def _awaited(self) -> Awaitable[Value]:
         around = self.frame.run.engine.hooks.around_async
         if around is None:
-            coroutine: Awaitable[Value] = self.fn(*self.args, **self.kwargs)
+            named = self.kwargs
+            coroutine: Awaitable[Value] = self.fn(*self.args, **named) if named else self.fn(*self.args)
             return coroutine
         seen = _view_of(self.frame, self.fn, self.args, self.kwargs, self.callback)
         return around(seen, lambda: self.fn(*self.args, **self.kwargs))

@@ -86,7 +86,6 @@ class Call(UnderWay):
     """
 
     __slots__ = (
-        "_shown",
         "began",
         "cleans_up",
         "frame",
@@ -98,6 +97,7 @@ class Call(UnderWay):
         "queued",
         "run",
         "scope",
+        "text",
     )
 
     frame: Frame
@@ -111,7 +111,7 @@ class Call(UnderWay):
     generation: int
     occurrence: int
     ordinal: int
-    _shown: str | None
+    text: str | None
 
     def take_place(self, frame: Frame, operation: Operation) -> Self:
         """Let this new object be the call of *operation* in *frame*. It gets its numbers and its key. Returns
@@ -124,25 +124,27 @@ class Call(UnderWay):
         self.submitted = self.queued = self.inline = self.counts = False
         self.generation = 0
         self.cleans_up = run.stop.halted and run.stop.cleaning()
-        self.began = self.flow = self._shown = None
+        self.began = self.flow = self.text = None
         path = operation.path
         content = content_digest(scope.id, path, operation.version, operation.canonical)
-        self.occurrence = occurrence = scope.occurrence(content)
-        self.ordinal = scope.ordinal(path)
+        # The first of equal calls finds its own bytes.
+        first = scope.contents.setdefault(content, content) is content
+        self.occurrence = occurrence = 0 if first else scope.repeat(content)
+        self.ordinal = next(scope.ordinals.get(path) or scope.counter(path))
         self.key = key = step_key(content, occurrence) if occurrence else content.hex()
         known = run.journal.get(key)
         if known is not None:
             run.journal.use(key)  # it is asked for even if nobody awaits it, such as one that lost a race
         if known is None or known.status is not _COMPLETED:  # an answered call needs no preview
-            self._shown = operation.preview() if run.engine.payloads.previews.shown else ""
+            self.text = operation.preview() if run.engine.payloads.previews.shown else ""
         return self
 
     @property
     def shown(self) -> str:
         """The arguments, readable. They are shown before a body can change them."""
-        if self._shown is None:
-            self._shown = self.run.engine.payloads.previews.call(self.operation)
-        return self._shown
+        if self.text is None:
+            self.text = self.run.engine.payloads.previews.call(self.operation)
+        return self.text
 
     def executes(self, prior: Step | None) -> None:
         """No record answers the call, so it executes. Remember whether a record did before it was undone or

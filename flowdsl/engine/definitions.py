@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 
 from attrs import Factory, define, evolve, field, fields
 
-from flowdsl.core.binding import Binder, Bound, first_name
+from flowdsl.core.binding import NO_RECEIVER, Binder, Bound, first_name
 from flowdsl.core.keys import object_path
 from flowdsl.core.preview import preview
 from flowdsl.core.records import Tags
@@ -200,12 +200,13 @@ class Definition:
                 f"calls {name}(), or decorate the bound method: {self.kind}(obj.{name}, name=…)"
             )
 
-    def bind(self, receiver: Value, args: Args, kwargs: Named) -> Bound:
-        """The arguments of one call, bound and encoded. *receiver* is ``self``, ``cls`` or ``None``."""
+    def bind(self, receiver: Value, args: Args, kwargs: Named, into: Bound | None = None) -> Bound:
+        """The arguments of one call, bound and encoded. *receiver* is ``self``, ``cls`` or ``None``; *into*
+        is a new object to fill."""
         if self._twins is not None:
             self._twins.require_one(self)
         binder = self._binders.get(receiver is not None) or self.binder(receiver is not None)
-        return binder.bind(args, kwargs) if receiver is None else binder.bind(args, kwargs, receiver)
+        return binder.bind(args, kwargs, NO_RECEIVER if receiver is None else receiver, into)
 
 
 @define(slots=True, eq=False)

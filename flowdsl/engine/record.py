@@ -83,7 +83,7 @@ def row(
         call.ordinal,
         status,
         attempts,
-        call.shown,
+        call.shown if call.text is None else call.text,
         operation.defaults,
         payload,
         text,

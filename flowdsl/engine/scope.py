@@ -41,7 +41,7 @@ class Scope:
 
     ``home`` is the flow of control that executes the scope. ``active`` are the calls under way in it, and
     ``alone`` is the last of them that ``home`` has made: no other can be without overlap. ``contents`` holds
-    the content of each call once, and ``ordinals`` a counter for each path.
+    the content of each call once, ``repeats`` numbers equal calls, and ``ordinals`` those of one path.
 
     Threads share a scope without a lock: ``setdefault`` is one step of the interpreter, and so are taking the
     ``next`` number and adding to ``active``. A ``defaultdict`` would not do. To make a counter may collect
@@ -115,16 +115,13 @@ class Scope:
         if self.alone is call:
             self.alone = None
 
-    def occurrence(self, content: bytes) -> int:
-        """Number a call among the equal ones of the scope. *content* is an object of this call alone: the
-        first one is the one that is found again."""
-        if self.contents.setdefault(content, content) is content:
-            return 0
+    def repeat(self, content: bytes) -> int:
+        """Number a call that is not the first with this *content*."""
         return next(self.repeats.setdefault(content, count(1)))
 
-    def ordinal(self, path: str) -> int:
-        """Number a call among those of its path."""
-        return next(self.ordinals.get(path) or self.ordinals.setdefault(path, count()))
+    def counter(self, path: str) -> "count[int]":
+        """What numbers the calls of *path*."""
+        return self.ordinals.setdefault(path, count())
 
     def draw(self) -> int:
         """The number of this random draw. The caller holds the run's lock."""

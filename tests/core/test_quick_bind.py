@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowdsl.core.binding import NO_RECEIVER, Binder
+from flowdsl.core.binding import NO_RECEIVER, Binder, Bound
 from flowdsl.errors import UnkeyableArgument
 
 KINDS = [
@@ -62,7 +62,7 @@ def test_a_generated_binder_is_the_stepwise_one(
 ) -> None:
     """A generated binder gives the same values, encoding, defaults and refusals as binding step by step."""
     assert outcome(lambda: binder.bind(args, kwargs)) == outcome(
-        lambda: binder._bind_stepwise(args, kwargs, NO_RECEIVER)
+        lambda: binder._bind_stepwise(args, kwargs, NO_RECEIVER, Bound())
     )
 
 

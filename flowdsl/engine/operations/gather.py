@@ -68,7 +68,7 @@ async def gather_async(frame: Frame | None, items: Args, return_exceptions: bool
     tasks = []
     ordinal, cleans_up = 0, frame is not None and frame.run.stop.cleaning()
     if frame is not None:
-        ordinal = frame.scope.ordinal("flowdsl.gather")
+        ordinal = next(frame.scope.counter("flowdsl.gather"))
     branches: list[asyncio.Task[Value]] = []
     others: list[asyncio.Task[Value]] = []
     for index, item in enumerate(items):

@@ -69,14 +69,11 @@ class Undos(dict[tuple[str, str], Value]):
         return run.part(cls)
 
 
-class StepOperation(DurableOperation):
-    """The call of a step in one of the modes: its definition, the function and its arguments."""
+class StepOperation(Bound, DurableOperation):
+    """The bound call of a step in one of the modes: its definition, the function and its arguments."""
 
     __slots__ = (
         "_details",
-        "bound",
-        "canonical",
-        "defaults",
         "defn",
         "durable",
         "elsewhere",
@@ -91,7 +88,6 @@ class StepOperation(DurableOperation):
     kind = STEP
     parts: Parts[StepDef]
     defn: StepDef
-    bound: Bound
     elsewhere: Elsewhere | None
     _details: Value
 
@@ -100,9 +96,7 @@ class StepOperation(DurableOperation):
         Returns itself. (An ``__init__`` would take longer.)"""
         defn, _, receiver, args, kwargs = self.parts = called
         self.defn = defn
-        bound = self.bound = defn.bind(receiver, args, kwargs)
-        self.canonical = bound.canonical
-        self.defaults = bound.defaults
+        defn.bind(receiver, args, kwargs, self)
         self.path = defn.path
         self.version = defn.version
         self.mode = mode
@@ -110,9 +104,6 @@ class StepOperation(DurableOperation):
         self.on_divergence = defn.on_divergence
         self.elsewhere = self._details = None
         return self
-
-    def preview(self, limit: int = 200) -> str:
-        return self.bound.preview(limit)
 
     @property
     def called(self) -> Invocation[StepDef]:
@@ -180,7 +171,7 @@ class StepOperation(DurableOperation):
         """Answer from what all runs share, or go on after an unfinished execution of an earlier process."""
         key = ""
         if self.defn.memo:
-            key, memo = yield from find_memo(call.run, self.defn, self.parts[2], self.bound)
+            key, memo = yield from find_memo(call.run, self.defn, self.parts[2], self)
             if memo is not None:
                 return (yield from answer_with(call, memo))
         attempt = 0 if prior is None else (yield from go_on(call, prior, in_doubt=self.defn.in_doubt))

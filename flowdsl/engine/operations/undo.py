@@ -236,7 +236,7 @@ class _UndoCall(Call):
         """Let this new object be the call of *operation*, which no body makes. Returns itself."""
         self.take_place(frame, operation)
         self.key = undo_key(operation.step)
-        self._shown = operation.preview()
+        self.text = operation.preview()
         return self
 
 
