@@ -14,12 +14,12 @@ import types
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
+from attrs import frozen
 from grammar import Program, Slot
 
 import flowdsl.aio
-from flowdsl import step, workflow
 
-__all__ = ["Bodies", "Body", "Threads", "to_its_end"]
+__all__ = ["Bodies", "Body", "Threads", "step", "to_its_end", "workflow"]
 
 Body = Generator[Any, Any, Any]
 
@@ -31,33 +31,38 @@ class Bodies:
         self.name = f"{name}.{'async' if is_async else 'sync'}"
         self.is_async = is_async
         self.verbs: Any = flowdsl.aio if is_async else flowdsl
+        for method, value in inspect.getmembers_static(type(self)):
+            if isinstance(value, _Durable):
+                setattr(self, method, value.of(self))
+        self.branch = self.made(self.play)
 
     def made(self, body: Callable[..., Any]) -> Callable[..., Any]:
         """A function or a coroutine function whose body is this: a generator, or a function that waits for nothing."""
-        if not inspect.isgeneratorfunction(body):
-            return _coroutine(body) if self.is_async else body
 
         @functools.wraps(body)
         def now(*args: Any, **kwargs: Any) -> Any:
+            value = body(*args, **kwargs)
+            if not isinstance(value, types.GeneratorType):
+                return value
             try:
-                next(body(*args, **kwargs))
+                next(value)
             except StopIteration as end:
                 return end.value
             raise AssertionError("a sync body waits for nothing")
 
         @functools.wraps(body)
         async def awaited(*args: Any, **kwargs: Any) -> Any:
-            return await types.coroutine(body)(*args, **kwargs)
+            value = body(*args, **kwargs)
+            return await _Awaited(value) if isinstance(value, types.GeneratorType) else value
 
-        return awaited if self.is_async else now
+        made: Any = awaited if self.is_async else now
+        made.__signature__ = inspect.signature(body)
+        del made.__wrapped__  # a method's object would be an argument, and recorded
+        return made
 
     def step(self, name: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
-        """``@step``."""
-        return lambda body: step(name=f"{self.name}.{name}", **options)(self.made(body))
-
-    def workflow(self, name: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
-        """``@workflow``."""
-        return lambda body: workflow(name=f"{self.name}.{name}", **options)(self.made(body))
+        """``@step``, for an undo that is made when these are."""
+        return lambda body: flowdsl.step(name=f"{self.name}.{name}", **options)(self.made(body))
 
     def wait(self, call: Any) -> Body:
         """What *call* gives; in async bodies it is awaited."""
@@ -94,12 +99,35 @@ async def _in_tasks(branches: Sequence[Callable[[], Any]], first: Callable[[], A
         raise
 
 
-def _coroutine(body: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(body)
-    async def awaited(*args: Any, **kwargs: Any) -> Any:
-        return body(*args, **kwargs)
+@frozen
+class _Awaited:
+    body: Body
 
-    return awaited
+    def __await__(self) -> Body:
+        return self.body
+
+
+@frozen
+class _Durable:
+    """A method that is a step or a workflow of each object."""
+
+    define: Callable[..., Any]
+    body: Callable[..., Any]
+    options: dict[str, Any]
+
+    def of(self, bodies: Bodies) -> Any:
+        made = bodies.made(types.MethodType(self.body, bodies))
+        return self.define(name=f"{bodies.name}.{self.body.__name__}", **self.options)(made)
+
+
+def step(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """``@step``, for a method of :class:`Bodies`."""
+    return lambda body: _Durable(flowdsl.step, body, options)
+
+
+def workflow(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """``@workflow``, for a method of :class:`Bodies`."""
+    return lambda body: _Durable(flowdsl.workflow, body, options)
 
 
 def to_its_end(call: Callable[..., Any], is_async: bool) -> Any:

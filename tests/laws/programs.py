@@ -19,7 +19,7 @@ from typing import Any
 
 import worlds
 from attrs import define, field
-from bodies import Bodies, Body, to_its_end
+from bodies import Bodies, Body, step, to_its_end, workflow
 from grammar import Fault, Program, Slot
 from processes import Process, threads_die
 from worlds import meet, world
@@ -90,10 +90,6 @@ class Player(Bodies):
             kind: self.step(kind, retry=_QUICK[attempts])(partial(self._step, kind))
             for kind, attempts in {"plain": 1, "roll": 1, "failing": 5, "boom": 2}.items()
         }
-        self.nested = self.step("nested", retry=_QUICK[5])(self._nested)
-        self.child = self.workflow("child")(self._child)
-        self.whole = self.workflow("whole")(self._whole)
-        self.branch = self.made(self.play)
 
     def _step(self, kind: str, number: int = 0) -> Body:
         slot = _slot(number)
@@ -112,7 +108,8 @@ class Player(Bodies):
             for _ in range(world().delay(slot)):
                 yield from self.wait(asyncio.sleep(0))
 
-    def _nested(self, number: int) -> Body:
+    @step(retry=_QUICK[5])
+    def nested(self, number: int) -> Body:
         slot, program, fails = _here.get()
         execution = world().begin(slot)
         found = yield from self.play(slot, program)
@@ -120,11 +117,13 @@ class Player(Bodies):
             raise OSError("nested")
         return ["nested", number, found, execution]
 
-    def _child(self, number: int) -> Body:
+    @workflow()
+    def child(self, number: int) -> Body:
         slot, program = _here.get()
         return (yield from self.play(slot, program))
 
-    def _whole(self, program: Program = ()) -> Body:
+    @workflow()
+    def whole(self, program: Program = ()) -> Body:
         """The program of this world, or *program* in a process whose world is empty."""
         return (yield from self.play((), world().program or program))
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import worlds
 from attrs import define, field
-from bodies import Bodies, Body, Threads
+from bodies import Bodies, Body, Threads, step, workflow
 from grammar import Program, Slot
 from worlds import world
 
@@ -77,12 +77,8 @@ class Player(Bodies):
             "calls": self.made(self._take_back_calling),
         }
         self.kept = self.step("kept", undo=take_back)(self._kept)
-        self.more = self.step("take_back_more", retry=_QUICK)(self._take_back_more)
         self.act = self.step("act", undo=take_back, retry=_QUICK)(self._act)
-        self.fail = self.step("fail", retry=Retry(attempts=1))(self._fail)
         self.nested = self.step("nested", undo=take_back, retry=_QUICK)(self._nested)
-        self.child = self.workflow("child")(self._child)
-        self.branch = self.made(self._child)
 
     # Steps and workflows
 
@@ -96,7 +92,8 @@ class Player(Bodies):
         """What an undo does stays."""
         return world().did_it(kept=True)
 
-    def _take_back_more(self, how: str, token: Any) -> Body:
+    @step(retry=_QUICK)
+    def take_back_more(self, how: str, token: Any) -> Body:
         """An undo that fails at first, or calls others."""
         if how == "flaky" and world().fails(("undo", token), 1):
             raise Failed
@@ -105,10 +102,10 @@ class Player(Bodies):
         yield from self._take_back(token)
 
     def _take_back_flaky(self, token: Any) -> Body:
-        yield from self.wait(self.more("flaky", token))
+        yield from self.wait(self.take_back_more("flaky", token))
 
     def _take_back_calling(self, token: Any) -> Body:
-        yield from self.wait(self.more("calls", token))
+        yield from self.wait(self.take_back_more("calls", token))
 
     def _act(self, slot: Slot, turns: int, fails: int = 0, kept: bool = False) -> Body:
         """Do something that can be undone."""
@@ -119,7 +116,8 @@ class Player(Bodies):
             raise Failed
         return world().did_it(kept)
 
-    def _fail(self, slot: Slot) -> None:
+    @step(retry=Retry(attempts=1))
+    def fail(self, slot: Slot) -> None:
         raise Failed(slot)
 
     def _nested(self, slot: Slot, program: Program) -> Body:
@@ -127,7 +125,8 @@ class Player(Bodies):
         yield from self.play(slot, program)
         return world().did_it()
 
-    def _child(self, slot: Slot, program: Program) -> Body:
+    @workflow()
+    def child(self, slot: Slot, program: Program) -> Body:
         yield from self.play(slot, program)
 
     # Nodes

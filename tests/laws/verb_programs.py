@@ -8,6 +8,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
+from bodies import step, workflow
 from grammar import Program, Slot
 from verb_talks import Talks, attempt
 from verb_world import Failed, Refused
@@ -19,6 +20,8 @@ from flowdsl import Retry
 from flowdsl.errors import FlowError, WaitTimeout
 
 __all__ = ["PLAYERS", "Player"]
+
+_QUICK = Retry(attempts=4, initial=1, jitter=0)
 
 
 @flowdsl.on("laws.event")
@@ -32,165 +35,148 @@ class Player(Talks):
 
     def __init__(self, is_async: bool) -> None:
         super().__init__("laws", is_async)
-        self._steps()
-        self._undoing_steps()
-        self._workflows()
-        self.talks()
+        undos = {
+            "undoable": self.take_back,
+            "plainly_undoable": self.made(_take_back),
+            "stubborn": self.cannot_take_back,
+        }
+        for name, undo in undos.items():
+            setattr(self, name, self.step(name, undo=undo)(self._undoable))
 
-    def _steps(self) -> None:
-        quick = Retry(attempts=4, initial=1, jitter=0)
+    def _undoable(self, slot: Slot) -> Any:
+        yield from self.wait(self.verbs.store.push("undoables", slot))
+        world().did(slot)
+        return slot
 
-        @self.step("work")
-        def work(slot: Slot) -> Any:
-            world().did(slot)
-            return slot
+    @step()
+    def work(self, slot: Slot) -> Any:
+        world().did(slot)
+        return slot
 
-        @self.step("timed")
-        def timed(slot: Slot) -> Any:
-            world().woke(slot, world().dues.get(slot))
-            world().did(slot)
-            return slot
+    @step()
+    def timed(self, slot: Slot) -> Any:
+        world().woke(slot, world().dues.get(slot))
+        world().did(slot)
+        return slot
 
-        @self.step("flaky", retry=quick)
-        def flaky(slot: Slot) -> Any:
-            pushed = yield from self.wait(self.verbs.store.push("flaky", slot))
-            flowdsl.log("attempt", slot=repr(slot))
-            yield from self.wait(work((*slot, "inner")))
-            world().did(slot)
-            if attempt() < 3:
-                raise OSError(slot)
-            return pushed
+    @step(retry=_QUICK)
+    def flaky(self, slot: Slot) -> Any:
+        pushed = yield from self.wait(self.verbs.store.push("flaky", slot))
+        flowdsl.log("attempt", slot=repr(slot))
+        yield from self.wait(self.work((*slot, "inner")))
+        world().did(slot)
+        if attempt() < 3:
+            raise OSError(slot)
+        return pushed
 
-        @self.step("refused", retry=Retry(attempts=2, initial=1, jitter=0))
-        def refused(slot: Slot) -> Any:
-            world().did(slot)
-            raise Refused(17, slot)
+    @step(retry=Retry(attempts=2, initial=1, jitter=0))
+    def refused(self, slot: Slot) -> Any:
+        world().did(slot)
+        raise Refused(17, slot)
 
-        @self.step("gate", retry=Retry(attempts=1))
-        def gate(slot: Slot) -> Any:
-            world().did(slot)
-            if not world().open:
-                raise Failed
-            return slot
+    @step(retry=Retry(attempts=1))
+    def gate(self, slot: Slot) -> Any:
+        world().did(slot)
+        if not world().open:
+            raise Failed
+        return slot
 
-        @self.step("memo", memo=True, expires="1 hour", ignore=("slot",))
-        def memo(number: int, slot: Slot = ()) -> Any:
-            world().did(slot)
-            return ("memo", number)
+    @step(memo=True, expires="1 hour", ignore=("slot",))
+    def memo(self, number: int, slot: Slot = ()) -> Any:
+        world().did(slot)
+        return ("memo", number)
 
-        @self.step("doubt", in_doubt="raise")
-        def doubt(slot: Slot) -> Any:
-            world().did(slot)
-            return slot
+    @step(in_doubt="raise")
+    def doubt(self, slot: Slot) -> Any:
+        world().did(slot)
+        return slot
 
-        @self.step("tried", mode="try")
-        def tried(slot: Slot) -> Any:
-            world().did(slot)
-            return slot
+    @step(mode="try")
+    def tried(self, slot: Slot) -> Any:
+        world().did(slot)
+        return slot
 
-        @self.step("act", ignore=("value",))
-        def act(slot: Slot, value: Any = None) -> Any:
-            world().act(slot, value)
-            return slot
+    @step(ignore=("value",))
+    def act(self, slot: Slot, value: Any = None) -> Any:
+        world().act(slot, value)
+        return slot
 
-        @self.step("tell")
-        def tell(run_id: str, name: str, payload: Any, slot: Slot) -> Any:
-            world().did(slot)
-            flowdsl.current_runtime().signal(run_id, name, payload, sender="laws", key=repr(slot))
-            return slot
+    @step()
+    def tell(self, run_id: str, name: str, payload: Any, slot: Slot) -> Any:
+        world().did(slot)
+        flowdsl.current_runtime().signal(run_id, name, payload, sender="laws", key=repr(slot))
+        return slot
 
-        @self.step("storing", retry=quick)
-        def storing(slot: Slot) -> Any:
-            found = [(yield from self.wait(self.verbs.store.increment("of steps", 2)))]
-            yield from self.wait(self.verbs.store.set(repr(slot), slot))
-            found.append((yield from self.wait(self.verbs.store.delete(repr(slot)))))
-            found.append((yield from self.wait(self.verbs.store.push("of steps too", slot))))
-            world().did(slot)
-            if attempt() < 2:
-                raise OSError(slot)
-            return found
+    @step(retry=_QUICK)
+    def storing(self, slot: Slot) -> Any:
+        found = [(yield from self.wait(self.verbs.store.increment("of steps", 2)))]
+        yield from self.wait(self.verbs.store.set(repr(slot), slot))
+        found.append((yield from self.wait(self.verbs.store.delete(repr(slot)))))
+        found.append((yield from self.wait(self.verbs.store.push("of steps too", slot))))
+        world().did(slot)
+        if attempt() < 2:
+            raise OSError(slot)
+        return found
 
-        @self.step("scheduling")
-        def scheduling(slot: Slot) -> Any:
-            world().did(slot)
-            yield from self.wait(self.verbs.schedule(work, (*slot, "scheduled"), delay="1 hour"))
-            return slot
+    @step()
+    def scheduling(self, slot: Slot) -> Any:
+        world().did(slot)
+        yield from self.wait(self.verbs.schedule(self.work, (*slot, "scheduled"), delay="1 hour"))
+        return slot
 
-        @self.step("nested")
-        def nested(slot: Slot, body: Program) -> Any:
-            return (yield from self.play(slot, body))
+    @step()
+    def nested(self, slot: Slot, body: Program) -> Any:
+        return (yield from self.play(slot, body))
 
-        @self.step("retried", retry=quick)
-        def retried(slot: Slot, body: Program) -> Any:
-            found = yield from self.play(slot, body)
-            if attempt() < 2:
-                raise OSError(slot)
-            return found
+    @step(retry=_QUICK)
+    def retried(self, slot: Slot, body: Program) -> Any:
+        found = yield from self.play(slot, body)
+        if attempt() < 2:
+            raise OSError(slot)
+        return found
 
-        self.work, self.timed, self.flaky, self.refused, self.gate = work, timed, flaky, refused, gate
-        self.memo, self.doubt, self.tried, self.act, self.tell = memo, doubt, tried, act, tell
-        self.storing, self.scheduling, self.nested, self.retried = storing, scheduling, nested, retried
+    @step(retry=Retry(attempts=3, initial=1, jitter=0))
+    def take_back(self, slot: Slot) -> None:
+        world().tries["undo", *slot] += 1
+        if world().tries["undo", *slot] == 1:
+            raise OSError("at the second attempt")
+        world().take_back(slot)
 
-    def _undoing_steps(self) -> None:
-        @self.step("take_back", retry=Retry(attempts=3, initial=1, jitter=0))
-        def take_back(slot: Slot) -> None:
-            world().tries["undo", *slot] += 1
-            if world().tries["undo", *slot] == 1:
-                raise OSError("at the second attempt")
-            world().take_back(slot)
+    @step(retry=Retry(attempts=2, initial=1, jitter=0))
+    def cannot_take_back(self, slot: Slot) -> None:
+        world().fails_to_take_back(slot, attempt())
+        raise OSError("never")
 
-        @self.step("cannot_take_back", retry=Retry(attempts=2, initial=1, jitter=0))
-        def cannot_take_back(slot: Slot) -> None:
-            world().fails_to_take_back(slot, attempt())
-            raise OSError("never")
+    @workflow()
+    def child(self, slot: Slot, body: Program) -> Any:
+        return (yield from self.play(slot, body))
 
-        def undoing(name: str, undo: Any) -> Any:
-            @self.step(name, undo=undo)
-            def undoable(slot: Slot) -> Any:
-                yield from self.wait(self.verbs.store.push("undoables", slot))
-                world().did(slot)
-                return slot
+    @workflow()
+    def lost(self, slot: Slot, body: Program) -> Any:
+        yield from self.play(slot, body)
+        yield from self.wait(self.refused((*slot, "lost")))
 
-            return undoable
-
-        self.undoable = undoing("undoable", take_back)
-        self.plainly_undoable = undoing("plainly_undoable", self.made(_take_back))
-        self.stubborn = undoing("stubborn", cannot_take_back)
-
-    def _workflows(self) -> None:
-        @self.workflow("child")
-        def child(slot: Slot, body: Program) -> Any:
-            return (yield from self.play(slot, body))
-
-        @self.workflow("lost")
-        def lost(slot: Slot, body: Program) -> Any:
-            yield from self.play(slot, body)
-            yield from self.wait(self.refused((*slot, "lost")))
-
-        @self.workflow(
-            "main",
-            id="main",
-            on_complete=lambda run: world().ends.append("complete"),
-            on_error=lambda run, error: world().ends.append(type(error).__name__),
-        )
-        def main() -> Any:
-            run = flowdsl.current_run()
-            if run.generation > 1:
-                return run.generation, {}
-            found = yield from self.play((), world().program)
-            if world().ending == "raise":
-                raise Failed
-            if world().ending == "retry":
-                yield from self.wait(self.gate(("gate",)))
-            if world().ending == "anew":
-                # all branches have ended by then, if nobody was dead so long
-                yield from self.wait(self.verbs.sleep("100 days"))
-                yield from self._begin_anew()
-            if world().ending == "timeout":
-                yield from self.wait(self.verbs.wait_for("what never comes"))
-            return found, (yield from self.wait(self.verbs.store.items()))
-
-        self.child, self.lost, self.main = child, lost, main
+    @workflow(
+        id="main",
+        on_complete=lambda run: world().ends.append("complete"),
+        on_error=lambda run, error: world().ends.append(type(error).__name__),
+    )
+    def main(self) -> Any:
+        run = flowdsl.current_run()
+        if run.generation > 1:
+            return run.generation, {}
+        found = yield from self.play((), world().program)
+        if world().ending == "raise":
+            raise Failed
+        if world().ending == "retry":
+            yield from self.wait(self.gate(("gate",)))
+        if world().ending == "anew":
+            # all branches have ended by then, if nobody was dead so long
+            yield from self.wait(self.verbs.sleep("100 days"))
+            yield from self._begin_anew()
+        if world().ending == "timeout":
+            yield from self.wait(self.verbs.wait_for("what never comes"))
+        return found, (yield from self.wait(self.verbs.store.items()))
 
     def _begin_anew(self) -> Any:
         for _ in range(10):
@@ -438,10 +424,9 @@ class Player(Talks):
         if not self.is_async:
             futures = [self.nested.submit((*slot, n), (node,)) for n, node in enumerate(body)]
             return [future.result() for future in reversed(futures)][::-1]
-        branch = self.made(self.play)
         return (
             yield from self.wait(
-                self.verbs.gather(*(branch((*slot, n), (node,)) for n, node in enumerate(body)))
+                self.verbs.gather(*(self.branch((*slot, n), (node,)) for n, node in enumerate(body)))
             )
         )
 

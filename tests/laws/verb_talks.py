@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from bodies import Bodies
+from bodies import Bodies, step, workflow
 from grammar import Slot
 from verb_world import Refused
 from worlds import world
@@ -20,6 +20,9 @@ def attempt() -> int:
     return view.attempt
 
 
+_PATIENT = Retry(attempts=None, initial=1, jitter=0)
+
+
 class Talks(Bodies):
     """Part of the :class:`Player`, which has the other steps and workflows."""
 
@@ -27,60 +30,53 @@ class Talks(Bodies):
     refused: Any
     child: Any
 
-    def talks(self) -> None:
-        """Make the steps and workflows."""
-        patient = Retry(attempts=None, initial=1, jitter=0)
+    @workflow()
+    def clerk(self, slot: Slot) -> Any:
+        while True:
+            message = yield from self.wait(self.verbs.receive("work", "refuse", "close"))
+            if message.name == "close":
+                return slot
+            if message.name == "refuse":
+                message.refuse(LookupError("no"))
+            else:
+                message.reply((yield from self.wait(self.work((*slot, message.payload)))))
+                message.reply("a second answer does not count")
 
-        @self.workflow("clerk")
-        def clerk(slot: Slot) -> Any:
-            while True:
-                message = yield from self.wait(self.verbs.receive("work", "refuse", "close"))
-                if message.name == "close":
-                    return slot
-                if message.name == "refuse":
-                    message.refuse(LookupError("no"))
-                else:
-                    message.reply((yield from self.wait(self.work((*slot, message.payload)))))
-                    message.reply("a second answer does not count")
+    @workflow()
+    def waiter(self, slot: Slot) -> Any:
+        yield from self.wait(self.verbs.wait_for(f"never {slot}"))
 
-        @self.workflow("waiter")
-        def waiter(slot: Slot) -> Any:
-            yield from self.wait(self.verbs.wait_for(f"never {slot}"))
+    @workflow()
+    def cycle(self, slot: Slot, n: int = 1) -> Any:
+        run = flowdsl.current_run()
+        yield from self.wait(self.work((*slot, "generation", n)))
+        flowdsl.publish("generations", n)
+        world().expect((*slot, n), run.generation, n)
+        if n == 1:
+            run.signal("to the next", slot)
+        if n < 3:
+            return flowdsl.continue_as_new(slot, n + 1)
+        message = yield from self.wait(self.verbs.receive("to the next"))
+        world().expect(slot, message.payload, slot)
+        return list(run.stream("generations"))
 
-        @self.workflow("cycle")
-        def cycle(slot: Slot, n: int = 1) -> Any:
-            run = flowdsl.current_run()
-            yield from self.wait(self.work((*slot, "generation", n)))
-            flowdsl.publish("generations", n)
-            world().expect((*slot, n), run.generation, n)
-            if n == 1:
-                run.signal("to the next", slot)
-            if n < 3:
-                return flowdsl.continue_as_new(slot, n + 1)
-            message = yield from self.wait(self.verbs.receive("to the next"))
-            world().expect(slot, message.payload, slot)
-            return list(run.stream("generations"))
+    @step(heartbeat="1000 days", retry=_PATIENT)
+    def beating(self, slot: Slot) -> Any:
+        view = flowdsl.current_step()
+        world().did(slot)
+        if view.attempt > 1:
+            world().expect(slot, view.details, ("half", slot))
+        view.heartbeat(("half", slot))
+        if view.attempt < 3:
+            raise OSError(slot)
+        return slot
 
-        @self.step("beating", heartbeat="1000 days", retry=patient)
-        def beating(slot: Slot) -> Any:
-            view = flowdsl.current_step()
-            world().did(slot)
-            if view.attempt > 1:
-                world().expect(slot, view.details, ("half", slot))
-            view.heartbeat(("half", slot))
-            if view.attempt < 3:
-                raise OSError(slot)
-            return slot
-
-        @self.step("endless", retry=patient)
-        def endless(slot: Slot) -> Any:
-            world().did(slot)
-            if attempt() < 7:
-                raise OSError(slot)
-            return slot
-
-        self.clerk, self.waiter, self.cycle = clerk, waiter, cycle
-        self.beating, self.endless = beating, endless
+    @step(retry=_PATIENT)
+    def endless(self, slot: Slot) -> Any:
+        world().did(slot)
+        if attempt() < 7:
+            raise OSError(slot)
+        return slot
 
     def _ask(self, run: Any, name: str, payload: Any = None) -> Any:
         if self.is_async:
