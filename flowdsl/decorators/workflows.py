@@ -184,10 +184,11 @@ class _Configured(Decorated, Generic[P, R]):
 def _call(called: Invocation[WorkflowDef], options: dict[str, Any]) -> Any:
     """Run a workflow to its end: as a run of its own, or as a child of the run that is executing."""
     frame, defn = _calling_body(), called.defn
-    _only_for_enqueue(options)
-    if options.get("detached"):
-        name = defn.path.rpartition(".")[2]
-        raise TypeError(f"a detached run is not waited for: write {name}.options(detached=True).start(…)")
+    if options:
+        _only_for_enqueue(options)
+        if "detached" in options:
+            name = defn.path.rpartition(".")[2]
+            raise TypeError(f"a detached run is not waited for: write {name}.options(detached=True).start(…)")
     if frame is None:
         engine = current_engine()
         __tracebackhide__ = True
@@ -220,7 +221,7 @@ def _enqueue(called: Invocation[WorkflowDef], options: dict[str, Any], place: Pl
 
 
 def _only_for_enqueue(options: dict[str, Any]) -> None:
-    given = [name for name in options if name in PLACES] if options else []
+    given = [name for name in options if name in PLACES]
     if given:
         raise TypeError(f"{', '.join(given)}= say where a run waits for a worker: write .enqueue(…)")
 

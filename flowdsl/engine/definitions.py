@@ -372,7 +372,8 @@ class Invocation(NamedTuple, Generic[D]):
     def bind(self) -> Bound:
         """The arguments, bound to parameter names and encoded. Raises for arguments that do not fit or have
         no key."""
-        return self.defn.bind(self.receiver, self.args, self.kwargs)
+        defn, _, receiver, args, kwargs = self
+        return defn.bind(receiver, args, kwargs)
 
 
 Parts: TypeAlias = tuple[D, Function, Value, Args, Named]

@@ -90,7 +90,7 @@ class Bodies:
 
     def __init__(self) -> None:
         self.executing: dict[str, _Attempt] = {}
-        self._announced: set[tuple[str, int]] = set()
+        self._announced: frozenset[tuple[str, int]] = frozenset()  # only the keeper looks
         self.left_behind = 0
         self._lock = threading.Lock()
 
@@ -110,7 +110,7 @@ class Bodies:
             mark = (call.key, attempt.number)
             do = call.operation.mode == "do"
             if do and attempt.began <= before and mark not in self._announced:
-                self._announced.add(mark)
+                self._announced |= {mark}
                 found.append(attempt)
         return found
 

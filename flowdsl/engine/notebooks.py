@@ -2,7 +2,14 @@
 
 import logging
 
-from flowdsl.core.naming import counted_name, in_notebook, main_name, name_notebook, unnamed_notebook
+from flowdsl.core.naming import (
+    UNNAMED,
+    counted_name,
+    in_notebook,
+    main_name,
+    name_notebook,
+    unnamed_notebook,
+)
 from flowdsl.engine.registry import STEPS, WORKFLOWS
 from flowdsl.errors import FlowError
 
@@ -19,7 +26,7 @@ def notice_unnamed(path: str, run_id: str | None) -> None:
     """Report, at the first run of this process, that it belongs to a notebook without a name."""
     global _begun, _told
     _begun = True
-    if _told or not unnamed_notebook(path):
+    if not path.startswith(UNNAMED) or _told:
         return
     _told = True
     logger.warning(

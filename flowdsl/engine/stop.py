@@ -109,7 +109,7 @@ class Stop:
         self.halted = False
         self.replaying = False
         self._cleanup = cleanup
-        self._told: set[object] = set()
+        self._told: frozenset[object] = frozenset()
         self.deadline = deadline
         self.ending = False
         self.undoing = False
@@ -319,7 +319,8 @@ class Stop:
         assert reason is not None
         if not self._is_async:
             return Stopped(reason)
-        self._told.add(control(True))
+        with self._lock:
+            self._told |= {control(True)}
         return StoppedTask(reason)
 
     def was_told(self, task: object) -> bool:

@@ -508,8 +508,8 @@ bug(
     "child-by-chance",
     "after a crash a call has another child",
     (
-        'also |= {"id": f"{call.run.origin}/{call.key[:16]}{again}"',
-        'import os\n        also |= {"id": f"{call.run.origin}/{os.urandom(4).hex()}{again}"',
+        'return f"{call.run.origin}/{call.key[:16]}{again}"',
+        'import os\n    return f"{call.run.origin}/{os.urandom(4).hex()}{again}"',
     ),
     tests="tests/engine/operations/test_branches.py::test_one_child_for_each_call_across_crashes",
 )
@@ -897,15 +897,15 @@ bug(
 bug(
     "child-of-no-call",
     "the run of a child does not know which call made it",
-    ("self._options, parent=run.id, parent_key=call.key)", "self._options, parent=run.id)"),
+    ('{"parent": run.id, "parent_key": call.key}', '{"parent": run.id}'),
     tests="tests/engine/runs/test_undo_children.py::test_a_call_does_not_continue_a_run_whose_failed_child_was_undone",
 )
 bug(
     "retried-child-is-the-old-one",
     "a child that begins again after an undo has the id of the one before",
     (
-        'if asked.wanted.number is not None: again = f"~{call.generation}" if call.generation else ""',
-        'if asked.wanted.number is not None:\n        again = ""',
+        'again = f"~{call.generation}" if call.generation else "" return f"{call.run.origin}/',
+        'again = ""\n    return f"{call.run.origin}/',
     ),
     tests="tests/engine/runs/test_child.py tests/engine/runs/test_undo_children.py",
 )

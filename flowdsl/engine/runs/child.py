@@ -54,9 +54,9 @@ class Child(Operation):
     def request(self, call: Call) -> Request:
         """The run that *call* asks for."""
         run = call.run
-        asked = request_in(call, self._called, self._options, parent=run.id, parent_key=call.key)
+        also = {"parent": run.id, "parent_key": call.key}
         again = run.journal.get(call.key) is not None  # an open failure: the parent is being retried
-        return asked._replace(again=again, cleans_up=call.cleans_up)
+        return request_in(call, self._called, self.bound, self._options, also, again=again)
 
     def begins_with(self, acquired: Acquired) -> None:
         """The run is ours already."""

@@ -46,8 +46,8 @@ class StartDetached(Operation):
 
     def request(self, call: Call) -> Request:
         """The run that *call* asks for."""
-        asked = request_in(call, self._called, self._options, started_by=call.run.id)
-        return asked._replace(ancestors=())
+        also = {"started_by": call.run.id}
+        return request_in(call, self._called, self.bound, self._options, also, ancestors=False)
 
     def execute(self, call: Call, prior: Step | None) -> Flow:
         run, engine = call.run, call.run.engine

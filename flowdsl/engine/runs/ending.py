@@ -51,7 +51,46 @@ _REFUSED = (Fenced, Missing)  # a union would be made anew for each run
 def ended(state: Execution, error: BaseException | None, value: Value) -> Flow:
     """Give the run the end that its body's outcome asks for."""
     try:
-        return (yield from _ended(state, error, value))
+        interrupted = False
+        if error is not None:
+            error = _unwrapped(state, error)
+            if isinstance(error, Exception) and refused_at_exit(error):
+                error = halted(state, python_ends(state.id), None)
+            if error is not None and not isinstance(error, Exception | Stopped):
+                interrupted = True
+                why = f"run {state.id} was interrupted by {type(error).__name__}"
+                state.stop.halt(FlowError(why, run=state.id))
+            if error is not None:
+                state.stop.end_branches()
+        if state.is_async and (error is not None or state.stop.halted):
+            yield Strays(state)
+        if state.branches.added:
+            failures = yield Settle(state, failed=error is not None, interrupted=interrupted)
+            if failures and error is None:
+                error = failures[0]
+        if error is None and not state.stop.halted and state.stop.past_deadline():
+            state.stop.halt(state.stop.timed_out())
+        if error is None and not state.stop.halted:
+            if (strays := let_go(state)) is not None:
+                yield strays
+            if state.branches.added:  # something that the body had left behind began these
+                yield Settle(state, failed=False)
+            if not state.stop.halted:
+                return (yield from _completed(state, value))
+        if isinstance(error, Stopped) or (
+            state.stop.halted and not interrupted
+        ):  # even if the body swallowed it
+            stop = error.error if isinstance(error, Stopped) else state.stop.reason
+            assert stop is not None
+            return (yield from _stopped(state, stop))
+        if isinstance(error, ResultNotStorable):  # the body gave such a value to the run store
+            error.run = error.run or state.id
+            return (yield from _stopped(state, error))
+        assert error is not None
+        if isinstance(error, Exception):
+            return (yield from _failed(state, error))
+        yield from _let_go(state, error)
+        return error, None
     except StorageError as fault:
         crossing = Stopped(fault)
     except Stopped as stop:
@@ -77,45 +116,6 @@ def undo_on(state: Execution) -> Flow:
         crossing = stop
     yield from _let_go(state, crossing.error)
     return crossing, None
-
-
-def _ended(state: Execution, error: BaseException | None, value: Value) -> Flow:
-    if error is not None:
-        error = _unwrapped(state, error)
-    if isinstance(error, Exception) and refused_at_exit(error):
-        error = halted(state, python_ends(state.id), None)
-    interrupted = error is not None and not isinstance(error, Exception | Stopped)
-    if interrupted:
-        state.stop.halt(FlowError(f"run {state.id} was interrupted by {type(error).__name__}", run=state.id))
-    if error is not None:
-        state.stop.end_branches()
-    if state.is_async and (error is not None or state.stop.halted):
-        yield Strays(state)
-    if state.branches.added:
-        failures = yield Settle(state, failed=error is not None, interrupted=interrupted)
-        if failures and error is None:
-            error = failures[0]
-    if error is None and not state.stop.halted and state.stop.past_deadline():
-        state.stop.halt(state.stop.timed_out())
-    if error is None and not state.stop.halted:
-        if (strays := let_go(state)) is not None:
-            yield strays
-        if state.branches.added:  # something that the body had left behind began these
-            yield Settle(state, failed=False)
-    if isinstance(error, Stopped) or (state.stop.halted and not interrupted):  # even if the body swallowed it
-        stop = error.error if isinstance(error, Stopped) else state.stop.reason
-        assert stop is not None
-        return (yield from _stopped(state, stop))
-    if isinstance(error, ResultNotStorable):  # the body gave such a value to the run store
-        error.run = error.run or state.id
-        return (yield from _stopped(state, error))
-    if error is not None and not isinstance(error, Exception):
-        yield from _let_go(state, error)
-        return error, None
-    if error is not None:
-        assert isinstance(error, Exception)
-        return (yield from _failed(state, error))
-    return (yield from _completed(state, value))
 
 
 def _unwrapped(state: Execution, error: BaseException) -> BaseException | None:
@@ -245,7 +245,7 @@ def _cancelled(state: Execution, error: RunCancelled) -> Flow:
 
 def _finish(state: Execution, changes: Named) -> Effects[FlowError | None]:
     """Store how the run ended. Returns the error if that was refused or failed."""
-    operation = UpdateRun(state.id, changes, epoch=state.epoch, release=True)
+    operation = UpdateRun(state.id, changes, state.epoch, release=True)
     buffered = state.writer.buffered()
     try:
         *_, outcome = yield Commit(state.engine, (*buffered, operation))

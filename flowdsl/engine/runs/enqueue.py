@@ -10,11 +10,12 @@ from typing import Protocol, runtime_checkable
 
 from attrs import define, evolve
 
+from flowdsl.core.binding import Bound
 from flowdsl.core.durations import seconds
 from flowdsl.core.facts import ChildRun
 from flowdsl.core.kinds import START
 from flowdsl.core.queues import DEFAULT
-from flowdsl.core.records import Run, Step, changed
+from flowdsl.core.records import Run, Step
 from flowdsl.core.status import RunStatus
 from flowdsl.engine.call import Call, Operation
 from flowdsl.engine.definitions import Invocation, WorkflowDef
@@ -25,7 +26,7 @@ from flowdsl.engine.operations.signal import message_to
 from flowdsl.engine.perform import at_once
 from flowdsl.engine.record import complete, crossing, flush
 from flowdsl.engine.registry import WORKFLOWS
-from flowdsl.engine.runs.request import request
+from flowdsl.engine.runs.request import derived_id, row_of
 from flowdsl.engine.user import Named, Value
 from flowdsl.storage.base import AddSignal, Done, Opened, OpenRun, UpdateRun, raise_unstorable
 from flowdsl.storage.outcomes import Found, Outcome
@@ -40,6 +41,8 @@ __all__ = [
     "enqueue_within_async",
     "pending_row",
 ]
+
+_PENDING = RunStatus.PENDING  # naming a member looks it up anew each time
 
 ENQUEUED = "enqueued"
 """The message that carries the arguments of a later enqueueing to a deduplicated run."""
@@ -91,26 +94,35 @@ class Place:
         )
 
 
-def pending_row(engine: Engine, called: Invocation[WorkflowDef], options: Named, place: Place) -> Run:
-    """The row of a run that waits for a worker. Raises ``TypeError`` for a method of an object that no worker
-    knows."""
+def pending_row(
+    engine: Engine,
+    called: Invocation[WorkflowDef],
+    options: Named,
+    place: Place,
+    *,
+    bound: Bound | None = None,
+    call: Call | None = None,
+) -> Run:
+    """The row of a run that waits for a worker. *bound* are its arguments, if they are bound already. *call*
+    is the one that enqueues it, if that is inside a run. Raises ``TypeError`` for a method of an object that
+    no worker knows."""
     known = WORKFLOWS.get(called.defn.path) or called.defn
     known.require_by_name(called, "enqueue()")
     now = engine.storage.now()
     wait = max(place.delay, place.debounce or 0.0)
-    return changed(
-        request(engine, called, **options).wanted,
-        {
-            "status": RunStatus.PENDING,
-            "owner": None,
-            "queue": place.queue,
-            "priority": place.priority,
-            "partition": place.partition,
-            "dedup": place.dedup,
-            "serial": place.serial,
-            "not_before": now + wait if wait else None,
-        },
-    )
+    waiting: Named = {
+        "status": _PENDING,
+        "owner": None,
+        "queue": place.queue,
+        "priority": place.priority,
+        "partition": place.partition,
+        "dedup": place.dedup,
+        "serial": place.serial,
+        "not_before": now + wait if wait else None,
+        "started_by": None if call is None else call.run.id,
+    }
+    derived = "" if call is None else derived_id(call)
+    return row_of(engine, called, bound or called.bind(), **options, derived=derived, also=waiting)
 
 
 def put(engine: Engine, row: Run, called: Invocation[WorkflowDef], place: Place) -> Effects[str]:
@@ -210,11 +222,7 @@ class Enqueue(Operation):
     def execute(self, call: Call, prior: Step | None) -> Flow:
         run, engine = call.run, call.run.engine
         yield from flush(run)
-        row = pending_row(engine, self._called, self._options, self._place)
-        if row.number is not None:
-            again = f"~{call.generation}" if call.generation else ""
-            row = changed(row, {"id": f"{run.origin}/{call.key[:16]}{again}", "number": None})
-        row = changed(row, {"started_by": run.id})
+        row = pending_row(engine, self._called, self._options, self._place, bound=self.bound, call=call)
         with crossing(run, call):
             run_id = yield from put(engine, row, self._called, self._place)
         return (yield from complete(call, run_id, ChildRun(run_id)))

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import NamedTuple, TypeAlias
 
-from flowdsl.core.binding import first_name
+from flowdsl.core.binding import Bound, first_name
 from flowdsl.core.keys import run_key
 from flowdsl.core.preview import preview
 from flowdsl.core.records import Run, Tags, changed
@@ -18,7 +18,7 @@ from flowdsl.engine.notebooks import notice_unnamed
 from flowdsl.engine.user import Named, Value
 from flowdsl.errors import FlowError, ResultNotStorable
 
-__all__ = ["Request", "arguments_of", "checked_id", "request", "request_in"]
+__all__ = ["Request", "arguments_of", "checked_id", "derived_id", "request", "request_in", "row_of"]
 
 
 class Request(NamedTuple):
@@ -111,8 +111,25 @@ def request(
     tags: Tags | None = None,
 ) -> Request:
     """Give a call of a workflow its identity. Raises for arguments that do not fit or have no key."""
+    wanted = row_of(engine, called, called.bind(), run_id, timeout, fresh, tags)
+    return _request((called, wanted, fresh, _ancestors(), True, False))
+
+
+def row_of(
+    engine: Engine,
+    called: Invocation[WorkflowDef],
+    bound: Bound,
+    run_id: str | None = None,
+    timeout: float | None = None,
+    fresh: bool = False,
+    tags: Tags | None = None,
+    *,
+    derived: str = "",
+    also: Named | None = None,
+) -> Run:
+    """The row of the run that a call asks for. *bound* are its arguments. A run without an id gets the
+    *derived* one, if there is one, and a number otherwise. *also* are further fields."""
     defn = called.defn
-    bound = called.bind()
     arguments = bound.arguments
     if run_id is None and defn.id is not None:
         run_id = run_id_of(called, arguments)
@@ -128,23 +145,20 @@ def request(
         stored = engine.payloads.pack_arguments(arguments, key)
     except ResultNotStorable:
         stored = b""  # it can be called again, but not resumed by id
-    wanted = changed(
-        _NEW,
-        {
-            "id": f"{_last_name(defn.path)}-{key[:16]}" if run_id is None else run_id,
-            "workflow": defn.path,
-            "key": key,
-            "number": 0 if run_id is None else None,
-            "args": stored,
-            "args_preview": bound.preview() if engine.payloads.previews.shown else "",
-            "tags": defn.tags if tags is None else tags,
-            "created_at": now,
-            "owner": engine.owned.owner,
-            "deadline": None if limit is None else now + limit,
-            "version": defn.version,
-        },
-    )
-    return _request((called, wanted, fresh, _ancestors(), True, False))
+    fields = {
+        "id": run_id or derived or f"{_last_name(defn.path)}-{key[:16]}",
+        "workflow": defn.path,
+        "key": key,
+        "number": None if run_id or derived else 0,
+        "args": stored,
+        "args_preview": bound.preview() if engine.payloads.previews.shown else "",
+        "tags": defn.tags if tags is None else tags,
+        "created_at": now,
+        "owner": engine.owned.owner,
+        "deadline": None if limit is None else now + limit,
+        "version": defn.version,
+    }
+    return changed(_NEW, fields | also if also else fields)
 
 
 @lru_cache
@@ -165,14 +179,28 @@ def _ancestors() -> tuple[str, ...]:
     return tuple(found)
 
 
-def request_in(call: Call, called: Invocation[WorkflowDef], options: Named, **also: Value) -> Request:
-    """What *call* of a run asks for; *also* are further fields of the run. A run without an id gets one that
-    derives from the call. So one call has one run, whatever crashes."""
-    asked = request(call.run.engine, called, **options)
-    if asked.wanted.number is not None:
-        again = f"~{call.generation}" if call.generation else ""
-        also |= {"id": f"{call.run.origin}/{call.key[:16]}{again}", "number": None}
-    return asked._replace(wanted=changed(asked.wanted, also), fresh=False)
+def request_in(
+    call: Call,
+    called: Invocation[WorkflowDef],
+    bound: Bound,
+    options: Named,
+    also: Named,
+    *,
+    again: bool = True,
+    ancestors: bool = True,
+) -> Request:
+    """What *call* of a run asks for; *also* are further fields of the run. Without *ancestors*, the caller
+    does not wait for it."""
+    wanted = row_of(call.run.engine, called, bound, **options, derived=derived_id(call), also=also)
+    waiting = _ancestors() if ancestors else ()
+    return _request((called, wanted, False, waiting, again, call.cleans_up))
+
+
+def derived_id(call: Call) -> str:
+    """The id of a run that *call* asks for, if nobody gives one. So one call has one run, whatever
+    crashes."""
+    again = f"~{call.generation}" if call.generation else ""
+    return f"{call.run.origin}/{call.key[:16]}{again}"
 
 
 def arguments_of(engine: Engine, record: Run) -> Named:

@@ -32,7 +32,10 @@ class NumberedRuns:
         """Enter *run*, if it has a number."""
         if run.number is None:
             return
-        insort(self.numbers, run.number)
+        if run.number > self.highest:  # as nearly always
+            self.numbers.append(run.number)
+        else:
+            insort(self.numbers, run.number)
         if (group := self._group(run)) is not None:
             insort(group, (run.number, run.id))
 
@@ -60,9 +63,9 @@ class NumberedRuns:
 
     def oldest(self, skip_owners: tuple[str, ...]) -> list[str]:
         """Ids of the oldest runs that a call may continue."""
-        groups = [group for owner, group in self.live.items() if owner not in skip_owners]
-        if not groups and not self.failed:
+        if not self.live and not self.failed:
             return []
+        groups = [group for owner, group in self.live.items() if owner not in skip_owners]
         oldest = [islice(group, FOUND_AT_MOST) for group in [*groups, self.failed]]
         return [run_id for _, run_id in islice(heapq.merge(*oldest), FOUND_AT_MOST)]
 

@@ -115,7 +115,8 @@ class Tables:
 
     def opened_by(self, nonce: str) -> RunData | None:
         """The run that an opening with this *nonce* has inserted."""
-        return self.runs.get(self._opened.get(nonce, ""))
+        run_id = self._opened.get(nonce)
+        return None if run_id is None else self.runs.get(run_id)
 
     def owned(self, run_id: str, epoch: int | None) -> RunData | Fenced | Missing:
         """The run, if it exists with this epoch. Otherwise the outcome that says why not."""
