@@ -42,11 +42,15 @@ def _executing() -> Execution | None:
 
 
 class Current(Generic[R]):
-    """The open runtimes of this process. *make* makes a default one, *engine_of* gives a runtime's engine."""
+    """The open runtimes of this process. *make* makes a default one, *engine_of* gives a runtime's engine,
+    *is_open* says whether it is one of the open ones: a set of weak references takes long to ask."""
 
-    def __init__(self, make: Callable[[], R], engine_of: Callable[[R], Engine]) -> None:
+    def __init__(
+        self, make: Callable[[], R], engine_of: Callable[[R], Engine], is_open: Callable[[R], bool]
+    ) -> None:
         self._make = make
         self._engine_of = engine_of
+        self._is_open = is_open
         self._here: ContextVar[_Entered[R] | None] = ContextVar("flowdsl_runtime", default=None)
         self._entered: list[R] = []
         self._open: weakref.WeakSet[R] = weakref.WeakSet()
@@ -100,7 +104,7 @@ class Current(Generic[R]):
             if found is not None:
                 return found
         here = self._here.get()
-        if here is not None and here.runtime in self._open:
+        if here is not None and self._is_open(here.runtime):
             return here.runtime
         for runtime in reversed(self._entered):
             if runtime in self._open:

@@ -4,6 +4,7 @@ What only reads and writes the storage is in :mod:`flowdsl.client`.
 """
 
 import asyncio
+import operator
 import os
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextvars import Token
@@ -105,6 +106,7 @@ class Runtime(Client):
             self.queues.declare(queue)
         for schedule in given.schedules:
             self.schedules.declare(schedule)
+        self._is_open = True
         _runtimes.opened(self)
 
     # The current one ---------------------------------------------------------------------------------------
@@ -140,6 +142,7 @@ class Runtime(Client):
         self._closing.close()
 
     def _at_last(self) -> None:
+        self._is_open = False
         _runtimes.closed(self)
         if self._owns_storage:
             self._opened.close()
@@ -335,7 +338,9 @@ def _here(found: Any) -> Any:
     return asyncio.run(found) if asyncio.iscoroutine(found) and not on_a_loop() else found
 
 
-_runtimes: Current[Runtime] = Current(Runtime, lambda runtime: runtime._engine)
+_runtimes: Current[Runtime] = Current(
+    Runtime, lambda runtime: runtime._engine, operator.attrgetter("_is_open")
+)
 
 
 @shows_options(CheckedOptions)

@@ -192,7 +192,7 @@ def _call(called: Invocation[WorkflowDef], options: dict[str, Any]) -> Any:
     if frame is None:
         engine = current_engine()
         __tracebackhide__ = True
-        outside = current.set(None)
+        outside = None if current.get() is None else current.set(None)  # to set it takes longer than to look
         try:
             asked = request(engine, called, **options)
             if defn.is_async:
@@ -202,7 +202,8 @@ def _call(called: Invocation[WorkflowDef], options: dict[str, Any]) -> Any:
             trim(error)
             raise
         finally:
-            restore(outside)
+            if outside is not None:
+                restore(outside)
     if defn.is_async is not frame.is_async:
         refuse_mixing(
             frame, defn.is_async, "workflow", defn.path, f"`{defn.path.rpartition('.')[2]}.start(…).result()`"
