@@ -191,7 +191,7 @@ class Wrapper(Decorated):
 def parts_of(wrapper: Any) -> tuple[Any, tuple[Any, ...]]:
     """How to make *wrapper* again: a function and its arguments, which include the undecorated function."""
     defn = wrapper._self_defn
-    stays = ("fn", "executor")  # threads and processes cannot be pickled
+    stays = ("fn", "executor", "begins_at_once")  # threads and processes cannot be pickled
     names = [name for name in type(defn).__slots__ if not name.startswith("_") and name not in stays]
     return _rebuild, (type(wrapper), wrapper.__wrapped__, {name: getattr(defn, name) for name in names})
 

@@ -22,6 +22,7 @@ from flowdsl.core.records import Tags
 from flowdsl.core.retry import Retry
 from flowdsl.core.source import source_digest
 from flowdsl.engine.option_checks import (
+    CONNECTION,
     Divergence,
     Mode,
     check_ignored,
@@ -30,6 +31,7 @@ from flowdsl.engine.option_checks import (
     checked_step_options,
     checked_workflow_options,
     plain_function,
+    takes_connection,
     unwrap,
 )
 from flowdsl.engine.twins import Twins, same_code
@@ -67,10 +69,6 @@ def undo_path(undo: Value) -> str:
     return object_path(plain if hasattr(plain, "__qualname__") else type(plain))
 
 
-CONNECTION = "connection"
-"""The parameter of a transactional step that the engine fills."""
-
-
 def _check_transaction(defn: "StepDef") -> None:
     """Raise for options that do not go with ``transaction=True``."""
     told = f"step {defn.path}: transaction=True commits the step's record with the effects of its body"
@@ -80,14 +78,14 @@ def _check_transaction(defn: "StepDef") -> None:
         raise TypeError(f"{told}, in one transaction of this process; leave out executor=")
     if defn.heartbeat is not None:
         raise TypeError(f"{told}, and heartbeats are stored before; leave out heartbeat=")
-    parameters = inspect.signature(defn.fn).parameters.values()
-    if not any((p.name == CONNECTION and p.kind in _NAMED) or p.kind is p.VAR_KEYWORD for p in parameters):
+    if not takes_connection(defn.fn):
         raise TypeError(f"{told}, over the connection that it gets: give it a parameter `connection`")
 
 
-_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-
-NO_OPTIONS = ("fn", "path", "is_async", "receiver", "binders", "twins", "owner", "transacts", "never_undone")
+NO_OPTIONS = (
+    *("fn", "path", "is_async", "receiver", "binders", "twins", "owner", "transacts", "never_undone"),
+    "begins_at_once",
+)
 """Fields of a definition that are not options of a decorator."""
 
 
@@ -235,6 +233,7 @@ class StepDef(Definition):
     _binders: dict[bool, Binder] = field(factory=dict)
     _twins: Twins | None = None
     _owner: tuple[str, str] | None = field(init=False, default=Factory(_owner_of, takes_self=True))
+    begins_at_once: bool = field(init=False, default=False)  # nothing is asked before its first attempt
     kind: ClassVar[str] = "step"
 
     @classmethod
@@ -263,6 +262,8 @@ class StepDef(Definition):
             raise ValueError("expires= says how long a shared result counts, so it goes with memo=True")
         if self.transaction:
             _check_transaction(self)
+        asks = self.transaction or self.memo or self.undo is not None
+        self.begins_at_once = not (asks or self.in_doubt == "raise" or self.heartbeat is not None)
         return self
 
     @property
@@ -370,15 +371,13 @@ class Invocation(NamedTuple, Generic[D]):
     kwargs: Named
 
     def bind(self) -> Bound:
-        """The arguments, bound to parameter names and encoded. Raises for arguments that do not fit or have
-        no key."""
+        """The arguments, bound and encoded. Raises for arguments that do not fit or have no key."""
         defn, _, receiver, args, kwargs = self
         return defn.bind(receiver, args, kwargs)
 
 
 Parts: TypeAlias = tuple[D, Function, Value, Args, Named]
-"""The fields of an :class:`Invocation`, as a plain tuple. Each call of a step is one, and a plain tuple is
-made six times as quickly."""
+"""The fields of an :class:`Invocation` as a plain tuple, which is made six times as quickly."""
 
 
 class Decorated:

@@ -11,6 +11,7 @@ from flowdsl.core.retry import Retry
 from flowdsl.engine.user import Function, Named, Value
 
 __all__ = [
+    "CONNECTION",
     "DIVERGENCES",
     "Divergence",
     "InDoubt",
@@ -23,8 +24,12 @@ __all__ = [
     "checked_timeout",
     "checked_workflow_options",
     "plain_function",
+    "takes_connection",
     "unwrap",
 ]
+
+CONNECTION = "connection"
+"""The parameter of a transactional step that the engine fills."""
 
 Mode = Literal["do", "try", "send"]
 Divergence = Literal["raise", "rerun", "reuse"]
@@ -33,6 +38,7 @@ InDoubt = Literal["rerun", "raise"]
 _MODES = ("do", "try", "send")
 DIVERGENCES = ("raise", "rerun", "reuse")
 _IN_DOUBT = ("rerun", "raise")
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
 def unwrap(fn: Value) -> Function:
@@ -70,6 +76,12 @@ def plain_function(fn: Value, what: str, name: str | None) -> Function:
 def checked_name(name: Value, what: str) -> None:
     if name is not None and (not isinstance(name, str) or not name.strip()):
         raise ValueError(f"{what}(name=…) is a non-empty string; got {name!r}")
+
+
+def takes_connection(fn: Function) -> bool:
+    """Whether the body of a transactional step can be given its connection by name."""
+    parameters = inspect.signature(fn).parameters.values()
+    return any((p.name == CONNECTION and p.kind in _NAMED) or p.kind is p.VAR_KEYWORD for p in parameters)
 
 
 def _check_choice(value: Value, allowed: tuple[str, ...], option: str) -> None:

@@ -127,21 +127,11 @@ class StepOperation(Bound, DurableOperation):
 
     def execute(self, call: Call, prior: Step | None) -> Flow | Result:
         defn = self.defn
-        if self.mode != "do":
+        if not self.recorded:
             return self._once(call)
-        if defn.transaction and not call.run.engine.storage.transacts:
-            raise no_transactions(call.run.engine, self.path)
-        if defn.undo is not None:
-            self._note_undo(call)
-        if prior is not None or defn.memo:
-            return self._taken_up(call, prior)
-        if (
-            defn.transaction
-            or defn.is_async
-            or defn.in_doubt == "raise"
-            or defn.heartbeat is not None
-            or call.run.writer.buffer
-        ):
+        if prior is not None or not defn.begins_at_once:
+            return self._prepared(call, prior)
+        if defn.is_async or call.run.writer.buffer:
             return self._attempts(call, 0)
         # Nothing is awaited or written before the first attempt of a sync body. If the storage commits at
         # once, nothing is awaited after it either. Then no generator is needed.
@@ -150,6 +140,17 @@ class StepOperation(Bound, DurableOperation):
         if error is None:
             return self._succeeded(attempt, value)
         return self._attempts(call, 1, failed=(attempt, error))
+
+    def _prepared(self, call: Call, prior: Step | None) -> Flow:
+        """What has to be asked or noted before the first attempt."""
+        defn = self.defn
+        if defn.transaction and not call.run.engine.storage.transacts:
+            raise no_transactions(call.run.engine, self.path)
+        if defn.undo is not None:
+            self._note_undo(call)
+        if prior is not None or defn.memo:
+            return self._taken_up(call, prior)
+        return self._attempts(call, 0)
 
     def _note_undo(self, call: Call) -> None:
         if STEPS.get(self.path) is not self.defn:  # otherwise its name is enough
