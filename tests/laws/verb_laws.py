@@ -204,6 +204,8 @@ def _tidy(world: World) -> None:
             world.wrong.append(
                 f"run {run.id} is left {run.status}, owner {run.owner}, undoing {run.undoing!r}"
             )
+        if run.status is RunStatus.COMPLETED and run.error_preview:
+            world.wrong.append(f"run {run.id} has completed, and {run.error_preview!r}")
     cut = world.ending in ("raise", "retry", "cancel", "timeout")
     for step in left.steps.values():
         if step.status is StepStatus.PENDING and not _was_cut(left, step, cut):
@@ -234,11 +236,27 @@ def _undone(world: World, outcome: Any) -> None:
             world.wrong.append(f"{slot} was not undone")
         if step.status is StepStatus.UNDONE and slot not in world.undone:
             world.wrong.append(f"{slot} counts as undone and was not")
+    _undone_children(world)
     kinds = kinds_of(world.program)
     if outcome == "failed" and not kinds & (BESIDE | {"lost_child"}):
         order = list(dict.fromkeys(world.undone))
         if order != world.undoables[::-1]:
             world.wrong.append(f"{world.undoables} were completed, and undone in the order {order}")
+
+
+def _undone_children(world: World) -> None:
+    """A child that was undone after it had completed counts as undone in its parent, so a retry calls another."""
+    left = world.before
+    for run_id in {step.run_id for step in left.steps.values() if step.status is StepStatus.UNDONE}:
+        run = left.runs[run_id]
+        if run.parent is None or run.status is not RunStatus.COMPLETED:
+            continue
+        step = left.steps.get((run.parent, run.parent_key or ""))
+        facts = None if step is None else facts_of(step)
+        if step is None or (
+            isinstance(facts, ChildRun) and facts.child == run_id and step.status is not StepStatus.UNDONE
+        ):
+            world.wrong.append(f"{run_id} was undone, and its parent does not know that")
 
 
 def _hooked(world: World, outcome: Any) -> None:
