@@ -60,6 +60,12 @@ def charge(what: Any) -> str:
     return f"paid {what}"
 
 
+@workflow
+def random_above_four(n: int) -> str:
+    """A mistake for some arguments only."""
+    return charge(random.random()) if n > 4 else charge(n)
+
+
 @step
 async def acharge(what: Any) -> str:
     """An async one, that takes longer the smaller its argument."""
