@@ -51,7 +51,7 @@ def until(found):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_executes_until_it_is_told(number, code, clerk, folder, url, spawn):
     """A worker executes enqueued runs, lets them end, and exits; it prints only its document."""
-    process = spawn("worker", "clerk", "--queues", "a,b", "--queue", "c", "--lease", "5 sec", "--json")
+    process = spawn("worker", "clerk", "--queues", "a,b", "--queue", "c", "--lease", "60 sec", "--json")
     with Runtime(url) as runtime:
         run = clerk.job.options(queue="b").enqueue("x")
         until((folder / "began").exists)

@@ -31,7 +31,7 @@ def test_who_lives(url, answer, invoke):
     async def work(runtime, run):
         working = asyncio.create_task(runtime.aio.work(queues=["a"], concurrency=2))
         await asyncio.to_thread(look, run.id)
-        await asyncio.to_thread(run.result, 20)
+        await asyncio.to_thread(run.result, 60)
         working.cancel()
         await asyncio.gather(working, return_exceptions=True)
 

@@ -90,7 +90,7 @@ def test_an_idle_worker_costs_next_to_nothing(storage, monkeypatch):
 
 
 class Patient(RelayStorage):
-    """A worker on it looks only when it is woken, or after a minute. ``idle``: it has looked, and waits."""
+    """A worker on it looks only when it is woken, or after ten minutes. ``idle``: it has looked, and waits."""
 
     def __init__(self, storage):
         super().__init__(storage)
@@ -101,14 +101,14 @@ class Patient(RelayStorage):
             return self.storage.wait_for_change(seen, timeout, topics)
         if seen:
             self.idle.set()
-        return self.storage.wait_for_change(seen, DEADLINE, topics)
+        return self.storage.wait_for_change(seen, 10 * DEADLINE, topics)
 
 
 class Working:
     """A worker in a thread, for the time of a block."""
 
     def __init__(self, storage, **options):
-        self.runtime = Runtime(storage, lease=5)
+        self.runtime = Runtime(storage, lease=60)
         self.thread = threading.Thread(target=self.runtime.work, kwargs={"drain": 0, **options})
 
     def __enter__(self):
@@ -130,19 +130,21 @@ def test_what_is_enqueued_or_given_back_wakes_a_worker(storage):
 
     # what closes tells all that wait on its own storage
     elsewhere = storage if isinstance(storage, MemoryStorage) else open_storage(storage.url)
+    first, second, third = Patient(storage), Patient(elsewhere), Patient(storage)
     with elsewhere, Runtime(storage) as rt:
-        with Working(Patient(storage), queues=["a", "b"]), Working(Patient(elsewhere)) as second:
+        with Working(first, queues=["a", "b"]), Working(second) as closing:
+            assert first.idle.wait(DEADLINE)
+            assert second.idle.wait(DEADLINE)
             runs = [w.options(queue=queue).enqueue(queue) for queue in ("a", "undeclared")]
             for run in runs:
                 while run.status != "running":
                     pass
-            third = Patient(storage)
             with Working(third):
                 assert third.idle.wait(DEADLINE)
-                second.close()
+                closing.close()
                 for run in runs:
                     rt.signal(run.id, "go", run.queue)
-                assert [run.result(DEADLINE / 2) for run in runs] == ["a", "undeclared"]
+                assert [run.result(DEADLINE) for run in runs] == ["a", "undeclared"]
 
 
 def test_a_body_that_does_not_stop_gives_its_run_back(storage):
@@ -288,7 +290,7 @@ def test_a_wait_that_another_one_entered_first_misses_nothing(storage):
         before = settled(storage, [run_topic("another")])
         other.signal(run.id, "go", 1)
         storage.wait_for_change(before, 0, topics)  # the other thread
-        assert storage.wait_for_change(before, 5, topics) != before
+        assert storage.wait_for_change(before, DEADLINE, topics) != before
 
 
 @pytest.mark.parametrize("what", ["run", "queue"])
@@ -308,4 +310,4 @@ def test_a_wait_that_begins_late_misses_nothing(storage, what):
         anything = storage.wait_for_change(0, 0)
         other.signal(run.id, "go", 1) if what == "run" else w.enqueue(2)
         assert storage.wait_for_change(anything, DEADLINE) != anything  # somebody else hears of it first
-        assert storage.wait_for_change(before, 5, topics) != before
+        assert storage.wait_for_change(before, DEADLINE, topics) != before
