@@ -92,6 +92,16 @@ def _use_memory(config: pytest.Config) -> None:
     os.environ["TMPDIR"] = tempfile.tempdir = folder.name
 
 
+_FIRST = ("campaigns/", "web/test_browser.py", "notebook/", "contrib/test_dask.py", "test_benchmarks.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """First comes what takes long, or starts a process for a whole file. Of several workers, none is left with it
+    at the end, and none takes the rest of such a file from another one, which comes from behind."""
+    here = f"{Path(__file__).parent}/"
+    items.sort(key=lambda item: not str(item.path).removeprefix(here).startswith(_FIRST))
+
+
 def pytest_collection_finish() -> None:
     """What was imported and collected stays: without it the collections that tests cause take no time."""
     gc.collect()

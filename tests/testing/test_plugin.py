@@ -177,20 +177,6 @@ def test_plain_functions_need_nothing(session: pytest.Pytester) -> None:
     passes(session)
 
 
-def test_it_works_under_xdist(session: pytest.Pytester) -> None:
-    """Under pytest-xdist each worker has its own runtimes."""
-    session.makepyfile("""
-        import pytest
-        from shop import *
-
-        @pytest.mark.parametrize("n", range(4))
-        def test_it(n, flow_runtime):
-            assert patient(n) == 2 * n
-            assert len(flow_runtime.runs()) == 1
-    """)
-    passes(session, "-n", "2", passed=4)
-
-
 def test_it_works_with_async_tests(session: pytest.Pytester) -> None:
     """pytest-asyncio and anyio on asyncio find the fixtures and the default runtime."""
     pytest.importorskip("pytest_asyncio")
@@ -294,8 +280,8 @@ def test_it_works_under_hypothesis(session: pytest.Pytester) -> None:
     passes(session, passed=2)
 
 
-LIGHT = ("-p", "no:flowdsl", "-p", "_flowdsl_pytest")
-"""The plugin as it is found where the package is installed."""
+LIGHT = ("-p", "no:flowdsl", "-p", "_flowdsl_pytest", "-p", "no:xdist", "-p", "no:anyio")
+"""The plugin as it is found where the package is installed, without others that import much."""
 
 
 def test_a_session_without_flowdsl_does_not_import_it(session: pytest.Pytester) -> None:
@@ -313,8 +299,7 @@ def test_a_session_without_flowdsl_does_not_import_it(session: pytest.Pytester) 
             assert "flowdsl.storage" in sys.modules
             assert "flowdsl.testing.clock" not in sys.modules
     """)
-    others = [part for name in ("xdist", "anyio") for part in ("-p", f"no:{name}")]
-    passes(session, *LIGHT, *others, passed=2)
+    passes(session, *LIGHT, passed=2)
 
 
 def test_a_test_that_imports_flowdsl_late_writes_nothing(session: pytest.Pytester) -> None:
@@ -380,13 +365,24 @@ def recorded():
 
 
 def test_histories_are_tests(session: pytest.Pytester, histories: Path) -> None:
-    """Each history of the folder is a test with an id, under pytest-xdist too."""
+    """Each history of the folder is a test with an id."""
     result = session.runpytest_inprocess("-v", "--flowdsl-histories", "recorded")
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines(["*recorded/order.json::replay PASSED*"])
-    session.runpytest_subprocess(*QUICK, "-n", "1", "--flowdsl-histories", "recorded").assert_outcomes(
-        passed=2
-    )
+
+
+def test_it_works_under_xdist(session: pytest.Pytester, histories: Path) -> None:
+    """Under pytest-xdist each worker has its own runtimes, and each history is a test."""
+    session.makepyfile("""
+        import pytest
+        from shop import *
+
+        @pytest.mark.parametrize("n", range(4))
+        def test_it(n, flow_runtime):
+            assert patient(n) == 2 * n
+            assert len(flow_runtime.runs()) == 1
+    """)
+    passes(session, "-n", "2", "--flowdsl-histories", "recorded", passed=5)
 
 
 def test_histories_of_the_configuration_are_tests(session: pytest.Pytester, histories: Path) -> None:
