@@ -45,7 +45,7 @@ def campaign(*arguments: str) -> dict[str, Any]:
         env={**os.environ, **given, "PYTHONPATH": path},
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=240,
     )
     try:
         result: dict[str, Any] = json.loads(done.stdout)

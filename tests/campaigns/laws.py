@@ -31,6 +31,7 @@ FULL = 10_000
 """From so many executions on, a server takes part."""
 
 _AT_A_TIME = (os.cpu_count() or 1) + 1
+_AHEAD = 20 * _AT_A_TIME  # programs, ended ones included, that wait for a slow one to be reported
 
 _MOST = 100
 """So many failures say enough."""
@@ -89,6 +90,10 @@ class _Trial:
         self._log = EffectLog(self._folder / "log")
         self._life = Life(partial(_check, index, given, self._log, self._folder), limit=1800)
 
+    def over(self, seconds: float = 0.0) -> bool:
+        """Whether it ends within *seconds*."""
+        return self._life.over(seconds)
+
     def tell(self, report: Report) -> None:
         """Wait for its end, and report what was found."""
         ended = self._life.wait()
@@ -119,9 +124,12 @@ def laws(report: Report, given: Any) -> None:
     with tempfile.TemporaryDirectory(prefix="flowdsl-laws-", dir=given.directory) as directory:
         under_way: deque[_Trial] = deque()
         while report.counts["executions"] < given.count and len(report.failures) < most:
-            for index in itertools.islice(numbers, _AT_A_TIME - len(under_way)):
-                under_way.append(_Trial(index, given, directory))
+            living = sum(not trial.over() for trial in under_way)
+            if len(under_way) < _AHEAD:
+                for index in itertools.islice(numbers, _AT_A_TIME - living):
+                    under_way.append(_Trial(index, given, directory))
             if not under_way:
                 return
-            under_way.popleft().tell(report)
+            if under_way[0].over(0.1):
+                under_way.popleft().tell(report)
         end_all()

@@ -17,5 +17,5 @@ def test_eight_processes_share_a_file() -> None:
 )
 def test_a_planted_bug_is_found(plant: str, says: str) -> None:
     """The campaign fails when a lock counts as an error, and when living owners count as dead."""
-    result = campaign("crowd", "--kind", "shared", "--plant", plant, "--count", "15")
+    result = campaign("crowd", "--kind", "shared", "--plant", plant, "--count", "90")  # it ends at the first
     assert says in repr(result["failures"])

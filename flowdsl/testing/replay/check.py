@@ -384,7 +384,8 @@ def check(
         list(signals),
         database=Database(more.pop("storage", None)),
     )
-    name = f"{fn.__name__}({', '.join([*map(repr, args), *(f'{k}={v!r}' for k, v in kwargs.items())])})"
+    given = ", ".join([*map(repr, args), *(f"{k}={v!r}" for k, v in kwargs.items())])
+    name = f"{getattr(fn, '__name__', repr(fn))}({given})"
     wanted = None if crashes == "all" else int(crashes)
     try:
         return _Check(name, plan, fn, list(watch), wanted, deaths).run(raises, lossy, outside_effects, reads)
