@@ -564,3 +564,13 @@ def test_only_a_workflow_can_be_checked() -> None:
 
 
 # replay_test ------------------------------------------------------------------------------------------
+
+
+def test_a_partial_is_checked():
+    """A workflow around a functools.partial is checked, and its report has a name."""
+
+    def add(a, b):
+        return charge(a) + charge(b)
+
+    added = workflow(functools.partial(add, 1), name="partly")
+    assert check_replay(added, 2).value == "paid 1paid 2"
