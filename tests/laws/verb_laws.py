@@ -217,9 +217,11 @@ def _was_cut(left: Snapshot, step: Any, cut: bool) -> bool:
     it was. So may the loser of a race: if its process dies before it is told, it ends with its parent."""
     if "what never comes" in step.args or "what never comes" in step.path:
         return True
-    if cut and left.runs[step.run_id].workflow.endswith(".waiter"):
+    run = left.runs[step.run_id]
+    parent = left.runs.get(run.parent or "")
+    if run.workflow.endswith(".waiter") and (cut or (parent and parent.status is RunStatus.FAILED)):
         return True
-    return left.runs[step.run_id].status is RunStatus.CANCELLED or (cut and "/scheduled" in step.scope)
+    return run.status is RunStatus.CANCELLED or (cut and "/scheduled" in step.scope)
 
 
 def _undone(world: World, outcome: Any) -> None:
