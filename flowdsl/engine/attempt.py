@@ -65,12 +65,12 @@ class Attempt(Frame):
 
     def entered(self) -> None:
         """The calling flow of control executes the body. A task that awaits its own call is known from the
-        call."""
+        call. Nobody has made a submitted call."""
+        call = self.call
         if not self.is_async:
             self._home = get_ident()
         else:
-            flow = self.call.flow
-            self._home = control(True) if flow is self.call else flow
+            self._home = control(True) if call.submitted or call.queued else call.flow
         if self.opened is not None:
             self.opened.entered()
 

@@ -230,3 +230,24 @@ def test_inside_a_step_raise_can_be_asked_for(runtime: Runtime, effects: Effects
     world.values = (2,)
     with pytest.raises(NondeterminismError):
         w()
+
+
+def test_calls_in_the_body_of_a_submitted_step_are_sequential(runtime: Runtime, flavour: Flavour):
+    """A submitted step overlaps others, but the calls of its body do not overlap each other."""
+
+    @flavour.step
+    def inner(x):
+        return x
+
+    @flavour.step
+    def outer():
+        return [(yield inner(1)), (yield inner(2))]
+
+    @flavour.workflow(id="w")
+    def w():
+        future = outer.submit()
+        return (yield future) if flavour.is_async else future.result()
+
+    assert flavour.call(w) == [1, 2]
+    marks = {(step.path, step.concurrent) for step in runtime.storage.list_steps("w")}
+    assert marks == {(inner.path, False), (outer.path, True)}
