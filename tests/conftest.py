@@ -6,13 +6,14 @@ import os
 import shutil
 import signal
 import tempfile
+import threading
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
-from support import FLAVOURS, Effects, Flavour, Recorder, sqlite_storage
+from support import FLAVOURS, Crash, Effects, Flavour, Recorder, sqlite_storage
 
 import flowdsl
 from flowdsl import Runtime
@@ -128,6 +129,15 @@ def pytest_runtest_protocol(
         gc.collect()
         gc.freeze()
     return result
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _dead_threads() -> Iterator[None]:
+    """A thread that a :class:`support.Crash` ends is one of a dead process, which nobody hears of."""
+    before = threading.excepthook
+    threading.excepthook = lambda args: None if issubclass(args.exc_type, Crash) else before(args)
+    yield
+    threading.excepthook = before
 
 
 @pytest.fixture(autouse=True)
