@@ -201,7 +201,13 @@ class Stop:
         finally:
             with self._lock:
                 if self._reason is error:
-                    self._reason, self.halted = None, False
+                    self._forget()
+
+    def _forget(self) -> None:
+        """Forget the reason. The caller holds the lock. To be halted without a reason means to have ended, so
+        that goes first."""
+        self.halted = False
+        self._reason = None
 
     def cleans_up_from_now(self) -> None:
         """What was under way when the run was told to stop took time to end: a child was undone. The time for
@@ -225,8 +231,10 @@ class Stop:
     def lift(self) -> None:
         """Let durable calls execute again, for undo."""
         self.undoing = self.being_undone = True
-        self._reason = self.deadline = None
-        self.halted = self.ending = self.replaying = False
+        with self._lock:
+            self._forget()
+            self.deadline = None
+            self.ending = self.replaying = False
 
     def close(self) -> None:
         """The body has ended. From now on take only calls that are admitted: those of undo and of
@@ -259,7 +267,8 @@ class Stop:
         if self.halted and self._reason is None:
             why = f"run {self._run_id} has ended here; a task or thread that it left behind called a step"
             with self._lock:
-                self._reason = self._reason or FlowError(why, run=self._run_id)
+                if self.halted:  # it may have been lifted meanwhile
+                    self._reason = self._reason or FlowError(why, run=self._run_id)
         return self._reason
 
     def check(self, replays: bool = False) -> None:

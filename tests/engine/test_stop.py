@@ -1,14 +1,18 @@
 """What the body must not swallow, whatever it is and however deep: it crosses steps, retries, branches and children."""
 
 import asyncio
+import sys
 import threading
+import time
 
 import pytest
 from support import Breaking, Effects, Flavour, Recorder
 
 from flowdsl import Retry, RunStatus, Runtime, aio, now, step, store, workflow
+from flowdsl.engine.stop import Stop
 from flowdsl.errors import (
     CorruptPayload,
+    FlowError,
     LeaseLost,
     NondeterminismError,
     ResultNotStorable,
@@ -348,3 +352,27 @@ def test_what_touches_the_storage_outside_of_a_call_crosses_too(storage, clock, 
         what = "now"
         w()
     assert "refund" not in effects.log
+
+
+def test_a_stop_that_is_lifted_while_others_look():
+    """Another thread may look for the reason at any byte code of a lift. No reason comes of that."""
+    stop = Stop("run", None, time.monotonic, False)
+
+    def look(frame, event, _):
+        frame.f_trace_opcodes = frame.f_code in (Stop.lift.__code__, Stop.halted_for.__wrapped__.__code__)
+        if event == "opcode":
+            assert stop.reason in (None, error)
+        return look
+
+    error = FlowError("late")
+    before = sys.gettrace()
+    sys.settrace(look)
+    try:
+        with stop.halted_for(error):
+            pass
+        left = [stop.reason]
+        stop.halt(error)
+        stop.lift()
+    finally:
+        sys.settrace(before)
+    assert [*left, stop.reason] == [None, None]
