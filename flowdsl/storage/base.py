@@ -88,7 +88,7 @@ from flowdsl.storage.outcomes import (
     raise_unstorable,
 )
 from flowdsl.storage.step_transactions import StepTransaction, in_threads
-from flowdsl.storage.topics import TOLD, topics_of
+from flowdsl.storage.topics import topics_of
 from flowdsl.storage.verbs import Verbs
 from flowdsl.threads import in_thread
 
@@ -343,11 +343,7 @@ class Storage(Verbs):
 
     def announce(self, operations: Iterable[Operation]) -> None:
         """Tell those who wait what *operations*, now durable, are about. (``commit`` calls it.)"""
-        topics: list[str] = []
-        for operation in operations:
-            if type(operation) in TOLD:
-                topics += topics_of((operation,))
-        self._changes.say(topics)
+        self._changes.say(topics_of(operations))
 
     def notify(self, topics: Iterable[str] = ()) -> None:
         """Wake all who wait here for a change of these *topics*. Without topics, wake everybody."""

@@ -23,7 +23,6 @@ __all__ = [
     "GIVEN_BACK_TOPIC",
     "QUEUES_TOPIC",
     "SCHEDULES_TOPIC",
-    "TOLD",
     "queue_topic",
     "run_topic",
     "topics_of",
@@ -99,6 +98,3 @@ _TOPICS: dict[type, Callable[[Any], Sequence[str]]] = {
     DropSchedule: _of_schedule,
 }
 """What each kind of operation tells. Those that are not here tell only those who wait for any change."""
-
-TOLD = frozenset(_TOPICS)
-"""The kinds of operations that may have a topic."""

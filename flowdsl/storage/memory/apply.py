@@ -1,7 +1,7 @@
 """Which function does an operation, in memory."""
 
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
 from flowdsl.storage.memory.claiming import claim_next
 from flowdsl.storage.memory.messages import add_signal, publish, reply, take_signal
@@ -47,39 +47,27 @@ from flowdsl.storage.outcomes import Outcome
 
 __all__ = ["APPLY"]
 
-Apply = Callable[[Tables, Any], Outcome]
-
-
-class _Functions(dict[type, Apply]):
-    """Kind of operation → what does it."""
-
-    def __missing__(self, kind: type) -> NoReturn:
-        raise ValueError(f"not an operation: an object of type {kind.__qualname__}")
-
-
-APPLY: dict[type, Apply] = _Functions(
-    {
-        OpenRun: open_run,
-        ClaimRun: claim_run,
-        ClaimNext: claim_next,
-        UpdateRun: update_run,
-        AddTags: add_tags,
-        Restart: restart,
-        DeleteRun: delete_run,
-        PutStep: put_step,
-        DropSteps: drop_steps,
-        AddSignal: add_signal,
-        TakeSignal: take_signal,
-        Reply: reply,
-        Publish: publish,
-        PutMemo: put_memo,
-        DropMemo: drop_memo,
-        PutQueue: put_queue,
-        DropQueue: drop_queue,
-        PutSchedule: put_schedule,
-        DropSchedule: drop_schedule,
-        PutWorker: put_worker,
-        DropWorker: drop_worker,
-        Rewrite: rewrite,
-    }
-)
+APPLY: dict[type, Callable[[Tables, Any], Outcome]] = {
+    OpenRun: open_run,
+    ClaimRun: claim_run,
+    ClaimNext: claim_next,
+    UpdateRun: update_run,
+    AddTags: add_tags,
+    Restart: restart,
+    DeleteRun: delete_run,
+    PutStep: put_step,
+    DropSteps: drop_steps,
+    AddSignal: add_signal,
+    TakeSignal: take_signal,
+    Reply: reply,
+    Publish: publish,
+    PutMemo: put_memo,
+    DropMemo: drop_memo,
+    PutQueue: put_queue,
+    DropQueue: drop_queue,
+    PutSchedule: put_schedule,
+    DropSchedule: drop_schedule,
+    PutWorker: put_worker,
+    DropWorker: drop_worker,
+    Rewrite: rewrite,
+}

@@ -81,8 +81,7 @@ class MemoryStorage(Storage):
     # Writing -----------------------------------------------------------------------------------------------
 
     def commit(self, operations: Sequence[Operation], /) -> list[Outcome]:
-        if len(operations) > 1:  # a single one is found unknown before anything is applied
-            require_operations(operations)
+        require_operations(operations)
         with self._lock:  # an interrupt that strikes between acquire() and ``try`` would leave it locked
             if self._closed:
                 self._require_open()
