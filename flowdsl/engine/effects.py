@@ -7,7 +7,7 @@ exception of user code arrives unchanged, even ``StopIteration``.
 """
 
 import asyncio
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 from flowdsl.engine.batch import Written
@@ -46,7 +46,7 @@ class Effect:
         """Perform it in this thread."""
         raise NotImplementedError
 
-    async def aio(self) -> Any:  # the same
+    def aio(self) -> Coroutine[Any, Any, Any]:  # the same
         """Perform it in this task."""
         raise NotImplementedError
 
@@ -211,8 +211,8 @@ class Commit(Effect):
     def sync(self) -> list[Outcome]:
         return self.engine.committer.commit(self.operations)
 
-    async def aio(self) -> list[Outcome]:
-        return await self.engine.committer.commit_async(self.operations)
+    def aio(self) -> Coroutine[Any, Any, list[Outcome]]:
+        return self.engine.committer.commit_async(self.operations)
 
 
 class Read(Effect):
