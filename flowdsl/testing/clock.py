@@ -155,6 +155,16 @@ class VirtualClock:
         self._arrive(target)
         await self._asettle()
 
+    def rests(self, timeout: float) -> int | None:
+        """Wait until nothing can run, *timeout* real seconds at most. ``None``: something still can.
+
+        The number that is returned grows with everything that begins or ends to run. So if it is the same at
+        a second look, nothing has run in between.
+        """
+        with self._lock:
+            rests = self._settled.wait_for(lambda: self._busy <= 0, timeout)
+            return self._moves if rests else None
+
     # What the engine calls ---------------------------------------------------------------------------------
 
     def enter(self) -> None:
@@ -355,8 +365,7 @@ class VirtualClock:
             self._idle()
 
     def _settle(self) -> None:
-        with self._lock:
-            self._settled.wait_for(lambda: self._busy <= 0, timeout=10)
+        self.rests(10)
 
     async def _asettle(self) -> None:
         for _ in range(20):

@@ -410,6 +410,25 @@ def test_failures_replay() -> None:
     assert "LookupError: other" in refused(document)
 
 
+def test_a_run_that_failed_by_itself_may_fail_so_again() -> None:
+    """A failed run is accepted if its body raises the same exception, and refused if it raises another."""
+
+    @deployed
+    def too_dear() -> None:
+        charge(7)
+        raise ValueError("too dear")
+
+    document = ended(too_dear)
+    assert check_history(document).ended
+
+    @deployed
+    def fails_otherwise() -> None:
+        charge(7)
+        raise LookupError("too dear")
+
+    assert "LookupError: too dear" in refused(document)
+
+
 def test_no_undo_callback_handler_or_sent_body_executes() -> None:
     """No undo, callback, event handler or sent body executes."""
 

@@ -20,9 +20,7 @@ from flowdsl.core.kinds import AUDIT, SILENT, UNDO, VALUE, WAITS
 from flowdsl.core.records import Step
 from flowdsl.core.status import RunStatus, StepStatus
 from flowdsl.engine.registry import STEPS, WORKFLOWS
-from flowdsl.entries import StepRecord
 from flowdsl.errors import FlowError, NondeterminismError, StepOutcomeUnknown
-from flowdsl.runtime import engine_of
 from flowdsl.testing.history.paused import Held, Stop
 from flowdsl.testing.seam import Fakes, fakes_by_path
 
@@ -206,15 +204,12 @@ class _Verdict:
 
     def _is_recorded(self, raised: BaseException) -> bool:
         """Whether the history ends with such an exception, or one of its steps failed with it."""
-        engine, run = engine_of(self._held.runtime), self._history.run
-        steps = [step for step in self._history.steps if step.kind != UNDO]
-        errors = [StepRecord(engine, step).error for step in steps]
-        if any(type(e) is type(raised) and str(e) == str(raised) for e in errors if e is not None):
-            return True
-        if run.status is not RunStatus.FAILED or not run.error:
-            return False
-        ended: BaseException = engine.payloads.unpack_error(run.error, run.id, "", "run")
-        return type(ended) is type(raised)
+        with self._held.as_recorded() as run:
+            errors = [step.error for step in run.steps() if step.kind != UNDO]
+            if any(type(e) is type(raised) and str(e) == str(raised) for e in errors if e is not None):
+                return True
+            failed = run.status is RunStatus.FAILED and self._history.run.error
+            return bool(failed) and type(run.exception()) is type(raised)
 
     def _other_calls(self, unused: list[Step], new: list[Stop]) -> str:
         unasked = {step.key: "-" if n < len(new) else "·" for n, step in enumerate(unused)}

@@ -20,6 +20,8 @@ from attrs import evolve, frozen
 from flowdsl.blocks import block
 from flowdsl.core.history import History
 from flowdsl.core.status import RunStatus
+from flowdsl.errors import Stopped
+from flowdsl.handle import Run
 from flowdsl.hooks import BodyView, Hooks
 from flowdsl.runtime import Runtime, engine_of
 from flowdsl.storage import MemoryStorage
@@ -53,29 +55,32 @@ class _Holding(Hooks):
         self._lines[step.key] = line_of_code()  # the body may execute in another thread
 
     def execute_body(self, body: BodyView, proceed: Callable[[], Any]) -> Any:
-        if body.kind == "workflow" and body.run_id == self._held.id:
-            self._held.body = body
-            try:
-                self._held.outcome = None, proceed()
-            except Exception as error:  # whatever the user's body raises
-                self._held.outcome = error, None
-        elif (fake := self._fake(body)) is not None:
+        held = self._held
+        if body.kind == "workflow" and body.run_id == held.id:
+            with held.continuing(body):
+                try:
+                    held.ends(None, proceed())
+                except Exception as error:  # whatever the user's body raises
+                    held.ends(error)
+                return body.hold()
+        if (fake := self._fake(body)) is not None:
             return fake(*body.args, **body.kwargs)
-        else:
-            self._note(body)
+        self._note(body)
         return body.hold()
 
     async def execute_body_async(self, body: BodyView, proceed: Callable[[], Any]) -> Any:
-        if body.kind == "workflow" and body.run_id == self._held.id:
-            self._held.body = body
-            try:
-                self._held.outcome = None, await proceed()
-            except Exception as error:  # whatever the user's body raises
-                self._held.outcome = error, None
-        elif (fake := self._fake(body)) is not None:
+        held = self._held
+        held.executes_on(asyncio.get_running_loop())
+        if body.kind == "workflow" and body.run_id == held.id:
+            with held.continuing(body):
+                try:
+                    held.ends(None, await proceed())
+                except Exception as error:  # whatever the user's body raises
+                    held.ends(error)
+                return await body.ahold()
+        if (fake := self._fake(body)) is not None:
             return await fake_body(fake, True)(*body.args, **body.kwargs)
-        else:
-            self._note(body)
+        self._note(body)
         return await body.ahold()
 
     def _fake(self, body: BodyView) -> Callable[..., Any] | None:
@@ -113,12 +118,34 @@ class Held:
         self.body: BodyView | None = None
         self.stops: list[Stop] = []
         self.outcome: tuple[BaseException | None, Any] | None = None
+        self._stopped: BaseException | None = None
+        self._loops: set[asyncio.AbstractEventLoop] = set()
         self.storage = _stored(history)
         self.clock = VirtualClock(_last_moment(history), autoskip=False)
         self.fakes = fakes
         self._timeout = timeout
-        options = {"lease": 3600.0, **options, "hooks": [_Holding(self)]}
-        self.runtime = Runtime(self.storage, clock=self.clock, **options)
+        self._history = history
+        self._options = {"lease": 3600.0, **options}
+        holding = {**self._options, "hooks": [_Holding(self)]}
+        self.runtime = Runtime(self.storage, clock=self.clock, **holding)
+
+    @block
+    def continuing(self, body: BodyView) -> Iterator[None]:
+        """Within the block, *body*, that of the workflow, executes, and what stops the run is noted."""
+        self.body = body
+        try:
+            yield
+        except Stopped as stopped:
+            self._stopped = stopped.error
+            raise
+
+    def ends(self, error: BaseException | None, value: Any = None) -> None:
+        """The code of the workflow has come to its end."""
+        self.outcome = error, value
+
+    def executes_on(self, loop: asyncio.AbstractEventLoop) -> None:
+        """An async body executes on *loop*."""
+        self._loops.add(loop)
 
     @block
     def continued(self) -> Iterator[BaseException | None]:
@@ -128,29 +155,42 @@ class Held:
         """
         with self.runtime:
             run = self.runtime.resume(self.id)
-            future = engine_of(self.runtime).futures.get(run.id)
-            self._come_to_rest(future)
-            yield future.exception() if future is not None and future.done() else None
+            self._come_to_rest()
+            yield self._stopped if self.body is not None else _failure(run, self._timeout)
         self.storage.close()
 
-    def _come_to_rest(self, future: Any) -> None:
+    @block
+    def as_recorded(self) -> Iterator[Run[Any]]:
+        """The run as the history has it: with all its steps, and with its failure if it has failed."""
+        storage, run = _stored(self._history), self._history.run
+        if run.status is RunStatus.FAILED:
+            storage.commit([UpdateRun(self.id, {"status": run.status, "error": run.error})])
+        with Runtime(storage, **{**self._options, "hooks": ()}) as rt:
+            found = rt.run(self.id)
+            assert found is not None
+            yield found
+        storage.close()
+
+    def _come_to_rest(self) -> None:
         """Return once all code of the run is held, or the run was stopped."""
-        clock = self.clock
         end = time.monotonic() + self._timeout
-        while future is not None and not future.done():
-            before = clock._moves
-            with clock._lock:
-                rests = clock._settled.wait_for(
-                    lambda: clock._busy <= 0 or future.done(), timeout=max(end - time.monotonic(), 0.01)
-                )
-            loop = engine_of(self.runtime).own_loop
-            if loop is not None:
+        while True:
+            before = self.clock.rests(max(end - time.monotonic(), 0.01))
+            for loop in self._loops:
                 asyncio.run_coroutine_threadsafe(_drained(loop), loop).result()
-            if not rests:  # nobody can stop such code, so nobody waits for it
+            if before is None:  # nobody can stop such code, so nobody waits for it
                 engine_of(self.runtime).abandon()
                 raise TimeoutError(f"its code did not come to an end within {self._timeout:g} seconds")
-            if self.body is not None and clock._busy <= 0 and clock._moves == before:
+            if self.clock.rests(0.0) == before:
                 return
+
+
+def _failure(run: Run[Any], timeout: float) -> BaseException | None:
+    """Why a run has ended that has not come to its body."""
+    try:
+        return run.exception(timeout)
+    except Exception as error:  # of a run that was stopped
+        return error
 
 
 async def _drained(loop: Any) -> None:
