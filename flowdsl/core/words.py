@@ -8,6 +8,7 @@ id or an error's message may hold anything, terminal escapes included.
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from difflib import get_close_matches
+from math import floor, log10
 
 from attrs import frozen
 
@@ -20,6 +21,7 @@ __all__ = [
     "clean_lines",
     "instant",
     "iso",
+    "mark",
     "moment",
     "nearest",
     "owner_text",
@@ -100,7 +102,7 @@ def clean(text: str) -> str:
 
 
 def clean_lines(text: str) -> str:
-    """*text* of several lines, each one :func:`clean`. Lines behind the first are indented, so that none of
+    r"""*text* of several lines, each one :func:`clean`. Lines behind the first are indented, so that none of
     them can pass for one of the program's own.
 
     >>> clean_lines("no run \x1b[2J\nerror: forged")
@@ -239,6 +241,21 @@ def round_length(seconds: float) -> float:
     while power > seconds and power > 1e-6:
         power /= 10
     return next((power * n for n in (1, 2, 5) if power * n >= seconds), power * 10)
+
+
+def mark(seconds: float, step: float) -> str:
+    """A length on an axis, as fine as the distance *step* of its marks.
+
+    >>> mark(0.0, 1.0), mark(2.0, 0.5), mark(2.75, 0.05), mark(0.0015, 0.0005), mark(0.02, 0.005)
+    ('0', '2.0s', '2.75s', '1.5ms', '20ms')
+    """
+    if seconds <= 0:
+        return "0"
+    if 1 <= seconds < 60 and step < 0.1:
+        return f"{seconds:.{min(-floor(log10(step)), 4)}f}s"
+    if seconds < 1 and step < 0.001:
+        return f"{seconds * 1000:.{-floor(log10(step * 1000))}f}ms"
+    return span(seconds)
 
 
 def short_path(path: str, home: str) -> str:

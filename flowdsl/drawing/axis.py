@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from math import ceil
 
 from flowdsl.core.timeline import Timeline
-from flowdsl.core.words import round_length, span
+from flowdsl.core.words import mark, round_length
 
 __all__ = ["marks"]
 
@@ -15,7 +15,7 @@ def marks(line: Timeline, count: int = 6) -> Iterator[tuple[float, str]]:
     step = round_length(max(sum(end - start for start, end in busy), 1e-6) / count)
     for start, end in busy:
         for n in range(ceil((start - line.begin) / step), int((end - line.begin) / step) + 1):
-            yield line.begin + n * step, span(n * step) if n else "0"
+            yield line.begin + n * step, mark(n * step, step)
 
 
 def _busy(line: Timeline) -> list[tuple[float, float]]:

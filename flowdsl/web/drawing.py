@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from attrs import field, frozen
 
 from flowdsl.core.timeline import Bar, Timeline
-from flowdsl.core.words import round_length, span, state_of
+from flowdsl.core.words import mark, round_length, span, state_of
 from flowdsl.web.query import View
 from flowdsl.web.rendering import step_name
 
@@ -27,6 +27,7 @@ LANE = 28
 _GRAIN = 2000  # the resolution of the shape of all bars: parts of the whole width
 _TICKS = 8
 _EDGE, _INNER = 0.2, 99.4  # percent: the left edge, and the width between the edges
+_LEAST = 0.01  # percent: browsers do not draw a rectangle of width 0
 _WIDE = 10  # pixels of one percent on a screen that is not small, about; decides whether a text fits
 
 
@@ -129,7 +130,7 @@ def _drawn(bar: Bar, start: float, end: float, home: str) -> Drawn:
     facts = [name, bar.status, tries, took]
     if bar.replayed:
         facts.append("replayed")
-    width = max(end - start, 0.0)
+    width = max(end - start, _LEAST)
     return Drawn(
         bar=bar,
         x=round(start, 4),
@@ -169,22 +170,9 @@ def _axis(line: Timeline, folded: bool) -> tuple[tuple[float, str], ...]:
         while n * step <= end - line.begin and len(found) < 4 * _TICKS:
             at = _EDGE + _INNER * line.place(line.begin + n * step, folded=folded)
             if at <= 96 and (not found or at - found[-1][0] > 5):
-                found.append((round(at, 3), _length(n * step, step)))
+                found.append((round(at, 3), mark(n * step, step)))
             n += 1
     return tuple(found)
-
-
-def _length(seconds: float, step: float) -> str:
-    """A length on the axis, as fine as its *step*.
-
-    >>> _length(2.75, 0.05), _length(2.0, 0.5), _length(0.0, 1.0)
-    ('2.75s', '2.0s', '0')
-    """
-    if seconds <= 0:
-        return "0"
-    if 1 <= seconds < 60 and step < 0.1:
-        return f"{seconds:.{min(-math.floor(math.log10(step)), 4)}f}s"
-    return span(seconds)
 
 
 def _awake(line: Timeline) -> list[tuple[float, float]]:

@@ -75,7 +75,8 @@ def graph_of(calls: Sequence[Calls], workflow: str, home: str) -> Graph | None:
         if one.caller in nodes:
             edges.append(_edge(nodes[one.caller], nodes[one.callee], one, drawn[one.callee]))
             drawn[one.callee] += 1
-    return Graph(tuple(nodes.values()), tuple(edges), x - _GAP + 2, tallest * _ROW - (_ROW - _HIGH) + 2)
+    width = max(x - _GAP, *(edge.x for edge in edges)) + 2 if edges else x - _GAP + 2
+    return Graph(tuple(nodes.values()), tuple(edges), width, tallest * _ROW - (_ROW - _HIGH) + 2)
 
 
 def _levels(calls: Sequence[Calls], workflow: str) -> dict[str, int]:
@@ -104,8 +105,8 @@ def _edge(caller: Node, callee: Node, calls: Calls, before: int) -> Edge:
     text = f"×{calls.count}" + (f", {calls.failed} failed" if calls.failed else "")
     if end <= start:  # a step that calls itself, or one left of it
         end = callee.x + callee.width
-        path = f"M{start} {y1 - 4}C{start + 40} {y1 - 4} {end + 40} {y2 + 4} {end} {y2 + 4}"
-        return Edge(path, end + 34, y2 + 4, text, calls.failed > 0)
+        path = f"M{start} {y1 - 8}C{start + 40} {y1 - 8} {end + 40} {y2 + 8} {end} {y2 + 8}"
+        return Edge(path, end + 34 + int(len(text) * _CHAR), y2 + 4, text, calls.failed > 0)
     middle = (start + end) // 2
     path = f"M{start} {y1}C{middle} {y1} {middle} {y2} {end} {y2}"
     if not before:

@@ -5,7 +5,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowdsl.core.status import RunStatus, StepStatus
-from flowdsl.core.words import ASCII, STATES, clean, instant, iso, moment, nearest, size, span, status_text
+from flowdsl.core.words import (
+    ASCII,
+    STATES,
+    clean,
+    instant,
+    iso,
+    mark,
+    moment,
+    nearest,
+    round_length,
+    size,
+    span,
+    status_text,
+)
 
 
 def _luminance(colour):
@@ -71,3 +84,11 @@ def test_near_names_are_offered():
 def test_sizes():
     """A size has a fitting unit."""
     assert [size(n) for n in (0, 1023, 1024, 1 << 40)] == ["0 B", "1023 B", "1.0 KiB", "1.0 TiB"]
+
+
+@given(st.floats(min_value=1e-5, max_value=1e7))
+def test_the_marks_of_an_axis_differ(whole):
+    """However short the time that an axis shows, no two of its marks have the same text."""
+    step = round_length(whole / 8)
+    texts = [mark(n * step, step) for n in range(9)]
+    assert len(set(texts)) == len(texts)

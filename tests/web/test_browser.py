@@ -324,6 +324,22 @@ def test_every_page_reads_well_at_every_width(look, serve, browser, runtime, dar
             assert page.run("document.querySelectorAll('main').length") == 1
 
 
+def test_the_list_shows_each_status_on_a_phone(look, serve):
+    """On a phone the status of each run is on the screen, also beside long ids and tags."""
+    storage = MemoryStorage()
+    long = "a name that nobody would choose=" + "long " * 12
+    for id in ("short", "https://example.org/" + "long/" * 20):
+        storage.set_run(
+            Run(id, "shop.sell", "k", status=RunStatus.COMPLETED, created_at=1e9, tags={long: "x"})
+        )
+    page = look("/", served=serve(storage), width=WIDTHS[0])
+    edges = page.run(
+        "[...document.querySelectorAll('.runs .state')].map((e) => e.getBoundingClientRect().right)"
+    )
+    assert len(edges) == 2
+    assert max(edges) <= WIDTHS[0]
+
+
 def test_a_page_that_says_what_is_wrong_can_be_read_at_every_width(look, serve):
     """A page with an error is visible at each width, says what is wrong in a sentence, and links on."""
     served = serve()

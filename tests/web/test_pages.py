@@ -3,6 +3,8 @@
 import re
 from html import unescape
 
+from attrs import evolve
+
 from flowdsl import Retry, log, step, store, wait_for, workflow
 from flowdsl.core.records import Item, Run, Signal, Step
 from flowdsl.core.status import RunStatus, StepStatus
@@ -10,6 +12,8 @@ from flowdsl.core.words import state_of
 from flowdsl.errors import StorageUnavailable
 from flowdsl.storage import MemoryStorage
 from flowdsl.storage.operations import AddSignal, Publish, Reply
+from flowdsl.web.graph import graph_of
+from flowdsl.web.parts import Calls
 
 
 @step(retry=Retry(attempts=2, initial=0.0))
@@ -161,6 +165,54 @@ def test_the_graph_counts_who_called_what(client):
     assert "checkout → reserve 1" in graph
     assert "reserve → check 2" in graph
     assert "×1, 1 failed" in graph
+
+
+def test_the_arrow_of_a_step_that_calls_itself_lies_inside_the_picture():
+    """The arrow of a recursive call leaves its box, comes back to it, and is not cut off."""
+    picture = graph_of([Calls("shop.walk", "shop.walk", 3, 0, 1)], "shop.walk", "shop")
+    box, arrow = picture.nodes[0], picture.edges[0]
+    numbers = [int(number) for number in re.findall(r"\d+", arrow.path)]
+    across, down = numbers[::2], numbers[1::2]
+    assert across[0] == across[-1] == box.x + box.width
+    assert max(across) <= picture.width
+    assert max(down) - min(down) >= 12
+    assert arrow.x <= picture.width
+    assert arrow.x - 8 * len(arrow.text) > max(across) - 30
+
+
+def test_an_open_step_of_an_interrupted_run_is_drawn(client):
+    """A step that was executing when its process died has a bar that a browser draws: its width is not 0."""
+    storage = MemoryStorage()
+    storage.set_run(Run("x", "shop.sell", "k", status=RunStatus.RUNNING, created_at=1e9))
+    storage.set_step(Step("x", "a" * 40, "shop.charge", created_at=1e9, completed_at=1e9 + 5))
+    storage.set_step(Step("x", "b" * 40, "shop.post", status=StepStatus.PENDING, created_at=1e9 + 5))
+    text = client(of=storage).get("/runs/x").text
+    widths = re.findall(r'data-path="shop.post".*?<rect[^>]* width="([\d.]+)%"', text)
+    assert widths
+    assert min(map(float, widths)) > 0
+
+
+def test_a_run_that_waits_in_a_queue_is_not_said_to_have_begun(client):
+    """The page of a pending run says when it was created, not that it began."""
+    storage = MemoryStorage()
+    storage.set_run(Run("x", "shop.sell", "k", status=RunStatus.PENDING, created_at=1e9, queue="mail"))
+    page = client(of=storage)
+    for path in ("/", "/runs/x"):
+        text = page.get(path).text
+        assert "created" in text.lower()
+        assert "began" not in text.lower()
+
+
+def test_a_run_that_was_undone_says_what_executes_it_again(client):
+    """A failed run whose steps were undone says so, and names the only commands that execute it again."""
+    storage = MemoryStorage()
+    failed_run = Run("x", "shop.sell", "k", status=RunStatus.FAILED, error_preview=ERROR, retryable=False)
+    storage.set_run(failed_run)
+    storage.set_step(Step("x", "a" * 40, "shop.charge", status=StepStatus.UNDONE, completed_at=1.0))
+    page = client(of=storage)
+    assert "only retry or fork execute it again" in section(page.get("/runs/x").text, "error")
+    storage.set_run(evolve(failed_run, id="y", retryable=True))
+    assert "undone" not in section(page.get("/runs/y").text, "error")
 
 
 def test_values_that_are_hidden_are_shown_as_a_dash(client):
