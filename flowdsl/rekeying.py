@@ -11,8 +11,9 @@ from typing import Any
 
 from attrs import evolve, frozen
 
-from flowdsl.codecs import Codec, PickleCodec
+from flowdsl.codecs.base import Codec
 from flowdsl.codecs.payloads import Payloads
+from flowdsl.codecs.pickle import PickleCodec
 from flowdsl.codecs.seals import Seals
 from flowdsl.core.records import Item, Memo, Run, RunFilter, ScheduleRow, Signal, Step, changed
 from flowdsl.core.status import StepStatus

@@ -13,8 +13,8 @@ from typing import Any, ParamSpec, Self, TypeVar, Unpack, overload
 from flowdsl.aio_runtime import AioRuntime
 from flowdsl.blocks import block
 from flowdsl.client import Client
-from flowdsl.codecs import PickleCodec
 from flowdsl.codecs.payloads import Payloads
+from flowdsl.codecs.pickle import PickleCodec
 from flowdsl.core.durations import seconds
 from flowdsl.core.filters import path_of
 from flowdsl.core.records import RunFilter

@@ -9,7 +9,7 @@ from attrs import field, frozen
 from attrs.validators import optional
 
 from flowdsl.clock import Clock
-from flowdsl.codecs import Codec
+from flowdsl.codecs.base import Codec
 from flowdsl.core.durations import seconds
 from flowdsl.core.queues import Queue
 from flowdsl.core.retry import Retry

@@ -58,6 +58,18 @@ def test_importing_flowdsl_imports_what_is_used() -> None:
     assert done.stdout.split() == ["False", "step"]
 
 
+def test_a_program_of_steps_imports_nothing_that_it_may_never_use() -> None:
+    """What a program with steps and workflows may never use is imported on first use: it starts the sooner."""
+    unwanted = (
+        "flowdsl.codecs.encrypted flowdsl.codecs.json flowdsl.codecs.typed_json flowdsl.storage.memory "
+        "flowdsl.storage.sqlite cloudpickle decimal"
+    )
+    code = "import sys; from flowdsl import Runtime, step, workflow; "
+    code += f"print(*sorted(set({unwanted.split()!r}) & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
 @pytest.mark.parametrize("name", [name for name in MODULES if not name.endswith("__main__")])
 def test_a_module_exports_names_that_it_has(name: str) -> None:
     """Every name in a module's ``__all__`` exists, once."""

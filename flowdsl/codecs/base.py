@@ -1,15 +1,22 @@
 """The interface of a codec: object ↔ bytes. The envelope checks that the bytes are unchanged."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 from flowdsl.errors import StorageError
 
-__all__ = ["BUILTIN", "Codec"]
+__all__ = ["Codec"]
 
-BUILTIN: dict[str, Callable[[], "Codec"]] = {}
-"""Codecs that need no key, by id. Their payloads load with any codec of the runtime."""
+_BUILTIN = {"json": "JsonCodec", "pickle": "PickleCodec"}
+"""Codecs that need no key, by id, which is also the name of their module. Their payloads load with any codec
+of the runtime."""
+
+
+def _builtin(codec_id: str) -> "Codec":
+    module = import_module(f"flowdsl.codecs.{codec_id}")  # at first use: most programs have one codec
+    made: Codec = getattr(module, _BUILTIN[codec_id])()
+    return made
 
 
 class Codec(ABC):
@@ -63,12 +70,12 @@ class Codec(ABC):
         """
         if codec_id == self.id:
             return self
-        if codec_id not in BUILTIN:
+        if codec_id not in _BUILTIN:
             raise StorageError(
                 f"the payload was written by codec {codec_id!r}; this runtime has {self.id!r}, and built in "
-                f"are {', '.join(sorted(map(repr, BUILTIN)))}. Give the runtime the codec it was written with"
+                f"are {', '.join(map(repr, _BUILTIN))}. Give the runtime the codec it was written with"
             )
-        found = BUILTIN[codec_id]()
+        found = _builtin(codec_id)
         if found.stores_objects and not (self.stores_objects or self.accepts_pickle):
             raise StorageError(
                 f"the payload says that codec {codec_id!r} wrote it, but this runtime has {self.id!r} with "
@@ -82,8 +89,8 @@ class Codec(ABC):
 
         The same as :meth:`reader`, but every built-in codec is accepted.
         """
-        if codec_id != self.id and codec_id in BUILTIN:
-            return BUILTIN[codec_id]()
+        if codec_id != self.id and codec_id in _BUILTIN:
+            return _builtin(codec_id)
         return self.reader(codec_id)
 
     # Re-keying needs these. Codecs that wrap others override them.

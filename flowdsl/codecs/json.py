@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from flowdsl.codecs.base import BUILTIN, Codec
+from flowdsl.codecs.base import Codec
 from flowdsl.codecs.unstorable import describe_fault
 from flowdsl.errors import ResultNotStorable, StorageError
 
@@ -81,6 +81,3 @@ def _check_keys(value: Any) -> None:
     for part in value:
         if type(part) not in _SCALARS:
             _check_keys(part)
-
-
-BUILTIN["json"] = JsonCodec

@@ -26,7 +26,7 @@ from functools import lru_cache
 from typing import Any
 from weakref import WeakSet
 
-from flowdsl.codecs.base import BUILTIN, Codec
+from flowdsl.codecs.base import Codec
 from flowdsl.codecs.modules import MAIN_NAMES, find_module, found_by_name, missing, module_now, own_main_name
 from flowdsl.errors import StorageError
 
@@ -227,6 +227,3 @@ def set_class_state(cls: type, state: Any) -> type:
         cloudpickle._class_setstate(cls, state)  # pyright: ignore[reportAttributeAccessIssue]
         _alive.add(cls)
     return cls
-
-
-BUILTIN["pickle"] = PickleCodec

@@ -25,8 +25,8 @@ from typing import Any, Never
 from attrs import evolve
 
 from flowdsl.clock import Waker
-from flowdsl.codecs import PickleCodec
 from flowdsl.codecs.payloads import Payloads
+from flowdsl.codecs.pickle import PickleCodec
 from flowdsl.core.records import Step
 from flowdsl.engine.body import Body
 from flowdsl.engine.call import Call

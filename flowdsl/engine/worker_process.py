@@ -13,9 +13,10 @@ from typing import Never
 
 from attrs import evolve, frozen
 
-from flowdsl.codecs import Codec, PickleCodec
+from flowdsl.codecs.base import Codec
 from flowdsl.codecs.exceptions.handling import add_note, traceback_of
 from flowdsl.codecs.payloads import Payloads
+from flowdsl.codecs.pickle import PickleCodec
 from flowdsl.core.journal import Journal
 from flowdsl.core.records import Run, Step
 from flowdsl.engine.audit import audit

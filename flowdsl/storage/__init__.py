@@ -1,14 +1,14 @@
 """Where records are kept: the port and its backends."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flowdsl.storage.base import Storage
-from flowdsl.storage.memory import MemoryStorage
-from flowdsl.storage.sqlite import SQLiteStorage
 from flowdsl.storage.urls import DEFAULT_URL, default_url, open_storage
 
 if TYPE_CHECKING:
+    from flowdsl.storage.memory import MemoryStorage
     from flowdsl.storage.postgres import PostgresStorage
+    from flowdsl.storage.sqlite import SQLiteStorage
 
 __all__ = [
     "DEFAULT_URL",
@@ -20,10 +20,22 @@ __all__ = [
     "open_storage",
 ]
 
+if not TYPE_CHECKING:  # where it would hide that a name is not there
 
-def __getattr__(name: str) -> Any:
-    if name == "PostgresStorage":  # its driver is an extra, and slow to import
-        from flowdsl.storage.urls import postgres_class
+    def __getattr__(name: str) -> object:
+        """Import a backend at its first use: most programs use one."""
+        if name == "MemoryStorage":
+            from flowdsl.storage.memory import MemoryStorage as found
+        elif name == "SQLiteStorage":
+            from flowdsl.storage.sqlite import SQLiteStorage as found
+        elif name == "PostgresStorage":  # its driver is an extra
+            from flowdsl.storage.urls import postgres_class
 
-        return postgres_class()
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            found = postgres_class()
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = found
+        return found
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})
