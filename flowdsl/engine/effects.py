@@ -211,7 +211,7 @@ class Commit(Effect):
     def sync(self) -> list[Outcome]:
         return self.engine.committer.commit(self.operations)
 
-    def aio(self) -> Coroutine[Any, Any, list[Outcome]]:
+    def aio(self) -> Work[list[Outcome]]:
         return self.engine.committer.commit_async(self.operations)
 
 
