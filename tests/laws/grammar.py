@@ -40,6 +40,7 @@ __all__ = [
     "Slot",
     "endings_of",
     "kinds_of",
+    "nodes_of",
     "sequential",
 ]
 

@@ -20,7 +20,7 @@ from typing import Any
 import worlds
 from attrs import define, field
 from bodies import Bodies, Body, step, to_its_end, workflow
-from grammar import Fault, Program, Slot
+from grammar import Fault, Program, Slot, nodes_of
 from processes import Process, threads_die
 from worlds import meet, world
 
@@ -28,7 +28,7 @@ from flowdsl import Retry, Runtime
 from flowdsl.storage import Storage
 from flowdsl.testing import VirtualClock
 
-__all__ = ["DIED", "PLAYERS", "World", "execute"]
+__all__ = ["DIED", "PLAYERS", "World", "bodies_in", "execute"]
 
 
 class Boom(Exception):
@@ -189,6 +189,25 @@ PLAYERS = {is_async: Player(is_async) for is_async in (False, True)}
 
 
 # Executions -------------------------------------------------------------------------------------------------
+
+
+def bodies_in(program: Program) -> int:
+    """How many bodies of steps *program* executes if nothing stops it. This is known from its text alone."""
+    count = 0
+    for kind, *more in nodes_of(program):
+        match kind:
+            case "plain" | "roll":
+                count += 1
+            case "failing":
+                count += more[0] % 10 + 1
+            case "boom":
+                count += 2
+            case "nested":
+                count += more[2] + 1
+            case "mapped_numbers":
+                count += len(more[0])
+    return count
+
 
 DIED = object()
 

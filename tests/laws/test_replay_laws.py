@@ -7,7 +7,7 @@ from grammar import FLAT, REPLAYED, SEQUENTIAL, Fault
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 from processes import fresh
-from programs import DIED, World, execute
+from programs import DIED, World, bodies_in, execute
 from support import examples
 
 from flowdsl.core.records import RunFilter
@@ -24,6 +24,7 @@ def undisturbed(program, is_async: bool):
     with fresh("memory") as storage:
         result, process = execute(program, world, storage, is_async)
     assert world.wrong == []
+    assert len(world.executed) == bodies_in(program)
     return result, process.commits, process.bodies
 
 

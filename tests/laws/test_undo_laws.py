@@ -1,11 +1,12 @@
 """The law of undo, over generated programs that are stopped anywhere; see ``stopped.py``."""
 
 import logging
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
-from grammar import STOPPED, sequential
-from hypothesis import given, settings
+from grammar import STOPPED, nodes_of, sequential
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from processes import fresh
 from stopped import Stop, live, standing
@@ -26,6 +27,21 @@ def stops(*hows: str) -> st.SearchStrategy[Stop]:
     return st.builds(
         Stop, st.integers(0, 20), st.sampled_from(hows), st.booleans(), st.booleans(), st.booleans()
     )
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+@settings(max_examples=examples(15), deadline=None)
+@given(program=STOPPED.strategy)
+def test_a_run_that_fails_at_its_end_takes_back_all_that_it_did(is_async, program):
+    """If only the end of a program fails, each of its steps has acted, and each is undone that may be."""
+    nodes = list(nodes_of(program))
+    assume(all(kind != "at_once" and (kind, *more) != ("fail", False) for kind, *more in nodes))
+    acts = [more for kind, *more in nodes if kind in ("act", "nested") and more[-1] != "none"]
+    with fresh("memory") as storage:
+        world = live((*program, ("fail", False)), is_async, storage)
+        tokens = [token for _, token in world.did if not str(token).startswith("k")]
+        assert len(tokens) == len(acts)
+        assert world.undid == Counter(tokens)
 
 
 @settings(max_examples=examples(15), deadline=None)
