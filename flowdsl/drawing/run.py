@@ -5,7 +5,7 @@ The HTML has a limited size. Parts that do not fit are left out, and counted.
 
 from collections.abc import Callable, Iterator, Sequence
 
-from flowdsl.core.kinds import LOG, WITH_BODY
+from flowdsl.core.kinds import LOG, UNDO, WITH_BODY
 from flowdsl.core.preview import error_lines
 from flowdsl.core.records import Run, Step
 from flowdsl.core.status import RunStatus, StepStatus
@@ -42,6 +42,10 @@ def run_html(run: Run, state: str, journal: Sequence[Step], now: float) -> str:
     parts = [run_line(run, state, now), _counted(run, line)]
     if run.error_preview:
         parts.append(_error(run.error_preview))
+        if state == "failed" and not run.retryable:
+            parts.append(
+                '<div class="fd-quiet">its steps were undone: only retry or fork execute it again</div>'
+            )
     elif state == "completed":
         shown = safe(run.result_preview or HIDDEN, 3 * TEXT)
         parts.append(f'<div class="fd-result">→ <code>{shown}</code></div>')
@@ -186,8 +190,9 @@ def _row(bar: Bar) -> str:
     text, where, _ = error_lines(step.preview)
     hidden = step.status is StepStatus.COMPLETED and step.kind in WITH_BODY and not text
     result = f"{where}: {text}" if where and step.status is StepStatus.FAILED else text
+    undo = " (undo)" if step.kind == UNDO else ""
     cells = [
-        f'<td class="fd-nowrap">{indent}{safe(short_name(step.path), 60)}</td>',
+        f'<td class="fd-nowrap">{indent}{safe(short_name(step.path), 60)}{undo}</td>',
         f"<td>{badge(bar.status)}</td>",
         f"<td>{step.attempts if step.attempts != 1 else ''}</td>",
         f'<td class="fd-nowrap">{_span(bar)}</td>',

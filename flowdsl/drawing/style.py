@@ -25,15 +25,18 @@ background:none;padding:0;border:0;overflow-wrap:anywhere;white-space:pre-wrap}
 @ .fd-head{font-size:14px}
 @ .fd-quiet{color:var(--fd-quiet);font-size:12px}
 @ .fd-error{border-left:3px solid var(--fd-failed);padding:2px 0 2px 10px;margin:8px 0}
+@[data-status="cancelled"] .fd-error{border-left-color:var(--fd-cancelled)}
 @ .fd-result{margin:6px 0}
-@ svg{display:block;width:100%;height:auto;margin:8px 0 2px}
-@ svg.fd-small{display:inline-block;width:240px;margin:0;vertical-align:middle}
+@ svg{display:block;width:100%;min-width:640px;height:auto;margin:8px 0 2px}
+@ svg.fd-small{display:inline-block;width:240px;min-width:0;margin:0;vertical-align:middle}
 @ details{margin:6px 0 0}
 @ summary{cursor:pointer;color:var(--fd-quiet);font-size:12px}
 @ table{border-collapse:collapse;margin:4px 0 0;font-size:12px;border:0;width:auto;color:inherit}
 @ th{color:var(--fd-quiet);font-weight:normal}
 @ th,@ td{text-align:left;vertical-align:top;padding:2px 14px 2px 0;border:0;background:none;\
 max-width:28em;white-space:normal}
+@ td code{overflow-wrap:break-word}
+@ td:last-child code{display:inline-block;min-width:12em}
 @ tr{background:none}
 @ tbody tr{border-top:1px solid var(--fd-line)}
 @ .fd-nowrap{white-space:nowrap}

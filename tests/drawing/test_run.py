@@ -77,6 +77,20 @@ def test_the_users_line_comes_first():
     assert next(iter(found.iter("pre"))).text.strip() == "bank.pay(order)"
 
 
+def test_an_undone_run_says_what_executes_it_again():
+    """A failed run that was undone says what executes it again, and which of its rows are undos."""
+    steps = [
+        recorded("charge", StepStatus.UNDONE, preview="50"),
+        recorded("refund", at=1.5, kind="undo"),
+    ]
+    facts = {"error_preview": "Declined: no"}
+    found = page(steps, "failed", retryable=False, **facts)
+    assert "its steps were undone: only retry or fork execute it again" in text(found)
+    assert [row[0] for row in rows_of(found)] == ["step", "charge", "refund (undo)"]
+    assert "undone: only" not in text(page(steps, "failed", retryable=True, **facts))
+    assert "undone: only" not in text(page(steps, "cancelled", retryable=False, **facts))
+
+
 def test_a_step_inside_another_stands_below_it():
     """A nested step is indented and has a lane of its own."""
     outer, inner = recorded("outer"), recorded("inner", scope="outer", at=0.2, completed_at=0.4)
