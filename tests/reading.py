@@ -135,27 +135,34 @@ def unexplained_types(engine: Trees) -> Iterator[str]:
         yield f"the engine says Any at {len(found)} places"
 
 
-FOREIGN = {
-    "perform.py": {"flow", "concurrent"},  # of a call: who overlaps whom is decided there
-    "transact.py": {"args", "kwargs", "transacts", "__cause__"},  # of the body that gets a connection
-    "step.py": {"args"},  # of an exception
-    "execution.py": {"run", "step", "msg", "args"},  # of a record of the log
-    "effects.py": {"__qualname__"},  # of a coroutine, which Python made
+NOT_OURS = {
+    "sys.stdout",
+    "sys.stderr",
+    "thread.name",
+    "connection.prepare_threshold",
+    "error.args",
+    "record.args",
+    "record.step",
+    "record.run_id",
 }
-"""Attributes of other modules' objects that a module of the engine sets all the same. Everywhere: ``run`` and
-``step`` of an error, which say where it belongs."""
+"""What is set of objects of Python or of other libraries, although a class of ours has such an attribute too.
+(``record`` is one of the log.)"""
 
 
-def foreign_attributes(engine: Trees) -> Iterator[str]:
-    """Where the engine sets an attribute of an object whose class stands in another module."""
-    for path, tree in engine.items():
-        own = FOREIGN.get(path.name, set()) | set(members(tree))
-        for place, node in nodes({path: tree}, ast.Attribute):
-            if not isinstance(node.ctx, ast.Store | ast.Del) or node.attr in own:
+def foreign_attributes(code: Trees) -> Iterator[str]:
+    """Where the library sets an attribute of an object whose class stands in another of its modules. An error
+    may be told its ``run`` and ``step`` everywhere: they say where it belongs."""
+    own = {path: set(members(tree)) for path, tree in code.items() if LIBRARY in path.parents}
+    ours = set[str]().union(*own.values())
+    for path in own:
+        for place, node in nodes({path: code[path]}, ast.Attribute):
+            if not isinstance(node.ctx, ast.Store | ast.Del) or node.attr not in ours - own[path]:
                 continue
-            of = node.value.id if isinstance(node.value, ast.Name) else ""
-            if of not in ("self", "cls") and not (of in ("error", "fault") and node.attr in ("run", "step")):
-                yield f"{place} sets {ast.unparse(node)}, which belongs to a class of another module"
+            of, what = ast.unparse(node.value), ast.unparse(node)
+            dunder = node.attr.startswith("__")
+            told = of in ("error", "fault") and node.attr in ("run", "step")
+            if of not in ("self", "cls") and not dunder and not told and what not in NOT_OURS:
+                yield f"{place} sets {what}, which belongs to a class of another module"
 
 
 def members(tree: ast.Module) -> Iterator[str]:
@@ -201,7 +208,7 @@ if __name__ == "__main__":
         *tricks(code),
         *blanket_excepts(code),
         *unexplained_types(engine),
-        *foreign_attributes(engine),
+        *foreign_attributes(code),
         *silent_tests(tests),
         *sleeps(tests),
         *long_files(files),

@@ -105,8 +105,8 @@ def test_no_context_manager_of_ours_is_made_by_contextlib() -> None:
 def test_sources_and_tests_can_be_read() -> None:
     """Functions, modules and files of tests have an end. Every test says in one sentence what it shows; none sleeps.
 
-    A blanket ``except`` says why, and so does the engine where it gives up a type. The engine sets no attribute of a
-    class that another module defines, and no module changes a name in another one.
+    A blanket ``except`` says why, and so does the engine where it gives up a type. No module sets an attribute of a
+    class that another module defines, or changes a name in another one.
     """
     done = subprocess.run([sys.executable, TESTS / "reading.py"], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == []

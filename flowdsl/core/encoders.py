@@ -340,14 +340,18 @@ BUILTIN: dict[type, Encoder] = {
 
 
 class _Encoders(dict[type, Encoder]):
-    """Encoders by exact type. ``plan`` is asked once for an unknown type."""
+    """Encoders by exact type. An unknown type is planned once."""
 
-    plan: Callable[[type], Encoder]
+    _plan: Callable[[type], Encoder]
+
+    def plan_with(self, plan: Callable[[type], Encoder]) -> None:
+        """Let *plan* make the encoder of each type that is unknown."""
+        self._plan = plan
 
     def __missing__(self, cls: type) -> Encoder:
         if len(self) >= _MAX_PLANS:  # a program that always makes new classes must not keep them all alive
             self.reset()
-        encoder = self[cls] = self.plan(cls)
+        encoder = self[cls] = self._plan(cls)
         return encoder
 
     def reset(self) -> None:

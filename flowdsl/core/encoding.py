@@ -372,5 +372,5 @@ class _Encode:
         ENCODERS.reset()
 
 
-ENCODERS.plan = _plan
+ENCODERS.plan_with(_plan)
 encode = _Encode()

@@ -77,6 +77,11 @@ class Body(Effect):
         self.heart = heart
         self.inline = inline
 
+    def shares_transaction(self, args: Args, kwargs: Named) -> None:
+        """Execute the body with these arguments, among them a connection in whose transaction it executes."""
+        self.args, self.kwargs = args, kwargs
+        self.frame.enters_transaction()
+
     def sync(self) -> Result:
         heart = self.heart
         if self.timeout is None and heart is None:

@@ -231,6 +231,10 @@ class Frame:
         """The step whose body this is, or in whose body it stands. ``None`` in the body of a run."""
         return self._step
 
+    def enters_transaction(self) -> None:
+        """The body executes in a transaction of the storage."""
+        self.transacts = True
+
     def abandon(self) -> None:
         """A timeout leaves the body behind."""
         self.abandoned = True

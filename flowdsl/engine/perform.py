@@ -108,7 +108,7 @@ def _enter(call: Call) -> Flow | Result | None:
     run, scope = call.run, call.scope
     virtual = run.engine.virtual
     beside = call.submitted or call.queued
-    call.flow = flow = object() if beside else control(True) if scope.is_async else get_ident()
+    flow = object() if beside else control(True) if scope.is_async else get_ident()
     if run.failures.open and call.operation.durable:
         with run.lock:
             run.failures.begun(scope, flow)

@@ -97,6 +97,7 @@ class Scope:
         Of two calls that begin at the same time, the one that is added last sees the other.
         """
         before = self.alone
+        call.flow = flow
         if flow != self.home:
             call.concurrent = True
         else:

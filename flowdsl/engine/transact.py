@@ -96,9 +96,7 @@ class _Transacted(Effect):
         return answer
 
     def _connect(self, transaction: StepTransaction) -> None:
-        body, called = self.body, self.called
-        body.args, body.kwargs = called.defn.connected(called, transaction.connection)
-        body.frame.transacts = True
+        self.body.shares_transaction(*self.called.defn.connected(self.called, transaction.connection))
 
 
 def _meaning(fault: NotCommitted | StorageUnavailable) -> Exception:

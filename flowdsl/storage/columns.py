@@ -209,6 +209,11 @@ class Head:
     status: RunStatus
     last: int
 
+    def grew(self) -> int:
+        """A step was appended. Returns its seq."""
+        self.last += 1
+        return self.last
+
 
 def has_status(row: Sequence[Any]) -> bool:
     """Whether the row of a head names a status. Otherwise it is damaged."""

@@ -46,7 +46,7 @@ def _in_table(op: Rewrite, table: dict[Any, Any], key: Any) -> Outcome:
 def _run(op: Rewrite, data: RunData) -> Outcome:
     if not _is_as_read(op, data.run):
         return _MISSING
-    data.run = evolve(data.run, **_changes(op))
+    data.rewrite(_changes(op))
     return _DONE
 
 

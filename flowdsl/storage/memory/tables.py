@@ -54,6 +54,10 @@ class RunData:
         self.steps, self.signals, self.unread = {}, {}, {}
         self.sent, self.channels = {}, {}
 
+    def rewrite(self, changes: dict[str, Any]) -> None:
+        """Set fields of the run on which nothing else here depends."""
+        self.run = changed(self.run, changes)
+
     def append(self, step: Step) -> int:
         """Put *step* at the end of the journal. Returns its ``seq``."""
         steps, key = self.steps, step.key

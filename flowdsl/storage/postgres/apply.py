@@ -91,7 +91,7 @@ def _apply_one(tx: Transaction, op: Operation, careful: bool) -> Dialogue[Outcom
             outcome: Outcome = yield from APPLY[type(op)](tx, op)
         except REFUSED as error:
             yield "ROLLBACK TO SAVEPOINT one", ()
-            tx.heads = heads
+            tx.knows(heads)
             return unstorable(error)
         yield "RELEASE SAVEPOINT one", ()
         return outcome

@@ -64,15 +64,18 @@ def is_outage(error: psycopg.Error) -> bool:
     return state[:2] in ("08", "57") or state in ("53300", "25006")
 
 
-def translate(error: psycopg.Error, place: Place) -> StorageError:
-    """What an *error* of the driver means to a user. Only this place says so."""
+def translate(error: psycopg.Error, place: Place, *, given_up: bool = False) -> StorageError:
+    """What an *error* of the driver means to a user. Only this place says so. *given_up*: the time for trying
+    is over, and nobody knows whether the last try took effect."""
     text = str(error).strip().partition("\n")[0]
     if isinstance(error, psycopg.errors.DiskFull):
         return StorageFull(f"no space left on the database server ({text}); nothing acknowledged is lost")
     if is_outage(error) or is_conflict(error):
         return StorageUnavailable(
             f"the PostgreSQL server did not answer for {place.patience:g} s ({text}); "
-            f"nothing acknowledged is lost"
+            f"nothing acknowledged is lost",
+            lasting=given_up,
+            outcome_unknown=given_up and is_outage(error),
         )
     if error.sqlstate in ("28000", "28P01", "3D000", "42501"):
         return StorageUnavailable(f"PostgreSQL refuses us: {text}", lasting=True)

@@ -32,8 +32,7 @@ def put_steps(tx: Transaction, operations: list[PutStep]) -> Dialogue[list[Outco
         except NotTaken as error:
             outcomes.append(unstorable(error))
             continue
-        head.last += 1
-        outcomes.append(Done(head.last))
+        outcomes.append(Done(head.grew()))
     if rows:
         yield tx.sql.append_steps, [list(column) for column in zip(*rows, strict=True)]
     return outcomes

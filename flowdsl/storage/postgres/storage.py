@@ -278,11 +278,7 @@ class PostgresStorage(PostgresReading):
             await asyncio.sleep(_PAUSE)
 
     def _meaning(self, error: psycopg.Error) -> Exception:
-        meaning = translate(error, self._place)
-        if isinstance(meaning, StorageUnavailable):
-            # The time for trying is over. Nobody knows whether the last try took effect.
-            meaning.lasting, meaning.outcome_unknown = True, is_outage(error)
-        return meaning
+        return translate(error, self._place, given_up=True)
 
     # Reading -----------------------------------------------------------------------------------------------
 

@@ -67,6 +67,10 @@ class Transaction:
             self.heads[run_id] = columns.head_of(run_id, rows[0]) if rows else None
         return self.heads[run_id]
 
+    def knows(self, heads: dict[str, Head | None]) -> None:
+        """Know of runs what was known before a part of the transaction was rolled back."""
+        self.heads = heads
+
     def owned(self, run_id: str, epoch: int | None) -> Dialogue[Head | Fenced | Missing]:
         """The head of the run, if it has this epoch. Otherwise the outcome that says why not."""
         head = yield from self.head(run_id)
@@ -108,8 +112,7 @@ class Transaction:
         """Append a step to the journal of a run."""
         row = [head.no, head.last + 1, *step_values(step)]
         yield self.sql.append_steps, [[value] for value in row]
-        head.last += 1
-        return Done(head.last)
+        return Done(head.grew())
 
     def clear(self) -> Dialogue[None]:
         """Delete everything, but remember which epochs were used."""

@@ -101,8 +101,7 @@ class Transaction:
         """Append a step to the journal of a run."""
         full, values = rows.step_values(step)
         self.execute(sql.insert("steps", ("seq", *full)), (head.last + 1, *values))
-        head.last += 1
-        return Done(head.last & NUMBER)
+        return Done(head.grew() & NUMBER)
 
     def clear(self) -> None:
         """Delete everything, but remember which epochs were used."""

@@ -155,22 +155,18 @@ def live(plan: Plan, storage: MemoryStorage, before: Sequence[Commit], changes: 
         ):
             _take_up(rt)
             try:
-                life.value = _call(plan)
+                life.returned(_call(plan))
             except (Exception, Strange) as error:  # it is compared, whatever it is
-                life.error = error
+                life.raised(error)
             if first:
-                life.loaded += _errors(plan, life, rt)
-        life.left_alone = _left_alone(storage.list_runs())
+                life.loaded.extend(_errors(plan, life, rt))
+        life.left_alone.update(_left_alone(storage.list_runs()))
     finally:
         storage.close()
     plan.losers.learn(life.puts)
     life.learn_what_was_cut_off()
     if first:
-        plan.cut_off = life.cut_off or any(address not in plan.outcomes for address in plan.begun)
-        for run_id in life.left_alone:
-            plan.losers.add_run(run_id)  # they may come further the next time
-        steps = life.journal().items()
-        plan.inner = {place._replace(key=body_of(step.scope)) for place, step in steps if step.scope}
+        plan.learn_from(life)
     return life
 
 

@@ -107,6 +107,14 @@ class Plan:
     database: Database = field(factory=lambda: Database(None))
     cut_off: bool = False
 
+    def learn_from(self, first: "Life") -> None:
+        """The first execution has ended."""
+        self.cut_off = first.cut_off or any(address not in self.outcomes for address in self.begun)
+        for run_id in first.left_alone:
+            self.losers.add_run(run_id)  # they may come further the next time
+        steps = first.journal().items()
+        self.inner = {place._replace(key=body_of(step.scope)) for place, step in steps if step.scope}
+
 
 _generation: ContextVar[tuple[str, int]] = ContextVar("flowdsl-check-replay-generation", default=("", 1))
 
@@ -159,6 +167,22 @@ class Life:
         finally:
             _generation.reset(token)
 
+    def returned(self, value: Any) -> None:
+        """The workflow has returned *value*."""
+        self.value = value
+
+    def raised(self, error: BaseException) -> None:
+        """The workflow has raised *error*."""
+        self.error = error
+
+    def executes_really(self) -> None:
+        """A body or its fake executes; no outcome is played back in its place."""
+        self.really_ran += 1
+
+    def is_cut_off(self) -> None:
+        """Concurrent calls fail or do not end, so how far the others come is chance."""
+        self.cut_off = True
+
     def journal(self) -> dict[Place, Step]:
         """The records that must be the same in each execution."""
         return {place: step for place, step in self.puts.items() if step.kind in OBSERVABLE}
@@ -174,7 +198,7 @@ class Life:
         """Where one of several concurrent calls fails or is cancelled, how far the others came is chance."""
         for step in self.journal().values():
             if step.status is StepStatus.PENDING or (step.concurrent and step.status is StepStatus.FAILED):
-                self.cut_off = True
+                self.is_cut_off()
 
 
 @frozen(slots=True)

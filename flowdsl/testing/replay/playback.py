@@ -96,7 +96,7 @@ class Player(Hooks):
             except asyncio.CancelledError:
                 place = self._life.place(body.step.run_id, body.step.key)
                 if not (self._first or self._plan.losers.holds(place, body.scope)):
-                    self._life.cut_off = True
+                    self._life.is_cut_off()
                 raise
 
     # What executes ----------------------------------------------------------------------------------------
@@ -132,7 +132,7 @@ class Player(Hooks):
         self, body: BodyView, proceed: Callable[[], Any], address: Address | None
     ) -> Callable[..., Any]:
         """Execute the body or its fake. With an *address*, remember its outcome."""
-        self._life.really_ran += 1
+        self._life.executes_really()
         fn: Callable[..., Any] = lambda *_, **__: proceed()  # noqa: E731
         if body.path in self._plan.fakes:
             fn = fake_body(_without_connection(self._plan.fakes[body.path], body), body.is_async)

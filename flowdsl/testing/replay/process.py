@@ -19,6 +19,8 @@ import traceback
 from types import ModuleType
 from typing import IO, Any
 
+from attrs import evolve
+
 from flowdsl.testing.replay.causes import noticing
 from flowdsl.testing.replay.execution import live, unfinished
 from flowdsl.testing.replay.observed import Life, Plan, Sight
@@ -107,7 +109,7 @@ def _execute(
         if storage is None:
             return Sight("", point, changes, True, ())
         noticed: list[tuple[str, str]] = []
-        plan.elsewhere = bool(changes)
+        plan = evolve(plan, elsewhere=bool(changes))
         with elsewhere(changes):
             if notice:
                 with noticing(noticed):
@@ -130,8 +132,22 @@ def _loaded(data: bytes) -> tuple[Plan, Life]:
         vars(module).update(facts)
         sys.modules[name] = module
     (options, signals, is_async), known, (commits, puts, value, error) = unpack(found)
-    plan = Plan(workflow, args, kwargs, is_async, fakes, options, signals)
-    plan.begun, plan.outcomes, plan.ended, plan.inner, plan.losers, plan.cut_off = known
+    begun, outcomes, ended, inner, losers, cut_off = known
+    plan = Plan(
+        workflow,
+        args,
+        kwargs,
+        is_async,
+        fakes,
+        options,
+        signals,
+        begun=begun,
+        outcomes=outcomes,
+        ended=ended,
+        inner=inner,
+        losers=losers,
+        cut_off=cut_off,
+    )
     return plan, Life((), (), error, value, commits, puts=puts)
 
 
