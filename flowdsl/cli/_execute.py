@@ -25,7 +25,7 @@ from flowdsl.core.records import Run, Step
 from flowdsl.core.status import RunStatus
 from flowdsl.core.views import run_view
 from flowdsl.core.words import owner_text, span
-from flowdsl.errors import FlowError, StepOutcomeUnknown
+from flowdsl.errors import FlowError, RunConflict, StepOutcomeUnknown
 from flowdsl.handle import Run as Handle
 from flowdsl.handle import shown_status
 from flowdsl.runtime import Runtime, set_default
@@ -50,7 +50,7 @@ def execute(cli: Cli, text: str, app: str | None, how: Callable[[Runtime, str], 
             before = max((step.seq for step in runtime.storage.list_steps(run.id, payloads=False)), default=0)
             began = time.monotonic()
             with _interruptible(cli, runtime):
-                handle = how(runtime, run.id)
+                handle = _begun(cli, runtime, run, app, how)
                 if handle.id != run.id:
                     before = _forked_at(runtime, handle.id)
                 elif shown_status(runtime.storage, run) == "running" and run.owner is not None:
@@ -76,6 +76,18 @@ def execute(cli: Cli, text: str, app: str | None, how: Callable[[Runtime, str], 
     cli.out.line(status_cell(status), f"  {record.id}  ", (counted, "dim"))
     cli.out.facts([("result", record.result_preview or HIDDEN)])
     return 0
+
+
+def _begun(cli: Cli, runtime: Runtime, run: Run, app: str, how: Callable[[Runtime, str], Handle]) -> Handle:
+    """What *how* gives. If it refuses an undone run, the error names the command that executes it again."""
+    try:
+        return how(runtime, run.id)
+    except RunConflict:
+        if run.status is not RunStatus.FAILED or run.retryable:
+            raise
+        command = ["flowdsl", "retry", run.id, "--app", app, *cli.tail]
+        said = f"run {run.id} has failed and its steps were undone: only retry or fork execute it again"
+        raise Failure(said, shell_line(command)) from None
 
 
 def _app_missing(cli: Cli, run: Run | None) -> click.UsageError:

@@ -205,19 +205,44 @@ def drawn_table(columns: Sequence[Column], rows: Iterable[Row], width: int, inde
     table = _grid()
     table.show_header = True
     rows = list(rows)
-    for number in shown:
-        column = columns[number]
-        natural = max((cell_len(_styled(row[number])[0]) for row in rows), default=0)
+    chosen = [columns[number] for number in shown]
+    naturals = [
+        max((cell_len(clean(_styled(row[number])[0])) for row in rows), default=0) for number in shown
+    ]
+    fitted = _fitted(chosen, naturals, width - indent)
+    for column, natural, room in zip(chosen, naturals, fitted, strict=True):
         table.add_column(
             Text(column.title, "bold"),
             justify="right" if column.right else "left",
             no_wrap=not column.least,
             min_width=min(column.least, natural) or None,
+            width=room,
         )
     for row in rows:
         # Cells never wrap, so rich may give a column less room than its text needs.
         table.add_row(*(_text(row[number], no_wrap=True, overflow="ellipsis") for number in shown))
     return Padding(table, (0, 0, 0, indent), expand=False)
+
+
+def _fitted(columns: Sequence[Column], naturals: Sequence[int], room: int) -> list[int | None]:
+    """The widths of the columns that are made narrower, the widest first, but none below its least.
+
+    rich makes all of them equally narrow, forgets that some may not be, and cuts the lines instead.
+    """
+    titles = [cell_len(column.title) for column in columns]
+    wide = [min(max(pair), room) for pair in zip(naturals, titles, strict=True)]
+    least = [
+        max(min(column.least, natural), title) if column.least else width
+        for column, natural, title, width in zip(columns, naturals, titles, wide, strict=True)
+    ]
+    gaps = _GAP * (len(columns) - 1)
+    widths = list(wide)
+    while sum(widths) + gaps > room:
+        spare = [number for number in range(len(widths)) if widths[number] > least[number]]
+        if not spare:
+            return [None] * len(widths)
+        widths[max(spare, key=lambda number: widths[number])] -= 1
+    return [now if now < before else None for now, before in zip(widths, wide, strict=True)]
 
 
 def _grid() -> Table:

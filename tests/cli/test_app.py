@@ -40,6 +40,7 @@ def test_version(invoke):
     [
         ["runs", "--status", "done"],
         ["runs", "--limit", "0"],
+        ["runs", "--limit", "many"],
         ["runs", "--since", "yesterday"],
         ["runs", "--nonsense"],
         ["runs", "--storage", "flow.db"],
@@ -54,6 +55,7 @@ def test_wrong_usage_is_explained_with_exit_code_2(arguments, fault):
     """Wrong usage gives one line that explains it and one line that names the help, and no result."""
     assert "\nnext: flowdsl" in (said := fault(*arguments, code=2))
     assert said.endswith(" --help\n")
+    assert "integer range" not in said
 
 
 def test_no_command_shows_the_help(invoke):

@@ -1,5 +1,6 @@
 """``docs/cli.md`` and the commands agree."""
 
+import contextlib
 import re
 import shlex
 from pathlib import Path
@@ -13,7 +14,8 @@ from flowdsl.cli.doctor import TITLES
 
 from .sessions import BLOCK, Session, agrees, commands
 
-PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "cli.md"
 TEXT = PAGE.read_text("utf-8")
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", TEXT, re.M | re.S))
 EXAMPLES = re.findall(r"^\$ (flowdsl .*)$", TEXT, re.M)
@@ -67,6 +69,26 @@ def test_examples_are_valid(example):
     """The parser accepts each command line of the page."""
     _, name, *arguments = shlex.split(re.split(r" (?:\||>>?) ", example)[0])
     _command(name).make_context(name, arguments).close()
+
+
+def _mentioned():
+    """The command lines with arguments that other pages and the examples show: in code, sessions and text."""
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*.py")]
+    for page in sorted(set(pages) - {PAGE}):
+        text = page.read_text("utf-8")
+        for line in re.findall(r"^ *(?:\$ )?(flowdsl .+)$|`(flowdsl [^`]+)`", text, re.M):
+            if "…" not in max(line):
+                yield pytest.param(max(line), id=f"{page.name}: {max(line)}")
+
+
+@pytest.mark.parametrize("line", list(_mentioned()))
+def test_commands_of_other_pages_are_valid(line):
+    """The parser accepts each command line that another page or an example shows."""
+    known = re.split(r" (?:\||>>?|#|&) ?|  +", line)[0]
+    _, name, *arguments = shlex.split(known)
+    if name in COMMANDS and arguments:
+        with contextlib.suppress(click.MissingParameter):  # it names an option only
+            _command(name).make_context(name, arguments).close()
 
 
 @pytest.mark.timeout(600)  # it starts many processes

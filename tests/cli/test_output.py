@@ -48,6 +48,20 @@ def test_a_table_fits(rows, width):
     assert ("wide" in lines[0]) is (width >= 100)
 
 
+@pytest.mark.parametrize("width", range(38, 60))
+def test_what_is_cut_ends_in_a_mark(width):
+    """A cell that has not enough room ends in ``…``, also where another column may not be narrower."""
+    columns = (Column("id"), Column("workflow", least=12), Column("arguments", least=8))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", str(width))
+        out = Output()
+    with out.console.capture() as seen:
+        out.table(columns, [["nightly-17", "shop.approve", "name='a long one', and more"]])
+    line = seen.get().splitlines()[1].rstrip()
+    assert "shop.approve" in line
+    assert line.endswith("…" if width < 53 else "more")
+
+
 def test_piped_tables_are_whole(printed):
     """Without a terminal all columns are there, aligned, and nothing is shortened."""
     text = "long " * 60

@@ -35,6 +35,41 @@ def test_what_cannot_be_continued(shop, invoke, folder, imports):
     assert "error: no run 'nothing'\n" in invoke("resume", "nothing", *app).stderr
 
 
+UNDONE = """
+    from flowdsl import Retry, step, workflow
+
+    @step
+    def give_back(cents):
+        print("gave back", cents)
+
+    @step(undo=give_back)
+    def charge(cents):
+        return cents
+
+    @step(retry=Retry(attempts=1))
+    def ship():
+        raise ConnectionError("no parcel service answers")
+
+    @workflow(name="undone.order", id="order-{cents}")
+    def order(cents):
+        charge(cents)
+        ship()
+"""
+
+
+def test_an_undone_run_is_not_resumed_but_retried(url, folder, invoke):
+    """``resume`` refuses a run whose steps were undone, with the command that executes it again."""
+    (folder / "undone.py").write_text(textwrap.dedent(UNDONE))
+    program = "import undone\ntry: undone.order(5)\nexcept ConnectionError: pass"
+    forked.run([sys.executable, "-c", program], cwd=folder)
+    refused = invoke("resume", "order-5", "--app", "undone")
+    assert refused.stderr == (
+        "error: run order-5 has failed and its steps were undone: only retry or fork execute it again\n"
+        "next: flowdsl retry order-5 --app undone\n"
+    )
+    assert "no parcel service answers" in invoke("retry", "order-5", "--app", "undone").stderr
+
+
 WAITS = """
     import asyncio, sys, threading
     from flowdsl import step, workflow
