@@ -12,6 +12,7 @@ from typing import Any
 
 from attrs import field, fields, frozen
 
+from flowdsl.core.by_fields import ByFields
 from flowdsl.core.records import Step
 from flowdsl.errors import CorruptPayload
 
@@ -47,8 +48,8 @@ def _moments(found: Iterable[float]) -> tuple[float, ...]:
     return tuple(found)
 
 
-@frozen(slots=True)
-class Facts:
+@frozen(slots=True, eq=False, repr=False)
+class Facts(ByFields):
     """What every record may say. *generation*: how often its step was undone or forgotten so far. *begun*:
     when the attempts began, for a step that needed several; the last :data:`ATTEMPTS` of them."""
 
@@ -65,7 +66,7 @@ class Facts:
         return json.dumps(said) if said else ""
 
 
-@frozen(slots=True)
+@frozen(slots=True, eq=False, repr=False)
 class Sleeping(Facts):
     """A delay: it ends at *until*, in seconds since the epoch."""
 
@@ -76,7 +77,7 @@ def _names(given: Iterable[str]) -> tuple[str, ...]:
     return tuple(given)
 
 
-@frozen(slots=True)
+@frozen(slots=True, eq=False, repr=False)
 class Waiting(Facts):
     """A wait for the message *signal*, or one of *names*, until *deadline* (``None``: for ever).
 
@@ -92,7 +93,7 @@ class Waiting(Facts):
     asked: bool = False
 
 
-@frozen(slots=True)
+@frozen(slots=True, eq=False, repr=False)
 class Retrying(Facts):
     """A body that failed with *error* (readable), and is tried again at *next*."""
 
@@ -100,7 +101,7 @@ class Retrying(Facts):
     error: str = ""
 
 
-@frozen(slots=True)
+@frozen(slots=True, eq=False, repr=False)
 class InDoubt(Facts):
     """A body that must not execute twice has begun. *undo* is the name of its undo, in case a person says
     that it took effect."""
@@ -109,7 +110,7 @@ class InDoubt(Facts):
     undo: str | None = None
 
 
-@frozen(slots=True)
+@frozen(slots=True, eq=False, repr=False)
 class Undoable(Facts):
     """A completed step that the step named *undo* takes back; nothing does if that is empty. *shared*: the
     key by which other runs find its result, if they do."""
@@ -118,14 +119,14 @@ class Undoable(Facts):
     shared: str = ""
 
 
-@frozen(slots=True)
+@frozen(slots=True, eq=False, repr=False)
 class FromMemo(Facts):
     """A result that was copied from the results that all runs share."""
 
     memo: bool = True
 
 
-@frozen(slots=True)
+@frozen(slots=True, eq=False, repr=False)
 class Scheduled(Facts):
     """A branch that begins *at* this moment, and calls the step of this path."""
 
@@ -133,7 +134,7 @@ class Scheduled(Facts):
     step: str
 
 
-@frozen(slots=True)
+@frozen(slots=True, eq=False, repr=False)
 class Stored(Facts):
     """An operation on the run's store: *op* is ``set``, ``push``, ``increment`` or ``delete``."""
 
@@ -141,7 +142,7 @@ class Stored(Facts):
     key: str
 
 
-@frozen(slots=True)
+@frozen(slots=True, eq=False, repr=False)
 class ChildRun(Facts):
     """The outcome of the run with the id *child*. If it *stays*, it is not undone with its parent: an undo
     has called it."""
@@ -150,7 +151,7 @@ class ChildRun(Facts):
     stays: bool = False
 
 
-@frozen(slots=True)
+@frozen(slots=True, eq=False, repr=False)
 class Sent(Facts):
     """A message to run *to*. *id* is that of the message."""
 
@@ -159,7 +160,7 @@ class Sent(Facts):
     id: str = ""
 
 
-@frozen(slots=True)
+@frozen(slots=True, eq=False, repr=False)
 class Published(Facts):
     """The *n*-th item on *channel*."""
 
@@ -167,7 +168,7 @@ class Published(Facts):
     n: int = 0
 
 
-@frozen(slots=True)
+@frozen(slots=True, eq=False, repr=False)
 class Won(Facts):
     """The place of the *winner*, from 0, *among* the racers: keys of steps, ids of runs, scopes of
     coroutines."""
@@ -176,21 +177,21 @@ class Won(Facts):
     among: tuple[str, ...] = field(default=(), converter=_names)
 
 
-@frozen(slots=True)
+@frozen(slots=True, eq=False, repr=False)
 class Beating(Facts):
     """A body said at *beat* that it lives, in seconds since the epoch. Its details are the payload."""
 
     beat: float = field(converter=float)
 
 
-@frozen(slots=True)
+@frozen(slots=True, eq=False, repr=False)
 class Logged(Facts):
     """The fields of a line of ``log()``."""
 
     fields: dict[str, Any]
 
 
-@frozen(slots=True)
+@frozen(slots=True, eq=False, repr=False)
 class Forked(Facts):
     """A run that *who* made from run *of*, with the records before step *before*. *draws*: for each run in
     the line of forks, oldest first, the random draws that its scopes had made."""
@@ -201,7 +202,7 @@ class Forked(Facts):
     before: str = ""
 
 
-@frozen(slots=True)
+@frozen(slots=True, eq=False, repr=False)
 class Changed(Facts):
     """A change by hand, by *who* (``user@host:pid``). *step*: the key of the changed step, if it was one."""
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from attrs import NOTHING, field, fields, frozen
 
+from flowdsl.core.by_fields import ByFields
 from flowdsl.core.status import RunStatus, StepStatus
 
 __all__ = [
@@ -35,8 +36,8 @@ __all__ = [
 Tags = Mapping[str, str] | tuple[str, ...]
 
 
-@frozen(slots=False)  # making a frozen one with slots takes twice as long
-class Run:
+@frozen(slots=False, eq=False, repr=False)  # making a frozen one with slots takes twice as long
+class Run(ByFields):
     """One run.
 
     * ``id``: unique; ``workflow``: the path of its code; ``key``: identity of path and arguments, 40 hex
@@ -167,8 +168,8 @@ step_of: Callable[[tuple[Any, ...]], Step] = partial(tuple.__new__, Step)
 """A record from all its fields in order, as a database gives them. Much quicker than ``Step(*fields)``."""
 
 
-@frozen(slots=True)
-class Signal:
+@frozen(slots=True, eq=False, repr=False)
+class Signal(ByFields):
     """One message sent to a run.
 
     * ``key`` makes sending idempotent; ``taken_by`` is the key of the wait that took it.
@@ -194,8 +195,8 @@ class Signal:
     seal: bytes = b""
 
 
-@frozen(slots=True)
-class Item:
+@frozen(slots=True, eq=False, repr=False)
+class Item(ByFields):
     """The *n*-th item, from 1, that a run published on *channel*."""
 
     run_id: str
@@ -207,8 +208,8 @@ class Item:
     seal: bytes = b""
 
 
-@frozen(slots=True)
-class Memo:
+@frozen(slots=True, eq=False, repr=False)
+class Memo(ByFields):
     """A result that all runs share: of step ``key`` (first call, no scope), until ``expires_at`` (``None``:
     for ever). ``defaults`` is as in :class:`Step`."""
 
@@ -222,8 +223,8 @@ class Memo:
     seal: bytes = b""
 
 
-@frozen(slots=True)
-class QueueRow:
+@frozen(slots=True, eq=False, repr=False)
+class QueueRow(ByFields):
     """A declared queue. *spec* holds its limits as JSON text. If *paused*, nobody takes from it."""
 
     name: str
@@ -232,8 +233,8 @@ class QueueRow:
     seal: bytes = b""
 
 
-@frozen(slots=True)
-class Attention:
+@frozen(slots=True, eq=False, repr=False)
+class Attention(ByFields):
     """What an executing run must know: is it still ours, should it stop, does it have unread messages?"""
 
     run_id: str
@@ -243,8 +244,8 @@ class Attention:
     unread: int
 
 
-@frozen(slots=True)
-class QueueCounts:
+@frozen(slots=True, eq=False, repr=False)
+class QueueCounts(ByFields):
     """Of one queue: how many runs wait, how many have begun and not ended, and when the oldest waiting one
     was made."""
 
@@ -253,8 +254,8 @@ class QueueCounts:
     oldest: float | None = None
 
 
-@frozen(slots=True)
-class ScheduleRow:
+@frozen(slots=True, eq=False, repr=False)
+class ScheduleRow(ByFields):
     """A schedule. *spec* holds when and what as JSON text. *args* are sealed. *last* is the tick that was
     fired last."""
 
@@ -267,8 +268,8 @@ class ScheduleRow:
     seal: bytes = b""
 
 
-@frozen(slots=True)
-class WorkerRow:
+@frozen(slots=True, eq=False, repr=False)
+class WorkerRow(ByFields):
     """A process that claims runs. *spec* holds what it takes and executes, as JSON text. *seen_at* is its
     last sign of life."""
 
@@ -283,8 +284,8 @@ def _not_negative(_: Any, what: Any, limit: int | None) -> None:
         raise ValueError(f"{what.name} must not be negative, not {limit!r}")
 
 
-@frozen(slots=True)
-class RunFilter:
+@frozen(slots=True, eq=False, repr=False)
+class RunFilter(ByFields):
     """What ``list_runs`` selects. All conditions must hold together. An empty one is no condition.
 
     * ``status``: any of these; ``workflow``: exactly this path; ``key``: exactly this key; ``parent``: its

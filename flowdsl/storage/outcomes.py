@@ -2,6 +2,7 @@
 
 from attrs import define, frozen
 
+from flowdsl.core.by_fields import ByFields
 from flowdsl.core.opening import Decision
 from flowdsl.core.records import Run
 from flowdsl.errors import CorruptPayload, ResultNotStorable, StorageError
@@ -22,50 +23,50 @@ __all__ = [
 ]
 
 
-@define(slots=True, unsafe_hash=True)  # as for PutStep
-class Done:
+@define(slots=True, eq=False, repr=False)  # as for PutStep
+class Done(ByFields):
     """It took effect. ``existed``: it had before, and ``seq`` is that of the existing row."""
 
     seq: int = 0
     existed: bool = False
 
 
-@define(slots=True, unsafe_hash=True)
-class Opened:
+@define(slots=True, eq=False, repr=False)
+class Opened(ByFields):
     """The run is ours, as it now stands."""
 
     run: Run
 
 
-@frozen(slots=True)
-class Claimed:
+@frozen(slots=True, eq=False, repr=False)
+class Claimed(ByFields):
     """These runs are ours, as they now stand; there may be none. *damaged*: why others were passed over."""
 
     runs: tuple[Run, ...]
     damaged: tuple[CorruptPayload, ...] = ()
 
 
-@frozen(slots=True)
-class Found:
+@frozen(slots=True, eq=False, repr=False)
+class Found(ByFields):
     """Nothing was inserted: these runs exist."""
 
     runs: tuple[Run, ...]
 
 
-@frozen(slots=True)
-class Fenced:
+@frozen(slots=True, eq=False, repr=False)
+class Fenced(ByFields):
     """Refused: the run has another epoch or status than asked for. ``run`` is the run as it is."""
 
     run: Run
 
 
-@frozen(slots=True)
-class Missing:
+@frozen(slots=True, eq=False, repr=False)
+class Missing(ByFields):
     """Refused: the object of the operation does not exist."""
 
 
-@frozen(slots=True)
-class Unstorable:
+@frozen(slots=True, eq=False, repr=False)
+class Unstorable(ByFields):
     """Refused: the storage cannot take this row."""
 
     error: StorageError

@@ -2,14 +2,15 @@
 
 from attrs import field, frozen
 
+from flowdsl.core.by_fields import ByFields
 from flowdsl.core.records import Item, Signal, Step
 from flowdsl.storage.operations.checks import an_address, an_id
 
 __all__ = ["AddSignal", "Publish", "Reply", "TakeSignal"]
 
 
-@frozen(slots=True)
-class AddSignal:
+@frozen(slots=True, eq=False, repr=False)
+class AddSignal(ByFields):
     """Store a message for a run that has not ended (``pending``, ``running`` or ``failed``).
 
     If its ``key`` is not ``None`` and equals that of an earlier message of the same run and name, it is
@@ -21,8 +22,8 @@ class AddSignal:
     signal: Signal = field(validator=an_id("signal", "run_id", "id"))
 
 
-@frozen(slots=True)
-class TakeSignal:
+@frozen(slots=True, eq=False, repr=False)
+class TakeSignal(ByFields):
     """Mark message *signal_id* as taken by ``step.key``, and put the step: both or neither.
 
     Outcome: ``Done(seq of the step)``, ``Fenced(run)``, or ``Missing()`` (no such run or message, or it is
@@ -34,8 +35,8 @@ class TakeSignal:
     epoch: int | None = None
 
 
-@frozen(slots=True)
-class Reply:
+@frozen(slots=True, eq=False, repr=False)
+class Reply(ByFields):
     """Store the reply to a message. With *failed*, *payload* is an error. The first reply counts.
 
     *epoch* as in ``UpdateRun``. Outcome: ``Done()``, ``Done(existed=True)`` (there was one), ``Fenced(run)``,
@@ -51,8 +52,8 @@ class Reply:
     seal: bytes = b""
 
 
-@frozen(slots=True)
-class Publish:
+@frozen(slots=True, eq=False, repr=False)
+class Publish(ByFields):
     """Store an item of a channel. The owner of the run numbers the items. An existing item stays as it is.
 
     *epoch* as in ``UpdateRun``. Outcome: ``Done()``, ``Done(existed=True)``, ``Fenced(run)`` or

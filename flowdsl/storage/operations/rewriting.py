@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 from attrs import frozen
 
+from flowdsl.core.by_fields import ByFields
+
 __all__ = ["REWRITABLE", "Rewrite"]
 
 REWRITABLE: Mapping[str, tuple[tuple[str, ...], frozenset[str]]] = {
@@ -18,8 +20,8 @@ REWRITABLE: Mapping[str, tuple[tuple[str, ...], frozenset[str]]] = {
 """What ``Rewrite`` may replace. For each kind of record: what addresses one, and its fields of bytes."""
 
 
-@frozen(slots=True)
-class Rewrite:
+@frozen(slots=True, eq=False, repr=False)
+class Rewrite(ByFields):
     """Replace bytes of one record in its place, because the secret has changed. Nothing else changes: no
     ``seq``, no epoch. Nobody is woken. A run may execute meanwhile.
 

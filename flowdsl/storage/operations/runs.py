@@ -8,6 +8,7 @@ from typing import Any
 
 from attrs import define, field, frozen, setters
 
+from flowdsl.core.by_fields import ByFields
 from flowdsl.core.records import Run
 from flowdsl.core.status import RunStatus
 from flowdsl.storage.operations.checks import an_id, settable
@@ -15,8 +16,8 @@ from flowdsl.storage.operations.checks import an_id, settable
 __all__ = ["AddTags", "ClaimNext", "ClaimRun", "DeleteRun", "OpenRun", "Restart", "UpdateRun"]
 
 
-@define(slots=True, unsafe_hash=True, on_setattr=setters.NO_OP)  # every run makes one: it is not frozen
-class OpenRun:
+@define(slots=True, on_setattr=setters.NO_OP, eq=False, repr=False)  # every run makes one: it is not frozen
+class OpenRun(ByFields):
     """Insert a run owned by ``run.owner`` with a lease of *lease* seconds, or find the one to continue.
 
     Its epoch is 1, or greater than that of every run deleted before. So the owner of a deleted run never fits
@@ -49,8 +50,8 @@ class OpenRun:
     number: int | None = None
 
 
-@frozen(slots=True)
-class ClaimRun:
+@frozen(slots=True, eq=False, repr=False)
+class ClaimRun(ByFields):
     """Take a run over: compare-and-swap on its *epoch*.
 
     Takes effect if all of these hold: the run exists and is not pruned; it has exactly this epoch; it has one
@@ -73,8 +74,8 @@ class ClaimRun:
     if_status: Sequence[RunStatus] = ()
 
 
-@frozen(slots=True)
-class ClaimNext:
+@frozen(slots=True, eq=False, repr=False)
+class ClaimNext(ByFields):
     """Take the next runs that *owner* may execute, at most *limit*, each with a lease of *lease* seconds.
 
     Interrupted runs come first, oldest first: they are ``running``, no other run has called them, and they
@@ -101,8 +102,8 @@ class ClaimNext:
     skip: tuple[str, ...] = ()
 
 
-@define(slots=True, unsafe_hash=True, on_setattr=setters.NO_OP)  # every run makes one: it is not frozen
-class UpdateRun:
+@define(slots=True, on_setattr=setters.NO_OP, eq=False, repr=False)  # every run makes one: it is not frozen
+class UpdateRun(ByFields):
     """Set fields of a run. *changes* maps names of :class:`~flowdsl.core.records.Run` fields (those in
     ``RUN_FIELDS``) to values.
 
@@ -122,8 +123,8 @@ class UpdateRun:
     release: bool = False
 
 
-@frozen(slots=True)
-class AddTags:
+@frozen(slots=True, eq=False, repr=False)
+class AddTags(ByFields):
     """Add *tags*, values by name, to those of a run, by ``merged_tags`` of :mod:`flowdsl.core.ownership`.
 
     The tags are read in the transaction that writes them, so two processes may add tags at the same time. A
@@ -136,8 +137,8 @@ class AddTags:
     tags: Mapping[str, str]
 
 
-@frozen(slots=True)
-class Restart:
+@frozen(slots=True, eq=False, repr=False)
+class Restart(ByFields):
     """Begin the next generation of a run: ``generation`` += 1, epoch += 1, and *changes* are applied as by
     ``UpdateRun``. The journal is deleted. So are the messages that were taken, unless their sender asked for
     a reply. Unread messages, published items, tags and the owner stay. The epoch refuses what the former
@@ -154,8 +155,8 @@ class Restart:
     changes: Mapping[str, Any] = field(factory=dict, validator=settable)
 
 
-@frozen(slots=True)
-class DeleteRun:
+@frozen(slots=True, eq=False, repr=False)
+class DeleteRun(ByFields):
     """Delete a run with its steps, messages and items. A missing one is no error. Outcome: ``Done()``.
 
     With *tombstone*, a run whose id was given leaves a stub (``pruned``: no args, no result, no error bytes),

@@ -2,14 +2,15 @@
 
 from attrs import define, field, frozen
 
+from flowdsl.core.by_fields import ByFields
 from flowdsl.core.records import Step
 from flowdsl.storage.operations.checks import an_address, an_id, some_keys
 
 __all__ = ["DropSteps", "PutStep"]
 
 
-@define(slots=True, unsafe_hash=True, init=False)  # each step makes one: it is neither frozen nor generated
-class PutStep:
+@define(slots=True, init=False, eq=False, repr=False)  # each step makes one: not frozen, own init
+class PutStep(ByFields):
     """Append a step record to the journal of its run. An earlier one of the same key counts no more.
 
     *epoch* is as in ``UpdateRun``. With *once*, an existing record of the key continues to count, and nothing
@@ -33,8 +34,8 @@ class PutStep:
         self.once = once
 
 
-@frozen(slots=True)
-class DropSteps:
+@frozen(slots=True, eq=False, repr=False)
+class DropSteps(ByFields):
     """Delete the step records of *keys*. Missing ones do not matter. Their ``seq`` are not given again.
     *epoch* is as in ``UpdateRun``.
 
