@@ -201,10 +201,14 @@ class Picture(Output):
 
 def drawn_table(columns: Sequence[Column], rows: Iterable[Row], width: int, indent: int = 0) -> Padding:
     """A table for a terminal of *width* columns, as rich draws it."""
-    shown = [number for number, column in enumerate(columns) if column.wide <= width]
+    rows = list(rows)
+    shown = [
+        number
+        for number, column in enumerate(columns)
+        if column.wide <= width and (column.title or any(_styled(row[number])[0] for row in rows))
+    ]
     table = _grid()
     table.show_header = True
-    rows = list(rows)
     chosen = [columns[number] for number in shown]
     naturals = [
         max((cell_len(clean(_styled(row[number])[0])) for row in rows), default=0) for number in shown

@@ -73,7 +73,8 @@ def line(frame: Frame) -> str:
     if run is None:
         return ""
     parts = [f"{state_of(frame.state).sign} {short_name(run.workflow)}({run.args_preview[:40]})"]
-    parts.append(f"{_count(frame)} steps")
+    count = _count(frame)
+    parts.append(f"{count} step" if count == "1" else f"{count} steps")
     if failed := 0 if frame.skipped else frame.total("failed"):
         parts.append(f"{failed} failed")
     parts.append(span(_elapsed(frame)))
@@ -91,7 +92,8 @@ def html(frame: Frame) -> str:
     run = frame.run
     if run is None:
         return card("")
-    facts = [f"{_count(frame)} steps completed"]
+    count = _count(frame)
+    facts = [f"{count} step completed" if count == "1" else f"{count} steps completed"]
     if not frame.skipped:
         failed, running = frame.total("failed"), frame.total("pending")
         facts += [f"{count} {word}" for count, word in ((failed, "failed"), (running, "under way")) if count]

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextvars import Context, copy_context
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from attrs import define, field
 
@@ -41,6 +41,11 @@ counted by name."""
 
 class Screen(Protocol):
     """Where frames are drawn."""
+
+    @property
+    def at_once(self) -> bool:
+        """Whether the last frame of a run has to come before its caller goes on, and prints on the same
+        line."""
 
     def draw(self, shown: "list[WatchedRun]") -> None:
         """Draw the runs that have a new frame."""
@@ -71,6 +76,7 @@ class Watcher(Hooks):
         self._runs: dict[str, WatchedRun] = {}
         self._changed = threading.Condition()
         self._looking = threading.Lock()
+        self._drawing = threading.Lock()
         self._thread: threading.Thread | None = None
         self._closed = False
 
@@ -111,6 +117,8 @@ class Watcher(Hooks):
             with self._changed:
                 shown.ended = True
                 self._changed.notify()
+        if shown.visible and self._screen.at_once:
+            self.tick()
 
     def _look(self, shown: WatchedRun) -> None:
         with self._looking:
@@ -139,6 +147,10 @@ class Watcher(Hooks):
     def tick(self, last: bool = False) -> float | None:
         """Draw what is due. Return the seconds until the next frame, or ``None`` if there is nothing to wait
         for."""
+        with self._drawing:
+            return self._tick(last)
+
+    def _tick(self, last: bool) -> float | None:
         now = self._clock()
         with self._changed:
             due = [one for one in self._runs.values() if one.visible or now - one.since >= self._after]
@@ -228,6 +240,7 @@ def show(content: dict[str, str], name: str | None = None) -> Any:
 class NotebookScreen:
     """Shows one output for each run, which is replaced in place."""
 
+    at_once: ClassVar[bool] = False
     handles: dict[str, Any] = field(factory=dict)
 
     def draw(self, shown: list[WatchedRun]) -> None:
@@ -248,6 +261,8 @@ class NotebookScreen:
 
 class TerminalScreen:
     """Shows one line on standard error, which is replaced in place."""
+
+    at_once = True
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream

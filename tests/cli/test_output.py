@@ -62,6 +62,17 @@ def test_what_is_cut_ends_in_a_mark(width):
     assert line.endswith("…" if width < 53 else "more")
 
 
+def test_a_column_without_anything_takes_no_room():
+    """A column without title and texts is left out, so the title beside it is not cut."""
+    columns = (Column("state"), Column("arguments", least=8), Column("", least=8))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "80")
+        out = Output()
+    with out.console.capture() as seen:
+        out.table(columns, [["running", "n=3", ""]])
+    assert [line.rstrip() for line in seen.get().splitlines()] == ["state    arguments", "running  n=3"]
+
+
 def test_piped_tables_are_whole(printed):
     """Without a terminal all columns are there, aligned, and nothing is shortened."""
     text = "long " * 60

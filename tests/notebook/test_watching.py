@@ -34,6 +34,8 @@ def child(n):
 class Screen:
     """Keeps what is drawn, as text: the state and the line of each run of each frame."""
 
+    at_once = False
+
     def __init__(self) -> None:
         self.frames: list[list[tuple[str, str]]] = []
         self.html: list[str] = []
@@ -95,7 +97,7 @@ def test_a_run_is_shown_once_it_takes_longer(storage, clock_of_frames):
     watcher.close()
     states = [frame[0][0] for frame in screen.frames]
     assert states == ["running", "completed"]
-    assert "● w(n=7) 1 steps" in screen.frames[0][0][1]
+    assert "● w(n=7) 1 step," in screen.frames[0][0][1]
     assert "✓ w(n=7) 2 steps" in screen.frames[1][0][1]
     assert screen.closed
 
@@ -216,6 +218,25 @@ def test_a_terminal_shows_one_line(monkeypatch):
     assert text.endswith("\n")
     assert all(len(part) <= 60 for part in text.replace("\n", "\r").split("\r"))
     assert not watching._watching
+
+
+def test_the_line_of_a_run_ends_before_its_caller_goes_on(storage, clock_of_frames):
+    """In a terminal the last frame of a run stands on a line of its own before its result is printed."""
+    out = io.StringIO()
+    watcher = watched(TerminalScreen(out), 0, clock_of_frames)
+
+    @workflow
+    def w(n):
+        unit(n)
+        watcher.tick()
+        return n
+
+    with Runtime(storage, hooks=watcher):
+        print(w(1), file=out)
+        print(w.options(fresh=True)(2), file=out)
+    watcher.close()
+    lines = [line.rpartition("\r")[2] for line in out.getvalue().split("\n")[:-1]]
+    assert [line.split(",")[0].rstrip() for line in lines] == ["✓ w(n=1) 1 step", "1", "✓ w(n=2) 1 step", "2"]
 
 
 def test_of_several_runs_the_terminal_shows_one_and_counts_the_others(storage, clock_of_frames):
