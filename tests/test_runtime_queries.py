@@ -4,7 +4,9 @@ import pytest
 from support import Declined, Effects
 
 from flowdsl import Retry, RunStatus, Runtime, StepStatus, step, workflow
+from flowdsl.engine.runs.prune import prune
 from flowdsl.errors import RunConflict, RunFinished
+from flowdsl.runtime import engine_of
 from flowdsl.storage.base import UpdateRun
 
 
@@ -86,9 +88,8 @@ def test_prune_leaves_a_tombstone(runtime: Runtime, clock):
         w.options(id="pruned-1")(5)
 
 
-def test_prune_goes_in_batches(runtime: Runtime, clock, monkeypatch):
+def test_prune_goes_in_batches(runtime: Runtime, clock):
     """``prune`` deletes all old runs, some in each commit."""
-    monkeypatch.setattr("flowdsl.engine.runs.prune._AT_ONCE", 3)
 
     @workflow(id="{x}")
     def w(x):
@@ -99,7 +100,7 @@ def test_prune_goes_in_batches(runtime: Runtime, clock, monkeypatch):
     clock.advance("3 days")
     kept = ("2", "3", "4", "8", "11")
     runtime.storage.commit([UpdateRun(run_id, {"finished_at": clock.now()}) for run_id in kept])
-    assert runtime.prune("2 days") == 7
+    assert prune(engine_of(runtime), 2 * 86_400, (RunStatus.COMPLETED,), at_once=3) == 7
     assert sorted(run.id for run in runtime.runs()) == sorted(kept)
 
 

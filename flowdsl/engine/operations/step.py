@@ -199,10 +199,8 @@ class StepOperation(Bound, DurableOperation):
                     return given_up
                 begun = begun_with(begun, failed[0])
             made += 1
-            if (
-                failed is not None and monotonic() > run.writer.held_until
-            ):  # it was waited for while the lease was over
-                yield from still_ours(run)
+            if failed is not None and monotonic() > run.writer.held_until:
+                yield from still_ours(run)  # the lease ran out during the wait
             attempt = self._attempt(call, made)
             if self.defn.in_doubt == "raise":
                 doubt = InDoubt(undo=self.defn.undo_path)  # a person may say later that it took effect

@@ -107,9 +107,7 @@ class Keeper:
             except Exception as error:  # no fault of a storage may end this thread
                 if self._closed:
                     return
-                known = isinstance(
-                    error, StorageError
-                )  # a fault of the storage's own must not end this thread
+                known = isinstance(error, StorageError)
                 logger.warning(
                     "leases could not be renewed: %s", str(error), exc_info=None if known else error
                 )

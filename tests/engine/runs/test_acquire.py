@@ -8,7 +8,6 @@ from attrs import evolve
 from support import Effects, Mortal, Relay, is_closed, unreachable
 
 from flowdsl import Retry, RunStatus, Runtime, step, workflow
-from flowdsl.engine.runs.keeper import Keeper
 from flowdsl.errors import LeaseLost, StorageUnavailable
 from flowdsl.runtime import engine_of
 from flowdsl.storage.base import ClaimRun, DeleteRun, Found, Opened, PutStep, UpdateRun
@@ -261,6 +260,22 @@ def test_a_lease_that_is_lost_stops_an_async_run_where_it_stands(storage, effect
     assert storage.get_run("taken").owner == "elsewhere"
 
 
+class Unkept(Relay):
+    """A storage that the keeper of leases does not reach: nothing is renewed, and nothing is noticed."""
+
+    def commit(self, operations):
+        self._require_no_keeper()
+        return super().commit(operations)
+
+    def attention(self, run_ids):
+        self._require_no_keeper()
+        return super().attention(run_ids)
+
+    def _require_no_keeper(self):
+        if threading.current_thread().name == "flowdsl-keeper":
+            raise unreachable()
+
+
 def stand_still(seconds: float) -> None:
     """As a process does that is stopped: nothing of it renews a lease meanwhile."""
     threading.Event().wait(seconds)
@@ -268,10 +283,9 @@ def stand_still(seconds: float) -> None:
 
 @pytest.mark.parametrize("is_taken", [True, False], ids=["taken", "free"])
 def test_no_body_begins_when_the_lease_is_over_and_somebody_has_the_run(
-    storage, effects: Effects, monkeypatch: pytest.MonkeyPatch, is_taken: bool
+    storage, effects: Effects, is_taken: bool
 ):
     """A process that stood still past its lease begins no body if another process has the run."""
-    monkeypatch.setattr(Keeper, "_keep", lambda self: None)
 
     @step
     def f(x):
@@ -286,7 +300,7 @@ def test_no_body_begins_when_the_lease_is_over_and_somebody_has_the_run(
         f(2)
         return "went on"
 
-    with Runtime(storage, lease=0.1):
+    with Runtime(Unkept(storage), lease=0.1):
         if is_taken:
             with pytest.raises(LeaseLost):
                 w()
@@ -295,18 +309,15 @@ def test_no_body_begins_when_the_lease_is_over_and_somebody_has_the_run(
     assert effects == ([1] if is_taken else [1, 2])
 
 
-def test_no_attempt_begins_when_the_lease_is_over_and_somebody_has_the_run(
-    storage, effects: Effects, monkeypatch: pytest.MonkeyPatch
-):
+def test_no_attempt_begins_when_the_lease_is_over_and_somebody_has_the_run(storage, effects: Effects):
     """An async run that stood still past its lease begins no further attempt if another process has it."""
-    monkeypatch.setattr(Keeper, "_keep", lambda self: None)
 
     @step(retry=Retry(attempts=3, initial=0.15, jitter=0.0))
     async def f():
         effects("f")
         raise OSError("again")
 
-    class Taken(Relay):
+    class Taken(Unkept):
         """Another process takes the run when a failed attempt was stored."""
 
         def commit(self, operations):
