@@ -27,7 +27,7 @@ from flowdsl.engine.execution import current
 from flowdsl.engine.operations.send import send_event
 from flowdsl.engine.registry import step_called
 from flowdsl.engine.runs.closing import Closing
-from flowdsl.engine.runs.enqueue import Enqueueable, Place, enqueue, enqueue_within, enqueue_within_async
+from flowdsl.engine.runs.enqueue import Enqueueable, Queueing, enqueue, enqueue_within, enqueue_within_async
 from flowdsl.engine.runs.fork import fork
 from flowdsl.engine.runs.keeper import Keeper
 from flowdsl.engine.runs.outcome import on_a_loop
@@ -253,10 +253,10 @@ class Runtime(Client):
         ``await rt.aio.enqueue(…)`` also a ``psycopg.AsyncConnection``), it happens in the caller's
         transaction: the run is there if that is committed.
         """
-        called, options, place = self._enqueueing(workflow, args, kwargs)
+        called, options, queueing = self._enqueueing(workflow, args, kwargs)
         if connection is None:
-            return Run(self._engine, enqueue(self._engine, called, options, place))
-        return Run(self._engine, enqueue_within(self._engine, called, options, place, connection))
+            return Run(self._engine, enqueue(self._engine, called, options, queueing))
+        return Run(self._engine, enqueue_within(self._engine, called, options, queueing, connection))
 
     async def _enqueue_within(self, workflow: Any, args: Any, kwargs: Any, connection: Any) -> Run[Any]:
         asked = self._enqueueing(workflow, args, kwargs)
@@ -264,7 +264,7 @@ class Runtime(Client):
 
     def _enqueueing(
         self, workflow: object, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[Invocation[WorkflowDef], dict[str, Any], Place]:
+    ) -> tuple[Invocation[WorkflowDef], dict[str, Any], Queueing]:
         self._require_open()
         if not isinstance(workflow, Enqueueable):
             raise TypeError(f"enqueue() takes a function decorated with @workflow; got {workflow!r}")

@@ -19,17 +19,17 @@ def postgres_checks(url: str) -> Iterator[Check]:
     """Check the server and the schema of *url*. Ends early if the server cannot be reached."""
     import psycopg
 
-    from flowdsl.storage.postgres.url import postgres_place
+    from flowdsl.storage.postgres.url import postgres_address
 
-    place = postgres_place(url)
+    address = postgres_address(url)
     try:
-        with psycopg.connect(place.dsn, autocommit=True, connect_timeout=5) as connection:
+        with psycopg.connect(address.dsn, autocommit=True, connect_timeout=5) as connection:
             version = connection.info.server_version
             yield Check("postgresql", OK, f"{version // 10000}.{version % 10000}", {"version": version})
             yield _clock(connection)
             yield _listen(connection)
             yield _snapshots(connection)
-            yield from _tables(connection, place.schema)
+            yield from _tables(connection, address.schema)
     except psycopg.Error as error:
         yield Check("postgresql", PROBLEM, " ".join(str(error).split()))
 

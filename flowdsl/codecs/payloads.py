@@ -4,7 +4,7 @@ A packed value is loaded again at once, and the caller gets the loaded value. So
 replay sees (for example a list where JSON had a tuple). A value that does not load raises an error at once,
 and not weeks later.
 
-A payload is sealed for one place: run id, key and kind. See :mod:`flowdsl.codecs.envelope`.
+A payload is sealed for one context: run id, key and kind. See :mod:`flowdsl.codecs.envelope`.
 """
 
 import logging
@@ -24,7 +24,7 @@ __all__ = ["Payloads"]
 
 _logger = logging.getLogger("flowdsl")
 
-Place = tuple[str, str, str]
+Context = tuple[str, str, str]
 """Run id, key and kind."""
 
 
@@ -100,7 +100,7 @@ class Payloads:
         return self._codec.hides
 
     def pack(self, value: Any, run_id: str, key: str, kind: str) -> tuple[bytes, Any]:
-        """Return *value* as a payload for this place, and the value as it will be loaded.
+        """Return *value* as a payload for this context, and the value as it will be loaded.
 
         Raises ``ResultNotStorable`` if it cannot be stored or does not load again. Its ``where`` names the
         part at fault.
@@ -147,7 +147,7 @@ class Payloads:
         raise self._not_storable(value, error, run_id, key, kind) from error
 
     def unpack(self, payload: bytes, run_id: str, key: str, kind: str, named: str = "") -> Any:
-        """Return the value that *payload* holds for this place. Errors name the run *named*, if it is not
+        """Return the value that *payload* holds for this context. Errors name the run *named*, if it is not
         *run_id*.
 
         Raises ``CorruptPayload`` if it is not what was stored here, ``MissingClass`` if a class is gone, and
@@ -161,7 +161,7 @@ class Payloads:
             codec_id, body = unseal(payload, context, self._secret)
             return self._reader(codec_id).loads(body)
         except StorageError as error:
-            _place(error, named or run_id, key)
+            _locate(error, named or run_id, key)
             raise
         except Exception as error:  # whatever a codec raises
             raise StorageError(
@@ -173,7 +173,7 @@ class Payloads:
     def pack_error(
         self, error: BaseException, run_id: str, key: str, kind: str
     ) -> tuple[bytes, BaseException]:
-        """Return an exception as a payload for this place, and the exception as it will be loaded.
+        """Return an exception as a payload for this context, and the exception as it will be loaded.
 
         The loaded exception has the same type, or a subclass that differs only in ``str()``. If it cannot be
         stored at all, it is a ``StepFailed``. It keeps the original's ``__traceback__``. An exception that is
@@ -200,12 +200,12 @@ class Payloads:
         return self._seal_error(body, _context(run_id, key, kind)), loaded
 
     def unpack_error(self, payload: bytes, run_id: str, key: str, kind: str) -> BaseException:
-        """Return the exception that *payload* holds for this place. Raises like :meth:`unpack`."""
+        """Return the exception that *payload* holds for this context. Raises like :meth:`unpack`."""
         try:
             codec_id, body = unseal(payload, _context(run_id, key, kind), self._secret)
             return unpack_exception(body, self._error_reader(codec_id))
         except StorageError as error:
-            _place(error, run_id, key)
+            _locate(error, run_id, key)
             raise
 
     def _reader(self, codec_id: str) -> Codec:
@@ -230,20 +230,20 @@ class Payloads:
         """The key of the checksums; ``None`` if they are plain."""
         return self._secret
 
-    def reseal(self, payload: bytes, old: Place, new: Place) -> bytes:
-        """Check *payload* for the *old* place and seal it for the *new* one; nothing is loaded.
+    def reseal(self, payload: bytes, old: Context, new: Context) -> bytes:
+        """Check *payload* for the *old* context and seal it for the *new* one; nothing is loaded.
 
-        A place is run id, key and kind. Raises ``CorruptPayload`` like :meth:`unpack`.
+        A context is run id, key and kind. Raises ``CorruptPayload`` like :meth:`unpack`.
         """
         try:
             codec_id, body = unseal(payload, _context(*old), self._secret)
         except StorageError as error:
-            _place(error, *old[:2])
+            _locate(error, *old[:2])
             raise
         return seal(codec_id, body, _context(*new), self._secret)
 
     def rekey(self, payload: bytes, run_id: str, key: str, kind: str, old: "Payloads") -> bytes | None:
-        """Return *payload*, which *old* wrote for this place, as these payloads would write it. Nothing is
+        """Return *payload*, which *old* wrote for this context, as these payloads would write it. Nothing is
         loaded.
 
         Returns ``None`` if it is already written so. Raises ``CorruptPayload`` like :meth:`unpack`, and
@@ -261,7 +261,7 @@ class Payloads:
             else:
                 codec_id, body = self._codec.wrap_again(*old._reader(codec_id).strip(body))
         except StorageError as error:
-            _place(error, run_id, key)
+            _locate(error, run_id, key)
             raise
         return seal(codec_id, body, context, self._secret)
 
@@ -313,8 +313,8 @@ def _reason(error: Exception) -> str:
     return text if isinstance(cause, ResultNotStorable) else f"{type(cause).__name__}: {text}"
 
 
-def _place(error: StorageError, run_id: str, key: str) -> None:
-    """Add the place of the record to *error*."""
+def _locate(error: StorageError, run_id: str, key: str) -> None:
+    """Say in *error* of which record it is."""
     if "run" not in error.__dict__:
         place = (
             f"run {run_id}, step {key[:12]}" if run_id and key else f"run {run_id}" if run_id else "a memo"

@@ -18,12 +18,12 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 from flowdsl.core.ownership import inserted, sent_again
 from flowdsl.core.records import Run
 
-__all__ = ["Answers", "Decision", "Found", "Place", "Rows", "Unanswered", "Wanted", "opening"]
+__all__ = ["Answers", "Decision", "Found", "Numbers", "Rows", "Unanswered", "Wanted", "opening"]
 
 _TRIES = 3  # where an id is free at one look and taken at the next, since another process inserts it
 
-Place: TypeAlias = tuple[int, int, float, Run | None]
-"""Where a new run stands.
+Numbers: TypeAlias = tuple[int, int, float, Run | None]
+"""What a new run is numbered by.
 
 * The last number of its key; 0 for none, and for a run whose id is given.
 * The highest epoch of all deleted runs, and the time on the storage's clock.
@@ -69,8 +69,8 @@ class Rows(Protocol[T, W]):
         """Which run has this id, pruned or not?"""
         ...
 
-    def place(self, at: T, op: W, /) -> Place:
-        """Where does a new run stand?"""
+    def numbers(self, at: T, op: W, /) -> Numbers:
+        """By what is a new run numbered?"""
         ...
 
     def continuable(self, at: T, op: W, /) -> Sequence[Run]:
@@ -89,7 +89,7 @@ def opening(op: W, rows: Rows[T, W], at: T) -> Decision:
         return _existing(op, same)
     if run.number is None:
         return _by_id(op, rows, at)
-    highest, epoch, now, before = rows.place(at, op)
+    highest, epoch, now, before = rows.numbers(at, op)
     if before is not None:
         return before
     if highest and not op.fresh and (oldest := rows.continuable(at, op)):
@@ -111,7 +111,7 @@ def _by_id(op: W, rows: Rows[T, W], at: T) -> Decision:
     for _ in range(_TRIES):
         if (found := rows.by_id(at, op)) is not None:
             return _existing(op, found)
-        _, epoch, now, _ = rows.place(at, op)
+        _, epoch, now, _ = rows.numbers(at, op)
         new = inserted(op.run, op.run.id, None, epoch + 1, now + op.lease)
         if rows.insert(at, op, new):
             return new
@@ -154,9 +154,9 @@ class Answers:
         found: Found | None = self._answer("by_id")
         return found
 
-    def place(self, at: object, op: Wanted) -> Place:
-        place: Place = self._answer("place")
-        return place
+    def numbers(self, at: object, op: Wanted) -> Numbers:
+        numbers: Numbers = self._answer("numbers")
+        return numbers
 
     def continuable(self, at: object, op: Wanted) -> Sequence[Run]:
         oldest: Sequence[Run] = self._answer("continuable")

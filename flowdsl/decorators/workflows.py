@@ -21,7 +21,7 @@ from flowdsl.engine.operations.mode import refuse_mixing
 from flowdsl.engine.option_checks import checked_tags, checked_timeout
 from flowdsl.engine.runs.child import call_child, start_child
 from flowdsl.engine.runs.detached import start_detached
-from flowdsl.engine.runs.enqueue import Place, enqueue, enqueue_in_run
+from flowdsl.engine.runs.enqueue import Queueing, enqueue, enqueue_in_run
 from flowdsl.engine.runs.execute import run_awaited, run_to_end
 from flowdsl.engine.runs.request import checked_id, request
 from flowdsl.engine.runs.start import launch
@@ -39,7 +39,7 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 
-PLACES = ("queue", "priority", "delay", "dedup", "debounce", "partition")
+QUEUEING = ("queue", "priority", "delay", "dedup", "debounce", "partition")
 """Options that say where an enqueued run waits."""
 
 
@@ -82,9 +82,9 @@ class _WorkflowCalls(Decorated, Generic[P, R]):
 
     def enqueueing(
         self, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[Invocation[WorkflowDef], dict[str, Any], Place]:
+    ) -> tuple[Invocation[WorkflowDef], dict[str, Any], Queueing]:
         """The call, its options, and where it is put."""
-        return self.invocation(args, kwargs), {}, Place()
+        return self.invocation(args, kwargs), {}, Queueing()
 
     @overload
     def enqueue(
@@ -135,7 +135,7 @@ class _Configured(Decorated, Generic[P, R]):
             given["timeout"] = checked_timeout(timeout)
         if (tags := options.get("tags")) is not None:
             given["tags"] = checked_tags(tags)
-        given |= {name: value for name, value in options.items() if name in PLACES and value is not None}
+        given |= {name: value for name, value in options.items() if name in QUEUEING and value is not None}
         for flag in ("fresh", "detached"):
             if options.get(flag):
                 given[flag] = True
@@ -148,13 +148,13 @@ class _Configured(Decorated, Generic[P, R]):
 
     def enqueueing(
         self, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[Invocation[WorkflowDef], dict[str, Any], Place]:
+    ) -> tuple[Invocation[WorkflowDef], dict[str, Any], Queueing]:
         """The call, its options, and where it is put."""
         options = dict(self._options)
-        place = Place.of({name: options.pop(name) for name in PLACES if name in options})
+        queueing = Queueing.of({name: options.pop(name) for name in QUEUEING if name in options})
         options.pop("detached", None)
         options.pop("fresh", None)
-        return self.invocation(args, kwargs), options, place
+        return self.invocation(args, kwargs), options, queueing
 
     @overload
     def enqueue(
@@ -212,17 +212,17 @@ def _call(called: Invocation[WorkflowDef], options: dict[str, Any]) -> Any:
     return named(run_async(flow), defn.path) if defn.is_async else run_sync(flow)
 
 
-def _enqueue(called: Invocation[WorkflowDef], options: dict[str, Any], place: Place) -> Run[Any]:
+def _enqueue(called: Invocation[WorkflowDef], options: dict[str, Any], queueing: Queueing) -> Run[Any]:
     frame = _calling_body()
     if frame is not None:
         engine = frame.run.engine
-        return Run(engine, enqueue_in_run(frame, called, options, place))
+        return Run(engine, enqueue_in_run(frame, called, options, queueing))
     engine = current_engine()
-    return Run(engine, enqueue(engine, called, options, place))
+    return Run(engine, enqueue(engine, called, options, queueing))
 
 
 def _only_for_enqueue(options: dict[str, Any]) -> None:
-    given = [name for name in options if name in PLACES]
+    given = [name for name in options if name in QUEUEING]
     if given:
         raise TypeError(f"{', '.join(given)}= say where a run waits for a worker: write .enqueue(…)")
 

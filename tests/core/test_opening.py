@@ -26,7 +26,7 @@ def decided(op: OpenRun, **answers: Any) -> tuple[Any, list[Any]]:
                 given.append(question.run.id not in answers.get("taken", ()))
             else:
                 asked.append(question.name)
-                unknown = (0, 0, 5.0, None) if question.name == "place" else None
+                unknown = (0, 0, 5.0, None) if question.name == "numbers" else None
                 given.append(answers.get(question.name, unknown))
 
 
@@ -40,22 +40,22 @@ def test_a_given_id_is_found_or_inserted():
     """The run of an id is found; otherwise it is inserted, above the epochs of all deleted runs."""
     op = OpenRun(a_run("r", number=None), 60.0)
     assert decided(op, by_id=("", OTHER)) == ((OTHER,), ["by_id"])
-    run, asked = decided(op, place=(0, 7, 5.0, None))
-    assert asked == ["by_id", "place", "r"]
+    run, asked = decided(op, numbers=(0, 7, 5.0, None))
+    assert asked == ["by_id", "numbers", "r"]
     assert (run.id, run.number, run.epoch, run.lease_until) == ("r", None, 8, 65.0)
 
 
 def test_an_id_that_another_process_takes_meanwhile_is_looked_at_again():
     """If the id is taken between the look and the insertion, it is looked for once more. That has an end."""
     op = OpenRun(a_run("r", number=None), 60.0)
-    assert decided(op, taken={"r"}) == ((), ["by_id", "place", "r"] * 3)
+    assert decided(op, taken={"r"}) == ((), ["by_id", "numbers", "r"] * 3)
 
 
 def test_what_was_sent_again_is_opened_again():
     """An opening finds what it has inserted, by its nonce, before it looks for runs to continue."""
     mine = a_run("r-1", number=1, owner="me")
     op = OpenRun(a_run("r", number=0, owner="me"), 60.0, nonce="n")
-    assert decided(op, place=(1, 0, 5.0, mine), continuable=(OTHER,)) == (mine, ["place"])
+    assert decided(op, numbers=(1, 0, 5.0, mine), continuable=(OTHER,)) == (mine, ["numbers"])
     given_id = OpenRun(a_run("r", number=None, owner="me"), 60.0, nonce="n")
     found = a_run("r", number=None, owner="me")
     assert decided(given_id, by_id=("n", found))[0] == found
@@ -70,8 +70,8 @@ def test_a_number_is_continued_or_the_next_free_one(
 ) -> None:
     """Runs to continue are found unless a fresh one is wanted; otherwise the next free number is inserted."""
     op = OpenRun(a_run("r", number=0), 60.0, fresh=fresh, number=number)
-    place, taken = (highest, 0, 5.0, None), {f"r-{highest + 1}"}
-    decision, _ = decided(op, place=place, continuable=(OTHER,) if some else (), taken=taken)
+    numbers, taken = (highest, 0, 5.0, None), {f"r-{highest + 1}"}
+    decision, _ = decided(op, numbers=numbers, continuable=(OTHER,) if some else (), taken=taken)
     if highest and some and not fresh:
         assert decision == (OTHER,)
     elif number is None:
@@ -80,4 +80,4 @@ def test_a_number_is_continued_or_the_next_free_one(
         assert decision.id == f"r-{number}"
     else:
         assert decision == ()
-    assert ("continuable" in decided(op, place=place)[1]) == bool(highest and not fresh)
+    assert ("continuable" in decided(op, numbers=numbers)[1]) == bool(highest and not fresh)

@@ -46,14 +46,14 @@ class Channels:
         return number
 
 
-def _place(channel: str, n: int) -> str:
+def _address(channel: str, n: int) -> str:
     """The place that an item is sealed for: its channel and number."""
     return f"{n}@{channel}"
 
 
 def item_of(engine: Engine, item: Item) -> Value:
     """The value of a stored item."""
-    return engine.payloads.unpack(item.payload, item.run_id, _place(item.channel, item.n), "item")
+    return engine.payloads.unpack(item.payload, item.run_id, _address(item.channel, item.n), "item")
 
 
 class PublishItem(Operation):
@@ -79,7 +79,7 @@ class PublishItem(Operation):
         channel = self._channel
         with run.lock:
             n = run.part(Channels).next(channel)
-        payload, loaded = payloads.pack(self._item, run.id, _place(channel, n), "item")
+        payload, loaded = payloads.pack(self._item, run.id, _address(channel, n), "item")
         text = payloads.previews.value(loaded)
         record = row(call, StepStatus.COMPLETED, None, text, 1, Published(channel, n))
         item = Item(run.id, channel, n, payload, text, record.created_at)

@@ -34,7 +34,7 @@ from flowdsl.storage.outcomes import Found, Outcome
 __all__ = [
     "ENQUEUED",
     "Enqueueable",
-    "Place",
+    "Queueing",
     "enqueue",
     "enqueue_in_run",
     "enqueue_within",
@@ -54,13 +54,13 @@ class Enqueueable(Protocol):
 
     def enqueueing(
         self, args: tuple[Value, ...], kwargs: Named
-    ) -> "tuple[Invocation[WorkflowDef], Named, Place]":
-        """The call, the options of the run, and its place."""
+    ) -> "tuple[Invocation[WorkflowDef], Named, Queueing]":
+        """The call, the options of the run, and how it waits."""
         ...
 
 
 @define(slots=True)
-class Place:
+class Queueing:
     """Where and how a run waits. *delay* and *debounce* are in seconds."""
 
     queue: str = DEFAULT
@@ -72,22 +72,22 @@ class Place:
     serial: str | None = None
 
     @classmethod
-    def of(cls, given: Mapping[str, Value]) -> "Place":
-        """The place that options describe, checked."""
-        place = cls()
+    def of(cls, given: Mapping[str, Value]) -> "Queueing":
+        """How a run waits by these options, checked."""
+        queueing = cls()
         for name in ("queue", "dedup", "partition"):
             if given.get(name) is not None:
                 if not isinstance(given[name], str) or not given[name].strip():
                     raise ValueError(f"{name}= is a non-empty string; got {given[name]!r}")
-                place = evolve(place, **{name: given[name]})
+                queueing = evolve(queueing, **{name: given[name]})
         priority = given.get("priority", 0)
         if isinstance(priority, bool) or not isinstance(priority, int):
             raise TypeError(f"priority= is a whole number; got {priority!r}")
         debounce = given.get("debounce")
-        if debounce is not None and place.dedup is None:
+        if debounce is not None and queueing.dedup is None:
             raise ValueError("debounce= puts a deduplicated run off, so it goes with dedup=")
         return evolve(
-            place,
+            queueing,
             priority=priority,
             delay=seconds(given.get("delay") or 0.0, "delay"),
             debounce=None if debounce is None else seconds(debounce, "debounce"),
@@ -98,7 +98,7 @@ def pending_row(
     engine: Engine,
     called: Invocation[WorkflowDef],
     options: Named,
-    place: Place,
+    queueing: Queueing,
     *,
     bound: Bound | None = None,
     call: Call | None = None,
@@ -109,15 +109,15 @@ def pending_row(
     known = WORKFLOWS.get(called.defn.path) or called.defn
     known.require_by_name(called, "enqueue()")
     now = engine.storage.now()
-    wait = max(place.delay, place.debounce or 0.0)
+    wait = max(queueing.delay, queueing.debounce or 0.0)
     waiting: Named = {
         "status": _PENDING,
         "owner": None,
-        "queue": place.queue,
-        "priority": place.priority,
-        "partition": place.partition,
-        "dedup": place.dedup,
-        "serial": place.serial,
+        "queue": queueing.queue,
+        "priority": queueing.priority,
+        "partition": queueing.partition,
+        "dedup": queueing.dedup,
+        "serial": queueing.serial,
         "not_before": now + wait if wait else None,
         "started_by": None if call is None else call.run.id,
     }
@@ -125,7 +125,7 @@ def pending_row(
     return row_of(engine, called, bound or called.bind(), **options, derived=derived, also=waiting)
 
 
-def put(engine: Engine, row: Run, called: Invocation[WorkflowDef], place: Place) -> Effects[str]:
+def put(engine: Engine, row: Run, called: Invocation[WorkflowDef], queueing: Queueing) -> Effects[str]:
     """Store *row*. Returns the id of the run that counts."""
     while True:
         (outcome,) = yield Commit(engine, (OpenRun(row, 0.0, row.number is not None, (), engine.nonce()),))
@@ -134,19 +134,21 @@ def put(engine: Engine, row: Run, called: Invocation[WorkflowDef], place: Place)
         raise_unstorable(outcome)
         assert isinstance(outcome, Found)
         found = outcome.runs[0]
-        if place.dedup is None or found.dedup != place.dedup:
+        if queueing.dedup is None or found.dedup != queueing.dedup:
             return found.id
-        if (yield from _passed_on(engine, found, called, place)):
+        if (yield from _passed_on(engine, found, called, queueing)):
             return found.id
 
 
-def _passed_on(engine: Engine, run: Run, called: Invocation[WorkflowDef], place: Place) -> Effects[bool]:
+def _passed_on(
+    engine: Engine, run: Run, called: Invocation[WorkflowDef], queueing: Queueing
+) -> Effects[bool]:
     """Bring the arguments to *run*. ``False`` if it has ended meanwhile."""
     payload = {"args": called.args, "kwargs": called.kwargs}
     message = message_to(engine, run.id, ENQUEUED, payload, sender=None, key=None)
     operations = [AddSignal(message)]
-    if place.debounce is not None:
-        later = engine.storage.now() + place.debounce
+    if queueing.debounce is not None:
+        later = engine.storage.now() + queueing.debounce
         put_off = UpdateRun(run.id, {"not_before": later}, if_status=(RunStatus.PENDING,))
         outcomes = yield Commit(engine, (*operations, put_off))
     else:
@@ -155,20 +157,20 @@ def _passed_on(engine: Engine, run: Run, called: Invocation[WorkflowDef], place:
     return isinstance(outcomes[0], Done)
 
 
-def enqueue(engine: Engine, called: Invocation[WorkflowDef], options: Named, place: Place) -> str:
+def enqueue(engine: Engine, called: Invocation[WorkflowDef], options: Named, queueing: Queueing) -> str:
     """Enqueue from outside any run. Returns the id of the run."""
-    return drive(put(engine, pending_row(engine, called, options, place), called, place))
+    return drive(put(engine, pending_row(engine, called, options, queueing), called, queueing))
 
 
 def enqueue_within(
     engine: Engine,
     called: Invocation[WorkflowDef],
     options: Named,
-    place: Place,
+    queueing: Queueing,
     connection: Value,
 ) -> str:
     """Enqueue in the transaction that the caller has open on *connection*. Returns the id of the run."""
-    operation = _opening(engine, called, options, place)
+    operation = _opening(engine, called, options, queueing)
     return _opened(*engine.storage.commit_within(connection, [operation]))
 
 
@@ -176,18 +178,18 @@ async def enqueue_within_async(
     engine: Engine,
     called: Invocation[WorkflowDef],
     options: Named,
-    place: Place,
+    queueing: Queueing,
     connection: Value,
 ) -> str:
     """As :func:`enqueue_within`, on a connection that may have to be awaited."""
-    operation = _opening(engine, called, options, place)
+    operation = _opening(engine, called, options, queueing)
     return _opened(*await engine.storage.commit_within_async(connection, [operation]))
 
 
-def _opening(engine: Engine, called: Invocation[WorkflowDef], options: Named, place: Place) -> OpenRun:
-    if place.dedup is not None:
+def _opening(engine: Engine, called: Invocation[WorkflowDef], options: Named, queueing: Queueing) -> OpenRun:
+    if queueing.dedup is not None:
         raise TypeError("dedup= looks at what others have committed; it does not go with connection=")
-    row = pending_row(engine, called, options, place)
+    row = pending_row(engine, called, options, queueing)
     return OpenRun(row, 0.0, row.number is not None, (), engine.nonce())
 
 
@@ -202,14 +204,14 @@ def _opened(outcome: Outcome) -> str:
 class Enqueue(Operation):
     """Enqueue the workflow that is *called*, once. Its record looks like a step's."""
 
-    __slots__ = ("_called", "_options", "_place", "bound", "canonical", "defaults", "path", "version")
+    __slots__ = ("_called", "_options", "_queueing", "bound", "canonical", "defaults", "path", "version")
 
     kind = START
 
-    def __init__(self, called: Invocation[WorkflowDef], options: Named, place: Place) -> None:
+    def __init__(self, called: Invocation[WorkflowDef], options: Named, queueing: Queueing) -> None:
         self._called = called
         self._options = options
-        self._place = place
+        self._queueing = queueing
         self.bound = called.bind()
         self.canonical = self.bound.canonical
         self.defaults = self.bound.defaults
@@ -222,13 +224,13 @@ class Enqueue(Operation):
     def execute(self, call: Call, prior: Step | None) -> Flow:
         run, engine = call.run, call.run.engine
         yield from flush(run)
-        row = pending_row(engine, self._called, self._options, self._place, bound=self.bound, call=call)
+        row = pending_row(engine, self._called, self._options, self._queueing, bound=self.bound, call=call)
         with crossing(run, call):
-            run_id = yield from put(engine, row, self._called, self._place)
+            run_id = yield from put(engine, row, self._called, self._queueing)
         return (yield from complete(call, run_id, ChildRun(run_id)))
 
 
-def enqueue_in_run(frame: Frame, called: Invocation[WorkflowDef], options: Named, place: Place) -> str:
+def enqueue_in_run(frame: Frame, called: Invocation[WorkflowDef], options: Named, queueing: Queueing) -> str:
     """Enqueue as a durable call of the executing run. Returns the id of the run."""
-    run_id: str = at_once(frame, Enqueue(called, options, place))
+    run_id: str = at_once(frame, Enqueue(called, options, queueing))
     return run_id

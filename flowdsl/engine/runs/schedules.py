@@ -16,7 +16,7 @@ from flowdsl.core.schedules import Schedule, due, tick_id, ticks, without_args, 
 from flowdsl.engine.definitions import WorkflowDef
 from flowdsl.engine.engine import Engine
 from flowdsl.engine.registry import WORKFLOWS
-from flowdsl.engine.runs.enqueue import Place, pending_row
+from flowdsl.engine.runs.enqueue import Queueing, pending_row
 from flowdsl.errors import CorruptPayload, FlowError, StepNotFound, StorageError
 from flowdsl.storage.base import Opened, OpenRun, PutSchedule, raise_unstorable
 from flowdsl.storage.left_out import leave_out
@@ -61,14 +61,14 @@ def _open(engine: Engine, schedule: Schedule, run_id: str, *, always: bool, seri
             step=schedule.workflow,
         )
     mark = f"schedule:{schedule.name}"
-    place = Place(
+    queueing = Queueing(
         dedup=mark if schedule.overlap == "skip" and not serial else None,
         serial=mark if serial or schedule.overlap == "queue" else None,
     )
     called = defn.call(schedule.args, dict(schedule.kwargs))
-    row = pending_row(engine, called, {"run_id": run_id}, place)
+    row = pending_row(engine, called, {"run_id": run_id}, queueing)
     (outcome,) = engine.commit(OpenRun(row, 0.0, nonce=engine.nonce()))
-    if always and place.dedup is not None and not isinstance(outcome, Opened):
+    if always and queueing.dedup is not None and not isinstance(outcome, Opened):
         (outcome,) = engine.commit(OpenRun(evolve(row, dedup=None), 0.0, nonce=engine.nonce()))
     raise_unstorable(outcome)
     return isinstance(outcome, Opened)

@@ -1,6 +1,6 @@
 """Opening, claiming, updating and deleting runs, in memory."""
 
-from flowdsl.core.opening import Found, Place, opening
+from flowdsl.core.opening import Found, Numbers, opening
 from flowdsl.core.ownership import (
     claimed,
     fits,
@@ -47,7 +47,7 @@ class _Rows:
         found = tables.runs.get(run_id)
         return None if found is None else (found.nonce, copy_of(found.run))
 
-    def place(self, tables: Tables, op: OpenRun) -> Place:
+    def numbers(self, tables: Tables, op: OpenRun) -> Numbers:
         run = op.run
         if run.number is None:
             return 0, tables.highest_epoch, tables.now(), None

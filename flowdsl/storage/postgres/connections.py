@@ -13,7 +13,7 @@ import psycopg
 
 from flowdsl.blocks import block
 from flowdsl.errors import StorageError, StorageFull, StorageUnavailable
-from flowdsl.storage.postgres.url import Place
+from flowdsl.storage.postgres.url import Address
 
 __all__ = [
     "KEEP_ALIVE",
@@ -64,7 +64,7 @@ def is_outage(error: psycopg.Error) -> bool:
     return state[:2] in ("08", "57") or state in ("53300", "25006")
 
 
-def translate(error: psycopg.Error, place: Place, *, given_up: bool = False) -> StorageError:
+def translate(error: psycopg.Error, address: Address, *, given_up: bool = False) -> StorageError:
     """What an *error* of the driver means to a user. Only this place says so. *given_up*: the time for trying
     is over, and nobody knows whether the last try took effect."""
     text = str(error).strip().partition("\n")[0]
@@ -72,7 +72,7 @@ def translate(error: psycopg.Error, place: Place, *, given_up: bool = False) -> 
         return StorageFull(f"no space left on the database server ({text}); nothing acknowledged is lost")
     if is_outage(error) or is_conflict(error):
         return StorageUnavailable(
-            f"the PostgreSQL server did not answer for {place.patience:g} s ({text}); "
+            f"the PostgreSQL server did not answer for {address.patience:g} s ({text}); "
             f"nothing acknowledged is lost",
             lasting=given_up,
             outcome_unknown=given_up and is_outage(error),
@@ -117,11 +117,11 @@ class Connections:
     A forked child must not touch those of its parent. If it closed one, the parent's session would end.
     """
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
+    def __init__(self, address: Address) -> None:
+        self._address = address
         self._closed = False
         least, most = _LOCK
-        self._settings = _SETTINGS.format(lock=int(1000 * min(max(place.patience, least), most))).encode()
+        self._settings = _SETTINGS.format(lock=int(1000 * min(max(address.patience, least), most))).encode()
         self._forget()
 
     def _forget(self) -> None:
@@ -131,19 +131,19 @@ class Connections:
 
     def connect(self) -> "psycopg.Connection[Any]":
         """A new connection in autocommit mode."""
-        connection = psycopg.connect(self._place.dsn, autocommit=True, **KEEP_ALIVE)
+        connection = psycopg.connect(self._address.dsn, autocommit=True, **KEEP_ALIVE)
         self._prepare(connection)
         connection.execute(self._settings)
         return connection
 
     async def _connect_async(self) -> "psycopg.AsyncConnection[Any]":
-        connection = await psycopg.AsyncConnection.connect(self._place.dsn, autocommit=True, **KEEP_ALIVE)
+        connection = await psycopg.AsyncConnection.connect(self._address.dsn, autocommit=True, **KEEP_ALIVE)
         self._prepare(connection)
         await connection.execute(self._settings)
         return connection
 
     def _prepare(self, connection: "psycopg.Connection[Any] | psycopg.AsyncConnection[Any]") -> None:
-        connection.prepare_threshold = 1 if self._place.prepare else None
+        connection.prepare_threshold = 1 if self._address.prepare else None
 
     @block
     def lend(self) -> "Iterator[psycopg.Connection[Any]]":

@@ -3,7 +3,7 @@
 from hashlib import blake2b
 from typing import Any
 
-from flowdsl.core.opening import Answers, Place, Unanswered, opening
+from flowdsl.core.opening import Answers, Numbers, Unanswered, opening
 from flowdsl.core.ownership import (
     FOUND_AT_MOST,
     claimed,
@@ -47,8 +47,8 @@ def _answer(tx: Transaction, op: OpenRun, question: Unanswered) -> Dialogue[Any]
     run = op.run
     if question.run is not None:
         return (yield from _insert(tx, op, question.run))
-    if question.name == "place":
-        return (yield from _place(tx, op))
+    if question.name == "numbers":
+        return (yield from _numbers(tx, op))
     if question.name == "continuable":
         rows = yield tx.sql.continuable, (run.key, list(op.skip_owners), FOUND_AT_MOST)
         return [columns.run_of(row) for row in rows]
@@ -60,7 +60,7 @@ def _answer(tx: Transaction, op: OpenRun, question: Unanswered) -> Dialogue[Any]
     return (rows[0][0], columns.run_of(rows[0][1:])) if rows else None
 
 
-def _place(tx: Transaction, op: OpenRun) -> Dialogue[Place]:
+def _numbers(tx: Transaction, op: OpenRun) -> Dialogue[Numbers]:
     same = ("" if op.run.number is None else op.nonce, op.run.owner, op.run.key)
     ((highest, epoch, opened_before, now),) = yield tx.sql.opening, (op.run.key, *same)
     tx.note_time(now)

@@ -27,7 +27,7 @@ from flowdsl.storage.postgres.connections import KEEP_ALIVE, PerLoop, is_conflic
 from flowdsl.storage.postgres.drive import Threads, drive
 from flowdsl.storage.postgres.rows import REFUSED, unstorable
 from flowdsl.storage.postgres.transaction import Transaction
-from flowdsl.storage.postgres.url import Place
+from flowdsl.storage.postgres.url import Address
 from flowdsl.storage.step_transactions import NotCommitted, StepTransaction, Unending, ended_by_itself, refuse
 
 __all__ = ["AsyncStepConnection", "AsyncTransaction", "BodyConnections", "StepConnection", "SyncTransaction"]
@@ -177,7 +177,7 @@ class BodyConnections:
 
     def __init__(
         self,
-        place: Place,
+        address: Address,
         writer: Callable[[], Transaction],
         patiently: Callable[[Callable[[], StepConnection]], StepConnection],
         patiently_async: Callable[
@@ -186,7 +186,7 @@ class BodyConnections:
         threads: Threads,
     ) -> None:
         self._threads = threads
-        self._place = place
+        self._address = address
         self._writer = writer
         self._patiently = patiently
         self._patiently_async = patiently_async
@@ -218,8 +218,8 @@ class BodyConnections:
         try:
             connection = self._free.pop()
         except IndexError:
-            connection = StepConnection.connect(self._place.dsn, autocommit=True, **KEEP_ALIVE)
-            connection.prepare_threshold = 1 if self._place.prepare else None
+            connection = StepConnection.connect(self._address.dsn, autocommit=True, **KEEP_ALIVE)
+            connection.prepare_threshold = 1 if self._address.prepare else None
         try:
             connection.execute(_BEGIN, prepare=False)
         except BaseException:  # an interrupt too leaves no connection
@@ -246,8 +246,8 @@ class BodyConnections:
         if here.free:
             connection = here.free.pop()
         else:
-            connection = await AsyncStepConnection.connect(self._place.dsn, autocommit=True, **KEEP_ALIVE)
-            connection.prepare_threshold = 1 if self._place.prepare else None
+            connection = await AsyncStepConnection.connect(self._address.dsn, autocommit=True, **KEEP_ALIVE)
+            connection.prepare_threshold = 1 if self._address.prepare else None
         try:
             await connection.execute(_BEGIN, prepare=False)
         except BaseException:  # an interrupt too leaves no connection

@@ -38,7 +38,7 @@ from flowdsl.storage.postgres.schema import prepare
 from flowdsl.storage.postgres.statements import Statements
 from flowdsl.storage.postgres.step_transactions import AsyncTransaction, BodyConnections
 from flowdsl.storage.postgres.transaction import Transaction
-from flowdsl.storage.postgres.url import postgres_place
+from flowdsl.storage.postgres.url import postgres_address
 from flowdsl.storage.postgres.writer import Single, Told, single
 from flowdsl.storage.step_transactions import StepTransaction
 
@@ -66,22 +66,22 @@ class PostgresStorage(PostgresReading):
     transacts = awaits = merges_tags = True
 
     def __init__(self, url: str) -> None:
-        place = self._place = postgres_place(url)
-        super().__init__(Statements(place.schema))
-        self.url = place.url
-        self.patience = place.patience
-        self._channel = "flowdsl_" + blake2b(place.schema.encode(), digest_size=8).hexdigest()
-        self._connections = Connections(place)
-        self._outage = Outage(place.patience)
+        address = self._address = postgres_address(url)
+        super().__init__(Statements(address.schema))
+        self.url = address.url
+        self.patience = address.patience
+        self._channel = "flowdsl_" + blake2b(address.schema.encode(), digest_size=8).hexdigest()
+        self._connections = Connections(address)
+        self._outage = Outage(address.patience)
         self._threads = Threads()
         self._bodies = BodyConnections(
-            place, self._new_transaction, self._patiently, self._patiently_async, self._threads
+            address, self._new_transaction, self._patiently, self._patiently_async, self._threads
         )
         self._closed = False
         self._clock = (0.0, float("-inf"))  # the server's time minus ours, and when that was measured
         self._clock_lock = threading.Lock()
         self._listener = self._new_listener()
-        self._persist(lambda connection: prepare(connection, place.schema, self._sql.schema))
+        self._persist(lambda connection: prepare(connection, address.schema, self._sql.schema))
         rest_before_fork(self)
 
     @classmethod
@@ -90,7 +90,7 @@ class PostgresStorage(PostgresReading):
         return cls(url)
 
     def __repr__(self) -> str:
-        return f"PostgresStorage(schema={self._place.schema!r})"
+        return f"PostgresStorage(schema={self._address.schema!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self).from_url, (self.url,)
@@ -278,7 +278,7 @@ class PostgresStorage(PostgresReading):
             await asyncio.sleep(_PAUSE)
 
     def _meaning(self, error: psycopg.Error) -> Exception:
-        return translate(error, self._place, given_up=True)
+        return translate(error, self._address, given_up=True)
 
     # Reading -----------------------------------------------------------------------------------------------
 
@@ -342,7 +342,7 @@ class PostgresStorage(PostgresReading):
     def _require_open(self) -> None:
         if self._closed:
             raise StorageUnavailable(
-                f"the storage in schema {self._place.schema!r} was closed; open it again", lasting=True
+                f"the storage in schema {self._address.schema!r} was closed; open it again", lasting=True
             )
 
     def before_fork(self) -> None:

@@ -5,13 +5,13 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from attrs import frozen
 
-__all__ = ["Place", "postgres_place"]
+__all__ = ["Address", "postgres_address"]
 
 _OURS = ("schema", "patience", "prepare")
 
 
 @frozen(slots=True)
-class Place:
+class Address:
     """Where a storage is, and how it is used. *dsn* is for the driver. *schema* holds the tables.
 
     *patience*: seconds to wait for a server that does not answer. *prepare*: whether statements are prepared
@@ -25,7 +25,7 @@ class Place:
 
     @property
     def url(self) -> str:
-        """The URL that :func:`postgres_place` reads as this."""
+        """The URL that :func:`postgres_address` reads as this."""
         options: dict[str, Any] = {"schema": self.schema}
         if self.patience != 30.0:
             options["patience"] = self.patience
@@ -34,11 +34,11 @@ class Place:
         return f"{self.dsn}{'&' if '?' in self.dsn else '?'}{urlencode(options, quote_via=quote)}"
 
 
-def postgres_place(url: str) -> Place:
+def postgres_address(url: str) -> Address:
     """What a ``postgresql://`` URL means. Our own options are taken out. All others are the driver's.
 
-    >>> place = postgres_place("postgresql://ann@db/shop?schema=flow&patience=5&sslmode=require")
-    >>> place.dsn, place.schema, place.patience
+    >>> address = postgres_address("postgresql://ann@db/shop?schema=flow&patience=5&sslmode=require")
+    >>> address.dsn, address.schema, address.patience
     ('postgresql://ann@db/shop?sslmode=require', 'flow', 5.0)
     """
     parts = urlsplit(url)
@@ -60,4 +60,4 @@ def postgres_place(url: str) -> Place:
     if prepare not in ("yes", "no"):
         raise ValueError(f"prepare is yes or no, not {prepare!r}")
     dsn = f"postgresql://{parts.netloc}{parts.path}{'?' + theirs if theirs else ''}"
-    return Place(dsn, schema, patience, prepare == "yes")
+    return Address(dsn, schema, patience, prepare == "yes")

@@ -5,7 +5,7 @@ from heapq import merge
 from itertools import islice
 from typing import Any
 
-from flowdsl.core.opening import Found, Place, opening
+from flowdsl.core.opening import Found, Numbers, opening
 from flowdsl.core.ownership import (
     FOUND_AT_MOST,
     claimed,
@@ -50,7 +50,7 @@ class _Rows:
         row = tx.one(sql.RUN_BY_ID, op.run.id)
         return None if row is None else columns.stored_run_of(row)[1:]
 
-    def place(self, tx: Transaction, op: OpenRun) -> Place:
+    def numbers(self, tx: Transaction, op: OpenRun) -> Numbers:
         key, nonce = op.run.key, "" if op.run.number is None else op.nonce
         number, epoch, no = tx.one(sql.OPENING, key, nonce, op.run.owner) or (None, None, None)
         before = None if no is None else tx.one(sql.RUN_BY_NO, no)
