@@ -1,19 +1,28 @@
 """How a process hears of what others have changed, on PostgreSQL."""
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from postgres_server import postgres_url
 
 pytest.importorskip("psycopg")
+import psycopg
 
+from flowdsl.core.records import Signal
 from flowdsl.storage.changes import Changes
-from flowdsl.storage.postgres import listen
+from flowdsl.storage.operations import AddSignal
+from flowdsl.storage.postgres import PostgresStorage, listen
+from flowdsl.testing.storage.samples import open_run
+
+DEADLINE = 60.0  # seconds, for what ends at once when it has happened
 
 
 def closed_listener() -> listen.Listener:
     """A listener that does not listen, and only knows who waits for what."""
-    sql: Any = SimpleNamespace(wait="wait")
+    sql: Any = SimpleNamespace(wait="wait", under_way="under way")
 
     def connect() -> Any:
         raise AssertionError("it is closed, and does not listen")
@@ -28,8 +37,12 @@ def test_a_wait_that_is_over_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> No
     entered: list[Any] = []
     listener = closed_listener()
 
+    def execute(statement: str, values: Any) -> Any:
+        entered.extend([values] if statement == "wait" else ())
+        return ()
+
     def learn(topic: str) -> bool:
-        return listener.learn(frozenset({topic}), lambda statement, values: entered.append(values))
+        return listener.learn(frozenset({topic}), execute)
 
     assert learn("run:a")
     assert not learn("run:a")
@@ -48,9 +61,50 @@ def test_a_wait_that_was_not_renewed_looks_once_more(monkeypatch: pytest.MonkeyP
     def learn(passed: float) -> bool:
         nonlocal now
         now += passed
-        return listener.learn(frozenset({"run:a"}), lambda statement, values: None)
+        return listener.learn(frozenset({"run:a"}), lambda statement, values: ())
 
     assert learn(0.0)
     assert not learn(listen._KEPT * 0.9)
     assert learn(listen._KEPT * 1.1)
     assert not learn(0.0)
+
+
+@pytest.fixture
+def storage() -> Iterator[PostgresStorage]:
+    """A storage that hears notifications, with a run ``r``."""
+    with PostgresStorage(postgres_url()) as storage:
+        open_run(storage)
+        settled(storage, "run:another")
+        assert storage.listens
+        yield storage
+
+
+def settled(storage: PostgresStorage, topic: str) -> int:
+    """The version after which somebody who waits for the topic sleeps."""
+    seen = storage.wait_for_change(0, 0.0, [topic])
+    while (now := storage.wait_for_change(seen, 1.0, [topic])) != seen or storage.listens is None:
+        seen = now
+    return seen
+
+
+def test_a_commit_that_overlooked_a_wait_is_heard(storage: PostgresStorage) -> None:
+    """A commit is heard although it looked for waits before this one was entered, and became visible later."""
+    with ThreadPoolExecutor(1) as pool, psycopg.connect(storage._address.dsn) as connection:
+        storage.commit_within(connection, [AddSignal(Signal("x", "r", "go"))])
+        seen = settled(storage, "run:r")
+        waiter = pool.submit(storage.wait_for_change, seen, DEADLINE, ["run:r"])
+        while "run:r" not in storage._changes.waited_for():
+            assert not waiter.done()
+        connection.commit()
+        assert waiter.result() != seen
+
+
+def test_a_commit_that_cannot_see_a_wait_is_heard(storage: PostgresStorage) -> None:
+    """A commit is heard although its transaction is isolated from waits that were entered since it began."""
+    with psycopg.connect(storage._address.dsn) as connection:
+        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        connection.execute("SELECT 1")
+        seen = settled(storage, "run:r")
+        storage.commit_within(connection, [AddSignal(Signal("x", "r", "go"))])
+        connection.commit()
+        assert storage.wait_for_change(seen, DEADLINE, ["run:r"]) != seen

@@ -70,7 +70,7 @@ def apply(tx: Transaction, operations: Sequence[Operation], careful: bool = Fals
             outcomes.append((yield from _apply_one(tx, operation, careful)))
     topics = [topic_key(topic) for topic in dict.fromkeys(topics_of(operations))]
     if topics:
-        yield tx.sql.notify, (tx.channel, topics)
+        yield tx.sql.notify, (tx.channel, topics, topics)
     return outcomes
 
 

@@ -5,9 +5,11 @@ because behind a pooler ``LISTEN`` is accepted, but nothing ever arrives. In tha
 connection, it looks at the pulses of those runs that somebody waits for.
 
 Notifications make the commits of the server wait for each other. So only what somebody waits for is notified.
-Whoever waits says so in a table, and says it again as long as it waits.
+Whoever waits says so in a table, and says it again as long as it waits. What was under way when it first said
+so is looked after by ``overlooked.py``.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +20,7 @@ from psycopg.sql import SQL, Identifier
 
 from flowdsl.storage.changes import Changes
 from flowdsl.storage.postgres.fragments import Sql
+from flowdsl.storage.postgres.overlooked import Overlooked
 from flowdsl.storage.postgres.rows import topic_key
 from flowdsl.storage.postgres.statements import Statements
 from flowdsl.storage.pulses import Pulses
@@ -27,6 +30,8 @@ __all__ = ["Listener"]
 _KEPT = 60.0  # seconds for which a wait is in the table
 _TEST = 2.0  # seconds in which our own notification must arrive
 _POLL = 0.1  # seconds between two looks, if notifications do not arrive
+
+Execute = Callable[[Sql, Any], "psycopg.Cursor[Any]"]
 
 
 class Listener:
@@ -53,8 +58,9 @@ class Listener:
         self._until: dict[str, float] = {}  # topic → when its wait was entered or renewed last
         self._forgot = time.monotonic()  # when outdated waits were dropped last
         self._pulses = Pulses()
+        self._overlooked = Overlooked()
 
-    def learn(self, topics: frozenset[str], execute: Callable[[Sql, Any], Any]) -> bool:
+    def learn(self, topics: frozenset[str], execute: Execute) -> bool:
         """Enter waits for *topics* before they begin. Returns whether any of them is new. Then something may
         have happened before, and whoever waits has to look once more."""
         if self._thread is None:
@@ -63,25 +69,47 @@ class Listener:
                     self._thread = threading.Thread(target=self._run, name="flowdsl-listener", daemon=True)
                     self._thread.start()
         now = time.monotonic()
-        stale = [topic for topic in topics if now > self._until.get(topic, 0.0)]
+        stale = [topic for topic in topics if now > self._until.get(topic, -math.inf)]
         if not stale:
             return False
-        keys = {topic_key(topic): topic for topic in stale}
+        new = self._enter(stale, execute)
+        changed = self.works is False and self._pulses.look(topics, self._read_pulses)
+        return new or bool(changed)
+
+    def _enter(self, topics: list[str], execute: Execute) -> bool:
+        """Enter waits, or renew them. Returns whether any was not in the table, at least for a while."""
+        keys = {topic_key(topic): topic for topic in topics}
+        begun = time.monotonic()
         execute(self._sql.wait, (_KEPT, list(keys)))
+        now = time.monotonic()
+        new = [topic for topic in topics if now > self._until.get(topic, -math.inf) + _KEPT / 2]
+        under_way = self._under_way(execute) if new and self.works is not False else ()
         with self._lock:
-            new = [topic for topic in stale if now > self._until.get(topic, 0.0) + _KEPT / 2]
+            self._overlooked.enter(new, under_way)
             self._topics.update(keys)
-            self._until.update(dict.fromkeys(stale, now + _KEPT / 2))
+            self._until.update(dict.fromkeys(topics, begun + _KEPT / 2))
             self._forget(now)
-        return bool(new) | bool(self._pulses.look(topics, self._read_pulses))
+        return bool(new)
+
+    def settle(self, left: float, execute: Execute) -> float:
+        """Tell those who wait of transactions that may have overlooked them, and have ended. Returns how many
+        of *left* seconds to wait until the next look."""
+        if topics := self._overlooked.ended(lambda: self._under_way(execute)):
+            self._changes.say(topics)
+        return min(left, self._overlooked.pause())
+
+    def _under_way(self, execute: Execute) -> list[str]:
+        return [row[0] for row in execute(self._sql.under_way, ())]
 
     def _forget(self, now: float) -> None:
         """Drop the waits that were not renewed, now and then. They are outdated in the table, too."""
         if now < self._forgot + _KEPT:
             return
         self._forgot = now
-        for topic in [topic for topic, until in self._until.items() if now > until + _KEPT / 2]:
+        gone = [topic for topic, until in self._until.items() if now > until + _KEPT / 2]
+        for topic in gone:
             del self._until[topic], self._topics[topic_key(topic)]
+        self._overlooked.forget(gone)
 
     def close(self) -> None:
         """End the thread soon."""
@@ -117,13 +145,9 @@ class Listener:
     def _renew(self, connection: "psycopg.Connection[Any]") -> None:
         """Keep the waits of those who wait for a long time in the table."""
         now = time.monotonic()
-        due = [topic for topic in self._changes.waited_for() if now > self._until.get(topic, 0.0)]
-        if due:
-            keys = {topic_key(topic): topic for topic in due}
-            connection.execute(self._sql.wait, (_KEPT, list(keys)))
-            with self._lock:
-                self._topics.update(keys)
-                self._until.update(dict.fromkeys(due, now + _KEPT / 2))
+        due = [topic for topic in self._changes.waited_for() if now > self._until.get(topic, -math.inf)]
+        if due and self._enter(due, connection.execute):
+            self._changes.say(due)
 
     def _poll(self) -> None:
         self._pulses.outdate()

@@ -190,8 +190,13 @@ class Statements:
             ON CONFLICT (topic) DO UPDATE SET until = excluded.until"""
         # Hardly ever does another statement want a row that ended an hour ago, so this is in nobody's way.
         self.forget_waits: Sql = f"DELETE FROM {s}.waits WHERE until < {NOW} - 3600"
+        # A transaction that is isolated more than usual sees no wait that was entered since it began.
         self.notify: Sql = f"""
-            SELECT pg_notify(%s, topic) FROM {s}.waits WHERE topic = ANY(%s) AND until > {NOW}"""
+            SELECT pg_notify(%s, topic) FROM (
+                SELECT topic FROM {s}.waits WHERE topic = ANY(%s) AND until > {NOW}
+                UNION ALL SELECT unnest(%s::text[])
+                WHERE current_setting('transaction_isolation') NOT LIKE 'read%%') told"""
+        self.under_way: Sql = "SELECT pg_snapshot_xip(pg_current_snapshot())::text"
 
     def _put(self, table: Sql, row: type[Any]) -> Sql:
         first, *others = fields_of(row)

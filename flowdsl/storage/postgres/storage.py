@@ -301,10 +301,10 @@ class PostgresStorage(PostgresReading):
         self._require_open()
         wanted = frozenset(topics)
         if wanted:
-            if self._listener.learn(wanted, self._read_nothing):
+            if self._listener.learn(wanted, self._execute):
                 self._changes.say(wanted)  # another thread may have looked before the wait was entered
                 return self._changes.version
-            return self._changes.wait(seen, timeout, wanted)
+            return self._changes.wait(seen, timeout, wanted, self._settle)
         if timeout < _LOOK:
             return self._changes.wait(seen, timeout)
         version = self._changes.wait(seen, _LOOK)
@@ -312,9 +312,12 @@ class PostgresStorage(PostgresReading):
             self._changes.say()  # others may have committed
         return self._changes.version
 
-    def _read_nothing(self, statement: Sql, values: Sequence[Any]) -> None:
+    def _settle(self, left: float) -> float:
+        return self._listener.settle(left, self._execute)
+
+    def _execute(self, statement: Sql, values: Sequence[Any]) -> "psycopg.Cursor[Any]":
         self._require_open()
-        self._persist(lambda connection: connection.execute(statement, values))
+        return self._persist(lambda connection: connection.execute(statement, values))
 
     def _read_pulses(self, run_ids: list[str]) -> list[tuple[str, int]]:
         ids = [run_id for run_id in run_ids if is_text(run_id)]

@@ -311,3 +311,23 @@ def test_a_wait_that_begins_late_misses_nothing(storage, what):
         other.signal(run.id, "go", 1) if what == "run" else w.enqueue(2)
         assert storage.wait_for_change(anything, DEADLINE) != anything  # somebody else hears of it first
         assert storage.wait_for_change(before, DEADLINE, topics) != before
+
+
+def test_a_worker_hears_of_a_commit_that_overlooked_it():
+    """On PostgreSQL, a run starts at once although its commit looked for waiting workers before this one
+    waited, and was visible after."""
+    psycopg = pytest.importorskip("psycopg")
+
+    @workflow(id="w")
+    def w():
+        return 1
+
+    with make("postgres", None) as storage, Runtime(storage) as rt:
+        settled(storage, [run_topic("another")])
+        worker = Patient(storage)
+        with psycopg.connect(storage._address.dsn) as connection:
+            run = rt.enqueue(w, connection=connection)
+            with Working(worker):
+                assert worker.idle.wait(DEADLINE)
+                connection.commit()
+                assert run.result(DEADLINE) == 1
