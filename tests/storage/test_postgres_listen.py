@@ -53,6 +53,17 @@ def test_a_wait_that_is_over_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> No
     assert len(entered) == 3
 
 
+def test_a_process_that_lives_long_takes_no_more_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of those who have waited for a day, only those of the last minutes are kept."""
+    now = 1000.0
+    monkeypatch.setattr(listen, "time", SimpleNamespace(monotonic=lambda: now))
+    listener = closed_listener()
+    for number in range(24 * 60):
+        now += 60.0
+        listener.learn(frozenset({f"run:{number}", "queues"}), lambda statement, values: ())
+    assert max(len(listener._topics), len(listener._until)) < 6
+
+
 def test_a_wait_that_was_not_renewed_looks_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever comes back after its wait has left the table is told to look: nobody was notified meanwhile."""
     listener, now = closed_listener(), 1000.0
@@ -67,6 +78,20 @@ def test_a_wait_that_was_not_renewed_looks_once_more(monkeypatch: pytest.MonkeyP
     assert not learn(listen._KEPT * 0.9)
     assert learn(listen._KEPT * 1.1)
     assert not learn(0.0)
+
+
+def test_a_wait_that_is_lost_while_it_is_entered_is_entered_again() -> None:
+    """Whoever comes back is told to look once more if the server crashed after its wait was entered."""
+    listener = closed_listener()
+
+    def execute(statement: str, values: Any) -> Any:
+        if statement == "under way":
+            listener.lost()
+        return ()
+
+    assert listener.learn(frozenset({"run:a"}), execute)
+    assert listener.learn(frozenset({"run:a"}), lambda statement, values: ())
+    assert not listener.learn(frozenset({"run:a"}), lambda statement, values: ())
 
 
 @pytest.fixture
@@ -107,4 +132,19 @@ def test_a_commit_that_cannot_see_a_wait_is_heard(storage: PostgresStorage) -> N
         seen = settled(storage, "run:r")
         storage.commit_within(connection, [AddSignal(Signal("x", "r", "go"))])
         connection.commit()
+        assert storage.wait_for_change(seen, DEADLINE, ["run:r"]) != seen
+
+
+def test_waits_that_the_server_has_lost_are_entered_again(storage: PostgresStorage) -> None:
+    """After a crash or a failover of the server nobody is in its table of waits. Whoever waits enters it
+    again, and hears of what is committed then."""
+    seen = settled(storage, "run:r")
+    with PostgresStorage(storage.url or "") as other, psycopg.connect(storage._address.dsn) as connection:
+        connection.execute(f"TRUNCATE {storage._sql.schema}.waits")
+        listeners = "FROM pg_stat_activity WHERE query = 'SELECT pg_notify($1, $2)'"
+        assert connection.execute(f"SELECT pg_terminate_backend(pid) {listeners}").fetchall()
+        connection.commit()
+        assert storage.wait_for_change(seen, DEADLINE, ["run:r"]) != seen  # it listens again
+        seen = settled(storage, "run:r")
+        other.commit([AddSignal(Signal("x", "r", "go"))])
         assert storage.wait_for_change(seen, DEADLINE, ["run:r"]) != seen

@@ -79,15 +79,15 @@ class Listener:
     def _enter(self, topics: list[str], execute: Execute) -> bool:
         """Enter waits, or renew them. Returns whether any was not in the table, at least for a while."""
         keys = {topic_key(topic): topic for topic in topics}
-        begun = time.monotonic()
+        until, begun = self._until, time.monotonic()
         execute(self._sql.wait, (_KEPT, list(keys)))
         now = time.monotonic()
-        new = [topic for topic in topics if now > self._until.get(topic, -math.inf) + _KEPT / 2]
+        new = [topic for topic in topics if now > until.get(topic, -math.inf) + _KEPT / 2]
         under_way = self._under_way(execute) if new and self.works is not False else ()
         with self._lock:
             self._overlooked.enter(new, under_way)
             self._topics.update(keys)
-            self._until.update(dict.fromkeys(topics, begun + _KEPT / 2))
+            until.update(dict.fromkeys(topics, begun + _KEPT / 2))
             self._forget(now)
         return bool(new)
 
@@ -106,10 +106,17 @@ class Listener:
         if now < self._forgot + _KEPT:
             return
         self._forgot = now
-        gone = [topic for topic, until in self._until.items() if now > until + _KEPT / 2]
-        for topic in gone:
-            del self._until[topic], self._topics[topic_key(topic)]
-        self._overlooked.forget(gone)
+        for topic in [topic for topic, until in self._until.items() if now > until + _KEPT / 2]:
+            del self._until[topic]
+        gone = {key: topic for key, topic in self._topics.items() if topic not in self._until}
+        for key in gone:
+            del self._topics[key]
+        self._overlooked.forget(gone.values())
+
+    def lost(self) -> None:
+        """A crash or a failover may have emptied the server's table of waits. So all enter theirs again."""
+        with self._lock:
+            self._until = {}
 
     def close(self) -> None:
         """End the thread soon."""
@@ -121,6 +128,8 @@ class Listener:
                 with self._connect() as connection:
                     connection.execute(SQL("LISTEN {}").format(Identifier(self._channel)))
                     connection.execute(self._sql.forget_waits)
+                    if self.works is not None:
+                        self.lost()
                     self.works = self._arrives(connection)
                     self._changes.say_all()  # something may have been missed before
                     while not self._closed:
