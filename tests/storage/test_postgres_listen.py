@@ -1,5 +1,7 @@
 """How a process hears of what others have changed, on PostgreSQL."""
 
+import time
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -15,6 +17,7 @@ from flowdsl.core.records import Signal
 from flowdsl.storage.changes import Changes
 from flowdsl.storage.operations import AddSignal
 from flowdsl.storage.postgres import PostgresStorage, listen
+from flowdsl.storage.postgres.fragments import NOW
 from flowdsl.testing.storage.samples import open_run
 
 DEADLINE = 60.0  # seconds, for what ends at once when it has happened
@@ -97,7 +100,7 @@ def test_a_wait_that_is_lost_while_it_is_entered_is_entered_again() -> None:
 @pytest.fixture
 def storage() -> Iterator[PostgresStorage]:
     """A storage that hears notifications, with a run ``r``."""
-    with PostgresStorage(postgres_url()) as storage:
+    with PostgresStorage(postgres_url(application_name=uuid.uuid4().hex)) as storage:
         open_run(storage)
         settled(storage, "run:another")
         assert storage.listens
@@ -141,10 +144,24 @@ def test_waits_that_the_server_has_lost_are_entered_again(storage: PostgresStora
     seen = settled(storage, "run:r")
     with PostgresStorage(storage.url or "") as other, psycopg.connect(storage._address.dsn) as connection:
         connection.execute(f"TRUNCATE {storage._sql.schema}.waits")
-        listeners = "FROM pg_stat_activity WHERE query = 'SELECT pg_notify($1, $2)'"
-        assert connection.execute(f"SELECT pg_terminate_backend(pid) {listeners}").fetchall()
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE application_name = current_setting('application_name') AND pid <> pg_backend_pid()"
+        )
         connection.commit()
         assert storage.wait_for_change(seen, DEADLINE, ["run:r"]) != seen  # it listens again
         seen = settled(storage, "run:r")
         other.commit([AddSignal(Signal("x", "r", "go"))])
         assert storage.wait_for_change(seen, DEADLINE, ["run:r"]) != seen
+
+
+def test_outdated_waits_leave_the_table(storage: PostgresStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a process lives, it deletes what nobody has waited for in the last hour from the table."""
+    with psycopg.connect(storage._address.dsn, autocommit=True) as connection:
+        table, of = f"{storage._sql.schema}.waits", f"until < {NOW} - 3600"
+        connection.execute(f"INSERT INTO {table} SELECT 'old' || n, 0 FROM generate_series(1, 5) n")
+        monkeypatch.setattr(listen, "_SWEEP", 0.0)
+        end = time.monotonic() + DEADLINE
+        while connection.execute(f"SELECT FROM {table} WHERE {of}").fetchall():
+            assert time.monotonic() < end
+        assert connection.execute(f"SELECT FROM {table}").fetchall()

@@ -30,6 +30,7 @@ __all__ = ["Listener"]
 _KEPT = 60.0  # seconds for which a wait is in the table
 _TEST = 2.0  # seconds in which our own notification must arrive
 _POLL = 0.1  # seconds between two looks, if notifications do not arrive
+_SWEEP = 3600.0  # seconds between two deletions of what is outdated in the table
 
 Execute = Callable[[Sql, Any], "psycopg.Cursor[Any]"]
 
@@ -57,6 +58,7 @@ class Listener:
         self._topics: dict[str, str] = {}  # what stands for a topic → the topic
         self._until: dict[str, float] = {}  # topic → when its wait was entered or renewed last
         self._forgot = time.monotonic()  # when outdated waits were dropped last
+        self._swept = -math.inf  # when they were deleted from the table last
         self._pulses = Pulses()
         self._overlooked = Overlooked()
 
@@ -127,12 +129,13 @@ class Listener:
             try:
                 with self._connect() as connection:
                     connection.execute(SQL("LISTEN {}").format(Identifier(self._channel)))
-                    connection.execute(self._sql.forget_waits)
+                    self._sweep(connection)
                     if self.works is not None:
                         self.lost()
                     self.works = self._arrives(connection)
                     self._changes.say_all()  # something may have been missed before
                     while not self._closed:
+                        self._sweep(connection)
                         if self.works:
                             self._listen(connection)
                         else:
@@ -143,6 +146,11 @@ class Listener:
     def _arrives(self, connection: "psycopg.Connection[Any]") -> bool:
         connection.execute("SELECT pg_notify(%s, %s)", (self._channel, "test"))
         return any(True for _ in connection.notifies(timeout=_TEST, stop_after=1))
+
+    def _sweep(self, connection: "psycopg.Connection[Any]") -> None:
+        if time.monotonic() > self._swept + _SWEEP:
+            self._swept = time.monotonic()
+            connection.execute(self._sql.forget_waits)
 
     def _listen(self, connection: "psycopg.Connection[Any]") -> None:
         heard = {note.payload for note in connection.notifies(timeout=0.5, stop_after=1)}
