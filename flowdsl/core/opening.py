@@ -25,10 +25,11 @@ _TRIES = 3  # where an id is free at one look and taken at the next, since anoth
 Numbers: TypeAlias = tuple[int, int, float, Run | None]
 """What a new run is numbered by.
 
-* The last number of its key; 0 for none, and for a run whose id is given.
+* The last number of its key; 0 for none.
 * The highest epoch of all deleted runs, and the time on the storage's clock.
-* The run that an opening of this nonce, owner and key has inserted, if there is one. Nobody asks for a run
-  whose id is given.
+* The run that an opening of this nonce, owner and key has inserted, if there is one.
+
+For a run whose id is given, only the epoch and the time count: its id finds it.
 """
 
 Found: TypeAlias = tuple[str, Run]

@@ -37,10 +37,11 @@ def test_the_same_work_is_found_before_any_other():
 
 
 def test_a_given_id_is_found_or_inserted():
-    """The run of an id is found; otherwise it is inserted, above the epochs of all deleted runs."""
-    op = OpenRun(a_run("r", number=None), 60.0)
+    """The run of an id is found; otherwise it is inserted, above the epochs of all deleted runs. It counts
+    neither the numbers of its key, nor what its nonce has opened under another id."""
+    op = OpenRun(a_run("r", number=None), 60.0, nonce="n")
     assert decided(op, by_id=("", OTHER)) == ((OTHER,), ["by_id"])
-    run, asked = decided(op, numbers=(0, 7, 5.0, None))
+    run, asked = decided(op, numbers=(3, 7, 5.0, OTHER))
     assert asked == ["by_id", "numbers", "r"]
     assert (run.id, run.number, run.epoch, run.lease_until) == ("r", None, 8, 65.0)
 

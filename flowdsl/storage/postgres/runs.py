@@ -61,7 +61,7 @@ def _answer(tx: Transaction, op: OpenRun, question: Unanswered) -> Dialogue[Any]
 
 
 def _numbers(tx: Transaction, op: OpenRun) -> Dialogue[Numbers]:
-    same = ("" if op.run.number is None else op.nonce, op.run.owner, op.run.key)
+    same = (op.nonce, op.run.owner, op.run.key)
     ((highest, epoch, opened_before, now),) = yield tx.sql.opening, (op.run.key, *same)
     tx.note_time(now)
     rows = (yield tx.sql.run_by_nonce, same) if opened_before else []

@@ -51,8 +51,8 @@ class _Rows:
         return None if row is None else columns.stored_run_of(row)[1:]
 
     def numbers(self, tx: Transaction, op: OpenRun) -> Numbers:
-        key, nonce = op.run.key, "" if op.run.number is None else op.nonce
-        number, epoch, no = tx.one(sql.OPENING, key, nonce, op.run.owner) or (None, None, None)
+        key = op.run.key
+        number, epoch, no = tx.one(sql.OPENING, key, op.nonce, op.run.owner) or (None, None, None)
         before = None if no is None else tx.one(sql.RUN_BY_NO, no)
         if number is not None and not _is_count(number):  # it is damaged: the others are looked at
             (number,) = tx.one(sql.HIGHEST_SOUND_NUMBER, key) or (None,)
