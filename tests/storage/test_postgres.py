@@ -91,7 +91,7 @@ def test_a_run_is_enqueued_and_claimed_in_few_statements(storage: PostgresStorag
             return super().execute(query, *values, **how)
 
     run = Run(id="r", workflow="w", key="k", number=0, status=RunStatus.PENDING, queue="default")
-    with Counted.connect(storage._place.dsn) as connection:
+    with Counted.connect(storage._address.dsn) as connection:
         storage.commit_within(connection, [OpenRun(run, 0.0, fresh=True, nonce="n")])
         assert len(sent) == 4, sent  # the lock of its key, what is there, the row, who waits for it
         sent.clear()
